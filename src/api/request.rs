@@ -1,0 +1,200 @@
+//! What clients ask. Byte fields are slices of the message they came in.
+
+use crate::types::{KeyRange, LeaseId, MemberId};
+use bytes::Bytes;
+
+/// A call with one request and one reply.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    Range(RangeRequest),
+    Put(PutRequest),
+    DeleteRange(DeleteRangeRequest),
+    Txn(TxnRequest),
+    Compact(CompactRequest),
+    LeaseGrant(LeaseGrantRequest),
+    LeaseRevoke(LeaseId),
+    LeaseTimeToLive {
+        lease: LeaseId,
+        keys: bool,
+    },
+    LeaseLeases,
+    MemberList {
+        linearizable: bool,
+    },
+    Alarm(AlarmRequest),
+    Status,
+    Defragment,
+    Hash,
+    HashKv {
+        revision: i64,
+    },
+    /// `grpc.health.v1.Health/Check`.
+    HealthCheck {
+        service: String,
+    },
+}
+
+/// `key` and `range_end` as the client sent them: what they mean says [`RangeRequest::range`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RangeRequest {
+    pub key: Bytes,
+    pub range_end: Bytes,
+    /// 0 and below: no limit.
+    pub limit: i64,
+    /// 0 and below: the newest.
+    pub revision: i64,
+    /// As on the wire: unknown values are refused when the request is checked.
+    pub sort_order: i32,
+    pub sort_target: i32,
+    pub serializable: bool,
+    pub keys_only: bool,
+    pub count_only: bool,
+    pub min_mod_revision: i64,
+    pub max_mod_revision: i64,
+    pub min_create_revision: i64,
+    pub max_create_revision: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PutRequest {
+    pub key: Bytes,
+    pub value: Bytes,
+    pub lease: LeaseId,
+    pub prev_kv: bool,
+    pub ignore_value: bool,
+    pub ignore_lease: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeleteRangeRequest {
+    pub key: Bytes,
+    pub range_end: Bytes,
+    pub prev_kv: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TxnRequest {
+    pub compare: Vec<Compare>,
+    pub success: Vec<Op>,
+    pub failure: Vec<Op>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    Range(RangeRequest),
+    Put(PutRequest),
+    DeleteRange(DeleteRangeRequest),
+    Txn(TxnRequest),
+    /// No member of the union was set: etcd answers `key not found`.
+    Empty,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compare {
+    pub result: CompareResult,
+    pub target: CompareTarget,
+    pub key: Bytes,
+    pub range_end: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompareResult {
+    Equal,
+    Greater,
+    Less,
+    NotEqual,
+    /// A number etcd's enum does not name: its comparison is never false.
+    Unknown(i32),
+}
+
+/// What is compared, with what. An absent union member compares with 0 or empty, as in etcd.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CompareTarget {
+    Version(i64),
+    Create(i64),
+    Mod(i64),
+    Value(Bytes),
+    Lease(i64),
+    Unknown(i32),
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CompactRequest {
+    pub revision: i64,
+    pub physical: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LeaseGrantRequest {
+    /// Seconds.
+    pub ttl: i64,
+    /// 0: the server chooses.
+    pub id: LeaseId,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlarmRequest {
+    pub action: AlarmAction,
+    pub member: MemberId,
+    pub alarm: AlarmType,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlarmAction {
+    Get,
+    Activate,
+    Deactivate,
+    Unknown(i32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlarmType {
+    None,
+    NoSpace,
+    Corrupt,
+    Unknown(i32),
+}
+
+/// What a client sends on a Watch stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WatchRequest {
+    Create(WatchCreate),
+    Cancel {
+        watch_id: i64,
+    },
+    Progress,
+    /// No member of the union was set: ignored.
+    Empty,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WatchCreate {
+    pub key: Bytes,
+    pub range_end: Bytes,
+    pub start_revision: i64,
+    pub progress_notify: bool,
+    pub no_put: bool,
+    pub no_delete: bool,
+    pub prev_kv: bool,
+    /// 0: the server chooses.
+    pub watch_id: i64,
+    pub fragment: bool,
+}
+
+impl RangeRequest {
+    pub fn range(&self) -> KeyRange {
+        KeyRange::of(self.key.clone(), self.range_end.clone())
+    }
+}
+
+impl DeleteRangeRequest {
+    pub fn range(&self) -> KeyRange {
+        KeyRange::of(self.key.clone(), self.range_end.clone())
+    }
+}
+
+impl Compare {
+    pub fn range(&self) -> KeyRange {
+        KeyRange::of(self.key.clone(), self.range_end.clone())
+    }
+}
