@@ -1,0 +1,317 @@
+//! What stands in Raft entries, as rkyv values.
+//!
+//! A payload is one archived [`Entry`]. There is no schema evolution in rkyv: a struct here is never
+//! changed once released; a new one stands beside it under a new `VERSION`, which the log's record header
+//! carries with every payload.
+//!
+//! What an entry means for the log it stands in (DESIGN 2.4): `Seal{epoch, prefix}` voids the writes
+//! before it whose revision is above the prefix; a batch whose epoch is not that of the last seal before
+//! it is void.
+
+use crate::types::{Blob, Epoch, LeaseId, MemberId, Revision, Sub, Term};
+use rkyv::rancor::Error as Invalid;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+/// The version of the structs below, as the log's record headers carry it.
+pub const VERSION: u16 = 1;
+
+/// One Raft entry's payload.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub enum Entry {
+    Batch(Batch),
+    Fence(EpochRecord),
+    Seal { epoch: EpochRecord, prefix: u64 },
+    Control { epoch: EpochRecord, control: Control },
+}
+
+/// An [`Epoch`] at rest.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochRecord {
+    pub term: u64,
+    pub attempt: u32,
+}
+
+/// All writes of one shard in one turn.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct Batch {
+    pub epoch: EpochRecord,
+    /// The lead's `settled` when the batch was made: the base a takeover may start from.
+    pub settled: u64,
+    /// Revisions rise.
+    pub writes: Vec<Write>,
+}
+
+/// This shard's part of one revision.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct Write {
+    pub revision: u64,
+    /// In how many shards the revision has a part.
+    pub parts: u16,
+    pub changes: Vec<Change>,
+}
+
+/// One change with its place inside the revision.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub enum Change {
+    Put {
+        sub: u32,
+        key: Vec<u8>,
+        value: Vec<u8>,
+        lease: i64,
+    },
+    Delete {
+        sub: u32,
+        key: Vec<u8>,
+    },
+    /// The lease ends with this revision (control shard only; it has no `sub`, it is no event).
+    LeaseEnd {
+        lease: i64,
+    },
+}
+
+/// An entry of the control shard that takes no revision.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub enum Control {
+    /// The first entry of a cluster: who it is and how its keys are cut.
+    Bootstrap {
+        cluster: u64,
+        token: String,
+        members: Vec<MemberRecord>,
+        cuts: Vec<CutRecord>,
+    },
+    /// Name and client URLs of a member, as it publishes them at each start.
+    MemberAttributes {
+        member: u64,
+        name: String,
+        client_urls: Vec<String>,
+    },
+    LeaseGrant {
+        lease: i64,
+        ttl_secs: i64,
+    },
+    /// A lease without keys ends.
+    LeaseEnd {
+        lease: i64,
+    },
+    Compact {
+        revision: u64,
+    },
+    AlarmOn {
+        member: u64,
+        alarm: u8,
+    },
+    AlarmOff {
+        member: u64,
+        alarm: u8,
+    },
+}
+
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct MemberRecord {
+    pub id: u64,
+    pub name: String,
+    pub peer_urls: Vec<String>,
+    pub client_urls: Vec<String>,
+    pub is_learner: bool,
+}
+
+/// Keys from `start` up to the next cut belong to `shard`.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct CutRecord {
+    pub start: Vec<u8>,
+    pub shard: u32,
+}
+
+impl From<Epoch> for EpochRecord {
+    fn from(epoch: Epoch) -> EpochRecord {
+        EpochRecord { term: epoch.term.0, attempt: epoch.attempt }
+    }
+}
+
+impl From<EpochRecord> for Epoch {
+    fn from(record: EpochRecord) -> Epoch {
+        Epoch { term: Term(record.term), attempt: record.attempt }
+    }
+}
+
+impl From<&ArchivedEpochRecord> for Epoch {
+    fn from(record: &ArchivedEpochRecord) -> Epoch {
+        Epoch { term: Term(record.term.to_native()), attempt: record.attempt.to_native() }
+    }
+}
+
+/// The bytes of one archived [`Entry`], aligned to 16, shared by log write, group and apply.
+#[derive(Clone)]
+pub struct Payload(Arc<AlignedVec>);
+
+/// A payload that is no valid [`Entry`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidPayload;
+
+impl fmt::Display for InvalidPayload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the payload of a Raft entry cannot be read")
+    }
+}
+
+impl Payload {
+    pub fn of(entry: &Entry) -> Payload {
+        let bytes = rkyv::to_bytes::<Invalid>(entry).expect("archiving into memory has no way to fail");
+        Payload(Arc::new(bytes))
+    }
+
+    /// Bytes from a disk or a peer; whether they are an entry shows [`Payload::entry`].
+    pub fn copy_of(bytes: &[u8]) -> Payload {
+        let mut aligned = AlignedVec::with_capacity(bytes.len());
+        aligned.extend_from_slice(bytes);
+        Payload(Arc::new(aligned))
+    }
+
+    pub fn entry(&self) -> Result<&ArchivedEntry, InvalidPayload> {
+        rkyv::access::<ArchivedEntry, Invalid>(&self.0).map_err(|_| InvalidPayload)
+    }
+
+    /// The entry with owned parts: for tools and for entries that are rare.
+    pub fn to_entry(&self) -> Result<Entry, InvalidPayload> {
+        rkyv::from_bytes::<Entry, Invalid>(&self.0).map_err(|_| InvalidPayload)
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.0.len())
+    }
+}
+
+impl PartialEq for Payload {
+    fn eq(&self, other: &Payload) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+/// Writes of a turn that are not archived yet. They share keys and values with the store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effect {
+    pub revision: Revision,
+    pub parts: u16,
+    pub changes: Vec<EffectChange>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum EffectChange {
+    Put { sub: Sub, key: Blob, value: Blob, lease: LeaseId },
+    Delete { sub: Sub, key: Blob },
+    LeaseEnd { lease: LeaseId },
+}
+
+impl Effect {
+    /// About what the effect takes in an entry, for cutting a turn into entries.
+    pub fn bytes(&self) -> usize {
+        32 + self.changes.iter().map(EffectChange::bytes).sum::<usize>()
+    }
+
+    fn to_write(&self) -> Write {
+        let changes = self.changes.iter().map(EffectChange::to_change).collect();
+        Write { revision: self.revision.0, parts: self.parts, changes }
+    }
+}
+
+impl EffectChange {
+    fn bytes(&self) -> usize {
+        48 + match self {
+            EffectChange::Put { key, value, .. } => key.len() + value.len(),
+            EffectChange::Delete { key, .. } => key.len(),
+            EffectChange::LeaseEnd { .. } => 0,
+        }
+    }
+
+    fn to_change(&self) -> Change {
+        match self {
+            EffectChange::Put { sub, key, value, lease } => {
+                Change::Put { sub: sub.0, key: key.to_vec(), value: value.to_vec(), lease: lease.0 }
+            }
+            EffectChange::Delete { sub, key } => Change::Delete { sub: sub.0, key: key.to_vec() },
+            EffectChange::LeaseEnd { lease } => Change::LeaseEnd { lease: lease.0 },
+        }
+    }
+}
+
+/// Archives a batch.
+pub fn batch(epoch: Epoch, settled: Revision, effects: &[Effect]) -> Payload {
+    let writes = effects.iter().map(Effect::to_write).collect();
+    Payload::of(&Entry::Batch(Batch { epoch: epoch.into(), settled: settled.0, writes }))
+}
+
+impl MemberRecord {
+    pub fn id(&self) -> MemberId {
+        MemberId(self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Entry {
+        Entry::Batch(Batch {
+            epoch: EpochRecord { term: 3, attempt: 7 },
+            settled: 41,
+            writes: vec![Write {
+                revision: 42,
+                parts: 2,
+                changes: vec![
+                    Change::Put { sub: 0, key: b"a".to_vec(), value: b"1".to_vec(), lease: -5 },
+                    Change::Delete { sub: 1, key: b"b".to_vec() },
+                    Change::LeaseEnd { lease: 9 },
+                ],
+            }],
+        })
+    }
+
+    #[test]
+    fn an_entry_comes_back_as_it_went() {
+        let payload = Payload::copy_of(Payload::of(&sample()).bytes());
+        assert_eq!(payload.to_entry().unwrap(), sample());
+        assert!(matches!(payload.entry().unwrap(), ArchivedEntry::Batch(batch) if batch.settled == 41));
+    }
+
+    #[test]
+    fn a_batch_of_effects_is_that_of_its_writes() {
+        let changes = vec![
+            EffectChange::Put {
+                sub: Sub(0),
+                key: Blob::new(b"a"),
+                value: Blob::new(b"1"),
+                lease: LeaseId(-5),
+            },
+            EffectChange::Delete { sub: Sub(1), key: Blob::new(b"b") },
+            EffectChange::LeaseEnd { lease: LeaseId(9) },
+        ];
+        let effect = Effect { revision: Revision(42), parts: 2, changes };
+        let made = batch(Epoch { term: Term(3), attempt: 7 }, Revision(41), &[effect]);
+        assert_eq!(made.to_entry().unwrap(), sample());
+    }
+
+    #[test]
+    fn damaged_payloads_are_refused_not_trusted() {
+        let good = Payload::of(&sample());
+        for cut in 0..good.bytes().len() {
+            let _ = Payload::copy_of(&good.bytes()[..cut]).to_entry();
+        }
+        for at in 0..good.bytes().len() {
+            for bit in 0..8 {
+                let mut bytes = good.bytes().to_vec();
+                bytes[at] ^= 1 << bit;
+                let _ = Payload::copy_of(&bytes).to_entry();
+            }
+        }
+        assert_eq!(Payload::copy_of(&[]).to_entry(), Err(InvalidPayload));
+    }
+}
