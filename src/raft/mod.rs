@@ -1,0 +1,219 @@
+//! One Raft group, driven by raft-rs: proposals in, entries to persist out, commits seen.
+//!
+//! raft-rs clones entries freely, so its entries carry a reference of eight bytes; the payload itself is
+//! kept once, in the group's [`tail::Tail`]. The rules of driving are those of the crate as published
+//! (`raft-rs.md`): propose only where the role is leader (elsewhere it forwards in silence), campaign only
+//! with nothing unpersisted, one Ready a turn, persisted in the order of their numbers.
+//!
+//! A group exists as a snapshot with an index and a term above 0 from its creation on: a member that joins
+//! a log from index 1 would believe itself its only voter.
+
+mod tail;
+
+#[cfg(test)]
+mod tests;
+
+use crate::record::Payload;
+use crate::types::{Index, MemberId, Term};
+use ::raft::eraftpb::ConfState;
+use ::raft::{Config, RawNode, ReadOnlyOption, StateRole};
+use tail::Tail;
+
+/// The index and term a fresh group starts behind, as if from a snapshot.
+pub const FRESH_BASE: Position = Position { index: Index(1), term: Term(1) };
+
+/// A place in a group's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub index: Index,
+    pub term: Term,
+}
+
+/// What a group must remember beside its entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    pub term: Term,
+    /// 0: none in this term.
+    pub vote: MemberId,
+    pub commit: Index,
+}
+
+/// An entry as the log keeps it. No payload: raft's own, the first of a term.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupEntry {
+    pub index: Index,
+    pub term: Term,
+    pub payload: Option<Payload>,
+}
+
+/// What a group starts from.
+#[derive(Clone, Debug)]
+pub struct Start {
+    pub member: MemberId,
+    pub voters: Vec<MemberId>,
+    /// The last entry that a checkpoint stands for.
+    pub base: Position,
+    pub hard_state: HardState,
+    /// The entries after the base, without a gap.
+    pub entries: Vec<GroupEntry>,
+}
+
+/// What must be durable before [`Group::persisted`] is called with the number.
+#[derive(Debug, Default)]
+pub struct Writes {
+    pub number: u64,
+    pub entries: Vec<GroupEntry>,
+    pub hard_state: Option<HardState>,
+}
+
+/// The group does not lead (any more): the epoch ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused;
+
+pub struct Group {
+    node: RawNode<Tail>,
+    /// Number of the last Ready taken, and of the last one persisted.
+    taken: u64,
+    persisted: u64,
+}
+
+impl Group {
+    pub fn new(start: Start) -> Group {
+        let last = start.entries.last().map_or(start.base.index, |entry| entry.index);
+        // A crash can leave a commit index behind that points past the entries (entries precede hard
+        // state in a write, but not in every write); raft-rs would panic on it.
+        let mut hard_state = start.hard_state;
+        hard_state.commit = hard_state.commit.max(start.base.index).min(last);
+        hard_state.term = hard_state.term.max(start.base.term);
+        let config = Config {
+            id: start.member.0,
+            election_tick: 10,
+            heartbeat_tick: 1,
+            applied: start.base.index.0,
+            max_size_per_msg: ::raft::NO_LIMIT,
+            max_uncommitted_size: ::raft::NO_LIMIT,
+            max_committed_size_per_ready: 64 << 10,
+            max_inflight_msgs: 256,
+            pre_vote: true,
+            check_quorum: false,
+            batch_append: true,
+            skip_bcast_commit: true,
+            read_only_option: ReadOnlyOption::Safe,
+            ..Config::default()
+        };
+        let voters =
+            ConfState { voters: start.voters.iter().map(|voter| voter.0).collect(), ..ConfState::default() };
+        let tail = Tail::new(start.base, hard_state, voters, start.entries);
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&config, tail, &logger).expect("the start of a group was checked above");
+        Group { node, taken: 0, persisted: 0 }
+    }
+
+    /// Whether all that was taken is persisted: nobody campaigns before.
+    pub fn is_persisted(&self) -> bool {
+        self.taken == self.persisted
+    }
+
+    /// Stands for election and says whether the group leads; with one voter the answer is known at once.
+    /// With anything unpersisted or a Ready not taken it waits: to be called again in a later turn.
+    pub fn campaign(&mut self) -> bool {
+        if !self.is_persisted() || self.node.has_ready() {
+            return self.leads();
+        }
+        if !self.leads() {
+            self.node.campaign().expect("campaign has no error of its own");
+        }
+        self.leads()
+    }
+
+    /// Gives leadership up, as a message of a higher term makes it.
+    pub fn step_down(&mut self) {
+        let term = self.node.raft.term;
+        self.node.raft.become_follower(term, 0);
+    }
+
+    pub fn leads(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    pub fn term(&self) -> Term {
+        Term(self.node.raft.term)
+    }
+
+    pub fn last_index(&self) -> Index {
+        Index(self.node.raft.raft_log.last_index())
+    }
+
+    /// What a quorum has; may run ahead of what is persisted here.
+    pub fn committed(&self) -> Index {
+        Index(self.node.raft.raft_log.committed)
+    }
+
+    pub fn applied(&self) -> Index {
+        Index(self.node.raft.raft_log.applied)
+    }
+
+    /// The term of an entry that the group still holds.
+    pub fn term_of(&self, index: Index) -> Option<Term> {
+        self.node.raft.raft_log.term(index.0).ok().filter(|term| *term > 0).map(Term)
+    }
+
+    /// Appends an entry, and says where it will stand.
+    pub fn propose(&mut self, payload: Payload) -> Result<Index, Refused> {
+        if !self.leads() {
+            return Err(Refused);
+        }
+        let reference = self.node.mut_store().keep(payload);
+        match self.node.propose(Vec::new(), reference.to_vec()) {
+            Ok(()) => Ok(self.last_index()),
+            Err(_) => Err(Refused),
+        }
+    }
+
+    /// The writes of this turn, if there are any. At most one call a turn.
+    pub fn ready(&mut self) -> Option<Writes> {
+        if !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        assert!(ready.messages().is_empty(), "a group of one voter has nobody to write to");
+        let hard_state = ready.hs().map(|hs| HardState {
+            term: Term(hs.term),
+            vote: MemberId(hs.vote),
+            commit: Index(hs.commit),
+        });
+        let entries = self.node.mut_store().append(ready.take_entries());
+        // Entries are followed through `committed`; handing them out only moves raft's own mark.
+        let handed_out = ready.take_committed_entries().last().map(|entry| entry.index);
+        let number = ready.number();
+        self.node.advance_append_async(ready);
+        if let Some(index) = handed_out {
+            self.node.advance_apply_to(index);
+        }
+        self.taken = number;
+        Some(Writes { number, entries, hard_state })
+    }
+
+    /// Everything up to this Ready is durable. Numbers rise.
+    pub fn persisted(&mut self, number: u64) {
+        assert!(number > self.persisted && number <= self.taken, "Readies are persisted in their order");
+        self.persisted = number;
+        self.node.on_persist_ready(number);
+    }
+
+    /// Lets go of payloads up to an index, which must be applied.
+    pub fn release(&mut self, upto: Index) {
+        let upto = upto.min(self.applied());
+        self.node.mut_store().release(upto);
+    }
+
+    /// The entry at an index that was not released.
+    pub fn entry(&self, index: Index) -> Option<GroupEntry> {
+        self.node.store().entry(index)
+    }
+
+    pub fn hard_state(&self) -> HardState {
+        let raft = &self.node.raft;
+        HardState { term: Term(raft.term), vote: MemberId(raft.vote), commit: Index(raft.raft_log.committed) }
+    }
+}

@@ -1,0 +1,117 @@
+use super::*;
+use crate::record::{Control, Entry, EpochRecord};
+use crate::stdx::Rng;
+
+fn payload(n: u64) -> Payload {
+    let epoch = EpochRecord { term: 1, attempt: 1 };
+    Payload::of(&Entry::Control { epoch, control: Control::Compact { revision: n } })
+}
+
+fn fresh() -> Start {
+    let hard_state = HardState { term: FRESH_BASE.term, vote: MemberId(0), commit: FRESH_BASE.index };
+    let me = MemberId(7);
+    Start { member: me, voters: vec![me], base: FRESH_BASE, hard_state, entries: vec![] }
+}
+
+fn settle(group: &mut Group) {
+    while let Some(writes) = group.ready() {
+        group.persisted(writes.number);
+    }
+}
+
+#[test]
+fn a_lone_voter_wins_at_once_and_commits_what_is_persisted() {
+    let mut group = Group::new(fresh());
+    assert_eq!(group.propose(payload(0)), Err(Refused), "before the election there is nothing to lead");
+    assert!(group.campaign());
+    assert_eq!(group.term(), Term(2));
+    let first = group.propose(payload(1)).unwrap();
+    let writes = group.ready().unwrap();
+    assert_eq!(writes.hard_state.map(|state| (state.term, state.vote)), Some((Term(2), MemberId(7))));
+    assert_eq!(writes.entries.len(), 2, "the leader's own entry and ours");
+    assert_eq!(writes.entries[1], GroupEntry { index: first, term: Term(2), payload: Some(payload(1)) });
+    assert!(group.committed() < first, "nothing commits before it is durable");
+    group.persisted(writes.number);
+    assert_eq!(group.committed(), first);
+}
+
+#[test]
+fn readies_overlap_and_commit_in_order() {
+    let mut group = Group::new(fresh());
+    group.campaign();
+    let a = group.ready().unwrap();
+    group.persisted(a.number);
+    let mut waiting = vec![];
+    let mut last = Index(0);
+    for n in 0..5 {
+        last = group.propose(payload(n)).unwrap();
+        waiting.push(group.ready().unwrap().number);
+        assert!(group.committed() < last);
+    }
+    group.persisted(waiting[2]);
+    assert_eq!(group.committed().0, last.0 - 2);
+    group.persisted(waiting[4]);
+    assert_eq!(group.committed(), last);
+}
+
+#[test]
+fn after_stepping_down_proposals_are_refused_until_the_next_term() {
+    let mut group = Group::new(fresh());
+    group.campaign();
+    let writes = group.ready().unwrap();
+    group.persisted(writes.number);
+    settle(&mut group);
+    let term = group.term();
+    group.step_down();
+    assert_eq!(group.propose(payload(1)), Err(Refused));
+    assert!(!group.campaign(), "the change of role is a Ready of its own");
+    settle(&mut group);
+    assert!(group.campaign());
+    assert!(group.term() > term);
+}
+
+/// Random turns with restarts from what was persisted: what committed stays, in its place.
+#[test]
+fn what_was_committed_survives_restarts() {
+    for seed in 0..200 {
+        let mut rng = Rng::new(seed);
+        let mut start = fresh();
+        let mut committed: Vec<GroupEntry> = vec![];
+        for _ in 0..5 {
+            let mut group = Group::new(start.clone());
+            for old in &committed {
+                assert!(group.entry(old.index).is_none_or(|entry| entry == *old), "seed {seed}");
+            }
+            let mut unpersisted = vec![];
+            settle(&mut group);
+            assert!(group.campaign());
+            for _ in 0..rng.below(30) {
+                for _ in 0..rng.below(4) {
+                    group.propose(payload(rng.next_u64())).unwrap();
+                }
+                unpersisted.extend(group.ready());
+                if rng.chance(1, 2) && !unpersisted.is_empty() {
+                    let writes: Writes = unpersisted.remove(0);
+                    start.hard_state = writes.hard_state.unwrap_or(start.hard_state);
+                    start.entries.extend(writes.entries);
+                    group.persisted(writes.number);
+                }
+                if rng.chance(1, 5) {
+                    let upto = group.applied();
+                    committed.retain(|entry| entry.index > upto);
+                    let kept: Vec<_> = start.entries.iter().filter(|e| e.index <= upto).cloned().collect();
+                    if let Some(last) = kept.last() {
+                        start.base = Position { index: last.index, term: last.term };
+                        start.entries.retain(|entry| entry.index > upto);
+                    }
+                    group.release(upto);
+                }
+            }
+            let mut index = start.base.index.next();
+            while index <= group.committed() {
+                committed.extend(group.entry(index));
+                index = index.next();
+            }
+        }
+    }
+}
