@@ -11,3 +11,5 @@ pub mod api;
 pub mod record;
 
 pub mod raft;
+
+pub mod takeover;
