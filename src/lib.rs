@@ -13,3 +13,4 @@ pub mod record;
 pub mod raft;
 
 pub mod takeover;
+pub mod router;
