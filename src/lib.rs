@@ -10,7 +10,9 @@ pub mod types;
 pub mod api;
 pub mod record;
 
+pub mod mvcc;
+
 pub mod raft;
 
-pub mod takeover;
 pub mod router;
+pub mod takeover;

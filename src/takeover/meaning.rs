@@ -1,7 +1,7 @@
 //! What one shard's log means: which writes in it are live.
 
 use super::Part;
-use crate::record::{ArchivedEntry, Payload};
+use crate::record::{ArchivedControl, ArchivedEntry, Payload};
 use crate::types::{Epoch, Index, Revision};
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,6 +23,13 @@ pub struct LiveWrite {
     /// The batch it stands in, and its place there.
     pub batch: Payload,
     pub place: u32,
+}
+
+/// What of the control shard's log takes effect next.
+#[derive(Clone, Debug)]
+pub enum Due {
+    Write(LiveWrite),
+    Control(Index, Payload),
 }
 
 /// An entry that contradicts the rules of the log: our own mistake, or a disk that lies beyond its checksums.
@@ -48,12 +55,14 @@ pub struct Meaning {
     /// The highest `settled` that a batch or seal of this log names.
     named_settled: Revision,
     live: VecDeque<LiveWrite>,
+    /// Live control entries that have not taken effect.
+    controls: VecDeque<(Index, Payload)>,
 }
 
 impl Meaning {
     /// For a log whose state at `held` is known, with the last seal and fence before it.
     pub fn new(held: Revision, seal: Seal, fence: Epoch) -> Meaning {
-        Meaning { seal, fence, held, named_settled: held.max(seal.prefix), live: VecDeque::new() }
+        Meaning { seal, fence, held, named_settled: held.max(seal.prefix), ..Meaning::default() }
     }
 
     pub fn seal(&self) -> Seal {
@@ -102,7 +111,12 @@ impl Meaning {
                         .map_err(strange)?;
                 }
             }
-            ArchivedEntry::Control { .. } => {}
+            ArchivedEntry::Control { epoch, control } => {
+                let first = matches!(control, ArchivedControl::Bootstrap { .. });
+                if first || Epoch::from(epoch) == self.seal.epoch {
+                    self.controls.push_back((index, payload.clone()));
+                }
+            }
         }
         Ok(())
     }
@@ -136,6 +150,25 @@ impl Meaning {
         }
     }
 
+    /// A control entry that this member proposed itself.
+    pub fn proposed_control(&mut self, index: Index, payload: &Payload) {
+        self.controls.push_back((index, payload.clone()));
+    }
+
+    /// What takes effect next, in the order of the log: a write once it is settled, a control entry once it
+    /// is committed and everything before it has taken effect (DESIGN 2.6).
+    pub fn next_due(&mut self, settled: Revision, committed: Index) -> Option<Due> {
+        let write = self.live.front().map(|write| write.index);
+        let control = self.controls.front().map(|(index, _)| *index);
+        if control.is_some_and(|control| write.is_none_or(|write| control < write)) {
+            let (index, payload) = self.controls.pop_front_if(|(index, _)| *index <= committed)?;
+            return Some(Due::Control(index, payload));
+        }
+        let write = self.live.pop_front_if(|write| write.revision <= settled)?;
+        self.held = write.revision;
+        Some(Due::Write(write))
+    }
+
     fn sealed(&mut self, seal: Seal) {
         self.seal = seal;
         self.named_settled = self.named_settled.max(seal.prefix);
@@ -152,9 +185,11 @@ impl Meaning {
         }
     }
 
-    /// The index before the first live write above the state held: the log from there on is needed.
+    /// The index before the first entry that the state does not hold yet: the log from there on is needed.
     pub fn needed_after(&self, last: Index) -> Index {
-        self.live.front().map_or(last, |write| Index(write.index.0 - 1))
+        let write = self.live.front().map(|write| write.index);
+        let control = self.controls.front().map(|(index, _)| *index);
+        write.into_iter().chain(control).min().map_or(last, |index| Index(index.0 - 1))
     }
 
     /// What this log brings to the run.

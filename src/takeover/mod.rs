@@ -19,5 +19,5 @@ mod run;
 mod tests;
 
 pub use coordinator::{Coordinator, Report, Step};
-pub use meaning::{LiveWrite, Meaning, Seal, Strange};
+pub use meaning::{Due, LiveWrite, Meaning, Seal, Strange};
 pub use run::{Part, longest_run};
