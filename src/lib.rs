@@ -15,4 +15,5 @@ pub mod mvcc;
 pub mod raft;
 
 pub mod router;
+pub mod shard;
 pub mod takeover;

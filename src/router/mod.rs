@@ -58,6 +58,15 @@ impl Router {
         ShardId(self.starts.partition_point(|start| &start[..] <= key) as u32)
     }
 
+    /// The keys of a data shard, as ranges in key order.
+    pub fn ranges_of(&self, shard: ShardId) -> [KeyRange; 1] {
+        let start = self.starts[shard.0 as usize - 1].clone();
+        [match self.starts.get(shard.0 as usize) {
+            Some(end) => KeyRange::Between(start, end.clone()),
+            None => KeyRange::From(start),
+        }]
+    }
+
     /// The shards that could hold keys of the range, in key order; none where the range is empty.
     pub fn shards_of(&self, range: &KeyRange) -> impl Iterator<Item = ShardId> + use<> {
         let first = self.shard_of(range.start()).0;

@@ -29,10 +29,8 @@ pub enum Step {
 /// What a reactor's shards hold, fenced.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The highest `settled` named in its logs, seals and checkpoints, with the epoch of that revision
-    /// where it is known.
+    /// The highest `settled` named in its logs, seals and checkpoints.
     pub base: Revision,
-    pub base_epoch: Epoch,
     /// For each shard its live parts above its own base.
     pub logs: Vec<Vec<Part>>,
 }
@@ -147,8 +145,7 @@ impl Coordinator {
 }
 
 fn recover(reports: &[Report]) -> Revision {
-    let best = reports.iter().max_by_key(|report| report.base).expect("every reactor has reported");
-    let base = best.base.max(Revision::FRESH);
+    let base = reports.iter().map(|report| report.base).max().unwrap_or_default().max(Revision::FRESH);
     let logs: Vec<Vec<Part>> = reports.iter().flat_map(|report| report.logs.iter().cloned()).collect();
-    longest_run(base, best.base_epoch, &logs)
+    longest_run(base, &logs)
 }

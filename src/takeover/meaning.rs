@@ -169,6 +169,13 @@ impl Meaning {
         Some(Due::Write(write))
     }
 
+    /// The state is known to hold everything up to a settled revision, of which nothing is left here.
+    pub fn hold(&mut self, settled: Revision) {
+        if self.live.front().is_none_or(|write| write.revision > settled) {
+            self.held = self.held.max(settled);
+        }
+    }
+
     fn sealed(&mut self, seal: Seal) {
         self.seal = seal;
         self.named_settled = self.named_settled.max(seal.prefix);

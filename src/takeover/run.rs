@@ -14,14 +14,17 @@ pub struct Part {
 /// one epoch, and epochs never fall along the run. `logs` holds, for each shard, its live parts in rising
 /// order; parts at or below the base are passed over.
 ///
+/// The base's own epoch need not be known: a revision is named settled only in an epoch whose seals stand in
+/// every log, and those void what an older epoch left above it.
+///
 /// A revision of an older epoch behind one of a newer epoch is void even where the seal that voids it has
 /// not reached its own log; parts of different epochs meet only where a takeover died midway.
-pub fn longest_run(base: Revision, base_epoch: Epoch, logs: &[Vec<Part>]) -> Revision {
+pub fn longest_run(base: Revision, logs: &[Vec<Part>]) -> Revision {
     let mut next: Vec<_> = logs
         .iter()
         .map(|log| log[log.partition_point(|part| part.revision <= base)..].iter().peekable())
         .collect();
-    let (mut prefix, mut epoch) = (base, base_epoch);
+    let (mut prefix, mut epoch) = (base, Epoch::default());
     loop {
         let wanted = prefix.next();
         let found: Vec<&Part> =

@@ -1,0 +1,246 @@
+//! The seam: all that goes into a reactor and all that comes out of it. Read this file first.
+//!
+//! A world (`shell` or `sim`) feeds every [`Input`] with the time, ends each turn with one `flush`, and
+//! carries out the [`Output`]s. Reactors of one member talk in [`Mail`]: in order for each pair, never
+//! refused, bounded in number by the requests admitted.
+
+use crate::api::{Answer, Request, TxnRequest};
+use crate::checkpoint::ControlState;
+use crate::log::{Buffer, Command, SegmentName, WriteId};
+use crate::mvcc::{History, Sizes};
+use crate::record::Control;
+use crate::sequencer::Generation;
+use crate::takeover::{Report, Step};
+use crate::txn::{Applied, Gathered, Outcome, Path, RangeCursor, RangePart, Share};
+use crate::types::{At, Blob, ConnId, Epoch, Index, LeaseId, ReactorId, Revision, ShardId};
+use crate::watch;
+use std::sync::Arc;
+
+/// What happens to a reactor.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A client has connected.
+    Opened { conn: ConnId, port: Port },
+    Received { conn: ConnId, bytes: &'a [u8] },
+    /// So many bytes of what was handed out are with the kernel: the connection may be given more.
+    Sent { conn: ConnId, bytes: usize },
+    /// The connection is gone, in whatever way.
+    Closed { conn: ConnId },
+    Mail { from: ReactorId, mail: Mail },
+    /// A write of the log is durable. One that fails never comes back: the world halts.
+    Written { write: WriteId, buffer: Buffer },
+    /// A segment's file is ready.
+    Prepared { segment: SegmentName },
+    Bulk { job: JobId, done: BulkDone },
+    /// `settled` has moved; at most once a turn.
+    Settled(Revision),
+    /// A group lost its leadership, as by a message of a higher term.
+    Deposed { shard: ShardId },
+    /// Stop serving clients: answer what is on its way, close the rest.
+    Stop,
+}
+
+/// What a reactor wants done, in order.
+#[derive(Debug)]
+pub enum Output {
+    Send { conn: ConnId, bytes: Vec<u8> },
+    /// Close once everything handed out is sent.
+    Close { conn: ConnId },
+    Mail { to: ReactorId, mail: Mail },
+    /// Answered by `Written` and `Prepared`; what fails is final, and the world halts.
+    Log(Command),
+    Bulk { job: JobId, step: BulkStep },
+    Notice(Notice),
+    /// This process cannot go on, for this reason.
+    Halt(String),
+}
+
+/// Which kind of listener a connection came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    Client,
+    /// `--listen-metrics-urls`: HTTP/1 alone.
+    Metrics,
+}
+
+/// A piece of work for the bulk lane; one step of it at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// Steps of writing a file that is not there before it is whole.
+#[derive(Debug)]
+pub enum BulkStep {
+    /// Creates the file, or empties what an earlier process left under the name.
+    Create { name: String },
+    /// Writes at the end.
+    Append { name: String, bytes: Vec<u8> },
+    /// Makes the file durable, gives it its name, and makes that durable.
+    Publish { name: String, as_name: String },
+    /// Removes a file, in slices; one that is not there is no error.
+    Remove { name: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BulkDone {
+    Done,
+    /// The disk has no room. The file is as it was before the step, or absent.
+    Full,
+    /// Any other failure.
+    Failed(String),
+}
+
+/// A line for the log of the process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    pub level: Level,
+    pub message: &'static str,
+    pub fields: Vec<(&'static str, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// A request under way, numbered by the reactor that answers it to its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId {
+    pub reactor: ReactorId,
+    pub number: u64,
+}
+
+/// From one reactor to another.
+#[derive(Debug)]
+pub struct Mail {
+    /// The epoch it was sent in. Mail that could change anything counts in its own epoch alone.
+    pub epoch: Epoch,
+    pub body: Body,
+}
+
+#[derive(Debug)]
+pub enum Body {
+    // Requests that one shard's reactor evaluates whole.
+    Evaluate { call: CallId, shard: ShardId, request: Request },
+    Answer { call: CallId, answer: Answer },
+    /// For the control shard's reactor.
+    Control { call: CallId, request: ControlRequest },
+
+    // Ranges at a settled revision, a shard at a time.
+    Range { call: CallId, shard: ShardId, cursor: Box<RangeCursor> },
+    /// `None`: the shard has been compacted above the revision.
+    Ranged { call: CallId, shard: ShardId, part: Option<RangePart> },
+
+    // A transaction over several shards (DESIGN 2.6).
+    Reserve { call: CallId, shard: ShardId, txn: Arc<TxnRequest> },
+    Reserved { call: CallId, shard: ShardId, outcomes: Vec<Outcome> },
+    Gather { call: CallId, shard: ShardId, path: Arc<Path>, current: Revision },
+    Gathered { call: CallId, shard: ShardId, gathered: Gathered },
+    /// Executes the shard's part, and releases the shard.
+    Part { call: CallId, shard: ShardId, write: Option<PartOf>, shares: Vec<Share> },
+    Applied { call: CallId, shard: ShardId, applied: Applied },
+    Release { call: CallId, shard: ShardId },
+
+    // Leases: from now on evaluations that name it wait; which keys does it hold?
+    Revoking { call: CallId, lease: LeaseId },
+    LeaseKeys { call: CallId, lease: LeaseId },
+    LeaseKeysAre { call: CallId, keys: Vec<Blob> },
+
+    // History in the order of revisions, for the hashes.
+    History { call: CallId, shard: ShardId, after: At, upto: Revision },
+    HistoryIs { call: CallId, shard: ShardId, compacted: Revision, history: History },
+
+    // Watches: from the reader's reactor to the owner's, and back.
+    Watch { shard: ShardId, order: watch::Order },
+    Watched { shard: ShardId, news: watch::News },
+    /// Everything the sender's shards have up to here was sent before.
+    Mark { upto: Revision },
+    MarkWanted,
+
+    // The control state, as it takes effect.
+    ControlIs { index: Index, change: Arc<Control> },
+    ControlKnown { index: Index },
+    /// History up to here is dropped in all shards of the sender.
+    Compacted { revision: Revision },
+
+    // Takeovers.
+    Step { step: Step, control: Option<Arc<ControlCopy>> },
+    Stopped,
+    Fenced { epoch: Epoch, report: Report },
+    Sealed { epoch: Epoch },
+    /// A group was lost: the epoch cannot go on.
+    Lost,
+
+    // What a reactor knows of itself.
+    Census { call: CallId },
+    CensusIs { call: CallId, census: Box<Census> },
+    Sizes { sizes: Sizes },
+    /// An evaluation found the quota exceeded.
+    NoSpace,
+    /// Write checkpoints of all shards now, and say when they are done.
+    Defragment { call: CallId },
+    Defragmented { call: CallId },
+}
+
+/// One revision's presence in a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartOf {
+    pub revision: Revision,
+    /// In how many shards the revision has a part, the control shard included.
+    pub parts: u16,
+}
+
+impl Body {
+    /// Whether it means the same in a later epoch: news of what is settled, answers to reads, and the steps
+    /// of takeovers, which name their epoch themselves.
+    pub fn outlives_epochs(&self) -> bool {
+        matches!(
+            self,
+            Body::Range { .. }
+                | Body::Ranged { .. }
+                | Body::History { .. }
+                | Body::HistoryIs { .. }
+                | Body::Watch { .. }
+                | Body::Watched { .. }
+                | Body::Mark { .. }
+                | Body::MarkWanted
+                | Body::Step { .. }
+                | Body::Stopped
+                | Body::Fenced { .. }
+                | Body::Sealed { .. }
+                | Body::Lost
+                | Body::Census { .. }
+                | Body::CensusIs { .. }
+                | Body::Sizes { .. }
+                | Body::Defragment { .. }
+                | Body::Defragmented { .. }
+        )
+    }
+}
+
+/// What the control shard's reactor decides.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ControlRequest {
+    Client(Request),
+    KeepAlive(LeaseId),
+}
+
+/// What other reactors start an epoch from.
+#[derive(Debug)]
+pub struct ControlCopy {
+    pub index: Index,
+    pub state: ControlState,
+    /// Whether shards that no log knows may be made: only until the first seal.
+    pub may_create: bool,
+    pub generation: Generation,
+}
+
+/// Figures of one reactor, for Status and metrics.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Census {
+    pub sizes: Sizes,
+    pub raft_index: u64,
+    pub raft_applied_index: u64,
+}

@@ -1,0 +1,282 @@
+//! Requests under way at the reactor of their client: where each goes, and how its answer comes back.
+
+use super::reads::Reading;
+use super::txns::Spread;
+use super::{Reactor, Stage};
+use crate::api::{Answer, Error, Reply, Request};
+use crate::front::Rpc;
+use crate::io::{Body, CallId, ControlRequest};
+use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX};
+use crate::stdx::HashMap;
+use crate::txn;
+use crate::types::{Duration, LeaseId, ReactorId, Revision, ShardId, Time};
+use std::collections::VecDeque;
+
+/// Who wants the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    Rpc(Rpc),
+    /// The lead itself: a lease has expired.
+    Expiry(LeaseId),
+    /// The lead itself: auto-compaction, publishing its attributes.
+    Nobody,
+}
+
+/// How far a call has come.
+#[derive(Debug)]
+pub(super) enum Course {
+    /// One answer settles it.
+    Waiting,
+    Reading(Box<Reading>),
+    Spread(Box<Spread>),
+    Gathering(Box<super::census::Gathering>),
+    Hashing(Box<super::hashes::Hashing>),
+}
+
+#[derive(Debug)]
+pub(super) struct Call {
+    pub asker: Asker,
+    pub course: Course,
+    deadline: Time,
+}
+
+/// A request that arrived during a takeover: evaluated once that is done.
+#[derive(Debug)]
+struct Parked {
+    asker: Asker,
+    request: Request,
+    bytes: usize,
+    deadline: Time,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    under_way: HashMap<u64, Call>,
+    made: u64,
+    parked: VecDeque<Parked>,
+    parked_bytes: usize,
+}
+
+impl Calls {
+    pub fn get_mut(&mut self, call: CallId) -> Option<&mut Call> {
+        self.under_way.get_mut(&call.number)
+    }
+
+    pub fn len(&self) -> usize {
+        self.under_way.len() + self.parked.len()
+    }
+}
+
+impl Reactor {
+    /// A client asks. The checks that need no state come first; the rest goes where the state is.
+    pub(super) fn call(&mut self, asker: Asker, request: Request) {
+        if let Err(error) = self.check(&request) {
+            return self.reply(asker, Err(error));
+        }
+        if self.stage != Stage::Serving {
+            return self.park(asker, request);
+        }
+        match request {
+            Request::Range(request) => self.read(asker, request),
+            Request::Put(ref put) => {
+                let shard = self.router().shard_of(&put.key);
+                self.evaluate_at(asker, shard, request);
+            }
+            Request::DeleteRange(ref delete) => {
+                let mut shards = self.router().shards_of(&delete.range());
+                match (shards.next(), shards.next()) {
+                    (None, _) => self.answer_empty_delete(asker),
+                    (Some(shard), None) => self.evaluate_at(asker, shard, request),
+                    _ => {
+                        let Request::DeleteRange(delete) = request else { unreachable!("matched above") };
+                        self.spread_delete(asker, delete);
+                    }
+                }
+            }
+            Request::Txn(txn) => self.call_txn(asker, txn),
+            Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => {
+                self.ask_control(asker, ControlRequest::Client(request));
+            }
+            Request::LeaseTimeToLive { .. } | Request::LeaseLeases | Request::Alarm(_) => {
+                self.ask_control(asker, ControlRequest::Client(request));
+            }
+            Request::MemberList { .. } => {
+                let members = self.control.members();
+                self.reply(asker, Ok(Reply::MemberList { members }));
+            }
+            Request::Status => self.take_census(asker),
+            Request::Defragment => self.defragment(asker),
+            Request::Hash => self.hash(asker),
+            Request::HashKv { revision } => self.hash_kv(asker, revision),
+            Request::HealthCheck { .. } => self.reply(asker, Ok(Reply::Health { serving: true })),
+        }
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        match request {
+            Request::Range(range) => txn::check_range(range),
+            Request::Put(put) => txn::check_put(put),
+            Request::DeleteRange(delete) => txn::check_delete(delete),
+            Request::Txn(txn) => txn::check_txn(txn, self.settings.txn_ops_max),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn begin_call(&mut self, asker: Asker, course: Course) -> CallId {
+        let deadline = self.now + self.settings.request_timeout();
+        self.calls.made += 1;
+        let number = self.calls.made;
+        self.calls.under_way.insert(number, Call { asker, course, deadline });
+        CallId { reactor: self.id, number }
+    }
+
+    fn evaluate_at(&mut self, asker: Asker, shard: ShardId, request: Request) {
+        let call = self.begin_call(asker, Course::Waiting);
+        let owner = self.router().reactor_of(shard);
+        self.send(owner, Body::Evaluate { call, shard, request });
+    }
+
+    pub(super) fn ask_control(&mut self, asker: Asker, request: ControlRequest) {
+        let call = self.begin_call(asker, Course::Waiting);
+        self.send(ReactorId(0), Body::Control { call, request });
+    }
+
+    fn call_txn(&mut self, asker: Asker, request: crate::api::TxnRequest) {
+        let mut shards: Vec<ShardId> = vec![];
+        for range in txn::footprint(&request) {
+            shards.extend(self.router().shards_of(&range));
+        }
+        shards.sort();
+        shards.dedup();
+        match shards[..] {
+            // A transaction without a key reads nothing and writes nothing: any shard can say so.
+            [] => self.evaluate_at(asker, ShardId(1), Request::Txn(request)),
+            [shard] => self.evaluate_at(asker, shard, Request::Txn(request)),
+            _ => self.spread(asker, request, shards),
+        }
+    }
+
+    fn answer_empty_delete(&mut self, asker: Asker) {
+        let revision = self.sequencer.counter();
+        let call = self.begin_call(asker, Course::Waiting);
+        let reply = crate::api::DeleteRangeReply { revision, ..Default::default() };
+        self.hold(revision, call, Ok(Reply::DeleteRange(reply)));
+    }
+
+    /// The answer to a call of this reactor, wherever it was made.
+    pub(super) fn finish(&mut self, call: CallId, answer: Answer) {
+        assert!(call.reactor == self.id, "an answer goes to the reactor of its client");
+        // A call that is gone failed at its deadline or at the end of its epoch.
+        if let Some(call) = self.calls.under_way.remove(&call.number) {
+            self.reply(call.asker, answer);
+        }
+    }
+
+    pub(super) fn reply(&mut self, asker: Asker, answer: Answer) {
+        match asker {
+            Asker::Rpc(rpc) => self.answer_rpc(rpc, answer),
+            Asker::Expiry(lease) => self.on_expiry_done(lease, &answer),
+            Asker::Nobody => {}
+        }
+    }
+
+    /// The answer leaves once `settled` has reached the revision it depends on.
+    pub(super) fn hold(&mut self, needs: Revision, call: CallId, answer: Answer) {
+        if needs <= self.settled {
+            return self.answer(call, answer);
+        }
+        // Nearly always the newest: what is held depends on revisions in the order they were taken.
+        let place = match self.held.back() {
+            Some((last, ..)) if *last > needs => self.held.partition_point(|(revision, ..)| *revision <= needs),
+            _ => self.held.len(),
+        };
+        self.held.insert(place, (needs, call, answer));
+    }
+
+    pub(super) fn release_held(&mut self) {
+        let settled = self.settled;
+        while let Some((_, call, answer)) = self.held.pop_front_if(|(needs, ..)| *needs <= settled) {
+            self.answer(call, answer);
+        }
+    }
+
+    pub(super) fn answer(&mut self, call: CallId, answer: Answer) {
+        if call.reactor == self.id {
+            self.finish(call, answer);
+        } else {
+            self.send(call.reactor, Body::Answer { call, answer });
+        }
+    }
+
+    fn park(&mut self, asker: Asker, request: Request) {
+        let bytes = approximate_bytes(&request);
+        let calls = &mut self.calls;
+        if calls.parked.len() >= PARKED_CALLS_MAX || calls.parked_bytes + bytes > PARKED_BYTES_MAX {
+            return self.reply(asker, Err(Error::TooManyRequests));
+        }
+        let deadline = self.now + self.settings.request_timeout();
+        calls.parked_bytes += bytes;
+        calls.parked.push_back(Parked { asker, request, bytes, deadline });
+    }
+
+    pub(super) fn unpark_calls(&mut self) {
+        let parked = std::mem::take(&mut self.calls.parked);
+        self.calls.parked_bytes = 0;
+        for Parked { asker, request, .. } in parked {
+            self.call(asker, request);
+        }
+    }
+
+    /// The epoch is over: what was under way has an unknown outcome.
+    pub(super) fn fail_calls(&mut self, error: &Error) {
+        let mut numbers: Vec<u64> = self.calls.under_way.keys().copied().collect();
+        numbers.sort();
+        for number in numbers {
+            self.finish(CallId { reactor: self.id, number }, Err(error.clone()));
+        }
+    }
+
+    /// Fails what has waited too long, as etcd does: its outcome is unknown.
+    pub(super) fn expire_calls(&mut self) {
+        if self.now < self.calls_checked_at + CHECK_EVERY {
+            return;
+        }
+        self.calls_checked_at = self.now;
+        let now = self.now;
+        let under_way = self.calls.under_way.iter();
+        let mut late: Vec<u64> =
+            under_way.filter(|(_, call)| call.deadline <= now).map(|(number, _)| *number).collect();
+        late.sort();
+        for number in late {
+            self.finish(CallId { reactor: self.id, number }, Err(Error::Timeout));
+        }
+        while let Some(parked) = self.calls.parked.pop_front_if(|parked| parked.deadline <= now) {
+            self.calls.parked_bytes -= parked.bytes;
+            self.reply(parked.asker, Err(Error::Timeout));
+        }
+    }
+
+    /// When [`Reactor::expire_calls`] has something to look at.
+    pub(super) fn calls_wake_at(&self) -> Time {
+        if self.calls.len() == 0 { Time::NEVER } else { self.calls_checked_at + CHECK_EVERY }
+    }
+}
+
+/// How often deadlines are looked at: they are seconds long.
+const CHECK_EVERY: Duration = Duration::from_ms(500);
+
+fn approximate_bytes(request: &Request) -> usize {
+    const FIXED: usize = 128;
+    match request {
+        Request::Put(put) => FIXED + put.key.len() + put.value.len(),
+        Request::Txn(txn) => {
+            let ops = txn.success.iter().chain(&txn.failure);
+            let puts = ops.map(|op| match op {
+                crate::api::Op::Put(put) => FIXED + put.key.len() + put.value.len(),
+                _ => FIXED,
+            });
+            FIXED + puts.sum::<usize>() + txn.compare.len() * FIXED
+        }
+        _ => FIXED,
+    }
+}

@@ -1,0 +1,271 @@
+//! One thread's whole database: its connections, its shards, its log.
+//!
+//! [`Reactor::step`] takes one input, [`Reactor::flush`] ends the turn: one Raft entry a shard, one log
+//! write, one send a connection. In between everything is plain calls; what concerns another reactor is
+//! mail, and mail to oneself takes the same way through a queue of its own.
+
+mod calls;
+mod census;
+mod controls;
+mod epoch;
+mod hashes;
+mod leading;
+mod owned;
+mod reads;
+mod settings;
+mod storage;
+mod txns;
+mod watches;
+mod writes;
+
+pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
+
+use crate::api::Answer;
+use crate::control::Control;
+use crate::front::{Front, Rpc};
+use crate::io::{Body, CallId, Input, Level, Mail, Notice, Output};
+use crate::log::{Log, Ordinal};
+use crate::router::Router;
+use crate::sequencer::{Room, Sequencer};
+use crate::stdx::Rng;
+use crate::takeover::Coordinator;
+use crate::types::{Epoch, ReactorId, Revision, ShardId, Time};
+use calls::Calls;
+use leading::Leading;
+use owned::Owned;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Where a reactor stands in the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Stopped,
+    Fencing { epoch: Epoch },
+    /// So many shards have sealed.
+    Sealing { epoch: Epoch, sealed: usize },
+    Serving,
+}
+
+pub struct Reactor {
+    id: ReactorId,
+    reactors: u16,
+    settings: Arc<Settings>,
+    sequencer: Arc<Sequencer>,
+    now: Time,
+    rng: Rng,
+
+    // The epoch.
+    stage: Stage,
+    epoch: Epoch,
+    /// A group was lost in this epoch, and the coordinator knows.
+    lost: bool,
+    room: Room,
+    /// Only where the control shard lives.
+    coordinator: Option<Coordinator>,
+    leading: Option<Leading>,
+    generations: u16,
+    settled: Revision,
+
+    // State.
+    router: Option<Router>,
+    control: Control,
+    shards: BTreeMap<ShardId, Owned>,
+    log: Log,
+    storage: storage::Storage,
+    sizes: census::MemberSizes,
+    counters: crate::stdx::Counters,
+
+    // What is under way.
+    calls: Calls,
+    calls_checked_at: Time,
+    held: VecDeque<(Revision, CallId, Answer)>,
+    lease_waiting: Vec<(CallId, ShardId, crate::api::Request)>,
+    retrying: Vec<(calls::Asker, crate::api::TxnRequest, Vec<ShardId>)>,
+    deciding: Vec<CallId>,
+    slicing: Vec<reads::Slicing>,
+    watches: watches::Watches,
+    front: Front,
+
+    local: VecDeque<Body>,
+    out: Vec<Output>,
+}
+
+impl Reactor {
+    /// Takes one input. What follows from it for this reactor follows at once; what leaves, leaves with
+    /// [`Reactor::flush`].
+    pub fn step(&mut self, now: Time, input: Input<'_>) {
+        assert!(now >= self.now, "time does not run backwards");
+        self.now = now;
+        match input {
+            Input::Opened { conn, port } => self.front.opened(now, conn, port),
+            Input::Received { conn, bytes } => self.on_received(conn, bytes),
+            Input::Sent { conn, bytes } => self.front.sent(conn, bytes),
+            Input::Closed { conn } => self.on_closed(conn),
+            Input::Mail { from, mail } => self.on_mail(from, mail),
+            Input::Written { write, buffer } => self.on_written(write, buffer),
+            Input::Prepared { segment } => self.log.prepared(segment),
+            Input::Bulk { job, done } => self.on_bulk(job, done),
+            Input::Settled(settled) => self.on_settled(settled),
+            Input::Deposed { shard } => self.on_deposed(shard),
+            Input::Stop => self.front.stop(),
+        }
+        self.run_local();
+    }
+
+    /// Ends the turn.
+    pub fn flush(&mut self, now: Time, out: &mut Vec<Output>) {
+        assert!(now >= self.now, "time does not run backwards");
+        self.now = now;
+        self.drive_takeover();
+        self.run_local();
+        self.redecide();
+        let ids: Vec<ShardId> = self.shards.keys().copied().collect();
+        for id in &ids {
+            self.run_waiting(*id);
+        }
+        self.slice_ranges();
+        self.lead();
+        self.expire_calls();
+        self.run_local();
+        self.write_log();
+        self.run_local();
+        self.work_in_background();
+        self.flush_watches();
+        self.run_local();
+        self.front.flush(now, &mut self.out);
+        out.append(&mut self.out);
+    }
+
+    /// When a turn is due though nothing comes in.
+    pub fn wake_at(&self) -> Time {
+        if self.has_more_to_do() {
+            return self.now;
+        }
+        let times = [
+            self.calls_wake_at(),
+            self.log.wake_at(),
+            self.leading_wake_at(),
+            self.watches.wake_at(),
+            self.front.wake_at(),
+        ];
+        times.into_iter().min().expect("there are several")
+    }
+
+    /// The settled revision that would give this reactor something to do.
+    pub fn waits_for(&self) -> Option<Revision> {
+        let held = self.held.front().map(|(needs, ..)| *needs);
+        let watched = self.watched_revision();
+        let due = self.due_revision();
+        let room = self.waits_for_room().then(|| self.settled.next());
+        [held, watched, due, room].into_iter().flatten().min()
+    }
+
+    /// Whether the next turn has work that no input will bring.
+    fn has_more_to_do(&self) -> bool {
+        !self.slicing.is_empty() || self.has_background_work()
+    }
+
+    fn send(&mut self, to: ReactorId, body: Body) {
+        if to == self.id {
+            self.local.push_back(body);
+        } else {
+            self.out.push(Output::Mail { to, mail: Mail { epoch: self.epoch, body } });
+        }
+    }
+
+    fn run_local(&mut self) {
+        while let Some(body) = self.local.pop_front() {
+            self.on_body(self.id, self.epoch, body);
+        }
+    }
+
+    fn on_mail(&mut self, from: ReactorId, mail: Mail) {
+        // Mail of an ended epoch could write what the takeover has already voided; news of settled state
+        // and the steps themselves are good in any epoch.
+        if mail.epoch != self.epoch && !mail.body.outlives_epochs() {
+            return;
+        }
+        self.on_body(from, mail.epoch, mail.body);
+    }
+
+    fn on_body(&mut self, from: ReactorId, epoch: Epoch, body: Body) {
+        match body {
+            Body::Evaluate { call, shard, request } => self.on_evaluate(call, shard, request),
+            Body::Answer { call, answer } => self.finish(call, answer),
+            Body::Control { call, request } => self.on_control_request(call, request),
+            Body::Range { call, shard, cursor } => self.on_range(call, shard, cursor),
+            Body::Ranged { call, shard, part } => self.on_ranged(call, shard, part),
+            Body::Reserve { call, shard, txn } => self.on_reserve(call, shard, txn),
+            Body::Reserved { call, shard, outcomes } => self.on_reserved(call, shard, outcomes),
+            Body::Gather { call, shard, path, current } => self.on_gather(call, shard, path, current),
+            Body::Gathered { call, shard, gathered } => self.on_gathered(call, shard, gathered),
+            Body::Part { call, shard, write, shares } => self.on_part(call, shard, write, shares),
+            Body::Applied { call, shard, applied } => self.on_applied(call, shard, applied),
+            Body::Release { call, shard } => self.on_release(call, shard),
+            Body::Revoking { call, lease } => self.on_revoking(call, lease),
+            Body::LeaseKeys { call, lease } => self.on_lease_keys(call, lease),
+            Body::LeaseKeysAre { call, keys } => self.on_lease_keys_are(call, keys),
+            Body::History { call, shard, after, upto } => self.on_history(call, shard, after, upto),
+            Body::HistoryIs { call, shard, compacted, history } => {
+                self.on_history_is(call, shard, compacted, history);
+            }
+            Body::Watch { shard, order } => self.on_watch_order(from, shard, order),
+            Body::Watched { shard, news } => self.on_watch_news(shard, news),
+            Body::Mark { upto } => self.on_mark(from, upto),
+            Body::MarkWanted => self.on_mark_wanted(from),
+            Body::ControlIs { index, change } => self.on_control_is(index, &change),
+            Body::ControlKnown { index } => self.on_control_known(from, index),
+            Body::Compacted { revision } => self.on_compacted(from, revision),
+            Body::Step { step, control } => self.on_step(epoch, step, control),
+            Body::Stopped => self.on_stopped(from),
+            Body::Fenced { epoch, report } => self.on_fenced(from, epoch, report),
+            Body::Sealed { epoch } => self.on_sealed(from, epoch),
+            Body::Lost => self.on_lost(epoch),
+            Body::Census { call } => self.on_census(call),
+            Body::CensusIs { call, census } => self.on_census_is(call, *census),
+            Body::Sizes { sizes } => self.sizes.set(from, sizes),
+            Body::NoSpace => self.on_no_space(),
+            Body::Defragment { call } => self.on_defragment(call),
+            Body::Defragmented { call } => self.on_defragmented(call),
+        }
+    }
+
+    /// `settled` has moved: what waited for it leaves, and what it settles can no longer be undone.
+    fn on_settled(&mut self, settled: Revision) {
+        if settled <= self.settled && self.stage == Stage::Serving && !self.held.is_empty() {
+            return;
+        }
+        self.settled = self.settled.max(settled);
+        for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
+            owned.shard.settle(settled);
+        }
+        self.apply_due_controls();
+        self.release_held();
+        self.publish();
+    }
+
+    fn on_deposed(&mut self, shard: ShardId) {
+        if let Some(owned) = self.shards.get_mut(&shard) {
+            owned.shard.group_mut().step_down();
+            self.lose_epoch();
+        }
+    }
+
+    fn router(&self) -> &Router {
+        self.router.as_ref().expect("requests are evaluated after the map is known")
+    }
+
+    fn notice(&mut self, level: Level, message: &'static str, fields: Vec<(&'static str, String)>) {
+        self.out.push(Output::Notice(Notice { level, message, fields }));
+    }
+
+    fn answer_rpc(&mut self, rpc: Rpc, answer: Answer) {
+        let term = self.epoch.term;
+        self.front.answer(self.now, rpc, term, &answer);
+    }
+
+    /// Everything appended up to here is durable.
+    pub fn durable(&self) -> Ordinal {
+        self.log.durable()
+    }
+}

@@ -1,0 +1,79 @@
+//! A shard of this reactor, with all that stands around it.
+
+use super::txns::Reservation;
+use crate::api::{Request, TxnRequest};
+use crate::io::CallId;
+use crate::lease::Attached;
+use crate::mvcc::PinId;
+use crate::shard::Shard;
+use crate::txn::LeaseMove;
+use crate::types::{Epoch, LeaseId, Revision};
+use crate::watch::Hub;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What has to wait for its evaluation: for a reservation to end, for room in the ring or in the log.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Evaluate { call: CallId, request: Request },
+    Reserve { call: CallId, txn: Arc<TxnRequest> },
+}
+
+pub(super) struct Owned {
+    pub shard: Shard,
+    pub attached: Attached,
+    pub hub: Hub,
+    pub reserved: Option<Reservation>,
+    pub waiting: VecDeque<Waiting>,
+    /// The last epoch whose fence was proposed here.
+    pub asked_fence: Epoch,
+    /// History held for the hashes under way.
+    pub pins: BTreeMap<CallId, PinId>,
+    /// Changes up to here were handed to the hub.
+    pub published: Revision,
+    /// A compaction has history left to drop.
+    pub compacting: bool,
+    /// The checkpoint under way, if there is one.
+    pub checkpoint: Option<super::storage::Checkpointing>,
+    /// Log position and revision of the last checkpoint.
+    pub checkpointed: Revision,
+}
+
+impl Owned {
+    pub fn new(shard: Shard, attached: Attached, checkpointed: Revision) -> Owned {
+        Owned {
+            shard,
+            attached,
+            hub: Hub::new(),
+            reserved: None,
+            waiting: VecDeque::new(),
+            asked_fence: Epoch::default(),
+            pins: BTreeMap::new(),
+            published: Revision::NONE,
+            compacting: false,
+            checkpoint: None,
+            checkpointed,
+        }
+    }
+
+    /// Moves keys between leases as the store's changes say.
+    pub fn follow_leases(&mut self, moves: &mut Vec<LeaseMove>) {
+        for LeaseMove { key, from, to } in moves.drain(..) {
+            if from != LeaseId::NONE {
+                self.attached.detach(from, &key);
+            }
+            if to != LeaseId::NONE {
+                self.attached.attach(to, key);
+            }
+        }
+    }
+
+    /// What only this epoch wanted is forgotten.
+    pub fn end_epoch(&mut self) {
+        self.reserved = None;
+        self.waiting.clear();
+        for (_, pin) in std::mem::take(&mut self.pins) {
+            self.shard.store.unpin(pin);
+        }
+    }
+}

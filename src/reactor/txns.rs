@@ -1,0 +1,308 @@
+//! A transaction over several shards: its coordinator at the client's reactor, and the shards' side.
+//!
+//! The shards are reserved in ascending order; a reserved shard evaluates nothing else until it is released
+//! (so revisions rise within each log, and no two transactions wait for each other). Then every shard gathers,
+//! the coordinator takes one revision if anything changes, and every shard executes its part and is free.
+//! Settling is the commit.
+
+use super::Reactor;
+use super::calls::{Asker, Course};
+use super::owned::Waiting;
+use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, TxnRequest};
+use crate::io::{Body, CallId, PartOf};
+use crate::record::{Effect, EffectChange};
+use crate::sequencer::ShardSet;
+use crate::txn::{self, Applied, Gathered, Outcome, Path, Plan, Share};
+use crate::types::{LeaseId, Revision, ShardId};
+use std::sync::Arc;
+
+/// What the client asked, which the reply has to look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Txn,
+    DeleteRange,
+    /// Of this lease; the control shard has a part that ends it.
+    Revoke(LeaseId),
+}
+
+/// The coordinator's side.
+#[derive(Debug)]
+pub(super) struct Spread {
+    shape: Shape,
+    txn: Arc<TxnRequest>,
+    shards: Vec<ShardId>,
+    reserved: usize,
+    outcomes: Vec<Outcome>,
+    path: Option<Arc<Path>>,
+    /// The sequencer's counter when all shards were reserved.
+    current: Revision,
+    gathered: Vec<Option<Gathered>>,
+    plan: Option<Plan>,
+    revision: Option<Revision>,
+    applied: Vec<Option<Applied>>,
+}
+
+/// A shard's side: who has it, and what it has heard so far.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    pub call: CallId,
+    txn: Arc<TxnRequest>,
+    path: Option<Arc<Path>>,
+}
+
+impl Reactor {
+    pub(super) fn spread_delete(&mut self, asker: Asker, delete: DeleteRangeRequest) {
+        let shards = self.router().shards_of(&delete.range()).collect();
+        let txn = TxnRequest { success: vec![Op::DeleteRange(delete)], ..TxnRequest::default() };
+        self.begin_spread(asker, Shape::DeleteRange, txn, shards);
+    }
+
+    pub(super) fn spread(&mut self, asker: Asker, txn: TxnRequest, shards: Vec<ShardId>) {
+        self.begin_spread(asker, Shape::Txn, txn, shards);
+    }
+
+    /// Deletes the keys of a lease that is marked revoking, and ends it with the same revision.
+    pub(super) fn spread_revoke(&mut self, asker: Asker, lease: LeaseId, txn: TxnRequest, shards: Vec<ShardId>) {
+        self.begin_spread(asker, Shape::Revoke(lease), txn, shards);
+    }
+
+    fn begin_spread(&mut self, asker: Asker, shape: Shape, txn: TxnRequest, shards: Vec<ShardId>) {
+        assert!(shards.is_sorted(), "shards are reserved in ascending order");
+        let spread = Spread {
+            shape,
+            txn: Arc::new(txn),
+            reserved: 0,
+            outcomes: vec![],
+            path: None,
+            current: Revision::NONE,
+            gathered: shards.iter().map(|_| None).collect(),
+            plan: None,
+            revision: None,
+            applied: shards.iter().map(|_| None).collect(),
+            shards,
+        };
+        let call = self.begin_call(asker, Course::Spread(Box::new(spread)));
+        self.reserve_next(call);
+    }
+
+    fn spread_of(&mut self, call: CallId) -> Option<&mut Spread> {
+        match &mut self.calls.get_mut(call)?.course {
+            Course::Spread(spread) => Some(spread),
+            _ => unreachable!("only a spread transaction hears of reservations"),
+        }
+    }
+
+    fn send_to_owner(&mut self, shard: ShardId, body: Body) {
+        let owner = self.router().reactor_of(shard);
+        self.send(owner, body);
+    }
+
+    fn reserve_next(&mut self, call: CallId) {
+        let Some(spread) = self.spread_of(call) else { return };
+        let (shard, txn) = (spread.shards[spread.reserved], spread.txn.clone());
+        self.send_to_owner(shard, Body::Reserve { call, shard, txn });
+    }
+
+    /// The shard's side: in its turn among what waits there.
+    pub(super) fn on_reserve(&mut self, call: CallId, shard: ShardId, txn: Arc<TxnRequest>) {
+        let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
+        owned.waiting.push_back(Waiting::Reserve { call, txn });
+        self.run_waiting(shard);
+    }
+
+    pub(super) fn reserve(&mut self, call: CallId, id: ShardId, txn: Arc<TxnRequest>) {
+        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
+        assert!(owned.reserved.is_none(), "a shard is reserved once at a time");
+        let outcomes = txn::compare_all(&owned.shard.store, &txn);
+        owned.reserved = Some(Reservation { call, txn, path: None });
+        self.send(call.reactor, Body::Reserved { call, shard: id, outcomes });
+    }
+
+    pub(super) fn on_reserved(&mut self, call: CallId, shard: ShardId, outcomes: Vec<Outcome>) {
+        let Some(spread) = self.spread_of(call) else {
+            // The call failed at its deadline meanwhile: nobody else would release the shard.
+            return self.send_to_owner(shard, Body::Release { call, shard });
+        };
+        assert!(spread.shards[spread.reserved] == shard, "reservations come in the order they were asked");
+        spread.reserved += 1;
+        if spread.outcomes.is_empty() {
+            spread.outcomes = outcomes;
+        } else {
+            txn::merge_outcomes(&mut spread.outcomes, &outcomes);
+        }
+        if spread.reserved < spread.shards.len() {
+            return self.reserve_next(call);
+        }
+        self.gather_all(call);
+    }
+
+    fn gather_all(&mut self, call: CallId) {
+        let current = self.sequencer.counter();
+        let Some(spread) = self.spread_of(call) else { return };
+        let path = Arc::new(Path::of(&spread.txn, &spread.outcomes));
+        spread.path = Some(path.clone());
+        spread.current = current;
+        for shard in spread.shards.clone() {
+            self.send_to_owner(shard, Body::Gather { call, shard, path: path.clone(), current });
+        }
+    }
+
+    pub(super) fn on_gather(&mut self, call: CallId, id: ShardId, path: Arc<Path>, current: Revision) {
+        let ranges = self.router().ranges_of(id);
+        let control = &self.control;
+        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
+        let reservation = owned.reserved.as_mut().expect("the shard is reserved");
+        assert!(reservation.call == call, "the shard is reserved for another");
+        let leases = |lease| control.leases.is_granted(lease);
+        let gathered =
+            txn::gather(&owned.shard.store, &ranges, &reservation.txn, &path, current, &leases);
+        reservation.path = Some(path);
+        self.send(call.reactor, Body::Gathered { call, shard: id, gathered });
+    }
+
+    pub(super) fn on_gathered(&mut self, call: CallId, shard: ShardId, gathered: Gathered) {
+        let Some(spread) = self.spread_of(call) else {
+            return self.send_to_owner(shard, Body::Release { call, shard });
+        };
+        let place = spread.place_of(shard);
+        spread.gathered[place] = Some(gathered);
+        if spread.gathered.iter().all(Option::is_some) {
+            self.decide(call);
+        }
+    }
+
+    /// All is known: the revision is taken, if anything changes, and the parts go out.
+    fn decide(&mut self, call: CallId) {
+        let Some(spread) = self.spread_of(call) else { return };
+        let gathered: Vec<Gathered> = spread.gathered.iter_mut().flat_map(Option::take).collect();
+        let plan = match Plan::of(&gathered) {
+            Ok(plan) => plan,
+            Err(error) => return self.refuse_spread(call, error),
+        };
+        let revoked = match spread.shape {
+            Shape::Revoke(lease) => Some(lease),
+            _ => None,
+        };
+        let parts = plan.parts() + u16::from(revoked.is_some());
+        let mut touched: Vec<ShardId> = spread.shards.clone();
+        touched.retain(|shard| !plan.shares(spread.place_of(*shard)).is_empty());
+        touched.extend(revoked.map(|_| ShardId::CONTROL));
+        let revision = if plan.changes() == 0 { None } else { self.take(parts, &touched) };
+        let Some(spread) = self.spread_of(call) else { return };
+        if plan.changes() > 0 && revision.is_none() {
+            // The ring is full, or the epoch over: the first is tried again when something has settled.
+            spread.gathered = gathered.into_iter().map(Some).collect();
+            self.deciding.push(call);
+            return;
+        }
+        spread.revision = revision;
+        let shards: Vec<(ShardId, Vec<Share>)> =
+            spread.shards.iter().enumerate().map(|(n, shard)| (*shard, plan.shares(n).to_vec())).collect();
+        spread.plan = Some(plan);
+        let write = revision.map(|revision| PartOf { revision, parts });
+        if let (Some(lease), Some(part)) = (revoked, write) {
+            self.end_lease_with(lease, part);
+        }
+        for (shard, shares) in shards {
+            self.send_to_owner(shard, Body::Part { call, shard, write, shares });
+        }
+    }
+
+    /// Decisions that found the ring full are taken again.
+    pub(super) fn redecide(&mut self) {
+        for call in std::mem::take(&mut self.deciding) {
+            self.decide(call);
+        }
+    }
+
+    fn refuse_spread(&mut self, call: CallId, error: Error) {
+        self.release_spread(call);
+        self.finish(call, Err(error));
+    }
+
+    /// Frees the shards of a spread transaction that has written nothing.
+    pub(super) fn release_spread(&mut self, call: CallId) {
+        let Some(spread) = self.spread_of(call) else { return };
+        if spread.plan.is_some() {
+            return; // each shard is freed by its part
+        }
+        let shards = spread.shards[..spread.reserved].to_vec();
+        for shard in shards {
+            self.send_to_owner(shard, Body::Release { call, shard });
+        }
+    }
+
+    pub(super) fn on_part(&mut self, call: CallId, id: ShardId, write: Option<PartOf>, shares: Vec<Share>) {
+        let ranges = self.router().ranges_of(id);
+        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
+        let reservation = owned.reserved.take().expect("the shard is reserved");
+        assert!(reservation.call == call, "the shard is reserved for another");
+        let path = reservation.path.expect("a part comes after gathering");
+        let revision = write.map(|part| part.revision);
+        let store = &mut owned.shard.store;
+        let mut applied = txn::apply(store, &ranges, &reservation.txn, &path, revision, &shares);
+        let mut moves = std::mem::take(&mut applied.leases);
+        owned.follow_leases(&mut moves);
+        let changes = std::mem::take(&mut applied.changes);
+        if let (Some(part), false) = (write, changes.is_empty()) {
+            owned.shard.push_effect(Effect { revision: part.revision, parts: part.parts, changes });
+        }
+        self.send(call.reactor, Body::Applied { call, shard: id, applied });
+        self.run_waiting(id);
+    }
+
+    pub(super) fn on_release(&mut self, call: CallId, id: ShardId) {
+        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
+        owned.waiting.retain(|waiting| !matches!(waiting, Waiting::Reserve { call: by, .. } if *by == call));
+        if owned.reserved.as_ref().is_some_and(|reservation| reservation.call == call) {
+            owned.reserved = None;
+        }
+        self.run_waiting(id);
+    }
+
+    pub(super) fn on_applied(&mut self, call: CallId, shard: ShardId, applied: Applied) {
+        let Some(spread) = self.spread_of(call) else { return };
+        let place = spread.place_of(shard);
+        spread.applied[place] = Some(applied);
+        if spread.applied.iter().any(Option::is_none) {
+            return;
+        }
+        let mut applied: Vec<Applied> = std::mem::take(&mut spread.applied).into_iter().flatten().collect();
+        let (Some(path), Some(plan)) = (&spread.path, &spread.plan) else {
+            unreachable!("parts are applied after they were planned")
+        };
+        let (current, taken) = (spread.current, spread.revision);
+        let txn = txn::merge(&spread.txn, path, plan, current, taken, &mut applied);
+        let shape = spread.shape;
+        let needs = taken.unwrap_or(current);
+        let reply = match shape {
+            Shape::Txn => Reply::Txn(txn),
+            Shape::DeleteRange => Reply::DeleteRange(only_delete(txn.responses, needs)),
+            Shape::Revoke(lease) => {
+                if taken.is_none() {
+                    return self.end_bare_lease(lease, call);
+                }
+                Reply::LeaseRevoke { revision: needs }
+            }
+        };
+        self.hold(needs, call, Ok(reply));
+    }
+}
+
+impl Spread {
+    fn place_of(&self, shard: ShardId) -> usize {
+        self.shards.iter().position(|of| *of == shard).expect("only shards that were asked answer")
+    }
+}
+
+fn only_delete(responses: Vec<OpReply>, revision: Revision) -> DeleteRangeReply {
+    match responses.into_iter().next() {
+        Some(OpReply::DeleteRange(reply)) => DeleteRangeReply { revision, ..reply },
+        _ => unreachable!("the transaction had one operation, a delete"),
+    }
+}
+
+/// The control shard's part of a revoke.
+pub(super) fn lease_end(lease: LeaseId, part: PartOf) -> Effect {
+    Effect { revision: part.revision, parts: part.parts, changes: vec![EffectChange::LeaseEnd { lease }] }
+}

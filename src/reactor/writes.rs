@@ -1,0 +1,178 @@
+//! Evaluation of what one shard of this reactor can answer whole.
+
+use super::owned::Waiting;
+use super::{Reactor, Stage};
+use crate::api::{Answer, Error, Op, Reply, Request, TxnRequest};
+use crate::io::CallId;
+use crate::limits::{TURN_EFFECT_BYTES_MAX, WAITING_MAX};
+use crate::record::Effect;
+use crate::sequencer::ShardSet;
+use crate::txn::{self, Ended, Evaluated, Refusal};
+use crate::types::{LeaseId, Revision, ShardId};
+
+/// Whether something was evaluated, or has to be tried again later.
+enum Tried {
+    Done,
+    Again(Waiting),
+}
+
+impl Reactor {
+    pub(super) fn on_evaluate(&mut self, call: CallId, id: ShardId, request: Request) {
+        if self.names_ending_lease(&request) {
+            self.lease_waiting.push((call, id, request));
+            return;
+        }
+        let owned = self.shards.get_mut(&id).expect("the router knows whose shard it is");
+        if owned.waiting.len() >= WAITING_MAX {
+            return self.answer(call, Err(Error::TooManyRequests));
+        }
+        if owned.waiting.is_empty() {
+            if let Tried::Again(waiting) = self.try_waiting(id, Waiting::Evaluate { call, request }) {
+                self.shards.get_mut(&id).expect("found above").waiting.push_back(waiting);
+            }
+        } else {
+            owned.waiting.push_back(Waiting::Evaluate { call, request });
+        }
+    }
+
+    /// Goes on with what waits at a shard, in order, as far as it gets.
+    pub(super) fn run_waiting(&mut self, id: ShardId) {
+        while let Some(waiting) = self.shards.get_mut(&id).and_then(|owned| owned.waiting.pop_front()) {
+            if let Tried::Again(waiting) = self.try_waiting(id, waiting) {
+                self.shards.get_mut(&id).expect("found above").waiting.push_front(waiting);
+                return;
+            }
+        }
+    }
+
+    fn try_waiting(&mut self, id: ShardId, waiting: Waiting) -> Tried {
+        let owned = &self.shards[&id];
+        if self.stage != Stage::Serving || owned.reserved.is_some() {
+            return Tried::Again(waiting);
+        }
+        match waiting {
+            Waiting::Reserve { call, txn } => {
+                self.reserve(call, id, txn);
+                Tried::Done
+            }
+            Waiting::Evaluate { call, request } => {
+                let full = self.log_is_behind() || owned.shard.effects_bytes() > TURN_EFFECT_BYTES_MAX;
+                if full || self.sequencer.reserve(&mut self.room, ROOM_BATCH).is_ok_and(|room| !room) {
+                    return Tried::Again(Waiting::Evaluate { call, request });
+                }
+                self.evaluate(call, id, request);
+                Tried::Done
+            }
+        }
+    }
+
+    /// The write is evaluated at once, against the newest state, settled or not.
+    fn evaluate(&mut self, call: CallId, id: ShardId, request: Request) {
+        if let Err(error) = self.check_space(&request) {
+            let current = self.sequencer.counter();
+            return self.hold(current, call, Err(error));
+        }
+        // Read before evaluation: what the reply shows where it takes no revision itself.
+        let current = self.sequencer.counter();
+        let evaluated = self.evaluate_request(id, request, current);
+        let (answer, effect, leases): (Answer, _, _) = match evaluated {
+            Ok(Evaluated { reply, effect, leases }) => (Ok(reply), effect, leases),
+            Err(Refusal::Client(error)) => (Err(error), None, vec![]),
+            // The epoch is over; the Stop on its way fails the call.
+            Err(Refusal::Ended) => return self.lose_epoch(),
+        };
+        let needs = effect.as_ref().map_or(current, |effect: &Effect| effect.revision);
+        let owned = self.shards.get_mut(&id).expect("the caller found it");
+        let mut leases = leases;
+        owned.follow_leases(&mut leases);
+        if let Some(effect) = effect {
+            owned.shard.push_effect(effect);
+        }
+        self.hold(needs, call, answer);
+    }
+
+    fn evaluate_request(
+        &mut self,
+        id: ShardId,
+        request: Request,
+        current: Revision,
+    ) -> Result<Evaluated<Reply>, Refusal> {
+        let Reactor { shards, control, sequencer, room, .. } = self;
+        let store = &mut shards.get_mut(&id).expect("the caller found it").shard.store;
+        let leases = |lease| control.leases.is_granted(lease);
+        let mut take = || sequencer.take(room, 1, ShardSet::of([id])).map_err(|_| Ended);
+        match request {
+            Request::Put(put) => {
+                txn::evaluate_put(store, &put, &leases, &mut take).map(|done| done.map(Reply::Put))
+            }
+            Request::DeleteRange(delete) => txn::evaluate_delete_range(store, &delete, current, &mut take)
+                .map(|done| done.map(Reply::DeleteRange)),
+            Request::Txn(request) => txn::evaluate_txn(store, &request, current, &leases, &mut take)
+                .map(|done| done.map(Reply::Txn)),
+            _ => unreachable!("only writes and transactions are evaluated at a shard"),
+        }
+    }
+
+    /// Takes a revision for a transaction over several shards; none while the ring is full or after the
+    /// epoch's end.
+    pub(super) fn take(&mut self, parts: u16, shards: &[ShardId]) -> Option<Revision> {
+        if !self.sequencer.reserve(&mut self.room, ROOM_BATCH).unwrap_or(false) {
+            return None;
+        }
+        let shards = ShardSet::of(shards.iter().copied());
+        self.sequencer.take(&mut self.room, parts, shards).ok()
+    }
+
+    /// etcd's quota: over it, or while the alarm stands, nothing that adds is taken.
+    fn check_space(&mut self, request: &Request) -> Result<(), Error> {
+        let cost = match request {
+            Request::Put(put) => txn::cost_put(put),
+            Request::Txn(request) if has_put(request) => txn::cost_txn(request),
+            _ => return Ok(()),
+        };
+        if self.control.no_space() {
+            return Err(Error::NoSpace);
+        }
+        if self.is_over_quota(cost) {
+            self.raise_no_space();
+            return Err(Error::NoSpace);
+        }
+        Ok(())
+    }
+
+    /// Whether it would attach keys to a lease that is about to end: then it waits for that.
+    fn names_ending_lease(&self, request: &Request) -> bool {
+        let ending = |lease: LeaseId| lease != LeaseId::NONE && self.control.leases.is_revoking(lease);
+        match request {
+            Request::Put(put) => ending(put.lease),
+            Request::Txn(request) => any_lease(request, &ending),
+            _ => false,
+        }
+    }
+
+    /// What waited for a lease's end is evaluated after it.
+    pub(super) fn run_lease_waiting(&mut self) {
+        for (call, id, request) in std::mem::take(&mut self.lease_waiting) {
+            self.on_evaluate(call, id, request);
+        }
+    }
+}
+
+/// Room is secured for several writes at a time: the shared counter behind it is touched less often.
+const ROOM_BATCH: u32 = 1;
+
+fn has_put(request: &TxnRequest) -> bool {
+    request.success.iter().chain(&request.failure).any(|op| match op {
+        Op::Put(_) => true,
+        Op::Txn(nested) => has_put(nested),
+        _ => false,
+    })
+}
+
+pub(super) fn any_lease(request: &TxnRequest, holds: &dyn Fn(LeaseId) -> bool) -> bool {
+    request.success.iter().chain(&request.failure).any(|op| match op {
+        Op::Put(put) => holds(put.lease),
+        Op::Txn(nested) => any_lease(nested, holds),
+        _ => false,
+    })
+}

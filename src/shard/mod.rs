@@ -1,0 +1,260 @@
+//! One shard on this member: its group, its state, and what its log means.
+//!
+//! The life of a write: evaluated against the newest state, it is in the store at once, speculatively, and
+//! an [`Effect`] of the turn. [`Shard::propose_turn`] makes the turn's effects one Raft entry. Once that is
+//! committed the revision is marked at the sequencer; once it is settled the store forgets how to undo it.
+//! Where the epoch ends first, [`Shard::undo`] takes back what is not settled, and what the takeover's
+//! prefix holds of it is applied anew from the log by [`Shard::apply_prefix`].
+
+#[cfg(test)]
+mod tests;
+
+use crate::limits::ENTRY_BYTES_MAX;
+use crate::mvcc::{Store, Undone};
+use crate::raft::{Group, Position, Refused, Writes};
+use crate::record::{self, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload};
+use crate::takeover::{Due, LiveWrite, Meaning, Part, Seal, Strange};
+use crate::types::{At, Blob, Epoch, Index, LeaseId, Revision, ShardId, Sub};
+use std::collections::VecDeque;
+
+/// What an entry of ours was, to be told when it commits.
+#[derive(Debug)]
+enum Proposed {
+    Revisions(Vec<Revision>),
+    Fence(Payload),
+    Seal(Payload),
+    Control,
+}
+
+/// News of a commit.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Committed {
+    Revision(Revision),
+    Fence(Epoch),
+    Seal(Seal),
+    /// Control entries may have become due.
+    Control,
+}
+
+/// The moves of a key between leases, by which the shard's lease index follows its store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaseMove {
+    pub key: Blob,
+    pub from: LeaseId,
+    pub to: LeaseId,
+}
+
+pub struct Shard {
+    pub id: ShardId,
+    /// Counts the logs that this shard has lived in (DESIGN 3.5).
+    pub home: u32,
+    pub store: Store,
+    group: Group,
+    meaning: Meaning,
+    effects: Vec<Effect>,
+    effects_bytes: usize,
+    uncommitted: VecDeque<(Index, Proposed)>,
+}
+
+impl Shard {
+    /// A shard whose store is at the revision that `meaning` holds, and whose group starts from the log's
+    /// entries after it, which `meaning` has read.
+    pub fn new(id: ShardId, home: u32, store: Store, group: Group, meaning: Meaning) -> Shard {
+        Shard {
+            id,
+            home,
+            store,
+            group,
+            meaning,
+            effects: vec![],
+            effects_bytes: 0,
+            uncommitted: VecDeque::new(),
+        }
+    }
+
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    pub fn group_mut(&mut self) -> &mut Group {
+        &mut self.group
+    }
+
+    pub fn meaning(&self) -> &Meaning {
+        &self.meaning
+    }
+
+    /// Takes what a write changed; it is proposed at the end of the turn.
+    pub fn push_effect(&mut self, effect: Effect) {
+        self.effects_bytes += effect.bytes();
+        self.effects.push(effect);
+    }
+
+    /// Bytes of the turn's effects so far.
+    pub fn effects_bytes(&self) -> usize {
+        self.effects_bytes
+    }
+
+    /// Proposes the turn's effects: one entry, or more where they pass the bound of one.
+    pub fn propose_turn(&mut self, epoch: Epoch, settled: Revision) -> Result<(), Refused> {
+        let effects = std::mem::take(&mut self.effects);
+        self.effects_bytes = 0;
+        let mut from = 0;
+        while from < effects.len() {
+            let mut bytes = 0;
+            let fitting = effects[from..].iter().take_while(|effect| {
+                bytes += effect.bytes();
+                bytes <= ENTRY_BYTES_MAX
+            });
+            let to = from + fitting.count().max(1); // one large write is one entry
+            self.propose_batch(epoch, settled, &effects[from..to])?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    fn propose_batch(&mut self, epoch: Epoch, settled: Revision, effects: &[Effect]) -> Result<(), Refused> {
+        let payload = record::batch(epoch, settled, effects);
+        let index = self.group.propose(payload.clone())?;
+        self.meaning.proposed(index, &payload, effects.iter().map(|effect| (effect.revision, effect.parts)));
+        let revisions = effects.iter().map(|effect| effect.revision).collect();
+        self.uncommitted.push_back((index, Proposed::Revisions(revisions)));
+        Ok(())
+    }
+
+    pub fn propose_fence(&mut self, epoch: Epoch) -> Result<(), Refused> {
+        let payload = Payload::of(&Entry::Fence(epoch.into()));
+        let index = self.group.propose(payload.clone())?;
+        self.uncommitted.push_back((index, Proposed::Fence(payload)));
+        Ok(())
+    }
+
+    pub fn propose_seal(&mut self, seal: Seal) -> Result<(), Refused> {
+        let payload = Payload::of(&Entry::Seal { epoch: seal.epoch.into(), prefix: seal.prefix.0 });
+        let index = self.group.propose(payload.clone())?;
+        self.uncommitted.push_back((index, Proposed::Seal(payload)));
+        Ok(())
+    }
+
+    /// Control shard only. The turn's effects must have been proposed before, so that the log keeps the
+    /// order of evaluation.
+    pub fn propose_control(&mut self, epoch: Epoch, control: Control) -> Result<Index, Refused> {
+        assert!(self.id == ShardId::CONTROL && self.effects.is_empty(), "a control entry overtakes nothing");
+        let payload = Payload::of(&Entry::Control { epoch: epoch.into(), control });
+        let index = self.group.propose(payload.clone())?;
+        self.meaning.proposed_control(index, &payload);
+        self.uncommitted.push_back((index, Proposed::Control));
+        Ok(index)
+    }
+
+    /// What the group wants written. At most one call a turn.
+    pub fn ready(&mut self) -> Option<Writes> {
+        self.group.ready()
+    }
+
+    /// Follows the group's commit index. Fences and seals are read into the log's meaning here.
+    pub fn committed(&mut self, news: &mut Vec<Committed>) -> Result<(), Strange> {
+        let committed = self.group.committed();
+        while let Some((index, proposed)) = self.uncommitted.pop_front_if(|(index, _)| *index <= committed) {
+            match proposed {
+                Proposed::Revisions(revisions) => news.extend(revisions.into_iter().map(Committed::Revision)),
+                Proposed::Control => news.push(Committed::Control),
+                Proposed::Fence(payload) => {
+                    self.meaning.read(index, &payload)?;
+                    news.push(Committed::Fence(self.meaning.fence()));
+                }
+                Proposed::Seal(payload) => {
+                    self.meaning.read(index, &payload)?;
+                    news.push(Committed::Seal(self.meaning.seal()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything up to here stands for ever. Data shards only: see [`Shard::next_due`].
+    pub fn settle(&mut self, upto: Revision) {
+        assert!(self.id != ShardId::CONTROL, "the control shard takes effect entry by entry");
+        self.store.settle(upto);
+        self.meaning.settle(upto);
+        self.release();
+    }
+
+    /// The next thing of the control shard's log that takes effect.
+    pub fn next_due(&mut self, settled: Revision) -> Option<Due> {
+        let due = self.meaning.next_due(settled, self.group.committed());
+        if due.is_none() {
+            self.meaning.hold(settled);
+            self.release();
+        }
+        due
+    }
+
+    /// Lets go of the payloads that neither an undone epoch nor raft could ask for.
+    fn release(&mut self) {
+        let needed_after = self.meaning.needed_after(self.group.committed());
+        self.group.release(needed_after);
+    }
+
+    /// The position before the first entry that the settled state does not hold: where a checkpoint of that
+    /// state stands.
+    pub fn checkpoint_position(&self) -> Option<Position> {
+        let index = self.meaning.needed_after(self.group.committed()).min(self.group.applied());
+        Some(Position { index, term: self.group.term_of(index)? })
+    }
+
+    /// The epoch is over: takes back what is not settled, and says how leases move with it.
+    pub fn undo(&mut self, settled: Revision, moves: &mut Vec<LeaseMove>) {
+        self.effects.clear();
+        self.effects_bytes = 0;
+        self.store.undo_above(settled, &mut |undone: Undone| {
+            moves.push(LeaseMove { key: undone.key, from: undone.lease, to: undone.lease_again });
+        });
+    }
+
+    /// What the log brings to a takeover, and the highest settled revision it names.
+    pub fn report(&self) -> (Revision, Vec<Part>) {
+        (self.meaning.named_settled(), self.meaning.parts())
+    }
+
+    /// After the seal: applies what the prefix holds and the store does not.
+    pub fn apply_prefix(&mut self, moves: &mut Vec<LeaseMove>) -> Result<(), Strange> {
+        let applied = self.store.newest_revision().main;
+        let missing: Vec<LiveWrite> =
+            self.meaning.live().filter(|write| write.revision > applied).cloned().collect();
+        for write in missing {
+            self.apply(&write, moves)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, write: &LiveWrite, moves: &mut Vec<LeaseMove>) -> Result<(), Strange> {
+        let strange = |why| Strange { index: write.index, why };
+        let Ok(ArchivedEntry::Batch(batch)) = write.batch.entry() else {
+            return Err(strange("a live write in no batch"));
+        };
+        for change in batch.writes[write.place as usize].changes.iter() {
+            match change {
+                ArchivedChange::Put { sub, key, value, lease } => {
+                    let at = At { main: write.revision, sub: Sub(sub.to_native()) };
+                    let lease = LeaseId(lease.to_native());
+                    let previous = self.store.put(at, key, Blob::new(value), lease);
+                    let from = previous.map_or(LeaseId::NONE, |kv| kv.lease);
+                    if from != lease {
+                        moves.push(LeaseMove { key: Blob::new(key), from, to: lease });
+                    }
+                }
+                ArchivedChange::Delete { sub, key } => {
+                    let at = At { main: write.revision, sub: Sub(sub.to_native()) };
+                    let previous =
+                        self.store.delete(at, key).ok_or_else(|| strange("the delete of a key that is not live"))?;
+                    if previous.lease != LeaseId::NONE {
+                        moves.push(LeaseMove { key: previous.key, from: previous.lease, to: LeaseId::NONE });
+                    }
+                }
+                ArchivedChange::LeaseEnd { .. } => {}
+            }
+        }
+        Ok(())
+    }
+}
