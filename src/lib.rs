@@ -8,3 +8,4 @@ pub mod stdx;
 pub mod types;
 
 pub mod api;
+pub mod config;
