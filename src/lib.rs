@@ -8,6 +8,7 @@ pub mod stdx;
 pub mod types;
 
 pub mod api;
+pub mod config;
 pub mod record;
 
 pub mod mvcc;

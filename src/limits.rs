@@ -33,3 +33,20 @@ pub const SHARDS_MAX: usize = 4096;
 pub const UNSETTLED_REVISIONS_MAX: usize = 1 << 16;
 const _: () = assert!(UNSETTLED_REVISIONS_MAX.is_power_of_two(), "the ring is indexed by a mask");
 const _: () = assert!(SEGMENT_BYTES % BLOCK_BYTES == 0 && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
+
+// config
+/// Largest value of `--max-request-bytes`: half a segment, so that a request's record always finds room.
+pub const REQUEST_BYTES_MAX: usize = 32 << 20;
+/// Largest value of `--max-txn-ops`; the size of a request binds first.
+pub const TXN_OPS_MAX: usize = 1 << 20;
+/// Streams of one connection, whatever `--max-concurrent-streams` says: memory a connection stays finite.
+pub const STREAMS_MAX: u32 = 1 << 20;
+/// etcd's largest `--election-timeout`.
+pub const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
+/// etcd's period of progress notifications where `--watch-progress-notify-interval` is 0, and the least one.
+pub const WATCH_PROGRESS_MS_DEFAULT: u64 = 600_000;
+pub const WATCH_PROGRESS_MS_MIN: u64 = 100;
+/// Cuts of `--shard-map`: several ranges for each of the most shards, and still a small record.
+pub const SHARD_CUTS_MAX: usize = 4 * SHARDS_MAX;
+const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= SEGMENT_BYTES / 2);
+const _: () = assert!(TXN_OPS_DEFAULT <= TXN_OPS_MAX && TXN_OPS_MAX <= u32::MAX as usize);

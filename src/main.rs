@@ -1,1 +1,30 @@
-fn main() {}
+//! The program: reads its flags, and says what it can't do yet.
+
+use braid::config::{self, Parsed};
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> =
+        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let env: Vec<(String, String)> =
+        std::env::vars_os().map(|(key, value)| (lossy(key), lossy(value))).collect();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    match config::parse(&args, &env, cpus) {
+        Ok(Parsed::PrintAndExit(text)) => {
+            // Whoever closes the pipe early has read enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Ok(Parsed::Run(_, notices)) => {
+            notices.iter().for_each(|notice| eprintln!("braid: {notice}"));
+            eprintln!("braid: the flags are fine, but this version does not serve yet");
+            ExitCode::FAILURE
+        }
+        Err(refusal) => {
+            eprintln!("braid: {refusal}\nTry 'braid --help'.");
+            ExitCode::from(refusal.exit_code)
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! From arguments and environment to values, in the forms of Go's flag package.
+//!
+//! One dash or two; `--x=v` or `--x v`; a boolean takes its value only behind `=`. The last of several wins.
+//! `--` and the first word that is no flag end the flags, and etcd takes nothing after them.
+
+use super::flags::{FLAGS, Flag, Kind, Status, lookup};
+use super::value::Value;
+use super::{Notice, Refusal};
+use std::collections::BTreeMap;
+
+const ENV_PREFIX: &str = "ETCD_";
+
+/// The values given for flags; what is not given has its default.
+#[derive(Debug, Default)]
+pub(super) struct Given(BTreeMap<&'static str, Value>);
+
+/// What the arguments ask for.
+pub(super) enum Arguments {
+    Help,
+    Given(Given),
+}
+
+impl Given {
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
+    pub(super) fn set(&mut self, name: &'static str, value: Value) {
+        self.0.insert(name, value);
+    }
+
+    pub(super) fn remove(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)
+    }
+
+    /// The value given, or the default of the table.
+    pub(super) fn value(&self, name: &str) -> Value {
+        let flag = lookup(name).expect("the code asks only for flags of the table");
+        self.0.get(name).cloned().unwrap_or_else(|| default_of(flag))
+    }
+}
+
+pub(super) fn default_of(flag: &Flag) -> Value {
+    Value::read(flag.kind, flag.default).expect("a test reads every default of the table")
+}
+
+/// Reads the arguments, without the program's name. Stops at the first that asks for help.
+pub(super) fn read(args: &[String]) -> Result<Arguments, Refusal> {
+    let mut given = Given::default();
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let Some(body) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
+            return Err(not_a_flag(arg));
+        };
+        if body.is_empty() {
+            // "--" ends the flags; a lone "-" is a word.
+            let word = if arg == "--" { args.next() } else { Some(arg) };
+            return word.map_or(Ok(()), |word| Err(not_a_flag(word))).map(|()| Arguments::Given(given));
+        }
+        if body.starts_with(['-', '=']) {
+            return Err(Refusal::arguments(format!("bad flag syntax: {arg}")));
+        }
+        let (name, inline) = match body.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (body, None),
+        };
+        if name == "help" || name == "h" {
+            return Ok(Arguments::Help);
+        }
+        let Some(flag) = lookup(name) else {
+            return Err(unknown(name));
+        };
+        let text = match (inline, flag.kind) {
+            (Some(text), _) => text,
+            (None, Kind::Bool | Kind::Anything) => "true",
+            (None, _) => args
+                .next()
+                .ok_or_else(|| Refusal::arguments(format!("flag needs an argument: -{name}")))?
+                .as_str(),
+        };
+        let value = Value::read(flag.kind, text).map_err(|why| {
+            let noun = if flag.kind == Kind::Bool { "boolean value" } else { "value" };
+            let link = if flag.kind == Kind::Bool { "" } else { "flag " };
+            Refusal::arguments(format!("invalid {noun} {text:?} for {link}-{name}: {why}"))
+        })?;
+        given.set(flag.name, value);
+    }
+    Ok(Arguments::Given(given))
+}
+
+/// Adds what the environment says and the arguments do not.
+///
+/// etcd refuses to start where both speak; Braid lets the arguments win and says so.
+pub(super) fn add_environment(
+    given: &mut Given,
+    env: &[(String, String)],
+    notices: &mut Vec<Notice>,
+) -> Result<(), Refusal> {
+    let from_arguments: Vec<&str> = given.names().collect();
+    for (key, text) in env.iter().filter(|(key, _)| key.starts_with(ENV_PREFIX)) {
+        let found = FLAGS.iter().find(|flag| variable(flag.name) == *key);
+        let Some(flag) = found else {
+            notices.push(Notice(format!("unrecognized environment variable {key}")));
+            continue;
+        };
+        if flag.name == "version" {
+            notices.push(Notice(format!("cannot set special environment variable {key}")));
+        } else if from_arguments.contains(&flag.name) {
+            notices.push(Notice(format!("environment variable {key} gives way to --{}", flag.name)));
+        } else if !text.is_empty() {
+            let value = Value::read(flag.kind, text)
+                .map_err(|why| Refusal::error(format!("invalid value {text:?} for {key}: {why}")))?;
+            given.set(flag.name, value);
+        }
+    }
+    Ok(())
+}
+
+/// `ETCD_SOME_FLAG` for `some-flag`.
+fn variable(name: &str) -> String {
+    format!("{ENV_PREFIX}{}", name.to_ascii_uppercase().replace('-', "_"))
+}
+
+fn not_a_flag(word: &str) -> Refusal {
+    if word == "gateway" || word == "grpc-proxy" {
+        return Refusal::error(format!("the sub-command {word} is not built yet"));
+    }
+    Refusal::error(format!("{word:?} is not a valid flag"))
+}
+
+fn unknown(name: &str) -> Refusal {
+    let candidates = FLAGS.iter().filter(|flag| !matches!(flag.status, Status::Ignored(_)));
+    let nearest = candidates.min_by_key(|flag| strsim::damerau_levenshtein(flag.name, name));
+    let nearest = nearest.expect("the table has flags").name;
+    Refusal::arguments(format!("flag provided but not defined: -{name} (the nearest is --{nearest})"))
+}

@@ -1,0 +1,156 @@
+//! Who the members are at bootstrap: identities that every member computes alike from the same flags.
+//!
+//! etcd's law, kept so that whoever compares identities finds what etcd would show:
+//!
+//! ```text
+//! member id  = first 8 bytes, big-endian, of sha1(sorted peer URLs joined without a separator ++ token)
+//! cluster id = first 8 bytes, big-endian, of sha1(sorted member ids, each as 8 bytes big-endian)
+//! ```
+
+use super::url::Url;
+use super::{ClusterState, Config, InitialMember, Refusal};
+use crate::types::{ClusterId, MemberId};
+use sha1::{Digest, Sha1};
+use std::collections::BTreeMap;
+
+/// A cluster that begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bootstrap {
+    pub cluster: ClusterId,
+    /// This member.
+    pub member: MemberId,
+    /// All members, ascending by id.
+    pub members: Vec<BootstrapMember>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootstrapMember {
+    pub id: MemberId,
+    pub name: String,
+    pub peer_urls: Vec<Url>,
+}
+
+/// The identity of a member of the initial cluster. (One added later hashes the time too.)
+pub fn member_id(peer_urls: &[Url], token: &str) -> MemberId {
+    let mut texts: Vec<&str> = peer_urls.iter().map(Url::as_str).collect();
+    texts.sort_unstable();
+    MemberId(first_eight(&[texts.concat().as_bytes(), token.as_bytes()].concat()))
+}
+
+/// The identity of the cluster that begins with these members, in any order.
+pub fn cluster_id(members: &[MemberId]) -> ClusterId {
+    let mut members = members.to_vec();
+    members.sort_unstable();
+    let bytes: Vec<u8> = members.iter().flat_map(|member| member.0.to_be_bytes()).collect();
+    ClusterId(first_eight(&bytes))
+}
+
+fn first_eight(bytes: &[u8]) -> u64 {
+    let digest = Sha1::digest(bytes);
+    u64::from_be_bytes(digest[..8].try_into().expect("a SHA-1 has 20 bytes"))
+}
+
+impl Config {
+    /// The cluster to begin where the data directory is empty.
+    ///
+    /// Refuses, in etcd's words, an initial cluster that does not agree with this member's name and peer
+    /// URLs. Call it only then: on a restart etcd ignores the `initial-*` flags. URLs are compared as text;
+    /// etcd would also resolve names.
+    pub fn bootstrap(&self) -> Result<Bootstrap, Refusal> {
+        let Some(own) = self.initial_cluster.iter().find(|member| member.name == self.name) else {
+            let name = &self.name;
+            let message = format!("couldn't find local name {name:?} in the initial cluster configuration");
+            return Err(Refusal::error(message));
+        };
+        self.check_advertised(own)?;
+        if self.initial_cluster_state == ClusterState::Existing {
+            let message = "--initial-cluster-state=existing: joining a cluster is not built yet".to_string();
+            return Err(Refusal::error(message));
+        }
+        let token = &self.initial_cluster_token;
+        let identified = |member: &InitialMember| BootstrapMember {
+            id: member_id(&member.peer_urls, token),
+            name: member.name.clone(),
+            peer_urls: member.peer_urls.clone(),
+        };
+        let mut members: Vec<BootstrapMember> = self.initial_cluster.iter().map(identified).collect();
+        members.sort_by_key(|member| member.id);
+        let ids: Vec<MemberId> = members.iter().map(|member| member.id).collect();
+        Ok(Bootstrap { cluster: cluster_id(&ids), member: member_id(&own.peer_urls, token), members })
+    }
+
+    fn check_advertised(&self, own: &InitialMember) -> Result<(), Refusal> {
+        let advertised = &self.initial_advertise_peer_urls;
+        let named = |urls: Vec<&Url>| {
+            urls.iter().map(|url| format!("{}={url}", own.name)).collect::<Vec<_>>().join(",")
+        };
+        let missing: Vec<&Url> = own.peer_urls.iter().filter(|url| !advertised.contains(url)).collect();
+        if !missing.is_empty() {
+            let list = advertised.iter().map(Url::as_str).collect::<Vec<_>>().join(",");
+            return Err(Refusal::error(format!(
+                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={list}",
+                named(missing)
+            )));
+        }
+        let missing: Vec<&Url> = advertised.iter().filter(|url| !own.peer_urls.contains(url)).collect();
+        if !missing.is_empty() {
+            let list = missing.iter().map(|url| url.as_str()).collect::<Vec<_>>().join(",");
+            return Err(Refusal::error(format!(
+                "--initial-advertise-peer-urls has {list} but missing from --initial-cluster={}",
+                named(advertised.iter().collect())
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Reads `name=url,name=url`; a name may come several times with one URL each.
+pub(super) fn read_initial_cluster(text: &str) -> Result<Vec<InitialMember>, String> {
+    let mut members: BTreeMap<&str, Vec<Url>> = BTreeMap::new();
+    for item in text.split(',').filter(|item| !item.is_empty()) {
+        let (name, url) = item.split_once('=').unwrap_or((item, ""));
+        members.entry(name).or_default().push(Url::parse(url)?);
+    }
+    let sorted = |(name, mut peer_urls): (&str, Vec<Url>)| {
+        peer_urls.sort();
+        InitialMember { name: name.to_string(), peer_urls }
+    };
+    Ok(members.into_iter().map(sorted).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn urls(text: &str) -> Vec<Url> {
+        Url::parse_list(text).unwrap()
+    }
+
+    #[test]
+    fn the_default_member_and_cluster_are_those_of_every_default_etcd() {
+        let member = member_id(&urls("http://localhost:2380"), "etcd-cluster");
+        assert_eq!(member, MemberId(0x8e9e_05c5_2164_694d));
+        assert_eq!(cluster_id(&[member]), ClusterId(0xcdf8_1819_4e3a_8c32));
+    }
+
+    #[test]
+    fn order_does_not_matter_and_everything_else_does() {
+        let (a, b) = (urls("http://a:1")[0].clone(), urls("http://b:1")[0].clone());
+        let both = member_id(&[a.clone(), b.clone()], "t");
+        assert_eq!(both, member_id(&[b.clone(), a.clone()], "t"));
+        assert_ne!(both, member_id(&[a.clone(), b], "u"));
+        assert_ne!(both, member_id(&[a], "t"));
+        let (one, two) = (MemberId(1), MemberId(2));
+        assert_eq!(cluster_id(&[one, two]), cluster_id(&[two, one]));
+        assert_ne!(cluster_id(&[one, two]), cluster_id(&[one]));
+    }
+
+    #[test]
+    fn an_initial_cluster_groups_urls_by_name() {
+        let members = read_initial_cluster("b=http://b:2,a=http://a:1,b=http://b:1,").unwrap();
+        assert_eq!(members.len(), 2);
+        assert_eq!((members[1].name.as_str(), &members[1].peer_urls), ("b", &urls("http://b:1,http://b:2")));
+        assert!(read_initial_cluster("a").is_err() && read_initial_cluster("a=https://a:1").is_err());
+        assert!(read_initial_cluster("").unwrap().is_empty());
+    }
+}

@@ -1,0 +1,191 @@
+//! The flags of the server: etcd's own names, forms, defaults and sentences, and Braid's few beside them.
+//!
+//! `flags` is the table, `command_line` reads arguments and environment by it, `resolve` checks the values
+//! against each other and makes the [`Config`] that the rest of the server sees.
+
+mod command_line;
+mod flags;
+mod help;
+mod identity;
+mod resolve;
+mod shards;
+mod url;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use identity::{Bootstrap, BootstrapMember, cluster_id, member_id};
+pub use shards::ShardMap;
+pub use url::Url;
+
+use crate::types::Duration;
+use command_line::Arguments;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+
+/// What the server is asked to be. Every value is checked and has its final meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+
+    /// Never empty; hosts are addresses or `localhost`, as for every URL to listen on.
+    pub listen_client_urls: Vec<Url>,
+    pub advertise_client_urls: Vec<Url>,
+    /// May be empty: /metrics and /health are answered on client URLs too.
+    pub listen_metrics_urls: Vec<Url>,
+    pub listen_peer_urls: Vec<Url>,
+    pub initial_advertise_peer_urls: Vec<Url>,
+
+    /// The members at bootstrap; exactly one for now.
+    pub initial_cluster: Vec<InitialMember>,
+    pub initial_cluster_state: ClusterState,
+    pub initial_cluster_token: String,
+
+    pub heartbeat_interval: Duration,
+    /// At least five heartbeats.
+    pub election_timeout: Duration,
+
+    /// Bytes of data past which writes raise the NOSPACE alarm; none where there is no quota.
+    pub quota_bytes: Option<u64>,
+    pub request_bytes_max: usize,
+    pub txn_ops_max: usize,
+    /// At least 1.
+    pub streams_max: u32,
+    pub auto_compaction: AutoCompaction,
+
+    /// How often a client may ping; zero where it may as often as it likes.
+    pub keepalive_min_time: Duration,
+    /// None where the server does not ping.
+    pub keepalive: Option<Keepalive>,
+    pub watch_progress_interval: Duration,
+
+    pub log_level: LogLevel,
+    pub log_format: LogFormat,
+    /// Never empty.
+    pub log_outputs: Vec<LogOutput>,
+
+    /// From 1 to [`crate::limits::REACTORS_MAX`].
+    pub reactors: usize,
+    /// Groups that hold keys, beside the control shard: from 1 to [`crate::limits::SHARDS_MAX`] − 1.
+    pub shards: usize,
+    pub shard_map: ShardMap,
+
+    /// The names of all flags that arguments or environment gave a value. On restart, `initial-*` flags
+    /// count only where given, and then only to notice a directory of another cluster.
+    pub given: BTreeSet<&'static str>,
+}
+
+/// One `name=url` group of `--initial-cluster`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialMember {
+    pub name: String,
+    /// Sorted, never empty.
+    pub peer_urls: Vec<Url>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterState {
+    New,
+    Existing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    Off,
+    /// Keeps what is younger.
+    Periodic(Duration),
+    /// Keeps this many revisions.
+    Revisions(u64),
+}
+
+/// The server's own pings. Neither span is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    pub interval: Duration,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Panic,
+    Fatal,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Console,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogOutput {
+    Stderr,
+    Stdout,
+    File(PathBuf),
+}
+
+/// Something the log should say once at start: a flag without effect, a variable that means nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice(pub String);
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a command line comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    Run(Box<Config>, Vec<Notice>),
+    /// Help or version: print it, exit with 0.
+    PrintAndExit(String),
+}
+
+/// Why the server does not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// 2 where an argument can't be read, 1 where its meaning is refused: etcd's two.
+    pub exit_code: u8,
+    pub message: String,
+}
+
+impl Refusal {
+    fn arguments(message: String) -> Refusal {
+        Refusal { exit_code: 2, message }
+    }
+    fn error(message: String) -> Refusal {
+        Refusal { exit_code: 1, message }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Reads arguments (without the program's name) and environment.
+///
+/// `cpus` is how many CPUs this process may run on: the default of `--reactors`.
+pub fn parse(args: &[String], env: &[(String, String)], cpus: usize) -> Result<Parsed, Refusal> {
+    let mut given = match command_line::read(args)? {
+        Arguments::Help => return Ok(Parsed::PrintAndExit(help::help())),
+        Arguments::Given(given) => given,
+    };
+    if given.value("version") == value::Value::Bool(true) {
+        return Ok(Parsed::PrintAndExit(help::version()));
+    }
+    let mut notices = Vec::new();
+    command_line::add_environment(&mut given, env, &mut notices)?;
+    resolve::settle_statuses(&mut given, &mut notices)?;
+    let config = resolve::config(&given, cpus, &mut notices)?;
+    Ok(Parsed::Run(Box::new(config), notices))
+}

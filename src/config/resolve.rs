@@ -1,0 +1,340 @@
+//! From single values to a configuration that holds together. The sentences of refusals are etcd's where
+//! etcd refuses too.
+
+use super::command_line::{Given, default_of};
+use super::flags::{FLAGS, GATES, Status, lookup};
+use super::identity::read_initial_cluster;
+use super::value::{Value, read_span};
+use super::*;
+use crate::limits;
+
+/// Gives older names' values to the newer ones, names what has no effect, refuses what is not built.
+pub(super) fn settle_statuses(given: &mut Given, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
+    rename(given, notices)?;
+    for flag in FLAGS.iter().filter(|flag| given.has(flag.name)) {
+        match flag.status {
+            Status::Built => {}
+            Status::Became(_) | Status::BecameGate(_) => unreachable!("renamed a moment ago"),
+            Status::Ignored(why) => {
+                if given.value(flag.name) != default_of(flag) {
+                    notices.push(Notice(format!("--{} has no effect: {why}", flag.name)));
+                }
+            }
+            Status::NotBuilt => match given.value(flag.name) {
+                Value::Gates(gates) => check_gates(&gates, notices)?,
+                value if value == default_of(flag) => {}
+                _ => {
+                    let default = if flag.default.is_empty() { "empty" } else { flag.default };
+                    return Err(Refusal::error(format!(
+                        "--{} is not built yet in Braid; only etcd's default is taken ({default})",
+                        flag.name
+                    )));
+                }
+            },
+        }
+    }
+    Ok(())
+}
+
+/// As in etcd, an older name wins over the newer one, but a gate may not be set by both.
+fn rename(given: &mut Given, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
+    for flag in FLAGS {
+        let newer = match flag.status {
+            Status::Became(newer) => newer,
+            Status::BecameGate(_) => "feature-gates",
+            _ => continue,
+        };
+        let Some(value) = given.remove(flag.name) else { continue };
+        notices.push(Notice(format!("--{} is deprecated; use --{newer} instead", flag.name)));
+        let newer = lookup(newer).expect("a test looks up every newer name").name;
+        let (Status::BecameGate(gate), Value::Bool(on)) = (flag.status, &value) else {
+            given.set(newer, value);
+            continue;
+        };
+        let Value::Gates(mut gates) = given.value(newer) else { unreachable!("gates are of their own kind") };
+        if gates.iter().any(|(set, _)| *set == gate) {
+            return Err(Refusal::error(format!("cannot specify both --{} and the gate {gate}", flag.name)));
+        }
+        gates.push((gate, *on));
+        given.set(newer, Value::Gates(gates));
+    }
+    Ok(())
+}
+
+fn check_gates(gates: &[(&str, bool)], notices: &mut Vec<Notice>) -> Result<(), Refusal> {
+    for (name, on) in gates {
+        let gate = GATES.iter().find(|gate| gate.0 == *name);
+        let (_, default, no_effect) = gate.expect("reading refuses gates that are not in the table");
+        match no_effect {
+            _ if on == default => {}
+            Some(why) => notices.push(Notice(format!("--feature-gates={name}={on} has no effect: {why}"))),
+            None => {
+                let message =
+                    format!("the feature gate {name} is not built yet in Braid; it stays {default}");
+                return Err(Refusal::error(message));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn config(given: &Given, cpus: usize, notices: &mut Vec<Notice>) -> Result<Config, Refusal> {
+    let values = Values(given);
+    let (heartbeat_interval, election_timeout) = timers(&values)?;
+    let name = values.text("name");
+    let data_dir = match values.text("data-dir") {
+        dir if dir.is_empty() => format!("{name}.etcd"),
+        dir => dir,
+    };
+    let shard_map = match values.cuts("shard-map") {
+        cuts if cuts.is_empty() => ShardMap::Default,
+        cuts => ShardMap::Cuts(cuts),
+    };
+    let reactors = shards::reactors(values.uint("reactors"), cpus).map_err(Refusal::error)?;
+    let shards = shards::shards(values.uint("shards"), &shard_map, reactors).map_err(Refusal::error)?;
+    let initial_advertise_peer_urls = values.advertised("initial-advertise-peer-urls", PEER_FORM)?;
+    let initial_cluster = initial_cluster(given, &name, &initial_advertise_peer_urls)?;
+    let config = Config {
+        data_dir: PathBuf::from(data_dir),
+        listen_client_urls: values.bindable("listen-client-urls", 1)?,
+        advertise_client_urls: values.advertised("advertise-client-urls", CLIENT_FORM)?,
+        listen_metrics_urls: values.bindable("listen-metrics-urls", 0)?,
+        listen_peer_urls: values.bindable("listen-peer-urls", 1)?,
+        initial_advertise_peer_urls,
+        initial_cluster,
+        initial_cluster_state: match values.text("initial-cluster-state").as_str() {
+            "existing" => ClusterState::Existing,
+            _ => ClusterState::New,
+        },
+        initial_cluster_token: values.text("initial-cluster-token"),
+        heartbeat_interval,
+        election_timeout,
+        quota_bytes: match values.int("quota-backend-bytes") {
+            0 => Some(limits::QUOTA_BYTES_DEFAULT.unsigned_abs()),
+            quota => u64::try_from(quota).ok(),
+        },
+        request_bytes_max: values.bounded("max-request-bytes", limits::REQUEST_BYTES_MAX)?,
+        txn_ops_max: values.bounded("max-txn-ops", limits::TXN_OPS_MAX)?,
+        streams_max: streams(&values, notices),
+        auto_compaction: auto_compaction(&values)?,
+        keepalive_min_time: values.span("grpc-keepalive-min-time"),
+        keepalive: keepalive(&values),
+        watch_progress_interval: watch_progress(&values, notices),
+        log_level: log_level(&values),
+        log_format: match values.text("log-format").as_str() {
+            "console" => LogFormat::Console,
+            _ => LogFormat::Json,
+        },
+        log_outputs: log_outputs(&values)?,
+        reactors,
+        shards,
+        shard_map,
+        name,
+        given: given.names().collect(),
+    };
+    if given.has("listen-client-urls") && !given.has("advertise-client-urls") {
+        let message = "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+        return Err(Refusal::error(message.to_string()));
+    }
+    Ok(config)
+}
+
+const PEER_FORM: &str = r#"must be "host:port""#;
+const CLIENT_FORM: &str =
+    r#"must be in the format "host:port", "unix:/path/to/socket" or "unixs:/path/to/socket""#;
+
+/// The values by their types. A wrong type is our own mistake.
+struct Values<'a>(&'a Given);
+
+impl Values<'_> {
+    fn text(&self, name: &str) -> String {
+        match self.0.value(name) {
+            Value::Text(text) => text,
+            other => panic!("{name} is {other:?}, not text"),
+        }
+    }
+    fn uint(&self, name: &str) -> u64 {
+        match self.0.value(name) {
+            Value::Uint(number) => number,
+            other => panic!("{name} is {other:?}, not a number"),
+        }
+    }
+    fn int(&self, name: &str) -> i64 {
+        match self.0.value(name) {
+            Value::Int(number) => number,
+            other => panic!("{name} is {other:?}, not a signed number"),
+        }
+    }
+    /// etcd reads spans below zero as it reads zero.
+    fn span(&self, name: &str) -> Duration {
+        match self.0.value(name) {
+            Value::Span(ns) => Duration(u64::try_from(ns).unwrap_or(0)),
+            other => panic!("{name} is {other:?}, not a span"),
+        }
+    }
+    fn urls(&self, name: &str) -> Vec<Url> {
+        match self.0.value(name) {
+            Value::Urls(urls) => urls,
+            other => panic!("{name} is {other:?}, not URLs"),
+        }
+    }
+    fn cuts(&self, name: &str) -> Vec<Vec<u8>> {
+        match self.0.value(name) {
+            Value::Cuts(cuts) => cuts,
+            other => panic!("{name} is {other:?}, not cuts"),
+        }
+    }
+    fn bounded(&self, name: &str, most: usize) -> Result<usize, Refusal> {
+        let number = self.uint(name);
+        match usize::try_from(number) {
+            Ok(number) if number <= most => Ok(number),
+            _ => Err(Refusal::error(format!("--{name} is at most {most} in Braid (set to {number})"))),
+        }
+    }
+    fn bindable(&self, name: &str, least: usize) -> Result<Vec<Url>, Refusal> {
+        let urls = self.urls(name);
+        if urls.len() < least {
+            return Err(Refusal::error(format!("--{name} needs at least one URL")));
+        }
+        urls.iter().try_for_each(Url::check_bindable).map_err(Refusal::error)?;
+        Ok(urls)
+    }
+    fn advertised(&self, name: &str, form: &str) -> Result<Vec<Url>, Refusal> {
+        let urls = self.urls(name);
+        if urls.is_empty() {
+            return Err(Refusal::error(format!("--{name} needs at least one URL")));
+        }
+        if let Some(url) = urls.iter().find(|url| url.host().is_empty()) {
+            let list = urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",");
+            return Err(Refusal::error(format!("--{name} {list:?} {form} (unexpected empty host ({url}))")));
+        }
+        Ok(urls)
+    }
+}
+
+/// A member that is given a name but no cluster is a cluster of its own (etcd's law).
+fn initial_cluster(given: &Given, name: &str, peer_urls: &[Url]) -> Result<Vec<InitialMember>, Refusal> {
+    let text = Values(given).text("initial-cluster");
+    let default = lookup("initial-cluster").expect("it was read a line above").default;
+    if text == default && name != "default" {
+        return Ok(vec![InitialMember { name: name.to_string(), peer_urls: peer_urls.to_vec() }]);
+    }
+    let members = read_initial_cluster(&text)
+        .map_err(|why| Refusal::error(format!("error setting up initial cluster: {why}")))?;
+    match members.len() {
+        0 => Err(Refusal::error("initial cluster unset and no discovery endpoints found".to_string())),
+        1 => Ok(members),
+        count => Err(Refusal::error(format!(
+            "--initial-cluster names {count} members; Braid does not build clusters of several members yet"
+        ))),
+    }
+}
+
+fn timers(values: &Values) -> Result<(Duration, Duration), Refusal> {
+    let (heartbeat, election) = (values.uint("heartbeat-interval"), values.uint("election-timeout"));
+    let most = limits::ELECTION_TIMEOUT_MS_MAX;
+    let refused = if heartbeat == 0 {
+        "--heartbeat-interval must be >0 (set to 0ms)".to_string()
+    } else if election == 0 {
+        "--election-timeout must be >0 (set to 0ms)".to_string()
+    } else if heartbeat.saturating_mul(5) > election {
+        format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        )
+    } else if election > most {
+        format!("--election-timeout[{election}ms] is too long, and should be set less than {most}ms")
+    } else {
+        return Ok((Duration::from_ms(heartbeat), Duration::from_ms(election)));
+    };
+    Err(Refusal::error(refused))
+}
+
+/// 0 means no limit in gRPC for Go, and so the largest one here.
+fn streams(values: &Values, notices: &mut Vec<Notice>) -> u32 {
+    let (asked, most) = (values.uint("max-concurrent-streams"), limits::STREAMS_MAX);
+    match u32::try_from(asked) {
+        Ok(streams) if (1..=most).contains(&streams) => streams,
+        _ => {
+            notices.push(Notice(format!("--max-concurrent-streams={asked} is taken as {most}")));
+            most
+        }
+    }
+}
+
+fn keepalive(values: &Values) -> Option<Keepalive> {
+    let (interval, timeout) = (values.span("grpc-keepalive-interval"), values.span("grpc-keepalive-timeout"));
+    let on = interval > Duration(0) && timeout > Duration(0);
+    on.then_some(Keepalive { interval, timeout })
+}
+
+fn watch_progress(values: &Values, notices: &mut Vec<Notice>) -> Duration {
+    let least = Duration::from_ms(limits::WATCH_PROGRESS_MS_MIN);
+    match values.span("watch-progress-notify-interval") {
+        Duration(0) => Duration::from_ms(limits::WATCH_PROGRESS_MS_DEFAULT),
+        asked if asked < least => {
+            notices.push(Notice("--watch-progress-notify-interval is raised to 100ms".to_string()));
+            least
+        }
+        asked => asked,
+    }
+}
+
+fn auto_compaction(values: &Values) -> Result<AutoCompaction, Refusal> {
+    const HOUR_NS: u64 = 3_600_000_000_000;
+    let (mode, text) = (values.text("auto-compaction-mode"), values.text("auto-compaction-retention"));
+    let by_revision = match mode.as_str() {
+        "periodic" => false,
+        "revision" => true,
+        "" => return Err(Refusal::error("undefined auto-compaction-mode".to_string())),
+        _ => return Err(Refusal::error(format!("unknown auto-compaction-mode {mode:?}"))),
+    };
+    let unreadable = |why| Refusal::error(format!("error parsing CompactionRetention: {why}"));
+    let bare = if text.is_empty() { Some(0) } else { text.parse::<u32>().ok() };
+    let kept = match bare {
+        Some(number) if by_revision => u64::from(number),
+        Some(hours) => u64::from(hours).saturating_mul(HOUR_NS),
+        None if by_revision && text.bytes().all(|b| b.is_ascii_digit()) => {
+            text.parse().map_err(|_| unreadable("value out of range".to_string()))?
+        }
+        // etcd's law: in revision mode, a duration counts as its nanoseconds.
+        None => {
+            let ns = read_span(&text).map_err(unreadable)?;
+            u64::try_from(ns).map_err(|_| unreadable(format!("{text:?} is below zero")))?
+        }
+    };
+    Ok(match (kept, by_revision) {
+        (0, _) => AutoCompaction::Off,
+        (revisions, true) => AutoCompaction::Revisions(revisions),
+        (ns, false) => AutoCompaction::Periodic(Duration(ns)),
+    })
+}
+
+fn log_level(values: &Values) -> LogLevel {
+    match values.text("log-level").as_str() {
+        "debug" => LogLevel::Debug,
+        "info" => LogLevel::Info,
+        "warn" => LogLevel::Warn,
+        "error" => LogLevel::Error,
+        "panic" => LogLevel::Panic,
+        "fatal" => LogLevel::Fatal,
+        other => panic!("reading let the log level {other:?} pass"),
+    }
+}
+
+fn log_outputs(values: &Values) -> Result<Vec<LogOutput>, Refusal> {
+    let text = values.text("log-outputs");
+    let names: BTreeSet<&str> = text.split(',').map(str::trim).collect();
+    if names.contains("default") && names.len() > 1 {
+        return Err(Refusal::error(format!("multi logoutput for {text:?} is not supported yet")));
+    }
+    let output = |name: &str| match name {
+        "" => Err(Refusal::error("--log-outputs names an empty output".to_string())),
+        "default" | "stderr" => Ok(LogOutput::Stderr),
+        "stdout" => Ok(LogOutput::Stdout),
+        "systemd/journal" => {
+            Err(Refusal::error("--log-outputs=systemd/journal is not built yet".to_string()))
+        }
+        path => Ok(LogOutput::File(PathBuf::from(path))),
+    };
+    names.into_iter().map(output).collect()
+}

@@ -1,0 +1,423 @@
+use super::flags::{FLAGS, GATES, Kind, Status, lookup};
+use super::value::Value;
+use super::*;
+use crate::limits;
+use crate::types::{ClusterId, MemberId};
+
+fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Parsed, Refusal> {
+    let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
+    let env: Vec<(String, String)> = env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    parse(&args, &env, 6)
+}
+
+fn run_with(args: &[&str], env: &[(&str, &str)]) -> (Config, Vec<String>) {
+    match parse_with(args, env) {
+        Ok(Parsed::Run(config, notices)) => (*config, notices.into_iter().map(|notice| notice.0).collect()),
+        other => panic!("{args:?} {env:?}: {other:?}"),
+    }
+}
+
+fn run(args: &[&str]) -> Config {
+    run_with(args, &[]).0
+}
+
+fn refused(args: &[&str]) -> Refusal {
+    parse_with(args, &[]).expect_err("a refusal")
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_ms(ms)
+}
+
+fn texts(urls: &[Url]) -> Vec<&str> {
+    urls.iter().map(Url::as_str).collect()
+}
+
+#[test]
+fn the_table_is_sound() {
+    for (at, flag) in FLAGS.iter().enumerate() {
+        assert!(FLAGS[..at].iter().all(|earlier| earlier.name != flag.name), "{} twice", flag.name);
+        match flag.status {
+            Status::Became(newer) => assert_eq!(lookup(newer).unwrap().kind, flag.kind, "{}", flag.name),
+            Status::BecameGate(gate) => assert!(GATES.iter().any(|g| g.0 == gate), "{}", flag.name),
+            _ => {
+                let read = Value::read(flag.kind, flag.default);
+                assert!(read.is_ok(), "{}: {read:?}", flag.name);
+                assert!(!flag.help.is_empty(), "{} has no help", flag.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn without_flags_everything_has_etcds_default() {
+    let (config, notices) = run_with(&[], &[]);
+    assert_eq!(notices, Vec::<String>::new());
+    assert_eq!((config.name.as_str(), config.data_dir.to_str()), ("default", Some("default.etcd")));
+    assert_eq!(texts(&config.listen_client_urls), ["http://localhost:2379"]);
+    assert_eq!(texts(&config.advertise_client_urls), ["http://localhost:2379"]);
+    assert_eq!(texts(&config.listen_peer_urls), ["http://localhost:2380"]);
+    assert!(config.listen_metrics_urls.is_empty());
+    assert_eq!((config.heartbeat_interval, config.election_timeout), (ms(100), ms(1000)));
+    assert_eq!(config.quota_bytes, Some(2 << 30));
+    assert_eq!(config.request_bytes_max, limits::REQUEST_BYTES_DEFAULT);
+    assert_eq!(config.txn_ops_max, limits::TXN_OPS_DEFAULT);
+    assert_eq!(config.streams_max, 1_048_576);
+    assert_eq!(config.auto_compaction, AutoCompaction::Off);
+    assert_eq!(config.keepalive_min_time, ms(5_000));
+    assert_eq!(config.keepalive, Some(Keepalive { interval: ms(7_200_000), timeout: ms(20_000) }));
+    assert_eq!(config.watch_progress_interval, ms(600_000));
+    assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Json));
+    assert_eq!(config.log_outputs, [LogOutput::Stderr]);
+    assert_eq!((config.reactors, config.shards, config.shard_map), (6, 6, ShardMap::Default));
+    assert!(config.given.is_empty());
+}
+
+#[test]
+fn every_form_of_go_flags_is_read() {
+    for args in [
+        &["--name=a"][..],
+        &["-name=a"],
+        &["--name", "a"],
+        &["-name", "a"],
+        &["--name=b", "--name=a"],
+        &["--name=a", "--"],
+    ] {
+        assert_eq!(run(args).name, "a", "{args:?}");
+    }
+    assert_eq!(run(&["--name=a=b"]).name, "a=b");
+    assert_eq!(run(&["--name", "--x"]).name, "--x");
+    for args in [&["--pre-vote"][..], &["--pre-vote=true"], &["--pre-vote=T"], &["-pre-vote=1"]] {
+        run(args);
+    }
+}
+
+#[test]
+fn what_go_flags_refuse_is_refused_in_their_words() {
+    for (args, code, words) in [
+        (&["--name"][..], 2, "flag needs an argument: -name"),
+        (&["---name=a"], 2, "bad flag syntax: ---name=a"),
+        (&["--=a"], 2, "bad flag syntax: --=a"),
+        (&["--pre-vote=maybe"], 2, "invalid boolean value \"maybe\" for -pre-vote: parse error"),
+        (&["--pre-vote", "false"], 1, "\"false\" is not a valid flag"),
+        (&["--election-timeout=1s"], 2, "invalid value \"1s\" for flag -election-timeout: parse error"),
+        (&["--initial-cluster-state=old"], 2, "must be one of new, existing"),
+        (&["word"], 1, "\"word\" is not a valid flag"),
+        (&["-"], 1, "\"-\" is not a valid flag"),
+        (&["--", "--name=a"], 1, "\"--name=a\" is not a valid flag"),
+        (&["gateway", "start"], 1, "the sub-command gateway is not built yet"),
+    ] {
+        let refusal = refused(args);
+        assert!(refusal.exit_code == code && refusal.message.contains(words), "{args:?}: {refusal:?}");
+    }
+}
+
+#[test]
+fn an_unknown_flag_names_the_nearest() {
+    for (wrong, nearest) in
+        [("data_dir", "data-dir"), ("listen-client-url", "listen-client-urls"), ("shard", "shards")]
+    {
+        let refusal = refused(&[&format!("--{wrong}=x")]);
+        let words = format!("flag provided but not defined: -{wrong} (the nearest is --{nearest})");
+        assert_eq!((refusal.exit_code, refusal.message), (2, words));
+    }
+}
+
+#[test]
+fn the_environment_speaks_where_the_arguments_are_silent() {
+    let env = [("ETCD_NAME", "env"), ("ETCD_HEARTBEAT_INTERVAL", "50"), ("ETCD_DATA_DIR", ""), ("PATH", "x")];
+    let (config, notices) = run_with(&["--name=arg"], &env);
+    assert_eq!((config.name.as_str(), config.heartbeat_interval), ("arg", ms(50)));
+    assert_eq!(config.data_dir.to_str(), Some("arg.etcd"), "an empty variable is no value");
+    assert_eq!(notices, ["environment variable ETCD_NAME gives way to --name"]);
+    assert!(config.given.contains("name") && config.given.contains("heartbeat-interval"));
+}
+
+#[test]
+fn a_strange_variable_only_warns_and_a_wrong_value_is_an_error() {
+    let (_, notices) =
+        run_with(&[], &[("ETCD_VERIFY", "all"), ("ETCD_VERSION", "v3"), ("ETCD_PORT", "tcp:x")]);
+    assert_eq!(
+        notices,
+        [
+            "unrecognized environment variable ETCD_VERIFY",
+            "cannot set special environment variable ETCD_VERSION",
+            "unrecognized environment variable ETCD_PORT",
+        ]
+    );
+    let refusal = parse_with(&[], &[("ETCD_MAX_TXN_OPS", "many")]).unwrap_err();
+    assert_eq!(refusal.exit_code, 1);
+    assert_eq!(refusal.message, "invalid value \"many\" for ETCD_MAX_TXN_OPS: parse error");
+}
+
+#[test]
+fn version_has_etcds_lines_first() {
+    let Ok(Parsed::PrintAndExit(text)) = parse_with(&["--name=x", "--version"], &[]) else {
+        panic!("the version is printed")
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "etcd Version: 3.7.1");
+    for (line, start) in
+        lines[1..].iter().zip(["Git SHA: ", "Go Version: ", "Go OS/Arch: ", "Braid Version: "])
+    {
+        assert!(line.starts_with(start) && line.len() > start.len(), "{line}");
+    }
+    assert!(matches!(parse_with(&["--version=false"], &[]), Ok(Parsed::Run(..))));
+}
+
+#[test]
+fn help_tells_every_flag() {
+    for args in [&["--help"][..], &["-h"], &["-help"], &["--name=a", "--help", "--nonsense"]] {
+        let Ok(Parsed::PrintAndExit(text)) = parse_with(args, &[]) else { panic!("help is printed") };
+        for flag in FLAGS {
+            assert!(text.contains(&format!("--{}", flag.name)), "{}", flag.name);
+        }
+    }
+}
+
+#[test]
+fn every_default_of_etcd_may_be_written_out() {
+    for flag in FLAGS.iter().filter(|flag| !matches!(flag.status, Status::Became(_) | Status::BecameGate(_)))
+    {
+        let arg = format!("--{}={}", flag.name, flag.default);
+        let args = [arg.as_str(), "--advertise-client-urls=http://localhost:2379"];
+        let parsed = parse_with(&args[..if flag.name == "advertise-client-urls" { 1 } else { 2 }], &[]);
+        let Ok(Parsed::Run(_, notices)) = parsed else { panic!("{arg}: {parsed:?}") };
+        assert_eq!(notices, [], "{arg}");
+    }
+    assert_eq!(run_with(&["--max-concurrent-streams=4294967295"], &[]).0.streams_max, limits::STREAMS_MAX);
+    run(&["--compact-hash-check-time=60s"]); // equal in meaning, not in text
+}
+
+#[test]
+fn what_is_not_built_is_refused_by_name() {
+    for flag in FLAGS.iter().filter(|flag| flag.status == Status::NotBuilt) {
+        let other = match flag.kind {
+            Kind::Bool if flag.default == "true" => "false",
+            Kind::Bool => "true",
+            Kind::Span => "77s",
+            Kind::Uint | Kind::Int => "77",
+            Kind::Gates => "LeaseCheckpoint=true",
+            Kind::Choice(choices) => choices[1],
+            _ => "x",
+        };
+        let refusal = refused(&[&format!("--{}={other}", flag.name)]);
+        let named = refusal.message.contains(flag.name) || flag.kind == Kind::Gates;
+        assert!(refusal.exit_code == 1 && named && refusal.message.contains("not built yet"), "{refusal}");
+    }
+    for args in [
+        &["--listen-client-urls=https://localhost:1", "--advertise-client-urls=https://localhost:1"][..],
+        &["--listen-peer-urls=unix://localhost:1"],
+        &["--initial-cluster=default=https://localhost:2380"],
+    ] {
+        assert!(refused(args).message.contains("built yet"), "{args:?}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_named_once() {
+    let args = ["--snapshot-count=5", "--snapshot-count=7", "--unsafe-no-fsync", "--v", "--force=3"];
+    let (_, notices) = run_with(&args, &[]);
+    assert_eq!(notices.len(), 4, "{notices:?}");
+    assert!(
+        notices.iter().any(|n| n == "--unsafe-no-fsync has no effect: Braid always makes writes durable")
+    );
+    let gates = "--feature-gates=InitialCorruptCheck=true,LeaseCheckpoint=false,CompactHashCheck=false";
+    let (_, notices) = run_with(&[gates], &[]);
+    assert!(
+        notices.len() == 1 && notices[0].contains("InitialCorruptCheck=true has no effect"),
+        "{notices:?}"
+    );
+}
+
+#[test]
+fn older_names_reach_the_newer_flags() {
+    let (config, notices) = run_with(&["--experimental-watch-progress-notify-interval=5s"], &[]);
+    assert_eq!(config.watch_progress_interval, ms(5_000));
+    assert!(notices[0].contains("use --watch-progress-notify-interval"), "{notices:?}");
+    let (_, notices) = run_with(&["--experimental-initial-corrupt-check=true"], &[]);
+    assert!(notices[1].contains("InitialCorruptCheck=true has no effect"), "{notices:?}");
+    assert!(refused(&["--experimental-enable-lease-checkpoint"]).message.contains("LeaseCheckpoint"));
+    let both = ["--experimental-initial-corrupt-check", "--feature-gates=InitialCorruptCheck=true"];
+    assert!(refused(&both).message.contains("cannot specify both"));
+    assert!(refused(&["--experimental-max-learners=2"]).message.contains("--max-learners is not built yet"));
+}
+
+#[test]
+fn timers_hold_etcds_bounds_in_etcds_words() {
+    for (args, words) in [
+        (&["--heartbeat-interval=0"][..], "--heartbeat-interval must be >0 (set to 0ms)"),
+        (&["--election-timeout=0"], "--election-timeout must be >0 (set to 0ms)"),
+        (
+            &["--heartbeat-interval=201"],
+            "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[201ms]",
+        ),
+        (
+            &["--election-timeout=50001"],
+            "--election-timeout[50001ms] is too long, and should be set less than 50000ms",
+        ),
+    ] {
+        let refusal = refused(args);
+        assert_eq!((refusal.exit_code, refusal.message.as_str()), (1, words));
+    }
+    let config = run(&["--heartbeat-interval=200", "--election-timeout=50000"]);
+    assert_eq!((config.heartbeat_interval, config.election_timeout), (ms(200), ms(50_000)));
+    assert_eq!(run(&["--heartbeat-interval=200"]).election_timeout, ms(1000));
+}
+
+#[test]
+fn retention_reads_as_etcds() {
+    let hour = 3_600_000;
+    for (mode, text, kept) in [
+        ("periodic", "0", AutoCompaction::Off),
+        ("periodic", "", AutoCompaction::Off),
+        ("periodic", "5", AutoCompaction::Periodic(ms(5 * hour))),
+        ("periodic", "5m", AutoCompaction::Periodic(ms(300_000))),
+        ("periodic", "1h30m", AutoCompaction::Periodic(ms(hour + hour / 2))),
+        ("revision", "1000", AutoCompaction::Revisions(1000)),
+        ("revision", "5000000000", AutoCompaction::Revisions(5_000_000_000)),
+        ("revision", "0", AutoCompaction::Off),
+        ("revision", "1us", AutoCompaction::Revisions(1000)),
+    ] {
+        let args = [format!("--auto-compaction-mode={mode}"), format!("--auto-compaction-retention={text}")];
+        assert_eq!(run(&[&args[0], &args[1]]).auto_compaction, kept, "{mode} {text}");
+    }
+    for text in ["-1", "-5m", "soon", "99999999999999999999"] {
+        let refusal = refused(&[&format!("--auto-compaction-retention={text}")]);
+        assert!(refusal.message.starts_with("error parsing CompactionRetention: "), "{refusal}");
+    }
+    assert_eq!(refused(&["--auto-compaction-mode=x"]).message, "unknown auto-compaction-mode \"x\"");
+}
+
+#[test]
+fn urls_hold_etcds_rules() {
+    let listen = "--listen-client-urls=http://0.0.0.0:1,http://127.0.0.1:2";
+    let config = run(&[listen, "--advertise-client-urls=http://a.example:1"]);
+    assert_eq!(texts(&config.listen_client_urls), ["http://0.0.0.0:1", "http://127.0.0.1:2"]);
+    assert_eq!(texts(&config.advertise_client_urls), ["http://a.example:1"]);
+    for (args, code, words) in [
+        (&[listen][..], 1, "--advertise-client-urls is required when --listen-client-urls is set explicitly"),
+        (
+            &["--listen-peer-urls=http://a.example:1"],
+            1,
+            "expected IP in URL for binding (http://a.example:1)",
+        ),
+        (&["--listen-peer-urls="], 1, "--listen-peer-urls needs at least one URL"),
+        (&["--advertise-client-urls=http://:1"], 1, "(unexpected empty host (http://:1))"),
+        (
+            &["--listen-metrics-urls=http://a"],
+            2,
+            "for flag -listen-metrics-urls: URL address does not have the form",
+        ),
+    ] {
+        let refusal = refused(args);
+        assert!(refusal.exit_code == code && refusal.message.contains(words), "{args:?}: {refusal:?}");
+    }
+    let env = [("ETCD_LISTEN_CLIENT_URLS", "http://127.0.0.1:1")];
+    assert!(parse_with(&[], &env).unwrap_err().message.contains("is required when"));
+}
+
+#[test]
+fn numbers_are_bounded_and_zero_has_etcds_meaning() {
+    assert_eq!(run(&["--quota-backend-bytes=-1"]).quota_bytes, None);
+    assert_eq!(run(&["--quota-backend-bytes=8589934592"]).quota_bytes, Some(8 << 30));
+    assert_eq!(run(&["--grpc-keepalive-interval=0"]).keepalive, None);
+    assert_eq!(run(&["--grpc-keepalive-timeout=0s"]).keepalive, None);
+    assert_eq!(run(&["--watch-progress-notify-interval=1ms"]).watch_progress_interval, ms(100));
+    assert_eq!(run(&["--max-concurrent-streams=7"]).streams_max, 7);
+    assert_eq!(run(&["--max-concurrent-streams=0"]).streams_max, limits::STREAMS_MAX);
+    for arg in ["--max-request-bytes=33554433", "--max-txn-ops=1048577"] {
+        assert!(refused(&[arg]).message.contains("is at most"), "{arg}");
+    }
+    assert_eq!(run(&["--max-request-bytes=33554432"]).request_bytes_max, limits::REQUEST_BYTES_MAX);
+}
+
+#[test]
+fn the_log_goes_where_it_is_told() {
+    let config = run(&["--log-outputs=stdout,/a/b.log", "--log-level=debug", "--log-format=console"]);
+    assert_eq!(config.log_outputs, [LogOutput::File("/a/b.log".into()), LogOutput::Stdout]);
+    assert_eq!((config.log_level, config.log_format), (LogLevel::Debug, LogFormat::Console));
+    assert!(refused(&["--log-outputs=default,stdout"]).message.contains("multi logoutput"));
+    assert!(refused(&["--log-outputs=systemd/journal"]).message.contains("not built yet"));
+    assert!(refused(&["--log-outputs="]).message.contains("empty output"));
+}
+
+#[test]
+fn reactors_and_shards_are_set_together() {
+    let config = run(&["--reactors=1"]);
+    assert_eq!((config.reactors, config.shards), (1, 1));
+    let config = run(&["--reactors=2", r"--shard-map=/registry/\x70ods,/registry/q"]);
+    let cuts = vec![b"/registry/pods".to_vec(), b"/registry/q".to_vec()];
+    assert_eq!((config.reactors, config.shards, config.shard_map), (2, 3, ShardMap::Cuts(cuts)));
+    assert_eq!(run(&["--shards=9"]).shards, 9);
+    assert_eq!(refused(&["--shards=3", "--shard-map=a"]).exit_code, 1);
+    assert_eq!(refused(&["--shard-map=b,a"]).exit_code, 2);
+    assert_eq!(refused(&["--reactors=257"]).exit_code, 1);
+}
+
+#[test]
+fn a_default_member_bootstraps_as_every_default_etcd() {
+    let bootstrap = run(&[]).bootstrap().unwrap();
+    assert_eq!(bootstrap.member, MemberId(0x8e9e_05c5_2164_694d));
+    assert_eq!(bootstrap.cluster, ClusterId(0xcdf8_1819_4e3a_8c32));
+    assert_eq!(bootstrap.members.len(), 1);
+}
+
+#[test]
+fn a_named_member_without_a_cluster_is_its_own() {
+    let config = run(&["--name=m1", "--initial-advertise-peer-urls=http://10.0.0.1:2380"]);
+    let members = config.bootstrap().unwrap().members;
+    assert_eq!(
+        (members[0].name.as_str(), texts(&members[0].peer_urls)),
+        ("m1", vec!["http://10.0.0.1:2380"])
+    );
+}
+
+#[test]
+fn a_bootstrap_that_contradicts_itself_is_refused_and_only_then() {
+    for (args, words) in [
+        (
+            &["--initial-cluster=m2=http://localhost:2380"][..],
+            "couldn't find local name \"default\" in the initial cluster configuration",
+        ),
+        (
+            &["--initial-advertise-peer-urls=http://a:1"],
+            "--initial-cluster has default=http://localhost:2380 but missing from --initial-advertise-peer-urls=http://a:1",
+        ),
+        (
+            &["--initial-advertise-peer-urls=http://a:1,http://localhost:2380"],
+            "--initial-advertise-peer-urls has http://a:1 but missing from \
+             --initial-cluster=default=http://a:1,default=http://localhost:2380",
+        ),
+        (&["--initial-cluster-state=existing"], "joining a cluster is not built yet"),
+    ] {
+        let refusal = run(args).bootstrap().unwrap_err();
+        assert!(refusal.exit_code == 1 && refusal.message.contains(words), "{args:?}: {refusal}");
+    }
+    let several = refused(&["--initial-cluster=default=http://localhost:2380,b=http://b:1"]);
+    assert!(several.message.contains("names 2 members"), "{several}");
+    assert!(refused(&["--initial-cluster="]).message.contains("initial cluster unset"));
+    assert!(refused(&["--initial-cluster=default"]).message.contains("error setting up initial cluster"));
+}
+
+#[test]
+fn what_the_harness_of_etcd_passes_is_accepted() {
+    let (config, notices) = run_with(
+        &[
+            "--name=TestX-test-0",
+            "--listen-client-urls=http://localhost:20000",
+            "--advertise-client-urls=http://localhost:20000",
+            "--listen-peer-urls=http://localhost:20001",
+            "--initial-advertise-peer-urls=http://localhost:20001",
+            "--initial-cluster-token=new",
+            "--data-dir",
+            "/tmp/x",
+            "--snapshot-count=10000",
+            "--initial-cluster=TestX-test-0=http://localhost:20001",
+            "--initial-cluster-state=new",
+        ],
+        &[("ETCD_VERIFY", "all")],
+    );
+    assert_eq!(notices, ["unrecognized environment variable ETCD_VERIFY"]);
+    assert_eq!(config.bootstrap().unwrap().members.len(), 1);
+}
