@@ -407,6 +407,11 @@ impl Store {
     pub fn sizes(&self) -> Sizes {
         self.sizes
     }
+
+    #[cfg(test)]
+    fn check_invariants(&self) {
+        assert_eq!(self.log.len() as u64, self.sizes.versions);
+    }
 }
 
 fn start(range: &KeyRange, resume: Option<&[u8]>) -> Blob {
