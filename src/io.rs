@@ -145,12 +145,15 @@ pub enum Body {
 
     // Leases: from now on evaluations that name it wait; which keys does it hold?
     Revoking { call: CallId, lease: LeaseId },
+    RevokingHas { call: CallId, keys: Vec<Blob> },
     LeaseKeys { call: CallId, lease: LeaseId },
-    LeaseKeysAre { call: CallId, keys: Vec<Blob> },
+    /// `seen`: the newest revision that the keys may depend on.
+    LeaseKeysAre { call: CallId, keys: Vec<Blob>, seen: Revision },
 
     // History in the order of revisions, for the hashes.
     History { call: CallId, shard: ShardId, after: At, upto: Revision },
     HistoryIs { call: CallId, shard: ShardId, compacted: Revision, history: History },
+    HistoryUnwanted { call: CallId, shard: ShardId },
 
     // Watches: from the reader's reactor to the owner's, and back.
     Watch { shard: ShardId, order: watch::Order },
@@ -202,6 +205,7 @@ impl Body {
                 | Body::Ranged { .. }
                 | Body::History { .. }
                 | Body::HistoryIs { .. }
+                | Body::HistoryUnwanted { .. }
                 | Body::Watch { .. }
                 | Body::Watched { .. }
                 | Body::Mark { .. }
@@ -243,4 +247,5 @@ pub struct Census {
     pub sizes: Sizes,
     pub raft_index: u64,
     pub raft_applied_index: u64,
+    pub counters: Counters,
 }

@@ -16,6 +16,8 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     Rpc(Rpc),
+    /// A call of another reactor, of which this one is a part.
+    Call(CallId),
     /// The lead itself: a lease has expired.
     Expiry(LeaseId),
     /// The lead itself: auto-compaction, publishing its attributes.
@@ -60,6 +62,10 @@ pub(super) struct Calls {
 impl Calls {
     pub fn get_mut(&mut self, call: CallId) -> Option<&mut Call> {
         self.under_way.get_mut(&call.number)
+    }
+
+    pub fn remove(&mut self, call: CallId) -> Option<Call> {
+        self.under_way.remove(&call.number)
     }
 
     pub fn len(&self) -> usize {
@@ -175,6 +181,7 @@ impl Reactor {
     pub(super) fn reply(&mut self, asker: Asker, answer: Answer) {
         match asker {
             Asker::Rpc(rpc) => self.answer_rpc(rpc, answer),
+            Asker::Call(call) => self.answer(call, answer),
             Asker::Expiry(lease) => self.on_expiry_done(lease, &answer),
             Asker::Nobody => {}
         }

@@ -204,11 +204,13 @@ impl Reactor {
             Body::Release { call, shard } => self.on_release(call, shard),
             Body::Revoking { call, lease } => self.on_revoking(call, lease),
             Body::LeaseKeys { call, lease } => self.on_lease_keys(call, lease),
-            Body::LeaseKeysAre { call, keys } => self.on_lease_keys_are(call, keys),
+            Body::RevokingHas { call, keys } => self.on_revoking_has(from, call, keys),
+            Body::LeaseKeysAre { call, keys, seen } => self.on_lease_keys_are(from, call, keys, seen),
             Body::History { call, shard, after, upto } => self.on_history(call, shard, after, upto),
             Body::HistoryIs { call, shard, compacted, history } => {
                 self.on_history_is(call, shard, compacted, history);
             }
+            Body::HistoryUnwanted { call, shard } => self.on_history_unwanted(call, shard),
             Body::Watch { shard, order } => self.on_watch_order(from, shard, order),
             Body::Watched { shard, news } => self.on_watch_news(shard, news),
             Body::Mark { upto } => self.on_mark(from, upto),
@@ -222,11 +224,11 @@ impl Reactor {
             Body::Sealed { epoch } => self.on_sealed(from, epoch),
             Body::Lost => self.on_lost(epoch),
             Body::Census { call } => self.on_census(call),
-            Body::CensusIs { call, census } => self.on_census_is(call, *census),
+            Body::CensusIs { call, census } => self.on_census_is(from, call, *census),
             Body::Sizes { sizes } => self.sizes.set(from, sizes),
             Body::NoSpace => self.on_no_space(),
             Body::Defragment { call } => self.on_defragment(call),
-            Body::Defragmented { call } => self.on_defragmented(call),
+            Body::Defragmented { call } => self.on_defragmented(from, call),
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) struct Owned {
     /// The last epoch whose fence was proposed here.
     pub asked_fence: Epoch,
     /// History held for the hashes under way.
-    pub pins: BTreeMap<CallId, PinId>,
+    pub pins: BTreeMap<CallId, (PinId, Revision)>,
     /// Changes up to here were handed to the hub.
     pub published: Revision,
     /// A compaction has history left to drop.
@@ -72,7 +72,7 @@ impl Owned {
     pub fn end_epoch(&mut self) {
         self.reserved = None;
         self.waiting.clear();
-        for (_, pin) in std::mem::take(&mut self.pins) {
+        for (pin, _) in std::mem::take(&mut self.pins).into_values() {
             self.shard.store.unpin(pin);
         }
     }

@@ -1,0 +1,176 @@
+//! The control state: what the control shard's log says, as every reactor holds it.
+//!
+//! It changes entry by entry, in the order of that log; a reactor that has applied index i knows all up
+//! to i. Requests that change it are decided at the control shard's reactor, on this same state.
+
+#[cfg(test)]
+mod tests;
+
+use crate::api::{Alarm, AlarmType, Member};
+use crate::checkpoint::{ControlState, LeaseRecord};
+use crate::lease::Leases;
+use crate::record::{self, MemberRecord};
+use crate::router::{BadMap, Router};
+use crate::types::{ClusterId, Index, LeaseId, MemberId, Revision};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Default)]
+pub struct Control {
+    /// The last entry that has taken effect.
+    pub index: Index,
+    pub leases: Leases,
+    cluster: ClusterId,
+    token: String,
+    members: BTreeMap<MemberId, MemberRecord>,
+    cuts: Vec<record::CutRecord>,
+    alarms: BTreeSet<(MemberId, u8)>,
+    compacted: Revision,
+}
+
+/// etcd's numbers of the alarms.
+pub const NO_SPACE: u8 = 1;
+const CORRUPT: u8 = 2;
+
+/// The alarm's number at rest; none for what etcd does not name.
+pub fn alarm_number(alarm: AlarmType) -> Option<u8> {
+    match alarm {
+        AlarmType::NoSpace => Some(NO_SPACE),
+        AlarmType::Corrupt => Some(CORRUPT),
+        AlarmType::None | AlarmType::Unknown(_) => None,
+    }
+}
+
+fn alarm_type(number: u8) -> AlarmType {
+    match number {
+        NO_SPACE => AlarmType::NoSpace,
+        CORRUPT => AlarmType::Corrupt,
+        other => AlarmType::Unknown(i32::from(other)),
+    }
+}
+
+impl Control {
+    /// As of a checkpoint of the control shard, or of before the first entry.
+    pub fn new(index: Index, state: Option<&ControlState>) -> Control {
+        let mut control = Control::default();
+        if let Some(state) = state {
+            control.adopt(index, state);
+        }
+        control
+    }
+
+    /// Takes a whole state over.
+    pub fn adopt(&mut self, index: Index, state: &ControlState) {
+        *self = Control {
+            index,
+            leases: Leases::default(),
+            cluster: ClusterId(state.cluster),
+            token: state.token.clone(),
+            members: state.members.iter().map(|member| (member.id(), member.clone())).collect(),
+            cuts: state.cuts.clone(),
+            alarms: state.alarms.iter().map(|&(member, alarm)| (MemberId(member), alarm)).collect(),
+            compacted: Revision(state.compacted),
+        };
+        for lease in &state.leases {
+            self.leases.grant(LeaseId(lease.id), lease.ttl_secs);
+        }
+    }
+
+    /// The state as a checkpoint keeps it.
+    pub fn to_state(&self) -> ControlState {
+        ControlState {
+            cluster: self.cluster.0,
+            token: self.token.clone(),
+            members: self.members.values().cloned().collect(),
+            cuts: self.cuts.clone(),
+            leases: self.leases.iter().map(|(id, ttl_secs)| LeaseRecord { id: id.0, ttl_secs }).collect(),
+            alarms: self.alarms.iter().map(|&(member, alarm)| (member.0, alarm)).collect(),
+            compacted: self.compacted.0,
+        }
+    }
+
+    /// An entry takes effect. What it says of something that is not there any more says nothing.
+    pub fn apply(&mut self, index: Index, change: &record::Control) {
+        assert!(index >= self.index, "control entries take effect in the order of their log");
+        self.index = index;
+        match change {
+            record::Control::Bootstrap { cluster, token, members, cuts } => {
+                self.cluster = ClusterId(*cluster);
+                self.token = token.clone();
+                self.members = members.iter().map(|member| (member.id(), member.clone())).collect();
+                self.cuts = cuts.clone();
+            }
+            record::Control::MemberAttributes { member, name, client_urls } => {
+                if let Some(member) = self.members.get_mut(&MemberId(*member)) {
+                    member.name = name.clone();
+                    member.client_urls = client_urls.clone();
+                }
+            }
+            record::Control::LeaseGrant { lease, ttl_secs } => self.leases.grant(LeaseId(*lease), *ttl_secs),
+            record::Control::LeaseEnd { lease } => self.leases.end(LeaseId(*lease)),
+            record::Control::Compact { revision } => {
+                self.compacted = self.compacted.max(Revision(*revision));
+            }
+            record::Control::AlarmOn { member, alarm } => {
+                self.alarms.insert((MemberId(*member), *alarm));
+            }
+            record::Control::AlarmOff { member, alarm } => {
+                self.alarms.remove(&(MemberId(*member), *alarm));
+            }
+        }
+    }
+
+    pub fn is_bootstrapped(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub fn router(&self, reactors: u16) -> Result<Router, BadMap> {
+        Router::new(&self.cuts, reactors)
+    }
+
+    /// The revision up to which history is gone.
+    pub fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    pub fn member(&self, id: MemberId) -> Option<&MemberRecord> {
+        self.members.get(&id)
+    }
+
+    pub fn members(&self) -> Vec<Member> {
+        let members = self.members.values().map(|member| Member {
+            id: member.id(),
+            name: member.name.clone(),
+            peer_urls: member.peer_urls.clone(),
+            client_urls: member.client_urls.clone(),
+            is_learner: member.is_learner,
+        });
+        members.collect()
+    }
+
+    /// The alarms of a type, or of all.
+    pub fn alarms(&self, of: AlarmType) -> Vec<Alarm> {
+        let alarms = self.alarms.iter().map(|&(member, alarm)| Alarm { member, alarm: alarm_type(alarm) });
+        alarms.filter(|alarm| of == AlarmType::None || alarm.alarm == of).collect()
+    }
+
+    pub fn has_alarm(&self, member: MemberId, alarm: AlarmType) -> bool {
+        alarm_number(alarm).is_some_and(|alarm| self.alarms.contains(&(member, alarm)))
+    }
+
+    /// Whether any member is out of space: then nobody takes what adds data.
+    pub fn no_space(&self) -> bool {
+        self.alarms.iter().any(|(_, alarm)| *alarm == NO_SPACE)
+    }
+
+    pub fn corrupt(&self) -> bool {
+        self.alarms.iter().any(|(_, alarm)| *alarm == CORRUPT)
+    }
+}

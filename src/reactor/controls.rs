@@ -1,0 +1,458 @@
+//! Control entries: decided where the control shard lives, proposed when all that was seen is settled,
+//! effective in the order of the log, answered when every reactor has them (DESIGN 2.6).
+
+use super::Reactor;
+use super::calls::Asker;
+use super::leading::{Announced, Revoking};
+use super::txns::lease_end;
+use crate::api::{
+    AlarmAction, AlarmRequest, Answer, CompactRequest, DeleteRangeRequest, Error, KeepAliveReply,
+    LeaseGrantRequest, LeaseTimeToLiveReply, Op, Reply, Request, TxnRequest,
+};
+use crate::control;
+use crate::io::{Body, CallId, ControlRequest, PartOf};
+use crate::limits::{CONTROL_PENDING_MAX, LEASE_TTL_SECS_MAX};
+use crate::record::{ArchivedChange, ArchivedEntry, Control, Payload};
+use crate::takeover::{Due, LiveWrite};
+use crate::types::{Blob, Index, LeaseId, ReactorId, Revision, ShardId};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A control entry that is decided and waits to be proposed, with who asked.
+#[derive(Debug)]
+pub(super) struct Decided {
+    control: Control,
+    call: Option<(CallId, Answer)>,
+}
+
+impl Reactor {
+    pub(super) fn on_control_request(&mut self, call: CallId, request: ControlRequest) {
+        let Some(leading) = &mut self.leading else { unreachable!("control requests go where the shard is") };
+        if leading.pending.len() >= CONTROL_PENDING_MAX {
+            return self.answer(call, Err(Error::TooManyRequests));
+        }
+        match request {
+            ControlRequest::KeepAlive(lease) => self.keep_alive(call, lease),
+            ControlRequest::Client(request) => match request {
+                Request::LeaseGrant(grant) => self.grant_lease(call, grant),
+                Request::LeaseRevoke(lease) => self.revoke_lease(call, lease),
+                Request::LeaseTimeToLive { lease, keys } => self.time_to_live(call, lease, keys),
+                Request::LeaseLeases => self.list_leases(call),
+                Request::Compact(compact) => self.compact(call, &compact),
+                Request::Alarm(alarm) => self.alarm(call, &alarm),
+                _ => unreachable!("other requests are answered elsewhere"),
+            },
+        }
+    }
+
+    /// An answer read from the control state: it shows, and waits for, the newest revision taken.
+    fn hold_read(&mut self, call: CallId, answer: impl FnOnce(Revision) -> Answer) {
+        let current = self.sequencer.counter();
+        self.hold(current, call, answer(current));
+    }
+
+    fn refuse(&mut self, call: CallId, error: Error) {
+        self.hold_read(call, |_| Err(error));
+    }
+
+    fn grant_lease(&mut self, call: CallId, grant: LeaseGrantRequest) {
+        let granted = |id| self.control.leases.is_granted(id) || self.control.leases.is_revoking(id);
+        if grant.ttl > LEASE_TTL_SECS_MAX {
+            return self.refuse(call, Error::LeaseTtlTooLarge);
+        }
+        if granted(grant.id) {
+            return self.refuse(call, Error::LeaseExists);
+        }
+        if self.control.no_space() {
+            return self.refuse(call, Error::NoSpace);
+        }
+        let Some(leading) = &mut self.leading else { return };
+        let id = match grant.id {
+            LeaseId::NONE => loop {
+                let id = LeaseId((leading.rng.next_u64() >> 1) as i64);
+                let taken = self.control.leases.is_granted(id) || self.control.leases.is_revoking(id);
+                if id != LeaseId::NONE && !taken && !leading.granting.contains(&id) {
+                    break id;
+                }
+            },
+            id => id,
+        };
+        if !leading.granting.insert(id) {
+            let request = ControlRequest::Client(Request::LeaseGrant(grant));
+            leading.conflicting.push((call, request));
+            return;
+        }
+        let ttl = grant.ttl.max(self.settings.lease_ttl_secs_min());
+        let revision = self.sequencer.counter();
+        let reply = Reply::LeaseGrant { revision, lease: id, ttl };
+        self.decide_control(Control::LeaseGrant { lease: id.0, ttl_secs: ttl }, Some((call, Ok(reply))));
+    }
+
+    fn keep_alive(&mut self, call: CallId, lease: LeaseId) {
+        let now = self.now;
+        let Some(leading) = &mut self.leading else { return };
+        let ttl = if self.control.leases.is_granted(lease) { leading.expiry.renew(lease, now) } else { 0 };
+        let revision = self.sequencer.counter();
+        let reply = KeepAliveReply { revision, lease, ttl };
+        self.hold(revision, call, Ok(Reply::KeepAlive(reply)));
+    }
+
+    fn list_leases(&mut self, call: CallId) {
+        let Some(leading) = &mut self.leading else { return };
+        let leases = leading.expiry.by_expiry();
+        self.hold_read(call, |revision| Ok(Reply::LeaseLeases { revision, leases }));
+    }
+
+    fn time_to_live(&mut self, call: CallId, lease: LeaseId, keys: bool) {
+        let now = self.now;
+        let Some(leading) = &mut self.leading else { return };
+        let granted = self.control.leases.ttl(lease);
+        let Some(granted_ttl) = granted else {
+            return self.hold_read(call, |revision| {
+                let reply = LeaseTimeToLiveReply { revision, lease, ttl: -1, ..Default::default() };
+                Ok(Reply::LeaseTimeToLive(reply))
+            });
+        };
+        let ttl = leading.expiry.remaining(lease, now);
+        let revision = self.sequencer.counter();
+        let reply = LeaseTimeToLiveReply { revision, lease, ttl, granted_ttl, keys: vec![] };
+        if keys {
+            self.gather_lease_keys(call, reply);
+        } else {
+            self.hold(revision, call, Ok(Reply::LeaseTimeToLive(reply)));
+        }
+    }
+
+    fn compact(&mut self, call: CallId, request: &CompactRequest) {
+        // What a client may name is at most what it has seen, and that is settled.
+        let settled = self.sequencer.settled();
+        let Some(leading) = &mut self.leading else { return };
+        let compacted = self.control.compacted().max(leading.compacting_to);
+        if request.revision <= compacted.wire() {
+            return self.refuse(call, Error::Compacted);
+        }
+        if request.revision > settled.wire() {
+            return self.refuse(call, Error::FutureRevision);
+        }
+        let revision = Revision(request.revision.unsigned_abs());
+        leading.compacting_to = revision;
+        let answer = Ok(Reply::Compact { revision: settled });
+        if request.physical {
+            leading.physical.push((revision, call, answer));
+            self.decide_control(Control::Compact { revision: revision.0 }, None);
+        } else {
+            self.decide_control(Control::Compact { revision: revision.0 }, Some((call, answer)));
+        }
+    }
+
+    fn alarm(&mut self, call: CallId, request: &AlarmRequest) {
+        let number = control::alarm_number(request.alarm);
+        let current = self.sequencer.counter();
+        let alarm = crate::api::Alarm { member: request.member, alarm: request.alarm };
+        let stands = self.control.has_alarm(request.member, request.alarm);
+        match (request.action, number) {
+            (AlarmAction::Activate, Some(number)) => {
+                let reply = Reply::Alarm { revision: current, alarms: vec![alarm] };
+                let control = Control::AlarmOn { member: request.member.0, alarm: number };
+                self.decide_control(control, Some((call, Ok(reply))));
+            }
+            (AlarmAction::Deactivate, Some(number)) if stands => {
+                let reply = Reply::Alarm { revision: current, alarms: vec![alarm] };
+                let control = Control::AlarmOff { member: request.member.0, alarm: number };
+                self.decide_control(control, Some((call, Ok(reply))));
+            }
+            (AlarmAction::Get, _) => {
+                let alarms = self.control.alarms(request.alarm);
+                self.hold_read(call, |revision| Ok(Reply::Alarm { revision, alarms }));
+            }
+            _ => self.hold_read(call, |revision| Ok(Reply::Alarm { revision, alarms: vec![] })),
+        }
+    }
+
+    /// A reactor found the quota exceeded: the alarm goes through the log.
+    pub(super) fn on_no_space(&mut self) {
+        let member = self.settings.member;
+        let Some(leading) = &mut self.leading else { return };
+        if !leading.raising_no_space && !self.control.has_alarm(member, crate::api::AlarmType::NoSpace) {
+            leading.raising_no_space = true;
+            self.decide_control(Control::AlarmOn { member: member.0, alarm: control::NO_SPACE }, None);
+        }
+    }
+
+    /// A control entry of the lead's own.
+    pub(super) fn propose_later(&mut self, control: Control) {
+        self.decide_control(control, None);
+    }
+
+    /// What is decided is proposed once everything its evaluation could have seen is settled.
+    fn decide_control(&mut self, control: Control, call: Option<(CallId, Answer)>) {
+        let seen = self.sequencer.counter();
+        let Some(leading) = &mut self.leading else { return };
+        leading.pending.push_back((seen, Decided { control, call }));
+        self.propose_pending();
+    }
+
+    pub(super) fn propose_pending(&mut self) {
+        let settled = self.sequencer.settled();
+        while let Some(leading) = &mut self.leading {
+            let due = leading.pending.pop_front_if(|(seen, _)| *seen <= settled);
+            let Some((_, Decided { control, call })) = due else { return };
+            let epoch = self.epoch;
+            let shard = self.control_shard();
+            // A revoke's part may stand in this turn's effects: the log keeps the order of decisions.
+            let proposed =
+                shard.propose_turn(epoch, settled).and_then(|()| shard.propose_control(epoch, control));
+            match proposed {
+                Ok(index) => {
+                    if let (Some(leading), Some(call)) = (&mut self.leading, call) {
+                        leading.proposed.insert(index, call);
+                    }
+                }
+                Err(_) => return self.lose_epoch(),
+            }
+        }
+    }
+
+    /// The revision whose settling lets the control shard go on.
+    pub(super) fn due_revision(&self) -> Option<Revision> {
+        let pending = self.leading.as_ref().and_then(|leading| leading.pending.front());
+        let owned = self.shards.get(&ShardId::CONTROL)?;
+        let part = owned.shard.meaning().live().next().map(|write| write.revision);
+        pending.map(|(seen, _)| *seen).into_iter().chain(part).min()
+    }
+
+    /// What of the control log is due takes effect, here and, by mail, everywhere.
+    pub(super) fn apply_due_controls(&mut self) {
+        let settled = self.settled;
+        while let Some(due) = self.shards.get_mut(&ShardId::CONTROL).and_then(|o| o.shard.next_due(settled)) {
+            match due {
+                Due::Control(index, payload) => self.take_effect(index, &payload),
+                Due::Write(write) => self.take_part_effect(&write),
+            }
+        }
+    }
+
+    fn take_effect(&mut self, index: Index, payload: &Payload) {
+        let Ok(crate::record::Entry::Control { control, .. }) = payload.to_entry() else {
+            unreachable!("the log's meaning has read it as a control entry")
+        };
+        self.change_control(index, control);
+    }
+
+    /// The control shard's part of a revision: leases end with it.
+    fn take_part_effect(&mut self, write: &LiveWrite) {
+        let Ok(ArchivedEntry::Batch(batch)) = write.batch.entry() else {
+            unreachable!("the log's meaning has read it as a batch")
+        };
+        let ended: Vec<i64> = batch.writes[write.place as usize]
+            .changes
+            .iter()
+            .filter_map(|change| match change {
+                ArchivedChange::LeaseEnd { lease } => Some(lease.to_native()),
+                _ => None,
+            })
+            .collect();
+        for lease in ended {
+            self.change_control(write.index, Control::LeaseEnd { lease });
+        }
+    }
+
+    fn change_control(&mut self, index: Index, change: Control) {
+        let bootstrap = matches!(change, Control::Bootstrap { .. });
+        self.control.apply(index, &change);
+        self.follow_control(index, &change);
+        if bootstrap {
+            return self.on_bootstrapped();
+        }
+        let reactors: Vec<ReactorId> = (1..self.reactors).map(ReactorId).collect();
+        let change = Arc::new(change);
+        if self.stage == super::Stage::Serving {
+            for reactor in &reactors {
+                self.send(*reactor, Body::ControlIs { index, change: change.clone() });
+            }
+        }
+        let Some(leading) = &mut self.leading else { return };
+        let answer = leading.proposed.remove(&index);
+        leading.announced.insert(index, Announced { waiting: reactors, answer });
+        self.answer_announced();
+    }
+
+    /// What the lead keeps beside the control state follows it.
+    fn follow_control(&mut self, index: Index, change: &Control) {
+        let now = self.now;
+        if let Some(leading) = &mut self.leading {
+            match change {
+                Control::LeaseGrant { lease, ttl_secs } => {
+                    leading.expiry.grant(LeaseId(*lease), *ttl_secs, now);
+                    leading.granting.remove(&LeaseId(*lease));
+                    self.counters.leases_granted += 1;
+                }
+                Control::LeaseEnd { lease } => {
+                    leading.expiry.end(LeaseId(*lease));
+                    self.counters.leases_revoked += 1;
+                }
+                Control::AlarmOn { .. } => leading.raising_no_space = false,
+                _ => {}
+            }
+            for (call, request) in std::mem::take(&mut leading.conflicting) {
+                self.on_control_request(call, request);
+            }
+        }
+        self.after_control_change(index, change);
+    }
+
+    fn after_control_change(&mut self, _: Index, change: &Control) {
+        if matches!(change, Control::Compact { .. }) {
+            self.apply_compaction();
+        }
+        if matches!(change, Control::LeaseEnd { .. }) {
+            self.run_lease_waiting();
+            self.retry_spread();
+        }
+    }
+
+    /// News of the control state at a reactor without the control shard.
+    pub(super) fn on_control_is(&mut self, index: Index, change: &Control) {
+        self.control.apply(index, change);
+        self.after_control_change(index, change);
+        self.send(ReactorId(0), Body::ControlKnown { index });
+    }
+
+    pub(super) fn on_control_known(&mut self, from: ReactorId, index: Index) {
+        let Some(leading) = &mut self.leading else { return };
+        if let Some(announced) = leading.announced.get_mut(&index) {
+            announced.waiting.retain(|reactor| *reactor != from);
+        }
+        self.answer_announced();
+    }
+
+    fn answer_announced(&mut self) {
+        while let Some(leading) = &mut self.leading {
+            let Some(entry) = leading.announced.first_entry() else { return };
+            if !entry.get().waiting.is_empty() {
+                return;
+            }
+            if let Some((call, answer)) = entry.remove().answer {
+                self.answer(call, answer);
+            }
+        }
+    }
+
+    /// The compaction in effect takes hold of this reactor's shards; history goes in later turns' slices.
+    pub(super) fn apply_compaction(&mut self) {
+        let compacted = self.control.compacted();
+        for owned in self.shards.values_mut() {
+            if owned.shard.store.compacted() < compacted {
+                owned.shard.store.compact(compacted);
+                owned.compacting = true;
+            }
+        }
+        self.watches_compacted();
+        self.report_compacted();
+    }
+
+    /// Says up to where this reactor has dropped history.
+    pub(super) fn report_compacted(&mut self) {
+        if self.shards.values().all(|owned| !owned.compacting) {
+            let revision = self.control.compacted();
+            self.send(ReactorId(0), Body::Compacted { revision });
+        }
+    }
+
+    pub(super) fn on_compacted(&mut self, from: ReactorId, revision: Revision) {
+        let Some(leading) = &mut self.leading else { return };
+        leading.compacted_by.insert(from, revision);
+        if leading.compacted_by.len() < usize::from(self.reactors) {
+            return;
+        }
+        let all = leading.compacted_by.values().min().copied().unwrap_or_default();
+        let (done, waiting) = std::mem::take(&mut leading.physical).into_iter().partition(|(r, ..)| *r <= all);
+        leading.physical = waiting;
+        let done: Vec<_> = done;
+        for (_, call, answer) in done {
+            self.answer(call, answer);
+        }
+    }
+
+    // Revokes.
+
+    fn revoke_lease(&mut self, call: CallId, lease: LeaseId) {
+        let Some(leading) = &mut self.leading else { return };
+        if leading.granting.contains(&lease) || self.control.leases.is_revoking(lease) {
+            let request = ControlRequest::Client(Request::LeaseRevoke(lease));
+            leading.conflicting.push((call, request));
+            return;
+        }
+        if !self.control.leases.is_granted(lease) {
+            return self.refuse(call, Error::LeaseNotFound);
+        }
+        let waiting: Vec<ReactorId> = (0..self.reactors).map(ReactorId).collect();
+        leading.revoking.insert(call, Revoking { lease, waiting: waiting.clone(), keys: vec![] });
+        for reactor in waiting {
+            self.send(reactor, Body::Revoking { call, lease });
+        }
+    }
+
+    /// From now on nothing here attaches keys to the lease; these it has.
+    pub(super) fn on_revoking(&mut self, call: CallId, lease: LeaseId) {
+        self.control.leases.mark_revoking(lease);
+        let keys = self.attached_keys(lease);
+        self.send(ReactorId(0), Body::RevokingHas { call, keys });
+    }
+
+    fn attached_keys(&self, lease: LeaseId) -> Vec<Blob> {
+        self.shards.values().flat_map(|owned| owned.attached.keys(lease)).collect()
+    }
+
+    pub(super) fn on_revoking_has(&mut self, from: ReactorId, call: CallId, keys: Vec<Blob>) {
+        let Some(leading) = &mut self.leading else { return };
+        let Some(revoking) = leading.revoking.get_mut(&call) else { return };
+        revoking.keys.extend(keys);
+        revoking.waiting.retain(|reactor| *reactor != from);
+        if !revoking.waiting.is_empty() {
+            return;
+        }
+        let Some(Revoking { lease, mut keys, .. }) = leading.revoking.remove(&call) else { return };
+        keys.sort();
+        let mut shards: Vec<ShardId> = keys.iter().map(|key| self.router().shard_of(key)).collect();
+        shards.dedup();
+        if shards.is_empty() {
+            return self.end_bare_lease(lease, call);
+        }
+        let deletes = keys.iter().map(|key| {
+            let key = Bytes::copy_from_slice(key);
+            Op::DeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() })
+        });
+        let txn = TxnRequest { success: deletes.collect(), ..TxnRequest::default() };
+        // A transaction of this reactor's, whoever asked for it.
+        self.spread_revoke(Asker::Call(call), lease, txn, shards);
+    }
+
+    /// A lease without keys ends by an entry of its own.
+    pub(super) fn end_bare_lease(&mut self, lease: LeaseId, call: CallId) {
+        let revision = self.sequencer.counter();
+        let answer = Ok(Reply::LeaseRevoke { revision });
+        self.decide_control(Control::LeaseEnd { lease: lease.0 }, Some((call, answer)));
+    }
+
+    /// The control shard's part of the revision that deletes a lease's keys.
+    pub(super) fn end_lease_with(&mut self, lease: LeaseId, part: PartOf) {
+        self.control_shard().push_effect(lease_end(lease, part));
+    }
+
+    // The keys of a lease, for LeaseTimeToLive.
+
+    fn gather_lease_keys(&mut self, call: CallId, reply: LeaseTimeToLiveReply) {
+        let lease = reply.lease;
+        let gathering = self.begin_key_gathering(call, reply);
+        for reactor in 0..self.reactors {
+            self.send(ReactorId(reactor), Body::LeaseKeys { call: gathering, lease });
+        }
+    }
+
+    pub(super) fn on_lease_keys(&mut self, call: CallId, lease: LeaseId) {
+        let keys = self.attached_keys(lease);
+        let seen = self.sequencer.counter();
+        self.send(call.reactor, Body::LeaseKeysAre { call, keys, seen });
+    }
+}

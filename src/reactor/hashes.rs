@@ -1,0 +1,174 @@
+//! Hash and HashKV: one sum over the history of all shards in the order of revisions.
+//!
+//! Every shard holds its history still and gives it in slices; the client's reactor merges the slices by
+//! revision and adds them up. A slice is asked for only when the one before is used up.
+
+use super::Reactor;
+use super::calls::{Asker, Course};
+use crate::api::{Error, Reply};
+use crate::io::{Body, CallId};
+use crate::limits::{READ_SLICE_BYTES, READ_SLICE_KEYS};
+use crate::mvcc::{Budget, Change, HashKv, History};
+use crate::types::{At, Revision, ShardId};
+use std::collections::VecDeque;
+
+/// A hash being made.
+#[derive(Debug)]
+pub(super) struct Hashing {
+    sum: HashKv,
+    upto: Revision,
+    compacted: Revision,
+    settled: Revision,
+    sources: Vec<Source>,
+    /// Hash takes HashKV's sum over everything; etcd asks no more of it than to be deterministic.
+    whole: bool,
+}
+
+#[derive(Debug)]
+struct Source {
+    shard: ShardId,
+    changes: VecDeque<(At, Change)>,
+    resume: At,
+    done: bool,
+    asked: bool,
+}
+
+impl Reactor {
+    pub(super) fn hash(&mut self, asker: Asker) {
+        self.begin_hash(asker, 0, true);
+    }
+
+    pub(super) fn hash_kv(&mut self, asker: Asker, revision: i64) {
+        self.begin_hash(asker, revision, false);
+    }
+
+    fn begin_hash(&mut self, asker: Asker, revision: i64, whole: bool) {
+        let settled = self.sequencer.settled();
+        let compacted = self.control.compacted();
+        // etcd's law: 0 is the newest; what is negative has been compacted.
+        if revision != 0 && revision < compacted.wire() {
+            return self.reply(asker, Err(Error::Compacted));
+        }
+        if revision > settled.wire() {
+            return self.reply(asker, Err(Error::FutureRevision));
+        }
+        let upto = if revision == 0 { settled } else { Revision(revision.unsigned_abs()) };
+        let sources = self.router().data_shards().map(|shard| Source {
+            shard,
+            changes: VecDeque::new(),
+            resume: At::default(),
+            done: false,
+            asked: false,
+        });
+        let sources = sources.collect();
+        let sum = HashKv::new(compacted);
+        let hashing = Hashing { sum, upto, compacted, settled, sources, whole };
+        let call = self.begin_call(asker, Course::Hashing(Box::new(hashing)));
+        self.go_on_hashing(call);
+    }
+
+    /// Adds what is there in order, asks for what is missing.
+    fn go_on_hashing(&mut self, call: CallId) {
+        let Some(under_way) = self.calls.get_mut(call) else { return };
+        let Course::Hashing(hashing) = &mut under_way.course else { unreachable!("only hashes get history") };
+        hashing.add_known();
+        let upto = hashing.upto;
+        let missing: Vec<(ShardId, At)> = hashing.ask().collect();
+        if missing.is_empty() && hashing.sources.iter().all(Source::is_used_up) {
+            let (sum, settled) = (std::mem::replace(&mut hashing.sum, HashKv::new(upto)), hashing.settled);
+            let (hash, compact_revision, whole) = (sum.finish(), hashing.compacted, hashing.whole);
+            let reply = if whole {
+                Reply::Hash { revision: settled, hash }
+            } else {
+                Reply::HashKv { revision: settled, hash, compact_revision, hash_revision: upto }
+            };
+            return self.finish(call, Ok(reply));
+        }
+        for (shard, after) in missing {
+            let owner = self.router().reactor_of(shard);
+            self.send(owner, Body::History { call, shard, after, upto });
+        }
+    }
+
+    pub(super) fn on_history(&mut self, call: CallId, shard: ShardId, after: At, upto: Revision) {
+        let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
+        let store = &mut owned.shard.store;
+        let (pin, compacted) = *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), store.compacted()));
+        let budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
+        let history = store.history_pinned(pin, after, budget);
+        if history.done {
+            owned.pins.remove(&call);
+            store.unpin(pin);
+        }
+        self.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
+    }
+
+    pub(super) fn on_history_is(&mut self, call: CallId, shard: ShardId, compacted: Revision, history: History) {
+        let Some(under_way) = self.calls.get_mut(call) else {
+            return self.let_history_go(call, shard, &history);
+        };
+        let Course::Hashing(hashing) = &mut under_way.course else { unreachable!("only hashes get history") };
+        if compacted != hashing.compacted {
+            return self.hash_anew(call, shard, &history);
+        }
+        let source = hashing.sources.iter_mut().find(|source| source.shard == shard);
+        let source = source.expect("only shards that were asked answer");
+        source.changes.extend(history.changes);
+        (source.resume, source.done, source.asked) = (history.resume, history.done, false);
+        self.go_on_hashing(call);
+    }
+
+    /// A compaction has come between the shards: the sum begins again, under the same name for the client.
+    fn hash_anew(&mut self, call: CallId, shard: ShardId, history: &History) {
+        self.let_history_go(call, shard, history);
+        let Some(under_way) = self.calls.remove(call) else { return };
+        let Course::Hashing(hashing) = under_way.course else { unreachable!("only hashes get history") };
+        let revision = if hashing.whole { 0 } else { hashing.upto.wire() };
+        self.begin_hash(under_way.asker, revision, hashing.whole);
+    }
+
+    /// The hash has failed at its deadline: the shard need not hold its history any longer.
+    fn let_history_go(&mut self, call: CallId, shard: ShardId, history: &History) {
+        if !history.done {
+            let owner = self.router().reactor_of(shard);
+            self.send(owner, Body::HistoryUnwanted { call, shard });
+        }
+    }
+
+    pub(super) fn on_history_unwanted(&mut self, call: CallId, shard: ShardId) {
+        let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
+        if let Some((pin, _)) = owned.pins.remove(&call) {
+            owned.shard.store.unpin(pin);
+        }
+    }
+}
+
+impl Hashing {
+    /// Adds changes in order, as long as every shard's next one is known.
+    fn add_known(&mut self) {
+        while self.sources.iter().all(|source| source.done || !source.changes.is_empty()) {
+            let next = self.sources.iter_mut().filter(|source| !source.changes.is_empty());
+            let Some(first) = next.min_by_key(|source| source.changes[0].0) else { return };
+            if let Some((at, change)) = first.changes.pop_front() {
+                self.sum.add(at, &change);
+            }
+        }
+    }
+
+    /// The shards whose next changes are to be asked for.
+    fn ask(&mut self) -> impl Iterator<Item = (ShardId, At)> {
+        let dry = self.sources.iter_mut().filter(|source| {
+            !source.done && !source.asked && source.changes.is_empty()
+        });
+        dry.map(|source| {
+            source.asked = true;
+            (source.shard, source.resume)
+        })
+    }
+}
+
+impl Source {
+    fn is_used_up(&self) -> bool {
+        self.done && self.changes.is_empty()
+    }
+}

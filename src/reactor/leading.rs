@@ -1,0 +1,267 @@
+//! What only the lead's control shard does: leases that expire, compaction by itself, control entries on
+//! their way, and who still has to hear of them.
+
+use super::calls::Asker;
+use super::settings::{AutoCompaction, Settings};
+use super::{Reactor, Stage};
+use crate::api::{Answer, CompactRequest, Error, Reply, Request};
+use crate::io::CallId;
+use crate::lease::Expiry;
+use crate::record::Control;
+use crate::stdx::Rng;
+use crate::types::{Duration, Epoch, Index, LeaseId, ReactorId, Revision, Time};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// A control entry that took effect here, until every reactor has it.
+#[derive(Debug)]
+pub(super) struct Announced {
+    pub waiting: Vec<ReactorId>,
+    pub answer: Option<(CallId, Answer)>,
+}
+
+/// A revoke whose reactors have not all said which keys the lease has.
+#[derive(Debug)]
+pub(super) struct Revoking {
+    pub lease: LeaseId,
+    pub waiting: Vec<ReactorId>,
+    pub keys: Vec<crate::types::Blob>,
+}
+
+pub(super) struct Leading {
+    pub expiry: Expiry,
+    pub rng: Rng,
+    /// Entries proposed whose answer waits for their effect.
+    pub proposed: BTreeMap<Index, (CallId, Answer)>,
+    /// Entries that took effect and are being made known.
+    pub announced: BTreeMap<Index, Announced>,
+    /// Requests that wait until what they have seen is settled.
+    pub pending: VecDeque<(Revision, super::controls::Decided)>,
+    /// Leases that an entry on its way grants.
+    pub granting: BTreeSet<LeaseId>,
+    /// Requests of a lease that an entry on its way grants or ends.
+    pub conflicting: Vec<(CallId, crate::io::ControlRequest)>,
+    pub revoking: BTreeMap<CallId, Revoking>,
+    /// Compactions asked for with `physical`, until all reactors have dropped the history.
+    pub physical: Vec<(Revision, CallId, Answer)>,
+    pub compacted_by: BTreeMap<ReactorId, Revision>,
+    /// A compaction on its way.
+    pub compacting_to: Revision,
+    pub raising_no_space: bool,
+    auto: Auto,
+    leases_checked_at: Time,
+}
+
+/// etcd's compactor: what revision was seen when.
+struct Auto {
+    mode: AutoCompaction,
+    seen: VecDeque<(Time, Revision)>,
+    next_look: Time,
+    /// Periodic only.
+    next_compaction: Time,
+    last: Revision,
+}
+
+/// How often expired leases are looked for (etcd's).
+const LEASES_EVERY: Duration = Duration::from_ms(500);
+/// How often `--auto-compaction-mode revision` compacts (etcd's).
+const REVISIONS_EVERY: Duration = Duration::from_secs(300);
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Leading {
+    pub fn new(settings: &Settings, rng: Rng, now: Time) -> Leading {
+        Leading {
+            expiry: Expiry::default(),
+            rng,
+            proposed: BTreeMap::new(),
+            announced: BTreeMap::new(),
+            pending: VecDeque::new(),
+            granting: BTreeSet::new(),
+            conflicting: vec![],
+            revoking: BTreeMap::new(),
+            physical: vec![],
+            compacted_by: BTreeMap::new(),
+            compacting_to: Revision::NONE,
+            raising_no_space: false,
+            auto: Auto::new(settings.auto_compaction, now),
+            leases_checked_at: now,
+        }
+    }
+
+    /// The epoch is over: nothing is on its way any more.
+    pub fn end_epoch(&mut self) {
+        self.proposed.clear();
+        self.announced.clear();
+        self.pending.clear();
+        self.granting.clear();
+        self.conflicting.clear();
+        self.revoking.clear();
+        self.physical.clear();
+        self.compacting_to = Revision::NONE;
+        self.raising_no_space = false;
+    }
+}
+
+impl Auto {
+    fn new(mode: AutoCompaction, now: Time) -> Auto {
+        let (next_look, next_compaction) = (Time::NEVER, Time::NEVER);
+        let mut auto = Auto { mode, seen: VecDeque::new(), next_look, next_compaction, last: Revision::NONE };
+        if let Some(every) = auto.every() {
+            auto.next_look = now + every;
+        }
+        if let AutoCompaction::Periodic(period) = mode {
+            auto.next_compaction = now + period;
+        }
+        auto
+    }
+
+    /// How often the revision is looked at.
+    fn every(&self) -> Option<Duration> {
+        match self.mode {
+            AutoCompaction::Off => None,
+            AutoCompaction::Periodic(period) => Some(Duration(period.min(HOUR).0 / 10)),
+            AutoCompaction::Revisions(_) => Some(REVISIONS_EVERY),
+        }
+    }
+
+    /// The revision to compact to, if it is time.
+    fn look(&mut self, now: Time, settled: Revision) -> Option<Revision> {
+        if now < self.next_look {
+            return None;
+        }
+        self.next_look = now + self.every()?;
+        let target = match self.mode {
+            AutoCompaction::Off => None,
+            AutoCompaction::Revisions(keep) => settled.0.checked_sub(keep).map(Revision),
+            AutoCompaction::Periodic(period) => {
+                self.seen.push_back((now, settled));
+                if now < self.next_compaction {
+                    return None;
+                }
+                self.next_compaction = now + period.min(HOUR);
+                self.one_period_ago(now, period)
+            }
+        }?;
+        if target <= self.last || target == Revision::NONE {
+            return None;
+        }
+        self.last = target;
+        Some(target)
+    }
+
+    /// The revision seen one period ago; what was seen before it is forgotten.
+    fn one_period_ago(&mut self, now: Time, period: Duration) -> Option<Revision> {
+        let mut target = None;
+        while let Some((_, revision)) = self.seen.pop_front_if(|(at, _)| now.since(*at) >= period) {
+            target = Some(revision);
+        }
+        target
+    }
+}
+
+impl Reactor {
+    /// Serving begins: leases get their full time anew, and the member says who it is.
+    pub(super) fn begin_leading(&mut self, epoch: Epoch) {
+        let now = self.now;
+        let Some(leading) = &mut self.leading else { return };
+        leading.end_epoch();
+        leading.expiry.take_over(now, self.settings.election_timeout, self.control.leases.iter());
+        leading.leases_checked_at = now;
+        self.notice(
+            crate::io::Level::Info,
+            "serving",
+            vec![("epoch", epoch.to_string()), ("revision", self.settled.to_string())],
+        );
+        self.publish_attributes();
+    }
+
+    fn publish_attributes(&mut self) {
+        let settings = self.settings.clone();
+        let known = self.control.member(settings.member);
+        if known.is_some_and(|m| m.name == settings.name && m.client_urls == settings.client_urls) {
+            return;
+        }
+        self.propose_later(Control::MemberAttributes {
+            member: settings.member.0,
+            name: settings.name.clone(),
+            client_urls: settings.client_urls.clone(),
+        });
+    }
+
+    /// The lead's own work of a turn.
+    pub(super) fn lead(&mut self) {
+        if self.leading.is_none() || self.stage != Stage::Serving {
+            return;
+        }
+        self.propose_pending();
+        self.expire_leases();
+        let (now, settled) = (self.now, self.settled);
+        let Some(leading) = &mut self.leading else { return };
+        if let Some(revision) = leading.auto.look(now, settled) {
+            let request = CompactRequest { revision: revision.wire(), physical: false };
+            self.call(Asker::Nobody, Request::Compact(request));
+            self.notice(
+                crate::io::Level::Info,
+                "starting auto compaction",
+                vec![("revision", revision.to_string())],
+            );
+        }
+    }
+
+    fn expire_leases(&mut self) {
+        let now = self.now;
+        let Some(leading) = &mut self.leading else { return };
+        if now < leading.leases_checked_at + LEASES_EVERY {
+            return;
+        }
+        leading.leases_checked_at = now;
+        for lease in leading.expiry.due(now) {
+            self.counters.leases_expired += 1;
+            self.call(Asker::Expiry(lease), Request::LeaseRevoke(lease));
+        }
+    }
+
+    pub(super) fn on_expiry_done(&mut self, lease: LeaseId, answer: &Answer) {
+        let now = self.now;
+        let Some(leading) = &mut self.leading else { return };
+        let gone = matches!(answer, Ok(Reply::LeaseRevoke { .. }) | Err(Error::LeaseNotFound));
+        leading.expiry.revoke_done(lease, gone, now);
+    }
+
+    pub(super) fn leading_wake_at(&self) -> Time {
+        let Some(leading) = &self.leading else { return Time::NEVER };
+        if self.stage != Stage::Serving {
+            return Time::NEVER;
+        }
+        let leases = match leading.expiry.next_due() {
+            Time::NEVER => Time::NEVER,
+            due => due.max(leading.leases_checked_at + LEASES_EVERY),
+        };
+        leases.min(leading.auto.next_look)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periodic_compaction_goes_to_the_revision_of_one_period_ago_once_a_period() {
+        let period = Duration::from_secs(100);
+        let mut auto = Auto::new(AutoCompaction::Periodic(period), Time(0));
+        let mut compacted = vec![];
+        for second in 0..400 {
+            let now = Time::from_ms(second * 1000);
+            compacted.extend(auto.look(now, Revision(second)).map(|revision| (second, revision.0)));
+        }
+        assert_eq!(compacted, [(110, 10), (210, 110), (310, 210)]);
+    }
+
+    #[test]
+    fn keeping_revisions_compacts_every_five_minutes() {
+        let mut auto = Auto::new(AutoCompaction::Revisions(1000), Time(0));
+        assert_eq!(auto.look(Time::from_ms(299_999), Revision(5000)), None);
+        assert_eq!(auto.look(Time::from_ms(300_000), Revision(5000)), Some(Revision(4000)));
+        assert_eq!(auto.look(Time::from_ms(600_000), Revision(5000)), None);
+        assert_eq!(auto.look(Time::from_ms(900_000), Revision(900)), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! What a reactor is made from.
+
+use super::census::MemberSizes;
+use super::leading::Leading;
+use super::owned::Owned;
+use super::{Reactor, Stage};
+use crate::checkpoint::ControlState;
+use crate::control::Control;
+use crate::front::Front;
+use crate::lease::Attached;
+use crate::log::{self, Log};
+use crate::mvcc::Store;
+use crate::raft::{FRESH_BASE, Group, HardState, Start};
+use crate::sequencer::{Generation, Room, Sequencer};
+use crate::shard::Shard;
+use crate::stdx::Rng;
+use crate::takeover::{Coordinator, Meaning};
+use crate::types::{ClusterId, Duration, Epoch, MemberId, ReactorId, Revision, ShardId, Time};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// What the operator has set, as the reactors need it. Equal for all reactors of a process.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub member: MemberId,
+    pub cluster: ClusterId,
+    pub name: String,
+    pub token: String,
+    pub peer_urls: Vec<String>,
+    pub client_urls: Vec<String>,
+    /// Where the data shards of a new cluster start.
+    pub shard_starts: Vec<Bytes>,
+    pub request_bytes_max: usize,
+    pub txn_ops_max: usize,
+    pub streams_max: u32,
+    /// `None`: no quota.
+    pub quota_bytes: Option<u64>,
+    pub election_timeout: Duration,
+    pub watch_progress_interval: Duration,
+    pub auto_compaction: AutoCompaction,
+    /// How often a client may ping.
+    pub keepalive_min_time: Duration,
+    /// The server's own pings: interval and timeout.
+    pub keepalive: Option<(Duration, Duration)>,
+    /// Log bytes held for a reactor's shards beyond which checkpoints are written.
+    pub checkpoint_log_bytes: u64,
+}
+
+pub use crate::config::AutoCompaction;
+
+impl Settings {
+    /// etcd's patience with a request: 5 s and two election timeouts.
+    pub fn request_timeout(&self) -> Duration {
+        Duration(Duration::from_secs(5).0 + 2 * self.election_timeout.0)
+    }
+}
+
+/// A shard as checkpoint and log gave it back.
+pub struct RecoveredShard {
+    pub shard: Shard,
+    pub attached: Attached,
+    /// The revision of its checkpoint; 0 where it has none.
+    pub checkpointed: Revision,
+    /// Records that a new home of the shard needs in this reactor's log before anything else; empty where
+    /// it stays at home.
+    pub moved_in: Vec<log::Record<'static>>,
+}
+
+/// All that one reactor starts from.
+pub struct Boot {
+    pub id: ReactorId,
+    pub reactors: u16,
+    pub settings: Arc<Settings>,
+    pub sequencer: Arc<Sequencer>,
+    pub log: log::Start,
+    pub shards: Vec<RecoveredShard>,
+    /// The control state, where the control shard lives and it has a checkpoint.
+    pub control: Option<ControlState>,
+    /// The highest number that any checkpoint file of the member has.
+    pub last_file: u64,
+    pub seed: u64,
+    pub now: Time,
+}
+
+impl Reactor {
+    pub fn new(boot: Boot) -> Reactor {
+        let Boot { id, reactors, settings, sequencer, log, shards, control, last_file, seed, now } = boot;
+        let mut rng = Rng::new(seed);
+        let mut reactor = Reactor {
+            id,
+            reactors,
+            sequencer,
+            now,
+            stage: Stage::Stopped,
+            epoch: Epoch::default(),
+            lost: false,
+            room: Room::new(Generation::NONE),
+            coordinator: None,
+            leading: None,
+            generations: 0,
+            settled: Revision::NONE,
+            router: None,
+            control: Control::new(control),
+            shards: Default::default(),
+            log: Log::new(log),
+            storage: super::storage::Storage::new(last_file),
+            sizes: MemberSizes::new(reactors),
+            counters: Default::default(),
+            calls: Default::default(),
+            calls_checked_at: now,
+            held: Default::default(),
+            lease_waiting: vec![],
+            retrying: vec![],
+            deciding: vec![],
+            slicing: vec![],
+            watches: super::watches::Watches::new(rng.fork()),
+            front: Front::new(&settings, reactors, now),
+            local: Default::default(),
+            out: vec![],
+            settings,
+            rng,
+        };
+        for recovered in shards {
+            reactor.take_in(recovered);
+        }
+        if id == ReactorId(0) {
+            reactor.prepare_to_lead();
+        }
+        reactor
+    }
+
+    fn take_in(&mut self, recovered: RecoveredShard) {
+        let RecoveredShard { shard, attached, checkpointed, moved_in } = recovered;
+        for record in moved_in {
+            self.append(shard.id, shard.home, record);
+        }
+        let mut owned = Owned::new(shard, attached, checkpointed);
+        owned.published = owned.shard.store.newest_revision().main;
+        self.shards.insert(owned.shard.id, owned);
+    }
+
+    /// The first reactor has the control shard, new or recovered, and coordinates takeovers.
+    fn prepare_to_lead(&mut self) {
+        if !self.shards.contains_key(&ShardId::CONTROL) {
+            self.create_shard(ShardId::CONTROL);
+        }
+        let meaning = self.shards[&ShardId::CONTROL].shard.meaning();
+        let last = meaning.fence().max(meaning.seal().epoch);
+        self.coordinator = Some(Coordinator::new(self.reactors, last));
+        self.leading = Some(Leading::new(&self.settings, self.rng.fork(), self.now));
+        // Nothing runs yet, so every reactor has stopped: the others say so with their first turn.
+    }
+
+    /// A shard that never was, with its opening in the log.
+    pub(super) fn create_shard(&mut self, id: ShardId) {
+        let me = self.settings.member;
+        let hard_state = HardState { term: FRESH_BASE.term, vote: MemberId(0), commit: FRESH_BASE.index };
+        let start =
+            Start { member: me, voters: vec![me], base: FRESH_BASE, hard_state, entries: vec![] };
+        let home = 0;
+        let opening = log::Opening {
+            index: FRESH_BASE.index,
+            term: FRESH_BASE.term,
+            hard: log::HardState { term: FRESH_BASE.term, vote: 0, commit: FRESH_BASE.index },
+            voters: vec![me.0],
+            learners: vec![],
+        };
+        self.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
+        let shard = Shard::new(id, home, Store::new(), Group::new(start), Meaning::default());
+        self.shards.insert(id, Owned::new(shard, Attached::default(), Revision::NONE));
+    }
+}
