@@ -32,7 +32,7 @@ pub const SHARDS_MAX: usize = 4096;
 /// Revisions taken and not yet settled, in the whole process: the ring of commit marks.
 pub const UNSETTLED_REVISIONS_MAX: usize = 1 << 16;
 const _: () = assert!(UNSETTLED_REVISIONS_MAX.is_power_of_two(), "the ring is indexed by a mask");
-const _: () = assert!(SEGMENT_BYTES % BLOCK_BYTES == 0 && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES) && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
 
 // config
 /// Largest value of `--max-request-bytes`: half a segment, so that a request's record always finds room.
