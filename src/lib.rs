@@ -9,3 +9,8 @@ pub mod types;
 
 pub mod api;
 pub mod record;
+
+pub mod mvcc;
+pub mod txn;
+
+pub mod sim;

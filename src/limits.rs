@@ -33,3 +33,11 @@ pub const SHARDS_MAX: usize = 4096;
 pub const UNSETTLED_REVISIONS_MAX: usize = 1 << 16;
 const _: () = assert!(UNSETTLED_REVISIONS_MAX.is_power_of_two(), "the ring is indexed by a mask");
 const _: () = assert!(SEGMENT_BYTES % BLOCK_BYTES == 0 && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
+
+// txn
+/// Keys a compare over a range looks at between two chances to stop: one that fails early reads little.
+pub const COMPARE_SLICE_KEYS: usize = 256;
+/// Keys of the first chunk of a RangeStream (etcd's law).
+pub const STREAM_CHUNK_KEYS_FIRST: u64 = 10;
+/// Keys a limited range looks at when it goes on past deleted ones: one at a time would cost a search each.
+pub const RANGE_SLICE_KEYS_MIN: usize = 64;
