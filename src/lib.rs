@@ -18,3 +18,9 @@ pub mod raft;
 pub mod router;
 pub mod shard;
 pub mod takeover;
+pub mod record;
+
+pub mod mvcc;
+pub mod txn;
+
+pub mod sim;

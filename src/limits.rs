@@ -50,3 +50,12 @@ pub const WATCH_PROGRESS_MS_MIN: u64 = 100;
 pub const SHARD_CUTS_MAX: usize = 4 * SHARDS_MAX;
 const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= SEGMENT_BYTES / 2);
 const _: () = assert!(TXN_OPS_DEFAULT <= TXN_OPS_MAX && TXN_OPS_MAX <= u32::MAX as usize);
+const _: () = assert!(SEGMENT_BYTES % BLOCK_BYTES == 0 && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
+
+// txn
+/// Keys a compare over a range looks at between two chances to stop: one that fails early reads little.
+pub const COMPARE_SLICE_KEYS: usize = 256;
+/// Keys of the first chunk of a RangeStream (etcd's law).
+pub const STREAM_CHUNK_KEYS_FIRST: u64 = 10;
+/// Keys a limited range looks at when it goes on past deleted ones: one at a time would cost a search each.
+pub const RANGE_SLICE_KEYS_MIN: usize = 64;

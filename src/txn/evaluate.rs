@@ -1,0 +1,128 @@
+//! Evaluation on a single shard: all steps in one go.
+
+use super::execute::{Changed, OpPart, Places, check_put_state, precheck, put, run};
+use super::spread::{Stamp, finish_op};
+use super::{Ended, LeaseMove, Path, Refusal};
+use crate::api::{DeleteRangeReply, DeleteRangeRequest, Op, OpReply, PutReply, PutRequest, TxnReply, TxnRequest};
+use crate::mvcc::Store;
+use crate::record::Effect;
+use crate::types::{At, KeyRange, LeaseId, Revision};
+use bytes::Bytes;
+
+static EVERYTHING: [KeyRange; 1] = [KeyRange::From(Bytes::new())];
+
+/// What an evaluation gave. Without an effect nothing changed and no revision was taken: then the reply is a
+/// linearizable read at the current revision.
+#[derive(Debug)]
+pub struct Evaluated<T> {
+    pub reply: T,
+    pub effect: Option<Effect>,
+    pub leases: Vec<LeaseMove>,
+}
+
+impl<T> Evaluated<T> {
+    fn new(reply: T, revision: Option<Revision>, changed: Changed) -> Evaluated<T> {
+        let effect = revision.map(|revision| Effect { revision, parts: 1, changes: changed.changes });
+        Evaluated { reply, effect, leases: changed.leases }
+    }
+}
+
+/// A put that passed [`super::check_put`]. `leases` says whether a lease exists.
+pub fn evaluate_put(
+    store: &mut Store,
+    request: &PutRequest,
+    leases: &dyn Fn(LeaseId) -> bool,
+    take: &mut dyn FnMut() -> Result<Revision, Ended>,
+) -> Result<Evaluated<PutReply>, Refusal> {
+    check_put_state(store, request, false, leases)?;
+    let mut changed = Changed::default();
+    let mut places = Places::Taking { take, next: None };
+    let before = put(store, request, &mut places, &mut changed)?;
+    let revision = places.taken().expect("a put takes a revision");
+    let reply = PutReply { revision, prev_kv: before.filter(|_| request.prev_kv) };
+    Ok(Evaluated::new(reply, Some(revision), changed))
+}
+
+/// A delete that passed [`super::check_delete`]. `current` is the revision the reply shows where there was
+/// nothing to delete.
+pub fn evaluate_delete_range(
+    store: &mut Store,
+    request: &DeleteRangeRequest,
+    current: Revision,
+    take: &mut dyn FnMut() -> Result<Revision, Ended>,
+) -> Result<Evaluated<DeleteRangeReply>, Refusal> {
+    let mut changed = Changed::default();
+    let mut places = Places::Taking { take, next: None };
+    let OpPart::Delete { deleted, prev_kvs } =
+        super::execute::delete(store, request, &mut places, &mut changed)?
+    else {
+        unreachable!("a delete gives a delete's part");
+    };
+    let taken = places.taken();
+    let reply = DeleteRangeReply { revision: taken.unwrap_or(current), deleted, prev_kvs };
+    Ok(Evaluated::new(reply, taken, changed))
+}
+
+/// A transaction that passed [`super::check_txn`]. `current` is the newest revision taken so far.
+pub fn evaluate_txn(
+    store: &mut Store,
+    request: &TxnRequest,
+    current: Revision,
+    leases: &dyn Fn(LeaseId) -> bool,
+    take: &mut dyn FnMut() -> Result<Revision, Ended>,
+) -> Result<Evaluated<TxnReply>, Refusal> {
+    let path = Path::on(store, request);
+    if let Some((_, error)) = precheck(store, &EVERYTHING, request, &path, current, leases) {
+        return Err(Refusal::Client(error));
+    }
+    let mut execution = Execution {
+        store,
+        places: Places::Taking { take, next: None },
+        changed: Changed::default(),
+        stamp: Stamp::new(current),
+    };
+    let mut reply = execution.level(request, &mut path.decisions())?;
+    let taken = execution.places.taken();
+    execution.stamp.finish(&mut reply, taken);
+    Ok(Evaluated::new(reply, taken, execution.changed))
+}
+
+struct Execution<'a> {
+    store: &'a mut Store,
+    places: Places<'a>,
+    changed: Changed,
+    stamp: Stamp,
+}
+
+impl Execution<'_> {
+    fn level(
+        &mut self,
+        request: &TxnRequest,
+        path: &mut dyn Iterator<Item = bool>,
+    ) -> Result<TxnReply, Ended> {
+        let succeeded = path.next().expect("the path has a decision for every transaction taken");
+        let ops = super::path::branch(request, succeeded);
+        let mut responses = Vec::with_capacity(ops.len());
+        for op in ops {
+            responses.push(match op {
+                Op::Txn(nested) => OpReply::Txn(self.level(nested, path)?),
+                op => {
+                    let part = run(self.store, &EVERYTHING, op, &mut self.places, &mut self.changed)?;
+                    self.stamp.op(!self.changed.changes.is_empty());
+                    finish_op(op, std::iter::once(part))
+                }
+            });
+        }
+        Ok(TxnReply { revision: Revision::NONE, succeeded, responses })
+    }
+}
+
+impl Places<'_> {
+    /// The revision, where a change took it.
+    fn taken(&self) -> Option<Revision> {
+        match self {
+            Places::Taking { next, .. } => next.map(|At { main, .. }| main),
+            Places::Planned { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Evaluation: what etcd's requests mean, against the store of one shard or of several.
+//!
+//! A transaction may touch keys of several shards, each with a store of its own on a thread of its own. So
+//! evaluation is cut into steps. Those that look at keys run where the keys are and give *parts*; those
+//! between merge the parts of all shards and run at the coordinator:
+//!
+//! ```text
+//!   coordinator                      each shard
+//!   check_txn, footprint
+//!                                    compare_all            -> outcomes
+//!   merge_outcomes, Path::of
+//!                                    gather                 -> Gathered
+//!   Plan::of, takes a revision
+//!   where Plan::changes says so
+//!                                    apply                  -> Applied
+//!   merge                                                   => TxnReply
+//! ```
+//!
+//! From the first step at a shard to its last, nothing else may write to that shard, and its compaction
+//! stands still. On a single shard [`evaluate_txn`] runs the same code in one go.
+//!
+//! The rules are etcd 3.7's: compares of all levels see the state before; whatever can fail on the branches
+//! taken is checked before the first write; operations see what earlier ones of the same transaction wrote;
+//! all changes share one revision, with a [`crate::types::Sub`] in the order of the operations, deletes in
+//! the order of their keys.
+
+mod check;
+mod evaluate;
+mod execute;
+mod path;
+mod range;
+mod spread;
+mod stream;
+
+pub use check::{check_delete, check_put, check_range, check_stream, check_txn, cost_put, cost_txn, footprint};
+pub use evaluate::{Evaluated, evaluate_delete_range, evaluate_put, evaluate_txn};
+pub use path::{Outcome, Path, compare, compare_all, merge_outcomes};
+pub use range::{Counting, Progress, RangeCursor, RangePart, finish_range, read_revision};
+pub use spread::{Applied, Gathered, Plan, Run, Share, apply, gather, merge};
+pub use stream::RangeStream;
+
+use crate::api::Error;
+use crate::types::{Blob, LeaseId, Revision};
+
+/// The revision that is above all: reading at it reads the newest state, unsettled changes included.
+const NEWEST: Revision = Revision(u64::MAX);
+
+/// The epoch ended before a revision could be taken: nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended;
+
+/// Why a write was not evaluated to its end. The store is as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Client(Error),
+    Ended,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        Refusal::Client(error)
+    }
+}
+
+impl From<Ended> for Refusal {
+    fn from(_: Ended) -> Refusal {
+        Refusal::Ended
+    }
+}
+
+/// A key changes its lease: what the shard's lease index has to follow. `from` and `to` differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseMove {
+    pub key: Blob,
+    pub from: LeaseId,
+    pub to: LeaseId,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! Compares, and the branches they choose.
+
+use super::NEWEST;
+use crate::api::{Compare, CompareResult, CompareTarget, Op, TxnRequest};
+use crate::limits::COMPARE_SLICE_KEYS;
+use crate::mvcc::{Budget, Meta, Store};
+use crate::types::{KeyRange, LeaseId, Revision};
+use std::cmp::Ordering;
+
+/// What one shard says of a compare: parts of several shards merge into the whole answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether the range had a key.
+    seen: bool,
+    /// Whether all keys seen satisfy the compare.
+    holds: bool,
+}
+
+impl Outcome {
+    const NOTHING: Outcome = Outcome { seen: false, holds: true };
+
+    pub fn merge(&mut self, other: Outcome) {
+        self.seen |= other.seen;
+        self.holds &= other.holds;
+    }
+
+    /// etcd's law for a range without keys: one key of all zeros stands in, but a value is never equal, nor
+    /// unequal, to what is not there.
+    fn verdict(self, compare: &Compare) -> bool {
+        match compare.target {
+            _ if self.seen => self.holds,
+            CompareTarget::Value(_) => false,
+            _ => satisfies(compare, &ABSENT, b""),
+        }
+    }
+}
+
+const ABSENT: Meta = Meta {
+    create_revision: Revision::NONE,
+    mod_revision: Revision::NONE,
+    version: 0,
+    lease: LeaseId::NONE,
+};
+
+fn satisfies(compare: &Compare, meta: &Meta, value: &[u8]) -> bool {
+    let ordering = match &compare.target {
+        CompareTarget::Version(with) => meta.version.cast_signed().cmp(with),
+        CompareTarget::Create(with) => meta.create_revision.wire().cmp(with),
+        CompareTarget::Mod(with) => meta.mod_revision.wire().cmp(with),
+        CompareTarget::Lease(with) => meta.lease.0.cmp(with),
+        CompareTarget::Value(with) => value.cmp(with),
+        CompareTarget::Unknown(_) => Ordering::Equal,
+    };
+    match compare.result {
+        CompareResult::Equal => ordering.is_eq(),
+        CompareResult::NotEqual => ordering.is_ne(),
+        CompareResult::Greater => ordering.is_gt(),
+        CompareResult::Less => ordering.is_lt(),
+        CompareResult::Unknown(_) => true,
+    }
+}
+
+/// Evaluates one compare on the newest state of one shard.
+pub fn compare(store: &Store, compare: &Compare) -> Outcome {
+    if !compare.range_end.is_empty() {
+        return compare_range(store, compare);
+    }
+    if let CompareTarget::Value(_) = compare.target {
+        return store.newest(&compare.key).map_or(Outcome::NOTHING, |kv| Outcome {
+            seen: true,
+            holds: satisfies(compare, &ABSENT, &kv.value),
+        });
+    }
+    store
+        .newest_meta(&compare.key)
+        .map_or(Outcome::NOTHING, |meta| Outcome { seen: true, holds: satisfies(compare, &meta, b"") })
+}
+
+fn compare_range(store: &Store, compare: &Compare) -> Outcome {
+    let range: KeyRange = compare.range();
+    let budget = Budget { keys: COMPARE_SLICE_KEYS, bytes: usize::MAX };
+    let mut outcome = Outcome::NOTHING;
+    let mut resume = None;
+    loop {
+        let slice = store.range(&range, NEWEST, resume.as_deref(), budget);
+        for kv in &slice.kvs {
+            let meta = Meta {
+                create_revision: kv.create_revision,
+                mod_revision: kv.mod_revision,
+                version: kv.version,
+                lease: kv.lease,
+            };
+            outcome.merge(Outcome { seen: true, holds: satisfies(compare, &meta, &kv.value) });
+            if !outcome.holds {
+                return outcome;
+            }
+        }
+        resume = slice.resume;
+        if resume.is_none() {
+            return outcome;
+        }
+    }
+}
+
+/// Evaluates all compares of a transaction, of all levels and branches, on one shard. The order is that of
+/// [`Path::of`].
+pub fn compare_all(store: &Store, request: &TxnRequest) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(compares_in(request));
+    add_compares(store, request, &mut outcomes);
+    outcomes
+}
+
+fn add_compares(store: &Store, request: &TxnRequest, outcomes: &mut Vec<Outcome>) {
+    outcomes.extend(request.compare.iter().map(|one| compare(store, one)));
+    for op in request.success.iter().chain(&request.failure) {
+        if let Op::Txn(nested) = op {
+            add_compares(store, nested, outcomes);
+        }
+    }
+}
+
+fn compares_in(request: &TxnRequest) -> usize {
+    let nested = request.success.iter().chain(&request.failure).map(|op| match op {
+        Op::Txn(nested) => compares_in(nested),
+        _ => 0,
+    });
+    request.compare.len() + nested.sum::<usize>()
+}
+
+/// Merges the outcomes of one more shard, of the same transaction, into those merged so far.
+pub fn merge_outcomes(all: &mut [Outcome], more: &[Outcome]) {
+    assert_eq!(all.len(), more.len(), "outcomes of two different transactions");
+    for (one, other) in all.iter_mut().zip(more) {
+        one.merge(*other);
+    }
+}
+
+/// The branches taken: for each transaction that is evaluated, whether its compares hold. In the order in
+/// which they are met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    outer: bool,
+    nested: Vec<bool>,
+}
+
+impl Path {
+    /// Chooses by the merged outcomes of [`compare_all`].
+    pub fn of(request: &TxnRequest, outcomes: &[Outcome]) -> Path {
+        Path::choose(request, &mut |at, compare| outcomes[at].verdict(compare))
+    }
+
+    /// Chooses on a single shard; looks only at what the branches taken ask.
+    pub(super) fn on(store: &Store, request: &TxnRequest) -> Path {
+        Path::choose(request, &mut |_, one| compare(store, one).verdict(one))
+    }
+
+    fn choose(request: &TxnRequest, holds: &mut dyn FnMut(usize, &Compare) -> bool) -> Path {
+        let mut path = Path { outer: request.compare.iter().enumerate().all(|(at, c)| holds(at, c)), nested: vec![] };
+        let mut at = request.compare.len();
+        path.descend(request, path.outer, &mut at, holds);
+        path
+    }
+
+    fn descend(
+        &mut self,
+        request: &TxnRequest,
+        held: bool,
+        at: &mut usize,
+        holds: &mut dyn FnMut(usize, &Compare) -> bool,
+    ) {
+        for (branch, taken) in [(&request.success, held), (&request.failure, !held)] {
+            for op in branch {
+                let Op::Txn(nested) = op else { continue };
+                if !taken {
+                    *at += compares_in(nested);
+                    continue;
+                }
+                let first = *at;
+                *at += nested.compare.len();
+                let held = nested.compare.iter().enumerate().all(|(n, compare)| holds(first + n, compare));
+                self.nested.push(held);
+                self.descend(nested, held, at, holds);
+            }
+        }
+    }
+
+    /// Whether the outermost transaction succeeded.
+    pub fn succeeded(&self) -> bool {
+        self.outer
+    }
+
+    /// The branches in the order in which they are met, for walking a request beside its path.
+    pub(super) fn decisions(&self) -> impl Iterator<Item = bool> {
+        std::iter::once(self.outer).chain(self.nested.iter().copied())
+    }
+
+    /// The operations taken, in order, those of nested transactions in the place of these.
+    pub fn ops<'a>(&'a self, request: &'a TxnRequest) -> Ops<'a> {
+        Ops { current: branch(request, self.outer).iter(), outer: Vec::new(), nested: self.nested.iter() }
+    }
+}
+
+/// The operations of the branch taken.
+pub(super) fn branch(request: &TxnRequest, succeeded: bool) -> &[Op] {
+    if succeeded { &request.success } else { &request.failure }
+}
+
+/// Iterates over the operations taken: ranges, puts and deletes.
+pub struct Ops<'a> {
+    current: std::slice::Iter<'a, Op>,
+    outer: Vec<std::slice::Iter<'a, Op>>,
+    nested: std::slice::Iter<'a, bool>,
+}
+
+impl<'a> Iterator for Ops<'a> {
+    type Item = &'a Op;
+
+    fn next(&mut self) -> Option<&'a Op> {
+        loop {
+            match self.current.next() {
+                Some(Op::Txn(request)) => {
+                    let held = *self.nested.next().expect("the path has a decision for every transaction taken");
+                    let outer = std::mem::replace(&mut self.current, branch(request, held).iter());
+                    self.outer.push(outer);
+                }
+                Some(op) => return Some(op),
+                None => self.current = self.outer.pop()?,
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The steps of a transaction over several shards, and the merge of what they gave.
+
+use super::execute::{Changed, OpPart, Places, owns, precheck, run};
+use super::range::{RangePart, finish_range};
+use super::{LeaseMove, NEWEST, Path};
+use crate::api::{DeleteRangeReply, Error, Op, OpReply, PutReply, TxnReply, TxnRequest};
+use crate::mvcc::{Budget, Store};
+use crate::record::EffectChange;
+use crate::types::{Blob, KeyRange, LeaseId, Revision, Sub};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// Changes that one operation makes in one range of one shard. They are neighbours in the order of subs: no
+/// other shard has keys between them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    op: usize,
+    /// Where the range begins.
+    start: Bytes,
+    changes: u32,
+}
+
+/// What a shard knows before anything is written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gathered {
+    /// The first operation that fails the checks which need the state.
+    error: Option<(usize, Error)>,
+    /// In ascending order of operation and key.
+    runs: Vec<Run>,
+}
+
+/// The places of a [`Run`]: `changes` subs from `first` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub first: Sub,
+    pub changes: u32,
+}
+
+/// Checks the operations taken and counts their changes, without writing. `owned` are the shard's ranges in
+/// the order of keys, `current` is the newest revision taken so far: the same for all shards.
+pub fn gather(
+    store: &Store,
+    owned: &[KeyRange],
+    request: &TxnRequest,
+    path: &Path,
+    current: Revision,
+    leases: &dyn Fn(LeaseId) -> bool,
+) -> Gathered {
+    let error = precheck(store, owned, request, path, current, leases);
+    if error.is_some() {
+        return Gathered { error, runs: Vec::new() };
+    }
+    let writes = path.ops(request).filter(|op| !matches!(op, Op::Range(_))).count();
+    let mut overlay = Overlay { store, written: BTreeMap::new(), alone: writes == 1 };
+    let mut runs = Vec::new();
+    for (number, op) in path.ops(request).enumerate() {
+        match op {
+            Op::Put(put) if owns(owned, &put.key) => {
+                overlay.put(&put.key);
+                runs.push(Run { op: number, start: put.key.clone(), changes: 1 });
+            }
+            Op::DeleteRange(delete) => {
+                let range = delete.range();
+                for part in owned.iter().filter_map(|own| intersection(own, &range)) {
+                    let changes = overlay.delete(&part);
+                    if changes > 0 {
+                        runs.push(Run { op: number, start: part.start().clone(), changes });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Gathered { error: None, runs }
+}
+
+/// The store as it will be after the operations before: which keys they make live and dead.
+struct Overlay<'a> {
+    store: &'a Store,
+    written: BTreeMap<Blob, bool>,
+    /// Nobody looks at the overlay after its only write.
+    alone: bool,
+}
+
+impl Overlay<'_> {
+    fn put(&mut self, key: &[u8]) {
+        if !self.alone {
+            self.written.insert(Blob::new(key), true);
+        }
+    }
+
+    /// How many keys a delete finds.
+    fn delete(&mut self, range: &KeyRange) -> u32 {
+        let count = if self.alone {
+            self.store.count(range, NEWEST, None, usize::MAX).count
+        } else {
+            self.delete_listed(range)
+        };
+        u32::try_from(count).expect("a shard in memory has fewer keys than 32 bits count")
+    }
+
+    fn delete_listed(&mut self, range: &KeyRange) -> u64 {
+        for kv in self.store.range(range, NEWEST, None, Budget::UNBOUNDED).kvs {
+            self.written.entry(kv.key).or_insert(true);
+        }
+        let mut count = 0;
+        let written = self.written.range_mut(Blob::new(range.start())..);
+        for (_, live) in written.take_while(|(key, _)| range.contains(key)) {
+            count += u64::from(*live);
+            *live = false;
+        }
+        count
+    }
+}
+
+fn intersection(a: &KeyRange, b: &KeyRange) -> Option<KeyRange> {
+    if !a.overlaps(b) {
+        return None;
+    }
+    if let Some(one) = [a, b].into_iter().find(|range| matches!(range, KeyRange::One(_))) {
+        return Some(one.clone());
+    }
+    let start = a.start().max(b.start()).clone();
+    let ends = [a, b].into_iter().filter_map(|range| match range {
+        KeyRange::Between(_, end) => Some(end),
+        _ => None,
+    });
+    Some(match ends.min() {
+        Some(end) => KeyRange::Between(start, end.clone()),
+        None => KeyRange::From(start),
+    })
+}
+
+/// What the coordinator makes of what all shards gathered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    changes: u64,
+    /// The first operation that changes anything: it and all behind it show the new revision.
+    first: Option<usize>,
+    /// For each shard, in the order in which they were gathered.
+    shares: Vec<Vec<Share>>,
+}
+
+impl Plan {
+    /// Hands out the places: in the order of operations and, within one, of keys. The error is the one etcd
+    /// would meet first; then nothing may be written.
+    pub fn of(gathered: &[Gathered]) -> Result<Plan, Error> {
+        let errors = gathered.iter().filter_map(|shard| shard.error.as_ref());
+        if let Some((_, error)) = errors.min_by_key(|(op, _)| *op) {
+            return Err(error.clone());
+        }
+        let shards = gathered.iter().enumerate();
+        let mut runs: Vec<(&Run, usize)> =
+            shards.flat_map(|(shard, part)| part.runs.iter().map(move |run| (run, shard))).collect();
+        runs.sort();
+        let mut plan = Plan {
+            changes: 0,
+            first: runs.first().map(|(run, _)| run.op),
+            shares: vec![Vec::new(); gathered.len()],
+        };
+        for (run, shard) in runs {
+            let first = Sub(u32::try_from(plan.changes).expect("a transaction changes fewer keys than 32 bits count"));
+            plan.shares[shard].push(Share { first, changes: run.changes });
+            plan.changes += u64::from(run.changes);
+        }
+        Ok(plan)
+    }
+
+    /// How many changes the transaction makes. 0: it takes no revision.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// In how many shards it changes something.
+    pub fn parts(&self) -> u16 {
+        let parts = self.shares.iter().filter(|shares| !shares.is_empty()).count();
+        u16::try_from(parts).expect("there are at most 4,096 shards")
+    }
+
+    /// The places of one shard, by its number among those gathered.
+    pub fn shares(&self, shard: usize) -> &[Share] {
+        &self.shares[shard]
+    }
+}
+
+/// What a shard did.
+#[derive(Debug)]
+pub struct Applied {
+    /// One an operation taken.
+    ops: Vec<OpPart>,
+    /// This shard's part of the revision; empty where the transaction changes nothing here.
+    pub changes: Vec<EffectChange>,
+    pub leases: Vec<LeaseMove>,
+}
+
+/// Executes the shard's part, in order. `revision` is the one taken, or none where the plan has no changes.
+/// Panics where the store is not as it was when it was gathered.
+pub fn apply(
+    store: &mut Store,
+    owned: &[KeyRange],
+    request: &TxnRequest,
+    path: &Path,
+    revision: Option<Revision>,
+    shares: &[Share],
+) -> Applied {
+    let mut places = Places::Planned {
+        revision: revision.unwrap_or(Revision::NONE),
+        shares: shares.iter(),
+        sub: Sub(0),
+        left: 0,
+    };
+    let mut changed = Changed::default();
+    let run = |op| run(store, owned, op, &mut places, &mut changed).expect("a planned change has its place");
+    let ops = path.ops(request).map(run).collect();
+    let planned: usize = shares.iter().map(|share| share.changes as usize).sum();
+    assert_eq!(changed.changes.len(), planned, "a shard changes what it said it would");
+    Applied { ops, changes: changed.changes, leases: changed.leases }
+}
+
+/// Puts the parts of all shards together. `current` is as it was given to [`gather`], `taken` the revision
+/// taken, if the plan had changes.
+pub fn merge(
+    request: &TxnRequest,
+    path: &Path,
+    plan: &Plan,
+    current: Revision,
+    taken: Option<Revision>,
+    applied: &mut [Applied],
+) -> TxnReply {
+    let mut parts: Vec<_> = applied.iter_mut().map(|shard| std::mem::take(&mut shard.ops).into_iter()).collect();
+    let mut reply = merge_level(request, &mut path.decisions(), &mut parts);
+    let stamp = Stamp { current, first: plan.first.unwrap_or(usize::MAX), ops: 0 };
+    stamp.finish(&mut reply, taken);
+    reply
+}
+
+fn merge_level(
+    request: &TxnRequest,
+    path: &mut dyn Iterator<Item = bool>,
+    parts: &mut [std::vec::IntoIter<OpPart>],
+) -> TxnReply {
+    let succeeded = path.next().expect("the path has a decision for every transaction taken");
+    let ops = super::path::branch(request, succeeded);
+    let responses = ops.iter().map(|op| match op {
+        Op::Txn(nested) => OpReply::Txn(merge_level(nested, path, parts)),
+        op => finish_op(op, parts.iter_mut().map(|part| part.next().expect("every shard ran every operation"))),
+    });
+    TxnReply { revision: Revision::NONE, succeeded, responses: responses.collect() }
+}
+
+/// Merges what one operation gave on each shard.
+pub(super) fn finish_op(op: &Op, parts: impl Iterator<Item = OpPart>) -> OpReply {
+    match op {
+        Op::Range(request) => {
+            let ranges: Vec<RangePart> = parts
+                .map(|part| match part {
+                    OpPart::Range(range) => range,
+                    _ => unreachable!("a range gives a range's part"),
+                })
+                .collect();
+            OpReply::Range(finish_range(request, Revision::NONE, ranges))
+        }
+        Op::Put(_) => {
+            let prev_kv = parts.fold(None, |found, part| match part {
+                OpPart::Put { prev_kv } => prev_kv,
+                _ => found,
+            });
+            OpReply::Put(PutReply { revision: Revision::NONE, prev_kv })
+        }
+        Op::DeleteRange(_) => {
+            let mut reply = DeleteRangeReply::default();
+            for part in parts {
+                let OpPart::Delete { deleted, prev_kvs } = part else {
+                    unreachable!("a delete gives a delete's part")
+                };
+                reply.deleted += deleted;
+                reply.prev_kvs.extend(prev_kvs);
+            }
+            reply.prev_kvs.sort_by(|a, b| a.key.cmp(&b.key));
+            OpReply::DeleteRange(reply)
+        }
+        Op::Txn(_) | Op::Empty => unreachable!("a path gives single operations, and checks refuse empty ones"),
+    }
+}
+
+/// The revisions in the headers of a transaction's replies. etcd's law: before the first change an operation
+/// shows the revision before the transaction, from then on the new one; a nested transaction shows 0.
+pub(super) struct Stamp {
+    current: Revision,
+    /// The first operation that changes anything.
+    first: usize,
+    ops: usize,
+}
+
+impl Stamp {
+    pub(super) fn new(current: Revision) -> Stamp {
+        Stamp { current, first: usize::MAX, ops: 0 }
+    }
+
+    /// Notes that one more operation has run, and whether there are changes by now.
+    pub(super) fn op(&mut self, changed: bool) {
+        if changed {
+            self.first = self.first.min(self.ops);
+        }
+        self.ops += 1;
+    }
+
+    pub(super) fn finish(mut self, reply: &mut TxnReply, taken: Option<Revision>) {
+        // Other shards may have taken revisions since `current` was read; none of them touched these keys.
+        let before = taken.map_or(self.current, |taken| Revision(taken.0 - 1));
+        let after = taken.unwrap_or(self.current);
+        self.ops = 0;
+        self.level(reply, before, after);
+        reply.revision = after;
+    }
+
+    fn level(&mut self, reply: &mut TxnReply, before: Revision, after: Revision) {
+        for response in &mut reply.responses {
+            let shown = if self.ops < self.first { before } else { after };
+            match response {
+                OpReply::Txn(nested) => {
+                    self.level(nested, before, after);
+                    continue;
+                }
+                OpReply::Range(range) => range.revision = shown,
+                OpReply::Put(put) => put.revision = shown,
+                OpReply::DeleteRange(delete) => delete.revision = shown,
+            }
+            self.ops += 1;
+        }
+    }
+}
