@@ -33,3 +33,16 @@ pub const SHARDS_MAX: usize = 4096;
 pub const UNSETTLED_REVISIONS_MAX: usize = 1 << 16;
 const _: () = assert!(UNSETTLED_REVISIONS_MAX.is_power_of_two(), "the ring is indexed by a mask");
 const _: () = assert!(SEGMENT_BYTES % BLOCK_BYTES == 0 && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
+
+// wire
+/// Compares and operations of one transaction, all levels and branches together, before it is refused
+/// unread: 128 times the default of `--max-txn-ops`, and at most 4 MiB of memory for a 32 KiB message.
+pub const TXN_OPS_DECODED_MAX: usize = 128 * TXN_OPS_DEFAULT;
+/// Memory set aside for a message on its declared length alone; the rest follows the bytes that arrive.
+pub const MESSAGE_RESERVE_BYTES_MAX: usize = 16 << 10;
+/// Request line and headers of an HTTP/1 request. Go's bound is 1 MiB; probes and scrapers send hundreds.
+pub const HTTP1_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Headers of an HTTP/1 request.
+pub const HTTP1_HEADERS_MAX: usize = 64;
+/// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
+pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
