@@ -24,3 +24,5 @@ pub mod mvcc;
 pub mod txn;
 
 pub mod sim;
+
+pub mod wire;

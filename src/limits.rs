@@ -59,3 +59,15 @@ pub const COMPARE_SLICE_KEYS: usize = 256;
 pub const STREAM_CHUNK_KEYS_FIRST: u64 = 10;
 /// Keys a limited range looks at when it goes on past deleted ones: one at a time would cost a search each.
 pub const RANGE_SLICE_KEYS_MIN: usize = 64;
+// wire
+/// Compares and operations of one transaction, all levels and branches together, before it is refused
+/// unread: 128 times the default of `--max-txn-ops`, and at most 4 MiB of memory for a 32 KiB message.
+pub const TXN_OPS_DECODED_MAX: usize = 128 * TXN_OPS_DEFAULT;
+/// Memory set aside for a message on its declared length alone; the rest follows the bytes that arrive.
+pub const MESSAGE_RESERVE_BYTES_MAX: usize = 16 << 10;
+/// Request line and headers of an HTTP/1 request. Go's bound is 1 MiB; probes and scrapers send hundreds.
+pub const HTTP1_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Headers of an HTTP/1 request.
+pub const HTTP1_HEADERS_MAX: usize = 64;
+/// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
+pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;

@@ -1,0 +1,400 @@
+//! Requests: etcd's protobuf to [`crate::api`], in one pass, byte fields as slices of the message.
+//!
+//! A field that comes twice follows protobuf's rules: the last number or bytes win, messages merge, and a
+//! member of a union merges into itself and replaces another.
+
+#[cfg(test)]
+mod tests;
+
+use super::fields::Value::{Len, Varint};
+use super::fields::{Fields, Malformed};
+use super::method::Method;
+use crate::api::{
+    AlarmAction, AlarmRequest, AlarmType, Code, CompactRequest, Compare, CompareResult, CompareTarget,
+    DeleteRangeRequest, Error, LeaseGrantRequest, Op, PutRequest, RangeRequest, Request, TxnRequest,
+    WatchCreate, WatchRequest,
+};
+use crate::limits::{TXN_DEPTH_MAX, TXN_OPS_DECODED_MAX};
+use crate::types::{LeaseId, MemberId};
+use bytes::Bytes;
+
+/// Reads the request of a unary call. Panics for a streaming method: those have functions of their own.
+///
+/// Malformed bytes are `Internal`, as in grpc-go. A transaction nested deeper than `TXN_DEPTH_MAX` or with
+/// more than `TXN_OPS_DECODED_MAX` operations is `TooManyOps`, which is what etcd's check says of it after
+/// having decoded it all.
+pub fn unary(method: Method, message: Bytes) -> Result<Request, Error> {
+    request(method, Fields::of(&message)).map_err(|malformed| answer(malformed, UNARY))
+}
+
+/// Reads the request of `KV/RangeStream`.
+pub fn range_stream(message: Bytes) -> Result<RangeRequest, Error> {
+    let mut request = RangeRequest::default();
+    range(Fields::of(&message), &mut request).map_err(|malformed| answer(malformed, STREAM))?;
+    Ok(request)
+}
+
+/// Reads one message of a client's `Watch` stream.
+pub fn watch(message: Bytes) -> Result<WatchRequest, Error> {
+    watch_union(Fields::of(&message)).map_err(|malformed| answer(malformed, STREAM))
+}
+
+/// Reads one message of a client's `Lease/LeaseKeepAlive` stream.
+pub fn keep_alive(message: Bytes) -> Result<LeaseId, Error> {
+    lease_id(Fields::of(&message)).map_err(|malformed| answer(malformed, STREAM))
+}
+
+/// grpc-go words the same fault differently in unary calls and in streams.
+const UNARY: &str = "grpc: error unmarshalling request";
+const STREAM: &str = "grpc: failed to unmarshal the received message";
+
+fn answer(malformed: Malformed, prefix: &str) -> Error {
+    let text = match malformed {
+        Malformed::TooManyOps => return Error::TooManyOps,
+        Malformed::Wire => format!("{prefix}: proto: cannot parse invalid wire-format data"),
+        Malformed::Depth => format!("{prefix}: proto: exceeded maximum recursion depth"),
+        Malformed::Utf8(field) => format!("{prefix}: proto: field {field} contains invalid UTF-8"),
+    };
+    Error::Other { code: Code::Internal, text }
+}
+
+fn request(method: Method, mut fields: Fields) -> Result<Request, Malformed> {
+    Ok(match method {
+        Method::Range => {
+            let mut request = RangeRequest::default();
+            range(fields, &mut request)?;
+            Request::Range(request)
+        }
+        Method::Put => {
+            let mut request = PutRequest::default();
+            put(fields, &mut request)?;
+            Request::Put(request)
+        }
+        Method::DeleteRange => {
+            let mut request = DeleteRangeRequest::default();
+            delete_range(fields, &mut request)?;
+            Request::DeleteRange(request)
+        }
+        Method::Txn => {
+            let mut request = TxnRequest::default();
+            txn(fields, &mut request, &mut Budget { ops: TXN_OPS_DECODED_MAX, depth: TXN_DEPTH_MAX })?;
+            Request::Txn(request)
+        }
+        Method::Compact => Request::Compact(compact(fields)?),
+        Method::LeaseGrant => Request::LeaseGrant(lease_grant(fields)?),
+        Method::LeaseRevoke => Request::LeaseRevoke(lease_id(fields)?),
+        Method::LeaseTimeToLive => lease_time_to_live(fields)?,
+        Method::Alarm => Request::Alarm(alarm(fields)?),
+        Method::MemberList => Request::MemberList { linearizable: first_number(fields)? != 0 },
+        Method::HashKv => Request::HashKv { revision: first_number(fields)? as i64 },
+        Method::HealthCheck => Request::HealthCheck { service: health_service(fields)? },
+        Method::LeaseLeases | Method::Status | Method::Defragment | Method::Hash => {
+            fields.finish()?;
+            match method {
+                Method::LeaseLeases => Request::LeaseLeases,
+                Method::Status => Request::Status,
+                Method::Defragment => Request::Defragment,
+                _ => Request::Hash,
+            }
+        }
+        Method::RangeStream | Method::Watch | Method::LeaseKeepAlive => {
+            panic!("{method:?} is a stream, not a unary call")
+        }
+    })
+}
+
+fn range(mut fields: Fields, into: &mut RangeRequest) -> Result<(), Malformed> {
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Len(span)) => into.key = fields.slice(span),
+            (2, Len(span)) => into.range_end = fields.slice(span),
+            (3, Varint(n)) => into.limit = n as i64,
+            (4, Varint(n)) => into.revision = n as i64,
+            (5, Varint(n)) => into.sort_order = n as i32,
+            (6, Varint(n)) => into.sort_target = n as i32,
+            (7, Varint(n)) => into.serializable = n != 0,
+            (8, Varint(n)) => into.keys_only = n != 0,
+            (9, Varint(n)) => into.count_only = n != 0,
+            (10, Varint(n)) => into.min_mod_revision = n as i64,
+            (11, Varint(n)) => into.max_mod_revision = n as i64,
+            (12, Varint(n)) => into.min_create_revision = n as i64,
+            (13, Varint(n)) => into.max_create_revision = n as i64,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn put(mut fields: Fields, into: &mut PutRequest) -> Result<(), Malformed> {
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Len(span)) => into.key = fields.slice(span),
+            (2, Len(span)) => into.value = fields.slice(span),
+            (3, Varint(n)) => into.lease = LeaseId(n as i64),
+            (4, Varint(n)) => into.prev_kv = n != 0,
+            (5, Varint(n)) => into.ignore_value = n != 0,
+            (6, Varint(n)) => into.ignore_lease = n != 0,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn delete_range(mut fields: Fields, into: &mut DeleteRangeRequest) -> Result<(), Malformed> {
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Len(span)) => into.key = fields.slice(span),
+            (2, Len(span)) => into.range_end = fields.slice(span),
+            (3, Varint(n)) => into.prev_kv = n != 0,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a transaction may still grow to: an operation takes two bytes on the wire and two hundred here.
+struct Budget {
+    ops: usize,
+    depth: usize,
+}
+
+impl Budget {
+    fn take_op(&mut self) -> Result<(), Malformed> {
+        self.ops = self.ops.checked_sub(1).ok_or(Malformed::TooManyOps)?;
+        Ok(())
+    }
+}
+
+fn txn(mut fields: Fields, into: &mut TxnRequest, budget: &mut Budget) -> Result<(), Malformed> {
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Len(span)) => {
+                budget.take_op()?;
+                into.compare.push(compare(fields.inside(span))?);
+            }
+            (2, Len(span)) => into.success.push(op(fields.inside(span), budget)?),
+            (3, Len(span)) => into.failure.push(op(fields.inside(span), budget)?),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn op(mut fields: Fields, budget: &mut Budget) -> Result<Op, Malformed> {
+    budget.take_op()?;
+    let mut op = Op::Empty;
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Len(span)) => {
+                let mut request = if let Op::Range(request) = op { request } else { RangeRequest::default() };
+                range(fields.inside(span), &mut request)?;
+                op = Op::Range(request);
+            }
+            (2, Len(span)) => {
+                let mut request = if let Op::Put(request) = op { request } else { PutRequest::default() };
+                put(fields.inside(span), &mut request)?;
+                op = Op::Put(request);
+            }
+            (3, Len(span)) => {
+                let mut request =
+                    if let Op::DeleteRange(request) = op { request } else { DeleteRangeRequest::default() };
+                delete_range(fields.inside(span), &mut request)?;
+                op = Op::DeleteRange(request);
+            }
+            (4, Len(span)) => {
+                let mut request = if let Op::Txn(request) = op { request } else { TxnRequest::default() };
+                budget.depth = budget.depth.checked_sub(1).ok_or(Malformed::TooManyOps)?;
+                txn(fields.inside(span), &mut request, budget)?;
+                budget.depth += 1;
+                op = Op::Txn(request);
+            }
+            _ => {}
+        }
+    }
+    Ok(op)
+}
+
+fn compare(mut fields: Fields) -> Result<Compare, Malformed> {
+    let (mut result, mut target) = (0, 0);
+    let (mut key, mut range_end) = (Bytes::new(), Bytes::new());
+    let (mut member, mut number, mut value) = (0, 0, Bytes::new());
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Varint(n)) => result = n as i32,
+            (2, Varint(n)) => target = n as i32,
+            (3, Len(span)) => key = fields.slice(span),
+            (4 | 5 | 6 | 8, Varint(n)) => (member, number) = (field.0, n as i64),
+            (7, Len(span)) => (member, value) = (7, fields.slice(span)),
+            (64, Len(span)) => range_end = fields.slice(span),
+            _ => {}
+        }
+    }
+    // The target decides which member of the union counts; another one is as good as none.
+    let number_of = |wanted| if member == wanted { number } else { 0 };
+    Ok(Compare {
+        result: match result {
+            0 => CompareResult::Equal,
+            1 => CompareResult::Greater,
+            2 => CompareResult::Less,
+            3 => CompareResult::NotEqual,
+            other => CompareResult::Unknown(other),
+        },
+        target: match target {
+            0 => CompareTarget::Version(number_of(4)),
+            1 => CompareTarget::Create(number_of(5)),
+            2 => CompareTarget::Mod(number_of(6)),
+            3 => CompareTarget::Value(if member == 7 { value } else { Bytes::new() }),
+            4 => CompareTarget::Lease(number_of(8)),
+            other => CompareTarget::Unknown(other),
+        },
+        key,
+        range_end,
+    })
+}
+
+fn compact(mut fields: Fields) -> Result<CompactRequest, Malformed> {
+    let mut request = CompactRequest::default();
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Varint(n)) => request.revision = n as i64,
+            (2, Varint(n)) => request.physical = n != 0,
+            _ => {}
+        }
+    }
+    Ok(request)
+}
+
+fn lease_grant(mut fields: Fields) -> Result<LeaseGrantRequest, Malformed> {
+    let mut request = LeaseGrantRequest::default();
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Varint(n)) => request.ttl = n as i64,
+            (2, Varint(n)) => request.id = LeaseId(n as i64),
+            _ => {}
+        }
+    }
+    Ok(request)
+}
+
+fn lease_time_to_live(mut fields: Fields) -> Result<Request, Malformed> {
+    let (mut lease, mut keys) = (LeaseId::NONE, false);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Varint(n)) => lease = LeaseId(n as i64),
+            (2, Varint(n)) => keys = n != 0,
+            _ => {}
+        }
+    }
+    Ok(Request::LeaseTimeToLive { lease, keys })
+}
+
+fn alarm(mut fields: Fields) -> Result<AlarmRequest, Malformed> {
+    let (mut action, mut member, mut alarm) = (0, 0, 0);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Varint(n)) => action = n as i32,
+            (2, Varint(n)) => member = n,
+            (3, Varint(n)) => alarm = n as i32,
+            _ => {}
+        }
+    }
+    Ok(AlarmRequest {
+        action: match action {
+            0 => AlarmAction::Get,
+            1 => AlarmAction::Activate,
+            2 => AlarmAction::Deactivate,
+            other => AlarmAction::Unknown(other),
+        },
+        member: MemberId(member),
+        alarm: match alarm {
+            0 => AlarmType::None,
+            1 => AlarmType::NoSpace,
+            2 => AlarmType::Corrupt,
+            other => AlarmType::Unknown(other),
+        },
+    })
+}
+
+/// The number in field 1: all that several requests hold.
+fn first_number(mut fields: Fields) -> Result<u64, Malformed> {
+    let mut number = 0;
+    while let Some(field) = fields.next()? {
+        if let (1, Varint(n)) = field {
+            number = n;
+        }
+    }
+    Ok(number)
+}
+
+fn lease_id(fields: Fields) -> Result<LeaseId, Malformed> {
+    first_number(fields).map(|n| LeaseId(n as i64))
+}
+
+fn health_service(mut fields: Fields) -> Result<String, Malformed> {
+    let mut service = "";
+    while let Some(field) = fields.next()? {
+        if let (1, Len(span)) = field {
+            service = std::str::from_utf8(fields.raw(span))
+                .map_err(|_| Malformed::Utf8("grpc.health.v1.HealthCheckRequest.service"))?;
+        }
+    }
+    Ok(service.to_owned())
+}
+
+fn watch_union(mut fields: Fields) -> Result<WatchRequest, Malformed> {
+    let mut union = WatchRequest::Empty;
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Len(span)) => {
+                let mut create =
+                    if let WatchRequest::Create(create) = union { create } else { WatchCreate::default() };
+                watch_create(fields.inside(span), &mut create)?;
+                union = WatchRequest::Create(create);
+            }
+            (2, Len(span)) => {
+                let mut id = if let WatchRequest::Cancel { watch_id } = union { watch_id } else { 0 };
+                let mut cancel = fields.inside(span);
+                while let Some(field) = cancel.next()? {
+                    if let (1, Varint(n)) = field {
+                        id = n as i64;
+                    }
+                }
+                union = WatchRequest::Cancel { watch_id: id };
+            }
+            (3, Len(span)) => {
+                fields.inside(span).finish()?;
+                union = WatchRequest::Progress;
+            }
+            _ => {}
+        }
+    }
+    Ok(union)
+}
+
+fn watch_create(mut fields: Fields, into: &mut WatchCreate) -> Result<(), Malformed> {
+    let filter = |into: &mut WatchCreate, n: u64| match n as i32 {
+        0 => into.no_put = true,
+        1 => into.no_delete = true,
+        _ => {}
+    };
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Len(span)) => into.key = fields.slice(span),
+            (2, Len(span)) => into.range_end = fields.slice(span),
+            (3, Varint(n)) => into.start_revision = n as i64,
+            (4, Varint(n)) => into.progress_notify = n != 0,
+            (5, Varint(n)) => filter(into, n),
+            (5, Len(span)) => {
+                let mut filters = fields.inside(span);
+                while let Some(n) = filters.packed()? {
+                    filter(into, n);
+                }
+            }
+            (6, Varint(n)) => into.prev_kv = n != 0,
+            (7, Varint(n)) => into.watch_id = n as i64,
+            (8, Varint(n)) => into.fragment = n != 0,
+            _ => {}
+        }
+    }
+    Ok(())
+}

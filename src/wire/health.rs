@@ -1,0 +1,185 @@
+//! What etcd shows over HTTP/1: `/version`, `/health`, `/livez`, `/readyz`, byte for byte.
+//!
+//! A page first says which reads it depends on, so that the server makes no more than etcd would; then it is
+//! rendered from what was found. Where etcd's order of checks is that of a Go map, it is fixed here.
+
+#[cfg(test)]
+mod tests;
+
+use super::http1::{ContentType, Http1Request, HttpMethod, Response};
+use super::{CLUSTER_VERSION, SERVER_VERSION, STORAGE_VERSION};
+use crate::api::{Alarm, AlarmType, Error};
+
+/// A page, with what the request says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Page {
+    Version,
+    Metrics,
+    Health { serializable: bool, exclude: Vec<String> },
+    Checks { checks: Vec<Check>, verbose: bool },
+    NotFound,
+    MethodNotAllowed,
+}
+
+/// One line of `/livez` and `/readyz`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    DataCorruption,
+    SerializableRead,
+    LinearizableRead,
+    NonLearner,
+}
+
+const LIVEZ: &[Check] = &[Check::SerializableRead];
+const READYZ: &[Check] =
+    &[Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
+
+impl Check {
+    pub fn name(self) -> &'static str {
+        match self {
+            Check::DataCorruption => "data_corruption",
+            Check::SerializableRead => "serializable_read",
+            Check::LinearizableRead => "linearizable_read",
+            Check::NonLearner => "non_learner",
+        }
+    }
+}
+
+/// What the member knows without reading.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    pub alarms: Vec<Alarm>,
+    pub has_leader: bool,
+    pub is_learner: bool,
+}
+
+/// Reads of one key, as the root user: what a page wants, and what came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads<T> {
+    pub serializable: T,
+    pub linearizable: T,
+}
+
+/// Finds the page of a request.
+pub fn page(request: &Http1Request) -> Page {
+    let path = request.path.as_str();
+    let found = match path {
+        "/version" => Page::Version,
+        "/metrics" => return Page::Metrics,
+        "/health" => Page::Health {
+            serializable: request.first("serializable") == Some("true"),
+            exclude: request.all("exclude").map(str::to_owned).collect(),
+        },
+        _ => match checks(request) {
+            Some(checks) => Page::Checks { checks, verbose: request.first("verbose").is_some() },
+            None => return Page::NotFound,
+        },
+    };
+    if request.method == HttpMethod::Get { found } else { Page::MethodNotAllowed }
+}
+
+fn checks(request: &Http1Request) -> Option<Vec<Check>> {
+    let (all, rest) = match request.path.strip_prefix("/livez") {
+        Some(rest) => (LIVEZ, rest),
+        None => (READYZ, request.path.strip_prefix("/readyz")?),
+    };
+    let Some(name) = rest.strip_prefix('/') else {
+        let kept = |check: &Check| !request.all("exclude").any(|name| name == check.name());
+        return rest.is_empty().then(|| all.iter().copied().filter(kept).collect());
+    };
+    all.iter().find(|check| check.name() == name).map(|&check| vec![check])
+}
+
+impl Page {
+    /// The reads that [`Page::render`] will ask for, given the facts.
+    pub fn reads(&self, facts: &Facts) -> Reads<bool> {
+        match self {
+            Page::Health { serializable, exclude } => {
+                let reads = local_fault(facts, *serializable, exclude).is_none();
+                Reads { serializable: reads && *serializable, linearizable: reads && !serializable }
+            }
+            Page::Checks { checks, .. } => Reads {
+                serializable: checks.contains(&Check::SerializableRead),
+                linearizable: checks.contains(&Check::LinearizableRead),
+            },
+            _ => Reads::default(),
+        }
+    }
+
+    /// The page. Reads it did not ask for may be given as anything. Panics for `Metrics`, which are not
+    /// known here.
+    pub fn render(&self, facts: &Facts, reads: &Reads<Result<(), Error>>) -> Response {
+        match self {
+            Page::Version => version(),
+            Page::Metrics => panic!("metrics are rendered where they are counted"),
+            Page::Health { serializable, exclude } => {
+                let read = if *serializable { &reads.serializable } else { &reads.linearizable };
+                let range_error = || read.as_ref().err().map(|error| format!("RANGE ERROR:{error}"));
+                health(local_fault(facts, *serializable, exclude).map(str::to_owned).or_else(range_error))
+            }
+            Page::Checks { checks, verbose } => report(checks, *verbose, facts, reads),
+            Page::NotFound => Response::not_found(),
+            Page::MethodNotAllowed => Response::only_get(),
+        }
+    }
+}
+
+fn version() -> Response {
+    let body = format!(
+        r#"{{"etcdserver":"{SERVER_VERSION}","etcdcluster":"{CLUSTER_VERSION}","storage":"{STORAGE_VERSION}"}}"#
+    );
+    Response::ok(ContentType::Json, body.into_bytes())
+}
+
+/// What makes `/health` fail before any read.
+fn local_fault(facts: &Facts, serializable: bool, exclude: &[String]) -> Option<&'static str> {
+    let reason = |alarm: &Alarm| {
+        let (name, reason) = match alarm.alarm {
+            AlarmType::NoSpace => ("NOSPACE", "ALARM NOSPACE"),
+            AlarmType::Corrupt => ("CORRUPT", "ALARM CORRUPT"),
+            AlarmType::None => ("NONE", "ALARM UNKNOWN"),
+            AlarmType::Unknown(_) => ("", "ALARM UNKNOWN"),
+        };
+        let excluded = !name.is_empty() && exclude.iter().any(|excluded| excluded == name);
+        (!excluded).then_some(reason)
+    };
+    let no_leader = || (!serializable && !facts.has_leader).then_some("RAFT NO LEADER");
+    facts.alarms.iter().find_map(reason).or_else(no_leader)
+}
+
+fn health(fault: Option<String>) -> Response {
+    match fault {
+        None => Response::ok(ContentType::Text, br#"{"health":"true","reason":""}"#.to_vec()),
+        Some(reason) => {
+            let reason = serde_json::Value::String(reason);
+            Response::error(503, &format!(r#"{{"health":"false","reason":{reason}}}"#))
+        }
+    }
+}
+
+fn report(checks: &[Check], verbose: bool, facts: &Facts, reads: &Reads<Result<(), Error>>) -> Response {
+    let failure = |check: &Check| match check {
+        Check::DataCorruption => {
+            let corrupt = facts.alarms.iter().any(|alarm| alarm.alarm == AlarmType::Corrupt);
+            corrupt.then(|| "alarm activated: CORRUPT".to_owned())
+        }
+        Check::SerializableRead => reads.serializable.as_ref().err().map(Error::to_string),
+        Check::LinearizableRead => reads.linearizable.as_ref().err().map(Error::to_string),
+        Check::NonLearner => facts.is_learner.then(|| "not supported for learner".to_owned()),
+    };
+    let (mut lines, mut failed) = (String::new(), false);
+    for check in checks {
+        match failure(check) {
+            None => lines += &format!("[+]{} ok\n", check.name()),
+            Some(error) => {
+                failed = true;
+                lines += &format!("[-]{} failed: {error}\n", check.name());
+            }
+        }
+    }
+    if failed {
+        return Response::error(503, &lines);
+    }
+    let body = if verbose { lines + "ok\n" } else { "ok\n".to_owned() };
+    Response { nosniff: true, ..Response::ok(ContentType::Text, body.into_bytes()) }
+}

@@ -1,0 +1,305 @@
+//! The headers a call begins with: what grpc-go's server requires of them, and what etcd reads in them.
+//!
+//! grpc-go answers a call it will not take with one block of headers that ends the stream: an HTTP status,
+//! the content type, `grpc-status` and `grpc-message`; then, unless the client has ended its side, it resets
+//! the stream with NO_ERROR. The order of the checks is part of the behaviour. `te` it does not look at.
+
+use super::method::Method;
+use super::quote::quoted;
+use crate::api::{Code, Error};
+use crate::types::Duration;
+
+/// The headers of a call that will be taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head<'a> {
+    pub method: Method,
+    /// How long the client waits; none: for ever.
+    pub timeout: Option<Duration>,
+    pub content_type: ContentType,
+    /// `hasleader: true`: refuse the call while the member knows no leader.
+    pub require_leader: bool,
+    /// What clientv3 says of itself, for metrics.
+    pub client_api_version: Option<&'a str>,
+    /// From `token`, or from `authorization` without its `Bearer `.
+    pub token: Option<&'a [u8]>,
+}
+
+/// Why a call is not taken.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// Answer with headers that end the stream.
+    Answer { http_status: u16, content_type: ContentType, error: Error },
+    /// Reset the stream with PROTOCOL_ERROR.
+    Reset,
+}
+
+/// The `content-type` of the answer repeats the subtype of the call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ContentType {
+    #[default]
+    Grpc,
+    GrpcProto,
+}
+
+impl ContentType {
+    pub fn value(self) -> &'static str {
+        match self {
+            ContentType::Grpc => "application/grpc",
+            ContentType::GrpcProto => "application/grpc+proto",
+        }
+    }
+
+    /// Any subtype passes; grpc-go reads those it does not know as proto.
+    fn of(value: &[u8]) -> Option<ContentType> {
+        match value.strip_prefix(b"application/grpc")? {
+            b"+proto" => Some(ContentType::GrpcProto),
+            [] | [b'+' | b';', ..] => Some(ContentType::Grpc),
+            _ => None,
+        }
+    }
+}
+
+/// Everything read in one pass, before it is judged.
+#[derive(Default)]
+struct Read<'a> {
+    path: &'a [u8],
+    http_method: &'a [u8],
+    authorities: usize,
+    hosts: usize,
+    connection: bool,
+    content_type: Option<ContentType>,
+    refused_content_type: &'a [u8],
+    timeout: Option<Duration>,
+    malformed_timeout: Option<String>,
+    encoding: &'a [u8],
+    has_leader: Option<&'a [u8]>,
+    client_api_version: Option<&'a [u8]>,
+    token: Option<&'a [u8]>,
+    authorization: Option<&'a [u8]>,
+}
+
+/// Reads and judges the headers of a call, pseudo-headers among them, names in lower case.
+pub fn head<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Result<Head<'a>, Refusal> {
+    let mut read = Read::default();
+    for (name, value) in fields {
+        take(&mut read, name, value);
+    }
+    judge(read)
+}
+
+fn take<'a>(read: &mut Read<'a>, name: &[u8], value: &'a [u8]) {
+    match name {
+        b":path" => read.path = value,
+        b":method" => read.http_method = value,
+        b":authority" => read.authorities += 1,
+        b"host" => read.hosts += 1,
+        b"connection" => read.connection = true,
+        b"content-type" => match ContentType::of(value) {
+            Some(content_type) => read.content_type = Some(content_type),
+            None => read.refused_content_type = value,
+        },
+        b"grpc-encoding" => read.encoding = value,
+        b"grpc-timeout" => match timeout(value) {
+            Ok(timeout) => read.timeout = Some(timeout),
+            Err(text) => read.malformed_timeout = Some(text),
+        },
+        b"hasleader" => drop(read.has_leader.get_or_insert(value)),
+        b"client-api-version" => drop(read.client_api_version.get_or_insert(value)),
+        b"token" => drop(read.token.get_or_insert(value)),
+        b"authorization" => drop(read.authorization.get_or_insert(value)),
+        _ => {}
+    }
+}
+
+fn judge(read: Read<'_>) -> Result<Head<'_>, Refusal> {
+    let content_type = read.content_type.unwrap_or_default();
+    let refuse = |http_status, error| Err(Refusal::Answer { http_status, content_type, error });
+    let abort = |http_status, code, text| refuse(http_status, Error::Other { code, text });
+    if read.authorities > 1 || read.hosts > 1 {
+        let text = format!(
+            "num values of :authority: {}, num values of host: {}, both must only have 1 value as per HTTP/2 spec",
+            read.authorities, read.hosts
+        );
+        return abort(400, Code::Internal, text);
+    }
+    if read.connection {
+        return Err(Refusal::Reset);
+    }
+    if read.content_type.is_none() {
+        let text = format!("invalid gRPC request content-type {}", quoted(read.refused_content_type));
+        return abort(415, Code::InvalidArgument, text);
+    }
+    if let Some(text) = read.malformed_timeout {
+        return abort(400, Code::Internal, format!("malformed grpc-timeout: {text}"));
+    }
+    if read.http_method != b"POST" {
+        let method = quoted(read.http_method);
+        let text = format!("Received a HEADERS frame with :method {method} which should be POST");
+        return abort(405, Code::Internal, text);
+    }
+    if read.timeout == Some(Duration(0)) {
+        return abort(200, Code::DeadlineExceeded, "context deadline exceeded".to_owned());
+    }
+    let method = match Method::of_path(read.path) {
+        Ok(method) => method,
+        Err(error) => return refuse(200, error),
+    };
+    if !matches!(read.encoding, b"" | b"identity") {
+        let encoding = quoted(read.encoding);
+        let text = format!("grpc: Decompressor is not installed for grpc-encoding {encoding}");
+        return abort(200, Code::Unimplemented, text);
+    }
+    let client_api_version = match read.client_api_version.map(std::str::from_utf8).transpose() {
+        Ok(version) => version,
+        Err(_) => return refuse(200, Error::InvalidClientApiVersion),
+    };
+    Ok(Head {
+        method,
+        timeout: read.timeout,
+        content_type,
+        require_leader: read.has_leader == Some(b"true"),
+        client_api_version,
+        token: read.token.or(read.authorization.map(without_bearer)),
+    })
+}
+
+fn without_bearer(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b"Bearer ").unwrap_or(value)
+}
+
+/// Up to eight digits and a unit. The error is grpc-go's text.
+fn timeout(value: &[u8]) -> Result<Duration, String> {
+    const LONGEST: u64 = i64::MAX as u64;
+    let shown = || quoted(value);
+    let Some((&unit, digits)) = value.split_last().filter(|(_, digits)| !digits.is_empty()) else {
+        return Err(format!("transport: timeout string is too short: {}", shown()));
+    };
+    if value.len() > 9 {
+        return Err(format!("transport: timeout string is too long: {}", shown()));
+    }
+    let unit_ns: u64 = match unit {
+        b'H' => 3_600_000_000_000,
+        b'M' => 60_000_000_000,
+        b'S' => 1_000_000_000,
+        b'm' => 1_000_000,
+        b'u' => 1_000,
+        b'n' => 1,
+        _ => return Err(format!("transport: timeout unit is not recognized: {}", shown())),
+    };
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return Err(format!("strconv.ParseUint: parsing {}: invalid syntax", quoted(digits)));
+    }
+    let count = digits.iter().fold(0u64, |count, digit| count * 10 + u64::from(digit - b'0'));
+    Ok(Duration(count.saturating_mul(unit_ns).min(LONGEST)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stdx::Rng;
+
+    type Field = (&'static str, &'static str);
+
+    const GOOD: &[Field] = &[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/etcdserverpb.KV/Put"),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+
+    fn judge(fields: &[Field]) -> Result<Head<'static>, Refusal> {
+        head(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+    }
+
+    /// The good headers with one replaced or added.
+    fn with(name: &'static str, value: &'static str) -> Result<Head<'static>, Refusal> {
+        let others = GOOD.iter().copied().filter(|(other, _)| *other != name);
+        judge(&others.chain([(name, value)]).collect::<Vec<_>>())
+    }
+
+    fn refused(result: Result<Head, Refusal>) -> (u16, Code, String) {
+        match result {
+            Err(Refusal::Answer { http_status, error, .. }) => (http_status, error.code(), error.to_string()),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn etcds_metadata_is_found() {
+        let good = judge(GOOD).unwrap();
+        assert_eq!((good.method, good.timeout, good.require_leader), (Method::Put, None, false));
+        assert_eq!((good.token, good.client_api_version), (None, None));
+        assert!(with("hasleader", "true").unwrap().require_leader);
+        assert!(!with("hasleader", "1").unwrap().require_leader);
+        assert_eq!(with("client-api-version", "3.7").unwrap().client_api_version, Some("3.7"));
+        assert_eq!(with("token", "abc").unwrap().token, Some(&b"abc"[..]));
+        assert_eq!(with("authorization", "Bearer abc").unwrap().token, Some(&b"abc"[..]));
+        assert_eq!(with("authorization", "abc").unwrap().token, Some(&b"abc"[..]));
+    }
+
+    #[test]
+    fn content_types_pass_as_in_grpc_go() {
+        let content_type = |value| with("content-type", value).map(|head| head.content_type);
+        assert_eq!(content_type("application/grpc+proto"), Ok(ContentType::GrpcProto));
+        assert_eq!(content_type("application/grpc;charset=utf-8"), Ok(ContentType::Grpc));
+        assert_eq!(content_type("application/grpc+json"), Ok(ContentType::Grpc));
+        for value in ["application/json", "application/grpc-web", ""] {
+            let text = format!("invalid gRPC request content-type {value:?}");
+            assert_eq!(refused(with("content-type", value)), (415, Code::InvalidArgument, text));
+        }
+    }
+
+    #[test]
+    fn refusals_are_grpc_gos() {
+        let check = |name, value, status, code, text: &str| {
+            assert_eq!(refused(with(name, value)), (status, code, text.to_owned()));
+        };
+        let text = r#"Received a HEADERS frame with :method "GET" which should be POST"#;
+        check(":method", "GET", 405, Code::Internal, text);
+        check(":path", "/a/b", 200, Code::Unimplemented, "unknown service a");
+        let text = r#"grpc: Decompressor is not installed for grpc-encoding "gzip""#;
+        check("grpc-encoding", "gzip", 200, Code::Unimplemented, text);
+        check("grpc-timeout", "0n", 200, Code::DeadlineExceeded, "context deadline exceeded");
+        let text = r#"malformed grpc-timeout: transport: timeout string is too short: "5""#;
+        check("grpc-timeout", "5", 400, Code::Internal, text);
+        assert_eq!(with("connection", "close"), Err(Refusal::Reset));
+        assert!(with("grpc-encoding", "identity").is_ok());
+        let twice: Vec<Field> = GOOD.iter().copied().chain([(":authority", "other")]).collect();
+        assert_eq!(refused(judge(&twice)).0, 400);
+    }
+
+    #[test]
+    fn timeouts_read_as_in_grpc_go() {
+        assert_eq!(timeout(b"1S"), Ok(Duration::from_secs(1)));
+        assert_eq!(timeout(b"250m"), Ok(Duration::from_ms(250)));
+        assert_eq!(timeout(b"7u"), Ok(Duration::from_us(7)));
+        assert_eq!(timeout(b"2M"), Ok(Duration::from_secs(120)));
+        assert_eq!(timeout(b"99999999H"), Ok(Duration(i64::MAX as u64)));
+        assert_eq!(
+            timeout(b"999999999S"),
+            Err(r#"transport: timeout string is too long: "999999999S""#.into())
+        );
+        assert_eq!(timeout(b"5x"), Err(r#"transport: timeout unit is not recognized: "5x""#.into()));
+        assert_eq!(timeout(b"-5S"), Err(r#"strconv.ParseUint: parsing "-5": invalid syntax"#.into()));
+        assert!(timeout(b"").is_err() && timeout(b"S").is_err());
+    }
+
+    #[test]
+    fn no_headers_make_it_panic() {
+        let mut rng = Rng::new(5);
+        for _ in 0..20_000 {
+            let mut fields: Vec<(Vec<u8>, Vec<u8>)> =
+                GOOD.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect();
+            fields.push((b"grpc-timeout".to_vec(), b"12345678S".to_vec()));
+            fields.push((b"client-api-version".to_vec(), b"3.7".to_vec()));
+            let at = rng.below(fields.len() as u64) as usize;
+            let value = &mut fields[at].1;
+            let keep = rng.below(value.len() as u64 + 1) as usize;
+            value.truncate(keep);
+            value.extend((0..rng.below(4)).map(|_| rng.next_u64() as u8));
+            let _ = head(fields.iter().map(|(n, v)| (&n[..], &v[..])));
+        }
+    }
+}
