@@ -9,3 +9,5 @@ pub mod types;
 
 pub mod api;
 pub mod record;
+
+pub mod sequencer;
