@@ -26,3 +26,4 @@ pub mod txn;
 pub mod sim;
 
 pub mod wire;
+pub mod sequencer;
