@@ -12,18 +12,15 @@ pub mod config;
 pub mod record;
 
 pub mod mvcc;
+pub mod txn;
 
 pub mod raft;
+pub mod sequencer;
 
 pub mod router;
 pub mod shard;
 pub mod takeover;
-pub mod record;
-
-pub mod mvcc;
-pub mod txn;
-
-pub mod sim;
 
 pub mod wire;
-pub mod sequencer;
+
+pub mod sim;

@@ -50,7 +50,6 @@ pub const WATCH_PROGRESS_MS_MIN: u64 = 100;
 pub const SHARD_CUTS_MAX: usize = 4 * SHARDS_MAX;
 const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= SEGMENT_BYTES / 2);
 const _: () = assert!(TXN_OPS_DEFAULT <= TXN_OPS_MAX && TXN_OPS_MAX <= u32::MAX as usize);
-const _: () = assert!(SEGMENT_BYTES % BLOCK_BYTES == 0 && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
 
 // txn
 /// Keys a compare over a range looks at between two chances to stop: one that fails early reads little.
