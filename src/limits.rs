@@ -46,8 +46,8 @@ pub const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
 /// etcd's period of progress notifications where `--watch-progress-notify-interval` is 0, and the least one.
 pub const WATCH_PROGRESS_MS_DEFAULT: u64 = 600_000;
 pub const WATCH_PROGRESS_MS_MIN: u64 = 100;
-/// Cuts of `--shard-map`: several ranges for each of the most shards, and still a small record.
-pub const SHARD_CUTS_MAX: usize = 4 * SHARDS_MAX;
+/// Cuts of `--shard-map`: beside the control shard, one range a shard.
+pub const SHARD_CUTS_MAX: usize = SHARDS_MAX - 2;
 const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= SEGMENT_BYTES / 2);
 const _: () = assert!(TXN_OPS_DEFAULT <= TXN_OPS_MAX && TXN_OPS_MAX <= u32::MAX as usize);
 

@@ -1,8 +1,8 @@
 //! `--reactors`, `--shards`, `--shard-map`: how many threads, how many Raft groups, and where keys are cut.
 //!
 //! N cuts, ascending, divide the space of keys into N + 1 ranges: below the first cut, from each cut up to
-//! the next, and from the last cut on. Range `i` belongs to shard `1 + i % shards`; shard 0 is the control
-//! shard and holds no keys.
+//! the next, and from the last cut on. Each range is a shard, numbered from 1 in the order of keys; shard 0
+//! is the control shard and holds no keys.
 
 use crate::limits::{REACTORS_MAX, SHARD_CUTS_MAX, SHARDS_MAX};
 
@@ -77,10 +77,11 @@ pub(super) fn shards(asked: u64, map: &ShardMap, reactors: usize) -> Result<usiz
     };
     match (usize::try_from(asked), ranges) {
         (Ok(0), None) => Ok(reactors),
-        (Ok(0), Some(ranges)) => Ok(ranges.min(most)),
+        (Ok(0), Some(ranges)) if ranges > most => Err(format!("--shard-map makes at most {most} ranges")),
+        (Ok(0), Some(ranges)) => Ok(ranges),
         (Ok(shards), _) if shards > most => Err(format!("--shards is at most {most} (set to {asked})")),
-        (Ok(shards), Some(ranges)) if shards > ranges => {
-            Err(format!("--shards is {shards}, but --shard-map makes only {ranges} ranges"))
+        (Ok(shards), Some(ranges)) if shards != ranges => {
+            Err(format!("--shards is {shards}, but --shard-map makes {ranges} ranges"))
         }
         (Ok(shards), _) => Ok(shards),
         (Err(_), _) => Err(format!("--shards is at most {most} (set to {asked})")),
@@ -122,8 +123,8 @@ mod tests {
         let cuts = ShardMap::Cuts(vec![b"a".to_vec(), b"b".to_vec()]);
         assert_eq!(shards(0, &ShardMap::Default, 6), Ok(6));
         assert_eq!(shards(0, &cuts, 6), Ok(3));
-        assert_eq!(shards(2, &cuts, 6), Ok(2));
-        assert!(shards(4, &cuts, 6).is_err());
+        assert_eq!(shards(3, &cuts, 6), Ok(3));
+        assert!(shards(2, &cuts, 6).is_err() && shards(4, &cuts, 6).is_err());
         assert_eq!(shards(SHARDS_MAX as u64 - 1, &ShardMap::Default, 6), Ok(SHARDS_MAX - 1));
         assert!(shards(SHARDS_MAX as u64, &ShardMap::Default, 6).is_err());
     }

@@ -1,0 +1,376 @@
+//! One client connection: HTTP/2 with gRPC, or HTTP/1 with pages.
+
+use super::rpc::{Call, Calls};
+use super::{Ask, Counters, Manners, Rpc, protocol, room};
+use crate::api::Error;
+use crate::http2::{self, ErrorCode, Event, StreamId};
+use crate::io::{Output, Port};
+use crate::types::{ConnId, Time};
+use crate::wire::http1::{self, Http1Request, HttpMethod, Response, Sniffed};
+use crate::wire::{health, metadata};
+
+pub(super) enum Protocol {
+    /// Too few bytes to tell.
+    Unknown(Vec<u8>),
+    Http1(Http1),
+    Http2(Box<Http2>),
+}
+
+pub(super) struct Http1 {
+    /// Received, and not yet a whole request.
+    received: Vec<u8>,
+    /// The request being answered: the next is read after it.
+    answering: Option<(HttpMethod, bool)>,
+    output: Vec<u8>,
+}
+
+pub(super) struct Http2 {
+    connection: http2::Connection,
+    calls: Calls,
+}
+
+impl Protocol {
+    pub fn http1() -> Protocol {
+        Protocol::Http1(Http1 { received: vec![], answering: None, output: vec![] })
+    }
+}
+
+pub(super) struct Connection {
+    pub id: ConnId,
+    protocol: Protocol,
+    /// Handed out and not yet with the kernel.
+    unsent: usize,
+    /// Streams wait for room in what is unsent.
+    waiting: bool,
+    is_marked: bool,
+    closing: bool,
+    close_asked: bool,
+}
+
+impl Connection {
+    pub fn new(id: ConnId, port: Port) -> Connection {
+        Connection {
+            id,
+            protocol: protocol(port),
+            unsent: 0,
+            waiting: false,
+            is_marked: true,
+            closing: false,
+            close_asked: false,
+        }
+    }
+
+    /// Whether it was not yet among those to be flushed.
+    pub fn mark(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_marked, true)
+    }
+
+    /// Everything handed out is sent, then the connection is closed.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    pub fn shutdown(&mut self) {
+        match &mut self.protocol {
+            Protocol::Unknown(_) => self.closing = true,
+            Protocol::Http1(http1) => self.closing |= http1.answering.is_none(),
+            Protocol::Http2(http2) => {
+                // Streams that never end by themselves end now: etcd's clients go elsewhere.
+                http2.end_streams();
+                http2.connection.shutdown_now();
+                self.closing |= http2.connection.is_drained();
+            }
+        }
+    }
+
+    pub fn receive(
+        &mut self,
+        now: Time,
+        bytes: &[u8],
+        manners: &Manners,
+        counters: &mut Counters,
+        asks: &mut Vec<Ask>,
+    ) {
+        if self.closing {
+            return;
+        }
+        match &mut self.protocol {
+            Protocol::Unknown(before) => {
+                before.extend_from_slice(bytes);
+                let sniffed = http1::sniff(before);
+                let before = std::mem::take(before);
+                match sniffed {
+                    Sniffed::NeedMore => {
+                        self.protocol = Protocol::Unknown(before);
+                        return;
+                    }
+                    Sniffed::Http1 => self.protocol = Protocol::http1(),
+                    Sniffed::Http2 => {
+                        let connection = http2::Connection::new(&manners.http2, now);
+                        self.protocol = Protocol::Http2(Box::new(Http2 { connection, calls: Calls::default() }));
+                    }
+                }
+                self.receive(now, &before, manners, counters, asks);
+            }
+            Protocol::Http1(http1) => {
+                http1.received.extend_from_slice(bytes);
+                self.read_http1(manners, asks);
+            }
+            Protocol::Http2(http2) => {
+                if http2.receive(self.id, now, bytes, manners, counters, asks).is_err() {
+                    self.closing = true;
+                }
+            }
+        }
+    }
+
+    fn read_http1(&mut self, _: &Manners, asks: &mut Vec<Ask>) {
+        let Protocol::Http1(http1) = &mut self.protocol else { return };
+        if http1.answering.is_some() || self.closing {
+            return;
+        }
+        match http1::parse(&http1.received) {
+            Ok(None) => {}
+            Ok(Some((request, taken))) => {
+                http1.received.drain(..taken);
+                let Http1Request { ref method, keep_alive, .. } = request;
+                http1.answering = Some((method.clone(), keep_alive));
+                asks.push(Ask::Page { rpc: Rpc::page(self.id), page: health::page(&request) });
+            }
+            Err(refusal) => {
+                refusal.write_refusal(&mut http1.output);
+                self.closing = true;
+            }
+        }
+    }
+
+    pub fn page(&mut self, response: &Response, manners: &Manners, asks: &mut Vec<Ask>) {
+        let Protocol::Http1(http1) = &mut self.protocol else { return };
+        let Some((method, keep_alive)) = http1.answering.take() else { return };
+        response.write(&mut http1.output, &method, keep_alive);
+        if !keep_alive {
+            self.closing = true;
+        }
+        self.read_http1(manners, asks);
+    }
+
+    pub fn sent(&mut self, bytes: usize, asks: &mut Vec<Ask>) {
+        self.unsent = self.unsent.checked_sub(bytes).expect("the kernel takes what was handed out");
+        if self.waiting && room(self.unsent) > 0 {
+            self.waiting = false;
+            if let Protocol::Http2(http2) = &self.protocol {
+                asks.extend(http2.calls.streaming().map(|stream| Ask::Room { rpc: Rpc::stream(self.id, stream) }));
+            }
+        }
+    }
+
+    /// The connection is gone.
+    pub fn end(self, asks: &mut Vec<Ask>) {
+        if let Protocol::Http2(http2) = &self.protocol {
+            asks.extend(http2.calls.all().map(|stream| Ask::Gone { rpc: Rpc::stream(self.id, stream) }));
+        }
+    }
+
+    pub fn answer(&mut self, stream: StreamId, outcome: Result<&[u8], &Error>, counters: &mut Counters) {
+        let Protocol::Http2(http2) = &mut self.protocol else { return };
+        let Some(call) = http2.calls.remove(stream) else { return };
+        match outcome {
+            Ok(message) => {
+                counters.messages_sent += 1;
+                http2.connection.reply(stream, message.len(), |out| out.extend_from_slice(message));
+            }
+            Err(error) => {
+                http2.connection.send_trailers(stream, error.code() as u8, &error.to_string());
+            }
+        }
+        counters.handled(call.method, outcome.err().map_or(crate::api::Code::Ok, Error::code));
+    }
+
+    pub fn message(&mut self, rpc: Rpc, message: &[u8]) {
+        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
+            return;
+        };
+        if http2.calls.get(stream).is_some() {
+            http2.head_once(stream);
+            http2.connection.send_message(stream, message);
+        }
+    }
+
+    pub fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
+        let Protocol::Http2(http2) = &mut self.protocol else { return };
+        http2.finish(stream, outcome, counters);
+    }
+
+    /// Bytes that a stream may send now.
+    pub fn budget(&mut self, rpc: Rpc) -> usize {
+        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&self.protocol, rpc.place) else { return 0 };
+        if http2.calls.get(stream).is_none() {
+            return 0;
+        }
+        let budget = http2.connection.send_budget(stream).min(room(self.unsent));
+        self.waiting |= budget == 0;
+        budget
+    }
+
+    pub fn wake_at(&self) -> Time {
+        match &self.protocol {
+            Protocol::Http2(http2) => http2.connection.wake_at().min(http2.calls.next_deadline()),
+            _ => Time::NEVER,
+        }
+    }
+
+    pub fn on_time(&mut self, now: Time, counters: &mut Counters, asks: &mut Vec<Ask>) {
+        let Protocol::Http2(http2) = &mut self.protocol else { return };
+        if http2.connection.wake_at() <= now && http2.connection.on_time(now).is_err() {
+            self.closing = true;
+        }
+        for stream in http2.calls.late(now) {
+            asks.push(Ask::Gone { rpc: Rpc::stream(self.id, stream) });
+            let code = crate::api::Code::DeadlineExceeded;
+            http2.finish(stream, Err(Error::Other { code, text: "context deadline exceeded".into() }), counters);
+        }
+    }
+
+    /// Hands out what was written, and closes if that is all. Returns the bytes handed out.
+    pub fn flush(&mut self, out: &mut Vec<Output>) -> usize {
+        self.is_marked = false;
+        let mut bytes = vec![];
+        match &mut self.protocol {
+            Protocol::Unknown(_) => {}
+            Protocol::Http1(http1) => bytes = std::mem::take(&mut http1.output),
+            Protocol::Http2(http2) => {
+                if !http2.connection.output().is_empty() {
+                    http2.connection.take_output(&mut bytes);
+                }
+                self.closing |= http2.connection.is_drained();
+            }
+        }
+        let len = bytes.len();
+        if len > 0 {
+            self.unsent += len;
+            out.push(Output::Send { conn: self.id, bytes });
+        }
+        if self.closing && !self.close_asked {
+            self.close_asked = true;
+            out.push(Output::Close { conn: self.id });
+        }
+        len
+    }
+}
+
+impl Http2 {
+    fn receive(
+        &mut self,
+        id: ConnId,
+        now: Time,
+        mut bytes: &[u8],
+        manners: &Manners,
+        counters: &mut Counters,
+        asks: &mut Vec<Ask>,
+    ) -> Result<(), http2::Fault> {
+        let Http2 { connection, calls } = self;
+        // Answers that the connection itself has to give wait until the event's loan has ended.
+        let mut refused: Vec<(StreamId, metadata::Refusal)> = vec![];
+        let mut failed: Vec<(StreamId, Error)> = vec![];
+        let mut consumed: Vec<(StreamId, usize)> = vec![];
+        loop {
+            match connection.receive(now, &mut bytes)? {
+                None => break,
+                Some(Event::Headers { stream, head, end }) => match Call::begin(now, head, manners, counters) {
+                    Ok(call) => {
+                        calls.insert(stream, call);
+                        if end {
+                            calls.take_end(id, stream, asks).unwrap_or_else(|error| failed.push((stream, error)));
+                        }
+                    }
+                    Err(refusal) => refused.push((stream, refusal)),
+                },
+                Some(Event::Data { stream, bytes, end }) => {
+                    if !bytes.is_empty() {
+                        consumed.push((stream, bytes.len()));
+                    }
+                    let taken = calls.take_data(id, stream, bytes, counters, asks);
+                    let taken = taken.and_then(|()| if end { calls.take_end(id, stream, asks) } else { Ok(()) });
+                    taken.unwrap_or_else(|error| failed.push((stream, error)));
+                }
+                Some(Event::Trailers { stream, .. }) => {
+                    calls.take_end(id, stream, asks).unwrap_or_else(|error| failed.push((stream, error)));
+                }
+                Some(Event::Reset { stream, .. }) => {
+                    if let Some(call) = calls.remove(stream) {
+                        counters.handled(call.method, crate::api::Code::Canceled);
+                        asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
+                    }
+                }
+                Some(Event::Room { stream }) => asks.push(Ask::Room { rpc: Rpc::stream(id, stream) }),
+                Some(Event::GoAway { .. }) => {}
+            }
+        }
+        for (stream, bytes) in consumed {
+            self.connection.consumed(stream, bytes);
+        }
+        for (stream, refusal) in refused {
+            self.refuse(stream, refusal);
+        }
+        for (stream, error) in failed {
+            asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
+            self.finish(stream, Err(error), counters);
+        }
+        Ok(())
+    }
+
+    /// The head of a stream's answer goes out with its first message.
+    fn head_once(&mut self, stream: StreamId) {
+        if self.calls.first_message(stream) {
+            self.connection.send_grpc_head(stream);
+        }
+    }
+
+    fn refuse(&mut self, stream: StreamId, refusal: metadata::Refusal) {
+        match refusal {
+            metadata::Refusal::Reset => self.connection.reset(stream, ErrorCode::Protocol),
+            metadata::Refusal::Answer { http_status: 200, error, .. } => {
+                self.connection.send_trailers(stream, error.code() as u8, &error.to_string());
+            }
+            metadata::Refusal::Answer { http_status, content_type, error } => {
+                let status = crate::wire::grpc::status(error.code());
+                let text = error.to_string();
+                let message = crate::wire::grpc::percent_encoded(&text);
+                let fields: [(&[u8], &[u8]); 3] = [
+                    (b"content-type", content_type.value().as_bytes()),
+                    (b"grpc-status", status.as_bytes()),
+                    (b"grpc-message", message.as_bytes()),
+                ];
+                self.connection.send_head(stream, http_status, &fields, true);
+            }
+        }
+        self.let_go(stream);
+    }
+
+    fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
+        let Some(call) = self.calls.remove(stream) else { return };
+        let code = outcome.as_ref().err().map_or(crate::api::Code::Ok, Error::code);
+        if outcome.is_ok() && !call.has_sent {
+            self.connection.send_grpc_head(stream);
+        }
+        let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
+        self.connection.send_trailers(stream, code as u8, &text);
+        counters.handled(call.method, code);
+        self.let_go(stream);
+    }
+
+    /// A client that still sends on an answered stream is told that nobody listens.
+    fn let_go(&mut self, stream: StreamId) {
+        if self.connection.is_open(stream) && self.connection.send_budget(stream) > 0 {
+            self.connection.reset(stream, ErrorCode::NoError);
+        }
+    }
+
+    fn end_streams(&mut self) {
+        let mut counters = Counters::default();
+        let streams: Vec<StreamId> = self.calls.streaming().collect();
+        for stream in streams {
+            self.finish(stream, Err(Error::Stopped), &mut counters);
+        }
+    }
+}

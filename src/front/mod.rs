@@ -1,0 +1,312 @@
+//! The clients' side of a reactor: connections, and the RPCs on them.
+//!
+//! [`Front`] turns received bytes into [`Ask`]s and answers into bytes. It knows gRPC's and HTTP's manners
+//! and nothing of keys. What a connection may hold is bounded: streams by HTTP/2's limit, requests by
+//! their windows, answers by budgets that streams pull by ([`Front::budget`]).
+
+mod connection;
+mod counters;
+mod rpc;
+
+#[cfg(test)]
+mod tests;
+
+pub use counters::Counters;
+
+use crate::api::{Answer, Error, KeepAliveReply, RangeReply, RangeRequest, Request, WatchReply, WatchRequest};
+use crate::http2::{self, StreamId};
+use crate::io::{Output, Port};
+use crate::limits::{CONNECTION_UNSENT_BYTES_MAX, REQUEST_OVERHEAD_BYTES};
+use crate::types::{ConnId, LeaseId, Revision, Term, Time};
+use crate::wire::health::Page;
+use crate::wire::http1::Response;
+use crate::wire::{Header, Method, encode};
+use connection::{Connection, Protocol};
+
+/// Names one call of one client: nothing else ever has the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rpc {
+    pub conn: ConnId,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Place {
+    Stream(StreamId),
+    /// The one request of HTTP/1 that is being answered.
+    Page,
+}
+
+/// What a client wants.
+#[derive(Debug, PartialEq)]
+pub enum Ask {
+    Call { rpc: Rpc, request: Request },
+    RangeStream { rpc: Rpc, request: RangeRequest },
+    KeepAlive { rpc: Rpc, lease: LeaseId },
+    Watch { rpc: Rpc, request: WatchRequest },
+    /// The client sends nothing more on this stream.
+    Ended { rpc: Rpc },
+    /// The call is gone: nobody waits for its answer.
+    Gone { rpc: Rpc },
+    Page { rpc: Rpc, page: Page },
+    /// There is room again for what a stream would send.
+    Room { rpc: Rpc },
+}
+
+/// What all connections of a reactor share.
+#[derive(Clone, Debug)]
+pub struct Manners {
+    pub header: Header,
+    pub message_bytes_max: usize,
+    pub http2: http2::Config,
+}
+
+impl Manners {
+    pub fn new(header: Header, request_bytes_max: usize, http2: http2::Config) -> Manners {
+        Manners { header, message_bytes_max: request_bytes_max + REQUEST_OVERHEAD_BYTES, http2 }
+    }
+}
+
+/// All connections of one reactor.
+pub struct Front {
+    manners: Manners,
+    /// By slot.
+    connections: Vec<Option<Connection>>,
+    /// Slots whose connections have something to send, or to close.
+    dirty: Vec<u32>,
+    open: usize,
+    stopping: bool,
+    pub counters: Counters,
+    /// Reused for encoding.
+    scratch: Vec<u8>,
+    wake_at: Time,
+}
+
+impl Front {
+    pub fn new(manners: Manners) -> Front {
+        Front {
+            manners,
+            connections: vec![],
+            dirty: vec![],
+            open: 0,
+            stopping: false,
+            counters: Counters::default(),
+            scratch: vec![],
+            wake_at: Time::NEVER,
+        }
+    }
+
+    /// Connections that are open.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    pub fn opened(&mut self, now: Time, conn: ConnId, port: Port) {
+        let slot = conn.slot as usize;
+        if self.connections.len() <= slot {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        assert!(self.connections[slot].is_none(), "a slot holds one connection at a time");
+        let mut connection = Connection::new(conn, port);
+        if self.stopping {
+            connection.close();
+        }
+        self.connections[slot] = Some(connection);
+        self.open += 1;
+        self.dirty.push(conn.slot);
+        self.wake_at = self.wake_at.min(now);
+    }
+
+    /// Reads what a client sent, and appends what it wants.
+    pub fn receive(&mut self, now: Time, conn: ConnId, bytes: &[u8], asks: &mut Vec<Ask>) {
+        self.counters.received_bytes += bytes.len() as u64;
+        let Front { manners, connections, counters, dirty, .. } = self;
+        let Some(connection) = of(connections, conn) else { return };
+        connection.receive(now, bytes, manners, counters, asks);
+        if connection.mark() {
+            dirty.push(conn.slot);
+        }
+        self.wake_at = self.wake_at.min(connection.wake_at());
+    }
+
+    /// The kernel took bytes of this connection.
+    pub fn sent(&mut self, conn: ConnId, bytes: usize, asks: &mut Vec<Ask>) {
+        if let Some(connection) = of(&mut self.connections, conn) {
+            connection.sent(bytes, asks);
+        }
+    }
+
+    /// The connection is gone; so are its calls.
+    pub fn closed(&mut self, conn: ConnId, asks: &mut Vec<Ask>) {
+        let slot = conn.slot as usize;
+        let Some(connection) = self.connections.get_mut(slot).and_then(|c| c.take_if(|c| c.id == conn)) else {
+            return;
+        };
+        self.open -= 1;
+        connection.end(asks);
+    }
+
+    /// No new calls; connections close when theirs are answered.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        for connection in self.connections.iter_mut().flatten() {
+            connection.shutdown();
+            if connection.mark() {
+                self.dirty.push(connection.id.slot);
+            }
+        }
+    }
+
+    /// Whether every connection is done, after [`Front::stop`].
+    pub fn is_stopped(&self) -> bool {
+        self.stopping && self.open == 0
+    }
+
+    fn connection(&mut self, rpc: Rpc) -> Option<&mut Connection> {
+        let connection = of(&mut self.connections, rpc.conn)?;
+        if connection.mark() {
+            self.dirty.push(rpc.conn.slot);
+        }
+        Some(connection)
+    }
+
+    /// Answers a unary call.
+    pub fn answer(&mut self, rpc: Rpc, term: Term, answer: &Answer) {
+        let header = Header { raft_term: term, ..self.manners.header };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        if let Ok(reply) = answer {
+            encode::reply(&mut scratch, &header, reply);
+        }
+        let outcome = answer.as_ref().map(|_| &scratch[..]);
+        let Place::Stream(stream) = rpc.place else { unreachable!("pages are answered by pages") };
+        let Front { connections, counters, dirty, .. } = self;
+        if let Some(connection) = of(connections, rpc.conn) {
+            connection.answer(stream, outcome, counters);
+            if connection.mark() {
+                dirty.push(rpc.conn.slot);
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Bytes that a stream may send now; [`Ask::Room`] comes when there is more.
+    pub fn budget(&mut self, rpc: Rpc) -> usize {
+        let Some(connection) = of(&mut self.connections, rpc.conn) else { return 0 };
+        connection.budget(rpc)
+    }
+
+    /// Sends one message of a stream.
+    fn message(&mut self, rpc: Rpc, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        write(&mut scratch);
+        if let Some(connection) = self.connection(rpc) {
+            connection.message(rpc, &scratch);
+            self.counters.messages_sent += 1;
+        }
+        self.scratch = scratch;
+    }
+
+    pub fn watched(&mut self, rpc: Rpc, term: Term, reply: &WatchReply) {
+        let header = Header { raft_term: term, ..self.manners.header };
+        self.message(rpc, |out| encode::watch(out, &header, reply));
+    }
+
+    pub fn kept_alive(&mut self, rpc: Rpc, term: Term, reply: &KeepAliveReply) {
+        let header = Header { raft_term: term, ..self.manners.header };
+        self.message(rpc, |out| encode::keep_alive(out, &header, reply));
+    }
+
+    /// A part of a RangeStream.
+    pub fn chunk(&mut self, rpc: Rpc, term: Term, reply: &RangeReply, last: bool) {
+        let header = Header { raft_term: term, ..self.manners.header };
+        self.message(rpc, |out| encode::range_chunk(out, &header, reply, last));
+    }
+
+    /// Ends a stream's call.
+    pub fn end(&mut self, rpc: Rpc, outcome: Result<(), Error>) {
+        let Place::Stream(stream) = rpc.place else { unreachable!("a page is no stream") };
+        let Front { connections, counters, dirty, .. } = self;
+        if let Some(connection) = of(connections, rpc.conn) {
+            connection.finish(stream, outcome, counters);
+            if connection.mark() {
+                dirty.push(rpc.conn.slot);
+            }
+        }
+    }
+
+    /// Answers a request of HTTP/1.
+    pub fn page(&mut self, rpc: Rpc, response: &Response, asks: &mut Vec<Ask>) {
+        let manners = self.manners.clone();
+        if let Some(connection) = self.connection(rpc) {
+            connection.page(response, &manners, asks);
+        }
+    }
+
+    pub fn wake_at(&self) -> Time {
+        self.wake_at
+    }
+
+    /// What only time brings: pings, deadlines of calls.
+    pub fn on_time(&mut self, now: Time, asks: &mut Vec<Ask>) {
+        if now < self.wake_at {
+            return;
+        }
+        let mut next = Time::NEVER;
+        let Front { connections, counters, dirty, .. } = self;
+        for connection in connections.iter_mut().flatten() {
+            if connection.wake_at() <= now {
+                connection.on_time(now, counters, asks);
+                if connection.mark() {
+                    dirty.push(connection.id.slot);
+                }
+            }
+            next = next.min(connection.wake_at());
+        }
+        self.wake_at = next;
+    }
+
+    /// Hands out what the turn wrote: one send a connection.
+    pub fn flush(&mut self, out: &mut Vec<Output>) {
+        for slot in std::mem::take(&mut self.dirty) {
+            let Some(connection) = &mut self.connections[slot as usize] else { continue };
+            self.counters.sent_bytes += connection.flush(out) as u64;
+        }
+    }
+}
+
+fn of(connections: &mut [Option<Connection>], conn: ConnId) -> Option<&mut Connection> {
+    connections.get_mut(conn.slot as usize)?.as_mut().filter(|connection| connection.id == conn)
+}
+
+/// What a connection may have handed out and not sent before its streams wait.
+fn room(unsent: usize) -> usize {
+    CONNECTION_UNSENT_BYTES_MAX.saturating_sub(unsent)
+}
+
+impl Rpc {
+    fn stream(conn: ConnId, stream: StreamId) -> Rpc {
+        Rpc { conn, place: Place::Stream(stream) }
+    }
+
+    fn page(conn: ConnId) -> Rpc {
+        Rpc { conn, place: Place::Page }
+    }
+}
+
+/// A revision that no header shows: pages have none.
+pub const NO_REVISION: Revision = Revision::NONE;
+
+/// The methods whose calls end with the client's side.
+pub fn ends_with_client(method: Method) -> bool {
+    matches!(method, Method::Watch | Method::LeaseKeepAlive)
+}
+
+/// Which protocol a new connection may speak.
+fn protocol(port: Port) -> Protocol {
+    match port {
+        Port::Client => Protocol::Unknown(vec![]),
+        Port::Metrics => Protocol::http1(),
+    }
+}
