@@ -9,3 +9,7 @@ pub mod types;
 
 pub mod api;
 pub mod record;
+
+pub mod log;
+
+pub mod sim;

@@ -33,3 +33,16 @@ pub const SHARDS_MAX: usize = 4096;
 pub const UNSETTLED_REVISIONS_MAX: usize = 1 << 16;
 const _: () = assert!(UNSETTLED_REVISIONS_MAX.is_power_of_two(), "the ring is indexed by a mask");
 const _: () = assert!(SEGMENT_BYTES % BLOCK_BYTES == 0 && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
+
+// log
+/// Segments prepared ahead of the one being filled: one is enough while the next is being made.
+pub const LOG_SEGMENTS_SPARE: u64 = 2;
+/// Segments given away that wait for a new life; more are removed.
+pub const LOG_SEGMENTS_RECYCLED_MAX: usize = 8;
+/// Buffers kept for reuse: those in flight, the open one and one between.
+pub const LOG_BUFFERS_SPARE_MAX: usize = 4;
+/// How long an idle log waits before it writes a block only to vouch for the last write: longer than the
+/// gap between writes under load, so that it costs nothing then.
+pub const LOG_VOUCH_DELAY_US: u64 = 2_000;
+/// A log record's payload has to fit into one write with everything around it.
+const _: () = assert!(ENTRY_BYTES_MAX + REQUEST_BYTES_DEFAULT + REQUEST_OVERHEAD_BYTES < LOG_WRITE_BYTES_MAX);

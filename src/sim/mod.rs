@@ -1,0 +1,3 @@
+//! The second shell: faulty disks under virtual time.
+
+pub mod disk;
