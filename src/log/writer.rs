@@ -293,7 +293,7 @@ impl Log {
     /// vouches for waits for a block that does.
     pub fn wake_at(&self) -> Time {
         match self.idle_since {
-            Some(since) if self.wants_vouch() => since + LOG_VOUCH_DELAY_US,
+            Some(since) if self.wants_vouch() => since + VOUCH_DELAY,
             _ => Time::NEVER,
         }
     }
