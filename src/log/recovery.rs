@@ -43,6 +43,9 @@ use crate::types::Revision;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+/// No log gets so far; counting on from any number below is safe.
+pub(super) const NUMBER_MAX: u64 = 1 << 62;
+
 /// Collects the segment files of one log.
 pub struct Recovery {
     log: LogId,
@@ -153,6 +156,7 @@ impl Recovery {
             && self.key.is_none_or(|key| key == header.key)
             && header.end.frame > header.acknowledged
             && (1..=sequence).contains(&header.first)
+            && sequence.max(header.end.frame).max(header.incarnation) < NUMBER_MAX
     }
 
     /// Every whole frame, resynchronising at each block.
@@ -165,6 +169,7 @@ impl Recovery {
                     && self.key.is_none_or(|key| key == header.key)
                     && header.frame > header.acknowledged
                     && (1..=segment).contains(&header.first)
+                    && segment.max(header.frame).max(header.incarnation) < NUMBER_MAX
             };
             let Some((header, crc, len)) = FrameHeader::decode(&bytes[at..], plausible) else {
                 at += BLOCK_BYTES;
@@ -204,7 +209,7 @@ impl Recovery {
         let unsure = walk.frames.iter().find(|frame| frame.header.frame > witness.acknowledged);
         let unsure = unsure.map_or(walk.end.segment + 1, |frame| frame.header.segment);
         let fits = |(_, scanned): &(&u64, &Scanned)| scanned.len == self.segment_bytes;
-        let (held, after) = (witness.first..=walk.end.segment, walk.end.segment + 1..);
+        let (held, after) = (witness.first..walk.end.segment + 1, walk.end.segment + 1..);
         let names = |fit: bool, range: &mut dyn Iterator<Item = (&u64, &Scanned)>| -> BTreeSet<u64> {
             range.filter(|segment| fits(segment) == fit).map(|(sequence, _)| *sequence).collect()
         };
@@ -290,6 +295,28 @@ impl Recovery {
 
     fn damage(&self, sequence: u64, offset: u64, cause: Cause) -> Damage {
         Damage { segment: self.name(sequence), offset, cause }
+    }
+}
+
+#[cfg(test)]
+impl Recovery {
+    /// Every sector of the blocks that the log rests on, one a block: where it is, and whether a witness
+    /// elsewhere testifies that it was acknowledged.
+    pub(super) fn places_for_tests(&self) -> Vec<(SegmentName, u64, bool)> {
+        let witness = self.witness();
+        let walk = self.walk(witness.first);
+        let mut places = Vec::new();
+        for sequence in witness.first..=walk.end.segment {
+            let begins = self.header(sequence).expect("the walk went through it").end.frame;
+            places.push((self.name(sequence), 512, begins <= witness.acknowledged));
+        }
+        for frame in walk.frames {
+            let (header, vouched) = (&frame.header, frame.header.frame <= witness.acknowledged);
+            for block in (0..frame.len as u64).step_by(BLOCK_BYTES) {
+                places.push((self.name(header.segment), header.offset + block + 1024, vouched));
+            }
+        }
+        places
     }
 }
 

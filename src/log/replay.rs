@@ -1,6 +1,7 @@
 //! From the records of the accepted frames to what each resident stands at.
 
 use super::format::Placed;
+use super::recovery::NUMBER_MAX;
 use super::standing::Standing;
 use super::{Checkpointed, Coverage, HardState, Opening, Record, Resident};
 use crate::record::Payload;
@@ -94,6 +95,16 @@ impl Replay {
 
     fn record(&mut self, placed: Placed<'_>, segment: u64) -> Option<()> {
         let resident = placed.resident;
+        let index = match &placed.record {
+            Record::Entry { index, .. } if *index == Index(0) => return None,
+            Record::Entry { index, .. } => *index,
+            Record::Open(opening) => opening.index,
+            Record::Checkpoint(checkpoint) => checkpoint.index,
+            Record::HardState(_) | Record::Coverage(_) | Record::Close => Index(0),
+        };
+        if index.0 >= NUMBER_MAX {
+            return None;
+        }
         if let Record::Open(opening) = placed.record {
             let opening = opening.into_owned();
             match self.residents.get_mut(&resident) {
@@ -114,7 +125,7 @@ impl Replay {
                 let payload = Payload::copy_of(payload);
                 known.entry(RecoveredEntry { index, term, kind, payload })?;
                 standing.entry(index, segment);
-                return (index > Index(0)).then_some(());
+                return Some(());
             }
             Record::HardState(hard) => known.hard = hard,
             Record::Checkpoint(checkpoint) => known.checkpoint = Some(checkpoint),

@@ -224,10 +224,10 @@ impl Log {
 
     /// Ends a turn: everything appended becomes writes, as far as writes may be in flight.
     pub fn flush(&mut self, now: Time, out: &mut Vec<Command>) {
-        self.vouch_if_idle(now);
         if self.stale && self.candidate.is_none() {
             self.compute_first();
         }
+        self.vouch_if_idle(now);
         self.want_segments(out);
         while self.in_flight.len() < self.in_flight_max() {
             if self.sealed.is_empty() && self.open.due {

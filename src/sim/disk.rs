@@ -31,8 +31,15 @@ struct FileId(u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Writes beyond the end extend the file with zeros. `durable` is a write with RWF_DSYNC.
-    Write { file: String, offset: u64, bytes: Vec<u8>, durable: bool },
-    Sync { file: String },
+    Write {
+        file: String,
+        offset: u64,
+        bytes: Vec<u8>,
+        durable: bool,
+    },
+    Sync {
+        file: String,
+    },
     SyncDirectory,
 }
 
@@ -87,10 +94,19 @@ enum Change {
 
 #[derive(Clone, Debug)]
 enum Flying {
-    Write { file: FileId, patch: Patch, durable: bool },
+    Write {
+        file: FileId,
+        patch: Patch,
+        durable: bool,
+    },
     /// The first `cached` patches of the file become durable.
-    Sync { file: FileId, cached: usize },
-    SyncDirectory { changes: usize },
+    Sync {
+        file: FileId,
+        cached: usize,
+    },
+    SyncDirectory {
+        changes: usize,
+    },
 }
 
 #[derive(Clone, Debug)]
