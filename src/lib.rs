@@ -22,5 +22,6 @@ pub mod shard;
 pub mod takeover;
 
 pub mod wire;
+pub mod log;
 
 pub mod sim;

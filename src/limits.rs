@@ -70,3 +70,17 @@ pub const HTTP1_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const HTTP1_HEADERS_MAX: usize = 64;
 /// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
+const _: () = assert!(SEGMENT_BYTES % BLOCK_BYTES == 0 && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
+
+// log
+/// Segments prepared ahead of the one being filled: one is enough while the next is being made.
+pub const LOG_SEGMENTS_SPARE: u64 = 2;
+/// Segments given away that wait for a new life; more are removed.
+pub const LOG_SEGMENTS_RECYCLED_MAX: usize = 8;
+/// Buffers kept for reuse: those in flight, the open one and one between.
+pub const LOG_BUFFERS_SPARE_MAX: usize = 4;
+/// How long an idle log waits before it writes a block only to vouch for the last write: longer than the
+/// gap between writes under load, so that it costs nothing then.
+pub const LOG_VOUCH_DELAY_US: u64 = 2_000;
+/// A log record's payload has to fit into one write with everything around it.
+const _: () = assert!(ENTRY_BYTES_MAX + REQUEST_BYTES_DEFAULT + REQUEST_OVERHEAD_BYTES < LOG_WRITE_BYTES_MAX);

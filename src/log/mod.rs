@@ -1,0 +1,154 @@
+//! One reactor's append-only log: many Raft logs in one stream of bytes.
+//!
+//! [`Log`] takes [`Record`]s and gives [`Command`]s; the shell performs them and reports. [`Recovery`]
+//! takes the bytes of the segment files after a start and gives back what was acknowledged. Neither does
+//! any I/O, so both run in the simulator as they run on a disk. `format` draws the bytes; `recovery` says
+//! how a torn tail is told from a rotten disk.
+//!
+//! ```text
+//!   append(record)* flush() ──Write──▶ disk ──▶ written(id) ──▶ durable ordinal
+//!            flush() ──Prepare, Recycle, Remove──▶ directory ──▶ prepared(segment)
+//! ```
+//!
+//! **Order.** Frames are numbered without gaps over all segments and incarnations. Several writes may be
+//! in flight and complete in any order; they are acknowledged in the order of their numbers.
+//!
+//! **Segments** are whole files of one size. Each begins with a header block, which goes out in the same
+//! write as the segment's first frame, and with the standing of all residents (opening, hard state,
+//! checkpoint, coverage) once more, so that the log can be read from any segment on. What may go is a run
+//! of the oldest segments: those below `first`, the oldest segment that holds an entry above its
+//! resident's checkpoint. `first` moves in two steps. Computed while frame f is the next, it takes effect
+//! when f is acknowledged, since only then all it rests on is durable; from then on every frame carries
+//! it, and when such a frame is acknowledged the segments below are given away. So recovery neither
+//! misses a segment that somebody still needs nor minds one whose renaming was lost.
+
+mod buffer;
+mod format;
+mod recovery;
+mod replay;
+mod standing;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use buffer::Buffer;
+pub use recovery::{Cause, Damage, Recovered, Recovery};
+pub use replay::{RecoveredEntry, RecoveredResident};
+pub use writer::{Log, Start};
+
+use crate::types::{Index, Revision, ShardId, Term};
+use std::borrow::Cow;
+use std::fmt;
+
+/// Which log of the member it is. A shard names the log it lives in by its home number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogId(pub u32);
+
+/// One file of a log. Sequences rise by one; a file is renamed before it gets a new life under another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentName {
+    pub log: LogId,
+    pub sequence: u64,
+}
+
+impl fmt::Display for SegmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:03}-{:016x}.log", self.log.0, self.sequence)
+    }
+}
+
+impl SegmentName {
+    /// Reads a file's name as [`fmt::Display`] writes it.
+    pub fn parse(name: &str) -> Option<SegmentName> {
+        let (log, sequence) = name.strip_suffix(".log")?.split_once('-')?;
+        let log = LogId(log.parse().ok()?);
+        let parsed = SegmentName { log, sequence: u64::from_str_radix(sequence, 16).ok()? };
+        (parsed.to_string() == name).then_some(parsed)
+    }
+}
+
+/// The place of a record in what one process appended, from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ordinal(pub u64);
+
+/// One write in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WriteId(pub u64);
+
+/// A shard under the number of its stay in some log: it rises each time the shard moves to another log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Resident {
+    pub shard: ShardId,
+    pub home: u32,
+}
+
+/// What Raft must not forget beside the entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    pub term: Term,
+    /// The member voted for in `term`; 0 is nobody.
+    pub vote: u64,
+    pub commit: Index,
+}
+
+/// The beginning of a resident's stay: its entries go on from here, whatever stood before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// The first entry has the next index.
+    pub index: Index,
+    pub term: Term,
+    pub hard: HardState,
+    pub voters: Vec<u64>,
+    pub learners: Vec<u64>,
+}
+
+/// A checkpoint file that is durable: entries up to `index` may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checkpointed {
+    pub revision: Revision,
+    pub index: Index,
+    pub term: Term,
+    /// The number in the checkpoint file's name.
+    pub file: u64,
+}
+
+/// All revisions up to `revision` of the shard stand at or before `index` (DESIGN 2.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    pub revision: Revision,
+    pub index: Index,
+}
+
+/// What is appended, and what recovery reads back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// One entry of a Raft log. It replaces what stood at its index and above. `kind` is the caller's
+    /// (a normal entry, a change of members); the payload may be empty.
+    Entry {
+        index: Index,
+        term: Term,
+        kind: u8,
+        payload: &'a [u8],
+    },
+    HardState(HardState),
+    Open(Cow<'a, Opening>),
+    Checkpoint(Checkpointed),
+    Coverage(Coverage),
+    /// The resident is gone from this log, with all its records.
+    Close,
+}
+
+/// What the shell is to do. A failed command is final: the process stops.
+#[derive(Debug)]
+pub enum Command {
+    /// Write, durably; report [`Log::written`] and give the buffer back to [`Log::reuse`]. Offset and
+    /// length are whole blocks.
+    Write { id: WriteId, segment: SegmentName, offset: u64, bytes: Buffer },
+    /// Make a file of a segment's length, zeros written and synced, under another name; rename it; sync
+    /// the directory; report [`Log::prepared`].
+    Prepare { segment: SegmentName },
+    /// Rename; sync the directory; report [`Log::prepared`] for `new`.
+    Recycle { old: SegmentName, new: SegmentName },
+    /// No longer needed. Nothing is reported.
+    Remove { segment: SegmentName },
+}

@@ -1,0 +1,157 @@
+//! From the records of the accepted frames to what each resident stands at.
+
+use super::format::Placed;
+use super::recovery::NUMBER_MAX;
+use super::standing::Standing;
+use super::{Checkpointed, Coverage, HardState, Opening, Record, Resident};
+use crate::record::Payload;
+use crate::types::{Index, Term};
+use std::collections::BTreeMap;
+
+/// One entry of a Raft log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecoveredEntry {
+    pub index: Index,
+    pub term: Term,
+    /// As the caller gave it.
+    pub kind: u8,
+    pub payload: Payload,
+}
+
+/// What the log says of one resident.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecoveredResident {
+    pub opening: Opening,
+    /// The last one; `commit` is not above the last index.
+    pub hard: HardState,
+    pub checkpoint: Option<Checkpointed>,
+    pub coverage: Option<Coverage>,
+    /// Without gaps, from the index after the checkpoint's (or the opening's).
+    pub entries: Vec<RecoveredEntry>,
+}
+
+impl RecoveredResident {
+    fn new(opening: Opening) -> RecoveredResident {
+        let hard = opening.hard;
+        RecoveredResident { opening, hard, checkpoint: None, coverage: None, entries: Vec::new() }
+    }
+
+    /// Index and term before the first entry.
+    pub fn base(&self) -> (Index, Term) {
+        match self.checkpoint {
+            Some(c) if c.index > self.opening.index => (c.index, c.term),
+            _ => (self.opening.index, self.opening.term),
+        }
+    }
+
+    /// Index and term of the last entry, or of the base.
+    pub fn last(&self) -> (Index, Term) {
+        self.entries.last().map_or(self.base(), |entry| (entry.index, entry.term))
+    }
+
+    /// An entry replaces those from its index on. None where it would leave a gap.
+    fn entry(&mut self, entry: RecoveredEntry) -> Option<()> {
+        if let (Some(first), Some(last)) = (self.entries.first(), self.entries.last()) {
+            if entry.index > last.index.next() {
+                return None;
+            }
+            let keep = entry.index.0.saturating_sub(first.index.0);
+            self.entries.truncate(keep as usize);
+        }
+        self.entries.push(entry);
+        Some(())
+    }
+
+    /// Drops what the checkpoint holds. None where an entry between is missing.
+    fn settle(&mut self) -> Option<()> {
+        let base = self.base().0;
+        let covered = self.entries.partition_point(|entry| entry.index <= base);
+        self.entries.drain(..covered);
+        if self.entries.first().is_some_and(|first| first.index != base.next()) {
+            return None;
+        }
+        self.hard.commit = self.hard.commit.min(self.last().0);
+        Some(())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Replay {
+    residents: BTreeMap<Resident, (RecoveredResident, Standing)>,
+}
+
+/// A frame is whole and says what no log can say.
+pub(super) struct Senseless;
+
+impl Replay {
+    /// Applies the records of one frame of `segment`.
+    pub fn frame(&mut self, mut records: &[u8], segment: u64) -> Result<(), Senseless> {
+        while !records.is_empty() {
+            let placed = Placed::decode(&mut records).ok_or(Senseless)?;
+            self.record(placed, segment).ok_or(Senseless)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, placed: Placed<'_>, segment: u64) -> Option<()> {
+        let resident = placed.resident;
+        let index = match &placed.record {
+            Record::Entry { index, .. } if *index == Index(0) => return None,
+            Record::Entry { index, .. } => *index,
+            Record::Open(opening) => opening.index,
+            Record::Checkpoint(checkpoint) => checkpoint.index,
+            Record::HardState(_) | Record::Coverage(_) | Record::Close => Index(0),
+        };
+        if index.0 >= NUMBER_MAX {
+            return None;
+        }
+        if let Record::Open(opening) = placed.record {
+            let opening = opening.into_owned();
+            match self.residents.get_mut(&resident) {
+                Some((known, standing)) if placed.restated => {
+                    known.hard = opening.hard;
+                    standing.apply(&Record::HardState(opening.hard), segment);
+                }
+                _ => {
+                    let standing = Standing::new(opening.clone());
+                    self.residents.insert(resident, (RecoveredResident::new(opening), standing));
+                }
+            }
+            return Some(());
+        }
+        let (known, standing) = self.residents.get_mut(&resident)?;
+        match placed.record {
+            Record::Entry { index, term, kind, payload } => {
+                let payload = Payload::copy_of(payload);
+                known.entry(RecoveredEntry { index, term, kind, payload })?;
+                standing.entry(index, segment);
+                return Some(());
+            }
+            Record::HardState(hard) => known.hard = hard,
+            Record::Checkpoint(checkpoint) => known.checkpoint = Some(checkpoint),
+            Record::Coverage(coverage) => known.coverage = Some(coverage),
+            Record::Close => {
+                self.residents.remove(&resident);
+                return Some(());
+            }
+            Record::Open(_) => unreachable!("handled above"),
+        }
+        standing.apply(&placed.record, segment);
+        Some(())
+    }
+
+    #[allow(clippy::type_complexity)] // two maps of the same keys, for two readers
+    pub fn finish(
+        self,
+    ) -> Result<(BTreeMap<Resident, RecoveredResident>, BTreeMap<Resident, Standing>), Senseless> {
+        let mut recovered = BTreeMap::new();
+        let mut standings = BTreeMap::new();
+        for (resident, (mut known, mut standing)) in self.residents {
+            known.settle().ok_or(Senseless)?;
+            standing.recovered(known.hard, known.last().0);
+            recovered.insert(resident, known);
+            standings.insert(resident, standing);
+        }
+        Ok((recovered, standings))
+    }
+}

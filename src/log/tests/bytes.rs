@@ -1,0 +1,179 @@
+//! The format, byte by byte, and bytes that are none of ours.
+
+use super::*;
+use crate::stdx::Rng;
+use crate::types::Time;
+
+const SEGMENT: usize = 8 * 4096;
+
+/// A log on a disk that does everything at once: file contents by sequence.
+struct Memory {
+    log: Log,
+    files: std::collections::BTreeMap<u64, Vec<u8>>,
+}
+
+impl Memory {
+    fn new(start: Start) -> Memory {
+        Memory { log: Log::new(start), files: Default::default() }
+    }
+
+    fn flush(&mut self) {
+        loop {
+            let mut out = Vec::new();
+            self.log.flush(Time(0), &mut out);
+            if out.is_empty() {
+                return;
+            }
+            for command in out {
+                match command {
+                    Command::Write { id, segment, offset, bytes } => {
+                        let file = self.files.get_mut(&segment.sequence).unwrap();
+                        file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+                        self.log.written(id);
+                    }
+                    Command::Prepare { segment } => {
+                        self.files.insert(segment.sequence, vec![0; SEGMENT]);
+                        self.log.prepared(segment);
+                    }
+                    Command::Recycle { .. } | Command::Remove { .. } => unreachable!("nothing is given up"),
+                }
+            }
+        }
+    }
+
+    fn recover(&self) -> Result<Recovered, Damage> {
+        let mut recovery = Recovery::new(LogId(7), 1, SEGMENT);
+        for (sequence, bytes) in &self.files {
+            recovery.segment(SegmentName { log: LogId(7), sequence: *sequence }, bytes);
+        }
+        recovery.finish()
+    }
+}
+
+fn sample() -> Memory {
+    let mut memory = Memory::new(Start::fresh(LogId(7), 0x1122_3344_5566_7788, SEGMENT));
+    memory.log.settle(Revision(9));
+    memory.flush();
+    let of = resident(3);
+    memory.log.append(of, opening(10));
+    memory.log.append(of, Record::Entry { index: Index(11), term: Term(2), kind: 1, payload: b"braid" });
+    memory.log.append(of, Record::Entry { index: Index(12), term: Term(2), kind: 0, payload: b"" });
+    let hard = HardState { term: Term(2), vote: 5, commit: Index(11) };
+    memory.log.append(of, Record::HardState(hard));
+    let (revision, index) = (Revision(8), Index(11));
+    memory.log.append(of, Record::Checkpoint(Checkpointed { revision, index, term: Term(2), file: 6 }));
+    memory.log.append(of, Record::Coverage(Coverage { revision, index }));
+    memory.flush();
+    memory
+}
+
+/// Lines of 16 bytes, those of zeros left out.
+fn dump(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for (line, bytes) in bytes.chunks(16).enumerate().filter(|(_, bytes)| bytes.iter().any(|b| *b != 0)) {
+        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        text.push_str(&format!("{:05x} {}\n", line * 16, hex.join(" ")));
+    }
+    text
+}
+
+#[test]
+fn the_bytes_of_a_segment_are_these() {
+    let memory = sample();
+    assert_eq!(dump(&memory.files[&1]), include_str!("segment.hex"));
+}
+
+#[test]
+fn a_segment_of_this_format_is_read() {
+    let mut bytes = vec![0; SEGMENT];
+    for line in include_str!("segment.hex").lines() {
+        let (at, hex) = line.split_once(' ').unwrap();
+        let at = usize::from_str_radix(at, 16).unwrap();
+        for (place, byte) in hex.split(' ').enumerate() {
+            bytes[at + place] = u8::from_str_radix(byte, 16).unwrap();
+        }
+    }
+    let mut recovery = Recovery::new(LogId(7), 1, SEGMENT);
+    recovery.segment(SegmentName { log: LogId(7), sequence: 1 }, &bytes);
+    let recovered = recovery.finish().unwrap();
+    let known = &recovered.residents[&resident(3)];
+    assert_eq!((known.base(), known.last()), ((Index(11), Term(2)), (Index(12), Term(2))));
+    assert_eq!(known.hard, HardState { term: Term(2), vote: 5, commit: Index(11) });
+    assert_eq!((recovered.settled, known.entries.len()), (Revision(9), 1));
+    assert_eq!(known.coverage, Some(Coverage { revision: Revision(8), index: Index(11) }));
+}
+
+#[test]
+fn a_later_entry_replaces_what_stands_from_its_index_on() {
+    let mut memory = Memory::new(Start::fresh(LogId(7), 1, SEGMENT));
+    let of = resident(3);
+    memory.log.append(of, opening(0));
+    for (index, term) in [(1, 1), (2, 1), (3, 1), (2, 2)] {
+        let entry = Record::Entry { index: Index(index), term: Term(term), kind: 0, payload: b"x" };
+        memory.log.append(of, entry);
+    }
+    memory.log.append(of, Record::HardState(HardState { term: Term(2), vote: 0, commit: Index(3) }));
+    memory.flush();
+    let known = &memory.recover().unwrap().residents[&of];
+    let found: Vec<_> = known.entries.iter().map(|entry| (entry.index.0, entry.term.0)).collect();
+    assert_eq!(found, [(1, 1), (2, 2)]);
+    assert_eq!(known.hard.commit, Index(2), "commit is not above the last index");
+}
+
+#[test]
+fn any_bytes_are_a_log_or_damage_and_never_a_panic() {
+    let good = sample();
+    for seed in 0..3000 {
+        let mut rng = Rng::new(seed);
+        let mut recovery = Recovery::new(LogId(7), 1, SEGMENT);
+        for (sequence, bytes) in &good.files {
+            let mut bytes = bytes.clone();
+            mutate(&mut rng, &mut bytes);
+            recovery.segment(SegmentName { log: LogId(7), sequence: *sequence }, &bytes);
+        }
+        if let Ok(recovered) = recovery.finish() {
+            let mut memory = Memory::new(recovered.start);
+            memory.files = good.files.clone();
+        }
+    }
+}
+
+/// Changes bytes, and half the time makes the checksums right again, so that what stands behind them is
+/// reached.
+fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    for _ in 0..rng.below(4) {
+        let at = rng.below(4 * 4096) as usize;
+        let at = if rng.chance(3, 4) { at / 4096 * 4096 + at % 400 } else { at };
+        bytes[at] = if rng.chance(1, 2) { rng.next_u64() as u8 } else { *rng.pick(&[0, 1, 255]) };
+    }
+    if rng.chance(1, 20) {
+        let len = rng.below(bytes.len() as u64 + 1) as usize;
+        bytes.truncate(len);
+    }
+    if rng.chance(1, 2) {
+        for block in bytes.chunks_exact_mut(4096) {
+            let crc = crc32c::crc32c(&block[12..]);
+            block[8..12].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_and_not_taken_for_rot() {
+    let mut memory = sample();
+    let block = &mut memory.files.get_mut(&1).unwrap()[..4096];
+    block[12] = 9;
+    let crc = crc32c::crc32c(&block[12..]);
+    block[8..12].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(memory.recover().unwrap_err().cause, Cause::Format(9));
+}
+
+#[test]
+fn file_names_are_read_as_they_are_written() {
+    let name = SegmentName { log: LogId(7), sequence: 0xABC };
+    assert_eq!(name.to_string(), "007-0000000000000abc.log");
+    assert_eq!(SegmentName::parse(&name.to_string()), Some(name));
+    for other in ["7-0000000000000abc.log", "007-abc.log", "007-0000000000000ABC.log", "x", "007-.log"] {
+        assert_eq!(SegmentName::parse(other), None);
+    }
+}

@@ -1,0 +1,17 @@
+//! Properties of the log: on bytes alone, and against the simulated disk.
+
+mod bytes;
+mod crash;
+mod rig;
+
+use super::*;
+
+fn resident(shard: u32) -> Resident {
+    Resident { shard: ShardId(shard), home: 1 }
+}
+
+fn opening(index: u64) -> Record<'static> {
+    let hard = HardState { term: Term(1), vote: 0, commit: Index(index) };
+    let (index, term) = (Index(index), Term(1));
+    Record::Open(Cow::Owned(Opening { index, term, hard, voters: vec![1, 2, 3], learners: vec![4] }))
+}

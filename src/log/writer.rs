@@ -1,0 +1,490 @@
+//! The writing side: records in, aligned writes out.
+//!
+//! Records are copied into the open frame, whose place in the segment files is known from its beginning.
+//! A frame is sealed when it is full, or when a write may start. What depends on the moment (number,
+//! chain, what is acknowledged) is filled in at submission.
+//!
+//! The first write of an incarnation goes alone: its header makes void for ever what follows the end it
+//! names, so nothing may stand behind it before it is durable.
+
+use super::format::{End, FRAME_HEADER_BYTES, FrameHeader, Placed, SegmentHeader, in_blocks};
+use super::standing::Standing;
+use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, WriteId};
+use crate::limits::{
+    BLOCK_BYTES, LOG_BUFFERS_SPARE_MAX, LOG_SEGMENTS_RECYCLED_MAX, LOG_SEGMENTS_SPARE, LOG_VOUCH_DELAY_US,
+    LOG_WRITE_BYTES_MAX, LOG_WRITES_IN_FLIGHT_MAX,
+};
+use crate::types::{Duration, Index, Revision, Time};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+const VOUCH_DELAY: Duration = Duration::from_us(LOG_VOUCH_DELAY_US);
+
+/// What a log goes on from: [`Start::fresh`], or what recovery found.
+#[derive(Clone, Debug)]
+pub struct Start {
+    pub(super) log: LogId,
+    pub(super) key: u64,
+    pub(super) incarnation: u64,
+    pub(super) segment_bytes: usize,
+    pub(super) end: End,
+    pub(super) first: u64,
+    pub(super) settled: Revision,
+    pub(super) residents: BTreeMap<Resident, Standing>,
+    /// Files that have a segment's length under the name of a coming segment.
+    pub(super) ready: BTreeSet<u64>,
+    /// Files under names that have had their time.
+    pub(super) retired: BTreeSet<u64>,
+    /// Files still needed that have another length than a segment's: never recycled.
+    pub(super) odd: BTreeSet<u64>,
+}
+
+impl Start {
+    /// A log that never was. `key` is a random number that no client may learn. `segment_bytes` is a
+    /// multiple of 4096.
+    pub fn fresh(log: LogId, key: u64, segment_bytes: usize) -> Start {
+        assert!(segment_bytes.is_multiple_of(BLOCK_BYTES) && segment_bytes >= 3 * BLOCK_BYTES);
+        Start {
+            log,
+            key,
+            incarnation: 1,
+            segment_bytes,
+            end: End { frame: 1, ..End::default() },
+            first: 1,
+            settled: Revision::NONE,
+            residents: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            retired: BTreeSet::new(),
+            odd: BTreeSet::new(),
+        }
+    }
+}
+
+/// A frame that is still, or no longer, open to records.
+struct Frame {
+    segment: u64,
+    offset: usize,
+    /// With room for the segment's header where `offset` is 0, and for the frame's.
+    buffer: Buffer,
+    /// The last record in it, or before it.
+    last: Ordinal,
+    /// Bytes of records, known when it is sealed.
+    records_bytes: u32,
+    /// Whether it holds anything worth a write.
+    due: bool,
+    /// Whether it holds anything that later frames should vouch for.
+    real: bool,
+}
+
+impl Frame {
+    fn begin(segment: u64, offset: usize, mut buffer: Buffer, last: Ordinal) -> Frame {
+        buffer.clear();
+        buffer.fill_to(Frame::records_at(offset));
+        Frame { segment, offset, buffer, last, records_bytes: 0, due: false, real: false }
+    }
+
+    /// Where records begin in the buffer of a frame at `offset`.
+    fn records_at(offset: usize) -> usize {
+        if offset == 0 { BLOCK_BYTES + FRAME_HEADER_BYTES } else { FRAME_HEADER_BYTES }
+    }
+
+    fn pad(&mut self) {
+        let bytes = self.buffer.len() - Frame::records_at(self.offset);
+        self.records_bytes = u32::try_from(bytes).expect("a frame is at most one write");
+        self.buffer.fill_to(in_blocks(self.buffer.len()));
+    }
+}
+
+struct InFlight {
+    frame: u64,
+    last: Ordinal,
+    real: bool,
+    first: u64,
+    done: bool,
+}
+
+/// One reactor's log. See the module's head for the order of calls.
+pub struct Log {
+    id: LogId,
+    key: u64,
+    incarnation: u64,
+    segment_bytes: usize,
+    settled: Revision,
+    residents: BTreeMap<Resident, Standing>,
+
+    appended: Ordinal,
+    open: Frame,
+    sealed: VecDeque<Frame>,
+    /// Where the last submitted frame ends.
+    end: End,
+    in_flight: VecDeque<InFlight>,
+    /// Whether the incarnation's first write is not yet acknowledged.
+    opening: bool,
+    acknowledged: u64,
+    durable: Ordinal,
+    /// The last frame that holds more than a vouch.
+    last_real: u64,
+    /// The highest frame that a submitted frame names as acknowledged.
+    vouched: u64,
+    idle_since: Option<Time>,
+
+    first: u64,
+    /// Takes effect when the frame is acknowledged: (first, frame).
+    candidate: Option<(u64, u64)>,
+    /// Whether what is needed may have changed since the candidate was computed.
+    stale: bool,
+    /// All below is given away.
+    given: u64,
+    ready: BTreeSet<u64>,
+    requested: BTreeSet<u64>,
+    retired: BTreeSet<u64>,
+    odd: BTreeSet<u64>,
+    buffers: Vec<Buffer>,
+}
+
+impl Log {
+    /// The first [`Log::flush`] asks for segments and writes the new incarnation's header.
+    pub fn new(start: Start) -> Log {
+        let sequence = start.end.segment + 1;
+        let mut log = Log {
+            id: start.log,
+            key: start.key,
+            incarnation: start.incarnation,
+            segment_bytes: start.segment_bytes,
+            settled: start.settled,
+            residents: start.residents,
+            appended: Ordinal(0),
+            open: Frame::begin(sequence, 0, Buffer::with_capacity(2 * BLOCK_BYTES), Ordinal(0)),
+            sealed: VecDeque::new(),
+            end: start.end,
+            in_flight: VecDeque::new(),
+            opening: true,
+            acknowledged: start.end.frame - 1,
+            durable: Ordinal(0),
+            last_real: start.end.frame - 1,
+            vouched: 0,
+            idle_since: None,
+            first: start.first.min(sequence),
+            candidate: None,
+            stale: true,
+            given: start.first.min(sequence),
+            ready: start.ready,
+            requested: BTreeSet::new(),
+            retired: start.retired,
+            odd: start.odd,
+            buffers: Vec::new(),
+        };
+        log.restate();
+        log.open.due = true;
+        log
+    }
+
+    /// Copies the record into the open frame. Panics where it opens nothing and the resident is unknown,
+    /// where an entry leaves a gap, and where it is larger than a write.
+    pub fn append(&mut self, resident: Resident, record: Record<'_>) -> Ordinal {
+        let placed = Placed { resident, restated: false, record };
+        self.make_room(placed.bytes());
+        placed.encode(&mut self.open.buffer);
+        self.appended.0 += 1;
+        self.open.last = self.appended;
+        self.open.due = true;
+        self.open.real = true;
+        self.note(resident, &placed.record);
+        self.appended
+    }
+
+    fn note(&mut self, resident: Resident, record: &Record<'_>) {
+        let segment = self.open.segment;
+        self.stale |= !matches!(record, Record::HardState(_) | Record::Coverage(_));
+        match (self.residents.get_mut(&resident), record) {
+            (Some(_), Record::Close) => {
+                self.residents.remove(&resident);
+            }
+            (Some(standing), record) => standing.apply(record, segment),
+            (None, Record::Open(opening)) => {
+                self.residents.insert(resident, Standing::new(opening.clone().into_owned()));
+            }
+            (None, _) => panic!("a record of {resident:?}, which has no opening in this log"),
+        }
+    }
+
+    /// The member's settled revision, which every frame from now on carries.
+    pub fn settle(&mut self, settled: Revision) {
+        assert!(settled >= self.settled, "settled fell from {} to {settled}", self.settled);
+        self.settled = settled;
+    }
+
+    /// Keeps the entries from `from` on, whatever checkpoints say (for a peer that is catching up); `None`
+    /// ends it. It brings nothing back that is already given away.
+    pub fn hold(&mut self, resident: Resident, from: Option<Index>) {
+        if let Some(standing) = self.residents.get_mut(&resident) {
+            standing.hold(from);
+            self.stale = true;
+        }
+    }
+
+    /// Ends a turn: everything appended becomes writes, as far as writes may be in flight.
+    pub fn flush(&mut self, now: Time, out: &mut Vec<Command>) {
+        if self.stale && self.candidate.is_none() {
+            self.compute_first();
+        }
+        self.vouch_if_idle(now);
+        self.want_segments(out);
+        while self.in_flight.len() < self.in_flight_max() {
+            if self.sealed.is_empty() && self.open.due {
+                self.seal();
+            }
+            match self.sealed.pop_front() {
+                Some(frame) if self.ready.contains(&frame.segment) => out.push(self.submit(frame)),
+                Some(frame) => {
+                    self.sealed.push_front(frame);
+                    break;
+                }
+                None => break,
+            }
+        }
+    }
+
+    fn in_flight_max(&self) -> usize {
+        if self.opening { 1 } else { LOG_WRITES_IN_FLIGHT_MAX }
+    }
+
+    /// A write is durable. Returns the ordinal up to which every record is: completions come in any order,
+    /// acknowledgement goes in the order of the writes.
+    pub fn written(&mut self, id: WriteId) -> Ordinal {
+        let write = self.in_flight.iter_mut().find(|w| w.frame == id.0).expect("a write completes once");
+        assert!(!write.done, "a write completes once");
+        write.done = true;
+        while let Some(write) = self.in_flight.pop_front_if(|w| w.done) {
+            self.acknowledged = write.frame;
+            self.durable = write.last;
+            self.opening = false;
+            if write.real {
+                self.last_real = write.frame;
+            }
+            self.give_away(write.first);
+            if let Some((first, _)) = self.candidate.take_if(|(_, frame)| *frame <= write.frame) {
+                self.first = first;
+            }
+        }
+        self.durable
+    }
+
+    /// Every record up to here is durable.
+    pub fn durable(&self) -> Ordinal {
+        self.durable
+    }
+
+    /// A file of a segment's length is durable under this name.
+    pub fn prepared(&mut self, segment: SegmentName) {
+        assert_eq!(segment.log, self.id);
+        assert!(self.requested.remove(&segment.sequence), "{segment} was not asked for");
+        self.ready.insert(segment.sequence);
+    }
+
+    /// Takes a buffer back.
+    pub fn reuse(&mut self, mut buffer: Buffer) {
+        if self.buffers.len() < LOG_BUFFERS_SPARE_MAX {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// When [`Log::flush`] has to be called though nothing was appended: an acknowledged write that nothing
+    /// vouches for waits for a block that does.
+    pub fn wake_at(&self) -> Time {
+        match self.idle_since {
+            Some(since) if self.wants_vouch() => since + VOUCH_DELAY,
+            _ => Time::NEVER,
+        }
+    }
+
+    fn wants_vouch(&self) -> bool {
+        let owed = self.last_real > self.vouched || self.candidate.is_some() || self.first > self.given;
+        owed && self.in_flight.is_empty() && self.sealed.is_empty() && !self.open.due
+    }
+
+    fn vouch_if_idle(&mut self, now: Time) {
+        if !self.wants_vouch() {
+            self.idle_since = None;
+        } else if now >= *self.idle_since.get_or_insert(now) + VOUCH_DELAY {
+            self.make_room(0);
+            self.open.due = true;
+        }
+    }
+
+    /// Bytes of all segments from the oldest needed to the one being filled.
+    pub fn held_bytes(&self) -> u64 {
+        (self.open.segment + 1 - self.given) * self.segment_bytes as u64
+    }
+
+    /// For each resident the first index the log keeps, and about how many bytes of log stand behind the
+    /// oldest entry kept for it: the largest is the one whose checkpoint frees most.
+    pub fn held(&self) -> impl Iterator<Item = (Resident, Index, u64)> + '_ {
+        let bytes_from = |segment: u64| {
+            (self.open.segment - segment) * self.segment_bytes as u64 + self.open.offset as u64
+        };
+        self.residents.iter().map(move |(resident, standing)| {
+            (*resident, standing.first_needed(), standing.oldest_needed().map_or(0, bytes_from))
+        })
+    }
+
+    /// The segment files that may hold entries of the resident, oldest first.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentName> + '_ {
+        (self.given..=self.end.segment).map(|sequence| self.name(sequence))
+    }
+
+    fn name(&self, sequence: u64) -> SegmentName {
+        SegmentName { log: self.id, sequence }
+    }
+}
+
+/// Frames and their places.
+impl Log {
+    /// What a frame may be long where the open one stands.
+    fn frame_bytes_max(&self) -> usize {
+        (self.segment_bytes - self.open.offset).min(LOG_WRITE_BYTES_MAX)
+    }
+
+    /// Goes on to a frame or a segment in which `bytes` of records have room.
+    fn make_room(&mut self, bytes: usize) {
+        let mut turned = false;
+        while self.open.buffer.len() + bytes > self.frame_bytes_max() {
+            if self.open.due {
+                self.seal();
+            } else {
+                assert!(!turned, "a record of {bytes} bytes does not fit into a segment");
+                turned = true;
+                self.turn_segment();
+            }
+        }
+    }
+
+    fn seal(&mut self) {
+        self.open.pad();
+        let (segment, last) = (self.open.segment, self.open.last);
+        let offset = self.open.offset + self.open.buffer.len();
+        let buffer = self.buffers.pop().unwrap_or_else(|| Buffer::with_capacity(2 * BLOCK_BYTES));
+        let next = Frame::begin(segment, offset, buffer, last);
+        self.sealed.push_back(std::mem::replace(&mut self.open, next));
+    }
+
+    fn turn_segment(&mut self) {
+        let buffer = std::mem::replace(&mut self.open.buffer, Buffer::with_capacity(2 * BLOCK_BYTES));
+        self.open = Frame::begin(self.open.segment + 1, 0, buffer, self.open.last);
+        self.restate();
+    }
+
+    /// Says at the head of a segment what recovery would otherwise need the segments before it for.
+    fn restate(&mut self) {
+        let residents = std::mem::take(&mut self.residents);
+        for (resident, standing) in &residents {
+            for placed in standing.restate(*resident) {
+                if self.open.buffer.len() + placed.bytes() > self.frame_bytes_max() {
+                    self.seal();
+                }
+                assert!(
+                    self.open.buffer.len() + placed.bytes() <= self.frame_bytes_max(),
+                    "the standing of all residents does not fit into a segment"
+                );
+                placed.encode(&mut self.open.buffer);
+                self.open.due = true;
+            }
+        }
+        self.residents = residents;
+        self.open.due |= self.open.offset == 0;
+    }
+
+    fn submit(&mut self, mut frame: Frame) -> Command {
+        let number = self.end.frame;
+        let mut frame_offset = frame.offset;
+        if frame.offset == 0 {
+            assert_eq!(frame.segment, self.end.segment + 1);
+            let (head, _) = frame.buffer.split_at_mut(BLOCK_BYTES);
+            self.segment_header(frame.segment).encode(head);
+            frame_offset = BLOCK_BYTES;
+        } else {
+            assert_eq!((frame.segment, frame.offset as u64), (self.end.segment, self.end.offset));
+        }
+        let body = &mut frame.buffer[frame_offset - frame.offset..];
+        let header = FrameHeader {
+            log: self.id,
+            key: self.key,
+            incarnation: self.incarnation,
+            segment: frame.segment,
+            offset: frame_offset as u64,
+            frame: number,
+            chain: self.end.chain,
+            records_bytes: frame.records_bytes,
+            acknowledged: self.acknowledged,
+            first: self.first,
+            settled: self.settled.0,
+        };
+        let chain = header.encode(body);
+        let offset = frame.offset + frame.buffer.len();
+        assert!(offset <= self.segment_bytes);
+        self.end = End { segment: frame.segment, offset: offset as u64, frame: number + 1, chain };
+        self.vouched = self.vouched.max(self.acknowledged);
+        let (last, real, first) = (frame.last, frame.real, self.first);
+        self.in_flight.push_back(InFlight { frame: number, last, real, first, done: false });
+        Command::Write {
+            id: WriteId(number),
+            segment: self.name(frame.segment),
+            offset: frame.offset as u64,
+            bytes: frame.buffer,
+        }
+    }
+
+    fn segment_header(&self, sequence: u64) -> SegmentHeader {
+        SegmentHeader {
+            log: self.id,
+            key: self.key,
+            incarnation: self.incarnation,
+            sequence,
+            end: self.end,
+            acknowledged: self.acknowledged,
+            first: self.first,
+        }
+    }
+}
+
+/// Segments and their reclamation.
+impl Log {
+    fn compute_first(&mut self) {
+        self.stale = false;
+        let oldest = self.residents.values().filter_map(Standing::oldest_needed).min();
+        let first = oldest.map_or(self.end.segment, |oldest| oldest.min(self.end.segment));
+        if first > self.first {
+            self.candidate = Some((first, self.end.frame + self.sealed.len() as u64));
+        }
+    }
+
+    /// A frame that names `first` is durable: nobody will look for the segments below.
+    fn give_away(&mut self, first: u64) {
+        if first > self.given {
+            self.retired.extend(self.given..first);
+            self.given = first;
+            self.residents.values_mut().for_each(|standing| standing.forget_below(first));
+        }
+    }
+
+    fn want_segments(&mut self, out: &mut Vec<Command>) {
+        for sequence in self.end.segment + 1..=self.open.segment + LOG_SEGMENTS_SPARE {
+            if self.ready.contains(&sequence) || !self.requested.insert(sequence) {
+                continue;
+            }
+            let new = self.name(sequence);
+            let fit = self.retired.iter().find(|old| !self.odd.contains(old)).copied();
+            out.push(match fit.inspect(|old| assert!(self.retired.remove(old))) {
+                Some(old) => Command::Recycle { old: self.name(old), new },
+                None => Command::Prepare { segment: new },
+            });
+        }
+        self.ready.retain(|sequence| *sequence >= self.end.segment);
+        let odd = self.retired.extract_if(.., |old| self.odd.remove(old));
+        let mut gone: Vec<u64> = odd.collect();
+        while self.retired.len() > LOG_SEGMENTS_RECYCLED_MAX {
+            gone.extend(self.retired.pop_first());
+        }
+        out.extend(gone.into_iter().map(|sequence| Command::Remove { segment: self.name(sequence) }));
+    }
+}
