@@ -10,4 +10,10 @@ pub mod types;
 pub mod api;
 pub mod record;
 
+pub mod mvcc;
+
+pub mod lease;
+
+pub mod watch;
+
 pub mod sequencer;
