@@ -1,8 +1,11 @@
 //! The store against a naive model: every version of every key in a list, laws applied when asked.
 
+use super::store::VERSION_BYTES;
 use super::*;
 use crate::stdx::Rng;
+use crate::types::{KeyRange, Sub};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 fn at(main: u64) -> At {
     At { main: Revision(main), sub: Sub(0) }
