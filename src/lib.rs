@@ -25,3 +25,12 @@ pub mod wire;
 pub mod log;
 
 pub mod sim;
+pub mod record;
+
+pub mod mvcc;
+
+pub mod lease;
+
+pub mod watch;
+
+pub mod sequencer;

@@ -84,3 +84,41 @@ pub const LOG_BUFFERS_SPARE_MAX: usize = 4;
 pub const LOG_VOUCH_DELAY_US: u64 = 2_000;
 /// A log record's payload has to fit into one write with everything around it.
 const _: () = assert!(ENTRY_BYTES_MAX + REQUEST_BYTES_DEFAULT + REQUEST_OVERHEAD_BYTES < LOG_WRITE_BYTES_MAX);
+// lease
+
+/// How often the lead looks for expired leases (etcd's number).
+pub const LEASE_CHECK_INTERVAL_MS: u64 = 500;
+/// Revokes begun a second, so that a wave of expiries leaves room for other writes (etcd's number).
+pub const LEASE_REVOKES_PER_SEC_MAX: usize = 1000;
+/// Expired leases being revoked at a time (etcd's number).
+pub const LEASE_REVOKES_OUTSTANDING_MAX: usize = 16;
+/// After how long a revoke that did not go through is tried again (etcd's number).
+pub const LEASE_REVOKE_RETRY_MS: u64 = 3000;
+
+// watch
+
+/// Revisions in one message to a watcher that lags (etcd's number).
+pub const WATCH_REPLY_REVISIONS_MAX: usize = 1000;
+/// Bytes in one message to a watcher, beyond which the next revision waits for the next message: large
+/// enough to spread its cost over many events, small enough for every client's receive limit.
+pub const WATCH_REPLY_BYTES_MAX: usize = 1 << 20;
+/// Events under way to one watch stream and not yet taken by its client, shared among its watchers.
+pub const WATCH_STREAM_CREDIT_BYTES: usize = 4 << 20;
+/// What one watcher and shard gets of it at most: a few turns of a busy shard.
+pub const WATCH_CREDIT_BYTES_MAX: usize = 256 << 10;
+/// What it gets at least, whatever the number of watchers: less would make every watcher lag.
+pub const WATCH_CREDIT_BYTES_MIN: usize = 16 << 10;
+/// What an event counts for beside its key and value: its place in queues and messages.
+pub const WATCH_EVENT_OVERHEAD_BYTES: usize = 96;
+/// Answers to a stream's own requests that wait to be sent, beyond which its requests are not read.
+pub const WATCH_ANSWERS_MAX: usize = 128;
+/// Changes read from history in one slice for watchers that lag: well under a millisecond.
+pub const WATCH_CATCH_UP_CHANGES: usize = 1000;
+/// Bytes read from history in one slice for watchers that lag.
+pub const WATCH_CATCH_UP_BYTES: usize = 1 << 20;
+/// Watchers that share one slice of history (etcd's number).
+pub const WATCH_CATCH_UP_WATCHERS: usize = 512;
+/// etcd's default for `--watch-progress-notify-interval`.
+pub const WATCH_PROGRESS_INTERVAL_SECS: u64 = 600;
+const _: () = assert!(WATCH_CREDIT_BYTES_MIN <= WATCH_CREDIT_BYTES_MAX);
+const _: () = assert!(WATCH_CREDIT_BYTES_MAX <= WATCH_STREAM_CREDIT_BYTES);

@@ -1,0 +1,414 @@
+//! The subscriptions to one shard, at its owner.
+//!
+//! A turn of the owner: `publish` each change that settles, in order, then `settle`; `catch_up` while there
+//! is time; then `take` the notices and send, behind them, the mark `settled` to every reader.
+//!
+//! Those behind share their reading of history: a slice is read from the place of the one whose turn it is,
+//! and serves all others whose place lies in it. Turns go round, so one that is far behind does not hold up
+//! one that is nearly there, and many that begin at one revision cost hardly more than one.
+
+use super::index::Index;
+use super::{Batch, Delivery, Notice, Subscription, SubscriptionId, cost_bytes};
+use crate::api::WatchEvent;
+use crate::limits;
+use crate::mvcc::{Budget, Change, Store};
+use crate::stdx::HashMap;
+use crate::types::{At, Event, KeyValue, ReactorId, Revision, Sub};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    InStep,
+    /// Everything below `next` has been sent.
+    Behind {
+        next: Revision,
+    },
+}
+
+#[derive(Debug)]
+struct Entry {
+    subscription: Subscription,
+    place: Place,
+    /// Below 0 where the last revision sent was larger than what was left.
+    credit: i64,
+    pending: Vec<Delivery>,
+    /// Has something to tell with the next notices.
+    told: bool,
+    /// Stands in the queue of those that wait for their turn to read history.
+    queued: bool,
+    /// Takes part in the slice being read.
+    reading: bool,
+}
+
+/// The subscriptions to one shard.
+#[derive(Debug)]
+pub struct Hub {
+    entries: HashMap<SubscriptionId, Entry>,
+    in_step: Index,
+    behind: Index,
+    /// Those behind with credit, by their place.
+    ready: BTreeSet<(Revision, SubscriptionId)>,
+    turns: VecDeque<SubscriptionId>,
+    to_tell: Vec<SubscriptionId>,
+    notices: Vec<Notice>,
+    readers: BTreeMap<ReactorId, usize>,
+    settled: Revision,
+    compacted: Revision,
+    found: Vec<SubscriptionId>,
+}
+
+impl Hub {
+    /// `settled` is the revision up to which the shard's store is settled here.
+    pub fn new(settled: Revision, compacted: Revision) -> Hub {
+        Hub {
+            entries: HashMap::default(),
+            in_step: Index::new(),
+            behind: Index::new(),
+            ready: BTreeSet::new(),
+            turns: VecDeque::new(),
+            to_tell: Vec::new(),
+            notices: Vec::new(),
+            readers: BTreeMap::new(),
+            settled,
+            compacted,
+            found: Vec::new(),
+        }
+    }
+
+    /// Everything up to here has been published: what the mark says that goes out behind the notices.
+    pub fn settled(&self) -> Revision {
+        self.settled
+    }
+
+    /// The reactors that have subscriptions here, and so want marks.
+    pub fn readers(&self) -> impl Iterator<Item = ReactorId> + '_ {
+        self.readers.keys().copied()
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The answer is a batch, perhaps without events, or that history from there on is compacted.
+    pub fn subscribe(&mut self, subscription: Subscription) {
+        let (id, reader, from) = (subscription.id, subscription.reader, subscription.from);
+        if from < self.compacted {
+            self.notices.push(Notice::Compacted { id, reader, revision: self.compacted });
+            return;
+        }
+        let place = if from > self.settled { Place::InStep } else { Place::Behind { next: from } };
+        let credit = subscription.credit_bytes as i64;
+        let (pending, told, queued, reading) = (Vec::new(), false, false, false);
+        let entry = Entry { subscription, place, credit, pending, told, queued, reading };
+        let range = &entry.subscription.range;
+        match place {
+            Place::InStep => self.in_step.insert(range, id),
+            Place::Behind { .. } => self.behind.insert(range, id),
+        }
+        *self.readers.entry(reader).or_default() += 1;
+        assert!(self.entries.insert(id, entry).is_none(), "a subscription's id is never used twice");
+        match place {
+            Place::InStep => self.tell(id),
+            Place::Behind { .. } => self.enqueue(id),
+        }
+    }
+
+    /// A subscription that is not there any more has been compacted meanwhile.
+    pub fn unsubscribe(&mut self, id: SubscriptionId) {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        let subscription = &entry.subscription;
+        match entry.place {
+            Place::InStep => self.in_step.remove(&subscription.range, id),
+            Place::Behind { next } => {
+                self.behind.remove(&subscription.range, id);
+                self.ready.remove(&(next, id));
+            }
+        }
+        let count = self.readers.get_mut(&subscription.reader).expect("it was counted");
+        *count -= 1;
+        if *count == 0 {
+            self.readers.remove(&subscription.reader);
+        }
+    }
+
+    /// The stream has passed on events of so many bytes.
+    pub fn add_credit(&mut self, id: SubscriptionId, bytes: usize) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.credit += bytes as i64;
+            self.enqueue(id);
+        }
+    }
+
+    /// The next change that settles. `prev` reads the key at the revision before; it is asked only if some
+    /// subscription wants it, and not for a key's creation.
+    pub fn publish(&mut self, at: At, event: &Event, prev: impl FnOnce() -> Option<KeyValue>) {
+        assert!(at.main > self.settled, "{} settles once", at.main);
+        let mut found = std::mem::take(&mut self.found);
+        self.in_step.find(event.key(), &mut found);
+        let mut shared = Shared::new(at, event, prev);
+        for id in found.drain(..) {
+            let entry = self.entries.get_mut(&id).expect("the index holds what is subscribed");
+            if at.main < entry.subscription.from || !entry.wants(event) {
+                continue;
+            }
+            if entry.accepts(at) {
+                entry.push(&mut shared);
+                self.tell(id);
+            } else {
+                self.fall_behind(id, at.main);
+            }
+        }
+        self.found = found;
+    }
+
+    /// All changes up to here have been published.
+    pub fn settle(&mut self, upto: Revision) {
+        assert!(upto >= self.settled, "settled never falls");
+        self.settled = upto;
+    }
+
+    /// The store has been replaced by a state that is settled up to here. Nobody has seen what lies between;
+    /// it is read from history like all that was missed.
+    pub fn restored(&mut self, settled: Revision, compacted: Revision) {
+        let next = self.settled.next();
+        self.settle(settled);
+        let mut in_step: Vec<_> =
+            self.entries.iter().filter(|(_, entry)| entry.place == Place::InStep).collect();
+        in_step.sort_by_key(|(id, _)| **id);
+        let in_step: Vec<_> =
+            in_step.into_iter().map(|(id, entry)| (*id, next.max(entry.subscription.from))).collect();
+        for (id, next) in in_step {
+            if next <= settled {
+                self.fall_behind(id, next);
+                self.enqueue(id);
+            }
+        }
+        self.compact(compacted);
+    }
+
+    /// Compaction takes effect here: who still needs history below it is told so, and gone.
+    pub fn compact(&mut self, revision: Revision) {
+        self.compacted = self.compacted.max(revision);
+        let mut gone: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| matches!(entry.place, Place::Behind { next } if next < self.compacted))
+            .map(|(id, entry)| (*id, entry.subscription.reader))
+            .collect();
+        gone.sort_unstable();
+        for (id, reader) in gone {
+            self.unsubscribe(id);
+            self.notices.push(Notice::Compacted { id, reader, revision: self.compacted });
+        }
+    }
+
+    /// Whether [`Hub::catch_up`] has work.
+    pub fn lags(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Reads one slice of history for those behind. Not between `publish` and `settle`.
+    pub fn catch_up(&mut self, store: &Store) {
+        let Some((leader, from)) = self.next_turn() else { return };
+        let (changes, complete) = slice(store, from, self.settled);
+        let reading = self.begin_slice(leader, from, complete);
+        let mut found = std::mem::take(&mut self.found);
+        for (at, change) in &changes {
+            self.behind.find(change.event.key(), &mut found);
+            let mut shared = Shared::new(*at, &change.event, || before(store, *at, &change.event));
+            for id in found.drain(..) {
+                let entry = self.entries.get_mut(&id).expect("the index holds what is subscribed");
+                entry.read(&mut shared);
+            }
+        }
+        self.found = found;
+        for id in reading {
+            self.end_slice(id, complete);
+        }
+    }
+
+    /// What there is to tell: batches of those that got events or changed between in step and behind.
+    pub fn take(&mut self) -> Vec<Notice> {
+        let mut notices = std::mem::take(&mut self.notices);
+        for id in std::mem::take(&mut self.to_tell) {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            entry.told = false;
+            let (upto, in_step) = match entry.place {
+                Place::InStep => (self.settled, true),
+                Place::Behind { next } => (Revision(next.0 - 1), false),
+            };
+            let (events, reader) = (std::mem::take(&mut entry.pending), entry.subscription.reader);
+            notices.push(Notice::Batch(Batch { id, reader, events, upto, in_step }));
+        }
+        notices
+    }
+
+    fn tell(&mut self, id: SubscriptionId) {
+        let entry = self.entries.get_mut(&id).expect("only subscribers are told");
+        if !std::mem::replace(&mut entry.told, true) {
+            self.to_tell.push(id);
+        }
+    }
+
+    fn fall_behind(&mut self, id: SubscriptionId, next: Revision) {
+        let entry = self.entries.get_mut(&id).expect("it is subscribed");
+        entry.place = Place::Behind { next };
+        self.in_step.remove(&entry.subscription.range, id);
+        self.behind.insert(&entry.subscription.range, id);
+        self.tell(id);
+    }
+
+    /// One that is behind and has credit waits for its turn.
+    fn enqueue(&mut self, id: SubscriptionId) {
+        let entry = self.entries.get_mut(&id).expect("it is subscribed");
+        let Place::Behind { next } = entry.place else { return };
+        if entry.credit <= 0 {
+            return;
+        }
+        self.ready.insert((next, id));
+        if !std::mem::replace(&mut entry.queued, true) {
+            self.turns.push_back(id);
+        }
+    }
+
+    /// The next that is still there, behind, and has credit.
+    fn next_turn(&mut self) -> Option<(SubscriptionId, Revision)> {
+        while let Some(id) = self.turns.pop_front() {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            entry.queued = false;
+            if let Place::Behind { next } = entry.place
+                && entry.credit > 0
+            {
+                return Some((id, next));
+            }
+        }
+        None
+    }
+
+    /// Who takes part: the leader, and others whose place lies in the slice.
+    fn begin_slice(&mut self, leader: SubscriptionId, from: Revision, upto: Revision) -> Vec<SubscriptionId> {
+        let in_slice = (from, SubscriptionId(0))..=(upto, SubscriptionId(u64::MAX));
+        let others = self.ready.range(in_slice).filter(|(_, id)| *id != leader);
+        let others = others.take(limits::WATCH_CATCH_UP_WATCHERS - 1).map(|(_, id)| *id);
+        let reading: Vec<_> = std::iter::once(leader).chain(others).collect();
+        for id in &reading {
+            let entry = self.entries.get_mut(id).expect("only subscribers are ready");
+            let Place::Behind { next } = entry.place else { panic!("only those behind are ready") };
+            entry.reading = true;
+            self.ready.remove(&(next, *id));
+        }
+        reading
+    }
+
+    fn end_slice(&mut self, id: SubscriptionId, complete: Revision) {
+        let entry = self.entries.get_mut(&id).expect("nobody leaves during a slice");
+        if std::mem::replace(&mut entry.reading, false) {
+            if complete == self.settled {
+                entry.place = Place::InStep;
+                self.behind.remove(&entry.subscription.range, id);
+                self.in_step.insert(&entry.subscription.range, id);
+            } else {
+                entry.place = Place::Behind { next: complete.next() };
+            }
+        }
+        self.tell(id);
+        self.enqueue(id);
+    }
+}
+
+impl Entry {
+    fn wants(&self, event: &Event) -> bool {
+        match event {
+            Event::Put(_) => !self.subscription.no_put,
+            Event::Delete { .. } => !self.subscription.no_delete,
+        }
+    }
+
+    /// A revision that has begun is finished, whatever the credit; a new one needs some.
+    fn accepts(&self, at: At) -> bool {
+        self.credit > 0 || self.pending.last().is_some_and(|(last, _)| last.main == at.main)
+    }
+
+    fn push(&mut self, shared: &mut Shared<impl FnOnce() -> Option<KeyValue>>) {
+        let event = shared.get(self.subscription.prev_kv);
+        self.credit -= cost_bytes(&event) as i64;
+        self.pending.push((shared.at, event));
+    }
+
+    /// A change from history, which may be of no interest; without credit the reading stops before it.
+    fn read(&mut self, shared: &mut Shared<impl FnOnce() -> Option<KeyValue>>) {
+        let Place::Behind { next } = self.place else { panic!("only those behind read history") };
+        if !self.reading || shared.at.main < next || !self.wants(shared.event) {
+            return;
+        }
+        if self.accepts(shared.at) {
+            self.push(shared);
+        } else {
+            self.place = Place::Behind { next: shared.at.main };
+            self.reading = false;
+        }
+    }
+}
+
+/// One event in its two forms, each made once, when first wanted.
+struct Shared<'a, F> {
+    at: At,
+    event: &'a Event,
+    prev: Option<F>,
+    plain: Option<Arc<WatchEvent>>,
+    with_prev: Option<Arc<WatchEvent>>,
+}
+
+impl<'a, F: FnOnce() -> Option<KeyValue>> Shared<'a, F> {
+    fn new(at: At, event: &'a Event, prev: F) -> Self {
+        Shared { at, event, prev: Some(prev), plain: None, with_prev: None }
+    }
+
+    fn get(&mut self, with_prev: bool) -> Arc<WatchEvent> {
+        let event = self.event;
+        if with_prev && !is_create(event) {
+            let prev = &mut self.prev;
+            let make = || {
+                let prev_kv = prev.take().expect("this form is made once")();
+                Arc::new(WatchEvent { event: event.clone(), prev_kv })
+            };
+            return self.with_prev.get_or_insert_with(make).clone();
+        }
+        let make = || Arc::new(WatchEvent { event: event.clone(), prev_kv: None });
+        self.plain.get_or_insert_with(make).clone()
+    }
+}
+
+fn is_create(event: &Event) -> bool {
+    matches!(event, Event::Put(kv) if kv.create_revision == kv.mod_revision)
+}
+
+/// The key as of the revision before, where that is not compacted.
+fn before(store: &Store, at: At, event: &Event) -> Option<KeyValue> {
+    let revision = Revision(at.main.0 - 1);
+    (revision >= store.compacted()).then(|| store.get(event.key(), revision)).flatten()
+}
+
+/// A bounded part of history from a revision on, and the revision up to which it is complete: it ends
+/// between two revisions, however many changes one has.
+fn slice(store: &Store, from: Revision, settled: Revision) -> (Vec<(At, Change)>, Revision) {
+    let after = At { main: Revision(from.0 - 1), sub: Sub(u32::MAX) };
+    let budget = Budget { keys: limits::WATCH_CATCH_UP_CHANGES, bytes: limits::WATCH_CATCH_UP_BYTES };
+    let mut history = store.history(after, settled, budget);
+    if history.done {
+        return (history.changes, settled);
+    }
+    let torn = history.resume.main;
+    if torn > from {
+        history.changes.retain(|(at, _)| at.main < torn);
+        return (history.changes, Revision(torn.0 - 1));
+    }
+    let rest = store.history(history.resume, torn, Budget::UNBOUNDED);
+    history.changes.extend(rest.changes);
+    (history.changes, torn)
+}

@@ -1,0 +1,140 @@
+//! Watches: from the owner of a shard to one client's stream.
+//!
+//! ```text
+//!   owner of shard 1: Hub --- notices, marks --->\
+//!   owner of shard 2: Hub --- notices, marks ---> Stream --- poll: replies ---> client
+//!                      ^------ subscribe, credit ---/
+//! ```
+//!
+//! A [`Hub`] stands beside a shard's store. The owner publishes each change as it settles; a subscription
+//! *in step* gets it at once. One without credit falls *behind*: the hub then keeps only its place, and
+//! reads history for it when credit has come, until it is in step again. So a slow reader costs no memory
+//! and delays nobody.
+//!
+//! A [`Stream`] stands at the connection. A watcher has one *lane* a shard that its range touches. A lane's
+//! position is the revision up to which its shard has sent everything: while behind what its last batch
+//! says, while in step also what the shard's marks say, which travel behind the batches once for all
+//! watchers of a reactor ([`Marks`]). Events leave in the order of (main, sub) up to the lowest position
+//! over the lanes. So a revision is never torn, and what a progress reply promises is true.
+//!
+//! Credit: a subscription starts with some, events use it up where they are sent, and the stream gives it
+//! back when the client has taken them. The lane with the lowest position can always be emptied, so it gets
+//! its credit back, and a watcher never waits for itself.
+
+mod hub;
+mod index;
+mod reply;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod transcripts;
+
+pub use hub::Hub;
+pub use reply::Refusal;
+pub use stream::{Stream, View};
+
+use crate::api::{WatchCreate, WatchEvent};
+use crate::limits;
+use crate::types::{At, Event, KeyRange, KeyValue, ReactorId, Revision, ShardId};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One watcher at the hubs of its shards: the same id at each. Chosen by the reader's reactor, which puts
+/// its own number into it, and never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub u64);
+
+/// What a stream asks of a shard's hub.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub id: SubscriptionId,
+    pub reader: ReactorId,
+    pub range: KeyRange,
+    pub no_put: bool,
+    pub no_delete: bool,
+    pub prev_kv: bool,
+    /// The first revision of interest; it may lie in the future.
+    pub from: Revision,
+    pub credit_bytes: usize,
+}
+
+/// An event with its place, shared by all who get it.
+pub type Delivery = (At, Arc<WatchEvent>);
+
+/// What a hub tells a reader. A notice comes before every mark that covers more than it does.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    Batch(Batch),
+    /// History from the subscription's place on is gone, and with it the subscription.
+    Compacted {
+        id: SubscriptionId,
+        reader: ReactorId,
+        revision: Revision,
+    },
+}
+
+/// With these events, the subscription has everything up to `upto`.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub id: SubscriptionId,
+    pub reader: ReactorId,
+    pub events: Vec<Delivery>,
+    pub upto: Revision,
+    /// From here on the shard's marks hold for this subscription.
+    pub in_step: bool,
+}
+
+/// What a stream wants the hubs to hear, in this order.
+#[derive(Clone, Debug)]
+pub enum Action {
+    Subscribe { shard: ShardId, subscription: Subscription },
+    Unsubscribe { shard: ShardId, id: SubscriptionId },
+    Credit { shard: ShardId, id: SubscriptionId, bytes: usize },
+}
+
+/// How far each shard has sent its events to this reactor, for all subscriptions in step.
+#[derive(Clone, Debug, Default)]
+pub struct Marks {
+    upto: BTreeMap<ShardId, Revision>,
+    raised: u64,
+}
+
+impl Marks {
+    /// The shard's mark has come, or the sequencer's ring shows that nothing touched it up to here.
+    pub fn raise(&mut self, shard: ShardId, upto: Revision) {
+        let mark = self.upto.entry(shard).or_default();
+        if upto > *mark {
+            *mark = upto;
+            self.raised += 1;
+        }
+    }
+    pub fn of(&self, shard: ShardId) -> Revision {
+        self.upto.get(&shard).copied().unwrap_or(Revision::NONE)
+    }
+    /// Differs whenever some mark has risen.
+    fn stamp(&self) -> u64 {
+        self.raised
+    }
+}
+
+/// The keys a create request means: an empty key is the smallest one (etcd's law).
+pub fn range_of(create: &WatchCreate) -> KeyRange {
+    let key = if create.key.is_empty() { Bytes::from_static(b"\0") } else { create.key.clone() };
+    KeyRange::of(key, create.range_end.clone())
+}
+
+/// What an event takes of a subscription's credit, counted alike at both ends.
+fn cost_bytes(event: &WatchEvent) -> usize {
+    let kv = match &event.event {
+        Event::Put(kv) => kv_bytes(kv),
+        Event::Delete { key, .. } => key.len(),
+    };
+    limits::WATCH_EVENT_OVERHEAD_BYTES + kv + event.prev_kv.as_ref().map_or(0, kv_bytes)
+}
+
+fn kv_bytes(kv: &KeyValue) -> usize {
+    kv.key.len() + kv.value.len()
+}

@@ -1,0 +1,224 @@
+//! One watcher of a stream: its lanes, and the merge of what they bring.
+
+use crate::api::WatchEvent;
+use crate::limits;
+use crate::types::{At, Revision, ShardId, Time};
+use crate::watch::{Action, Batch, Delivery, Marks, SubscriptionId, View, cost_bytes};
+use std::collections::{BTreeSet, VecDeque};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The hub has not answered yet.
+    Joining,
+    InStep,
+    Behind,
+}
+
+/// What one shard has sent.
+#[derive(Debug)]
+struct Lane {
+    shard: ShardId,
+    step: Step,
+    /// Everything up to here has come; in step the shard's mark counts as well.
+    position: Revision,
+    queue: VecDeque<Delivery>,
+    /// Taken by the client, and not yet given back to the hub as credit.
+    taken_bytes: usize,
+}
+
+impl Lane {
+    fn position(&self, marks: &Marks) -> Revision {
+        match self.step {
+            Step::InStep => self.position.max(marks.of(self.shard)),
+            Step::Joining | Step::Behind => self.position,
+        }
+    }
+}
+
+/// What a watcher has to send.
+pub enum Next {
+    Nothing,
+    /// Something that waits for marks to rise, or for a progress reply of the stream.
+    Held,
+    Progress(Revision),
+    /// With the header's revision.
+    Events(Revision, Vec<WatchEvent>),
+}
+
+#[derive(Debug)]
+pub struct Watcher {
+    pub id: SubscriptionId,
+    /// The created reply has left.
+    pub announced: bool,
+    pub has_turn: bool,
+    pub fragment: bool,
+    /// What the client asked to start with: no progress is reported below it. 0 where it asked for "now".
+    pub start: Revision,
+    /// When progress is to be reported next.
+    pub timer: Option<Time>,
+    lanes: Vec<Lane>,
+    /// The first event of each lane that has any.
+    heads: BTreeSet<(At, usize)>,
+    /// The highest revision in a header the client has seen: it never falls.
+    shown: Revision,
+    credit_bytes: usize,
+    had_events: bool,
+    progress_due: bool,
+}
+
+impl Watcher {
+    pub fn new(
+        id: SubscriptionId,
+        shards: Vec<ShardId>,
+        start: Revision,
+        shown: Revision,
+        credit_bytes: usize,
+        fragment: bool,
+    ) -> Watcher {
+        let lane = |shard| Lane {
+            shard,
+            step: Step::Joining,
+            position: Revision::NONE,
+            queue: VecDeque::new(),
+            taken_bytes: 0,
+        };
+        Watcher {
+            id,
+            announced: false,
+            has_turn: false,
+            fragment,
+            start,
+            timer: None,
+            lanes: shards.into_iter().map(lane).collect(),
+            heads: BTreeSet::new(),
+            shown,
+            credit_bytes,
+            had_events: false,
+            progress_due: false,
+        }
+    }
+
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    pub fn lanes_behind(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.step == Step::Behind).count()
+    }
+
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.lanes.iter().map(|lane| lane.shard)
+    }
+
+    pub fn receive(&mut self, shard: ShardId, batch: Batch) {
+        let number = self.lanes.iter().position(|lane| lane.shard == shard).expect("it subscribed there");
+        let lane = &mut self.lanes[number];
+        assert!(batch.upto >= lane.position, "a lane's position never falls");
+        if let (true, Some((at, _))) = (lane.queue.is_empty(), batch.events.first()) {
+            self.heads.insert((*at, number));
+        }
+        lane.queue.extend(batch.events);
+        lane.position = batch.upto;
+        lane.step = if batch.in_step { Step::InStep } else { Step::Behind };
+    }
+
+    fn lowest(&self, marks: &Marks) -> Revision {
+        self.lanes.iter().map(|lane| lane.position(marks)).min().expect("a watcher has a lane")
+    }
+
+    fn in_step(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.step == Step::InStep)
+    }
+
+    /// Whether everything up to a revision has come and been sent. A watcher that is not announced was
+    /// created after whoever asks.
+    pub fn is_through(&self, revision: Revision, marks: &Marks) -> bool {
+        !self.announced
+            || (self.in_step()
+                && self.lowest(marks) >= revision
+                && self.heads.first().is_none_or(|(at, _)| at.main > revision))
+    }
+
+    /// The progress timer rings. True: report it as soon as the watcher can; an interval with events needs
+    /// no report, and one behind makes none.
+    pub fn ring(&mut self) -> bool {
+        self.progress_due = !std::mem::take(&mut self.had_events) && self.in_step();
+        self.progress_due
+    }
+
+    pub fn next(
+        &mut self,
+        cap: Option<Revision>,
+        budget_bytes: usize,
+        view: View,
+        actions: &mut Vec<Action>,
+    ) -> Next {
+        let lowest = self.lowest(view.marks);
+        let upto = cap.map_or(lowest, |cap| cap.min(lowest));
+        let events = self.merge(upto, budget_bytes, actions);
+        if let Some((last, _)) = events.last() {
+            let revision = if self.in_step() { *last } else { view.settled.max(*last) };
+            self.shown = self.shown.max(revision);
+            self.had_events = true;
+            self.progress_due = false;
+            return Next::Events(revision, events.into_iter().map(|(_, event)| event).collect());
+        }
+        if self.progress_due && !self.in_step() {
+            self.progress_due = false;
+        }
+        if !self.heads.is_empty() {
+            return Next::Held;
+        }
+        if !self.progress_due {
+            return Next::Nothing;
+        }
+        if cap.is_some() || lowest < self.shown.max(self.start) {
+            return Next::Held;
+        }
+        self.progress_due = false;
+        self.shown = lowest;
+        Next::Progress(lowest)
+    }
+
+    /// Events up to a revision in the order of (main, sub), whole revisions, at least one if there is any.
+    fn merge(
+        &mut self,
+        upto: Revision,
+        budget_bytes: usize,
+        actions: &mut Vec<Action>,
+    ) -> Vec<(Revision, WatchEvent)> {
+        let bytes_max = budget_bytes.min(limits::WATCH_REPLY_BYTES_MAX);
+        let mut events: Vec<(Revision, WatchEvent)> = Vec::new();
+        let (mut revisions, mut bytes) = (0, 0);
+        while let Some((at, number)) = self.heads.first().copied().filter(|(at, _)| at.main <= upto) {
+            if events.last().is_none_or(|(last, _)| *last != at.main) {
+                if revisions == limits::WATCH_REPLY_REVISIONS_MAX || (revisions > 0 && bytes >= bytes_max) {
+                    break;
+                }
+                revisions += 1;
+            }
+            self.heads.pop_first();
+            let lane = &mut self.lanes[number];
+            let (_, event) = lane.queue.pop_front().expect("a lane with a head has an event");
+            if let Some((next, _)) = lane.queue.front() {
+                assert!(*next > at, "events of a shard come in order");
+                self.heads.insert((*next, number));
+            }
+            let cost = cost_bytes(&event);
+            bytes += cost;
+            lane.taken_bytes += cost;
+            events.push((at.main, WatchEvent::clone(&event)));
+        }
+        self.return_credit(actions);
+        events
+    }
+
+    /// In portions of half the credit: seldom enough to cost little, often enough that it never runs out
+    /// for a client that reads.
+    fn return_credit(&mut self, actions: &mut Vec<Action>) {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.taken_bytes >= self.credit_bytes / 2) {
+            let bytes = std::mem::take(&mut lane.taken_bytes);
+            actions.push(Action::Credit { shard: lane.shard, id: self.id, bytes });
+        }
+    }
+}
