@@ -13,205 +13,15 @@
 //! A node below a quarter is filled from its neighbour or merged with it. A split for a key behind the last
 //! leaves the old node full, so that keys arriving in order fill their nodes.
 
-use crate::types::Blob;
-use std::cmp::Ordering;
-
-#[cfg(not(test))]
-const ROWS: usize = 64;
+pub(super) use super::rows::Tip;
 #[cfg(test)]
-const ROWS: usize = 8;
+use super::rows::check_rows;
+use super::rows::{Arena, Child, ROWS, Rows, even_out};
+use crate::types::Blob;
+
 const ROWS_MIN: usize = ROWS / 4;
-const ROWS_MERGED_MAX: usize = ROWS * 3 / 4;
 /// Inner levels: even at the least filling, more keys than [`Tip`] can name do not need as many.
 const LEVELS_MAX: usize = 32;
-
-/// The newest version of a key, and whether it is live (not a tombstone).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tip(u32);
-
-impl Tip {
-    pub(super) fn new(version: u32, live: bool) -> Tip {
-        assert!(version < 1 << 31, "a shard holds fewer than 2^31 versions");
-        Tip(version << 1 | u32::from(live))
-    }
-    pub(super) fn version(self) -> u32 {
-        self.0 >> 1
-    }
-    pub(super) fn live(self) -> bool {
-        self.0 & 1 == 1
-    }
-}
-
-#[derive(Clone, Copy, Default)]
-struct Child {
-    node: u32,
-    live: u32,
-}
-
-/// What a row says of live keys.
-trait Live: Copy + Default {
-    fn live(self) -> u32;
-}
-
-impl Live for Tip {
-    fn live(self) -> u32 {
-        self.0 & 1
-    }
-}
-
-impl Live for Child {
-    fn live(self) -> u32 {
-        self.live
-    }
-}
-
-/// The rows of a node in the order of their keys: the first `len` of each array are in use.
-struct Rows<P> {
-    heads: [u64; ROWS],
-    keys: [Option<Blob>; ROWS],
-    items: [P; ROWS],
-    len: usize,
-    skip: usize,
-}
-
-impl<P: Live> Rows<P> {
-    fn new() -> Rows<P> {
-        Rows { heads: [0; ROWS], keys: [const { None }; ROWS], items: [P::default(); ROWS], len: 0, skip: 0 }
-    }
-
-    fn key(&self, row: usize) -> &Blob {
-        self.keys[row].as_ref().expect("rows in use have keys")
-    }
-
-    fn compare(&self, row: usize, head: u64, key: &[u8]) -> Ordering {
-        self.heads[row].cmp(&head).then_with(|| self.key(row)[self.skip..].cmp(&key[self.skip..]))
-    }
-
-    /// The row of the key, or else the row it would take.
-    fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        let head = head(key, self.skip);
-        let (mut low, mut high) = (0, self.len);
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            match self.compare(middle, head, key) {
-                Ordering::Less => low = middle + 1,
-                Ordering::Equal => return Ok(middle),
-                Ordering::Greater => high = middle,
-            }
-        }
-        Err(low)
-    }
-
-    fn insert(&mut self, row: usize, key: Blob, item: P) {
-        self.heads[self.len] = head(&key, self.skip);
-        self.keys[self.len] = Some(key);
-        self.items[self.len] = item;
-        self.len += 1;
-        self.heads[row..self.len].rotate_right(1);
-        self.keys[row..self.len].rotate_right(1);
-        self.items[row..self.len].rotate_right(1);
-    }
-
-    fn remove(&mut self, row: usize) {
-        self.heads[row..self.len].rotate_left(1);
-        self.keys[row..self.len].rotate_left(1);
-        self.items[row..self.len].rotate_left(1);
-        self.len -= 1;
-        self.keys[self.len] = None;
-    }
-
-    /// Moves the rows from `row` on to the front of another node.
-    fn move_tail(&mut self, row: usize, to: &mut Rows<P>) {
-        let moved = self.len - row;
-        to.keys[..to.len + moved].rotate_right(moved);
-        to.items[..to.len + moved].rotate_right(moved);
-        for n in 0..moved {
-            to.keys[n] = self.keys[row + n].take();
-            to.items[n] = self.items[row + n];
-        }
-        to.len += moved;
-        self.len = row;
-    }
-
-    /// Moves the first `rows` rows to the end of another node.
-    fn move_front(&mut self, rows: usize, to: &mut Rows<P>) {
-        for n in 0..rows {
-            to.keys[to.len + n] = self.keys[n].take();
-            to.items[to.len + n] = self.items[n];
-        }
-        to.len += rows;
-        self.keys[..self.len].rotate_left(rows);
-        self.items[..self.len].rotate_left(rows);
-        self.len -= rows;
-    }
-
-    /// Takes note of new fences (or of rows that came from another node).
-    fn fence(&mut self, low: &[u8], high: Option<&[u8]>) {
-        self.skip = high.map_or(0, |high| low.iter().zip(high).take_while(|(a, b)| a == b).count());
-        for row in 0..self.len {
-            self.heads[row] = head(self.key(row), self.skip);
-        }
-    }
-
-    fn live(&self) -> u32 {
-        self.items[..self.len].iter().map(|item| item.live()).sum()
-    }
-}
-
-impl Rows<Child> {
-    /// The row whose child a key belongs to.
-    fn child_of(&self, key: &[u8]) -> usize {
-        match self.search(key) {
-            Ok(row) => row,
-            Err(row) => row.checked_sub(1).expect("the first bound of a node is at or below its keys"),
-        }
-    }
-}
-
-fn head(key: &[u8], skip: usize) -> u64 {
-    match key.get(skip..skip + 8) {
-        Some(bytes) => u64::from_be_bytes(bytes.try_into().expect("8 bytes were asked for")),
-        None => {
-            let mut padded = [0; 8];
-            let rest = &key[skip..];
-            padded[..rest.len()].copy_from_slice(rest);
-            u64::from_be_bytes(padded)
-        }
-    }
-}
-
-/// Nodes by number, each in an allocation of its own.
-struct Arena<T> {
-    nodes: Vec<Option<Box<T>>>,
-    free: Vec<u32>,
-}
-
-impl<T> Arena<T> {
-    fn add(&mut self, node: Box<T>) -> u32 {
-        if let Some(id) = self.free.pop() {
-            self.nodes[id as usize] = Some(node);
-            return id;
-        }
-        self.nodes.push(Some(node));
-        u32::try_from(self.nodes.len() - 1).expect("fewer nodes than versions")
-    }
-    fn get(&self, id: u32) -> &T {
-        self.nodes[id as usize].as_ref().expect("nodes named by others are in use")
-    }
-    fn get_mut(&mut self, id: u32) -> &mut T {
-        self.nodes[id as usize].as_mut().expect("nodes named by others are in use")
-    }
-    fn take(&mut self, id: u32) -> Box<T> {
-        self.free.push(id);
-        self.nodes[id as usize].take().expect("nodes named by others are in use")
-    }
-}
-
-impl<T> Default for Arena<T> {
-    fn default() -> Arena<T> {
-        Arena { nodes: Vec::new(), free: Vec::new() }
-    }
-}
 
 /// Where a key is, or would be. Good until the next insertion or removal.
 pub(super) struct Place {
@@ -302,7 +112,7 @@ impl Index {
         self.len += 1;
         let row = place.row;
         let leaf = self.leaves.get_mut(place.leaf);
-        if leaf.len < ROWS {
+        if leaf.len() < ROWS {
             leaf.insert(row, key, tip);
             return;
         }
@@ -338,7 +148,7 @@ impl Index {
         let (parent, row) = (place.path[above].0, usize::from(place.path[above].1) + 1);
         let inner = self.inners.get_mut(parent);
         inner.items[row - 1].live -= child.live;
-        if inner.len < ROWS {
+        if inner.len() < ROWS {
             inner.insert(row, bound, child);
             return;
         }
@@ -375,7 +185,7 @@ impl Index {
     fn high_fence(&self, place: &Place, depth: usize) -> Option<Blob> {
         place.path[..depth].iter().rev().find_map(|(node, row)| {
             let (inner, next) = (self.inners.get(*node), usize::from(*row) + 1);
-            (next < inner.len).then(|| inner.key(next).clone())
+            (next < inner.len()).then(|| inner.key(next).clone())
         })
     }
 
@@ -386,7 +196,7 @@ impl Index {
         self.len -= 1;
         let leaf = self.leaves.get_mut(place.leaf);
         leaf.remove(place.row);
-        if leaf.len < ROWS_MIN && self.levels > 0 {
+        if leaf.len() < ROWS_MIN && self.levels > 0 {
             self.refill(place, self.levels - 1);
         }
     }
@@ -395,9 +205,9 @@ impl Index {
     fn refill(&mut self, place: &Place, depth: usize) {
         let (parent, row) = (place.path[depth].0, usize::from(place.path[depth].1));
         let inner = self.inners.get(parent);
-        let left = if row + 1 < inner.len { row } else { row - 1 };
+        let left = if row + 1 < inner.len() { row } else { row - 1 };
         let low = inner.key(left).clone();
-        let high = match left + 2 < inner.len {
+        let high = match left + 2 < inner.len() {
             true => Some(inner.key(left + 2).clone()),
             false => self.high_fence(place, depth),
         };
@@ -412,11 +222,11 @@ impl Index {
         inner.remove(left + 1);
         if let Some(bound) = bound {
             inner.insert(left + 1, bound, Child { node: pair.1, live: lives.1 });
-        } else if depth == 0 && inner.len == 1 {
+        } else if depth == 0 && inner.len() == 1 {
             self.root = pair.0;
             self.levels -= 1;
             self.inners.take(parent);
-        } else if depth > 0 && inner.len < ROWS_MIN {
+        } else if depth > 0 && inner.len() < ROWS_MIN {
             self.refill(place, depth - 1);
         }
     }
@@ -455,44 +265,15 @@ impl Index {
         if depth == self.levels {
             let leaf = self.leaves.get(node);
             let first = from.map_or(0, |from| leaf.search(from).unwrap_or_else(|row| row));
-            return (first..leaf.len).all(|row| visit(leaf.key(row), leaf.items[row]));
+            return (first..leaf.len()).all(|row| visit(leaf.key(row), leaf.items[row]));
         }
         let inner = self.inners.get(node);
         let first = from.map_or(0, |from| inner.child_of(from));
-        (first..inner.len).all(|row| {
+        (first..inner.len()).all(|row| {
             let from = from.filter(|_| row == first);
             self.walk_below(inner.items[row].node, depth + 1, from, visit)
         })
     }
-}
-
-/// Makes one node of two where they fit with room to spare, else gives both as many rows. Returns how many
-/// live keys each has, and the bound between them if they are still two.
-fn even_out<P: Live>(
-    arena: &mut Arena<Rows<P>>,
-    (left, right): (u32, u32),
-    (low, high): (&[u8], Option<&[u8]>),
-) -> ((u32, u32), Option<Blob>) {
-    let mut second = arena.take(right);
-    let first = arena.get_mut(left);
-    let total = first.len + second.len;
-    if total <= ROWS_MERGED_MAX {
-        second.move_front(second.len, first);
-        first.fence(low, high);
-        return ((first.live(), 0), None);
-    }
-    if first.len > total / 2 {
-        first.move_tail(total / 2, &mut second);
-    } else {
-        second.move_front(total / 2 - first.len, first);
-    }
-    let bound = second.key(0).clone();
-    first.fence(low, Some(&bound));
-    second.fence(&bound, high);
-    let lives = (first.live(), second.live());
-    let again = arena.add(second);
-    assert_eq!(again, right, "the node freed last is used first");
-    (lives, Some(bound))
 }
 
 #[cfg(test)]
@@ -510,33 +291,19 @@ impl Index {
     fn check_below(&self, node: u32, depth: usize, low: &[u8], high: Option<&[u8]>, keys: &mut usize) -> u32 {
         if depth == self.levels {
             let leaf = self.leaves.get(node);
-            assert!(depth == 0 || leaf.len > 0, "no leaf is empty but an only one");
-            *keys += leaf.len;
+            assert!(depth == 0 || leaf.len() > 0, "no leaf is empty but an only one");
+            *keys += leaf.len();
             return check_rows(leaf, low, high);
         }
         let inner = self.inners.get(node);
-        assert!(inner.len >= 2 && &inner.key(0)[..] == low);
-        for row in 0..inner.len {
-            let next = if row + 1 < inner.len { Some(&inner.key(row + 1)[..]) } else { high };
+        assert!(inner.len() >= 2 && &inner.key(0)[..] == low);
+        for row in 0..inner.len() {
+            let next = if row + 1 < inner.len() { Some(&inner.key(row + 1)[..]) } else { high };
             let live = self.check_below(inner.items[row].node, depth + 1, inner.key(row), next, keys);
             assert_eq!(live, inner.items[row].live);
         }
         check_rows(inner, low, high)
     }
-}
-
-#[cfg(test)]
-fn check_rows<P: Live>(rows: &Rows<P>, low: &[u8], high: Option<&[u8]>) -> u32 {
-    let skip = high.map_or(0, |high| low.iter().zip(high).take_while(|(a, b)| a == b).count());
-    assert_eq!(rows.skip, skip);
-    for row in 0..rows.len {
-        let key = rows.key(row);
-        assert!(&key[..] >= low && high.is_none_or(|high| &key[..] < high));
-        assert!(row == 0 || rows.key(row - 1) < key);
-        assert_eq!(rows.heads[row], head(key, skip));
-    }
-    assert!(rows.keys[rows.len..].iter().all(Option::is_none), "unused rows hold no keys");
-    rows.live()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod hash;
 mod index;
+mod rows;
 mod store;
 mod versions;
 

@@ -102,12 +102,18 @@ impl Model {
     }
 }
 
+/// A pin with the history that its reader must see.
+struct Pinned {
+    id: PinId,
+    revision: Revision,
+    history: Vec<(At, Change)>,
+}
+
 struct Run {
     rng: Rng,
     model: Model,
     store: Store,
-    /// With what a reader of the pin must see.
-    pins: Vec<(PinId, Revision, Vec<(At, Change)>)>,
+    pins: Vec<Pinned>,
     keys: u64,
     head: u64,
 }
@@ -187,12 +193,12 @@ impl Run {
             }
             90..93 if self.pins.len() < 3 => {
                 let revision = self.settled_revision();
-                let expected = self.model.kept(self.model.compacted, revision);
-                self.pins.push((self.store.pin(revision), revision, expected));
+                let history = self.model.kept(self.model.compacted, revision);
+                self.pins.push(Pinned { id: self.store.pin(revision), revision, history });
             }
             93..96 if !self.pins.is_empty() => {
                 let n = self.rng.below(self.pins.len() as u64) as usize;
-                self.store.unpin(self.pins.swap_remove(n).0);
+                self.store.unpin(self.pins.swap_remove(n).id);
             }
             96 if self.pins.is_empty() => self.restore(),
             _ => self.read(),
@@ -228,7 +234,7 @@ impl Run {
     }
 
     fn read(&mut self) {
-        let pinned = self.pins.iter().map(|(_, revision, _)| *revision);
+        let pinned = self.pins.iter().map(|pin| pin.revision);
         let mut revisions: Vec<Revision> = pinned.collect();
         let (low, high) = (self.model.compacted.0, self.head.max(self.model.compacted.0));
         revisions.push(Revision(low));
@@ -239,7 +245,7 @@ impl Run {
             self.read_at(revision);
         }
         for n in 0..self.pins.len() {
-            let (pin, budget) = (self.pins[n].0, self.budget());
+            let (pin, budget) = (self.pins[n].id, self.budget());
             let mut changes = Vec::new();
             let mut after = At::default();
             loop {
@@ -251,7 +257,7 @@ impl Run {
                     break;
                 }
             }
-            assert_eq!(changes, self.pins[n].2);
+            assert_eq!(changes, self.pins[n].history);
         }
         let (from, upto) = (self.rng.below(self.head + 1), self.rng.below(self.head + 2));
         let after = At { main: Revision(from), sub: Sub(self.rng.below(2) as u32) };

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 const CHUNK: usize = 512;
 #[cfg(test)]
 const CHUNK: usize = 8;
-const SLAB_BITS: u32 = 10;
+const SLAB_BITS: u32 = 12;
 const NONE: u32 = u32::MAX;
 
 /// One version of a key.
