@@ -106,8 +106,8 @@ fn request(method: Method, mut fields: Fields) -> Result<Request, Malformed> {
 fn range(mut fields: Fields, into: &mut RangeRequest) -> Result<(), Malformed> {
     while let Some(field) = fields.next()? {
         match field {
-            (1, Len(span)) => into.key = fields.slice(span),
-            (2, Len(span)) => into.range_end = fields.slice(span),
+            (1, Len(bytes)) => into.key = fields.share(bytes),
+            (2, Len(bytes)) => into.range_end = fields.share(bytes),
             (3, Varint(n)) => into.limit = n as i64,
             (4, Varint(n)) => into.revision = n as i64,
             (5, Varint(n)) => into.sort_order = n as i32,
@@ -128,8 +128,8 @@ fn range(mut fields: Fields, into: &mut RangeRequest) -> Result<(), Malformed> {
 fn put(mut fields: Fields, into: &mut PutRequest) -> Result<(), Malformed> {
     while let Some(field) = fields.next()? {
         match field {
-            (1, Len(span)) => into.key = fields.slice(span),
-            (2, Len(span)) => into.value = fields.slice(span),
+            (1, Len(bytes)) => into.key = fields.share(bytes),
+            (2, Len(bytes)) => into.value = fields.share(bytes),
             (3, Varint(n)) => into.lease = LeaseId(n as i64),
             (4, Varint(n)) => into.prev_kv = n != 0,
             (5, Varint(n)) => into.ignore_value = n != 0,
@@ -143,8 +143,8 @@ fn put(mut fields: Fields, into: &mut PutRequest) -> Result<(), Malformed> {
 fn delete_range(mut fields: Fields, into: &mut DeleteRangeRequest) -> Result<(), Malformed> {
     while let Some(field) = fields.next()? {
         match field {
-            (1, Len(span)) => into.key = fields.slice(span),
-            (2, Len(span)) => into.range_end = fields.slice(span),
+            (1, Len(bytes)) => into.key = fields.share(bytes),
+            (2, Len(bytes)) => into.range_end = fields.share(bytes),
             (3, Varint(n)) => into.prev_kv = n != 0,
             _ => {}
         }
@@ -165,53 +165,55 @@ impl Budget {
     }
 }
 
+/// The value of a union's member, which is made first where another member was set.
+macro_rules! member {
+    ($union:expr, $($member:ident)::+) => {{
+        if !matches!($union, $($member)::+(_)) {
+            *$union = $($member)::+(Default::default());
+        }
+        match $union {
+            $($member)::+(value) => value,
+            _ => unreachable!("it was made above"),
+        }
+    }};
+}
+
+fn added(ops: &mut Vec<Op>) -> &mut Op {
+    ops.push(Op::Empty);
+    ops.last_mut().expect("one was pushed")
+}
+
 fn txn(mut fields: Fields, into: &mut TxnRequest, budget: &mut Budget) -> Result<(), Malformed> {
     while let Some(field) = fields.next()? {
         match field {
-            (1, Len(span)) => {
+            (1, Len(bytes)) => {
                 budget.take_op()?;
-                into.compare.push(compare(fields.inside(span))?);
+                into.compare.push(compare(fields.inside(bytes))?);
             }
-            (2, Len(span)) => into.success.push(op(fields.inside(span), budget)?),
-            (3, Len(span)) => into.failure.push(op(fields.inside(span), budget)?),
+            (2, Len(bytes)) => op(fields.inside(bytes), added(&mut into.success), budget)?,
+            (3, Len(bytes)) => op(fields.inside(bytes), added(&mut into.failure), budget)?,
             _ => {}
         }
     }
     Ok(())
 }
 
-fn op(mut fields: Fields, budget: &mut Budget) -> Result<Op, Malformed> {
+fn op(mut fields: Fields, into: &mut Op, budget: &mut Budget) -> Result<(), Malformed> {
     budget.take_op()?;
-    let mut op = Op::Empty;
     while let Some(field) = fields.next()? {
         match field {
-            (1, Len(span)) => {
-                let mut request = if let Op::Range(request) = op { request } else { RangeRequest::default() };
-                range(fields.inside(span), &mut request)?;
-                op = Op::Range(request);
-            }
-            (2, Len(span)) => {
-                let mut request = if let Op::Put(request) = op { request } else { PutRequest::default() };
-                put(fields.inside(span), &mut request)?;
-                op = Op::Put(request);
-            }
-            (3, Len(span)) => {
-                let mut request =
-                    if let Op::DeleteRange(request) = op { request } else { DeleteRangeRequest::default() };
-                delete_range(fields.inside(span), &mut request)?;
-                op = Op::DeleteRange(request);
-            }
-            (4, Len(span)) => {
-                let mut request = if let Op::Txn(request) = op { request } else { TxnRequest::default() };
+            (1, Len(bytes)) => range(fields.inside(bytes), member!(into, Op::Range))?,
+            (2, Len(bytes)) => put(fields.inside(bytes), member!(into, Op::Put))?,
+            (3, Len(bytes)) => delete_range(fields.inside(bytes), member!(into, Op::DeleteRange))?,
+            (4, Len(bytes)) => {
                 budget.depth = budget.depth.checked_sub(1).ok_or(Malformed::TooManyOps)?;
-                txn(fields.inside(span), &mut request, budget)?;
+                txn(fields.inside(bytes), member!(into, Op::Txn), budget)?;
                 budget.depth += 1;
-                op = Op::Txn(request);
             }
             _ => {}
         }
     }
-    Ok(op)
+    Ok(())
 }
 
 fn compare(mut fields: Fields) -> Result<Compare, Malformed> {
@@ -222,10 +224,10 @@ fn compare(mut fields: Fields) -> Result<Compare, Malformed> {
         match field {
             (1, Varint(n)) => result = n as i32,
             (2, Varint(n)) => target = n as i32,
-            (3, Len(span)) => key = fields.slice(span),
+            (3, Len(bytes)) => key = fields.share(bytes),
             (4 | 5 | 6 | 8, Varint(n)) => (member, number) = (field.0, n as i64),
-            (7, Len(span)) => (member, value) = (7, fields.slice(span)),
-            (64, Len(span)) => range_end = fields.slice(span),
+            (7, Len(bytes)) => (member, value) = (7, fields.share(bytes)),
+            (64, Len(bytes)) => range_end = fields.share(bytes),
             _ => {}
         }
     }
@@ -333,8 +335,8 @@ fn lease_id(fields: Fields) -> Result<LeaseId, Malformed> {
 fn health_service(mut fields: Fields) -> Result<String, Malformed> {
     let mut service = "";
     while let Some(field) = fields.next()? {
-        if let (1, Len(span)) = field {
-            service = std::str::from_utf8(fields.raw(span))
+        if let (1, Len(bytes)) = field {
+            service = std::str::from_utf8(bytes)
                 .map_err(|_| Malformed::Utf8("grpc.health.v1.HealthCheckRequest.service"))?;
         }
     }
@@ -345,15 +347,10 @@ fn watch_union(mut fields: Fields) -> Result<WatchRequest, Malformed> {
     let mut union = WatchRequest::Empty;
     while let Some(field) = fields.next()? {
         match field {
-            (1, Len(span)) => {
-                let mut create =
-                    if let WatchRequest::Create(create) = union { create } else { WatchCreate::default() };
-                watch_create(fields.inside(span), &mut create)?;
-                union = WatchRequest::Create(create);
-            }
-            (2, Len(span)) => {
+            (1, Len(bytes)) => watch_create(fields.inside(bytes), member!(&mut union, WatchRequest::Create))?,
+            (2, Len(bytes)) => {
                 let mut id = if let WatchRequest::Cancel { watch_id } = union { watch_id } else { 0 };
-                let mut cancel = fields.inside(span);
+                let mut cancel = fields.inside(bytes);
                 while let Some(field) = cancel.next()? {
                     if let (1, Varint(n)) = field {
                         id = n as i64;
@@ -361,8 +358,8 @@ fn watch_union(mut fields: Fields) -> Result<WatchRequest, Malformed> {
                 }
                 union = WatchRequest::Cancel { watch_id: id };
             }
-            (3, Len(span)) => {
-                fields.inside(span).finish()?;
+            (3, Len(bytes)) => {
+                fields.inside(bytes).finish()?;
                 union = WatchRequest::Progress;
             }
             _ => {}
@@ -379,13 +376,13 @@ fn watch_create(mut fields: Fields, into: &mut WatchCreate) -> Result<(), Malfor
     };
     while let Some(field) = fields.next()? {
         match field {
-            (1, Len(span)) => into.key = fields.slice(span),
-            (2, Len(span)) => into.range_end = fields.slice(span),
+            (1, Len(bytes)) => into.key = fields.share(bytes),
+            (2, Len(bytes)) => into.range_end = fields.share(bytes),
             (3, Varint(n)) => into.start_revision = n as i64,
             (4, Varint(n)) => into.progress_notify = n != 0,
             (5, Varint(n)) => filter(into, n),
-            (5, Len(span)) => {
-                let mut filters = fields.inside(span);
+            (5, Len(bytes)) => {
+                let mut filters = fields.inside(bytes);
                 while let Some(n) = filters.packed()? {
                     filter(into, n);
                 }

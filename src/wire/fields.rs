@@ -6,7 +6,6 @@
 //! field of an unexpected type is skipped like an unknown one, and groups may be nested 10,000 deep.
 
 use bytes::Bytes;
-use std::ops::Range;
 
 /// Why a message cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +19,11 @@ pub(super) enum Malformed {
     TooManyOps,
 }
 
-/// What a field holds; the bytes of a length-delimited one as their place in the message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+/// What a field holds; the bytes of a length-delimited one where they are in the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value<'a> {
     Varint(u64),
-    Len(Range<usize>),
+    Len(&'a [u8]),
     /// Fixed-width numbers and groups: no field of etcd's messages is of these types.
     Other,
 }
@@ -36,42 +35,38 @@ const FIELD_NUMBER_MAX: u64 = (1 << 29) - 1;
 /// The fields of one message, or of a message inside it.
 pub(super) struct Fields<'a> {
     message: &'a Bytes,
-    at: usize,
-    end: usize,
+    rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
     pub fn of(message: &'a Bytes) -> Fields<'a> {
-        Fields { message, at: 0, end: message.len() }
+        Fields { message, rest: message }
     }
 
     /// The fields of an embedded message.
-    pub fn inside(&self, span: Range<usize>) -> Fields<'a> {
-        Fields { message: self.message, at: span.start, end: span.end }
+    pub fn inside(&self, embedded: &'a [u8]) -> Fields<'a> {
+        Fields { message: self.message, rest: embedded }
     }
 
     /// The bytes of a field, sharing the message's memory.
-    pub fn slice(&self, span: Range<usize>) -> Bytes {
-        self.message.slice(span)
-    }
-
-    pub fn raw(&self, span: Range<usize>) -> &'a [u8] {
-        &self.message[span]
+    pub fn share(&self, bytes: &'a [u8]) -> Bytes {
+        self.message.slice_ref(bytes)
     }
 
     /// The next field's number and value, or nothing at the end.
-    #[inline]
-    pub fn next(&mut self) -> Result<Option<(u32, Value)>, Malformed> {
-        if self.at == self.end {
+    #[inline(always)] // Into each message's loop: otherwise every value takes a way through memory.
+    pub fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
+        if self.rest.is_empty() {
             return Ok(None);
         }
         let (number, kind) = self.tag()?;
         let value = match kind {
             0 => Value::Varint(self.varint()?),
-            2 => Value::Len(self.span()?),
-            1 => self.skip(8)?,
-            5 => self.skip(4)?,
-            3 => self.skip_group(number)?,
+            2 => Value::Len(self.delimited()?),
+            1 | 3 | 5 => {
+                self.skip_other(number, kind)?;
+                Value::Other
+            }
             _ => return Err(Malformed::Wire),
         };
         Ok(Some((number, value)))
@@ -85,7 +80,7 @@ impl<'a> Fields<'a> {
 
     /// The next of a run of packed varints, or nothing at the end.
     pub fn packed(&mut self) -> Result<Option<u64>, Malformed> {
-        if self.at == self.end { Ok(None) } else { self.varint().map(Some) }
+        if self.rest.is_empty() { Ok(None) } else { self.varint().map(Some) }
     }
 
     #[inline]
@@ -100,26 +95,28 @@ impl<'a> Fields<'a> {
 
     #[inline]
     fn varint(&mut self) -> Result<u64, Malformed> {
-        let rest = &self.message[self.at..self.end];
-        match rest.first() {
-            Some(&byte) if byte < 0x80 => {
-                self.at += 1;
+        match *self.rest {
+            [byte, ref rest @ ..] if byte < 0x80 => {
+                self.rest = rest;
                 Ok(u64::from(byte))
+            }
+            [low, high, ref rest @ ..] if high < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7F) | u64::from(high) << 7)
             }
             _ => self.long_varint(),
         }
     }
 
     fn long_varint(&mut self) -> Result<u64, Malformed> {
-        let rest = &self.message[self.at..self.end];
         let mut value = 0u64;
-        for (i, &byte) in rest.iter().take(10).enumerate() {
+        for (i, &byte) in self.rest.iter().take(10).enumerate() {
             if i == 9 && byte > 1 {
                 return Err(Malformed::Wire);
             }
             value |= u64::from(byte & 0x7F) << (7 * i);
             if byte < 0x80 {
-                self.at += i + 1;
+                self.rest = &self.rest[i + 1..];
                 return Ok(value);
             }
         }
@@ -127,39 +124,40 @@ impl<'a> Fields<'a> {
     }
 
     #[inline]
-    fn span(&mut self) -> Result<Range<usize>, Malformed> {
-        let length = self.varint()?;
-        if length > (self.end - self.at) as u64 {
-            return Err(Malformed::Wire);
-        }
-        let start = self.at;
-        self.at += length as usize;
-        Ok(start..self.at)
+    fn delimited(&mut self) -> Result<&'a [u8], Malformed> {
+        let length = usize::try_from(self.varint()?).map_err(|_| Malformed::Wire)?;
+        let (bytes, rest) = self.rest.split_at_checked(length).ok_or(Malformed::Wire)?;
+        self.rest = rest;
+        Ok(bytes)
     }
 
-    fn skip(&mut self, bytes: usize) -> Result<Value, Malformed> {
-        if bytes > self.end - self.at {
-            return Err(Malformed::Wire);
-        }
-        self.at += bytes;
-        Ok(Value::Other)
+    fn skip(&mut self, bytes: usize) -> Result<(), Malformed> {
+        self.rest = self.rest.get(bytes..).ok_or(Malformed::Wire)?;
+        Ok(())
     }
 
-    fn skip_group(&mut self, number: u32) -> Result<Value, Malformed> {
+    /// Skips a fixed-width number, or a group up to its closing tag.
+    #[cold]
+    fn skip_other(&mut self, number: u32, kind: u8) -> Result<(), Malformed> {
+        match kind {
+            1 => return self.skip(8),
+            5 => return self.skip(4),
+            _ => {}
+        }
         let mut open = vec![number];
         while let Some(&innermost) = open.last() {
             let (number, kind) = self.tag()?;
             match kind {
-                0 => drop(self.varint()?),
-                1 => drop(self.skip(8)?),
-                2 => drop(self.span()?),
+                0 => _ = self.varint()?,
+                1 => self.skip(8)?,
+                2 => _ = self.delimited()?,
                 3 if open.len() == GROUP_DEPTH_MAX => return Err(Malformed::Depth),
                 3 => open.push(number),
-                4 if number == innermost => drop(open.pop()),
-                5 => drop(self.skip(4)?),
+                4 if number == innermost => _ = open.pop(),
+                5 => self.skip(4)?,
                 _ => return Err(Malformed::Wire),
             }
         }
-        Ok(Value::Other)
+        Ok(())
     }
 }
