@@ -11,9 +11,12 @@ pub mod api;
 pub mod config;
 pub mod record;
 
+pub mod lease;
 pub mod mvcc;
 pub mod txn;
+pub mod watch;
 
+pub mod log;
 pub mod raft;
 pub mod sequencer;
 
@@ -22,15 +25,5 @@ pub mod shard;
 pub mod takeover;
 
 pub mod wire;
-pub mod log;
 
 pub mod sim;
-pub mod record;
-
-pub mod mvcc;
-
-pub mod lease;
-
-pub mod watch;
-
-pub mod sequencer;
