@@ -8,3 +8,5 @@ pub mod stdx;
 pub mod types;
 
 pub mod api;
+
+pub mod http2;
