@@ -27,3 +27,5 @@ pub mod takeover;
 pub mod wire;
 
 pub mod sim;
+
+pub mod http2;
