@@ -24,8 +24,7 @@ pub mod router;
 pub mod shard;
 pub mod takeover;
 
+pub mod http2;
 pub mod wire;
 
 pub mod sim;
-
-pub mod http2;
