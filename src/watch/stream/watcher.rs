@@ -157,8 +157,10 @@ impl Watcher {
         let upto = cap.map_or(lowest, |cap| cap.min(lowest));
         let events = self.merge(upto, budget_bytes, actions);
         if let Some((last, _)) = events.last() {
-            let revision = if self.in_step() { *last } else { view.settled.max(*last) };
-            self.shown = self.shown.max(revision);
+            // What was missed shows the current revision, as in etcd; what just happened, its own.
+            let revision = if self.in_step() { self.shown.max(*last) } else { view.settled };
+            assert!(revision >= self.shown && revision >= *last, "nothing above settled is shown");
+            self.shown = revision;
             self.had_events = true;
             self.progress_due = false;
             return Next::Events(revision, events.into_iter().map(|(_, event)| event).collect());
