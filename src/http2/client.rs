@@ -102,7 +102,11 @@ impl Client {
     }
 
     /// As [`Connection::receive`].
-    pub fn receive<'a>(&'a mut self, now: Time, bytes: &mut &'a [u8]) -> Result<Option<Event<'a>>, Fault> {
+    pub fn receive<'a, 'b: 'a>(
+        &'a mut self,
+        now: Time,
+        bytes: &mut &'b [u8],
+    ) -> Result<Option<Event<'a>>, Fault> {
         if let Some((stream, len)) = self.lent.take() {
             self.connection.consumed(stream, len);
         }

@@ -41,7 +41,11 @@ pub struct Messages {
 impl Messages {
     /// Reads `bytes` up to the end of the next message and moves their beginning there; `None` when all are
     /// read. After an error the body cannot be read on.
-    pub fn read<'a>(&'a mut self, bytes: &mut &'a [u8], max: usize) -> Result<Option<Message<'a>>, TooLong> {
+    pub fn read<'a, 'b: 'a>(
+        &'a mut self,
+        bytes: &mut &'b [u8],
+        max: usize,
+    ) -> Result<Option<Message<'a>>, TooLong> {
         if std::mem::take(&mut self.lent) {
             self.partial.clear();
             if self.partial.capacity() > KEEP_BYTES {

@@ -34,7 +34,11 @@ impl Connection {
     /// event lends is valid until the next call.
     ///
     /// An error is the connection's end: the output says why to the other end, and nothing follows.
-    pub fn receive<'a>(&'a mut self, now: Time, bytes: &mut &'a [u8]) -> Result<Option<Event<'a>>, Fault> {
+    pub fn receive<'a, 'b: 'a>(
+        &'a mut self,
+        now: Time,
+        bytes: &mut &'b [u8],
+    ) -> Result<Option<Event<'a>>, Fault> {
         self.now = now;
         if let Phase::Over(fault) = self.phase {
             return Err(fault);
@@ -42,7 +46,7 @@ impl Connection {
         if !bytes.is_empty() {
             self.pings.on_read(now);
         }
-        let (step, payload): (Step, Option<&'a [u8]>) = loop {
+        let (step, payload): (Step, Option<&'b [u8]>) = loop {
             if let Some(stream) = self.roomy.pop() {
                 break (Step::Room { stream }, None);
             }

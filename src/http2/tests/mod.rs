@@ -1,9 +1,9 @@
 //! A raw peer writes frames by hand; a record of events tells what the connection made of them.
 
 mod against_h2;
+mod answers;
 mod bounds;
 mod flow;
-mod grpc;
 mod mutated;
 mod pair;
 mod rules;

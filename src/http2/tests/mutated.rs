@@ -106,7 +106,8 @@ fn no_bytes_make_it_panic_and_how_they_are_cut_makes_no_difference() {
         let mut pieces = vec![];
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let n = 1 + rng.below(if rng.chance(1, 2) { 3 } else { 100 }) as usize;
+            let most = if rng.chance(1, 2) { 3 } else { 100 };
+            let n = 1 + rng.below(most) as usize;
             let (piece, after) = rest.split_at(n.min(rest.len()));
             pieces.push(piece);
             rest = after;

@@ -54,7 +54,7 @@ fn requests_of_all_sizes_come_back_through_small_windows_and_odd_cuts() {
         let (mut bodies, mut asked) = (vec![], vec![]);
         let mut answers: Vec<(StreamId, Vec<u8>, Option<u8>)> = vec![];
         let (mut up, mut down) = (vec![], vec![]);
-        let small = client_window < 100;
+        let small = window.min(client_window) < 1000;
         for turn in 0..4000 {
             if turn < 60 && rng.chance(2, 3) {
                 let len = if small { rng.below(300) } else { rng.below(40_000) } as usize;

@@ -313,6 +313,7 @@ fn s8_1_trailers_end_a_request_and_hold_no_pseudo_fields() {
     let trailers = bench.block(&[("checksum", "1")]);
     assert_eq!(bench.feed_frame(kind::HEADERS, BLOCK | END, 1, &trailers), Ok(vec![Seen::Trailers(1)]));
     bench.open(3, false);
+    let trailers = bench.block(&[("checksum", "1")]);
     bench.expect_reset(E::Protocol, kind::HEADERS, BLOCK, 3, &trailers);
     bench.open(5, false);
     let pseudo = bench.block(&[(":path", "/")]);
