@@ -1,3 +1,6 @@
 //! The simulated world.
 
 pub mod model;
+
+#[cfg(test)]
+mod differential;
