@@ -46,6 +46,10 @@ impl Trial {
         [&mut self.single, &mut self.cut]
     }
 
+    fn on_both(&mut self, act: impl Fn(&mut dyn World)) {
+        self.worlds().into_iter().for_each(act);
+    }
+
     fn step(&mut self, step: &Step) -> Result<(), String> {
         match step {
             Step::Request(request) => self.request(request)?,
@@ -58,12 +62,12 @@ impl Trial {
             Step::Settle(share) => {
                 self.settled = between(self.settled, self.model.revision(), *share);
                 let settled = self.settled;
-                self.worlds().map(|world| world.settle(settled));
+                self.on_both(|world| world.settle(settled));
             }
             Step::Undo(share) => {
                 let to = between(self.settled, self.model.revision(), *share);
                 self.model.undo_above(to);
-                self.worlds().map(|world| world.undo_above(to));
+                self.on_both(|world| world.undo_above(to));
             }
         }
         self.compare_state()
@@ -77,8 +81,8 @@ impl Trial {
                 let at = Revision(compact.revision as u64);
                 self.settled = self.settled.max(at);
                 let settled = self.settled;
-                self.worlds().map(|world| world.settle(settled));
-                self.worlds().map(|world| world.compact(at));
+                self.on_both(|world| world.settle(settled));
+                self.on_both(|world| world.compact(at));
             }
             return Ok(());
         }
@@ -223,7 +227,7 @@ fn agree_on_seeds(seeds: std::ops::Range<u64>, steps: usize) {
 
 #[test]
 fn one_store_and_several_answer_as_the_model() {
-    agree_on_seeds(0..150, 60);
+    agree_on_seeds(0..1_500, 60);
 }
 
 /// For long runs by hand: `BRAID_SEEDS=100000 cargo test --release … -- --ignored`.

@@ -4,7 +4,7 @@ use crate::api::{
     Answer, DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, RangeReply, RangeRequest, Reply, Request,
     TxnReply, TxnRequest, WatchEvent,
 };
-use crate::mvcc::{Budget, Store, end_of};
+use crate::mvcc::{Budget, Store};
 use crate::record::EffectChange;
 use crate::stdx::Rng;
 use crate::txn::{
@@ -12,7 +12,7 @@ use crate::txn::{
     check_put, check_range, check_stream, check_txn, compare_all, evaluate_delete_range, evaluate_put,
     evaluate_txn, finish_range, gather, merge, merge_outcomes, read_revision,
 };
-use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision};
+use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -156,7 +156,8 @@ impl Server {
 
     fn history(&self) -> Vec<(At, Event)> {
         let histories = self.stores.iter().flat_map(|store| {
-            store.history(end_of(store.compacted()), self.current, Budget::UNBOUNDED).changes
+            let after = At { main: store.compacted(), sub: Sub(u32::MAX) };
+            store.history(after, self.current, Budget::UNBOUNDED).changes
         });
         let mut events: Vec<_> = histories.map(|(at, change)| (at, change.event)).collect();
         events.sort_by_key(|(at, _)| *at);
