@@ -6,7 +6,8 @@
 
 use crate::api::{
     Answer, Compare, CompareResult, CompareTarget, DeleteRangeReply, DeleteRangeRequest, Error, KeysOnly, Op,
-    OpReply, PutReply, PutRequest, RangeReply, RangeRequest, Reply, Request, TxnReply, TxnRequest, WatchEvent,
+    OpReply, PutReply, PutRequest, RangeReply, RangeRequest, Reply, Request, TxnReply, TxnRequest,
+    WatchEvent,
 };
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use std::collections::{BTreeMap, BTreeSet};
@@ -161,7 +162,8 @@ impl Model {
         if start.wire() < self.compacted {
             return Err(self.compacted());
         }
-        let seen = self.history.iter().filter(|change| change.at.main >= start && range.contains(&change.key));
+        let seen =
+            self.history.iter().filter(|change| change.at.main >= start && range.contains(&change.key));
         Ok(seen.map(|change| (change.at, event(change))).collect())
     }
 
@@ -267,8 +269,7 @@ impl Model {
             return !matches!(compare.target, CompareTarget::Value(_)) && holds(compare, [0; 4], b"");
         }
         found.iter().all(|kv| {
-            let numbers =
-                [kv.version as i64, kv.create_revision.wire(), kv.mod_revision.wire(), kv.lease.0];
+            let numbers = [kv.version as i64, kv.create_revision.wire(), kv.mod_revision.wire(), kv.lease.0];
             holds(compare, numbers, &kv.value)
         })
     }

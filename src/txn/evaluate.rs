@@ -3,7 +3,9 @@
 use super::execute::{Changed, OpPart, Places, check_put_state, precheck, put, run};
 use super::spread::{Stamp, finish_op};
 use super::{Ended, LeaseMove, Path, Refusal};
-use crate::api::{DeleteRangeReply, DeleteRangeRequest, Op, OpReply, PutReply, PutRequest, TxnReply, TxnRequest};
+use crate::api::{
+    DeleteRangeReply, DeleteRangeRequest, Op, OpReply, PutReply, PutRequest, TxnReply, TxnRequest,
+};
 use crate::mvcc::Store;
 use crate::record::Effect;
 use crate::types::{At, KeyRange, LeaseId, Revision};

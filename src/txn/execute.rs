@@ -45,8 +45,13 @@ impl Places<'_> {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum OpPart {
     Range(RangePart),
-    Put { prev_kv: Option<KeyValue> },
-    Delete { deleted: u64, prev_kvs: Vec<KeyValue> },
+    Put {
+        prev_kv: Option<KeyValue>,
+    },
+    Delete {
+        deleted: u64,
+        prev_kvs: Vec<KeyValue>,
+    },
     /// A put whose key is another shard's.
     Elsewhere,
 }
@@ -78,7 +83,9 @@ pub(super) fn run(
             Ok(OpPart::Put { prev_kv: prev_kv.filter(|_| request.prev_kv) })
         }
         Op::DeleteRange(request) => delete(store, request, places, changed),
-        Op::Txn(_) | Op::Empty => unreachable!("a path gives single operations, and checks refuse empty ones"),
+        Op::Txn(_) | Op::Empty => {
+            unreachable!("a path gives single operations, and checks refuse empty ones")
+        }
     }
 }
 

@@ -1,15 +1,20 @@
 //! Requests over a few keys, with every field, so that what is rare elsewhere is common here.
 
-use super::Step;
+use super::{OPS_MAX, Step};
 use crate::api::{
-    CompactRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest,
-    RangeRequest, Request, TxnRequest,
+    CompactRequest, Compare, CompareResult, CompareTarget, DeleteRangeRequest, LeaseGrantRequest, Op,
+    PutRequest, RangeRequest, Request, TxnRequest,
 };
 use crate::stdx::Rng;
 use crate::types::LeaseId;
 use bytes::Bytes;
 
-const KEYS: [&[u8]; 9] = [b"\0", b"a", b"a\0", b"b", b"c", b"d", b"e", b"f", b"\xff"];
+/// Most requests name the first few of these; the rest make ranges long.
+const KEYS: [&[u8]; 24] = [
+    b"b", b"c", b"d", b"e", b"f", b"\0", b"a", b"a\0", b"\xff", b"a1", b"a2", b"b1", b"b2", b"c1", b"c2",
+    b"d1", b"d2", b"d3", b"d4", b"e1", b"e2", b"e3", b"f1", b"f2",
+];
+const KEYS_OFTEN: usize = 9;
 const VALUES: [&[u8]; 4] = [b"", b"x", b"y", b"zz"];
 pub const LEASES: [LeaseId; 3] = [LeaseId(1), LeaseId(2), LeaseId(-3)];
 
@@ -30,9 +35,13 @@ impl Generator {
 
     fn step(&mut self) -> Step {
         match self.rng.below(40) {
-            0..8 => {
+            0..6 => {
                 self.revision += 1;
                 Step::Request(Request::Put(self.put()))
+            }
+            6..8 => {
+                self.revision += 1;
+                Step::Request(Request::Txn(self.fill()))
             }
             8..12 => Step::Request(Request::DeleteRange(self.delete())),
             12..16 => Step::Request(Request::Range(self.range())),
@@ -60,7 +69,18 @@ impl Generator {
         if self.rng.chance(1, 200) {
             return Bytes::new();
         }
-        Bytes::from_static(*self.rng.pick(&KEYS))
+        let among = if self.rng.chance(3, 4) { KEYS_OFTEN } else { KEYS.len() };
+        Bytes::from_static(*self.rng.pick(&KEYS[..among]))
+    }
+
+    /// A transaction that puts many keys.
+    fn fill(&mut self) -> TxnRequest {
+        let first = self.rng.below((KEYS.len() - OPS_MAX) as u64) as usize;
+        let put = |key| {
+            Op::Put(PutRequest { key: Bytes::from_static(key), value: self.value(), ..PutRequest::default() })
+        };
+        let success = KEYS[first..first + OPS_MAX].iter().copied().map(put).collect();
+        TxnRequest { success, ..TxnRequest::default() }
     }
 
     fn range_end(&mut self) -> Bytes {
@@ -81,7 +101,11 @@ impl Generator {
         PutRequest {
             key: self.key(),
             value: if ignore_value && self.rng.chance(7, 8) { Bytes::new() } else { self.value() },
-            lease: if self.rng.chance(if ignore_lease { 1 } else { 3 }, 8) { self.lease() } else { LeaseId::NONE },
+            lease: if self.rng.chance(if ignore_lease { 1 } else { 3 }, 8) {
+                self.lease()
+            } else {
+                LeaseId::NONE
+            },
             prev_kv: self.rng.chance(1, 2),
             ignore_value,
             ignore_lease,
@@ -89,7 +113,8 @@ impl Generator {
     }
 
     fn delete(&mut self) -> DeleteRangeRequest {
-        DeleteRangeRequest { key: self.key(), range_end: self.range_end(), prev_kv: self.rng.chance(1, 2) }
+        let range_end = if self.rng.chance(1, 3) { self.range_end() } else { Bytes::new() };
+        DeleteRangeRequest { key: self.key(), range_end, prev_kv: self.rng.chance(1, 2) }
     }
 
     fn revision(&mut self) -> i64 {
@@ -100,7 +125,7 @@ impl Generator {
         RangeRequest {
             key: self.key(),
             range_end: self.range_end(),
-            limit: if self.rng.chance(1, 2) { self.rng.below(7) as i64 - 1 } else { 0 },
+            limit: if self.rng.chance(1, 2) { self.rng.below(15) as i64 - 1 } else { 0 },
             revision: self.revision(),
             serializable: self.rng.chance(1, 2),
             keys_only: self.rng.chance(1, 3),

@@ -1,16 +1,16 @@
 //! The two ways to evaluate, each with what a server keeps around them.
 
 use crate::api::{
-    Answer, DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, RangeReply, RangeRequest, Reply, Request,
-    TxnReply, TxnRequest, WatchEvent,
+    Answer, DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, RangeReply, RangeRequest, Reply,
+    Request, TxnReply, TxnRequest, WatchEvent,
 };
 use crate::mvcc::{Budget, Store};
 use crate::record::EffectChange;
 use crate::stdx::Rng;
 use crate::txn::{
-    Applied, Evaluated, LeaseMove, Path, Plan, Progress, RangeCursor, RangeStream, Refusal, apply, check_delete,
-    check_put, check_range, check_stream, check_txn, compare_all, evaluate_delete_range, evaluate_put,
-    evaluate_txn, finish_range, gather, merge, merge_outcomes, read_revision,
+    Applied, Evaluated, LeaseMove, Path, Plan, Progress, RangeCursor, RangeStream, Refusal, apply,
+    check_delete, check_put, check_range, check_stream, check_txn, compare_all, evaluate_delete_range,
+    evaluate_put, evaluate_txn, finish_range, gather, merge, merge_outcomes, read_revision,
 };
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use bytes::Bytes;
@@ -148,7 +148,8 @@ impl Server {
 
     fn state_at(&self, at: Revision) -> Vec<KeyValue> {
         let everything = KeyRange::everything();
-        let slices = self.stores.iter().map(|store| store.range(&everything, at, None, Budget::UNBOUNDED).kvs);
+        let slices =
+            self.stores.iter().map(|store| store.range(&everything, at, None, Budget::UNBOUNDED).kvs);
         let mut kvs: Vec<KeyValue> = slices.flatten().collect();
         kvs.sort_by(|a, b| a.key.cmp(&b.key));
         kvs
