@@ -228,10 +228,9 @@ impl Model {
         let [min_mod, max_mod, min_create, max_create] = filters;
         kvs.retain(|kv| {
             let (modified, created) = (kv.mod_revision.wire(), kv.create_revision.wire());
-            !(max_mod != 0 && modified > max_mod)
-                && !(min_mod != 0 && modified < min_mod)
-                && !(max_create != 0 && created > max_create)
-                && !(min_create != 0 && created < min_create)
+            let outside =
+                |number: i64, min: i64, max: i64| (min != 0 && number < min) || (max != 0 && number > max);
+            !outside(modified, min_mod, max_mod) && !outside(created, min_create, max_create)
         });
         kvs.sort_by(|a, b| {
             let order = match request.sort_target {

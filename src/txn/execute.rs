@@ -41,6 +41,16 @@ impl Places<'_> {
     }
 }
 
+impl Places<'_> {
+    /// The revision, where a change took one here.
+    pub(super) fn taken(&self) -> Option<Revision> {
+        match self {
+            Places::Taking { next, .. } => next.map(|at| at.main),
+            Places::Planned { .. } => None,
+        }
+    }
+}
+
 /// What one operation gave on one shard.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum OpPart {

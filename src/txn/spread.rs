@@ -1,7 +1,7 @@
 //! The steps of a transaction over several shards, and the merge of what they gave.
 
 use super::execute::{Changed, OpPart, Places, owns, precheck, run};
-use super::range::{RangePart, finish_range};
+use super::range::finish_range;
 use super::{LeaseMove, NEWEST, Path};
 use crate::api::{DeleteRangeReply, Error, Op, OpReply, PutReply, TxnReply, TxnRequest};
 use crate::mvcc::{Budget, Store};
@@ -257,12 +257,10 @@ fn merge_level(
 pub(super) fn finish_op(op: &Op, parts: impl Iterator<Item = OpPart>) -> OpReply {
     match op {
         Op::Range(request) => {
-            let ranges: Vec<RangePart> = parts
-                .map(|part| match part {
-                    OpPart::Range(range) => range,
-                    _ => unreachable!("a range gives a range's part"),
-                })
-                .collect();
+            let ranges = parts.map(|part| match part {
+                OpPart::Range(range) => range,
+                _ => unreachable!("a range gives a range's part"),
+            });
             OpReply::Range(finish_range(request, Revision::NONE, ranges))
         }
         Op::Put(_) => {

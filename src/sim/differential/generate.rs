@@ -10,12 +10,12 @@ use crate::types::LeaseId;
 use bytes::Bytes;
 
 /// Most requests name the first few of these; the rest make ranges long.
-const KEYS: [&[u8]; 24] = [
+static KEYS: [&[u8]; 24] = [
     b"b", b"c", b"d", b"e", b"f", b"\0", b"a", b"a\0", b"\xff", b"a1", b"a2", b"b1", b"b2", b"c1", b"c2",
     b"d1", b"d2", b"d3", b"d4", b"e1", b"e2", b"e3", b"f1", b"f2",
 ];
 const KEYS_OFTEN: usize = 9;
-const VALUES: [&[u8]; 4] = [b"", b"x", b"y", b"zz"];
+static VALUES: [&[u8]; 4] = [b"", b"x", b"y", b"zz"];
 pub const LEASES: [LeaseId; 3] = [LeaseId(1), LeaseId(2), LeaseId(-3)];
 
 pub struct Generator {
@@ -65,12 +65,16 @@ impl Generator {
         *self.rng.pick(&LEASES)
     }
 
+    fn one_of(&mut self, of: &'static [&'static [u8]]) -> Bytes {
+        Bytes::from_static(self.rng.pick::<&[u8]>(of))
+    }
+
     fn key(&mut self) -> Bytes {
         if self.rng.chance(1, 200) {
             return Bytes::new();
         }
         let among = if self.rng.chance(3, 4) { KEYS_OFTEN } else { KEYS.len() };
-        Bytes::from_static(*self.rng.pick(&KEYS[..among]))
+        self.one_of(&KEYS[..among])
     }
 
     /// A transaction that puts many keys.
@@ -87,12 +91,12 @@ impl Generator {
         match self.rng.below(4) {
             0 | 1 => Bytes::new(),
             2 => Bytes::from_static(b"\0"),
-            _ => Bytes::from_static(*self.rng.pick(&KEYS)),
+            _ => self.one_of(&KEYS),
         }
     }
 
     fn value(&mut self) -> Bytes {
-        Bytes::from_static(*self.rng.pick(&VALUES))
+        self.one_of(&VALUES)
     }
 
     fn put(&mut self) -> PutRequest {

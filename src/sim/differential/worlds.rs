@@ -1,8 +1,8 @@
 //! The two ways to evaluate, each with what a server keeps around them.
 
 use crate::api::{
-    Answer, DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, RangeReply, RangeRequest, Reply,
-    Request, TxnReply, TxnRequest, WatchEvent,
+    Answer, DeleteRangeRequest, Error, Op, OpReply, RangeReply, RangeRequest, Reply, Request, TxnReply,
+    TxnRequest, WatchEvent,
 };
 use crate::mvcc::{Budget, Store};
 use crate::record::EffectChange;
@@ -100,7 +100,7 @@ impl Server {
                 }
             }
         });
-        finish_range(request, self.current, parts.collect())
+        finish_range(request, self.current, parts)
     }
 
     fn stream(&mut self, request: &RangeRequest) -> Result<RangeReply, Error> {
@@ -361,7 +361,7 @@ impl World for Cut {
             Request::DeleteRange(delete) => {
                 check_delete(delete)?;
                 match self.alone(Op::DeleteRange(delete.clone()))? {
-                    OpReply::DeleteRange(reply) => Ok(Reply::DeleteRange(DeleteRangeReply { ..reply })),
+                    OpReply::DeleteRange(reply) => Ok(Reply::DeleteRange(reply)),
                     other => panic!("a delete was answered with {other:?}"),
                 }
             }
