@@ -2,3 +2,6 @@
 
 pub mod disk;
 pub mod model;
+
+#[cfg(test)]
+mod differential;
