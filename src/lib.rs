@@ -16,15 +16,21 @@ pub mod mvcc;
 pub mod txn;
 pub mod watch;
 
+pub mod checkpoint;
 pub mod log;
 pub mod raft;
 pub mod sequencer;
 
+pub mod control;
 pub mod router;
 pub mod shard;
 pub mod takeover;
 
+pub mod front;
 pub mod http2;
 pub mod wire;
+
+pub mod io;
+pub mod reactor;
 
 pub mod sim;

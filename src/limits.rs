@@ -166,3 +166,29 @@ pub const HTTP2_VOID_FRAMES_PER_SEC: u32 = 100;
 pub const HTTP2_HANDSHAKE_SECS_MAX: u64 = 120;
 /// A buffer for a split frame that is kept for the next one.
 pub const HTTP2_CARRY_KEEP_BYTES: usize = 4096;
+
+// reactor
+/// Requests held during a takeover, and their bytes: more are told to come again.
+pub const PARKED_CALLS_MAX: usize = 16 << 10;
+pub const PARKED_BYTES_MAX: usize = 64 << 20;
+/// Evaluations that wait at one shard for a reservation, the ring or the log.
+pub const WAITING_MAX: usize = 64 << 10;
+/// Control requests that wait for what they have seen to settle.
+pub const CONTROL_PENDING_MAX: usize = 16 << 10;
+/// Effects of one shard in one turn, beyond which evaluation goes on in the next.
+pub const TURN_EFFECT_BYTES_MAX: usize = 4 << 20;
+/// Log writes under way, beyond which evaluation waits for the disk.
+pub const LOG_BEHIND_BYTES_MAX: usize = 8 << 20;
+/// One slice of a range or of history: well under a millisecond.
+pub const READ_SLICE_KEYS: usize = 2000;
+pub const READ_SLICE_BYTES: usize = 1 << 20;
+/// Keys that one slice of compaction looks at.
+pub const COMPACT_SLICE_KEYS: usize = 1000;
+/// One write of a checkpoint: measured as the size that costs a put's p99 least (`stack.md` section 9).
+pub const CHECKPOINT_CHUNK_BYTES: usize = 128 << 10;
+/// By how much a reactor's data may change before it tells the others, who keep the quota with it.
+pub const SIZES_STEP_BYTES: u64 = 256 << 10;
+
+// front
+/// Answers of one connection handed out and not yet with the kernel, beyond which its streams wait.
+pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;

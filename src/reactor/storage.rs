@@ -2,7 +2,7 @@
 
 use super::{Reactor, Stage};
 use crate::checkpoint::{self, Meta, Writer};
-use crate::io::{BulkDone, BulkStep, Body, CallId, JobId, Level, Output};
+use crate::io::{Body, BulkDone, BulkStep, CallId, JobId, Level, Output};
 use crate::limits::{CHECKPOINT_CHUNK_BYTES, COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX};
 use crate::log::{Buffer, Command, Ordinal, Record, Resident, WriteId};
 use crate::mvcc::{Budget, PinId};
@@ -30,7 +30,6 @@ pub(super) struct Storage {
     /// Checkpoint files whose successors' records are not yet durable.
     replaced: VecDeque<(Ordinal, String)>,
     defragmenting: Vec<(CallId, Vec<ShardId>)>,
-    compacted_reported: Revision,
     pub log_writes: u64,
     pub log_bytes: u64,
 }
@@ -58,7 +57,6 @@ impl Storage {
             jobs: 0,
             replaced: VecDeque::new(),
             defragmenting: vec![],
-            compacted_reported: Revision::NONE,
             log_writes: 0,
             log_bytes: 0,
         }
@@ -246,7 +244,10 @@ impl Reactor {
             started: false,
             publishing: false,
         });
-        self.out.push(Output::Bulk { job, step: BulkStep::Create { name: checkpoint::unfinished_name(id, file) } });
+        self.out.push(Output::Bulk {
+            job,
+            step: BulkStep::Create { name: checkpoint::unfinished_name(id, file) },
+        });
     }
 
     fn checkpoint_meta(&self, id: ShardId, revision: Revision, position: Position, file: u64) -> Meta {
@@ -268,7 +269,8 @@ impl Reactor {
     }
 
     pub(super) fn on_bulk(&mut self, job: JobId, done: BulkDone) {
-        let found = self.shards.iter().find(|(_, owned)| owned.checkpoint.as_ref().is_some_and(|c| c.job == job));
+        let found =
+            self.shards.iter().find(|(_, owned)| owned.checkpoint.as_ref().is_some_and(|c| c.job == job));
         let Some(id) = found.map(|(id, _)| *id) else { return };
         match done {
             BulkDone::Done => self.go_on_with_checkpoint(id),
@@ -285,8 +287,15 @@ impl Reactor {
         let Some(Checkpointing { pin, file, .. }) = owned.checkpoint.take() else { return };
         owned.shard.store.unpin(pin);
         let job = self.next_job();
-        self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: checkpoint::unfinished_name(id, file) } });
-        self.notice(Level::Warn, "failed to write a checkpoint", vec![("shard", id.to_string()), ("error", why.into())]);
+        self.out.push(Output::Bulk {
+            job,
+            step: BulkStep::Remove { name: checkpoint::unfinished_name(id, file) },
+        });
+        self.notice(
+            Level::Warn,
+            "failed to write a checkpoint",
+            vec![("shard", id.to_string()), ("error", why.into())],
+        );
     }
 
     fn go_on_with_checkpoint(&mut self, id: ShardId) {
@@ -354,8 +363,9 @@ impl Reactor {
     }
 
     fn end_defragmentations(&mut self) {
-        let (done, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.storage.defragmenting).into_iter().partition(|(_, shards)| shards.is_empty());
+        let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.storage.defragmenting)
+            .into_iter()
+            .partition(|(_, shards)| shards.is_empty());
         self.storage.defragmenting = waiting;
         for (call, _) in done {
             self.send(call.reactor, Body::Defragmented { call });

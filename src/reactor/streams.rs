@@ -8,9 +8,9 @@ use crate::io::ControlRequest;
 use crate::stdx::HashMap;
 use crate::txn::{self, Counting, RangeStream};
 use crate::types::{ConnId, LeaseId};
-use crate::wire::encode;
 use crate::wire::health::{Facts, Page, Reads};
 use crate::wire::http1::Response;
+use crate::wire::{Method, encode};
 
 /// A RangeStream under way.
 pub(super) struct Chunking {
@@ -100,9 +100,8 @@ impl Reactor {
         if let Some(stream) = self.streams.keeping_alive.get_mut(&rpc) {
             stream.ended = true;
             self.end_keep_alive(rpc);
-        } else if !self.watches.has(rpc) {
-            // A stream that never asked for anything.
-            self.front.end_keep_alive_without_request(rpc);
+        } else if self.front.method(rpc) == Some(Method::LeaseKeepAlive) {
+            self.front.end(rpc, Ok(())); // it never asked for anything
         }
     }
 
@@ -140,7 +139,8 @@ impl Reactor {
     }
 
     fn end_keep_alive(&mut self, rpc: Rpc) {
-        if self.streams.keeping_alive.get(&rpc).is_some_and(|stream| stream.ended && stream.outstanding == 0) {
+        if self.streams.keeping_alive.get(&rpc).is_some_and(|stream| stream.ended && stream.outstanding == 0)
+        {
             self.streams.keeping_alive.remove(&rpc);
             self.front.end(rpc, Ok(()));
         }
@@ -206,7 +206,7 @@ impl Reactor {
 
     fn open_page(&mut self, rpc: Rpc, page: Page) {
         if page == Page::Metrics {
-            return self.take_metrics(Asker::Rpc(rpc));
+            return self.take_metrics(rpc);
         }
         // A lone member that serves has nobody to ask: both kinds of read say the same.
         let serving = self.stage == Stage::Serving;
@@ -216,7 +216,8 @@ impl Reactor {
             is_learner: false,
         };
         let read = || if serving { Ok(()) } else { Err(Error::Timeout) };
-        let reads = Reads { serializable: if self.has_served { Ok(()) } else { read() }, linearizable: read() };
+        let reads =
+            Reads { serializable: if self.has_served { Ok(()) } else { read() }, linearizable: read() };
         let response = page.render(&facts, &reads);
         self.show_page(rpc, &response);
     }

@@ -223,17 +223,17 @@ impl Reactor {
     pub(super) fn watched_revision(&self) -> Option<Revision> {
         let marks = self.watches.waits_for_marks().then(|| self.settled.next());
         let published = self.shards.values().filter(|owned| !owned.hub.is_empty());
-        let events = published.filter_map(|owned| {
-            owned.shard.meaning().live().next().map(|write| write.revision)
-        });
+        let events =
+            published.filter_map(|owned| owned.shard.meaning().live().next().map(|write| write.revision));
         events.chain(marks).min()
     }
 
     // At the shard's owner.
 
     pub(super) fn on_watch_action(&mut self, action: Action) {
-        let (Action::Subscribe { shard, .. } | Action::Unsubscribe { shard, .. } | Action::Credit { shard, .. }) =
-            &action;
+        let (Action::Subscribe { shard, .. }
+        | Action::Unsubscribe { shard, .. }
+        | Action::Credit { shard, .. }) = &action;
         let owned = self.shards.get_mut(shard).expect("the router knows whose shard it is");
         match action {
             Action::Subscribe { subscription, .. } => owned.hub.subscribe(subscription),
@@ -278,7 +278,8 @@ impl Reactor {
             }
         }
         for (shard, notice) in notices {
-            let (Notice::Batch(crate::watch::Batch { reader, .. }) | Notice::Compacted { reader, .. }) = &notice;
+            let (Notice::Batch(crate::watch::Batch { reader, .. }) | Notice::Compacted { reader, .. }) =
+                &notice;
             self.send(*reader, Body::Watched { shard, notice });
         }
         for (reader, marks) in marks {

@@ -23,6 +23,11 @@ pub struct Evaluated<T> {
 }
 
 impl<T> Evaluated<T> {
+    /// The same with another reply.
+    pub fn map<R>(self, of: impl FnOnce(T) -> R) -> Evaluated<R> {
+        Evaluated { reply: of(self.reply), effect: self.effect, leases: self.leases }
+    }
+
     fn new(reply: T, revision: Option<Revision>, changed: Changed) -> Evaluated<T> {
         let effect = revision.map(|revision| Effect { revision, parts: 1, changes: changed.changes });
         Evaluated { reply, effect, leases: changed.leases }
