@@ -194,16 +194,24 @@ fn a_stream_aims_its_chunks_at_the_size_of_a_request() {
 #[ignore = "a measurement"]
 #[expect(clippy::disallowed_methods, reason = "measuring needs a clock")]
 fn costs() {
-    const KEYS: usize = 100_000;
+    const KEYS: usize = 1_000;
+    const ROUNDS: usize = 200;
     let mut store = filled(KEYS);
     let mut revision = Revision(KEYS as u64 + 1);
     let keys: Vec<Bytes> = (0..KEYS).map(|key| Bytes::from(format!("key{:05}", key * 7919 % KEYS))).collect();
     let mut measure = |name: &str, run: &mut dyn FnMut(&mut Store, &Bytes, &mut Revision)| {
-        let start = std::time::Instant::now();
-        for key in &keys {
-            run(&mut store, key, &mut revision);
+        let mut best = u128::MAX; // What else runs on the machine only ever adds.
+        for _ in 0..ROUNDS {
+            let start = std::time::Instant::now();
+            for key in &keys {
+                run(&mut store, key, &mut revision);
+            }
+            best = best.min(start.elapsed().as_nanos());
+            store.settle(revision);
+            store.compact(revision);
+            while !store.compact_slice(1_000) {}
         }
-        println!("{name}: {:.0} ns", start.elapsed().as_nanos() as f64 / KEYS as f64);
+        println!("{name}: {:.0} ns", best as f64 / KEYS as f64);
     };
     let value = bytes("value");
     measure("the store's put alone", &mut |store, key, revision| {
