@@ -234,6 +234,7 @@ impl Rig {
             for segment in &recovered.sync {
                 self.submit(Op::Sync { file: segment.to_string() }, Doing::Nothing);
             }
+            self.submit(Op::SyncDirectory, Doing::Nothing);
             if self.rng.chance(1, 8) {
                 self.disk.power_loss(&mut self.rng);
                 continue;
