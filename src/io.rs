@@ -108,8 +108,8 @@ pub struct JobId(pub u64);
 pub enum BulkStep {
     /// Creates the file, or empties what an earlier process left under the name.
     Create { name: String },
-    /// Writes at the end.
-    Append { name: String, bytes: Vec<u8> },
+    /// Writes whole blocks at the end.
+    Append { name: String, blocks: Vec<Buffer> },
     /// Makes the file durable, gives it its name, and makes that durable.
     Publish { name: String, as_name: String },
     /// Removes a file, in slices; one that is not there is no error.

@@ -184,11 +184,14 @@ pub const READ_SLICE_KEYS: usize = 2000;
 pub const READ_SLICE_BYTES: usize = 1 << 20;
 /// Keys that one slice of compaction looks at.
 pub const COMPACT_SLICE_KEYS: usize = 1000;
-/// One write of a checkpoint: measured as the size that costs a put's p99 least (`stack.md` section 9).
-pub const CHECKPOINT_CHUNK_BYTES: usize = 128 << 10;
 /// By how much a reactor's data may change before it tells the others, who keep the quota with it.
 pub const SIZES_STEP_BYTES: u64 = 256 << 10;
 
 // front
 /// Answers of one connection handed out and not yet with the kernel, beyond which its streams wait.
 pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
+
+// checkpoint
+/// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
+pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
+const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));

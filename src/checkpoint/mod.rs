@@ -1,48 +1,59 @@
-//! stub
-use crate::mvcc::Change;
-use crate::record::{CutRecord, MemberRecord};
-use crate::takeover::Seal;
-use crate::types::*;
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct LeaseRecord {
-    pub id: i64,
-    pub ttl_secs: i64,
-}
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ControlState {
-    pub cluster: u64,
-    pub token: String,
-    pub members: Vec<MemberRecord>,
-    pub cuts: Vec<CutRecord>,
-    pub leases: Vec<LeaseRecord>,
-    pub alarms: Vec<(u64, u8)>,
-    pub compacted: u64,
-}
-pub struct Meta {
+//! A shard's state on disk, from which the log before it may go.
+//!
+//! A [`Writer`] takes what the shard knows of itself and its history in the order of revisions, and gives
+//! blocks of at most 128 KiB to be written one after the other. A [`Reader`] takes the bytes, cut anywhere,
+//! checks all of them and gives the same back. `format` draws the bytes.
+//!
+//! **Making one durable.** The caller, in this order, each step after the one before is complete:
+//! 1. write all blocks to [`CheckpointName::unfinished`]; sync the file;
+//! 2. rename it to its name; sync the directory;
+//! 3. append [`crate::log::Record::Checkpoint`] with the file's number to the shard's log;
+//! 4. when that record is durable, remove the shard's older files, and what is unfinished.
+//!
+//! At a start the log says which file counts; unfinished files and other numbers are removed. So a crash
+//! between any two steps leaves a file and a log that fit together.
+
+mod format;
+mod reader;
+mod state;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use reader::{Damage, Footer, Item, Reader, Version};
+pub use state::{AlarmRecord, ControlState, LeaseRecord, Meta};
+pub use writer::Writer;
+
+use crate::types::ShardId;
+use std::fmt;
+
+/// One file of a shard's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CheckpointName {
     pub shard: ShardId,
     pub home: u32,
+    /// Rises with each checkpoint of the shard.
     pub file: u64,
-    pub revision: Revision,
-    pub index: Index,
-    pub term: Term,
-    pub voters: Vec<MemberId>,
-    pub fence: Epoch,
-    pub seal: Seal,
-    pub compacted: Revision,
-    pub control: Option<ControlState>,
 }
-pub struct Writer;
-impl Writer {
-    pub fn new(_: Meta) -> Writer {
-        Writer
+
+impl CheckpointName {
+    /// The name while it is being written.
+    pub fn unfinished(&self) -> String {
+        format!("{self}.new")
     }
-    pub fn begin(&mut self, _: &mut Vec<u8>) {}
-    pub fn add(&mut self, _: At, _: &Change, _: &mut Vec<u8>) {}
-    pub fn finish(self, _: &mut Vec<u8>) {}
+
+    /// Reads a file's name as [`fmt::Display`] writes it.
+    pub fn parse(name: &str) -> Option<CheckpointName> {
+        let mut parts = name.strip_suffix(".checkpoint")?.splitn(3, '-');
+        let shard = ShardId(parts.next()?.parse().ok()?);
+        let home = parts.next()?.parse().ok()?;
+        let parsed = CheckpointName { shard, home, file: u64::from_str_radix(parts.next()?, 16).ok()? };
+        (parsed.to_string() == name).then_some(parsed)
+    }
 }
-pub fn name(shard: ShardId, file: u64) -> String {
-    format!("{shard}-{file}.ckpt")
-}
-pub fn unfinished_name(shard: ShardId, file: u64) -> String {
-    format!("{shard}-{file}.tmp")
+
+impl fmt::Display for CheckpointName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:03}-{:016x}.checkpoint", self.shard.0, self.home, self.file)
+    }
 }

@@ -7,7 +7,7 @@
 mod tests;
 
 use crate::api::{Alarm, AlarmType, Member};
-use crate::checkpoint::{ControlState, LeaseRecord};
+use crate::checkpoint::{AlarmRecord, ControlState, LeaseRecord};
 use crate::lease::{Granted, Leases};
 use crate::record::{self, MemberRecord};
 use crate::router::{BadMap, Router};
@@ -74,12 +74,12 @@ impl Control {
             token: state.token.clone(),
             members: state.members.iter().map(|member| (member.id(), member.clone())).collect(),
             cuts: state.cuts.clone(),
-            alarms: state.alarms.iter().map(|&(member, alarm)| (MemberId(member), alarm)).collect(),
-            compacted: Revision(state.compacted),
+            alarms: state.alarms.iter().map(|alarm| (MemberId(alarm.member), alarm.alarm)).collect(),
+            compacted: Revision(state.compact_revision),
             election_timeout: self.election_timeout,
         };
         for lease in &state.leases {
-            self.grant(lease.id, lease.ttl_secs);
+            self.grant(lease.lease, lease.ttl_secs);
         }
     }
 
@@ -93,10 +93,14 @@ impl Control {
             leases: self
                 .leases
                 .iter()
-                .map(|(id, l)| LeaseRecord { id: id.0, ttl_secs: l.ttl_secs })
+                .map(|(id, l)| LeaseRecord { lease: id.0, ttl_secs: l.ttl_secs })
                 .collect(),
-            alarms: self.alarms.iter().map(|&(member, alarm)| (member.0, alarm)).collect(),
-            compacted: self.compacted.0,
+            alarms: self
+                .alarms
+                .iter()
+                .map(|&(member, alarm)| AlarmRecord { member: member.0, alarm })
+                .collect(),
+            compact_revision: self.compacted.0,
         }
     }
 

@@ -39,6 +39,10 @@ pub struct Start {
 }
 
 impl Start {
+    pub fn log(&self) -> LogId {
+        self.log
+    }
+
     /// A log that never was. `key` is a random number that no client may learn. `segment_bytes` is a
     /// multiple of 4096.
     pub fn fresh(log: LogId, key: u64, segment_bytes: usize) -> Start {

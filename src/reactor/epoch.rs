@@ -308,6 +308,7 @@ impl Reactor {
         self.has_served = true;
         self.settle(prefix);
         self.apply_compaction();
+        self.drop_left_over();
         if self.coordinator.is_some() {
             self.begin_leading(epoch);
         }

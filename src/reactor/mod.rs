@@ -13,6 +13,7 @@ mod leading;
 mod metrics;
 mod owned;
 mod reads;
+pub mod recover;
 mod settings;
 mod storage;
 mod streams;

@@ -2,6 +2,7 @@
 
 use super::txns::Reservation;
 use crate::api::{Request, TxnRequest};
+use crate::checkpoint::CheckpointName;
 use crate::io::CallId;
 use crate::lease::Attached;
 use crate::mvcc::PinId;
@@ -37,12 +38,12 @@ pub(super) struct Owned {
     pub compacting: bool,
     /// The checkpoint under way, if there is one.
     pub checkpoint: Option<super::storage::Checkpointing>,
-    /// The number of the last checkpoint's file.
-    pub checkpoint_file: Option<u64>,
+    /// The last checkpoint's file.
+    pub checkpoint_file: Option<CheckpointName>,
 }
 
 impl Owned {
-    pub fn new(shard: Shard, attached: Attached, checkpoint_file: Option<u64>) -> Owned {
+    pub fn new(shard: Shard, attached: Attached, checkpoint_file: Option<CheckpointName>) -> Owned {
         let hard_state = shard.group().hard_state();
         let settled = shard.store.newest_revision().main;
         Owned {

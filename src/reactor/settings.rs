@@ -3,8 +3,9 @@
 use super::census::MemberSizes;
 use super::leading::Leading;
 use super::owned::Owned;
+use super::recover::MovingRecord;
 use super::{Reactor, Stage};
-use crate::checkpoint::ControlState;
+use crate::checkpoint::{CheckpointName, ControlState};
 use crate::control::Control;
 use crate::front::{Front, Manners};
 use crate::http2;
@@ -78,11 +79,11 @@ impl Settings {
 pub struct RecoveredShard {
     pub shard: Shard,
     pub attached: Attached,
-    /// The number of its checkpoint's file.
-    pub checkpoint_file: Option<u64>,
+    /// Its checkpoint's file.
+    pub checkpoint_file: Option<CheckpointName>,
     /// Records that a new home of the shard needs in this reactor's log before anything else; empty where
     /// it stays at home.
-    pub moved_in: Vec<log::Record<'static>>,
+    pub moved_in: Vec<MovingRecord>,
 }
 
 /// All that one reactor starts from.
@@ -95,6 +96,10 @@ pub struct Boot {
     pub shards: Vec<RecoveredShard>,
     /// The control state, where the control shard lives and it has a checkpoint.
     pub control: Option<(Index, ControlState)>,
+    /// Stays of shards that live elsewhere now: closed once an epoch has served.
+    pub stale: Vec<log::Resident>,
+    /// Files that nothing needs once an epoch has served.
+    pub left_over: Vec<String>,
     /// The highest number that any checkpoint file of the member has.
     pub last_file: u64,
     pub seed: u64,
@@ -103,7 +108,20 @@ pub struct Boot {
 
 impl Reactor {
     pub fn new(boot: Boot) -> Reactor {
-        let Boot { id, reactors, settings, sequencer, log, shards, control, last_file, seed, now } = boot;
+        let Boot {
+            id,
+            reactors,
+            settings,
+            sequencer,
+            log,
+            shards,
+            control,
+            stale,
+            left_over,
+            last_file,
+            seed,
+            now,
+        } = boot;
         let mut rng = Rng::new(seed);
         let mut control_state = Control::new(settings.election_timeout);
         if let Some((index, state)) = &control {
@@ -126,7 +144,7 @@ impl Reactor {
             control: control_state,
             shards: Default::default(),
             log: Log::new(log),
-            storage: super::storage::Storage::new(last_file),
+            storage: super::storage::Storage::new(last_file, stale, left_over),
             sizes: MemberSizes::new(reactors),
             counters: Default::default(),
             calls: Default::default(),
@@ -160,7 +178,11 @@ impl Reactor {
 
     fn take_in(&mut self, recovered: RecoveredShard) {
         let RecoveredShard { shard, attached, checkpoint_file, moved_in } = recovered;
-        for record in moved_in {
+        for record in &moved_in {
+            let record = match record {
+                MovingRecord::Plain(record) => record.clone(),
+                MovingRecord::Entry(entry) => super::storage::entry_record(entry),
+            };
             self.append(shard.id, shard.home, record);
         }
         let owned = Owned::new(shard, attached, checkpoint_file);

@@ -1,12 +1,12 @@
 //! The log's side of a turn, checkpoints, and compaction's slices: what this reactor writes and drops.
 
 use super::{Reactor, Stage};
-use crate::checkpoint::{self, Meta, Writer};
+use crate::checkpoint::{CheckpointName, Meta, Writer};
 use crate::io::{Body, BulkDone, BulkStep, CallId, JobId, Level, Output};
-use crate::limits::{CHECKPOINT_CHUNK_BYTES, COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX};
+use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX, READ_SLICE_KEYS};
 use crate::log::{Buffer, Command, Ordinal, Record, Resident, WriteId};
 use crate::mvcc::{Budget, PinId};
-use crate::raft::Position;
+use crate::raft::{GroupEntry, Position};
 use crate::shard::Committed;
 use crate::types::{At, Revision, ShardId};
 use std::collections::VecDeque;
@@ -26,6 +26,8 @@ pub(super) struct Storage {
     in_flight_bytes: usize,
     /// The number of the newest checkpoint file.
     last_file: u64,
+    stale: Vec<Resident>,
+    left_over: Vec<String>,
     jobs: u64,
     /// Checkpoint files whose successors' records are not yet durable.
     replaced: VecDeque<(Ordinal, String)>,
@@ -42,18 +44,27 @@ pub(super) struct Checkpointing {
     after: At,
     revision: Revision,
     position: Position,
-    file: u64,
-    started: bool,
+    name: CheckpointName,
+    /// Blocks that the meta already filled.
+    blocks: Vec<Buffer>,
     publishing: bool,
 }
 
+/// An entry as the log takes it. Raft's own entries have kind 0.
+pub(super) fn entry_record(entry: &GroupEntry) -> Record<'_> {
+    let payload = entry.payload.as_ref().map_or(&[][..], |payload| payload.bytes());
+    Record::Entry { index: entry.index, term: entry.term, kind: u8::from(entry.payload.is_some()), payload }
+}
+
 impl Storage {
-    pub fn new(last_file: u64) -> Storage {
+    pub fn new(last_file: u64, stale: Vec<Resident>, left_over: Vec<String>) -> Storage {
         Storage {
             persisting: VecDeque::new(),
             appended: Ordinal::default(),
             in_flight_bytes: 0,
             last_file,
+            stale,
+            left_over,
             jobs: 0,
             replaced: VecDeque::new(),
             defragmenting: vec![],
@@ -66,6 +77,17 @@ impl Storage {
 impl Reactor {
     pub(super) fn append(&mut self, shard: ShardId, home: u32, record: Record<'_>) {
         self.storage.appended = self.log.append(Resident { shard, home }, record);
+    }
+
+    /// An epoch serves, so every shard's stay is durable where it is: earlier stays and their files go.
+    pub(super) fn drop_left_over(&mut self) {
+        for Resident { shard, home } in std::mem::take(&mut self.storage.stale) {
+            self.append(shard, home, Record::Close);
+        }
+        for name in std::mem::take(&mut self.storage.left_over) {
+            let job = self.next_job();
+            self.out.push(Output::Bulk { job, step: BulkStep::Remove { name } });
+        }
     }
 
     /// Whether so much waits for the disk that evaluations should wait too.
@@ -108,10 +130,7 @@ impl Reactor {
         let Some(writes) = owned.shard.ready() else { return };
         let resident = Resident { shard: id, home: owned.shard.home };
         for entry in &writes.entries {
-            let payload = entry.payload.as_ref().map_or(&[][..], |payload| payload.bytes());
-            let kind = u8::from(entry.payload.is_some());
-            let record = Record::Entry { index: entry.index, term: entry.term, kind, payload };
-            self.storage.appended = self.log.append(resident, record);
+            self.storage.appended = self.log.append(resident, entry_record(entry));
         }
         // A commit index alone is not worth a write: an election finds it again. Terms and votes are.
         if let Some(hard) = writes.hard_state
@@ -229,41 +248,44 @@ impl Reactor {
         let Some(position) = self.shards[&id].shard.checkpoint_position() else { return };
         let job = self.next_job();
         self.storage.last_file += 1;
-        let file = self.storage.last_file;
-        let meta = self.checkpoint_meta(id, revision, position, file);
+        let meta = self.checkpoint_meta(id, revision, position);
+        let name = CheckpointName { shard: id, home: meta.home, file: self.storage.last_file };
+        let mut blocks = vec![];
+        let writer = Some(Writer::new(&meta, &mut blocks));
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         let pin = owned.shard.store.pin(revision);
+        let after = At::default();
         owned.checkpoint = Some(Checkpointing {
             job,
-            writer: Some(Writer::new(meta)),
+            writer,
             pin,
-            after: At::default(),
+            after,
             revision,
             position,
-            file,
-            started: false,
+            name,
+            blocks,
             publishing: false,
         });
-        self.out.push(Output::Bulk {
-            job,
-            step: BulkStep::Create { name: checkpoint::unfinished_name(id, file) },
-        });
+        self.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
     }
 
-    fn checkpoint_meta(&self, id: ShardId, revision: Revision, position: Position, file: u64) -> Meta {
+    fn checkpoint_meta(&self, id: ShardId, revision: Revision, position: Position) -> Meta {
         let owned = &self.shards[&id];
         let (seal, fence) = (owned.shard.meaning().seal(), owned.shard.meaning().fence());
         Meta {
-            shard: id,
+            shard: id.0,
             home: owned.shard.home,
-            file,
-            revision,
-            index: position.index,
-            term: position.term,
-            voters: vec![self.settings.member],
-            fence,
-            seal,
-            compacted: owned.shard.store.compacted(),
+            revision: revision.0,
+            compacted: owned.shard.store.compacted().0,
+            index: position.index.0,
+            term: position.term.0,
+            voters: vec![self.settings.member.0],
+            learners: vec![],
+            fence: fence.into(),
+            seal: seal.epoch.into(),
+            seal_prefix: seal.prefix.0,
+            epoch: seal.epoch.into(),
+            map_version: 0,
             control: (id == ShardId::CONTROL).then(|| self.control.to_state()),
         }
     }
@@ -284,48 +306,43 @@ impl Reactor {
 
     fn give_checkpoint_up(&mut self, id: ShardId, why: &str) {
         let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(Checkpointing { pin, file, .. }) = owned.checkpoint.take() else { return };
+        let Some(Checkpointing { pin, name, .. }) = owned.checkpoint.take() else { return };
         owned.shard.store.unpin(pin);
         let job = self.next_job();
-        self.out.push(Output::Bulk {
-            job,
-            step: BulkStep::Remove { name: checkpoint::unfinished_name(id, file) },
-        });
-        self.notice(
-            Level::Warn,
-            "failed to write a checkpoint",
-            vec![("shard", id.to_string()), ("error", why.into())],
-        );
+        self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
+        let fields = vec![("shard", id.to_string()), ("error", why.to_owned())];
+        self.notice(Level::Warn, "failed to write a checkpoint", fields);
     }
 
     fn go_on_with_checkpoint(&mut self, id: ShardId) {
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         let Some(under_way) = &mut owned.checkpoint else { return };
-        let (job, name) = (under_way.job, checkpoint::unfinished_name(id, under_way.file));
+        let (job, name) = (under_way.job, under_way.name);
         if under_way.publishing {
             return self.finish_checkpoint(id);
         }
         let Some(mut writer) = under_way.writer.take() else {
             under_way.publishing = true;
-            let as_name = checkpoint::name(id, under_way.file);
-            return self.out.push(Output::Bulk { job, step: BulkStep::Publish { name, as_name } });
+            let step = BulkStep::Publish { name: name.unfinished(), as_name: name.to_string() };
+            return self.out.push(Output::Bulk { job, step });
         };
-        let mut bytes = vec![];
-        if !std::mem::replace(&mut under_way.started, true) {
-            writer.begin(&mut bytes);
+        let mut blocks = std::mem::take(&mut under_way.blocks);
+        let budget = Budget { keys: READ_SLICE_KEYS, bytes: CHECKPOINT_BLOCK_BYTES_MAX };
+        while blocks.is_empty() {
+            let history = owned.shard.store.history_pinned(under_way.pin, under_way.after, budget);
+            for (at, change) in &history.changes {
+                writer.version(*at, &change.event, change.last, &mut blocks);
+            }
+            under_way.after = history.resume;
+            if history.done {
+                writer.finish(0, &mut blocks);
+                return self
+                    .out
+                    .push(Output::Bulk { job, step: BulkStep::Append { name: name.unfinished(), blocks } });
+            }
         }
-        let budget = Budget { keys: usize::MAX, bytes: CHECKPOINT_CHUNK_BYTES };
-        let history = owned.shard.store.history_pinned(under_way.pin, under_way.after, budget);
-        for (at, change) in &history.changes {
-            writer.add(*at, change, &mut bytes);
-        }
-        under_way.after = history.resume;
-        if history.done {
-            writer.finish(&mut bytes);
-        } else {
-            under_way.writer = Some(writer);
-        }
-        self.out.push(Output::Bulk { job, step: BulkStep::Append { name, bytes } });
+        under_way.writer = Some(writer);
+        self.out.push(Output::Bulk { job, step: BulkStep::Append { name: name.unfinished(), blocks } });
     }
 
     /// The file is durable under its name: the log says so, and what it replaces may go.
@@ -333,17 +350,17 @@ impl Reactor {
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         let Some(done) = owned.checkpoint.take() else { return };
         owned.shard.store.unpin(done.pin);
-        let replaced = owned.checkpoint_file.replace(done.file);
+        let replaced = owned.checkpoint_file.replace(done.name);
         let home = owned.shard.home;
         let record = Record::Checkpoint(crate::log::Checkpointed {
             revision: done.revision,
             index: done.position.index,
             term: done.position.term,
-            file: done.file,
+            file: done.name.file,
         });
         self.append(id, home, record);
-        if let Some(file) = replaced {
-            self.storage.replaced.push_back((self.storage.appended, checkpoint::name(id, file)));
+        if let Some(name) = replaced {
+            self.storage.replaced.push_back((self.storage.appended, name.to_string()));
         }
         self.counters.checkpoints += 1;
         self.defragmented_shard(id);
