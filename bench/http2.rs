@@ -26,6 +26,11 @@ fn measure(run: &Run) -> (f64, f64) {
     let (mut up, mut down, mut done) = (Vec::new(), Vec::new(), Vec::new());
     let (mut server_ns, mut client_ns, mut number) = (0, 0, 0u64);
     let rounds = ROUNDS / run.streams.min(100);
+    // Each must know the other's windows before the first request.
+    client.take_output(&mut up);
+    server.take_output(&mut down);
+    while server.receive(NOW, &mut &up[..]).is_ok_and(|event| event.is_some()) {}
+    while client.receive(NOW, &mut &down[..]).is_ok_and(|event| event.is_some()) {}
     for round in 0..rounds {
         let start = Instant::now();
         for _ in 0..run.streams {

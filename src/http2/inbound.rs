@@ -29,6 +29,9 @@ impl Connection {
     }
 
     fn credit(&mut self, bytes: usize) {
+        if matches!(self.phase, Phase::Over(_)) {
+            return;
+        }
         self.owed += bytes as u32;
         if i64::from(self.owed) >= i64::from(self.config.connection_window_bytes) / CREDIT_PARTS {
             self.receive_window += i64::from(self.owed);
@@ -146,10 +149,10 @@ impl Connection {
         if self.is_idle(head.stream) {
             return Err(protocol("RST_STREAM on an idle stream"));
         }
+        let Some(stream) = self.streams.find(head.stream) else { return Ok(Step::Nothing) };
         if self.role == Role::Server && !self.resets.take(self.now) {
             return Err(Flaw::Connection(ErrorCode::EnhanceYourCalm, "too_many_resets"));
         }
-        let Some(stream) = self.streams.find(head.stream) else { return Ok(Step::Nothing) };
         self.forget(stream);
         self.closed.push(head.stream);
         Ok(Step::Reset { stream, code })

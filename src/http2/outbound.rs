@@ -14,6 +14,8 @@ use super::{StreamId, grpc};
 use crate::limits::{HTTP2_OUTPUT_BYTES, HTTP2_STREAM_PENDING_BYTES};
 
 const GRPC_STATUS_OK: u8 = 0;
+/// The buffer for header blocks is kept up to this.
+const KEEP_BYTES: usize = 4096;
 
 /// A block that the encoder would write the same way again.
 #[derive(Clone, Copy, Default)]
@@ -244,6 +246,7 @@ impl Connection {
             frame::put_data(&mut self.output, stream.number, bytes, end, self.peer.frame_bytes);
         }
         if !drained {
+            queue.held = true;
             queue.at += n;
             if queue.at > queue.bytes.len() / 2 {
                 queue.bytes.drain(..queue.at);
@@ -257,7 +260,8 @@ impl Connection {
             return;
         }
         match queue.finish {
-            Finish::Open => self.roomy.push(stream),
+            Finish::Open if queue.held => self.roomy.push(stream),
+            Finish::Open => (),
             Finish::End => self.end_sent(stream),
             Finish::Trailers(code, message) => {
                 self.put_trailers(stream.number, false, code, &message);
@@ -338,6 +342,8 @@ impl Connection {
     pub(super) fn put_block(&mut self, number: u32, block: Vec<u8>, end: bool) {
         frame::put_block(&mut self.output, number, &block, end, self.peer.frame_bytes);
         self.pings.forgive();
-        self.block = block;
+        if block.capacity() <= KEEP_BYTES {
+            self.block = block;
+        }
     }
 }

@@ -43,6 +43,9 @@ impl Connection {
         if let Phase::Over(fault) = self.phase {
             return Err(fault);
         }
+        if self.spent.capacity() > HTTP2_CARRY_KEEP_BYTES {
+            self.spent = Vec::new();
+        }
         if !bytes.is_empty() {
             self.pings.on_read(now);
         }
@@ -141,9 +144,6 @@ impl Connection {
         let (head, payload) = carry.split_first_chunk::<HEAD_BYTES>().expect("a whole frame has a head");
         let step = self.frame(FrameHead::read(head), payload);
         self.spent = carry;
-        if self.spent.capacity() > HTTP2_CARRY_KEEP_BYTES && !matches!(step, Ok(Step::Data { .. })) {
-            self.spent = Vec::new();
-        }
         step
     }
 
@@ -155,10 +155,11 @@ impl Connection {
         match flaw {
             Flaw::Connection(code, why) => Err(self.fail(code, why)),
             Flaw::Stream(number, code) => {
-                if !self.resets.take(self.now) {
+                // Only a stream that was open has cost the owner work.
+                let stream = self.streams.find(number);
+                if stream.is_some() && !self.resets.take(self.now) {
                     return Err(self.fail(ErrorCode::EnhanceYourCalm, "too_many_resets"));
                 }
-                let stream = self.streams.find(number);
                 self.put_reset(number, code);
                 Ok(stream.map_or(Step::Nothing, |stream| {
                     self.forget(stream);

@@ -31,13 +31,15 @@ pub struct Queue {
     pub bytes: Vec<u8>,
     pub at: usize,
     pub finish: Finish,
+    /// Whether a window has held it: whoever pulls then waits to hear of room.
+    pub held: bool,
     /// Whether the stream stands in the row of those that wait for the connection's window.
     pub waiting: bool,
 }
 
 impl Queue {
     pub fn new() -> Box<Queue> {
-        Box::new(Queue { bytes: Vec::new(), at: 0, finish: Finish::Open, waiting: false })
+        Box::new(Queue { bytes: Vec::new(), at: 0, finish: Finish::Open, held: false, waiting: false })
     }
     pub fn len(&self) -> usize {
         self.bytes.len() - self.at

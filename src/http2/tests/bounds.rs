@@ -21,7 +21,7 @@ fn rapid_reset_ends_the_connection() {
     let block = bench.request_block(&[]);
     bench.feed(&frame_of(kind::HEADERS, flag::END_HEADERS, 1, &block)).unwrap();
     let block = bench.request_block(&[]);
-    let rounds = flood(&mut bench, 3000, |round| {
+    let rounds = flood(&mut bench, 6000, |round| {
         let number = 3 + 2 * round;
         let mut bytes = frame_of(kind::HEADERS, flag::END_HEADERS, number, &block);
         bytes.extend(frame_of(kind::RST_STREAM, 0, number, &[0, 0, 0, 8]));
@@ -180,4 +180,19 @@ fn a_shutdown_serves_what_has_begun_and_refuses_what_comes_after() {
 fn an_idle_connection_is_small() {
     assert!(size_of::<Connection>() < 2048, "{}", size_of::<Connection>());
     assert!(size_of::<streams::Stream>() <= 72, "{}", size_of::<streams::Stream>());
+}
+
+#[test]
+fn streams_reset_through_the_servers_own_mouth_count_too() {
+    // A client can make the server reset its streams by mistakes it chooses (CVE-2025-8671).
+    let mut bench = Bench::new();
+    bench.open(1, false);
+    let block = bench.request_block(&[]);
+    let rounds = flood(&mut bench, 6000, |round| {
+        let number = 3 + 2 * round;
+        let mut bytes = frame_of(kind::HEADERS, flag::END_HEADERS, number, &block);
+        bytes.extend(frame_of(kind::WINDOW_UPDATE, 0, number, &[0; 4]));
+        bytes
+    });
+    assert_eq!(rounds, HTTP2_RESETS_BURST);
 }

@@ -165,6 +165,7 @@ fn a_stream_that_pulls_has_a_budget_and_hears_of_room() {
     window_update(&mut bench, 0, 1 << 24);
     window_update(&mut bench, 1, 1 << 24);
     bench.server.send_data(stream, &vec![0; HTTP2_OUTPUT_BYTES], false);
+    assert_eq!(bench.feed(b""), Ok(vec![]), "nothing has waited, so nobody hears of room");
     assert_eq!(bench.server.send_budget(stream), 0, "the socket is behind");
     bench.frames();
     assert_eq!(bench.server.send_budget(stream), HTTP2_STREAM_PENDING_BYTES);

@@ -133,7 +133,7 @@ fn no_bytes_from_a_server_make_the_client_panic() {
         let mut client = Client::new(&Config::default(), "localhost", NOW);
         let mut server = Connection::new(&Config::default(), NOW);
         let (mut up, mut down) = (vec![], vec![]);
-        let asked: Vec<_> = (0..4).map(|n| client.call("/a", &[], &vec![n; 50]).unwrap()).collect();
+        let asked: Vec<_> = (0..4).map(|n| client.call("/a", &[], &[n; 50]).unwrap()).collect();
         client.take_output(&mut up);
         let mut rest = &up[..];
         let mut streams = vec![];

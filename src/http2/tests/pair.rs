@@ -37,6 +37,33 @@ fn echo(server: &mut Connection, bytes: &[u8], bodies: &mut Vec<(StreamId, Vec<u
     }
 }
 
+/// A stream, its body so far, its status once that has come.
+type Answer = (StreamId, Vec<u8>, Option<u8>);
+
+fn take_answers(client: &mut Client, mut bytes: &[u8], answers: &mut Vec<Answer>) {
+    while let Some(event) = client.receive(NOW, &mut bytes).expect("our server makes no mistakes") {
+        match event {
+            Event::Headers { stream, head, .. } => {
+                assert_eq!(head.status(), Some(200));
+                answers.push((stream, vec![], head.grpc_status()));
+            }
+            Event::Data { stream, bytes, .. } => {
+                let answer = answers.iter_mut().find(|(other, ..)| *other == stream).unwrap();
+                answer.1.extend_from_slice(bytes);
+            }
+            Event::Trailers { stream, head } => {
+                let answer = answers.iter_mut().find(|(other, ..)| *other == stream).unwrap();
+                answer.2 = head.grpc_status();
+                if answer.2 == Some(5) {
+                    let message = head.get(Name::GrpcMessage).unwrap();
+                    assert_eq!(grpc::percent_decoded(message), "naïve 100 %\n");
+                }
+            }
+            event => panic!("{event:?}"),
+        }
+    }
+}
+
 #[test]
 fn requests_of_all_sizes_come_back_through_small_windows_and_odd_cuts() {
     for seed in 0..12 {
@@ -52,7 +79,7 @@ fn requests_of_all_sizes_come_back_through_small_windows_and_odd_cuts() {
         let mut server = Connection::new(&config, NOW);
         let mut client = Client::new(&client_config, "localhost", NOW);
         let (mut bodies, mut asked) = (vec![], vec![]);
-        let mut answers: Vec<(StreamId, Vec<u8>, Option<u8>)> = vec![];
+        let mut answers = vec![];
         let (mut up, mut down) = (vec![], vec![]);
         let small = window.min(client_window) < 1000;
         for turn in 0..4000 {
@@ -72,28 +99,7 @@ fn requests_of_all_sizes_come_back_through_small_windows_and_odd_cuts() {
             server.take_output(&mut down);
             let cut = rng.below(down.len() as u64 + 1) as usize;
             let now: Vec<u8> = down.drain(..cut).collect();
-            let mut rest = &now[..];
-            while let Some(event) = client.receive(NOW, &mut rest).expect("our server makes no mistakes") {
-                match event {
-                    Event::Headers { stream, head, .. } => {
-                        assert_eq!(head.status(), Some(200));
-                        answers.push((stream, vec![], head.grpc_status()));
-                    }
-                    Event::Data { stream, bytes, .. } => {
-                        let answer = answers.iter_mut().find(|(other, ..)| *other == stream).unwrap();
-                        answer.1.extend_from_slice(bytes);
-                    }
-                    Event::Trailers { stream, head } => {
-                        let answer = answers.iter_mut().find(|(other, ..)| *other == stream).unwrap();
-                        answer.2 = head.grpc_status();
-                        if answer.2 == Some(5) {
-                            let message = head.get(Name::GrpcMessage).unwrap();
-                            assert_eq!(grpc::percent_decoded(message), "naïve 100 %\n");
-                        }
-                    }
-                    event => panic!("{event:?}"),
-                }
-            }
+            take_answers(&mut client, &now, &mut answers);
             if turn > 60 && answers.len() == asked.len() && client.streams_len() == 0 {
                 break;
             }
