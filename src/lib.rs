@@ -10,6 +10,10 @@ pub mod types;
 pub mod api;
 pub mod record;
 
+pub mod mvcc;
+
 pub mod log;
+
+pub mod checkpoint;
 
 pub mod sim;

@@ -46,3 +46,8 @@ pub const LOG_BUFFERS_SPARE_MAX: usize = 4;
 pub const LOG_VOUCH_DELAY_US: u64 = 2_000;
 /// A log record's payload has to fit into one write with everything around it.
 const _: () = assert!(ENTRY_BYTES_MAX + REQUEST_BYTES_DEFAULT + REQUEST_OVERHEAD_BYTES < LOG_WRITE_BYTES_MAX);
+
+// checkpoint
+/// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
+pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
+const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX % BLOCK_BYTES == 0);

@@ -1,0 +1,101 @@
+//! One shard's keys, with all versions since compaction, in memory.
+//!
+//! Changes are written at the newest state, ahead of what is settled, and can be undone down to there.
+//! Reads are at any revision from the compacted one on. [`Store`] ties two structures together: the index by
+//! key, which leads to a key's newest version and counts live keys, and the versions themselves, chained
+//! from new to old for each key and kept in the order of revisions over all.
+
+mod hash;
+mod index;
+mod rows;
+mod store;
+mod versions;
+
+pub use hash::HashKv;
+pub use store::Store;
+
+use crate::types::{At, Blob, Event, KeyValue, LeaseId, Revision};
+
+/// How much one call may look at before it returns. At least one item is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    pub keys: usize,
+    pub bytes: usize,
+}
+
+impl Budget {
+    pub const UNBOUNDED: Budget = Budget { keys: usize::MAX, bytes: usize::MAX };
+}
+
+/// A part of a range's live keys, ascending.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Slice {
+    pub kvs: Vec<KeyValue>,
+    /// The first key of the range not looked at; `None` where the range is done.
+    pub resume: Option<Blob>,
+}
+
+/// A part of a count.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counted {
+    pub count: u64,
+    /// The first key of the range not looked at; `None` where the count is done.
+    pub resume: Option<Blob>,
+}
+
+/// What a compare or a lease index wants to know of a live key, without its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    pub create_revision: Revision,
+    pub mod_revision: Revision,
+    pub version: u64,
+    pub lease: LeaseId,
+}
+
+/// One version of history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    pub event: Event,
+    /// Whether it is the key's last change at or below the revision up to which history was asked for.
+    pub last: bool,
+}
+
+/// A part of history in the order of [`At`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    pub changes: Vec<(At, Change)>,
+    /// Whether nothing up to the revision asked for is left. If not, ask again after [`History::resume`].
+    pub done: bool,
+    /// The place up to which history was looked at.
+    pub resume: At,
+}
+
+/// One change taken back, for the repair of the shard's lease index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Undone {
+    pub at: At,
+    pub key: Blob,
+    /// The lease of the version undone; none where it was a tombstone.
+    pub lease: LeaseId,
+    /// The lease of the version that is newest again; none where the key is not live.
+    pub lease_again: LeaseId,
+}
+
+/// How much the store holds. Equal on every member with equal history, once compaction's slices are done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Live keys at the newest state.
+    pub keys: u64,
+    pub versions: u64,
+    /// Cost of the live keys' newest versions.
+    pub bytes_live: u64,
+    /// Cost of all versions, tombstones included.
+    pub bytes_total: u64,
+}
+
+/// A hold on history: see [`Store::pin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PinId(u64);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,405 @@
+//! The store itself. How compaction goes about dropping is told at [`Store::compact_slice`].
+
+use super::index::{Index, Place, Tip};
+use super::versions::{Version, Versions};
+use super::{Budget, Change, Counted, History, Meta, PinId, Sizes, Slice, Undone};
+use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What a version is reckoned to cost beyond key and value: what etcd's quota adds to a put.
+pub(super) const VERSION_BYTES: u64 = 256;
+
+fn cost(version: &Version) -> u64 {
+    VERSION_BYTES + version.bytes() as u64
+}
+
+struct Pin {
+    revision: Revision,
+    /// What was compacted when the pin was made.
+    compacted: Revision,
+}
+
+/// A key that became live or ceased to be, not settled yet.
+struct Turn {
+    at: At,
+    key: Blob,
+    birth: bool,
+}
+
+/// The multi-version store of a shard.
+#[derive(Default)]
+pub struct Store {
+    index: Index,
+    versions: Versions,
+    turns: VecDeque<Turn>,
+    newest: At,
+    settled: Revision,
+    compacted: Revision,
+    /// The compaction up to which versions are being dropped, and the last change looked at for it.
+    floor: Revision,
+    swept: At,
+    pins: BTreeMap<PinId, Pin>,
+    pins_made: u64,
+    bytes_live: u64,
+    bytes_total: u64,
+}
+
+impl Store {
+    pub fn new() -> Store {
+        Store::default()
+    }
+
+    /// Writes a version above all others and gives the key's live state before it. Panics where `at` is not
+    /// above every earlier change.
+    pub fn put(&mut self, at: At, key: &[u8], value: Blob, lease: LeaseId) -> Option<KeyValue> {
+        let place = self.index.seek(key);
+        let previous = place.tip().map(|tip| self.versions.get(tip.version()));
+        let (previous, key) = match previous {
+            Some(version) => (version.key_value(), version.key().clone()),
+            None => (None, Blob::new(key)),
+        };
+        let (create_revision, count) = match &previous {
+            Some(kv) => (kv.create_revision, kv.version + 1),
+            None => (at.main, 1),
+        };
+        self.push(&place, Version::put(at, key, value, create_revision, count, lease));
+        previous
+    }
+
+    /// Writes a tombstone and gives the state it ended. `None`: nothing was live and nothing changed.
+    pub fn delete(&mut self, at: At, key: &[u8]) -> Option<KeyValue> {
+        let place = self.index.seek(key);
+        let previous = self.versions.get(place.tip()?.version()).key_value()?;
+        self.push(&place, Version::tombstone(at, previous.key.clone()));
+        Some(previous)
+    }
+
+    fn push(&mut self, place: &Place, version: Version) {
+        assert!(version.at() > self.newest, "changes arrive in ascending order");
+        self.newest = version.at();
+        let (at, live, bytes) = (version.at(), version.live(), cost(&version));
+        self.bytes_total += bytes;
+        self.bytes_live += if live { bytes } else { 0 };
+        let key = version.key().clone();
+        let before = place.tip();
+        let was_live = before.is_some_and(Tip::live);
+        if let Some(before) = before.filter(|tip| tip.live()) {
+            self.bytes_live -= cost(self.versions.get(before.version()));
+        }
+        if was_live != live && at.main > self.settled {
+            self.turns.push_back(Turn { at, key: key.clone(), birth: live });
+        }
+        let id = self.versions.push(version, before.map(Tip::version));
+        let tip = Tip::new(id, live);
+        match before {
+            Some(_) => self.index.set(place, tip),
+            None => self.index.insert(place, key, tip),
+        }
+    }
+
+    /// Changes up to this revision can no longer be undone.
+    pub fn settle(&mut self, to: Revision) {
+        self.settled = self.settled.max(to);
+        while self.turns.front().is_some_and(|turn| turn.at.main <= self.settled) {
+            self.turns.pop_front();
+        }
+    }
+
+    /// Takes back every change above `settled`, newest first.
+    pub fn undo_above(&mut self, settled: Revision, on: &mut dyn FnMut(Undone)) {
+        assert!(settled >= self.settled, "what is settled is not undone");
+        while let Some(id) = self.versions.last() {
+            let version = self.versions.get(id);
+            if version.main() <= settled {
+                break;
+            }
+            on(self.undo(id));
+            self.newest = self.versions.last().map_or(At::default(), |id| self.versions.get(id).at());
+        }
+        while self.turns.back().is_some_and(|turn| turn.at.main > settled) {
+            self.turns.pop_back();
+        }
+    }
+
+    /// Takes the newest change back.
+    fn undo(&mut self, id: u32) -> Undone {
+        let version = self.versions.get(id);
+        let (at, key, lease) = (version.at(), version.key().clone(), version.lease);
+        self.bytes_total -= cost(version);
+        self.bytes_live -= if version.live() { cost(version) } else { 0 };
+        let again = self.versions.previous(id);
+        let place = self.index.seek(&key);
+        assert!(place.tip().is_some_and(|tip| tip.version() == id), "the last change is its key's newest");
+        let mut lease_again = LeaseId::NONE;
+        match again {
+            Some(again) => {
+                let version = self.versions.get(again);
+                lease_again = version.lease;
+                self.bytes_live += if version.live() { cost(version) } else { 0 };
+                self.index.set(&place, Tip::new(again, version.live()));
+            }
+            None => self.index.remove(&place),
+        }
+        self.versions.pop();
+        Undone { at, key, lease, lease_again }
+    }
+
+    /// The key's live state, speculative changes included.
+    pub fn newest(&self, key: &[u8]) -> Option<KeyValue> {
+        self.newest_version(key)?.key_value()
+    }
+
+    /// Like [`Store::newest`], without key and value.
+    pub fn newest_meta(&self, key: &[u8]) -> Option<Meta> {
+        let version = self.newest_version(key)?;
+        Some(Meta {
+            create_revision: version.create_revision,
+            mod_revision: version.main(),
+            version: version.version,
+            lease: version.lease,
+        })
+    }
+
+    fn newest_version(&self, key: &[u8]) -> Option<&Version> {
+        let (_, tip) = self.index.get(key)?;
+        tip.live().then(|| self.versions.get(tip.version()))
+    }
+
+    /// The highest change written and not undone; the lowest [`At`] where there was none.
+    pub fn newest_revision(&self) -> At {
+        self.newest
+    }
+
+    /// The key's live state at a revision, which must not be below [`Store::compacted`] (or be pinned).
+    pub fn get(&self, key: &[u8], at: Revision) -> Option<KeyValue> {
+        let (_, tip) = self.index.get(key)?;
+        self.versions.find(tip.version(), at)?.key_value()
+    }
+
+    /// The live keys of a range at a revision, ascending, from `resume` on. Every key looked at takes from
+    /// the budget, live or not.
+    pub fn range(&self, range: &KeyRange, at: Revision, resume: Option<&[u8]>, budget: Budget) -> Slice {
+        let mut slice = Slice::default();
+        let (mut keys, mut bytes) = (0, 0);
+        self.walk(range, resume, |key, tip| {
+            if keys > 0 && (keys >= budget.keys || bytes >= budget.bytes) {
+                slice.resume = Some(key.clone());
+                return false;
+            }
+            keys += 1;
+            if let Some(kv) = self.versions.find(tip.version(), at).and_then(Version::key_value) {
+                bytes += kv.key.len() + kv.value.len();
+                slice.kvs.push(kv);
+            }
+            true
+        });
+        slice
+    }
+
+    fn walk(&self, range: &KeyRange, resume: Option<&[u8]>, mut visit: impl FnMut(&Blob, Tip) -> bool) {
+        let start = &range.start()[..];
+        let from = resume.map_or(start, |resume| resume.max(start));
+        self.index.walk(from, |key, tip| range.contains(key) && visit(key, tip));
+    }
+
+    /// How many keys of a range are live at a revision. At or above what is settled the whole answer comes
+    /// at once, in the time of a search (and of the unsettled births and deaths); below, at most `keys_max`
+    /// keys are looked at.
+    pub fn count(&self, range: &KeyRange, at: Revision, resume: Option<&[u8]>, keys_max: usize) -> Counted {
+        if at >= self.settled {
+            return Counted { count: self.count_unsettled(range, at, resume), resume: None };
+        }
+        let mut counted = Counted::default();
+        let mut keys = 0;
+        self.walk(range, resume, |key, tip| {
+            if keys >= keys_max.max(1) {
+                counted.resume = Some(key.clone());
+                return false;
+            }
+            keys += 1;
+            counted.count += u64::from(self.versions.find(tip.version(), at).is_some_and(Version::live));
+            true
+        });
+        counted
+    }
+
+    fn count_unsettled(&self, range: &KeyRange, at: Revision, resume: Option<&[u8]>) -> u64 {
+        let from = resume.map_or(&range.start()[..], |resume| resume.max(range.start()));
+        let newest = match range {
+            KeyRange::One(key) => u64::from(from == key && self.newest_version(key).is_some()),
+            KeyRange::Between(_, end) => match from < &end[..] {
+                true => self.index.rank(end) - self.index.rank(from),
+                false => 0,
+            },
+            KeyRange::From(_) => self.index.live() - self.index.rank(from),
+        };
+        let later = self.turns.iter().rev().take_while(|turn| turn.at.main > at);
+        let inside = later.filter(|turn| range.contains(&turn.key) && &turn.key[..] >= from);
+        inside.fold(newest, |count, turn| if turn.birth { count - 1 } else { count + 1 })
+    }
+
+    /// Changes above `after` and at or below `upto`, without what compaction has logically dropped.
+    pub fn history(&self, after: At, upto: Revision, budget: Budget) -> History {
+        self.history_kept(self.compacted, after, upto, budget)
+    }
+
+    /// The history of a pin: up to its revision, without what was compacted when it was made.
+    pub fn history_pinned(&self, pin: PinId, after: At, budget: Budget) -> History {
+        let pin = self.pins.get(&pin).expect("a pin is used while it holds");
+        self.history_kept(pin.compacted, after, pin.revision, budget)
+    }
+
+    fn history_kept(&self, compacted: Revision, after: At, upto: Revision, budget: Budget) -> History {
+        let mut history = History { changes: Vec::new(), done: true, resume: after };
+        let (mut seen, mut bytes) = (0, 0);
+        for id in self.versions.above(after) {
+            let version = self.versions.get(id);
+            if version.main() > upto {
+                break;
+            }
+            if seen > 0 && (seen >= budget.keys || bytes >= budget.bytes) {
+                history.done = false;
+                break;
+            }
+            seen += 1;
+            history.resume = version.at();
+            if version.main() < compacted && !version.live() {
+                continue;
+            }
+            if version.main() <= compacted && !self.is_state_at(version, compacted) {
+                continue;
+            }
+            let last = self.is_state_at(version, upto);
+            bytes += version.bytes();
+            history.changes.push((version.at(), Change { event: version.event(), last }));
+        }
+        history
+    }
+
+    /// Whether a version is its key's last at or below a revision.
+    fn is_state_at(&self, version: &Version, at: Revision) -> bool {
+        let (_, tip) = self.index.get(version.key()).expect("the key of a version is in the index");
+        self.versions.find(tip.version(), at).is_some_and(|state| state.at() == version.at())
+    }
+
+    /// Compacts at a revision, which takes effect for readers at once; [`Store::compact_slice`] then drops.
+    /// A revision at or below the compacted one changes nothing. Panics where it is not settled.
+    pub fn compact(&mut self, revision: Revision) {
+        assert!(revision <= self.settled, "only settled history is compacted");
+        self.compacted = self.compacted.max(revision);
+    }
+
+    pub fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    /// Drops history that is compacted and not pinned, looking at no more than a number of versions, but at
+    /// one at least. Returns whether nothing is left to drop.
+    ///
+    /// The work follows what has changed since the last compaction, not what is held. A version is
+    /// superfluous once a later one of its key is at or below the compacted revision; so the changes from
+    /// the last compaction to this one are looked at in order, and each lets its predecessor go. A tombstone
+    /// below the compacted revision goes too, and one exactly there with the next compaction: each sweep
+    /// begins with the revision where the last one ended.
+    pub fn compact_slice(&mut self, budget_keys: usize) -> bool {
+        let floor = self.pins.values().map(|pin| pin.compacted).fold(self.compacted, Revision::min);
+        if floor > self.floor {
+            let before_last = At { main: Revision(self.floor.0.saturating_sub(1)), sub: Sub(u32::MAX) };
+            self.swept = self.swept.min(before_last);
+            self.floor = floor;
+        }
+        let budget = budget_keys.max(1);
+        let next = self.versions.above(self.swept).take(budget);
+        let slice: Vec<u32> = next.take_while(|id| self.versions.get(*id).main() <= floor).collect();
+        for id in &slice {
+            self.sweep(*id);
+        }
+        slice.len() < budget
+    }
+
+    fn sweep(&mut self, id: u32) {
+        self.swept = self.versions.get(id).at();
+        if let Some(previous) = self.versions.previous(id) {
+            self.drop_version(previous);
+        }
+        let version = self.versions.get(id);
+        if version.live() || version.main() >= self.floor {
+            return;
+        }
+        let place = self.index.seek(version.key());
+        if place.tip().is_some_and(|tip| tip.version() == id) {
+            self.index.remove(&place);
+        }
+        self.drop_version(id);
+    }
+
+    fn drop_version(&mut self, id: u32) {
+        assert!(self.versions.previous(id).is_none(), "chains are dropped from their old end");
+        self.bytes_total -= cost(self.versions.get(id));
+        self.versions.remove(id);
+    }
+
+    /// Holds history: while the pin stands, every version that compaction had kept when it was made stays,
+    /// so that reads at its revision and [`Store::history_pinned`] are right.
+    pub fn pin(&mut self, revision: Revision) -> PinId {
+        assert!(self.compacted <= revision && revision <= self.settled, "readers see what is settled");
+        self.pins_made += 1;
+        let id = PinId(self.pins_made);
+        self.pins.insert(id, Pin { revision, compacted: self.compacted });
+        id
+    }
+
+    pub fn unpin(&mut self, pin: PinId) {
+        self.pins.remove(&pin).expect("a pin is let go once");
+    }
+
+    /// Takes a version from a checkpoint. Versions come as history gave them, in ascending order, before
+    /// any other change. They are settled.
+    pub fn restore(&mut self, at: At, change: Change) {
+        self.settle(at.main);
+        let version = match change.event {
+            Event::Put(kv) => Version::put(at, kv.key, kv.value, kv.create_revision, kv.version, kv.lease),
+            Event::Delete { key, .. } => Version::tombstone(at, key),
+        };
+        let place = self.index.seek(version.key());
+        self.push(&place, version);
+    }
+
+    /// Ends restoring: the compaction in effect and the revision of the checkpoint.
+    pub fn restored(&mut self, compacted: Revision, settled: Revision) {
+        self.settle(settled);
+        self.compact(compacted);
+    }
+
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            keys: self.index.live(),
+            versions: self.versions.len() as u64,
+            bytes_live: self.bytes_live,
+            bytes_total: self.bytes_total,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    pub(super) fn check_invariants(&self) {
+        self.index.check_invariants();
+        let used = self.versions.check_invariants();
+        let mut chained = Vec::new();
+        self.index.walk(b"", |key, tip| {
+            assert_eq!(self.versions.get(tip.version()).live(), tip.live());
+            let mut next = Some(tip.version());
+            while let Some(id) = next {
+                assert_eq!(self.versions.get(id).key(), key);
+                chained.push(id);
+                next = self.versions.previous(id);
+            }
+            true
+        });
+        let order = |ids: &mut Vec<u32>| ids.sort_unstable_by_key(|id| self.versions.get(*id).at());
+        order(&mut chained);
+        assert_eq!(chained, used, "every version is in its key's chain");
+        assert!(self.turns.iter().all(|turn| turn.at.main > self.settled));
+    }
+}
