@@ -32,7 +32,7 @@ pub const SHARDS_MAX: usize = 4096;
 /// Revisions taken and not yet settled, in the whole process: the ring of commit marks.
 pub const UNSETTLED_REVISIONS_MAX: usize = 1 << 16;
 const _: () = assert!(UNSETTLED_REVISIONS_MAX.is_power_of_two(), "the ring is indexed by a mask");
-const _: () = assert!(SEGMENT_BYTES % BLOCK_BYTES == 0 && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES) && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
 
 // log
 /// Segments prepared ahead of the one being filled: one is enough while the next is being made.
@@ -50,4 +50,4 @@ const _: () = assert!(ENTRY_BYTES_MAX + REQUEST_BYTES_DEFAULT + REQUEST_OVERHEAD
 // checkpoint
 /// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
 pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
-const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX % BLOCK_BYTES == 0);
+const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
