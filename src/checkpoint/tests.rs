@@ -102,7 +102,7 @@ fn read(bytes: &[u8], mut piece: impl FnMut() -> usize) -> Read {
 fn what_goes_in_comes_out_however_the_bytes_are_cut() {
     for seed in 0..12 {
         let mut rng = Rng::new(seed);
-        let store = store(seed, 300, if seed % 3 == 0 { 400_000 / 100 } else { 300 });
+        let store = store(seed, 300, if seed % 3 == 0 { 4000 } else { 300 });
         let changes = history(&store, 301);
         let bytes = file(&meta(301), &changes);
         let footer = Footer { versions: changes.len() as u64, state_hash: 0xABCD };

@@ -301,8 +301,8 @@ impl Recovery {
 
 #[cfg(test)]
 impl Recovery {
-    /// Every sector of the blocks that the log rests on, one a block: where it is, and whether a witness
-    /// elsewhere testifies that it was acknowledged.
+    /// A place in every block that the log rests on, and whether a witness elsewhere testifies that it was
+    /// acknowledged.
     pub(super) fn places_for_tests(&self) -> Vec<(SegmentName, u64, bool)> {
         let witness = self.witness();
         let walk = self.walk(witness.first);

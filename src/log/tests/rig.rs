@@ -240,7 +240,8 @@ impl Rig {
                 continue;
             }
             while let Some((id, result)) = self.disk.complete(Time::NEVER, &mut self.rng) {
-                (self.doing.remove(&id), result.unwrap());
+                self.doing.remove(&id);
+                result.unwrap();
             }
             for segment in &recovered.remove {
                 self.disk.remove(&segment.to_string()).unwrap();
