@@ -10,6 +10,9 @@ use tokio::net::TcpStream;
 
 /// Room for the largest answer of any script, so that flow control never stalls a server.
 const WINDOW_BYTES: u32 = 1 << 30;
+/// Headers of an HTTP/1.1 answer that are compared.
+const HEADERS_SHOWN: [&str; 4] =
+    ["content-type", "allow", "access-control-allow-methods", "access-control-allow-origin"];
 /// A gRPC message is preceded by a flag and its length.
 const PREFIX_LEN: usize = 5;
 
@@ -226,16 +229,37 @@ pub async fn http1(authority: &str, method: &str, path: &str, body: &str) -> Res
     let (head, body) = text.split_once("\r\n\r\n").ok_or("an answer without an end of its head")?;
     let mut head = head.lines();
     let status = head.next().unwrap_or_default().split(' ').nth(1).unwrap_or_default().to_string();
-    let mut lines = vec![format!("status {status}")];
-    let shown = ["content-type", "allow", "access-control-allow-methods", "access-control-allow-origin"];
-    let mut headers: Vec<String> = head
+    let headers: Vec<(String, &str)> = head
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
-        .filter(|(name, _)| shown.contains(&name.as_str()))
+        .collect();
+    let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && *value == "chunked");
+    let body = if chunked { unchunked(body) } else { body.to_string() };
+    let mut lines: Vec<String> = headers
+        .iter()
+        .filter(|(name, _)| HEADERS_SHOWN.contains(&name.as_str()))
         .map(|(name, value)| format!("{name}: {value}"))
         .collect();
-    headers.sort();
-    lines.extend(headers);
-    lines.extend(body.lines().map(|line| format!("| {line}").trim_end().to_string()));
+    lines.sort();
+    lines.insert(0, format!("status {status}"));
+    let mut content: Vec<String> =
+        body.lines().map(|line| format!("| {line}").trim_end().to_string()).collect();
+    // etcd lists the checks of /readyz in a different order each time.
+    if content.iter().any(|line| line.starts_with("| [")) {
+        content.sort();
+    }
+    lines.extend(content);
     Ok(lines)
+}
+
+/// A body without its chunk sizes.
+fn unchunked(body: &str) -> String {
+    let (mut content, mut rest) = (String::new(), body);
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap_or(0);
+        let Some(chunk) = after.get(..size) else { break };
+        content.push_str(chunk);
+        rest = after[size..].trim_start_matches("\r\n");
+    }
+    content
 }

@@ -296,18 +296,32 @@ pub fn show(schema: &Schema, names: &mut Names, message: &str, bytes: &[u8]) -> 
             (Some(field), Raw::Content(content)) => lines.push(show_content(schema, names, field, content)),
         }
     }
-    // Most answers carry the same three ids; in full they would bury the revision.
-    let usual = ["cluster_id:$cluster", "member_id:$member"];
-    if message == "ResponseHeader"
-        && lines.len() >= 3
-        && lines[..2] == usual
-        && lines.ends_with(&["raft_term:$term".into()])
-    {
-        let revision = lines[2..lines.len() - 1].to_vec();
-        lines = vec!["$server".to_string()];
-        lines.extend(revision);
+    if message == "ResponseHeader" {
+        lines = usual_header(lines);
     }
-    lines
+    if message == "LeaseTimeToLiveResponse" {
+        // etcd keeps the keys of a lease without order; they are its last field.
+        let keys = lines.iter().position(|line| line.starts_with("keys:")).unwrap_or(lines.len());
+        lines[keys..].sort();
+    }
+    counted(&lines)
+}
+
+/// Most answers carry the same three ids; in full they would bury the revision.
+fn usual_header(lines: Vec<String>) -> Vec<String> {
+    match lines.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["cluster_id:$cluster", "member_id:$member", ref revision @ .., "raft_term:$term"] => {
+            std::iter::once("$server").chain(revision.iter().copied()).map(str::to_string).collect()
+        }
+        _ => lines,
+    }
+}
+
+/// Equal lines in a row as one, with their number before it.
+fn counted(lines: &[String]) -> Vec<String> {
+    let runs = lines.chunk_by(|one, next| one == next);
+    runs.map(|run| if run.len() == 1 { run[0].clone() } else { format!("{} x {}", run.len(), run[0]) })
+        .collect()
 }
 
 fn show_number(schema: &Schema, names: &mut Names, field: &Field, value: u64) -> String {
@@ -335,7 +349,10 @@ fn show_content(schema: &Schema, names: &mut Names, field: &Field, content: &[u8
     let shown = match (&field.kind, &field.mask) {
         (Kind::Message(inner), _) => format!("{{{}}}", show(schema, names, inner, content).join(" ")),
         (_, Some(mask)) => names.show(mask, &String::from_utf8_lossy(content)),
-        (_, None) => names.replace_in(&quoted(content)),
+        (_, None) => {
+            names.learn_lease(content);
+            names.replace_in(&quoted(content))
+        }
     };
     format!("{}:{shown}", field.name)
 }

@@ -68,6 +68,21 @@ impl Names {
                 shown = shown.replace(&format!("{number:x}"), &format!("{name}.hex"));
             }
         }
-        shown
+        match shown.split_once("\"raft_term\":\"") {
+            Some((before, after)) => {
+                let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
+                format!("{before}\"raft_term\":\"$term{after}")
+            }
+            None => shown,
+        }
+    }
+
+    /// A key that ends in the id of a lease, as those of locks and elections do, may be the first to tell it.
+    pub fn learn_lease(&mut self, key: &[u8]) {
+        let last = key.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let text = std::str::from_utf8(last).unwrap_or_default();
+        if let (12..=16, Ok(id)) = (text.len(), i64::from_str_radix(text, 16)) {
+            self.show("lease", &id.to_string());
+        }
     }
 }

@@ -3,11 +3,12 @@
 //! ```text
 //! KV.Put key:"a"                       a unary call
 //! KV.Put [hasleader=true] key:"a"      with metadata; [show] writes out all headers and trailers
-//! times 20 KV.Put key:"k{i}"           twenty calls, the last one's answer
+//! times 20 KV.Put key:"k{i}"           twenty calls or up to the first error; the last one's answer
 //! merged KV.RangeStream key:"a"        a server stream: the merge of its chunks and whether they keep the rules
 //! open w Watch.Watch                   a stream named w
 //! send w create_request:{key:"a"}
 //! recv w                               what has come since, until the stream is quiet
+//! recv w 2                             exactly two messages, where more may come in time
 //! recv w by-id                         the same, sorted by watch_id: order among watchers is not promised
 //! events w                             only the events, whichever messages brought them
 //! half w / cancel w                    end the client's side / reset the stream
@@ -33,8 +34,6 @@ const QUIET: Duration = Duration::from_millis(500);
 const EXPECTED_MAX: Duration = Duration::from_secs(5);
 /// What is beyond the recorded messages is taken if it is there already.
 const SURPLUS: Duration = Duration::from_millis(20);
-/// The first chunk of a range stream has at most so many keys.
-const FIRST_CHUNK_KEYS: usize = 10;
 
 const CODES: [&str; 17] = [
     "OK",
@@ -119,7 +118,9 @@ impl<'a> Session<'a> {
             "open" => self.start(name, rest[name.len()..].trim()).await,
             "send" => self.send(name, &rest[name.len()..]).await,
             "recv" => {
-                let messages = self.receive(name, recorded, words.next() == Some("by-id")).await?;
+                let option = words.next().unwrap_or_default();
+                let exactly = option.parse().ok();
+                let messages = self.receive(name, recorded, exactly, option == "by-id").await?;
                 Ok(messages.into_iter().flatten().collect())
             }
             "events" => self.events(name, recorded).await,
@@ -130,7 +131,7 @@ impl<'a> Session<'a> {
                 let path = words.next().unwrap_or_default();
                 let body = rest[rest.find(path).unwrap_or_default() + path.len()..].trim();
                 let lines = http1(&self.authority, name, path, body).await?;
-                Ok(lines.iter().map(|line| self.names.replace_in(line)).collect())
+                Ok(lines.iter().map(|line| self.names.replace_in(&plain(line))).collect())
             }
             "sleep" => {
                 let milliseconds = name.parse().map_err(|_| "sleep wants milliseconds")?;
@@ -192,8 +193,8 @@ impl<'a> Session<'a> {
         let mut lines = Vec::new();
         for index in 1..=count {
             lines = self.unary(text, index).await?;
-            if let Some(error) = lines.iter().find(|line| line.starts_with("error ")) {
-                return Ok(vec![format!("{index} of {count}: {error}")]);
+            if lines.iter().any(|line| line.starts_with("error ")) {
+                break;
             }
         }
         Ok(lines)
@@ -220,18 +221,12 @@ impl<'a> Session<'a> {
         let summed = |chunk: &&Vec<u8>| {
             !contents(chunk, 1).is_empty() || number(chunk, 3) != 0 || number(chunk, 4) != 0
         };
-        let first_keys = chunks.first().map_or(0, |first| contents(first, 2).len());
-        let mut chunk_line = if before.is_empty() { "chunks: one" } else { "chunks: several" }.to_string();
-        if chunks.is_empty() {
-            chunk_line = "chunks: none".to_string();
+        let kept = !before.iter().any(|chunk| summed(&chunk)) && !contents(last, 1).is_empty();
+        if kept {
+            lines.push("header, more and count in the last chunk only".to_string());
+        } else if !chunks.is_empty() {
+            lines.push("header, more or count in the wrong chunk".to_string());
         }
-        if before.iter().any(|chunk| summed(&chunk)) || (!last.is_empty() && contents(last, 1).is_empty()) {
-            chunk_line.push_str(", header, more or count not only in the last");
-        }
-        if first_keys > FIRST_CHUNK_KEYS {
-            chunk_line.push_str(&format!(", {first_keys} keys in the first"));
-        }
-        lines.push(chunk_line);
         lines.extend(end.into_iter().filter(|line| line != "end OK"));
         Ok(lines)
     }
@@ -272,11 +267,12 @@ impl<'a> Session<'a> {
         &mut self,
         name: &str,
         recorded: Option<&[String]>,
+        exactly: Option<usize>,
         by_id: bool,
     ) -> Result<Vec<Vec<String>>, String> {
         let begins =
             |line: &&String| *line == "message" || line.starts_with("end ") || line.starts_with("error ");
-        let wanted = recorded.map(|lines| lines.iter().filter(begins).count());
+        let wanted = exactly.or(recorded.map(|lines| lines.iter().filter(begins).count()));
         let mut parts = self.parts(name, wanted).await?;
         if by_id {
             parts.sort_by_key(|part| match part {
@@ -302,27 +298,24 @@ impl<'a> Session<'a> {
         Ok(messages)
     }
 
-    /// Only the events of a watch. How many messages bring them is not compared, so as many are awaited as there
-    /// were events.
+    /// Only the events of a watch, in whichever messages they come: those that were recorded are waited for.
     async fn events(&mut self, name: &str, recorded: Option<&[String]>) -> Result<Vec<String>, String> {
-        let wanted = recorded.map_or(0, <[String]>::len);
+        let shown = ["events:", "end ", "error "];
         let mut lines: Vec<String> = Vec::new();
         loop {
-            for part in self.parts(name, Some(1)).await? {
+            let waits = recorded.is_some_and(|recorded| lines.len() < recorded.len());
+            let parts = self.parts(name, waits.then_some(1)).await?;
+            if parts.is_empty() {
+                return Ok(lines);
+            }
+            for part in parts {
                 let fields = match part {
                     Part::Message(_, bytes) => show(self.schema, &mut self.names, "WatchResponse", &bytes),
                     Part::End(ending) => self.ending(&ending, false),
                 };
-                lines.extend(fields.into_iter().filter(|line| {
-                    line.starts_with("events:") || line.starts_with("end ") || line.starts_with("error ")
-                }));
-            }
-            if lines.len() >= wanted {
-                let more = self.parts(name, None).await?.len();
-                if more > 0 {
-                    lines.push(format!("{more} more messages"));
-                }
-                return Ok(lines);
+                let events =
+                    fields.into_iter().filter(|line| shown.iter().any(|start| line.starts_with(start)));
+                lines.extend(events);
             }
         }
     }
@@ -433,6 +426,10 @@ fn unpercent(text: &str) -> String {
             }
         }
     }
-    // Go's protobuf library puts a no-break space into its texts in some builds, so that nobody compares them.
-    String::from_utf8_lossy(&bytes).replace('\u{a0}', " ")
+    plain(&String::from_utf8_lossy(&bytes))
+}
+
+/// Go's protobuf library puts a no-break space into its texts in some builds, so that nobody compares them.
+fn plain(text: &str) -> String {
+    text.replace('\u{a0}', " ")
 }
