@@ -23,6 +23,9 @@ mod server;
 mod session;
 mod transcript;
 
+#[cfg(test)]
+mod tests;
+
 use schema::Schema;
 use server::Server;
 use session::Session;

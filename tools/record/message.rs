@@ -299,12 +299,17 @@ pub fn show(schema: &Schema, names: &mut Names, message: &str, bytes: &[u8]) -> 
     if message == "ResponseHeader" {
         lines = usual_header(lines);
     }
-    if message == "LeaseTimeToLiveResponse" {
-        // etcd keeps the keys of a lease without order; they are its last field.
-        let keys = lines.iter().position(|line| line.starts_with("keys:")).unwrap_or(lines.len());
-        lines[keys..].sort();
+    for run in lines.chunk_by_mut(|one, next| unordered(one) && unordered(next)) {
+        if unordered(&run[0]) {
+            run.sort();
+        }
     }
     counted(&lines)
+}
+
+/// etcd gives these in the order of random ids, or of none.
+fn unordered(line: &str) -> bool {
+    ["keys:", "members:", "alarms:"].iter().any(|field| line.starts_with(field))
 }
 
 /// Most answers carry the same three ids; in full they would bury the revision.

@@ -109,6 +109,11 @@ impl Schema {
         self.methods.get(name)
     }
 
+    /// The reply of the method at an HTTP/2 path.
+    pub fn reply_at(&self, path: &str) -> Option<&str> {
+        self.methods.values().find(|method| method.path == path).map(|method| method.reply.as_str())
+    }
+
     /// The fields of a message, in the order of their numbers.
     pub fn fields(&self, message: &str) -> &[Field] {
         self.messages.get(message).unwrap_or_else(|| panic!("the schema has no message {message}"))

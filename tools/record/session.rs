@@ -343,7 +343,12 @@ impl<'a> Session<'a> {
         loop {
             match timeout(CALL_MAX, call.next()).await {
                 Err(_) => return Ok(vec!["timeout".to_string()]),
-                Ok(Some(Part::Message(flag, _))) => lines.push(format!("message, flag {flag}")),
+                Ok(Some(Part::Message(flag, bytes))) => match self.schema.reply_at(path) {
+                    Some(reply) if flag == 0 => {
+                        lines.extend(show(self.schema, &mut self.names, reply, &bytes));
+                    }
+                    _ => lines.push(format!("message, flag {flag}")),
+                },
                 Ok(Some(Part::End(ending))) => lines.extend(self.ending(&ending, true)),
                 Ok(None) => return Ok(lines),
             }
