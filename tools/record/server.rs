@@ -1,12 +1,15 @@
 //! A fresh server for each transcript, in a fresh directory, on free ports of the loopback.
 
 use crate::client::{Connection, Outgoing, Part, framed};
+use crate::message::contents;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A server that has not answered a read by then never will.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// etcd settles its storage version a moment after the first read; who reports none is not waited for longer.
+const SETTLED_MAX: Duration = Duration::from_secs(6);
 const READY_PAUSE: Duration = Duration::from_millis(50);
 
 pub struct Server {
@@ -51,6 +54,10 @@ impl Server {
             }
             tokio::time::sleep(READY_PAUSE).await;
         }
+        let begun = Instant::now();
+        while !settled(&server.authority).await && begun.elapsed() < SETTLED_MAX {
+            tokio::time::sleep(READY_PAUSE).await;
+        }
         Ok(server)
     }
 
@@ -68,13 +75,31 @@ impl Drop for Server {
     }
 }
 
+/// The answer to one request, if there is one within a second.
+async fn answer(authority: &str, path: &str, request: &[u8]) -> Option<bytes::Bytes> {
+    let answer = async {
+        let connection = Connection::open(authority).await.ok()?;
+        let mut call = connection.call(&Outgoing::grpc(path)).await.ok()?;
+        call.send(framed(0, request), true).await;
+        match call.next().await? {
+            Part::Message(_, bytes) => Some(bytes),
+            Part::End(_) => None,
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(1), answer).await.ok().flatten()
+}
+
 /// Whether a linearizable read of one key succeeds.
 async fn answers(authority: &str) -> bool {
-    let read = async {
-        let connection = Connection::open(authority).await.ok()?;
-        let mut call = connection.call(&Outgoing::grpc("/etcdserverpb.KV/Range")).await.ok()?;
-        call.send(framed(0, b"\x0a\x01a"), true).await;
-        matches!(call.next().await?, Part::Message(..)).then_some(())
+    answer(authority, "/etcdserverpb.KV/Range", b"\x0a\x01a").await.is_some()
+}
+
+/// Whether the storage version is that of the server, up to the patch number.
+async fn settled(authority: &str) -> bool {
+    let Some(status) = answer(authority, "/etcdserverpb.Maintenance/Status", b"").await else { return false };
+    let minor = |field| {
+        let version = contents(&status, field).concat();
+        version.iter().rposition(|byte| *byte == b'.').map(|dot| version[..dot].to_vec())
     };
-    matches!(tokio::time::timeout(Duration::from_secs(1), read).await, Ok(Some(())))
+    minor(2).is_some() && minor(2) == minor(11)
 }
