@@ -4,8 +4,11 @@
 pub const BLOCK_BYTES: usize = 4096;
 /// One file of the log. Small enough to recycle quickly, large enough that changing files is rare.
 pub const SEGMENT_BYTES: usize = 64 << 20;
-/// One write to the log. Beyond this a turn splits its work over several writes.
-pub const LOG_WRITE_BYTES_MAX: usize = 4 << 20;
+/// One write to the log: a request of the largest size that may be configured, with room for what goes with
+/// it. A turn stays far below: see `TURN_EFFECT_BYTES_MAX`.
+pub const LOG_WRITE_BYTES_MAX: usize = 40 << 20;
+/// Keys deleted by one range that a log entry names one by one; more are named by their range.
+pub const DELETE_LIST_MAX: usize = 128;
 /// Log writes in flight: a third gains nothing on the disks measured (`stack.md` section 8).
 pub const LOG_WRITES_IN_FLIGHT_MAX: usize = 2;
 /// Payload of one Raft entry, beyond which a shard's turn proposes several (DESIGN 2.1).
@@ -49,6 +52,7 @@ pub const WATCH_PROGRESS_MS_MIN: u64 = 100;
 /// Cuts of `--shard-map`: beside the control shard, one range a shard.
 pub const SHARD_CUTS_MAX: usize = SHARDS_MAX - 2;
 const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= SEGMENT_BYTES / 2);
+const _: () = assert!(REQUEST_BYTES_MAX + (4 << 20) <= LOG_WRITE_BYTES_MAX);
 const _: () = assert!(TXN_OPS_DEFAULT <= TXN_OPS_MAX && TXN_OPS_MAX <= u32::MAX as usize);
 
 // txn
@@ -184,6 +188,8 @@ pub const READ_SLICE_KEYS: usize = 2000;
 pub const READ_SLICE_BYTES: usize = 1 << 20;
 /// Keys that one slice of compaction looks at.
 pub const COMPACT_SLICE_KEYS: usize = 1000;
+/// What a shard without keys is reckoned to hold: first and last block of its checkpoint.
+pub const EMPTY_SHARD_BYTES: u64 = 2 * BLOCK_BYTES as u64;
 /// By how much a reactor's data may change before it tells the others, who keep the quota with it.
 pub const SIZES_STEP_BYTES: u64 = 256 << 10;
 
@@ -195,3 +201,7 @@ pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
 /// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
 pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
 const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
+
+/// What etcd's log adds to a request before it is measured against `--max-request-bytes`: an id of nine bytes
+/// in a header of its own, and the tag and length of the request.
+pub const REQUEST_ENVELOPE_BYTES: usize = 13 + 1;
