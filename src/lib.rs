@@ -11,26 +11,26 @@ pub mod api;
 pub mod config;
 pub mod record;
 
+pub mod lease;
 pub mod mvcc;
 pub mod txn;
+pub mod watch;
 
+pub mod checkpoint;
+pub mod log;
 pub mod raft;
 pub mod sequencer;
 
+pub mod control;
 pub mod router;
 pub mod shard;
 pub mod takeover;
 
+pub mod front;
+pub mod http2;
 pub mod wire;
-pub mod log;
+
+pub mod io;
+pub mod reactor;
 
 pub mod sim;
-pub mod record;
-
-pub mod mvcc;
-
-pub mod lease;
-
-pub mod watch;
-
-pub mod sequencer;

@@ -122,3 +122,76 @@ pub const WATCH_CATCH_UP_WATCHERS: usize = 512;
 pub const WATCH_PROGRESS_INTERVAL_SECS: u64 = 600;
 const _: () = assert!(WATCH_CREDIT_BYTES_MIN <= WATCH_CREDIT_BYTES_MAX);
 const _: () = assert!(WATCH_CREDIT_BYTES_MAX <= WATCH_STREAM_CREDIT_BYTES);
+// http2
+
+/// Streams a client may have open on a connection: etcd's default is 2³²−1, which bounds nothing.
+pub const HTTP2_STREAMS_DEFAULT: u32 = 10_000;
+/// What a stream may send before it is consumed: grpc-go's window grows to about this on a fast link.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// What a connection may hold of received bytes not consumed: some streams' windows.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes waiting for a client's windows: what slow readers of one connection may cost. One message is taken
+/// whatever its size, since etcd bounds no answer.
+pub const HTTP2_PENDING_BYTES_MAX: usize = 256 << 20;
+/// What a stream that pulls (a watch, a long list) may have waiting, so that its source keeps the rest.
+pub const HTTP2_STREAM_PENDING_BYTES: usize = 64 << 10;
+/// Output of a connection beyond which streams that pull get no budget: about what a socket buffer takes.
+pub const HTTP2_OUTPUT_BYTES: usize = 512 << 10;
+/// Either direction's HPACK table: the initial size of RFC 9113, which clients seldom change.
+pub const HTTP2_TABLE_BYTES: usize = 4096;
+/// The coded header block of a request. Tokens are the longest thing etcd's clients send, a few KiB.
+pub const HTTP2_BLOCK_BYTES_MAX: usize = 64 << 10;
+/// Frames of one header block: one of the largest size needs five.
+pub const HTTP2_BLOCK_FRAMES_MAX: u32 = 10;
+/// The decoded header list, as SETTINGS_MAX_HEADER_LIST_SIZE tells clients.
+pub const HTTP2_HEADER_LIST_BYTES_MAX: usize = 64 << 10;
+/// Header blocks a connection remembers with what they said: a client's methods.
+pub const HTTP2_REMEMBERED_BLOCKS: usize = 4;
+/// Length of a block worth remembering; warm clients send about ten bytes.
+pub const HTTP2_REMEMBERED_BLOCK_BYTES: usize = 64;
+/// Memory of a remembered head, so that a block of few bytes cannot make it large.
+pub const HTTP2_REMEMBERED_HEAD_BYTES: usize = 2048;
+/// Open streams reset by or because of a client, at once and each second: a client whose thousand requests
+/// time out together, for seconds, is honest; a rapid reset (CVE-2023-44487) is not.
+pub const HTTP2_RESETS_BURST: u32 = 5000;
+pub const HTTP2_RESETS_PER_SEC: u32 = 1000;
+/// SETTINGS of a client: each may touch every stream. Honest ones send one or two, and grpc-go one each time
+/// its window estimate grows.
+pub const HTTP2_SETTINGS_BURST: u32 = 100;
+pub const HTTP2_SETTINGS_PER_SEC: u32 = 10;
+/// Frames that say nothing (DATA without bytes or end, PRIORITY, kinds unknown).
+pub const HTTP2_VOID_FRAMES_BURST: u32 = 1000;
+pub const HTTP2_VOID_FRAMES_PER_SEC: u32 = 100;
+/// Time to the client's preface and SETTINGS, as grpc-go waits.
+pub const HTTP2_HANDSHAKE_SECS_MAX: u64 = 120;
+/// A buffer for a split frame that is kept for the next one.
+pub const HTTP2_CARRY_KEEP_BYTES: usize = 4096;
+
+// reactor
+/// Requests held during a takeover, and their bytes: more are told to come again.
+pub const PARKED_CALLS_MAX: usize = 16 << 10;
+pub const PARKED_BYTES_MAX: usize = 64 << 20;
+/// Evaluations that wait at one shard for a reservation, the ring or the log.
+pub const WAITING_MAX: usize = 64 << 10;
+/// Control requests that wait for what they have seen to settle.
+pub const CONTROL_PENDING_MAX: usize = 16 << 10;
+/// Effects of one shard in one turn, beyond which evaluation goes on in the next.
+pub const TURN_EFFECT_BYTES_MAX: usize = 4 << 20;
+/// Log writes under way, beyond which evaluation waits for the disk.
+pub const LOG_BEHIND_BYTES_MAX: usize = 8 << 20;
+/// One slice of a range or of history: well under a millisecond.
+pub const READ_SLICE_KEYS: usize = 2000;
+pub const READ_SLICE_BYTES: usize = 1 << 20;
+/// Keys that one slice of compaction looks at.
+pub const COMPACT_SLICE_KEYS: usize = 1000;
+/// By how much a reactor's data may change before it tells the others, who keep the quota with it.
+pub const SIZES_STEP_BYTES: u64 = 256 << 10;
+
+// front
+/// Answers of one connection handed out and not yet with the kernel, beyond which its streams wait.
+pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
+
+// checkpoint
+/// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
+pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
+const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));

@@ -49,6 +49,7 @@ pub enum Reply {
         compact_revision: Revision,
         hash_revision: Revision,
     },
+    KeepAlive(KeepAliveReply),
     Health {
         serving: bool,
     },

@@ -7,14 +7,14 @@
 mod tests;
 
 use crate::api::{Alarm, AlarmType, Member};
-use crate::checkpoint::{ControlState, LeaseRecord};
-use crate::lease::Leases;
+use crate::checkpoint::{AlarmRecord, ControlState, LeaseRecord};
+use crate::lease::{Granted, Leases};
 use crate::record::{self, MemberRecord};
 use crate::router::{BadMap, Router};
-use crate::types::{ClusterId, Index, LeaseId, MemberId, Revision};
+use crate::types::{ClusterId, Duration, Index, LeaseId, MemberId, Revision};
 use std::collections::{BTreeMap, BTreeSet};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Control {
     /// The last entry that has taken effect.
     pub index: Index,
@@ -25,6 +25,7 @@ pub struct Control {
     cuts: Vec<record::CutRecord>,
     alarms: BTreeSet<(MemberId, u8)>,
     compacted: Revision,
+    election_timeout: Duration,
 }
 
 /// etcd's numbers of the alarms.
@@ -49,29 +50,36 @@ fn alarm_type(number: u8) -> AlarmType {
 }
 
 impl Control {
-    /// As of a checkpoint of the control shard, or of before the first entry.
-    pub fn new(index: Index, state: Option<&ControlState>) -> Control {
-        let mut control = Control::default();
-        if let Some(state) = state {
-            control.adopt(index, state);
+    /// As before the first entry. The election timeout bounds the times to live of leases from below.
+    pub fn new(election_timeout: Duration) -> Control {
+        Control {
+            index: Index(0),
+            leases: Leases::new(election_timeout),
+            cluster: ClusterId(0),
+            token: String::new(),
+            members: BTreeMap::new(),
+            cuts: vec![],
+            alarms: BTreeSet::new(),
+            compacted: Revision::NONE,
+            election_timeout,
         }
-        control
     }
 
     /// Takes a whole state over.
     pub fn adopt(&mut self, index: Index, state: &ControlState) {
         *self = Control {
             index,
-            leases: Leases::default(),
+            leases: Leases::new(self.election_timeout),
             cluster: ClusterId(state.cluster),
             token: state.token.clone(),
             members: state.members.iter().map(|member| (member.id(), member.clone())).collect(),
             cuts: state.cuts.clone(),
-            alarms: state.alarms.iter().map(|&(member, alarm)| (MemberId(member), alarm)).collect(),
-            compacted: Revision(state.compacted),
+            alarms: state.alarms.iter().map(|alarm| (MemberId(alarm.member), alarm.alarm)).collect(),
+            compacted: Revision(state.compact_revision),
+            election_timeout: self.election_timeout,
         };
         for lease in &state.leases {
-            self.leases.grant(LeaseId(lease.id), lease.ttl_secs);
+            self.grant(lease.lease, lease.ttl_secs);
         }
     }
 
@@ -82,9 +90,17 @@ impl Control {
             token: self.token.clone(),
             members: self.members.values().cloned().collect(),
             cuts: self.cuts.clone(),
-            leases: self.leases.iter().map(|(id, ttl_secs)| LeaseRecord { id: id.0, ttl_secs }).collect(),
-            alarms: self.alarms.iter().map(|&(member, alarm)| (member.0, alarm)).collect(),
-            compacted: self.compacted.0,
+            leases: self
+                .leases
+                .iter()
+                .map(|(id, l)| LeaseRecord { lease: id.0, ttl_secs: l.ttl_secs })
+                .collect(),
+            alarms: self
+                .alarms
+                .iter()
+                .map(|&(member, alarm)| AlarmRecord { member: member.0, alarm })
+                .collect(),
+            compact_revision: self.compacted.0,
         }
     }
 
@@ -105,8 +121,10 @@ impl Control {
                     member.client_urls = client_urls.clone();
                 }
             }
-            record::Control::LeaseGrant { lease, ttl_secs } => self.leases.grant(LeaseId(*lease), *ttl_secs),
-            record::Control::LeaseEnd { lease } => self.leases.end(LeaseId(*lease)),
+            record::Control::LeaseGrant { lease, ttl_secs } => self.grant(*lease, *ttl_secs),
+            record::Control::LeaseEnd { lease } => {
+                self.leases.end(LeaseId(*lease));
+            }
             record::Control::Compact { revision } => {
                 self.compacted = self.compacted.max(Revision(*revision));
             }
@@ -117,6 +135,21 @@ impl Control {
                 self.alarms.remove(&(MemberId(*member), *alarm));
             }
         }
+    }
+
+    fn grant(&mut self, lease: i64, ttl_secs: i64) {
+        let granted = Granted { lease: LeaseId(lease), ttl_secs };
+        self.leases.grant(granted).expect("one grant of a lease at a time is proposed");
+    }
+
+    /// Whether keys may be attached to the lease.
+    pub fn is_granted(&self, lease: LeaseId) -> bool {
+        self.leases.get(lease).is_some_and(|lease| !lease.revoking)
+    }
+
+    /// Whether the lease is about to end.
+    pub fn is_revoking(&self, lease: LeaseId) -> bool {
+        self.leases.get(lease).is_some_and(|lease| lease.revoking)
     }
 
     pub fn is_bootstrapped(&self) -> bool {

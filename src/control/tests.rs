@@ -1,6 +1,10 @@
 use super::*;
 use crate::record::{Control as Change, CutRecord};
 
+fn fresh() -> Control {
+    Control::new(Duration::from_ms(1000))
+}
+
 fn sample() -> Control {
     let member = MemberRecord {
         id: 7,
@@ -23,7 +27,7 @@ fn sample() -> Control {
         Change::AlarmOn { member: 7, alarm: 2 },
         Change::AlarmOff { member: 7, alarm: 2 },
     ];
-    let mut control = Control::default();
+    let mut control = fresh();
     for (index, change) in (1..).zip(&changes) {
         control.apply(Index(index), change);
     }
@@ -33,19 +37,20 @@ fn sample() -> Control {
 #[test]
 fn entries_take_effect_in_order() {
     let control = sample();
-    assert!(control.is_bootstrapped() && !Control::default().is_bootstrapped());
+    assert!(control.is_bootstrapped() && !fresh().is_bootstrapped());
     assert_eq!(control.members()[0].name, "b");
     assert_eq!(control.compacted(), Revision(40), "compaction never goes back");
     assert!(control.no_space() && !control.corrupt());
     assert_eq!(control.alarms(AlarmType::Corrupt), []);
     assert_eq!(control.alarms(AlarmType::None).len(), 1);
-    assert!(control.leases.is_granted(LeaseId(-2)) && !control.leases.is_granted(LeaseId(1)));
+    assert!(control.is_granted(LeaseId(-2)) && !control.is_granted(LeaseId(1)));
 }
 
 #[test]
 fn a_state_taken_over_is_the_same_state() {
     let control = sample();
-    let copy = Control::new(control.index, Some(&control.to_state()));
+    let mut copy = fresh();
+    copy.adopt(control.index, &control.to_state());
     assert_eq!(copy.to_state(), control.to_state());
     assert_eq!((copy.index, copy.cluster(), copy.token()), (Index(11), ClusterId(9), "t"));
 }

@@ -107,7 +107,8 @@ impl Connection {
                     Sniffed::Http1 => self.protocol = Protocol::http1(),
                     Sniffed::Http2 => {
                         let connection = http2::Connection::new(&manners.http2, now);
-                        self.protocol = Protocol::Http2(Box::new(Http2 { connection, calls: Calls::default() }));
+                        self.protocol =
+                            Protocol::Http2(Box::new(Http2 { connection, calls: Calls::default() }));
                     }
                 }
                 self.receive(now, &before, manners, counters, asks);
@@ -159,7 +160,9 @@ impl Connection {
         if self.waiting && room(self.unsent) > 0 {
             self.waiting = false;
             if let Protocol::Http2(http2) = &self.protocol {
-                asks.extend(http2.calls.streaming().map(|stream| Ask::Room { rpc: Rpc::stream(self.id, stream) }));
+                asks.extend(
+                    http2.calls.streaming().map(|stream| Ask::Room { rpc: Rpc::stream(self.id, stream) }),
+                );
             }
         }
     }
@@ -201,9 +204,18 @@ impl Connection {
         http2.finish(stream, outcome, counters);
     }
 
+    pub fn method(&self, rpc: Rpc) -> Option<crate::wire::Method> {
+        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&self.protocol, rpc.place) else {
+            return None;
+        };
+        http2.calls.get(stream).map(|call| call.method)
+    }
+
     /// Bytes that a stream may send now.
     pub fn budget(&mut self, rpc: Rpc) -> usize {
-        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&self.protocol, rpc.place) else { return 0 };
+        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&self.protocol, rpc.place) else {
+            return 0;
+        };
         if http2.calls.get(stream).is_none() {
             return 0;
         }
@@ -227,7 +239,11 @@ impl Connection {
         for stream in http2.calls.late(now) {
             asks.push(Ask::Gone { rpc: Rpc::stream(self.id, stream) });
             let code = crate::api::Code::DeadlineExceeded;
-            http2.finish(stream, Err(Error::Other { code, text: "context deadline exceeded".into() }), counters);
+            http2.finish(
+                stream,
+                Err(Error::Other { code, text: "context deadline exceeded".into() }),
+                counters,
+            );
         }
     }
 
@@ -276,11 +292,14 @@ impl Http2 {
         loop {
             match connection.receive(now, &mut bytes)? {
                 None => break,
-                Some(Event::Headers { stream, head, end }) => match Call::begin(now, head, manners, counters) {
+                Some(Event::Headers { stream, head, end }) => match Call::begin(now, head, manners, counters)
+                {
                     Ok(call) => {
                         calls.insert(stream, call);
                         if end {
-                            calls.take_end(id, stream, asks).unwrap_or_else(|error| failed.push((stream, error)));
+                            calls
+                                .take_end(id, stream, asks)
+                                .unwrap_or_else(|error| failed.push((stream, error)));
                         }
                     }
                     Err(refusal) => refused.push((stream, refusal)),
@@ -290,7 +309,8 @@ impl Http2 {
                         consumed.push((stream, bytes.len()));
                     }
                     let taken = calls.take_data(id, stream, bytes, counters, asks);
-                    let taken = taken.and_then(|()| if end { calls.take_end(id, stream, asks) } else { Ok(()) });
+                    let taken =
+                        taken.and_then(|()| if end { calls.take_end(id, stream, asks) } else { Ok(()) });
                     taken.unwrap_or_else(|error| failed.push((stream, error)));
                 }
                 Some(Event::Trailers { stream, .. }) => {

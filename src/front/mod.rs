@@ -8,16 +8,15 @@ mod connection;
 mod counters;
 mod rpc;
 
-#[cfg(test)]
-mod tests;
-
 pub use counters::Counters;
 
-use crate::api::{Answer, Error, KeepAliveReply, RangeReply, RangeRequest, Request, WatchReply, WatchRequest};
+use crate::api::{
+    Answer, Error, KeepAliveReply, RangeReply, RangeRequest, Request, WatchReply, WatchRequest,
+};
 use crate::http2::{self, StreamId};
 use crate::io::{Output, Port};
 use crate::limits::{CONNECTION_UNSENT_BYTES_MAX, REQUEST_OVERHEAD_BYTES};
-use crate::types::{ConnId, LeaseId, Revision, Term, Time};
+use crate::types::{ConnId, LeaseId, Term, Time};
 use crate::wire::health::Page;
 use crate::wire::http1::Response;
 use crate::wire::{Header, Method, encode};
@@ -40,17 +39,38 @@ enum Place {
 /// What a client wants.
 #[derive(Debug, PartialEq)]
 pub enum Ask {
-    Call { rpc: Rpc, request: Request },
-    RangeStream { rpc: Rpc, request: RangeRequest },
-    KeepAlive { rpc: Rpc, lease: LeaseId },
-    Watch { rpc: Rpc, request: WatchRequest },
+    Call {
+        rpc: Rpc,
+        request: Request,
+    },
+    RangeStream {
+        rpc: Rpc,
+        request: RangeRequest,
+    },
+    KeepAlive {
+        rpc: Rpc,
+        lease: LeaseId,
+    },
+    Watch {
+        rpc: Rpc,
+        request: WatchRequest,
+    },
     /// The client sends nothing more on this stream.
-    Ended { rpc: Rpc },
+    Ended {
+        rpc: Rpc,
+    },
     /// The call is gone: nobody waits for its answer.
-    Gone { rpc: Rpc },
-    Page { rpc: Rpc, page: Page },
+    Gone {
+        rpc: Rpc,
+    },
+    Page {
+        rpc: Rpc,
+        page: Page,
+    },
     /// There is room again for what a stream would send.
-    Room { rpc: Rpc },
+    Room {
+        rpc: Rpc,
+    },
 }
 
 /// What all connections of a reactor share.
@@ -139,7 +159,8 @@ impl Front {
     /// The connection is gone; so are its calls.
     pub fn closed(&mut self, conn: ConnId, asks: &mut Vec<Ask>) {
         let slot = conn.slot as usize;
-        let Some(connection) = self.connections.get_mut(slot).and_then(|c| c.take_if(|c| c.id == conn)) else {
+        let Some(connection) = self.connections.get_mut(slot).and_then(|c| c.take_if(|c| c.id == conn))
+        else {
             return;
         };
         self.open -= 1;
@@ -244,6 +265,11 @@ impl Front {
         }
     }
 
+    /// The method of a call that is still there.
+    pub fn method(&mut self, rpc: Rpc) -> Option<Method> {
+        of(&mut self.connections, rpc.conn)?.method(rpc)
+    }
+
     pub fn wake_at(&self) -> Time {
         self.wake_at
     }
@@ -294,9 +320,6 @@ impl Rpc {
         Rpc { conn, place: Place::Page }
     }
 }
-
-/// A revision that no header shows: pages have none.
-pub const NO_REVISION: Revision = Revision::NONE;
 
 /// The methods whose calls end with the client's side.
 pub fn ends_with_client(method: Method) -> bool {

@@ -71,13 +71,14 @@ struct WholeFrame {
 /// A log as it was acknowledged.
 #[derive(Debug)]
 pub struct Recovered {
-    /// What [`super::Log::new`] goes on from, once the files of `sync` are synced.
+    /// What [`super::Log::new`] goes on from, once the directory and the files of `sync` are synced.
     pub start: Start,
     pub residents: BTreeMap<Resident, RecoveredResident>,
     /// The highest settled revision that any frame carries.
     pub settled: Revision,
     /// Files whose content may not be durable yet though it was read: to be synced before anything read
-    /// here is acted on.
+    /// here is acted on, and the directory with them, since a file may be there whose renaming is not
+    /// durable.
     pub sync: Vec<SegmentName>,
     /// Files of another length than a segment's that nobody needs: to be removed.
     pub remove: Vec<SegmentName>,
@@ -206,8 +207,8 @@ impl Recovery {
         }
         let senseless = |_| self.damage(walk.end.segment, walk.end.offset, Cause::Senseless);
         let (residents, standings) = replay.finish().map_err(senseless)?;
-        let unsure = walk.frames.iter().find(|frame| frame.header.frame > witness.acknowledged);
-        let unsure = unsure.map_or(walk.end.segment + 1, |frame| frame.header.segment);
+        let sure = walk.frames.iter().rev().find(|frame| frame.header.frame <= witness.acknowledged);
+        let unsure = sure.map_or(witness.first, |frame| frame.header.segment);
         let fits = |(_, scanned): &(&u64, &Scanned)| scanned.len == self.segment_bytes;
         let (held, after) = (witness.first..walk.end.segment + 1, walk.end.segment + 1..);
         let names = |fit: bool, range: &mut dyn Iterator<Item = (&u64, &Scanned)>| -> BTreeSet<u64> {
@@ -300,8 +301,8 @@ impl Recovery {
 
 #[cfg(test)]
 impl Recovery {
-    /// Every sector of the blocks that the log rests on, one a block: where it is, and whether a witness
-    /// elsewhere testifies that it was acknowledged.
+    /// A place in every block that the log rests on, and whether a witness elsewhere testifies that it was
+    /// acknowledged.
     pub(super) fn places_for_tests(&self) -> Vec<(SegmentName, u64, bool)> {
         let witness = self.witness();
         let walk = self.walk(witness.first);

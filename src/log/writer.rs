@@ -39,6 +39,10 @@ pub struct Start {
 }
 
 impl Start {
+    pub fn log(&self) -> LogId {
+        self.log
+    }
+
     /// A log that never was. `key` is a random number that no client may learn. `segment_bytes` is a
     /// multiple of 4096.
     pub fn fresh(log: LogId, key: u64, segment_bytes: usize) -> Start {
@@ -254,7 +258,8 @@ impl Log {
         let write = self.in_flight.iter_mut().find(|w| w.frame == id.0).expect("a write completes once");
         assert!(!write.done, "a write completes once");
         write.done = true;
-        while let Some(write) = self.in_flight.pop_front_if(|w| w.done) {
+        while self.in_flight.front().is_some_and(|write| write.done) {
+            let write = self.in_flight.pop_front().expect("it was just looked at");
             self.acknowledged = write.frame;
             self.durable = write.last;
             self.opening = false;
@@ -480,8 +485,8 @@ impl Log {
             });
         }
         self.ready.retain(|sequence| *sequence >= self.end.segment);
-        let odd = self.retired.extract_if(.., |old| self.odd.remove(old));
-        let mut gone: Vec<u64> = odd.collect();
+        let mut gone: Vec<u64> = self.retired.intersection(&self.odd).copied().collect();
+        self.retired.retain(|old| !self.odd.remove(old));
         while self.retired.len() > LOG_SEGMENTS_RECYCLED_MAX {
             gone.extend(self.retired.pop_first());
         }

@@ -384,6 +384,6 @@ mod tests {
             let key = n.to_be_bytes();
             index.insert(&index.seek(&key), Blob::new(&key), Tip::new(n, true));
         }
-        assert_eq!(index.leaves.nodes.len(), 1000 / ROWS);
+        assert_eq!(index.leaves.nodes.len(), 1000usize.div_ceil(ROWS));
     }
 }

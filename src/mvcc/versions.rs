@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 #[cfg(not(test))]
 const CHUNK: usize = 512;
 #[cfg(test)]
-const CHUNK: usize = 8;
+const CHUNK: usize = 32;
 const SLAB_BITS: u32 = 12;
 const NONE: u32 = u32::MAX;
 
@@ -225,6 +225,9 @@ impl Versions {
         let id = chunk.ids.pop().expect("a chunk ends with a version");
         self.trim_back();
         self.release(id);
+        if let Some(back) = self.order.len().checked_sub(1) {
+            self.close_up_if_sparse(back);
+        }
     }
 
     /// Restores the rule that the order ends with a version, not with a hole.
@@ -254,6 +257,10 @@ impl Versions {
         if n + 1 == self.order.len() {
             self.trim_back();
         }
+        self.close_up_if_sparse(n);
+    }
+
+    fn close_up_if_sparse(&mut self, n: usize) {
         if self.order.get(n).is_some_and(|chunk| chunk.holes * 2 > chunk.ids.len()) {
             self.close_up(n);
         }

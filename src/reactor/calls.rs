@@ -16,6 +16,10 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
     Rpc(Rpc),
+    /// One renewal of a stream.
+    KeepAlive(Rpc),
+    /// One chunk of a stream.
+    Chunk(Rpc),
     /// A call of another reactor, of which this one is a part.
     Call(CallId),
     /// The lead itself: a lease has expired.
@@ -181,6 +185,8 @@ impl Reactor {
     pub(super) fn reply(&mut self, asker: Asker, answer: Answer) {
         match asker {
             Asker::Rpc(rpc) => self.answer_rpc(rpc, answer),
+            Asker::KeepAlive(rpc) => self.on_kept_alive(rpc, answer),
+            Asker::Chunk(rpc) => self.on_chunk(rpc, answer),
             Asker::Call(call) => self.answer(call, answer),
             Asker::Expiry(lease) => self.on_expiry_done(lease, &answer),
             Asker::Nobody => {}
@@ -194,7 +200,9 @@ impl Reactor {
         }
         // Nearly always the newest: what is held depends on revisions in the order they were taken.
         let place = match self.held.back() {
-            Some((last, ..)) if *last > needs => self.held.partition_point(|(revision, ..)| *revision <= needs),
+            Some((last, ..)) if *last > needs => {
+                self.held.partition_point(|(revision, ..)| *revision <= needs)
+            }
             _ => self.held.len(),
         };
         self.held.insert(place, (needs, call, answer));
@@ -255,6 +263,7 @@ impl Reactor {
             under_way.filter(|(_, call)| call.deadline <= now).map(|(number, _)| *number).collect();
         late.sort();
         for number in late {
+            self.release_spread_of(CallId { reactor: self.id, number });
             self.finish(CallId { reactor: self.id, number }, Err(Error::Timeout));
         }
         while let Some(parked) = self.calls.parked.pop_front_if(|parked| parked.deadline <= now) {

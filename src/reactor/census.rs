@@ -4,6 +4,7 @@
 use super::Reactor;
 use super::calls::{Asker, Course};
 use crate::api::{Alarm, AlarmType, LeaseTimeToLiveReply, Reply, StatusReply};
+use crate::front::Rpc;
 use crate::io::{Body, CallId, Census};
 use crate::limits::SIZES_STEP_BYTES;
 use crate::mvcc::Sizes;
@@ -13,7 +14,7 @@ use crate::types::{Blob, ReactorId, Revision};
 #[derive(Debug)]
 enum Question {
     Status(Census),
-    Metrics(Census),
+    Metrics { rpc: Rpc, sum: Census },
     Keys { reply: LeaseTimeToLiveReply, seen: Revision },
     Defragment,
 }
@@ -78,8 +79,9 @@ impl Reactor {
     }
 
     /// The figures of all reactors, for the text of /metrics.
-    pub(super) fn take_metrics(&mut self, asker: Asker) {
-        self.ask_all(asker, Question::Metrics(Census::default()), |call| Body::Census { call });
+    pub(super) fn take_metrics(&mut self, rpc: Rpc) {
+        let question = Question::Metrics { rpc, sum: Census::default() };
+        self.ask_all(Asker::Nobody, question, |call| Body::Census { call });
     }
 
     pub(super) fn defragment(&mut self, asker: Asker) {
@@ -125,19 +127,25 @@ impl Reactor {
         let Some(gathering) = self.gathering(call, from) else { return };
         let done = gathering.waiting.is_empty();
         match &mut gathering.question {
-            Question::Status(sum) | Question::Metrics(sum) => sum.add(&census),
+            Question::Status(sum) | Question::Metrics { sum, .. } => sum.add(&census),
             _ => unreachable!("a census is taken for Status and metrics"),
         }
         if !done {
             return;
         }
         let question = std::mem::replace(&mut gathering.question, Question::Defragment);
-        let reply = match question {
-            Question::Status(sum) => Reply::Status(self.status(&sum)),
-            Question::Metrics(sum) => Reply::Metrics(Box::new(self.metrics(sum))),
+        match question {
+            Question::Status(sum) => {
+                let reply = Reply::Status(self.status(&sum));
+                self.finish(call, Ok(reply));
+            }
+            Question::Metrics { rpc, sum } => {
+                self.calls.remove(call);
+                let page = self.metrics_page(&sum);
+                self.show_page(rpc, &page);
+            }
             _ => unreachable!("matched above"),
-        };
-        self.finish(call, Ok(reply));
+        }
     }
 
     fn status(&self, sum: &Census) -> StatusReply {
@@ -156,7 +164,13 @@ impl Reactor {
         }
     }
 
-    pub(super) fn on_lease_keys_are(&mut self, from: ReactorId, call: CallId, keys: Vec<Blob>, newer: Revision) {
+    pub(super) fn on_lease_keys_are(
+        &mut self,
+        from: ReactorId,
+        call: CallId,
+        keys: Vec<Blob>,
+        newer: Revision,
+    ) {
         let Some(gathering) = self.gathering(call, from) else { return };
         let done = gathering.waiting.is_empty();
         let Question::Keys { reply, seen } = &mut gathering.question else {

@@ -11,7 +11,8 @@ use crate::api::{
 };
 use crate::control;
 use crate::io::{Body, CallId, ControlRequest, PartOf};
-use crate::limits::{CONTROL_PENDING_MAX, LEASE_TTL_SECS_MAX};
+use crate::lease::{Granted, Renewal};
+use crate::limits::CONTROL_PENDING_MAX;
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Payload};
 use crate::takeover::{Due, LiveWrite};
 use crate::types::{Blob, Index, LeaseId, ReactorId, Revision, ShardId};
@@ -56,42 +57,37 @@ impl Reactor {
     }
 
     fn grant_lease(&mut self, call: CallId, grant: LeaseGrantRequest) {
-        let granted = |id| self.control.leases.is_granted(id) || self.control.leases.is_revoking(id);
-        if grant.ttl > LEASE_TTL_SECS_MAX {
-            return self.refuse(call, Error::LeaseTtlTooLarge);
-        }
-        if granted(grant.id) {
-            return self.refuse(call, Error::LeaseExists);
-        }
         if self.control.no_space() {
             return self.refuse(call, Error::NoSpace);
         }
         let Some(leading) = &mut self.leading else { return };
-        let id = match grant.id {
-            LeaseId::NONE => loop {
-                let id = LeaseId((leading.rng.next_u64() >> 1) as i64);
-                let taken = self.control.leases.is_granted(id) || self.control.leases.is_revoking(id);
-                if id != LeaseId::NONE && !taken && !leading.granting.contains(&id) {
-                    break id;
-                }
-            },
-            id => id,
+        let Granted { lease, ttl_secs } = match self.control.leases.evaluate_grant(&grant, &mut leading.rng) {
+            Ok(granted) => granted,
+            Err(error) => return self.refuse(call, error),
         };
-        if !leading.granting.insert(id) {
+        if !leading.granting.insert(lease) {
             let request = ControlRequest::Client(Request::LeaseGrant(grant));
             leading.conflicting.push((call, request));
             return;
         }
-        let ttl = grant.ttl.max(self.settings.lease_ttl_secs_min());
         let revision = self.sequencer.counter();
-        let reply = Reply::LeaseGrant { revision, lease: id, ttl };
-        self.decide_control(Control::LeaseGrant { lease: id.0, ttl_secs: ttl }, Some((call, Ok(reply))));
+        let reply = Reply::LeaseGrant { revision, lease, ttl: ttl_secs };
+        self.decide_control(Control::LeaseGrant { lease: lease.0, ttl_secs }, Some((call, Ok(reply))));
     }
 
     fn keep_alive(&mut self, call: CallId, lease: LeaseId) {
         let now = self.now;
         let Some(leading) = &mut self.leading else { return };
-        let ttl = if self.control.leases.is_granted(lease) { leading.expiry.renew(lease, now) } else { 0 };
+        let ttl = match leading.expiry.renew(lease, now) {
+            Renewal::Renewed { ttl_secs } => ttl_secs,
+            Renewal::Missing => 0,
+            Renewal::Expired => {
+                // It ends any moment: the renewal is told so then.
+                leading.conflicting.push((call, ControlRequest::KeepAlive(lease)));
+                return;
+            }
+        };
+        self.counters.leases_renewed += u64::from(ttl > 0);
         let revision = self.sequencer.counter();
         let reply = KeepAliveReply { revision, lease, ttl };
         self.hold(revision, call, Ok(Reply::KeepAlive(reply)));
@@ -106,14 +102,14 @@ impl Reactor {
     fn time_to_live(&mut self, call: CallId, lease: LeaseId, keys: bool) {
         let now = self.now;
         let Some(leading) = &mut self.leading else { return };
-        let granted = self.control.leases.ttl(lease);
-        let Some(granted_ttl) = granted else {
+        let Some(granted) = self.control.leases.get(lease) else {
             return self.hold_read(call, |revision| {
                 let reply = LeaseTimeToLiveReply { revision, lease, ttl: -1, ..Default::default() };
                 Ok(Reply::LeaseTimeToLive(reply))
             });
         };
-        let ttl = leading.expiry.remaining(lease, now);
+        let ttl = leading.expiry.remaining_secs(lease, now).unwrap_or(-1);
+        let granted_ttl = granted.ttl_secs;
         let revision = self.sequencer.counter();
         let reply = LeaseTimeToLiveReply { revision, lease, ttl, granted_ttl, keys: vec![] };
         if keys {
@@ -340,8 +336,9 @@ impl Reactor {
 
     /// The compaction in effect takes hold of this reactor's shards; history goes in later turns' slices.
     pub(super) fn apply_compaction(&mut self) {
+        self.on_settled(self.sequencer.settled());
         let compacted = self.control.compacted();
-        for owned in self.shards.values_mut() {
+        for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
             if owned.shard.store.compacted() < compacted {
                 owned.shard.store.compact(compacted);
                 owned.compacting = true;
@@ -366,7 +363,8 @@ impl Reactor {
             return;
         }
         let all = leading.compacted_by.values().min().copied().unwrap_or_default();
-        let (done, waiting) = std::mem::take(&mut leading.physical).into_iter().partition(|(r, ..)| *r <= all);
+        let (done, waiting) =
+            std::mem::take(&mut leading.physical).into_iter().partition(|(r, ..)| *r <= all);
         leading.physical = waiting;
         let done: Vec<_> = done;
         for (_, call, answer) in done {
@@ -378,12 +376,12 @@ impl Reactor {
 
     fn revoke_lease(&mut self, call: CallId, lease: LeaseId) {
         let Some(leading) = &mut self.leading else { return };
-        if leading.granting.contains(&lease) || self.control.leases.is_revoking(lease) {
+        if leading.granting.contains(&lease) || self.control.is_revoking(lease) {
             let request = ControlRequest::Client(Request::LeaseRevoke(lease));
             leading.conflicting.push((call, request));
             return;
         }
-        if !self.control.leases.is_granted(lease) {
+        if !self.control.is_granted(lease) {
             return self.refuse(call, Error::LeaseNotFound);
         }
         let waiting: Vec<ReactorId> = (0..self.reactors).map(ReactorId).collect();
@@ -395,13 +393,15 @@ impl Reactor {
 
     /// From now on nothing here attaches keys to the lease; these it has.
     pub(super) fn on_revoking(&mut self, call: CallId, lease: LeaseId) {
-        self.control.leases.mark_revoking(lease);
+        // It is granted: the control shard's reactor has said so before.
+        let marked = self.control.leases.mark_revoking(lease);
+        assert!(marked == Ok(true), "a lease is revoked once");
         let keys = self.attached_keys(lease);
         self.send(ReactorId(0), Body::RevokingHas { call, keys });
     }
 
     fn attached_keys(&self, lease: LeaseId) -> Vec<Blob> {
-        self.shards.values().flat_map(|owned| owned.attached.keys(lease)).collect()
+        self.shards.values().flat_map(|owned| owned.attached.keys(lease).cloned()).collect()
     }
 
     pub(super) fn on_revoking_has(&mut self, from: ReactorId, call: CallId, keys: Vec<Blob>) {
@@ -441,14 +441,6 @@ impl Reactor {
     }
 
     // The keys of a lease, for LeaseTimeToLive.
-
-    fn gather_lease_keys(&mut self, call: CallId, reply: LeaseTimeToLiveReply) {
-        let lease = reply.lease;
-        let gathering = self.begin_key_gathering(call, reply);
-        for reactor in 0..self.reactors {
-            self.send(ReactorId(reactor), Body::LeaseKeys { call: gathering, lease });
-        }
-    }
 
     pub(super) fn on_lease_keys(&mut self, call: CallId, lease: LeaseId) {
         let keys = self.attached_keys(lease);

@@ -4,7 +4,7 @@ use super::{Reactor, Stage};
 use crate::api::Error;
 use crate::io::{Body, ControlCopy, Output};
 use crate::raft::Refused;
-use crate::record::{self, Control, MemberRecord};
+use crate::record::{Control, MemberRecord};
 use crate::sequencer::{Generation, Room};
 use crate::shard::{Committed, Shard};
 use crate::takeover::{Report, Seal, Step};
@@ -25,7 +25,7 @@ impl Reactor {
     }
 
     fn drive_coordinator(&mut self) {
-        let Some(control) = self.shards.get_mut(&ShardId::CONTROL) else { return };
+        let control = self.control_shard();
         if !control.group_mut().campaign() {
             if self.coordinator.as_ref().is_some_and(|c| c.is_taking_over() || c.is_serving()) {
                 self.end_epoch();
@@ -43,10 +43,10 @@ impl Reactor {
 
     fn drive_fencing(&mut self, epoch: Epoch) {
         let mut refused = false;
-        for shard in self.shards.values_mut().filter(|shard| shard.id != ShardId::CONTROL) {
-            if shard.asked_fence < epoch && shard.group_mut().campaign() {
-                shard.asked_fence = epoch;
-                refused |= shard.propose_fence(epoch).is_err();
+        for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
+            if owned.asked_fence < epoch && owned.shard.group_mut().campaign() {
+                owned.asked_fence = epoch;
+                refused |= owned.shard.propose_fence(epoch).is_err();
             }
         }
         if refused {
@@ -71,7 +71,9 @@ impl Reactor {
     }
 
     pub(super) fn on_lost(&mut self, epoch: Epoch) {
-        if epoch == self.epoch && self.coordinator.as_ref().is_some_and(|c| c.is_taking_over() || c.is_serving()) {
+        if epoch == self.epoch
+            && self.coordinator.as_ref().is_some_and(|c| c.is_taking_over() || c.is_serving())
+        {
             self.end_epoch();
         }
     }
@@ -103,7 +105,7 @@ impl Reactor {
             Step::Seal { epoch, prefix } if epoch == self.epoch => {
                 self.stage = Stage::Sealing { epoch, sealed: 0 };
                 let seal = Seal { epoch, prefix };
-                let refused = self.shards.values_mut().any(|shard| shard.propose_seal(seal).is_err());
+                let refused = self.shards.values_mut().any(|owned| owned.shard.propose_seal(seal).is_err());
                 if refused {
                     self.lose_epoch();
                 }
@@ -125,15 +127,19 @@ impl Reactor {
         let settled = self.sequencer.settled();
         self.room = Room::new(Generation::NONE);
         let mut moves = vec![];
-        for shard in self.shards.values_mut() {
-            shard.undo(settled, &mut moves);
-            shard.follow_leases(&mut moves);
-            shard.reserved = None;
-            shard.waiting.clear();
-            shard.unpin_all();
+        for owned in self.shards.values_mut() {
+            owned.shard.undo(settled, &mut moves);
+            owned.follow_leases(&mut moves);
+            owned.end_epoch();
         }
         self.held.clear();
-        self.control_in_flight_clear();
+        self.lease_waiting.clear();
+        self.retrying.clear();
+        self.deciding.clear();
+        self.control.leases.clear_all_revoking();
+        if let Some(leading) = &mut self.leading {
+            leading.end_epoch();
+        }
         self.fail_calls(&Error::Timeout);
         self.send(ReactorId(0), Body::Stopped);
     }
@@ -188,7 +194,7 @@ impl Reactor {
     }
 
     fn control_copy(&self, generation: Generation) -> Arc<ControlCopy> {
-        let never_sealed = self.shards[&ShardId::CONTROL].meaning().seal() == Seal::default();
+        let never_sealed = self.shards[&ShardId::CONTROL].shard.meaning().seal() == Seal::default();
         Arc::new(ControlCopy {
             index: self.control.index,
             state: self.control.to_state(),
@@ -202,8 +208,10 @@ impl Reactor {
         if self.coordinator.is_none() {
             self.control.adopt(copy.index, &copy.state);
         }
-        let router = self.control.router(self.reactors).expect("the map was checked when it was bootstrapped");
-        for id in router.data_shards().filter(|id| router.reactor_of(*id) == self.id) {
+        let router =
+            self.control.router(self.reactors).expect("the map was checked when it was bootstrapped");
+        let me = self.id;
+        for id in router.data_shards().filter(|id| router.reactor_of(*id) == me) {
             if self.shards.contains_key(&id) {
                 continue;
             }
@@ -221,26 +229,18 @@ impl Reactor {
         self.router = Some(router);
     }
 
-    fn create_shard(&mut self, id: ShardId) {
-        let shard = Shard::fresh(id, self.settings.member);
-        self.open_in_log(&shard);
-        self.shards.insert(id, shard);
-    }
-
     /// Tells the coordinator once every shard's fence is committed.
     fn report_fenced(&mut self, epoch: Epoch) {
         if self.stage != (Stage::Fencing { epoch }) {
             return;
         }
-        if self.shards.values().any(|shard| shard.meaning().fence() != epoch) {
+        if self.shards.values().any(|owned| owned.shard.meaning().fence() != epoch) {
             return;
         }
         let mut report = Report { base: Revision::FRESH, ..Report::default() };
-        for shard in self.shards.values() {
-            let (base, parts) = shard.report();
-            if base > report.base {
-                report.base = base;
-            }
+        for owned in self.shards.values() {
+            let (base, parts) = owned.shard.report();
+            report.base = report.base.max(base);
             report.logs.push(parts);
         }
         self.stage = Stage::Stopped;
@@ -262,13 +262,13 @@ impl Reactor {
             }
             Committed::Seal(seal) if seal.epoch == self.epoch => {
                 let mut moves = vec![];
-                let shard = self.shards.get_mut(&shard).expect("the news came from it");
-                if let Err(strange) = shard.apply_prefix(&mut moves) {
-                    let reason = format!("shard {}: {strange}", shard.id.0);
+                let owned = self.shards.get_mut(&shard).expect("the news came from it");
+                if let Err(strange) = owned.shard.apply_prefix(&mut moves) {
+                    let reason = format!("shard {shard}: {strange}");
                     self.out.push(Output::Halt(reason));
                     return;
                 }
-                shard.follow_leases(&mut moves);
+                owned.follow_leases(&mut moves);
                 if let Stage::Sealing { sealed, .. } = &mut self.stage {
                     *sealed += 1;
                 }
@@ -305,11 +305,14 @@ impl Reactor {
         }
         self.room = Room::new(copy.generation);
         self.stage = Stage::Serving;
-        self.on_settled(prefix);
+        self.has_served = true;
+        self.settle(prefix);
         self.apply_compaction();
+        self.drop_left_over();
         if self.coordinator.is_some() {
             self.begin_leading(epoch);
         }
+        self.unpark_watches();
         self.unpark_calls();
     }
 
@@ -317,14 +320,11 @@ impl Reactor {
         self.notice(crate::io::Level::Info, message, vec![("epoch", epoch.to_string())]);
     }
 
-    fn control_shard(&mut self) -> &mut Shard {
-        self.shards.get_mut(&ShardId::CONTROL).expect("the control shard lives on this reactor")
+    pub(super) fn control_shard(&mut self) -> &mut Shard {
+        &mut self.shards.get_mut(&ShardId::CONTROL).expect("the control shard lives on this reactor").shard
     }
 }
 
 fn step_is_old(sent: Epoch, now: Epoch) -> bool {
     sent < now
 }
-
-/// The version of the records that new entries are written in.
-pub const RECORD_VERSION: u16 = record::VERSION;

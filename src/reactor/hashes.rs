@@ -91,9 +91,11 @@ impl Reactor {
     }
 
     pub(super) fn on_history(&mut self, call: CallId, shard: ShardId, after: At, upto: Revision) {
+        self.on_settled(self.sequencer.settled());
         let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
         let store = &mut owned.shard.store;
-        let (pin, compacted) = *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), store.compacted()));
+        let (pin, compacted) =
+            *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), store.compacted()));
         let budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
         let history = store.history_pinned(pin, after, budget);
         if history.done {
@@ -103,7 +105,13 @@ impl Reactor {
         self.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
     }
 
-    pub(super) fn on_history_is(&mut self, call: CallId, shard: ShardId, compacted: Revision, history: History) {
+    pub(super) fn on_history_is(
+        &mut self,
+        call: CallId,
+        shard: ShardId,
+        compacted: Revision,
+        history: History,
+    ) {
         let Some(under_way) = self.calls.get_mut(call) else {
             return self.let_history_go(call, shard, &history);
         };
@@ -157,9 +165,10 @@ impl Hashing {
 
     /// The shards whose next changes are to be asked for.
     fn ask(&mut self) -> impl Iterator<Item = (ShardId, At)> {
-        let dry = self.sources.iter_mut().filter(|source| {
-            !source.done && !source.asked && source.changes.is_empty()
-        });
+        let dry = self
+            .sources
+            .iter_mut()
+            .filter(|source| !source.done && !source.asked && source.changes.is_empty());
         dry.map(|source| {
             source.asked = true;
             (source.shard, source.resume)

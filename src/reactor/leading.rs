@@ -6,7 +6,7 @@ use super::settings::{AutoCompaction, Settings};
 use super::{Reactor, Stage};
 use crate::api::{Answer, CompactRequest, Error, Reply, Request};
 use crate::io::CallId;
-use crate::lease::Expiry;
+use crate::lease::{Expiry, Leases};
 use crate::record::Control;
 use crate::stdx::Rng;
 use crate::types::{Duration, Epoch, Index, LeaseId, ReactorId, Revision, Time};
@@ -70,7 +70,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 impl Leading {
     pub fn new(settings: &Settings, rng: Rng, now: Time) -> Leading {
         Leading {
-            expiry: Expiry::default(),
+            expiry: Expiry::take_over(&Leases::new(settings.election_timeout), now, Duration(0)),
             rng,
             proposed: BTreeMap::new(),
             announced: BTreeMap::new(),
@@ -164,7 +164,7 @@ impl Reactor {
         let now = self.now;
         let Some(leading) = &mut self.leading else { return };
         leading.end_epoch();
-        leading.expiry.take_over(now, self.settings.election_timeout, self.control.leases.iter());
+        leading.expiry = Expiry::take_over(&self.control.leases, now, self.settings.election_timeout);
         leading.leases_checked_at = now;
         self.notice(
             crate::io::Level::Info,
@@ -214,7 +214,9 @@ impl Reactor {
             return;
         }
         leading.leases_checked_at = now;
-        for lease in leading.expiry.due(now) {
+        let mut due = vec![];
+        leading.expiry.due(now, &mut due);
+        for lease in due {
             self.counters.leases_expired += 1;
             self.call(Asker::Expiry(lease), Request::LeaseRevoke(lease));
         }
@@ -223,8 +225,9 @@ impl Reactor {
     pub(super) fn on_expiry_done(&mut self, lease: LeaseId, answer: &Answer) {
         let now = self.now;
         let Some(leading) = &mut self.leading else { return };
-        let gone = matches!(answer, Ok(Reply::LeaseRevoke { .. }) | Err(Error::LeaseNotFound));
-        leading.expiry.revoke_done(lease, gone, now);
+        if !matches!(answer, Ok(Reply::LeaseRevoke { .. }) | Err(Error::LeaseNotFound)) {
+            leading.expiry.failed(lease, now);
+        }
     }
 
     pub(super) fn leading_wake_at(&self) -> Time {
@@ -232,7 +235,7 @@ impl Reactor {
         if self.stage != Stage::Serving {
             return Time::NEVER;
         }
-        let leases = match leading.expiry.next_due() {
+        let leases = match leading.expiry.wake_at() {
             Time::NEVER => Time::NEVER,
             due => due.max(leading.leases_checked_at + LEASES_EVERY),
         };

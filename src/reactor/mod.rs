@@ -10,10 +10,13 @@ mod controls;
 mod epoch;
 mod hashes;
 mod leading;
+mod metrics;
 mod owned;
 mod reads;
+pub mod recover;
 mod settings;
 mod storage;
+mod streams;
 mod txns;
 mod watches;
 mod writes;
@@ -22,8 +25,8 @@ pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
 
 use crate::api::Answer;
 use crate::control::Control;
-use crate::front::{Front, Rpc};
-use crate::io::{Body, CallId, Input, Level, Mail, Notice, Output};
+use crate::front::{Ask, Front, Rpc};
+use crate::io::{Body, CallId, Counters, Input, Level, Mail, Notice, Output};
 use crate::log::{Log, Ordinal};
 use crate::router::Router;
 use crate::sequencer::{Room, Sequencer};
@@ -40,9 +43,14 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Stopped,
-    Fencing { epoch: Epoch },
+    Fencing {
+        epoch: Epoch,
+    },
     /// So many shards have sealed.
-    Sealing { epoch: Epoch, sealed: usize },
+    Sealing {
+        epoch: Epoch,
+        sealed: usize,
+    },
     Serving,
 }
 
@@ -73,7 +81,7 @@ pub struct Reactor {
     log: Log,
     storage: storage::Storage,
     sizes: census::MemberSizes,
-    counters: crate::stdx::Counters,
+    counters: Counters,
 
     // What is under way.
     calls: Calls,
@@ -84,7 +92,13 @@ pub struct Reactor {
     deciding: Vec<CallId>,
     slicing: Vec<reads::Slicing>,
     watches: watches::Watches,
+    streams: streams::Streams,
     front: Front,
+    /// Reused.
+    asks: Vec<Ask>,
+    parked_watches: Vec<(Rpc, crate::api::WatchRequest)>,
+    /// Whether any epoch has served since the start.
+    has_served: bool,
 
     local: VecDeque<Body>,
     out: Vec<Output>,
@@ -99,7 +113,7 @@ impl Reactor {
         match input {
             Input::Opened { conn, port } => self.front.opened(now, conn, port),
             Input::Received { conn, bytes } => self.on_received(conn, bytes),
-            Input::Sent { conn, bytes } => self.front.sent(conn, bytes),
+            Input::Sent { conn, bytes } => self.on_sent(conn, bytes),
             Input::Closed { conn } => self.on_closed(conn),
             Input::Mail { from, mail } => self.on_mail(from, mail),
             Input::Written { write, buffer } => self.on_written(write, buffer),
@@ -116,6 +130,7 @@ impl Reactor {
     pub fn flush(&mut self, now: Time, out: &mut Vec<Output>) {
         assert!(now >= self.now, "time does not run backwards");
         self.now = now;
+        self.front_on_time();
         self.drive_takeover();
         self.run_local();
         self.redecide();
@@ -132,7 +147,7 @@ impl Reactor {
         self.work_in_background();
         self.flush_watches();
         self.run_local();
-        self.front.flush(now, &mut self.out);
+        self.front.flush(&mut self.out);
         out.append(&mut self.out);
     }
 
@@ -193,7 +208,7 @@ impl Reactor {
             Body::Evaluate { call, shard, request } => self.on_evaluate(call, shard, request),
             Body::Answer { call, answer } => self.finish(call, answer),
             Body::Control { call, request } => self.on_control_request(call, request),
-            Body::Range { call, shard, cursor } => self.on_range(call, shard, cursor),
+            Body::Range { call, shard, cursor, counting } => self.on_range(call, shard, cursor, counting),
             Body::Ranged { call, shard, part } => self.on_ranged(call, shard, part),
             Body::Reserve { call, shard, txn } => self.on_reserve(call, shard, txn),
             Body::Reserved { call, shard, outcomes } => self.on_reserved(call, shard, outcomes),
@@ -211,10 +226,10 @@ impl Reactor {
                 self.on_history_is(call, shard, compacted, history);
             }
             Body::HistoryUnwanted { call, shard } => self.on_history_unwanted(call, shard),
-            Body::Watch { shard, order } => self.on_watch_order(from, shard, order),
-            Body::Watched { shard, news } => self.on_watch_news(shard, news),
-            Body::Mark { upto } => self.on_mark(from, upto),
-            Body::MarkWanted => self.on_mark_wanted(from),
+            Body::Watch { action } => self.on_watch_action(action),
+            Body::Watched { shard, notice } => self.on_watch_news(shard, notice),
+            Body::Marks { marks } => self.on_marks(marks),
+            Body::MarkWanted { shard } => self.on_mark_wanted(from, shard),
             Body::ControlIs { index, change } => self.on_control_is(index, &change),
             Body::ControlKnown { index } => self.on_control_known(from, index),
             Body::Compacted { revision } => self.on_compacted(from, revision),
@@ -234,10 +249,13 @@ impl Reactor {
 
     /// `settled` has moved: what waited for it leaves, and what it settles can no longer be undone.
     fn on_settled(&mut self, settled: Revision) {
-        if settled <= self.settled && self.stage == Stage::Serving && !self.held.is_empty() {
-            return;
+        if self.stage == Stage::Serving && settled > self.settled {
+            self.settle(settled);
         }
-        self.settled = self.settled.max(settled);
+    }
+
+    fn settle(&mut self, settled: Revision) {
+        self.settled = settled;
         for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
             owned.shard.settle(settled);
         }
@@ -257,13 +275,24 @@ impl Reactor {
         self.router.as_ref().expect("requests are evaluated after the map is known")
     }
 
+    fn counters_now(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        counters.front = self.front.counters.clone();
+        counters.connections = self.front.open() as u64;
+        counters.watch_streams = self.watches.streams() as u64;
+        counters.proposals_pending = self.calls.len() as u64;
+        counters.log_writes = self.storage.log_writes;
+        counters.log_bytes = self.storage.log_bytes;
+        counters
+    }
+
     fn notice(&mut self, level: Level, message: &'static str, fields: Vec<(&'static str, String)>) {
         self.out.push(Output::Notice(Notice { level, message, fields }));
     }
 
     fn answer_rpc(&mut self, rpc: Rpc, answer: Answer) {
         let term = self.epoch.term;
-        self.front.answer(self.now, rpc, term, &answer);
+        self.front.answer(rpc, term, &answer);
     }
 
     /// Everything appended up to here is durable.

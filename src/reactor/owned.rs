@@ -2,12 +2,13 @@
 
 use super::txns::Reservation;
 use crate::api::{Request, TxnRequest};
+use crate::checkpoint::CheckpointName;
 use crate::io::CallId;
 use crate::lease::Attached;
 use crate::mvcc::PinId;
 use crate::shard::Shard;
 use crate::txn::LeaseMove;
-use crate::types::{Epoch, LeaseId, Revision};
+use crate::types::{Epoch, MemberId, Revision, Term};
 use crate::watch::Hub;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,42 +30,42 @@ pub(super) struct Owned {
     pub asked_fence: Epoch,
     /// History held for the hashes under way.
     pub pins: BTreeMap<CallId, (PinId, Revision)>,
-    /// Changes up to here were handed to the hub.
-    pub published: Revision,
+    /// Readers know that the hub's notices are complete up to here.
+    pub marked: Revision,
+    /// Term and vote as the log has them.
+    pub voted: (Term, MemberId),
     /// A compaction has history left to drop.
     pub compacting: bool,
     /// The checkpoint under way, if there is one.
     pub checkpoint: Option<super::storage::Checkpointing>,
-    /// Log position and revision of the last checkpoint.
-    pub checkpointed: Revision,
+    /// The last checkpoint's file.
+    pub checkpoint_file: Option<CheckpointName>,
 }
 
 impl Owned {
-    pub fn new(shard: Shard, attached: Attached, checkpointed: Revision) -> Owned {
+    pub fn new(shard: Shard, attached: Attached, checkpoint_file: Option<CheckpointName>) -> Owned {
+        let hard_state = shard.group().hard_state();
+        let settled = shard.store.newest_revision().main;
         Owned {
+            hub: Hub::new(settled, shard.store.compacted()),
+            voted: (hard_state.term, hard_state.vote),
             shard,
             attached,
-            hub: Hub::new(),
             reserved: None,
             waiting: VecDeque::new(),
             asked_fence: Epoch::default(),
             pins: BTreeMap::new(),
-            published: Revision::NONE,
+            marked: Revision::NONE,
             compacting: false,
             checkpoint: None,
-            checkpointed,
+            checkpoint_file,
         }
     }
 
     /// Moves keys between leases as the store's changes say.
     pub fn follow_leases(&mut self, moves: &mut Vec<LeaseMove>) {
         for LeaseMove { key, from, to } in moves.drain(..) {
-            if from != LeaseId::NONE {
-                self.attached.detach(from, &key);
-            }
-            if to != LeaseId::NONE {
-                self.attached.attach(to, key);
-            }
+            self.attached.change(&key, from, to);
         }
     }
 

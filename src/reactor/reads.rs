@@ -19,6 +19,7 @@ pub(super) struct Reading {
     /// `settled` as it was when the range was admitted: what its header shows, and what it reads at unless
     /// it names an older revision.
     noted: Revision,
+    counting: Counting,
     shards: Vec<ShardId>,
     parts: Vec<Option<RangePart>>,
 }
@@ -29,10 +30,15 @@ pub(super) struct Slicing {
     call: CallId,
     shard: ShardId,
     cursor: Box<RangeCursor>,
+    counting: Counting,
 }
 
 impl Reactor {
     pub(super) fn read(&mut self, asker: Asker, request: RangeRequest) {
+        self.read_counting(asker, request, Counting::Total);
+    }
+
+    pub(super) fn read_counting(&mut self, asker: Asker, request: RangeRequest, counting: Counting) {
         let noted = self.sequencer.settled();
         let at = match txn::read_revision(request.revision, noted, self.control.compacted()) {
             Ok(at) => at,
@@ -40,7 +46,7 @@ impl Reactor {
         };
         let shards: Vec<ShardId> = self.router().shards_of(&request.range()).collect();
         if let [shard] = shards[..]
-            && self.read_at_once(asker, shard, &request, noted, at)
+            && self.read_at_once(asker, shard, &request, noted, at, counting)
         {
             return;
         }
@@ -50,11 +56,11 @@ impl Reactor {
         }
         let parts = shards.iter().map(|_| None).collect();
         let cursors: Vec<_> = shards.iter().map(|_| RangeCursor::new(request.clone(), at)).collect();
-        let reading = Reading { request, noted, shards: shards.clone(), parts };
+        let reading = Reading { request, noted, counting, shards: shards.clone(), parts };
         let call = self.begin_call(asker, Course::Reading(Box::new(reading)));
         for (shard, cursor) in shards.into_iter().zip(cursors) {
             let owner = self.router().reactor_of(shard);
-            self.send(owner, Body::Range { call, shard, cursor: Box::new(cursor) });
+            self.send(owner, Body::Range { call, shard, cursor: Box::new(cursor), counting });
         }
     }
 
@@ -66,10 +72,11 @@ impl Reactor {
         request: &RangeRequest,
         noted: Revision,
         at: Revision,
+        counting: Counting,
     ) -> bool {
         let Some(owned) = self.shards.get(&shard) else { return false };
         let mut cursor = RangeCursor::new(request.clone(), at);
-        if cursor.step(&owned.shard.store, SLICE, Counting::Total) != Progress::Done {
+        if cursor.step(&owned.shard.store, SLICE, counting) != Progress::Done {
             return false;
         }
         let reply = txn::finish_range(request, noted, vec![cursor.into_part()]);
@@ -78,15 +85,21 @@ impl Reactor {
     }
 
     /// A range for a shard of this reactor: as much as fits a turn now, the rest in later turns.
-    pub(super) fn on_range(&mut self, call: CallId, shard: ShardId, cursor: Box<RangeCursor>) {
-        self.slice(Slicing { call, shard, cursor });
+    pub(super) fn on_range(
+        &mut self,
+        call: CallId,
+        shard: ShardId,
+        cursor: Box<RangeCursor>,
+        counting: Counting,
+    ) {
+        self.slice(Slicing { call, shard, cursor, counting });
     }
 
     fn slice(&mut self, mut slicing: Slicing) {
         let store = &self.shards[&slicing.shard].shard.store;
         let (call, shard) = (slicing.call, slicing.shard);
-        let part = match slicing.cursor.step(store, SLICE, Counting::Total) {
-            Progress::Unfinished => return self.slicing.push_back(slicing),
+        let part = match slicing.cursor.step(store, SLICE, slicing.counting) {
+            Progress::Unfinished => return self.slicing.push(slicing),
             Progress::Done => Some(slicing.cursor.into_part()),
             Progress::Compacted => None,
         };
@@ -102,28 +115,30 @@ impl Reactor {
 
     pub(super) fn on_ranged(&mut self, id: CallId, shard: ShardId, part: Option<RangePart>) {
         let Some(call) = self.calls.get_mut(id) else { return };
-        let Course::Reading(reading) = &mut call.course else { unreachable!("only a range gets ranges' parts") };
+        let Course::Reading(reading) = &mut call.course else {
+            unreachable!("only a range gets ranges' parts")
+        };
         let Some(part) = part else {
-            let (asker, request) = (call.asker, reading.request.clone());
-            self.drop_call(id);
-            return self.reread(asker, request);
+            let (asker, request, counting) = (call.asker, reading.request.clone(), reading.counting);
+            self.calls.remove(id);
+            return self.reread(asker, request, counting);
         };
         let place = reading.shards.iter().position(|of| *of == shard).expect("the shard was asked");
         reading.parts[place] = Some(part);
         if reading.parts.iter().any(Option::is_none) {
             return;
         }
-        let parts = std::mem::take(&mut reading.parts).into_iter().flatten().collect();
+        let parts: Vec<RangePart> = std::mem::take(&mut reading.parts).into_iter().flatten().collect();
         let reply = txn::finish_range(&reading.request, reading.noted, parts);
         self.finish(id, Ok(Reply::Range(reply)));
     }
 
     /// A shard has been compacted above the revision: the newest is noted anew, an older one is gone.
-    fn reread(&mut self, asker: Asker, request: RangeRequest) {
+    fn reread(&mut self, asker: Asker, request: RangeRequest, counting: Counting) {
         if request.revision > 0 {
             self.reply(asker, Err(Error::Compacted));
         } else {
-            self.read(asker, request);
+            self.read_counting(asker, request, counting);
         }
     }
 }

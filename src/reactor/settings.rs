@@ -3,10 +3,13 @@
 use super::census::MemberSizes;
 use super::leading::Leading;
 use super::owned::Owned;
+use super::recover::MovingRecord;
 use super::{Reactor, Stage};
-use crate::checkpoint::ControlState;
+use crate::checkpoint::{CheckpointName, ControlState};
 use crate::control::Control;
-use crate::front::Front;
+use crate::front::{Front, Manners};
+use crate::http2;
+use crate::io::Body;
 use crate::lease::Attached;
 use crate::log::{self, Log};
 use crate::mvcc::Store;
@@ -15,7 +18,7 @@ use crate::sequencer::{Generation, Room, Sequencer};
 use crate::shard::Shard;
 use crate::stdx::Rng;
 use crate::takeover::{Coordinator, Meaning};
-use crate::types::{ClusterId, Duration, Epoch, MemberId, ReactorId, Revision, ShardId, Time};
+use crate::types::{ClusterId, Duration, Epoch, Index, MemberId, ReactorId, Revision, ShardId, Time};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -49,6 +52,23 @@ pub struct Settings {
 pub use crate::config::AutoCompaction;
 
 impl Settings {
+    fn manners(&self) -> Manners {
+        let header = crate::wire::Header { cluster: self.cluster, member: self.member, ..Default::default() };
+        let (interval, timeout) = match self.keepalive {
+            Some((interval, timeout)) => (Some(interval), timeout),
+            None => (None, Duration::from_secs(20)),
+        };
+        let keepalive =
+            http2::Keepalive { ping_min: self.keepalive_min_time, without_stream: false, interval, timeout };
+        let http2 = http2::Config { streams_max: self.streams_max, keepalive, ..http2::Config::default() };
+        Manners::new(header, self.request_bytes_max, http2)
+    }
+
+    /// The quota as Status shows it.
+    pub fn quota_shown(&self) -> i64 {
+        self.quota_bytes.map_or(crate::limits::QUOTA_BYTES_DEFAULT, u64::cast_signed)
+    }
+
     /// etcd's patience with a request: 5 s and two election timeouts.
     pub fn request_timeout(&self) -> Duration {
         Duration(Duration::from_secs(5).0 + 2 * self.election_timeout.0)
@@ -59,11 +79,11 @@ impl Settings {
 pub struct RecoveredShard {
     pub shard: Shard,
     pub attached: Attached,
-    /// The revision of its checkpoint; 0 where it has none.
-    pub checkpointed: Revision,
+    /// Its checkpoint's file.
+    pub checkpoint_file: Option<CheckpointName>,
     /// Records that a new home of the shard needs in this reactor's log before anything else; empty where
     /// it stays at home.
-    pub moved_in: Vec<log::Record<'static>>,
+    pub moved_in: Vec<MovingRecord>,
 }
 
 /// All that one reactor starts from.
@@ -75,7 +95,11 @@ pub struct Boot {
     pub log: log::Start,
     pub shards: Vec<RecoveredShard>,
     /// The control state, where the control shard lives and it has a checkpoint.
-    pub control: Option<ControlState>,
+    pub control: Option<(Index, ControlState)>,
+    /// Stays of shards that live elsewhere now: closed once an epoch has served.
+    pub stale: Vec<log::Resident>,
+    /// Files that nothing needs once an epoch has served.
+    pub left_over: Vec<String>,
     /// The highest number that any checkpoint file of the member has.
     pub last_file: u64,
     pub seed: u64,
@@ -84,8 +108,25 @@ pub struct Boot {
 
 impl Reactor {
     pub fn new(boot: Boot) -> Reactor {
-        let Boot { id, reactors, settings, sequencer, log, shards, control, last_file, seed, now } = boot;
+        let Boot {
+            id,
+            reactors,
+            settings,
+            sequencer,
+            log,
+            shards,
+            control,
+            stale,
+            left_over,
+            last_file,
+            seed,
+            now,
+        } = boot;
         let mut rng = Rng::new(seed);
+        let mut control_state = Control::new(settings.election_timeout);
+        if let Some((index, state)) = &control {
+            control_state.adopt(*index, state);
+        }
         let mut reactor = Reactor {
             id,
             reactors,
@@ -100,10 +141,10 @@ impl Reactor {
             generations: 0,
             settled: Revision::NONE,
             router: None,
-            control: Control::new(control),
+            control: control_state,
             shards: Default::default(),
             log: Log::new(log),
-            storage: super::storage::Storage::new(last_file),
+            storage: super::storage::Storage::new(last_file, stale, left_over),
             sizes: MemberSizes::new(reactors),
             counters: Default::default(),
             calls: Default::default(),
@@ -113,8 +154,12 @@ impl Reactor {
             retrying: vec![],
             deciding: vec![],
             slicing: vec![],
+            streams: Default::default(),
+            asks: vec![],
+            parked_watches: vec![],
+            has_served: false,
             watches: super::watches::Watches::new(rng.fork()),
-            front: Front::new(&settings, reactors, now),
+            front: Front::new(settings.manners()),
             local: Default::default(),
             out: vec![],
             settings,
@@ -126,16 +171,21 @@ impl Reactor {
         if id == ReactorId(0) {
             reactor.prepare_to_lead();
         }
+        // Nothing runs yet, so every reactor has stopped, and says so with its first turn.
+        reactor.send(ReactorId(0), Body::Stopped);
         reactor
     }
 
     fn take_in(&mut self, recovered: RecoveredShard) {
-        let RecoveredShard { shard, attached, checkpointed, moved_in } = recovered;
-        for record in moved_in {
+        let RecoveredShard { shard, attached, checkpoint_file, moved_in } = recovered;
+        for record in &moved_in {
+            let record = match record {
+                MovingRecord::Plain(record) => record.clone(),
+                MovingRecord::Entry(entry) => super::storage::entry_record(entry),
+            };
             self.append(shard.id, shard.home, record);
         }
-        let mut owned = Owned::new(shard, attached, checkpointed);
-        owned.published = owned.shard.store.newest_revision().main;
+        let owned = Owned::new(shard, attached, checkpoint_file);
         self.shards.insert(owned.shard.id, owned);
     }
 
@@ -144,19 +194,16 @@ impl Reactor {
         if !self.shards.contains_key(&ShardId::CONTROL) {
             self.create_shard(ShardId::CONTROL);
         }
-        let meaning = self.shards[&ShardId::CONTROL].shard.meaning();
-        let last = meaning.fence().max(meaning.seal().epoch);
+        let last = self.shards[&ShardId::CONTROL].shard.meaning().newest_epoch();
         self.coordinator = Some(Coordinator::new(self.reactors, last));
         self.leading = Some(Leading::new(&self.settings, self.rng.fork(), self.now));
-        // Nothing runs yet, so every reactor has stopped: the others say so with their first turn.
     }
 
     /// A shard that never was, with its opening in the log.
     pub(super) fn create_shard(&mut self, id: ShardId) {
         let me = self.settings.member;
         let hard_state = HardState { term: FRESH_BASE.term, vote: MemberId(0), commit: FRESH_BASE.index };
-        let start =
-            Start { member: me, voters: vec![me], base: FRESH_BASE, hard_state, entries: vec![] };
+        let start = Start { member: me, voters: vec![me], base: FRESH_BASE, hard_state, entries: vec![] };
         let home = 0;
         let opening = log::Opening {
             index: FRESH_BASE.index,
@@ -167,6 +214,6 @@ impl Reactor {
         };
         self.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
         let shard = Shard::new(id, home, Store::new(), Group::new(start), Meaning::default());
-        self.shards.insert(id, Owned::new(shard, Attached::default(), Revision::NONE));
+        self.shards.insert(id, Owned::new(shard, Attached::default(), None));
     }
 }

@@ -8,10 +8,10 @@
 use super::Reactor;
 use super::calls::{Asker, Course};
 use super::owned::Waiting;
+use super::writes::any_lease;
 use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, TxnRequest};
 use crate::io::{Body, CallId, PartOf};
 use crate::record::{Effect, EffectChange};
-use crate::sequencer::ShardSet;
 use crate::txn::{self, Applied, Gathered, Outcome, Path, Plan, Share};
 use crate::types::{LeaseId, Revision, ShardId};
 use std::sync::Arc;
@@ -62,7 +62,13 @@ impl Reactor {
     }
 
     /// Deletes the keys of a lease that is marked revoking, and ends it with the same revision.
-    pub(super) fn spread_revoke(&mut self, asker: Asker, lease: LeaseId, txn: TxnRequest, shards: Vec<ShardId>) {
+    pub(super) fn spread_revoke(
+        &mut self,
+        asker: Asker,
+        lease: LeaseId,
+        txn: TxnRequest,
+        shards: Vec<ShardId>,
+    ) {
         self.begin_spread(asker, Shape::Revoke(lease), txn, shards);
     }
 
@@ -153,9 +159,8 @@ impl Reactor {
         let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
         let reservation = owned.reserved.as_mut().expect("the shard is reserved");
         assert!(reservation.call == call, "the shard is reserved for another");
-        let leases = |lease| control.leases.is_granted(lease);
-        let gathered =
-            txn::gather(&owned.shard.store, &ranges, &reservation.txn, &path, current, &leases);
+        let leases = |lease| control.is_granted(lease);
+        let gathered = txn::gather(&owned.shard.store, &ranges, &reservation.txn, &path, current, &leases);
         reservation.path = Some(path);
         self.send(call.reactor, Body::Gathered { call, shard: id, gathered });
     }
@@ -177,6 +182,7 @@ impl Reactor {
         let gathered: Vec<Gathered> = spread.gathered.iter_mut().flat_map(Option::take).collect();
         let plan = match Plan::of(&gathered) {
             Ok(plan) => plan,
+            Err(Error::LeaseNotFound) if self.may_be_ending(call) => return self.retry_later(call),
             Err(error) => return self.refuse_spread(call, error),
         };
         let revoked = match spread.shape {
@@ -215,9 +221,40 @@ impl Reactor {
         }
     }
 
+    /// Whether a shard missed a lease only because its end is under way: then nobody may say yet that it is
+    /// not there.
+    fn may_be_ending(&mut self, call: CallId) -> bool {
+        let Some(txn) = self.spread_of(call).map(|spread| spread.txn.clone()) else { return false };
+        any_lease(&txn, &|lease| {
+            lease != LeaseId::NONE && self.control.leases.get(lease).is_some_and(|l| l.revoking)
+        })
+    }
+
+    fn retry_later(&mut self, call: CallId) {
+        self.release_spread(call);
+        let Some(under_way) = self.calls.remove(call) else { return };
+        let Course::Spread(spread) = under_way.course else { unreachable!("the caller had it") };
+        let txn = Arc::try_unwrap(spread.txn).unwrap_or_else(|shared| (*shared).clone());
+        self.retrying.push((under_way.asker, txn, spread.shards));
+    }
+
+    /// A lease has ended: what waited for that begins anew.
+    pub(super) fn retry_spread(&mut self) {
+        for (asker, txn, shards) in std::mem::take(&mut self.retrying) {
+            self.spread(asker, txn, shards);
+        }
+    }
+
     fn refuse_spread(&mut self, call: CallId, error: Error) {
         self.release_spread(call);
         self.finish(call, Err(error));
+    }
+
+    /// A call that fails at its deadline, if it is a spread transaction, lets its shards go.
+    pub(super) fn release_spread_of(&mut self, call: CallId) {
+        if self.calls.get_mut(call).is_some_and(|call| matches!(call.course, Course::Spread(_))) {
+            self.release_spread(call);
+        }
     }
 
     /// Frees the shards of a spread transaction that has written nothing.

@@ -99,7 +99,7 @@ impl Reactor {
     ) -> Result<Evaluated<Reply>, Refusal> {
         let Reactor { shards, control, sequencer, room, .. } = self;
         let store = &mut shards.get_mut(&id).expect("the caller found it").shard.store;
-        let leases = |lease| control.leases.is_granted(lease);
+        let leases = |lease| control.is_granted(lease);
         let mut take = || sequencer.take(room, 1, ShardSet::of([id])).map_err(|_| Ended);
         match request {
             Request::Put(put) => {
@@ -142,7 +142,7 @@ impl Reactor {
 
     /// Whether it would attach keys to a lease that is about to end: then it waits for that.
     fn names_ending_lease(&self, request: &Request) -> bool {
-        let ending = |lease: LeaseId| lease != LeaseId::NONE && self.control.leases.is_revoking(lease);
+        let ending = |lease: LeaseId| lease != LeaseId::NONE && self.control.is_revoking(lease);
         match request {
             Request::Put(put) => ending(put.lease),
             Request::Txn(request) => any_lease(request, &ending),

@@ -14,6 +14,7 @@ use crate::mvcc::{Store, Undone};
 use crate::raft::{Group, Position, Refused, Writes};
 use crate::record::{self, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload};
 use crate::takeover::{Due, LiveWrite, Meaning, Part, Seal, Strange};
+use crate::txn::LeaseMove;
 use crate::types::{At, Blob, Epoch, Index, LeaseId, Revision, ShardId, Sub};
 use std::collections::VecDeque;
 
@@ -34,14 +35,6 @@ pub enum Committed {
     Seal(Seal),
     /// Control entries may have become due.
     Control,
-}
-
-/// The moves of a key between leases, by which the shard's lease index follows its store.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LeaseMove {
-    pub key: Blob,
-    pub from: LeaseId,
-    pub to: LeaseId,
 }
 
 pub struct Shard {
@@ -246,8 +239,10 @@ impl Shard {
                 }
                 ArchivedChange::Delete { sub, key } => {
                     let at = At { main: write.revision, sub: Sub(sub.to_native()) };
-                    let previous =
-                        self.store.delete(at, key).ok_or_else(|| strange("the delete of a key that is not live"))?;
+                    let previous = self
+                        .store
+                        .delete(at, key)
+                        .ok_or_else(|| strange("the delete of a key that is not live"))?;
                     if previous.lease != LeaseId::NONE {
                         moves.push(LeaseMove { key: previous.key, from: previous.lease, to: LeaseId::NONE });
                     }

@@ -73,6 +73,8 @@ pub enum Lie {
 
 #[derive(Clone, Debug)]
 struct Patch {
+    /// The number of its completion.
+    completed: u64,
     offset: usize,
     bytes: Vec<u8>,
 }
@@ -99,13 +101,13 @@ enum Flying {
         patch: Patch,
         durable: bool,
     },
-    /// The first `cached` patches of the file become durable.
+    /// The patches of the file that completed up to this number become durable.
     Sync {
         file: FileId,
-        cached: usize,
+        completed: u64,
     },
     SyncDirectory {
-        changes: usize,
+        made: u64,
     },
 }
 
@@ -114,7 +116,8 @@ pub struct Disk {
     contents: BTreeMap<FileId, Content>,
     names: BTreeMap<String, FileId>,
     durable_names: BTreeMap<String, FileId>,
-    changes: Vec<Change>,
+    /// Each with the number of its making.
+    changes: Vec<(u64, Change)>,
     flying: BTreeMap<OpId, (Time, Flying)>,
     health: Health,
     capacity_bytes: u64,
@@ -201,7 +204,8 @@ impl Disk {
 
     fn change(&mut self, change: Change) {
         apply(&mut self.names, &change);
-        self.changes.push(change);
+        let made = self.number();
+        self.changes.push((made, change));
     }
 
     /// Names in ascending order.
@@ -246,13 +250,13 @@ impl Disk {
                     return Err(Fault::Full);
                 }
                 let offset = usize::try_from(offset).expect("a simulated file fits into memory");
-                Flying::Write { file, patch: Patch { offset, bytes }, durable }
+                Flying::Write { file, patch: Patch { completed: 0, offset, bytes }, durable }
             }
             Op::Sync { file } => {
                 let file = self.find(&file)?;
-                Flying::Sync { file, cached: self.contents[&file].cached.len() }
+                Flying::Sync { file, completed: self.next }
             }
-            Op::SyncDirectory => Flying::SyncDirectory { changes: self.changes.len() },
+            Op::SyncDirectory => Flying::SyncDirectory { made: self.next },
         };
         let (least, most) = self.latency;
         let due = now + least + Duration(rng.below(most.0 - least.0 + 1));
@@ -294,25 +298,27 @@ impl Disk {
 
     fn land(&mut self, flying: Flying) {
         match flying {
-            Flying::Write { file, patch, durable } => {
+            Flying::Write { file, mut patch, durable } => {
+                patch.completed = self.number();
                 let content = self.contents.get_mut(&file).expect("contents outlive their names");
                 patch.apply(&mut content.seen);
                 if durable {
+                    // What the cache held of the same bytes is older and can't come back.
+                    let older = std::mem::take(&mut content.cached);
+                    content.cached = older.into_iter().flat_map(|older| older.without(&patch)).collect();
                     patch.apply(&mut content.durable);
                 } else {
                     content.cached.push(patch);
                 }
             }
-            Flying::Sync { file, cached } => {
+            Flying::Sync { file, completed } => {
                 let content = self.contents.get_mut(&file).expect("contents outlive their names");
-                let synced = cached.min(content.cached.len());
-                for patch in content.cached.drain(..synced) {
+                for patch in content.cached.extract_if(.., |patch| patch.completed <= completed) {
                     patch.apply(&mut content.durable);
                 }
             }
-            Flying::SyncDirectory { changes } => {
-                let synced = changes.min(self.changes.len());
-                for change in self.changes.drain(..synced) {
+            Flying::SyncDirectory { made } => {
+                for (_, change) in self.changes.extract_if(.., |(number, _)| *number <= made) {
                     apply(&mut self.durable_names, &change);
                 }
             }
@@ -342,6 +348,20 @@ impl Patch {
         bytes[self.offset..end].copy_from_slice(&self.bytes);
     }
 
+    /// What of it stands outside another patch.
+    fn without(self, other: &Patch) -> impl Iterator<Item = Patch> {
+        let end = self.offset + self.bytes.len();
+        let part = |from: usize, to: usize| {
+            let (from, to) = (from.max(self.offset), to.min(end));
+            (from < to).then(|| Patch {
+                completed: self.completed,
+                offset: from,
+                bytes: self.bytes[from - self.offset..to - self.offset].to_vec(),
+            })
+        };
+        [part(0, other.offset), part(other.offset + other.bytes.len(), usize::MAX)].into_iter().flatten()
+    }
+
     /// Lost, kept, or any of its sectors.
     fn survive(&self, rng: &mut Rng, bytes: &mut Vec<u8>) {
         match rng.below(3) {
@@ -354,7 +374,8 @@ impl Patch {
                     let end = (at + room).min(self.bytes.len());
                     if rng.chance(1, 2) {
                         let sector = self.bytes[at..end].to_vec();
-                        Patch { offset: self.offset + at, bytes: sector }.apply(bytes);
+                        let completed = self.completed;
+                        Patch { completed, offset: self.offset + at, bytes: sector }.apply(bytes);
                     }
                     at = end;
                 }
@@ -380,7 +401,7 @@ impl Disk {
             }
             content.seen = content.durable.clone();
         }
-        for change in std::mem::take(&mut self.changes) {
+        for (_, change) in std::mem::take(&mut self.changes) {
             if rng.chance(1, 2) {
                 apply(&mut self.durable_names, &change);
             }
@@ -477,6 +498,18 @@ mod tests {
             lost += usize::from(disk.read("a").unwrap()[0] == 0);
         }
         assert!(lost > 5);
+    }
+
+    #[test]
+    fn a_durable_write_is_not_undone_by_an_older_one_in_the_cache() {
+        for seed in 0..50 {
+            let (mut disk, _) = prepared();
+            let mut rng = Rng::new(seed);
+            perform(&mut disk, &mut rng, write("a", 0, 1, 1536, false));
+            perform(&mut disk, &mut rng, write("a", 512, 2, 512, true));
+            disk.power_loss(&mut rng);
+            assert_eq!(disk.read("a").unwrap()[512..1024], [2; 512]);
+        }
     }
 
     #[test]

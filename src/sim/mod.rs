@@ -1,6 +1,7 @@
-//! The simulated world.
-
-pub mod model;
-//! The second shell: faulty disks under virtual time.
+//! The simulated world: the second shell. Virtual time, faulty disks, and a model to judge by.
 
 pub mod disk;
+pub mod model;
+
+#[cfg(test)]
+mod differential;

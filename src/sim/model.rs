@@ -6,7 +6,8 @@
 
 use crate::api::{
     Answer, Compare, CompareResult, CompareTarget, DeleteRangeReply, DeleteRangeRequest, Error, KeysOnly, Op,
-    OpReply, PutReply, PutRequest, RangeReply, RangeRequest, Reply, Request, TxnReply, TxnRequest, WatchEvent,
+    OpReply, PutReply, PutRequest, RangeReply, RangeRequest, Reply, Request, TxnReply, TxnRequest,
+    WatchEvent,
 };
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use std::collections::{BTreeMap, BTreeSet};
@@ -161,7 +162,8 @@ impl Model {
         if start.wire() < self.compacted {
             return Err(self.compacted());
         }
-        let seen = self.history.iter().filter(|change| change.at.main >= start && range.contains(&change.key));
+        let seen =
+            self.history.iter().filter(|change| change.at.main >= start && range.contains(&change.key));
         Ok(seen.map(|change| (change.at, event(change))).collect())
     }
 
@@ -226,10 +228,9 @@ impl Model {
         let [min_mod, max_mod, min_create, max_create] = filters;
         kvs.retain(|kv| {
             let (modified, created) = (kv.mod_revision.wire(), kv.create_revision.wire());
-            !(max_mod != 0 && modified > max_mod)
-                && !(min_mod != 0 && modified < min_mod)
-                && !(max_create != 0 && created > max_create)
-                && !(min_create != 0 && created < min_create)
+            let outside =
+                |number: i64, min: i64, max: i64| (min != 0 && number < min) || (max != 0 && number > max);
+            !outside(modified, min_mod, max_mod) && !outside(created, min_create, max_create)
         });
         kvs.sort_by(|a, b| {
             let order = match request.sort_target {
@@ -267,8 +268,7 @@ impl Model {
             return !matches!(compare.target, CompareTarget::Value(_)) && holds(compare, [0; 4], b"");
         }
         found.iter().all(|kv| {
-            let numbers =
-                [kv.version as i64, kv.create_revision.wire(), kv.mod_revision.wire(), kv.lease.0];
+            let numbers = [kv.version as i64, kv.create_revision.wire(), kv.mod_revision.wire(), kv.lease.0];
             holds(compare, numbers, &kv.value)
         })
     }

@@ -73,6 +73,11 @@ impl Meaning {
         self.fence
     }
 
+    /// The newest epoch that the log names.
+    pub fn newest_epoch(&self) -> Epoch {
+        self.fence.max(self.seal.epoch)
+    }
+
     pub fn named_settled(&self) -> Revision {
         self.named_settled
     }

@@ -3,10 +3,12 @@
 use super::execute::{Changed, OpPart, Places, check_put_state, precheck, put, run};
 use super::spread::{Stamp, finish_op};
 use super::{Ended, LeaseMove, Path, Refusal};
-use crate::api::{DeleteRangeReply, DeleteRangeRequest, Op, OpReply, PutReply, PutRequest, TxnReply, TxnRequest};
+use crate::api::{
+    DeleteRangeReply, DeleteRangeRequest, Op, OpReply, PutReply, PutRequest, TxnReply, TxnRequest,
+};
 use crate::mvcc::Store;
 use crate::record::Effect;
-use crate::types::{At, KeyRange, LeaseId, Revision};
+use crate::types::{KeyRange, LeaseId, Revision};
 use bytes::Bytes;
 
 static EVERYTHING: [KeyRange; 1] = [KeyRange::From(Bytes::new())];
@@ -21,6 +23,11 @@ pub struct Evaluated<T> {
 }
 
 impl<T> Evaluated<T> {
+    /// The same with another reply.
+    pub fn map<R>(self, of: impl FnOnce(T) -> R) -> Evaluated<R> {
+        Evaluated { reply: of(self.reply), effect: self.effect, leases: self.leases }
+    }
+
     fn new(reply: T, revision: Option<Revision>, changed: Changed) -> Evaluated<T> {
         let effect = revision.map(|revision| Effect { revision, parts: 1, changes: changed.changes });
         Evaluated { reply, effect, leases: changed.leases }
@@ -114,15 +121,5 @@ impl Execution<'_> {
             });
         }
         Ok(TxnReply { revision: Revision::NONE, succeeded, responses })
-    }
-}
-
-impl Places<'_> {
-    /// The revision, where a change took it.
-    fn taken(&self) -> Option<Revision> {
-        match self {
-            Places::Taking { next, .. } => next.map(|At { main, .. }| main),
-            Places::Planned { .. } => None,
-        }
     }
 }

@@ -41,12 +41,27 @@ impl Places<'_> {
     }
 }
 
+impl Places<'_> {
+    /// The revision, where a change took one here.
+    pub(super) fn taken(&self) -> Option<Revision> {
+        match self {
+            Places::Taking { next, .. } => next.map(|at| at.main),
+            Places::Planned { .. } => None,
+        }
+    }
+}
+
 /// What one operation gave on one shard.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum OpPart {
     Range(RangePart),
-    Put { prev_kv: Option<KeyValue> },
-    Delete { deleted: u64, prev_kvs: Vec<KeyValue> },
+    Put {
+        prev_kv: Option<KeyValue>,
+    },
+    Delete {
+        deleted: u64,
+        prev_kvs: Vec<KeyValue>,
+    },
     /// A put whose key is another shard's.
     Elsewhere,
 }
@@ -78,7 +93,9 @@ pub(super) fn run(
             Ok(OpPart::Put { prev_kv: prev_kv.filter(|_| request.prev_kv) })
         }
         Op::DeleteRange(request) => delete(store, request, places, changed),
-        Op::Txn(_) | Op::Empty => unreachable!("a path gives single operations, and checks refuse empty ones"),
+        Op::Txn(_) | Op::Empty => {
+            unreachable!("a path gives single operations, and checks refuse empty ones")
+        }
     }
 }
 

@@ -32,7 +32,9 @@ mod range;
 mod spread;
 mod stream;
 
-pub use check::{check_delete, check_put, check_range, check_stream, check_txn, cost_put, cost_txn, footprint};
+pub use check::{
+    check_delete, check_put, check_range, check_stream, check_txn, cost_put, cost_txn, footprint,
+};
 pub use evaluate::{Evaluated, evaluate_delete_range, evaluate_put, evaluate_txn};
 pub use path::{Outcome, Path, compare, compare_all, merge_outcomes};
 pub use range::{Counting, Progress, RangeCursor, RangePart, finish_range, read_revision};

@@ -35,12 +35,8 @@ impl Outcome {
     }
 }
 
-const ABSENT: Meta = Meta {
-    create_revision: Revision::NONE,
-    mod_revision: Revision::NONE,
-    version: 0,
-    lease: LeaseId::NONE,
-};
+const ABSENT: Meta =
+    Meta { create_revision: Revision::NONE, mod_revision: Revision::NONE, version: 0, lease: LeaseId::NONE };
 
 fn satisfies(compare: &Compare, meta: &Meta, value: &[u8]) -> bool {
     let ordering = match &compare.target {
@@ -155,7 +151,8 @@ impl Path {
     }
 
     fn choose(request: &TxnRequest, holds: &mut dyn FnMut(usize, &Compare) -> bool) -> Path {
-        let mut path = Path { outer: request.compare.iter().enumerate().all(|(at, c)| holds(at, c)), nested: vec![] };
+        let mut path =
+            Path { outer: request.compare.iter().enumerate().all(|(at, c)| holds(at, c)), nested: vec![] };
         let mut at = request.compare.len();
         path.descend(request, path.outer, &mut at, holds);
         path
@@ -219,7 +216,8 @@ impl<'a> Iterator for Ops<'a> {
         loop {
             match self.current.next() {
                 Some(Op::Txn(request)) => {
-                    let held = *self.nested.next().expect("the path has a decision for every transaction taken");
+                    let held =
+                        *self.nested.next().expect("the path has a decision for every transaction taken");
                     let outer = std::mem::replace(&mut self.current, branch(request, held).iter());
                     self.outer.push(outer);
                 }

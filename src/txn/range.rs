@@ -248,12 +248,17 @@ fn point(store: &Store, request: &RangeRequest, at: Revision) -> RangePart {
 }
 
 /// Merges the parts of all shards into the answer. `header` is the revision the reply's header shows.
-pub fn finish_range(request: &RangeRequest, header: Revision, parts: Vec<RangePart>) -> RangeReply {
+pub fn finish_range(
+    request: &RangeRequest,
+    header: Revision,
+    parts: impl IntoIterator<Item = RangePart>,
+) -> RangeReply {
     let bounded = default_order(request) && !filtered(request);
-    let several = parts.len() > 1;
+    let mut several = false;
     let mut parts = parts.into_iter();
     let mut all = parts.next().unwrap_or_default();
     for part in parts {
+        several = true;
         all.count += part.count;
         append(&mut all.kvs, part.kvs);
     }

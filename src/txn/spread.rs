@@ -1,7 +1,7 @@
 //! The steps of a transaction over several shards, and the merge of what they gave.
 
 use super::execute::{Changed, OpPart, Places, owns, precheck, run};
-use super::range::{RangePart, finish_range};
+use super::range::finish_range;
 use super::{LeaseMove, NEWEST, Path};
 use crate::api::{DeleteRangeReply, Error, Op, OpReply, PutReply, TxnReply, TxnRequest};
 use crate::mvcc::{Budget, Store};
@@ -159,7 +159,9 @@ impl Plan {
             shares: vec![Vec::new(); gathered.len()],
         };
         for (run, shard) in runs {
-            let first = Sub(u32::try_from(plan.changes).expect("a transaction changes fewer keys than 32 bits count"));
+            let first = Sub(
+                u32::try_from(plan.changes).expect("a transaction changes fewer keys than 32 bits count")
+            );
             plan.shares[shard].push(Share { first, changes: run.changes });
             plan.changes += u64::from(run.changes);
         }
@@ -227,7 +229,8 @@ pub fn merge(
     taken: Option<Revision>,
     applied: &mut [Applied],
 ) -> TxnReply {
-    let mut parts: Vec<_> = applied.iter_mut().map(|shard| std::mem::take(&mut shard.ops).into_iter()).collect();
+    let mut parts: Vec<_> =
+        applied.iter_mut().map(|shard| std::mem::take(&mut shard.ops).into_iter()).collect();
     let mut reply = merge_level(request, &mut path.decisions(), &mut parts);
     let stamp = Stamp { current, first: plan.first.unwrap_or(usize::MAX), ops: 0 };
     stamp.finish(&mut reply, taken);
@@ -243,7 +246,9 @@ fn merge_level(
     let ops = super::path::branch(request, succeeded);
     let responses = ops.iter().map(|op| match op {
         Op::Txn(nested) => OpReply::Txn(merge_level(nested, path, parts)),
-        op => finish_op(op, parts.iter_mut().map(|part| part.next().expect("every shard ran every operation"))),
+        op => {
+            finish_op(op, parts.iter_mut().map(|part| part.next().expect("every shard ran every operation")))
+        }
     });
     TxnReply { revision: Revision::NONE, succeeded, responses: responses.collect() }
 }
@@ -252,12 +257,10 @@ fn merge_level(
 pub(super) fn finish_op(op: &Op, parts: impl Iterator<Item = OpPart>) -> OpReply {
     match op {
         Op::Range(request) => {
-            let ranges: Vec<RangePart> = parts
-                .map(|part| match part {
-                    OpPart::Range(range) => range,
-                    _ => unreachable!("a range gives a range's part"),
-                })
-                .collect();
+            let ranges = parts.map(|part| match part {
+                OpPart::Range(range) => range,
+                _ => unreachable!("a range gives a range's part"),
+            });
             OpReply::Range(finish_range(request, Revision::NONE, ranges))
         }
         Op::Put(_) => {
@@ -279,7 +282,9 @@ pub(super) fn finish_op(op: &Op, parts: impl Iterator<Item = OpPart>) -> OpReply
             reply.prev_kvs.sort_by(|a, b| a.key.cmp(&b.key));
             OpReply::DeleteRange(reply)
         }
-        Op::Txn(_) | Op::Empty => unreachable!("a path gives single operations, and checks refuse empty ones"),
+        Op::Txn(_) | Op::Empty => {
+            unreachable!("a path gives single operations, and checks refuse empty ones")
+        }
     }
 }
 

@@ -110,8 +110,10 @@ impl Stream {
                 self.answers.push_back(answer);
             }
             WatchRequest::Cancel { watch_id } => {
-                if self.spent.remove(&watch_id) || self.remove(watch_id, actions) {
+                if self.spent.remove(&watch_id) {
                     self.answers.push_back(Answer::Reply(reply::canceled(watch_id, view.settled)));
+                } else if let Some(id) = self.remove(watch_id, actions) {
+                    self.answer_end(id, reply::canceled(watch_id, view.settled));
                 }
             }
             WatchRequest::Progress => self.answers.push_back(Answer::Progress(view.settled)),
@@ -199,9 +201,17 @@ impl Stream {
         at
     }
 
-    /// Whether there was such a watcher. What it held is dropped.
-    fn remove(&mut self, watch_id: i64, actions: &mut Vec<Action>) -> bool {
-        let Some(watcher) = self.watchers.remove(&watch_id) else { return false };
+    /// The last answer of a watcher comes right after what it has been told, and so before any progress
+    /// reply, which does not hold for it any more.
+    fn answer_end(&mut self, id: SubscriptionId, reply: WatchReply) {
+        let created = |answer: &Answer| matches!(answer, Answer::Created(of, _) if *of == id);
+        let place = self.answers.iter().position(created).map_or(0, |at| at + 1);
+        self.answers.insert(place, Answer::Reply(reply));
+    }
+
+    /// The subscription of the watcher, if there was such a one. What it held is dropped.
+    fn remove(&mut self, watch_id: i64, actions: &mut Vec<Action>) -> Option<SubscriptionId> {
+        let watcher = self.watchers.remove(&watch_id)?;
         let id = watcher.id;
         self.ids.remove(&id);
         self.held.remove(&watch_id);
@@ -211,7 +221,7 @@ impl Stream {
             self.timers.remove(&(at, id));
         }
         actions.extend(watcher.shards().map(|shard| Action::Unsubscribe { shard, id }));
-        true
+        Some(id)
     }
 
     /// The stream ends: its subscriptions must.
@@ -229,7 +239,7 @@ impl Stream {
                 let Some(watch_id) = self.ids.get(&id).copied() else { return };
                 self.remove(watch_id, actions);
                 self.spent.insert(watch_id);
-                self.answers.push_back(Answer::Reply(reply::compacted(watch_id, revision)));
+                self.answer_end(id, reply::compacted(watch_id, revision));
             }
         }
     }

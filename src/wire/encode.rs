@@ -153,9 +153,12 @@ impl Message for Outer<'_> {
             Reply::HashKv { revision, hash, compact_revision, hash_revision } => {
                 sink.message(1, &header.at(*revision));
                 sink.uint(2, u64::from(*hash));
-                sink.int(3, compact_revision.wire());
+                // Before any compaction etcd shows -1.
+                let compacted = compact_revision.wire();
+                sink.int(3, if compacted == 0 { -1 } else { compacted });
                 sink.int(4, hash_revision.wire());
             }
+            Reply::KeepAlive(reply) => KeptAlive { header, reply }.fields(sink),
             Reply::Health { serving } => sink.uint(1, if *serving { 1 } else { 2 }),
         }
     }

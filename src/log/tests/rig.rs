@@ -234,12 +234,14 @@ impl Rig {
             for segment in &recovered.sync {
                 self.submit(Op::Sync { file: segment.to_string() }, Doing::Nothing);
             }
+            self.submit(Op::SyncDirectory, Doing::Nothing);
             if self.rng.chance(1, 8) {
                 self.disk.power_loss(&mut self.rng);
                 continue;
             }
             while let Some((id, result)) = self.disk.complete(Time::NEVER, &mut self.rng) {
-                (self.doing.remove(&id), result.unwrap());
+                self.doing.remove(&id);
+                result.unwrap();
             }
             for segment in &recovered.remove {
                 self.disk.remove(&segment.to_string()).unwrap();

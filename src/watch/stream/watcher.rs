@@ -7,7 +7,7 @@ use crate::watch::{Action, Batch, Delivery, Marks, SubscriptionId, View, cost_by
 use std::collections::{BTreeSet, VecDeque};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum Pace {
     /// The hub has not answered yet.
     Joining,
     InStep,
@@ -18,7 +18,7 @@ enum Step {
 #[derive(Debug)]
 struct Lane {
     shard: ShardId,
-    step: Step,
+    pace: Pace,
     /// Everything up to here has come; in step the shard's mark counts as well.
     position: Revision,
     queue: VecDeque<Delivery>,
@@ -28,9 +28,9 @@ struct Lane {
 
 impl Lane {
     fn position(&self, marks: &Marks) -> Revision {
-        match self.step {
-            Step::InStep => self.position.max(marks.of(self.shard)),
-            Step::Joining | Step::Behind => self.position,
+        match self.pace {
+            Pace::InStep => self.position.max(marks.of(self.shard)),
+            Pace::Joining | Pace::Behind => self.position,
         }
     }
 }
@@ -77,7 +77,7 @@ impl Watcher {
     ) -> Watcher {
         let lane = |shard| Lane {
             shard,
-            step: Step::Joining,
+            pace: Pace::Joining,
             position: Revision::NONE,
             queue: VecDeque::new(),
             taken_bytes: 0,
@@ -103,7 +103,7 @@ impl Watcher {
     }
 
     pub fn lanes_behind(&self) -> usize {
-        self.lanes.iter().filter(|lane| lane.step == Step::Behind).count()
+        self.lanes.iter().filter(|lane| lane.pace == Pace::Behind).count()
     }
 
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
@@ -119,7 +119,7 @@ impl Watcher {
         }
         lane.queue.extend(batch.events);
         lane.position = batch.upto;
-        lane.step = if batch.in_step { Step::InStep } else { Step::Behind };
+        lane.pace = if batch.in_step { Pace::InStep } else { Pace::Behind };
     }
 
     fn lowest(&self, marks: &Marks) -> Revision {
@@ -127,7 +127,7 @@ impl Watcher {
     }
 
     fn in_step(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.step == Step::InStep)
+        self.lanes.iter().all(|lane| lane.pace == Pace::InStep)
     }
 
     /// Whether everything up to a revision has come and been sent. A watcher that is not announced was
@@ -157,8 +157,10 @@ impl Watcher {
         let upto = cap.map_or(lowest, |cap| cap.min(lowest));
         let events = self.merge(upto, budget_bytes, actions);
         if let Some((last, _)) = events.last() {
-            let revision = if self.in_step() { *last } else { view.settled.max(*last) };
-            self.shown = self.shown.max(revision);
+            // What was missed shows the current revision, as in etcd; what just happened, its own.
+            let revision = if self.in_step() { self.shown.max(*last) } else { view.settled };
+            assert!(revision >= self.shown && revision >= *last, "nothing above settled is shown");
+            self.shown = revision;
             self.had_events = true;
             self.progress_due = false;
             return Next::Events(revision, events.into_iter().map(|(_, event)| event).collect());

@@ -1,0 +1,60 @@
+//! What a checkpoint says beside the versions. As in `record`: a struct here is never changed once
+//! released; a new one stands beside it under a new format version.
+
+use crate::record::{CutRecord, EpochRecord, MemberRecord};
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// What a shard knows of itself at revision R.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct Meta {
+    pub shard: u32,
+    /// The number of the stay: which log the shard lives in.
+    pub home: u32,
+    /// R: the state is that at exactly this revision, which is settled.
+    pub revision: u64,
+    /// The compaction in effect.
+    pub compacted: u64,
+    /// The index before the shard's first live write above R: the log goes on after it.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// The members of the group as of that index.
+    pub voters: Vec<u64>,
+    pub learners: Vec<u64>,
+    /// The last fence and the last seal up to that index.
+    pub fence: EpochRecord,
+    pub seal: EpochRecord,
+    pub seal_prefix: u64,
+    /// The epoch of R.
+    pub epoch: EpochRecord,
+    pub map_version: u64,
+    /// What only the control shard knows.
+    pub control: Option<ControlState>,
+}
+
+/// The state of the control shard.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub struct ControlState {
+    pub cluster: u64,
+    pub token: String,
+    /// With the names and URLs they have published.
+    pub members: Vec<MemberRecord>,
+    /// The shard map.
+    pub cuts: Vec<CutRecord>,
+    pub leases: Vec<LeaseRecord>,
+    pub alarms: Vec<AlarmRecord>,
+    /// The compaction asked for last: it may be ahead of the one in effect.
+    pub compact_revision: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseRecord {
+    pub lease: i64,
+    pub ttl_secs: i64,
+}
+
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlarmRecord {
+    pub member: u64,
+    pub alarm: u8,
+}

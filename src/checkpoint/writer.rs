@@ -1,0 +1,109 @@
+//! The writing side: state in, blocks out.
+
+use super::format::*;
+use super::state::Meta;
+use crate::limits::{BLOCK_BYTES, CHECKPOINT_BLOCK_BYTES_MAX};
+use crate::log::Buffer;
+use crate::types::{At, Event};
+use rkyv::rancor::Error as Invalid;
+
+/// Makes one checkpoint file. Memory is bounded by one block, beside those the caller has not taken.
+pub struct Writer {
+    block: Buffer,
+    number: u32,
+    chain: u32,
+    stream_bytes: u64,
+    versions: u64,
+    last: Option<At>,
+    revision: u64,
+}
+
+impl Writer {
+    /// Full blocks are pushed to `out` in the order of the file. Each is written whole.
+    pub fn new(meta: &Meta, out: &mut Vec<Buffer>) -> Writer {
+        let mut writer = Writer {
+            block: Buffer::with_capacity(CHECKPOINT_BLOCK_BYTES_MAX),
+            number: 0,
+            chain: 0,
+            stream_bytes: 0,
+            versions: 0,
+            last: None,
+            revision: meta.revision,
+        };
+        writer.block.fill_to(BLOCK_HEADER_BYTES);
+        let bytes = rkyv::to_bytes::<Invalid>(meta).expect("archiving into memory has no way to fail");
+        writer.put(&(bytes.len() as u64).to_le_bytes(), out);
+        writer.put(&bytes, out);
+        writer
+    }
+
+    /// The next version of history. Panics where it is not above the one before, or above the revision.
+    pub fn version(&mut self, at: At, event: &Event, last: bool, out: &mut Vec<Buffer>) {
+        assert!(self.last.is_none_or(|before| before < at), "history comes in ascending order");
+        assert!(at.main.0 <= self.revision, "a checkpoint holds what is up to its revision");
+        assert_eq!(event.revision(), at.main);
+        (self.last, self.versions) = (Some(at), self.versions + 1);
+        let (create, version, lease, value) = match event {
+            Event::Put(kv) => (kv.create_revision.0, kv.version, kv.lease.0, Some(&kv.value)),
+            Event::Delete { .. } => (0, 0, 0, None),
+        };
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("requests are far below 4 GiB");
+        let key = event.key();
+        let mut head = [0; VERSION_HEADER_BYTES];
+        head[..8].copy_from_slice(&at.main.0.to_le_bytes());
+        head[8..16].copy_from_slice(&create.to_le_bytes());
+        head[16..24].copy_from_slice(&version.to_le_bytes());
+        head[24..32].copy_from_slice(&lease.to_le_bytes());
+        head[32..36].copy_from_slice(&at.sub.0.to_le_bytes());
+        head[36..40].copy_from_slice(&length(key).to_le_bytes());
+        head[40..44].copy_from_slice(&value.map_or(TOMBSTONE, |value| length(value)).to_le_bytes());
+        head[44] = u8::from(last);
+        self.put(&head, out);
+        self.put(key, out);
+        if let Some(value) = value {
+            self.put(value, out);
+        }
+    }
+
+    /// The end of the file. `state_hash` is the shard's own sum over its state at the revision.
+    pub fn finish(mut self, state_hash: u64, out: &mut Vec<Buffer>) {
+        if self.block.len() > BLOCK_HEADER_BYTES {
+            self.close(BODY, out);
+        }
+        for number in [self.versions, self.stream_bytes, state_hash] {
+            self.block.extend(&number.to_le_bytes());
+        }
+        self.close(FOOTER, out);
+    }
+
+    fn put(&mut self, mut bytes: &[u8], out: &mut Vec<Buffer>) {
+        self.stream_bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let room = CHECKPOINT_BLOCK_BYTES_MAX - self.block.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.block.extend(now);
+            bytes = later;
+            if self.block.len() == CHECKPOINT_BLOCK_BYTES_MAX {
+                self.close(BODY, out);
+            }
+        }
+    }
+
+    fn close(&mut self, kind: u16, out: &mut Vec<Buffer>) {
+        let body = u32::try_from(self.block.len() - BLOCK_HEADER_BYTES).expect("a block is 128 KiB");
+        self.block.fill_to(self.block.len().next_multiple_of(BLOCK_BYTES));
+        let block = &mut self.block;
+        block[..8].copy_from_slice(MAGIC);
+        block[12..16].copy_from_slice(&body.to_le_bytes());
+        block[16..20].copy_from_slice(&self.number.to_le_bytes());
+        block[20..24].copy_from_slice(&self.chain.to_le_bytes());
+        block[24..26].copy_from_slice(&FORMAT.to_le_bytes());
+        block[26..28].copy_from_slice(&kind.to_le_bytes());
+        self.chain = crc32c::crc32c(&block[CRC_FROM..]);
+        block[CRC_AT..CRC_FROM].copy_from_slice(&self.chain.to_le_bytes());
+        self.number += 1;
+        let mut next = Buffer::with_capacity(CHECKPOINT_BLOCK_BYTES_MAX);
+        next.fill_to(BLOCK_HEADER_BYTES);
+        out.push(std::mem::replace(&mut self.block, next));
+    }
+}

@@ -1,0 +1,391 @@
+//! The log's side of a turn, checkpoints, and compaction's slices: what this reactor writes and drops.
+
+use super::{Reactor, Stage};
+use crate::checkpoint::{CheckpointName, Meta, Writer};
+use crate::io::{Body, BulkDone, BulkStep, CallId, JobId, Level, Output};
+use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX, READ_SLICE_KEYS};
+use crate::log::{Buffer, Command, Ordinal, Record, Resident, WriteId};
+use crate::mvcc::{Budget, PinId};
+use crate::raft::{GroupEntry, Position};
+use crate::shard::Committed;
+use crate::types::{At, Revision, ShardId};
+use std::collections::VecDeque;
+
+/// A Ready whose records are in the log up to the ordinal.
+struct Persisting {
+    upto: Ordinal,
+    shard: ShardId,
+    number: u64,
+}
+
+/// What the log's side of this reactor remembers between turns.
+pub(super) struct Storage {
+    persisting: VecDeque<Persisting>,
+    appended: Ordinal,
+    /// Bytes of log writes on their way.
+    in_flight_bytes: usize,
+    /// The number of the newest checkpoint file.
+    last_file: u64,
+    stale: Vec<Resident>,
+    left_over: Vec<String>,
+    jobs: u64,
+    /// Checkpoint files whose successors' records are not yet durable.
+    replaced: VecDeque<(Ordinal, String)>,
+    defragmenting: Vec<(CallId, Vec<ShardId>)>,
+    pub log_writes: u64,
+    pub log_bytes: u64,
+}
+
+/// A checkpoint being written.
+pub(super) struct Checkpointing {
+    job: JobId,
+    writer: Option<Writer>,
+    pin: PinId,
+    after: At,
+    revision: Revision,
+    position: Position,
+    name: CheckpointName,
+    /// Blocks that the meta already filled.
+    blocks: Vec<Buffer>,
+    publishing: bool,
+}
+
+/// An entry as the log takes it. Raft's own entries have kind 0.
+pub(super) fn entry_record(entry: &GroupEntry) -> Record<'_> {
+    let payload = entry.payload.as_ref().map_or(&[][..], |payload| payload.bytes());
+    Record::Entry { index: entry.index, term: entry.term, kind: u8::from(entry.payload.is_some()), payload }
+}
+
+impl Storage {
+    pub fn new(last_file: u64, stale: Vec<Resident>, left_over: Vec<String>) -> Storage {
+        Storage {
+            persisting: VecDeque::new(),
+            appended: Ordinal::default(),
+            in_flight_bytes: 0,
+            last_file,
+            stale,
+            left_over,
+            jobs: 0,
+            replaced: VecDeque::new(),
+            defragmenting: vec![],
+            log_writes: 0,
+            log_bytes: 0,
+        }
+    }
+}
+
+impl Reactor {
+    pub(super) fn append(&mut self, shard: ShardId, home: u32, record: Record<'_>) {
+        self.storage.appended = self.log.append(Resident { shard, home }, record);
+    }
+
+    /// An epoch serves, so every shard's stay is durable where it is: earlier stays and their files go.
+    pub(super) fn drop_left_over(&mut self) {
+        for Resident { shard, home } in std::mem::take(&mut self.storage.stale) {
+            self.append(shard, home, Record::Close);
+        }
+        for name in std::mem::take(&mut self.storage.left_over) {
+            let job = self.next_job();
+            self.out.push(Output::Bulk { job, step: BulkStep::Remove { name } });
+        }
+    }
+
+    /// Whether so much waits for the disk that evaluations should wait too.
+    pub(super) fn log_is_behind(&self) -> bool {
+        self.storage.in_flight_bytes > LOG_BEHIND_BYTES_MAX
+    }
+
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.shards.values().any(|owned| !owned.waiting.is_empty()) || !self.deciding.is_empty()
+    }
+
+    /// One entry a shard, one log write for all of them.
+    pub(super) fn write_log(&mut self) {
+        let (epoch, settled) = (self.epoch, self.settled);
+        let ids: Vec<ShardId> = self.shards.keys().copied().collect();
+        for id in ids {
+            let owned = self.shards.get_mut(&id).expect("just listed");
+            if self.stage == Stage::Serving && owned.shard.propose_turn(epoch, settled).is_err() {
+                self.lose_epoch();
+            }
+            self.take_ready(id);
+        }
+        self.log.settle(settled);
+        let mut commands = vec![];
+        self.log.flush(self.now, &mut commands);
+        for command in commands {
+            if let Command::Write { bytes, .. } = &command {
+                self.storage.in_flight_bytes += bytes.len();
+                self.storage.log_writes += 1;
+                self.storage.log_bytes += bytes.len() as u64;
+            }
+            self.out.push(Output::Log(command));
+        }
+        self.follow_durable();
+    }
+
+    /// Appends what the shard's group wants written.
+    fn take_ready(&mut self, id: ShardId) {
+        let owned = self.shards.get_mut(&id).expect("the caller has it");
+        let Some(writes) = owned.shard.ready() else { return };
+        let resident = Resident { shard: id, home: owned.shard.home };
+        for entry in &writes.entries {
+            self.storage.appended = self.log.append(resident, entry_record(entry));
+        }
+        // A commit index alone is not worth a write: an election finds it again. Terms and votes are.
+        if let Some(hard) = writes.hard_state
+            && (hard.term, hard.vote) != owned.voted
+        {
+            owned.voted = (hard.term, hard.vote);
+            let hard = crate::log::HardState { term: hard.term, vote: hard.vote.0, commit: hard.commit };
+            self.storage.appended = self.log.append(resident, Record::HardState(hard));
+        }
+        let (upto, number) = (self.storage.appended, writes.number);
+        self.storage.persisting.push_back(Persisting { upto, shard: id, number });
+    }
+
+    pub(super) fn on_written(&mut self, write: WriteId, buffer: Buffer) {
+        self.storage.in_flight_bytes -= buffer.len();
+        self.log.reuse(buffer);
+        self.log.written(write);
+        self.follow_durable();
+    }
+
+    /// What is durable is persisted to its group, and what that commits is marked.
+    fn follow_durable(&mut self) {
+        let durable = self.log.durable();
+        let mut touched: Vec<ShardId> = vec![];
+        while let Some(done) = self.storage.persisting.pop_front_if(|persisting| persisting.upto <= durable) {
+            let owned = self.shards.get_mut(&done.shard).expect("shards stay where they are");
+            owned.shard.group_mut().persisted(done.number);
+            if touched.last() != Some(&done.shard) {
+                touched.push(done.shard);
+            }
+        }
+        touched.sort();
+        touched.dedup();
+        for shard in touched {
+            self.follow_commits(shard);
+        }
+        while let Some((_, name)) = self.storage.replaced.pop_front_if(|(upto, _)| *upto <= durable) {
+            let job = self.next_job();
+            self.out.push(Output::Bulk { job, step: BulkStep::Remove { name } });
+        }
+    }
+
+    fn follow_commits(&mut self, id: ShardId) {
+        let mut news = vec![];
+        let owned = self.shards.get_mut(&id).expect("the caller has it");
+        if let Err(strange) = owned.shard.committed(&mut news) {
+            return self.out.push(Output::Halt(format!("shard {}: {strange}", id.0)));
+        }
+        let generation = self.room.generation();
+        let revisions = news.iter().filter_map(|news| match news {
+            Committed::Revision(revision) => Some(*revision),
+            _ => None,
+        });
+        self.sequencer.mark_all(generation, revisions);
+        for news in news {
+            match news {
+                Committed::Revision(_) => {}
+                Committed::Control => self.apply_due_controls(),
+                Committed::Fence(_) | Committed::Seal(_) => self.on_takeover_news(id, &news),
+            }
+        }
+    }
+
+    fn next_job(&mut self) -> JobId {
+        self.storage.jobs += 1;
+        JobId(self.storage.jobs)
+    }
+
+    /// A bounded piece of everything that may take many turns.
+    pub(super) fn work_in_background(&mut self) {
+        self.compact_in_slices();
+        self.catch_hubs_up();
+        self.send_notices();
+        self.tell_sizes();
+        self.schedule_checkpoints();
+    }
+
+    pub(super) fn has_background_work(&self) -> bool {
+        self.shards.values().any(|owned| owned.compacting) || self.hubs_lag()
+    }
+
+    fn compact_in_slices(&mut self) {
+        let mut done = false;
+        for owned in self.shards.values_mut().filter(|owned| owned.compacting) {
+            owned.compacting = !owned.shard.store.compact_slice(COMPACT_SLICE_KEYS);
+            done |= !owned.compacting;
+        }
+        if done && self.shards.values().all(|owned| !owned.compacting) {
+            self.report_compacted();
+        }
+    }
+
+    // Checkpoints.
+
+    fn schedule_checkpoints(&mut self) {
+        let busy = self.shards.values().any(|owned| owned.checkpoint.is_some());
+        if busy || self.stage != Stage::Serving {
+            return;
+        }
+        let wanted = self.storage.defragmenting.first().and_then(|(_, shards)| shards.first().copied());
+        if let Some(shard) = wanted {
+            return self.begin_checkpoint(shard);
+        }
+        if self.log.held_bytes() < self.settings.checkpoint_log_bytes {
+            return;
+        }
+        let oldest = self.log.held().max_by_key(|(_, _, bytes)| *bytes).map(|(resident, ..)| resident.shard);
+        if let Some(shard) = oldest.filter(|shard| self.shards.contains_key(shard)) {
+            self.begin_checkpoint(shard);
+        }
+    }
+
+    fn begin_checkpoint(&mut self, id: ShardId) {
+        let revision = self.settled;
+        let Some(position) = self.shards[&id].shard.checkpoint_position() else { return };
+        let job = self.next_job();
+        self.storage.last_file += 1;
+        let meta = self.checkpoint_meta(id, revision, position);
+        let name = CheckpointName { shard: id, home: meta.home, file: self.storage.last_file };
+        let mut blocks = vec![];
+        let writer = Some(Writer::new(&meta, &mut blocks));
+        let owned = self.shards.get_mut(&id).expect("the caller has it");
+        let pin = owned.shard.store.pin(revision);
+        let after = At::default();
+        owned.checkpoint = Some(Checkpointing {
+            job,
+            writer,
+            pin,
+            after,
+            revision,
+            position,
+            name,
+            blocks,
+            publishing: false,
+        });
+        self.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
+    }
+
+    fn checkpoint_meta(&self, id: ShardId, revision: Revision, position: Position) -> Meta {
+        let owned = &self.shards[&id];
+        let (seal, fence) = (owned.shard.meaning().seal(), owned.shard.meaning().fence());
+        Meta {
+            shard: id.0,
+            home: owned.shard.home,
+            revision: revision.0,
+            compacted: owned.shard.store.compacted().0,
+            index: position.index.0,
+            term: position.term.0,
+            voters: vec![self.settings.member.0],
+            learners: vec![],
+            fence: fence.into(),
+            seal: seal.epoch.into(),
+            seal_prefix: seal.prefix.0,
+            epoch: seal.epoch.into(),
+            map_version: 0,
+            control: (id == ShardId::CONTROL).then(|| self.control.to_state()),
+        }
+    }
+
+    pub(super) fn on_bulk(&mut self, job: JobId, done: BulkDone) {
+        let found =
+            self.shards.iter().find(|(_, owned)| owned.checkpoint.as_ref().is_some_and(|c| c.job == job));
+        let Some(id) = found.map(|(id, _)| *id) else { return };
+        match done {
+            BulkDone::Done => self.go_on_with_checkpoint(id),
+            BulkDone::Full => {
+                self.give_checkpoint_up(id, "the disk is full");
+                self.raise_no_space();
+            }
+            BulkDone::Failed(why) => self.give_checkpoint_up(id, &why),
+        }
+    }
+
+    fn give_checkpoint_up(&mut self, id: ShardId, why: &str) {
+        let owned = self.shards.get_mut(&id).expect("the caller has it");
+        let Some(Checkpointing { pin, name, .. }) = owned.checkpoint.take() else { return };
+        owned.shard.store.unpin(pin);
+        let job = self.next_job();
+        self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
+        let fields = vec![("shard", id.to_string()), ("error", why.to_owned())];
+        self.notice(Level::Warn, "failed to write a checkpoint", fields);
+    }
+
+    fn go_on_with_checkpoint(&mut self, id: ShardId) {
+        let owned = self.shards.get_mut(&id).expect("the caller has it");
+        let Some(under_way) = &mut owned.checkpoint else { return };
+        let (job, name) = (under_way.job, under_way.name);
+        if under_way.publishing {
+            return self.finish_checkpoint(id);
+        }
+        let Some(mut writer) = under_way.writer.take() else {
+            under_way.publishing = true;
+            let step = BulkStep::Publish { name: name.unfinished(), as_name: name.to_string() };
+            return self.out.push(Output::Bulk { job, step });
+        };
+        let mut blocks = std::mem::take(&mut under_way.blocks);
+        let budget = Budget { keys: READ_SLICE_KEYS, bytes: CHECKPOINT_BLOCK_BYTES_MAX };
+        while blocks.is_empty() {
+            let history = owned.shard.store.history_pinned(under_way.pin, under_way.after, budget);
+            for (at, change) in &history.changes {
+                writer.version(*at, &change.event, change.last, &mut blocks);
+            }
+            under_way.after = history.resume;
+            if history.done {
+                writer.finish(0, &mut blocks);
+                return self
+                    .out
+                    .push(Output::Bulk { job, step: BulkStep::Append { name: name.unfinished(), blocks } });
+            }
+        }
+        under_way.writer = Some(writer);
+        self.out.push(Output::Bulk { job, step: BulkStep::Append { name: name.unfinished(), blocks } });
+    }
+
+    /// The file is durable under its name: the log says so, and what it replaces may go.
+    fn finish_checkpoint(&mut self, id: ShardId) {
+        let owned = self.shards.get_mut(&id).expect("the caller has it");
+        let Some(done) = owned.checkpoint.take() else { return };
+        owned.shard.store.unpin(done.pin);
+        let replaced = owned.checkpoint_file.replace(done.name);
+        let home = owned.shard.home;
+        let record = Record::Checkpoint(crate::log::Checkpointed {
+            revision: done.revision,
+            index: done.position.index,
+            term: done.position.term,
+            file: done.name.file,
+        });
+        self.append(id, home, record);
+        if let Some(name) = replaced {
+            self.storage.replaced.push_back((self.storage.appended, name.to_string()));
+        }
+        self.counters.checkpoints += 1;
+        self.defragmented_shard(id);
+    }
+
+    pub(super) fn on_defragment(&mut self, call: CallId) {
+        let shards: Vec<ShardId> = self.shards.keys().copied().collect();
+        self.storage.defragmenting.push((call, shards));
+        self.end_defragmentations();
+    }
+
+    fn defragmented_shard(&mut self, id: ShardId) {
+        for (_, shards) in &mut self.storage.defragmenting {
+            shards.retain(|shard| *shard != id);
+        }
+        self.end_defragmentations();
+    }
+
+    fn end_defragmentations(&mut self) {
+        let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.storage.defragmenting)
+            .into_iter()
+            .partition(|(_, shards)| shards.is_empty());
+        self.storage.defragmenting = waiting;
+        for (call, _) in done {
+            self.send(call.reactor, Body::Defragmented { call });
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What the front asks, and the calls that answer with more than one message.
+
+use super::calls::Asker;
+use super::{Reactor, Stage};
+use crate::api::{Answer, Error, RangeRequest, Reply};
+use crate::front::{Ask, Rpc};
+use crate::io::ControlRequest;
+use crate::stdx::HashMap;
+use crate::txn::{self, Counting, RangeStream};
+use crate::types::{ConnId, LeaseId};
+use crate::wire::health::{Facts, Page, Reads};
+use crate::wire::http1::Response;
+use crate::wire::{Method, encode};
+
+/// A RangeStream under way.
+pub(super) struct Chunking {
+    stream: RangeStream,
+    /// A chunk is being read.
+    reading: bool,
+    /// A chunk that waits for its client.
+    next: Option<(RangeRequest, Counting)>,
+}
+
+/// A LeaseKeepAlive stream: so many renewals without an answer, and whether the client has ended its side.
+#[derive(Default)]
+pub(super) struct KeepingAlive {
+    outstanding: usize,
+    ended: bool,
+}
+
+/// The streams of this reactor's clients, beside watches.
+#[derive(Default)]
+pub(super) struct Streams {
+    chunking: HashMap<Rpc, Chunking>,
+    keeping_alive: HashMap<Rpc, KeepingAlive>,
+}
+
+impl Reactor {
+    pub(super) fn on_received(&mut self, conn: ConnId, bytes: &[u8]) {
+        let mut asks = std::mem::take(&mut self.asks);
+        self.front.receive(self.now, conn, bytes, &mut asks);
+        self.serve_asks(asks);
+    }
+
+    pub(super) fn on_sent(&mut self, conn: ConnId, bytes: usize) {
+        let mut asks = std::mem::take(&mut self.asks);
+        self.front.sent(conn, bytes, &mut asks);
+        self.serve_asks(asks);
+    }
+
+    pub(super) fn on_closed(&mut self, conn: ConnId) {
+        let mut asks = std::mem::take(&mut self.asks);
+        self.front.closed(conn, &mut asks);
+        self.serve_asks(asks);
+    }
+
+    pub(super) fn front_on_time(&mut self) {
+        let mut asks = std::mem::take(&mut self.asks);
+        self.front.on_time(self.now, &mut asks);
+        self.serve_asks(asks);
+    }
+
+    fn serve_asks(&mut self, mut asks: Vec<Ask>) {
+        for ask in asks.drain(..) {
+            match ask {
+                Ask::Call { rpc, request } => self.call(Asker::Rpc(rpc), request),
+                Ask::RangeStream { rpc, request } => self.open_range_stream(rpc, request),
+                Ask::KeepAlive { rpc, lease } => self.keep_lease_alive(rpc, lease),
+                Ask::Watch { rpc, request } => self.watch_or_park(rpc, request),
+                Ask::Ended { rpc } => self.client_ended(rpc),
+                Ask::Gone { rpc } => self.client_gone(rpc),
+                Ask::Page { rpc, page } => self.open_page(rpc, page),
+                Ask::Room { rpc } => {
+                    self.watches.room(rpc);
+                    self.go_on_chunking(rpc);
+                }
+            }
+        }
+        self.asks = asks;
+    }
+
+    /// Before the first epoch nobody knows the shards: a stream's requests wait for it.
+    fn watch_or_park(&mut self, rpc: Rpc, request: crate::api::WatchRequest) {
+        if self.router.is_some() && self.has_served {
+            self.watch(rpc, request);
+        } else if self.parked_watches.len() < crate::limits::PARKED_CALLS_MAX {
+            self.parked_watches.push((rpc, request));
+        } else {
+            self.front.end(rpc, Err(Error::NoLeader));
+        }
+    }
+
+    pub(super) fn unpark_watches(&mut self) {
+        for (rpc, request) in std::mem::take(&mut self.parked_watches) {
+            self.watch(rpc, request);
+        }
+    }
+
+    fn client_ended(&mut self, rpc: Rpc) {
+        if let Some(stream) = self.streams.keeping_alive.get_mut(&rpc) {
+            stream.ended = true;
+            self.end_keep_alive(rpc);
+        } else if self.front.method(rpc) == Some(Method::LeaseKeepAlive) {
+            self.front.end(rpc, Ok(())); // it never asked for anything
+        }
+    }
+
+    fn client_gone(&mut self, rpc: Rpc) {
+        self.streams.chunking.remove(&rpc);
+        self.streams.keeping_alive.remove(&rpc);
+        self.parked_watches.retain(|(of, _)| *of != rpc);
+        self.end_watch(rpc, None);
+    }
+
+    // LeaseKeepAlive.
+
+    fn keep_lease_alive(&mut self, rpc: Rpc, lease: LeaseId) {
+        self.streams.keeping_alive.entry(rpc).or_default().outstanding += 1;
+        if self.stage == Stage::Serving {
+            self.ask_control(Asker::KeepAlive(rpc), ControlRequest::KeepAlive(lease));
+        } else {
+            self.front.end(rpc, Err(Error::NoLeader));
+        }
+    }
+
+    pub(super) fn on_kept_alive(&mut self, rpc: Rpc, answer: Answer) {
+        let term = self.epoch.term;
+        let Some(stream) = self.streams.keeping_alive.get_mut(&rpc) else { return };
+        stream.outstanding -= 1;
+        match answer {
+            Ok(Reply::KeepAlive(reply)) => self.front.kept_alive(rpc, term, &reply),
+            Ok(_) => unreachable!("a renewal is answered by a renewal"),
+            Err(error) => {
+                self.streams.keeping_alive.remove(&rpc);
+                return self.front.end(rpc, Err(error));
+            }
+        }
+        self.end_keep_alive(rpc);
+    }
+
+    fn end_keep_alive(&mut self, rpc: Rpc) {
+        if self.streams.keeping_alive.get(&rpc).is_some_and(|stream| stream.ended && stream.outstanding == 0)
+        {
+            self.streams.keeping_alive.remove(&rpc);
+            self.front.end(rpc, Ok(()));
+        }
+    }
+
+    // RangeStream.
+
+    fn open_range_stream(&mut self, rpc: Rpc, request: RangeRequest) {
+        let opened = txn::check_stream(&request).and_then(|()| {
+            let noted = self.sequencer.settled();
+            let at = txn::read_revision(request.revision, noted, self.control.compacted())?;
+            Ok(RangeStream::open(request, at, noted))
+        });
+        match opened {
+            Ok(_) if self.stage != Stage::Serving => self.front.end(rpc, Err(Error::NoLeader)),
+            Ok(stream) => {
+                let next = stream.next();
+                self.streams.chunking.insert(rpc, Chunking { stream, reading: false, next });
+                self.go_on_chunking(rpc);
+            }
+            Err(error) => self.front.end(rpc, Err(error)),
+        }
+    }
+
+    /// Reads the next chunk, if the client has room for it.
+    fn go_on_chunking(&mut self, rpc: Rpc) {
+        let Some(chunking) = self.streams.chunking.get_mut(&rpc) else { return };
+        if chunking.reading || self.front.budget(rpc) == 0 {
+            return;
+        }
+        let Some((request, counting)) = chunking.next.take() else { return };
+        chunking.reading = true;
+        self.read_counting(Asker::Chunk(rpc), request, counting);
+    }
+
+    pub(super) fn on_chunk(&mut self, rpc: Rpc, answer: Answer) {
+        let term = self.epoch.term;
+        let target = self.settings.request_bytes_max;
+        let Some(chunking) = self.streams.chunking.get_mut(&rpc) else { return };
+        chunking.reading = false;
+        let reply = match answer {
+            Ok(Reply::Range(reply)) => reply,
+            Ok(_) => unreachable!("a range is answered by a range"),
+            Err(error) => {
+                self.streams.chunking.remove(&rpc);
+                return self.front.end(rpc, Err(error));
+            }
+        };
+        let bytes = encode::range_chunk_length(&Default::default(), &reply, true);
+        let chunk = chunking.stream.chunk(reply, bytes, target);
+        chunking.next = chunking.stream.next();
+        let last = chunking.next.is_none();
+        self.front.chunk(rpc, term, &chunk, last);
+        if last {
+            self.streams.chunking.remove(&rpc);
+            self.front.end(rpc, Ok(()));
+        } else {
+            self.go_on_chunking(rpc);
+        }
+    }
+
+    // Pages of HTTP/1.
+
+    fn open_page(&mut self, rpc: Rpc, page: Page) {
+        if page == Page::Metrics {
+            return self.take_metrics(rpc);
+        }
+        // A lone member that serves has nobody to ask: both kinds of read say the same.
+        let serving = self.stage == Stage::Serving;
+        let facts = Facts {
+            alarms: self.control.alarms(crate::api::AlarmType::None),
+            has_leader: serving,
+            is_learner: false,
+        };
+        let read = || if serving { Ok(()) } else { Err(Error::Timeout) };
+        let reads =
+            Reads { serializable: if self.has_served { Ok(()) } else { read() }, linearizable: read() };
+        let response = page.render(&facts, &reads);
+        self.show_page(rpc, &response);
+    }
+
+    pub(super) fn show_page(&mut self, rpc: Rpc, response: &Response) {
+        let mut asks = vec![];
+        self.front.page(rpc, response, &mut asks);
+        self.serve_asks(asks);
+    }
+}

@@ -1,0 +1,323 @@
+//! Watches: at the owners of shards what settles is published, at the clients' reactors it is merged.
+
+use super::Reactor;
+use crate::api::{Error, WatchRequest};
+use crate::front::Rpc;
+use crate::io::Body;
+use crate::limits::UNSETTLED_REVISIONS_MAX;
+use crate::mvcc::Budget;
+use crate::stdx::{HashMap, Rng};
+use crate::types::{At, ReactorId, Revision, ShardId, Sub, Time};
+use crate::watch::{Action, Marks, Notice, Stream, SubscriptionId, View};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The Watch RPCs of this reactor's clients.
+pub(super) struct Watches {
+    streams: BTreeMap<Rpc, Stream>,
+    by_subscription: HashMap<u64, Rpc>,
+    subscriptions: u64,
+    /// For each shard the streams' lanes on it.
+    lanes: BTreeMap<ShardId, usize>,
+    marks: Marks,
+    /// Streams that may have something to send.
+    ready: BTreeSet<Rpc>,
+    rng: Rng,
+}
+
+impl Watches {
+    pub fn new(rng: Rng) -> Watches {
+        Watches {
+            streams: BTreeMap::new(),
+            by_subscription: HashMap::default(),
+            subscriptions: 0,
+            lanes: BTreeMap::new(),
+            marks: Marks::default(),
+            ready: BTreeSet::new(),
+            rng,
+        }
+    }
+
+    pub fn wake_at(&self) -> Time {
+        self.streams.values().map(Stream::wake_at).min().unwrap_or(Time::NEVER)
+    }
+
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    pub fn room(&mut self, rpc: Rpc) {
+        if self.streams.contains_key(&rpc) {
+            self.ready.insert(rpc);
+        }
+    }
+
+    fn waits_for_marks(&self) -> bool {
+        self.streams.values().any(Stream::waits_for_marks)
+    }
+}
+
+impl Reactor {
+    // At the client's reactor.
+
+    pub(super) fn watch(&mut self, rpc: Rpc, request: WatchRequest) {
+        let watches = &mut self.watches;
+        watches.subscriptions += 1;
+        let id = SubscriptionId(u64::from(self.id.0) << 48 | watches.subscriptions);
+        let (interval, fragment) = (self.settings.watch_progress_interval, self.settings.request_bytes_max);
+        let (reader, rng) = (self.id, &mut watches.rng);
+        let stream =
+            watches.streams.entry(rpc).or_insert_with(|| Stream::new(reader, interval, fragment, rng.fork()));
+        if stream.is_full() {
+            let (code, text) = (crate::api::Code::ResourceExhausted, "etcdserver: too many requests".into());
+            return self.end_watch(rpc, Some(Error::Other { code, text }));
+        }
+        let view = View {
+            now: self.now,
+            settled: self.sequencer.settled(),
+            compacted: self.control.compacted(),
+            marks: &watches.marks,
+        };
+        let router = self.router.as_ref();
+        let mut actions = vec![];
+        let creates = matches!(request, WatchRequest::Create(_));
+        stream.request(
+            request,
+            id,
+            Ok(()),
+            |range| router.map(|router| router.shards_of(range).collect()).unwrap_or_default(),
+            view,
+            &mut actions,
+        );
+        if creates && !actions.is_empty() {
+            watches.by_subscription.insert(id.0, rpc);
+        }
+        watches.ready.insert(rpc);
+        self.route_actions(actions);
+    }
+
+    fn route_actions(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            let shard = match &action {
+                Action::Subscribe { shard, .. } => {
+                    *self.watches.lanes.entry(*shard).or_default() += 1;
+                    *shard
+                }
+                Action::Unsubscribe { shard, id } => {
+                    self.watches.by_subscription.remove(&id.0);
+                    self.drop_lane(*shard);
+                    *shard
+                }
+                Action::Credit { shard, .. } => *shard,
+            };
+            let owner = self.router().reactor_of(shard);
+            self.send(owner, Body::Watch { action });
+        }
+    }
+
+    fn drop_lane(&mut self, shard: ShardId) {
+        if let Some(lanes) = self.watches.lanes.get_mut(&shard) {
+            *lanes -= 1;
+            if *lanes == 0 {
+                self.watches.lanes.remove(&shard);
+            }
+        }
+    }
+
+    /// The stream is gone, or is ended with an error.
+    pub(super) fn end_watch(&mut self, rpc: Rpc, error: Option<Error>) {
+        let Some(stream) = self.watches.streams.remove(&rpc) else { return };
+        self.watches.ready.remove(&rpc);
+        let mut actions = vec![];
+        stream.close(&mut actions);
+        self.route_actions(actions);
+        if let Some(error) = error {
+            self.front.end(rpc, Err(error));
+        }
+    }
+
+    pub(super) fn on_watch_news(&mut self, shard: ShardId, notice: Notice) {
+        let id = match &notice {
+            Notice::Batch(batch) => batch.id,
+            Notice::Compacted { id, .. } => *id,
+        };
+        let Some(rpc) = self.watches.by_subscription.get(&id.0).copied() else { return };
+        let Some(stream) = self.watches.streams.get_mut(&rpc) else { return };
+        let mut actions = vec![];
+        stream.notice(shard, notice, &mut actions);
+        self.watches.ready.insert(rpc);
+        self.route_actions(actions);
+    }
+
+    pub(super) fn on_marks(&mut self, marks: Vec<(ShardId, Revision)>) {
+        for (shard, upto) in marks {
+            self.watches.marks.raise(shard, upto);
+        }
+        self.wake_streams_for_marks();
+    }
+
+    fn wake_streams_for_marks(&mut self) {
+        let Watches { streams, ready, .. } = &mut self.watches;
+        ready.extend(streams.iter().filter(|(_, stream)| stream.waits_for_marks()).map(|(rpc, _)| *rpc));
+    }
+
+    /// Shards that nothing touched are passed without waking their owners (the sequencer's ring knows).
+    fn raise_marks_of_idle_shards(&mut self) {
+        if self.watches.lanes.is_empty() {
+            return;
+        }
+        let settled = self.sequencer.settled();
+        let shards: Vec<ShardId> = self.watches.lanes.keys().copied().collect();
+        let mut raised = false;
+        for shard in shards {
+            let mark = self.watches.marks.of(shard);
+            let upto = self.sequencer.untouched(shard, mark, settled);
+            if upto > mark {
+                self.watches.marks.raise(shard, upto);
+                raised = true;
+            } else if settled.0 - mark.0.min(settled.0) > UNSETTLED_REVISIONS_MAX as u64 / 2 {
+                let owner = self.router().reactor_of(shard);
+                self.send(owner, Body::MarkWanted { shard });
+            }
+        }
+        if raised {
+            self.wake_streams_for_marks();
+        }
+    }
+
+    /// Sends what streams have, as far as their clients take it.
+    pub(super) fn flush_watches(&mut self) {
+        self.raise_marks_of_idle_shards();
+        let now = self.now;
+        let due = self.watches.streams.iter().filter(|(_, stream)| stream.wake_at() <= now);
+        let due: Vec<Rpc> = due.map(|(rpc, _)| *rpc).collect();
+        self.watches.ready.extend(due);
+        let mut actions = vec![];
+        for rpc in std::mem::take(&mut self.watches.ready) {
+            self.flush_stream(rpc, &mut actions);
+        }
+        self.route_actions(actions);
+    }
+
+    fn flush_stream(&mut self, rpc: Rpc, actions: &mut Vec<Action>) {
+        let Reactor { watches, front, sequencer, control, epoch, now, .. } = self;
+        let Some(stream) = watches.streams.get_mut(&rpc) else { return };
+        loop {
+            let budget = front.budget(rpc);
+            if budget == 0 {
+                return;
+            }
+            let view = View {
+                now: *now,
+                settled: sequencer.settled(),
+                compacted: control.compacted(),
+                marks: &watches.marks,
+            };
+            match stream.poll(budget, view, actions) {
+                Some(reply) => front.watched(rpc, epoch.term, &reply),
+                None => return,
+            }
+        }
+    }
+
+    /// The settled revision that lets a stream or a subscriber go on.
+    pub(super) fn watched_revision(&self) -> Option<Revision> {
+        let marks = self.watches.waits_for_marks().then(|| self.settled.next());
+        let published = self.shards.values().filter(|owned| !owned.hub.is_empty());
+        let events =
+            published.filter_map(|owned| owned.shard.meaning().live().next().map(|write| write.revision));
+        events.chain(marks).min()
+    }
+
+    // At the shard's owner.
+
+    pub(super) fn on_watch_action(&mut self, action: Action) {
+        let (Action::Subscribe { shard, .. }
+        | Action::Unsubscribe { shard, .. }
+        | Action::Credit { shard, .. }) = &action;
+        let owned = self.shards.get_mut(shard).expect("the router knows whose shard it is");
+        match action {
+            Action::Subscribe { subscription, .. } => owned.hub.subscribe(subscription),
+            Action::Unsubscribe { id, .. } => owned.hub.unsubscribe(id),
+            Action::Credit { id, bytes, .. } => owned.hub.add_credit(id, bytes),
+        }
+    }
+
+    pub(super) fn on_mark_wanted(&mut self, from: ReactorId, shard: ShardId) {
+        self.publish();
+        let upto = self.shards[&shard].hub.settled();
+        self.send(from, Body::Marks { marks: vec![(shard, upto)] });
+    }
+
+    /// Hands what has settled to the hubs.
+    pub(super) fn publish(&mut self) {
+        let settled = self.settled;
+        for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
+            let before = owned.hub.settled();
+            if settled <= before {
+                continue;
+            }
+            if !owned.hub.is_empty() && owned.shard.store.newest_revision().main > before {
+                publish_changes(owned, before, settled);
+            }
+            owned.hub.settle(settled);
+        }
+    }
+
+    /// Sends what the hubs have, and behind it how far it goes.
+    pub(super) fn send_notices(&mut self) {
+        let mut marks: BTreeMap<ReactorId, Vec<(ShardId, Revision)>> = BTreeMap::new();
+        let mut notices = vec![];
+        for (id, owned) in self.shards.iter_mut().filter(|(id, _)| **id != ShardId::CONTROL) {
+            notices.extend(owned.hub.take().into_iter().map(|notice| (*id, notice)));
+            let upto = owned.hub.settled();
+            if upto > owned.marked {
+                owned.marked = upto;
+                for reader in owned.hub.readers() {
+                    marks.entry(reader).or_default().push((*id, upto));
+                }
+            }
+        }
+        for (shard, notice) in notices {
+            let (Notice::Batch(crate::watch::Batch { reader, .. }) | Notice::Compacted { reader, .. }) =
+                &notice;
+            self.send(*reader, Body::Watched { shard, notice });
+        }
+        for (reader, marks) in marks {
+            self.send(reader, Body::Marks { marks });
+        }
+    }
+
+    pub(super) fn hubs_lag(&self) -> bool {
+        self.shards.values().any(|owned| owned.hub.lags())
+    }
+
+    /// One slice of history for those behind, a shard.
+    pub(super) fn catch_hubs_up(&mut self) {
+        for owned in self.shards.values_mut().filter(|owned| owned.hub.lags()) {
+            owned.hub.catch_up(&owned.shard.store);
+        }
+    }
+
+    pub(super) fn watches_compacted(&mut self) {
+        let compacted = self.control.compacted();
+        for owned in self.shards.values_mut() {
+            owned.hub.compact(compacted);
+        }
+    }
+}
+
+fn publish_changes(owned: &mut super::owned::Owned, before: Revision, settled: Revision) {
+    let mut after = At { main: before, sub: Sub(u32::MAX) };
+    loop {
+        let history = owned.shard.store.history(after, settled, Budget::UNBOUNDED);
+        for (at, change) in &history.changes {
+            let store = &owned.shard.store;
+            let prev = || store.get(change.event.key(), Revision(at.main.0 - 1));
+            owned.hub.publish(*at, &change.event, prev);
+        }
+        after = history.resume;
+        if history.done {
+            return;
+        }
+    }
+}
