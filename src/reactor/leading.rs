@@ -106,7 +106,9 @@ impl Auto {
         let (next_look, next_compaction) = (Time::NEVER, Time::NEVER);
         let mut auto = Auto { mode, seen: VecDeque::new(), next_look, next_compaction, last: Revision::NONE };
         if let Some(every) = auto.every() {
-            auto.next_look = now + every;
+            // Periods are measured from a first look at once; kept revisions are counted in a while.
+            let at_once = matches!(mode, AutoCompaction::Periodic(_));
+            auto.next_look = if at_once { now } else { now + every };
         }
         if let AutoCompaction::Periodic(period) = mode {
             auto.next_compaction = now + period;
@@ -254,9 +256,9 @@ mod tests {
         let mut compacted = vec![];
         for second in 0..400 {
             let now = Time::from_ms(second * 1000);
-            compacted.extend(auto.look(now, Revision(second)).map(|revision| (second, revision.0)));
+            compacted.extend(auto.look(now, Revision(second + 1)).map(|revision| (second, revision.0)));
         }
-        assert_eq!(compacted, [(110, 10), (210, 110), (310, 210)]);
+        assert_eq!(compacted, [(100, 1), (200, 101), (300, 201)]);
     }
 
     #[test]

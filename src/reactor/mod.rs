@@ -21,6 +21,9 @@ mod txns;
 mod watches;
 mod writes;
 
+#[cfg(test)]
+mod tests;
+
 pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
 
 use crate::api::Answer;
@@ -256,7 +259,7 @@ impl Reactor {
 
     fn settle(&mut self, settled: Revision) {
         self.settled = settled;
-        for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
+        for owned in self.shards.values_mut() {
             owned.shard.settle(settled);
         }
         self.apply_due_controls();

@@ -165,12 +165,14 @@ impl Shard {
         Ok(())
     }
 
-    /// Everything up to here stands for ever. Data shards only: see [`Shard::next_due`].
+    /// Everything up to here stands for ever. What the control shard's log says of it takes effect entry by
+    /// entry: see [`Shard::next_due`].
     pub fn settle(&mut self, upto: Revision) {
-        assert!(self.id != ShardId::CONTROL, "the control shard takes effect entry by entry");
         self.store.settle(upto);
-        self.meaning.settle(upto);
-        self.release();
+        if self.id != ShardId::CONTROL {
+            self.meaning.settle(upto);
+            self.release();
+        }
     }
 
     /// The next thing of the control shard's log that takes effect.
@@ -207,7 +209,7 @@ impl Shard {
 
     /// What the log brings to a takeover, and the highest settled revision it names.
     pub fn report(&self) -> (Revision, Vec<Part>) {
-        (self.meaning.named_settled(), self.meaning.parts())
+        (self.meaning.known_settled(), self.meaning.parts())
     }
 
     /// After the seal: applies what the prefix holds and the store does not.

@@ -78,8 +78,9 @@ impl Meaning {
         self.fence.max(self.seal.epoch)
     }
 
-    pub fn named_settled(&self) -> Revision {
-        self.named_settled
+    /// The highest revision that is known to be settled, by this log or by the state behind it.
+    pub fn known_settled(&self) -> Revision {
+        self.named_settled.max(self.held)
     }
 
     pub fn live(&self) -> impl Iterator<Item = &LiveWrite> {

@@ -66,7 +66,7 @@ fn writes_already_in_the_state_are_passed_over() {
     assert_eq!(meaning.needed_after(Index(20)), Index(8));
     meaning.settle(Revision(9));
     assert_eq!(meaning.needed_after(Index(20)), Index(20));
-    assert_eq!(meaning.named_settled(), Revision(5));
+    assert_eq!(meaning.known_settled(), Revision(9));
 }
 
 fn part(revision: u64, parts: u16, attempt: u32) -> Part {

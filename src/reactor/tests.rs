@@ -1,0 +1,292 @@
+//! Whole reactors in memory: an instant disk, no faults. (The simulator has the faults.)
+
+use super::*;
+use crate::api::{AlarmType, Error};
+use crate::config::AutoCompaction;
+use crate::http2::client::Client;
+use crate::http2::{self, Event};
+use crate::io::{BulkDone, BulkStep, Port};
+use crate::log::{Command, LogId, Start};
+use crate::types::{ClusterId, ConnId, Duration, MemberId};
+use crate::wire::proto;
+use bytes::Bytes;
+use prost::Message;
+
+const SEGMENT_BYTES: usize = 64 << 10;
+
+fn settings(shards: usize) -> Settings {
+    Settings {
+        member: MemberId(7),
+        cluster: ClusterId(9),
+        name: "default".into(),
+        token: "t".into(),
+        peer_urls: vec!["http://localhost:2380".into()],
+        client_urls: vec!["http://localhost:2379".into()],
+        shard_starts: crate::router::default_starts(shards),
+        request_bytes_max: crate::limits::REQUEST_BYTES_DEFAULT,
+        txn_ops_max: crate::limits::TXN_OPS_DEFAULT,
+        streams_max: 1000,
+        quota_bytes: None,
+        election_timeout: Duration::from_ms(1000),
+        watch_progress_interval: Duration::from_secs(600),
+        auto_compaction: AutoCompaction::Off,
+        keepalive_min_time: Duration::from_secs(5),
+        keepalive: None,
+        checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
+    }
+}
+
+struct Member {
+    reactors: Vec<Reactor>,
+    sequencer: Arc<Sequencer>,
+    now: Time,
+    client: Client,
+    conn: ConnId,
+    answers: Vec<(u32, Vec<u8>)>,
+    statuses: Vec<(u32, u8, String)>,
+    partial: std::collections::BTreeMap<u32, Vec<u8>>,
+    halted: Option<String>,
+}
+
+impl Member {
+    fn new(reactors: u16, shards: usize) -> Member {
+        let sequencer = Arc::new(Sequencer::new(1 << 10));
+        let settings = Arc::new(settings(shards));
+        let boot = |id: u16| Boot {
+            id: ReactorId(id),
+            reactors,
+            settings: settings.clone(),
+            sequencer: sequencer.clone(),
+            log: Start::fresh(LogId(u32::from(id)), 77, SEGMENT_BYTES),
+            shards: vec![],
+            control: None,
+            stale: vec![],
+            left_over: vec![],
+            last_file: 0,
+            seed: u64::from(id),
+            now: Time(0),
+        };
+        let list: Vec<Reactor> = (0..reactors).map(|id| Reactor::new(boot(id))).collect();
+        let conn = ConnId { reactor: ReactorId(reactors - 1), slot: 0, generation: 0 };
+        let mut member = Member {
+            reactors: list,
+            sequencer,
+            now: Time(0),
+            client: Client::new(&http2::Config::default(), "localhost", Time(0)),
+            conn,
+            answers: vec![],
+            statuses: vec![],
+            partial: Default::default(),
+            halted: None,
+        };
+        member.reactors[usize::from(conn.reactor.0)]
+            .step(Time(0), Input::Opened { conn, port: Port::Client });
+        member.run();
+        member
+    }
+
+    /// Turns until nothing is left to do.
+    fn run(&mut self) {
+        for _ in 0..10_000 {
+            self.now = Time(self.now.0 + 1000);
+            let mut bytes = vec![];
+            self.client.take_output(&mut bytes);
+            let at = usize::from(self.conn.reactor.0);
+            let mut busy = !bytes.is_empty();
+            if busy {
+                self.reactors[at].step(self.now, Input::Received { conn: self.conn, bytes: &bytes });
+            }
+            for id in 0..self.reactors.len() {
+                busy |= self.turn(id);
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("the member never comes to rest");
+    }
+
+    fn turn(&mut self, id: usize) -> bool {
+        let settled = self.sequencer.settled();
+        let before = self.reactors[id].settled;
+        self.reactors[id].step(self.now, Input::Settled(settled));
+        let mut out = vec![];
+        self.reactors[id].flush(self.now, &mut out);
+        let mut busy = !out.is_empty() || settled > before;
+        for output in out {
+            self.carry_out(id, output);
+        }
+        busy |= self.reactors[id].wake_at() <= self.now;
+        busy
+    }
+
+    fn carry_out(&mut self, id: usize, output: Output) {
+        let now = self.now;
+        let from = ReactorId(id as u16);
+        match output {
+            Output::Send { conn, bytes } => {
+                self.reactors[id].step(now, Input::Sent { conn, bytes: bytes.len() });
+                self.receive(&bytes);
+            }
+            Output::Close { .. } => {}
+            Output::Mail { to, mail } => {
+                self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail });
+            }
+            Output::Log(Command::Write { id: write, bytes, .. }) => {
+                self.reactors[id].step(now, Input::Written { write, buffer: bytes });
+            }
+            Output::Log(Command::Prepare { segment } | Command::Recycle { new: segment, .. }) => {
+                self.reactors[id].step(now, Input::Prepared { segment });
+            }
+            Output::Log(Command::Remove { .. }) | Output::Notice(_) => {}
+            Output::Bulk { job, step } => {
+                assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
+                self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
+            }
+            Output::Halt(why) => self.halted = Some(why),
+        }
+    }
+
+    fn receive(&mut self, mut bytes: &[u8]) {
+        while let Some(event) = self.client.receive(self.now, &mut bytes).expect("the server speaks HTTP/2") {
+            let mut status = |stream: http2::StreamId, head: &http2::Head| {
+                let code = head.grpc_status().unwrap_or(99);
+                let message = head.get(http2::Name::GrpcMessage).unwrap_or_default();
+                self.statuses.push((stream.number(), code, http2::grpc::percent_decoded(message)));
+            };
+            match event {
+                Event::Headers { stream, head, end: true } => status(stream, head),
+                Event::Trailers { stream, head } => status(stream, head),
+                Event::Data { stream, bytes, .. } => {
+                    let partial = self.partial.entry(stream.number()).or_default();
+                    partial.extend_from_slice(bytes);
+                    while let Some((prefix, rest)) = partial.split_first_chunk::<5>() {
+                        let len = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+                        if rest.len() < len {
+                            break;
+                        }
+                        self.answers.push((stream.number(), rest[..len].to_vec()));
+                        partial.drain(..5 + len);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn call<Q: Message, R: Message + Default>(&mut self, path: &str, request: &Q) -> Result<R, (u8, String)> {
+        let stream = self.client.call(path, &[], &request.encode_to_vec()).expect("streams are free");
+        self.run();
+        assert_eq!(self.halted, None);
+        let place = self.statuses.iter().position(|(of, ..)| *of == stream.number());
+        let (_, code, text) = self.statuses.remove(place.expect("the call is answered"));
+        if code != 0 {
+            return Err((code, text));
+        }
+        let place = self.answers.iter().position(|(of, _)| *of == stream.number()).expect("with a message");
+        Ok(R::decode(&self.answers.remove(place).1[..]).expect("in protobuf"))
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> i64 {
+        let request = proto::PutRequest {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+            ..Default::default()
+        };
+        let reply: proto::PutResponse = self.call("/etcdserverpb.KV/Put", &request).unwrap();
+        reply.header.unwrap().revision
+    }
+
+    fn range(&mut self, key: &str, end: &str) -> proto::RangeResponse {
+        let request = proto::RangeRequest {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            range_end: Bytes::copy_from_slice(end.as_bytes()),
+            ..Default::default()
+        };
+        self.call("/etcdserverpb.KV/Range", &request).unwrap()
+    }
+}
+
+#[test]
+fn puts_and_ranges_over_reactors_and_shards() {
+    for (reactors, shards) in [(1, 1), (1, 3), (2, 2), (3, 5)] {
+        let mut member = Member::new(reactors, shards);
+        assert_eq!(member.put("a", "1"), 2);
+        assert_eq!(member.put("/registry/pods/x", "2"), 3);
+        assert_eq!(member.put("/registry/leases/x", "3"), 4);
+        let all = member.range("\0", "\0");
+        assert_eq!(all.header.unwrap().revision, 4);
+        let keys: Vec<_> = all.kvs.iter().map(|kv| kv.key.to_vec()).collect();
+        assert_eq!(keys, [&b"/registry/leases/x"[..], b"/registry/pods/x", b"a"], "{reactors} {shards}");
+        let request = proto::DeleteRangeRequest {
+            key: Bytes::from_static(b"/"),
+            range_end: Bytes::from_static(b"0"),
+            ..Default::default()
+        };
+        let deleted: proto::DeleteRangeResponse =
+            member.call("/etcdserverpb.KV/DeleteRange", &request).unwrap();
+        assert_eq!((deleted.deleted, deleted.header.unwrap().revision), (2, 5));
+        assert_eq!(member.range("\0", "\0").kvs.len(), 1);
+    }
+}
+
+#[test]
+fn leases_end_with_their_keys() {
+    let mut member = Member::new(2, 3);
+    let grant = proto::LeaseGrantRequest { ttl: 10, id: 5, ..Default::default() };
+    let _: proto::LeaseGrantResponse = member.call("/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
+    for key in ["a", "/registry/pods/x"] {
+        let put = proto::PutRequest { key: Bytes::from(key), lease: 5, ..Default::default() };
+        let _: proto::PutResponse = member.call("/etcdserverpb.KV/Put", &put).unwrap();
+    }
+    let revoke = proto::LeaseRevokeRequest { id: 5, ..Default::default() };
+    let reply: proto::LeaseRevokeResponse = member.call("/etcdserverpb.Lease/LeaseRevoke", &revoke).unwrap();
+    assert_eq!(reply.header.unwrap().revision, 4);
+    assert_eq!(member.range("\0", "\0").kvs.len(), 0);
+    let again: Result<proto::LeaseRevokeResponse, _> =
+        member.call("/etcdserverpb.Lease/LeaseRevoke", &revoke);
+    assert_eq!(again.unwrap_err(), (5, Error::LeaseNotFound.to_string()));
+    let late = proto::PutRequest { key: Bytes::from_static(b"b"), lease: 5, ..Default::default() };
+    let late: Result<proto::PutResponse, _> = member.call("/etcdserverpb.KV/Put", &late);
+    assert_eq!(late.unwrap_err().0, 5);
+}
+
+#[test]
+fn an_epoch_can_end_and_the_next_goes_on() {
+    let mut member = Member::new(3, 4);
+    for n in 0..20 {
+        assert_eq!(member.put(&format!("/registry/k{n}"), "v"), n + 2);
+    }
+    for shard in [0, 1, 4] {
+        let owner = member.reactors[0].router().reactor_of(ShardId(shard));
+        let now = member.now;
+        member.reactors[usize::from(owner.0)].step(now, Input::Deposed { shard: ShardId(shard) });
+        member.run();
+        assert_eq!(member.halted, None);
+        let before = member.range("\0", "\0").header.unwrap().revision;
+        assert_eq!(member.put("a", "x"), before + 1);
+    }
+    assert_eq!(member.range("\0", "\0").kvs.len(), 21);
+}
+
+#[test]
+fn compaction_hash_and_status_answer() {
+    let mut member = Member::new(2, 3);
+    for n in 0..50 {
+        member.put(&format!("/registry/k{}", n % 7), "v");
+    }
+    let compact = proto::CompactionRequest { revision: 40, physical: true };
+    let _: proto::CompactionResponse = member.call("/etcdserverpb.KV/Compact", &compact).unwrap();
+    let old = proto::RangeRequest { key: Bytes::from_static(b"a"), revision: 39, ..Default::default() };
+    let old: Result<proto::RangeResponse, _> = member.call("/etcdserverpb.KV/Range", &old);
+    assert_eq!(old.unwrap_err(), (11, Error::Compacted.to_string()));
+    let hash = proto::HashKvRequest { revision: 0 };
+    let hash: proto::HashKvResponse = member.call("/etcdserverpb.Maintenance/HashKV", &hash).unwrap();
+    assert_eq!((hash.compact_revision, hash.hash_revision), (40, 51));
+    let status: proto::StatusResponse =
+        member.call("/etcdserverpb.Maintenance/Status", &proto::StatusRequest::default()).unwrap();
+    assert_eq!(status.leader, 7);
+    assert_eq!(member.reactors[0].control.alarms(AlarmType::None), []);
+    let _: proto::DefragmentResponse =
+        member.call("/etcdserverpb.Maintenance/Defragment", &proto::DefragmentRequest::default()).unwrap();
+}
