@@ -75,9 +75,17 @@ enum Receiving {
 pub enum Event {
     Nothing,
     /// So many bytes, in the completion's buffer.
-    Received { conn: ConnId, bytes: usize },
-    Sent { conn: ConnId, bytes: usize },
-    Closed { conn: ConnId },
+    Received {
+        conn: ConnId,
+        bytes: usize,
+    },
+    Sent {
+        conn: ConnId,
+        bytes: usize,
+    },
+    Closed {
+        conn: ConnId,
+    },
 }
 
 impl Connections {
@@ -164,7 +172,13 @@ impl Connections {
     }
 
     /// A receive has come back with bytes, with the client's end, or with an error.
-    pub fn received(&mut self, ring: &mut Ring, completion: &Completion, slot: u32, generation: u32) -> Event {
+    pub fn received(
+        &mut self,
+        ring: &mut Ring,
+        completion: &Completion,
+        slot: u32,
+        generation: u32,
+    ) -> Event {
         let connection = self.get(slot, generation).expect("a slot stays taken until all has come back");
         let (conn, phase) = (connection.id, connection.phase);
         if !completion.more {
@@ -200,14 +214,7 @@ impl Connections {
     }
 
     /// A send has come back.
-    pub fn sent(
-        &mut self,
-        ring: &mut Ring,
-        now: Time,
-        result: i32,
-        slot: u32,
-        generation: u32,
-    ) -> Event {
+    pub fn sent(&mut self, ring: &mut Ring, now: Time, result: i32, slot: u32, generation: u32) -> Event {
         let connection = self.get(slot, generation).expect("a slot stays taken until all has come back");
         let conn = connection.id;
         if connection.phase == Phase::Dead {

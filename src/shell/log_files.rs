@@ -2,8 +2,8 @@
 
 #![allow(unsafe_code)]
 
+use super::files::Files;
 use super::ring::Ring;
-use super::segments::Segments;
 use crate::limits::LOG_WRITES_IN_FLIGHT_MAX;
 use crate::log::{Buffer, SegmentName, WriteId};
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 pub struct LogFiles {
-    segments: Arc<Segments>,
+    files: Arc<Files>,
     open: Vec<(SegmentName, File)>,
     in_flight: [Option<Write>; LOG_WRITES_IN_FLIGHT_MAX],
 }
@@ -34,8 +34,8 @@ pub struct Failed {
 }
 
 impl LogFiles {
-    pub fn new(segments: Arc<Segments>) -> LogFiles {
-        LogFiles { segments, open: Vec::new(), in_flight: std::array::from_fn(|_| None) }
+    pub fn new(files: Arc<Files>) -> LogFiles {
+        LogFiles { files, open: Vec::new(), in_flight: std::array::from_fn(|_| None) }
     }
 
     /// Takes the open file of a segment that is ready.
@@ -54,7 +54,7 @@ impl LogFiles {
     ) -> Result<(), Failed> {
         let place = self.in_flight.iter().position(Option::is_none).expect("the log bounds its writes");
         if !self.open.iter().any(|(name, _)| *name == segment) {
-            let file = self.segments.open(segment).map_err(|error| Failed { segment, error })?;
+            let file = self.files.open_segment(segment).map_err(|error| Failed { segment, error })?;
             self.open.push((segment, file));
         }
         let in_flight = &self.in_flight;
@@ -63,8 +63,9 @@ impl LogFiles {
         };
         self.open.retain(|(name, _)| needed(*name));
         let file = &self.open.iter().find(|(name, _)| *name == segment).expect("opened a moment ago").1;
-        let one = self.segments.one_request();
-        let write = self.in_flight[place].insert(Write { id, segment, buffer, awaited: if one { 1 } else { 2 } });
+        let one = self.files.writes_in_one_request();
+        let write =
+            self.in_flight[place].insert(Write { id, segment, buffer, awaited: if one { 1 } else { 2 } });
         // SAFETY: a buffer's bytes stay where they are when the buffer moves, and it stays in its place
         // until nothing is awaited.
         unsafe { ring.write(place as u32, file.as_fd(), offset, &write.buffer, one) };

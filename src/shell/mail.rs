@@ -49,7 +49,8 @@ impl<M> Outbox<M> {
     /// Puts mail into its queue, or behind what waits already. Whether the queue took it.
     pub fn send(&mut self, boxes: &Mailboxes<M>, to: usize, mail: M) -> bool {
         let waiting = &mut self.waiting[to];
-        let refused = if waiting.is_empty() { boxes.queue(self.from, to).push(mail).err() } else { Some(mail) };
+        let refused =
+            if waiting.is_empty() { boxes.queue(self.from, to).push(mail).err() } else { Some(mail) };
         let taken = refused.is_none();
         self.held += usize::from(!taken);
         waiting.extend(refused);

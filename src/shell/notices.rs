@@ -140,7 +140,10 @@ impl Target {
             LogOutput::File(path) => {
                 let file = OpenOptions::new().append(true).create(true).open(path);
                 Target::File(file.map_err(|error| {
-                    io::Error::new(error.kind(), format!("cannot open log output {}: {error}", path.display()))
+                    io::Error::new(
+                        error.kind(),
+                        format!("cannot open log output {}: {error}", path.display()),
+                    )
                 })?)
             }
         })

@@ -30,8 +30,14 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub enum Tag {
     /// The listener's number.
     Accept(u32),
-    Receive { slot: u32, generation: u32 },
-    Send { slot: u32, generation: u32 },
+    Receive {
+        slot: u32,
+        generation: u32,
+    },
+    Send {
+        slot: u32,
+        generation: u32,
+    },
     /// The place of a log write among those in flight.
     Write(u32),
     /// The sync linked behind it.
