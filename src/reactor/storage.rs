@@ -110,7 +110,10 @@ impl Reactor {
             }
             self.take_ready(id);
         }
-        self.log.settle(settled);
+        // After a restart the log knows more than this reactor, until the first epoch serves.
+        if self.has_served {
+            self.log.settle(settled);
+        }
         let mut commands = vec![];
         self.log.flush(self.now, &mut commands);
         for command in commands {
