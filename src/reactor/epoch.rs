@@ -35,7 +35,7 @@ impl Reactor {
         let term = control.group().term();
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(term));
         if let Some(Step::FenceControl { epoch }) = step {
-            self.epoch = epoch;
+            (self.epoch, self.ended) = (epoch, false);
             let fenced = self.control_shard().propose_fence(epoch);
             self.or_end(fenced);
         }
@@ -98,7 +98,7 @@ impl Reactor {
             Step::Stop => self.stop_epoch(),
             Step::FenceControl { .. } => {}
             Step::Fence { epoch } => {
-                self.epoch = epoch;
+                (self.epoch, self.ended) = (epoch, false);
                 self.adopt(&control.expect("a fence carries the control state"));
                 self.stage = Stage::Fencing { epoch };
             }
@@ -123,6 +123,7 @@ impl Reactor {
     /// unknown outcome.
     fn stop_epoch(&mut self) {
         self.stage = Stage::Stopped;
+        self.ended = true;
         self.lost = false;
         let settled = self.sequencer.settled();
         self.room = Room::new(Generation::NONE);

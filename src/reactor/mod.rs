@@ -68,6 +68,8 @@ pub struct Reactor {
     // The epoch.
     stage: Stage,
     epoch: Epoch,
+    /// The epoch has been stopped here: its mail counts no more, though no other epoch has a name yet.
+    ended: bool,
     /// A group was lost in this epoch, and the coordinator knows.
     lost: bool,
     room: Room,
@@ -193,14 +195,15 @@ impl Reactor {
 
     fn run_local(&mut self) {
         while let Some(body) = self.local.pop_front() {
-            self.on_body(self.id, self.epoch, body);
+            self.on_mail(self.id, Mail { epoch: self.epoch, body });
         }
     }
 
     fn on_mail(&mut self, from: ReactorId, mail: Mail) {
-        // Mail of an ended epoch could write what the takeover has already voided; news of settled state
-        // and the steps themselves are good in any epoch.
-        if mail.epoch != self.epoch && !mail.body.outlives_epochs() {
+        // Mail of an ended epoch could write what the takeover has already voided, and names reservations
+        // that are gone; news of settled state and the steps themselves are good in any epoch.
+        let ended = self.ended || mail.epoch != self.epoch;
+        if ended && !mail.body.outlives_epochs() {
             return;
         }
         self.on_body(from, mail.epoch, mail.body);
