@@ -150,6 +150,7 @@ impl Reactor {
         self.write_log();
         self.run_local();
         self.work_in_background();
+        self.run_local();
         self.flush_watches();
         self.run_local();
         self.front.flush(&mut self.out);
@@ -182,7 +183,7 @@ impl Reactor {
 
     /// Whether the next turn has work that no input will bring.
     fn has_more_to_do(&self) -> bool {
-        !self.slicing.is_empty() || self.has_background_work()
+        !self.slicing.is_empty() || self.has_background_work() || self.watches.is_ready()
     }
 
     fn send(&mut self, to: ReactorId, body: Body) {

@@ -51,6 +51,11 @@ impl Watches {
         }
     }
 
+    /// Whether some stream has news that no turn has looked at.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     fn waits_for_marks(&self) -> bool {
         self.streams.values().any(Stream::waits_for_marks)
     }
