@@ -248,7 +248,9 @@ impl Reactor {
     }
 
     pub(super) fn on_mark_wanted(&mut self, from: ReactorId, shard: ShardId) {
-        self.publish();
+        self.on_settled(self.sequencer.settled());
+        // Behind the events it covers.
+        self.send_notices();
         let upto = self.shards[&shard].hub.settled();
         self.send(from, Body::Marks { marks: vec![(shard, upto)] });
     }
