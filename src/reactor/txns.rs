@@ -88,6 +88,10 @@ impl Reactor {
             shards,
         };
         let call = self.begin_call(asker, Course::Spread(Box::new(spread)));
+        if matches!(shape, Shape::Revoke(_)) {
+            // Given up, it would leave its lease marked, and what names the lease waiting, for ever.
+            self.calls.keep(call);
+        }
         self.reserve_next(call);
     }
 
