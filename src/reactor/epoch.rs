@@ -135,13 +135,13 @@ impl Reactor {
         }
         self.held.clear();
         self.lease_waiting.clear();
-        self.retrying.clear();
         self.deciding.clear();
         self.control.leases.clear_all_revoking();
         if let Some(leading) = &mut self.leading {
             leading.end_epoch();
         }
         self.fail_calls(&Error::Timeout);
+        self.fail_retrying(&Error::Timeout);
         self.send(ReactorId(0), Body::Stopped);
     }
 

@@ -242,6 +242,13 @@ impl Reactor {
         self.retrying.push((under_way.asker, txn, spread.shards));
     }
 
+    /// The epoch is over, and the lease's end may never come.
+    pub(super) fn fail_retrying(&mut self, error: &Error) {
+        for (asker, ..) in std::mem::take(&mut self.retrying) {
+            self.reply(asker, Err(error.clone()));
+        }
+    }
+
     /// A lease has ended: what waited for that begins anew.
     pub(super) fn retry_spread(&mut self) {
         for (asker, txn, shards) in std::mem::take(&mut self.retrying) {
