@@ -307,7 +307,7 @@ impl Reactor {
     fn give_checkpoint_up(&mut self, id: ShardId, why: &str) {
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         let Some(Checkpointing { pin, name, .. }) = owned.checkpoint.take() else { return };
-        owned.shard.store.unpin(pin);
+        owned.unpin(pin);
         let job = self.next_job();
         self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
         let fields = vec![("shard", id.to_string()), ("error", why.to_owned())];
@@ -349,7 +349,7 @@ impl Reactor {
     fn finish_checkpoint(&mut self, id: ShardId) {
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         let Some(done) = owned.checkpoint.take() else { return };
-        owned.shard.store.unpin(done.pin);
+        owned.unpin(done.pin);
         let replaced = owned.checkpoint_file.replace(done.name);
         let home = owned.shard.home;
         let record = Record::Checkpoint(crate::log::Checkpointed {
