@@ -166,6 +166,7 @@ impl Reactor {
             self.calls_wake_at(),
             self.log.wake_at(),
             self.leading_wake_at(),
+            self.checkpoints_wake_at(),
             self.watches.wake_at(),
             self.front.wake_at(),
         ];
