@@ -76,6 +76,13 @@ impl Calls {
     pub fn len(&self) -> usize {
         self.under_way.len() + self.parked.len()
     }
+
+    /// The call has no deadline: it ends by its answer, or with its epoch.
+    pub fn keep(&mut self, call: CallId) {
+        if let Some(call) = self.get_mut(call) {
+            call.deadline = Time::NEVER;
+        }
+    }
 }
 
 impl Reactor {

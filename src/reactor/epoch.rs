@@ -35,7 +35,7 @@ impl Reactor {
         let term = control.group().term();
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(term));
         if let Some(Step::FenceControl { epoch }) = step {
-            self.epoch = epoch;
+            (self.epoch, self.ended) = (epoch, false);
             let fenced = self.control_shard().propose_fence(epoch);
             self.or_end(fenced);
         }
@@ -98,7 +98,7 @@ impl Reactor {
             Step::Stop => self.stop_epoch(),
             Step::FenceControl { .. } => {}
             Step::Fence { epoch } => {
-                self.epoch = epoch;
+                (self.epoch, self.ended) = (epoch, false);
                 self.adopt(&control.expect("a fence carries the control state"));
                 self.stage = Stage::Fencing { epoch };
             }
@@ -123,6 +123,7 @@ impl Reactor {
     /// unknown outcome.
     fn stop_epoch(&mut self) {
         self.stage = Stage::Stopped;
+        self.ended = true;
         self.lost = false;
         let settled = self.sequencer.settled();
         self.room = Room::new(Generation::NONE);
@@ -134,13 +135,13 @@ impl Reactor {
         }
         self.held.clear();
         self.lease_waiting.clear();
-        self.retrying.clear();
         self.deciding.clear();
         self.control.leases.clear_all_revoking();
         if let Some(leading) = &mut self.leading {
             leading.end_epoch();
         }
         self.fail_calls(&Error::Timeout);
+        self.fail_retrying(&Error::Timeout);
         self.send(ReactorId(0), Body::Stopped);
     }
 

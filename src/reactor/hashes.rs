@@ -69,6 +69,8 @@ impl Reactor {
         let sum = HashKv::new(compacted);
         let hashing = Hashing { sum, upto, shown, compacted, settled, sources, whole };
         let call = self.begin_call(asker, Course::Hashing(Box::new(hashing)));
+        // As long as the history is; etcd has no deadline here either.
+        self.calls.keep(call);
         self.go_on_hashing(call);
     }
 
@@ -98,15 +100,23 @@ impl Reactor {
 
     pub(super) fn on_history(&mut self, call: CallId, shard: ShardId, after: At, upto: Revision) {
         self.on_settled(self.sequencer.settled());
+        let behind = upto > self.settled;
         let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
         let store = &mut owned.shard.store;
-        let (pin, compacted) =
-            *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), store.compacted()));
+        let compacted = store.compacted();
+        if (compacted > upto || behind) && !owned.pins.contains_key(&call) {
+            // Compacted above it, or an epoch that ends or begins is at another point here than there: the
+            // asker sees that this is not its compaction, and begins anew.
+            let history = History { changes: vec![], resume: after, done: true };
+            let compacted = upto.next();
+            return self.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
+        }
+        let (pin, compacted) = *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), compacted));
         let budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
         let history = store.history_pinned(pin, after, budget);
         if history.done {
             owned.pins.remove(&call);
-            store.unpin(pin);
+            owned.unpin(pin);
         }
         self.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
     }
@@ -123,7 +133,7 @@ impl Reactor {
         };
         let Course::Hashing(hashing) = &mut under_way.course else { unreachable!("only hashes get history") };
         if compacted != hashing.compacted {
-            return self.hash_anew(call, shard, &history);
+            return self.hash_anew(call);
         }
         let source = hashing.sources.iter_mut().find(|source| source.shard == shard);
         let source = source.expect("only shards that were asked answer");
@@ -133,15 +143,18 @@ impl Reactor {
     }
 
     /// A compaction has come between the shards: the sum begins again, under the same name for the client.
-    fn hash_anew(&mut self, call: CallId, shard: ShardId, history: &History) {
-        self.let_history_go(call, shard, history);
+    fn hash_anew(&mut self, call: CallId) {
         let Some(under_way) = self.calls.remove(call) else { return };
         let Course::Hashing(hashing) = under_way.course else { unreachable!("only hashes get history") };
+        for source in hashing.sources.iter().filter(|source| !source.done) {
+            let (shard, owner) = (source.shard, self.router().reactor_of(source.shard));
+            self.send(owner, Body::HistoryUnwanted { call, shard });
+        }
         let revision = if hashing.whole { 0 } else { hashing.shown };
         self.begin_hash(under_way.asker, revision, hashing.whole);
     }
 
-    /// The hash has failed at its deadline: the shard need not hold its history any longer.
+    /// The hash is gone: the shard need not hold its history any longer.
     fn let_history_go(&mut self, call: CallId, shard: ShardId, history: &History) {
         if !history.done {
             let owner = self.router().reactor_of(shard);
@@ -152,7 +165,7 @@ impl Reactor {
     pub(super) fn on_history_unwanted(&mut self, call: CallId, shard: ShardId) {
         let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
         if let Some((pin, _)) = owned.pins.remove(&call) {
-            owned.shard.store.unpin(pin);
+            owned.unpin(pin);
         }
     }
 }

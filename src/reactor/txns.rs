@@ -103,6 +103,10 @@ impl Reactor {
             shards,
         };
         let call = self.begin_call(asker, Course::Spread(Box::new(spread)));
+        if matches!(shape, Shape::Revoke(_)) {
+            // Given up, it would leave its lease marked, and what names the lease waiting, for ever.
+            self.calls.keep(call);
+        }
         self.reserve_next(call);
     }
 
@@ -251,6 +255,13 @@ impl Reactor {
         let Course::Spread(spread) = under_way.course else { unreachable!("the caller had it") };
         let txn = Arc::try_unwrap(spread.txn).unwrap_or_else(|shared| (*shared).clone());
         self.retrying.push((under_way.asker, txn, spread.shards));
+    }
+
+    /// The epoch is over, and the lease's end may never come.
+    pub(super) fn fail_retrying(&mut self, error: &Error) {
+        for (asker, ..) in std::mem::take(&mut self.retrying) {
+            self.reply(asker, Err(error.clone()));
+        }
     }
 
     /// A lease has ended: what waited for that begins anew.

@@ -51,6 +51,11 @@ impl Watches {
         }
     }
 
+    /// Whether some stream has news that no turn has looked at.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     fn waits_for_marks(&self) -> bool {
         self.streams.values().any(Stream::waits_for_marks)
     }
@@ -243,7 +248,9 @@ impl Reactor {
     }
 
     pub(super) fn on_mark_wanted(&mut self, from: ReactorId, shard: ShardId) {
-        self.publish();
+        self.on_settled(self.sequencer.settled());
+        // Behind the events it covers.
+        self.send_notices();
         let upto = self.shards[&shard].hub.settled();
         self.send(from, Body::Marks { marks: vec![(shard, upto)] });
     }

@@ -19,8 +19,7 @@ enum Tried {
 impl Reactor {
     pub(super) fn on_evaluate(&mut self, call: CallId, id: ShardId, request: Request) {
         if self.names_ending_lease(&request) {
-            self.lease_waiting.push((call, id, request));
-            return;
+            return self.wait_for_lease(call, id, request);
         }
         let owned = self.shards.get_mut(&id).expect("the router knows whose shard it is");
         if owned.waiting.len() >= WAITING_MAX {
@@ -53,6 +52,10 @@ impl Reactor {
         match waiting {
             Waiting::Reserve { call, txn } => {
                 self.reserve(call, id, txn);
+                Tried::Done
+            }
+            Waiting::Evaluate { call, request } if self.names_ending_lease(&request) => {
+                self.wait_for_lease(call, id, request);
                 Tried::Done
             }
             Waiting::Evaluate { call, request } => {
@@ -152,6 +155,13 @@ impl Reactor {
             Request::Txn(request) => any_lease(request, &ending),
             _ => false,
         }
+    }
+
+    fn wait_for_lease(&mut self, call: CallId, id: ShardId, request: Request) {
+        if self.lease_waiting.len() >= WAITING_MAX {
+            return self.answer(call, Err(Error::TooManyRequests));
+        }
+        self.lease_waiting.push((call, id, request));
     }
 
     /// What waited for a lease's end is evaluated after it.
