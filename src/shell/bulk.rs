@@ -17,10 +17,11 @@ use crate::limits::{
     BULK_BYTES_PER_SEC, BULK_ORDERS_QUEUED_MAX, BULK_WRITE_BYTES, REMOVE_PAUSE_MS, REMOVE_SLICE_BYTES,
     SEGMENT_BYTES, SEGMENT_BYTES_PER_SEC, SEGMENT_RETRY_MS, SEGMENT_WRITE_BYTES_AT_START,
 };
-use crate::log::{Buffer, SegmentName};
+use crate::log::{Buffer, LogId, SegmentName};
 use crate::stdx::HashMap;
 use crate::types::ReactorId;
 use crossbeam::queue::{ArrayQueue, SegQueue};
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 
@@ -36,6 +37,23 @@ pub enum Order {
     Prepare { reactor: ReactorId, segment: SegmentName },
     Recycle { reactor: ReactorId, old: SegmentName, new: SegmentName },
     Remove { segment: SegmentName },
+}
+
+impl Order {
+    fn log(&self) -> Option<LogId> {
+        match self {
+            Order::Step { .. } => None,
+            Order::Prepare { segment, .. } | Order::Remove { segment } => Some(segment.log),
+            Order::Recycle { new, .. } => Some(new.log),
+        }
+    }
+}
+
+/// The oldest order of another log than the last one's, else the oldest: a log that waits for its first
+/// segment does not wait for all of another's. Orders of one log, and steps, stay in their order.
+fn take_fairly(waiting: &mut VecDeque<Order>, last: Option<LogId>) -> Order {
+    let other = waiting.iter().position(|order| order.log() != last);
+    waiting.remove(other.unwrap_or(0)).expect("the caller has put one in")
 }
 
 /// What comes back.
@@ -134,8 +152,15 @@ impl Lane {
             TrackName::Segments => &self.segments,
             TrackName::Steps => &self.steps,
         };
+        let (mut waiting, mut last) = (VecDeque::new(), None);
         loop {
-            let order = track.next().await;
+            if waiting.is_empty() {
+                waiting.push_back(track.next().await);
+            }
+            let room = BULK_ORDERS_QUEUED_MAX - waiting.len();
+            waiting.extend(std::iter::from_fn(|| track.orders.pop()).take(room));
+            let order = take_fairly(&mut waiting, last);
+            last = order.log();
             worker.carry_out(order).await;
         }
     }
