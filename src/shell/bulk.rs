@@ -1,12 +1,13 @@
 //! The bulk lane: work on files that must never stand in the way of a client's request.
 //!
-//! Checkpoints are written, segments prepared and files removed here, on one thread of lowest priority,
-//! paced, one small write at a time, so that the disk's queue stays short for the logs. Two *tracks* run
-//! side by side, so that no log waits for a segment behind a long checkpoint: `Segments`, and `Steps` of
-//! the reactors' own jobs. Each does its orders in turn; the answer goes to the reactor that asked.
+//! Two *tracks* run side by side, each doing its orders in turn; the answer goes to the reactor that asked.
+//! All writes are small, one at a time and paced, so that the disk's queue stays short for the logs.
 //!
-//! The thread is a glommio executor. Where that cannot start (too little lockable memory), two plain threads
-//! run the same tracks, with calls that block.
+//! - `Steps`: checkpoints are written and files removed, on a glommio executor of the lowest priority, on CPU
+//!   and disk. Where glommio cannot start (too little lockable memory), a plain thread runs the same with
+//!   calls that block.
+//! - `Segments`: files for the logs, on a plain thread of normal priority. A log that has no next segment
+//!   stands still, and on a machine that others keep busy, the lowest priority may mean never.
 
 use super::bulk_file::{BulkFile, Medium};
 use super::files::{Files, is_full};
@@ -22,8 +23,8 @@ use crate::stdx::HashMap;
 use crate::types::ReactorId;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -299,11 +300,7 @@ impl Worker<'_> {
 
     /// Cut in slices first: to unlink a large file at once keeps the disk from everything else.
     async fn remove(&self, name: &str) -> io::Result<()> {
-        let path = self.lane.files.path(name);
-        let file = match OpenOptions::new().write(true).open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            opened => opened?,
-        };
+        let Some((path, file)) = self.lane.files.give_up(name)? else { return Ok(()) };
         let mut bytes = file.metadata()?.len();
         while bytes > REMOVE_SLICE_BYTES {
             bytes -= REMOVE_SLICE_BYTES;
@@ -349,3 +346,6 @@ impl Pace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
