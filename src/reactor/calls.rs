@@ -96,6 +96,12 @@ impl Reactor {
         if let Err(error) = self.check(&request, bytes) {
             return self.reply(asker, Err(error));
         }
+        if let Request::HealthCheck { service } = &request {
+            // The process answers, so it is healthy, whoever leads (etcd's law).
+            let known = service.is_empty();
+            let answer = if known { Ok(Reply::Health { serving: true }) } else { Err(unknown_service()) };
+            return self.reply(asker, answer);
+        }
         if self.stage != Stage::Serving {
             return self.park(asker, request);
         }
@@ -131,7 +137,7 @@ impl Reactor {
             Request::Defragment => self.defragment(asker),
             Request::Hash => self.hash(asker),
             Request::HashKv { revision } => self.hash_kv(asker, revision),
-            Request::HealthCheck { .. } => self.reply(asker, Ok(Reply::Health { serving: true })),
+            Request::HealthCheck { .. } => unreachable!("answered above"),
         }
     }
 
@@ -297,6 +303,11 @@ impl Reactor {
 
 /// How often deadlines are looked at: they are seconds long.
 const CHECK_EVERY: Duration = Duration::from_ms(500);
+
+/// In the words of grpc-go's health server, which knows the server as a whole alone.
+fn unknown_service() -> Error {
+    Error::Other { code: crate::api::Code::NotFound, text: "unknown service".into() }
+}
 
 fn approximate_bytes(request: &Request) -> usize {
     const FIXED: usize = 128;
