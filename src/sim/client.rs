@@ -44,15 +44,13 @@ pub struct Client {
     /// The newest revision any answer showed.
     pub revision: i64,
     pub leases: Vec<i64>,
-    /// The observer's: every event of the store, a revision at a time.
-    pub observes: bool,
 }
 
 /// What reading gave up: the connection is broken.
 pub struct Broken(pub String);
 
 impl Client {
-    pub fn new(id: usize, window_bytes: u32, observes: bool) -> Client {
+    pub fn new(id: usize, window_bytes: u32) -> Client {
         Client {
             id,
             link: None,
@@ -60,7 +58,6 @@ impl Client {
             stalled_until: Time(0),
             revision: 1,
             leases: vec![],
-            observes,
         }
     }
 

@@ -69,8 +69,8 @@ impl World {
         let disk = Disk::new(CAPACITY_BYTES, (Duration(0), shape.disk_latency));
         let files = Files::new(disk, rng.fork(), shape.segment_bytes);
         let mut clients: Vec<Client> =
-            (0..shape.clients).map(|id| Client::new(id, shape.window_bytes, false)).collect();
-        clients.push(Client::new(shape.clients, 1 << 20, true));
+            (0..shape.clients).map(|id| Client::new(id, shape.window_bytes)).collect();
+        clients.push(Client::new(shape.clients, 1 << 20));
         World {
             now: Time(0),
             shape,
