@@ -2,11 +2,12 @@
 
 use super::reads::Reading;
 use super::txns::Spread;
+use super::writes::is_write;
 use super::{Reactor, Stage};
 use crate::api::{Answer, Error, Reply, Request};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, ControlRequest};
-use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX};
+use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::stdx::HashMap;
 use crate::txn;
 use crate::types::{Duration, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -75,13 +76,31 @@ impl Calls {
     pub fn len(&self) -> usize {
         self.under_way.len() + self.parked.len()
     }
+
+    /// The call has no deadline: it ends by its answer, or with its epoch.
+    pub fn keep(&mut self, call: CallId) {
+        if let Some(call) = self.get_mut(call) {
+            call.deadline = Time::NEVER;
+        }
+    }
 }
 
 impl Reactor {
     /// A client asks. The checks that need no state come first; the rest goes where the state is.
     pub(super) fn call(&mut self, asker: Asker, request: Request) {
-        if let Err(error) = self.check(&request) {
+        self.call_sized(asker, request, 0);
+    }
+
+    /// A request whose message had so many bytes.
+    pub(super) fn call_sized(&mut self, asker: Asker, request: Request, bytes: usize) {
+        if let Err(error) = self.check(&request, bytes) {
             return self.reply(asker, Err(error));
+        }
+        if let Request::HealthCheck { service } = &request {
+            // The process answers, so it is healthy, whoever leads (etcd's law).
+            let known = service.is_empty();
+            let answer = if known { Ok(Reply::Health { serving: true }) } else { Err(unknown_service()) };
+            return self.reply(asker, answer);
         }
         if self.stage != Stage::Serving {
             return self.park(asker, request);
@@ -118,18 +137,22 @@ impl Reactor {
             Request::Defragment => self.defragment(asker),
             Request::Hash => self.hash(asker),
             Request::HashKv { revision } => self.hash_kv(asker, revision),
-            Request::HealthCheck { .. } => self.reply(asker, Ok(Reply::Health { serving: true })),
+            Request::HealthCheck { .. } => unreachable!("answered above"),
         }
     }
 
-    fn check(&self, request: &Request) -> Result<(), Error> {
+    fn check(&self, request: &Request, bytes: usize) -> Result<(), Error> {
+        let length_bytes = (usize::BITS - (bytes | 1).leading_zeros()).div_ceil(7) as usize;
+        let logged = bytes + length_bytes + REQUEST_ENVELOPE_BYTES;
+        let too_large = logged > self.settings.request_bytes_max && is_write(request);
         match request {
             Request::Range(range) => txn::check_range(range),
             Request::Put(put) => txn::check_put(put),
             Request::DeleteRange(delete) => txn::check_delete(delete),
             Request::Txn(txn) => txn::check_txn(txn, self.settings.txn_ops_max),
             _ => Ok(()),
-        }
+        }?;
+        if too_large { Err(Error::RequestTooLarge) } else { Ok(()) }
     }
 
     pub(super) fn begin_call(&mut self, asker: Asker, course: Course) -> CallId {
@@ -280,6 +303,11 @@ impl Reactor {
 
 /// How often deadlines are looked at: they are seconds long.
 const CHECK_EVERY: Duration = Duration::from_ms(500);
+
+/// In the words of grpc-go's health server, which knows the server as a whole alone.
+fn unknown_service() -> Error {
+    Error::Other { code: crate::api::Code::NotFound, text: "unknown service".into() }
+}
 
 fn approximate_bytes(request: &Request) -> usize {
     const FIXED: usize = 128;

@@ -6,7 +6,7 @@ use super::calls::{Asker, Course};
 use crate::api::{Alarm, AlarmType, LeaseTimeToLiveReply, Reply, StatusReply};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, Census};
-use crate::limits::SIZES_STEP_BYTES;
+use crate::limits::{EMPTY_SHARD_BYTES, SIZES_STEP_BYTES};
 use crate::mvcc::Sizes;
 use crate::types::{Blob, ReactorId, Revision};
 
@@ -108,6 +108,8 @@ impl Reactor {
         let mut sizes = Sizes::default();
         for owned in self.shards.values() {
             add(&mut sizes, owned.shard.store.sizes());
+            sizes.bytes_live += EMPTY_SHARD_BYTES;
+            sizes.bytes_total += EMPTY_SHARD_BYTES;
         }
         sizes
     }
@@ -225,5 +227,5 @@ fn alarm_text(alarm: &Alarm) -> String {
         AlarmType::Corrupt => "CORRUPT",
         AlarmType::None | AlarmType::Unknown(_) => "NONE",
     };
-    format!("memberID:{} alarm:{name} ", alarm.member.0)
+    format!("memberID:{} alarm:{name}", alarm.member.0)
 }

@@ -1,10 +1,11 @@
 //! Control entries: decided where the control shard lives, proposed when all that was seen is settled,
 //! effective in the order of the log, answered when every reactor has them (DESIGN 2.6).
 
-use super::Reactor;
+use super::{Reactor, Stage};
 use super::calls::Asker;
 use super::leading::{Announced, Revoking};
 use super::txns::lease_end;
+use super::writes::is_write;
 use crate::api::{
     AlarmAction, AlarmRequest, Answer, CompactRequest, DeleteRangeRequest, Error, KeepAliveReply,
     LeaseGrantRequest, LeaseTimeToLiveReply, Op, Reply, Request, TxnRequest,
@@ -29,11 +30,14 @@ pub(super) struct Decided {
 impl Reactor {
     pub(super) fn on_control_request(&mut self, call: CallId, request: ControlRequest) {
         let Some(leading) = &mut self.leading else { unreachable!("control requests go where the shard is") };
-        if leading.pending.len() >= CONTROL_PENDING_MAX {
+        if leading.pending.len() + leading.conflicting.len() >= CONTROL_PENDING_MAX {
             return self.answer(call, Err(Error::TooManyRequests));
         }
         match request {
             ControlRequest::KeepAlive(lease) => self.keep_alive(call, lease),
+            ControlRequest::Client(request) if self.control.corrupt() && is_write(&request) => {
+                self.refuse(call, Error::Corrupt);
+            }
             ControlRequest::Client(request) => match request {
                 Request::LeaseGrant(grant) => self.grant_lease(call, grant),
                 Request::LeaseRevoke(lease) => self.revoke_lease(call, lease),
@@ -256,13 +260,12 @@ impl Reactor {
     fn change_control(&mut self, index: Index, change: Control) {
         let bootstrap = matches!(change, Control::Bootstrap { .. });
         self.control.apply(index, &change);
-        self.follow_control(index, &change);
         if bootstrap {
             return self.on_bootstrapped();
         }
         let reactors: Vec<ReactorId> = (1..self.reactors).map(ReactorId).collect();
         let change = Arc::new(change);
-        if self.stage == super::Stage::Serving {
+        if self.stage == Stage::Serving {
             for reactor in &reactors {
                 self.send(*reactor, Body::ControlIs { index, change: change.clone() });
             }
@@ -270,6 +273,8 @@ impl Reactor {
         let Some(leading) = &mut self.leading else { return };
         let answer = leading.proposed.remove(&index);
         leading.announced.insert(index, Announced { waiting: reactors, answer });
+        // Last: it may let later entries take effect, which everybody hears of later.
+        self.follow_control(index, &change);
         self.answer_announced();
     }
 
@@ -335,7 +340,11 @@ impl Reactor {
     }
 
     /// The compaction in effect takes hold of this reactor's shards; history goes in later turns' slices.
+    /// During a takeover the stores are behind it, and serving begins with it.
     pub(super) fn apply_compaction(&mut self) {
+        if self.stage != Stage::Serving {
+            return;
+        }
         self.on_settled(self.sequencer.settled());
         let compacted = self.control.compacted();
         for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {

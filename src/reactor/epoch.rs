@@ -24,6 +24,26 @@ impl Reactor {
         }
     }
 
+    /// Whether the next turn gets further with a takeover though no input comes: a group that has nothing
+    /// unpersisted may campaign, and fences that are all committed are reported.
+    pub(super) fn takeover_goes_on(&self) -> bool {
+        let beginning = self.coordinator.as_ref().is_some_and(|coordinator| {
+            let group = self.shards[&ShardId::CONTROL].shard.group();
+            if group.leads() { coordinator.may_begin() } else { group.is_persisted() }
+        });
+        let fencing = match self.stage {
+            Stage::Fencing { epoch } => {
+                let data = || self.shards.values().filter(|owned| owned.shard.id != ShardId::CONTROL);
+                data().any(|owned| {
+                    let group = owned.shard.group();
+                    owned.asked_fence < epoch && (group.leads() || group.is_persisted())
+                }) || self.shards.values().all(|owned| owned.shard.meaning().fence() == epoch)
+            }
+            _ => false,
+        };
+        beginning || fencing
+    }
+
     fn drive_coordinator(&mut self) {
         let control = self.control_shard();
         if !control.group_mut().campaign() {
@@ -35,7 +55,7 @@ impl Reactor {
         let term = control.group().term();
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(term));
         if let Some(Step::FenceControl { epoch }) = step {
-            self.epoch = epoch;
+            (self.epoch, self.ended) = (epoch, false);
             let fenced = self.control_shard().propose_fence(epoch);
             self.or_end(fenced);
         }
@@ -98,7 +118,7 @@ impl Reactor {
             Step::Stop => self.stop_epoch(),
             Step::FenceControl { .. } => {}
             Step::Fence { epoch } => {
-                self.epoch = epoch;
+                (self.epoch, self.ended) = (epoch, false);
                 self.adopt(&control.expect("a fence carries the control state"));
                 self.stage = Stage::Fencing { epoch };
             }
@@ -123,6 +143,7 @@ impl Reactor {
     /// unknown outcome.
     fn stop_epoch(&mut self) {
         self.stage = Stage::Stopped;
+        self.ended = true;
         self.lost = false;
         let settled = self.sequencer.settled();
         self.room = Room::new(Generation::NONE);
@@ -134,13 +155,13 @@ impl Reactor {
         }
         self.held.clear();
         self.lease_waiting.clear();
-        self.retrying.clear();
         self.deciding.clear();
         self.control.leases.clear_all_revoking();
         if let Some(leading) = &mut self.leading {
             leading.end_epoch();
         }
         self.fail_calls(&Error::Timeout);
+        self.fail_retrying(&Error::Timeout);
         self.send(ReactorId(0), Body::Stopped);
     }
 

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 pub(super) struct Hashing {
     sum: HashKv,
     upto: Revision,
+    shown: i64,
     compacted: Revision,
     settled: Revision,
     sources: Vec<Source>,
@@ -45,14 +46,18 @@ impl Reactor {
     fn begin_hash(&mut self, asker: Asker, revision: i64, whole: bool) {
         let settled = self.sequencer.settled();
         let compacted = self.control.compacted();
-        // etcd's law: 0 is the newest; what is negative has been compacted.
-        if revision != 0 && revision < compacted.wire() {
+        // etcd's law: 0 is the newest, and what is negative hashes nothing.
+        if revision > 0 && revision < compacted.wire() {
             return self.reply(asker, Err(Error::Compacted));
         }
         if revision > settled.wire() {
             return self.reply(asker, Err(Error::FutureRevision));
         }
-        let upto = if revision == 0 { settled } else { Revision(revision.unsigned_abs()) };
+        let upto = match revision {
+            0 => settled,
+            named => Revision(u64::try_from(named).unwrap_or(0)),
+        };
+        let shown = if revision < 0 { revision } else { upto.wire() };
         let sources = self.router().data_shards().map(|shard| Source {
             shard,
             changes: VecDeque::new(),
@@ -62,8 +67,10 @@ impl Reactor {
         });
         let sources = sources.collect();
         let sum = HashKv::new(compacted);
-        let hashing = Hashing { sum, upto, compacted, settled, sources, whole };
+        let hashing = Hashing { sum, upto, shown, compacted, settled, sources, whole };
         let call = self.begin_call(asker, Course::Hashing(Box::new(hashing)));
+        // As long as the history is; etcd has no deadline here either.
+        self.calls.keep(call);
         self.go_on_hashing(call);
     }
 
@@ -77,10 +84,11 @@ impl Reactor {
         if missing.is_empty() && hashing.sources.iter().all(Source::is_used_up) {
             let (sum, settled) = (std::mem::replace(&mut hashing.sum, HashKv::new(upto)), hashing.settled);
             let (hash, compact_revision, whole) = (sum.finish(), hashing.compacted, hashing.whole);
+            let hash_revision = hashing.shown;
             let reply = if whole {
                 Reply::Hash { revision: settled, hash }
             } else {
-                Reply::HashKv { revision: settled, hash, compact_revision, hash_revision: upto }
+                Reply::HashKv { revision: settled, hash, compact_revision, hash_revision }
             };
             return self.finish(call, Ok(reply));
         }
@@ -92,15 +100,23 @@ impl Reactor {
 
     pub(super) fn on_history(&mut self, call: CallId, shard: ShardId, after: At, upto: Revision) {
         self.on_settled(self.sequencer.settled());
+        let behind = upto > self.settled;
         let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
         let store = &mut owned.shard.store;
-        let (pin, compacted) =
-            *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), store.compacted()));
+        let compacted = store.compacted();
+        if (compacted > upto || behind) && !owned.pins.contains_key(&call) {
+            // Compacted above it, or an epoch that ends or begins is at another point here than there: the
+            // asker sees that this is not its compaction, and begins anew.
+            let history = History { changes: vec![], resume: after, done: true };
+            let compacted = upto.next();
+            return self.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
+        }
+        let (pin, compacted) = *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), compacted));
         let budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
         let history = store.history_pinned(pin, after, budget);
         if history.done {
             owned.pins.remove(&call);
-            store.unpin(pin);
+            owned.unpin(pin);
         }
         self.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
     }
@@ -117,7 +133,7 @@ impl Reactor {
         };
         let Course::Hashing(hashing) = &mut under_way.course else { unreachable!("only hashes get history") };
         if compacted != hashing.compacted {
-            return self.hash_anew(call, shard, &history);
+            return self.hash_anew(call);
         }
         let source = hashing.sources.iter_mut().find(|source| source.shard == shard);
         let source = source.expect("only shards that were asked answer");
@@ -127,15 +143,18 @@ impl Reactor {
     }
 
     /// A compaction has come between the shards: the sum begins again, under the same name for the client.
-    fn hash_anew(&mut self, call: CallId, shard: ShardId, history: &History) {
-        self.let_history_go(call, shard, history);
+    fn hash_anew(&mut self, call: CallId) {
         let Some(under_way) = self.calls.remove(call) else { return };
         let Course::Hashing(hashing) = under_way.course else { unreachable!("only hashes get history") };
-        let revision = if hashing.whole { 0 } else { hashing.upto.wire() };
+        for source in hashing.sources.iter().filter(|source| !source.done) {
+            let (shard, owner) = (source.shard, self.router().reactor_of(source.shard));
+            self.send(owner, Body::HistoryUnwanted { call, shard });
+        }
+        let revision = if hashing.whole { 0 } else { hashing.shown };
         self.begin_hash(under_way.asker, revision, hashing.whole);
     }
 
-    /// The hash has failed at its deadline: the shard need not hold its history any longer.
+    /// The hash is gone: the shard need not hold its history any longer.
     fn let_history_go(&mut self, call: CallId, shard: ShardId, history: &History) {
         if !history.done {
             let owner = self.router().reactor_of(shard);
@@ -146,7 +165,7 @@ impl Reactor {
     pub(super) fn on_history_unwanted(&mut self, call: CallId, shard: ShardId) {
         let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
         if let Some((pin, _)) = owned.pins.remove(&call) {
-            owned.shard.store.unpin(pin);
+            owned.unpin(pin);
         }
     }
 }

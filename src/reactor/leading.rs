@@ -48,7 +48,6 @@ pub(super) struct Leading {
     pub compacting_to: Revision,
     pub raising_no_space: bool,
     auto: Auto,
-    leases_checked_at: Time,
 }
 
 /// etcd's compactor: what revision was seen when.
@@ -61,8 +60,6 @@ struct Auto {
     last: Revision,
 }
 
-/// How often expired leases are looked for (etcd's).
-const LEASES_EVERY: Duration = Duration::from_ms(500);
 /// How often `--auto-compaction-mode revision` compacts (etcd's).
 const REVISIONS_EVERY: Duration = Duration::from_secs(300);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -83,7 +80,6 @@ impl Leading {
             compacting_to: Revision::NONE,
             raising_no_space: false,
             auto: Auto::new(settings.auto_compaction, now),
-            leases_checked_at: now,
         }
     }
 
@@ -167,7 +163,6 @@ impl Reactor {
         let Some(leading) = &mut self.leading else { return };
         leading.end_epoch();
         leading.expiry = Expiry::take_over(&self.control.leases, now, self.settings.election_timeout);
-        leading.leases_checked_at = now;
         self.notice(
             crate::io::Level::Info,
             "serving",
@@ -212,10 +207,9 @@ impl Reactor {
     fn expire_leases(&mut self) {
         let now = self.now;
         let Some(leading) = &mut self.leading else { return };
-        if now < leading.leases_checked_at + LEASES_EVERY {
+        if now < leading.expiry.wake_at() {
             return;
         }
-        leading.leases_checked_at = now;
         let mut due = vec![];
         leading.expiry.due(now, &mut due);
         for lease in due {
@@ -237,11 +231,7 @@ impl Reactor {
         if self.stage != Stage::Serving {
             return Time::NEVER;
         }
-        let leases = match leading.expiry.wake_at() {
-            Time::NEVER => Time::NEVER,
-            due => due.max(leading.leases_checked_at + LEASES_EVERY),
-        };
-        leases.min(leading.auto.next_look)
+        leading.expiry.wake_at().min(leading.auto.next_look)
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Reactor {
     // The epoch.
     stage: Stage,
     epoch: Epoch,
+    /// The epoch has been stopped here: its mail counts no more, though no other epoch has a name yet.
+    ended: bool,
     /// A group was lost in this epoch, and the coordinator knows.
     lost: bool,
     room: Room,
@@ -148,6 +150,7 @@ impl Reactor {
         self.write_log();
         self.run_local();
         self.work_in_background();
+        self.run_local();
         self.flush_watches();
         self.run_local();
         self.front.flush(&mut self.out);
@@ -163,6 +166,7 @@ impl Reactor {
             self.calls_wake_at(),
             self.log.wake_at(),
             self.leading_wake_at(),
+            self.checkpoints_wake_at(),
             self.watches.wake_at(),
             self.front.wake_at(),
         ];
@@ -180,7 +184,10 @@ impl Reactor {
 
     /// Whether the next turn has work that no input will bring.
     fn has_more_to_do(&self) -> bool {
-        !self.slicing.is_empty() || self.has_background_work()
+        !self.slicing.is_empty()
+            || self.has_background_work()
+            || self.watches.is_ready()
+            || self.takeover_goes_on()
     }
 
     fn send(&mut self, to: ReactorId, body: Body) {
@@ -193,14 +200,15 @@ impl Reactor {
 
     fn run_local(&mut self) {
         while let Some(body) = self.local.pop_front() {
-            self.on_body(self.id, self.epoch, body);
+            self.on_mail(self.id, Mail { epoch: self.epoch, body });
         }
     }
 
     fn on_mail(&mut self, from: ReactorId, mail: Mail) {
-        // Mail of an ended epoch could write what the takeover has already voided; news of settled state
-        // and the steps themselves are good in any epoch.
-        if mail.epoch != self.epoch && !mail.body.outlives_epochs() {
+        // Mail of an ended epoch could write what the takeover has already voided, and names reservations
+        // that are gone; news of settled state and the steps themselves are good in any epoch.
+        let ended = self.ended || mail.epoch != self.epoch;
+        if ended && !mail.body.outlives_epochs() {
             return;
         }
         self.on_body(from, mail.epoch, mail.body);

@@ -69,12 +69,18 @@ impl Owned {
         }
     }
 
+    /// Lets history go, and what compaction had to leave for it.
+    pub fn unpin(&mut self, pin: PinId) {
+        self.shard.store.unpin(pin);
+        self.compacting = true;
+    }
+
     /// What only this epoch wanted is forgotten.
     pub fn end_epoch(&mut self) {
         self.reserved = None;
         self.waiting.clear();
         for (pin, _) in std::mem::take(&mut self.pins).into_values() {
-            self.shard.store.unpin(pin);
+            self.unpin(pin);
         }
     }
 }

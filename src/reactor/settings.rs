@@ -134,6 +134,7 @@ impl Reactor {
             now,
             stage: Stage::Stopped,
             epoch: Epoch::default(),
+            ended: true,
             lost: false,
             room: Room::new(Generation::NONE),
             coordinator: None,

@@ -8,8 +8,11 @@ use crate::log::{Buffer, Command, Ordinal, Record, Resident, WriteId};
 use crate::mvcc::{Budget, PinId};
 use crate::raft::{GroupEntry, Position};
 use crate::shard::Committed;
-use crate::types::{At, Revision, ShardId};
+use crate::types::{At, Duration, Revision, ShardId, Time};
 use std::collections::VecDeque;
+
+/// A full disk stays full for a while.
+const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
 
 /// A Ready whose records are in the log up to the ordinal.
 struct Persisting {
@@ -32,6 +35,8 @@ pub(super) struct Storage {
     /// Checkpoint files whose successors' records are not yet durable.
     replaced: VecDeque<(Ordinal, String)>,
     defragmenting: Vec<(CallId, Vec<ShardId>)>,
+    /// A checkpoint has failed: none is begun before.
+    retry_at: Time,
     pub log_writes: u64,
     pub log_bytes: u64,
 }
@@ -68,6 +73,7 @@ impl Storage {
             jobs: 0,
             replaced: VecDeque::new(),
             defragmenting: vec![],
+            retry_at: Time(0),
             log_writes: 0,
             log_bytes: 0,
         }
@@ -110,7 +116,10 @@ impl Reactor {
             }
             self.take_ready(id);
         }
-        self.log.settle(settled);
+        // After a restart the log knows more than this reactor, until the first epoch serves.
+        if self.has_served {
+            self.log.settle(settled);
+        }
         let mut commands = vec![];
         self.log.flush(self.now, &mut commands);
         for command in commands {
@@ -227,7 +236,7 @@ impl Reactor {
 
     fn schedule_checkpoints(&mut self) {
         let busy = self.shards.values().any(|owned| owned.checkpoint.is_some());
-        if busy || self.stage != Stage::Serving {
+        if busy || self.stage != Stage::Serving || self.now < self.storage.retry_at {
             return;
         }
         let wanted = self.storage.defragmenting.first().and_then(|(_, shards)| shards.first().copied());
@@ -237,7 +246,8 @@ impl Reactor {
         if self.log.held_bytes() < self.settings.checkpoint_log_bytes {
             return;
         }
-        let oldest = self.log.held().max_by_key(|(_, _, bytes)| *bytes).map(|(resident, ..)| resident.shard);
+        let held = self.log.held().filter(|(_, _, bytes)| *bytes > 0);
+        let oldest = held.max_by_key(|(_, _, bytes)| *bytes).map(|(resident, ..)| resident.shard);
         if let Some(shard) = oldest.filter(|shard| self.shards.contains_key(shard)) {
             self.begin_checkpoint(shard);
         }
@@ -245,6 +255,10 @@ impl Reactor {
 
     fn begin_checkpoint(&mut self, id: ShardId) {
         let revision = self.settled;
+        let group = self.shards[&id].shard.group();
+        if group.applied() < group.committed() {
+            return; // The state may hold entries behind the position that raft would let it name.
+        }
         let Some(position) = self.shards[&id].shard.checkpoint_position() else { return };
         let job = self.next_job();
         self.storage.last_file += 1;
@@ -267,6 +281,11 @@ impl Reactor {
             publishing: false,
         });
         self.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
+    }
+
+    /// When a checkpoint that has failed is tried again.
+    pub(super) fn checkpoints_wake_at(&self) -> Time {
+        if self.now < self.storage.retry_at { self.storage.retry_at } else { Time::NEVER }
     }
 
     fn checkpoint_meta(&self, id: ShardId, revision: Revision, position: Position) -> Meta {
@@ -307,7 +326,8 @@ impl Reactor {
     fn give_checkpoint_up(&mut self, id: ShardId, why: &str) {
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         let Some(Checkpointing { pin, name, .. }) = owned.checkpoint.take() else { return };
-        owned.shard.store.unpin(pin);
+        owned.unpin(pin);
+        self.storage.retry_at = self.now + CHECKPOINT_RETRY;
         let job = self.next_job();
         self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
         let fields = vec![("shard", id.to_string()), ("error", why.to_owned())];
@@ -349,7 +369,7 @@ impl Reactor {
     fn finish_checkpoint(&mut self, id: ShardId) {
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         let Some(done) = owned.checkpoint.take() else { return };
-        owned.shard.store.unpin(done.pin);
+        owned.unpin(done.pin);
         let replaced = owned.checkpoint_file.replace(done.name);
         let home = owned.shard.home;
         let record = Record::Checkpoint(crate::log::Checkpointed {

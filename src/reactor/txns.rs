@@ -9,7 +9,7 @@ use super::Reactor;
 use super::calls::{Asker, Course};
 use super::owned::Waiting;
 use super::writes::any_lease;
-use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, TxnRequest};
+use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, Request, TxnRequest};
 use crate::io::{Body, CallId, PartOf};
 use crate::record::{Effect, EffectChange};
 use crate::txn::{self, Applied, Gathered, Outcome, Path, Plan, Share};
@@ -52,13 +52,28 @@ pub(super) struct Reservation {
 
 impl Reactor {
     pub(super) fn spread_delete(&mut self, asker: Asker, delete: DeleteRangeRequest) {
+        if self.control.corrupt() {
+            return self.refuse_call(asker, Error::Corrupt);
+        }
         let shards = self.router().shards_of(&delete.range()).collect();
         let txn = TxnRequest { success: vec![Op::DeleteRange(delete)], ..TxnRequest::default() };
         self.begin_spread(asker, Shape::DeleteRange, txn, shards);
     }
 
     pub(super) fn spread(&mut self, asker: Asker, txn: TxnRequest, shards: Vec<ShardId>) {
+        let request = Request::Txn(txn);
+        if let Err(error) = self.check_alarms(&request) {
+            return self.refuse_call(asker, error);
+        }
+        let Request::Txn(txn) = request else { unreachable!("made above") };
         self.begin_spread(asker, Shape::Txn, txn, shards);
+    }
+
+    /// An error read from state is a linearizable read.
+    fn refuse_call(&mut self, asker: Asker, error: Error) {
+        let current = self.sequencer.counter();
+        let call = self.begin_call(asker, Course::Waiting);
+        self.hold(current, call, Err(error));
     }
 
     /// Deletes the keys of a lease that is marked revoking, and ends it with the same revision.
@@ -88,6 +103,10 @@ impl Reactor {
             shards,
         };
         let call = self.begin_call(asker, Course::Spread(Box::new(spread)));
+        if matches!(shape, Shape::Revoke(_)) {
+            // Given up, it would leave its lease marked, and what names the lease waiting, for ever.
+            self.calls.keep(call);
+        }
         self.reserve_next(call);
     }
 
@@ -236,6 +255,13 @@ impl Reactor {
         let Course::Spread(spread) = under_way.course else { unreachable!("the caller had it") };
         let txn = Arc::try_unwrap(spread.txn).unwrap_or_else(|shared| (*shared).clone());
         self.retrying.push((under_way.asker, txn, spread.shards));
+    }
+
+    /// The epoch is over, and the lease's end may never come.
+    pub(super) fn fail_retrying(&mut self, error: &Error) {
+        for (asker, ..) in std::mem::take(&mut self.retrying) {
+            self.reply(asker, Err(error.clone()));
+        }
     }
 
     /// A lease has ended: what waited for that begins anew.

@@ -19,8 +19,7 @@ enum Tried {
 impl Reactor {
     pub(super) fn on_evaluate(&mut self, call: CallId, id: ShardId, request: Request) {
         if self.names_ending_lease(&request) {
-            self.lease_waiting.push((call, id, request));
-            return;
+            return self.wait_for_lease(call, id, request);
         }
         let owned = self.shards.get_mut(&id).expect("the router knows whose shard it is");
         if owned.waiting.len() >= WAITING_MAX {
@@ -55,6 +54,10 @@ impl Reactor {
                 self.reserve(call, id, txn);
                 Tried::Done
             }
+            Waiting::Evaluate { call, request } if self.names_ending_lease(&request) => {
+                self.wait_for_lease(call, id, request);
+                Tried::Done
+            }
             Waiting::Evaluate { call, request } => {
                 let full = self.log_is_behind() || owned.shard.effects_bytes() > TURN_EFFECT_BYTES_MAX;
                 if full || self.sequencer.reserve(&mut self.room, ROOM_BATCH).is_ok_and(|room| !room) {
@@ -68,7 +71,7 @@ impl Reactor {
 
     /// The write is evaluated at once, against the newest state, settled or not.
     fn evaluate(&mut self, call: CallId, id: ShardId, request: Request) {
-        if let Err(error) = self.check_space(&request) {
+        if let Err(error) = self.check_alarms(&request) {
             let current = self.sequencer.counter();
             return self.hold(current, call, Err(error));
         }
@@ -123,8 +126,12 @@ impl Reactor {
         self.sequencer.take(&mut self.room, parts, shards).ok()
     }
 
-    /// etcd's quota: over it, or while the alarm stands, nothing that adds is taken.
-    fn check_space(&mut self, request: &Request) -> Result<(), Error> {
+    /// etcd's alarms: nothing is written to a corrupt cluster; over the quota, or while its alarm stands,
+    /// nothing that adds is taken.
+    pub(super) fn check_alarms(&mut self, request: &Request) -> Result<(), Error> {
+        if self.control.corrupt() && is_write(request) {
+            return Err(Error::Corrupt);
+        }
         let cost = match request {
             Request::Put(put) => txn::cost_put(put),
             Request::Txn(request) if has_put(request) => txn::cost_txn(request),
@@ -150,6 +157,13 @@ impl Reactor {
         }
     }
 
+    fn wait_for_lease(&mut self, call: CallId, id: ShardId, request: Request) {
+        if self.lease_waiting.len() >= WAITING_MAX {
+            return self.answer(call, Err(Error::TooManyRequests));
+        }
+        self.lease_waiting.push((call, id, request));
+    }
+
     /// What waited for a lease's end is evaluated after it.
     pub(super) fn run_lease_waiting(&mut self) {
         for (call, id, request) in std::mem::take(&mut self.lease_waiting) {
@@ -160,6 +174,16 @@ impl Reactor {
 
 /// Room is secured for several writes at a time: the shared counter behind it is touched less often.
 const ROOM_BATCH: u32 = 1;
+
+/// Whether etcd would send it through its log: all but transactions of plain ranges.
+pub(super) fn is_write(request: &Request) -> bool {
+    match request {
+        Request::Put(_) | Request::DeleteRange(_) | Request::Compact(_) => true,
+        Request::LeaseGrant(_) | Request::LeaseRevoke(_) => true,
+        Request::Txn(txn) => !txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_))),
+        _ => false,
+    }
+}
 
 fn has_put(request: &TxnRequest) -> bool {
     request.success.iter().chain(&request.failure).any(|op| match op {
