@@ -9,9 +9,9 @@ use crate::sim::model::Model;
 use crate::sim::workload::tagged;
 use crate::sim::world::Failure;
 use crate::types::{Blob, Event, KeyRange, LeaseId, Revision};
+use crate::types::{ClusterId, MemberId, Term};
 use crate::wire::proto::{self, Message};
 use crate::wire::{self, Method, encode};
-use crate::types::{ClusterId, MemberId, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
 struct Replay<'a> {
@@ -83,7 +83,8 @@ impl Replay<'_> {
             [at] => {
                 let answer = self.model.answer(&request_of(self.op(at)));
                 if self.model.revision().wire() != revision {
-                    let what = format!("call {at} shows it as its own, the model changes nothing: {answer:?}");
+                    let what =
+                        format!("call {at} shows it as its own, the model changes nothing: {answer:?}");
                     return Err(self.fail(revision, what));
                 }
                 self.compare(at, &answer, revision)?;
