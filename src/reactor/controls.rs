@@ -1,10 +1,10 @@
 //! Control entries: decided where the control shard lives, proposed when all that was seen is settled,
 //! effective in the order of the log, answered when every reactor has them (DESIGN 2.6).
 
-use super::{Reactor, Stage};
 use super::calls::Asker;
 use super::leading::{Announced, Revoking};
 use super::txns::lease_end;
+use super::{Reactor, Stage};
 use crate::api::{
     AlarmAction, AlarmRequest, Answer, CompactRequest, DeleteRangeRequest, Error, KeepAliveReply,
     LeaseGrantRequest, LeaseTimeToLiveReply, Op, Reply, Request, TxnRequest,
@@ -283,6 +283,7 @@ impl Reactor {
                     leading.expiry.grant(LeaseId(*lease), *ttl_secs, now);
                     leading.granting.remove(&LeaseId(*lease));
                     self.counters.leases_granted += 1;
+                    self.counters.times.lease_ttls.observe(ttl_secs.unsigned_abs());
                 }
                 Control::LeaseEnd { lease } => {
                     leading.expiry.end(LeaseId(*lease));
@@ -347,6 +348,7 @@ impl Reactor {
             if owned.shard.store.compacted() < compacted {
                 owned.shard.store.compact(compacted);
                 owned.compacting = true;
+                self.storage.compacts(self.now);
             }
         }
         self.watches_compacted();
