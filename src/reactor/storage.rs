@@ -136,7 +136,9 @@ impl Reactor {
             }
             self.take_ready(id);
         }
-        self.log.settle(settled);
+        if self.stage == Stage::Serving {
+            self.log.settle(settled); // What a takeover has not reached yet, the log knows better.
+        }
         let mut commands = vec![];
         self.log.flush(self.now, &mut commands);
         for command in commands {
