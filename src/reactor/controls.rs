@@ -287,6 +287,7 @@ impl Reactor {
                     leading.expiry.grant(LeaseId(*lease), *ttl_secs, now);
                     leading.granting.remove(&LeaseId(*lease));
                     self.counters.leases_granted += 1;
+                    self.counters.times.lease_ttls.observe(ttl_secs.unsigned_abs());
                 }
                 Control::LeaseEnd { lease } => {
                     leading.expiry.end(LeaseId(*lease));
@@ -351,6 +352,7 @@ impl Reactor {
             if owned.shard.store.compacted() < compacted {
                 owned.shard.store.compact(compacted);
                 owned.compacting = true;
+                self.storage.compacts(self.now);
             }
         }
         self.watches_compacted();

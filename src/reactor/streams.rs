@@ -220,6 +220,11 @@ impl Reactor {
         let reads =
             Reads { serializable: if self.has_served { Ok(()) } else { read() }, linearizable: read() };
         let response = page.render(&facts, &reads);
+        if let Page::Health { .. } = page {
+            let healthy = response.status == 200;
+            self.counters.health_successes += u64::from(healthy);
+            self.counters.health_failures += u64::from(!healthy);
+        }
         self.show_page(rpc, &response);
     }
 
