@@ -1,11 +1,11 @@
 //! Control entries: decided where the control shard lives, proposed when all that was seen is settled,
 //! effective in the order of the log, answered when every reactor has them (DESIGN 2.6).
 
-use super::{Reactor, Stage};
 use super::calls::Asker;
 use super::leading::{Announced, Revoking};
 use super::txns::lease_end;
 use super::writes::is_write;
+use super::{Reactor, Stage};
 use crate::api::{
     AlarmAction, AlarmRequest, Answer, CompactRequest, DeleteRangeRequest, Error, KeepAliveReply,
     LeaseGrantRequest, LeaseTimeToLiveReply, Op, Reply, Request, TxnRequest,
@@ -385,7 +385,9 @@ impl Reactor {
 
     fn revoke_lease(&mut self, call: CallId, lease: LeaseId) {
         let Some(leading) = &mut self.leading else { return };
-        if leading.granting.contains(&lease) || self.control.is_revoking(lease) {
+        // The mark of a revoke that has just begun may still be on its way, to this reactor too.
+        let begun = leading.revoking.values().any(|revoking| revoking.lease == lease);
+        if begun || leading.granting.contains(&lease) || self.control.is_revoking(lease) {
             let request = ControlRequest::Client(Request::LeaseRevoke(lease));
             leading.conflicting.push((call, request));
             return;
