@@ -321,12 +321,14 @@ impl Http2 {
                         consumed.push((stream, bytes.len()));
                     }
                     let taken = calls.take_data(id, stream, bytes, counters, asks);
-                    let taken =
-                        taken.and_then(|()| if end { calls.take_end(id, stream, counters, asks) } else { Ok(()) });
+                    let taken = taken
+                        .and_then(|()| if end { calls.take_end(id, stream, counters, asks) } else { Ok(()) });
                     taken.unwrap_or_else(|error| failed.push((stream, error)));
                 }
                 Some(Event::Trailers { stream, .. }) => {
-                    calls.take_end(id, stream, counters, asks).unwrap_or_else(|error| failed.push((stream, error)));
+                    calls
+                        .take_end(id, stream, counters, asks)
+                        .unwrap_or_else(|error| failed.push((stream, error)));
                 }
                 Some(Event::Reset { stream, .. }) => {
                     if let Some(call) = calls.remove(stream) {

@@ -50,7 +50,13 @@ pub struct Starting {
 }
 
 /// Reads the directory, and has the disk make durable what was read. An error is a refusal to start.
-pub fn begin(files: &mut Files, now: Time, shape: &Shape, reactors: u16, key: u64) -> Result<Starting, String> {
+pub fn begin(
+    files: &mut Files,
+    now: Time,
+    shape: &Shape,
+    reactors: u16,
+    key: u64,
+) -> Result<Starting, String> {
     let names: Vec<String> = files.disk.files().map(str::to_owned).collect();
     let mut segments: BTreeMap<LogId, Vec<SegmentName>> = BTreeMap::new();
     let mut checkpoints = vec![];
@@ -95,7 +101,13 @@ pub fn begin(files: &mut Files, now: Time, shape: &Shape, reactors: u16, key: u6
 
 impl Starting {
     /// Loads the shards and makes the reactors.
-    pub fn finish(self, files: &mut Files, now: Time, shape: &Shape, rng: &mut Rng) -> Result<Process, String> {
+    pub fn finish(
+        self,
+        files: &mut Files,
+        now: Time,
+        shape: &Shape,
+        rng: &mut Rng,
+    ) -> Result<Process, String> {
         let Starting { plan, left_over, last_file, remove } = self;
         for name in remove {
             files.disk.remove(&name).map_err(|fault| format!("{name}: {fault:?}"))?;

@@ -51,14 +51,7 @@ pub struct Broken(pub String);
 
 impl Client {
     pub fn new(id: usize, window_bytes: u32) -> Client {
-        Client {
-            id,
-            link: None,
-            window_bytes,
-            stalled_until: Time(0),
-            revision: 1,
-            leases: vec![],
-        }
+        Client { id, link: None, window_bytes, stalled_until: Time(0), revision: 1, leases: vec![] }
     }
 
     pub fn connect(&mut self, now: Time, conn: ConnId) {
@@ -251,4 +244,3 @@ fn messages(partial: &mut Vec<u8>) -> Vec<Bytes> {
     }
     found
 }
-

@@ -10,13 +10,37 @@ use std::collections::BTreeMap;
 
 /// What an operation in flight is for, and for which reactor.
 enum Doing {
-    Write { reactor: usize, id: WriteId, buffer: Buffer },
-    Zeros { reactor: usize, segment: SegmentName },
-    ZerosSynced { reactor: usize, segment: SegmentName },
-    SegmentNamed { reactor: usize, segment: SegmentName },
-    Appended { reactor: usize, job: JobId },
-    Synced { reactor: usize, job: JobId, name: String, as_name: String },
-    Published { reactor: usize, job: JobId },
+    Write {
+        reactor: usize,
+        id: WriteId,
+        buffer: Buffer,
+    },
+    Zeros {
+        reactor: usize,
+        segment: SegmentName,
+    },
+    ZerosSynced {
+        reactor: usize,
+        segment: SegmentName,
+    },
+    SegmentNamed {
+        reactor: usize,
+        segment: SegmentName,
+    },
+    Appended {
+        reactor: usize,
+        job: JobId,
+    },
+    Synced {
+        reactor: usize,
+        job: JobId,
+        name: String,
+        as_name: String,
+    },
+    Published {
+        reactor: usize,
+        job: JobId,
+    },
     /// A start makes what it read durable.
     Start,
 }

@@ -39,11 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(12);
 pub fn run(plan: &Plan, keeps_trace: bool) -> Report {
     let mut world = World::new(plan, keeps_trace);
     let outcome = Run { world: &mut world, plan, observed: 1, observer_stream: None }.whole();
-    Report {
-        trace_hash: world.trace.hash,
-        lines: std::mem::take(&mut world.trace.lines),
-        outcome,
-    }
+    Report { trace_hash: world.trace.hash, lines: std::mem::take(&mut world.trace.lines), outcome }
 }
 
 struct Run<'a> {
@@ -165,7 +161,8 @@ impl Run<'_> {
     fn follow_observer(&mut self) {
         let id = self.plan.shape.clients;
         let world = &mut *self.world;
-        for (_, response) in self.observer_stream.iter().flat_map(|at| &world.history.streams[*at].responses) {
+        for (_, response) in self.observer_stream.iter().flat_map(|at| &world.history.streams[*at].responses)
+        {
             let last = response.events.last().and_then(|event| event.kv.as_ref());
             self.observed = self.observed.max(last.map_or(0, |kv| kv.mod_revision));
         }

@@ -421,7 +421,9 @@ impl World {
     /// What a client has to send goes, in pieces.
     pub fn send_to_server(&mut self, client: usize) {
         let bytes = self.clients[client].take_output();
-        let (Some(link), Life::Up(process)) = (&mut self.clients[client].link, &mut self.life) else { return };
+        let (Some(link), Life::Up(process)) = (&mut self.clients[client].link, &mut self.life) else {
+            return;
+        };
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let whole = self.rng.chance(3, 4);

@@ -59,8 +59,9 @@ pub fn may_be_missing(evidence: &Evidence<'_>, call: usize) -> Result<(), Failur
     let mut leases = vec![];
     leases_of(&request_of(op), &mut leases);
     let surely_there = |lease: &LeaseId| {
-        let granted =
-            renewals(evidence, *lease).iter().any(|r| r.returned < op.invoked && returned.time < r.lives_until);
+        let granted = renewals(evidence, *lease)
+            .iter()
+            .any(|r| r.returned < op.invoked && returned.time < r.lives_until);
         granted && !revoked_before(evidence, *lease, returned)
     };
     if !leases.is_empty() && leases.iter().all(surely_there) {
@@ -84,8 +85,9 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
         let Some(message) = op.messages.first() else { continue };
         let reply = proto::LeaseKeepAliveResponse::decode(message.clone()).expect("it is protobuf");
         let lease = LeaseId(reply.id);
-        let promised =
-            renewals(evidence, lease).iter().any(|r| r.returned < op.invoked && returned.time < r.lives_until);
+        let promised = renewals(evidence, lease)
+            .iter()
+            .any(|r| r.returned < op.invoked && returned.time < r.lives_until);
         if reply.ttl <= 0 && promised && !revoked_before(evidence, lease, returned) {
             let what = format!("call {call} could not renew lease {lease}, which was there");
             return Err(Failure::new("leases", what));

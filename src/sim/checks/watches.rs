@@ -20,8 +20,9 @@ struct Watcher<'a> {
 
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
     for (at, stream) in evidence.history.streams.iter().enumerate() {
-        check_stream(evidence, stream)
-            .map_err(|what| Failure::new("watch", format!("stream {at} of client {}: {what}", stream.client)))?;
+        check_stream(evidence, stream).map_err(|what| {
+            Failure::new("watch", format!("stream {at} of client {}: {what}", stream.client))
+        })?;
     }
     Ok(())
 }
@@ -35,7 +36,9 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
         quiet_check(evidence, &mut quiet, &watchers, Some(*moment))?;
         let header = response.header.unwrap_or_default();
         if response.created {
-            let Some(create) = stream.creates.get(created) else { return Err("created out of nothing".into()) };
+            let Some(create) = stream.creates.get(created) else {
+                return Err("created out of nothing".into());
+            };
             created += 1;
             let now = if create.start_revision > 0 { create.start_revision - 1 } else { header.revision };
             let watcher = Watcher {
@@ -47,7 +50,9 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
             };
             watchers.insert(response.watch_id, watcher);
         } else if response.events.is_empty() && !response.canceled {
-            for (_, watcher) in watchers.iter_mut().filter(|(id, _)| matches!(response.watch_id, -1) || **id == response.watch_id)
+            for (_, watcher) in watchers
+                .iter_mut()
+                .filter(|(id, _)| matches!(response.watch_id, -1) || **id == response.watch_id)
             {
                 watcher.progress(evidence, header.revision)?;
             }
