@@ -151,12 +151,15 @@ impl Reactor {
 
     fn open_range_stream(&mut self, rpc: Rpc, request: RangeRequest) {
         let opened = txn::check_stream(&request).and_then(|()| {
+            // Before an epoch serves, no revision of this process says what is in the future.
+            if self.stage != Stage::Serving {
+                return Err(Error::NoLeader);
+            }
             let noted = self.sequencer.settled();
             let at = txn::read_revision(request.revision, noted, self.control.compacted())?;
             Ok(RangeStream::open(request, at, noted))
         });
         match opened {
-            Ok(_) if self.stage != Stage::Serving => self.front.end(rpc, Err(Error::NoLeader)),
             Ok(stream) => {
                 let next = stream.next();
                 self.streams.chunking.insert(rpc, Chunking { stream, reading: false, next });
