@@ -4,7 +4,7 @@ use super::reads::Reading;
 use super::txns::Spread;
 use super::writes::is_write;
 use super::{Reactor, Stage};
-use crate::api::{Answer, Error, Reply, Request};
+use crate::api::{Answer, Code, Error, Reply, Request, ServingStatus};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, ControlRequest};
 use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX, REQUEST_ENVELOPE_BYTES};
@@ -131,7 +131,8 @@ impl Reactor {
             Request::Defragment => self.defragment(asker),
             Request::Hash => self.hash(asker),
             Request::HashKv { revision } => self.hash_kv(asker, revision),
-            Request::HealthCheck { .. } => self.reply(asker, Ok(Reply::Health { serving: true })),
+            Request::HealthCheck { service } => self.reply(asker, health(&service)),
+            Request::HealthList => self.reply(asker, Ok(Reply::HealthList(ServingStatus::Serving))),
         }
     }
 
@@ -293,6 +294,14 @@ impl Reactor {
     pub(super) fn calls_wake_at(&self) -> Time {
         if self.calls.len() == 0 { Time::NEVER } else { self.calls_checked_at + CHECK_EVERY }
     }
+}
+
+/// Only the server as a whole has a status.
+fn health(service: &str) -> Answer {
+    if service.is_empty() {
+        return Ok(Reply::Health(ServingStatus::Serving));
+    }
+    Err(Error::Other { code: Code::NotFound, text: "unknown service".to_owned() })
 }
 
 /// How often deadlines are looked at: they are seconds long.

@@ -1,11 +1,11 @@
 //! Control entries: decided where the control shard lives, proposed when all that was seen is settled,
 //! effective in the order of the log, answered when every reactor has them (DESIGN 2.6).
 
-use super::{Reactor, Stage};
 use super::calls::Asker;
 use super::leading::{Announced, Revoking};
 use super::txns::lease_end;
 use super::writes::is_write;
+use super::{Reactor, Stage};
 use crate::api::{
     AlarmAction, AlarmRequest, Answer, CompactRequest, DeleteRangeRequest, Error, KeepAliveReply,
     LeaseGrantRequest, LeaseTimeToLiveReply, Op, Reply, Request, TxnRequest,
