@@ -25,6 +25,29 @@ pub enum Code {
     Unauthenticated = 16,
 }
 
+impl Code {
+    /// In the order of their numbers.
+    pub const ALL: [Code; 17] = [
+        Code::Ok,
+        Code::Canceled,
+        Code::Unknown,
+        Code::InvalidArgument,
+        Code::DeadlineExceeded,
+        Code::NotFound,
+        Code::AlreadyExists,
+        Code::PermissionDenied,
+        Code::ResourceExhausted,
+        Code::FailedPrecondition,
+        Code::Aborted,
+        Code::OutOfRange,
+        Code::Unimplemented,
+        Code::Internal,
+        Code::Unavailable,
+        Code::DataLoss,
+        Code::Unauthenticated,
+    ];
+}
+
 macro_rules! errors {
     ($($(#[$doc:meta])* $name:ident = $code:ident, $text:literal;)*) => {
         /// Every error a client can get, beside those that carry a text of their own.

@@ -5,6 +5,7 @@ use super::{Ask, Counters, Manners, Rpc, protocol, room};
 use crate::api::{Code, Error};
 use crate::http2::{self, ErrorCode, Event, StreamId};
 use crate::io::{Output, Port};
+use crate::limits::{HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX};
 use crate::types::{ConnId, Time};
 use crate::wire::http1::{self, Audience, Http1Request, HttpMethod, Response, Sniffed};
 use crate::wire::metadata::{self, Style};
@@ -78,13 +79,16 @@ impl Connection {
         self.closing = true;
     }
 
-    pub fn shutdown(&mut self) {
+    pub fn shutdown(&mut self, counters: &mut Counters) {
         match &mut self.protocol {
             Protocol::Unknown(_) => self.closing = true,
-            Protocol::Http1(http1) => self.closing |= http1.answering.is_none(),
+            Protocol::Http1(http1) => match &mut http1.answering {
+                Some((_, keep_alive)) => *keep_alive = false,
+                None => self.closing = true,
+            },
             Protocol::Http2(http2) => {
                 // Streams that never end by themselves end now: etcd's clients go elsewhere.
-                http2.end_streams();
+                http2.end_streams(counters);
                 http2.connection.shutdown_now();
                 self.closing |= http2.connection.is_drained();
             }
@@ -123,7 +127,7 @@ impl Connection {
             }
             Protocol::Http1(http1) => {
                 http1.received.extend_from_slice(bytes);
-                self.read_http1(manners, asks);
+                self.read_http1(asks);
             }
             Protocol::Http2(http2) => {
                 if http2.receive(self.id, now, bytes, manners, counters, asks).is_err() {
@@ -133,9 +137,15 @@ impl Connection {
         }
     }
 
-    fn read_http1(&mut self, _: &Manners, asks: &mut Vec<Ask>) {
+    /// Reads the next request, unless one is being answered or the client does not take its answers.
+    fn read_http1(&mut self, asks: &mut Vec<Ask>) {
         let Protocol::Http1(http1) = &mut self.protocol else { return };
-        if http1.answering.is_some() || self.closing {
+        if self.closing {
+            return;
+        }
+        if http1.answering.is_some() || room(self.unsent + http1.output.len()) == 0 {
+            // Requests behind it may come, and nobody needs many.
+            self.closing = http1.received.len() > HTTP1_HEAD_BYTES_MAX + HTTP1_BODY_BYTES_MAX;
             return;
         }
         match http1::parse(&http1.received) {
@@ -156,18 +166,19 @@ impl Connection {
         }
     }
 
-    pub fn page(&mut self, response: &Response, manners: &Manners, asks: &mut Vec<Ask>) {
+    pub fn page(&mut self, response: &Response, asks: &mut Vec<Ask>) {
         let Protocol::Http1(http1) = &mut self.protocol else { return };
         let Some((method, keep_alive)) = http1.answering.take() else { return };
         response.write(&mut http1.output, &method, keep_alive, http1.audience);
         if !keep_alive {
             self.closing = true;
         }
-        self.read_http1(manners, asks);
+        self.read_http1(asks);
     }
 
     pub fn sent(&mut self, bytes: usize, asks: &mut Vec<Ask>) {
         self.unsent = self.unsent.checked_sub(bytes).expect("the kernel takes what was handed out");
+        self.read_http1(asks);
         if self.waiting && room(self.unsent) > 0 {
             self.waiting = false;
             if let Protocol::Http2(http2) = &self.protocol {
@@ -190,7 +201,7 @@ impl Connection {
         let Some(call) = http2.calls.remove(stream) else { return };
         match outcome {
             Ok(message) => {
-                counters.messages_sent += 1;
+                counters.of_mut(call.method).messages_sent += 1;
                 http2.reply(stream, &call.style, message);
             }
             Err(error) => http2.refuse_with(stream, &call.style, 200, error),
@@ -198,11 +209,11 @@ impl Connection {
         counters.handled(call.method, outcome.err().map_or(Code::Ok, Error::code));
     }
 
-    pub fn message(&mut self, rpc: Rpc, message: &[u8]) {
+    pub fn message(&mut self, rpc: Rpc, message: &[u8], counters: &mut Counters) {
         let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
             return;
         };
-        http2.message(stream, message);
+        http2.message(stream, message, counters);
     }
 
     pub fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
@@ -304,7 +315,7 @@ impl Http2 {
                         calls.insert(stream, call);
                         if end {
                             calls
-                                .take_end(id, stream, asks)
+                                .take_end(id, stream, counters, asks)
                                 .unwrap_or_else(|error| failed.push((stream, error)));
                         }
                     }
@@ -315,12 +326,14 @@ impl Http2 {
                         consumed.push((stream, bytes.len()));
                     }
                     let taken = calls.take_data(id, stream, bytes, counters, asks);
-                    let taken =
-                        taken.and_then(|()| if end { calls.take_end(id, stream, asks) } else { Ok(()) });
+                    let taken = taken
+                        .and_then(|()| if end { calls.take_end(id, stream, counters, asks) } else { Ok(()) });
                     taken.unwrap_or_else(|error| failed.push((stream, error)));
                 }
                 Some(Event::Trailers { stream, .. }) => {
-                    calls.take_end(id, stream, asks).unwrap_or_else(|error| failed.push((stream, error)));
+                    calls
+                        .take_end(id, stream, counters, asks)
+                        .unwrap_or_else(|error| failed.push((stream, error)));
                 }
                 Some(Event::Reset { stream, .. }) => {
                     if let Some(call) = calls.remove(stream) {
@@ -357,8 +370,9 @@ impl Http2 {
     }
 
     /// Sends one message of a stream; the head goes out with the first.
-    fn message(&mut self, stream: StreamId, message: &[u8]) {
+    fn message(&mut self, stream: StreamId, message: &[u8], counters: &mut Counters) {
         let Some(call) = self.calls.get_mut(stream) else { return };
+        counters.of_mut(call.method).messages_sent += 1;
         let gzip = call.style.gzip;
         if !std::mem::replace(&mut call.has_sent, true) {
             let style = call.style.clone();
@@ -438,11 +452,10 @@ impl Http2 {
         }
     }
 
-    fn end_streams(&mut self) {
-        let mut counters = Counters::default();
+    fn end_streams(&mut self, counters: &mut Counters) {
         let streams: Vec<StreamId> = self.calls.streaming().collect();
         for stream in streams {
-            self.finish(stream, Err(Error::Stopped), &mut counters);
+            self.finish(stream, Err(Error::Stopped), counters);
         }
     }
 }

@@ -2,39 +2,50 @@
 
 use crate::api::Code;
 use crate::wire::Method;
-use std::collections::BTreeMap;
 
-#[derive(Clone, Debug, Default, PartialEq)]
+const METHODS: usize = Method::ALL.len();
+const CODES: usize = Code::ALL.len();
+
+/// The calls of one method.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MethodCounters {
+    pub started: u64,
+    pub messages_received: u64,
+    pub messages_sent: u64,
+    /// By the number of the code.
+    pub handled: [u64; CODES],
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub received_bytes: u64,
     pub sent_bytes: u64,
-    pub messages_received: u64,
-    pub messages_sent: u64,
-    /// By method.
-    pub started: BTreeMap<Method, u64>,
-    /// By method and code.
-    pub handled: BTreeMap<(Method, Code), u64>,
+    methods: [MethodCounters; METHODS],
 }
 
 impl Counters {
-    pub(super) fn started(&mut self, method: Method) {
-        *self.started.entry(method).or_default() += 1;
+    pub fn of(&self, method: Method) -> &MethodCounters {
+        &self.methods[method as usize]
+    }
+
+    pub(super) fn of_mut(&mut self, method: Method) -> &mut MethodCounters {
+        &mut self.methods[method as usize]
     }
 
     pub(super) fn handled(&mut self, method: Method, code: Code) {
-        *self.handled.entry((method, code)).or_default() += 1;
+        self.of_mut(method).handled[code as usize] += 1;
     }
 
     pub fn add(&mut self, more: &Counters) {
         self.received_bytes += more.received_bytes;
         self.sent_bytes += more.sent_bytes;
-        self.messages_received += more.messages_received;
-        self.messages_sent += more.messages_sent;
-        for (method, count) in &more.started {
-            *self.started.entry(*method).or_default() += count;
-        }
-        for (key, count) in &more.handled {
-            *self.handled.entry(*key).or_default() += count;
+        for (sum, more) in self.methods.iter_mut().zip(&more.methods) {
+            sum.started += more.started;
+            sum.messages_received += more.messages_received;
+            sum.messages_sent += more.messages_sent;
+            for (sum, more) in sum.handled.iter_mut().zip(more.handled) {
+                *sum += more;
+            }
         }
     }
 }

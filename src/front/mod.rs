@@ -8,7 +8,7 @@ mod connection;
 mod counters;
 mod rpc;
 
-pub use counters::Counters;
+pub use counters::{Counters, MethodCounters};
 
 use crate::api::{
     Answer, Error, KeepAliveReply, RangeReply, RangeRequest, Reply, Request, ServingStatus, WatchReply,
@@ -159,8 +159,12 @@ impl Front {
 
     /// The kernel took bytes of this connection.
     pub fn sent(&mut self, conn: ConnId, bytes: usize, asks: &mut Vec<Ask>) {
-        if let Some(connection) = of(&mut self.connections, conn) {
+        let Front { connections, dirty, .. } = self;
+        if let Some(connection) = of(connections, conn) {
             connection.sent(bytes, asks);
+            if connection.mark() {
+                dirty.push(conn.slot);
+            }
         }
     }
 
@@ -178,10 +182,11 @@ impl Front {
     /// No new calls; connections close when theirs are answered.
     pub fn stop(&mut self) {
         self.stopping = true;
-        for connection in self.connections.iter_mut().flatten() {
-            connection.shutdown();
+        let Front { connections, counters, dirty, .. } = self;
+        for connection in connections.iter_mut().flatten() {
+            connection.shutdown(counters);
             if connection.mark() {
-                self.dirty.push(connection.id.slot);
+                dirty.push(connection.id.slot);
             }
         }
     }
@@ -230,9 +235,12 @@ impl Front {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         write(&mut scratch);
-        if let Some(connection) = self.connection(rpc) {
-            connection.message(rpc, &scratch);
-            self.counters.messages_sent += 1;
+        let Front { connections, counters, dirty, .. } = self;
+        if let Some(connection) = of(connections, rpc.conn) {
+            connection.message(rpc, &scratch, counters);
+            if connection.mark() {
+                dirty.push(rpc.conn.slot);
+            }
         }
         self.scratch = scratch;
     }
@@ -272,9 +280,8 @@ impl Front {
 
     /// Answers a request of HTTP/1.
     pub fn page(&mut self, rpc: Rpc, response: &Response, asks: &mut Vec<Ask>) {
-        let manners = self.manners.clone();
         if let Some(connection) = self.connection(rpc) {
-            connection.page(response, &manners, asks);
+            connection.page(response, asks);
         }
     }
 

@@ -30,7 +30,7 @@ impl Call {
         counters: &mut Counters,
     ) -> Result<BegunCall, metadata::Refusal> {
         let judged = metadata::head(fields(head))?;
-        counters.started(judged.method);
+        counters.of_mut(judged.method).started += 1;
         let inbound = Inbound::new(judged.method.kind(), manners.message_bytes_max, judged.style.gzip);
         Ok(BegunCall {
             method: judged.method,
@@ -132,19 +132,26 @@ impl Calls {
     ) -> Result<(), Error> {
         let Some(call) = self.get_mut(stream) else { return Ok(()) };
         while let Some(message) = call.inbound.next(&mut bytes)? {
-            counters.messages_received += 1;
+            counters.of_mut(call.method).messages_received += 1;
             asks.push(ask(Rpc::stream(conn, stream), call.method, message)?);
         }
         Ok(())
     }
 
-    pub fn take_end(&mut self, conn: ConnId, stream: StreamId, asks: &mut Vec<Ask>) -> Result<(), Error> {
+    pub fn take_end(
+        &mut self,
+        conn: ConnId,
+        stream: StreamId,
+        counters: &mut Counters,
+        asks: &mut Vec<Ask>,
+    ) -> Result<(), Error> {
         let Some(call) = self.get_mut(stream) else { return Ok(()) };
         if std::mem::replace(&mut call.ended, true) {
             return Ok(());
         }
         let rpc = Rpc::stream(conn, stream);
         if let Some(message) = call.inbound.finish()? {
+            counters.of_mut(call.method).messages_received += 1;
             asks.push(ask(rpc, call.method, message)?);
         }
         if super::ends_with_client(call.method) {

@@ -96,6 +96,10 @@ impl Reactor {
         if let Err(error) = self.check(&request, bytes) {
             return self.reply(asker, Err(error));
         }
+        // The process answers, so it is healthy, whoever leads (etcd's law).
+        if let Some(answer) = health(&request) {
+            return self.reply(asker, answer);
+        }
         if self.stage != Stage::Serving {
             return self.park(asker, request);
         }
@@ -131,8 +135,7 @@ impl Reactor {
             Request::Defragment => self.defragment(asker),
             Request::Hash => self.hash(asker),
             Request::HashKv { revision } => self.hash_kv(asker, revision),
-            Request::HealthCheck { service } => self.reply(asker, health(&service)),
-            Request::HealthList => self.reply(asker, Ok(Reply::HealthList(ServingStatus::Serving))),
+            Request::HealthCheck { .. } | Request::HealthList => unreachable!("answered above"),
         }
     }
 
@@ -297,11 +300,15 @@ impl Reactor {
 }
 
 /// Only the server as a whole has a status.
-fn health(service: &str) -> Answer {
-    if service.is_empty() {
-        return Ok(Reply::Health(ServingStatus::Serving));
+fn health(request: &Request) -> Option<Answer> {
+    match request {
+        Request::HealthCheck { service } if !service.is_empty() => {
+            Some(Err(Error::Other { code: Code::NotFound, text: "unknown service".to_owned() }))
+        }
+        Request::HealthCheck { .. } => Some(Ok(Reply::Health(ServingStatus::Serving))),
+        Request::HealthList => Some(Ok(Reply::HealthList(ServingStatus::Serving))),
+        _ => None,
     }
-    Err(Error::Other { code: Code::NotFound, text: "unknown service".to_owned() })
 }
 
 /// How often deadlines are looked at: they are seconds long.

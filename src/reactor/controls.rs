@@ -30,7 +30,7 @@ pub(super) struct Decided {
 impl Reactor {
     pub(super) fn on_control_request(&mut self, call: CallId, request: ControlRequest) {
         let Some(leading) = &mut self.leading else { unreachable!("control requests go where the shard is") };
-        if leading.pending.len() >= CONTROL_PENDING_MAX {
+        if leading.pending.len() + leading.conflicting.len() >= CONTROL_PENDING_MAX {
             return self.answer(call, Err(Error::TooManyRequests));
         }
         match request {

@@ -24,6 +24,26 @@ impl Reactor {
         }
     }
 
+    /// Whether the next turn gets further with a takeover though no input comes: a group that has nothing
+    /// unpersisted may campaign, and fences that are all committed are reported.
+    pub(super) fn takeover_goes_on(&self) -> bool {
+        let beginning = self.coordinator.as_ref().is_some_and(|coordinator| {
+            let group = self.shards[&ShardId::CONTROL].shard.group();
+            if group.leads() { coordinator.may_begin() } else { group.is_persisted() }
+        });
+        let fencing = match self.stage {
+            Stage::Fencing { epoch } => {
+                let data = || self.shards.values().filter(|owned| owned.shard.id != ShardId::CONTROL);
+                data().any(|owned| {
+                    let group = owned.shard.group();
+                    owned.asked_fence < epoch && (group.leads() || group.is_persisted())
+                }) || self.shards.values().all(|owned| owned.shard.meaning().fence() == epoch)
+            }
+            _ => false,
+        };
+        beginning || fencing
+    }
+
     fn drive_coordinator(&mut self) {
         let control = self.control_shard();
         if !control.group_mut().campaign() {

@@ -184,7 +184,10 @@ impl Reactor {
 
     /// Whether the next turn has work that no input will bring.
     fn has_more_to_do(&self) -> bool {
-        !self.slicing.is_empty() || self.has_background_work() || self.watches.is_ready()
+        !self.slicing.is_empty()
+            || self.has_background_work()
+            || self.watches.is_ready()
+            || self.takeover_goes_on()
     }
 
     fn send(&mut self, to: ReactorId, body: Body) {

@@ -122,10 +122,11 @@ impl Reactor {
     // LeaseKeepAlive.
 
     fn keep_lease_alive(&mut self, rpc: Rpc, lease: LeaseId) {
-        self.streams.keeping_alive.entry(rpc).or_default().outstanding += 1;
         if self.stage == Stage::Serving {
+            self.streams.keeping_alive.entry(rpc).or_default().outstanding += 1;
             self.ask_control(Asker::KeepAlive(rpc), ControlRequest::KeepAlive(lease));
         } else {
+            self.streams.keeping_alive.remove(&rpc);
             self.front.end(rpc, Err(Error::NoLeader));
         }
     }

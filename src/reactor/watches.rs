@@ -19,6 +19,8 @@ pub(super) struct Watches {
     /// For each shard the streams' lanes on it.
     lanes: BTreeMap<ShardId, usize>,
     marks: Marks,
+    /// Up to where the shards' owners were asked for marks.
+    marks_asked: BTreeMap<ShardId, Revision>,
     /// Streams that may have something to send.
     ready: BTreeSet<Rpc>,
     rng: Rng,
@@ -32,6 +34,7 @@ impl Watches {
             subscriptions: 0,
             lanes: BTreeMap::new(),
             marks: Marks::default(),
+            marks_asked: BTreeMap::new(),
             ready: BTreeSet::new(),
             rng,
         }
@@ -56,6 +59,10 @@ impl Watches {
         !self.ready.is_empty()
     }
 
+    fn is_full(&self, rpc: Rpc) -> bool {
+        self.streams.get(&rpc).is_some_and(Stream::is_full)
+    }
+
     fn waits_for_marks(&self) -> bool {
         self.streams.values().any(Stream::waits_for_marks)
     }
@@ -65,6 +72,11 @@ impl Reactor {
     // At the client's reactor.
 
     pub(super) fn watch(&mut self, rpc: Rpc, request: WatchRequest) {
+        if self.watches.is_full(rpc) {
+            let mut actions = vec![];
+            self.flush_stream(rpc, &mut actions);
+            self.route_actions(actions);
+        }
         let watches = &mut self.watches;
         watches.subscriptions += 1;
         let id = SubscriptionId(u64::from(self.id.0) << 48 | watches.subscriptions);
@@ -154,10 +166,14 @@ impl Reactor {
     }
 
     pub(super) fn on_marks(&mut self, marks: Vec<(ShardId, Revision)>) {
+        let mut raised = false;
         for (shard, upto) in marks {
+            raised |= upto > self.watches.marks.of(shard);
             self.watches.marks.raise(shard, upto);
         }
-        self.wake_streams_for_marks();
+        if raised {
+            self.wake_streams_for_marks();
+        }
     }
 
     fn wake_streams_for_marks(&mut self) {
@@ -172,6 +188,8 @@ impl Reactor {
         }
         let settled = self.sequencer.settled();
         let shards: Vec<ShardId> = self.watches.lanes.keys().copied().collect();
+        let shards_len = self.router().data_shards().count() + 1;
+        let waiting = shards_len > 64 && self.watches.waits_for_marks();
         let mut raised = false;
         for shard in shards {
             let mark = self.watches.marks.of(shard);
@@ -179,7 +197,14 @@ impl Reactor {
             if upto > mark {
                 self.watches.marks.raise(shard, upto);
                 raised = true;
-            } else if settled.0 - mark.0.min(settled.0) > UNSETTLED_REVISIONS_MAX as u64 / 2 {
+            }
+            // The ring tells shards apart by their number modulo 64: beyond that an idle one may look busy,
+            // and its owner has no reason of its own to send a mark.
+            let ambiguous = shards_len > 64 && waiting && upto < settled;
+            let lost = settled.0 - mark.0.min(settled.0) > UNSETTLED_REVISIONS_MAX as u64 / 2;
+            let asked = self.watches.marks_asked.get(&shard).is_some_and(|asked| *asked >= settled);
+            if (ambiguous || lost) && !asked {
+                self.watches.marks_asked.insert(shard, settled);
                 let owner = self.router().reactor_of(shard);
                 self.send(owner, Body::MarkWanted { shard });
             }

@@ -1,12 +1,13 @@
 //! The bulk lane: work on files that must never stand in the way of a client's request.
 //!
-//! Checkpoints are written, segments prepared and files removed here, on one thread of lowest priority,
-//! paced, one small write at a time, so that the disk's queue stays short for the logs. Two *tracks* run
-//! side by side, so that no log waits for a segment behind a long checkpoint: `Segments`, and `Steps` of
-//! the reactors' own jobs. Each does its orders in turn; the answer goes to the reactor that asked.
+//! Two *tracks* run side by side, each doing its orders in turn; the answer goes to the reactor that asked.
+//! All writes are small, one at a time and paced, so that the disk's queue stays short for the logs.
 //!
-//! The thread is a glommio executor. Where that cannot start (too little lockable memory), two plain threads
-//! run the same tracks, with calls that block.
+//! - `Steps`: checkpoints are written and files removed, on a glommio executor of the lowest priority, on CPU
+//!   and disk. Where glommio cannot start (too little lockable memory), a plain thread runs the same with
+//!   calls that block.
+//! - `Segments`: files for the logs, on a plain thread of normal priority. A log that has no next segment
+//!   stands still, and on a machine that others keep busy, the lowest priority may mean never.
 
 use super::bulk_file::{BulkFile, Medium};
 use super::files::{Files, is_full};
@@ -17,12 +18,13 @@ use crate::limits::{
     BULK_BYTES_PER_SEC, BULK_ORDERS_QUEUED_MAX, BULK_WRITE_BYTES, REMOVE_PAUSE_MS, REMOVE_SLICE_BYTES,
     SEGMENT_BYTES, SEGMENT_BYTES_PER_SEC, SEGMENT_RETRY_MS, SEGMENT_WRITE_BYTES_AT_START,
 };
-use crate::log::{Buffer, SegmentName};
+use crate::log::{Buffer, LogId, SegmentName};
 use crate::stdx::HashMap;
 use crate::types::ReactorId;
 use crossbeam::queue::{ArrayQueue, SegQueue};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +38,23 @@ pub enum Order {
     Prepare { reactor: ReactorId, segment: SegmentName },
     Recycle { reactor: ReactorId, old: SegmentName, new: SegmentName },
     Remove { segment: SegmentName },
+}
+
+impl Order {
+    fn log(&self) -> Option<LogId> {
+        match self {
+            Order::Step { .. } => None,
+            Order::Prepare { segment, .. } | Order::Remove { segment } => Some(segment.log),
+            Order::Recycle { new, .. } => Some(new.log),
+        }
+    }
+}
+
+/// The oldest order of another log than the last one's, else the oldest: a log that waits for its first
+/// segment does not wait for all of another's. Orders of one log, and steps, stay in their order.
+fn take_fairly(waiting: &mut VecDeque<Order>, last: Option<LogId>) -> Order {
+    let other = waiting.iter().position(|order| order.log() != last);
+    waiting.remove(other.unwrap_or(0)).expect("the caller has put one in")
 }
 
 /// What comes back.
@@ -134,8 +153,15 @@ impl Lane {
             TrackName::Segments => &self.segments,
             TrackName::Steps => &self.steps,
         };
+        let (mut waiting, mut last) = (VecDeque::new(), None);
         loop {
-            let order = track.next().await;
+            if waiting.is_empty() {
+                waiting.push_back(track.next().await);
+            }
+            let room = BULK_ORDERS_QUEUED_MAX - waiting.len();
+            waiting.extend(std::iter::from_fn(|| track.orders.pop()).take(room));
+            let order = take_fairly(&mut waiting, last);
+            last = order.log();
             worker.carry_out(order).await;
         }
     }
@@ -274,11 +300,7 @@ impl Worker<'_> {
 
     /// Cut in slices first: to unlink a large file at once keeps the disk from everything else.
     async fn remove(&self, name: &str) -> io::Result<()> {
-        let path = self.lane.files.path(name);
-        let file = match OpenOptions::new().write(true).open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            opened => opened?,
-        };
+        let Some((path, file)) = self.lane.files.give_up(name)? else { return Ok(()) };
         let mut bytes = file.metadata()?.len();
         while bytes > REMOVE_SLICE_BYTES {
             bytes -= REMOVE_SLICE_BYTES;
@@ -324,3 +346,6 @@ impl Pace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

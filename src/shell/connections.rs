@@ -137,7 +137,7 @@ impl Connections {
         connection.hold_back(ring);
     }
 
-    /// Closes once everything is sent. Whether that is over already: the reactor hears of it at once.
+    /// Closes once everything is sent; [`Event::Closed`] follows in any case.
     pub fn close(&mut self, ring: &mut Ring, now: Time, conn: ConnId) {
         let Some(connection) = self.get(conn.slot, conn.generation) else { return };
         if connection.phase == Phase::Open {
@@ -206,6 +206,8 @@ impl Connections {
                 }
                 Event::Nothing
             }
+            // The client has shut its side and still waits for what we have for it.
+            0 if phase == Phase::Ending && connection.unsent() > 0 => Event::Nothing,
             _ => {
                 self.die(conn);
                 Event::Closed { conn }

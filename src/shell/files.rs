@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A file gets its name without `.new` by a rename, after its content is durable; then the directory is
-//! synced. So whatever has a name is whole, and a start removes what has `.new`.
+//! synced. One that is to go is first renamed to `.gone`. So whatever has a plain name is whole, and a start
+//! removes what has neither.
 
 use super::kernel;
 use crate::checkpoint::CheckpointName;
@@ -40,6 +41,7 @@ pub struct Listing {
 }
 
 const UNFINISHED: &str = ".new";
+const GONE: &str = ".gone";
 const PROBE: &str = "probe.new";
 /// Only this user reads what clients have stored.
 const FILE_MODE: u32 = 0o600;
@@ -124,6 +126,18 @@ impl Files {
         fs::read(self.path(&segment.to_string()))
     }
 
+    /// Takes a file's name away, durably, and opens it to be cut and removed; none where it is not there.
+    pub fn give_up(&self, name: &str) -> io::Result<Option<(PathBuf, File)>> {
+        let gone = self.directory.join(format!("{name}{GONE}"));
+        match fs::rename(self.path(name), &gone) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            renamed => renamed?,
+        }
+        self.sync_names()?;
+        let file = self.options(false).open(&gone)?;
+        Ok(Some((gone, file)))
+    }
+
     /// A piece of a checkpoint; empty behind its end.
     pub fn read_piece(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut file = File::open(self.path(name))?;
@@ -143,7 +157,7 @@ impl Files {
                 listing.segments.push(segment);
             } else if let Some(checkpoint) = CheckpointName::parse(name) {
                 listing.checkpoints.push(checkpoint);
-            } else if name.ends_with(UNFINISHED) {
+            } else if name.ends_with(UNFINISHED) || name.ends_with(GONE) {
                 fs::remove_file(self.path(name))?;
             }
         }
@@ -193,6 +207,9 @@ mod tests {
         fs::write(files.unfinished(at(0, 17)), b"x").unwrap();
         fs::write(files.path("0001-000-0000000000000003.checkpoint"), b"abcdef").unwrap();
         fs::write(files.path("0001-000-0000000000000004.checkpoint.new"), b"x").unwrap();
+        fs::write(files.path("0001-000-0000000000000002.checkpoint"), b"x").unwrap();
+        drop(files.give_up("0001-000-0000000000000002.checkpoint").unwrap().unwrap());
+        assert!(files.give_up("0001-000-0000000000000002.checkpoint").unwrap().is_none());
         fs::write(files.path("notes.txt"), b"x").unwrap();
         let listing = files.list().unwrap();
         assert_eq!(listing.segments, [at(0, 2), at(0, 16), at(1, 1)]);

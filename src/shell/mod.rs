@@ -3,7 +3,8 @@
 //! ```text
 //!   main thread ── overseer: signals, readiness, watchdog
 //!   reactor-0 … ── driver: one ring, its connections, its log's writes ─── around one `Reactor` each
-//!   bulk        ── lane: checkpoints, segments, removal (glommio)
+//!   bulk        ── lane: checkpoints (glommio)
+//!   segments    ── lane: files for the logs
 //!   notices     ── the process's log
 //! ```
 //!

@@ -63,11 +63,6 @@ impl Notices {
         self.shell_line(LogLevel::Warn, message, fields);
     }
 
-    #[track_caller]
-    pub fn error(&self, message: &str, fields: Vec<(&'static str, String)>) {
-        self.shell_line(LogLevel::Error, message, fields);
-    }
-
     /// Says why the process cannot go on, waits until it is written, and ends the process.
     #[track_caller]
     pub fn halt(&self, message: &str, fields: Vec<(&'static str, String)>) -> ! {

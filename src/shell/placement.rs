@@ -55,18 +55,17 @@ fn pinned(reactors: usize) -> Option<Placed> {
     Some(Placed { reactors: places.into_iter().map(Some).collect(), spare })
 }
 
-/// Starts the lane's thread; where glommio cannot, two plain ones.
+/// Starts the lane's two threads.
 pub fn start_lane(lane: &Arc<Lane>, placed: &Placed, notices: &Notices) -> io::Result<()> {
-    let why = match start_executor(lane, placed) {
-        Ok(()) => return Ok(()),
-        Err(why) => why,
-    };
-    notices.warn("the bulk lane runs on plain threads: glommio does not start", vec![("error", why)]);
-    for (name, track) in [("bulk-segments", TrackName::Segments), ("bulk-steps", TrackName::Steps)] {
+    let segments = lane.clone();
+    let run = move || run_here(segments.run(TrackName::Segments, Medium::Thread));
+    Builder::new().name("segments".to_string()).spawn(run)?;
+    if let Err(why) = start_executor(lane, placed) {
+        notices.warn("the bulk lane runs on a plain thread: glommio does not start", vec![("error", why)]);
         let lane = lane.clone();
-        Builder::new().name(name.to_string()).spawn(move || {
+        Builder::new().name("bulk".to_string()).spawn(move || {
             kernel::step_back();
-            run_here(lane.run(track, Medium::Thread));
+            run_here(lane.run(TrackName::Steps, Medium::Thread));
         })?;
     }
     Ok(())
@@ -87,16 +86,11 @@ fn start_executor(lane: &Arc<Lane>, placed: &Placed) -> Result<(), String> {
         .spawn(move || async move {
             kernel::step_back();
             let _ = started.send(());
+            // Any other queue is polled a hundred times later when woken from outside.
             let latency = Latency::Matters(Duration::from_millis(1));
             let queue = glommio::executor().create_task_queue(Shares::default(), latency, "bulk");
-            let run = |track| {
-                let lane = lane.clone();
-                glommio::spawn_local_into(async move { lane.run(track, Medium::Glommio).await }, queue)
-            };
-            let tracks = [run(TrackName::Segments), run(TrackName::Steps)];
-            for track in tracks {
-                track.expect("the queue was made a moment ago").await;
-            }
+            let steps = async move { lane.run(TrackName::Steps, Medium::Glommio).await };
+            glommio::spawn_local_into(steps, queue).expect("the queue was made a moment ago").await;
         });
     let handle = spawned.map_err(|error| error.to_string())?;
     // The sender is gone without a word where the executor could not be made.

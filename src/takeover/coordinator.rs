@@ -87,9 +87,14 @@ impl Coordinator {
         Step::Stop
     }
 
+    /// Whether all reactors have stopped.
+    pub fn may_begin(&self) -> bool {
+        matches!(self.phase, Phase::Stopping) && self.waiting.is_empty()
+    }
+
     /// All reactors have stopped and the control shard leads in `term`: a new epoch begins.
     pub fn begin(&mut self, term: crate::types::Term) -> Option<Step> {
-        if !matches!(self.phase, Phase::Stopping) || !self.waiting.is_empty() {
+        if !self.may_begin() {
             return None;
         }
         assert!(term >= self.epoch.term, "the term of the control shard never falls");
