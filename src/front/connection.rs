@@ -204,7 +204,9 @@ impl Connection {
                 counters.of_mut(call.method).messages_sent += 1;
                 http2.reply(stream, &call.style, message);
             }
-            Err(error) => http2.refuse_with(stream, &call.style, 200, error),
+            Err(error) => {
+                http2.end_alone(stream, &call.style, 200, error.code(), &error.to_string());
+            }
         }
         counters.handled(call.method, outcome.err().map_or(Code::Ok, Error::code));
     }
@@ -401,18 +403,17 @@ impl Http2 {
         }
     }
 
-    /// Answers with an error alone: head and trailers in one.
-    fn refuse_with(&mut self, stream: StreamId, style: &Style, http_status: u16, error: &Error) {
-        let text = error.to_string();
+    /// Answers without a message: head and trailers in one.
+    fn end_alone(&mut self, stream: StreamId, style: &Style, http_status: u16, code: Code, text: &str) {
         if http_status == 200 && style.subtype.is_empty() {
-            self.connection.send_trailers(stream, error.code() as u8, &text);
+            self.connection.send_trailers(stream, code as u8, text);
             return;
         }
         let content_type = style.content_type();
-        let message = grpc::percent_encoded(&text);
+        let message = grpc::percent_encoded(text);
         let fields: [Field; 3] = [
             (b"content-type", &content_type),
-            (b"grpc-status", grpc::status(error.code()).as_bytes()),
+            (b"grpc-status", grpc::status(code).as_bytes()),
             (b"grpc-message", message.as_bytes()),
         ];
         self.connection.send_head(stream, http_status, &fields, true);
@@ -422,7 +423,7 @@ impl Http2 {
         match refusal {
             metadata::Refusal::Reset => self.connection.reset(stream, ErrorCode::Protocol),
             metadata::Refusal::Answer { http_status, style, error } => {
-                self.refuse_with(stream, &style, http_status, &error);
+                self.end_alone(stream, &style, http_status, error.code(), &error.to_string());
             }
         }
         self.let_go(stream);
@@ -431,15 +432,11 @@ impl Http2 {
     fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
         let Some(call) = self.calls.remove(stream) else { return };
         let code = outcome.as_ref().err().map_or(Code::Ok, Error::code);
-        match outcome {
-            Err(error) if !call.has_sent => self.refuse_with(stream, &call.style, 200, &error),
-            outcome => {
-                if !call.has_sent {
-                    self.head(stream, &call.style);
-                }
-                let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
-                self.connection.send_trailers(stream, code as u8, &text);
-            }
+        let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
+        if call.has_sent {
+            self.connection.send_trailers(stream, code as u8, &text);
+        } else {
+            self.end_alone(stream, &call.style, 200, code, &text);
         }
         counters.handled(call.method, code);
         self.let_go(stream);

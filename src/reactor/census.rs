@@ -65,13 +65,14 @@ impl Census {
 }
 
 impl Reactor {
-    fn ask_all(&mut self, asker: Asker, question: Question, body: impl Fn(CallId) -> Body) {
+    fn ask_all(&mut self, asker: Asker, question: Question, body: impl Fn(CallId) -> Body) -> CallId {
         let waiting: Vec<ReactorId> = (0..self.reactors).map(ReactorId).collect();
         let gathering = Gathering { waiting: waiting.clone(), question };
         let call = self.begin_call(asker, Course::Gathering(Box::new(gathering)));
         for reactor in waiting {
             self.send(reactor, body(call));
         }
+        call
     }
 
     pub(super) fn take_census(&mut self, asker: Asker) {
@@ -85,7 +86,9 @@ impl Reactor {
     }
 
     pub(super) fn defragment(&mut self, asker: Asker) {
-        self.ask_all(asker, Question::Defragment, |call| Body::Defragment { call });
+        let call = self.ask_all(asker, Question::Defragment, |call| Body::Defragment { call });
+        // As long as its checkpoints are; etcd has no deadline here either.
+        self.calls.keep(call);
     }
 
     pub(super) fn gather_lease_keys(&mut self, call: CallId, reply: LeaseTimeToLiveReply) {
@@ -215,8 +218,9 @@ impl Reactor {
         }
     }
 
-    pub(super) fn raise_no_space(&mut self) {
-        self.send(ReactorId(0), Body::NoSpace);
+    /// `call` is answered when the alarm stands.
+    pub(super) fn raise_no_space(&mut self, call: Option<CallId>) {
+        self.send(ReactorId(0), Body::NoSpace { call });
     }
 }
 

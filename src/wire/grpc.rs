@@ -83,7 +83,8 @@ impl Inbound {
 
     /// The client has ended its side. Returns the message that had to wait for it. An error ends the call.
     pub fn finish(&mut self) -> Result<Option<Bytes>, Error> {
-        let between = matches!(self.state, State::Prefix { have: 0, .. });
+        // A prefix that is cut short is none (etcd's law).
+        let between = matches!(self.state, State::Prefix { .. });
         match self.kind {
             Kind::Unary if self.complete > 0 => Ok(None),
             // grpc-go turns its reader's bare errors into the code Unknown.

@@ -65,11 +65,13 @@ fn missing_and_partial_messages_are_grpc_gos_errors() {
         fault(inbound.finish())
     };
     assert_eq!(after(Kind::Unary, b""), (Code::Unknown, "EOF".into()));
-    assert_eq!(after(Kind::Unary, &[0, 0]), (Code::Unknown, "unexpected EOF".into()));
+    assert_eq!(after(Kind::Unary, &[0, 0]), (Code::Unknown, "EOF".into()));
+    assert_eq!(after(Kind::Unary, &[0, 0, 0, 0, 2]), (Code::Unknown, "unexpected EOF".into()));
     assert_eq!(after(Kind::Unary, &[0, 0, 0, 0, 2, 1]), (Code::Unknown, "unexpected EOF".into()));
-    assert_eq!(after(Kind::BidiStream, &[0]), (Code::Internal, "unexpected EOF".into()));
+    assert_eq!(after(Kind::BidiStream, &[0, 0, 0, 0, 2, 1]), (Code::Internal, "unexpected EOF".into()));
     let text = "cardinality violation: received no request message from non-client-streaming RPC";
     assert_eq!(after(Kind::ServerStream, b""), (Code::Internal, text.into()));
+    assert_eq!(after(Kind::ServerStream, &[0]), (Code::Internal, text.into()));
 }
 
 #[test]
