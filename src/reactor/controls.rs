@@ -170,13 +170,20 @@ impl Reactor {
         }
     }
 
-    /// A reactor found the quota exceeded: the alarm goes through the log.
-    pub(super) fn on_no_space(&mut self) {
+    /// A reactor found the quota exceeded: the alarm goes through the log, and with it the refusal of the
+    /// call that found it.
+    pub(super) fn on_no_space(&mut self, call: Option<CallId>) {
         let member = self.settings.member;
+        let stands = self.control.has_alarm(member, crate::api::AlarmType::NoSpace);
         let Some(leading) = &mut self.leading else { return };
-        if !leading.raising_no_space && !self.control.has_alarm(member, crate::api::AlarmType::NoSpace) {
-            leading.raising_no_space = true;
-            self.decide_control(Control::AlarmOn { member: member.0, alarm: control::NO_SPACE }, None);
+        match call {
+            Some(call) if stands => self.refuse(call, Error::NoSpace),
+            None if stands || leading.raising_no_space => {}
+            _ => {
+                leading.raising_no_space = true;
+                let control = Control::AlarmOn { member: member.0, alarm: control::NO_SPACE };
+                self.decide_control(control, call.map(|call| (call, Err(Error::NoSpace))));
+            }
         }
     }
 
