@@ -11,9 +11,10 @@ use crate::log::{Buffer, Command, SegmentName, WriteId};
 use crate::mvcc::{History, Sizes};
 use crate::record::Control;
 use crate::sequencer::Generation;
+use crate::stdx::Histogram;
 use crate::takeover::{Report, Step};
 use crate::txn::{Applied, Counting, Gathered, Outcome, Path, RangeCursor, RangePart, Share};
-use crate::types::{At, Blob, ConnId, Epoch, Index, LeaseId, ReactorId, Revision, ShardId};
+use crate::types::{At, Blob, ConnId, Duration, Epoch, Index, LeaseId, ReactorId, Revision, ShardId};
 use crate::watch;
 use std::sync::Arc;
 
@@ -61,6 +62,8 @@ pub enum Input<'a> {
     Deposed {
         shard: ShardId,
     },
+    /// What the operating system says of the process, for metrics: now and then, to any reactor.
+    Process(ProcessFigures),
     /// Stop serving clients: answer what is on its way, close the rest.
     Stop,
 }
@@ -395,55 +398,123 @@ pub struct Census {
     pub raft_index: u64,
     pub raft_applied_index: u64,
     pub counters: Counters,
+    pub shards: Vec<ShardFigures>,
+    /// Where the world has given them to this reactor.
+    pub process: Option<ProcessFigures>,
 }
 
-/// What a reactor counts, beside its front.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Counters {
-    pub front: front::Counters,
-    pub connections: u64,
-    pub watch_streams: u64,
-    pub watchers: u64,
-    pub puts: u64,
-    pub deletes: u64,
-    pub ranges: u64,
-    pub txns: u64,
-    pub leases_granted: u64,
-    pub leases_revoked: u64,
-    pub leases_renewed: u64,
-    pub leases_expired: u64,
-    pub proposals: u64,
-    pub proposals_failed: u64,
-    pub proposals_pending: u64,
-    pub log_writes: u64,
+/// Figures of one shard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardFigures {
+    pub shard: ShardId,
+    pub sizes: Sizes,
+    pub committed: Index,
+    pub applied: Index,
+    /// Log written since the oldest entry that the log keeps for it.
     pub log_bytes: u64,
-    pub checkpoints: u64,
 }
 
-impl Counters {
-    pub fn add(&mut self, more: &Counters) {
-        self.front.add(&more.front);
-        let sums = [
-            (&mut self.connections, more.connections),
-            (&mut self.watch_streams, more.watch_streams),
-            (&mut self.watchers, more.watchers),
-            (&mut self.puts, more.puts),
-            (&mut self.deletes, more.deletes),
-            (&mut self.ranges, more.ranges),
-            (&mut self.txns, more.txns),
-            (&mut self.leases_granted, more.leases_granted),
-            (&mut self.leases_revoked, more.leases_revoked),
-            (&mut self.leases_renewed, more.leases_renewed),
-            (&mut self.leases_expired, more.leases_expired),
-            (&mut self.proposals, more.proposals),
-            (&mut self.proposals_failed, more.proposals_failed),
-            (&mut self.proposals_pending, more.proposals_pending),
-            (&mut self.log_writes, more.log_writes),
-            (&mut self.log_bytes, more.log_bytes),
-            (&mut self.checkpoints, more.checkpoints),
-        ];
-        for (sum, more) in sums {
-            *sum += more;
+/// What the operating system says of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ProcessFigures {
+    pub resident_bytes: u64,
+    pub virtual_bytes: u64,
+    /// User and system time used.
+    pub cpu: Duration,
+    pub open_fds: u64,
+    pub fds_max: u64,
+    /// Seconds since 1970.
+    pub started_secs: u64,
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What a reactor counts.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Counters {
+            pub front: front::Counters,
+            pub times: Times,
+            $($(#[$doc])* pub $name: u64,)*
         }
-    }
+
+        impl Counters {
+            pub fn add(&mut self, more: &Counters) {
+                self.front.add(&more.front);
+                self.times.add(&more.times);
+                $(self.$name += more.$name;)*
+            }
+        }
+    };
+}
+
+counters! {
+    turns,
+    connections,
+    watch_streams,
+    watchers,
+    /// Watchers that read history.
+    watchers_behind,
+    /// Events that wait to be sent.
+    events_pending,
+    events_sent,
+    puts,
+    put_bytes,
+    deletes,
+    ranges,
+    /// Transactions with more than one operation (etcd's law).
+    txns,
+    /// Ranges that another turn goes on with.
+    ranges_under_way,
+    leases_granted,
+    leases_revoked,
+    leases_renewed,
+    leases_expired,
+    /// Requests that failed for want of an answer in time, or at the end of an epoch.
+    proposals_failed,
+    proposals_pending,
+    log_writes,
+    log_bytes,
+    checkpoints,
+    defragmenting,
+    /// Versions dropped.
+    versions_compacted,
+    health_successes,
+    health_failures,
+}
+
+macro_rules! times {
+    ($($(#[$doc:meta])* $name:ident = $first:expr, $len:literal;)*) => {
+        /// How long things took, in nanoseconds of the reactor's time, in etcd's buckets.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Times {
+            $($(#[$doc])* pub $name: Histogram,)*
+        }
+
+        impl Default for Times {
+            fn default() -> Times {
+                Times { $($name: Histogram::new($first, $len),)* }
+            }
+        }
+
+        impl Times {
+            fn add(&mut self, more: &Times) {
+                $(self.$name.add(&more.$name);)*
+            }
+        }
+    };
+}
+
+const MS: u64 = Duration::from_ms(1).0;
+
+times! {
+    /// From a durable write's output to its input.
+    log_writes = MS, 14;
+    /// One step of writing a checkpoint.
+    checkpoint_steps = MS, 14;
+    defragmentations = 100 * MS, 13;
+    hashes = 10 * MS, 15;
+    hashes_at = 10 * MS, 15;
+    compactions = 100 * MS, 14;
+    /// Times to live of leases granted: in seconds.
+    lease_ttls = 1, 24;
 }

@@ -74,7 +74,6 @@ pub const HTTP1_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const HTTP1_HEADERS_MAX: usize = 64;
 /// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
-const _: () = assert!(SEGMENT_BYTES % BLOCK_BYTES == 0 && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
 
 // log
 /// Segments prepared ahead of the one being filled: one is enough while the next is being made.

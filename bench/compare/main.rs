@@ -120,6 +120,9 @@ fn compare(options: &Options) -> Result<u64> {
         ),
     ];
     let chosen: Vec<&Case> = CASES.iter().filter(|case| case.name.contains(&options.case)).collect();
+    if chosen.is_empty() {
+        return Err(Error::other(format!("no case's name has {:?}", options.case)));
+    }
     let mut results: Vec<(&Case, Rounds)> =
         chosen.into_iter().map(|case| (case, Rounds { etcd: Vec::new(), braid: Vec::new() })).collect();
     for round in 0..options.rounds {
@@ -144,10 +147,14 @@ fn measure(options: &Options, round: usize, case: &Case, who: &str, program: &Pa
         pace: case.pace,
         warm_up: options.warm_up,
         span: Span::For(options.seconds),
+        patience: Duration::from_secs(5),
         seed: round as u64,
     };
     if case.workload.puts_percent < 100 {
-        generator::run(&plan.prefill())?;
+        let filled = generator::run(&plan.prefill())?;
+        if let Some(fault) = filled.fault {
+            return Err(Error::other(format!("{who}: filling the key space: {fault}")));
+        }
     }
     let outcome = generator::run(&plan)?;
     let mut json = outcome.json(&plan);

@@ -5,12 +5,15 @@ use crate::generator::{self, Pace, Plan, Span};
 use std::fs::{self, File};
 use std::io::{Error, Result};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// Then another connection is tried.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// A running server; dropping it kills the process and removes its directory.
@@ -32,7 +35,8 @@ impl Server {
         fs::create_dir_all(&directory)?;
         let (client, peer) = free_ports()?;
         let log = File::create(directory.join("log"))?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg("--data-dir")
             .arg(directory.join("data"))
             .args(["--listen-client-urls", &format!("http://{client}")])
@@ -41,9 +45,10 @@ impl Server {
             .env_clear()
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .map_err(|error| Error::other(format!("{}: {error}", program.display())))?;
+            .stderr(log);
+        end_with_parent(&mut command);
+        let child = command.spawn();
+        let child = child.map_err(|error| Error::other(format!("{}: {error}", program.display())))?;
         let mut server = Server { child, client, directory };
         server.await_ready(workload)?;
         Ok(server)
@@ -63,6 +68,7 @@ impl Server {
             pace: Pace::Closed,
             warm_up: Duration::ZERO,
             span: Span::Requests(1),
+            patience: ANSWER_WITHIN,
             seed: 0,
         };
         let start = Instant::now();
@@ -91,6 +97,20 @@ impl Drop for Server {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Lets the kernel kill the server when this program is killed before it can.
+#[allow(unsafe_code)] // std has no safe way to set the signal
+fn end_with_parent(command: &mut Command) {
+    let set_signal = || {
+        // SAFETY: no memory is passed; prctl may be called between fork and exec.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(set_signal) };
 }
 
 /// Two ports nobody listens on, chosen together so that they differ.

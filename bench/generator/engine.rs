@@ -10,8 +10,6 @@ use std::io::Result;
 use std::time::{Duration, Instant};
 
 const BUFFER_BYTES: usize = 256 << 10;
-/// How long answers may take after the measured window.
-const DRAIN_NS: u64 = 5_000_000_000;
 /// The longest sleep; whatever is waited for comes earlier.
 const SLEEP_NS: u64 = 100_000_000;
 
@@ -137,7 +135,7 @@ impl Engine<'_> {
             self.outcome.seconds = (now_ns - from_ns) as f64 / 1e9;
             self.outcome.answers = self.answers;
         }
-        self.phase = Phase::Draining { from_ns, until_ns: now_ns + DRAIN_NS };
+        self.phase = Phase::Draining { from_ns, until_ns: now_ns + self.plan.patience.as_nanos() as u64 };
     }
 
     /// When the open loop's request of this place is to be sent.

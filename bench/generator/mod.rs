@@ -18,6 +18,8 @@ mod engine;
 mod link;
 mod outcome;
 mod poll;
+#[cfg(test)]
+mod tests;
 pub mod workload;
 
 pub use engine::run;
@@ -42,6 +44,8 @@ pub struct Plan {
     /// Load before the measured window.
     pub warm_up: Duration,
     pub span: Span,
+    /// How long answers may take after the window.
+    pub patience: Duration,
     /// Of the keys drawn and the values' bytes.
     pub seed: u64,
 }

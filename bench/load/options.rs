@@ -32,7 +32,8 @@ Puts load on a server of etcd's protocol. A table goes to stderr, one line of JS
 
 Latency counts from the time a request was meant to be sent; in the open loop that is its place in the
 rate, whether or not it could be sent then. `sent late` is the generator's own share of that, and waiting
-for a free stream. Every answer is checked; the exit code is 1 where one was an error or wrong.
+for a free stream. Answers may come up to 5 s after the window. Every answer is checked; the exit code is
+1 where one was an error or wrong.
 CPU of a server is the sum of its threads' schedstat; `by user + system` is the coarse cross-check.";
 
 pub enum Parsed {
@@ -65,6 +66,7 @@ pub fn parse(args: &[String]) -> Result<Parsed, String> {
         pace: Pace::Closed,
         warm_up: Duration::from_secs(1),
         span: Span::For(Duration::from_secs(5)),
+        patience: Duration::from_secs(5),
         seed: 1,
     };
     let (mut kind, mut puts_percent, mut prefill) = ("put", 20, None);

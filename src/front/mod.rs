@@ -7,6 +7,8 @@
 mod connection;
 mod counters;
 mod rpc;
+#[cfg(test)]
+mod tests;
 
 pub use counters::{Counters, MethodCounters};
 

@@ -11,6 +11,7 @@ use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::stdx::HashMap;
 use crate::txn;
 use crate::types::{Duration, LeaseId, ReactorId, Revision, ShardId, Time};
+use crate::wire::http1::Response;
 use std::collections::VecDeque;
 
 /// Who wants the answer.
@@ -23,6 +24,8 @@ pub(super) enum Asker {
     Chunk(Rpc),
     /// A call of another reactor, of which this one is a part.
     Call(CallId),
+    /// A page of HTTP/1.
+    Page(Rpc),
     /// The lead itself: a lease has expired.
     Expiry(LeaseId),
     /// The lead itself: auto-compaction, publishing its attributes.
@@ -210,6 +213,10 @@ impl Reactor {
             Asker::Chunk(rpc) => self.on_chunk(rpc, answer),
             Asker::Call(call) => self.answer(call, answer),
             Asker::Expiry(lease) => self.on_expiry_done(lease, &answer),
+            Asker::Page(rpc) => {
+                let error = answer.err().expect("only a page that cannot be made is answered this way");
+                self.show_page(rpc, &Response::error(503, &error.to_string()));
+            }
             Asker::Nobody => {}
         }
     }
@@ -268,6 +275,7 @@ impl Reactor {
         let mut numbers: Vec<u64> = self.calls.under_way.keys().copied().collect();
         numbers.sort();
         for number in numbers {
+            self.counters.proposals_failed += 1;
             self.finish(CallId { reactor: self.id, number }, Err(error.clone()));
         }
     }
@@ -284,6 +292,7 @@ impl Reactor {
             under_way.filter(|(_, call)| call.deadline <= now).map(|(number, _)| *number).collect();
         late.sort();
         for number in late {
+            self.counters.proposals_failed += 1;
             self.release_spread_of(CallId { reactor: self.id, number });
             self.finish(CallId { reactor: self.id, number }, Err(Error::Timeout));
         }

@@ -3,20 +3,24 @@
 
 use super::Reactor;
 use super::calls::{Asker, Course};
+use super::owned::Owned;
 use crate::api::{Alarm, AlarmType, LeaseTimeToLiveReply, Reply, StatusReply};
 use crate::front::Rpc;
-use crate::io::{Body, CallId, Census};
+use crate::io::{Body, CallId, Census, ShardFigures};
 use crate::limits::{EMPTY_SHARD_BYTES, SIZES_STEP_BYTES};
+use crate::log::Resident;
 use crate::mvcc::Sizes;
-use crate::types::{Blob, ReactorId, Revision};
+use crate::types::{Blob, ReactorId, Revision, Time};
+use std::collections::BTreeMap;
 
 /// What is asked of all reactors.
 #[derive(Debug)]
 enum Question {
     Status(Census),
-    Metrics { rpc: Rpc, sum: Census },
+    Metrics { rpc: Rpc, rows: BTreeMap<ReactorId, Census> },
     Keys { reply: LeaseTimeToLiveReply, seen: Revision },
-    Defragment,
+    Defragment { begun: Time },
+    Answered,
 }
 
 /// A call that waits for all reactors.
@@ -48,7 +52,7 @@ impl MemberSizes {
     }
 }
 
-fn add(sum: &mut Sizes, more: Sizes) {
+pub(super) fn add(sum: &mut Sizes, more: Sizes) {
     sum.keys += more.keys;
     sum.versions += more.versions;
     sum.bytes_live += more.bytes_live;
@@ -56,23 +60,28 @@ fn add(sum: &mut Sizes, more: Sizes) {
 }
 
 impl Census {
-    fn add(&mut self, more: &Census) {
+    /// Adds a reactor's figures; its shards keep rows of their own.
+    pub(super) fn add(&mut self, more: &Census) {
         add(&mut self.sizes, more.sizes);
         self.raft_index += more.raft_index;
         self.raft_applied_index += more.raft_applied_index;
         self.counters.add(&more.counters);
+        self.process = self.process.or(more.process);
     }
 }
 
 impl Reactor {
-    fn ask_all(&mut self, asker: Asker, question: Question, body: impl Fn(CallId) -> Body) -> CallId {
+    fn ask_all(&mut self, asker: Asker, question: Question, body: impl Fn(CallId) -> Body) {
         let waiting: Vec<ReactorId> = (0..self.reactors).map(ReactorId).collect();
         let gathering = Gathering { waiting: waiting.clone(), question };
+        let has_deadline = !matches!(gathering.question, Question::Defragment { .. });
         let call = self.begin_call(asker, Course::Gathering(Box::new(gathering)));
+        if !has_deadline {
+            self.calls.keep(call); // As long as the data is; etcd has no deadline here either.
+        }
         for reactor in waiting {
             self.send(reactor, body(call));
         }
-        call
     }
 
     pub(super) fn take_census(&mut self, asker: Asker) {
@@ -81,14 +90,12 @@ impl Reactor {
 
     /// The figures of all reactors, for the text of /metrics.
     pub(super) fn take_metrics(&mut self, rpc: Rpc) {
-        let question = Question::Metrics { rpc, sum: Census::default() };
-        self.ask_all(Asker::Nobody, question, |call| Body::Census { call });
+        let question = Question::Metrics { rpc, rows: BTreeMap::new() };
+        self.ask_all(Asker::Page(rpc), question, |call| Body::Census { call });
     }
 
     pub(super) fn defragment(&mut self, asker: Asker) {
-        let call = self.ask_all(asker, Question::Defragment, |call| Body::Defragment { call });
-        // As long as its checkpoints are; etcd has no deadline here either.
-        self.calls.keep(call);
+        self.ask_all(asker, Question::Defragment { begun: self.now }, |call| Body::Defragment { call });
     }
 
     pub(super) fn gather_lease_keys(&mut self, call: CallId, reply: LeaseTimeToLiveReply) {
@@ -118,12 +125,23 @@ impl Reactor {
     }
 
     pub(super) fn on_census(&mut self, call: CallId) {
-        let groups = self.shards.values().map(|owned| owned.shard.group());
+        let held: BTreeMap<Resident, u64> =
+            self.log.held().map(|(resident, _, bytes)| (resident, bytes)).collect();
+        let shards = self.shards.values().map(|Owned { shard, .. }| ShardFigures {
+            shard: shard.id,
+            sizes: shard.store.sizes(),
+            committed: shard.group().committed(),
+            applied: shard.group().applied(),
+            log_bytes: held.get(&Resident { shard: shard.id, home: shard.home }).copied().unwrap_or(0),
+        });
+        let shards: Vec<ShardFigures> = shards.collect();
         let census = Census {
             sizes: self.own_sizes(),
-            raft_index: groups.clone().map(|group| group.committed().0).sum(),
-            raft_applied_index: groups.map(|group| group.applied().0).sum(),
+            raft_index: shards.iter().map(|shard| shard.committed.0).sum(),
+            raft_applied_index: shards.iter().map(|shard| shard.applied.0).sum(),
             counters: self.counters_now(),
+            shards,
+            process: self.process,
         };
         self.send(call.reactor, Body::CensusIs { call, census: Box::new(census) });
     }
@@ -132,21 +150,24 @@ impl Reactor {
         let Some(gathering) = self.gathering(call, from) else { return };
         let done = gathering.waiting.is_empty();
         match &mut gathering.question {
-            Question::Status(sum) | Question::Metrics { sum, .. } => sum.add(&census),
+            Question::Status(sum) => sum.add(&census),
+            Question::Metrics { rows, .. } => {
+                rows.insert(from, census);
+            }
             _ => unreachable!("a census is taken for Status and metrics"),
         }
         if !done {
             return;
         }
-        let question = std::mem::replace(&mut gathering.question, Question::Defragment);
+        let question = std::mem::replace(&mut gathering.question, Question::Answered);
         match question {
             Question::Status(sum) => {
                 let reply = Reply::Status(self.status(&sum));
                 self.finish(call, Ok(reply));
             }
-            Question::Metrics { rpc, sum } => {
+            Question::Metrics { rpc, rows } => {
                 self.calls.remove(call);
-                let page = self.metrics_page(&sum);
+                let page = self.metrics_page(rows);
                 self.show_page(rpc, &page);
             }
             _ => unreachable!("matched above"),
@@ -192,9 +213,14 @@ impl Reactor {
     }
 
     pub(super) fn on_defragmented(&mut self, from: ReactorId, call: CallId) {
-        if self.gathering(call, from).is_some_and(|gathering| gathering.waiting.is_empty()) {
-            self.finish(call, Ok(Reply::Defragment));
+        let Some(gathering) = self.gathering(call, from).filter(|gathering| gathering.waiting.is_empty())
+        else {
+            return;
+        };
+        if let Question::Defragment { begun } = gathering.question {
+            self.counters.times.defragmentations.observe(self.now.since(begun).0);
         }
+        self.finish(call, Ok(Reply::Defragment));
     }
 
     /// Whether a write of this cost would pass the quota. The other reactors' shares are as last heard,

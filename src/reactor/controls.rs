@@ -7,8 +7,9 @@ use super::txns::lease_end;
 use super::writes::is_write;
 use super::{Reactor, Stage};
 use crate::api::{
-    AlarmAction, AlarmRequest, Answer, CompactRequest, DeleteRangeRequest, Error, KeepAliveReply,
-    LeaseGrantRequest, LeaseTimeToLiveReply, Op, Reply, Request, TxnRequest,
+    AlarmAction, AlarmRequest, Answer, CompactRequest, Compare, CompareResult, CompareTarget,
+    DeleteRangeRequest, Error, KeepAliveReply, LeaseGrantRequest, LeaseTimeToLiveReply, Op, Reply, Request,
+    TxnRequest,
 };
 use crate::control;
 use crate::io::{Body, CallId, ControlRequest, PartOf};
@@ -294,6 +295,7 @@ impl Reactor {
                     leading.expiry.grant(LeaseId(*lease), *ttl_secs, now);
                     leading.granting.remove(&LeaseId(*lease));
                     self.counters.leases_granted += 1;
+                    self.counters.times.lease_ttls.observe(ttl_secs.unsigned_abs());
                 }
                 Control::LeaseEnd { lease } => {
                     leading.expiry.end(LeaseId(*lease));
@@ -358,6 +360,7 @@ impl Reactor {
             if owned.shard.store.compacted() < compacted {
                 owned.shard.store.compact(compacted);
                 owned.compacting = true;
+                self.storage.compacts(self.now);
             }
         }
         self.watches_compacted();
@@ -392,7 +395,9 @@ impl Reactor {
 
     fn revoke_lease(&mut self, call: CallId, lease: LeaseId) {
         let Some(leading) = &mut self.leading else { return };
-        if leading.granting.contains(&lease) || self.control.is_revoking(lease) {
+        // The mark of a revoke that has just begun may still be on its way, to this reactor too.
+        let begun = leading.revoking.values().any(|revoking| revoking.lease == lease);
+        if begun || leading.granting.contains(&lease) || self.control.is_revoking(lease) {
             let request = ControlRequest::Client(Request::LeaseRevoke(lease));
             leading.conflicting.push((call, request));
             return;
@@ -435,10 +440,7 @@ impl Reactor {
         if shards.is_empty() {
             return self.end_bare_lease(lease, call);
         }
-        let deletes = keys.iter().map(|key| {
-            let key = Bytes::copy_from_slice(key);
-            Op::DeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() })
-        });
+        let deletes = keys.iter().map(|key| delete_if_attached(key, lease));
         let txn = TxnRequest { success: deletes.collect(), ..TxnRequest::default() };
         // A transaction of this reactor's, whoever asked for it.
         self.spread_revoke(Asker::Call(call), lease, txn, shards);
@@ -463,4 +465,17 @@ impl Reactor {
         let seen = self.sequencer.counter();
         self.send(call.reactor, Body::LeaseKeysAre { call, keys, seen });
     }
+}
+
+/// A key may have been put without the lease, or with another, since its reactor named it.
+fn delete_if_attached(key: &Blob, lease: LeaseId) -> Op {
+    let key = Bytes::copy_from_slice(key);
+    let attached = Compare {
+        result: CompareResult::Equal,
+        target: CompareTarget::Lease(lease.0),
+        key: key.clone(),
+        range_end: Bytes::new(),
+    };
+    let delete = Op::DeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() });
+    Op::Txn(TxnRequest { compare: vec![attached], success: vec![delete], failure: vec![] })
 }

@@ -327,6 +327,7 @@ impl Reactor {
         self.room = Room::new(copy.generation);
         self.stage = Stage::Serving;
         self.has_served = true;
+        self.epochs_served += 1;
         self.settle(prefix);
         self.apply_compaction();
         self.drop_left_over();

@@ -9,7 +9,7 @@ use crate::api::{Error, Reply};
 use crate::io::{Body, CallId};
 use crate::limits::{READ_SLICE_BYTES, READ_SLICE_KEYS};
 use crate::mvcc::{Budget, Change, HashKv, History};
-use crate::types::{At, Revision, ShardId};
+use crate::types::{At, Revision, ShardId, Time};
 use std::collections::VecDeque;
 
 /// A hash being made.
@@ -21,6 +21,7 @@ pub(super) struct Hashing {
     compacted: Revision,
     settled: Revision,
     sources: Vec<Source>,
+    begun: Time,
     /// Hash takes HashKV's sum over everything; etcd asks no more of it than to be deterministic.
     whole: bool,
 }
@@ -69,7 +70,8 @@ impl Reactor {
         });
         let sources = sources.collect();
         let sum = HashKv::new(compacted);
-        let hashing = Hashing { sum, upto, shown, compacted, settled, sources, whole };
+        let begun = self.now;
+        let hashing = Hashing { sum, upto, shown, compacted, settled, sources, begun, whole };
         let call = self.begin_call(asker, Course::Hashing(Box::new(hashing)));
         // As long as the history is; etcd has no deadline here either.
         self.calls.keep(call);
@@ -87,6 +89,9 @@ impl Reactor {
             let (sum, settled) = (std::mem::replace(&mut hashing.sum, HashKv::new(upto)), hashing.settled);
             let (hash, compact_revision, whole) = (sum.finish(), hashing.compacted, hashing.whole);
             let hash_revision = hashing.shown;
+            let took = self.now.since(hashing.begun).0;
+            let times = &mut self.counters.times;
+            if whole { &mut times.hashes } else { &mut times.hashes_at }.observe(took);
             let reply = if whole {
                 Reply::Hash { revision: settled, hash }
             } else {

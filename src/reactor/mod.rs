@@ -29,7 +29,7 @@ pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
 use crate::api::Answer;
 use crate::control::Control;
 use crate::front::{Ask, Front, Rpc};
-use crate::io::{Body, CallId, Counters, Input, Level, Mail, Notice, Output};
+use crate::io::{Body, CallId, Counters, Input, Level, Mail, Notice, Output, ProcessFigures};
 use crate::log::{Log, Ordinal};
 use crate::router::Router;
 use crate::sequencer::{Room, Sequencer};
@@ -87,6 +87,9 @@ pub struct Reactor {
     storage: storage::Storage,
     sizes: census::MemberSizes,
     counters: Counters,
+    process: Option<ProcessFigures>,
+    /// Epochs that have served since the start.
+    epochs_served: u64,
 
     // What is under way.
     calls: Calls,
@@ -126,6 +129,7 @@ impl Reactor {
             Input::Bulk { job, done } => self.on_bulk(job, done),
             Input::Settled(settled) => self.on_settled(settled),
             Input::Deposed { shard } => self.on_deposed(shard),
+            Input::Process(figures) => self.process = Some(figures),
             Input::Stop => self.front.stop(),
         }
         self.run_local();
@@ -135,6 +139,7 @@ impl Reactor {
     pub fn flush(&mut self, now: Time, out: &mut Vec<Output>) {
         assert!(now >= self.now, "time does not run backwards");
         self.now = now;
+        self.counters.turns += 1;
         self.front_on_time();
         self.drive_takeover();
         self.run_local();
@@ -290,10 +295,10 @@ impl Reactor {
         let mut counters = self.counters.clone();
         counters.front = self.front.counters.clone();
         counters.connections = self.front.open() as u64;
-        counters.watch_streams = self.watches.streams() as u64;
+        counters.ranges_under_way = self.slicing.len() as u64;
         counters.proposals_pending = self.calls.len() as u64;
-        counters.log_writes = self.storage.log_writes;
-        counters.log_bytes = self.storage.log_bytes;
+        self.watches.count(&mut counters);
+        self.storage.count(&mut counters);
         counters
     }
 

@@ -39,6 +39,7 @@ impl Reactor {
     }
 
     pub(super) fn read_counting(&mut self, asker: Asker, request: RangeRequest, counting: Counting) {
+        self.counters.ranges += 1;
         let noted = self.sequencer.settled();
         let at = match txn::read_revision(request.revision, noted, self.control.compacted()) {
             Ok(at) => at,

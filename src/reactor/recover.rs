@@ -6,6 +6,9 @@
 //! under the next home number before anything else. The coverage record says that the stay is whole: of
 //! several stays the highest that is whole counts, so a crash anywhere in between changes nothing.
 
+#[cfg(test)]
+mod tests;
+
 use super::RecoveredShard;
 use crate::checkpoint::{CheckpointName, ControlState, Item, Meta, Reader};
 use crate::lease::Attached;

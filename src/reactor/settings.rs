@@ -148,6 +148,8 @@ impl Reactor {
             storage: super::storage::Storage::new(last_file, stale, left_over),
             sizes: MemberSizes::new(reactors),
             counters: Default::default(),
+            process: None,
+            epochs_served: 0,
             calls: Default::default(),
             calls_checked_at: now,
             held: Default::default(),

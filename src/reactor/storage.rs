@@ -2,7 +2,7 @@
 
 use super::{Reactor, Stage};
 use crate::checkpoint::{CheckpointName, Meta, Writer};
-use crate::io::{Body, BulkDone, BulkStep, CallId, JobId, Level, Output};
+use crate::io::{Body, BulkDone, BulkStep, CallId, Counters, JobId, Level, Output};
 use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX, READ_SLICE_KEYS};
 use crate::log::{Buffer, Command, Ordinal, Record, Resident, WriteId};
 use crate::mvcc::{Budget, PinId};
@@ -37,8 +37,14 @@ pub(super) struct Storage {
     defragmenting: Vec<(CallId, Vec<ShardId>)>,
     /// A checkpoint has failed: none is begun before.
     retry_at: Time,
-    pub log_writes: u64,
-    pub log_bytes: u64,
+    /// Log writes on their way, and when they left.
+    writing: VecDeque<(WriteId, Time)>,
+    /// When the checkpoint's step under way left.
+    step_left: Time,
+    /// A compaction took effect then, and its history is being dropped.
+    compacting_since: Option<Time>,
+    log_writes: u64,
+    log_bytes: u64,
 }
 
 /// A checkpoint being written.
@@ -74,9 +80,23 @@ impl Storage {
             replaced: VecDeque::new(),
             defragmenting: vec![],
             retry_at: Time(0),
+            writing: VecDeque::new(),
+            step_left: Time(0),
+            compacting_since: None,
             log_writes: 0,
             log_bytes: 0,
         }
+    }
+
+    pub fn count(&self, counters: &mut Counters) {
+        counters.log_writes = self.log_writes;
+        counters.log_bytes = self.log_bytes;
+        counters.defragmenting = self.defragmenting.len() as u64;
+    }
+
+    /// A compaction has taken effect.
+    pub fn compacts(&mut self, now: Time) {
+        self.compacting_since.get_or_insert(now);
     }
 }
 
@@ -123,7 +143,8 @@ impl Reactor {
         let mut commands = vec![];
         self.log.flush(self.now, &mut commands);
         for command in commands {
-            if let Command::Write { bytes, .. } = &command {
+            if let Command::Write { id, bytes, .. } = &command {
+                self.storage.writing.push_back((*id, self.now));
                 self.storage.in_flight_bytes += bytes.len();
                 self.storage.log_writes += 1;
                 self.storage.log_bytes += bytes.len() as u64;
@@ -154,6 +175,10 @@ impl Reactor {
     }
 
     pub(super) fn on_written(&mut self, write: WriteId, buffer: Buffer) {
+        let writing = &mut self.storage.writing;
+        let place = writing.iter().position(|(id, _)| *id == write).expect("a write completes once");
+        let left = writing.remove(place).map_or(self.now, |(_, left)| left);
+        self.counters.times.log_writes.observe(self.now.since(left).0);
         self.storage.in_flight_bytes -= buffer.len();
         self.log.reuse(buffer);
         self.log.written(write);
@@ -224,10 +249,15 @@ impl Reactor {
     fn compact_in_slices(&mut self) {
         let mut done = false;
         for owned in self.shards.values_mut().filter(|owned| owned.compacting) {
+            let before = owned.shard.store.sizes().versions;
             owned.compacting = !owned.shard.store.compact_slice(COMPACT_SLICE_KEYS);
+            self.counters.versions_compacted += before - owned.shard.store.sizes().versions;
             done |= !owned.compacting;
         }
         if done && self.shards.values().all(|owned| !owned.compacting) {
+            if let Some(since) = self.storage.compacting_since.take() {
+                self.counters.times.compactions.observe(self.now.since(since).0);
+            }
             self.report_compacted();
         }
     }
@@ -280,6 +310,7 @@ impl Reactor {
             blocks,
             publishing: false,
         });
+        self.storage.step_left = self.now;
         self.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
     }
 
@@ -313,6 +344,8 @@ impl Reactor {
         let found =
             self.shards.iter().find(|(_, owned)| owned.checkpoint.as_ref().is_some_and(|c| c.job == job));
         let Some(id) = found.map(|(id, _)| *id) else { return };
+        self.counters.times.checkpoint_steps.observe(self.now.since(self.storage.step_left).0);
+        self.storage.step_left = self.now;
         match done {
             BulkDone::Done => self.go_on_with_checkpoint(id),
             BulkDone::Full => {

@@ -158,12 +158,15 @@ impl Reactor {
 
     fn open_range_stream(&mut self, rpc: Rpc, request: RangeRequest) {
         let opened = txn::check_stream(&request).and_then(|()| {
+            // Before an epoch serves, no revision of this process says what is in the future.
+            if self.stage != Stage::Serving {
+                return Err(Error::NoLeader);
+            }
             let noted = self.sequencer.settled();
             let at = txn::read_revision(request.revision, noted, self.control.compacted())?;
             Ok(RangeStream::open(request, at, noted))
         });
         match opened {
-            Ok(_) if self.stage != Stage::Serving => self.front.end(rpc, Err(Error::NoLeader)),
             Ok(stream) => {
                 let next = stream.next();
                 self.streams.chunking.insert(rpc, Chunking { stream, reading: false, next });
@@ -227,6 +230,11 @@ impl Reactor {
         let reads =
             Reads { serializable: if self.has_served { Ok(()) } else { read() }, linearizable: read() };
         let response = page.render(&facts, &reads);
+        if let Page::Health { .. } = page {
+            let healthy = response.status == 200;
+            self.counters.health_successes += u64::from(healthy);
+            self.counters.health_failures += u64::from(!healthy);
+        }
         self.show_page(rpc, &response);
     }
 

@@ -8,7 +8,7 @@
 use super::Reactor;
 use super::calls::{Asker, Course};
 use super::owned::Waiting;
-use super::writes::any_lease;
+use super::writes::{any_lease, count_txn};
 use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, Request, TxnRequest};
 use crate::io::{Body, CallId, PartOf};
 use crate::record::{Effect, EffectChange};
@@ -337,8 +337,13 @@ impl Reactor {
         };
         let (current, taken) = (spread.current, spread.revision);
         let txn = txn::merge(&spread.txn, path, plan, current, taken, &mut applied);
-        let shape = spread.shape;
+        let (shape, request) = (spread.shape, spread.txn.clone());
         let needs = taken.unwrap_or(current);
+        match shape {
+            Shape::Txn => count_txn(&mut self.counters, &request, &txn),
+            Shape::DeleteRange => self.counters.deletes += 1,
+            Shape::Revoke(_) => self.counters.deletes += request.success.len() as u64,
+        }
         let reply = match shape {
             Shape::Txn => Reply::Txn(txn),
             Shape::DeleteRange => Reply::DeleteRange(only_delete(txn.responses, needs)),

@@ -3,7 +3,7 @@
 use super::Reactor;
 use crate::api::{Error, WatchRequest};
 use crate::front::Rpc;
-use crate::io::Body;
+use crate::io::{Body, Counters};
 use crate::limits::UNSETTLED_REVISIONS_MAX;
 use crate::mvcc::Budget;
 use crate::stdx::{HashMap, Rng};
@@ -44,8 +44,14 @@ impl Watches {
         self.streams.values().map(Stream::wake_at).min().unwrap_or(Time::NEVER)
     }
 
-    pub fn streams(&self) -> usize {
-        self.streams.len()
+    pub fn count(&self, counters: &mut Counters) {
+        counters.watch_streams = self.streams.len() as u64;
+        for stream in self.streams.values() {
+            let census = stream.census();
+            counters.watchers += census.watchers;
+            counters.watchers_behind += census.behind;
+            counters.events_pending += census.events;
+        }
     }
 
     pub fn room(&mut self, rpc: Rpc) {
@@ -229,7 +235,7 @@ impl Reactor {
     }
 
     fn flush_stream(&mut self, rpc: Rpc, actions: &mut Vec<Action>) {
-        let Reactor { watches, front, sequencer, control, epoch, now, .. } = self;
+        let Reactor { watches, front, sequencer, control, epoch, now, counters, .. } = self;
         let Some(stream) = watches.streams.get_mut(&rpc) else { return };
         loop {
             let budget = front.budget(rpc);
@@ -243,7 +249,10 @@ impl Reactor {
                 marks: &watches.marks,
             };
             match stream.poll(budget, view, actions) {
-                Some(reply) => front.watched(rpc, epoch.term, &reply),
+                Some(reply) => {
+                    counters.events_sent += reply.events.len() as u64;
+                    front.watched(rpc, epoch.term, &reply);
+                }
                 None => return,
             }
         }

@@ -2,8 +2,8 @@
 
 use super::owned::Waiting;
 use super::{Reactor, Stage};
-use crate::api::{Answer, Error, Op, Reply, Request, TxnRequest};
-use crate::io::CallId;
+use crate::api::{Answer, Error, Op, OpReply, PutRequest, Reply, Request, TxnReply, TxnRequest};
+use crate::io::{CallId, Counters};
 use crate::limits::{TURN_EFFECT_BYTES_MAX, WAITING_MAX};
 use crate::record::Effect;
 use crate::sequencer::ShardSet;
@@ -99,18 +99,26 @@ impl Reactor {
         request: Request,
         current: Revision,
     ) -> Result<Evaluated<Reply>, Refusal> {
-        let Reactor { shards, control, sequencer, room, .. } = self;
+        let Reactor { shards, control, sequencer, room, counters, .. } = self;
         let store = &mut shards.get_mut(&id).expect("the caller found it").shard.store;
         let leases = |lease| control.is_granted(lease);
         let mut take = || sequencer.take(room, 1, ShardSet::of([id])).map_err(|_| Ended);
         match request {
             Request::Put(put) => {
-                txn::evaluate_put(store, &put, &leases, &mut take).map(|done| done.map(Reply::Put))
+                let done = txn::evaluate_put(store, &put, &leases, &mut take)?;
+                count_put(counters, &put);
+                Ok(done.map(Reply::Put))
             }
-            Request::DeleteRange(delete) => txn::evaluate_delete_range(store, &delete, current, &mut take)
-                .map(|done| done.map(Reply::DeleteRange)),
-            Request::Txn(request) => txn::evaluate_txn(store, &request, current, &leases, &mut take)
-                .map(|done| done.map(Reply::Txn)),
+            Request::DeleteRange(delete) => {
+                let done = txn::evaluate_delete_range(store, &delete, current, &mut take)?;
+                counters.deletes += 1;
+                Ok(done.map(Reply::DeleteRange))
+            }
+            Request::Txn(request) => {
+                let done = txn::evaluate_txn(store, &request, current, &leases, &mut take)?;
+                count_txn(counters, &request, &done.reply);
+                Ok(done.map(Reply::Txn))
+            }
             _ => unreachable!("only writes and transactions are evaluated at a shard"),
         }
     }
@@ -188,6 +196,32 @@ pub(super) fn is_write(request: &Request) -> bool {
         Request::Txn(txn) => !txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_))),
         _ => false,
     }
+}
+
+fn count_put(counters: &mut Counters, put: &PutRequest) {
+    counters.puts += 1;
+    counters.put_bytes += (put.key.len() + put.value.len()) as u64;
+}
+
+/// Counts what a transaction did, as etcd does: each operation, and the whole where there are several.
+pub(super) fn count_txn(counters: &mut Counters, request: &TxnRequest, reply: &TxnReply) {
+    counters.txns += u64::from(count_ops(counters, request, reply) > 1);
+}
+
+fn count_ops(counters: &mut Counters, request: &TxnRequest, reply: &TxnReply) -> usize {
+    let ops = if reply.succeeded { &request.success } else { &request.failure };
+    let mut count = 0;
+    for (op, reply) in ops.iter().zip(&reply.responses) {
+        count += 1;
+        match (op, reply) {
+            (Op::Put(put), _) => count_put(counters, put),
+            (Op::Range(_), _) => counters.ranges += 1,
+            (Op::DeleteRange(_), _) => counters.deletes += 1,
+            (Op::Txn(nested), OpReply::Txn(reply)) => count += count_ops(counters, nested, reply) - 1,
+            (Op::Txn(_) | Op::Empty, _) => unreachable!("each operation is answered by its own kind"),
+        }
+    }
+    count
 }
 
 fn has_put(request: &TxnRequest) -> bool {

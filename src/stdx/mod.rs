@@ -1,7 +1,9 @@
 //! Small tools that know nothing of Braid.
 
 mod hash;
+mod histogram;
 mod rng;
 
 pub use hash::{HashMap, HashSet};
+pub use histogram::Histogram;
 pub use rng::Rng;

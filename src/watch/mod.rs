@@ -33,7 +33,7 @@ mod transcripts;
 
 pub use hub::Hub;
 pub use reply::Refusal;
-pub use stream::{Stream, View};
+pub use stream::{Stream, StreamCensus, View};
 
 use crate::api::{WatchCreate, WatchEvent};
 use crate::limits;

@@ -59,6 +59,16 @@ pub struct Stream {
     rng: Rng,
 }
 
+/// Figures of a stream, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamCensus {
+    pub watchers: u64,
+    /// Of them those that read history on some shard.
+    pub behind: u64,
+    /// Events that wait to be sent.
+    pub events: u64,
+}
+
 impl Stream {
     /// `fragment_bytes`: where replies are cut for clients that ask for it.
     pub fn new(reader: ReactorId, progress_interval: Duration, fragment_bytes: usize, rng: Rng) -> Stream {
@@ -79,6 +89,14 @@ impl Stream {
             progress_interval,
             fragment_bytes,
             rng,
+        }
+    }
+
+    pub fn census(&self) -> StreamCensus {
+        StreamCensus {
+            watchers: self.watchers.len() as u64,
+            behind: self.watchers.values().filter(|watcher| watcher.lanes_behind() > 0).count() as u64,
+            events: self.watchers.values().map(|watcher| watcher.events_waiting() as u64).sum(),
         }
     }
 

@@ -6,3 +6,4 @@ mod fuzz_seeds;
 #[path = "../fuzz/targets.rs"]
 mod fuzz_targets;
 mod layers;
+mod process;

@@ -106,6 +106,10 @@ impl Watcher {
         self.lanes.iter().filter(|lane| lane.pace == Pace::Behind).count()
     }
 
+    pub fn events_waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.queue.len()).sum()
+    }
+
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
         self.lanes.iter().map(|lane| lane.shard)
     }

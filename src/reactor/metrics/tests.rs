@@ -1,0 +1,154 @@
+use super::*;
+use crate::front;
+use crate::io::ShardFigures;
+use crate::types::{Duration, Index, ShardId};
+use std::collections::BTreeSet;
+
+fn census(shard: u32) -> Census {
+    let mut census = Census::default();
+    census.counters.puts = 3;
+    census.counters.times.log_writes.observe(Duration::from_ms(3).0);
+    census.shards.push(ShardFigures {
+        shard: ShardId(shard),
+        sizes: Default::default(),
+        committed: Index(9),
+        applied: Index(8),
+        log_bytes: 100,
+    });
+    census.process = Some(ProcessFigures { cpu: Duration::from_ms(1500), ..Default::default() });
+    census
+}
+
+fn figures() -> Figures {
+    let rows = BTreeMap::from([(ReactorId(0), census(0)), (ReactorId(1), census(1))]);
+    let mut sum = Census::default();
+    rows.values().for_each(|row| sum.add(row));
+    let alarms = vec![Alarm { member: MemberId(0xAB), alarm: AlarmType::NoSpace }];
+    Figures { member: MemberId(0xAB), alarms, rows, sum, ..Figures::default() }
+}
+
+/// A sample: name, labels, value.
+type Sample<'a> = (&'a str, BTreeMap<&'a str, &'a str>, f64);
+
+/// Reads a page of the text format 0.0.4 and checks its rules: a name is declared once, before its samples,
+/// which stand together, and no two samples are the same.
+fn parse(text: &str) -> (BTreeMap<&str, &str>, Vec<Sample<'_>>) {
+    let (mut types, mut samples, mut seen) = (BTreeMap::new(), vec![], BTreeSet::new());
+    let mut current = "";
+    assert!(text.ends_with('\n'));
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').expect("a name and a text");
+            assert!(!help.is_empty() && !help.contains('\\'), "{line}");
+            current = name;
+            continue;
+        }
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("a name and a type");
+            assert!(name == current && ["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert_eq!(types.insert(name, kind), None, "{name} is declared twice");
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect("a series and a value");
+        assert!(seen.insert(series), "{series} stands twice");
+        let (name, labels) = series
+            .split_once('{')
+            .map_or((series, ""), |(name, rest)| (name, rest.strip_suffix('}').expect("labels end")));
+        assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "{line}");
+        let of_histogram = || ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let family = if types[current] == "histogram" { of_histogram() } else { Some(name) };
+        assert_eq!(family, Some(current), "{line}");
+        let labels = labels.split(',').filter(|label| !label.is_empty()).map(|label| {
+            let (name, value) = label.split_once('=').expect("a name and a value");
+            let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+            (name, value.expect("a value in quotes"))
+        });
+        samples.push((name, labels.collect(), value.parse().expect("a number")));
+    }
+    (types, samples)
+}
+
+#[test]
+fn the_page_is_prometheus_text() {
+    let text = render(figures());
+    let (types, samples) = parse(&text);
+    let check = |name: &str, kind: &str, value: f64| {
+        let of = samples.iter().find(|(of, ..)| *of == name).expect(name);
+        assert_eq!((types[name], of.2), (kind, value), "{name}");
+    };
+    check("etcd_mvcc_put_total", "counter", 6.0);
+    check("etcd_server_proposals_applied_total", "gauge", 0.0);
+    check("etcd_server_health_success", "counter", 0.0);
+    check("process_cpu_seconds_total", "counter", 1.5);
+    let buckets: Vec<f64> = samples
+        .iter()
+        .filter(|(name, ..)| *name == "etcd_disk_wal_fsync_duration_seconds_bucket")
+        .map(|(.., value)| *value)
+        .collect();
+    assert_eq!(buckets.len(), 15);
+    assert!(buckets.is_sorted() && buckets[1] == 0.0 && buckets[2] == 2.0);
+}
+
+#[test]
+fn every_name_of_alerts_and_dashboards_is_there() {
+    let text = render(figures());
+    let (types, samples) = parse(&text);
+    let names: BTreeSet<&str> = samples.iter().map(|(name, ..)| *name).collect();
+    let lone = "
+        etcd_server_has_leader etcd_server_leader_changes_seen_total etcd_server_proposals_applied_total
+        etcd_server_proposals_committed_total etcd_server_proposals_failed_total etcd_server_proposals_pending
+        etcd_server_quota_backend_bytes etcd_mvcc_db_total_size_in_bytes
+        etcd_mvcc_db_total_size_in_use_in_bytes etcd_disk_wal_fsync_duration_seconds_bucket
+        etcd_disk_backend_commit_duration_seconds_bucket etcd_network_client_grpc_received_bytes_total
+        etcd_network_client_grpc_sent_bytes_total grpc_server_handled_total grpc_server_started_total
+        process_resident_memory_bytes";
+    for name in lone.split_whitespace() {
+        assert!(names.contains(name), "{name}");
+    }
+    // A lone member has no peers to show; grpc_server_handling_seconds is etcd's only with extensive metrics.
+    for name in [
+        "etcd_network_peer_received_bytes_total",
+        "etcd_network_peer_sent_bytes_total",
+        "etcd_network_peer_sent_failures_total",
+        "etcd_network_peer_round_trip_time_seconds",
+    ] {
+        assert!(types.contains_key(name), "{name}");
+    }
+}
+
+#[test]
+fn every_method_and_code_begins_at_zero() {
+    let text = render(figures());
+    let (_, samples) = parse(&text);
+    for method in Method::ALL {
+        let of = |name: &str| {
+            let of = samples.iter().filter(|(of, labels, _)| {
+                *of == name
+                    && labels["grpc_method"] == method.name()
+                    && labels["grpc_service"] == method.service()
+                    && labels["grpc_type"] == method.kind().name()
+            });
+            of.map(|(.., value)| *value).collect::<Vec<_>>()
+        };
+        assert_eq!(of("grpc_server_started_total"), [0.0]);
+        assert_eq!(of("grpc_server_msg_received_total"), [0.0]);
+        assert_eq!(of("grpc_server_msg_sent_total"), [0.0]);
+        assert_eq!(of("grpc_server_handled_total"), [0.0; 17]);
+    }
+    assert_eq!(front::Counters::default().of(Method::Watch).handled.len(), 17);
+}
+
+#[test]
+fn reactors_and_shards_have_rows_of_their_own() {
+    let text = render(figures());
+    for line in [
+        "braid_reactor_turns_total{reactor=\"1\"} 0",
+        "braid_shard_raft_applied_index{reactor=\"1\",shard=\"1\"} 8",
+        "braid_shard_log_held_bytes{reactor=\"0\",shard=\"0\"} 100",
+        "etcd_server_id{server_id=\"ab\"} 1",
+        "etcd_cluster_version{cluster_version=\"3.7\"} 1",
+        "etcd_debugging_server_alarms{server_id=\"ab\",alarm_type=\"NOSPACE\"} 1",
+    ] {
+        assert!(text.lines().any(|of| of == line), "{line}");
+    }
+}

@@ -1,0 +1,396 @@
+//! A member that restarts: an instant disk in memory, which at some moment takes no more writes.
+
+use super::*;
+use crate::api::{CompactRequest, LeaseGrantRequest, PutRequest, Request};
+use crate::config::AutoCompaction;
+use crate::io::{Body, BulkDone, BulkStep, Input, Output};
+use crate::log::{Command, Recovery, SegmentName};
+use crate::reactor::calls::Asker;
+use crate::reactor::{Boot, Reactor, Settings, Stage};
+use crate::sequencer::Sequencer;
+use crate::types::{ClusterId, Duration, ReactorId, Time};
+use bytes::Bytes;
+use std::sync::Arc;
+
+const SEGMENT_BYTES: usize = 64 << 10;
+const MEMBER: MemberId = MemberId(7);
+
+/// What a power cut leaves.
+#[derive(Default)]
+struct Disk {
+    segments: BTreeMap<SegmentName, Vec<u8>>,
+    files: BTreeMap<String, Vec<u8>>,
+    /// So many writes still land.
+    writes_left: usize,
+}
+
+impl Disk {
+    fn logs(&self) -> Vec<Recovered> {
+        let mut ids: Vec<LogId> = self.segments.keys().map(|name| name.log).collect();
+        ids.dedup();
+        let recover = |id: LogId| {
+            let mut recovery = Recovery::new(id, 77, SEGMENT_BYTES);
+            for (name, bytes) in self.segments.iter().filter(|(name, _)| name.log == id) {
+                recovery.segment(*name, bytes);
+            }
+            recovery.finish().expect("nothing acknowledged is lost")
+        };
+        ids.into_iter().map(recover).collect()
+    }
+
+    fn names(&self) -> Vec<CheckpointName> {
+        self.files.keys().filter_map(|name| CheckpointName::parse(name)).collect()
+    }
+
+    fn plan(&self, reactors: u16) -> Result<MemberPlan, String> {
+        place(self.logs(), &self.names(), reactors, &mut |id| Start::fresh(id, 77, SEGMENT_BYTES))
+    }
+
+    fn load(&self, plan: ShardPlan) -> Result<Loaded, String> {
+        plan.load(MEMBER, &mut |name, offset, len| {
+            let bytes = self.files.get(name).ok_or_else(|| format!("no file {name}"))?;
+            let from = bytes.len().min(offset as usize);
+            Ok(bytes[from..bytes.len().min(from + len)].to_vec())
+        })
+    }
+}
+
+struct Member {
+    reactors: Vec<Reactor>,
+    sequencer: Arc<Sequencer>,
+    disk: Disk,
+    now: Time,
+    halted: Option<String>,
+}
+
+fn settings() -> Settings {
+    Settings {
+        member: MEMBER,
+        cluster: ClusterId(9),
+        name: "default".into(),
+        token: "t".into(),
+        peer_urls: vec![],
+        client_urls: vec!["http://localhost:2379".into()],
+        shard_starts: crate::router::default_starts(5),
+        request_bytes_max: crate::limits::REQUEST_BYTES_DEFAULT,
+        txn_ops_max: crate::limits::TXN_OPS_DEFAULT,
+        streams_max: 1000,
+        quota_bytes: None,
+        election_timeout: Duration::from_ms(1000),
+        watch_progress_interval: Duration::from_secs(600),
+        auto_compaction: AutoCompaction::Off,
+        keepalive_min_time: Duration::from_secs(5),
+        keepalive: None,
+        checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64,
+    }
+}
+
+impl Member {
+    /// Starts from what the disk has, and runs until it rests.
+    fn start(disk: Disk, reactors: u16) -> Result<Member, String> {
+        let plan = disk.plan(reactors)?;
+        let sequencer = Arc::new(Sequencer::new(1 << 10));
+        let settings = Arc::new(settings());
+        let left_over: Vec<String> = disk
+            .names()
+            .iter()
+            .filter(|name| !plan.checkpoints.contains(name))
+            .map(|n| n.to_string())
+            .collect();
+        let last_file = disk.names().iter().map(|name| name.file).max().unwrap_or(0);
+        let mut list = vec![];
+        for (id, plan) in plan.reactors.into_iter().enumerate() {
+            let (mut shards, mut control) = (vec![], None);
+            for shard in plan.shards {
+                let loaded = disk.load(shard)?;
+                shards.push(loaded.shard);
+                control = control.or(loaded.control);
+            }
+            list.push(Reactor::new(Boot {
+                id: ReactorId(id as u16),
+                reactors,
+                settings: settings.clone(),
+                sequencer: sequencer.clone(),
+                log: plan.log,
+                shards,
+                control,
+                stale: plan.stale,
+                left_over: if id == 0 { left_over.clone() } else { vec![] },
+                last_file,
+                seed: id as u64,
+                now: Time(0),
+            }));
+        }
+        let mut member = Member { reactors: list, sequencer, disk, now: Time(0), halted: None };
+        member.run();
+        if member.serves() {
+            for log in plan.dead_logs {
+                member.disk.segments.retain(|name, _| name.log != log);
+            }
+        }
+        Ok(member)
+    }
+
+    fn serves(&self) -> bool {
+        self.reactors.iter().all(|reactor| reactor.stage == Stage::Serving)
+    }
+
+    fn run(&mut self) {
+        for _ in 0..10_000 {
+            self.now = Time(self.now.0 + 1000);
+            let mut busy = false;
+            for id in 0..self.reactors.len() {
+                let settled = self.sequencer.settled();
+                busy |= settled > self.reactors[id].settled && self.reactors[id].stage == Stage::Serving;
+                self.reactors[id].step(self.now, Input::Settled(settled));
+                let mut out = vec![];
+                self.reactors[id].flush(self.now, &mut out);
+                busy |= !out.is_empty() || self.reactors[id].wake_at() <= self.now;
+                out.into_iter().for_each(|output| self.carry_out(id, output));
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("the member never comes to rest");
+    }
+
+    fn carry_out(&mut self, id: usize, output: Output) {
+        let now = self.now;
+        match output {
+            Output::Mail { to, mail } => {
+                let from = ReactorId(id as u16);
+                self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail });
+            }
+            Output::Log(command) => self.log(id, command),
+            Output::Bulk { job, step } if self.disk.writes_left > 0 => {
+                self.disk.writes_left -= 1;
+                self.bulk(step);
+                self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
+            }
+            Output::Bulk { .. } | Output::Notice(_) => {}
+            Output::Halt(why) => self.halted = Some(why),
+            other => panic!("nobody is connected: {other:?}"),
+        }
+    }
+
+    fn log(&mut self, id: usize, command: Command) {
+        let Disk { segments, writes_left, .. } = &mut self.disk;
+        let Some(left) = writes_left.checked_sub(1) else { return };
+        *writes_left = left;
+        let input = match command {
+            Command::Write { id, segment, offset, bytes } => {
+                let file = segments.get_mut(&segment).expect("prepared before");
+                file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+                Input::Written { write: id, buffer: bytes }
+            }
+            Command::Prepare { segment } => {
+                segments.insert(segment, vec![0; SEGMENT_BYTES]);
+                Input::Prepared { segment }
+            }
+            Command::Recycle { old, new } => {
+                let file = segments.remove(&old).expect("there was such a segment");
+                segments.insert(new, file);
+                Input::Prepared { segment: new }
+            }
+            Command::Remove { segment } => {
+                segments.remove(&segment);
+                return;
+            }
+        };
+        self.reactors[id].step(self.now, input);
+    }
+
+    fn bulk(&mut self, step: BulkStep) {
+        let files = &mut self.disk.files;
+        match step {
+            BulkStep::Create { name } => {
+                files.insert(name, vec![]);
+            }
+            BulkStep::Append { name, blocks } => {
+                let file = files.get_mut(&name).expect("created before");
+                blocks.iter().for_each(|block| file.extend_from_slice(block));
+            }
+            BulkStep::Publish { name, as_name } => {
+                let file = files.remove(&name).expect("created before");
+                files.insert(as_name, file);
+            }
+            BulkStep::Remove { name } => {
+                files.remove(&name);
+            }
+        }
+    }
+
+    fn ask(&mut self, request: Request) {
+        self.reactors[0].call(Asker::Nobody, request);
+        self.run();
+    }
+
+    /// Puts keys of their own number, each the size of some blocks.
+    fn put(&mut self, from: u64, upto: u64) {
+        for number in from..upto {
+            let value = Bytes::from(format!("{number:08}").repeat(100));
+            self.ask(Request::Put(PutRequest { key: key(number), value, ..Default::default() }));
+        }
+    }
+
+    /// The state is that after the first puts of [`Member::put`]: how many.
+    fn check(&self) -> u64 {
+        assert_eq!(self.halted, None);
+        assert!(self.serves());
+        let settled = self.sequencer.settled();
+        let stores =
+            || self.reactors.iter().flat_map(|reactor| reactor.shards.values().map(|o| &o.shard.store));
+        let puts = settled.0 - Revision::FRESH.0;
+        for number in 0..puts {
+            let found: Vec<_> = stores().filter_map(|store| store.newest(&key(number))).collect();
+            assert_eq!(found.len(), 1, "key {number} at {settled}");
+            assert_eq!(found[0].mod_revision, Revision(number + 2));
+            assert_eq!(&found[0].value[..8], format!("{number:08}").as_bytes());
+        }
+        assert_eq!(stores().map(|store| store.sizes().keys).sum::<u64>(), puts);
+        puts
+    }
+
+    /// The power goes.
+    fn crash(self, writes_left: usize) -> Disk {
+        Disk { writes_left, ..self.disk }
+    }
+}
+
+/// Spread over the shards.
+fn key(number: u64) -> Bytes {
+    let kinds = ["/registry/pods/", "/registry/leases/", "/registry/events/", "a", "\u{7f}z"];
+    Bytes::from(format!("{}{number:05}", kinds[number as usize % kinds.len()]))
+}
+
+fn endless() -> Disk {
+    Disk { writes_left: usize::MAX, ..Disk::default() }
+}
+
+#[test]
+fn shards_live_where_the_number_of_reactors_puts_them_and_keep_everything() {
+    let mut disk = endless();
+    let mut puts = 0;
+    for reactors in [2, 2, 3, 1, 4, 4, 2] {
+        let mut member = Member::start(disk, reactors).unwrap();
+        assert_eq!(member.check(), puts, "{reactors} reactors");
+        member.put(puts, puts + 60);
+        puts += 60;
+        assert_eq!(member.check(), puts);
+        for reactor in &member.reactors {
+            let here = |id: &ShardId| reactor_of(*id, reactors) == reactor.id;
+            assert!(reactor.shards.keys().all(here));
+        }
+        disk = member.crash(usize::MAX);
+    }
+    assert!(!disk.names().is_empty(), "the logs are long enough for checkpoints");
+}
+
+#[test]
+fn a_crash_anywhere_in_a_move_changes_nothing() {
+    for (before, between, after) in [(2, 3, 2), (1, 4, 3), (3, 1, 2)] {
+        for writes in (0..60).step_by(3) {
+            let mut member = Member::start(endless(), before).unwrap();
+            member.put(0, 80);
+            // Shards move; some writes land, then none.
+            let moving = Member::start(member.crash(writes), between).unwrap();
+            let disk = moving.crash(usize::MAX);
+            // Whichever number comes next, once or twice.
+            let member = Member::start(disk, after).unwrap();
+            assert_eq!(member.check(), 80, "{before} {between} {after} after {writes} writes");
+            let mut member = Member::start(member.crash(usize::MAX), before).unwrap();
+            assert_eq!(member.check(), 80);
+            member.put(80, 90);
+            assert_eq!(member.check(), 90);
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_writing_keeps_a_prefix_with_all_that_was_acknowledged() {
+    for writes in (20..300).step_by(17) {
+        let mut member = Member::start(Disk { writes_left: writes, ..Disk::default() }, 3).unwrap();
+        let mut acknowledged = 0;
+        if member.serves() {
+            for number in 0..100 {
+                member.put(number, number + 1);
+            }
+            acknowledged = member.sequencer.settled().0 - Revision::FRESH.0;
+        }
+        let member = Member::start(member.crash(usize::MAX), 2).unwrap();
+        assert!(member.check() >= acknowledged, "after {writes} writes");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_missing_or_damaged_stops_the_start() {
+    let mut member = Member::start(endless(), 2).unwrap();
+    member.put(0, 300);
+    let mut disk = member.crash(usize::MAX);
+    let plan = disk.plan(2).unwrap();
+    let name = plan.checkpoints.first().expect("checkpoints were written").to_string();
+    let whole = disk.files[&name].clone();
+    let last = whole.len() - 100;
+    disk.files.get_mut(&name).unwrap()[last] ^= 1;
+    disk.files.get_mut(&name).unwrap()[5000] ^= 1;
+    let failed = Member::start(disk, 2).err().expect("damage is seen");
+    assert!(failed.contains(&name) && failed.contains("cannot be used"), "{failed}");
+
+    let mut member = Member::start(endless(), 2).unwrap();
+    member.put(0, 300);
+    let mut disk = std::mem::take(&mut member.disk);
+    disk.files.remove(&name);
+    let failed = disk.plan(2).expect_err("a file that the log names is gone");
+    assert!(failed.contains("missing: the data directory is incomplete"), "{failed}");
+}
+
+#[test]
+fn leases_and_compaction_come_back() {
+    let mut member = Member::start(endless(), 2).unwrap();
+    member.put(0, 20);
+    member.ask(Request::LeaseGrant(LeaseGrantRequest { id: LeaseId(5), ttl: 60 }));
+    let put =
+        PutRequest { key: key(3), value: Bytes::from_static(b"x"), lease: LeaseId(5), ..Default::default() };
+    member.ask(Request::Put(put));
+    member.ask(Request::Compact(CompactRequest { revision: 22, physical: false }));
+    for reactors in [2, 1, 3] {
+        member = Member::start(member.crash(usize::MAX), reactors).unwrap();
+        assert_eq!(member.halted, None);
+        assert!(member.serves());
+        for reactor in &member.reactors {
+            assert!(reactor.control.is_granted(LeaseId(5)));
+            assert_eq!(reactor.control.compacted(), Revision(22));
+            let data = reactor.shards.values().filter(|owned| owned.shard.id != ShardId::CONTROL);
+            data.for_each(|owned| assert_eq!(owned.shard.store.compacted(), Revision(22)));
+        }
+        let attached = member.reactors.iter().flat_map(|r| r.shards.values());
+        let attached: Vec<Blob> = attached.flat_map(|o| o.attached.keys(LeaseId(5)).cloned()).collect();
+        assert_eq!(attached, [Blob::new(&key(3))]);
+    }
+    // And they end together.
+    member.ask(Request::LeaseRevoke(LeaseId(5)));
+    assert!(member.reactors.iter().all(|reactor| !reactor.control.is_granted(LeaseId(5))));
+    assert_eq!(member.sequencer.settled(), Revision(23));
+}
+
+#[test]
+fn mail_of_an_epoch_that_is_stopped_here_does_nothing() {
+    let mut member = Member::start(endless(), 2).unwrap();
+    let epoch = member.reactors[0].epoch;
+    let call = crate::io::CallId { reactor: ReactorId(1), number: 1 };
+    let shard = ShardId(2); // of the first of two reactors
+    assert!(member.reactors[0].shards.contains_key(&shard));
+    let mail = |body| Input::Mail { from: ReactorId(1), mail: crate::io::Mail { epoch, body } };
+    let now = member.now;
+    member.reactors[0].step(now, mail(Body::Reserve { call, shard, txn: Arc::default() }));
+    assert!(member.reactors[0].shards[&shard].reserved.is_some());
+    member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
+    // The other reactor has not heard of the end yet.
+    member.reactors[0].step(now, mail(Body::Part { call, shard, write: None, shares: vec![] }));
+    let revoke = crate::io::ControlRequest::Client(Request::LeaseRevoke(LeaseId(5)));
+    member.reactors[0].step(now, mail(Body::Control { call, request: revoke }));
+    member.run();
+    assert!(member.serves() && member.reactors[0].epoch > epoch);
+    assert!(member.reactors[0].shards[&shard].reserved.is_none());
+}
