@@ -33,4 +33,5 @@ pub mod wire;
 pub mod io;
 pub mod reactor;
 
+pub mod shell;
 pub mod sim;

@@ -4,8 +4,11 @@
 pub const BLOCK_BYTES: usize = 4096;
 /// One file of the log. Small enough to recycle quickly, large enough that changing files is rare.
 pub const SEGMENT_BYTES: usize = 64 << 20;
-/// One write to the log. Beyond this a turn splits its work over several writes.
-pub const LOG_WRITE_BYTES_MAX: usize = 4 << 20;
+/// One write to the log: a request of the largest size that may be configured, with room for what goes with
+/// it. A turn stays far below: see `TURN_EFFECT_BYTES_MAX`.
+pub const LOG_WRITE_BYTES_MAX: usize = 40 << 20;
+/// Keys deleted by one range that a log entry names one by one; more are named by their range.
+pub const DELETE_LIST_MAX: usize = 128;
 /// Log writes in flight: a third gains nothing on the disks measured (`stack.md` section 8).
 pub const LOG_WRITES_IN_FLIGHT_MAX: usize = 2;
 /// Payload of one Raft entry, beyond which a shard's turn proposes several (DESIGN 2.1).
@@ -49,6 +52,7 @@ pub const WATCH_PROGRESS_MS_MIN: u64 = 100;
 /// Cuts of `--shard-map`: beside the control shard, one range a shard.
 pub const SHARD_CUTS_MAX: usize = SHARDS_MAX - 2;
 const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= SEGMENT_BYTES / 2);
+const _: () = assert!(REQUEST_BYTES_MAX + (4 << 20) <= LOG_WRITE_BYTES_MAX);
 const _: () = assert!(TXN_OPS_DEFAULT <= TXN_OPS_MAX && TXN_OPS_MAX <= u32::MAX as usize);
 
 // txn
@@ -70,7 +74,6 @@ pub const HTTP1_HEAD_BYTES_MAX: usize = 16 << 10;
 pub const HTTP1_HEADERS_MAX: usize = 64;
 /// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
-const _: () = assert!(SEGMENT_BYTES % BLOCK_BYTES == 0 && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
 
 // log
 /// Segments prepared ahead of the one being filled: one is enough while the next is being made.
@@ -184,6 +187,8 @@ pub const READ_SLICE_KEYS: usize = 2000;
 pub const READ_SLICE_BYTES: usize = 1 << 20;
 /// Keys that one slice of compaction looks at.
 pub const COMPACT_SLICE_KEYS: usize = 1000;
+/// What a shard without keys is reckoned to hold: first and last block of its checkpoint.
+pub const EMPTY_SHARD_BYTES: u64 = 2 * BLOCK_BYTES as u64;
 /// By how much a reactor's data may change before it tells the others, who keep the quota with it.
 pub const SIZES_STEP_BYTES: u64 = 256 << 10;
 
@@ -195,3 +200,68 @@ pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
 /// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
 pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
 const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
+
+/// What etcd's log adds to a request before it is measured against `--max-request-bytes`: an id of nine bytes
+/// in a header of its own, and the tag and length of the request.
+pub const REQUEST_ENVELOPE_BYTES: usize = 13 + 1;
+// shell
+/// Requests handed to the kernel in one call; more take several.
+pub const RING_SUBMISSIONS: u32 = 1024;
+/// Completions that the ring holds before the kernel puts them aside: a busy turn's worth.
+pub const RING_COMPLETIONS: u32 = 8192;
+/// Buffers that a thread receives into, and their size: what one turn takes; the largest HTTP/2 frame that
+/// clients send by default fits into one.
+pub const RECEIVE_BUFFERS: usize = 256;
+pub const RECEIVE_BUFFER_BYTES: usize = 16 << 10;
+/// Completions, arrivals and mail (from each sender) that one turn takes: well under a millisecond each.
+pub const TURN_COMPLETIONS_MAX: usize = 512;
+pub const TURN_ARRIVALS_MAX: usize = 64;
+pub const TURN_MAIL_MAX: usize = 256;
+/// Mail in the queue between two reactors: a few turns. With many reactors there are many queues, so that
+/// all together bound it too.
+pub const MAIL_QUEUED_MAX: usize = 1024;
+pub const MAIL_QUEUED_MIN: usize = 16;
+pub const MAIL_QUEUED_TOTAL: usize = 256 << 10;
+/// How long a reactor sleeps at most that holds mail or orders which did not fit.
+pub const MAIL_RETRY_US: u64 = 100;
+/// Bytes of one connection handed out and not sent, beyond which nothing is received from it.
+pub const CONNECTION_BACKLOG_BYTES_MAX: usize = 1 << 20;
+/// How long a closed connection is kept for the client to read its last replies.
+pub const CONNECTION_LINGER_MS: u64 = 1_000;
+/// Connections the kernel holds for us before they are accepted (cut to net.core.somaxconn).
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// When to accept again after accepting failed, as for want of descriptors.
+pub const ACCEPT_RETRY_MS: u64 = 100;
+/// How long a stop waits for clients, beyond what their requests take.
+pub const STOP_PATIENCE_SECS: u64 = 5;
+/// Lines that wait for the log's outputs, and lines written at a time.
+pub const NOTICES_QUEUED_MAX: usize = 4096;
+pub const NOTICES_WRITTEN_MAX: usize = 256;
+/// Orders to the bulk lane that wait: two a shard are many.
+pub const BULK_ORDERS_QUEUED_MAX: usize = 1024;
+/// One write of the bulk lane: larger ones make the logs' writes wait longer (`stack.md` section 9).
+pub const BULK_WRITE_BYTES: usize = 128 << 10;
+/// Rate of checkpoints: costs a put's p99 at most 1.2 times.
+pub const BULK_BYTES_PER_SEC: u64 = 100 << 20;
+/// Rate of segments prepared while clients are served: above what the logs of a member write for long.
+pub const SEGMENT_BYTES_PER_SEC: u64 = 200 << 20;
+/// One write of a segment's zeros while nobody is served yet.
+pub const SEGMENT_WRITE_BYTES_AT_START: usize = 1 << 20;
+/// When a segment that found no room is tried again.
+pub const SEGMENT_RETRY_MS: u64 = 1_000;
+/// Files are cut by so much before they are removed, with a pause behind each cut: measured as harmless.
+pub const REMOVE_SLICE_BYTES: u64 = 8 << 20;
+pub const REMOVE_PAUSE_MS: u64 = 5;
+/// Memory that glommio registers with each of its three rings: eight writes' worth; its default of 10 MiB
+/// is more than an unprivileged process may lock.
+pub const BULK_IO_MEMORY_BYTES: usize = 1 << 20;
+/// Log bytes held for a reactor's shards beyond which checkpoints are written: four segments, which a
+/// restart reads in a fraction of a second.
+pub const CHECKPOINT_LOG_BYTES: u64 = 256 << 20;
+/// Stack of a reactor's thread: transactions nest, and are evaluated by recursion.
+pub const REACTOR_STACK_BYTES: usize = 8 << 20;
+/// A turn that lasts longer, or `settled` that stands longer with revisions outstanding, is reported.
+pub const STALL_MS: u64 = 1_000;
+const _: () =
+    assert!(BULK_WRITE_BYTES.is_multiple_of(BLOCK_BYTES) && BULK_WRITE_BYTES <= BULK_IO_MEMORY_BYTES);
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SEGMENT_WRITE_BYTES_AT_START));

@@ -1,8 +1,12 @@
-//! The program: reads its flags, and says what it can't do yet.
+//! The program: reads its flags, and serves.
 
 use braid::config::{self, Parsed};
+use braid::shell;
 use std::io::Write;
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args: Vec<String> =
@@ -17,11 +21,7 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Ok(Parsed::Run(_, notices)) => {
-            notices.iter().for_each(|notice| eprintln!("braid: {notice}"));
-            eprintln!("braid: the flags are fine, but this version does not serve yet");
-            ExitCode::FAILURE
-        }
+        Ok(Parsed::Run(config, warnings)) => shell::run(&config, &warnings),
         Err(refusal) => {
             eprintln!("braid: {refusal}\nTry 'braid --help'.");
             ExitCode::from(refusal.exit_code)

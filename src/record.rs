@@ -66,6 +66,14 @@ pub enum Change {
         sub: u32,
         key: Vec<u8>,
     },
+    /// Deletes every key that is live in `key..end` (an empty end: from the key on), of which there are
+    /// `count`, in their order. What it deletes follows from the log before it, so many keys cost a line.
+    DeleteRange {
+        sub: u32,
+        key: Vec<u8>,
+        end: Vec<u8>,
+        count: u32,
+    },
     /// The lease ends with this revision (control shard only; it has no `sub`, it is no event).
     LeaseEnd {
         lease: i64,
@@ -208,6 +216,7 @@ pub struct Effect {
 pub enum EffectChange {
     Put { sub: Sub, key: Blob, value: Blob, lease: LeaseId },
     Delete { sub: Sub, key: Blob },
+    DeleteRange { sub: Sub, key: Blob, end: Blob, count: u32 },
     LeaseEnd { lease: LeaseId },
 }
 
@@ -224,10 +233,20 @@ impl Effect {
 }
 
 impl EffectChange {
+    /// How many keys it changes.
+    pub fn keys(&self) -> usize {
+        match self {
+            EffectChange::Put { .. } | EffectChange::Delete { .. } => 1,
+            EffectChange::DeleteRange { count, .. } => *count as usize,
+            EffectChange::LeaseEnd { .. } => 0,
+        }
+    }
+
     fn bytes(&self) -> usize {
         48 + match self {
             EffectChange::Put { key, value, .. } => key.len() + value.len(),
             EffectChange::Delete { key, .. } => key.len(),
+            EffectChange::DeleteRange { key, end, .. } => key.len() + end.len(),
             EffectChange::LeaseEnd { .. } => 0,
         }
     }
@@ -238,6 +257,9 @@ impl EffectChange {
                 Change::Put { sub: sub.0, key: key.to_vec(), value: value.to_vec(), lease: lease.0 }
             }
             EffectChange::Delete { sub, key } => Change::Delete { sub: sub.0, key: key.to_vec() },
+            EffectChange::DeleteRange { sub, key, end, count } => {
+                Change::DeleteRange { sub: sub.0, key: key.to_vec(), end: end.to_vec(), count: *count }
+            }
             EffectChange::LeaseEnd { lease } => Change::LeaseEnd { lease: lease.0 },
         }
     }

@@ -47,7 +47,8 @@ pub enum Reply {
         revision: Revision,
         hash: u32,
         compact_revision: Revision,
-        hash_revision: Revision,
+        /// As the client named it; negative hashes nothing (etcd's law).
+        hash_revision: i64,
     },
     KeepAlive(KeepAliveReply),
     Health {

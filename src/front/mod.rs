@@ -41,9 +41,11 @@ enum Place {
 /// What a client wants.
 #[derive(Debug, PartialEq)]
 pub enum Ask {
+    /// `bytes`: the length of its message.
     Call {
         rpc: Rpc,
         request: Request,
+        bytes: usize,
     },
     RangeStream {
         rpc: Rpc,

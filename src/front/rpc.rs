@@ -162,10 +162,11 @@ impl Calls {
 }
 
 fn ask(rpc: Rpc, method: Method, message: bytes::Bytes) -> Result<Ask, Error> {
+    let bytes = message.len();
     Ok(match method {
         Method::RangeStream => Ask::RangeStream { rpc, request: decode::range_stream(message)? },
         Method::Watch => Ask::Watch { rpc, request: decode::watch(message)? },
         Method::LeaseKeepAlive => Ask::KeepAlive { rpc, lease: decode::keep_alive(message)? },
-        unary => Ask::Call { rpc, request: decode::unary(unary, message)? },
+        unary => Ask::Call { rpc, request: decode::unary(unary, message)?, bytes },
     })
 }

@@ -2,11 +2,12 @@
 
 use super::reads::Reading;
 use super::txns::Spread;
+use super::writes::is_write;
 use super::{Reactor, Stage};
 use crate::api::{Answer, Error, Reply, Request};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, ControlRequest};
-use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX};
+use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::stdx::HashMap;
 use crate::txn;
 use crate::types::{Duration, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -90,7 +91,12 @@ impl Calls {
 impl Reactor {
     /// A client asks. The checks that need no state come first; the rest goes where the state is.
     pub(super) fn call(&mut self, asker: Asker, request: Request) {
-        if let Err(error) = self.check(&request) {
+        self.call_sized(asker, request, 0);
+    }
+
+    /// A request whose message had so many bytes.
+    pub(super) fn call_sized(&mut self, asker: Asker, request: Request, bytes: usize) {
+        if let Err(error) = self.check(&request, bytes) {
             return self.reply(asker, Err(error));
         }
         if let Request::HealthCheck { service } = &request {
@@ -138,14 +144,18 @@ impl Reactor {
         }
     }
 
-    fn check(&self, request: &Request) -> Result<(), Error> {
+    fn check(&self, request: &Request, bytes: usize) -> Result<(), Error> {
+        let length_bytes = (usize::BITS - (bytes | 1).leading_zeros()).div_ceil(7) as usize;
+        let logged = bytes + length_bytes + REQUEST_ENVELOPE_BYTES;
+        let too_large = logged > self.settings.request_bytes_max && is_write(request);
         match request {
             Request::Range(range) => txn::check_range(range),
             Request::Put(put) => txn::check_put(put),
             Request::DeleteRange(delete) => txn::check_delete(delete),
             Request::Txn(txn) => txn::check_txn(txn, self.settings.txn_ops_max),
             _ => Ok(()),
-        }
+        }?;
+        if too_large { Err(Error::RequestTooLarge) } else { Ok(()) }
     }
 
     pub(super) fn begin_call(&mut self, asker: Asker, course: Course) -> CallId {
@@ -206,7 +216,7 @@ impl Reactor {
             Asker::Call(call) => self.answer(call, answer),
             Asker::Expiry(lease) => self.on_expiry_done(lease, &answer),
             Asker::Page(rpc) => {
-                let error = answer.err().expect("only a page that cannot be made is answered this way");
+                let error = answer.expect_err("only a page that cannot be made is answered this way");
                 self.show_page(rpc, &Response::error(503, &error.to_string()));
             }
             Asker::Nobody => {}

@@ -7,7 +7,7 @@ use super::owned::Owned;
 use crate::api::{Alarm, AlarmType, LeaseTimeToLiveReply, Reply, StatusReply};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, Census, ShardFigures};
-use crate::limits::SIZES_STEP_BYTES;
+use crate::limits::{EMPTY_SHARD_BYTES, SIZES_STEP_BYTES};
 use crate::log::Resident;
 use crate::mvcc::Sizes;
 use crate::types::{Blob, ReactorId, Revision, Time};
@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 /// What is asked of all reactors.
 #[derive(Debug)]
 enum Question {
-    Status(Census),
+    Status(Box<Census>),
     Metrics { rpc: Rpc, rows: BTreeMap<ReactorId, Census> },
     Keys { reply: LeaseTimeToLiveReply, seen: Revision },
     Defragment { begun: Time },
@@ -85,7 +85,7 @@ impl Reactor {
     }
 
     pub(super) fn take_census(&mut self, asker: Asker) {
-        self.ask_all(asker, Question::Status(Census::default()), |call| Body::Census { call });
+        self.ask_all(asker, Question::Status(Box::default()), |call| Body::Census { call });
     }
 
     /// The figures of all reactors, for the text of /metrics.
@@ -118,6 +118,8 @@ impl Reactor {
         let mut sizes = Sizes::default();
         for owned in self.shards.values() {
             add(&mut sizes, owned.shard.store.sizes());
+            sizes.bytes_live += EMPTY_SHARD_BYTES;
+            sizes.bytes_total += EMPTY_SHARD_BYTES;
         }
         sizes
     }
@@ -254,5 +256,5 @@ fn alarm_text(alarm: &Alarm) -> String {
         AlarmType::Corrupt => "CORRUPT",
         AlarmType::None | AlarmType::Unknown(_) => "NONE",
     };
-    format!("memberID:{} alarm:{name} ", alarm.member.0)
+    format!("memberID:{} alarm:{name}", alarm.member.0)
 }

@@ -4,6 +4,7 @@
 use super::calls::Asker;
 use super::leading::{Announced, Revoking};
 use super::txns::lease_end;
+use super::writes::is_write;
 use super::{Reactor, Stage};
 use crate::api::{
     AlarmAction, AlarmRequest, Answer, CompactRequest, DeleteRangeRequest, Error, KeepAliveReply,
@@ -34,6 +35,9 @@ impl Reactor {
         }
         match request {
             ControlRequest::KeepAlive(lease) => self.keep_alive(call, lease),
+            ControlRequest::Client(request) if self.control.corrupt() && is_write(&request) => {
+                self.refuse(call, Error::Corrupt);
+            }
             ControlRequest::Client(request) => match request {
                 Request::LeaseGrant(grant) => self.grant_lease(call, grant),
                 Request::LeaseRevoke(lease) => self.revoke_lease(call, lease),

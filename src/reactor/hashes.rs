@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 pub(super) struct Hashing {
     sum: HashKv,
     upto: Revision,
+    shown: i64,
     compacted: Revision,
     settled: Revision,
     sources: Vec<Source>,
@@ -46,14 +47,18 @@ impl Reactor {
     fn begin_hash(&mut self, asker: Asker, revision: i64, whole: bool) {
         let settled = self.sequencer.settled();
         let compacted = self.control.compacted();
-        // etcd's law: 0 is the newest; what is negative has been compacted.
-        if revision != 0 && revision < compacted.wire() {
+        // etcd's law: 0 is the newest, and what is negative hashes nothing.
+        if revision > 0 && revision < compacted.wire() {
             return self.reply(asker, Err(Error::Compacted));
         }
         if revision > settled.wire() {
             return self.reply(asker, Err(Error::FutureRevision));
         }
-        let upto = if revision == 0 { settled } else { Revision(revision.unsigned_abs()) };
+        let upto = match revision {
+            0 => settled,
+            named => Revision(u64::try_from(named).unwrap_or(0)),
+        };
+        let shown = if revision < 0 { revision } else { upto.wire() };
         let sources = self.router().data_shards().map(|shard| Source {
             shard,
             changes: VecDeque::new(),
@@ -63,7 +68,8 @@ impl Reactor {
         });
         let sources = sources.collect();
         let sum = HashKv::new(compacted);
-        let hashing = Hashing { sum, upto, compacted, settled, sources, begun: self.now, whole };
+        let begun = self.now;
+        let hashing = Hashing { sum, upto, shown, compacted, settled, sources, begun, whole };
         let call = self.begin_call(asker, Course::Hashing(Box::new(hashing)));
         // As long as the history is; etcd has no deadline here either.
         self.calls.keep(call);
@@ -80,13 +86,14 @@ impl Reactor {
         if missing.is_empty() && hashing.sources.iter().all(Source::is_used_up) {
             let (sum, settled) = (std::mem::replace(&mut hashing.sum, HashKv::new(upto)), hashing.settled);
             let (hash, compact_revision, whole) = (sum.finish(), hashing.compacted, hashing.whole);
+            let hash_revision = hashing.shown;
             let took = self.now.since(hashing.begun).0;
             let times = &mut self.counters.times;
             if whole { &mut times.hashes } else { &mut times.hashes_at }.observe(took);
             let reply = if whole {
                 Reply::Hash { revision: settled, hash }
             } else {
-                Reply::HashKv { revision: settled, hash, compact_revision, hash_revision: upto }
+                Reply::HashKv { revision: settled, hash, compact_revision, hash_revision }
             };
             return self.finish(call, Ok(reply));
         }
@@ -148,7 +155,7 @@ impl Reactor {
             let (shard, owner) = (source.shard, self.router().reactor_of(source.shard));
             self.send(owner, Body::HistoryUnwanted { call, shard });
         }
-        let revision = if hashing.whole { 0 } else { hashing.upto.wire() };
+        let revision = if hashing.whole { 0 } else { hashing.shown };
         self.begin_hash(under_way.asker, revision, hashing.whole);
     }
 

@@ -136,8 +136,9 @@ impl Reactor {
             }
             self.take_ready(id);
         }
-        if self.stage == Stage::Serving {
-            self.log.settle(settled); // What a takeover has not reached yet, the log knows better.
+        // After a restart the log knows more than this reactor, until the first epoch serves.
+        if self.has_served {
+            self.log.settle(settled);
         }
         let mut commands = vec![];
         self.log.flush(self.now, &mut commands);

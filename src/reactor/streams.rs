@@ -63,7 +63,7 @@ impl Reactor {
     fn serve_asks(&mut self, mut asks: Vec<Ask>) {
         for ask in asks.drain(..) {
             match ask {
-                Ask::Call { rpc, request } => self.call(Asker::Rpc(rpc), request),
+                Ask::Call { rpc, request, bytes } => self.call_sized(Asker::Rpc(rpc), request, bytes),
                 Ask::RangeStream { rpc, request } => self.open_range_stream(rpc, request),
                 Ask::KeepAlive { rpc, lease } => self.keep_lease_alive(rpc, lease),
                 Ask::Watch { rpc, request } => self.watch_or_park(rpc, request),

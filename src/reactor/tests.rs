@@ -233,13 +233,13 @@ fn puts_and_ranges_over_reactors_and_shards() {
 #[test]
 fn leases_end_with_their_keys() {
     let mut member = Member::new(2, 3);
-    let grant = proto::LeaseGrantRequest { ttl: 10, id: 5, ..Default::default() };
+    let grant = proto::LeaseGrantRequest { ttl: 10, id: 5 };
     let _: proto::LeaseGrantResponse = member.call("/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
     for key in ["a", "/registry/pods/x"] {
         let put = proto::PutRequest { key: Bytes::from(key), lease: 5, ..Default::default() };
         let _: proto::PutResponse = member.call("/etcdserverpb.KV/Put", &put).unwrap();
     }
-    let revoke = proto::LeaseRevokeRequest { id: 5, ..Default::default() };
+    let revoke = proto::LeaseRevokeRequest { id: 5 };
     let reply: proto::LeaseRevokeResponse = member.call("/etcdserverpb.Lease/LeaseRevoke", &revoke).unwrap();
     assert_eq!(reply.header.unwrap().revision, 4);
     assert_eq!(member.range("\0", "\0").kvs.len(), 0);

@@ -9,7 +9,7 @@ use super::Reactor;
 use super::calls::{Asker, Course};
 use super::owned::Waiting;
 use super::writes::{any_lease, count_txn};
-use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, TxnRequest};
+use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, Request, TxnRequest};
 use crate::io::{Body, CallId, PartOf};
 use crate::record::{Effect, EffectChange};
 use crate::txn::{self, Applied, Gathered, Outcome, Path, Plan, Share};
@@ -52,13 +52,28 @@ pub(super) struct Reservation {
 
 impl Reactor {
     pub(super) fn spread_delete(&mut self, asker: Asker, delete: DeleteRangeRequest) {
+        if self.control.corrupt() {
+            return self.refuse_call(asker, Error::Corrupt);
+        }
         let shards = self.router().shards_of(&delete.range()).collect();
         let txn = TxnRequest { success: vec![Op::DeleteRange(delete)], ..TxnRequest::default() };
         self.begin_spread(asker, Shape::DeleteRange, txn, shards);
     }
 
     pub(super) fn spread(&mut self, asker: Asker, txn: TxnRequest, shards: Vec<ShardId>) {
+        let request = Request::Txn(txn);
+        if let Err(error) = self.check_alarms(&request) {
+            return self.refuse_call(asker, error);
+        }
+        let Request::Txn(txn) = request else { unreachable!("made above") };
         self.begin_spread(asker, Shape::Txn, txn, shards);
+    }
+
+    /// An error read from state is a linearizable read.
+    fn refuse_call(&mut self, asker: Asker, error: Error) {
+        let current = self.sequencer.counter();
+        let call = self.begin_call(asker, Course::Waiting);
+        self.hold(current, call, Err(error));
     }
 
     /// Deletes the keys of a lease that is marked revoking, and ends it with the same revision.

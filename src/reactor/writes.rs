@@ -71,7 +71,7 @@ impl Reactor {
 
     /// The write is evaluated at once, against the newest state, settled or not.
     fn evaluate(&mut self, call: CallId, id: ShardId, request: Request) {
-        if let Err(error) = self.check_space(&request) {
+        if let Err(error) = self.check_alarms(&request) {
             let current = self.sequencer.counter();
             return self.hold(current, call, Err(error));
         }
@@ -134,8 +134,12 @@ impl Reactor {
         self.sequencer.take(&mut self.room, parts, shards).ok()
     }
 
-    /// etcd's quota: over it, or while the alarm stands, nothing that adds is taken.
-    fn check_space(&mut self, request: &Request) -> Result<(), Error> {
+    /// etcd's alarms: nothing is written to a corrupt cluster; over the quota, or while its alarm stands,
+    /// nothing that adds is taken.
+    pub(super) fn check_alarms(&mut self, request: &Request) -> Result<(), Error> {
+        if self.control.corrupt() && is_write(request) {
+            return Err(Error::Corrupt);
+        }
         let cost = match request {
             Request::Put(put) => txn::cost_put(put),
             Request::Txn(request) if has_put(request) => txn::cost_txn(request),
@@ -179,6 +183,16 @@ impl Reactor {
 /// Room is secured for several writes at a time: the shared counter behind it is touched less often.
 const ROOM_BATCH: u32 = 1;
 
+/// Whether etcd would send it through its log: all but transactions of plain ranges.
+pub(super) fn is_write(request: &Request) -> bool {
+    match request {
+        Request::Put(_) | Request::DeleteRange(_) | Request::Compact(_) => true,
+        Request::LeaseGrant(_) | Request::LeaseRevoke(_) => true,
+        Request::Txn(txn) => !txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_))),
+        _ => false,
+    }
+}
+
 fn count_put(counters: &mut Counters, put: &PutRequest) {
     counters.puts += 1;
     counters.put_bytes += (put.key.len() + put.value.len()) as u64;
@@ -189,18 +203,22 @@ pub(super) fn count_txn(counters: &mut Counters, request: &TxnRequest, reply: &T
     counters.txns += u64::from(count_ops(counters, request, reply) > 1);
 }
 
+/// Operations that are no transactions themselves.
 fn count_ops(counters: &mut Counters, request: &TxnRequest, reply: &TxnReply) -> usize {
     let ops = if reply.succeeded { &request.success } else { &request.failure };
     let mut count = 0;
     for (op, reply) in ops.iter().zip(&reply.responses) {
-        count += 1;
         match (op, reply) {
             (Op::Put(put), _) => count_put(counters, put),
             (Op::Range(_), _) => counters.ranges += 1,
             (Op::DeleteRange(_), _) => counters.deletes += 1,
-            (Op::Txn(nested), OpReply::Txn(reply)) => count += count_ops(counters, nested, reply) - 1,
+            (Op::Txn(nested), OpReply::Txn(reply)) => {
+                count += count_ops(counters, nested, reply);
+                continue;
+            }
             (Op::Txn(_) | Op::Empty, _) => unreachable!("each operation is answered by its own kind"),
         }
+        count += 1;
     }
     count
 }

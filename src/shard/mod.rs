@@ -10,12 +10,13 @@
 mod tests;
 
 use crate::limits::ENTRY_BYTES_MAX;
-use crate::mvcc::{Store, Undone};
+use crate::mvcc::{Budget, Store, Undone};
 use crate::raft::{Group, Position, Refused, Writes};
 use crate::record::{self, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload};
 use crate::takeover::{Due, LiveWrite, Meaning, Part, Seal, Strange};
 use crate::txn::LeaseMove;
-use crate::types::{At, Blob, Epoch, Index, LeaseId, Revision, ShardId, Sub};
+use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Revision, ShardId, Sub};
+use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// What an entry of ours was, to be told when it commits.
@@ -249,9 +250,33 @@ impl Shard {
                         moves.push(LeaseMove { key: previous.key, from: previous.lease, to: LeaseId::NONE });
                     }
                 }
+                ArchivedChange::DeleteRange { sub, key, end, count } => {
+                    let at = At { main: write.revision, sub: Sub(sub.to_native()) };
+                    let deleted = self.apply_range(at, key, end, moves);
+                    if deleted != count.to_native() {
+                        return Err(strange("the delete of a range that holds other keys"));
+                    }
+                }
                 ArchivedChange::LeaseEnd { .. } => {}
             }
         }
         Ok(())
+    }
+
+    /// Deletes all that is live in a range, from `at` on, and counts it.
+    fn apply_range(&mut self, at: At, key: &[u8], end: &[u8], moves: &mut Vec<LeaseMove>) -> u32 {
+        let key = Bytes::copy_from_slice(key);
+        let range = match end {
+            [] => KeyRange::From(key),
+            _ => KeyRange::Between(key, Bytes::copy_from_slice(end)),
+        };
+        let doomed = self.store.range(&range, Revision(u64::MAX), None, Budget::UNBOUNDED).kvs;
+        for (sub, kv) in (at.sub.0..).map(Sub).zip(&doomed) {
+            self.store.delete(At { main: at.main, sub }, &kv.key);
+            if kv.lease != LeaseId::NONE {
+                moves.push(LeaseMove { key: kv.key.clone(), from: kv.lease, to: LeaseId::NONE });
+            }
+        }
+        doomed.len() as u32
     }
 }

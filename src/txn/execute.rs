@@ -3,6 +3,7 @@
 use super::range::{RangePart, check_read_in_txn, range_at_once};
 use super::{Ended, LeaseMove, NEWEST, Path};
 use crate::api::{DeleteRangeRequest, Error, Op, PutRequest, TxnRequest};
+use crate::limits::DELETE_LIST_MAX;
 use crate::mvcc::{Budget, Store};
 use crate::record::EffectChange;
 use crate::types::{At, Blob, KeyRange, KeyValue, LeaseId, Revision, Sub};
@@ -137,6 +138,7 @@ pub(super) fn delete(
     } else {
         store.range(&request.range(), NEWEST, None, Budget::UNBOUNDED).kvs
     };
+    let listed = changed.changes.len();
     for kv in doomed {
         let at = places.next()?;
         let before = store.delete(at, &kv.key).expect("a key that was just read is there to be deleted");
@@ -147,7 +149,30 @@ pub(super) fn delete(
             prev_kvs.push(before);
         }
     }
+    name_by_range(&mut changed.changes, listed, &request.range());
     Ok(OpPart::Delete { deleted, prev_kvs })
+}
+
+/// Many deletes of one range, which are all there was in it, become one change.
+fn name_by_range(changes: &mut Vec<EffectChange>, from: usize, range: &KeyRange) {
+    let deletes = &changes[from..];
+    let (Some(EffectChange::Delete { sub: first, .. }), Some(EffectChange::Delete { sub: last, .. })) =
+        (deletes.first(), deletes.last())
+    else {
+        return;
+    };
+    let in_a_row = (last.0 - first.0) as usize + 1 == deletes.len();
+    if deletes.len() <= DELETE_LIST_MAX || !in_a_row {
+        return;
+    }
+    let (key, end) = match range {
+        KeyRange::Between(key, end) => (Blob::new(key), Blob::new(end)),
+        KeyRange::From(key) => (Blob::new(key), Blob::new(b"")),
+        KeyRange::One(_) => return,
+    };
+    let (sub, count) = (*first, deletes.len() as u32);
+    changes.truncate(from);
+    changes.push(EffectChange::DeleteRange { sub, key, end, count });
 }
 
 impl Changed {

@@ -215,7 +215,8 @@ pub fn apply(
     let run = |op| run(store, owned, op, &mut places, &mut changed).expect("a planned change has its place");
     let ops = path.ops(request).map(run).collect();
     let planned: usize = shares.iter().map(|share| share.changes as usize).sum();
-    assert_eq!(changed.changes.len(), planned, "a shard changes what it said it would");
+    let made: usize = changed.changes.iter().map(EffectChange::keys).sum();
+    assert_eq!(made, planned, "a shard changes what it said it would");
     Applied { ops, changes: changed.changes, leases: changed.leases }
 }
 

@@ -156,7 +156,7 @@ impl Message for Outer<'_> {
                 // Before any compaction etcd shows -1.
                 let compacted = compact_revision.wire();
                 sink.int(3, if compacted == 0 { -1 } else { compacted });
-                sink.int(4, hash_revision.wire());
+                sink.int(4, *hash_revision);
             }
             Reply::KeepAlive(reply) => KeptAlive { header, reply }.fields(sink),
             Reply::Health { serving } => sink.uint(1, if *serving { 1 } else { 2 }),

@@ -6,7 +6,8 @@
 //! checked against. Enums are plain numbers, as a foreign server may send any.
 
 use bytes::Bytes;
-use prost::{Message, Oneof};
+pub use prost::Message;
+use prost::Oneof;
 
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct ResponseHeader {

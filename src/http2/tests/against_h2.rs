@@ -102,7 +102,7 @@ async fn ask(send: h2::client::SendRequest<bytes::Bytes>, seed: u64) {
             Some(Ok(room)) => {
                 let n = room.min(left);
                 left -= n;
-                let trailers = left == 0 && seed % 2 == 0;
+                let trailers = left == 0 && seed.is_multiple_of(2);
                 body.send_data(vec![byte; n].into(), left == 0 && !trailers).unwrap();
                 if trailers {
                     let mut fields = http::HeaderMap::new();

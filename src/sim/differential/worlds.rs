@@ -335,7 +335,9 @@ impl Cut {
         }
         changes.sort_by_key(|change| match change {
             EffectChange::Put { sub, .. } | EffectChange::Delete { sub, .. } => *sub,
-            EffectChange::LeaseEnd { .. } => panic!("not a change of keys"),
+            EffectChange::DeleteRange { .. } | EffectChange::LeaseEnd { .. } => {
+                panic!("few keys are deleted one by one, and leases end elsewhere")
+            }
         });
         self.server.note(self.server.current, changes, Vec::new());
         Ok(reply)

@@ -205,8 +205,7 @@ fn maintenance_and_cluster_replies_are_byte_for_byte_prosts() {
         let (revision, hash) = (revision(&mut rng), rng.next_u64() as u32);
         let header = outer(revision);
         check(&Reply::Hash { revision, hash }, &proto::HashResponse { header, hash });
-        let hashed =
-            Reply::HashKv { revision, hash, compact_revision: Revision(9), hash_revision: Revision(300) };
+        let hashed = Reply::HashKv { revision, hash, compact_revision: Revision(9), hash_revision: 300 };
         let expected = proto::HashKvResponse { header, hash, compact_revision: 9, hash_revision: 300 };
         check(&hashed, &expected);
         let alarms = [AlarmType::NoSpace, AlarmType::Corrupt, AlarmType::None, AlarmType::Unknown(-4)];

@@ -1,0 +1,135 @@
+//! A server of one measurement: started on free ports of the loopback with an empty directory, and ended.
+
+use crate::generator::workload::Workload;
+use crate::generator::{self, Pace, Plan, Span};
+use std::fs::{self, File};
+use std::io::{Error, Result};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// Then another connection is tried.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+/// A running server; dropping it kills the process and removes its directory.
+pub struct Server {
+    child: Child,
+    pub client: SocketAddr,
+    directory: PathBuf,
+}
+
+impl Server {
+    /// Starts `program` with etcd's flags for addresses and directory, all others by default, in a new
+    /// directory inside `within`, and waits until it has taken a put.
+    pub fn start(program: &Path, within: &Path, workload: &Workload) -> Result<Server> {
+        let directory = within.join(format!("server-{}", std::process::id()));
+        // A run that was killed may have left one under a process id that came again.
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        fs::create_dir_all(&directory)?;
+        let (client, peer) = free_ports()?;
+        let log = File::create(directory.join("log"))?;
+        let mut command = Command::new(program);
+        command
+            .arg("--data-dir")
+            .arg(directory.join("data"))
+            .args(["--listen-client-urls", &format!("http://{client}")])
+            .args(["--advertise-client-urls", &format!("http://{client}")])
+            .args(["--listen-peer-urls", &format!("http://{peer}")])
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        end_with_parent(&mut command);
+        let child = command.spawn();
+        let child = child.map_err(|error| Error::other(format!("{}: {error}", program.display())))?;
+        let mut server = Server { child, client, directory };
+        server.await_ready(workload)?;
+        Ok(server)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn await_ready(&mut self, workload: &Workload) -> Result<()> {
+        let plan = Plan {
+            endpoints: vec![self.client],
+            pids: Vec::new(),
+            connections: 1,
+            streams: 1,
+            workload: Workload { puts_percent: 100, ..*workload },
+            pace: Pace::Closed,
+            warm_up: Duration::ZERO,
+            span: Span::Requests(1),
+            patience: ANSWER_WITHIN,
+            seed: 0,
+        };
+        let start = Instant::now();
+        loop {
+            let problem = match generator::run(&plan) {
+                Ok(outcome) if outcome.errors + outcome.violations == 0 => return Ok(()),
+                Ok(outcome) => outcome.fault.unwrap_or_default(),
+                Err(error) => error.to_string(),
+            };
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || start.elapsed() > READY_WITHIN {
+                let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+                let tail: Vec<&str> = log.lines().rev().take(10).collect();
+                let tail: Vec<&str> = tail.into_iter().rev().collect();
+                return Err(Error::other(format!("a server did not serve: {problem}\n{}", tail.join("\n"))));
+            }
+            thread::sleep(RETRY_AFTER);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The process may have ended by itself, and a directory that stays does no harm.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Lets the kernel kill the server when this program is killed before it can.
+#[allow(unsafe_code)] // std has no safe way to set the signal
+fn end_with_parent(command: &mut Command) {
+    let set_signal = || {
+        // SAFETY: no memory is passed; prctl may be called between fork and exec.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+            0 => Ok(()),
+            _ => Err(Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(set_signal) };
+}
+
+/// Two ports nobody listens on, chosen together so that they differ.
+fn free_ports() -> Result<(SocketAddr, SocketAddr)> {
+    let any = (Ipv4Addr::LOCALHOST, 0);
+    let (one, other) = (TcpListener::bind(any)?, TcpListener::bind(any)?);
+    Ok((one.local_addr()?, other.local_addr()?))
+}
+
+/// The type of the file system a directory lies on, as the kernel names it.
+pub fn file_system(directory: &Path) -> Result<String> {
+    let directory = directory.canonicalize()?;
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let of = |line: &str| {
+        let mut fields = line.split(' ').skip(1);
+        let (point, kind) = (fields.next()?.to_owned(), fields.next()?.to_owned());
+        directory.starts_with(&point).then_some((point.len(), kind))
+    };
+    // Of mounts on the same point the last one is seen.
+    let nearest = mounts.lines().filter_map(of).max_by_key(|(len, _)| *len);
+    nearest.map(|(_, kind)| kind).ok_or_else(|| Error::other("no mount holds the directory"))
+}

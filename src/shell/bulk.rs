@@ -1,0 +1,351 @@
+//! The bulk lane: work on files that must never stand in the way of a client's request.
+//!
+//! Two *tracks* run side by side, each doing its orders in turn; the answer goes to the reactor that asked.
+//! All writes are small, one at a time and paced, so that the disk's queue stays short for the logs.
+//!
+//! - `Steps`: checkpoints are written and files removed, on a glommio executor of the lowest priority, on CPU
+//!   and disk. Where glommio cannot start (too little lockable memory), a plain thread runs the same with
+//!   calls that block.
+//! - `Segments`: files for the logs, on a plain thread of normal priority. A log that has no next segment
+//!   stands still, and on a machine that others keep busy, the lowest priority may mean never.
+
+use super::bulk_file::{BulkFile, Medium};
+use super::files::{Files, is_full};
+use super::notices::Notices;
+use super::waking::Waking;
+use crate::io::{BulkDone, BulkStep, JobId};
+use crate::limits::{
+    BULK_BYTES_PER_SEC, BULK_ORDERS_QUEUED_MAX, BULK_WRITE_BYTES, REMOVE_PAUSE_MS, REMOVE_SLICE_BYTES,
+    SEGMENT_BYTES, SEGMENT_BYTES_PER_SEC, SEGMENT_RETRY_MS, SEGMENT_WRITE_BYTES_AT_START,
+};
+use crate::log::{Buffer, LogId, SegmentName};
+use crate::stdx::HashMap;
+use crate::types::ReactorId;
+use crossbeam::queue::{ArrayQueue, SegQueue};
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// What a reactor wants of the lane.
+#[derive(Debug)]
+pub enum Order {
+    Step { reactor: ReactorId, job: JobId, step: BulkStep },
+    Prepare { reactor: ReactorId, segment: SegmentName },
+    Recycle { reactor: ReactorId, old: SegmentName, new: SegmentName },
+    Remove { segment: SegmentName },
+}
+
+impl Order {
+    fn log(&self) -> Option<LogId> {
+        match self {
+            Order::Step { .. } => None,
+            Order::Prepare { segment, .. } | Order::Remove { segment } => Some(segment.log),
+            Order::Recycle { new, .. } => Some(new.log),
+        }
+    }
+}
+
+/// The oldest order of another log than the last one's, else the oldest: a log that waits for its first
+/// segment does not wait for all of another's. Orders of one log, and steps, stay in their order.
+fn take_fairly(waiting: &mut VecDeque<Order>, last: Option<LogId>) -> Order {
+    let other = waiting.iter().position(|order| order.log() != last);
+    waiting.remove(other.unwrap_or(0)).expect("the caller has put one in")
+}
+
+/// What comes back.
+#[derive(Debug)]
+pub enum Answer {
+    Done { job: JobId, done: BulkDone },
+    Prepared { segment: SegmentName, file: File },
+}
+
+/// Orders of one kind, in order, and who waits for them.
+struct Track {
+    orders: ArrayQueue<Order>,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Track {
+    fn new() -> Track {
+        Track { orders: ArrayQueue::new(BULK_ORDERS_QUEUED_MAX), waker: Mutex::new(None) }
+    }
+
+    fn push(&self, order: Order) -> Result<(), Order> {
+        self.orders.push(order)?;
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        waker.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    async fn next(&self) -> Order {
+        std::future::poll_fn(|context| {
+            if let Some(order) = self.orders.pop() {
+                return Poll::Ready(order);
+            }
+            *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+            // An order that came before the waker stood there has woken nobody.
+            self.orders.pop().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
+/// The entrance to the lane, shared by all threads.
+pub struct Lane {
+    files: Arc<Files>,
+    notices: Notices,
+    segments: Track,
+    steps: Track,
+    answers: Box<[SegQueue<Answer>]>,
+    waking: Arc<Waking>,
+    /// Until clients are served nothing is in the way of anybody: no pacing.
+    hurry: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrackName {
+    Segments,
+    Steps,
+}
+
+impl Lane {
+    pub fn new(files: Arc<Files>, notices: Notices, waking: Arc<Waking>) -> Lane {
+        let answers = (0..waking.reactors()).map(|_| SegQueue::new()).collect();
+        let (segments, steps, hurry) = (Track::new(), Track::new(), AtomicBool::new(true));
+        Lane { files, notices, segments, steps, answers, waking, hurry }
+    }
+
+    /// Gives an order; one that does not fit comes back.
+    pub fn order(&self, order: Order) -> Result<(), Order> {
+        match order {
+            Order::Step { .. } => self.steps.push(order),
+            Order::Prepare { .. } | Order::Recycle { .. } | Order::Remove { .. } => self.segments.push(order),
+        }
+    }
+
+    pub fn answer(&self, reactor: ReactorId) -> Option<Answer> {
+        self.answers[usize::from(reactor.0)].pop()
+    }
+
+    pub fn has_no_answer(&self, reactor: ReactorId) -> bool {
+        self.answers[usize::from(reactor.0)].is_empty()
+    }
+
+    /// From now on clients are served: the lane keeps out of their way.
+    pub fn clients_are_served(&self) {
+        self.hurry.store(false, Ordering::Relaxed);
+    }
+
+    fn give(&self, reactor: ReactorId, answer: Answer) {
+        self.answers[usize::from(reactor.0)].push(answer);
+        self.waking.brought(reactor);
+    }
+
+    /// Works off one track, for ever.
+    pub async fn run(&self, track: TrackName, medium: Medium) {
+        let mut worker = Worker { lane: self, medium, open: HashMap::default() };
+        let track = match track {
+            TrackName::Segments => &self.segments,
+            TrackName::Steps => &self.steps,
+        };
+        let (mut waiting, mut last) = (VecDeque::new(), None);
+        loop {
+            if waiting.is_empty() {
+                waiting.push_back(track.next().await);
+            }
+            let room = BULK_ORDERS_QUEUED_MAX - waiting.len();
+            waiting.extend(std::iter::from_fn(|| track.orders.pop()).take(room));
+            let order = take_fairly(&mut waiting, last);
+            last = order.log();
+            worker.carry_out(order).await;
+        }
+    }
+}
+
+/// A file that grows by steps.
+struct Growing {
+    file: BulkFile,
+    bytes: u64,
+    pace: Pace,
+}
+
+struct Worker<'a> {
+    lane: &'a Lane,
+    medium: Medium,
+    open: HashMap<String, Growing>,
+}
+
+impl Worker<'_> {
+    async fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Step { reactor, job, step } => {
+                let done = match self.step(step).await {
+                    Ok(()) => BulkDone::Done,
+                    Err(error) if is_full(&error) => BulkDone::Full,
+                    Err(error) => BulkDone::Failed(error.to_string()),
+                };
+                self.lane.give(reactor, Answer::Done { job, done });
+            }
+            Order::Prepare { reactor, segment } => self.prepare_patiently(reactor, segment).await,
+            Order::Recycle { reactor, old, new } => {
+                let file = self.recycle(old, new).unwrap_or_else(|error| self.halt(new, &error));
+                self.lane.give(reactor, Answer::Prepared { segment: new, file });
+            }
+            Order::Remove { segment } => {
+                if let Err(error) = self.remove(&segment.to_string()).await {
+                    let fields = vec![("segment", segment.to_string()), ("error", error.to_string())];
+                    self.lane.notices.warn("failed to remove a log file", fields);
+                }
+            }
+        }
+    }
+
+    fn halt(&self, segment: SegmentName, error: &io::Error) -> ! {
+        let fields = vec![("segment", segment.to_string()), ("error", error.to_string())];
+        self.lane.notices.halt("failed to prepare a log file", fields)
+    }
+
+    /// On a full disk the log waits for its next segment, with what it holds; any other failure is final.
+    async fn prepare_patiently(&mut self, reactor: ReactorId, segment: SegmentName) {
+        loop {
+            match self.prepare(segment).await {
+                Ok(file) => return self.lane.give(reactor, Answer::Prepared { segment, file }),
+                Err(error) if is_full(&error) => {
+                    let fields = vec![("segment", segment.to_string()), ("error", error.to_string())];
+                    self.lane.notices.warn("no room for a log file; trying again", fields);
+                    let _ = fs::remove_file(self.lane.files.unfinished(segment));
+                    self.medium.pause(Duration::from_millis(SEGMENT_RETRY_MS)).await;
+                }
+                Err(error) => self.halt(segment, &error),
+            }
+        }
+    }
+
+    /// Written zeros, not a reservation: the first write to reserved space would be journaled.
+    async fn prepare(&self, segment: SegmentName) -> io::Result<File> {
+        let files = &self.lane.files;
+        let unfinished = files.unfinished(segment);
+        let file = BulkFile::create(self.medium, &unfinished, files.is_direct()).await?;
+        let mut zeros = Buffer::with_capacity(SEGMENT_WRITE_BYTES_AT_START);
+        zeros.fill_to(SEGMENT_WRITE_BYTES_AT_START);
+        let mut pace = Pace::new(SEGMENT_BYTES_PER_SEC);
+        let mut at = 0;
+        while at < SEGMENT_BYTES {
+            let hurry = self.lane.hurry.load(Ordering::Relaxed);
+            let piece = if hurry { SEGMENT_WRITE_BYTES_AT_START } else { BULK_WRITE_BYTES };
+            let piece = piece.min(SEGMENT_BYTES - at);
+            file.write(&zeros[..piece], at as u64).await?;
+            at += piece;
+            if !hurry {
+                pace.wrote(self.medium, piece).await;
+            }
+        }
+        file.sync().await?;
+        file.close().await?;
+        fs::rename(&unfinished, files.path(&segment.to_string()))?;
+        files.sync_names()?;
+        files.open_segment(segment)
+    }
+
+    fn recycle(&self, old: SegmentName, new: SegmentName) -> io::Result<File> {
+        let files = &self.lane.files;
+        fs::rename(files.path(&old.to_string()), files.path(&new.to_string()))?;
+        files.sync_names()?;
+        files.open_segment(new)
+    }
+
+    async fn step(&mut self, step: BulkStep) -> io::Result<()> {
+        match step {
+            BulkStep::Create { name } => {
+                let path = self.lane.files.path(&name);
+                let file = BulkFile::create(self.medium, &path, self.lane.files.is_direct()).await?;
+                let pace = Pace::new(BULK_BYTES_PER_SEC);
+                self.open.insert(name, Growing { file, bytes: 0, pace });
+                Ok(())
+            }
+            BulkStep::Append { name, blocks } => {
+                let medium = self.medium;
+                let growing = self.growing(&name)?;
+                let appended = growing.append(medium, &blocks).await;
+                if appended.is_err() {
+                    growing.file.truncate(growing.bytes).await?;
+                }
+                appended
+            }
+            BulkStep::Publish { name, as_name } => {
+                self.growing(&name)?.file.sync().await?;
+                let growing = self.open.remove(&name).expect("synced a moment ago");
+                growing.file.close().await?;
+                let files = &self.lane.files;
+                fs::rename(files.path(&name), files.path(&as_name))?;
+                files.sync_names()
+            }
+            BulkStep::Remove { name } => {
+                if let Some(growing) = self.open.remove(&name) {
+                    growing.file.close().await?;
+                }
+                self.remove(&name).await
+            }
+        }
+    }
+
+    fn growing(&mut self, name: &str) -> io::Result<&mut Growing> {
+        self.open.get_mut(name).ok_or_else(|| io::Error::other(format!("{name} is not being written")))
+    }
+
+    /// Cut in slices first: to unlink a large file at once keeps the disk from everything else.
+    async fn remove(&self, name: &str) -> io::Result<()> {
+        let Some((path, file)) = self.lane.files.give_up(name)? else { return Ok(()) };
+        let mut bytes = file.metadata()?.len();
+        while bytes > REMOVE_SLICE_BYTES {
+            bytes -= REMOVE_SLICE_BYTES;
+            file.set_len(bytes)?;
+            file.sync_all()?;
+            self.medium.pause(Duration::from_millis(REMOVE_PAUSE_MS)).await;
+        }
+        drop(file);
+        fs::remove_file(&path)
+    }
+}
+
+impl Growing {
+    async fn append(&mut self, medium: Medium, blocks: &[Buffer]) -> io::Result<()> {
+        let mut at = self.bytes;
+        for piece in blocks.iter().flat_map(|block| block.chunks(BULK_WRITE_BYTES)) {
+            self.file.write(piece, at).await?;
+            at += piece.len() as u64;
+            self.pace.wrote(medium, piece.len()).await;
+        }
+        self.bytes = at;
+        Ok(())
+    }
+}
+
+/// Keeps writes below a rate, and lets none catch up on a time in which nothing was written.
+struct Pace {
+    bytes_per_sec: u64,
+    due: Instant,
+}
+
+impl Pace {
+    fn new(bytes_per_sec: u64) -> Pace {
+        Pace { bytes_per_sec, due: Instant::now() }
+    }
+
+    async fn wrote(&mut self, medium: Medium, bytes: usize) {
+        let now = Instant::now();
+        let cost = Duration::from_nanos(bytes as u64 * 1_000_000_000 / self.bytes_per_sec);
+        self.due = self.due.max(now - cost) + cost;
+        if self.due > now {
+            medium.pause(self.due - now).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

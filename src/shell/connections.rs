@@ -1,0 +1,314 @@
+//! The client connections of one thread.
+//!
+//! ```text
+//!            close asked          all sent               gone, or patience over
+//!   Open ───────────────▶ Ending ──────────▶ Lingering ─────────────┐
+//!    │                      │                                        ▼
+//!    └──────────────────────┴──── error, or the client has left ──▶ Dead ──▶ the slot is free
+//! ```
+//!
+//! *Lingering*: our side is shut, and we read and drop what the client still sends until it closes too. To
+//! close at once would make the kernel answer that with a reset, and a reset can take the last reply away
+//! from a client that has not read it yet. *Dead*: nothing is of interest any more, but the kernel still has
+//! requests with our memory; shutting both directions brings them back, and only then is the descriptor
+//! closed, once.
+//!
+//! One send is in flight; what is handed out meanwhile is appended and goes next. A connection that has too
+//! much unsent is not received from until half of it is gone.
+
+#![allow(unsafe_code)]
+
+use super::kernel;
+use super::receive::GROUP;
+use super::ring::{Completion, Ring, SLOTS_MAX, Tag};
+use crate::limits::{CONNECTION_BACKLOG_BYTES_MAX, CONNECTION_LINGER_MS};
+use crate::types::{ConnId, Duration, ReactorId, Time};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+
+const LINGER: Duration = Duration::from_ms(CONNECTION_LINGER_MS);
+
+/// All connections of one thread, by slot.
+pub struct Connections {
+    reactor: ReactorId,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    lingering: VecDeque<(Time, ConnId)>,
+    open: usize,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    connection: Option<Connection>,
+}
+
+struct Connection {
+    id: ConnId,
+    fd: OwnedFd,
+    phase: Phase,
+    receiving: Receiving,
+    /// The send in flight and how much of it is gone; empty where none is.
+    sending: Vec<u8>,
+    sent: usize,
+    next: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Ending,
+    Lingering,
+    Dead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Receiving {
+    Idle,
+    Armed,
+    /// Armed, and asked to stop.
+    Stopping,
+}
+
+/// What a completion means for the reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    Nothing,
+    /// So many bytes, in the completion's buffer.
+    Received {
+        conn: ConnId,
+        bytes: usize,
+    },
+    Sent {
+        conn: ConnId,
+        bytes: usize,
+    },
+    Closed {
+        conn: ConnId,
+    },
+}
+
+impl Connections {
+    pub fn new(reactor: ReactorId) -> Connections {
+        let (slots, free, lingering) = (Vec::new(), Vec::new(), VecDeque::new());
+        Connections { reactor, slots, free, lingering, open: 0 }
+    }
+
+    /// Connections whose descriptors are not closed yet.
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Takes a connection in and begins to receive.
+    pub fn add(&mut self, ring: &mut Ring, fd: OwnedFd) -> ConnId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        assert!(slot < SLOTS_MAX, "descriptors run out before slots do");
+        let entry = &mut self.slots[slot as usize];
+        let id = ConnId { reactor: self.reactor, slot, generation: entry.generation };
+        let (phase, receiving) = (Phase::Open, Receiving::Idle);
+        let connection =
+            Connection { id, fd, phase, receiving, sending: Vec::new(), sent: 0, next: Vec::new() };
+        entry.connection.insert(connection).receive(ring);
+        self.open += 1;
+        id
+    }
+
+    /// The connection in that slot; none where it belongs to a younger one.
+    fn get(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
+        let connection = self.slots.get_mut(slot as usize)?.connection.as_mut()?;
+        (connection.id.generation == generation).then_some(connection)
+    }
+
+    /// Sends bytes behind all that was handed out before. A connection that is ending takes none.
+    pub fn send(&mut self, ring: &mut Ring, conn: ConnId, bytes: Vec<u8>) {
+        let Some(connection) = self.get(conn.slot, conn.generation) else { return };
+        if connection.phase != Phase::Open || bytes.is_empty() {
+            return;
+        }
+        if connection.next.is_empty() {
+            connection.next = bytes;
+        } else {
+            connection.next.extend_from_slice(&bytes);
+        }
+        connection.go_on_sending(ring);
+        connection.hold_back(ring);
+    }
+
+    /// Closes once everything is sent; [`Event::Closed`] follows in any case.
+    pub fn close(&mut self, ring: &mut Ring, now: Time, conn: ConnId) {
+        let Some(connection) = self.get(conn.slot, conn.generation) else { return };
+        if connection.phase == Phase::Open {
+            connection.phase = Phase::Ending;
+            self.linger_if_sent(ring, now, conn);
+        }
+    }
+
+    fn linger_if_sent(&mut self, ring: &mut Ring, now: Time, conn: ConnId) {
+        let connection = self.get(conn.slot, conn.generation).expect("the caller has it");
+        if connection.phase == Phase::Ending && connection.unsent() == 0 {
+            connection.phase = Phase::Lingering;
+            kernel::shutdown(connection.fd.as_fd(), false);
+            connection.receive(ring);
+            self.lingering.push_back((now + LINGER, conn));
+        }
+    }
+
+    /// When [`Connections::on_time`] has something to do.
+    pub fn wake_at(&self) -> Time {
+        self.lingering.front().map_or(Time::NEVER, |(until, _)| *until)
+    }
+
+    /// Ends those that have lingered long enough; they are due in the order in which they began.
+    pub fn on_time(&mut self, now: Time, mut closed: impl FnMut(ConnId)) {
+        while let Some((_, conn)) = self.lingering.pop_front_if(|(until, _)| *until <= now) {
+            if self.get(conn.slot, conn.generation).is_some_and(|c| c.phase == Phase::Lingering) {
+                self.die(conn);
+                closed(conn);
+            }
+        }
+    }
+
+    /// A receive has come back with bytes, with the client's end, or with an error.
+    pub fn received(
+        &mut self,
+        ring: &mut Ring,
+        completion: &Completion,
+        slot: u32,
+        generation: u32,
+    ) -> Event {
+        let connection = self.get(slot, generation).expect("a slot stays taken until all has come back");
+        let (conn, phase) = (connection.id, connection.phase);
+        if !completion.more {
+            connection.receiving = Receiving::Idle;
+        }
+        if phase == Phase::Dead {
+            self.free_if_idle(conn);
+            return Event::Nothing;
+        }
+        match completion.result {
+            bytes @ 1.. => {
+                if connection.unsent() <= CONNECTION_BACKLOG_BYTES_MAX || phase != Phase::Open {
+                    connection.receive(ring);
+                }
+                match phase {
+                    Phase::Lingering => Event::Nothing,
+                    _ => Event::Received { conn, bytes: bytes as usize },
+                }
+            }
+            // The buffers were all in use (they are back by the time this is submitted), or the receive
+            // was stopped and may go on meanwhile.
+            error if [-libc::ENOBUFS, -libc::ECANCELED, -libc::EINTR].contains(&error) => {
+                if connection.unsent() <= CONNECTION_BACKLOG_BYTES_MAX / 2 || phase != Phase::Open {
+                    connection.receive(ring);
+                }
+                Event::Nothing
+            }
+            // The client has shut its side and still waits for what we have for it.
+            0 if phase == Phase::Ending && connection.unsent() > 0 => Event::Nothing,
+            _ => {
+                self.die(conn);
+                Event::Closed { conn }
+            }
+        }
+    }
+
+    /// A send has come back.
+    pub fn sent(&mut self, ring: &mut Ring, now: Time, result: i32, slot: u32, generation: u32) -> Event {
+        let connection = self.get(slot, generation).expect("a slot stays taken until all has come back");
+        let conn = connection.id;
+        if connection.phase == Phase::Dead {
+            connection.sending = Vec::new();
+            self.free_if_idle(conn);
+            return Event::Nothing;
+        }
+        let bytes = match result {
+            bytes @ 0.. => bytes as usize,
+            error if error == -libc::EINTR || error == -libc::EAGAIN => 0,
+            _ => {
+                connection.sending = Vec::new();
+                self.die(conn);
+                return Event::Closed { conn };
+            }
+        };
+        connection.sent += bytes;
+        assert!(connection.sent <= connection.sending.len(), "no more is sent than there was");
+        if connection.sent < connection.sending.len() {
+            connection.submit_send(ring);
+        } else {
+            connection.sending.clear();
+            connection.go_on_sending(ring);
+        }
+        if connection.phase == Phase::Open && connection.unsent() <= CONNECTION_BACKLOG_BYTES_MAX / 2 {
+            connection.receive(ring);
+        }
+        self.linger_if_sent(ring, now, conn);
+        Event::Sent { conn, bytes }
+    }
+
+    /// Nothing more is of interest: brings back what the kernel still has.
+    fn die(&mut self, conn: ConnId) {
+        let connection = self.get(conn.slot, conn.generation).expect("the caller has it");
+        connection.phase = Phase::Dead;
+        connection.next = Vec::new();
+        if connection.is_idle() {
+            self.free_if_idle(conn);
+        } else {
+            kernel::shutdown(connection.fd.as_fd(), true);
+        }
+    }
+
+    fn free_if_idle(&mut self, conn: ConnId) {
+        let slot = &mut self.slots[conn.slot as usize];
+        if slot.connection.take_if(|connection| connection.is_idle()).is_some() {
+            slot.generation = slot.generation.wrapping_add(1);
+            self.free.push(conn.slot);
+            self.open -= 1;
+        }
+    }
+}
+
+impl Connection {
+    fn receive(&mut self, ring: &mut Ring) {
+        if self.receiving == Receiving::Idle {
+            ring.receive(self.id.slot, self.id.generation, self.fd.as_fd(), GROUP);
+            self.receiving = Receiving::Armed;
+        }
+    }
+
+    /// Stops receiving where too much is unsent: who reads no answers gets to ask nothing more.
+    fn hold_back(&mut self, ring: &mut Ring) {
+        if self.unsent() > CONNECTION_BACKLOG_BYTES_MAX && self.receiving == Receiving::Armed {
+            ring.cancel(Tag::Receive { slot: self.id.slot, generation: self.id.generation });
+            self.receiving = Receiving::Stopping;
+        }
+    }
+
+    fn unsent(&self) -> usize {
+        self.sending.len() - self.sent + self.next.len()
+    }
+
+    /// Whether the kernel has no request of this connection.
+    fn is_idle(&self) -> bool {
+        self.receiving == Receiving::Idle && self.sending.is_empty()
+    }
+
+    fn go_on_sending(&mut self, ring: &mut Ring) {
+        if self.sending.is_empty() && !self.next.is_empty() {
+            std::mem::swap(&mut self.sending, &mut self.next);
+            self.sent = 0;
+            self.submit_send(ring);
+        } else if self.sending.is_empty() {
+            self.sent = 0;
+        }
+    }
+
+    fn submit_send(&mut self, ring: &mut Ring) {
+        let (slot, generation) = (self.id.slot, self.id.generation);
+        // SAFETY: `sending` is neither changed nor dropped before this send has come back: a connection is
+        // freed only when it is idle.
+        unsafe { ring.send(slot, generation, self.fd.as_fd(), &self.sending[self.sent..]) };
+    }
+}

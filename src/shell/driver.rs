@@ -1,0 +1,392 @@
+//! One reactor's thread: turn after turn around a deterministic reactor.
+//!
+//! ```text
+//!   ┌─▶ reap completions ─▶ arrivals, answers, mail ─▶ Settled? ─▶ flush ─▶ carry out ─┐
+//!   │            each is one input of `step`                                            │
+//!   └──── more to do: submit ◀────────────────────────────────── nothing: park ◀────────┘
+//! ```
+//!
+//! A turn takes a bounded number of each kind, so that one busy neighbour cannot keep the rest waiting. Parking
+//! is one system call that also submits; a request of a lone client costs its receive, its log write and its
+//! send one such call each.
+
+#![allow(unsafe_code)]
+
+use super::bulk::{Answer, Order};
+use super::connections::{Connections, Event};
+use super::kernel;
+use super::listeners::Listener;
+use super::log_files::{Failed, LogFiles};
+use super::mail::Outbox;
+use super::receive::Buffers;
+use super::ring::{Completion, Ring, Tag};
+use super::shared::Shared;
+use crate::io::{Input, Mail, Output, Port};
+use crate::limits::{
+    ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_PATIENCE_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
+    TURN_MAIL_MAX,
+};
+use crate::log::Command;
+use crate::reactor::Reactor;
+use crate::types::{Duration, ReactorId, Revision, Time};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// The world around one reactor.
+pub struct Driver {
+    id: ReactorId,
+    shared: Arc<Shared>,
+    reactor: Reactor,
+    ring: Ring,
+    buffers: Buffers,
+    connections: Connections,
+    log: LogFiles,
+    outbox: Outbox<Mail>,
+    /// Orders that the lane's queue could not take.
+    orders: VecDeque<Order>,
+    listeners: Vec<Listener>,
+    /// Listeners whose accepting has failed, to be tried again.
+    silent: Vec<u32>,
+    accept_at: Time,
+    /// What kicks are read into; the kernel writes to it.
+    kicked: Box<u64>,
+    settled: Revision,
+    /// When to give up waiting for connections to end, once stopping.
+    stop_by: Option<Time>,
+    is_done: bool,
+
+    now: Time,
+    completions: Vec<Completion>,
+    outputs: Vec<Output>,
+}
+
+impl Driver {
+    /// On the thread that will run it. The error says what to change.
+    pub fn new(
+        id: ReactorId,
+        shared: Arc<Shared>,
+        reactor: Reactor,
+        log: LogFiles,
+        listeners: Vec<Listener>,
+    ) -> Result<Driver, String> {
+        let mut ring = Ring::new()?;
+        let buffers = Buffers::provide(&ring).map_err(|error| format!("no receive buffers: {error}"))?;
+        let mut kicked = Box::new(0);
+        // SAFETY: the box outlives the ring's requests: a driver is never dropped.
+        unsafe { ring.wait_for_kick(shared.waking.kick(id).as_fd(), &raw mut *kicked) };
+        for (number, listener) in listeners.iter().enumerate() {
+            ring.accept(number as u32, listener.socket.as_fd());
+        }
+        Ok(Driver {
+            id,
+            reactor,
+            ring,
+            buffers,
+            connections: Connections::new(id),
+            log,
+            outbox: Outbox::new(usize::from(id.0), shared.reactors()),
+            orders: VecDeque::new(),
+            listeners,
+            silent: Vec::new(),
+            accept_at: Time::NEVER,
+            kicked,
+            settled: Revision::NONE,
+            stop_by: None,
+            is_done: false,
+            now: shared.clock.now(),
+            shared,
+            completions: Vec::with_capacity(TURN_COMPLETIONS_MAX),
+            outputs: Vec::new(),
+        })
+    }
+
+    /// Runs until the process stops.
+    pub fn run(mut self) {
+        while !self.may_leave() {
+            self.turn();
+            self.rest();
+        }
+        // The kernel may still hold requests with this thread's memory; the process ends in a moment.
+        std::mem::forget(self);
+    }
+
+    fn turn(&mut self) {
+        self.now = self.shared.clock.now();
+        self.shared.pulse(self.id).turn_begins(self.now);
+        self.take_completions();
+        self.take_arrivals();
+        self.take_answers();
+        self.take_mail();
+        self.take_figures();
+        self.hear_stop();
+        self.keep_time();
+        self.take_settled();
+        self.now = self.shared.clock.now();
+        self.reactor.flush(self.now, &mut self.outputs);
+        let mut outputs = std::mem::take(&mut self.outputs);
+        outputs.drain(..).for_each(|output| self.carry_out(output));
+        self.outputs = outputs;
+        let Driver { shared, outbox, .. } = self;
+        outbox.retry(&shared.mail, |to| shared.waking.brought(ReactorId(to as u16)));
+        self.give_orders();
+        self.announce_settled();
+    }
+
+    /// Goes on, or sleeps until something comes.
+    fn rest(&mut self) {
+        let mut wake_at = self.reactor.wake_at().min(self.connections.wake_at()).min(self.accept_at);
+        wake_at = wake_at.min(self.stop_by.unwrap_or(Time::NEVER));
+        if !self.outbox.is_empty() || !self.orders.is_empty() {
+            wake_at = wake_at.min(self.now + Duration::from_us(MAIL_RETRY_US));
+        }
+        let moved = self.shared.sequencer.settled() != self.settled;
+        if moved || wake_at <= self.now || !self.ring.is_idle() || self.may_leave() {
+            return self.ring.submit();
+        }
+        let (shared, id, stopping) = (&self.shared, self.id, self.stop_by.is_some());
+        let nothing = || shared.has_nothing_for(id, stopping) && !shared.all_are_done();
+        if !shared.waking.sleep(id, self.reactor.waits_for(), &shared.sequencer, nothing) {
+            return self.ring.submit();
+        }
+        shared.pulse(id).parks();
+        let patience = if wake_at == Time::NEVER { None } else { Some(wake_at.since(shared.clock.now())) };
+        if patience != Some(Duration(0)) {
+            self.ring.park(patience);
+        }
+        self.shared.waking.awake(self.id);
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        self.reactor.step(self.now, input);
+    }
+
+    fn take_completions(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.reap(TURN_COMPLETIONS_MAX, &mut completions);
+        for completion in completions.drain(..) {
+            self.complete(&completion);
+        }
+        self.completions = completions;
+        self.buffers.publish();
+    }
+
+    fn complete(&mut self, completion: &Completion) {
+        match completion.tag {
+            Tag::Receive { slot, generation } => {
+                let event = self.connections.received(&mut self.ring, completion, slot, generation);
+                if let (Event::Received { conn, bytes }, Some(buffer)) = (event, completion.buffer) {
+                    let bytes = self.buffers.bytes(buffer, bytes);
+                    self.reactor.step(self.now, Input::Received { conn, bytes });
+                }
+                completion.buffer.into_iter().for_each(|buffer| self.buffers.put(buffer));
+                self.tell(event);
+            }
+            Tag::Send { slot, generation } => {
+                let event =
+                    self.connections.sent(&mut self.ring, self.now, completion.result, slot, generation);
+                self.tell(event);
+            }
+            Tag::Write(place) => self.written(place, completion.result, false),
+            Tag::Sync(place) => self.written(place, completion.result, true),
+            Tag::Accept(listener) => self.accepted(listener, completion),
+            Tag::Kick => {
+                assert!(completion.result == 8, "a kick cannot be read: {}", completion.result);
+                let kick = self.shared.waking.kick(self.id).as_fd();
+                // SAFETY: as at the first.
+                unsafe { self.ring.wait_for_kick(kick, &raw mut *self.kicked) };
+            }
+            Tag::Cancel => {}
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Nothing | Event::Received { .. } => {}
+            Event::Sent { conn, bytes } => self.step(Input::Sent { conn, bytes }),
+            Event::Closed { conn } => {
+                self.shared.loads.left(usize::from(self.id.0));
+                self.step(Input::Closed { conn });
+            }
+        }
+    }
+
+    fn written(&mut self, place: u32, result: i32, sync: bool) {
+        match self.log.completed(place, result, sync) {
+            Ok(Some((write, buffer))) => self.step(Input::Written { write, buffer }),
+            Ok(None) => {}
+            Err(failed) => self.log_has_failed(&failed),
+        }
+    }
+
+    fn log_has_failed(&self, failed: &Failed) -> ! {
+        let fields = vec![("segment", failed.segment.to_string()), ("error", failed.error.to_string())];
+        self.shared.notices.halt("a write to the log failed: nothing more can be promised", fields)
+    }
+
+    fn accepted(&mut self, listener: u32, completion: &Completion) {
+        if completion.result >= 0 {
+            let port = self.listeners[listener as usize].port;
+            self.spread(kernel::adopt(completion.result), port);
+        }
+        if !completion.more && self.stop_by.is_none() {
+            let error = std::io::Error::from_raw_os_error(-completion.result.min(0));
+            if completion.result < 0 && self.silent.is_empty() {
+                let fields = vec![("error", error.to_string())];
+                self.shared.notices.warn("cannot accept connections; trying again", fields);
+            }
+            self.silent.push(listener);
+            self.accept_at = self.now + Duration::from_ms(ACCEPT_RETRY_MS);
+        }
+    }
+
+    fn spread(&mut self, fd: OwnedFd, port: Port) {
+        let reactor = self.shared.loads.assign();
+        if reactor == usize::from(self.id.0) {
+            return self.open(fd, port);
+        }
+        self.shared.arrivals[reactor].push((fd, port));
+        self.shared.waking.brought(ReactorId(reactor as u16));
+    }
+
+    fn open(&mut self, fd: OwnedFd, port: Port) {
+        let conn = self.connections.add(&mut self.ring, fd);
+        self.step(Input::Opened { conn, port });
+    }
+
+    fn take_arrivals(&mut self) {
+        for _ in 0..TURN_ARRIVALS_MAX {
+            let Some((fd, port)) = self.shared.arrivals[usize::from(self.id.0)].pop() else { break };
+            self.open(fd, port);
+        }
+    }
+
+    fn take_answers(&mut self) {
+        while let Some(answer) = self.shared.lane.answer(self.id) {
+            match answer {
+                Answer::Done { job, done } => self.step(Input::Bulk { job, done }),
+                Answer::Prepared { segment, file } => {
+                    self.log.prepared(segment, file);
+                    self.step(Input::Prepared { segment });
+                }
+            }
+        }
+    }
+
+    fn take_mail(&mut self) {
+        for from in 0..self.shared.reactors() {
+            for _ in 0..TURN_MAIL_MAX {
+                let Some(mail) = self.shared.mail.take(from, usize::from(self.id.0)) else { break };
+                self.step(Input::Mail { from: ReactorId(from as u16), mail });
+            }
+        }
+    }
+
+    /// They wake nobody: who asks for metrics asks the first reactor too.
+    fn take_figures(&mut self) {
+        if self.id == ReactorId(0)
+            && let Some(figures) = self.shared.process.pop()
+        {
+            self.step(Input::Process(figures));
+        }
+    }
+
+    fn hear_stop(&mut self) {
+        if self.stop_by.is_none() && self.shared.is_stopping() {
+            self.stop_by = Some(self.now + Duration::from_secs(STOP_PATIENCE_SECS));
+            for listener in 0..self.listeners.len() {
+                self.ring.cancel(Tag::Accept(listener as u32));
+            }
+            self.accept_at = Time::NEVER;
+            self.step(Input::Stop);
+        }
+    }
+
+    fn keep_time(&mut self) {
+        let Driver { connections, shared, reactor, .. } = self;
+        let (now, id) = (self.now, usize::from(self.id.0));
+        connections.on_time(now, |conn| {
+            shared.loads.left(id);
+            reactor.step(now, Input::Closed { conn });
+        });
+        if self.accept_at <= now {
+            self.accept_at = Time::NEVER;
+            for listener in std::mem::take(&mut self.silent) {
+                self.ring.accept(listener, self.listeners[listener as usize].socket.as_fd());
+            }
+        }
+    }
+
+    /// Once a turn at most; what this turn's completions moved is in it.
+    fn take_settled(&mut self) {
+        let settled = self.shared.sequencer.settled();
+        if settled != self.settled {
+            self.settled = settled;
+            self.shared.waking.settled(settled);
+            self.step(Input::Settled(settled));
+        }
+    }
+
+    /// What flushing moved is for the next turn here, and for the others at once.
+    fn announce_settled(&self) {
+        let settled = self.shared.sequencer.settled();
+        if settled != self.settled {
+            self.shared.waking.settled(settled);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Send { conn, bytes } => self.connections.send(&mut self.ring, conn, bytes),
+            Output::Close { conn } => self.connections.close(&mut self.ring, self.now, conn),
+            Output::Mail { to, mail } => {
+                if self.outbox.send(&self.shared.mail, usize::from(to.0), mail) {
+                    self.shared.waking.brought(to);
+                }
+            }
+            Output::Log(command) => self.log_command(command),
+            Output::Bulk { job, step } => {
+                self.orders.push_back(Order::Step { reactor: self.id, job, step });
+            }
+            Output::Notice(notice) => self.shared.notices.reactor(self.id.0, notice),
+            Output::Halt(reason) => self.shared.notices.halt(&reason, vec![]),
+        }
+    }
+
+    fn log_command(&mut self, command: Command) {
+        let reactor = self.id;
+        match command {
+            Command::Write { id, segment, offset, bytes } => {
+                if let Err(failed) = self.log.write(&mut self.ring, id, segment, offset, bytes) {
+                    self.log_has_failed(&failed);
+                }
+            }
+            Command::Prepare { segment } => self.orders.push_back(Order::Prepare { reactor, segment }),
+            Command::Recycle { old, new } => {
+                self.orders.push_back(Order::Recycle { reactor, old, new });
+            }
+            Command::Remove { segment } => self.orders.push_back(Order::Remove { segment }),
+        }
+    }
+
+    fn give_orders(&mut self) {
+        while let Some(order) = self.orders.pop_front() {
+            if let Err(order) = self.shared.lane.order(order) {
+                self.orders.push_front(order);
+                break;
+            }
+        }
+    }
+
+    /// Whether this thread may end: all connections of all reactors are closed, or nobody waits any longer.
+    fn may_leave(&mut self) -> bool {
+        let Some(stop_by) = self.stop_by else { return false };
+        let over = self.now >= stop_by;
+        let done = self.connections.open() == 0 && self.shared.arrivals[usize::from(self.id.0)].is_empty();
+        if done && !self.is_done {
+            self.is_done = true;
+            self.shared.is_done();
+        }
+        over || (self.shared.all_are_done() && self.log.is_idle())
+    }
+}

@@ -1,0 +1,233 @@
+//! The files in which the state lives: the logs' segments and the shards' checkpoints, in one directory.
+//!
+//! ```text
+//!   <data-dir>/
+//!     braid.json                        who this member is, and the format of all the rest
+//!     lock                              held by the process that uses the directory
+//!     store/
+//!       000-0000000000000001.log        a segment: log 0, sequence 1
+//!       000-0000000000000002.log.new    one that is not whole yet
+//!       0001-000-0000000000000003.checkpoint
+//!       0001-000-0000000000000004.checkpoint.new
+//! ```
+//!
+//! A file gets its name without `.new` by a rename, after its content is durable; then the directory is
+//! synced. One that is to go is first renamed to `.gone`. So whatever has a plain name is whole, and a start
+//! removes what has neither.
+
+use super::kernel;
+use crate::checkpoint::CheckpointName;
+use crate::limits::BLOCK_BYTES;
+use crate::log::{Buffer, SegmentName};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+pub struct Files {
+    directory: PathBuf,
+    /// Past the page cache. Where the file system can't, writes are as durable and slower.
+    direct: bool,
+    /// A durable write is one request; else a write and a sync, linked.
+    one_request: bool,
+}
+
+/// What stands in the directory.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Ascending.
+    pub segments: Vec<SegmentName>,
+    pub checkpoints: Vec<CheckpointName>,
+}
+
+const UNFINISHED: &str = ".new";
+const GONE: &str = ".gone";
+const PROBE: &str = "probe.new";
+/// Only this user reads what clients have stored.
+const FILE_MODE: u32 = 0o600;
+pub const DIRECTORY_MODE: u32 = 0o700;
+
+impl Files {
+    /// Makes the directory where it is not there, and finds out how durable writes are done in it.
+    pub fn open(directory: PathBuf) -> io::Result<Files> {
+        match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(&directory) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        if let Some(parent) = directory.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        let mut files = Files { directory, direct: true, one_request: true };
+        files.probe()?;
+        Ok(files)
+    }
+
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    pub fn writes_in_one_request(&self) -> bool {
+        self.one_request
+    }
+
+    fn probe(&mut self) -> io::Result<()> {
+        let path = self.directory.join(PROBE);
+        let create = |files: &Files| files.options(true).create(true).truncate(true).open(&path);
+        let file = create(self).or_else(|error| {
+            if !is_unknown(&error) {
+                return Err(error);
+            }
+            self.direct = false;
+            create(self)
+        })?;
+        let mut block = Buffer::with_capacity(BLOCK_BYTES);
+        block.fill_to(BLOCK_BYTES);
+        match kernel::write_durably_at_start(&file, &block) {
+            Err(error) if is_unknown(&error) => self.one_request = false,
+            written => written?,
+        }
+        fs::remove_file(&path)
+    }
+
+    /// How files of segments and checkpoints are opened for writing.
+    pub fn options(&self, direct: bool) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.write(true).mode(FILE_MODE);
+        if direct && self.direct {
+            options.custom_flags(kernel::DIRECT);
+        }
+        options
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Where a file stands until it is whole.
+    pub fn unfinished(&self, segment: SegmentName) -> PathBuf {
+        self.directory.join(format!("{segment}{UNFINISHED}"))
+    }
+
+    pub fn open_segment(&self, segment: SegmentName) -> io::Result<File> {
+        self.options(true).open(self.path(&segment.to_string()))
+    }
+
+    /// Makes durable which names there are.
+    pub fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Makes what has been read from a segment durable, if it was not.
+    pub fn sync_segment(&self, segment: SegmentName) -> io::Result<()> {
+        File::open(self.path(&segment.to_string()))?.sync_all()
+    }
+
+    pub fn read_segment(&self, segment: SegmentName) -> io::Result<Vec<u8>> {
+        fs::read(self.path(&segment.to_string()))
+    }
+
+    /// Takes a file's name away, durably, and opens it to be cut and removed; none where it is not there.
+    pub fn give_up(&self, name: &str) -> io::Result<Option<(PathBuf, File)>> {
+        let gone = self.directory.join(format!("{name}{GONE}"));
+        match fs::rename(self.path(name), &gone) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            renamed => renamed?,
+        }
+        self.sync_names()?;
+        let file = self.options(false).open(&gone)?;
+        Ok(Some((gone, file)))
+    }
+
+    /// A piece of a checkpoint; empty behind its end.
+    pub fn read_piece(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.path(name))?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut piece = Vec::with_capacity(len);
+        file.take(len as u64).read_to_end(&mut piece)?;
+        Ok(piece)
+    }
+
+    /// Lists what is whole and removes what is not. A name that is no one's is left alone.
+    pub fn list(&self) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if let Some(segment) = SegmentName::parse(name) {
+                listing.segments.push(segment);
+            } else if let Some(checkpoint) = CheckpointName::parse(name) {
+                listing.checkpoints.push(checkpoint);
+            } else if name.ends_with(UNFINISHED) || name.ends_with(GONE) {
+                fs::remove_file(self.path(name))?;
+            }
+        }
+        listing.segments.sort();
+        listing.checkpoints.sort();
+        Ok(listing)
+    }
+
+    /// Makes small files durable in whole: what others see is the old one or the new one.
+    pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+        let unfinished = path.with_extension("new");
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(&unfinished)?;
+        io::Write::write_all(&mut file, content)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+/// Whether kernel or file system do not know what was asked.
+fn is_unknown(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|errno| kernel::UNKNOWN.contains(&errno))
+}
+
+/// Whether the disk has no room.
+pub fn is_full(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    errno.is_some_and(|errno| kernel::NO_ROOM.contains(&errno))
+        || matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::LogId;
+
+    #[test]
+    fn a_listing_names_what_is_whole_and_clears_the_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(directory.path().join("store")).unwrap();
+        let at = |log, sequence| SegmentName { log: LogId(log), sequence };
+        for segment in [at(1, 1), at(0, 16), at(0, 2)] {
+            fs::write(files.path(&segment.to_string()), b"x").unwrap();
+        }
+        fs::write(files.unfinished(at(0, 17)), b"x").unwrap();
+        fs::write(files.path("0001-000-0000000000000003.checkpoint"), b"abcdef").unwrap();
+        fs::write(files.path("0001-000-0000000000000004.checkpoint.new"), b"x").unwrap();
+        fs::write(files.path("0001-000-0000000000000002.checkpoint"), b"x").unwrap();
+        drop(files.give_up("0001-000-0000000000000002.checkpoint").unwrap().unwrap());
+        assert!(files.give_up("0001-000-0000000000000002.checkpoint").unwrap().is_none());
+        fs::write(files.path("notes.txt"), b"x").unwrap();
+        let listing = files.list().unwrap();
+        assert_eq!(listing.segments, [at(0, 2), at(0, 16), at(1, 1)]);
+        assert_eq!(listing.checkpoints.len(), 1);
+        let left = fs::read_dir(directory.path().join("store")).unwrap().count();
+        assert_eq!(left, 5, "three segments, a checkpoint, the notes");
+        let name = listing.checkpoints[0].to_string();
+        assert_eq!(files.read_piece(&name, 2, 3).unwrap(), b"cde");
+        assert_eq!(files.read_piece(&name, 6, 3).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_replaced_file_is_whole_and_leaves_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("braid.json");
+        Files::replace(&path, b"one").unwrap();
+        Files::replace(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

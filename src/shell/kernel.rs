@@ -1,0 +1,267 @@
+//! The calls to the kernel that the standard library does not have, each as a safe function.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Error};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// -1 is the kernel's way to say that `errno` holds the reason.
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
+}
+
+/// What ends the park of a thread: a counter that the thread's ring reads.
+#[derive(Debug)]
+pub struct Kick(OwnedFd);
+
+impl Kick {
+    pub fn new() -> io::Result<Kick> {
+        // SAFETY: no memory is passed.
+        let fd = checked(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(Kick(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Cannot block: the counter would have to hold 2^64 - 2 kicks.
+    pub fn kick(&self) {
+        let one = 1u64;
+        // SAFETY: the eight bytes live on this stack until the call returns.
+        let written = unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
+        assert!(written == 8, "a thread cannot be woken: {}", Error::last_os_error());
+    }
+}
+
+impl AsFd for Kick {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Fills the bytes from the operating system's random source.
+pub fn random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let rest = &mut bytes[filled..];
+        // SAFETY: pointer and length are those of `rest`.
+        let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match got {
+            0.. => filled += got as usize,
+            _ if Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            _ => return Err(Error::last_os_error()),
+        }
+    }
+    Ok(())
+}
+
+pub fn random_u64() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    random(&mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// The signals that stop the process.
+pub struct StopSignals(libc::sigset_t);
+
+impl StopSignals {
+    /// Takes SIGTERM and SIGINT out of the hands of this thread and of all it starts from now on: they
+    /// wait for [`StopSignals::next`].
+    pub fn hold() -> io::Result<StopSignals> {
+        // SAFETY: an all-zero set is a valid argument to `sigemptyset`, which makes it an empty one; the
+        // calls after it read and write this set alone.
+        let set = unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGTERM);
+            libc::sigaddset(&raw mut set, libc::SIGINT);
+            let refused = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            if refused != 0 {
+                return Err(Error::from_raw_os_error(refused));
+            }
+            set
+        };
+        Ok(StopSignals(set))
+    }
+
+    /// The next signal, or none within the time.
+    pub fn next(&self, patience: std::time::Duration) -> Option<StopSignal> {
+        let span = libc::timespec {
+            tv_sec: patience.as_secs() as libc::time_t,
+            tv_nsec: libc::c_long::from(patience.subsec_nanos()),
+        };
+        // SAFETY: set and span outlive the call; no information about the signal is asked for.
+        let signal = unsafe { libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const span) };
+        (signal > 0).then_some(StopSignal(signal))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopSignal(libc::c_int);
+
+impl StopSignal {
+    pub fn name(self) -> &'static str {
+        if self.0 == libc::SIGINT { "interrupt" } else { "terminated" }
+    }
+
+    /// Dies of the signal, as whoever waits for this process expects (143 or 130 in a shell). Returns only
+    /// where the kernel does not deliver it: to the first process of a container.
+    pub fn die(self) {
+        // SAFETY: restores what the kernel does by itself, for this signal and this thread alone.
+        unsafe {
+            libc::signal(self.0, libc::SIG_DFL);
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, self.0);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+            libc::raise(self.0);
+        }
+    }
+}
+
+/// The CPUs this process may run on, ascending.
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    // SAFETY: an all-zero set is an empty one; the kernel writes at most its size.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        checked(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set))?;
+        set
+    };
+    let holds = |cpu: &usize| {
+        // SAFETY: `cpu` is below the size of the set.
+        unsafe { libc::CPU_ISSET(*cpu, &set) }
+    };
+    Ok((0..libc::CPU_SETSIZE as usize).filter(holds).collect())
+}
+
+/// Binds the calling thread to these CPUs.
+pub fn pin(cpus: &[usize]) -> io::Result<()> {
+    // SAFETY: an all-zero set is an empty one, and every CPU set is below its size.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for cpu in cpus.iter().filter(|cpu| **cpu < libc::CPU_SETSIZE as usize) {
+            libc::CPU_SET(*cpu, &mut set);
+        }
+        checked(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set))?;
+    }
+    Ok(())
+}
+
+/// Lets everything else go before the calling thread, on the CPU and on the disk. Best effort: the worst
+/// that comes of a refusal is a slower neighbour.
+pub fn step_back() {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
+    // SAFETY: the parameter lives on this stack; the other arguments are numbers.
+    unsafe {
+        let mut param: libc::sched_param = std::mem::zeroed();
+        param.sched_priority = 0;
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param);
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE);
+    }
+}
+
+/// Raises the soft limit of open files to the hard one; returns what it is then.
+pub fn raise_open_files() -> io::Result<u64> {
+    // SAFETY: the limit lives on this stack.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        checked(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+        if limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            checked(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
+        }
+        Ok(limit.rlim_cur)
+    }
+}
+
+/// The kernel's release, like `6.12.1-amd64`; empty where the kernel does not say.
+pub fn release() -> String {
+    // SAFETY: the kernel fills the structure with texts that end in a zero byte.
+    unsafe {
+        let mut name: libc::utsname = std::mem::zeroed();
+        if libc::uname(&raw mut name) != 0 {
+            return String::new();
+        }
+        std::ffi::CStr::from_ptr(name.release.as_ptr()).to_string_lossy().into_owned()
+    }
+}
+
+/// What a socket is set to before clients come; those accepted from a listener inherit it.
+pub fn set_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let keepalive_secs = 15;
+    for (level, option, value) in [
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, keepalive_secs),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, keepalive_secs),
+    ] {
+        let value: libc::c_int = value;
+        let (pointer, bytes) = ((&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: the option's value lives on this stack and has the size given.
+        checked(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, pointer, bytes) })?;
+    }
+    Ok(())
+}
+
+/// Listens with a backlog; a second call only changes the backlog.
+pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    checked(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
+    Ok(())
+}
+
+/// Ends one or both directions of a connection. One that is gone already is fine.
+pub fn shutdown(fd: BorrowedFd<'_>, both: bool) {
+    let how = if both { libc::SHUT_RDWR } else { libc::SHUT_WR };
+    // SAFETY: no memory is passed.
+    unsafe { libc::shutdown(fd.as_raw_fd(), how) };
+}
+
+/// Takes over a descriptor that the kernel handed out just now.
+pub fn adopt(fd: i32) -> OwnedFd {
+    assert!(fd >= 0, "a descriptor is not negative");
+    // SAFETY: an accept made it for this process, and nobody else has seen its number.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Writes one block durably in one call, as the log's writes are; an error where kernel or file system does
+/// not know how.
+pub fn write_durably_at_start(file: &File, block: &[u8]) -> io::Result<()> {
+    let part = libc::iovec { iov_base: block.as_ptr().cast_mut().cast(), iov_len: block.len() };
+    // SAFETY: the one part is `block`, which outlives the call and is only read.
+    let written = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, 0, libc::RWF_DSYNC) };
+    match written {
+        0.. if written as usize == block.len() => Ok(()),
+        0.. => Err(Error::from_raw_os_error(libc::EIO)),
+        _ => Err(Error::last_os_error()),
+    }
+}
+
+/// Opens past the page cache: the flag for [`std::os::unix::fs::OpenOptionsExt::custom_flags`].
+pub const DIRECT: i32 = libc::O_DIRECT;
+/// `errno` of a disk without room, as two file systems say it.
+pub const NO_ROOM: [i32; 2] = [libc::ENOSPC, libc::EDQUOT];
+/// `errno` of a call, flag or file system that does not know what is asked.
+pub const UNKNOWN: [i32; 4] = [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS, libc::EPERM];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_numbers_differ() {
+        assert_ne!(random_u64().unwrap(), random_u64().unwrap());
+    }
+
+    #[test]
+    fn this_thread_may_run_somewhere_and_be_pinned_there() {
+        let cpus = allowed_cpus().unwrap();
+        let last = *cpus.last().unwrap();
+        std::thread::spawn(move || {
+            pin(&[last]).unwrap();
+            assert_eq!(allowed_cpus().unwrap(), [last]);
+        })
+        .join()
+        .unwrap();
+    }
+}

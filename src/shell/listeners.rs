@@ -1,0 +1,122 @@
+//! The sockets that clients come in by, and which reactor gets a client.
+
+use super::kernel;
+use crate::config::Url;
+use crate::io::Port;
+use crate::limits::LISTEN_BACKLOG;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub struct Listener {
+    pub socket: TcpListener,
+    pub port: Port,
+    pub address: SocketAddr,
+}
+
+/// Listens on every URL; the error names the one that fails, in etcd's words.
+pub fn listen(urls: &[Url], port: Port) -> Result<Vec<Listener>, String> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    for url in urls {
+        let mut first: Option<u16> = None;
+        let mut refused = None;
+        for address in addresses(url) {
+            // Port 0 is any free one, and the same for both families.
+            let address = SocketAddr::new(address, first.unwrap_or(url.port()));
+            match bind(address, port) {
+                Ok(listener) => {
+                    first = Some(listener.address.port());
+                    listeners.push(listener);
+                }
+                // `localhost` is what the machine has of both families.
+                Err(error) if address.is_ipv6() && is_absent(&error) => refused = Some((address, error)),
+                Err(error) => return Err(format!("listen tcp {address}: {error}")),
+            }
+        }
+        if let (None, Some((address, error))) = (first, refused) {
+            return Err(format!("listen tcp {address}: {error}"));
+        }
+    }
+    Ok(listeners)
+}
+
+fn addresses(url: &Url) -> Vec<IpAddr> {
+    match url.host().parse() {
+        Ok(address) => vec![address],
+        Err(_) => {
+            assert!(url.host() == "localhost", "the configuration lets only addresses and localhost pass");
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        }
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+        || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+fn bind(address: SocketAddr, port: Port) -> io::Result<Listener> {
+    let socket = TcpListener::bind(address)?;
+    kernel::set_socket(socket.as_fd())?;
+    kernel::listen(socket.as_fd(), LISTEN_BACKLOG)?;
+    let address = socket.local_addr()?;
+    Ok(Listener { socket, port, address })
+}
+
+/// How many connections each reactor has: a new one goes to the one with the fewest.
+pub struct Loads(Box<[AtomicUsize]>);
+
+impl Loads {
+    pub fn new(reactors: usize) -> Loads {
+        Loads((0..reactors).map(|_| AtomicUsize::new(0)).collect())
+    }
+
+    /// Chooses a reactor and counts the connection to it.
+    pub fn assign(&self) -> usize {
+        let fewest = (0..self.0.len()).min_by_key(|reactor| self.0[*reactor].load(Ordering::Relaxed));
+        let reactor = fewest.expect("there is a reactor");
+        self.0[reactor].fetch_add(1, Ordering::Relaxed);
+        reactor
+    }
+
+    /// A connection of this reactor is gone.
+    pub fn left(&self, reactor: usize) {
+        self.0[reactor].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn localhost_is_one_port_in_every_family_there_is() {
+        let listeners = listen(&[url("http://localhost:0")], Port::Client).unwrap();
+        assert!(listeners.iter().any(|listener| listener.address.is_ipv4()));
+        assert!(listeners.iter().all(|listener| listener.address.port() == listeners[0].address.port()));
+        assert!(listeners[0].address.port() > 0);
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_by_name() {
+        let held = listen(&[url("http://127.0.0.1:0")], Port::Client).unwrap();
+        let taken = url(&format!("http://{}", held[0].address));
+        let error = listen(&[taken], Port::Metrics).err().unwrap();
+        assert!(error.contains(&format!("listen tcp {}: ", held[0].address)), "{error}");
+    }
+
+    #[test]
+    fn connections_go_where_there_are_fewest() {
+        let loads = Loads::new(3);
+        let mut first: Vec<usize> = (0..3).map(|_| loads.assign()).collect();
+        first.sort();
+        assert_eq!(first, [0, 1, 2]);
+        loads.left(1);
+        assert_eq!(loads.assign(), 1);
+    }
+}

@@ -1,0 +1,101 @@
+//! One log's writes on their way to the disk.
+
+#![allow(unsafe_code)]
+
+use super::files::Files;
+use super::ring::Ring;
+use crate::limits::LOG_WRITES_IN_FLIGHT_MAX;
+use crate::log::{Buffer, SegmentName, WriteId};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+pub struct LogFiles {
+    files: Arc<Files>,
+    open: Vec<(SegmentName, File)>,
+    in_flight: [Option<Write>; LOG_WRITES_IN_FLIGHT_MAX],
+}
+
+struct Write {
+    id: WriteId,
+    segment: SegmentName,
+    /// The kernel's until nothing is awaited.
+    buffer: Buffer,
+    /// Completions still to come.
+    awaited: u8,
+}
+
+/// A write has failed: final, whatever the reason.
+#[derive(Debug)]
+pub struct Failed {
+    pub segment: SegmentName,
+    pub error: io::Error,
+}
+
+impl LogFiles {
+    pub fn new(files: Arc<Files>) -> LogFiles {
+        LogFiles { files, open: Vec::new(), in_flight: std::array::from_fn(|_| None) }
+    }
+
+    /// Takes the open file of a segment that is ready.
+    pub fn prepared(&mut self, segment: SegmentName, file: File) {
+        self.open.push((segment, file));
+    }
+
+    /// Begins a durable write. The log has no more under way than there are places.
+    pub fn write(
+        &mut self,
+        ring: &mut Ring,
+        id: WriteId,
+        segment: SegmentName,
+        offset: u64,
+        buffer: Buffer,
+    ) -> Result<(), Failed> {
+        let place = self.in_flight.iter().position(Option::is_none).expect("the log bounds its writes");
+        if !self.open.iter().any(|(name, _)| *name == segment) {
+            let file = self.files.open_segment(segment).map_err(|error| Failed { segment, error })?;
+            self.open.push((segment, file));
+        }
+        let in_flight = &self.in_flight;
+        let needed = |name: SegmentName| {
+            name >= segment || in_flight.iter().flatten().any(|write| write.segment == name)
+        };
+        self.open.retain(|(name, _)| needed(*name));
+        let file = &self.open.iter().find(|(name, _)| *name == segment).expect("opened a moment ago").1;
+        let one = self.files.writes_in_one_request();
+        let write =
+            self.in_flight[place].insert(Write { id, segment, buffer, awaited: if one { 1 } else { 2 } });
+        // SAFETY: a buffer's bytes stay where they are when the buffer moves, and it stays in its place
+        // until nothing is awaited.
+        unsafe { ring.write(place as u32, file.as_fd(), offset, &write.buffer, one) };
+        Ok(())
+    }
+
+    /// A request of the write at this place has come back. The write, where that was the last.
+    pub fn completed(
+        &mut self,
+        place: u32,
+        result: i32,
+        sync: bool,
+    ) -> Result<Option<(WriteId, Buffer)>, Failed> {
+        let entry = &mut self.in_flight[place as usize];
+        let write = entry.as_mut().expect("a place stays taken until all has come back");
+        let expected = if sync { 0 } else { write.buffer.len() };
+        if usize::try_from(result) != Ok(expected) {
+            // A regular file that takes a part only has met its end or a fault of the disk.
+            let errno = if result < 0 { -result } else { libc::EIO };
+            return Err(Failed { segment: write.segment, error: io::Error::from_raw_os_error(errno) });
+        }
+        write.awaited -= 1;
+        if write.awaited > 0 {
+            return Ok(None);
+        }
+        Ok(entry.take().map(|write| (write.id, write.buffer)))
+    }
+
+    /// Whether no write is under way.
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.iter().all(Option::is_none)
+    }
+}

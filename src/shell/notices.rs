@@ -1,0 +1,277 @@
+//! The log of the process: lines as etcd writes them, in the order of time, from all threads.
+//!
+//! Whoever has something to say puts it into a bounded queue and goes on; one thread writes. Where the
+//! queue is full (whoever reads our output has stopped reading) lines are dropped and counted, and the
+//! next line that gets through is followed by one that says how many are missing.
+
+use super::clock::{timestamp, wall_us};
+use crate::config::{LogFormat, LogLevel, LogOutput};
+use crate::io::{Level, Notice};
+use crate::limits::{NOTICES_QUEUED_MAX, NOTICES_WRITTEN_MAX};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::panic::Location;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The entrance to the log; clones share it.
+#[derive(Clone)]
+pub struct Notices {
+    queue: Sender<Message>,
+    dropped: Arc<AtomicU64>,
+    least: LogLevel,
+}
+
+enum Message {
+    Line(Line),
+    Flush(Sender<()>),
+}
+
+struct Line {
+    wall_us: u64,
+    level: LogLevel,
+    caller: String,
+    message: String,
+    fields: Vec<(&'static str, String)>,
+}
+
+impl Notices {
+    /// Opens the outputs and starts the thread that writes.
+    pub fn start(outputs: &[LogOutput], format: LogFormat, least: LogLevel) -> io::Result<Notices> {
+        let outputs = outputs.iter().map(Target::open).collect::<io::Result<Vec<Target>>>()?;
+        let (queue, lines) = bounded(NOTICES_QUEUED_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let mut writer = Writer { outputs, format, dropped: dropped.clone() };
+        std::thread::Builder::new().name("notices".to_string()).spawn(move || writer.run(&lines))?;
+        Ok(Notices { queue, dropped, least })
+    }
+
+    #[track_caller]
+    pub fn debug(&self, message: &str, fields: Vec<(&'static str, String)>) {
+        self.shell_line(LogLevel::Debug, message, fields);
+    }
+
+    #[track_caller]
+    pub fn info(&self, message: &str, fields: Vec<(&'static str, String)>) {
+        self.shell_line(LogLevel::Info, message, fields);
+    }
+
+    #[track_caller]
+    pub fn warn(&self, message: &str, fields: Vec<(&'static str, String)>) {
+        self.shell_line(LogLevel::Warn, message, fields);
+    }
+
+    /// Says why the process cannot go on, waits until it is written, and ends the process.
+    #[track_caller]
+    pub fn halt(&self, message: &str, fields: Vec<(&'static str, String)>) -> ! {
+        self.shell_line(LogLevel::Fatal, message, fields);
+        self.flush();
+        std::process::exit(1);
+    }
+
+    /// What a reactor has to say.
+    pub fn reactor(&self, reactor: u16, notice: Notice) {
+        let level = match notice.level {
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+        };
+        self.line(level, || format!("reactor/{reactor}"), notice.message, notice.fields);
+    }
+
+    #[track_caller]
+    fn shell_line(&self, level: LogLevel, message: &str, fields: Vec<(&'static str, String)>) {
+        let place = Location::caller();
+        self.line(level, || caller(place), message, fields);
+    }
+
+    fn line(
+        &self,
+        level: LogLevel,
+        caller: impl FnOnce() -> String,
+        message: &str,
+        fields: Vec<(&'static str, String)>,
+    ) {
+        if level < self.least {
+            return;
+        }
+        let line = Line { wall_us: wall_us(), level, caller: caller(), message: message.to_string(), fields };
+        if self.queue.try_send(Message::Line(line)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits, not for ever, until all that was said is written.
+    pub fn flush(&self) {
+        let patience = Duration::from_secs(1);
+        let (done, wait) = bounded(1);
+        if self.queue.send_timeout(Message::Flush(done), patience).is_ok() {
+            let _ = wait.recv_timeout(patience);
+        }
+    }
+}
+
+/// `shell/boot.rs:10`, as short as etcd's.
+fn caller(place: &Location<'_>) -> String {
+    let file = place.file();
+    let file = file.rsplit_once("src/").map_or(file, |(_, file)| file);
+    format!("{file}:{}", place.line())
+}
+
+enum Target {
+    Stderr,
+    Stdout,
+    File(File),
+}
+
+impl Target {
+    fn open(output: &LogOutput) -> io::Result<Target> {
+        Ok(match output {
+            LogOutput::Stderr => Target::Stderr,
+            LogOutput::Stdout => Target::Stdout,
+            LogOutput::File(path) => {
+                let file = OpenOptions::new().append(true).create(true).open(path);
+                Target::File(file.map_err(|error| {
+                    io::Error::new(
+                        error.kind(),
+                        format!("cannot open log output {}: {error}", path.display()),
+                    )
+                })?)
+            }
+        })
+    }
+
+    /// Nobody is left to tell where an output fails, so a failure is passed over.
+    fn write(&mut self, bytes: &[u8]) {
+        let _ = match self {
+            Target::Stderr => io::stderr().lock().write_all(bytes),
+            Target::Stdout => io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush()),
+            Target::File(file) => file.write_all(bytes),
+        };
+    }
+}
+
+struct Writer {
+    outputs: Vec<Target>,
+    format: LogFormat,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Writer {
+    fn run(&mut self, queue: &Receiver<Message>) {
+        while let Ok(first) = queue.recv() {
+            let (mut lines, mut flushed) = (Vec::new(), None);
+            let rest = queue.try_iter().take(NOTICES_WRITTEN_MAX);
+            for message in std::iter::once(first).chain(rest) {
+                match message {
+                    Message::Line(line) => lines.push(line),
+                    Message::Flush(done) => {
+                        flushed = Some(done);
+                        break;
+                    }
+                }
+            }
+            lines.extend(self.missing());
+            // Two threads may have taken their time in one order and their place in the queue in the other.
+            lines.sort_by_key(|line| line.wall_us);
+            let text: String = lines.iter().map(|line| line.text(self.format)).collect();
+            self.outputs.iter_mut().for_each(|output| output.write(text.as_bytes()));
+            if let Some(done) = flushed {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn missing(&self) -> Option<Line> {
+        let count = self.dropped.swap(0, Ordering::Relaxed);
+        (count > 0).then(|| Line {
+            wall_us: wall_us(),
+            level: LogLevel::Warn,
+            caller: caller(Location::caller()),
+            message: "log lines were dropped: they came faster than the output took them".to_string(),
+            fields: vec![("lines", count.to_string())],
+        })
+    }
+}
+
+impl Line {
+    fn text(&self, format: LogFormat) -> String {
+        let level = level_name(self.level);
+        let ts = timestamp(self.wall_us);
+        match format {
+            LogFormat::Json => {
+                let mut text = format!(r#"{{"level":"{level}","ts":"{ts}","caller":"{}""#, self.caller);
+                text.push_str(&format!(r#","msg":{}"#, quoted(&self.message)));
+                for (name, value) in &self.fields {
+                    text.push_str(&format!(r#","{name}":{}"#, quoted(value)));
+                }
+                text + "}\n"
+            }
+            LogFormat::Console => {
+                let mut text = format!("{ts}\t{level}\t{}\t{}", self.caller, self.message);
+                let field = |(name, value): &(&str, String)| format!(r#""{name}": {}"#, quoted(value));
+                if !self.fields.is_empty() {
+                    let fields: Vec<String> = self.fields.iter().map(field).collect();
+                    text.push_str(&format!("\t{{{}}}", fields.join(", ")));
+                }
+                text + "\n"
+            }
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn level_name(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+        LogLevel::Panic => "panic",
+        LogLevel::Fatal => "fatal",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(message: &str, fields: Vec<(&'static str, String)>) -> Line {
+        let (wall_us, level) = (1_709_251_199_500_000, LogLevel::Info);
+        Line { wall_us, level, caller: "shell/x.rs:1".to_string(), message: message.to_string(), fields }
+    }
+
+    #[test]
+    fn lines_have_etcds_two_forms() {
+        let line = line("a \"b\"", vec![("address", "127.0.0.1:2379".to_string())]);
+        assert_eq!(
+            line.text(LogFormat::Json),
+            "{\"level\":\"info\",\"ts\":\"2024-02-29T23:59:59.5Z\",\"caller\":\"shell/x.rs:1\",\
+             \"msg\":\"a \\\"b\\\"\",\"address\":\"127.0.0.1:2379\"}\n"
+        );
+        assert_eq!(
+            line.text(LogFormat::Console),
+            "2024-02-29T23:59:59.5Z\tinfo\tshell/x.rs:1\ta \"b\"\t{\"address\": \"127.0.0.1:2379\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_file_gets_what_is_at_least_as_grave_as_asked() {
+        let path = tempfile::tempdir().unwrap().keep().join("log");
+        let notices =
+            Notices::start(&[LogOutput::File(path.clone())], LogFormat::Json, LogLevel::Warn).unwrap();
+        notices.info("quiet", vec![]);
+        notices.warn("loud", vec![]);
+        notices.flush();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"msg\":\"loud\"") && !text.contains("quiet"), "{text}");
+        assert!(text.contains("\"caller\":\"shell/notices.rs:"), "{text}");
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,121 @@
+//! Which thread runs where: one CPU a reactor, one reactor a physical core as far as there are enough, and
+//! the bulk lane on what is left.
+
+use super::bulk::{Lane, TrackName};
+use super::bulk_file::{Medium, run_here};
+use super::kernel;
+use super::notices::Notices;
+use crate::limits::BULK_IO_MEMORY_BYTES;
+use crossbeam::channel::bounded;
+use glommio::{CpuSet, Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::Duration;
+
+/// The CPUs of each reactor (none: wherever the kernel likes) and those that are left.
+#[derive(Debug, Default)]
+pub struct Placed {
+    pub reactors: Vec<Option<Vec<usize>>>,
+    spare: Vec<usize>,
+}
+
+/// Finds a place for each reactor among the CPUs that this process may use. Where there are fewer than
+/// reactors, or the machine does not tell how its CPUs lie, nothing is pinned.
+pub fn place(reactors: usize) -> Placed {
+    pinned(reactors).unwrap_or_else(|| Placed { reactors: vec![None; reactors], spare: vec![] })
+}
+
+fn pinned(reactors: usize) -> Option<Placed> {
+    let allowed: BTreeSet<usize> = kernel::allowed_cpus().ok()?.into_iter().collect();
+    let usable = CpuSet::online().ok()?.filter(|location| allowed.contains(&location.cpu));
+    if usable.len() < reactors {
+        return None;
+    }
+    let mut firsts: BTreeSet<usize> = BTreeSet::new();
+    let mut cores = BTreeSet::new();
+    let mut locations: Vec<_> = usable.iter().collect();
+    locations.sort_by_key(|location| location.cpu);
+    for location in locations {
+        if cores.insert((location.package, location.core)) {
+            firsts.insert(location.cpu);
+        }
+    }
+    let enough_cores = firsts.len() >= reactors;
+    let usable = usable.filter(|location| !enough_cores || firsts.contains(&location.cpu));
+    let mut spread = PoolPlacement::MaxSpread(reactors, Some(usable)).generate_cpu_set().ok()?;
+    let mut places = Vec::new();
+    for _ in 0..reactors {
+        places.push(spread.next().cpu_binding()?.into_iter().collect::<Vec<usize>>());
+    }
+    places.sort();
+    let taken: BTreeSet<usize> = places.iter().flatten().copied().collect();
+    let spare = allowed.difference(&taken).copied().collect();
+    Some(Placed { reactors: places.into_iter().map(Some).collect(), spare })
+}
+
+/// Starts the lane's two threads.
+pub fn start_lane(lane: &Arc<Lane>, placed: &Placed, notices: &Notices) -> io::Result<()> {
+    let segments = lane.clone();
+    let run = move || run_here(segments.run(TrackName::Segments, Medium::Thread));
+    Builder::new().name("segments".to_string()).spawn(run)?;
+    if let Err(why) = start_executor(lane, placed) {
+        notices.warn("the bulk lane runs on a plain thread: glommio does not start", vec![("error", why)]);
+        let lane = lane.clone();
+        Builder::new().name("bulk".to_string()).spawn(move || {
+            kernel::step_back();
+            run_here(lane.run(TrackName::Steps, Medium::Thread));
+        })?;
+    }
+    Ok(())
+}
+
+fn start_executor(lane: &Arc<Lane>, placed: &Placed) -> Result<(), String> {
+    let spare = CpuSet::online().ok().map(|cpus| cpus.filter(|l| placed.spare.contains(&l.cpu)));
+    let placement = match spare {
+        Some(spare) if !spare.is_empty() => Placement::Fenced(spare),
+        _ => Placement::Unbound,
+    };
+    let lane = lane.clone();
+    let (started, start) = bounded(1);
+    let spawned = LocalExecutorBuilder::new(placement)
+        .name("bulk")
+        .io_memory(BULK_IO_MEMORY_BYTES)
+        .preempt_timer(Duration::from_millis(1))
+        .spawn(move || async move {
+            kernel::step_back();
+            let _ = started.send(());
+            // Any other queue is polled a hundred times later when woken from outside.
+            let latency = Latency::Matters(Duration::from_millis(1));
+            let queue = glommio::executor().create_task_queue(Shares::default(), latency, "bulk");
+            let steps = async move { lane.run(TrackName::Steps, Medium::Glommio).await };
+            glommio::spawn_local_into(steps, queue).expect("the queue was made a moment ago").await;
+        });
+    let handle = spawned.map_err(|error| error.to_string())?;
+    // The sender is gone without a word where the executor could not be made.
+    if start.recv().is_ok() {
+        return Ok(());
+    }
+    Err(handle.join().err().map_or_else(|| "no reason was given".to_string(), |error| error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reactors_get_different_cpus_that_the_process_may_use() {
+        let allowed = kernel::allowed_cpus().unwrap();
+        let placed = place(allowed.len());
+        let cpus: BTreeSet<usize> = placed.reactors.iter().flatten().flatten().copied().collect();
+        assert!(cpus.is_empty() || cpus == allowed.iter().copied().collect());
+        assert!(placed.spare.is_empty());
+    }
+
+    #[test]
+    fn more_reactors_than_cpus_are_not_pinned() {
+        let many = kernel::allowed_cpus().unwrap().len() + 1;
+        assert_eq!(place(many).reactors, vec![None; many]);
+    }
+}

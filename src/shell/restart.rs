@@ -1,0 +1,121 @@
+//! From the files of the store to what each reactor begins with.
+//!
+//! Logs are read side by side, as many at a time as there are reactors; then [`place`] says where every
+//! shard lives, and each reactor's thread loads its own.
+
+use super::files::{Files, Listing};
+use super::kernel;
+use crate::limits::SEGMENT_BYTES;
+use crate::log::{LogId, Recovered, Recovery, SegmentName, Start};
+use crate::reactor::recover::{ReactorPlan, place};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+/// What a start begins with.
+#[derive(Debug)]
+pub struct Restart {
+    pub reactors: Vec<ReactorPlan>,
+    /// Names of files that nothing needs once an epoch has served.
+    pub left_over: Vec<String>,
+    /// The highest number of any checkpoint file.
+    pub last_file: u64,
+    /// Bytes of log that were read.
+    pub log_bytes: u64,
+}
+
+/// Reads everything. The error says what cannot be read, and what to do.
+pub fn restart(files: &Files, reactors: usize) -> Result<Restart, String> {
+    let unreadable = |error: io::Error| format!("cannot read the data directory: {error}");
+    let listing = files.list().map_err(unreadable)?;
+    let logs = recover_logs(files, &listing, reactors)?;
+    let mut keys = Vec::new();
+    for _ in 0..reactors {
+        keys.push(kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?);
+    }
+    let mut fresh = |log: LogId| Start::fresh(log, keys[log.0 as usize], SEGMENT_BYTES);
+    let reactors = u16::try_from(reactors).expect("the configuration bounds the reactors");
+    let plan = place(logs, &listing.checkpoints, reactors, &mut fresh)?;
+    let needed: BTreeSet<_> = plan.checkpoints.iter().collect();
+    let checkpoints = listing.checkpoints.iter().filter(|name| !needed.contains(name));
+    // The newest first: a log that loses its end looks like one that never had it, so a crash in between
+    // leaves a log that can be read (and that nothing needs). One that loses its beginning is damaged.
+    let segments = listing.segments.iter().rev().filter(|name| plan.dead_logs.contains(&name.log));
+    Ok(Restart {
+        left_over: checkpoints.map(ToString::to_string).chain(segments.map(ToString::to_string)).collect(),
+        last_file: listing.checkpoints.iter().map(|name| name.file).max().unwrap_or(0),
+        log_bytes: listing.segments.len() as u64 * SEGMENT_BYTES as u64,
+        reactors: plan.reactors,
+    })
+}
+
+fn recover_logs(files: &Files, listing: &Listing, threads: usize) -> Result<Vec<Recovered>, String> {
+    let mut logs: BTreeMap<LogId, Vec<SegmentName>> = BTreeMap::new();
+    for segment in &listing.segments {
+        logs.entry(segment.log).or_default().push(*segment);
+    }
+    let waiting = Mutex::new(logs);
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
+    let work = || {
+        let mut recovered = Vec::new();
+        while let Some((log, segments)) = next() {
+            recovered.push(recover_log(files, log, &segments)?);
+        }
+        Ok::<_, String>(recovered)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut all = Vec::new();
+        for thread in threads {
+            all.extend(thread.join().expect("a panic ends the process")?);
+        }
+        Ok(all)
+    })
+}
+
+fn recover_log(files: &Files, log: LogId, segments: &[SegmentName]) -> Result<Recovered, String> {
+    let key = kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?;
+    let mut recovery = Recovery::new(log, key, SEGMENT_BYTES);
+    for segment in segments {
+        let bytes = files.read_segment(*segment);
+        let bytes = bytes.map_err(|error| format!("cannot read log file {segment}: {error}"))?;
+        recovery.segment(*segment, &bytes);
+    }
+    let recovered = recovery.finish().map_err(|damage| damage.to_string())?;
+    // What was read may so far stand in a cache of the disk alone.
+    for segment in &recovered.sync {
+        let synced = files.sync_segment(*segment);
+        synced.map_err(|error| format!("cannot sync log file {segment}: {error}"))?;
+    }
+    for segment in &recovered.remove {
+        let removed = fs::remove_file(files.path(&segment.to_string()));
+        removed.map_err(|error| format!("cannot remove log file {segment}: {error}"))?;
+    }
+    Ok(recovered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_store_gives_fresh_logs() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(directory.path().join("store")).unwrap();
+        let restart = restart(&files, 2).unwrap();
+        assert_eq!(restart.reactors.len(), 2);
+        assert_eq!((restart.last_file, restart.log_bytes, restart.left_over.len()), (0, 0, 0));
+        assert!(restart.reactors.iter().all(|plan| plan.shards.is_empty()));
+    }
+
+    #[test]
+    fn files_that_nothing_names_are_left_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(directory.path().join("store")).unwrap();
+        let name = "0001-000-0000000000000003.checkpoint";
+        fs::write(files.path(name), b"x").unwrap();
+        let restart = restart(&files, 1).unwrap();
+        assert_eq!((restart.last_file, restart.left_over), (3, vec![name.to_string()]));
+    }
+}

@@ -1,0 +1,149 @@
+//! A start of the member: from the files on the disk to reactors, as the program does it.
+
+use super::files::Files;
+use super::plan::Shape;
+use super::process::Process;
+use crate::checkpoint::CheckpointName;
+use crate::config::AutoCompaction;
+use crate::limits::{REQUEST_BYTES_DEFAULT, TXN_OPS_DEFAULT};
+use crate::log::{LogId, Recovered, Recovery, SegmentName, Start};
+use crate::reactor::recover::{self, Loaded, MemberPlan, ReactorPlan};
+use crate::reactor::{Boot, Reactor, Settings};
+use crate::sequencer::Sequencer;
+use crate::stdx::Rng;
+use crate::types::{ClusterId, Duration, MemberId, ReactorId, Time};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub const MEMBER: MemberId = MemberId(7);
+pub const CLUSTER: ClusterId = ClusterId(9);
+
+pub fn settings(shape: &Shape) -> Settings {
+    Settings {
+        member: MEMBER,
+        cluster: CLUSTER,
+        name: "default".into(),
+        token: "t".into(),
+        peer_urls: vec!["http://localhost:2380".into()],
+        client_urls: vec!["http://localhost:2379".into()],
+        shard_starts: crate::router::default_starts(shape.shards),
+        request_bytes_max: REQUEST_BYTES_DEFAULT,
+        txn_ops_max: TXN_OPS_DEFAULT,
+        streams_max: 1000,
+        quota_bytes: None,
+        election_timeout: Duration::from_ms(1000),
+        watch_progress_interval: Duration::from_ms(700),
+        auto_compaction: AutoCompaction::Off,
+        keepalive_min_time: Duration::from_secs(5),
+        keepalive: None,
+        checkpoint_log_bytes: shape.checkpoint_log_bytes,
+    }
+}
+
+/// What a start has read, while the disk makes sure of it.
+pub struct Starting {
+    plan: MemberPlan,
+    left_over: Vec<String>,
+    last_file: u64,
+    /// Files that nobody needs.
+    remove: Vec<String>,
+}
+
+/// Reads the directory, and has the disk make durable what was read. An error is a refusal to start.
+pub fn begin(
+    files: &mut Files,
+    now: Time,
+    shape: &Shape,
+    reactors: u16,
+    key: u64,
+) -> Result<Starting, String> {
+    let names: Vec<String> = files.disk.files().map(str::to_owned).collect();
+    let mut segments: BTreeMap<LogId, Vec<SegmentName>> = BTreeMap::new();
+    let mut checkpoints = vec![];
+    let mut remove = vec![];
+    for name in names {
+        if let Some(segment) = SegmentName::parse(&name) {
+            segments.entry(segment.log).or_default().push(segment);
+        } else if let Some(checkpoint) = CheckpointName::parse(&name) {
+            checkpoints.push(checkpoint);
+        } else {
+            remove.push(name);
+        }
+    }
+    let mut recovered: Vec<Recovered> = vec![];
+    let mut sync = vec![];
+    for (log, list) in &mut segments {
+        list.sort();
+        let mut recovery = Recovery::new(*log, key ^ u64::from(log.0), shape.segment_bytes);
+        for name in list {
+            let bytes = files.disk.read(&name.to_string()).map_err(|fault| format!("{name}: {fault:?}"))?;
+            recovery.segment(*name, bytes);
+        }
+        let log = recovery.finish().map_err(|damage| damage.to_string())?;
+        sync.extend(log.sync.iter().map(SegmentName::to_string));
+        remove.extend(log.remove.iter().map(SegmentName::to_string));
+        recovered.push(log);
+    }
+    sync.retain(|name| files.disk.files().any(|file| file == name));
+    let mut fresh = |log: LogId| Start::fresh(log, key ^ u64::from(log.0), shape.segment_bytes);
+    let plan = recover::place(recovered, &checkpoints, reactors, &mut fresh)?;
+    let unneeded = checkpoints.iter().filter(|name| !plan.checkpoints.contains(name));
+    let mut left_over: Vec<String> = unneeded.map(CheckpointName::to_string).collect();
+    for dead in &plan.dead_logs {
+        left_over.extend(segments.get(dead).into_iter().flatten().map(SegmentName::to_string));
+    }
+    left_over.retain(|name| !remove.contains(name));
+    let last_file = checkpoints.iter().map(|name| name.file).max().unwrap_or(0);
+    files.sync_for_start(now, sync).map_err(|fault| format!("{fault:?}"))?;
+    Ok(Starting { plan, left_over, last_file, remove })
+}
+
+impl Starting {
+    /// Loads the shards and makes the reactors.
+    pub fn finish(
+        self,
+        files: &mut Files,
+        now: Time,
+        shape: &Shape,
+        rng: &mut Rng,
+    ) -> Result<Process, String> {
+        let Starting { plan, left_over, last_file, remove } = self;
+        for name in remove {
+            files.disk.remove(&name).map_err(|fault| format!("{name}: {fault:?}"))?;
+        }
+        let sequencer = Arc::new(Sequencer::new(shape.ring));
+        let settings = Arc::new(settings(shape));
+        let reactors = plan.reactors.len() as u16;
+        let mut left_over = Some(left_over);
+        let mut made = vec![];
+        for (id, ReactorPlan { log, shards, stale }) in plan.reactors.into_iter().enumerate() {
+            let mut control = None;
+            let mut loaded = vec![];
+            for shard in shards {
+                let mut read = |name: &str, offset: u64, len: usize| {
+                    let bytes = files.disk.read(name).map_err(|fault| format!("{name}: {fault:?}"))?;
+                    let from = bytes.len().min(offset as usize);
+                    Ok(bytes[from..bytes.len().min(from + len)].to_vec())
+                };
+                let Loaded { shard, control: state } = shard.load(MEMBER, &mut read)?;
+                control = control.or(state);
+                loaded.push(shard);
+            }
+            made.push(Reactor::new(Boot {
+                id: ReactorId(id as u16),
+                reactors,
+                settings: settings.clone(),
+                sequencer: sequencer.clone(),
+                log,
+                shards: loaded,
+                control,
+                stale,
+                left_over: left_over.take().unwrap_or_default(),
+                last_file,
+                seed: rng.next_u64(),
+                now,
+            }));
+        }
+        Ok(Process::new(made, sequencer, now))
+    }
+}

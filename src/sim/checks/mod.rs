@@ -1,0 +1,172 @@
+//! Whether what clients saw could have been: judged from outside, in one scan along the revisions.
+//!
+//! The observer's watch is the record of history: one list of events a revision, without gaps. The model
+//! repeats it. Each revision is explained by the call that shows it in its answer, by one whose outcome is
+//! unknown, or by a lease that ended; each answer must be, to the byte, what the model answers at the
+//! revision that the answer shows; and what was shown before a call began bounds its revision from below.
+
+mod errors;
+mod leases;
+mod replay;
+mod watches;
+
+use super::history::{Header, History, Moment, Op};
+use super::world::Failure;
+use crate::api::Request;
+use crate::wire::proto::{self, Message};
+use crate::wire::{Method, decode};
+use std::collections::BTreeMap;
+
+/// The events of each revision, as the observer saw them.
+pub(super) type Record = BTreeMap<i64, Vec<proto::Event>>;
+
+/// All that the single checks share.
+pub(super) struct Evidence<'a> {
+    pub history: &'a History,
+    pub record: Record,
+    /// When anything first showed the revision, or a later one.
+    first_shown: Vec<(u64, i64, Moment)>,
+    /// Compactions that were asked for, with when.
+    pub compactions: Vec<(u64, i64)>,
+}
+
+/// Checks a whole run.
+pub fn check(history: &History, observer: usize) -> Result<(), Failure> {
+    let evidence = Evidence::gather(history, observer)?;
+    evidence.real_time()?;
+    evidence.hashes()?;
+    let writers = replay::replay(&evidence)?;
+    evidence.causes(&writers)?;
+    watches::check(&evidence)?;
+    leases::check(&evidence)
+}
+
+/// The request as the server understands it.
+pub(super) fn request_of(op: &Op) -> Request {
+    let message = op.request.clone();
+    match op.method {
+        Method::RangeStream => {
+            Request::Range(decode::range_stream(message).expect("the workload sends what can be read"))
+        }
+        method => decode::unary(method, message).expect("the workload sends what can be read"),
+    }
+}
+
+impl Evidence<'_> {
+    fn gather(history: &History, observer: usize) -> Result<Evidence<'_>, Failure> {
+        let mut record = Record::new();
+        for stream in history.streams.iter().filter(|stream| stream.client == observer) {
+            for (_, response) in &stream.responses {
+                if response.canceled {
+                    return Err(Failure::new("watch", format!("the observer was canceled: {response:?}")));
+                }
+                let mut now: Record = Record::new();
+                for event in &response.events {
+                    let revision = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+                    now.entry(revision).or_default().push(event.clone());
+                }
+                for (revision, events) in now {
+                    if let Some(before) = record.insert(revision, events) {
+                        let what = format!("revision {revision} is shown twice, first as {before:?}");
+                        return Err(Failure::new("history", what));
+                    }
+                }
+            }
+        }
+        for (at, revision) in record.keys().enumerate() {
+            if *revision != at as i64 + 2 {
+                return Err(Failure::new("history", format!("there is a gap before revision {revision}")));
+            }
+        }
+        let mut shown: Vec<(Moment, i64)> = vec![];
+        for op in &history.ops {
+            if let (Some(returned), Some(revision)) = (op.returned, op.revision()) {
+                shown.push((returned, revision));
+            }
+        }
+        for stream in &history.streams {
+            for (moment, response) in &stream.responses {
+                shown.push((*moment, response.header.map_or(0, |header| header.revision)));
+            }
+        }
+        shown.sort();
+        let mut first_shown: Vec<(u64, i64, Moment)> = vec![];
+        for (moment, revision) in shown {
+            if first_shown.last().is_none_or(|(_, last, _)| *last < revision) {
+                first_shown.push((moment.tick, revision, moment));
+            }
+        }
+        let compactions = history.ops.iter().filter(|op| op.method == Method::Compact).map(|op| {
+            let request = proto::CompactionRequest::decode(op.request.clone());
+            (op.invoked.tick, request.map_or(0, |request| request.revision))
+        });
+        Ok(Evidence { history, record, first_shown, compactions: compactions.collect() })
+    }
+
+    /// The newest revision that anybody had been shown before the tick.
+    pub fn floor(&self, tick: u64) -> i64 {
+        let after = self.first_shown.partition_point(|(shown, ..)| *shown < tick);
+        self.first_shown[..after].last().map_or(1, |(_, revision, _)| *revision)
+    }
+
+    /// When the revision, or a later one, was first shown.
+    pub fn shown_at(&self, revision: i64) -> Option<Moment> {
+        let at = self.first_shown.partition_point(|(_, shown, _)| *shown < revision);
+        self.first_shown.get(at).map(|(.., moment)| *moment)
+    }
+
+    /// The highest compaction asked for before the tick.
+    pub fn compacted_before(&self, tick: u64) -> i64 {
+        let before = self.compactions.iter().filter(|(asked, _)| *asked < tick);
+        before.map(|(_, revision)| *revision).max().unwrap_or(0)
+    }
+
+    /// Nothing shows a revision lower than what was shown before it was asked, nor one that never was.
+    fn real_time(&self) -> Result<(), Failure> {
+        let last = self.record.keys().next_back().copied().unwrap_or(1);
+        for (at, op) in self.history.ops.iter().enumerate() {
+            let Some(revision) = op.revision() else { continue };
+            let floor = self.floor(op.invoked.tick);
+            if revision < floor {
+                let what = format!("call {at} ({:?}) shows {revision}, {floor} had been shown", op.method);
+                return Err(Failure::new("real time", what));
+            }
+            if revision > last {
+                let what = format!("call {at} ({:?}) shows {revision}, history ends at {last}", op.method);
+                return Err(Failure::new("history", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is shown before it was asked for.
+    fn causes(&self, writers: &BTreeMap<i64, usize>) -> Result<(), Failure> {
+        for (revision, op) in writers {
+            let invoked = self.history.ops[*op].invoked;
+            if self.shown_at(*revision).is_some_and(|shown| shown < invoked) {
+                let what = format!("revision {revision} was shown before call {op}, which made it");
+                return Err(Failure::new("real time", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// A hash of one revision above one compaction is always the same.
+    fn hashes(&self) -> Result<(), Failure> {
+        let mut known: BTreeMap<(i64, i64), u32> = BTreeMap::new();
+        for op in self.history.ops.iter().filter(|op| op.method == Method::HashKv && op.is_ok()) {
+            let hash = proto::HashKvResponse::decode(op.messages[0].clone()).expect("it is protobuf");
+            let key = (hash.hash_revision, hash.compact_revision);
+            let before = *known.entry(key).or_insert(hash.hash);
+            if before != hash.hash {
+                return Err(Failure::new("hash", format!("{key:?} is {before} and {}", hash.hash)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The header of an answer.
+pub(super) fn header(op: &Op) -> Header {
+    super::history::header(&op.messages[0]).unwrap_or_default()
+}

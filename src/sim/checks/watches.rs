@@ -1,0 +1,177 @@
+//! What etcd promises of watches: every event of the range once, in order, whole revisions, none missing
+//! below what a progress notification says.
+
+use super::Evidence;
+use crate::sim::history::{Moment, Stream};
+use crate::sim::world::Failure;
+use crate::types::KeyRange;
+use crate::wire::proto;
+use std::collections::BTreeMap;
+
+struct Watcher<'a> {
+    create: &'a proto::WatchCreateRequest,
+    range: KeyRange,
+    /// Everything up to here has been shown, or is before the beginning.
+    upto: i64,
+    /// Pieces of one response.
+    fragments: Vec<proto::Event>,
+    canceled: bool,
+}
+
+pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
+    for (at, stream) in evidence.history.streams.iter().enumerate() {
+        check_stream(evidence, stream).map_err(|what| {
+            Failure::new("watch", format!("stream {at} of client {}: {what}", stream.client))
+        })?;
+    }
+    Ok(())
+}
+
+fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> {
+    let mut watchers: BTreeMap<i64, Watcher<'_>> = BTreeMap::new();
+    let mut created = 0;
+    let quiet = evidence.history.quiet.filter(|(moment, _)| stream.ended.is_none_or(|ended| ended > *moment));
+    let mut quiet = quiet.filter(|(moment, _)| stream.opened < *moment);
+    for (moment, response) in &stream.responses {
+        quiet_check(evidence, &mut quiet, &watchers, Some(*moment))?;
+        let header = response.header.unwrap_or_default();
+        if response.created {
+            let Some(create) = stream.creates.get(created) else {
+                return Err("created out of nothing".into());
+            };
+            created += 1;
+            let now = if create.start_revision > 0 { create.start_revision - 1 } else { header.revision };
+            let watcher = Watcher {
+                create,
+                range: KeyRange::of(create.key.clone(), create.range_end.clone()),
+                upto: now,
+                fragments: vec![],
+                canceled: false,
+            };
+            watchers.insert(response.watch_id, watcher);
+        } else if response.events.is_empty() && !response.canceled {
+            for (_, watcher) in watchers
+                .iter_mut()
+                .filter(|(id, _)| matches!(response.watch_id, -1) || **id == response.watch_id)
+            {
+                watcher.progress(evidence, header.revision)?;
+            }
+            continue;
+        }
+        let Some(watcher) = watchers.get_mut(&response.watch_id) else {
+            return if response.canceled { Ok(()) } else { Err(format!("who is {response:?}")) };
+        };
+        if watcher.canceled && !response.events.is_empty() {
+            return Err(format!("watch {} goes on after its end", response.watch_id));
+        }
+        watcher.take(evidence, response, *moment)?;
+        if response.canceled {
+            watcher.canceled = true;
+        }
+    }
+    quiet_check(evidence, &mut quiet, &watchers, None)
+}
+
+/// Once nothing goes wrong any more, everything arrives.
+fn quiet_check(
+    evidence: &Evidence<'_>,
+    quiet: &mut Option<(Moment, i64)>,
+    watchers: &BTreeMap<i64, Watcher<'_>>,
+    now: Option<Moment>,
+) -> Result<(), String> {
+    let Some((moment, revision)) = *quiet else { return Ok(()) };
+    if now.is_some_and(|now| now < moment) {
+        return Ok(());
+    }
+    *quiet = None;
+    for (id, watcher) in watchers.iter().filter(|(_, watcher)| !watcher.canceled) {
+        if let Some(missing) = watcher.next_after(evidence, watcher.upto).filter(|next| *next <= revision) {
+            return Err(format!("watch {id} has not been shown revision {missing}"));
+        }
+    }
+    Ok(())
+}
+
+impl Watcher<'_> {
+    fn wants(&self, event: &proto::Event) -> bool {
+        let key = event.kv.as_ref().map(|kv| kv.key.clone()).unwrap_or_default();
+        self.range.contains(&key) && !self.create.filters.contains(&event.r#type)
+    }
+
+    /// The events it should see of a revision.
+    fn of(&self, evidence: &Evidence<'_>, revision: i64) -> Vec<proto::Event> {
+        let events = evidence.record.get(&revision).map_or(&[][..], Vec::as_slice);
+        events.iter().filter(|event| self.wants(event)).cloned().collect()
+    }
+
+    /// The next revision with something for it.
+    fn next_after(&self, evidence: &Evidence<'_>, after: i64) -> Option<i64> {
+        let later = evidence.record.range(after + 1..);
+        later.filter(|(_, events)| events.iter().any(|event| self.wants(event))).map(|(r, _)| *r).next()
+    }
+
+    fn progress(&mut self, evidence: &Evidence<'_>, upto: i64) -> Result<(), String> {
+        if self.canceled {
+            return Ok(());
+        }
+        match self.next_after(evidence, self.upto) {
+            Some(missing) if missing <= upto => Err(format!("progress {upto} without revision {missing}")),
+            _ => {
+                self.upto = self.upto.max(upto);
+                Ok(())
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        evidence: &Evidence<'_>,
+        response: &proto::WatchResponse,
+        moment: Moment,
+    ) -> Result<(), String> {
+        self.fragments.extend(response.events.iter().cloned());
+        if response.fragment {
+            return Ok(());
+        }
+        let events = std::mem::take(&mut self.fragments);
+        let mut rest = &events[..];
+        while let Some(first) = rest.first() {
+            let revision = first.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+            let next = self.next_after(evidence, self.upto);
+            if next != Some(revision) {
+                return Err(format!("after {} comes {revision}, not {next:?}", self.upto));
+            }
+            let expected = self.of(evidence, revision);
+            if rest.len() < expected.len() {
+                return Err(format!("revision {revision} is not whole"));
+            }
+            let (these, others) = rest.split_at(expected.len());
+            for (event, expected) in these.iter().zip(&expected) {
+                self.compare(evidence, event, expected, moment)?;
+            }
+            self.upto = revision;
+            rest = others;
+        }
+        Ok(())
+    }
+
+    fn compare(
+        &self,
+        evidence: &Evidence<'_>,
+        event: &proto::Event,
+        expected: &proto::Event,
+        moment: Moment,
+    ) -> Result<(), String> {
+        let revision = expected.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+        let compacted = evidence.compacted_before(moment.tick) >= revision;
+        let prev_kv = match (&event.prev_kv, self.create.prev_kv) {
+            (None, true) => compacted || expected.prev_kv.is_none(),
+            (Some(_), true) => event.prev_kv == expected.prev_kv,
+            (prev_kv, false) => prev_kv.is_none(),
+        };
+        if (event.r#type, &event.kv) != (expected.r#type, &expected.kv) || !prev_kv {
+            return Err(format!("{event:?} is shown, {expected:?} was"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! The member's files on the simulated disk: what reactors want done, in the steps that make it durable.
+
+use super::disk::{Disk, Fault, Op, OpId};
+use super::process::{Item, Process};
+use crate::io::{BulkDone, BulkStep, JobId};
+use crate::log::{Buffer, Command, SegmentName, WriteId};
+use crate::stdx::Rng;
+use crate::types::Time;
+use std::collections::BTreeMap;
+
+/// What an operation in flight is for, and for which reactor.
+enum Doing {
+    Write {
+        reactor: usize,
+        id: WriteId,
+        buffer: Buffer,
+    },
+    Zeros {
+        reactor: usize,
+        segment: SegmentName,
+    },
+    ZerosSynced {
+        reactor: usize,
+        segment: SegmentName,
+    },
+    SegmentNamed {
+        reactor: usize,
+        segment: SegmentName,
+    },
+    Appended {
+        reactor: usize,
+        job: JobId,
+    },
+    Synced {
+        reactor: usize,
+        job: JobId,
+        name: String,
+        as_name: String,
+    },
+    Published {
+        reactor: usize,
+        job: JobId,
+    },
+    /// A start makes what it read durable.
+    Start,
+}
+
+/// The disk, and what it is asked for.
+pub struct Files {
+    pub disk: Disk,
+    pub rng: Rng,
+    segment_bytes: usize,
+    doing: BTreeMap<OpId, Doing>,
+}
+
+/// What makes the process stop.
+pub struct Final(pub String);
+
+impl Files {
+    pub fn new(disk: Disk, rng: Rng, segment_bytes: usize) -> Files {
+        Files { disk, rng, segment_bytes, doing: BTreeMap::new() }
+    }
+
+    /// The process is gone, and with it whoever waits.
+    pub fn forget(&mut self) {
+        self.doing.clear();
+    }
+
+    fn submit(&mut self, now: Time, op: Op, doing: Doing) -> Result<(), Fault> {
+        let id = self.disk.submit(now, &mut self.rng, op)?;
+        self.doing.insert(id, doing);
+        Ok(())
+    }
+
+    /// Syncs files and the directory, for a start. [`Files::is_starting`] says when that is done.
+    pub fn sync_for_start(&mut self, now: Time, files: Vec<String>) -> Result<(), Fault> {
+        for file in files {
+            self.submit(now, Op::Sync { file }, Doing::Start)?;
+        }
+        self.submit(now, Op::SyncDirectory, Doing::Start)
+    }
+
+    pub fn is_starting(&self) -> bool {
+        self.doing.values().any(|doing| matches!(doing, Doing::Start))
+    }
+
+    /// What the log wants.
+    pub fn log(&mut self, now: Time, reactor: usize, command: Command) -> Result<(), Final> {
+        let done = match command {
+            Command::Write { id, segment, offset, bytes } => {
+                let op =
+                    Op::Write { file: segment.to_string(), offset, bytes: bytes.to_vec(), durable: true };
+                self.submit(now, op, Doing::Write { reactor, id, buffer: bytes })
+            }
+            Command::Prepare { segment } => {
+                let file = format!("{segment}.new");
+                let made = self.disk.create(&file);
+                let bytes = vec![0; self.segment_bytes];
+                let op = Op::Write { file, offset: 0, bytes, durable: false };
+                made.and_then(|()| self.submit(now, op, Doing::Zeros { reactor, segment }))
+            }
+            Command::Recycle { old, new } => {
+                let renamed = self.disk.rename(&old.to_string(), &new.to_string());
+                let doing = Doing::SegmentNamed { reactor, segment: new };
+                renamed.and_then(|()| self.submit(now, Op::SyncDirectory, doing))
+            }
+            Command::Remove { segment } => self.disk.remove(&segment.to_string()),
+        };
+        done.map_err(|fault| Final(format!("the log of reactor {reactor}: {fault:?}")))
+    }
+
+    /// What the bulk lane is to do. An answer that is known at once is given.
+    pub fn bulk(&mut self, now: Time, reactor: usize, job: JobId, step: BulkStep) -> Option<BulkDone> {
+        let done = match step {
+            BulkStep::Create { name } => {
+                let gone = match self.disk.remove(&name) {
+                    Err(Fault::NotFound) => Ok(()),
+                    other => other,
+                };
+                return Some(answer(gone.and_then(|()| self.disk.create(&name))));
+            }
+            BulkStep::Append { name, blocks } => {
+                let offset = self.disk.read(&name).map(|bytes| bytes.len() as u64);
+                let bytes: Vec<u8> = blocks.iter().flat_map(|block| block.iter().copied()).collect();
+                offset.and_then(|offset| {
+                    let op = Op::Write { file: name, offset, bytes, durable: false };
+                    self.submit(now, op, Doing::Appended { reactor, job })
+                })
+            }
+            BulkStep::Publish { name, as_name } => {
+                let op = Op::Sync { file: name.clone() };
+                self.submit(now, op, Doing::Synced { reactor, job, name, as_name })
+            }
+            BulkStep::Remove { name } => {
+                return Some(answer(match self.disk.remove(&name) {
+                    Err(Fault::NotFound) => Ok(()),
+                    other => other,
+                }));
+            }
+        };
+        done.err().map(|fault| answer(Err(fault)))
+    }
+
+    /// Takes what the disk has done by now.
+    pub fn complete(&mut self, now: Time, mut process: Option<&mut Process>) -> Result<bool, Final> {
+        let mut any = false;
+        while let Some((id, result)) = self.disk.complete(now, &mut self.rng) {
+            any = true;
+            let Some(doing) = self.doing.remove(&id) else { continue };
+            if let Err(fault) = result {
+                return Err(Final(format!("the disk: {fault:?}")));
+            }
+            match (self.follow(now, doing)?, &mut process) {
+                (Some((reactor, item)), Some(process)) => process.deliver(reactor, now, item),
+                (Some(_), None) => unreachable!("nobody is there to have asked"),
+                (None, _) => {}
+            }
+        }
+        Ok(any)
+    }
+
+    fn follow(&mut self, now: Time, doing: Doing) -> Result<Option<(usize, Item)>, Final> {
+        let next = match doing {
+            Doing::Write { reactor, id, buffer } => return Ok(Some((reactor, Item::Written(id, buffer)))),
+            Doing::Zeros { reactor, segment } => {
+                let op = Op::Sync { file: format!("{segment}.new") };
+                self.submit(now, op, Doing::ZerosSynced { reactor, segment })
+            }
+            Doing::ZerosSynced { reactor, segment } => {
+                let renamed = self.disk.rename(&format!("{segment}.new"), &segment.to_string());
+                let doing = Doing::SegmentNamed { reactor, segment };
+                renamed.and_then(|()| self.submit(now, Op::SyncDirectory, doing))
+            }
+            Doing::SegmentNamed { reactor, segment } => {
+                return Ok(Some((reactor, Item::Prepared(segment))));
+            }
+            Doing::Appended { reactor, job } | Doing::Published { reactor, job } => {
+                return Ok(Some((reactor, Item::Bulk(job, BulkDone::Done))));
+            }
+            Doing::Synced { reactor, job, name, as_name } => {
+                let renamed = self.disk.rename(&name, &as_name);
+                let doing = Doing::Published { reactor, job };
+                renamed.and_then(|()| self.submit(now, Op::SyncDirectory, doing))
+            }
+            Doing::Start => Ok(()),
+        };
+        next.map(|()| None).map_err(|fault| Final(format!("the disk: {fault:?}")))
+    }
+}
+
+fn answer(done: Result<(), Fault>) -> BulkDone {
+    match done {
+        Ok(()) => BulkDone::Done,
+        Err(Fault::Full) => BulkDone::Full,
+        Err(fault) => BulkDone::Failed(format!("{fault:?}")),
+    }
+}

@@ -1,0 +1,132 @@
+//! What clients saw, and when: all that the checks may use.
+
+use super::plan::OpKind;
+use crate::types::Time;
+use crate::wire::Method;
+use crate::wire::proto::{self, Message};
+use bytes::Bytes;
+
+/// A moment of the run: ticks order what happens at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    pub tick: u64,
+    pub time: Time,
+}
+
+/// One call with one request.
+#[derive(Clone, Debug)]
+pub struct Op {
+    pub client: usize,
+    pub method: Method,
+    pub request: Bytes,
+    pub invoked: Moment,
+    /// `None`: its outcome is unknown for ever.
+    pub returned: Option<Moment>,
+    pub messages: Vec<Bytes>,
+    pub status: (u8, String),
+}
+
+impl Op {
+    /// Answered without an error.
+    pub fn is_ok(&self) -> bool {
+        self.returned.is_some() && self.status.0 == 0
+    }
+
+    /// Whether it may or may not have happened.
+    pub fn is_unknown(&self) -> bool {
+        match (&self.returned, self.status.0) {
+            (None, _) => true,
+            // Deadlines, the end of an epoch, a connection that closes.
+            (Some(_), code) => matches!(code, 1 | 2 | 4 | 13 | 14),
+        }
+    }
+
+    /// The revision of the answer's header, where it has one.
+    pub fn revision(&self) -> Option<i64> {
+        if !self.is_ok() {
+            return None;
+        }
+        let message = self.messages.first()?;
+        if self.method == Method::RangeStream {
+            let last = self.messages.last()?;
+            let chunk = proto::RangeStreamResponse::decode(last.clone()).ok()?;
+            return Some(chunk.range_response?.header?.revision);
+        }
+        Some(header(message)?.revision)
+    }
+}
+
+pub use crate::wire::proto::ResponseHeader as Header;
+
+/// Every reply but a chunk's begins with its header.
+pub fn header(message: &Bytes) -> Option<proto::ResponseHeader> {
+    proto::CompactionResponse::decode(message.clone()).ok()?.header
+}
+
+/// One Watch call.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    pub client: usize,
+    /// In the order in which they were sent; the server numbers watches in this order.
+    pub creates: Vec<proto::WatchCreateRequest>,
+    pub progress_asked: usize,
+    pub responses: Vec<(Moment, proto::WatchResponse)>,
+    pub opened: Moment,
+    /// When it ended, in whatever way.
+    pub ended: Option<Moment>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    pub ops: Vec<Op>,
+    pub streams: Vec<Stream>,
+    /// By this moment every watch then open has been shown everything up to the revision.
+    pub quiet: Option<(Moment, i64)>,
+    ticks: u64,
+}
+
+impl History {
+    pub fn moment(&mut self, time: Time) -> Moment {
+        self.ticks += 1;
+        Moment { tick: self.ticks, time }
+    }
+
+    /// The number that the next call gets.
+    pub fn next(&self) -> usize {
+        self.ops.len()
+    }
+
+    pub fn invoke(&mut self, now: Time, client: usize, method: Method, request: Bytes) -> usize {
+        let invoked = self.moment(now);
+        self.ops.push(Op {
+            client,
+            method,
+            request,
+            invoked,
+            returned: None,
+            messages: vec![],
+            status: (0, String::new()),
+        });
+        self.ops.len() - 1
+    }
+}
+
+/// Which call a kind of operation makes.
+pub fn method_of(kind: OpKind) -> Method {
+    match kind {
+        OpKind::Put => Method::Put,
+        OpKind::Delete => Method::DeleteRange,
+        OpKind::Txn => Method::Txn,
+        OpKind::Range => Method::Range,
+        OpKind::RangeStream => Method::RangeStream,
+        OpKind::Compact => Method::Compact,
+        OpKind::Grant => Method::LeaseGrant,
+        OpKind::KeepAlive => Method::LeaseKeepAlive,
+        OpKind::Revoke => Method::LeaseRevoke,
+        OpKind::TimeToLive => Method::LeaseTimeToLive,
+        OpKind::Watch | OpKind::WatchMore => Method::Watch,
+        OpKind::HashKv => Method::HashKv,
+        OpKind::Status => Method::Status,
+        OpKind::Disarm => Method::Alarm,
+    }
+}

@@ -1,0 +1,231 @@
+//! What one seed stands for: the member's shape, what goes wrong, and what clients do, as a list of events.
+//!
+//! Everything is drawn before anything runs, each event with a number of its own to draw from, so that
+//! leaving some out does not change the others: that is how a failing run is made small.
+
+use crate::stdx::Rng;
+use crate::types::{Duration, Time};
+
+/// A run, fully determined.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub shape: Shape,
+    pub events: Vec<Event>,
+}
+
+/// The world's constants in one run.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub reactors: u16,
+    pub shards: usize,
+    pub clients: usize,
+    pub segment_bytes: usize,
+    pub checkpoint_log_bytes: u64,
+    /// Revisions unsettled at a time.
+    pub ring: usize,
+    /// The longest way of a mail, of bytes to and from clients, and of a disk operation.
+    pub mail_delay: Duration,
+    pub net_delay: Duration,
+    pub disk_latency: Duration,
+    /// Values up to this long; now and then one is much longer.
+    pub value_bytes: u64,
+    /// HTTP/2 window of clients' streams.
+    pub window_bytes: u32,
+    /// Whether another number of reactors may come up after a restart.
+    pub resizes: bool,
+    /// Whether the disk rots at the end.
+    pub rots: bool,
+    pub weights: [u64; OPS.len()],
+}
+
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub at: Time,
+    /// What the event draws from.
+    pub salt: u64,
+    pub what: What,
+}
+
+#[derive(Clone, Debug)]
+pub enum What {
+    Ask { client: usize, op: OpKind },
+    Fault(Fault),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpKind {
+    Put,
+    Delete,
+    Txn,
+    Range,
+    RangeStream,
+    Compact,
+    Grant,
+    KeepAlive,
+    Revoke,
+    TimeToLive,
+    Watch,
+    WatchMore,
+    HashKv,
+    Status,
+    Disarm,
+}
+
+pub const OPS: [OpKind; 15] = [
+    OpKind::Put,
+    OpKind::Delete,
+    OpKind::Txn,
+    OpKind::Range,
+    OpKind::RangeStream,
+    OpKind::Compact,
+    OpKind::Grant,
+    OpKind::KeepAlive,
+    OpKind::Revoke,
+    OpKind::TimeToLive,
+    OpKind::Watch,
+    OpKind::WatchMore,
+    OpKind::HashKv,
+    OpKind::Status,
+    OpKind::Disarm,
+];
+const USUAL: [u64; OPS.len()] = [30, 6, 14, 12, 4, 3, 4, 3, 2, 2, 4, 3, 2, 1, 0];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process dies, after so many more of the world's steps.
+    Kill {
+        steps: u64,
+    },
+    PowerLoss {
+        steps: u64,
+    },
+    /// Every operation takes up to so long, for so long.
+    SlowDisk(Duration, Duration),
+    HungDisk(Duration),
+    FullDisk(Duration),
+    /// All operations fail; the device comes back later.
+    DeadDisk(Duration),
+    /// The clock jumps.
+    Jump(Duration),
+    Pause(Duration),
+    Depose,
+    /// Mail between one pair of reactors takes up to so long, for so long.
+    SlowMail(Duration, Duration),
+    /// A client stops reading.
+    Stall {
+        client: usize,
+        span: Duration,
+    },
+    Disconnect {
+        client: usize,
+    },
+}
+
+impl Plan {
+    pub fn draw(seed: u64) -> Plan {
+        let mut rng = Rng::new(seed ^ 0x5EED);
+        let shape = Shape::draw(&mut rng);
+        let span_ms = 200 + rng.below(6000);
+        let mut events = vec![];
+        for _ in 0..50 + rng.below(250) {
+            let what = What::Ask {
+                client: rng.below(shape.clients as u64) as usize,
+                op: weighted(&mut rng, &shape.weights),
+            };
+            events.push(Event::draw(&mut rng, span_ms, what));
+        }
+        let kinds: Vec<u64> = (0..FAULTS).filter(|_| rng.chance(2, 5)).collect();
+        if !kinds.is_empty() {
+            for _ in 0..rng.below(1 + kinds.len() as u64 * 4) {
+                let kind = *rng.pick(&kinds);
+                let fault = Fault::draw(&mut rng, kind, shape.clients);
+                let event = Event::draw(&mut rng, span_ms, What::Fault(fault));
+                // Crashes like company: the recovery is what the next one hits.
+                if matches!(fault, Fault::Kill { .. } | Fault::PowerLoss { .. }) && rng.chance(1, 4) {
+                    let fault = Fault::draw(&mut rng, kind, shape.clients);
+                    let at = event.at + Duration::from_us(rng.below(20_000));
+                    events.push(Event { at, salt: rng.next_u64(), what: What::Fault(fault) });
+                }
+                events.push(event);
+            }
+        }
+        events.sort_by_key(|event| event.at);
+        Plan { seed, shape, events }
+    }
+}
+
+impl Shape {
+    fn draw(rng: &mut Rng) -> Shape {
+        let mut weights = USUAL;
+        for weight in &mut weights {
+            *weight = match rng.below(6) {
+                0 => 0,
+                1 => *weight * 4,
+                _ => *weight,
+            };
+        }
+        weights[0] = weights[0].max(5);
+        weights[OPS.len() - 1] = 1;
+        // A turn's entry of one shard has to fit into a segment: all that clients could have outstanding.
+        let segment_bytes = 4096 * *rng.pick(&[16, 24, 32]);
+        Shape {
+            reactors: 1 + rng.below(4) as u16,
+            shards: 1 + rng.below(6) as usize,
+            clients: 1 + rng.below(4) as usize,
+            segment_bytes,
+            checkpoint_log_bytes: segment_bytes as u64 * rng.below(5),
+            ring: *rng.pick(&[8, 64, 1024]),
+            mail_delay: Duration::from_us(*rng.pick(&[0, 5, 50, 2000])),
+            net_delay: Duration::from_us(*rng.pick(&[1, 50, 500, 20_000])),
+            disk_latency: Duration::from_us(*rng.pick(&[1, 100, 1000, 20_000])),
+            value_bytes: *rng.pick(&[1, 40, 300, 800]),
+            window_bytes: *rng.pick(&[1 << 20, 1 << 20, 65_535, 4000]),
+            resizes: rng.chance(1, 2),
+            rots: rng.chance(1, 4),
+            weights,
+        }
+    }
+}
+
+impl Event {
+    fn draw(rng: &mut Rng, span_ms: u64, what: What) -> Event {
+        Event { at: Time(rng.below(span_ms * 1_000_000)), salt: rng.next_u64(), what }
+    }
+}
+
+const FAULTS: u64 = 12;
+
+impl Fault {
+    fn draw(rng: &mut Rng, kind: u64, clients: usize) -> Fault {
+        match kind {
+            0 => Fault::Kill { steps: rng.below(60) },
+            1 => Fault::PowerLoss { steps: rng.below(60) },
+            2 => Fault::SlowDisk(up_to_ms(rng, 300), up_to_ms(rng, 2000)),
+            3 => Fault::HungDisk(up_to_ms(rng, 12_000)),
+            4 => Fault::FullDisk(up_to_ms(rng, 2000)),
+            5 => Fault::DeadDisk(up_to_ms(rng, 1000)),
+            6 => Fault::Jump(up_to_ms(rng, 8000)),
+            7 => Fault::Pause(if rng.chance(1, 4) { up_to_ms(rng, 9000) } else { up_to_ms(rng, 50) }),
+            8 => Fault::Depose,
+            9 => Fault::SlowMail(up_to_ms(rng, 400), up_to_ms(rng, 2000)),
+            10 => Fault::Stall { client: rng.below(clients as u64) as usize, span: up_to_ms(rng, 4000) },
+            _ => Fault::Disconnect { client: rng.below(clients as u64) as usize },
+        }
+    }
+}
+
+fn up_to_ms(rng: &mut Rng, most: u64) -> Duration {
+    Duration::from_us(1 + rng.below(most * 1000))
+}
+
+fn weighted(rng: &mut Rng, weights: &[u64; OPS.len()]) -> OpKind {
+    let mut at = rng.below(weights.iter().sum());
+    for (op, weight) in OPS.iter().zip(weights) {
+        match at.checked_sub(*weight) {
+            Some(rest) => at = rest,
+            None => return *op,
+        }
+    }
+    unreachable!("the sum bounds the draw")
+}

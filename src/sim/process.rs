@@ -1,0 +1,186 @@
+//! The process of the member: its reactors, each with what is on its way to it, and their turns.
+//!
+//! A turn is taken in the smallest steps there are: one input, the flush, one output. Between any two of
+//! them another reactor may go on, or the process may die, as between the instructions of real threads.
+
+use super::trace::Trace;
+use crate::io::{BulkDone, Input, JobId, Mail, Output, Port};
+use crate::log::{Buffer, SegmentName, WriteId};
+use crate::reactor::Reactor;
+use crate::sequencer::Sequencer;
+use crate::stdx::Rng;
+use crate::types::{ConnId, Duration, ReactorId, Revision, ShardId, Time};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// An input that owns what it carries.
+pub enum Item {
+    Opened(ConnId),
+    Received(ConnId, Vec<u8>),
+    Sent(ConnId, usize),
+    Closed(ConnId),
+    Mail(ReactorId, Mail),
+    Written(WriteId, Buffer),
+    Prepared(SegmentName),
+    Bulk(JobId, BulkDone),
+    Settled(Revision),
+    Deposed(ShardId),
+}
+
+struct Turn {
+    inputs: VecDeque<Item>,
+    flushed: bool,
+    outputs: VecDeque<Output>,
+}
+
+/// A reactor and its place in time.
+pub struct Seat {
+    pub reactor: Reactor,
+    inbox: BTreeMap<(Time, u64), Item>,
+    turn: Option<Turn>,
+    pub paused_until: Time,
+    rest_until: Time,
+    told: Revision,
+    /// Turns in a row that took nothing and gave nothing.
+    empty_turns: u32,
+}
+
+pub struct Process {
+    pub seats: Vec<Seat>,
+    pub sequencer: Arc<Sequencer>,
+    /// When the last mail between two reactors, and the last bytes of a connection, arrive.
+    mail_upto: BTreeMap<(usize, usize), Time>,
+    items: u64,
+}
+
+/// What one step of a reactor came to.
+pub enum Stepped {
+    Took,
+    Gave(Output),
+    /// It turns without end and without doing anything.
+    Spins,
+}
+
+impl Process {
+    pub fn new(reactors: Vec<Reactor>, sequencer: Arc<Sequencer>, now: Time) -> Process {
+        let seat = |reactor| Seat {
+            reactor,
+            inbox: BTreeMap::new(),
+            turn: None,
+            paused_until: now,
+            rest_until: now,
+            told: Revision::NONE,
+            empty_turns: 0,
+        };
+        let seats = reactors.into_iter().map(seat).collect();
+        Process { seats, sequencer, mail_upto: BTreeMap::new(), items: 0 }
+    }
+
+    /// Something reaches a reactor at the time.
+    pub fn deliver(&mut self, reactor: usize, at: Time, item: Item) {
+        self.items += 1;
+        self.seats[reactor].inbox.insert((at, self.items), item);
+    }
+
+    /// Mail keeps its order for each pair.
+    pub fn mail(&mut self, from: usize, to: usize, at: Time, mail: Mail) {
+        let upto = self.mail_upto.entry((from, to)).or_default();
+        *upto = (*upto).max(at);
+        let at = *upto;
+        self.deliver(to, at, Item::Mail(ReactorId(from as u16), mail));
+    }
+
+    /// When some reactor has something to do.
+    pub fn wake_at(&self) -> Time {
+        let settled = self.sequencer.settled();
+        self.seats.iter().map(|seat| seat.wake_at(settled)).min().unwrap_or(Time::NEVER)
+    }
+
+    /// The reactors that have something to do now.
+    pub fn due(&self, now: Time) -> Vec<usize> {
+        let settled = self.sequencer.settled();
+        (0..self.seats.len()).filter(|at| self.seats[*at].wake_at(settled) <= now).collect()
+    }
+
+    /// One step of a reactor that is due.
+    pub fn step(&mut self, at: usize, now: Time, rng: &mut Rng, trace: &mut Trace) -> Stepped {
+        let settled = self.sequencer.settled();
+        let seat = &mut self.seats[at];
+        if seat.turn.is_none() {
+            seat.begin_turn(now, settled, rng);
+        }
+        let turn = seat.turn.as_mut().expect("just begun");
+        if let Some(item) = turn.inputs.pop_front() {
+            seat.empty_turns = 0;
+            take(&mut seat.reactor, now, at, item, trace);
+            return Stepped::Took;
+        }
+        if !turn.flushed {
+            turn.flushed = true;
+            let mut out = vec![];
+            seat.reactor.flush(now, &mut out);
+            turn.outputs = out.into();
+        }
+        if let Some(output) = turn.outputs.pop_front() {
+            seat.empty_turns = 0;
+            trace.output(now, at, &output);
+            return Stepped::Gave(output);
+        }
+        seat.turn = None;
+        seat.rest_until = now + Duration(1 + rng.below(20_000));
+        seat.empty_turns += 1;
+        if seat.empty_turns > EMPTY_TURNS_MAX { Stepped::Spins } else { Stepped::Took }
+    }
+}
+
+/// Long work may take turns that show nothing; more than this is a reactor that waits for what will not be.
+const EMPTY_TURNS_MAX: u32 = 10_000;
+
+impl Seat {
+    fn wake_at(&self, settled: Revision) -> Time {
+        let floor = self.paused_until.max(self.rest_until);
+        if self.turn.is_some() {
+            return self.paused_until;
+        }
+        if self.reactor.waits_for().is_some_and(|revision| revision <= settled) {
+            return floor;
+        }
+        let first = self.inbox.first_key_value().map_or(Time::NEVER, |((due, _), _)| *due);
+        match first.min(self.reactor.wake_at()) {
+            Time::NEVER => Time::NEVER,
+            due => due.max(floor),
+        }
+    }
+
+    fn begin_turn(&mut self, now: Time, settled: Revision, rng: &mut Rng) {
+        let later = self.inbox.split_off(&(now + Duration(1), 0));
+        let due = std::mem::replace(&mut self.inbox, later);
+        let mut inputs: VecDeque<Item> = due.into_values().collect();
+        if settled > self.told {
+            self.told = settled;
+            if rng.chance(1, 2) {
+                inputs.push_front(Item::Settled(settled));
+            } else {
+                inputs.push_back(Item::Settled(settled));
+            }
+        }
+        self.turn = Some(Turn { inputs, flushed: false, outputs: VecDeque::new() });
+    }
+}
+
+fn take(reactor: &mut Reactor, now: Time, at: usize, item: Item, trace: &mut Trace) {
+    let input = match item {
+        Item::Opened(conn) => Input::Opened { conn, port: Port::Client },
+        Item::Received(conn, ref bytes) => Input::Received { conn, bytes },
+        Item::Sent(conn, bytes) => Input::Sent { conn, bytes },
+        Item::Closed(conn) => Input::Closed { conn },
+        Item::Mail(from, mail) => Input::Mail { from, mail },
+        Item::Written(write, buffer) => Input::Written { write, buffer },
+        Item::Prepared(segment) => Input::Prepared { segment },
+        Item::Bulk(job, done) => Input::Bulk { job, done },
+        Item::Settled(settled) => Input::Settled(settled),
+        Item::Deposed(shard) => Input::Deposed { shard },
+    };
+    trace.input(now, at, &input);
+    reactor.step(now, input);
+}

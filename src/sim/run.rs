@@ -1,0 +1,304 @@
+//! One run: the plan's events, then calm, then what must hold, seen by clients alone.
+
+use super::boot::MEMBER;
+use super::checks;
+use super::history::method_of;
+use super::plan::{OpKind, Plan, What};
+use super::workload::{Asker, KEYS, Knows};
+use super::world::{Failure, World};
+use crate::stdx::Rng;
+use crate::types::{Duration, Time};
+use crate::wire::Method;
+use crate::wire::proto::{self, Message, watch_request::RequestUnion};
+use bytes::Bytes;
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Report {
+    pub trace_hash: u64,
+    pub lines: Vec<String>,
+    pub outcome: Result<Summary, Failure>,
+}
+
+/// Figures of a run that held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub calls: usize,
+    pub answered: usize,
+    pub revisions: i64,
+    pub starts: u64,
+    /// The disk had rotted, and the member said so.
+    pub refused: bool,
+}
+
+/// Calls of one client at a time.
+const OUTSTANDING_MAX: usize = 8;
+/// After calm, everything is answered within so long: etcd's own patience, and a takeover's.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+pub fn run(plan: &Plan, keeps_trace: bool) -> Report {
+    let mut world = World::new(plan, keeps_trace);
+    let outcome = Run { world: &mut world, plan, observed: 1, observer_stream: None }.whole();
+    Report { trace_hash: world.trace.hash, lines: std::mem::take(&mut world.trace.lines), outcome }
+}
+
+struct Run<'a> {
+    world: &'a mut World,
+    plan: &'a Plan,
+    /// The observer has every revision up to this one.
+    observed: i64,
+    observer_stream: Option<usize>,
+}
+
+impl Run<'_> {
+    fn whole(&mut self) -> Result<Summary, Failure> {
+        for event in &self.plan.events {
+            self.advance(event.at)?;
+            let rng = Rng::new(event.salt);
+            match &event.what {
+                What::Fault(fault) => self.world.fault(*fault, rng),
+                What::Ask { client, op } => self.ask(*client, *op, rng),
+            }
+            self.follow_observer();
+        }
+        self.world.calm();
+        self.come_to_rest("after calm")?;
+        let last = self.probe()?;
+        self.advance(self.world.now + Duration::from_secs(10))?;
+        let moment = self.world.history.moment(self.world.now);
+        self.world.history.quiet = Some((moment, last.hash_revision));
+        self.world.lose_power();
+        self.world.calm();
+        self.come_to_rest("after the last power loss")?;
+        self.probe_again(last)?;
+        self.outlive_leases()?;
+        let refused = self.plan.shape.rots && self.rot()?;
+        let history = &self.world.history;
+        checks::check(history, self.plan.shape.clients)?;
+        Ok(Summary {
+            calls: history.ops.len(),
+            answered: history.ops.iter().filter(|op| op.returned.is_some()).count(),
+            revisions: self.observed,
+            starts: self.world.starts,
+            refused,
+        })
+    }
+
+    /// Time goes on, with the observer never far behind.
+    fn advance(&mut self, until: Time) -> Result<(), Failure> {
+        while self.world.now < until {
+            let next = until.min(self.world.now + Duration::from_ms(50));
+            self.world.advance(next)?;
+            self.follow_observer();
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, client: usize, kind: OpKind, mut rng: Rng) {
+        self.world.connect(client);
+        let world = &mut *self.world;
+        let now = world.now;
+        let one = &world.clients[client];
+        if one.link.is_none() || one.outstanding() >= OUTSTANDING_MAX {
+            return;
+        }
+        let knows = Knows {
+            op: world.history.next(),
+            revision: one.revision,
+            observed: self.observed,
+            leases: &one.leases.clone(),
+            value_bytes: self.plan.shape.value_bytes,
+            member: MEMBER.0,
+        };
+        if matches!(kind, OpKind::Watch | OpKind::WatchMore) {
+            return self.ask_watch(client, kind, rng, knows);
+        }
+        let op = world.history.next();
+        let request = Asker::new(rng.fork(), knows).request(kind);
+        if kind == OpKind::Compact && self.observed < 3 {
+            return;
+        }
+        if kind == OpKind::Grant {
+            world.clients[client].leases.push(op as i64 + 1);
+        }
+        let method = method_of(kind);
+        if world.clients[client].call(method, op, &request) {
+            world.history.invoke(now, client, method, request);
+            world.send_to_server(client);
+        }
+    }
+
+    fn ask_watch(&mut self, client: usize, kind: OpKind, mut rng: Rng, knows: Knows<'_>) {
+        let world = &mut *self.world;
+        let now = world.now;
+        let streams = world.clients[client].streams();
+        let create = Asker::new(rng.fork(), knows).watch();
+        let more = kind == OpKind::WatchMore && !streams.is_empty();
+        let stream = match more {
+            true => Some(*rng.pick(&streams)),
+            false if streams.len() < 4 => world.clients[client].open_stream(now, &mut world.history),
+            false => None,
+        };
+        let Some(stream) = stream else { return };
+        let request = match rng.below(if more { 6 } else { 1 }) {
+            0..3 => RequestUnion::CreateRequest(create),
+            3 => RequestUnion::ProgressRequest(proto::WatchProgressRequest {}),
+            4 => {
+                let made = world.history.streams[stream].creates.len() as u64;
+                let watch_id = rng.below(made.max(1)) as i64;
+                RequestUnion::CancelRequest(proto::WatchCancelRequest { watch_id })
+            }
+            _ => {
+                world.clients[client].reset_stream(now, stream, &mut world.history);
+                return world.send_to_server(client);
+            }
+        };
+        world.clients[client].ask(stream, request, &mut world.history);
+        world.send_to_server(client);
+    }
+
+    /// The observer watches everything from where it has got to, whatever happens to its connection.
+    fn follow_observer(&mut self) {
+        let id = self.plan.shape.clients;
+        let world = &mut *self.world;
+        for (_, response) in self.observer_stream.iter().flat_map(|at| &world.history.streams[*at].responses)
+        {
+            let last = response.events.last().and_then(|event| event.kv.as_ref());
+            self.observed = self.observed.max(last.map_or(0, |kv| kv.mod_revision));
+        }
+        if self.observer_stream.is_some_and(|stream| world.history.streams[stream].ended.is_none()) {
+            return;
+        }
+        self.observer_stream = None;
+        world.connect(id);
+        let now = world.now;
+        let Some(stream) = world.clients[id].open_stream(now, &mut world.history) else { return };
+        let create = proto::WatchCreateRequest {
+            key: Bytes::from_static(b"\0"),
+            range_end: Bytes::from_static(b"\0"),
+            start_revision: self.observed + 1,
+            prev_kv: true,
+            ..Default::default()
+        };
+        world.clients[id].ask(stream, RequestUnion::CreateRequest(create), &mut world.history);
+        world.send_to_server(id);
+        self.observer_stream = Some(stream);
+    }
+
+    /// Every call is answered in time.
+    fn come_to_rest(&mut self, when: &str) -> Result<(), Failure> {
+        let until = self.world.now + PATIENCE;
+        while self.world.now < until {
+            self.advance(self.world.now + Duration::from_ms(100))?;
+            let outstanding: usize = self.world.clients.iter().map(|client| client.outstanding()).sum();
+            if self.world.is_up() && outstanding == 0 {
+                return Ok(());
+            }
+        }
+        let late = self.world.history.ops.iter().filter(|op| op.returned.is_none());
+        let late: Vec<String> = late.map(|op| format!("{:?} of client {}", op.method, op.client)).collect();
+        Err(Failure::new("liveness", format!("{when}, not answered: {late:?}, up: {}", self.world.is_up())))
+    }
+
+    /// One call by a client of its own, which must succeed.
+    fn must(&mut self, method: Method, request: Vec<u8>) -> Result<Bytes, Failure> {
+        let until = self.world.now + PATIENCE;
+        loop {
+            let world = &mut *self.world;
+            let now = world.now;
+            world.connect(0);
+            let op = world.history.next();
+            if world.clients[0].call(method, op, &request) {
+                world.history.invoke(now, 0, method, request.clone().into());
+                world.send_to_server(0);
+                let mut left = 100;
+                while world_op_open(self.world, op) && left > 0 {
+                    self.advance(self.world.now + Duration::from_ms(100))?;
+                    left -= 1;
+                }
+                let answered = &self.world.history.ops[op];
+                if answered.is_ok() {
+                    return Ok(answered.messages[0].clone());
+                }
+                if answered.returned.is_some() && !answered.is_unknown() {
+                    return Err(Failure::new("liveness", format!("{method:?}: {:?}", answered.status)));
+                }
+            }
+            self.advance(self.world.now + Duration::from_ms(100))?;
+            if self.world.now > until {
+                return Err(Failure::new("liveness", format!("{method:?} does not get through")));
+            }
+        }
+    }
+
+    /// New calls succeed, in every shard.
+    fn probe(&mut self) -> Result<proto::HashKvResponse, Failure> {
+        let disarm = proto::AlarmRequest { action: 2, member_id: MEMBER.0, alarm: 1 };
+        self.must(Method::Alarm, disarm.encode_to_vec())?;
+        for key in KEYS {
+            let value = super::workload::tag(self.world.history.next()).into();
+            let put = proto::PutRequest { key: Bytes::from(key), value, ..Default::default() };
+            self.must(Method::Put, put.encode_to_vec())?;
+        }
+        let all = proto::RangeRequest {
+            key: Bytes::from_static(b"\0"),
+            range_end: Bytes::from_static(b"\0"),
+            ..Default::default()
+        };
+        self.must(Method::Range, all.encode_to_vec())?;
+        self.hash(0)
+    }
+
+    fn hash(&mut self, revision: i64) -> Result<proto::HashKvResponse, Failure> {
+        let hash = self.must(Method::HashKv, proto::HashKvRequest { revision }.encode_to_vec())?;
+        Ok(proto::HashKvResponse::decode(hash).expect("the server speaks protobuf"))
+    }
+
+    /// After a crash the state is what it was.
+    fn probe_again(&mut self, before: proto::HashKvResponse) -> Result<(), Failure> {
+        let after = self.hash(before.hash_revision)?;
+        if (after.hash, after.compact_revision) != (before.hash, before.compact_revision) {
+            let what = format!("{before:?} before the power loss, {after:?} after");
+            return Err(Failure::new("state after a restart", what));
+        }
+        self.probe().map(|_| ())
+    }
+
+    /// Leases that nobody renews end, with their keys.
+    fn outlive_leases(&mut self) -> Result<(), Failure> {
+        self.advance(self.world.now + Duration::from_secs(16))?;
+        let left = self.must(Method::LeaseLeases, vec![])?;
+        let left = proto::LeaseLeasesResponse::decode(left).expect("the server speaks protobuf");
+        if !left.leases.is_empty() {
+            return Err(Failure::new("leases", format!("never end: {:?}", left.leases)));
+        }
+        let last = self.hash(0)?.hash_revision;
+        self.advance(self.world.now + Duration::from_ms(500))?;
+        if self.observed < last {
+            return Err(Failure::new("watch", format!("the observer is at {} of {last}", self.observed)));
+        }
+        Ok(())
+    }
+
+    /// The disk changes under a stopped member: it says so, or nothing is lost. True where it says so.
+    fn rot(&mut self) -> Result<bool, Failure> {
+        let before = self.hash(0)?;
+        self.advance(self.world.now + Duration::from_ms(100))?;
+        self.world.rot();
+        self.world.calm();
+        let started = self.come_to_rest("after the rot");
+        match started {
+            Err(Failure { check: "refused", .. }) => return Ok(true),
+            other => other?,
+        }
+        let after = self.hash(before.hash_revision)?;
+        if (after.hash, after.compact_revision) != (before.hash, before.compact_revision) {
+            return Err(Failure::new("rot", format!("{before:?} before, {after:?} after")));
+        }
+        Ok(false)
+    }
+}
+
+fn world_op_open(world: &World, op: usize) -> bool {
+    world.history.ops[op].returned.is_none() && world.clients[0].link.is_some()
+}

@@ -1,0 +1,97 @@
+//! One number for all that went into and came out of the reactors: the same seed gives the same.
+
+use crate::io::{Input, Mail, Output};
+use crate::log::Command;
+use crate::types::Time;
+use std::fmt::Write;
+
+#[derive(Debug, Default)]
+pub struct Trace {
+    pub hash: u64,
+    /// Whether lines are kept.
+    pub keeps: bool,
+    pub lines: Vec<String>,
+}
+
+impl Trace {
+    fn mix(&mut self, number: u64) {
+        let mixed = (self.hash ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.hash = mixed ^ (mixed >> 29);
+    }
+
+    pub fn line(&mut self, now: Time, text: impl FnOnce() -> String) {
+        if self.keeps {
+            self.lines.push(format!("{:>14.6} {}", now.0 as f64 / 1e6, text()));
+        }
+    }
+
+    fn mail(&mut self, mail: &Mail) {
+        self.mix(mail.epoch.term.0 << 32 | u64::from(mail.epoch.attempt));
+        self.mix(variant(&mail.body));
+    }
+
+    pub fn input(&mut self, now: Time, reactor: usize, input: &Input<'_>) {
+        self.mix(now.0);
+        self.mix(reactor as u64);
+        self.mix(variant(input));
+        match input {
+            Input::Received { bytes, .. } => self.mix(u64::from(crc32c::crc32c(bytes))),
+            Input::Sent { bytes, .. } => self.mix(*bytes as u64),
+            Input::Mail { from, mail } => {
+                self.mix(u64::from(from.0));
+                self.mail(mail);
+            }
+            Input::Written { write, .. } => self.mix(write.0),
+            Input::Prepared { segment } => self.mix(segment.sequence),
+            Input::Bulk { job, .. } => self.mix(job.0),
+            Input::Settled(settled) => self.mix(settled.0),
+            Input::Deposed { shard } => self.mix(u64::from(shard.0)),
+            Input::Opened { conn, .. } | Input::Closed { conn } => self.mix(u64::from(conn.slot)),
+            Input::Process(_) | Input::Stop => {}
+        }
+        self.line(now, || format!("r{reactor} <- {}", short(&format!("{input:?}"))));
+    }
+
+    pub fn output(&mut self, now: Time, reactor: usize, output: &Output) {
+        self.mix(reactor as u64);
+        self.mix(variant(output));
+        match output {
+            Output::Send { bytes, .. } => self.mix(u64::from(crc32c::crc32c(bytes))),
+            Output::Mail { to, mail } => {
+                self.mix(u64::from(to.0));
+                self.mail(mail);
+            }
+            Output::Log(Command::Write { offset, bytes, .. }) => {
+                self.mix(*offset);
+                self.mix(u64::from(crc32c::crc32c(bytes)));
+            }
+            Output::Bulk { job, .. } => self.mix(job.0),
+            Output::Log(_) | Output::Close { .. } | Output::Notice(_) | Output::Halt(_) => {}
+        }
+        self.line(now, || format!("r{reactor} -> {}", short(&format!("{output:?}"))));
+    }
+}
+
+/// A number for the variant of an enum: the beginning of how it is shown.
+fn variant(value: &impl std::fmt::Debug) -> u64 {
+    struct Name(u64);
+    impl Write for Name {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            for byte in text.bytes() {
+                if !byte.is_ascii_alphabetic() {
+                    return Err(std::fmt::Error);
+                }
+                self.0 = self.0.wrapping_mul(31).wrapping_add(u64::from(byte));
+            }
+            Ok(())
+        }
+    }
+    let mut name = Name(7);
+    // It stops by an error where the name ends.
+    let _ = write!(name, "{value:?}");
+    name.0
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(400).collect()
+}

@@ -1,0 +1,481 @@
+//! The world of one run: virtual time, the member's process and disk, its clients, and what goes wrong.
+
+use super::boot::{self, Starting};
+use super::client::{Broken, Client};
+use super::disk::{Disk, Health, SECTOR_BYTES};
+use super::files::{Files, Final};
+use super::history::History;
+use super::plan::{Fault, Plan, Shape};
+use super::process::{Item, Process, Stepped};
+use super::trace::Trace;
+use crate::io::Output;
+use crate::stdx::Rng;
+use crate::types::{ConnId, Duration, ReactorId, ShardId, Time};
+
+/// Why a run is red.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub check: &'static str,
+    pub what: String,
+}
+
+impl Failure {
+    pub fn new(check: &'static str, what: impl Into<String>) -> Failure {
+        Failure { check, what: what.into() }
+    }
+}
+
+pub(super) enum Life {
+    Down { until: Time },
+    Starting(Box<Starting>),
+    Up(Box<Process>),
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    Kill,
+    PowerLoss,
+}
+
+pub struct World {
+    pub now: Time,
+    pub(super) shape: Shape,
+    pub(super) life: Life,
+    pub(super) files: Files,
+    pub clients: Vec<Client>,
+    pub history: History,
+    pub trace: Trace,
+    rng: Rng,
+    boot_rng: Rng,
+    connections: u32,
+    dying: Option<(u64, Death)>,
+    slow_disk_until: Time,
+    hung_until: Time,
+    full_until: Time,
+    dead_until: Time,
+    slow_mail: Option<(usize, usize, Duration, Time)>,
+    steps: u64,
+    pub starts: u64,
+}
+
+const CAPACITY_BYTES: u64 = 64 << 20;
+const STEPS_MAX: u64 = 6_000_000;
+
+impl World {
+    pub fn new(plan: &Plan, keeps_trace: bool) -> World {
+        let mut rng = Rng::new(plan.seed);
+        let shape = plan.shape.clone();
+        let disk = Disk::new(CAPACITY_BYTES, (Duration(0), shape.disk_latency));
+        let files = Files::new(disk, rng.fork(), shape.segment_bytes);
+        let mut clients: Vec<Client> =
+            (0..shape.clients).map(|id| Client::new(id, shape.window_bytes)).collect();
+        clients.push(Client::new(shape.clients, 1 << 20));
+        World {
+            now: Time(0),
+            shape,
+            life: Life::Down { until: Time(0) },
+            files,
+            clients,
+            history: History::default(),
+            trace: Trace { keeps: keeps_trace, ..Trace::default() },
+            boot_rng: rng.fork(),
+            rng,
+            connections: 0,
+            dying: None,
+            slow_disk_until: Time::NEVER,
+            hung_until: Time::NEVER,
+            full_until: Time::NEVER,
+            dead_until: Time::NEVER,
+            slow_mail: None,
+            steps: 0,
+            starts: 0,
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self.life, Life::Up(_))
+    }
+
+    /// Lets everything happen that is due up to a time.
+    pub fn advance(&mut self, until: Time) -> Result<(), Failure> {
+        loop {
+            while self.act()? {}
+            let next = self.next_time();
+            if next > until {
+                self.now = self.now.max(until);
+                return Ok(());
+            }
+            self.now = self.now.max(next);
+        }
+    }
+
+    fn next_time(&self) -> Time {
+        let life = match &self.life {
+            Life::Down { until } => *until,
+            Life::Starting(_) => Time::NEVER,
+            Life::Up(process) => process.wake_at(),
+        };
+        let clients = self.clients.iter().map(Client::wake_at).min().unwrap_or(Time::NEVER);
+        let faults = [self.slow_disk_until, self.hung_until, self.full_until, self.dead_until];
+        faults.into_iter().chain([life, clients, self.files.disk.wake_at()]).min().expect("there are several")
+    }
+
+    /// One thing that is due now. False where nothing is.
+    fn act(&mut self) -> Result<bool, Failure> {
+        self.steps += 1;
+        if self.steps > STEPS_MAX {
+            return Err(Failure::new("liveness", "the run does not end"));
+        }
+        self.end_faults();
+        let process = match &mut self.life {
+            Life::Up(process) => Some(&mut **process),
+            _ => None,
+        };
+        match self.files.complete(self.now, process) {
+            Err(Final(why)) => {
+                self.halt(&why)?;
+                return Ok(true);
+            }
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+        }
+        if self.read_clients() {
+            return Ok(true);
+        }
+        match &self.life {
+            Life::Down { until } if *until <= self.now => self.start(),
+            Life::Starting(_) if !self.files.is_starting() => self.finish_start(),
+            Life::Up(_) => self.act_in_process(),
+            _ => Ok(false),
+        }
+    }
+
+    fn act_in_process(&mut self) -> Result<bool, Failure> {
+        if let Some((0, death)) = self.dying {
+            self.die(death);
+            return Ok(true);
+        }
+        let Life::Up(process) = &mut self.life else { return Ok(false) };
+        let due = process.due(self.now);
+        if due.is_empty() {
+            return Ok(false);
+        }
+        if let Some((steps, _)) = &mut self.dying {
+            *steps -= 1;
+        }
+        let at = *self.rng.pick(&due);
+        match process.step(at, self.now, &mut self.rng, &mut self.trace) {
+            Stepped::Took => {}
+            Stepped::Gave(output) => self.carry_out(at, output)?,
+            Stepped::Spins => {
+                return Err(Failure::new("liveness", format!("reactor {at} turns without end")));
+            }
+        }
+        Ok(true)
+    }
+
+    fn carry_out(&mut self, from: usize, output: Output) -> Result<(), Failure> {
+        let now = self.now;
+        let Life::Up(process) = &mut self.life else { return Ok(()) };
+        match output {
+            Output::Send { conn, bytes } => self.send_to_client(conn, bytes),
+            Output::Close { conn } => self.close_from_server(conn),
+            Output::Mail { to, mail } => {
+                let to = usize::from(to.0);
+                let mut most = self.shape.mail_delay;
+                if let Some((slow_from, slow_to, delay, until)) = self.slow_mail
+                    && until > now
+                    && (slow_from, slow_to) == (from, to)
+                {
+                    most = delay;
+                }
+                process.mail(from, to, now + Duration(self.rng.below(most.0 + 1)), mail);
+            }
+            Output::Log(command) => {
+                if let Err(Final(why)) = self.files.log(now, from, command) {
+                    self.halt(&why)?;
+                }
+            }
+            Output::Bulk { job, step } => {
+                if let Some(done) = self.files.bulk(now, from, job, step) {
+                    process.deliver(from, now, Item::Bulk(job, done));
+                }
+            }
+            Output::Notice(_) => {}
+            Output::Halt(why) => return Err(Failure::new("halt", why)),
+        }
+        Ok(())
+    }
+
+    // Starts and ends.
+
+    fn start(&mut self) -> Result<bool, Failure> {
+        self.starts += 1;
+        let mut reactors = self.shape.reactors;
+        if self.shape.resizes && self.starts > 1 {
+            reactors = 1 + self.boot_rng.below(4) as u16;
+        }
+        self.trace.line(self.now, || format!("start with {reactors} reactors"));
+        let key = self.boot_rng.next_u64();
+        match boot::begin(&mut self.files, self.now, &self.shape, reactors, key) {
+            Ok(starting) => self.life = Life::Starting(Box::new(starting)),
+            Err(why) => return Err(Failure::new("refused", why)),
+        }
+        Ok(true)
+    }
+
+    fn finish_start(&mut self) -> Result<bool, Failure> {
+        let Life::Starting(starting) = std::mem::replace(&mut self.life, Life::Down { until: self.now })
+        else {
+            return Ok(false);
+        };
+        let made = starting.finish(&mut self.files, self.now, &self.shape, &mut self.boot_rng);
+        let process = made.map_err(|why| Failure::new("refused", why))?;
+        self.life = Life::Up(Box::new(process));
+        Ok(true)
+    }
+
+    /// The process stops by itself, as it must where the disk fails it.
+    fn halt(&mut self, why: &str) -> Result<(), Failure> {
+        self.trace.line(self.now, || format!("halt: {why}"));
+        if self.dead_until == Time::NEVER && self.full_until == Time::NEVER {
+            return Err(Failure::new("halt", why));
+        }
+        self.die(Death::Kill);
+        let well = [self.dead_until, self.full_until].into_iter().filter(|until| *until != Time::NEVER);
+        if let (Life::Down { until }, Some(well)) = (&mut self.life, well.max()) {
+            *until = well + Duration(1);
+        }
+        Ok(())
+    }
+
+    fn die(&mut self, death: Death) {
+        self.trace.line(self.now, || format!("{death:?}"));
+        self.dying = None;
+        match death {
+            Death::Kill => self.files.disk.kill(&mut self.files.rng),
+            Death::PowerLoss => self.files.disk.power_loss(&mut self.files.rng),
+        }
+        self.files.forget();
+        let mut until = self.now + Duration(self.rng.below(30_000_000));
+        if self.dead_until != Time::NEVER {
+            until = until.max(self.dead_until + Duration(1));
+        }
+        self.life = Life::Down { until };
+        for client in &mut self.clients {
+            client.disconnected(self.now, &mut self.history);
+        }
+    }
+
+    /// The power goes now, and the member comes back.
+    pub fn lose_power(&mut self) {
+        self.die(Death::PowerLoss);
+    }
+
+    /// The member stops, and one bit of one of its files changes before it comes back.
+    pub fn rot(&mut self) {
+        self.die(Death::Kill);
+        let names: Vec<String> = self.files.disk.files().map(str::to_owned).collect();
+        let name = self.rng.pick(&names).clone();
+        let len = self.files.disk.read(&name).map_or(0, <[u8]>::len) as u64;
+        let offset = self.rng.below(len.max(1)) / SECTOR_BYTES as u64 * SECTOR_BYTES as u64;
+        self.trace.line(self.now, || format!("{name} rots at {offset}"));
+        self.files.disk.rot(&mut self.rng, &name, offset, 1).expect("the file was listed");
+    }
+
+    // Faults.
+
+    fn end_faults(&mut self) {
+        let now = self.now;
+        if self.slow_disk_until <= now {
+            self.slow_disk_until = Time::NEVER;
+            self.files.disk.set_latency((Duration(0), self.shape.disk_latency));
+        }
+        if self.hung_until <= now {
+            self.hung_until = Time::NEVER;
+            self.files.disk.set_health(Health::Well);
+        }
+        if self.full_until <= now {
+            self.full_until = Time::NEVER;
+            self.files.disk.set_capacity(CAPACITY_BYTES);
+        }
+        if self.dead_until <= now {
+            self.dead_until = Time::NEVER;
+            self.files.disk.set_health(Health::Well);
+        }
+    }
+
+    /// Ends everything that goes wrong.
+    pub fn calm(&mut self) {
+        let now = self.now;
+        for until in
+            [&mut self.slow_disk_until, &mut self.hung_until, &mut self.full_until, &mut self.dead_until]
+        {
+            *until = if *until == Time::NEVER { Time::NEVER } else { now };
+        }
+        self.end_faults();
+        self.dying = None;
+        self.slow_mail = None;
+        if let Life::Down { until } = &mut self.life {
+            *until = now;
+        }
+        if let Life::Up(process) = &mut self.life {
+            for seat in &mut process.seats {
+                seat.paused_until = now;
+            }
+        }
+        for client in &mut self.clients {
+            client.stalled_until = now;
+        }
+    }
+
+    pub fn fault(&mut self, fault: Fault, mut rng: Rng) {
+        self.trace.line(self.now, || format!("{fault:?}"));
+        let now = self.now;
+        let well = [self.hung_until, self.dead_until].iter().all(|until| *until == Time::NEVER);
+        match fault {
+            Fault::Kill { steps } => self.doom(steps, Death::Kill),
+            Fault::PowerLoss { steps } => self.doom(steps, Death::PowerLoss),
+            Fault::SlowDisk(most, span) => {
+                self.slow_disk_until = now + span;
+                self.files.disk.set_latency((Duration(0), most));
+            }
+            Fault::HungDisk(span) if well => {
+                self.hung_until = now + span;
+                self.files.disk.set_health(Health::Hung);
+            }
+            Fault::DeadDisk(span) if well && self.is_up() => {
+                self.dead_until = now + span;
+                self.files.disk.set_health(Health::Dead);
+            }
+            Fault::HungDisk(_) | Fault::DeadDisk(_) => {}
+            Fault::FullDisk(span) => {
+                self.full_until = now + span;
+                self.files.disk.set_capacity(0);
+            }
+            Fault::Jump(span) => self.now = now + span,
+            Fault::Stall { client, span } => self.clients[client].stalled_until = now + span,
+            Fault::Disconnect { client } => self.disconnect(client),
+            Fault::Pause(_) | Fault::Depose | Fault::SlowMail(..) => self.fault_in_process(fault, &mut rng),
+        }
+    }
+
+    fn doom(&mut self, steps: u64, death: Death) {
+        match &self.life {
+            Life::Up(_) if self.dying.is_none() => self.dying = Some((steps, death)),
+            Life::Up(_) => {}
+            // During a start.
+            Life::Starting(_) => self.die(death),
+            Life::Down { .. } if death == Death::PowerLoss => self.files.disk.power_loss(&mut self.files.rng),
+            Life::Down { .. } => {}
+        }
+    }
+
+    fn fault_in_process(&mut self, fault: Fault, rng: &mut Rng) {
+        let now = self.now;
+        let Life::Up(process) = &mut self.life else { return };
+        let seats = process.seats.len();
+        let at = rng.below(seats as u64) as usize;
+        match fault {
+            Fault::Pause(span) => process.seats[at].paused_until = now + span,
+            Fault::SlowMail(most, span) => {
+                let to = rng.below(seats as u64) as usize;
+                self.slow_mail = Some((at, to, most, now + span));
+            }
+            Fault::Depose => {
+                let shard = ShardId(rng.below(self.shape.shards as u64 + 1) as u32);
+                let owner = crate::router::reactor_of(shard, seats as u16);
+                process.deliver(usize::from(owner.0), now, Item::Deposed(shard));
+            }
+            _ => unreachable!("the caller has sorted them"),
+        }
+    }
+
+    // The network.
+
+    /// Connects a client that is not, where somebody listens.
+    pub fn connect(&mut self, client: usize) {
+        let Life::Up(process) = &mut self.life else { return };
+        if self.clients[client].link.is_some() {
+            return;
+        }
+        self.connections += 1;
+        let reactor = ReactorId(self.rng.below(process.seats.len() as u64) as u16);
+        let conn = ConnId { reactor, slot: self.connections, generation: self.connections };
+        process.deliver(usize::from(reactor.0), self.now, Item::Opened(conn));
+        self.clients[client].connect(self.now, conn);
+        self.send_to_server(client);
+    }
+
+    pub fn disconnect(&mut self, client: usize) {
+        let now = self.now;
+        if let (Some(link), Life::Up(process)) = (&self.clients[client].link, &mut self.life) {
+            // Some of what is on its way is lost with it, unless it arrives before.
+            let at = now + Duration(self.rng.below(self.shape.net_delay.0 + 1));
+            process.deliver(usize::from(link.conn.reactor.0), at, Item::Closed(link.conn));
+        }
+        self.clients[client].disconnected(now, &mut self.history);
+    }
+
+    /// What a client has to send goes, in pieces.
+    pub fn send_to_server(&mut self, client: usize) {
+        let bytes = self.clients[client].take_output();
+        let (Some(link), Life::Up(process)) = (&mut self.clients[client].link, &mut self.life) else {
+            return;
+        };
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let whole = self.rng.chance(3, 4);
+            let len = if whole { rest.len() } else { 1 + self.rng.below(rest.len() as u64) as usize };
+            let at = self.now + Duration(1 + self.rng.below(self.shape.net_delay.0));
+            link.sent_upto = link.sent_upto.max(at);
+            let item = Item::Received(link.conn, rest[..len].to_vec());
+            process.deliver(usize::from(link.conn.reactor.0), link.sent_upto, item);
+            rest = &rest[len..];
+        }
+    }
+
+    fn link_of(&mut self, conn: ConnId) -> Option<&mut super::client::Link> {
+        self.clients.iter_mut().filter_map(|client| client.link.as_mut()).find(|link| link.conn == conn)
+    }
+
+    fn send_to_client(&mut self, conn: ConnId, bytes: Vec<u8>) {
+        let at = self.now + Duration(1 + self.rng.below(self.shape.net_delay.0));
+        if let Some(link) = self.link_of(conn) {
+            let at = link.coming.back().map_or(at, |(last, _)| at.max(*last));
+            link.coming.push_back((at, bytes));
+        }
+    }
+
+    fn close_from_server(&mut self, conn: ConnId) {
+        let now = self.now;
+        if let Some(link) = self.link_of(conn) {
+            link.closing = true;
+            if link.coming.is_empty() {
+                link.coming.push_back((now, vec![]));
+            }
+        }
+    }
+
+    fn read_clients(&mut self) -> bool {
+        let now = self.now;
+        let Some(at) = self.clients.iter().position(|client| client.wake_at() <= now) else { return false };
+        let conn = self.clients[at].link.as_ref().expect("it has something to read").conn;
+        let read = self.clients[at].read(now, &mut self.history);
+        if let (Ok((bytes, _)), Life::Up(process)) = (&read, &mut self.life)
+            && *bytes > 0
+        {
+            process.deliver(usize::from(conn.reactor.0), now, Item::Sent(conn, *bytes));
+        }
+        match read {
+            Ok((_, false)) => self.send_to_server(at),
+            Ok((_, true)) => self.disconnect(at),
+            Err(Broken(why)) => {
+                self.trace.line(now, || format!("client {at}: {why}"));
+                self.disconnect(at);
+            }
+        }
+        true
+    }
+}
