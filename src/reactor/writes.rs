@@ -217,7 +217,7 @@ fn count_ops(counters: &mut Counters, request: &TxnRequest, reply: &TxnReply) ->
             (Op::Put(put), _) => count_put(counters, put),
             (Op::Range(_), _) => counters.ranges += 1,
             (Op::DeleteRange(_), _) => counters.deletes += 1,
-            (Op::Txn(nested), OpReply::Txn(reply)) => count += count_ops(counters, nested, reply) - 1,
+            (Op::Txn(nested), OpReply::Txn(reply)) => count = count + count_ops(counters, nested, reply) - 1,
             (Op::Txn(_) | Op::Empty, _) => unreachable!("each operation is answered by its own kind"),
         }
     }
