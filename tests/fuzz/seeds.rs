@@ -24,7 +24,7 @@ pub fn all() -> Vec<Seed> {
     seeds.extend(grpc_bodies());
     seeds.extend(messages().map(|(name, bytes)| ("protobuf", name, bytes)));
     seeds.extend(entries().map(|(name, entry)| ("record", name, Payload::of(&entry).bytes().to_vec())));
-    seeds.push(("log", "two_segments", log()));
+    seeds.push(("log", "segments", log()));
     seeds.push(("checkpoint", "versions", checkpoint()));
     seeds
 }
@@ -177,6 +177,9 @@ fn log() -> Vec<u8> {
                 }
             }
         }
+    }
+    while files.last().is_some_and(|file| file.iter().all(|byte| *byte == 0)) {
+        files.pop();
     }
     files.concat()
 }

@@ -19,7 +19,7 @@ use braid::front::{Ask, Front, Manners};
 use braid::http2::hpack::{Decoder, Encoder, Indexing};
 use braid::http2::{Config, Connection, Event, Head};
 use braid::io::Port;
-use braid::log::{Log, LogId, Recovery, SegmentName};
+use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentName};
 use braid::record::Payload;
 use braid::types::{ConnId, ReactorId, Time};
 use braid::wire::http1::Audience;
@@ -187,20 +187,24 @@ pub fn log(bytes: &[u8]) {
     recover(&with_log_mended(bytes.to_vec()));
 }
 
-fn recover(bytes: &[u8]) {
+pub fn recovered(bytes: &[u8]) -> Result<Recovered, Damage> {
     let log = LogId(0);
     let mut recovery = Recovery::new(log, LOG_KEY, SEGMENT_BYTES);
     for (at, file) in bytes.chunks(SEGMENT_BYTES).enumerate() {
         recovery.segment(SegmentName { log, sequence: at as u64 + 1 }, file);
     }
-    match recovery.finish() {
+    recovery.finish()
+}
+
+fn recover(bytes: &[u8]) {
+    match recovered(bytes) {
         Ok(recovered) => drop(Log::new(recovered.start)),
         Err(damage) => drop(damage.to_string()),
     }
 }
 
 /// Every header and frame with the chain and the checksum it should have.
-fn with_log_mended(mut bytes: Vec<u8>) -> Vec<u8> {
+pub fn with_log_mended(mut bytes: Vec<u8>) -> Vec<u8> {
     let (mut at, mut chain) = (0, 0);
     while at + BLOCK_BYTES <= bytes.len() {
         let block = &mut bytes[at..];
