@@ -417,8 +417,21 @@ impl Reactor {
         // It is granted: the control shard's reactor has said so before.
         let marked = self.control.leases.mark_revoking(lease);
         assert!(marked == Ok(true), "a lease is revoked once");
-        let keys = self.attached_keys(lease);
-        self.send(ReactorId(0), Body::RevokingHas { call, keys });
+        self.revokes_asked.push((call, lease));
+        self.answer_revokes();
+    }
+
+    /// A transaction over several shards that found the lease before the mark may yet attach keys: its part
+    /// comes first.
+    pub(super) fn answer_revokes(&mut self) {
+        for (call, lease) in std::mem::take(&mut self.revokes_asked) {
+            if self.is_reserved_with(lease) {
+                self.revokes_asked.push((call, lease));
+            } else {
+                let keys = self.attached_keys(lease);
+                self.send(ReactorId(0), Body::RevokingHas { call, keys });
+            }
+        }
     }
 
     fn attached_keys(&self, lease: LeaseId) -> Vec<Blob> {

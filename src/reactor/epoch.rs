@@ -55,7 +55,7 @@ impl Reactor {
         let term = control.group().term();
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(term));
         if let Some(Step::FenceControl { epoch }) = step {
-            (self.epoch, self.ended) = (epoch, false);
+            (self.epoch, self.ended, self.lost) = (epoch, false, false);
             let fenced = self.control_shard().propose_fence(epoch);
             self.or_end(fenced);
         }
@@ -118,7 +118,8 @@ impl Reactor {
             Step::Stop => self.stop_epoch(),
             Step::FenceControl { .. } => {}
             Step::Fence { epoch } => {
-                (self.epoch, self.ended) = (epoch, false);
+                // What was lost between two epochs is campaigned for anew.
+                (self.epoch, self.ended, self.lost) = (epoch, false, false);
                 self.adopt(&control.expect("a fence carries the control state"));
                 self.stage = Stage::Fencing { epoch };
             }
@@ -154,6 +155,7 @@ impl Reactor {
             owned.end_epoch();
         }
         self.held.clear();
+        self.revokes_asked.clear();
         self.lease_waiting.clear();
         self.deciding.clear();
         self.control.leases.clear_all_revoking();

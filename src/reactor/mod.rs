@@ -95,6 +95,8 @@ pub struct Reactor {
     calls: Calls,
     calls_checked_at: Time,
     held: VecDeque<(Revision, CallId, Answer)>,
+    /// Revokes that have asked for keys and wait for transactions under way.
+    revokes_asked: Vec<(CallId, crate::types::LeaseId)>,
     lease_waiting: Vec<(CallId, ShardId, crate::api::Request)>,
     retrying: Vec<(calls::Asker, crate::api::TxnRequest, Vec<ShardId>)>,
     deciding: Vec<CallId>,

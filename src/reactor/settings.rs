@@ -153,6 +153,7 @@ impl Reactor {
             calls: Default::default(),
             calls_checked_at: now,
             held: Default::default(),
+            revokes_asked: vec![],
             lease_waiting: vec![],
             retrying: vec![],
             deciding: vec![],

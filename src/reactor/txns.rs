@@ -273,8 +273,10 @@ impl Reactor {
     }
 
     fn refuse_spread(&mut self, call: CallId, error: Error) {
+        // What it was read from may not be settled yet.
+        let current = self.spread_of(call).map_or(Revision::NONE, |spread| spread.current);
         self.release_spread(call);
-        self.finish(call, Err(error));
+        self.hold(current, call, Err(error));
     }
 
     /// A call that fails at its deadline, if it is a spread transaction, lets its shards go.
@@ -296,6 +298,12 @@ impl Reactor {
         }
     }
 
+    /// Whether a transaction that names the lease has a shard of this reactor.
+    pub(super) fn is_reserved_with(&self, lease: LeaseId) -> bool {
+        let reserved = self.shards.values().filter_map(|owned| owned.reserved.as_ref());
+        reserved.into_iter().any(|reservation| any_lease(&reservation.txn, &|named| named == lease))
+    }
+
     pub(super) fn on_part(&mut self, call: CallId, id: ShardId, write: Option<PartOf>, shares: Vec<Share>) {
         let ranges = self.router().ranges_of(id);
         let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
@@ -312,6 +320,7 @@ impl Reactor {
             owned.shard.push_effect(Effect { revision: part.revision, parts: part.parts, changes });
         }
         self.send(call.reactor, Body::Applied { call, shard: id, applied });
+        self.answer_revokes();
         self.run_waiting(id);
     }
 
@@ -321,6 +330,7 @@ impl Reactor {
         if owned.reserved.as_ref().is_some_and(|reservation| reservation.call == call) {
             owned.reserved = None;
         }
+        self.answer_revokes();
         self.run_waiting(id);
     }
 

@@ -6,7 +6,7 @@ use crate::io::{BulkDone, BulkStep, JobId};
 use crate::log::{Buffer, Command, SegmentName, WriteId};
 use crate::stdx::Rng;
 use crate::types::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What an operation in flight is for, and for which reactor.
 enum Doing {
@@ -41,6 +41,10 @@ enum Doing {
         reactor: usize,
         job: JobId,
     },
+    Removed {
+        reactor: usize,
+        job: JobId,
+    },
     /// A start makes what it read durable.
     Start,
 }
@@ -51,6 +55,8 @@ pub struct Files {
     pub rng: Rng,
     segment_bytes: usize,
     doing: BTreeMap<OpId, Doing>,
+    /// Files go one after the other, each durably.
+    removing: VecDeque<(usize, JobId, String)>,
 }
 
 /// What makes the process stop.
@@ -58,12 +64,13 @@ pub struct Final(pub String);
 
 impl Files {
     pub fn new(disk: Disk, rng: Rng, segment_bytes: usize) -> Files {
-        Files { disk, rng, segment_bytes, doing: BTreeMap::new() }
+        Files { disk, rng, segment_bytes, doing: BTreeMap::new(), removing: VecDeque::new() }
     }
 
     /// The process is gone, and with it whoever waits.
     pub fn forget(&mut self) {
         self.doing.clear();
+        self.removing.clear();
     }
 
     fn submit(&mut self, now: Time, op: Op, doing: Doing) -> Result<(), Fault> {
@@ -132,13 +139,24 @@ impl Files {
                 self.submit(now, op, Doing::Synced { reactor, job, name, as_name })
             }
             BulkStep::Remove { name } => {
-                return Some(answer(match self.disk.remove(&name) {
-                    Err(Fault::NotFound) => Ok(()),
-                    other => other,
-                }));
+                self.removing.push_back((reactor, job, name));
+                match self.removing.len() {
+                    1 => self.remove_next(now),
+                    _ => Ok(()),
+                }
             }
         };
         done.err().map(|fault| answer(Err(fault)))
+    }
+
+    fn remove_next(&mut self, now: Time) -> Result<(), Fault> {
+        let Some((reactor, job, name)) = self.removing.front().cloned() else { return Ok(()) };
+        match self.disk.remove(&name) {
+            Ok(()) | Err(Fault::NotFound) => {
+                self.submit(now, Op::SyncDirectory, Doing::Removed { reactor, job })
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Takes what the disk has done by now.
@@ -181,6 +199,12 @@ impl Files {
                 let renamed = self.disk.rename(&name, &as_name);
                 let doing = Doing::Published { reactor, job };
                 renamed.and_then(|()| self.submit(now, Op::SyncDirectory, doing))
+            }
+            Doing::Removed { reactor, job } => {
+                self.removing.pop_front();
+                let next = self.remove_next(now);
+                next.map_err(|fault| Final(format!("the disk: {fault:?}")))?;
+                return Ok(Some((reactor, Item::Bulk(job, BulkDone::Done))));
             }
             Doing::Start => Ok(()),
         };

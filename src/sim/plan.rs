@@ -168,7 +168,8 @@ impl Shape {
         weights[0] = weights[0].max(5);
         weights[OPS.len() - 1] = 1;
         // A turn's entry of one shard has to fit into a segment: all that clients could have outstanding.
-        let segment_bytes = 4096 * *rng.pick(&[16, 24, 32]);
+        let value_bytes = *rng.pick(&[1, 40, 300, 800, 2500]);
+        let segment_bytes = 4096 * if value_bytes > 1000 { 96 } else { *rng.pick(&[16, 24, 32]) };
         Shape {
             reactors: 1 + rng.below(4) as u16,
             shards: 1 + rng.below(6) as usize,
@@ -179,7 +180,7 @@ impl Shape {
             mail_delay: Duration::from_us(*rng.pick(&[0, 5, 50, 2000])),
             net_delay: Duration::from_us(*rng.pick(&[1, 50, 500, 20_000])),
             disk_latency: Duration::from_us(*rng.pick(&[1, 100, 1000, 20_000])),
-            value_bytes: *rng.pick(&[1, 40, 300, 800]),
+            value_bytes,
             window_bytes: *rng.pick(&[1 << 20, 1 << 20, 65_535, 4000]),
             resizes: rng.chance(1, 2),
             rots: rng.chance(1, 4),
@@ -194,13 +195,13 @@ impl Event {
     }
 }
 
-const FAULTS: u64 = 12;
+const FAULTS: u64 = 14;
 
 impl Fault {
     fn draw(rng: &mut Rng, kind: u64, clients: usize) -> Fault {
         match kind {
             0 => Fault::Kill { steps: rng.below(60) },
-            1 => Fault::PowerLoss { steps: rng.below(60) },
+            1 | 12 | 13 => Fault::PowerLoss { steps: rng.below(60) },
             2 => Fault::SlowDisk(up_to_ms(rng, 300), up_to_ms(rng, 2000)),
             3 => Fault::HungDisk(up_to_ms(rng, 12_000)),
             4 => Fault::FullDisk(up_to_ms(rng, 2000)),

@@ -67,6 +67,8 @@ impl Run<'_> {
         self.advance(self.world.now + Duration::from_secs(10))?;
         let moment = self.world.history.moment(self.world.now);
         self.world.history.quiet = Some((moment, last.hash_revision));
+        self.probe_together()?;
+        let last = self.hash(0)?;
         self.world.lose_power();
         self.world.calm();
         self.come_to_rest("after the last power loss")?;
@@ -247,6 +249,39 @@ impl Run<'_> {
         };
         self.must(Method::Range, all.encode_to_vec())?;
         self.hash(0)
+    }
+
+    /// Puts of all clients at once, all over the shards, are answered as fast as disk and network allow: no
+    /// reactor that others settle for sleeps until something else wakes it.
+    fn probe_together(&mut self) -> Result<(), Failure> {
+        let shape = &self.plan.shape;
+        let (net, disk, mail) = (shape.net_delay.0, shape.disk_latency.0, shape.mail_delay.0);
+        let patience = Duration(20_000_000 + 4 * net + 12 * disk + 10 * mail);
+        for round in 0..8 {
+            let first = self.world.history.next();
+            for (n, key) in KEYS.iter().enumerate().skip(round % 3).step_by(3) {
+                self.probe_put(n % shape.clients, key);
+            }
+            self.advance(self.world.now + patience)?;
+            let late = self.world.history.ops[first..].iter().position(|op| op.returned.is_none());
+            if let Some(late) = late {
+                let what = format!("call {} is not answered within {patience:?}", first + late);
+                return Err(Failure::new("liveness", what));
+            }
+        }
+        Ok(())
+    }
+
+    fn probe_put(&mut self, client: usize, key: &'static str) {
+        let world = &mut *self.world;
+        world.connect(client);
+        let op = world.history.next();
+        let value = super::workload::tag(op).into();
+        let put = proto::PutRequest { key: Bytes::from(key), value, ..Default::default() }.encode_to_vec();
+        if world.clients[client].call(Method::Put, op, &put) {
+            world.history.invoke(world.now, client, Method::Put, put.into());
+            world.send_to_server(client);
+        }
     }
 
     fn hash(&mut self, revision: i64) -> Result<proto::HashKvResponse, Failure> {
