@@ -325,7 +325,9 @@ pub enum Body {
         sizes: Sizes,
     },
     /// An evaluation found the quota exceeded.
-    NoSpace,
+    NoSpace {
+        call: Option<CallId>,
+    },
     /// Write checkpoints of all shards now, and say when they are done.
     Defragment {
         call: CallId,

@@ -51,9 +51,17 @@ pub enum Reply {
         hash_revision: i64,
     },
     KeepAlive(KeepAliveReply),
-    Health {
-        serving: bool,
-    },
+    Health(ServingStatus),
+    /// Of every service that has a status of its own: that is the server as a whole.
+    HealthList(ServingStatus),
+}
+
+/// `grpc.health.v1`'s statuses, as far as this server gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServingStatus {
+    Serving,
+    /// Only to those who watch; who asks once gets an error.
+    ServiceUnknown,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

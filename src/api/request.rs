@@ -32,6 +32,8 @@ pub enum Request {
     HealthCheck {
         service: String,
     },
+    /// `grpc.health.v1.Health/List`.
+    HealthList,
 }
 
 /// `key` and `range_end` as the client sent them: what they mean says [`RangeRequest::range`].

@@ -2,13 +2,16 @@
 
 use super::rpc::{Call, Calls};
 use super::{Ask, Counters, Manners, Rpc, protocol, room};
-use crate::api::Error;
+use crate::api::{Code, Error};
 use crate::http2::{self, ErrorCode, Event, StreamId};
 use crate::io::{Output, Port};
 use crate::limits::{HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX};
 use crate::types::{ConnId, Time};
-use crate::wire::http1::{self, Http1Request, HttpMethod, Response, Sniffed};
-use crate::wire::{health, metadata};
+use crate::wire::http1::{self, Audience, Http1Request, HttpMethod, Response, Sniffed};
+use crate::wire::metadata::{self, Style};
+use crate::wire::{grpc, gzip, health};
+
+type Field<'a> = (&'a [u8], &'a [u8]);
 
 pub(super) enum Protocol {
     /// Too few bytes to tell.
@@ -18,6 +21,7 @@ pub(super) enum Protocol {
 }
 
 pub(super) struct Http1 {
+    audience: Audience,
     /// Received, and not yet a whole request.
     received: Vec<u8>,
     /// The request being answered: the next is read after it.
@@ -31,8 +35,12 @@ pub(super) struct Http2 {
 }
 
 impl Protocol {
-    pub fn http1() -> Protocol {
-        Protocol::Http1(Http1 { received: vec![], answering: None, output: vec![] })
+    pub fn http1(port: Port) -> Protocol {
+        let audience = match port {
+            Port::Client => Audience::Everyone,
+            Port::Metrics => Audience::Scrapers,
+        };
+        Protocol::Http1(Http1 { audience, received: vec![], answering: None, output: vec![] })
     }
 }
 
@@ -108,7 +116,7 @@ impl Connection {
                         self.protocol = Protocol::Unknown(before);
                         return;
                     }
-                    Sniffed::Http1 => self.protocol = Protocol::http1(),
+                    Sniffed::Http1 => self.protocol = Protocol::http1(Port::Client),
                     Sniffed::Http2 => {
                         let connection = http2::Connection::new(&manners.http2, now);
                         self.protocol =
@@ -146,7 +154,10 @@ impl Connection {
                 http1.received.drain(..taken);
                 let Http1Request { ref method, keep_alive, .. } = request;
                 http1.answering = Some((method.clone(), keep_alive));
-                asks.push(Ask::Page { rpc: Rpc::page(self.id), page: health::page(&request) });
+                asks.push(Ask::Page {
+                    rpc: Rpc::page(self.id),
+                    page: health::page(&request, http1.audience),
+                });
             }
             Err(refusal) => {
                 refusal.write_refusal(&mut http1.output);
@@ -158,7 +169,7 @@ impl Connection {
     pub fn page(&mut self, response: &Response, asks: &mut Vec<Ask>) {
         let Protocol::Http1(http1) = &mut self.protocol else { return };
         let Some((method, keep_alive)) = http1.answering.take() else { return };
-        response.write(&mut http1.output, &method, keep_alive);
+        response.write(&mut http1.output, &method, keep_alive, http1.audience);
         if !keep_alive {
             self.closing = true;
         }
@@ -191,24 +202,20 @@ impl Connection {
         match outcome {
             Ok(message) => {
                 counters.of_mut(call.method).messages_sent += 1;
-                http2.connection.reply(stream, message.len(), |out| out.extend_from_slice(message));
+                http2.reply(stream, &call.style, message);
             }
             Err(error) => {
-                http2.connection.send_trailers(stream, error.code() as u8, &error.to_string());
+                http2.end_alone(stream, &call.style, 200, error.code(), &error.to_string());
             }
         }
-        counters.handled(call.method, outcome.err().map_or(crate::api::Code::Ok, Error::code));
+        counters.handled(call.method, outcome.err().map_or(Code::Ok, Error::code));
     }
 
     pub fn message(&mut self, rpc: Rpc, message: &[u8], counters: &mut Counters) {
         let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
             return;
         };
-        if let Some(call) = http2.calls.get(stream) {
-            counters.of_mut(call.method).messages_sent += 1;
-            http2.head_once(stream);
-            http2.connection.send_message(stream, message);
-        }
+        http2.message(stream, message, counters);
     }
 
     pub fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
@@ -250,7 +257,7 @@ impl Connection {
         }
         for stream in http2.calls.late(now) {
             asks.push(Ask::Gone { rpc: Rpc::stream(self.id, stream) });
-            let code = crate::api::Code::DeadlineExceeded;
+            let code = Code::DeadlineExceeded;
             http2.finish(
                 stream,
                 Err(Error::Other { code, text: "context deadline exceeded".into() }),
@@ -332,7 +339,7 @@ impl Http2 {
                 }
                 Some(Event::Reset { stream, .. }) => {
                     if let Some(call) = calls.remove(stream) {
-                        counters.handled(call.method, crate::api::Code::Canceled);
+                        counters.handled(call.method, Code::Canceled);
                         asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
                     }
                 }
@@ -353,29 +360,70 @@ impl Http2 {
         Ok(())
     }
 
-    /// The head of a stream's answer goes out with its first message.
-    fn head_once(&mut self, stream: StreamId) {
-        if self.calls.first_message(stream) {
-            self.connection.send_grpc_head(stream);
+    /// Sends the whole answer of a unary call.
+    fn reply(&mut self, stream: StreamId, style: &Style, message: &[u8]) {
+        if style.is_usual() {
+            self.connection.reply(stream, message.len(), |out| out.extend_from_slice(message));
+            return;
         }
+        self.head(stream, style);
+        self.body(stream, style.gzip, message);
+        self.connection.send_trailers(stream, Code::Ok as u8, "");
+    }
+
+    /// Sends one message of a stream; the head goes out with the first.
+    fn message(&mut self, stream: StreamId, message: &[u8], counters: &mut Counters) {
+        let Some(call) = self.calls.get_mut(stream) else { return };
+        counters.of_mut(call.method).messages_sent += 1;
+        let gzip = call.style.gzip;
+        if !std::mem::replace(&mut call.has_sent, true) {
+            let style = call.style.clone();
+            self.head(stream, &style);
+        }
+        self.body(stream, gzip, message);
+    }
+
+    fn head(&mut self, stream: StreamId, style: &Style) {
+        if style.is_usual() {
+            self.connection.send_grpc_head(stream);
+            return;
+        }
+        let content_type = style.content_type();
+        let fields: [Field; 2] = [(b"content-type", &content_type), (b"grpc-encoding", b"gzip")];
+        let fields = if style.gzip { &fields } else { &fields[..1] };
+        self.connection.send_head(stream, 200, fields, false);
+    }
+
+    fn body(&mut self, stream: StreamId, gzip: bool, message: &[u8]) {
+        // grpc-go compresses no empty message.
+        if gzip && !message.is_empty() {
+            self.connection.send_compressed(stream, &gzip::deflated(message));
+        } else {
+            self.connection.send_message(stream, message);
+        }
+    }
+
+    /// Answers without a message: head and trailers in one.
+    fn end_alone(&mut self, stream: StreamId, style: &Style, http_status: u16, code: Code, text: &str) {
+        if http_status == 200 && style.subtype.is_empty() {
+            self.connection.send_trailers(stream, code as u8, text);
+            return;
+        }
+        let content_type = style.content_type();
+        let message = grpc::percent_encoded(text);
+        let fields: [Field; 3] = [
+            (b"content-type", &content_type),
+            (b"grpc-status", grpc::status(code).as_bytes()),
+            (b"grpc-message", message.as_bytes()),
+        ];
+        self.connection.send_head(stream, http_status, &fields, true);
     }
 
     fn refuse(&mut self, stream: StreamId, refusal: metadata::Refusal) {
         match refusal {
             metadata::Refusal::Reset => self.connection.reset(stream, ErrorCode::Protocol),
-            metadata::Refusal::Answer { http_status: 200, error, .. } => {
-                self.connection.send_trailers(stream, error.code() as u8, &error.to_string());
-            }
-            metadata::Refusal::Answer { http_status, content_type, error } => {
-                let status = crate::wire::grpc::status(error.code());
-                let text = error.to_string();
-                let message = crate::wire::grpc::percent_encoded(&text);
-                let fields: [(&[u8], &[u8]); 3] = [
-                    (b"content-type", content_type.value().as_bytes()),
-                    (b"grpc-status", status.as_bytes()),
-                    (b"grpc-message", message.as_bytes()),
-                ];
-                self.connection.send_head(stream, http_status, &fields, true);
+            metadata::Refusal::Answer { http_status, style, error } => {
+                self.end_alone(stream, &style, http_status, error.code(), &error.to_string());
             }
         }
         self.let_go(stream);
@@ -383,12 +431,13 @@ impl Http2 {
 
     fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
         let Some(call) = self.calls.remove(stream) else { return };
-        let code = outcome.as_ref().err().map_or(crate::api::Code::Ok, Error::code);
-        if outcome.is_ok() && !call.has_sent {
-            self.connection.send_grpc_head(stream);
-        }
+        let code = outcome.as_ref().err().map_or(Code::Ok, Error::code);
         let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
-        self.connection.send_trailers(stream, code as u8, &text);
+        if call.has_sent {
+            self.connection.send_trailers(stream, code as u8, &text);
+        } else {
+            self.end_alone(stream, &call.style, 200, code, &text);
+        }
         counters.handled(call.method, code);
         self.let_go(stream);
     }

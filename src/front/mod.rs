@@ -13,7 +13,8 @@ mod tests;
 pub use counters::{Counters, MethodCounters};
 
 use crate::api::{
-    Answer, Error, KeepAliveReply, RangeReply, RangeRequest, Request, WatchReply, WatchRequest,
+    Answer, Error, KeepAliveReply, RangeReply, RangeRequest, Reply, Request, ServingStatus, WatchReply,
+    WatchRequest,
 };
 use crate::http2::{self, StreamId};
 use crate::io::{Output, Port};
@@ -58,6 +59,11 @@ pub enum Ask {
     Watch {
         rpc: Rpc,
         request: WatchRequest,
+    },
+    /// Wants the status of a service, and every change of it.
+    HealthWatch {
+        rpc: Rpc,
+        service: String,
     },
     /// The client sends nothing more on this stream.
     Ended {
@@ -251,6 +257,11 @@ impl Front {
         self.message(rpc, |out| encode::keep_alive(out, &header, reply));
     }
 
+    pub fn health(&mut self, rpc: Rpc, status: ServingStatus) {
+        let header = self.manners.header;
+        self.message(rpc, |out| encode::reply(out, &header, &Reply::Health(status)));
+    }
+
     /// A part of a RangeStream.
     pub fn chunk(&mut self, rpc: Rpc, term: Term, reply: &RangeReply, last: bool) {
         let header = Header { raft_term: term, ..self.manners.header };
@@ -341,6 +352,6 @@ pub fn ends_with_client(method: Method) -> bool {
 fn protocol(port: Port) -> Protocol {
     match port {
         Port::Client => Protocol::Unknown(vec![]),
-        Port::Metrics => Protocol::http1(),
+        Port::Metrics => Protocol::http1(port),
     }
 }

@@ -5,12 +5,14 @@ use crate::api::Error;
 use crate::http2::{Head, Name, StreamId};
 use crate::types::{ConnId, Time};
 use crate::wire::grpc::Inbound;
-use crate::wire::{Kind, Method, decode, metadata};
+use crate::wire::metadata::{self, Style};
+use crate::wire::{Kind, Method, decode};
 
 /// A call being received or answered.
 #[derive(Debug)]
 pub(super) struct Call {
     pub method: Method,
+    pub style: Style,
     pub has_sent: bool,
     stream: StreamId,
     inbound: Inbound,
@@ -29,9 +31,11 @@ impl Call {
     ) -> Result<BegunCall, metadata::Refusal> {
         let judged = metadata::head(fields(head))?;
         counters.of_mut(judged.method).started += 1;
+        let inbound = Inbound::new(judged.method.kind(), manners.message_bytes_max, judged.style.gzip);
         Ok(BegunCall {
             method: judged.method,
-            inbound: Inbound::new(judged.method.kind(), manners.message_bytes_max),
+            style: judged.style,
+            inbound,
             deadline: judged.timeout.map_or(Time::NEVER, |timeout| now + timeout),
         })
     }
@@ -40,6 +44,7 @@ impl Call {
 /// A call that has no stream yet.
 pub(super) struct BegunCall {
     method: Method,
+    style: Style,
     inbound: Inbound,
     deadline: Time,
 }
@@ -70,7 +75,7 @@ pub(super) struct Calls {
 
 impl Calls {
     pub fn insert(&mut self, stream: StreamId, begun: BegunCall) {
-        let BegunCall { method, inbound, deadline } = begun;
+        let BegunCall { method, style, inbound, deadline } = begun;
         if self.calls.len() <= stream.slot() {
             self.calls.resize_with(stream.slot() + 1, || None);
         }
@@ -78,24 +83,19 @@ impl Calls {
             self.next_deadline = Some(deadline);
         }
         self.calls[stream.slot()] =
-            Some(Call { method, has_sent: false, stream, inbound, deadline, ended: false });
+            Some(Call { method, style, has_sent: false, stream, inbound, deadline, ended: false });
     }
 
     pub fn get(&self, stream: StreamId) -> Option<&Call> {
         self.calls.get(stream.slot())?.as_ref().filter(|call| call.stream == stream)
     }
 
-    fn get_mut(&mut self, stream: StreamId) -> Option<&mut Call> {
+    pub fn get_mut(&mut self, stream: StreamId) -> Option<&mut Call> {
         self.calls.get_mut(stream.slot())?.as_mut().filter(|call| call.stream == stream)
     }
 
     pub fn remove(&mut self, stream: StreamId) -> Option<Call> {
         self.calls.get_mut(stream.slot())?.take_if(|call| call.stream == stream)
-    }
-
-    /// Notes that the stream sends; true the first time.
-    pub fn first_message(&mut self, stream: StreamId) -> bool {
-        self.get_mut(stream).is_some_and(|call| !std::mem::replace(&mut call.has_sent, true))
     }
 
     pub fn all(&self) -> impl Iterator<Item = StreamId> {
@@ -166,6 +166,7 @@ fn ask(rpc: Rpc, method: Method, message: bytes::Bytes) -> Result<Ask, Error> {
     Ok(match method {
         Method::RangeStream => Ask::RangeStream { rpc, request: decode::range_stream(message)? },
         Method::Watch => Ask::Watch { rpc, request: decode::watch(message)? },
+        Method::HealthWatch => Ask::HealthWatch { rpc, service: decode::health_watch(message)? },
         Method::LeaseKeepAlive => Ask::KeepAlive { rpc, lease: decode::keep_alive(message)? },
         unary => Ask::Call { rpc, request: decode::unary(unary, message)?, bytes },
     })

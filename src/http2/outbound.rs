@@ -71,6 +71,14 @@ impl Connection {
         self.send_parts(stream, &grpc::prefix(message.len()), message, false)
     }
 
+    /// Sends one message of gRPC that is compressed, as the head has said.
+    pub fn send_compressed(&mut self, stream: StreamId, message: &[u8]) -> bool {
+        let [_, length @ ..] = grpc::prefix(message.len());
+        let mut prefix = [1; grpc::PREFIX_BYTES];
+        prefix[1..].copy_from_slice(&length);
+        self.send_parts(stream, &prefix, message, false)
+    }
+
     /// Sends a part of the body, the last with `end`. What exceeds the windows waits; where the bytes that
     /// wait on the connection would exceed their limit, the stream is reset instead.
     pub fn send_data(&mut self, stream: StreamId, bytes: &[u8], end: bool) -> bool {
@@ -299,10 +307,9 @@ impl Connection {
         let code_text = grpc::decimal(code, &mut digits);
         let indexing = if code == GRPC_STATUS_OK { Indexing::Enter } else { Indexing::Without };
         self.encoder.field(&mut block, b"grpc-status", code_text, indexing);
-        if !message.is_empty() {
-            let message = grpc::percent_encoded(message);
-            self.encoder.field(&mut block, b"grpc-message", message.as_bytes(), Indexing::Without);
-        }
+        let indexing = if message.is_empty() { Indexing::Enter } else { Indexing::Without };
+        let message = grpc::percent_encoded(message);
+        self.encoder.field(&mut block, b"grpc-message", message.as_bytes(), indexing);
         if usual {
             self.prepared.ok_trailers = self.prepare(&block, before);
         }

@@ -289,6 +289,11 @@ impl Store {
         self.compacted = self.compacted.max(revision);
     }
 
+    /// Up to here nothing is undone.
+    pub fn settled(&self) -> Revision {
+        self.settled
+    }
+
     pub fn compacted(&self) -> Revision {
         self.compacted
     }

@@ -4,7 +4,7 @@ use super::reads::Reading;
 use super::txns::Spread;
 use super::writes::is_write;
 use super::{Reactor, Stage};
-use crate::api::{Answer, Error, Reply, Request};
+use crate::api::{Answer, Code, Error, Reply, Request, ServingStatus};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, ControlRequest};
 use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX, REQUEST_ENVELOPE_BYTES};
@@ -99,10 +99,8 @@ impl Reactor {
         if let Err(error) = self.check(&request, bytes) {
             return self.reply(asker, Err(error));
         }
-        if let Request::HealthCheck { service } = &request {
-            // The process answers, so it is healthy, whoever leads (etcd's law).
-            let known = service.is_empty();
-            let answer = if known { Ok(Reply::Health { serving: true }) } else { Err(unknown_service()) };
+        // The process answers, so it is healthy, whoever leads (etcd's law).
+        if let Some(answer) = health(&request) {
             return self.reply(asker, answer);
         }
         if self.stage != Stage::Serving {
@@ -140,7 +138,7 @@ impl Reactor {
             Request::Defragment => self.defragment(asker),
             Request::Hash => self.hash(asker),
             Request::HashKv { revision } => self.hash_kv(asker, revision),
-            Request::HealthCheck { .. } => unreachable!("answered above"),
+            Request::HealthCheck { .. } | Request::HealthList => unreachable!("answered above"),
         }
     }
 
@@ -310,13 +308,20 @@ impl Reactor {
     }
 }
 
+/// Only the server as a whole has a status.
+fn health(request: &Request) -> Option<Answer> {
+    match request {
+        Request::HealthCheck { service } if !service.is_empty() => {
+            Some(Err(Error::Other { code: Code::NotFound, text: "unknown service".to_owned() }))
+        }
+        Request::HealthCheck { .. } => Some(Ok(Reply::Health(ServingStatus::Serving))),
+        Request::HealthList => Some(Ok(Reply::HealthList(ServingStatus::Serving))),
+        _ => None,
+    }
+}
+
 /// How often deadlines are looked at: they are seconds long.
 const CHECK_EVERY: Duration = Duration::from_ms(500);
-
-/// In the words of grpc-go's health server, which knows the server as a whole alone.
-fn unknown_service() -> Error {
-    Error::Other { code: crate::api::Code::NotFound, text: "unknown service".into() }
-}
 
 fn approximate_bytes(request: &Request) -> usize {
     const FIXED: usize = 128;

@@ -244,8 +244,9 @@ impl Reactor {
         }
     }
 
-    pub(super) fn raise_no_space(&mut self) {
-        self.send(ReactorId(0), Body::NoSpace);
+    /// `call` is answered when the alarm stands.
+    pub(super) fn raise_no_space(&mut self, call: Option<CallId>) {
+        self.send(ReactorId(0), Body::NoSpace { call });
     }
 }
 

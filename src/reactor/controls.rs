@@ -7,8 +7,9 @@ use super::txns::lease_end;
 use super::writes::is_write;
 use super::{Reactor, Stage};
 use crate::api::{
-    AlarmAction, AlarmRequest, Answer, CompactRequest, DeleteRangeRequest, Error, KeepAliveReply,
-    LeaseGrantRequest, LeaseTimeToLiveReply, Op, Reply, Request, TxnRequest,
+    AlarmAction, AlarmRequest, Answer, CompactRequest, Compare, CompareResult, CompareTarget,
+    DeleteRangeRequest, Error, KeepAliveReply, LeaseGrantRequest, LeaseTimeToLiveReply, Op, Reply, Request,
+    TxnRequest,
 };
 use crate::control;
 use crate::io::{Body, CallId, ControlRequest, PartOf};
@@ -169,13 +170,20 @@ impl Reactor {
         }
     }
 
-    /// A reactor found the quota exceeded: the alarm goes through the log.
-    pub(super) fn on_no_space(&mut self) {
+    /// A reactor found the quota exceeded: the alarm goes through the log, and with it the refusal of the
+    /// call that found it.
+    pub(super) fn on_no_space(&mut self, call: Option<CallId>) {
         let member = self.settings.member;
+        let stands = self.control.has_alarm(member, crate::api::AlarmType::NoSpace);
         let Some(leading) = &mut self.leading else { return };
-        if !leading.raising_no_space && !self.control.has_alarm(member, crate::api::AlarmType::NoSpace) {
-            leading.raising_no_space = true;
-            self.decide_control(Control::AlarmOn { member: member.0, alarm: control::NO_SPACE }, None);
+        match call {
+            Some(call) if stands => self.refuse(call, Error::NoSpace),
+            None if stands || leading.raising_no_space => {}
+            _ => {
+                leading.raising_no_space = true;
+                let control = Control::AlarmOn { member: member.0, alarm: control::NO_SPACE };
+                self.decide_control(control, call.map(|call| (call, Err(Error::NoSpace))));
+            }
         }
     }
 
@@ -387,7 +395,9 @@ impl Reactor {
 
     fn revoke_lease(&mut self, call: CallId, lease: LeaseId) {
         let Some(leading) = &mut self.leading else { return };
-        if leading.granting.contains(&lease) || self.control.is_revoking(lease) {
+        // The mark of a revoke that has just begun may still be on its way, to this reactor too.
+        let begun = leading.revoking.values().any(|revoking| revoking.lease == lease);
+        if begun || leading.granting.contains(&lease) || self.control.is_revoking(lease) {
             let request = ControlRequest::Client(Request::LeaseRevoke(lease));
             leading.conflicting.push((call, request));
             return;
@@ -430,10 +440,7 @@ impl Reactor {
         if shards.is_empty() {
             return self.end_bare_lease(lease, call);
         }
-        let deletes = keys.iter().map(|key| {
-            let key = Bytes::copy_from_slice(key);
-            Op::DeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() })
-        });
+        let deletes = keys.iter().map(|key| delete_if_attached(key, lease));
         let txn = TxnRequest { success: deletes.collect(), ..TxnRequest::default() };
         // A transaction of this reactor's, whoever asked for it.
         self.spread_revoke(Asker::Call(call), lease, txn, shards);
@@ -458,4 +465,17 @@ impl Reactor {
         let seen = self.sequencer.counter();
         self.send(call.reactor, Body::LeaseKeysAre { call, keys, seen });
     }
+}
+
+/// A key may have been put without the lease, or with another, since its reactor named it.
+fn delete_if_attached(key: &Blob, lease: LeaseId) -> Op {
+    let key = Bytes::copy_from_slice(key);
+    let attached = Compare {
+        result: CompareResult::Equal,
+        target: CompareTarget::Lease(lease.0),
+        key: key.clone(),
+        range_end: Bytes::new(),
+    };
+    let delete = Op::DeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() });
+    Op::Txn(TxnRequest { compare: vec![attached], success: vec![delete], failure: vec![] })
 }

@@ -59,7 +59,9 @@ impl Reactor {
             named => Revision(u64::try_from(named).unwrap_or(0)),
         };
         let shown = if revision < 0 { revision } else { upto.wire() };
-        let sources = self.router().data_shards().map(|shard| Source {
+        // Below a compaction no shard could give its history, and nothing is wanted of it.
+        let shards = self.router().data_shards().filter(|_| revision >= 0);
+        let sources = shards.map(|shard| Source {
             shard,
             changes: VecDeque::new(),
             resume: At::default(),

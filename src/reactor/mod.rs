@@ -257,7 +257,7 @@ impl Reactor {
             Body::Census { call } => self.on_census(call),
             Body::CensusIs { call, census } => self.on_census_is(from, call, *census),
             Body::Sizes { sizes } => self.sizes.set(from, sizes),
-            Body::NoSpace => self.on_no_space(),
+            Body::NoSpace { call } => self.on_no_space(call),
             Body::Defragment { call } => self.on_defragment(call),
             Body::Defragmented { call } => self.on_defragmented(from, call),
         }

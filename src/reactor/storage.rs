@@ -350,7 +350,7 @@ impl Reactor {
             BulkDone::Done => self.go_on_with_checkpoint(id),
             BulkDone::Full => {
                 self.give_checkpoint_up(id, "the disk is full");
-                self.raise_no_space();
+                self.raise_no_space(None);
             }
             BulkDone::Failed(why) => self.give_checkpoint_up(id, &why),
         }

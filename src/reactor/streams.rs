@@ -2,7 +2,7 @@
 
 use super::calls::Asker;
 use super::{Reactor, Stage};
-use crate::api::{Answer, Error, RangeRequest, Reply};
+use crate::api::{Answer, Error, RangeRequest, Reply, ServingStatus};
 use crate::front::{Ask, Rpc};
 use crate::io::ControlRequest;
 use crate::stdx::HashMap;
@@ -67,6 +67,7 @@ impl Reactor {
                 Ask::RangeStream { rpc, request } => self.open_range_stream(rpc, request),
                 Ask::KeepAlive { rpc, lease } => self.keep_lease_alive(rpc, lease),
                 Ask::Watch { rpc, request } => self.watch_or_park(rpc, request),
+                Ask::HealthWatch { rpc, service } => self.watch_health(rpc, &service),
                 Ask::Ended { rpc } => self.client_ended(rpc),
                 Ask::Gone { rpc } => self.client_gone(rpc),
                 Ask::Page { rpc, page } => self.open_page(rpc, page),
@@ -77,6 +78,12 @@ impl Reactor {
             }
         }
         self.asks = asks;
+    }
+
+    /// The status never changes, so one message says all; the stream stays until its client goes.
+    fn watch_health(&mut self, rpc: Rpc, service: &str) {
+        let status = if service.is_empty() { ServingStatus::Serving } else { ServingStatus::ServiceUnknown };
+        self.front.health(rpc, status);
     }
 
     /// Before the first epoch nobody knows the shards: a stream's requests wait for it.
@@ -151,12 +158,15 @@ impl Reactor {
 
     fn open_range_stream(&mut self, rpc: Rpc, request: RangeRequest) {
         let opened = txn::check_stream(&request).and_then(|()| {
+            // Before an epoch serves, no revision of this process says what is in the future.
+            if self.stage != Stage::Serving {
+                return Err(Error::NoLeader);
+            }
             let noted = self.sequencer.settled();
             let at = txn::read_revision(request.revision, noted, self.control.compacted())?;
             Ok(RangeStream::open(request, at, noted))
         });
         match opened {
-            Ok(_) if self.stage != Stage::Serving => self.front.end(rpc, Err(Error::NoLeader)),
             Ok(stream) => {
                 let next = stream.next();
                 self.streams.chunking.insert(rpc, Chunking { stream, reading: false, next });

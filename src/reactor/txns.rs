@@ -63,7 +63,8 @@ impl Reactor {
     pub(super) fn spread(&mut self, asker: Asker, txn: TxnRequest, shards: Vec<ShardId>) {
         let request = Request::Txn(txn);
         if let Err(error) = self.check_alarms(&request) {
-            return self.refuse_call(asker, error);
+            let call = self.begin_call(asker, Course::Waiting);
+            return self.refuse_write(call, error);
         }
         let Request::Txn(txn) = request else { unreachable!("made above") };
         self.begin_spread(asker, Shape::Txn, txn, shards);

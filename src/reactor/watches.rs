@@ -275,7 +275,12 @@ impl Reactor {
         | Action::Credit { shard, .. }) = &action;
         let owned = self.shards.get_mut(shard).expect("the router knows whose shard it is");
         match action {
-            Action::Subscribe { subscription, .. } => owned.hub.subscribe(subscription),
+            Action::Subscribe { subscription, .. } => {
+                // Its reader may have missed marks while it had no subscription here: they are sent anew, as
+                // an idle shard has no other reason to send any.
+                owned.marked = Revision::NONE;
+                owned.hub.subscribe(subscription);
+            }
             Action::Unsubscribe { id, .. } => owned.hub.unsubscribe(id),
             Action::Credit { id, bytes, .. } => owned.hub.add_credit(id, bytes),
         }

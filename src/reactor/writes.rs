@@ -72,8 +72,7 @@ impl Reactor {
     /// The write is evaluated at once, against the newest state, settled or not.
     fn evaluate(&mut self, call: CallId, id: ShardId, request: Request) {
         if let Err(error) = self.check_alarms(&request) {
-            let current = self.sequencer.counter();
-            return self.hold(current, call, Err(error));
+            return self.refuse_write(call, error);
         }
         // Read before evaluation: what the reply shows where it takes no revision itself.
         let current = self.sequencer.counter();
@@ -148,11 +147,17 @@ impl Reactor {
         if self.control.no_space() {
             return Err(Error::NoSpace);
         }
-        if self.is_over_quota(cost) {
-            self.raise_no_space();
-            return Err(Error::NoSpace);
+        if self.is_over_quota(cost) { Err(Error::NoSpace) } else { Ok(()) }
+    }
+
+    /// Refuses a write. Where the alarm that refuses it does not stand yet, the answer waits for it: whoever
+    /// was refused finds the alarm (etcd's law).
+    pub(super) fn refuse_write(&mut self, call: CallId, error: Error) {
+        if error == Error::NoSpace && !self.control.no_space() {
+            return self.raise_no_space(Some(call));
         }
-        Ok(())
+        let current = self.sequencer.counter();
+        self.hold(current, call, Err(error));
     }
 
     /// Whether it would attach keys to a lease that is about to end: then it waits for that.

@@ -179,15 +179,15 @@ impl Sequencer {
     }
 
     /// The next revision, for a write with so many parts in these shards. It must be proposed, or its epoch
-    /// ends. Panics where the room is empty: room is secured before evaluation.
+    /// ends. Panics where the epoch goes on and the room is empty: room is secured before evaluation.
     pub fn take(&self, room: &mut Room, parts: u16, shards: ShardSet) -> Result<Revision, Ended> {
         assert!(parts > 0, "a revision has at least one part");
-        assert!(room.left > 0, "room is secured before evaluation");
         let mut word = self.word.load(Ordering::Acquire);
         let revision = loop {
             if generation_of(word) != room.generation {
                 return Err(Ended);
             }
+            assert!(room.left > 0, "room is secured before evaluation");
             assert!(word & REVISION_MASK < REVISION_MASK, "48 bits of revisions are used up");
             match self.exchange_word(word, word + 1) {
                 Ok(_) => break (word + 1) & REVISION_MASK,

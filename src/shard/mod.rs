@@ -203,6 +203,8 @@ impl Shard {
     pub fn undo(&mut self, settled: Revision, moves: &mut Vec<LeaseMove>) {
         self.effects.clear();
         self.effects_bytes = 0;
+        // A state from a checkpoint is settled further than a process knows that has not served yet.
+        let settled = settled.max(self.store.settled());
         self.store.undo_above(settled, &mut |undone: Undone| {
             moves.push(LeaseMove { key: undone.key, from: undone.lease, to: undone.lease_again });
         });

@@ -90,7 +90,8 @@ pub fn begin(
     let unneeded = checkpoints.iter().filter(|name| !plan.checkpoints.contains(name));
     let mut left_over: Vec<String> = unneeded.map(CheckpointName::to_string).collect();
     for dead in &plan.dead_logs {
-        left_over.extend(segments.get(dead).into_iter().flatten().map(SegmentName::to_string));
+        // The newest first: a log without its end can be read.
+        left_over.extend(segments.get(dead).into_iter().flatten().rev().map(SegmentName::to_string));
     }
     left_over.retain(|name| !remove.contains(name));
     let last_file = checkpoints.iter().map(|name| name.file).max().unwrap_or(0);

@@ -41,6 +41,8 @@ pub struct Seat {
     pub paused_until: Time,
     rest_until: Time,
     told: Revision,
+    /// A reactor turns once at its start, whatever there is.
+    is_new: bool,
     /// Turns in a row that took nothing and gave nothing.
     empty_turns: u32,
 }
@@ -70,6 +72,7 @@ impl Process {
             paused_until: now,
             rest_until: now,
             told: Revision::NONE,
+            is_new: true,
             empty_turns: 0,
         };
         let seats = reactors.into_iter().map(seat).collect();
@@ -142,7 +145,7 @@ impl Seat {
         if self.turn.is_some() {
             return self.paused_until;
         }
-        if self.reactor.waits_for().is_some_and(|revision| revision <= settled) {
+        if self.is_new || self.reactor.waits_for().is_some_and(|revision| revision <= settled) {
             return floor;
         }
         let first = self.inbox.first_key_value().map_or(Time::NEVER, |((due, _), _)| *due);
@@ -164,6 +167,7 @@ impl Seat {
                 inputs.push_back(Item::Settled(settled));
             }
         }
+        self.is_new = false;
         self.turn = Some(Turn { inputs, flushed: false, outputs: VecDeque::new() });
     }
 }

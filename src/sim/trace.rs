@@ -47,7 +47,7 @@ impl Trace {
             Input::Settled(settled) => self.mix(settled.0),
             Input::Deposed { shard } => self.mix(u64::from(shard.0)),
             Input::Opened { conn, .. } | Input::Closed { conn } => self.mix(u64::from(conn.slot)),
-            Input::Process(_) | Input::Stop => {}
+            Input::Stop | Input::Process(_) => {}
         }
         self.line(now, || format!("r{reactor} <- {}", short(&format!("{input:?}"))));
     }

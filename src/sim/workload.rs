@@ -72,7 +72,7 @@ impl Asker<'_> {
             OpKind::Range => self.range().encode_to_vec(),
             OpKind::RangeStream => self.plain_range().encode_to_vec(),
             OpKind::Compact => {
-                let revision = self.knows.observed - self.rng.below(20) as i64;
+                let revision = (self.knows.observed - self.rng.below(20) as i64).max(1);
                 proto::CompactionRequest { revision, physical: self.rng.chance(1, 3) }.encode_to_vec()
             }
             OpKind::Grant => {

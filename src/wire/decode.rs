@@ -44,6 +44,11 @@ pub fn keep_alive(message: Bytes) -> Result<LeaseId, Error> {
     lease_id(Fields::of(&message)).map_err(|malformed| answer(malformed, STREAM))
 }
 
+/// Reads the request of `grpc.health.v1.Health/Watch`: the name of a service.
+pub fn health_watch(message: Bytes) -> Result<String, Error> {
+    health_service(Fields::of(&message)).map_err(|malformed| answer(malformed, STREAM))
+}
+
 /// grpc-go words the same fault differently in unary calls and in streams.
 const UNARY: &str = "grpc: error unmarshalling request";
 const STREAM: &str = "grpc: failed to unmarshal the received message";
@@ -53,7 +58,7 @@ fn answer(malformed: Malformed, prefix: &str) -> Error {
         Malformed::TooManyOps => return Error::TooManyOps,
         Malformed::Wire => format!("{prefix}: proto: cannot parse invalid wire-format data"),
         Malformed::Depth => format!("{prefix}: proto: exceeded maximum recursion depth"),
-        Malformed::Utf8(field) => format!("{prefix}: proto: field {field} contains invalid UTF-8"),
+        Malformed::Utf8 => format!("{prefix}: string field contains invalid UTF-8"),
     };
     Error::Other { code: Code::Internal, text }
 }
@@ -88,16 +93,17 @@ fn request(method: Method, mut fields: Fields) -> Result<Request, Malformed> {
         Method::MemberList => Request::MemberList { linearizable: first_number(fields)? != 0 },
         Method::HashKv => Request::HashKv { revision: first_number(fields)? as i64 },
         Method::HealthCheck => Request::HealthCheck { service: health_service(fields)? },
-        Method::LeaseLeases | Method::Status | Method::Defragment | Method::Hash => {
+        Method::LeaseLeases | Method::Status | Method::Defragment | Method::Hash | Method::HealthList => {
             fields.finish()?;
             match method {
                 Method::LeaseLeases => Request::LeaseLeases,
                 Method::Status => Request::Status,
                 Method::Defragment => Request::Defragment,
-                _ => Request::Hash,
+                Method::Hash => Request::Hash,
+                _ => Request::HealthList,
             }
         }
-        Method::RangeStream | Method::Watch | Method::LeaseKeepAlive => {
+        Method::RangeStream | Method::Watch | Method::LeaseKeepAlive | Method::HealthWatch => {
             panic!("{method:?} is a stream, not a unary call")
         }
     })
@@ -336,8 +342,7 @@ fn health_service(mut fields: Fields) -> Result<String, Malformed> {
     let mut service = "";
     while let Some(field) = fields.next()? {
         if let (1, Len(bytes)) = field {
-            service = std::str::from_utf8(bytes)
-                .map_err(|_| Malformed::Utf8("grpc.health.v1.HealthCheckRequest.service"))?;
+            service = std::str::from_utf8(bytes).map_err(|_| Malformed::Utf8)?;
         }
     }
     Ok(service.to_owned())

@@ -11,7 +11,7 @@ use super::sink::{Length, Message, Sink};
 use super::{SERVER_VERSION, STORAGE_VERSION};
 use crate::api::{
     Alarm, AlarmType, DeleteRangeReply, KeepAliveReply, KeysOnly, LeaseTimeToLiveReply, Member, OpReply,
-    PutReply, RangeReply, Reply, StatusReply, TxnReply, WatchEvent, WatchReply,
+    PutReply, RangeReply, Reply, ServingStatus, StatusReply, TxnReply, WatchEvent, WatchReply,
 };
 use crate::types::{ClusterId, Event, KeyValue, LeaseId, MemberId, Revision, Term};
 
@@ -159,8 +159,29 @@ impl Message for Outer<'_> {
                 sink.int(4, *hash_revision);
             }
             Reply::KeepAlive(reply) => KeptAlive { header, reply }.fields(sink),
-            Reply::Health { serving } => sink.uint(1, if *serving { 1 } else { 2 }),
+            Reply::Health(status) => status.fields(sink),
+            Reply::HealthList(status) => sink.message(1, &WholeServer(*status)),
         }
+    }
+}
+
+impl Message for ServingStatus {
+    fn fields(&self, sink: &mut impl Sink) {
+        let number = match self {
+            ServingStatus::Serving => 1,
+            ServingStatus::ServiceUnknown => 3,
+        };
+        sink.uint(1, number);
+    }
+}
+
+/// An entry of the map of statuses: the service without a name is the server as a whole.
+struct WholeServer(ServingStatus);
+
+impl Message for WholeServer {
+    fn fields(&self, sink: &mut impl Sink) {
+        sink.element(1, b"");
+        sink.message(2, &self.0);
     }
 }
 

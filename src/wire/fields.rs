@@ -13,8 +13,8 @@ pub(super) enum Malformed {
     Wire,
     /// Groups nested deeper than Go's protobuf reads.
     Depth,
-    /// A string that is not UTF-8, with the full name of its field.
-    Utf8(&'static str),
+    /// A string that is not UTF-8.
+    Utf8,
     /// A transaction larger or deeper than any that could pass the checks.
     TooManyOps,
 }

@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::gzip;
 use super::method::Kind;
 use crate::api::{Code, Error};
 use crate::limits::MESSAGE_RESERVE_BYTES_MAX;
@@ -39,6 +40,7 @@ pub struct Inbound {
     kind: Kind,
     /// The largest message taken, in bytes.
     bytes_max: usize,
+    gzip: bool,
     state: State,
     complete: u64,
     /// The message of a server's stream, until the client's end.
@@ -48,14 +50,15 @@ pub struct Inbound {
 #[derive(Debug)]
 enum State {
     Prefix { prefix: [u8; PREFIX_BYTES], have: usize },
-    Body { length: usize, body: Vec<u8> },
+    Body { compressed: bool, length: usize, body: Vec<u8> },
 }
 
 const BETWEEN: State = State::Prefix { prefix: [0; PREFIX_BYTES], have: 0 };
 
 impl Inbound {
-    pub fn new(kind: Kind, bytes_max: usize) -> Inbound {
-        Inbound { kind, bytes_max, state: BETWEEN, complete: 0, held: Bytes::new() }
+    /// `gzip`: the headers named that compression.
+    pub fn new(kind: Kind, bytes_max: usize, gzip: bool) -> Inbound {
+        Inbound { kind, bytes_max, gzip, state: BETWEEN, complete: 0, held: Bytes::new() }
     }
 
     /// Takes from the front of `data` and returns the next message to answer. Without one, `data` is used
@@ -80,7 +83,8 @@ impl Inbound {
 
     /// The client has ended its side. Returns the message that had to wait for it. An error ends the call.
     pub fn finish(&mut self) -> Result<Option<Bytes>, Error> {
-        let between = matches!(self.state, State::Prefix { have: 0, .. });
+        // A prefix that is cut short is none (etcd's law).
+        let between = matches!(self.state, State::Prefix { .. });
         match self.kind {
             Kind::Unary if self.complete > 0 => Ok(None),
             // grpc-go turns its reader's bare errors into the code Unknown.
@@ -103,36 +107,48 @@ impl Inbound {
                 return Ok(None);
             }
             let [flag, length @ ..] = *prefix;
-            let length = check(flag, u32::from_be_bytes(length), self.bytes_max)?;
+            let length = check(flag, u32::from_be_bytes(length), self.bytes_max, self.gzip)?;
+            let compressed = flag == 1;
             if let Some((message, rest)) = data.split_at_checked(length) {
                 *data = rest;
                 self.state = BETWEEN;
-                return Ok(Some(Bytes::copy_from_slice(message)));
+                return if compressed {
+                    self.inflated(message)
+                } else {
+                    Ok(Some(Bytes::copy_from_slice(message)))
+                };
             }
             let body = Vec::with_capacity(length.min(MESSAGE_RESERVE_BYTES_MAX.max(data.len())));
-            self.state = State::Body { length, body };
+            self.state = State::Body { compressed, length, body };
         }
-        let State::Body { length, body } = &mut self.state else { unreachable!("the prefix is complete") };
+        let State::Body { compressed, length, body } = &mut self.state else {
+            unreachable!("the prefix is complete")
+        };
         let (taken, rest) = data.split_at(data.len().min(*length - body.len()));
         body.extend_from_slice(taken);
         *data = rest;
         if body.len() < *length {
             return Ok(None);
         }
-        let body = std::mem::take(body);
+        let (compressed, body) = (*compressed, std::mem::take(body));
         self.state = BETWEEN;
-        Ok(Some(Bytes::from(body)))
+        if compressed { self.inflated(&body) } else { Ok(Some(Bytes::from(body))) }
+    }
+
+    fn inflated(&self, message: &[u8]) -> Result<Option<Bytes>, Error> {
+        gzip::inflated(message, self.bytes_max).map(|message| Some(Bytes::from(message)))
     }
 }
 
-/// The length a prefix announces. No call gets this far whose headers named a compression.
-fn check(flag: u8, length: u32, bytes_max: usize) -> Result<usize, Error> {
+/// The length a prefix announces. No call gets this far whose headers named a compression other than gzip.
+fn check(flag: u8, length: u32, bytes_max: usize, gzip: bool) -> Result<usize, Error> {
     let length = length as usize;
     if length > bytes_max {
         return Err(Error::MessageTooLarge { bytes: length, bytes_max });
     }
     match flag {
         0 => Ok(length),
+        1 if gzip => Ok(length),
         1 => Err(other(Code::Internal, "grpc: compressed flag set with identity or empty encoding")),
         _ => Err(other(Code::Internal, &format!("grpc: received unexpected payload format {flag}"))),
     }

@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::http1::{ContentType, Http1Request, HttpMethod, Response};
+use super::http1::{Audience, ContentType, Http1Request, HttpMethod, Response};
 use super::{CLUSTER_VERSION, SERVER_VERSION, STORAGE_VERSION};
 use crate::api::{Alarm, AlarmType, Error};
 
@@ -15,10 +15,18 @@ use crate::api::{Alarm, AlarmType, Error};
 pub enum Page {
     Version,
     Metrics,
-    Health { serializable: bool, exclude: Vec<String> },
-    Checks { checks: Vec<Check>, verbose: bool },
+    Health {
+        serializable: bool,
+        exclude: Vec<String>,
+    },
+    Checks {
+        checks: Vec<Check>,
+        verbose: bool,
+    },
     NotFound,
     MethodNotAllowed,
+    /// A browser asks whether it may ask.
+    Preflight,
 }
 
 /// One line of `/livez` and `/readyz`.
@@ -60,11 +68,15 @@ pub struct Reads<T> {
     pub linearizable: T,
 }
 
-/// Finds the page of a request.
-pub fn page(request: &Http1Request) -> Page {
+/// Finds the page of a request. Browsers' questions come before all pages; of the version only clients are
+/// told.
+pub fn page(request: &Http1Request, audience: Audience) -> Page {
+    if audience == Audience::Everyone && request.method == HttpMethod::Other("OPTIONS".to_owned()) {
+        return Page::Preflight;
+    }
     let path = request.path.as_str();
     let found = match path {
-        "/version" => Page::Version,
+        "/version" if audience == Audience::Everyone => Page::Version,
         "/metrics" => return Page::Metrics,
         "/health" => Page::Health {
             serializable: request.first("serializable") == Some("true"),
@@ -120,6 +132,7 @@ impl Page {
             Page::Checks { checks, verbose } => report(checks, *verbose, facts, reads),
             Page::NotFound => Response::not_found(),
             Page::MethodNotAllowed => Response::only_get(),
+            Page::Preflight => Response::empty(),
         }
     }
 }

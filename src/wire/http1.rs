@@ -9,6 +9,12 @@ mod tests;
 
 use crate::limits::{HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX, HTTP1_HEADERS_MAX};
 
+/// What etcd says to browsers, sorted as Go's server sorts headers.
+const CROSS_ORIGIN: [(&str, &str); 3] = [
+    ("Access-Control-Allow-Headers", "accept, content-type, authorization"),
+    ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
+    ("Access-Control-Allow-Origin", "*"),
+];
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Which protocol a connection begins with.
@@ -191,10 +197,20 @@ impl ContentType {
     }
 }
 
+/// Whom a port is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Clients, among them browsers: etcd lets pages of every origin see every answer (CORS).
+    Everyone,
+    /// Probes and scrapers.
+    Scrapers,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
-    pub content_type: ContentType,
+    /// None where there is no body.
+    pub content_type: Option<ContentType>,
     /// `X-Content-Type-Options: nosniff`, which Go's server puts on errors.
     pub nosniff: bool,
     /// The header `Allow` of a 405.
@@ -204,13 +220,17 @@ pub struct Response {
 
 impl Response {
     pub fn ok(content_type: ContentType, body: Vec<u8>) -> Response {
-        Response { status: 200, content_type, nosniff: false, allow: None, body }
+        Response { status: 200, content_type: Some(content_type), nosniff: false, allow: None, body }
+    }
+
+    pub fn empty() -> Response {
+        Response { status: 200, content_type: None, nosniff: false, allow: None, body: vec![] }
     }
 
     /// As `http.Error` of Go words it: the text and a line feed.
     pub fn error(status: u16, text: &str) -> Response {
         let body = format!("{text}\n").into_bytes();
-        Response { status, content_type: ContentType::Text, nosniff: true, allow: None, body }
+        Response { status, content_type: Some(ContentType::Text), nosniff: true, allow: None, body }
     }
 
     pub fn not_found() -> Response {
@@ -223,29 +243,37 @@ impl Response {
 
     /// Appends the answer to a request; `keep_alive` as the request had it, false where the server wants to
     /// close.
-    pub fn write(&self, out: &mut Vec<u8>, method: &HttpMethod, keep_alive: bool) {
-        self.write_head(out, keep_alive);
+    pub fn write(&self, out: &mut Vec<u8>, method: &HttpMethod, keep_alive: bool, audience: Audience) {
+        self.write_head(out, keep_alive, audience);
         if *method != HttpMethod::Head {
             out.extend_from_slice(&self.body);
         }
     }
 
-    /// Appends the answer to something that was no request; the connection closes after it.
+    /// Appends the answer to something that was no request; the connection closes after it. It says nothing
+    /// of origins, as Go's server gives it before etcd sees anything.
     pub fn write_refusal(&self, out: &mut Vec<u8>) {
-        self.write_head(out, false);
+        self.write_head(out, false, Audience::Scrapers);
         out.extend_from_slice(&self.body);
     }
 
-    fn write_head(&self, out: &mut Vec<u8>, keep_alive: bool) {
+    fn write_head(&self, out: &mut Vec<u8>, keep_alive: bool, audience: Audience) {
         let mut line = |parts: [&str; 3]| {
             parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
             out.extend_from_slice(b"\r\n");
         };
         line(["HTTP/1.1 ", &self.status.to_string(), &format!(" {}", reason(self.status))]);
+        if audience == Audience::Everyone {
+            for (name, value) in CROSS_ORIGIN {
+                line([name, ": ", value]);
+            }
+        }
         if let Some(allow) = self.allow {
             line(["Allow", ": ", allow]);
         }
-        line(["Content-Type", ": ", self.content_type.value()]);
+        if let Some(content_type) = self.content_type {
+            line(["Content-Type", ": ", content_type.value()]);
+        }
         if self.nosniff {
             line(["X-Content-Type-Options", ": ", "nosniff"]);
         }
@@ -259,7 +287,7 @@ impl Response {
 
 fn refusal(status: u16, text: &str) -> Response {
     let body = text.as_bytes().to_vec();
-    Response { status, content_type: ContentType::Text, nosniff: false, allow: None, body }
+    Response { status, content_type: Some(ContentType::Text), nosniff: false, allow: None, body }
 }
 
 fn reason(status: u16) -> &'static str {

@@ -15,7 +15,7 @@ pub struct Head<'a> {
     pub method: Method,
     /// How long the client waits; none: for ever.
     pub timeout: Option<Duration>,
-    pub content_type: ContentType,
+    pub style: Style,
     /// `hasleader: true`: refuse the call while the member knows no leader.
     pub require_leader: bool,
     /// What clientv3 says of itself, for metrics.
@@ -28,34 +28,44 @@ pub struct Head<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
     /// Answer with headers that end the stream.
-    Answer { http_status: u16, content_type: ContentType, error: Error },
+    Answer { http_status: u16, style: Style, error: Error },
     /// Reset the stream with PROTOCOL_ERROR.
     Reset,
 }
 
-/// The `content-type` of the answer repeats the subtype of the call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ContentType {
-    #[default]
-    Grpc,
-    GrpcProto,
+/// How a client wants its answers, where that is not the usual way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// What followed `application/grpc` and a separator in the call's content type; the answer's repeats it.
+    pub subtype: Vec<u8>,
+    /// Messages may be compressed; those of the answer are.
+    pub gzip: bool,
 }
 
-impl ContentType {
-    pub fn value(self) -> &'static str {
-        match self {
-            ContentType::Grpc => "application/grpc",
-            ContentType::GrpcProto => "application/grpc+proto",
-        }
+impl Style {
+    pub fn is_usual(&self) -> bool {
+        self.subtype.is_empty() && !self.gzip
     }
 
-    /// Any subtype passes; grpc-go reads those it does not know as proto.
-    fn of(value: &[u8]) -> Option<ContentType> {
-        match value.strip_prefix(b"application/grpc")? {
-            b"+proto" => Some(ContentType::GrpcProto),
-            [] | [b'+' | b';', ..] => Some(ContentType::Grpc),
-            _ => None,
+    /// The `content-type` of the answer.
+    pub fn content_type(&self) -> Vec<u8> {
+        let mut value = CONTENT_TYPE.to_vec();
+        if !self.subtype.is_empty() {
+            value.push(b'+');
+            value.extend_from_slice(&self.subtype);
         }
+        value
+    }
+}
+
+const CONTENT_TYPE: &[u8] = b"application/grpc";
+
+/// What follows gRPC's content type. Any subtype passes: grpc-go reads those it does not know as proto.
+fn subtype(content_type: &[u8]) -> Option<&[u8]> {
+    match content_type.strip_prefix(CONTENT_TYPE)? {
+        [] => Some(&[]),
+        [b'+' | b';', subtype @ ..] => Some(subtype),
+        _ => None,
     }
 }
 
@@ -67,10 +77,10 @@ struct Read<'a> {
     authorities: usize,
     hosts: usize,
     connection: bool,
-    content_type: Option<ContentType>,
+    subtype: Option<&'a [u8]>,
     refused_content_type: &'a [u8],
     timeout: Option<Duration>,
-    malformed_timeout: Option<String>,
+    malformed: Option<String>,
     encoding: &'a [u8],
     has_leader: Option<&'a [u8]>,
     client_api_version: Option<&'a [u8]>,
@@ -94,26 +104,34 @@ fn take<'a>(read: &mut Read<'a>, name: &[u8], value: &'a [u8]) {
         b":authority" => read.authorities += 1,
         b"host" => read.hosts += 1,
         b"connection" => read.connection = true,
-        b"content-type" => match ContentType::of(value) {
-            Some(content_type) => read.content_type = Some(content_type),
+        b"content-type" => match subtype(value) {
+            Some(subtype) => read.subtype = Some(subtype),
             None => read.refused_content_type = value,
         },
         b"grpc-encoding" => read.encoding = value,
         b"grpc-timeout" => match timeout(value) {
             Ok(timeout) => read.timeout = Some(timeout),
-            Err(text) => read.malformed_timeout = Some(text),
+            Err(text) => read.malformed = Some(format!("malformed grpc-timeout: {text}")),
         },
         b"hasleader" => drop(read.has_leader.get_or_insert(value)),
         b"client-api-version" => drop(read.client_api_version.get_or_insert(value)),
         b"token" => drop(read.token.get_or_insert(value)),
         b"authorization" => drop(read.authorization.get_or_insert(value)),
+        name if name.ends_with(b"-bin") => {
+            if let Some(at) = base64_fault(value) {
+                let (value, name) = (quoted(value), quoted(name));
+                let fault = format!("illegal base64 data at input byte {at}");
+                read.malformed = Some(format!("malformed binary metadata {value} in header {name}: {fault}"));
+            }
+        }
         _ => {}
     }
 }
 
 fn judge(read: Read<'_>) -> Result<Head<'_>, Refusal> {
-    let content_type = read.content_type.unwrap_or_default();
-    let refuse = |http_status, error| Err(Refusal::Answer { http_status, content_type, error });
+    let subtype = read.subtype.unwrap_or_default().to_vec();
+    let style = Style { subtype, gzip: read.encoding == b"gzip" };
+    let refuse = |http_status, error| Err(Refusal::Answer { http_status, style: style.clone(), error });
     let abort = |http_status, code, text| refuse(http_status, Error::Other { code, text });
     if read.authorities > 1 || read.hosts > 1 {
         let text = format!(
@@ -125,26 +143,27 @@ fn judge(read: Read<'_>) -> Result<Head<'_>, Refusal> {
     if read.connection {
         return Err(Refusal::Reset);
     }
-    if read.content_type.is_none() {
+    if read.subtype.is_none() {
         let text = format!("invalid gRPC request content-type {}", quoted(read.refused_content_type));
         return abort(415, Code::InvalidArgument, text);
     }
-    if let Some(text) = read.malformed_timeout {
-        return abort(400, Code::Internal, format!("malformed grpc-timeout: {text}"));
+    if let Some(text) = read.malformed {
+        return abort(400, Code::Internal, text);
     }
     if read.http_method != b"POST" {
         let method = quoted(read.http_method);
         let text = format!("Received a HEADERS frame with :method {method} which should be POST");
         return abort(405, Code::Internal, text);
     }
-    if read.timeout == Some(Duration(0)) {
+    // Time enough for nothing: in Go such a context ends before etcd sees the call.
+    if read.timeout.is_some_and(|timeout| timeout < Duration::from_us(1)) {
         return abort(200, Code::DeadlineExceeded, "context deadline exceeded".to_owned());
     }
     let method = match Method::of_path(read.path) {
         Ok(method) => method,
         Err(error) => return refuse(200, error),
     };
-    if !matches!(read.encoding, b"" | b"identity") {
+    if !matches!(read.encoding, b"" | b"identity" | b"gzip") {
         let encoding = quoted(read.encoding);
         let text = format!("grpc: Decompressor is not installed for grpc-encoding {encoding}");
         return abort(200, Code::Unimplemented, text);
@@ -156,7 +175,7 @@ fn judge(read: Read<'_>) -> Result<Head<'_>, Refusal> {
     Ok(Head {
         method,
         timeout: read.timeout,
-        content_type,
+        style,
         require_leader: read.has_leader == Some(b"true"),
         client_api_version,
         token: read.token.or(read.authorization.map(without_bearer)),
@@ -165,6 +184,23 @@ fn judge(read: Read<'_>) -> Result<Head<'_>, Refusal> {
 
 fn without_bearer(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"Bearer ").unwrap_or(value)
+}
+
+/// Where Go's decoder finds the first fault in a binary header. One whose length is a multiple of four has
+/// padding, another has none.
+fn base64_fault(value: &[u8]) -> Option<usize> {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    let digits = value.iter().take_while(|byte| is_digit(byte)).count();
+    let rest = &value[digits..];
+    if value.len() % 4 != 0 {
+        let lone = value.len() - 1;
+        return if rest.is_empty() { (value.len() % 4 == 1).then_some(lone) } else { Some(digits) };
+    }
+    match (digits % 4, rest) {
+        (_, []) | (3, b"=") | (2, b"==") => None,
+        (3, [b'=', ..]) | (2, [b'=', b'=', ..]) => Some(digits.next_multiple_of(4)),
+        _ => Some(digits),
+    }
 }
 
 /// Up to eight digits and a unit. The error is grpc-go's text.
@@ -241,10 +277,14 @@ mod tests {
 
     #[test]
     fn content_types_pass_as_in_grpc_go() {
-        let content_type = |value| with("content-type", value).map(|head| head.content_type);
-        assert_eq!(content_type("application/grpc+proto"), Ok(ContentType::GrpcProto));
-        assert_eq!(content_type("application/grpc;charset=utf-8"), Ok(ContentType::Grpc));
-        assert_eq!(content_type("application/grpc+json"), Ok(ContentType::Grpc));
+        let answered = |value| {
+            let style = with("content-type", value).unwrap().style;
+            (String::from_utf8(style.content_type()).unwrap(), style.is_usual())
+        };
+        assert_eq!(answered("application/grpc"), ("application/grpc".into(), true));
+        assert_eq!(answered("application/grpc+proto"), ("application/grpc+proto".into(), false));
+        assert_eq!(answered("application/grpc;charset=x"), ("application/grpc+charset=x".into(), false));
+        assert_eq!(answered("application/grpc+"), ("application/grpc".into(), true));
         for value in ["application/json", "application/grpc-web", ""] {
             let text = format!("invalid gRPC request content-type {value:?}");
             assert_eq!(refused(with("content-type", value)), (415, Code::InvalidArgument, text));
@@ -259,15 +299,32 @@ mod tests {
         let text = r#"Received a HEADERS frame with :method "GET" which should be POST"#;
         check(":method", "GET", 405, Code::Internal, text);
         check(":path", "/a/b", 200, Code::Unimplemented, "unknown service a");
-        let text = r#"grpc: Decompressor is not installed for grpc-encoding "gzip""#;
-        check("grpc-encoding", "gzip", 200, Code::Unimplemented, text);
+        let text = r#"grpc: Decompressor is not installed for grpc-encoding "snappy""#;
+        check("grpc-encoding", "snappy", 200, Code::Unimplemented, text);
         check("grpc-timeout", "0n", 200, Code::DeadlineExceeded, "context deadline exceeded");
+        check("grpc-timeout", "999n", 200, Code::DeadlineExceeded, "context deadline exceeded");
         let text = r#"malformed grpc-timeout: transport: timeout string is too short: "5""#;
         check("grpc-timeout", "5", 400, Code::Internal, text);
         assert_eq!(with("connection", "close"), Err(Refusal::Reset));
         assert!(with("grpc-encoding", "identity").is_ok());
         let twice: Vec<Field> = GOOD.iter().copied().chain([(":authority", "other")]).collect();
         assert_eq!(refused(judge(&twice)).0, 400);
+    }
+
+    #[test]
+    fn binary_metadata_is_base64_as_go_reads_it() {
+        // Recorded from etcd 3.7.1.
+        let faults =
+            [("Y", 0), ("YQ=a", 2), ("YWE=YWE=", 4), ("YW*", 2), ("=YWE", 0), ("YWEYWE=", 6), ("%%", 0)];
+        for (value, at) in faults {
+            let text = format!(
+                "malformed binary metadata {value:?} in header \"x-bin\": illegal base64 data at input byte {at}"
+            );
+            assert_eq!(refused(with("x-bin", value)), (400, Code::Internal, text));
+        }
+        for value in ["", "YQ==", "YQ", "YWE=", "YWE", "YWFh", "+/+/"] {
+            assert!(with("x-bin", value).is_ok(), "{value}");
+        }
     }
 
     #[test]

@@ -83,6 +83,8 @@ methods! {
     Hash = "etcdserverpb.Maintenance", "Hash", Unary;
     HashKv = "etcdserverpb.Maintenance", "HashKV", Unary;
     HealthCheck = "grpc.health.v1.Health", "Check", Unary;
+    HealthList = "grpc.health.v1.Health", "List", Unary;
+    HealthWatch = "grpc.health.v1.Health", "Watch", ServerStream;
 }
 
 /// etcd's services without a method here. Calls to them are told of an unknown method, not of an unknown

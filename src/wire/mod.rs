@@ -7,6 +7,7 @@ pub mod decode;
 pub mod encode;
 mod fields;
 pub mod grpc;
+pub mod gzip;
 pub mod health;
 pub mod http1;
 pub mod metadata;

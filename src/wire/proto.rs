@@ -546,7 +546,7 @@ pub struct HealthCheckRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct HealthCheckResponse {
-    /// 0 unknown, 1 serving, 2 not serving.
+    /// 0 unknown, 1 serving, 2 not serving, 3 service unknown.
     #[prost(int32, tag = "1")]
     pub status: i32,
 }

@@ -1,13 +1,14 @@
 //! Records what a server answers, and compares another server's answers with the record.
 //!
 //! ```text
-//! record (--server HOST:PORT | --spawn COMMAND) (--out | --against) FILE|DIRECTORY...
+//! record (--server HOST:PORT | --spawn COMMAND) (--out | --against) [--differences FILE] FILE|DIRECTORY...
 //! ```
 //!
 //! A record is a transcript (transcript.rs); what a request may be is in session.rs, how messages are written
 //! in message.rs, what is masked in names.rs. `--out` writes the answers into the files, `--against` compares
 //! and ends with 1 if any differs. With `--spawn` each file has a server of its own: COMMAND with `{client}`,
-//! `{peer}` (host:port) and `{dir}` filled in, then the file's flags.
+//! `{peer}` (host:port) and `{dir}` filled in, then the file's flags; some of them run at a time. With
+//! `--differences` exactly the steps listed there must differ (listed.rs).
 
 #![allow(
     clippy::disallowed_methods,
@@ -16,6 +17,7 @@
 )]
 
 mod client;
+mod listed;
 mod message;
 mod names;
 mod schema;
@@ -26,26 +28,35 @@ mod transcript;
 #[cfg(test)]
 mod tests;
 
+use listed::{Differing, Listed, Occurrences};
 use schema::Schema;
 use server::Server;
 use session::Session;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Instant;
 use transcript::{Item, Transcript, differences};
 
-const USAGE: &str =
-    "usage: record (--server HOST:PORT | --spawn COMMAND) (--out | --against) FILE|DIRECTORY...";
+const USAGE: &str = "usage: record (--server HOST:PORT | --spawn COMMAND) (--out | --against) \
+    [--differences FILE] FILE|DIRECTORY...";
 const EXTENSION: &str = "txt";
+/// Transcripts mostly sleep and wait, so a few run at a time even on few processors.
+const SPAWNED_AT_A_TIME: usize = 4;
 
 struct Options {
     server: Option<String>,
     spawn: Option<String>,
     write: bool,
+    differences: Option<PathBuf>,
     files: Vec<PathBuf>,
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Option<Options> {
-    let mut options = Options { server: None, spawn: None, write: false, files: Vec::new() };
+    let mut options =
+        Options { server: None, spawn: None, write: false, differences: None, files: Vec::new() };
     let mut mode = None;
     while let Some(word) = words.next() {
         match word.as_str() {
@@ -53,6 +64,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Option<Options> {
             "--spawn" => options.spawn = Some(words.next()?),
             "--out" => mode = Some(true),
             "--against" => mode = Some(false),
+            "--differences" => options.differences = Some(PathBuf::from(words.next()?)),
             _ => options.files.push(PathBuf::from(word)),
         }
     }
@@ -60,18 +72,20 @@ fn options(mut words: impl Iterator<Item = String>) -> Option<Options> {
     (options.server.is_some() != options.spawn.is_some() && !options.files.is_empty()).then_some(options)
 }
 
-/// The transcripts under `paths`, a directory standing for those in it.
-fn transcripts(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
-    let mut files = Vec::new();
-    for path in paths {
+/// The transcripts under `paths`, a directory standing for those in it; the list of differences is none.
+fn transcripts(options: &Options) -> Result<VecDeque<PathBuf>, String> {
+    let list = options.differences.as_ref().and_then(|list| list.canonicalize().ok());
+    let mut files = VecDeque::new();
+    for path in &options.files {
         if !path.is_dir() {
-            files.push(path.clone());
+            files.push_back(path.clone());
             continue;
         }
         let entries = std::fs::read_dir(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let mut inside: Vec<PathBuf> = entries
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION))
+            .filter(|path| list.is_none() || path.canonicalize().ok() != list)
             .collect();
         inside.sort();
         files.extend(inside);
@@ -79,8 +93,17 @@ fn transcripts(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// Runs one transcript; the number of its steps and of those that differ.
-async fn run(options: &Options, schema: &Schema, path: &Path) -> Result<(usize, usize), String> {
+/// What a transcript's run found.
+#[derive(Default)]
+struct Outcome {
+    steps: usize,
+    differing: Vec<Differing>,
+    /// The steps that differ, and how.
+    shown: Vec<String>,
+}
+
+/// Runs one transcript.
+async fn run(options: &Options, schema: &Schema, path: &Path) -> Result<Outcome, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let mut transcript = Transcript::parse(&text);
     let spawned = match &options.spawn {
@@ -89,46 +112,97 @@ async fn run(options: &Options, schema: &Schema, path: &Path) -> Result<(usize, 
     };
     let authority = spawned.as_ref().map(|server| &server.authority).or(options.server.as_ref());
     let mut session = Session::open(schema, authority.expect("one of both was given")).await?;
-    let (mut steps, mut differing) = (0, 0);
+    let (mut outcome, mut occurrences) = (Outcome::default(), Occurrences::default());
     for item in &mut transcript.items {
         let Item::Step(step) = item else { continue };
         let request = step.request();
+        let named = occurrences.step(&request);
         let recorded = (!options.write).then_some(&step.answer[..]);
         let answer = session.run(&request, recorded).await;
-        let answer = answer.map_err(|error| format!("line {}: {request}: {error}", step.line))?;
-        steps += 1;
+        let answer = match answer {
+            Ok(answer) => answer,
+            // A step may need what an earlier one, which differed, did not give.
+            Err(error) if !options.write => vec![format!("cannot be asked: {error}")],
+            Err(error) => return Err(format!("line {}: {request}: {error}", step.line)),
+        };
+        outcome.steps += 1;
         if options.write {
             step.answer = answer;
         } else if answer != step.answer {
-            differing += 1;
-            println!("{}:{}: {request}", path.display(), step.line);
-            println!("{}", differences(&step.answer, &answer).join("\n"));
+            outcome.differing.push(named);
+            outcome.shown.push(format!("{}:{}: {request}", path.display(), step.line));
+            outcome.shown.extend(differences(&step.answer, &answer));
         }
     }
     if options.write {
         std::fs::write(path, transcript.print()).map_err(|error| error.to_string())?;
     }
-    Ok((steps, differing))
+    Ok(outcome)
 }
 
-async fn run_all(options: &Options) -> Result<bool, String> {
-    let schema = Schema::load();
-    let (mut steps, mut differing) = (0, 0);
-    for path in transcripts(&options.files)? {
-        match run(options, &schema, &path).await {
-            Ok((ran, differed)) => {
-                println!("{}: {ran} steps, {differed} differ", path.display());
-                steps += ran;
-                differing += differed;
-            }
-            Err(error) => {
-                println!("{}: {error}", path.display());
-                differing += 1;
-            }
+/// Runs one transcript and tells about it; the number of its steps, and whether they are as they should be.
+async fn judge(options: &Options, schema: &Schema, listed: Option<&Listed>, path: &Path) -> (usize, bool) {
+    let outcome = match run(options, schema, path).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            println!("{}: {error}", path.display());
+            return (0, false);
         }
+    };
+    let (steps, differ) = (outcome.steps, outcome.differing.len());
+    let Some(listed) = listed else {
+        outcome.shown.iter().for_each(|line| println!("{line}"));
+        println!("{}: {steps} steps, {differ} differ", path.display());
+        return (steps, differ == 0);
+    };
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let faults = listed.faults(&file, &outcome.differing);
+    if !faults.is_empty() {
+        outcome.shown.iter().chain(&faults).for_each(|line| println!("{line}"));
     }
-    println!("{steps} steps, {differing} differ");
-    Ok(differing == 0)
+    println!("{}: {steps} steps, {differ} differ, {} not as listed", path.display(), faults.len());
+    (steps, faults.is_empty())
+}
+
+async fn run_all(options: Options) -> Result<bool, String> {
+    let begun = Instant::now();
+    let listed = match &options.differences {
+        None => None,
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Some(Listed::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+        }
+    };
+    let paths = Rc::new(RefCell::new(transcripts(&options)?));
+    let at_a_time = if options.spawn.is_some() { SPAWNED_AT_A_TIME } else { 1 };
+    let shared = Rc::new((options, Schema::load(), listed));
+    let workers: Vec<_> = (0..at_a_time)
+        .map(|_| {
+            let (paths, shared) = (paths.clone(), shared.clone());
+            tokio::task::spawn_local(async move {
+                let (options, schema, listed) = &*shared;
+                let (mut steps, mut bad) = (0, 0);
+                while let Some(path) = { paths.borrow_mut().pop_front() } {
+                    let (ran, is_good) = judge(options, schema, listed.as_ref(), &path).await;
+                    steps += ran;
+                    bad += usize::from(!is_good);
+                }
+                (steps, bad)
+            })
+        })
+        .collect();
+    let (mut steps, mut bad) = (0, 0);
+    for worker in workers {
+        let (ran, failed) = worker.await.map_err(|error| error.to_string())?;
+        steps += ran;
+        bad += failed;
+    }
+    println!(
+        "{steps} steps in {:.0} s, {bad} transcripts not as they should be",
+        begun.elapsed().as_secs_f32()
+    );
+    Ok(bad == 0)
 }
 
 fn main() -> ExitCode {
@@ -138,7 +212,7 @@ fn main() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime on this thread needs only a poller");
-    match tokio::task::LocalSet::new().block_on(&runtime, run_all(&options)) {
+    match tokio::task::LocalSet::new().block_on(&runtime, run_all(options)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -2,8 +2,10 @@
 
 use crate::client::{Connection, Outgoing, Part, framed};
 use crate::message::contents;
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// A server that has not answered a read by then never will.
@@ -19,9 +21,16 @@ pub struct Server {
     _dir: tempfile::TempDir,
 }
 
+/// A port that is free, and that no server before was given: it may not have bound its own yet.
 fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-    listener.local_addr().map(|address| address.port()).map_err(|error| error.to_string())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+        let port = listener.local_addr().map_err(|error| error.to_string())?.port();
+        if GIVEN.lock().expect("nothing panics while it is held").insert(port) {
+            return Ok(port);
+        }
+    }
 }
 
 impl Server {

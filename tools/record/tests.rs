@@ -1,3 +1,4 @@
+use crate::listed::{Listed, Occurrences};
 use crate::message::{encode, show};
 use crate::names::Names;
 use crate::schema::Schema;
@@ -82,4 +83,23 @@ fn differences_keep_what_is_common() {
     let lines = |text: &str| text.split(' ').map(str::to_string).collect::<Vec<_>>();
     assert_eq!(differences(&lines("a b c"), &lines("a x c")), ["    a", "  - b", "  + x", "    c"]);
     assert_eq!(differences(&lines("a"), &lines("a b")), ["    a", "  + b"]);
+}
+
+#[test]
+fn a_list_of_differences_is_exact() {
+    let text = "# Chosen.\na.txt: KV.Put key:\"a\" (2)\n  Why.\nnot yet b.txt: *\n  Not built.\n";
+    let listed = Listed::parse(text).unwrap();
+    let mut occurrences = Occurrences::default();
+    let first = occurrences.step("KV.Put key:\"a\"");
+    let second = occurrences.step("KV.Put key:\"a\"");
+    assert_eq!(listed.faults("a.txt", std::slice::from_ref(&second)), [""; 0]);
+    assert_eq!(
+        listed.faults("a.txt", &[first.clone()]),
+        ["not listed: KV.Put key:\"a\" (1)", "listed, and does not differ: a.txt: KV.Put key:\"a\" (2)"]
+    );
+    assert_eq!(listed.faults("b.txt", &[first, second]), [""; 0]);
+    assert_eq!(listed.faults("b.txt", &[]), ["listed, and does not differ: not yet b.txt: *"]);
+    assert_eq!(listed.faults("c.txt", &[]), [""; 0]);
+    assert!(Listed::parse("a.txt: KV.Put\n").is_err(), "a reason is part of an entry");
+    assert!(Listed::parse("KV.Put\n  Why.\n").is_err());
 }

@@ -139,7 +139,10 @@ async fn ask(send: h2::client::SendRequest<bytes::Bytes>, seed: u64) {
         }
     }
     let trailers = body.trailers().await.unwrap().expect("gRPC ends in trailers");
-    assert_eq!(trailers["grpc-status"], "0");
+    assert_eq!(
+        (&trailers["grpc-status"], &trailers["grpc-message"]),
+        (&"0".parse().unwrap(), &"".parse().unwrap())
+    );
     let (mut messages, mut rest, mut got) = (grpc::Messages::default(), &coded[..], vec![]);
     while let Some(message) = messages.read(&mut rest, 1 << 20).unwrap() {
         got.extend_from_slice(message.bytes);

@@ -136,7 +136,7 @@ fn a_warm_request_and_its_answer_are_few_bytes() {
         echo(&mut server, &std::mem::take(&mut up), &mut bodies, 100);
         server.take_output(&mut down);
         if round == 3 {
-            assert_eq!(down.len(), 9 + 2 + 9 + 5 + 12 + 9 + 1, "head of two indices, DATA, trailers of one");
+            assert_eq!(down.len(), 9 + 2 + 9 + 5 + 12 + 9 + 2, "head of two indices, DATA, trailers of two");
         }
         let mut rest = &down[..];
         while client.receive(NOW, &mut rest).unwrap().is_some() {}

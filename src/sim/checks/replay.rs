@@ -161,12 +161,21 @@ impl Replay<'_> {
     fn events(&self, model: &Model, revision: i64) -> Vec<proto::Event> {
         let from = Revision(revision.unsigned_abs());
         let events = model.events(&KeyRange::everything(), from).unwrap_or_default();
+        // etcd's law: what stood before the revision, whatever an earlier change of the same revision did,
+        // and nothing with a put that creates.
+        let mut before: BTreeMap<Blob, Option<proto::KeyValue>> = BTreeMap::new();
         let shown = events.into_iter().map(|(_, event)| {
-            let (r#type, kv) = match event.event {
-                Event::Put(kv) => (0, kv_of(&kv)),
-                Event::Delete { key, mod_revision } => (1, deleted(&key, mod_revision)),
-            };
-            proto::Event { r#type, kv: Some(kv), prev_kv: event.prev_kv.as_ref().map(kv_of) }
+            let prev_kv = event.prev_kv.as_ref().map(kv_of);
+            let prev_kv = before.entry(event.event.key().clone()).or_insert(prev_kv).clone();
+            match event.event {
+                Event::Put(kv) => {
+                    let prev_kv = prev_kv.filter(|_| kv.create_revision != kv.mod_revision);
+                    proto::Event { r#type: 0, kv: Some(kv_of(&kv)), prev_kv }
+                }
+                Event::Delete { key, mod_revision } => {
+                    proto::Event { r#type: 1, kv: Some(deleted(&key, mod_revision)), prev_kv }
+                }
+            }
         });
         shown.collect()
     }

@@ -232,8 +232,11 @@ fn maintenance_and_cluster_replies_are_byte_for_byte_prosts() {
         check(&Reply::MemberList { members: vec![member] }, &expected);
     }
     check(&Reply::Defragment, &proto::DefragmentResponse { header: None });
-    check(&Reply::Health { serving: true }, &proto::HealthCheckResponse { status: 1 });
-    check(&Reply::Health { serving: false }, &proto::HealthCheckResponse { status: 2 });
+    check(&Reply::Health(ServingStatus::Serving), &proto::HealthCheckResponse { status: 1 });
+    check(&Reply::Health(ServingStatus::ServiceUnknown), &proto::HealthCheckResponse { status: 3 });
+    let mut listed = vec![];
+    super::reply(&mut listed, &Header::default(), &Reply::HealthList(ServingStatus::Serving));
+    assert_eq!(listed, b"\x0a\x06\x0a\x00\x12\x02\x08\x01", "a map of the empty name");
 }
 
 #[test]

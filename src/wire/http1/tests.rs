@@ -81,7 +81,7 @@ fn what_is_no_request_is_refused() {
 
 fn written(response: &Response, method: HttpMethod, keep_alive: bool) -> String {
     let mut out = vec![];
-    response.write(&mut out, &method, keep_alive);
+    response.write(&mut out, &method, keep_alive, Audience::Scrapers);
     String::from_utf8(out).unwrap()
 }
 
@@ -96,6 +96,13 @@ fn answers_are_written_as_go_writes_them() {
         "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Type: text/plain; charset=utf-8\r\n\
          X-Content-Type-Options: nosniff\r\nContent-Length: 19\r\nConnection: close\r\n\r\nMethod Not Allowed\n"
     );
+    let mut out = vec![];
+    Response::empty().write(&mut out, &HttpMethod::Other("OPTIONS".into()), true, Audience::Everyone);
+    let recorded = "HTTP/1.1 200 OK\r\n\
+         Access-Control-Allow-Headers: accept, content-type, authorization\r\n\
+         Access-Control-Allow-Methods: POST, GET, OPTIONS, PUT, DELETE\r\n\
+         Access-Control-Allow-Origin: *\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(String::from_utf8(out).unwrap(), recorded);
     let mut out = vec![];
     parse(b"nonsense\r\n\r\n").unwrap_err().write_refusal(&mut out);
     assert!(out.starts_with(b"HTTP/1.1 400 Bad Request\r\n") && out.ends_with(b"400 Bad Request"));

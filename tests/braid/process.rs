@@ -1,0 +1,111 @@
+//! The program as its operator meets it: started, asked over a socket, stopped by a signal, killed, started
+//! again.
+
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+struct Server {
+    child: Child,
+    address: SocketAddr,
+    lines: BufReader<std::process::ChildStderr>,
+}
+
+fn command(data_dir: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_braid"));
+    command.arg("--data-dir").arg(data_dir).args(flags).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Server {
+    fn start(data_dir: &Path, flags: &[&str]) -> Server {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let url = format!("http://{address}");
+        let listen = ["--listen-client-urls", &url, "--advertise-client-urls", &url];
+        let mut child = command(data_dir, &[flags, &listen].concat()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let (mut line, mut all) = (String::new(), String::new());
+        while !line.contains("ready to serve client requests") {
+            line.clear();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "the server has ended: {all}");
+            all.push_str(&line);
+        }
+        Server { child, address, lines }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(name).arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// The signal it died of, and what it said last.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().signal(), rest)
+    }
+}
+
+#[test]
+fn it_serves_until_a_signal_and_dies_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    for (signal, number) in [("-TERM", 15), ("-INT", 2)] {
+        let server = Server::start(directory.path(), &["--reactors=2"]);
+        assert!(server.get("/health").ends_with(r#"{"health":"true","reason":""}"#));
+        assert!(server.get("/version").contains("etcdserver"));
+        let idle = TcpStream::connect(server.address).unwrap();
+        server.signal(signal);
+        let (died_of, last) = server.end();
+        assert_eq!(died_of, Some(number), "{last}");
+        assert!(last.contains("received signal; shutting down"), "{last}");
+        drop(idle);
+    }
+}
+
+#[test]
+fn it_comes_back_from_a_kill_with_another_number_of_reactors() {
+    let directory = tempfile::tempdir().unwrap();
+    for reactors in ["--reactors=2", "--reactors=1", "--reactors=3", "--reactors=2"] {
+        let server = Server::start(directory.path(), &[reactors]);
+        assert!(server.get("/health").contains("\"true\""));
+        server.signal("-KILL");
+        assert_eq!(server.end().0, Some(9));
+    }
+}
+
+#[test]
+fn what_it_cannot_use_it_refuses_with_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &["--reactors=1"]);
+    let taken = format!("http://{}", server.address);
+    let listen = ["--listen-client-urls", &taken, "--advertise-client-urls", &taken];
+    let other = tempfile::tempdir().unwrap();
+    for (data_dir, words) in [(directory.path(), "in use by another process"), (other.path(), "listen tcp")] {
+        let output = command(data_dir, &listen).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.lines().last().unwrap().contains(words), "{text}");
+    }
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(15));
+}

@@ -1,0 +1,222 @@
+//! What the corpora begin with: well-formed inputs, made by the encoders.
+
+use super::fuzz_targets::{LOG_KEY, SEGMENT_BYTES};
+use braid::checkpoint::{Meta, Writer};
+use braid::http2::Config;
+use braid::http2::client::Client;
+use braid::http2::hpack::{Encoder, Indexing};
+use braid::log::{Command, HardState, Log, LogId, Opening, Record, Resident, Start};
+use braid::record::{Batch, Change, Control, CutRecord, Entry, EpochRecord, MemberRecord, Payload, Write};
+use braid::types::{At, Blob, Event, Index, KeyValue, LeaseId, Revision, ShardId, Sub, Term, Time};
+use braid::wire::proto;
+use braid::wire::{grpc, gzip};
+use bytes::Bytes;
+use prost::Message;
+use std::borrow::Cow;
+
+/// The corpus' name, the file's name, its bytes.
+pub type Seed = (&'static str, &'static str, Vec<u8>);
+
+pub fn all() -> Vec<Seed> {
+    let mut seeds = vec![];
+    seeds.extend(http2());
+    seeds.extend(text());
+    seeds.extend(grpc_bodies());
+    seeds.extend(messages().map(|(name, bytes)| ("protobuf", name, bytes)));
+    seeds.extend(entries().map(|(name, entry)| ("record", name, Payload::of(&entry).bytes().to_vec())));
+    seeds.push(("log", "segments", log()));
+    seeds.push(("checkpoint", "versions", checkpoint()));
+    seeds
+}
+
+fn http2() -> Vec<Seed> {
+    const GRPC: &[(&[u8], &[u8])] = &[(b"content-type", b"application/grpc"), (b"te", b"trailers")];
+    let mut client = Client::new(&Config::default(), "localhost", Time(0));
+    for (name, message) in messages() {
+        let path = if name == "txn" { "/etcdserverpb.KV/Txn" } else { "/etcdserverpb.KV/Put" };
+        client.call(path, GRPC, &message);
+    }
+    let watch = client.request("/etcdserverpb.Watch/Watch", GRPC).expect("there is room");
+    client.send_message(watch, b"\x0a\x03\x0a\x01k", false);
+    client.reset(watch, braid::http2::ErrorCode::Cancel);
+    let mut calls = vec![];
+    client.take_output(&mut calls);
+    let mut encoder = Encoder::new(4096);
+    let mut blocks = vec![];
+    for _ in 0..2 {
+        let mut block = vec![];
+        encoder.begin(&mut block);
+        encoder.field(&mut block, b":path", b"/etcdserverpb.KV/Range", Indexing::Enter);
+        encoder.field(&mut block, b"x-trace", b"a value of some length", Indexing::Enter);
+        encoder.field(&mut block, b"x-none", b"", Indexing::Without);
+        blocks.push(block.len() as u8);
+        blocks.extend(block);
+    }
+    vec![("http2", "calls", calls.clone()), ("client_port", "http2", calls), ("hpack", "blocks", blocks)]
+}
+
+fn text() -> Vec<Seed> {
+    const GET: &str = "GET /readyz?verbose&exclude=%41 HTTP/1.1\r\nHost: a\r\n\r\n";
+    const POST: &str = "POST /health HTTP/1.0\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nabc";
+    const HEAD: &str = ":path: /etcdserverpb.KV/Put\n:method: POST\n:authority: a\ncontent-type: application/grpc\n\
+                        grpc-timeout: 1S\ngrpc-encoding: gzip\nx-bin: YWE=\nhasleader: true\ntoken: t";
+    vec![
+        ("http1", "get", GET.into()),
+        ("http1", "post", POST.into()),
+        ("client_port", "http1", [GET, POST].concat().into()),
+        ("metadata", "put", HEAD.into()),
+    ]
+}
+
+fn grpc_bodies() -> Vec<Seed> {
+    let framed = |first: u8, flag: u8, messages: &[&[u8]]| {
+        let mut bytes = vec![first];
+        for message in messages {
+            let start = bytes.len();
+            grpc::frame(&mut bytes, |out| out.extend_from_slice(message));
+            bytes[start] = flag;
+        }
+        bytes
+    };
+    let packed = gzip::deflated(b"some message, and some message again");
+    vec![
+        ("grpc", "unary", framed(0, 0, &[b"message"])),
+        ("grpc", "stream", framed(2, 0, &[b"one", b"", b"three"])),
+        ("grpc", "gzip", framed(0x42, 1, &[&packed, &packed])),
+        ("gzip", "message", packed),
+    ]
+}
+
+fn messages() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    let key = Bytes::from_static(b"key");
+    let put = proto::PutRequest {
+        key: key.clone(),
+        value: Bytes::from_static(b"value"),
+        lease: -7,
+        ..Default::default()
+    };
+    let range = proto::RangeRequest {
+        key: key.clone(),
+        range_end: Bytes::from_static(b"l"),
+        limit: 5,
+        ..Default::default()
+    };
+    let op = |request| proto::RequestOp { request: Some(request) };
+    let inner = proto::TxnRequest {
+        success: vec![op(proto::request_op::Request::RequestPut(put.clone()))],
+        ..Default::default()
+    };
+    let txn = proto::TxnRequest {
+        success: vec![
+            op(proto::request_op::Request::RequestRange(range.clone())),
+            op(proto::request_op::Request::RequestTxn(inner)),
+        ],
+        ..Default::default()
+    };
+    [("put", put.encode_to_vec()), ("range", range.encode_to_vec()), ("txn", txn.encode_to_vec())].into_iter()
+}
+
+fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
+    let epoch = EpochRecord { term: 3, attempt: 1 };
+    let put = Change::Put { sub: 0, key: b"key".to_vec(), value: b"value".to_vec(), lease: 5 };
+    let delete = Change::DeleteRange { sub: 1, key: b"a".to_vec(), end: b"b".to_vec(), count: 3 };
+    let writes =
+        vec![Write { revision: 9, parts: 2, changes: vec![put, delete, Change::LeaseEnd { lease: 5 }] }];
+    let bootstrap = Control::Bootstrap {
+        cluster: 1,
+        token: "token".into(),
+        members: vec![MemberRecord {
+            id: 5,
+            name: "a".into(),
+            peer_urls: vec!["http://10.0.0.1:2380".into()],
+            client_urls: vec![],
+            is_learner: false,
+        }],
+        cuts: vec![CutRecord { start: b"m".to_vec(), shard: 1 }],
+    };
+    [
+        ("batch", Entry::Batch(Batch { epoch, settled: 8, writes })),
+        ("seal", Entry::Seal { epoch, prefix: 8 }),
+        ("bootstrap", Entry::Control { epoch, control: bootstrap }),
+    ]
+    .into_iter()
+}
+
+fn log() -> Vec<u8> {
+    let mut log = Log::new(Start::fresh(LogId(0), LOG_KEY, SEGMENT_BYTES));
+    let resident = Resident { shard: ShardId(1), home: 0 };
+    let opening = Opening { voters: vec![5], ..Opening::default() };
+    log.append(resident, Record::Open(Cow::Owned(opening)));
+    let mut files: Vec<Vec<u8>> = vec![];
+    for number in 1..=5 {
+        let payload = [number as u8; 900];
+        log.append(
+            resident,
+            Record::Entry { index: Index(number), term: Term(1), kind: 0, payload: &payload },
+        );
+        let hard = HardState { term: Term(1), vote: 5, commit: Index(number) };
+        log.append(resident, Record::HardState(hard));
+        loop {
+            let mut commands = vec![];
+            log.flush(Time(number), &mut commands);
+            if commands.is_empty() {
+                break;
+            }
+            for command in commands {
+                match command {
+                    Command::Write { id, segment, offset, bytes } => {
+                        let file = &mut files[segment.sequence as usize - 1];
+                        file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+                        log.written(id);
+                    }
+                    Command::Prepare { segment } => {
+                        files.resize(segment.sequence as usize, vec![0; SEGMENT_BYTES]);
+                        log.prepared(segment);
+                    }
+                    other => panic!("nothing is given up here: {other:?}"),
+                }
+            }
+        }
+    }
+    while files.last().is_some_and(|file| file.iter().all(|byte| *byte == 0)) {
+        files.pop();
+    }
+    files.concat()
+}
+
+fn checkpoint() -> Vec<u8> {
+    let epoch = EpochRecord { term: 3, attempt: 1 };
+    let meta = Meta {
+        shard: 1,
+        home: 0,
+        revision: 20,
+        compacted: 1,
+        index: 12,
+        term: 3,
+        voters: vec![5, 6],
+        learners: vec![],
+        fence: epoch,
+        seal: epoch,
+        seal_prefix: 4,
+        epoch,
+        map_version: 1,
+        control: None,
+    };
+    let mut blocks = vec![];
+    let mut writer = Writer::new(&meta, &mut blocks);
+    for main in 2..10 {
+        let (key, mod_revision) = (Blob::new(format!("key{main}").as_bytes()), Revision(main));
+        let put = KeyValue {
+            key: key.clone(),
+            value: Blob::new(b"value"),
+            create_revision: mod_revision,
+            mod_revision,
+            version: 1,
+            lease: LeaseId(0),
+        };
+        let event = if main == 9 { Event::Delete { key, mod_revision } } else { Event::Put(put) };
+        writer.version(At { main: mod_revision, sub: Sub(0) }, &event, true, &mut blocks);
+    }
+    writer.finish(77, &mut blocks);
+    blocks.iter().flat_map(|block| block.iter().copied()).collect()
+}

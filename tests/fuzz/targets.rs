@@ -1,0 +1,274 @@
+//! Fuzz targets: each takes any bytes to one decoder of what clients send or disks give back, and panics
+//! where the decoder does or breaks its promise.
+//!
+//! Their corpora stand beside this file, `corpus/NAME/`; `cargo test fuzz` runs each corpus and seeded
+//! mutations of it. For a search that learns, a package outside this one, with `libfuzzer-sys` and `braid`
+//! among its dependencies, needs one line a target:
+//!
+//! ```text
+//! #[path = ".../tests/fuzz/targets.rs"] mod targets;
+//! libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::http2(bytes));
+//! ```
+//!
+//! What a checksum protects no mutation would pass, so the files' targets look at the bytes twice: as they
+//! are, and with all checksums mended.
+
+use braid::api::Code;
+use braid::checkpoint::Reader;
+use braid::front::{Ask, Front, Manners};
+use braid::http2::hpack::{Decoder, Encoder, Indexing};
+use braid::http2::{Config, Connection, Event, Head};
+use braid::io::Port;
+use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentName};
+use braid::record::Payload;
+use braid::types::{ConnId, ReactorId, Time};
+use braid::wire::http1::Audience;
+use braid::wire::{Header, Kind, Method, decode, grpc, gzip, health, http1, metadata};
+use bytes::Bytes;
+
+pub type Target = fn(&[u8]);
+
+/// Every target under the name of its corpus.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("client_port", client_port),
+    ("http2", http2),
+    ("hpack", hpack),
+    ("http1", http1),
+    ("metadata", metadata),
+    ("grpc", grpc),
+    ("gzip", gzip),
+    ("protobuf", protobuf),
+    ("record", record),
+    ("log", log),
+    ("checkpoint", checkpoint),
+];
+
+/// A message's limit, and what a compressed one may grow to.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+pub const BLOCK_BYTES: usize = 4096;
+pub const SEGMENT_BYTES: usize = 4 * BLOCK_BYTES;
+pub const LOG_KEY: u64 = 7;
+
+/// A connection as a reactor has it, with every answer it gives by itself.
+pub fn client_port(bytes: &[u8]) {
+    let conn = ConnId { reactor: ReactorId(0), slot: 0, generation: 1 };
+    let manners = Manners::new(Header::default(), MESSAGE_BYTES_MAX, Config::default());
+    let mut front = Front::new(manners);
+    let (mut asks, mut out) = (vec![], vec![]);
+    front.opened(Time(0), conn, Port::Client);
+    for part in bytes.chunks(1000) {
+        front.receive(Time(1), conn, part, &mut asks);
+        for ask in asks.drain(..) {
+            if let Ask::Page { rpc, .. } = ask {
+                front.page(rpc, &http1::Response::not_found(), &mut vec![]);
+            }
+        }
+        front.flush(&mut out);
+    }
+    front.closed(conn, &mut asks);
+}
+
+pub fn http2(bytes: &[u8]) {
+    let mut connection = Connection::new(&Config::default(), Time(0));
+    let mut consumed = vec![];
+    for part in bytes.chunks(700) {
+        let mut rest = part;
+        loop {
+            match connection.receive(Time(1), &mut rest) {
+                Ok(Some(Event::Data { stream, bytes, .. })) => consumed.push((stream, bytes.len())),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+        assert!(rest.is_empty(), "without an event all bytes are read");
+        for (stream, len) in consumed.drain(..) {
+            connection.consumed(stream, len);
+        }
+        connection.take_output(&mut vec![]);
+    }
+}
+
+/// One block after the other, each preceded by its length: they share a table.
+pub fn hpack(mut bytes: &[u8]) {
+    let mut decoder = Decoder::new(4096);
+    while let Some((&len, rest)) = bytes.split_first() {
+        let (block, rest) = rest.split_at(rest.len().min(usize::from(len)));
+        bytes = rest;
+        let mut head = Head::default();
+        if decoder.decode(block, &mut head).is_err() {
+            return;
+        }
+        // What was read is written and read again.
+        let fields: Vec<(Vec<u8>, Vec<u8>)> =
+            head.others().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        let mut written = vec![];
+        for (name, value) in &fields {
+            Encoder::new(0).field(&mut written, name, value, Indexing::Without);
+        }
+        let mut again = Head::default();
+        Decoder::new(0).decode(&written, &mut again).expect("what was written can be read");
+        let again: Vec<(Vec<u8>, Vec<u8>)> =
+            again.others().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        assert_eq!(again, fields);
+    }
+}
+
+pub fn http1(bytes: &[u8]) {
+    http1::sniff(bytes);
+    let mut rest = bytes;
+    while let Ok(Some((request, used))) = http1::parse(rest) {
+        assert!(used <= rest.len());
+        let page = health::page(&request, Audience::Everyone);
+        page.reads(&health::Facts::default());
+        rest = &rest[used..];
+    }
+}
+
+/// Lines of `name: value`.
+pub fn metadata(bytes: &[u8]) {
+    let lines = bytes.split(|byte| *byte == b'\n');
+    let fields = lines.filter_map(|line| {
+        let colon = line.windows(2).position(|pair| pair == b": ")?;
+        Some((&line[..colon], &line[colon + 2..]))
+    });
+    if let Err(metadata::Refusal::Answer { error, .. }) = metadata::head(fields) {
+        assert!(error.code() != Code::Ok);
+        grpc::percent_encoded(&error.to_string());
+    }
+}
+
+/// The first byte decides the kind of the call, its compression, and how the rest arrives.
+pub fn grpc(bytes: &[u8]) {
+    let Some((&first, rest)) = bytes.split_first() else { return };
+    let kind = [Kind::Unary, Kind::ServerStream, Kind::BidiStream][usize::from(first) % 3];
+    let mut inbound = grpc::Inbound::new(kind, MESSAGE_BYTES_MAX, first & 0x40 != 0);
+    for mut part in rest.chunks(1 + usize::from(first & 0x3F)) {
+        loop {
+            match inbound.next(&mut part) {
+                Ok(Some(message)) => assert!(message.len() <= MESSAGE_BYTES_MAX),
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+        assert!(part.is_empty(), "without a message all data is used up");
+    }
+    let _ = inbound.finish();
+}
+
+pub fn gzip(bytes: &[u8]) {
+    if let Ok(message) = gzip::inflated(bytes, MESSAGE_BYTES_MAX) {
+        assert!(message.len() <= MESSAGE_BYTES_MAX);
+        assert_eq!(gzip::inflated(&gzip::deflated(&message), MESSAGE_BYTES_MAX), Ok(message));
+    }
+}
+
+/// Every request of every method.
+pub fn protobuf(bytes: &[u8]) {
+    let message = Bytes::copy_from_slice(bytes);
+    for method in Method::ALL.iter().copied().filter(|method| method.kind() == Kind::Unary) {
+        let _ = decode::unary(method, message.clone());
+    }
+    let _ = decode::range_stream(message.clone());
+    let _ = decode::watch(message.clone());
+    let _ = decode::keep_alive(message.clone());
+    let _ = decode::health_watch(message);
+}
+
+pub fn record(bytes: &[u8]) {
+    if let Ok(entry) = Payload::copy_of(bytes).to_entry() {
+        assert_eq!(Payload::of(&entry).to_entry().expect("what was written can be read"), entry);
+    }
+}
+
+/// Whole segment files, one after the other.
+pub fn log(bytes: &[u8]) {
+    recover(bytes);
+    recover(&with_log_mended(bytes.to_vec()));
+}
+
+pub fn recovered(bytes: &[u8]) -> Result<Recovered, Damage> {
+    let log = LogId(0);
+    let mut recovery = Recovery::new(log, LOG_KEY, SEGMENT_BYTES);
+    for (at, file) in bytes.chunks(SEGMENT_BYTES).enumerate() {
+        recovery.segment(SegmentName { log, sequence: at as u64 + 1 }, file);
+    }
+    recovery.finish()
+}
+
+fn recover(bytes: &[u8]) {
+    match recovered(bytes) {
+        Ok(recovered) => drop(Log::new(recovered.start)),
+        Err(damage) => drop(damage.to_string()),
+    }
+}
+
+/// Every header and frame with the chain and the checksum it should have.
+pub fn with_log_mended(mut bytes: Vec<u8>) -> Vec<u8> {
+    let (mut at, mut chain) = (0, 0);
+    while at + BLOCK_BYTES <= bytes.len() {
+        let block = &mut bytes[at..];
+        let mut len = BLOCK_BYTES;
+        if block.starts_with(b"braidfrm") {
+            let records = u32::from_le_bytes(block[20..24].try_into().expect("four bytes")) as usize;
+            let whole = (96 + records).next_multiple_of(BLOCK_BYTES);
+            if whole <= block.len() {
+                len = whole;
+                block[12..16].copy_from_slice(&u32::to_le_bytes(chain));
+                chain = mend(&mut block[..len]);
+            }
+        } else if block.starts_with(b"braidseg") {
+            mend(&mut block[..len]);
+        }
+        at += len;
+    }
+    bytes
+}
+
+pub fn checkpoint(bytes: &[u8]) {
+    read_checkpoint(bytes);
+    read_checkpoint(&with_checkpoint_mended(bytes.to_vec()));
+}
+
+fn read_checkpoint(bytes: &[u8]) {
+    let (mut reader, mut versions) = (Reader::new(), 0);
+    for part in bytes.chunks(3000) {
+        let mut count = |item: braid::checkpoint::Item<'_>| {
+            if let braid::checkpoint::Item::Version(version) = item {
+                versions += 1;
+                version.event();
+            }
+        };
+        if reader.feed(part, &mut count).is_err() {
+            return;
+        }
+    }
+    if let Ok(footer) = reader.finish() {
+        assert_eq!(footer.versions, versions);
+    }
+}
+
+fn with_checkpoint_mended(mut bytes: Vec<u8>) -> Vec<u8> {
+    let (mut at, mut number, mut chain) = (0, 0u32, 0u32);
+    while at + BLOCK_BYTES <= bytes.len() {
+        let block = &mut bytes[at..];
+        let body = u32::from_le_bytes(block[12..16].try_into().expect("four bytes")) as usize;
+        let len = (32 + body).next_multiple_of(BLOCK_BYTES);
+        if len > block.len() {
+            break;
+        }
+        block[16..20].copy_from_slice(&number.to_le_bytes());
+        block[20..24].copy_from_slice(&chain.to_le_bytes());
+        chain = mend(&mut block[..len]);
+        number += 1;
+        at += len;
+    }
+    bytes
+}
+
+/// Files and frames have their CRC32C at the same place, over all that follows.
+fn mend(block: &mut [u8]) -> u32 {
+    let crc = crc32c::crc32c(&block[12..]);
+    block[8..12].copy_from_slice(&crc.to_le_bytes());
+    crc
+}
