@@ -6,7 +6,6 @@
 
 use crate::api::{Answer, Request, TxnRequest};
 use crate::checkpoint::ControlState;
-use crate::front;
 use crate::log::{Buffer, Command, SegmentName, WriteId};
 use crate::mvcc::{History, Sizes};
 use crate::record::Control;
@@ -16,6 +15,7 @@ use crate::takeover::{Report, Step};
 use crate::txn::{Applied, Counting, Gathered, Outcome, Path, RangeCursor, RangePart, Share};
 use crate::types::{At, Blob, ConnId, Duration, Epoch, Index, LeaseId, ReactorId, Revision, ShardId};
 use crate::watch;
+use crate::wire;
 use std::sync::Arc;
 
 /// What happens to a reactor.
@@ -432,7 +432,7 @@ macro_rules! counters {
         /// What a reactor counts.
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Counters {
-            pub front: front::Counters,
+            pub front: wire::Counters,
             pub times: Times,
             $($(#[$doc])* pub $name: u64,)*
         }

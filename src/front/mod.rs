@@ -5,12 +5,11 @@
 //! their windows, answers by budgets that streams pull by ([`Front::budget`]).
 
 mod connection;
-mod counters;
 mod rpc;
 #[cfg(test)]
 mod tests;
 
-pub use counters::{Counters, MethodCounters};
+pub use crate::wire::{Counters, MethodCounters};
 
 use crate::api::{
     Answer, Error, KeepAliveReply, RangeReply, RangeRequest, Reply, Request, ServingStatus, WatchReply,

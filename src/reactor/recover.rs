@@ -14,7 +14,7 @@ use crate::checkpoint::{CheckpointName, ControlState, Item, Meta, Reader};
 use crate::lease::Attached;
 use crate::log::{Coverage, LogId, Opening, Record, Recovered, RecoveredResident, Resident, Start};
 use crate::mvcc::{Change, Store};
-use crate::raft::{self, Group, GroupEntry, Position};
+use crate::raft::{Group, GroupEntry, HardState, Position, Start as GroupStart};
 use crate::router::reactor_of;
 use crate::shard::Shard;
 use crate::takeover::{Meaning, Seal};
@@ -146,12 +146,12 @@ impl ShardPlan {
         let entries: Vec<GroupEntry> = entries.collect();
         let moved_in = if self.moves_in { self.moving_records(base, &entries) } else { vec![] };
         let hard = self.resident.hard;
-        let hard_state = raft::HardState { term: hard.term, vote: MemberId(hard.vote), commit: hard.commit };
+        let hard_state = HardState { term: hard.term, vote: MemberId(hard.vote), commit: hard.commit };
         let voters = match &meta {
             Some(meta) => meta.voters.iter().copied().map(MemberId).collect(),
             None => self.resident.opening.voters.iter().copied().map(MemberId).collect(),
         };
-        let group = Group::new(raft::Start { member, voters, base, hard_state, entries });
+        let group = Group::new(GroupStart { member, voters, base, hard_state, entries });
         let shard = Shard::new(self.shard, self.home, state.store, group, meaning);
         let control = meta.and_then(|meta| Some((Index(meta.index), meta.control?)));
         let shard = RecoveredShard { shard, attached: state.attached, checkpoint_file, moved_in };

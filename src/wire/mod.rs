@@ -3,6 +3,7 @@
 //! Nothing here waits or keeps a connection: pure functions, and small machines that take what has arrived
 //! and say what is complete. etcd's protobuf stops here.
 
+mod counters;
 pub mod decode;
 pub mod encode;
 mod fields;
@@ -16,6 +17,7 @@ pub mod proto;
 mod quote;
 mod sink;
 
+pub use counters::{Counters, MethodCounters};
 pub use encode::Header;
 pub use method::{Kind, Method};
 

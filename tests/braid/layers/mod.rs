@@ -10,11 +10,11 @@ use std::fs;
 /// From below to above. A room may use the lines before its own and, on its line, what stands to its left.
 const LAYERS: &[&[&str]] = &[
     &["stdx", "limits", "types"],
-    &["config", "api", "record", "io"],
+    &["config", "api", "record"],
     &["mvcc", "lease", "auth", "txn", "watch"],
     &["raft", "log", "checkpoint", "sequencer"],
-    &["shard", "takeover", "router"],
-    &["http2", "wire", "front"],
+    &["takeover", "router", "control", "shard"],
+    &["http2", "wire", "io", "front"],
     &["reactor"],
     &["shell", "sim"],
     &["main"],

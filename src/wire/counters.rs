@@ -1,7 +1,7 @@
 //! What the front counts, as etcd's metrics name it.
 
+use super::Method;
 use crate::api::Code;
-use crate::wire::Method;
 
 const METHODS: usize = Method::ALL.len();
 const CODES: usize = Code::ALL.len();
@@ -28,11 +28,11 @@ impl Counters {
         &self.methods[method as usize]
     }
 
-    pub(super) fn of_mut(&mut self, method: Method) -> &mut MethodCounters {
+    pub fn of_mut(&mut self, method: Method) -> &mut MethodCounters {
         &mut self.methods[method as usize]
     }
 
-    pub(super) fn handled(&mut self, method: Method, code: Code) {
+    pub fn handled(&mut self, method: Method, code: Code) {
         self.of_mut(method).handled[code as usize] += 1;
     }
 
