@@ -45,6 +45,9 @@ pub fn oversee(
             shared.lane.clients_are_served();
             serving();
         }
+        if !keen {
+            shared.lane.keep_awake();
+        }
         watchdog.look(shared);
     }
 }
