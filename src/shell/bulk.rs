@@ -6,11 +6,15 @@
 //! - `Steps`: checkpoints are written and files removed, on a glommio executor of the lowest priority, on CPU
 //!   and disk. Where glommio cannot start (too little lockable memory), a plain thread runs the same with
 //!   calls that block.
+//!   glommio 0.9 now and then misses what should end its park (once in some thousand parks on a busy
+//!   machine with Linux 6.18), and then sleeps for ever: [`Lane::keep_awake`] interrupts a lane that has
+//!   something to do and does not move.
 //! - `Segments`: files for the logs, on a plain thread of normal priority. A log that has no next segment
 //!   stands still, and on a machine that others keep busy, the lowest priority may mean never.
 
 use super::bulk_file::{BulkFile, Medium};
 use super::files::{Files, is_full};
+use super::kernel::Interruptible;
 use super::notices::Notices;
 use super::waking::Waking;
 use crate::io::{BulkDone, BulkStep, JobId};
@@ -26,8 +30,8 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -105,6 +109,12 @@ pub struct Lane {
     waking: Arc<Waking>,
     /// Until clients are served nothing is in the way of anybody: no pacing.
     hurry: AtomicBool,
+    steps_asked: AtomicU64,
+    steps_answered: AtomicU64,
+    /// Writes, pauses and answers of the steps' track: that it moves.
+    moves: AtomicU64,
+    seen_moves: AtomicU64,
+    executor: OnceLock<Interruptible>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,14 +126,30 @@ pub enum TrackName {
 impl Lane {
     pub fn new(files: Arc<Files>, notices: Notices, waking: Arc<Waking>) -> Lane {
         let answers = (0..waking.reactors()).map(|_| SegQueue::new()).collect();
-        let (segments, steps, hurry) = (Track::new(), Track::new(), AtomicBool::new(true));
-        Lane { files, notices, segments, steps, answers, waking, hurry }
+        Lane {
+            files,
+            notices,
+            segments: Track::new(),
+            steps: Track::new(),
+            answers,
+            waking,
+            hurry: AtomicBool::new(true),
+            steps_asked: AtomicU64::new(0),
+            steps_answered: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
+            seen_moves: AtomicU64::new(0),
+            executor: OnceLock::new(),
+        }
     }
 
     /// Gives an order; one that does not fit comes back.
     pub fn order(&self, order: Order) -> Result<(), Order> {
         match order {
-            Order::Step { .. } => self.steps.push(order),
+            Order::Step { .. } => {
+                self.steps.push(order)?;
+                self.steps_asked.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
             Order::Prepare { .. } | Order::Recycle { .. } | Order::Remove { .. } => self.segments.push(order),
         }
     }
@@ -139,6 +165,25 @@ impl Lane {
     /// From now on clients are served: the lane keeps out of their way.
     pub fn clients_are_served(&self) {
         self.hurry.store(false, Ordering::Relaxed);
+    }
+
+    /// To be called on the executor's thread, before it takes orders.
+    pub fn runs_here(&self) -> io::Result<()> {
+        let set = self.executor.set(Interruptible::this_thread()?);
+        set.expect("one executor runs the lane");
+        Ok(())
+    }
+
+    /// To be called now and then: interrupts the executor where it has not moved since the last call though
+    /// steps are under way.
+    pub fn keep_awake(&self) {
+        let moves = self.moves.load(Ordering::Relaxed);
+        let stands = self.seen_moves.swap(moves, Ordering::Relaxed) == moves;
+        let under_way =
+            self.steps_asked.load(Ordering::Relaxed) > self.steps_answered.load(Ordering::Relaxed);
+        if let (true, true, Some(executor)) = (stands, under_way, self.executor.get()) {
+            executor.interrupt();
+        }
     }
 
     fn give(&self, reactor: ReactorId, answer: Answer) {
@@ -189,6 +234,8 @@ impl Worker<'_> {
                     Err(error) if is_full(&error) => BulkDone::Full,
                     Err(error) => BulkDone::Failed(error.to_string()),
                 };
+                self.lane.steps_answered.fetch_add(1, Ordering::Relaxed);
+                self.lane.moves.fetch_add(1, Ordering::Relaxed);
                 self.lane.give(reactor, Answer::Done { job, done });
             }
             Order::Prepare { reactor, segment } => self.prepare_patiently(reactor, segment).await,
@@ -270,8 +317,9 @@ impl Worker<'_> {
             }
             BulkStep::Append { name, blocks } => {
                 let medium = self.medium;
+                let lane = self.lane;
                 let growing = self.growing(&name)?;
-                let appended = growing.append(medium, &blocks).await;
+                let appended = growing.append(medium, &blocks, &lane.moves).await;
                 if appended.is_err() {
                     growing.file.truncate(growing.bytes).await?;
                 }
@@ -316,12 +364,13 @@ impl Worker<'_> {
 }
 
 impl Growing {
-    async fn append(&mut self, medium: Medium, blocks: &[Buffer]) -> io::Result<()> {
+    async fn append(&mut self, medium: Medium, blocks: &[Buffer], moves: &AtomicU64) -> io::Result<()> {
         let mut at = self.bytes;
         for piece in blocks.iter().flat_map(|block| block.chunks(BULK_WRITE_BYTES)) {
             self.file.write(piece, at).await?;
             at += piece.len() as u64;
             self.pace.wrote(medium, piece.len()).await;
+            moves.fetch_add(1, Ordering::Relaxed);
         }
         self.bytes = at;
         Ok(())

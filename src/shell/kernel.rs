@@ -160,6 +160,29 @@ pub fn step_back() {
     }
 }
 
+/// A thread that can be called out of a system call in which it waits.
+#[derive(Debug)]
+pub struct Interruptible(libc::pid_t);
+
+impl Interruptible {
+    /// The calling thread. From now on SIGURG, which nothing else here uses, ends its waits with EINTR.
+    pub fn this_thread() -> io::Result<Interruptible> {
+        extern "C" fn only_interrupt(_: libc::c_int) {}
+        // SAFETY: the action lives on this stack; its function does nothing, so it may run at any moment.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = only_interrupt as extern "C" fn(libc::c_int) as usize;
+            checked(libc::sigaction(libc::SIGURG, &raw const action, std::ptr::null_mut()))?;
+            Ok(Interruptible(libc::gettid()))
+        }
+    }
+
+    pub fn interrupt(&self) {
+        // SAFETY: no memory is passed; a thread that is gone is no error that matters.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.0, libc::SIGURG) };
+    }
+}
+
 /// Raises the soft limit of open files to the hard one; returns what it is then.
 pub fn raise_open_files() -> io::Result<u64> {
     // SAFETY: the limit lives on this stack.

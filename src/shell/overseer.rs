@@ -47,6 +47,9 @@ pub fn oversee(
             shared.lane.clients_are_served();
             serving();
         }
+        if !keen {
+            shared.lane.keep_awake();
+        }
         watchdog.look(shared);
         if shared.clock.now().since(figures_at) >= Duration::from_secs(1) {
             figures_at = shared.clock.now();

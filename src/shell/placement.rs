@@ -85,7 +85,7 @@ fn start_executor(lane: &Arc<Lane>, placed: &Placed) -> Result<(), String> {
         .preempt_timer(Duration::from_millis(1))
         .spawn(move || async move {
             kernel::step_back();
-            let _ = started.send(());
+            let _ = started.send(lane.runs_here());
             // Any other queue is polled a hundred times later when woken from outside.
             let latency = Latency::Matters(Duration::from_millis(1));
             let queue = glommio::executor().create_task_queue(Shares::default(), latency, "bulk");
@@ -94,8 +94,8 @@ fn start_executor(lane: &Arc<Lane>, placed: &Placed) -> Result<(), String> {
         });
     let handle = spawned.map_err(|error| error.to_string())?;
     // The sender is gone without a word where the executor could not be made.
-    if start.recv().is_ok() {
-        return Ok(());
+    if let Ok(runs) = start.recv() {
+        return runs.map_err(|error| error.to_string());
     }
     Err(handle.join().err().map_or_else(|| "no reason was given".to_string(), |error| error.to_string()))
 }

@@ -1,7 +1,7 @@
 //! The program as its operator meets it: started, asked over a socket, stopped by a signal, killed, started
 //! again.
 
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
