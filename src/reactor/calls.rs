@@ -214,7 +214,7 @@ impl Reactor {
             Asker::Call(call) => self.answer(call, answer),
             Asker::Expiry(lease) => self.on_expiry_done(lease, &answer),
             Asker::Page(rpc) => {
-                let error = answer.err().expect("only a page that cannot be made is answered this way");
+                let error = answer.expect_err("only a page that cannot be made is answered this way");
                 self.show_page(rpc, &Response::error(503, &error.to_string()));
             }
             Asker::Nobody => {}

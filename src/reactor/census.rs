@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 /// What is asked of all reactors.
 #[derive(Debug)]
 enum Question {
-    Status(Census),
+    Status(Box<Census>),
     Metrics { rpc: Rpc, rows: BTreeMap<ReactorId, Census> },
     Keys { reply: LeaseTimeToLiveReply, seen: Revision },
     Defragment { begun: Time },
@@ -85,7 +85,7 @@ impl Reactor {
     }
 
     pub(super) fn take_census(&mut self, asker: Asker) {
-        self.ask_all(asker, Question::Status(Census::default()), |call| Body::Census { call });
+        self.ask_all(asker, Question::Status(Box::default()), |call| Body::Census { call });
     }
 
     /// The figures of all reactors, for the text of /metrics.

@@ -208,18 +208,22 @@ pub(super) fn count_txn(counters: &mut Counters, request: &TxnRequest, reply: &T
     counters.txns += u64::from(count_ops(counters, request, reply) > 1);
 }
 
+/// Operations that are no transactions themselves.
 fn count_ops(counters: &mut Counters, request: &TxnRequest, reply: &TxnReply) -> usize {
     let ops = if reply.succeeded { &request.success } else { &request.failure };
     let mut count = 0;
     for (op, reply) in ops.iter().zip(&reply.responses) {
-        count += 1;
         match (op, reply) {
             (Op::Put(put), _) => count_put(counters, put),
             (Op::Range(_), _) => counters.ranges += 1,
             (Op::DeleteRange(_), _) => counters.deletes += 1,
-            (Op::Txn(nested), OpReply::Txn(reply)) => count += count_ops(counters, nested, reply) - 1,
+            (Op::Txn(nested), OpReply::Txn(reply)) => {
+                count += count_ops(counters, nested, reply);
+                continue;
+            }
             (Op::Txn(_) | Op::Empty, _) => unreachable!("each operation is answered by its own kind"),
         }
+        count += 1;
     }
     count
 }

@@ -31,6 +31,7 @@ mod mail;
 mod notices;
 mod overseer;
 mod placement;
+mod process;
 mod receive;
 mod restart;
 mod ring;

@@ -2,6 +2,7 @@
 //! watches for what stands still.
 
 use super::kernel::{StopSignal, StopSignals};
+use super::process;
 use super::shared::Shared;
 use crate::limits::STALL_MS;
 use crate::types::{Duration, ReactorId, Revision, Time};
@@ -22,6 +23,7 @@ pub fn oversee(
     let mut serving = Some(serving);
     let mut stopped_by = None;
     let mut watchdog = Watchdog::default();
+    let mut figures_at = Time(0);
     loop {
         let keen = serving.is_some() || stopped_by.is_some();
         if let Some(signal) = signals.next(if keen { KEEN } else { CALM }) {
@@ -46,6 +48,10 @@ pub fn oversee(
             serving();
         }
         watchdog.look(shared);
+        if shared.clock.now().since(figures_at) >= Duration::from_secs(1) {
+            figures_at = shared.clock.now();
+            process::figures(shared.clock).map(|figures| shared.process.force_push(figures));
+        }
     }
 }
 

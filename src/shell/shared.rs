@@ -6,11 +6,11 @@ use super::listeners::Loads;
 use super::mail::Mailboxes;
 use super::notices::Notices;
 use super::waking::Waking;
-use crate::io::{Mail, Port};
+use crate::io::{Mail, Port, ProcessFigures};
 use crate::limits::{MAIL_QUEUED_MAX, MAIL_QUEUED_MIN, MAIL_QUEUED_TOTAL};
 use crate::sequencer::Sequencer;
 use crate::types::{ReactorId, Time};
-use crossbeam::queue::SegQueue;
+use crossbeam::queue::{ArrayQueue, SegQueue};
 use crossbeam::utils::CachePadded;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub struct Shared {
     pub loads: Loads,
     pub lane: Arc<Lane>,
     pub pulses: Box<[CachePadded<Pulse>]>,
+    /// The newest figures of the process, for the first reactor.
+    pub process: ArrayQueue<ProcessFigures>,
     stopping: AtomicBool,
     /// Reactors that still have connections.
     busy: AtomicUsize,
@@ -52,6 +54,7 @@ impl Shared {
             loads: Loads::new(reactors),
             lane,
             pulses: (0..reactors).map(|_| CachePadded::default()).collect(),
+            process: ArrayQueue::new(1),
             stopping: AtomicBool::new(false),
             busy: AtomicUsize::new(reactors),
         }

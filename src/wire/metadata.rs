@@ -192,7 +192,7 @@ fn base64_fault(value: &[u8]) -> Option<usize> {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     let digits = value.iter().take_while(|byte| is_digit(byte)).count();
     let rest = &value[digits..];
-    if value.len() % 4 != 0 {
+    if !value.len().is_multiple_of(4) {
         let lone = value.len() - 1;
         return if rest.is_empty() { (value.len() % 4 == 1).then_some(lone) } else { Some(digits) };
     }
