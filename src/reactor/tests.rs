@@ -46,6 +46,8 @@ struct Member {
     statuses: Vec<(u32, u8, String)>,
     partial: std::collections::BTreeMap<u32, Vec<u8>>,
     halted: Option<String>,
+    /// Reactors below take no turns: nothing wakes them.
+    asleep: usize,
 }
 
 impl Member {
@@ -78,6 +80,7 @@ impl Member {
             statuses: vec![],
             partial: Default::default(),
             halted: None,
+            asleep: 0,
         };
         member.reactors[usize::from(conn.reactor.0)]
             .step(Time(0), Input::Opened { conn, port: Port::Client });
@@ -96,7 +99,7 @@ impl Member {
             if busy {
                 self.reactors[at].step(self.now, Input::Received { conn: self.conn, bytes: &bytes });
             }
-            for id in 0..self.reactors.len() {
+            for id in self.asleep..self.reactors.len() {
                 busy |= self.turn(id);
             }
             if !busy {
@@ -205,6 +208,51 @@ impl Member {
         };
         self.call("/etcdserverpb.KV/Range", &request).unwrap()
     }
+}
+
+/// A reader may come back to a shard that went on without it; then it must not wait for that shard's owner
+/// to be woken by something else.
+#[test]
+fn a_watch_goes_on_while_the_owner_of_an_idle_shard_sleeps() {
+    let mut member = Member::new(2, 2);
+    let owner = |member: &Member, key: &str| {
+        let router = member.reactors[1].router();
+        router.reactor_of(router.shard_of(key.as_bytes())).0
+    };
+    let keys: Vec<String> = (0..=255u8).map(|byte| format!("{}", char::from(byte))).collect();
+    let of = |member: &Member, id| keys.iter().find(|key| owner(member, key) == id).expect("it has a shard");
+    let (idle, busy) = (of(&member, 0).clone(), of(&member, 1).clone());
+    let watch = |member: &mut Member, start_revision: i64| {
+        let everything = Bytes::from_static(b"\0");
+        let create = proto::WatchCreateRequest {
+            key: everything.clone(),
+            range_end: everything,
+            start_revision,
+            ..Default::default()
+        };
+        let create = proto::watch_request::RequestUnion::CreateRequest(create);
+        let request = proto::WatchRequest { request_union: Some(create) }.encode_to_vec();
+        let stream = member.client.request("/etcdserverpb.Watch/Watch", &[]).expect("streams are free");
+        member.client.send_message(stream, &request, false);
+        member.run();
+        stream
+    };
+    let events = |member: &Member, stream: http2::StreamId| -> Vec<i64> {
+        let of_stream = member.answers.iter().filter(|(of, _)| *of == stream.number());
+        let replies = of_stream.map(|(_, bytes)| proto::WatchResponse::decode(&bytes[..]).unwrap());
+        replies.flat_map(|reply| reply.events).map(|event| event.kv.unwrap().mod_revision).collect()
+    };
+    let first = watch(&mut member, 0);
+    assert_eq!(member.put(&idle, "1"), 2);
+    assert_eq!(events(&member, first), [2]);
+    member.client.reset(first, http2::ErrorCode::Cancel);
+    member.run();
+    assert_eq!(member.put(&idle, "2"), 3);
+    let second = watch(&mut member, 2);
+    assert_eq!(events(&member, second), [2, 3]);
+    member.asleep = 1;
+    assert_eq!(member.put(&busy, "1"), 4);
+    assert_eq!(events(&member, second), [2, 3, 4]);
 }
 
 #[test]
