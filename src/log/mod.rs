@@ -44,6 +44,19 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogId(pub u32);
 
+impl LogId {
+    /// The name of the file that says, while it is there, that nothing needs this log any more.
+    pub fn dead_mark(self) -> String {
+        format!("{:03}.dead", self.0)
+    }
+
+    /// Reads such a name.
+    pub fn parse_dead_mark(name: &str) -> Option<LogId> {
+        let log = LogId(name.strip_suffix(".dead")?.parse().ok()?);
+        (log.dead_mark() == name).then_some(log)
+    }
+}
+
 /// One file of a log. Sequences rise by one; a file is renamed before it gets a new life under another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SegmentName {

@@ -6,6 +6,7 @@
 
 mod calls;
 mod census;
+mod clearing;
 mod controls;
 mod epoch;
 mod hashes;

@@ -1,5 +1,6 @@
 //! The log's side of a turn, checkpoints, and compaction's slices: what this reactor writes and drops.
 
+use super::clearing::Clearing;
 use super::{Reactor, Stage};
 use crate::checkpoint::{CheckpointName, Meta, Writer};
 use crate::io::{Body, BulkDone, BulkStep, CallId, Counters, JobId, Level, Output};
@@ -30,7 +31,7 @@ pub(super) struct Storage {
     /// The number of the newest checkpoint file.
     last_file: u64,
     stale: Vec<Resident>,
-    left_over: Vec<String>,
+    pub clearing: Clearing,
     jobs: u64,
     /// Checkpoint files whose successors' records are not yet durable.
     replaced: VecDeque<(Ordinal, String)>,
@@ -75,7 +76,7 @@ impl Storage {
             in_flight_bytes: 0,
             last_file,
             stale,
-            left_over,
+            clearing: Clearing::of(left_over),
             jobs: 0,
             replaced: VecDeque::new(),
             defragmenting: vec![],
@@ -110,10 +111,7 @@ impl Reactor {
         for Resident { shard, home } in std::mem::take(&mut self.storage.stale) {
             self.append(shard, home, Record::Close);
         }
-        for name in std::mem::take(&mut self.storage.left_over) {
-            let job = self.next_job();
-            self.out.push(Output::Bulk { job, step: BulkStep::Remove { name } });
-        }
+        self.begin_clearing();
     }
 
     /// Whether so much waits for the disk that evaluations should wait too.
@@ -228,7 +226,7 @@ impl Reactor {
         }
     }
 
-    fn next_job(&mut self) -> JobId {
+    pub(super) fn next_job(&mut self) -> JobId {
         self.storage.jobs += 1;
         JobId(self.storage.jobs)
     }
@@ -341,6 +339,9 @@ impl Reactor {
     }
 
     pub(super) fn on_bulk(&mut self, job: JobId, done: BulkDone) {
+        if self.on_cleared(job, &done) {
+            return;
+        }
         let found =
             self.shards.iter().find(|(_, owned)| owned.checkpoint.as_ref().is_some_and(|c| c.job == job));
         let Some(id) = found.map(|(id, _)| *id) else { return };

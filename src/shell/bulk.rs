@@ -337,9 +337,7 @@ impl Worker<'_> {
                 if let Some(growing) = self.open.remove(&name) {
                     growing.file.close().await?;
                 }
-                self.remove(&name).await?;
-                // A log that nothing needs goes from its end: what goes next is not to be gone before.
-                self.lane.files.sync_names()
+                self.remove(&name).await
             }
         }
     }

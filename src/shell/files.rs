@@ -7,6 +7,7 @@
 //!     store/
 //!       000-0000000000000001.log        a segment: log 0, sequence 1
 //!       000-0000000000000002.log.new    one that is not whole yet
+//!       003.dead                        log 3 has no reactor any more: its files are being removed
 //!       0001-000-0000000000000003.checkpoint
 //!       0001-000-0000000000000004.checkpoint.new
 //! ```
@@ -18,7 +19,7 @@
 use super::kernel;
 use crate::checkpoint::CheckpointName;
 use crate::limits::BLOCK_BYTES;
-use crate::log::{Buffer, SegmentName};
+use crate::log::{Buffer, LogId, SegmentName};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -38,6 +39,8 @@ pub struct Listing {
     /// Ascending.
     pub segments: Vec<SegmentName>,
     pub checkpoints: Vec<CheckpointName>,
+    /// Logs that an earlier process has marked dead.
+    pub dead: Vec<LogId>,
 }
 
 const UNFINISHED: &str = ".new";
@@ -147,6 +150,23 @@ impl Files {
         Ok(piece)
     }
 
+    /// As [`Files::list`], after what is left of logs marked dead is gone, and the marks with it.
+    pub fn list_without_dead_logs(&self) -> io::Result<Listing> {
+        let listing = self.list()?;
+        if listing.dead.is_empty() {
+            return Ok(listing);
+        }
+        for segment in listing.segments.iter().filter(|segment| listing.dead.contains(&segment.log)) {
+            fs::remove_file(self.path(&segment.to_string()))?;
+        }
+        self.sync_names()?;
+        for log in &listing.dead {
+            fs::remove_file(self.path(&log.dead_mark()))?;
+        }
+        self.sync_names()?;
+        self.list()
+    }
+
     /// Lists what is whole and removes what is not. A name that is no one's is left alone.
     pub fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();
@@ -157,6 +177,8 @@ impl Files {
                 listing.segments.push(segment);
             } else if let Some(checkpoint) = CheckpointName::parse(name) {
                 listing.checkpoints.push(checkpoint);
+            } else if let Some(log) = LogId::parse_dead_mark(name) {
+                listing.dead.push(log);
             } else if name.ends_with(UNFINISHED) || name.ends_with(GONE) {
                 fs::remove_file(self.path(name))?;
             }
@@ -194,7 +216,6 @@ pub fn is_full(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::LogId;
 
     #[test]
     fn a_listing_names_what_is_whole_and_clears_the_rest() {
@@ -219,6 +240,18 @@ mod tests {
         let name = listing.checkpoints[0].to_string();
         assert_eq!(files.read_piece(&name, 2, 3).unwrap(), b"cde");
         assert_eq!(files.read_piece(&name, 6, 3).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_log_marked_dead_is_gone_after_a_start_and_so_is_its_mark() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::open(directory.path().join("store")).unwrap();
+        for name in ["000-0000000000000001.log", "001-0000000000000002.log", "001.dead"] {
+            fs::write(files.path(name), b"x").unwrap();
+        }
+        let listing = files.list_without_dead_logs().unwrap();
+        assert_eq!(listing.segments, [SegmentName { log: LogId(0), sequence: 1 }]);
+        assert_eq!(fs::read_dir(directory.path().join("store")).unwrap().count(), 1);
     }
 
     #[test]

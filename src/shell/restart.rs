@@ -28,7 +28,7 @@ pub struct Restart {
 /// Reads everything. The error says what cannot be read, and what to do.
 pub fn restart(files: &Files, reactors: usize) -> Result<Restart, String> {
     let unreadable = |error: io::Error| format!("cannot read the data directory: {error}");
-    let listing = files.list().map_err(unreadable)?;
+    let listing = files.list_without_dead_logs().map_err(unreadable)?;
     let logs = recover_logs(files, &listing, reactors)?;
     let mut keys = Vec::new();
     for _ in 0..reactors {
@@ -39,9 +39,7 @@ pub fn restart(files: &Files, reactors: usize) -> Result<Restart, String> {
     let plan = place(logs, &listing.checkpoints, reactors, &mut fresh)?;
     let needed: BTreeSet<_> = plan.checkpoints.iter().collect();
     let checkpoints = listing.checkpoints.iter().filter(|name| !needed.contains(name));
-    // The newest first: a log that loses its end looks like one that never had it, so a crash in between
-    // leaves a log that can be read (and that nothing needs). One that loses its beginning is damaged.
-    let segments = listing.segments.iter().rev().filter(|name| plan.dead_logs.contains(&name.log));
+    let segments = listing.segments.iter().filter(|name| plan.dead_logs.contains(&name.log));
     Ok(Restart {
         left_over: checkpoints.map(ToString::to_string).chain(segments.map(ToString::to_string)).collect(),
         last_file: listing.checkpoints.iter().map(|name| name.file).max().unwrap_or(0),

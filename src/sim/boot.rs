@@ -49,6 +49,20 @@ pub struct Starting {
     remove: Vec<String>,
 }
 
+/// Removes what is left of logs that are marked dead. Gives the marks, which go once that is durable.
+pub fn clear_dead(files: &mut Files, now: Time) -> Result<Vec<String>, String> {
+    let names: Vec<String> = files.disk.files().map(str::to_owned).collect();
+    let dead: Vec<LogId> = names.iter().filter_map(|name| LogId::parse_dead_mark(name)).collect();
+    let of_dead = |name: &&String| SegmentName::parse(name).is_some_and(|name| dead.contains(&name.log));
+    for name in names.iter().filter(of_dead) {
+        files.disk.remove(name).map_err(|fault| format!("{name}: {fault:?}"))?;
+    }
+    if !dead.is_empty() {
+        files.sync_for_start(now, vec![]).map_err(|fault| format!("{fault:?}"))?;
+    }
+    Ok(dead.into_iter().map(LogId::dead_mark).collect())
+}
+
 /// Reads the directory, and has the disk make durable what was read. An error is a refusal to start.
 pub fn begin(
     files: &mut Files,
@@ -90,8 +104,7 @@ pub fn begin(
     let unneeded = checkpoints.iter().filter(|name| !plan.checkpoints.contains(name));
     let mut left_over: Vec<String> = unneeded.map(CheckpointName::to_string).collect();
     for dead in &plan.dead_logs {
-        // The newest first: a log without its end can be read.
-        left_over.extend(segments.get(dead).into_iter().flatten().rev().map(SegmentName::to_string));
+        left_over.extend(segments.get(dead).into_iter().flatten().map(SegmentName::to_string));
     }
     left_over.retain(|name| !remove.contains(name));
     let last_file = checkpoints.iter().map(|name| name.file).max().unwrap_or(0);

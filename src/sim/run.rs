@@ -2,7 +2,7 @@
 
 use super::boot::MEMBER;
 use super::checks;
-use super::history::method_of;
+use super::history::{Moment, Op, method_of};
 use super::plan::{OpKind, Plan, What};
 use super::workload::{Asker, KEYS, Knows};
 use super::world::{Failure, World};
@@ -39,7 +39,23 @@ const PATIENCE: Duration = Duration::from_secs(12);
 pub fn run(plan: &Plan, keeps_trace: bool) -> Report {
     let mut world = World::new(plan, keeps_trace);
     let outcome = Run { world: &mut world, plan, observed: 1, observer_stream: None }.whole();
-    Report { trace_hash: world.trace.hash, lines: std::mem::take(&mut world.trace.lines), outcome }
+    let mut lines = std::mem::take(&mut world.trace.lines);
+    if keeps_trace {
+        lines.extend(world.history.ops.iter().enumerate().map(|(at, op)| show(at, op)));
+    }
+    Report { trace_hash: world.trace.hash, lines, outcome }
+}
+
+/// A call in one line.
+fn show(at: usize, op: &Op) -> String {
+    let ms = |moment: Moment| moment.time.0 as f64 / 1e6;
+    let returned = op.returned.map_or("never".into(), |returned| format!("{:.6}", ms(returned)));
+    let outcome = match op.revision() {
+        Some(revision) => format!("revision {revision}"),
+        None => format!("{:?}", op.status),
+    };
+    let request = checks::request_of(op);
+    format!("call {at} of client {}, {:.6} to {returned}: {outcome}: {request:?}", op.client, ms(op.invoked))
 }
 
 struct Run<'a> {

@@ -26,7 +26,11 @@ impl Failure {
 }
 
 pub(super) enum Life {
-    Down { until: Time },
+    Down {
+        until: Time,
+    },
+    /// What is left of dead logs is being removed, then their marks.
+    Clearing(Vec<String>),
     Starting(Box<Starting>),
     Up(Box<Process>),
 }
@@ -113,7 +117,7 @@ impl World {
     fn next_time(&self) -> Time {
         let life = match &self.life {
             Life::Down { until } => *until,
-            Life::Starting(_) => Time::NEVER,
+            Life::Starting(_) | Life::Clearing(_) => Time::NEVER,
             Life::Up(process) => process.wake_at(),
         };
         let clients = self.clients.iter().map(Client::wake_at).min().unwrap_or(Time::NEVER);
@@ -144,7 +148,8 @@ impl World {
             return Ok(true);
         }
         match &self.life {
-            Life::Down { until } if *until <= self.now => self.start(),
+            Life::Down { until } if *until <= self.now => self.clear(),
+            Life::Clearing(_) if !self.files.is_starting() => self.start(),
             Life::Starting(_) if !self.files.is_starting() => self.finish_start(),
             Life::Up(_) => self.act_in_process(),
             _ => Ok(false),
@@ -210,7 +215,18 @@ impl World {
 
     // Starts and ends.
 
+    fn clear(&mut self) -> Result<bool, Failure> {
+        let marks = boot::clear_dead(&mut self.files, self.now);
+        self.life = Life::Clearing(marks.map_err(|why| Failure::new("refused", why))?);
+        Ok(true)
+    }
+
     fn start(&mut self) -> Result<bool, Failure> {
+        if let Life::Clearing(marks) = &self.life {
+            for mark in marks {
+                self.files.disk.remove(mark).expect("it was listed");
+            }
+        }
         self.starts += 1;
         let mut reactors = self.shape.reactors;
         if self.shape.resizes && self.starts > 1 {
@@ -366,7 +382,7 @@ impl World {
             Life::Up(_) if self.dying.is_none() => self.dying = Some((steps, death)),
             Life::Up(_) => {}
             // During a start.
-            Life::Starting(_) => self.die(death),
+            Life::Starting(_) | Life::Clearing(_) => self.die(death),
             Life::Down { .. } if death == Death::PowerLoss => self.files.disk.power_loss(&mut self.files.rng),
             Life::Down { .. } => {}
         }

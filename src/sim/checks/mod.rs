@@ -42,12 +42,17 @@ pub fn check(history: &History, observer: usize) -> Result<(), Failure> {
 }
 
 /// The request as the server understands it.
-pub(super) fn request_of(op: &Op) -> Request {
+pub fn request_of(op: &Op) -> Request {
     let message = op.request.clone();
     match op.method {
         Method::RangeStream => {
             Request::Range(decode::range_stream(message).expect("the workload sends what can be read"))
         }
+        // A renewal is about a lease, which is all that the checks want of it.
+        Method::LeaseKeepAlive => Request::LeaseTimeToLive {
+            lease: decode::keep_alive(message).expect("the workload sends what can be read"),
+            keys: false,
+        },
         method => decode::unary(method, message).expect("the workload sends what can be read"),
     }
 }

@@ -128,7 +128,10 @@ impl Replay<'_> {
             let answer = model.answer(&request_of(self.op(at)));
             if answer.is_ok() && model.revision().wire() == revision && self.agrees(&model, revision) {
                 self.model = model;
-                self.unknown.remove(&at);
+                // Deletes bear no mark: which of two made a revision may show only later.
+                if !named.is_empty() {
+                    self.unknown.remove(&at);
+                }
                 self.writers.insert(revision, at);
                 return Ok(());
             }
