@@ -331,6 +331,8 @@ impl Reactor {
         self.has_served = true;
         self.epochs_served += 1;
         self.settle(prefix);
+        // Others may have served for a while: that news came before this reactor could take it.
+        self.on_settled(self.sequencer.settled());
         self.apply_compaction();
         self.drop_left_over();
         if self.coordinator.is_some() {

@@ -183,6 +183,9 @@ impl Reactor {
 
     /// The settled revision that would give this reactor something to do.
     pub fn waits_for(&self) -> Option<Revision> {
+        if self.stage != Stage::Serving {
+            return None; // what is settled means nothing here before the next epoch
+        }
         let held = self.held.front().map(|(needs, ..)| *needs);
         let watched = self.watched_revision();
         let due = self.due_revision();

@@ -5,7 +5,7 @@ use super::process::{Item, Process};
 use crate::io::{BulkDone, BulkStep, JobId};
 use crate::log::{Buffer, Command, SegmentName, WriteId};
 use crate::stdx::Rng;
-use crate::types::Time;
+use crate::types::{Duration, Time};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What an operation in flight is for, and for which reactor.
@@ -57,20 +57,33 @@ pub struct Files {
     doing: BTreeMap<OpId, Doing>,
     /// Files go one after the other, each durably.
     removing: VecDeque<(usize, JobId, String)>,
+    /// Segments for which there was no room, to be tried again.
+    waiting: VecDeque<(Time, usize, SegmentName)>,
 }
+
+/// How long a segment waits for room.
+const PATIENCE: Duration = Duration::from_ms(100);
 
 /// What makes the process stop.
 pub struct Final(pub String);
 
 impl Files {
     pub fn new(disk: Disk, rng: Rng, segment_bytes: usize) -> Files {
-        Files { disk, rng, segment_bytes, doing: BTreeMap::new(), removing: VecDeque::new() }
+        Files {
+            disk,
+            rng,
+            segment_bytes,
+            doing: BTreeMap::new(),
+            removing: VecDeque::new(),
+            waiting: VecDeque::new(),
+        }
     }
 
     /// The process is gone, and with it whoever waits.
     pub fn forget(&mut self) {
         self.doing.clear();
         self.removing.clear();
+        self.waiting.clear();
     }
 
     fn submit(&mut self, now: Time, op: Op, doing: Doing) -> Result<(), Fault> {
@@ -99,13 +112,7 @@ impl Files {
                     Op::Write { file: segment.to_string(), offset, bytes: bytes.to_vec(), durable: true };
                 self.submit(now, op, Doing::Write { reactor, id, buffer: bytes })
             }
-            Command::Prepare { segment } => {
-                let file = format!("{segment}.new");
-                let made = self.disk.create(&file);
-                let bytes = vec![0; self.segment_bytes];
-                let op = Op::Write { file, offset: 0, bytes, durable: false };
-                made.and_then(|()| self.submit(now, op, Doing::Zeros { reactor, segment }))
-            }
+            Command::Prepare { segment } => self.prepare(now, reactor, segment),
             Command::Recycle { old, new } => {
                 let renamed = self.disk.rename(&old.to_string(), &new.to_string());
                 let doing = Doing::SegmentNamed { reactor, segment: new };
@@ -114,6 +121,26 @@ impl Files {
             Command::Remove { segment } => self.disk.remove(&segment.to_string()),
         };
         done.map_err(|fault| Final(format!("the log of reactor {reactor}: {fault:?}")))
+    }
+
+    fn prepare(&mut self, now: Time, reactor: usize, segment: SegmentName) -> Result<(), Fault> {
+        let file = format!("{segment}.new");
+        self.disk.create(&file)?;
+        let bytes = vec![0; self.segment_bytes];
+        let op = Op::Write { file: file.clone(), offset: 0, bytes, durable: false };
+        match self.submit(now, op, Doing::Zeros { reactor, segment }) {
+            Err(Fault::Full) => {
+                self.waiting.push_back((now + PATIENCE, reactor, segment));
+                self.disk.remove(&file)
+            }
+            other => other,
+        }
+    }
+
+    /// When something completes, or is tried again.
+    pub fn wake_at(&self) -> Time {
+        let again = self.waiting.front().map_or(Time::NEVER, |(at, ..)| *at);
+        self.disk.wake_at().min(again)
     }
 
     /// What the bulk lane is to do. An answer that is known at once is given.
@@ -162,6 +189,10 @@ impl Files {
     /// Takes what the disk has done by now.
     pub fn complete(&mut self, now: Time, mut process: Option<&mut Process>) -> Result<bool, Final> {
         let mut any = false;
+        while let Some((_, reactor, segment)) = self.waiting.pop_front_if(|(at, ..)| *at <= now) {
+            any = true;
+            self.prepare(now, reactor, segment).map_err(|fault| Final(format!("{segment}: {fault:?}")))?;
+        }
         while let Some((id, result)) = self.disk.complete(now, &mut self.rng) {
             any = true;
             let Some(doing) = self.doing.remove(&id) else { continue };

@@ -122,7 +122,7 @@ impl World {
         };
         let clients = self.clients.iter().map(Client::wake_at).min().unwrap_or(Time::NEVER);
         let faults = [self.slow_disk_until, self.hung_until, self.full_until, self.dead_until];
-        faults.into_iter().chain([life, clients, self.files.disk.wake_at()]).min().expect("there are several")
+        faults.into_iter().chain([life, clients, self.files.wake_at()]).min().expect("there are several")
     }
 
     /// One thing that is due now. False where nothing is.

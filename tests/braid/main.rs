@@ -10,3 +10,4 @@ mod fuzz_seeds;
 mod fuzz_targets;
 mod layers;
 mod process;
+mod sim;
