@@ -20,13 +20,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 
 /// How much of a store's history is held at a time.
-const SLICE: Budget = Budget { keys: 1024, bytes: 1 << 20 };
+const SLICE: Budget = Budget { keys: if cfg!(test) { 7 } else { 1024 }, bytes: 1 << 20 };
 
 /// All of it, in memory.
 pub struct Contents {
     /// The prefix that a takeover would recover now.
     pub settled: Revision,
-    /// How many revisions above it have a part in some log. They were never acknowledged to anyone.
+    /// How many revisions above it have a part in some log. None of them was ever acknowledged.
     pub unsettled: usize,
     /// From here on every event of every revision is known; below only what compaction has left.
     pub complete_from: Revision,
@@ -129,7 +129,7 @@ impl Contents {
     pub fn writes(&self) -> Writes<'_> {
         let (mut cursors, mut fronts) = (vec![], BTreeMap::new());
         for (n, shard) in self.shards.iter().enumerate() {
-            let mut cursor = Cursor::new(&shard.store, self.settled);
+            let mut cursor = Cursor::new(&shard.store);
             fronts.extend(cursor.next().map(|(at, event)| (at, (n, event))));
             cursors.push((shard.id, cursor));
         }
@@ -179,18 +179,17 @@ fn leases_ended(write: &LiveWrite) -> Vec<LeaseId> {
     ended.collect()
 }
 
-/// One store's events, a slice at a time.
+/// One store's events, a slice at a time. It holds nothing that is not settled.
 struct Cursor<'a> {
     store: &'a Store,
-    upto: Revision,
     slice: std::vec::IntoIter<(At, Change)>,
     after: At,
     done: bool,
 }
 
 impl<'a> Cursor<'a> {
-    fn new(store: &'a Store, upto: Revision) -> Cursor<'a> {
-        Cursor { store, upto, slice: vec![].into_iter(), after: At::default(), done: false }
+    fn new(store: &'a Store) -> Cursor<'a> {
+        Cursor { store, slice: vec![].into_iter(), after: At::default(), done: false }
     }
 
     fn next(&mut self) -> Option<(At, Event)> {
@@ -201,7 +200,7 @@ impl<'a> Cursor<'a> {
             if self.done {
                 return None;
             }
-            let history = self.store.history(self.after, self.upto, SLICE);
+            let history = self.store.history(self.after, Revision(u64::MAX), SLICE);
             (self.after, self.done) = (history.resume, history.done);
             self.slice = history.changes.into_iter();
         }

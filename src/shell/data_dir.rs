@@ -236,7 +236,7 @@ mod tests {
         args.extend(flags.iter().map(|flag| flag.to_string()));
         match parse(&args, &[], 1).unwrap() {
             Parsed::Run(config, _) => *config,
-            Parsed::PrintAndExit(text) => panic!("{text}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -6,7 +6,8 @@
 //!   format         1, the format of these lines
 //!   cluster_id, member_id, name
 //!   settled        the revision that a start would recover now; 1 where nothing was written
-//!   unsettled      how many revisions above it were found in part; none of them is printed
+//!   unsettled      how many revisions above it stand in some log, incomplete or behind an incomplete one; a
+//!                  start voids them, and they are not printed
 //!   complete_from  from here on every event of every revision is printed
 //!   checkpointed   up to here some or all of a revision comes from checkpoints, the log before them being
 //!                  reclaimed: epoch and ended leases may be unknown; 0 where there are no checkpoints

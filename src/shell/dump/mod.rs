@@ -55,10 +55,9 @@ fn read(data_dir: &DataDir) -> Result<Contents, String> {
 
 fn print(identity: &Identity, contents: &Contents, json: bool) -> io::Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let (head, entry, write): (fn(&_, &_) -> _, fn(&_) -> _, fn(&_) -> _) = match json {
-        true => (json::head, json::entry, json::write),
-        false => (text::head, text::entry, text::write),
-    };
+    let head = if json { json::head } else { text::head };
+    let entry = if json { json::entry } else { text::entry };
+    let write = if json { json::write } else { text::write };
     out.write_all(head(identity, contents).as_bytes())?;
     for logged in &contents.entries {
         out.write_all(entry(logged).as_bytes())?;

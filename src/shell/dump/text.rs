@@ -13,7 +13,9 @@ pub fn head(identity: &Identity, contents: &Contents) -> String {
     let mut text =
         format!("# cluster {cluster:x}, member {member:x} {name}\n# settled: revision {settled}\n");
     if *unsettled > 0 {
-        text += &format!("# {unsettled} revisions above it are not complete and left out\n");
+        text += &format!(
+            "# {unsettled} revisions above it, incomplete or behind an incomplete one, are left out\n"
+        );
     }
     text += &match complete_from.0 {
         0..=2 => "# every write is here, from revision 2, the first, on\n".to_string(),
