@@ -96,6 +96,13 @@ fn events_watched(events: &[proto::Event]) -> Vec<Value> {
     events.iter().map(line).collect()
 }
 
+fn compare(dumped: &[Value], watched: &[Value]) {
+    for (place, (dumped, watched)) in dumped.iter().zip(watched).enumerate() {
+        assert_eq!(dumped, watched, "event {place}");
+    }
+    assert_eq!(dumped.len(), watched.len());
+}
+
 fn put(key: &str, value: &str, lease: i64) -> proto::PutRequest {
     let (key, value) = (key.to_string().into(), value.to_string().into());
     proto::PutRequest { key, value, lease, ..Default::default() }
@@ -171,7 +178,7 @@ fn every_event_that_a_watch_has_seen_is_in_the_dump_and_no_other() {
     let header = &lines[0];
     assert_eq!((&header["settled"], &header["unsettled"]), (&json!(last), &json!(0)));
     assert_eq!((&header["complete_from"], &header["checkpointed"]), (&json!(2), &json!(0)));
-    assert_eq!(events_dumped(&lines, 2), watched);
+    compare(&events_dumped(&lines, 2), &watched);
     let writes = of_type(&lines, "write");
     let revisions: Vec<i64> = writes.iter().map(|write| write["revision"].as_i64().unwrap()).collect();
     assert_eq!(revisions, (2..=last).collect::<Vec<i64>>());
@@ -232,11 +239,13 @@ fn history_in_checkpoints_is_dumped_from_the_compaction_on() {
     let header = &lines[0];
     assert_eq!((&header["settled"], &header["complete_from"]), (&json!(last), &json!(compacted)));
     assert_eq!(header["checkpointed"], json!(middle));
-    assert_eq!(events_dumped(&lines, compacted as u64), watched);
+    compare(&events_dumped(&lines, compacted as u64), &watched);
     for write in of_type(&lines, "write") {
         let revision = write["revision"].as_i64().unwrap();
         assert_eq!(write["partial"], revision < compacted, "{write}");
-        assert_eq!(write["epoch"].is_null(), revision <= middle, "{write}");
+        // A reactor may have heard of the last few before its checkpoint, or not.
+        assert!(revision > compacted || write["epoch"].is_null(), "{write}");
+        assert!(revision <= middle || !write["epoch"].is_null(), "{write}");
     }
     let state = of_type(&lines, "control_state");
     let leases: Vec<&Value> = state[0]["leases"].as_array().unwrap().iter().map(|l| &l["lease"]).collect();
