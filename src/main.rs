@@ -1,4 +1,4 @@
-//! The program: reads its flags, and serves.
+//! The program: reads its flags, and serves or prints what was asked for.
 
 use braid::config::{self, Parsed};
 use braid::shell;
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
+        Ok(Parsed::DumpLog(wish)) => shell::dump_log(&wish),
         Ok(Parsed::Run(config, warnings)) => shell::run(&config, &warnings),
         Err(refusal) => {
             eprintln!("braid: {refusal}\nTry 'braid --help'.");

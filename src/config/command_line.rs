@@ -3,9 +3,9 @@
 //! One dash or two; `--x=v` or `--x v`; a boolean takes its value only behind `=`. The last of several wins.
 //! `--` and the first word that is no flag end the flags, and etcd takes nothing after them.
 
-use super::flags::{FLAGS, Flag, Kind, Status, lookup};
+use super::flags::{DUMP_LOG, FLAGS, Flag, Kind, Status, lookup};
 use super::value::Value;
-use super::{Notice, Refusal};
+use super::{DumpLog, Notice, Refusal};
 use std::collections::BTreeMap;
 
 const ENV_PREFIX: &str = "ETCD_";
@@ -18,6 +18,7 @@ pub(super) struct Given(BTreeMap<&'static str, Value>);
 pub(super) enum Arguments {
     Help,
     Given(Given),
+    DumpLog(DumpLog),
 }
 
 impl Given {
@@ -50,10 +51,15 @@ pub(super) fn default_of(flag: &Flag) -> Value {
 
 /// Reads the arguments, without the program's name. Stops at the first that asks for help.
 pub(super) fn read(args: &[String]) -> Result<Arguments, Refusal> {
+    if let Some((first, rest)) = args.split_first()
+        && first == DUMP_LOG.name
+    {
+        return read_dump_log(rest);
+    }
     let mut given = Given::default();
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        let Some(body) = arg.strip_prefix("--").or_else(|| arg.strip_prefix('-')) else {
+        let Some(body) = dashless(arg) else {
             return Err(not_a_flag(arg));
         };
         if body.is_empty() {
@@ -61,35 +67,77 @@ pub(super) fn read(args: &[String]) -> Result<Arguments, Refusal> {
             let word = if arg == "--" { args.next() } else { Some(arg) };
             return word.map_or(Ok(()), |word| Err(not_a_flag(word))).map(|()| Arguments::Given(given));
         }
-        if body.starts_with(['-', '=']) {
-            return Err(Refusal::arguments(format!("bad flag syntax: {arg}")));
+        match read_flag(FLAGS, arg, body, &mut args)? {
+            None => return Ok(Arguments::Help),
+            Some((flag, value)) => given.set(flag.name, value),
         }
-        let (name, inline) = match body.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (body, None),
-        };
-        if name == "help" || name == "h" {
-            return Ok(Arguments::Help);
-        }
-        let Some(flag) = lookup(name) else {
-            return Err(unknown(name));
-        };
-        let text = match (inline, flag.kind) {
-            (Some(text), _) => text,
-            (None, Kind::Bool | Kind::Anything) => "true",
-            (None, _) => args
-                .next()
-                .ok_or_else(|| Refusal::arguments(format!("flag needs an argument: -{name}")))?
-                .as_str(),
-        };
-        let value = Value::read(flag.kind, text).map_err(|why| {
-            let noun = if flag.kind == Kind::Bool { "boolean value" } else { "value" };
-            let link = if flag.kind == Kind::Bool { "" } else { "flag " };
-            Refusal::arguments(format!("invalid {noun} {text:?} for {link}-{name}: {why}"))
-        })?;
-        given.set(flag.name, value);
     }
     Ok(Arguments::Given(given))
+}
+
+/// Reads what follows the name of the subcommand: one word, with flags before and behind it.
+fn read_dump_log(args: &[String]) -> Result<Arguments, Refusal> {
+    let (name, mut given, mut operand) = (DUMP_LOG.name, Given::default(), None);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        if let Some(body) = dashless(arg).filter(|body| !body.is_empty()) {
+            match read_flag(DUMP_LOG.flags, arg, body, &mut args)? {
+                None => return Ok(Arguments::Help),
+                Some((flag, value)) => given.set(flag.name, value),
+            }
+        } else if operand.replace(arg).is_some() {
+            let form = format!("takes one {}, and {arg:?} is a second", DUMP_LOG.operand);
+            return Err(Refusal::arguments(format!("{name} {form}")));
+        }
+    }
+    match operand {
+        Some(directory) if !directory.is_empty() => {
+            let json = given.remove("json") == Some(Value::Bool(true));
+            Ok(Arguments::DumpLog(DumpLog { data_dir: directory.into(), json }))
+        }
+        _ => Err(Refusal::arguments(format!("{name} needs a {0}: braid {name} {0}", DUMP_LOG.operand))),
+    }
+}
+
+/// What follows the dashes of a flag; none where it is a word.
+fn dashless(arg: &str) -> Option<&str> {
+    arg.strip_prefix("--").or_else(|| arg.strip_prefix('-'))
+}
+
+/// Reads one flag, with its value where that is the next argument. None where it asks for help.
+fn read_flag(
+    table: &'static [Flag],
+    arg: &str,
+    body: &str,
+    args: &mut std::slice::Iter<'_, String>,
+) -> Result<Option<(&'static Flag, Value)>, Refusal> {
+    if body.starts_with(['-', '=']) {
+        return Err(Refusal::arguments(format!("bad flag syntax: {arg}")));
+    }
+    let (name, inline) = match body.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (body, None),
+    };
+    if name == "help" || name == "h" {
+        return Ok(None);
+    }
+    let Some(flag) = table.iter().find(|flag| flag.name == name) else {
+        return Err(unknown(table, name));
+    };
+    let text = match (inline, flag.kind) {
+        (Some(text), _) => text,
+        (None, Kind::Bool | Kind::Anything) => "true",
+        (None, _) => args
+            .next()
+            .ok_or_else(|| Refusal::arguments(format!("flag needs an argument: -{name}")))?
+            .as_str(),
+    };
+    let value = Value::read(flag.kind, text).map_err(|why| {
+        let noun = if flag.kind == Kind::Bool { "boolean value" } else { "value" };
+        let link = if flag.kind == Kind::Bool { "" } else { "flag " };
+        Refusal::arguments(format!("invalid {noun} {text:?} for {link}-{name}: {why}"))
+    })?;
+    Ok(Some((flag, value)))
 }
 
 /// Adds what the environment says and the arguments do not.
@@ -132,8 +180,8 @@ fn not_a_flag(word: &str) -> Refusal {
     Refusal::error(format!("{word:?} is not a valid flag"))
 }
 
-fn unknown(name: &str) -> Refusal {
-    let candidates = FLAGS.iter().filter(|flag| !matches!(flag.status, Status::Ignored(_)));
+fn unknown(table: &[Flag], name: &str) -> Refusal {
+    let candidates = table.iter().filter(|flag| !matches!(flag.status, Status::Ignored(_)));
     let nearest = candidates.min_by_key(|flag| strsim::damerau_levenshtein(flag.name, name));
     let nearest = nearest.expect("the table has flags").name;
     Refusal::arguments(format!("flag provided but not defined: -{name} (the nearest is --{nearest})"))

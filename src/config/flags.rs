@@ -1,4 +1,4 @@
-//! The one table of flags. Parser, environment and `--help` read it and nothing else.
+//! The one table of flags, with the subcommand beside it. Parser, environment and `--help` read it and nothing else.
 //!
 //! Names, forms and defaults are etcd's. A status says how far Braid has come with each:
 //!
@@ -65,6 +65,16 @@ pub(super) const GATES: &[(&str, bool, Option<&str>)] = &[
     ("PriorityRequest", false, None),
 ];
 
+/// What the program does instead of serving where its name is the first argument.
+#[derive(Debug)]
+pub(super) struct Subcommand {
+    pub name: &'static str,
+    /// What it needs beside flags: one word.
+    pub operand: &'static str,
+    pub help: &'static str,
+    pub flags: &'static [Flag],
+}
+
 pub(super) fn lookup(name: &str) -> Option<&'static Flag> {
     FLAGS.iter().find(|flag| flag.name == name)
 }
@@ -96,6 +106,14 @@ pub(super) const LOG_LEVELS: &[&str] = &["debug", "info", "warn", "error", "pani
 const NO_BBOLT: &str = "Braid does not store its data in bbolt";
 const OWN_PACE: &str = "Braid compacts in slices at a pace of its own";
 const OWN_LOG: &str = "Braid's log and checkpoints follow the change of the data, not a count of entries";
+
+pub(super) const DUMP_LOG: Subcommand = Subcommand {
+    name: "dump-log",
+    operand: "DIR",
+    help: "Print what the data directory DIR holds: control entries in their order, then the settled writes by \
+           revision. No server may run on it, and nothing in it is changed.",
+    flags: &[built("json", Bool, "false", "One JSON object a line; keys and values are in base64.")],
+};
 
 #[rustfmt::skip] // a table reads best as rows
 pub(super) const FLAGS: &[Flag] = &[

@@ -1,6 +1,6 @@
 //! What `--help` and `--version` print.
 
-use super::flags::{FLAGS, Flag, Kind, Status};
+use super::flags::{DUMP_LOG, FLAGS, Flag, Kind, Status};
 
 /// The version of etcd whose surface Braid offers; harnesses and installers decide by it.
 const ETCD_VERSION: &str = "3.7.1";
@@ -24,17 +24,18 @@ pub(super) fn version() -> String {
 }
 
 pub(super) fn help() -> String {
-    let mut text = String::from(
-        "Usage: braid [flags]\n\n\
-         A drop-in replacement for etcd v3. Flags are etcd's: one dash or two, --flag=value or --flag value.\n\
+    let (command, operand) = (DUMP_LOG.name, DUMP_LOG.operand);
+    let mut text = format!("Usage: braid [flags]\n       braid {command} {operand} [flags]\n");
+    text.push_str(
+        "\nA drop-in replacement for etcd v3. Flags are etcd's: one dash or two, --flag=value or --flag value.\n\
          Each may also be given as a variable of the environment: ETCD_SOME_FLAG for --some-flag; the command\n\
          line wins.\n\nFlags:\n\n  --help\n      Print this text and exit.\n",
     );
-    section(&mut text, |status| *status == Status::Built);
+    section(&mut text, FLAGS, |status| *status == Status::Built);
     text.push_str("\nTaken, but without effect:\n\n");
-    section(&mut text, |status| matches!(status, Status::Ignored(_)));
+    section(&mut text, FLAGS, |status| matches!(status, Status::Ignored(_)));
     text.push_str("\nNot built yet; taken only with etcd's default as their value:\n\n");
-    section(&mut text, |status| *status == Status::NotBuilt);
+    section(&mut text, FLAGS, |status| *status == Status::NotBuilt);
     text.push_str("\nNames of etcd 3.6 and older:\n\n");
     for flag in FLAGS {
         match flag.status {
@@ -45,11 +46,13 @@ pub(super) fn help() -> String {
             _ => {}
         }
     }
+    text.push_str(&format!("\nbraid {command} {operand}\n      {}\n\n", DUMP_LOG.help));
+    section(&mut text, DUMP_LOG.flags, |_| true);
     text
 }
 
-fn section(text: &mut String, wanted: impl Fn(&Status) -> bool) {
-    for flag in FLAGS.iter().filter(|flag| wanted(&flag.status)) {
+fn section(text: &mut String, flags: &[Flag], wanted: impl Fn(&Status) -> bool) {
+    for flag in flags.iter().filter(|flag| wanted(&flag.status)) {
         text.push_str(&format!("  --{}{}\n      {}\n", flag.name, form(flag), flag.help));
     }
 }

@@ -131,6 +131,14 @@ pub enum LogOutput {
     File(PathBuf),
 }
 
+/// What `braid dump-log` is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DumpLog {
+    pub data_dir: PathBuf,
+    /// One JSON object a line, for programs.
+    pub json: bool,
+}
+
 /// Something the log should say once at start: a flag without effect, a variable that means nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice(pub String);
@@ -145,6 +153,7 @@ impl fmt::Display for Notice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
     Run(Box<Config>, Vec<Notice>),
+    DumpLog(DumpLog),
     /// Help or version: print it, exit with 0.
     PrintAndExit(String),
 }
@@ -178,6 +187,7 @@ impl fmt::Display for Refusal {
 pub fn parse(args: &[String], env: &[(String, String)], cpus: usize) -> Result<Parsed, Refusal> {
     let mut given = match command_line::read(args)? {
         Arguments::Help => return Ok(Parsed::PrintAndExit(help::help())),
+        Arguments::DumpLog(wish) => return Ok(Parsed::DumpLog(wish)),
         Arguments::Given(given) => given,
     };
     if given.value("version") == value::Value::Bool(true) {

@@ -172,6 +172,34 @@ fn help_tells_every_flag() {
         for flag in FLAGS {
             assert!(text.contains(&format!("--{}", flag.name)), "{}", flag.name);
         }
+        assert!(text.contains("braid dump-log DIR") && text.contains("--json"));
+    }
+}
+
+#[test]
+fn dump_log_takes_one_directory_and_its_own_flags() {
+    for (args, json) in [
+        (&["dump-log", "d"][..], false),
+        (&["dump-log", "d", "--json"], true),
+        (&["dump-log", "-json", "d"], true),
+        (&["dump-log", "--json=false", "d"], false),
+    ] {
+        let wish = DumpLog { data_dir: "d".into(), json };
+        assert_eq!(parse_with(args, &[("ETCD_NAME", "x")]), Ok(Parsed::DumpLog(wish)), "{args:?}");
+    }
+    let Ok(Parsed::PrintAndExit(_)) = parse_with(&["dump-log", "--help"], &[]) else { panic!("help") };
+    for (args, code, words) in [
+        (&["dump-log"][..], 2, "dump-log needs a DIR"),
+        (&["dump-log", "--json"], 2, "dump-log needs a DIR"),
+        (&["dump-log", ""], 2, "dump-log needs a DIR"),
+        (&["dump-log", "d", "e"], 2, "takes one DIR, and \"e\" is a second"),
+        (&["dump-log", "d", "--jsno"], 2, "not defined: -jsno (the nearest is --json)"),
+        (&["dump-log", "d", "--name=x"], 2, "not defined: -name"),
+        (&["dump-log", "d", "--json=maybe"], 2, "invalid boolean value \"maybe\" for -json"),
+        (&["--name=a", "dump-log", "d"], 1, "\"dump-log\" is not a valid flag"),
+    ] {
+        let refusal = refused(args);
+        assert!(refusal.exit_code == code && refusal.message.contains(words), "{args:?}: {refusal:?}");
     }
 }
 

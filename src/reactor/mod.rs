@@ -8,6 +8,7 @@ mod calls;
 mod census;
 mod clearing;
 mod controls;
+pub mod dump;
 mod epoch;
 mod hashes;
 mod leading;

@@ -12,7 +12,9 @@ mod tests;
 use super::RecoveredShard;
 use crate::checkpoint::{CheckpointName, ControlState, Item, Meta, Reader};
 use crate::lease::Attached;
-use crate::log::{Coverage, LogId, Opening, Record, Recovered, RecoveredResident, Resident, Start};
+use crate::log::{
+    Coverage, LogId, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, Start,
+};
 use crate::mvcc::{Change, Store};
 use crate::raft::{Group, GroupEntry, HardState, Position, Start as GroupStart};
 use crate::router::reactor_of;
@@ -121,6 +123,20 @@ pub struct Loaded {
 }
 
 impl ShardPlan {
+    pub fn id(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The revision up to which the state comes from a checkpoint, if there is one.
+    pub fn checkpointed(&self) -> Revision {
+        self.resident.checkpoint.map_or(Revision::NONE, |checkpoint| checkpoint.revision)
+    }
+
+    /// The log's entries after the checkpoint, without raft's own.
+    pub fn entries(&self) -> impl Iterator<Item = &RecoveredEntry> {
+        self.resident.entries.iter().filter(|entry| entry.kind != 0)
+    }
+
     /// Reads the checkpoint, then the log after it. An error says what cannot be read.
     pub fn load(self, member: MemberId, read: ReadPiece<'_>) -> Result<Loaded, String> {
         let checkpoint_file = self.checkpoint;
@@ -133,7 +149,7 @@ impl ShardPlan {
         let mut meaning = Meaning::new(held, seal, fence);
         let (index, term) = self.resident.base();
         let base = Position { index, term };
-        for entry in self.resident.entries.iter().filter(|entry| entry.kind != 0) {
+        for entry in self.entries() {
             meaning
                 .read(entry.index, &entry.payload)
                 .map_err(|strange| format!("the log of shard {} makes no sense: {strange}", self.shard))?;

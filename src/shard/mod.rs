@@ -217,9 +217,15 @@ impl Shard {
 
     /// After the seal: applies what the prefix holds and the store does not.
     pub fn apply_prefix(&mut self, moves: &mut Vec<LeaseMove>) -> Result<(), Strange> {
+        self.apply_upto(Revision(u64::MAX), moves)
+    }
+
+    /// As [`Shard::apply_prefix`] where no seal has cut the log yet: what it holds above `prefix` is let be.
+    pub fn apply_upto(&mut self, prefix: Revision, moves: &mut Vec<LeaseMove>) -> Result<(), Strange> {
         let applied = self.store.newest_revision().main;
-        let missing: Vec<LiveWrite> =
-            self.meaning.live().filter(|write| write.revision > applied).cloned().collect();
+        let missing =
+            self.meaning.live().filter(|write| write.revision > applied && write.revision <= prefix);
+        let missing: Vec<LiveWrite> = missing.cloned().collect();
         for write in missing {
             self.apply(&write, moves)?;
         }

@@ -46,13 +46,8 @@ impl DataDir {
         let shown = path.display();
         let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&path);
         made.map_err(|error| format!("cannot create data directory {shown}: {error}"))?;
-        if path.join("member").exists() {
-            return Err(format!(
-                "data directory {shown} holds the data of etcd (member/), which Braid neither reads nor \
-                 touches: give --data-dir an empty directory, and bring the data over with a client"
-            ));
-        }
-        let lock = lock(&path)?;
+        refuse_etcds(&path)?;
+        let lock = lock(&path, "stop that one, or give this one its own --data-dir")?;
         let warning = check_mode(&path)?;
         let (identity, is_new) = match read(&path)? {
             Some(identity) => {
@@ -62,6 +57,28 @@ impl DataDir {
             None => (begin(config, &path)?, true),
         };
         Ok(DataDir { path, identity, is_new, warning, _lock: lock })
+    }
+
+    /// Takes over a directory that a server has left, without changing it: of all in it only the lock may
+    /// be made anew.
+    pub fn open_to_read(path: &Path) -> Result<DataDir, String> {
+        let shown = path.display();
+        fs::metadata(path).map_err(|error| format!("cannot look at data directory {shown}: {error}"))?;
+        refuse_etcds(path)?;
+        if !path.join(IDENTITY).exists() {
+            return Err(match path.join(STORE).exists() {
+                true => lost_identity(path),
+                false => format!("{shown} is no data directory of Braid: it holds no {IDENTITY}"),
+            });
+        }
+        let lock = lock(path, "stop that one first")?;
+        let identity = read(path)?.ok_or_else(|| lost_identity(path))?;
+        Ok(DataDir { path: path.to_path_buf(), identity, is_new: false, warning: None, _lock: lock })
+    }
+
+    /// The files, of which none will be changed.
+    pub fn files_to_read(&self) -> Files {
+        Files::to_read(self.path.join(STORE))
     }
 
     pub fn files(&self) -> Result<Files, String> {
@@ -74,17 +91,35 @@ impl DataDir {
     }
 }
 
-fn lock(path: &Path) -> Result<File, String> {
+fn refuse_etcds(path: &Path) -> Result<(), String> {
+    if !path.join("member").exists() {
+        return Ok(());
+    }
+    Err(format!(
+        "data directory {} holds the data of etcd (member/), which Braid neither reads nor touches: give \
+         --data-dir an empty directory, and bring the data over with a client",
+        path.display()
+    ))
+}
+
+fn lost_identity(path: &Path) -> String {
+    format!(
+        "data directory {} has lost its {IDENTITY}: put it back from a copy, or start with an empty directory",
+        path.display()
+    )
+}
+
+/// `otherwise` says what to do where another process holds it.
+fn lock(path: &Path, otherwise: &str) -> Result<File, String> {
     let shown = path.display();
     let opened =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path.join(LOCK));
     let file = opened.map_err(|error| format!("cannot write to data directory {shown}: {error}"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(format!(
-            "data directory {shown} is in use by another process: stop that one, or give this one its own \
-             --data-dir"
-        )),
+        Err(TryLockError::WouldBlock) => {
+            Err(format!("data directory {shown} is in use by another process: {otherwise}"))
+        }
         Err(TryLockError::Error(error)) => Err(format!("cannot lock data directory {shown}: {error}")),
     }
 }
@@ -105,10 +140,7 @@ fn check_mode(path: &Path) -> Result<Option<String>, String> {
 fn begin(config: &Config, path: &Path) -> Result<Identity, String> {
     let shown = path.display();
     if path.join(STORE).exists() {
-        return Err(format!(
-            "data directory {shown} has lost its {IDENTITY}: put it back from a copy, or start with an empty \
-             directory"
-        ));
+        return Err(lost_identity(path));
     }
     let bootstrap = config.bootstrap().map_err(|refusal| refusal.message)?;
     let identity = Identity {
@@ -204,7 +236,7 @@ mod tests {
         args.extend(flags.iter().map(|flag| flag.to_string()));
         match parse(&args, &[], 1).unwrap() {
             Parsed::Run(config, _) => *config,
-            Parsed::PrintAndExit(text) => panic!("{text}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -20,6 +20,7 @@ use super::kernel;
 use crate::checkpoint::CheckpointName;
 use crate::limits::BLOCK_BYTES;
 use crate::log::{Buffer, LogId, SegmentName};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -41,6 +42,16 @@ pub struct Listing {
     pub checkpoints: Vec<CheckpointName>,
     /// Logs that an earlier process has marked dead.
     pub dead: Vec<LogId>,
+}
+
+impl Listing {
+    pub fn by_log(&self) -> BTreeMap<LogId, Vec<SegmentName>> {
+        let mut logs: BTreeMap<LogId, Vec<SegmentName>> = BTreeMap::new();
+        for segment in &self.segments {
+            logs.entry(segment.log).or_default().push(*segment);
+        }
+        logs
+    }
 }
 
 const UNFINISHED: &str = ".new";
@@ -167,9 +178,33 @@ impl Files {
         self.list()
     }
 
+    /// The files of a directory that is only read, and need not be there.
+    pub fn to_read(directory: PathBuf) -> Files {
+        Files { directory, direct: false, one_request: false }
+    }
+
     /// Lists what is whole and removes what is not. A name that is no one's is left alone.
     pub fn list(&self) -> io::Result<Listing> {
-        let mut listing = Listing::default();
+        let (listing, not_whole) = self.survey()?;
+        for name in not_whole {
+            fs::remove_file(self.path(&name))?;
+        }
+        Ok(listing)
+    }
+
+    /// What a start would read; changes nothing.
+    pub fn list_to_read(&self) -> io::Result<Listing> {
+        let mut listing = match self.survey() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Listing::default()),
+            surveyed => surveyed?.0,
+        };
+        listing.segments.retain(|segment| !listing.dead.contains(&segment.log));
+        Ok(listing)
+    }
+
+    /// What is whole, and the names of what is not.
+    fn survey(&self) -> io::Result<(Listing, Vec<String>)> {
+        let (mut listing, mut not_whole) = (Listing::default(), vec![]);
         for entry in fs::read_dir(&self.directory)? {
             let name = entry?.file_name();
             let Some(name) = name.to_str() else { continue };
@@ -180,12 +215,12 @@ impl Files {
             } else if let Some(log) = LogId::parse_dead_mark(name) {
                 listing.dead.push(log);
             } else if name.ends_with(UNFINISHED) || name.ends_with(GONE) {
-                fs::remove_file(self.path(name))?;
+                not_whole.push(name.to_string());
             }
         }
         listing.segments.sort();
         listing.checkpoints.sort();
-        Ok(listing)
+        Ok((listing, not_whole))
     }
 
     /// Makes small files durable in whole: what others see is the old one or the new one.

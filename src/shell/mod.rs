@@ -23,6 +23,7 @@ mod clock;
 mod connections;
 mod data_dir;
 mod driver;
+mod dump;
 mod files;
 mod kernel;
 mod listeners;
@@ -45,6 +46,7 @@ use crate::sequencer::Sequencer;
 use bulk::Lane;
 use clock::Clock;
 use data_dir::DataDir;
+pub use dump::dump_log;
 use kernel::StopSignals;
 
 use notices::Notices;

@@ -8,7 +8,7 @@ use super::kernel;
 use crate::limits::SEGMENT_BYTES;
 use crate::log::{LogId, Recovered, Recovery, SegmentName, Start};
 use crate::reactor::recover::{ReactorPlan, place};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -49,11 +49,7 @@ pub fn restart(files: &Files, reactors: usize) -> Result<Restart, String> {
 }
 
 fn recover_logs(files: &Files, listing: &Listing, threads: usize) -> Result<Vec<Recovered>, String> {
-    let mut logs: BTreeMap<LogId, Vec<SegmentName>> = BTreeMap::new();
-    for segment in &listing.segments {
-        logs.entry(segment.log).or_default().push(*segment);
-    }
-    let waiting = Mutex::new(logs);
+    let waiting = Mutex::new(listing.by_log());
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
     let work = || {
         let mut recovered = Vec::new();
@@ -74,13 +70,7 @@ fn recover_logs(files: &Files, listing: &Listing, threads: usize) -> Result<Vec<
 
 fn recover_log(files: &Files, log: LogId, segments: &[SegmentName]) -> Result<Recovered, String> {
     let key = kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?;
-    let mut recovery = Recovery::new(log, key, SEGMENT_BYTES);
-    for segment in segments {
-        let bytes = files.read_segment(*segment);
-        let bytes = bytes.map_err(|error| format!("cannot read log file {segment}: {error}"))?;
-        recovery.segment(*segment, &bytes);
-    }
-    let recovered = recovery.finish().map_err(|damage| damage.to_string())?;
+    let recovered = read_log(files, log, key, segments)?;
     // What was read may so far stand in a cache of the disk alone.
     for segment in &recovered.sync {
         let synced = files.sync_segment(*segment);
@@ -91,6 +81,17 @@ fn recover_log(files: &Files, log: LogId, segments: &[SegmentName]) -> Result<Re
         removed.map_err(|error| format!("cannot remove log file {segment}: {error}"))?;
     }
     Ok(recovered)
+}
+
+/// Reads one log, and changes nothing. The key is for a log that never was.
+pub fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -> Result<Recovered, String> {
+    let mut recovery = Recovery::new(log, key, SEGMENT_BYTES);
+    for segment in segments {
+        let bytes = files.read_segment(*segment);
+        let bytes = bytes.map_err(|error| format!("cannot read log file {segment}: {error}"))?;
+        recovery.segment(*segment, &bytes);
+    }
+    recovery.finish().map_err(|damage| damage.to_string())
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ impl Coordinator {
         if !self.waiting.is_empty() {
             return None;
         }
-        let prefix = recover(reports);
+        let prefix = prefix_of(reports);
         self.phase = Phase::Sealing(prefix);
         self.ask_all();
         Some(Step::Seal { epoch, prefix })
@@ -149,7 +149,8 @@ impl Coordinator {
     }
 }
 
-fn recover(reports: &[Report]) -> Revision {
+/// The prefix that the logs of all shards come to.
+pub fn prefix_of(reports: &[Report]) -> Revision {
     let base = reports.iter().map(|report| report.base).max().unwrap_or_default().max(Revision::FRESH);
     let logs: Vec<Vec<Part>> = reports.iter().flat_map(|report| report.logs.iter().cloned()).collect();
     longest_run(base, &logs)

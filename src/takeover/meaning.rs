@@ -87,6 +87,11 @@ impl Meaning {
         self.live.iter()
     }
 
+    /// Where the live control entries stand that have not taken effect.
+    pub fn controls(&self) -> impl Iterator<Item = Index> {
+        self.controls.iter().map(|(index, _)| *index)
+    }
+
     /// Reads the next entry of the log.
     pub fn read(&mut self, index: Index, payload: &Payload) -> Result<(), Strange> {
         let strange = |why| Strange { index, why };

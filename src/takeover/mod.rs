@@ -18,6 +18,6 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use coordinator::{Coordinator, Report, Step};
+pub use coordinator::{Coordinator, Report, Step, prefix_of};
 pub use meaning::{Due, LiveWrite, Meaning, Seal, Strange};
 pub use run::{Part, longest_run};

@@ -3,6 +3,8 @@
 // A test that cannot set its stage up fails where it stands.
 #![allow(clippy::unwrap_used)]
 
+mod client;
+mod dump;
 mod fuzz;
 #[path = "../fuzz/seeds.rs"]
 mod fuzz_seeds;

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-struct Server {
+pub struct Server {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
     lines: BufReader<std::process::ChildStderr>,
 }
 
@@ -29,7 +29,7 @@ fn free_port() -> u16 {
 }
 
 impl Server {
-    fn start(data_dir: &Path, flags: &[&str]) -> Server {
+    pub fn start(data_dir: &Path, flags: &[&str]) -> Server {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let url = format!("http://{address}");
         let listen = ["--listen-client-urls", &url, "--advertise-client-urls", &url];
@@ -53,13 +53,13 @@ impl Server {
         answer
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(name).arg(self.child.id().to_string()).status().unwrap();
         assert!(sent.success());
     }
 
     /// The signal it died of, and what it said last.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.lines.read_to_string(&mut rest).unwrap();
         (self.child.wait().unwrap().signal(), rest)

@@ -1,14 +1,18 @@
 //! A member that restarts: an instant disk in memory, which at some moment takes no more writes.
 
 use super::*;
-use crate::api::{CompactRequest, LeaseGrantRequest, PutRequest, Request};
+use crate::api::{
+    CompactRequest, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest, Request, TxnRequest,
+};
 use crate::config::AutoCompaction;
 use crate::io::{Body, BulkDone, BulkStep, Input, Output};
 use crate::log::{Command, Recovery, SegmentName};
+use crate::mvcc::Budget;
 use crate::reactor::calls::Asker;
+use crate::reactor::dump::Contents;
 use crate::reactor::{Boot, Reactor, Settings, Stage};
 use crate::sequencer::Sequencer;
-use crate::types::{ClusterId, Duration, ReactorId, Time};
+use crate::types::{At, ClusterId, Duration, Event, ReactorId, Time};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -47,11 +51,13 @@ impl Disk {
     }
 
     fn load(&self, plan: ShardPlan) -> Result<Loaded, String> {
-        plan.load(MEMBER, &mut |name, offset, len| {
-            let bytes = self.files.get(name).ok_or_else(|| format!("no file {name}"))?;
-            let from = bytes.len().min(offset as usize);
-            Ok(bytes[from..bytes.len().min(from + len)].to_vec())
-        })
+        plan.load(MEMBER, &mut |name, offset, len| self.read(name, offset, len))
+    }
+
+    fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, String> {
+        let bytes = self.files.get(name).ok_or_else(|| format!("no file {name}"))?;
+        let from = bytes.len().min(offset as usize);
+        Ok(bytes[from..bytes.len().min(from + len)].to_vec())
     }
 }
 
@@ -252,6 +258,18 @@ impl Member {
         puts
     }
 
+    /// The history of all stores.
+    fn events(&self) -> Vec<(At, ShardId, Event)> {
+        let mut events = vec![];
+        for owned in self.reactors.iter().flat_map(|reactor| reactor.shards.values()) {
+            let all = Revision(u64::MAX);
+            let history = owned.shard.store.history(At::default(), all, Budget::UNBOUNDED);
+            events.extend(history.changes.into_iter().map(|(at, change)| (at, owned.shard.id, change.event)));
+        }
+        events.sort_by_key(|(at, ..)| *at);
+        events
+    }
+
     /// The power goes.
     fn crash(self, writes_left: usize) -> Disk {
         Disk { writes_left, ..self.disk }
@@ -372,6 +390,59 @@ fn leases_and_compaction_come_back() {
     member.ask(Request::LeaseRevoke(LeaseId(5)));
     assert!(member.reactors.iter().all(|reactor| !reactor.control.is_granted(LeaseId(5))));
     assert_eq!(member.sequencer.settled(), Revision(23));
+}
+
+/// What a reader without a server makes of the disk is what the next start makes of it, wherever the power
+/// goes: the same prefix, and every event of it, those of deleted ranges included.
+#[test]
+fn a_dump_says_what_the_next_start_recovers() {
+    let (mut unsettled, mut checkpointed) = (0, 0);
+    for writes in (20..400).step_by(7) {
+        let mut member = Member::start(Disk { writes_left: writes, ..Disk::default() }, 3).unwrap();
+        let upto = if member.serves() { 40 } else { 0 };
+        for number in 0..upto {
+            // A part in every shard, so that the power goes between parts.
+            let puts = (number..number + 5).map(|number| {
+                let value = Bytes::from(format!("{number:08}").repeat(150));
+                Op::Put(PutRequest { key: key(number), value, ..Default::default() })
+            });
+            member.ask(Request::Txn(TxnRequest { success: puts.collect(), ..Default::default() }));
+            if number % 4 == 3 {
+                let (key, range_end) = (Bytes::from_static(b"/registry/e"), Bytes::from_static(b"b"));
+                let delete = DeleteRangeRequest { key, range_end, prev_kv: false };
+                member.ask(Request::DeleteRange(delete));
+            }
+        }
+        let disk = member.crash(usize::MAX);
+        let dump = dump(&disk);
+        let member = Member::start(disk, 2).unwrap();
+        assert_eq!(member.halted, None);
+        assert_eq!(dump.settled, member.sequencer.settled(), "after {writes} writes");
+        assert_eq!(dump.complete_from, Revision(2));
+        let revisions: Vec<u64> = dump.writes().map(|write| write.revision.0).collect();
+        assert_eq!(revisions, (2..=dump.settled.0).collect::<Vec<u64>>());
+        assert_eq!(events(&dump), member.events(), "after {writes} writes");
+        unsettled += dump.unsettled;
+        checkpointed += u64::from(dump.checkpointed > Revision::NONE);
+        // The start has voided the rest.
+        let settled = dump.settled;
+        let dump = self::dump(&member.crash(usize::MAX));
+        assert_eq!((dump.settled, dump.unsettled), (settled, 0));
+    }
+    assert!(unsettled > 0 && checkpointed > 0, "{unsettled} revisions in part, {checkpointed} checkpoints");
+}
+
+fn dump(disk: &Disk) -> Contents {
+    let shards = disk.plan(1).unwrap().reactors.into_iter().flat_map(|reactor| reactor.shards);
+    Contents::read(shards.collect(), MEMBER, &mut |name, offset, len| disk.read(name, offset, len)).unwrap()
+}
+
+fn events(dump: &Contents) -> Vec<(At, ShardId, Event)> {
+    let writes = dump.writes().flat_map(|write| {
+        let main = write.revision;
+        write.events.into_iter().map(move |(sub, shard, event)| (At { main, sub }, shard, event))
+    });
+    writes.collect()
 }
 
 #[test]

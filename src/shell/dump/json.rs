@@ -1,0 +1,177 @@
+//! One JSON object a line. `type` says which; numbers are plain numbers, as in `etcdctl -w json`; keys and
+//! values are in base64. Fields are added, never renamed.
+//!
+//! ```text
+//! header         the first line
+//!   format         1, the format of these lines
+//!   cluster_id, member_id, name
+//!   settled        the revision that a start would recover now; 1 where nothing was written
+//!   unsettled      how many revisions above it stand in some log, incomplete or behind an incomplete one; a
+//!                  start voids them, and they are not printed
+//!   complete_from  from here on every event of every revision is printed
+//!   checkpointed   up to here some or all of a revision comes from checkpoints, the log before them being
+//!                  reclaimed: epoch and ended leases may be unknown; 0 where there are no checkpoints
+//! control_state  at most once: the control entries up to `index` are only in this
+//!   index, cluster_id, token, compacted
+//!   members        [{id, name, peer_urls, client_urls, is_learner}]
+//!   cuts           [{start, shard}]; start in base64
+//!   leases         [{lease, ttl_seconds}]
+//!   alarms         [{member_id, alarm}]; the alarm as in etcd's enum
+//! control, fence, seal: an entry of a log, the control shard's first, then shard by shard
+//!   shard, index, term
+//!   epoch          {term, attempt}
+//!   prefix         seal only: the writes before it above this revision are void
+//!   void           control only: whether it takes no effect
+//!   what           control only, with the fields of each:
+//!                  bootstrap {cluster_id, token, members, cuts}; member_attributes {member_id, name,
+//!                  client_urls}; lease_grant {lease, ttl_seconds}; lease_end {lease};
+//!                  compact {revision}; alarm_on, alarm_off {member_id, alarm}
+//! write          a settled revision, ascending
+//!   revision
+//!   epoch          {term, attempt}, or null where no log names it any more
+//!   partial        true below `complete_from`: compaction may have dropped events of it
+//!   leases_ended   [lease]
+//!   events         [{type, sub, shard, key}] by sub; type is PUT or DELETE, and PUT has
+//!                  value, lease, create_revision, version beside
+//! ```
+
+use super::Identity;
+use crate::checkpoint::ControlState;
+use crate::reactor::dump::{Contents, LogEntry, Says, Write};
+use crate::record::{Control, CutRecord, MemberRecord};
+use crate::types::{Epoch, Event, Index, ShardId, Sub};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+/// Of these lines.
+const FORMAT: u64 = 1;
+
+pub fn head(identity: &Identity, contents: &Contents) -> String {
+    let header = json!({
+        "type": "header",
+        "format": FORMAT,
+        "cluster_id": identity.cluster.0,
+        "member_id": identity.member.0,
+        "name": identity.name,
+        "settled": contents.settled.0,
+        "unsettled": contents.unsettled,
+        "complete_from": contents.complete_from.0,
+        "checkpointed": contents.checkpointed.0,
+    });
+    let state = contents.control.as_ref().map(|(index, state)| line(&control_state(*index, state)));
+    line(&header) + &state.unwrap_or_default()
+}
+
+pub fn entry(entry: &LogEntry) -> String {
+    let mut said = match &entry.says {
+        Says::Fence(of) => json!({"type": "fence", "epoch": epoch(*of)}),
+        Says::Seal { epoch: of, prefix } => {
+            json!({"type": "seal", "epoch": epoch(*of), "prefix": prefix.0})
+        }
+        Says::Control { epoch: of, control, void } => {
+            let mut said = what(control);
+            said["type"] = "control".into();
+            said["epoch"] = epoch(*of);
+            said["void"] = (*void).into();
+            said
+        }
+    };
+    said["shard"] = entry.shard.0.into();
+    said["index"] = entry.index.0.into();
+    said["term"] = entry.term.0.into();
+    line(&said)
+}
+
+pub fn write(write: &Write) -> String {
+    let events: Vec<Value> = write.events.iter().map(event).collect();
+    let leases_ended: Vec<i64> = write.leases_ended.iter().map(|lease| lease.0).collect();
+    line(&json!({
+        "type": "write",
+        "revision": write.revision.0,
+        "epoch": write.epoch.map(epoch),
+        "partial": write.partial,
+        "leases_ended": leases_ended,
+        "events": events,
+    }))
+}
+
+fn event((sub, shard, event): &(Sub, ShardId, Event)) -> Value {
+    let (sub, shard, key) = (sub.0, shard.0, STANDARD.encode(&event.key()[..]));
+    match event {
+        Event::Put(kv) => json!({
+            "type": "PUT",
+            "sub": sub,
+            "shard": shard,
+            "key": key,
+            "value": STANDARD.encode(&kv.value[..]),
+            "lease": kv.lease.0,
+            "create_revision": kv.create_revision.0,
+            "version": kv.version,
+        }),
+        Event::Delete { .. } => json!({"type": "DELETE", "sub": sub, "shard": shard, "key": key}),
+    }
+}
+
+fn what(control: &Control) -> Value {
+    match control {
+        Control::Bootstrap { cluster, token, members: of, cuts: at } => json!({
+            "what": "bootstrap", "cluster_id": cluster, "token": token, "members": members(of), "cuts": cuts(at),
+        }),
+        Control::MemberAttributes { member, name, client_urls } => json!({
+            "what": "member_attributes", "member_id": member, "name": name, "client_urls": client_urls,
+        }),
+        Control::LeaseGrant { lease, ttl_secs } => {
+            json!({"what": "lease_grant", "lease": lease, "ttl_seconds": ttl_secs})
+        }
+        Control::LeaseEnd { lease } => json!({"what": "lease_end", "lease": lease}),
+        Control::Compact { revision } => json!({"what": "compact", "revision": revision}),
+        Control::AlarmOn { member, alarm } => {
+            json!({"what": "alarm_on", "member_id": member, "alarm": alarm})
+        }
+        Control::AlarmOff { member, alarm } => {
+            json!({"what": "alarm_off", "member_id": member, "alarm": alarm})
+        }
+    }
+}
+
+fn control_state(index: Index, state: &ControlState) -> Value {
+    let leases = state.leases.iter().map(|l| json!({"lease": l.lease, "ttl_seconds": l.ttl_secs}));
+    let alarms = state.alarms.iter().map(|a| json!({"member_id": a.member, "alarm": a.alarm}));
+    json!({
+        "type": "control_state",
+        "index": index.0,
+        "cluster_id": state.cluster,
+        "token": state.token,
+        "compacted": state.compact_revision,
+        "members": members(&state.members),
+        "cuts": cuts(&state.cuts),
+        "leases": leases.collect::<Vec<Value>>(),
+        "alarms": alarms.collect::<Vec<Value>>(),
+    })
+}
+
+fn members(members: &[MemberRecord]) -> Value {
+    let member = |member: &MemberRecord| {
+        json!({
+            "id": member.id,
+            "name": member.name,
+            "peer_urls": member.peer_urls,
+            "client_urls": member.client_urls,
+            "is_learner": member.is_learner,
+        })
+    };
+    members.iter().map(member).collect()
+}
+
+fn cuts(cuts: &[CutRecord]) -> Value {
+    cuts.iter().map(|cut| json!({"start": STANDARD.encode(&cut.start), "shard": cut.shard})).collect()
+}
+
+fn epoch(epoch: Epoch) -> Value {
+    json!({"term": epoch.term.0, "attempt": epoch.attempt})
+}
+
+fn line(value: &Value) -> String {
+    format!("{value}\n")
+}

@@ -1,0 +1,69 @@
+//! `braid dump-log`: what a data directory holds, printed. No server runs on it meanwhile, and nothing in it
+//! is changed but the lock.
+//!
+//! Both forms say the same in the same order: a head, the control shard's state from its checkpoint where
+//! there is one, control entries, fences and seals as the logs have them, then all settled writes by
+//! revision. `json` documents its fields, `text` is for people.
+
+mod json;
+mod text;
+
+use super::data_dir::{DataDir, Identity};
+use super::plain_failure;
+use super::restart::read_log;
+use crate::config::DumpLog;
+use crate::limits::SEGMENT_BYTES;
+use crate::log::Start;
+use crate::reactor::dump::Contents;
+use crate::reactor::recover::place;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::process::ExitCode;
+
+/// Nothing is printed of a directory that cannot be read in whole.
+pub fn dump_log(wish: &DumpLog) -> ExitCode {
+    let read = DataDir::open_to_read(&wish.data_dir).and_then(|data_dir| {
+        let contents = read(&data_dir)?;
+        Ok((data_dir, contents))
+    });
+    let (data_dir, contents) = match read {
+        Ok(read) => read,
+        Err(reason) => return plain_failure(&reason),
+    };
+    match print(&data_dir.identity, &contents, wish.json) {
+        // Whoever closes the pipe early has read enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            plain_failure(&format!("cannot write what was read: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn read(data_dir: &DataDir) -> Result<Contents, String> {
+    let files = data_dir.files_to_read();
+    let unreadable = |error: io::Error| format!("cannot read the data directory: {error}");
+    let listing = files.list_to_read().map_err(unreadable)?;
+    let logs = listing.by_log();
+    // Keys are for logs that never were, and here nothing is written to them.
+    let logs = logs.iter().map(|(log, segments)| read_log(&files, *log, 0, segments));
+    let logs = logs.collect::<Result<Vec<_>, String>>()?;
+    let plan = place(logs, &listing.checkpoints, 1, &mut |log| Start::fresh(log, 0, SEGMENT_BYTES))?;
+    let shards = plan.reactors.into_iter().flat_map(|reactor| reactor.shards).collect();
+    Contents::read(shards, data_dir.identity.member, &mut |name, offset, len| {
+        files.read_piece(name, offset, len).map_err(|error| format!("cannot read {name}: {error}"))
+    })
+}
+
+fn print(identity: &Identity, contents: &Contents, json: bool) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let head = if json { json::head } else { text::head };
+    let entry = if json { json::entry } else { text::entry };
+    let write = if json { json::write } else { text::write };
+    out.write_all(head(identity, contents).as_bytes())?;
+    for logged in &contents.entries {
+        out.write_all(entry(logged).as_bytes())?;
+    }
+    for settled in contents.writes() {
+        out.write_all(write(&settled).as_bytes())?;
+    }
+    out.flush()
+}

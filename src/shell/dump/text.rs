@@ -1,0 +1,122 @@
+//! For people: lines that begin with `#` are about the dump. Keys, values and names are in quotes, what is
+//! not printable ASCII escaped.
+
+use super::Identity;
+use crate::checkpoint::ControlState;
+use crate::reactor::dump::{Contents, LogEntry, Says, Write};
+use crate::record::{Control, CutRecord, MemberRecord};
+use crate::types::{Event, Index, LeaseId};
+
+pub fn head(identity: &Identity, contents: &Contents) -> String {
+    let Contents { settled, unsettled, complete_from, checkpointed, .. } = contents;
+    let (cluster, member, name) = (identity.cluster.0, identity.member.0, quoted(identity.name.as_bytes()));
+    let mut text =
+        format!("# cluster {cluster:x}, member {member:x} {name}\n# settled: revision {settled}\n");
+    if *unsettled > 0 {
+        text += &format!(
+            "# {unsettled} revisions above it, incomplete or behind an incomplete one, are left out\n"
+        );
+    }
+    text += &match complete_from.0 {
+        0..=2 => "# every write is here, from revision 2, the first, on\n".to_string(),
+        _ => format!(
+            "# writes are complete from revision {complete_from} on; of those before, what compaction has left\n"
+        ),
+    };
+    if checkpointed.0 > 0 {
+        text += &format!(
+            "# revisions up to {checkpointed} come, some or all of each, from checkpoints: the log before them \
+             is reclaimed,\n# and with it epochs and the ends of leases\n"
+        );
+    }
+    if let Some((index, state)) = &contents.control {
+        text += &control_state(*index, state);
+    }
+    text
+}
+
+pub fn entry(entry: &LogEntry) -> String {
+    let LogEntry { shard, index, term, .. } = entry;
+    let said = match &entry.says {
+        Says::Fence(epoch) => format!("fence of epoch {epoch}"),
+        Says::Seal { epoch, prefix } => format!("seal of epoch {epoch}, prefix {prefix}"),
+        Says::Control { epoch, control, void } => {
+            let void = if *void { " (void)" } else { "" };
+            format!("control in epoch {epoch}{void}: {}", what(control))
+        }
+    };
+    format!("shard {shard} entry {index} term {term}: {said}\n")
+}
+
+pub fn write(write: &Write) -> String {
+    let epoch = write.epoch.map_or("unknown".to_string(), |epoch| epoch.to_string());
+    let partial = if write.partial { ", maybe in part" } else { "" };
+    let mut text = format!("revision {} epoch {epoch}{partial}\n", write.revision);
+    for (sub, shard, event) in &write.events {
+        let key = quoted(event.key());
+        text += &match event {
+            Event::Delete { .. } => format!("  {sub} DELETE {key} shard {shard}\n"),
+            Event::Put(kv) if kv.lease == LeaseId::NONE => {
+                format!("  {sub} PUT {key} {} shard {shard}\n", quoted(&kv.value))
+            }
+            Event::Put(kv) => {
+                format!("  {sub} PUT {key} {} lease {} shard {shard}\n", quoted(&kv.value), kv.lease)
+            }
+        };
+    }
+    for lease in &write.leases_ended {
+        text += &format!("  lease {lease} ended\n");
+    }
+    text
+}
+
+fn what(control: &Control) -> String {
+    match control {
+        Control::Bootstrap { cluster, token, members: of, cuts: at } => {
+            let (token, members, cuts) = (quoted(token.as_bytes()), members(of), cuts(at));
+            format!("bootstrap of cluster {cluster:x}, token {token}; {members}; {cuts}")
+        }
+        Control::MemberAttributes { member, name, client_urls } => {
+            let name = quoted(name.as_bytes());
+            format!("member {member:x} is {name} at {}", client_urls.join(","))
+        }
+        Control::LeaseGrant { lease, ttl_secs } => format!("lease {lease} granted for {ttl_secs} s"),
+        Control::LeaseEnd { lease } => format!("lease {lease} ended"),
+        Control::Compact { revision } => format!("compaction at revision {revision}"),
+        Control::AlarmOn { member, alarm } => format!("alarm {alarm} of member {member:x} is on"),
+        Control::AlarmOff { member, alarm } => format!("alarm {alarm} of member {member:x} is off"),
+    }
+}
+
+fn control_state(index: Index, state: &ControlState) -> String {
+    let mut text = format!("# control entries up to {index} are only in this state, from a checkpoint:\n");
+    let (token, compacted) = (quoted(state.token.as_bytes()), state.compact_revision);
+    text += &format!("#   cluster {:x}, token {token}, compacted at revision {compacted}\n", state.cluster);
+    text += &format!("#   {}; {}\n", members(&state.members), cuts(&state.cuts));
+    for lease in &state.leases {
+        text += &format!("#   lease {} of {} s\n", lease.lease, lease.ttl_secs);
+    }
+    for alarm in &state.alarms {
+        text += &format!("#   alarm {} of member {:x}\n", alarm.alarm, alarm.member);
+    }
+    text
+}
+
+fn members(members: &[MemberRecord]) -> String {
+    let shown = members.iter().map(|member| {
+        let (name, learner) =
+            (quoted(member.name.as_bytes()), if member.is_learner { ", learner" } else { "" });
+        let (peers, clients) = (member.peer_urls.join(","), member.client_urls.join(","));
+        format!("member {:x} {name} (peers {peers}; clients {clients}{learner})", member.id)
+    });
+    shown.collect::<Vec<String>>().join(", ")
+}
+
+fn cuts(cuts: &[CutRecord]) -> String {
+    let shown = cuts.iter().map(|cut| format!("shard {} from {}", cut.shard, quoted(&cut.start)));
+    shown.collect::<Vec<String>>().join(", ")
+}
+
+fn quoted(bytes: &[u8]) -> String {
+    format!("\"{}\"", bytes.escape_ascii())
+}
