@@ -44,7 +44,7 @@ impl Reactor {
 
     pub(super) fn on_sent(&mut self, conn: ConnId, bytes: usize) {
         let mut asks = std::mem::take(&mut self.asks);
-        self.front.sent(conn, bytes, &mut asks);
+        self.front.sent(self.now, conn, bytes, &mut asks);
         self.serve_asks(asks);
     }
 
@@ -240,7 +240,7 @@ impl Reactor {
 
     pub(super) fn show_page(&mut self, rpc: Rpc, response: &Response) {
         let mut asks = vec![];
-        self.front.page(rpc, response, &mut asks);
+        self.front.page(self.now, rpc, response, &mut asks);
         self.serve_asks(asks);
     }
 }
