@@ -190,6 +190,15 @@ pub enum Body {
         shard: ShardId,
         part: Option<RangePart>,
     },
+    /// The shard has read a slice of a long range and goes on: whoever no longer wants it says so.
+    RangeGoesOn {
+        call: CallId,
+        shard: ShardId,
+    },
+    RangeUnwanted {
+        call: CallId,
+        shard: ShardId,
+    },
 
     // A transaction over several shards (DESIGN 2.6).
     Reserve {
@@ -353,6 +362,8 @@ impl Body {
             self,
             Body::Range { .. }
                 | Body::Ranged { .. }
+                | Body::RangeGoesOn { .. }
+                | Body::RangeUnwanted { .. }
                 | Body::History { .. }
                 | Body::HistoryIs { .. }
                 | Body::HistoryUnwanted { .. }

@@ -72,6 +72,10 @@ impl Calls {
         self.under_way.get_mut(&call.number)
     }
 
+    pub fn get(&self, call: CallId) -> Option<&Call> {
+        self.under_way.get(&call.number)
+    }
+
     pub fn remove(&mut self, call: CallId) -> Option<Call> {
         self.under_way.remove(&call.number)
     }
@@ -162,6 +166,17 @@ impl Reactor {
         let number = self.calls.made;
         self.calls.under_way.insert(number, Call { asker, course, deadline });
         CallId { reactor: self.id, number }
+    }
+
+    /// Whether somebody still waits for a call of this reactor.
+    pub(super) fn is_wanted(&mut self, call: CallId) -> bool {
+        match self.calls.get(call).map(|call| call.asker) {
+            None => false,
+            Some(Asker::Rpc(rpc) | Asker::KeepAlive(rpc) | Asker::Chunk(rpc)) => {
+                self.front.method(rpc).is_some()
+            }
+            Some(Asker::Call(_) | Asker::Page(_) | Asker::Expiry(_) | Asker::Nobody) => true,
+        }
     }
 
     fn evaluate_at(&mut self, asker: Asker, shard: ShardId, request: Request) {
