@@ -48,6 +48,9 @@ struct Member {
     halted: Option<String>,
     /// Reactors below take no turns: nothing wakes them.
     asleep: usize,
+    /// The disk does nothing; what it was to write waits.
+    disk_stands: bool,
+    unwritten: Vec<(usize, Output)>,
 }
 
 impl Member {
@@ -81,6 +84,8 @@ impl Member {
             partial: Default::default(),
             halted: None,
             asleep: 0,
+            disk_stands: false,
+            unwritten: vec![],
         };
         member.reactors[usize::from(conn.reactor.0)]
             .step(Time(0), Input::Opened { conn, port: Port::Client });
@@ -140,6 +145,7 @@ impl Member {
             Output::Mail { to, mail } => {
                 self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail });
             }
+            Output::Log(Command::Write { .. }) if self.disk_stands => self.unwritten.push((id, output)),
             Output::Log(Command::Write { id: write, bytes, .. }) => {
                 self.reactors[id].step(now, Input::Written { write, buffer: bytes });
             }
@@ -379,6 +385,96 @@ fn a_long_range_ends_with_its_client() {
         assert!(turns_until_done(&mut member, unary, deadline, false) < 12, "{reactors}");
         assert_eq!(member.statuses.pop().map(|(_, code, _)| code), Some(4));
     }
+}
+
+/// A member that takes over and gets no further, because its disk stands.
+fn member_without_leader() -> Member {
+    let mut member = Member::new(2, 3);
+    let grant = proto::LeaseGrantRequest { ttl: 60, id: 5 };
+    let _: proto::LeaseGrantResponse = member.call("/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
+    member.put("a", "1");
+    member.disk_stands = true;
+    let now = member.now;
+    member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
+    member.run();
+    assert!(member.reactors.iter().all(|reactor| reactor.stage != Stage::Serving));
+    member
+}
+
+impl Member {
+    /// The disk goes on.
+    fn write_all(&mut self) {
+        self.disk_stands = false;
+        for (id, output) in std::mem::take(&mut self.unwritten) {
+            self.carry_out(id, output);
+        }
+        self.run();
+    }
+
+    /// A put, a renewal, a range and a range as a stream, none of them awaited: their streams.
+    fn ask_four(&mut self) -> [http2::StreamId; 4] {
+        let put = proto::PutRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+        let range = proto::RangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+        let put = self.client.call("/etcdserverpb.KV/Put", &[], &put.encode_to_vec());
+        let renewal = proto::LeaseKeepAliveRequest { id: 5 }.encode_to_vec();
+        let renewal = self.client.call("/etcdserverpb.Lease/LeaseKeepAlive", &[], &renewal);
+        let one = self.client.call("/etcdserverpb.KV/Range", &[], &range.encode_to_vec());
+        let streamed = self.client.call("/etcdserverpb.KV/RangeStream", &[], &range.encode_to_vec());
+        self.run();
+        [put, renewal, one, streamed].map(|stream| stream.expect("streams are free"))
+    }
+
+    fn statuses_of(&self, streams: [http2::StreamId; 4]) -> [Option<(u8, &str)>; 4] {
+        let of = |stream: http2::StreamId| self.statuses.iter().find(|(of, ..)| *of == stream.number());
+        streams.map(|stream| of(stream).map(|(_, code, text)| (*code, text.as_str())))
+    }
+}
+
+#[test]
+fn the_status_tells_that_nobody_leads() {
+    let mut member = member_without_leader();
+    let path = "/etcdserverpb.Maintenance/Status";
+    let status: proto::StatusResponse = member.call(path, &proto::StatusRequest::default()).unwrap();
+    assert_eq!((status.leader, status.errors), (0, vec!["etcdserver: no leader".to_owned()]));
+    member.write_all();
+    let status: proto::StatusResponse = member.call(path, &proto::StatusRequest::default()).unwrap();
+    assert_eq!((status.leader, status.errors), (7, vec![]));
+}
+
+#[test]
+fn what_arrives_during_a_takeover_is_answered_after_it() {
+    let mut member = member_without_leader();
+    let unwanted = member.ask_four();
+    for stream in unwanted {
+        member.client.reset(stream, http2::ErrorCode::Cancel);
+    }
+    let wanted = member.ask_four();
+    assert_eq!(member.statuses_of(wanted), [None; 4]);
+    let revision = member.sequencer.settled();
+    member.write_all();
+    assert_eq!(member.statuses_of(wanted), [Some((0, "")); 4]);
+    assert_eq!(member.statuses_of(unwanted), [None; 4]);
+    assert_eq!(member.sequencer.settled(), revision.next(), "the put that nobody waited for is not done");
+    let answer = |stream: http2::StreamId| {
+        &member.answers.iter().find(|(of, _)| *of == stream.number()).expect("a message").1[..]
+    };
+    let renewed = proto::LeaseKeepAliveResponse::decode(answer(wanted[1])).unwrap();
+    assert_eq!((renewed.id, renewed.ttl), (5, 60));
+    let streamed = proto::RangeStreamResponse::decode(answer(wanted[3])).unwrap();
+    assert_eq!(streamed.range_response.unwrap().kvs.len(), 1);
+    assert!(member.reactors.iter().all(|reactor| reactor.calls.len() == 0));
+}
+
+#[test]
+fn what_arrives_during_a_takeover_waits_no_longer_than_a_request() {
+    let mut member = member_without_leader();
+    let streams = member.ask_four();
+    member.now = member.now + member.reactors[0].settings.request_timeout() + Duration::from_ms(500);
+    member.run();
+    let text = Error::Timeout.to_string();
+    assert_eq!(member.statuses_of(streams), [Some((14, text.as_str())); 4]);
+    member.write_all();
+    assert_eq!(member.range("a", "").kvs[0].version, 1, "the put that failed is not done");
 }
 
 #[test]
