@@ -75,6 +75,9 @@ pub const HTTP1_HEADERS_MAX: usize = 64;
 /// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Versions of clients that are counted apart; one row more is for all others.
+pub const CLIENT_VERSIONS_MAX: usize = 16;
+
 // log
 /// Segments prepared ahead of the one being filled: one is enough while the next is being made.
 pub const LOG_SEGMENTS_SPARE: u64 = 2;

@@ -237,7 +237,13 @@ impl Connection {
         }
     }
 
-    pub fn answer(&mut self, stream: StreamId, outcome: Result<&[u8], &Error>, counters: &mut Counters) {
+    pub fn answer(
+        &mut self,
+        now: Time,
+        stream: StreamId,
+        outcome: Result<&[u8], &Error>,
+        counters: &mut Counters,
+    ) {
         let Protocol::Http2(http2) = &mut self.protocol else { return };
         let Some(call) = http2.calls.remove(stream) else { return };
         match outcome {
@@ -249,7 +255,8 @@ impl Connection {
                 http2.end_alone(stream, &call.style, 200, error.code(), &error.to_string());
             }
         }
-        counters.handled(call.method, outcome.err().map_or(Code::Ok, Error::code));
+        let code = outcome.err().map_or(Code::Ok, Error::code);
+        counters.answered(call.method, code, now.since(call.begun));
     }
 
     pub fn message(&mut self, rpc: Rpc, message: &[u8], counters: &mut Counters) {

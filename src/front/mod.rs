@@ -206,7 +206,7 @@ impl Front {
     }
 
     /// Answers a unary call.
-    pub fn answer(&mut self, rpc: Rpc, term: Term, answer: &Answer) {
+    pub fn answer(&mut self, now: Time, rpc: Rpc, term: Term, answer: &Answer) {
         let header = Header { raft_term: term, ..self.manners.header };
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
@@ -217,7 +217,7 @@ impl Front {
         let Place::Stream(stream) = rpc.place else { unreachable!("pages are answered by pages") };
         let Front { connections, counters, dirty, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
-            connection.answer(stream, outcome, counters);
+            connection.answer(now, stream, outcome, counters);
             if connection.mark() {
                 dirty.push(rpc.conn.slot);
             }

@@ -131,7 +131,7 @@ fn a_call_becomes_an_ask_and_its_answer_bytes_however_the_bytes_come() {
         let rpc = rpc_of(&asks);
         let [Ask::Call { request: Request::Put(put), .. }] = &asks[..] else { panic!("{asks:?}") };
         assert_eq!((&put.key[..], put.value.len()), (&b"k"[..], 300));
-        wire.front.answer(rpc, Term(3), &put_reply());
+        wire.front.answer(wire.now, rpc, Term(3), &put_reply());
         wire.run();
         assert_eq!(wire.status(stream), Some((0, "")));
         let reply = proto::PutResponse::decode(&wire.seen[&stream.number()].body[5..]).unwrap();
@@ -157,7 +157,7 @@ fn what_cannot_be_read_is_refused_and_nothing_is_asked() {
         // The connection goes on.
         let next = wire.client.call(PUT, &[], &put()).unwrap();
         let rpc = rpc_of(&wire.run());
-        wire.front.answer(rpc, Term(1), &put_reply());
+        wire.front.answer(wire.now, rpc, Term(1), &put_reply());
         wire.run();
         assert_eq!(wire.status(next), Some((0, "")));
     };
@@ -196,7 +196,7 @@ fn a_call_fails_at_the_deadline_of_its_client() {
     assert_eq!(wire.status(stream), Some((4, "context deadline exceeded")));
     assert_eq!(wire.front.counters.of(Method::Put).handled[Code::DeadlineExceeded as usize], 1);
     // The answer that comes too late goes nowhere.
-    wire.front.answer(rpc, Term(1), &put_reply());
+    wire.front.answer(wire.now, rpc, Term(1), &put_reply());
     wire.run();
     assert_eq!(wire.front.counters.of(Method::Put).handled[Code::Ok as usize], 0);
 }
@@ -241,7 +241,7 @@ fn a_reset_and_a_closed_connection_say_that_nobody_waits() {
     let mut asks = vec![];
     wire.front.closed(CONN, &mut asks);
     assert_eq!((asks, wire.front.open()), (vec![Ask::Gone { rpc }], 0));
-    wire.front.answer(rpc, Term(1), &put_reply());
+    wire.front.answer(wire.now, rpc, Term(1), &put_reply());
     assert!(!wire.flush(&mut vec![]));
 }
 
@@ -289,7 +289,7 @@ fn stopping_answers_what_is_under_way_and_closes_the_rest() {
     wire.run();
     assert_eq!(wire.status(stream), Some((14, "etcdserver: server stopped")));
     assert!(!wire.closed && !wire.front.is_stopped());
-    wire.front.answer(rpc, Term(1), &put_reply());
+    wire.front.answer(wire.now, rpc, Term(1), &put_reply());
     wire.run();
     assert_eq!(wire.status(unary), Some((0, "")));
     assert!(wire.closed);

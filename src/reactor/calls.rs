@@ -257,6 +257,7 @@ impl Reactor {
             Asker::Call(call) => self.answer(call, answer),
             Asker::Expiry(lease) => self.on_expiry_done(lease, &answer),
             Asker::Page(rpc) => {
+                self.counters.scrapes_failed += 1;
                 let error = answer.expect_err("only a page that cannot be made is answered this way");
                 self.show_page(rpc, &Response::error(503, &error.to_string()));
             }
@@ -357,6 +358,8 @@ impl Reactor {
         }
         while let Some(parked) = self.calls.parked.pop_front_if(|parked| parked.deadline <= now) {
             self.calls.parked_bytes -= parked.bytes;
+            let is_range = matches!(parked.errand, Errand::Call(Request::Range(_)) | Errand::RangeStream(..));
+            self.counters.ranges_failed += u64::from(is_range);
             self.reply(parked.asker, Err(Error::Timeout));
         }
     }

@@ -73,6 +73,7 @@ impl Census {
         self.raft_index += more.raft_index;
         self.raft_applied_index += more.raft_applied_index;
         self.counters.add(&more.counters);
+        self.compacted_at = self.compacted_at.max(more.compacted_at);
         self.process = self.process.or(more.process);
     }
 }
@@ -148,6 +149,7 @@ impl Reactor {
             raft_applied_index: shards.iter().map(|shard| shard.applied.0).sum(),
             counters: self.counters_now(),
             shards,
+            compacted_at: self.storage.compacted_at,
             process: self.process,
         };
         self.send(call.reactor, Body::CensusIs { call, census: Box::new(census) });
@@ -175,6 +177,7 @@ impl Reactor {
             Question::Metrics { rpc, rows } => {
                 self.calls.remove(call);
                 let page = self.metrics_page(rows);
+                self.counters.scrapes += 1;
                 self.show_page(rpc, &page);
             }
             _ => unreachable!("matched above"),

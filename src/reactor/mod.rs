@@ -316,7 +316,7 @@ impl Reactor {
 
     fn answer_rpc(&mut self, rpc: Rpc, answer: Answer) {
         let term = self.epoch.term;
-        self.front.answer(rpc, term, &answer);
+        self.front.answer(self.now, rpc, term, &answer);
     }
 
     /// Everything appended up to here is durable.

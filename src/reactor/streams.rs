@@ -239,6 +239,12 @@ impl Reactor {
             self.counters.health_successes += u64::from(healthy);
             self.counters.health_failures += u64::from(!healthy);
         }
+        if let Page::Checks { probe, checks, .. } = &page {
+            for check in checks {
+                let passes = check.failure(&facts, &reads).is_none();
+                self.counters.checks.count(self.now, *probe, *check, passes);
+            }
+        }
         self.show_page(rpc, &response);
     }
 
