@@ -13,7 +13,7 @@ use crate::sequencer::Generation;
 use crate::stdx::Histogram;
 use crate::takeover::{Report, Step};
 use crate::txn::{Applied, Counting, Gathered, Outcome, Path, RangeCursor, RangePart, Share};
-use crate::types::{At, Blob, ConnId, Duration, Epoch, Index, LeaseId, ReactorId, Revision, ShardId};
+use crate::types::{At, Blob, ConnId, Duration, Epoch, Index, LeaseId, ReactorId, Revision, ShardId, Time};
 use crate::watch;
 use crate::wire;
 use std::sync::Arc;
@@ -190,6 +190,15 @@ pub enum Body {
         shard: ShardId,
         part: Option<RangePart>,
     },
+    /// The shard has read a slice of a long range and goes on: whoever no longer wants it says so.
+    RangeGoesOn {
+        call: CallId,
+        shard: ShardId,
+    },
+    RangeUnwanted {
+        call: CallId,
+        shard: ShardId,
+    },
 
     // A transaction over several shards (DESIGN 2.6).
     Reserve {
@@ -355,6 +364,8 @@ impl Body {
             self,
             Body::Range { .. }
                 | Body::Ranged { .. }
+                | Body::RangeGoesOn { .. }
+                | Body::RangeUnwanted { .. }
                 | Body::History { .. }
                 | Body::HistoryIs { .. }
                 | Body::HistoryUnwanted { .. }
@@ -401,6 +412,8 @@ pub struct Census {
     pub raft_applied_index: u64,
     pub counters: Counters,
     pub shards: Vec<ShardFigures>,
+    /// When the last compaction was done here; 0 for none since the start.
+    pub compacted_at: Time,
     /// Where the world has given them to this reactor.
     pub process: Option<ProcessFigures>,
 }
@@ -421,10 +434,14 @@ pub struct ShardFigures {
 pub struct ProcessFigures {
     pub resident_bytes: u64,
     pub virtual_bytes: u64,
+    pub virtual_bytes_max: u64,
     /// User and system time used.
     pub cpu: Duration,
     pub open_fds: u64,
     pub fds_max: u64,
+    /// Bytes of IP, of all that shares the process' network.
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
     /// Seconds since 1970.
     pub started_secs: u64,
 }
@@ -436,6 +453,7 @@ macro_rules! counters {
         pub struct Counters {
             pub front: wire::Counters,
             pub times: Times,
+            pub checks: wire::health::CheckCounters,
             $($(#[$doc])* pub $name: u64,)*
         }
 
@@ -443,6 +461,7 @@ macro_rules! counters {
             pub fn add(&mut self, more: &Counters) {
                 self.front.add(&more.front);
                 self.times.add(&more.times);
+                self.checks.add(&more.checks);
                 $(self.$name += more.$name;)*
             }
         }
@@ -482,6 +501,11 @@ counters! {
     versions_compacted,
     health_successes,
     health_failures,
+    /// Ranges that a takeover kept from an answer in time.
+    ranges_failed,
+    /// Pages of metrics shown, and not shown in time.
+    scrapes,
+    scrapes_failed,
 }
 
 macro_rules! times {

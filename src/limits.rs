@@ -75,6 +75,9 @@ pub const HTTP1_HEADERS_MAX: usize = 64;
 /// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Versions of clients that are counted apart; one row more is for all others.
+pub const CLIENT_VERSIONS_MAX: usize = 16;
+
 // log
 /// Segments prepared ahead of the one being filled: one is enough while the next is being made.
 pub const LOG_SEGMENTS_SPARE: u64 = 2;
@@ -195,6 +198,11 @@ pub const SIZES_STEP_BYTES: u64 = 256 << 10;
 // front
 /// Answers of one connection handed out and not yet with the kernel, beyond which its streams wait.
 pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
+/// From the opening of a connection to HTTP/2's preface or to the end of a first HTTP/1 request, and from the
+/// first byte of a later one to its end: many round trips of a slow path, and no home for the silent.
+pub const HTTP1_REQUEST_SECS_MAX: u64 = 30;
+/// Between two requests of an HTTP/1 connection: longer than scrapers and probes pause.
+pub const HTTP1_IDLE_SECS_MAX: u64 = 300;
 
 // checkpoint
 /// One write of a checkpoint: large enough to stream, small enough to let a log write pass.

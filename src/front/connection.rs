@@ -5,8 +5,10 @@ use super::{Ask, Counters, Manners, Rpc, protocol, room};
 use crate::api::{Code, Error};
 use crate::http2::{self, ErrorCode, Event, StreamId};
 use crate::io::{Output, Port};
-use crate::limits::{HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX};
-use crate::types::{ConnId, Time};
+use crate::limits::{
+    HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX, HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX,
+};
+use crate::types::{ConnId, Duration, Time};
 use crate::wire::http1::{self, Audience, Http1Request, HttpMethod, Response, Sniffed};
 use crate::wire::metadata::{self, Style};
 use crate::wire::{grpc, gzip, health};
@@ -44,6 +46,35 @@ impl Protocol {
     }
 }
 
+/// How long a client may take that speaks HTTP/1, or has not said what it speaks. (Go's server waits
+/// without end, unless told otherwise, and etcd tells it nothing; descriptors are worth more than that.)
+#[derive(Clone, Copy)]
+enum Patience {
+    /// A request has begun, or the connection has.
+    Request { until: Time },
+    /// All requests are answered.
+    Idle { until: Time },
+    /// It is our turn, or HTTP/2 keeps the time.
+    Endless,
+}
+
+impl Patience {
+    fn request(now: Time) -> Patience {
+        Patience::Request { until: now + Duration::from_secs(HTTP1_REQUEST_SECS_MAX) }
+    }
+
+    fn idle(now: Time) -> Patience {
+        Patience::Idle { until: now + Duration::from_secs(HTTP1_IDLE_SECS_MAX) }
+    }
+
+    fn until(self) -> Time {
+        match self {
+            Patience::Request { until } | Patience::Idle { until } => until,
+            Patience::Endless => Time::NEVER,
+        }
+    }
+}
+
 pub(super) struct Connection {
     pub id: ConnId,
     protocol: Protocol,
@@ -51,18 +82,20 @@ pub(super) struct Connection {
     unsent: usize,
     /// Streams wait for room in what is unsent.
     waiting: bool,
+    patience: Patience,
     is_marked: bool,
     closing: bool,
     close_asked: bool,
 }
 
 impl Connection {
-    pub fn new(id: ConnId, port: Port) -> Connection {
+    pub fn new(now: Time, id: ConnId, port: Port) -> Connection {
         Connection {
             id,
             protocol: protocol(port),
             unsent: 0,
             waiting: false,
+            patience: Patience::request(now),
             is_marked: true,
             closing: false,
             close_asked: false,
@@ -118,6 +151,7 @@ impl Connection {
                     }
                     Sniffed::Http1 => self.protocol = Protocol::http1(Port::Client),
                     Sniffed::Http2 => {
+                        self.patience = Patience::Endless;
                         let connection = http2::Connection::new(&manners.http2, now);
                         self.protocol =
                             Protocol::Http2(Box::new(Http2 { connection, calls: Calls::default() }));
@@ -127,7 +161,7 @@ impl Connection {
             }
             Protocol::Http1(http1) => {
                 http1.received.extend_from_slice(bytes);
-                self.read_http1(asks);
+                self.read_http1(now, asks);
             }
             Protocol::Http2(http2) => {
                 if http2.receive(self.id, now, bytes, manners, counters, asks).is_err() {
@@ -138,7 +172,7 @@ impl Connection {
     }
 
     /// Reads the next request, unless one is being answered or the client does not take its answers.
-    fn read_http1(&mut self, asks: &mut Vec<Ask>) {
+    fn read_http1(&mut self, now: Time, asks: &mut Vec<Ask>) {
         let Protocol::Http1(http1) = &mut self.protocol else { return };
         if self.closing {
             return;
@@ -149,8 +183,14 @@ impl Connection {
             return;
         }
         match http1::parse(&http1.received) {
-            Ok(None) => {}
+            Ok(None) => {
+                // The first byte of a request begins its time; the others do not prolong it.
+                if !http1.received.is_empty() && matches!(self.patience, Patience::Idle { .. }) {
+                    self.patience = Patience::request(now);
+                }
+            }
             Ok(Some((request, taken))) => {
+                self.patience = Patience::Endless;
                 http1.received.drain(..taken);
                 let Http1Request { ref method, keep_alive, .. } = request;
                 http1.answering = Some((method.clone(), keep_alive));
@@ -166,19 +206,20 @@ impl Connection {
         }
     }
 
-    pub fn page(&mut self, response: &Response, asks: &mut Vec<Ask>) {
+    pub fn page(&mut self, now: Time, response: &Response, asks: &mut Vec<Ask>) {
         let Protocol::Http1(http1) = &mut self.protocol else { return };
         let Some((method, keep_alive)) = http1.answering.take() else { return };
         response.write(&mut http1.output, &method, keep_alive, http1.audience);
         if !keep_alive {
             self.closing = true;
         }
-        self.read_http1(asks);
+        self.patience = Patience::idle(now);
+        self.read_http1(now, asks);
     }
 
-    pub fn sent(&mut self, bytes: usize, asks: &mut Vec<Ask>) {
+    pub fn sent(&mut self, now: Time, bytes: usize, asks: &mut Vec<Ask>) {
         self.unsent = self.unsent.checked_sub(bytes).expect("the kernel takes what was handed out");
-        self.read_http1(asks);
+        self.read_http1(now, asks);
         if self.waiting && room(self.unsent) > 0 {
             self.waiting = false;
             if let Protocol::Http2(http2) = &self.protocol {
@@ -196,7 +237,13 @@ impl Connection {
         }
     }
 
-    pub fn answer(&mut self, stream: StreamId, outcome: Result<&[u8], &Error>, counters: &mut Counters) {
+    pub fn answer(
+        &mut self,
+        now: Time,
+        stream: StreamId,
+        outcome: Result<&[u8], &Error>,
+        counters: &mut Counters,
+    ) {
         let Protocol::Http2(http2) = &mut self.protocol else { return };
         let Some(call) = http2.calls.remove(stream) else { return };
         match outcome {
@@ -208,7 +255,8 @@ impl Connection {
                 http2.end_alone(stream, &call.style, 200, error.code(), &error.to_string());
             }
         }
-        counters.handled(call.method, outcome.err().map_or(Code::Ok, Error::code));
+        let code = outcome.err().map_or(Code::Ok, Error::code);
+        counters.answered(call.method, code, now.since(call.begun));
     }
 
     pub fn message(&mut self, rpc: Rpc, message: &[u8], counters: &mut Counters) {
@@ -246,12 +294,16 @@ impl Connection {
     pub fn wake_at(&self) -> Time {
         match &self.protocol {
             Protocol::Http2(http2) => http2.connection.wake_at().min(http2.calls.next_deadline()),
-            _ => Time::NEVER,
+            _ if self.closing => Time::NEVER,
+            _ => self.patience.until(),
         }
     }
 
     pub fn on_time(&mut self, now: Time, counters: &mut Counters, asks: &mut Vec<Ask>) {
-        let Protocol::Http2(http2) = &mut self.protocol else { return };
+        let Protocol::Http2(http2) = &mut self.protocol else {
+            self.closing |= self.patience.until() <= now;
+            return;
+        };
         if http2.connection.wake_at() <= now && http2.connection.on_time(now).is_err() {
             self.closing = true;
         }

@@ -136,7 +136,7 @@ impl Front {
             self.connections.resize_with(slot + 1, || None);
         }
         assert!(self.connections[slot].is_none(), "a slot holds one connection at a time");
-        let mut connection = Connection::new(conn, port);
+        let mut connection = Connection::new(now, conn, port);
         if self.stopping {
             connection.close();
         }
@@ -159,10 +159,10 @@ impl Front {
     }
 
     /// The kernel took bytes of this connection.
-    pub fn sent(&mut self, conn: ConnId, bytes: usize, asks: &mut Vec<Ask>) {
+    pub fn sent(&mut self, now: Time, conn: ConnId, bytes: usize, asks: &mut Vec<Ask>) {
         let Front { connections, dirty, .. } = self;
         if let Some(connection) = of(connections, conn) {
-            connection.sent(bytes, asks);
+            connection.sent(now, bytes, asks);
             if connection.mark() {
                 dirty.push(conn.slot);
             }
@@ -206,7 +206,7 @@ impl Front {
     }
 
     /// Answers a unary call.
-    pub fn answer(&mut self, rpc: Rpc, term: Term, answer: &Answer) {
+    pub fn answer(&mut self, now: Time, rpc: Rpc, term: Term, answer: &Answer) {
         let header = Header { raft_term: term, ..self.manners.header };
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
@@ -217,7 +217,7 @@ impl Front {
         let Place::Stream(stream) = rpc.place else { unreachable!("pages are answered by pages") };
         let Front { connections, counters, dirty, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
-            connection.answer(stream, outcome, counters);
+            connection.answer(now, stream, outcome, counters);
             if connection.mark() {
                 dirty.push(rpc.conn.slot);
             }
@@ -280,9 +280,11 @@ impl Front {
     }
 
     /// Answers a request of HTTP/1.
-    pub fn page(&mut self, rpc: Rpc, response: &Response, asks: &mut Vec<Ask>) {
+    pub fn page(&mut self, now: Time, rpc: Rpc, response: &Response, asks: &mut Vec<Ask>) {
         if let Some(connection) = self.connection(rpc) {
-            connection.page(response, asks);
+            connection.page(now, response, asks);
+            let wake_at = connection.wake_at();
+            self.wake_at = self.wake_at.min(wake_at);
         }
     }
 

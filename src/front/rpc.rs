@@ -14,6 +14,7 @@ pub(super) struct Call {
     pub method: Method,
     pub style: Style,
     pub has_sent: bool,
+    pub begun: Time,
     stream: StreamId,
     inbound: Inbound,
     deadline: Time,
@@ -30,12 +31,13 @@ impl Call {
         counters: &mut Counters,
     ) -> Result<BegunCall, metadata::Refusal> {
         let judged = metadata::head(fields(head))?;
-        counters.of_mut(judged.method).started += 1;
+        counters.begun(judged.method, judged.client_api_version);
         let inbound = Inbound::new(judged.method.kind(), manners.message_bytes_max, judged.style.gzip);
         Ok(BegunCall {
             method: judged.method,
             style: judged.style,
             inbound,
+            begun: now,
             deadline: judged.timeout.map_or(Time::NEVER, |timeout| now + timeout),
         })
     }
@@ -46,6 +48,7 @@ pub(super) struct BegunCall {
     method: Method,
     style: Style,
     inbound: Inbound,
+    begun: Time,
     deadline: Time,
 }
 
@@ -75,7 +78,7 @@ pub(super) struct Calls {
 
 impl Calls {
     pub fn insert(&mut self, stream: StreamId, begun: BegunCall) {
-        let BegunCall { method, style, inbound, deadline } = begun;
+        let BegunCall { method, style, inbound, begun, deadline } = begun;
         if self.calls.len() <= stream.slot() {
             self.calls.resize_with(stream.slot() + 1, || None);
         }
@@ -83,7 +86,7 @@ impl Calls {
             self.next_deadline = Some(deadline);
         }
         self.calls[stream.slot()] =
-            Some(Call { method, style, has_sent: false, stream, inbound, deadline, ended: false });
+            Some(Call { method, style, has_sent: false, begun, stream, inbound, deadline, ended: false });
     }
 
     pub fn get(&self, stream: StreamId) -> Option<&Call> {

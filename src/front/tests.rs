@@ -4,6 +4,7 @@ use super::*;
 use crate::api::{Code, PutReply, Reply};
 use crate::http2::client::Client;
 use crate::http2::{Event, Name};
+use crate::limits::{HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX};
 use crate::types::{Duration, ReactorId, Revision};
 use crate::wire::proto;
 use bytes::Bytes;
@@ -68,7 +69,7 @@ impl Wire {
                 Output::Send { conn, bytes } => {
                     assert_eq!(conn, CONN);
                     self.receive(&bytes);
-                    self.front.sent(CONN, bytes.len(), asks);
+                    self.front.sent(self.now, CONN, bytes.len(), asks);
                 }
                 Output::Close { .. } => {
                     assert!(!self.closed, "closed once");
@@ -130,7 +131,7 @@ fn a_call_becomes_an_ask_and_its_answer_bytes_however_the_bytes_come() {
         let rpc = rpc_of(&asks);
         let [Ask::Call { request: Request::Put(put), .. }] = &asks[..] else { panic!("{asks:?}") };
         assert_eq!((&put.key[..], put.value.len()), (&b"k"[..], 300));
-        wire.front.answer(rpc, Term(3), &put_reply());
+        wire.front.answer(wire.now, rpc, Term(3), &put_reply());
         wire.run();
         assert_eq!(wire.status(stream), Some((0, "")));
         let reply = proto::PutResponse::decode(&wire.seen[&stream.number()].body[5..]).unwrap();
@@ -156,7 +157,7 @@ fn what_cannot_be_read_is_refused_and_nothing_is_asked() {
         // The connection goes on.
         let next = wire.client.call(PUT, &[], &put()).unwrap();
         let rpc = rpc_of(&wire.run());
-        wire.front.answer(rpc, Term(1), &put_reply());
+        wire.front.answer(wire.now, rpc, Term(1), &put_reply());
         wire.run();
         assert_eq!(wire.status(next), Some((0, "")));
     };
@@ -195,7 +196,7 @@ fn a_call_fails_at_the_deadline_of_its_client() {
     assert_eq!(wire.status(stream), Some((4, "context deadline exceeded")));
     assert_eq!(wire.front.counters.of(Method::Put).handled[Code::DeadlineExceeded as usize], 1);
     // The answer that comes too late goes nowhere.
-    wire.front.answer(rpc, Term(1), &put_reply());
+    wire.front.answer(wire.now, rpc, Term(1), &put_reply());
     wire.run();
     assert_eq!(wire.front.counters.of(Method::Put).handled[Code::Ok as usize], 0);
 }
@@ -240,7 +241,7 @@ fn a_reset_and_a_closed_connection_say_that_nobody_waits() {
     let mut asks = vec![];
     wire.front.closed(CONN, &mut asks);
     assert_eq!((asks, wire.front.open()), (vec![Ask::Gone { rpc }], 0));
-    wire.front.answer(rpc, Term(1), &put_reply());
+    wire.front.answer(wire.now, rpc, Term(1), &put_reply());
     assert!(!wire.flush(&mut vec![]));
 }
 
@@ -272,7 +273,7 @@ fn a_slow_client_gets_no_budget_until_the_kernel_takes_bytes() {
     assert!(unsent >= CONNECTION_UNSENT_BYTES_MAX, "{unsent}");
     assert!(unsent < CONNECTION_UNSENT_BYTES_MAX + (1 << 20), "{unsent}");
     let mut asks = vec![];
-    wire.front.sent(CONN, unsent, &mut asks);
+    wire.front.sent(wire.now, CONN, unsent, &mut asks);
     assert_eq!(asks, [Ask::Room { rpc }]);
     assert!(wire.front.budget(rpc) > 0);
 }
@@ -288,7 +289,7 @@ fn stopping_answers_what_is_under_way_and_closes_the_rest() {
     wire.run();
     assert_eq!(wire.status(stream), Some((14, "etcdserver: server stopped")));
     assert!(!wire.closed && !wire.front.is_stopped());
-    wire.front.answer(rpc, Term(1), &put_reply());
+    wire.front.answer(wire.now, rpc, Term(1), &put_reply());
     wire.run();
     assert_eq!(wire.status(unary), Some((0, "")));
     assert!(wire.closed);
@@ -300,6 +301,7 @@ fn stopping_answers_what_is_under_way_and_closes_the_rest() {
 
 struct Plain {
     front: Front,
+    now: Time,
     text: String,
     unsent: usize,
     closed: bool,
@@ -309,12 +311,12 @@ impl Plain {
     fn new(port: Port) -> Plain {
         let mut front = front();
         front.opened(Time(0), CONN, port);
-        Plain { front, text: String::new(), unsent: 0, closed: false }
+        Plain { front, now: Time(0), text: String::new(), unsent: 0, closed: false }
     }
 
     fn send(&mut self, text: &str) -> Vec<Ask> {
         let mut asks = vec![];
-        self.front.receive(Time(0), CONN, text.as_bytes(), &mut asks);
+        self.front.receive(self.now, CONN, text.as_bytes(), &mut asks);
         self.flush();
         asks
     }
@@ -322,9 +324,24 @@ impl Plain {
     fn show(&mut self, rpc: Rpc, body: &str) -> Vec<Ask> {
         let mut asks = vec![];
         let page = Response::ok(crate::wire::http1::ContentType::Text, body.as_bytes().to_vec());
-        self.front.page(rpc, &page, &mut asks);
+        self.front.page(self.now, rpc, &page, &mut asks);
         self.flush();
         asks
+    }
+
+    /// Lets time pass, turn by turn as the front wants them.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        let mut turns = 0;
+        while self.front.wake_at() <= until {
+            self.now = self.now.max(self.front.wake_at());
+            self.front.on_time(self.now, &mut vec![]);
+            assert!(self.front.wake_at() > self.now, "what is done wants no other turn");
+            turns += 1;
+        }
+        assert!(turns < 10, "{turns} turns for nothing");
+        self.now = until;
+        self.flush();
     }
 
     fn flush(&mut self) {
@@ -394,12 +411,77 @@ fn a_client_that_does_not_read_gets_a_bounded_number_of_pages() {
         shown += 1;
     }
     assert_eq!(shown, CONNECTION_UNSENT_BYTES_MAX / body.len());
-    plain.front.sent(CONN, plain.unsent, &mut asks);
+    plain.front.sent(plain.now, CONN, plain.unsent, &mut asks);
     assert!(matches!(asks[..], [Ask::Page { .. }]), "once it reads, it goes on");
     // Requests without end, none of them answered, end the connection.
     for _ in 0..200 {
         plain.send(&GET.repeat(100));
     }
+    assert!(plain.closed);
+}
+
+#[test]
+fn a_client_that_says_nothing_or_stops_within_a_request_is_let_go() {
+    let parts = [
+        "",
+        "PRI * HTTP/2.0\r\n",
+        "GET /metrics HTT",
+        "POST /health HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf",
+    ];
+    for (said, port) in parts.into_iter().flat_map(|said| [(said, Port::Client), (said, Port::Metrics)]) {
+        if said.starts_with("PRI") && port == Port::Metrics {
+            continue; // it is refused at once
+        }
+        let mut plain = Plain::new(port);
+        plain.flush();
+        let bytes: Vec<String> = said.chars().map(String::from).collect();
+        // Byte by byte: what trickles in wins no time.
+        let patience = Duration::from_secs(HTTP1_REQUEST_SECS_MAX);
+        for byte in &bytes {
+            assert_eq!(plain.send(byte), []);
+            plain.pass(Duration(patience.0 / (bytes.len() as u64 + 1)));
+        }
+        plain.pass(Duration(patience.0 - 1 - plain.now.0));
+        assert!(!plain.closed, "{said:?}");
+        plain.pass(Duration(1));
+        assert!(plain.closed, "{said:?}");
+        assert_eq!(plain.text, "");
+        assert_eq!(plain.front.wake_at(), Time::NEVER);
+    }
+}
+
+#[test]
+fn a_silent_client_of_http2_is_let_go_by_the_handshake() {
+    let mut plain = Plain::new(Port::Client);
+    plain.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    plain.text.clear();
+    plain.pass(Duration::from_secs(crate::limits::HTTP2_HANDSHAKE_SECS_MAX - 1));
+    assert!(!plain.closed);
+    plain.pass(Duration::from_secs(1));
+    assert!(plain.closed);
+}
+
+#[test]
+fn an_http1_connection_may_idle_between_requests_for_a_while() {
+    let mut plain = Plain::new(Port::Client);
+    for _ in 0..3 {
+        // The server may take its time.
+        let (rpc, _) = page_of(&plain.send(GET));
+        plain.pass(Duration::from_secs(3600));
+        assert_eq!(plain.show(rpc, "page"), []);
+        plain.pass(Duration::from_secs(HTTP1_IDLE_SECS_MAX - 1));
+        assert!(!plain.closed);
+    }
+    // A request that has begun has its own time, however long the pause before it was.
+    assert_eq!(plain.send("GET /hea"), []);
+    plain.pass(Duration::from_secs(HTTP1_REQUEST_SECS_MAX - 1));
+    assert!(!plain.closed);
+    plain.pass(Duration::from_secs(1));
+    assert!(plain.closed);
+    let mut plain = Plain::new(Port::Client);
+    let (rpc, _) = page_of(&plain.send(GET));
+    plain.show(rpc, "page");
+    plain.pass(Duration::from_secs(HTTP1_IDLE_SECS_MAX));
     assert!(plain.closed);
 }
 

@@ -4,7 +4,7 @@ use super::reads::Reading;
 use super::txns::Spread;
 use super::writes::is_write;
 use super::{Reactor, Stage};
-use crate::api::{Answer, Code, Error, Reply, Request, ServingStatus};
+use crate::api::{Answer, Code, Error, RangeRequest, Reply, Request, ServingStatus};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, ControlRequest};
 use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX, REQUEST_ENVELOPE_BYTES};
@@ -20,6 +20,8 @@ pub(super) enum Asker {
     Rpc(Rpc),
     /// One renewal of a stream.
     KeepAlive(Rpc),
+    /// A RangeStream that has not begun.
+    RangeStream(Rpc),
     /// One chunk of a stream.
     Chunk(Rpc),
     /// A call of another reactor, of which this one is a part.
@@ -43,6 +45,13 @@ pub(super) enum Course {
     Hashing(Box<super::hashes::Hashing>),
 }
 
+impl Course {
+    /// Whether the end of an epoch is nothing to it.
+    fn outlives_epochs(&self) -> bool {
+        matches!(self, Course::Gathering(gathering) if gathering.is_census())
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Call {
     pub asker: Asker,
@@ -50,13 +59,21 @@ pub(super) struct Call {
     deadline: Time,
 }
 
-/// A request that arrived during a takeover: evaluated once that is done.
+/// What arrived during a takeover: begun once that is done.
 #[derive(Debug)]
 struct Parked {
     asker: Asker,
-    request: Request,
+    errand: Errand,
     bytes: usize,
     deadline: Time,
+}
+
+/// What waits for a takeover.
+#[derive(Debug)]
+pub(super) enum Errand {
+    Call(Request),
+    KeepAlive(LeaseId),
+    RangeStream(Rpc, RangeRequest),
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +87,10 @@ pub(super) struct Calls {
 impl Calls {
     pub fn get_mut(&mut self, call: CallId) -> Option<&mut Call> {
         self.under_way.get_mut(&call.number)
+    }
+
+    pub fn get(&self, call: CallId) -> Option<&Call> {
+        self.under_way.get(&call.number)
     }
 
     pub fn remove(&mut self, call: CallId) -> Option<Call> {
@@ -104,7 +125,11 @@ impl Reactor {
             return self.reply(asker, answer);
         }
         if self.stage != Stage::Serving {
-            return self.park(asker, request);
+            // Monitors ask for the status above all while nobody leads.
+            return match request {
+                Request::Status => self.take_census(asker),
+                request => self.park(asker, Errand::Call(request)),
+            };
         }
         match request {
             Request::Range(request) => self.read(asker, request),
@@ -164,6 +189,20 @@ impl Reactor {
         CallId { reactor: self.id, number }
     }
 
+    /// Whether somebody still waits for a call of this reactor.
+    pub(super) fn is_wanted(&mut self, call: CallId) -> bool {
+        self.calls.get(call).map(|call| call.asker).is_some_and(|asker| self.is_there(asker))
+    }
+
+    fn is_there(&mut self, asker: Asker) -> bool {
+        match asker {
+            Asker::Rpc(rpc) | Asker::KeepAlive(rpc) | Asker::RangeStream(rpc) | Asker::Chunk(rpc) => {
+                self.front.method(rpc).is_some()
+            }
+            Asker::Call(_) | Asker::Page(_) | Asker::Expiry(_) | Asker::Nobody => true,
+        }
+    }
+
     fn evaluate_at(&mut self, asker: Asker, shard: ShardId, request: Request) {
         let call = self.begin_call(asker, Course::Waiting);
         let owner = self.router().reactor_of(shard);
@@ -210,10 +249,15 @@ impl Reactor {
         match asker {
             Asker::Rpc(rpc) => self.answer_rpc(rpc, answer),
             Asker::KeepAlive(rpc) => self.on_kept_alive(rpc, answer),
+            Asker::RangeStream(rpc) => {
+                let error = answer.expect_err("a stream that has begun is answered by chunks");
+                self.front.end(rpc, Err(error));
+            }
             Asker::Chunk(rpc) => self.on_chunk(rpc, answer),
             Asker::Call(call) => self.answer(call, answer),
             Asker::Expiry(lease) => self.on_expiry_done(lease, &answer),
             Asker::Page(rpc) => {
+                self.counters.scrapes_failed += 1;
                 let error = answer.expect_err("only a page that cannot be made is answered this way");
                 self.show_page(rpc, &Response::error(503, &error.to_string()));
             }
@@ -251,28 +295,44 @@ impl Reactor {
         }
     }
 
-    fn park(&mut self, asker: Asker, request: Request) {
-        let bytes = approximate_bytes(&request);
+    /// Holds what arrives during a takeover, for as long as any request may take.
+    pub(super) fn park(&mut self, asker: Asker, errand: Errand) {
+        let bytes = match &errand {
+            Errand::Call(request) => approximate_bytes(request),
+            Errand::KeepAlive(_) => PARKED_FIXED_BYTES,
+            Errand::RangeStream(_, request) => {
+                PARKED_FIXED_BYTES + request.key.len() + request.range_end.len()
+            }
+        };
         let calls = &mut self.calls;
         if calls.parked.len() >= PARKED_CALLS_MAX || calls.parked_bytes + bytes > PARKED_BYTES_MAX {
             return self.reply(asker, Err(Error::TooManyRequests));
         }
         let deadline = self.now + self.settings.request_timeout();
         calls.parked_bytes += bytes;
-        calls.parked.push_back(Parked { asker, request, bytes, deadline });
+        calls.parked.push_back(Parked { asker, errand, bytes, deadline });
     }
 
     pub(super) fn unpark_calls(&mut self) {
         let parked = std::mem::take(&mut self.calls.parked);
         self.calls.parked_bytes = 0;
-        for Parked { asker, request, .. } in parked {
-            self.call(asker, request);
+        for Parked { asker, errand, .. } in parked {
+            // A client that has left or waits no longer was told so, and its request does nothing.
+            if !self.is_there(asker) {
+                continue;
+            }
+            match errand {
+                Errand::Call(request) => self.call(asker, request),
+                Errand::KeepAlive(lease) => self.ask_control(asker, ControlRequest::KeepAlive(lease)),
+                Errand::RangeStream(rpc, request) => self.begin_range_stream(rpc, request),
+            }
         }
     }
 
     /// The epoch is over: what was under way has an unknown outcome.
     pub(super) fn fail_calls(&mut self, error: &Error) {
-        let mut numbers: Vec<u64> = self.calls.under_way.keys().copied().collect();
+        let under_way = self.calls.under_way.iter().filter(|(_, call)| !call.course.outlives_epochs());
+        let mut numbers: Vec<u64> = under_way.map(|(number, _)| *number).collect();
         numbers.sort();
         for number in numbers {
             self.counters.proposals_failed += 1;
@@ -298,6 +358,8 @@ impl Reactor {
         }
         while let Some(parked) = self.calls.parked.pop_front_if(|parked| parked.deadline <= now) {
             self.calls.parked_bytes -= parked.bytes;
+            let is_range = matches!(parked.errand, Errand::Call(Request::Range(_)) | Errand::RangeStream(..));
+            self.counters.ranges_failed += u64::from(is_range);
             self.reply(parked.asker, Err(Error::Timeout));
         }
     }
@@ -323,8 +385,11 @@ fn health(request: &Request) -> Option<Answer> {
 /// How often deadlines are looked at: they are seconds long.
 const CHECK_EVERY: Duration = Duration::from_ms(500);
 
+/// What a request takes beside its keys and values.
+const PARKED_FIXED_BYTES: usize = 128;
+
 fn approximate_bytes(request: &Request) -> usize {
-    const FIXED: usize = 128;
+    const FIXED: usize = PARKED_FIXED_BYTES;
     match request {
         Request::Put(put) => FIXED + put.key.len() + put.value.len(),
         Request::Txn(txn) => {

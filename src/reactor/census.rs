@@ -1,16 +1,16 @@
 //! Answers that every reactor has a share in: Status, metrics, the keys of a lease, Defragment; and the
 //! sizes by which the quota is kept.
 
-use super::Reactor;
 use super::calls::{Asker, Course};
 use super::owned::Owned;
-use crate::api::{Alarm, AlarmType, LeaseTimeToLiveReply, Reply, StatusReply};
+use super::{Reactor, Stage};
+use crate::api::{Alarm, AlarmType, Error, LeaseTimeToLiveReply, Reply, StatusReply};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, Census, ShardFigures};
 use crate::limits::{EMPTY_SHARD_BYTES, SIZES_STEP_BYTES};
 use crate::log::Resident;
 use crate::mvcc::Sizes;
-use crate::types::{Blob, ReactorId, Revision, Time};
+use crate::types::{Blob, MemberId, ReactorId, Revision, Time};
 use std::collections::BTreeMap;
 
 /// What is asked of all reactors.
@@ -28,6 +28,13 @@ enum Question {
 pub(super) struct Gathering {
     waiting: Vec<ReactorId>,
     question: Question,
+}
+
+impl Gathering {
+    /// Whether it only asks how things are.
+    pub(super) fn is_census(&self) -> bool {
+        matches!(self.question, Question::Status(_) | Question::Metrics { .. })
+    }
 }
 
 /// The sizes of all reactors' shards, as last heard.
@@ -66,6 +73,7 @@ impl Census {
         self.raft_index += more.raft_index;
         self.raft_applied_index += more.raft_applied_index;
         self.counters.add(&more.counters);
+        self.compacted_at = self.compacted_at.max(more.compacted_at);
         self.process = self.process.or(more.process);
     }
 }
@@ -141,6 +149,7 @@ impl Reactor {
             raft_applied_index: shards.iter().map(|shard| shard.applied.0).sum(),
             counters: self.counters_now(),
             shards,
+            compacted_at: self.storage.compacted_at,
             process: self.process,
         };
         self.send(call.reactor, Body::CensusIs { call, census: Box::new(census) });
@@ -168,6 +177,7 @@ impl Reactor {
             Question::Metrics { rpc, rows } => {
                 self.calls.remove(call);
                 let page = self.metrics_page(rows);
+                self.counters.scrapes += 1;
                 self.show_page(rpc, &page);
             }
             _ => unreachable!("matched above"),
@@ -175,17 +185,19 @@ impl Reactor {
     }
 
     fn status(&self, sum: &Census) -> StatusReply {
+        let leads = self.stage == Stage::Serving;
         let alarms = self.control.alarms(AlarmType::None);
+        let no_leader = (!leads).then(|| Error::NoLeader.to_string());
         StatusReply {
             revision: self.sequencer.settled(),
             db_size_bytes: sum.sizes.bytes_total,
             db_size_in_use_bytes: sum.sizes.bytes_live,
             db_size_quota_bytes: self.settings.quota_shown(),
-            leader: self.settings.member,
+            leader: if leads { self.settings.member } else { MemberId(0) },
             raft_index: sum.raft_index,
             raft_applied_index: sum.raft_applied_index,
             raft_term: self.epoch.term.0,
-            errors: alarms.iter().map(alarm_text).collect(),
+            errors: no_leader.into_iter().chain(alarms.iter().map(alarm_text)).collect(),
             is_learner: false,
         }
     }

@@ -5,9 +5,16 @@
 //! encoder as a plain number, which adds no suffix, under a descriptor with its true type; what comes out
 //! is Prometheus' text format 0.0.4.
 //!
-//! Not here: what has no meaning in this server (Go's runtime, bbolt's rebalancing and read transactions,
-//! the v2 store, auth, snapshots sent to peers), durations of evaluation, which takes no time in a
-//! reactor's time, and the wall time of the last compaction, which nobody inside knows.
+//! Not here, of what etcd 3.7 shows with its default settings:
+//! - `etcd_server_apply_duration_seconds`, `etcd_server_range_duration_seconds`, `etcd_server_slow_apply_total`,
+//!   the pauses of `etcd_debugging_mvcc_{db,index}_compaction_pause_*` and the durations of
+//!   `etcd_debugging_server_watch_send_loop_*`: they are parts of one turn, which takes no time in a reactor's
+//!   time. (The whole of a request is in `etcd_server_request_duration_seconds`; a stalled turn is logged.)
+//! - `etcd_debugging_disk_backend_commit_*`: bbolt's rebalancing, spilling and writing.
+//! - `etcd_debugging_store_*`: the store of etcd's version 2. `etcd_grpc_proxy_*`: the proxy.
+//! - `etcd_snap_*`, `etcd_debugging_snap_*`, `etcd_disk_backend_snapshot_duration_seconds`: snapshots.
+//! - `etcd_debugging_auth_revision`: users and roles.
+//! - `etcd_server_go_version`, `go_*`: Go's runtime.
 
 #[cfg(test)]
 mod tests;
@@ -16,7 +23,8 @@ use super::{Reactor, Stage};
 use crate::api::{Alarm, AlarmType, Code};
 use crate::io::{Census, ProcessFigures};
 use crate::stdx::Histogram;
-use crate::types::{MemberId, ReactorId, Revision};
+use crate::types::{Duration, MemberId, ReactorId, Revision, Time};
+use crate::wire::health::{Check, Probe};
 use crate::wire::http1::{ContentType, Response};
 use crate::wire::{CLUSTER_VERSION, Method, SERVER_VERSION};
 use prometheus_client::collector::Collector;
@@ -76,11 +84,16 @@ impl Collector for Figures {
         for (name, kind, help, value) in PLAIN {
             page.plain(name, *kind, help, value(self))?;
         }
+        for (name, kind, help) in NOTHING_YET {
+            page.plain(name, *kind, help, 0)?;
+        }
         for (name, help, divisor, histogram) in HISTOGRAMS {
             page.histogram(name, help, *divisor, histogram(self))?;
         }
         self.encode_identity(&mut page)?;
         self.encode_grpc(&mut page)?;
+        self.encode_requests(&mut page)?;
+        self.encode_probes(&mut page)?;
         page.peers()?;
         for (name, kind, help, value) in OF_REACTORS {
             let rows = self.rows.iter().map(|(id, row)| ([("reactor", id.0.to_string())], value(row)));
@@ -120,6 +133,7 @@ const PLAIN: &[Plain<Figures>] = &[
     ("etcd_server_quota_backend_bytes", Gauge, "Quota of the data.", |f| f.quota_bytes),
     ("etcd_server_health_success", Counter, "Answers of /health that were healthy.", |f| f.sum.counters.health_successes),
     ("etcd_server_health_failures", Counter, "Answers of /health that were not.", |f| f.sum.counters.health_failures),
+    ("etcd_server_read_indexes_failed_total", Counter, "Ranges that a takeover kept from an answer.", |f| f.sum.counters.ranges_failed),
     ("etcd_mvcc_db_total_size_in_bytes", Gauge, "Data, history included.", |f| f.sum.sizes.bytes_total),
     ("etcd_mvcc_db_total_size_in_use_in_bytes", Gauge, "Data without history.", |f| f.sum.sizes.bytes_live),
     ("etcd_mvcc_db_open_read_transactions", Gauge, "Ranges read in slices now.", |f| f.sum.counters.ranges_under_way),
@@ -137,6 +151,7 @@ const PLAIN: &[Plain<Figures>] = &[
     ("etcd_debugging_mvcc_events_total", Counter, "Events sent to watchers.", |f| f.sum.counters.events_sent),
     ("etcd_debugging_mvcc_pending_events_total", Gauge, "Events that wait for their clients.", |f| f.sum.counters.events_pending),
     ("etcd_debugging_mvcc_db_compaction_keys_total", Counter, "Versions dropped by compaction.", |f| f.sum.counters.versions_compacted),
+    ("etcd_debugging_mvcc_db_compaction_last", Gauge, "When the last compaction was done, in seconds since 1970; 0 for none since the start.", Figures::compacted_secs),
     ("etcd_debugging_lease_granted_total", Counter, "Leases granted.", |f| f.sum.counters.leases_granted),
     ("etcd_debugging_lease_revoked_total", Counter, "Leases ended.", |f| f.sum.counters.leases_revoked),
     ("etcd_debugging_lease_renewed_total", Counter, "Leases renewed.", |f| f.sum.counters.leases_renewed),
@@ -145,10 +160,34 @@ const PLAIN: &[Plain<Figures>] = &[
     ("etcd_disk_defrag_inflight", Gauge, "Whether a defragmentation is under way.", |f| (f.sum.counters.defragmenting > 0).into()),
     ("etcd_network_client_grpc_received_bytes_total", Counter, "Bytes from clients.", |f| f.sum.counters.front.received_bytes),
     ("etcd_network_client_grpc_sent_bytes_total", Counter, "Bytes to clients.", |f| f.sum.counters.front.sent_bytes),
+    ("promhttp_metric_handler_requests_in_flight", Gauge, "This page.", |_| 1),
 ];
 
 const SECONDS: f64 = 1e9;
 const MILLISECONDS: f64 = 1e6;
+
+/// What a lone member never does.
+const NOTHING_YET: &[(&str, MetricType, &str)] = &[
+    ("etcd_server_heartbeat_send_failures_total", Counter, "Heartbeats that could not be sent in time."),
+    ("etcd_server_slow_read_indexes_total", Counter, "Questions for a read's index that took long."),
+    ("etcd_server_learner_promote_successes", Counter, "Learners promoted."),
+    ("etcd_server_snapshot_apply_in_progress_total", Gauge, "Whether a snapshot is taken over."),
+];
+
+/// etcd's feature gates as they are in effect here: name, stage, and whether it is on.
+const FEATURES: &[(&str, &str, bool)] = &[
+    ("AllAlpha", "ALPHA", false),
+    ("AllBeta", "BETA", false),
+    ("CompactHashCheck", "ALPHA", false),
+    ("FastLeaseKeepAlive", "BETA", true),
+    ("InitialCorruptCheck", "ALPHA", false),
+    ("LeaseCheckpoint", "ALPHA", false),
+    ("LeaseCheckpointPersist", "ALPHA", false),
+    ("PriorityRequest", "ALPHA", false),
+    ("SetMemberLocalAddr", "ALPHA", false),
+    ("StopGRPCServiceOnDefrag", "ALPHA", false),
+    ("TxnModeWriteWithSharedBuffer", "BETA", true),
+];
 
 /// A log write is durable when it is done, so etcd's write and its sync are one here.
 #[rustfmt::skip]
@@ -194,10 +233,69 @@ const OF_PEERS: &[(&str, MetricType, &str)] = &[
 ];
 
 impl Figures {
+    /// The reactors' time begins with the process.
+    fn compacted_secs(&self) -> u64 {
+        match &self.sum.process {
+            Some(process) if self.sum.compacted_at > Time(0) => {
+                let since_start = self.sum.compacted_at.since(Time(0)).0 / Duration::from_secs(1).0;
+                process.started_secs + since_start
+            }
+            _ => 0,
+        }
+    }
+
+    fn encode_requests(&self, page: &mut Page<'_>) -> fmt::Result {
+        let front = &self.sum.counters.front;
+        let rows = front.versions().flat_map(|(version, counts)| {
+            let row = |kind: &str, count| {
+                ([("type", kind.to_owned()), ("client_api_version", version.to_owned())], count)
+            };
+            [row("unary", counts[0]), row("stream", counts[1])]
+        });
+        page.labelled("etcd_server_client_requests_total", Counter, "Calls by the client's version.", rows)?;
+        let name = "etcd_server_request_duration_seconds";
+        let mut durations = page.0.encode_descriptor(name, "Requests.", None, MetricType::Histogram)?;
+        for (kind, success, histogram) in front.durations() {
+            let labels = [("type", kind.to_owned()), ("success", success.to_string())];
+            let (sum, buckets) = in_unit(histogram, SECONDS);
+            let mut row = durations.encode_family(&labels)?;
+            row.encode_histogram::<NoLabelSet>(sum, histogram.count(), &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    /// What is asked over HTTP/1.
+    fn encode_probes(&self, page: &mut Page<'_>) -> fmt::Result {
+        let counters = &self.sum.counters;
+        let labels = |probe: Probe, check: Check| {
+            [("type", probe.name().to_owned()), ("name", check.name().to_owned())]
+        };
+        let made = || counters.checks.made();
+        let rows = made().map(|(probe, check, of)| (labels(probe, check), of.passes.into()));
+        page.labelled("etcd_server_healthcheck", Gauge, "Whether a check passed last.", rows)?;
+        let rows = made().flat_map(|(probe, check, of)| {
+            let row = |status: &str, count: u64| {
+                let [probe, check] = labels(probe, check);
+                (count > 0).then(|| ([probe, check, ("status", status.to_owned())], count))
+            };
+            [row("success", of.passed), row("error", of.failed)].into_iter().flatten()
+        });
+        page.labelled("etcd_server_healthchecks_total", Counter, "Checks made.", rows)?;
+        let codes = [("200", counters.scrapes), ("500", 0), ("503", counters.scrapes_failed)];
+        let rows = codes.map(|(code, count)| ([("code", code.to_owned())], count));
+        page.labelled("promhttp_metric_handler_requests_total", Counter, "Pages like this.", rows)
+    }
+
     fn encode_identity(&self, page: &mut Page<'_>) -> fmt::Result {
         let id = format!("{:x}", self.member.0);
         let rows = [([("server_id", id.clone())], 1)];
         page.labelled("etcd_server_id", Gauge, "Identity of this member.", rows)?;
+        let rows = [([("Local", id.clone()), ("Remote", id)], 1)];
+        page.labelled("etcd_network_known_peers", Gauge, "Members, this one among them.", rows)?;
+        let rows = FEATURES.iter().map(|(name, stage, on)| {
+            ([("name", (*name).to_owned()), ("stage", (*stage).to_owned())], u64::from(*on))
+        });
+        page.labelled("etcd_server_feature_enabled", Gauge, "Whether a feature is on.", rows)?;
         let rows = [([("server_version", SERVER_VERSION.to_owned())], 1)];
         page.labelled("etcd_server_version", Gauge, "Version of etcd this server stands for.", rows)?;
         let rows = [([("cluster_version", short_version(CLUSTER_VERSION))], 1)];
@@ -233,6 +331,13 @@ impl Figures {
         });
         page.labelled("grpc_server_handled_total", Counter, "Calls answered, by code.", rows)
     }
+}
+
+/// The sum and the buckets of a histogram, as Prometheus wants them.
+fn in_unit(of: &Histogram, divisor: f64) -> (f64, Vec<(f64, u64)>) {
+    let bound = |bound: Option<u64>| bound.map_or(f64::INFINITY, |bound| bound as f64 / divisor);
+    let buckets = of.buckets().map(|(upto, count)| (bound(upto), count)).collect();
+    (of.sum() as f64 / divisor, buckets)
 }
 
 type Label = (&'static str, String);
@@ -282,11 +387,7 @@ impl Page<'_> {
     }
 
     fn histogram(&mut self, name: &str, help: &str, divisor: f64, of: &Histogram) -> fmt::Result {
-        let buckets = of
-            .buckets()
-            .map(|(bound, count)| (bound.map_or(f64::INFINITY, |bound| bound as f64 / divisor), count));
-        let buckets: Vec<(f64, u64)> = buckets.collect();
-        let sum = of.sum() as f64 / divisor;
+        let (sum, buckets) = in_unit(of, divisor);
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(sum, of.count(), &buckets, None)
     }
@@ -303,6 +404,11 @@ impl Page<'_> {
         self.number("process_cpu_seconds_total", Counter, "Processor time used.", cpu)?;
         self.plain("process_resident_memory_bytes", Gauge, "Resident memory.", figures.resident_bytes)?;
         self.plain("process_virtual_memory_bytes", Gauge, "Virtual memory.", figures.virtual_bytes)?;
+        let virtual_max = figures.virtual_bytes_max;
+        self.plain("process_virtual_memory_max_bytes", Gauge, "Most virtual memory.", virtual_max)?;
+        let (received, sent) = (figures.received_bytes, figures.sent_bytes);
+        self.plain("process_network_receive_bytes_total", Counter, "Bytes from the network.", received)?;
+        self.plain("process_network_transmit_bytes_total", Counter, "Bytes to the network.", sent)?;
         self.plain("process_start_time_seconds", Gauge, "When it started.", figures.started_secs)?;
         self.plain("process_open_fds", Gauge, "Open file descriptors.", figures.open_fds)?;
         self.plain("process_max_fds", Gauge, "Most file descriptors.", figures.fds_max)?;

@@ -234,6 +234,8 @@ impl Reactor {
             Body::Control { call, request } => self.on_control_request(call, request),
             Body::Range { call, shard, cursor, counting } => self.on_range(call, shard, cursor, counting),
             Body::Ranged { call, shard, part } => self.on_ranged(call, shard, part),
+            Body::RangeGoesOn { call, shard } => self.on_range_goes_on(from, call, shard),
+            Body::RangeUnwanted { call, shard } => self.on_range_unwanted(call, shard),
             Body::Reserve { call, shard, txn } => self.on_reserve(call, shard, txn),
             Body::Reserved { call, shard, outcomes } => self.on_reserved(call, shard, outcomes),
             Body::Gather { call, shard, path, current } => self.on_gather(call, shard, path, current),
@@ -318,7 +320,7 @@ impl Reactor {
 
     fn answer_rpc(&mut self, rpc: Rpc, answer: Answer) {
         let term = self.epoch.term;
-        self.front.answer(rpc, term, &answer);
+        self.front.answer(self.now, rpc, term, &answer);
     }
 
     /// Everything appended up to here is durable.

@@ -1,5 +1,9 @@
 //! Ranges: at one settled revision, a shard at a time where the keys are, put together at the client's
 //! reactor in the order of keys.
+//!
+//! A long range is read in slices, and its client may be gone before the last. So a shard that goes on says
+//! so with every slice, and a reactor that no longer has the call answers that it is unwanted: short ranges,
+//! which are nearly all, pay nothing for it.
 
 use super::Reactor;
 use super::calls::{Asker, Course};
@@ -8,7 +12,7 @@ use crate::io::{Body, CallId};
 use crate::limits::{READ_SLICE_BYTES, READ_SLICE_KEYS};
 use crate::mvcc::Budget;
 use crate::txn::{self, Counting, Progress, RangeCursor, RangePart};
-use crate::types::{Revision, ShardId};
+use crate::types::{ReactorId, Revision, ShardId};
 
 const SLICE: Budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
 
@@ -100,7 +104,10 @@ impl Reactor {
         let store = &self.shards[&slicing.shard].shard.store;
         let (call, shard) = (slicing.call, slicing.shard);
         let part = match slicing.cursor.step(store, SLICE, slicing.counting) {
-            Progress::Unfinished => return self.slicing.push(slicing),
+            Progress::Unfinished => {
+                self.slicing.push(slicing);
+                return self.send(call.reactor, Body::RangeGoesOn { call, shard });
+            }
             Progress::Done => Some(slicing.cursor.into_part()),
             Progress::Compacted => None,
         };
@@ -112,6 +119,17 @@ impl Reactor {
         for slicing in std::mem::take(&mut self.slicing) {
             self.slice(slicing);
         }
+    }
+
+    pub(super) fn on_range_goes_on(&mut self, from: ReactorId, call: CallId, shard: ShardId) {
+        if !self.is_wanted(call) {
+            self.calls.remove(call);
+            self.send(from, Body::RangeUnwanted { call, shard });
+        }
+    }
+
+    pub(super) fn on_range_unwanted(&mut self, call: CallId, shard: ShardId) {
+        self.slicing.retain(|slicing| (slicing.call, slicing.shard) != (call, shard));
     }
 
     pub(super) fn on_ranged(&mut self, id: CallId, shard: ShardId, part: Option<RangePart>) {

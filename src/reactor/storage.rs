@@ -44,6 +44,7 @@ pub(super) struct Storage {
     step_left: Time,
     /// A compaction took effect then, and its history is being dropped.
     compacting_since: Option<Time>,
+    pub compacted_at: Time,
     log_writes: u64,
     log_bytes: u64,
 }
@@ -84,6 +85,7 @@ impl Storage {
             writing: VecDeque::new(),
             step_left: Time(0),
             compacting_since: None,
+            compacted_at: Time(0),
             log_writes: 0,
             log_bytes: 0,
         }
@@ -253,6 +255,7 @@ impl Reactor {
             done |= !owned.compacting;
         }
         if done && self.shards.values().all(|owned| !owned.compacting) {
+            self.storage.compacted_at = self.now;
             if let Some(since) = self.storage.compacting_since.take() {
                 self.counters.times.compactions.observe(self.now.since(since).0);
             }

@@ -1,6 +1,6 @@
 //! What the front asks, and the calls that answer with more than one message.
 
-use super::calls::Asker;
+use super::calls::{Asker, Errand};
 use super::{Reactor, Stage};
 use crate::api::{Answer, Error, RangeRequest, Reply, ServingStatus};
 use crate::front::{Ask, Rpc};
@@ -44,7 +44,7 @@ impl Reactor {
 
     pub(super) fn on_sent(&mut self, conn: ConnId, bytes: usize) {
         let mut asks = std::mem::take(&mut self.asks);
-        self.front.sent(conn, bytes, &mut asks);
+        self.front.sent(self.now, conn, bytes, &mut asks);
         self.serve_asks(asks);
     }
 
@@ -122,12 +122,12 @@ impl Reactor {
     // LeaseKeepAlive.
 
     fn keep_lease_alive(&mut self, rpc: Rpc, lease: LeaseId) {
+        self.streams.keeping_alive.entry(rpc).or_default().outstanding += 1;
+        let asker = Asker::KeepAlive(rpc);
         if self.stage == Stage::Serving {
-            self.streams.keeping_alive.entry(rpc).or_default().outstanding += 1;
-            self.ask_control(Asker::KeepAlive(rpc), ControlRequest::KeepAlive(lease));
+            self.ask_control(asker, ControlRequest::KeepAlive(lease));
         } else {
-            self.streams.keeping_alive.remove(&rpc);
-            self.front.end(rpc, Err(Error::NoLeader));
+            self.park(asker, Errand::KeepAlive(lease));
         }
     }
 
@@ -157,15 +157,19 @@ impl Reactor {
     // RangeStream.
 
     fn open_range_stream(&mut self, rpc: Rpc, request: RangeRequest) {
-        let opened = txn::check_stream(&request).and_then(|()| {
-            // Before an epoch serves, no revision of this process says what is in the future.
-            if self.stage != Stage::Serving {
-                return Err(Error::NoLeader);
-            }
-            let noted = self.sequencer.settled();
-            let at = txn::read_revision(request.revision, noted, self.control.compacted())?;
-            Ok(RangeStream::open(request, at, noted))
-        });
+        if let Err(error) = txn::check_stream(&request) {
+            self.front.end(rpc, Err(error));
+        } else if self.stage == Stage::Serving {
+            self.begin_range_stream(rpc, request);
+        } else {
+            self.park(Asker::RangeStream(rpc), Errand::RangeStream(rpc, request));
+        }
+    }
+
+    pub(super) fn begin_range_stream(&mut self, rpc: Rpc, request: RangeRequest) {
+        let noted = self.sequencer.settled();
+        let opened = txn::read_revision(request.revision, noted, self.control.compacted())
+            .map(|at| RangeStream::open(request, at, noted));
         match opened {
             Ok(stream) => {
                 let next = stream.next();
@@ -235,12 +239,18 @@ impl Reactor {
             self.counters.health_successes += u64::from(healthy);
             self.counters.health_failures += u64::from(!healthy);
         }
+        if let Page::Checks { probe, checks, .. } = &page {
+            for check in checks {
+                let passes = check.failure(&facts, &reads).is_none();
+                self.counters.checks.count(self.now, *probe, *check, passes);
+            }
+        }
         self.show_page(rpc, &response);
     }
 
     pub(super) fn show_page(&mut self, rpc: Rpc, response: &Response) {
         let mut asks = vec![];
-        self.front.page(rpc, response, &mut asks);
+        self.front.page(self.now, rpc, response, &mut asks);
         self.serve_asks(asks);
     }
 }

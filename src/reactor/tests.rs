@@ -48,6 +48,9 @@ struct Member {
     halted: Option<String>,
     /// Reactors below take no turns: nothing wakes them.
     asleep: usize,
+    /// The disk does nothing; what it was to write waits.
+    disk_stands: bool,
+    unwritten: Vec<(usize, Output)>,
 }
 
 impl Member {
@@ -81,6 +84,8 @@ impl Member {
             partial: Default::default(),
             halted: None,
             asleep: 0,
+            disk_stands: false,
+            unwritten: vec![],
         };
         member.reactors[usize::from(conn.reactor.0)]
             .step(Time(0), Input::Opened { conn, port: Port::Client });
@@ -91,22 +96,27 @@ impl Member {
     /// Turns until nothing is left to do.
     fn run(&mut self) {
         for _ in 0..10_000 {
-            self.now = Time(self.now.0 + 1000);
-            let mut bytes = vec![];
-            self.client.take_output(&mut bytes);
-            let at = usize::from(self.conn.reactor.0);
-            let mut busy = !bytes.is_empty();
-            if busy {
-                self.reactors[at].step(self.now, Input::Received { conn: self.conn, bytes: &bytes });
-            }
-            for id in self.asleep..self.reactors.len() {
-                busy |= self.turn(id);
-            }
-            if !busy {
+            if !self.turn_all() {
                 return;
             }
         }
         panic!("the member never comes to rest");
+    }
+
+    /// What the client has to say, and one turn of each reactor.
+    fn turn_all(&mut self) -> bool {
+        self.now = Time(self.now.0 + 1000);
+        let mut bytes = vec![];
+        self.client.take_output(&mut bytes);
+        let at = usize::from(self.conn.reactor.0);
+        let mut busy = !bytes.is_empty();
+        if busy {
+            self.reactors[at].step(self.now, Input::Received { conn: self.conn, bytes: &bytes });
+        }
+        for id in self.asleep..self.reactors.len() {
+            busy |= self.turn(id);
+        }
+        busy
     }
 
     fn turn(&mut self, id: usize) -> bool {
@@ -135,6 +145,7 @@ impl Member {
             Output::Mail { to, mail } => {
                 self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail });
             }
+            Output::Log(Command::Write { .. }) if self.disk_stands => self.unwritten.push((id, output)),
             Output::Log(Command::Write { id: write, bytes, .. }) => {
                 self.reactors[id].step(now, Input::Written { write, buffer: bytes });
             }
@@ -315,6 +326,155 @@ fn an_epoch_can_end_and_the_next_goes_on() {
         assert_eq!(member.put("a", "x"), before + 1);
     }
     assert_eq!(member.range("\0", "\0").kvs.len(), 21);
+}
+
+/// Ranges that a shard has begun and not ended, at each reactor.
+fn slicing(member: &Member) -> Vec<usize> {
+    member.reactors.iter().map(|reactor| reactor.slicing.len()).collect()
+}
+
+#[test]
+fn a_long_range_ends_with_its_client() {
+    for reactors in [1, 2] {
+        let mut member = Member::new(reactors, 2);
+        let router = member.reactors[0].router();
+        // The client is at the last reactor.
+        let owner = ReactorId(0);
+        let prefix = (0..255).find(|byte| router.reactor_of(router.shard_of(&[*byte])) == owner);
+        let prefix = prefix.expect("it has keys");
+        let slices = 20;
+        for n in 0..slices * crate::limits::READ_SLICE_KEYS / 100 {
+            let put = |m| {
+                let key = Bytes::from([&[prefix], format!("{n:04}{m:02}").as_bytes()].concat());
+                let put = proto::PutRequest { key, ..Default::default() };
+                let request = Some(proto::request_op::Request::RequestPut(put));
+                proto::RequestOp { request }
+            };
+            let txn = proto::TxnRequest { success: (0..100).map(put).collect(), ..Default::default() };
+            let _: proto::TxnResponse = member.call("/etcdserverpb.KV/Txn", &txn).unwrap();
+        }
+        let (key, range_end) = (Bytes::from(vec![prefix]), Bytes::from(vec![prefix + 1]));
+        let range = proto::RangeRequest { key, range_end, count_only: false, ..Default::default() };
+        let range = range.encode_to_vec();
+        let unary = "/etcdserverpb.KV/Range";
+        // Without harm it takes so many turns.
+        let turns_until_done = |member: &mut Member, path, headers: &[(&[u8], &[u8])], cancelled: bool| {
+            let stream = member.client.call(path, headers, &range).expect("streams are free");
+            let mut turns = 0;
+            loop {
+                member.turn_all();
+                turns += 1;
+                if turns == 5 {
+                    assert_eq!(slicing(member)[0], 1);
+                    if cancelled {
+                        member.client.reset(stream, http2::ErrorCode::Cancel);
+                    }
+                }
+                if turns > 5 && slicing(member)[0] == 0 {
+                    break;
+                }
+            }
+            member.run();
+            assert!(member.reactors.iter().all(|reactor| reactor.calls.len() == 0));
+            turns
+        };
+        assert!(turns_until_done(&mut member, unary, &[], false) >= slices - 3, "{reactors}");
+        assert!(turns_until_done(&mut member, unary, &[], true) < 10, "{reactors}");
+        // A turn takes a microsecond here.
+        let deadline: &[(&[u8], &[u8])] = &[(b"grpc-timeout", b"6u")];
+        assert!(turns_until_done(&mut member, unary, deadline, false) < 12, "{reactors}");
+        assert_eq!(member.statuses.pop().map(|(_, code, _)| code), Some(4));
+    }
+}
+
+/// A member that takes over and gets no further, because its disk stands.
+fn member_without_leader() -> Member {
+    let mut member = Member::new(2, 3);
+    let grant = proto::LeaseGrantRequest { ttl: 60, id: 5 };
+    let _: proto::LeaseGrantResponse = member.call("/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
+    member.put("a", "1");
+    member.disk_stands = true;
+    let now = member.now;
+    member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
+    member.run();
+    assert!(member.reactors.iter().all(|reactor| reactor.stage != Stage::Serving));
+    member
+}
+
+impl Member {
+    /// The disk goes on.
+    fn write_all(&mut self) {
+        self.disk_stands = false;
+        for (id, output) in std::mem::take(&mut self.unwritten) {
+            self.carry_out(id, output);
+        }
+        self.run();
+    }
+
+    /// A put, a renewal, a range and a range as a stream, none of them awaited: their streams.
+    fn ask_four(&mut self) -> [http2::StreamId; 4] {
+        let put = proto::PutRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+        let range = proto::RangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+        let put = self.client.call("/etcdserverpb.KV/Put", &[], &put.encode_to_vec());
+        let renewal = proto::LeaseKeepAliveRequest { id: 5 }.encode_to_vec();
+        let renewal = self.client.call("/etcdserverpb.Lease/LeaseKeepAlive", &[], &renewal);
+        let one = self.client.call("/etcdserverpb.KV/Range", &[], &range.encode_to_vec());
+        let streamed = self.client.call("/etcdserverpb.KV/RangeStream", &[], &range.encode_to_vec());
+        self.run();
+        [put, renewal, one, streamed].map(|stream| stream.expect("streams are free"))
+    }
+
+    fn statuses_of(&self, streams: [http2::StreamId; 4]) -> [Option<(u8, &str)>; 4] {
+        let of = |stream: http2::StreamId| self.statuses.iter().find(|(of, ..)| *of == stream.number());
+        streams.map(|stream| of(stream).map(|(_, code, text)| (*code, text.as_str())))
+    }
+}
+
+#[test]
+fn the_status_tells_that_nobody_leads() {
+    let mut member = member_without_leader();
+    let path = "/etcdserverpb.Maintenance/Status";
+    let status: proto::StatusResponse = member.call(path, &proto::StatusRequest::default()).unwrap();
+    assert_eq!((status.leader, status.errors), (0, vec!["etcdserver: no leader".to_owned()]));
+    member.write_all();
+    let status: proto::StatusResponse = member.call(path, &proto::StatusRequest::default()).unwrap();
+    assert_eq!((status.leader, status.errors), (7, vec![]));
+}
+
+#[test]
+fn what_arrives_during_a_takeover_is_answered_after_it() {
+    let mut member = member_without_leader();
+    let unwanted = member.ask_four();
+    for stream in unwanted {
+        member.client.reset(stream, http2::ErrorCode::Cancel);
+    }
+    let wanted = member.ask_four();
+    assert_eq!(member.statuses_of(wanted), [None; 4]);
+    let revision = member.sequencer.settled();
+    member.write_all();
+    assert_eq!(member.statuses_of(wanted), [Some((0, "")); 4]);
+    assert_eq!(member.statuses_of(unwanted), [None; 4]);
+    assert_eq!(member.sequencer.settled(), revision.next(), "the put that nobody waited for is not done");
+    let answer = |stream: http2::StreamId| {
+        &member.answers.iter().find(|(of, _)| *of == stream.number()).expect("a message").1[..]
+    };
+    let renewed = proto::LeaseKeepAliveResponse::decode(answer(wanted[1])).unwrap();
+    assert_eq!((renewed.id, renewed.ttl), (5, 60));
+    let streamed = proto::RangeStreamResponse::decode(answer(wanted[3])).unwrap();
+    assert_eq!(streamed.range_response.unwrap().kvs.len(), 1);
+    assert!(member.reactors.iter().all(|reactor| reactor.calls.len() == 0));
+}
+
+#[test]
+fn what_arrives_during_a_takeover_waits_no_longer_than_a_request() {
+    let mut member = member_without_leader();
+    let streams = member.ask_four();
+    member.now = member.now + member.reactors[0].settings.request_timeout() + Duration::from_ms(500);
+    member.run();
+    let text = Error::Timeout.to_string();
+    assert_eq!(member.statuses_of(streams), [Some((14, text.as_str())); 4]);
+    member.write_all();
+    assert_eq!(member.range("a", "").kvs[0].version, 1, "the put that failed is not done");
 }
 
 #[test]

@@ -13,12 +13,16 @@ pub fn figures(clock: Clock) -> Option<ProcessFigures> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let started_secs = (wall_us() / 1_000_000).saturating_sub(clock.now().0 / Duration::from_secs(1).0);
+    let (received_bytes, sent_bytes) = ip_bytes(&fs::read_to_string("/proc/self/net/netstat").ok()?);
     Some(ProcessFigures {
         resident_bytes: kibibytes(&status, "VmRSS:")? << 10,
         virtual_bytes: kibibytes(&status, "VmSize:")? << 10,
+        virtual_bytes_max: limit(&limits, "Max address space")?,
         cpu: processor_time(&fs::read_to_string("/proc/self/stat").ok()?)?,
         open_fds: fs::read_dir("/proc/self/fd").ok()?.count() as u64,
-        fds_max: open_files(&limits)?,
+        fds_max: limit(&limits, "Max open files")?,
+        received_bytes,
+        sent_bytes,
         started_secs,
     })
 }
@@ -36,12 +40,23 @@ fn processor_time(stat: &str) -> Option<Duration> {
     Some(Duration((ticks()? + ticks()?) * TICK.0))
 }
 
-fn open_files(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+fn limit(limits: &str, name: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
     match line.split_whitespace().next()? {
         "unlimited" => Some(u64::MAX),
         soft => soft.parse().ok(),
     }
+}
+
+/// Received and sent: columns of the two lines `IpExt:`, names above numbers. 0 where they are not told.
+fn ip_bytes(netstat: &str) -> (u64, u64) {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let of = |name| {
+        let mut columns = names.split_whitespace().zip(values.split_whitespace());
+        columns.find(|(of, _)| *of == name).and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+    };
+    (of("InOctets"), of("OutOctets"))
 }
 
 #[cfg(test)]
@@ -61,7 +76,12 @@ mod tests {
         let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0";
         assert_eq!(processor_time(stat), Some(Duration::from_secs(2)));
         assert_eq!(processor_time("7 (a) S 1"), None);
-        assert_eq!(open_files("Max open files            1024   4096   files \n"), Some(1024));
+        let limits =
+            "Max open files            1024   4096   files \nMax address space unlimited unlimited bytes\n";
+        assert_eq!(limit(limits, "Max open files"), Some(1024));
+        assert_eq!(limit(limits, "Max address space"), Some(u64::MAX));
+        let netstat = "TcpExt: A\nTcpExt: 9\nIpExt: InMcast InOctets OutOctets\nIpExt: 1 22 333\n";
+        assert_eq!((ip_bytes(netstat), ip_bytes("")), ((22, 333), (0, 0)));
         assert_eq!(kibibytes("VmRSS:\t    12 kB\n", "VmRSS:"), Some(12));
     }
 }

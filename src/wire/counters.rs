@@ -1,7 +1,10 @@
 //! What the front counts, as etcd's metrics name it.
 
-use super::Method;
+use super::{Kind, Method};
 use crate::api::Code;
+use crate::limits::CLIENT_VERSIONS_MAX;
+use crate::stdx::Histogram;
+use crate::types::Duration;
 
 const METHODS: usize = Method::ALL.len();
 const CODES: usize = Code::ALL.len();
@@ -16,11 +19,39 @@ pub struct MethodCounters {
     pub handled: [u64; CODES],
 }
 
+/// The requests whose durations etcd shows, and what it calls them.
+const TIMED: [(Method, &str); 8] = [
+    (Method::Range, "Range"),
+    (Method::Put, "Put"),
+    (Method::DeleteRange, "DeleteRange"),
+    (Method::Txn, "Txn"),
+    (Method::Compact, "Compaction"),
+    (Method::LeaseGrant, "LeaseGrant"),
+    (Method::LeaseRevoke, "LeaseRevoke"),
+    (Method::Alarm, "Alarm"),
+];
+
+/// How long requests took, in nanoseconds: by their place in `TIMED`, failures first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RequestTimes([[Histogram; 2]; TIMED.len()]);
+
+impl Default for RequestTimes {
+    fn default() -> RequestTimes {
+        let empty = || Histogram::new(Duration::from_ms(1).0, 14);
+        RequestTimes(std::array::from_fn(|_| [empty(), empty()]))
+    }
+}
+
+/// Calls by what their clients say their version is: unary ones, then streams.
+type ClientVersion = (String, [u64; 2]);
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub received_bytes: u64,
     pub sent_bytes: u64,
     methods: [MethodCounters; METHODS],
+    times: RequestTimes,
+    versions: Vec<ClientVersion>,
 }
 
 impl Counters {
@@ -32,13 +63,65 @@ impl Counters {
         &mut self.methods[method as usize]
     }
 
+    /// A call has come whose client says of itself that it is of this version.
+    pub fn begun(&mut self, method: Method, version: Option<&str>) {
+        self.of_mut(method).started += 1;
+        let counts = self.version_mut(version.unwrap_or("unknown"));
+        counts[usize::from(method.kind() != Kind::Unary)] += 1;
+    }
+
+    /// Clients may say anything: only some versions, of harmless text, have rows of their own.
+    fn version_mut(&mut self, version: &str) -> &mut [u64; 2] {
+        const LENGTH_MAX: usize = 32;
+        const OTHER: &str = "other";
+        let place = |versions: &[ClientVersion], name| versions.iter().position(|(of, _)| *of == name);
+        let found = place(&self.versions, version).unwrap_or_else(|| {
+            let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b".-+_".contains(&byte);
+            let fits = version.len() <= LENGTH_MAX && self.versions.len() < CLIENT_VERSIONS_MAX;
+            let name = if fits && version.bytes().all(harmless) { version } else { OTHER };
+            place(&self.versions, name).unwrap_or_else(|| {
+                self.versions.push((name.to_owned(), [0; 2]));
+                self.versions.len() - 1
+            })
+        });
+        &mut self.versions[found].1
+    }
+
+    /// Versions of clients, with their unary calls and their streams.
+    pub fn versions(&self) -> impl Iterator<Item = (&str, [u64; 2])> {
+        self.versions.iter().map(|(version, counts)| (version.as_str(), *counts))
+    }
+
     pub fn handled(&mut self, method: Method, code: Code) {
         self.of_mut(method).handled[code as usize] += 1;
+    }
+
+    /// A unary call is answered, so long after it came.
+    pub fn answered(&mut self, method: Method, code: Code, took: Duration) {
+        self.handled(method, code);
+        if let Some(place) = TIMED.iter().position(|(timed, _)| *timed == method) {
+            self.times.0[place][usize::from(succeeded(method, code))].observe(took.0);
+        }
+    }
+
+    /// Durations of requests that have been answered: etcd's name, whether they succeeded, nanoseconds.
+    pub fn durations(&self) -> impl Iterator<Item = (&'static str, bool, &Histogram)> {
+        TIMED.iter().zip(&self.times.0).flat_map(|((_, name), [failed, succeeded])| {
+            let both = [(*name, false, failed), (*name, true, succeeded)];
+            both.into_iter().filter(|(.., histogram)| histogram.count() > 0)
+        })
     }
 
     pub fn add(&mut self, more: &Counters) {
         self.received_bytes += more.received_bytes;
         self.sent_bytes += more.sent_bytes;
+        for (sum, more) in self.times.0.as_flattened_mut().iter_mut().zip(more.times.0.as_flattened()) {
+            sum.add(more);
+        }
+        for (version, more) in more.versions() {
+            let sum = self.version_mut(version);
+            *sum = [sum[0] + more[0], sum[1] + more[1]];
+        }
         for (sum, more) in self.methods.iter_mut().zip(&more.methods) {
             sum.started += more.started;
             sum.messages_received += more.messages_received;
@@ -47,5 +130,53 @@ impl Counters {
                 *sum += more;
             }
         }
+    }
+}
+
+/// A write that means nothing (a lease that is not there) has gone all its way: to etcd it has succeeded.
+fn succeeded(method: Method, code: Code) -> bool {
+    let outcome_known = !matches!(code, Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded);
+    code == Code::Ok || (method != Method::Range && outcome_known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_clients_take_bounded_room_and_only_harmless_text() {
+        let mut counters = Counters::default();
+        counters.begun(Method::Put, None);
+        counters.begun(Method::Watch, Some("3.7.1"));
+        for strange in ["a\"b", "a\\", "a\nb", "é", &"x".repeat(33)] {
+            counters.begun(Method::Put, Some(strange));
+        }
+        for n in 0..100 {
+            counters.begun(Method::Put, Some(&format!("1.{n}")));
+        }
+        counters.begun(Method::Put, Some("3.7.1"));
+        let of = |name| counters.versions().find(|(of, _)| *of == name).expect("it has a row").1;
+        assert_eq!((of("unknown"), of("3.7.1")), ([1, 0], [1, 1]));
+        assert_eq!(of("other"), [5 + 100 - (CLIENT_VERSIONS_MAX as u64 - 3), 0]);
+        assert_eq!(counters.versions().count(), CLIENT_VERSIONS_MAX);
+        let mut sum = counters.clone();
+        sum.add(&counters);
+        assert_eq!(sum.versions().map(|(_, [unary, _])| unary).sum::<u64>(), 2 * (1 + 5 + 100 + 1));
+        assert!(sum.versions().count() <= CLIENT_VERSIONS_MAX + 1);
+    }
+
+    #[test]
+    fn durations_are_told_apart_by_request_and_success() {
+        let mut counters = Counters::default();
+        counters.answered(Method::Range, Code::OutOfRange, Duration::from_ms(3));
+        counters.answered(Method::LeaseRevoke, Code::NotFound, Duration::from_ms(5));
+        counters.answered(Method::Put, Code::Unavailable, Duration::from_ms(7));
+        counters.answered(Method::Status, Code::Ok, Duration::from_ms(9));
+        let mut sum = Counters::default();
+        sum.add(&counters);
+        sum.add(&counters);
+        let seen: Vec<_> = sum.durations().map(|(name, success, of)| (name, success, of.sum())).collect();
+        let ms = |ms| 2 * Duration::from_ms(ms).0;
+        assert_eq!(seen, [("Range", false, ms(3)), ("Put", false, ms(7)), ("LeaseRevoke", true, ms(5))]);
     }
 }

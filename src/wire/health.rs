@@ -9,6 +9,7 @@ mod tests;
 use super::http1::{Audience, ContentType, Http1Request, HttpMethod, Response};
 use super::{CLUSTER_VERSION, SERVER_VERSION, STORAGE_VERSION};
 use crate::api::{Alarm, AlarmType, Error};
+use crate::types::Time;
 
 /// A page, with what the request says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,7 @@ pub enum Page {
         exclude: Vec<String>,
     },
     Checks {
+        probe: Probe,
         checks: Vec<Check>,
         verbose: bool,
     },
@@ -27,6 +29,24 @@ pub enum Page {
     MethodNotAllowed,
     /// A browser asks whether it may ask.
     Preflight,
+}
+
+/// Whether the server is to be restarted, and whether it is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    Livez,
+    Readyz,
+}
+
+impl Probe {
+    pub const ALL: [Probe; 2] = [Probe::Livez, Probe::Readyz];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Probe::Livez => "livez",
+            Probe::Readyz => "readyz",
+        }
+    }
 }
 
 /// One line of `/livez` and `/readyz`.
@@ -49,6 +69,60 @@ impl Check {
             Check::SerializableRead => "serializable_read",
             Check::LinearizableRead => "linearizable_read",
             Check::NonLearner => "non_learner",
+        }
+    }
+
+    /// Why it fails, if it does.
+    pub fn failure(self, facts: &Facts, reads: &Reads<Result<(), Error>>) -> Option<String> {
+        match self {
+            Check::DataCorruption => {
+                let corrupt = facts.alarms.iter().any(|alarm| alarm.alarm == AlarmType::Corrupt);
+                corrupt.then(|| "alarm activated: CORRUPT".to_owned())
+            }
+            Check::SerializableRead => reads.serializable.as_ref().err().map(Error::to_string),
+            Check::LinearizableRead => reads.linearizable.as_ref().err().map(Error::to_string),
+            Check::NonLearner => facts.is_learner.then(|| "not supported for learner".to_owned()),
+        }
+    }
+}
+
+/// What came of one check of one probe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckCounter {
+    pub passed: u64,
+    pub failed: u64,
+    /// When it was last made, and whether it passed then.
+    at: Time,
+    pub passes: bool,
+}
+
+/// The checks that were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckCounters([[CheckCounter; READYZ.len()]; Probe::ALL.len()]);
+
+impl CheckCounters {
+    pub fn count(&mut self, now: Time, probe: Probe, check: Check, passes: bool) {
+        let counter = &mut self.0[probe as usize][check as usize];
+        counter.passed += u64::from(passes);
+        counter.failed += u64::from(!passes);
+        (counter.at, counter.passes) = (now, passes);
+    }
+
+    /// Those that have been made at all.
+    pub fn made(&self) -> impl Iterator<Item = (Probe, Check, CheckCounter)> {
+        let of = |probe: Probe| READYZ.iter().map(move |check| (probe, *check));
+        let all = Probe::ALL.into_iter().flat_map(of);
+        all.map(|(probe, check)| (probe, check, self.0[probe as usize][check as usize]))
+            .filter(|(.., counter)| counter.passed + counter.failed > 0)
+    }
+
+    pub fn add(&mut self, more: &CheckCounters) {
+        for (sum, more) in self.0.as_flattened_mut().iter_mut().zip(more.0.as_flattened()) {
+            sum.passed += more.passed;
+            sum.failed += more.failed;
+            if more.at >= sum.at {
+                (sum.at, sum.passes) = (more.at, more.passes);
+            }
         }
     }
 }
@@ -83,23 +157,25 @@ pub fn page(request: &Http1Request, audience: Audience) -> Page {
             exclude: request.all("exclude").map(str::to_owned).collect(),
         },
         _ => match checks(request) {
-            Some(checks) => Page::Checks { checks, verbose: request.first("verbose").is_some() },
+            Some((probe, checks)) => {
+                Page::Checks { probe, checks, verbose: request.first("verbose").is_some() }
+            }
             None => return Page::NotFound,
         },
     };
     if request.method == HttpMethod::Get { found } else { Page::MethodNotAllowed }
 }
 
-fn checks(request: &Http1Request) -> Option<Vec<Check>> {
-    let (all, rest) = match request.path.strip_prefix("/livez") {
-        Some(rest) => (LIVEZ, rest),
-        None => (READYZ, request.path.strip_prefix("/readyz")?),
+fn checks(request: &Http1Request) -> Option<(Probe, Vec<Check>)> {
+    let (probe, all, rest) = match request.path.strip_prefix("/livez") {
+        Some(rest) => (Probe::Livez, LIVEZ, rest),
+        None => (Probe::Readyz, READYZ, request.path.strip_prefix("/readyz")?),
     };
     let Some(name) = rest.strip_prefix('/') else {
         let kept = |check: &Check| !request.all("exclude").any(|name| name == check.name());
-        return rest.is_empty().then(|| all.iter().copied().filter(kept).collect());
+        return rest.is_empty().then(|| (probe, all.iter().copied().filter(kept).collect()));
     };
-    all.iter().find(|check| check.name() == name).map(|&check| vec![check])
+    all.iter().find(|check| check.name() == name).map(|&check| (probe, vec![check]))
 }
 
 impl Page {
@@ -129,7 +205,7 @@ impl Page {
                 let range_error = || read.as_ref().err().map(|error| format!("RANGE ERROR:{error}"));
                 health(local_fault(facts, *serializable, exclude).map(str::to_owned).or_else(range_error))
             }
-            Page::Checks { checks, verbose } => report(checks, *verbose, facts, reads),
+            Page::Checks { checks, verbose, .. } => report(checks, *verbose, facts, reads),
             Page::NotFound => Response::not_found(),
             Page::MethodNotAllowed => Response::only_get(),
             Page::Preflight => Response::empty(),
@@ -171,18 +247,9 @@ fn health(fault: Option<String>) -> Response {
 }
 
 fn report(checks: &[Check], verbose: bool, facts: &Facts, reads: &Reads<Result<(), Error>>) -> Response {
-    let failure = |check: &Check| match check {
-        Check::DataCorruption => {
-            let corrupt = facts.alarms.iter().any(|alarm| alarm.alarm == AlarmType::Corrupt);
-            corrupt.then(|| "alarm activated: CORRUPT".to_owned())
-        }
-        Check::SerializableRead => reads.serializable.as_ref().err().map(Error::to_string),
-        Check::LinearizableRead => reads.linearizable.as_ref().err().map(Error::to_string),
-        Check::NonLearner => facts.is_learner.then(|| "not supported for learner".to_owned()),
-    };
     let (mut lines, mut failed) = (String::new(), false);
     for check in checks {
-        match failure(check) {
+        match check.failure(facts, reads) {
             None => lines += &format!("[+]{} ok\n", check.name()),
             Some(error) => {
                 failed = true;

@@ -60,7 +60,7 @@ pub fn client_port(bytes: &[u8]) {
         front.receive(Time(1), conn, part, &mut asks);
         for ask in asks.drain(..) {
             if let Ask::Page { rpc, .. } = ask {
-                front.page(rpc, &http1::Response::not_found(), &mut vec![]);
+                front.page(Time(1), rpc, &http1::Response::not_found(), &mut vec![]);
             }
         }
         front.flush(&mut out);

@@ -139,6 +139,37 @@ fn every_method_and_code_begins_at_zero() {
 }
 
 #[test]
+fn what_clients_ask_is_counted_as_in_etcd() {
+    let mut figures = figures();
+    let counters = &mut figures.sum.counters;
+    counters.front.begun(Method::Watch, Some("3.7"));
+    counters.front.answered(Method::Compact, Code::Ok, Duration::from_ms(3));
+    counters.checks.count(Time(1), Probe::Readyz, Check::LinearizableRead, false);
+    counters.checks.count(Time(2), Probe::Readyz, Check::LinearizableRead, true);
+    counters.scrapes = 4;
+    figures.sum.compacted_at = Time(0) + Duration::from_ms(2500);
+    figures.sum.process = Some(ProcessFigures { started_secs: 1000, ..Default::default() });
+    let text = render(figures);
+    parse(&text);
+    for line in [
+        "etcd_server_client_requests_total{type=\"stream\",client_api_version=\"3.7\"} 1",
+        "etcd_server_client_requests_total{type=\"unary\",client_api_version=\"3.7\"} 0",
+        "etcd_server_request_duration_seconds_bucket{le=\"0.002\",type=\"Compaction\",success=\"true\"} 0",
+        "etcd_server_request_duration_seconds_bucket{le=\"0.004\",type=\"Compaction\",success=\"true\"} 1",
+        "etcd_server_request_duration_seconds_sum{type=\"Compaction\",success=\"true\"} 0.003",
+        "etcd_server_healthcheck{type=\"readyz\",name=\"linearizable_read\"} 1",
+        "etcd_server_healthchecks_total{type=\"readyz\",name=\"linearizable_read\",status=\"success\"} 1",
+        "etcd_server_healthchecks_total{type=\"readyz\",name=\"linearizable_read\",status=\"error\"} 1",
+        "promhttp_metric_handler_requests_total{code=\"200\"} 4",
+        "etcd_network_known_peers{Local=\"ab\",Remote=\"ab\"} 1",
+        "etcd_server_feature_enabled{name=\"FastLeaseKeepAlive\",stage=\"BETA\"} 1",
+        "etcd_debugging_mvcc_db_compaction_last 1002",
+    ] {
+        assert!(text.lines().any(|of| of == line), "{line}\n{text}");
+    }
+}
+
+#[test]
 fn reactors_and_shards_have_rows_of_their_own() {
     let text = render(figures());
     for line in [
