@@ -240,7 +240,7 @@ impl Reactor {
         loop {
             let budget = front.budget(rpc);
             if budget == 0 {
-                return;
+                return stream.ring_timers(*now);
             }
             let view = View {
                 now: *now,
