@@ -3,6 +3,8 @@
 use braid::sim::hits::Hit;
 use braid::sim::plan::Plan;
 use braid::sim::{Summary, run};
+use std::fs;
+use std::path::Path;
 
 /// Seeds of every run. Failures print the command that repeats them.
 const SEEDS: std::ops::Range<u64> = 0..200;
@@ -45,4 +47,32 @@ fn what_was_red_once_stays_green() {
     for (seed, bug) in REGRESSIONS {
         check(*seed, &format!(" ({bug})"));
     }
+}
+
+/// The bugs of tests/mutants, which `tools/mutants` plants to see the simulator's checks bite, have their
+/// places in the sources: the old lines of each patch stand in the file it names, once.
+#[test]
+fn every_mutant_still_has_its_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut mutants = 0;
+    for entry in fs::read_dir(root.join("tests/mutants")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let (first, diff) = text.split_once('\n').unwrap();
+        assert!(first.contains(" Red: seed ") && first.ends_with("\"."), "{}: {first}", path.display());
+        let (head, hunks) = diff.split_once("\n@@ ").expect("a patch has a hunk");
+        let file = head.lines().find_map(|line| line.strip_prefix("--- a/")).expect("a patch names its file");
+        let source = fs::read_to_string(root.join(file)).unwrap();
+        for hunk in hunks.split("\n@@ ") {
+            let lines = hunk.lines().skip(1);
+            let old: String = lines
+                .filter(|line| line.starts_with([' ', '-']))
+                .map(|line| format!("{}\n", &line[1..]))
+                .collect();
+            let places = source.matches(&old).count();
+            assert_eq!(places, 1, "{}: its lines in {file}:\n{old}", path.display());
+        }
+        mutants += 1;
+    }
+    assert!(mutants >= 6, "{mutants} mutants");
 }
