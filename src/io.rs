@@ -212,6 +212,8 @@ pub enum Body {
         call: CallId,
         shard: ShardId,
         gathered: Gathered,
+        /// A lease that the transaction names and that is about to end, as the shard's reactor knows.
+        ending: Option<LeaseId>,
     },
     /// Executes the shard's part, and releases the shard.
     Part {

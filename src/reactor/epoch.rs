@@ -163,7 +163,7 @@ impl Reactor {
             leading.end_epoch();
         }
         self.fail_calls(&Error::Timeout);
-        self.fail_retrying(&Error::Timeout);
+        self.retrying.clear();
         self.send(ReactorId(0), Body::Stopped);
     }
 

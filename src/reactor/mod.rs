@@ -99,7 +99,8 @@ pub struct Reactor {
     /// Revokes that have asked for keys and wait for transactions under way.
     revokes_asked: Vec<(CallId, crate::types::LeaseId)>,
     lease_waiting: Vec<(CallId, ShardId, crate::api::Request)>,
-    retrying: Vec<(calls::Asker, crate::api::TxnRequest, Vec<ShardId>)>,
+    /// Spread transactions that wait for a lease's end.
+    retrying: Vec<CallId>,
     deciding: Vec<CallId>,
     slicing: Vec<reads::Slicing>,
     watches: watches::Watches,
@@ -235,7 +236,9 @@ impl Reactor {
             Body::Reserve { call, shard, txn } => self.on_reserve(call, shard, txn),
             Body::Reserved { call, shard, outcomes } => self.on_reserved(call, shard, outcomes),
             Body::Gather { call, shard, path, current } => self.on_gather(call, shard, path, current),
-            Body::Gathered { call, shard, gathered } => self.on_gathered(call, shard, gathered),
+            Body::Gathered { call, shard, gathered, ending } => {
+                self.on_gathered(call, shard, gathered, ending);
+            }
             Body::Part { call, shard, write, shares } => self.on_part(call, shard, write, shares),
             Body::Applied { call, shard, applied } => self.on_applied(call, shard, applied),
             Body::Release { call, shard } => self.on_release(call, shard),

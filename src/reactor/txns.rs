@@ -8,7 +8,7 @@
 use super::Reactor;
 use super::calls::{Asker, Course};
 use super::owned::Waiting;
-use super::writes::{any_lease, count_txn};
+use super::writes::{count_txn, find_lease};
 use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, Request, TxnRequest};
 use crate::io::{Body, CallId, PartOf};
 use crate::record::{Effect, EffectChange};
@@ -37,6 +37,8 @@ pub(super) struct Spread {
     /// The sequencer's counter when all shards were reserved.
     current: Revision,
     gathered: Vec<Option<Gathered>>,
+    /// A lease that some shard knows to be about to end.
+    ending: Option<LeaseId>,
     plan: Option<Plan>,
     revision: Option<Revision>,
     applied: Vec<Option<Applied>>,
@@ -98,6 +100,7 @@ impl Reactor {
             path: None,
             current: Revision::NONE,
             gathered: shards.iter().map(|_| None).collect(),
+            ending: None,
             plan: None,
             revision: None,
             applied: shards.iter().map(|_| None).collect(),
@@ -184,17 +187,25 @@ impl Reactor {
         // A compaction may come before the part that reads.
         let reads_history = txn::oldest_read(&reservation.txn, &path).is_some();
         reservation.path = Some(path);
+        let ending = find_lease(&reservation.txn, &|lease| control.is_revoking(lease));
         if reads_history {
             owned.hold_history(call);
         }
-        self.send(call.reactor, Body::Gathered { call, shard: id, gathered });
+        self.send(call.reactor, Body::Gathered { call, shard: id, gathered, ending });
     }
 
-    pub(super) fn on_gathered(&mut self, call: CallId, shard: ShardId, gathered: Gathered) {
+    pub(super) fn on_gathered(
+        &mut self,
+        call: CallId,
+        shard: ShardId,
+        gathered: Gathered,
+        ending: Option<LeaseId>,
+    ) {
         let Some(spread) = self.spread_of(call) else {
             return self.send_to_owner(shard, Body::Release { call, shard });
         };
         let place = spread.place_of(shard);
+        spread.ending = spread.ending.or(ending);
         spread.gathered[place] = Some(gathered);
         if spread.gathered.iter().all(Option::is_some) {
             self.decide(call);
@@ -259,33 +270,31 @@ impl Reactor {
     }
 
     /// Whether a shard missed a lease only because its end is under way: then nobody may say yet that it is
-    /// not there.
+    /// not there. The shard may know of the mark before this reactor does, and this reactor of the end
+    /// before the shard's word comes; as long as the lease is here, its end will be heard of.
     fn may_be_ending(&mut self, call: CallId) -> bool {
-        let Some(txn) = self.spread_of(call).map(|spread| spread.txn.clone()) else { return false };
-        any_lease(&txn, &|lease| {
-            lease != LeaseId::NONE && self.control.leases.get(lease).is_some_and(|l| l.revoking)
-        })
+        let Some(spread) = self.spread_of(call) else { return false };
+        let (txn, ending) = (spread.txn.clone(), spread.ending);
+        ending.is_some_and(|lease| self.control.leases.get(lease).is_some())
+            || find_lease(&txn, &|lease| self.control.is_revoking(lease)).is_some()
     }
 
     fn retry_later(&mut self, call: CallId) {
         self.release_spread(call);
-        let Some(under_way) = self.calls.remove(call) else { return };
-        let Course::Spread(spread) = under_way.course else { unreachable!("the caller had it") };
-        let txn = Arc::try_unwrap(spread.txn).unwrap_or_else(|shared| (*shared).clone());
-        self.retrying.push((under_way.asker, txn, spread.shards));
-    }
-
-    /// The epoch is over, and the lease's end may never come.
-    pub(super) fn fail_retrying(&mut self, error: &Error) {
-        for (asker, ..) in std::mem::take(&mut self.retrying) {
-            self.reply(asker, Err(error.clone()));
+        if let Some(spread) = self.spread_of(call) {
+            spread.reserved = 0;
+            self.retrying.push(call);
         }
     }
 
     /// A lease has ended: what waited for that begins anew.
     pub(super) fn retry_spread(&mut self) {
-        for (asker, txn, shards) in std::mem::take(&mut self.retrying) {
-            self.spread(asker, txn, shards);
+        for call in std::mem::take(&mut self.retrying) {
+            // It may have failed at its deadline meanwhile.
+            let Some(under_way) = self.calls.remove(call) else { continue };
+            let Course::Spread(spread) = under_way.course else { unreachable!("only such calls wait here") };
+            let txn = Arc::try_unwrap(spread.txn).unwrap_or_else(|shared| (*shared).clone());
+            self.spread(under_way.asker, txn, spread.shards);
         }
     }
 
@@ -318,7 +327,9 @@ impl Reactor {
     /// Whether a transaction that names the lease has a shard of this reactor.
     pub(super) fn is_reserved_with(&self, lease: LeaseId) -> bool {
         let reserved = self.shards.values().filter_map(|owned| owned.reserved.as_ref());
-        reserved.into_iter().any(|reservation| any_lease(&reservation.txn, &|named| named == lease))
+        reserved
+            .into_iter()
+            .any(|reservation| find_lease(&reservation.txn, &|named| named == lease).is_some())
     }
 
     pub(super) fn on_part(&mut self, call: CallId, id: ShardId, write: Option<PartOf>, shares: Vec<Share>) {

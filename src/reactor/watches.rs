@@ -14,6 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The Watch RPCs of this reactor's clients.
 pub(super) struct Watches {
     streams: BTreeMap<Rpc, Stream>,
+    /// When streams are to be polled without any other cause; one entry a stream that has such a time.
+    due: BTreeSet<(Time, Rpc)>,
+    /// Where a stream stands in `due`.
+    due_at: HashMap<Rpc, Time>,
+    /// Streams that a rise of the marks may let go on.
+    awaiting_marks: BTreeSet<Rpc>,
     by_subscription: HashMap<u64, Rpc>,
     subscriptions: u64,
     /// For each shard the streams' lanes on it.
@@ -30,6 +36,9 @@ impl Watches {
     pub fn new(rng: Rng) -> Watches {
         Watches {
             streams: BTreeMap::new(),
+            due: BTreeSet::new(),
+            due_at: HashMap::default(),
+            awaiting_marks: BTreeSet::new(),
             by_subscription: HashMap::default(),
             subscriptions: 0,
             lanes: BTreeMap::new(),
@@ -41,7 +50,7 @@ impl Watches {
     }
 
     pub fn wake_at(&self) -> Time {
-        self.streams.values().map(Stream::wake_at).min().unwrap_or(Time::NEVER)
+        self.due.first().map_or(Time::NEVER, |(at, _)| *at)
     }
 
     pub fn count(&self, counters: &mut Counters) {
@@ -70,7 +79,23 @@ impl Watches {
     }
 
     fn waits_for_marks(&self) -> bool {
-        self.streams.values().any(Stream::waits_for_marks)
+        !self.awaiting_marks.is_empty()
+    }
+
+    /// What a stream waits for is kept beside it, so that a turn looks at no stream in vain.
+    fn note_wait(&mut self, rpc: Rpc, due: Time, marks: bool) {
+        if let Some(before) = self.due_at.remove(&rpc) {
+            self.due.remove(&(before, rpc));
+        }
+        if due != Time::NEVER {
+            self.due_at.insert(rpc, due);
+            self.due.insert((due, rpc));
+        }
+        if marks {
+            self.awaiting_marks.insert(rpc);
+        } else {
+            self.awaiting_marks.remove(&rpc);
+        }
     }
 }
 
@@ -150,6 +175,7 @@ impl Reactor {
     pub(super) fn end_watch(&mut self, rpc: Rpc, error: Option<Error>) {
         let Some(stream) = self.watches.streams.remove(&rpc) else { return };
         self.watches.ready.remove(&rpc);
+        self.watches.note_wait(rpc, Time::NEVER, false);
         let mut actions = vec![];
         stream.close(&mut actions);
         self.route_actions(actions);
@@ -183,8 +209,8 @@ impl Reactor {
     }
 
     fn wake_streams_for_marks(&mut self) {
-        let Watches { streams, ready, .. } = &mut self.watches;
-        ready.extend(streams.iter().filter(|(_, stream)| stream.waits_for_marks()).map(|(rpc, _)| *rpc));
+        let Watches { awaiting_marks, ready, .. } = &mut self.watches;
+        ready.extend(awaiting_marks.iter());
     }
 
     /// Shards that nothing touched are passed without waking their owners (the sequencer's ring knows).
@@ -224,9 +250,8 @@ impl Reactor {
     pub(super) fn flush_watches(&mut self) {
         self.raise_marks_of_idle_shards();
         let now = self.now;
-        let due = self.watches.streams.iter().filter(|(_, stream)| stream.wake_at() <= now);
-        let due: Vec<Rpc> = due.map(|(rpc, _)| *rpc).collect();
-        self.watches.ready.extend(due);
+        let Watches { due, ready, .. } = &mut self.watches;
+        ready.extend(due.iter().take_while(|(at, _)| *at <= now).map(|(_, rpc)| *rpc));
         let mut actions = vec![];
         for rpc in std::mem::take(&mut self.watches.ready) {
             self.flush_stream(rpc, &mut actions);
@@ -240,7 +265,8 @@ impl Reactor {
         loop {
             let budget = front.budget(rpc);
             if budget == 0 {
-                return stream.ring_timers(*now);
+                // Whatever it waits for, it goes on when its client takes more.
+                return watches.note_wait(rpc, Time::NEVER, false);
             }
             let view = View {
                 now: *now,
@@ -253,9 +279,11 @@ impl Reactor {
                     counters.events_sent += reply.events.len() as u64;
                     front.watched(rpc, epoch.term, &reply);
                 }
-                None => return,
+                None => break,
             }
         }
+        let (due, marks) = (stream.wake_at(), stream.waits_for_marks());
+        watches.note_wait(rpc, due, marks);
     }
 
     /// The settled revision that lets a stream or a subscriber go on.

@@ -60,7 +60,7 @@ impl Reactor {
             }
             Waiting::Evaluate { call, request } => {
                 let full = self.log_is_behind() || owned.shard.effects_bytes() > TURN_EFFECT_BYTES_MAX;
-                if full || self.sequencer.reserve(&mut self.room, ROOM_BATCH).is_ok_and(|room| !room) {
+                if full || self.sequencer.reserve(&mut self.room, ROOM).is_ok_and(|room| !room) {
                     return Tried::Again(Waiting::Evaluate { call, request });
                 }
                 self.evaluate(call, id, request);
@@ -126,7 +126,7 @@ impl Reactor {
     /// Takes a revision for a transaction over several shards; none while the ring is full or after the
     /// epoch's end.
     pub(super) fn take(&mut self, parts: u16, shards: &[ShardId]) -> Option<Revision> {
-        if !self.sequencer.reserve(&mut self.room, ROOM_BATCH).unwrap_or(false) {
+        if !self.sequencer.reserve(&mut self.room, ROOM).unwrap_or(false) {
             return None;
         }
         let shards = ShardSet::of(shards.iter().copied());
@@ -162,10 +162,10 @@ impl Reactor {
 
     /// Whether it would attach keys to a lease that is about to end: then it waits for that.
     fn names_ending_lease(&self, request: &Request) -> bool {
-        let ending = |lease: LeaseId| lease != LeaseId::NONE && self.control.is_revoking(lease);
+        let ending = |lease: LeaseId| self.control.is_revoking(lease);
         match request {
             Request::Put(put) => ending(put.lease),
-            Request::Txn(request) => any_lease(request, &ending),
+            Request::Txn(request) => find_lease(request, &ending).is_some(),
             _ => false,
         }
     }
@@ -185,8 +185,8 @@ impl Reactor {
     }
 }
 
-/// Room is secured for several writes at a time: the shared counter behind it is touched less often.
-const ROOM_BATCH: u32 = 1;
+/// Room is secured write by write: what one reactor kept in store the others could not use.
+const ROOM: u32 = 1;
 
 /// Whether etcd would send it through its log: all but transactions of plain ranges.
 pub(super) fn is_write(request: &Request) -> bool {
@@ -236,10 +236,11 @@ fn has_put(request: &TxnRequest) -> bool {
     })
 }
 
-pub(super) fn any_lease(request: &TxnRequest, holds: &dyn Fn(LeaseId) -> bool) -> bool {
-    request.success.iter().chain(&request.failure).any(|op| match op {
-        Op::Put(put) => holds(put.lease),
-        Op::Txn(nested) => any_lease(nested, holds),
-        _ => false,
+/// A lease that some put of the transaction names and for which it holds.
+pub(super) fn find_lease(request: &TxnRequest, holds: &dyn Fn(LeaseId) -> bool) -> Option<LeaseId> {
+    request.success.iter().chain(&request.failure).find_map(|op| match op {
+        Op::Put(put) => holds(put.lease).then_some(put.lease),
+        Op::Txn(nested) => find_lease(nested, holds),
+        _ => None,
     })
 }

@@ -116,6 +116,24 @@ fn a_take_and_an_end_are_one_before_the_other() {
     });
 }
 
+/// A mark under way when the epoch ends: who undoes what is not settled must have the last word.
+#[test]
+fn settled_stands_once_the_epoch_has_ended() {
+    model(|| {
+        let sequencer = started(4);
+        let revision = take(&sequencer, &mut Room::new(ONE), 1);
+        let other = {
+            let sequencer = sequencer.clone();
+            thread::spawn(move || sequencer.mark(ONE, revision))
+        };
+        sequencer.end(ONE);
+        let settled = sequencer.settled();
+        let moved = other.join().expect("no panic");
+        assert_eq!(sequencer.settled(), settled);
+        assert_eq!(moved, settled == revision);
+    });
+}
+
 /// `untouched` races with a take that comes around the ring: it never passes a shard that was touched.
 #[test]
 fn a_slot_overwritten_while_read_counts_as_unknown() {

@@ -10,8 +10,9 @@
 //! (it moves `admitted`), evaluates, then takes a revision out of its room (it moves `counter`), so that a
 //! revision once evaluated never finds the ring full, however many threads take at a time.
 //!
-//! `counter` shares its word with the generation, the process's own number of the epoch that may take: one
-//! compare-and-swap refuses who belongs to an ended epoch. The ring keeps one slot a revision: a stamp of
+//! `counter` and `settled` each share their word with the generation, the process's own number of the epoch
+//! that may move them: one compare-and-swap refuses who belongs to an ended epoch. So both stand still once
+//! the epoch has ended: what one reactor undoes as unsettled, no other settles meanwhile. The ring keeps one slot a revision: a stamp of
 //! the revision and of how many of its parts are not yet committed, and the set of shards it touches. Who
 //! marks the last part walks `settled` over the run of finished slots. The stamp names the revision, so a
 //! slot that its new owner has taken and not yet written is never mistaken for a finished one.
@@ -96,6 +97,7 @@ pub struct Sequencer {
     /// The generation in the upper 16 bits, the highest revision taken in the lower 48.
     word: CachePadded<AtomicU64>,
     admitted: CachePadded<AtomicU64>,
+    /// The generation in the upper 16 bits, the highest settled revision in the lower 48.
     settled: CachePadded<AtomicU64>,
     /// The prefix this generation began with: of revisions up to it the ring knows nothing.
     base: CachePadded<AtomicU64>,
@@ -123,26 +125,25 @@ impl Sequencer {
         assert!(prefix.0 <= REVISION_MASK, "a revision has 48 bits");
         let (before, _) = self.split();
         assert!(before == Generation::NONE, "generation {} has not ended", before.0);
-        let settled = self.settled.load(Ordering::Acquire);
-        assert!(prefix.0 >= settled, "settled {settled} would fall to {prefix}");
+        let settled = self.settled();
+        assert!(prefix >= settled, "settled {settled} would fall to {prefix}");
         for slot in &self.ring {
             slot.stamp.store(0, Ordering::Relaxed);
         }
         self.base.store(prefix.0, Ordering::Relaxed);
         self.admitted.store(prefix.0, Ordering::Relaxed);
-        self.settled.store(prefix.0, Ordering::Release);
-        self.word.store(u64::from(generation.0) << REVISION_BITS | prefix.0, Ordering::Release);
+        let word = u64::from(generation.0) << REVISION_BITS | prefix.0;
+        self.settled.store(word, Ordering::Release);
+        self.word.store(word, Ordering::Release);
     }
 
-    /// The epoch ends: from now on every take of this generation fails and every mark is ignored.
-    /// A generation that is not the current one has ended already.
+    /// The epoch ends: once this returns every take of this generation fails, every mark is ignored and
+    /// `settled` stands. A generation that is not the current one has ended already.
     pub fn end(&self, generation: Generation) {
-        let mut word = self.word.load(Ordering::Acquire);
-        while generation_of(word) == generation {
-            match self.exchange_word(word, word & REVISION_MASK) {
-                Ok(_) => return,
-                Err(now) => word = now,
-            }
+        for word in [&self.word, &self.settled] {
+            let _ = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                (generation_of(word) == generation).then_some(word & REVISION_MASK)
+            });
         }
     }
 
@@ -157,7 +158,7 @@ impl Sequencer {
         let mut admitted = self.admitted.load(Ordering::Acquire);
         loop {
             let upto = admitted + u64::from(more);
-            if upto > self.settled.load(Ordering::Acquire) + self.ring.len() as u64 {
+            if upto > self.settled().0 + self.ring.len() as u64 {
                 return Ok(false);
             }
             match self.admitted.compare_exchange(admitted, upto, Ordering::AcqRel, Ordering::Acquire) {
@@ -220,20 +221,20 @@ impl Sequencer {
             assert!(parts > 0, "revision {revision} is marked more often than it has parts");
             finished |= parts == 1;
         }
-        finished && self.advance()
+        finished && self.advance(generation)
     }
 
-    /// Walks `settled` over the run of finished revisions.
-    fn advance(&self) -> bool {
+    /// Walks `settled` over the run of finished revisions, unless the generation has ended.
+    fn advance(&self, generation: Generation) -> bool {
         fence(Ordering::SeqCst);
         let mut moved = false;
         let mut from = self.settled.load(Ordering::Acquire);
         loop {
             let mut upto = from;
-            while self.is_finished(upto + 1) {
+            while self.is_finished((upto & REVISION_MASK) + 1) {
                 upto += 1;
             }
-            if upto == from {
+            if upto == from || generation_of(from) != generation {
                 return moved;
             }
             match self.settled.compare_exchange(from, upto, Ordering::AcqRel, Ordering::Acquire) {
@@ -249,7 +250,7 @@ impl Sequencer {
 
     /// Every revision up to this one is committed in every shard it touches.
     pub fn settled(&self) -> Revision {
-        Revision(self.settled.load(Ordering::Acquire))
+        Revision(self.settled.load(Ordering::Acquire) & REVISION_MASK)
     }
 
     /// The highest revision taken.
@@ -262,7 +263,7 @@ impl Sequencer {
     /// shard by it without waking the shard's owner. `after` is a position that the merge has reached.
     pub fn untouched(&self, shard: ShardId, after: Revision, upto: Revision) -> Revision {
         let base = self.base.load(Ordering::Acquire);
-        let upto = upto.0.min(self.settled.load(Ordering::Acquire));
+        let upto = upto.0.min(self.settled().0);
         if after.0 < base {
             return after;
         }

@@ -343,9 +343,7 @@ impl Stream {
         std::mem::take(&mut self.held).into_iter().for_each(|watch_id| self.turn(watch_id));
     }
 
-    /// Notes whose progress is due. To be called also where nothing can be sent, or the stream would be due
-    /// without end.
-    pub fn ring_timers(&mut self, now: Time) {
+    fn ring_timers(&mut self, now: Time) {
         while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, id));
             let next = self.next_timer(now, id);
