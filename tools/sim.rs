@@ -8,6 +8,7 @@
 //!
 //! A run that panics ends the process, so `run` has said before which seed it is at.
 
+use braid::sim::hits::{Hit, Hits};
 use braid::sim::plan::{Event, Plan};
 use braid::sim::{Report, run};
 use std::ops::Range;
@@ -53,7 +54,7 @@ fn seeds(words: &[&str]) -> Range<u64> {
 fn run_seeds(words: &[&str]) -> ExitCode {
     let began = std::time::Instant::now();
     let minutes = option(words, "--minutes").map(number);
-    let (mut done, mut calls, mut starts, mut refused) = (0, 0, 0, 0);
+    let (mut done, mut calls, mut starts, mut hits) = (0, 0, 0, Hits::default());
     for seed in seeds(words) {
         if minutes.is_some_and(|minutes| began.elapsed().as_secs() >= minutes * 60) {
             break;
@@ -64,7 +65,7 @@ fn run_seeds(words: &[&str]) -> ExitCode {
                 done += 1;
                 calls += summary.calls;
                 starts += summary.starts;
-                refused += u64::from(summary.refused);
+                hits += summary.hits;
             }
             Err(failure) => {
                 println!("seed {seed} fails: {}: {}", failure.check, failure.what);
@@ -74,9 +75,9 @@ fn run_seeds(words: &[&str]) -> ExitCode {
         }
     }
     let per_minute = f64::from(done) * 60.0 / began.elapsed().as_secs_f64();
-    println!(
-        "{done} seeds hold: {calls} calls, {starts} starts, {refused} refusals; {per_minute:.0} seeds a minute"
-    );
+    println!("{done} seeds hold: {calls} calls, {starts} starts; {per_minute:.0} seeds a minute");
+    let hits: Vec<String> = Hit::ALL.iter().map(|hit| format!("{hit:?} {}", hits.of(*hit))).collect();
+    println!("what went wrong: {}", hits.join(", "));
     ExitCode::SUCCESS
 }
 

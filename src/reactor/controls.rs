@@ -54,7 +54,16 @@ impl Reactor {
     /// An answer read from the control state: it shows, and waits for, the newest revision taken.
     fn hold_read(&mut self, call: CallId, answer: impl FnOnce(Revision) -> Answer) {
         let current = self.sequencer.counter();
-        self.hold(current, call, answer(current));
+        self.hold_shown(current, call, answer(current));
+    }
+
+    /// Whoever has seen an entry's effect finds it everywhere: what may show one that not every reactor has
+    /// waits for them.
+    fn hold_shown(&mut self, needs: Revision, call: CallId, answer: Answer) {
+        match self.leading.as_mut().and_then(|leading| leading.announced.last_entry()) {
+            Some(mut last) => last.get_mut().answers.push((needs, call, answer)),
+            None => self.hold(needs, call, answer),
+        }
     }
 
     fn refuse(&mut self, call: CallId, error: Error) {
@@ -95,7 +104,7 @@ impl Reactor {
         self.counters.leases_renewed += u64::from(ttl > 0);
         let revision = self.sequencer.counter();
         let reply = KeepAliveReply { revision, lease, ttl };
-        self.hold(revision, call, Ok(Reply::KeepAlive(reply)));
+        self.hold_shown(revision, call, Ok(Reply::KeepAlive(reply)));
     }
 
     fn list_leases(&mut self, call: CallId) {
@@ -120,7 +129,7 @@ impl Reactor {
         if keys {
             self.gather_lease_keys(call, reply);
         } else {
-            self.hold(revision, call, Ok(Reply::LeaseTimeToLive(reply)));
+            self.hold_shown(revision, call, Ok(Reply::LeaseTimeToLive(reply)));
         }
     }
 
@@ -279,8 +288,9 @@ impl Reactor {
             }
         }
         let Some(leading) = &mut self.leading else { return };
-        let answer = leading.proposed.remove(&index);
-        leading.announced.insert(index, Announced { waiting: reactors, answer });
+        let answer = leading.proposed.remove(&index).map(|(call, answer)| (Revision::NONE, call, answer));
+        let answers = answer.into_iter().collect();
+        leading.announced.insert(index, Announced { waiting: reactors, answers });
         // Last: it may let later entries take effect, which everybody hears of later.
         self.follow_control(index, &change);
         self.answer_announced();
@@ -342,8 +352,8 @@ impl Reactor {
             if !entry.get().waiting.is_empty() {
                 return;
             }
-            if let Some((call, answer)) = entry.remove().answer {
-                self.answer(call, answer);
+            for (needs, call, answer) in entry.remove().answers {
+                self.hold(needs, call, answer);
             }
         }
     }

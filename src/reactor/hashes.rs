@@ -171,9 +171,7 @@ impl Reactor {
 
     pub(super) fn on_history_unwanted(&mut self, call: CallId, shard: ShardId) {
         let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
-        if let Some((pin, _)) = owned.pins.remove(&call) {
-            owned.unpin(pin);
-        }
+        owned.let_history_go(call);
     }
 }
 

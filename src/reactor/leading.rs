@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Debug)]
 pub(super) struct Announced {
     pub waiting: Vec<ReactorId>,
-    pub answer: Option<(CallId, Answer)>,
+    /// What shows it, and the revisions they depend on: the one who asked for it, and who read it since.
+    pub answers: Vec<(Revision, CallId, Answer)>,
 }
 
 /// A revoke whose reactors have not all said which keys the lease has.

@@ -28,7 +28,7 @@ pub(super) struct Owned {
     pub waiting: VecDeque<Waiting>,
     /// The last epoch whose fence was proposed here.
     pub asked_fence: Epoch,
-    /// History held for the hashes under way.
+    /// History held for hashes and transactions under way.
     pub pins: BTreeMap<CallId, (PinId, Revision)>,
     /// Readers know that the hub's notices are complete up to here.
     pub marked: Revision,
@@ -73,6 +73,20 @@ impl Owned {
     pub fn unpin(&mut self, pin: PinId) {
         self.shard.store.unpin(pin);
         self.compacting = true;
+    }
+
+    /// Holds history as it is now, for the call's reads.
+    pub fn hold_history(&mut self, call: CallId) {
+        let store = &mut self.shard.store;
+        let (pin, compacted) = (store.pin(store.settled()), store.compacted());
+        assert!(self.pins.insert(call, (pin, compacted)).is_none(), "a call holds history once");
+    }
+
+    /// Lets go what the call holds, if it holds any.
+    pub fn let_history_go(&mut self, call: CallId) {
+        if let Some((pin, _)) = self.pins.remove(&call) {
+            self.unpin(pin);
+        }
     }
 
     /// What only this epoch wanted is forgotten.

@@ -184,8 +184,13 @@ impl Reactor {
         assert!(reservation.call == call, "the shard is reserved for another");
         let leases = |lease| control.is_granted(lease);
         let gathered = txn::gather(&owned.shard.store, &ranges, &reservation.txn, &path, current, &leases);
+        // A compaction may come before the part that reads.
+        let reads_history = txn::oldest_read(&reservation.txn, &path).is_some();
         reservation.path = Some(path);
         let ending = find_lease(&reservation.txn, &|lease| control.is_revoking(lease));
+        if reads_history {
+            owned.hold_history(call);
+        }
         self.send(call.reactor, Body::Gathered { call, shard: id, gathered, ending });
     }
 
@@ -216,6 +221,10 @@ impl Reactor {
             Err(Error::LeaseNotFound) if self.may_be_ending(call) => return self.retry_later(call),
             Err(error) => return self.refuse_spread(call, error),
         };
+        if self.reads_what_is_compacted(call) {
+            return self.refuse_spread(call, Error::Compacted);
+        }
+        let Some(spread) = self.spread_of(call) else { return };
         let revoked = match spread.shape {
             Shape::Revoke(lease) => Some(lease),
             _ => None,
@@ -243,6 +252,14 @@ impl Reactor {
         for (shard, shares) in shards {
             self.send_to_owner(shard, Body::Part { call, shard, write, shares });
         }
+    }
+
+    /// Whether a compaction has taken effect since the shards gathered: its client may know of it already.
+    fn reads_what_is_compacted(&mut self, call: CallId) -> bool {
+        let compacted = self.control.compacted();
+        let Some(Spread { txn, path: Some(path), current, .. }) = self.spread_of(call) else { return false };
+        let oldest = txn::oldest_read(txn, path);
+        oldest.is_some_and(|named| txn::check_read_in_txn(named, *current, compacted).is_err())
     }
 
     /// Decisions that found the ring full are taken again.
@@ -324,6 +341,7 @@ impl Reactor {
         let revision = write.map(|part| part.revision);
         let store = &mut owned.shard.store;
         let mut applied = txn::apply(store, &ranges, &reservation.txn, &path, revision, &shares);
+        owned.let_history_go(call);
         let mut moves = std::mem::take(&mut applied.leases);
         owned.follow_leases(&mut moves);
         let changes = std::mem::take(&mut applied.changes);
@@ -340,6 +358,7 @@ impl Reactor {
         owned.waiting.retain(|waiting| !matches!(waiting, Waiting::Reserve { call: by, .. } if *by == call));
         if owned.reserved.as_ref().is_some_and(|reservation| reservation.call == call) {
             owned.reserved = None;
+            owned.let_history_go(call);
         }
         self.answer_revokes();
         self.run_waiting(id);

@@ -145,6 +145,16 @@ impl Client {
         first.map_or(Time::NEVER, |(due, _)| (*due).max(self.stalled_until))
     }
 
+    /// Whether what it reads next came while it did not read, and it reads now for the first time since.
+    pub fn has_stalled(&mut self, now: Time) -> bool {
+        let first = self.link.as_ref().and_then(|link| link.coming.front());
+        let stalled = first.is_some_and(|(due, _)| *due < self.stalled_until && self.stalled_until <= now);
+        if stalled {
+            self.stalled_until = Time(0);
+        }
+        stalled
+    }
+
     /// Reads the next piece that has come. Gives its length, and whether the server then has closed.
     pub fn read(&mut self, now: Time, history: &mut History) -> Result<(usize, bool), Broken> {
         let Some(link) = &mut self.link else { return Ok((0, false)) };

@@ -13,9 +13,10 @@
 //!
 //! The disk knows no clock and draws no numbers: both are arguments.
 
+use super::hits::{Hit, Hits};
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a disk writes atomically, at most.
 pub const SECTOR_BYTES: usize = 512;
@@ -123,6 +124,8 @@ pub struct Disk {
     capacity_bytes: u64,
     latency: (Duration, Duration),
     next: u64,
+    /// What went wrong here.
+    pub hits: Hits,
 }
 
 impl Disk {
@@ -139,6 +142,7 @@ impl Disk {
             capacity_bytes,
             latency,
             next: 0,
+            hits: Hits::default(),
         }
     }
 
@@ -247,6 +251,7 @@ impl Disk {
                 let end = offset + bytes.len() as u64;
                 let grows = end.saturating_sub(self.contents[&file].seen.len() as u64);
                 if grows > 0 && self.used_bytes() + grows > self.capacity_bytes {
+                    self.hits.count(Hit::FullDisk);
                     return Err(Fault::Full);
                 }
                 let offset = usize::try_from(offset).expect("a simulated file fits into memory");
@@ -363,10 +368,13 @@ impl Patch {
     }
 
     /// Lost, kept, or any of its sectors.
-    fn survive(&self, rng: &mut Rng, bytes: &mut Vec<u8>) {
+    fn survive(&self, rng: &mut Rng, bytes: &mut Vec<u8>) -> Hit {
         match rng.below(3) {
-            0 => {}
-            1 => self.apply(bytes),
+            0 => Hit::WriteLost,
+            1 => {
+                self.apply(bytes);
+                Hit::WriteKept
+            }
             _ => {
                 let mut at = 0;
                 while at < self.bytes.len() {
@@ -379,6 +387,7 @@ impl Patch {
                     }
                     at = end;
                 }
+                Hit::WriteTorn
             }
         }
     }
@@ -388,6 +397,14 @@ impl Patch {
 impl Disk {
     /// The power goes, and comes back.
     pub fn power_loss(&mut self, rng: &mut Rng) {
+        let mut durable = self.flying.values().filter_map(|(_, flying)| match flying {
+            Flying::Write { file, durable: true, .. } => Some(*file),
+            _ => None,
+        });
+        let mut seen = BTreeSet::new();
+        if durable.any(|file| !seen.insert(file)) {
+            self.hits.count(Hit::TwoInFlight);
+        }
         for (_, flying) in std::mem::take(&mut self.flying).into_values() {
             if let Flying::Write { file, patch, .. } = flying {
                 self.contents.get_mut(&file).expect("contents outlive their names").cached.push(patch);
@@ -397,7 +414,7 @@ impl Disk {
             let mut patches = std::mem::take(&mut content.cached);
             while !patches.is_empty() {
                 let patch = patches.swap_remove(rng.below(patches.len() as u64) as usize);
-                patch.survive(rng, &mut content.durable);
+                self.hits.count(patch.survive(rng, &mut content.durable));
             }
             content.seen = content.durable.clone();
         }

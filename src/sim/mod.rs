@@ -1,11 +1,19 @@
 //! The simulated world: the second shell. Virtual time, faulty disks, and a model to judge by.
+//!
+//! That the judgement bites is shown by bugs planted on purpose, each in a patch of `tests/mutants` that names
+//! the seed it turns red and the check that sees it (`tools/mutants` builds and runs them all): a reply that
+//! leaves before it is settled; mail of an ended epoch that is taken; a control entry proposed on unsettled
+//! state; a torn tail taken for whole; a checkpoint whose index runs ahead of its state; a reactor that is not
+//! woken. With each bug that the simulator finds, its own patch joins them.
 
 mod boot;
 mod checks;
 mod client;
 pub mod disk;
+mod faults;
 mod files;
 mod history;
+pub mod hits;
 pub mod model;
 pub mod plan;
 mod process;

@@ -150,9 +150,34 @@ impl Plan {
                 events.push(event);
             }
         }
+        events.extend(company_of_deposals(seed, &shape, &events));
         events.sort_by_key(|event| event.at);
         Plan { seed, shape, events }
     }
+}
+
+/// An epoch that ends is worth little where nothing is under way: half of them find requests in the midst of
+/// their mail.
+fn company_of_deposals(seed: u64, shape: &Shape, events: &[Event]) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0xDE90_5ED0);
+    let mut company = vec![];
+    for event in events.iter().filter(|event| matches!(event.what, What::Fault(Fault::Depose))) {
+        if rng.chance(1, 2) {
+            continue;
+        }
+        let mut near = |span_us: u64, what| {
+            let before = Duration::from_us(rng.below(span_us));
+            let at = Time(event.at.0.saturating_sub(before.0));
+            company.push(Event { at, salt: rng.next_u64(), what });
+        };
+        let busy_us = 2000 + 2 * shape.net_delay.0 / 1000;
+        near(20_000, What::Fault(Fault::SlowMail(Duration::from_ms(30), Duration::from_ms(100))));
+        for n in 0..12 {
+            let op = [OpKind::Txn, OpKind::Delete, OpKind::Put, OpKind::Txn][n % 4];
+            near(busy_us, What::Ask { client: n % shape.clients, op });
+        }
+    }
+    company
 }
 
 impl Shape {
@@ -196,6 +221,8 @@ impl Event {
 }
 
 const FAULTS: u64 = 14;
+/// The longest way of a mail, ever.
+pub const SLOW_MAIL_MAX: Duration = Duration::from_ms(400);
 
 impl Fault {
     fn draw(rng: &mut Rng, kind: u64, clients: usize) -> Fault {
@@ -209,7 +236,7 @@ impl Fault {
             6 => Fault::Jump(up_to_ms(rng, 8000)),
             7 => Fault::Pause(if rng.chance(1, 4) { up_to_ms(rng, 9000) } else { up_to_ms(rng, 50) }),
             8 => Fault::Depose,
-            9 => Fault::SlowMail(up_to_ms(rng, 400), up_to_ms(rng, 2000)),
+            9 => Fault::SlowMail(up_to_ms(rng, SLOW_MAIL_MAX.0 / 1_000_000), up_to_ms(rng, 2000)),
             10 => Fault::Stall { client: rng.below(clients as u64) as usize, span: up_to_ms(rng, 4000) },
             _ => Fault::Disconnect { client: rng.below(clients as u64) as usize },
         }

@@ -3,13 +3,15 @@
 //! A turn is taken in the smallest steps there are: one input, the flush, one output. Between any two of
 //! them another reactor may go on, or the process may die, as between the instructions of real threads.
 
+use super::hits::{Hit, Hits};
 use super::trace::Trace;
-use crate::io::{BulkDone, Input, JobId, Mail, Output, Port};
+use crate::io::{Body, BulkDone, Input, JobId, Mail, Output, Port};
 use crate::log::{Buffer, SegmentName, WriteId};
 use crate::reactor::Reactor;
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
-use crate::types::{ConnId, Duration, ReactorId, Revision, ShardId, Time};
+use crate::takeover::Step;
+use crate::types::{ConnId, Duration, Epoch, ReactorId, Revision, ShardId, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -41,6 +43,8 @@ pub struct Seat {
     pub paused_until: Time,
     rest_until: Time,
     told: Revision,
+    /// The newest epoch of the mail that came here, and whether it was stopped.
+    epoch: (Epoch, bool),
     /// A reactor turns once at its start, whatever there is.
     is_new: bool,
     /// Turns in a row that took nothing and gave nothing.
@@ -72,6 +76,7 @@ impl Process {
             paused_until: now,
             rest_until: now,
             told: Revision::NONE,
+            epoch: (Epoch::default(), false),
             is_new: true,
             empty_turns: 0,
         };
@@ -105,9 +110,24 @@ impl Process {
         (0..self.seats.len()).filter(|at| self.seats[*at].wake_at(settled) <= now).collect()
     }
 
+    /// Whether some reactor is in the midst of a turn.
+    pub fn is_in_turn(&self) -> bool {
+        self.seats.iter().any(|seat| seat.turn.is_some())
+    }
+
     /// One step of a reactor that is due.
-    pub fn step(&mut self, at: usize, now: Time, rng: &mut Rng, trace: &mut Trace) -> Stepped {
+    pub fn step(
+        &mut self,
+        at: usize,
+        now: Time,
+        rng: &mut Rng,
+        trace: &mut Trace,
+        hits: &mut Hits,
+    ) -> Stepped {
         let settled = self.sequencer.settled();
+        if self.seats.iter().any(|seat| seat.is_held_up(now)) {
+            hits.count(Hit::Pause);
+        }
         let seat = &mut self.seats[at];
         if seat.turn.is_none() {
             seat.begin_turn(now, settled, rng);
@@ -115,6 +135,9 @@ impl Process {
         let turn = seat.turn.as_mut().expect("just begun");
         if let Some(item) = turn.inputs.pop_front() {
             seat.empty_turns = 0;
+            if seat.is_late(&item) {
+                hits.count(Hit::LateMail);
+            }
             take(&mut seat.reactor, now, at, item, trace);
             return Stepped::Took;
         }
@@ -153,6 +176,20 @@ impl Seat {
             Time::NEVER => Time::NEVER,
             due => due.max(floor),
         }
+    }
+
+    /// Whether it would go on if it were not paused.
+    fn is_held_up(&self, now: Time) -> bool {
+        let has_work = || self.inbox.first_key_value().is_some_and(|((due, _), _)| *due <= now);
+        self.paused_until > now && (self.turn.is_some() || has_work())
+    }
+
+    /// Whether it is mail of an epoch that has ended here.
+    fn is_late(&mut self, item: &Item) -> bool {
+        let Item::Mail(_, mail) = item else { return false };
+        let stops = matches!(mail.body, Body::Step { step: Step::Stop, .. });
+        self.epoch = self.epoch.max((mail.epoch, stops));
+        (mail.epoch, true) <= self.epoch && !mail.body.outlives_epochs()
     }
 
     fn begin_turn(&mut self, now: Time, settled: Revision, rng: &mut Rng) {

@@ -3,7 +3,8 @@
 use super::boot::MEMBER;
 use super::checks;
 use super::history::{Moment, Op, method_of};
-use super::plan::{OpKind, Plan, What};
+use super::hits::{Hit, Hits};
+use super::plan::{OpKind, Plan, SLOW_MAIL_MAX, What};
 use super::workload::{Asker, KEYS, Knows};
 use super::world::{Failure, World};
 use crate::stdx::Rng;
@@ -29,6 +30,8 @@ pub struct Summary {
     pub starts: u64,
     /// The disk had rotted, and the member said so.
     pub refused: bool,
+    /// What went wrong.
+    pub hits: Hits,
 }
 
 /// Calls of one client at a time.
@@ -79,6 +82,8 @@ impl Run<'_> {
         }
         self.world.calm();
         self.come_to_rest("after calm")?;
+        // Mail that was slow may still bring news of a full disk, which no disarming before it ends.
+        self.advance(self.world.now + SLOW_MAIL_MAX)?;
         let last = self.probe()?;
         self.advance(self.world.now + Duration::from_secs(10))?;
         let moment = self.world.history.moment(self.world.now);
@@ -91,6 +96,9 @@ impl Run<'_> {
         self.probe_again(last)?;
         self.outlive_leases()?;
         let refused = self.plan.shape.rots && self.rot()?;
+        if self.plan.shape.rots {
+            self.world.hits.count(if refused { Hit::RotRefused } else { Hit::RotHarmless });
+        }
         let history = &self.world.history;
         checks::check(history, self.plan.shape.clients)?;
         Ok(Summary {
@@ -99,6 +107,7 @@ impl Run<'_> {
             revisions: self.observed,
             starts: self.world.starts,
             refused,
+            hits: self.world.hits(),
         })
     }
 

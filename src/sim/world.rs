@@ -2,15 +2,16 @@
 
 use super::boot::{self, Starting};
 use super::client::{Broken, Client};
-use super::disk::{Disk, Health, SECTOR_BYTES};
+use super::disk::Disk;
 use super::files::{Files, Final};
 use super::history::History;
-use super::plan::{Fault, Plan, Shape};
+use super::hits::{Hit, Hits};
+use super::plan::{Plan, Shape};
 use super::process::{Item, Process, Stepped};
 use super::trace::Trace;
 use crate::io::Output;
 use crate::stdx::Rng;
-use crate::types::{ConnId, Duration, ReactorId, ShardId, Time};
+use crate::types::{ConnId, Duration, ReactorId, Time};
 
 /// Why a run is red.
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ pub(super) enum Life {
 
 /// How a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Death {
+pub(super) enum Death {
     Kill,
     PowerLoss,
 }
@@ -50,20 +51,22 @@ pub struct World {
     pub clients: Vec<Client>,
     pub history: History,
     pub trace: Trace,
-    rng: Rng,
+    pub(super) rng: Rng,
     boot_rng: Rng,
     connections: u32,
-    dying: Option<(u64, Death)>,
-    slow_disk_until: Time,
-    hung_until: Time,
-    full_until: Time,
-    dead_until: Time,
-    slow_mail: Option<(usize, usize, Duration, Time)>,
+    pub(super) dying: Option<(u64, Death)>,
+    pub(super) slow_disk_until: Time,
+    pub(super) hung_until: Time,
+    pub(super) full_until: Time,
+    pub(super) dead_until: Time,
+    pub(super) slow_mail: Option<(usize, usize, Duration, Time)>,
+    /// What went wrong so far, but for what the disk counts.
+    pub(super) hits: Hits,
     steps: u64,
     pub starts: u64,
 }
 
-const CAPACITY_BYTES: u64 = 64 << 20;
+pub(super) const CAPACITY_BYTES: u64 = 64 << 20;
 const STEPS_MAX: u64 = 6_000_000;
 
 impl World {
@@ -92,6 +95,7 @@ impl World {
             full_until: Time::NEVER,
             dead_until: Time::NEVER,
             slow_mail: None,
+            hits: Hits::default(),
             steps: 0,
             starts: 0,
         }
@@ -158,6 +162,7 @@ impl World {
 
     fn act_in_process(&mut self) -> Result<bool, Failure> {
         if let Some((0, death)) = self.dying {
+            self.count_death(death);
             self.die(death);
             return Ok(true);
         }
@@ -170,7 +175,7 @@ impl World {
             *steps -= 1;
         }
         let at = *self.rng.pick(&due);
-        match process.step(at, self.now, &mut self.rng, &mut self.trace) {
+        match process.step(at, self.now, &mut self.rng, &mut self.trace, &mut self.hits) {
             Stepped::Took => {}
             Stepped::Gave(output) => self.carry_out(at, output)?,
             Stepped::Spins => {
@@ -182,6 +187,7 @@ impl World {
 
     fn carry_out(&mut self, from: usize, output: Output) -> Result<(), Failure> {
         let now = self.now;
+        self.count_output(&output);
         let Life::Up(process) = &mut self.life else { return Ok(()) };
         match output {
             Output::Send { conn, bytes } => self.send_to_client(conn, bytes),
@@ -258,6 +264,9 @@ impl World {
         if self.dead_until == Time::NEVER && self.full_until == Time::NEVER {
             return Err(Failure::new("halt", why));
         }
+        if self.dead_until != Time::NEVER {
+            self.hits.count(Hit::DeadDisk);
+        }
         self.die(Death::Kill);
         let well = [self.dead_until, self.full_until].into_iter().filter(|until| *until != Time::NEVER);
         if let (Life::Down { until }, Some(well)) = (&mut self.life, well.max()) {
@@ -266,7 +275,7 @@ impl World {
         Ok(())
     }
 
-    fn die(&mut self, death: Death) {
+    pub(super) fn die(&mut self, death: Death) {
         self.trace.line(self.now, || format!("{death:?}"));
         self.dying = None;
         match death {
@@ -281,130 +290,6 @@ impl World {
         self.life = Life::Down { until };
         for client in &mut self.clients {
             client.disconnected(self.now, &mut self.history);
-        }
-    }
-
-    /// The power goes now, and the member comes back.
-    pub fn lose_power(&mut self) {
-        self.die(Death::PowerLoss);
-    }
-
-    /// The member stops, and one bit of one of its files changes before it comes back.
-    pub fn rot(&mut self) {
-        self.die(Death::Kill);
-        let names: Vec<String> = self.files.disk.files().map(str::to_owned).collect();
-        let name = self.rng.pick(&names).clone();
-        let len = self.files.disk.read(&name).map_or(0, <[u8]>::len) as u64;
-        let offset = self.rng.below(len.max(1)) / SECTOR_BYTES as u64 * SECTOR_BYTES as u64;
-        self.trace.line(self.now, || format!("{name} rots at {offset}"));
-        self.files.disk.rot(&mut self.rng, &name, offset, 1).expect("the file was listed");
-    }
-
-    // Faults.
-
-    fn end_faults(&mut self) {
-        let now = self.now;
-        if self.slow_disk_until <= now {
-            self.slow_disk_until = Time::NEVER;
-            self.files.disk.set_latency((Duration(0), self.shape.disk_latency));
-        }
-        if self.hung_until <= now {
-            self.hung_until = Time::NEVER;
-            self.files.disk.set_health(Health::Well);
-        }
-        if self.full_until <= now {
-            self.full_until = Time::NEVER;
-            self.files.disk.set_capacity(CAPACITY_BYTES);
-        }
-        if self.dead_until <= now {
-            self.dead_until = Time::NEVER;
-            self.files.disk.set_health(Health::Well);
-        }
-    }
-
-    /// Ends everything that goes wrong.
-    pub fn calm(&mut self) {
-        let now = self.now;
-        for until in
-            [&mut self.slow_disk_until, &mut self.hung_until, &mut self.full_until, &mut self.dead_until]
-        {
-            *until = if *until == Time::NEVER { Time::NEVER } else { now };
-        }
-        self.end_faults();
-        self.dying = None;
-        self.slow_mail = None;
-        if let Life::Down { until } = &mut self.life {
-            *until = now;
-        }
-        if let Life::Up(process) = &mut self.life {
-            for seat in &mut process.seats {
-                seat.paused_until = now;
-            }
-        }
-        for client in &mut self.clients {
-            client.stalled_until = now;
-        }
-    }
-
-    pub fn fault(&mut self, fault: Fault, mut rng: Rng) {
-        self.trace.line(self.now, || format!("{fault:?}"));
-        let now = self.now;
-        let well = [self.hung_until, self.dead_until].iter().all(|until| *until == Time::NEVER);
-        match fault {
-            Fault::Kill { steps } => self.doom(steps, Death::Kill),
-            Fault::PowerLoss { steps } => self.doom(steps, Death::PowerLoss),
-            Fault::SlowDisk(most, span) => {
-                self.slow_disk_until = now + span;
-                self.files.disk.set_latency((Duration(0), most));
-            }
-            Fault::HungDisk(span) if well => {
-                self.hung_until = now + span;
-                self.files.disk.set_health(Health::Hung);
-            }
-            Fault::DeadDisk(span) if well && self.is_up() => {
-                self.dead_until = now + span;
-                self.files.disk.set_health(Health::Dead);
-            }
-            Fault::HungDisk(_) | Fault::DeadDisk(_) => {}
-            Fault::FullDisk(span) => {
-                self.full_until = now + span;
-                self.files.disk.set_capacity(0);
-            }
-            Fault::Jump(span) => self.now = now + span,
-            Fault::Stall { client, span } => self.clients[client].stalled_until = now + span,
-            Fault::Disconnect { client } => self.disconnect(client),
-            Fault::Pause(_) | Fault::Depose | Fault::SlowMail(..) => self.fault_in_process(fault, &mut rng),
-        }
-    }
-
-    fn doom(&mut self, steps: u64, death: Death) {
-        match &self.life {
-            Life::Up(_) if self.dying.is_none() => self.dying = Some((steps, death)),
-            Life::Up(_) => {}
-            // During a start.
-            Life::Starting(_) | Life::Clearing(_) => self.die(death),
-            Life::Down { .. } if death == Death::PowerLoss => self.files.disk.power_loss(&mut self.files.rng),
-            Life::Down { .. } => {}
-        }
-    }
-
-    fn fault_in_process(&mut self, fault: Fault, rng: &mut Rng) {
-        let now = self.now;
-        let Life::Up(process) = &mut self.life else { return };
-        let seats = process.seats.len();
-        let at = rng.below(seats as u64) as usize;
-        match fault {
-            Fault::Pause(span) => process.seats[at].paused_until = now + span,
-            Fault::SlowMail(most, span) => {
-                let to = rng.below(seats as u64) as usize;
-                self.slow_mail = Some((at, to, most, now + span));
-            }
-            Fault::Depose => {
-                let shard = ShardId(rng.below(self.shape.shards as u64 + 1) as u32);
-                let owner = crate::router::reactor_of(shard, seats as u16);
-                process.deliver(usize::from(owner.0), now, Item::Deposed(shard));
-            }
-            _ => unreachable!("the caller has sorted them"),
         }
     }
 
@@ -477,6 +362,9 @@ impl World {
     fn read_clients(&mut self) -> bool {
         let now = self.now;
         let Some(at) = self.clients.iter().position(|client| client.wake_at() <= now) else { return false };
+        if self.clients[at].has_stalled(now) {
+            self.hits.count(Hit::Stall);
+        }
         let conn = self.clients[at].link.as_ref().expect("it has something to read").conn;
         let read = self.clients[at].read(now, &mut self.history);
         if let (Ok((bytes, _)), Life::Up(process)) = (&read, &mut self.life)

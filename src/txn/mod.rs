@@ -16,8 +16,9 @@
 //!   merge                                                   => TxnReply
 //! ```
 //!
-//! From the first step at a shard to its last, nothing else may write to that shard, and its compaction
-//! stands still. On a single shard [`evaluate_txn`] runs the same code in one go.
+//! From the first step at a shard to its last, nothing else may write to that shard, and from `gather` on it
+//! drops no history that the ranges taken name ([`oldest_read`]). On a single shard [`evaluate_txn`] runs the
+//! same code in one go.
 //!
 //! The rules are etcd 3.7's: compares of all levels see the state before; whatever can fail on the branches
 //! taken is checked before the first write; operations see what earlier ones of the same transaction wrote;
@@ -37,8 +38,8 @@ pub use check::{
 };
 pub use evaluate::{Evaluated, evaluate_delete_range, evaluate_put, evaluate_txn};
 pub use path::{Outcome, Path, compare, compare_all, merge_outcomes};
-pub use range::{Counting, Progress, RangeCursor, RangePart, finish_range, read_revision};
-pub use spread::{Applied, Gathered, Plan, Run, Share, apply, gather, merge};
+pub use range::{Counting, Progress, RangeCursor, RangePart, check_read_in_txn, finish_range, read_revision};
+pub use spread::{Applied, Gathered, Plan, Run, Share, apply, gather, merge, oldest_read};
 pub use stream::RangeStream;
 
 use crate::api::Error;

@@ -34,7 +34,7 @@ pub fn read_revision(named: i64, current: Revision, compacted: Revision) -> Resu
 
 /// The stricter rule inside a transaction, where only 0 means the current revision. Before the first
 /// compaction etcd's compacted revision is -1.
-pub(super) fn check_read_in_txn(named: i64, current: Revision, compacted: Revision) -> Result<(), Error> {
+pub fn check_read_in_txn(named: i64, current: Revision, compacted: Revision) -> Result<(), Error> {
     let first = if compacted == Revision::NONE { -1 } else { compacted.wire() };
     if named == 0 {
         Ok(())

@@ -74,6 +74,16 @@ pub fn gather(
     Gathered { error: None, runs }
 }
 
+/// The lowest revision that the ranges taken name, if any names one: compaction must not pass it before they
+/// are read.
+pub fn oldest_read(request: &TxnRequest, path: &Path) -> Option<i64> {
+    let named = path.ops(request).filter_map(|op| match op {
+        Op::Range(range) if range.revision != 0 => Some(range.revision),
+        _ => None,
+    });
+    named.min()
+}
+
 /// The store as it will be after the operations before: which keys they make live and dead.
 struct Overlay<'a> {
     store: &'a Store,

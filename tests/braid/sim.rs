@@ -1,12 +1,23 @@
 //! A fixed number of the simulator's seeds: each a member of its own shape, with its own faults and clients.
 
+use braid::sim::hits::Hit;
 use braid::sim::plan::Plan;
 use braid::sim::{Summary, run};
+use std::fs;
+use std::path::Path;
 
 /// Seeds of every run. Failures print the command that repeats them.
 const SEEDS: std::ops::Range<u64> = 0..200;
 /// Seeds that were red once: the bug, in a sentence.
-const REGRESSIONS: &[(u64, &str)] = &[];
+const REGRESSIONS: &[(u64, &str)] = &[
+    (5653, "a watch whose progress was due while its client read nothing kept its reactor turning"),
+    (6126, "a compaction between a transaction's gathering and its parts took history that its ranges named"),
+    (9920, "news of a full disk came by slow mail after the alarm was disarmed, which the checks took for a bug"),
+    (34375, "a watch from the compacted revision lacks what the same revision replaced, which the checks did not know"),
+    (2010, "a renewal showed a lease of which other reactors had not heard, and which a put then did not find"),
+    (2630, "the same over an epoch with slow mail"),
+    (4392, "a delete of unknown outcome was explained by a revoke of unknown outcome, which ended a lease that lived"),
+];
 
 fn check(seed: u64, of: &str) -> Summary {
     println!("seed {seed}{of}; repeat it with: cargo sim -- repeat {seed} --trace");
@@ -25,11 +36,15 @@ fn what_clients_see_could_have_been() {
         sum.answered += summary.answered;
         sum.starts += summary.starts;
         sum.revisions += summary.revisions;
+        sum.hits += summary.hits;
     }
     // Most calls are answered, and there is something to recover: a world that does nothing proves nothing.
     let seeds = SEEDS.end - SEEDS.start;
     assert!(sum.answered * 10 > sum.calls * 8, "{sum:?}");
     assert!(sum.starts > 2 * seeds && sum.revisions.unsigned_abs() > 50 * seeds, "{sum:?}");
+    for hit in Hit::ALL {
+        assert!(sum.hits.of(hit) > 0, "no seed has {hit:?}: {sum:?}");
+    }
 }
 
 #[test]
@@ -37,4 +52,32 @@ fn what_was_red_once_stays_green() {
     for (seed, bug) in REGRESSIONS {
         check(*seed, &format!(" ({bug})"));
     }
+}
+
+/// The bugs of tests/mutants, which `tools/mutants` plants to see the simulator's checks bite, have their
+/// places in the sources: the old lines of each patch stand in the file it names, once.
+#[test]
+fn every_mutant_still_has_its_place() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut mutants = 0;
+    for entry in fs::read_dir(root.join("tests/mutants")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let (first, diff) = text.split_once('\n').unwrap();
+        assert!(first.contains(" Red: seed ") && first.ends_with("\"."), "{}: {first}", path.display());
+        let (head, hunks) = diff.split_once("\n@@ ").expect("a patch has a hunk");
+        let file = head.lines().find_map(|line| line.strip_prefix("--- a/")).expect("a patch names its file");
+        let source = fs::read_to_string(root.join(file)).unwrap();
+        for hunk in hunks.split("\n@@ ") {
+            let lines = hunk.lines().skip(1);
+            let old: String = lines
+                .filter(|line| line.starts_with([' ', '-']))
+                .map(|line| format!("{}\n", &line[1..]))
+                .collect();
+            let places = source.matches(&old).count();
+            assert_eq!(places, 1, "{}: its lines in {file}:\n{old}", path.display());
+        }
+        mutants += 1;
+    }
+    assert!(mutants >= 6, "{mutants} mutants");
 }

@@ -118,7 +118,11 @@ impl Replay<'_> {
         // The call whose mark the value bears first: the others cost a copy of the model each.
         let mut candidates: Vec<usize> = revokes.collect();
         candidates.extend(named.iter().filter(|at| self.unknown.contains(at)));
-        candidates.extend(self.unknown.iter().filter(|at| !named.contains(at)));
+        // A revoke last: what another call can have done as well may not end a lease.
+        let others = self.unknown.iter().filter(|at| !named.contains(at));
+        let (revokes, others): (Vec<usize>, Vec<usize>) =
+            others.copied().partition(|at| self.op(*at).method == Method::LeaseRevoke);
+        candidates.extend(others.into_iter().chain(revokes));
         let shown = self.evidence.shown_at(revision);
         for at in candidates {
             if shown.is_some_and(|shown| shown < self.op(at).invoked) {

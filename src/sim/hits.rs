@@ -1,0 +1,94 @@
+//! What went wrong in a run, counted where it did something: a fault drawn that meets nothing proves nothing.
+
+use std::ops::AddAssign;
+
+/// Something that went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hit {
+    /// The process died between turns, within one, while it started.
+    Kill,
+    KillInTurn,
+    KillInStart,
+    PowerLoss,
+    PowerLossInTurn,
+    PowerLossInStart,
+    /// The power went while the process was down already.
+    PowerLossWhileDown,
+    /// The power went with several durable writes of one file in flight.
+    TwoInFlight,
+    /// What became of a write that no completed sync covers.
+    WriteLost,
+    WriteKept,
+    WriteTorn,
+    /// A block changed, and the member refused to start, or lost nothing.
+    RotRefused,
+    RotHarmless,
+    /// A write found no room.
+    FullDisk,
+    /// The disk was asked for something while it was slow, or did nothing.
+    SlowDisk,
+    HungDisk,
+    /// The process stopped, as its disk failed.
+    DeadDisk,
+    /// The clock jumped under a process.
+    Jump,
+    /// A reactor went on while another, with work to do, was paused.
+    Pause,
+    /// A group was lost, and the epoch ended within the process.
+    EpochEnd,
+    /// Mail came after the end of its epoch.
+    LateMail,
+    /// A client with something to read did not; one was cut off.
+    Stall,
+    Disconnect,
+}
+
+impl Hit {
+    pub const ALL: [Hit; 23] = [
+        Hit::Kill,
+        Hit::KillInTurn,
+        Hit::KillInStart,
+        Hit::PowerLoss,
+        Hit::PowerLossInTurn,
+        Hit::PowerLossInStart,
+        Hit::PowerLossWhileDown,
+        Hit::TwoInFlight,
+        Hit::WriteLost,
+        Hit::WriteKept,
+        Hit::WriteTorn,
+        Hit::RotRefused,
+        Hit::RotHarmless,
+        Hit::FullDisk,
+        Hit::SlowDisk,
+        Hit::HungDisk,
+        Hit::DeadDisk,
+        Hit::Jump,
+        Hit::Pause,
+        Hit::EpochEnd,
+        Hit::LateMail,
+        Hit::Stall,
+        Hit::Disconnect,
+    ];
+}
+
+/// How often each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hits([u64; Hit::ALL.len()]);
+
+impl Hits {
+    pub fn count(&mut self, hit: Hit) {
+        self.0[hit as usize] += 1;
+    }
+
+    pub fn of(&self, hit: Hit) -> u64 {
+        self.0[hit as usize]
+    }
+}
+
+impl AddAssign for Hits {
+    fn add_assign(&mut self, more: Hits) {
+        for (count, more) in self.0.iter_mut().zip(more.0) {
+            *count += more;
+        }
+    }
+}
