@@ -85,6 +85,8 @@ pub const LOG_SEGMENTS_SPARE: u64 = 2;
 pub const LOG_SEGMENTS_RECYCLED_MAX: usize = 8;
 /// Buffers kept for reuse: those in flight, the open one and one between.
 pub const LOG_BUFFERS_SPARE_MAX: usize = 4;
+/// A buffer larger than this is not kept after its write.
+pub const LOG_BUFFER_SPARE_BYTES_MAX: usize = 8 << 20;
 /// How long an idle log waits before it writes a block only to vouch for the last write: longer than the
 /// gap between writes under load, so that it costs nothing then.
 pub const LOG_VOUCH_DELAY_US: u64 = 2_000;
@@ -177,14 +179,18 @@ pub const HTTP2_CARRY_KEEP_BYTES: usize = 4096;
 /// Requests held during a takeover, and their bytes: more are told to come again.
 pub const PARKED_CALLS_MAX: usize = 16 << 10;
 pub const PARKED_BYTES_MAX: usize = 64 << 20;
+/// Keys and values of the requests under way for one reactor's clients: more are told to come again.
+pub const CALLS_BYTES_MAX: usize = 256 << 20;
 /// Evaluations that wait at one shard for a reservation, the ring or the log.
 pub const WAITING_MAX: usize = 64 << 10;
 /// Control requests that wait for what they have seen to settle.
 pub const CONTROL_PENDING_MAX: usize = 16 << 10;
 /// Effects of one shard in one turn, beyond which evaluation goes on in the next.
 pub const TURN_EFFECT_BYTES_MAX: usize = 4 << 20;
-/// Log writes under way, beyond which evaluation waits for the disk.
+/// Bytes in the log that are not yet durable, beyond which evaluation waits for the disk.
 pub const LOG_BEHIND_BYTES_MAX: usize = 8 << 20;
+/// Slices that a turn has for all long ranges and histories under way.
+pub const SLICES_PER_TURN: usize = 4;
 /// One slice of a range or of history: well under a millisecond.
 pub const READ_SLICE_KEYS: usize = 2000;
 pub const READ_SLICE_BYTES: usize = 1 << 20;

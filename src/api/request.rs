@@ -200,3 +200,42 @@ impl Compare {
         KeyRange::of(self.key.clone(), self.range_end.clone())
     }
 }
+
+impl Request {
+    /// About what the request holds in memory.
+    pub fn bytes(&self) -> usize {
+        size_of::<Request>()
+            + match self {
+                Request::Range(range) => range.key.len() + range.range_end.len(),
+                Request::Put(put) => put.key.len() + put.value.len(),
+                Request::DeleteRange(delete) => delete.key.len() + delete.range_end.len(),
+                Request::Txn(txn) => txn.bytes(),
+                _ => 0,
+            }
+    }
+}
+
+impl TxnRequest {
+    /// About what its compares and operations hold in memory.
+    pub fn bytes(&self) -> usize {
+        let compares = self.compare.iter().map(|compare| {
+            let value = if let CompareTarget::Value(value) = &compare.target { value.len() } else { 0 };
+            size_of::<Compare>() + compare.key.len() + compare.range_end.len() + value
+        });
+        let ops = self.success.iter().chain(&self.failure).map(Op::bytes);
+        compares.chain(ops).sum()
+    }
+}
+
+impl Op {
+    fn bytes(&self) -> usize {
+        size_of::<Op>()
+            + match self {
+                Op::Range(range) => range.key.len() + range.range_end.len(),
+                Op::Put(put) => put.key.len() + put.value.len(),
+                Op::DeleteRange(delete) => delete.key.len() + delete.range_end.len(),
+                Op::Txn(nested) => nested.bytes(),
+                Op::Empty => 0,
+            }
+    }
+}

@@ -11,8 +11,8 @@ use super::format::{End, FRAME_HEADER_BYTES, FrameHeader, Placed, SegmentHeader,
 use super::standing::Standing;
 use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::limits::{
-    BLOCK_BYTES, LOG_BUFFERS_SPARE_MAX, LOG_SEGMENTS_RECYCLED_MAX, LOG_SEGMENTS_SPARE, LOG_VOUCH_DELAY_US,
-    LOG_WRITE_BYTES_MAX, LOG_WRITES_IN_FLIGHT_MAX,
+    BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_SEGMENTS_RECYCLED_MAX,
+    LOG_SEGMENTS_SPARE, LOG_VOUCH_DELAY_US, LOG_WRITE_BYTES_MAX, LOG_WRITES_IN_FLIGHT_MAX,
 };
 use crate::types::{Duration, Index, Revision, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -286,9 +286,15 @@ impl Log {
         self.ready.insert(segment.sequence);
     }
 
+    /// Bytes appended that no write has taken yet.
+    pub fn queued_bytes(&self) -> usize {
+        let open = if self.open.due { self.open.buffer.len() } else { 0 };
+        open + self.sealed.iter().map(|frame| frame.buffer.len()).sum::<usize>()
+    }
+
     /// Takes a buffer back.
     pub fn reuse(&mut self, mut buffer: Buffer) {
-        if self.buffers.len() < LOG_BUFFERS_SPARE_MAX {
+        if self.buffers.len() < LOG_BUFFERS_SPARE_MAX && buffer.capacity() <= LOG_BUFFER_SPARE_BYTES_MAX {
             buffer.clear();
             self.buffers.push(buffer);
         }

@@ -7,7 +7,7 @@ use super::{Reactor, Stage};
 use crate::api::{Answer, Code, Error, RangeRequest, Reply, Request, ServingStatus};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, ControlRequest};
-use crate::limits::{PARKED_BYTES_MAX, PARKED_CALLS_MAX, REQUEST_ENVELOPE_BYTES};
+use crate::limits::{CALLS_BYTES_MAX, PARKED_BYTES_MAX, PARKED_CALLS_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::stdx::HashMap;
 use crate::txn;
 use crate::types::{Duration, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -57,6 +57,8 @@ pub(super) struct Call {
     pub asker: Asker,
     pub course: Course,
     deadline: Time,
+    /// What its request holds in memory, here or where it waits.
+    bytes: usize,
 }
 
 /// What arrived during a takeover: begun once that is done.
@@ -79,6 +81,8 @@ pub(super) enum Errand {
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     under_way: HashMap<u64, Call>,
+    /// The sum over those.
+    bytes: usize,
     made: u64,
     parked: VecDeque<Parked>,
     parked_bytes: usize,
@@ -94,7 +98,9 @@ impl Calls {
     }
 
     pub fn remove(&mut self, call: CallId) -> Option<Call> {
-        self.under_way.remove(&call.number)
+        let removed = self.under_way.remove(&call.number)?;
+        self.bytes -= removed.bytes;
+        Some(removed)
     }
 
     pub fn len(&self) -> usize {
@@ -130,6 +136,10 @@ impl Reactor {
                 Request::Status => self.take_census(asker),
                 request => self.park(asker, Errand::Call(request)),
             };
+        }
+        let own = matches!(asker, Asker::Expiry(_) | Asker::Nobody);
+        if self.calls.bytes > CALLS_BYTES_MAX && !own {
+            return self.reply(asker, Err(Error::TooManyRequests));
         }
         match request {
             Request::Range(request) => self.read(asker, request),
@@ -182,10 +192,16 @@ impl Reactor {
     }
 
     pub(super) fn begin_call(&mut self, asker: Asker, course: Course) -> CallId {
+        self.begin_call_of(asker, course, 0)
+    }
+
+    /// A call whose request holds so many bytes.
+    pub(super) fn begin_call_of(&mut self, asker: Asker, course: Course, bytes: usize) -> CallId {
         let deadline = self.now + self.settings.request_timeout();
         self.calls.made += 1;
         let number = self.calls.made;
-        self.calls.under_way.insert(number, Call { asker, course, deadline });
+        self.calls.bytes += bytes;
+        self.calls.under_way.insert(number, Call { asker, course, deadline, bytes });
         CallId { reactor: self.id, number }
     }
 
@@ -204,7 +220,7 @@ impl Reactor {
     }
 
     fn evaluate_at(&mut self, asker: Asker, shard: ShardId, request: Request) {
-        let call = self.begin_call(asker, Course::Waiting);
+        let call = self.begin_call_of(asker, Course::Waiting, request.bytes());
         let owner = self.router().reactor_of(shard);
         self.send(owner, Body::Evaluate { call, shard, request });
     }
@@ -240,7 +256,7 @@ impl Reactor {
     pub(super) fn finish(&mut self, call: CallId, answer: Answer) {
         assert!(call.reactor == self.id, "an answer goes to the reactor of its client");
         // A call that is gone failed at its deadline or at the end of its epoch.
-        if let Some(call) = self.calls.under_way.remove(&call.number) {
+        if let Some(call) = self.calls.remove(call) {
             self.reply(call.asker, answer);
         }
     }
@@ -298,7 +314,7 @@ impl Reactor {
     /// Holds what arrives during a takeover, for as long as any request may take.
     pub(super) fn park(&mut self, asker: Asker, errand: Errand) {
         let bytes = match &errand {
-            Errand::Call(request) => approximate_bytes(request),
+            Errand::Call(request) => PARKED_FIXED_BYTES + request.bytes(),
             Errand::KeepAlive(_) => PARKED_FIXED_BYTES,
             Errand::RangeStream(_, request) => {
                 PARKED_FIXED_BYTES + request.key.len() + request.range_end.len()
@@ -356,6 +372,7 @@ impl Reactor {
             self.release_spread_of(CallId { reactor: self.id, number });
             self.finish(CallId { reactor: self.id, number }, Err(Error::Timeout));
         }
+        self.drop_late_evaluations();
         while let Some(parked) = self.calls.parked.pop_front_if(|parked| parked.deadline <= now) {
             self.calls.parked_bytes -= parked.bytes;
             let is_range = matches!(parked.errand, Errand::Call(Request::Range(_)) | Errand::RangeStream(..));
@@ -366,7 +383,11 @@ impl Reactor {
 
     /// When [`Reactor::expire_calls`] has something to look at.
     pub(super) fn calls_wake_at(&self) -> Time {
-        if self.calls.len() == 0 { Time::NEVER } else { self.calls_checked_at + CHECK_EVERY }
+        if self.calls.len() == 0 && !self.has_waiting_evaluations() {
+            Time::NEVER
+        } else {
+            self.calls_checked_at + CHECK_EVERY
+        }
     }
 }
 
@@ -387,19 +408,3 @@ const CHECK_EVERY: Duration = Duration::from_ms(500);
 
 /// What a request takes beside its keys and values.
 const PARKED_FIXED_BYTES: usize = 128;
-
-fn approximate_bytes(request: &Request) -> usize {
-    const FIXED: usize = PARKED_FIXED_BYTES;
-    match request {
-        Request::Put(put) => FIXED + put.key.len() + put.value.len(),
-        Request::Txn(txn) => {
-            let ops = txn.success.iter().chain(&txn.failure);
-            let puts = ops.map(|op| match op {
-                crate::api::Op::Put(put) => FIXED + put.key.len() + put.value.len(),
-                _ => FIXED,
-            });
-            FIXED + puts.sum::<usize>() + txn.compare.len() * FIXED
-        }
-        _ => FIXED,
-    }
-}

@@ -5,10 +5,10 @@
 
 use super::Reactor;
 use super::calls::{Asker, Course};
+use super::slices::SLICE;
 use crate::api::{Error, Reply};
 use crate::io::{Body, CallId};
-use crate::limits::{READ_SLICE_BYTES, READ_SLICE_KEYS};
-use crate::mvcc::{Budget, Change, HashKv, History};
+use crate::mvcc::{Change, HashKv, History};
 use crate::types::{At, Revision, ShardId, Time};
 use std::collections::VecDeque;
 
@@ -105,7 +105,8 @@ impl Reactor {
         }
     }
 
-    pub(super) fn on_history(&mut self, call: CallId, shard: ShardId, after: At, upto: Revision) {
+    /// One piece of a shard's history, which stays as it is until the last.
+    pub(super) fn give_history(&mut self, call: CallId, shard: ShardId, after: At, upto: Revision) {
         self.on_settled(self.sequencer.settled());
         let behind = upto > self.settled;
         let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
@@ -119,8 +120,7 @@ impl Reactor {
             return self.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
         }
         let (pin, compacted) = *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), compacted));
-        let budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
-        let history = store.history_pinned(pin, after, budget);
+        let history = store.history_pinned(pin, after, SLICE);
         if history.done {
             owned.pins.remove(&call);
             owned.unpin(pin);
@@ -170,6 +170,7 @@ impl Reactor {
     }
 
     pub(super) fn on_history_unwanted(&mut self, call: CallId, shard: ShardId) {
+        self.slices.drop_of(call, shard);
         let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
         owned.let_history_go(call);
     }

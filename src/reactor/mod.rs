@@ -17,6 +17,7 @@ mod owned;
 mod reads;
 pub mod recover;
 mod settings;
+mod slices;
 mod storage;
 mod streams;
 mod txns;
@@ -41,6 +42,7 @@ use crate::types::{Epoch, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
 use leading::Leading;
 use owned::Owned;
+use slices::Slice;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -99,11 +101,11 @@ pub struct Reactor {
     held: VecDeque<(Revision, CallId, Answer)>,
     /// Revokes that have asked for keys and wait for transactions under way.
     revokes_asked: Vec<(CallId, crate::types::LeaseId)>,
-    lease_waiting: Vec<(CallId, ShardId, crate::api::Request)>,
+    lease_waiting: Vec<writes::Evaluation>,
     /// Spread transactions that wait for a lease's end.
     retrying: Vec<CallId>,
     deciding: Vec<CallId>,
-    slicing: Vec<reads::Slicing>,
+    slices: slices::Slices,
     watches: watches::Watches,
     streams: streams::Streams,
     front: Front,
@@ -153,7 +155,7 @@ impl Reactor {
         for id in &ids {
             self.run_waiting(*id);
         }
-        self.slice_ranges();
+        self.take_slices();
         self.lead();
         self.expire_calls();
         self.run_local();
@@ -197,7 +199,7 @@ impl Reactor {
 
     /// Whether the next turn has work that no input will bring.
     fn has_more_to_do(&self) -> bool {
-        !self.slicing.is_empty()
+        !self.slices.is_empty()
             || self.has_background_work()
             || self.watches.is_ready()
             || self.takeover_goes_on()
@@ -232,7 +234,9 @@ impl Reactor {
             Body::Evaluate { call, shard, request } => self.on_evaluate(call, shard, request),
             Body::Answer { call, answer } => self.finish(call, answer),
             Body::Control { call, request } => self.on_control_request(call, request),
-            Body::Range { call, shard, cursor, counting } => self.on_range(call, shard, cursor, counting),
+            Body::Range { call, shard, cursor, counting } => {
+                self.slice(Slice::Range { call, shard, cursor, counting });
+            }
             Body::Ranged { call, shard, part } => self.on_ranged(call, shard, part),
             Body::RangeGoesOn { call, shard } => self.on_range_goes_on(from, call, shard),
             Body::RangeUnwanted { call, shard } => self.on_range_unwanted(call, shard),
@@ -249,7 +253,9 @@ impl Reactor {
             Body::LeaseKeys { call, lease } => self.on_lease_keys(call, lease),
             Body::RevokingHas { call, keys } => self.on_revoking_has(from, call, keys),
             Body::LeaseKeysAre { call, keys, seen } => self.on_lease_keys_are(from, call, keys, seen),
-            Body::History { call, shard, after, upto } => self.on_history(call, shard, after, upto),
+            Body::History { call, shard, after, upto } => {
+                self.slice(Slice::History { call, shard, after, upto });
+            }
             Body::HistoryIs { call, shard, compacted, history } => {
                 self.on_history_is(call, shard, compacted, history);
             }
@@ -307,7 +313,7 @@ impl Reactor {
         let mut counters = self.counters.clone();
         counters.front = self.front.counters.clone();
         counters.connections = self.front.open() as u64;
-        counters.ranges_under_way = self.slicing.len() as u64;
+        counters.ranges_under_way = self.slices.len() as u64;
         counters.proposals_pending = self.calls.len() as u64;
         self.watches.count(&mut counters);
         self.storage.count(&mut counters);

@@ -1,7 +1,8 @@
 //! A shard of this reactor, with all that stands around it.
 
 use super::txns::Reservation;
-use crate::api::{Request, TxnRequest};
+use super::writes::Evaluation;
+use crate::api::TxnRequest;
 use crate::checkpoint::CheckpointName;
 use crate::io::CallId;
 use crate::lease::Attached;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// What has to wait for its evaluation: for a reservation to end, for room in the ring or in the log.
 #[derive(Debug)]
 pub(super) enum Waiting {
-    Evaluate { call: CallId, request: Request },
+    Evaluate(Evaluation),
     Reserve { call: CallId, txn: Arc<TxnRequest> },
 }
 

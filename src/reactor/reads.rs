@@ -7,14 +7,11 @@
 
 use super::Reactor;
 use super::calls::{Asker, Course};
+use super::slices::SLICE;
 use crate::api::{Error, RangeRequest, Reply};
 use crate::io::{Body, CallId};
-use crate::limits::{READ_SLICE_BYTES, READ_SLICE_KEYS};
-use crate::mvcc::Budget;
 use crate::txn::{self, Counting, Progress, RangeCursor, RangePart};
 use crate::types::{ReactorId, Revision, ShardId};
-
-const SLICE: Budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
 
 /// A range over one or several shards.
 #[derive(Debug)]
@@ -26,15 +23,6 @@ pub(super) struct Reading {
     counting: Counting,
     shards: Vec<ShardId>,
     parts: Vec<Option<RangePart>>,
-}
-
-/// A range that another turn goes on with.
-#[derive(Debug)]
-pub(super) struct Slicing {
-    call: CallId,
-    shard: ShardId,
-    cursor: Box<RangeCursor>,
-    counting: Counting,
 }
 
 impl Reactor {
@@ -61,8 +49,9 @@ impl Reactor {
         }
         let parts = shards.iter().map(|_| None).collect();
         let cursors: Vec<_> = shards.iter().map(|_| RangeCursor::new(request.clone(), at)).collect();
+        let bytes = request.key.len() + request.range_end.len();
         let reading = Reading { request, noted, counting, shards: shards.clone(), parts };
-        let call = self.begin_call(asker, Course::Reading(Box::new(reading)));
+        let call = self.begin_call_of(asker, Course::Reading(Box::new(reading)), bytes);
         for (shard, cursor) in shards.into_iter().zip(cursors) {
             let owner = self.router().reactor_of(shard);
             self.send(owner, Body::Range { call, shard, cursor: Box::new(cursor), counting });
@@ -81,44 +70,16 @@ impl Reactor {
     ) -> bool {
         let Some(owned) = self.shards.get(&shard) else { return false };
         let mut cursor = RangeCursor::new(request.clone(), at);
+        if !self.slices.has_left() && !cursor.is_short() {
+            return false;
+        }
         if cursor.step(&owned.shard.store, SLICE, counting) != Progress::Done {
+            self.slices.spend();
             return false;
         }
         let reply = txn::finish_range(request, noted, vec![cursor.into_part()]);
         self.reply(asker, Ok(Reply::Range(reply)));
         true
-    }
-
-    /// A range for a shard of this reactor: as much as fits a turn now, the rest in later turns.
-    pub(super) fn on_range(
-        &mut self,
-        call: CallId,
-        shard: ShardId,
-        cursor: Box<RangeCursor>,
-        counting: Counting,
-    ) {
-        self.slice(Slicing { call, shard, cursor, counting });
-    }
-
-    fn slice(&mut self, mut slicing: Slicing) {
-        let store = &self.shards[&slicing.shard].shard.store;
-        let (call, shard) = (slicing.call, slicing.shard);
-        let part = match slicing.cursor.step(store, SLICE, slicing.counting) {
-            Progress::Unfinished => {
-                self.slicing.push(slicing);
-                return self.send(call.reactor, Body::RangeGoesOn { call, shard });
-            }
-            Progress::Done => Some(slicing.cursor.into_part()),
-            Progress::Compacted => None,
-        };
-        self.send(call.reactor, Body::Ranged { call, shard, part });
-    }
-
-    /// One slice a turn of each range under way.
-    pub(super) fn slice_ranges(&mut self) {
-        for slicing in std::mem::take(&mut self.slicing) {
-            self.slice(slicing);
-        }
     }
 
     pub(super) fn on_range_goes_on(&mut self, from: ReactorId, call: CallId, shard: ShardId) {
@@ -129,7 +90,7 @@ impl Reactor {
     }
 
     pub(super) fn on_range_unwanted(&mut self, call: CallId, shard: ShardId) {
-        self.slicing.retain(|slicing| (slicing.call, slicing.shard) != (call, shard));
+        self.slices.drop_of(call, shard);
     }
 
     pub(super) fn on_ranged(&mut self, id: CallId, shard: ShardId, part: Option<RangePart>) {

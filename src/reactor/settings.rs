@@ -157,7 +157,7 @@ impl Reactor {
             lease_waiting: vec![],
             retrying: vec![],
             deciding: vec![],
-            slicing: vec![],
+            slices: Default::default(),
             streams: Default::default(),
             asks: vec![],
             parked_watches: vec![],

@@ -118,7 +118,7 @@ impl Reactor {
 
     /// Whether so much waits for the disk that evaluations should wait too.
     pub(super) fn log_is_behind(&self) -> bool {
-        self.storage.in_flight_bytes > LOG_BEHIND_BYTES_MAX
+        self.storage.in_flight_bytes + self.log.queued_bytes() > LOG_BEHIND_BYTES_MAX
     }
 
     pub(super) fn waits_for_room(&self) -> bool {

@@ -330,7 +330,7 @@ fn an_epoch_can_end_and_the_next_goes_on() {
 
 /// Ranges that a shard has begun and not ended, at each reactor.
 fn slicing(member: &Member) -> Vec<usize> {
-    member.reactors.iter().map(|reactor| reactor.slicing.len()).collect()
+    member.reactors.iter().map(|reactor| reactor.slices.len()).collect()
 }
 
 #[test]

@@ -92,6 +92,7 @@ impl Reactor {
 
     fn begin_spread(&mut self, asker: Asker, shape: Shape, txn: TxnRequest, shards: Vec<ShardId>) {
         assert!(shards.is_sorted(), "shards are reserved in ascending order");
+        let bytes = txn.bytes();
         let spread = Spread {
             shape,
             txn: Arc::new(txn),
@@ -106,7 +107,7 @@ impl Reactor {
             applied: shards.iter().map(|_| None).collect(),
             shards,
         };
-        let call = self.begin_call(asker, Course::Spread(Box::new(spread)));
+        let call = self.begin_call_of(asker, Course::Spread(Box::new(spread)), bytes);
         if matches!(shape, Shape::Revoke(_)) {
             // Given up, it would leave its lease marked, and what names the lease waiting, for ever.
             self.calls.keep(call);
@@ -318,7 +319,9 @@ impl Reactor {
         if spread.plan.is_some() {
             return; // each shard is freed by its part
         }
-        let shards = spread.shards[..spread.reserved].to_vec();
+        // With the one it waits for: its reservation waits there, or is on its way.
+        let asked = (spread.reserved + 1).min(spread.shards.len());
+        let shards = spread.shards[..asked].to_vec();
         for shard in shards {
             self.send_to_owner(shard, Body::Release { call, shard });
         }

@@ -103,6 +103,9 @@ impl Reactor {
     // At the client's reactor.
 
     pub(super) fn watch(&mut self, rpc: Rpc, request: WatchRequest) {
+        if self.front.method(rpc).is_none() {
+            return; // the stream was ended by what came before this
+        }
         if self.watches.is_full(rpc) {
             let mut actions = vec![];
             self.flush_stream(rpc, &mut actions);

@@ -8,7 +8,7 @@ use crate::limits::{TURN_EFFECT_BYTES_MAX, WAITING_MAX};
 use crate::record::Effect;
 use crate::sequencer::ShardSet;
 use crate::txn::{self, Ended, Evaluated, Refusal};
-use crate::types::{LeaseId, Revision, ShardId};
+use crate::types::{LeaseId, Revision, ShardId, Time};
 
 /// Whether something was evaluated, or has to be tried again later.
 enum Tried {
@@ -16,22 +16,51 @@ enum Tried {
     Again(Waiting),
 }
 
+/// A write on its way to its shard's state, and when its client stops waiting for it.
+#[derive(Debug)]
+pub(super) struct Evaluation {
+    call: CallId,
+    shard: ShardId,
+    request: Request,
+    until: Time,
+}
+
 impl Reactor {
-    pub(super) fn on_evaluate(&mut self, call: CallId, id: ShardId, request: Request) {
-        if self.names_ending_lease(&request) {
-            return self.wait_for_lease(call, id, request);
+    pub(super) fn on_evaluate(&mut self, call: CallId, shard: ShardId, request: Request) {
+        let until = self.now + self.settings.request_timeout();
+        self.try_evaluation(Evaluation { call, shard, request, until });
+    }
+
+    /// At once, or in its turn among what waits at the shard.
+    fn try_evaluation(&mut self, evaluation: Evaluation) {
+        if self.names_ending_lease(&evaluation.request) {
+            return self.wait_for_lease(evaluation);
         }
+        let id = evaluation.shard;
         let owned = self.shards.get_mut(&id).expect("the router knows whose shard it is");
         if owned.waiting.len() >= WAITING_MAX {
-            return self.answer(call, Err(Error::TooManyRequests));
+            return self.answer(evaluation.call, Err(Error::TooManyRequests));
         }
         if owned.waiting.is_empty() {
-            if let Tried::Again(waiting) = self.try_waiting(id, Waiting::Evaluate { call, request }) {
+            if let Tried::Again(waiting) = self.try_waiting(id, Waiting::Evaluate(evaluation)) {
                 self.shards.get_mut(&id).expect("found above").waiting.push_back(waiting);
             }
         } else {
-            owned.waiting.push_back(Waiting::Evaluate { call, request });
+            owned.waiting.push_back(Waiting::Evaluate(evaluation));
         }
+    }
+
+    /// What nobody waits for any longer is not evaluated: its client was told that its outcome is unknown.
+    pub(super) fn drop_late_evaluations(&mut self) {
+        let now = self.now;
+        for owned in self.shards.values_mut().filter(|owned| !owned.waiting.is_empty()) {
+            owned.waiting.retain(|waiting| !matches!(waiting, Waiting::Evaluate(late) if late.until <= now));
+        }
+        self.lease_waiting.retain(|late| late.until > now);
+    }
+
+    pub(super) fn has_waiting_evaluations(&self) -> bool {
+        !self.lease_waiting.is_empty() || self.shards.values().any(|owned| !owned.waiting.is_empty())
     }
 
     /// Goes on with what waits at a shard, in order, as far as it gets.
@@ -50,20 +79,22 @@ impl Reactor {
             return Tried::Again(waiting);
         }
         match waiting {
+            waiting if self.log_is_behind() || owned.shard.effects_bytes() > TURN_EFFECT_BYTES_MAX => {
+                Tried::Again(waiting)
+            }
             Waiting::Reserve { call, txn } => {
                 self.reserve(call, id, txn);
                 Tried::Done
             }
-            Waiting::Evaluate { call, request } if self.names_ending_lease(&request) => {
-                self.wait_for_lease(call, id, request);
+            Waiting::Evaluate(evaluation) if self.names_ending_lease(&evaluation.request) => {
+                self.wait_for_lease(evaluation);
                 Tried::Done
             }
-            Waiting::Evaluate { call, request } => {
-                let full = self.log_is_behind() || owned.shard.effects_bytes() > TURN_EFFECT_BYTES_MAX;
-                if full || self.sequencer.reserve(&mut self.room, ROOM).is_ok_and(|room| !room) {
-                    return Tried::Again(Waiting::Evaluate { call, request });
+            Waiting::Evaluate(evaluation) => {
+                if self.sequencer.reserve(&mut self.room, ROOM).is_ok_and(|room| !room) {
+                    return Tried::Again(Waiting::Evaluate(evaluation));
                 }
-                self.evaluate(call, id, request);
+                self.evaluate(evaluation.call, id, evaluation.request);
                 Tried::Done
             }
         }
@@ -170,17 +201,17 @@ impl Reactor {
         }
     }
 
-    fn wait_for_lease(&mut self, call: CallId, id: ShardId, request: Request) {
+    fn wait_for_lease(&mut self, evaluation: Evaluation) {
         if self.lease_waiting.len() >= WAITING_MAX {
-            return self.answer(call, Err(Error::TooManyRequests));
+            return self.answer(evaluation.call, Err(Error::TooManyRequests));
         }
-        self.lease_waiting.push((call, id, request));
+        self.lease_waiting.push(evaluation);
     }
 
     /// What waited for a lease's end is evaluated after it.
     pub(super) fn run_lease_waiting(&mut self) {
-        for (call, id, request) in std::mem::take(&mut self.lease_waiting) {
-            self.on_evaluate(call, id, request);
+        for evaluation in std::mem::take(&mut self.lease_waiting) {
+            self.try_evaluation(evaluation);
         }
     }
 }

@@ -148,6 +148,11 @@ impl RangeCursor {
         RangeCursor { range: request.range(), request, at, state, part: RangePart::default() }
     }
 
+    /// Whether it looks at one key.
+    pub fn is_short(&self) -> bool {
+        matches!(self.range, KeyRange::One(_))
+    }
+
     /// Looks at as many keys as the budget allows.
     pub fn step(&mut self, store: &Store, budget: Budget, counting: Counting) -> Progress {
         if self.at < store.compacted() {

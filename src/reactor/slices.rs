@@ -1,0 +1,121 @@
+//! Work too long for one step, cut in slices: long ranges and histories.
+//!
+//! A turn has so many slices for all that is under way, taken in turn. What is new and short does not wait
+//! behind what is long.
+
+use super::Reactor;
+use crate::io::{Body, CallId};
+use crate::limits::{READ_SLICE_BYTES, READ_SLICE_KEYS, SLICES_PER_TURN};
+use crate::mvcc::Budget;
+use crate::txn::{Counting, Progress, RangeCursor};
+use crate::types::{At, Revision, ShardId};
+use std::collections::VecDeque;
+
+/// What one slice may look at.
+pub(super) const SLICE: Budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
+
+/// What another turn goes on with.
+#[derive(Debug)]
+pub(super) enum Slice {
+    Range {
+        call: CallId,
+        shard: ShardId,
+        cursor: Box<RangeCursor>,
+        counting: Counting,
+    },
+    /// The next piece of a shard's history.
+    History {
+        call: CallId,
+        shard: ShardId,
+        after: At,
+        upto: Revision,
+    },
+}
+
+impl Slice {
+    fn is_of(&self, of: CallId, on: ShardId) -> bool {
+        let (Slice::Range { call, shard, .. } | Slice::History { call, shard, .. }) = self;
+        (*call, *shard) == (of, on)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Slices {
+    waiting: VecDeque<Slice>,
+    /// How many more this turn has.
+    left: usize,
+}
+
+impl Slices {
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether this turn has a slice for work that may be long.
+    pub fn has_left(&self) -> bool {
+        self.left > 0
+    }
+
+    /// A whole slice was used.
+    pub fn spend(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// Nobody wants it any more.
+    pub fn drop_of(&mut self, call: CallId, shard: ShardId) {
+        self.waiting.retain(|slice| !slice.is_of(call, shard));
+    }
+}
+
+impl Reactor {
+    /// As much as this turn has room for now, the rest in later turns.
+    pub(super) fn slice(&mut self, slice: Slice) {
+        if self.slices.has_left() || is_short(&slice) {
+            self.take_slice(slice);
+        } else {
+            self.slices.waiting.push_back(slice);
+        }
+    }
+
+    /// Goes on with what is under way.
+    pub(super) fn take_slices(&mut self) {
+        self.slices.left = SLICES_PER_TURN;
+        for _ in 0..self.slices.waiting.len() {
+            if !self.slices.has_left() {
+                return;
+            }
+            let Some(slice) = self.slices.waiting.pop_front() else { return };
+            self.take_slice(slice);
+        }
+    }
+
+    fn take_slice(&mut self, slice: Slice) {
+        match slice {
+            Slice::Range { call, shard, mut cursor, counting } => {
+                let store = &self.shards[&shard].shard.store;
+                let part = match cursor.step(store, SLICE, counting) {
+                    Progress::Unfinished => {
+                        self.slices.spend();
+                        self.slices.waiting.push_back(Slice::Range { call, shard, cursor, counting });
+                        return self.send(call.reactor, Body::RangeGoesOn { call, shard });
+                    }
+                    Progress::Done => Some(cursor.into_part()),
+                    Progress::Compacted => None,
+                };
+                self.send(call.reactor, Body::Ranged { call, shard, part });
+            }
+            Slice::History { call, shard, after, upto } => {
+                self.slices.spend();
+                self.give_history(call, shard, after, upto);
+            }
+        }
+    }
+}
+
+fn is_short(slice: &Slice) -> bool {
+    matches!(slice, Slice::Range { cursor, .. } if cursor.is_short())
+}
