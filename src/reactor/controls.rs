@@ -57,7 +57,7 @@ impl Reactor {
                 Request::LeaseRevoke(lease) => self.revoke_lease(call, lease, until),
                 Request::LeaseTimeToLive { lease, keys } => self.time_to_live(call, lease, keys),
                 Request::LeaseLeases => self.list_leases(call),
-                Request::Compact(compact) => self.compact(call, &compact),
+                Request::Compact(compact) => self.compact(call, compact, until),
                 Request::Alarm(alarm) => self.alarm(call, &alarm),
                 _ => unreachable!("other requests are answered elsewhere"),
             },
@@ -83,11 +83,13 @@ impl Reactor {
         let now = self.now;
         if let Some(leading) = &mut self.leading {
             leading.waiting.retain(|asked| asked.until > now);
+            leading.outdone.retain(|asked| asked.until > now);
         }
     }
 
     pub(super) fn has_waiting_controls(&self) -> bool {
-        self.leading.as_ref().is_some_and(|leading| !leading.waiting.is_empty())
+        let leading = self.leading.as_ref();
+        leading.is_some_and(|leading| !leading.waiting.is_empty() || !leading.outdone.is_empty())
     }
 
     /// An answer read from the control state: it shows, and waits for, the newest revision taken.
@@ -171,18 +173,26 @@ impl Reactor {
         }
     }
 
-    fn compact(&mut self, call: CallId, request: &CompactRequest) {
+    fn compact(&mut self, call: CallId, request: CompactRequest, until: Time) {
         // What a client may name is at most what it has seen, and that is settled.
         let settled = self.sequencer.settled();
+        let own = self.is_own(call);
         let Some(leading) = &mut self.leading else { return };
-        let compacted = self.control.compacted().max(leading.compacting_to);
-        if request.revision <= compacted.wire() {
+        if request.revision <= self.control.compacted().wire() {
             return self.refuse(call, Error::Compacted);
         }
         if request.revision > settled.wire() {
             return self.refuse(call, Error::FutureRevision);
         }
         let revision = Revision(request.revision.unsigned_abs());
+        if revision <= leading.compacting_to {
+            // It may yet be lost, and then nothing is compacted.
+            if leading.outdone.len() >= CONTROL_WAITING_MAX && !own {
+                return self.answer(call, Err(Error::TooManyRequests));
+            }
+            let request = ControlRequest::Client(Request::Compact(request));
+            return leading.outdone.push(revision, Asked { call, request, until });
+        }
         leading.compacting_to = revision;
         let answer = Ok(Reply::Compact { revision: settled });
         if request.physical {
@@ -352,6 +362,7 @@ impl Reactor {
                     self.counters.leases_revoked += 1;
                     leading.waiting.take(LeaseId(*lease))
                 }
+                Control::Compact { revision } => leading.outdone.take_upto(Revision(*revision)),
                 Control::AlarmOn { .. } => {
                     leading.raising_no_space = false;
                     vec![]

@@ -51,6 +51,8 @@ pub(super) struct Leading {
     pub compacted_by: BTreeMap<ReactorId, Revision>,
     /// A compaction on its way.
     pub compacting_to: Revision,
+    /// Compactions that one on its way goes beyond, by their revision: they are refused when it is durable.
+    pub outdone: Waiters<Revision, Asked>,
     pub raising_no_space: bool,
     auto: Auto,
 }
@@ -84,6 +86,7 @@ impl Leading {
             physical: vec![],
             compacted_by: BTreeMap::new(),
             compacting_to: Revision::NONE,
+            outdone: Waiters::default(),
             raising_no_space: false,
             auto: Auto::new(settings.auto_compaction, now),
         }
@@ -100,6 +103,7 @@ impl Leading {
         self.revoking.clear();
         self.physical.clear();
         self.compacting_to = Revision::NONE;
+        self.outdone.clear();
         self.raising_no_space = false;
     }
 }

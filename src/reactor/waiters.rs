@@ -29,6 +29,16 @@ impl<K: Ord + Copy, T> Waiters<K, T> {
         taken
     }
 
+    /// Those that wait for this, or what comes before it, wait no longer.
+    pub fn take_upto(&mut self, key: K) -> Vec<T> {
+        let mut taken = vec![];
+        while let Some(entry) = self.of.first_entry().filter(|entry| *entry.key() <= key) {
+            taken.extend(entry.remove());
+        }
+        self.len -= taken.len();
+        taken
+    }
+
     /// Drops those for which `keep` does not hold.
     pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
         self.of.retain(|_, waiters| {
@@ -66,6 +76,10 @@ mod tests {
         assert_eq!((waiters.take(1), waiters.len()), (vec![], 7));
         waiters.retain(|n| *n > 5);
         assert_eq!((waiters.len(), waiters.take(0)), (3, vec![6, 9]));
+        for n in 0..10 {
+            waiters.push(n % 4, n);
+        }
+        assert_eq!((waiters.take_upto(1), waiters.len()), (vec![0, 4, 8, 1, 5, 9], 5));
         waiters.clear();
         assert!(waiters.is_empty() && waiters.take(2).is_empty());
     }

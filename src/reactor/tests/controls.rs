@@ -1,7 +1,7 @@
 //! What the control shard's reactor decides, where much waits for it.
 
 use super::*;
-use crate::api::{LeaseGrantRequest, Request};
+use crate::api::{CompactRequest, LeaseGrantRequest, Request};
 use crate::io::ControlRequest;
 use crate::limits::CONTROL_PENDING_MAX;
 use crate::types::LeaseId;
@@ -35,6 +35,10 @@ impl Member {
         let stream = self.client.call(path, &[], &request.encode_to_vec()).expect("streams are free");
         self.run();
         stream
+    }
+
+    fn status_of(&self, stream: http2::StreamId) -> Option<u8> {
+        self.statuses.iter().find(|(of, ..)| *of == stream.number()).map(|(_, code, _)| *code)
     }
 }
 
@@ -92,4 +96,22 @@ fn what_waits_for_a_lease_is_dropped_when_nobody_waits_for_it_any_more() {
     assert_eq!(waiting(&member), 0);
     member.write_all();
     assert!(!member.has_lease(5));
+}
+
+#[test]
+fn nobody_hears_of_a_compaction_that_is_not_durable() {
+    let mut member = Member::new(2, 3);
+    for n in 0..10 {
+        member.put("a", &n.to_string());
+    }
+    member.disk_stands = true;
+    let first = member.begin(COMPACT, &compact_to(8));
+    let others = [7, 8].map(|revision| member.begin(COMPACT, &compact_to(revision)));
+    let request = CompactRequest { revision: 8, physical: true };
+    member.ask_control(0, ControlRequest::Client(Request::Compact(request)));
+    member.run();
+    assert_eq!(others.map(|stream| member.status_of(stream)), [None; 2]);
+    member.write_all();
+    assert_eq!(member.status_of(first), Some(0));
+    assert_eq!(others.map(|stream| member.status_of(stream)), [Some(11); 2]);
 }
