@@ -384,9 +384,9 @@ impl Reactor {
         if matches!(change, Control::Compact { .. }) {
             self.apply_compaction();
         }
-        if matches!(change, Control::LeaseEnd { .. }) {
-            self.run_lease_waiting();
-            self.retry_spread();
+        if let Control::LeaseEnd { lease } = *change {
+            self.run_lease_waiting(LeaseId(lease));
+            self.retry_spread(LeaseId(lease));
         }
     }
 

@@ -39,13 +39,14 @@ use crate::router::Router;
 use crate::sequencer::{Room, Sequencer};
 use crate::stdx::Rng;
 use crate::takeover::Coordinator;
-use crate::types::{Epoch, ReactorId, Revision, ShardId, Time};
+use crate::types::{Epoch, LeaseId, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
 use leading::Leading;
 use owned::Owned;
 use slices::Slice;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use waiters::Waiters;
 
 /// Where a reactor stands in the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,10 +102,10 @@ pub struct Reactor {
     calls_checked_at: Time,
     held: VecDeque<(Revision, CallId, Answer)>,
     /// Revokes that have asked for keys and wait for transactions under way.
-    revokes_asked: Vec<(CallId, crate::types::LeaseId)>,
-    lease_waiting: Vec<writes::Evaluation>,
+    revokes_asked: Vec<(CallId, LeaseId)>,
+    lease_waiting: Waiters<LeaseId, writes::Evaluation>,
     /// Spread transactions that wait for a lease's end.
-    retrying: Vec<CallId>,
+    retrying: Waiters<LeaseId, CallId>,
     deciding: Vec<CallId>,
     slices: slices::Slices,
     watches: watches::Watches,

@@ -219,8 +219,13 @@ impl Reactor {
         let gathered: Vec<Gathered> = spread.gathered.iter_mut().flat_map(Option::take).collect();
         let plan = match Plan::of(&gathered) {
             Ok(plan) => plan,
-            Err(Error::LeaseNotFound) if self.may_be_ending(call) => return self.retry_later(call),
-            Err(error) => return self.refuse_spread(call, error),
+            Err(error) => {
+                let missing = error == Error::LeaseNotFound;
+                return match self.ending_lease_of(call).filter(|_| missing) {
+                    Some(lease) => self.retry_later(call, lease),
+                    None => self.refuse_spread(call, error),
+                };
+            }
         };
         if self.reads_what_is_compacted(call) {
             return self.refuse_spread(call, Error::Compacted);
@@ -270,27 +275,28 @@ impl Reactor {
         }
     }
 
-    /// Whether a shard missed a lease only because its end is under way: then nobody may say yet that it is
-    /// not there. The shard may know of the mark before this reactor does, and this reactor of the end
+    /// The lease that a shard may have missed only because its end is under way: then nobody may say yet that
+    /// it is not there. The shard may know of the mark before this reactor does, and this reactor of the end
     /// before the shard's word comes; as long as the lease is here, its end will be heard of.
-    fn may_be_ending(&mut self, call: CallId) -> bool {
-        let Some(spread) = self.spread_of(call) else { return false };
+    fn ending_lease_of(&mut self, call: CallId) -> Option<LeaseId> {
+        let spread = self.spread_of(call)?;
         let (txn, ending) = (spread.txn.clone(), spread.ending);
-        ending.is_some_and(|lease| self.control.leases.get(lease).is_some())
-            || find_lease(&txn, &|lease| self.control.is_revoking(lease)).is_some()
+        ending
+            .filter(|lease| self.control.leases.get(*lease).is_some())
+            .or_else(|| find_lease(&txn, &|lease| self.control.is_revoking(lease)))
     }
 
-    fn retry_later(&mut self, call: CallId) {
+    fn retry_later(&mut self, call: CallId, lease: LeaseId) {
         self.release_spread(call);
         if let Some(spread) = self.spread_of(call) {
             spread.reserved = 0;
-            self.retrying.push(call);
+            self.retrying.push(lease, call);
         }
     }
 
-    /// A lease has ended: what waited for that begins anew.
-    pub(super) fn retry_spread(&mut self) {
-        for call in std::mem::take(&mut self.retrying) {
+    /// The lease has ended: what waited for that begins anew.
+    pub(super) fn retry_spread(&mut self, lease: LeaseId) {
+        for call in self.retrying.take(lease) {
             // It may have failed at its deadline meanwhile.
             let Some(under_way) = self.calls.remove(call) else { continue };
             let Course::Spread(spread) = under_way.course else { unreachable!("only such calls wait here") };

@@ -33,8 +33,8 @@ impl Reactor {
 
     /// At once, or in its turn among what waits at the shard.
     fn try_evaluation(&mut self, evaluation: Evaluation) {
-        if self.names_ending_lease(&evaluation.request) {
-            return self.wait_for_lease(evaluation);
+        if let Some(lease) = self.ending_lease(&evaluation.request) {
+            return self.wait_for_lease(lease, evaluation);
         }
         let id = evaluation.shard;
         let owned = self.shards.get_mut(&id).expect("the router knows whose shard it is");
@@ -86,11 +86,11 @@ impl Reactor {
                 self.reserve(call, id, txn);
                 Tried::Done
             }
-            Waiting::Evaluate(evaluation) if self.names_ending_lease(&evaluation.request) => {
-                self.wait_for_lease(evaluation);
-                Tried::Done
-            }
             Waiting::Evaluate(evaluation) => {
+                if let Some(lease) = self.ending_lease(&evaluation.request) {
+                    self.wait_for_lease(lease, evaluation);
+                    return Tried::Done;
+                }
                 if self.sequencer.reserve(&mut self.room, ROOM).is_ok_and(|room| !room) {
                     return Tried::Again(Waiting::Evaluate(evaluation));
                 }
@@ -191,26 +191,26 @@ impl Reactor {
         self.hold(current, call, Err(error));
     }
 
-    /// Whether it would attach keys to a lease that is about to end: then it waits for that.
-    fn names_ending_lease(&self, request: &Request) -> bool {
+    /// A lease that is about to end and that it would attach keys to: then it waits for that.
+    fn ending_lease(&self, request: &Request) -> Option<LeaseId> {
         let ending = |lease: LeaseId| self.control.is_revoking(lease);
         match request {
-            Request::Put(put) => ending(put.lease),
-            Request::Txn(request) => find_lease(request, &ending).is_some(),
-            _ => false,
+            Request::Put(put) => ending(put.lease).then_some(put.lease),
+            Request::Txn(request) => find_lease(request, &ending),
+            _ => None,
         }
     }
 
-    fn wait_for_lease(&mut self, evaluation: Evaluation) {
+    fn wait_for_lease(&mut self, lease: LeaseId, evaluation: Evaluation) {
         if self.lease_waiting.len() >= WAITING_MAX {
             return self.answer(evaluation.call, Err(Error::TooManyRequests));
         }
-        self.lease_waiting.push(evaluation);
+        self.lease_waiting.push(lease, evaluation);
     }
 
-    /// What waited for a lease's end is evaluated after it.
-    pub(super) fn run_lease_waiting(&mut self) {
-        for evaluation in std::mem::take(&mut self.lease_waiting) {
+    /// What waited for the lease's end is evaluated after it.
+    pub(super) fn run_lease_waiting(&mut self, lease: LeaseId) {
+        for evaluation in self.lease_waiting.take(lease) {
             self.try_evaluation(evaluation);
         }
     }

@@ -159,3 +159,34 @@ fn grants_on_their_way_count_against_the_quota() {
     member.write_all();
     assert_eq!(member.reactors[0].control.leases.len(), 9);
 }
+
+#[test]
+fn what_names_an_ending_lease_waits_for_its_end() {
+    let mut member = Member::new(2, 3);
+    member.grant(5, 60).unwrap();
+    member.grant(6, 60).unwrap();
+    member.disk_stands = true;
+    for id in [5, 6] {
+        member.begin("/etcdserverpb.Lease/LeaseRevoke", &proto::LeaseRevokeRequest { id });
+    }
+    let put = |key, lease| proto::PutRequest { key: Bytes::from_static(key), lease, ..Default::default() };
+    let op = |lease| {
+        move |key| proto::RequestOp { request: Some(proto::request_op::Request::RequestPut(put(key, lease))) }
+    };
+    let keys: [&[u8]; 2] = [b"/registry/pods/x", b"a"];
+    let streams = [5, 6].map(|lease| {
+        let txn = proto::TxnRequest { success: keys.map(op(lease)).to_vec(), ..Default::default() };
+        let one = member.begin("/etcdserverpb.KV/Put", &put(b"a", lease));
+        [one, member.begin("/etcdserverpb.KV/Txn", &txn)]
+    });
+    let waiting = |member: &Member| -> usize {
+        member.reactors.iter().map(|reactor| reactor.lease_waiting.len() + reactor.retrying.len()).sum()
+    };
+    assert_eq!(waiting(&member), 4);
+    member.write_all();
+    assert_eq!(
+        streams.as_flattened().iter().map(|of| member.status_of(*of)).collect::<Vec<_>>(),
+        [Some(5); 4]
+    );
+    assert_eq!(waiting(&member), 0);
+}
