@@ -1,24 +1,20 @@
 //! Control entries: decided where the control shard lives, proposed when all that was seen is settled,
 //! effective in the order of the log, answered when every reactor has them (DESIGN 2.6).
 
-use super::calls::Asker;
-use super::leading::{Announced, Revoking};
-use super::txns::lease_end;
+use super::leading::Announced;
 use super::writes::is_write;
 use super::{Reactor, Stage};
 use crate::api::{
-    AlarmAction, AlarmRequest, Answer, CompactRequest, Compare, CompareResult, CompareTarget,
-    DeleteRangeRequest, Error, KeepAliveReply, LeaseGrantRequest, LeaseTimeToLiveReply, Op, Reply, Request,
-    TxnRequest,
+    AlarmAction, AlarmRequest, Answer, CompactRequest, Error, KeepAliveReply, LeaseGrantRequest,
+    LeaseTimeToLiveReply, Reply, Request,
 };
 use crate::control;
-use crate::io::{Body, CallId, ControlRequest, PartOf};
+use crate::io::{Body, CallId, ControlRequest};
 use crate::lease::{Granted, Renewal};
 use crate::limits::{CONTROL_PENDING_MAX, CONTROL_WAITING_MAX, LEASE_BYTES};
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Payload};
 use crate::takeover::{Due, LiveWrite};
-use crate::types::{Blob, Index, LeaseId, ReactorId, Revision, ShardId, Time};
-use bytes::Bytes;
+use crate::types::{Index, LeaseId, ReactorId, Revision, ShardId, Time};
 use std::sync::Arc;
 
 /// A control entry that is decided and waits to be proposed, with who asked.
@@ -31,9 +27,9 @@ pub(super) struct Decided {
 /// A request that is not decided, and when its client stops waiting for it.
 #[derive(Debug)]
 pub(super) struct Asked {
-    call: CallId,
-    request: ControlRequest,
-    until: Time,
+    pub call: CallId,
+    pub request: ControlRequest,
+    pub until: Time,
 }
 
 impl Reactor {
@@ -69,7 +65,7 @@ impl Reactor {
     }
 
     /// The request is decided anew when an entry of the lease has taken effect.
-    fn wait_for_entry(&mut self, lease: LeaseId, asked: Asked) {
+    pub(super) fn wait_for_entry(&mut self, lease: LeaseId, asked: Asked) {
         let own = self.is_own(asked.call);
         let Some(leading) = &mut self.leading else { return };
         if leading.waiting.len() >= CONTROL_WAITING_MAX && !own {
@@ -107,7 +103,7 @@ impl Reactor {
         }
     }
 
-    fn refuse(&mut self, call: CallId, error: Error) {
+    pub(super) fn refuse(&mut self, call: CallId, error: Error) {
         self.hold_read(call, |_| Err(error));
     }
 
@@ -254,7 +250,7 @@ impl Reactor {
     }
 
     /// What is decided is proposed once everything its evaluation could have seen is settled.
-    fn decide_control(&mut self, control: Control, call: Option<(CallId, Answer)>) {
+    pub(super) fn decide_control(&mut self, control: Control, call: Option<(CallId, Answer)>) {
         let seen = self.sequencer.counter();
         let Some(leading) = &mut self.leading else { return };
         leading.pending.push_back((seen, Decided { control, call }));
@@ -459,103 +455,4 @@ impl Reactor {
             self.answer(call, answer);
         }
     }
-
-    // Revokes.
-
-    fn revoke_lease(&mut self, call: CallId, lease: LeaseId, until: Time) {
-        let Some(leading) = &mut self.leading else { return };
-        if leading.ending.contains(&lease) || leading.granting.contains(&lease) {
-            let request = ControlRequest::Client(Request::LeaseRevoke(lease));
-            return self.wait_for_entry(lease, Asked { call, request, until });
-        }
-        if !self.control.is_granted(lease) {
-            return self.refuse(call, Error::LeaseNotFound);
-        }
-        leading.ending.insert(lease);
-        let waiting: Vec<ReactorId> = (0..self.reactors).map(ReactorId).collect();
-        leading.revoking.insert(call, Revoking { lease, waiting: waiting.clone(), keys: vec![] });
-        for reactor in waiting {
-            self.send(reactor, Body::Revoking { call, lease });
-        }
-    }
-
-    /// From now on nothing here attaches keys to the lease; these it has.
-    pub(super) fn on_revoking(&mut self, call: CallId, lease: LeaseId) {
-        // It is granted: the control shard's reactor has said so before.
-        let marked = self.control.leases.mark_revoking(lease);
-        assert!(marked == Ok(true), "a lease is revoked once");
-        self.revokes_asked.push((call, lease));
-        self.answer_revokes();
-    }
-
-    /// A transaction over several shards that found the lease before the mark may yet attach keys: its part
-    /// comes first.
-    pub(super) fn answer_revokes(&mut self) {
-        for (call, lease) in std::mem::take(&mut self.revokes_asked) {
-            if self.is_reserved_with(lease) {
-                self.revokes_asked.push((call, lease));
-            } else {
-                let keys = self.attached_keys(lease);
-                self.send(ReactorId(0), Body::RevokingHas { call, keys });
-            }
-        }
-    }
-
-    fn attached_keys(&self, lease: LeaseId) -> Vec<Blob> {
-        self.shards.values().flat_map(|owned| owned.attached.keys(lease).cloned()).collect()
-    }
-
-    pub(super) fn on_revoking_has(&mut self, from: ReactorId, call: CallId, keys: Vec<Blob>) {
-        let Some(leading) = &mut self.leading else { return };
-        let Some(revoking) = leading.revoking.get_mut(&call) else { return };
-        revoking.keys.extend(keys);
-        revoking.waiting.retain(|reactor| *reactor != from);
-        if !revoking.waiting.is_empty() {
-            return;
-        }
-        let Some(Revoking { lease, mut keys, .. }) = leading.revoking.remove(&call) else { return };
-        keys.sort();
-        let mut shards: Vec<ShardId> = keys.iter().map(|key| self.router().shard_of(key)).collect();
-        shards.dedup();
-        if shards.is_empty() {
-            return self.end_bare_lease(lease, call);
-        }
-        let deletes = keys.iter().map(|key| delete_if_attached(key, lease));
-        let txn = TxnRequest { success: deletes.collect(), ..TxnRequest::default() };
-        // A transaction of this reactor's, whoever asked for it.
-        self.spread_revoke(Asker::Call(call), lease, txn, shards);
-    }
-
-    /// A lease without keys ends by an entry of its own.
-    pub(super) fn end_bare_lease(&mut self, lease: LeaseId, call: CallId) {
-        let revision = self.sequencer.counter();
-        let answer = Ok(Reply::LeaseRevoke { revision });
-        self.decide_control(Control::LeaseEnd { lease: lease.0 }, Some((call, answer)));
-    }
-
-    /// The control shard's part of the revision that deletes a lease's keys.
-    pub(super) fn end_lease_with(&mut self, lease: LeaseId, part: PartOf) {
-        self.control_shard().push_effect(lease_end(lease, part));
-    }
-
-    // The keys of a lease, for LeaseTimeToLive.
-
-    pub(super) fn on_lease_keys(&mut self, call: CallId, lease: LeaseId) {
-        let keys = self.attached_keys(lease);
-        let seen = self.sequencer.counter();
-        self.send(call.reactor, Body::LeaseKeysAre { call, keys, seen });
-    }
-}
-
-/// A key may have been put without the lease, or with another, since its reactor named it.
-fn delete_if_attached(key: &Blob, lease: LeaseId) -> Op {
-    let key = Bytes::copy_from_slice(key);
-    let attached = Compare {
-        result: CompareResult::Equal,
-        target: CompareTarget::Lease(lease.0),
-        key: key.clone(),
-        range_end: Bytes::new(),
-    };
-    let delete = Op::DeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() });
-    Op::Txn(TxnRequest { compare: vec![attached], success: vec![delete], failure: vec![] })
 }

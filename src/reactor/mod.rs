@@ -16,6 +16,7 @@ mod metrics;
 mod owned;
 mod reads;
 pub mod recover;
+mod revokes;
 mod settings;
 mod slices;
 mod storage;
