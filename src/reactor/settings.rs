@@ -34,6 +34,8 @@ pub struct Settings {
     /// Where the data shards of a new cluster start.
     pub shard_starts: Vec<Bytes>,
     pub request_bytes_max: usize,
+    /// About how large a Raft entry gets; what one request changes beyond it goes into several.
+    pub entry_bytes_max: usize,
     pub txn_ops_max: usize,
     pub streams_max: u32,
     /// `None`: no quota.

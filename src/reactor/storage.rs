@@ -128,10 +128,12 @@ impl Reactor {
     /// One entry a shard, one log write for all of them.
     pub(super) fn write_log(&mut self) {
         let (epoch, settled) = (self.epoch, self.settled);
+        let entry_bytes = self.settings.entry_bytes_max;
         let ids: Vec<ShardId> = self.shards.keys().copied().collect();
         for id in ids {
             let owned = self.shards.get_mut(&id).expect("just listed");
-            if self.stage == Stage::Serving && owned.shard.propose_turn(epoch, settled).is_err() {
+            if self.stage == Stage::Serving && owned.shard.propose_turn(epoch, settled, entry_bytes).is_err()
+            {
                 self.lose_epoch();
             }
             self.take_ready(id);
