@@ -85,6 +85,8 @@ pub const LOG_SEGMENTS_SPARE: u64 = 2;
 pub const LOG_SEGMENTS_RECYCLED_MAX: usize = 8;
 /// Buffers kept for reuse: those in flight, the open one and one between.
 pub const LOG_BUFFERS_SPARE_MAX: usize = 4;
+/// When a segment for which the disk had no room is asked for again.
+pub const LOG_SEGMENT_RETRY_MS: u64 = 1_000;
 /// A buffer larger than this is not kept after its write.
 pub const LOG_BUFFER_SPARE_BYTES_MAX: usize = 8 << 20;
 /// How long an idle log waits before it writes a block only to vouch for the last write: longer than the
@@ -240,6 +242,10 @@ pub const MAIL_QUEUED_TOTAL: usize = 256 << 10;
 pub const MAIL_RETRY_US: u64 = 100;
 /// Bytes of one connection handed out and not sent, beyond which nothing is received from it.
 pub const CONNECTION_BACKLOG_BYTES_MAX: usize = 1 << 20;
+/// One send: it comes back when all of it is with the kernel, and shows by then that the client reads.
+pub const SEND_BYTES_MAX: usize = 1 << 20;
+/// How long a connection that is to be closed may take nothing of what it is still owed.
+pub const CONNECTION_END_PATIENCE_SECS: u64 = 20;
 /// How long a closed connection is kept for the client to read its last replies.
 pub const CONNECTION_LINGER_MS: u64 = 1_000;
 /// Connections the kernel holds for us before they are accepted (cut to net.core.somaxconn).
@@ -261,8 +267,6 @@ pub const BULK_BYTES_PER_SEC: u64 = 100 << 20;
 pub const SEGMENT_BYTES_PER_SEC: u64 = 200 << 20;
 /// One write of a segment's zeros while nobody is served yet.
 pub const SEGMENT_WRITE_BYTES_AT_START: usize = 1 << 20;
-/// When a segment that found no room is tried again.
-pub const SEGMENT_RETRY_MS: u64 = 1_000;
 /// Files are cut by so much before they are removed, with a pause behind each cut: measured as harmless.
 pub const REMOVE_SLICE_BYTES: u64 = 8 << 20;
 pub const REMOVE_PAUSE_MS: u64 = 5;
