@@ -125,9 +125,10 @@ impl Reactor {
             return self.reply(asker, answer);
         }
         if self.stage != Stage::Serving {
-            // Monitors ask for the status above all while nobody leads.
+            // Monitors ask for the status above all while nobody leads. (Before the first epoch there is no
+            // revision to tell them.)
             return match request {
-                Request::Status => self.take_census(asker),
+                Request::Status if self.has_served => self.take_census(asker),
                 request => self.park(asker, Errand::Call(request)),
             };
         }
