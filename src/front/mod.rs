@@ -5,6 +5,7 @@
 //! their windows, answers by budgets that streams pull by ([`Front::budget`]).
 
 mod connection;
+mod grpc;
 mod rpc;
 #[cfg(test)]
 mod tests;
