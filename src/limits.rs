@@ -196,6 +196,10 @@ pub const EMPTY_SHARD_BYTES: u64 = 2 * BLOCK_BYTES as u64;
 pub const SIZES_STEP_BYTES: u64 = 256 << 10;
 
 // front
+/// The longest message sent: where etcd's gRPC stops, which cannot say a length of more in its own terms.
+pub const REPLY_BYTES_MAX: usize = i32::MAX as usize;
+/// The buffer for encoding that is kept between messages.
+pub const FRONT_SCRATCH_KEEP_BYTES: usize = 1 << 20;
 /// Answers of one connection handed out and not yet with the kernel, beyond which its streams wait.
 pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
 /// From the opening of a connection to HTTP/2's preface or to the end of a first HTTP/1 request, and from the

@@ -1,7 +1,7 @@
 //! One client connection: HTTP/2 with gRPC, or HTTP/1 with pages.
 
 use super::grpc::Http2;
-use super::{Ask, Counters, Manners, Rpc, protocol, room};
+use super::{Ask, Counters, Lost, Manners, Rpc, protocol, room};
 use crate::api::{Code, Error};
 use crate::http2::StreamId;
 use crate::io::{Output, Port};
@@ -238,11 +238,16 @@ impl Connection {
         http2.answer(now, stream, outcome, counters);
     }
 
-    pub fn message(&mut self, rpc: Rpc, message: &[u8], counters: &mut Counters) {
+    pub fn message(
+        &mut self,
+        rpc: Rpc,
+        message: Result<&[u8], Error>,
+        counters: &mut Counters,
+    ) -> Option<Lost> {
         let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
-            return;
+            return None;
         };
-        http2.message(stream, message, counters);
+        http2.message(stream, message, counters)
     }
 
     pub fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {

@@ -1,7 +1,7 @@
 //! One connection of HTTP/2: its calls' messages come in and go out as gRPC has them.
 
 use super::rpc::{Call, Calls};
-use super::{Ask, Counters, Manners, Rpc};
+use super::{Ask, Counters, Lost, Manners, Rpc};
 use crate::api::{Code, Error};
 use crate::http2::{self, ErrorCode, Event, StreamId};
 use crate::types::{ConnId, Time};
@@ -119,8 +119,20 @@ impl Http2 {
     }
 
     /// Sends one message of a stream; the head goes out with the first.
-    pub fn message(&mut self, stream: StreamId, message: &[u8], counters: &mut Counters) {
-        let Some(call) = self.calls.get_mut(stream) else { return };
+    pub fn message(
+        &mut self,
+        stream: StreamId,
+        message: Result<&[u8], Error>,
+        counters: &mut Counters,
+    ) -> Option<Lost> {
+        let call = self.calls.get_mut(stream)?;
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => {
+                self.finish(stream, Err(error), counters);
+                return Some(Lost);
+            }
+        };
         counters.of_mut(call.method).messages_sent += 1;
         let gzip = call.style.gzip;
         if !std::mem::replace(&mut call.has_sent, true) {
@@ -128,6 +140,7 @@ impl Http2 {
             self.head(stream, &style);
         }
         self.body(stream, gzip, message);
+        None
     }
 
     fn head(&mut self, stream: StreamId, style: &Style) {

@@ -13,16 +13,18 @@ mod tests;
 pub use crate::wire::{Counters, MethodCounters};
 
 use crate::api::{
-    Answer, Error, KeepAliveReply, RangeReply, RangeRequest, Reply, Request, ServingStatus, WatchReply,
+    Answer, Code, Error, KeepAliveReply, RangeReply, RangeRequest, Reply, Request, ServingStatus, WatchReply,
     WatchRequest,
 };
 use crate::http2::{self, StreamId};
 use crate::io::{Output, Port};
-use crate::limits::{CONNECTION_UNSENT_BYTES_MAX, REQUEST_OVERHEAD_BYTES};
+use crate::limits::{
+    CONNECTION_UNSENT_BYTES_MAX, FRONT_SCRATCH_KEEP_BYTES, REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES,
+};
 use crate::types::{ConnId, LeaseId, Term, Time};
 use crate::wire::health::Page;
 use crate::wire::http1::Response;
-use crate::wire::{Header, Method, encode};
+use crate::wire::{Header, Method, TooLong, encode};
 use connection::{Connection, Protocol};
 
 /// Names one call of one client: nothing else ever has the name.
@@ -88,12 +90,15 @@ pub enum Ask {
 pub struct Manners {
     pub header: Header,
     pub message_bytes_max: usize,
+    /// The longest message that is sent.
+    pub reply_bytes_max: usize,
     pub http2: http2::Config,
 }
 
 impl Manners {
     pub fn new(header: Header, request_bytes_max: usize, http2: http2::Config) -> Manners {
-        Manners { header, message_bytes_max: request_bytes_max + REQUEST_OVERHEAD_BYTES, http2 }
+        let message_bytes_max = request_bytes_max + REQUEST_OVERHEAD_BYTES;
+        Manners { header, message_bytes_max, reply_bytes_max: REPLY_BYTES_MAX, http2 }
     }
 }
 
@@ -109,6 +114,8 @@ pub struct Front {
     pub counters: Counters,
     /// Reused for encoding.
     scratch: Vec<u8>,
+    /// Streams that have ended for what they had to send: who feeds them is still to hear of it.
+    lost: Vec<Rpc>,
     wake_at: Time,
 }
 
@@ -122,6 +129,7 @@ impl Front {
             stopping: false,
             counters: Counters::default(),
             scratch: vec![],
+            lost: vec![],
             wake_at: Time::NEVER,
         }
     }
@@ -210,11 +218,12 @@ impl Front {
     pub fn answer(&mut self, now: Time, rpc: Rpc, term: Term, answer: &Answer) {
         let header = Header { raft_term: term, ..self.manners.header };
         let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        if let Ok(reply) = answer {
-            encode::reply(&mut scratch, &header, reply);
-        }
-        let outcome = answer.as_ref().map(|_| &scratch[..]);
+        let bytes_max = self.manners.reply_bytes_max;
+        let outcome = answer.as_ref().map_err(Error::clone).and_then(|reply| {
+            let written = encode::reply(&mut scratch, &header, reply, bytes_max);
+            written.map_err(|too_long| too_large("grpc: ", too_long, bytes_max))
+        });
+        let outcome = outcome.as_ref().map(|()| &scratch[..]);
         let Place::Stream(stream) = rpc.place else { unreachable!("pages are answered by pages") };
         let Front { connections, counters, dirty, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
@@ -223,7 +232,14 @@ impl Front {
                 dirty.push(rpc.conn.slot);
             }
         }
-        self.scratch = scratch;
+        self.keep(scratch);
+    }
+
+    fn keep(&mut self, mut scratch: Vec<u8>) {
+        if scratch.capacity() <= FRONT_SCRATCH_KEEP_BYTES {
+            scratch.clear();
+            self.scratch = scratch;
+        }
     }
 
     /// Bytes that a stream may send now; [`Ask::Room`] comes when there is more.
@@ -232,40 +248,45 @@ impl Front {
         connection.budget(rpc)
     }
 
-    /// Sends one message of a stream.
-    fn message(&mut self, rpc: Rpc, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Sends one message of a stream, which ends where it cannot be sent: [`Ask::Gone`] says so then.
+    fn message(&mut self, rpc: Rpc, write: impl FnOnce(&mut Vec<u8>, usize) -> Result<(), TooLong>) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        write(&mut scratch);
-        let Front { connections, counters, dirty, .. } = self;
+        let bytes_max = self.manners.reply_bytes_max;
+        let written = write(&mut scratch, bytes_max);
+        let message = written.map(|()| &scratch[..]).map_err(|too_long| too_large("", too_long, bytes_max));
+        let Front { connections, counters, dirty, lost, wake_at, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
-            connection.message(rpc, &scratch, counters);
+            if connection.message(rpc, message, counters) == Some(Lost) {
+                lost.push(rpc);
+                *wake_at = Time(0);
+            }
             if connection.mark() {
                 dirty.push(rpc.conn.slot);
             }
         }
-        self.scratch = scratch;
+        self.keep(scratch);
     }
 
     pub fn watched(&mut self, rpc: Rpc, term: Term, reply: &WatchReply) {
         let header = Header { raft_term: term, ..self.manners.header };
-        self.message(rpc, |out| encode::watch(out, &header, reply));
+        self.message(rpc, |out, bytes_max| encode::watch(out, &header, reply, bytes_max));
     }
 
     pub fn kept_alive(&mut self, rpc: Rpc, term: Term, reply: &KeepAliveReply) {
         let header = Header { raft_term: term, ..self.manners.header };
-        self.message(rpc, |out| encode::keep_alive(out, &header, reply));
+        self.message(rpc, |out, bytes_max| encode::keep_alive(out, &header, reply, bytes_max));
     }
 
     pub fn health(&mut self, rpc: Rpc, status: ServingStatus) {
         let header = self.manners.header;
-        self.message(rpc, |out| encode::reply(out, &header, &Reply::Health(status)));
+        let reply = Reply::Health(status);
+        self.message(rpc, |out, bytes_max| encode::reply(out, &header, &reply, bytes_max));
     }
 
     /// A part of a RangeStream.
     pub fn chunk(&mut self, rpc: Rpc, term: Term, reply: &RangeReply, last: bool) {
         let header = Header { raft_term: term, ..self.manners.header };
-        self.message(rpc, |out| encode::range_chunk(out, &header, reply, last));
+        self.message(rpc, |out, bytes_max| encode::range_chunk(out, &header, reply, last, bytes_max));
     }
 
     /// Ends a stream's call.
@@ -298,11 +319,12 @@ impl Front {
         self.wake_at
     }
 
-    /// What only time brings: pings, deadlines of calls.
+    /// What only time brings, pings and deadlines of calls; and streams that ended while they were fed.
     pub fn on_time(&mut self, now: Time, asks: &mut Vec<Ask>) {
         if now < self.wake_at {
             return;
         }
+        asks.extend(self.lost.drain(..).map(|rpc| Ask::Gone { rpc }));
         let mut next = Time::NEVER;
         let Front { connections, counters, dirty, .. } = self;
         for connection in connections.iter_mut().flatten() {
@@ -328,6 +350,16 @@ impl Front {
 
 fn of(connections: &mut [Option<Connection>], conn: ConnId) -> Option<&mut Connection> {
     connections.get_mut(conn.slot as usize)?.as_mut().filter(|connection| connection.id == conn)
+}
+
+/// A stream has ended for what was to be sent on it.
+#[derive(PartialEq)]
+struct Lost;
+
+/// In grpc-go's words, which differ between unary calls and streams in their beginning.
+fn too_large(prefix: &str, TooLong { bytes }: TooLong, bytes_max: usize) -> Error {
+    let text = format!("{prefix}trying to send message larger than max ({bytes} vs. {bytes_max})");
+    Error::Other { code: Code::ResourceExhausted, text }
 }
 
 /// What a connection may have handed out and not sent before its streams wait.

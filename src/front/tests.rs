@@ -1,5 +1,7 @@
 //! Bytes in, asks out; answers in, bytes out. The client is our own, in memory.
 
+mod bounds;
+
 use super::*;
 use crate::api::{Code, PutReply, Reply};
 use crate::http2::client::Client;
