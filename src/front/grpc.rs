@@ -186,7 +186,6 @@ impl Http2 {
                 self.end_alone(stream, &style, http_status, error.code(), &error.to_string());
             }
         }
-        self.let_go(stream);
     }
 
     pub fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
@@ -199,14 +198,6 @@ impl Http2 {
             self.end_alone(stream, &call.style, 200, code, &text);
         }
         counters.handled(call.method, code);
-        self.let_go(stream);
-    }
-
-    /// A client that still sends on an answered stream is told that nobody listens.
-    fn let_go(&mut self, stream: StreamId) {
-        if self.connection.is_open(stream) && self.connection.send_budget(stream) > 0 {
-            self.connection.reset(stream, ErrorCode::NoError);
-        }
     }
 
     pub fn end_streams(&mut self, counters: &mut Counters) {
