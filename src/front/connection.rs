@@ -1,12 +1,13 @@
 //! One client connection: HTTP/2 with gRPC, or HTTP/1 with pages.
 
 use super::grpc::Http2;
-use super::{Ask, Counters, Lost, Manners, Rpc, protocol, room};
+use super::{Ask, Counters, Held, Lost, Manners, Rpc, protocol, room};
 use crate::api::{Code, Error};
 use crate::http2::StreamId;
 use crate::io::{Output, Port};
 use crate::limits::{
-    HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX, HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX,
+    ANSWER_BYTES_MIN, CONNECTION_ANSWERS_BYTES_MIN, HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX,
+    HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX, HTTP2_OUTPUT_BYTES,
 };
 use crate::types::{ConnId, Duration, Time};
 use crate::wire::health;
@@ -72,8 +73,8 @@ pub(super) struct Connection {
     protocol: Protocol,
     /// Handed out and not yet with the kernel.
     unsent: usize,
-    /// Streams wait for room in what is unsent.
-    waiting: bool,
+    /// As it was last taken into account.
+    held: Held,
     patience: Patience,
     is_marked: bool,
     closing: bool,
@@ -86,7 +87,7 @@ impl Connection {
             id,
             protocol: protocol(port),
             unsent: 0,
-            waiting: false,
+            held: Held::default(),
             patience: Patience::request(now),
             is_marked: true,
             closing: false,
@@ -210,13 +211,63 @@ impl Connection {
     pub fn sent(&mut self, now: Time, bytes: usize, asks: &mut Vec<Ask>) {
         self.unsent = self.unsent.checked_sub(bytes).expect("the kernel takes what was handed out");
         self.read_http1(now, asks);
-        if self.waiting && room(self.unsent) > 0 {
-            self.waiting = false;
-            if let Protocol::Http2(http2) = &self.protocol {
-                asks.extend(
-                    http2.calls.streaming().map(|stream| Ask::Room { rpc: Rpc::stream(self.id, stream) }),
-                );
+    }
+
+    /// What it held when it was last taken into account.
+    pub fn held(&self) -> Held {
+        self.held
+    }
+
+    /// What it holds, with what it held when this was last asked.
+    pub fn account(&mut self) -> (Held, Held) {
+        let requests = if let Protocol::Http2(http2) = &self.protocol { http2.calls.parts() } else { 0 };
+        let held = Held { answers: self.answers(), requests };
+        (held, std::mem::replace(&mut self.held, held))
+    }
+
+    /// Bytes that were written for the client and are not yet with the kernel.
+    fn answers(&self) -> usize {
+        self.unsent
+            + match &self.protocol {
+                Protocol::Unknown(_) => 0,
+                Protocol::Http1(http1) => http1.output.len(),
+                Protocol::Http2(http2) => http2.connection.output().len() + http2.connection.pending_bytes(),
             }
+    }
+
+    /// The longest answer that is taken; `full`: all connections together hold too much.
+    pub fn spare(&self, full: bool, manners: &Manners) -> usize {
+        let answers = self.answers();
+        if full || answers >= manners.http2.pending_bytes_max {
+            CONNECTION_ANSWERS_BYTES_MIN.saturating_sub(answers).max(ANSWER_BYTES_MIN)
+        } else {
+            usize::MAX
+        }
+    }
+
+    /// Lets the connection keep so many bytes of requests that are not whole.
+    pub fn allow_parts(&mut self, bytes: usize) {
+        if let Protocol::Http2(http2) = &mut self.protocol {
+            http2.calls.parts_max = bytes;
+        }
+    }
+
+    /// Bytes that streams together may send now.
+    fn stream_room(&self, full: bool) -> usize {
+        let Protocol::Http2(http2) = &self.protocol else { return 0 };
+        let room = room(self.unsent).min(http2.connection.send_room());
+        if full { room.min(CONNECTION_ANSWERS_BYTES_MIN.saturating_sub(self.answers())) } else { room }
+    }
+
+    /// Tells the streams that wait for room when there is some.
+    pub fn wake(&mut self, full: bool, asks: &mut Vec<Ask>) {
+        if self.stream_room(full) == 0 {
+            return;
+        }
+        let id = self.id;
+        if let Protocol::Http2(http2) = &mut self.protocol {
+            let waiting = http2.calls.take_waiting().into_iter();
+            asks.extend(waiting.map(|stream| Ask::Room { rpc: Rpc::stream(id, stream) }));
         }
     }
 
@@ -263,16 +314,24 @@ impl Connection {
     }
 
     /// Bytes that a stream may send now.
-    pub fn budget(&mut self, rpc: Rpc) -> usize {
-        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&self.protocol, rpc.place) else {
+    pub fn budget(&mut self, rpc: Rpc, full: bool) -> usize {
+        let room = self.stream_room(full);
+        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
             return 0;
         };
         if http2.calls.get(stream).is_none() {
             return 0;
         }
-        let budget = http2.connection.send_budget(stream).min(room(self.unsent));
-        self.waiting |= budget == 0;
-        budget
+        if room == 0 {
+            http2.calls.wait(stream);
+        }
+        http2.connection.send_budget(stream).min(room)
+    }
+
+    /// Whether streams wait for the socket to take what was written, rather than for the client's windows.
+    pub fn is_behind(&self) -> bool {
+        let Protocol::Http2(http2) = &self.protocol else { return false };
+        room(self.unsent) == 0 || http2.connection.output().len() >= HTTP2_OUTPUT_BYTES
     }
 
     pub fn wake_at(&self) -> Time {

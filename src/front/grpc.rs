@@ -17,7 +17,7 @@ pub(super) struct Http2 {
 
 impl Http2 {
     pub fn new(manners: &Manners, now: Time) -> Http2 {
-        Http2 { connection: http2::Connection::new(&manners.http2, now), calls: Calls::default() }
+        Http2 { connection: http2::Connection::new(&manners.http2, now), calls: Calls::new(manners) }
     }
 
     pub fn receive(
@@ -139,8 +139,12 @@ impl Http2 {
             let style = call.style.clone();
             self.head(stream, &style);
         }
-        self.body(stream, gzip, message);
-        None
+        if self.body(stream, gzip, message) {
+            return None;
+        }
+        let call = self.calls.remove(stream).expect("it was there above");
+        counters.handled(call.method, Code::ResourceExhausted);
+        Some(Lost)
     }
 
     fn head(&mut self, stream: StreamId, style: &Style) {
@@ -154,12 +158,13 @@ impl Http2 {
         self.connection.send_head(stream, 200, fields, false);
     }
 
-    fn body(&mut self, stream: StreamId, gzip: bool, message: &[u8]) {
+    /// Returns `false` where the stream is gone: also because no more may wait for the client's windows.
+    fn body(&mut self, stream: StreamId, gzip: bool, message: &[u8]) -> bool {
         // grpc-go compresses no empty message.
         if gzip && !message.is_empty() {
-            self.connection.send_compressed(stream, &gzip::deflated(message));
+            self.connection.send_compressed(stream, &gzip::deflated(message))
         } else {
-            self.connection.send_message(stream, message);
+            self.connection.send_message(stream, message)
         }
     }
 

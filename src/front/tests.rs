@@ -31,7 +31,7 @@ struct Wire {
 }
 
 fn front() -> Front {
-    Front::new(Manners::new(Header::default(), 1 << 20, http2::Config::default()))
+    Front::new(Manners::new(Header::default(), 1 << 20, 128, http2::Config::default()))
 }
 
 impl Wire {
