@@ -191,6 +191,8 @@ pub const CALLS_BYTES_MAX: usize = 256 << 20;
 pub const WAITING_MAX: usize = 64 << 10;
 /// Control requests that wait for what they have seen to settle.
 pub const CONTROL_PENDING_MAX: usize = 16 << 10;
+/// Control requests that wait for an entry on its way, of their lease; and as many that wait for a compaction.
+pub const CONTROL_WAITING_MAX: usize = 16 << 10;
 /// Effects of one shard in one turn, beyond which evaluation goes on in the next.
 pub const TURN_EFFECT_BYTES_MAX: usize = 4 << 20;
 /// Bytes in the log that are not yet durable, beyond which evaluation waits for the disk.

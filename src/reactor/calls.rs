@@ -45,6 +45,13 @@ pub(super) enum Course {
     Hashing(Box<super::hashes::Hashing>),
 }
 
+impl Asker {
+    /// Whether the lead itself asks: it asks little, and many may wait for what it does.
+    pub fn is_own(self) -> bool {
+        matches!(self, Asker::Expiry(_) | Asker::Nobody)
+    }
+}
+
 impl Course {
     /// Whether the end of an epoch is nothing to it.
     fn outlives_epochs(&self) -> bool {
@@ -138,8 +145,7 @@ impl Reactor {
                 request => self.park(asker, Errand::Call(request)),
             };
         }
-        let own = matches!(asker, Asker::Expiry(_) | Asker::Nobody);
-        if self.calls.bytes > CALLS_BYTES_MAX && !own {
+        if self.calls.bytes > CALLS_BYTES_MAX && !asker.is_own() {
             return self.reply(asker, Err(Error::TooManyRequests));
         }
         match request {
@@ -374,6 +380,7 @@ impl Reactor {
             self.finish(CallId { reactor: self.id, number }, Err(Error::Timeout));
         }
         self.drop_late_evaluations();
+        self.drop_late_controls();
         while let Some(parked) = self.calls.parked.pop_front_if(|parked| parked.deadline <= now) {
             self.calls.parked_bytes -= parked.bytes;
             let is_range = matches!(parked.errand, Errand::Call(Request::Range(_)) | Errand::RangeStream(..));
@@ -384,7 +391,7 @@ impl Reactor {
 
     /// When [`Reactor::expire_calls`] has something to look at.
     pub(super) fn calls_wake_at(&self) -> Time {
-        if self.calls.len() == 0 && !self.has_waiting_evaluations() {
+        if self.calls.len() == 0 && !self.has_waiting_evaluations() && !self.has_waiting_controls() {
             Time::NEVER
         } else {
             self.calls_checked_at + CHECK_EVERY

@@ -14,10 +14,10 @@ use crate::api::{
 use crate::control;
 use crate::io::{Body, CallId, ControlRequest, PartOf};
 use crate::lease::{Granted, Renewal};
-use crate::limits::CONTROL_PENDING_MAX;
+use crate::limits::{CONTROL_PENDING_MAX, CONTROL_WAITING_MAX};
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Payload};
 use crate::takeover::{Due, LiveWrite};
-use crate::types::{Blob, Index, LeaseId, ReactorId, Revision, ShardId};
+use crate::types::{Blob, Index, LeaseId, ReactorId, Revision, ShardId, Time};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -28,27 +28,68 @@ pub(super) struct Decided {
     call: Option<(CallId, Answer)>,
 }
 
+/// A request that is not decided, and when its client stops waiting for it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    call: CallId,
+    request: ControlRequest,
+    until: Time,
+}
+
 impl Reactor {
     pub(super) fn on_control_request(&mut self, call: CallId, request: ControlRequest) {
-        let Some(leading) = &mut self.leading else { unreachable!("control requests go where the shard is") };
-        if leading.pending.len() + leading.conflicting.len() >= CONTROL_PENDING_MAX {
+        let until = self.now + self.settings.request_timeout();
+        self.decide_request(Asked { call, request, until });
+    }
+
+    fn decide_request(&mut self, Asked { call, request, until }: Asked) {
+        let Some(leading) = &self.leading else { unreachable!("control requests go where the shard is") };
+        if leading.pending.len() >= CONTROL_PENDING_MAX && !self.is_own(call) {
             return self.answer(call, Err(Error::TooManyRequests));
         }
         match request {
-            ControlRequest::KeepAlive(lease) => self.keep_alive(call, lease),
+            ControlRequest::KeepAlive(lease) => self.keep_alive(call, lease, until),
             ControlRequest::Client(request) if self.control.corrupt() && is_write(&request) => {
                 self.refuse(call, Error::Corrupt);
             }
             ControlRequest::Client(request) => match request {
-                Request::LeaseGrant(grant) => self.grant_lease(call, grant),
-                Request::LeaseRevoke(lease) => self.revoke_lease(call, lease),
+                Request::LeaseGrant(grant) => self.grant_lease(call, grant, until),
+                Request::LeaseRevoke(lease) => self.revoke_lease(call, lease, until),
                 Request::LeaseTimeToLive { lease, keys } => self.time_to_live(call, lease, keys),
                 Request::LeaseLeases => self.list_leases(call),
-                Request::Compact(compact) => self.compact(call, &compact),
+                Request::Compact(compact) => self.compact(call, compact, until),
                 Request::Alarm(alarm) => self.alarm(call, &alarm),
                 _ => unreachable!("other requests are answered elsewhere"),
             },
         }
+    }
+
+    fn is_own(&self, call: CallId) -> bool {
+        call.reactor == self.id && self.calls.get(call).is_some_and(|call| call.asker.is_own())
+    }
+
+    /// The request is decided anew when an entry of the lease has taken effect.
+    fn wait_for_entry(&mut self, lease: LeaseId, asked: Asked) {
+        let own = self.is_own(asked.call);
+        let Some(leading) = &mut self.leading else { return };
+        if leading.waiting.len() >= CONTROL_WAITING_MAX && !own {
+            return self.answer(asked.call, Err(Error::TooManyRequests));
+        }
+        leading.waiting.push(lease, asked);
+    }
+
+    /// Nobody waits any longer for what these would answer: their calls fail where they were made.
+    pub(super) fn drop_late_controls(&mut self) {
+        let now = self.now;
+        if let Some(leading) = &mut self.leading {
+            leading.waiting.retain(|asked| asked.until > now);
+            leading.outdone.retain(|asked| asked.until > now);
+        }
+    }
+
+    pub(super) fn has_waiting_controls(&self) -> bool {
+        let leading = self.leading.as_ref();
+        leading.is_some_and(|leading| !leading.waiting.is_empty() || !leading.outdone.is_empty())
     }
 
     /// An answer read from the control state: it shows, and waits for, the newest revision taken.
@@ -70,7 +111,7 @@ impl Reactor {
         self.hold_read(call, |_| Err(error));
     }
 
-    fn grant_lease(&mut self, call: CallId, grant: LeaseGrantRequest) {
+    fn grant_lease(&mut self, call: CallId, grant: LeaseGrantRequest, until: Time) {
         if self.control.no_space() {
             return self.refuse(call, Error::NoSpace);
         }
@@ -81,15 +122,14 @@ impl Reactor {
         };
         if !leading.granting.insert(lease) {
             let request = ControlRequest::Client(Request::LeaseGrant(grant));
-            leading.conflicting.push((call, request));
-            return;
+            return self.wait_for_entry(lease, Asked { call, request, until });
         }
         let revision = self.sequencer.counter();
         let reply = Reply::LeaseGrant { revision, lease, ttl: ttl_secs };
         self.decide_control(Control::LeaseGrant { lease: lease.0, ttl_secs }, Some((call, Ok(reply))));
     }
 
-    fn keep_alive(&mut self, call: CallId, lease: LeaseId) {
+    fn keep_alive(&mut self, call: CallId, lease: LeaseId, until: Time) {
         let now = self.now;
         let Some(leading) = &mut self.leading else { return };
         let ttl = match leading.expiry.renew(lease, now) {
@@ -97,8 +137,8 @@ impl Reactor {
             Renewal::Missing => 0,
             Renewal::Expired => {
                 // It ends any moment: the renewal is told so then.
-                leading.conflicting.push((call, ControlRequest::KeepAlive(lease)));
-                return;
+                let request = ControlRequest::KeepAlive(lease);
+                return self.wait_for_entry(lease, Asked { call, request, until });
             }
         };
         self.counters.leases_renewed += u64::from(ttl > 0);
@@ -133,18 +173,26 @@ impl Reactor {
         }
     }
 
-    fn compact(&mut self, call: CallId, request: &CompactRequest) {
+    fn compact(&mut self, call: CallId, request: CompactRequest, until: Time) {
         // What a client may name is at most what it has seen, and that is settled.
         let settled = self.sequencer.settled();
+        let own = self.is_own(call);
         let Some(leading) = &mut self.leading else { return };
-        let compacted = self.control.compacted().max(leading.compacting_to);
-        if request.revision <= compacted.wire() {
+        if request.revision <= self.control.compacted().wire() {
             return self.refuse(call, Error::Compacted);
         }
         if request.revision > settled.wire() {
             return self.refuse(call, Error::FutureRevision);
         }
         let revision = Revision(request.revision.unsigned_abs());
+        if revision <= leading.compacting_to {
+            // It may yet be lost, and then nothing is compacted.
+            if leading.outdone.len() >= CONTROL_WAITING_MAX && !own {
+                return self.answer(call, Err(Error::TooManyRequests));
+            }
+            let request = ControlRequest::Client(Request::Compact(request));
+            return leading.outdone.push(revision, Asked { call, request, until });
+        }
         leading.compacting_to = revision;
         let answer = Ok(Reply::Compact { revision: settled });
         if request.physical {
@@ -301,22 +349,29 @@ impl Reactor {
     fn follow_control(&mut self, index: Index, change: &Control) {
         let now = self.now;
         if let Some(leading) = &mut self.leading {
-            match change {
+            let woken = match change {
                 Control::LeaseGrant { lease, ttl_secs } => {
                     leading.expiry.grant(LeaseId(*lease), *ttl_secs, now);
                     leading.granting.remove(&LeaseId(*lease));
                     self.counters.leases_granted += 1;
                     self.counters.times.lease_ttls.observe(ttl_secs.unsigned_abs());
+                    leading.waiting.take(LeaseId(*lease))
                 }
                 Control::LeaseEnd { lease } => {
                     leading.expiry.end(LeaseId(*lease));
+                    leading.ending.remove(&LeaseId(*lease));
                     self.counters.leases_revoked += 1;
+                    leading.waiting.take(LeaseId(*lease))
                 }
-                Control::AlarmOn { .. } => leading.raising_no_space = false,
-                _ => {}
-            }
-            for (call, request) in std::mem::take(&mut leading.conflicting) {
-                self.on_control_request(call, request);
+                Control::Compact { revision } => leading.outdone.take_upto(Revision(*revision)),
+                Control::AlarmOn { .. } => {
+                    leading.raising_no_space = false;
+                    vec![]
+                }
+                _ => vec![],
+            };
+            for asked in woken {
+                self.decide_request(asked);
             }
         }
         self.after_control_change(index, change);
@@ -404,18 +459,16 @@ impl Reactor {
 
     // Revokes.
 
-    fn revoke_lease(&mut self, call: CallId, lease: LeaseId) {
+    fn revoke_lease(&mut self, call: CallId, lease: LeaseId, until: Time) {
         let Some(leading) = &mut self.leading else { return };
-        // The mark of a revoke that has just begun may still be on its way, to this reactor too.
-        let begun = leading.revoking.values().any(|revoking| revoking.lease == lease);
-        if begun || leading.granting.contains(&lease) || self.control.is_revoking(lease) {
+        if leading.ending.contains(&lease) || leading.granting.contains(&lease) {
             let request = ControlRequest::Client(Request::LeaseRevoke(lease));
-            leading.conflicting.push((call, request));
-            return;
+            return self.wait_for_entry(lease, Asked { call, request, until });
         }
         if !self.control.is_granted(lease) {
             return self.refuse(call, Error::LeaseNotFound);
         }
+        leading.ending.insert(lease);
         let waiting: Vec<ReactorId> = (0..self.reactors).map(ReactorId).collect();
         leading.revoking.insert(call, Revoking { lease, waiting: waiting.clone(), keys: vec![] });
         for reactor in waiting {

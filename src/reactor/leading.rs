@@ -2,7 +2,9 @@
 //! their way, and who still has to hear of them.
 
 use super::calls::Asker;
+use super::controls::{Asked, Decided};
 use super::settings::{AutoCompaction, Settings};
+use super::waiters::Waiters;
 use super::{Reactor, Stage};
 use crate::api::{Answer, CompactRequest, Error, Reply, Request};
 use crate::io::CallId;
@@ -36,17 +38,21 @@ pub(super) struct Leading {
     /// Entries that took effect and are being made known.
     pub announced: BTreeMap<Index, Announced>,
     /// Requests that wait until what they have seen is settled.
-    pub pending: VecDeque<(Revision, super::controls::Decided)>,
+    pub pending: VecDeque<(Revision, Decided)>,
     /// Leases that an entry on its way grants.
     pub granting: BTreeSet<LeaseId>,
+    /// Leases being revoked, until their ends take effect.
+    pub ending: BTreeSet<LeaseId>,
     /// Requests of a lease that an entry on its way grants or ends.
-    pub conflicting: Vec<(CallId, crate::io::ControlRequest)>,
+    pub waiting: Waiters<LeaseId, Asked>,
     pub revoking: BTreeMap<CallId, Revoking>,
     /// Compactions asked for with `physical`, until all reactors have dropped the history.
     pub physical: Vec<(Revision, CallId, Answer)>,
     pub compacted_by: BTreeMap<ReactorId, Revision>,
     /// A compaction on its way.
     pub compacting_to: Revision,
+    /// Compactions that one on its way goes beyond, by their revision: they are refused when it is durable.
+    pub outdone: Waiters<Revision, Asked>,
     pub raising_no_space: bool,
     auto: Auto,
 }
@@ -74,11 +80,13 @@ impl Leading {
             announced: BTreeMap::new(),
             pending: VecDeque::new(),
             granting: BTreeSet::new(),
-            conflicting: vec![],
+            ending: BTreeSet::new(),
+            waiting: Waiters::default(),
             revoking: BTreeMap::new(),
             physical: vec![],
             compacted_by: BTreeMap::new(),
             compacting_to: Revision::NONE,
+            outdone: Waiters::default(),
             raising_no_space: false,
             auto: Auto::new(settings.auto_compaction, now),
         }
@@ -90,10 +98,12 @@ impl Leading {
         self.announced.clear();
         self.pending.clear();
         self.granting.clear();
-        self.conflicting.clear();
+        self.ending.clear();
+        self.waiting.clear();
         self.revoking.clear();
         self.physical.clear();
         self.compacting_to = Revision::NONE;
+        self.outdone.clear();
         self.raising_no_space = false;
     }
 }

@@ -21,6 +21,7 @@ mod slices;
 mod storage;
 mod streams;
 mod txns;
+mod waiters;
 mod watches;
 mod writes;
 

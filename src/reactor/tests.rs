@@ -12,6 +12,8 @@ use crate::wire::proto;
 use bytes::Bytes;
 use prost::Message;
 
+mod controls;
+
 const SEGMENT_BYTES: usize = 64 << 10;
 
 fn settings(shards: usize) -> Settings {

@@ -1,0 +1,117 @@
+//! What the control shard's reactor decides, where much waits for it.
+
+use super::*;
+use crate::api::{CompactRequest, LeaseGrantRequest, Request};
+use crate::io::ControlRequest;
+use crate::limits::CONTROL_PENDING_MAX;
+use crate::types::LeaseId;
+
+const COMPACT: &str = "/etcdserverpb.KV/Compact";
+
+impl Member {
+    /// A request to the control shard from a call that nobody waits for at the other reactor.
+    fn ask_control(&mut self, number: u64, request: ControlRequest) {
+        let call = CallId { reactor: ReactorId(1), number: 1_000_000 + number };
+        let epoch = self.reactors[0].epoch;
+        let mail = Mail { epoch, body: Body::Control { call, request } };
+        self.reactors[0].step(self.now, Input::Mail { from: ReactorId(1), mail });
+    }
+
+    fn grant(&mut self, id: i64, ttl: i64) -> Result<(), (u8, String)> {
+        let grant = proto::LeaseGrantRequest { ttl, id };
+        let reply: Result<proto::LeaseGrantResponse, _> = self.call("/etcdserverpb.Lease/LeaseGrant", &grant);
+        reply.map(|_| ())
+    }
+
+    fn has_lease(&mut self, id: i64) -> bool {
+        let request = proto::LeaseTimeToLiveRequest { id, keys: false };
+        let reply: proto::LeaseTimeToLiveResponse =
+            self.call("/etcdserverpb.Lease/LeaseTimeToLive", &request).unwrap();
+        reply.granted_ttl > 0
+    }
+
+    /// A call that is not awaited.
+    fn begin<Q: Message>(&mut self, path: &str, request: &Q) -> http2::StreamId {
+        let stream = self.client.call(path, &[], &request.encode_to_vec()).expect("streams are free");
+        self.run();
+        stream
+    }
+
+    fn status_of(&self, stream: http2::StreamId) -> Option<u8> {
+        self.statuses.iter().find(|(of, ..)| *of == stream.number()).map(|(_, code, _)| *code)
+    }
+}
+
+fn compact_to(revision: i64) -> proto::CompactionRequest {
+    proto::CompactionRequest { revision, physical: false }
+}
+
+#[test]
+fn renewals_of_an_expired_lease_do_not_keep_it_from_ending() {
+    let mut member = Member::new(2, 3);
+    member.grant(5, 2).unwrap();
+    // Expired, and the lead has not looked yet.
+    member.now = member.now + Duration::from_secs(3);
+    for number in 0..2 * CONTROL_PENDING_MAX as u64 {
+        member.ask_control(number, ControlRequest::KeepAlive(LeaseId(5)));
+    }
+    member.run();
+    assert!(!member.has_lease(5));
+    member.grant(6, 60).unwrap();
+    member.put("a", "1");
+    let _: proto::CompactionResponse = member.call(COMPACT, &compact_to(2)).unwrap();
+}
+
+#[test]
+fn an_expired_lease_ends_however_much_is_asked_meanwhile() {
+    let mut member = Member::new(2, 3);
+    member.grant(5, 2).unwrap();
+    // What is asked now waits for a write that is not settled.
+    member.disk_stands = true;
+    let put = proto::PutRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+    member.begin("/etcdserverpb.KV/Put", &put);
+    for number in 0..CONTROL_PENDING_MAX as u64 {
+        let grant = LeaseGrantRequest { id: LeaseId(number as i64 + 10), ttl: 60 };
+        member.ask_control(number, ControlRequest::Client(Request::LeaseGrant(grant)));
+    }
+    member.now = member.now + Duration::from_secs(3);
+    member.run();
+    member.write_all();
+    assert!(!member.has_lease(5) && member.has_lease(10));
+}
+
+#[test]
+fn what_waits_for_a_lease_is_dropped_when_nobody_waits_for_it_any_more() {
+    let mut member = Member::new(2, 3);
+    member.grant(5, 60).unwrap();
+    member.disk_stands = true;
+    let waiting = |member: &Member| member.reactors[0].leading.as_ref().unwrap().waiting.len();
+    for number in 0..10 {
+        member.ask_control(number, ControlRequest::Client(Request::LeaseRevoke(LeaseId(5))));
+    }
+    member.run();
+    assert_eq!(waiting(&member), 9);
+    member.now = member.now + member.reactors[0].settings.request_timeout() + Duration::from_ms(500);
+    member.run();
+    assert_eq!(waiting(&member), 0);
+    member.write_all();
+    assert!(!member.has_lease(5));
+}
+
+#[test]
+fn nobody_hears_of_a_compaction_that_is_not_durable() {
+    let mut member = Member::new(2, 3);
+    for n in 0..10 {
+        member.put("a", &n.to_string());
+    }
+    member.disk_stands = true;
+    let first = member.begin(COMPACT, &compact_to(8));
+    let others = [7, 8].map(|revision| member.begin(COMPACT, &compact_to(revision)));
+    let request = CompactRequest { revision: 8, physical: true };
+    member.ask_control(0, ControlRequest::Client(Request::Compact(request)));
+    member.run();
+    assert_eq!(others.map(|stream| member.status_of(stream)), [None; 2]);
+    member.write_all();
+    assert_eq!(member.status_of(first), Some(0));
+    assert_eq!(others.map(|stream| member.status_of(stream)), [Some(11); 2]);
+}
