@@ -12,11 +12,23 @@ const SEEDS: std::ops::Range<u64> = 0..200;
 const REGRESSIONS: &[(u64, &str)] = &[
     (5653, "a watch whose progress was due while its client read nothing kept its reactor turning"),
     (6126, "a compaction between a transaction's gathering and its parts took history that its ranges named"),
-    (9920, "news of a full disk came by slow mail after the alarm was disarmed, which the checks took for a bug"),
-    (34375, "a watch from the compacted revision lacks what the same revision replaced, which the checks did not know"),
-    (2010, "a renewal showed a lease of which other reactors had not heard, and which a put then did not find"),
+    (
+        9920,
+        "news of a full disk came by slow mail after the alarm was disarmed, which the checks took for a bug",
+    ),
+    (
+        34375,
+        "a watch from the compacted revision lacks what the same revision replaced, which the checks did not know",
+    ),
+    (
+        2010,
+        "a renewal showed a lease of which other reactors had not heard, and which a put then did not find",
+    ),
     (2630, "the same over an epoch with slow mail"),
-    (4392, "a delete of unknown outcome was explained by a revoke of unknown outcome, which ended a lease that lived"),
+    (
+        4392,
+        "a delete of unknown outcome was explained by a revoke of unknown outcome, which ended a lease that lived",
+    ),
 ];
 
 fn check(seed: u64, of: &str) -> Summary {
