@@ -206,6 +206,8 @@ pub const READ_SLICE_BYTES: usize = 1 << 20;
 pub const COMPACT_SLICE_KEYS: usize = 1000;
 /// What a shard without keys is reckoned to hold: first and last block of its checkpoint.
 pub const EMPTY_SHARD_BYTES: u64 = 2 * BLOCK_BYTES as u64;
+/// What a lease is reckoned to hold, and what granting one costs against the quota (etcd's number).
+pub const LEASE_BYTES: u64 = 64;
 /// By how much a reactor's data may change before it tells the others, who keep the quota with it.
 pub const SIZES_STEP_BYTES: u64 = 256 << 10;
 

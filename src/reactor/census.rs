@@ -7,10 +7,10 @@ use super::{Reactor, Stage};
 use crate::api::{Alarm, AlarmType, Error, LeaseTimeToLiveReply, Reply, StatusReply};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, Census, ShardFigures};
-use crate::limits::{EMPTY_SHARD_BYTES, SIZES_STEP_BYTES};
+use crate::limits::{EMPTY_SHARD_BYTES, LEASE_BYTES, SIZES_STEP_BYTES};
 use crate::log::Resident;
 use crate::mvcc::Sizes;
-use crate::types::{Blob, MemberId, ReactorId, Revision, Time};
+use crate::types::{Blob, MemberId, ReactorId, Revision, ShardId, Time};
 use std::collections::BTreeMap;
 
 /// What is asked of all reactors.
@@ -128,6 +128,12 @@ impl Reactor {
             add(&mut sizes, owned.shard.store.sizes());
             sizes.bytes_live += EMPTY_SHARD_BYTES;
             sizes.bytes_total += EMPTY_SHARD_BYTES;
+        }
+        // Every reactor knows the leases; one counts them.
+        if self.shards.contains_key(&ShardId::CONTROL) {
+            let leases = self.control.leases.len() as u64 * LEASE_BYTES;
+            sizes.bytes_live += leases;
+            sizes.bytes_total += leases;
         }
         sizes
     }

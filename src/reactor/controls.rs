@@ -14,7 +14,7 @@ use crate::api::{
 use crate::control;
 use crate::io::{Body, CallId, ControlRequest, PartOf};
 use crate::lease::{Granted, Renewal};
-use crate::limits::{CONTROL_PENDING_MAX, CONTROL_WAITING_MAX};
+use crate::limits::{CONTROL_PENDING_MAX, CONTROL_WAITING_MAX, LEASE_BYTES};
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Payload};
 use crate::takeover::{Due, LiveWrite};
 use crate::types::{Blob, Index, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -114,6 +114,10 @@ impl Reactor {
     fn grant_lease(&mut self, call: CallId, grant: LeaseGrantRequest, until: Time) {
         if self.control.no_space() {
             return self.refuse(call, Error::NoSpace);
+        }
+        let granting = self.leading.as_ref().map_or(0, |leading| leading.granting.len()) as u64;
+        if self.is_over_quota((granting + 1) * LEASE_BYTES) {
+            return self.raise_no_space(Some(call));
         }
         let Some(leading) = &mut self.leading else { return };
         let Granted { lease, ttl_secs } = match self.control.leases.evaluate_grant(&grant, &mut leading.rng) {

@@ -58,8 +58,12 @@ struct Member {
 
 impl Member {
     fn new(reactors: u16, shards: usize) -> Member {
+        Member::with(reactors, settings(shards))
+    }
+
+    fn with(reactors: u16, settings: Settings) -> Member {
         let sequencer = Arc::new(Sequencer::new(1 << 10));
-        let settings = Arc::new(settings(shards));
+        let settings = Arc::new(settings);
         let boot = |id: u16| Boot {
             id: ReactorId(id),
             reactors,

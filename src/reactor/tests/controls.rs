@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::{CompactRequest, LeaseGrantRequest, Request};
 use crate::io::ControlRequest;
-use crate::limits::CONTROL_PENDING_MAX;
+use crate::limits::{CONTROL_PENDING_MAX, EMPTY_SHARD_BYTES, LEASE_BYTES};
 use crate::types::LeaseId;
 
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
@@ -114,4 +114,48 @@ fn nobody_hears_of_a_compaction_that_is_not_durable() {
     member.write_all();
     assert_eq!(member.status_of(first), Some(0));
     assert_eq!(others.map(|stream| member.status_of(stream)), [Some(11); 2]);
+}
+
+/// By the formula of the sizes: what shards without keys hold, and so many leases.
+fn size_with(shards: u64, leases: u64) -> u64 {
+    shards * EMPTY_SHARD_BYTES + leases * LEASE_BYTES
+}
+
+#[test]
+fn leases_count_against_the_quota_and_raise_its_alarm() {
+    // With the control shard.
+    let shards = 4;
+    let quota_bytes = Some(size_with(shards, 10));
+    let mut member = Member::with(1, Settings { quota_bytes, ..settings(3) });
+    let full = (8, Error::NoSpace.to_string());
+    for id in 1..10 {
+        member.grant(id, 60).unwrap();
+    }
+    assert_eq!(member.grant(10, crate::limits::LEASE_TTL_SECS_MAX + 1), Err(full.clone()));
+    assert_eq!(member.reactors[0].control.alarms(AlarmType::None).len(), 1);
+    assert_eq!(member.grant(10, 60), Err(full));
+    let status = |member: &mut Member| -> proto::StatusResponse {
+        member.call("/etcdserverpb.Maintenance/Status", &proto::StatusRequest::default()).unwrap()
+    };
+    let sizes = |status: proto::StatusResponse| (status.db_size, status.db_size_in_use);
+    let bytes = size_with(shards, 9) as i64;
+    assert_eq!(sizes(status(&mut member)), (bytes, bytes));
+    for id in 1..10 {
+        let revoke = proto::LeaseRevokeRequest { id };
+        let _: proto::LeaseRevokeResponse = member.call("/etcdserverpb.Lease/LeaseRevoke", &revoke).unwrap();
+    }
+    let bytes = size_with(shards, 0) as i64;
+    assert_eq!(sizes(status(&mut member)), (bytes, bytes));
+}
+
+#[test]
+fn grants_on_their_way_count_against_the_quota() {
+    let quota_bytes = Some(size_with(2, 10));
+    let mut member = Member::with(1, Settings { quota_bytes, ..settings(1) });
+    member.disk_stands = true;
+    for id in 1..=100 {
+        member.begin("/etcdserverpb.Lease/LeaseGrant", &proto::LeaseGrantRequest { id, ttl: 60 });
+    }
+    member.write_all();
+    assert_eq!(member.reactors[0].control.leases.len(), 9);
 }
