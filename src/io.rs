@@ -52,6 +52,10 @@ pub enum Input<'a> {
     Prepared {
         segment: SegmentName,
     },
+    /// The disk has no room for a segment's file.
+    NoRoom {
+        segment: SegmentName,
+    },
     Bulk {
         job: JobId,
         done: BulkDone,
@@ -83,7 +87,7 @@ pub enum Output {
         to: ReactorId,
         mail: Mail,
     },
-    /// Answered by `Written` and `Prepared`; what fails is final, and the world halts.
+    /// Answered by `Written`, `Prepared` and `NoRoom`; what else fails is final, and the world halts.
     Log(Command),
     Bulk {
         job: JobId,

@@ -64,8 +64,9 @@ pub const STREAM_CHUNK_KEYS_FIRST: u64 = 10;
 pub const RANGE_SLICE_KEYS_MIN: usize = 64;
 // wire
 /// Compares and operations of one transaction, all levels and branches together, before it is refused
-/// unread: 128 times the default of `--max-txn-ops`, and at most 4 MiB of memory for a 32 KiB message.
-pub const TXN_OPS_DECODED_MAX: usize = 128 * TXN_OPS_DEFAULT;
+/// unread: 128 times the default of `--max-txn-ops`, and at most 4 MiB of memory for a 32 KiB message. Where
+/// that setting is large, three times it: etcd counts compares and both branches apart.
+pub const TXN_OPS_DECODED_MIN: usize = 128 * TXN_OPS_DEFAULT;
 /// Memory set aside for a message on its declared length alone; the rest follows the bytes that arrive.
 pub const MESSAGE_RESERVE_BYTES_MAX: usize = 16 << 10;
 /// Request line and headers of an HTTP/1 request. Go's bound is 1 MiB; probes and scrapers send hundreds.
@@ -85,6 +86,8 @@ pub const LOG_SEGMENTS_SPARE: u64 = 2;
 pub const LOG_SEGMENTS_RECYCLED_MAX: usize = 8;
 /// Buffers kept for reuse: those in flight, the open one and one between.
 pub const LOG_BUFFERS_SPARE_MAX: usize = 4;
+/// When a segment for which the disk had no room is asked for again.
+pub const LOG_SEGMENT_RETRY_MS: u64 = 1_000;
 /// A buffer larger than this is not kept after its write.
 pub const LOG_BUFFER_SPARE_BYTES_MAX: usize = 8 << 20;
 /// How long an idle log waits before it writes a block only to vouch for the last write: longer than the
@@ -118,7 +121,8 @@ pub const WATCH_CREDIT_BYTES_MAX: usize = 256 << 10;
 pub const WATCH_CREDIT_BYTES_MIN: usize = 16 << 10;
 /// What an event counts for beside its key and value: its place in queues and messages.
 pub const WATCH_EVENT_OVERHEAD_BYTES: usize = 96;
-/// Answers to a stream's own requests that wait to be sent, beyond which its requests are not read.
+/// Answers to a stream's own requests that wait to be sent, beyond which a client that does not take them
+/// loses the stream.
 pub const WATCH_ANSWERS_MAX: usize = 128;
 /// Changes read from history in one slice for watchers that lag: well under a millisecond.
 pub const WATCH_CATCH_UP_CHANGES: usize = 1000;
@@ -138,11 +142,13 @@ pub const HTTP2_STREAMS_DEFAULT: u32 = 10_000;
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// What a connection may hold of received bytes not consumed: some streams' windows.
 pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// Bytes waiting for a client's windows: what slow readers of one connection may cost. One message is taken
+/// Bytes waiting for a client's windows: what slow readers of one connection may cost, and one message more,
 /// whatever its size, since etcd bounds no answer.
 pub const HTTP2_PENDING_BYTES_MAX: usize = 256 << 20;
 /// What a stream that pulls (a watch, a long list) may have waiting, so that its source keeps the rest.
 pub const HTTP2_STREAM_PENDING_BYTES: usize = 64 << 10;
+/// What may wait on a stream whatever waits on the others: a short answer, whole.
+pub const HTTP2_STREAM_PENDING_BYTES_MIN: usize = 8 << 10;
 /// Output of a connection beyond which streams that pull get no budget: about what a socket buffer takes.
 pub const HTTP2_OUTPUT_BYTES: usize = 512 << 10;
 /// Either direction's HPACK table: the initial size of RFC 9113, which clients seldom change.
@@ -206,8 +212,26 @@ pub const LEASE_BYTES: u64 = 64;
 pub const SIZES_STEP_BYTES: u64 = 256 << 10;
 
 // front
+/// The longest message sent: where etcd's gRPC stops, which cannot say a length of more in its own terms.
+pub const REPLY_BYTES_MAX: usize = i32::MAX as usize;
+/// The buffer for encoding that is kept between messages.
+pub const FRONT_SCRATCH_KEEP_BYTES: usize = 1 << 20;
 /// Answers of one connection handed out and not yet with the kernel, beyond which its streams wait.
 pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
+/// Answers of all connections of a reactor, in bytes, that are not yet with the kernel: four of the slowest
+/// readers. Beyond it only short answers are taken, until half of it has gone.
+pub const FRONT_ANSWERS_BYTES_MAX: usize = 1 << 30;
+/// What a connection may have standing even then: as much as the shell lets stand before it stops reading.
+pub const CONNECTION_ANSWERS_BYTES_MIN: usize = CONNECTION_BACKLOG_BYTES_MAX;
+/// An answer that is always taken: those to writes, which have been done. Streams bound their number.
+pub const ANSWER_BYTES_MIN: usize = 4 << 10;
+/// Parts of requests that are not whole yet, a connection and a reactor: what a client may make us keep that
+/// never ends its messages. Messages of the largest size come four at a time, whatever they are set to.
+pub const CONNECTION_PARTS_BYTES_MAX: usize = 64 << 20;
+pub const CONNECTION_PARTS_MESSAGES: usize = 4;
+pub const FRONT_PARTS_BYTES_MAX: usize = 256 << 20;
+/// What a connection may keep even where the others have used the reactor's share up.
+pub const CONNECTION_PARTS_BYTES_MIN: usize = 64 << 10;
 /// From the opening of a connection to HTTP/2's preface or to the end of a first HTTP/1 request, and from the
 /// first byte of a later one to its end: many round trips of a slow path, and no home for the silent.
 pub const HTTP1_REQUEST_SECS_MAX: u64 = 30;
@@ -218,6 +242,8 @@ pub const HTTP1_IDLE_SECS_MAX: u64 = 300;
 /// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
 pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
 const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
+const _: () =
+    assert!(ANSWER_BYTES_MIN + 64 < HTTP2_STREAM_PENDING_BYTES_MIN, "with what frames and packs it");
 
 /// What etcd's log adds to a request before it is measured against `--max-request-bytes`: an id of nine bytes
 /// in a header of its own, and the tag and length of the request.
@@ -244,6 +270,10 @@ pub const MAIL_QUEUED_TOTAL: usize = 256 << 10;
 pub const MAIL_RETRY_US: u64 = 100;
 /// Bytes of one connection handed out and not sent, beyond which nothing is received from it.
 pub const CONNECTION_BACKLOG_BYTES_MAX: usize = 1 << 20;
+/// One send: it comes back when all of it is with the kernel, and shows by then that the client reads.
+pub const SEND_BYTES_MAX: usize = 1 << 20;
+/// How long a connection that is to be closed may take nothing of what it is still owed.
+pub const CONNECTION_END_PATIENCE_SECS: u64 = 20;
 /// How long a closed connection is kept for the client to read its last replies.
 pub const CONNECTION_LINGER_MS: u64 = 1_000;
 /// Connections the kernel holds for us before they are accepted (cut to net.core.somaxconn).
@@ -265,8 +295,6 @@ pub const BULK_BYTES_PER_SEC: u64 = 100 << 20;
 pub const SEGMENT_BYTES_PER_SEC: u64 = 200 << 20;
 /// One write of a segment's zeros while nobody is served yet.
 pub const SEGMENT_WRITE_BYTES_AT_START: usize = 1 << 20;
-/// When a segment that found no room is tried again.
-pub const SEGMENT_RETRY_MS: u64 = 1_000;
 /// Files are cut by so much before they are removed, with a pause behind each cut: measured as harmless.
 pub const REMOVE_SLICE_BYTES: u64 = 8 << 20;
 pub const REMOVE_PAUSE_MS: u64 = 5;

@@ -34,22 +34,24 @@ pub struct EpochRecord {
     pub attempt: u32,
 }
 
-/// All writes of one shard in one turn.
+/// Writes of one shard in one turn.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct Batch {
     pub epoch: EpochRecord,
     /// The lead's `settled` when the batch was made: the base a takeover may start from.
     pub settled: u64,
-    /// Revisions rise.
+    /// Revisions rise; pieces of one stand in a row.
     pub writes: Vec<Write>,
 }
 
-/// This shard's part of one revision.
+/// This shard's part of one revision, or a piece of it.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct Write {
     pub revision: u64,
     /// In how many shards the revision has a part.
     pub parts: u16,
+    /// The part goes on in the log's next write: it is too large for one entry.
+    pub more: bool,
     pub changes: Vec<Change>,
 }
 
@@ -226,9 +228,41 @@ impl Effect {
         32 + self.changes.iter().map(EffectChange::bytes).sum::<usize>()
     }
 
-    fn to_write(&self) -> Write {
+    /// The effect in pieces of about so many bytes at most. One large change is one piece.
+    pub fn pieces(&self, bytes_max: usize) -> impl Iterator<Item = Piece<'_>> {
+        let mut rest = Some(&self.changes[..]);
+        std::iter::from_fn(move || {
+            let changes = rest.take()?;
+            let mut bytes = 32;
+            let fitting = changes.iter().take_while(|change| {
+                bytes += change.bytes();
+                bytes <= bytes_max
+            });
+            let (changes, behind) = changes.split_at(fitting.count().max(1).min(changes.len()));
+            rest = (!behind.is_empty()).then_some(behind);
+            Some(Piece { revision: self.revision, parts: self.parts, more: rest.is_some(), changes })
+        })
+    }
+}
+
+/// What of an effect one entry takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    pub revision: Revision,
+    pub parts: u16,
+    pub more: bool,
+    changes: &'a [EffectChange],
+}
+
+impl Piece<'_> {
+    /// As [`Effect::bytes`].
+    pub fn bytes(&self) -> usize {
+        32 + self.changes.iter().map(EffectChange::bytes).sum::<usize>()
+    }
+
+    fn to_write(self) -> Write {
         let changes = self.changes.iter().map(EffectChange::to_change).collect();
-        Write { revision: self.revision.0, parts: self.parts, changes }
+        Write { revision: self.revision.0, parts: self.parts, more: self.more, changes }
     }
 }
 
@@ -266,8 +300,8 @@ impl EffectChange {
 }
 
 /// Archives a batch.
-pub fn batch(epoch: Epoch, settled: Revision, effects: &[Effect]) -> Payload {
-    let writes = effects.iter().map(Effect::to_write).collect();
+pub fn batch(epoch: Epoch, settled: Revision, pieces: &[Piece]) -> Payload {
+    let writes = pieces.iter().map(|piece| piece.to_write()).collect();
     Payload::of(&Entry::Batch(Batch { epoch: epoch.into(), settled: settled.0, writes }))
 }
 
@@ -288,6 +322,7 @@ mod tests {
             writes: vec![Write {
                 revision: 42,
                 parts: 2,
+                more: false,
                 changes: vec![
                     Change::Put { sub: 0, key: b"a".to_vec(), value: b"1".to_vec(), lease: -5 },
                     Change::Delete { sub: 1, key: b"b".to_vec() },
@@ -317,8 +352,26 @@ mod tests {
             EffectChange::LeaseEnd { lease: LeaseId(9) },
         ];
         let effect = Effect { revision: Revision(42), parts: 2, changes };
-        let made = batch(Epoch { term: Term(3), attempt: 7 }, Revision(41), &[effect]);
+        let made = batch(
+            Epoch { term: Term(3), attempt: 7 },
+            Revision(41),
+            &effect.pieces(1 << 20).collect::<Vec<_>>(),
+        );
         assert_eq!(made.to_entry().unwrap(), sample());
+    }
+
+    #[test]
+    fn a_large_effect_is_cut_and_nothing_of_it_is_lost() {
+        let changes = (0..100).map(|n| EffectChange::Delete { sub: Sub(n), key: Blob::new(&[7; 40]) });
+        let effect = Effect { revision: Revision(5), parts: 3, changes: changes.collect() };
+        for bytes_max in [1, 500, 1000, 5000, 1 << 20] {
+            let pieces: Vec<Piece> = effect.pieces(bytes_max).collect();
+            let cut: Vec<EffectChange> = pieces.iter().flat_map(|piece| piece.changes).cloned().collect();
+            assert_eq!(cut, effect.changes);
+            assert!(pieces.iter().all(|piece| piece.changes.len() == 1 || piece.bytes() <= bytes_max));
+            let (last, before) = pieces.split_last().unwrap();
+            assert!(!last.more && before.iter().all(|piece| piece.more));
+        }
     }
 
     #[test]

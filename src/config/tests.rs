@@ -62,7 +62,7 @@ fn without_flags_everything_has_etcds_default() {
     assert_eq!(config.quota_bytes, Some(2 << 30));
     assert_eq!(config.request_bytes_max, limits::REQUEST_BYTES_DEFAULT);
     assert_eq!(config.txn_ops_max, limits::TXN_OPS_DEFAULT);
-    assert_eq!(config.streams_max, 1_048_576);
+    assert_eq!(config.streams_max, limits::HTTP2_STREAMS_DEFAULT);
     assert_eq!(config.auto_compaction, AutoCompaction::Off);
     assert_eq!(config.keepalive_min_time, ms(5_000));
     assert_eq!(config.keepalive, Some(Keepalive { interval: ms(7_200_000), timeout: ms(20_000) }));

@@ -1,19 +1,17 @@
 //! One client connection: HTTP/2 with gRPC, or HTTP/1 with pages.
 
-use super::rpc::{Call, Calls};
-use super::{Ask, Counters, Manners, Rpc, protocol, room};
+use super::grpc::Http2;
+use super::{Ask, Counters, Held, Lost, Manners, Rpc, protocol, room};
 use crate::api::{Code, Error};
-use crate::http2::{self, ErrorCode, Event, StreamId};
+use crate::http2::StreamId;
 use crate::io::{Output, Port};
 use crate::limits::{
-    HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX, HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX,
+    ANSWER_BYTES_MIN, CONNECTION_ANSWERS_BYTES_MIN, HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX,
+    HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX, HTTP2_OUTPUT_BYTES,
 };
 use crate::types::{ConnId, Duration, Time};
+use crate::wire::health;
 use crate::wire::http1::{self, Audience, Http1Request, HttpMethod, Response, Sniffed};
-use crate::wire::metadata::{self, Style};
-use crate::wire::{grpc, gzip, health};
-
-type Field<'a> = (&'a [u8], &'a [u8]);
 
 pub(super) enum Protocol {
     /// Too few bytes to tell.
@@ -29,11 +27,6 @@ pub(super) struct Http1 {
     /// The request being answered: the next is read after it.
     answering: Option<(HttpMethod, bool)>,
     output: Vec<u8>,
-}
-
-pub(super) struct Http2 {
-    connection: http2::Connection,
-    calls: Calls,
 }
 
 impl Protocol {
@@ -80,8 +73,8 @@ pub(super) struct Connection {
     protocol: Protocol,
     /// Handed out and not yet with the kernel.
     unsent: usize,
-    /// Streams wait for room in what is unsent.
-    waiting: bool,
+    /// As it was last taken into account.
+    held: Held,
     patience: Patience,
     is_marked: bool,
     closing: bool,
@@ -94,7 +87,7 @@ impl Connection {
             id,
             protocol: protocol(port),
             unsent: 0,
-            waiting: false,
+            held: Held::default(),
             patience: Patience::request(now),
             is_marked: true,
             closing: false,
@@ -152,9 +145,7 @@ impl Connection {
                     Sniffed::Http1 => self.protocol = Protocol::http1(Port::Client),
                     Sniffed::Http2 => {
                         self.patience = Patience::Endless;
-                        let connection = http2::Connection::new(&manners.http2, now);
-                        self.protocol =
-                            Protocol::Http2(Box::new(Http2 { connection, calls: Calls::default() }));
+                        self.protocol = Protocol::Http2(Box::new(Http2::new(manners, now)));
                     }
                 }
                 self.receive(now, &before, manners, counters, asks);
@@ -220,13 +211,63 @@ impl Connection {
     pub fn sent(&mut self, now: Time, bytes: usize, asks: &mut Vec<Ask>) {
         self.unsent = self.unsent.checked_sub(bytes).expect("the kernel takes what was handed out");
         self.read_http1(now, asks);
-        if self.waiting && room(self.unsent) > 0 {
-            self.waiting = false;
-            if let Protocol::Http2(http2) = &self.protocol {
-                asks.extend(
-                    http2.calls.streaming().map(|stream| Ask::Room { rpc: Rpc::stream(self.id, stream) }),
-                );
+    }
+
+    /// What it held when it was last taken into account.
+    pub fn held(&self) -> Held {
+        self.held
+    }
+
+    /// What it holds, with what it held when this was last asked.
+    pub fn account(&mut self) -> (Held, Held) {
+        let requests = if let Protocol::Http2(http2) = &self.protocol { http2.calls.parts() } else { 0 };
+        let held = Held { answers: self.answers(), requests };
+        (held, std::mem::replace(&mut self.held, held))
+    }
+
+    /// Bytes that were written for the client and are not yet with the kernel.
+    fn answers(&self) -> usize {
+        self.unsent
+            + match &self.protocol {
+                Protocol::Unknown(_) => 0,
+                Protocol::Http1(http1) => http1.output.len(),
+                Protocol::Http2(http2) => http2.connection.output().len() + http2.connection.pending_bytes(),
             }
+    }
+
+    /// The longest answer that is taken; `full`: all connections together hold too much.
+    pub fn spare(&self, full: bool, manners: &Manners) -> usize {
+        let answers = self.answers();
+        if full || answers >= manners.http2.pending_bytes_max {
+            CONNECTION_ANSWERS_BYTES_MIN.saturating_sub(answers).max(ANSWER_BYTES_MIN)
+        } else {
+            usize::MAX
+        }
+    }
+
+    /// Lets the connection keep so many bytes of requests that are not whole.
+    pub fn allow_parts(&mut self, bytes: usize) {
+        if let Protocol::Http2(http2) = &mut self.protocol {
+            http2.calls.parts_max = bytes;
+        }
+    }
+
+    /// Bytes that streams together may send now.
+    fn stream_room(&self, full: bool) -> usize {
+        let Protocol::Http2(http2) = &self.protocol else { return 0 };
+        let room = room(self.unsent).min(http2.connection.send_room());
+        if full { room.min(CONNECTION_ANSWERS_BYTES_MIN.saturating_sub(self.answers())) } else { room }
+    }
+
+    /// Tells the streams that wait for room when there is some.
+    pub fn wake(&mut self, full: bool, asks: &mut Vec<Ask>) {
+        if self.stream_room(full) == 0 {
+            return;
+        }
+        let id = self.id;
+        if let Protocol::Http2(http2) = &mut self.protocol {
+            let waiting = http2.calls.take_waiting().into_iter();
+            asks.extend(waiting.map(|stream| Ask::Room { rpc: Rpc::stream(id, stream) }));
         }
     }
 
@@ -245,25 +286,19 @@ impl Connection {
         counters: &mut Counters,
     ) {
         let Protocol::Http2(http2) = &mut self.protocol else { return };
-        let Some(call) = http2.calls.remove(stream) else { return };
-        match outcome {
-            Ok(message) => {
-                counters.of_mut(call.method).messages_sent += 1;
-                http2.reply(stream, &call.style, message);
-            }
-            Err(error) => {
-                http2.end_alone(stream, &call.style, 200, error.code(), &error.to_string());
-            }
-        }
-        let code = outcome.err().map_or(Code::Ok, Error::code);
-        counters.answered(call.method, code, now.since(call.begun));
+        http2.answer(now, stream, outcome, counters);
     }
 
-    pub fn message(&mut self, rpc: Rpc, message: &[u8], counters: &mut Counters) {
+    pub fn message(
+        &mut self,
+        rpc: Rpc,
+        message: Result<&[u8], Error>,
+        counters: &mut Counters,
+    ) -> Option<Lost> {
         let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
-            return;
+            return None;
         };
-        http2.message(stream, message, counters);
+        http2.message(stream, message, counters)
     }
 
     pub fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
@@ -279,16 +314,24 @@ impl Connection {
     }
 
     /// Bytes that a stream may send now.
-    pub fn budget(&mut self, rpc: Rpc) -> usize {
-        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&self.protocol, rpc.place) else {
+    pub fn budget(&mut self, rpc: Rpc, full: bool) -> usize {
+        let room = self.stream_room(full);
+        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
             return 0;
         };
         if http2.calls.get(stream).is_none() {
             return 0;
         }
-        let budget = http2.connection.send_budget(stream).min(room(self.unsent));
-        self.waiting |= budget == 0;
-        budget
+        if room == 0 {
+            http2.calls.wait(stream);
+        }
+        http2.connection.send_budget(stream).min(room)
+    }
+
+    /// Whether streams wait for the socket to take what was written, rather than for the client's windows.
+    pub fn is_behind(&self) -> bool {
+        let Protocol::Http2(http2) = &self.protocol else { return false };
+        room(self.unsent) == 0 || http2.connection.output().len() >= HTTP2_OUTPUT_BYTES
     }
 
     pub fn wake_at(&self) -> Time {
@@ -342,169 +385,5 @@ impl Connection {
             out.push(Output::Close { conn: self.id });
         }
         len
-    }
-}
-
-impl Http2 {
-    fn receive(
-        &mut self,
-        id: ConnId,
-        now: Time,
-        mut bytes: &[u8],
-        manners: &Manners,
-        counters: &mut Counters,
-        asks: &mut Vec<Ask>,
-    ) -> Result<(), http2::Fault> {
-        let Http2 { connection, calls } = self;
-        // Answers that the connection itself has to give wait until the event's loan has ended.
-        let mut refused: Vec<(StreamId, metadata::Refusal)> = vec![];
-        let mut failed: Vec<(StreamId, Error)> = vec![];
-        let mut consumed: Vec<(StreamId, usize)> = vec![];
-        loop {
-            match connection.receive(now, &mut bytes)? {
-                None => break,
-                Some(Event::Headers { stream, head, end }) => match Call::begin(now, head, manners, counters)
-                {
-                    Ok(call) => {
-                        calls.insert(stream, call);
-                        if end {
-                            calls
-                                .take_end(id, stream, counters, asks)
-                                .unwrap_or_else(|error| failed.push((stream, error)));
-                        }
-                    }
-                    Err(refusal) => refused.push((stream, refusal)),
-                },
-                Some(Event::Data { stream, bytes, end }) => {
-                    if !bytes.is_empty() {
-                        consumed.push((stream, bytes.len()));
-                    }
-                    let taken = calls.take_data(id, stream, bytes, counters, asks);
-                    let taken = taken
-                        .and_then(|()| if end { calls.take_end(id, stream, counters, asks) } else { Ok(()) });
-                    taken.unwrap_or_else(|error| failed.push((stream, error)));
-                }
-                Some(Event::Trailers { stream, .. }) => {
-                    calls
-                        .take_end(id, stream, counters, asks)
-                        .unwrap_or_else(|error| failed.push((stream, error)));
-                }
-                Some(Event::Reset { stream, .. }) => {
-                    if let Some(call) = calls.remove(stream) {
-                        counters.handled(call.method, Code::Canceled);
-                        asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
-                    }
-                }
-                Some(Event::Room { stream }) => asks.push(Ask::Room { rpc: Rpc::stream(id, stream) }),
-                Some(Event::GoAway { .. }) => {}
-            }
-        }
-        for (stream, bytes) in consumed {
-            self.connection.consumed(stream, bytes);
-        }
-        for (stream, refusal) in refused {
-            self.refuse(stream, refusal);
-        }
-        for (stream, error) in failed {
-            asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
-            self.finish(stream, Err(error), counters);
-        }
-        Ok(())
-    }
-
-    /// Sends the whole answer of a unary call.
-    fn reply(&mut self, stream: StreamId, style: &Style, message: &[u8]) {
-        if style.is_usual() {
-            self.connection.reply(stream, message.len(), |out| out.extend_from_slice(message));
-            return;
-        }
-        self.head(stream, style);
-        self.body(stream, style.gzip, message);
-        self.connection.send_trailers(stream, Code::Ok as u8, "");
-    }
-
-    /// Sends one message of a stream; the head goes out with the first.
-    fn message(&mut self, stream: StreamId, message: &[u8], counters: &mut Counters) {
-        let Some(call) = self.calls.get_mut(stream) else { return };
-        counters.of_mut(call.method).messages_sent += 1;
-        let gzip = call.style.gzip;
-        if !std::mem::replace(&mut call.has_sent, true) {
-            let style = call.style.clone();
-            self.head(stream, &style);
-        }
-        self.body(stream, gzip, message);
-    }
-
-    fn head(&mut self, stream: StreamId, style: &Style) {
-        if style.is_usual() {
-            self.connection.send_grpc_head(stream);
-            return;
-        }
-        let content_type = style.content_type();
-        let fields: [Field; 2] = [(b"content-type", &content_type), (b"grpc-encoding", b"gzip")];
-        let fields = if style.gzip { &fields } else { &fields[..1] };
-        self.connection.send_head(stream, 200, fields, false);
-    }
-
-    fn body(&mut self, stream: StreamId, gzip: bool, message: &[u8]) {
-        // grpc-go compresses no empty message.
-        if gzip && !message.is_empty() {
-            self.connection.send_compressed(stream, &gzip::deflated(message));
-        } else {
-            self.connection.send_message(stream, message);
-        }
-    }
-
-    /// Answers without a message: head and trailers in one.
-    fn end_alone(&mut self, stream: StreamId, style: &Style, http_status: u16, code: Code, text: &str) {
-        if http_status == 200 && style.subtype.is_empty() {
-            self.connection.send_trailers(stream, code as u8, text);
-            return;
-        }
-        let content_type = style.content_type();
-        let message = grpc::percent_encoded(text);
-        let fields: [Field; 3] = [
-            (b"content-type", &content_type),
-            (b"grpc-status", grpc::status(code).as_bytes()),
-            (b"grpc-message", message.as_bytes()),
-        ];
-        self.connection.send_head(stream, http_status, &fields, true);
-    }
-
-    fn refuse(&mut self, stream: StreamId, refusal: metadata::Refusal) {
-        match refusal {
-            metadata::Refusal::Reset => self.connection.reset(stream, ErrorCode::Protocol),
-            metadata::Refusal::Answer { http_status, style, error } => {
-                self.end_alone(stream, &style, http_status, error.code(), &error.to_string());
-            }
-        }
-        self.let_go(stream);
-    }
-
-    fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
-        let Some(call) = self.calls.remove(stream) else { return };
-        let code = outcome.as_ref().err().map_or(Code::Ok, Error::code);
-        let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
-        if call.has_sent {
-            self.connection.send_trailers(stream, code as u8, &text);
-        } else {
-            self.end_alone(stream, &call.style, 200, code, &text);
-        }
-        counters.handled(call.method, code);
-        self.let_go(stream);
-    }
-
-    /// A client that still sends on an answered stream is told that nobody listens.
-    fn let_go(&mut self, stream: StreamId) {
-        if self.connection.is_open(stream) && self.connection.send_budget(stream) > 0 {
-            self.connection.reset(stream, ErrorCode::NoError);
-        }
-    }
-
-    fn end_streams(&mut self, counters: &mut Counters) {
-        let streams: Vec<StreamId> = self.calls.streaming().collect();
-        for stream in streams {
-            self.finish(stream, Err(Error::Stopped), counters);
-        }
     }
 }

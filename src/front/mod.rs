@@ -5,6 +5,7 @@
 //! their windows, answers by budgets that streams pull by ([`Front::budget`]).
 
 mod connection;
+mod grpc;
 mod rpc;
 #[cfg(test)]
 mod tests;
@@ -12,16 +13,20 @@ mod tests;
 pub use crate::wire::{Counters, MethodCounters};
 
 use crate::api::{
-    Answer, Error, KeepAliveReply, RangeReply, RangeRequest, Reply, Request, ServingStatus, WatchReply,
+    Answer, Code, Error, KeepAliveReply, RangeReply, RangeRequest, Reply, Request, ServingStatus, WatchReply,
     WatchRequest,
 };
 use crate::http2::{self, StreamId};
 use crate::io::{Output, Port};
-use crate::limits::{CONNECTION_UNSENT_BYTES_MAX, REQUEST_OVERHEAD_BYTES};
+use crate::limits::{
+    CONNECTION_PARTS_BYTES_MAX, CONNECTION_PARTS_BYTES_MIN, CONNECTION_PARTS_MESSAGES,
+    CONNECTION_UNSENT_BYTES_MAX, FRONT_ANSWERS_BYTES_MAX, FRONT_PARTS_BYTES_MAX, FRONT_SCRATCH_KEEP_BYTES,
+    REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES,
+};
 use crate::types::{ConnId, LeaseId, Term, Time};
 use crate::wire::health::Page;
 use crate::wire::http1::Response;
-use crate::wire::{Header, Method, encode};
+use crate::wire::{Header, Method, TooLong, encode};
 use connection::{Connection, Protocol};
 
 /// Names one call of one client: nothing else ever has the name.
@@ -87,12 +92,93 @@ pub enum Ask {
 pub struct Manners {
     pub header: Header,
     pub message_bytes_max: usize,
+    /// Operations that a transaction may have: many more are refused unread.
+    pub txn_ops_max: usize,
+    /// The longest message that is sent.
+    pub reply_bytes_max: usize,
+    /// Bytes of answers not yet with the kernel, beyond which only short ones are taken: of all connections.
+    /// Of one it is `http2.pending_bytes_max`.
+    pub answers_bytes_max: usize,
+    /// Bytes of requests that are not whole yet: of one connection, and of all.
+    pub parts_bytes_max: usize,
+    pub all_parts_bytes_max: usize,
     pub http2: http2::Config,
 }
 
 impl Manners {
-    pub fn new(header: Header, request_bytes_max: usize, http2: http2::Config) -> Manners {
-        Manners { header, message_bytes_max: request_bytes_max + REQUEST_OVERHEAD_BYTES, http2 }
+    pub fn new(
+        header: Header,
+        request_bytes_max: usize,
+        txn_ops_max: usize,
+        http2: http2::Config,
+    ) -> Manners {
+        let message_bytes_max = request_bytes_max + REQUEST_OVERHEAD_BYTES;
+        let parts_bytes_max = CONNECTION_PARTS_BYTES_MAX.max(CONNECTION_PARTS_MESSAGES * message_bytes_max);
+        Manners {
+            header,
+            message_bytes_max,
+            txn_ops_max,
+            reply_bytes_max: REPLY_BYTES_MAX,
+            answers_bytes_max: FRONT_ANSWERS_BYTES_MAX,
+            parts_bytes_max,
+            all_parts_bytes_max: FRONT_PARTS_BYTES_MAX.max(parts_bytes_max),
+            http2,
+        }
+    }
+}
+
+/// Bytes that a connection holds.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    /// Written for the client and not yet with the kernel.
+    answers: usize,
+    /// Of requests that are not whole yet.
+    requests: usize,
+}
+
+/// What all connections hold together, and which of them a flush has to look at.
+struct Tally {
+    /// Slots whose connections have something to send, or to close.
+    dirty: Vec<u32>,
+    held: Held,
+    answers_max: usize,
+    /// More answers wait than may, or did and half of them are not gone yet.
+    full: bool,
+    /// There is room again that the streams which wait for it have not been told of.
+    relieved: bool,
+}
+
+impl Tally {
+    /// Takes into account what a connection has done.
+    fn settle(&mut self, connection: &mut Connection) {
+        if connection.mark() {
+            self.dirty.push(connection.id.slot);
+        }
+        let (held, before) = connection.account();
+        self.count(held, before);
+    }
+
+    /// The connection is gone.
+    fn forget(&mut self, connection: &mut Connection) {
+        let (_, before) = connection.account();
+        self.count(Held::default(), before);
+    }
+
+    fn count(&mut self, held: Held, before: Held) {
+        self.held.answers = self.held.answers - before.answers + held.answers;
+        self.held.requests = self.held.requests - before.requests + held.requests;
+        if self.held.answers >= self.answers_max {
+            self.full = true;
+        } else if self.full && self.held.answers < self.answers_max / 2 {
+            (self.full, self.relieved) = (false, true);
+        }
+    }
+
+    /// Bytes of requests that are not whole yet which a connection may hold.
+    fn parts_max(&self, connection: &Connection, manners: &Manners) -> usize {
+        let others = self.held.requests - connection.held().requests;
+        let left = manners.all_parts_bytes_max.saturating_sub(others).max(CONNECTION_PARTS_BYTES_MIN);
+        left.min(manners.parts_bytes_max)
     }
 }
 
@@ -101,26 +187,30 @@ pub struct Front {
     manners: Manners,
     /// By slot.
     connections: Vec<Option<Connection>>,
-    /// Slots whose connections have something to send, or to close.
-    dirty: Vec<u32>,
+    tally: Tally,
     open: usize,
     stopping: bool,
     pub counters: Counters,
     /// Reused for encoding.
     scratch: Vec<u8>,
+    /// Streams that have ended for what they had to send: who feeds them is still to hear of it.
+    lost: Vec<Rpc>,
     wake_at: Time,
 }
 
 impl Front {
     pub fn new(manners: Manners) -> Front {
+        let answers_max = manners.answers_bytes_max;
+        let held = Held::default();
         Front {
             manners,
             connections: vec![],
-            dirty: vec![],
+            tally: Tally { dirty: vec![], held, answers_max, full: false, relieved: false },
             open: 0,
             stopping: false,
             counters: Counters::default(),
             scratch: vec![],
+            lost: vec![],
             wake_at: Time::NEVER,
         }
     }
@@ -142,53 +232,51 @@ impl Front {
         }
         self.connections[slot] = Some(connection);
         self.open += 1;
-        self.dirty.push(conn.slot);
+        self.tally.dirty.push(conn.slot);
         self.wake_at = self.wake_at.min(now);
     }
 
     /// Reads what a client sent, and appends what it wants.
     pub fn receive(&mut self, now: Time, conn: ConnId, bytes: &[u8], asks: &mut Vec<Ask>) {
         self.counters.received_bytes += bytes.len() as u64;
-        let Front { manners, connections, counters, dirty, .. } = self;
+        let Front { manners, connections, counters, tally, .. } = self;
         let Some(connection) = of(connections, conn) else { return };
+        connection.allow_parts(tally.parts_max(connection, manners));
         connection.receive(now, bytes, manners, counters, asks);
-        if connection.mark() {
-            dirty.push(conn.slot);
-        }
+        tally.settle(connection);
+        connection.wake(tally.full, asks);
         self.wake_at = self.wake_at.min(connection.wake_at());
     }
 
     /// The kernel took bytes of this connection.
     pub fn sent(&mut self, now: Time, conn: ConnId, bytes: usize, asks: &mut Vec<Ask>) {
-        let Front { connections, dirty, .. } = self;
+        let Front { connections, tally, .. } = self;
         if let Some(connection) = of(connections, conn) {
             connection.sent(now, bytes, asks);
-            if connection.mark() {
-                dirty.push(conn.slot);
-            }
+            tally.settle(connection);
+            connection.wake(tally.full, asks);
         }
     }
 
     /// The connection is gone; so are its calls.
     pub fn closed(&mut self, conn: ConnId, asks: &mut Vec<Ask>) {
         let slot = conn.slot as usize;
-        let Some(connection) = self.connections.get_mut(slot).and_then(|c| c.take_if(|c| c.id == conn))
+        let Some(mut connection) = self.connections.get_mut(slot).and_then(|c| c.take_if(|c| c.id == conn))
         else {
             return;
         };
         self.open -= 1;
+        self.tally.forget(&mut connection);
         connection.end(asks);
     }
 
     /// No new calls; connections close when theirs are answered.
     pub fn stop(&mut self) {
         self.stopping = true;
-        let Front { connections, counters, dirty, .. } = self;
+        let Front { connections, counters, tally, .. } = self;
         for connection in connections.iter_mut().flatten() {
             connection.shutdown(counters);
-            if connection.mark() {
-                dirty.push(connection.id.slot);
-            }
+            tally.settle(connection);
         }
     }
 
@@ -197,92 +285,98 @@ impl Front {
         self.stopping && self.open == 0
     }
 
-    fn connection(&mut self, rpc: Rpc) -> Option<&mut Connection> {
-        let connection = of(&mut self.connections, rpc.conn)?;
-        if connection.mark() {
-            self.dirty.push(rpc.conn.slot);
-        }
-        Some(connection)
-    }
-
     /// Answers a unary call.
     pub fn answer(&mut self, now: Time, rpc: Rpc, term: Term, answer: &Answer) {
         let header = Header { raft_term: term, ..self.manners.header };
-        let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        if let Ok(reply) = answer {
-            encode::reply(&mut scratch, &header, reply);
-        }
-        let outcome = answer.as_ref().map(|_| &scratch[..]);
         let Place::Stream(stream) = rpc.place else { unreachable!("pages are answered by pages") };
-        let Front { connections, counters, dirty, .. } = self;
-        if let Some(connection) = of(connections, rpc.conn) {
-            connection.answer(now, stream, outcome, counters);
-            if connection.mark() {
-                dirty.push(rpc.conn.slot);
-            }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let Front { manners, connections, counters, tally, .. } = self;
+        let Some(connection) = of(connections, rpc.conn) else { return };
+        let (longest, spare) = (manners.reply_bytes_max, connection.spare(tally.full, manners));
+        let outcome = answer.as_ref().map_err(Error::clone).and_then(|reply| {
+            encode::reply(&mut scratch, &header, reply, spare.min(longest)).map_err(|too_long| {
+                let is_taken = too_long.bytes <= longest;
+                if is_taken { dropped(reply) } else { too_large("grpc: ", too_long, longest) }
+            })
+        });
+        connection.answer(now, stream, outcome.as_ref().map(|()| &scratch[..]), counters);
+        tally.settle(connection);
+        self.keep(scratch);
+    }
+
+    fn keep(&mut self, mut scratch: Vec<u8>) {
+        if scratch.capacity() <= FRONT_SCRATCH_KEEP_BYTES {
+            scratch.clear();
+            self.scratch = scratch;
         }
-        self.scratch = scratch;
     }
 
     /// Bytes that a stream may send now; [`Ask::Room`] comes when there is more.
     pub fn budget(&mut self, rpc: Rpc) -> usize {
         let Some(connection) = of(&mut self.connections, rpc.conn) else { return 0 };
-        connection.budget(rpc)
+        connection.budget(rpc, self.tally.full)
     }
 
-    /// Sends one message of a stream.
-    fn message(&mut self, rpc: Rpc, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Whether a stream without a budget waits for the socket, which others may have filled: then nothing more
+    /// is received either. Otherwise its client does not open its windows.
+    pub fn is_behind(&mut self, rpc: Rpc) -> bool {
+        of(&mut self.connections, rpc.conn).is_some_and(|connection| connection.is_behind())
+    }
+
+    /// Sends one message of a stream, which ends where it cannot be sent: [`Ask::Gone`] says so then.
+    fn message(&mut self, rpc: Rpc, write: impl FnOnce(&mut Vec<u8>, usize) -> Result<(), TooLong>) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.clear();
-        write(&mut scratch);
-        let Front { connections, counters, dirty, .. } = self;
+        let bytes_max = self.manners.reply_bytes_max;
+        let written = write(&mut scratch, bytes_max);
+        let message = written.map(|()| &scratch[..]).map_err(|too_long| too_large("", too_long, bytes_max));
+        let Front { connections, counters, tally, lost, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
-            connection.message(rpc, &scratch, counters);
-            if connection.mark() {
-                dirty.push(rpc.conn.slot);
+            if connection.message(rpc, message, counters) == Some(Lost) {
+                lost.push(rpc);
+                tally.relieved = true; // of what waited on it
             }
+            tally.settle(connection);
         }
-        self.scratch = scratch;
+        self.keep(scratch);
     }
 
     pub fn watched(&mut self, rpc: Rpc, term: Term, reply: &WatchReply) {
         let header = Header { raft_term: term, ..self.manners.header };
-        self.message(rpc, |out| encode::watch(out, &header, reply));
+        self.message(rpc, |out, bytes_max| encode::watch(out, &header, reply, bytes_max));
     }
 
     pub fn kept_alive(&mut self, rpc: Rpc, term: Term, reply: &KeepAliveReply) {
         let header = Header { raft_term: term, ..self.manners.header };
-        self.message(rpc, |out| encode::keep_alive(out, &header, reply));
+        self.message(rpc, |out, bytes_max| encode::keep_alive(out, &header, reply, bytes_max));
     }
 
     pub fn health(&mut self, rpc: Rpc, status: ServingStatus) {
         let header = self.manners.header;
-        self.message(rpc, |out| encode::reply(out, &header, &Reply::Health(status)));
+        let reply = Reply::Health(status);
+        self.message(rpc, |out, bytes_max| encode::reply(out, &header, &reply, bytes_max));
     }
 
     /// A part of a RangeStream.
     pub fn chunk(&mut self, rpc: Rpc, term: Term, reply: &RangeReply, last: bool) {
         let header = Header { raft_term: term, ..self.manners.header };
-        self.message(rpc, |out| encode::range_chunk(out, &header, reply, last));
+        self.message(rpc, |out, bytes_max| encode::range_chunk(out, &header, reply, last, bytes_max));
     }
 
     /// Ends a stream's call.
     pub fn end(&mut self, rpc: Rpc, outcome: Result<(), Error>) {
         let Place::Stream(stream) = rpc.place else { unreachable!("a page is no stream") };
-        let Front { connections, counters, dirty, .. } = self;
+        let Front { connections, counters, tally, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
             connection.finish(stream, outcome, counters);
-            if connection.mark() {
-                dirty.push(rpc.conn.slot);
-            }
+            tally.settle(connection);
         }
     }
 
     /// Answers a request of HTTP/1.
     pub fn page(&mut self, now: Time, rpc: Rpc, response: &Response, asks: &mut Vec<Ask>) {
-        if let Some(connection) = self.connection(rpc) {
+        if let Some(connection) = of(&mut self.connections, rpc.conn) {
             connection.page(now, response, asks);
+            self.tally.settle(connection);
             let wake_at = connection.wake_at();
             self.wake_at = self.wake_at.min(wake_at);
         }
@@ -293,23 +387,29 @@ impl Front {
         of(&mut self.connections, rpc.conn)?.method(rpc)
     }
 
+    /// When [`Front::on_time`] has something to do; a time that has passed is now.
     pub fn wake_at(&self) -> Time {
-        self.wake_at
+        if self.tally.relieved || !self.lost.is_empty() { Time(0) } else { self.wake_at }
     }
 
-    /// What only time brings: pings, deadlines of calls.
+    /// What only time brings, pings and deadlines of calls; and what nobody could be told at once: streams that
+    /// ended while they were fed, room that other connections made.
     pub fn on_time(&mut self, now: Time, asks: &mut Vec<Ask>) {
-        if now < self.wake_at {
+        if now < self.wake_at() {
             return;
         }
+        asks.extend(self.lost.drain(..).map(|rpc| Ask::Gone { rpc }));
         let mut next = Time::NEVER;
-        let Front { connections, counters, dirty, .. } = self;
+        let Front { connections, counters, tally, .. } = self;
+        let relieved = std::mem::take(&mut tally.relieved);
         for connection in connections.iter_mut().flatten() {
             if connection.wake_at() <= now {
                 connection.on_time(now, counters, asks);
-                if connection.mark() {
-                    dirty.push(connection.id.slot);
-                }
+                tally.settle(connection);
+                connection.wake(tally.full, asks);
+            }
+            if relieved {
+                connection.wake(tally.full, asks);
             }
             next = next.min(connection.wake_at());
         }
@@ -318,7 +418,7 @@ impl Front {
 
     /// Hands out what the turn wrote: one send a connection.
     pub fn flush(&mut self, out: &mut Vec<Output>) {
-        for slot in std::mem::take(&mut self.dirty) {
+        for slot in std::mem::take(&mut self.tally.dirty) {
             let Some(connection) = &mut self.connections[slot as usize] else { continue };
             self.counters.sent_bytes += connection.flush(out) as u64;
         }
@@ -327,6 +427,26 @@ impl Front {
 
 fn of(connections: &mut [Option<Connection>], conn: ConnId) -> Option<&mut Connection> {
     connections.get_mut(conn.slot as usize)?.as_mut().filter(|connection| connection.id == conn)
+}
+
+/// A stream has ended for what was to be sent on it.
+#[derive(PartialEq)]
+struct Lost;
+
+/// In grpc-go's words, which differ between unary calls and streams in their beginning.
+fn too_large(prefix: &str, TooLong { bytes }: TooLong, bytes_max: usize) -> Error {
+    let text = format!("{prefix}trying to send message larger than max ({bytes} vs. {bytes_max})");
+    Error::Other { code: Code::ResourceExhausted, text }
+}
+
+/// A reply that the connection cannot take, because its client takes too little. Whoever has only read is
+/// told what etcd says of a request it does not begin; a write has been done, which must not sound so.
+fn dropped(reply: &Reply) -> Error {
+    if let Reply::Range(_) = reply {
+        return Error::TooManyRequests;
+    }
+    let text = "grpc: the reply was dropped, as too many wait for their client".into();
+    Error::Other { code: Code::ResourceExhausted, text }
 }
 
 /// What a connection may have handed out and not sent before its streams wait.

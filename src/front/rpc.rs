@@ -1,12 +1,13 @@
 //! The calls of one HTTP/2 connection, and how their messages become asks.
 
 use super::{Ask, Counters, Manners, Rpc};
-use crate::api::Error;
+use crate::api::{Code, Error};
 use crate::http2::{Head, Name, StreamId};
 use crate::types::{ConnId, Time};
 use crate::wire::grpc::Inbound;
 use crate::wire::metadata::{self, Style};
 use crate::wire::{Kind, Method, decode};
+use std::collections::BTreeSet;
 
 /// A call being received or answered.
 #[derive(Debug)]
@@ -69,14 +70,30 @@ fn fields(head: &Head) -> impl Iterator<Item = (&[u8], &[u8])> {
     named.chain(head.others())
 }
 
-/// By the small number of their streams.
-#[derive(Default)]
 pub(super) struct Calls {
+    /// By the small number of their streams.
     calls: Vec<Option<Call>>,
     next_deadline: Option<Time>,
+    /// Streams that were told to wait for room on the connection.
+    waiting: BTreeSet<StreamId>,
+    /// Bytes of requests that are not whole yet, and what they may be.
+    parts: usize,
+    pub parts_max: usize,
+    txn_ops_max: usize,
 }
 
 impl Calls {
+    pub fn new(manners: &Manners) -> Calls {
+        Calls {
+            calls: vec![],
+            next_deadline: None,
+            waiting: BTreeSet::new(),
+            parts: 0,
+            parts_max: manners.parts_bytes_max,
+            txn_ops_max: manners.txn_ops_max,
+        }
+    }
+
     pub fn insert(&mut self, stream: StreamId, begun: BegunCall) {
         let BegunCall { method, style, inbound, begun, deadline } = begun;
         if self.calls.len() <= stream.slot() {
@@ -85,8 +102,9 @@ impl Calls {
         if deadline < self.next_deadline() {
             self.next_deadline = Some(deadline);
         }
-        self.calls[stream.slot()] =
-            Some(Call { method, style, has_sent: false, begun, stream, inbound, deadline, ended: false });
+        let slot = &mut self.calls[stream.slot()];
+        assert!(slot.is_none(), "a call ends no later than its stream");
+        *slot = Some(Call { method, style, has_sent: false, begun, stream, inbound, deadline, ended: false });
     }
 
     pub fn get(&self, stream: StreamId) -> Option<&Call> {
@@ -98,7 +116,24 @@ impl Calls {
     }
 
     pub fn remove(&mut self, stream: StreamId) -> Option<Call> {
-        self.calls.get_mut(stream.slot())?.take_if(|call| call.stream == stream)
+        let call = self.calls.get_mut(stream.slot())?.take_if(|call| call.stream == stream)?;
+        self.parts -= call.inbound.kept_bytes();
+        self.waiting.remove(&stream);
+        Some(call)
+    }
+
+    /// The stream hears of room once the connection has some ([`Calls::take_waiting`]).
+    pub fn wait(&mut self, stream: StreamId) {
+        self.waiting.insert(stream);
+    }
+
+    pub fn take_waiting(&mut self) -> BTreeSet<StreamId> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Bytes kept of requests that are not whole yet.
+    pub fn parts(&self) -> usize {
+        self.parts
     }
 
     pub fn all(&self) -> impl Iterator<Item = StreamId> {
@@ -129,16 +164,21 @@ impl Calls {
         &mut self,
         conn: ConnId,
         stream: StreamId,
-        mut bytes: &[u8],
+        bytes: &[u8],
         counters: &mut Counters,
         asks: &mut Vec<Ask>,
     ) -> Result<(), Error> {
+        let ops = self.txn_ops_max;
         let Some(call) = self.get_mut(stream) else { return Ok(()) };
-        while let Some(message) = call.inbound.next(&mut bytes)? {
-            counters.of_mut(call.method).messages_received += 1;
-            asks.push(ask(Rpc::stream(conn, stream), call.method, message)?);
+        let before = call.inbound.kept_bytes();
+        let taken = call.take_data(conn, bytes, ops, counters, asks);
+        let after = call.inbound.kept_bytes();
+        self.parts = self.parts - before + after;
+        if after > before && self.parts > self.parts_max {
+            let (code, text) = (Code::ResourceExhausted, "etcdserver: too many requests".into());
+            return Err(Error::Other { code, text });
         }
-        Ok(())
+        taken
     }
 
     pub fn take_end(
@@ -148,29 +188,61 @@ impl Calls {
         counters: &mut Counters,
         asks: &mut Vec<Ask>,
     ) -> Result<(), Error> {
+        let ops = self.txn_ops_max;
         let Some(call) = self.get_mut(stream) else { return Ok(()) };
-        if std::mem::replace(&mut call.ended, true) {
+        let before = call.inbound.kept_bytes();
+        let taken = call.take_end(conn, ops, counters, asks);
+        let after = call.inbound.kept_bytes();
+        self.parts = self.parts - before + after;
+        taken
+    }
+}
+
+impl Call {
+    fn take_data(
+        &mut self,
+        conn: ConnId,
+        mut bytes: &[u8],
+        ops: usize,
+        counters: &mut Counters,
+        asks: &mut Vec<Ask>,
+    ) -> Result<(), Error> {
+        while let Some(message) = self.inbound.next(&mut bytes)? {
+            counters.of_mut(self.method).messages_received += 1;
+            asks.push(ask(Rpc::stream(conn, self.stream), self.method, message, ops)?);
+        }
+        Ok(())
+    }
+
+    fn take_end(
+        &mut self,
+        conn: ConnId,
+        ops: usize,
+        counters: &mut Counters,
+        asks: &mut Vec<Ask>,
+    ) -> Result<(), Error> {
+        if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
-        let rpc = Rpc::stream(conn, stream);
-        if let Some(message) = call.inbound.finish()? {
-            counters.of_mut(call.method).messages_received += 1;
-            asks.push(ask(rpc, call.method, message)?);
+        let rpc = Rpc::stream(conn, self.stream);
+        if let Some(message) = self.inbound.finish()? {
+            counters.of_mut(self.method).messages_received += 1;
+            asks.push(ask(rpc, self.method, message, ops)?);
         }
-        if super::ends_with_client(call.method) {
+        if super::ends_with_client(self.method) {
             asks.push(Ask::Ended { rpc });
         }
         Ok(())
     }
 }
 
-fn ask(rpc: Rpc, method: Method, message: bytes::Bytes) -> Result<Ask, Error> {
+fn ask(rpc: Rpc, method: Method, message: bytes::Bytes, txn_ops_max: usize) -> Result<Ask, Error> {
     let bytes = message.len();
     Ok(match method {
         Method::RangeStream => Ask::RangeStream { rpc, request: decode::range_stream(message)? },
         Method::Watch => Ask::Watch { rpc, request: decode::watch(message)? },
         Method::HealthWatch => Ask::HealthWatch { rpc, service: decode::health_watch(message)? },
         Method::LeaseKeepAlive => Ask::KeepAlive { rpc, lease: decode::keep_alive(message)? },
-        unary => Ask::Call { rpc, request: decode::unary(unary, message)?, bytes },
+        unary => Ask::Call { rpc, request: decode::unary(unary, message, txn_ops_max)?, bytes },
     })
 }

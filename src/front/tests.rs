@@ -1,5 +1,7 @@
 //! Bytes in, asks out; answers in, bytes out. The client is our own, in memory.
 
+mod bounds;
+
 use super::*;
 use crate::api::{Code, PutReply, Reply};
 use crate::http2::client::Client;
@@ -29,7 +31,7 @@ struct Wire {
 }
 
 fn front() -> Front {
-    Front::new(Manners::new(Header::default(), 1 << 20, http2::Config::default()))
+    Front::new(Manners::new(Header::default(), 1 << 20, 128, http2::Config::default()))
 }
 
 impl Wire {

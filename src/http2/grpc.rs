@@ -10,7 +10,8 @@ pub const PREFIX_BYTES: usize = 5;
 /// An assembler keeps a buffer of up to this between messages.
 const KEEP_BYTES: usize = 4096;
 
-/// What stands before a message of so many bytes, not compressed.
+/// What stands before a message of so many bytes, not compressed. Panics from 4 GiB: owners send no message as
+/// long as that.
 pub fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
     let [a, b, c, d] = u32::try_from(len).expect("messages stay below 4 GiB").to_be_bytes();
     [0, a, b, c, d]

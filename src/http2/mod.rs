@@ -71,7 +71,8 @@ pub struct Config {
     pub stream_window_bytes: u32,
     /// The same for all streams together; at least 65,535 (RFC 9113 knows no way to lower it).
     pub connection_window_bytes: u32,
-    /// Bytes of all streams that wait for the other end's windows. A stream that would exceed them is reset.
+    /// Bytes of all streams that wait for the other end's windows, beyond which no stream adds more than a
+    /// little to them: it is reset.
     pub pending_bytes_max: usize,
     pub keepalive: Keepalive,
 }

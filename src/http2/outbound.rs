@@ -11,7 +11,7 @@ use super::frame::{self, ErrorCode, FRAME_BYTES, HEAD_BYTES, flag, kind};
 use super::hpack::Indexing;
 use super::streams::{Finish, Queue, Sent};
 use super::{StreamId, grpc};
-use crate::limits::{HTTP2_OUTPUT_BYTES, HTTP2_STREAM_PENDING_BYTES};
+use crate::limits::{HTTP2_OUTPUT_BYTES, HTTP2_STREAM_PENDING_BYTES, HTTP2_STREAM_PENDING_BYTES_MIN};
 
 const GRPC_STATUS_OK: u8 = 0;
 /// The buffer for header blocks is kept up to this.
@@ -79,8 +79,8 @@ impl Connection {
         self.send_parts(stream, &prefix, message, false)
     }
 
-    /// Sends a part of the body, the last with `end`. What exceeds the windows waits; where the bytes that
-    /// wait on the connection would exceed their limit, the stream is reset instead.
+    /// Sends a part of the body, the last with `end`. What exceeds the windows waits; where already as much
+    /// waits on the connection as may, and more than a little on the stream, the stream is reset instead.
     pub fn send_data(&mut self, stream: StreamId, bytes: &[u8], end: bool) -> bool {
         self.send_parts(stream, bytes, &[], end)
     }
@@ -108,8 +108,9 @@ impl Connection {
             }
             return true;
         }
-        // One message is taken whatever its size: etcd bounds no answer.
-        if self.pending > 0 && self.pending + len > self.config.pending_bytes_max {
+        // The last one is taken whatever its size: etcd bounds no answer.
+        let pending = state.queue.as_ref().map_or(0, |queue| queue.len());
+        if self.pending >= self.config.pending_bytes_max && pending + len > HTTP2_STREAM_PENDING_BYTES_MIN {
             self.reset(stream, ErrorCode::EnhanceYourCalm);
             return false;
         }
@@ -168,12 +169,19 @@ impl Connection {
     }
 
     /// Bytes that a stream which pulls may send now: 0 where it waits for a window or the socket. When
-    /// what waits has gone, [`super::Event::Room`] says so; when the output is taken, nobody does.
+    /// what waits on it has gone, [`super::Event::Room`] says so; when there is room on the connection
+    /// ([`Connection::send_room`]), nobody does.
     pub fn send_budget(&self, stream: StreamId) -> usize {
         let Some(state) = self.streams.get(stream) else { return 0 };
         let pending = state.queue.as_ref().map_or(0, |queue| queue.len());
-        let here = HTTP2_STREAM_PENDING_BYTES.saturating_sub(pending);
-        here.min(HTTP2_OUTPUT_BYTES.saturating_sub(self.output.len()))
+        HTTP2_STREAM_PENDING_BYTES.saturating_sub(pending).min(self.send_room())
+    }
+
+    /// Bytes that all streams which pull may send now: as the socket takes them, and of what may wait for
+    /// windows one half, so that the other is left to those that do not pull.
+    pub fn send_room(&self) -> usize {
+        let windows = (self.config.pending_bytes_max / 2).saturating_sub(self.pending);
+        HTTP2_OUTPUT_BYTES.saturating_sub(self.output.len()).min(windows)
     }
 
     /// Bytes of all streams that wait for the other end's windows.

@@ -11,13 +11,15 @@ use super::format::{End, FRAME_HEADER_BYTES, FrameHeader, Placed, SegmentHeader,
 use super::standing::Standing;
 use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::limits::{
-    BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_SEGMENTS_RECYCLED_MAX,
-    LOG_SEGMENTS_SPARE, LOG_VOUCH_DELAY_US, LOG_WRITE_BYTES_MAX, LOG_WRITES_IN_FLIGHT_MAX,
+    BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_SEGMENT_RETRY_MS,
+    LOG_SEGMENTS_RECYCLED_MAX, LOG_SEGMENTS_SPARE, LOG_VOUCH_DELAY_US, LOG_WRITE_BYTES_MAX,
+    LOG_WRITES_IN_FLIGHT_MAX,
 };
 use crate::types::{Duration, Index, Revision, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const VOUCH_DELAY: Duration = Duration::from_us(LOG_VOUCH_DELAY_US);
+const SEGMENT_RETRY: Duration = Duration::from_ms(LOG_SEGMENT_RETRY_MS);
 
 /// What a log goes on from: [`Start::fresh`], or what recovery found.
 #[derive(Clone, Debug)]
@@ -140,6 +142,8 @@ pub struct Log {
     given: u64,
     ready: BTreeSet<u64>,
     requested: BTreeSet<u64>,
+    /// The disk was full: no new file is asked for before.
+    prepare_at: Time,
     retired: BTreeSet<u64>,
     odd: BTreeSet<u64>,
     buffers: Vec<Buffer>,
@@ -173,6 +177,7 @@ impl Log {
             given: start.first.min(sequence),
             ready: start.ready,
             requested: BTreeSet::new(),
+            prepare_at: Time(0),
             retired: start.retired,
             odd: start.odd,
             buffers: Vec::new(),
@@ -232,7 +237,7 @@ impl Log {
             self.compute_first();
         }
         self.vouch_if_idle(now);
-        self.want_segments(out);
+        self.want_segments(now, out);
         while self.in_flight.len() < self.in_flight_max() {
             if self.sealed.is_empty() && self.open.due {
                 self.seal();
@@ -286,6 +291,14 @@ impl Log {
         self.ready.insert(segment.sequence);
     }
 
+    /// The disk has no room for that file: one that is given away takes its name, or it is asked for again
+    /// after a while.
+    pub fn no_room(&mut self, segment: SegmentName, now: Time) {
+        assert_eq!(segment.log, self.id);
+        assert!(self.requested.remove(&segment.sequence), "{segment} was not asked for");
+        self.prepare_at = now + SEGMENT_RETRY;
+    }
+
     /// Bytes appended that no write has taken yet.
     pub fn queued_bytes(&self) -> usize {
         let open = if self.open.due { self.open.buffer.len() } else { 0 };
@@ -303,10 +316,13 @@ impl Log {
     /// When [`Log::flush`] has to be called though nothing was appended: an acknowledged write that nothing
     /// vouches for waits for a block that does.
     pub fn wake_at(&self) -> Time {
-        match self.idle_since {
+        let vouch = match self.idle_since {
             Some(since) if self.wants_vouch() => since + VOUCH_DELAY,
             _ => Time::NEVER,
-        }
+        };
+        // What was missing at the last flush waits for the disk to have room.
+        let prepare = if self.missing_segments().next().is_some() { self.prepare_at } else { Time::NEVER };
+        vouch.min(prepare)
     }
 
     fn wants_vouch(&self) -> bool {
@@ -478,13 +494,21 @@ impl Log {
         }
     }
 
-    fn want_segments(&mut self, out: &mut Vec<Command>) {
-        for sequence in self.end.segment + 1..=self.open.segment + LOG_SEGMENTS_SPARE {
-            if self.ready.contains(&sequence) || !self.requested.insert(sequence) {
-                continue;
-            }
+    /// Segments that are to be there and are not even asked for.
+    fn missing_segments(&self) -> impl Iterator<Item = u64> {
+        let wanted = self.end.segment + 1..=self.open.segment + LOG_SEGMENTS_SPARE;
+        wanted.filter(|sequence| !self.ready.contains(sequence) && !self.requested.contains(sequence))
+    }
+
+    fn want_segments(&mut self, now: Time, out: &mut Vec<Command>) {
+        let missing: Vec<u64> = self.missing_segments().collect();
+        for sequence in missing {
             let new = self.name(sequence);
             let fit = self.retired.iter().find(|old| !self.odd.contains(old)).copied();
+            if fit.is_none() && now < self.prepare_at {
+                break;
+            }
+            self.requested.insert(sequence);
             out.push(match fit.inspect(|old| assert!(self.retired.remove(old))) {
                 Some(old) => Command::Recycle { old: self.name(old), new },
                 None => Command::Prepare { segment: new },

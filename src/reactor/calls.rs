@@ -138,9 +138,10 @@ impl Reactor {
             return self.reply(asker, answer);
         }
         if self.stage != Stage::Serving {
-            // Monitors ask for the status above all while nobody leads.
+            // Monitors ask for the status above all while nobody leads. After a start it waits for the first
+            // takeover all the same: before it nobody knows what was shown before the start.
             return match request {
-                Request::Status => self.take_census(asker),
+                Request::Status if self.has_served => self.take_census(asker),
                 request => self.park(asker, Errand::Call(request)),
             };
         }

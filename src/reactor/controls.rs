@@ -262,11 +262,12 @@ impl Reactor {
         while let Some(leading) = &mut self.leading {
             let due = leading.pending.pop_front_if(|(seen, _)| *seen <= settled);
             let Some((_, Decided { control, call })) = due else { return };
-            let epoch = self.epoch;
+            let (epoch, entry_bytes) = (self.epoch, self.settings.entry_bytes_max);
             let shard = self.control_shard();
             // A revoke's part may stand in this turn's effects: the log keeps the order of decisions.
-            let proposed =
-                shard.propose_turn(epoch, settled).and_then(|()| shard.propose_control(epoch, control));
+            let proposed = shard
+                .propose_turn(epoch, settled, entry_bytes)
+                .and_then(|()| shard.propose_control(epoch, control));
             match proposed {
                 Ok(index) => {
                     if let (Some(leading), Some(call)) = (&mut self.leading, call) {

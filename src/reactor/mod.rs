@@ -136,6 +136,7 @@ impl Reactor {
             Input::Mail { from, mail } => self.on_mail(from, mail),
             Input::Written { write, buffer } => self.on_written(write, buffer),
             Input::Prepared { segment } => self.log.prepared(segment),
+            Input::NoRoom { segment } => self.on_no_room(segment),
             Input::Bulk { job, done } => self.on_bulk(job, done),
             Input::Settled(settled) => self.on_settled(settled),
             Input::Deposed { shard } => self.on_deposed(shard),

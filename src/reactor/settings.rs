@@ -34,6 +34,8 @@ pub struct Settings {
     /// Where the data shards of a new cluster start.
     pub shard_starts: Vec<Bytes>,
     pub request_bytes_max: usize,
+    /// About how large a Raft entry gets; what one request changes beyond it goes into several.
+    pub entry_bytes_max: usize,
     pub txn_ops_max: usize,
     pub streams_max: u32,
     /// `None`: no quota.
@@ -61,7 +63,7 @@ impl Settings {
         let keepalive =
             http2::Keepalive { ping_min: self.keepalive_min_time, without_stream: false, interval, timeout };
         let http2 = http2::Config { streams_max: self.streams_max, keepalive, ..http2::Config::default() };
-        Manners::new(header, self.request_bytes_max, http2)
+        Manners::new(header, self.request_bytes_max, self.txn_ops_max, http2)
     }
 
     /// The quota as Status shows it.

@@ -5,7 +5,7 @@ use super::{Reactor, Stage};
 use crate::checkpoint::{CheckpointName, Meta, Writer};
 use crate::io::{Body, BulkDone, BulkStep, CallId, Counters, JobId, Level, Output};
 use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX, READ_SLICE_KEYS};
-use crate::log::{Buffer, Command, Ordinal, Record, Resident, WriteId};
+use crate::log::{Buffer, Command, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::mvcc::{Budget, PinId};
 use crate::raft::{GroupEntry, Position};
 use crate::shard::Committed;
@@ -128,10 +128,12 @@ impl Reactor {
     /// One entry a shard, one log write for all of them.
     pub(super) fn write_log(&mut self) {
         let (epoch, settled) = (self.epoch, self.settled);
+        let entry_bytes = self.settings.entry_bytes_max;
         let ids: Vec<ShardId> = self.shards.keys().copied().collect();
         for id in ids {
             let owned = self.shards.get_mut(&id).expect("just listed");
-            if self.stage == Stage::Serving && owned.shard.propose_turn(epoch, settled).is_err() {
+            if self.stage == Stage::Serving && owned.shard.propose_turn(epoch, settled, entry_bytes).is_err()
+            {
                 self.lose_epoch();
             }
             self.take_ready(id);
@@ -183,6 +185,13 @@ impl Reactor {
         self.log.reuse(buffer);
         self.log.written(write);
         self.follow_durable();
+    }
+
+    /// The log goes on in the segments it has; they have room for what makes room: deletes, compaction, and
+    /// this alarm, which keeps everything else out.
+    pub(super) fn on_no_room(&mut self, segment: SegmentName) {
+        self.log.no_room(segment, self.now);
+        self.raise_no_space(None);
     }
 
     /// What is durable is persisted to its group, and what that commits is marked.

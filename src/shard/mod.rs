@@ -9,10 +9,9 @@
 #[cfg(test)]
 mod tests;
 
-use crate::limits::ENTRY_BYTES_MAX;
 use crate::mvcc::{Budget, Store, Undone};
 use crate::raft::{Group, Position, Refused, Writes};
-use crate::record::{self, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload};
+use crate::record::{self, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload, Piece};
 use crate::takeover::{Due, LiveWrite, Meaning, Part, Seal, Strange};
 use crate::txn::LeaseMove;
 use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Revision, ShardId, Sub};
@@ -89,29 +88,38 @@ impl Shard {
         self.effects_bytes
     }
 
-    /// Proposes the turn's effects: one entry, or more where they pass the bound of one.
-    pub fn propose_turn(&mut self, epoch: Epoch, settled: Revision) -> Result<(), Refused> {
+    /// Proposes the turn's effects: one entry, or more where they pass about `entry_bytes`. A large effect is
+    /// cut; one large change is one entry.
+    pub fn propose_turn(
+        &mut self,
+        epoch: Epoch,
+        settled: Revision,
+        entry_bytes: usize,
+    ) -> Result<(), Refused> {
         let effects = std::mem::take(&mut self.effects);
         self.effects_bytes = 0;
+        let pieces: Vec<Piece> = effects.iter().flat_map(|effect| effect.pieces(entry_bytes)).collect();
         let mut from = 0;
-        while from < effects.len() {
+        while from < pieces.len() {
             let mut bytes = 0;
-            let fitting = effects[from..].iter().take_while(|effect| {
-                bytes += effect.bytes();
-                bytes <= ENTRY_BYTES_MAX
+            let fitting = pieces[from..].iter().take_while(|piece| {
+                bytes += piece.bytes();
+                bytes <= entry_bytes
             });
-            let to = from + fitting.count().max(1); // one large write is one entry
-            self.propose_batch(epoch, settled, &effects[from..to])?;
+            let to = from + fitting.count().max(1);
+            self.propose_batch(epoch, settled, &pieces[from..to])?;
             from = to;
         }
         Ok(())
     }
 
-    fn propose_batch(&mut self, epoch: Epoch, settled: Revision, effects: &[Effect]) -> Result<(), Refused> {
-        let payload = record::batch(epoch, settled, effects);
+    fn propose_batch(&mut self, epoch: Epoch, settled: Revision, pieces: &[Piece]) -> Result<(), Refused> {
+        let payload = record::batch(epoch, settled, pieces);
         let index = self.group.propose(payload.clone())?;
-        self.meaning.proposed(index, &payload, effects.iter().map(|effect| (effect.revision, effect.parts)));
-        let revisions = effects.iter().map(|effect| effect.revision).collect();
+        self.meaning.proposed(index, &payload, pieces);
+        // With the last piece of a part all of it is in the log.
+        let whole = pieces.iter().filter(|piece| !piece.more);
+        let revisions = whole.map(|piece| piece.revision).collect();
         self.uncommitted.push_back((index, Proposed::Revisions(revisions)));
         Ok(())
     }

@@ -44,7 +44,7 @@ fn commits_are_told_in_order_and_settling_forgets() {
     let mut shard = serving();
     put(&mut shard, 2, "a", 0);
     put(&mut shard, 5, "b", 0);
-    shard.propose_turn(epoch(), Revision(1)).unwrap();
+    shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
     assert_eq!(persist(&mut shard), [2, 5].map(|r| Committed::Revision(Revision(r))));
     assert_eq!(shard.meaning().live().count(), 2);
     shard.settle(Revision(2));
@@ -67,7 +67,7 @@ fn an_undone_epoch_comes_back_from_the_log_up_to_the_prefix() {
     let change = record::EffectChange::DeleteRange { sub: Sub(0), key, end, count: 3 };
     shard.push_effect(Effect { revision: Revision(12), parts: 1, changes: vec![change] });
     put(&mut shard, 13, "late", 0);
-    shard.propose_turn(epoch(), Revision(1)).unwrap();
+    shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
     persist(&mut shard);
 
     let mut moves = vec![];
@@ -92,11 +92,52 @@ fn an_undone_epoch_comes_back_from_the_log_up_to_the_prefix() {
 fn the_delete_of_a_range_that_holds_other_keys_is_strange() {
     let mut shard = serving();
     put(&mut shard, 2, "k", 0);
-    shard.propose_turn(epoch(), Revision(1)).unwrap();
+    shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
     let (key, end) = (Blob::new(b"k"), Blob::new(b"l"));
     let change = record::EffectChange::DeleteRange { sub: Sub(0), key, end, count: 2 };
     shard.push_effect(Effect { revision: Revision(3), parts: 1, changes: vec![change] });
-    shard.propose_turn(epoch(), Revision(1)).unwrap();
+    shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
     persist(&mut shard);
     assert!(shard.apply_prefix(&mut vec![]).is_err());
+}
+
+/// A part too large for one entry counts once its last piece is there, and comes back whole.
+#[test]
+fn a_part_cut_in_pieces_is_whole_or_not_there() {
+    let mut shard = serving();
+    put(&mut shard, 2, "k", 0);
+    let keys: Vec<String> = (0..50).map(|n| format!("k{n:02}")).collect();
+    let changes = keys.iter().zip(0..).map(|(key, n)| {
+        let (key, value, sub) = (Blob::new(key.as_bytes()), Blob::new(b"v"), Sub(n));
+        shard.store.put(At { main: Revision(3), sub }, &key, value.clone(), LeaseId(0));
+        record::EffectChange::Put { sub, key, value, lease: LeaseId(0) }
+    });
+    let changes: Vec<_> = changes.collect();
+    shard.push_effect(Effect { revision: Revision(3), parts: 1, changes });
+    put(&mut shard, 4, "l", 0);
+    shard.propose_turn(epoch(), Revision(1), 300).unwrap();
+    assert_eq!(persist(&mut shard), [2, 3, 4].map(|r| Committed::Revision(Revision(r))), "each once");
+    let pieces: Vec<LiveWrite> = shard.meaning().live().cloned().collect();
+    assert!(pieces.len() > 10 && shard.meaning().parts().len() == 3);
+
+    // A log that ends within the pieces does not have the revision.
+    let mut cut = Meaning::new(Revision(1), Seal { epoch: epoch(), prefix: Revision(1) }, epoch());
+    let mut whole = 0;
+    for piece in pieces.iter().filter(|piece| piece.place == 0) {
+        cut.read(piece.index, &piece.batch).unwrap();
+        assert!(cut.parts().len() >= whole);
+        whole = cut.parts().len();
+        let has_end = cut.live().any(|write| write.revision == Revision(3) && !write.more);
+        assert_eq!(cut.parts().iter().any(|part| part.revision == Revision(3)), has_end);
+    }
+    assert_eq!(whole, 3);
+
+    shard.undo(Revision(2), &mut vec![]);
+    let next = Epoch { term: Term(2), attempt: 2 };
+    shard.propose_fence(next).unwrap();
+    shard.propose_seal(Seal { epoch: next, prefix: Revision(3) }).unwrap();
+    persist(&mut shard);
+    shard.apply_prefix(&mut vec![]).unwrap();
+    assert_eq!(shard.store.count(&KeyRange::everything(), Revision(3), None, usize::MAX).count, 51);
+    assert!(shard.store.newest(b"l").is_none());
 }

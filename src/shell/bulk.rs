@@ -20,7 +20,7 @@ use super::waking::Waking;
 use crate::io::{BulkDone, BulkStep, JobId};
 use crate::limits::{
     BULK_BYTES_PER_SEC, BULK_ORDERS_QUEUED_MAX, BULK_WRITE_BYTES, REMOVE_PAUSE_MS, REMOVE_SLICE_BYTES,
-    SEGMENT_BYTES, SEGMENT_BYTES_PER_SEC, SEGMENT_RETRY_MS, SEGMENT_WRITE_BYTES_AT_START,
+    SEGMENT_BYTES, SEGMENT_BYTES_PER_SEC, SEGMENT_WRITE_BYTES_AT_START,
 };
 use crate::log::{Buffer, LogId, SegmentName};
 use crate::stdx::HashMap;
@@ -66,6 +66,7 @@ fn take_fairly(waiting: &mut VecDeque<Order>, last: Option<LogId>) -> Order {
 pub enum Answer {
     Done { job: JobId, done: BulkDone },
     Prepared { segment: SegmentName, file: File },
+    NoRoom { segment: SegmentName },
 }
 
 /// Orders of one kind, in order, and who waits for them.
@@ -238,7 +239,10 @@ impl Worker<'_> {
                 self.lane.moves.fetch_add(1, Ordering::Relaxed);
                 self.lane.give(reactor, Answer::Done { job, done });
             }
-            Order::Prepare { reactor, segment } => self.prepare_patiently(reactor, segment).await,
+            Order::Prepare { reactor, segment } => {
+                let answer = self.prepare_or_not(segment).await;
+                self.lane.give(reactor, answer);
+            }
             Order::Recycle { reactor, old, new } => {
                 let file = self.recycle(old, new).unwrap_or_else(|error| self.halt(new, &error));
                 self.lane.give(reactor, Answer::Prepared { segment: new, file });
@@ -257,19 +261,17 @@ impl Worker<'_> {
         self.lane.notices.halt("failed to prepare a log file", fields)
     }
 
-    /// On a full disk the log waits for its next segment, with what it holds; any other failure is final.
-    async fn prepare_patiently(&mut self, reactor: ReactorId, segment: SegmentName) {
-        loop {
-            match self.prepare(segment).await {
-                Ok(file) => return self.lane.give(reactor, Answer::Prepared { segment, file }),
-                Err(error) if is_full(&error) => {
-                    let fields = vec![("segment", segment.to_string()), ("error", error.to_string())];
-                    self.lane.notices.warn("no room for a log file; trying again", fields);
-                    let _ = fs::remove_file(self.lane.files.unfinished(segment));
-                    self.medium.pause(Duration::from_millis(SEGMENT_RETRY_MS)).await;
-                }
-                Err(error) => self.halt(segment, &error),
+    /// What has no room is given up: other orders may make some. Any other failure is final.
+    async fn prepare_or_not(&mut self, segment: SegmentName) -> Answer {
+        match self.prepare(segment).await {
+            Ok(file) => Answer::Prepared { segment, file },
+            Err(error) if is_full(&error) => {
+                let fields = vec![("segment", segment.to_string()), ("error", error.to_string())];
+                self.lane.notices.warn("no room for a log file; trying again", fields);
+                let _ = fs::remove_file(self.lane.files.unfinished(segment));
+                Answer::NoRoom { segment }
             }
+            Err(error) => self.halt(segment, &error),
         }
     }
 

@@ -21,12 +21,15 @@
 use super::kernel;
 use super::receive::GROUP;
 use super::ring::{Completion, Ring, SLOTS_MAX, Tag};
-use crate::limits::{CONNECTION_BACKLOG_BYTES_MAX, CONNECTION_LINGER_MS};
+use crate::limits::{
+    CONNECTION_BACKLOG_BYTES_MAX, CONNECTION_END_PATIENCE_SECS, CONNECTION_LINGER_MS, SEND_BYTES_MAX,
+};
 use crate::types::{ConnId, Duration, ReactorId, Time};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
 const LINGER: Duration = Duration::from_ms(CONNECTION_LINGER_MS);
+const END_PATIENCE: Duration = Duration::from_secs(CONNECTION_END_PATIENCE_SECS);
 
 /// All connections of one thread, by slot.
 pub struct Connections {
@@ -34,6 +37,8 @@ pub struct Connections {
     slots: Vec<Slot>,
     free: Vec<u32>,
     lingering: VecDeque<(Time, ConnId)>,
+    /// When to look whether those that are ending still take something.
+    ending: VecDeque<(Time, ConnId)>,
     open: usize,
 }
 
@@ -52,6 +57,8 @@ struct Connection {
     sending: Vec<u8>,
     sent: usize,
     next: Vec<u8>,
+    /// Whether the client has taken anything since the last look.
+    takes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +97,8 @@ pub enum Event {
 
 impl Connections {
     pub fn new(reactor: ReactorId) -> Connections {
-        let (slots, free, lingering) = (Vec::new(), Vec::new(), VecDeque::new());
-        Connections { reactor, slots, free, lingering, open: 0 }
+        let (lingering, ending) = (VecDeque::new(), VecDeque::new());
+        Connections { reactor, slots: Vec::new(), free: Vec::new(), lingering, ending, open: 0 }
     }
 
     /// Connections whose descriptors are not closed yet.
@@ -109,8 +116,16 @@ impl Connections {
         let entry = &mut self.slots[slot as usize];
         let id = ConnId { reactor: self.reactor, slot, generation: entry.generation };
         let (phase, receiving) = (Phase::Open, Receiving::Idle);
-        let connection =
-            Connection { id, fd, phase, receiving, sending: Vec::new(), sent: 0, next: Vec::new() };
+        let connection = Connection {
+            id,
+            fd,
+            phase,
+            receiving,
+            sending: Vec::new(),
+            sent: 0,
+            next: Vec::new(),
+            takes: false,
+        };
         entry.connection.insert(connection).receive(ring);
         self.open += 1;
         id
@@ -142,6 +157,7 @@ impl Connections {
         let Some(connection) = self.get(conn.slot, conn.generation) else { return };
         if connection.phase == Phase::Open {
             connection.phase = Phase::Ending;
+            self.ending.push_back((now + END_PATIENCE, conn));
             self.linger_if_sent(ring, now, conn);
         }
     }
@@ -158,15 +174,28 @@ impl Connections {
 
     /// When [`Connections::on_time`] has something to do.
     pub fn wake_at(&self) -> Time {
-        self.lingering.front().map_or(Time::NEVER, |(until, _)| *until)
+        let fronts = [self.lingering.front(), self.ending.front()];
+        fronts.into_iter().flatten().map(|(until, _)| *until).min().unwrap_or(Time::NEVER)
     }
 
-    /// Ends those that have lingered long enough; they are due in the order in which they began.
+    /// Ends those that have lingered long enough, and those whose clients take nothing of what they are still
+    /// owed; they are due in the order in which they began.
     pub fn on_time(&mut self, now: Time, mut closed: impl FnMut(ConnId)) {
         while let Some((_, conn)) = self.lingering.pop_front_if(|(until, _)| *until <= now) {
             if self.get(conn.slot, conn.generation).is_some_and(|c| c.phase == Phase::Lingering) {
                 self.die(conn);
                 closed(conn);
+            }
+        }
+        while let Some((_, conn)) = self.ending.pop_front_if(|(until, _)| *until <= now) {
+            let found = self.get(conn.slot, conn.generation).filter(|c| c.phase == Phase::Ending);
+            match found.map(|connection| std::mem::take(&mut connection.takes)) {
+                Some(true) => self.ending.push_back((now + END_PATIENCE, conn)),
+                Some(false) => {
+                    self.die(conn);
+                    closed(conn);
+                }
+                None => {}
             }
         }
     }
@@ -234,6 +263,7 @@ impl Connections {
             }
         };
         connection.sent += bytes;
+        connection.takes |= bytes > 0;
         assert!(connection.sent <= connection.sending.len(), "no more is sent than there was");
         if connection.sent < connection.sending.len() {
             connection.submit_send(ring);
@@ -307,8 +337,9 @@ impl Connection {
 
     fn submit_send(&mut self, ring: &mut Ring) {
         let (slot, generation) = (self.id.slot, self.id.generation);
+        let upto = self.sending.len().min(self.sent + SEND_BYTES_MAX);
         // SAFETY: `sending` is neither changed nor dropped before this send has come back: a connection is
         // freed only when it is idle.
-        unsafe { ring.send(slot, generation, self.fd.as_fd(), &self.sending[self.sent..]) };
+        unsafe { ring.send(slot, generation, self.fd.as_fd(), &self.sending[self.sent..upto]) };
     }
 }

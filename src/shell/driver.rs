@@ -269,6 +269,7 @@ impl Driver {
                     self.log.prepared(segment, file);
                     self.step(Input::Prepared { segment });
                 }
+                Answer::NoRoom { segment } => self.step(Input::NoRoom { segment }),
             }
         }
     }

@@ -138,7 +138,10 @@ fn serve(
     let settings = Arc::new(boot::settings(config, &data_dir.identity));
     let threads = boot::start(restart, placed, &settings, &shared, &files, listeners).map_err(failed)?;
     let serving = || announce(config, &data_dir, notices, &served);
-    Ok(overseer::oversee(&shared, signals, &threads, serving))
+    let signal = overseer::oversee(&shared, signals, &threads, serving);
+    // A reactor may still write: the lock goes with the process.
+    std::mem::forget(data_dir);
+    Ok(signal)
 }
 
 fn announce_restart(notices: &Notices, data_dir: &DataDir, restart: &restart::Restart) {

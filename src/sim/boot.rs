@@ -28,6 +28,7 @@ pub fn settings(shape: &Shape) -> Settings {
         client_urls: vec!["http://localhost:2379".into()],
         shard_starts: crate::router::default_starts(shape.shards),
         request_bytes_max: REQUEST_BYTES_DEFAULT,
+        entry_bytes_max: shape.entry_bytes,
         txn_ops_max: TXN_OPS_DEFAULT,
         streams_max: 1000,
         quota_bytes: None,

@@ -5,7 +5,7 @@ use super::process::{Item, Process};
 use crate::io::{BulkDone, BulkStep, JobId};
 use crate::log::{Buffer, Command, SegmentName, WriteId};
 use crate::stdx::Rng;
-use crate::types::{Duration, Time};
+use crate::types::Time;
 use std::collections::{BTreeMap, VecDeque};
 
 /// What an operation in flight is for, and for which reactor.
@@ -57,12 +57,9 @@ pub struct Files {
     doing: BTreeMap<OpId, Doing>,
     /// Files go one after the other, each durably.
     removing: VecDeque<(usize, JobId, String)>,
-    /// Segments for which there was no room, to be tried again.
-    waiting: VecDeque<(Time, usize, SegmentName)>,
+    /// Segments for which there was no room, and since when that is known.
+    no_room: VecDeque<(Time, usize, SegmentName)>,
 }
-
-/// How long a segment waits for room.
-const PATIENCE: Duration = Duration::from_ms(100);
 
 /// What makes the process stop.
 pub struct Final(pub String);
@@ -75,7 +72,7 @@ impl Files {
             segment_bytes,
             doing: BTreeMap::new(),
             removing: VecDeque::new(),
-            waiting: VecDeque::new(),
+            no_room: VecDeque::new(),
         }
     }
 
@@ -83,7 +80,7 @@ impl Files {
     pub fn forget(&mut self) {
         self.doing.clear();
         self.removing.clear();
-        self.waiting.clear();
+        self.no_room.clear();
     }
 
     fn submit(&mut self, now: Time, op: Op, doing: Doing) -> Result<(), Fault> {
@@ -130,17 +127,17 @@ impl Files {
         let op = Op::Write { file: file.clone(), offset: 0, bytes, durable: false };
         match self.submit(now, op, Doing::Zeros { reactor, segment }) {
             Err(Fault::Full) => {
-                self.waiting.push_back((now + PATIENCE, reactor, segment));
+                self.no_room.push_back((now, reactor, segment));
                 self.disk.remove(&file)
             }
             other => other,
         }
     }
 
-    /// When something completes, or is tried again.
+    /// When something completes.
     pub fn wake_at(&self) -> Time {
-        let again = self.waiting.front().map_or(Time::NEVER, |(at, ..)| *at);
-        self.disk.wake_at().min(again)
+        let known = self.no_room.front().map_or(Time::NEVER, |(at, ..)| *at);
+        self.disk.wake_at().min(known)
     }
 
     /// What the bulk lane is to do. An answer that is known at once is given.
@@ -189,9 +186,10 @@ impl Files {
     /// Takes what the disk has done by now.
     pub fn complete(&mut self, now: Time, mut process: Option<&mut Process>) -> Result<bool, Final> {
         let mut any = false;
-        while let Some((_, reactor, segment)) = self.waiting.pop_front_if(|(at, ..)| *at <= now) {
+        while let Some((_, reactor, segment)) = self.no_room.pop_front_if(|(at, ..)| *at <= now) {
             any = true;
-            self.prepare(now, reactor, segment).map_err(|fault| Final(format!("{segment}: {fault:?}")))?;
+            let process = process.as_mut().expect("who is gone waits for nothing");
+            process.deliver(reactor, now, Item::NoRoom(segment));
         }
         while let Some((id, result)) = self.disk.complete(now, &mut self.rng) {
             any = true;

@@ -28,6 +28,8 @@ pub struct Shape {
     pub mail_delay: Duration,
     pub net_delay: Duration,
     pub disk_latency: Duration,
+    /// How large an entry of a group may be before a turn's writes, or one write's changes, are cut.
+    pub entry_bytes: usize,
     /// Values up to this long; now and then one is much longer.
     pub value_bytes: u64,
     /// HTTP/2 window of clients' streams.
@@ -125,7 +127,10 @@ pub enum Fault {
 impl Plan {
     pub fn draw(seed: u64) -> Plan {
         let mut rng = Rng::new(seed ^ 0x5EED);
-        let shape = Shape::draw(&mut rng);
+        let mut shape = Shape::draw(&mut rng);
+        if Rng::new(seed ^ 0x0C07).chance(1, 3) {
+            shape.entry_bytes = 200;
+        }
         let span_ms = 200 + rng.below(6000);
         let mut events = vec![];
         for _ in 0..50 + rng.below(250) {
@@ -205,6 +210,7 @@ impl Shape {
             mail_delay: Duration::from_us(*rng.pick(&[0, 5, 50, 2000])),
             net_delay: Duration::from_us(*rng.pick(&[1, 50, 500, 20_000])),
             disk_latency: Duration::from_us(*rng.pick(&[1, 100, 1000, 20_000])),
+            entry_bytes: crate::limits::ENTRY_BYTES_MAX,
             value_bytes,
             window_bytes: *rng.pick(&[1 << 20, 1 << 20, 65_535, 4000]),
             resizes: rng.chance(1, 2),

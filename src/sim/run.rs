@@ -276,18 +276,23 @@ impl Run<'_> {
         self.hash(0)
     }
 
-    /// Puts of all clients at once, all over the shards, are answered as fast as disk and network allow: no
-    /// reactor that others settle for sleeps until something else wakes it.
+    /// Writes of all clients at once, all over the shards, are answered as fast as disk and network allow: no
+    /// reactor that others settle for sleeps until something else wakes it. Every other one is a delete that
+    /// finds nothing and depends on what is not settled yet; nobody watches, as that would wake reactors too.
     fn probe_together(&mut self) -> Result<(), Failure> {
         let shape = &self.plan.shape;
         let (net, disk, mail) = (shape.net_delay.0, shape.disk_latency.0, shape.mail_delay.0);
         let patience = Duration(20_000_000 + 4 * net + 12 * disk + 10 * mail);
+        for client in 0..=shape.clients {
+            self.world.disconnect(client);
+        }
+        self.world.advance(self.world.now + patience)?;
         for round in 0..8 {
             let first = self.world.history.next();
             for (n, key) in KEYS.iter().enumerate().skip(round % 3).step_by(3) {
-                self.probe_put(n % shape.clients, key);
+                self.probe_write(n % shape.clients, key, n % 2 == 0);
             }
-            self.advance(self.world.now + patience)?;
+            self.world.advance(self.world.now + patience)?;
             let late = self.world.history.ops[first..].iter().position(|op| op.returned.is_none());
             if let Some(late) = late {
                 let what = format!("call {} is not answered within {patience:?}", first + late);
@@ -297,14 +302,21 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn probe_put(&mut self, client: usize, key: &'static str) {
+    fn probe_write(&mut self, client: usize, key: &'static str, put: bool) {
         let world = &mut *self.world;
         world.connect(client);
         let op = world.history.next();
         let value = super::workload::tag(op).into();
-        let put = proto::PutRequest { key: Bytes::from(key), value, ..Default::default() }.encode_to_vec();
-        if world.clients[client].call(Method::Put, op, &put) {
-            world.history.invoke(world.now, client, Method::Put, put.into());
+        let (method, request) = if put {
+            let put = proto::PutRequest { key: Bytes::from(key), value, ..Default::default() };
+            (Method::Put, put.encode_to_vec())
+        } else {
+            // The same shard, but for the last key of one.
+            let nothing = proto::DeleteRangeRequest { key: format!("{key}+").into(), ..Default::default() };
+            (Method::DeleteRange, nothing.encode_to_vec())
+        };
+        if world.clients[client].call(method, op, &request) {
+            world.history.invoke(world.now, client, method, request.into());
             world.send_to_server(client);
         }
     }

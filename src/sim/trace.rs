@@ -42,7 +42,7 @@ impl Trace {
                 self.mail(mail);
             }
             Input::Written { write, .. } => self.mix(write.0),
-            Input::Prepared { segment } => self.mix(segment.sequence),
+            Input::Prepared { segment } | Input::NoRoom { segment } => self.mix(segment.sequence),
             Input::Bulk { job, .. } => self.mix(job.0),
             Input::Settled(settled) => self.mix(settled.0),
             Input::Deposed { shard } => self.mix(u64::from(shard.0)),

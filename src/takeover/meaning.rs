@@ -1,7 +1,7 @@
 //! What one shard's log means: which writes in it are live.
 
 use super::Part;
-use crate::record::{ArchivedControl, ArchivedEntry, Payload};
+use crate::record::{ArchivedControl, ArchivedEntry, Payload, Piece};
 use crate::types::{Epoch, Index, Revision};
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,6 +18,8 @@ pub struct Seal {
 pub struct LiveWrite {
     pub revision: Revision,
     pub parts: u16,
+    /// The shard's part goes on in the next write.
+    pub more: bool,
     pub epoch: Epoch,
     pub index: Index,
     /// The batch it stands in, and its place there.
@@ -118,8 +120,8 @@ impl Meaning {
                 self.named_settled = self.named_settled.max(Revision(batch.settled.to_native()));
                 for (place, write) in batch.writes.iter().enumerate() {
                     let revision = Revision(write.revision.to_native());
-                    self.push(index, payload, place as u32, revision, write.parts.to_native())
-                        .map_err(strange)?;
+                    let parts = write.parts.to_native();
+                    self.push(index, payload, place as u32, revision, parts, write.more).map_err(strange)?;
                 }
             }
             ArchivedEntry::Control { epoch, control } => {
@@ -139,25 +141,32 @@ impl Meaning {
         place: u32,
         revision: Revision,
         parts: u16,
+        more: bool,
     ) -> Result<(), &'static str> {
         if revision <= self.held {
             return Ok(());
         }
-        if self.live.back().is_some_and(|last| last.revision >= revision) {
-            return Err("its revisions do not rise");
+        if let Some(last) = self.live.back() {
+            if last.more && last.revision != revision {
+                return Err("a revision's part does not go on");
+            }
+            if last.revision > revision || last.revision == revision && !last.more {
+                return Err("its revisions do not rise");
+            }
         }
         if parts == 0 {
             return Err("a revision in no shard");
         }
         let epoch = self.seal.epoch;
-        self.live.push_back(LiveWrite { revision, parts, epoch, index, batch: batch.clone(), place });
+        self.live.push_back(LiveWrite { revision, parts, more, epoch, index, batch: batch.clone(), place });
         Ok(())
     }
 
     /// A batch that this member proposed itself, so that it need not be read back.
-    pub fn proposed(&mut self, index: Index, batch: &Payload, writes: impl Iterator<Item = (Revision, u16)>) {
-        for (place, (revision, parts)) in writes.enumerate() {
-            self.push(index, batch, place as u32, revision, parts).expect("a shard's revisions rise");
+    pub fn proposed(&mut self, index: Index, batch: &Payload, pieces: &[Piece]) {
+        for (place, piece) in pieces.iter().enumerate() {
+            self.push(index, batch, place as u32, piece.revision, piece.parts, piece.more)
+                .expect("a shard's revisions rise");
         }
     }
 
@@ -210,10 +219,11 @@ impl Meaning {
         write.into_iter().chain(control).min().map_or(last, |index| Index(index.0 - 1))
     }
 
-    /// What this log brings to the run.
+    /// What this log brings to the run: a part counts once its last piece is there.
     pub fn parts(&self) -> Vec<Part> {
         self.live
             .iter()
+            .filter(|write| !write.more)
             .map(|write| Part { revision: write.revision, parts: write.parts, epoch: write.epoch })
             .collect()
     }

@@ -12,6 +12,7 @@ fn batch(attempt: u32, settled: u64, revisions: &[(u64, u16)]) -> Payload {
         .map(|&(revision, parts)| Write {
             revision,
             parts,
+            more: false,
             changes: vec![Change::Delete { sub: 0, key: b"k".to_vec() }],
         })
         .collect();

@@ -14,17 +14,17 @@ use crate::api::{
     DeleteRangeRequest, Error, LeaseGrantRequest, Op, PutRequest, RangeRequest, Request, TxnRequest,
     WatchCreate, WatchRequest,
 };
-use crate::limits::{TXN_DEPTH_MAX, TXN_OPS_DECODED_MAX};
+use crate::limits::{TXN_DEPTH_MAX, TXN_OPS_DECODED_MIN};
 use crate::types::{LeaseId, MemberId};
 use bytes::Bytes;
 
 /// Reads the request of a unary call. Panics for a streaming method: those have functions of their own.
 ///
-/// Malformed bytes are `Internal`, as in grpc-go. A transaction nested deeper than `TXN_DEPTH_MAX` or with
-/// more than `TXN_OPS_DECODED_MAX` operations is `TooManyOps`, which is what etcd's check says of it after
-/// having decoded it all.
-pub fn unary(method: Method, message: Bytes) -> Result<Request, Error> {
-    request(method, Fields::of(&message)).map_err(|malformed| answer(malformed, UNARY))
+/// Malformed bytes are `Internal`, as in grpc-go. A transaction nested deeper than `TXN_DEPTH_MAX`, or with
+/// more compares and operations than may be valid where `txn_ops_max` are allowed, is `TooManyOps`, which is
+/// what etcd's check says of it after having decoded it all.
+pub fn unary(method: Method, message: Bytes, txn_ops_max: usize) -> Result<Request, Error> {
+    request(method, Fields::of(&message), txn_ops_max).map_err(|malformed| answer(malformed, UNARY))
 }
 
 /// Reads the request of `KV/RangeStream`.
@@ -63,7 +63,7 @@ fn answer(malformed: Malformed, prefix: &str) -> Error {
     Error::Other { code: Code::Internal, text }
 }
 
-fn request(method: Method, mut fields: Fields) -> Result<Request, Malformed> {
+fn request(method: Method, mut fields: Fields, txn_ops_max: usize) -> Result<Request, Malformed> {
     Ok(match method {
         Method::Range => {
             let mut request = RangeRequest::default();
@@ -82,7 +82,7 @@ fn request(method: Method, mut fields: Fields) -> Result<Request, Malformed> {
         }
         Method::Txn => {
             let mut request = TxnRequest::default();
-            txn(fields, &mut request, &mut Budget { ops: TXN_OPS_DECODED_MAX, depth: TXN_DEPTH_MAX })?;
+            txn(fields, &mut request, &mut Budget::new(txn_ops_max))?;
             Request::Txn(request)
         }
         Method::Compact => Request::Compact(compact(fields)?),
@@ -165,6 +165,11 @@ struct Budget {
 }
 
 impl Budget {
+    /// Compares, success and failure may each have as many as are allowed.
+    fn new(txn_ops_max: usize) -> Budget {
+        Budget { ops: (3 * txn_ops_max).max(TXN_OPS_DECODED_MIN), depth: TXN_DEPTH_MAX }
+    }
+
     fn take_op(&mut self) -> Result<(), Malformed> {
         self.ops = self.ops.checked_sub(1).ok_or(Malformed::TooManyOps)?;
         Ok(())

@@ -27,14 +27,25 @@ pub struct Header {
     pub raft_term: Term,
 }
 
-/// Appends the reply of a unary call.
-pub fn reply(out: &mut Vec<u8>, header: &Header, reply: &Reply) {
-    append(out, &Outer { header, reply });
+/// A message longer than may be sent. Nothing of it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong {
+    pub bytes: usize,
+}
+
+/// Appends the reply of a unary call, of at most `bytes_max` as all messages here.
+pub fn reply(out: &mut Vec<u8>, header: &Header, reply: &Reply, bytes_max: usize) -> Result<(), TooLong> {
+    append(out, &Outer { header, reply }, bytes_max)
 }
 
 /// Appends a message of a Watch stream.
-pub fn watch(out: &mut Vec<u8>, header: &Header, reply: &WatchReply) {
-    append(out, &Watched { header, reply });
+pub fn watch(
+    out: &mut Vec<u8>,
+    header: &Header,
+    reply: &WatchReply,
+    bytes_max: usize,
+) -> Result<(), TooLong> {
+    append(out, &Watched { header, reply }, bytes_max)
 }
 
 /// The bytes [`watch`] would append: what etcd's fragments are cut by.
@@ -54,14 +65,25 @@ pub fn event_length(event: &WatchEvent) -> usize {
 }
 
 /// Appends a message of a LeaseKeepAlive stream.
-pub fn keep_alive(out: &mut Vec<u8>, header: &Header, reply: &KeepAliveReply) {
-    append(out, &KeptAlive { header, reply });
+pub fn keep_alive(
+    out: &mut Vec<u8>,
+    header: &Header,
+    reply: &KeepAliveReply,
+    bytes_max: usize,
+) -> Result<(), TooLong> {
+    append(out, &KeptAlive { header, reply }, bytes_max)
 }
 
 /// Appends a chunk of a range stream. Header, `more` and `count` go into the last chunk only, so that the
 /// chunks merged are the reply of a unary Range.
-pub fn range_chunk(out: &mut Vec<u8>, header: &Header, chunk: &RangeReply, last: bool) {
-    append(out, &Chunk { header, chunk, last });
+pub fn range_chunk(
+    out: &mut Vec<u8>,
+    header: &Header,
+    chunk: &RangeReply,
+    last: bool,
+    bytes_max: usize,
+) -> Result<(), TooLong> {
+    append(out, &Chunk { header, chunk, last }, bytes_max)
 }
 
 /// The bytes [`range_chunk`] would append: what etcd adapts its chunks by.
@@ -69,12 +91,16 @@ pub fn range_chunk_length(header: &Header, chunk: &RangeReply, last: bool) -> us
     Length::of(&Chunk { header, chunk, last })
 }
 
-fn append(out: &mut Vec<u8>, message: &impl Message) {
+fn append(out: &mut Vec<u8>, message: &impl Message, bytes_max: usize) -> Result<(), TooLong> {
     let length = Length::of(message);
+    if length > bytes_max {
+        return Err(TooLong { bytes: length });
+    }
     out.reserve(length);
     let before = out.len();
     message.fields(out);
     assert_eq!(out.len() - before, length, "a message is as long as it was counted");
+    Ok(())
 }
 
 /// A header with whatever is known where it stands.

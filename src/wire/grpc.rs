@@ -97,6 +97,12 @@ impl Inbound {
         }
     }
 
+    /// Bytes kept of messages that nobody has got yet.
+    pub fn kept_bytes(&self) -> usize {
+        let partial = if let State::Body { body, .. } = &self.state { body.len() } else { 0 };
+        partial + self.held.len()
+    }
+
     fn assemble(&mut self, data: &mut &[u8]) -> Result<Option<Bytes>, Error> {
         if let State::Prefix { prefix, have } = &mut self.state {
             let taken = data.len().min(PREFIX_BYTES - *have);

@@ -18,7 +18,7 @@ mod quote;
 mod sink;
 
 pub use counters::{Counters, MethodCounters};
-pub use encode::Header;
+pub use encode::{Header, TooLong};
 pub use method::{Kind, Method};
 
 /// The version this server answers with, as clients decide by it what they may ask.

@@ -120,8 +120,12 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
     let epoch = EpochRecord { term: 3, attempt: 1 };
     let put = Change::Put { sub: 0, key: b"key".to_vec(), value: b"value".to_vec(), lease: 5 };
     let delete = Change::DeleteRange { sub: 1, key: b"a".to_vec(), end: b"b".to_vec(), count: 3 };
-    let writes =
-        vec![Write { revision: 9, parts: 2, changes: vec![put, delete, Change::LeaseEnd { lease: 5 }] }];
+    let writes = vec![Write {
+        revision: 9,
+        parts: 2,
+        more: false,
+        changes: vec![put, delete, Change::LeaseEnd { lease: 5 }],
+    }];
     let bootstrap = Control::Bootstrap {
         cluster: 1,
         token: "token".into(),

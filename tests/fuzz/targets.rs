@@ -19,6 +19,7 @@ use braid::front::{Ask, Front, Manners};
 use braid::http2::hpack::{Decoder, Encoder, Indexing};
 use braid::http2::{Config, Connection, Event, Head};
 use braid::io::Port;
+use braid::limits::TXN_OPS_DEFAULT;
 use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentName};
 use braid::record::Payload;
 use braid::types::{ConnId, ReactorId, Time};
@@ -52,7 +53,7 @@ pub const LOG_KEY: u64 = 7;
 /// A connection as a reactor has it, with every answer it gives by itself.
 pub fn client_port(bytes: &[u8]) {
     let conn = ConnId { reactor: ReactorId(0), slot: 0, generation: 1 };
-    let manners = Manners::new(Header::default(), MESSAGE_BYTES_MAX, Config::default());
+    let manners = Manners::new(Header::default(), MESSAGE_BYTES_MAX, TXN_OPS_DEFAULT, Config::default());
     let mut front = Front::new(manners);
     let (mut asks, mut out) = (vec![], vec![]);
     front.opened(Time(0), conn, Port::Client);
@@ -167,7 +168,7 @@ pub fn gzip(bytes: &[u8]) {
 pub fn protobuf(bytes: &[u8]) {
     let message = Bytes::copy_from_slice(bytes);
     for method in Method::ALL.iter().copied().filter(|method| method.kind() == Kind::Unary) {
-        let _ = decode::unary(method, message.clone());
+        let _ = decode::unary(method, message.clone(), TXN_OPS_DEFAULT);
     }
     let _ = decode::range_stream(message.clone());
     let _ = decode::watch(message.clone());

@@ -179,11 +179,16 @@ fn bytes_that_wait_have_a_limit_which_costs_the_stream_that_exceeds_it() {
     initial_window(&mut bench, 0).unwrap();
     let first = bench.open(1, true);
     bench.server.send_grpc_head(first);
-    assert!(bench.server.send_data(first, &[0; 200_000], true), "one message is taken whatever its size");
+    assert!(
+        bench.server.send_data(first, &[0; 200_000], true),
+        "the last message is taken whatever its size"
+    );
     let second = bench.open(3, true);
     bench.server.send_grpc_head(second);
     bench.frames();
-    assert!(!bench.server.send_message(second, b"one too many"));
+    assert!(bench.server.send_message(second, &[0; 8000]), "every stream may send a little");
+    assert_eq!(bench.server.send_budget(second), 0, "who pulls gets nothing");
+    assert!(!bench.server.send_message(second, &[0; 200]));
     assert_eq!(bench.reset_sent(), Some((3, ErrorCode::EnhanceYourCalm as u32)));
     assert!(!bench.server.send_trailers(second, 0, ""), "what is sent on a stream that is gone goes nowhere");
     assert_eq!(bench.feed_frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]), Ok(vec![Seen::Reset(1, 8)]));

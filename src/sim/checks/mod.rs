@@ -13,6 +13,7 @@ mod watches;
 use super::history::{Header, History, Moment, Op};
 use super::world::Failure;
 use crate::api::Request;
+use crate::limits::TXN_OPS_DEFAULT;
 use crate::wire::proto::{self, Message};
 use crate::wire::{Method, decode};
 use std::collections::BTreeMap;
@@ -53,7 +54,9 @@ pub fn request_of(op: &Op) -> Request {
             lease: decode::keep_alive(message).expect("the workload sends what can be read"),
             keys: false,
         },
-        method => decode::unary(method, message).expect("the workload sends what can be read"),
+        method => {
+            decode::unary(method, message, TXN_OPS_DEFAULT).expect("the workload sends what can be read")
+        }
     }
 }
 

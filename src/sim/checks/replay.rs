@@ -238,7 +238,7 @@ impl Replay<'_> {
             raft_term: Term(shown.raft_term),
         };
         let mut expected = vec![];
-        encode::reply(&mut expected, &with, reply);
+        encode::reply(&mut expected, &with, reply, usize::MAX).expect("all lengths are allowed");
         if expected != op.messages[0] {
             let what = format!("the model answers {reply:?}, the answer was {:?}", show(op));
             return Err(self.fail_read(at, revision, what));
@@ -249,7 +249,8 @@ impl Replay<'_> {
     fn compare_chunks(&self, at: usize, reply: &Reply, revision: i64) -> Result<(), Failure> {
         let Reply::Range(reply) = reply else { unreachable!("the request is a range") };
         let mut expected = vec![];
-        encode::reply(&mut expected, &wire::Header::default(), &Reply::Range(reply.clone()));
+        encode::reply(&mut expected, &wire::Header::default(), &Reply::Range(reply.clone()), usize::MAX)
+            .expect("all lengths are allowed");
         let expected = proto::RangeResponse::decode(&expected[..]).expect("it is protobuf");
         let chunks: Vec<proto::RangeResponse> = self.op(at).messages.iter().map(chunk).collect();
         let kvs: Vec<proto::KeyValue> = chunks.iter().flat_map(|chunk| chunk.kvs.clone()).collect();

@@ -1,7 +1,12 @@
 use super::*;
+use crate::limits::TXN_OPS_DEFAULT;
 use crate::stdx::Rng;
 use crate::wire::proto;
 use prost::Message;
+
+fn unary(method: Method, message: Bytes) -> Result<Request, Error> {
+    super::unary(method, message, TXN_OPS_DEFAULT)
+}
 
 fn bytes(rng: &mut Rng) -> Bytes {
     let length = *rng.pick(&[0, 1, 3, 20, 200]);
@@ -437,11 +442,14 @@ fn nesting_is_bounded_without_using_up_the_stack() {
 #[test]
 fn operations_are_bounded_before_they_fill_the_memory() {
     let ops = |n: usize| Bytes::from([0x12, 0].repeat(n));
-    assert!(unary(Method::Txn, ops(TXN_OPS_DECODED_MAX)).is_ok());
-    assert_eq!(unary(Method::Txn, ops(TXN_OPS_DECODED_MAX + 1)), Err(Error::TooManyOps));
-    assert!(size_of::<Op>() * TXN_OPS_DECODED_MAX <= 4 << 20, "as limits.rs says");
-    let compares = Bytes::from([0x0A, 0].repeat(TXN_OPS_DECODED_MAX + 1));
+    assert!(unary(Method::Txn, ops(TXN_OPS_DECODED_MIN)).is_ok());
+    assert_eq!(unary(Method::Txn, ops(TXN_OPS_DECODED_MIN + 1)), Err(Error::TooManyOps));
+    assert!(size_of::<Op>() * TXN_OPS_DECODED_MIN <= 4 << 20, "as limits.rs says");
+    let compares = Bytes::from([0x0A, 0].repeat(TXN_OPS_DECODED_MIN + 1));
     assert_eq!(unary(Method::Txn, compares), Err(Error::TooManyOps));
+    // Who allows more gets more: so many in each of the three lists.
+    let allowed = |n: usize| super::unary(Method::Txn, ops(n), 10_000).map(|_| ());
+    assert_eq!((allowed(30_000), allowed(30_001)), (Ok(()), Err(Error::TooManyOps)));
 }
 
 #[test]

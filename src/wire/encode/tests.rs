@@ -142,7 +142,12 @@ fn proto_txn(header: Option<proto::ResponseHeader>, reply: &TxnReply) -> proto::
 /// Our bytes are prost's bytes, so headers that are present and empty are compared too.
 fn check(value: &Reply, expected: &impl prost::Message) {
     let mut out = b"before".to_vec();
-    reply(&mut out, &HEADER, value);
+    let length = expected.encoded_len();
+    if length > 0 {
+        assert_eq!(reply(&mut out, &HEADER, value, length - 1), Err(TooLong { bytes: length }));
+        assert_eq!(out, b"before", "what is too long is not begun");
+    }
+    reply(&mut out, &HEADER, value, length).unwrap();
     assert_eq!(out[6..], expected.encode_to_vec(), "{value:?}");
 }
 
@@ -193,7 +198,8 @@ fn lease_replies_are_byte_for_byte_prosts() {
         let expected = proto::LeaseLeasesResponse { header, leases: statuses };
         check(&Reply::LeaseLeases { revision, leases }, &expected);
         let mut out = vec![];
-        keep_alive(&mut out, &HEADER, &KeepAliveReply { revision, lease: LeaseId(id), ttl });
+        keep_alive(&mut out, &HEADER, &KeepAliveReply { revision, lease: LeaseId(id), ttl }, usize::MAX)
+            .unwrap();
         assert_eq!(out, proto::LeaseKeepAliveResponse { header, id, ttl }.encode_to_vec());
     }
 }
@@ -235,7 +241,7 @@ fn maintenance_and_cluster_replies_are_byte_for_byte_prosts() {
     check(&Reply::Health(ServingStatus::Serving), &proto::HealthCheckResponse { status: 1 });
     check(&Reply::Health(ServingStatus::ServiceUnknown), &proto::HealthCheckResponse { status: 3 });
     let mut listed = vec![];
-    super::reply(&mut listed, &Header::default(), &Reply::HealthList(ServingStatus::Serving));
+    super::reply(&mut listed, &Header::default(), &Reply::HealthList(ServingStatus::Serving), 100).unwrap();
     assert_eq!(listed, b"\x0a\x06\x0a\x00\x12\x02\x08\x01", "a map of the empty name");
 }
 
@@ -317,7 +323,7 @@ fn watch_messages_are_byte_for_byte_prosts_and_as_long_as_foretold() {
             events: events.collect(),
         };
         let mut out = vec![];
-        watch(&mut out, &HEADER, &reply);
+        watch(&mut out, &HEADER, &reply, usize::MAX).unwrap();
         assert_eq!(out, expected.encode_to_vec());
         assert_eq!(watch_length(&HEADER, &reply), out.len());
         let events: usize = reply.events.iter().map(event_length).sum();
@@ -337,7 +343,7 @@ fn chunks_merged_are_the_unary_reply() {
         let mut merged = proto::RangeStreamResponse::default();
         for (chunk, last) in [(&first, false), (&second, true)] {
             let mut out = vec![];
-            range_chunk(&mut out, &HEADER, chunk, last);
+            range_chunk(&mut out, &HEADER, chunk, last, usize::MAX).unwrap();
             assert_eq!(range_chunk_length(&HEADER, chunk, last), out.len());
             merged.merge(&out[..]).unwrap();
         }

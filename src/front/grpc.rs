@@ -1,0 +1,214 @@
+//! One connection of HTTP/2: its calls' messages come in and go out as gRPC has them.
+
+use super::rpc::{Call, Calls};
+use super::{Ask, Counters, Lost, Manners, Rpc};
+use crate::api::{Code, Error};
+use crate::http2::{self, ErrorCode, Event, StreamId};
+use crate::types::{ConnId, Time};
+use crate::wire::metadata::{self, Style};
+use crate::wire::{grpc, gzip};
+
+type Field<'a> = (&'a [u8], &'a [u8]);
+
+pub(super) struct Http2 {
+    pub connection: http2::Connection,
+    pub calls: Calls,
+}
+
+impl Http2 {
+    pub fn new(manners: &Manners, now: Time) -> Http2 {
+        Http2 { connection: http2::Connection::new(&manners.http2, now), calls: Calls::new(manners) }
+    }
+
+    pub fn receive(
+        &mut self,
+        id: ConnId,
+        now: Time,
+        mut bytes: &[u8],
+        manners: &Manners,
+        counters: &mut Counters,
+        asks: &mut Vec<Ask>,
+    ) -> Result<(), http2::Fault> {
+        let Http2 { connection, calls } = self;
+        // Answers that the connection itself has to give wait until the event's loan has ended.
+        let mut refused: Vec<(StreamId, metadata::Refusal)> = vec![];
+        let mut failed: Vec<(StreamId, Error)> = vec![];
+        let mut consumed: Vec<(StreamId, usize)> = vec![];
+        loop {
+            match connection.receive(now, &mut bytes)? {
+                None => break,
+                Some(Event::Headers { stream, head, end }) => match Call::begin(now, head, manners, counters)
+                {
+                    Ok(call) => {
+                        calls.insert(stream, call);
+                        if end {
+                            calls
+                                .take_end(id, stream, counters, asks)
+                                .unwrap_or_else(|error| failed.push((stream, error)));
+                        }
+                    }
+                    Err(refusal) => refused.push((stream, refusal)),
+                },
+                Some(Event::Data { stream, bytes, end }) => {
+                    if !bytes.is_empty() {
+                        consumed.push((stream, bytes.len()));
+                    }
+                    let taken = calls.take_data(id, stream, bytes, counters, asks);
+                    let taken = taken
+                        .and_then(|()| if end { calls.take_end(id, stream, counters, asks) } else { Ok(()) });
+                    taken.unwrap_or_else(|error| failed.push((stream, error)));
+                }
+                Some(Event::Trailers { stream, .. }) => {
+                    calls
+                        .take_end(id, stream, counters, asks)
+                        .unwrap_or_else(|error| failed.push((stream, error)));
+                }
+                Some(Event::Reset { stream, .. }) => {
+                    if let Some(call) = calls.remove(stream) {
+                        counters.handled(call.method, Code::Canceled);
+                        asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
+                    }
+                }
+                Some(Event::Room { stream }) => asks.push(Ask::Room { rpc: Rpc::stream(id, stream) }),
+                Some(Event::GoAway { .. }) => {}
+            }
+        }
+        for (stream, bytes) in consumed {
+            self.connection.consumed(stream, bytes);
+        }
+        for (stream, refusal) in refused {
+            self.refuse(stream, refusal);
+        }
+        for (stream, error) in failed {
+            asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
+            self.finish(stream, Err(error), counters);
+        }
+        Ok(())
+    }
+
+    pub fn answer(
+        &mut self,
+        now: Time,
+        stream: StreamId,
+        outcome: Result<&[u8], &Error>,
+        counters: &mut Counters,
+    ) {
+        let Some(call) = self.calls.remove(stream) else { return };
+        match outcome {
+            Ok(message) => {
+                counters.of_mut(call.method).messages_sent += 1;
+                self.reply(stream, &call.style, message);
+            }
+            Err(error) => {
+                self.end_alone(stream, &call.style, 200, error.code(), &error.to_string());
+            }
+        }
+        let code = outcome.err().map_or(Code::Ok, Error::code);
+        counters.answered(call.method, code, now.since(call.begun));
+    }
+
+    /// Sends the whole answer of a unary call.
+    fn reply(&mut self, stream: StreamId, style: &Style, message: &[u8]) {
+        if style.is_usual() {
+            self.connection.reply(stream, message.len(), |out| out.extend_from_slice(message));
+            return;
+        }
+        self.head(stream, style);
+        self.body(stream, style.gzip, message);
+        self.connection.send_trailers(stream, Code::Ok as u8, "");
+    }
+
+    /// Sends one message of a stream; the head goes out with the first.
+    pub fn message(
+        &mut self,
+        stream: StreamId,
+        message: Result<&[u8], Error>,
+        counters: &mut Counters,
+    ) -> Option<Lost> {
+        let call = self.calls.get_mut(stream)?;
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => {
+                self.finish(stream, Err(error), counters);
+                return Some(Lost);
+            }
+        };
+        counters.of_mut(call.method).messages_sent += 1;
+        let gzip = call.style.gzip;
+        if !std::mem::replace(&mut call.has_sent, true) {
+            let style = call.style.clone();
+            self.head(stream, &style);
+        }
+        if self.body(stream, gzip, message) {
+            return None;
+        }
+        let call = self.calls.remove(stream).expect("it was there above");
+        counters.handled(call.method, Code::ResourceExhausted);
+        Some(Lost)
+    }
+
+    fn head(&mut self, stream: StreamId, style: &Style) {
+        if style.is_usual() {
+            self.connection.send_grpc_head(stream);
+            return;
+        }
+        let content_type = style.content_type();
+        let fields: [Field; 2] = [(b"content-type", &content_type), (b"grpc-encoding", b"gzip")];
+        let fields = if style.gzip { &fields } else { &fields[..1] };
+        self.connection.send_head(stream, 200, fields, false);
+    }
+
+    /// Returns `false` where the stream is gone: also because no more may wait for the client's windows.
+    fn body(&mut self, stream: StreamId, gzip: bool, message: &[u8]) -> bool {
+        // grpc-go compresses no empty message.
+        if gzip && !message.is_empty() {
+            self.connection.send_compressed(stream, &gzip::deflated(message))
+        } else {
+            self.connection.send_message(stream, message)
+        }
+    }
+
+    /// Answers without a message: head and trailers in one.
+    fn end_alone(&mut self, stream: StreamId, style: &Style, http_status: u16, code: Code, text: &str) {
+        if http_status == 200 && style.subtype.is_empty() {
+            self.connection.send_trailers(stream, code as u8, text);
+            return;
+        }
+        let content_type = style.content_type();
+        let message = grpc::percent_encoded(text);
+        let fields: [Field; 3] = [
+            (b"content-type", &content_type),
+            (b"grpc-status", grpc::status(code).as_bytes()),
+            (b"grpc-message", message.as_bytes()),
+        ];
+        self.connection.send_head(stream, http_status, &fields, true);
+    }
+
+    fn refuse(&mut self, stream: StreamId, refusal: metadata::Refusal) {
+        match refusal {
+            metadata::Refusal::Reset => self.connection.reset(stream, ErrorCode::Protocol),
+            metadata::Refusal::Answer { http_status, style, error } => {
+                self.end_alone(stream, &style, http_status, error.code(), &error.to_string());
+            }
+        }
+    }
+
+    pub fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
+        let Some(call) = self.calls.remove(stream) else { return };
+        let code = outcome.as_ref().err().map_or(Code::Ok, Error::code);
+        let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
+        if call.has_sent {
+            self.connection.send_trailers(stream, code as u8, &text);
+        } else {
+            self.end_alone(stream, &call.style, 200, code, &text);
+        }
+        counters.handled(call.method, code);
+    }
+
+    pub fn end_streams(&mut self, counters: &mut Counters) {
+        let streams: Vec<StreamId> = self.calls.streaming().collect();
+        for stream in streams {
+            self.finish(stream, Err(Error::Stopped), counters);
+        }
+    }
+}
