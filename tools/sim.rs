@@ -9,7 +9,7 @@
 //! A run that panics ends the process, so `run` has said before which seed it is at.
 
 use braid::sim::hits::{Hit, Hits};
-use braid::sim::plan::{Event, Plan};
+use braid::sim::plan::Plan;
 use braid::sim::{Report, run};
 use std::ops::Range;
 use std::process::{Command, ExitCode, Stdio};
@@ -85,10 +85,8 @@ fn run_seeds(words: &[&str]) -> ExitCode {
 fn plan(seed: u64, only: Option<&str>) -> Plan {
     let mut plan = Plan::draw(seed);
     if let Some(only) = only {
-        let wanted: Vec<usize> =
-            only.split(',').filter(|word| !word.is_empty()).map(|word| number(word) as usize).collect();
-        let keep = |(at, event): (usize, Event)| wanted.contains(&at).then_some(event);
-        plan.events = plan.events.into_iter().enumerate().filter_map(keep).collect();
+        let wanted = only.split(',').filter(|word| !word.is_empty()).map(|word| number(word) as usize);
+        plan.keep(&wanted.collect::<Vec<usize>>());
     }
     plan
 }

@@ -159,6 +159,15 @@ impl Plan {
         events.sort_by_key(|event| event.at);
         Plan { seed, shape, events }
     }
+
+    /// Leaves out all events but these, by their numbers.
+    pub fn keep(&mut self, wanted: &[usize]) {
+        let mut number = 0;
+        self.events.retain(|_| {
+            number += 1;
+            wanted.contains(&(number - 1))
+        });
+    }
 }
 
 /// An epoch that ends is worth little where nothing is under way: half of them find requests in the midst of

@@ -8,32 +8,49 @@ use std::path::Path;
 
 /// Seeds of every run. Failures print the command that repeats them.
 const SEEDS: std::ops::Range<u64> = 0..200;
-/// Seeds that were red once: the bug, in a sentence.
-const REGRESSIONS: &[(u64, &str)] = &[
-    (5653, "a watch whose progress was due while its client read nothing kept its reactor turning"),
-    (6126, "a compaction between a transaction's gathering and its parts took history that its ranges named"),
+/// Seeds that were red once: the bug, in a sentence, and the events that make it where not all do.
+const REGRESSIONS: &[(u64, &str, &[usize])] = &[
+    (5653, "a watch whose progress was due while its client read nothing kept its reactor turning", STALLED),
+    (
+        6126,
+        "a compaction between a transaction's gathering and its parts took history that its ranges named",
+        &[],
+    ),
     (
         9920,
-        "news of a full disk came by slow mail after the alarm was disarmed, which the checks took for a bug",
+        "news of a full disk came by slow mail after the alarm was disarmed: the checks took it for a bug",
+        &[],
     ),
     (
         34375,
-        "a watch from the compacted revision lacks what the same revision replaced, which the checks did not know",
+        "a watch from the compacted revision lacks what that revision replaced: the checks did not know",
+        &[],
     ),
     (
         2010,
-        "a renewal showed a lease of which other reactors had not heard, and which a put then did not find",
+        "a renewal showed a lease of which other reactors had not heard, and which a put did not find",
+        &[],
     ),
-    (2630, "the same over an epoch with slow mail"),
+    (2630, "the same, after a restart with another number of reactors", &[]),
     (
         4392,
-        "a delete of unknown outcome was explained by a revoke of unknown outcome, which ended a lease that lived",
+        "a delete of unknown outcome was explained by a revoke of unknown outcome: a lease ended that lived",
+        &[],
     ),
 ];
+const STALLED: &[usize] = &[
+    3, 4, 7, 18, 20, 32, 43, 46, 54, 55, 61, 62, 67, 70, 73, 81, 83, 84, 87, 93, 95, 97, 98, 108, 109, 111,
+    112, 117, 120, 121, 125, 141, 186,
+];
 
-fn check(seed: u64, of: &str) -> Summary {
+fn check(seed: u64, of: &str, only: &[usize]) -> Summary {
     println!("seed {seed}{of}; repeat it with: cargo sim -- repeat {seed} --trace");
-    match run(&Plan::draw(seed), false).outcome {
+    let mut plan = Plan::draw(seed);
+    if !only.is_empty() {
+        println!("... --only {only:?}");
+        plan.keep(only);
+    }
+    match run(&plan, false).outcome {
         Ok(summary) => summary,
         Err(failure) => panic!("seed {seed} fails: {}: {}", failure.check, failure.what),
     }
@@ -43,7 +60,7 @@ fn check(seed: u64, of: &str) -> Summary {
 fn what_clients_see_could_have_been() {
     let mut sum = Summary::default();
     for seed in SEEDS {
-        let summary = check(seed, "");
+        let summary = check(seed, "", &[]);
         sum.calls += summary.calls;
         sum.answered += summary.answered;
         sum.starts += summary.starts;
@@ -61,8 +78,8 @@ fn what_clients_see_could_have_been() {
 
 #[test]
 fn what_was_red_once_stays_green() {
-    for (seed, bug) in REGRESSIONS {
-        check(*seed, &format!(" ({bug})"));
+    for (seed, bug, only) in REGRESSIONS {
+        check(*seed, &format!(" ({bug})"), only);
     }
 }
 
