@@ -276,6 +276,9 @@ pub const SEND_BYTES_MAX: usize = 1 << 20;
 pub const CONNECTION_END_PATIENCE_SECS: u64 = 20;
 /// How long a closed connection is kept for the client to read its last replies.
 pub const CONNECTION_LINGER_MS: u64 = 1_000;
+/// How long an address may be in use when the server starts, and when it is tried again.
+pub const LISTEN_PATIENCE_MS: u64 = 2_000;
+pub const LISTEN_RETRY_MS: u64 = 20;
 /// Connections the kernel holds for us before they are accepted (cut to net.core.somaxconn).
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// When to accept again after accepting failed, as for want of descriptors.

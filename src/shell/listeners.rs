@@ -3,11 +3,12 @@
 use super::kernel;
 use crate::config::Url;
 use crate::io::Port;
-use crate::limits::LISTEN_BACKLOG;
+use crate::limits::{LISTEN_BACKLOG, LISTEN_PATIENCE_MS, LISTEN_RETRY_MS};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 pub struct Listener {
     pub socket: TcpListener,
@@ -24,7 +25,7 @@ pub fn listen(urls: &[Url], port: Port) -> Result<Vec<Listener>, String> {
         for address in addresses(url) {
             // Port 0 is any free one, and the same for both families.
             let address = SocketAddr::new(address, first.unwrap_or(url.port()));
-            match bind(address, port) {
+            match bind_patiently(address, port) {
                 Ok(listener) => {
                     first = Some(listener.address.port());
                     listeners.push(listener);
@@ -54,6 +55,20 @@ fn addresses(url: &Url) -> Vec<IpAddr> {
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
         || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
+/// The kernel lets the sockets of a killed process with io_uring go a moment after the process: whoever starts
+/// it again at once finds them in use.
+fn bind_patiently(address: SocketAddr, port: Port) -> io::Result<Listener> {
+    let give_up = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MS);
+    loop {
+        match bind(address, port) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(LISTEN_RETRY_MS));
+            }
+            done => return done,
+        }
+    }
 }
 
 fn bind(address: SocketAddr, port: Port) -> io::Result<Listener> {
@@ -108,6 +123,18 @@ mod tests {
         let taken = url(&format!("http://{}", held[0].address));
         let error = listen(&[taken], Port::Metrics).err().unwrap();
         assert!(error.contains(&format!("listen tcp {}: ", held[0].address)), "{error}");
+    }
+
+    #[test]
+    fn a_port_that_comes_free_in_a_moment_is_waited_for() {
+        let held = listen(&[url("http://127.0.0.1:0")], Port::Client).unwrap();
+        let taken = url(&format!("http://{}", held[0].address));
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(5 * LISTEN_RETRY_MS));
+            drop(held);
+        });
+        assert!(listen(&[taken], Port::Client).is_ok());
+        other.join().unwrap();
     }
 
     #[test]
