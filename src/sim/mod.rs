@@ -4,7 +4,7 @@
 //! the seed it turns red and the check that sees it (`tools/mutants` builds and runs them all): a reply that
 //! leaves before it is settled; mail of an ended epoch that is taken; a control entry proposed on unsettled
 //! state; a torn tail taken for whole; a checkpoint whose index runs ahead of its state; a reactor that is not
-//! woken. With each bug that the simulator finds, its own patch joins them.
+//! woken. Bugs that the simulator found itself stand beside them.
 
 mod boot;
 mod checks;
