@@ -14,6 +14,7 @@ mod versions;
 pub use hash::HashKv;
 pub use store::Store;
 
+use crate::limits::{READ_SLICE_BYTES, READ_SLICE_KEYS};
 use crate::types::{At, Blob, Event, KeyValue, LeaseId, Revision};
 
 /// How much one call may look at before it returns. At least one item is looked at.
@@ -25,6 +26,8 @@ pub struct Budget {
 
 impl Budget {
     pub const UNBOUNDED: Budget = Budget { keys: usize::MAX, bytes: usize::MAX };
+    /// Well under a millisecond's work.
+    pub const SLICE: Budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
 }
 
 /// A part of a range's live keys, ascending.

@@ -5,7 +5,6 @@
 
 use super::Reactor;
 use super::calls::{Asker, Course};
-use super::slices::SLICE;
 use crate::api::{Error, Reply};
 use crate::io::{Body, CallId};
 use crate::mvcc::{Change, HashKv, History};
@@ -120,7 +119,7 @@ impl Reactor {
             return self.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
         }
         let (pin, compacted) = *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), compacted));
-        let history = store.history_pinned(pin, after, SLICE);
+        let history = store.history_pinned(pin, after, self.settings.slice);
         if history.done {
             owned.pins.remove(&call);
             owned.unpin(pin);

@@ -7,7 +7,6 @@
 
 use super::Reactor;
 use super::calls::{Asker, Course};
-use super::slices::SLICE;
 use crate::api::{Error, RangeRequest, Reply};
 use crate::io::{Body, CallId};
 use crate::txn::{self, Counting, Progress, RangeCursor, RangePart};
@@ -73,7 +72,7 @@ impl Reactor {
         if !self.slices.has_left() && !cursor.is_short() {
             return false;
         }
-        if cursor.step(&owned.shard.store, SLICE, counting) != Progress::Done {
+        if cursor.step(&owned.shard.store, self.settings.slice, counting) != Progress::Done {
             self.slices.spend();
             return false;
         }

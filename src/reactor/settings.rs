@@ -12,7 +12,7 @@ use crate::http2;
 use crate::io::Body;
 use crate::lease::Attached;
 use crate::log::{self, Log};
-use crate::mvcc::Store;
+use crate::mvcc::{Budget, Store};
 use crate::raft::{FRESH_BASE, Group, HardState, Start};
 use crate::sequencer::{Generation, Room, Sequencer};
 use crate::shard::Shard;
@@ -36,6 +36,8 @@ pub struct Settings {
     pub request_bytes_max: usize,
     /// About how large a Raft entry gets; what one request changes beyond it goes into several.
     pub entry_bytes_max: usize,
+    /// What one slice of work that may be long looks at.
+    pub slice: Budget,
     pub txn_ops_max: usize,
     pub streams_max: u32,
     /// `None`: no quota.

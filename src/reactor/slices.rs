@@ -5,14 +5,10 @@
 
 use super::Reactor;
 use crate::io::{Body, CallId};
-use crate::limits::{READ_SLICE_BYTES, READ_SLICE_KEYS, SLICES_PER_TURN};
-use crate::mvcc::Budget;
+use crate::limits::SLICES_PER_TURN;
 use crate::txn::{Counting, Progress, RangeCursor};
 use crate::types::{At, Revision, ShardId};
 use std::collections::VecDeque;
-
-/// What one slice may look at.
-pub(super) const SLICE: Budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
 
 /// What another turn goes on with.
 #[derive(Debug)]
@@ -97,7 +93,7 @@ impl Reactor {
         match slice {
             Slice::Range { call, shard, mut cursor, counting } => {
                 let store = &self.shards[&shard].shard.store;
-                let part = match cursor.step(store, SLICE, counting) {
+                let part = match cursor.step(store, self.settings.slice, counting) {
                     Progress::Unfinished => {
                         self.slices.spend();
                         self.slices.waiting.push_back(Slice::Range { call, shard, cursor, counting });

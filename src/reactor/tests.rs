@@ -27,6 +27,7 @@ fn settings(shards: usize) -> Settings {
         shard_starts: crate::router::default_starts(shards),
         request_bytes_max: crate::limits::REQUEST_BYTES_DEFAULT,
         entry_bytes_max: crate::limits::ENTRY_BYTES_MAX,
+        slice: crate::mvcc::Budget::SLICE,
         txn_ops_max: crate::limits::TXN_OPS_DEFAULT,
         streams_max: 1000,
         quota_bytes: None,

@@ -39,6 +39,7 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
         },
         request_bytes_max: config.request_bytes_max,
         entry_bytes_max: crate::limits::ENTRY_BYTES_MAX,
+        slice: crate::mvcc::Budget::SLICE,
         txn_ops_max: config.txn_ops_max,
         streams_max: config.streams_max,
         quota_bytes: config.quota_bytes,

@@ -29,6 +29,7 @@ pub fn settings(shape: &Shape) -> Settings {
         shard_starts: crate::router::default_starts(shape.shards),
         request_bytes_max: REQUEST_BYTES_DEFAULT,
         entry_bytes_max: shape.entry_bytes,
+        slice: crate::mvcc::Budget { keys: shape.slice_keys, ..crate::mvcc::Budget::SLICE },
         txn_ops_max: TXN_OPS_DEFAULT,
         streams_max: 1000,
         quota_bytes: None,

@@ -30,6 +30,8 @@ pub struct Shape {
     pub disk_latency: Duration,
     /// How large an entry of a group may be before a turn's writes, or one write's changes, are cut.
     pub entry_bytes: usize,
+    /// Keys that one slice of long work looks at.
+    pub slice_keys: usize,
     /// Values up to this long; now and then one is much longer.
     pub value_bytes: u64,
     /// HTTP/2 window of clients' streams.
@@ -131,6 +133,9 @@ impl Plan {
         if Rng::new(seed ^ 0x0C07).chance(1, 3) {
             shape.entry_bytes = 200;
         }
+        if Rng::new(seed ^ 0x511C).chance(1, 3) {
+            shape.slice_keys = 1;
+        }
         let span_ms = 200 + rng.below(6000);
         let mut events = vec![];
         for _ in 0..50 + rng.below(250) {
@@ -220,6 +225,7 @@ impl Shape {
             net_delay: Duration::from_us(*rng.pick(&[1, 50, 500, 20_000])),
             disk_latency: Duration::from_us(*rng.pick(&[1, 100, 1000, 20_000])),
             entry_bytes: crate::limits::ENTRY_BYTES_MAX,
+            slice_keys: crate::limits::READ_SLICE_KEYS,
             value_bytes,
             window_bytes: *rng.pick(&[1 << 20, 1 << 20, 65_535, 4000]),
             resizes: rng.chance(1, 2),
