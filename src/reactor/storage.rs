@@ -33,6 +33,8 @@ pub(super) struct Storage {
     stale: Vec<Resident>,
     pub clearing: Clearing,
     jobs: u64,
+    /// The record of the last checkpoint.
+    checkpointed: Ordinal,
     /// Checkpoint files whose successors' records are not yet durable.
     replaced: VecDeque<(Ordinal, String)>,
     defragmenting: Vec<(CallId, Vec<ShardId>)>,
@@ -79,6 +81,7 @@ impl Storage {
             stale,
             clearing: Clearing::of(left_over),
             jobs: 0,
+            checkpointed: Ordinal::default(),
             replaced: VecDeque::new(),
             defragmenting: vec![],
             retry_at: Time(0),
@@ -279,6 +282,11 @@ impl Reactor {
         if busy || self.stage != Stage::Serving || self.now < self.storage.retry_at {
             return;
         }
+        // What the last one frees goes once its record is durable. A log that waits for the disk to have room
+        // would otherwise be answered with checkpoints that fill it.
+        if self.log.durable() < self.storage.checkpointed {
+            return;
+        }
         let wanted = self.storage.defragmenting.first().and_then(|(_, shards)| shards.first().copied());
         if let Some(shard) = wanted {
             return self.begin_checkpoint(shard);
@@ -425,6 +433,7 @@ impl Reactor {
             file: done.name.file,
         });
         self.append(id, home, record);
+        self.storage.checkpointed = self.storage.appended;
         if let Some(name) = replaced {
             self.storage.replaced.push_back((self.storage.appended, name.to_string()));
         }
