@@ -204,11 +204,18 @@ pub enum Body {
         shard: ShardId,
     },
 
-    // A transaction over several shards (DESIGN 2.6).
+    // A transaction over several shards, or one too long for a step (DESIGN 2.6).
+    /// What was to be evaluated comes back: it looks at too much for one step.
+    Long {
+        call: CallId,
+        request: Request,
+    },
     Reserve {
         call: CallId,
         shard: ShardId,
         txn: Arc<TxnRequest>,
+        /// Behind its operations all that is attached to this lease is deleted.
+        revokes: Option<LeaseId>,
     },
     Reserved {
         call: CallId,
@@ -245,14 +252,14 @@ pub enum Body {
         shard: ShardId,
     },
 
-    // Leases: from now on evaluations that name it wait; which keys does it hold?
+    // Leases: from now on evaluations that name it wait; which shards have keys of it?
     Revoking {
         call: CallId,
         lease: LeaseId,
     },
     RevokingHas {
         call: CallId,
-        keys: Vec<Blob>,
+        shards: Vec<ShardId>,
     },
     LeaseKeys {
         call: CallId,

@@ -56,6 +56,8 @@ const _: () = assert!(REQUEST_BYTES_MAX + (4 << 20) <= LOG_WRITE_BYTES_MAX);
 const _: () = assert!(TXN_OPS_DEFAULT <= TXN_OPS_MAX && TXN_OPS_MAX <= u32::MAX as usize);
 
 // txn
+/// A change weighs as much in a slice as so many keys looked at.
+pub const CHANGE_KEYS: usize = 4;
 /// Keys a compare over a range looks at between two chances to stop: one that fails early reads little.
 pub const COMPARE_SLICE_KEYS: usize = 256;
 /// Keys of the first chunk of a RangeStream (etcd's law).

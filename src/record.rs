@@ -211,6 +211,8 @@ impl PartialEq for Payload {
 pub struct Effect {
     pub revision: Revision,
     pub parts: u16,
+    /// The shard's part of the revision goes on in its next effect.
+    pub more: bool,
     pub changes: Vec<EffectChange>,
 }
 
@@ -240,7 +242,8 @@ impl Effect {
             });
             let (changes, behind) = changes.split_at(fitting.count().max(1).min(changes.len()));
             rest = (!behind.is_empty()).then_some(behind);
-            Some(Piece { revision: self.revision, parts: self.parts, more: rest.is_some(), changes })
+            let more = self.more || rest.is_some();
+            Some(Piece { revision: self.revision, parts: self.parts, more, changes })
         })
     }
 }
@@ -351,7 +354,7 @@ mod tests {
             EffectChange::Delete { sub: Sub(1), key: Blob::new(b"b") },
             EffectChange::LeaseEnd { lease: LeaseId(9) },
         ];
-        let effect = Effect { revision: Revision(42), parts: 2, changes };
+        let effect = Effect { revision: Revision(42), parts: 2, more: false, changes };
         let made = batch(
             Epoch { term: Term(3), attempt: 7 },
             Revision(41),
@@ -363,7 +366,7 @@ mod tests {
     #[test]
     fn a_large_effect_is_cut_and_nothing_of_it_is_lost() {
         let changes = (0..100).map(|n| EffectChange::Delete { sub: Sub(n), key: Blob::new(&[7; 40]) });
-        let effect = Effect { revision: Revision(5), parts: 3, changes: changes.collect() };
+        let effect = Effect { revision: Revision(5), parts: 3, more: false, changes: changes.collect() };
         for bytes_max in [1, 500, 1000, 5000, 1 << 20] {
             let pieces: Vec<Piece> = effect.pieces(bytes_max).collect();
             let cut: Vec<EffectChange> = pieces.iter().flat_map(|piece| piece.changes).cloned().collect();

@@ -72,6 +72,15 @@ impl Attached {
         one.into_iter().chain(many.into_iter().flatten())
     }
 
+    /// How many these are.
+    pub fn count(&self, lease: LeaseId) -> usize {
+        match self.leases.get(&lease) {
+            None => 0,
+            Some(Keys::One(_)) => 1,
+            Some(Keys::Many(keys)) => keys.len(),
+        }
+    }
+
     /// Keys with a lease, over all leases.
     pub fn len(&self) -> usize {
         self.keys

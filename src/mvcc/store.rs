@@ -9,6 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 /// What a version is reckoned to cost beyond key and value: what etcd's quota adds to a put.
 pub(super) const VERSION_BYTES: u64 = 256;
 
+/// Births and deaths that one call forgets once they are settled: more than one revision has but for a delete
+/// of very many keys.
+const SETTLED_TURNS_MAX: usize = if cfg!(test) { 2 } else { 4096 };
+
 fn cost(version: &Version) -> u64 {
     VERSION_BYTES + version.bytes() as u64
 }
@@ -100,8 +104,11 @@ impl Store {
     /// Changes up to this revision can no longer be undone.
     pub fn settle(&mut self, to: Revision) {
         self.settled = self.settled.max(to);
-        while self.turns.front().is_some_and(|turn| turn.at.main <= self.settled) {
-            self.turns.pop_front();
+        // Of very many the rest goes later: what is settled is not looked at any more.
+        for _ in 0..SETTLED_TURNS_MAX {
+            if self.turns.pop_front_if(|turn| turn.at.main <= self.settled).is_none() {
+                return;
+            }
         }
     }
 
@@ -202,11 +209,24 @@ impl Store {
         self.index.walk(from, |key, tip| range.contains(key) && visit(key, tip));
     }
 
+    /// How many keys a range has, dead ones that are not dropped yet among them: as many as there are up to the
+    /// live key `live_max`, and at most one more than `keys_max`, which is as far as it looks.
+    pub fn keys_in(&self, range: &KeyRange, keys_max: usize, live_max: usize) -> usize {
+        let (mut keys, mut live) = (0, 0);
+        self.walk(range, None, |_, tip| {
+            keys += 1;
+            live += usize::from(tip.live());
+            keys <= keys_max && live < live_max
+        });
+        keys
+    }
+
     /// How many keys of a range are live at a revision. At or above what is settled the whole answer comes
-    /// at once, in the time of a search (and of the unsettled births and deaths); below, at most `keys_max`
-    /// keys are looked at.
+    /// at once, in the time of a search and of the births and deaths since, unless these are more than
+    /// `keys_max`; else at most `keys_max` keys are looked at.
     pub fn count(&self, range: &KeyRange, at: Revision, resume: Option<&[u8]>, keys_max: usize) -> Counted {
-        if at >= self.settled {
+        let since = self.turns.len() - self.turns.partition_point(|turn| turn.at.main <= at);
+        if at >= self.settled && since <= keys_max.max(1) {
             return Counted { count: self.count_unsettled(range, at, resume), resume: None };
         }
         let mut counted = Counted::default();
@@ -405,6 +425,6 @@ impl Store {
         let order = |ids: &mut Vec<u32>| ids.sort_unstable_by_key(|id| self.versions.get(*id).at());
         order(&mut chained);
         assert_eq!(chained, used, "every version is in its key's chain");
-        assert!(self.turns.iter().all(|turn| turn.at.main > self.settled));
+        assert!(self.turns.iter().is_sorted_by_key(|turn| turn.at));
     }
 }

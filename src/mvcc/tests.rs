@@ -296,6 +296,16 @@ impl Run {
             resume = Some(next);
         }
         assert_eq!(kvs, expected);
+        if revision >= self.store.newest_revision().main {
+            let found = self.store.keys_in(&range, budget.keys, usize::MAX);
+            assert!(
+                found <= budget.keys.saturating_add(1) && (found >= kvs.len() || found > budget.keys),
+                "{found}"
+            );
+            assert!(self.store.keys_in(&range, usize::MAX, usize::MAX) >= kvs.len());
+            let upto_first = self.store.keys_in(&range, usize::MAX, 1);
+            assert!(kvs.is_empty() || upto_first >= 1);
+        }
         let mut count = 0;
         resume = None;
         loop {
@@ -305,7 +315,8 @@ impl Run {
             if resume.is_none() {
                 break;
             }
-            assert!(revision < self.model.settled, "a count of the newest state comes at once");
+            let newest = self.store.newest_revision().main;
+            assert!(revision < newest, "a count of the newest state comes at once");
         }
         assert_eq!(count, expected.len() as u64);
     }

@@ -4,7 +4,7 @@ use super::reads::Reading;
 use super::txns::Spread;
 use super::writes::is_write;
 use super::{Reactor, Stage};
-use crate::api::{Answer, Code, Error, RangeRequest, Reply, Request, ServingStatus};
+use crate::api::{Answer, Code, Error, RangeRequest, Reply, Request, ServingStatus, TxnRequest};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, ControlRequest};
 use crate::limits::{CALLS_BYTES_MAX, PARKED_BYTES_MAX, PARKED_CALLS_MAX, REQUEST_ENVELOPE_BYTES};
@@ -237,19 +237,23 @@ impl Reactor {
         self.send(ReactorId(0), Body::Control { call, request });
     }
 
-    fn call_txn(&mut self, asker: Asker, request: crate::api::TxnRequest) {
-        let mut shards: Vec<ShardId> = vec![];
-        for range in txn::footprint(&request) {
-            shards.extend(self.router().shards_of(&range));
-        }
-        shards.sort();
-        shards.dedup();
+    fn call_txn(&mut self, asker: Asker, request: TxnRequest) {
+        let shards = self.shards_of_txn(&request);
         match shards[..] {
             // A transaction without a key reads nothing and writes nothing: any shard can say so.
             [] => self.evaluate_at(asker, ShardId(1), Request::Txn(request)),
             [shard] => self.evaluate_at(asker, shard, Request::Txn(request)),
             _ => self.spread(asker, request, shards),
         }
+    }
+
+    pub(super) fn shards_of_txn(&self, request: &TxnRequest) -> Vec<ShardId> {
+        let footprint = txn::footprint(request);
+        let mut shards: Vec<ShardId> =
+            footprint.iter().flat_map(|range| self.router().shards_of(range)).collect();
+        shards.sort();
+        shards.dedup();
+        shards
     }
 
     fn answer_empty_delete(&mut self, asker: Asker) {

@@ -11,7 +11,7 @@ use crate::io::CallId;
 use crate::lease::{Expiry, Leases};
 use crate::record::Control;
 use crate::stdx::Rng;
-use crate::types::{Duration, Epoch, Index, LeaseId, ReactorId, Revision, Time};
+use crate::types::{Duration, Epoch, Index, LeaseId, ReactorId, Revision, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A control entry that took effect here, until every reactor has it.
@@ -22,12 +22,12 @@ pub(super) struct Announced {
     pub answers: Vec<(Revision, CallId, Answer)>,
 }
 
-/// A revoke whose reactors have not all said which keys the lease has.
+/// A revoke whose reactors have not all said which shards have keys of the lease.
 #[derive(Debug)]
 pub(super) struct Revoking {
     pub lease: LeaseId,
     pub waiting: Vec<ReactorId>,
-    pub keys: Vec<crate::types::Blob>,
+    pub shards: Vec<ShardId>,
 }
 
 pub(super) struct Leading {

@@ -16,6 +16,7 @@ mod metrics;
 mod owned;
 mod reads;
 pub mod recover;
+mod reservations;
 mod revokes;
 mod settings;
 mod slices;
@@ -109,6 +110,8 @@ pub struct Reactor {
     retrying: Waiters<LeaseId, CallId>,
     deciding: Vec<CallId>,
     slices: slices::Slices,
+    /// The reserved shard whose step a slice was taken of last.
+    stepped: ShardId,
     watches: watches::Watches,
     streams: streams::Streams,
     front: Front,
@@ -159,6 +162,7 @@ impl Reactor {
         for id in &ids {
             self.run_waiting(*id);
         }
+        self.take_steps();
         self.take_slices();
         self.lead();
         self.expire_calls();
@@ -204,6 +208,7 @@ impl Reactor {
     /// Whether the next turn has work that no input will bring.
     fn has_more_to_do(&self) -> bool {
         !self.slices.is_empty()
+            || self.has_steps()
             || self.has_background_work()
             || self.watches.is_ready()
             || self.takeover_goes_on()
@@ -244,7 +249,8 @@ impl Reactor {
             Body::Ranged { call, shard, part } => self.on_ranged(call, shard, part),
             Body::RangeGoesOn { call, shard } => self.on_range_goes_on(from, call, shard),
             Body::RangeUnwanted { call, shard } => self.on_range_unwanted(call, shard),
-            Body::Reserve { call, shard, txn } => self.on_reserve(call, shard, txn),
+            Body::Long { call, request } => self.on_long(call, request),
+            Body::Reserve { call, shard, txn, revokes } => self.on_reserve(call, shard, txn, revokes),
             Body::Reserved { call, shard, outcomes } => self.on_reserved(call, shard, outcomes),
             Body::Gather { call, shard, path, current } => self.on_gather(call, shard, path, current),
             Body::Gathered { call, shard, gathered, ending } => {
@@ -255,7 +261,7 @@ impl Reactor {
             Body::Release { call, shard } => self.on_release(call, shard),
             Body::Revoking { call, lease } => self.on_revoking(call, lease),
             Body::LeaseKeys { call, lease } => self.on_lease_keys(call, lease),
-            Body::RevokingHas { call, keys } => self.on_revoking_has(from, call, keys),
+            Body::RevokingHas { call, shards } => self.on_revoking_has(from, call, shards),
             Body::LeaseKeysAre { call, keys, seen } => self.on_lease_keys_are(from, call, keys, seen),
             Body::History { call, shard, after, upto } => {
                 self.slice(Slice::History { call, shard, after, upto });

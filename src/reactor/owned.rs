@@ -1,6 +1,6 @@
 //! A shard of this reactor, with all that stands around it.
 
-use super::txns::Reservation;
+use super::reservations::Reservation;
 use super::writes::Evaluation;
 use crate::api::TxnRequest;
 use crate::checkpoint::CheckpointName;
@@ -9,7 +9,7 @@ use crate::lease::Attached;
 use crate::mvcc::PinId;
 use crate::shard::Shard;
 use crate::txn::LeaseMove;
-use crate::types::{Epoch, MemberId, Revision, Term};
+use crate::types::{Epoch, LeaseId, MemberId, Revision, Term};
 use crate::watch::Hub;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) enum Waiting {
     Evaluate(Evaluation),
-    Reserve { call: CallId, txn: Arc<TxnRequest> },
+    Reserve { call: CallId, txn: Arc<TxnRequest>, revokes: Option<LeaseId> },
 }
 
 pub(super) struct Owned {

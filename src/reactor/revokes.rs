@@ -1,17 +1,15 @@
-//! The end of a lease: every reactor marks it and names its keys, then one transaction deletes them and ends it.
+//! The end of a lease: every reactor marks it and names the shards that have keys of it, then one transaction
+//! deletes these and ends it.
 
 use super::Reactor;
 use super::calls::Asker;
 use super::controls::Asked;
 use super::leading::Revoking;
 use super::txns::lease_end;
-use crate::api::{
-    Compare, CompareResult, CompareTarget, DeleteRangeRequest, Error, Op, Reply, Request, TxnRequest,
-};
+use crate::api::{Error, Reply, Request};
 use crate::io::{Body, CallId, ControlRequest, PartOf};
 use crate::record::Control;
-use crate::types::{Blob, LeaseId, ReactorId, ShardId, Time};
-use bytes::Bytes;
+use crate::types::{LeaseId, ReactorId, ShardId, Time};
 
 impl Reactor {
     pub(super) fn revoke_lease(&mut self, call: CallId, lease: LeaseId, until: Time) {
@@ -25,13 +23,13 @@ impl Reactor {
         }
         leading.ending.insert(lease);
         let waiting: Vec<ReactorId> = (0..self.reactors).map(ReactorId).collect();
-        leading.revoking.insert(call, Revoking { lease, waiting: waiting.clone(), keys: vec![] });
+        leading.revoking.insert(call, Revoking { lease, waiting: waiting.clone(), shards: vec![] });
         for reactor in waiting {
             self.send(reactor, Body::Revoking { call, lease });
         }
     }
 
-    /// From now on nothing here attaches keys to the lease; these it has.
+    /// From now on nothing here attaches keys to the lease; what it has it may lose.
     pub(super) fn on_revoking(&mut self, call: CallId, lease: LeaseId) {
         // It is granted: the control shard's reactor has said so before.
         let marked = self.control.leases.mark_revoking(lease);
@@ -47,35 +45,28 @@ impl Reactor {
             if self.is_reserved_with(lease) {
                 self.revokes_asked.push((call, lease));
             } else {
-                let keys = self.attached_keys(lease);
-                self.send(ReactorId(0), Body::RevokingHas { call, keys });
+                let having = self.shards.iter().filter(|(_, owned)| owned.attached.count(lease) > 0);
+                let shards = having.map(|(id, _)| *id).collect();
+                self.send(ReactorId(0), Body::RevokingHas { call, shards });
             }
         }
     }
 
-    fn attached_keys(&self, lease: LeaseId) -> Vec<Blob> {
-        self.shards.values().flat_map(|owned| owned.attached.keys(lease).cloned()).collect()
-    }
-
-    pub(super) fn on_revoking_has(&mut self, from: ReactorId, call: CallId, keys: Vec<Blob>) {
+    pub(super) fn on_revoking_has(&mut self, from: ReactorId, call: CallId, having: Vec<ShardId>) {
         let Some(leading) = &mut self.leading else { return };
         let Some(revoking) = leading.revoking.get_mut(&call) else { return };
-        revoking.keys.extend(keys);
+        revoking.shards.extend(having);
         revoking.waiting.retain(|reactor| *reactor != from);
         if !revoking.waiting.is_empty() {
             return;
         }
-        let Some(Revoking { lease, mut keys, .. }) = leading.revoking.remove(&call) else { return };
-        keys.sort();
-        let mut shards: Vec<ShardId> = keys.iter().map(|key| self.router().shard_of(key)).collect();
-        shards.dedup();
+        let Some(Revoking { lease, mut shards, .. }) = leading.revoking.remove(&call) else { return };
         if shards.is_empty() {
             return self.end_bare_lease(lease, call);
         }
-        let deletes = keys.iter().map(|key| delete_if_attached(key, lease));
-        let txn = TxnRequest { success: deletes.collect(), ..TxnRequest::default() };
+        shards.sort();
         // A transaction of this reactor's, whoever asked for it.
-        self.spread_revoke(Asker::Call(call), lease, txn, shards);
+        self.spread_revoke(Asker::Call(call), lease, shards);
     }
 
     /// A lease without keys ends by an entry of its own.
@@ -93,21 +84,9 @@ impl Reactor {
     // The keys of a lease, for LeaseTimeToLive.
 
     pub(super) fn on_lease_keys(&mut self, call: CallId, lease: LeaseId) {
-        let keys = self.attached_keys(lease);
+        let shards = self.shards.values();
+        let keys = shards.flat_map(|owned| owned.attached.keys(lease).cloned()).collect();
         let seen = self.sequencer.counter();
         self.send(call.reactor, Body::LeaseKeysAre { call, keys, seen });
     }
-}
-
-/// A key may have been put without the lease, or with another, since its reactor named it.
-fn delete_if_attached(key: &Blob, lease: LeaseId) -> Op {
-    let key = Bytes::copy_from_slice(key);
-    let attached = Compare {
-        result: CompareResult::Equal,
-        target: CompareTarget::Lease(lease.0),
-        key: key.clone(),
-        range_end: Bytes::new(),
-    };
-    let delete = Op::DeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() });
-    Op::Txn(TxnRequest { compare: vec![attached], success: vec![delete], failure: vec![] })
 }

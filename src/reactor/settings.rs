@@ -162,6 +162,7 @@ impl Reactor {
             retrying: Default::default(),
             deciding: vec![],
             slices: Default::default(),
+            stepped: ShardId::CONTROL,
             streams: Default::default(),
             asks: vec![],
             parked_watches: vec![],

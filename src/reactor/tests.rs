@@ -13,6 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 
 mod controls;
+mod slices;
 
 const SEGMENT_BYTES: usize = 64 << 10;
 
@@ -334,65 +335,6 @@ fn an_epoch_can_end_and_the_next_goes_on() {
         assert_eq!(member.put("a", "x"), before + 1);
     }
     assert_eq!(member.range("\0", "\0").kvs.len(), 21);
-}
-
-/// Ranges that a shard has begun and not ended, at each reactor.
-fn slicing(member: &Member) -> Vec<usize> {
-    member.reactors.iter().map(|reactor| reactor.slices.len()).collect()
-}
-
-#[test]
-fn a_long_range_ends_with_its_client() {
-    for reactors in [1, 2] {
-        let mut member = Member::new(reactors, 2);
-        let router = member.reactors[0].router();
-        // The client is at the last reactor.
-        let owner = ReactorId(0);
-        let prefix = (0..255).find(|byte| router.reactor_of(router.shard_of(&[*byte])) == owner);
-        let prefix = prefix.expect("it has keys");
-        let slices = 20;
-        for n in 0..slices * crate::limits::READ_SLICE_KEYS / 100 {
-            let put = |m| {
-                let key = Bytes::from([&[prefix], format!("{n:04}{m:02}").as_bytes()].concat());
-                let put = proto::PutRequest { key, ..Default::default() };
-                let request = Some(proto::request_op::Request::RequestPut(put));
-                proto::RequestOp { request }
-            };
-            let txn = proto::TxnRequest { success: (0..100).map(put).collect(), ..Default::default() };
-            let _: proto::TxnResponse = member.call("/etcdserverpb.KV/Txn", &txn).unwrap();
-        }
-        let (key, range_end) = (Bytes::from(vec![prefix]), Bytes::from(vec![prefix + 1]));
-        let range = proto::RangeRequest { key, range_end, count_only: false, ..Default::default() };
-        let range = range.encode_to_vec();
-        let unary = "/etcdserverpb.KV/Range";
-        // Without harm it takes so many turns.
-        let turns_until_done = |member: &mut Member, path, headers: &[(&[u8], &[u8])], cancelled: bool| {
-            let stream = member.client.call(path, headers, &range).expect("streams are free");
-            let mut turns = 0;
-            loop {
-                member.turn_all();
-                turns += 1;
-                if turns == 5 {
-                    assert_eq!(slicing(member)[0], 1);
-                    if cancelled {
-                        member.client.reset(stream, http2::ErrorCode::Cancel);
-                    }
-                }
-                if turns > 5 && slicing(member)[0] == 0 {
-                    break;
-                }
-            }
-            member.run();
-            assert!(member.reactors.iter().all(|reactor| reactor.calls.len() == 0));
-            turns
-        };
-        assert!(turns_until_done(&mut member, unary, &[], false) >= slices - 3, "{reactors}");
-        assert!(turns_until_done(&mut member, unary, &[], true) < 10, "{reactors}");
-        // A turn takes a microsecond here.
-        let deadline: &[(&[u8], &[u8])] = &[(b"grpc-timeout", b"6u")];
-        assert!(turns_until_done(&mut member, unary, deadline, false) < 12, "{reactors}");
-        assert_eq!(member.statuses.pop().map(|(_, code, _)| code), Some(4));
-    }
 }
 
 /// A member that takes over and gets no further, because its disk stands.

@@ -1,4 +1,5 @@
-//! A transaction over several shards: its coordinator at the client's reactor, and the shards' side.
+//! A transaction over several shards, or one too long for a step: its coordinator at the client's reactor. The
+//! shards' side is in `reservations`.
 //!
 //! The shards are reserved in ascending order; a reserved shard evaluates nothing else until it is released
 //! (so revisions rise within each log, and no two transactions wait for each other). Then every shard gathers,
@@ -7,7 +8,6 @@
 
 use super::Reactor;
 use super::calls::{Asker, Course};
-use super::owned::Waiting;
 use super::writes::{count_txn, find_lease};
 use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, Request, TxnRequest};
 use crate::io::{Body, CallId, PartOf};
@@ -44,14 +44,6 @@ pub(super) struct Spread {
     applied: Vec<Option<Applied>>,
 }
 
-/// A shard's side: who has it, and what it has heard so far.
-#[derive(Debug)]
-pub(super) struct Reservation {
-    pub call: CallId,
-    txn: Arc<TxnRequest>,
-    path: Option<Arc<Path>>,
-}
-
 impl Reactor {
     pub(super) fn spread_delete(&mut self, asker: Asker, delete: DeleteRangeRequest) {
         if self.control.corrupt() {
@@ -60,6 +52,20 @@ impl Reactor {
         let shards = self.router().shards_of(&delete.range()).collect();
         let txn = TxnRequest { success: vec![Op::DeleteRange(delete)], ..TxnRequest::default() };
         self.begin_spread(asker, Shape::DeleteRange, txn, shards);
+    }
+
+    /// The shard found that it would look at too much for one step: it is spread, over one shard perhaps.
+    pub(super) fn on_long(&mut self, call: CallId, request: Request) {
+        // It may have failed at its deadline meanwhile.
+        let Some(under_way) = self.calls.remove(call) else { return };
+        match request {
+            Request::DeleteRange(delete) => self.spread_delete(under_way.asker, delete),
+            Request::Txn(txn) => {
+                let shards = self.shards_of_txn(&txn);
+                self.spread(under_way.asker, txn, shards);
+            }
+            _ => unreachable!("other requests are short"),
+        }
     }
 
     pub(super) fn spread(&mut self, asker: Asker, txn: TxnRequest, shards: Vec<ShardId>) {
@@ -80,14 +86,8 @@ impl Reactor {
     }
 
     /// Deletes the keys of a lease that is marked revoking, and ends it with the same revision.
-    pub(super) fn spread_revoke(
-        &mut self,
-        asker: Asker,
-        lease: LeaseId,
-        txn: TxnRequest,
-        shards: Vec<ShardId>,
-    ) {
-        self.begin_spread(asker, Shape::Revoke(lease), txn, shards);
+    pub(super) fn spread_revoke(&mut self, asker: Asker, lease: LeaseId, shards: Vec<ShardId>) {
+        self.begin_spread(asker, Shape::Revoke(lease), TxnRequest::default(), shards);
     }
 
     fn begin_spread(&mut self, asker: Asker, shape: Shape, txn: TxnRequest, shards: Vec<ShardId>) {
@@ -130,22 +130,8 @@ impl Reactor {
     fn reserve_next(&mut self, call: CallId) {
         let Some(spread) = self.spread_of(call) else { return };
         let (shard, txn) = (spread.shards[spread.reserved], spread.txn.clone());
-        self.send_to_owner(shard, Body::Reserve { call, shard, txn });
-    }
-
-    /// The shard's side: in its turn among what waits there.
-    pub(super) fn on_reserve(&mut self, call: CallId, shard: ShardId, txn: Arc<TxnRequest>) {
-        let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
-        owned.waiting.push_back(Waiting::Reserve { call, txn });
-        self.run_waiting(shard);
-    }
-
-    pub(super) fn reserve(&mut self, call: CallId, id: ShardId, txn: Arc<TxnRequest>) {
-        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
-        assert!(owned.reserved.is_none(), "a shard is reserved once at a time");
-        let outcomes = txn::compare_all(&owned.shard.store, &txn);
-        owned.reserved = Some(Reservation { call, txn, path: None });
-        self.send(call.reactor, Body::Reserved { call, shard: id, outcomes });
+        let revokes = spread.revokes();
+        self.send_to_owner(shard, Body::Reserve { call, shard, txn, revokes });
     }
 
     pub(super) fn on_reserved(&mut self, call: CallId, shard: ShardId, outcomes: Vec<Outcome>) {
@@ -175,24 +161,6 @@ impl Reactor {
         for shard in spread.shards.clone() {
             self.send_to_owner(shard, Body::Gather { call, shard, path: path.clone(), current });
         }
-    }
-
-    pub(super) fn on_gather(&mut self, call: CallId, id: ShardId, path: Arc<Path>, current: Revision) {
-        let ranges = self.router().ranges_of(id);
-        let control = &self.control;
-        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
-        let reservation = owned.reserved.as_mut().expect("the shard is reserved");
-        assert!(reservation.call == call, "the shard is reserved for another");
-        let leases = |lease| control.is_granted(lease);
-        let gathered = txn::gather(&owned.shard.store, &ranges, &reservation.txn, &path, current, &leases);
-        // A compaction may come before the part that reads.
-        let reads_history = txn::oldest_read(&reservation.txn, &path).is_some();
-        reservation.path = Some(path);
-        let ending = find_lease(&reservation.txn, &|lease| control.is_revoking(lease));
-        if reads_history {
-            owned.hold_history(call);
-        }
-        self.send(call.reactor, Body::Gathered { call, shard: id, gathered, ending });
     }
 
     pub(super) fn on_gathered(
@@ -231,10 +199,7 @@ impl Reactor {
             return self.refuse_spread(call, Error::Compacted);
         }
         let Some(spread) = self.spread_of(call) else { return };
-        let revoked = match spread.shape {
-            Shape::Revoke(lease) => Some(lease),
-            _ => None,
-        };
+        let revoked = spread.revokes();
         let parts = plan.parts() + u16::from(revoked.is_some());
         let mut touched: Vec<ShardId> = spread.shards.clone();
         touched.retain(|shard| !plan.shares(spread.place_of(*shard)).is_empty());
@@ -333,46 +298,6 @@ impl Reactor {
         }
     }
 
-    /// Whether a transaction that names the lease has a shard of this reactor.
-    pub(super) fn is_reserved_with(&self, lease: LeaseId) -> bool {
-        let reserved = self.shards.values().filter_map(|owned| owned.reserved.as_ref());
-        reserved
-            .into_iter()
-            .any(|reservation| find_lease(&reservation.txn, &|named| named == lease).is_some())
-    }
-
-    pub(super) fn on_part(&mut self, call: CallId, id: ShardId, write: Option<PartOf>, shares: Vec<Share>) {
-        let ranges = self.router().ranges_of(id);
-        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
-        let reservation = owned.reserved.take().expect("the shard is reserved");
-        assert!(reservation.call == call, "the shard is reserved for another");
-        let path = reservation.path.expect("a part comes after gathering");
-        let revision = write.map(|part| part.revision);
-        let store = &mut owned.shard.store;
-        let mut applied = txn::apply(store, &ranges, &reservation.txn, &path, revision, &shares);
-        owned.let_history_go(call);
-        let mut moves = std::mem::take(&mut applied.leases);
-        owned.follow_leases(&mut moves);
-        let changes = std::mem::take(&mut applied.changes);
-        if let (Some(part), false) = (write, changes.is_empty()) {
-            owned.shard.push_effect(Effect { revision: part.revision, parts: part.parts, changes });
-        }
-        self.send(call.reactor, Body::Applied { call, shard: id, applied });
-        self.answer_revokes();
-        self.run_waiting(id);
-    }
-
-    pub(super) fn on_release(&mut self, call: CallId, id: ShardId) {
-        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
-        owned.waiting.retain(|waiting| !matches!(waiting, Waiting::Reserve { call: by, .. } if *by == call));
-        if owned.reserved.as_ref().is_some_and(|reservation| reservation.call == call) {
-            owned.reserved = None;
-            owned.let_history_go(call);
-        }
-        self.answer_revokes();
-        self.run_waiting(id);
-    }
-
     pub(super) fn on_applied(&mut self, call: CallId, shard: ShardId, applied: Applied) {
         let Some(spread) = self.spread_of(call) else { return };
         let place = spread.place_of(shard);
@@ -384,14 +309,14 @@ impl Reactor {
         let (Some(path), Some(plan)) = (&spread.path, &spread.plan) else {
             unreachable!("parts are applied after they were planned")
         };
-        let (current, taken) = (spread.current, spread.revision);
+        let (current, taken, changes) = (spread.current, spread.revision, plan.changes());
         let txn = txn::merge(&spread.txn, path, plan, current, taken, &mut applied);
         let (shape, request) = (spread.shape, spread.txn.clone());
         let needs = taken.unwrap_or(current);
         match shape {
             Shape::Txn => count_txn(&mut self.counters, &request, &txn),
             Shape::DeleteRange => self.counters.deletes += 1,
-            Shape::Revoke(_) => self.counters.deletes += request.success.len() as u64,
+            Shape::Revoke(_) => self.counters.deletes += changes,
         }
         let reply = match shape {
             Shape::Txn => Reply::Txn(txn),
@@ -408,6 +333,13 @@ impl Reactor {
 }
 
 impl Spread {
+    fn revokes(&self) -> Option<LeaseId> {
+        match self.shape {
+            Shape::Revoke(lease) => Some(lease),
+            _ => None,
+        }
+    }
+
     fn place_of(&self, shard: ShardId) -> usize {
         self.shards.iter().position(|of| *of == shard).expect("only shards that were asked answer")
     }
@@ -422,5 +354,6 @@ fn only_delete(responses: Vec<OpReply>, revision: Revision) -> DeleteRangeReply 
 
 /// The control shard's part of a revoke.
 pub(super) fn lease_end(lease: LeaseId, part: PartOf) -> Effect {
-    Effect { revision: part.revision, parts: part.parts, changes: vec![EffectChange::LeaseEnd { lease }] }
+    let changes = vec![EffectChange::LeaseEnd { lease }];
+    Effect { revision: part.revision, parts: part.parts, more: false, changes }
 }

@@ -3,7 +3,7 @@
 use super::owned::Waiting;
 use super::{Reactor, Stage};
 use crate::api::{Answer, Error, Op, OpReply, PutRequest, Reply, Request, TxnReply, TxnRequest};
-use crate::io::{CallId, Counters};
+use crate::io::{Body, CallId, Counters};
 use crate::limits::{TURN_EFFECT_BYTES_MAX, WAITING_MAX};
 use crate::record::Effect;
 use crate::sequencer::ShardSet;
@@ -82,13 +82,18 @@ impl Reactor {
             waiting if self.log_is_behind() || owned.shard.effects_bytes() > TURN_EFFECT_BYTES_MAX => {
                 Tried::Again(waiting)
             }
-            Waiting::Reserve { call, txn } => {
-                self.reserve(call, id, txn);
+            Waiting::Reserve { call, txn, revokes } => {
+                self.reserve(call, id, txn, revokes);
                 Tried::Done
             }
             Waiting::Evaluate(evaluation) => {
                 if let Some(lease) = self.ending_lease(&evaluation.request) {
                     self.wait_for_lease(lease, evaluation);
+                    return Tried::Done;
+                }
+                if self.is_long(id, &evaluation.request) {
+                    let Evaluation { call, request, .. } = evaluation;
+                    self.send(call.reactor, Body::Long { call, request });
                     return Tried::Done;
                 }
                 if self.sequencer.reserve(&mut self.room, ROOM).is_ok_and(|room| !room) {
@@ -97,6 +102,15 @@ impl Reactor {
                 self.evaluate(evaluation.call, id, evaluation.request);
                 Tried::Done
             }
+        }
+    }
+
+    fn is_long(&self, id: ShardId, request: &Request) -> bool {
+        let store = &self.shards[&id].shard.store;
+        match request {
+            Request::DeleteRange(delete) => txn::is_long_delete(store, delete, self.settings.slice.keys),
+            Request::Txn(txn) => txn::is_long(store, txn, self.settings.slice.keys),
+            _ => false,
         }
     }
 

@@ -36,7 +36,7 @@ fn put(shard: &mut Shard, revision: u64, key: &str, lease: i64) {
     let at = At { main: Revision(revision), sub: Sub(0) };
     shard.store.put(at, &key, value.clone(), lease);
     let change = record::EffectChange::Put { sub: Sub(0), key, value, lease };
-    shard.push_effect(Effect { revision: Revision(revision), parts: 1, changes: vec![change] });
+    shard.push_effect(Effect { revision: Revision(revision), parts: 1, more: false, changes: vec![change] });
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn an_undone_epoch_comes_back_from_the_log_up_to_the_prefix() {
     assert_eq!(shard.apply_range(at, b"k2", b"k5", &mut vec![]), 3);
     let (key, end) = (Blob::new(b"k2"), Blob::new(b"k5"));
     let change = record::EffectChange::DeleteRange { sub: Sub(0), key, end, count: 3 };
-    shard.push_effect(Effect { revision: Revision(12), parts: 1, changes: vec![change] });
+    shard.push_effect(Effect { revision: Revision(12), parts: 1, more: false, changes: vec![change] });
     put(&mut shard, 13, "late", 0);
     shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
     persist(&mut shard);
@@ -95,7 +95,7 @@ fn the_delete_of_a_range_that_holds_other_keys_is_strange() {
     shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
     let (key, end) = (Blob::new(b"k"), Blob::new(b"l"));
     let change = record::EffectChange::DeleteRange { sub: Sub(0), key, end, count: 2 };
-    shard.push_effect(Effect { revision: Revision(3), parts: 1, changes: vec![change] });
+    shard.push_effect(Effect { revision: Revision(3), parts: 1, more: false, changes: vec![change] });
     shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
     persist(&mut shard);
     assert!(shard.apply_prefix(&mut vec![]).is_err());
@@ -113,7 +113,7 @@ fn a_part_cut_in_pieces_is_whole_or_not_there() {
         record::EffectChange::Put { sub, key, value, lease: LeaseId(0) }
     });
     let changes: Vec<_> = changes.collect();
-    shard.push_effect(Effect { revision: Revision(3), parts: 1, changes });
+    shard.push_effect(Effect { revision: Revision(3), parts: 1, more: false, changes });
     put(&mut shard, 4, "l", 0);
     shard.propose_turn(epoch(), Revision(1), 300).unwrap();
     assert_eq!(persist(&mut shard), [2, 3, 4].map(|r| Committed::Revision(Revision(r))), "each once");

@@ -29,7 +29,8 @@ impl<T> Evaluated<T> {
     }
 
     fn new(reply: T, revision: Option<Revision>, changed: Changed) -> Evaluated<T> {
-        let effect = revision.map(|revision| Effect { revision, parts: 1, changes: changed.changes });
+        let effect =
+            revision.map(|revision| Effect { revision, parts: 1, more: false, changes: changed.changes });
         Evaluated { reply, effect, leases: changed.leases }
     }
 }
@@ -61,7 +62,7 @@ pub fn evaluate_delete_range(
     let mut changed = Changed::default();
     let mut places = Places::Taking { take, next: None };
     let OpPart::Delete { deleted, prev_kvs } =
-        super::execute::delete(store, request, &mut places, &mut changed)?
+        super::execute::delete(store, &EVERYTHING, request, &mut places, &mut changed)?
     else {
         unreachable!("a delete gives a delete's part");
     };

@@ -2,7 +2,7 @@
 
 use super::range::{RangePart, check_read_in_txn, range_at_once};
 use super::{Ended, LeaseMove, NEWEST, Path};
-use crate::api::{DeleteRangeRequest, Error, Op, PutRequest, TxnRequest};
+use crate::api::{DeleteRangeRequest, Error, Op, PutRequest, RangeRequest, TxnRequest};
 use crate::limits::DELETE_LIST_MAX;
 use crate::mvcc::{Budget, Store};
 use crate::record::EffectChange;
@@ -12,9 +12,37 @@ use bytes::Bytes;
 /// Where the next change gets its place from.
 pub(super) enum Places<'a> {
     /// The first change takes the revision: for a shard that evaluates alone.
-    Taking { take: &'a mut dyn FnMut() -> Result<Revision, Ended>, next: Option<At> },
-    /// A coordinator took the revision and handed out the places, in the order of this shard's changes.
-    Planned { revision: Revision, shares: std::slice::Iter<'a, super::Share>, sub: Sub, left: u32 },
+    Taking {
+        take: &'a mut dyn FnMut() -> Result<Revision, Ended>,
+        next: Option<At>,
+    },
+    Planned(&'a mut PlannedPlaces),
+}
+
+/// A coordinator took the revision and handed out the places, in the order of this shard's changes.
+#[derive(Debug)]
+pub(super) struct PlannedPlaces {
+    revision: Revision,
+    shares: std::vec::IntoIter<super::Share>,
+    sub: Sub,
+    left: u32,
+}
+
+impl PlannedPlaces {
+    pub fn new(revision: Revision, shares: Vec<super::Share>) -> PlannedPlaces {
+        PlannedPlaces { revision, shares: shares.into_iter(), sub: Sub(0), left: 0 }
+    }
+
+    pub fn next(&mut self) -> At {
+        while self.left == 0 {
+            let share = self.shares.next().expect("the plan has a place for every change");
+            (self.sub, self.left) = (share.first, share.changes);
+        }
+        let at = At { main: self.revision, sub: self.sub };
+        self.sub = Sub(at.sub.0 + 1);
+        self.left -= 1;
+        at
+    }
 }
 
 impl Places<'_> {
@@ -28,26 +56,15 @@ impl Places<'_> {
                 *next = Some(At { main: at.main, sub: Sub(at.sub.0 + 1) });
                 Ok(at)
             }
-            Places::Planned { revision, shares, sub, left } => {
-                while *left == 0 {
-                    let share = shares.next().expect("the plan has a place for every change");
-                    (*sub, *left) = (share.first, share.changes);
-                }
-                let at = At { main: *revision, sub: *sub };
-                *sub = Sub(sub.0 + 1);
-                *left -= 1;
-                Ok(at)
-            }
+            Places::Planned(places) => Ok(places.next()),
         }
     }
-}
 
-impl Places<'_> {
     /// The revision, where a change took one here.
     pub(super) fn taken(&self) -> Option<Revision> {
         match self {
             Places::Taking { next, .. } => next.map(|at| at.main),
-            Places::Planned { .. } => None,
+            Places::Planned(_) => None,
         }
     }
 }
@@ -84,20 +101,22 @@ pub(super) fn run(
     changed: &mut Changed,
 ) -> Result<OpPart, Ended> {
     match op {
-        Op::Range(request) => {
-            let at = if request.revision <= 0 { NEWEST } else { Revision(request.revision.cast_unsigned()) };
-            Ok(OpPart::Range(range_at_once(store, request, at)))
-        }
+        Op::Range(request) => Ok(OpPart::Range(range_at_once(store, request, read_at(request)))),
         Op::Put(request) if !owns(owned, &request.key) => Ok(OpPart::Elsewhere),
         Op::Put(request) => {
             let prev_kv = put(store, request, places, changed)?;
             Ok(OpPart::Put { prev_kv: prev_kv.filter(|_| request.prev_kv) })
         }
-        Op::DeleteRange(request) => delete(store, request, places, changed),
+        Op::DeleteRange(request) => delete(store, owned, request, places, changed),
         Op::Txn(_) | Op::Empty => {
             unreachable!("a path gives single operations, and checks refuse empty ones")
         }
     }
+}
+
+/// The revision that a range of a transaction reads at.
+pub(super) fn read_at(request: &RangeRequest) -> Revision {
+    if request.revision <= 0 { NEWEST } else { Revision(request.revision.cast_unsigned()) }
 }
 
 pub(super) fn put(
@@ -128,29 +147,75 @@ pub(super) fn put(
 
 pub(super) fn delete(
     store: &mut Store,
+    owned: &[KeyRange],
     request: &DeleteRangeRequest,
     places: &mut Places<'_>,
     changed: &mut Changed,
 ) -> Result<OpPart, Ended> {
-    let (mut deleted, mut prev_kvs) = (0, Vec::new());
-    let doomed = if request.range_end.is_empty() {
-        store.newest(&request.key).into_iter().collect()
-    } else {
-        store.range(&request.range(), NEWEST, None, Budget::UNBOUNDED).kvs
-    };
-    let listed = changed.changes.len();
-    for kv in doomed {
-        let at = places.next()?;
-        let before = store.delete(at, &kv.key).expect("a key that was just read is there to be deleted");
-        changed.note_lease(&before.key, before.lease, LeaseId::NONE);
-        changed.changes.push(EffectChange::Delete { sub: at.sub, key: before.key.clone() });
-        deleted += 1;
-        if request.prev_kv {
-            prev_kvs.push(before);
-        }
+    let mut deleting = Deleting::new(owned, changed);
+    while !deleting.step(store, request, places, changed, Budget::UNBOUNDED)? {}
+    Ok(deleting.into_part())
+}
+
+/// A delete of a range, in slices. Its deletes follow each other in what has changed.
+#[derive(Debug)]
+pub(super) struct Deleting {
+    resume: Option<Blob>,
+    /// How much had changed before it.
+    listed: usize,
+    /// The shard owns one range: no other shard has places between its deletes.
+    in_a_row: bool,
+    deleted: u64,
+    prev_kvs: Vec<KeyValue>,
+}
+
+impl Deleting {
+    pub fn new(owned: &[KeyRange], changed: &Changed) -> Deleting {
+        let listed = changed.changes.len();
+        Deleting { resume: None, listed, in_a_row: owned.len() == 1, deleted: 0, prev_kvs: Vec::new() }
     }
-    name_by_range(&mut changed.changes, listed, &request.range());
-    Ok(OpPart::Delete { deleted, prev_kvs })
+
+    /// Deletes as many keys as the budget allows to be looked at; true once all are gone. Only the first
+    /// change of a transaction can fail, and leaves the store as it was.
+    pub fn step(
+        &mut self,
+        store: &mut Store,
+        request: &DeleteRangeRequest,
+        places: &mut Places<'_>,
+        changed: &mut Changed,
+        budget: Budget,
+    ) -> Result<bool, Ended> {
+        let doomed = if request.range_end.is_empty() {
+            store.newest(&request.key).into_iter().collect()
+        } else {
+            let slice = store.range(&request.range(), NEWEST, self.resume.as_deref(), budget);
+            self.resume = slice.resume;
+            slice.kvs
+        };
+        for kv in doomed {
+            let at = places.next()?;
+            let before = store.delete(at, &kv.key).expect("a key that was just read is there to be deleted");
+            changed.note_lease(&before.key, before.lease, LeaseId::NONE);
+            changed.note_delete(self.listed, at.sub, &before.key);
+            self.deleted += 1;
+            if request.prev_kv {
+                self.prev_kvs.push(before);
+            }
+        }
+        let done = self.resume.is_none();
+        if done || self.in_a_row {
+            name_by_range(&mut changed.changes, self.listed, &request.range());
+        }
+        Ok(done)
+    }
+
+    pub fn deleted(&self) -> u64 {
+        self.deleted
+    }
+
+    pub fn into_part(self) -> OpPart {
+        OpPart::Delete { deleted: self.deleted, prev_kvs: self.prev_kvs }
+    }
 }
 
 /// Many deletes of one range, which are all there was in it, become one change.
@@ -176,6 +241,23 @@ fn name_by_range(changes: &mut Vec<EffectChange>, from: usize, range: &KeyRange)
 }
 
 impl Changed {
+    /// One more delete of the operation before which so much had changed.
+    fn note_delete(&mut self, listed: usize, sub: Sub, key: &Blob) {
+        match self.changes.get_mut(listed) {
+            Some(EffectChange::DeleteRange { sub: first, count, .. }) => {
+                assert!(first.0 + *count == sub.0, "deletes named by their range are in a row");
+                *count += 1;
+            }
+            _ => self.changes.push(EffectChange::Delete { sub, key: key.clone() }),
+        }
+    }
+
+    /// The delete of one key by name.
+    pub fn delete_one(&mut self, sub: Sub, before: &KeyValue) {
+        self.note_lease(&before.key, before.lease, LeaseId::NONE);
+        self.changes.push(EffectChange::Delete { sub, key: before.key.clone() });
+    }
+
     fn note_lease(&mut self, key: &Blob, from: LeaseId, to: LeaseId) {
         if from != to {
             self.leases.push(LeaseMove { key: key.clone(), from, to });

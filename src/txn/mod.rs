@@ -7,40 +7,45 @@
 //! ```text
 //!   coordinator                      each shard
 //!   check_txn, footprint
-//!                                    compare_all            -> outcomes
+//!                                    Comparing, in slices   -> outcomes
 //!   merge_outcomes, Path::of
 //!                                    gather                 -> Gathered
 //!   Plan::of, takes a revision
 //!   where Plan::changes says so
-//!                                    apply                  -> Applied
+//!                                    Applying, in slices    -> Applied
 //!   merge                                                   => TxnReply
 //! ```
 //!
 //! From the first step at a shard to its last, nothing else may write to that shard, and from `gather` on it
 //! drops no history that the ranges taken name ([`oldest_read`]). On a single shard [`evaluate_txn`] runs the
-//! same code in one go.
+//! same code in one go, where that is not too long for one step ([`is_long`]).
 //!
 //! The rules are etcd 3.7's: compares of all levels see the state before; whatever can fail on the branches
 //! taken is checked before the first write; operations see what earlier ones of the same transaction wrote;
 //! all changes share one revision, with a [`crate::types::Sub`] in the order of the operations, deletes in
 //! the order of their keys.
 
+mod apply;
 mod check;
 mod evaluate;
 mod execute;
+mod overlay;
 mod path;
 mod range;
 mod spread;
 mod stream;
+mod weight;
 
+pub use apply::{Applied, Applying};
 pub use check::{
     check_delete, check_put, check_range, check_stream, check_txn, cost_put, cost_txn, footprint,
 };
 pub use evaluate::{Evaluated, evaluate_delete_range, evaluate_put, evaluate_txn};
-pub use path::{Outcome, Path, compare, compare_all, merge_outcomes};
+pub use path::{Comparing, Outcome, Path, compare, merge_outcomes};
 pub use range::{Counting, Progress, RangeCursor, RangePart, check_read_in_txn, finish_range, read_revision};
-pub use spread::{Applied, Gathered, Plan, Run, Share, apply, gather, merge, oldest_read};
+pub use spread::{Gathered, Plan, Run, Share, gather, merge, oldest_read};
 pub use stream::RangeStream;
+pub use weight::{is_long, is_long_delete};
 
 use crate::api::Error;
 use crate::types::{Blob, LeaseId, Revision};

@@ -4,7 +4,7 @@ use super::NEWEST;
 use crate::api::{Compare, CompareResult, CompareTarget, Op, TxnRequest};
 use crate::limits::COMPARE_SLICE_KEYS;
 use crate::mvcc::{Budget, Meta, Store};
-use crate::types::{KeyRange, LeaseId, Revision};
+use crate::types::{Blob, LeaseId, Revision};
 use std::cmp::Ordering;
 
 /// What one shard says of a compare: parts of several shards merge into the whole answer.
@@ -59,7 +59,10 @@ fn satisfies(compare: &Compare, meta: &Meta, value: &[u8]) -> bool {
 /// Evaluates one compare on the newest state of one shard.
 pub fn compare(store: &Store, compare: &Compare) -> Outcome {
     if !compare.range_end.is_empty() {
-        return compare_range(store, compare);
+        let budget = Budget { keys: COMPARE_SLICE_KEYS, bytes: usize::MAX };
+        let (mut outcome, mut resume) = (Outcome::NOTHING, None);
+        while compare_slice(store, compare, &mut outcome, &mut resume, budget).is_none() {}
+        return outcome;
     }
     if let CompareTarget::Value(_) = compare.target {
         return store.newest(&compare.key).map_or(Outcome::NOTHING, |kv| Outcome {
@@ -72,45 +75,78 @@ pub fn compare(store: &Store, compare: &Compare) -> Outcome {
         .map_or(Outcome::NOTHING, |meta| Outcome { seen: true, holds: satisfies(compare, &meta, b"") })
 }
 
-fn compare_range(store: &Store, compare: &Compare) -> Outcome {
-    let range: KeyRange = compare.range();
-    let budget = Budget { keys: COMPARE_SLICE_KEYS, bytes: usize::MAX };
-    let mut outcome = Outcome::NOTHING;
-    let mut resume = None;
-    loop {
-        let slice = store.range(&range, NEWEST, resume.as_deref(), budget);
-        for kv in &slice.kvs {
-            let meta = Meta {
-                create_revision: kv.create_revision,
-                mod_revision: kv.mod_revision,
-                version: kv.version,
-                lease: kv.lease,
-            };
-            outcome.merge(Outcome { seen: true, holds: satisfies(compare, &meta, &kv.value) });
-            if !outcome.holds {
-                return outcome;
-            }
+/// Looks at the next keys of a compare over a range. Gives how many when that settles the outcome, which one
+/// key can that fails it.
+fn compare_slice(
+    store: &Store,
+    compare: &Compare,
+    outcome: &mut Outcome,
+    resume: &mut Option<Blob>,
+    budget: Budget,
+) -> Option<usize> {
+    let slice = store.range(&compare.range(), NEWEST, resume.as_deref(), budget);
+    for kv in &slice.kvs {
+        let meta = Meta {
+            create_revision: kv.create_revision,
+            mod_revision: kv.mod_revision,
+            version: kv.version,
+            lease: kv.lease,
+        };
+        outcome.merge(Outcome { seen: true, holds: satisfies(compare, &meta, &kv.value) });
+        if !outcome.holds {
+            return Some(slice.kvs.len());
         }
-        resume = slice.resume;
-        if resume.is_none() {
-            return outcome;
-        }
+    }
+    *resume = slice.resume;
+    resume.is_none().then_some(slice.kvs.len())
+}
+
+/// Evaluates all compares of a transaction, of all levels and branches, on one shard, in slices. The order is
+/// that of [`Path::of`].
+#[derive(Debug)]
+pub struct Comparing {
+    outcomes: Vec<Outcome>,
+    /// Of the compare under way.
+    outcome: Outcome,
+    resume: Option<Blob>,
+}
+
+impl Default for Comparing {
+    fn default() -> Comparing {
+        Comparing { outcomes: Vec::new(), outcome: Outcome::NOTHING, resume: None }
     }
 }
 
-/// Evaluates all compares of a transaction, of all levels and branches, on one shard. The order is that of
-/// [`Path::of`].
-pub fn compare_all(store: &Store, request: &TxnRequest) -> Vec<Outcome> {
-    let mut outcomes = Vec::with_capacity(compares_in(request));
-    add_compares(store, request, &mut outcomes);
-    outcomes
+impl Comparing {
+    /// Goes on with the same transaction, on the same state. `Some` once all is known.
+    pub fn step(&mut self, store: &Store, request: &TxnRequest, budget: Budget) -> Option<Vec<Outcome>> {
+        let mut left = budget.keys;
+        let mut compares = Vec::with_capacity(compares_in(request));
+        add_compares(request, &mut compares);
+        for one in &compares[self.outcomes.len()..] {
+            if left == 0 {
+                return None;
+            }
+            let looked_at = if one.range_end.is_empty() {
+                self.outcome = compare(store, one);
+                1
+            } else {
+                let slice = Budget { keys: left, ..budget };
+                compare_slice(store, one, &mut self.outcome, &mut self.resume, slice)?
+            };
+            self.outcomes.push(std::mem::replace(&mut self.outcome, Outcome::NOTHING));
+            self.resume = None;
+            left = left.saturating_sub(looked_at.max(1));
+        }
+        Some(std::mem::take(&mut self.outcomes))
+    }
 }
 
-fn add_compares(store: &Store, request: &TxnRequest, outcomes: &mut Vec<Outcome>) {
-    outcomes.extend(request.compare.iter().map(|one| compare(store, one)));
+fn add_compares<'a>(request: &'a TxnRequest, compares: &mut Vec<&'a Compare>) {
+    compares.extend(&request.compare);
     for op in request.success.iter().chain(&request.failure) {
         if let Op::Txn(nested) = op {
-            add_compares(store, nested, outcomes);
+            add_compares(nested, compares);
         }
     }
 }
@@ -140,7 +176,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// Chooses by the merged outcomes of [`compare_all`].
+    /// Chooses by the merged outcomes of [`Comparing`].
     pub fn of(request: &TxnRequest, outcomes: &[Outcome]) -> Path {
         Path::choose(request, &mut |at, compare| outcomes[at].verdict(compare))
     }

@@ -75,6 +75,11 @@ fn keep(request: &RangeRequest) -> usize {
     }
 }
 
+/// How many live keys a range has to look at, where the newest state is read.
+pub(super) fn looks_at_most(request: &RangeRequest) -> usize {
+    if default_order(request) && !filtered(request) { keep(request) } else { usize::MAX }
+}
+
 fn compare_by(request: &RangeRequest, a: &KeyValue, b: &KeyValue) -> Ordering {
     let ascending = match request.sort_target {
         BY_VERSION => a.version.cmp(&b.version),
@@ -160,6 +165,14 @@ impl RangeCursor {
         }
         self.advance(store, budget, counting);
         if matches!(self.state, State::Done) { Progress::Done } else { Progress::Unfinished }
+    }
+
+    /// As [`RangeCursor::step`], inside a transaction, which holds the history it reads. How many keys were
+    /// found once it is done.
+    pub(super) fn step_held(&mut self, store: &Store, budget: Budget) -> Option<usize> {
+        let before = self.part.kvs.len();
+        self.advance(store, budget, Counting::Total);
+        matches!(self.state, State::Done).then(|| self.part.kvs.len().saturating_sub(before))
     }
 
     /// The part, once a step said [`Progress::Done`].

@@ -1,14 +1,13 @@
 //! The steps of a transaction over several shards, and the merge of what they gave.
 
-use super::execute::{Changed, OpPart, Places, owns, precheck, run};
+use super::execute::{OpPart, owns, precheck};
+use super::overlay::Overlay;
 use super::range::finish_range;
-use super::{LeaseMove, NEWEST, Path};
+use super::{Applied, Path};
 use crate::api::{DeleteRangeReply, Error, Op, OpReply, PutReply, TxnReply, TxnRequest};
-use crate::mvcc::{Budget, Store};
-use crate::record::EffectChange;
+use crate::mvcc::Store;
 use crate::types::{Blob, KeyRange, LeaseId, Revision, Sub};
 use bytes::Bytes;
-use std::collections::BTreeMap;
 
 /// Changes that one operation makes in one range of one shard. They are neighbours in the order of subs: no
 /// other shard has keys between them.
@@ -27,6 +26,28 @@ pub struct Gathered {
     error: Option<(usize, Error)>,
     /// In ascending order of operation and key.
     runs: Vec<Run>,
+}
+
+impl Gathered {
+    /// Of a shard that will delete these keys, so many, for a transaction without operations. Keys and ranges
+    /// ascend.
+    pub fn deletes<'a>(owned: &[KeyRange], keys: impl Iterator<Item = &'a Blob>, count: usize) -> Gathered {
+        let mut runs: Vec<Run> = Vec::new();
+        let run = |range: &KeyRange, changes| Run { op: 0, start: range.start().clone(), changes };
+        if let [range] = owned {
+            let changes = u32::try_from(count).expect("a shard in memory has fewer keys than 32 bits count");
+            runs.extend((changes > 0).then(|| run(range, changes)));
+            return Gathered { error: None, runs };
+        }
+        for key in keys {
+            let range = owned.iter().find(|range| range.contains(key)).expect("a shard has keys of its own");
+            match runs.last_mut().filter(|run| run.start == range.start()) {
+                Some(run) => run.changes += 1,
+                None => runs.push(run(range, 1)),
+            }
+        }
+        Gathered { error: None, runs }
+    }
 }
 
 /// The places of a [`Run`]: `changes` subs from `first` on.
@@ -50,8 +71,7 @@ pub fn gather(
     if error.is_some() {
         return Gathered { error, runs: Vec::new() };
     }
-    let writes = path.ops(request).filter(|op| !matches!(op, Op::Range(_))).count();
-    let mut overlay = Overlay { store, written: BTreeMap::new(), alone: writes == 1 };
+    let mut overlay = Overlay::new(store);
     let mut runs = Vec::new();
     for (number, op) in path.ops(request).enumerate() {
         match op {
@@ -82,45 +102,6 @@ pub fn oldest_read(request: &TxnRequest, path: &Path) -> Option<i64> {
         _ => None,
     });
     named.min()
-}
-
-/// The store as it will be after the operations before: which keys they make live and dead.
-struct Overlay<'a> {
-    store: &'a Store,
-    written: BTreeMap<Blob, bool>,
-    /// Nobody looks at the overlay after its only write.
-    alone: bool,
-}
-
-impl Overlay<'_> {
-    fn put(&mut self, key: &[u8]) {
-        if !self.alone {
-            self.written.insert(Blob::new(key), true);
-        }
-    }
-
-    /// How many keys a delete finds.
-    fn delete(&mut self, range: &KeyRange) -> u32 {
-        let count = if self.alone {
-            self.store.count(range, NEWEST, None, usize::MAX).count
-        } else {
-            self.delete_listed(range)
-        };
-        u32::try_from(count).expect("a shard in memory has fewer keys than 32 bits count")
-    }
-
-    fn delete_listed(&mut self, range: &KeyRange) -> u64 {
-        for kv in self.store.range(range, NEWEST, None, Budget::UNBOUNDED).kvs {
-            self.written.entry(kv.key).or_insert(true);
-        }
-        let mut count = 0;
-        let written = self.written.range_mut(Blob::new(range.start())..);
-        for (_, live) in written.take_while(|(key, _)| range.contains(key)) {
-            count += u64::from(*live);
-            *live = false;
-        }
-        count
-    }
 }
 
 fn intersection(a: &KeyRange, b: &KeyRange) -> Option<KeyRange> {
@@ -193,41 +174,6 @@ impl Plan {
     pub fn shares(&self, shard: usize) -> &[Share] {
         &self.shares[shard]
     }
-}
-
-/// What a shard did.
-#[derive(Debug)]
-pub struct Applied {
-    /// One an operation taken.
-    ops: Vec<OpPart>,
-    /// This shard's part of the revision; empty where the transaction changes nothing here.
-    pub changes: Vec<EffectChange>,
-    pub leases: Vec<LeaseMove>,
-}
-
-/// Executes the shard's part, in order. `revision` is the one taken, or none where the plan has no changes.
-/// Panics where the store is not as it was when it was gathered.
-pub fn apply(
-    store: &mut Store,
-    owned: &[KeyRange],
-    request: &TxnRequest,
-    path: &Path,
-    revision: Option<Revision>,
-    shares: &[Share],
-) -> Applied {
-    let mut places = Places::Planned {
-        revision: revision.unwrap_or(Revision::NONE),
-        shares: shares.iter(),
-        sub: Sub(0),
-        left: 0,
-    };
-    let mut changed = Changed::default();
-    let run = |op| run(store, owned, op, &mut places, &mut changed).expect("a planned change has its place");
-    let ops = path.ops(request).map(run).collect();
-    let planned: usize = shares.iter().map(|share| share.changes as usize).sum();
-    let made: usize = changed.changes.iter().map(EffectChange::keys).sum();
-    assert_eq!(made, planned, "a shard changes what it said it would");
-    Applied { ops, changes: changed.changes, leases: changed.leases }
 }
 
 /// Puts the parts of all shards together. `current` is as it was given to [`gather`], `taken` the revision

@@ -456,7 +456,7 @@ fn mail_of_an_epoch_that_is_stopped_here_does_nothing() {
     assert!(member.reactors[0].shards.contains_key(&shard));
     let mail = |body| Input::Mail { from: ReactorId(1), mail: crate::io::Mail { epoch, body } };
     let now = member.now;
-    member.reactors[0].step(now, mail(Body::Reserve { call, shard, txn: Arc::default() }));
+    member.reactors[0].step(now, mail(Body::Reserve { call, shard, txn: Arc::default(), revokes: None }));
     assert!(member.reactors[0].shards[&shard].reserved.is_some());
     member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
     // The other reactor has not heard of the end yet.

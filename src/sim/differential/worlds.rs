@@ -8,8 +8,8 @@ use crate::mvcc::{Budget, Store};
 use crate::record::EffectChange;
 use crate::stdx::Rng;
 use crate::txn::{
-    Applied, Evaluated, LeaseMove, Path, Plan, Progress, RangeCursor, RangeStream, Refusal, apply,
-    check_delete, check_put, check_range, check_stream, check_txn, compare_all, evaluate_delete_range,
+    Applied, Applying, Comparing, Evaluated, LeaseMove, Path, Plan, Progress, RangeCursor, RangeStream,
+    Refusal, check_delete, check_put, check_range, check_stream, check_txn, evaluate_delete_range,
     evaluate_put, evaluate_txn, finish_range, gather, merge, merge_outcomes, read_revision,
 };
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
@@ -308,10 +308,18 @@ impl Cut {
 
     /// What a coordinator does.
     fn txn(&mut self, request: &TxnRequest) -> Result<TxnReply, Error> {
-        let Server { stores, current, leases, .. } = &mut self.server;
-        let mut outcomes = compare_all(&stores[0], request);
-        for store in &stores[1..] {
-            merge_outcomes(&mut outcomes, &compare_all(store, request));
+        let Server { stores, current, leases, rng, .. } = &mut self.server;
+        let budget = |rng: &mut Rng| Budget { keys: 1 + rng.below(6) as usize, bytes: usize::MAX };
+        let mut outcomes = vec![];
+        for store in stores.iter() {
+            let mut comparing = Comparing::default();
+            let of_store = (0..).find_map(|_| comparing.step(store, request, budget(rng)));
+            let of_store = of_store.expect("a compare over a bounded store ends");
+            if outcomes.is_empty() {
+                outcomes = of_store;
+            } else {
+                merge_outcomes(&mut outcomes, &of_store);
+            }
         }
         let path = Path::of(request, &outcomes);
         let exists = |lease| leases.contains(&lease);
@@ -321,9 +329,13 @@ impl Cut {
         let plan = Plan::of(&gathered)?;
         let before = *current;
         let taken = (plan.changes() > 0).then(|| before.next());
-        let mut applied: Vec<Applied> = (stores.iter_mut().zip(&self.owned).enumerate())
-            .map(|(shard, (store, owned))| apply(store, owned, request, &path, taken, plan.shares(shard)))
-            .collect();
+        let (mut applied, mut moves): (Vec<Applied>, Vec<LeaseMove>) = (vec![], vec![]);
+        for (shard, (store, owned)) in stores.iter_mut().zip(&self.owned).enumerate() {
+            let mut applying = Applying::new(taken, plan.shares(shard).to_vec());
+            let done = (0..).find_map(|_| applying.step(store, owned, request, &path, budget(rng)));
+            applied.push(done.expect("a transaction over a bounded store ends"));
+            moves.extend(applying.take_leases());
+        }
         let parts = applied.iter().filter(|shard| !shard.changes.is_empty()).count();
         assert_eq!(parts, usize::from(plan.parts()));
         *current = taken.unwrap_or(before);
@@ -331,7 +343,6 @@ impl Cut {
         let mut changes = Vec::new();
         for shard in applied {
             changes.extend(shard.changes);
-            self.server.note(self.server.current, Vec::new(), shard.leases);
         }
         changes.sort_by_key(|change| match change {
             EffectChange::Put { sub, .. } | EffectChange::Delete { sub, .. } => *sub,
@@ -339,7 +350,7 @@ impl Cut {
                 panic!("few keys are deleted one by one, and leases end elsewhere")
             }
         });
-        self.server.note(self.server.current, changes, Vec::new());
+        self.server.note(self.server.current, changes, moves);
         Ok(reply)
     }
 

@@ -1,0 +1,202 @@
+//! A shard's side of a transaction over several shards, or of one too long for a step.
+//!
+//! A reserved shard evaluates nothing else. What it does for the transaction goes in slices: the first at once,
+//! as whatever comes is served, the others one a turn and shard, so many in all.
+
+use super::Reactor;
+use super::owned::Waiting;
+use super::writes::find_lease;
+use crate::api::TxnRequest;
+use crate::io::{Body, CallId, PartOf};
+use crate::limits::{CHANGE_KEYS, SLICES_PER_TURN};
+use crate::record::Effect;
+use crate::txn::{self, Applied, Applying, Comparing, Gathered, Path, Share};
+use crate::types::{Blob, LeaseId, Revision, ShardId};
+use std::sync::Arc;
+
+/// Who has a shard, and how far it has come for them.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    pub call: CallId,
+    txn: Arc<TxnRequest>,
+    /// All that is attached to this lease is deleted.
+    revokes: Option<LeaseId>,
+    path: Option<Arc<Path>>,
+    /// What is under way; else the coordinator has the word.
+    step: Option<Step>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Comparing(Comparing),
+    Applying(Option<PartOf>, Applying),
+}
+
+impl Reactor {
+    /// In its turn among what waits there.
+    pub(super) fn on_reserve(
+        &mut self,
+        call: CallId,
+        shard: ShardId,
+        txn: Arc<TxnRequest>,
+        revokes: Option<LeaseId>,
+    ) {
+        let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
+        owned.waiting.push_back(Waiting::Reserve { call, txn, revokes });
+        self.run_waiting(shard);
+    }
+
+    pub(super) fn reserve(
+        &mut self,
+        call: CallId,
+        id: ShardId,
+        txn: Arc<TxnRequest>,
+        revokes: Option<LeaseId>,
+    ) {
+        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
+        assert!(owned.reserved.is_none(), "a shard is reserved once at a time");
+        let step = Some(Step::Comparing(Comparing::default()));
+        owned.reserved = Some(Reservation { call, txn, revokes, path: None, step });
+        self.go_on_with(id);
+    }
+
+    fn reservation_of(&mut self, call: CallId, id: ShardId) -> &mut Reservation {
+        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
+        let reservation = owned.reserved.as_mut().expect("the shard is reserved");
+        assert!(reservation.call == call, "the shard is reserved for another");
+        reservation
+    }
+
+    pub(super) fn on_gather(&mut self, call: CallId, id: ShardId, path: Arc<Path>, current: Revision) {
+        let ranges = self.router().ranges_of(id);
+        let reservation = self.reservation_of(call, id);
+        reservation.path = Some(path.clone());
+        let (txn, revokes) = (reservation.txn.clone(), reservation.revokes);
+        let control = &self.control;
+        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
+        let gathered = match revokes {
+            Some(lease) => {
+                Gathered::deletes(&ranges, owned.attached.keys(lease), owned.attached.count(lease))
+            }
+            None => {
+                let leases = |lease| control.is_granted(lease);
+                txn::gather(&owned.shard.store, &ranges, &txn, &path, current, &leases)
+            }
+        };
+        // A compaction may come before the part that reads.
+        if txn::oldest_read(&txn, &path).is_some() {
+            owned.hold_history(call);
+        }
+        let ending = find_lease(&txn, &|lease| control.is_revoking(lease));
+        self.send(call.reactor, Body::Gathered { call, shard: id, gathered, ending });
+    }
+
+    pub(super) fn on_part(&mut self, call: CallId, id: ShardId, write: Option<PartOf>, shares: Vec<Share>) {
+        let applying = Applying::new(write.map(|part| part.revision), shares);
+        self.reservation_of(call, id).step = Some(Step::Applying(write, applying));
+        self.go_on_with(id);
+    }
+
+    pub(super) fn on_release(&mut self, call: CallId, id: ShardId) {
+        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
+        owned.waiting.retain(|waiting| !matches!(waiting, Waiting::Reserve { call: by, .. } if *by == call));
+        if owned.reserved.as_ref().is_some_and(|reservation| reservation.call == call) {
+            owned.reserved = None;
+            owned.let_history_go(call);
+        }
+        self.answer_revokes();
+        self.run_waiting(id);
+    }
+
+    /// Whether a transaction that names the lease has a shard of this reactor.
+    pub(super) fn is_reserved_with(&self, lease: LeaseId) -> bool {
+        let mut reserved = self.shards.values().filter_map(|owned| owned.reserved.as_ref());
+        reserved.any(|reservation| find_lease(&reservation.txn, &|named| named == lease).is_some())
+    }
+
+    /// Goes on with what is under way, the shards taking turns.
+    pub(super) fn take_steps(&mut self) {
+        let ids: Vec<ShardId> = self.shards.keys().copied().filter(|id| self.can_step(*id)).collect();
+        let next = ids.partition_point(|id| *id <= self.stepped);
+        for id in ids[next..].iter().chain(&ids[..next]).take(SLICES_PER_TURN) {
+            self.stepped = *id;
+            self.go_on_with(*id);
+        }
+    }
+
+    pub(super) fn has_steps(&self) -> bool {
+        self.shards.keys().any(|id| self.can_step(*id))
+    }
+
+    /// A revoke writes as it goes, and so waits for the log.
+    fn can_step(&self, id: ShardId) -> bool {
+        self.shards[&id].reserved.as_ref().is_some_and(|reservation| {
+            reservation.step.is_some() && !(reservation.revokes.is_some() && self.log_is_behind())
+        })
+    }
+
+    fn go_on_with(&mut self, id: ShardId) {
+        let owned = self.shards.get_mut(&id).expect("the shard is this reactor's");
+        match owned.reserved.as_mut().and_then(|reservation| reservation.step.take()) {
+            Some(Step::Comparing(comparing)) => self.compare_slice(id, comparing),
+            Some(Step::Applying(write, applying)) => self.apply_slice(id, write, applying),
+            None => {}
+        }
+    }
+
+    fn compare_slice(&mut self, id: ShardId, mut comparing: Comparing) {
+        let budget = self.settings.slice;
+        let owned = self.shards.get_mut(&id).expect("the caller found it");
+        let reservation = owned.reserved.as_mut().expect("its step is under way");
+        match comparing.step(&owned.shard.store, &reservation.txn, budget) {
+            None => reservation.step = Some(Step::Comparing(comparing)),
+            Some(outcomes) => {
+                let call = reservation.call;
+                self.send(call.reactor, Body::Reserved { call, shard: id, outcomes });
+            }
+        }
+    }
+
+    fn apply_slice(&mut self, id: ShardId, write: Option<PartOf>, mut applying: Applying) {
+        let budget = self.settings.slice;
+        let ranges = self.router().ranges_of(id);
+        let owned = self.shards.get_mut(&id).expect("the caller found it");
+        let reservation = owned.reserved.as_ref().expect("its step is under way");
+        let store = &mut owned.shard.store;
+        let applied = match reservation.revokes {
+            Some(lease) => {
+                let doomed = owned.attached.keys(lease).take((budget.keys / CHANGE_KEYS).max(1));
+                let doomed: Vec<Blob> = doomed.cloned().collect();
+                let (changes, more) = applying.delete(store, &doomed);
+                owned.push_part(write, changes, more);
+                (!more).then(Applied::default)
+            }
+            None => {
+                let path = reservation.path.as_ref().expect("a part comes after gathering");
+                applying.step(store, &ranges, &reservation.txn, path, budget)
+            }
+        };
+        owned.follow_leases(&mut applying.take_leases());
+        let Some(mut applied) = applied else {
+            let reservation = owned.reserved.as_mut().expect("looked at above");
+            reservation.step = Some(Step::Applying(write, applying));
+            return;
+        };
+        let changes = std::mem::take(&mut applied.changes);
+        owned.push_part(write, changes, false);
+        let call = owned.reserved.take().expect("looked at above").call;
+        owned.let_history_go(call);
+        self.send(call.reactor, Body::Applied { call, shard: id, applied });
+        self.answer_revokes();
+        self.run_waiting(id);
+    }
+}
+
+impl super::owned::Owned {
+    /// What a slice has changed goes into the turn's entry. With `more`, the part goes on.
+    fn push_part(&mut self, write: Option<PartOf>, changes: Vec<crate::record::EffectChange>, more: bool) {
+        if let (Some(PartOf { revision, parts }), false) = (write, changes.is_empty()) {
+            self.shard.push_effect(Effect { revision, parts, more, changes });
+        }
+    }
+}

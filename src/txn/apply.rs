@@ -1,0 +1,134 @@
+//! A shard's part of a transaction, executed in slices.
+
+use super::execute::{Changed, Deleting, OpPart, Places, PlannedPlaces, read_at, run};
+use super::range::RangeCursor;
+use super::{LeaseMove, Path, Share};
+use crate::api::{Op, TxnRequest};
+use crate::limits::CHANGE_KEYS;
+use crate::mvcc::{Budget, Store};
+use crate::record::EffectChange;
+use crate::types::{Blob, KeyRange, Revision};
+
+/// What a shard did.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// One an operation taken.
+    pub(super) ops: Vec<OpPart>,
+    /// This shard's part of the revision; empty where the transaction changes nothing here.
+    pub changes: Vec<EffectChange>,
+}
+
+/// A shard's part while it is executed, in slices. Until it is done nothing else may write to the store.
+#[derive(Debug)]
+pub struct Applying {
+    places: PlannedPlaces,
+    planned: usize,
+    ops: Vec<OpPart>,
+    changed: Changed,
+    under_way: Option<UnderWay>,
+}
+
+/// An operation of which a part is done.
+#[derive(Debug)]
+enum UnderWay {
+    Range(RangeCursor),
+    Delete(Deleting),
+}
+
+impl Applying {
+    /// `revision` is the one taken, or none where the plan has no changes.
+    pub fn new(revision: Option<Revision>, shares: Vec<Share>) -> Applying {
+        let planned = shares.iter().map(|share| share.changes as usize).sum();
+        let places = PlannedPlaces::new(revision.unwrap_or(Revision::NONE), shares);
+        Applying { places, planned, ops: Vec::new(), changed: Changed::default(), under_way: None }
+    }
+
+    /// Goes on with the same transaction. `Some` once all operations have run. Panics where the store is not
+    /// as it was when it was gathered.
+    pub fn step(
+        &mut self,
+        store: &mut Store,
+        owned: &[KeyRange],
+        request: &TxnRequest,
+        path: &Path,
+        budget: Budget,
+    ) -> Option<Applied> {
+        let mut left = budget.keys;
+        for op in path.ops(request).skip(self.ops.len()) {
+            if left == 0 {
+                return None;
+            }
+            let budget = Budget { keys: left, ..budget };
+            let (part, looked_at) = self.run(store, owned, op, budget)?;
+            self.ops.push(part);
+            left = left.saturating_sub(looked_at.max(1));
+        }
+        let changes = std::mem::take(&mut self.changed.changes);
+        let made: usize = changes.iter().map(EffectChange::keys).sum();
+        assert_eq!(made, self.planned, "a shard changes what it said it would");
+        Some(Applied { ops: std::mem::take(&mut self.ops), changes })
+    }
+
+    /// Runs an operation, or goes on with it: once it is done, its part and about how many keys that took.
+    fn run(
+        &mut self,
+        store: &mut Store,
+        owned: &[KeyRange],
+        op: &Op,
+        budget: Budget,
+    ) -> Option<(OpPart, usize)> {
+        const PLACED: &str = "a planned change has its place";
+        match op {
+            Op::Range(request) if !request.range_end.is_empty() => {
+                let mut cursor = match self.under_way.take() {
+                    Some(UnderWay::Range(cursor)) => cursor,
+                    _ => RangeCursor::new(request.clone(), read_at(request)),
+                };
+                let found = cursor.step_held(store, budget);
+                let Some(found) = found else {
+                    self.under_way = Some(UnderWay::Range(cursor));
+                    return None;
+                };
+                Some((OpPart::Range(cursor.into_part()), found))
+            }
+            Op::DeleteRange(request) if !request.range_end.is_empty() => {
+                let mut deleting = match self.under_way.take() {
+                    Some(UnderWay::Delete(deleting)) => deleting,
+                    _ => Deleting::new(owned, &self.changed),
+                };
+                let before = deleting.deleted();
+                let keys = (budget.keys / CHANGE_KEYS).max(1);
+                let budget = Budget { keys, ..budget };
+                let (mut places, changed) = (Places::Planned(&mut self.places), &mut self.changed);
+                if !deleting.step(store, request, &mut places, changed, budget).expect(PLACED) {
+                    self.under_way = Some(UnderWay::Delete(deleting));
+                    return None;
+                }
+                let deleted = (deleting.deleted() - before) as usize;
+                Some((deleting.into_part(), deleted * CHANGE_KEYS))
+            }
+            op => {
+                let mut places = Places::Planned(&mut self.places);
+                let part = run(store, owned, op, &mut places, &mut self.changed).expect(PLACED);
+                Some((part, CHANGE_KEYS))
+            }
+        }
+    }
+
+    /// Deletes keys that are live, in ascending order, for a transaction without operations. Gives the changes,
+    /// and whether more are planned.
+    pub fn delete(&mut self, store: &mut Store, keys: &[Blob]) -> (Vec<EffectChange>, bool) {
+        for key in keys {
+            let at = self.places.next();
+            let before = store.delete(at, key).expect("a key that is to be deleted is live");
+            self.changed.delete_one(at.sub, &before);
+        }
+        self.planned -= keys.len();
+        (std::mem::take(&mut self.changed.changes), self.planned > 0)
+    }
+
+    /// What the lease index has to follow before anything else looks at it.
+    pub fn take_leases(&mut self) -> Vec<LeaseMove> {
+        std::mem::take(&mut self.changed.leases)
+    }
+}
