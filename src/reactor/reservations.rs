@@ -29,7 +29,7 @@ pub(super) struct Reservation {
 #[derive(Debug)]
 enum Step {
     Comparing(Comparing),
-    Applying(Option<PartOf>, Applying),
+    Applying(Option<PartOf>, Box<Applying>),
 }
 
 impl Reactor {
@@ -92,7 +92,7 @@ impl Reactor {
     }
 
     pub(super) fn on_part(&mut self, call: CallId, id: ShardId, write: Option<PartOf>, shares: Vec<Share>) {
-        let applying = Applying::new(write.map(|part| part.revision), shares);
+        let applying = Box::new(Applying::new(write.map(|part| part.revision), shares));
         self.reservation_of(call, id).step = Some(Step::Applying(write, applying));
         self.go_on_with(id);
     }
@@ -157,7 +157,7 @@ impl Reactor {
         }
     }
 
-    fn apply_slice(&mut self, id: ShardId, write: Option<PartOf>, mut applying: Applying) {
+    fn apply_slice(&mut self, id: ShardId, write: Option<PartOf>, mut applying: Box<Applying>) {
         let budget = self.settings.slice;
         let ranges = self.router().ranges_of(id);
         let owned = self.shards.get_mut(&id).expect("the caller found it");
