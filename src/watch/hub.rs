@@ -214,6 +214,10 @@ impl Hub {
                 self.tell(id);
             } else {
                 self.fall_behind(id, at);
+                // Only those in step were owed it.
+                if at.main < self.compacted {
+                    self.lose(id);
+                }
             }
         }
         self.found = found;
@@ -259,13 +263,19 @@ impl Hub {
             .entries
             .iter()
             .filter(|(_, entry)| matches!(entry.place, Place::Behind { next } if next.main < self.compacted))
-            .map(|(id, entry)| (*id, entry.subscription.reader))
+            .map(|(id, _)| *id)
             .collect();
         gone.sort_unstable();
-        for (id, reader) in gone {
-            self.unsubscribe(id);
-            self.notices.push(Notice::Compacted { id, reader, revision: self.compacted });
+        for id in gone {
+            self.lose(id);
         }
+    }
+
+    /// What it needs next is compacted.
+    fn lose(&mut self, id: SubscriptionId) {
+        let reader = self.entries[&id].subscription.reader;
+        self.unsubscribe(id);
+        self.notices.push(Notice::Compacted { id, reader, revision: self.compacted });
     }
 
     /// Whether [`Hub::catch_up`] has work. While a revision is begun it has none.
