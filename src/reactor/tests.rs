@@ -13,6 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 
 mod controls;
+mod watches;
 
 const SEGMENT_BYTES: usize = 64 << 10;
 

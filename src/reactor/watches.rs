@@ -5,6 +5,7 @@ use crate::api::{Error, WatchRequest};
 use crate::front::Rpc;
 use crate::io::{Body, Counters};
 use crate::limits::UNSETTLED_REVISIONS_MAX;
+use crate::mvcc::Budget;
 use crate::stdx::{HashMap, Rng};
 use crate::types::{ReactorId, Revision, ShardId, Time};
 use crate::watch::{Action, Marks, Notice, Stream, SubscriptionId, View};
@@ -328,7 +329,7 @@ impl Reactor {
 
     /// Hands what has settled to the hubs. Those that had more than a slice before go on turn by turn.
     pub(super) fn publish(&mut self) {
-        let (settled, slice) = (self.settled, self.settings.slice);
+        let (settled, slice) = (self.settled, self.publishing_slice());
         for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
             if !owned.hub.is_publishing() {
                 owned.publish(settled, slice);
@@ -338,11 +339,16 @@ impl Reactor {
 
     /// One slice more, a shard. Between two epochs a store may not be where its reactor is.
     fn go_on_publishing(&mut self) {
-        let slice = self.settings.slice;
+        let slice = self.publishing_slice();
         for owned in self.shards.values_mut().filter(|owned| owned.hub.is_publishing()) {
             let settled = self.settled.min(owned.shard.store.settled());
             owned.publish(settled, slice);
         }
+    }
+
+    /// Values are shared, not copied: their size costs nothing here.
+    fn publishing_slice(&self) -> Budget {
+        Budget { bytes: usize::MAX, ..self.settings.slice }
     }
 
     /// Sends what the hubs have, and behind it how far it goes.
