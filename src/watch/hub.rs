@@ -63,7 +63,7 @@ pub struct Hub {
     entries: HashMap<SubscriptionId, Entry>,
     in_step: Index,
     behind: Index,
-    /// Those behind with credit, by their place.
+    /// Those behind that can read on, by their place.
     ready: BTreeSet<(At, SubscriptionId)>,
     turns: VecDeque<SubscriptionId>,
     to_tell: Vec<SubscriptionId>,
