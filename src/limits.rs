@@ -126,10 +126,6 @@ pub const WATCH_EVENT_OVERHEAD_BYTES: usize = 96;
 /// Answers to a stream's own requests that wait to be sent, beyond which a client that does not take them
 /// loses the stream.
 pub const WATCH_ANSWERS_MAX: usize = 128;
-/// Changes read from history in one slice for watchers that lag: well under a millisecond.
-pub const WATCH_CATCH_UP_CHANGES: usize = 1000;
-/// Bytes read from history in one slice for watchers that lag.
-pub const WATCH_CATCH_UP_BYTES: usize = 1 << 20;
 /// Watchers that share one slice of history (etcd's number).
 pub const WATCH_CATCH_UP_WATCHERS: usize = 512;
 /// etcd's default for `--watch-progress-notify-interval`.

@@ -374,6 +374,13 @@ impl Store {
         id
     }
 
+    /// The pin's history goes on to a later revision. Compaction may have passed it since: the pin has kept it.
+    pub fn extend_pin(&mut self, pin: PinId, revision: Revision) {
+        let pin = self.pins.get_mut(&pin).expect("a pin is used while it holds");
+        assert!(pin.revision <= revision && revision <= self.settled, "readers see what is settled");
+        pin.revision = revision;
+    }
+
     pub fn unpin(&mut self, pin: PinId) {
         self.pins.remove(&pin).expect("a pin is let go once");
     }

@@ -106,6 +106,7 @@ impl Model {
 struct Pinned {
     id: PinId,
     revision: Revision,
+    compacted: Revision,
     history: Vec<(At, Change)>,
 }
 
@@ -192,11 +193,18 @@ impl Run {
                 self.store.compact_slice(keys);
             }
             90..93 if self.pins.len() < 3 => {
-                let revision = self.settled_revision();
-                let history = self.model.kept(self.model.compacted, revision);
-                self.pins.push(Pinned { id: self.store.pin(revision), revision, history });
+                let (revision, compacted) = (self.settled_revision(), self.model.compacted);
+                let history = self.model.kept(compacted, revision);
+                self.pins.push(Pinned { id: self.store.pin(revision), revision, compacted, history });
             }
-            93..96 if !self.pins.is_empty() => {
+            93 if !self.pins.is_empty() => {
+                let (n, to) = (self.rng.below(self.pins.len() as u64) as usize, self.settled_revision());
+                let pin = &mut self.pins[n];
+                pin.revision = pin.revision.max(to);
+                pin.history = self.model.kept(pin.compacted, pin.revision);
+                self.store.extend_pin(pin.id, pin.revision);
+            }
+            94..96 if !self.pins.is_empty() => {
                 let n = self.rng.below(self.pins.len() as u64) as usize;
                 self.store.unpin(self.pins.swap_remove(n).id);
             }

@@ -6,7 +6,7 @@ use crate::api::TxnRequest;
 use crate::checkpoint::CheckpointName;
 use crate::io::CallId;
 use crate::lease::Attached;
-use crate::mvcc::PinId;
+use crate::mvcc::{Budget, PinId};
 use crate::shard::Shard;
 use crate::txn::LeaseMove;
 use crate::types::{Epoch, LeaseId, MemberId, Revision, Term};
@@ -74,6 +74,13 @@ impl Owned {
     pub fn unpin(&mut self, pin: PinId) {
         self.shard.store.unpin(pin);
         self.compacting = true;
+    }
+
+    /// Hands what has settled, or a slice of it, to the hub.
+    pub fn publish(&mut self, settled: Revision, slice: Budget) {
+        let held = self.hub.is_publishing();
+        self.hub.publish(&mut self.shard.store, settled, slice);
+        self.compacting |= held && !self.hub.is_publishing();
     }
 
     /// Holds history as it is now, for the call's reads.

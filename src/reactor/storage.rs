@@ -248,14 +248,14 @@ impl Reactor {
     /// A bounded piece of everything that may take many turns.
     pub(super) fn work_in_background(&mut self) {
         self.compact_in_slices();
-        self.catch_hubs_up();
+        self.work_at_hubs();
         self.send_notices();
         self.tell_sizes();
         self.schedule_checkpoints();
     }
 
     pub(super) fn has_background_work(&self) -> bool {
-        self.shards.values().any(|owned| owned.compacting) || self.hubs_lag()
+        self.shards.values().any(|owned| owned.compacting) || self.hubs_go_on()
     }
 
     fn compact_in_slices(&mut self) {

@@ -14,6 +14,7 @@ use prost::Message;
 
 mod controls;
 mod slices;
+mod watches;
 
 const SEGMENT_BYTES: usize = 64 << 10;
 

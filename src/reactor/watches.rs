@@ -7,7 +7,7 @@ use crate::io::{Body, Counters};
 use crate::limits::UNSETTLED_REVISIONS_MAX;
 use crate::mvcc::Budget;
 use crate::stdx::{HashMap, Rng};
-use crate::types::{At, ReactorId, Revision, ShardId, Sub, Time};
+use crate::types::{ReactorId, Revision, ShardId, Time};
 use crate::watch::{Action, Marks, Notice, Stream, SubscriptionId, View};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -327,19 +327,28 @@ impl Reactor {
         self.send(from, Body::Marks { marks: vec![(shard, upto)] });
     }
 
-    /// Hands what has settled to the hubs.
+    /// Hands what has settled to the hubs. Those that had more than a slice before go on turn by turn.
     pub(super) fn publish(&mut self) {
-        let settled = self.settled;
+        let (settled, slice) = (self.settled, self.publishing_slice());
         for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
-            let before = owned.hub.settled();
-            if settled <= before {
-                continue;
+            if !owned.hub.is_publishing() {
+                owned.publish(settled, slice);
             }
-            if !owned.hub.is_empty() && owned.shard.store.newest_revision().main > before {
-                publish_changes(owned, before, settled);
-            }
-            owned.hub.settle(settled);
         }
+    }
+
+    /// One slice more, a shard. Between two epochs a store may not be where its reactor is.
+    fn go_on_publishing(&mut self) {
+        let slice = self.publishing_slice();
+        for owned in self.shards.values_mut().filter(|owned| owned.hub.is_publishing()) {
+            let settled = self.settled.min(owned.shard.store.settled());
+            owned.publish(settled, slice);
+        }
+    }
+
+    /// Values are shared, not copied: their size costs nothing here.
+    fn publishing_slice(&self) -> Budget {
+        Budget { bytes: usize::MAX, ..self.settings.slice }
     }
 
     /// Sends what the hubs have, and behind it how far it goes.
@@ -366,14 +375,16 @@ impl Reactor {
         }
     }
 
-    pub(super) fn hubs_lag(&self) -> bool {
-        self.shards.values().any(|owned| owned.hub.lags())
+    pub(super) fn hubs_go_on(&self) -> bool {
+        self.shards.values().any(|owned| owned.hub.is_publishing() || owned.hub.lags())
     }
 
-    /// One slice of history for those behind, a shard.
-    pub(super) fn catch_hubs_up(&mut self) {
-        for owned in self.shards.values_mut().filter(|owned| owned.hub.lags()) {
-            owned.hub.catch_up(&owned.shard.store);
+    /// One slice of what has settled, and one of history for those behind, a shard.
+    pub(super) fn work_at_hubs(&mut self) {
+        self.go_on_publishing();
+        let slice = self.settings.slice;
+        for owned in self.shards.values_mut() {
+            owned.hub.catch_up(&owned.shard.store, slice);
         }
     }
 
@@ -381,22 +392,6 @@ impl Reactor {
         let compacted = self.control.compacted();
         for owned in self.shards.values_mut() {
             owned.hub.compact(compacted);
-        }
-    }
-}
-
-fn publish_changes(owned: &mut super::owned::Owned, before: Revision, settled: Revision) {
-    let mut after = At { main: before, sub: Sub(u32::MAX) };
-    loop {
-        let history = owned.shard.store.history(after, settled, Budget::UNBOUNDED);
-        for (at, change) in &history.changes {
-            let store = &owned.shard.store;
-            let prev = || store.get(change.event.key(), Revision(at.main.0 - 1));
-            owned.hub.publish(*at, &change.event, prev);
-        }
-        after = history.resume;
-        if history.done {
-            return;
         }
     }
 }

@@ -1,7 +1,12 @@
 //! The subscriptions to one shard, at its owner.
 //!
-//! A turn of the owner: `publish` each change that settles, in order, then `settle`; `catch_up` while there
-//! is time; then `take` the notices and send, behind them, the mark `settled` to every reader.
+//! A turn of the owner: `publish` what settles, and go on while the hub `is_publishing`; `catch_up` while it
+//! `lags`; then `take` the notices and send, behind them, the mark `settled` to every reader.
+//!
+//! A revision may have more changes than one step has time for, so both ways go in slices that end anywhere.
+//! Between two slices of publishing a revision is *begun*: those in step have a part of it. So nobody joins
+//! those in step at a revision that is begun, nor comes into step meanwhile; and whoever has got a
+//! revision's first event gets its last, whatever its credit: the stream can pass on nothing less.
 //!
 //! Those behind share their reading of history: a slice is read from the place of the one whose turn it is,
 //! and serves all others whose place lies in it. Turns go round, so one that is far behind does not hold up
@@ -11,7 +16,7 @@ use super::index::Index;
 use super::{Batch, Delivery, Notice, Subscription, SubscriptionId, cost_bytes};
 use crate::api::WatchEvent;
 use crate::limits;
-use crate::mvcc::{Budget, Change, Store};
+use crate::mvcc::{Budget, PinId, Store};
 use crate::stdx::HashMap;
 use crate::types::{At, Event, KeyValue, ReactorId, Revision, Sub};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,8 +27,17 @@ enum Place {
     InStep,
     /// Everything below `next` has been sent.
     Behind {
-        next: Revision,
+        next: At,
     },
+}
+
+/// Settled changes of which a part has been handed on.
+#[derive(Debug)]
+struct Publishing {
+    /// Those in step are owed what compaction takes meanwhile.
+    pin: PinId,
+    /// The last change handed on: of the revision that is begun.
+    after: At,
 }
 
 #[derive(Debug)]
@@ -32,6 +46,8 @@ struct Entry {
     place: Place,
     /// Below 0 where the last revision sent was larger than what was left.
     credit: i64,
+    /// The last event that it got.
+    last: At,
     pending: Vec<Delivery>,
     /// Has something to tell with the next notices.
     told: bool,
@@ -47,14 +63,15 @@ pub struct Hub {
     entries: HashMap<SubscriptionId, Entry>,
     in_step: Index,
     behind: Index,
-    /// Those behind with credit, by their place.
-    ready: BTreeSet<(Revision, SubscriptionId)>,
+    /// Those behind that can read on, by their place.
+    ready: BTreeSet<(At, SubscriptionId)>,
     turns: VecDeque<SubscriptionId>,
     to_tell: Vec<SubscriptionId>,
     notices: Vec<Notice>,
     readers: BTreeMap<ReactorId, usize>,
     settled: Revision,
     compacted: Revision,
+    publishing: Option<Publishing>,
     found: Vec<SubscriptionId>,
 }
 
@@ -72,6 +89,7 @@ impl Hub {
             readers: BTreeMap::new(),
             settled,
             compacted,
+            publishing: None,
             found: Vec::new(),
         }
     }
@@ -101,10 +119,11 @@ impl Hub {
             self.notices.push(Notice::Compacted { id, reader, revision: self.compacted });
             return;
         }
-        let place = if from > self.settled { Place::InStep } else { Place::Behind { next: from } };
-        let credit = subscription.credit_bytes as i64;
+        let reached = self.publishing.as_ref().map_or(self.settled, |publishing| publishing.after.main);
+        let place = if from > reached { Place::InStep } else { Place::Behind { next: start_of(from) } };
+        let (credit, last) = (subscription.credit_bytes as i64, At::default());
         let (pending, told, queued, reading) = (Vec::new(), false, false, false);
-        let entry = Entry { subscription, place, credit, pending, told, queued, reading };
+        let entry = Entry { subscription, place, credit, last, pending, told, queued, reading };
         let range = &entry.subscription.range;
         match place {
             Place::InStep => self.in_step.insert(range, id),
@@ -144,9 +163,43 @@ impl Hub {
         }
     }
 
-    /// The next change that settles. `prev` reads the key at the revision before; it is asked only if some
-    /// subscription wants it, and not for a key's creation.
-    pub fn publish(&mut self, at: At, event: &Event, prev: impl FnOnce() -> Option<KeyValue>) {
+    /// Hands on what has settled since, or a slice of it. The store is settled up to `settled`.
+    pub fn publish(&mut self, store: &mut Store, settled: Revision, budget: Budget) {
+        if settled <= self.settled {
+            return;
+        }
+        if self.is_empty() || store.newest_revision().main <= self.settled {
+            return self.end_publishing(store, settled);
+        }
+        let history = match &self.publishing {
+            None => store.history(below(start_of(self.settled.next())), settled, budget),
+            Some(Publishing { pin, after }) => {
+                store.extend_pin(*pin, settled);
+                store.history_pinned(*pin, *after, budget)
+            }
+        };
+        for (at, change) in &history.changes {
+            let event = &change.event;
+            self.publish_change(*at, event, || store.get(event.key(), Revision(at.main.0 - 1)));
+        }
+        if history.done {
+            return self.end_publishing(store, settled);
+        }
+        let after = history.resume;
+        let pin = self.publishing.as_ref().map(|publishing| publishing.pin);
+        let pin = pin.unwrap_or_else(|| store.pin(settled));
+        self.publishing = Some(Publishing { pin, after });
+        self.settle(Revision(after.main.0 - 1));
+    }
+
+    /// Whether [`Hub::publish`] is to be called again though nothing more settles.
+    pub fn is_publishing(&self) -> bool {
+        self.publishing.is_some()
+    }
+
+    /// `prev` reads the key at the revision before; it is asked only if some subscription wants it, and not
+    /// for a key's creation.
+    fn publish_change(&mut self, at: At, event: &Event, prev: impl FnOnce() -> Option<KeyValue>) {
         assert!(at.main > self.settled, "{} settles once", at.main);
         let mut found = std::mem::take(&mut self.found);
         self.in_step.find(event.key(), &mut found);
@@ -156,34 +209,46 @@ impl Hub {
             if at.main < entry.subscription.from || !entry.wants(event) {
                 continue;
             }
-            if entry.accepts(at) {
+            if entry.accepts(at.main) {
                 entry.push(&mut shared);
                 self.tell(id);
             } else {
-                self.fall_behind(id, at.main);
+                self.fall_behind(id, at);
+                // Only those in step were owed it.
+                if at.main < self.compacted {
+                    self.lose(id);
+                }
             }
         }
         self.found = found;
     }
 
-    /// All changes up to here have been published.
-    pub fn settle(&mut self, upto: Revision) {
+    fn end_publishing(&mut self, store: &mut Store, settled: Revision) {
+        if let Some(Publishing { pin, .. }) = self.publishing.take() {
+            store.unpin(pin);
+        }
+        self.settle(settled);
+    }
+
+    /// All changes up to here have been handed on.
+    fn settle(&mut self, upto: Revision) {
         assert!(upto >= self.settled, "settled never falls");
         self.settled = upto;
     }
 
     /// The store has been replaced by a state that is settled up to here. Nobody has seen what lies between;
-    /// it is read from history like all that was missed.
+    /// it is read from history like all that was missed. What the hub held of the old store is gone with it.
     pub fn restored(&mut self, settled: Revision, compacted: Revision) {
-        let next = self.settled.next();
+        let next = start_of(self.settled.next());
+        self.publishing = None;
         self.settle(settled);
         let mut in_step: Vec<_> =
             self.entries.iter().filter(|(_, entry)| entry.place == Place::InStep).collect();
         in_step.sort_by_key(|(id, _)| **id);
-        let in_step: Vec<_> =
-            in_step.into_iter().map(|(id, entry)| (*id, next.max(entry.subscription.from))).collect();
+        let missed = |entry: &Entry| next.max(start_of(entry.subscription.from)).max(above(entry.last));
+        let in_step: Vec<_> = in_step.into_iter().map(|(id, entry)| (*id, missed(entry))).collect();
         for (id, next) in in_step {
-            if next <= settled {
+            if next.main <= settled {
                 self.fall_behind(id, next);
                 self.enqueue(id);
             }
@@ -197,28 +262,38 @@ impl Hub {
         let mut gone: Vec<_> = self
             .entries
             .iter()
-            .filter(|(_, entry)| matches!(entry.place, Place::Behind { next } if next < self.compacted))
-            .map(|(id, entry)| (*id, entry.subscription.reader))
+            .filter(|(_, entry)| matches!(entry.place, Place::Behind { next } if next.main < self.compacted))
+            .map(|(id, _)| *id)
             .collect();
         gone.sort_unstable();
-        for (id, reader) in gone {
-            self.unsubscribe(id);
-            self.notices.push(Notice::Compacted { id, reader, revision: self.compacted });
+        for id in gone {
+            self.lose(id);
         }
     }
 
-    /// Whether [`Hub::catch_up`] has work.
-    pub fn lags(&self) -> bool {
-        !self.ready.is_empty()
+    /// What it needs next is compacted.
+    fn lose(&mut self, id: SubscriptionId) {
+        let reader = self.entries[&id].subscription.reader;
+        self.unsubscribe(id);
+        self.notices.push(Notice::Compacted { id, reader, revision: self.compacted });
     }
 
-    /// Reads one slice of history for those behind. Not between `publish` and `settle`.
-    pub fn catch_up(&mut self, store: &Store) {
-        let Some((leader, from)) = self.next_turn() else { return };
-        let (changes, complete) = slice(store, from, self.settled);
-        let reading = self.begin_slice(leader, from, complete);
+    /// Whether [`Hub::catch_up`] has work. While a revision is begun it has none.
+    pub fn lags(&self) -> bool {
+        !self.ready.is_empty() && !self.is_publishing()
+    }
+
+    /// Reads one slice of history for those behind.
+    pub fn catch_up(&mut self, store: &Store, budget: Budget) {
+        if !self.lags() {
+            return;
+        }
+        let Some((leader, next)) = self.next_turn() else { return };
+        let history = store.history(below(next), self.settled, budget);
+        let end = if history.done { start_of(self.settled.next()) } else { above(history.resume) };
+        let reading = self.begin_slice(leader, next, end);
         let mut found = std::mem::take(&mut self.found);
-        for (at, change) in &changes {
+        for (at, change) in &history.changes {
             self.behind.find(change.event.key(), &mut found);
             let mut shared = Shared::new(*at, &change.event, || before(store, *at, &change.event));
             for id in found.drain(..) {
@@ -227,8 +302,8 @@ impl Hub {
             }
         }
         self.found = found;
-        for id in reading {
-            self.end_slice(id, complete);
+        for (id, next) in reading {
+            self.end_slice(id, next, end);
         }
     }
 
@@ -240,7 +315,7 @@ impl Hub {
             entry.told = false;
             let (upto, in_step) = match entry.place {
                 Place::InStep => (self.settled, true),
-                Place::Behind { next } => (Revision(next.0 - 1), false),
+                Place::Behind { next } => (Revision(next.main.0 - 1), false),
             };
             let (events, reader) = (std::mem::take(&mut entry.pending), entry.subscription.reader);
             notices.push(Notice::Batch(Batch { id, reader, events, upto, in_step }));
@@ -255,7 +330,7 @@ impl Hub {
         }
     }
 
-    fn fall_behind(&mut self, id: SubscriptionId, next: Revision) {
+    fn fall_behind(&mut self, id: SubscriptionId, next: At) {
         let entry = self.entries.get_mut(&id).expect("it is subscribed");
         entry.place = Place::Behind { next };
         self.in_step.remove(&entry.subscription.range, id);
@@ -263,11 +338,11 @@ impl Hub {
         self.tell(id);
     }
 
-    /// One that is behind and has credit waits for its turn.
+    /// One that is behind and would accept what comes next waits for its turn.
     fn enqueue(&mut self, id: SubscriptionId) {
         let entry = self.entries.get_mut(&id).expect("it is subscribed");
         let Place::Behind { next } = entry.place else { return };
-        if entry.credit <= 0 {
+        if !entry.accepts(next.main) {
             return;
         }
         self.ready.insert((next, id));
@@ -276,13 +351,13 @@ impl Hub {
         }
     }
 
-    /// The next that is still there, behind, and has credit.
-    fn next_turn(&mut self) -> Option<(SubscriptionId, Revision)> {
+    /// The next that is still there, behind, and reads on.
+    fn next_turn(&mut self) -> Option<(SubscriptionId, At)> {
         while let Some(id) = self.turns.pop_front() {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             entry.queued = false;
             if let Place::Behind { next } = entry.place
-                && entry.credit > 0
+                && entry.accepts(next.main)
             {
                 return Some((id, next));
             }
@@ -290,33 +365,35 @@ impl Hub {
         None
     }
 
-    /// Who takes part: the leader, and others whose place lies in the slice.
-    fn begin_slice(&mut self, leader: SubscriptionId, from: Revision, upto: Revision) -> Vec<SubscriptionId> {
-        let in_slice = (from, SubscriptionId(0))..=(upto, SubscriptionId(u64::MAX));
+    /// Who takes part, and from where on: the leader, and others whose place lies in the slice.
+    fn begin_slice(&mut self, leader: SubscriptionId, next: At, end: At) -> Vec<(SubscriptionId, At)> {
+        let in_slice = (next, SubscriptionId(0))..(end, SubscriptionId(0));
         let others = self.ready.range(in_slice).filter(|(_, id)| *id != leader);
-        let others = others.take(limits::WATCH_CATCH_UP_WATCHERS - 1).map(|(_, id)| *id);
-        let reading: Vec<_> = std::iter::once(leader).chain(others).collect();
-        for id in &reading {
-            let entry = self.entries.get_mut(id).expect("only subscribers are ready");
-            let Place::Behind { next } = entry.place else { panic!("only those behind are ready") };
-            entry.reading = true;
-            self.ready.remove(&(next, *id));
+        let others = others.take(limits::WATCH_CATCH_UP_WATCHERS - 1).map(|(next, id)| (*id, *next));
+        let reading: Vec<_> = std::iter::once((leader, next)).chain(others).collect();
+        for (id, next) in &reading {
+            self.entries.get_mut(id).expect("only subscribers are ready").reading = true;
+            self.ready.remove(&(*next, *id));
         }
         reading
     }
 
-    fn end_slice(&mut self, id: SubscriptionId, complete: Revision) {
+    /// It has read from `next` on to the slice's end, or to where its credit ended.
+    fn end_slice(&mut self, id: SubscriptionId, next: At, end: At) {
         let entry = self.entries.get_mut(&id).expect("nobody leaves during a slice");
         if std::mem::replace(&mut entry.reading, false) {
-            if complete == self.settled {
+            if end.main > self.settled {
                 entry.place = Place::InStep;
                 self.behind.remove(&entry.subscription.range, id);
                 self.in_step.insert(&entry.subscription.range, id);
             } else {
-                entry.place = Place::Behind { next: complete.next() };
+                entry.place = Place::Behind { next: end };
             }
         }
-        self.tell(id);
+        let as_before = matches!(entry.place, Place::Behind { next: now } if now.main == next.main);
+        if !as_before || !entry.pending.is_empty() {
+            self.tell(id);
+        }
         self.enqueue(id);
     }
 }
@@ -329,27 +406,28 @@ impl Entry {
         }
     }
 
-    /// A revision that has begun is finished, whatever the credit; a new one needs some.
-    fn accepts(&self, at: At) -> bool {
-        self.credit > 0 || self.pending.last().is_some_and(|(last, _)| last.main == at.main)
+    /// A revision of which it has a part is finished, whatever the credit; a new one needs some.
+    fn accepts(&self, revision: Revision) -> bool {
+        self.credit > 0 || self.last.main == revision
     }
 
     fn push(&mut self, shared: &mut Shared<impl FnOnce() -> Option<KeyValue>>) {
         let event = shared.get(self.subscription.prev_kv);
         self.credit -= cost_bytes(&event) as i64;
+        self.last = shared.at;
         self.pending.push((shared.at, event));
     }
 
     /// A change from history, which may be of no interest; without credit the reading stops before it.
     fn read(&mut self, shared: &mut Shared<impl FnOnce() -> Option<KeyValue>>) {
         let Place::Behind { next } = self.place else { panic!("only those behind read history") };
-        if !self.reading || shared.at.main < next || !self.wants(shared.event) {
+        if !self.reading || shared.at < next || !self.wants(shared.event) {
             return;
         }
-        if self.accepts(shared.at) {
+        if self.accepts(shared.at.main) {
             self.push(shared);
         } else {
-            self.place = Place::Behind { next: shared.at.main };
+            self.place = Place::Behind { next: shared.at };
             self.reading = false;
         }
     }
@@ -394,21 +472,19 @@ fn before(store: &Store, at: At, event: &Event) -> Option<KeyValue> {
     (revision >= store.compacted()).then(|| store.get(event.key(), revision)).flatten()
 }
 
-/// A bounded part of history from a revision on, and the revision up to which it is complete: it ends
-/// between two revisions, however many changes one has.
-fn slice(store: &Store, from: Revision, settled: Revision) -> (Vec<(At, Change)>, Revision) {
-    let after = At { main: Revision(from.0 - 1), sub: Sub(u32::MAX) };
-    let budget = Budget { keys: limits::WATCH_CATCH_UP_CHANGES, bytes: limits::WATCH_CATCH_UP_BYTES };
-    let mut history = store.history(after, settled, budget);
-    if history.done {
-        return (history.changes, settled);
+fn start_of(revision: Revision) -> At {
+    At { main: revision, sub: Sub(0) }
+}
+
+/// The lowest place above this one.
+fn above(at: At) -> At {
+    At { main: at.main, sub: Sub(at.sub.0 + 1) }
+}
+
+/// The highest place below this one.
+fn below(at: At) -> At {
+    match at.sub.0.checked_sub(1) {
+        Some(sub) => At { main: at.main, sub: Sub(sub) },
+        None => At { main: Revision(at.main.0 - 1), sub: Sub(u32::MAX) },
     }
-    let torn = history.resume.main;
-    if torn > from {
-        history.changes.retain(|(at, _)| at.main < torn);
-        return (history.changes, Revision(torn.0 - 1));
-    }
-    let rest = store.history(history.resume, torn, Budget::UNBOUNDED);
-    history.changes.extend(rest.changes);
-    (history.changes, torn)
 }

@@ -6,8 +6,8 @@
 //!                      ^------ subscribe, credit ---/
 //! ```
 //!
-//! A [`Hub`] stands beside a shard's store. The owner publishes each change as it settles; a subscription
-//! *in step* gets it at once. One without credit falls *behind*: the hub then keeps only its place, and
+//! A [`Hub`] stands beside a shard's store. The owner has it publish the changes as they settle; a subscription
+//! *in step* gets them at once. One without credit falls *behind*: the hub then keeps only its place, and
 //! reads history for it when credit has come, until it is in step again. So a slow reader costs no memory
 //! and delays nobody.
 //!
@@ -76,7 +76,8 @@ pub enum Notice {
     },
 }
 
-/// With these events, the subscription has everything up to `upto`.
+/// With these events, the subscription has everything up to `upto`. Events above it belong to one revision
+/// of which more is to come: a stream keeps them until then.
 #[derive(Clone, Debug)]
 pub struct Batch {
     pub id: SubscriptionId,

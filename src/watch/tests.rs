@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::api::{WatchReply, WatchRequest};
-use crate::mvcc::Store;
+use crate::mvcc::{Budget, Store};
 use crate::stdx::Rng;
 use crate::types::{Blob, Duration, LeaseId, Sub, Time};
 use std::collections::{BTreeSet, VecDeque};
+
+mod slices;
 
 const READER: ReactorId = ReactorId(0);
 const INTERVAL: Duration = Duration::from_ms(100);
@@ -14,7 +16,6 @@ const FRAGMENT_BYTES: usize = 4000;
 /// What happened, with the value before: the truth that streams are held against.
 struct Happened {
     at: At,
-    shard: usize,
     event: Event,
     prev: Option<KeyValue>,
 }
@@ -27,7 +28,6 @@ enum Message {
 struct Shard {
     store: Store,
     hub: Hub,
-    published: usize,
     to_reader: VecDeque<Message>,
     to_hub: VecDeque<Action>,
 }
@@ -62,6 +62,7 @@ struct World {
     marks: Marks,
     now: Time,
     ids: u64,
+    slice: Budget,
     seen: Seen,
 }
 
@@ -100,7 +101,6 @@ impl World {
         let shard = || Shard {
             store: Store::new(),
             hub: Hub::new(Revision::FRESH, Revision::NONE),
-            published: 0,
             to_reader: VecDeque::new(),
             to_hub: VecDeque::new(),
         };
@@ -122,6 +122,7 @@ impl World {
             marks: Marks::default(),
             now: Time(0),
             ids: 0,
+            slice: Budget { keys: [1, 3, 1000][seed as usize % 3], bytes: 1 << 20 },
             seen: Seen::default(),
         }
     }
@@ -151,7 +152,7 @@ impl World {
                     (prev, Event::Put(store.newest(&key).expect("just put")))
                 }
             };
-            self.history.push(Happened { at, shard, event, prev });
+            self.history.push(Happened { at, event, prev });
             sub += 1;
         }
         self.written = if sub > 0 { main } else { self.written };
@@ -168,29 +169,16 @@ impl World {
                 None => {}
             }
         }
-        let replaced = self.rng.chance(1, 50);
         shard.store.settle(self.settled);
-        while let Some(happened) = self.history.get(shard.published) {
-            if happened.at.main > self.settled {
-                break;
-            }
-            shard.published += 1;
-            if happened.shard == number && !replaced {
-                let before = Revision(happened.at.main.0 - 1);
-                let (store, key) = (&shard.store, happened.event.key());
-                shard.hub.publish(happened.at, &happened.event, || {
-                    (before >= store.compacted()).then(|| store.get(key, before)).flatten()
-                });
-            }
-        }
-        match replaced {
+        match self.rng.chance(1, 50) {
             true => shard.hub.restored(self.settled, self.compacted),
-            false => shard.hub.settle(self.settled),
+            false => shard.hub.publish(&mut shard.store, self.settled, self.slice),
         }
         shard.store.compact(self.compacted);
         shard.hub.compact(self.compacted);
+        shard.store.compact_slice(self.rng.below(10) as usize);
         for _ in 0..self.rng.below(3) {
-            shard.hub.catch_up(&shard.store);
+            shard.hub.catch_up(&shard.store, self.slice);
         }
         let notices = shard.hub.take();
         let behind = |notice: &Notice| matches!(notice, Notice::Batch(batch) if !batch.in_step);
@@ -323,6 +311,7 @@ impl World {
     /// No more writes; everything flows until nothing moves.
     fn finish(&mut self) {
         self.settled = self.written;
+        self.slice.keys = 1000;
         for _ in 0..400 {
             for shard in 0..self.shards.len() {
                 self.turn(shard);
