@@ -56,8 +56,6 @@ const _: () = assert!(REQUEST_BYTES_MAX + (4 << 20) <= LOG_WRITE_BYTES_MAX);
 const _: () = assert!(TXN_OPS_DEFAULT <= TXN_OPS_MAX && TXN_OPS_MAX <= u32::MAX as usize);
 
 // txn
-/// A change weighs as much in a slice as so many keys looked at.
-pub const CHANGE_KEYS: usize = 4;
 /// Keys a compare over a range looks at between two chances to stop: one that fails early reads little.
 pub const COMPARE_SLICE_KEYS: usize = 256;
 /// Keys of the first chunk of a RangeStream (etcd's law).
@@ -200,6 +198,8 @@ pub const SLICES_PER_TURN: usize = 4;
 /// One slice of a range or of history: well under a millisecond.
 pub const READ_SLICE_KEYS: usize = 2000;
 pub const READ_SLICE_BYTES: usize = 1 << 20;
+/// A change made, or read from history, takes about as long as so many keys that a range looks at.
+pub const CHANGE_KEYS: usize = 4;
 /// Keys that one slice of compaction looks at.
 pub const COMPACT_SLICE_KEYS: usize = 1000;
 /// What a shard without keys is reckoned to hold: first and last block of its checkpoint.

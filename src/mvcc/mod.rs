@@ -14,7 +14,7 @@ mod versions;
 pub use hash::HashKv;
 pub use store::Store;
 
-use crate::limits::{READ_SLICE_BYTES, READ_SLICE_KEYS};
+use crate::limits::{CHANGE_KEYS, READ_SLICE_BYTES, READ_SLICE_KEYS};
 use crate::types::{At, Blob, Event, KeyValue, LeaseId, Revision};
 
 /// How much one call may look at before it returns. At least one item is looked at.
@@ -28,6 +28,11 @@ impl Budget {
     pub const UNBOUNDED: Budget = Budget { keys: usize::MAX, bytes: usize::MAX };
     /// Well under a millisecond's work.
     pub const SLICE: Budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
+
+    /// How many changes can be made, or read from history, in the time that so many keys take.
+    pub fn of_changes(self) -> Budget {
+        Budget { keys: (self.keys / CHANGE_KEYS).max(1), bytes: self.bytes }
+    }
 }
 
 /// A part of a range's live keys, ascending.

@@ -9,10 +9,6 @@ use std::collections::{BTreeMap, VecDeque};
 /// What a version is reckoned to cost beyond key and value: what etcd's quota adds to a put.
 pub(super) const VERSION_BYTES: u64 = 256;
 
-/// Births and deaths that one call forgets once they are settled: more than one revision has but for a delete
-/// of very many keys.
-const SETTLED_TURNS_MAX: usize = if cfg!(test) { 2 } else { 4096 };
-
 fn cost(version: &Version) -> u64 {
     VERSION_BYTES + version.bytes() as u64
 }
@@ -23,10 +19,10 @@ struct Pin {
     compacted: Revision,
 }
 
-/// A key that became live or ceased to be, not settled yet.
+/// A key that became live or ceased to be, not settled yet, by this version.
 struct Turn {
-    at: At,
-    key: Blob,
+    main: Revision,
+    version: u32,
     birth: bool,
 }
 
@@ -90,10 +86,10 @@ impl Store {
         if let Some(before) = before.filter(|tip| tip.live()) {
             self.bytes_live -= cost(self.versions.get(before.version()));
         }
-        if was_live != live && at.main > self.settled {
-            self.turns.push_back(Turn { at, key: key.clone(), birth: live });
-        }
         let id = self.versions.push(version, before.map(Tip::version));
+        if was_live != live && at.main > self.settled {
+            self.turns.push_back(Turn { main: at.main, version: id, birth: live });
+        }
         let tip = Tip::new(id, live);
         match before {
             Some(_) => self.index.set(place, tip),
@@ -104,12 +100,7 @@ impl Store {
     /// Changes up to this revision can no longer be undone.
     pub fn settle(&mut self, to: Revision) {
         self.settled = self.settled.max(to);
-        // Of very many the rest goes later: what is settled is not looked at any more.
-        for _ in 0..SETTLED_TURNS_MAX {
-            if self.turns.pop_front_if(|turn| turn.at.main <= self.settled).is_none() {
-                return;
-            }
-        }
+        while self.turns.pop_front_if(|turn| turn.main <= self.settled).is_some() {}
     }
 
     /// Takes back every change above `settled`, newest first.
@@ -123,7 +114,7 @@ impl Store {
             on(self.undo(id));
             self.newest = self.versions.last().map_or(At::default(), |id| self.versions.get(id).at());
         }
-        while self.turns.back().is_some_and(|turn| turn.at.main > settled) {
+        while self.turns.back().is_some_and(|turn| turn.main > settled) {
             self.turns.pop_back();
         }
     }
@@ -225,7 +216,7 @@ impl Store {
     /// at once, in the time of a search and of the births and deaths since, unless these are more than
     /// `keys_max`; else at most `keys_max` keys are looked at.
     pub fn count(&self, range: &KeyRange, at: Revision, resume: Option<&[u8]>, keys_max: usize) -> Counted {
-        let since = self.turns.len() - self.turns.partition_point(|turn| turn.at.main <= at);
+        let since = self.turns.len() - self.turns.partition_point(|turn| turn.main <= at);
         if at >= self.settled && since <= keys_max.max(1) {
             return Counted { count: self.count_unsettled(range, at, resume), resume: None };
         }
@@ -253,8 +244,11 @@ impl Store {
             },
             KeyRange::From(_) => self.index.live() - self.index.rank(from),
         };
-        let later = self.turns.iter().rev().take_while(|turn| turn.at.main > at);
-        let inside = later.filter(|turn| range.contains(&turn.key) && &turn.key[..] >= from);
+        let later = self.turns.iter().rev().take_while(|turn| turn.main > at);
+        let inside = later.filter(|turn| {
+            let key = self.versions.get(turn.version).key();
+            range.contains(key) && &key[..] >= from
+        });
         inside.fold(newest, |count, turn| if turn.birth { count - 1 } else { count + 1 })
     }
 
@@ -432,6 +426,6 @@ impl Store {
         let order = |ids: &mut Vec<u32>| ids.sort_unstable_by_key(|id| self.versions.get(*id).at());
         order(&mut chained);
         assert_eq!(chained, used, "every version is in its key's chain");
-        assert!(self.turns.iter().is_sorted_by_key(|turn| turn.at));
+        assert!(self.turns.iter().all(|turn| turn.main > self.settled));
     }
 }

@@ -119,7 +119,7 @@ impl Reactor {
             return self.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
         }
         let (pin, compacted) = *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), compacted));
-        let history = store.history_pinned(pin, after, self.settings.slice);
+        let history = store.history_pinned(pin, after, self.settings.slice.of_changes());
         if history.done {
             owned.pins.remove(&call);
             owned.unpin(pin);

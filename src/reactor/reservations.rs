@@ -8,7 +8,7 @@ use super::owned::Waiting;
 use super::writes::find_lease;
 use crate::api::TxnRequest;
 use crate::io::{Body, CallId, PartOf};
-use crate::limits::{CHANGE_KEYS, SLICES_PER_TURN};
+use crate::limits::SLICES_PER_TURN;
 use crate::record::Effect;
 use crate::txn::{self, Applied, Applying, Comparing, Gathered, Path, Share};
 use crate::types::{Blob, LeaseId, Revision, ShardId};
@@ -165,7 +165,7 @@ impl Reactor {
         let store = &mut owned.shard.store;
         let applied = match reservation.revokes {
             Some(lease) => {
-                let doomed = owned.attached.keys(lease).take((budget.keys / CHANGE_KEYS).max(1));
+                let doomed = owned.attached.keys(lease).take(budget.of_changes().keys);
                 let doomed: Vec<Blob> = doomed.cloned().collect();
                 let (changes, more) = applying.delete(store, &doomed);
                 owned.push_part(write, changes, more);

@@ -1,10 +1,11 @@
 //! The log's side of a turn, checkpoints, and compaction's slices: what this reactor writes and drops.
 
 use super::clearing::Clearing;
+use super::owned::Owned;
 use super::{Reactor, Stage};
 use crate::checkpoint::{CheckpointName, Meta, Writer};
 use crate::io::{Body, BulkDone, BulkStep, CallId, Counters, JobId, Level, Output};
-use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX, READ_SLICE_KEYS};
+use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX};
 use crate::log::{Buffer, Command, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::mvcc::{Budget, PinId};
 use crate::raft::{GroupEntry, Position};
@@ -63,12 +64,21 @@ pub(super) struct Checkpointing {
     /// Blocks that the meta already filled.
     blocks: Vec<Buffer>,
     publishing: bool,
+    /// Its next block is being filled, slice by slice; else the bulk lane has it.
+    filling: bool,
 }
 
 /// An entry as the log takes it. Raft's own entries have kind 0.
 pub(super) fn entry_record(entry: &GroupEntry) -> Record<'_> {
     let payload = entry.payload.as_ref().map_or(&[][..], |payload| payload.bytes());
     Record::Entry { index: entry.index, term: entry.term, kind: u8::from(entry.payload.is_some()), payload }
+}
+
+impl Owned {
+    /// Whether the next block of a checkpoint is being filled.
+    fn fills_checkpoint(&self) -> bool {
+        self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.filling)
+    }
 }
 
 impl Storage {
@@ -251,11 +261,12 @@ impl Reactor {
         self.work_at_hubs();
         self.send_notices();
         self.tell_sizes();
+        self.fill_checkpoints();
         self.schedule_checkpoints();
     }
 
     pub(super) fn has_background_work(&self) -> bool {
-        self.shards.values().any(|owned| owned.compacting) || self.hubs_go_on()
+        self.shards.values().any(|owned| owned.compacting || owned.fills_checkpoint()) || self.hubs_go_on()
     }
 
     fn compact_in_slices(&mut self) {
@@ -327,6 +338,7 @@ impl Reactor {
             name,
             blocks,
             publishing: false,
+            filling: false,
         });
         self.storage.step_left = self.now;
         self.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
@@ -395,28 +407,46 @@ impl Reactor {
         if under_way.publishing {
             return self.finish_checkpoint(id);
         }
-        let Some(mut writer) = under_way.writer.take() else {
+        if under_way.writer.is_none() {
             under_way.publishing = true;
             let step = BulkStep::Publish { name: name.unfinished(), as_name: name.to_string() };
             return self.out.push(Output::Bulk { job, step });
-        };
-        let mut blocks = std::mem::take(&mut under_way.blocks);
-        let budget = Budget { keys: READ_SLICE_KEYS, bytes: CHECKPOINT_BLOCK_BYTES_MAX };
-        while blocks.is_empty() {
-            let history = owned.shard.store.history_pinned(under_way.pin, under_way.after, budget);
-            for (at, change) in &history.changes {
-                writer.version(*at, &change.event, change.last, &mut blocks);
-            }
-            under_way.after = history.resume;
-            if history.done {
-                writer.finish(0, &mut blocks);
-                return self
-                    .out
-                    .push(Output::Bulk { job, step: BulkStep::Append { name: name.unfinished(), blocks } });
-            }
         }
-        under_way.writer = Some(writer);
-        self.out.push(Output::Bulk { job, step: BulkStep::Append { name: name.unfinished(), blocks } });
+        under_way.filling = true;
+        self.fill_checkpoint(id);
+    }
+
+    /// One slice of a checkpoint's history; what fills a block goes to the bulk lane.
+    fn fill_checkpoint(&mut self, id: ShardId) {
+        let budget = Budget { bytes: CHECKPOINT_BLOCK_BYTES_MAX, ..self.settings.slice.of_changes() };
+        let owned = self.shards.get_mut(&id).expect("the caller has it");
+        let Some(under_way) = owned.checkpoint.as_mut().filter(|checkpoint| checkpoint.filling) else {
+            return;
+        };
+        let mut writer = under_way.writer.take().expect("it is filled until its history ends");
+        let history = owned.shard.store.history_pinned(under_way.pin, under_way.after, budget);
+        for (at, change) in &history.changes {
+            writer.version(*at, &change.event, change.last, &mut under_way.blocks);
+        }
+        under_way.after = history.resume;
+        if history.done {
+            writer.finish(0, &mut under_way.blocks);
+        } else {
+            under_way.writer = Some(writer);
+        }
+        if history.done || !under_way.blocks.is_empty() {
+            under_way.filling = false;
+            let (job, name) = (under_way.job, under_way.name.unfinished());
+            let blocks = std::mem::take(&mut under_way.blocks);
+            self.out.push(Output::Bulk { job, step: BulkStep::Append { name, blocks } });
+        }
+    }
+
+    fn fill_checkpoints(&mut self) {
+        let found = self.shards.iter().find(|(_, owned)| owned.fills_checkpoint()).map(|(id, _)| *id);
+        if let Some(id) = found {
+            self.fill_checkpoint(id);
+        }
     }
 
     /// The file is durable under its name: the log says so, and what it replaces may go.

@@ -348,7 +348,7 @@ impl Reactor {
 
     /// Values are shared, not copied: their size costs nothing here.
     fn publishing_slice(&self) -> Budget {
-        Budget { bytes: usize::MAX, ..self.settings.slice }
+        Budget { bytes: usize::MAX, ..self.settings.slice.of_changes() }
     }
 
     /// Sends what the hubs have, and behind it how far it goes.
@@ -382,7 +382,7 @@ impl Reactor {
     /// One slice of what has settled, and one of history for those behind, a shard.
     pub(super) fn work_at_hubs(&mut self) {
         self.go_on_publishing();
-        let slice = self.settings.slice;
+        let slice = self.settings.slice.of_changes();
         for owned in self.shards.values_mut() {
             owned.hub.catch_up(&owned.shard.store, slice);
         }

@@ -97,8 +97,7 @@ impl Applying {
                     _ => Deleting::new(owned, &self.changed),
                 };
                 let before = deleting.deleted();
-                let keys = (budget.keys / CHANGE_KEYS).max(1);
-                let budget = Budget { keys, ..budget };
+                let budget = budget.of_changes();
                 let (mut places, changed) = (Places::Planned(&mut self.places), &mut self.changed);
                 if !deleting.step(store, request, &mut places, changed, budget).expect(PLACED) {
                     self.under_way = Some(UnderWay::Delete(deleting));
