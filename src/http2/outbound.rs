@@ -89,7 +89,6 @@ impl Connection {
         let (window, frame_bytes) = (self.send_window, self.peer.frame_bytes);
         let Some(state) = self.streams.get_mut(stream) else { return false };
         assert!(state.sent == Sent::Head, "a body stands between head and end");
-        self.pings.forgive();
         if end {
             state.sent = Sent::End;
         }
@@ -98,6 +97,7 @@ impl Connection {
         if state.queue.is_none() && len as i64 <= room && len <= frame_bytes {
             state.send_window -= len as i64;
             self.send_window -= len as i64;
+            self.pings.forgive();
             let flags = if end { flag::END_STREAM } else { 0 };
             self.output.reserve(HEAD_BYTES + len);
             frame::put_head(&mut self.output, len, kind::DATA, flags, stream.number);
@@ -258,6 +258,7 @@ impl Connection {
         self.send_window -= n as i64;
         self.pending -= n;
         if n > 0 || end {
+            self.pings.forgive();
             let bytes = &queue.bytes[queue.at..queue.at + n];
             frame::put_data(&mut self.output, stream.number, bytes, end, self.peer.frame_bytes);
         }

@@ -128,6 +128,22 @@ fn without_a_stream_pings_are_strikes_and_sent_data_forgives_them() {
     assert_eq!(bench.feed(&ping).expect_err("a third strike in a row").why, "too_many_pings");
 }
 
+/// grpc-go pings with each window's worth of what it receives, to find how wide the window should be.
+#[test]
+fn an_answer_of_many_windows_forgives_with_each() {
+    let ping = frame_of(kind::PING, 0, 0, &[0; 8]);
+    let mut bench = Bench::new();
+    let stream = bench.open(1, true);
+    bench.server.reply(stream, 40 << 14, |out| out.resize(out.len() + (40 << 14), 0));
+    for _ in 0..30 {
+        assert_eq!(bench.feed(&ping), Ok(vec![]), "a window has been sent since the last");
+        for number in [0, 1] {
+            let more = frame_of(kind::WINDOW_UPDATE, 0, number, &(1u32 << 14).to_be_bytes());
+            assert_eq!(bench.feed(&more), Ok(vec![]));
+        }
+    }
+}
+
 #[test]
 fn a_silent_client_is_pinged_and_then_given_up() {
     let mut bench = Bench::new();
