@@ -212,6 +212,13 @@ pub const SIZES_STEP_BYTES: u64 = 256 << 10;
 // front
 /// The longest message sent: where etcd's gRPC stops, which cannot say a length of more in its own terms.
 pub const REPLY_BYTES_MAX: usize = i32::MAX as usize;
+/// A message beyond about this many bytes is written as its stream takes it; beside key and value an element
+/// counts for so many, for the time it takes to look at it.
+pub const LONG_MESSAGE_BYTES: usize = 512 << 10;
+pub const LONG_MESSAGE_ELEMENT_BYTES: usize = 256;
+/// What a turn writes of all long messages, and how many of their elements it measures.
+pub const LONG_MESSAGES_BYTES_PER_TURN: usize = 1 << 20;
+pub const LONG_MESSAGES_ELEMENTS_PER_TURN: usize = 4000;
 /// The buffer for encoding that is kept between messages.
 pub const FRONT_SCRATCH_KEEP_BYTES: usize = 1 << 20;
 /// Answers of one connection handed out and not yet with the kernel, beyond which its streams wait.

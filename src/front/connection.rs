@@ -1,6 +1,7 @@
 //! One client connection: HTTP/2 with gRPC, or HTTP/1 with pages.
 
 use super::grpc::Http2;
+use super::long::Pump;
 use super::{Ask, Counters, Held, Lost, Manners, Rpc, protocol, room};
 use crate::api::{Code, Error};
 use crate::http2::StreamId;
@@ -10,6 +11,7 @@ use crate::limits::{
     HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX, HTTP2_OUTPUT_BYTES,
 };
 use crate::types::{ConnId, Duration, Time};
+use crate::wire::encode::Long;
 use crate::wire::health;
 use crate::wire::http1::{self, Audience, Http1Request, HttpMethod, Response, Sniffed};
 
@@ -231,7 +233,9 @@ impl Connection {
             + match &self.protocol {
                 Protocol::Unknown(_) => 0,
                 Protocol::Http1(http1) => http1.output.len(),
-                Protocol::Http2(http2) => http2.connection.output().len() + http2.connection.pending_bytes(),
+                Protocol::Http2(http2) => {
+                    http2.connection.output().len() + http2.connection.pending_bytes() + http2.longs.left()
+                }
             }
     }
 
@@ -319,8 +323,9 @@ impl Connection {
         let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
             return 0;
         };
-        if http2.calls.get(stream).is_none() {
-            return 0;
+        let Some(call) = http2.calls.get(stream) else { return 0 };
+        if call.long.is_some() {
+            return 0; // it hears of room when that has been sent
         }
         if room == 0 {
             http2.calls.wait(stream);
@@ -359,6 +364,30 @@ impl Connection {
                 counters,
             );
         }
+    }
+
+    /// Whether a message may be sent piece by piece.
+    pub fn takes_pieces(&self, rpc: Rpc) -> bool {
+        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&self.protocol, rpc.place) else {
+            return false;
+        };
+        http2.calls.get(stream).is_some_and(|call| !call.style.gzip)
+    }
+
+    /// Begins a message that is sent as its stream takes it.
+    pub fn begin_long(&mut self, rpc: Rpc, message: Long) {
+        if let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) {
+            http2.begin_long(stream, message);
+        }
+    }
+
+    /// Goes on with long messages. True where the next turn can do more of it though nothing comes in.
+    pub fn pump_longs(&mut self, pump: &mut Pump<'_>, full: bool, manners: &Manners) -> bool {
+        pump.spare = self.spare(full, manners).min(manners.reply_bytes_max);
+        pump.bytes_max = manners.reply_bytes_max;
+        let room = room(self.unsent);
+        let Protocol::Http2(http2) = &mut self.protocol else { return false };
+        http2.longs.any() && http2.pump_longs(room, pump)
     }
 
     /// Hands out what was written, and closes if that is all. Returns the bytes handed out.

@@ -1,5 +1,6 @@
 //! One connection of HTTP/2: its calls' messages come in and go out as gRPC has them.
 
+use super::long::Longs;
 use super::rpc::{Call, Calls};
 use super::{Ask, Counters, Lost, Manners, Rpc};
 use crate::api::{Code, Error};
@@ -13,11 +14,13 @@ type Field<'a> = (&'a [u8], &'a [u8]);
 pub(super) struct Http2 {
     pub connection: http2::Connection,
     pub calls: Calls,
+    pub longs: Longs,
 }
 
 impl Http2 {
     pub fn new(manners: &Manners, now: Time) -> Http2 {
-        Http2 { connection: http2::Connection::new(&manners.http2, now), calls: Calls::new(manners) }
+        let connection = http2::Connection::new(&manners.http2, now);
+        Http2 { connection, calls: Calls::new(manners), longs: Longs::default() }
     }
 
     pub fn receive(
@@ -29,7 +32,7 @@ impl Http2 {
         counters: &mut Counters,
         asks: &mut Vec<Ask>,
     ) -> Result<(), http2::Fault> {
-        let Http2 { connection, calls } = self;
+        let Http2 { connection, calls, .. } = self;
         // Answers that the connection itself has to give wait until the event's loan has ended.
         let mut refused: Vec<(StreamId, metadata::Refusal)> = vec![];
         let mut failed: Vec<(StreamId, Error)> = vec![];
@@ -69,7 +72,12 @@ impl Http2 {
                         asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
                     }
                 }
-                Some(Event::Room { stream }) => asks.push(Ask::Room { rpc: Rpc::stream(id, stream) }),
+                Some(Event::Room { stream }) => {
+                    // A stream with a long message hears of room when that is sent.
+                    if calls.get(stream).is_none_or(|call| call.long.is_none()) {
+                        asks.push(Ask::Room { rpc: Rpc::stream(id, stream) });
+                    }
+                }
                 Some(Event::GoAway { .. }) => {}
             }
         }
@@ -147,7 +155,7 @@ impl Http2 {
         Some(Lost)
     }
 
-    fn head(&mut self, stream: StreamId, style: &Style) {
+    pub fn head(&mut self, stream: StreamId, style: &Style) {
         if style.is_usual() {
             self.connection.send_grpc_head(stream);
             return;
@@ -197,7 +205,10 @@ impl Http2 {
         let Some(call) = self.calls.remove(stream) else { return };
         let code = outcome.as_ref().err().map_or(Code::Ok, Error::code);
         let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
-        if call.has_sent {
+        if call.long.is_some_and(|long| long.begun) {
+            // Trailers would end the message in its middle.
+            self.connection.reset(stream, ErrorCode::Cancel);
+        } else if call.has_sent {
             self.connection.send_trailers(stream, code as u8, &text);
         } else {
             self.end_alone(stream, &call.style, 200, code, &text);

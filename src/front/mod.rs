@@ -6,6 +6,7 @@
 
 mod connection;
 mod grpc;
+mod long;
 mod rpc;
 #[cfg(test)]
 mod tests;
@@ -21,13 +22,15 @@ use crate::io::{Output, Port};
 use crate::limits::{
     CONNECTION_PARTS_BYTES_MAX, CONNECTION_PARTS_BYTES_MIN, CONNECTION_PARTS_MESSAGES,
     CONNECTION_UNSENT_BYTES_MAX, FRONT_ANSWERS_BYTES_MAX, FRONT_PARTS_BYTES_MAX, FRONT_SCRATCH_KEEP_BYTES,
-    REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES,
+    LONG_MESSAGES_BYTES_PER_TURN, LONG_MESSAGES_ELEMENTS_PER_TURN, REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES,
 };
 use crate::types::{ConnId, LeaseId, Term, Time};
+use crate::wire::encode::Long;
 use crate::wire::health::Page;
 use crate::wire::http1::Response;
 use crate::wire::{Header, Method, TooLong, encode};
 use connection::{Connection, Protocol};
+use long::Pump;
 
 /// Names one call of one client: nothing else ever has the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -195,6 +198,10 @@ pub struct Front {
     scratch: Vec<u8>,
     /// Streams that have ended for what they had to send: who feeds them is still to hear of it.
     lost: Vec<Rpc>,
+    /// Streams whose long messages are sent: so are they.
+    free: Vec<Rpc>,
+    /// Long messages wait for nothing but the next turn.
+    goes_on: bool,
     wake_at: Time,
 }
 
@@ -211,6 +218,8 @@ impl Front {
             counters: Counters::default(),
             scratch: vec![],
             lost: vec![],
+            free: vec![],
+            goes_on: false,
             wake_at: Time::NEVER,
         }
     }
@@ -304,6 +313,29 @@ impl Front {
         self.keep(scratch);
     }
 
+    /// Answers a unary call with a reply that [`encode::is_long`]: as its stream takes it.
+    pub fn answer_long(&mut self, now: Time, rpc: Rpc, term: Term, reply: Reply) {
+        let header = Header { raft_term: term, ..self.manners.header };
+        if self.takes_pieces(rpc) {
+            self.begin_long(rpc, Long::of_reply(&header, reply));
+        } else {
+            self.answer(now, rpc, term, &Ok(reply));
+        }
+    }
+
+    /// A client that wants its messages compressed gets them in one piece.
+    fn takes_pieces(&mut self, rpc: Rpc) -> bool {
+        of(&mut self.connections, rpc.conn).is_some_and(|connection| connection.takes_pieces(rpc))
+    }
+
+    fn begin_long(&mut self, rpc: Rpc, message: Long) {
+        let Front { connections, tally, .. } = self;
+        if let Some(connection) = of(connections, rpc.conn) {
+            connection.begin_long(rpc, message);
+            tally.settle(connection);
+        }
+    }
+
     fn keep(&mut self, mut scratch: Vec<u8>) {
         if scratch.capacity() <= FRONT_SCRATCH_KEEP_BYTES {
             scratch.clear();
@@ -343,6 +375,17 @@ impl Front {
     pub fn watched(&mut self, rpc: Rpc, term: Term, reply: &WatchReply) {
         let header = Header { raft_term: term, ..self.manners.header };
         self.message(rpc, |out, bytes_max| encode::watch(out, &header, reply, bytes_max));
+    }
+
+    /// Sends a message that [`encode::is_long_watch`], as its stream takes it. Until then the stream has no
+    /// budget.
+    pub fn watched_long(&mut self, rpc: Rpc, term: Term, reply: WatchReply) {
+        let header = Header { raft_term: term, ..self.manners.header };
+        if self.takes_pieces(rpc) {
+            self.begin_long(rpc, Long::of_watch(&header, reply));
+        } else {
+            self.watched(rpc, term, &reply);
+        }
     }
 
     pub fn kept_alive(&mut self, rpc: Rpc, term: Term, reply: &KeepAliveReply) {
@@ -389,7 +432,8 @@ impl Front {
 
     /// When [`Front::on_time`] has something to do; a time that has passed is now.
     pub fn wake_at(&self) -> Time {
-        if self.tally.relieved || !self.lost.is_empty() { Time(0) } else { self.wake_at }
+        let news = self.tally.relieved || !self.lost.is_empty() || !self.free.is_empty();
+        if news || self.goes_on { Time(0) } else { self.wake_at }
     }
 
     /// What only time brings, pings and deadlines of calls; and what nobody could be told at once: streams that
@@ -399,6 +443,7 @@ impl Front {
             return;
         }
         asks.extend(self.lost.drain(..).map(|rpc| Ask::Gone { rpc }));
+        asks.extend(self.free.drain(..).map(|rpc| Ask::Room { rpc }));
         let mut next = Time::NEVER;
         let Front { connections, counters, tally, .. } = self;
         let relieved = std::mem::take(&mut tally.relieved);
@@ -416,12 +461,36 @@ impl Front {
         self.wake_at = next;
     }
 
-    /// Hands out what the turn wrote: one send a connection.
-    pub fn flush(&mut self, out: &mut Vec<Output>) {
-        for slot in std::mem::take(&mut self.tally.dirty) {
-            let Some(connection) = &mut self.connections[slot as usize] else { continue };
-            self.counters.sent_bytes += connection.flush(out) as u64;
+    /// Hands out what the turn wrote, and its share of long messages: one send a connection.
+    pub fn flush(&mut self, now: Time, out: &mut Vec<Output>) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut pump = Pump {
+            now,
+            bytes: LONG_MESSAGES_BYTES_PER_TURN,
+            elements: LONG_MESSAGES_ELEMENTS_PER_TURN,
+            spare: 0,
+            bytes_max: self.manners.reply_bytes_max,
+            scratch: &mut scratch,
+            counters: &mut self.counters,
+            free: vec![],
+            lost: vec![],
+        };
+        let Front { manners, connections, tally, .. } = self;
+        for slot in std::mem::take(&mut tally.dirty) {
+            let Some(connection) = &mut connections[slot as usize] else { continue };
+            let again = connection.pump_longs(&mut pump, tally.full, manners);
+            let id = connection.id;
+            self.free.extend(pump.free.drain(..).map(|stream| Rpc::stream(id, stream)));
+            self.lost.extend(pump.lost.drain(..).map(|stream| Rpc::stream(id, stream)));
+            pump.counters.sent_bytes += connection.flush(out) as u64;
+            let (held, before) = connection.account();
+            tally.count(held, before);
+            if again && connection.mark() {
+                tally.dirty.push(slot);
+            }
         }
+        self.goes_on = !self.tally.dirty.is_empty();
+        self.keep(scratch);
     }
 }
 
@@ -442,7 +511,11 @@ fn too_large(prefix: &str, TooLong { bytes }: TooLong, bytes_max: usize) -> Erro
 /// A reply that the connection cannot take, because its client takes too little. Whoever has only read is
 /// told what etcd says of a request it does not begin; a write has been done, which must not sound so.
 fn dropped(reply: &Reply) -> Error {
-    if let Reply::Range(_) = reply {
+    dropped_read(matches!(reply, Reply::Range(_)))
+}
+
+fn dropped_read(is_range: bool) -> Error {
+    if is_range {
         return Error::TooManyRequests;
     }
     let text = "grpc: the reply was dropped, as too many wait for their client".into();

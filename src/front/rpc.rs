@@ -4,18 +4,27 @@ use super::{Ask, Counters, Manners, Rpc};
 use crate::api::{Code, Error};
 use crate::http2::{Head, Name, StreamId};
 use crate::types::{ConnId, Time};
+use crate::wire::encode::Long;
 use crate::wire::grpc::Inbound;
 use crate::wire::metadata::{self, Style};
 use crate::wire::{Kind, Method, decode};
 use std::collections::BTreeSet;
 
+/// A long message on its way.
+pub(super) struct Sending {
+    pub message: Long,
+    /// It is measured, and its first bytes are sent.
+    pub begun: bool,
+}
+
 /// A call being received or answered.
-#[derive(Debug)]
 pub(super) struct Call {
     pub method: Method,
     pub style: Style,
     pub has_sent: bool,
     pub begun: Time,
+    /// A message that is sent as the stream takes it.
+    pub long: Option<Box<Sending>>,
     stream: StreamId,
     inbound: Inbound,
     deadline: Time,
@@ -104,7 +113,17 @@ impl Calls {
         }
         let slot = &mut self.calls[stream.slot()];
         assert!(slot.is_none(), "a call ends no later than its stream");
-        *slot = Some(Call { method, style, has_sent: false, begun, stream, inbound, deadline, ended: false });
+        *slot = Some(Call {
+            method,
+            style,
+            has_sent: false,
+            begun,
+            long: None,
+            stream,
+            inbound,
+            deadline,
+            ended: false,
+        });
     }
 
     pub fn get(&self, stream: StreamId) -> Option<&Call> {

@@ -1,9 +1,10 @@
 //! Bytes in, asks out; answers in, bytes out. The client is our own, in memory.
 
 mod bounds;
+mod long;
 
 use super::*;
-use crate::api::{Code, PutReply, Reply};
+use crate::api::{Code, DeleteRangeReply, PutReply, Reply};
 use crate::http2::client::Client;
 use crate::http2::{Event, Name};
 use crate::limits::{HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX};
@@ -64,7 +65,7 @@ impl Wire {
 
     fn flush(&mut self, asks: &mut Vec<Ask>) -> bool {
         let mut out = vec![];
-        self.front.flush(&mut out);
+        self.front.flush(self.now, &mut out);
         let any = !out.is_empty();
         for output in out {
             match output {
@@ -178,7 +179,7 @@ fn bytes_that_are_no_http2_close_the_connection() {
     let mut asks = vec![];
     wire.front.receive(wire.now, CONN, &bytes, &mut asks);
     let mut out = vec![];
-    wire.front.flush(&mut out);
+    wire.front.flush(wire.now, &mut out);
     assert!(matches!(out.last(), Some(Output::Close { .. })), "{out:?}");
     assert_eq!(asks, []);
 }
@@ -262,7 +263,7 @@ fn a_slow_client_gets_no_budget_until_the_kernel_takes_bytes() {
         (0..100).for_each(|_| wire.front.watched(rpc, Term(1), &reply));
         // The client reads and opens its windows; the kernel does not say so.
         let mut out = vec![];
-        wire.front.flush(&mut out);
+        wire.front.flush(wire.now, &mut out);
         for output in out {
             let Output::Send { bytes, .. } = output else { panic!("{output:?}") };
             unsent += bytes.len();
@@ -348,7 +349,7 @@ impl Plain {
 
     fn flush(&mut self) {
         let mut out = vec![];
-        self.front.flush(&mut out);
+        self.front.flush(self.now, &mut out);
         for output in out {
             match output {
                 Output::Send { bytes, .. } => {

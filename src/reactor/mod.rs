@@ -42,6 +42,7 @@ use crate::sequencer::{Room, Sequencer};
 use crate::stdx::Rng;
 use crate::takeover::Coordinator;
 use crate::types::{Epoch, LeaseId, ReactorId, Revision, ShardId, Time};
+use crate::wire::encode;
 use calls::Calls;
 use leading::Leading;
 use owned::Owned;
@@ -173,7 +174,7 @@ impl Reactor {
         self.run_local();
         self.flush_watches();
         self.run_local();
-        self.front.flush(&mut self.out);
+        self.front.flush(self.now, &mut self.out);
         out.append(&mut self.out);
     }
 
@@ -336,7 +337,10 @@ impl Reactor {
 
     fn answer_rpc(&mut self, rpc: Rpc, answer: Answer) {
         let term = self.epoch.term;
-        self.front.answer(self.now, rpc, term, &answer);
+        match answer {
+            Ok(reply) if encode::is_long(&reply) => self.front.answer_long(self.now, rpc, term, reply),
+            answer => self.front.answer(self.now, rpc, term, &answer),
+        }
     }
 
     /// Everything appended up to here is durable.

@@ -9,6 +9,7 @@ use crate::mvcc::Budget;
 use crate::stdx::{HashMap, Rng};
 use crate::types::{ReactorId, Revision, ShardId, Time};
 use crate::watch::{Action, Marks, Notice, Stream, SubscriptionId, View};
+use crate::wire::encode;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The Watch RPCs of this reactor's clients.
@@ -282,7 +283,11 @@ impl Reactor {
             match stream.poll(budget, view, actions) {
                 Some(reply) => {
                     counters.events_sent += reply.events.len() as u64;
-                    front.watched(rpc, epoch.term, &reply);
+                    if encode::is_long_watch(&reply) {
+                        front.watched_long(rpc, epoch.term, reply);
+                    } else {
+                        front.watched(rpc, epoch.term, &reply);
+                    }
                 }
                 None => break,
             }

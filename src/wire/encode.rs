@@ -4,8 +4,11 @@
 //! transaction's operations have the revision alone; that of a nested transaction is present and empty;
 //! `Cluster` leaves the revision out; `Defragment` has no header; a range stream has one in its last chunk.
 
+mod long;
 #[cfg(test)]
 mod tests;
+
+pub use long::{Long, is_long, is_long_watch};
 
 use super::sink::{Length, Message, Sink};
 use super::{SERVER_VERSION, STORAGE_VERSION};

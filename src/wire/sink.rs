@@ -59,6 +59,10 @@ impl Length {
         message.fields(&mut length);
         length.0
     }
+
+    pub fn bytes(&self) -> usize {
+        self.0
+    }
 }
 
 impl Sink for Length {

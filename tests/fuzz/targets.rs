@@ -64,7 +64,7 @@ pub fn client_port(bytes: &[u8]) {
                 front.page(Time(1), rpc, &http1::Response::not_found(), &mut vec![]);
             }
         }
-        front.flush(&mut out);
+        front.flush(Time(0), &mut out);
     }
     front.closed(conn, &mut asks);
 }

@@ -5,7 +5,7 @@ use crate::http2::frame;
 use crate::limits::{CONNECTION_PARTS_BYTES_MIN, HTTP2_OUTPUT_BYTES};
 use crate::types::{Blob, KeyValue};
 
-const RANGE: &str = "/etcdserverpb.KV/Range";
+pub(super) const RANGE: &str = "/etcdserverpb.KV/Range";
 
 fn manners() -> Manners {
     Manners::new(Header::default(), 1 << 20, 128, http2::Config::default())
@@ -164,7 +164,7 @@ impl Closed {
     /// Takes what the front hands out.
     fn read(&mut self) {
         let mut out = vec![];
-        self.front.flush(&mut out);
+        self.front.flush(Time(0), &mut out);
         for output in out {
             let Output::Send { conn, bytes } = output else { panic!("{output:?}") };
             assert_eq!(conn, self.conn);
