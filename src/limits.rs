@@ -126,6 +126,8 @@ pub const WATCH_EVENT_OVERHEAD_BYTES: usize = 96;
 pub const WATCH_ANSWERS_MAX: usize = 128;
 /// Watchers that share one slice of history (etcd's number).
 pub const WATCH_CATCH_UP_WATCHERS: usize = 512;
+/// Events that one turn puts into a message: a revision of more takes several.
+pub const WATCH_MERGE_EVENTS: usize = if cfg!(test) { 3 } else { 4000 };
 /// etcd's default for `--watch-progress-notify-interval`.
 pub const WATCH_PROGRESS_INTERVAL_SECS: u64 = 600;
 const _: () = assert!(WATCH_CREDIT_BYTES_MIN <= WATCH_CREDIT_BYTES_MAX);

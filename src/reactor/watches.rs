@@ -292,8 +292,11 @@ impl Reactor {
                 None => break,
             }
         }
-        let (due, marks) = (stream.wake_at(), stream.waits_for_marks());
+        let (due, marks, unfinished) = (stream.wake_at(), stream.waits_for_marks(), stream.is_unfinished());
         watches.note_wait(rpc, due, marks);
+        if unfinished {
+            watches.ready.insert(rpc);
+        }
     }
 
     /// The settled revision that lets a stream or a subscriber go on.

@@ -56,6 +56,8 @@ pub struct Stream {
     timers: BTreeSet<(Time, SubscriptionId)>,
     progress_interval: Duration,
     fragment_bytes: usize,
+    /// A watcher is in the middle of a revision.
+    unfinished: bool,
     rng: Rng,
 }
 
@@ -88,6 +90,7 @@ impl Stream {
             timers: BTreeSet::new(),
             progress_interval,
             fragment_bytes,
+            unfinished: false,
             rng,
         }
     }
@@ -284,6 +287,11 @@ impl Stream {
         !self.held.is_empty() || matches!(self.answers.front(), Some(Answer::Progress(_)))
     }
 
+    /// Whether the last poll gave nothing only because a large revision takes more turns: poll again in the next.
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
     /// When to poll without any other cause.
     pub fn wake_at(&self) -> Time {
         self.timers.first().map_or(Time::NEVER, |(at, _)| *at)
@@ -291,6 +299,7 @@ impl Stream {
 
     /// The next reply, of about `budget_bytes` at most; poll while there is budget, until there is none.
     pub fn poll(&mut self, budget_bytes: usize, view: View, actions: &mut Vec<Action>) -> Option<WatchReply> {
+        self.unfinished = false;
         if let Some(fragment) = self.fragments.pop_front() {
             return Some(fragment);
         }
@@ -376,6 +385,11 @@ impl Stream {
                 Next::Nothing => {}
                 Next::Held => {
                     self.held.insert(watch_id);
+                }
+                Next::Unfinished => {
+                    self.turn(watch_id);
+                    self.unfinished = true;
+                    return None;
                 }
                 Next::Progress(revision) => return Some(reply::progress(watch_id, revision)),
                 Next::Events(revision, events) => {

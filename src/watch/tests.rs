@@ -260,7 +260,7 @@ impl World {
             View { now: self.now, settled: self.settled, compacted: self.compacted, marks: &self.marks };
         let client = &mut self.clients[number];
         let reply = client.stream.poll(budget_bytes, view, &mut actions);
-        let polled = reply.is_some();
+        let polled = reply.is_some() || client.stream.is_unfinished();
         if let Some(reply) = reply {
             client.check(reply, &self.history, self.settled, self.compacted, &mut self.seen);
         }

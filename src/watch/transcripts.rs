@@ -65,6 +65,7 @@ impl Client {
             let view = View { now: self.now, settled, compacted, marks: &self.marks };
             match self.stream.poll(usize::MAX, view, &mut actions) {
                 Some(reply) => replies.push(reply),
+                None if self.stream.is_unfinished() => {}
                 None => break,
             }
         }

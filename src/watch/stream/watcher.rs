@@ -5,6 +5,7 @@ use crate::limits;
 use crate::types::{At, Revision, ShardId, Time};
 use crate::watch::{Action, Batch, Delivery, Marks, SubscriptionId, View, cost_bytes};
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pace {
@@ -40,9 +41,20 @@ pub enum Next {
     Nothing,
     /// Something that waits for marks to rise, or for a progress reply of the stream.
     Held,
+    /// A revision of so many events that another turn has to go on with it.
+    Unfinished,
     Progress(Revision),
     /// With the header's revision.
     Events(Revision, Vec<WatchEvent>),
+}
+
+/// A reply being put together: whole revisions, but for the last while it is under way.
+#[derive(Debug, Default)]
+struct Merging {
+    events: Vec<WatchEvent>,
+    revisions: usize,
+    last: Revision,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -59,6 +71,7 @@ pub struct Watcher {
     lanes: Vec<Lane>,
     /// The first event of each lane that has any.
     heads: BTreeSet<(At, usize)>,
+    merging: Merging,
     /// The highest revision in a header the client has seen: it never falls.
     shown: Revision,
     credit_bytes: usize,
@@ -91,6 +104,7 @@ impl Watcher {
             timer: None,
             lanes: shards.into_iter().map(lane).collect(),
             heads: BTreeSet::new(),
+            merging: Merging::default(),
             shown,
             credit_bytes,
             had_events: false,
@@ -107,7 +121,7 @@ impl Watcher {
     }
 
     pub fn events_waiting(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.queue.len()).sum()
+        self.merging.events.len() + self.lanes.iter().map(|lane| lane.queue.len()).sum::<usize>()
     }
 
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
@@ -139,6 +153,7 @@ impl Watcher {
     pub fn is_through(&self, revision: Revision, marks: &Marks) -> bool {
         !self.announced
             || (self.in_step()
+                && self.merging.events.is_empty()
                 && self.lowest(marks) >= revision
                 && self.heads.first().is_none_or(|(at, _)| at.main > revision))
     }
@@ -159,15 +174,19 @@ impl Watcher {
     ) -> Next {
         let lowest = self.lowest(view.marks);
         let upto = cap.map_or(lowest, |cap| cap.min(lowest));
-        let events = self.merge(upto, budget_bytes, actions);
-        if let Some((last, _)) = events.last() {
+        let finished = self.merge(upto, budget_bytes, actions);
+        if !finished {
+            return Next::Unfinished;
+        }
+        let Merging { events, last, .. } = std::mem::take(&mut self.merging);
+        if !events.is_empty() {
             // What was missed shows the current revision, as in etcd; what just happened, its own.
-            let revision = if self.in_step() { self.shown.max(*last) } else { view.settled };
-            assert!(revision >= self.shown && revision >= *last, "nothing above settled is shown");
+            let revision = if self.in_step() { self.shown.max(last) } else { view.settled };
+            assert!(revision >= self.shown && revision >= last, "nothing above settled is shown");
             self.shown = revision;
             self.had_events = true;
             self.progress_due = false;
-            return Next::Events(revision, events.into_iter().map(|(_, event)| event).collect());
+            return Next::Events(revision, events);
         }
         if self.progress_due && !self.in_step() {
             self.progress_due = false;
@@ -186,23 +205,27 @@ impl Watcher {
         Next::Progress(lowest)
     }
 
-    /// Events up to a revision in the order of (main, sub), whole revisions, at least one if there is any.
-    fn merge(
-        &mut self,
-        upto: Revision,
-        budget_bytes: usize,
-        actions: &mut Vec<Action>,
-    ) -> Vec<(Revision, WatchEvent)> {
+    /// Puts events up to a revision together, in the order of (main, sub), whole revisions, at least one if there
+    /// is any. False where another turn has to go on.
+    fn merge(&mut self, upto: Revision, budget_bytes: usize, actions: &mut Vec<Action>) -> bool {
         let bytes_max = budget_bytes.min(limits::WATCH_REPLY_BYTES_MAX);
-        let mut events: Vec<(Revision, WatchEvent)> = Vec::new();
-        let (mut revisions, mut bytes) = (0, 0);
+        let merging = &mut self.merging;
+        let mut left = limits::WATCH_MERGE_EVENTS;
+        let mut finished = true;
         while let Some((at, number)) = self.heads.first().copied().filter(|(at, _)| at.main <= upto) {
-            if events.last().is_none_or(|(last, _)| *last != at.main) {
-                if revisions == limits::WATCH_REPLY_REVISIONS_MAX || (revisions > 0 && bytes >= bytes_max) {
+            if merging.last != at.main {
+                let full = merging.revisions == limits::WATCH_REPLY_REVISIONS_MAX;
+                if full || (merging.revisions > 0 && (merging.bytes >= bytes_max || left == 0)) {
                     break;
                 }
-                revisions += 1;
+                merging.revisions += 1;
+                merging.last = at.main;
             }
+            if left == 0 {
+                finished = false;
+                break;
+            }
+            left -= 1;
             self.heads.pop_first();
             let lane = &mut self.lanes[number];
             let (_, event) = lane.queue.pop_front().expect("a lane with a head has an event");
@@ -211,12 +234,12 @@ impl Watcher {
                 self.heads.insert((*next, number));
             }
             let cost = cost_bytes(&event);
-            bytes += cost;
+            merging.bytes += cost;
             lane.taken_bytes += cost;
-            events.push((at.main, WatchEvent::clone(&event)));
+            merging.events.push(Arc::unwrap_or_clone(event));
         }
         self.return_credit(actions);
-        events
+        finished
     }
 
     /// In portions of half the credit: seldom enough to cost little, often enough that it never runs out
