@@ -14,6 +14,7 @@ use prost::Message;
 
 mod controls;
 mod slices;
+mod storage;
 mod watches;
 
 const SEGMENT_BYTES: usize = 64 << 10;
@@ -57,6 +58,8 @@ struct Member {
     /// The disk does nothing; what it was to write waits.
     disk_stands: bool,
     unwritten: Vec<(usize, Output)>,
+    /// Begun.
+    checkpoints: usize,
 }
 
 impl Member {
@@ -96,6 +99,7 @@ impl Member {
             asleep: 0,
             disk_stands: false,
             unwritten: vec![],
+            checkpoints: 0,
         };
         member.reactors[usize::from(conn.reactor.0)]
             .step(Time(0), Input::Opened { conn, port: Port::Client });
@@ -164,6 +168,7 @@ impl Member {
             }
             Output::Log(Command::Remove { .. }) | Output::Notice(_) => {}
             Output::Bulk { job, step } => {
+                self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
                 self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
             }

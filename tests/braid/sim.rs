@@ -37,11 +37,6 @@ const REGRESSIONS: &[(u64, &str, &[usize])] = &[
         "a delete of unknown outcome was explained by a revoke of unknown outcome: a lease ended that lived",
         &[],
     ),
-    (
-        37294,
-        "while a log waited for a full disk, checkpoint after checkpoint was written, until they had filled it",
-        &[],
-    ),
 ];
 const STALLED: &[usize] = &[
     3, 4, 7, 18, 20, 32, 43, 46, 54, 55, 61, 62, 67, 70, 73, 81, 83, 84, 87, 93, 95, 97, 98, 108, 109, 111,
