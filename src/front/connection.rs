@@ -383,10 +383,9 @@ impl Connection {
 
     /// Goes on with long messages. True where the next turn can do more of it though nothing comes in.
     pub fn pump_longs(&mut self, pump: &mut Pump<'_>, full: bool, manners: &Manners) -> bool {
-        pump.spare = self.spare(full, manners).min(manners.reply_bytes_max);
-        pump.bytes_max = manners.reply_bytes_max;
-        let room = room(self.unsent);
+        let (spare, room) = (self.spare(full, manners), room(self.unsent));
         let Protocol::Http2(http2) = &mut self.protocol else { return false };
+        pump.spare = spare.min(pump.bytes_max);
         http2.longs.any() && http2.pump_longs(room, pump)
     }
 

@@ -8,6 +8,7 @@ mod connection;
 mod grpc;
 mod long;
 mod rpc;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -20,9 +21,9 @@ use crate::api::{
 use crate::http2::{self, StreamId};
 use crate::io::{Output, Port};
 use crate::limits::{
-    CONNECTION_PARTS_BYTES_MAX, CONNECTION_PARTS_BYTES_MIN, CONNECTION_PARTS_MESSAGES,
-    CONNECTION_UNSENT_BYTES_MAX, FRONT_ANSWERS_BYTES_MAX, FRONT_PARTS_BYTES_MAX, FRONT_SCRATCH_KEEP_BYTES,
-    LONG_MESSAGES_BYTES_PER_TURN, LONG_MESSAGES_ELEMENTS_PER_TURN, REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES,
+    CONNECTION_PARTS_BYTES_MAX, CONNECTION_PARTS_MESSAGES, CONNECTION_UNSENT_BYTES_MAX,
+    FRONT_ANSWERS_BYTES_MAX, FRONT_PARTS_BYTES_MAX, FRONT_SCRATCH_KEEP_BYTES, LONG_MESSAGES_BYTES_PER_TURN,
+    LONG_MESSAGES_ELEMENTS_PER_TURN, REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES,
 };
 use crate::types::{ConnId, LeaseId, Term, Time};
 use crate::wire::encode::Long;
@@ -31,6 +32,7 @@ use crate::wire::http1::Response;
 use crate::wire::{Header, Method, TooLong, encode};
 use connection::{Connection, Protocol};
 use long::Pump;
+use tally::{Held, Tally};
 
 /// Names one call of one client: nothing else ever has the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,61 +129,6 @@ impl Manners {
             all_parts_bytes_max: FRONT_PARTS_BYTES_MAX.max(parts_bytes_max),
             http2,
         }
-    }
-}
-
-/// Bytes that a connection holds.
-#[derive(Clone, Copy, Default)]
-struct Held {
-    /// Written for the client and not yet with the kernel.
-    answers: usize,
-    /// Of requests that are not whole yet.
-    requests: usize,
-}
-
-/// What all connections hold together, and which of them a flush has to look at.
-struct Tally {
-    /// Slots whose connections have something to send, or to close.
-    dirty: Vec<u32>,
-    held: Held,
-    answers_max: usize,
-    /// More answers wait than may, or did and half of them are not gone yet.
-    full: bool,
-    /// There is room again that the streams which wait for it have not been told of.
-    relieved: bool,
-}
-
-impl Tally {
-    /// Takes into account what a connection has done.
-    fn settle(&mut self, connection: &mut Connection) {
-        if connection.mark() {
-            self.dirty.push(connection.id.slot);
-        }
-        let (held, before) = connection.account();
-        self.count(held, before);
-    }
-
-    /// The connection is gone.
-    fn forget(&mut self, connection: &mut Connection) {
-        let (_, before) = connection.account();
-        self.count(Held::default(), before);
-    }
-
-    fn count(&mut self, held: Held, before: Held) {
-        self.held.answers = self.held.answers - before.answers + held.answers;
-        self.held.requests = self.held.requests - before.requests + held.requests;
-        if self.held.answers >= self.answers_max {
-            self.full = true;
-        } else if self.full && self.held.answers < self.answers_max / 2 {
-            (self.full, self.relieved) = (false, true);
-        }
-    }
-
-    /// Bytes of requests that are not whole yet which a connection may hold.
-    fn parts_max(&self, connection: &Connection, manners: &Manners) -> usize {
-        let others = self.held.requests - connection.held().requests;
-        let left = manners.all_parts_bytes_max.saturating_sub(others).max(CONNECTION_PARTS_BYTES_MIN);
-        left.min(manners.parts_bytes_max)
     }
 }
 

@@ -233,11 +233,15 @@ impl Reactor {
         let member = self.settings.member;
         let stands = self.control.has_alarm(member, crate::api::AlarmType::NoSpace);
         let Some(leading) = &mut self.leading else { return };
-        match call {
-            Some(call) if stands => self.refuse(call, Error::NoSpace),
-            None if stands || leading.raising_no_space => {}
-            _ => {
-                leading.raising_no_space = true;
+        match (call, &mut leading.raising_no_space) {
+            (Some(call), _) if stands => self.refuse(call, Error::NoSpace),
+            (None, _) if stands => {}
+            (Some(call), Some(refused)) if refused.len() >= CONTROL_WAITING_MAX => {
+                self.answer(call, Err(Error::TooManyRequests));
+            }
+            (call, Some(refused)) => refused.extend(call),
+            (call, none) => {
+                *none = Some(vec![]);
                 let control = Control::AlarmOn { member: member.0, alarm: control::NO_SPACE };
                 self.decide_control(control, call.map(|call| (call, Err(Error::NoSpace))));
             }
@@ -364,8 +368,10 @@ impl Reactor {
                     leading.waiting.take(LeaseId(*lease))
                 }
                 Control::Compact { revision } => leading.outdone.take_upto(Revision(*revision)),
-                Control::AlarmOn { .. } => {
-                    leading.raising_no_space = false;
+                Control::AlarmOn { alarm: control::NO_SPACE, .. } => {
+                    for call in leading.raising_no_space.take().unwrap_or_default() {
+                        self.refuse(call, Error::NoSpace);
+                    }
                     vec![]
                 }
                 _ => vec![],

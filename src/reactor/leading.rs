@@ -53,7 +53,8 @@ pub(super) struct Leading {
     pub compacting_to: Revision,
     /// Compactions that one on its way goes beyond, by their revision: they are refused when it is durable.
     pub outdone: Waiters<Revision, Asked>,
-    pub raising_no_space: bool,
+    /// The alarm of a full disk or quota is on its way, and these calls are refused with it.
+    pub raising_no_space: Option<Vec<CallId>>,
     auto: Auto,
 }
 
@@ -87,7 +88,7 @@ impl Leading {
             compacted_by: BTreeMap::new(),
             compacting_to: Revision::NONE,
             outdone: Waiters::default(),
-            raising_no_space: false,
+            raising_no_space: None,
             auto: Auto::new(settings.auto_compaction, now),
         }
     }
@@ -104,7 +105,7 @@ impl Leading {
         self.physical.clear();
         self.compacting_to = Revision::NONE;
         self.outdone.clear();
-        self.raising_no_space = false;
+        self.raising_no_space = None;
     }
 }
 
