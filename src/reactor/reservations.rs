@@ -4,7 +4,7 @@
 //! as whatever comes is served, the others one a turn and shard, so many in all.
 
 use super::Reactor;
-use super::owned::Waiting;
+use super::owned::{Owned, Waiting};
 use super::writes::find_lease;
 use crate::api::TxnRequest;
 use crate::io::{Body, CallId, PartOf};
@@ -116,7 +116,11 @@ impl Reactor {
 
     /// Goes on with what is under way, the shards taking turns.
     pub(super) fn take_steps(&mut self) {
-        let ids: Vec<ShardId> = self.shards.keys().copied().filter(|id| self.can_step(*id)).collect();
+        if !self.has_steps() {
+            return;
+        }
+        let steps = self.shards.iter().filter(|(_, owned)| self.can_step(owned));
+        let ids: Vec<ShardId> = steps.map(|(id, _)| *id).collect();
         let next = ids.partition_point(|id| *id <= self.stepped);
         for id in ids[next..].iter().chain(&ids[..next]).take(SLICES_PER_TURN) {
             self.stepped = *id;
@@ -125,12 +129,12 @@ impl Reactor {
     }
 
     pub(super) fn has_steps(&self) -> bool {
-        self.shards.keys().any(|id| self.can_step(*id))
+        self.shards.values().any(|owned| self.can_step(owned))
     }
 
     /// A revoke writes as it goes, and so waits for the log.
-    fn can_step(&self, id: ShardId) -> bool {
-        self.shards[&id].reserved.as_ref().is_some_and(|reservation| {
+    fn can_step(&self, owned: &Owned) -> bool {
+        owned.reserved.as_ref().is_some_and(|reservation| {
             reservation.step.is_some() && !(reservation.revokes.is_some() && self.log_is_behind())
         })
     }
@@ -192,7 +196,7 @@ impl Reactor {
     }
 }
 
-impl super::owned::Owned {
+impl Owned {
     /// What a slice has changed goes into the turn's entry. With `more`, the part goes on.
     fn push_part(&mut self, write: Option<PartOf>, changes: Vec<crate::record::EffectChange>, more: bool) {
         if let (Some(PartOf { revision, parts }), false) = (write, changes.is_empty()) {
