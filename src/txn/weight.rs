@@ -5,7 +5,7 @@ use crate::limits::CHANGE_KEYS;
 use crate::mvcc::Store;
 
 /// Whether a transaction looks at more keys of the store than a slice may. What it names one by one does not
-/// count: requests are bounded. Takes no longer than the slice.
+/// count: requests are bounded. Takes about as long as the slice.
 pub fn is_long(store: &Store, request: &TxnRequest, keys_max: usize) -> bool {
     weight(store, request, keys_max) > keys_max
 }
@@ -20,6 +20,9 @@ fn weight(store: &Store, request: &TxnRequest, keys_max: usize) -> usize {
     let mut weight = 0;
     for compare in request.compare.iter().filter(|compare| !compare.range_end.is_empty()) {
         weight += store.keys_in(&compare.range(), keys_max, usize::MAX);
+        if weight > keys_max {
+            return weight;
+        }
     }
     for op in request.success.iter().chain(&request.failure) {
         if weight > keys_max {
