@@ -100,6 +100,15 @@ impl Wire {
         }
     }
 
+    /// A watch of which one message has come.
+    fn open_watch(&mut self) -> (StreamId, Rpc) {
+        let stream = self.client.request(WATCH, &[]).unwrap();
+        let create = proto::watch_request::RequestUnion::CreateRequest(Default::default());
+        let create = proto::WatchRequest { request_union: Some(create) };
+        assert!(self.client.send_message(stream, &create.encode_to_vec(), false));
+        (stream, rpc_of(&self.run()))
+    }
+
     fn status(&self, stream: StreamId) -> Option<(u8, &str)> {
         let status = self.seen.get(&stream.number())?.status.as_ref()?;
         Some((status.0, &status.1))
@@ -251,12 +260,7 @@ fn a_reset_and_a_closed_connection_say_that_nobody_waits() {
 #[test]
 fn a_slow_client_gets_no_budget_until_the_kernel_takes_bytes() {
     let mut wire = Wire::new();
-    let stream = wire.client.request(WATCH, &[]).unwrap();
-    let create = proto::WatchRequest {
-        request_union: Some(proto::watch_request::RequestUnion::CreateRequest(Default::default())),
-    };
-    assert!(wire.client.send_message(stream, &create.encode_to_vec(), false));
-    let rpc = rpc_of(&wire.run());
+    let (_, rpc) = wire.open_watch();
     let reply = WatchReply { cancel_reason: "0123456789", ..WatchReply::default() };
     let mut unsent = 0;
     while wire.front.budget(rpc) > 0 {

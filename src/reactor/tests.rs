@@ -204,7 +204,7 @@ impl Member {
     }
 
     fn call<Q: Message, R: Message + Default>(&mut self, path: &str, request: &Q) -> Result<R, (u8, String)> {
-        let stream = self.client.call(path, &[], &request.encode_to_vec()).expect("streams are free");
+        let stream = self.ask(path, request);
         self.run();
         assert_eq!(self.halted, None);
         let place = self.statuses.iter().position(|(of, ..)| *of == stream.number());
@@ -214,6 +214,20 @@ impl Member {
         }
         let place = self.answers.iter().position(|(of, _)| *of == stream.number()).expect("with a message");
         Ok(R::decode(&self.answers.remove(place).1[..]).expect("in protobuf"))
+    }
+
+    /// A call that is not awaited.
+    fn ask<Q: Message>(&mut self, path: &str, request: &Q) -> http2::StreamId {
+        self.client.call(path, &[], &request.encode_to_vec()).expect("streams are free")
+    }
+
+    fn watch(&mut self, create: proto::WatchCreateRequest) -> http2::StreamId {
+        let create = proto::watch_request::RequestUnion::CreateRequest(create);
+        let request = proto::WatchRequest { request_union: Some(create) }.encode_to_vec();
+        let stream = self.client.request("/etcdserverpb.Watch/Watch", &[]).expect("streams are free");
+        self.client.send_message(stream, &request, false);
+        self.run();
+        stream
     }
 
     fn put(&mut self, key: &str, value: &str) -> i64 {
@@ -256,12 +270,7 @@ fn a_watch_goes_on_while_the_owner_of_an_idle_shard_sleeps() {
             start_revision,
             ..Default::default()
         };
-        let create = proto::watch_request::RequestUnion::CreateRequest(create);
-        let request = proto::WatchRequest { request_union: Some(create) }.encode_to_vec();
-        let stream = member.client.request("/etcdserverpb.Watch/Watch", &[]).expect("streams are free");
-        member.client.send_message(stream, &request, false);
-        member.run();
-        stream
+        member.watch(create)
     };
     let events = |member: &Member, stream: http2::StreamId| -> Vec<i64> {
         let of_stream = member.answers.iter().filter(|(of, _)| *of == stream.number());

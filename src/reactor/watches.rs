@@ -4,7 +4,7 @@ use super::Reactor;
 use crate::api::{Error, WatchRequest};
 use crate::front::Rpc;
 use crate::io::{Body, Counters};
-use crate::limits::UNSETTLED_REVISIONS_MAX;
+use crate::limits::{SLICES_PER_TURN, UNSETTLED_REVISIONS_MAX};
 use crate::mvcc::Budget;
 use crate::stdx::{HashMap, Rng};
 use crate::types::{ReactorId, Revision, ShardId, Time};
@@ -345,12 +345,22 @@ impl Reactor {
         }
     }
 
-    /// One slice more, a shard. Between two epochs a store may not be where its reactor is.
+    /// One slice more a shard, and more of them where few have any left: a shard that is written as fast as it
+    /// can be must not leave its watchers ever further behind. Between two epochs a store may not be where its
+    /// reactor is.
     fn go_on_publishing(&mut self) {
         let slice = self.publishing_slice();
-        for owned in self.shards.values_mut().filter(|owned| owned.hub.is_publishing()) {
-            let settled = self.settled.min(owned.shard.store.settled());
-            owned.publish(settled, slice);
+        let mut taken = 0;
+        while taken < SLICES_PER_TURN {
+            let before = taken;
+            for owned in self.shards.values_mut().filter(|owned| owned.hub.is_publishing()) {
+                let settled = self.settled.min(owned.shard.store.settled());
+                owned.publish(settled, slice);
+                taken += 1;
+            }
+            if taken == before {
+                return;
+            }
         }
     }
 

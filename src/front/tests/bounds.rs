@@ -49,12 +49,7 @@ fn a_reply_too_long_for_grpc_is_told_as_grpc_go_tells_it() {
     let text = "trying to send message larger than max (1001 vs. 1000)";
     assert_eq!(call(900 + rest + 1), (8, format!("grpc: {text}"), 0));
 
-    let stream = wire.client.request(WATCH, &[]).unwrap();
-    let create = proto::WatchRequest {
-        request_union: Some(proto::watch_request::RequestUnion::CreateRequest(Default::default())),
-    };
-    assert!(wire.client.send_message(stream, &create.encode_to_vec(), false));
-    let rpc = rpc_of(&wire.run());
+    let (stream, rpc) = wire.open_watch();
     let reply = WatchReply { cancel_reason: "0123456789", ..WatchReply::default() };
     wire.front.watched(rpc, Term(0), &reply);
     wire.front.manners.reply_bytes_max = 10;

@@ -102,12 +102,7 @@ fn a_long_reply_arrives_as_it_is_over_many_turns() {
 #[test]
 fn a_long_message_of_a_stream_holds_its_next_back() {
     let mut wire = Wire::new();
-    let stream = wire.client.request(WATCH, &[]).unwrap();
-    let create = proto::WatchRequest {
-        request_union: Some(proto::watch_request::RequestUnion::CreateRequest(Default::default())),
-    };
-    assert!(wire.client.send_message(stream, &create.encode_to_vec(), false));
-    let rpc = rpc_of(&wire.run());
+    let (stream, rpc) = wire.open_watch();
     let (long, short) = (watch_reply(5000), watch_reply(1));
     assert!(encode::is_long_watch(&long) && !encode::is_long_watch(&short));
     let mut wanted = vec![];

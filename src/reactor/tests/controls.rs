@@ -30,9 +30,9 @@ impl Member {
         reply.granted_ttl > 0
     }
 
-    /// A call that is not awaited.
+    /// A call that is not awaited, when all that can be done for it is.
     fn begin<Q: Message>(&mut self, path: &str, request: &Q) -> http2::StreamId {
-        let stream = self.client.call(path, &[], &request.encode_to_vec()).expect("streams are free");
+        let stream = self.ask(path, request);
         self.run();
         stream
     }

@@ -109,7 +109,7 @@ impl Member {
 
     /// Begins a call, and lets so many turns pass.
     fn begin_for<Q: Message>(&mut self, path: &str, request: &Q, turns: usize) -> u32 {
-        let stream = self.client.call(path, &[], &request.encode_to_vec()).expect("streams are free");
+        let stream = self.ask(path, request);
         for _ in 0..turns {
             self.turn_all();
         }

@@ -14,7 +14,7 @@ fn no_checkpoint_begins_before_the_last_one_counts() {
     assert!(before > 1, "they are due all the time");
     member.disk_stands = true;
     let put = proto::PutRequest { key: Bytes::from_static(b"b"), ..Default::default() };
-    member.client.call("/etcdserverpb.KV/Put", &[], &put.encode_to_vec()).expect("streams are free");
+    member.ask("/etcdserverpb.KV/Put", &put);
     (0..200).for_each(|_| _ = member.turn_all());
     assert!(member.checkpoints <= before + 1, "{} more", member.checkpoints - before);
     member.write_all();

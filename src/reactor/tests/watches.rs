@@ -5,15 +5,11 @@ use crate::mvcc::Budget;
 
 const KEYS: usize = 100;
 
-fn call<Q: Message>(member: &mut Member, path: &str, request: &Q) -> u32 {
-    member.client.call(path, &[], &request.encode_to_vec()).expect("streams are free").number()
-}
-
 /// Turns until a call is answered.
-fn turns_until_answered(member: &mut Member, call: u32) -> usize {
+fn turns_until_answered(member: &mut Member, call: http2::StreamId) -> usize {
     let turns = (1..1000).find(|_| {
         member.turn_all();
-        member.statuses.iter().any(|(of, ..)| *of == call)
+        member.statuses.iter().any(|(of, ..)| *of == call.number())
     });
     turns.expect("it is answered")
 }
@@ -44,11 +40,7 @@ fn a_large_revision_is_published_in_slices_and_arrives_whole() {
             prev_kv: true,
             ..Default::default()
         };
-        let create = proto::watch_request::RequestUnion::CreateRequest(create);
-        let request = proto::WatchRequest { request_union: Some(create) }.encode_to_vec();
-        let watch = member.client.request("/etcdserverpb.Watch/Watch", &[]).expect("streams are free");
-        member.client.send_message(watch, &request, false);
-        member.run();
+        let watch = member.watch(create);
         let arrived = |member: &Member| -> Vec<proto::WatchResponse> {
             let answers = member.answers.iter().filter(|(of, _)| *of == watch.number());
             answers.map(|(_, bytes)| proto::WatchResponse::decode(&bytes[..]).unwrap()).collect()
@@ -56,12 +48,12 @@ fn a_large_revision_is_published_in_slices_and_arrives_whole() {
         assert_eq!(arrived(&member).len(), 1, "it is created");
 
         let delete = proto::DeleteRangeRequest { key, range_end, ..Default::default() };
-        let delete = call(&mut member, "/etcdserverpb.KV/DeleteRange", &delete);
+        let delete = member.ask("/etcdserverpb.KV/DeleteRange", &delete);
         turns_until_answered(&mut member, delete);
-        let put = call(&mut member, "/etcdserverpb.KV/Put", &put(vec![other]));
+        let put = member.ask("/etcdserverpb.KV/Put", &put(vec![other]));
         assert!(turns_until_answered(&mut member, put) < KEYS / 4);
         let compact = proto::CompactionRequest { revision: 4, ..Default::default() };
-        let compact = call(&mut member, "/etcdserverpb.KV/Compact", &compact);
+        let compact = member.ask("/etcdserverpb.KV/Compact", &compact);
         assert!(turns_until_answered(&mut member, compact) < KEYS / 4);
         assert_eq!(arrived(&member).len(), 1, "nobody gets a part");
 
@@ -70,4 +62,31 @@ fn a_large_revision_is_published_in_slices_and_arrives_whole() {
         assert_eq!(deleted.events.len(), KEYS);
         assert!(deleted.events.iter().all(|event| event.prev_kv.is_some()));
     }
+}
+
+/// Each turn settles more than a slice has: what is published keeps up all the same, for as long as it lasts.
+#[test]
+fn a_shard_written_without_pause_does_not_leave_its_watchers_behind() {
+    // Ten changes a slice.
+    let slice = Budget { keys: 10 * crate::limits::CHANGE_KEYS, ..Budget::SLICE };
+    let mut member = Member::with(1, Settings { slice, ..settings(1) });
+    let everything = Bytes::from_static(b"\0");
+    member.watch(proto::WatchCreateRequest {
+        key: everything.clone(),
+        range_end: everything,
+        ..Default::default()
+    });
+    let op = |n: usize| {
+        let put = proto::PutRequest { key: Bytes::from(format!("{n:03}")), ..Default::default() };
+        proto::RequestOp { request: Some(proto::request_op::Request::RequestPut(put)) }
+    };
+    let txn = proto::TxnRequest { success: (0..30).map(op).collect(), ..Default::default() };
+    for _ in 0..100 {
+        member.ask("/etcdserverpb.KV/Txn", &txn);
+        member.turn_all();
+    }
+    let reactor = &member.reactors[0];
+    assert!(reactor.settled.0 > 90, "they settle as they come");
+    let published = reactor.shards[&ShardId(1)].hub.settled();
+    assert!(published.0 + 5 > reactor.settled.0, "{published} of {}", reactor.settled);
 }

@@ -3,7 +3,7 @@
 //! gRPC says a message's length before its first byte, so the elements are measured first, in slices too. What
 //! is written is let go of.
 
-use super::{EVENTS, Header, Kv, TooLong, append, counts};
+use super::{EVENTS, Header, Kv, counts};
 use crate::api::{KeysOnly, Reply, WatchEvent, WatchReply};
 use crate::limits::{LONG_MESSAGE_BYTES, LONG_MESSAGE_ELEMENT_BYTES};
 use crate::types::{Event, KeyValue};
@@ -83,9 +83,7 @@ impl Long {
     pub fn of_watch(header: &Header, mut reply: WatchReply) -> Long {
         let events = std::mem::take(&mut reply.events).into_iter();
         let mut before = vec![];
-        let written: Result<(), TooLong> =
-            append(&mut before, &super::Watched { header, reply: &reply }, usize::MAX);
-        written.expect("a message without its events is short");
+        super::Watched { header, reply: &reply }.fields(&mut before);
         Long::new(before, Elements::Events(events), vec![])
     }
 
