@@ -7,8 +7,9 @@
 
 use super::Reactor;
 use super::calls::{Asker, Course};
+use super::pace::About;
 use crate::api::{Error, RangeRequest, Reply};
-use crate::io::{Body, CallId};
+use crate::io::{ApplyKind, Body, CallId};
 use crate::txn::{self, Counting, Progress, RangeCursor, RangePart};
 use crate::types::{ReactorId, Revision, ShardId};
 
@@ -34,7 +35,10 @@ impl Reactor {
         let noted = self.sequencer.settled();
         let at = match txn::read_revision(request.revision, noted, self.control.compacted()) {
             Ok(at) => at,
-            Err(error) => return self.reply(asker, Err(error)),
+            Err(error) => {
+                self.applied(ApplyKind::Range, false, self.now, About::default());
+                return self.reply(asker, Err(error));
+            }
         };
         let shards: Vec<ShardId> = self.router().shards_of(&request.range()).collect();
         if let [shard] = shards[..]
@@ -76,6 +80,7 @@ impl Reactor {
             self.slices.spend();
             return false;
         }
+        self.applied(ApplyKind::Range, true, self.now, About::default());
         let reply = txn::finish_range(request, noted, vec![cursor.into_part()]);
         self.reply(asker, Ok(Reply::Range(reply)));
         true
@@ -109,6 +114,8 @@ impl Reactor {
         }
         let parts: Vec<RangePart> = std::mem::take(&mut reading.parts).into_iter().flatten().collect();
         let reply = txn::finish_range(&reading.request, reading.noted, parts);
+        let begun = call.begun;
+        self.applied(ApplyKind::Range, true, begun, About::default());
         self.finish(id, Ok(Reply::Range(reply)));
     }
 

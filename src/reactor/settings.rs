@@ -3,6 +3,7 @@
 use super::census::MemberSizes;
 use super::leading::Leading;
 use super::owned::Owned;
+use super::pace::Observing;
 use super::recover::MovingRecord;
 use super::{Reactor, Stage};
 use crate::checkpoint::{CheckpointName, ControlState};
@@ -51,6 +52,7 @@ pub struct Settings {
     pub keepalive: Option<(Duration, Duration)>,
     /// Log bytes held for a reactor's shards beyond which checkpoints are written.
     pub checkpoint_log_bytes: u64,
+    pub observing: Observing,
 }
 
 pub use crate::config::AutoCompaction;
@@ -152,6 +154,7 @@ impl Reactor {
             storage: super::storage::Storage::new(last_file, stale, left_over),
             sizes: MemberSizes::new(reactors),
             counters: Default::default(),
+            pace: Default::default(),
             process: None,
             epochs_served: 0,
             calls: Default::default(),
@@ -179,6 +182,9 @@ impl Reactor {
         }
         if id == ReactorId(0) {
             reactor.prepare_to_lead();
+        }
+        if reactor.settings.observing.handling {
+            reactor.front.counters.measure_handling();
         }
         // Nothing runs yet, so every reactor has stopped, and says so with its first turn.
         reactor.send(ReactorId(0), Body::Stopped);

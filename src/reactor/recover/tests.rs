@@ -90,6 +90,7 @@ fn settings() -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64,
+        observing: Default::default(),
     }
 }
 
@@ -230,7 +231,7 @@ impl Member {
     }
 
     fn ask(&mut self, request: Request) {
-        self.reactors[0].call(Asker::Nobody, request);
+        self.reactors[0].call(Asker::Compactor(Revision::NONE, self.now), request);
         self.run();
     }
 
