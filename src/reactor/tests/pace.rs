@@ -116,6 +116,7 @@ fn only_writes_are_pending_proposals() {
     // It reads the put, which is not settled.
     let compare = proto::Compare { key: Bytes::from_static(b"a"), ..Default::default() };
     member.ask("/etcdserverpb.KV/Txn", &proto::TxnRequest { compare: vec![compare], ..Default::default() });
+    member.run();
     let page = member.page("/metrics");
     assert!(page.lines().any(|line| line == "etcd_server_proposals_pending 2"), "{page}");
     member.now = member.now + member.reactors[0].settings.request_timeout() + Duration::from_ms(500);
