@@ -1,5 +1,9 @@
 //! Every bound of the server, with its unit in the name and its reason in a sentence.
 
+mod bounds;
+
+pub use bounds::Bounds;
+
 /// Blocks of the log and of checkpoints: the physical sector of current disks.
 pub const BLOCK_BYTES: usize = 4096;
 /// One file of the log. Small enough to recycle quickly, large enough that changing files is rare.
@@ -127,7 +131,7 @@ pub const WATCH_ANSWERS_MAX: usize = 128;
 /// Watchers that share one slice of history (etcd's number).
 pub const WATCH_CATCH_UP_WATCHERS: usize = 512;
 /// Events that one turn puts into a message: a revision of more takes several.
-pub const WATCH_MERGE_EVENTS: usize = if cfg!(test) { 3 } else { 4000 };
+pub const WATCH_MERGE_EVENTS: usize = 4000;
 /// etcd's default for `--watch-progress-notify-interval`.
 pub const WATCH_PROGRESS_INTERVAL_SECS: u64 = 600;
 const _: () = assert!(WATCH_CREDIT_BYTES_MIN <= WATCH_CREDIT_BYTES_MAX);
@@ -212,6 +216,9 @@ pub const EMPTY_SHARD_BYTES: u64 = 2 * BLOCK_BYTES as u64;
 pub const LEASE_BYTES: u64 = 64;
 /// By how much a reactor's data may change before it tells the others, who keep the quota with it.
 pub const SIZES_STEP_BYTES: u64 = 256 << 10;
+
+/// How often `--auto-compaction-mode revision` compacts (etcd's number).
+pub const AUTO_COMPACTION_REVISIONS_MS: u64 = 300_000;
 
 // front
 /// The longest message sent: where etcd's gRPC stops, which cannot say a length of more in its own terms.
