@@ -8,6 +8,7 @@
 //!
 //! A run that panics ends the process, so `run` has said before which seed it is at.
 
+use braid::io::Paths;
 use braid::sim::hits::{Hit, Hits};
 use braid::sim::plan::Plan;
 use braid::sim::{Report, run};
@@ -55,6 +56,7 @@ fn run_seeds(words: &[&str]) -> ExitCode {
     let began = std::time::Instant::now();
     let minutes = option(words, "--minutes").map(number);
     let (mut done, mut calls, mut starts, mut hits) = (0, 0, 0, Hits::default());
+    let mut paths = Paths::default();
     for seed in seeds(words) {
         if minutes.is_some_and(|minutes| began.elapsed().as_secs() >= minutes * 60) {
             break;
@@ -66,6 +68,7 @@ fn run_seeds(words: &[&str]) -> ExitCode {
                 calls += summary.calls;
                 starts += summary.starts;
                 hits += summary.hits;
+                paths.add(&summary.paths);
             }
             Err(failure) => {
                 println!("seed {seed} fails: {}: {}", failure.check, failure.what);
@@ -78,6 +81,9 @@ fn run_seeds(words: &[&str]) -> ExitCode {
     println!("{done} seeds hold: {calls} calls, {starts} starts; {per_minute:.0} seeds a minute");
     let hits: Vec<String> = Hit::ALL.iter().map(|hit| format!("{hit:?} {}", hits.of(*hit))).collect();
     println!("what went wrong: {}", hits.join(", "));
+    let walked = Paths::NAMES.iter().zip(paths.counts());
+    let walked: Vec<String> = walked.map(|(name, count)| format!("{name} {count}")).collect();
+    println!("ways that were gone: {}", walked.join(", "));
     ExitCode::SUCCESS
 }
 

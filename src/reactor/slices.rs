@@ -95,6 +95,7 @@ impl Reactor {
                 let part = match cursor.step(store, self.settings.slice, counting) {
                     Progress::Unfinished => {
                         self.slices.spend();
+                        self.counters.paths.range_sliced += 1;
                         self.slices.waiting.push_back(Slice::Range { call, shard, cursor, counting });
                         return self.send(call.reactor, Body::RangeGoesOn { call, shard });
                     }

@@ -7,6 +7,7 @@ use super::hits::{Hit, Hits};
 use super::plan::{OpKind, Plan, SLOW_MAIL_MAX, What};
 use super::workload::{Asker, KEYS, Knows};
 use super::world::{Failure, World};
+use crate::io::Paths;
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 use crate::wire::Method;
@@ -32,6 +33,8 @@ pub struct Summary {
     pub refused: bool,
     /// What went wrong.
     pub hits: Hits,
+    /// The ways that the program went.
+    pub paths: Paths,
 }
 
 /// Calls of one client at a time.
@@ -108,6 +111,7 @@ impl Run<'_> {
             starts: self.world.starts,
             refused,
             hits: self.world.hits(),
+            paths: self.world.end(),
         })
     }
 
