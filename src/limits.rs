@@ -167,10 +167,12 @@ pub const HTTP2_REMEMBERED_BLOCKS: usize = 4;
 pub const HTTP2_REMEMBERED_BLOCK_BYTES: usize = 64;
 /// Memory of a remembered head, so that a block of few bytes cannot make it large.
 pub const HTTP2_REMEMBERED_HEAD_BYTES: usize = 2048;
-/// Open streams reset by or because of a client, at once and each second: a client whose thousand requests
-/// time out together, for seconds, is honest; a rapid reset (CVE-2023-44487) is not.
-pub const HTTP2_RESETS_BURST: u32 = 5000;
+/// Streams reset by or because of a client before it could be answered, at once and each second: a client that
+/// gives up all its calls together is honest; a rapid reset (CVE-2023-44487) is not.
+pub const HTTP2_RESETS_BURST: u32 = HTTP2_STREAMS_DEFAULT;
 pub const HTTP2_RESETS_PER_SEC: u32 = 1000;
+/// A whole request that is taken back sooner than this was not meant: no client waits so shortly.
+pub const HTTP2_RAPID_RESET_MS: u64 = 10;
 /// SETTINGS of a client: each may touch every stream. Honest ones send one or two, and grpc-go one each time
 /// its window estimate grows.
 pub const HTTP2_SETTINGS_BURST: u32 = 100;

@@ -64,6 +64,7 @@ pub(super) fn add(sum: &mut Sizes, more: Sizes) {
     sum.versions += more.versions;
     sum.bytes_live += more.bytes_live;
     sum.bytes_total += more.bytes_total;
+    sum.bytes_reclaimable += more.bytes_reclaimable;
 }
 
 impl Census {
@@ -197,8 +198,8 @@ impl Reactor {
         let no_leader = (!leads).then(|| Error::NoLeader.to_string());
         StatusReply {
             revision: self.sequencer.settled(),
-            db_size_bytes: sum.sizes.bytes_total,
-            db_size_in_use_bytes: sum.sizes.bytes_live,
+            db_size_bytes: sum.sizes.db_bytes(),
+            db_size_in_use_bytes: sum.sizes.db_bytes_in_use(),
             db_size_quota_bytes: self.settings.quota_shown(),
             leader: if leads { self.settings.member } else { MemberId(0) },
             raft_index: sum.raft_index,

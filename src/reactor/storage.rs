@@ -460,6 +460,7 @@ impl Reactor {
     fn finish_checkpoint(&mut self, id: ShardId) {
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         let Some(done) = owned.checkpoint.take() else { return };
+        owned.shard.store.checkpointed(done.pin);
         owned.unpin(done.pin);
         let replaced = owned.checkpoint_file.replace(done.name);
         let home = owned.shard.home;

@@ -3,11 +3,10 @@
 use super::boot::MEMBER;
 use super::checks;
 use super::history::{Moment, Op, method_of};
-use super::hits::{Hit, Hits};
+use super::hits::{Hit, Tally};
 use super::plan::{OpKind, Plan, SLOW_MAIL_MAX, What};
 use super::workload::{Asker, KEYS, Knows};
 use super::world::{Failure, World};
-use crate::io::Paths;
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 use crate::wire::Method;
@@ -31,10 +30,8 @@ pub struct Summary {
     pub starts: u64,
     /// The disk had rotted, and the member said so.
     pub refused: bool,
-    /// What went wrong.
-    pub hits: Hits,
-    /// The ways that the program went.
-    pub paths: Paths,
+    /// What went wrong, and the ways that the program went.
+    pub tally: Tally,
 }
 
 /// Calls of one client at a time.
@@ -110,8 +107,7 @@ impl Run<'_> {
             revisions: self.observed,
             starts: self.world.starts,
             refused,
-            hits: self.world.hits(),
-            paths: self.world.end(),
+            tally: self.world.end(),
         })
     }
 

@@ -5,7 +5,7 @@ use super::client::{Broken, Client};
 use super::disk::Disk;
 use super::files::{Files, Final};
 use super::history::History;
-use super::hits::{Hit, Hits};
+use super::hits::{Hit, Hits, Tally};
 use super::plan::{Plan, Shape};
 use super::process::{Item, Process, Stepped};
 use super::trace::Trace;
@@ -285,11 +285,11 @@ impl World {
         }
     }
 
-    /// The ways that all processes of the run went, the last of which ends.
-    pub fn end(&mut self) -> Paths {
+    /// What the run met, whose last process ends.
+    pub fn end(&mut self) -> Tally {
         self.walk();
         self.life = Life::Down { until: Time::NEVER };
-        self.paths
+        Tally { hits: self.hits(), paths: self.paths }
     }
 
     pub(super) fn die(&mut self, death: Death) {
