@@ -301,6 +301,11 @@ impl Log {
         self.prepare_at = now + SEGMENT_RETRY;
     }
 
+    /// Writes that are full and have not begun.
+    pub fn sealed(&self) -> usize {
+        self.sealed.len()
+    }
+
     /// Bytes appended that no write has taken yet.
     pub fn queued_bytes(&self) -> usize {
         let open = if self.open.due { self.open.buffer.len() } else { 0 };

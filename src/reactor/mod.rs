@@ -35,7 +35,7 @@ pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
 use crate::api::{Answer, Reply};
 use crate::control::Control;
 use crate::front::{Ask, Front, Rpc};
-use crate::io::{Body, CallId, Counters, Input, Level, Mail, Notice, Output, ProcessFigures};
+use crate::io::{Body, CallId, Counters, Input, Level, Mail, Notice, Output, Paths, ProcessFigures};
 use crate::log::{Log, Ordinal};
 use crate::router::Router;
 use crate::sequencer::{Room, Sequencer};
@@ -328,6 +328,9 @@ impl Reactor {
         counters.proposals_pending = self.calls.len() as u64;
         self.watches.count(&mut counters);
         self.storage.count(&mut counters);
+        for owned in self.shards.values() {
+            owned.count(&mut counters.paths);
+        }
         counters
     }
 
@@ -342,6 +345,11 @@ impl Reactor {
             Ok(reply) if encode::is_long(&reply) => self.front.answer_long(self.now, rpc, term, reply),
             answer => self.front.answer(self.now, rpc, term, &answer),
         }
+    }
+
+    /// The ways it has gone since its start.
+    pub fn paths(&self) -> Paths {
+        self.counters_now().paths
     }
 
     /// Everything appended up to here is durable.

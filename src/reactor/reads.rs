@@ -47,6 +47,7 @@ impl Reactor {
             let reply = txn::finish_range(&request, noted, vec![]);
             return self.answer_read(asker, request, reply);
         }
+        self.counters.paths.range_spread += u64::from(shards.len() > 1);
         let parts = shards.iter().map(|_| None).collect();
         let cursors: Vec<_> = shards.iter().map(|_| RangeCursor::new(request.clone(), at)).collect();
         let bytes = request.key.len() + request.range_end.len();
@@ -109,6 +110,7 @@ impl Reactor {
     }
 
     pub(super) fn on_range_unwanted(&mut self, call: CallId, shard: ShardId) {
+        self.counters.paths.range_unwanted += 1;
         self.slices.drop_of(call, shard);
     }
 
@@ -120,6 +122,7 @@ impl Reactor {
         let Some(part) = part else {
             let (asker, request, counting) = (call.asker, reading.request.clone(), reading.counting);
             self.calls.remove(id);
+            self.counters.paths.range_read_anew += 1;
             return self.reread(asker, request, counting);
         };
         let place = reading.shards.iter().position(|of| *of == shard).expect("the shard was asked");

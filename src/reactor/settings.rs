@@ -189,6 +189,8 @@ impl Reactor {
 
     fn take_in(&mut self, recovered: RecoveredShard) {
         let RecoveredShard { shard, attached, checkpoint_file, moved_in } = recovered;
+        self.counters.paths.shard_moved += u64::from(!moved_in.is_empty());
+        let before = self.log.sealed();
         for record in &moved_in {
             let record = match record {
                 MovingRecord::Plain(record) => record.clone(),
@@ -196,6 +198,7 @@ impl Reactor {
             };
             self.append(shard.id, shard.home, record);
         }
+        self.counters.paths.shard_moved_in_writes += u64::from(self.log.sealed() > before);
         let owned = Owned::new(shard, attached, checkpoint_file);
         self.shards.insert(owned.shard.id, owned);
     }

@@ -252,11 +252,12 @@ impl Shape {
             bounds.watch_credit_bytes_min = tiny.watch_credit_bytes_min;
             bounds.watch_credit_bytes_max = tiny.watch_credit_bytes_max;
         }
-        let drawn: [(&mut usize, usize); 8] = [
+        let drawn: [(&mut usize, usize); 9] = [
             (&mut bounds.log_behind_bytes_max, tiny.log_behind_bytes_max),
             (&mut bounds.delete_list_max, tiny.delete_list_max),
             (&mut bounds.watch_reply_revisions_max, tiny.watch_reply_revisions_max),
             (&mut bounds.watch_reply_bytes_max, tiny.watch_reply_bytes_max),
+            (&mut bounds.watch_fragment_bytes_max, tiny.watch_fragment_bytes_max),
             (&mut bounds.watch_merge_events, tiny.watch_merge_events),
             (&mut bounds.turn_effect_bytes_max, tiny.turn_effect_bytes_max),
             (&mut bounds.slices_per_turn, tiny.slices_per_turn),
