@@ -155,6 +155,7 @@ impl Reactor {
         if self.has_served {
             self.log.settle(settled);
         }
+        self.hear_of_others();
         let mut commands = vec![];
         self.log.flush(self.now, &mut commands);
         for command in commands {
@@ -197,6 +198,7 @@ impl Reactor {
         self.storage.in_flight_bytes -= buffer.len();
         self.log.reuse(buffer);
         self.log.written(write);
+        self.sequencer.testify(self.log.testimony());
         self.follow_durable();
     }
 
