@@ -25,6 +25,7 @@ mod streams;
 mod txns;
 mod waiters;
 mod watches;
+mod witness;
 mod writes;
 
 #[cfg(test)]
@@ -87,6 +88,8 @@ pub struct Reactor {
     leading: Option<Leading>,
     generations: u16,
     settled: Revision,
+    /// What some log names as settled by earlier processes.
+    settled_before: Revision,
 
     // State.
     router: Option<Router>,
@@ -94,6 +97,7 @@ pub struct Reactor {
     shards: BTreeMap<ShardId, Owned>,
     log: Log,
     storage: storage::Storage,
+    heard: witness::Heard,
     sizes: census::MemberSizes,
     counters: Counters,
     process: Option<ProcessFigures>,
