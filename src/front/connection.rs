@@ -243,9 +243,7 @@ impl Connection {
             + match &self.protocol {
                 Protocol::Unknown(_) => 0,
                 Protocol::Http1(http1) => http1.output.len(),
-                Protocol::Http2(http2) => {
-                    http2.connection.output().len() + http2.connection.pending_bytes()
-                }
+                Protocol::Http2(http2) => http2.connection.output().len() + http2.connection.pending_bytes(),
             }
     }
 

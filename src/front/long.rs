@@ -116,7 +116,8 @@ impl Http2 {
         }
         for stream in unread {
             asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
-            let (code, text) = (Code::ResourceExhausted, "etcdserver: the answer was not taken in time".into());
+            let (code, text) =
+                (Code::ResourceExhausted, "etcdserver: the answer was not taken in time".into());
             self.finish(stream, Err(Error::Other { code, text }), counters);
         }
     }

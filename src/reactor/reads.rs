@@ -94,7 +94,9 @@ impl Reactor {
     }
 
     pub(super) fn on_range_goes_on(&mut self, from: ReactorId, id: CallId, shard: ShardId, bytes: usize) {
-        let Some(call) = self.calls.get(id) else { return self.send(from, Body::RangeUnwanted { call: id, shard }) };
+        let Some(call) = self.calls.get(id) else {
+            return self.send(from, Body::RangeUnwanted { call: id, shard });
+        };
         let asker = call.asker;
         if !self.is_there(asker) {
             self.calls.remove(id);

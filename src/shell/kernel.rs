@@ -239,9 +239,7 @@ pub fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
         let value: libc::c_int = 1;
         let (pointer, bytes) = ((&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t);
         // SAFETY: the option's value lives on this stack and has the size given.
-        checked(unsafe {
-            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, pointer, bytes)
-        })?;
+        checked(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, pointer, bytes) })?;
     }
     let bound = match address {
         SocketAddr::V4(address) => {
