@@ -6,9 +6,11 @@
 
 mod applies;
 mod notice;
+mod paths;
 
 pub use applies::{Applies, ApplyKind};
 pub use notice::{Fields, Level, Notice, Value};
+pub use paths::Paths;
 
 use crate::api::{Answer, Request, TxnRequest};
 use crate::checkpoint::ControlState;
@@ -188,6 +190,8 @@ pub enum Body {
     RangeGoesOn {
         call: CallId,
         shard: ShardId,
+        /// What the part holds so far.
+        bytes: usize,
     },
     RangeUnwanted {
         call: CallId,
@@ -458,6 +462,7 @@ macro_rules! counters {
             pub times: Times,
             pub applies: Applies,
             pub checks: wire::health::CheckCounters,
+            pub paths: Paths,
             $($(#[$doc])* pub $name: u64,)*
         }
 
@@ -467,6 +472,7 @@ macro_rules! counters {
                 self.times.add(&more.times);
                 self.applies.add(&more.applies);
                 self.checks.add(&more.checks);
+                self.paths.add(&more.paths);
                 $(self.$name += more.$name;)*
             }
         }

@@ -16,6 +16,8 @@ pub(super) struct Sending {
     pub message: Long,
     /// It is measured, and its first bytes are sent.
     pub begun: bool,
+    /// How often it was looked at since something of it was written.
+    pub checks: u32,
 }
 
 /// A call being received or answered.
@@ -29,7 +31,7 @@ pub(super) struct Call {
     pub timed: Option<Timed>,
     /// A message that is sent as the stream takes it.
     pub long: Option<Box<Sending>>,
-    stream: StreamId,
+    pub stream: StreamId,
     inbound: Inbound,
     deadline: Time,
     /// The client has ended its side.

@@ -7,7 +7,7 @@ use super::{Reactor, Stage};
 use crate::api::{Alarm, AlarmType, Error, LeaseTimeToLiveReply, Reply, StatusReply};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, Census, Fields, Level, ShardFigures};
-use crate::limits::{EMPTY_SHARD_BYTES, LEASE_BYTES, SIZES_STEP_BYTES};
+use crate::limits::{EMPTY_SHARD_BYTES, LEASE_BYTES};
 use crate::log::Resident;
 use crate::mvcc::Sizes;
 use crate::types::{Blob, MemberId, ReactorId, Revision, ShardId, Time};
@@ -117,6 +117,7 @@ impl Reactor {
 
     pub(super) fn gather_lease_keys(&mut self, call: CallId, reply: LeaseTimeToLiveReply) {
         let (lease, seen) = (reply.lease, reply.revision);
+        self.counters.paths.lease_keys_gathered += 1;
         let question = Question::Keys { reply, seen };
         self.ask_all(Asker::Call(call), question, |call| Body::LeaseKeys { call, lease });
     }
@@ -269,7 +270,7 @@ impl Reactor {
     /// Tells the others how much this reactor's shards hold, where it has changed by a step.
     pub(super) fn tell_sizes(&mut self) {
         let sizes = self.own_sizes();
-        if sizes.bytes_total.abs_diff(self.sizes.told) < SIZES_STEP_BYTES {
+        if sizes.bytes_total.abs_diff(self.sizes.told) < self.settings.bounds.sizes_step_bytes {
             return;
         }
         self.sizes.told = sizes.bytes_total;
