@@ -202,6 +202,8 @@ pub enum Body {
     RangeGoesOn {
         call: CallId,
         shard: ShardId,
+        /// What the part holds so far.
+        bytes: usize,
     },
     RangeUnwanted {
         call: CallId,

@@ -213,12 +213,8 @@ impl Reactor {
         CallId { reactor: self.id, number }
     }
 
-    /// Whether somebody still waits for a call of this reactor.
-    pub(super) fn is_wanted(&mut self, call: CallId) -> bool {
-        self.calls.get(call).map(|call| call.asker).is_some_and(|asker| self.is_there(asker))
-    }
-
-    fn is_there(&mut self, asker: Asker) -> bool {
+    /// Whether somebody still waits for the answer.
+    pub(super) fn is_there(&mut self, asker: Asker) -> bool {
         match asker {
             Asker::Rpc(rpc) | Asker::KeepAlive(rpc) | Asker::RangeStream(rpc) | Asker::Chunk(rpc) => {
                 self.front.method(rpc).is_some()

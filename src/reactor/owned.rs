@@ -6,6 +6,7 @@ use crate::api::TxnRequest;
 use crate::checkpoint::CheckpointName;
 use crate::io::{CallId, Paths};
 use crate::lease::Attached;
+use crate::log::LogId;
 use crate::mvcc::{Budget, PinId};
 use crate::shard::Shard;
 use crate::txn::LeaseMove;
@@ -23,6 +24,8 @@ pub(super) enum Waiting {
 
 pub(super) struct Owned {
     pub shard: Shard,
+    /// The log that it was read from.
+    pub read_from: LogId,
     pub attached: Attached,
     pub hub: Hub,
     pub reserved: Option<Reservation>,
@@ -44,13 +47,19 @@ pub(super) struct Owned {
 }
 
 impl Owned {
-    pub fn new(shard: Shard, attached: Attached, checkpoint_file: Option<CheckpointName>) -> Owned {
+    pub fn new(
+        shard: Shard,
+        read_from: LogId,
+        attached: Attached,
+        checkpoint_file: Option<CheckpointName>,
+    ) -> Owned {
         let hard_state = shard.group().hard_state();
         let settled = shard.store.newest_revision().main;
         Owned {
             hub: Hub::new(settled, shard.store.compacted()),
             voted: (hard_state.term, hard_state.vote),
             shard,
+            read_from,
             attached,
             reserved: None,
             waiting: VecDeque::new(),

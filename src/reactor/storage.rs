@@ -156,6 +156,7 @@ impl Reactor {
         if self.has_served {
             self.log.settle(settled);
         }
+        self.hear_of_others();
         let mut commands = vec![];
         self.log.flush(self.now, &mut commands);
         for command in commands {
@@ -201,6 +202,7 @@ impl Reactor {
         self.storage.in_flight_bytes -= buffer.len();
         self.log.reuse(buffer);
         self.log.written(write);
+        self.sequencer.testify(self.log.testimony());
         self.follow_durable();
     }
 

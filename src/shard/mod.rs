@@ -9,10 +9,11 @@
 #[cfg(test)]
 mod tests;
 
+use crate::log::LogId;
 use crate::mvcc::{Budget, Store, Undone};
 use crate::raft::{Group, Position, Refused, Writes};
 use crate::record::{self, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload, Piece};
-use crate::takeover::{Due, LiveWrite, Meaning, Part, Seal, Strange};
+use crate::takeover::{Due, Holding, LiveWrite, Meaning, Seal, Strange};
 use crate::txn::LeaseMove;
 use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Revision, ShardId, Sub};
 use bytes::Bytes;
@@ -226,9 +227,9 @@ impl Shard {
         });
     }
 
-    /// What the log brings to a takeover, and the highest settled revision it names.
-    pub fn report(&self) -> (Revision, Vec<Part>) {
-        (self.meaning.known_settled(), self.meaning.parts())
+    /// What the shard brings to a takeover, having been read from that log.
+    pub fn holding(&self, log: LogId) -> Holding {
+        Holding { shard: self.id, log, held: self.meaning.held(), parts: self.meaning.parts() }
     }
 
     /// After the seal: applies what the prefix holds and the store does not.
