@@ -7,8 +7,8 @@
 //!   and disk. Where glommio cannot start (too little lockable memory), a plain thread runs the same with
 //!   calls that block.
 //!   glommio 0.9 now and then misses what should end its park (once in some thousand parks on a busy
-//!   machine with Linux 6.18), and then sleeps for ever: [`Lane::keep_awake`] interrupts a lane that has
-//!   something to do and does not move.
+//!   machine with Linux 6.18), its first one too, and then sleeps for ever: [`Lane::keep_awake`] interrupts a
+//!   lane that has something to do and does not move, and nobody waits for the lane to begin.
 //! - `Segments`: files for the logs, on a plain thread of normal priority. A log that has no next segment
 //!   stands still, and on a machine that others keep busy, the lowest priority may mean never.
 
@@ -168,7 +168,7 @@ impl Lane {
         self.hurry.store(false, Ordering::Relaxed);
     }
 
-    /// To be called on the executor's thread, before it takes orders.
+    /// To be called on the executor's thread, before it runs.
     pub fn runs_here(&self) -> io::Result<()> {
         let set = self.executor.set(Interruptible::this_thread()?);
         set.expect("one executor runs the lane");
@@ -298,6 +298,7 @@ impl Worker<'_> {
         file.close().await?;
         fs::rename(&unfinished, files.path(&segment.to_string()))?;
         files.sync_names()?;
+        files.segment_is_named()?;
         files.open_segment(segment)
     }
 

@@ -25,6 +25,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 pub struct Files {
     directory: PathBuf,
@@ -32,6 +33,8 @@ pub struct Files {
     direct: bool,
     /// A durable write is one request; else a write and a sync, linked.
     one_request: bool,
+    /// A file, and its content as it is to be from the first segment on.
+    note: Mutex<Option<(PathBuf, String)>>,
 }
 
 /// What stands in the directory.
@@ -71,7 +74,7 @@ impl Files {
         if let Some(parent) = directory.parent() {
             File::open(parent)?.sync_all()?;
         }
-        let mut files = Files { directory, direct: true, one_request: true };
+        let mut files = Files { directory, direct: true, one_request: true, note: Mutex::new(None) };
         files.probe()?;
         Ok(files)
     }
@@ -101,6 +104,21 @@ impl Files {
             written => written?,
         }
         fs::remove_file(&path)
+    }
+
+    /// Has this file replaced when the store gets its first segment.
+    pub fn note_the_first_segment(&mut self, path: PathBuf, content: String) {
+        self.note = Mutex::new(Some((path, content)));
+    }
+
+    /// To be called after a new segment has its name, durably, and before anything is written to it.
+    pub fn segment_is_named(&self) -> io::Result<()> {
+        let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((path, content)) = note.as_ref() {
+            Files::replace(path, content.as_bytes())?;
+            *note = None;
+        }
+        Ok(())
     }
 
     /// How files of segments and checkpoints are opened for writing.
@@ -180,7 +198,7 @@ impl Files {
 
     /// The files of a directory that is only read, and need not be there.
     pub fn to_read(directory: PathBuf) -> Files {
-        Files { directory, direct: false, one_request: false }
+        Files { directory, direct: false, one_request: false, note: Mutex::new(None) }
     }
 
     /// Lists what is whole and removes what is not. A name that is no one's is left alone.

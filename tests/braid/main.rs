@@ -13,3 +13,4 @@ mod fuzz_targets;
 mod layers;
 mod process;
 mod sim;
+mod start_stop;

@@ -1,4 +1,5 @@
 use super::super::bulk_file::run_here;
+use super::super::notices::Outputs;
 use super::super::placement::{place, start_lane};
 use super::*;
 use crate::config::{LogFormat, LogLevel, LogOutput};
@@ -14,7 +15,8 @@ const ME: ReactorId = ReactorId(0);
 fn world() -> World {
     let directory = tempfile::tempdir().unwrap();
     let output = LogOutput::File(directory.path().join("log"));
-    let notices = Notices::start(&[output], LogFormat::Json, LogLevel::Info).unwrap();
+    let outputs = Outputs::open(&[output]).unwrap();
+    let notices = Notices::start(outputs, LogFormat::Json, LogLevel::Info).unwrap();
     let files = Arc::new(Files::open(directory.path().join("store")).unwrap());
     let lane = Arc::new(Lane::new(files, notices.clone(), Arc::new(Waking::new(1).unwrap())));
     World { directory, lane, notices }
@@ -24,7 +26,7 @@ impl World {
     /// Both media, one after the other, each in a world of its own.
     fn each(test: impl Fn(&World)) {
         let world = self::world();
-        start_lane(&world.lane, &place(1), &world.notices).unwrap();
+        start_lane(&world.lane, place(1).lane(), &world.notices).unwrap();
         test(&world);
         let world = self::world();
         for track in [TrackName::Segments, TrackName::Steps] {
