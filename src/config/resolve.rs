@@ -111,7 +111,7 @@ pub(super) fn config(
         listen_metrics_urls: refusals.value_or_default(values.bindable("listen-metrics-urls", 0)),
         listen_peer_urls: refusals.value_or_default(values.bindable("listen-peer-urls", 1)),
         initial_advertise_peer_urls,
-        initial_cluster: refusals.value_or_default(initial_cluster),
+        initial_cluster,
         initial_cluster_state: match values.text("initial-cluster-state").as_str() {
             "existing" => ClusterState::Existing,
             _ => ClusterState::New,
@@ -131,6 +131,10 @@ pub(super) fn config(
         keepalive_min_time: values.span("grpc-keepalive-min-time"),
         keepalive: keepalive(&values),
         watch_progress_interval: watch_progress(&values, notices),
+        metrics_extensive: values.text("metrics") == "extensive",
+        warning_apply: values.span("warning-apply-duration"),
+        warning_unary: values.span("warning-unary-request-duration"),
+        socket_reuse_port: values.flag("socket-reuse-port"),
         log_level: log_level(&values),
         log_format: match values.text("log-format").as_str() {
             "console" => LogFormat::Console,
@@ -166,6 +170,12 @@ impl Values<'_> {
         match self.0.value(name) {
             Value::Text(text) => text,
             other => panic!("{name} is {other:?}, not text"),
+        }
+    }
+    fn flag(&self, name: &str) -> bool {
+        match self.0.value(name) {
+            Value::Bool(on) => on,
+            other => panic!("{name} is {other:?}, not a boolean"),
         }
     }
     fn uint(&self, name: &str) -> u64 {

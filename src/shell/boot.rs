@@ -14,11 +14,11 @@ use super::restart::Restart;
 use super::ring::{Ring, why_no_ring};
 use super::shared::Shared;
 use crate::config::{Config, ShardMap};
-use crate::limits::{CHECKPOINT_LOG_BYTES, REACTOR_STACK_BYTES};
+use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, REACTOR_STACK_BYTES};
 use crate::reactor::recover::{ReactorPlan, ShardPlan};
 use crate::reactor::{Boot, Reactor, Settings};
 use crate::router::default_starts;
-use crate::types::{MemberId, ReactorId};
+use crate::types::{MemberId, ReactorId, Revision};
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::io;
@@ -54,6 +54,7 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
         keepalive_min_time: config.keepalive_min_time,
         keepalive: config.keepalive.map(|keepalive| (keepalive.interval, keepalive.timeout)),
         checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
+        bounds: Bounds::PRODUCTION,
     }
 }
 
@@ -132,6 +133,7 @@ struct Start {
     plan: ReactorPlan,
     left_over: Vec<String>,
     last_file: u64,
+    settled: Revision,
     seed: u64,
     settings: Arc<Settings>,
     shared: Arc<Shared>,
@@ -156,6 +158,7 @@ pub fn start(
             plan,
             left_over: left_over.take().unwrap_or_default(),
             last_file: restart.last_file,
+            settled: restart.settled,
             seed: kernel::random_u64()?,
             settings: settings.clone(),
             shared: shared.clone(),
@@ -177,7 +180,8 @@ impl Start {
     }
 
     fn driver(self, seat: Seat) -> Result<Driver, String> {
-        let Start { id, plan, left_over, last_file, seed, settings, shared, files, listeners } = self;
+        let Start { id, plan, left_over, last_file, settled, seed, settings, shared, files, listeners } =
+            self;
         let (mut shards, mut control) = (Vec::new(), None);
         for shard in plan.shards {
             let loaded = load(shard, settings.member, &files)?;
@@ -195,6 +199,7 @@ impl Start {
             stale: plan.stale,
             left_over,
             last_file,
+            settled,
             seed,
             now: shared.clock.now(),
         };

@@ -56,6 +56,11 @@ impl Notices {
         Ok(Notices { queue, dropped, least })
     }
 
+    /// Whether lines of the lowest level are written.
+    pub fn tells_all(&self) -> bool {
+        self.least == LogLevel::Debug
+    }
+
     #[track_caller]
     pub fn debug(&self, message: &str, fields: Vec<(&'static str, String)>) {
         self.shell_line(LogLevel::Debug, message, fields);

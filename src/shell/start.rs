@@ -62,8 +62,9 @@ pub fn start(config: &Config, clock: Clock, notices: &Notices) -> Result<Started
 }
 
 fn listen(config: &Config, notices: &Notices) -> Result<Vec<Listener>, String> {
-    let mut listeners = listeners::listen(&config.listen_client_urls, Port::Client)?;
-    listeners.extend(listeners::listen(&config.listen_metrics_urls, Port::Metrics)?);
+    let reuse_port = config.socket_reuse_port;
+    let mut listeners = listeners::listen(&config.listen_client_urls, Port::Client, reuse_port)?;
+    listeners.extend(listeners::listen(&config.listen_metrics_urls, Port::Metrics, reuse_port)?);
     notices.debug("with one member nothing listens on the peer URLs", vec![]);
     Ok(listeners)
 }
@@ -73,7 +74,9 @@ fn open_data_dir(config: &Config, notices: &Notices) -> Result<(DataDir, Arc<Fil
     if let Some(warning) = &data_dir.warning {
         notices.warn("check file permission", vec![("error", warning.clone())]);
     }
-    let files = Arc::new(data_dir.files()?);
+    let mut files = data_dir.files()?;
+    files.tell_to(notices.clone());
+    let files = Arc::new(files);
     if !files.is_direct() || !files.writes_in_one_request() {
         let fields = vec![
             ("direct", files.is_direct().to_string()),

@@ -39,6 +39,7 @@ pub fn settings(shape: &Shape) -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: shape.checkpoint_log_bytes,
+        bounds: shape.bounds,
     }
 }
 
@@ -129,7 +130,7 @@ impl Starting {
         }
         let sequencer = Arc::new(Sequencer::new(shape.ring));
         let settings = Arc::new(settings(shape));
-        let reactors = plan.reactors.len() as u16;
+        let (reactors, settled) = (plan.reactors.len() as u16, plan.settled);
         let mut left_over = Some(left_over);
         let mut made = vec![];
         for (id, ReactorPlan { log, shards, stale }) in plan.reactors.into_iter().enumerate() {
@@ -156,6 +157,7 @@ impl Starting {
                 stale,
                 left_over: left_over.take().unwrap_or_default(),
                 last_file,
+                settled,
                 seed: rng.next_u64(),
                 now,
             }));

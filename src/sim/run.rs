@@ -3,7 +3,7 @@
 use super::boot::MEMBER;
 use super::checks;
 use super::history::{Moment, Op, method_of};
-use super::hits::{Hit, Hits};
+use super::hits::{Hit, Tally};
 use super::plan::{OpKind, Plan, SLOW_MAIL_MAX, What};
 use super::workload::{Asker, KEYS, Knows};
 use super::world::{Failure, World};
@@ -30,8 +30,8 @@ pub struct Summary {
     pub starts: u64,
     /// The disk had rotted, and the member said so.
     pub refused: bool,
-    /// What went wrong.
-    pub hits: Hits,
+    /// What went wrong, and the ways that the program went.
+    pub tally: Tally,
 }
 
 /// Calls of one client at a time.
@@ -107,7 +107,7 @@ impl Run<'_> {
             revisions: self.observed,
             starts: self.world.starts,
             refused,
-            hits: self.world.hits(),
+            tally: self.world.end(),
         })
     }
 

@@ -5,11 +5,11 @@ use super::client::{Broken, Client};
 use super::disk::Disk;
 use super::files::{Files, Final};
 use super::history::History;
-use super::hits::{Hit, Hits};
+use super::hits::{Hit, Hits, Tally};
 use super::plan::{Plan, Shape};
 use super::process::{Item, Process, Stepped};
 use super::trace::Trace;
-use crate::io::Output;
+use crate::io::{Output, Paths};
 use crate::stdx::Rng;
 use crate::types::{ConnId, Duration, ReactorId, Time};
 
@@ -62,6 +62,8 @@ pub struct World {
     pub(super) slow_mail: Option<(usize, usize, Duration, Time)>,
     /// What went wrong so far, but for what the disk counts.
     pub(super) hits: Hits,
+    /// The ways that processes went which are no more.
+    paths: Paths,
     steps: u64,
     pub starts: u64,
 }
@@ -96,6 +98,7 @@ impl World {
             dead_until: Time::NEVER,
             slow_mail: None,
             hits: Hits::default(),
+            paths: Paths::default(),
             steps: 0,
             starts: 0,
         }
@@ -275,6 +278,20 @@ impl World {
         Ok(())
     }
 
+    /// Notes the ways that the process went, which is no more after this.
+    fn walk(&mut self) {
+        if let Life::Up(process) = &self.life {
+            process.seats.iter().for_each(|seat| self.paths.add(&seat.reactor.paths()));
+        }
+    }
+
+    /// What the run met, whose last process ends.
+    pub fn end(&mut self) -> Tally {
+        self.walk();
+        self.life = Life::Down { until: Time::NEVER };
+        Tally { hits: self.hits(), paths: self.paths }
+    }
+
     pub(super) fn die(&mut self, death: Death) {
         self.trace.line(self.now, || format!("{death:?}"));
         self.dying = None;
@@ -282,6 +299,7 @@ impl World {
             Death::Kill => self.files.disk.kill(&mut self.files.rng),
             Death::PowerLoss => self.files.disk.power_loss(&mut self.files.rng),
         }
+        self.walk();
         self.files.forget();
         let mut until = self.now + Duration(self.rng.below(30_000_000));
         if self.dead_until != Time::NEVER {

@@ -12,5 +12,6 @@ mod fuzz_seeds;
 mod fuzz_targets;
 mod layers;
 mod process;
+mod seccomp;
 mod sim;
 mod start_stop;

@@ -19,6 +19,7 @@ use braid::front::{Ask, Front, Manners};
 use braid::http2::hpack::{Decoder, Encoder, Indexing};
 use braid::http2::{Config, Connection, Event, Head};
 use braid::io::Port;
+use braid::limits::LOG_WRITE_BYTES_MAX;
 use braid::limits::TXN_OPS_DEFAULT;
 use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentName};
 use braid::record::Payload;
@@ -199,7 +200,7 @@ pub fn recovered(bytes: &[u8]) -> Result<Recovered, Damage> {
 
 fn recover(bytes: &[u8]) {
     match recovered(bytes) {
-        Ok(recovered) => drop(Log::new(recovered.start)),
+        Ok(recovered) => drop(Log::new(recovered.start, LOG_WRITE_BYTES_MAX)),
         Err(damage) => drop(damage.to_string()),
     }
 }
@@ -212,7 +213,7 @@ pub fn with_log_mended(mut bytes: Vec<u8>) -> Vec<u8> {
         let mut len = BLOCK_BYTES;
         if block.starts_with(b"braidfrm") {
             let records = u32::from_le_bytes(block[20..24].try_into().expect("four bytes")) as usize;
-            let whole = (96 + records).next_multiple_of(BLOCK_BYTES);
+            let whole = (112 + records).next_multiple_of(BLOCK_BYTES);
             if whole <= block.len() {
                 len = whole;
                 block[12..16].copy_from_slice(&u32::to_le_bytes(chain));
