@@ -239,6 +239,19 @@ pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
 pub const FRONT_ANSWERS_BYTES_MAX: usize = 1 << 30;
 /// What a connection may have standing even then: as much as the shell lets stand before it stops reading.
 pub const CONNECTION_ANSWERS_BYTES_MIN: usize = CONNECTION_BACKLOG_BYTES_MAX;
+/// What answers to ranges hold that their clients have not taken: of one connection, and of all of a reactor.
+/// They share the store's memory, but keep what it would let go of. One more waits for its turn.
+pub const CONNECTION_LISTS_BYTES_MAX: usize = 256 << 20;
+pub const FRONT_LISTS_BYTES_MAX: usize = 1 << 30;
+/// What a connection's may hold even where others have used all that up: small clients do not wait.
+pub const CONNECTION_LISTS_BYTES_MIN: usize = 8 << 20;
+/// Requests for ranges that wait for their turn, and their bytes: more are told to come again.
+pub const LISTS_WAITING_MAX: usize = 16 << 10;
+pub const LISTS_WAITING_BYTES_MAX: usize = 64 << 20;
+/// While others wait, readers are looked at so often, and after so many times without having taken anything
+/// they lose what is held for them: after half a minute, which a reader in trouble survives and a dead one not.
+pub const READER_CHECK_MS: u64 = 1_000;
+pub const READER_CHECKS_MAX: u32 = 30;
 /// An answer that is always taken: those to writes, which have been done. Streams bound their number.
 pub const ANSWER_BYTES_MIN: usize = 4 << 10;
 /// Parts of requests that are not whole yet, a connection and a reactor: what a client may make us keep that
@@ -257,6 +270,8 @@ pub const HTTP1_IDLE_SECS_MAX: u64 = 300;
 // checkpoint
 /// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
 pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
+const _: () = assert!(CONNECTION_LISTS_BYTES_MIN <= CONNECTION_LISTS_BYTES_MAX);
+const _: () = assert!(CONNECTION_LISTS_BYTES_MAX <= FRONT_LISTS_BYTES_MAX);
 const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
 const _: () =
     assert!(ANSWER_BYTES_MIN + 64 < HTTP2_STREAM_PENDING_BYTES_MIN, "with what frames and packs it");

@@ -206,8 +206,10 @@ impl Http2 {
         let code = outcome.as_ref().err().map_or(Code::Ok, Error::code);
         let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
         if call.long.is_some_and(|long| long.begun) {
-            // Trailers would end the message in its middle.
-            self.connection.reset(stream, ErrorCode::Cancel);
+            // Trailers would end the message in its middle. gRPC's clients make their codes of these.
+            let exhausted = code == Code::ResourceExhausted;
+            let code = if exhausted { ErrorCode::EnhanceYourCalm } else { ErrorCode::Cancel };
+            self.connection.reset(stream, code);
         } else if call.has_sent {
             self.connection.send_trailers(stream, code as u8, &text);
         } else {

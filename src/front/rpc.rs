@@ -15,6 +15,8 @@ pub(super) struct Sending {
     pub message: Long,
     /// It is measured, and its first bytes are sent.
     pub begun: bool,
+    /// How often it was looked at since something of it was written.
+    pub checks: u32,
 }
 
 /// A call being received or answered.

@@ -146,6 +146,7 @@ impl Reactor {
             };
         }
         if self.calls.bytes > self.settings.bounds.calls_bytes_max && !asker.is_own() {
+            self.counters.paths.refused_bytes += 1;
             return self.reply(asker, Err(Error::TooManyRequests));
         }
         match request {
@@ -212,12 +213,8 @@ impl Reactor {
         CallId { reactor: self.id, number }
     }
 
-    /// Whether somebody still waits for a call of this reactor.
-    pub(super) fn is_wanted(&mut self, call: CallId) -> bool {
-        self.calls.get(call).map(|call| call.asker).is_some_and(|asker| self.is_there(asker))
-    }
-
-    fn is_there(&mut self, asker: Asker) -> bool {
+    /// Whether somebody still waits for the answer.
+    pub(super) fn is_there(&mut self, asker: Asker) -> bool {
         match asker {
             Asker::Rpc(rpc) | Asker::KeepAlive(rpc) | Asker::RangeStream(rpc) | Asker::Chunk(rpc) => {
                 self.front.method(rpc).is_some()
@@ -333,10 +330,12 @@ impl Reactor {
         };
         let (calls, parked_max) = (&mut self.calls, self.settings.bounds.parked_calls_max);
         if calls.parked.len() >= parked_max || calls.parked_bytes + bytes > PARKED_BYTES_MAX {
+            self.counters.paths.refused_parked += 1;
             return self.reply(asker, Err(Error::TooManyRequests));
         }
         let deadline = self.now + self.settings.request_timeout();
         calls.parked_bytes += bytes;
+        self.counters.paths.call_parked += 1;
         calls.parked.push_back(Parked { asker, errand, bytes, deadline });
     }
 
@@ -380,6 +379,7 @@ impl Reactor {
         late.sort();
         for number in late {
             self.counters.proposals_failed += 1;
+            self.counters.paths.call_expired += 1;
             self.release_spread_of(CallId { reactor: self.id, number });
             self.finish(CallId { reactor: self.id, number }, Err(Error::Timeout));
         }

@@ -109,6 +109,7 @@ impl Reactor {
 
     pub(super) fn gather_lease_keys(&mut self, call: CallId, reply: LeaseTimeToLiveReply) {
         let (lease, seen) = (reply.lease, reply.revision);
+        self.counters.paths.lease_keys_gathered += 1;
         let question = Question::Keys { reply, seen };
         self.ask_all(Asker::Call(call), question, |call| Body::LeaseKeys { call, lease });
     }

@@ -214,6 +214,7 @@ impl Reactor {
         let Some(leading) = &mut self.leading else { return };
         if let Some(revision) = leading.auto.look(now, settled) {
             let request = CompactRequest { revision: revision.wire(), physical: false };
+            self.counters.paths.compacted_by_itself += 1;
             self.call(Asker::Nobody, Request::Compact(request));
             self.notice(
                 crate::io::Level::Info,

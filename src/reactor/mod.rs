@@ -25,6 +25,7 @@ mod streams;
 mod txns;
 mod waiters;
 mod watches;
+mod witness;
 mod writes;
 
 #[cfg(test)]
@@ -32,10 +33,10 @@ mod tests;
 
 pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
 
-use crate::api::Answer;
+use crate::api::{Answer, Reply};
 use crate::control::Control;
 use crate::front::{Ask, Front, Rpc};
-use crate::io::{Body, CallId, Counters, Input, Level, Mail, Notice, Output, ProcessFigures};
+use crate::io::{Body, CallId, Counters, Input, Level, Mail, Notice, Output, Paths, ProcessFigures};
 use crate::log::{Log, Ordinal};
 use crate::router::Router;
 use crate::sequencer::{Room, Sequencer};
@@ -87,6 +88,8 @@ pub struct Reactor {
     leading: Option<Leading>,
     generations: u16,
     settled: Revision,
+    /// What some log names as settled by earlier processes.
+    settled_before: Revision,
 
     // State.
     router: Option<Router>,
@@ -94,6 +97,7 @@ pub struct Reactor {
     shards: BTreeMap<ShardId, Owned>,
     log: Log,
     storage: storage::Storage,
+    heard: witness::Heard,
     sizes: census::MemberSizes,
     counters: Counters,
     process: Option<ProcessFigures>,
@@ -248,7 +252,7 @@ impl Reactor {
                 self.slice(Slice::Range { call, shard, cursor, counting });
             }
             Body::Ranged { call, shard, part } => self.on_ranged(call, shard, part),
-            Body::RangeGoesOn { call, shard } => self.on_range_goes_on(from, call, shard),
+            Body::RangeGoesOn { call, shard, bytes } => self.on_range_goes_on(from, call, shard, bytes),
             Body::RangeUnwanted { call, shard } => self.on_range_unwanted(call, shard),
             Body::Long { call, request } => self.on_long(call, request),
             Body::Reserve { call, shard, txn, revokes } => self.on_reserve(call, shard, txn, revokes),
@@ -328,6 +332,9 @@ impl Reactor {
         counters.proposals_pending = self.calls.len() as u64;
         self.watches.count(&mut counters);
         self.storage.count(&mut counters);
+        for owned in self.shards.values() {
+            owned.count(&mut counters.paths);
+        }
         counters
     }
 
@@ -338,9 +345,15 @@ impl Reactor {
     fn answer_rpc(&mut self, rpc: Rpc, answer: Answer) {
         let term = self.epoch.term;
         match answer {
+            Ok(Reply::Range(reply)) => self.front.answer_range(self.now, rpc, term, reply),
             Ok(reply) if encode::is_long(&reply) => self.front.answer_long(self.now, rpc, term, reply),
             answer => self.front.answer(self.now, rpc, term, &answer),
         }
+    }
+
+    /// The ways it has gone since its start.
+    pub fn paths(&self) -> Paths {
+        self.counters_now().paths
     }
 
     /// Everything appended up to here is durable.

@@ -84,6 +84,8 @@ impl Settings {
 /// A shard as checkpoint and log gave it back.
 pub struct RecoveredShard {
     pub shard: Shard,
+    /// The log that it was read from.
+    pub read_from: log::LogId,
     pub attached: Attached,
     /// Its checkpoint's file.
     pub checkpoint_file: Option<CheckpointName>,
@@ -108,6 +110,8 @@ pub struct Boot {
     pub left_over: Vec<String>,
     /// The highest number that any checkpoint file of the member has.
     pub last_file: u64,
+    /// The highest revision that any log of the member, also one without a reactor, names as settled.
+    pub settled: Revision,
     pub seed: u64,
     pub now: Time,
 }
@@ -125,6 +129,7 @@ impl Reactor {
             stale,
             left_over,
             last_file,
+            settled,
             seed,
             now,
         } = boot;
@@ -147,11 +152,13 @@ impl Reactor {
             leading: None,
             generations: 0,
             settled: Revision::NONE,
+            settled_before: settled,
             router: None,
             control: control_state,
             shards: Default::default(),
             log: Log::new(log, settings.bounds.log_write_bytes_max),
             storage: super::storage::Storage::new(last_file, stale, left_over),
+            heard: super::witness::Heard::new(reactors),
             sizes: MemberSizes::new(reactors),
             counters: Default::default(),
             process: None,
@@ -188,7 +195,9 @@ impl Reactor {
     }
 
     fn take_in(&mut self, recovered: RecoveredShard) {
-        let RecoveredShard { shard, attached, checkpoint_file, moved_in } = recovered;
+        let RecoveredShard { shard, read_from, attached, checkpoint_file, moved_in } = recovered;
+        self.counters.paths.shard_moved += u64::from(!moved_in.is_empty());
+        let before = self.log.sealed();
         for record in &moved_in {
             let record = match record {
                 MovingRecord::Plain(record) => record.clone(),
@@ -196,7 +205,8 @@ impl Reactor {
             };
             self.append(shard.id, shard.home, record);
         }
-        let owned = Owned::new(shard, attached, checkpoint_file);
+        self.counters.paths.shard_moved_in_writes += u64::from(self.log.sealed() > before);
+        let owned = Owned::new(shard, read_from, attached, checkpoint_file);
         self.shards.insert(owned.shard.id, owned);
     }
 
@@ -225,6 +235,6 @@ impl Reactor {
         };
         self.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
         let shard = Shard::new(id, home, Store::new(), Group::new(start), Meaning::default());
-        self.shards.insert(id, Owned::new(shard, Attached::default(), None));
+        self.shards.insert(id, Owned::new(shard, self.log.id(), Attached::default(), None));
     }
 }

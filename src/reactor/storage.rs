@@ -125,6 +125,7 @@ impl Reactor {
     pub(super) fn drop_left_over(&mut self) {
         for Resident { shard, home } in std::mem::take(&mut self.storage.stale) {
             self.append(shard, home, Record::Close);
+            self.counters.paths.stay_closed += 1;
         }
         self.begin_clearing();
     }
@@ -155,10 +156,14 @@ impl Reactor {
         if self.has_served {
             self.log.settle(settled);
         }
+        self.hear_of_others();
         let mut commands = vec![];
         self.log.flush(self.now, &mut commands);
         for command in commands {
+            let paths = &mut self.counters.paths;
+            paths.log_recycled += u64::from(matches!(command, Command::Recycle { .. }));
             if let Command::Write { id, bytes, .. } = &command {
+                paths.log_write_while_one_is_in_flight += u64::from(!self.storage.writing.is_empty());
                 self.storage.writing.push_back((*id, self.now));
                 self.storage.in_flight_bytes += bytes.len();
                 self.storage.log_writes += 1;
@@ -197,6 +202,7 @@ impl Reactor {
         self.storage.in_flight_bytes -= buffer.len();
         self.log.reuse(buffer);
         self.log.written(write);
+        self.sequencer.testify(self.log.testimony());
         self.follow_durable();
     }
 
@@ -204,6 +210,7 @@ impl Reactor {
     /// this alarm, which keeps everything else out.
     pub(super) fn on_no_room(&mut self, segment: SegmentName) {
         self.log.no_room(segment, self.now);
+        self.counters.paths.log_without_room += 1;
         self.raise_no_space(None);
     }
 
@@ -274,6 +281,7 @@ impl Reactor {
         for owned in self.shards.values_mut().filter(|owned| owned.compacting) {
             let before = owned.shard.store.sizes().versions;
             owned.compacting = !owned.shard.store.compact_slice(slice_keys);
+            self.counters.paths.compacted_in_slices += u64::from(owned.compacting);
             self.counters.versions_compacted += before - owned.shard.store.sizes().versions;
             done |= !owned.compacting;
         }
@@ -394,6 +402,7 @@ impl Reactor {
         let Some(Checkpointing { pin, name, .. }) = owned.checkpoint.take() else { return };
         owned.unpin(pin);
         self.storage.retry_at = self.now + CHECKPOINT_RETRY;
+        self.counters.paths.checkpoint_given_up += 1;
         let job = self.next_job();
         self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
         let fields = vec![("shard", id.to_string()), ("error", why.to_owned())];
@@ -469,6 +478,7 @@ impl Reactor {
             self.storage.replaced.push_back((self.storage.appended, name.to_string()));
         }
         self.counters.checkpoints += 1;
+        self.counters.paths.checkpoint_finished += 1;
         self.defragmented_shard(id);
     }
 
@@ -491,6 +501,7 @@ impl Reactor {
             .partition(|(_, shards)| shards.is_empty());
         self.storage.defragmenting = waiting;
         for (call, _) in done {
+            self.counters.paths.checkpoint_defragmented += 1;
             self.send(call.reactor, Body::Defragmented { call });
         }
     }

@@ -82,6 +82,7 @@ impl Member {
             stale: vec![],
             left_over: vec![],
             last_file: 0,
+            settled: Revision::NONE,
             seed: u64::from(id),
             now: Time(0),
         };

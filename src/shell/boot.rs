@@ -14,7 +14,7 @@ use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, REACTOR_STACK_BYTES};
 use crate::reactor::recover::{ReactorPlan, ShardPlan};
 use crate::reactor::{Boot, Reactor, Settings};
 use crate::router::default_starts;
-use crate::types::{MemberId, ReactorId};
+use crate::types::{MemberId, ReactorId, Revision};
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
@@ -60,6 +60,7 @@ struct Start {
     plan: ReactorPlan,
     left_over: Vec<String>,
     last_file: u64,
+    settled: Revision,
     seed: u64,
     settings: Arc<Settings>,
     shared: Arc<Shared>,
@@ -86,6 +87,7 @@ pub fn start(
             plan,
             left_over: left_over.take().unwrap_or_default(),
             last_file: restart.last_file,
+            settled: restart.settled,
             seed: kernel::random_u64()?,
             settings: settings.clone(),
             shared: shared.clone(),
@@ -115,7 +117,9 @@ impl Start {
     }
 
     fn driver(self) -> Result<Driver, String> {
-        let Start { id, plan, left_over, last_file, seed, settings, shared, files, listeners, .. } = self;
+        let Start {
+            id, plan, left_over, last_file, settled, seed, settings, shared, files, listeners, ..
+        } = self;
         let (mut shards, mut control) = (Vec::new(), None);
         for shard in plan.shards {
             let loaded = load(shard, settings.member, &files)?;
@@ -133,6 +137,7 @@ impl Start {
             stale: plan.stale,
             left_over,
             last_file,
+            settled,
             seed,
             now: shared.clock.now(),
         };
