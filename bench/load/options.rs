@@ -49,6 +49,8 @@ pub struct Options {
 
 /// Errors are sentences for the user.
 pub fn parse(args: &[String]) -> Result<Parsed, String> {
+    // The cargo alias ends with this word already; given once more it comes here.
+    let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
     let mut plan = Plan {
         label: "load".to_owned(),
         endpoints: vec![([127, 0, 0, 1], 2379).into()],
@@ -153,6 +155,7 @@ mod tests {
     fn arguments_are_read_whole_or_refused() {
         let read = |line: &str| parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<String>>());
         assert!(matches!(read("put --rate 5 --help"), Ok(Parsed::Help)));
+        assert!(matches!(read("-- put --rate 5"), Ok(Parsed::Run(_))));
         let Ok(Parsed::Run(options)) = read("mixed --puts 30 --pid 1,2 --requests 7") else {
             panic!("refused")
         };
