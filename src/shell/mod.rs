@@ -26,6 +26,7 @@ mod driver;
 mod dump;
 mod files;
 mod kernel;
+mod line;
 mod listeners;
 mod log_files;
 mod mail;
@@ -37,6 +38,7 @@ mod receive;
 mod restart;
 mod ring;
 mod shared;
+mod starting;
 mod waking;
 
 use crate::config::{self, Config, LogOutput};
@@ -70,7 +72,7 @@ pub fn run(config: &Config, warnings: &[config::Notice]) -> ExitCode {
         Ok(notices) => notices,
         Err(error) => return plain_failure(&error.to_string()),
     };
-    flush_before_a_panic_ends_it(&notices);
+    log_panics(&notices);
     warnings.iter().for_each(|warning| notices.warn(&warning.0, vec![]));
     match serve(config, clock, &signals, &notices) {
         Ok(signal) => {
@@ -88,11 +90,12 @@ fn plain_failure(reason: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn flush_before_a_panic_ends_it(notices: &Notices) {
-    let (notices, usual) = (notices.clone(), std::panic::take_hook());
+/// What a panic says is a line of the log, as nothing else may stand in its stream.
+fn log_panics(notices: &Notices) {
+    let notices = notices.clone();
     std::panic::set_hook(Box::new(move |panic| {
-        usual(panic);
-        notices.flush();
+        let message = panic.payload_as_str().unwrap_or("a panic without words");
+        notices.panicked(panic.location(), message);
     }));
 }
 
@@ -102,8 +105,7 @@ fn serve(
     signals: &StopSignals,
     notices: &Notices,
 ) -> Result<kernel::StopSignal, String> {
-    let starting = vec![("name", config.name.clone()), ("data-dir", config.data_dir.display().to_string())];
-    notices.info("starting Braid", starting);
+    notices.info("starting a Braid server", starting::fields(config));
     drop(Ring::new()?);
     if let Err(error) = kernel::raise_open_files() {
         notices.warn("the limit of open files stays", vec![("error", error.to_string())]);

@@ -43,6 +43,7 @@ pub fn settings(shape: &Shape) -> Settings {
         keepalive: None,
         checkpoint_log_bytes: shape.checkpoint_log_bytes,
         bounds: shape.bounds,
+        observing: Default::default(),
     }
 }
 

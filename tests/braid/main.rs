@@ -14,3 +14,4 @@ mod layers;
 mod process;
 mod seccomp;
 mod sim;
+mod surface;
