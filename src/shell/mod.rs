@@ -131,7 +131,9 @@ fn serve(
     let serving = || {
         announce(&started, notices);
         manager.serving();
-        greet(&started, terminal, &config, notices);
+        if terminal.is_there() {
+            greet(&started, terminal, &config, notices);
+        }
     };
     let stop_max = Duration::from_secs(STOP_SECS_MAX);
     match overseer::oversee(&started, stop_max, next_signal, serving, || manager.stopping()) {
