@@ -80,6 +80,12 @@ pub const HTTP1_HEADERS_MAX: usize = 64;
 /// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Slow requests that one turn describes in the log; of more it says the number. Where the disk stands, all that
+/// is under way is slow at once, and a turn has better things to do then.
+pub const SLOW_REQUESTS_LOGGED_MAX: usize = 16;
+/// A request as the log describes it: beyond this it is cut.
+pub const REQUEST_TEXT_BYTES_MAX: usize = 4 << 10;
+
 /// Versions of clients that are counted apart; one row more is for all others.
 pub const CLIENT_VERSIONS_MAX: usize = 16;
 

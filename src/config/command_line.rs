@@ -3,7 +3,7 @@
 //! One dash or two; `--x=v` or `--x v`; a boolean takes its value only behind `=`. The last of several wins.
 //! `--` and the first word that is no flag end the flags, and etcd takes nothing after them.
 
-use super::flags::{DUMP_LOG, FLAGS, Flag, Kind, Status, lookup};
+use super::flags::{COMPLETION, DUMP_LOG, FLAGS, Flag, Kind, MAN, SHELLS, Status, lookup};
 use super::value::Value;
 use super::{DumpLog, Notice, Refusal, Refusals};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,9 @@ pub(super) struct Given {
 /// What the arguments ask for.
 pub(super) enum Arguments {
     Help,
+    /// For a shell of [`SHELLS`].
+    Completion(&'static str),
+    Man,
     Given(Given),
     DumpLog(DumpLog),
 }
@@ -60,10 +63,11 @@ pub(super) fn default_of(flag: &Flag) -> Value {
 /// Reads the arguments, without the program's name. Stops at the first that asks for help, and at a word that
 /// is no flag, since what follows may belong to it.
 pub(super) fn read(args: &[String], refusals: &mut Refusals) -> Result<Arguments, Refusal> {
-    if let Some((first, rest)) = args.split_first()
-        && first == DUMP_LOG.name
-    {
-        return read_dump_log(rest);
+    match args.split_first() {
+        Some((first, rest)) if first == DUMP_LOG.name => return read_dump_log(rest),
+        Some((first, rest)) if first == COMPLETION.name => return read_completion(rest),
+        Some((first, rest)) if first == MAN.name => return read_man(rest),
+        _ => {}
     }
     let mut given = Given::default();
     let mut args = args.iter();
@@ -93,6 +97,30 @@ pub(super) fn read(args: &[String], refusals: &mut Refusals) -> Result<Arguments
         }
     }
     Ok(Arguments::Given(given))
+}
+
+fn read_completion(args: &[String]) -> Result<Arguments, Refusal> {
+    let known = |arg: &String| SHELLS.iter().copied().find(|shell| shell == arg);
+    match args {
+        [arg] if is_help(arg) => Ok(Arguments::Help),
+        [arg] if known(arg).is_some() => Ok(Arguments::Completion(known(arg).unwrap_or_default())),
+        _ => {
+            let (name, shells) = (COMPLETION.name, SHELLS.join(", "));
+            Err(Refusal::arguments(format!("{name} needs one shell of {shells}: braid {name} {}", SHELLS[0])))
+        }
+    }
+}
+
+fn read_man(args: &[String]) -> Result<Arguments, Refusal> {
+    match args {
+        [] => Ok(Arguments::Man),
+        [arg] if is_help(arg) => Ok(Arguments::Help),
+        [arg, ..] => Err(Refusal::arguments(format!("{} takes nothing: leave {arg:?} out", MAN.name))),
+    }
+}
+
+fn is_help(arg: &str) -> bool {
+    dashless(arg).is_some_and(|body| body == "help" || body == "h")
 }
 
 /// What follows an unknown flag and is no flag itself was meant to be its value.

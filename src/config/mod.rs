@@ -4,9 +4,11 @@
 //! against each other and makes the [`Config`] that the rest of the server sees.
 
 mod command_line;
+mod completion;
 mod flags;
 mod help;
 mod identity;
+mod man;
 mod resolve;
 mod shards;
 mod url;
@@ -160,7 +162,7 @@ impl fmt::Display for Notice {
 pub enum Parsed {
     Run(Box<Config>, Vec<Notice>),
     DumpLog(DumpLog),
-    /// Help or version: print it, exit with 0.
+    /// Help, version, completion, manual: print it, exit with 0.
     PrintAndExit(String),
 }
 
@@ -224,6 +226,8 @@ pub fn parse(args: &[String], env: &[(String, String)], cpus: usize) -> Result<P
     let mut refusals = Refusals::default();
     let mut given = match command_line::read(args, &mut refusals)? {
         Arguments::Help => return Ok(Parsed::PrintAndExit(help::help())),
+        Arguments::Completion(shell) => return Ok(Parsed::PrintAndExit(completion::script(shell))),
+        Arguments::Man => return Ok(Parsed::PrintAndExit(man::page())),
         Arguments::DumpLog(wish) => return Ok(Parsed::DumpLog(wish)),
         Arguments::Given(given) => given,
     };

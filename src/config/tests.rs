@@ -218,6 +218,34 @@ fn help_tells_every_flag() {
             assert!(text.contains(&format!("--{}", flag.name)), "{}", flag.name);
         }
         assert!(text.contains("braid dump-log DIR") && text.contains("--json"));
+        assert!(GATES.iter().all(|(gate, ..)| text.contains(gate)));
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "it fits a terminal");
+    }
+}
+
+#[test]
+fn completion_and_manual_are_printed() {
+    for shell in ["bash", "zsh", "fish"] {
+        let Ok(Parsed::PrintAndExit(script)) = parse_with(&["completion", shell], &[]) else {
+            panic!("{shell}")
+        };
+        assert!(script.contains(&format!("braid completion {shell}")), "it says where to put it");
+    }
+    let Ok(Parsed::PrintAndExit(page)) = parse_with(&["man"], &[]) else { panic!("a page") };
+    for flag in FLAGS {
+        assert!(page.contains(&flag.name.replace('-', "\\-")), "{}", flag.name);
+    }
+    for args in [&["completion", "--help"][..], &["man", "-h"]] {
+        assert!(matches!(parse_with(args, &[]), Ok(Parsed::PrintAndExit(_))), "{args:?}");
+    }
+    for (args, words) in [
+        (&["completion"][..], "needs one shell of bash, zsh, fish: braid completion bash"),
+        (&["completion", "csh"], "needs one shell of"),
+        (&["completion", "bash", "zsh"], "needs one shell of"),
+        (&["man", "x"], "takes nothing: leave \"x\" out"),
+    ] {
+        let refusal = refused(args);
+        assert!(refusal.exit_code == 2 && refusal.message.contains(words), "{args:?}: {refusal:?}");
     }
 }
 

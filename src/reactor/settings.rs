@@ -3,6 +3,7 @@
 use super::census::MemberSizes;
 use super::leading::Leading;
 use super::owned::Owned;
+use super::pace::Observing;
 use super::recover::MovingRecord;
 use super::{Reactor, Stage};
 use crate::checkpoint::{CheckpointName, ControlState};
@@ -53,6 +54,7 @@ pub struct Settings {
     /// Log bytes held for a reactor's shards beyond which checkpoints are written.
     pub checkpoint_log_bytes: u64,
     pub bounds: Bounds,
+    pub observing: Observing,
 }
 
 pub use crate::config::AutoCompaction;
@@ -161,6 +163,7 @@ impl Reactor {
             heard: super::witness::Heard::new(reactors),
             sizes: MemberSizes::new(reactors),
             counters: Default::default(),
+            pace: Default::default(),
             process: None,
             epochs_served: 0,
             calls: Default::default(),
@@ -188,6 +191,9 @@ impl Reactor {
         }
         if id == ReactorId(0) {
             reactor.prepare_to_lead();
+        }
+        if reactor.settings.observing.handling {
+            reactor.front.counters.measure_handling();
         }
         // Nothing runs yet, so every reactor has stopped, and says so with its first turn.
         reactor.send(ReactorId(0), Body::Stopped);

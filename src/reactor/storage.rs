@@ -48,6 +48,8 @@ pub(super) struct Storage {
     /// A compaction took effect then, and its history is being dropped.
     compacting_since: Option<Time>,
     pub compacted_at: Time,
+    /// Versions dropped since the lead was last told.
+    dropped: u64,
     log_writes: u64,
     log_bytes: u64,
 }
@@ -99,6 +101,7 @@ impl Storage {
             step_left: Time(0),
             compacting_since: None,
             compacted_at: Time(0),
+            dropped: 0,
             log_writes: 0,
             log_bytes: 0,
         }
@@ -108,6 +111,11 @@ impl Storage {
         counters.log_writes = self.log_writes;
         counters.log_bytes = self.log_bytes;
         counters.defragmenting = self.defragmenting.len() as u64;
+    }
+
+    /// Versions dropped since this was last asked.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// A compaction has taken effect.
@@ -282,7 +290,9 @@ impl Reactor {
             let before = owned.shard.store.sizes().versions;
             owned.compacting = !owned.shard.store.compact_slice(slice_keys);
             self.counters.paths.compacted_in_slices += u64::from(owned.compacting);
-            self.counters.versions_compacted += before - owned.shard.store.sizes().versions;
+            let dropped = before - owned.shard.store.sizes().versions;
+            self.counters.versions_compacted += dropped;
+            self.storage.dropped += dropped;
             done |= !owned.compacting;
         }
         if done && self.shards.values().all(|owned| !owned.compacting) {

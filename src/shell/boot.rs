@@ -16,7 +16,7 @@ use super::shared::Shared;
 use crate::config::{Config, ShardMap};
 use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, REACTOR_STACK_BYTES};
 use crate::reactor::recover::{ReactorPlan, ShardPlan};
-use crate::reactor::{Boot, Reactor, Settings};
+use crate::reactor::{Boot, Observing, Reactor, Settings};
 use crate::router::default_starts;
 use crate::types::{MemberId, ReactorId, Revision};
 use bytes::Bytes;
@@ -55,6 +55,12 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
         keepalive: config.keepalive.map(|keepalive| (keepalive.interval, keepalive.timeout)),
         checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
         bounds: Bounds::PRODUCTION,
+        observing: Observing {
+            handling: config.metrics_extensive,
+            slow_apply: config.warning_apply,
+            slow_answer: config.warning_unary,
+            command_line: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+        },
     }
 }
 

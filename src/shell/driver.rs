@@ -14,6 +14,7 @@
 
 use super::boot::Seat;
 use super::bulk::{Answer, Order};
+use super::clock::{timestamp, wall_us};
 use super::connections::{Connections, Event};
 use super::kernel;
 use super::listeners::Listener;
@@ -22,7 +23,7 @@ use super::mail::Outbox;
 use super::receive::Buffers;
 use super::ring::{Completion, Ring, Tag};
 use super::shared::Shared;
-use crate::io::{Input, Mail, Output, Port};
+use crate::io::{Input, Mail, Notice, Output, Port, Value};
 use crate::limits::{
     ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_PATIENCE_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
     TURN_MAIL_MAX,
@@ -110,7 +111,9 @@ impl Driver {
         }
         if !self.log.is_idle() {
             let fields = vec![("reactor", self.id.to_string())];
-            self.shared.notices.warn("the disk has not answered the log's last writes; stopping without", fields);
+            self.shared
+                .notices
+                .warn("the disk has not answered the log's last writes; stopping without", fields);
         }
         // The kernel may still hold requests with this thread's memory; the process ends in a moment.
         std::mem::forget(self);
@@ -354,9 +357,27 @@ impl Driver {
             Output::Bulk { job, step } => {
                 self.orders.push_back(Order::Step { reactor: self.id, job, step });
             }
-            Output::Notice(notice) => self.shared.notices.reactor(self.id.0, notice),
+            Output::Notice(notice) => self.say(notice),
             Output::Halt(reason) => self.shared.notices.halt(&reason, vec![]),
         }
+    }
+
+    /// A reactor knows neither the wall clock nor whose the other end of a connection is.
+    fn say(&self, mut notice: Notice) {
+        for (_, value) in &mut notice.fields.0 {
+            match *value {
+                Value::Moment(moment) => {
+                    let ago = self.shared.clock.now().since(moment);
+                    *value = timestamp(wall_us().saturating_sub(ago.0 / 1_000)).into();
+                }
+                Value::Client(conn) => {
+                    let client = self.connections.peer(conn);
+                    *value = client.map_or("No remote client info.".into(), |peer| peer.to_string().into());
+                }
+                _ => {}
+            }
+        }
+        self.shared.notices.reactor(self.id.0, notice);
     }
 
     fn log_command(&mut self, command: Command) {

@@ -230,6 +230,17 @@ pub fn set_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// How far the zone of this process is east of UTC at a moment, given in seconds since 1970; 0 where the system
+/// does not know.
+pub fn utc_offset_secs(secs: u64) -> i64 {
+    let Ok(secs) = libc::time_t::try_from(secs) else { return 0 };
+    // SAFETY: zero is a value of every field.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both live on this stack; the zone itself is read under the C library's lock.
+    let known = unsafe { libc::localtime_r(&raw const secs, &raw mut local) };
+    if known.is_null() { 0 } else { local.tm_gmtoff }
+}
+
 /// Binds to an address beside others that share it in the same way (SO_REUSEPORT).
 pub fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };

@@ -28,6 +28,7 @@ mod dump;
 mod files;
 mod greeting;
 mod kernel;
+mod line;
 mod listeners;
 mod log_files;
 mod mail;
@@ -41,6 +42,7 @@ mod ring;
 mod service;
 mod shared;
 mod start;
+mod start_line;
 mod waking;
 
 use crate::config::{self, Config};
@@ -63,9 +65,10 @@ use std::thread::Builder;
 
 /// Serves until a signal comes. Dies of the signal, as etcd does, except as the first process of a
 /// container; returns otherwise only where it cannot start.
-pub fn run(config: Config, warnings: &[config::Notice]) -> ExitCode {
+pub fn run(mut config: Config, warnings: &[config::Notice]) -> ExitCode {
     let clock = Clock::start();
     let terminal = Terminal::look();
+    config.log_format = terminal.log_format(&config);
     // To open a pipe is to wait for its reader: until here a signal ends the process by itself.
     let outputs = match Outputs::open(&config.log_outputs) {
         Ok(outputs) => outputs,
@@ -76,11 +79,11 @@ pub fn run(config: Config, warnings: &[config::Notice]) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return plain_failure(&format!("cannot wait for signals: {error}")),
     };
-    let notices = match Notices::start(outputs, terminal.log_format(&config), config.log_level) {
+    let notices = match Notices::start(outputs, config.log_format, config.log_level) {
         Ok(notices) => notices,
         Err(error) => return plain_failure(&error.to_string()),
     };
-    flush_before_a_panic_ends_it(&notices);
+    log_panics(&notices);
     warnings.iter().for_each(|warning| notices.warn(&warning.0, vec![]));
     match serve(Arc::new(config), clock, terminal, &signals, &notices) {
         Ok(signal) => {
@@ -97,11 +100,12 @@ fn plain_failure(reason: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn flush_before_a_panic_ends_it(notices: &Notices) {
-    let (notices, usual) = (notices.clone(), std::panic::take_hook());
+/// What a panic says is a line of the log, as nothing else may stand in its stream.
+fn log_panics(notices: &Notices) {
+    let notices = notices.clone();
     std::panic::set_hook(Box::new(move |panic| {
-        usual(panic);
-        notices.flush();
+        let message = panic.payload_as_str().unwrap_or("a panic without words");
+        notices.panicked(panic.location(), message);
     }));
 }
 

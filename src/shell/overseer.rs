@@ -213,7 +213,7 @@ mod tests {
         let shared = Arc::new(Shared::new(Clock::start(), notices, sequencer, waking, lane));
         let (hold, held) = bounded::<()>(0);
         let hangs = std::thread::Builder::new().name("reactor-0".to_string());
-        let threads = vec![hangs.spawn(move || { let _ = held.recv(); }).unwrap()];
+        let threads = vec![hangs.spawn(move || assert!(held.recv().is_err())).unwrap()];
         World { directory, started: Started { shared, threads, served: vec![] }, hold }
     }
 

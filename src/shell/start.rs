@@ -15,6 +15,7 @@ use super::notices::Notices;
 use super::placement;
 use super::restart;
 use super::shared::Shared;
+use super::start_line;
 use super::waking::Waking;
 use crate::config::Config;
 use crate::io::Port;
@@ -34,8 +35,7 @@ pub struct Started {
 
 /// The error is a line that says what to change.
 pub fn start(config: &Config, clock: Clock, notices: &Notices) -> Result<Started, String> {
-    let starting = vec![("name", config.name.clone()), ("data-dir", config.data_dir.display().to_string())];
-    notices.info("starting Braid", starting);
+    notices.info("starting a Braid server", start_line::fields(config));
     if let Err(error) = kernel::raise_open_files() {
         notices.warn("the limit of open files stays", vec![("error", error.to_string())]);
     }

@@ -4,11 +4,12 @@ use super::boot::{self, Starting};
 use super::client::{Broken, Client};
 use super::disk::Disk;
 use super::files::{Files, Final};
-use super::history::History;
+use super::history::{History, Known, Reign};
 use super::hits::{Hit, Hits, Tally};
 use super::plan::{Plan, Shape};
 use super::process::{Item, Process, Stepped};
 use super::trace::Trace;
+use crate::config::AutoCompaction;
 use crate::io::{Output, Paths};
 use crate::stdx::Rng;
 use crate::types::{ConnId, Duration, ReactorId, Time};
@@ -80,13 +81,19 @@ impl World {
         let mut clients: Vec<Client> =
             (0..shape.clients).map(|id| Client::new(id, shape.window_bytes)).collect();
         clients.push(Client::new(shape.clients, 1 << 20));
+        let known = Known {
+            compacts_itself: shape.auto_compaction != AutoCompaction::Off,
+            refuses: shape.refuses(),
+            quota_bytes: shape.quota_bytes,
+            ..Known::default()
+        };
         World {
             now: Time(0),
             shape,
             life: Life::Down { until: Time(0) },
             files,
             clients,
-            history: History::default(),
+            history: History::of(known),
             trace: Trace { keeps: keeps_trace, ..Trace::default() },
             boot_rng: rng.fork(),
             rng,
@@ -178,7 +185,12 @@ impl World {
             *steps -= 1;
         }
         let at = *self.rng.pick(&due);
-        match process.step(at, self.now, &mut self.rng, &mut self.trace, &mut self.hits) {
+        let stepped = process.step(at, self.now, &mut self.rng, &mut self.trace, &mut self.hits);
+        for term in std::mem::take(&mut process.reigns) {
+            let begun = self.history.moment(self.now);
+            self.history.known.reigns.push(Reign { begun, term });
+        }
+        match stepped {
             Stepped::Took => {}
             Stepped::Gave(output) => self.carry_out(at, output)?,
             Stepped::Spins => {

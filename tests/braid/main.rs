@@ -15,3 +15,4 @@ mod process;
 mod seccomp;
 mod sim;
 mod start_stop;
+mod surface;

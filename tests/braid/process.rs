@@ -13,6 +13,8 @@ use std::time::Duration;
 pub struct Server {
     pub child: Child,
     pub address: SocketAddr,
+    /// What it said until it served.
+    pub before: String,
     lines: BufReader<std::process::ChildStderr>,
 }
 
@@ -50,7 +52,7 @@ impl Server {
             assert!(lines.read_line(&mut line).unwrap() > 0, "the server has ended: {all}");
             all.push_str(&line);
         }
-        Server { child, address, lines }
+        Server { child, address, before: all, lines }
     }
 
     fn get(&self, path: &str) -> String {

@@ -98,6 +98,7 @@ fn settings() -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64,
         bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        observing: Default::default(),
     }
 }
 
@@ -245,7 +246,7 @@ impl Member {
     }
 
     fn ask(&mut self, request: Request) {
-        self.reactors[0].call(Asker::Nobody, request);
+        self.reactors[0].call(Asker::Compactor(Revision::NONE, self.now), request);
         self.run();
     }
 
