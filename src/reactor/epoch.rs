@@ -312,8 +312,8 @@ impl Reactor {
     pub(super) fn on_sealed(&mut self, from: ReactorId, epoch: Epoch) {
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.sealed(from, epoch));
         if let Some(Step::Serve { epoch, prefix }) = step {
-            self.generations += 1;
-            let generation = Generation(self.generations);
+            self.generation = self.generation.next();
+            let generation = self.generation;
             self.sequencer.start(generation, prefix);
             self.settled = prefix;
             self.apply_due_controls();

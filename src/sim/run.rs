@@ -2,11 +2,12 @@
 
 use super::boot::MEMBER;
 use super::checks;
+use super::damage::Damage;
 use super::history::{Moment, Op, method_of};
 use super::hits::{Hit, Hits};
 use super::plan::{OpKind, Plan, SLOW_MAIL_MAX, What};
 use super::workload::{Asker, KEYS, Knows};
-use super::world::{Failure, World};
+use super::world::{Failure, REFUSED, World};
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 use crate::wire::Method;
@@ -28,7 +29,7 @@ pub struct Summary {
     pub answered: usize,
     pub revisions: i64,
     pub starts: u64,
-    /// The disk had rotted, and the member said so.
+    /// The files were damaged at the end, and the member said so.
     pub refused: bool,
     /// What went wrong.
     pub hits: Hits,
@@ -38,6 +39,8 @@ pub struct Summary {
 const OUTSTANDING_MAX: usize = 8;
 /// After calm, everything is answered within so long: etcd's own patience, and a takeover's.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// No other grant has this number.
+const LAST_LEASE: i64 = 1 << 40;
 
 pub fn run(plan: &Plan, keeps_trace: bool) -> Report {
     let mut world = World::new(plan, keeps_trace);
@@ -71,7 +74,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn whole(&mut self) -> Result<Summary, Failure> {
-        for event in &self.plan.events {
+        for event in self.plan.in_order() {
             self.advance(event.at)?;
             let rng = Rng::new(event.salt);
             match &event.what {
@@ -95,10 +98,8 @@ impl Run<'_> {
         self.come_to_rest("after the last power loss")?;
         self.probe_again(last)?;
         self.outlive_leases()?;
-        let refused = self.plan.shape.rots && self.rot()?;
-        if self.plan.shape.rots {
-            self.world.hits.count(if refused { Hit::RotRefused } else { Hit::RotHarmless });
-        }
+        let hit = self.outlive_damage()?;
+        self.world.hits.count(hit);
         let history = &self.world.history;
         checks::check(history, self.plan.shape.clients)?;
         Ok(Summary {
@@ -106,7 +107,7 @@ impl Run<'_> {
             answered: history.ops.iter().filter(|op| op.returned.is_some()).count(),
             revisions: self.observed,
             starts: self.world.starts,
-            refused,
+            refused: !matches!(hit, Hit::DamageHarmless | Hit::DamageUnknowable),
             hits: self.world.hits(),
         })
     }
@@ -352,22 +353,50 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The disk changes under a stopped member: it says so, or nothing is lost. True where it says so.
-    fn rot(&mut self) -> Result<bool, Failure> {
-        let before = self.hash(0)?;
-        self.advance(self.world.now + Duration::from_ms(100))?;
-        self.world.rot();
+    /// The files are damaged under a stopped member: it says so, or nothing is lost.
+    fn outlive_damage(&mut self) -> Result<Hit, Failure> {
+        let damage = self.plan.shape.damage;
+        let mut rng = Rng::new(self.plan.seed ^ 0xDA3A);
+        self.world.prepare_damage(damage, &mut rng);
+        self.probe()?;
+        let grant = proto::LeaseGrantRequest { ttl: 600, id: LAST_LEASE };
+        self.must(Method::LeaseGrant, grant.encode_to_vec())?;
+        let before = self.probe()?;
+        if rng.chance(1, 2) {
+            self.advance(self.world.now + Duration::from_ms(100))?;
+        }
+        self.world.trace.line(self.world.now, || format!("{damage:?}"));
+        if !self.world.damage(damage, &mut rng) {
+            return Ok(Hit::DamageUnknowable);
+        }
         self.world.calm();
-        let started = self.come_to_rest("after the rot");
-        match started {
-            Err(Failure { check: "refused", .. }) => return Ok(true),
+        match self.come_to_rest("after the damage") {
+            Err(Failure { check: REFUSED, .. }) => return Ok(hit_of(damage)),
             other => other?,
         }
         let after = self.hash(before.hash_revision)?;
         if (after.hash, after.compact_revision) != (before.hash, before.compact_revision) {
-            return Err(Failure::new("rot", format!("{before:?} before, {after:?} after")));
+            return Err(Failure::new("damage", format!("{damage:?}: {before:?} before, {after:?} after")));
         }
-        Ok(false)
+        let leases = self.must(Method::LeaseLeases, vec![])?;
+        let leases = proto::LeaseLeasesResponse::decode(leases).expect("the server speaks protobuf");
+        if !leases.leases.iter().any(|lease| lease.id == LAST_LEASE) {
+            return Err(Failure::new("damage", format!("{damage:?}: the last lease is gone")));
+        }
+        Ok(Hit::DamageHarmless)
+    }
+}
+
+fn hit_of(damage: Damage) -> Hit {
+    match damage {
+        Damage::Rot => Hit::Rot,
+        Damage::TailLost => Hit::TailLost,
+        Damage::WriteLost => Hit::DurableWriteLost,
+        Damage::WriteMisdirected => Hit::DurableWriteMisdirected,
+        Damage::Exchanged => Hit::FilesExchanged,
+        Damage::Truncated => Hit::FileTruncated,
+        Damage::Old => Hit::OldFiles,
+        Damage::Missing => Hit::FileMissing,
     }
 }
 

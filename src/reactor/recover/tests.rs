@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::{
-    CompactRequest, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest, Request, TxnRequest,
+    AlarmType, CompactRequest, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest, Request, TxnRequest,
 };
 use crate::config::AutoCompaction;
 use crate::io::{Body, BulkDone, BulkStep, Input, Output};
@@ -390,6 +390,31 @@ fn a_member_that_cannot_come_to_what_was_settled_does_not_serve() {
         let same = Member::start_after(refused.disk, reactors, Revision(21)).unwrap();
         assert_eq!(same.check(), 20);
     }
+}
+
+/// The log voids a control entry that stands before its epoch's seal, so none is proposed there.
+#[test]
+fn an_alarm_raised_during_a_takeover_is_in_the_log() {
+    let mut midway = 0;
+    for turns in 1..12 {
+        let mut member = Member::start(endless(), 2).unwrap();
+        member.put(0, 5);
+        let now = member.now;
+        member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
+        for turn in 0..turns {
+            let mut out = vec![];
+            member.reactors[turn % 2].flush(now, &mut out);
+            out.into_iter().for_each(|output| member.carry_out(turn % 2, output));
+        }
+        midway += usize::from(member.reactors[0].stage != Stage::Serving);
+        member.reactors[0].on_no_space(None);
+        member.run();
+        let alarms = |member: &Member| member.reactors[0].control.alarms(AlarmType::None).len();
+        assert_eq!(alarms(&member), 1, "after {turns} turns");
+        let member = Member::start(member.crash(usize::MAX), 2).unwrap();
+        assert_eq!(alarms(&member), 1, "after {turns} turns and a restart");
+    }
+    assert!(midway > 2, "{midway}");
 }
 
 #[test]
