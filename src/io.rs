@@ -4,6 +4,10 @@
 //! carries out the [`Output`]s. Reactors of one member talk in [`Mail`]: in order for each pair, never
 //! refused, bounded in number by the requests admitted.
 
+mod paths;
+
+pub use paths::Paths;
+
 use crate::api::{Answer, Request, TxnRequest};
 use crate::checkpoint::ControlState;
 use crate::log::{Buffer, Command, SegmentName, WriteId};
@@ -198,6 +202,8 @@ pub enum Body {
     RangeGoesOn {
         call: CallId,
         shard: ShardId,
+        /// What the part holds so far.
+        bytes: usize,
     },
     RangeUnwanted {
         call: CallId,
@@ -465,6 +471,7 @@ macro_rules! counters {
             pub front: wire::Counters,
             pub times: Times,
             pub checks: wire::health::CheckCounters,
+            pub paths: Paths,
             $($(#[$doc])* pub $name: u64,)*
         }
 
@@ -473,6 +480,7 @@ macro_rules! counters {
                 self.front.add(&more.front);
                 self.times.add(&more.times);
                 self.checks.add(&more.checks);
+                self.paths.add(&more.paths);
                 $(self.$name += more.$name;)*
             }
         }

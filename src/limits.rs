@@ -1,5 +1,9 @@
 //! Every bound of the server, with its unit in the name and its reason in a sentence.
 
+mod bounds;
+
+pub use bounds::Bounds;
+
 /// Blocks of the log and of checkpoints: the physical sector of current disks.
 pub const BLOCK_BYTES: usize = 4096;
 /// One file of the log. Small enough to recycle quickly, large enough that changing files is rare.
@@ -127,7 +131,7 @@ pub const WATCH_ANSWERS_MAX: usize = 128;
 /// Watchers that share one slice of history (etcd's number).
 pub const WATCH_CATCH_UP_WATCHERS: usize = 512;
 /// Events that one turn puts into a message: a revision of more takes several.
-pub const WATCH_MERGE_EVENTS: usize = if cfg!(test) { 3 } else { 4000 };
+pub const WATCH_MERGE_EVENTS: usize = 4000;
 /// etcd's default for `--watch-progress-notify-interval`.
 pub const WATCH_PROGRESS_INTERVAL_SECS: u64 = 600;
 const _: () = assert!(WATCH_CREDIT_BYTES_MIN <= WATCH_CREDIT_BYTES_MAX);
@@ -163,10 +167,12 @@ pub const HTTP2_REMEMBERED_BLOCKS: usize = 4;
 pub const HTTP2_REMEMBERED_BLOCK_BYTES: usize = 64;
 /// Memory of a remembered head, so that a block of few bytes cannot make it large.
 pub const HTTP2_REMEMBERED_HEAD_BYTES: usize = 2048;
-/// Open streams reset by or because of a client, at once and each second: a client whose thousand requests
-/// time out together, for seconds, is honest; a rapid reset (CVE-2023-44487) is not.
-pub const HTTP2_RESETS_BURST: u32 = 5000;
+/// Streams reset by or because of a client before it could be answered, at once and each second: a client that
+/// gives up all its calls together is honest; a rapid reset (CVE-2023-44487) is not.
+pub const HTTP2_RESETS_BURST: u32 = HTTP2_STREAMS_DEFAULT;
 pub const HTTP2_RESETS_PER_SEC: u32 = 1000;
+/// A whole request that is taken back sooner than this was not meant: no client waits so shortly.
+pub const HTTP2_RAPID_RESET_MS: u64 = 10;
 /// SETTINGS of a client: each may touch every stream. Honest ones send one or two, and grpc-go one each time
 /// its window estimate grows.
 pub const HTTP2_SETTINGS_BURST: u32 = 100;
@@ -211,6 +217,9 @@ pub const LEASE_BYTES: u64 = 64;
 /// By how much a reactor's data may change before it tells the others, who keep the quota with it.
 pub const SIZES_STEP_BYTES: u64 = 256 << 10;
 
+/// How often `--auto-compaction-mode revision` compacts (etcd's number).
+pub const AUTO_COMPACTION_REVISIONS_MS: u64 = 300_000;
+
 // front
 /// The longest message sent: where etcd's gRPC stops, which cannot say a length of more in its own terms.
 pub const REPLY_BYTES_MAX: usize = i32::MAX as usize;
@@ -230,6 +239,19 @@ pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
 pub const FRONT_ANSWERS_BYTES_MAX: usize = 1 << 30;
 /// What a connection may have standing even then: as much as the shell lets stand before it stops reading.
 pub const CONNECTION_ANSWERS_BYTES_MIN: usize = CONNECTION_BACKLOG_BYTES_MAX;
+/// What answers to ranges hold that their clients have not taken: of one connection, and of all of a reactor.
+/// They share the store's memory, but keep what it would let go of. One more waits for its turn.
+pub const CONNECTION_LISTS_BYTES_MAX: usize = 256 << 20;
+pub const FRONT_LISTS_BYTES_MAX: usize = 1 << 30;
+/// What a connection's may hold even where others have used all that up: small clients do not wait.
+pub const CONNECTION_LISTS_BYTES_MIN: usize = 8 << 20;
+/// Requests for ranges that wait for their turn, and their bytes: more are told to come again.
+pub const LISTS_WAITING_MAX: usize = 16 << 10;
+pub const LISTS_WAITING_BYTES_MAX: usize = 64 << 20;
+/// While others wait, readers are looked at so often, and after so many times without having taken anything
+/// they lose what is held for them: after half a minute, which a reader in trouble survives and a dead one not.
+pub const READER_CHECK_MS: u64 = 1_000;
+pub const READER_CHECKS_MAX: u32 = 30;
 /// An answer that is always taken: those to writes, which have been done. Streams bound their number.
 pub const ANSWER_BYTES_MIN: usize = 4 << 10;
 /// Parts of requests that are not whole yet, a connection and a reactor: what a client may make us keep that
@@ -248,6 +270,8 @@ pub const HTTP1_IDLE_SECS_MAX: u64 = 300;
 // checkpoint
 /// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
 pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
+const _: () = assert!(CONNECTION_LISTS_BYTES_MIN <= CONNECTION_LISTS_BYTES_MAX);
+const _: () = assert!(CONNECTION_LISTS_BYTES_MAX <= FRONT_LISTS_BYTES_MAX);
 const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
 const _: () =
     assert!(ANSWER_BYTES_MIN + 64 < HTTP2_STREAM_PENDING_BYTES_MIN, "with what frames and packs it");

@@ -163,6 +163,13 @@ pub struct WatchReply {
     pub events: Vec<WatchEvent>,
 }
 
+impl WatchReply {
+    /// Whether it only says how far the watcher is.
+    pub fn is_progress(&self) -> bool {
+        self.events.is_empty() && !self.created && !self.canceled
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct WatchEvent {
     pub event: Event,

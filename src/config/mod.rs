@@ -39,8 +39,8 @@ pub struct Config {
     pub listen_peer_urls: Vec<Url>,
     pub initial_advertise_peer_urls: Vec<Url>,
 
-    /// The members at bootstrap; exactly one for now.
-    pub initial_cluster: Vec<InitialMember>,
+    /// The members at bootstrap, exactly one for now, or what is wrong with them: only a bootstrap asks.
+    pub initial_cluster: Result<Vec<InitialMember>, Refusal>,
     pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,
 
@@ -62,6 +62,13 @@ pub struct Config {
     pub keepalive: Option<Keepalive>,
     pub watch_progress_interval: Duration,
 
+    /// `--metrics=extensive`.
+    pub metrics_extensive: bool,
+    /// From when on requests are logged for having taken long: to apply, and until they are answered.
+    pub warning_apply: Duration,
+    pub warning_unary: Duration,
+    pub socket_reuse_port: bool,
+
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     /// Never empty.
@@ -73,8 +80,7 @@ pub struct Config {
     pub shards: usize,
     pub shard_map: ShardMap,
 
-    /// The names of all flags that arguments or environment gave a value. On restart, `initial-*` flags
-    /// count only where given, and then only to notice a directory of another cluster.
+    /// The names of all flags that arguments or environment gave a value.
     pub given: BTreeSet<&'static str>,
 }
 

@@ -93,7 +93,7 @@ pub(super) fn config(given: &Given, cpus: usize, notices: &mut Vec<Notice>) -> R
     let reactors = shards::reactors(values.uint("reactors"), cpus).map_err(Refusal::error)?;
     let shards = shards::shards(values.uint("shards"), &shard_map, reactors).map_err(Refusal::error)?;
     let initial_advertise_peer_urls = values.advertised("initial-advertise-peer-urls", PEER_FORM)?;
-    let initial_cluster = initial_cluster(given, &name, &initial_advertise_peer_urls)?;
+    let initial_cluster = initial_cluster(given, &name, &initial_advertise_peer_urls);
     let config = Config {
         data_dir: PathBuf::from(data_dir),
         listen_client_urls: values.bindable("listen-client-urls", 1)?,
@@ -120,6 +120,10 @@ pub(super) fn config(given: &Given, cpus: usize, notices: &mut Vec<Notice>) -> R
         keepalive_min_time: values.span("grpc-keepalive-min-time"),
         keepalive: keepalive(&values),
         watch_progress_interval: watch_progress(&values, notices),
+        metrics_extensive: values.text("metrics") == "extensive",
+        warning_apply: values.span("warning-apply-duration"),
+        warning_unary: values.span("warning-unary-request-duration"),
+        socket_reuse_port: values.flag("socket-reuse-port"),
         log_level: log_level(&values),
         log_format: match values.text("log-format").as_str() {
             "console" => LogFormat::Console,
@@ -151,6 +155,12 @@ impl Values<'_> {
         match self.0.value(name) {
             Value::Text(text) => text,
             other => panic!("{name} is {other:?}, not text"),
+        }
+    }
+    fn flag(&self, name: &str) -> bool {
+        match self.0.value(name) {
+            Value::Bool(on) => on,
+            other => panic!("{name} is {other:?}, not a boolean"),
         }
     }
     fn uint(&self, name: &str) -> u64 {

@@ -214,7 +214,7 @@ fn every_default_of_etcd_may_be_written_out() {
         assert_eq!(notices, [], "{arg}");
     }
     assert_eq!(run_with(&["--max-concurrent-streams=4294967295"], &[]).0.streams_max, limits::STREAMS_MAX);
-    run(&["--compact-hash-check-time=60s"]); // equal in meaning, not in text
+    assert_eq!(run_with(&["--compact-hash-check-time=60s"], &[]).1, [""; 0], "equal in meaning, not in text");
 }
 
 #[test]
@@ -223,10 +223,7 @@ fn what_is_not_built_is_refused_by_name() {
         let other = match flag.kind {
             Kind::Bool if flag.default == "true" => "false",
             Kind::Bool => "true",
-            Kind::Span => "77s",
-            Kind::Uint | Kind::Int => "77",
-            Kind::Gates => "LeaseCheckpoint=true",
-            Kind::Choice(choices) => choices[1],
+            Kind::Gates => "LeaseCheckpointPersist=true",
             _ => "x",
         };
         let refusal = refused(&[&format!("--{}={other}", flag.name)]);
@@ -236,7 +233,6 @@ fn what_is_not_built_is_refused_by_name() {
     for args in [
         &["--listen-client-urls=https://localhost:1", "--advertise-client-urls=https://localhost:1"][..],
         &["--listen-peer-urls=unix://localhost:1"],
-        &["--initial-cluster=default=https://localhost:2380"],
     ] {
         assert!(refused(args).message.contains("built yet"), "{args:?}");
     }
@@ -258,6 +254,56 @@ fn what_has_no_effect_is_named_once() {
     );
 }
 
+/// What charts, operators and installers pass to a lone member, each with another value than etcd's default.
+#[test]
+fn what_means_nothing_to_a_lone_member_is_taken_and_named() {
+    for arg in [
+        "--strict-reconfig-check=false",
+        "--max-learners=3",
+        "--pre-vote=false",
+        "--initial-election-tick-advance=false",
+        "--force-new-cluster",
+        "--socket-reuse-address",
+        "--bcrypt-cost=4",
+        "--auth-token-ttl=60",
+        "--peer-skip-client-san-verification",
+        "--corrupt-check-time=4h",
+        "--compact-hash-check-time=5m",
+        "--downgrade-check-time=1s",
+        "--raft-read-timeout=9s",
+        "--enable-pprof",
+        "--tls-min-version=TLS1.3",
+        "--cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        "--feature-gates=LeaseCheckpoint=true",
+        "--feature-gates=PriorityRequest=true",
+        "--feature-gates=SetMemberLocalAddr=true",
+        "--feature-gates=AllBeta=true",
+    ] {
+        let (_, notices) = run_with(&[arg], &[]);
+        let name = arg.split('=').next().unwrap();
+        let told = |notice: &String| notice.starts_with(name) && notice.contains(" has no effect: ");
+        assert!(notices.len() == 1 && told(&notices[0]), "{arg}: {notices:?}");
+    }
+    assert!(refused(&["--feature-gates=AllAlpha=true"]).message.contains("AllAlpha"));
+    assert_eq!(refused(&["--tls-min-version=TLS1.1"]).exit_code, 2);
+}
+
+#[test]
+fn what_is_measured_and_logged_is_as_asked() {
+    let config = run(&[]);
+    assert!(!config.metrics_extensive && !config.socket_reuse_port);
+    assert_eq!((config.warning_apply, config.warning_unary), (ms(100), ms(300)));
+    let config = run(&[
+        "--metrics=extensive",
+        "--warning-apply-duration=1s",
+        "--warning-unary-request-duration=2s",
+        "--socket-reuse-port",
+    ]);
+    assert!(config.metrics_extensive && config.socket_reuse_port);
+    assert_eq!((config.warning_apply, config.warning_unary), (ms(1_000), ms(2_000)));
+    assert_eq!(refused(&["--metrics=all"]).exit_code, 2);
+}
+
 #[test]
 fn older_names_reach_the_newer_flags() {
     let (config, notices) = run_with(&["--experimental-watch-progress-notify-interval=5s"], &[]);
@@ -265,10 +311,14 @@ fn older_names_reach_the_newer_flags() {
     assert!(notices[0].contains("use --watch-progress-notify-interval"), "{notices:?}");
     let (_, notices) = run_with(&["--experimental-initial-corrupt-check=true"], &[]);
     assert!(notices[1].contains("InitialCorruptCheck=true has no effect"), "{notices:?}");
-    assert!(refused(&["--experimental-enable-lease-checkpoint"]).message.contains("LeaseCheckpoint"));
+    let persist = refused(&["--experimental-enable-lease-checkpoint-persist"]);
+    assert!(persist.message.contains("LeaseCheckpointPersist"), "{persist}");
     let both = ["--experimental-initial-corrupt-check", "--feature-gates=InitialCorruptCheck=true"];
     assert!(refused(&both).message.contains("cannot specify both"));
-    assert!(refused(&["--experimental-max-learners=2"]).message.contains("--max-learners is not built yet"));
+    let (_, notices) = run_with(&["--experimental-max-learners=2"], &[]);
+    assert!(notices[1].starts_with("--max-learners has no effect"), "{notices:?}");
+    let (config, _) = run_with(&["--experimental-warning-apply-duration=1s"], &[]);
+    assert_eq!(config.warning_apply, ms(1_000));
 }
 
 #[test]
@@ -418,14 +468,14 @@ fn a_bootstrap_that_contradicts_itself_is_refused_and_only_then() {
              --initial-cluster=default=http://a:1,default=http://localhost:2380",
         ),
         (&["--initial-cluster-state=existing"], "joining a cluster is not built yet"),
+        (&["--initial-cluster=default=http://localhost:2380,b=http://b:1"], "names 2 members"),
+        (&["--initial-cluster="], "initial cluster unset"),
+        (&["--initial-cluster=default"], "error setting up initial cluster"),
+        (&["--initial-cluster=default=https://localhost:2380"], "built yet"),
     ] {
         let refusal = run(args).bootstrap().unwrap_err();
         assert!(refusal.exit_code == 1 && refusal.message.contains(words), "{args:?}: {refusal}");
     }
-    let several = refused(&["--initial-cluster=default=http://localhost:2380,b=http://b:1"]);
-    assert!(several.message.contains("names 2 members"), "{several}");
-    assert!(refused(&["--initial-cluster="]).message.contains("initial cluster unset"));
-    assert!(refused(&["--initial-cluster=default"]).message.contains("error setting up initial cluster"));
 }
 
 #[test]

@@ -206,14 +206,25 @@ impl Http2 {
         let code = outcome.as_ref().err().map_or(Code::Ok, Error::code);
         let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
         if call.long.is_some_and(|long| long.begun) {
-            // Trailers would end the message in its middle.
-            self.connection.reset(stream, ErrorCode::Cancel);
+            // Trailers would end the message in its middle. gRPC's clients make their codes of these.
+            let exhausted = code == Code::ResourceExhausted;
+            let code = if exhausted { ErrorCode::EnhanceYourCalm } else { ErrorCode::Cancel };
+            self.connection.reset(stream, code);
         } else if call.has_sent {
             self.connection.send_trailers(stream, code as u8, &text);
         } else {
             self.end_alone(stream, &call.style, 200, code, &text);
         }
         counters.handled(call.method, code);
+    }
+
+    /// The connection is over, and its calls with it: their clients have left them.
+    pub fn cancel_calls(&mut self, id: ConnId, counters: &mut Counters, asks: &mut Vec<Ask>) {
+        let streams: Vec<StreamId> = self.calls.all().collect();
+        for call in streams.into_iter().filter_map(|stream| self.calls.remove(stream)) {
+            counters.handled(call.method, Code::Canceled);
+            asks.push(Ask::Gone { rpc: Rpc::stream(id, call.stream) });
+        }
     }
 
     pub fn end_streams(&mut self, counters: &mut Counters) {

@@ -6,6 +6,7 @@
 
 mod connection;
 mod grpc;
+mod lists;
 mod long;
 mod rpc;
 mod tally;
@@ -31,6 +32,8 @@ use crate::wire::health::Page;
 use crate::wire::http1::Response;
 use crate::wire::{Header, Method, TooLong, encode};
 use connection::{Connection, Protocol};
+pub use lists::ListLimits;
+use lists::{Waiting, has_place};
 use long::Pump;
 use tally::{Held, Tally};
 
@@ -104,6 +107,7 @@ pub struct Manners {
     /// Bytes of answers not yet with the kernel, beyond which only short ones are taken: of all connections.
     /// Of one it is `http2.pending_bytes_max`.
     pub answers_bytes_max: usize,
+    pub lists: ListLimits,
     /// Bytes of requests that are not whole yet: of one connection, and of all.
     pub parts_bytes_max: usize,
     pub all_parts_bytes_max: usize,
@@ -125,6 +129,7 @@ impl Manners {
             txn_ops_max,
             reply_bytes_max: REPLY_BYTES_MAX,
             answers_bytes_max: FRONT_ANSWERS_BYTES_MAX,
+            lists: ListLimits::default(),
             parts_bytes_max,
             all_parts_bytes_max: FRONT_PARTS_BYTES_MAX.max(parts_bytes_max),
             http2,
@@ -138,6 +143,7 @@ pub struct Front {
     /// By slot.
     connections: Vec<Option<Connection>>,
     tally: Tally,
+    waiting: Waiting,
     open: usize,
     stopping: bool,
     pub counters: Counters,
@@ -159,7 +165,8 @@ impl Front {
         Front {
             manners,
             connections: vec![],
-            tally: Tally { dirty: vec![], held, answers_max, full: false, relieved: false },
+            tally: Tally { dirty: vec![], held, answers_max, full: false, relieved: false, fell: false },
+            waiting: Waiting::default(),
             open: 0,
             stopping: false,
             counters: Counters::default(),
@@ -223,7 +230,7 @@ impl Front {
         };
         self.open -= 1;
         self.tally.forget(&mut connection);
-        connection.end(asks);
+        connection.end(&mut self.counters, asks);
     }
 
     /// No new calls; connections close when theirs are answered.
@@ -245,6 +252,7 @@ impl Front {
     pub fn answer(&mut self, now: Time, rpc: Rpc, term: Term, answer: &Answer) {
         let header = Header { raft_term: term, ..self.manners.header };
         let Place::Stream(stream) = rpc.place else { unreachable!("pages are answered by pages") };
+        self.waiting.answered(rpc);
         let mut scratch = std::mem::take(&mut self.scratch);
         let Front { manners, connections, counters, tally, .. } = self;
         let Some(connection) = of(connections, rpc.conn) else { return };
@@ -260,10 +268,15 @@ impl Front {
         self.keep(scratch);
     }
 
-    /// Answers a unary call with a reply that [`encode::is_long`]: as its stream takes it.
+    /// Answers a call that has written with a reply that [`encode::is_long`]: as its stream takes it. There is
+    /// no doing it again, so what has no place is dropped.
     pub fn answer_long(&mut self, now: Time, rpc: Rpc, term: Term, reply: Reply) {
         let header = Header { raft_term: term, ..self.manners.header };
-        if self.takes_pieces(rpc) {
+        let Front { manners, connections, tally, .. } = self;
+        let Some(connection) = of(connections, rpc.conn) else { return };
+        if !has_place(connection, rpc, tally, manners) {
+            self.answer(now, rpc, term, &Err(dropped(&reply)));
+        } else if connection.takes_pieces(rpc) {
             self.begin_long(rpc, Long::of_reply(&header, reply));
         } else {
             self.answer(now, rpc, term, &Ok(reply));
@@ -276,6 +289,7 @@ impl Front {
     }
 
     fn begin_long(&mut self, rpc: Rpc, message: Long) {
+        self.waiting.answered(rpc);
         let Front { connections, tally, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
             connection.begin_long(rpc, message);
@@ -380,7 +394,8 @@ impl Front {
     /// When [`Front::on_time`] has something to do; a time that has passed is now.
     pub fn wake_at(&self) -> Time {
         let news = self.tally.relieved || !self.lost.is_empty() || !self.free.is_empty();
-        if news || self.goes_on { Time(0) } else { self.wake_at }
+        let looks = self.waiting.any() && self.tally.fell;
+        if news || looks || self.goes_on { Time(0) } else { self.wake_at.min(self.waiting.check_at()) }
     }
 
     /// What only time brings, pings and deadlines of calls; and what nobody could be told at once: streams that
@@ -402,10 +417,15 @@ impl Front {
             }
             if relieved {
                 connection.wake(tally.full, asks);
+                if connection.has_longs() {
+                    tally.settle(connection);
+                }
             }
             next = next.min(connection.wake_at());
         }
         self.wake_at = next;
+        self.check_readers(now, asks);
+        self.ask_anew(asks);
     }
 
     /// Hands out what the turn wrote, and its share of long messages: one send a connection.
@@ -415,17 +435,16 @@ impl Front {
             now,
             bytes: LONG_MESSAGES_BYTES_PER_TURN,
             elements: LONG_MESSAGES_ELEMENTS_PER_TURN,
-            spare: 0,
             bytes_max: self.manners.reply_bytes_max,
             scratch: &mut scratch,
             counters: &mut self.counters,
             free: vec![],
             lost: vec![],
         };
-        let Front { manners, connections, tally, .. } = self;
+        let Front { connections, tally, .. } = self;
         for slot in std::mem::take(&mut tally.dirty) {
             let Some(connection) = &mut connections[slot as usize] else { continue };
-            let again = connection.pump_longs(&mut pump, tally.full, manners);
+            let again = connection.pump_longs(&mut pump, tally.full);
             let id = connection.id;
             self.free.extend(pump.free.drain(..).map(|stream| Rpc::stream(id, stream)));
             self.lost.extend(pump.lost.drain(..).map(|stream| Rpc::stream(id, stream)));
@@ -458,11 +477,7 @@ fn too_large(prefix: &str, TooLong { bytes }: TooLong, bytes_max: usize) -> Erro
 /// A reply that the connection cannot take, because its client takes too little. Whoever has only read is
 /// told what etcd says of a request it does not begin; a write has been done, which must not sound so.
 fn dropped(reply: &Reply) -> Error {
-    dropped_read(matches!(reply, Reply::Range(_)))
-}
-
-fn dropped_read(is_range: bool) -> Error {
-    if is_range {
+    if matches!(reply, Reply::Range(_)) {
         return Error::TooManyRequests;
     }
     let text = "grpc: the reply was dropped, as too many wait for their client".into();

@@ -15,6 +15,8 @@ pub(super) struct Sending {
     pub message: Long,
     /// It is measured, and its first bytes are sent.
     pub begun: bool,
+    /// How often it was looked at since something of it was written.
+    pub checks: u32,
 }
 
 /// A call being received or answered.
@@ -25,7 +27,7 @@ pub(super) struct Call {
     pub begun: Time,
     /// A message that is sent as the stream takes it.
     pub long: Option<Box<Sending>>,
-    stream: StreamId,
+    pub stream: StreamId,
     inbound: Inbound,
     deadline: Time,
     /// The client has ended its side.

@@ -7,7 +7,7 @@ use super::{Reactor, Stage};
 use crate::api::{Answer, Code, Error, RangeRequest, Reply, Request, ServingStatus, TxnRequest};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, ControlRequest};
-use crate::limits::{CALLS_BYTES_MAX, PARKED_BYTES_MAX, PARKED_CALLS_MAX, REQUEST_ENVELOPE_BYTES};
+use crate::limits::{PARKED_BYTES_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::stdx::HashMap;
 use crate::txn;
 use crate::types::{Duration, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -145,7 +145,8 @@ impl Reactor {
                 request => self.park(asker, Errand::Call(request)),
             };
         }
-        if self.calls.bytes > CALLS_BYTES_MAX && !asker.is_own() {
+        if self.calls.bytes > self.settings.bounds.calls_bytes_max && !asker.is_own() {
+            self.counters.paths.refused_bytes += 1;
             return self.reply(asker, Err(Error::TooManyRequests));
         }
         match request {
@@ -212,12 +213,8 @@ impl Reactor {
         CallId { reactor: self.id, number }
     }
 
-    /// Whether somebody still waits for a call of this reactor.
-    pub(super) fn is_wanted(&mut self, call: CallId) -> bool {
-        self.calls.get(call).map(|call| call.asker).is_some_and(|asker| self.is_there(asker))
-    }
-
-    fn is_there(&mut self, asker: Asker) -> bool {
+    /// Whether somebody still waits for the answer.
+    pub(super) fn is_there(&mut self, asker: Asker) -> bool {
         match asker {
             Asker::Rpc(rpc) | Asker::KeepAlive(rpc) | Asker::RangeStream(rpc) | Asker::Chunk(rpc) => {
                 self.front.method(rpc).is_some()
@@ -331,12 +328,14 @@ impl Reactor {
                 PARKED_FIXED_BYTES + request.key.len() + request.range_end.len()
             }
         };
-        let calls = &mut self.calls;
-        if calls.parked.len() >= PARKED_CALLS_MAX || calls.parked_bytes + bytes > PARKED_BYTES_MAX {
+        let (calls, parked_max) = (&mut self.calls, self.settings.bounds.parked_calls_max);
+        if calls.parked.len() >= parked_max || calls.parked_bytes + bytes > PARKED_BYTES_MAX {
+            self.counters.paths.refused_parked += 1;
             return self.reply(asker, Err(Error::TooManyRequests));
         }
         let deadline = self.now + self.settings.request_timeout();
         calls.parked_bytes += bytes;
+        self.counters.paths.call_parked += 1;
         calls.parked.push_back(Parked { asker, errand, bytes, deadline });
     }
 
@@ -380,6 +379,7 @@ impl Reactor {
         late.sort();
         for number in late {
             self.counters.proposals_failed += 1;
+            self.counters.paths.call_expired += 1;
             self.release_spread_of(CallId { reactor: self.id, number });
             self.finish(CallId { reactor: self.id, number }, Err(Error::Timeout));
         }

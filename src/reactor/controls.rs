@@ -11,7 +11,7 @@ use crate::api::{
 use crate::control;
 use crate::io::{Body, CallId, ControlRequest};
 use crate::lease::{Granted, Renewal};
-use crate::limits::{CONTROL_PENDING_MAX, CONTROL_WAITING_MAX, LEASE_BYTES};
+use crate::limits::LEASE_BYTES;
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Payload};
 use crate::takeover::{Due, LiveWrite};
 use crate::types::{Index, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -40,7 +40,8 @@ impl Reactor {
 
     fn decide_request(&mut self, Asked { call, request, until }: Asked) {
         let Some(leading) = &self.leading else { unreachable!("control requests go where the shard is") };
-        if leading.pending.len() >= CONTROL_PENDING_MAX && !self.is_own(call) {
+        if leading.pending.len() >= self.settings.bounds.control_pending_max && !self.is_own(call) {
+            self.counters.paths.refused_control += 1;
             return self.answer(call, Err(Error::TooManyRequests));
         }
         match request {
@@ -68,9 +69,11 @@ impl Reactor {
     pub(super) fn wait_for_entry(&mut self, lease: LeaseId, asked: Asked) {
         let own = self.is_own(asked.call);
         let Some(leading) = &mut self.leading else { return };
-        if leading.waiting.len() >= CONTROL_WAITING_MAX && !own {
+        if leading.waiting.len() >= self.settings.bounds.control_waiting_max && !own {
+            self.counters.paths.refused_control += 1;
             return self.answer(asked.call, Err(Error::TooManyRequests));
         }
+        self.counters.paths.control_waited_for_entry += 1;
         leading.waiting.push(lease, asked);
     }
 
@@ -98,7 +101,10 @@ impl Reactor {
     /// waits for them.
     fn hold_shown(&mut self, needs: Revision, call: CallId, answer: Answer) {
         match self.leading.as_mut().and_then(|leading| leading.announced.last_entry()) {
-            Some(mut last) => last.get_mut().answers.push((needs, call, answer)),
+            Some(mut last) => {
+                self.counters.paths.control_shown_later += 1;
+                last.get_mut().answers.push((needs, call, answer));
+            }
             None => self.hold(needs, call, answer),
         }
     }
@@ -137,6 +143,7 @@ impl Reactor {
             Renewal::Missing => 0,
             Renewal::Expired => {
                 // It ends any moment: the renewal is told so then.
+                self.counters.paths.lease_renewed_too_late += 1;
                 let request = ControlRequest::KeepAlive(lease);
                 return self.wait_for_entry(lease, Asked { call, request, until });
             }
@@ -187,16 +194,19 @@ impl Reactor {
         let revision = Revision(request.revision.unsigned_abs());
         if revision <= leading.compacting_to {
             // It may yet be lost, and then nothing is compacted.
-            if leading.outdone.len() >= CONTROL_WAITING_MAX && !own {
+            if leading.outdone.len() >= self.settings.bounds.control_waiting_max && !own {
+                self.counters.paths.refused_control += 1;
                 return self.answer(call, Err(Error::TooManyRequests));
             }
             let request = ControlRequest::Client(Request::Compact(request));
+            self.counters.paths.control_outdone += 1;
             return leading.outdone.push(revision, Asked { call, request, until });
         }
         leading.compacting_to = revision;
         let answer = Ok(Reply::Compact { revision: settled });
         if request.physical {
             leading.physical.push((revision, call, answer));
+            self.counters.paths.compacted_physically += 1;
             self.decide_control(Control::Compact { revision: revision.0 }, None);
         } else {
             self.decide_control(Control::Compact { revision: revision.0 }, Some((call, answer)));
@@ -242,12 +252,13 @@ impl Reactor {
         match (call, &mut leading.raising_no_space) {
             (Some(call), _) if stands => self.refuse(call, Error::NoSpace),
             (None, _) if stands => {}
-            (Some(call), Some(refused)) if refused.len() >= CONTROL_WAITING_MAX => {
+            (Some(call), Some(refused)) if refused.len() >= self.settings.bounds.control_waiting_max => {
                 self.answer(call, Err(Error::TooManyRequests));
             }
             (call, Some(refused)) => refused.extend(call),
             (call, none) => {
                 *none = Some(vec![]);
+                self.counters.paths.no_space_raised += 1;
                 let control = Control::AlarmOn { member: member.0, alarm: control::NO_SPACE };
                 self.decide_control(control, call.map(|call| (call, Err(Error::NoSpace))));
             }
@@ -262,7 +273,9 @@ impl Reactor {
     /// What is decided is proposed once everything its evaluation could have seen is settled.
     pub(super) fn decide_control(&mut self, control: Control, call: Option<(CallId, Answer)>) {
         let seen = self.sequencer.counter();
+        let waits = seen > self.sequencer.settled();
         let Some(leading) = &mut self.leading else { return };
+        self.counters.paths.control_waited += u64::from(waits);
         leading.pending.push_back((seen, Decided { control, call }));
         self.propose_pending();
     }

@@ -150,6 +150,8 @@ impl Reactor {
         self.room = Room::new(Generation::NONE);
         let mut moves = vec![];
         for owned in self.shards.values_mut() {
+            let undone = owned.shard.store.newest_revision().main > settled.max(owned.shard.store.settled());
+            self.counters.paths.epoch_undone += u64::from(undone);
             owned.shard.undo(settled, &mut moves);
             owned.follow_leases(&mut moves);
             owned.end_epoch();

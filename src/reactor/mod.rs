@@ -34,10 +34,10 @@ mod tests;
 pub use clearing::{AtStart, at_start};
 pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
 
-use crate::api::Answer;
+use crate::api::{Answer, Reply};
 use crate::control::Control;
 use crate::front::{Ask, Front, Rpc};
-use crate::io::{Body, CallId, Counters, Input, Level, Mail, Notice, Output, ProcessFigures};
+use crate::io::{Body, CallId, Counters, Input, Level, Mail, Notice, Output, Paths, ProcessFigures};
 use crate::log::{Log, Ordinal};
 use crate::router::Router;
 use crate::sequencer::{Generation, Room, Sequencer};
@@ -254,7 +254,7 @@ impl Reactor {
                 self.slice(Slice::Range { call, shard, cursor, counting });
             }
             Body::Ranged { call, shard, part } => self.on_ranged(call, shard, part),
-            Body::RangeGoesOn { call, shard } => self.on_range_goes_on(from, call, shard),
+            Body::RangeGoesOn { call, shard, bytes } => self.on_range_goes_on(from, call, shard, bytes),
             Body::RangeUnwanted { call, shard } => self.on_range_unwanted(call, shard),
             Body::Long { call, request } => self.on_long(call, request),
             Body::Reserve { call, shard, txn, revokes } => self.on_reserve(call, shard, txn, revokes),
@@ -334,6 +334,9 @@ impl Reactor {
         counters.proposals_pending = self.calls.len() as u64;
         self.watches.count(&mut counters);
         self.storage.count(&mut counters);
+        for owned in self.shards.values() {
+            owned.count(&mut counters.paths);
+        }
         counters
     }
 
@@ -344,9 +347,15 @@ impl Reactor {
     fn answer_rpc(&mut self, rpc: Rpc, answer: Answer) {
         let term = self.epoch.term;
         match answer {
+            Ok(Reply::Range(reply)) => self.front.answer_range(self.now, rpc, term, reply),
             Ok(reply) if encode::is_long(&reply) => self.front.answer_long(self.now, rpc, term, reply),
             answer => self.front.answer(self.now, rpc, term, &answer),
         }
+    }
+
+    /// The ways it has gone since its start.
+    pub fn paths(&self) -> Paths {
+        self.counters_now().paths
     }
 
     /// Everything appended up to here is durable.

@@ -4,14 +4,14 @@ use super::reservations::Reservation;
 use super::writes::Evaluation;
 use crate::api::TxnRequest;
 use crate::checkpoint::CheckpointName;
-use crate::io::CallId;
+use crate::io::{CallId, Paths};
 use crate::lease::Attached;
 use crate::log::LogId;
 use crate::mvcc::{Budget, PinId};
 use crate::shard::Shard;
 use crate::txn::LeaseMove;
 use crate::types::{Epoch, LeaseId, MemberId, Revision, Term};
-use crate::watch::Hub;
+use crate::watch::{Hub, HubCounts};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -70,6 +70,16 @@ impl Owned {
             checkpoint: None,
             checkpoint_file,
         }
+    }
+
+    /// Adds what shard and hub count.
+    pub fn count(&self, paths: &mut Paths) {
+        let HubCounts { fell_behind, caught_up, compacted, published_in_slices } = self.hub.counts();
+        paths.watch_fell_behind += fell_behind;
+        paths.watch_caught_up += caught_up;
+        paths.watch_compacted += compacted;
+        paths.watch_published_in_slices += published_in_slices;
+        paths.entry_cut += self.shard.entries_cut();
     }
 
     /// Moves keys between leases as the store's changes say.

@@ -11,6 +11,7 @@ use crate::front::{Front, Manners};
 use crate::http2;
 use crate::io::Body;
 use crate::lease::Attached;
+use crate::limits::Bounds;
 use crate::log::{self, Log};
 use crate::mvcc::{Budget, Store};
 use crate::raft::{FRESH_BASE, Group, HardState, Start};
@@ -51,6 +52,7 @@ pub struct Settings {
     pub keepalive: Option<(Duration, Duration)>,
     /// Log bytes held for a reactor's shards beyond which checkpoints are written.
     pub checkpoint_log_bytes: u64,
+    pub bounds: Bounds,
 }
 
 pub use crate::config::AutoCompaction;
@@ -154,7 +156,7 @@ impl Reactor {
             router: None,
             control: control_state,
             shards: Default::default(),
-            log: Log::new(log),
+            log: Log::new(log, settings.bounds.log_write_bytes_max),
             storage: super::storage::Storage::new(last_file, stale, left_over),
             heard: super::witness::Heard::new(reactors),
             sizes: MemberSizes::new(reactors),
@@ -194,6 +196,8 @@ impl Reactor {
 
     fn take_in(&mut self, recovered: RecoveredShard) {
         let RecoveredShard { shard, read_from, attached, checkpoint_file, moved_in } = recovered;
+        self.counters.paths.shard_moved += u64::from(!moved_in.is_empty());
+        let before = self.log.sealed();
         for record in &moved_in {
             let record = match record {
                 MovingRecord::Plain(record) => record.clone(),
@@ -201,6 +205,7 @@ impl Reactor {
             };
             self.append(shard.id, shard.home, record);
         }
+        self.counters.paths.shard_moved_in_writes += u64::from(self.log.sealed() > before);
         let owned = Owned::new(shard, read_from, attached, checkpoint_file);
         self.shards.insert(owned.shard.id, owned);
     }

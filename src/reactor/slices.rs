@@ -5,7 +5,6 @@
 
 use super::Reactor;
 use crate::io::{Body, CallId};
-use crate::limits::SLICES_PER_TURN;
 use crate::txn::{Counting, Progress, RangeCursor};
 use crate::types::{At, Revision, ShardId};
 use std::collections::VecDeque;
@@ -79,7 +78,7 @@ impl Reactor {
 
     /// Goes on with what is under way.
     pub(super) fn take_slices(&mut self) {
-        self.slices.left = SLICES_PER_TURN;
+        self.slices.left = self.settings.bounds.slices_per_turn;
         for _ in 0..self.slices.waiting.len() {
             if !self.slices.has_left() {
                 return;
@@ -96,8 +95,10 @@ impl Reactor {
                 let part = match cursor.step(store, self.settings.slice, counting) {
                     Progress::Unfinished => {
                         self.slices.spend();
+                        let bytes = cursor.kept_bytes();
+                        self.counters.paths.range_sliced += 1;
                         self.slices.waiting.push_back(Slice::Range { call, shard, cursor, counting });
-                        return self.send(call.reactor, Body::RangeGoesOn { call, shard });
+                        return self.send(call.reactor, Body::RangeGoesOn { call, shard, bytes });
                     }
                     Progress::Done => Some(cursor.into_part()),
                     Progress::Compacted => None,

@@ -5,7 +5,7 @@ use super::owned::Owned;
 use super::{Reactor, Stage};
 use crate::checkpoint::{CheckpointName, Meta, Writer};
 use crate::io::{Body, BulkDone, BulkStep, CallId, Counters, JobId, Level, Output};
-use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX};
+use crate::limits::CHECKPOINT_BLOCK_BYTES_MAX;
 use crate::log::{Buffer, Command, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::mvcc::{Budget, PinId};
 use crate::raft::{GroupEntry, Position};
@@ -125,13 +125,14 @@ impl Reactor {
     pub(super) fn drop_left_over(&mut self) {
         for Resident { shard, home } in std::mem::take(&mut self.storage.stale) {
             self.append(shard, home, Record::Close);
+            self.counters.paths.stay_closed += 1;
         }
         self.begin_clearing();
     }
 
     /// Whether so much waits for the disk that evaluations should wait too.
     pub(super) fn log_is_behind(&self) -> bool {
-        self.storage.in_flight_bytes + self.log.queued_bytes() > LOG_BEHIND_BYTES_MAX
+        self.storage.in_flight_bytes + self.log.queued_bytes() > self.settings.bounds.log_behind_bytes_max
     }
 
     pub(super) fn waits_for_room(&self) -> bool {
@@ -159,7 +160,10 @@ impl Reactor {
         let mut commands = vec![];
         self.log.flush(self.now, &mut commands);
         for command in commands {
+            let paths = &mut self.counters.paths;
+            paths.log_recycled += u64::from(matches!(command, Command::Recycle { .. }));
             if let Command::Write { id, bytes, .. } = &command {
+                paths.log_write_while_one_is_in_flight += u64::from(!self.storage.writing.is_empty());
                 self.storage.writing.push_back((*id, self.now));
                 self.storage.in_flight_bytes += bytes.len();
                 self.storage.log_writes += 1;
@@ -206,6 +210,7 @@ impl Reactor {
     /// this alarm, which keeps everything else out.
     pub(super) fn on_no_room(&mut self, segment: SegmentName) {
         self.log.no_room(segment, self.now);
+        self.counters.paths.log_without_room += 1;
         self.raise_no_space(None);
     }
 
@@ -272,10 +277,11 @@ impl Reactor {
     }
 
     fn compact_in_slices(&mut self) {
-        let mut done = false;
+        let (mut done, slice_keys) = (false, self.settings.bounds.compact_slice_keys);
         for owned in self.shards.values_mut().filter(|owned| owned.compacting) {
             let before = owned.shard.store.sizes().versions;
-            owned.compacting = !owned.shard.store.compact_slice(COMPACT_SLICE_KEYS);
+            owned.compacting = !owned.shard.store.compact_slice(slice_keys);
+            self.counters.paths.compacted_in_slices += u64::from(owned.compacting);
             self.counters.versions_compacted += before - owned.shard.store.sizes().versions;
             done |= !owned.compacting;
         }
@@ -396,6 +402,7 @@ impl Reactor {
         let Some(Checkpointing { pin, name, .. }) = owned.checkpoint.take() else { return };
         owned.unpin(pin);
         self.storage.retry_at = self.now + CHECKPOINT_RETRY;
+        self.counters.paths.checkpoint_given_up += 1;
         let job = self.next_job();
         self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
         let fields = vec![("shard", id.to_string()), ("error", why.to_owned())];
@@ -455,6 +462,7 @@ impl Reactor {
     fn finish_checkpoint(&mut self, id: ShardId) {
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         let Some(done) = owned.checkpoint.take() else { return };
+        owned.shard.store.checkpointed(done.pin);
         owned.unpin(done.pin);
         let replaced = owned.checkpoint_file.replace(done.name);
         let home = owned.shard.home;
@@ -470,6 +478,7 @@ impl Reactor {
             self.storage.replaced.push_back((self.storage.appended, name.to_string()));
         }
         self.counters.checkpoints += 1;
+        self.counters.paths.checkpoint_finished += 1;
         self.defragmented_shard(id);
     }
 
@@ -492,6 +501,7 @@ impl Reactor {
             .partition(|(_, shards)| shards.is_empty());
         self.storage.defragmenting = waiting;
         for (call, _) in done {
+            self.counters.paths.checkpoint_defragmented += 1;
             self.send(call.reactor, Body::Defragmented { call });
         }
     }

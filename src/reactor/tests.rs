@@ -40,6 +40,7 @@ fn settings(shards: usize) -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
+        bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
     }
 }
 

@@ -58,6 +58,7 @@ impl Reactor {
     pub(super) fn on_long(&mut self, call: CallId, request: Request) {
         // It may have failed at its deadline meanwhile.
         let Some(under_way) = self.calls.remove(call) else { return };
+        self.counters.paths.txn_long += 1;
         match request {
             Request::DeleteRange(delete) => self.spread_delete(under_way.asker, delete),
             Request::Txn(txn) => {
@@ -92,6 +93,7 @@ impl Reactor {
 
     fn begin_spread(&mut self, asker: Asker, shape: Shape, txn: TxnRequest, shards: Vec<ShardId>) {
         assert!(shards.is_sorted(), "shards are reserved in ascending order");
+        self.counters.paths.txn_spread += u64::from(shards.len() > 1);
         let bytes = txn.bytes();
         let spread = Spread {
             shape,
@@ -196,6 +198,7 @@ impl Reactor {
             }
         };
         if self.reads_what_is_compacted(call) {
+            self.counters.paths.txn_compacted += 1;
             return self.refuse_spread(call, Error::Compacted);
         }
         let Some(spread) = self.spread_of(call) else { return };
@@ -210,6 +213,7 @@ impl Reactor {
             // The ring is full, or the epoch over: the first is tried again when something has settled.
             spread.gathered = gathered.into_iter().map(Some).collect();
             self.deciding.push(call);
+            self.counters.paths.txn_redecided += 1;
             return;
         }
         spread.revision = revision;
@@ -265,6 +269,7 @@ impl Reactor {
             // It may have failed at its deadline meanwhile.
             let Some(under_way) = self.calls.remove(call) else { continue };
             let Course::Spread(spread) = under_way.course else { unreachable!("only such calls wait here") };
+            self.counters.paths.txn_retried += 1;
             let txn = Arc::try_unwrap(spread.txn).unwrap_or_else(|shared| (*shared).clone());
             self.spread(under_way.asker, txn, spread.shards);
         }
@@ -280,6 +285,7 @@ impl Reactor {
     /// A call that fails at its deadline, if it is a spread transaction, lets its shards go.
     pub(super) fn release_spread_of(&mut self, call: CallId) {
         if self.calls.get_mut(call).is_some_and(|call| matches!(call.course, Course::Spread(_))) {
+            self.counters.paths.txn_released_late += 1;
             self.release_spread(call);
         }
     }

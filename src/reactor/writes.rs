@@ -1,11 +1,10 @@
 //! Evaluation of what one shard of this reactor can answer whole.
 
-use super::owned::Waiting;
+use super::owned::{Owned, Waiting};
 use super::{Reactor, Stage};
 use crate::api::{Answer, Error, Op, OpReply, PutRequest, Reply, Request, TxnReply, TxnRequest};
 use crate::io::{Body, CallId, Counters};
-use crate::limits::{TURN_EFFECT_BYTES_MAX, WAITING_MAX};
-use crate::record::Effect;
+use crate::record::{Effect, EffectChange};
 use crate::sequencer::ShardSet;
 use crate::txn::{self, Ended, Evaluated, Refusal};
 use crate::types::{LeaseId, Revision, ShardId, Time};
@@ -38,7 +37,8 @@ impl Reactor {
         }
         let id = evaluation.shard;
         let owned = self.shards.get_mut(&id).expect("the router knows whose shard it is");
-        if owned.waiting.len() >= WAITING_MAX {
+        if owned.waiting.len() >= self.settings.bounds.waiting_max {
+            self.counters.paths.refused_waiting += 1;
             return self.answer(evaluation.call, Err(Error::TooManyRequests));
         }
         if owned.waiting.is_empty() {
@@ -75,13 +75,19 @@ impl Reactor {
 
     fn try_waiting(&mut self, id: ShardId, waiting: Waiting) -> Tried {
         let owned = &self.shards[&id];
-        if self.stage != Stage::Serving || owned.reserved.is_some() {
+        let (reserved, full) = (owned.reserved.is_some(), self.has_full_turn(owned));
+        let behind = self.log_is_behind();
+        let paths = &mut self.counters.paths;
+        if self.stage != Stage::Serving || reserved {
+            paths.waited_for_reservation += u64::from(reserved);
+            return Tried::Again(waiting);
+        }
+        if behind || full {
+            paths.waited_for_log += u64::from(behind);
+            paths.waited_for_turn += u64::from(full);
             return Tried::Again(waiting);
         }
         match waiting {
-            waiting if self.log_is_behind() || owned.shard.effects_bytes() > TURN_EFFECT_BYTES_MAX => {
-                Tried::Again(waiting)
-            }
             Waiting::Reserve { call, txn, revokes } => {
                 self.reserve(call, id, txn, revokes);
                 Tried::Done
@@ -97,12 +103,18 @@ impl Reactor {
                     return Tried::Done;
                 }
                 if self.sequencer.reserve(&mut self.room, ROOM).is_ok_and(|room| !room) {
+                    self.counters.paths.waited_for_ring += 1;
                     return Tried::Again(Waiting::Evaluate(evaluation));
                 }
                 self.evaluate(evaluation.call, id, evaluation.request);
                 Tried::Done
             }
         }
+    }
+
+    /// Whether the turn has as many effects of the shard as it takes.
+    fn has_full_turn(&self, owned: &Owned) -> bool {
+        owned.shard.effects_bytes() > self.settings.bounds.turn_effect_bytes_max
     }
 
     fn is_long(&self, id: ShardId, request: &Request) -> bool {
@@ -133,6 +145,8 @@ impl Reactor {
         let mut leases = leases;
         owned.follow_leases(&mut leases);
         if let Some(effect) = effect {
+            let by_range = |change: &EffectChange| matches!(change, EffectChange::DeleteRange { .. });
+            self.counters.paths.delete_named_by_range += u64::from(effect.changes.iter().any(by_range));
             owned.shard.push_effect(effect);
         }
         self.hold(needs, call, answer);
@@ -144,7 +158,8 @@ impl Reactor {
         request: Request,
         current: Revision,
     ) -> Result<Evaluated<Reply>, Refusal> {
-        let Reactor { shards, control, sequencer, room, counters, .. } = self;
+        let Reactor { shards, control, sequencer, room, counters, settings, .. } = self;
+        let list_max = settings.bounds.delete_list_max;
         let store = &mut shards.get_mut(&id).expect("the caller found it").shard.store;
         let leases = |lease| control.is_granted(lease);
         let mut take = || sequencer.take(room, 1, ShardSet::of([id])).map_err(|_| Ended);
@@ -155,12 +170,12 @@ impl Reactor {
                 Ok(done.map(Reply::Put))
             }
             Request::DeleteRange(delete) => {
-                let done = txn::evaluate_delete_range(store, &delete, current, &mut take)?;
+                let done = txn::evaluate_delete_range(store, &delete, current, list_max, &mut take)?;
                 counters.deletes += 1;
                 Ok(done.map(Reply::DeleteRange))
             }
             Request::Txn(request) => {
-                let done = txn::evaluate_txn(store, &request, current, &leases, &mut take)?;
+                let done = txn::evaluate_txn(store, &request, current, list_max, &leases, &mut take)?;
                 count_txn(counters, &request, &done.reply);
                 Ok(done.map(Reply::Txn))
             }
@@ -198,6 +213,7 @@ impl Reactor {
     /// Refuses a write. Where the alarm that refuses it does not stand yet, the answer waits for it: whoever
     /// was refused finds the alarm (etcd's law).
     pub(super) fn refuse_write(&mut self, call: CallId, error: Error) {
+        self.counters.paths.no_space_refused += u64::from(error == Error::NoSpace);
         if error == Error::NoSpace && !self.control.no_space() {
             return self.raise_no_space(Some(call));
         }
@@ -216,9 +232,11 @@ impl Reactor {
     }
 
     fn wait_for_lease(&mut self, lease: LeaseId, evaluation: Evaluation) {
-        if self.lease_waiting.len() >= WAITING_MAX {
+        if self.lease_waiting.len() >= self.settings.bounds.waiting_max {
+            self.counters.paths.refused_waiting += 1;
             return self.answer(evaluation.call, Err(Error::TooManyRequests));
         }
+        self.counters.paths.waited_for_lease += 1;
         self.lease_waiting.push(lease, evaluation);
     }
 

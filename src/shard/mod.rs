@@ -47,6 +47,7 @@ pub struct Shard {
     meaning: Meaning,
     effects: Vec<Effect>,
     effects_bytes: usize,
+    entries_cut: u64,
     uncommitted: VecDeque<(Index, Proposed)>,
 }
 
@@ -62,6 +63,7 @@ impl Shard {
             meaning,
             effects: vec![],
             effects_bytes: 0,
+            entries_cut: 0,
             uncommitted: VecDeque::new(),
         }
     }
@@ -82,6 +84,11 @@ impl Shard {
     pub fn push_effect(&mut self, effect: Effect) {
         self.effects_bytes += effect.bytes();
         self.effects.push(effect);
+    }
+
+    /// Entries that did not hold all that the turn had for the shard.
+    pub fn entries_cut(&self) -> u64 {
+        self.entries_cut
     }
 
     /// Bytes of the turn's effects so far.
@@ -109,6 +116,7 @@ impl Shard {
             });
             let to = from + fitting.count().max(1);
             self.propose_batch(epoch, settled, &pieces[from..to])?;
+            self.entries_cut += u64::from(to < pieces.len());
             from = to;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The data directory: whose it is, and that nobody else uses it.
 
 use super::files::{DIRECTORY_MODE, Files};
-use crate::config::{ClusterState, Config, cluster_id, member_id};
+use crate::config::Config;
 use crate::types::{ClusterId, MemberId};
 use serde_json::{Value, json};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -50,10 +50,7 @@ impl DataDir {
         let lock = lock(&path, "stop that one, or give this one its own --data-dir")?;
         let warning = check_mode(&path)?;
         let (identity, is_new) = match read(&path)? {
-            Some(identity) => {
-                identity.check(config, &path)?;
-                (identity, false)
-            }
+            Some(identity) => (identity, false),
             None => (begin(config, &path)?, true),
         };
         Ok(DataDir { path, identity, is_new, warning, _lock: lock })
@@ -198,32 +195,6 @@ impl Identity {
             token: text("initial_cluster_token")?,
         })
     }
-
-    /// etcd ignores `initial-*` on a restart, and so do we, unless one that was given contradicts what the
-    /// directory holds: that is another cluster's directory.
-    fn check(&self, config: &Config, path: &Path) -> Result<(), String> {
-        let shown = path.display();
-        let given = |flag: &str| config.given.contains(flag);
-        if given("initial-cluster-token") && config.initial_cluster_token != self.token {
-            return Err(format!(
-                "data directory {shown} belongs to the cluster with --initial-cluster-token={}, and this \
-                 start names {}: check --data-dir",
-                self.token, config.initial_cluster_token
-            ));
-        }
-        if given("initial-cluster") && config.initial_cluster_state == ClusterState::New {
-            let ids = config.initial_cluster.iter().map(|member| member_id(&member.peer_urls, &self.token));
-            let cluster = cluster_id(&ids.collect::<Vec<MemberId>>());
-            if cluster != self.cluster {
-                return Err(format!(
-                    "data directory {shown} belongs to cluster {:x}, and --initial-cluster makes {:x}: check \
-                     --data-dir",
-                    self.cluster.0, cluster.0
-                ));
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -287,17 +258,25 @@ mod tests {
         }
     }
 
+    /// A member whose address has changed comes back: who it is stands in the directory, and only there.
     #[test]
-    fn only_flags_that_were_given_can_contradict() {
+    fn a_restart_reads_nothing_of_a_bootstrap() {
         let root = tempfile::tempdir().unwrap();
-        let first = ["--initial-cluster-token=mine"];
-        drop(DataDir::open(&config(root.path(), &first)).unwrap());
-        for fine in [&[][..], &first, &["--initial-cluster=default=http://localhost:2380"]] {
-            assert!(DataDir::open(&config(root.path(), fine)).is_ok(), "{fine:?}");
-        }
-        for wrong in ["--initial-cluster-token=other", "--initial-cluster=default=http://127.0.0.1:1"] {
-            let error = DataDir::open(&config(root.path(), &[wrong])).unwrap_err();
-            assert!(error.contains("belongs to"), "{error}");
+        let first = DataDir::open(&config(root.path(), &["--initial-cluster-token=mine"])).unwrap();
+        let identity = first.identity.clone();
+        drop(first);
+        for changed in [
+            &["--initial-cluster-token=other"][..],
+            &["--initial-cluster=default=http://127.0.0.1:1"],
+            &["--initial-cluster=default=http://127.0.0.1:1,other=http://127.0.0.1:2"],
+            &["--initial-cluster=nobody=http://127.0.0.1:1"],
+            &["--initial-cluster="],
+            &["--initial-cluster=default"],
+            &["--initial-advertise-peer-urls=http://127.0.0.1:1", "--listen-peer-urls=http://127.0.0.1:1"],
+            &["--initial-cluster-state=existing"],
+        ] {
+            let again = DataDir::open(&config(root.path(), changed)).unwrap();
+            assert_eq!(again.identity, identity, "{changed:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Error};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// -1 is the kernel's way to say that `errno` holds the reason.
@@ -224,6 +225,47 @@ pub fn set_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
         checked(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, pointer, bytes) })?;
     }
     Ok(())
+}
+
+/// Binds to an address beside others that share it in the same way (SO_REUSEPORT).
+pub fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no memory is passed, and nobody else has the descriptor.
+    let socket = unsafe {
+        let fd = checked(libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))?;
+        TcpListener::from(OwnedFd::from_raw_fd(fd))
+    };
+    for option in [libc::SO_REUSEADDR, libc::SO_REUSEPORT] {
+        let value: libc::c_int = 1;
+        let (pointer, bytes) = ((&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: the option's value lives on this stack and has the size given.
+        checked(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, pointer, bytes) })?;
+    }
+    let bound = match address {
+        SocketAddr::V4(address) => {
+            let name = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: address.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: address.ip().to_bits().to_be() },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: the name lives on this stack and has the size given.
+            unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), size_of_val(&name) as u32) }
+        }
+        SocketAddr::V6(address) => {
+            let name = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: address.port().to_be(),
+                sin6_flowinfo: address.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+                sin6_scope_id: address.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), size_of_val(&name) as u32) }
+        }
+    };
+    checked(bound)?;
+    Ok(socket)
 }
 
 /// Listens with a backlog; a second call only changes the backlog.

@@ -120,8 +120,9 @@ fn serve(
         ];
         notices.warn("the file system of the data directory makes durable writes slower", fields);
     }
-    let mut listeners = listeners::listen(&config.listen_client_urls, Port::Client)?;
-    listeners.extend(listeners::listen(&config.listen_metrics_urls, Port::Metrics)?);
+    let reuse_port = config.socket_reuse_port;
+    let mut listeners = listeners::listen(&config.listen_client_urls, Port::Client, reuse_port)?;
+    listeners.extend(listeners::listen(&config.listen_metrics_urls, Port::Metrics, reuse_port)?);
     let served: Vec<(Port, String)> =
         listeners.iter().map(|listener| (listener.port, listener.address.to_string())).collect();
     notices.debug("with one member nothing listens on the peer URLs", vec![]);

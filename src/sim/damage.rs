@@ -8,10 +8,16 @@
 //! the bytes, so that a member that overlooks a witness is not excused by it.
 
 use super::disk::{Disk, SECTOR_BYTES};
-use super::world::{Death, Life, World};
+use super::hits::Hit;
+use super::run::Run;
+use super::world::{Death, Failure, Life, REFUSED, World};
+use crate::config::AutoCompaction;
 use crate::limits::BLOCK_BYTES;
 use crate::log::{LogId, SegmentName, Testimony};
 use crate::stdx::Rng;
+use crate::types::Duration;
+use crate::wire::Method;
+use crate::wire::proto::{self, Message};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +48,63 @@ impl Damage {
         Damage::Old,
         Damage::Missing,
     ];
+}
+
+/// No other grant has this number.
+const LAST_LEASE: i64 = 1 << 40;
+
+impl Run<'_> {
+    /// The files are damaged under a stopped member: it says so, or nothing is lost.
+    pub(super) fn outlive_damage(&mut self) -> Result<Hit, Failure> {
+        let damage = self.plan.shape.damage;
+        let mut rng = Rng::new(self.plan.seed ^ 0xDA3A);
+        self.world.prepare_damage(damage, &mut rng);
+        self.probe()?;
+        // A control entry takes no revision that could be missed. Under a quota there may be no room for it.
+        let granted = self.plan.shape.quota_bytes.is_none();
+        if granted {
+            let grant = proto::LeaseGrantRequest { ttl: 600, id: LAST_LEASE };
+            self.must(Method::LeaseGrant, grant.encode_to_vec())?;
+        }
+        let before = self.probe()?;
+        if rng.chance(1, 2) {
+            self.advance(self.world.now + Duration::from_ms(100))?;
+        }
+        self.world.trace.line(self.world.now, || format!("{damage:?}"));
+        if !self.world.damage(damage, &mut rng) {
+            return Ok(Hit::DamageUnknowable);
+        }
+        self.world.calm();
+        match self.come_to_rest("after the damage") {
+            Err(Failure { check: REFUSED, .. }) => return Ok(hit_of(damage)),
+            other => other?,
+        }
+        let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
+        let after = self.hash(if compacts_itself { 0 } else { before.hash_revision })?;
+        let same = (after.hash, after.compact_revision) == (before.hash, before.compact_revision);
+        if !same && !(compacts_itself && after.hash_revision >= before.hash_revision) {
+            return Err(Failure::new("damage", format!("{damage:?}: {before:?} before, {after:?} after")));
+        }
+        let leases = self.must(Method::LeaseLeases, vec![])?;
+        let leases = proto::LeaseLeasesResponse::decode(leases).expect("the server speaks protobuf");
+        if granted && !leases.leases.iter().any(|lease| lease.id == LAST_LEASE) {
+            return Err(Failure::new("damage", format!("{damage:?}: the last lease is gone")));
+        }
+        Ok(Hit::DamageHarmless)
+    }
+}
+
+fn hit_of(damage: Damage) -> Hit {
+    match damage {
+        Damage::Rot => Hit::Rot,
+        Damage::TailLost => Hit::TailLost,
+        Damage::WriteLost => Hit::DurableWriteLost,
+        Damage::WriteMisdirected => Hit::DurableWriteMisdirected,
+        Damage::Exchanged => Hit::FilesExchanged,
+        Damage::Truncated => Hit::FileTruncated,
+        Damage::Old => Hit::OldFiles,
+        Damage::Missing => Hit::FileMissing,
+    }
 }
 
 /// A log under its key.

@@ -17,6 +17,7 @@ mod history;
 pub mod hits;
 pub mod model;
 pub mod plan;
+mod probes;
 mod process;
 mod run;
 mod trace;

@@ -8,7 +8,7 @@ mod long;
 #[cfg(test)]
 mod tests;
 
-pub use long::{Long, is_long, is_long_watch};
+pub use long::{Long, is_long, is_long_range, is_long_watch};
 
 use super::sink::{Length, Message, Sink};
 use super::{SERVER_VERSION, STORAGE_VERSION};

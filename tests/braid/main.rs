@@ -12,4 +12,5 @@ mod fuzz_seeds;
 mod fuzz_targets;
 mod layers;
 mod process;
+mod seccomp;
 mod sim;

@@ -1,6 +1,7 @@
 //! Three logs of one member, each keeping the others' words, and files that are lost, old or exchanged.
 
 use super::*;
+use crate::limits::LOG_WRITE_BYTES_MAX;
 use crate::types::Time;
 use std::collections::BTreeMap;
 
@@ -18,7 +19,8 @@ struct Member {
 impl Member {
     /// Three logs with an opening each, then so many writes in turn.
     fn new(writes: u64) -> Member {
-        let start = |log| Log::new(Start::fresh(LogId(log), 70 + u64::from(log), SEGMENT));
+        let start =
+            |log| Log::new(Start::fresh(LogId(log), 70 + u64::from(log), SEGMENT), LOG_WRITE_BYTES_MAX);
         let mut member = Member { logs: (0..3).map(start).collect(), files: Files::default(), written: 0 };
         for log in 0..3 {
             member.logs[log].append(resident(log as u32), opening(0));
@@ -163,7 +165,7 @@ fn a_log_that_is_gone_or_anothers_is_found_out() {
     // The same log of another member.
     let mut files = member.files.clone();
     let mut other = Member::new(0);
-    other.logs[1] = Log::new(Start::fresh(LogId(1), 5, SEGMENT));
+    other.logs[1] = Log::new(Start::fresh(LogId(1), 5, SEGMENT), LOG_WRITE_BYTES_MAX);
     other.files.0.retain(|name, _| name.log != LogId(1));
     other.logs[1].append(resident(1), opening(0));
     other.flush(1);
@@ -181,7 +183,7 @@ fn a_log_that_died_is_missed_by_nobody_and_may_be_born_again() {
         for at in 0..2 {
             let mut recovery = Recovery::new(LogId(at), 99, SEGMENT);
             member.files.of(LogId(at)).for_each(|(name, bytes)| recovery.segment(*name, bytes));
-            member.logs[at as usize] = Log::new(recovery.finish().unwrap().start);
+            member.logs[at as usize] = Log::new(recovery.finish().unwrap().start, LOG_WRITE_BYTES_MAX);
         }
     };
     assert!(matches!(member.files.cause(), Some(Cause::Gone { .. })));
@@ -193,7 +195,7 @@ fn a_log_that_died_is_missed_by_nobody_and_may_be_born_again() {
     assert_eq!(member.files.cause(), None);
     // One of three again: the new log is there before anybody speaks of it.
     restart(&mut member);
-    member.logs[2] = Log::new(Start::fresh(LogId(2), 1000, SEGMENT));
+    member.logs[2] = Log::new(Start::fresh(LogId(2), 1000, SEGMENT), LOG_WRITE_BYTES_MAX);
     member.logs[2].append(resident(2), opening(0));
     member.flush(2);
     assert_eq!(member.files.cause(), None);
