@@ -295,7 +295,7 @@ impl Reactor {
             // A revoke's part may stand in this turn's effects: the log keeps the order of decisions.
             let proposed = shard
                 .propose_turn(epoch, settled, entry_bytes)
-                .and_then(|()| shard.propose_control(epoch, control));
+                .and_then(|()| shard.propose_control(epoch, settled, control));
             match proposed {
                 Ok(index) => {
                     if let (Some(leading), Some(call)) = (&mut self.leading, call) {
