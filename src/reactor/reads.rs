@@ -45,11 +45,11 @@ impl Reactor {
         if let [shard] = shards[..]
             && let Some(reply) = self.read_at_once(shard, &request, noted, at, counting)
         {
-            return self.answer_read(asker, request, reply);
+            return self.answer_range(asker, request, reply);
         }
         if shards.is_empty() {
             let reply = txn::finish_range(&request, noted, vec![]);
-            return self.answer_read(asker, request, reply);
+            return self.answer_range(asker, request, reply);
         }
         self.counters.paths.range_spread += u64::from(shards.len() > 1);
         let parts = shards.iter().map(|_| None).collect();
@@ -86,7 +86,7 @@ impl Reactor {
     }
 
     /// What has no place beside the answers that clients do not take is read later.
-    fn answer_read(&mut self, asker: Asker, request: RangeRequest, reply: RangeReply) {
+    fn answer_range(&mut self, asker: Asker, request: RangeRequest, reply: RangeReply) {
         match asker {
             Asker::Rpc(rpc) if !self.front.takes(rpc, &reply) => self.read_later(rpc, request),
             asker => self.reply(asker, Ok(Reply::Range(reply))),
@@ -142,7 +142,7 @@ impl Reactor {
         };
         self.applied(ApplyKind::Range, true, begun, About::default());
         let reply = txn::finish_range(&reading.request, reading.noted, reading.parts.into_iter().flatten());
-        self.answer_read(asker, reading.request, reply);
+        self.answer_range(asker, reading.request, reply);
     }
 
     /// A shard has been compacted above the revision: the newest is noted anew, an older one is gone.

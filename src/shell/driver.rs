@@ -12,6 +12,7 @@
 
 #![allow(unsafe_code)]
 
+use super::boot::Seat;
 use super::bulk::{Answer, Order};
 use super::clock::{timestamp, wall_us};
 use super::connections::{Connections, Event};
@@ -63,23 +64,23 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// On the thread that will run it. The error says what to change.
+    /// On the thread that will run it.
     pub fn new(
         id: ReactorId,
         shared: Arc<Shared>,
         reactor: Reactor,
         log: LogFiles,
         listeners: Vec<Listener>,
-    ) -> Result<Driver, String> {
-        let mut ring = Ring::new()?;
-        let buffers = Buffers::provide(&ring).map_err(|error| format!("no receive buffers: {error}"))?;
+        seat: Seat,
+    ) -> Driver {
+        let Seat { mut ring, buffers } = seat;
         let mut kicked = Box::new(0);
         // SAFETY: the box outlives the ring's requests: a driver is never dropped.
         unsafe { ring.wait_for_kick(shared.waking.kick(id).as_fd(), &raw mut *kicked) };
         for (number, listener) in listeners.iter().enumerate() {
             ring.accept(number as u32, listener.socket.as_fd());
         }
-        Ok(Driver {
+        Driver {
             id,
             reactor,
             ring,
@@ -99,7 +100,7 @@ impl Driver {
             shared,
             completions: Vec::with_capacity(TURN_COMPLETIONS_MAX),
             outputs: Vec::new(),
-        })
+        }
     }
 
     /// Runs until the process stops.
@@ -107,6 +108,12 @@ impl Driver {
         while !self.may_leave() {
             self.turn();
             self.rest();
+        }
+        if !self.log.is_idle() {
+            let fields = vec![("reactor", self.id.to_string())];
+            self.shared
+                .notices
+                .warn("the disk has not answered the log's last writes; stopping without", fields);
         }
         // The kernel may still hold requests with this thread's memory; the process ends in a moment.
         std::mem::forget(self);

@@ -73,8 +73,8 @@ impl StopSignals {
         let set = unsafe {
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut set);
-            libc::sigaddset(&raw mut set, libc::SIGTERM);
-            libc::sigaddset(&raw mut set, libc::SIGINT);
+            libc::sigaddset(&raw mut set, StopSignal::TERMINATED.0);
+            libc::sigaddset(&raw mut set, StopSignal::INTERRUPT.0);
             let refused = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
             if refused != 0 {
                 return Err(Error::from_raw_os_error(refused));
@@ -100,8 +100,11 @@ impl StopSignals {
 pub struct StopSignal(libc::c_int);
 
 impl StopSignal {
+    pub const TERMINATED: StopSignal = StopSignal(libc::SIGTERM);
+    pub const INTERRUPT: StopSignal = StopSignal(libc::SIGINT);
+
     pub fn name(self) -> &'static str {
-        if self.0 == libc::SIGINT { "interrupt" } else { "terminated" }
+        if self == StopSignal::INTERRUPT { "interrupt" } else { "terminated" }
     }
 
     /// Dies of the signal, as whoever waits for this process expects (143 or 130 in a shell). Returns only

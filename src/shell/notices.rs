@@ -17,6 +17,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// Where the lines go, opened.
+pub struct Outputs(Vec<Target>);
+
+impl Outputs {
+    pub fn open(outputs: &[LogOutput]) -> io::Result<Outputs> {
+        Ok(Outputs(outputs.iter().map(Target::open).collect::<io::Result<_>>()?))
+    }
+}
+
 /// The entrance to the log; clones share it.
 #[derive(Clone)]
 pub struct Notices {
@@ -31,14 +40,18 @@ enum Message {
 }
 
 impl Notices {
-    /// Opens the outputs and starts the thread that writes.
-    pub fn start(outputs: &[LogOutput], format: LogFormat, least: LogLevel) -> io::Result<Notices> {
-        let outputs = outputs.iter().map(Target::open).collect::<io::Result<Vec<Target>>>()?;
+    /// Starts the thread that writes.
+    pub fn start(outputs: Outputs, format: LogFormat, least: LogLevel) -> io::Result<Notices> {
         let (queue, lines) = bounded(NOTICES_QUEUED_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
-        let mut writer = Writer { outputs, format, dropped: dropped.clone() };
+        let mut writer = Writer { outputs: outputs.0, format, dropped: dropped.clone() };
         std::thread::Builder::new().name("notices".to_string()).spawn(move || writer.run(&lines))?;
         Ok(Notices { queue, dropped, least })
+    }
+
+    /// Whether lines of the lowest level are written.
+    pub fn tells_all(&self) -> bool {
+        self.least == LogLevel::Debug
     }
 
     #[track_caller]
@@ -199,8 +212,8 @@ mod tests {
     #[test]
     fn a_file_gets_what_is_at_least_as_grave_as_asked() {
         let path = tempfile::tempdir().unwrap().keep().join("log");
-        let notices =
-            Notices::start(&[LogOutput::File(path.clone())], LogFormat::Json, LogLevel::Warn).unwrap();
+        let outputs = Outputs::open(&[LogOutput::File(path.clone())]).unwrap();
+        let notices = Notices::start(outputs, LogFormat::Json, LogLevel::Warn).unwrap();
         notices.info("quiet", vec![]);
         notices.warn("loud", vec![]);
         notices.flush();

@@ -88,14 +88,30 @@ fn recover_log(files: &Files, log: LogId, segments: &[SegmentName]) -> Result<Re
 }
 
 /// Reads one log, and changes nothing. The key is for a log that never was.
-pub fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -> Result<Recovered, String> {
+fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -> Result<Recovered, String> {
     let mut recovery = Recovery::new(log, key, SEGMENT_BYTES);
     for segment in segments {
-        let bytes = files.read_segment(*segment);
-        let bytes = bytes.map_err(|error| format!("cannot read log file {segment}: {error}"))?;
-        recovery.segment(*segment, &bytes);
+        recovery.segment(*segment, &read_segment(files, *segment)?);
     }
     recovery.finish().map_err(|damage| damage.to_string())
+}
+
+/// Reads what is there of one log, and changes nothing. Also says what is wrong with it.
+pub fn read_to_look(files: &Files, log: LogId, segments: &[SegmentName]) -> (Recovered, Vec<String>) {
+    let (mut recovery, mut wrong) = (Recovery::new(log, 0, SEGMENT_BYTES), vec![]);
+    for segment in segments {
+        match read_segment(files, *segment) {
+            Ok(bytes) => recovery.segment(*segment, &bytes),
+            Err(why) => wrong.push(why),
+        }
+    }
+    let (recovered, damage) = recovery.read();
+    wrong.extend(damage.map(|damage| damage.to_string()));
+    (recovered, wrong)
+}
+
+fn read_segment(files: &Files, segment: SegmentName) -> Result<Vec<u8>, String> {
+    files.read_segment(segment).map_err(|error| format!("cannot read log file {segment}: {error}"))
 }
 
 #[cfg(test)]

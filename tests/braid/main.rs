@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod copies;
 mod dump;
 mod fuzz;
 #[path = "../fuzz/seeds.rs"]
@@ -14,4 +15,5 @@ mod layers;
 mod process;
 mod seccomp;
 mod sim;
+mod start_stop;
 mod surface;
