@@ -54,6 +54,8 @@ struct Member {
     statuses: Vec<(u32, u8, String)>,
     partial: std::collections::BTreeMap<u32, Vec<u8>>,
     halted: Option<String>,
+    /// What the client's kernel has and the client has not read, where it does not read.
+    unheard: Option<Vec<u8>>,
     /// Reactors below take no turns: nothing wakes them.
     asleep: usize,
     /// The disk does nothing; what it was to write waits.
@@ -97,6 +99,7 @@ impl Member {
             statuses: vec![],
             partial: Default::default(),
             halted: None,
+            unheard: None,
             asleep: 0,
             disk_stands: false,
             unwritten: vec![],
@@ -154,7 +157,10 @@ impl Member {
         match output {
             Output::Send { conn, bytes } => {
                 self.reactors[id].step(now, Input::Sent { conn, bytes: bytes.len() });
-                self.receive(&bytes);
+                match &mut self.unheard {
+                    Some(unheard) => unheard.extend_from_slice(&bytes),
+                    None => self.receive(&bytes),
+                }
             }
             Output::Close { .. } => {}
             Output::Mail { to, mail } => {
@@ -229,6 +235,13 @@ impl Member {
         self.client.send_message(stream, &request, false);
         self.run();
         stream
+    }
+
+    /// The client reads again.
+    fn hear(&mut self) {
+        let unheard = self.unheard.take().expect("it was deaf");
+        self.receive(&unheard);
+        self.run();
     }
 
     fn put(&mut self, key: &str, value: &str) -> i64 {

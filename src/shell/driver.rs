@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 use super::bulk::{Answer, Order};
+use super::clock::wall_us;
 use super::connections::{Connections, Event};
 use super::kernel;
 use super::listeners::Listener;
@@ -24,7 +25,7 @@ use super::shared::Shared;
 use crate::io::{Input, Mail, Output, Port};
 use crate::limits::{
     ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_PATIENCE_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
-    TURN_MAIL_MAX,
+    TURN_MAIL_MAX, WALL_CHECK_MS,
 };
 use crate::log::Command;
 use crate::reactor::Reactor;
@@ -49,6 +50,8 @@ pub struct Driver {
     /// Listeners whose accepting has failed, to be tried again.
     silent: Vec<u32>,
     accept_at: Time,
+    /// When the wall clock is looked at again; nothing wakes for that.
+    wall_at: Time,
     /// What kicks are read into; the kernel writes to it.
     kicked: Box<u64>,
     settled: Revision,
@@ -90,6 +93,7 @@ impl Driver {
             listeners,
             silent: Vec::new(),
             accept_at: Time::NEVER,
+            wall_at: Time(0),
             kicked,
             settled: Revision::NONE,
             stop_by: None,
@@ -114,6 +118,7 @@ impl Driver {
     fn turn(&mut self) {
         self.now = self.shared.clock.now();
         self.shared.pulse(self.id).turn_begins(self.now);
+        self.tell_wall();
         self.take_completions();
         self.take_arrivals();
         self.take_answers();
@@ -204,6 +209,7 @@ impl Driver {
         match event {
             Event::Nothing | Event::Received { .. } => {}
             Event::Sent { conn, bytes } => self.step(Input::Sent { conn, bytes }),
+            Event::Ended { conn } => self.step(Input::Ended { conn }),
             Event::Closed { conn } => {
                 self.shared.loads.left(usize::from(self.id.0));
                 self.step(Input::Closed { conn });
@@ -300,6 +306,13 @@ impl Driver {
             }
             self.accept_at = Time::NEVER;
             self.step(Input::Stop);
+        }
+    }
+
+    fn tell_wall(&mut self) {
+        if self.wall_at <= self.now {
+            self.wall_at = self.now + Duration::from_ms(WALL_CHECK_MS);
+            self.step(Input::Wall { secs: wall_us() / 1_000_000 });
         }
     }
 
