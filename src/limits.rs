@@ -73,10 +73,11 @@ pub const RANGE_SLICE_KEYS_MIN: usize = 64;
 pub const TXN_OPS_DECODED_MIN: usize = 128 * TXN_OPS_DEFAULT;
 /// Memory set aside for a message on its declared length alone; the rest follows the bytes that arrive.
 pub const MESSAGE_RESERVE_BYTES_MAX: usize = 16 << 10;
-/// Request line and headers of an HTTP/1 request. Go's bound is 1 MiB; probes and scrapers send hundreds.
-pub const HTTP1_HEAD_BYTES_MAX: usize = 16 << 10;
-/// Headers of an HTTP/1 request.
-pub const HTTP1_HEADERS_MAX: usize = 64;
+/// Request line and headers of an HTTP/1 request. Probes and scrapers send hundreds of bytes, the proxies in
+/// front of them let up to 60 KiB pass; Go's bound is 1 MiB.
+pub const HTTP1_HEAD_BYTES_MAX: usize = 64 << 10;
+/// Headers of an HTTP/1 request: proxies let up to a hundred pass, and add some.
+pub const HTTP1_HEADERS_MAX: usize = 256;
 /// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
 
@@ -116,6 +117,9 @@ pub const LEASE_REVOKES_OUTSTANDING_MAX: usize = 16;
 /// After how long a revoke that did not go through is tried again (etcd's number).
 pub const LEASE_REVOKE_RETRY_MS: u64 = 3000;
 
+/// Renewals of one stream that are not answered yet, beyond which nothing more is read of it.
+pub const KEEP_ALIVES_MAX: usize = 128;
+
 // watch
 
 /// Revisions in one message to a watcher that lags (etcd's number).
@@ -131,8 +135,7 @@ pub const WATCH_CREDIT_BYTES_MAX: usize = 256 << 10;
 pub const WATCH_CREDIT_BYTES_MIN: usize = 16 << 10;
 /// What an event counts for beside its key and value: its place in queues and messages.
 pub const WATCH_EVENT_OVERHEAD_BYTES: usize = 96;
-/// Answers to a stream's own requests that wait to be sent, beyond which a client that does not take them
-/// loses the stream.
+/// Answers to a stream's own requests that wait to be sent, beyond which nothing more is read of the stream.
 pub const WATCH_ANSWERS_MAX: usize = 128;
 /// Watchers that share one slice of history (etcd's number).
 pub const WATCH_CATCH_UP_WATCHERS: usize = 512;
@@ -212,6 +215,8 @@ pub const SLICES_PER_TURN: usize = 4;
 /// One slice of a range or of history: well under a millisecond.
 pub const READ_SLICE_KEYS: usize = 2000;
 pub const READ_SLICE_BYTES: usize = 1 << 20;
+/// What ranges under way hold of what they have read, beyond which those that hold much go on one by one.
+pub const READS_BYTES_MAX: usize = 512 << 20;
 /// A change made, or read from history, takes about as long as so many keys that a range looks at.
 pub const CHANGE_KEYS: usize = 4;
 /// Keys that one slice of compaction looks at.
@@ -331,6 +336,8 @@ pub const LISTEN_PATIENCE_MS: u64 = 2_000;
 pub const LISTEN_RETRY_MS: u64 = 20;
 /// Connections the kernel holds for us before they are accepted (cut to net.core.somaxconn).
 pub const LISTEN_BACKLOG: i32 = 4096;
+/// How old the wall clock's time may be that answers are dated with.
+pub const WALL_CHECK_MS: u64 = 500;
 /// When to accept again after accepting failed, as for want of descriptors.
 pub const ACCEPT_RETRY_MS: u64 = 100;
 /// How long a stop waits for clients, beyond what their requests take.

@@ -56,6 +56,8 @@ struct Member {
     statuses: Vec<(u32, u8, String)>,
     partial: std::collections::BTreeMap<u32, Vec<u8>>,
     halted: Option<String>,
+    /// What the client's kernel has and the client has not read, where it does not read.
+    unheard: Option<Vec<u8>>,
     /// Reactors below take no turns: nothing wakes them.
     asleep: usize,
     /// The disk does nothing; what it was to write waits.
@@ -103,6 +105,7 @@ impl Member {
             statuses: vec![],
             partial: Default::default(),
             halted: None,
+            unheard: None,
             asleep: 0,
             disk_stands: false,
             unwritten: vec![],
@@ -162,7 +165,11 @@ impl Member {
         match output {
             Output::Send { conn, bytes } => {
                 self.reactors[id].step(now, Input::Sent { conn, bytes: bytes.len() });
-                if conn == self.conn { self.receive(&bytes) } else { self.pages.extend_from_slice(&bytes) }
+                match &mut self.unheard {
+                    _ if conn != self.conn => self.pages.extend_from_slice(&bytes),
+                    Some(unheard) => unheard.extend_from_slice(&bytes),
+                    None => self.receive(&bytes),
+                }
             }
             Output::Close { .. } => {}
             Output::Mail { to, mail } => {
@@ -238,6 +245,13 @@ impl Member {
         self.client.send_message(stream, &request, false);
         self.run();
         stream
+    }
+
+    /// The client reads again.
+    fn hear(&mut self) {
+        let unheard = self.unheard.take().expect("it was deaf");
+        self.receive(&unheard);
+        self.run();
     }
 
     fn put(&mut self, key: &str, value: &str) -> i64 {
