@@ -126,6 +126,8 @@ pub enum Fault {
     FullDisk(Duration),
     /// All operations fail; the device comes back later.
     DeadDisk(Duration),
+    /// So many steps of the bulk lane fail, which the process outlives.
+    FailedSteps(u64),
     /// The clock jumps.
     Jump(Duration),
     Pause(Duration),
@@ -401,7 +403,7 @@ impl Event {
     }
 }
 
-const FAULTS: u64 = 14;
+const FAULTS: u64 = 15;
 /// The longest way of a mail, ever.
 pub const SLOW_MAIL_MAX: Duration = Duration::from_ms(400);
 
@@ -417,6 +419,7 @@ impl Fault {
             6 => Fault::Jump(up_to_ms(rng, 8000)),
             7 => Fault::Pause(if rng.chance(1, 4) { up_to_ms(rng, 9000) } else { up_to_ms(rng, 50) }),
             8 => Fault::Depose,
+            14 => Fault::FailedSteps(1 + rng.below(4)),
             9 => Fault::SlowMail(up_to_ms(rng, SLOW_MAIL_MAX.0 / 1_000_000), up_to_ms(rng, 2000)),
             10 => Fault::Stall { client: rng.below(clients as u64) as usize, span: up_to_ms(rng, 4000) },
             _ => Fault::Disconnect { client: rng.below(clients as u64) as usize },
