@@ -183,7 +183,10 @@ impl Files {
 
     /// Makes what has been read from a segment durable, if it was not.
     pub fn sync_segment(&self, segment: SegmentName) -> io::Result<()> {
-        File::open(self.path(&segment.to_string()))?.sync_all()
+        let path = self.path(&segment.to_string());
+        File::open(&path)?.sync_all()?;
+        self.tell("file synced", &path);
+        Ok(())
     }
 
     pub fn read_segment(&self, segment: SegmentName) -> io::Result<Vec<u8>> {
