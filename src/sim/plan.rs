@@ -150,6 +150,10 @@ impl Plan {
     pub fn draw(seed: u64) -> Plan {
         let mut rng = Rng::new(seed ^ 0x5EED);
         let mut shape = Shape::draw(&mut rng);
+        // More than the sequencer's ring tells apart.
+        if Rng::new(seed ^ 0x0040).chance(1, 60) {
+            shape.shards = 66;
+        }
         if Rng::new(seed ^ 0x0C07).chance(1, 3) {
             shape.entry_bytes = 200;
         }
