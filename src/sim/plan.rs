@@ -126,6 +126,8 @@ pub enum Fault {
     FullDisk(Duration),
     /// All operations fail; the device comes back later.
     DeadDisk(Duration),
+    /// So many steps of the bulk lane fail, which the process outlives.
+    FailedSteps(u64),
     /// The clock jumps.
     Jump(Duration),
     Pause(Duration),
@@ -148,6 +150,10 @@ impl Plan {
     pub fn draw(seed: u64) -> Plan {
         let mut rng = Rng::new(seed ^ 0x5EED);
         let mut shape = Shape::draw(&mut rng);
+        // More than the sequencer's ring tells apart.
+        if Rng::new(seed ^ 0x0040).chance(1, 60) {
+            shape.shards = 66;
+        }
         if Rng::new(seed ^ 0x0C07).chance(1, 3) {
             shape.entry_bytes = 200;
         }
@@ -404,7 +410,7 @@ impl Event {
     }
 }
 
-const FAULTS: u64 = 14;
+const FAULTS: u64 = 15;
 /// The longest way of a mail, ever.
 pub const SLOW_MAIL_MAX: Duration = Duration::from_ms(400);
 
@@ -420,6 +426,7 @@ impl Fault {
             6 => Fault::Jump(up_to_ms(rng, 8000)),
             7 => Fault::Pause(if rng.chance(1, 4) { up_to_ms(rng, 9000) } else { up_to_ms(rng, 50) }),
             8 => Fault::Depose,
+            14 => Fault::FailedSteps(1 + rng.below(4)),
             9 => Fault::SlowMail(up_to_ms(rng, SLOW_MAIL_MAX.0 / 1_000_000), up_to_ms(rng, 2000)),
             10 => Fault::Stall { client: rng.below(clients as u64) as usize, span: up_to_ms(rng, 4000) },
             _ => Fault::Disconnect { client: rng.below(clients as u64) as usize },

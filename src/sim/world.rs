@@ -10,7 +10,7 @@ use super::plan::{Plan, Shape};
 use super::process::{Item, Process, Stepped};
 use super::trace::Trace;
 use crate::config::AutoCompaction;
-use crate::io::{Output, Paths};
+use crate::io::{BulkDone, Output, Paths};
 use crate::reactor::{AtStart, at_start};
 use crate::stdx::Rng;
 use crate::types::{ConnId, Duration, ReactorId, Time};
@@ -242,6 +242,9 @@ impl World {
             }
             Output::Bulk { job, step } => {
                 if let Some(done) = self.files.bulk(now, from, job, step) {
+                    if matches!(done, BulkDone::Failed(_)) {
+                        self.hits.count(Hit::FailedStep);
+                    }
                     process.deliver(from, now, Item::Bulk(job, done));
                 }
             }
