@@ -4,7 +4,7 @@
 //! carries out the [`Output`]s. Reactors of one member talk in [`Mail`]: in order for each pair, never
 //! refused, bounded in number by the requests admitted.
 
-use crate::api::{Answer, Request, TxnRequest};
+use crate::api::{Answer, Error, Request, TxnRequest};
 use crate::checkpoint::ControlState;
 use crate::log::{Buffer, Command, SegmentName, WriteId};
 use crate::mvcc::{History, Sizes};
@@ -356,6 +356,7 @@ pub enum Body {
     },
     Defragmented {
         call: CallId,
+        done: Result<(), Error>,
     },
 }
 

@@ -19,7 +19,7 @@
 //!  64  number of the next frame            64  last frame acknowledged at submission
 //!  72  last frame acknowledged             72  first segment still needed
 //!  80  first segment still needed          80  the member's settled revision
-//!                                          88  zero
+//!  88  bytes of this file                  88  zero
 //!
 //! record (24 bytes, then its body, then zeros up to a multiple of 8)
 //!   0  bytes of the body
@@ -45,7 +45,7 @@ use crate::record::VERSION;
 use crate::types::{Index, Revision, ShardId, Term};
 use std::borrow::Cow;
 
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 const SEGMENT_MAGIC: &[u8; 8] = b"braidseg";
 const FRAME_MAGIC: &[u8; 8] = b"braidfrm";
 const CRC_AT: usize = 8;
@@ -74,6 +74,8 @@ pub(super) struct SegmentHeader {
     pub end: End,
     pub acknowledged: u64,
     pub first: u64,
+    /// How long the file is.
+    pub bytes: u64,
 }
 
 /// The head of a frame.
@@ -139,6 +141,7 @@ impl SegmentHeader {
             self.end.frame,
             self.acknowledged,
             self.first,
+            self.bytes,
         ];
         for (place, number) in numbers.into_iter().enumerate() {
             put64(block, 24 + 8 * place, number);
@@ -170,6 +173,7 @@ impl SegmentHeader {
             },
             acknowledged: u64_at(block, 72),
             first: u64_at(block, 80),
+            bytes: u64_at(block, 88),
         })
     }
 }

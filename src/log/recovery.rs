@@ -37,10 +37,11 @@
 use super::format::{Bad, End, FrameHeader, SegmentHeader};
 use super::replay::{RecoveredResident, Replay};
 use super::writer::Start;
-use super::{LogId, Resident, SegmentName};
+use super::{LogId, Resident, SegmentBytes, SegmentName};
 use crate::limits::BLOCK_BYTES;
 use crate::types::Revision;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// No log gets so far; counting on from any number below is safe.
@@ -51,7 +52,7 @@ pub struct Recovery {
     log: LogId,
     key: Option<u64>,
     fresh_key: u64,
-    segment_bytes: usize,
+    lengths: SegmentBytes,
     segments: BTreeMap<u64, Scanned>,
 }
 
@@ -132,8 +133,26 @@ impl std::error::Error for Damage {}
 
 impl Recovery {
     /// `fresh_key` is used where no log is found: see [`Start::fresh`].
-    pub fn new(log: LogId, fresh_key: u64, segment_bytes: usize) -> Recovery {
-        Recovery { log, key: None, fresh_key, segment_bytes, segments: BTreeMap::new() }
+    pub fn new(log: LogId, fresh_key: u64, lengths: SegmentBytes) -> Recovery {
+        Recovery { log, key: None, fresh_key, lengths, segments: BTreeMap::new() }
+    }
+
+    /// The oldest segment that may be needed, as the heads of the files tell: at least the first 4096 bytes of
+    /// each. Whoever named it knew that everything below had its time.
+    pub fn first_needed<'a>(heads: impl Iterator<Item = (SegmentName, &'a [u8])>) -> u64 {
+        let first = |(name, head): (SegmentName, &[u8])| {
+            let header = SegmentHeader::decode(head.get(..BLOCK_BYTES)?).ok()?;
+            let is_of = header.log == name.log && header.sequence == name.sequence;
+            (is_of && header.first <= name.sequence).then_some(header.first)
+        };
+        heads.filter_map(first).max().unwrap_or(1)
+    }
+
+    /// Takes the length of a file below [`Recovery::first_needed`], in place of its bytes.
+    pub fn leftover(&mut self, name: SegmentName, len: usize) {
+        assert_eq!(name.log, self.log);
+        let scanned = Scanned { len, header: Err(Bad::Bytes), frames: vec![] };
+        self.segments.insert(name.sequence, scanned);
     }
 
     /// Takes the bytes of one file, in ascending order of their sequences, each once.
@@ -141,7 +160,9 @@ impl Recovery {
         assert_eq!(name.log, self.log);
         assert!(self.segments.last_key_value().is_none_or(|(last, _)| *last < name.sequence));
         let header = match bytes.get(..BLOCK_BYTES).ok_or(Bad::Bytes).and_then(SegmentHeader::decode) {
-            Ok(header) if !self.is_of(name.sequence, &header) => Err(Bad::Bytes),
+            Ok(header) if !self.is_of(name.sequence, &header) || header.bytes != bytes.len() as u64 => {
+                Err(Bad::Bytes)
+            }
             other => other,
         };
         if let Ok(header) = header {
@@ -209,30 +230,41 @@ impl Recovery {
         let (residents, standings) = replay.finish().map_err(senseless)?;
         let sure = walk.frames.iter().rev().find(|frame| frame.header.frame <= witness.acknowledged);
         let unsure = sure.map_or(witness.first, |frame| frame.header.segment);
-        let fits = |(_, scanned): &(&u64, &Scanned)| scanned.len == self.segment_bytes;
-        let (held, after) = (witness.first..walk.end.segment + 1, walk.end.segment + 1..);
-        let names = |fit: bool, range: &mut dyn Iterator<Item = (&u64, &Scanned)>| -> BTreeSet<u64> {
-            range.filter(|segment| fits(segment) == fit).map(|(sequence, _)| *sequence).collect()
-        };
-        let odd = names(false, &mut self.segments.range(held));
-        let ready = names(true, &mut self.segments.range(after));
-        let retired = names(true, &mut self.segments.range(..witness.first));
-        let remove = names(false, &mut self.segments.range(..witness.first));
+        let mut used: BTreeMap<u64, usize> = BTreeMap::new();
+        for frame in &walk.frames {
+            used.insert(frame.header.segment, frame.header.offset as usize + frame.len);
+        }
+        let (mut files, mut retired, mut remove) = (BTreeMap::new(), BTreeMap::new(), vec![]);
+        for (sequence, scanned) in &self.segments {
+            let used = used.get(sequence).copied().unwrap_or(scanned.len.min(BLOCK_BYTES));
+            match (sequence.cmp(&witness.first), *sequence <= walk.end.segment) {
+                (Ordering::Less, _) if self.lengths.fits(scanned.len) => {
+                    retired.insert(*sequence, scanned.len);
+                }
+                (Ordering::Less, _) => remove.push(self.name(*sequence)),
+                (_, true) => {
+                    files.insert(*sequence, (scanned.len, used));
+                }
+                // One of another length is made anew under its name.
+                (_, false) if self.lengths.fits(scanned.len) => {
+                    files.insert(*sequence, (scanned.len, 0));
+                }
+                (_, false) => {}
+            }
+        }
         let start = Start {
             log: self.log,
             key: self.key.unwrap_or(self.fresh_key),
             incarnation: witness.incarnation + 1,
-            segment_bytes: self.segment_bytes,
+            lengths: self.lengths,
             end: walk.end,
             first: witness.first,
             settled,
             residents: standings,
-            ready,
+            files,
             retired,
-            odd,
         };
         let sync = (unsure..=walk.end.segment).map(|sequence| self.name(sequence)).collect();
-        let remove = remove.into_iter().map(|sequence| self.name(sequence)).collect();
         Ok(Recovered { start, residents, settled, sync, remove })
     }
 

@@ -145,7 +145,10 @@ impl Reactor {
             Input::Settled(settled) => self.on_settled(settled),
             Input::Deposed { shard } => self.on_deposed(shard),
             Input::Process(figures) => self.process = Some(figures),
-            Input::Stop => self.front.stop(),
+            Input::Stop => {
+                self.front.stop();
+                self.log.stop();
+            }
         }
         self.run_local();
     }
@@ -288,7 +291,7 @@ impl Reactor {
             Body::Sizes { sizes } => self.sizes.set(from, sizes),
             Body::NoSpace { call } => self.on_no_space(call),
             Body::Defragment { call } => self.on_defragment(call),
-            Body::Defragmented { call } => self.on_defragmented(from, call),
+            Body::Defragmented { call, done } => self.on_defragmented(from, call, done),
         }
     }
 

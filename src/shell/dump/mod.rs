@@ -12,8 +12,7 @@ use super::data_dir::{DataDir, Identity};
 use super::plain_failure;
 use super::restart::read_log;
 use crate::config::DumpLog;
-use crate::limits::SEGMENT_BYTES;
-use crate::log::Start;
+use crate::log::{SegmentBytes, Start};
 use crate::reactor::dump::Contents;
 use crate::reactor::recover::place;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -46,7 +45,8 @@ fn read(data_dir: &DataDir) -> Result<Contents, String> {
     // Keys are for logs that never were, and here nothing is written to them.
     let logs = logs.iter().map(|(log, segments)| read_log(&files, *log, 0, segments));
     let logs = logs.collect::<Result<Vec<_>, String>>()?;
-    let plan = place(logs, &listing.checkpoints, 1, &mut |log| Start::fresh(log, 0, SEGMENT_BYTES))?;
+    let mut fresh = |log| Start::fresh(log, 0, SegmentBytes::USUAL);
+    let plan = place(logs, &listing.checkpoints, 1, &mut fresh)?;
     let shards = plan.reactors.into_iter().flat_map(|reactor| reactor.shards).collect();
     Contents::read(shards, data_dir.identity.member, &mut |name, offset, len| {
         files.read_piece(name, offset, len).map_err(|error| format!("cannot read {name}: {error}"))
