@@ -1,5 +1,9 @@
 //! Every bound of the server, with its unit in the name and its reason in a sentence.
 
+mod bounds;
+
+pub use bounds::Bounds;
+
 /// Blocks of the log and of checkpoints: the physical sector of current disks.
 pub const BLOCK_BYTES: usize = 4096;
 /// The least file of a log: the two that an idle log has are no burden even where there are many logs.
@@ -55,7 +59,8 @@ pub const WATCH_PROGRESS_MS_DEFAULT: u64 = 600_000;
 pub const WATCH_PROGRESS_MS_MIN: u64 = 100;
 /// Cuts of `--shard-map`: beside the control shard, one range a shard.
 pub const SHARD_CUTS_MAX: usize = SHARDS_MAX - 2;
-const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= SEGMENT_BYTES_MAX / 2);
+const _: () =
+    assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= SEGMENT_BYTES_MAX / 2);
 const _: () = assert!(REQUEST_BYTES_MAX + (4 << 20) <= LOG_WRITE_BYTES_MAX);
 const _: () = assert!(TXN_OPS_DEFAULT <= TXN_OPS_MAX && TXN_OPS_MAX <= u32::MAX as usize);
 
@@ -137,7 +142,7 @@ pub const WATCH_ANSWERS_MAX: usize = 128;
 /// Watchers that share one slice of history (etcd's number).
 pub const WATCH_CATCH_UP_WATCHERS: usize = 512;
 /// Events that one turn puts into a message: a revision of more takes several.
-pub const WATCH_MERGE_EVENTS: usize = if cfg!(test) { 3 } else { 4000 };
+pub const WATCH_MERGE_EVENTS: usize = 4000;
 /// etcd's default for `--watch-progress-notify-interval`.
 pub const WATCH_PROGRESS_INTERVAL_SECS: u64 = 600;
 const _: () = assert!(WATCH_CREDIT_BYTES_MIN <= WATCH_CREDIT_BYTES_MAX);
@@ -173,10 +178,12 @@ pub const HTTP2_REMEMBERED_BLOCKS: usize = 4;
 pub const HTTP2_REMEMBERED_BLOCK_BYTES: usize = 64;
 /// Memory of a remembered head, so that a block of few bytes cannot make it large.
 pub const HTTP2_REMEMBERED_HEAD_BYTES: usize = 2048;
-/// Open streams reset by or because of a client, at once and each second: a client whose thousand requests
-/// time out together, for seconds, is honest; a rapid reset (CVE-2023-44487) is not.
-pub const HTTP2_RESETS_BURST: u32 = 5000;
+/// Streams reset by or because of a client before it could be answered, at once and each second: a client that
+/// gives up all its calls together is honest; a rapid reset (CVE-2023-44487) is not.
+pub const HTTP2_RESETS_BURST: u32 = HTTP2_STREAMS_DEFAULT;
 pub const HTTP2_RESETS_PER_SEC: u32 = 1000;
+/// A whole request that is taken back sooner than this was not meant: no client waits so shortly.
+pub const HTTP2_RAPID_RESET_MS: u64 = 10;
 /// SETTINGS of a client: each may touch every stream. Honest ones send one or two, and grpc-go one each time
 /// its window estimate grows.
 pub const HTTP2_SETTINGS_BURST: u32 = 100;
@@ -220,6 +227,9 @@ pub const EMPTY_SHARD_BYTES: u64 = 2 * BLOCK_BYTES as u64;
 pub const LEASE_BYTES: u64 = 64;
 /// By how much a reactor's data may change before it tells the others, who keep the quota with it.
 pub const SIZES_STEP_BYTES: u64 = 256 << 10;
+
+/// How often `--auto-compaction-mode revision` compacts (etcd's number).
+pub const AUTO_COMPACTION_REVISIONS_MS: u64 = 300_000;
 
 // front
 /// The longest message sent: where etcd's gRPC stops, which cannot say a length of more in its own terms.

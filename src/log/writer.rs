@@ -12,7 +12,7 @@ use super::segments::{Held, SegmentBytes, Segments};
 use super::standing::Standing;
 use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::limits::{
-    BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_VOUCH_DELAY_MS, LOG_WRITE_BYTES_MAX,
+    BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_VOUCH_DELAY_MS,
     LOG_WRITES_IN_FLIGHT_MAX,
 };
 use crate::types::{Duration, Index, Revision, Time};
@@ -114,6 +114,7 @@ pub struct Log {
     id: LogId,
     key: u64,
     incarnation: u64,
+    write_bytes_max: usize,
     settled: Revision,
     residents: BTreeMap<Resident, Standing>,
 
@@ -148,13 +149,15 @@ pub struct Log {
 
 impl Log {
     /// The first [`Log::flush`] asks for segments and writes the new incarnation's header.
-    pub fn new(start: Start) -> Log {
+    /// `write_bytes_max`: one write at most, and so a record with its frame.
+    pub fn new(start: Start, write_bytes_max: usize) -> Log {
         let first = start.first.min(start.end.segment + 1);
         let (files, end) = (&start.files, start.end.segment);
         let mut log = Log {
             id: start.log,
             key: start.key,
             incarnation: start.incarnation,
+            write_bytes_max,
             settled: start.settled,
             residents: start.residents,
             appended: Ordinal(0),
@@ -401,13 +404,13 @@ impl Log {
 impl Log {
     /// What a frame may be long where the open one stands.
     fn frame_bytes_max(&self) -> usize {
-        (self.segments.bytes(self.open.segment) - self.open.offset).min(LOG_WRITE_BYTES_MAX)
+        (self.segments.bytes(self.open.segment) - self.open.offset).min(self.write_bytes_max)
     }
 
     /// Goes on to a frame or a segment in which `bytes` of records have room.
     fn make_room(&mut self, bytes: usize) {
         let frame = in_blocks(FRAME_HEADER_BYTES + bytes);
-        assert!(BLOCK_BYTES + frame <= LOG_WRITE_BYTES_MAX, "a record of {bytes} bytes is no single write");
+        assert!(frame <= self.write_bytes_max, "a record of {bytes} bytes is no single write");
         while self.open.buffer.len() + bytes > self.frame_bytes_max() {
             if self.open.due { self.seal() } else { self.turn_segment(frame) }
         }
@@ -428,7 +431,7 @@ impl Log {
             self.residents.iter().flat_map(|(resident, standing)| standing.restate(*resident)).collect();
         let bytes: usize = standing.iter().map(Placed::bytes).sum();
         // Where it takes several frames, each is full but for less than a record and its own ends.
-        let frames = bytes / (LOG_WRITE_BYTES_MAX / 2) + 1;
+        let frames = bytes / (self.write_bytes_max / 2) + 1;
         let head = BLOCK_BYTES + in_blocks(bytes) + frames * 2 * BLOCK_BYTES;
         loop {
             let next = self.open.segment + 1;

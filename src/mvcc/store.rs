@@ -19,6 +19,13 @@ struct Pin {
     compacted: Revision,
 }
 
+/// What a checkpoint on disk holds: history up to a revision, without what was compacted at another.
+#[derive(Clone, Copy)]
+struct OnDisk {
+    revision: Revision,
+    compacted: Revision,
+}
+
 /// A key that became live or ceased to be, not settled yet, by this version.
 struct Turn {
     main: Revision,
@@ -40,8 +47,10 @@ pub struct Store {
     swept: At,
     pins: BTreeMap<PinId, Pin>,
     pins_made: u64,
+    on_disk: Option<OnDisk>,
     bytes_live: u64,
     bytes_total: u64,
+    bytes_reclaimable: u64,
 }
 
 impl Store {
@@ -338,8 +347,9 @@ impl Store {
 
     fn sweep(&mut self, id: u32) {
         self.swept = self.versions.get(id).at();
+        let main = self.versions.get(id).main();
         if let Some(previous) = self.versions.previous(id) {
-            self.drop_version(previous);
+            self.drop_version(previous, main);
         }
         let version = self.versions.get(id);
         if version.live() || version.main() >= self.floor {
@@ -349,12 +359,19 @@ impl Store {
         if place.tip().is_some_and(|tip| tip.version() == id) {
             self.index.remove(&place);
         }
-        self.drop_version(id);
+        self.drop_version(id, main.next());
     }
 
-    fn drop_version(&mut self, id: u32) {
+    /// Drops a version that a compaction at `since`, or at any later revision, makes superfluous.
+    fn drop_version(&mut self, id: u32, since: Revision) {
         assert!(self.versions.previous(id).is_none(), "chains are dropped from their old end");
-        self.bytes_total -= cost(self.versions.get(id));
+        let version = self.versions.get(id);
+        let bytes = cost(version);
+        let is_on_disk = |disk: OnDisk| version.main() <= disk.revision && since > disk.compacted;
+        if self.on_disk.is_some_and(is_on_disk) {
+            self.bytes_reclaimable += bytes;
+        }
+        self.bytes_total -= bytes;
         self.versions.remove(id);
     }
 
@@ -373,6 +390,13 @@ impl Store {
         let pin = self.pins.get_mut(&pin).expect("a pin is used while it holds");
         assert!(pin.revision <= revision && revision <= self.settled, "readers see what is settled");
         pin.revision = revision;
+    }
+
+    /// The history of a pin is on disk as a checkpoint of its own, and what was there before it is not needed.
+    pub fn checkpointed(&mut self, pin: PinId) {
+        let Pin { revision, compacted } = *self.pins.get(&pin).expect("a pin is used while it holds");
+        self.on_disk = Some(OnDisk { revision, compacted });
+        self.bytes_reclaimable = 0;
     }
 
     pub fn unpin(&mut self, pin: PinId) {
@@ -395,6 +419,7 @@ impl Store {
     pub fn restored(&mut self, compacted: Revision, settled: Revision) {
         self.settle(settled);
         self.compact(compacted);
+        self.on_disk = Some(OnDisk { revision: settled, compacted });
     }
 
     pub fn sizes(&self) -> Sizes {
@@ -403,6 +428,7 @@ impl Store {
             versions: self.versions.len() as u64,
             bytes_live: self.bytes_live,
             bytes_total: self.bytes_total,
+            bytes_reclaimable: self.bytes_reclaimable,
         }
     }
 }

@@ -88,18 +88,28 @@ impl Model {
     fn sizes(&self) -> Sizes {
         let versions = self.kept(self.compacted, Revision(u64::MAX));
         let live = self.live(Revision(u64::MAX));
-        let of = |kv: &KeyValue| VERSION_BYTES + (kv.key.len() + kv.value.len()) as u64;
-        let total = versions.iter().map(|(_, change)| match &change.event {
-            Event::Put(kv) => of(kv),
-            Event::Delete { key, .. } => VERSION_BYTES + key.len() as u64,
-        });
+        let of = |kv: &KeyValue| cost(&Event::Put(kv.clone()));
+        let total = versions.iter().map(|(_, change)| cost(&change.event));
         Sizes {
             keys: live.len() as u64,
             versions: versions.len() as u64,
             bytes_live: live.values().map(of).sum(),
             bytes_total: total.sum(),
+            bytes_reclaimable: 0,
         }
     }
+
+    /// What of a checkpoint is no longer needed.
+    fn reclaimable(&self, on_disk: &[(At, Change)]) -> u64 {
+        let kept = self.kept(self.compacted, Revision(u64::MAX));
+        let dropped = on_disk.iter().filter(|(at, _)| kept.iter().all(|(kept, _)| kept != at));
+        dropped.map(|(_, change)| cost(&change.event)).sum()
+    }
+}
+
+fn cost(event: &Event) -> u64 {
+    let value = if let Event::Put(kv) = event { kv.value.len() } else { 0 };
+    VERSION_BYTES + (event.key().len() + value) as u64
 }
 
 /// A pin with the history that its reader must see.
@@ -115,6 +125,8 @@ struct Run {
     model: Model,
     store: Store,
     pins: Vec<Pinned>,
+    /// What the newest checkpoint holds.
+    on_disk: Vec<(At, Change)>,
     keys: u64,
     head: u64,
 }
@@ -123,7 +135,8 @@ impl Run {
     fn new(seed: u64) -> Run {
         let mut rng = Rng::new(seed);
         let keys = *rng.pick(&[3, 40, 600]);
-        Run { rng, model: Model::default(), store: Store::new(), pins: Vec::new(), keys, head: 1 }
+        let (model, store) = (Model::default(), Store::new());
+        Run { rng, model, store, pins: vec![], on_disk: vec![], keys, head: 1 }
     }
 
     fn key(&mut self) -> Vec<u8> {
@@ -206,7 +219,12 @@ impl Run {
             }
             94..96 if !self.pins.is_empty() => {
                 let n = self.rng.below(self.pins.len() as u64) as usize;
-                self.store.unpin(self.pins.swap_remove(n).id);
+                let pin = self.pins.swap_remove(n);
+                if self.rng.chance(1, 2) {
+                    self.store.checkpointed(pin.id);
+                    self.on_disk = pin.history;
+                }
+                self.store.unpin(pin.id);
             }
             96 if self.pins.is_empty() => self.restore(),
             _ => self.read(),
@@ -239,6 +257,7 @@ impl Run {
         }
         restored.restored(self.model.compacted, self.model.settled);
         self.store = restored;
+        self.on_disk = self.model.kept(self.model.compacted, self.model.settled);
     }
 
     fn read(&mut self) {
@@ -281,7 +300,8 @@ impl Run {
         }
         if self.pins.is_empty() && self.rng.chance(1, 4) {
             while !self.store.compact_slice(5) {}
-            assert_eq!(self.store.sizes(), self.model.sizes());
+            let bytes_reclaimable = self.model.reclaimable(&self.on_disk);
+            assert_eq!(self.store.sizes(), Sizes { bytes_reclaimable, ..self.model.sizes() });
         }
     }
 

@@ -7,8 +7,8 @@ use crate::api::{Code, Error};
 use crate::checkpoint::{CheckpointName, Meta, Writer};
 use crate::io::{Body, BulkDone, BulkStep, CallId, Counters, JobId, Level, Output};
 use crate::limits::{
-    CHECKPOINT_BLOCK_BYTES_MAX, CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_SHARE, COMPACT_SLICE_KEYS,
-    EMPTY_SHARD_BYTES, LOG_BEHIND_BYTES_MAX, LOG_UNUSED_FILES_MAX,
+    CHECKPOINT_BLOCK_BYTES_MAX, CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_SHARE, EMPTY_SHARD_BYTES,
+    LOG_UNUSED_FILES_MAX,
 };
 use crate::log::{Buffer, Command, Held, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::mvcc::{Budget, PinId};
@@ -135,7 +135,7 @@ impl Reactor {
 
     /// Whether so much waits for the disk that evaluations should wait too.
     pub(super) fn log_is_behind(&self) -> bool {
-        self.storage.in_flight_bytes + self.log.queued_bytes() > LOG_BEHIND_BYTES_MAX
+        self.storage.in_flight_bytes + self.log.queued_bytes() > self.settings.bounds.log_behind_bytes_max
     }
 
     pub(super) fn waits_for_room(&self) -> bool {
@@ -223,7 +223,11 @@ impl Reactor {
         }
         if !was_short {
             let fields = vec![("segment", segment.to_string())];
-            self.notice(Level::Warn, "the disk has no room for the log to grow: only what makes room is taken", fields);
+            self.notice(
+                Level::Warn,
+                "the disk has no room for the log to grow: only what makes room is taken",
+                fields,
+            );
         }
         self.raise_no_space(None);
     }
@@ -307,10 +311,10 @@ impl Reactor {
     }
 
     fn compact_in_slices(&mut self) {
-        let mut done = false;
+        let (mut done, slice_keys) = (false, self.settings.bounds.compact_slice_keys);
         for owned in self.shards.values_mut().filter(|owned| owned.compacting) {
             let before = owned.shard.store.sizes().versions;
-            owned.compacting = !owned.shard.store.compact_slice(COMPACT_SLICE_KEYS);
+            owned.compacting = !owned.shard.store.compact_slice(slice_keys);
             self.counters.versions_compacted += before - owned.shard.store.sizes().versions;
             done |= !owned.compacting;
         }
@@ -505,6 +509,7 @@ impl Reactor {
     fn finish_checkpoint(&mut self, id: ShardId) {
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         let Some(done) = owned.checkpoint.take() else { return };
+        owned.shard.store.checkpointed(done.pin);
         owned.unpin(done.pin);
         let replaced = owned.checkpoint_file.replace(done.name);
         let home = owned.shard.home;

@@ -42,6 +42,7 @@ fn settings(shards: usize) -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
         disk_reserve_bytes: 0,
+        bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
     }
 }
 

@@ -117,7 +117,8 @@ pub fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -
     for segment in segments {
         if segment.sequence < first {
             let bytes = files.segment_bytes(*segment).map_err(|error| unreadable(*segment, error))?;
-            let bytes = usize::try_from(bytes).map_err(|error| unreadable(*segment, io::Error::other(error)))?;
+            let bytes =
+                usize::try_from(bytes).map_err(|error| unreadable(*segment, io::Error::other(error)))?;
             recovery.leftover(*segment, bytes);
         } else {
             let bytes = files.read_segment(*segment).map_err(|error| unreadable(*segment, error))?;

@@ -40,6 +40,7 @@ pub fn settings(shape: &Shape) -> Settings {
         keepalive: None,
         checkpoint_log_bytes: shape.checkpoint_log_bytes,
         disk_reserve_bytes: shape.disk_reserve_bytes,
+        bounds: shape.bounds,
     }
 }
 

@@ -66,13 +66,7 @@ pub struct Final(pub String);
 
 impl Files {
     pub fn new(disk: Disk, rng: Rng) -> Files {
-        Files {
-            disk,
-            rng,
-            doing: BTreeMap::new(),
-            removing: VecDeque::new(),
-            no_room: VecDeque::new(),
-        }
+        Files { disk, rng, doing: BTreeMap::new(), removing: VecDeque::new(), no_room: VecDeque::new() }
     }
 
     /// The process is gone, and with it whoever waits.

@@ -59,8 +59,11 @@ impl Server {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let length = body.len();
-        write!(stream, "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
-            .unwrap();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -149,7 +152,8 @@ fn after_a_stop_a_bit_that_changes_in_the_log_is_damage() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path(), &["--reactors=2"]);
     for key in ["L3JlZ2lzdHJ5L3BvZHMveA==", "YQ==", "L3JlZ2lzdHJ5L2xlYXNlcy94", "L3JlZ2lzdHJ5L2V2ZW50cy94"] {
-        let answer = server.post("/v3/kv/put", &format!(r#"{{"key":"{key}","value":"dG8gYmUgd2l0bmVzc2Vk"}}"#));
+        let answer =
+            server.post("/v3/kv/put", &format!(r#"{{"key":"{key}","value":"dG8gYmUgd2l0bmVzc2Vk"}}"#));
         assert!(answer.contains("revision"), "{answer}");
     }
     server.signal("-TERM");

@@ -92,6 +92,7 @@ fn settings() -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64,
         disk_reserve_bytes: 0,
+        bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
     }
 }
 
@@ -466,7 +467,10 @@ fn a_dump_says_what_the_next_start_recovers() {
 
 fn dump(disk: &Disk) -> Contents {
     let shards = disk.plan(1).unwrap().reactors.into_iter().flat_map(|reactor| reactor.shards);
-    Contents::read(shards.collect(), MEMBER, &mut |name, offset, len| disk.read(name, offset, len)).unwrap()
+    let mut read = |name: &str, offset, len| disk.read(name, offset, len);
+    let mut contents = Contents::read(shards.collect(), MEMBER, &mut read).unwrap();
+    contents.slice.keys = 7;
+    contents
 }
 
 fn events(dump: &Contents) -> Vec<(At, ShardId, Event)> {

@@ -37,7 +37,8 @@ fn a_full_disk_takes_what_makes_room_and_then_everything_again() {
     let mut member = Member::new(1, 1);
     let value = vec![7; 4000];
     member.disk_is_full = true;
-    let refused = (0..100).find_map(|_| member.try_put(&value).err()).expect("the spare file is not refilled");
+    let refused =
+        (0..100).find_map(|_| member.try_put(&value).err()).expect("the spare file is not refilled");
     assert!(refused.1.contains("database space exceeded"), "{refused:?}");
     let delete = proto::DeleteRangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
     let deleted: proto::DeleteRangeResponse = member.call("/etcdserverpb.KV/DeleteRange", &delete).unwrap();
@@ -117,4 +118,36 @@ fn no_checkpoint_begins_before_the_last_one_counts() {
     member.write_all();
     member.put("a", "after");
     assert!(member.checkpoints > before + 1);
+}
+
+/// As in etcd: history is in use until it is compacted, and what a compaction drops of what is on disk is what a
+/// defragmentation gives back.
+#[test]
+fn in_use_is_what_is_not_compacted_and_the_rest_is_what_defragmentation_frees() {
+    let mut member = Member::new(2, 3);
+    let sizes = |member: &mut Member| {
+        let path = "/etcdserverpb.Maintenance/Status";
+        let status: proto::StatusResponse = member.call(path, &proto::StatusRequest::default()).unwrap();
+        (status.db_size, status.db_size_in_use)
+    };
+    let defragment = |member: &mut Member| {
+        let path = "/etcdserverpb.Maintenance/Defragment";
+        let _: proto::DefragmentResponse = member.call(path, &proto::DefragmentRequest::default()).unwrap();
+    };
+    let keys = ["/registry/a", "/registry/pods/b", "c", "z"];
+    let put_all = |member: &mut Member| keys.map(|key| member.put(key, &"v".repeat(1000)));
+    let (empty, _) = sizes(&mut member);
+    put_all(&mut member);
+    let (once, _) = sizes(&mut member);
+    put_all(&mut member);
+    let twice = sizes(&mut member);
+    assert_eq!(twice, (2 * once - empty, 2 * once - empty), "what was overwritten is in use");
+    defragment(&mut member);
+    assert_eq!(sizes(&mut member), twice, "nothing was compacted");
+    let [.., last] = put_all(&mut member);
+    let compact = proto::CompactionRequest { revision: last, physical: true };
+    let _: proto::CompactionResponse = member.call("/etcdserverpb.KV/Compact", &compact).unwrap();
+    assert_eq!(sizes(&mut member), (once + twice.0 - empty, once), "the checkpoints hold what was dropped");
+    defragment(&mut member);
+    assert_eq!(sizes(&mut member), (once, once));
 }
