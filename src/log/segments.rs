@@ -93,6 +93,8 @@ pub(super) struct Segments {
     retired: BTreeMap<u64, usize>,
     /// The one being filled.
     open: u64,
+    /// Whether this process has a file of its own.
+    has_turned: bool,
     held: Held,
     /// Bytes of the files from the oldest needed to the open one.
     held_files: u64,
@@ -127,6 +129,7 @@ impl Segments {
             files: files.iter().map(file).collect(),
             retired,
             open: end,
+            has_turned: false,
             held: Held::default(),
             held_files: 0,
             peak: 0,
@@ -183,6 +186,7 @@ impl Segments {
         }
         self.open += 1;
         self.decide(self.open, room);
+        self.has_turned = true;
         let bytes = self.bytes(self.open) as u64;
         self.held_files += bytes;
         self.window += bytes;
@@ -208,7 +212,8 @@ impl Segments {
         if self.files.contains_key(&sequence) {
             return;
         }
-        let wanted = self.wanted();
+        // A process that has only begun may not come far.
+        let wanted = if self.has_turned { self.wanted() } else { self.lengths.least };
         let room = room.next_multiple_of(BLOCK_BYTES);
         let fits = |bytes: usize| bytes >= room && is_worth(bytes, wanted) && self.lengths.fits(bytes);
         let fit = self.retired.iter().find(|(_, bytes)| fits(**bytes));
@@ -272,8 +277,7 @@ impl Segments {
     }
 
     fn remove_surplus(&mut self, out: &mut Vec<Command>) {
-        let wanted = self.wanted();
-        let room = self.peak.saturating_sub(self.held_files);
+        let (wanted, room) = (self.wanted(), self.room_for_retired());
         let (mut bytes, log, lengths) = (0, self.log, self.lengths);
         self.retired.retain(|old, len| {
             bytes += *len as u64;
@@ -350,9 +354,21 @@ impl Segments {
         self.keep_free = bytes;
     }
 
-    /// Forgets what the log has held once: what is not needed now goes.
-    pub fn shrink(&mut self) {
+    /// Forgets what the log has held once: what is not needed now goes. Gives whether there is such.
+    pub fn shrink(&mut self) -> bool {
         (self.peak, self.window_peak, self.window) = (self.held_files, self.held_files, 0);
+        self.has_surplus()
+    }
+
+    fn has_surplus(&self) -> bool {
+        let retired: u64 = self.retired.values().map(|bytes| *bytes as u64).sum();
+        retired > self.room_for_retired()
+    }
+
+    /// Beside what the log held of late, all that may stand ready then.
+    fn room_for_retired(&self) -> u64 {
+        let ever = self.peak + LOG_SEGMENTS_SPARE * self.wanted() as u64;
+        ever.saturating_sub(self.files.values().map(|file| file.bytes as u64).sum())
     }
 }
 

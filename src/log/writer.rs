@@ -312,9 +312,9 @@ impl Log {
         self.segments.keep_free(bytes);
     }
 
-    /// Gives back to the disk what is kept for being recycled.
-    pub fn shrink(&mut self) {
-        self.segments.shrink();
+    /// Gives back to the disk what is kept for being recycled. Gives whether there is such.
+    pub fn shrink(&mut self) -> bool {
+        self.segments.shrink()
     }
 
     /// The process is about to end: from now on silence is not waited for.

@@ -221,6 +221,11 @@ impl Reactor {
             );
             return self.out.push(Output::Halt(why));
         }
+        // What the log holds may go first, where it is more than a checkpoint takes.
+        let needed = self.log.needed();
+        if needed.closed > 0 && needed.written > self.checkpoint_bytes_max() {
+            return;
+        }
         if !was_short {
             let fields = vec![("segment", segment.to_string())];
             self.notice(
@@ -236,11 +241,19 @@ impl Reactor {
     /// something for what makes room. A checkpoint that is written and not yet in the log's record frees more
     /// than any file takes.
     fn keep_disk_free(&mut self) {
-        let largest = self.shards.values().map(|owned| owned.shard.store.sizes().bytes_total).max();
-        let checkpoint = largest.map_or(0, |bytes| bytes + EMPTY_SHARD_BYTES);
-        let reserve = if self.control.no_space() { 0 } else { self.settings.disk_reserve_bytes };
+        let is_full = self.control.no_space();
+        if is_full {
+            self.log.shrink();
+        }
+        let reserve = if is_full { 0 } else { self.settings.disk_reserve_bytes };
         let counts = self.log.durable() >= self.storage.checkpointed;
-        self.log.keep_free(if counts { checkpoint + reserve } else { 0 });
+        self.log.keep_free(if counts { self.checkpoint_bytes_max() + reserve } else { 0 });
+    }
+
+    /// About what the largest checkpoint takes.
+    fn checkpoint_bytes_max(&self) -> u64 {
+        let bytes = self.shards.values().map(|owned| owned.shard.store.sizes().bytes_total);
+        bytes.max().map_or(0, |bytes| bytes + EMPTY_SHARD_BYTES)
     }
 
     /// Whether the process may end without leaving a write that nothing vouches for.
@@ -437,10 +450,18 @@ impl Reactor {
         match done {
             BulkDone::Done => self.go_on_with_checkpoint(id),
             BulkDone::Full => {
-                self.give_checkpoint_up(id, "no space left on device");
+                let why = "no space left on device";
+                self.give_checkpoint_up(id, why);
                 self.raise_no_space(None);
+                // What the log keeps for being recycled goes, and it is tried again.
+                if !self.log.shrink() {
+                    self.fail_defragmentations(id, why);
+                }
             }
-            BulkDone::Failed(why) => self.give_checkpoint_up(id, &why),
+            BulkDone::Failed(why) => {
+                self.give_checkpoint_up(id, &why);
+                self.fail_defragmentations(id, &why);
+            }
         }
     }
 
@@ -453,7 +474,6 @@ impl Reactor {
         self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
         let fields = vec![("shard", id.to_string()), ("error", why.to_owned())];
         self.notice(Level::Warn, "failed to write a checkpoint", fields);
-        self.fail_defragmentations(id, why);
     }
 
     fn go_on_with_checkpoint(&mut self, id: ShardId) {

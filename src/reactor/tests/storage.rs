@@ -4,8 +4,10 @@ use super::*;
 
 impl Member {
     fn pass(&mut self, span: Duration) {
-        self.now = self.now + span;
-        self.run();
+        for _ in 0..20 {
+            self.now = self.now + Duration(span.0 / 20);
+            self.run();
+        }
     }
 
     fn defragment(&mut self) -> Result<proto::DefragmentResponse, (u8, String)> {
