@@ -226,24 +226,30 @@ impl Segments {
     /// `offset` where the next one begins in the open file; the first file of a process may take all there is.
     pub fn ask(&mut self, now: Time, end: u64, offset: usize, is_first: bool, out: &mut Vec<Command>) {
         let spare = if 2 * offset < self.bytes(self.open) { 1 } else { LOG_SEGMENTS_SPARE };
-        for sequence in end + 1..=self.open + spare {
-            self.decide(sequence, 0);
-            let waits = self.retry_at.is_some_and(|at| now < at);
-            let new = self.name(sequence);
-            self.refit(sequence);
-            let file = self.files.get_mut(&sequence).expect("decided above");
-            if file.stage != Stage::Decided || (file.from.is_none() && waits) {
-                continue;
-            }
-            file.stage = Stage::Requested;
-            let keep_free = if is_first && sequence <= self.open { 0 } else { self.keep_free };
-            let old = file.from.map(|old| SegmentName { sequence: old, ..new });
-            out.push(match old {
-                Some(old) => Command::Recycle { old, new },
-                None => Command::Prepare { segment: new, bytes: file.bytes as u64, keep_free },
-            });
+        // One at a time, so that names become durable in their order: a file that is missing below one that is
+        // there was lost.
+        if let Some(sequence) = (end + 1..=self.open + spare).find(|sequence| !self.is_ready(*sequence)) {
+            self.ask_for(now, sequence, is_first, out);
         }
         self.remove_surplus(out);
+    }
+
+    fn ask_for(&mut self, now: Time, sequence: u64, is_first: bool, out: &mut Vec<Command>) {
+        self.decide(sequence, 0);
+        self.refit(sequence);
+        let waits = self.retry_at.is_some_and(|at| now < at);
+        let keep_free = if is_first && sequence <= self.open { 0 } else { self.keep_free };
+        let new = self.name(sequence);
+        let file = self.files.get_mut(&sequence).expect("decided above");
+        if file.stage != Stage::Decided || (file.from.is_none() && waits) {
+            return;
+        }
+        file.stage = Stage::Requested;
+        let old = file.from.map(|old| SegmentName { sequence: old, ..new });
+        out.push(match old {
+            Some(old) => Command::Recycle { old, new },
+            None => Command::Prepare { segment: new, bytes: file.bytes as u64, keep_free },
+        });
     }
 
     /// A file that is still to be made may be one that was given away in the meantime.
@@ -292,9 +298,9 @@ impl Segments {
 
     /// When something is to be asked for again.
     pub fn wake_at(&self, end: u64) -> Time {
-        let mut coming = self.files.range(end + 1..).map(|(_, file)| file);
-        match self.retry_at {
-            Some(at) if coming.any(|file| file.stage == Stage::Decided && file.from.is_none()) => at,
+        let next = self.files.range(end + 1..).map(|(_, file)| file).find(|file| file.stage != Stage::Ready);
+        match (next, self.retry_at) {
+            (Some(File { stage: Stage::Decided, from: None, .. }), Some(at)) => at,
             _ => Time::NEVER,
         }
     }

@@ -10,7 +10,7 @@
 use super::format::{End, FRAME_HEADER_BYTES, FrameHeader, Placed, SegmentHeader, in_blocks};
 use super::segments::{Held, SegmentBytes, Segments};
 use super::standing::Standing;
-use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, WriteId};
+use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, Testimony, WriteId};
 use crate::limits::{
     BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_VOUCH_DELAY_MS,
     LOG_WRITES_IN_FLIGHT_MAX,
@@ -116,6 +116,8 @@ pub struct Log {
     incarnation: u64,
     write_bytes_max: usize,
     settled: Revision,
+    /// What the next frame says of another log.
+    other: Option<Testimony>,
     residents: BTreeMap<Resident, Standing>,
 
     appended: Ordinal,
@@ -159,6 +161,7 @@ impl Log {
             incarnation: start.incarnation,
             write_bytes_max,
             settled: start.settled,
+            other: None,
             residents: start.residents,
             appended: Ordinal(0),
             open: Frame::begin(end, 0, Buffer::with_capacity(2 * BLOCK_BYTES), Ordinal(0)),
@@ -217,6 +220,26 @@ impl Log {
     pub fn settle(&mut self, settled: Revision) {
         assert!(settled >= self.settled, "settled fell from {} to {settled}", self.settled);
         self.settled = settled;
+    }
+
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// What this log can say of itself.
+    pub fn testimony(&self) -> Testimony {
+        Testimony { log: self.id, key: self.key, frame: self.acknowledged }
+    }
+
+    /// Another log's word, for the next frame to keep.
+    pub fn hear(&mut self, other: Testimony) {
+        assert_ne!(other.log, self.id);
+        self.other = Some(other);
+    }
+
+    /// The log whose word no frame has taken yet.
+    pub fn heard(&self) -> Option<LogId> {
+        self.other.map(|other| other.log)
     }
 
     /// Keeps the entries from `from` on, whatever checkpoints say (for a peer that is catching up); `None`
@@ -326,6 +349,11 @@ impl Log {
     pub fn is_at_rest(&self) -> bool {
         let written = self.in_flight.is_empty() && self.sealed.is_empty() && !self.open.due;
         written && self.last_real <= self.vouched
+    }
+
+    /// Writes that are full and have not begun.
+    pub fn sealed(&self) -> usize {
+        self.sealed.len()
     }
 
     /// Bytes appended that no write has taken yet.
@@ -483,6 +511,7 @@ impl Log {
             acknowledged: self.acknowledged,
             first: self.first,
             settled: self.settled.0,
+            other: self.other.take(),
         };
         let chain = header.encode(body);
         let offset = frame.offset + frame.buffer.len();

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 
 mod controls;
+mod pace;
 mod slices;
 mod storage;
 mod watches;
@@ -43,6 +44,7 @@ fn settings(shards: usize) -> Settings {
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
         disk_reserve_bytes: 0,
         bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        observing: Default::default(),
     }
 }
 
@@ -65,6 +67,9 @@ struct Member {
     disk_is_full: bool,
     /// Begun.
     checkpoints: usize,
+    notices: Vec<Notice>,
+    /// What came on connections that are not the client's.
+    pages: Vec<u8>,
 }
 
 impl Member {
@@ -94,6 +99,7 @@ impl Member {
             stale: vec![],
             left_over: vec![],
             last_file: 0,
+            settled: Revision::NONE,
             seed: u64::from(id),
             now: Time(0),
         };
@@ -114,6 +120,8 @@ impl Member {
             unwritten: vec![],
             disk_is_full,
             checkpoints: 0,
+            notices: vec![],
+            pages: vec![],
         };
         member.reactors[usize::from(conn.reactor.0)]
             .step(Time(0), Input::Opened { conn, port: Port::Client });
@@ -167,7 +175,7 @@ impl Member {
         match output {
             Output::Send { conn, bytes } => {
                 self.reactors[id].step(now, Input::Sent { conn, bytes: bytes.len() });
-                self.receive(&bytes);
+                if conn == self.conn { self.receive(&bytes) } else { self.pages.extend_from_slice(&bytes) }
             }
             Output::Close { .. } => {}
             Output::Mail { to, mail } => {
@@ -183,7 +191,8 @@ impl Member {
             Output::Log(Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. }) => {
                 self.reactors[id].step(now, Input::Prepared { segment });
             }
-            Output::Log(Command::Remove { .. }) | Output::Notice(_) => {}
+            Output::Log(Command::Remove { .. }) => {}
+            Output::Notice(notice) => self.notices.push(notice),
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
