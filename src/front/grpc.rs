@@ -216,7 +216,7 @@ impl Http2 {
     pub fn cancel_calls(&mut self, id: ConnId, counters: &mut Counters, asks: &mut Vec<Ask>) {
         let streams: Vec<StreamId> = self.calls.all().collect();
         for call in streams.into_iter().filter_map(|stream| self.calls.remove(stream)) {
-            counters.handled(call.method, Code::Canceled);
+            counters.ended(call.method, Code::Canceled, call.begun);
             asks.push(Ask::Gone { rpc: Rpc::stream(id, call.stream) });
         }
     }

@@ -41,7 +41,7 @@
 //! was lost; they may be there or not.
 
 use super::format::{Bad, End, FrameHeader, SegmentHeader};
-use super::replay::{RecoveredResident, Replay};
+use super::replay::{RecoveredResident, Replay, Replayed};
 use super::writer::Start;
 use super::{LogId, Resident, SegmentBytes, SegmentName, Testimony};
 use crate::limits::BLOCK_BYTES;
@@ -293,20 +293,32 @@ impl Recovery {
 
     /// Applies the rule at the head of this file.
     pub fn finish(self) -> Result<Recovered, Damage> {
+        match self.read() {
+            (recovered, None) => Ok(recovered),
+            (_, Some(damage)) => Err(damage),
+        }
+    }
+
+    /// As [`Recovery::finish`], with what can be read in front of the damage, for who only looks.
+    pub fn read(self) -> (Recovered, Option<Damage>) {
         let witness = self.witness();
-        self.check_heads(witness.first)?;
+        let heads = self.check_heads(witness.first);
         let walk = self.walk(witness.first);
-        self.check_end(walk.end, &witness)?;
+        let mut damage = heads.and_then(|()| self.check_end(walk.end, &witness)).err();
         let mut replay = Replay::default();
         let mut settled = Revision::NONE;
         for frame in &walk.frames {
             let header = &frame.header;
-            let senseless = |_| self.damage(header.segment, header.offset, Cause::Senseless);
-            replay.frame(&frame.records, header.segment).map_err(senseless)?;
+            if replay.frame(&frame.records, header.segment).is_err() {
+                damage = damage.or(Some(self.damage(header.segment, header.offset, Cause::Senseless)));
+                break;
+            }
             settled = settled.max(Revision(header.settled));
         }
-        let senseless = |_| self.damage(walk.end.segment, walk.end.offset, Cause::Senseless);
-        let (residents, standings) = replay.finish().map_err(senseless)?;
+        let Replayed { recovered: residents, standings, senseless } = replay.finish();
+        if senseless {
+            damage = damage.or(Some(self.damage(walk.end.segment, walk.end.offset, Cause::Senseless)));
+        }
         let sure = walk.frames.iter().rev().find(|frame| frame.header.frame <= witness.acknowledged);
         let unsure = sure.map_or(witness.first, |frame| frame.header.segment);
         let mut used: BTreeMap<u64, usize> = BTreeMap::new();
@@ -345,7 +357,7 @@ impl Recovery {
         };
         let testimonies = self.testimonies(witness.incarnation);
         let sync = (unsure..=walk.end.segment).map(|sequence| self.name(sequence)).collect();
-        Ok(Recovered { start, residents, settled, key: self.key, testimonies, sync, remove })
+        (Recovered { start, residents, settled, key: self.key, testimonies, sync, remove }, damage)
     }
 
     /// Whether the files that count are those that their names say.

@@ -244,7 +244,13 @@ impl Reactor {
     pub(super) fn on_no_space(&mut self, call: Option<CallId>) {
         let member = self.settings.member;
         let stands = self.control.has_alarm(member, crate::api::AlarmType::NoSpace);
+        let serves = self.stage == Stage::Serving;
         let Some(leading) = &mut self.leading else { return };
+        if !serves {
+            // A reactor whose disk is full says so at any time. No call is behind it: none is evaluated now.
+            leading.no_space_heard = true;
+            return;
+        }
         match (call, &mut leading.raising_no_space) {
             (Some(call), _) if stands => self.refuse(call, Error::NoSpace),
             (None, _) if stands => {}
@@ -288,7 +294,12 @@ impl Reactor {
         self.propose_pending();
     }
 
+    /// Only while the epoch serves: before its seal the log would call the entry void, and every reactor here
+    /// would have seen it take effect.
     pub(super) fn propose_pending(&mut self) {
+        if self.stage != Stage::Serving {
+            return;
+        }
         let settled = self.sequencer.settled();
         while let Some(leading) = &mut self.leading {
             let due = leading.pending.pop_front_if(|(seen, _)| *seen <= settled);
@@ -298,7 +309,7 @@ impl Reactor {
             // A revoke's part may stand in this turn's effects: the log keeps the order of decisions.
             let proposed = shard
                 .propose_turn(epoch, settled, entry_bytes)
-                .and_then(|()| shard.propose_control(epoch, control));
+                .and_then(|()| shard.propose_control(epoch, settled, control));
             match proposed {
                 Ok(index) => {
                     if let (Some(leading), Some(call)) = (&mut self.leading, call) {

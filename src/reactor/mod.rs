@@ -33,6 +33,7 @@ mod writes;
 #[cfg(test)]
 mod tests;
 
+pub use clearing::{AtStart, at_start};
 pub use pace::Observing;
 pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
 
@@ -42,7 +43,7 @@ use crate::front::{Ask, Front, Rpc};
 use crate::io::{Body, CallId, Counters, Fields, Input, Level, Mail, Notice, Output, Paths, ProcessFigures};
 use crate::log::{Log, Ordinal};
 use crate::router::Router;
-use crate::sequencer::{Room, Sequencer};
+use crate::sequencer::{Generation, Room, Sequencer};
 use crate::stdx::Rng;
 use crate::takeover::Coordinator;
 use crate::types::{Epoch, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -89,7 +90,8 @@ pub struct Reactor {
     /// Only where the control shard lives.
     coordinator: Option<Coordinator>,
     leading: Option<Leading>,
-    generations: u16,
+    /// Of the last epoch that served.
+    generation: Generation,
     settled: Revision,
     /// What some log names as settled by earlier processes.
     settled_before: Revision,

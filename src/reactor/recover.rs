@@ -31,6 +31,10 @@ pub type ReadPiece<'a> = &'a mut dyn FnMut(&str, u64, usize) -> Result<Vec<u8>, 
 /// How much of a checkpoint file is read at a time.
 const PIECE_BYTES: usize = 4 << 20;
 
+/// What to do about a directory that is not whole.
+const RESTORE: &str = "restore the member from a snapshot or from a copy of the data directory that was made \
+                       while the server was stopped";
+
 /// What one reactor begins with.
 #[derive(Debug)]
 pub struct ReactorPlan {
@@ -66,14 +70,26 @@ pub struct MemberPlan {
     pub settled: Revision,
 }
 
-/// Decides where every shard lives, once the logs have been heard about each other. `files` are the checkpoints on disk, `fresh` starts a log that never was.
+/// Decides where every shard lives, once the logs have been heard about each other. `files` are the checkpoints
+/// on disk, `fresh` starts a log that never was.
 pub fn place(
     logs: Vec<Recovered>,
     files: &[CheckpointName],
     reactors: u16,
     fresh: &mut dyn FnMut(LogId) -> Start,
 ) -> Result<MemberPlan, String> {
-    cross_examine(&logs).map_err(|damage| damage.to_string())?;
+    let (plan, mut damage) = survey(logs, files, reactors, fresh);
+    if damage.is_empty() { Ok(plan) } else { Err(damage.swap_remove(0)) }
+}
+
+/// As [`place`], for who only looks: with what is damaged, and without the shards that it takes away.
+pub fn survey(
+    logs: Vec<Recovered>,
+    files: &[CheckpointName],
+    reactors: u16,
+    fresh: &mut dyn FnMut(LogId) -> Start,
+) -> (MemberPlan, Vec<String>) {
+    let mut damage: Vec<String> = cross_examine(&logs).err().iter().map(ToString::to_string).collect();
     let settled = logs.iter().map(|log| log.settled).max().unwrap_or_default();
     let mut starts: BTreeMap<LogId, Start> = BTreeMap::new();
     let mut stays: BTreeMap<ShardId, BTreeMap<u32, (LogId, RecoveredResident)>> = BTreeMap::new();
@@ -85,10 +101,10 @@ pub fn place(
         starts.insert(id, log.start);
     }
     if !stays.is_empty() && !stays.contains_key(&ShardId::CONTROL) {
-        return Err("the data directory is damaged: its logs hold shards, and not the control shard, without \
-             which there is no shard. Put log 0 back, or restore the member from a snapshot or from a copy of \
-             the data directory that was made while the server was stopped"
-            .into());
+        damage.push(format!(
+            "the data directory is damaged: its logs hold shards, and not the control shard, without which \
+             there is no shard. Put log 0 back, or {RESTORE}"
+        ));
     }
     let mut plan: Vec<ReactorPlan> = (0..reactors)
         .map(|reactor| {
@@ -117,16 +133,18 @@ pub fn place(
         let written = |name: &&CheckpointName| name.shard == shard && Some(name.file) == number;
         let checkpoint = files.iter().find(written).copied();
         if let (Some(file), None) = (number, checkpoint) {
-            return Err(format!(
-                "checkpoint {file} of shard {shard} is missing: the data directory is incomplete"
+            damage.push(format!(
+                "checkpoint {file} of shard {shard} is missing: the data directory is incomplete. Put the file \
+                 back, or {RESTORE}"
             ));
+            continue;
         }
         checkpoints.extend(checkpoint);
         let home = if moves_in { newest + 1 } else { home };
         let shard = ShardPlan { shard, home, log, resident, moves_in, checkpoint };
         plan[usize::from(reactor.0)].shards.push(shard);
     }
-    Ok(MemberPlan { reactors: plan, dead_logs: starts.into_keys().collect(), checkpoints, settled })
+    (MemberPlan { reactors: plan, dead_logs: starts.into_keys().collect(), checkpoints, settled }, damage)
 }
 
 /// A shard, loaded, with what only the control shard has.
@@ -163,9 +181,12 @@ impl ShardPlan {
         let (index, term) = self.resident.base();
         let base = Position { index, term };
         for entry in self.entries() {
-            meaning
-                .read(entry.index, &entry.payload)
-                .map_err(|strange| format!("the log of shard {} makes no sense: {strange}", self.shard))?;
+            meaning.read(entry.index, &entry.payload).map_err(|strange| {
+                format!(
+                    "the log of shard {} makes no sense: {strange}. Report this, and {RESTORE}",
+                    self.shard
+                )
+            })?;
         }
         let entries = self.resident.entries.iter().map(|entry| GroupEntry {
             index: entry.index,

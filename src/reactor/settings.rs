@@ -154,7 +154,7 @@ impl Reactor {
             room: Room::new(Generation::NONE),
             coordinator: None,
             leading: None,
-            generations: 0,
+            generation: Generation::NONE,
             settled: Revision::NONE,
             settled_before: settled,
             router: None,

@@ -380,6 +380,21 @@ fn an_epoch_can_end_and_the_next_goes_on() {
     assert_eq!(member.range("\0", "\0").kvs.len(), 21);
 }
 
+#[test]
+fn a_member_lives_through_more_epochs_than_a_generation_has_bits() {
+    let mut member = Member::new(2, 2);
+    member.put("a", "1");
+    for _ in 0..66_000 {
+        let now = member.now;
+        member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
+        member.run();
+    }
+    assert_eq!(member.halted, None);
+    assert!(member.reactors.iter().all(|reactor| reactor.epochs_served > 66_000));
+    assert_eq!(member.put("a", "2"), 3);
+    assert_eq!(member.range("a", "").kvs[0].value, "2");
+}
+
 /// A member that takes over and gets no further, because its disk stands.
 fn member_without_leader() -> Member {
     let mut member = Member::new(2, 3);

@@ -149,9 +149,14 @@ impl Shard {
 
     /// Control shard only. The turn's effects must have been proposed before, so that the log keeps the
     /// order of evaluation.
-    pub fn propose_control(&mut self, epoch: Epoch, control: Control) -> Result<Index, Refused> {
+    pub fn propose_control(
+        &mut self,
+        epoch: Epoch,
+        settled: Revision,
+        control: Control,
+    ) -> Result<Index, Refused> {
         assert!(self.id == ShardId::CONTROL && self.effects.is_empty(), "a control entry overtakes nothing");
-        let payload = Payload::of(&Entry::Control { epoch: epoch.into(), control });
+        let payload = Payload::of(&Entry::Control { epoch: epoch.into(), settled: settled.0, control });
         let index = self.group.propose(payload.clone())?;
         self.meaning.proposed_control(index, &payload);
         self.uncommitted.push_back((index, Proposed::Control));

@@ -109,6 +109,12 @@ impl Driver {
             self.turn();
             self.rest();
         }
+        if !self.log.is_idle() {
+            let fields = vec![("reactor", self.id.to_string())];
+            self.shared
+                .notices
+                .warn("the disk has not answered the log's last writes; stopping without", fields);
+        }
         // The kernel may still hold requests with this thread's memory; the process ends in a moment.
         std::mem::forget(self);
     }

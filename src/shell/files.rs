@@ -22,6 +22,7 @@ use super::notices::Notices;
 use crate::checkpoint::CheckpointName;
 use crate::limits::BLOCK_BYTES;
 use crate::log::{Buffer, LogId, SegmentName};
+use crate::reactor::{AtStart, at_start};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -225,18 +226,16 @@ impl Files {
     /// As [`Files::list`], after what is left of logs marked dead is gone, and the marks with it.
     pub fn list_without_dead_logs(&self) -> io::Result<Listing> {
         let listing = self.list()?;
-        if listing.dead.is_empty() {
-            return Ok(listing);
+        let (segments, dead) = (&listing.segments, &listing.dead);
+        let names: Vec<String> =
+            segments.iter().map(ToString::to_string).chain(dead.iter().map(|log| log.dead_mark())).collect();
+        for step in at_start(names.iter().map(String::as_str)) {
+            match step {
+                AtStart::SyncNames => self.sync_names()?,
+                AtStart::Remove(name) => fs::remove_file(self.path(&name))?,
+            }
         }
-        for segment in listing.segments.iter().filter(|segment| listing.dead.contains(&segment.log)) {
-            fs::remove_file(self.path(&segment.to_string()))?;
-        }
-        self.sync_names()?;
-        for log in &listing.dead {
-            fs::remove_file(self.path(&log.dead_mark()))?;
-        }
-        self.sync_names()?;
-        self.list()
+        if dead.is_empty() { Ok(listing) } else { self.list() }
     }
 
     /// The files of a directory that is only read, and need not be there.

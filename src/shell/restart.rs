@@ -109,7 +109,7 @@ fn recover_log(files: &Files, log: LogId, segments: &[SegmentName]) -> Result<Re
 
 /// Reads one log, and changes nothing. The key is for a log that never was. What waits in it to be recycled is
 /// not read.
-pub fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -> Result<Recovered, String> {
+fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -> Result<Recovered, String> {
     let unreadable = |segment: SegmentName, error| format!("cannot read log file {segment}: {error}");
     let mut heads = Vec::new();
     for segment in segments {
@@ -125,11 +125,28 @@ pub fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -
                 usize::try_from(bytes).map_err(|error| unreadable(*segment, io::Error::other(error)))?;
             recovery.leftover(*segment, bytes);
         } else {
-            let bytes = files.read_segment(*segment).map_err(|error| unreadable(*segment, error))?;
-            recovery.segment(*segment, &bytes);
+            recovery.segment(*segment, &read_segment(files, *segment)?);
         }
     }
     recovery.finish().map_err(|damage| damage.to_string())
+}
+
+/// Reads what is there of one log, and changes nothing. Also says what is wrong with it.
+pub fn read_to_look(files: &Files, log: LogId, segments: &[SegmentName]) -> (Recovered, Vec<String>) {
+    let (mut recovery, mut wrong) = (Recovery::new(log, 0, SegmentBytes::USUAL), vec![]);
+    for segment in segments {
+        match read_segment(files, *segment) {
+            Ok(bytes) => recovery.segment(*segment, &bytes),
+            Err(why) => wrong.push(why),
+        }
+    }
+    let (recovered, damage) = recovery.read();
+    wrong.extend(damage.map(|damage| damage.to_string()));
+    (recovered, wrong)
+}
+
+fn read_segment(files: &Files, segment: SegmentName) -> Result<Vec<u8>, String> {
+    files.read_segment(segment).map_err(|error| format!("cannot read log file {segment}: {error}"))
 }
 
 #[cfg(test)]

@@ -7,11 +7,11 @@ use crate::checkpoint::CheckpointName;
 use crate::limits::{REQUEST_BYTES_DEFAULT, TXN_OPS_DEFAULT};
 use crate::log::{LogId, Recovered, Recovery, SegmentName, Start};
 use crate::reactor::recover::{self, Loaded, MemberPlan, ReactorPlan};
-use crate::reactor::{Boot, Reactor, Settings};
+use crate::reactor::{AtStart, Boot, Reactor, Settings};
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
 use crate::types::{ClusterId, Duration, MemberId, ReactorId, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub const MEMBER: MemberId = MemberId(7);
@@ -57,18 +57,21 @@ pub struct Starting {
     remove: Vec<String>,
 }
 
-/// Removes what is left of logs that are marked dead. Gives the marks, which go once that is durable.
-pub fn clear_dead(files: &mut Files, now: Time) -> Result<Vec<String>, String> {
-    let names: Vec<String> = files.disk.files().map(str::to_owned).collect();
-    let dead: Vec<LogId> = names.iter().filter_map(|name| LogId::parse_dead_mark(name)).collect();
-    let of_dead = |name: &&String| SegmentName::parse(name).is_some_and(|name| dead.contains(&name.log));
-    for name in names.iter().filter(of_dead) {
-        files.disk.remove(name).map_err(|fault| format!("{name}: {fault:?}"))?;
+/// Removes what is left of logs that are marked dead, up to the next step that takes time. Whether that was
+/// the last.
+pub fn clear_dead(files: &mut Files, now: Time, steps: &mut VecDeque<AtStart>) -> Result<bool, String> {
+    while let Some(step) = steps.pop_front() {
+        match step {
+            AtStart::Remove(name) => {
+                files.disk.remove(&name).map_err(|fault| format!("{name}: {fault:?}"))?
+            }
+            AtStart::SyncNames => {
+                files.sync_for_start(now, vec![]).map_err(|fault| format!("{fault:?}"))?;
+                return Ok(false);
+            }
+        }
     }
-    if !dead.is_empty() {
-        files.sync_for_start(now, vec![]).map_err(|fault| format!("{fault:?}"))?;
-    }
-    Ok(dead.into_iter().map(LogId::dead_mark).collect())
+    Ok(true)
 }
 
 /// Reads the directory, and has the disk make durable what was read. An error is a refusal to start.

@@ -9,6 +9,7 @@
 mod boot;
 mod checks;
 mod client;
+pub mod damage;
 pub mod disk;
 mod faults;
 mod files;

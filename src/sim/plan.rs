@@ -3,6 +3,7 @@
 //! Everything is drawn before anything runs, each event with a number of its own to draw from, so that
 //! leaving some out does not change the others: that is how a failing run is made small.
 
+use super::damage::Damage;
 use crate::config::AutoCompaction;
 use crate::limits::{Bounds, EMPTY_SHARD_BYTES};
 use crate::log::SegmentBytes;
@@ -45,8 +46,8 @@ pub struct Shape {
     pub window_bytes: u32,
     /// Whether another number of reactors may come up after a restart.
     pub resizes: bool,
-    /// Whether the disk rots at the end.
-    pub rots: bool,
+    /// What the files suffer at the end.
+    pub damage: Damage,
     pub weights: [u64; OPS.len()],
 }
 
@@ -141,6 +142,8 @@ pub enum Fault {
     Disconnect {
         client: usize,
     },
+    /// The next start meets an error of reading.
+    UnreadableStart,
 }
 
 impl Plan {
@@ -152,6 +155,9 @@ impl Plan {
         }
         if Rng::new(seed ^ 0x511C).chance(1, 3) {
             shape.slice_keys = 1;
+        }
+        if shape.damage != Damage::Rot {
+            shape.damage = *Rng::new(seed ^ 0xDA3A6E).pick(&Damage::OTHERS);
         }
         shape.draw_bounds(&mut Rng::new(seed ^ 0xB0DD));
         shape.draw_refusals(&mut Rng::new(seed ^ 0x4EF5));
@@ -190,7 +196,15 @@ impl Plan {
             }
         }
         events.sort_by_key(|event| event.at);
+        events.extend(bad_starts(seed, span_ms));
         Plan { seed, shape, events }
+    }
+
+    /// The events as they happen; their numbers are their places in the list.
+    pub fn in_order(&self) -> Vec<&Event> {
+        let mut events: Vec<&Event> = self.events.iter().collect();
+        events.sort_by_key(|event| event.at);
+        events
     }
 
     /// Leaves out all events but these, by their numbers.
@@ -201,6 +215,23 @@ impl Plan {
             wanted.contains(&(number - 1))
         });
     }
+}
+
+/// Now and then a start meets a disk that cannot be read, or one that is full.
+fn bad_starts(seed: u64, span_ms: u64) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0xBAD5_7A27);
+    let mut events = vec![];
+    for (fault, of) in
+        [(Fault::UnreadableStart, 4), (Fault::FullDisk(Duration::from_us(1 + rng.below(2_000_000))), 6)]
+    {
+        if rng.chance(1, of) {
+            let event = Event::draw(&mut rng, span_ms, What::Fault(fault));
+            let kill = What::Fault(Fault::Kill { steps: rng.below(60) });
+            events.push(Event { at: event.at + Duration(1), salt: rng.next_u64(), what: kill });
+            events.push(event);
+        }
+    }
+    events
 }
 
 /// An epoch that ends is worth little where nothing is under way: half of them find requests in the midst of
@@ -261,7 +292,7 @@ impl Shape {
             value_bytes,
             window_bytes: *rng.pick(&[1 << 20, 1 << 20, 65_535, 4000]),
             resizes: rng.chance(1, 2),
-            rots: rng.chance(1, 4),
+            damage: if rng.chance(1, 4) { Damage::Rot } else { Damage::TailLost },
             weights,
         }
     }

@@ -299,26 +299,6 @@ impl Run<'_> {
         }
         Ok(())
     }
-
-    /// The disk changes under a stopped member: it says so, or nothing is lost. True where it says so.
-    pub(super) fn rot(&mut self) -> Result<bool, Failure> {
-        let before = self.hash(0)?;
-        self.advance(self.world.now + Duration::from_ms(100))?;
-        self.world.rot();
-        self.world.calm();
-        let started = self.come_to_rest("after the rot");
-        match started {
-            Err(Failure { check: "refused", .. }) => return Ok(true),
-            other => other?,
-        }
-        let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
-        let after = self.hash(if compacts_itself { 0 } else { before.hash_revision })?;
-        let same = (after.hash, after.compact_revision) == (before.hash, before.compact_revision);
-        if !same && !(compacts_itself && after.hash_revision >= before.hash_revision) {
-            return Err(Failure::new("rot", format!("{before:?} before, {after:?} after")));
-        }
-        Ok(false)
-    }
 }
 
 fn everything() -> proto::RangeRequest {

@@ -129,9 +129,10 @@ impl Meaning {
                     self.push(index, payload, place as u32, revision, parts, write.more).map_err(strange)?;
                 }
             }
-            ArchivedEntry::Control { epoch, control } => {
+            ArchivedEntry::Control { epoch, settled, control } => {
                 let first = matches!(control, ArchivedControl::Bootstrap { .. });
                 if first || Epoch::from(epoch) == self.seal.epoch {
+                    self.named_settled = self.named_settled.max(Revision(settled.to_native()));
                     self.controls.push_back((index, payload.clone()));
                 }
             }

@@ -43,6 +43,20 @@ impl Server {
         flags: &[&str],
         change: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Server {
+        let started = Server::try_start_as(data_dir, flags, change);
+        started.unwrap_or_else(|said| panic!("the server has ended: {said}"))
+    }
+
+    /// What it says, where it does not come to serve.
+    pub fn try_start(data_dir: &Path, flags: &[&str]) -> Result<Server, String> {
+        Server::try_start_as(data_dir, flags, |command| command)
+    }
+
+    fn try_start_as(
+        data_dir: &Path,
+        flags: &[&str],
+        change: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Result<Server, String> {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let url = format!("http://{address}");
         let listen = ["--listen-client-urls", &url, "--advertise-client-urls", &url];
@@ -51,10 +65,14 @@ impl Server {
         let (mut line, mut all) = (String::new(), String::new());
         while !line.contains("ready to serve client requests") {
             line.clear();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "the server has ended: {all}");
+            if lines.read_line(&mut line).unwrap() == 0 {
+                let code = child.wait().unwrap().code();
+                assert_eq!(code, Some(1), "it ends with a reason: {all}");
+                return Err(all);
+            }
             all.push_str(&line);
         }
-        Server { child, address, before: all, lines }
+        Ok(Server { child, address, before: all, lines })
     }
 
     fn get(&self, path: &str) -> String {
