@@ -12,7 +12,7 @@ pub use applies::{Applies, ApplyKind};
 pub use notice::{Fields, Level, Notice, Value};
 pub use paths::Paths;
 
-use crate::api::{Answer, Request, TxnRequest};
+use crate::api::{Answer, Error, Request, TxnRequest};
 use crate::checkpoint::ControlState;
 use crate::log::{Buffer, Command, SegmentName, WriteId};
 use crate::mvcc::{History, Sizes};
@@ -360,6 +360,7 @@ pub enum Body {
     },
     Defragmented {
         call: CallId,
+        done: Result<(), Error>,
     },
 }
 

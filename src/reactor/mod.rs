@@ -157,7 +157,10 @@ impl Reactor {
             Input::Deposed { shard } => self.on_deposed(shard),
             Input::Process(figures) => self.process = Some(figures),
             Input::Wall { secs } => self.front.wall(secs),
-            Input::Stop => self.front.stop(),
+            Input::Stop => {
+                self.front.stop();
+                self.log.stop();
+            }
         }
         self.run_local();
     }
@@ -301,7 +304,7 @@ impl Reactor {
             Body::Sizes { sizes } => self.sizes.set(from, sizes),
             Body::NoSpace { call } => self.on_no_space(call),
             Body::Defragment { call } => self.on_defragment(call),
-            Body::Defragmented { call } => self.on_defragmented(from, call),
+            Body::Defragmented { call, done } => self.on_defragmented(from, call, done),
         }
     }
 

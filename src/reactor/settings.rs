@@ -51,8 +51,10 @@ pub struct Settings {
     pub keepalive_min_time: Duration,
     /// The server's own pings: interval and timeout.
     pub keepalive: Option<(Duration, Duration)>,
-    /// Log bytes held for a reactor's shards beyond which checkpoints are written.
+    /// Log bytes held for a reactor's shards beyond which checkpoints are written, however much these hold.
     pub checkpoint_log_bytes: u64,
+    /// What is kept free on the disk beside the largest checkpoint, for what makes room once it is full.
+    pub disk_reserve_bytes: u64,
     pub bounds: Bounds,
     pub observing: Observing,
 }

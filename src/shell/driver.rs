@@ -400,7 +400,9 @@ impl Driver {
                     self.log_has_failed(&failed);
                 }
             }
-            Command::Prepare { segment } => self.orders.push_back(Order::Prepare { reactor, segment }),
+            Command::Prepare { segment, bytes, keep_free } => {
+                self.orders.push_back(Order::Prepare { reactor, segment, bytes, keep_free });
+            }
             Command::Recycle { old, new } => {
                 self.orders.push_back(Order::Recycle { reactor, old, new });
             }
@@ -426,6 +428,6 @@ impl Driver {
             self.is_done = true;
             self.shared.is_done();
         }
-        over || (self.shared.all_are_done() && self.log.is_idle())
+        over || (self.shared.all_are_done() && self.log.is_idle() && self.reactor.log_is_at_rest())
     }
 }

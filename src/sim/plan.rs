@@ -6,6 +6,7 @@
 use super::damage::Damage;
 use crate::config::AutoCompaction;
 use crate::limits::{Bounds, EMPTY_SHARD_BYTES};
+use crate::log::SegmentBytes;
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 
@@ -23,7 +24,8 @@ pub struct Shape {
     pub reactors: u16,
     pub shards: usize,
     pub clients: usize,
-    pub segment_bytes: usize,
+    pub segments: SegmentBytes,
+    pub disk_reserve_bytes: u64,
     pub checkpoint_log_bytes: u64,
     /// Revisions unsettled at a time.
     pub ring: usize,
@@ -274,15 +276,16 @@ impl Shape {
         }
         weights[0] = weights[0].max(5);
         weights[OPS.len() - 1] = 1;
-        // A turn's entry of one shard has to fit into a segment: all that clients could have outstanding.
         let value_bytes = *rng.pick(&[1, 40, 300, 800, 2500]);
-        let segment_bytes = 4096 * if value_bytes > 1000 { 96 } else { *rng.pick(&[16, 24, 32]) };
+        let least = 4096 * if value_bytes > 1000 { 96 } else { *rng.pick(&[4, 16, 32]) };
+        let segments = SegmentBytes { least, most: least * *rng.pick(&[1, 2, 8]) };
         Shape {
             reactors: 1 + rng.below(4) as u16,
             shards: 1 + rng.below(6) as usize,
             clients: 1 + rng.below(4) as usize,
-            segment_bytes,
-            checkpoint_log_bytes: segment_bytes as u64 * rng.below(5),
+            segments,
+            disk_reserve_bytes: *rng.pick(&[0, 1 << 20]),
+            checkpoint_log_bytes: least as u64 * rng.below(5),
             ring: *rng.pick(&[8, 64, 1024]),
             mail_delay: Duration::from_us(*rng.pick(&[0, 5, 50, 2000])),
             net_delay: Duration::from_us(*rng.pick(&[1, 50, 500, 20_000])),

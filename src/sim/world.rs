@@ -92,7 +92,7 @@ impl World {
         let mut rng = Rng::new(plan.seed);
         let shape = plan.shape.clone();
         let disk = Disk::new(CAPACITY_BYTES, (Duration(0), shape.disk_latency));
-        let files = Files::new(disk, rng.fork(), shape.segment_bytes);
+        let files = Files::new(disk, rng.fork());
         let mut clients: Vec<Client> =
             (0..shape.clients).map(|id| Client::new(id, shape.window_bytes)).collect();
         clients.push(Client::new(shape.clients, 1 << 20));
@@ -249,6 +249,8 @@ impl World {
                 }
             }
             Output::Notice(_) => {}
+            // A start that has no room for its first file says so and ends.
+            Output::Halt(why) if self.full_until != Time::NEVER => self.halt(&why)?,
             Output::Halt(why) => return Err(Failure::of_halt(why)),
         }
         Ok(())
