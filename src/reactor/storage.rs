@@ -49,6 +49,8 @@ pub(super) struct Storage {
     writing: VecDeque<(WriteId, Time)>,
     /// When the checkpoint's step under way left.
     step_left: Time,
+    /// When the last checkpoint was begun.
+    checkpoint_begun: Time,
     /// A compaction took effect then, and its history is being dropped.
     compacting_since: Option<Time>,
     pub compacted_at: Time,
@@ -103,6 +105,7 @@ impl Storage {
             retry_at: Time(0),
             writing: VecDeque::new(),
             step_left: Time(0),
+            checkpoint_begun: Time(0),
             compacting_since: None,
             compacted_at: Time(0),
             dropped: 0,
@@ -426,6 +429,7 @@ impl Reactor {
             publishing: false,
             filling: false,
         });
+        self.storage.checkpoint_begun = self.now;
         self.storage.step_left = self.now;
         self.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
     }
@@ -564,6 +568,7 @@ impl Reactor {
             self.storage.replaced.push_back((self.storage.appended, name.to_string()));
         }
         self.counters.checkpoints += 1;
+        self.counters.times.checkpoints.observe(self.now.since(self.storage.checkpoint_begun).0);
         self.counters.paths.checkpoint_finished += 1;
         self.defragmented_shard(id);
     }
