@@ -36,9 +36,21 @@ pub enum Reply {
         revision: Revision,
         alarms: Vec<Alarm>,
     },
+    /// Authentication is off, and always was.
+    AuthStatus {
+        revision: Revision,
+    },
+    /// Nobody, and nothing.
+    UserList {
+        revision: Revision,
+    },
+    RoleList {
+        revision: Revision,
+    },
     Status(StatusReply),
     /// Without a header (etcd's law).
     Defragment,
+    MoveLeader,
     Hash {
         revision: Revision,
         hash: u32,

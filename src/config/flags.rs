@@ -115,6 +115,22 @@ const NO_DISCOVERY: &str = "discovery is not built yet, and without it this says
 const NO_TRACING: &str = "tracing is not built yet, and without it this says nothing";
 const OWN_LOG: &str = "Braid's log and checkpoints follow the change of the data, not a count of entries";
 
+/// The shells that `completion` knows.
+pub(super) const SHELLS: &[&str] = &["bash", "zsh", "fish"];
+
+pub(super) const COMPLETION: Subcommand = Subcommand {
+    name: "completion",
+    operand: "SHELL",
+    help: "Print what lets SHELL (bash, zsh or fish) complete braid's command line; its first lines say where to \
+           put it.",
+    flags: &[],
+};
+
+pub(super) const MAN: Subcommand =
+    Subcommand { name: "man", operand: "", help: "Print the manual page: braid man | man -l -", flags: &[] };
+
+pub(super) const SUBCOMMANDS: &[&Subcommand] = &[&DUMP_LOG, &COMPLETION, &MAN];
+
 pub(super) const DUMP_LOG: Subcommand = Subcommand {
     name: "dump-log",
     operand: "DIR",

@@ -113,6 +113,51 @@ fn what_go_flags_refuse_is_refused_in_their_words() {
 }
 
 #[test]
+fn all_that_is_refused_is_said_at_once() {
+    let args = [
+        "--nmae",
+        "a",
+        "--heartbeat-interval=x",
+        "--election-timeout=50001",
+        "--listen-client-urls=http://127.0.0.1:1",
+        "--advertise-client-urls=127.0.0.1:1",
+        "--max-txn-ops=1048577",
+        "--discovery-token=x",
+        "--log-outputs=",
+        "--reactors=257",
+    ];
+    let refusal = parse_with(&args, &[("ETCD_MAX_REQUEST_BYTES", "many")]).unwrap_err();
+    let expected = [
+        "flag provided but not defined: -nmae (the nearest is --name)",
+        "invalid value \"x\" for flag -heartbeat-interval",
+        "for flag -advertise-client-urls: URL scheme must be",
+        "invalid value \"many\" for ETCD_MAX_REQUEST_BYTES",
+        "--discovery-token is not built yet",
+        "--election-timeout[50001ms] is too long",
+        "--reactors is at most",
+        "--max-txn-ops is at most",
+        "--log-outputs names an empty output",
+    ];
+    let lines: Vec<&str> = refusal.message.lines().collect();
+    assert_eq!((refusal.exit_code, lines.len()), (2, expected.len()), "{refusal}");
+    for (line, words) in lines.iter().zip(expected) {
+        assert!(line.contains(words), "{line}\n{words}");
+    }
+}
+
+#[test]
+fn one_mistake_is_not_said_twice() {
+    for args in [
+        &["--listen-client-urls=http://127.0.0.1:1", "--advertise-client-urls=x"][..],
+        &["--election-timeout=x", "--heartbeat-interval=300"],
+        &["--nmae", "a"],
+        &["gateway", "start", "--x"],
+    ] {
+        assert_eq!(refused(args).message.lines().count(), 1, "{args:?}: {}", refused(args));
+    }
+}
+
+#[test]
 fn an_unknown_flag_names_the_nearest() {
     for (wrong, nearest) in
         [("data_dir", "data-dir"), ("listen-client-url", "listen-client-urls"), ("shard", "shards")]
@@ -173,6 +218,34 @@ fn help_tells_every_flag() {
             assert!(text.contains(&format!("--{}", flag.name)), "{}", flag.name);
         }
         assert!(text.contains("braid dump-log DIR") && text.contains("--json"));
+        assert!(GATES.iter().all(|(gate, ..)| text.contains(gate)));
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "it fits a terminal");
+    }
+}
+
+#[test]
+fn completion_and_manual_are_printed() {
+    for shell in ["bash", "zsh", "fish"] {
+        let Ok(Parsed::PrintAndExit(script)) = parse_with(&["completion", shell], &[]) else {
+            panic!("{shell}")
+        };
+        assert!(script.contains(&format!("braid completion {shell}")), "it says where to put it");
+    }
+    let Ok(Parsed::PrintAndExit(page)) = parse_with(&["man"], &[]) else { panic!("a page") };
+    for flag in FLAGS {
+        assert!(page.contains(&flag.name.replace('-', "\\-")), "{}", flag.name);
+    }
+    for args in [&["completion", "--help"][..], &["man", "-h"]] {
+        assert!(matches!(parse_with(args, &[]), Ok(Parsed::PrintAndExit(_))), "{args:?}");
+    }
+    for (args, words) in [
+        (&["completion"][..], "needs one shell of bash, zsh, fish: braid completion bash"),
+        (&["completion", "csh"], "needs one shell of"),
+        (&["completion", "bash", "zsh"], "needs one shell of"),
+        (&["man", "x"], "takes nothing: leave \"x\" out"),
+    ] {
+        let refusal = refused(args);
+        assert!(refusal.exit_code == 2 && refusal.message.contains(words), "{args:?}: {refusal:?}");
     }
 }
 

@@ -22,7 +22,7 @@ use crate::api::{
 use crate::http2::{self, StreamId};
 use crate::io::{Output, Port};
 use crate::limits::{
-    CONNECTION_PARTS_BYTES_MAX, CONNECTION_PARTS_MESSAGES, CONNECTION_UNSENT_BYTES_MAX,
+    Bounds, CONNECTION_PARTS_BYTES_MAX, CONNECTION_PARTS_MESSAGES, CONNECTION_UNSENT_BYTES_MAX,
     FRONT_ANSWERS_BYTES_MAX, FRONT_PARTS_BYTES_MAX, FRONT_SCRATCH_KEEP_BYTES, LONG_MESSAGES_BYTES_PER_TURN,
     LONG_MESSAGES_ELEMENTS_PER_TURN, REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES,
 };
@@ -30,9 +30,8 @@ use crate::types::{ConnId, LeaseId, Term, Time};
 use crate::wire::encode::Long;
 use crate::wire::health::Page;
 use crate::wire::http1::Response;
-use crate::wire::{Header, Method, TooLong, encode};
+use crate::wire::{Header, Method, Timed, TooLong, decode, encode};
 use connection::{Connection, Protocol};
-pub use lists::ListLimits;
 use lists::{Waiting, has_place};
 use long::Pump;
 use tally::{Held, Tally};
@@ -95,6 +94,15 @@ pub enum Ask {
     },
 }
 
+/// A unary call.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub method: Method,
+    pub begun: Time,
+    /// Where its duration counts.
+    pub timed: Option<Timed>,
+}
+
 /// What all connections of a reactor share.
 #[derive(Clone, Debug)]
 pub struct Manners {
@@ -107,7 +115,7 @@ pub struct Manners {
     /// Bytes of answers not yet with the kernel, beyond which only short ones are taken: of all connections.
     /// Of one it is `http2.pending_bytes_max`.
     pub answers_bytes_max: usize,
-    pub lists: ListLimits,
+    pub bounds: Bounds,
     /// Bytes of requests that are not whole yet: of one connection, and of all.
     pub parts_bytes_max: usize,
     pub all_parts_bytes_max: usize,
@@ -129,7 +137,7 @@ impl Manners {
             txn_ops_max,
             reply_bytes_max: REPLY_BYTES_MAX,
             answers_bytes_max: FRONT_ANSWERS_BYTES_MAX,
-            lists: ListLimits::default(),
+            bounds: Bounds::PRODUCTION,
             parts_bytes_max,
             all_parts_bytes_max: FRONT_PARTS_BYTES_MAX.max(parts_bytes_max),
             http2,
@@ -156,6 +164,7 @@ pub struct Front {
     /// Long messages wait for nothing but the next turn.
     goes_on: bool,
     wake_at: Time,
+    wall_secs: Option<u64>,
 }
 
 impl Front {
@@ -175,6 +184,7 @@ impl Front {
             free: vec![],
             goes_on: false,
             wake_at: Time::NEVER,
+            wall_secs: None,
         }
     }
 
@@ -201,6 +211,7 @@ impl Front {
 
     /// Reads what a client sent, and appends what it wants.
     pub fn receive(&mut self, now: Time, conn: ConnId, bytes: &[u8], asks: &mut Vec<Ask>) {
+        self.counters.now = now;
         self.counters.received_bytes += bytes.len() as u64;
         let Front { manners, connections, counters, tally, .. } = self;
         let Some(connection) = of(connections, conn) else { return };
@@ -219,6 +230,20 @@ impl Front {
             tally.settle(connection);
             connection.wake(tally.full, asks);
         }
+    }
+
+    /// The client of this connection sends nothing more.
+    pub fn ended(&mut self, now: Time, conn: ConnId, asks: &mut Vec<Ask>) {
+        let Front { connections, counters, tally, .. } = self;
+        if let Some(connection) = of(connections, conn) {
+            connection.ended(now, counters, asks);
+            tally.settle(connection);
+        }
+    }
+
+    /// What the wall clock shows: answers of HTTP/1 are dated by it.
+    pub fn wall(&mut self, secs: u64) {
+        self.wall_secs = Some(secs);
     }
 
     /// The connection is gone; so are its calls.
@@ -250,6 +275,7 @@ impl Front {
 
     /// Answers a unary call.
     pub fn answer(&mut self, now: Time, rpc: Rpc, term: Term, answer: &Answer) {
+        self.counters.now = now;
         let header = Header { raft_term: term, ..self.manners.header };
         let Place::Stream(stream) = rpc.place else { unreachable!("pages are answered by pages") };
         self.waiting.answered(rpc);
@@ -263,9 +289,29 @@ impl Front {
                 if is_taken { dropped(reply) } else { too_large("grpc: ", too_long, longest) }
             })
         });
-        connection.answer(now, stream, outcome.as_ref().map(|()| &scratch[..]), counters);
+        connection.answer(stream, outcome.as_ref().map(|()| &scratch[..]), counters);
         tally.settle(connection);
         self.keep(scratch);
+    }
+
+    /// A request has passed the checks that need no state: how long it takes counts, under this name.
+    pub fn time(&mut self, rpc: Rpc, timed: Timed) {
+        if let Some(call) = of(&mut self.connections, rpc.conn).and_then(|connection| connection.call(rpc)) {
+            call.timed = Some(timed);
+        }
+    }
+
+    /// What is known of a unary call that is about to be answered.
+    pub fn asked(&mut self, rpc: Rpc) -> Option<Asked> {
+        let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
+        Some(Asked { method: call.method, begun: call.begun, timed: call.timed })
+    }
+
+    /// The request of such a call, as it came.
+    pub fn request(&mut self, rpc: Rpc) -> Option<Request> {
+        let txn_ops_max = self.manners.txn_ops_max;
+        let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
+        decode::unary(call.method, call.request.clone()?, txn_ops_max).ok()
     }
 
     /// Answers a call that has written with a reply that [`encode::is_long`]: as its stream takes it. There is
@@ -310,10 +356,25 @@ impl Front {
         connection.budget(rpc, self.tally.full)
     }
 
-    /// Whether a stream without a budget waits for the socket, which others may have filled: then nothing more
-    /// is received either. Otherwise its client does not open its windows.
-    pub fn is_behind(&mut self, rpc: Rpc) -> bool {
-        of(&mut self.connections, rpc.conn).is_some_and(|connection| connection.is_behind())
+    /// Reads nothing more of a stream whose client does not take its answers: as with etcd, it comes to its
+    /// window's end, and its other streams go on.
+    pub fn pause(&mut self, rpc: Rpc) {
+        if let Some(connection) = of(&mut self.connections, rpc.conn) {
+            connection.pause(rpc);
+        }
+    }
+
+    pub fn is_paused(&mut self, rpc: Rpc) -> bool {
+        of(&mut self.connections, rpc.conn).is_some_and(|connection| connection.is_paused(rpc))
+    }
+
+    /// Reads on where it was paused, at most so many messages. Where they were not all, it stays paused.
+    pub fn read_on(&mut self, rpc: Rpc, messages_max: usize, asks: &mut Vec<Ask>) {
+        let Front { connections, counters, tally, .. } = self;
+        if let Some(connection) = of(connections, rpc.conn) {
+            connection.read_on(rpc, messages_max, counters, asks);
+            tally.settle(connection);
+        }
     }
 
     /// Sends one message of a stream, which ends where it cannot be sent: [`Ask::Gone`] says so then.
@@ -379,7 +440,7 @@ impl Front {
     /// Answers a request of HTTP/1.
     pub fn page(&mut self, now: Time, rpc: Rpc, response: &Response, asks: &mut Vec<Ask>) {
         if let Some(connection) = of(&mut self.connections, rpc.conn) {
-            connection.page(now, response, asks);
+            connection.page(now, response, self.wall_secs, asks);
             self.tally.settle(connection);
             let wake_at = connection.wake_at();
             self.wake_at = self.wake_at.min(wake_at);
@@ -394,13 +455,15 @@ impl Front {
     /// When [`Front::on_time`] has something to do; a time that has passed is now.
     pub fn wake_at(&self) -> Time {
         let news = self.tally.relieved || !self.lost.is_empty() || !self.free.is_empty();
-        let looks = self.waiting.any() && self.tally.fell;
+        let unwatched = self.tally.full && self.waiting.check_at() == Time::NEVER;
+        let looks = (self.waiting.is_idle() && self.tally.fell) || unwatched;
         if news || looks || self.goes_on { Time(0) } else { self.wake_at.min(self.waiting.check_at()) }
     }
 
     /// What only time brings, pings and deadlines of calls; and what nobody could be told at once: streams that
     /// ended while they were fed, room that other connections made.
     pub fn on_time(&mut self, now: Time, asks: &mut Vec<Ask>) {
+        self.counters.now = now;
         if now < self.wake_at() {
             return;
         }
@@ -430,9 +493,9 @@ impl Front {
 
     /// Hands out what the turn wrote, and its share of long messages: one send a connection.
     pub fn flush(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.counters.now = now;
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut pump = Pump {
-            now,
             bytes: LONG_MESSAGES_BYTES_PER_TURN,
             elements: LONG_MESSAGES_ELEMENTS_PER_TURN,
             bytes_max: self.manners.reply_bytes_max,

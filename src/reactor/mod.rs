@@ -14,6 +14,7 @@ mod hashes;
 mod leading;
 mod metrics;
 mod owned;
+mod pace;
 mod reads;
 pub mod recover;
 mod reservations;
@@ -23,6 +24,7 @@ mod slices;
 mod storage;
 mod streams;
 mod txns;
+mod vars;
 mod waiters;
 mod watches;
 mod witness;
@@ -32,12 +34,13 @@ mod writes;
 mod tests;
 
 pub use clearing::{AtStart, at_start};
+pub use pace::Observing;
 pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
 
 use crate::api::{Answer, Reply};
 use crate::control::Control;
 use crate::front::{Ask, Front, Rpc};
-use crate::io::{Body, CallId, Counters, Input, Level, Mail, Notice, Output, Paths, ProcessFigures};
+use crate::io::{Body, CallId, Counters, Fields, Input, Level, Mail, Notice, Output, Paths, ProcessFigures};
 use crate::log::{Log, Ordinal};
 use crate::router::Router;
 use crate::sequencer::{Generation, Room, Sequencer};
@@ -102,6 +105,7 @@ pub struct Reactor {
     heard: witness::Heard,
     sizes: census::MemberSizes,
     counters: Counters,
+    pace: pace::Pace,
     process: Option<ProcessFigures>,
     /// Epochs that have served since the start.
     epochs_served: u64,
@@ -142,6 +146,7 @@ impl Reactor {
             Input::Opened { conn, port } => self.front.opened(now, conn, port),
             Input::Received { conn, bytes } => self.on_received(conn, bytes),
             Input::Sent { conn, bytes } => self.on_sent(conn, bytes),
+            Input::Ended { conn } => self.on_ended(conn),
             Input::Closed { conn } => self.on_closed(conn),
             Input::Mail { from, mail } => self.on_mail(from, mail),
             Input::Written { write, buffer } => self.on_written(write, buffer),
@@ -151,7 +156,11 @@ impl Reactor {
             Input::Settled(settled) => self.on_settled(settled),
             Input::Deposed { shard } => self.on_deposed(shard),
             Input::Process(figures) => self.process = Some(figures),
-            Input::Stop => self.front.stop(),
+            Input::Wall { secs } => self.front.wall(secs),
+            Input::Stop => {
+                self.front.stop();
+                self.log.stop();
+            }
         }
         self.run_local();
     }
@@ -180,6 +189,7 @@ impl Reactor {
         self.run_local();
         self.flush_watches();
         self.run_local();
+        self.observe_pace();
         self.front.flush(self.now, &mut self.out);
         out.append(&mut self.out);
     }
@@ -283,7 +293,7 @@ impl Reactor {
             Body::MarkWanted { shard } => self.on_mark_wanted(from, shard),
             Body::ControlIs { index, change } => self.on_control_is(index, &change),
             Body::ControlKnown { index } => self.on_control_known(from, index),
-            Body::Compacted { revision } => self.on_compacted(from, revision),
+            Body::Compacted { revision, dropped, sizes } => self.on_compacted(from, revision, dropped, sizes),
             Body::Step { step, control } => self.on_step(epoch, step, control),
             Body::Stopped => self.on_stopped(from),
             Body::Fenced { epoch, report } => self.on_fenced(from, epoch, report),
@@ -294,7 +304,7 @@ impl Reactor {
             Body::Sizes { sizes } => self.sizes.set(from, sizes),
             Body::NoSpace { call } => self.on_no_space(call),
             Body::Defragment { call } => self.on_defragment(call),
-            Body::Defragmented { call } => self.on_defragmented(from, call),
+            Body::Defragmented { call, done } => self.on_defragmented(from, call, done),
         }
     }
 
@@ -331,7 +341,8 @@ impl Reactor {
         counters.front = self.front.counters.clone();
         counters.connections = self.front.open() as u64;
         counters.ranges_under_way = self.slices.len() as u64;
-        counters.proposals_pending = self.calls.len() as u64;
+        counters.proposals_pending = self.calls.proposals() as u64;
+        counters.calls = self.calls.len() as u64;
         self.watches.count(&mut counters);
         self.storage.count(&mut counters);
         for owned in self.shards.values() {
@@ -340,11 +351,12 @@ impl Reactor {
         counters
     }
 
-    fn notice(&mut self, level: Level, message: &'static str, fields: Vec<(&'static str, String)>) {
-        self.out.push(Output::Notice(Notice { level, message, fields }));
+    fn notice(&mut self, level: Level, message: &'static str, fields: impl Into<Fields>) {
+        self.out.push(Output::Notice(Notice { level, message, fields: fields.into() }));
     }
 
     fn answer_rpc(&mut self, rpc: Rpc, answer: Answer) {
+        self.observe_answer(rpc, &answer);
         let term = self.epoch.term;
         match answer {
             Ok(Reply::Range(reply)) => self.front.answer_range(self.now, rpc, term, reply),

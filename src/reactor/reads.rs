@@ -7,9 +7,10 @@
 
 use super::Reactor;
 use super::calls::{Asker, Call, Course};
+use super::pace::About;
 use crate::api::{Error, RangeReply, RangeRequest, Reply};
 use crate::front::Rpc;
-use crate::io::{Body, CallId};
+use crate::io::{ApplyKind, Body, CallId};
 use crate::txn::{self, Counting, Progress, RangeCursor, RangePart};
 use crate::types::{ReactorId, Revision, ShardId};
 
@@ -35,17 +36,20 @@ impl Reactor {
         let noted = self.sequencer.settled();
         let at = match txn::read_revision(request.revision, noted, self.control.compacted()) {
             Ok(at) => at,
-            Err(error) => return self.reply(asker, Err(error)),
+            Err(error) => {
+                self.applied(ApplyKind::Range, false, self.now, About::default());
+                return self.reply(asker, Err(error));
+            }
         };
         let shards: Vec<ShardId> = self.router().shards_of(&request.range()).collect();
         if let [shard] = shards[..]
             && let Some(reply) = self.read_at_once(shard, &request, noted, at, counting)
         {
-            return self.answer_read(asker, request, reply);
+            return self.answer_range(asker, request, reply);
         }
         if shards.is_empty() {
             let reply = txn::finish_range(&request, noted, vec![]);
-            return self.answer_read(asker, request, reply);
+            return self.answer_range(asker, request, reply);
         }
         self.counters.paths.range_spread += u64::from(shards.len() > 1);
         let parts = shards.iter().map(|_| None).collect();
@@ -77,20 +81,23 @@ impl Reactor {
             self.slices.spend();
             return None;
         }
+        self.applied(ApplyKind::Range, true, self.now, About::default());
         Some(txn::finish_range(request, noted, vec![cursor.into_part()]))
     }
 
     /// What has no place beside the answers that clients do not take is read later.
-    fn answer_read(&mut self, asker: Asker, request: RangeRequest, reply: RangeReply) {
+    fn answer_range(&mut self, asker: Asker, request: RangeRequest, reply: RangeReply) {
         match asker {
-            Asker::Rpc(rpc) if !self.front.takes(rpc, &reply) => self.read_later(rpc, request),
+            Asker::Rpc(rpc) if !self.front.takes(rpc, &reply) => {
+                self.read_later(rpc, request, Some(&reply));
+            }
             asker => self.reply(asker, Ok(Reply::Range(reply))),
         }
     }
 
-    fn read_later(&mut self, rpc: Rpc, request: RangeRequest) {
+    fn read_later(&mut self, rpc: Rpc, request: RangeRequest, answer: Option<&RangeReply>) {
         self.counters.ranges -= 1; // it is counted when it is read again
-        self.front.defer(self.now, rpc, request);
+        self.front.defer(self.now, rpc, request, answer);
     }
 
     pub(super) fn on_range_goes_on(&mut self, from: ReactorId, id: CallId, shard: ShardId, bytes: usize) {
@@ -104,7 +111,7 @@ impl Reactor {
             && self.front.is_in_vain(rpc, bytes)
             && let Some(Course::Reading(reading)) = self.calls.remove(id).map(|call| call.course)
         {
-            self.read_later(rpc, reading.request);
+            self.read_later(rpc, reading.request, None);
         } else {
             return;
         }
@@ -132,11 +139,12 @@ impl Reactor {
         if reading.parts.iter().any(Option::is_none) {
             return;
         }
-        let Some(Call { asker, course: Course::Reading(reading), .. }) = self.calls.remove(id) else {
+        let Some(Call { asker, begun, course: Course::Reading(reading), .. }) = self.calls.remove(id) else {
             unreachable!("it was there above")
         };
+        self.applied(ApplyKind::Range, true, begun, About::default());
         let reply = txn::finish_range(&reading.request, reading.noted, reading.parts.into_iter().flatten());
-        self.answer_read(asker, reading.request, reply);
+        self.answer_range(asker, reading.request, reply);
     }
 
     /// A shard has been compacted above the revision: the newest is noted anew, an older one is gone.

@@ -3,6 +3,7 @@
 use super::census::MemberSizes;
 use super::leading::Leading;
 use super::owned::Owned;
+use super::pace::Observing;
 use super::recover::MovingRecord;
 use super::{Reactor, Stage};
 use crate::checkpoint::{CheckpointName, ControlState};
@@ -50,9 +51,12 @@ pub struct Settings {
     pub keepalive_min_time: Duration,
     /// The server's own pings: interval and timeout.
     pub keepalive: Option<(Duration, Duration)>,
-    /// Log bytes held for a reactor's shards beyond which checkpoints are written.
+    /// Log bytes held for a reactor's shards beyond which checkpoints are written, however much these hold.
     pub checkpoint_log_bytes: u64,
+    /// What is kept free on the disk beside the largest checkpoint, for what makes room once it is full.
+    pub disk_reserve_bytes: u64,
     pub bounds: Bounds,
+    pub observing: Observing,
 }
 
 pub use crate::config::AutoCompaction;
@@ -67,7 +71,8 @@ impl Settings {
         let keepalive =
             http2::Keepalive { ping_min: self.keepalive_min_time, without_stream: false, interval, timeout };
         let http2 = http2::Config { streams_max: self.streams_max, keepalive, ..http2::Config::default() };
-        Manners::new(header, self.request_bytes_max, self.txn_ops_max, http2)
+        let manners = Manners::new(header, self.request_bytes_max, self.txn_ops_max, http2);
+        Manners { bounds: self.bounds, ..manners }
     }
 
     /// The quota as Status shows it.
@@ -161,6 +166,7 @@ impl Reactor {
             heard: super::witness::Heard::new(reactors),
             sizes: MemberSizes::new(reactors),
             counters: Default::default(),
+            pace: Default::default(),
             process: None,
             epochs_served: 0,
             calls: Default::default(),
@@ -188,6 +194,9 @@ impl Reactor {
         }
         if id == ReactorId(0) {
             reactor.prepare_to_lead();
+        }
+        if reactor.settings.observing.handling {
+            reactor.front.counters.measure_handling();
         }
         // Nothing runs yet, so every reactor has stopped, and says so with its first turn.
         reactor.send(ReactorId(0), Body::Stopped);

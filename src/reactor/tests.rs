@@ -6,18 +6,20 @@ use crate::config::AutoCompaction;
 use crate::http2::client::Client;
 use crate::http2::{self, Event};
 use crate::io::{BulkDone, BulkStep, Port};
-use crate::log::{Command, LogId, Start};
+use crate::log::{Command, LogId, SegmentBytes, Start};
 use crate::types::{ClusterId, ConnId, Duration, MemberId};
 use crate::wire::proto;
 use bytes::Bytes;
 use prost::Message;
 
 mod controls;
+mod pace;
 mod slices;
 mod storage;
 mod watches;
 
 const SEGMENT_BYTES: usize = 64 << 10;
+const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT_BYTES, most: 4 * SEGMENT_BYTES };
 
 fn settings(shards: usize) -> Settings {
     Settings {
@@ -40,7 +42,9 @@ fn settings(shards: usize) -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
+        disk_reserve_bytes: 0,
         bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        observing: Default::default(),
     }
 }
 
@@ -54,13 +58,20 @@ struct Member {
     statuses: Vec<(u32, u8, String)>,
     partial: std::collections::BTreeMap<u32, Vec<u8>>,
     halted: Option<String>,
+    /// What the client's kernel has and the client has not read, where it does not read.
+    unheard: Option<Vec<u8>>,
     /// Reactors below take no turns: nothing wakes them.
     asleep: usize,
     /// The disk does nothing; what it was to write waits.
     disk_stands: bool,
     unwritten: Vec<(usize, Output)>,
+    /// No file has room.
+    disk_is_full: bool,
     /// Begun.
     checkpoints: usize,
+    notices: Vec<Notice>,
+    /// What came on connections that are not the client's.
+    pages: Vec<u8>,
 }
 
 impl Member {
@@ -69,6 +80,14 @@ impl Member {
     }
 
     fn with(reactors: u16, settings: Settings) -> Member {
+        Member::on(false, reactors, settings)
+    }
+
+    fn boot_on_a_full_disk() -> Member {
+        Member::on(true, 1, settings(1))
+    }
+
+    fn on(disk_is_full: bool, reactors: u16, settings: Settings) -> Member {
         let sequencer = Arc::new(Sequencer::new(1 << 10));
         let settings = Arc::new(settings);
         let boot = |id: u16| Boot {
@@ -76,7 +95,7 @@ impl Member {
             reactors,
             settings: settings.clone(),
             sequencer: sequencer.clone(),
-            log: Start::fresh(LogId(u32::from(id)), 77, SEGMENT_BYTES),
+            log: Start::fresh(LogId(u32::from(id)), 77, SEGMENTS),
             shards: vec![],
             control: None,
             stale: vec![],
@@ -98,10 +117,14 @@ impl Member {
             statuses: vec![],
             partial: Default::default(),
             halted: None,
+            unheard: None,
             asleep: 0,
             disk_stands: false,
             unwritten: vec![],
+            disk_is_full,
             checkpoints: 0,
+            notices: vec![],
+            pages: vec![],
         };
         member.reactors[usize::from(conn.reactor.0)]
             .step(Time(0), Input::Opened { conn, port: Port::Client });
@@ -155,7 +178,11 @@ impl Member {
         match output {
             Output::Send { conn, bytes } => {
                 self.reactors[id].step(now, Input::Sent { conn, bytes: bytes.len() });
-                self.receive(&bytes);
+                match &mut self.unheard {
+                    _ if conn != self.conn => self.pages.extend_from_slice(&bytes),
+                    Some(unheard) => unheard.extend_from_slice(&bytes),
+                    None => self.receive(&bytes),
+                }
             }
             Output::Close { .. } => {}
             Output::Mail { to, mail } => {
@@ -165,14 +192,20 @@ impl Member {
             Output::Log(Command::Write { id: write, bytes, .. }) => {
                 self.reactors[id].step(now, Input::Written { write, buffer: bytes });
             }
-            Output::Log(Command::Prepare { segment } | Command::Recycle { new: segment, .. }) => {
+            Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full => {
+                self.reactors[id].step(now, Input::NoRoom { segment });
+            }
+            Output::Log(Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. }) => {
                 self.reactors[id].step(now, Input::Prepared { segment });
             }
-            Output::Log(Command::Remove { .. }) | Output::Notice(_) => {}
+            Output::Log(Command::Remove { .. }) => {}
+            Output::Notice(notice) => self.notices.push(notice),
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
-                self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
+                let grows = matches!(step, BulkStep::Append { .. });
+                let done = if grows && self.disk_is_full { BulkDone::Full } else { BulkDone::Done };
+                self.reactors[id].step(now, Input::Bulk { job, done });
             }
             Output::Halt(why) => self.halted = Some(why),
         }
@@ -230,6 +263,13 @@ impl Member {
         self.client.send_message(stream, &request, false);
         self.run();
         stream
+    }
+
+    /// The client reads again.
+    fn hear(&mut self) {
+        let unheard = self.unheard.take().expect("it was deaf");
+        self.receive(&unheard);
+        self.run();
     }
 
     fn put(&mut self, key: &str, value: &str) -> i64 {

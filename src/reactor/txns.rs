@@ -8,9 +8,10 @@
 
 use super::Reactor;
 use super::calls::{Asker, Course};
+use super::pace::About;
 use super::writes::{count_txn, find_lease};
 use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, Request, TxnRequest};
-use crate::io::{Body, CallId, PartOf};
+use crate::io::{ApplyKind, Body, CallId, PartOf};
 use crate::record::{Effect, EffectChange};
 use crate::txn::{self, Applied, Gathered, Outcome, Path, Plan, Share};
 use crate::types::{LeaseId, Revision, ShardId};
@@ -92,6 +93,7 @@ impl Reactor {
     }
 
     fn begin_spread(&mut self, asker: Asker, shape: Shape, txn: TxnRequest, shards: Vec<ShardId>) {
+        let reads = matches!(shape, Shape::Txn) && txn.is_read_only();
         assert!(shards.is_sorted(), "shards are reserved in ascending order");
         self.counters.paths.txn_spread += u64::from(shards.len() > 1);
         let bytes = txn.bytes();
@@ -110,6 +112,10 @@ impl Reactor {
             shards,
         };
         let call = self.begin_call_of(asker, Course::Spread(Box::new(spread)), bytes);
+        // Where it is a part of another call, that one counts.
+        if !reads && !matches!(asker, Asker::Call(_)) {
+            self.calls.proposes(call);
+        }
         if matches!(shape, Shape::Revoke(_)) {
             // Given up, it would leave its lease marked, and what names the lease waiting, for ever.
             self.calls.keep(call);
@@ -282,6 +288,18 @@ impl Reactor {
         self.hold(current, call, Err(error));
     }
 
+    /// (A revoke is counted where its lease ends.)
+    fn applied_spread(&mut self, call: CallId, shape: Shape, txn: &TxnRequest) {
+        let kind = match shape {
+            Shape::Txn => ApplyKind::Txn,
+            Shape::DeleteRange => ApplyKind::DeleteRange,
+            Shape::Revoke(_) => return,
+        };
+        if let Some(begun) = self.calls.get(call).map(|call| call.begun) {
+            self.applied(kind, true, begun, About::of_txn(txn));
+        }
+    }
+
     /// A call that fails at its deadline, if it is a spread transaction, lets its shards go.
     pub(super) fn release_spread_of(&mut self, call: CallId) {
         if self.calls.get_mut(call).is_some_and(|call| matches!(call.course, Course::Spread(_))) {
@@ -324,6 +342,7 @@ impl Reactor {
             Shape::DeleteRange => self.counters.deletes += 1,
             Shape::Revoke(_) => self.counters.deletes += changes,
         }
+        self.applied_spread(call, shape, &request);
         let reply = match shape {
             Shape::Txn => Reply::Txn(txn),
             Shape::DeleteRange => Reply::DeleteRange(only_delete(txn.responses, needs)),

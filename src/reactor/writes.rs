@@ -1,9 +1,10 @@
 //! Evaluation of what one shard of this reactor can answer whole.
 
 use super::owned::{Owned, Waiting};
+use super::pace::About;
 use super::{Reactor, Stage};
 use crate::api::{Answer, Error, Op, OpReply, PutRequest, Reply, Request, TxnReply, TxnRequest};
-use crate::io::{Body, CallId, Counters};
+use crate::io::{ApplyKind, Body, CallId, Counters};
 use crate::record::{Effect, EffectChange};
 use crate::sequencer::ShardSet;
 use crate::txn::{self, Ended, Evaluated, Refusal};
@@ -133,6 +134,7 @@ impl Reactor {
         }
         // Read before evaluation: what the reply shows where it takes no revision itself.
         let current = self.sequencer.counter();
+        let (kind, about) = (kind_of(&request), About::of(&request));
         let evaluated = self.evaluate_request(id, request, current);
         let (answer, effect, leases): (Answer, _, _) = match evaluated {
             Ok(Evaluated { reply, effect, leases }) => (Ok(reply), effect, leases),
@@ -140,6 +142,7 @@ impl Reactor {
             // The epoch is over; the Stop on its way fails the call.
             Err(Refusal::Ended) => return self.lose_epoch(),
         };
+        self.applied(kind, matches!(answer, Ok(_) | Err(Error::Compacted)), self.now, about);
         let needs = effect.as_ref().map_or(current, |effect: &Effect| effect.revision);
         let owned = self.shards.get_mut(&id).expect("the caller found it");
         let mut leases = leases;
@@ -256,8 +259,17 @@ pub(super) fn is_write(request: &Request) -> bool {
     match request {
         Request::Put(_) | Request::DeleteRange(_) | Request::Compact(_) => true,
         Request::LeaseGrant(_) | Request::LeaseRevoke(_) => true,
-        Request::Txn(txn) => !txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_))),
+        Request::Txn(txn) => !txn.is_read_only(),
         _ => false,
+    }
+}
+
+/// What is evaluated at a shard.
+fn kind_of(request: &Request) -> ApplyKind {
+    match request {
+        Request::Put(_) => ApplyKind::Put,
+        Request::DeleteRange(_) => ApplyKind::DeleteRange,
+        _ => ApplyKind::Txn,
     }
 }
 

@@ -13,6 +13,8 @@
 //! requests with our memory; shutting both directions brings them back, and only then is the descriptor
 //! closed, once.
 //!
+//! A client that has shut its side is told to the reactor, which closes when it has answered what was asked.
+//!
 //! One send is in flight; what is handed out meanwhile is appended and goes next. A connection that has too
 //! much unsent is not received from until half of it is gone.
 
@@ -26,6 +28,7 @@ use crate::limits::{
 };
 use crate::types::{ConnId, Duration, ReactorId, Time};
 use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
 const LINGER: Duration = Duration::from_ms(CONNECTION_LINGER_MS);
@@ -53,6 +56,8 @@ struct Connection {
     fd: OwnedFd,
     phase: Phase,
     receiving: Receiving,
+    /// The client sends nothing more.
+    ended: bool,
     /// The send in flight and how much of it is gone; empty where none is.
     sending: Vec<u8>,
     sent: usize,
@@ -90,6 +95,10 @@ pub enum Event {
         conn: ConnId,
         bytes: usize,
     },
+    /// The client has shut its side, and may still read.
+    Ended {
+        conn: ConnId,
+    },
     Closed {
         conn: ConnId,
     },
@@ -104,6 +113,13 @@ impl Connections {
     /// Connections whose descriptors are not closed yet.
     pub fn open(&self) -> usize {
         self.open
+    }
+
+    /// The address of the client, as long as its connection has one.
+    pub fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
+        let slot = self.slots.get(conn.slot as usize)?;
+        let connection = slot.connection.as_ref().filter(|connection| connection.id == conn)?;
+        TcpStream::from(connection.fd.try_clone().ok()?).peer_addr().ok()
     }
 
     /// Takes a connection in and begins to receive.
@@ -121,6 +137,7 @@ impl Connections {
             fd,
             phase,
             receiving,
+            ended: false,
             sending: Vec::new(),
             sent: 0,
             next: Vec::new(),
@@ -235,8 +252,15 @@ impl Connections {
                 }
                 Event::Nothing
             }
+            0 if phase == Phase::Open => {
+                connection.ended = true;
+                Event::Ended { conn }
+            }
             // The client has shut its side and still waits for what we have for it.
-            0 if phase == Phase::Ending && connection.unsent() > 0 => Event::Nothing,
+            0 if phase == Phase::Ending && connection.unsent() > 0 => {
+                connection.ended = true;
+                Event::Nothing
+            }
             _ => {
                 self.die(conn);
                 Event::Closed { conn }
@@ -302,7 +326,8 @@ impl Connections {
 
 impl Connection {
     fn receive(&mut self, ring: &mut Ring) {
-        if self.receiving == Receiving::Idle {
+        // Its end comes again and again: only who lingers waits for it.
+        if self.receiving == Receiving::Idle && (!self.ended || self.phase == Phase::Lingering) {
             ring.receive(self.id.slot, self.id.generation, self.fd.as_fd(), GROUP);
             self.receiving = Receiving::Armed;
         }

@@ -12,7 +12,9 @@
 
 #![allow(unsafe_code)]
 
+use super::boot::Seat;
 use super::bulk::{Answer, Order};
+use super::clock::{timestamp, wall_us};
 use super::connections::{Connections, Event};
 use super::kernel;
 use super::listeners::Listener;
@@ -21,10 +23,10 @@ use super::mail::Outbox;
 use super::receive::Buffers;
 use super::ring::{Completion, Ring, Tag};
 use super::shared::Shared;
-use crate::io::{Input, Mail, Output, Port};
+use crate::io::{Input, Mail, Notice, Output, Port, Value};
 use crate::limits::{
     ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_PATIENCE_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
-    TURN_MAIL_MAX,
+    TURN_MAIL_MAX, WALL_CHECK_MS,
 };
 use crate::log::Command;
 use crate::reactor::Reactor;
@@ -49,6 +51,8 @@ pub struct Driver {
     /// Listeners whose accepting has failed, to be tried again.
     silent: Vec<u32>,
     accept_at: Time,
+    /// When the wall clock is looked at again; nothing wakes for that.
+    wall_at: Time,
     /// What kicks are read into; the kernel writes to it.
     kicked: Box<u64>,
     settled: Revision,
@@ -62,23 +66,23 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// On the thread that will run it. The error says what to change.
+    /// On the thread that will run it.
     pub fn new(
         id: ReactorId,
         shared: Arc<Shared>,
         reactor: Reactor,
         log: LogFiles,
         listeners: Vec<Listener>,
-    ) -> Result<Driver, String> {
-        let mut ring = Ring::new()?;
-        let buffers = Buffers::provide(&ring).map_err(|error| format!("no receive buffers: {error}"))?;
+        seat: Seat,
+    ) -> Driver {
+        let Seat { mut ring, buffers } = seat;
         let mut kicked = Box::new(0);
         // SAFETY: the box outlives the ring's requests: a driver is never dropped.
         unsafe { ring.wait_for_kick(shared.waking.kick(id).as_fd(), &raw mut *kicked) };
         for (number, listener) in listeners.iter().enumerate() {
             ring.accept(number as u32, listener.socket.as_fd());
         }
-        Ok(Driver {
+        Driver {
             id,
             reactor,
             ring,
@@ -90,6 +94,7 @@ impl Driver {
             listeners,
             silent: Vec::new(),
             accept_at: Time::NEVER,
+            wall_at: Time(0),
             kicked,
             settled: Revision::NONE,
             stop_by: None,
@@ -98,7 +103,7 @@ impl Driver {
             shared,
             completions: Vec::with_capacity(TURN_COMPLETIONS_MAX),
             outputs: Vec::new(),
-        })
+        }
     }
 
     /// Runs until the process stops.
@@ -107,6 +112,12 @@ impl Driver {
             self.turn();
             self.rest();
         }
+        if !self.log.is_idle() {
+            let fields = vec![("reactor", self.id.to_string())];
+            self.shared
+                .notices
+                .warn("the disk has not answered the log's last writes; stopping without", fields);
+        }
         // The kernel may still hold requests with this thread's memory; the process ends in a moment.
         std::mem::forget(self);
     }
@@ -114,6 +125,7 @@ impl Driver {
     fn turn(&mut self) {
         self.now = self.shared.clock.now();
         self.shared.pulse(self.id).turn_begins(self.now);
+        self.tell_wall();
         self.take_completions();
         self.take_arrivals();
         self.take_answers();
@@ -204,6 +216,7 @@ impl Driver {
         match event {
             Event::Nothing | Event::Received { .. } => {}
             Event::Sent { conn, bytes } => self.step(Input::Sent { conn, bytes }),
+            Event::Ended { conn } => self.step(Input::Ended { conn }),
             Event::Closed { conn } => {
                 self.shared.loads.left(usize::from(self.id.0));
                 self.step(Input::Closed { conn });
@@ -303,6 +316,13 @@ impl Driver {
         }
     }
 
+    fn tell_wall(&mut self) {
+        if self.wall_at <= self.now {
+            self.wall_at = self.now + Duration::from_ms(WALL_CHECK_MS);
+            self.step(Input::Wall { secs: wall_us() / 1_000_000 });
+        }
+    }
+
     fn keep_time(&mut self) {
         let Driver { connections, shared, reactor, .. } = self;
         let (now, id) = (self.now, usize::from(self.id.0));
@@ -349,9 +369,27 @@ impl Driver {
             Output::Bulk { job, step } => {
                 self.orders.push_back(Order::Step { reactor: self.id, job, step });
             }
-            Output::Notice(notice) => self.shared.notices.reactor(self.id.0, notice),
+            Output::Notice(notice) => self.say(notice),
             Output::Halt(reason) => self.shared.notices.halt(&reason, vec![]),
         }
+    }
+
+    /// A reactor knows neither the wall clock nor whose the other end of a connection is.
+    fn say(&self, mut notice: Notice) {
+        for (_, value) in &mut notice.fields.0 {
+            match *value {
+                Value::Moment(moment) => {
+                    let ago = self.shared.clock.now().since(moment);
+                    *value = timestamp(wall_us().saturating_sub(ago.0 / 1_000)).into();
+                }
+                Value::Client(conn) => {
+                    let client = self.connections.peer(conn);
+                    *value = client.map_or("No remote client info.".into(), |peer| peer.to_string().into());
+                }
+                _ => {}
+            }
+        }
+        self.shared.notices.reactor(self.id.0, notice);
     }
 
     fn log_command(&mut self, command: Command) {
@@ -362,7 +400,9 @@ impl Driver {
                     self.log_has_failed(&failed);
                 }
             }
-            Command::Prepare { segment } => self.orders.push_back(Order::Prepare { reactor, segment }),
+            Command::Prepare { segment, bytes, keep_free } => {
+                self.orders.push_back(Order::Prepare { reactor, segment, bytes, keep_free });
+            }
             Command::Recycle { old, new } => {
                 self.orders.push_back(Order::Recycle { reactor, old, new });
             }
@@ -388,6 +428,6 @@ impl Driver {
             self.is_done = true;
             self.shared.is_done();
         }
-        over || (self.shared.all_are_done() && self.log.is_idle())
+        over || (self.shared.all_are_done() && self.log.is_idle() && self.reactor.log_is_at_rest())
     }
 }

@@ -73,8 +73,8 @@ impl StopSignals {
         let set = unsafe {
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut set);
-            libc::sigaddset(&raw mut set, libc::SIGTERM);
-            libc::sigaddset(&raw mut set, libc::SIGINT);
+            libc::sigaddset(&raw mut set, StopSignal::TERMINATED.0);
+            libc::sigaddset(&raw mut set, StopSignal::INTERRUPT.0);
             let refused = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
             if refused != 0 {
                 return Err(Error::from_raw_os_error(refused));
@@ -100,8 +100,11 @@ impl StopSignals {
 pub struct StopSignal(libc::c_int);
 
 impl StopSignal {
+    pub const TERMINATED: StopSignal = StopSignal(libc::SIGTERM);
+    pub const INTERRUPT: StopSignal = StopSignal(libc::SIGINT);
+
     pub fn name(self) -> &'static str {
-        if self.0 == libc::SIGINT { "interrupt" } else { "terminated" }
+        if self == StopSignal::INTERRUPT { "interrupt" } else { "terminated" }
     }
 
     /// Dies of the signal, as whoever waits for this process expects (143 or 130 in a shell). Returns only
@@ -227,6 +230,17 @@ pub fn set_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// How far the zone of this process is east of UTC at a moment, given in seconds since 1970; 0 where the system
+/// does not know.
+pub fn utc_offset_secs(secs: u64) -> i64 {
+    let Ok(secs) = libc::time_t::try_from(secs) else { return 0 };
+    // SAFETY: zero is a value of every field.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both live on this stack; the zone itself is read under the C library's lock.
+    let known = unsafe { libc::localtime_r(&raw const secs, &raw mut local) };
+    if known.is_null() { 0 } else { local.tm_gmtoff }
+}
+
 /// Binds to an address beside others that share it in the same way (SO_REUSEPORT).
 pub fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
@@ -299,6 +313,16 @@ pub fn write_durably_at_start(file: &File, block: &[u8]) -> io::Result<()> {
         0.. if written as usize == block.len() => Ok(()),
         0.. => Err(Error::from_raw_os_error(libc::EIO)),
         _ => Err(Error::last_os_error()),
+    }
+}
+
+/// What an unprivileged process may still write to the file system of an open file.
+pub fn free_bytes(file: &File) -> io::Result<u64> {
+    // SAFETY: the kernel fills the structure, which lives on this stack.
+    unsafe {
+        let mut about: libc::statvfs = std::mem::zeroed();
+        checked(libc::fstatvfs(file.as_raw_fd(), &raw mut about))?;
+        Ok(about.f_bavail.saturating_mul(about.f_frsize))
     }
 }
 

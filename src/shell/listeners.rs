@@ -1,6 +1,6 @@
 //! The sockets that clients come in by, and which reactor gets a client.
 
-use super::kernel;
+use super::{kernel, process};
 use crate::config::Url;
 use crate::io::Port;
 use crate::limits::{LISTEN_BACKLOG, LISTEN_PATIENCE_MS, LISTEN_RETRY_MS};
@@ -32,14 +32,38 @@ pub fn listen(urls: &[Url], port: Port, reuse_port: bool) -> Result<Vec<Listener
                 }
                 // `localhost` is what the machine has of both families.
                 Err(error) if address.is_ipv6() && is_absent(&error) => refused = Some((address, error)),
-                Err(error) => return Err(format!("listen tcp {address}: {error}")),
+                Err(error) => return Err(why_not(address, port, &error)),
             }
         }
         if let (None, Some((address, error))) = (first, refused) {
-            return Err(format!("listen tcp {address}: {error}"));
+            return Err(why_not(address, port, &error));
         }
     }
     Ok(listeners)
+}
+
+/// etcd's words, and what to do.
+fn why_not(address: SocketAddr, port: Port, error: &io::Error) -> String {
+    let flags = match port {
+        Port::Client => "--listen-client-urls and --advertise-client-urls",
+        Port::Metrics => "--listen-metrics-urls",
+    };
+    let otherwise = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let who = process::listens_on(address);
+            let who = who
+                .map_or_else(|| "another process".to_string(), |(name, pid)| format!("{name} (pid {pid})"));
+            format!("{who} listens there: stop it, or choose another port with {flags}")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine has no such address: choose another one with {flags}")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 are for who has the right: choose another one with {flags}")
+        }
+        _ => format!("choose another address with {flags}"),
+    };
+    format!("listen tcp {address}: {error}; {otherwise}")
 }
 
 fn addresses(url: &Url) -> Vec<IpAddr> {
@@ -123,6 +147,8 @@ mod tests {
         let taken = url(&format!("http://{}", held[0].address));
         let error = listen(&[taken], Port::Metrics, false).err().unwrap();
         assert!(error.contains(&format!("listen tcp {}: ", held[0].address)), "{error}");
+        assert!(error.contains(&format!("(pid {}) listens there", std::process::id())), "{error}");
+        assert!(error.contains("--listen-metrics-urls"), "{error}");
     }
 
     #[test]

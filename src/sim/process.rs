@@ -5,7 +5,7 @@
 
 use super::hits::{Hit, Hits};
 use super::trace::Trace;
-use crate::io::{Body, BulkDone, Input, JobId, Mail, Output, Port};
+use crate::io::{Body, BulkDone, Input, JobId, Mail, Output, Port, Value};
 use crate::log::{Buffer, SegmentName, WriteId};
 use crate::reactor::Reactor;
 use crate::sequencer::Sequencer;
@@ -166,9 +166,9 @@ impl Process {
 /// The term of the epoch that serves from now on, if this says so.
 fn term_of_reign(output: &Output) -> Option<u64> {
     let Output::Notice(notice) = output else { return None };
-    let epoch =
-        notice.fields.iter().find(|(name, _)| *name == "epoch").filter(|_| notice.message == "serving");
-    epoch?.1.split('.').next()?.parse().ok()
+    let epoch = notice.fields.0.iter().find(|(name, _)| *name == "epoch" && notice.message == "serving");
+    let Value::Text(epoch) = &epoch?.1 else { return None };
+    epoch.split('.').next()?.parse().ok()
 }
 
 /// Long work may take turns that show nothing; more than this is a reactor that waits for what will not be.

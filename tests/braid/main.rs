@@ -15,3 +15,5 @@ mod layers;
 mod process;
 mod seccomp;
 mod sim;
+mod start_stop;
+mod surface;
