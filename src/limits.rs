@@ -81,6 +81,12 @@ pub const HTTP1_HEADERS_MAX: usize = 256;
 /// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Slow requests that one turn describes in the log; of more it says the number. Where the disk stands, all that
+/// is under way is slow at once, and a turn has better things to do then.
+pub const SLOW_REQUESTS_LOGGED_MAX: usize = 16;
+/// A request as the log describes it: beyond this it is cut.
+pub const REQUEST_TEXT_BYTES_MAX: usize = 4 << 10;
+
 /// Versions of clients that are counted apart; one row more is for all others.
 pub const CLIENT_VERSIONS_MAX: usize = 16;
 
@@ -285,10 +291,23 @@ const _: () =
 /// in a header of its own, and the tag and length of the request.
 pub const REQUEST_ENVELOPE_BYTES: usize = 13 + 1;
 // shell
-/// Requests handed to the kernel in one call; more take several.
-pub const RING_SUBMISSIONS: u32 = 1024;
-/// Completions that the ring holds before the kernel puts them aside: a busy turn's worth.
-pub const RING_COMPLETIONS: u32 = 8192;
+/// Requests handed to the kernel in one call: one for each completion that a turn takes; more take several.
+pub const RING_SUBMISSIONS: u32 = 512;
+/// Completions that the ring holds before the kernel puts them aside: what four turns take.
+pub const RING_COMPLETIONS: u32 = 2048;
+/// Memory that a reactor's ring keeps locked, in Linux 6.14 and newer: requests of 64 bytes each in whole
+/// pages, completions of 16 with a place of 4 for each request and a header, and the list of receive buffers.
+pub const RING_LOCKED_BYTES: usize = RING_SUBMISSIONS as usize * 64
+    + (RING_COMPLETIONS as usize * 16 + RING_SUBMISSIONS as usize * 4 + 512).next_multiple_of(4096)
+    + (RECEIVE_BUFFERS * 16).next_multiple_of(4096);
+/// Memory that the bulk lane keeps locked: three rings of 128 requests, and what each registers.
+pub const BULK_LOCKED_BYTES: usize = 3 * ((16 << 10) + BULK_IO_MEMORY_BYTES);
+const _: () = assert!(
+    64 * RING_LOCKED_BYTES + BULK_LOCKED_BYTES <= 8 << 20,
+    "64 reactors fit into what a process may lock by default under systemd"
+);
+/// How long a start waits for locked memory that a process which has just ended still holds.
+pub const RING_PATIENCE_MS: u64 = 2_000;
 /// Buffers that a thread receives into, and their size: what one turn takes; the largest HTTP/2 frame that
 /// clients send by default fits into one.
 pub const RECEIVE_BUFFERS: usize = 256;
@@ -323,6 +342,11 @@ pub const WALL_CHECK_MS: u64 = 500;
 pub const ACCEPT_RETRY_MS: u64 = 100;
 /// How long a stop waits for clients, beyond what their requests take.
 pub const STOP_PATIENCE_SECS: u64 = 5;
+/// How long a stop takes at most: a reactor that hangs in a call to the kernel, as where the disk does not
+/// answer, is waited for no longer. Far below the 90 seconds after which systemd kills, and the 30 of
+/// Kubernetes.
+pub const STOP_SECS_MAX: u64 = 10;
+const _: () = assert!(STOP_PATIENCE_SECS < STOP_SECS_MAX);
 /// Lines that wait for the log's outputs, and lines written at a time.
 pub const NOTICES_QUEUED_MAX: usize = 4096;
 pub const NOTICES_WRITTEN_MAX: usize = 256;

@@ -2,6 +2,7 @@
 
 use super::grpc::Http2;
 use super::long::Pump;
+use super::rpc::Call;
 use super::{Ask, Counters, Held, Lost, Manners, Rpc, protocol, room};
 use crate::api::{Code, Error};
 use crate::http2::StreamId;
@@ -337,15 +338,17 @@ impl Connection {
         }
     }
 
-    pub fn answer(
-        &mut self,
-        now: Time,
-        stream: StreamId,
-        outcome: Result<&[u8], &Error>,
-        counters: &mut Counters,
-    ) {
+    pub fn answer(&mut self, stream: StreamId, outcome: Result<&[u8], &Error>, counters: &mut Counters) {
         let Protocol::Http2(http2) = &mut self.protocol else { return };
-        http2.answer(now, stream, outcome, counters);
+        http2.answer(stream, outcome, counters);
+    }
+
+    /// A unary call that is being answered.
+    pub fn call(&mut self, rpc: Rpc) -> Option<&mut Call> {
+        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
+            return None;
+        };
+        http2.calls.get_mut(stream)
     }
 
     pub fn message(

@@ -7,7 +7,7 @@ use crate::api::{Code, Error};
 use crate::http2::StreamId;
 use crate::http2::grpc::prefix;
 use crate::limits::READ_SLICE_KEYS;
-use crate::types::{ConnId, Time};
+use crate::types::ConnId;
 use crate::wire::encode::Long;
 use crate::wire::{Kind, TooLong};
 use std::collections::VecDeque;
@@ -32,7 +32,6 @@ impl Longs {
 
 /// What one turn may do, and what came of it.
 pub(super) struct Pump<'a> {
-    pub now: Time,
     pub bytes: usize,
     pub elements: usize,
     /// The longest message that is sent.
@@ -145,7 +144,7 @@ impl Http2 {
             }
             if !self.connection.send_data(stream, pump.scratch, false) {
                 if let Some(call) = self.calls.remove(stream) {
-                    pump.counters.handled(call.method, Code::ResourceExhausted);
+                    pump.counters.ended(call.method, Code::ResourceExhausted, call.begun);
                 }
                 pump.lost.push(stream);
                 return Came::ToItsEnd;
@@ -173,7 +172,7 @@ impl Http2 {
         }
         self.connection.send_trailers(stream, Code::Ok as u8, "");
         if let Some(call) = self.calls.remove(stream) {
-            pump.counters.answered(call.method, Code::Ok, pump.now.since(call.begun));
+            pump.counters.ended(call.method, Code::Ok, call.begun);
         }
     }
 
@@ -184,7 +183,7 @@ impl Http2 {
             return pump.lost.push(stream);
         }
         let error = too_large("grpc: ", too_long, pump.bytes_max);
-        self.answer(pump.now, stream, Err(&error), pump.counters);
+        self.answer(stream, Err(&error), pump.counters);
     }
 
     fn is_unary(&self, stream: StreamId) -> bool {

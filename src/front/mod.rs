@@ -30,7 +30,7 @@ use crate::types::{ConnId, LeaseId, Term, Time};
 use crate::wire::encode::Long;
 use crate::wire::health::Page;
 use crate::wire::http1::Response;
-use crate::wire::{Header, Method, TooLong, encode};
+use crate::wire::{Header, Method, Timed, TooLong, decode, encode};
 use connection::{Connection, Protocol};
 use lists::{Waiting, has_place};
 use long::Pump;
@@ -92,6 +92,15 @@ pub enum Ask {
     Room {
         rpc: Rpc,
     },
+}
+
+/// A unary call.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub method: Method,
+    pub begun: Time,
+    /// Where its duration counts.
+    pub timed: Option<Timed>,
 }
 
 /// What all connections of a reactor share.
@@ -202,6 +211,7 @@ impl Front {
 
     /// Reads what a client sent, and appends what it wants.
     pub fn receive(&mut self, now: Time, conn: ConnId, bytes: &[u8], asks: &mut Vec<Ask>) {
+        self.counters.now = now;
         self.counters.received_bytes += bytes.len() as u64;
         let Front { manners, connections, counters, tally, .. } = self;
         let Some(connection) = of(connections, conn) else { return };
@@ -265,6 +275,7 @@ impl Front {
 
     /// Answers a unary call.
     pub fn answer(&mut self, now: Time, rpc: Rpc, term: Term, answer: &Answer) {
+        self.counters.now = now;
         let header = Header { raft_term: term, ..self.manners.header };
         let Place::Stream(stream) = rpc.place else { unreachable!("pages are answered by pages") };
         self.waiting.answered(rpc);
@@ -278,9 +289,29 @@ impl Front {
                 if is_taken { dropped(reply) } else { too_large("grpc: ", too_long, longest) }
             })
         });
-        connection.answer(now, stream, outcome.as_ref().map(|()| &scratch[..]), counters);
+        connection.answer(stream, outcome.as_ref().map(|()| &scratch[..]), counters);
         tally.settle(connection);
         self.keep(scratch);
+    }
+
+    /// A request has passed the checks that need no state: how long it takes counts, under this name.
+    pub fn time(&mut self, rpc: Rpc, timed: Timed) {
+        if let Some(call) = of(&mut self.connections, rpc.conn).and_then(|connection| connection.call(rpc)) {
+            call.timed = Some(timed);
+        }
+    }
+
+    /// What is known of a unary call that is about to be answered.
+    pub fn asked(&mut self, rpc: Rpc) -> Option<Asked> {
+        let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
+        Some(Asked { method: call.method, begun: call.begun, timed: call.timed })
+    }
+
+    /// The request of such a call, as it came.
+    pub fn request(&mut self, rpc: Rpc) -> Option<Request> {
+        let txn_ops_max = self.manners.txn_ops_max;
+        let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
+        decode::unary(call.method, call.request.clone()?, txn_ops_max).ok()
     }
 
     /// Answers a call that has written with a reply that [`encode::is_long`]: as its stream takes it. There is
@@ -432,6 +463,7 @@ impl Front {
     /// What only time brings, pings and deadlines of calls; and what nobody could be told at once: streams that
     /// ended while they were fed, room that other connections made.
     pub fn on_time(&mut self, now: Time, asks: &mut Vec<Ask>) {
+        self.counters.now = now;
         if now < self.wake_at() {
             return;
         }
@@ -461,9 +493,9 @@ impl Front {
 
     /// Hands out what the turn wrote, and its share of long messages: one send a connection.
     pub fn flush(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.counters.now = now;
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut pump = Pump {
-            now,
             bytes: LONG_MESSAGES_BYTES_PER_TURN,
             elements: LONG_MESSAGES_ELEMENTS_PER_TURN,
             bytes_max: self.manners.reply_bytes_max,

@@ -50,6 +50,8 @@ impl Reactor {
 
     fn clear_next(&mut self) {
         let Some(step) = self.storage.clearing.steps.pop_front() else { return };
+        // Only marks of dead logs are published.
+        self.counters.paths.dead_log_cleared += u64::from(matches!(step, BulkStep::Publish { .. }));
         let job = self.next_job();
         self.storage.clearing.job = Some(job);
         self.out.push(Output::Bulk { job, step });

@@ -11,10 +11,11 @@
 
 use super::recover::{ReadPiece, ShardPlan};
 use crate::checkpoint::ControlState;
+use crate::log::LogId;
 use crate::mvcc::{Budget, Change, Store};
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Entry};
 use crate::shard::Shard;
-use crate::takeover::{LiveWrite, Report, prefix_of};
+use crate::takeover::{Holding, LiveWrite, longest_run};
 use crate::types::{At, Epoch, Event, Index, LeaseId, MemberId, Revision, ShardId, Sub, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
@@ -101,8 +102,9 @@ impl Contents {
             control = control.or(loaded.control);
             shards.push(shard);
         }
-        let reports: Vec<Report> = shards.iter().map(report).collect();
-        let settled = prefix_of(&reports);
+        let base = shards.iter().map(|shard| shard.meaning().known_settled()).max().unwrap_or_default();
+        let holdings: Vec<Holding> = shards.iter().map(|shard| shard.holding(LogId(0))).collect();
+        let settled = longest_run(base, &holdings).map_err(|hole| hole.to_string())?;
         let mut beyond = BTreeSet::new();
         let mut logged = BTreeMap::new();
         for shard in &mut shards {
@@ -146,11 +148,6 @@ impl Contents {
         }
         Writes { cursors, fronts, logged: self.logged.iter().peekable(), complete_from: self.complete_from }
     }
-}
-
-fn report(shard: &Shard) -> Report {
-    let (base, parts) = shard.report();
-    Report { base, logs: vec![parts] }
 }
 
 /// What cannot be read is left to the loading, which refuses it.

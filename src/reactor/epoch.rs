@@ -150,6 +150,8 @@ impl Reactor {
         self.room = Room::new(Generation::NONE);
         let mut moves = vec![];
         for owned in self.shards.values_mut() {
+            let undone = owned.shard.store.newest_revision().main > settled.max(owned.shard.store.settled());
+            self.counters.paths.epoch_undone += u64::from(undone);
             owned.shard.undo(settled, &mut moves);
             owned.follow_leases(&mut moves);
             owned.end_epoch();
@@ -260,20 +262,20 @@ impl Reactor {
         if self.shards.values().any(|owned| owned.shard.meaning().fence() != epoch) {
             return;
         }
-        let mut report = Report { base: Revision::FRESH, ..Report::default() };
-        for owned in self.shards.values() {
-            let (base, parts) = owned.shard.report();
-            report.base = report.base.max(base);
-            report.logs.push(parts);
-        }
+        let named = self.shards.values().map(|owned| owned.shard.meaning().known_settled()).max();
+        let base = named.unwrap_or_default().max(self.settled_before).max(self.sequencer.settled());
+        let shards = self.shards.values().map(|owned| owned.shard.holding(owned.read_from)).collect();
+        let report = Report { base, shards };
         self.stage = Stage::Stopped;
         self.send(ReactorId(0), Body::Fenced { epoch, report });
     }
 
     pub(super) fn on_fenced(&mut self, from: ReactorId, epoch: Epoch, report: Report) {
-        let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.fenced(from, epoch, report));
-        if let Some(step) = step {
-            self.broadcast_step(step, None);
+        let Some(coordinator) = &mut self.coordinator else { return };
+        match coordinator.fenced(from, epoch, report) {
+            Ok(Some(step)) => self.broadcast_step(step, None),
+            Ok(None) => {}
+            Err(hole) => self.out.push(Output::Halt(hole.to_string())),
         }
     }
 

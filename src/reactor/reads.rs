@@ -7,9 +7,10 @@
 
 use super::Reactor;
 use super::calls::{Asker, Call, Course};
+use super::pace::About;
 use crate::api::{Error, RangeReply, RangeRequest, Reply};
 use crate::front::Rpc;
-use crate::io::{Body, CallId};
+use crate::io::{ApplyKind, Body, CallId};
 use crate::txn::{self, Counting, Progress, RangeCursor, RangePart};
 use crate::types::{ReactorId, Revision, ShardId};
 
@@ -35,18 +36,22 @@ impl Reactor {
         let noted = self.sequencer.settled();
         let at = match txn::read_revision(request.revision, noted, self.control.compacted()) {
             Ok(at) => at,
-            Err(error) => return self.reply(asker, Err(error)),
+            Err(error) => {
+                self.applied(ApplyKind::Range, false, self.now, About::default());
+                return self.reply(asker, Err(error));
+            }
         };
         let shards: Vec<ShardId> = self.router().shards_of(&request.range()).collect();
         if let [shard] = shards[..]
             && let Some(reply) = self.read_at_once(shard, &request, noted, at, counting)
         {
-            return self.answer_read(asker, request, reply);
+            return self.answer_range(asker, request, reply);
         }
         if shards.is_empty() {
             let reply = txn::finish_range(&request, noted, vec![]);
-            return self.answer_read(asker, request, reply);
+            return self.answer_range(asker, request, reply);
         }
+        self.counters.paths.range_spread += u64::from(shards.len() > 1);
         let parts = shards.iter().map(|_| None).collect();
         let cursors: Vec<_> = shards.iter().map(|_| RangeCursor::new(request.clone(), at)).collect();
         let bytes = request.key.len() + request.range_end.len();
@@ -76,11 +81,12 @@ impl Reactor {
             self.slices.spend();
             return None;
         }
+        self.applied(ApplyKind::Range, true, self.now, About::default());
         Some(txn::finish_range(request, noted, vec![cursor.into_part()]))
     }
 
     /// What has no place beside the answers that clients do not take is read later.
-    fn answer_read(&mut self, asker: Asker, request: RangeRequest, reply: RangeReply) {
+    fn answer_range(&mut self, asker: Asker, request: RangeRequest, reply: RangeReply) {
         match asker {
             Asker::Rpc(rpc) if !self.front.takes(rpc, &reply) => {
                 self.read_later(rpc, request, Some(&reply));
@@ -113,6 +119,7 @@ impl Reactor {
     }
 
     pub(super) fn on_range_unwanted(&mut self, call: CallId, shard: ShardId) {
+        self.counters.paths.range_unwanted += 1;
         self.slices.drop_of(call, shard);
     }
 
@@ -124,6 +131,7 @@ impl Reactor {
         let Some(part) = part else {
             let (asker, request, counting) = (call.asker, reading.request.clone(), reading.counting);
             self.calls.remove(id);
+            self.counters.paths.range_read_anew += 1;
             return self.reread(asker, request, counting);
         };
         let place = reading.shards.iter().position(|of| *of == shard).expect("the shard was asked");
@@ -131,11 +139,12 @@ impl Reactor {
         if reading.parts.iter().any(Option::is_none) {
             return;
         }
-        let Some(Call { asker, course: Course::Reading(reading), .. }) = self.calls.remove(id) else {
+        let Some(Call { asker, begun, course: Course::Reading(reading), .. }) = self.calls.remove(id) else {
             unreachable!("it was there above")
         };
         let reply = txn::finish_range(&reading.request, reading.noted, reading.parts.into_iter().flatten());
-        self.answer_read(asker, reading.request, reply);
+        self.applied(ApplyKind::Range, true, begun, About::default());
+        self.answer_range(asker, reading.request, reply);
     }
 
     /// A shard has been compacted above the revision: the newest is noted anew, an older one is gone.

@@ -14,6 +14,7 @@ use crate::checkpoint::{CheckpointName, ControlState, Item, Meta, Reader};
 use crate::lease::Attached;
 use crate::log::{
     Coverage, LogId, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, Start,
+    cross_examine,
 };
 use crate::mvcc::{Change, Store};
 use crate::raft::{Group, GroupEntry, HardState, Position, Start as GroupStart};
@@ -44,6 +45,8 @@ pub struct ReactorPlan {
 pub struct ShardPlan {
     shard: ShardId,
     home: u32,
+    /// The log that it was found in.
+    log: LogId,
     resident: RecoveredResident,
     /// The stay begins now.
     moves_in: bool,
@@ -59,15 +62,19 @@ pub struct MemberPlan {
     pub dead_logs: Vec<LogId>,
     /// Checkpoint files that count; others are left over.
     pub checkpoints: Vec<CheckpointName>,
+    /// The highest revision that any log names as settled.
+    pub settled: Revision,
 }
 
-/// Decides where every shard lives. `files` are the checkpoints on disk, `fresh` starts a log that never was.
+/// Decides where every shard lives, once the logs have been heard about each other. `files` are the checkpoints on disk, `fresh` starts a log that never was.
 pub fn place(
     logs: Vec<Recovered>,
     files: &[CheckpointName],
     reactors: u16,
     fresh: &mut dyn FnMut(LogId) -> Start,
 ) -> Result<MemberPlan, String> {
+    cross_examine(&logs).map_err(|damage| damage.to_string())?;
+    let settled = logs.iter().map(|log| log.settled).max().unwrap_or_default();
     let mut starts: BTreeMap<LogId, Start> = BTreeMap::new();
     let mut stays: BTreeMap<ShardId, BTreeMap<u32, (LogId, RecoveredResident)>> = BTreeMap::new();
     for log in logs {
@@ -76,6 +83,12 @@ pub fn place(
             stays.entry(shard).or_default().insert(home, (id, resident));
         }
         starts.insert(id, log.start);
+    }
+    if !stays.is_empty() && !stays.contains_key(&ShardId::CONTROL) {
+        return Err("the data directory is damaged: its logs hold shards, and not the control shard, without \
+             which there is no shard. Put log 0 back, or restore the member from a snapshot or from a copy of \
+             the data directory that was made while the server was stopped"
+            .into());
     }
     let mut plan: Vec<ReactorPlan> = (0..reactors)
         .map(|reactor| {
@@ -110,10 +123,10 @@ pub fn place(
         }
         checkpoints.extend(checkpoint);
         let home = if moves_in { newest + 1 } else { home };
-        let shard = ShardPlan { shard, home, resident, moves_in, checkpoint };
+        let shard = ShardPlan { shard, home, log, resident, moves_in, checkpoint };
         plan[usize::from(reactor.0)].shards.push(shard);
     }
-    Ok(MemberPlan { reactors: plan, dead_logs: starts.into_keys().collect(), checkpoints })
+    Ok(MemberPlan { reactors: plan, dead_logs: starts.into_keys().collect(), checkpoints, settled })
 }
 
 /// A shard, loaded, with what only the control shard has.
@@ -170,7 +183,8 @@ impl ShardPlan {
         let group = Group::new(GroupStart { member, voters, base, hard_state, entries });
         let shard = Shard::new(self.shard, self.home, state.store, group, meaning);
         let control = meta.and_then(|meta| Some((Index(meta.index), meta.control?)));
-        let shard = RecoveredShard { shard, attached: state.attached, checkpoint_file, moved_in };
+        let read_from = self.log;
+        let shard = RecoveredShard { shard, read_from, attached: state.attached, checkpoint_file, moved_in };
         Ok(Loaded { shard, control })
     }
 

@@ -137,6 +137,7 @@ impl Reactor {
                     Progress::Unfinished => {
                         self.slices.spend();
                         let bytes = cursor.kept_bytes();
+                        self.counters.paths.range_sliced += 1;
                         self.slices.push(Slice::Range { call, shard, cursor, counting });
                         return self.send(call.reactor, Body::RangeGoesOn { call, shard, bytes });
                     }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 
 mod controls;
+mod pace;
 mod slices;
 mod storage;
 mod watches;
@@ -41,6 +42,7 @@ fn settings(shards: usize) -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
         bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        observing: Default::default(),
     }
 }
 
@@ -63,6 +65,9 @@ struct Member {
     unwritten: Vec<(usize, Output)>,
     /// Begun.
     checkpoints: usize,
+    notices: Vec<Notice>,
+    /// What came on connections that are not the client's.
+    pages: Vec<u8>,
 }
 
 impl Member {
@@ -84,6 +89,7 @@ impl Member {
             stale: vec![],
             left_over: vec![],
             last_file: 0,
+            settled: Revision::NONE,
             seed: u64::from(id),
             now: Time(0),
         };
@@ -104,6 +110,8 @@ impl Member {
             disk_stands: false,
             unwritten: vec![],
             checkpoints: 0,
+            notices: vec![],
+            pages: vec![],
         };
         member.reactors[usize::from(conn.reactor.0)]
             .step(Time(0), Input::Opened { conn, port: Port::Client });
@@ -158,6 +166,7 @@ impl Member {
             Output::Send { conn, bytes } => {
                 self.reactors[id].step(now, Input::Sent { conn, bytes: bytes.len() });
                 match &mut self.unheard {
+                    _ if conn != self.conn => self.pages.extend_from_slice(&bytes),
                     Some(unheard) => unheard.extend_from_slice(&bytes),
                     None => self.receive(&bytes),
                 }
@@ -173,7 +182,8 @@ impl Member {
             Output::Log(Command::Prepare { segment } | Command::Recycle { new: segment, .. }) => {
                 self.reactors[id].step(now, Input::Prepared { segment });
             }
-            Output::Log(Command::Remove { .. }) | Output::Notice(_) => {}
+            Output::Log(Command::Remove { .. }) => {}
+            Output::Notice(notice) => self.notices.push(notice),
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));

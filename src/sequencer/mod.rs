@@ -22,6 +22,7 @@
 //! one of them sees both.
 
 mod sleepers;
+mod testimonies;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -32,6 +33,7 @@ pub use sleepers::Sleepers;
 
 use crate::types::{Revision, ShardId};
 use crossbeam::utils::CachePadded;
+use testimonies::Testimonies;
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
@@ -102,6 +104,7 @@ pub struct Sequencer {
     /// The prefix this generation began with: of revisions up to it the ring knows nothing.
     base: CachePadded<AtomicU64>,
     ring: Box<[Slot]>,
+    testimonies: Testimonies,
 }
 
 impl Sequencer {
@@ -115,6 +118,7 @@ impl Sequencer {
             settled: CachePadded::new(AtomicU64::new(0)),
             base: CachePadded::new(AtomicU64::new(0)),
             ring: (0..ring).map(|_| slot()).collect(),
+            testimonies: Testimonies::new(),
         }
     }
 

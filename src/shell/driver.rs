@@ -12,8 +12,9 @@
 
 #![allow(unsafe_code)]
 
+use super::boot::Seat;
 use super::bulk::{Answer, Order};
-use super::clock::wall_us;
+use super::clock::{timestamp, wall_us};
 use super::connections::{Connections, Event};
 use super::kernel;
 use super::listeners::Listener;
@@ -22,7 +23,7 @@ use super::mail::Outbox;
 use super::receive::Buffers;
 use super::ring::{Completion, Ring, Tag};
 use super::shared::Shared;
-use crate::io::{Input, Mail, Output, Port};
+use crate::io::{Input, Mail, Notice, Output, Port, Value};
 use crate::limits::{
     ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_PATIENCE_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
     TURN_MAIL_MAX, WALL_CHECK_MS,
@@ -65,23 +66,23 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// On the thread that will run it. The error says what to change.
+    /// On the thread that will run it.
     pub fn new(
         id: ReactorId,
         shared: Arc<Shared>,
         reactor: Reactor,
         log: LogFiles,
         listeners: Vec<Listener>,
-    ) -> Result<Driver, String> {
-        let mut ring = Ring::new()?;
-        let buffers = Buffers::provide(&ring).map_err(|error| format!("no receive buffers: {error}"))?;
+        seat: Seat,
+    ) -> Driver {
+        let Seat { mut ring, buffers } = seat;
         let mut kicked = Box::new(0);
         // SAFETY: the box outlives the ring's requests: a driver is never dropped.
         unsafe { ring.wait_for_kick(shared.waking.kick(id).as_fd(), &raw mut *kicked) };
         for (number, listener) in listeners.iter().enumerate() {
             ring.accept(number as u32, listener.socket.as_fd());
         }
-        Ok(Driver {
+        Driver {
             id,
             reactor,
             ring,
@@ -102,7 +103,7 @@ impl Driver {
             shared,
             completions: Vec::with_capacity(TURN_COMPLETIONS_MAX),
             outputs: Vec::new(),
-        })
+        }
     }
 
     /// Runs until the process stops.
@@ -362,9 +363,27 @@ impl Driver {
             Output::Bulk { job, step } => {
                 self.orders.push_back(Order::Step { reactor: self.id, job, step });
             }
-            Output::Notice(notice) => self.shared.notices.reactor(self.id.0, notice),
+            Output::Notice(notice) => self.say(notice),
             Output::Halt(reason) => self.shared.notices.halt(&reason, vec![]),
         }
+    }
+
+    /// A reactor knows neither the wall clock nor whose the other end of a connection is.
+    fn say(&self, mut notice: Notice) {
+        for (_, value) in &mut notice.fields.0 {
+            match *value {
+                Value::Moment(moment) => {
+                    let ago = self.shared.clock.now().since(moment);
+                    *value = timestamp(wall_us().saturating_sub(ago.0 / 1_000)).into();
+                }
+                Value::Client(conn) => {
+                    let client = self.connections.peer(conn);
+                    *value = client.map_or("No remote client info.".into(), |peer| peer.to_string().into());
+                }
+                _ => {}
+            }
+        }
+        self.shared.notices.reactor(self.id.0, notice);
     }
 
     fn log_command(&mut self, command: Command) {

@@ -8,6 +8,7 @@ use super::kernel;
 use crate::limits::SEGMENT_BYTES;
 use crate::log::{LogId, Recovered, Recovery, SegmentName, Start};
 use crate::reactor::recover::{ReactorPlan, place};
+use crate::types::Revision;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -21,6 +22,8 @@ pub struct Restart {
     pub left_over: Vec<String>,
     /// The highest number of any checkpoint file.
     pub last_file: u64,
+    /// The highest revision that any log names as settled.
+    pub settled: Revision,
     /// Bytes of log that were read.
     pub log_bytes: u64,
 }
@@ -44,6 +47,7 @@ pub fn restart(files: &Files, reactors: usize) -> Result<Restart, String> {
         left_over: checkpoints.map(ToString::to_string).chain(segments.map(ToString::to_string)).collect(),
         last_file: listing.checkpoints.iter().map(|name| name.file).max().unwrap_or(0),
         log_bytes: listing.segments.len() as u64 * SEGMENT_BYTES as u64,
+        settled: plan.settled,
         reactors: plan.reactors,
     })
 }

@@ -115,6 +115,8 @@ impl World {
             Fault::HungDisk(_) | Fault::DeadDisk(_) => {}
             Fault::FullDisk(span) => {
                 self.full_until = now + span;
+                let moment = self.history.moment(now);
+                self.history.known.full_since.get_or_insert(moment);
                 self.files.disk.set_capacity(0);
             }
             Fault::Jump(span) => {

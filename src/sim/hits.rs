@@ -1,5 +1,6 @@
 //! What went wrong in a run, counted where it did something: a fault drawn that meets nothing proves nothing.
 
+use crate::io::Paths;
 use std::ops::AddAssign;
 
 /// Something that went wrong.
@@ -90,5 +91,35 @@ impl AddAssign for Hits {
         for (count, more) in self.0.iter_mut().zip(more.0) {
             *count += more;
         }
+    }
+}
+
+/// What a run, or many, met: faults that hit something, and ways that the program went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub hits: Hits,
+    pub paths: Paths,
+}
+
+impl Tally {
+    pub fn faults(&self) -> Vec<(String, u64)> {
+        Hit::ALL.iter().map(|hit| (format!("{hit:?}"), self.hits.of(*hit))).collect()
+    }
+
+    pub fn ways(&self) -> Vec<(String, u64)> {
+        Paths::NAMES.iter().map(ToString::to_string).zip(self.paths.counts()).collect()
+    }
+
+    /// What never came to pass.
+    pub fn missing(&self) -> Vec<String> {
+        let all = self.faults().into_iter().chain(self.ways());
+        all.filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, more: Tally) {
+        self.hits += more.hits;
+        self.paths.add(&more.paths);
     }
 }

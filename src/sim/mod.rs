@@ -16,6 +16,7 @@ mod history;
 pub mod hits;
 pub mod model;
 pub mod plan;
+mod probes;
 mod process;
 mod run;
 mod trace;

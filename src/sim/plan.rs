@@ -3,7 +3,8 @@
 //! Everything is drawn before anything runs, each event with a number of its own to draw from, so that
 //! leaving some out does not change the others: that is how a failing run is made small.
 
-use crate::limits::Bounds;
+use crate::config::AutoCompaction;
+use crate::limits::{Bounds, EMPTY_SHARD_BYTES};
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 
@@ -34,6 +35,8 @@ pub struct Shape {
     /// Keys that one slice of long work looks at.
     pub slice_keys: usize,
     pub bounds: Bounds,
+    pub quota_bytes: Option<u64>,
+    pub auto_compaction: AutoCompaction,
     /// Values up to this long; now and then one is much longer.
     pub value_bytes: u64,
     /// HTTP/2 window of clients' streams.
@@ -75,10 +78,15 @@ pub enum OpKind {
     WatchMore,
     HashKv,
     Status,
+    Alarms,
+    Leases,
+    Members,
+    Hash,
+    Defragment,
     Disarm,
 }
 
-pub const OPS: [OpKind; 15] = [
+pub const OPS: [OpKind; 20] = [
     OpKind::Put,
     OpKind::Delete,
     OpKind::Txn,
@@ -93,9 +101,14 @@ pub const OPS: [OpKind; 15] = [
     OpKind::WatchMore,
     OpKind::HashKv,
     OpKind::Status,
+    OpKind::Alarms,
+    OpKind::Leases,
+    OpKind::Members,
+    OpKind::Hash,
+    OpKind::Defragment,
     OpKind::Disarm,
 ];
-const USUAL: [u64; OPS.len()] = [30, 6, 14, 12, 4, 3, 4, 3, 2, 2, 4, 3, 2, 1, 0];
+const USUAL: [u64; OPS.len()] = [30, 6, 14, 12, 4, 3, 4, 3, 2, 3, 4, 3, 2, 1, 1, 1, 1, 1, 1, 0];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -139,6 +152,7 @@ impl Plan {
             shape.slice_keys = 1;
         }
         shape.draw_bounds(&mut Rng::new(seed ^ 0xB0DD));
+        shape.draw_refusals(&mut Rng::new(seed ^ 0x4EF5));
         let span_ms = 200 + rng.below(6000);
         let mut events = vec![];
         for _ in 0..50 + rng.below(250) {
@@ -164,6 +178,15 @@ impl Plan {
             }
         }
         events.extend(company_of_deposals(seed, &shape, &events));
+        events.extend(company_of_compactions(seed, &shape, &events));
+        if shape.auto_compaction != AutoCompaction::Off {
+            // Nobody asks whether the observer has seen what goes: it must not stand still for long.
+            for event in &mut events {
+                if let What::Fault(Fault::Pause(span)) = &mut event.what {
+                    *span = (*span).min(Duration::from_ms(50));
+                }
+            }
+        }
         events.sort_by_key(|event| event.at);
         Plan { seed, shape, events }
     }
@@ -230,6 +253,8 @@ impl Shape {
             entry_bytes: crate::limits::ENTRY_BYTES_MAX,
             slice_keys: crate::limits::READ_SLICE_KEYS,
             bounds: Bounds::PRODUCTION,
+            quota_bytes: None,
+            auto_compaction: AutoCompaction::Off,
             value_bytes,
             window_bytes: *rng.pick(&[1 << 20, 1 << 20, 65_535, 4000]),
             resizes: rng.chance(1, 2),
@@ -239,7 +264,72 @@ impl Shape {
     }
 }
 
+/// A compaction is worth little where nobody reads old revisions: a third of them come in the midst of
+/// transactions that do.
+fn company_of_compactions(seed: u64, shape: &Shape, events: &[Event]) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0xC0_4AC7);
+    let mut company = vec![];
+    let compactions = |event: &&Event| matches!(event.what, What::Ask { op: OpKind::Compact, .. });
+    for event in events.iter().filter(compactions) {
+        if !rng.chance(1, 3) {
+            continue;
+        }
+        let busy_us = 3000 + 2 * shape.net_delay.0 / 1000;
+        for n in 0..8 {
+            let at = Time((event.at.0 + 1_000_000).saturating_sub(Duration::from_us(rng.below(busy_us)).0));
+            let op = if n % 4 == 3 { OpKind::Put } else { OpKind::Txn };
+            company.push(Event {
+                at,
+                salt: rng.next_u64(),
+                what: What::Ask { client: n % shape.clients, op },
+            });
+        }
+    }
+    company
+}
+
 impl Shape {
+    /// Whether some limit is so small that honest clients are told to come again.
+    pub fn refuses(&self) -> bool {
+        let (bounds, usual) = (&self.bounds, &Bounds::PRODUCTION);
+        bounds.waiting_max < usual.waiting_max
+            || bounds.control_pending_max < usual.control_pending_max
+            || bounds.control_waiting_max < usual.control_waiting_max
+            || bounds.parked_calls_max < usual.parked_calls_max
+            || bounds.calls_bytes_max < usual.calls_bytes_max
+    }
+
+    /// Limits on requests and data, which clients hear of.
+    fn draw_refusals(&mut self, rng: &mut Rng) {
+        let (tiny, bounds) = (Bounds::TINY, &mut self.bounds);
+        if rng.chance(1, 5) {
+            let drawn: [(&mut usize, usize); 5] = [
+                (&mut bounds.waiting_max, tiny.waiting_max),
+                (&mut bounds.control_pending_max, tiny.control_pending_max),
+                (&mut bounds.control_waiting_max, tiny.control_waiting_max),
+                (&mut bounds.parked_calls_max, tiny.parked_calls_max),
+                (&mut bounds.calls_bytes_max, tiny.calls_bytes_max),
+            ];
+            for (bound, tiny) in drawn {
+                if rng.chance(1, 2) {
+                    *bound = tiny;
+                }
+            }
+        }
+        if rng.chance(1, 5) {
+            let empty = EMPTY_SHARD_BYTES * (self.shards as u64 + 1);
+            self.quota_bytes = Some(empty + 12_000 + rng.below(30_000));
+            bounds.sizes_step_bytes = tiny.sizes_step_bytes;
+        }
+        if rng.chance(1, 6) {
+            bounds.auto_compaction_revisions_ms = tiny.auto_compaction_revisions_ms;
+            self.auto_compaction = match rng.below(2) {
+                0 => AutoCompaction::Periodic(Duration::from_secs(5)),
+                _ => AutoCompaction::Revisions(60 + rng.below(40)),
+            };
+        }
+    }
+
     /// Each limit as in production, or so small that the run reaches it.
     fn draw_bounds(&mut self, rng: &mut Rng) {
         let (tiny, bounds) = (Bounds::TINY, &mut self.bounds);
@@ -252,11 +342,12 @@ impl Shape {
             bounds.watch_credit_bytes_min = tiny.watch_credit_bytes_min;
             bounds.watch_credit_bytes_max = tiny.watch_credit_bytes_max;
         }
-        let drawn: [(&mut usize, usize); 11] = [
+        let drawn: [(&mut usize, usize); 12] = [
             (&mut bounds.log_behind_bytes_max, tiny.log_behind_bytes_max),
             (&mut bounds.delete_list_max, tiny.delete_list_max),
             (&mut bounds.watch_reply_revisions_max, tiny.watch_reply_revisions_max),
             (&mut bounds.watch_reply_bytes_max, tiny.watch_reply_bytes_max),
+            (&mut bounds.watch_fragment_bytes_max, tiny.watch_fragment_bytes_max),
             (&mut bounds.watch_merge_events, tiny.watch_merge_events),
             (&mut bounds.turn_effect_bytes_max, tiny.turn_effect_bytes_max),
             (&mut bounds.slices_per_turn, tiny.slices_per_turn),

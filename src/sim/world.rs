@@ -4,12 +4,13 @@ use super::boot::{self, Starting};
 use super::client::{Broken, Client};
 use super::disk::Disk;
 use super::files::{Files, Final};
-use super::history::History;
-use super::hits::{Hit, Hits};
+use super::history::{History, Known, Reign};
+use super::hits::{Hit, Hits, Tally};
 use super::plan::{Plan, Shape};
 use super::process::{Item, Process, Stepped};
 use super::trace::Trace;
-use crate::io::Output;
+use crate::config::AutoCompaction;
+use crate::io::{Output, Paths};
 use crate::stdx::Rng;
 use crate::types::{ConnId, Duration, ReactorId, Time};
 
@@ -62,6 +63,8 @@ pub struct World {
     pub(super) slow_mail: Option<(usize, usize, Duration, Time)>,
     /// What went wrong so far, but for what the disk counts.
     pub(super) hits: Hits,
+    /// The ways that processes went which are no more.
+    paths: Paths,
     steps: u64,
     pub starts: u64,
 }
@@ -78,13 +81,19 @@ impl World {
         let mut clients: Vec<Client> =
             (0..shape.clients).map(|id| Client::new(id, shape.window_bytes)).collect();
         clients.push(Client::new(shape.clients, 1 << 20));
+        let known = Known {
+            compacts_itself: shape.auto_compaction != AutoCompaction::Off,
+            refuses: shape.refuses(),
+            quota_bytes: shape.quota_bytes,
+            ..Known::default()
+        };
         World {
             now: Time(0),
             shape,
             life: Life::Down { until: Time(0) },
             files,
             clients,
-            history: History::default(),
+            history: History::of(known),
             trace: Trace { keeps: keeps_trace, ..Trace::default() },
             boot_rng: rng.fork(),
             rng,
@@ -96,6 +105,7 @@ impl World {
             dead_until: Time::NEVER,
             slow_mail: None,
             hits: Hits::default(),
+            paths: Paths::default(),
             steps: 0,
             starts: 0,
         }
@@ -175,7 +185,12 @@ impl World {
             *steps -= 1;
         }
         let at = *self.rng.pick(&due);
-        match process.step(at, self.now, &mut self.rng, &mut self.trace, &mut self.hits) {
+        let stepped = process.step(at, self.now, &mut self.rng, &mut self.trace, &mut self.hits);
+        for term in std::mem::take(&mut process.reigns) {
+            let begun = self.history.moment(self.now);
+            self.history.known.reigns.push(Reign { begun, term });
+        }
+        match stepped {
             Stepped::Took => {}
             Stepped::Gave(output) => self.carry_out(at, output)?,
             Stepped::Spins => {
@@ -275,6 +290,20 @@ impl World {
         Ok(())
     }
 
+    /// Notes the ways that the process went, which is no more after this.
+    fn walk(&mut self) {
+        if let Life::Up(process) = &self.life {
+            process.seats.iter().for_each(|seat| self.paths.add(&seat.reactor.paths()));
+        }
+    }
+
+    /// What the run met, whose last process ends.
+    pub fn end(&mut self) -> Tally {
+        self.walk();
+        self.life = Life::Down { until: Time::NEVER };
+        Tally { hits: self.hits(), paths: self.paths }
+    }
+
     pub(super) fn die(&mut self, death: Death) {
         self.trace.line(self.now, || format!("{death:?}"));
         self.dying = None;
@@ -282,6 +311,7 @@ impl World {
             Death::Kill => self.files.disk.kill(&mut self.files.rng),
             Death::PowerLoss => self.files.disk.power_loss(&mut self.files.rng),
         }
+        self.walk();
         self.files.forget();
         let mut until = self.now + Duration(self.rng.below(30_000_000));
         if self.dead_until != Time::NEVER {

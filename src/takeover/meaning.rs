@@ -85,6 +85,11 @@ impl Meaning {
         self.named_settled.max(self.held)
     }
 
+    /// The state holds everything up to here.
+    pub fn held(&self) -> Revision {
+        self.held
+    }
+
     pub fn live(&self) -> impl Iterator<Item = &LiveWrite> {
         self.live.iter()
     }

@@ -12,4 +12,7 @@ mod fuzz_seeds;
 mod fuzz_targets;
 mod layers;
 mod process;
+mod seccomp;
 mod sim;
+mod start_stop;
+mod surface;

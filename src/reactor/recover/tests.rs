@@ -14,6 +14,7 @@ use crate::reactor::{Boot, Reactor, Settings, Stage};
 use crate::sequencer::Sequencer;
 use crate::types::{At, ClusterId, Duration, Event, ReactorId, Time};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::sync::Arc;
 
 const SEGMENT_BYTES: usize = 64 << 10;
@@ -26,6 +27,8 @@ struct Disk {
     files: BTreeMap<String, Vec<u8>>,
     /// So many writes still land.
     writes_left: usize,
+    /// No log is born with the key of another.
+    last_key: Cell<u64>,
 }
 
 impl Disk {
@@ -47,7 +50,11 @@ impl Disk {
     }
 
     fn plan(&self, reactors: u16) -> Result<MemberPlan, String> {
-        place(self.logs(), &self.names(), reactors, &mut |id| Start::fresh(id, 77, SEGMENT_BYTES))
+        let mut fresh = |id| {
+            self.last_key.set(self.last_key.get() + 1);
+            Start::fresh(id, self.last_key.get(), SEGMENT_BYTES)
+        };
+        place(self.logs(), &self.names(), reactors, &mut fresh)
     }
 
     fn load(&self, plan: ShardPlan) -> Result<Loaded, String> {
@@ -91,13 +98,20 @@ fn settings() -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64,
         bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        observing: Default::default(),
     }
 }
 
 impl Member {
     /// Starts from what the disk has, and runs until it rests.
     fn start(disk: Disk, reactors: u16) -> Result<Member, String> {
+        Member::start_after(disk, reactors, Revision::NONE)
+    }
+
+    /// As [`Member::start`], where somebody else knows how much was settled.
+    fn start_after(disk: Disk, reactors: u16, settled: Revision) -> Result<Member, String> {
         let plan = disk.plan(reactors)?;
+        let settled = plan.settled.max(settled);
         let sequencer = Arc::new(Sequencer::new(1 << 10));
         let settings = Arc::new(settings());
         let left_over: Vec<String> = disk
@@ -126,6 +140,7 @@ impl Member {
                 stale: plan.stale,
                 left_over: if id == 0 { left_over.clone() } else { vec![] },
                 last_file,
+                settled,
                 seed: id as u64,
                 now: Time(0),
             }));
@@ -231,7 +246,7 @@ impl Member {
     }
 
     fn ask(&mut self, request: Request) {
-        self.reactors[0].call(Asker::Nobody, request);
+        self.reactors[0].call(Asker::Compactor(Revision::NONE, self.now), request);
         self.run();
     }
 
@@ -325,6 +340,57 @@ fn a_crash_anywhere_in_a_move_changes_nothing() {
             member.put(80, 90);
             assert_eq!(member.check(), 90);
         }
+    }
+}
+
+/// The last blocks of one log are gone, with all that it says of them itself.
+fn without_tail(disk: &Disk, log: u32, mut blocks: usize) -> Disk {
+    let mut segments = disk.segments.clone();
+    for (_, bytes) in segments.iter_mut().rev().filter(|(name, _)| name.log == LogId(log)) {
+        for block in bytes.chunks_mut(4096).rev().filter(|block| block.iter().any(|byte| *byte != 0)) {
+            if blocks > 0 {
+                block.fill(0);
+                blocks -= 1;
+            }
+        }
+    }
+    Disk { segments, files: disk.files.clone(), ..endless() }
+}
+
+#[test]
+fn a_member_one_of_whose_logs_lost_its_end_is_refused() {
+    for reactors in [2, 3, 4] {
+        let mut member = Member::start(endless(), reactors).unwrap();
+        // Few enough that no file has had an earlier life.
+        member.put(0, 24);
+        let disk = member.crash(usize::MAX);
+        for log in 0..u32::from(reactors) {
+            for blocks in [3, 12] {
+                let refused = Member::start(without_tail(&disk, log, blocks), reactors).err();
+                let told = refused.expect("acknowledged puts are missing");
+                assert!(told.starts_with(&format!("log file {log:03}-")), "{told}");
+            }
+        }
+        assert_eq!(Member::start(disk, reactors).unwrap().check(), 24);
+    }
+}
+
+/// Where no frame tells, the revision that was settled does.
+#[test]
+fn a_member_that_cannot_come_to_what_was_settled_does_not_serve() {
+    for reactors in [1, 3] {
+        let mut member = Member::start(endless(), reactors).unwrap();
+        member.put(0, 20);
+        let disk = member.crash(usize::MAX);
+        let refused = Member::start_after(disk, reactors, Revision(23)).unwrap();
+        assert!(!refused.serves());
+        let told = refused.halted.unwrap();
+        assert!(
+            told.contains("revision 23 was settled here, and of revision 22 no part is in any log"),
+            "{told}"
+        );
+        let same = Member::start_after(refused.disk, reactors, Revision(21)).unwrap();
+        assert_eq!(same.check(), 20);
     }
 }
 
