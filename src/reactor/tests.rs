@@ -65,8 +65,9 @@ struct Member {
     /// The disk does nothing; what it was to write waits.
     disk_stands: bool,
     unwritten: Vec<(usize, Output)>,
-    /// No file has room.
+    /// No file has room, or none for the log alone.
     disk_is_full: bool,
+    no_new_segments: bool,
     /// Begun.
     checkpoints: usize,
     notices: Vec<Notice>,
@@ -122,6 +123,7 @@ impl Member {
             disk_stands: false,
             unwritten: vec![],
             disk_is_full,
+            no_new_segments: false,
             checkpoints: 0,
             notices: vec![],
             pages: vec![],
@@ -192,7 +194,7 @@ impl Member {
             Output::Log(Command::Write { id: write, bytes, .. }) => {
                 self.reactors[id].step(now, Input::Written { write, buffer: bytes });
             }
-            Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full => {
+            Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full || self.no_new_segments => {
                 self.reactors[id].step(now, Input::NoRoom { segment });
             }
             Output::Log(Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. }) => {
