@@ -249,6 +249,11 @@ pub const HTTP1_IDLE_SECS_MAX: u64 = 300;
 /// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
 pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
 const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
+/// Blocks of a checkpoint that are filled before the bulk lane gets them: each turn to the lane and back takes
+/// two waits for a CPU, which on a busy machine are longer than the writes.
+pub const CHECKPOINT_STEP_BLOCKS: usize = 8;
+/// Files of one chain of checkpoints: each costs a start an open file and a shard's log a slot in the meta.
+pub const CHECKPOINT_CHAIN_FILES_MAX: usize = 32;
 const _: () =
     assert!(ANSWER_BYTES_MIN + 64 < HTTP2_STREAM_PENDING_BYTES_MIN, "with what frames and packs it");
 

@@ -68,6 +68,18 @@ pub struct Change {
     pub last: bool,
 }
 
+/// One version as a checkpoint has it, with key and value borrowed from what was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredVersion<'a> {
+    pub at: At,
+    pub key: &'a [u8],
+    /// `None` is a tombstone; the numbers below are 0 then.
+    pub value: Option<&'a [u8]>,
+    pub create_revision: Revision,
+    pub version: u64,
+    pub lease: LeaseId,
+}
+
 /// A part of history in the order of [`At`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {

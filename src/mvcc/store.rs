@@ -1,10 +1,17 @@
 //! The store itself. How compaction goes about dropping is told at [`Store::compact_slice`].
+//!
+//! **For checkpoints by deltas.** A delta adds to the checkpoints before it what has changed since. A key that
+//! they know as live, and that was deleted and compacted away since, would come back with them: its tombstone
+//! has to be told of though the store holds it no more. So a tombstone that compaction drops goes to the
+//! *graves*, out of the sight of every reader, until a checkpoint has it. A key that was created behind the
+//! last checkpoint needs none: no checkpoint knows it, or else an earlier grave tells of it.
 
 use super::index::{Index, Place, Tip};
 use super::versions::{Version, Versions};
-use super::{Budget, Change, Counted, History, Meta, PinId, Sizes, Slice, Undone};
+use super::{Budget, Change, Counted, History, Meta, PinId, Sizes, Slice, StoredVersion, Undone};
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Included};
 
 /// What a version is reckoned to cost beyond key and value: what etcd's quota adds to a put.
 pub(super) const VERSION_BYTES: u64 = 256;
@@ -40,6 +47,9 @@ pub struct Store {
     swept: At,
     pins: BTreeMap<PinId, Pin>,
     pins_made: u64,
+    /// What is changed up to here is in checkpoints.
+    checkpointed: Revision,
+    graves: BTreeMap<At, Blob>,
     bytes_live: u64,
     bytes_total: u64,
 }
@@ -70,11 +80,11 @@ impl Store {
     pub fn delete(&mut self, at: At, key: &[u8]) -> Option<KeyValue> {
         let place = self.index.seek(key);
         let previous = self.versions.get(place.tip()?.version()).key_value()?;
-        self.push(&place, Version::tombstone(at, previous.key.clone()));
+        self.push(&place, Version::tombstone(at, previous.key.clone(), previous.create_revision));
         Some(previous)
     }
 
-    fn push(&mut self, place: &Place, version: Version) {
+    fn push(&mut self, place: &Place, version: Version) -> u32 {
         assert!(version.at() > self.newest, "changes arrive in ascending order");
         self.newest = version.at();
         let (at, live, bytes) = (version.at(), version.live(), cost(&version));
@@ -95,6 +105,7 @@ impl Store {
             Some(_) => self.index.set(place, tip),
             None => self.index.insert(place, key, tip),
         }
+        id
     }
 
     /// Changes up to this revision can no longer be undone.
@@ -264,6 +275,20 @@ impl Store {
     }
 
     fn history_kept(&self, compacted: Revision, after: At, upto: Revision, budget: Budget) -> History {
+        self.history_where(after, upto, budget, |version| {
+            self.is_kept(version, compacted).then(|| self.is_state_at(version, upto))
+        })
+    }
+
+    /// The versions that are wanted, each with whether it is said to be its key's last.
+
+    fn history_where(
+        &self,
+        after: At,
+        upto: Revision,
+        budget: Budget,
+        wanted: impl Fn(&Version) -> Option<bool>,
+    ) -> History {
         let mut history = History { changes: Vec::new(), done: true, resume: after };
         let (mut seen, mut bytes) = (0, 0);
         for id in self.versions.above(after) {
@@ -277,17 +302,17 @@ impl Store {
             }
             seen += 1;
             history.resume = version.at();
-            if version.main() < compacted && !version.live() {
-                continue;
-            }
-            if version.main() <= compacted && !self.is_state_at(version, compacted) {
-                continue;
-            }
-            let last = self.is_state_at(version, upto);
+            let Some(last) = wanted(version) else { continue };
             bytes += version.bytes();
             history.changes.push((version.at(), Change { event: version.event(), last }));
         }
         history
+    }
+
+    /// Whether a compaction leaves a version.
+    fn is_kept(&self, version: &Version, compacted: Revision) -> bool {
+        version.main() > compacted
+            || (version.live() || version.main() == compacted) && self.is_state_at(version, compacted)
     }
 
     /// Whether a version is its key's last at or below a revision.
@@ -328,16 +353,36 @@ impl Store {
             self.floor = floor;
         }
         let budget = budget_keys.max(1);
+        let emptied = self.empty_graves(budget);
         let next = self.versions.above(self.swept).take(budget);
         let slice: Vec<u32> = next.take_while(|id| self.versions.get(*id).main() <= floor).collect();
         for id in &slice {
+            self.swept = self.versions.get(*id).at();
             self.sweep(*id);
         }
-        slice.len() < budget
+        emptied && slice.len() < budget
+    }
+
+    /// Whether all history that is compacted has been dropped: no pin holds any of it either.
+    pub fn is_swept(&self) -> bool {
+        let next = self.versions.above(self.swept).next();
+        self.floor >= self.compacted && next.is_none_or(|id| self.versions.get(id).main() > self.floor)
+    }
+
+    /// Forgets what a checkpoint has.
+    fn empty_graves(&mut self, most: usize) -> bool {
+        let upto = self.checkpointed;
+        let done = |at: &At| at.main > upto;
+        for _ in 0..most {
+            match self.graves.first_entry() {
+                Some(grave) if !done(grave.key()) => grave.remove(),
+                _ => return true,
+            };
+        }
+        self.graves.first_key_value().is_none_or(|(at, _)| done(at))
     }
 
     fn sweep(&mut self, id: u32) {
-        self.swept = self.versions.get(id).at();
         if let Some(previous) = self.versions.previous(id) {
             self.drop_version(previous);
         }
@@ -354,7 +399,11 @@ impl Store {
 
     fn drop_version(&mut self, id: u32) {
         assert!(self.versions.previous(id).is_none(), "chains are dropped from their old end");
-        self.bytes_total -= cost(self.versions.get(id));
+        let version = self.versions.get(id);
+        self.bytes_total -= cost(version);
+        if self.ends_checkpointed(version) {
+            self.graves.insert(version.at(), version.key().clone());
+        }
         self.versions.remove(id);
     }
 
@@ -379,22 +428,77 @@ impl Store {
         self.pins.remove(&pin).expect("a pin is let go once");
     }
 
-    /// Takes a version from a checkpoint. Versions come as history gave them, in ascending order, before
-    /// any other change. They are settled.
-    pub fn restore(&mut self, at: At, change: Change) {
-        self.settle(at.main);
-        let version = match change.event {
-            Event::Put(kv) => Version::put(at, kv.key, kv.value, kv.create_revision, kv.version, kv.lease),
-            Event::Delete { key, .. } => Version::tombstone(at, key),
-        };
-        let place = self.index.seek(version.key());
-        self.push(&place, version);
+    /// The history of a pin for a checkpoint that needs no other. It does not say which changes are the last.
+    pub fn state_pinned(&self, pin: PinId, after: At, budget: Budget) -> History {
+        let pin = self.pins.get(&pin).expect("a pin is used while it holds");
+        let kept = |version: &Version| self.is_kept(version, pin.compacted).then_some(false);
+        self.history_where(after, pin.revision, budget, kept)
     }
 
-    /// Ends restoring: the compaction in effect and the revision of the checkpoint.
-    pub fn restored(&mut self, compacted: Revision, settled: Revision) {
-        self.settle(settled);
-        self.compact(compacted);
+    /// What a checkpoint at the pin's revision has to add to those before it: the changes above `after`, which
+    /// is not below the last one's revision. It does not say which are the last.
+    pub fn changes_pinned(&self, pin: PinId, after: At, budget: Budget) -> History {
+        assert!(after.main >= self.checkpointed, "a delta begins where the last checkpoint ends");
+        let pin = self.pins.get(&pin).expect("a pin is used while it holds");
+        let mut history = self.history_where(after, pin.revision, budget, |version| {
+            let told = self.is_kept(version, pin.compacted) || self.ends_checkpointed(version);
+            told.then_some(false)
+        });
+        let end = At { main: pin.revision, sub: Sub(u32::MAX) };
+        let looked_at = if history.done { end } else { history.resume };
+        let buried = self.graves.range((Excluded(after), Included(looked_at)));
+        let buried: Vec<(&At, &Blob)> = buried.take(budget.keys.max(1)).collect();
+        if let Some((last, _)) = buried.last().filter(|_| buried.len() == budget.keys.max(1)) {
+            history.changes.truncate(history.changes.partition_point(|(at, _)| at <= last));
+            (history.resume, history.done) = (**last, false);
+        }
+        history.changes.extend(buried.into_iter().map(|(at, key)| {
+            let event = Event::Delete { key: key.clone(), mod_revision: at.main };
+            (*at, Change { event, last: false })
+        }));
+        history.changes.sort_unstable_by_key(|(at, _)| *at);
+        history
+    }
+
+    /// Whether a version is a tombstone that no checkpoint has, of a key that some checkpoint may have.
+    fn ends_checkpointed(&self, version: &Version) -> bool {
+        !version.live() && version.main() > self.checkpointed && version.create_revision <= self.checkpointed
+    }
+
+    /// A checkpoint of the state at this revision is durable.
+    pub fn checkpointed(&mut self, revision: Revision) {
+        assert!(self.checkpointed <= revision && revision <= self.settled, "checkpoints hold what is settled");
+        self.checkpointed = revision;
+    }
+
+    /// An empty store for the versions of checkpoints up to a revision, all of which are settled, with the
+    /// compaction in effect there.
+    pub fn restoring(compacted: Revision, upto: Revision) -> Store {
+        let mut store = Store { checkpointed: upto, ..Store::default() };
+        store.settle(upto);
+        store.compact(compacted);
+        store.floor = store.compacted;
+        store.swept = At { main: store.compacted, sub: Sub(u32::MAX) };
+        store
+    }
+
+    /// Takes a version from a checkpoint: in ascending order, before any other change. What is compacted goes
+    /// at once. Gives the lease of the live version that it takes the place of, if there is one.
+    pub fn restore(&mut self, stored: &StoredVersion<'_>) -> LeaseId {
+        assert!(stored.at.main <= self.settled, "checkpoints hold what is settled");
+        let place = self.index.seek(stored.key);
+        let before = place.tip().map(|tip| self.versions.get(tip.version()));
+        let lease = before.map_or(LeaseId::NONE, |version| version.lease);
+        let key = before.map_or_else(|| Blob::new(stored.key), |version| version.key().clone());
+        let StoredVersion { at, create_revision, version, lease: its_lease, .. } = *stored;
+        let id = self.push(&place, match stored.value {
+            Some(value) => Version::put(at, key, Blob::new(value), create_revision, version, its_lease),
+            None => Version::tombstone(at, key, Revision::NONE),
+        });
+        if at.main <= self.floor {
+            self.sweep(id);
+        }
+        lease
     }
 
     pub fn sizes(&self) -> Sizes {

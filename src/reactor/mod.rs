@@ -6,6 +6,7 @@
 
 mod calls;
 mod census;
+mod checkpoints;
 mod clearing;
 mod controls;
 pub mod dump;

@@ -5,7 +5,7 @@ use super::leading::Leading;
 use super::owned::Owned;
 use super::recover::MovingRecord;
 use super::{Reactor, Stage};
-use crate::checkpoint::{CheckpointName, ControlState};
+use crate::checkpoint::{ControlState, LinkRecord};
 use crate::control::Control;
 use crate::front::{Front, Manners};
 use crate::http2;
@@ -83,8 +83,8 @@ impl Settings {
 pub struct RecoveredShard {
     pub shard: Shard,
     pub attached: Attached,
-    /// Its checkpoint's file.
-    pub checkpoint_file: Option<CheckpointName>,
+    /// The files of its checkpoint, the base first.
+    pub chain: Vec<LinkRecord>,
     /// Records that a new home of the shard needs in this reactor's log before anything else; empty where
     /// it stays at home.
     pub moved_in: Vec<MovingRecord>,
@@ -186,7 +186,7 @@ impl Reactor {
     }
 
     fn take_in(&mut self, recovered: RecoveredShard) {
-        let RecoveredShard { shard, attached, checkpoint_file, moved_in } = recovered;
+        let RecoveredShard { shard, attached, chain, moved_in } = recovered;
         for record in &moved_in {
             let record = match record {
                 MovingRecord::Plain(record) => record.clone(),
@@ -194,7 +194,7 @@ impl Reactor {
             };
             self.append(shard.id, shard.home, record);
         }
-        let owned = Owned::new(shard, attached, checkpoint_file);
+        let owned = Owned::new(shard, attached, chain);
         self.shards.insert(owned.shard.id, owned);
     }
 
@@ -223,6 +223,6 @@ impl Reactor {
         };
         self.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
         let shard = Shard::new(id, home, Store::new(), Group::new(start), Meaning::default());
-        self.shards.insert(id, Owned::new(shard, Attached::default(), None));
+        self.shards.insert(id, Owned::new(shard, Attached::default(), vec![]));
     }
 }

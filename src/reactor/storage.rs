@@ -1,20 +1,16 @@
-//! The log's side of a turn, checkpoints, and compaction's slices: what this reactor writes and drops.
+//! The log's side of a turn, compaction's slices, and when checkpoints are due: what this reactor writes and
+//! drops.
 
 use super::clearing::Clearing;
-use super::owned::Owned;
+use super::checkpoints::Whole;
 use super::{Reactor, Stage};
-use crate::checkpoint::{CheckpointName, Meta, Writer};
-use crate::io::{Body, BulkDone, BulkStep, CallId, Counters, JobId, Level, Output};
-use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX};
+use crate::io::{Body, BulkStep, CallId, Counters, JobId, Output};
+use crate::limits::{COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX};
 use crate::log::{Buffer, Command, Ordinal, Record, Resident, SegmentName, WriteId};
-use crate::mvcc::{Budget, PinId};
-use crate::raft::{GroupEntry, Position};
+use crate::raft::GroupEntry;
 use crate::shard::Committed;
-use crate::types::{At, Duration, Revision, ShardId, Time};
+use crate::types::{ShardId, Time};
 use std::collections::VecDeque;
-
-/// A full disk stays full for a while.
-const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
 
 /// A Ready whose records are in the log up to the ordinal.
 struct Persisting {
@@ -26,25 +22,25 @@ struct Persisting {
 /// What the log's side of this reactor remembers between turns.
 pub(super) struct Storage {
     persisting: VecDeque<Persisting>,
-    appended: Ordinal,
+    pub appended: Ordinal,
     /// Bytes of log writes on their way.
     in_flight_bytes: usize,
     /// The number of the newest checkpoint file.
-    last_file: u64,
+    pub last_file: u64,
     stale: Vec<Resident>,
     pub clearing: Clearing,
     jobs: u64,
     /// The record of the last checkpoint.
-    checkpointed: Ordinal,
+    pub checkpointed: Ordinal,
     /// Checkpoint files whose successors' records are not yet durable.
-    replaced: VecDeque<(Ordinal, String)>,
+    pub replaced: VecDeque<(Ordinal, String)>,
     defragmenting: Vec<(CallId, Vec<ShardId>)>,
     /// A checkpoint has failed: none is begun before.
-    retry_at: Time,
+    pub retry_at: Time,
     /// Log writes on their way, and when they left.
     writing: VecDeque<(WriteId, Time)>,
     /// When the checkpoint's step under way left.
-    step_left: Time,
+    pub step_left: Time,
     /// A compaction took effect then, and its history is being dropped.
     compacting_since: Option<Time>,
     pub compacted_at: Time,
@@ -52,33 +48,10 @@ pub(super) struct Storage {
     log_bytes: u64,
 }
 
-/// A checkpoint being written.
-pub(super) struct Checkpointing {
-    job: JobId,
-    writer: Option<Writer>,
-    pin: PinId,
-    after: At,
-    revision: Revision,
-    position: Position,
-    name: CheckpointName,
-    /// Blocks that the meta already filled.
-    blocks: Vec<Buffer>,
-    publishing: bool,
-    /// Its next block is being filled, slice by slice; else the bulk lane has it.
-    filling: bool,
-}
-
 /// An entry as the log takes it. Raft's own entries have kind 0.
 pub(super) fn entry_record(entry: &GroupEntry) -> Record<'_> {
     let payload = entry.payload.as_ref().map_or(&[][..], |payload| payload.bytes());
     Record::Entry { index: entry.index, term: entry.term, kind: u8::from(entry.payload.is_some()), payload }
-}
-
-impl Owned {
-    /// Whether the next block of a checkpoint is being filled.
-    fn fills_checkpoint(&self) -> bool {
-        self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.filling)
-    }
 }
 
 impl Storage {
@@ -277,7 +250,7 @@ impl Reactor {
             self.counters.versions_compacted += before - owned.shard.store.sizes().versions;
             done |= !owned.compacting;
         }
-        if done && self.shards.values().all(|owned| !owned.compacting) {
+        if done && self.shards.values().all(|owned| owned.shard.store.is_swept()) {
             self.storage.compacted_at = self.now;
             if let Some(since) = self.storage.compacting_since.take() {
                 self.counters.times.compactions.observe(self.now.since(since).0);
@@ -300,7 +273,7 @@ impl Reactor {
         }
         let wanted = self.storage.defragmenting.first().and_then(|(_, shards)| shards.first().copied());
         if let Some(shard) = wanted {
-            return self.begin_checkpoint(shard);
+            return self.begin_checkpoint(shard, Whole::Asked);
         }
         if self.log.held_bytes() < self.settings.checkpoint_log_bytes {
             return;
@@ -308,167 +281,8 @@ impl Reactor {
         let held = self.log.held().filter(|(_, _, bytes)| *bytes > 0);
         let oldest = held.max_by_key(|(_, _, bytes)| *bytes).map(|(resident, ..)| resident.shard);
         if let Some(shard) = oldest.filter(|shard| self.shards.contains_key(shard)) {
-            self.begin_checkpoint(shard);
+            self.begin_checkpoint(shard, Whole::WhereDue);
         }
-    }
-
-    fn begin_checkpoint(&mut self, id: ShardId) {
-        let revision = self.settled;
-        let group = self.shards[&id].shard.group();
-        if group.applied() < group.committed() {
-            return; // The state may hold entries behind the position that raft would let it name.
-        }
-        let Some(position) = self.shards[&id].shard.checkpoint_position() else { return };
-        let job = self.next_job();
-        self.storage.last_file += 1;
-        let meta = self.checkpoint_meta(id, revision, position);
-        let name = CheckpointName { shard: id, home: meta.home, file: self.storage.last_file };
-        let mut blocks = vec![];
-        let writer = Some(Writer::new(&meta, &mut blocks));
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let pin = owned.shard.store.pin(revision);
-        let after = At::default();
-        owned.checkpoint = Some(Checkpointing {
-            job,
-            writer,
-            pin,
-            after,
-            revision,
-            position,
-            name,
-            blocks,
-            publishing: false,
-            filling: false,
-        });
-        self.storage.step_left = self.now;
-        self.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
-    }
-
-    /// When a checkpoint that has failed is tried again.
-    pub(super) fn checkpoints_wake_at(&self) -> Time {
-        if self.now < self.storage.retry_at { self.storage.retry_at } else { Time::NEVER }
-    }
-
-    fn checkpoint_meta(&self, id: ShardId, revision: Revision, position: Position) -> Meta {
-        let owned = &self.shards[&id];
-        let (seal, fence) = (owned.shard.meaning().seal(), owned.shard.meaning().fence());
-        Meta {
-            shard: id.0,
-            home: owned.shard.home,
-            revision: revision.0,
-            compacted: owned.shard.store.compacted().0,
-            index: position.index.0,
-            term: position.term.0,
-            voters: vec![self.settings.member.0],
-            learners: vec![],
-            fence: fence.into(),
-            seal: seal.epoch.into(),
-            seal_prefix: seal.prefix.0,
-            epoch: seal.epoch.into(),
-            map_version: 0,
-            control: (id == ShardId::CONTROL).then(|| self.control.to_state()),
-        }
-    }
-
-    pub(super) fn on_bulk(&mut self, job: JobId, done: BulkDone) {
-        if self.on_cleared(job, &done) {
-            return;
-        }
-        let found =
-            self.shards.iter().find(|(_, owned)| owned.checkpoint.as_ref().is_some_and(|c| c.job == job));
-        let Some(id) = found.map(|(id, _)| *id) else { return };
-        self.counters.times.checkpoint_steps.observe(self.now.since(self.storage.step_left).0);
-        self.storage.step_left = self.now;
-        match done {
-            BulkDone::Done => self.go_on_with_checkpoint(id),
-            BulkDone::Full => {
-                self.give_checkpoint_up(id, "the disk is full");
-                self.raise_no_space(None);
-            }
-            BulkDone::Failed(why) => self.give_checkpoint_up(id, &why),
-        }
-    }
-
-    fn give_checkpoint_up(&mut self, id: ShardId, why: &str) {
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(Checkpointing { pin, name, .. }) = owned.checkpoint.take() else { return };
-        owned.unpin(pin);
-        self.storage.retry_at = self.now + CHECKPOINT_RETRY;
-        let job = self.next_job();
-        self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
-        let fields = vec![("shard", id.to_string()), ("error", why.to_owned())];
-        self.notice(Level::Warn, "failed to write a checkpoint", fields);
-    }
-
-    fn go_on_with_checkpoint(&mut self, id: ShardId) {
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(under_way) = &mut owned.checkpoint else { return };
-        let (job, name) = (under_way.job, under_way.name);
-        if under_way.publishing {
-            return self.finish_checkpoint(id);
-        }
-        if under_way.writer.is_none() {
-            under_way.publishing = true;
-            let step = BulkStep::Publish { name: name.unfinished(), as_name: name.to_string() };
-            return self.out.push(Output::Bulk { job, step });
-        }
-        under_way.filling = true;
-        self.fill_checkpoint(id);
-    }
-
-    /// One slice of a checkpoint's history; what fills a block goes to the bulk lane.
-    fn fill_checkpoint(&mut self, id: ShardId) {
-        let budget = Budget { bytes: CHECKPOINT_BLOCK_BYTES_MAX, ..self.settings.slice.of_changes() };
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(under_way) = owned.checkpoint.as_mut().filter(|checkpoint| checkpoint.filling) else {
-            return;
-        };
-        let mut writer = under_way.writer.take().expect("it is filled until its history ends");
-        let history = owned.shard.store.history_pinned(under_way.pin, under_way.after, budget);
-        for (at, change) in &history.changes {
-            writer.version(*at, &change.event, change.last, &mut under_way.blocks);
-        }
-        under_way.after = history.resume;
-        if history.done {
-            writer.finish(0, &mut under_way.blocks);
-        } else {
-            under_way.writer = Some(writer);
-        }
-        if history.done || !under_way.blocks.is_empty() {
-            under_way.filling = false;
-            let (job, name) = (under_way.job, under_way.name.unfinished());
-            let blocks = std::mem::take(&mut under_way.blocks);
-            self.out.push(Output::Bulk { job, step: BulkStep::Append { name, blocks } });
-        }
-    }
-
-    fn fill_checkpoints(&mut self) {
-        let found = self.shards.iter().find(|(_, owned)| owned.fills_checkpoint()).map(|(id, _)| *id);
-        if let Some(id) = found {
-            self.fill_checkpoint(id);
-        }
-    }
-
-    /// The file is durable under its name: the log says so, and what it replaces may go.
-    fn finish_checkpoint(&mut self, id: ShardId) {
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(done) = owned.checkpoint.take() else { return };
-        owned.unpin(done.pin);
-        let replaced = owned.checkpoint_file.replace(done.name);
-        let home = owned.shard.home;
-        let record = Record::Checkpoint(crate::log::Checkpointed {
-            revision: done.revision,
-            index: done.position.index,
-            term: done.position.term,
-            file: done.name.file,
-        });
-        self.append(id, home, record);
-        self.storage.checkpointed = self.storage.appended;
-        if let Some(name) = replaced {
-            self.storage.replaced.push_back((self.storage.appended, name.to_string()));
-        }
-        self.counters.checkpoints += 1;
-        self.defragmented_shard(id);
     }
 
     pub(super) fn on_defragment(&mut self, call: CallId) {
@@ -477,7 +291,7 @@ impl Reactor {
         self.end_defragmentations();
     }
 
-    fn defragmented_shard(&mut self, id: ShardId) {
+    pub(super) fn defragmented_shard(&mut self, id: ShardId) {
         for (_, shards) in &mut self.storage.defragmenting {
             shards.retain(|shard| *shard != id);
         }

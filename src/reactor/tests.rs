@@ -58,6 +58,9 @@ struct Member {
     /// The disk does nothing; what it was to write waits.
     disk_stands: bool,
     unwritten: Vec<(usize, Output)>,
+    /// The bulk lane does nothing; its steps wait.
+    lane_stands: bool,
+    undone: Vec<(usize, crate::io::JobId)>,
     /// Begun.
     checkpoints: usize,
 }
@@ -99,6 +102,8 @@ impl Member {
             asleep: 0,
             disk_stands: false,
             unwritten: vec![],
+            lane_stands: false,
+            undone: vec![],
             checkpoints: 0,
         };
         member.reactors[usize::from(conn.reactor.0)]
@@ -170,7 +175,10 @@ impl Member {
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
-                self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
+                match self.lane_stands {
+                    true => self.undone.push((id, job)),
+                    false => self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done }),
+                }
             }
             Output::Halt(why) => self.halted = Some(why),
         }

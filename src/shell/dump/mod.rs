@@ -46,11 +46,10 @@ fn read(data_dir: &DataDir) -> Result<Contents, String> {
     // Keys are for logs that never were, and here nothing is written to them.
     let logs = logs.iter().map(|(log, segments)| read_log(&files, *log, 0, segments));
     let logs = logs.collect::<Result<Vec<_>, String>>()?;
-    let plan = place(logs, &listing.checkpoints, 1, &mut |log| Start::fresh(log, 0, SEGMENT_BYTES))?;
+    let mut fresh = |log| Start::fresh(log, 0, SEGMENT_BYTES);
+    let plan = place(logs, &listing.checkpoints, 1, &mut fresh, &mut files.reader())?;
     let shards = plan.reactors.into_iter().flat_map(|reactor| reactor.shards).collect();
-    Contents::read(shards, data_dir.identity.member, &mut |name, offset, len| {
-        files.read_piece(name, offset, len).map_err(|error| format!("cannot read {name}: {error}"))
-    })
+    Contents::read(shards, data_dir.identity.member, &mut files.reader())
 }
 
 fn print(identity: &Identity, contents: &Contents, json: bool) -> io::Result<()> {
