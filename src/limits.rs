@@ -1,5 +1,9 @@
 //! Every bound of the server, with its unit in the name and its reason in a sentence.
 
+mod bounds;
+
+pub use bounds::Bounds;
+
 /// Blocks of the log and of checkpoints: the physical sector of current disks.
 pub const BLOCK_BYTES: usize = 4096;
 /// One file of the log. Small enough to recycle quickly, large enough that changing files is rare.
@@ -127,7 +131,7 @@ pub const WATCH_ANSWERS_MAX: usize = 128;
 /// Watchers that share one slice of history (etcd's number).
 pub const WATCH_CATCH_UP_WATCHERS: usize = 512;
 /// Events that one turn puts into a message: a revision of more takes several.
-pub const WATCH_MERGE_EVENTS: usize = if cfg!(test) { 3 } else { 4000 };
+pub const WATCH_MERGE_EVENTS: usize = 4000;
 /// etcd's default for `--watch-progress-notify-interval`.
 pub const WATCH_PROGRESS_INTERVAL_SECS: u64 = 600;
 const _: () = assert!(WATCH_CREDIT_BYTES_MIN <= WATCH_CREDIT_BYTES_MAX);
@@ -163,10 +167,12 @@ pub const HTTP2_REMEMBERED_BLOCKS: usize = 4;
 pub const HTTP2_REMEMBERED_BLOCK_BYTES: usize = 64;
 /// Memory of a remembered head, so that a block of few bytes cannot make it large.
 pub const HTTP2_REMEMBERED_HEAD_BYTES: usize = 2048;
-/// Open streams reset by or because of a client, at once and each second: a client whose thousand requests
-/// time out together, for seconds, is honest; a rapid reset (CVE-2023-44487) is not.
-pub const HTTP2_RESETS_BURST: u32 = 5000;
+/// Streams reset by or because of a client before it could be answered, at once and each second: a client that
+/// gives up all its calls together is honest; a rapid reset (CVE-2023-44487) is not.
+pub const HTTP2_RESETS_BURST: u32 = HTTP2_STREAMS_DEFAULT;
 pub const HTTP2_RESETS_PER_SEC: u32 = 1000;
+/// A whole request that is taken back sooner than this was not meant: no client waits so shortly.
+pub const HTTP2_RAPID_RESET_MS: u64 = 10;
 /// SETTINGS of a client: each may touch every stream. Honest ones send one or two, and grpc-go one each time
 /// its window estimate grows.
 pub const HTTP2_SETTINGS_BURST: u32 = 100;
@@ -211,6 +217,9 @@ pub const LEASE_BYTES: u64 = 64;
 /// By how much a reactor's data may change before it tells the others, who keep the quota with it.
 pub const SIZES_STEP_BYTES: u64 = 256 << 10;
 
+/// How often `--auto-compaction-mode revision` compacts (etcd's number).
+pub const AUTO_COMPACTION_REVISIONS_MS: u64 = 300_000;
+
 // front
 /// The longest message sent: where etcd's gRPC stops, which cannot say a length of more in its own terms.
 pub const REPLY_BYTES_MAX: usize = i32::MAX as usize;
@@ -254,6 +263,8 @@ const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
 pub const CHECKPOINT_STEP_BLOCKS: usize = 8;
 /// Files of one chain of checkpoints: each costs a start an open file and a shard's log a slot in the meta.
 pub const CHECKPOINT_CHAIN_FILES_MAX: usize = 32;
+/// How long a checkpoint may hold history before its writing presses: many times what it takes at the calm rate.
+pub const CHECKPOINT_PATIENCE_SECS: u64 = 10;
 const _: () =
     assert!(ANSWER_BYTES_MIN + 64 < HTTP2_STREAM_PENDING_BYTES_MIN, "with what frames and packs it");
 
@@ -304,8 +315,11 @@ pub const NOTICES_WRITTEN_MAX: usize = 256;
 pub const BULK_ORDERS_QUEUED_MAX: usize = 1024;
 /// One write of the bulk lane: larger ones make the logs' writes wait longer (`stack.md` section 9).
 pub const BULK_WRITE_BYTES: usize = 128 << 10;
-/// Rate of checkpoints: costs a put's p99 at most 1.2 times.
-pub const BULK_BYTES_PER_SEC: u64 = 100 << 20;
+/// Rate of checkpoints while nothing presses: twice what the logs' payloads are written at for long, so that it
+/// shows little in a put's p99.
+pub const BULK_BYTES_PER_SEC: u64 = 50 << 20;
+/// Rate of checkpoints that somebody waits for, or that what is undone waits for.
+pub const BULK_BYTES_PER_SEC_PRESSING: u64 = 200 << 20;
 /// Rate of segments prepared while clients are served: above what the logs of a member write for long.
 pub const SEGMENT_BYTES_PER_SEC: u64 = 200 << 20;
 /// One write of a segment's zeros while nobody is served yet.

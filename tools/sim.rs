@@ -1,64 +1,158 @@
-//! The simulator at a desk: runs seeds, repeats one, makes a failing one small.
-//!
-//! ```text
-//! cargo sim -- run --seeds A..B [--minutes M]
-//! cargo sim -- repeat SEED [--trace] [--only I,J,K]
-//! cargo sim -- shrink SEED
-//! ```
-//!
-//! A run that panics ends the process, so `run` has said before which seed it is at.
+//! The simulator at a desk: runs seeds, repeats one, makes a failing one small. `--help` says how to use it.
+
+#![allow(clippy::disallowed_methods, reason = "how long the machine takes is what is shown")]
 
 use braid::sim::hits::{Hit, Hits};
 use braid::sim::plan::Plan;
 use braid::sim::{Report, run};
+use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const HELP: &str = "\
+Runs the whole server in a simulated world: a seed draws the member, its clients and its faults, and decides
+every step of it. What clients saw must be what one etcd could have answered.
+
+    cargo sim -- run [--seeds A..B] [--minutes M]
+    cargo sim -- repeat SEED [--trace] [--only I,J,...]
+    cargo sim -- shrink SEED
+
+  run      the seeds from A up to, not including, B     [0..1000]
+           until one fails, all are done, or M minutes are over
+  repeat   one seed again: its plan, how it ends, and with --trace everything that happens; with --only
+           nothing but those events of the plan, by their places from 0 on
+  shrink   leaves events out of a failing seed for as long as it still fails, and says which are left
+
+The exit code is 0 where every seed held, 1 where one failed, 2 where an argument is wrong. A seed that
+panics ends the process; the command that repeats it is printed before.";
+
+/// What is said of a long run, and how often: on a terminal one line, written anew, else lines.
+const PROGRESS_ON_TERMINAL: Duration = Duration::from_millis(500);
+const PROGRESS_IN_FILE: Duration = Duration::from_secs(60);
 
 static SEED: AtomicU64 = AtomicU64::new(0);
 
+#[derive(Debug, PartialEq)]
+enum Task {
+    Help,
+    Run { seeds: Range<u64>, minutes: Option<u64> },
+    Repeat { seed: u64, trace: bool, only: Option<Vec<usize>> },
+    Shrink { seed: u64 },
+}
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let task = match parse(&words) {
+        Ok(task) => task,
+        Err(why) => {
+            eprintln!("sim: {why}\nTry --help.");
+            return ExitCode::from(2);
+        }
+    };
     std::panic::set_hook(Box::new(|info| {
         let seed = SEED.load(Ordering::Relaxed);
         println!("seed {seed} panics: {info}\nrepeat it with: cargo sim -- repeat {seed}");
     }));
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words[..] {
-        ["run", ref rest @ ..] => run_seeds(rest),
-        ["repeat", seed, ref rest @ ..] => repeat(number(seed), rest),
-        ["shrink", seed] => shrink(number(seed)),
-        _ => {
-            println!("run --seeds A..B [--minutes M] | repeat SEED [--trace] [--only I,J] | shrink SEED");
-            ExitCode::FAILURE
+    match task {
+        Task::Help => {
+            println!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        Task::Run { seeds, minutes } => run_seeds(seeds, minutes),
+        Task::Repeat { seed, trace, only } => repeat(seed, trace, only.as_deref()),
+        Task::Shrink { seed } => shrink(seed),
+    }
+}
+
+/// Errors are sentences for the user.
+fn parse(words: &[&str]) -> Result<Task, String> {
+    if words.iter().any(|word| ["--help", "-h"].contains(word)) {
+        return Ok(Task::Help);
+    }
+    let (task, mut rest) = match *words {
+        ["run", ref rest @ ..] => (Task::Run { seeds: 0..1000, minutes: None }, rest.iter()),
+        ["repeat", seed, ref rest @ ..] => {
+            (Task::Repeat { seed: number("SEED", seed)?, trace: false, only: None }, rest.iter())
+        }
+        ["shrink", seed, ref rest @ ..] => (Task::Shrink { seed: number("SEED", seed)? }, rest.iter()),
+        [task @ ("repeat" | "shrink")] => return Err(format!("{task} takes a SEED")),
+        [word, ..] => return Err(format!("{word:?} is no task; there are run, repeat and shrink")),
+        [] => return Err("the task is missing: run, repeat or shrink".to_owned()),
+    };
+    let mut task = task;
+    while let Some(&name) = rest.next() {
+        let mut value = || rest.next().copied().ok_or_else(|| format!("{name} lacks its value"));
+        match (&mut task, name) {
+            (Task::Run { seeds, .. }, "--seeds") => *seeds = range(value()?)?,
+            (Task::Run { minutes, .. }, "--minutes") => *minutes = Some(number(name, value()?)?),
+            (Task::Repeat { trace, .. }, "--trace") => *trace = true,
+            (Task::Repeat { only, .. }, "--only") => *only = Some(places(value()?)?),
+            _ => return Err(format!("{} takes no {name:?}", words[0])),
+        }
+    }
+    Ok(task)
+}
+
+fn number(name: &str, word: &str) -> Result<u64, String> {
+    word.parse().map_err(|_| format!("{name} is a number, not {word:?}"))
+}
+
+fn range(word: &str) -> Result<Range<u64>, String> {
+    let ends = word.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    ends.filter(|seeds| !seeds.is_empty())
+        .ok_or_else(|| format!("--seeds takes A..B with A below B, such as 5..6 for seed 5, not {word:?}"))
+}
+
+fn places(word: &str) -> Result<Vec<usize>, String> {
+    let places = word.split(',').filter(|place| !place.is_empty()).map(str::parse);
+    places.collect::<Result<_, _>>().map_err(|_| format!("--only takes numbers as 3,5,8, not {word:?}"))
+}
+
+/// Says on stderr how far a long run is.
+struct Progress {
+    began: Instant,
+    said: Instant,
+    on_terminal: bool,
+}
+
+impl Progress {
+    fn begin() -> Progress {
+        let began = Instant::now();
+        Progress { began, said: began, on_terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn say(&mut self, done: u64, seeds: &Range<u64>) {
+        let pause = if self.on_terminal { PROGRESS_ON_TERMINAL } else { PROGRESS_IN_FILE };
+        if self.said.elapsed() < pause {
+            return;
+        }
+        self.said = Instant::now();
+        let (total, seconds) = (seeds.end - seeds.start, self.began.elapsed().as_secs());
+        // The line before is cleared and written over.
+        let (before, after) = if self.on_terminal { ("\r\x1b[K", "") } else { ("", "\n") };
+        // Whoever closed stderr wants no progress.
+        let _ = write!(std::io::stderr(), "{before}{done} of {total} seeds hold, {seconds} s{after}");
+    }
+
+    /// Leaves the line to what comes.
+    fn end(&self) {
+        if self.on_terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 }
 
-fn number(word: &str) -> u64 {
-    word.parse().unwrap_or_else(|_| panic!("{word} is no number"))
-}
-
-fn option<'a>(words: &[&'a str], name: &str) -> Option<&'a str> {
-    words.iter().position(|word| *word == name).and_then(|at| words.get(at + 1)).copied()
-}
-
-fn seeds(words: &[&str]) -> Range<u64> {
-    let Some((from, to)) = option(words, "--seeds").and_then(|seeds| seeds.split_once("..")) else {
-        return 0..1000;
-    };
-    number(from)..number(to)
-}
-
-#[allow(clippy::disallowed_methods, reason = "how long the machine takes is what is shown")]
-fn run_seeds(words: &[&str]) -> ExitCode {
-    let began = std::time::Instant::now();
-    let minutes = option(words, "--minutes").map(number);
-    let (mut done, mut calls, mut starts, mut hits) = (0, 0, 0, Hits::default());
-    for seed in seeds(words) {
-        if minutes.is_some_and(|minutes| began.elapsed().as_secs() >= minutes * 60) {
+fn run_seeds(seeds: Range<u64>, minutes: Option<u64>) -> ExitCode {
+    let (began, mut progress) = (Instant::now(), Progress::begin());
+    let (mut done, mut calls, mut starts, mut hits) = (0_u64, 0, 0, Hits::default());
+    for seed in seeds.clone() {
+        if minutes.is_some_and(|minutes| began.elapsed().as_secs() / 60 >= minutes) {
             break;
         }
+        progress.say(done, &seeds);
         SEED.store(seed, Ordering::Relaxed);
         match run(&Plan::draw(seed), false).outcome {
             Ok(summary) => {
@@ -68,37 +162,37 @@ fn run_seeds(words: &[&str]) -> ExitCode {
                 hits += summary.hits;
             }
             Err(failure) => {
+                progress.end();
                 println!("seed {seed} fails: {}: {}", failure.check, failure.what);
                 println!("repeat it with: cargo sim -- repeat {seed} --trace");
                 return ExitCode::FAILURE;
             }
         }
     }
-    let per_minute = f64::from(done) * 60.0 / began.elapsed().as_secs_f64();
+    progress.end();
+    let per_minute = done as f64 * 60.0 / began.elapsed().as_secs_f64();
     println!("{done} seeds hold: {calls} calls, {starts} starts; {per_minute:.0} seeds a minute");
     let hits: Vec<String> = Hit::ALL.iter().map(|hit| format!("{hit:?} {}", hits.of(*hit))).collect();
     println!("what went wrong: {}", hits.join(", "));
     ExitCode::SUCCESS
 }
 
-/// The plan of a seed, or what of it is named.
-fn plan(seed: u64, only: Option<&str>) -> Plan {
-    let mut plan = Plan::draw(seed);
-    if let Some(only) = only {
-        let wanted = only.split(',').filter(|word| !word.is_empty()).map(|word| number(word) as usize);
-        plan.keep(&wanted.collect::<Vec<usize>>());
-    }
-    plan
-}
-
-fn repeat(seed: u64, words: &[&str]) -> ExitCode {
+fn repeat(seed: u64, trace: bool, only: Option<&[usize]>) -> ExitCode {
     SEED.store(seed, Ordering::Relaxed);
-    let plan = plan(seed, option(words, "--only"));
+    let mut plan = Plan::draw(seed);
+    let events = plan.events.len();
+    if let Some(place) = only.unwrap_or_default().iter().find(|place| **place >= events) {
+        eprintln!("sim: seed {seed} has {events} events, so there is none at place {place}");
+        return ExitCode::from(2);
+    }
+    if let Some(only) = only {
+        plan.keep(only);
+    }
     println!("{:?}", plan.shape);
     for event in &plan.events {
         println!("{:>14.6} {:?}", event.at.0 as f64 / 1e6, event.what);
     }
-    let Report { trace_hash, lines, outcome } = run(&plan, words.contains(&"--trace"));
+    let Report { trace_hash, lines, outcome } = run(&plan, trace);
     for line in lines {
         println!("{line}");
     }
@@ -155,4 +249,41 @@ fn fails(seed: u64, events: &[usize]) -> bool {
     let mut again = Command::new(program);
     again.args(["repeat", &seed.to_string(), "--only", &only]).stdout(Stdio::null()).stderr(Stdio::null());
     !again.status().expect("this program can be run").success()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_read_whole_or_refused() {
+        let read = |line: &str| parse(&line.split_whitespace().collect::<Vec<&str>>());
+        assert_eq!(read("run"), Ok(Task::Run { seeds: 0..1000, minutes: None }));
+        assert_eq!(read("run --minutes 2 --seeds 5..9"), Ok(Task::Run { seeds: 5..9, minutes: Some(2) }));
+        let only = Some(vec![1, 20]);
+        assert_eq!(read("repeat 7 --trace --only 1,20,"), Ok(Task::Repeat { seed: 7, trace: true, only }));
+        assert_eq!(read("shrink 7"), Ok(Task::Shrink { seed: 7 }));
+        for help in ["--help", "-h", "run --help", "repeat -h"] {
+            assert_eq!(read(help), Ok(Task::Help), "{help}");
+        }
+        for wrong in [
+            "",
+            "walk",
+            "run --seeds",
+            "run --seeds 5",
+            "run --seeds 9..5",
+            "run --seed 5..9",
+            "run 5..9",
+            "run --trace",
+            "run --minutes soon",
+            "repeat",
+            "repeat x",
+            "repeat 7 --only a",
+            "repeat 7 8",
+            "shrink",
+            "shrink 7 --trace",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,26 +1,41 @@
 //! What is compared, and what is aimed at.
 
-use crate::generator::workload::{KEY_BYTES_MIN, Workload};
-use crate::generator::{Outcome, Pace};
+use generator::Pace;
+use generator::workload::{KEY_BYTES_MIN, Workload};
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Measure {
     OpsPerSecond,
     P50,
     P99,
     P999,
     ServerCpu,
+    WrittenBytes,
     GeneratorCpu,
+    RestartSeconds,
+    RestartCpu,
+    Memory,
+    MemoryAfter,
+    DiskEmpty,
+    Disk,
 }
 
 impl Measure {
-    pub const ALL: [Measure; 6] = [
+    /// In the order of a case's rows.
+    pub const ALL: [Measure; 13] = [
         Measure::OpsPerSecond,
         Measure::P50,
         Measure::P99,
         Measure::P999,
         Measure::ServerCpu,
+        Measure::WrittenBytes,
         Measure::GeneratorCpu,
+        Measure::RestartSeconds,
+        Measure::RestartCpu,
+        Measure::Memory,
+        Measure::MemoryAfter,
+        Measure::DiskEmpty,
+        Measure::Disk,
     ];
 
     pub fn name(self) -> &'static str {
@@ -30,27 +45,34 @@ impl Measure {
             Measure::P99 => "p99 µs",
             Measure::P999 => "p99.9 µs",
             Measure::ServerCpu => "server CPU µs/request",
+            Measure::WrittenBytes => "bytes written/request",
             Measure::GeneratorCpu => "generator CPU µs/request",
-        }
-    }
-
-    pub fn of(self, outcome: &Outcome) -> f64 {
-        match self {
-            Measure::OpsPerSecond => outcome.ops_per_second(),
-            Measure::P50 => outcome.latency_us(0.5),
-            Measure::P99 => outcome.latency_us(0.99),
-            Measure::P999 => outcome.latency_us(0.999),
-            Measure::ServerCpu => outcome.server_us().unwrap_or(f64::NAN),
-            Measure::GeneratorCpu => outcome.per_answer(outcome.generator.threads_ns) / 1e3,
+            Measure::RestartSeconds => "restart to the first answer, s",
+            Measure::RestartCpu => "CPU of the restart, s",
+            Measure::Memory => "memory, MiB",
+            Measure::MemoryAfter => "memory after the restart, MiB",
+            Measure::DiskEmpty => "disk of a new store, MiB",
+            Measure::Disk => "disk, MiB",
         }
     }
 }
 
-/// A bound on Braid's median over etcd's.
+/// A bound on Braid's median.
 #[derive(Clone, Copy)]
 pub struct Aim {
     pub measure: Measure,
+    pub over: Over,
     pub bound: Bound,
+}
+
+/// What Braid's median is divided by before it is held against the bound.
+#[derive(Clone, Copy)]
+pub enum Over {
+    /// The other program's median.
+    Other,
+    /// Braid's own median of another measure.
+    Own(Measure),
+    One,
 }
 
 #[derive(Clone, Copy)]
@@ -60,22 +82,47 @@ pub enum Bound {
 }
 
 impl Bound {
-    pub fn holds(self, ratio: f64) -> bool {
+    pub fn holds(self, number: f64) -> bool {
         match self {
-            Bound::AtLeast(least) => ratio >= least,
-            Bound::AtMost(most) => ratio <= most,
+            Bound::AtLeast(least) => number >= least,
+            Bound::AtMost(most) => number <= most,
         }
     }
 }
 
+/// What a case does with a server.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Course {
+    /// The load on a new server.
+    Fresh,
+    /// The load on one that took `overwrites` at full rate before, and whose history is compacted now and then.
+    Aged { overwrites: u64 },
+    /// What is on the disk after `overwrites` at full rate and a compaction.
+    Disk { overwrites: u64 },
+    /// Every key is put, the server killed and started again: `at_once`, or after it has had time for what it
+    /// does in the background.
+    Restart { at_once: bool },
+}
+
 pub struct Case {
     pub name: &'static str,
+    pub course: Course,
     pub connections: usize,
     pub streams: usize,
     pub pace: Pace,
     pub workload: Workload,
     pub aims: &'static [Aim],
 }
+
+impl Case {
+    /// Whether it takes minutes, so that it runs only where it is named.
+    pub fn is_long(&self) -> bool {
+        self.course != Course::Fresh
+    }
+}
+
+/// The long cases' words for `--case`, each with what it runs.
+pub const LONG: [&str; 3] = ["aged", "disk", "restart"];
 
 const PUTS: Workload = Workload {
     keys: 100_000,
@@ -88,10 +135,14 @@ const PUTS: Workload = Workload {
     limit: 1,
 };
 const RANGES: Workload = Workload { keys: 10_000, puts_percent: 0, ..PUTS };
+const MILLION: Workload = Workload { keys: 1_000_000, ..PUTS };
 const _: () = assert!(PUTS.key_bytes >= KEY_BYTES_MIN);
 
+/// Between two builds of Braid no case may get worse by more.
+pub const BUILDS: &[Aim] = &[aim(Measure::ServerCpu, Bound::AtMost(1.03))];
+
 const fn aim(measure: Measure, bound: Bound) -> Aim {
-    Aim { measure, bound }
+    Aim { measure, over: Over::Other, bound }
 }
 
 const fn closed(
@@ -101,14 +152,23 @@ const fn closed(
     workload: Workload,
     aims: &'static [Aim],
 ) -> Case {
-    Case { name, connections, streams, pace: Pace::Closed, workload, aims }
+    Case { name, course: Course::Fresh, connections, streams, pace: Pace::Closed, workload, aims }
 }
 
-const fn open(name: &'static str, per_second: u64, aims: &'static [Aim]) -> Case {
-    Case { name, connections: 16, streams: 64, pace: Pace::Open { per_second }, workload: PUTS, aims }
+const fn open(name: &'static str, course: Course, per_second: u64, aims: &'static [Aim]) -> Case {
+    Case { name, course, connections: 16, streams: 64, pace: Pace::Open { per_second }, workload: PUTS, aims }
 }
 
-pub const CASES: [Case; 7] = [
+const fn course(name: &'static str, course: Course, workload: Workload, aims: &'static [Aim]) -> Case {
+    Case { name, course, connections: 16, streams: 64, pace: Pace::Closed, workload, aims }
+}
+
+const RESTART_AIMS: &[Aim] = &[
+    Aim { measure: Measure::Memory, over: Over::One, bound: Bound::AtMost(480.0) },
+    Aim { measure: Measure::MemoryAfter, over: Over::Own(Measure::Memory), bound: Bound::AtMost(1.05) },
+];
+
+pub const CASES: [Case; 11] = [
     closed(
         "put 16×64",
         16,
@@ -118,12 +178,31 @@ pub const CASES: [Case; 7] = [
     ),
     closed("put 4×16", 4, 16, PUTS, &[]),
     closed("put 1×1", 1, 1, PUTS, &[aim(Measure::P50, Bound::AtMost(1.3))]),
-    open("put 5,000/s", 5_000, &[]),
+    open("put 5,000/s", Course::Fresh, 5_000, &[]),
     open(
         "put 20,000/s",
+        Course::Fresh,
         20_000,
         &[aim(Measure::P99, Bound::AtMost(1.0 / 5.0)), aim(Measure::ServerCpu, Bound::AtMost(1.0 / 1.5))],
     ),
     closed("range 4×16", 4, 16, RANGES, &[]),
     closed("range 16×64", 16, 64, RANGES, &[]),
+    open(
+        "put 5,000/s, aged",
+        Course::Aged { overwrites: 800_000 },
+        5_000,
+        &[
+            aim(Measure::ServerCpu, Bound::AtMost(0.5)),
+            aim(Measure::P99, Bound::AtMost(0.4)),
+            aim(Measure::WrittenBytes, Bound::AtMost(1.5)),
+        ],
+    ),
+    course(
+        "disk",
+        Course::Disk { overwrites: 500_000 },
+        PUTS,
+        &[aim(Measure::DiskEmpty, Bound::AtMost(0.5)), aim(Measure::Disk, Bound::AtMost(2.0))],
+    ),
+    course("restart", Course::Restart { at_once: false }, MILLION, RESTART_AIMS),
+    course("restart at once", Course::Restart { at_once: true }, MILLION, RESTART_AIMS),
 ];

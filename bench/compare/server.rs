@@ -1,25 +1,31 @@
 //! A server of one measurement: started on free ports of the loopback with an empty directory, and ended.
 
-use crate::generator::workload::Workload;
-use crate::generator::{self, Pace, Plan, Span};
+use generator::workload::Workload;
+use generator::{Pace, Plan, Span};
 use std::fs::{self, File};
 use std::io::{Error, Result};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const READY_WITHIN: Duration = Duration::from_secs(30);
+/// A million keys may have to be read by then, beside whatever else runs.
+const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Then another connection is tried.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-const RETRY_AFTER: Duration = Duration::from_millis(20);
+const RETRY_AFTER: Duration = Duration::from_millis(5);
+/// Of the unit that the kernel counts a file's blocks in.
+const BLOCK_BYTES: u64 = 512;
 
 /// A running server; dropping it kills the process and removes its directory.
 pub struct Server {
     child: Child,
+    program: PathBuf,
     pub client: SocketAddr,
+    peer: SocketAddr,
     directory: PathBuf,
 }
 
@@ -34,32 +40,50 @@ impl Server {
         }
         fs::create_dir_all(&directory)?;
         let (client, peer) = free_ports()?;
-        let log = File::create(directory.join("log"))?;
-        let mut command = Command::new(program);
-        command
-            .arg("--data-dir")
-            .arg(directory.join("data"))
-            .args(["--listen-client-urls", &format!("http://{client}")])
-            .args(["--advertise-client-urls", &format!("http://{client}")])
-            .args(["--listen-peer-urls", &format!("http://{peer}")])
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        end_with_parent(&mut command);
-        let child = command.spawn();
-        let child = child.map_err(|error| Error::other(format!("{}: {error}", program.display())))?;
-        let mut server = Server { child, client, directory };
+        let child = spawn(program, &directory, client, peer)?;
+        let mut server = Server { child, program: program.to_owned(), client, peer, directory };
         server.await_ready(workload)?;
         Ok(server)
+    }
+
+    /// Ends it as a power cut would, as far as the process goes.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// Starts a killed server on what it had: the time until it has taken a put.
+    pub fn start_again(&mut self, workload: &Workload) -> Result<Duration> {
+        let begun = Instant::now();
+        self.child = spawn(&self.program, &self.directory, self.client, self.peer)?;
+        self.await_ready(workload)?;
+        Ok(begun.elapsed())
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
+    /// What the data directory takes of the disk.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        let (mut bytes, mut directories) = (0, vec![self.directory.join("data")]);
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory)? {
+                let entry = entry?;
+                // A file that goes while it is looked at takes nothing any more.
+                let Ok(metadata) = entry.metadata() else { continue };
+                bytes += metadata.blocks() * BLOCK_BYTES;
+                if metadata.is_dir() {
+                    directories.push(entry.path());
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
     fn await_ready(&mut self, workload: &Workload) -> Result<()> {
         let plan = Plan {
+            label: "a server's start".to_owned(),
             endpoints: vec![self.client],
             pids: Vec::new(),
             connections: 1,
@@ -83,11 +107,29 @@ impl Server {
                 let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
                 let tail: Vec<&str> = log.lines().rev().take(10).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
-                return Err(Error::other(format!("a server did not serve: {problem}\n{}", tail.join("\n"))));
+                let program = self.program.display();
+                return Err(Error::other(format!("{program} did not serve: {problem}\n{}", tail.join("\n"))));
             }
             thread::sleep(RETRY_AFTER);
         }
     }
+}
+
+fn spawn(program: &Path, directory: &Path, client: SocketAddr, peer: SocketAddr) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(directory.join("log"))?;
+    let mut command = Command::new(program);
+    command
+        .arg("--data-dir")
+        .arg(directory.join("data"))
+        .args(["--listen-client-urls", &format!("http://{client}")])
+        .args(["--advertise-client-urls", &format!("http://{client}")])
+        .args(["--listen-peer-urls", &format!("http://{peer}")])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    end_with_parent(&mut command);
+    command.spawn().map_err(|error| Error::other(format!("{}: {error}", program.display())))
 }
 
 impl Drop for Server {
@@ -99,9 +141,9 @@ impl Drop for Server {
     }
 }
 
-/// Lets the kernel kill the server when this program is killed before it can.
+/// Lets the kernel kill a program that this one starts when this one is killed before it can.
 #[allow(unsafe_code)] // std has no safe way to set the signal
-fn end_with_parent(command: &mut Command) {
+pub fn end_with_parent(command: &mut Command) {
     let set_signal = || {
         // SAFETY: no memory is passed; prctl may be called between fork and exec.
         match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {

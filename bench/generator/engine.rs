@@ -1,9 +1,10 @@
 //! The loop that keeps the pace.
 
-use super::cpu::Cpu;
 use super::link::{Done, End, Link};
 use super::outcome::Outcome;
 use super::poll::Poll;
+use super::progress::Progress;
+use super::usage::Usage;
 use super::workload::Book;
 use super::{Pace, Plan, Span};
 use std::io::Result;
@@ -41,13 +42,13 @@ struct Engine<'a> {
 
 /// Counters at the window's beginning.
 struct Before {
-    server: Cpu,
-    generator: Cpu,
+    server: Usage,
+    generator: Usage,
     bytes_sent: u64,
     bytes_received: u64,
 }
 
-/// Carries out a plan. Errors are those of the connections and of `/proc`; refused requests and wrong
+/// Carries out a plan. Errors are those of the connections and of `/proc`, and name the server or the process; refused requests and wrong
 /// answers are counted in the outcome.
 pub fn run(plan: &Plan) -> Result<Outcome> {
     // The open loop's sleeps must not be rounded up to 50 µs. Where this fails, lateness shows it.
@@ -74,7 +75,7 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
         done: Vec::new(),
     };
     let mut buffer = vec![0; BUFFER_BYTES];
-    let (mut ready, mut before) = (Vec::new(), None);
+    let (mut ready, mut before, mut progress) = (Vec::new(), None, Progress::new());
     if plan.warm_up.is_zero() {
         before = Some(engine.open_window()?);
     }
@@ -97,6 +98,7 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
         if let Pace::Open { per_second } = plan.pace {
             engine.send_due(per_second, now_ns)?;
         }
+        progress.say(now_ns, &plan.label, engine.answers);
         let timeout = engine.timeout_ns();
         poll.wait(Duration::from_nanos(timeout), &mut ready)?;
         for &number in &ready {
@@ -114,8 +116,8 @@ impl Engine<'_> {
     /// Reads the counters, then lets the window begin: what was meant while they were read is not in it.
     fn open_window(&mut self) -> Result<Before> {
         let before = Before {
-            server: Cpu::of_all(&self.plan.pids)?,
-            generator: Cpu::of(std::process::id())?,
+            server: Usage::of_all(&self.plan.pids)?,
+            generator: Usage::of(std::process::id())?,
             bytes_sent: self.links.iter().map(|link| link.bytes_sent).sum(),
             bytes_received: self.links.iter().map(|link| link.bytes_received).sum(),
         };
@@ -266,7 +268,7 @@ impl Engine<'_> {
                 let mut done = std::mem::take(&mut self.done);
                 self.links[number].read(now_ns, &buffer[..count], &mut self.book, &mut done)?;
                 for done in done.drain(..) {
-                    self.conclude(done, now_ns);
+                    self.conclude(number, done, now_ns);
                     if self.plan.pace == Pace::Closed {
                         self.send_again(number, now_ns)?;
                     }
@@ -281,10 +283,10 @@ impl Engine<'_> {
         }
     }
 
-    fn conclude(&mut self, done: Done, now_ns: u64) {
+    fn conclude(&mut self, number: usize, done: Done, now_ns: u64) {
         if matches!(self.phase, Phase::WarmUp { .. }) {
             if let End::Wrong(why) = done.end {
-                self.note_violation(why);
+                self.note_violation(number, why);
             }
             return;
         }
@@ -295,33 +297,44 @@ impl Engine<'_> {
         }
         match done.end {
             End::Right => (),
-            End::Wrong(why) => self.note_violation(why),
-            End::Refused(why) => self.note_error(why),
+            End::Wrong(why) => self.note_violation(number, why),
+            End::Refused(why) => self.note_error(number, why),
         }
     }
 
-    fn note_violation(&mut self, why: String) {
+    fn note_violation(&mut self, number: usize, why: String) {
         self.outcome.violations += 1;
-        self.outcome.fault.get_or_insert(why);
+        self.note_fault(number, &why);
     }
 
-    fn note_error(&mut self, why: String) {
+    fn note_error(&mut self, number: usize, why: String) {
         self.outcome.errors += 1;
-        self.outcome.fault.get_or_insert(why);
+        self.note_fault(number, &why);
+    }
+
+    /// The first fault is kept, with the server it came from.
+    fn note_fault(&mut self, number: usize, why: &str) {
+        let to = self.links[number].to;
+        self.outcome.fault.get_or_insert_with(|| format!("{to}: {why}"));
     }
 
     /// Counts what never got its answer, and reads the counters again.
     fn finish(mut self, before: &Before) -> Result<Outcome> {
         let Phase::Draining { from_ns, .. } = self.phase else { panic!("only draining ends") };
         let now_ns = self.now_ns();
-        let mut waiting: Vec<u64> = self.links.iter().flat_map(Link::flights_meant_ns).collect();
+        let flights = |(number, link): (usize, &Link)| {
+            let meant = link.flights_meant_ns().map(|meant_ns| (number, meant_ns));
+            meant.collect::<Vec<(usize, u64)>>()
+        };
+        let mut waiting: Vec<(usize, u64)> = self.links.iter().enumerate().flat_map(flights).collect();
         if let Pace::Open { per_second } = self.plan.pace {
             let unsent = (self.places..).map(|place| Self::place_ns(place, per_second));
-            waiting.extend(unsent.take_while(|&meant_ns| meant_ns < self.last_place_ns()));
+            let unsent = unsent.take_while(|&meant_ns| meant_ns < self.last_place_ns());
+            waiting.extend(unsent.map(|meant_ns| (self.next_link, meant_ns)));
         }
-        for meant_ns in waiting.into_iter().filter(|&meant_ns| meant_ns >= from_ns) {
+        for (number, meant_ns) in waiting.into_iter().filter(|(_, meant_ns)| *meant_ns >= from_ns) {
             self.outcome.record_latency(now_ns - meant_ns);
-            self.note_error("no answer in time".to_owned());
+            self.note_error(number, "no answer in time".to_owned());
         }
         if let Span::Requests(_) = self.plan.span {
             self.outcome.seconds = self.last_answer_ns.saturating_sub(from_ns).max(1) as f64 / 1e9;
@@ -329,9 +342,9 @@ impl Engine<'_> {
         }
         self.outcome.answers_drained = self.answers;
         if !self.plan.pids.is_empty() {
-            self.outcome.server = Some(Cpu::of_all(&self.plan.pids)?.since(before.server));
+            self.outcome.server = Some(Usage::of_all(&self.plan.pids)?.since(before.server));
         }
-        self.outcome.generator = Cpu::of(std::process::id())?.since(before.generator);
+        self.outcome.generator = Usage::of(std::process::id())?.since(before.generator);
         let sent: u64 = self.links.iter().map(|link| link.bytes_sent).sum();
         let received: u64 = self.links.iter().map(|link| link.bytes_received).sum();
         self.outcome.bytes_sent = sent - before.bytes_sent;

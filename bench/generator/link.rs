@@ -36,6 +36,7 @@ pub enum End {
 }
 
 pub struct Link {
+    pub to: SocketAddr,
     pub socket: TcpStream,
     client: Client,
     flights: Vec<Option<Flight>>,
@@ -48,10 +49,12 @@ pub struct Link {
 
 impl Link {
     pub fn connect(to: SocketAddr) -> Result<Link> {
-        let socket = TcpStream::connect_timeout(&to, CONNECT_TIMEOUT)?;
+        let socket = TcpStream::connect_timeout(&to, CONNECT_TIMEOUT)
+            .map_err(|error| of_server(to, &error, "no connection"))?;
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         Ok(Link {
+            to,
             socket,
             client: Client::new(&Config::default(), &to.to_string(), Time(0)),
             flights: Vec::new(),
@@ -69,7 +72,7 @@ impl Link {
         let stream = self
             .client
             .call(request.kind.path(), &[], message)
-            .ok_or_else(|| Error::other("the server takes no more streams on this connection"))?;
+            .ok_or_else(|| self.fault("the server takes no more streams on this connection"))?;
         if stream.slot() >= self.flights.len() {
             self.flights.resize_with(stream.slot() + 1, || None);
         }
@@ -95,22 +98,27 @@ impl Link {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => (),
-                Err(error) => return Err(error),
+                Err(error) => return Err(of_server(self.to, &error, "sending")),
             }
         }
         Ok(())
     }
 
+    /// An end of the measurement that this server is to blame for.
+    fn fault(&self, why: &str) -> Error {
+        Error::other(format!("{}: {why}", self.to))
+    }
+
     /// Receives once into `buffer`: the number of bytes, 0 where there are none yet.
     pub fn receive(&mut self, buffer: &mut [u8]) -> Result<usize> {
         match self.socket.read(buffer) {
-            Ok(0) => Err(Error::new(ErrorKind::UnexpectedEof, "the server closed a connection")),
+            Ok(0) => Err(self.fault("the server closed a connection")),
             Ok(count) => {
                 self.bytes_received += count as u64;
                 Ok(count)
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
-            Err(error) => Err(error),
+            Err(error) => Err(of_server(self.to, &error, "receiving")),
         }
     }
 
@@ -122,7 +130,7 @@ impl Link {
         book: &mut Book,
         done: &mut Vec<Done>,
     ) -> Result<()> {
-        let Link { client, flights, in_flight, .. } = self;
+        let Link { to, client, flights, in_flight, .. } = self;
         let mut over = |flights: &mut [Option<Flight>], stream: StreamId, end: End| {
             if let Some(flight) = flights.get_mut(stream.slot()).and_then(Option::take) {
                 *in_flight -= 1;
@@ -131,7 +139,7 @@ impl Link {
         };
         loop {
             let event = client.receive(Time(now_ns), &mut bytes);
-            let event = event.map_err(|fault| Error::other(format!("HTTP/2: {}", fault.why)))?;
+            let event = event.map_err(|fault| Error::other(format!("{to}: HTTP/2: {}", fault.why)))?;
             match event {
                 None => return Ok(()),
                 Some(Event::Headers { end: false, .. } | Event::Room { .. }) => (),
@@ -149,7 +157,7 @@ impl Link {
                 }
                 Some(Event::GoAway { code, .. }) => {
                     return Err(Error::other(format!(
-                        "the server ends a connection: GOAWAY with code {code}"
+                        "{to}: the server ends a connection: GOAWAY with code {code}"
                     )));
                 }
             }
@@ -160,6 +168,10 @@ impl Link {
     pub fn flights_meant_ns(&self) -> impl Iterator<Item = u64> {
         self.flights.iter().flatten().map(|flight| flight.meant_ns)
     }
+}
+
+fn of_server(to: SocketAddr, error: &Error, doing: &str) -> Error {
+    Error::new(error.kind(), format!("{to}: {doing}: {error}"))
 }
 
 fn take_message(flight: &mut Flight, bytes: &mut &[u8], book: &mut Book) {

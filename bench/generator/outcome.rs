@@ -1,6 +1,6 @@
 //! What a measurement found.
 
-use super::cpu::Cpu;
+use super::usage::Usage;
 use super::{Pace, Plan};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
@@ -25,9 +25,9 @@ pub struct Outcome {
     pub violations: u64,
     /// The first error or violation, in words.
     pub fault: Option<String>,
-    /// The servers' CPU; `None` where no process was named.
-    pub server: Option<Cpu>,
-    pub generator: Cpu,
+    /// What the servers used; `None` where no process was named.
+    pub server: Option<Usage>,
+    pub generator: Usage,
     pub bytes_sent: u64,
     pub bytes_received: u64,
 }
@@ -46,7 +46,7 @@ impl Outcome {
             violations: 0,
             fault: None,
             server: None,
-            generator: Cpu::default(),
+            generator: Usage::default(),
             bytes_sent: 0,
             bytes_received: 0,
         }
@@ -79,7 +79,12 @@ impl Outcome {
     }
 
     pub fn server_us(&self) -> Option<f64> {
-        self.server.map(|cpu| self.per_answer(cpu.threads_ns) / 1e3)
+        self.server.map(|usage| self.per_answer(usage.threads_ns) / 1e3)
+    }
+
+    /// Bytes a server wrote for each answer.
+    pub fn written_bytes(&self) -> Option<f64> {
+        self.server?.written_bytes.map(|bytes| self.per_answer(bytes))
     }
 
     /// One object, numbers rounded to what they are worth.
@@ -107,7 +112,8 @@ impl Outcome {
             "violations": self.violations,
             "fault": self.fault,
             "server_cpu_us": self.server_us().map(round),
-            "server_cpu_stat_us": self.server.map(|cpu| round(self.per_answer(cpu.process_ns) / 1e3)),
+            "server_cpu_stat_us": self.server.map(|usage| round(self.per_answer(usage.process_ns) / 1e3)),
+            "server_written_bytes": self.written_bytes().map(round),
             "generator_cpu_us": round(self.per_answer(self.generator.threads_ns) / 1e3),
             "bytes_sent": self.bytes_sent,
             "bytes_received": self.bytes_received,

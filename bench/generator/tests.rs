@@ -82,6 +82,7 @@ fn plan(reply: fn(i64) -> Reply, pace: Pace) -> Plan {
         limit: 1,
     };
     Plan {
+        label: "a test".to_owned(),
         endpoints: vec![serve(reply)],
         pids: vec![std::process::id()],
         connections: 1,
@@ -121,7 +122,53 @@ fn a_refusal_is_an_error() {
     let reply = |count| if count % 10 == 0 { Reply::Status(14) } else { Reply::Revision(count + 1) };
     let outcome = run(&plan(reply, Pace::Closed)).unwrap();
     assert_eq!((outcome.errors, outcome.violations), (200, 0));
-    assert_eq!(outcome.fault.as_deref(), Some("status 14: no"));
+    // And says whose it is.
+    let fault = outcome.fault.unwrap();
+    assert!(fault.starts_with("127.0.0.1:") && fault.ends_with(": status 14: no"), "{fault}");
+}
+
+#[test]
+fn who_cannot_be_measured_is_named() {
+    let mut plan = plan(|count| Reply::Revision(count + 1), Pace::Closed);
+    plan.pids = vec![std::process::id(), u32::MAX];
+    let error = run(&plan).map(drop).unwrap_err().to_string();
+    assert!(error.contains("process 4294967295: "), "{error}");
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    plan.endpoints = vec![plan.endpoints[0], closed];
+    plan.connections = 2;
+    let error = run(&plan).map(drop).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{closed}: no connection: ")), "{error}");
+}
+
+#[test]
+fn what_a_server_writes_is_counted() {
+    let before = usage::Usage::of(std::process::id()).unwrap();
+    let mut file = tempfile_in_target();
+    file.write_all(&vec![7; 1 << 20]).unwrap();
+    file.sync_all().unwrap();
+    let used = usage::Usage::of(std::process::id()).unwrap().since(before);
+    assert!(used.written_bytes.unwrap() >= 1 << 20, "{:?}", used.written_bytes);
+}
+
+/// A file without a name, on the disk that is built on: a directory in memory is written to no device.
+fn tempfile_in_target() -> std::fs::File {
+    let program = std::env::current_exe().unwrap();
+    let path = program.with_file_name(format!("written-{}", std::process::id()));
+    let file = std::fs::File::create_new(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file
+}
+
+#[test]
+fn one_request_beside_the_load_gets_its_answer_or_says_why_not() {
+    let ask = |reply| {
+        let patience = Duration::from_secs(5);
+        let request = braid::wire::proto::PutRequest::default();
+        call::call::<PutResponse>(serve(reply), "/etcdserverpb.KV/Put", &request, patience)
+    };
+    assert_eq!(ask(|_| Reply::Revision(7)).unwrap().header.unwrap().revision, 7);
+    let error = ask(|_| Reply::Status(14)).unwrap_err().to_string();
+    assert!(error.contains("/etcdserverpb.KV/Put: status 14: no"), "{error}");
 }
 
 #[test]

@@ -3,8 +3,6 @@
 // A clock, sockets and /proc are what a measurement is made of.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
-#[path = "../generator/mod.rs"]
-mod generator;
 mod options;
 
 use generator::{Outcome, Pace, Plan};
@@ -66,9 +64,12 @@ fn table(plan: &Plan, outcome: &Outcome) -> String {
         line("sent late, p50", us(outcome.late_us(0.5)));
         line("sent late, p99", us(outcome.late_us(0.99)));
     }
-    if let Some(cpu) = outcome.server {
-        line("server CPU a request", us(outcome.per_answer(cpu.threads_ns) / 1e3));
-        line("  by user + system", us(outcome.per_answer(cpu.process_ns) / 1e3));
+    if let Some(usage) = outcome.server {
+        line("server CPU a request", us(outcome.per_answer(usage.threads_ns) / 1e3));
+        line("  by user + system", us(outcome.per_answer(usage.process_ns) / 1e3));
+        if let Some(bytes) = outcome.written_bytes() {
+            line("bytes written a request", format!("{bytes:.1}"));
+        }
     }
     line("generator CPU a request", us(outcome.per_answer(outcome.generator.threads_ns) / 1e3));
     line("bytes sent a request", format!("{:.1}", outcome.per_answer(outcome.bytes_sent)));

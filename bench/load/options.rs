@@ -1,7 +1,7 @@
 //! The command line.
 
-use crate::generator::workload::{KEY_BYTES_MIN, Workload};
-use crate::generator::{Pace, Plan, Span};
+use generator::workload::{KEY_BYTES_MIN, Workload};
+use generator::{Pace, Plan, Span};
 use std::net::ToSocketAddrs;
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ Puts load on a server of etcd's protocol. A table goes to stderr, one line of JS
     cargo load [put|range|mixed] [options]
 
   --endpoints HOST:PORT[,…]  the servers                            [127.0.0.1:2379]
-  --pid PID[,…]              their processes, to measure their CPU
+  --pid PID[,…]              their processes, to measure their CPU and what they write
   --connections N            [16]
   --streams N                requests in flight a connection        [64]
   --rate N                   open loop: so many requests a second, on at most
@@ -34,7 +34,8 @@ Latency counts from the time a request was meant to be sent; in the open loop th
 rate, whether or not it could be sent then. `sent late` is the generator's own share of that, and waiting
 for a free stream. Answers may come up to 5 s after the window. Every answer is checked; the exit code is
 1 where one was an error or wrong.
-CPU of a server is the sum of its threads' schedstat; `by user + system` is the coarse cross-check.";
+CPU of a server is the sum of its threads' schedstat; `by user + system` is the coarse cross-check. Bytes
+written are those to the device, from /proc/PID/io: its own user and root may see them.";
 
 pub enum Parsed {
     Help,
@@ -49,6 +50,7 @@ pub struct Options {
 /// Errors are sentences for the user.
 pub fn parse(args: &[String]) -> Result<Parsed, String> {
     let mut plan = Plan {
+        label: "load".to_owned(),
         endpoints: vec![([127, 0, 0, 1], 2379).into()],
         pids: Vec::new(),
         connections: 16,
@@ -135,7 +137,7 @@ fn yes_or_no(name: &str, text: &str) -> Result<bool, String> {
 }
 
 fn list<T>(name: &str, text: &str, one: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
-    text.split(',').map(one).collect::<Option<_>>().ok_or_else(|| format!("{name} cannot be {text:?}"))
+    text.split(',').map(|part| one(part).ok_or_else(|| format!("{name} cannot be {part:?}"))).collect()
 }
 
 fn address(text: &str) -> Option<std::net::SocketAddr> {

@@ -176,7 +176,8 @@ fn the_bytes_of_a_checkpoint_are_these() {
     store.put(at(2, 1), b"b", Blob::new(b""), LeaseId::NONE);
     store.delete(at(3, 0), b"b");
     store.settle(Revision(3));
-    let bytes = file(&Meta { control: None, ..meta(3) }, &history(&store, 3));
+    let chain = vec![LinkRecord { home: 0, file: 4, revision: 1, bytes: 8192, hash: 0x1122_3344_5566_7788 }];
+    let bytes = file(&Meta { control: None, chain, ..meta(3) }, &history(&store, 3));
     let mut text = String::new();
     for (line, bytes) in bytes.chunks(16).enumerate().filter(|(_, bytes)| bytes.iter().any(|b| *b != 0)) {
         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -158,6 +158,7 @@ impl Connection {
             }
             Protocol::Http2(http2) => {
                 if http2.receive(self.id, now, bytes, manners, counters, asks).is_err() {
+                    http2.cancel_calls(self.id, counters, asks);
                     self.closing = true;
                 }
             }
@@ -276,9 +277,9 @@ impl Connection {
     }
 
     /// The connection is gone.
-    pub fn end(self, asks: &mut Vec<Ask>) {
-        if let Protocol::Http2(http2) = &self.protocol {
-            asks.extend(http2.calls.all().map(|stream| Ask::Gone { rpc: Rpc::stream(self.id, stream) }));
+    pub fn end(mut self, counters: &mut Counters, asks: &mut Vec<Ask>) {
+        if let Protocol::Http2(http2) = &mut self.protocol {
+            http2.cancel_calls(self.id, counters, asks);
         }
     }
 
@@ -353,6 +354,7 @@ impl Connection {
             return;
         };
         if http2.connection.wake_at() <= now && http2.connection.on_time(now).is_err() {
+            http2.cancel_calls(self.id, counters, asks);
             self.closing = true;
         }
         for stream in http2.calls.late(now) {

@@ -216,6 +216,15 @@ impl Http2 {
         counters.handled(call.method, code);
     }
 
+    /// The connection is over, and its calls with it: their clients have left them.
+    pub fn cancel_calls(&mut self, id: ConnId, counters: &mut Counters, asks: &mut Vec<Ask>) {
+        let streams: Vec<StreamId> = self.calls.all().collect();
+        for call in streams.into_iter().filter_map(|stream| self.calls.remove(stream)) {
+            counters.handled(call.method, Code::Canceled);
+            asks.push(Ask::Gone { rpc: Rpc::stream(id, call.stream) });
+        }
+    }
+
     pub fn end_streams(&mut self, counters: &mut Counters) {
         let streams: Vec<StreamId> = self.calls.streaming().collect();
         for stream in streams {

@@ -223,7 +223,7 @@ impl Front {
         };
         self.open -= 1;
         self.tally.forget(&mut connection);
-        connection.end(asks);
+        connection.end(&mut self.counters, asks);
     }
 
     /// No new calls; connections close when theirs are answered.

@@ -25,7 +25,7 @@ pub(super) struct Call {
     pub begun: Time,
     /// A message that is sent as the stream takes it.
     pub long: Option<Box<Sending>>,
-    stream: StreamId,
+    pub stream: StreamId,
     inbound: Inbound,
     deadline: Time,
     /// The client has ended its side.

@@ -257,6 +257,53 @@ fn a_reset_and_a_closed_connection_say_that_nobody_waits() {
     assert!(!wire.flush(&mut vec![]));
 }
 
+/// Calls that have begun and have not ended.
+fn active(wire: &Wire, method: Method) -> u64 {
+    let counted = wire.front.counters.of(method);
+    counted.started - counted.handled.iter().sum::<u64>()
+}
+
+#[test]
+fn calls_that_end_with_their_connection_are_canceled() {
+    let open = || {
+        let mut wire = Wire::new();
+        let (_, watch) = wire.open_watch();
+        wire.client.call(PUT, &[], &put()).unwrap();
+        let put = rpc_of(&wire.run());
+        assert_eq!((active(&wire, Method::Watch), active(&wire, Method::Put)), (1, 1));
+        (wire, vec![Ask::Gone { rpc: watch }, Ask::Gone { rpc: put }])
+    };
+    let ended = |mut wire: Wire, asks: Vec<Ask>, gone: Vec<Ask>| {
+        assert_eq!(asks, gone);
+        // What comes too late goes nowhere.
+        for ask in gone {
+            let Ask::Gone { rpc } = ask else { unreachable!() };
+            wire.front.watched(rpc, Term(1), &WatchReply::default());
+            wire.front.answer(wire.now, rpc, Term(1), &put_reply());
+        }
+        wire.front.closed(CONN, &mut vec![]);
+        for method in [Method::Watch, Method::Put] {
+            assert_eq!(active(&wire, method), 0);
+            assert_eq!(wire.front.counters.of(method).handled[Code::Canceled as usize], 1);
+        }
+    };
+    let mut asks = vec![];
+    let (mut wire, gone) = open();
+    wire.front.closed(CONN, &mut asks);
+    ended(wire, std::mem::take(&mut asks), gone);
+    // It is the client that is at fault, or does not answer our pings.
+    let (mut wire, gone) = open();
+    wire.front.receive(wire.now, CONN, &[0, 0, 0, 4, 0, 0, 0, 0, 1], &mut asks);
+    ended(wire, std::mem::take(&mut asks), gone);
+    let (mut wire, gone) = open();
+    let keepalive = http2::Config::default().keepalive;
+    for wait in [keepalive.interval.expect("pings are on"), keepalive.timeout] {
+        wire.now = wire.now + wait;
+        wire.front.on_time(wire.now, &mut asks);
+    }
+    ended(wire, asks, gone);
+}
+
 #[test]
 fn a_slow_client_gets_no_budget_until_the_kernel_takes_bytes() {
     let mut wire = Wire::new();

@@ -150,6 +150,7 @@ impl Connection {
         self.last_stream = number;
         self.streams.insert(Stream {
             id: number,
+            begun: self.now,
             sent: Sent::Head,
             head_received: false,
             end_received: false,

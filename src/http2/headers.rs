@@ -168,6 +168,7 @@ impl Connection {
     fn add_stream(&mut self, number: u32, end_received: bool, content_left: Option<u64>) -> StreamId {
         self.streams.insert(Stream {
             id: number,
+            begun: self.now,
             sent: Sent::Nothing,
             head_received: true,
             end_received,

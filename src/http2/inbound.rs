@@ -150,7 +150,8 @@ impl Connection {
             return Err(protocol("RST_STREAM on an idle stream"));
         }
         let Some(stream) = self.streams.find(head.stream) else { return Ok(Step::Nothing) };
-        if self.role == Role::Server && !self.resets.take(self.now) {
+        let taken_back = self.role == Role::Server && self.streams.at(stream.slot).is_taken_back(self.now);
+        if taken_back && !self.resets.take(self.now) {
             return Err(Flaw::Connection(ErrorCode::EnhanceYourCalm, "too_many_resets"));
         }
         self.forget(stream);

@@ -12,8 +12,7 @@ use super::standing::Standing;
 use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::limits::{
     BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_SEGMENT_RETRY_MS,
-    LOG_SEGMENTS_RECYCLED_MAX, LOG_SEGMENTS_SPARE, LOG_VOUCH_DELAY_US, LOG_WRITE_BYTES_MAX,
-    LOG_WRITES_IN_FLIGHT_MAX,
+    LOG_SEGMENTS_RECYCLED_MAX, LOG_SEGMENTS_SPARE, LOG_VOUCH_DELAY_US, LOG_WRITES_IN_FLIGHT_MAX,
 };
 use crate::types::{Duration, Index, Revision, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -114,6 +113,7 @@ pub struct Log {
     key: u64,
     incarnation: u64,
     segment_bytes: usize,
+    write_bytes_max: usize,
     settled: Revision,
     residents: BTreeMap<Resident, Standing>,
 
@@ -151,13 +151,15 @@ pub struct Log {
 
 impl Log {
     /// The first [`Log::flush`] asks for segments and writes the new incarnation's header.
-    pub fn new(start: Start) -> Log {
+    /// `write_bytes_max`: one write at most, and so a record with its frame.
+    pub fn new(start: Start, write_bytes_max: usize) -> Log {
         let sequence = start.end.segment + 1;
         let mut log = Log {
             id: start.log,
             key: start.key,
             incarnation: start.incarnation,
             segment_bytes: start.segment_bytes,
+            write_bytes_max,
             settled: start.settled,
             residents: start.residents,
             appended: Ordinal(0),
@@ -369,7 +371,7 @@ impl Log {
 impl Log {
     /// What a frame may be long where the open one stands.
     fn frame_bytes_max(&self) -> usize {
-        (self.segment_bytes - self.open.offset).min(LOG_WRITE_BYTES_MAX)
+        (self.segment_bytes - self.open.offset).min(self.write_bytes_max)
     }
 
     /// Goes on to a frame or a segment in which `bytes` of records have room.

@@ -7,6 +7,7 @@
 
 mod hash;
 mod index;
+mod on_disk;
 mod rows;
 mod store;
 mod versions;
@@ -101,7 +102,8 @@ pub struct Undone {
     pub lease_again: LeaseId,
 }
 
-/// How much the store holds. Equal on every member with equal history, once compaction's slices are done.
+/// How much the store holds. Equal on every member with equal history, once compaction's slices are done, but
+/// for what is reclaimable: each member writes checkpoints in its own time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sizes {
     /// Live keys at the newest state.
@@ -111,6 +113,21 @@ pub struct Sizes {
     pub bytes_live: u64,
     /// Cost of all versions, tombstones included.
     pub bytes_total: u64,
+    /// Cost of the versions that the checkpoints on disk hold and compaction has dropped since: what writing
+    /// them anew would free.
+    pub bytes_reclaimable: u64,
+}
+
+impl Sizes {
+    /// etcd's size of the database: what is held, and what is on disk only because nothing has rewritten it.
+    pub fn db_bytes(&self) -> u64 {
+        self.bytes_total + self.bytes_reclaimable
+    }
+
+    /// etcd's size in use: all that is not compacted, history included.
+    pub fn db_bytes_in_use(&self) -> u64 {
+        self.bytes_total
+    }
 }
 
 /// A hold on history: see [`Store::pin`].

@@ -1,22 +1,17 @@
 //! The store itself. How compaction goes about dropping is told at [`Store::compact_slice`].
-//!
-//! **For checkpoints by deltas.** A delta adds to the checkpoints before it what has changed since. A key that
-//! they know as live, and that was deleted and compacted away since, would come back with them: its tombstone
-//! has to be told of though the store holds it no more. So a tombstone that compaction drops goes to the
-//! *graves*, out of the sight of every reader, until a checkpoint has it. A key that was created behind the
-//! last checkpoint needs none: no checkpoint knows it, or else an earlier grave tells of it.
 
 use super::index::{Index, Place, Tip};
+use super::on_disk::OnDisk;
 use super::versions::{Version, Versions};
 use super::{Budget, Change, Counted, History, Meta, PinId, Sizes, Slice, StoredVersion, Undone};
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound::{Excluded, Included};
+
 
 /// What a version is reckoned to cost beyond key and value: what etcd's quota adds to a put.
 pub(super) const VERSION_BYTES: u64 = 256;
 
-fn cost(version: &Version) -> u64 {
+pub(super) fn cost(version: &Version) -> u64 {
     VERSION_BYTES + version.bytes() as u64
 }
 
@@ -47,9 +42,7 @@ pub struct Store {
     swept: At,
     pins: BTreeMap<PinId, Pin>,
     pins_made: u64,
-    /// What is changed up to here is in checkpoints.
-    checkpointed: Revision,
-    graves: BTreeMap<At, Blob>,
+    on_disk: OnDisk,
     bytes_live: u64,
     bytes_total: u64,
 }
@@ -353,7 +346,7 @@ impl Store {
             self.floor = floor;
         }
         let budget = budget_keys.max(1);
-        let emptied = self.empty_graves(budget);
+        let emptied = self.on_disk.empty_graves(budget);
         let next = self.versions.above(self.swept).take(budget);
         let slice: Vec<u32> = next.take_while(|id| self.versions.get(*id).main() <= floor).collect();
         for id in &slice {
@@ -369,22 +362,10 @@ impl Store {
         self.floor >= self.compacted && next.is_none_or(|id| self.versions.get(id).main() > self.floor)
     }
 
-    /// Forgets what a checkpoint has.
-    fn empty_graves(&mut self, most: usize) -> bool {
-        let upto = self.checkpointed;
-        let done = |at: &At| at.main > upto;
-        for _ in 0..most {
-            match self.graves.first_entry() {
-                Some(grave) if !done(grave.key()) => grave.remove(),
-                _ => return true,
-            };
-        }
-        self.graves.first_key_value().is_none_or(|(at, _)| done(at))
-    }
-
     fn sweep(&mut self, id: u32) {
+        let main = self.versions.get(id).main();
         if let Some(previous) = self.versions.previous(id) {
-            self.drop_version(previous);
+            self.drop_version(previous, main);
         }
         let version = self.versions.get(id);
         if version.live() || version.main() >= self.floor {
@@ -394,16 +375,15 @@ impl Store {
         if place.tip().is_some_and(|tip| tip.version() == id) {
             self.index.remove(&place);
         }
-        self.drop_version(id);
+        self.drop_version(id, main.next());
     }
 
-    fn drop_version(&mut self, id: u32) {
+    /// Drops a version that a compaction at `since`, or at any later revision, makes superfluous.
+    fn drop_version(&mut self, id: u32, since: Revision) {
         assert!(self.versions.previous(id).is_none(), "chains are dropped from their old end");
         let version = self.versions.get(id);
         self.bytes_total -= cost(version);
-        if self.ends_checkpointed(version) {
-            self.graves.insert(version.at(), version.key().clone());
-        }
+        self.on_disk.drops(version, since);
         self.versions.remove(id);
     }
 
@@ -438,16 +418,15 @@ impl Store {
     /// What a checkpoint at the pin's revision has to add to those before it: the changes above `after`, which
     /// is not below the last one's revision. It does not say which are the last.
     pub fn changes_pinned(&self, pin: PinId, after: At, budget: Budget) -> History {
-        assert!(after.main >= self.checkpointed, "a delta begins where the last checkpoint ends");
+        assert!(after.main >= self.on_disk.upto(), "a delta begins where the last checkpoint ends");
         let pin = self.pins.get(&pin).expect("a pin is used while it holds");
         let mut history = self.history_where(after, pin.revision, budget, |version| {
-            let told = self.is_kept(version, pin.compacted) || self.ends_checkpointed(version);
+            let told = self.is_kept(version, pin.compacted) || self.on_disk.must_hear_of(version);
             told.then_some(false)
         });
         let end = At { main: pin.revision, sub: Sub(u32::MAX) };
         let looked_at = if history.done { end } else { history.resume };
-        let buried = self.graves.range((Excluded(after), Included(looked_at)));
-        let buried: Vec<(&At, &Blob)> = buried.take(budget.keys.max(1)).collect();
+        let buried: Vec<_> = self.on_disk.graves(after, looked_at).take(budget.keys.max(1)).collect();
         if let Some((last, _)) = buried.last().filter(|_| buried.len() == budget.keys.max(1)) {
             history.changes.truncate(history.changes.partition_point(|(at, _)| at <= last));
             (history.resume, history.done) = (**last, false);
@@ -460,21 +439,22 @@ impl Store {
         history
     }
 
-    /// Whether a version is a tombstone that no checkpoint has, of a key that some checkpoint may have.
-    fn ends_checkpointed(&self, version: &Version) -> bool {
-        !version.live() && version.main() > self.checkpointed && version.create_revision <= self.checkpointed
+    /// The history of a pin is on disk as a checkpoint of its own, and what was there before it is not needed.
+    pub fn checkpointed_whole(&mut self, pin: PinId) {
+        let Pin { revision, compacted } = *self.pins.get(&pin).expect("a pin is used while it holds");
+        self.on_disk.has_whole(revision, compacted);
     }
 
-    /// A checkpoint of the state at this revision is durable.
-    pub fn checkpointed(&mut self, revision: Revision) {
-        assert!(self.checkpointed <= revision && revision <= self.settled, "checkpoints hold what is settled");
-        self.checkpointed = revision;
+    /// What a pin adds to the checkpoints before it is on disk, beside them.
+    pub fn checkpointed_changes(&mut self, pin: PinId) {
+        let Pin { revision, compacted } = *self.pins.get(&pin).expect("a pin is used while it holds");
+        self.on_disk.has_changes(revision, compacted);
     }
 
     /// An empty store for the versions of checkpoints up to a revision, all of which are settled, with the
     /// compaction in effect there.
     pub fn restoring(compacted: Revision, upto: Revision) -> Store {
-        let mut store = Store { checkpointed: upto, ..Store::default() };
+        let mut store = Store { on_disk: OnDisk::found(upto), ..Store::default() };
         store.settle(upto);
         store.compact(compacted);
         store.floor = store.compacted;
@@ -507,6 +487,7 @@ impl Store {
             versions: self.versions.len() as u64,
             bytes_live: self.bytes_live,
             bytes_total: self.bytes_total,
+            bytes_reclaimable: self.on_disk.bytes_reclaimable(),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::*;
 use crate::stdx::Rng;
 use crate::types::{KeyRange, Sub};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn at(main: u64) -> At {
     At { main: Revision(main), sub: Sub(0) }
@@ -88,18 +88,29 @@ impl Model {
     fn sizes(&self) -> Sizes {
         let versions = self.kept(self.compacted, Revision(u64::MAX));
         let live = self.live(Revision(u64::MAX));
-        let of = |kv: &KeyValue| VERSION_BYTES + (kv.key.len() + kv.value.len()) as u64;
-        let total = versions.iter().map(|(_, change)| match &change.event {
-            Event::Put(kv) => of(kv),
-            Event::Delete { key, .. } => VERSION_BYTES + key.len() as u64,
-        });
+        let of = |kv: &KeyValue| cost(&Event::Put(kv.clone()));
+        let total = versions.iter().map(|(_, change)| cost(&change.event));
         Sizes {
             keys: live.len() as u64,
             versions: versions.len() as u64,
             bytes_live: live.values().map(of).sum(),
             bytes_total: total.sum(),
+            bytes_reclaimable: 0,
         }
     }
+
+    /// What of the checkpoints is no longer needed.
+    fn reclaimable(&self, files: &[File]) -> u64 {
+        let kept: BTreeSet<At> =
+            self.kept(self.compacted, Revision(u64::MAX)).into_iter().map(|(at, _)| at).collect();
+        let on_disk = files.iter().flat_map(|file| &file.changes);
+        on_disk.filter(|(at, _)| !kept.contains(at)).map(|(_, event)| cost(event)).sum()
+    }
+}
+
+fn cost(event: &Event) -> u64 {
+    let value = if let Event::Put(kv) = event { kv.value.len() } else { 0 };
+    VERSION_BYTES + (event.key().len() + value) as u64
 }
 
 /// A pin with the history that its reader must see.
@@ -294,15 +305,17 @@ impl Run {
             return;
         }
         let Checkpoint { pin, base, file, .. } = self.checkpoint.take().expect("it is under way");
-        self.store.unpin(pin);
         // Some fail at the end: then the disk has what it had.
         if self.rng.chance(4, 5) {
-            self.store.checkpointed(file.revision);
             if base {
                 self.files.clear();
+                self.store.checkpointed_whole(pin);
+            } else {
+                self.store.checkpointed_changes(pin);
             }
             self.files.push(file);
         }
+        self.store.unpin(pin);
     }
 
     /// The store from the checkpoints, and what the log has beyond them.
@@ -375,7 +388,8 @@ impl Run {
         if self.pins.is_empty() && self.checkpoint.is_none() && self.rng.chance(1, 4) {
             while !self.store.compact_slice(5) {}
             assert!(self.store.is_swept());
-            assert_eq!(self.store.sizes(), self.model.sizes());
+            let bytes_reclaimable = self.model.reclaimable(&self.files);
+            assert_eq!(self.store.sizes(), Sizes { bytes_reclaimable, ..self.model.sizes() });
         }
     }
 
@@ -449,7 +463,7 @@ fn a_key_deleted_and_compacted_between_two_checkpoints_stays_away() {
     store.settle(Revision(2));
     let pin = store.pin(Revision(2));
     let base = store.state_pinned(pin, At::default(), Budget::UNBOUNDED).changes;
-    store.checkpointed(Revision(2));
+    store.checkpointed_whole(pin);
     store.unpin(pin);
     store.delete(at(3), b"a");
     // Nobody knows of these, so that nobody needs to hear of their ends.
@@ -470,7 +484,7 @@ fn a_key_deleted_and_compacted_between_two_checkpoints_stays_away() {
         again.restore(&stored(*at, &change.event));
     }
     assert_eq!(again.newest(b"a"), None);
-    assert_eq!(again.sizes(), store.sizes());
+    assert_eq!(Sizes { bytes_reclaimable: 0, ..again.sizes() }, store.sizes());
 }
 
 #[test]

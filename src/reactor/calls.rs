@@ -7,7 +7,7 @@ use super::{Reactor, Stage};
 use crate::api::{Answer, Code, Error, RangeRequest, Reply, Request, ServingStatus, TxnRequest};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, ControlRequest};
-use crate::limits::{CALLS_BYTES_MAX, PARKED_BYTES_MAX, PARKED_CALLS_MAX, REQUEST_ENVELOPE_BYTES};
+use crate::limits::{PARKED_BYTES_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::stdx::HashMap;
 use crate::txn;
 use crate::types::{Duration, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -145,7 +145,7 @@ impl Reactor {
                 request => self.park(asker, Errand::Call(request)),
             };
         }
-        if self.calls.bytes > CALLS_BYTES_MAX && !asker.is_own() {
+        if self.calls.bytes > self.settings.bounds.calls_bytes_max && !asker.is_own() {
             return self.reply(asker, Err(Error::TooManyRequests));
         }
         match request {
@@ -331,8 +331,8 @@ impl Reactor {
                 PARKED_FIXED_BYTES + request.key.len() + request.range_end.len()
             }
         };
-        let calls = &mut self.calls;
-        if calls.parked.len() >= PARKED_CALLS_MAX || calls.parked_bytes + bytes > PARKED_BYTES_MAX {
+        let (calls, parked_max) = (&mut self.calls, self.settings.bounds.parked_calls_max);
+        if calls.parked.len() >= parked_max || calls.parked_bytes + bytes > PARKED_BYTES_MAX {
             return self.reply(asker, Err(Error::TooManyRequests));
         }
         let deadline = self.now + self.settings.request_timeout();

@@ -7,7 +7,7 @@ use super::{Reactor, Stage};
 use crate::api::{Alarm, AlarmType, Error, LeaseTimeToLiveReply, Reply, StatusReply};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, Census, ShardFigures};
-use crate::limits::{EMPTY_SHARD_BYTES, LEASE_BYTES, SIZES_STEP_BYTES};
+use crate::limits::{EMPTY_SHARD_BYTES, LEASE_BYTES};
 use crate::log::Resident;
 use crate::mvcc::Sizes;
 use crate::types::{Blob, MemberId, ReactorId, Revision, ShardId, Time};
@@ -64,6 +64,7 @@ pub(super) fn add(sum: &mut Sizes, more: Sizes) {
     sum.versions += more.versions;
     sum.bytes_live += more.bytes_live;
     sum.bytes_total += more.bytes_total;
+    sum.bytes_reclaimable += more.bytes_reclaimable;
 }
 
 impl Census {
@@ -196,8 +197,8 @@ impl Reactor {
         let no_leader = (!leads).then(|| Error::NoLeader.to_string());
         StatusReply {
             revision: self.sequencer.settled(),
-            db_size_bytes: sum.sizes.bytes_total,
-            db_size_in_use_bytes: sum.sizes.bytes_live,
+            db_size_bytes: sum.sizes.db_bytes(),
+            db_size_in_use_bytes: sum.sizes.db_bytes_in_use(),
             db_size_quota_bytes: self.settings.quota_shown(),
             leader: if leads { self.settings.member } else { MemberId(0) },
             raft_index: sum.raft_index,
@@ -253,7 +254,7 @@ impl Reactor {
     /// Tells the others how much this reactor's shards hold, where it has changed by a step.
     pub(super) fn tell_sizes(&mut self) {
         let sizes = self.own_sizes();
-        if sizes.bytes_total.abs_diff(self.sizes.told) < SIZES_STEP_BYTES {
+        if sizes.bytes_total.abs_diff(self.sizes.told) < self.settings.bounds.sizes_step_bytes {
             return;
         }
         self.sizes.told = sizes.bytes_total;

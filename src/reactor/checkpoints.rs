@@ -8,7 +8,7 @@ use super::Reactor;
 use super::owned::Owned;
 use crate::checkpoint::{CheckpointName, LinkRecord, Meta, Writer, Written};
 use crate::io::{BulkDone, BulkStep, JobId, Level, Output};
-use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, CHECKPOINT_CHAIN_FILES_MAX, CHECKPOINT_STEP_BLOCKS};
+use crate::limits::CHECKPOINT_BLOCK_BYTES_MAX;
 use crate::log::{Buffer, Checkpointed, Record};
 use crate::mvcc::{Budget, PinId};
 use crate::raft::Position;
@@ -58,11 +58,11 @@ impl Owned {
     }
 
     /// The files that the next checkpoint goes on from: none where it is to be a base.
-    fn chain_to_go_on_from(&self) -> Vec<LinkRecord> {
+    fn chain_to_go_on_from(&self, files_max: usize) -> Vec<LinkRecord> {
         let Some((base, deltas)) = self.chain.split_first() else { return vec![] };
         let deltas: u64 = deltas.iter().map(|delta| delta.bytes).sum();
         let goes_on = deltas < base.bytes
-            && self.chain.len() < CHECKPOINT_CHAIN_FILES_MAX
+            && self.chain.len() < files_max
             // Without keys all of its state is in the meta.
             && self.shard.id != ShardId::CONTROL;
         if goes_on { self.chain.clone() } else { vec![] }
@@ -81,7 +81,9 @@ impl Reactor {
         self.storage.last_file += 1;
         let chain = match whole {
             Whole::Asked => vec![],
-            Whole::WhereDue => self.shards[&id].chain_to_go_on_from(),
+            Whole::WhereDue => {
+                self.shards[&id].chain_to_go_on_from(self.settings.bounds.checkpoint_chain_files_max)
+            }
         };
         let meta = self.checkpoint_meta(id, revision, position, chain.clone());
         let name = CheckpointName { shard: id, home: meta.home, file: meta.file };
@@ -107,11 +109,6 @@ impl Reactor {
         });
         self.storage.step_left = self.now;
         self.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
-    }
-
-    /// When a checkpoint that has failed is tried again.
-    pub(super) fn checkpoints_wake_at(&self) -> Time {
-        if self.now < self.storage.retry_at { self.storage.retry_at } else { Time::NEVER }
     }
 
     fn checkpoint_meta(
@@ -211,7 +208,7 @@ impl Reactor {
         } else {
             under_way.writer = Some(writer);
         }
-        if history.done || under_way.blocks.len() >= CHECKPOINT_STEP_BLOCKS {
+        if history.done || under_way.blocks.len() >= self.settings.bounds.checkpoint_step_blocks {
             under_way.filling = false;
             let (job, name) = (under_way.job, under_way.name.unfinished());
             let blocks = std::mem::take(&mut under_way.blocks);
@@ -230,7 +227,10 @@ impl Reactor {
     fn finish_checkpoint(&mut self, id: ShardId) {
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         let Some(done) = owned.checkpoint.take() else { return };
-        owned.shard.store.checkpointed(done.revision);
+        match done.chain.is_empty() {
+            true => owned.shard.store.checkpointed_whole(done.pin),
+            false => owned.shard.store.checkpointed_changes(done.pin),
+        }
         owned.unpin(done.pin);
         let (CheckpointName { home, file, .. }, Written { bytes, hash }) = (done.name, done.written);
         let mut replaced = vec![];

@@ -11,7 +11,7 @@ use crate::api::{
 use crate::control;
 use crate::io::{Body, CallId, ControlRequest};
 use crate::lease::{Granted, Renewal};
-use crate::limits::{CONTROL_PENDING_MAX, CONTROL_WAITING_MAX, LEASE_BYTES};
+use crate::limits::LEASE_BYTES;
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Payload};
 use crate::takeover::{Due, LiveWrite};
 use crate::types::{Index, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -40,7 +40,7 @@ impl Reactor {
 
     fn decide_request(&mut self, Asked { call, request, until }: Asked) {
         let Some(leading) = &self.leading else { unreachable!("control requests go where the shard is") };
-        if leading.pending.len() >= CONTROL_PENDING_MAX && !self.is_own(call) {
+        if leading.pending.len() >= self.settings.bounds.control_pending_max && !self.is_own(call) {
             return self.answer(call, Err(Error::TooManyRequests));
         }
         match request {
@@ -68,7 +68,7 @@ impl Reactor {
     pub(super) fn wait_for_entry(&mut self, lease: LeaseId, asked: Asked) {
         let own = self.is_own(asked.call);
         let Some(leading) = &mut self.leading else { return };
-        if leading.waiting.len() >= CONTROL_WAITING_MAX && !own {
+        if leading.waiting.len() >= self.settings.bounds.control_waiting_max && !own {
             return self.answer(asked.call, Err(Error::TooManyRequests));
         }
         leading.waiting.push(lease, asked);
@@ -187,7 +187,7 @@ impl Reactor {
         let revision = Revision(request.revision.unsigned_abs());
         if revision <= leading.compacting_to {
             // It may yet be lost, and then nothing is compacted.
-            if leading.outdone.len() >= CONTROL_WAITING_MAX && !own {
+            if leading.outdone.len() >= self.settings.bounds.control_waiting_max && !own {
                 return self.answer(call, Err(Error::TooManyRequests));
             }
             let request = ControlRequest::Client(Request::Compact(request));
@@ -236,7 +236,7 @@ impl Reactor {
         match (call, &mut leading.raising_no_space) {
             (Some(call), _) if stands => self.refuse(call, Error::NoSpace),
             (None, _) if stands => {}
-            (Some(call), Some(refused)) if refused.len() >= CONTROL_WAITING_MAX => {
+            (Some(call), Some(refused)) if refused.len() >= self.settings.bounds.control_waiting_max => {
                 self.answer(call, Err(Error::TooManyRequests));
             }
             (call, Some(refused)) => refused.extend(call),

@@ -19,8 +19,7 @@ use crate::types::{At, Epoch, Event, Index, LeaseId, MemberId, Revision, ShardId
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 
-/// How much of a store's history is held at a time.
-const SLICE: Budget = Budget { keys: if cfg!(test) { 7 } else { 1024 }, bytes: 1 << 20 };
+const SLICE: Budget = Budget { keys: 1024, bytes: 1 << 20 };
 
 /// All of it, in memory.
 pub struct Contents {
@@ -36,6 +35,8 @@ pub struct Contents {
     pub control: Option<(Index, ControlState)>,
     /// What the logs say beside writes, the control shard's first, in the order of each log.
     pub entries: Vec<LogEntry>,
+    /// How much of a store's history is held at a time.
+    pub slice: Budget,
     shards: Vec<Shard>,
     logged: BTreeMap<Revision, Logged>,
 }
@@ -122,14 +123,24 @@ impl Contents {
         let compacted = shards.iter().map(|shard| shard.store.compacted()).max().unwrap_or_default();
         let complete_from = compacted.max(Revision::FRESH.next());
         let unsettled = beyond.len();
-        Ok(Contents { settled, unsettled, complete_from, checkpointed, control, entries, shards, logged })
+        Ok(Contents {
+            settled,
+            unsettled,
+            complete_from,
+            checkpointed,
+            control,
+            entries,
+            slice: SLICE,
+            shards,
+            logged,
+        })
     }
 
     /// All settled writes, in the order of their revisions.
     pub fn writes(&self) -> Writes<'_> {
         let (mut cursors, mut fronts) = (vec![], BTreeMap::new());
         for (n, shard) in self.shards.iter().enumerate() {
-            let mut cursor = Cursor::new(&shard.store);
+            let mut cursor = Cursor::new(&shard.store, self.slice);
             fronts.extend(cursor.next().map(|(at, event)| (at, (n, event))));
             cursors.push((shard.id, cursor));
         }
@@ -182,14 +193,15 @@ fn leases_ended(write: &LiveWrite) -> Vec<LeaseId> {
 /// One store's events, a slice at a time. It holds nothing that is not settled.
 struct Cursor<'a> {
     store: &'a Store,
+    budget: Budget,
     slice: std::vec::IntoIter<(At, Change)>,
     after: At,
     done: bool,
 }
 
 impl<'a> Cursor<'a> {
-    fn new(store: &'a Store) -> Cursor<'a> {
-        Cursor { store, slice: vec![].into_iter(), after: At::default(), done: false }
+    fn new(store: &'a Store, budget: Budget) -> Cursor<'a> {
+        Cursor { store, budget, slice: vec![].into_iter(), after: At::default(), done: false }
     }
 
     fn next(&mut self) -> Option<(At, Event)> {
@@ -200,7 +212,7 @@ impl<'a> Cursor<'a> {
             if self.done {
                 return None;
             }
-            let history = self.store.history(self.after, Revision(u64::MAX), SLICE);
+            let history = self.store.history(self.after, Revision(u64::MAX), self.budget);
             (self.after, self.done) = (history.resume, history.done);
             self.slice = history.changes.into_iter();
         }

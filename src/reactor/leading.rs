@@ -61,6 +61,8 @@ pub(super) struct Leading {
 /// etcd's compactor: what revision was seen when.
 struct Auto {
     mode: AutoCompaction,
+    /// How often the mode that keeps revisions compacts.
+    revisions_every: Duration,
     seen: VecDeque<(Time, Revision)>,
     next_look: Time,
     /// Periodic only.
@@ -68,8 +70,6 @@ struct Auto {
     last: Revision,
 }
 
-/// How often `--auto-compaction-mode revision` compacts (etcd's).
-const REVISIONS_EVERY: Duration = Duration::from_secs(300);
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Leading {
@@ -89,7 +89,7 @@ impl Leading {
             compacting_to: Revision::NONE,
             outdone: Waiters::default(),
             raising_no_space: None,
-            auto: Auto::new(settings.auto_compaction, now),
+            auto: Auto::new(settings.auto_compaction, settings.bounds.auto_compaction_revisions_ms, now),
         }
     }
 
@@ -110,9 +110,16 @@ impl Leading {
 }
 
 impl Auto {
-    fn new(mode: AutoCompaction, now: Time) -> Auto {
+    fn new(mode: AutoCompaction, revisions_ms: u64, now: Time) -> Auto {
         let (next_look, next_compaction) = (Time::NEVER, Time::NEVER);
-        let mut auto = Auto { mode, seen: VecDeque::new(), next_look, next_compaction, last: Revision::NONE };
+        let mut auto = Auto {
+            mode,
+            revisions_every: Duration::from_ms(revisions_ms),
+            seen: VecDeque::new(),
+            next_look,
+            next_compaction,
+            last: Revision::NONE,
+        };
         if let Some(every) = auto.every() {
             // Periods are measured from a first look at once; kept revisions are counted in a while.
             let at_once = matches!(mode, AutoCompaction::Periodic(_));
@@ -129,7 +136,7 @@ impl Auto {
         match self.mode {
             AutoCompaction::Off => None,
             AutoCompaction::Periodic(period) => Some(Duration(period.min(HOUR).0 / 10)),
-            AutoCompaction::Revisions(_) => Some(REVISIONS_EVERY),
+            AutoCompaction::Revisions(_) => Some(self.revisions_every),
         }
     }
 
@@ -254,7 +261,7 @@ mod tests {
     #[test]
     fn periodic_compaction_goes_to_the_revision_of_one_period_ago_once_a_period() {
         let period = Duration::from_secs(100);
-        let mut auto = Auto::new(AutoCompaction::Periodic(period), Time(0));
+        let mut auto = Auto::new(AutoCompaction::Periodic(period), 300_000, Time(0));
         let mut compacted = vec![];
         for second in 0..400 {
             let now = Time::from_ms(second * 1000);
@@ -265,7 +272,7 @@ mod tests {
 
     #[test]
     fn keeping_revisions_compacts_every_five_minutes() {
-        let mut auto = Auto::new(AutoCompaction::Revisions(1000), Time(0));
+        let mut auto = Auto::new(AutoCompaction::Revisions(1000), 300_000, Time(0));
         assert_eq!(auto.look(Time::from_ms(299_999), Revision(5000)), None);
         assert_eq!(auto.look(Time::from_ms(300_000), Revision(5000)), Some(Revision(4000)));
         assert_eq!(auto.look(Time::from_ms(600_000), Revision(5000)), None);

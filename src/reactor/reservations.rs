@@ -8,7 +8,6 @@ use super::owned::{Owned, Waiting};
 use super::writes::find_lease;
 use crate::api::TxnRequest;
 use crate::io::{Body, CallId, PartOf};
-use crate::limits::SLICES_PER_TURN;
 use crate::record::Effect;
 use crate::txn::{self, Applied, Applying, Comparing, Gathered, Path, Share};
 use crate::types::{Blob, LeaseId, Revision, ShardId};
@@ -92,7 +91,8 @@ impl Reactor {
     }
 
     pub(super) fn on_part(&mut self, call: CallId, id: ShardId, write: Option<PartOf>, shares: Vec<Share>) {
-        let applying = Box::new(Applying::new(write.map(|part| part.revision), shares));
+        let list_max = self.settings.bounds.delete_list_max;
+        let applying = Box::new(Applying::new(write.map(|part| part.revision), shares, list_max));
         self.reservation_of(call, id).step = Some(Step::Applying(write, applying));
         self.go_on_with(id);
     }
@@ -122,7 +122,7 @@ impl Reactor {
         let steps = self.shards.iter().filter(|(_, owned)| self.can_step(owned));
         let ids: Vec<ShardId> = steps.map(|(id, _)| *id).collect();
         let next = ids.partition_point(|id| *id <= self.stepped);
-        for id in ids[next..].iter().chain(&ids[..next]).take(SLICES_PER_TURN) {
+        for id in ids[next..].iter().chain(&ids[..next]).take(self.settings.bounds.slices_per_turn) {
             self.stepped = *id;
             self.go_on_with(*id);
         }

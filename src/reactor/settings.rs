@@ -11,6 +11,7 @@ use crate::front::{Front, Manners};
 use crate::http2;
 use crate::io::Body;
 use crate::lease::Attached;
+use crate::limits::Bounds;
 use crate::log::{self, Log};
 use crate::mvcc::{Budget, Store};
 use crate::raft::{FRESH_BASE, Group, HardState, Start};
@@ -51,6 +52,7 @@ pub struct Settings {
     pub keepalive: Option<(Duration, Duration)>,
     /// Log bytes held for a reactor's shards beyond which checkpoints are written.
     pub checkpoint_log_bytes: u64,
+    pub bounds: Bounds,
 }
 
 pub use crate::config::AutoCompaction;
@@ -148,7 +150,7 @@ impl Reactor {
             router: None,
             control: control_state,
             shards: Default::default(),
-            log: Log::new(log),
+            log: Log::new(log, settings.bounds.log_write_bytes_max),
             storage: super::storage::Storage::new(last_file, stale, left_over),
             sizes: MemberSizes::new(reactors),
             counters: Default::default(),

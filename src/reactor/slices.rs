@@ -5,7 +5,6 @@
 
 use super::Reactor;
 use crate::io::{Body, CallId};
-use crate::limits::SLICES_PER_TURN;
 use crate::txn::{Counting, Progress, RangeCursor};
 use crate::types::{At, Revision, ShardId};
 use std::collections::VecDeque;
@@ -79,7 +78,7 @@ impl Reactor {
 
     /// Goes on with what is under way.
     pub(super) fn take_slices(&mut self) {
-        self.slices.left = SLICES_PER_TURN;
+        self.slices.left = self.settings.bounds.slices_per_turn;
         for _ in 0..self.slices.waiting.len() {
             if !self.slices.has_left() {
                 return;

@@ -3,13 +3,14 @@
 
 use super::clearing::Clearing;
 use super::checkpoints::Whole;
+use super::owned::Owned;
 use super::{Reactor, Stage};
 use crate::io::{Body, BulkStep, CallId, Counters, JobId, Output};
-use crate::limits::{COMPACT_SLICE_KEYS, LOG_BEHIND_BYTES_MAX};
+use crate::limits::CHECKPOINT_PATIENCE_SECS;
 use crate::log::{Buffer, Command, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::raft::GroupEntry;
 use crate::shard::Committed;
-use crate::types::{ShardId, Time};
+use crate::types::{Duration, ShardId, Time};
 use std::collections::VecDeque;
 
 /// A Ready whose records are in the log up to the ordinal.
@@ -46,6 +47,8 @@ pub(super) struct Storage {
     pub compacted_at: Time,
     log_writes: u64,
     log_bytes: u64,
+    /// As the bulk lane knows it.
+    haste: bool,
 }
 
 /// An entry as the log takes it. Raft's own entries have kind 0.
@@ -74,6 +77,7 @@ impl Storage {
             compacted_at: Time(0),
             log_writes: 0,
             log_bytes: 0,
+            haste: false,
         }
     }
 
@@ -104,7 +108,7 @@ impl Reactor {
 
     /// Whether so much waits for the disk that evaluations should wait too.
     pub(super) fn log_is_behind(&self) -> bool {
-        self.storage.in_flight_bytes + self.log.queued_bytes() > LOG_BEHIND_BYTES_MAX
+        self.storage.in_flight_bytes + self.log.queued_bytes() > self.settings.bounds.log_behind_bytes_max
     }
 
     pub(super) fn waits_for_room(&self) -> bool {
@@ -236,6 +240,7 @@ impl Reactor {
         self.tell_sizes();
         self.fill_checkpoints();
         self.schedule_checkpoints();
+        self.tell_haste();
     }
 
     pub(super) fn has_background_work(&self) -> bool {
@@ -243,10 +248,10 @@ impl Reactor {
     }
 
     fn compact_in_slices(&mut self) {
-        let mut done = false;
+        let (mut done, slice_keys) = (false, self.settings.bounds.compact_slice_keys);
         for owned in self.shards.values_mut().filter(|owned| owned.compacting) {
             let before = owned.shard.store.sizes().versions;
-            owned.compacting = !owned.shard.store.compact_slice(COMPACT_SLICE_KEYS);
+            owned.compacting = !owned.shard.store.compact_slice(slice_keys);
             self.counters.versions_compacted += before - owned.shard.store.sizes().versions;
             done |= !owned.compacting;
         }
@@ -283,6 +288,32 @@ impl Reactor {
         if let Some(shard) = oldest.filter(|shard| self.shards.contains_key(shard)) {
             self.begin_checkpoint(shard, Whole::WhereDue);
         }
+    }
+
+    /// Whether the bulk lane's work for this reactor presses: somebody waits for it, or what it leaves undone
+    /// grows, log that no checkpoint covers and history that one holds.
+    fn tell_haste(&mut self) {
+        let log_waits = self.log.held_bytes() / 2 >= self.settings.checkpoint_log_bytes;
+        let history_waits = self.checkpoints_press_at() <= self.now;
+        let haste = !self.storage.defragmenting.is_empty() || log_waits || history_waits;
+        if haste != self.storage.haste {
+            self.storage.haste = haste;
+            self.out.push(Output::Haste(haste));
+        }
+    }
+
+    /// When a checkpoint under way has held history for too long.
+    fn checkpoints_press_at(&self) -> Time {
+        let begun = self.shards.values().filter_map(Owned::checkpoint_begun).min();
+        begun.map_or(Time::NEVER, |begun| begun + Duration::from_secs(CHECKPOINT_PATIENCE_SECS))
+    }
+
+    /// When a checkpoint that has failed is tried again, or one under way begins to press.
+    pub(super) fn checkpoints_wake_at(&self) -> Time {
+        let (now, retry_at) = (self.now, self.storage.retry_at);
+        let retry_at = if now < retry_at { retry_at } else { Time::NEVER };
+        let press_at = if self.storage.haste { Time::NEVER } else { self.checkpoints_press_at() };
+        retry_at.min(press_at)
     }
 
     pub(super) fn on_defragment(&mut self, call: CallId) {

@@ -90,7 +90,7 @@ impl Reactor {
     fn watch_or_park(&mut self, rpc: Rpc, request: crate::api::WatchRequest) {
         if self.router.is_some() && self.has_served {
             self.watch(rpc, request);
-        } else if self.parked_watches.len() < crate::limits::PARKED_CALLS_MAX {
+        } else if self.parked_watches.len() < self.settings.bounds.parked_calls_max {
             self.parked_watches.push((rpc, request));
         } else {
             self.front.end(rpc, Err(Error::NoLeader));

@@ -40,6 +40,7 @@ fn settings(shards: usize) -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
+        bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
     }
 }
 
@@ -61,6 +62,8 @@ struct Member {
     /// The bulk lane does nothing; its steps wait.
     lane_stands: bool,
     undone: Vec<(usize, crate::io::JobId)>,
+    /// Which reactors' orders press.
+    haste: Vec<bool>,
     /// Begun.
     checkpoints: usize,
 }
@@ -104,6 +107,7 @@ impl Member {
             unwritten: vec![],
             lane_stands: false,
             undone: vec![],
+            haste: vec![false; usize::from(reactors)],
             checkpoints: 0,
         };
         member.reactors[usize::from(conn.reactor.0)]
@@ -172,6 +176,7 @@ impl Member {
                 self.reactors[id].step(now, Input::Prepared { segment });
             }
             Output::Log(Command::Remove { .. }) | Output::Notice(_) => {}
+            Output::Haste(haste) => self.haste[id] = haste,
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));

@@ -4,7 +4,6 @@ use super::Reactor;
 use crate::api::{Error, WatchRequest};
 use crate::front::Rpc;
 use crate::io::{Body, Counters};
-use crate::limits::{SLICES_PER_TURN, UNSETTLED_REVISIONS_MAX};
 use crate::mvcc::Budget;
 use crate::stdx::{HashMap, Rng};
 use crate::types::{ReactorId, Revision, ShardId, Time};
@@ -116,9 +115,9 @@ impl Reactor {
         watches.subscriptions += 1;
         let id = SubscriptionId(u64::from(self.id.0) << 48 | watches.subscriptions);
         let (interval, fragment) = (self.settings.watch_progress_interval, self.settings.request_bytes_max);
-        let (reader, rng) = (self.id, &mut watches.rng);
-        let stream =
-            watches.streams.entry(rpc).or_insert_with(|| Stream::new(reader, interval, fragment, rng.fork()));
+        let (reader, bounds, rng) = (self.id, self.settings.bounds, &mut watches.rng);
+        let begin = || Stream::new(reader, interval, fragment, bounds, rng.fork());
+        let stream = watches.streams.entry(rpc).or_insert_with(begin);
         // Where the socket is behind, maybe for another stream's sake, the answers wait: nothing more is received
         // then. A client that does not open its windows could go on asking.
         if stream.is_full() && !self.front.is_behind(rpc) {
@@ -239,7 +238,7 @@ impl Reactor {
             // The ring tells shards apart by their number modulo 64: beyond that an idle one may look busy,
             // and its owner has no reason of its own to send a mark.
             let ambiguous = shards_len > 64 && waiting && upto < settled;
-            let lost = settled.0 - mark.0.min(settled.0) > UNSETTLED_REVISIONS_MAX as u64 / 2;
+            let lost = settled.0 - mark.0.min(settled.0) > self.sequencer.ring_len() / 2;
             let asked = self.watches.marks_asked.get(&shard).is_some_and(|asked| *asked >= settled);
             if (ambiguous || lost) && !asked {
                 self.watches.marks_asked.insert(shard, settled);
@@ -351,7 +350,7 @@ impl Reactor {
     fn go_on_publishing(&mut self) {
         let slice = self.publishing_slice();
         let mut taken = 0;
-        while taken < SLICES_PER_TURN {
+        while taken < self.settings.bounds.slices_per_turn {
             let before = taken;
             for owned in self.shards.values_mut().filter(|owned| owned.hub.is_publishing()) {
                 let settled = self.settled.min(owned.shard.store.settled());

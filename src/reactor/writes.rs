@@ -1,10 +1,9 @@
 //! Evaluation of what one shard of this reactor can answer whole.
 
-use super::owned::Waiting;
+use super::owned::{Owned, Waiting};
 use super::{Reactor, Stage};
 use crate::api::{Answer, Error, Op, OpReply, PutRequest, Reply, Request, TxnReply, TxnRequest};
 use crate::io::{Body, CallId, Counters};
-use crate::limits::{TURN_EFFECT_BYTES_MAX, WAITING_MAX};
 use crate::record::Effect;
 use crate::sequencer::ShardSet;
 use crate::txn::{self, Ended, Evaluated, Refusal};
@@ -38,7 +37,7 @@ impl Reactor {
         }
         let id = evaluation.shard;
         let owned = self.shards.get_mut(&id).expect("the router knows whose shard it is");
-        if owned.waiting.len() >= WAITING_MAX {
+        if owned.waiting.len() >= self.settings.bounds.waiting_max {
             return self.answer(evaluation.call, Err(Error::TooManyRequests));
         }
         if owned.waiting.is_empty() {
@@ -79,9 +78,7 @@ impl Reactor {
             return Tried::Again(waiting);
         }
         match waiting {
-            waiting if self.log_is_behind() || owned.shard.effects_bytes() > TURN_EFFECT_BYTES_MAX => {
-                Tried::Again(waiting)
-            }
+            waiting if self.log_is_behind() || self.has_full_turn(owned) => Tried::Again(waiting),
             Waiting::Reserve { call, txn, revokes } => {
                 self.reserve(call, id, txn, revokes);
                 Tried::Done
@@ -103,6 +100,11 @@ impl Reactor {
                 Tried::Done
             }
         }
+    }
+
+    /// Whether the turn has as many effects of the shard as it takes.
+    fn has_full_turn(&self, owned: &Owned) -> bool {
+        owned.shard.effects_bytes() > self.settings.bounds.turn_effect_bytes_max
     }
 
     fn is_long(&self, id: ShardId, request: &Request) -> bool {
@@ -144,7 +146,8 @@ impl Reactor {
         request: Request,
         current: Revision,
     ) -> Result<Evaluated<Reply>, Refusal> {
-        let Reactor { shards, control, sequencer, room, counters, .. } = self;
+        let Reactor { shards, control, sequencer, room, counters, settings, .. } = self;
+        let list_max = settings.bounds.delete_list_max;
         let store = &mut shards.get_mut(&id).expect("the caller found it").shard.store;
         let leases = |lease| control.is_granted(lease);
         let mut take = || sequencer.take(room, 1, ShardSet::of([id])).map_err(|_| Ended);
@@ -155,12 +158,12 @@ impl Reactor {
                 Ok(done.map(Reply::Put))
             }
             Request::DeleteRange(delete) => {
-                let done = txn::evaluate_delete_range(store, &delete, current, &mut take)?;
+                let done = txn::evaluate_delete_range(store, &delete, current, list_max, &mut take)?;
                 counters.deletes += 1;
                 Ok(done.map(Reply::DeleteRange))
             }
             Request::Txn(request) => {
-                let done = txn::evaluate_txn(store, &request, current, &leases, &mut take)?;
+                let done = txn::evaluate_txn(store, &request, current, list_max, &leases, &mut take)?;
                 count_txn(counters, &request, &done.reply);
                 Ok(done.map(Reply::Txn))
             }
@@ -216,7 +219,7 @@ impl Reactor {
     }
 
     fn wait_for_lease(&mut self, lease: LeaseId, evaluation: Evaluation) {
-        if self.lease_waiting.len() >= WAITING_MAX {
+        if self.lease_waiting.len() >= self.settings.bounds.waiting_max {
             return self.answer(evaluation.call, Err(Error::TooManyRequests));
         }
         self.lease_waiting.push(lease, evaluation);

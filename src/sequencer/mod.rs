@@ -278,6 +278,11 @@ impl Sequencer {
         if after.0 < known_from || !same { after } else { Revision(passed.max(after.0)) }
     }
 
+    /// Of how many revisions the ring knows something.
+    pub fn ring_len(&self) -> u64 {
+        self.ring.len() as u64
+    }
+
     fn shards_of(&self, revision: u64) -> ShardSet {
         ShardSet(self.slot(revision).shards.load(Ordering::Acquire))
     }

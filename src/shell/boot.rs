@@ -10,7 +10,7 @@ use super::placement::Placed;
 use super::restart::Restart;
 use super::shared::Shared;
 use crate::config::{Config, ShardMap};
-use crate::limits::{CHECKPOINT_LOG_BYTES, REACTOR_STACK_BYTES};
+use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, REACTOR_STACK_BYTES};
 use crate::reactor::recover::{ReactorPlan, ShardPlan};
 use crate::reactor::{Boot, Reactor, Settings};
 use crate::router::default_starts;
@@ -49,6 +49,7 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
         keepalive_min_time: config.keepalive_min_time,
         keepalive: config.keepalive.map(|keepalive| (keepalive.interval, keepalive.timeout)),
         checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
+        bounds: Bounds::PRODUCTION,
     }
 }
 

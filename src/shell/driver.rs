@@ -349,6 +349,7 @@ impl Driver {
             Output::Bulk { job, step } => {
                 self.orders.push_back(Order::Step { reactor: self.id, job, step });
             }
+            Output::Haste(haste) => self.shared.lane.hasten(self.id, haste),
             Output::Notice(notice) => self.shared.notices.reactor(self.id.0, notice),
             Output::Halt(reason) => self.shared.notices.halt(&reason, vec![]),
         }

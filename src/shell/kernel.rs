@@ -146,17 +146,29 @@ pub fn pin(cpus: &[usize]) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets everything else go before the calling thread, on the CPU and on the disk. Best effort: the worst
-/// that comes of a refusal is a slower neighbour.
+/// Lets others go before the calling thread: on the CPU it interrupts nobody, on the disk everybody comes first.
+/// Not `SCHED_IDLE`: a thread with that policy may never run on a busy machine, and only a privileged process
+/// gets back from it.
 pub fn step_back() {
-    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
+    set_priority(libc::SCHED_BATCH, IOPRIO_CLASS_IDLE);
+}
+
+/// Gives the calling thread the place of any other again.
+pub fn step_forward() {
+    const IOPRIO_CLASS_NONE: libc::c_int = 0;
+    set_priority(libc::SCHED_OTHER, IOPRIO_CLASS_NONE);
+}
+
+/// Best effort: the worst that comes of a refusal is a slower neighbour.
+fn set_priority(policy: libc::c_int, io_class: libc::c_int) {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     // SAFETY: the parameter lives on this stack; the other arguments are numbers.
     unsafe {
         let mut param: libc::sched_param = std::mem::zeroed();
         param.sched_priority = 0;
-        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param);
-        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE);
+        libc::sched_setscheduler(0, policy, &raw const param);
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, io_class);
     }
 }
 

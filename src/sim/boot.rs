@@ -39,6 +39,7 @@ pub fn settings(shape: &Shape) -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: shape.checkpoint_log_bytes,
+        bounds: shape.bounds,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything is drawn before anything runs, each event with a number of its own to draw from, so that
 //! leaving some out does not change the others: that is how a failing run is made small.
 
+use crate::limits::Bounds;
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 
@@ -32,6 +33,7 @@ pub struct Shape {
     pub entry_bytes: usize,
     /// Keys that one slice of long work looks at.
     pub slice_keys: usize,
+    pub bounds: Bounds,
     /// Values up to this long; now and then one is much longer.
     pub value_bytes: u64,
     /// HTTP/2 window of clients' streams.
@@ -136,6 +138,7 @@ impl Plan {
         if Rng::new(seed ^ 0x511C).chance(1, 3) {
             shape.slice_keys = 1;
         }
+        shape.draw_bounds(&mut Rng::new(seed ^ 0xB0DD));
         let span_ms = 200 + rng.below(6000);
         let mut events = vec![];
         for _ in 0..50 + rng.below(250) {
@@ -226,11 +229,48 @@ impl Shape {
             disk_latency: Duration::from_us(*rng.pick(&[1, 100, 1000, 20_000])),
             entry_bytes: crate::limits::ENTRY_BYTES_MAX,
             slice_keys: crate::limits::READ_SLICE_KEYS,
+            bounds: Bounds::PRODUCTION,
             value_bytes,
             window_bytes: *rng.pick(&[1 << 20, 1 << 20, 65_535, 4000]),
             resizes: rng.chance(1, 2),
             rots: rng.chance(1, 4),
             weights,
+        }
+    }
+}
+
+impl Shape {
+    /// Each limit as in production, or so small that the run reaches it.
+    fn draw_bounds(&mut self, rng: &mut Rng) {
+        let (tiny, bounds) = (Bounds::TINY, &mut self.bounds);
+        // A write of the log has to take an entry whole, and an entry a change.
+        if rng.chance(1, 2) && self.entry_bytes < Bounds::TINY.log_write_bytes_max {
+            bounds.log_write_bytes_max = tiny.log_write_bytes_max;
+        }
+        if rng.chance(1, 2) {
+            bounds.watch_stream_credit_bytes = tiny.watch_stream_credit_bytes;
+            bounds.watch_credit_bytes_min = tiny.watch_credit_bytes_min;
+            bounds.watch_credit_bytes_max = tiny.watch_credit_bytes_max;
+        }
+        let drawn: [(&mut usize, usize); 10] = [
+            (&mut bounds.log_behind_bytes_max, tiny.log_behind_bytes_max),
+            (&mut bounds.delete_list_max, tiny.delete_list_max),
+            (&mut bounds.watch_reply_revisions_max, tiny.watch_reply_revisions_max),
+            (&mut bounds.watch_reply_bytes_max, tiny.watch_reply_bytes_max),
+            (&mut bounds.watch_merge_events, tiny.watch_merge_events),
+            (&mut bounds.turn_effect_bytes_max, tiny.turn_effect_bytes_max),
+            (&mut bounds.slices_per_turn, tiny.slices_per_turn),
+            (&mut bounds.compact_slice_keys, tiny.compact_slice_keys),
+            (&mut bounds.checkpoint_step_blocks, tiny.checkpoint_step_blocks),
+            (&mut bounds.checkpoint_chain_files_max, tiny.checkpoint_chain_files_max),
+        ];
+        for (bound, tiny) in drawn {
+            if rng.chance(1, 3) {
+                *bound = tiny;
+            }
+        }
+        if rng.chance(1, 2) {
+            bounds.sizes_step_bytes = tiny.sizes_step_bytes;
         }
     }
 }

@@ -213,7 +213,7 @@ impl World {
                     process.deliver(from, now, Item::Bulk(job, done));
                 }
             }
-            Output::Notice(_) => {}
+            Output::Haste(_) | Output::Notice(_) => {}
             Output::Halt(why) => return Err(Failure::new("halt", why)),
         }
         Ok(())

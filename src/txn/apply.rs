@@ -37,10 +37,11 @@ enum UnderWay {
 
 impl Applying {
     /// `revision` is the one taken, or none where the plan has no changes.
-    pub fn new(revision: Option<Revision>, shares: Vec<Share>) -> Applying {
+    pub fn new(revision: Option<Revision>, shares: Vec<Share>, delete_list_max: usize) -> Applying {
         let planned = shares.iter().map(|share| share.changes as usize).sum();
         let places = PlannedPlaces::new(revision.unwrap_or(Revision::NONE), shares);
-        Applying { places, planned, ops: Vec::new(), changed: Changed::default(), under_way: None }
+        let changed = Changed::new(delete_list_max);
+        Applying { places, planned, ops: Vec::new(), changed, under_way: None }
     }
 
     /// Goes on with the same transaction. `Some` once all operations have run. Panics where the store is not

@@ -57,9 +57,10 @@ pub fn evaluate_delete_range(
     store: &mut Store,
     request: &DeleteRangeRequest,
     current: Revision,
+    delete_list_max: usize,
     take: &mut dyn FnMut() -> Result<Revision, Ended>,
 ) -> Result<Evaluated<DeleteRangeReply>, Refusal> {
-    let mut changed = Changed::default();
+    let mut changed = Changed::new(delete_list_max);
     let mut places = Places::Taking { take, next: None };
     let OpPart::Delete { deleted, prev_kvs } =
         super::execute::delete(store, &EVERYTHING, request, &mut places, &mut changed)?
@@ -76,6 +77,7 @@ pub fn evaluate_txn(
     store: &mut Store,
     request: &TxnRequest,
     current: Revision,
+    delete_list_max: usize,
     leases: &dyn Fn(LeaseId) -> bool,
     take: &mut dyn FnMut() -> Result<Revision, Ended>,
 ) -> Result<Evaluated<TxnReply>, Refusal> {
@@ -86,7 +88,7 @@ pub fn evaluate_txn(
     let mut execution = Execution {
         store,
         places: Places::Taking { take, next: None },
-        changed: Changed::default(),
+        changed: Changed::new(delete_list_max),
         stamp: Stamp::new(current),
     };
     let mut reply = execution.level(request, &mut path.decisions())?;

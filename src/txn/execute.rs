@@ -3,7 +3,6 @@
 use super::range::{RangePart, check_read_in_txn, range_at_once};
 use super::{Ended, LeaseMove, NEWEST, Path};
 use crate::api::{DeleteRangeRequest, Error, Op, PutRequest, RangeRequest, TxnRequest};
-use crate::limits::DELETE_LIST_MAX;
 use crate::mvcc::{Budget, Store};
 use crate::record::EffectChange;
 use crate::types::{At, Blob, KeyRange, KeyValue, LeaseId, Revision, Sub};
@@ -89,6 +88,8 @@ pub(super) enum OpPart {
 pub(super) struct Changed {
     pub changes: Vec<EffectChange>,
     pub leases: Vec<LeaseMove>,
+    /// Deletes of one range that are named one by one.
+    delete_list_max: usize,
 }
 
 /// Runs a range, a put or a delete. `owned` are the keys of this shard. An error leaves the store as it was:
@@ -204,7 +205,7 @@ impl Deleting {
         }
         let done = self.resume.is_none();
         if done || self.in_a_row {
-            name_by_range(&mut changed.changes, self.listed, &request.range());
+            changed.name_by_range(self.listed, &request.range());
         }
         Ok(done)
     }
@@ -218,29 +219,33 @@ impl Deleting {
     }
 }
 
-/// Many deletes of one range, which are all there was in it, become one change.
-fn name_by_range(changes: &mut Vec<EffectChange>, from: usize, range: &KeyRange) {
-    let deletes = &changes[from..];
-    let (Some(EffectChange::Delete { sub: first, .. }), Some(EffectChange::Delete { sub: last, .. })) =
-        (deletes.first(), deletes.last())
-    else {
-        return;
-    };
-    let in_a_row = (last.0 - first.0) as usize + 1 == deletes.len();
-    if deletes.len() <= DELETE_LIST_MAX || !in_a_row {
-        return;
-    }
-    let (key, end) = match range {
-        KeyRange::Between(key, end) => (Blob::new(key), Blob::new(end)),
-        KeyRange::From(key) => (Blob::new(key), Blob::new(b"")),
-        KeyRange::One(_) => return,
-    };
-    let (sub, count) = (*first, deletes.len() as u32);
-    changes.truncate(from);
-    changes.push(EffectChange::DeleteRange { sub, key, end, count });
-}
-
 impl Changed {
+    pub fn new(delete_list_max: usize) -> Changed {
+        Changed { delete_list_max, ..Changed::default() }
+    }
+
+    /// Many deletes of one range, which are all there was in it, become one change.
+    fn name_by_range(&mut self, from: usize, range: &KeyRange) {
+        let deletes = &self.changes[from..];
+        let (Some(EffectChange::Delete { sub: first, .. }), Some(EffectChange::Delete { sub: last, .. })) =
+            (deletes.first(), deletes.last())
+        else {
+            return;
+        };
+        let in_a_row = (last.0 - first.0) as usize + 1 == deletes.len();
+        if deletes.len() <= self.delete_list_max || !in_a_row {
+            return;
+        }
+        let (key, end) = match range {
+            KeyRange::Between(key, end) => (Blob::new(key), Blob::new(end)),
+            KeyRange::From(key) => (Blob::new(key), Blob::new(b"")),
+            KeyRange::One(_) => return,
+        };
+        let (sub, count) = (*first, deletes.len() as u32);
+        self.changes.truncate(from);
+        self.changes.push(EffectChange::DeleteRange { sub, key, end, count });
+    }
+
     /// One more delete of the operation before which so much had changed.
     fn note_delete(&mut self, listed: usize, sub: Sub, key: &Blob) {
         match self.changes.get_mut(listed) {

@@ -4,6 +4,8 @@ use crate::mvcc::Store;
 use crate::types::{At, KeyRange, Sub};
 use bytes::Bytes;
 
+const LIST_MAX: usize = crate::limits::DELETE_LIST_MAX;
+
 fn bytes(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
@@ -136,10 +138,10 @@ fn an_epoch_that_ends_leaves_the_store_as_it_was() {
     let mut store = filled(3);
     let (before, newest) = (store.sizes(), store.newest_revision());
     let request = txn(vec![range("key00001"), put("new"), delete("key00000", "")]);
-    let result = evaluate_txn(&mut store, &request, Revision(4), &any_lease, &mut || Err(Ended));
+    let result = evaluate_txn(&mut store, &request, Revision(4), LIST_MAX, &any_lease, &mut || Err(Ended));
     assert_eq!(result.unwrap_err(), Refusal::Ended);
     let all = DeleteRangeRequest { key: bytes("k"), range_end: bytes("\0"), prev_kv: false };
-    let result = evaluate_delete_range(&mut store, &all, Revision(4), &mut || Err(Ended));
+    let result = evaluate_delete_range(&mut store, &all, Revision(4), LIST_MAX, &mut || Err(Ended));
     assert_eq!(result.unwrap_err(), Refusal::Ended);
     assert_eq!((store.sizes(), store.newest_revision()), (before, newest));
 }
@@ -149,7 +151,7 @@ fn what_changes_nothing_takes_no_revision() {
     let mut store = filled(3);
     let mut never = || panic!("a revision was taken");
     let request = txn(vec![range("key00001"), delete("absent", ""), nested(vec![delete("z", "\0")], vec![])]);
-    let done = evaluate_txn(&mut store, &request, Revision(9), &any_lease, &mut never).unwrap();
+    let done = evaluate_txn(&mut store, &request, Revision(9), LIST_MAX, &any_lease, &mut never).unwrap();
     assert!(done.effect.is_none() && done.leases.is_empty());
     assert_eq!(done.reply.revision, Revision(9));
 }
@@ -160,7 +162,8 @@ fn headers_before_the_first_change_show_the_revision_before_it() {
     let mut store = filled(3);
     let request = txn(vec![range("key00001"), nested(vec![put("new")], vec![]), delete("absent", "")]);
     let mut take = || Ok(Revision(8));
-    let reply = evaluate_txn(&mut store, &request, Revision(4), &any_lease, &mut take).unwrap().reply;
+    let reply =
+        evaluate_txn(&mut store, &request, Revision(4), LIST_MAX, &any_lease, &mut take).unwrap().reply;
     assert_eq!(reply.revision, Revision(8));
     let [OpReply::Range(range), OpReply::Txn(nested), OpReply::DeleteRange(delete)] = &reply.responses[..]
     else {
@@ -255,7 +258,7 @@ fn costs() {
             *revision = revision.next();
             Ok(*revision)
         };
-        let done = evaluate_txn(store, &request, current, &any_lease, &mut take).unwrap();
+        let done = evaluate_txn(store, &request, current, LIST_MAX, &any_lease, &mut take).unwrap();
         assert!(done.reply.succeeded);
     });
 }

@@ -10,7 +10,7 @@ mod watcher;
 use super::reply::{self, Refusal};
 use super::{Action, Batch, Marks, Notice, Subscription, SubscriptionId, range_of};
 use crate::api::{WatchCreate, WatchReply, WatchRequest};
-use crate::limits;
+use crate::limits::{self, Bounds};
 use crate::stdx::Rng;
 use crate::types::{Duration, KeyRange, ReactorId, Revision, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -56,6 +56,7 @@ pub struct Stream {
     timers: BTreeSet<(Time, SubscriptionId)>,
     progress_interval: Duration,
     fragment_bytes: usize,
+    bounds: Bounds,
     /// A watcher is in the middle of a revision.
     unfinished: bool,
     rng: Rng,
@@ -73,7 +74,13 @@ pub struct StreamCensus {
 
 impl Stream {
     /// `fragment_bytes`: where replies are cut for clients that ask for it.
-    pub fn new(reader: ReactorId, progress_interval: Duration, fragment_bytes: usize, rng: Rng) -> Stream {
+    pub fn new(
+        reader: ReactorId,
+        progress_interval: Duration,
+        fragment_bytes: usize,
+        bounds: Bounds,
+        rng: Rng,
+    ) -> Stream {
         Stream {
             reader,
             watchers: BTreeMap::new(),
@@ -90,6 +97,7 @@ impl Stream {
             timers: BTreeSet::new(),
             progress_interval,
             fragment_bytes,
+            bounds,
             unfinished: false,
             rng,
         }
@@ -191,8 +199,9 @@ impl Stream {
         let shards = shards_of(&range);
         assert!(!shards.is_empty(), "every range touches a shard");
         self.lanes += shards.len();
-        let credit_bytes = (limits::WATCH_STREAM_CREDIT_BYTES / self.lanes)
-            .clamp(limits::WATCH_CREDIT_BYTES_MIN, limits::WATCH_CREDIT_BYTES_MAX);
+        let bounds = &self.bounds;
+        let credit_bytes = (bounds.watch_stream_credit_bytes / self.lanes)
+            .clamp(bounds.watch_credit_bytes_min, bounds.watch_credit_bytes_max);
         let subscription = Subscription {
             id,
             reader: self.reader,
@@ -381,7 +390,7 @@ impl Stream {
             if !watcher.announced {
                 continue;
             }
-            match watcher.next(cap, budget_bytes, view, actions) {
+            match watcher.next(cap, budget_bytes, &self.bounds, view, actions) {
                 Next::Nothing => {}
                 Next::Held => {
                     self.held.insert(watch_id);

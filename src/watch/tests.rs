@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::{WatchReply, WatchRequest};
+use crate::limits::Bounds;
 use crate::mvcc::{Budget, Store};
 use crate::stdx::Rng;
 use crate::types::{Blob, Duration, LeaseId, Sub, Time};
@@ -82,6 +83,11 @@ fn home(key: &[u8], shards: usize) -> usize {
     (key.first().copied().unwrap_or(0).saturating_sub(b'a') as usize).min(shards - 1)
 }
 
+/// A large revision takes several turns.
+pub(super) fn bounds() -> Bounds {
+    Bounds { watch_merge_events: 3, ..Bounds::PRODUCTION }
+}
+
 fn shards_of(range: &KeyRange, shards: usize) -> Vec<ShardId> {
     let cut = |shard: usize| match shard {
         0 => Bytes::new(),
@@ -105,7 +111,7 @@ impl World {
             to_hub: VecDeque::new(),
         };
         let client = |rng: &mut Rng| Client {
-            stream: Stream::new(READER, INTERVAL, FRAGMENT_BYTES, rng.fork()),
+            stream: Stream::new(READER, INTERVAL, FRAGMENT_BYTES, bounds(), rng.fork()),
             asked: VecDeque::new(),
             watched: BTreeMap::new(),
             canceling: Vec::new(),

@@ -1,6 +1,7 @@
 //! The exact forms of a Watch stream, as etcd 3.7 gives them.
 
 use super::reply::{NO_WATCHER, event_bytes};
+use super::tests::bounds;
 use super::*;
 use crate::api::{WatchReply, WatchRequest};
 use crate::stdx::Rng;
@@ -21,7 +22,7 @@ struct Client {
 }
 
 fn client(settled: u64) -> Client {
-    let stream = Stream::new(ReactorId(3), INTERVAL, 1000, Rng::new(7));
+    let stream = Stream::new(ReactorId(3), INTERVAL, 1000, bounds(), Rng::new(7));
     let (marks, now) = (Marks::default(), Time(0));
     Client { stream, marks, settled, compacted: 0, now, ids: 0, actions: Vec::new() }
 }

@@ -147,7 +147,7 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
 }
 
 fn log() -> Vec<u8> {
-    let mut log = Log::new(Start::fresh(LogId(0), LOG_KEY, SEGMENT_BYTES));
+    let mut log = Log::new(Start::fresh(LogId(0), LOG_KEY, SEGMENT_BYTES), SEGMENT_BYTES);
     let resident = Resident { shard: ShardId(1), home: 0 };
     let opening = Opening { voters: vec![5], ..Opening::default() };
     log.append(resident, Record::Open(Cow::Owned(opening)));

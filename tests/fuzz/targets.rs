@@ -19,6 +19,7 @@ use braid::front::{Ask, Front, Manners};
 use braid::http2::hpack::{Decoder, Encoder, Indexing};
 use braid::http2::{Config, Connection, Event, Head};
 use braid::io::Port;
+use braid::limits::LOG_WRITE_BYTES_MAX;
 use braid::limits::TXN_OPS_DEFAULT;
 use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentName};
 use braid::record::Payload;
@@ -199,7 +200,7 @@ pub fn recovered(bytes: &[u8]) -> Result<Recovered, Damage> {
 
 fn recover(bytes: &[u8]) {
     match recovered(bytes) {
-        Ok(recovered) => drop(Log::new(recovered.start)),
+        Ok(recovered) => drop(Log::new(recovered.start, LOG_WRITE_BYTES_MAX)),
         Err(damage) => drop(damage.to_string()),
     }
 }

@@ -1,14 +1,8 @@
-//! Records what a server answers, and compares another server's answers with the record.
-//!
-//! ```text
-//! record (--server HOST:PORT | --spawn COMMAND) (--out | --against) [--differences FILE] FILE|DIRECTORY...
-//! ```
+//! Records what a server answers, and compares another server's answers with the record. `--help` says how to
+//! use it.
 //!
 //! A record is a transcript (transcript.rs); what a request may be is in session.rs, how messages are written
-//! in message.rs, what is masked in names.rs. `--out` writes the answers into the files, `--against` compares
-//! and ends with 1 if any differs. With `--spawn` each file has a server of its own: COMMAND with `{client}`,
-//! `{peer}` (host:port) and `{dir}` filled in, then the file's flags; some of them run at a time. With
-//! `--differences` exactly the steps listed there must differ (listed.rs).
+//! in message.rs, what is masked in names.rs, how differences are listed in listed.rs.
 
 #![allow(
     clippy::disallowed_methods,
@@ -40,8 +34,22 @@ use std::rc::Rc;
 use std::time::Instant;
 use transcript::{Item, Transcript, differences};
 
-const USAGE: &str = "usage: record (--server HOST:PORT | --spawn COMMAND) (--out | --against) \
-    [--differences FILE] FILE|DIRECTORY...";
+const HELP: &str = "\
+Asks a server what transcripts ask, and writes its answers into them or compares them with what is there.
+
+    cargo run --release --example record -- (--server HOST:PORT | --spawn COMMAND) (--out | --against)
+        [--differences FILE] FILE|DIRECTORY...
+
+  --server HOST:PORT  a server that runs
+  --spawn COMMAND     a server of its own for each transcript: COMMAND, in which {client} and {peer} (each a
+                      host:port) and {dir} are filled in, then the transcript's flags; some run at a time
+  --out               writes the answers into the files
+  --against           compares
+  --differences FILE  exactly the steps that FILE lists must differ
+  FILE|DIRECTORY      transcripts; a directory stands for all *.txt in it
+
+A line for each transcript goes to stdout, and the steps that are not as they should be. The exit code is 1
+where any is, 2 where an argument is wrong or a file cannot be read.";
 const EXTENSION: &str = "txt";
 /// Transcripts mostly sleep and wait, so a few run at a time even on few processors.
 const SPAWNED_AT_A_TIME: usize = 4;
@@ -54,22 +62,40 @@ struct Options {
     files: Vec<PathBuf>,
 }
 
-fn options(mut words: impl Iterator<Item = String>) -> Option<Options> {
+enum Parsed {
+    Help,
+    Run(Options),
+}
+
+/// Errors are sentences for the user.
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Parsed, String> {
     let mut options =
         Options { server: None, spawn: None, write: false, differences: None, files: Vec::new() };
     let mut mode = None;
     while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} lacks its value"));
         match word.as_str() {
-            "--server" => options.server = Some(words.next()?.trim_start_matches("http://").to_string()),
-            "--spawn" => options.spawn = Some(words.next()?),
-            "--out" => mode = Some(true),
-            "--against" => mode = Some(false),
-            "--differences" => options.differences = Some(PathBuf::from(words.next()?)),
+            "--help" | "-h" => return Ok(Parsed::Help),
+            "--server" => options.server = Some(value()?.trim_start_matches("http://").to_string()),
+            "--spawn" => options.spawn = Some(value()?),
+            "--out" | "--against" => {
+                if mode.replace(word == "--out").is_some_and(|before| before != (word == "--out")) {
+                    return Err("--out and --against exclude each other".to_owned());
+                }
+            }
+            "--differences" => options.differences = Some(PathBuf::from(value()?)),
+            option if option.starts_with('-') => return Err(format!("{option} is no option")),
             _ => options.files.push(PathBuf::from(word)),
         }
     }
-    options.write = mode?;
-    (options.server.is_some() != options.spawn.is_some() && !options.files.is_empty()).then_some(options)
+    options.write = mode.ok_or("--out or --against is missing")?;
+    if options.server.is_some() == options.spawn.is_some() {
+        return Err("one of --server and --spawn is needed, and not both".to_owned());
+    }
+    if options.files.is_empty() {
+        return Err("no transcript is named".to_owned());
+    }
+    Ok(Parsed::Run(options))
 }
 
 /// The transcripts under `paths`, a directory standing for those in it; the list of differences is none.
@@ -206,9 +232,16 @@ async fn run_all(options: Options) -> Result<bool, String> {
 }
 
 fn main() -> ExitCode {
-    let Some(options) = options(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+    let options = match parse(std::env::args().skip(1)) {
+        Ok(Parsed::Run(options)) => options,
+        Ok(Parsed::Help) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => {
+            eprintln!("record: {why}\nTry --help.");
+            return ExitCode::from(2);
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime on this thread needs only a poller");
@@ -216,7 +249,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("record: {error}");
             ExitCode::from(2)
         }
     }

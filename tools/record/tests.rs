@@ -103,3 +103,27 @@ fn a_list_of_differences_is_exact() {
     assert!(Listed::parse("a.txt: KV.Put\n").is_err(), "a reason is part of an entry");
     assert!(Listed::parse("KV.Put\n  Why.\n").is_err());
 }
+
+#[test]
+fn arguments_are_read_whole_or_refused() {
+    let read = |line: &str| crate::parse(line.split_whitespace().map(str::to_string));
+    for right in ["--server a:1 --out x", "--spawn cmd --against --differences d x y"] {
+        assert!(matches!(read(right), Ok(crate::Parsed::Run(_))), "{right}");
+    }
+    for help in ["--help", "--server a:1 -h"] {
+        assert!(matches!(read(help), Ok(crate::Parsed::Help)), "{help}");
+    }
+    for wrong in [
+        "",
+        "x",
+        "--server a:1 x",
+        "--out x",
+        "--server a:1 --out",
+        "--server a:1 --spawn c --out x",
+        "--server a:1 --out --against x",
+        "--server a:1 --out --verbose x",
+        "--out x --server",
+    ] {
+        assert!(read(wrong).is_err(), "{wrong}");
+    }
+}

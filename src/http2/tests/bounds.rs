@@ -15,19 +15,62 @@ fn flood(bench: &mut Bench, most: u32, mut frame: impl FnMut(u32) -> Vec<u8>) ->
     panic!("the flood was let through");
 }
 
+const CANCEL: [u8; 4] = [0, 0, 0, 8];
+
 #[test]
 fn rapid_reset_ends_the_connection() {
+    for end in [0, flag::END_STREAM] {
+        let mut bench = Bench::new();
+        let block = bench.request_block(&[]);
+        bench.feed(&frame_of(kind::HEADERS, flag::END_HEADERS, 1, &block)).unwrap();
+        let block = bench.request_block(&[]);
+        let rounds = flood(&mut bench, HTTP2_RESETS_BURST + 1, |round| {
+            let number = 3 + 2 * round;
+            let mut bytes = frame_of(kind::HEADERS, flag::END_HEADERS | end, number, &block);
+            bytes.extend(frame_of(kind::RST_STREAM, 0, number, &CANCEL));
+            bytes
+        });
+        assert_eq!(rounds, HTTP2_RESETS_BURST);
+    }
+}
+
+/// Each renewal of a lease by itself is a stream of the Go client that ends so.
+#[test]
+fn streams_that_were_answered_may_be_reset_without_end() {
     let mut bench = Bench::new();
-    let block = bench.request_block(&[]);
-    bench.feed(&frame_of(kind::HEADERS, flag::END_HEADERS, 1, &block)).unwrap();
-    let block = bench.request_block(&[]);
-    let rounds = flood(&mut bench, 6000, |round| {
-        let number = 3 + 2 * round;
-        let mut bytes = frame_of(kind::HEADERS, flag::END_HEADERS, number, &block);
-        bytes.extend(frame_of(kind::RST_STREAM, 0, number, &[0, 0, 0, 8]));
-        bytes
-    });
-    assert_eq!(rounds, HTTP2_RESETS_BURST);
+    for number in (1..).step_by(2).take(3 * HTTP2_RESETS_BURST as usize) {
+        let stream = bench.open(number, false);
+        bench.server.send_grpc_head(stream);
+        bench.server.send_message(stream, b"renewed");
+        assert_eq!(bench.feed_frame(kind::RST_STREAM, 0, number, &CANCEL), Ok(vec![Seen::Reset(number, 8)]));
+        bench.frames();
+    }
+}
+
+#[test]
+fn a_client_may_give_up_all_that_it_has_waited_for() {
+    let mut bench = Bench::new();
+    let mut numbers = (1..).step_by(2);
+    for _ in 0..3 {
+        let wave: Vec<u32> = numbers.by_ref().take(HTTP2_STREAMS_DEFAULT as usize).collect();
+        for number in &wave {
+            bench.open(*number, true);
+        }
+        bench.now = bench.now + Duration::from_ms(HTTP2_RAPID_RESET_MS);
+        for number in wave {
+            let seen = bench.feed_frame(kind::RST_STREAM, 0, number, &CANCEL);
+            assert_eq!(seen, Ok(vec![Seen::Reset(number, 8)]));
+        }
+    }
+    // Requests that it had only begun are as many as may be open.
+    for number in numbers.by_ref().take(HTTP2_STREAMS_DEFAULT as usize) {
+        bench.open(number, false);
+        bench.feed_frame(kind::RST_STREAM, 0, number, &CANCEL).unwrap();
+    }
+    let number = numbers.next().unwrap();
+    bench.open(number, false);
+    let fault = bench.feed_frame(kind::RST_STREAM, 0, number, &CANCEL).expect_err("that is one too many");
+    assert_eq!(fault.why, "too_many_resets");
 }
 
 #[test]
@@ -204,7 +247,7 @@ fn streams_reset_through_the_servers_own_mouth_count_too() {
     let mut bench = Bench::new();
     bench.open(1, false);
     let block = bench.request_block(&[]);
-    let rounds = flood(&mut bench, 6000, |round| {
+    let rounds = flood(&mut bench, HTTP2_RESETS_BURST + 1, |round| {
         let number = 3 + 2 * round;
         let mut bytes = frame_of(kind::HEADERS, flag::END_HEADERS, number, &block);
         bytes.extend(frame_of(kind::WINDOW_UPDATE, 0, number, &[0; 4]));

@@ -1,6 +1,7 @@
 //! The format, byte by byte, and bytes that are none of ours.
 
 use super::*;
+use crate::limits::LOG_WRITE_BYTES_MAX;
 use crate::stdx::Rng;
 use crate::types::Time;
 
@@ -14,7 +15,7 @@ struct Memory {
 
 impl Memory {
     fn new(start: Start) -> Memory {
-        Memory { log: Log::new(start), files: Default::default() }
+        Memory { log: Log::new(start, LOG_WRITE_BYTES_MAX), files: Default::default() }
     }
 
     fn flush(&mut self) {

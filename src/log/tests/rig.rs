@@ -1,6 +1,7 @@
 //! A log, the disk under it, and what must be there after a crash.
 
 use super::*;
+use crate::limits::LOG_WRITE_BYTES_MAX;
 use crate::sim::disk::{Disk, Lie, Op, OpId};
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
@@ -108,7 +109,7 @@ impl Rig {
             disk: Disk::new(64 << 20, (Duration(0), Duration::from_us(200))),
             rng,
             now: Time(0),
-            log: Log::new(Start::fresh(LogId(7), key, SEGMENT)),
+            log: Log::new(Start::fresh(LogId(7), key, SEGMENT), LOG_WRITE_BYTES_MAX),
             doing: BTreeMap::new(),
             states: vec![State::new()],
             recycled: 0,
@@ -247,7 +248,7 @@ impl Rig {
                 self.disk.remove(&segment.to_string()).unwrap();
             }
             self.states = vec![found];
-            self.log = Log::new(recovered.start);
+            self.log = Log::new(recovered.start, LOG_WRITE_BYTES_MAX);
             if self.rng.chance(1, 4) {
                 self.flush();
                 for _ in 0..self.rng.below(6) {

@@ -94,6 +94,7 @@ fn settings() -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64,
+        bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
     }
 }
 
@@ -180,7 +181,7 @@ impl Member {
                 self.bulk(step);
                 self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
             }
-            Output::Bulk { .. } | Output::Notice(_) => {}
+            Output::Bulk { .. } | Output::Haste(_) | Output::Notice(_) => {}
             Output::Halt(why) => self.halted = Some(why),
             other => panic!("nobody is connected: {other:?}"),
         }
@@ -600,7 +601,10 @@ fn a_dump_says_what_the_next_start_recovers() {
 
 fn dump(disk: &Disk) -> Contents {
     let shards = disk.plan(1).unwrap().reactors.into_iter().flat_map(|reactor| reactor.shards);
-    Contents::read(shards.collect(), MEMBER, &mut |name, offset, len| disk.read(name, offset, len)).unwrap()
+    let mut read = |name: &str, offset, len| disk.read(name, offset, len);
+    let mut contents = Contents::read(shards.collect(), MEMBER, &mut read).unwrap();
+    contents.slice.keys = 7;
+    contents
 }
 
 fn events(dump: &Contents) -> Vec<(At, ShardId, Event)> {

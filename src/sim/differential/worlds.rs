@@ -16,6 +16,8 @@ use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
+const LIST_MAX: usize = crate::limits::DELETE_LIST_MAX;
+
 pub trait World {
     fn answer(&mut self, request: &Request) -> Answer;
     fn stream(&mut self, request: &RangeRequest) -> Result<RangeReply, Error>;
@@ -224,7 +226,9 @@ impl Single {
     }
 
     fn txn(&mut self, request: &TxnRequest) -> Result<TxnReply, Error> {
-        self.evaluate(|store, current, leases, take| evaluate_txn(store, request, current, leases, take))
+        self.evaluate(|store, current, leases, take| {
+            evaluate_txn(store, request, current, LIST_MAX, leases, take)
+        })
     }
 }
 
@@ -239,8 +243,9 @@ impl World for Single {
             }
             Request::DeleteRange(delete) => {
                 check_delete(delete)?;
-                let reply = self
-                    .evaluate(|store, current, _, take| evaluate_delete_range(store, delete, current, take));
+                let reply = self.evaluate(|store, current, _, take| {
+                    evaluate_delete_range(store, delete, current, LIST_MAX, take)
+                });
                 reply.map(Reply::DeleteRange)
             }
             Request::Txn(txn) => {
@@ -331,7 +336,7 @@ impl Cut {
         let taken = (plan.changes() > 0).then(|| before.next());
         let (mut applied, mut moves): (Vec<Applied>, Vec<LeaseMove>) = (vec![], vec![]);
         for (shard, (store, owned)) in stores.iter_mut().zip(&self.owned).enumerate() {
-            let mut applying = Applying::new(taken, plan.shares(shard).to_vec());
+            let mut applying = Applying::new(taken, plan.shares(shard).to_vec(), LIST_MAX);
             let done = (0..).find_map(|_| applying.step(store, owned, request, &path, budget(rng)));
             applied.push(done.expect("a transaction over a bounded store ends"));
             moves.extend(applying.take_leases());

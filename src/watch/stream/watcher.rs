@@ -1,7 +1,7 @@
 //! One watcher of a stream: its lanes, and the merge of what they bring.
 
 use crate::api::WatchEvent;
-use crate::limits;
+use crate::limits::Bounds;
 use crate::types::{At, Revision, ShardId, Time};
 use crate::watch::{Action, Batch, Delivery, Marks, SubscriptionId, View, cost_bytes};
 use std::collections::{BTreeSet, VecDeque};
@@ -169,12 +169,13 @@ impl Watcher {
         &mut self,
         cap: Option<Revision>,
         budget_bytes: usize,
+        bounds: &Bounds,
         view: View,
         actions: &mut Vec<Action>,
     ) -> Next {
         let lowest = self.lowest(view.marks);
         let upto = cap.map_or(lowest, |cap| cap.min(lowest));
-        let finished = self.merge(upto, budget_bytes, actions);
+        let finished = self.merge(upto, budget_bytes, bounds, actions);
         if !finished {
             return Next::Unfinished;
         }
@@ -207,14 +208,20 @@ impl Watcher {
 
     /// Puts events up to a revision together, in the order of (main, sub), whole revisions, at least one if there
     /// is any. False where another turn has to go on.
-    fn merge(&mut self, upto: Revision, budget_bytes: usize, actions: &mut Vec<Action>) -> bool {
-        let bytes_max = budget_bytes.min(limits::WATCH_REPLY_BYTES_MAX);
+    fn merge(
+        &mut self,
+        upto: Revision,
+        budget_bytes: usize,
+        bounds: &Bounds,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let bytes_max = budget_bytes.min(bounds.watch_reply_bytes_max);
         let merging = &mut self.merging;
-        let mut left = limits::WATCH_MERGE_EVENTS;
+        let mut left = bounds.watch_merge_events;
         let mut finished = true;
         while let Some((at, number)) = self.heads.first().copied().filter(|(at, _)| at.main <= upto) {
             if merging.last != at.main {
-                let full = merging.revisions == limits::WATCH_REPLY_REVISIONS_MAX;
+                let full = merging.revisions == bounds.watch_reply_revisions_max;
                 if full || (merging.revisions > 0 && (merging.bytes >= bytes_max || left == 0)) {
                     break;
                 }

@@ -2,7 +2,7 @@
 //!
 //! One thread, its own HTTP/2, epoll: it shares the cores with the server it measures, so it has to be light
 //! (its own CPU a request is reported). [`workload`] makes the requests and judges the answers, [`link`] is
-//! one connection, [`engine`] keeps the pace, [`outcome`] is the result.
+//! one connection, [`engine`] keeps the pace, [`outcome`] is the result; [`call`] asks one thing beside the load.
 //!
 //! # What a latency is
 //!
@@ -13,13 +13,18 @@
 //! Requests count that were meant inside the measured window; those without an answer in time count with
 //! the time they waited, and as errors.
 
-pub mod cpu;
+// A clock, sockets and /proc are what a measurement is made of.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod call;
 mod engine;
 mod link;
 mod outcome;
 mod poll;
+mod progress;
 #[cfg(test)]
 mod tests;
+pub mod usage;
 pub mod workload;
 
 pub use engine::run;
@@ -32,9 +37,11 @@ use workload::Workload;
 /// One measurement.
 #[derive(Clone)]
 pub struct Plan {
+    /// What a long run calls itself when it says how far it is.
+    pub label: String,
     /// Connections are spread over them in turn.
     pub endpoints: Vec<SocketAddr>,
-    /// The servers' processes, whose CPU is measured.
+    /// The servers' processes, whose CPU and writes are measured.
     pub pids: Vec<u32>,
     pub connections: usize,
     /// Requests in flight a connection, at most.
@@ -70,6 +77,7 @@ impl Plan {
     /// The puts that give every key of the workload a value.
     pub fn prefill(&self) -> Plan {
         Plan {
+            label: format!("{}: filling", self.label),
             connections: 4,
             streams: 64,
             workload: Workload { puts_percent: 100, in_turn: true, ..self.workload },

@@ -1,0 +1,70 @@
+//! One request outside the load, over a connection of its own.
+
+use braid::http2::client::Client;
+use braid::http2::grpc::{self, Messages};
+use braid::http2::{Config, Event, Name};
+use braid::types::Time;
+use prost::Message;
+use std::io::{Error, Read, Result, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+const BUFFER_BYTES: usize = 16 << 10;
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// The answer to one message. Errors are those of the connection, a refusal, and silence for `patience`.
+pub fn call<A: Message + Default>(
+    to: SocketAddr,
+    path: &str,
+    request: &impl Message,
+    patience: Duration,
+) -> Result<A> {
+    exchange(to, path, request, patience)
+        .map_err(|error| Error::new(error.kind(), format!("{to}: {path}: {error}")))
+}
+
+fn exchange<A: Message + Default>(
+    to: SocketAddr,
+    path: &str,
+    request: &impl Message,
+    patience: Duration,
+) -> Result<A> {
+    let mut socket = TcpStream::connect_timeout(&to, patience)?;
+    socket.set_read_timeout(Some(patience))?;
+    let mut client = Client::new(&Config::default(), &to.to_string(), Time(0));
+    client.call(path, &[], &request.encode_to_vec()).expect("a new connection has room for a stream");
+    let (mut output, mut buffer) = (Vec::new(), vec![0; BUFFER_BYTES]);
+    let (mut messages, mut answer) = (Messages::default(), None);
+    loop {
+        client.take_output(&mut output);
+        socket.write_all(&output)?;
+        output.clear();
+        let count = socket.read(&mut buffer)?;
+        if count == 0 {
+            return Err(Error::other("the server closed the connection"));
+        }
+        let mut bytes = &buffer[..count];
+        while let Some(event) =
+            client.receive(Time(0), &mut bytes).map_err(|fault| Error::other(fault.why))?
+        {
+            match event {
+                Event::Data { mut bytes, .. } => {
+                    let message = messages.read(&mut bytes, MESSAGE_BYTES_MAX);
+                    if let Some(message) = message.map_err(|_| Error::other("an answer that is too long"))? {
+                        answer = Some(A::decode(message.bytes).map_err(Error::other)?);
+                    }
+                }
+                Event::Headers { head, end: true, .. } | Event::Trailers { head, .. } => {
+                    if head.grpc_status() != Some(0) {
+                        let text = grpc::percent_decoded(head.get(Name::GrpcMessage).unwrap_or_default());
+                        return Err(Error::other(format!("status {:?}: {text}", head.grpc_status())));
+                    }
+                    return answer.ok_or_else(|| Error::other("status 0 without a message"));
+                }
+                Event::Reset { code, .. } => return Err(Error::other(format!("reset with code {code}"))),
+                Event::GoAway { code, .. } => return Err(Error::other(format!("GOAWAY with code {code}"))),
+                Event::Headers { .. } | Event::Room { .. } => (),
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The limits that decide which way work takes, as settings: a process has them from its world.
+
+use super::*;
+
+/// Limits whose crossing leads another way through the program. The simulator draws each of them, so that
+/// every way is walked by small runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// See [`LOG_WRITE_BYTES_MAX`].
+    pub log_write_bytes_max: usize,
+    /// See [`LOG_BEHIND_BYTES_MAX`].
+    pub log_behind_bytes_max: usize,
+    /// See [`DELETE_LIST_MAX`].
+    pub delete_list_max: usize,
+    /// See [`WATCH_STREAM_CREDIT_BYTES`].
+    pub watch_stream_credit_bytes: usize,
+    /// See [`WATCH_CREDIT_BYTES_MIN`].
+    pub watch_credit_bytes_min: usize,
+    /// See [`WATCH_CREDIT_BYTES_MAX`].
+    pub watch_credit_bytes_max: usize,
+    /// See [`WATCH_REPLY_REVISIONS_MAX`].
+    pub watch_reply_revisions_max: usize,
+    /// See [`WATCH_REPLY_BYTES_MAX`].
+    pub watch_reply_bytes_max: usize,
+    /// See [`WATCH_MERGE_EVENTS`].
+    pub watch_merge_events: usize,
+    /// See [`TURN_EFFECT_BYTES_MAX`].
+    pub turn_effect_bytes_max: usize,
+    /// See [`WAITING_MAX`].
+    pub waiting_max: usize,
+    /// See [`CONTROL_PENDING_MAX`].
+    pub control_pending_max: usize,
+    /// See [`CONTROL_WAITING_MAX`].
+    pub control_waiting_max: usize,
+    /// See [`PARKED_CALLS_MAX`].
+    pub parked_calls_max: usize,
+    /// See [`CALLS_BYTES_MAX`].
+    pub calls_bytes_max: usize,
+    /// See [`SLICES_PER_TURN`].
+    pub slices_per_turn: usize,
+    /// See [`COMPACT_SLICE_KEYS`].
+    pub compact_slice_keys: usize,
+    /// See [`CHECKPOINT_STEP_BLOCKS`].
+    pub checkpoint_step_blocks: usize,
+    /// See [`CHECKPOINT_CHAIN_FILES_MAX`].
+    pub checkpoint_chain_files_max: usize,
+    /// See [`SIZES_STEP_BYTES`].
+    pub sizes_step_bytes: u64,
+    /// See [`AUTO_COMPACTION_REVISIONS_MS`].
+    pub auto_compaction_revisions_ms: u64,
+}
+
+impl Bounds {
+    pub const PRODUCTION: Bounds = Bounds {
+        log_write_bytes_max: LOG_WRITE_BYTES_MAX,
+        log_behind_bytes_max: LOG_BEHIND_BYTES_MAX,
+        delete_list_max: DELETE_LIST_MAX,
+        watch_stream_credit_bytes: WATCH_STREAM_CREDIT_BYTES,
+        watch_credit_bytes_min: WATCH_CREDIT_BYTES_MIN,
+        watch_credit_bytes_max: WATCH_CREDIT_BYTES_MAX,
+        watch_reply_revisions_max: WATCH_REPLY_REVISIONS_MAX,
+        watch_reply_bytes_max: WATCH_REPLY_BYTES_MAX,
+        watch_merge_events: WATCH_MERGE_EVENTS,
+        turn_effect_bytes_max: TURN_EFFECT_BYTES_MAX,
+        waiting_max: WAITING_MAX,
+        control_pending_max: CONTROL_PENDING_MAX,
+        control_waiting_max: CONTROL_WAITING_MAX,
+        parked_calls_max: PARKED_CALLS_MAX,
+        calls_bytes_max: CALLS_BYTES_MAX,
+        slices_per_turn: SLICES_PER_TURN,
+        compact_slice_keys: COMPACT_SLICE_KEYS,
+        checkpoint_step_blocks: CHECKPOINT_STEP_BLOCKS,
+        checkpoint_chain_files_max: CHECKPOINT_CHAIN_FILES_MAX,
+        sizes_step_bytes: SIZES_STEP_BYTES,
+        auto_compaction_revisions_ms: AUTO_COMPACTION_REVISIONS_MS,
+    };
+
+    /// The smallest that work: a few events, keys and requests reach each of them.
+    pub const TINY: Bounds = Bounds {
+        // The head of a segment, and one entry that is cut small.
+        log_write_bytes_max: 3 * BLOCK_BYTES,
+        log_behind_bytes_max: 2 * BLOCK_BYTES,
+        delete_list_max: 2,
+        // An event counts for about a hundred bytes and its values.
+        watch_stream_credit_bytes: 1200,
+        watch_credit_bytes_min: 150,
+        watch_credit_bytes_max: 600,
+        watch_reply_revisions_max: 2,
+        watch_reply_bytes_max: 300,
+        watch_merge_events: 3,
+        turn_effect_bytes_max: 300,
+        waiting_max: 3,
+        control_pending_max: 2,
+        control_waiting_max: 2,
+        parked_calls_max: 4,
+        calls_bytes_max: 4000,
+        slices_per_turn: 1,
+        compact_slice_keys: 1,
+        checkpoint_step_blocks: 1,
+        checkpoint_chain_files_max: 3,
+        sizes_step_bytes: 200,
+        auto_compaction_revisions_ms: 400,
+    };
+}
