@@ -202,7 +202,8 @@ impl Stream {
             aligned.extend_from_slice(&bytes[META_HEADER_BYTES..]);
             let meta: Meta = rkyv::from_bytes::<Meta, Invalid>(&aligned).ok()?;
             self.revision = Some(Revision(meta.revision));
-            self.last = meta.chain.last().map(|link| At { main: Revision(link.revision), sub: Sub(u32::MAX) });
+            self.last =
+                meta.chain.last().map(|link| At { main: Revision(link.revision), sub: Sub(u32::MAX) });
             on(Item::Meta(Box::new(meta)));
             return Some(());
         };

@@ -7,7 +7,6 @@ use super::{Budget, Change, Counted, History, Meta, PinId, Sizes, Slice, StoredV
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use std::collections::{BTreeMap, VecDeque};
 
-
 /// What a version is reckoned to cost beyond key and value: what etcd's quota adds to a put.
 pub(super) const VERSION_BYTES: u64 = 256;
 
@@ -471,10 +470,13 @@ impl Store {
         let lease = before.map_or(LeaseId::NONE, |version| version.lease);
         let key = before.map_or_else(|| Blob::new(stored.key), |version| version.key().clone());
         let StoredVersion { at, create_revision, version, lease: its_lease, .. } = *stored;
-        let id = self.push(&place, match stored.value {
-            Some(value) => Version::put(at, key, Blob::new(value), create_revision, version, its_lease),
-            None => Version::tombstone(at, key, Revision::NONE),
-        });
+        let id = self.push(
+            &place,
+            match stored.value {
+                Some(value) => Version::put(at, key, Blob::new(value), create_revision, version, its_lease),
+                None => Version::tombstone(at, key, Revision::NONE),
+            },
+        );
         if at.main <= self.floor {
             self.sweep(id);
         }

@@ -1,8 +1,8 @@
 //! The log's side of a turn, compaction's slices, and when checkpoints are due: what this reactor writes and
 //! drops.
 
-use super::clearing::Clearing;
 use super::checkpoints::Whole;
+use super::clearing::Clearing;
 use super::owned::Owned;
 use super::{Reactor, Stage};
 use crate::io::{Body, BulkStep, CallId, Counters, JobId, Output};

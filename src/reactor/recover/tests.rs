@@ -4,6 +4,7 @@ use super::*;
 use crate::api::{
     CompactRequest, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest, Request, TxnRequest,
 };
+use crate::checkpoint::{Item, LinkRecord, Reader, Writer};
 use crate::config::AutoCompaction;
 use crate::io::{Body, BulkDone, BulkStep, Input, Output};
 use crate::log::{Command, Recovery, SegmentName};
@@ -12,7 +13,6 @@ use crate::reactor::calls::Asker;
 use crate::reactor::dump::Contents;
 use crate::reactor::{Boot, Reactor, Settings, Stage};
 use crate::sequencer::Sequencer;
-use crate::checkpoint::{Item, LinkRecord, Reader, Writer};
 use crate::stdx::Rng;
 use crate::types::{At, Blob, ClusterId, Duration, Event, LeaseId, ReactorId, Time};
 use bytes::Bytes;
@@ -394,7 +394,8 @@ fn refusal(disk: Disk) -> String {
 #[test]
 fn a_file_in_the_place_of_another_is_refused() {
     let (disk, earlier) = checkpointed();
-    let shards: Vec<ShardId> = (0..=5).map(ShardId).filter(|shard| !chain(&disk, *shard).is_empty()).collect();
+    let shards: Vec<ShardId> =
+        (0..=5).map(ShardId).filter(|shard| !chain(&disk, *shard).is_empty()).collect();
     assert!(shards.len() > 3 && shards[0] == ShardId::CONTROL, "{shards:?}");
     let mut tried = [0; 3];
     for shard in &shards {
@@ -407,7 +408,10 @@ fn a_file_in_the_place_of_another_is_refused() {
                 let content = disk.files[&others].clone();
                 disk.files.insert(name.clone(), content);
                 let why = refusal(disk);
-                assert!(why.contains(name) && why.contains("its shard is") && why.contains("put back"), "{why}");
+                assert!(
+                    why.contains(name) && why.contains("its shard is") && why.contains("put back"),
+                    "{why}"
+                );
                 tried[0] += 1;
             }
             // An older one of the same shard.
@@ -423,7 +427,10 @@ fn a_file_in_the_place_of_another_is_refused() {
             let mut disk = checkpointed().0;
             disk.files.remove(name);
             let why = disk.plan(2).expect_err("a file that is needed is gone");
-            assert!(why.contains(name) && why.contains("is missing: the data directory is incomplete"), "{why}");
+            assert!(
+                why.contains(name) && why.contains("is missing: the data directory is incomplete"),
+                "{why}"
+            );
             tried[2] += usize::from(place + 1 < chain.len());
         }
     }
@@ -465,7 +472,8 @@ fn rewritten(bytes: &[u8], change: impl Fn(&mut Meta), drop_first: bool) -> Vec<
 #[test]
 fn a_file_that_is_not_what_its_name_and_the_log_say_is_refused() {
     let (disk, _) = checkpointed();
-    let shard = (1..=5).map(ShardId).find(|shard| chain(&disk, *shard).len() > 1).expect("deltas are written");
+    let shard =
+        (1..=5).map(ShardId).find(|shard| chain(&disk, *shard).len() > 1).expect("deltas are written");
     let chain = chain(&disk, shard);
     let (base, newest) = (&chain[0], &chain[chain.len() - 1]);
     let refused = |name: &String, change: &dyn Fn(&mut Meta), drop_first: bool, word: &str| {
@@ -513,7 +521,9 @@ fn chains_of_checkpoints_come_back_whatever_happened_between_them() {
                         let lease = LeaseId(if rng.chance(1, 4) { 5 } else { 0 });
                         member.ask(Request::Put(PutRequest { key, value, lease, ..Default::default() }));
                     }
-                    6..9 => member.ask(Request::DeleteRange(DeleteRangeRequest { key, ..Default::default() })),
+                    6..9 => {
+                        member.ask(Request::DeleteRange(DeleteRangeRequest { key, ..Default::default() }))
+                    }
                     _ => {
                         let revision = member.sequencer.settled().wire() - rng.below(20).cast_signed();
                         member.ask(Request::Compact(CompactRequest { revision, physical: false }));

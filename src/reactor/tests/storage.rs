@@ -81,7 +81,8 @@ fn in_use_is_what_is_not_compacted_and_the_rest_is_what_defragmentation_frees() 
 /// What the lane leaves undone grows until it is done: a floor under its work rises with it.
 #[test]
 fn the_bulk_lane_hears_when_its_work_presses() {
-    let mut member = Member::with(1, Settings { checkpoint_log_bytes: 3 * SEGMENT_BYTES as u64, ..settings(1) });
+    let mut member =
+        Member::with(1, Settings { checkpoint_log_bytes: 3 * SEGMENT_BYTES as u64, ..settings(1) });
     member.put("a", "1");
     assert!(!member.haste[0]);
     member.lane_stands = true;
