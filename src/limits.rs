@@ -186,6 +186,8 @@ pub const HTTP2_HANDSHAKE_SECS_MAX: u64 = 120;
 pub const HTTP2_CARRY_KEEP_BYTES: usize = 4096;
 
 // reactor
+/// Committed entries that raft has not handed out, beyond which a turn follows for them though nothing comes in.
+pub const RAFT_LAG_MAX: u64 = 1000;
 /// Requests held during a takeover, and their bytes: more are told to come again.
 pub const PARKED_CALLS_MAX: usize = 16 << 10;
 pub const PARKED_BYTES_MAX: usize = 64 << 20;

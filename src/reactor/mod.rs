@@ -214,6 +214,7 @@ impl Reactor {
             || self.has_background_work()
             || self.watches.is_ready()
             || self.takeover_goes_on()
+            || self.shards.values().any(|owned| owned.shard.lags())
     }
 
     fn send(&mut self, to: ReactorId, body: Body) {

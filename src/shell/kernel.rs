@@ -146,6 +146,13 @@ pub fn pin(cpus: &[usize]) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives free memory of the calling thread, and of threads that have ended, back to the operating system: the
+/// allocator by itself keeps it until it is asked for more. Where another allocator serves, nothing happens.
+pub fn give_memory_back() {
+    // SAFETY: it may be called at any moment, and on any thread.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
 /// Lets others go before the calling thread: on the CPU it interrupts nobody, on the disk everybody comes first.
 /// Not `SCHED_IDLE`: a thread with that policy may never run on a busy machine, and only a privileged process
 /// gets back from it.
