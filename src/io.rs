@@ -4,6 +4,14 @@
 //! carries out the [`Output`]s. Reactors of one member talk in [`Mail`]: in order for each pair, never
 //! refused, bounded in number by the requests admitted.
 
+mod applies;
+mod notice;
+mod paths;
+
+pub use applies::{Applies, ApplyKind};
+pub use notice::{Fields, Level, Notice, Value};
+pub use paths::Paths;
+
 use crate::api::{Answer, Request, TxnRequest};
 use crate::checkpoint::ControlState;
 use crate::log::{Buffer, Command, SegmentName, WriteId};
@@ -135,22 +143,6 @@ pub enum BulkDone {
     Failed(String),
 }
 
-/// A line for the log of the process.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Notice {
-    pub level: Level,
-    pub message: &'static str,
-    pub fields: Vec<(&'static str, String)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    Debug,
-    Info,
-    Warn,
-    Error,
-}
-
 /// A request under way, numbered by the reactor that answers it to its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId {
@@ -201,6 +193,8 @@ pub enum Body {
     RangeGoesOn {
         call: CallId,
         shard: ShardId,
+        /// What the part holds so far.
+        bytes: usize,
     },
     RangeUnwanted {
         call: CallId,
@@ -317,9 +311,11 @@ pub enum Body {
     ControlKnown {
         index: Index,
     },
-    /// History up to here is dropped in all shards of the sender.
+    /// History up to here is dropped in all shards of the sender: so many versions since it last said so.
     Compacted {
         revision: Revision,
+        dropped: u64,
+        sizes: Sizes,
     },
 
     // Takeovers.
@@ -467,7 +463,9 @@ macro_rules! counters {
         pub struct Counters {
             pub front: wire::Counters,
             pub times: Times,
+            pub applies: Applies,
             pub checks: wire::health::CheckCounters,
+            pub paths: Paths,
             $($(#[$doc])* pub $name: u64,)*
         }
 
@@ -475,7 +473,9 @@ macro_rules! counters {
             pub fn add(&mut self, more: &Counters) {
                 self.front.add(&more.front);
                 self.times.add(&more.times);
+                self.applies.add(&more.applies);
                 self.checks.add(&more.checks);
+                self.paths.add(&more.paths);
                 $(self.$name += more.$name;)*
             }
         }
@@ -504,9 +504,13 @@ counters! {
     leases_revoked,
     leases_renewed,
     leases_expired,
-    /// Requests that failed for want of an answer in time, or at the end of an epoch.
+    /// Writes that failed for want of an answer in time, or at the end of an epoch; and those under way.
     proposals_failed,
     proposals_pending,
+    /// Everything under way: reads and pages too.
+    calls,
+    /// Requests that took longer to apply than is usual.
+    slow_applies,
     log_writes,
     log_bytes,
     checkpoints,

@@ -80,6 +80,12 @@ pub const HTTP1_HEADERS_MAX: usize = 64;
 /// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Slow requests that one turn describes in the log; of more it says the number. Where the disk stands, all that
+/// is under way is slow at once, and a turn has better things to do then.
+pub const SLOW_REQUESTS_LOGGED_MAX: usize = 16;
+/// A request as the log describes it: beyond this it is cut.
+pub const REQUEST_TEXT_BYTES_MAX: usize = 4 << 10;
+
 /// Versions of clients that are counted apart; one row more is for all others.
 pub const CLIENT_VERSIONS_MAX: usize = 16;
 
@@ -241,6 +247,19 @@ pub const CONNECTION_UNSENT_BYTES_MAX: usize = 4 << 20;
 pub const FRONT_ANSWERS_BYTES_MAX: usize = 1 << 30;
 /// What a connection may have standing even then: as much as the shell lets stand before it stops reading.
 pub const CONNECTION_ANSWERS_BYTES_MIN: usize = CONNECTION_BACKLOG_BYTES_MAX;
+/// What answers to ranges hold that their clients have not taken: of one connection, and of all of a reactor.
+/// They share the store's memory, but keep what it would let go of. One more waits for its turn.
+pub const CONNECTION_LISTS_BYTES_MAX: usize = 256 << 20;
+pub const FRONT_LISTS_BYTES_MAX: usize = 1 << 30;
+/// What a connection's may hold even where others have used all that up: small clients do not wait.
+pub const CONNECTION_LISTS_BYTES_MIN: usize = 8 << 20;
+/// Requests for ranges that wait for their turn, and their bytes: more are told to come again.
+pub const LISTS_WAITING_MAX: usize = 16 << 10;
+pub const LISTS_WAITING_BYTES_MAX: usize = 64 << 20;
+/// While others wait, readers are looked at so often, and after so many times without having taken anything
+/// they lose what is held for them: after half a minute, which a reader in trouble survives and a dead one not.
+pub const READER_CHECK_MS: u64 = 1_000;
+pub const READER_CHECKS_MAX: u32 = 30;
 /// An answer that is always taken: those to writes, which have been done. Streams bound their number.
 pub const ANSWER_BYTES_MIN: usize = 4 << 10;
 /// Parts of requests that are not whole yet, a connection and a reactor: what a client may make us keep that
@@ -259,6 +278,8 @@ pub const HTTP1_IDLE_SECS_MAX: u64 = 300;
 // checkpoint
 /// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
 pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
+const _: () = assert!(CONNECTION_LISTS_BYTES_MIN <= CONNECTION_LISTS_BYTES_MAX);
+const _: () = assert!(CONNECTION_LISTS_BYTES_MAX <= FRONT_LISTS_BYTES_MAX);
 const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
 /// Blocks of a checkpoint that are filled before the bulk lane gets them: each turn to the lane and back takes
 /// two waits for a CPU, which on a busy machine are longer than the writes.
@@ -274,10 +295,23 @@ const _: () =
 /// in a header of its own, and the tag and length of the request.
 pub const REQUEST_ENVELOPE_BYTES: usize = 13 + 1;
 // shell
-/// Requests handed to the kernel in one call; more take several.
-pub const RING_SUBMISSIONS: u32 = 1024;
-/// Completions that the ring holds before the kernel puts them aside: a busy turn's worth.
-pub const RING_COMPLETIONS: u32 = 8192;
+/// Requests handed to the kernel in one call: one for each completion that a turn takes; more take several.
+pub const RING_SUBMISSIONS: u32 = 512;
+/// Completions that the ring holds before the kernel puts them aside: what four turns take.
+pub const RING_COMPLETIONS: u32 = 2048;
+/// Memory that a reactor's ring keeps locked, in Linux 6.14 and newer: requests of 64 bytes each in whole
+/// pages, completions of 16 with a place of 4 for each request and a header, and the list of receive buffers.
+pub const RING_LOCKED_BYTES: usize = RING_SUBMISSIONS as usize * 64
+    + (RING_COMPLETIONS as usize * 16 + RING_SUBMISSIONS as usize * 4 + 512).next_multiple_of(4096)
+    + (RECEIVE_BUFFERS * 16).next_multiple_of(4096);
+/// Memory that the bulk lane keeps locked: three rings of 128 requests, and what each registers.
+pub const BULK_LOCKED_BYTES: usize = 3 * ((16 << 10) + BULK_IO_MEMORY_BYTES);
+const _: () = assert!(
+    64 * RING_LOCKED_BYTES + BULK_LOCKED_BYTES <= 8 << 20,
+    "64 reactors fit into what a process may lock by default under systemd"
+);
+/// How long a start waits for locked memory that a process which has just ended still holds.
+pub const RING_PATIENCE_MS: u64 = 2_000;
 /// Buffers that a thread receives into, and their size: what one turn takes; the largest HTTP/2 frame that
 /// clients send by default fits into one.
 pub const RECEIVE_BUFFERS: usize = 256;
@@ -310,6 +344,11 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 pub const ACCEPT_RETRY_MS: u64 = 100;
 /// How long a stop waits for clients, beyond what their requests take.
 pub const STOP_PATIENCE_SECS: u64 = 5;
+/// How long a stop takes at most: a reactor that hangs in a call to the kernel, as where the disk does not
+/// answer, is waited for no longer. Far below the 90 seconds after which systemd kills, and the 30 of
+/// Kubernetes.
+pub const STOP_SECS_MAX: u64 = 10;
+const _: () = assert!(STOP_PATIENCE_SECS < STOP_SECS_MAX);
 /// Lines that wait for the log's outputs, and lines written at a time.
 pub const NOTICES_QUEUED_MAX: usize = 4096;
 pub const NOTICES_WRITTEN_MAX: usize = 256;

@@ -22,9 +22,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Parsed::DumpLog(wish)) => shell::dump_log(&wish),
-        Ok(Parsed::Run(config, warnings)) => shell::run(&config, &warnings),
+        Ok(Parsed::Run(config, warnings)) => shell::run(*config, &warnings),
         Err(refusal) => {
-            eprintln!("braid: {refusal}\nTry 'braid --help'.");
+            refusal.message.lines().for_each(|line| eprintln!("braid: {line}"));
+            eprintln!("Try 'braid --help'.");
             ExitCode::from(refusal.exit_code)
         }
     }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "how long the machine takes is what is shown")]
 
-use braid::sim::hits::{Hit, Hits};
+use braid::sim::hits::Tally;
 use braid::sim::plan::Plan;
 use braid::sim::{Report, run};
 use std::io::{IsTerminal, Write};
@@ -15,12 +15,13 @@ const HELP: &str = "\
 Runs the whole server in a simulated world: a seed draws the member, its clients and its faults, and decides
 every step of it. What clients saw must be what one etcd could have answered.
 
-    cargo sim -- run [--seeds A..B] [--minutes M]
+    cargo sim -- run [--seeds A..B] [--minutes M] [--reach-all]
     cargo sim -- repeat SEED [--trace] [--only I,J,...]
     cargo sim -- shrink SEED
 
   run      the seeds from A up to, not including, B     [0..1000]
-           until one fails, all are done, or M minutes are over
+           until one fails, all are done, or M minutes are over; with --reach-all they fail as well where
+           some fault never hit anything, or some way through the program was never gone
   repeat   one seed again: its plan, how it ends, and with --trace everything that happens; with --only
            nothing but those events of the plan, by their places from 0 on
   shrink   leaves events out of a failing seed for as long as it still fails, and says which are left
@@ -37,7 +38,7 @@ static SEED: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug, PartialEq)]
 enum Task {
     Help,
-    Run { seeds: Range<u64>, minutes: Option<u64> },
+    Run { seeds: Range<u64>, minutes: Option<u64>, reach_all: bool },
     Repeat { seed: u64, trace: bool, only: Option<Vec<usize>> },
     Shrink { seed: u64 },
 }
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
             println!("{HELP}");
             ExitCode::SUCCESS
         }
-        Task::Run { seeds, minutes } => run_seeds(seeds, minutes),
+        Task::Run { seeds, minutes, reach_all } => run_seeds(seeds, minutes, reach_all),
         Task::Repeat { seed, trace, only } => repeat(seed, trace, only.as_deref()),
         Task::Shrink { seed } => shrink(seed),
     }
@@ -69,11 +70,15 @@ fn main() -> ExitCode {
 
 /// Errors are sentences for the user.
 fn parse(words: &[&str]) -> Result<Task, String> {
+    // The cargo alias ends with this word already; given once more it comes here.
+    let words = words.strip_prefix(&["--"]).unwrap_or(words);
     if words.iter().any(|word| ["--help", "-h"].contains(word)) {
         return Ok(Task::Help);
     }
     let (task, mut rest) = match *words {
-        ["run", ref rest @ ..] => (Task::Run { seeds: 0..1000, minutes: None }, rest.iter()),
+        ["run", ref rest @ ..] => {
+            (Task::Run { seeds: 0..1000, minutes: None, reach_all: false }, rest.iter())
+        }
         ["repeat", seed, ref rest @ ..] => {
             (Task::Repeat { seed: number("SEED", seed)?, trace: false, only: None }, rest.iter())
         }
@@ -88,6 +93,7 @@ fn parse(words: &[&str]) -> Result<Task, String> {
         match (&mut task, name) {
             (Task::Run { seeds, .. }, "--seeds") => *seeds = range(value()?)?,
             (Task::Run { minutes, .. }, "--minutes") => *minutes = Some(number(name, value()?)?),
+            (Task::Run { reach_all, .. }, "--reach-all") => *reach_all = true,
             (Task::Repeat { trace, .. }, "--trace") => *trace = true,
             (Task::Repeat { only, .. }, "--only") => *only = Some(places(value()?)?),
             _ => return Err(format!("{} takes no {name:?}", words[0])),
@@ -145,9 +151,9 @@ impl Progress {
     }
 }
 
-fn run_seeds(seeds: Range<u64>, minutes: Option<u64>) -> ExitCode {
+fn run_seeds(seeds: Range<u64>, minutes: Option<u64>, reach_all: bool) -> ExitCode {
     let (began, mut progress) = (Instant::now(), Progress::begin());
-    let (mut done, mut calls, mut starts, mut hits) = (0_u64, 0, 0, Hits::default());
+    let (mut done, mut calls, mut starts, mut tally) = (0_u64, 0, 0, Tally::default());
     for seed in seeds.clone() {
         if minutes.is_some_and(|minutes| began.elapsed().as_secs() / 60 >= minutes) {
             break;
@@ -159,7 +165,7 @@ fn run_seeds(seeds: Range<u64>, minutes: Option<u64>) -> ExitCode {
                 done += 1;
                 calls += summary.calls;
                 starts += summary.starts;
-                hits += summary.hits;
+                tally += summary.tally;
             }
             Err(failure) => {
                 progress.end();
@@ -172,8 +178,17 @@ fn run_seeds(seeds: Range<u64>, minutes: Option<u64>) -> ExitCode {
     progress.end();
     let per_minute = done as f64 * 60.0 / began.elapsed().as_secs_f64();
     println!("{done} seeds hold: {calls} calls, {starts} starts; {per_minute:.0} seeds a minute");
-    let hits: Vec<String> = Hit::ALL.iter().map(|hit| format!("{hit:?} {}", hits.of(*hit))).collect();
-    println!("what went wrong: {}", hits.join(", "));
+    let said = |counts: Vec<(String, u64)>| {
+        let counts: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        counts.join(", ")
+    };
+    println!("what went wrong: {}", said(tally.faults()));
+    println!("the ways gone: {}", said(tally.ways()));
+    let missing = tally.missing();
+    if reach_all && !missing.is_empty() {
+        println!("these seeds never reach: {}", missing.join(", "));
+        return ExitCode::FAILURE;
+    }
     ExitCode::SUCCESS
 }
 
@@ -258,12 +273,14 @@ mod tests {
     #[test]
     fn a_task_is_read_whole_or_refused() {
         let read = |line: &str| parse(&line.split_whitespace().collect::<Vec<&str>>());
-        assert_eq!(read("run"), Ok(Task::Run { seeds: 0..1000, minutes: None }));
-        assert_eq!(read("run --minutes 2 --seeds 5..9"), Ok(Task::Run { seeds: 5..9, minutes: Some(2) }));
+        assert_eq!(read("run"), Ok(Task::Run { seeds: 0..1000, minutes: None, reach_all: false }));
+        let run = Task::Run { seeds: 5..9, minutes: Some(2), reach_all: true };
+        assert_eq!(read("run --minutes 2 --reach-all --seeds 5..9"), Ok(run));
         let only = Some(vec![1, 20]);
         assert_eq!(read("repeat 7 --trace --only 1,20,"), Ok(Task::Repeat { seed: 7, trace: true, only }));
         assert_eq!(read("shrink 7"), Ok(Task::Shrink { seed: 7 }));
-        for help in ["--help", "-h", "run --help", "repeat -h"] {
+        assert_eq!(read("-- shrink 7"), read("shrink 7"));
+        for help in ["--help", "-h", "-- -h", "run --help", "repeat -h"] {
             assert_eq!(read(help), Ok(Task::Help), "{help}");
         }
         for wrong in [
@@ -275,6 +292,7 @@ mod tests {
             "run --seed 5..9",
             "run 5..9",
             "run --trace",
+            "repeat 7 --reach-all",
             "run --minutes soon",
             "repeat",
             "repeat x",

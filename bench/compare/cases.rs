@@ -57,6 +57,21 @@ impl Measure {
     }
 }
 
+impl Measure {
+    /// As the JSON calls it, where the load's own does not have it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Measure::RestartSeconds => "restart_s",
+            Measure::RestartCpu => "restart_cpu_s",
+            Measure::Memory => "memory_mib",
+            Measure::MemoryAfter => "memory_after_mib",
+            Measure::DiskEmpty => "disk_empty_mib",
+            Measure::Disk => "disk_mib",
+            other => other.name(),
+        }
+    }
+}
+
 /// A bound on Braid's median.
 #[derive(Clone, Copy)]
 pub struct Aim {

@@ -62,9 +62,13 @@ fn compare(options: &Options) -> Result<u64> {
     }
     let (who, other): (_, &PathBuf) = match &options.other {
         Other::Etcd(path) => ("etcd", path),
-        Other::Build(path) => ("against", path),
+        Other::Build(path) => ("before", path),
     };
-    let (titles, busy) = ((title(other)?, title(&braid)?), Busy::start(options.busy)?);
+    let titles = match options.other {
+        Other::Etcd(_) => (title(other)?, title(&braid)?),
+        Other::Build(_) => (format!("before: {}", title(other)?), title(&braid)?),
+    };
+    let busy = Busy::start(options.busy)?;
     let mut results: Vec<Rounds> =
         options.cases.iter().map(|case| Rounds { case, other: Vec::new(), braid: Vec::new() }).collect();
     for round in 0..options.rounds {

@@ -15,7 +15,7 @@ pub struct Sample {
 
 impl Sample {
     pub fn note(&mut self, measure: Measure, value: f64) {
-        self.json[measure.name()] = json!((value * 100.0).round() / 100.0);
+        self.json[measure.key()] = json!((value * 100.0).round() / 100.0);
         self.values.push((measure, value));
     }
 

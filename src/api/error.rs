@@ -114,6 +114,7 @@ errors! {
     TimeoutLeaderFailure = Unavailable, "etcdserver: request timed out, possibly due to previous leader failure";
     Corrupt = DataLoss, "etcdserver: corrupt cluster";
     NotCapable = FailedPrecondition, "etcdserver: not capable";
+    BadLeaderTransferee = FailedPrecondition, "etcdserver: bad leader transferee";
     AuthNotEnabled = FailedPrecondition, "etcdserver: authentication is not enabled";
 }
 

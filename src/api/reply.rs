@@ -36,9 +36,21 @@ pub enum Reply {
         revision: Revision,
         alarms: Vec<Alarm>,
     },
+    /// Authentication is off, and always was.
+    AuthStatus {
+        revision: Revision,
+    },
+    /// Nobody, and nothing.
+    UserList {
+        revision: Revision,
+    },
+    RoleList {
+        revision: Revision,
+    },
     Status(StatusReply),
     /// Without a header (etcd's law).
     Defragment,
+    MoveLeader,
     Hash {
         revision: Revision,
         hash: u32,
@@ -161,6 +173,13 @@ pub struct WatchReply {
     pub cancel_reason: &'static str,
     pub fragment: bool,
     pub events: Vec<WatchEvent>,
+}
+
+impl WatchReply {
+    /// Whether it only says how far the watcher is.
+    pub fn is_progress(&self) -> bool {
+        self.events.is_empty() && !self.created && !self.canceled
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

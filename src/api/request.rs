@@ -22,6 +22,13 @@ pub enum Request {
         linearizable: bool,
     },
     Alarm(AlarmRequest),
+    /// A store without users and roles says so.
+    AuthStatus,
+    UserList,
+    RoleList,
+    MoveLeader {
+        target: MemberId,
+    },
     Status,
     Defragment,
     Hash,
@@ -216,6 +223,17 @@ impl Request {
 }
 
 impl TxnRequest {
+    /// The key that it looks at or changes first.
+    pub fn first_key(&self) -> Option<&Bytes> {
+        let compared = self.compare.first().map(|compare| &compare.key);
+        compared.or_else(|| self.success.iter().chain(&self.failure).find_map(Op::key))
+    }
+
+    /// Whether it only reads: to etcd one with another transaction in it does not.
+    pub fn is_read_only(&self) -> bool {
+        self.success.iter().chain(&self.failure).all(|op| matches!(op, Op::Range(_)))
+    }
+
     /// About what its compares and operations hold in memory.
     pub fn bytes(&self) -> usize {
         let compares = self.compare.iter().map(|compare| {
@@ -228,6 +246,15 @@ impl TxnRequest {
 }
 
 impl Op {
+    fn key(&self) -> Option<&Bytes> {
+        match self {
+            Op::Put(put) => Some(&put.key),
+            Op::Range(range) => Some(&range.key),
+            Op::DeleteRange(delete) => Some(&delete.key),
+            Op::Txn(_) | Op::Empty => None,
+        }
+    }
+
     fn bytes(&self) -> usize {
         size_of::<Op>()
             + match self {

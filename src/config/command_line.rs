@@ -3,45 +3,56 @@
 //! One dash or two; `--x=v` or `--x v`; a boolean takes its value only behind `=`. The last of several wins.
 //! `--` and the first word that is no flag end the flags, and etcd takes nothing after them.
 
-use super::flags::{DUMP_LOG, FLAGS, Flag, Kind, Status, lookup};
+use super::flags::{COMPLETION, DUMP_LOG, FLAGS, Flag, Kind, MAN, SHELLS, Status, lookup};
 use super::value::Value;
-use super::{DumpLog, Notice, Refusal};
-use std::collections::BTreeMap;
+use super::{DumpLog, Notice, Refusal, Refusals};
+use std::collections::{BTreeMap, BTreeSet};
 
 const ENV_PREFIX: &str = "ETCD_";
 
 /// The values given for flags; what is not given has its default.
 #[derive(Debug, Default)]
-pub(super) struct Given(BTreeMap<&'static str, Value>);
+pub(super) struct Given {
+    values: BTreeMap<&'static str, Value>,
+    /// Flags whose value cannot be read. Nothing is to be concluded from their default.
+    unreadable: BTreeSet<&'static str>,
+}
 
 /// What the arguments ask for.
 pub(super) enum Arguments {
     Help,
+    /// For a shell of [`SHELLS`].
+    Completion(&'static str),
+    Man,
     Given(Given),
     DumpLog(DumpLog),
 }
 
 impl Given {
     pub(super) fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.values.contains_key(name)
+    }
+
+    pub(super) fn is_unreadable(&self, name: &str) -> bool {
+        self.unreadable.contains(name)
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.0.keys().copied()
+        self.values.keys().copied()
     }
 
     pub(super) fn set(&mut self, name: &'static str, value: Value) {
-        self.0.insert(name, value);
+        self.values.insert(name, value);
     }
 
     pub(super) fn remove(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name)
+        self.values.remove(name)
     }
 
     /// The value given, or the default of the table.
     pub(super) fn value(&self, name: &str) -> Value {
         let flag = lookup(name).expect("the code asks only for flags of the table");
-        self.0.get(name).cloned().unwrap_or_else(|| default_of(flag))
+        self.values.get(name).cloned().unwrap_or_else(|| default_of(flag))
     }
 }
 
@@ -49,30 +60,80 @@ pub(super) fn default_of(flag: &Flag) -> Value {
     Value::read(flag.kind, flag.default).expect("a test reads every default of the table")
 }
 
-/// Reads the arguments, without the program's name. Stops at the first that asks for help.
-pub(super) fn read(args: &[String]) -> Result<Arguments, Refusal> {
-    if let Some((first, rest)) = args.split_first()
-        && first == DUMP_LOG.name
-    {
-        return read_dump_log(rest);
+/// Reads the arguments, without the program's name. Stops at the first that asks for help, and at a word that
+/// is no flag, since what follows may belong to it.
+pub(super) fn read(args: &[String], refusals: &mut Refusals) -> Result<Arguments, Refusal> {
+    match args.split_first() {
+        Some((first, rest)) if first == DUMP_LOG.name => return read_dump_log(rest),
+        Some((first, rest)) if first == COMPLETION.name => return read_completion(rest),
+        Some((first, rest)) if first == MAN.name => return read_man(rest),
+        _ => {}
     }
     let mut given = Given::default();
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let Some(body) = dashless(arg) else {
-            return Err(not_a_flag(arg));
+            refusals.add(not_a_flag(arg));
+            break;
         };
         if body.is_empty() {
             // "--" ends the flags; a lone "-" is a word.
             let word = if arg == "--" { args.next() } else { Some(arg) };
-            return word.map_or(Ok(()), |word| Err(not_a_flag(word))).map(|()| Arguments::Given(given));
+            word.into_iter().for_each(|word| refusals.add(not_a_flag(word)));
+            break;
         }
-        match read_flag(FLAGS, arg, body, &mut args)? {
-            None => return Ok(Arguments::Help),
-            Some((flag, value)) => given.set(flag.name, value),
+        match read_flag(FLAGS, arg, body, &mut args) {
+            Ok(None) if refusals.0.is_empty() => return Ok(Arguments::Help),
+            Ok(None) => {}
+            Ok(Some((flag, value))) => given.set(flag.name, value),
+            Err(refusal) => {
+                let named = named(FLAGS, body);
+                given.unreadable.extend(named.map(|flag| flag.name));
+                if named.is_none() && !body.contains('=') {
+                    skip_value(&mut args);
+                }
+                refusals.add(refusal);
+            }
         }
     }
     Ok(Arguments::Given(given))
+}
+
+fn read_completion(args: &[String]) -> Result<Arguments, Refusal> {
+    let known = |arg: &String| SHELLS.iter().copied().find(|shell| shell == arg);
+    match args {
+        [arg] if is_help(arg) => Ok(Arguments::Help),
+        [arg] if known(arg).is_some() => Ok(Arguments::Completion(known(arg).unwrap_or_default())),
+        _ => {
+            let (name, shells) = (COMPLETION.name, SHELLS.join(", "));
+            Err(Refusal::arguments(format!("{name} needs one shell of {shells}: braid {name} {}", SHELLS[0])))
+        }
+    }
+}
+
+fn read_man(args: &[String]) -> Result<Arguments, Refusal> {
+    match args {
+        [] => Ok(Arguments::Man),
+        [arg] if is_help(arg) => Ok(Arguments::Help),
+        [arg, ..] => Err(Refusal::arguments(format!("{} takes nothing: leave {arg:?} out", MAN.name))),
+    }
+}
+
+fn is_help(arg: &str) -> bool {
+    dashless(arg).is_some_and(|body| body == "help" || body == "h")
+}
+
+/// What follows an unknown flag and is no flag itself was meant to be its value.
+fn skip_value(args: &mut std::slice::Iter<'_, String>) {
+    if args.as_slice().first().is_some_and(|next| dashless(next).is_none()) {
+        args.next();
+    }
+}
+
+/// The flag that an argument without its dashes names.
+fn named(table: &'static [Flag], body: &str) -> Option<&'static Flag> {
+    let name = body.split_once('=').map_or(body, |(name, _)| name);
+    table.iter().find(|flag| flag.name == name)
 }
 
 /// Reads what follows the name of the subcommand: one word, with flags before and behind it.
@@ -121,7 +182,7 @@ fn read_flag(
     if name == "help" || name == "h" {
         return Ok(None);
     }
-    let Some(flag) = table.iter().find(|flag| flag.name == name) else {
+    let Some(flag) = named(table, name) else {
         return Err(unknown(table, name));
     };
     let text = match (inline, flag.kind) {
@@ -147,8 +208,9 @@ pub(super) fn add_environment(
     given: &mut Given,
     env: &[(String, String)],
     notices: &mut Vec<Notice>,
-) -> Result<(), Refusal> {
-    let from_arguments: Vec<&str> = given.names().collect();
+    refusals: &mut Refusals,
+) {
+    let from_arguments: Vec<&str> = given.names().chain(given.unreadable.iter().copied()).collect();
     for (key, text) in env.iter().filter(|(key, _)| key.starts_with(ENV_PREFIX)) {
         let found = FLAGS.iter().find(|flag| variable(flag.name) == *key);
         let Some(flag) = found else {
@@ -160,12 +222,15 @@ pub(super) fn add_environment(
         } else if from_arguments.contains(&flag.name) {
             notices.push(Notice(format!("environment variable {key} gives way to --{}", flag.name)));
         } else if !text.is_empty() {
-            let value = Value::read(flag.kind, text)
-                .map_err(|why| Refusal::error(format!("invalid value {text:?} for {key}: {why}")))?;
-            given.set(flag.name, value);
+            match Value::read(flag.kind, text) {
+                Ok(value) => given.set(flag.name, value),
+                Err(why) => {
+                    given.unreadable.insert(flag.name);
+                    refusals.add(Refusal::error(format!("invalid value {text:?} for {key}: {why}")));
+                }
+            }
         }
     }
-    Ok(())
 }
 
 /// `ETCD_SOME_FLAG` for `some-flag`.

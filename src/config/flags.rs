@@ -53,16 +53,16 @@ pub(super) struct Flag {
 /// etcd's feature gates, each with its default and, where another setting may be taken, why it has no effect.
 pub(super) const GATES: &[(&str, bool, Option<&str>)] = &[
     ("AllAlpha", false, None),
-    ("AllBeta", false, None),
+    ("AllBeta", false, Some("every beta feature is on")),
     ("TxnModeWriteWithSharedBuffer", true, Some("Braid has no such buffer")),
     ("FastLeaseKeepAlive", true, Some("Braid has one way to keep leases alive")),
     ("InitialCorruptCheck", false, Some("a lone member has no peer to compare itself with")),
     ("CompactHashCheck", false, Some("a lone member has no peer to compare itself with")),
-    ("LeaseCheckpoint", false, None),
+    ("LeaseCheckpoint", false, Some("a lone member has no other leader to tell how long leases have left")),
     ("LeaseCheckpointPersist", false, None),
     ("StopGRPCServiceOnDefrag", false, Some("defragmentation does not stop the server")),
-    ("SetMemberLocalAddr", false, None),
-    ("PriorityRequest", false, None),
+    ("SetMemberLocalAddr", false, Some("a lone member dials nobody")),
+    ("PriorityRequest", false, Some("the ends of leases never wait behind clients' requests")),
 ];
 
 /// What the program does instead of serving where its name is the first argument.
@@ -103,9 +103,33 @@ const fn became_gate(name: &'static str, gate: &'static str) -> Flag {
 /// The log levels that etcd's logger knows.
 pub(super) const LOG_LEVELS: &[&str] = &["debug", "info", "warn", "error", "panic", "fatal"];
 
+const TLS_VERSIONS: &[&str] = &["", "TLS1.2", "TLS1.3"];
+
 const NO_BBOLT: &str = "Braid does not store its data in bbolt";
 const OWN_PACE: &str = "Braid compacts in slices at a pace of its own";
+const ALONE: &str = "a cluster of one member has no other member";
+const NO_CHANGES: &str = "members cannot be added or removed yet";
+const NO_TLS: &str = "there is no TLS yet";
+const NO_PASSWORDS: &str = "users and roles are not built yet";
+const NO_DISCOVERY: &str = "discovery is not built yet, and without it this says nothing";
+const NO_TRACING: &str = "tracing is not built yet, and without it this says nothing";
 const OWN_LOG: &str = "Braid's log and checkpoints follow the change of the data, not a count of entries";
+
+/// The shells that `completion` knows.
+pub(super) const SHELLS: &[&str] = &["bash", "zsh", "fish"];
+
+pub(super) const COMPLETION: Subcommand = Subcommand {
+    name: "completion",
+    operand: "SHELL",
+    help: "Print what lets SHELL (bash, zsh or fish) complete braid's command line; its first lines say where to \
+           put it.",
+    flags: &[],
+};
+
+pub(super) const MAN: Subcommand =
+    Subcommand { name: "man", operand: "", help: "Print the manual page: braid man | man -l -", flags: &[] };
+
+pub(super) const SUBCOMMANDS: &[&Subcommand] = &[&DUMP_LOG, &COMPLETION, &MAN];
 
 pub(super) const DUMP_LOG: Subcommand = Subcommand {
     name: "dump-log",
@@ -125,12 +149,14 @@ pub(super) const FLAGS: &[Flag] = &[
     built("listen-metrics-urls", Urls, "", "Where else to answer /metrics and /health."),
     built("listen-peer-urls", Urls, "http://localhost:2380", "Where to listen for other members."),
     built("initial-advertise-peer-urls", Urls, "http://localhost:2380",
-        "The peer URLs of this member that others are told at bootstrap."),
+        "The peer URLs of this member that others are told. Read once, while the data directory is empty."),
     built("initial-cluster", Text, "default=http://localhost:2380",
-        "The members at bootstrap, as name=url,name=url. One member for now."),
+        "The members at bootstrap, as name=url,name=url; one member for now. Read once, while the data \
+         directory is empty."),
     built("initial-cluster-state", Choice(&["new", "existing"]), "new",
         "Whether to bootstrap a cluster or to join one. Read once, while the data directory is empty."),
-    built("initial-cluster-token", Text, "etcd-cluster", "Tells clusters of equal URLs apart at bootstrap."),
+    built("initial-cluster-token", Text, "etcd-cluster",
+        "Tells clusters of equal URLs apart. Read once, while the data directory is empty."),
     built("heartbeat-interval", Uint, "100", "Milliseconds between heartbeats."),
     built("election-timeout", Uint, "1000",
         "Milliseconds without a leader before an election: at least 5 heartbeats, at most 50000."),
@@ -154,6 +180,13 @@ pub(super) const FLAGS: &[Flag] = &[
     built("log-format", Choice(&["json", "console"]), "json", "How a line of the log is written."),
     built("log-outputs", Text, "default", "Where the log goes: default (stderr), stderr, stdout or files, with commas."),
     built("logger", Choice(&["zap"]), "zap", "The shape of the log; zap is the only one, as in etcd."),
+    built("metrics", Choice(&["basic", "extensive"]), "basic",
+        "How much /metrics tells; extensive adds grpc_server_handling_seconds."),
+    built("warning-apply-duration", Span, "100ms", "From when on it is logged that a request took long to apply."),
+    built("warning-unary-request-duration", Span, "300ms",
+        "From when on a request that took so long until its answer is logged."),
+    built("socket-reuse-port", Bool, "false",
+        "Listen with SO_REUSEPORT: a process started with it may listen beside one that has it too."),
     built("version", Bool, "false", "Print the version and exit."),
     // Braid's own.
     built("reactors", Uint, "0",
@@ -182,6 +215,41 @@ pub(super) const FLAGS: &[Flag] = &[
     ignored("enable-grpc-gateway", Bool, "true", "the JSON gateway is not built yet"),
     ignored("discovery-fallback", Choice(&["exit"]), "exit", "there is no v2 proxy to fall back to"),
     ignored("v2-deprecation", Text, "write-only", "Braid has no v2 store"),
+    ignored("strict-reconfig-check", Bool, "true", NO_CHANGES),
+    ignored("max-learners", Int, "1", NO_CHANGES),
+    ignored("pre-vote", Bool, "true", ALONE),
+    ignored("initial-election-tick-advance", Bool, "true", "a lone member leads at once"),
+    ignored("force-new-cluster", Bool, "false", "a lone member is its whole cluster"),
+    ignored("corrupt-check-time", Span, "0s", ALONE),
+    ignored("compact-hash-check-time", Span, "1m", ALONE),
+    ignored("downgrade-check-time", Span, "5s", ALONE),
+    ignored("raft-read-timeout", Span, "5s", ALONE),
+    ignored("raft-write-timeout", Span, "5s", ALONE),
+    ignored("peer-skip-client-san-verification", Bool, "false", NO_TLS),
+    ignored("self-signed-cert-validity", Uint, "1", NO_TLS),
+    ignored("cipher-suites", Text, "", NO_TLS),
+    ignored("tls-min-version", Choice(TLS_VERSIONS), "TLS1.2", NO_TLS),
+    ignored("tls-max-version", Choice(TLS_VERSIONS), "", NO_TLS),
+    ignored("auth-token-ttl", Uint, "300", NO_PASSWORDS),
+    ignored("bcrypt-cost", Uint, "10", NO_PASSWORDS),
+    ignored("enable-pprof", Bool, "false", "there is no Go runtime to take profiles of"),
+    ignored("socket-reuse-address", Bool, "false", "Braid always listens with SO_REUSEADDR, as Go does"),
+    ignored("discovery-dial-timeout", Span, "2s", NO_DISCOVERY),
+    ignored("discovery-request-timeout", Span, "5s", NO_DISCOVERY),
+    ignored("discovery-keepalive-time", Span, "2s", NO_DISCOVERY),
+    ignored("discovery-keepalive-timeout", Span, "6s", NO_DISCOVERY),
+    ignored("discovery-insecure-transport", Bool, "true", NO_DISCOVERY),
+    ignored("discovery-insecure-skip-tls-verify", Bool, "false", NO_DISCOVERY),
+    ignored("discovery-cert", Text, "", NO_DISCOVERY),
+    ignored("discovery-key", Text, "", NO_DISCOVERY),
+    ignored("discovery-cacert", Text, "", NO_DISCOVERY),
+    ignored("discovery-user", Text, "", NO_DISCOVERY),
+    ignored("discovery-password", Text, "", NO_DISCOVERY),
+    ignored("discovery-srv-name", Text, "", NO_DISCOVERY),
+    ignored("distributed-tracing-address", Text, "localhost:4317", NO_TRACING),
+    ignored("distributed-tracing-service-name", Text, "etcd", NO_TRACING),
+    ignored("distributed-tracing-instance-id", Text, "", NO_TRACING),
+    ignored("distributed-tracing-sampling-rate", Int, "0", NO_TRACING),
     removed("cluster-active-size"), removed("cluster-remove-delay"), removed("cluster-sync-interval"),
     removed("config"), removed("force"), removed("max-result-buffer"), removed("max-retry-attempts"),
     removed("peer-heartbeat-interval"), removed("peer-election-timeout"), removed("retry-interval"),
@@ -190,11 +258,6 @@ pub(super) const FLAGS: &[Flag] = &[
     unbuilt("config-file", Text, "", "Read the configuration from a YAML file."),
     unbuilt("wal-dir", Text, "", "A directory of its own for the log."),
     unbuilt("listen-client-http-urls", Text, "", "Serve HTTP/1 at URLs of its own."),
-    unbuilt("strict-reconfig-check", Bool, "true", "Refuse member changes that would cost the quorum."),
-    unbuilt("pre-vote", Bool, "true", "Ask for votes without raising the term first."),
-    unbuilt("max-learners", Int, "1", "Most learners."),
-    unbuilt("force-new-cluster", Bool, "false", "Start as the only member from the data of another cluster."),
-    unbuilt("initial-election-tick-advance", Bool, "true", "Shorten the first election."),
     unbuilt("cert-file", Text, "", "TLS certificate shown to clients."),
     unbuilt("key-file", Text, "", "Its key."),
     unbuilt("client-cert-file", Text, "", "TLS certificate shown when the server is a client of itself."),
@@ -213,52 +276,18 @@ pub(super) const FLAGS: &[Flag] = &[
     unbuilt("peer-crl-file", Text, "", "Certificates of members that were revoked."),
     unbuilt("peer-cert-allowed-cn", Text, "", "Common names that certificates of members may bear."),
     unbuilt("peer-cert-allowed-hostname", Text, "", "Names that certificates of members may bear."),
-    unbuilt("peer-skip-client-san-verification", Bool, "false", "Do not check the names of dialling members."),
     unbuilt("peer-auto-tls", Bool, "false", "Make a certificate for members."),
-    unbuilt("self-signed-cert-validity", Uint, "1", "Years that certificates made here are valid."),
-    unbuilt("cipher-suites", Text, "", "TLS cipher suites."),
-    unbuilt("tls-min-version", Text, "TLS1.2", "Lowest version of TLS."),
-    unbuilt("tls-max-version", Text, "", "Highest version of TLS."),
     unbuilt("auth-token", Text, "simple", "Kind of authentication tokens."),
-    unbuilt("auth-token-ttl", Uint, "300", "Seconds that a simple token lives."),
-    unbuilt("bcrypt-cost", Uint, "10", "Cost of hashing a password."),
     unbuilt("cors", Text, "*", "Origins that browsers may come from."),
     unbuilt("host-whitelist", Text, "*", "Host headers that are served."),
-    unbuilt("metrics", Choice(&["basic", "extensive"]), "basic", "How much the metrics tell."),
-    unbuilt("enable-pprof", Bool, "false", "Serve profiles over HTTP."),
     unbuilt("enable-log-rotation", Bool, "false", "Rotate the log's file."),
     unbuilt("log-rotation-config-json", Text,
         r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#, "How to rotate it."),
-    unbuilt("corrupt-check-time", Span, "0s", "How often members compare their data."),
-    unbuilt("compact-hash-check-time", Span, "1m", "How often members compare hashes of compactions."),
-    unbuilt("warning-apply-duration", Span, "100ms", "From when on a slow apply is logged."),
-    unbuilt("warning-unary-request-duration", Span, "300ms", "From when on a slow request is logged."),
-    unbuilt("downgrade-check-time", Span, "5s", "How often a downgrade is looked for."),
-    unbuilt("feature-gates", Gates, "", "etcd's feature gates, as A=true,B=false; see the log for those without effect."),
-    unbuilt("socket-reuse-port", Bool, "false", "Listen with SO_REUSEPORT."),
-    unbuilt("socket-reuse-address", Bool, "false", "Listen with SO_REUSEADDR."),
-    unbuilt("raft-read-timeout", Span, "5s", "Silence after which a connection of a member is closed."),
-    unbuilt("raft-write-timeout", Span, "5s", "The same, for writing."),
+    unbuilt("feature-gates", Gates, "", "etcd's feature gates, as A=true,B=false: see below."),
     unbuilt("discovery-endpoints", Text, "", "Find the members through another etcd."),
     unbuilt("discovery-token", Text, "", "The cluster's name there."),
-    unbuilt("discovery-dial-timeout", Span, "2s", "For discovery."),
-    unbuilt("discovery-request-timeout", Span, "5s", "For discovery."),
-    unbuilt("discovery-keepalive-time", Span, "2s", "For discovery."),
-    unbuilt("discovery-keepalive-timeout", Span, "6s", "For discovery."),
-    unbuilt("discovery-insecure-transport", Bool, "true", "For discovery."),
-    unbuilt("discovery-insecure-skip-tls-verify", Bool, "false", "For discovery."),
-    unbuilt("discovery-cert", Text, "", "For discovery."),
-    unbuilt("discovery-key", Text, "", "For discovery."),
-    unbuilt("discovery-cacert", Text, "", "For discovery."),
-    unbuilt("discovery-user", Text, "", "For discovery."),
-    unbuilt("discovery-password", Text, "", "For discovery."),
     unbuilt("discovery-srv", Text, "", "Find the members through DNS."),
-    unbuilt("discovery-srv-name", Text, "", "The service's name there."),
     unbuilt("enable-distributed-tracing", Bool, "false", "Send traces to a collector."),
-    unbuilt("distributed-tracing-address", Text, "localhost:4317", "The collector."),
-    unbuilt("distributed-tracing-service-name", Text, "etcd", "The service's name there."),
-    unbuilt("distributed-tracing-instance-id", Text, "", "This member's name there."),
-    unbuilt("distributed-tracing-sampling-rate", Int, "0", "Traces sent in a million."),
 
     became("experimental-compact-hash-check-time", Span, "compact-hash-check-time"),
     became("experimental-corrupt-check-time", Span, "corrupt-check-time"),

@@ -54,10 +54,11 @@ impl Config {
     /// The cluster to begin where the data directory is empty.
     ///
     /// Refuses, in etcd's words, an initial cluster that does not agree with this member's name and peer
-    /// URLs. Call it only then: on a restart etcd ignores the `initial-*` flags. URLs are compared as text;
-    /// etcd would also resolve names.
+    /// URLs. Call it only then: on a restart etcd ignores the `initial-*` flags, whatever they say. URLs are
+    /// compared as text; etcd would also resolve names.
     pub fn bootstrap(&self) -> Result<Bootstrap, Refusal> {
-        let Some(own) = self.initial_cluster.iter().find(|member| member.name == self.name) else {
+        let initial_cluster = self.initial_cluster.as_ref().map_err(Refusal::clone)?;
+        let Some(own) = initial_cluster.iter().find(|member| member.name == self.name) else {
             let name = &self.name;
             let message = format!("couldn't find local name {name:?} in the initial cluster configuration");
             return Err(Refusal::error(message));
@@ -73,7 +74,7 @@ impl Config {
             name: member.name.clone(),
             peer_urls: member.peer_urls.clone(),
         };
-        let mut members: Vec<BootstrapMember> = self.initial_cluster.iter().map(identified).collect();
+        let mut members: Vec<BootstrapMember> = initial_cluster.iter().map(identified).collect();
         members.sort_by_key(|member| member.id);
         let ids: Vec<MemberId> = members.iter().map(|member| member.id).collect();
         Ok(Bootstrap { cluster: cluster_id(&ids), member: member_id(&own.peer_urls, token), members })

@@ -4,9 +4,11 @@
 //! against each other and makes the [`Config`] that the rest of the server sees.
 
 mod command_line;
+mod completion;
 mod flags;
 mod help;
 mod identity;
+mod man;
 mod resolve;
 mod shards;
 mod url;
@@ -39,8 +41,8 @@ pub struct Config {
     pub listen_peer_urls: Vec<Url>,
     pub initial_advertise_peer_urls: Vec<Url>,
 
-    /// The members at bootstrap; exactly one for now.
-    pub initial_cluster: Vec<InitialMember>,
+    /// The members at bootstrap, exactly one for now, or what is wrong with them: only a bootstrap asks.
+    pub initial_cluster: Result<Vec<InitialMember>, Refusal>,
     pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,
 
@@ -62,6 +64,13 @@ pub struct Config {
     pub keepalive: Option<Keepalive>,
     pub watch_progress_interval: Duration,
 
+    /// `--metrics=extensive`.
+    pub metrics_extensive: bool,
+    /// From when on requests are logged for having taken long: to apply, and until they are answered.
+    pub warning_apply: Duration,
+    pub warning_unary: Duration,
+    pub socket_reuse_port: bool,
+
     pub log_level: LogLevel,
     pub log_format: LogFormat,
     /// Never empty.
@@ -73,8 +82,7 @@ pub struct Config {
     pub shards: usize,
     pub shard_map: ShardMap,
 
-    /// The names of all flags that arguments or environment gave a value. On restart, `initial-*` flags
-    /// count only where given, and then only to notice a directory of another cluster.
+    /// The names of all flags that arguments or environment gave a value.
     pub given: BTreeSet<&'static str>,
 }
 
@@ -154,7 +162,7 @@ impl fmt::Display for Notice {
 pub enum Parsed {
     Run(Box<Config>, Vec<Notice>),
     DumpLog(DumpLog),
-    /// Help or version: print it, exit with 0.
+    /// Help, version, completion, manual: print it, exit with 0.
     PrintAndExit(String),
 }
 
@@ -163,6 +171,7 @@ pub enum Parsed {
 pub struct Refusal {
     /// 2 where an argument can't be read, 1 where its meaning is refused: etcd's two.
     pub exit_code: u8,
+    /// A line for each thing refused.
     pub message: String,
 }
 
@@ -181,21 +190,54 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// What is refused so far. Reading goes on behind a refusal, so that an operator hears of all at once.
+#[derive(Debug, Default)]
+struct Refusals(Vec<Refusal>);
+
+impl Refusals {
+    fn add(&mut self, refusal: Refusal) {
+        self.0.push(refusal);
+    }
+
+    /// The value, or what stands in for a refused one until all is read; then nothing of it is used.
+    fn value_or<T>(&mut self, read: Result<T, Refusal>, stand_in: T) -> T {
+        read.unwrap_or_else(|refusal| {
+            self.add(refusal);
+            stand_in
+        })
+    }
+
+    fn value_or_default<T: Default>(&mut self, read: Result<T, Refusal>) -> T {
+        self.value_or(read, T::default())
+    }
+
+    /// All in one, with the exit code of the first.
+    fn all(self) -> Result<(), Refusal> {
+        let Some(first) = self.0.first() else { return Ok(()) };
+        let lines: Vec<&str> = self.0.iter().map(|refusal| refusal.message.as_str()).collect();
+        Err(Refusal { exit_code: first.exit_code, message: lines.join("\n") })
+    }
+}
+
 /// Reads arguments (without the program's name) and environment.
 ///
 /// `cpus` is how many CPUs this process may run on: the default of `--reactors`.
 pub fn parse(args: &[String], env: &[(String, String)], cpus: usize) -> Result<Parsed, Refusal> {
-    let mut given = match command_line::read(args)? {
+    let mut refusals = Refusals::default();
+    let mut given = match command_line::read(args, &mut refusals)? {
         Arguments::Help => return Ok(Parsed::PrintAndExit(help::help())),
+        Arguments::Completion(shell) => return Ok(Parsed::PrintAndExit(completion::script(shell))),
+        Arguments::Man => return Ok(Parsed::PrintAndExit(man::page())),
         Arguments::DumpLog(wish) => return Ok(Parsed::DumpLog(wish)),
         Arguments::Given(given) => given,
     };
-    if given.value("version") == value::Value::Bool(true) {
+    if refusals.0.is_empty() && given.value("version") == value::Value::Bool(true) {
         return Ok(Parsed::PrintAndExit(help::version()));
     }
     let mut notices = Vec::new();
-    command_line::add_environment(&mut given, env, &mut notices)?;
-    resolve::settle_statuses(&mut given, &mut notices)?;
-    let config = resolve::config(&given, cpus, &mut notices)?;
+    command_line::add_environment(&mut given, env, &mut notices, &mut refusals);
+    resolve::settle_statuses(&mut given, &mut notices, &mut refusals);
+    let config = resolve::config(&given, cpus, &mut notices, &mut refusals);
+    refusals.all()?;
     Ok(Parsed::Run(Box::new(config), notices))
 }

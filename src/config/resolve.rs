@@ -9,8 +9,8 @@ use super::*;
 use crate::limits;
 
 /// Gives older names' values to the newer ones, names what has no effect, refuses what is not built.
-pub(super) fn settle_statuses(given: &mut Given, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
-    rename(given, notices)?;
+pub(super) fn settle_statuses(given: &mut Given, notices: &mut Vec<Notice>, refusals: &mut Refusals) {
+    rename(given, notices, refusals);
     for flag in FLAGS.iter().filter(|flag| given.has(flag.name)) {
         match flag.status {
             Status::Built => {}
@@ -21,11 +21,11 @@ pub(super) fn settle_statuses(given: &mut Given, notices: &mut Vec<Notice>) -> R
                 }
             }
             Status::NotBuilt => match given.value(flag.name) {
-                Value::Gates(gates) => check_gates(&gates, notices)?,
+                Value::Gates(gates) => check_gates(&gates, notices, refusals),
                 value if value == default_of(flag) => {}
                 _ => {
                     let default = if flag.default.is_empty() { "empty" } else { flag.default };
-                    return Err(Refusal::error(format!(
+                    refusals.add(Refusal::error(format!(
                         "--{} is not built yet in Braid; only etcd's default is taken ({default})",
                         flag.name
                     )));
@@ -33,11 +33,10 @@ pub(super) fn settle_statuses(given: &mut Given, notices: &mut Vec<Notice>) -> R
             },
         }
     }
-    Ok(())
 }
 
 /// As in etcd, an older name wins over the newer one, but a gate may not be set by both.
-fn rename(given: &mut Given, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
+fn rename(given: &mut Given, notices: &mut Vec<Notice>, refusals: &mut Refusals) {
     for flag in FLAGS {
         let newer = match flag.status {
             Status::Became(newer) => newer,
@@ -53,15 +52,16 @@ fn rename(given: &mut Given, notices: &mut Vec<Notice>) -> Result<(), Refusal> {
         };
         let Value::Gates(mut gates) = given.value(newer) else { unreachable!("gates are of their own kind") };
         if gates.iter().any(|(set, _)| *set == gate) {
-            return Err(Refusal::error(format!("cannot specify both --{} and the gate {gate}", flag.name)));
+            let message = format!("cannot specify both --{} and the gate {gate}", flag.name);
+            refusals.add(Refusal::error(message));
+            continue;
         }
         gates.push((gate, *on));
         given.set(newer, Value::Gates(gates));
     }
-    Ok(())
 }
 
-fn check_gates(gates: &[(&str, bool)], notices: &mut Vec<Notice>) -> Result<(), Refusal> {
+fn check_gates(gates: &[(&str, bool)], notices: &mut Vec<Notice>, refusals: &mut Refusals) {
     for (name, on) in gates {
         let gate = GATES.iter().find(|gate| gate.0 == *name);
         let (_, default, no_effect) = gate.expect("reading refuses gates that are not in the table");
@@ -71,16 +71,21 @@ fn check_gates(gates: &[(&str, bool)], notices: &mut Vec<Notice>) -> Result<(), 
             None => {
                 let message =
                     format!("the feature gate {name} is not built yet in Braid; it stays {default}");
-                return Err(Refusal::error(message));
+                refusals.add(Refusal::error(message));
             }
         }
     }
-    Ok(())
 }
 
-pub(super) fn config(given: &Given, cpus: usize, notices: &mut Vec<Notice>) -> Result<Config, Refusal> {
+/// Complete where nothing is refused; else it only looks complete, and nobody is to see it.
+pub(super) fn config(
+    given: &Given,
+    cpus: usize,
+    notices: &mut Vec<Notice>,
+    refusals: &mut Refusals,
+) -> Config {
     let values = Values(given);
-    let (heartbeat_interval, election_timeout) = timers(&values)?;
+    let (heartbeat_interval, election_timeout) = refusals.value_or_default(timers(&values));
     let name = values.text("name");
     let data_dir = match values.text("data-dir") {
         dir if dir.is_empty() => format!("{name}.etcd"),
@@ -90,16 +95,21 @@ pub(super) fn config(given: &Given, cpus: usize, notices: &mut Vec<Notice>) -> R
         cuts if cuts.is_empty() => ShardMap::Default,
         cuts => ShardMap::Cuts(cuts),
     };
-    let reactors = shards::reactors(values.uint("reactors"), cpus).map_err(Refusal::error)?;
-    let shards = shards::shards(values.uint("shards"), &shard_map, reactors).map_err(Refusal::error)?;
-    let initial_advertise_peer_urls = values.advertised("initial-advertise-peer-urls", PEER_FORM)?;
-    let initial_cluster = initial_cluster(given, &name, &initial_advertise_peer_urls)?;
-    let config = Config {
+    let reactors = shards::reactors(values.uint("reactors"), cpus).map_err(Refusal::error);
+    let reactors = refusals.value_or(reactors, 1);
+    let shards = shards::shards(values.uint("shards"), &shard_map, reactors).map_err(Refusal::error);
+    let shards = refusals.value_or(shards, 1);
+    let advertised_peers = values.advertised("initial-advertise-peer-urls", PEER_FORM);
+    let initial_advertise_peer_urls = refusals.value_or_default(advertised_peers);
+    let initial_cluster = initial_cluster(given, &name, &initial_advertise_peer_urls);
+    refuse_unadvertised(given, refusals);
+    Config {
         data_dir: PathBuf::from(data_dir),
-        listen_client_urls: values.bindable("listen-client-urls", 1)?,
-        advertise_client_urls: values.advertised("advertise-client-urls", CLIENT_FORM)?,
-        listen_metrics_urls: values.bindable("listen-metrics-urls", 0)?,
-        listen_peer_urls: values.bindable("listen-peer-urls", 1)?,
+        listen_client_urls: refusals.value_or_default(values.bindable("listen-client-urls", 1)),
+        advertise_client_urls: refusals
+            .value_or_default(values.advertised("advertise-client-urls", CLIENT_FORM)),
+        listen_metrics_urls: refusals.value_or_default(values.bindable("listen-metrics-urls", 0)),
+        listen_peer_urls: refusals.value_or_default(values.bindable("listen-peer-urls", 1)),
         initial_advertise_peer_urls,
         initial_cluster,
         initial_cluster_state: match values.text("initial-cluster-state").as_str() {
@@ -113,30 +123,39 @@ pub(super) fn config(given: &Given, cpus: usize, notices: &mut Vec<Notice>) -> R
             0 => Some(limits::QUOTA_BYTES_DEFAULT.unsigned_abs()),
             quota => u64::try_from(quota).ok(),
         },
-        request_bytes_max: values.bounded("max-request-bytes", limits::REQUEST_BYTES_MAX)?,
-        txn_ops_max: values.bounded("max-txn-ops", limits::TXN_OPS_MAX)?,
+        request_bytes_max: refusals
+            .value_or_default(values.bounded("max-request-bytes", limits::REQUEST_BYTES_MAX)),
+        txn_ops_max: refusals.value_or_default(values.bounded("max-txn-ops", limits::TXN_OPS_MAX)),
         streams_max: streams(&values, notices),
-        auto_compaction: auto_compaction(&values)?,
+        auto_compaction: refusals.value_or(auto_compaction(&values), AutoCompaction::Off),
         keepalive_min_time: values.span("grpc-keepalive-min-time"),
         keepalive: keepalive(&values),
         watch_progress_interval: watch_progress(&values, notices),
+        metrics_extensive: values.text("metrics") == "extensive",
+        warning_apply: values.span("warning-apply-duration"),
+        warning_unary: values.span("warning-unary-request-duration"),
+        socket_reuse_port: values.flag("socket-reuse-port"),
         log_level: log_level(&values),
         log_format: match values.text("log-format").as_str() {
             "console" => LogFormat::Console,
             _ => LogFormat::Json,
         },
-        log_outputs: log_outputs(&values)?,
+        log_outputs: refusals.value_or_default(log_outputs(&values)),
         reactors,
         shards,
         shard_map,
         name,
         given: given.names().collect(),
-    };
-    if given.has("listen-client-urls") && !given.has("advertise-client-urls") {
-        let message = "--advertise-client-urls is required when --listen-client-urls is set explicitly";
-        return Err(Refusal::error(message.to_string()));
     }
-    Ok(config)
+}
+
+/// Clients told where to listen but not what to call it by would be told the default (etcd's law).
+fn refuse_unadvertised(given: &Given, refusals: &mut Refusals) {
+    let advertised = "advertise-client-urls";
+    if given.has("listen-client-urls") && !given.has(advertised) && !given.is_unreadable(advertised) {
+        let message = "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+        refusals.add(Refusal::error(message.to_string()));
+    }
 }
 
 const PEER_FORM: &str = r#"must be "host:port""#;
@@ -151,6 +170,12 @@ impl Values<'_> {
         match self.0.value(name) {
             Value::Text(text) => text,
             other => panic!("{name} is {other:?}, not text"),
+        }
+    }
+    fn flag(&self, name: &str) -> bool {
+        match self.0.value(name) {
+            Value::Bool(on) => on,
+            other => panic!("{name} is {other:?}, not a boolean"),
         }
     }
     fn uint(&self, name: &str) -> u64 {
@@ -233,11 +258,13 @@ fn initial_cluster(given: &Given, name: &str, peer_urls: &[Url]) -> Result<Vec<I
 fn timers(values: &Values) -> Result<(Duration, Duration), Refusal> {
     let (heartbeat, election) = (values.uint("heartbeat-interval"), values.uint("election-timeout"));
     let most = limits::ELECTION_TIMEOUT_MS_MAX;
+    let comparable =
+        !["heartbeat-interval", "election-timeout"].iter().any(|name| values.0.is_unreadable(name));
     let refused = if heartbeat == 0 {
         "--heartbeat-interval must be >0 (set to 0ms)".to_string()
     } else if election == 0 {
         "--election-timeout must be >0 (set to 0ms)".to_string()
-    } else if heartbeat.saturating_mul(5) > election {
+    } else if comparable && heartbeat.saturating_mul(5) > election {
         format!(
             "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
         )

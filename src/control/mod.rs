@@ -41,6 +41,15 @@ pub fn alarm_number(alarm: AlarmType) -> Option<u8> {
     }
 }
 
+/// etcd's name of an alarm.
+pub fn alarm_name(number: u8) -> String {
+    match number {
+        NO_SPACE => "NOSPACE".to_owned(),
+        CORRUPT => "CORRUPT".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 fn alarm_type(number: u8) -> AlarmType {
     match number {
         NO_SPACE => AlarmType::NoSpace,

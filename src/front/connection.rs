@@ -2,13 +2,14 @@
 
 use super::grpc::Http2;
 use super::long::Pump;
+use super::rpc::Call;
 use super::{Ask, Counters, Held, Lost, Manners, Rpc, protocol, room};
 use crate::api::{Code, Error};
 use crate::http2::StreamId;
 use crate::io::{Output, Port};
 use crate::limits::{
-    ANSWER_BYTES_MIN, CONNECTION_ANSWERS_BYTES_MIN, HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX,
-    HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX, HTTP2_OUTPUT_BYTES,
+    ANSWER_BYTES_MIN, CONNECTION_ANSWERS_BYTES_MIN, CONNECTION_UNSENT_BYTES_MAX, HTTP1_BODY_BYTES_MAX,
+    HTTP1_HEAD_BYTES_MAX, HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX, HTTP2_OUTPUT_BYTES, READER_CHECKS_MAX,
 };
 use crate::types::{ConnId, Duration, Time};
 use crate::wire::encode::Long;
@@ -77,6 +78,9 @@ pub(super) struct Connection {
     unsent: usize,
     /// As it was last taken into account.
     held: Held,
+    /// Whether the kernel has taken anything since the last look at its reader, and how often it had not.
+    moves: bool,
+    checks: u32,
     patience: Patience,
     is_marked: bool,
     closing: bool,
@@ -90,6 +94,8 @@ impl Connection {
             protocol: protocol(port),
             unsent: 0,
             held: Held::default(),
+            moves: false,
+            checks: 0,
             patience: Patience::request(now),
             is_marked: true,
             closing: false,
@@ -213,6 +219,7 @@ impl Connection {
 
     pub fn sent(&mut self, now: Time, bytes: usize, asks: &mut Vec<Ask>) {
         self.unsent = self.unsent.checked_sub(bytes).expect("the kernel takes what was handed out");
+        self.moves |= bytes > 0;
         self.read_http1(now, asks);
     }
 
@@ -223,21 +230,50 @@ impl Connection {
 
     /// What it holds, with what it held when this was last asked.
     pub fn account(&mut self) -> (Held, Held) {
-        let requests = if let Protocol::Http2(http2) = &self.protocol { http2.calls.parts() } else { 0 };
-        let held = Held { answers: self.answers(), requests };
+        let (requests, lists) = match &self.protocol {
+            Protocol::Http2(http2) => (http2.calls.parts(), http2.longs.lists()),
+            _ => (0, 0),
+        };
+        let held = Held { answers: self.answers(), lists, requests };
         (held, std::mem::replace(&mut self.held, held))
     }
 
     /// Bytes that were written for the client and are not yet with the kernel.
-    fn answers(&self) -> usize {
+    fn written(&self) -> usize {
         self.unsent
             + match &self.protocol {
                 Protocol::Unknown(_) => 0,
                 Protocol::Http1(http1) => http1.output.len(),
-                Protocol::Http2(http2) => {
-                    http2.connection.output().len() + http2.connection.pending_bytes() + http2.longs.left()
-                }
+                Protocol::Http2(http2) => http2.connection.output().len() + http2.connection.pending_bytes(),
             }
+    }
+
+    /// The same with what is left of messages begun.
+    fn answers(&self) -> usize {
+        self.written() + if let Protocol::Http2(http2) = &self.protocol { http2.longs.left() } else { 0 }
+    }
+
+    /// Whether so much waits for the client that more is written only as it takes it.
+    pub fn is_backed_up(&self, full: bool) -> bool {
+        full || self.written() >= CONNECTION_UNSENT_BYTES_MAX
+    }
+
+    /// While others wait for what this client does not take.
+    pub fn check_reader(&mut self, counters: &mut Counters, asks: &mut Vec<Ask>) {
+        let moves = std::mem::take(&mut self.moves);
+        let waits = self.written() > CONNECTION_ANSWERS_BYTES_MIN;
+        self.checks = if moves || !waits { 0 } else { self.checks + 1 };
+        let behind = self.is_behind();
+        let Protocol::Http2(http2) = &mut self.protocol else {
+            self.closing |= self.checks > READER_CHECKS_MAX;
+            return;
+        };
+        http2.end_unread(self.id, moves && behind, counters, asks);
+        if self.checks > READER_CHECKS_MAX && !self.closing {
+            http2.connection.give_up("answers_not_taken");
+            http2.cancel_calls(self.id, counters, asks);
+            self.closing = true;
+        }
     }
 
     /// The longest answer that is taken; `full`: all connections together hold too much.
@@ -261,7 +297,7 @@ impl Connection {
     fn stream_room(&self, full: bool) -> usize {
         let Protocol::Http2(http2) = &self.protocol else { return 0 };
         let room = room(self.unsent).min(http2.connection.send_room());
-        if full { room.min(CONNECTION_ANSWERS_BYTES_MIN.saturating_sub(self.answers())) } else { room }
+        if full { room.min(CONNECTION_ANSWERS_BYTES_MIN.saturating_sub(self.written())) } else { room }
     }
 
     /// Tells the streams that wait for room when there is some.
@@ -283,15 +319,17 @@ impl Connection {
         }
     }
 
-    pub fn answer(
-        &mut self,
-        now: Time,
-        stream: StreamId,
-        outcome: Result<&[u8], &Error>,
-        counters: &mut Counters,
-    ) {
+    pub fn answer(&mut self, stream: StreamId, outcome: Result<&[u8], &Error>, counters: &mut Counters) {
         let Protocol::Http2(http2) = &mut self.protocol else { return };
-        http2.answer(now, stream, outcome, counters);
+        http2.answer(stream, outcome, counters);
+    }
+
+    /// A unary call that is being answered.
+    pub fn call(&mut self, rpc: Rpc) -> Option<&mut Call> {
+        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
+            return None;
+        };
+        http2.calls.get_mut(stream)
     }
 
     pub fn message(
@@ -383,11 +421,14 @@ impl Connection {
         }
     }
 
+    pub fn has_longs(&self) -> bool {
+        matches!(&self.protocol, Protocol::Http2(http2) if http2.longs.any())
+    }
+
     /// Goes on with long messages. True where the next turn can do more of it though nothing comes in.
-    pub fn pump_longs(&mut self, pump: &mut Pump<'_>, full: bool, manners: &Manners) -> bool {
-        let (spare, room) = (self.spare(full, manners), room(self.unsent));
+    pub fn pump_longs(&mut self, pump: &mut Pump<'_>, full: bool) -> bool {
+        let room = self.stream_room(full);
         let Protocol::Http2(http2) = &mut self.protocol else { return false };
-        pump.spare = spare.min(pump.bytes_max);
         http2.longs.any() && http2.pump_longs(room, pump)
     }
 

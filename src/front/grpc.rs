@@ -68,7 +68,7 @@ impl Http2 {
                 }
                 Some(Event::Reset { stream, .. }) => {
                     if let Some(call) = calls.remove(stream) {
-                        counters.handled(call.method, Code::Canceled);
+                        counters.ended(call.method, Code::Canceled, call.begun);
                         asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
                     }
                 }
@@ -94,13 +94,7 @@ impl Http2 {
         Ok(())
     }
 
-    pub fn answer(
-        &mut self,
-        now: Time,
-        stream: StreamId,
-        outcome: Result<&[u8], &Error>,
-        counters: &mut Counters,
-    ) {
+    pub fn answer(&mut self, stream: StreamId, outcome: Result<&[u8], &Error>, counters: &mut Counters) {
         let Some(call) = self.calls.remove(stream) else { return };
         match outcome {
             Ok(message) => {
@@ -112,7 +106,7 @@ impl Http2 {
             }
         }
         let code = outcome.err().map_or(Code::Ok, Error::code);
-        counters.answered(call.method, code, now.since(call.begun));
+        counters.ended(call.method, code, call.begun);
     }
 
     /// Sends the whole answer of a unary call.
@@ -151,7 +145,7 @@ impl Http2 {
             return None;
         }
         let call = self.calls.remove(stream).expect("it was there above");
-        counters.handled(call.method, Code::ResourceExhausted);
+        counters.ended(call.method, Code::ResourceExhausted, call.begun);
         Some(Lost)
     }
 
@@ -206,21 +200,23 @@ impl Http2 {
         let code = outcome.as_ref().err().map_or(Code::Ok, Error::code);
         let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
         if call.long.is_some_and(|long| long.begun) {
-            // Trailers would end the message in its middle.
-            self.connection.reset(stream, ErrorCode::Cancel);
+            // Trailers would end the message in its middle. gRPC's clients make their codes of these.
+            let exhausted = code == Code::ResourceExhausted;
+            let code = if exhausted { ErrorCode::EnhanceYourCalm } else { ErrorCode::Cancel };
+            self.connection.reset(stream, code);
         } else if call.has_sent {
             self.connection.send_trailers(stream, code as u8, &text);
         } else {
             self.end_alone(stream, &call.style, 200, code, &text);
         }
-        counters.handled(call.method, code);
+        counters.ended(call.method, code, call.begun);
     }
 
     /// The connection is over, and its calls with it: their clients have left them.
     pub fn cancel_calls(&mut self, id: ConnId, counters: &mut Counters, asks: &mut Vec<Ask>) {
         let streams: Vec<StreamId> = self.calls.all().collect();
         for call in streams.into_iter().filter_map(|stream| self.calls.remove(stream)) {
-            counters.handled(call.method, Code::Canceled);
+            counters.ended(call.method, Code::Canceled, call.begun);
             asks.push(Ask::Gone { rpc: Rpc::stream(id, call.stream) });
         }
     }

@@ -2,21 +2,24 @@
 
 use super::grpc::Http2;
 use super::rpc::Sending;
-use super::{Counters, dropped_read, too_large};
+use super::{Ask, Counters, Rpc, too_large};
 use crate::api::{Code, Error};
 use crate::http2::StreamId;
 use crate::http2::grpc::prefix;
-use crate::types::Time;
+use crate::limits::{READ_SLICE_KEYS, READER_CHECKS_MAX};
+use crate::types::ConnId;
 use crate::wire::encode::Long;
-use crate::wire::{Kind, Method, TooLong};
+use crate::wire::{Kind, TooLong};
 use std::collections::VecDeque;
 
 /// The streams of a connection that send long messages.
 #[derive(Default)]
 pub(super) struct Longs {
     streams: VecDeque<StreamId>,
-    /// Bytes that are not written of those begun: an answer is judged by what waits beside it.
+    /// Bytes that are not written of streams' messages: an answer is judged by what waits beside it.
     left: usize,
+    /// What the answers to unary calls hold.
+    lists: usize,
 }
 
 impl Longs {
@@ -27,15 +30,17 @@ impl Longs {
     pub fn left(&self) -> usize {
         self.left
     }
+
+    pub fn lists(&self) -> usize {
+        self.lists
+    }
 }
 
 /// What one turn may do, and what came of it.
 pub(super) struct Pump<'a> {
-    pub now: Time,
     pub bytes: usize,
     pub elements: usize,
-    /// The longest message that the connection takes, and that any does.
-    pub spare: usize,
+    /// The longest message that is sent.
     pub bytes_max: usize,
     pub scratch: &'a mut Vec<u8>,
     pub counters: &'a mut Counters,
@@ -55,10 +60,15 @@ enum Came {
 }
 
 impl Http2 {
-    pub fn begin_long(&mut self, stream: StreamId, message: Long) {
+    pub fn begin_long(&mut self, stream: StreamId, mut message: Long) {
         let Some(call) = self.calls.get_mut(stream) else { return };
         assert!(call.long.is_none(), "messages of a stream follow each other");
-        call.long = Some(Box::new(Sending { message, begun: false }));
+        // What one slice has read is measured at once, as it is less work: others are judged by it.
+        message.measure(READ_SLICE_KEYS);
+        if call.method.kind() == Kind::Unary {
+            self.longs.lists += message.kept_bytes();
+        }
+        call.long = Some(Box::new(Sending { message, begun: false, checks: 0 }));
         self.longs.streams.push_back(stream);
     }
 
@@ -78,11 +88,37 @@ impl Http2 {
             call.long = Some(sending);
             self.longs.streams.push_back(stream);
         }
-        let of_stream = |stream: &StreamId| self.calls.get(*stream)?.long.as_ref();
-        let sending = self.longs.streams.iter().filter_map(of_stream);
-        let begun = sending.filter(|sending| sending.begun);
-        self.longs.left = begun.map(|sending| sending.message.left()).sum();
+        (self.longs.left, self.longs.lists) = (0, 0);
+        for stream in &self.longs.streams {
+            let Some(call) = self.calls.get(*stream) else { continue };
+            let Some(sending) = &call.long else { continue };
+            match call.method.kind() {
+                Kind::Unary => self.longs.lists += sending.message.kept_bytes(),
+                _ if sending.begun => self.longs.left += sending.message.left(),
+                _ => {}
+            }
+        }
         again
+    }
+
+    /// While others wait: ends the answers of which nothing was written for long. Where the socket holds them
+    /// back and takes something, be it another stream's, they are on their way.
+    pub fn end_unread(&mut self, id: ConnId, moves: bool, counters: &mut Counters, asks: &mut Vec<Ask>) {
+        let mut unread = vec![];
+        for stream in &self.longs.streams {
+            let Some(call) = self.calls.get_mut(*stream) else { continue };
+            let (Kind::Unary, Some(sending)) = (call.method.kind(), &mut call.long) else { continue };
+            sending.checks = if moves { 0 } else { sending.checks + 1 };
+            if sending.checks > READER_CHECKS_MAX {
+                unread.push(*stream);
+            }
+        }
+        for stream in unread {
+            asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
+            let (code, text) =
+                (Code::ResourceExhausted, "etcdserver: the answer was not taken in time".into());
+            self.finish(stream, Err(Error::Other { code, text }), counters);
+        }
     }
 
     fn pump_long(
@@ -98,7 +134,7 @@ impl Http2 {
             }
             let elements = std::mem::take(&mut pump.elements);
             let Some(bytes) = sending.message.measure(elements) else { return Came::Enough };
-            if bytes > pump.spare {
+            if bytes > pump.bytes_max {
                 self.refuse_long(stream, TooLong { bytes }, pump);
                 return Came::ToItsEnd;
             }
@@ -113,12 +149,13 @@ impl Http2 {
             if pump.bytes == 0 {
                 return Came::Enough;
             }
+            sending.checks = 0;
             pump.scratch.clear();
             let done = sending.message.write(pump.scratch, budget.min(pump.bytes));
             pump.bytes = pump.bytes.saturating_sub(pump.scratch.len());
             if !self.connection.send_data(stream, pump.scratch, false) {
                 if let Some(call) = self.calls.remove(stream) {
-                    pump.counters.handled(call.method, Code::ResourceExhausted);
+                    pump.counters.ended(call.method, Code::ResourceExhausted, call.begun);
                 }
                 pump.lost.push(stream);
                 return Came::ToItsEnd;
@@ -146,7 +183,7 @@ impl Http2 {
         }
         self.connection.send_trailers(stream, Code::Ok as u8, "");
         if let Some(call) = self.calls.remove(stream) {
-            pump.counters.answered(call.method, Code::Ok, pump.now.since(call.begun));
+            pump.counters.ended(call.method, Code::Ok, call.begun);
         }
     }
 
@@ -156,12 +193,8 @@ impl Http2 {
             self.finish(stream, Err(error), pump.counters);
             return pump.lost.push(stream);
         }
-        let is_range = self.calls.get(stream).is_some_and(|call| call.method == Method::Range);
-        let error: Error = match too_long.bytes <= pump.bytes_max {
-            true => dropped_read(is_range),
-            false => too_large("grpc: ", too_long, pump.bytes_max),
-        };
-        self.answer(pump.now, stream, Err(&error), pump.counters);
+        let error = too_large("grpc: ", too_long, pump.bytes_max);
+        self.answer(stream, Err(&error), pump.counters);
     }
 
     fn is_unary(&self, stream: StreamId) -> bool {

@@ -6,6 +6,7 @@
 
 mod connection;
 mod grpc;
+mod lists;
 mod long;
 mod rpc;
 mod tally;
@@ -29,8 +30,10 @@ use crate::types::{ConnId, LeaseId, Term, Time};
 use crate::wire::encode::Long;
 use crate::wire::health::Page;
 use crate::wire::http1::Response;
-use crate::wire::{Header, Method, TooLong, encode};
+use crate::wire::{Header, Method, Timed, TooLong, decode, encode};
 use connection::{Connection, Protocol};
+pub use lists::ListLimits;
+use lists::{Waiting, has_place};
 use long::Pump;
 use tally::{Held, Tally};
 
@@ -92,6 +95,15 @@ pub enum Ask {
     },
 }
 
+/// A unary call.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub method: Method,
+    pub begun: Time,
+    /// Where its duration counts.
+    pub timed: Option<Timed>,
+}
+
 /// What all connections of a reactor share.
 #[derive(Clone, Debug)]
 pub struct Manners {
@@ -104,6 +116,7 @@ pub struct Manners {
     /// Bytes of answers not yet with the kernel, beyond which only short ones are taken: of all connections.
     /// Of one it is `http2.pending_bytes_max`.
     pub answers_bytes_max: usize,
+    pub lists: ListLimits,
     /// Bytes of requests that are not whole yet: of one connection, and of all.
     pub parts_bytes_max: usize,
     pub all_parts_bytes_max: usize,
@@ -125,6 +138,7 @@ impl Manners {
             txn_ops_max,
             reply_bytes_max: REPLY_BYTES_MAX,
             answers_bytes_max: FRONT_ANSWERS_BYTES_MAX,
+            lists: ListLimits::default(),
             parts_bytes_max,
             all_parts_bytes_max: FRONT_PARTS_BYTES_MAX.max(parts_bytes_max),
             http2,
@@ -138,6 +152,7 @@ pub struct Front {
     /// By slot.
     connections: Vec<Option<Connection>>,
     tally: Tally,
+    waiting: Waiting,
     open: usize,
     stopping: bool,
     pub counters: Counters,
@@ -159,7 +174,8 @@ impl Front {
         Front {
             manners,
             connections: vec![],
-            tally: Tally { dirty: vec![], held, answers_max, full: false, relieved: false },
+            tally: Tally { dirty: vec![], held, answers_max, full: false, relieved: false, fell: false },
+            waiting: Waiting::default(),
             open: 0,
             stopping: false,
             counters: Counters::default(),
@@ -194,6 +210,7 @@ impl Front {
 
     /// Reads what a client sent, and appends what it wants.
     pub fn receive(&mut self, now: Time, conn: ConnId, bytes: &[u8], asks: &mut Vec<Ask>) {
+        self.counters.now = now;
         self.counters.received_bytes += bytes.len() as u64;
         let Front { manners, connections, counters, tally, .. } = self;
         let Some(connection) = of(connections, conn) else { return };
@@ -243,8 +260,10 @@ impl Front {
 
     /// Answers a unary call.
     pub fn answer(&mut self, now: Time, rpc: Rpc, term: Term, answer: &Answer) {
+        self.counters.now = now;
         let header = Header { raft_term: term, ..self.manners.header };
         let Place::Stream(stream) = rpc.place else { unreachable!("pages are answered by pages") };
+        self.waiting.answered(rpc);
         let mut scratch = std::mem::take(&mut self.scratch);
         let Front { manners, connections, counters, tally, .. } = self;
         let Some(connection) = of(connections, rpc.conn) else { return };
@@ -255,15 +274,40 @@ impl Front {
                 if is_taken { dropped(reply) } else { too_large("grpc: ", too_long, longest) }
             })
         });
-        connection.answer(now, stream, outcome.as_ref().map(|()| &scratch[..]), counters);
+        connection.answer(stream, outcome.as_ref().map(|()| &scratch[..]), counters);
         tally.settle(connection);
         self.keep(scratch);
     }
 
-    /// Answers a unary call with a reply that [`encode::is_long`]: as its stream takes it.
+    /// A request has passed the checks that need no state: how long it takes counts, under this name.
+    pub fn time(&mut self, rpc: Rpc, timed: Timed) {
+        if let Some(call) = of(&mut self.connections, rpc.conn).and_then(|connection| connection.call(rpc)) {
+            call.timed = Some(timed);
+        }
+    }
+
+    /// What is known of a unary call that is about to be answered.
+    pub fn asked(&mut self, rpc: Rpc) -> Option<Asked> {
+        let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
+        Some(Asked { method: call.method, begun: call.begun, timed: call.timed })
+    }
+
+    /// The request of such a call, as it came.
+    pub fn request(&mut self, rpc: Rpc) -> Option<Request> {
+        let txn_ops_max = self.manners.txn_ops_max;
+        let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
+        decode::unary(call.method, call.request.clone()?, txn_ops_max).ok()
+    }
+
+    /// Answers a call that has written with a reply that [`encode::is_long`]: as its stream takes it. There is
+    /// no doing it again, so what has no place is dropped.
     pub fn answer_long(&mut self, now: Time, rpc: Rpc, term: Term, reply: Reply) {
         let header = Header { raft_term: term, ..self.manners.header };
-        if self.takes_pieces(rpc) {
+        let Front { manners, connections, tally, .. } = self;
+        let Some(connection) = of(connections, rpc.conn) else { return };
+        if !has_place(connection, rpc, tally, manners) {
+            self.answer(now, rpc, term, &Err(dropped(&reply)));
+        } else if connection.takes_pieces(rpc) {
             self.begin_long(rpc, Long::of_reply(&header, reply));
         } else {
             self.answer(now, rpc, term, &Ok(reply));
@@ -276,6 +320,7 @@ impl Front {
     }
 
     fn begin_long(&mut self, rpc: Rpc, message: Long) {
+        self.waiting.answered(rpc);
         let Front { connections, tally, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
             connection.begin_long(rpc, message);
@@ -380,12 +425,14 @@ impl Front {
     /// When [`Front::on_time`] has something to do; a time that has passed is now.
     pub fn wake_at(&self) -> Time {
         let news = self.tally.relieved || !self.lost.is_empty() || !self.free.is_empty();
-        if news || self.goes_on { Time(0) } else { self.wake_at }
+        let looks = self.waiting.any() && self.tally.fell;
+        if news || looks || self.goes_on { Time(0) } else { self.wake_at.min(self.waiting.check_at()) }
     }
 
     /// What only time brings, pings and deadlines of calls; and what nobody could be told at once: streams that
     /// ended while they were fed, room that other connections made.
     pub fn on_time(&mut self, now: Time, asks: &mut Vec<Ask>) {
+        self.counters.now = now;
         if now < self.wake_at() {
             return;
         }
@@ -402,30 +449,34 @@ impl Front {
             }
             if relieved {
                 connection.wake(tally.full, asks);
+                if connection.has_longs() {
+                    tally.settle(connection);
+                }
             }
             next = next.min(connection.wake_at());
         }
         self.wake_at = next;
+        self.check_readers(now, asks);
+        self.ask_anew(asks);
     }
 
     /// Hands out what the turn wrote, and its share of long messages: one send a connection.
     pub fn flush(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.counters.now = now;
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut pump = Pump {
-            now,
             bytes: LONG_MESSAGES_BYTES_PER_TURN,
             elements: LONG_MESSAGES_ELEMENTS_PER_TURN,
-            spare: 0,
             bytes_max: self.manners.reply_bytes_max,
             scratch: &mut scratch,
             counters: &mut self.counters,
             free: vec![],
             lost: vec![],
         };
-        let Front { manners, connections, tally, .. } = self;
+        let Front { connections, tally, .. } = self;
         for slot in std::mem::take(&mut tally.dirty) {
             let Some(connection) = &mut connections[slot as usize] else { continue };
-            let again = connection.pump_longs(&mut pump, tally.full, manners);
+            let again = connection.pump_longs(&mut pump, tally.full);
             let id = connection.id;
             self.free.extend(pump.free.drain(..).map(|stream| Rpc::stream(id, stream)));
             self.lost.extend(pump.lost.drain(..).map(|stream| Rpc::stream(id, stream)));
@@ -458,11 +509,7 @@ fn too_large(prefix: &str, TooLong { bytes }: TooLong, bytes_max: usize) -> Erro
 /// A reply that the connection cannot take, because its client takes too little. Whoever has only read is
 /// told what etcd says of a request it does not begin; a write has been done, which must not sound so.
 fn dropped(reply: &Reply) -> Error {
-    dropped_read(matches!(reply, Reply::Range(_)))
-}
-
-fn dropped_read(is_range: bool) -> Error {
-    if is_range {
+    if matches!(reply, Reply::Range(_)) {
         return Error::TooManyRequests;
     }
     let text = "grpc: the reply was dropped, as too many wait for their client".into();

@@ -7,7 +7,8 @@ use crate::types::{ConnId, Time};
 use crate::wire::encode::Long;
 use crate::wire::grpc::Inbound;
 use crate::wire::metadata::{self, Style};
-use crate::wire::{Kind, Method, decode};
+use crate::wire::{Kind, Method, Timed, decode};
+use bytes::Bytes;
 use std::collections::BTreeSet;
 
 /// A long message on its way.
@@ -15,6 +16,8 @@ pub(super) struct Sending {
     pub message: Long,
     /// It is measured, and its first bytes are sent.
     pub begun: bool,
+    /// How often it was looked at since something of it was written.
+    pub checks: u32,
 }
 
 /// A call being received or answered.
@@ -23,6 +26,9 @@ pub(super) struct Call {
     pub style: Style,
     pub has_sent: bool,
     pub begun: Time,
+    /// The request of a unary call, for the log where its answer takes long.
+    pub request: Option<Bytes>,
+    pub timed: Option<Timed>,
     /// A message that is sent as the stream takes it.
     pub long: Option<Box<Sending>>,
     pub stream: StreamId,
@@ -118,6 +124,8 @@ impl Calls {
             style,
             has_sent: false,
             begun,
+            request: None,
+            timed: None,
             long: None,
             stream,
             inbound,
@@ -228,7 +236,7 @@ impl Call {
     ) -> Result<(), Error> {
         while let Some(message) = self.inbound.next(&mut bytes)? {
             counters.of_mut(self.method).messages_received += 1;
-            asks.push(ask(Rpc::stream(conn, self.stream), self.method, message, ops)?);
+            asks.push(self.ask(Rpc::stream(conn, self.stream), message, ops)?);
         }
         Ok(())
     }
@@ -246,22 +254,25 @@ impl Call {
         let rpc = Rpc::stream(conn, self.stream);
         if let Some(message) = self.inbound.finish()? {
             counters.of_mut(self.method).messages_received += 1;
-            asks.push(ask(rpc, self.method, message, ops)?);
+            asks.push(self.ask(rpc, message, ops)?);
         }
         if super::ends_with_client(self.method) {
             asks.push(Ask::Ended { rpc });
         }
         Ok(())
     }
-}
 
-fn ask(rpc: Rpc, method: Method, message: bytes::Bytes, txn_ops_max: usize) -> Result<Ask, Error> {
-    let bytes = message.len();
-    Ok(match method {
-        Method::RangeStream => Ask::RangeStream { rpc, request: decode::range_stream(message)? },
-        Method::Watch => Ask::Watch { rpc, request: decode::watch(message)? },
-        Method::HealthWatch => Ask::HealthWatch { rpc, service: decode::health_watch(message)? },
-        Method::LeaseKeepAlive => Ask::KeepAlive { rpc, lease: decode::keep_alive(message)? },
-        unary => Ask::Call { rpc, request: decode::unary(unary, message, txn_ops_max)?, bytes },
-    })
+    fn ask(&mut self, rpc: Rpc, message: Bytes, txn_ops_max: usize) -> Result<Ask, Error> {
+        let bytes = message.len();
+        Ok(match self.method {
+            Method::RangeStream => Ask::RangeStream { rpc, request: decode::range_stream(message)? },
+            Method::Watch => Ask::Watch { rpc, request: decode::watch(message)? },
+            Method::HealthWatch => Ask::HealthWatch { rpc, service: decode::health_watch(message)? },
+            Method::LeaseKeepAlive => Ask::KeepAlive { rpc, lease: decode::keep_alive(message)? },
+            unary => {
+                self.request = Some(message.clone());
+                Ask::Call { rpc, request: decode::unary(unary, message, txn_ops_max)?, bytes }
+            }
+        })
+    }
 }

@@ -9,6 +9,8 @@ use crate::limits::CONNECTION_PARTS_BYTES_MIN;
 pub(super) struct Held {
     /// Written for the client and not yet with the kernel.
     pub answers: usize,
+    /// By answers to ranges that are written only as the client takes them.
+    pub lists: usize,
     /// Of requests that are not whole yet.
     pub requests: usize,
 }
@@ -23,6 +25,8 @@ pub(super) struct Tally {
     pub full: bool,
     /// There is room again that the streams which wait for it have not been told of.
     pub relieved: bool,
+    /// Something was let go of since the lists that wait were looked at.
+    pub fell: bool,
 }
 
 impl Tally {
@@ -42,7 +46,9 @@ impl Tally {
     }
 
     pub fn count(&mut self, held: Held, before: Held) {
+        self.fell |= held.answers < before.answers || held.lists < before.lists;
         self.held.answers = self.held.answers - before.answers + held.answers;
+        self.held.lists = self.held.lists - before.lists + held.lists;
         self.held.requests = self.held.requests - before.requests + held.requests;
         if self.held.answers >= self.answers_max {
             self.full = true;

@@ -217,6 +217,13 @@ impl Connection {
         self.end(Fault { code, why })
     }
 
+    /// Ends the connection for what the other end does not do: it is told why where it still reads.
+    pub fn give_up(&mut self, why: &'static str) {
+        if !matches!(self.phase, Phase::Over(_)) {
+            self.fail(ErrorCode::EnhanceYourCalm, why);
+        }
+    }
+
     /// Ends the connection and gives back what it holds, but for the output.
     pub(super) fn end(&mut self, fault: Fault) -> Fault {
         self.phase = Phase::Over(fault);

@@ -24,6 +24,8 @@ pub struct Bounds {
     pub watch_reply_bytes_max: usize,
     /// See [`WATCH_MERGE_EVENTS`].
     pub watch_merge_events: usize,
+    /// Where replies are cut for clients that ask for it, if a request may be longer.
+    pub watch_fragment_bytes_max: usize,
     /// See [`TURN_EFFECT_BYTES_MAX`].
     pub turn_effect_bytes_max: usize,
     /// See [`WAITING_MAX`].
@@ -61,6 +63,7 @@ impl Bounds {
         watch_reply_revisions_max: WATCH_REPLY_REVISIONS_MAX,
         watch_reply_bytes_max: WATCH_REPLY_BYTES_MAX,
         watch_merge_events: WATCH_MERGE_EVENTS,
+        watch_fragment_bytes_max: REQUEST_BYTES_MAX,
         turn_effect_bytes_max: TURN_EFFECT_BYTES_MAX,
         waiting_max: WAITING_MAX,
         control_pending_max: CONTROL_PENDING_MAX,
@@ -88,6 +91,7 @@ impl Bounds {
         watch_reply_revisions_max: 2,
         watch_reply_bytes_max: 300,
         watch_merge_events: 3,
+        watch_fragment_bytes_max: 300,
         turn_effect_bytes_max: 300,
         waiting_max: 3,
         control_pending_max: 2,

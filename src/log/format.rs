@@ -4,7 +4,7 @@
 //! segment   │ header block │ frame │ frame │ … │ old bytes or zeros            │
 //!           0              4096    each at a multiple of 4096        segment size
 //!
-//! header block                            frame (96 bytes, then records, then zeros)
+//! header block                            frame (112 bytes, then records, then zeros)
 //!   0  magic "braidseg"                     0  magic "braidfrm"
 //!   8  CRC of 12..4096                      8  CRC of 12..end, the zeros included
 //!  12  format version                      12  CRC of the frame before (the chain)
@@ -19,7 +19,9 @@
 //!  64  number of the next frame            64  last frame acknowledged at submission
 //!  72  last frame acknowledged             72  first segment still needed
 //!  80  first segment still needed          80  the member's settled revision
-//!                                          88  zero
+//!                                          88  another log of the member 4, zero 4
+//!                                          96  that log's key
+//!                                         104  a frame it had acknowledged (0: none)
 //!
 //! record (24 bytes, then its body, then zeros up to a multiple of 8)
 //!   0  bytes of the body
@@ -39,18 +41,18 @@
 //! send a value that reads as a frame. The position in the header and the chain catch frames that a disk
 //! wrote to the wrong place and frames of a recycled file's earlier life.
 
-use super::{Buffer, Checkpointed, Coverage, HardState, LogId, Opening, Record, Resident};
+use super::{Buffer, Checkpointed, Coverage, HardState, LogId, Opening, Record, Resident, Testimony};
 use crate::limits::BLOCK_BYTES;
 use crate::record::VERSION;
 use crate::types::{Index, Revision, ShardId, Term};
 use std::borrow::Cow;
 
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 const SEGMENT_MAGIC: &[u8; 8] = b"braidseg";
 const FRAME_MAGIC: &[u8; 8] = b"braidfrm";
 const CRC_AT: usize = 8;
 const CRC_FROM: usize = 12;
-pub(super) const FRAME_HEADER_BYTES: usize = 96;
+pub(super) const FRAME_HEADER_BYTES: usize = 112;
 pub(super) const RECORD_HEADER_BYTES: usize = 24;
 
 /// Where a run of frames ends and the next begins.
@@ -90,6 +92,7 @@ pub(super) struct FrameHeader {
     pub acknowledged: u64,
     pub first: u64,
     pub settled: u64,
+    pub other: Option<Testimony>,
 }
 
 /// Why bytes are no header or frame.
@@ -175,7 +178,7 @@ impl SegmentHeader {
 }
 
 impl FrameHeader {
-    /// Completes a frame whose records stand behind 96 free bytes, padding included; returns its CRC.
+    /// Completes a frame whose records stand behind 112 free bytes, padding included; returns its CRC.
     pub fn encode(&self, frame: &mut [u8]) -> u32 {
         assert_eq!(frame.len(), in_blocks(FRAME_HEADER_BYTES + self.records_bytes as usize));
         frame[..8].copy_from_slice(FRAME_MAGIC);
@@ -191,7 +194,9 @@ impl FrameHeader {
             self.acknowledged,
             self.first,
             self.settled,
-            0,
+            self.other.map_or(0, |other| u64::from(other.log.0)),
+            self.other.map_or(0, |other| other.key),
+            self.other.map_or(0, |other| other.frame),
         ];
         for (place, number) in numbers.into_iter().enumerate() {
             put64(frame, 24 + 8 * place, number);
@@ -222,6 +227,12 @@ impl FrameHeader {
             acknowledged: u64_at(bytes, 64),
             first: u64_at(bytes, 72),
             settled: u64_at(bytes, 80),
+            other: Some(Testimony {
+                log: LogId(u32_at(bytes, 88)),
+                key: u64_at(bytes, 96),
+                frame: u64_at(bytes, 104),
+            })
+            .filter(|other| other.frame > 0),
         };
         let len = in_blocks(FRAME_HEADER_BYTES + header.records_bytes as usize);
         if len > bytes.len() || !plausible(&header) {

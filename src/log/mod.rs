@@ -29,11 +29,13 @@ mod replay;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod witness;
 mod writer;
 
 pub use buffer::Buffer;
 pub use recovery::{Cause, Damage, Recovered, Recovery};
 pub use replay::{RecoveredEntry, RecoveredResident};
+pub use witness::cross_examine;
 pub use writer::{Log, Start};
 
 use crate::types::{Index, Revision, ShardId, Term};
@@ -87,6 +89,14 @@ pub struct Ordinal(pub u64);
 /// One write in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WriteId(pub u64);
+
+/// The log had acknowledged this frame: what a log tells of itself, and other logs of the member keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Testimony {
+    pub log: LogId,
+    pub key: u64,
+    pub frame: u64,
+}
 
 /// A shard under the number of its stay in some log: it rises each time the shard moves to another log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

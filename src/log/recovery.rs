@@ -21,8 +21,14 @@
 //!   s > V   the torn tail: the log ends before s, whatever stands behind.
 //! ```
 //!
-//! A frame that was acknowledged and for which no whole block testifies (it is the last, and the process
-//! died before the idle log's block) is held for a torn tail when it rots. Nothing in the bytes could tell.
+//! A frame that was acknowledged and for which no whole block of its log testifies (it is the last, and the
+//! process died before the idle log's block) is held for a torn tail when it rots. Nothing in the log's own
+//! bytes could tell; the member's other logs may: see `witness`.
+//!
+//! **The files.** A file gets its name once all of it is durable, and names come in their order; it is
+//! recycled within its log, and only from below `first`. So a whole header of another log or another key, of
+//! a later segment, or of an earlier one that is not below `first`, says that files have been exchanged; and
+//! where the log ends before a file that is missing, with later ones there, that file is lost.
 //!
 //! **The cut is for ever.** The next process takes a higher incarnation and begins in the segment after
 //! the last one of the walk; its header names the end of the walk: segment, offset, frame, chain. A walk
@@ -35,9 +41,9 @@
 //! was lost; they may be there or not.
 
 use super::format::{Bad, End, FrameHeader, SegmentHeader};
-use super::replay::{RecoveredResident, Replay};
+use super::replay::{RecoveredResident, Replay, Replayed};
 use super::writer::Start;
-use super::{LogId, Resident, SegmentName};
+use super::{LogId, Resident, SegmentName, Testimony};
 use crate::limits::BLOCK_BYTES;
 use crate::types::Revision;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,8 +63,20 @@ pub struct Recovery {
 
 struct Scanned {
     len: usize,
-    header: Result<SegmentHeader, Bad>,
+    head: Head,
     frames: Vec<WholeFrame>,
+}
+
+/// What the first block of a file is.
+enum Head {
+    Whole(SegmentHeader),
+    /// Zeros, torn or rotten.
+    Nothing,
+    /// That of an earlier segment: the file was recycled and its new header is not there.
+    Earlier(u64),
+    /// Whole, and of another log, another key or a later segment.
+    Foreign(SegmentName),
+    Format(u32),
 }
 
 struct WholeFrame {
@@ -76,12 +94,25 @@ pub struct Recovered {
     pub residents: BTreeMap<Resident, RecoveredResident>,
     /// The highest settled revision that any frame carries.
     pub settled: Revision,
+    /// None where nothing was ever written.
+    pub(super) key: Option<u64>,
+    /// What this log's frames say of other logs: the highest frame of each, and by which file.
+    pub(super) testimonies: Vec<Testified>,
     /// Files whose content may not be durable yet though it was read: to be synced before anything read
     /// here is acted on, and the directory with them, since a file may be there whose renaming is not
     /// durable.
     pub sync: Vec<SegmentName>,
     /// Files of another length than a segment's that nobody needs: to be removed.
     pub remove: Vec<SegmentName>,
+}
+
+/// Another log's word that a frame keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Testified {
+    pub of: Testimony,
+    pub by: SegmentName,
+    /// Whether the last process to write this log has said so.
+    pub newest: bool,
 }
 
 /// Something that was acknowledged is gone, or can't be read. The log must not be used.
@@ -96,11 +127,26 @@ pub struct Damage {
 pub enum Cause {
     /// The frame was acknowledged and is not there.
     Lost { frame: u64 },
+    /// Another log's file says that the frame was acknowledged, and it is not there.
+    Outlived { frame: u64, by: SegmentName },
+    /// Another log's file says that this log was in use, and none of its files is there.
+    Gone { by: SegmentName },
+    /// Another log's file knows the log of this name as another one.
+    Replaced { by: SegmentName },
+    /// The file is not there, and later ones are.
+    Missing,
+    /// The file's header is whole and that of another file.
+    Exchanged { with: SegmentName },
     /// The frame is whole and its records make no sense.
     Senseless,
     /// A newer program wrote it.
     Format(u32),
 }
+
+/// What to do about a log that cannot be trusted.
+const RESTORE: &str = "Nothing was cut off. Put the file back if it was moved, restore the member from a \
+    snapshot or from a copy of the data directory that was made while the server was stopped, or, where there \
+    are other members, remove this one and add it again with an empty data directory";
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -109,15 +155,38 @@ impl fmt::Display for Damage {
             Cause::Lost { frame } => write!(
                 f,
                 "log file {segment} is damaged at offset {offset}: frame {frame} was written durably and can \
-                 no longer be read; the disk has lost or changed it. Nothing was cut off. Replace the disk, \
-                 then remove this member from the cluster and add it again with an empty data directory; a \
-                 member without peers has to be restored from a snapshot"
+                 no longer be read; the disk has lost or changed it, or the file was copied while a server \
+                 wrote it. {RESTORE}"
+            ),
+            Cause::Outlived { frame, by } => write!(
+                f,
+                "log file {segment} ends too early, at offset {offset}: log file {by} says that frame {frame} \
+                 was written durably; the disk has lost the end of the log, or the files were copied while a \
+                 server wrote them. {RESTORE}"
+            ),
+            Cause::Gone { by } => write!(
+                f,
+                "log {} is missing: log file {by} says that the member has written to it, and no file of it \
+                 is there. {RESTORE}",
+                segment.log.0
+            ),
+            Cause::Replaced { by } => write!(
+                f,
+                "log file {segment} belongs to another log than the one that log file {by} knows under this \
+                 name: files of several members or of several times are mixed. {RESTORE}"
+            ),
+            Cause::Missing => {
+                write!(f, "log file {segment} is missing, and later files of the log are there. {RESTORE}")
+            }
+            Cause::Exchanged { with } => write!(
+                f,
+                "log file {segment} holds what belongs to log file {with} of this or another member: files \
+                 have been exchanged or renamed. {RESTORE}"
             ),
             Cause::Senseless => write!(
                 f,
                 "log file {segment} holds a frame at offset {offset} that is intact and makes no sense. \
-                 Remove this member from the cluster and add it again with an empty data directory, and \
-                 report this"
+                 {RESTORE}; and report this"
             ),
             Cause::Format(version) => write!(
                 f,
@@ -140,24 +209,30 @@ impl Recovery {
     pub fn segment(&mut self, name: SegmentName, bytes: &[u8]) {
         assert_eq!(name.log, self.log);
         assert!(self.segments.last_key_value().is_none_or(|(last, _)| *last < name.sequence));
-        let header = match bytes.get(..BLOCK_BYTES).ok_or(Bad::Bytes).and_then(SegmentHeader::decode) {
-            Ok(header) if !self.is_of(name.sequence, &header) => Err(Bad::Bytes),
-            other => other,
+        let head = match bytes.get(..BLOCK_BYTES).ok_or(Bad::Bytes).and_then(SegmentHeader::decode) {
+            Ok(header) => self.head(name.sequence, header),
+            Err(Bad::Format(version)) => Head::Format(version),
+            Err(Bad::Bytes) => Head::Nothing,
         };
-        if let Ok(header) = header {
+        if let Head::Whole(header) = head {
             self.key = Some(header.key);
         }
         let frames = self.scan(name.sequence, bytes);
-        self.segments.insert(name.sequence, Scanned { len: bytes.len(), header, frames });
+        self.segments.insert(name.sequence, Scanned { len: bytes.len(), head, frames });
     }
 
-    fn is_of(&self, sequence: u64, header: &SegmentHeader) -> bool {
-        header.log == self.log
-            && header.sequence == sequence
-            && self.key.is_none_or(|key| key == header.key)
-            && header.end.frame > header.acknowledged
+    fn head(&self, sequence: u64, header: SegmentHeader) -> Head {
+        let ours = header.log == self.log && self.key.is_none_or(|key| key == header.key);
+        if !ours || header.sequence > sequence {
+            return Head::Foreign(SegmentName { log: header.log, sequence: header.sequence });
+        }
+        if header.sequence < sequence {
+            return Head::Earlier(header.sequence);
+        }
+        let makes_sense = header.end.frame > header.acknowledged
             && (1..=sequence).contains(&header.first)
-            && sequence.max(header.end.frame).max(header.incarnation) < NUMBER_MAX
+            && sequence.max(header.end.frame).max(header.incarnation) < NUMBER_MAX;
+        if makes_sense { Head::Whole(header) } else { Head::Nothing }
     }
 
     /// Every whole frame, resynchronising at each block.
@@ -186,27 +261,32 @@ impl Recovery {
 
     /// Applies the rule at the head of this file.
     pub fn finish(self) -> Result<Recovered, Damage> {
+        match self.read() {
+            (recovered, None) => Ok(recovered),
+            (_, Some(damage)) => Err(damage),
+        }
+    }
+
+    /// As [`Recovery::finish`], with what can be read in front of the damage, for who only looks.
+    pub fn read(self) -> (Recovered, Option<Damage>) {
         let witness = self.witness();
-        for (sequence, scanned) in self.segments.range(witness.first..) {
-            if let Err(Bad::Format(version)) = scanned.header {
-                return Err(self.damage(*sequence, 0, Cause::Format(version)));
-            }
-        }
+        let heads = self.check_heads(witness.first);
         let walk = self.walk(witness.first);
-        if walk.end.frame <= witness.acknowledged {
-            let cause = Cause::Lost { frame: walk.end.frame };
-            return Err(self.damage(walk.end.segment, walk.end.offset, cause));
-        }
+        let mut damage = heads.and_then(|()| self.check_end(walk.end, &witness)).err();
         let mut replay = Replay::default();
         let mut settled = Revision::NONE;
         for frame in &walk.frames {
             let header = &frame.header;
-            let senseless = |_| self.damage(header.segment, header.offset, Cause::Senseless);
-            replay.frame(&frame.records, header.segment).map_err(senseless)?;
+            if replay.frame(&frame.records, header.segment).is_err() {
+                damage = damage.or(Some(self.damage(header.segment, header.offset, Cause::Senseless)));
+                break;
+            }
             settled = settled.max(Revision(header.settled));
         }
-        let senseless = |_| self.damage(walk.end.segment, walk.end.offset, Cause::Senseless);
-        let (residents, standings) = replay.finish().map_err(senseless)?;
+        let Replayed { recovered: residents, standings, senseless } = replay.finish();
+        if senseless {
+            damage = damage.or(Some(self.damage(walk.end.segment, walk.end.offset, Cause::Senseless)));
+        }
         let sure = walk.frames.iter().rev().find(|frame| frame.header.frame <= witness.acknowledged);
         let unsure = sure.map_or(witness.first, |frame| frame.header.segment);
         let fits = |(_, scanned): &(&u64, &Scanned)| scanned.len == self.segment_bytes;
@@ -231,22 +311,69 @@ impl Recovery {
             retired,
             odd,
         };
+        let testimonies = self.testimonies(witness.incarnation);
         let sync = (unsure..=walk.end.segment).map(|sequence| self.name(sequence)).collect();
         let remove = remove.into_iter().map(|sequence| self.name(sequence)).collect();
-        Ok(Recovered { start, residents, settled, sync, remove })
+        (Recovered { start, residents, settled, key: self.key, testimonies, sync, remove }, damage)
+    }
+
+    /// Whether the files that count are those that their names say.
+    fn check_heads(&self, first: u64) -> Result<(), Damage> {
+        for (sequence, scanned) in self.segments.range(first..) {
+            let cause = match scanned.head {
+                Head::Format(version) => Cause::Format(version),
+                Head::Foreign(with) => Cause::Exchanged { with },
+                Head::Earlier(earlier) if earlier >= first => Cause::Exchanged { with: self.name(earlier) },
+                Head::Whole(_) | Head::Nothing | Head::Earlier(_) => continue,
+            };
+            return Err(self.damage(*sequence, 0, cause));
+        }
+        Ok(())
+    }
+
+    /// Whether the log may end there, as far as its own files tell.
+    fn check_end(&self, end: End, witness: &Witness) -> Result<(), Damage> {
+        let next = end.segment + 1;
+        if !self.segments.contains_key(&next) && self.segments.range(next..).next().is_some() {
+            return Err(self.damage(next, 0, Cause::Missing));
+        }
+        if end.frame <= witness.acknowledged {
+            return Err(self.damage(end.segment, end.offset, Cause::Lost { frame: end.frame }));
+        }
+        Ok(())
+    }
+
+    /// What all whole frames say of other logs.
+    fn testimonies(&self, incarnation: u64) -> Vec<Testified> {
+        let mut highest: BTreeMap<(LogId, u64), Testified> = BTreeMap::new();
+        for (sequence, scanned) in &self.segments {
+            for WholeFrame { header, .. } in scanned.frames.iter().filter(|frame| self.is_ours(frame)) {
+                let Some(of) = header.other else { continue };
+                let told = Testified { of, by: self.name(*sequence), newest: false };
+                let known = highest.entry((of.log, of.key)).or_insert(told);
+                let newest = known.newest || header.incarnation == incarnation;
+                if of.frame > known.of.frame {
+                    *known = told;
+                }
+                known.newest = newest;
+            }
+        }
+        highest.into_values().collect()
+    }
+
+    fn is_ours(&self, frame: &WholeFrame) -> bool {
+        self.key.is_none_or(|key| key == frame.header.key)
     }
 
     /// What all whole blocks together testify.
     fn witness(&self) -> Witness {
         let mut witness = Witness { acknowledged: 0, first: 1, incarnation: 0 };
         for scanned in self.segments.values() {
-            if let Ok(header) = &scanned.header {
+            if let Head::Whole(header) = &scanned.head {
                 witness.hear(header.acknowledged, header.first, header.incarnation);
             }
-            for WholeFrame { header, .. } in &scanned.frames {
-                if self.key.is_none_or(|key| key == header.key) {
-                    witness.hear(header.acknowledged, header.first, header.incarnation);
-                }
+            for WholeFrame { header, .. } in scanned.frames.iter().filter(|frame| self.is_ours(frame)) {
+                witness.hear(header.acknowledged, header.first, header.incarnation);
             }
         }
         witness
@@ -279,7 +406,10 @@ impl Recovery {
     }
 
     fn header(&self, sequence: u64) -> Option<&SegmentHeader> {
-        self.segments.get(&sequence)?.header.as_ref().ok()
+        match &self.segments.get(&sequence)?.head {
+            Head::Whole(header) => Some(header),
+            _ => None,
+        }
     }
 
     /// The frame that comes at `end`, if it is there.

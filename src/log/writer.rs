@@ -9,7 +9,7 @@
 
 use super::format::{End, FRAME_HEADER_BYTES, FrameHeader, Placed, SegmentHeader, in_blocks};
 use super::standing::Standing;
-use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, WriteId};
+use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, Testimony, WriteId};
 use crate::limits::{
     BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_SEGMENT_RETRY_MS,
     LOG_SEGMENTS_RECYCLED_MAX, LOG_SEGMENTS_SPARE, LOG_VOUCH_DELAY_US, LOG_WRITES_IN_FLIGHT_MAX,
@@ -115,6 +115,8 @@ pub struct Log {
     segment_bytes: usize,
     write_bytes_max: usize,
     settled: Revision,
+    /// What the next frame says of another log.
+    other: Option<Testimony>,
     residents: BTreeMap<Resident, Standing>,
 
     appended: Ordinal,
@@ -161,6 +163,7 @@ impl Log {
             segment_bytes: start.segment_bytes,
             write_bytes_max,
             settled: start.settled,
+            other: None,
             residents: start.residents,
             appended: Ordinal(0),
             open: Frame::begin(sequence, 0, Buffer::with_capacity(2 * BLOCK_BYTES), Ordinal(0)),
@@ -222,6 +225,26 @@ impl Log {
     pub fn settle(&mut self, settled: Revision) {
         assert!(settled >= self.settled, "settled fell from {} to {settled}", self.settled);
         self.settled = settled;
+    }
+
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// What this log can say of itself.
+    pub fn testimony(&self) -> Testimony {
+        Testimony { log: self.id, key: self.key, frame: self.acknowledged }
+    }
+
+    /// Another log's word, for the next frame to keep.
+    pub fn hear(&mut self, other: Testimony) {
+        assert_ne!(other.log, self.id);
+        self.other = Some(other);
+    }
+
+    /// The log whose word no frame has taken yet.
+    pub fn heard(&self) -> Option<LogId> {
+        self.other.map(|other| other.log)
     }
 
     /// Keeps the entries from `from` on, whatever checkpoints say (for a peer that is catching up); `None`
@@ -301,6 +324,11 @@ impl Log {
         self.prepare_at = now + SEGMENT_RETRY;
     }
 
+    /// Writes that are full and have not begun.
+    pub fn sealed(&self) -> usize {
+        self.sealed.len()
+    }
+
     /// Bytes appended that no write has taken yet.
     pub fn queued_bytes(&self) -> usize {
         let open = if self.open.due { self.open.buffer.len() } else { 0 };
@@ -323,7 +351,8 @@ impl Log {
             _ => Time::NEVER,
         };
         // What was missing at the last flush waits for the disk to have room.
-        let prepare = if self.missing_segments().next().is_some() { self.prepare_at } else { Time::NEVER };
+        let wanted = self.requested.is_empty() && self.missing_segments().next().is_some();
+        let prepare = if wanted { self.prepare_at } else { Time::NEVER };
         vouch.min(prepare)
     }
 
@@ -447,6 +476,7 @@ impl Log {
             acknowledged: self.acknowledged,
             first: self.first,
             settled: self.settled.0,
+            other: self.other.take(),
         };
         let chain = header.encode(body);
         let offset = frame.offset + frame.buffer.len();
@@ -502,14 +532,13 @@ impl Log {
         wanted.filter(|sequence| !self.ready.contains(sequence) && !self.requested.contains(sequence))
     }
 
+    /// One file at a time, so that names become durable in their order: a segment that is missing below one
+    /// that is there was lost.
     fn want_segments(&mut self, now: Time, out: &mut Vec<Command>) {
-        let missing: Vec<u64> = self.missing_segments().collect();
-        for sequence in missing {
+        let missing = if self.requested.is_empty() { self.missing_segments().next() } else { None };
+        let fit = self.retired.iter().find(|old| !self.odd.contains(old)).copied();
+        if let Some(sequence) = missing.filter(|_| fit.is_some() || now >= self.prepare_at) {
             let new = self.name(sequence);
-            let fit = self.retired.iter().find(|old| !self.odd.contains(old)).copied();
-            if fit.is_none() && now < self.prepare_at {
-                break;
-            }
             self.requested.insert(sequence);
             out.push(match fit.inspect(|old| assert!(self.retired.remove(old))) {
                 Some(old) => Command::Recycle { old: self.name(old), new },

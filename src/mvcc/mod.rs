@@ -40,6 +40,8 @@ impl Budget {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Slice {
     pub kvs: Vec<KeyValue>,
+    /// Of their keys and values.
+    pub bytes: usize,
     /// The first key of the range not looked at; `None` where the range is done.
     pub resume: Option<Blob>,
 }

@@ -77,6 +77,10 @@ impl OnDisk {
         since > held.compacted || told
     }
 
+    pub fn has_graves(&self) -> bool {
+        self.graves.last_key_value().is_some_and(|(at, _)| at.main > self.upto())
+    }
+
     /// What the next delta has to tell of beside what the store holds.
     pub fn graves(&self, after: At, upto: At) -> impl Iterator<Item = (&At, &Blob)> {
         self.graves.range((Excluded(after), Included(upto)))

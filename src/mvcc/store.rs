@@ -181,15 +181,15 @@ impl Store {
     /// the budget, live or not.
     pub fn range(&self, range: &KeyRange, at: Revision, resume: Option<&[u8]>, budget: Budget) -> Slice {
         let mut slice = Slice::default();
-        let (mut keys, mut bytes) = (0, 0);
+        let mut keys = 0;
         self.walk(range, resume, |key, tip| {
-            if keys > 0 && (keys >= budget.keys || bytes >= budget.bytes) {
+            if keys > 0 && (keys >= budget.keys || slice.bytes >= budget.bytes) {
                 slice.resume = Some(key.clone());
                 return false;
             }
             keys += 1;
             if let Some(kv) = self.versions.find(tip.version(), at).and_then(Version::key_value) {
-                bytes += kv.key.len() + kv.value.len();
+                slice.bytes += kv.key.len() + kv.value.len();
                 slice.kvs.push(kv);
             }
             true
@@ -436,6 +436,11 @@ impl Store {
         }));
         history.changes.sort_unstable_by_key(|(at, _)| *at);
         history
+    }
+
+    /// Whether compaction has dropped ends of keys of which the next delta tells.
+    pub fn has_graves(&self) -> bool {
+        self.on_disk.has_graves()
     }
 
     /// The history of a pin is on disk as a checkpoint of its own, and what was there before it is not needed.

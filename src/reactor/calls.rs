@@ -11,6 +11,7 @@ use crate::limits::{PARKED_BYTES_MAX, REQUEST_ENVELOPE_BYTES};
 use crate::stdx::HashMap;
 use crate::txn;
 use crate::types::{Duration, LeaseId, ReactorId, Revision, ShardId, Time};
+use crate::wire::Timed;
 use crate::wire::http1::Response;
 use std::collections::VecDeque;
 
@@ -30,8 +31,8 @@ pub(super) enum Asker {
     Page(Rpc),
     /// The lead itself: a lease has expired.
     Expiry(LeaseId),
-    /// The lead itself: auto-compaction, publishing its attributes.
-    Nobody,
+    /// The lead itself: it compacts to this revision, begun then.
+    Compactor(Revision, Time),
 }
 
 /// How far a call has come.
@@ -48,7 +49,7 @@ pub(super) enum Course {
 impl Asker {
     /// Whether the lead itself asks: it asks little, and many may wait for what it does.
     pub fn is_own(self) -> bool {
-        matches!(self, Asker::Expiry(_) | Asker::Nobody)
+        matches!(self, Asker::Expiry(_) | Asker::Compactor(..))
     }
 }
 
@@ -63,9 +64,12 @@ impl Course {
 pub(super) struct Call {
     pub asker: Asker,
     pub course: Course,
+    pub begun: Time,
     deadline: Time,
     /// What its request holds in memory, here or where it waits.
     bytes: usize,
+    /// Whether it goes through the log.
+    proposes: bool,
 }
 
 /// What arrived during a takeover: begun once that is done.
@@ -90,6 +94,8 @@ pub(super) struct Calls {
     under_way: HashMap<u64, Call>,
     /// The sum over those.
     bytes: usize,
+    /// Those that go through the log.
+    proposals: usize,
     made: u64,
     parked: VecDeque<Parked>,
     parked_bytes: usize,
@@ -107,7 +113,21 @@ impl Calls {
     pub fn remove(&mut self, call: CallId) -> Option<Call> {
         let removed = self.under_way.remove(&call.number)?;
         self.bytes -= removed.bytes;
+        self.proposals -= usize::from(removed.proposes);
         Some(removed)
+    }
+
+    /// The call goes through the log.
+    pub fn proposes(&mut self, call: CallId) {
+        if let Some(call) = self.under_way.get_mut(&call.number)
+            && !std::mem::replace(&mut call.proposes, true)
+        {
+            self.proposals += 1;
+        }
+    }
+
+    pub fn proposals(&self) -> usize {
+        self.proposals
     }
 
     pub fn len(&self) -> usize {
@@ -130,8 +150,14 @@ impl Reactor {
 
     /// A request whose message had so many bytes.
     pub(super) fn call_sized(&mut self, asker: Asker, request: Request, bytes: usize) {
-        if let Err(error) = self.check(&request, bytes) {
+        if let Err(error) = self.check(&request) {
             return self.reply(asker, Err(error));
+        }
+        if let (Asker::Rpc(rpc), Some(timed)) = (asker, Timed::of(&request)) {
+            self.front.time(rpc, timed);
+        }
+        if self.is_too_large(&request, bytes) {
+            return self.reply(asker, Err(Error::RequestTooLarge));
         }
         // The process answers, so it is healthy, whoever leads (etcd's law).
         if let Some(answer) = health(&request) {
@@ -146,6 +172,7 @@ impl Reactor {
             };
         }
         if self.calls.bytes > self.settings.bounds.calls_bytes_max && !asker.is_own() {
+            self.counters.paths.refused_bytes += 1;
             return self.reply(asker, Err(Error::TooManyRequests));
         }
         match request {
@@ -176,6 +203,14 @@ impl Reactor {
                 let members = self.control.members();
                 self.reply(asker, Ok(Reply::MemberList { members }));
             }
+            // Nothing can turn authentication on, nor make users and roles.
+            Request::AuthStatus => self.answer_unbacked(asker, |revision| Reply::AuthStatus { revision }),
+            Request::UserList => self.answer_unbacked(asker, |revision| Reply::UserList { revision }),
+            Request::RoleList => self.answer_unbacked(asker, |revision| Reply::RoleList { revision }),
+            Request::MoveLeader { target } if target == self.settings.member => {
+                self.reply(asker, Ok(Reply::MoveLeader)); // it leads
+            }
+            Request::MoveLeader { .. } => self.reply(asker, Err(Error::BadLeaderTransferee)),
             Request::Status => self.take_census(asker),
             Request::Defragment => self.defragment(asker),
             Request::Hash => self.hash(asker),
@@ -184,18 +219,20 @@ impl Reactor {
         }
     }
 
-    fn check(&self, request: &Request, bytes: usize) -> Result<(), Error> {
-        let length_bytes = (usize::BITS - (bytes | 1).leading_zeros()).div_ceil(7) as usize;
-        let logged = bytes + length_bytes + REQUEST_ENVELOPE_BYTES;
-        let too_large = logged > self.settings.request_bytes_max && is_write(request);
+    fn check(&self, request: &Request) -> Result<(), Error> {
         match request {
             Request::Range(range) => txn::check_range(range),
             Request::Put(put) => txn::check_put(put),
             Request::DeleteRange(delete) => txn::check_delete(delete),
             Request::Txn(txn) => txn::check_txn(txn, self.settings.txn_ops_max),
             _ => Ok(()),
-        }?;
-        if too_large { Err(Error::RequestTooLarge) } else { Ok(()) }
+        }
+    }
+
+    fn is_too_large(&self, request: &Request, bytes: usize) -> bool {
+        let length_bytes = (usize::BITS - (bytes | 1).leading_zeros()).div_ceil(7) as usize;
+        let logged = bytes + length_bytes + REQUEST_ENVELOPE_BYTES;
+        logged > self.settings.request_bytes_max && is_write(request)
     }
 
     pub(super) fn begin_call(&mut self, asker: Asker, course: Course) -> CallId {
@@ -204,36 +241,41 @@ impl Reactor {
 
     /// A call whose request holds so many bytes.
     pub(super) fn begin_call_of(&mut self, asker: Asker, course: Course, bytes: usize) -> CallId {
-        let deadline = self.now + self.settings.request_timeout();
+        let (begun, deadline) = (self.now, self.now + self.settings.request_timeout());
         self.calls.made += 1;
         let number = self.calls.made;
         self.calls.bytes += bytes;
-        self.calls.under_way.insert(number, Call { asker, course, deadline, bytes });
+        let call = Call { asker, course, begun, deadline, bytes, proposes: false };
+        self.calls.under_way.insert(number, call);
         CallId { reactor: self.id, number }
     }
 
-    /// Whether somebody still waits for a call of this reactor.
-    pub(super) fn is_wanted(&mut self, call: CallId) -> bool {
-        self.calls.get(call).map(|call| call.asker).is_some_and(|asker| self.is_there(asker))
-    }
-
-    fn is_there(&mut self, asker: Asker) -> bool {
+    /// Whether somebody still waits for the answer.
+    pub(super) fn is_there(&mut self, asker: Asker) -> bool {
         match asker {
             Asker::Rpc(rpc) | Asker::KeepAlive(rpc) | Asker::RangeStream(rpc) | Asker::Chunk(rpc) => {
                 self.front.method(rpc).is_some()
             }
-            Asker::Call(_) | Asker::Page(_) | Asker::Expiry(_) | Asker::Nobody => true,
+            Asker::Call(_) | Asker::Page(_) => true,
+            Asker::Expiry(_) | Asker::Compactor(..) => true,
         }
     }
 
     fn evaluate_at(&mut self, asker: Asker, shard: ShardId, request: Request) {
         let call = self.begin_call_of(asker, Course::Waiting, request.bytes());
+        if is_write(&request) {
+            self.calls.proposes(call);
+        }
         let owner = self.router().reactor_of(shard);
         self.send(owner, Body::Evaluate { call, shard, request });
     }
 
     pub(super) fn ask_control(&mut self, asker: Asker, request: ControlRequest) {
         let call = self.begin_call(asker, Course::Waiting);
+        // An alarm goes through etcd's log even where it is only asked for.
+        if matches!(&request, ControlRequest::Client(of) if is_write(of) || matches!(of, Request::Alarm(_))) {
+            self.calls.proposes(call);
+        }
         self.send(ReactorId(0), Body::Control { call, request });
     }
 
@@ -257,10 +299,16 @@ impl Reactor {
     }
 
     fn answer_empty_delete(&mut self, asker: Asker) {
+        self.answer_unbacked(asker, |revision| {
+            Reply::DeleteRange(crate::api::DeleteRangeReply { revision, ..Default::default() })
+        });
+    }
+
+    /// A reply that no entry backs shows, and waits for, the newest revision taken.
+    fn answer_unbacked(&mut self, asker: Asker, reply: impl FnOnce(Revision) -> Reply) {
         let revision = self.sequencer.counter();
         let call = self.begin_call(asker, Course::Waiting);
-        let reply = crate::api::DeleteRangeReply { revision, ..Default::default() };
-        self.hold(revision, call, Ok(Reply::DeleteRange(reply)));
+        self.hold(revision, call, Ok(reply(revision)));
     }
 
     /// The answer to a call of this reactor, wherever it was made.
@@ -283,12 +331,12 @@ impl Reactor {
             Asker::Chunk(rpc) => self.on_chunk(rpc, answer),
             Asker::Call(call) => self.answer(call, answer),
             Asker::Expiry(lease) => self.on_expiry_done(lease, &answer),
+            Asker::Compactor(revision, begun) => self.on_compactor_done(revision, begun, &answer),
             Asker::Page(rpc) => {
                 self.counters.scrapes_failed += 1;
                 let error = answer.expect_err("only a page that cannot be made is answered this way");
                 self.show_page(rpc, &Response::error(503, &error.to_string()));
             }
-            Asker::Nobody => {}
         }
     }
 
@@ -333,10 +381,12 @@ impl Reactor {
         };
         let (calls, parked_max) = (&mut self.calls, self.settings.bounds.parked_calls_max);
         if calls.parked.len() >= parked_max || calls.parked_bytes + bytes > PARKED_BYTES_MAX {
+            self.counters.paths.refused_parked += 1;
             return self.reply(asker, Err(Error::TooManyRequests));
         }
         let deadline = self.now + self.settings.request_timeout();
         calls.parked_bytes += bytes;
+        self.counters.paths.call_parked += 1;
         calls.parked.push_back(Parked { asker, errand, bytes, deadline });
     }
 
@@ -362,7 +412,7 @@ impl Reactor {
         let mut numbers: Vec<u64> = under_way.map(|(number, _)| *number).collect();
         numbers.sort();
         for number in numbers {
-            self.counters.proposals_failed += 1;
+            self.count_failed(number);
             self.finish(CallId { reactor: self.id, number }, Err(error.clone()));
         }
     }
@@ -379,7 +429,8 @@ impl Reactor {
             under_way.filter(|(_, call)| call.deadline <= now).map(|(number, _)| *number).collect();
         late.sort();
         for number in late {
-            self.counters.proposals_failed += 1;
+            self.count_failed(number);
+            self.counters.paths.call_expired += 1;
             self.release_spread_of(CallId { reactor: self.id, number });
             self.finish(CallId { reactor: self.id, number }, Err(Error::Timeout));
         }
@@ -391,6 +442,12 @@ impl Reactor {
             self.counters.ranges_failed += u64::from(is_range);
             self.reply(parked.asker, Err(Error::Timeout));
         }
+    }
+
+    fn count_failed(&mut self, number: u64) {
+        let Some(call) = self.calls.under_way.get(&number) else { return };
+        self.counters.proposals_failed += u64::from(call.proposes);
+        self.counters.ranges_failed += u64::from(matches!(call.course, Course::Reading(_)));
     }
 
     /// When [`Reactor::expire_calls`] has something to look at.

@@ -6,18 +6,19 @@ use super::owned::Owned;
 use super::{Reactor, Stage};
 use crate::api::{Alarm, AlarmType, Error, LeaseTimeToLiveReply, Reply, StatusReply};
 use crate::front::Rpc;
-use crate::io::{Body, CallId, Census, ShardFigures};
+use crate::io::{Body, CallId, Census, Fields, Level, ShardFigures};
 use crate::limits::{EMPTY_SHARD_BYTES, LEASE_BYTES};
 use crate::log::Resident;
 use crate::mvcc::Sizes;
 use crate::types::{Blob, MemberId, ReactorId, Revision, ShardId, Time};
+use crate::wire::health::Page;
 use std::collections::BTreeMap;
 
 /// What is asked of all reactors.
 #[derive(Debug)]
 enum Question {
     Status(Box<Census>),
-    Metrics { rpc: Rpc, rows: BTreeMap<ReactorId, Census> },
+    Figures { rpc: Rpc, page: Page, rows: BTreeMap<ReactorId, Census> },
     Keys { reply: LeaseTimeToLiveReply, seen: Revision },
     Defragment { begun: Time },
     Answered,
@@ -33,7 +34,7 @@ pub(super) struct Gathering {
 impl Gathering {
     /// Whether it only asks how things are.
     pub(super) fn is_census(&self) -> bool {
-        matches!(self.question, Question::Status(_) | Question::Metrics { .. })
+        matches!(self.question, Question::Status(_) | Question::Figures { .. })
     }
 }
 
@@ -52,6 +53,12 @@ impl MemberSizes {
 
     pub fn set(&mut self, reactor: ReactorId, sizes: Sizes) {
         self.of[usize::from(reactor.0)] = sizes;
+    }
+
+    pub fn sum(&self) -> Sizes {
+        let mut sum = Sizes::default();
+        self.of.iter().for_each(|sizes| add(&mut sum, *sizes));
+        sum
     }
 
     fn bytes_total(&self) -> u64 {
@@ -97,18 +104,20 @@ impl Reactor {
         self.ask_all(asker, Question::Status(Box::default()), |call| Body::Census { call });
     }
 
-    /// The figures of all reactors, for the text of /metrics.
-    pub(super) fn take_metrics(&mut self, rpc: Rpc) {
-        let question = Question::Metrics { rpc, rows: BTreeMap::new() };
+    /// The figures of all reactors, for the text of /metrics or /debug/vars.
+    pub(super) fn take_figures(&mut self, rpc: Rpc, page: Page) {
+        let question = Question::Figures { rpc, page, rows: BTreeMap::new() };
         self.ask_all(Asker::Page(rpc), question, |call| Body::Census { call });
     }
 
     pub(super) fn defragment(&mut self, asker: Asker) {
+        self.notice(Level::Info, "starting defragment", Fields::default());
         self.ask_all(asker, Question::Defragment { begun: self.now }, |call| Body::Defragment { call });
     }
 
     pub(super) fn gather_lease_keys(&mut self, call: CallId, reply: LeaseTimeToLiveReply) {
         let (lease, seen) = (reply.lease, reply.revision);
+        self.counters.paths.lease_keys_gathered += 1;
         let question = Question::Keys { reply, seen };
         self.ask_all(Asker::Call(call), question, |call| Body::LeaseKeys { call, lease });
     }
@@ -167,7 +176,7 @@ impl Reactor {
         let done = gathering.waiting.is_empty();
         match &mut gathering.question {
             Question::Status(sum) => sum.add(&census),
-            Question::Metrics { rows, .. } => {
+            Question::Figures { rows, .. } => {
                 rows.insert(from, census);
             }
             _ => unreachable!("a census is taken for Status and metrics"),
@@ -181,7 +190,12 @@ impl Reactor {
                 let reply = Reply::Status(self.status(&sum));
                 self.finish(call, Ok(reply));
             }
-            Question::Metrics { rpc, rows } => {
+            Question::Figures { rpc, page: Page::Vars, rows } => {
+                self.calls.remove(call);
+                let page = self.vars_page(&rows);
+                self.show_page(rpc, &page);
+            }
+            Question::Figures { rpc, rows, .. } => {
                 self.calls.remove(call);
                 let page = self.metrics_page(rows);
                 self.counters.scrapes += 1;
@@ -237,7 +251,9 @@ impl Reactor {
             return;
         };
         if let Question::Defragment { begun } = gathering.question {
-            self.counters.times.defragmentations.observe(self.now.since(begun).0);
+            let took = self.now.since(begun);
+            self.counters.times.defragmentations.observe(took.0);
+            self.notice(Level::Info, "finished defragment", [("took", took.into())]);
         }
         self.finish(call, Ok(Reply::Defragment));
     }
@@ -269,12 +285,32 @@ impl Reactor {
     }
 }
 
-/// An alarm as etcd's Status words it.
+/// An alarm as etcd's Status words it: in protobuf's text form, which leaves out what is 0.
 fn alarm_text(alarm: &Alarm) -> String {
-    let name = match alarm.alarm {
-        AlarmType::NoSpace => "NOSPACE",
-        AlarmType::Corrupt => "CORRUPT",
-        AlarmType::None | AlarmType::Unknown(_) => "NONE",
+    let member = (alarm.member != MemberId(0)).then(|| format!("memberID:{}", alarm.member.0));
+    let kind = match alarm.alarm {
+        AlarmType::NoSpace => Some("alarm:NOSPACE".to_owned()),
+        AlarmType::Corrupt => Some("alarm:CORRUPT".to_owned()),
+        AlarmType::None => None,
+        AlarmType::Unknown(number) => Some(format!("alarm:{number}")),
     };
-    format!("memberID:{} alarm:{name}", alarm.member.0)
+    member.into_iter().chain(kind).collect::<Vec<String>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_reads_as_in_etcds_status() {
+        for (member, alarm, text) in [
+            (5, AlarmType::NoSpace, "memberID:5 alarm:NOSPACE"),
+            (0, AlarmType::NoSpace, "alarm:NOSPACE"),
+            (0, AlarmType::Corrupt, "alarm:CORRUPT"),
+            (5, AlarmType::None, "memberID:5"),
+            (5, AlarmType::Unknown(7), "memberID:5 alarm:7"),
+        ] {
+            assert_eq!(alarm_text(&Alarm { member: MemberId(member), alarm }), text);
+        }
+    }
 }

@@ -90,6 +90,8 @@ impl Reactor {
         let mut blocks = vec![];
         let writer = Some(Writer::new(&meta, &mut blocks));
         let owned = self.shards.get_mut(&id).expect("the caller has it");
+        let buries = !chain.is_empty() && owned.shard.store.has_graves();
+        self.counters.paths.checkpoint_with_graves += u64::from(buries);
         let pin = owned.shard.store.pin(revision);
         let upto = |link: &LinkRecord| At { main: Revision(link.revision), sub: Sub(u32::MAX) };
         owned.checkpoint = Some(Checkpointing {
@@ -164,6 +166,7 @@ impl Reactor {
         let Some(Checkpointing { pin, name, .. }) = owned.checkpoint.take() else { return };
         owned.unpin(pin);
         self.storage.retry_at = self.now + CHECKPOINT_RETRY;
+        self.counters.paths.checkpoint_given_up += 1;
         let job = self.next_job();
         self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
         let fields = vec![("shard", id.to_string()), ("error", why.to_owned())];
@@ -234,6 +237,7 @@ impl Reactor {
         owned.unpin(done.pin);
         let (CheckpointName { home, file, .. }, Written { bytes, hash }) = (done.name, done.written);
         let mut replaced = vec![];
+        let had_deltas = done.chain.is_empty() && owned.chain.len() > 1;
         if done.chain.is_empty() {
             replaced = std::mem::take(&mut owned.chain);
         }
@@ -246,6 +250,9 @@ impl Reactor {
             self.storage.replaced.push_back((self.storage.appended, link.name(id).to_string()));
         }
         self.counters.checkpoints += 1;
+        self.counters.paths.checkpoint_finished += 1;
+        self.counters.paths.checkpoint_is_delta += u64::from(!done.chain.is_empty());
+        self.counters.paths.checkpoint_is_base_again += u64::from(had_deltas);
         if done.chain.is_empty() {
             self.defragmented_shard(id);
         }

@@ -1,7 +1,8 @@
 //! Control entries: decided where the control shard lives, proposed when all that was seen is settled,
 //! effective in the order of the log, answered when every reactor has them (DESIGN 2.6).
 
-use super::leading::Announced;
+use super::leading::{Announced, Compaction};
+use super::pace::About;
 use super::writes::is_write;
 use super::{Reactor, Stage};
 use crate::api::{
@@ -9,9 +10,10 @@ use crate::api::{
     LeaseTimeToLiveReply, Reply, Request,
 };
 use crate::control;
-use crate::io::{Body, CallId, ControlRequest};
+use crate::io::{ApplyKind, Body, CallId, ControlRequest, Fields, Level};
 use crate::lease::{Granted, Renewal};
 use crate::limits::LEASE_BYTES;
+use crate::mvcc::Sizes;
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Payload};
 use crate::takeover::{Due, LiveWrite};
 use crate::types::{Index, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -41,6 +43,7 @@ impl Reactor {
     fn decide_request(&mut self, Asked { call, request, until }: Asked) {
         let Some(leading) = &self.leading else { unreachable!("control requests go where the shard is") };
         if leading.pending.len() >= self.settings.bounds.control_pending_max && !self.is_own(call) {
+            self.counters.paths.refused_control += 1;
             return self.answer(call, Err(Error::TooManyRequests));
         }
         match request {
@@ -69,8 +72,10 @@ impl Reactor {
         let own = self.is_own(asked.call);
         let Some(leading) = &mut self.leading else { return };
         if leading.waiting.len() >= self.settings.bounds.control_waiting_max && !own {
+            self.counters.paths.refused_control += 1;
             return self.answer(asked.call, Err(Error::TooManyRequests));
         }
+        self.counters.paths.control_waited_for_entry += 1;
         leading.waiting.push(lease, asked);
     }
 
@@ -98,7 +103,10 @@ impl Reactor {
     /// waits for them.
     fn hold_shown(&mut self, needs: Revision, call: CallId, answer: Answer) {
         match self.leading.as_mut().and_then(|leading| leading.announced.last_entry()) {
-            Some(mut last) => last.get_mut().answers.push((needs, call, answer)),
+            Some(mut last) => {
+                self.counters.paths.control_shown_later += 1;
+                last.get_mut().answers.push((needs, call, answer));
+            }
             None => self.hold(needs, call, answer),
         }
     }
@@ -137,6 +145,7 @@ impl Reactor {
             Renewal::Missing => 0,
             Renewal::Expired => {
                 // It ends any moment: the renewal is told so then.
+                self.counters.paths.lease_renewed_too_late += 1;
                 let request = ControlRequest::KeepAlive(lease);
                 return self.wait_for_entry(lease, Asked { call, request, until });
             }
@@ -188,15 +197,18 @@ impl Reactor {
         if revision <= leading.compacting_to {
             // It may yet be lost, and then nothing is compacted.
             if leading.outdone.len() >= self.settings.bounds.control_waiting_max && !own {
+                self.counters.paths.refused_control += 1;
                 return self.answer(call, Err(Error::TooManyRequests));
             }
             let request = ControlRequest::Client(Request::Compact(request));
+            self.counters.paths.control_outdone += 1;
             return leading.outdone.push(revision, Asked { call, request, until });
         }
         leading.compacting_to = revision;
         let answer = Ok(Reply::Compact { revision: settled });
         if request.physical {
             leading.physical.push((revision, call, answer));
+            self.counters.paths.compacted_physically += 1;
             self.decide_control(Control::Compact { revision: revision.0 }, None);
         } else {
             self.decide_control(Control::Compact { revision: revision.0 }, Some((call, answer)));
@@ -232,7 +244,13 @@ impl Reactor {
     pub(super) fn on_no_space(&mut self, call: Option<CallId>) {
         let member = self.settings.member;
         let stands = self.control.has_alarm(member, crate::api::AlarmType::NoSpace);
+        let serves = self.stage == Stage::Serving;
         let Some(leading) = &mut self.leading else { return };
+        if !serves {
+            // A reactor whose disk is full says so at any time. No call is behind it: none is evaluated now.
+            leading.no_space_heard = true;
+            return;
+        }
         match (call, &mut leading.raising_no_space) {
             (Some(call), _) if stands => self.refuse(call, Error::NoSpace),
             (None, _) if stands => {}
@@ -242,9 +260,22 @@ impl Reactor {
             (call, Some(refused)) => refused.extend(call),
             (call, none) => {
                 *none = Some(vec![]);
+                self.counters.paths.no_space_raised += 1;
+                self.notice_full(call.is_some());
                 let control = Control::AlarmOn { member: member.0, alarm: control::NO_SPACE };
                 self.decide_control(control, call.map(|call| (call, Err(Error::NoSpace))));
             }
+        }
+    }
+
+    /// In etcd's words, where a write found the quota exceeded.
+    fn notice_full(&mut self, by_quota: bool) {
+        match self.settings.quota_bytes.filter(|_| by_quota) {
+            Some(quota) => {
+                let fields = [("quota-size-bytes", quota.into()), ("quota-size", human(quota).into())];
+                self.notice(Level::Warn, "message exceeded backend quota; raising alarm", fields);
+            }
+            None => self.notice(Level::Warn, "the disk is full; raising alarm", Fields::default()),
         }
     }
 
@@ -256,12 +287,19 @@ impl Reactor {
     /// What is decided is proposed once everything its evaluation could have seen is settled.
     pub(super) fn decide_control(&mut self, control: Control, call: Option<(CallId, Answer)>) {
         let seen = self.sequencer.counter();
+        let waits = seen > self.sequencer.settled();
         let Some(leading) = &mut self.leading else { return };
+        self.counters.paths.control_waited += u64::from(waits);
         leading.pending.push_back((seen, Decided { control, call }));
         self.propose_pending();
     }
 
+    /// Only while the epoch serves: before its seal the log would call the entry void, and every reactor here
+    /// would have seen it take effect.
     pub(super) fn propose_pending(&mut self) {
+        if self.stage != Stage::Serving {
+            return;
+        }
         let settled = self.sequencer.settled();
         while let Some(leading) = &mut self.leading {
             let due = leading.pending.pop_front_if(|(seen, _)| *seen <= settled);
@@ -271,7 +309,7 @@ impl Reactor {
             // A revoke's part may stand in this turn's effects: the log keeps the order of decisions.
             let proposed = shard
                 .propose_turn(epoch, settled, entry_bytes)
-                .and_then(|()| shard.propose_control(epoch, control));
+                .and_then(|()| shard.propose_control(epoch, settled, control));
             match proposed {
                 Ok(index) => {
                     if let (Some(leading), Some(call)) = (&mut self.leading, call) {
@@ -352,6 +390,7 @@ impl Reactor {
     /// What the lead keeps beside the control state follows it.
     fn follow_control(&mut self, index: Index, change: &Control) {
         let now = self.now;
+        self.note_control(change);
         if let Some(leading) = &mut self.leading {
             let woken = match change {
                 Control::LeaseGrant { lease, ttl_secs } => {
@@ -381,6 +420,29 @@ impl Reactor {
             }
         }
         self.after_control_change(index, change);
+    }
+
+    /// Counts a control entry that takes effect, and tells the operator of an alarm.
+    fn note_control(&mut self, change: &Control) {
+        if !self.leading.as_ref().is_some_and(|leading| leading.serves) {
+            return;
+        }
+        let kind = match change {
+            Control::LeaseGrant { .. } => ApplyKind::LeaseGrant,
+            Control::LeaseEnd { .. } => ApplyKind::LeaseRevoke,
+            Control::Compact { .. } => ApplyKind::Compaction,
+            Control::AlarmOn { .. } | Control::AlarmOff { .. } => ApplyKind::Alarm,
+            Control::MemberAttributes { .. } => ApplyKind::MemberAttributes,
+            Control::Bootstrap { .. } => return,
+        };
+        self.applied(kind, true, self.now, About::default());
+        let (level, message, member, alarm) = match change {
+            Control::AlarmOn { member, alarm } => (Level::Warn, "alarm raised", member, alarm),
+            Control::AlarmOff { member, alarm } => (Level::Info, "alarm disarmed", member, alarm),
+            _ => return,
+        };
+        let fields = [("alarm", control::alarm_name(*alarm).into()), ("from", format!("{member:x}").into())];
+        self.notice(level, message, fields);
     }
 
     fn after_control_change(&mut self, _: Index, change: &Control) {
@@ -428,6 +490,12 @@ impl Reactor {
         }
         self.on_settled(self.sequencer.settled());
         let compacted = self.control.compacted();
+        let now = self.now;
+        let data = || self.shards.values().filter(|owned| owned.shard.id != ShardId::CONTROL);
+        let has_any = data().any(|owned| owned.shard.store.compacted() < compacted);
+        if let Some(leading) = self.leading.as_mut().filter(|_| has_any) {
+            leading.compaction.get_or_insert(Compaction { begun: now, dropped: 0 });
+        }
         for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
             if owned.shard.store.compacted() < compacted {
                 owned.shard.store.compact(compacted);
@@ -444,16 +512,28 @@ impl Reactor {
     pub(super) fn report_compacted(&mut self) {
         if self.shards.values().all(|owned| owned.shard.store.is_swept()) {
             let revision = self.control.compacted();
-            self.send(ReactorId(0), Body::Compacted { revision });
+            let (dropped, sizes) = (self.storage.take_dropped(), self.own_sizes());
+            self.send(ReactorId(0), Body::Compacted { revision, dropped, sizes });
         }
     }
 
-    pub(super) fn on_compacted(&mut self, from: ReactorId, revision: Revision) {
+    pub(super) fn on_compacted(&mut self, from: ReactorId, revision: Revision, dropped: u64, sizes: Sizes) {
+        self.sizes.set(from, sizes);
+        let compacted = self.control.compacted();
         let Some(leading) = &mut self.leading else { return };
         leading.compacted_by.insert(from, revision);
+        if let Some(compaction) = &mut leading.compaction {
+            compaction.dropped += dropped;
+        }
         if leading.compacted_by.len() < usize::from(self.reactors) {
             return;
         }
+        if leading.compacted_by.values().all(|by| *by >= compacted)
+            && let Some(compaction) = leading.compaction.take()
+        {
+            self.notice_compacted(compacted, &compaction);
+        }
+        let Some(leading) = &mut self.leading else { return };
         let all = leading.compacted_by.values().min().copied().unwrap_or_default();
         let (done, waiting) =
             std::mem::take(&mut leading.physical).into_iter().partition(|(r, ..)| *r <= all);
@@ -461,6 +541,59 @@ impl Reactor {
         let done: Vec<_> = done;
         for (_, call, answer) in done {
             self.answer(call, answer);
+        }
+    }
+
+    /// In etcd's words.
+    fn notice_compacted(&mut self, revision: Revision, compaction: &Compaction) {
+        let sizes = self.sizes.sum();
+        let (total, in_use) = (sizes.db_bytes(), sizes.db_bytes_in_use());
+        let fields = [
+            ("compact-revision", revision.wire().into()),
+            ("took", self.now.since(compaction.begun).into()),
+            ("number-of-keys-compacted", compaction.dropped.into()),
+            ("current-db-size-bytes", total.into()),
+            ("current-db-size", human(total).into()),
+            ("current-db-size-in-use-bytes", in_use.into()),
+            ("current-db-size-in-use", human(in_use).into()),
+        ];
+        self.notice(Level::Info, "finished scheduled compaction", fields);
+    }
+}
+
+/// Bytes as etcd's log shows them to people: in powers of 1000, with one digit behind the point below ten.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let mut unit = 0;
+    let mut size = bytes as f64;
+    while size >= 1000.0 && unit < UNITS.len() - 1 {
+        size /= 1000.0;
+        unit += 1;
+    }
+    if unit > 0 && size < 10.0 {
+        format!("{:.1} {}", (size * 10.0 + 0.5).floor() / 10.0, UNITS[unit])
+    } else {
+        format!("{} {}", (size + if unit > 0 { 0.5 } else { 0.0 }).floor(), UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    /// As etcd 3.7.1 was seen to show them.
+    #[test]
+    fn sizes_read_as_in_etcds_log() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (921_600, "922 kB"),
+            (929_792, "930 kB"),
+            (1_691_648, "1.7 MB"),
+            (1_794_048, "1.8 MB"),
+            (2_147_483_648, "2.1 GB"),
+        ] {
+            assert_eq!(human(bytes), text);
         }
     }
 }

@@ -150,6 +150,8 @@ impl Reactor {
         self.room = Room::new(Generation::NONE);
         let mut moves = vec![];
         for owned in self.shards.values_mut() {
+            let undone = owned.shard.store.newest_revision().main > settled.max(owned.shard.store.settled());
+            self.counters.paths.epoch_undone += u64::from(undone);
             owned.shard.undo(settled, &mut moves);
             owned.follow_leases(&mut moves);
             owned.end_epoch();
@@ -180,7 +182,8 @@ impl Reactor {
             self.fence_all(epoch);
         } else {
             let bootstrap = self.bootstrap_entry();
-            let proposed = self.control_shard().propose_control(epoch, bootstrap).map(|_| ());
+            let proposed =
+                self.control_shard().propose_control(epoch, Revision::FRESH, bootstrap).map(|_| ());
             self.or_end(proposed);
         }
     }
@@ -241,7 +244,8 @@ impl Reactor {
             if !copy.may_create {
                 let reason = format!(
                     "shard {} of this member is missing from its logs, though the cluster has served with it: \
-                     the data directory is incomplete; restore the missing files",
+                     the data directory is incomplete. Put the missing files back, or restore the member from a \
+                     snapshot or from a copy of the data directory that was made while the server was stopped",
                     id.0
                 );
                 self.out.push(Output::Halt(reason));
@@ -260,20 +264,20 @@ impl Reactor {
         if self.shards.values().any(|owned| owned.shard.meaning().fence() != epoch) {
             return;
         }
-        let mut report = Report { base: Revision::FRESH, ..Report::default() };
-        for owned in self.shards.values() {
-            let (base, parts) = owned.shard.report();
-            report.base = report.base.max(base);
-            report.logs.push(parts);
-        }
+        let named = self.shards.values().map(|owned| owned.shard.meaning().known_settled()).max();
+        let base = named.unwrap_or_default().max(self.settled_before).max(self.sequencer.settled());
+        let shards = self.shards.values().map(|owned| owned.shard.holding(owned.read_from)).collect();
+        let report = Report { base, shards };
         self.stage = Stage::Stopped;
         self.send(ReactorId(0), Body::Fenced { epoch, report });
     }
 
     pub(super) fn on_fenced(&mut self, from: ReactorId, epoch: Epoch, report: Report) {
-        let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.fenced(from, epoch, report));
-        if let Some(step) = step {
-            self.broadcast_step(step, None);
+        let Some(coordinator) = &mut self.coordinator else { return };
+        match coordinator.fenced(from, epoch, report) {
+            Ok(Some(step)) => self.broadcast_step(step, None),
+            Ok(None) => {}
+            Err(hole) => self.out.push(Output::Halt(hole.to_string())),
         }
     }
 
@@ -312,8 +316,8 @@ impl Reactor {
     pub(super) fn on_sealed(&mut self, from: ReactorId, epoch: Epoch) {
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.sealed(from, epoch));
         if let Some(Step::Serve { epoch, prefix }) = step {
-            self.generations += 1;
-            let generation = Generation(self.generations);
+            self.generation = self.generation.next();
+            let generation = self.generation;
             self.sequencer.start(generation, prefix);
             self.settled = prefix;
             self.apply_due_controls();

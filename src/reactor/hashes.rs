@@ -120,6 +120,7 @@ impl Reactor {
         }
         let (pin, compacted) = *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), compacted));
         let history = store.history_pinned(pin, after, self.settings.slice.of_changes());
+        self.counters.paths.history_sliced += u64::from(!history.done);
         if history.done {
             owned.pins.remove(&call);
             owned.unpin(pin);
@@ -150,6 +151,7 @@ impl Reactor {
 
     /// A compaction has come between the shards: the sum begins again, under the same name for the client.
     fn hash_anew(&mut self, call: CallId) {
+        self.counters.paths.hash_made_anew += 1;
         let Some(under_way) = self.calls.remove(call) else { return };
         let Course::Hashing(hashing) = under_way.course else { unreachable!("only hashes get history") };
         for source in hashing.sources.iter().filter(|source| !source.done) {

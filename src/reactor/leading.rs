@@ -7,7 +7,7 @@ use super::settings::{AutoCompaction, Settings};
 use super::waiters::Waiters;
 use super::{Reactor, Stage};
 use crate::api::{Answer, CompactRequest, Error, Reply, Request};
-use crate::io::CallId;
+use crate::io::{CallId, Fields, Level, Value};
 use crate::lease::{Expiry, Leases};
 use crate::record::Control;
 use crate::stdx::Rng;
@@ -22,6 +22,14 @@ pub(super) struct Announced {
     pub answers: Vec<(Revision, CallId, Answer)>,
 }
 
+/// A compaction whose history is being dropped.
+#[derive(Debug)]
+pub(super) struct Compaction {
+    pub begun: Time,
+    /// Versions dropped so far, as the reactors have said.
+    pub dropped: u64,
+}
+
 /// A revoke whose reactors have not all said which shards have keys of the lease.
 #[derive(Debug)]
 pub(super) struct Revoking {
@@ -31,6 +39,8 @@ pub(super) struct Revoking {
 }
 
 pub(super) struct Leading {
+    /// Whether the epoch serves: what takes effect before that was decided in an earlier one.
+    pub serves: bool,
     pub expiry: Expiry,
     pub rng: Rng,
     /// Entries proposed whose answer waits for their effect.
@@ -49,12 +59,15 @@ pub(super) struct Leading {
     /// Compactions asked for with `physical`, until all reactors have dropped the history.
     pub physical: Vec<(Revision, CallId, Answer)>,
     pub compacted_by: BTreeMap<ReactorId, Revision>,
+    pub compaction: Option<Compaction>,
     /// A compaction on its way.
     pub compacting_to: Revision,
     /// Compactions that one on its way goes beyond, by their revision: they are refused when it is durable.
     pub outdone: Waiters<Revision, Asked>,
     /// The alarm of a full disk or quota is on its way, and these calls are refused with it.
     pub raising_no_space: Option<Vec<CallId>>,
+    /// A full disk was heard of while no epoch served: the alarm is raised when one does.
+    pub no_space_heard: bool,
     auto: Auto,
 }
 
@@ -75,6 +88,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 impl Leading {
     pub fn new(settings: &Settings, rng: Rng, now: Time) -> Leading {
         Leading {
+            serves: false,
             expiry: Expiry::take_over(&Leases::new(settings.election_timeout), now, Duration(0)),
             rng,
             proposed: BTreeMap::new(),
@@ -86,15 +100,18 @@ impl Leading {
             revoking: BTreeMap::new(),
             physical: vec![],
             compacted_by: BTreeMap::new(),
+            compaction: None,
             compacting_to: Revision::NONE,
             outdone: Waiters::default(),
             raising_no_space: None,
+            no_space_heard: false,
             auto: Auto::new(settings.auto_compaction, settings.bounds.auto_compaction_revisions_ms, now),
         }
     }
 
     /// The epoch is over: nothing is on its way any more.
     pub fn end_epoch(&mut self) {
+        self.serves = false;
         self.proposed.clear();
         self.announced.clear();
         self.pending.clear();
@@ -181,13 +198,19 @@ impl Reactor {
         let now = self.now;
         let Some(leading) = &mut self.leading else { return };
         leading.end_epoch();
+        leading.serves = true;
         leading.expiry = Expiry::take_over(&self.control.leases, now, self.settings.election_timeout);
         self.notice(
-            crate::io::Level::Info,
+            Level::Info,
             "serving",
-            vec![("epoch", epoch.to_string()), ("revision", self.settled.to_string())],
+            [("epoch", epoch.to_string().into()), ("revision", self.settled.wire().into())],
         );
         self.publish_attributes();
+        if let Some(leading) = &mut self.leading
+            && std::mem::take(&mut leading.no_space_heard)
+        {
+            self.on_no_space(None);
+        }
     }
 
     fn publish_attributes(&mut self) {
@@ -213,13 +236,59 @@ impl Reactor {
         let (now, settled) = (self.now, self.settled);
         let Some(leading) = &mut self.leading else { return };
         if let Some(revision) = leading.auto.look(now, settled) {
+            let (starting, ..) = self.auto_compaction_words();
+            self.notice_auto_compaction(Level::Info, starting, revision, []);
             let request = CompactRequest { revision: revision.wire(), physical: false };
-            self.call(Asker::Nobody, Request::Compact(request));
-            self.notice(
-                crate::io::Level::Info,
-                "starting auto compaction",
-                vec![("revision", revision.to_string())],
-            );
+            self.counters.paths.compacted_by_itself += 1;
+            self.call(Asker::Compactor(revision, now), Request::Compact(request));
+        }
+    }
+
+    /// etcd's words for a compaction of its own that begins, is done, and fails.
+    fn auto_compaction_words(&self) -> (&'static str, &'static str, &'static str) {
+        match self.settings.auto_compaction {
+            AutoCompaction::Revisions(_) => (
+                "starting auto revision compaction",
+                "completed auto revision compaction",
+                "failed auto revision compaction",
+            ),
+            AutoCompaction::Periodic(_) | AutoCompaction::Off => (
+                "starting auto periodic compaction",
+                "completed auto periodic compaction",
+                "failed auto periodic compaction",
+            ),
+        }
+    }
+
+    fn notice_auto_compaction<const N: usize>(
+        &mut self,
+        level: Level,
+        message: &'static str,
+        revision: Revision,
+        more: [(&'static str, Value); N],
+    ) {
+        let kept = match self.settings.auto_compaction {
+            AutoCompaction::Revisions(kept) => Some(("revision-compaction-retention", kept.into())),
+            AutoCompaction::Periodic(period) => Some(("compact-period", period.into())),
+            AutoCompaction::Off => None,
+        };
+        let mut fields = Fields::from([("revision", revision.wire().into())]);
+        fields.0.extend(kept.into_iter().chain(more));
+        self.notice(level, message, fields);
+    }
+
+    /// What somebody else has compacted is compacted too.
+    pub(super) fn on_compactor_done(&mut self, revision: Revision, begun: Time, answer: &Answer) {
+        let (_, completed, failed) = self.auto_compaction_words();
+        match answer {
+            Ok(_) | Err(Error::Compacted) => {
+                let took = self.now.since(begun);
+                self.notice_auto_compaction(Level::Info, completed, revision, [("took", took.into())]);
+            }
+            Err(error) => {
+                let error = ("error", error.to_string().into());
+                self.notice_auto_compaction(Level::Warn, failed, revision, [error]);
+            }
         }
     }
 

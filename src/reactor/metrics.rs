@@ -6,14 +6,12 @@
 //! is Prometheus' text format 0.0.4.
 //!
 //! Not here, of what etcd 3.7 shows with its default settings:
-//! - `etcd_server_apply_duration_seconds`, `etcd_server_range_duration_seconds`, `etcd_server_slow_apply_total`,
-//!   the pauses of `etcd_debugging_mvcc_{db,index}_compaction_pause_*` and the durations of
-//!   `etcd_debugging_server_watch_send_loop_*`: they are parts of one turn, which takes no time in a reactor's
-//!   time. (The whole of a request is in `etcd_server_request_duration_seconds`; a stalled turn is logged.)
-//! - `etcd_debugging_disk_backend_commit_*`: bbolt's rebalancing, spilling and writing.
+//! - the pauses of `etcd_debugging_mvcc_{db,index}_compaction_pause_*` and the durations of
+//!   `etcd_debugging_server_watch_send_loop_*`: they are parts of one turn, within which no time passes.
+//!   (A stalled turn is logged.)
+//! - `etcd_debugging_disk_backend_commit_{rebalance,spill}_*`: bbolt's own.
 //! - `etcd_debugging_store_*`: the store of etcd's version 2. `etcd_grpc_proxy_*`: the proxy.
 //! - `etcd_snap_*`, `etcd_debugging_snap_*`, `etcd_disk_backend_snapshot_duration_seconds`: snapshots.
-//! - `etcd_debugging_auth_revision`: users and roles.
 //! - `etcd_server_go_version`, `go_*`: Go's runtime.
 
 #[cfg(test)]
@@ -21,7 +19,7 @@ mod tests;
 
 use super::{Reactor, Stage};
 use crate::api::{Alarm, AlarmType, Code};
-use crate::io::{Census, ProcessFigures};
+use crate::io::{ApplyKind, Census, ProcessFigures};
 use crate::stdx::Histogram;
 use crate::types::{Duration, MemberId, ReactorId, Revision, Time};
 use crate::wire::health::{Check, Probe};
@@ -92,7 +90,9 @@ impl Collector for Figures {
         }
         self.encode_identity(&mut page)?;
         self.encode_grpc(&mut page)?;
+        self.encode_handling(&mut page)?;
         self.encode_requests(&mut page)?;
+        self.encode_applies(&mut page)?;
         self.encode_probes(&mut page)?;
         page.peers()?;
         for (name, kind, help, value) in OF_REACTORS {
@@ -128,8 +128,10 @@ const PLAIN: &[Plain<Figures>] = &[
     ("etcd_server_leader_changes_seen_total", Counter, "Epochs that have served.", |f| f.epochs),
     ("etcd_server_proposals_committed_total", Gauge, "Sum of all groups' commit indexes.", |f| f.sum.raft_index),
     ("etcd_server_proposals_applied_total", Gauge, "Sum of all groups' applied indexes.", |f| f.sum.raft_applied_index),
-    ("etcd_server_proposals_pending", Gauge, "Requests under way.", |f| f.sum.counters.proposals_pending),
-    ("etcd_server_proposals_failed_total", Counter, "Requests without an answer in time.", |f| f.sum.counters.proposals_failed),
+    ("etcd_server_proposals_pending", Gauge, "Writes under way.", |f| f.sum.counters.proposals_pending),
+    ("etcd_server_proposals_failed_total", Counter, "Writes without an answer in time.", |f| f.sum.counters.proposals_failed),
+    ("etcd_server_slow_apply_total", Counter, "Requests that took long to apply.", |f| f.sum.counters.slow_applies),
+    ("etcd_debugging_auth_revision", Gauge, "Revision of users and roles, of which there are none.", |_| 1),
     ("etcd_server_quota_backend_bytes", Gauge, "Quota of the data.", |f| f.quota_bytes),
     ("etcd_server_health_success", Counter, "Answers of /health that were healthy.", |f| f.sum.counters.health_successes),
     ("etcd_server_health_failures", Counter, "Answers of /health that were not.", |f| f.sum.counters.health_failures),
@@ -195,6 +197,7 @@ const HISTOGRAMS: &[Timed] = &[
     ("etcd_disk_wal_fsync_duration_seconds", "Durable writes of the logs.", SECONDS, |f| &f.sum.counters.times.log_writes),
     ("etcd_disk_wal_write_duration_seconds", "Durable writes of the logs.", SECONDS, |f| &f.sum.counters.times.log_writes),
     ("etcd_disk_backend_commit_duration_seconds", "Steps of writing a checkpoint.", SECONDS, |f| &f.sum.counters.times.checkpoint_steps),
+    ("etcd_debugging_disk_backend_commit_write_duration_seconds", "Steps of writing a checkpoint.", SECONDS, |f| &f.sum.counters.times.checkpoint_steps),
     ("etcd_disk_backend_defrag_duration_seconds", "Defragmentations.", SECONDS, |f| &f.sum.counters.times.defragmentations),
     ("etcd_mvcc_hash_duration_seconds", "Hashes of everything.", SECONDS, |f| &f.sum.counters.times.hashes),
     ("etcd_mvcc_hash_rev_duration_seconds", "Hashes at a revision.", SECONDS, |f| &f.sum.counters.times.hashes_at),
@@ -206,7 +209,7 @@ const HISTOGRAMS: &[Timed] = &[
 const OF_REACTORS: &[Plain<Census>] = &[
     ("braid_reactor_turns_total", Counter, "Turns.", |r| r.counters.turns),
     ("braid_reactor_connections", Gauge, "Connections of clients.", |r| r.counters.connections),
-    ("braid_reactor_calls", Gauge, "Requests under way.", |r| r.counters.proposals_pending),
+    ("braid_reactor_calls", Gauge, "Requests under way.", |r| r.counters.calls),
     ("braid_reactor_watchers", Gauge, "Watchers of its clients.", |r| r.counters.watchers),
     ("braid_log_writes_total", Counter, "Writes of the reactor's log.", |r| r.counters.log_writes),
     ("braid_log_write_bytes_total", Counter, "Bytes written to it.", |r| r.counters.log_bytes),
@@ -261,6 +264,44 @@ impl Figures {
             let (sum, buckets) = in_unit(histogram, SECONDS);
             let mut row = durations.encode_family(&labels)?;
             row.encode_histogram::<NoLabelSet>(sum, histogram.count(), &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    /// How long it took until a request was evaluated, and a range read.
+    fn encode_applies(&self, page: &mut Page<'_>) -> fmt::Result {
+        let applies = || self.sum.counters.applies.seen();
+        let name = "etcd_server_apply_duration_seconds";
+        let mut family = page.0.encode_descriptor(name, "Evaluations.", None, MetricType::Histogram)?;
+        for (kind, success, of) in applies().filter(|(kind, ..)| *kind != ApplyKind::Range) {
+            let (version, op) = (("version", "v3".to_owned()), ("op", kind.name().to_owned()));
+            let labels = [version, op, ("success", success.to_string())];
+            let (sum, buckets) = in_unit(of, SECONDS);
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, of.count(), &buckets, None)?;
+        }
+        let name = "etcd_server_range_duration_seconds";
+        let mut family = page.0.encode_descriptor(name, "Ranges.", None, MetricType::Histogram)?;
+        for (_, success, of) in applies().filter(|(kind, ..)| *kind == ApplyKind::Range) {
+            let labels = [("success", success.to_string())];
+            let (sum, buckets) = in_unit(of, SECONDS);
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, of.count(), &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    /// Where extensive metrics are asked for.
+    fn encode_handling(&self, page: &mut Page<'_>) -> fmt::Result {
+        let mut handling = self.sum.counters.front.handling().peekable();
+        if handling.peek().is_none() {
+            return Ok(());
+        }
+        let name = "grpc_server_handling_seconds";
+        let mut family = page.0.encode_descriptor(name, "Calls.", None, MetricType::Histogram)?;
+        for (method, of) in handling {
+            let (sum, buckets) = in_unit(of, SECONDS);
+            let labels = labels(method);
+            let mut row = family.encode_family(&labels)?;
+            row.encode_histogram::<NoLabelSet>(sum, of.count(), &buckets, None)?;
         }
         Ok(())
     }

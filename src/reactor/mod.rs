@@ -15,6 +15,7 @@ mod hashes;
 mod leading;
 mod metrics;
 mod owned;
+mod pace;
 mod reads;
 pub mod recover;
 mod reservations;
@@ -24,22 +25,26 @@ mod slices;
 mod storage;
 mod streams;
 mod txns;
+mod vars;
 mod waiters;
 mod watches;
+mod witness;
 mod writes;
 
 #[cfg(test)]
 mod tests;
 
+pub use clearing::{AtStart, at_start};
+pub use pace::Observing;
 pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
 
-use crate::api::Answer;
+use crate::api::{Answer, Reply};
 use crate::control::Control;
 use crate::front::{Ask, Front, Rpc};
-use crate::io::{Body, CallId, Counters, Input, Level, Mail, Notice, Output, ProcessFigures};
+use crate::io::{Body, CallId, Counters, Fields, Input, Level, Mail, Notice, Output, Paths, ProcessFigures};
 use crate::log::{Log, Ordinal};
 use crate::router::Router;
-use crate::sequencer::{Room, Sequencer};
+use crate::sequencer::{Generation, Room, Sequencer};
 use crate::stdx::Rng;
 use crate::takeover::Coordinator;
 use crate::types::{Epoch, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -86,8 +91,11 @@ pub struct Reactor {
     /// Only where the control shard lives.
     coordinator: Option<Coordinator>,
     leading: Option<Leading>,
-    generations: u16,
+    /// Of the last epoch that served.
+    generation: Generation,
     settled: Revision,
+    /// What some log names as settled by earlier processes.
+    settled_before: Revision,
 
     // State.
     router: Option<Router>,
@@ -95,8 +103,10 @@ pub struct Reactor {
     shards: BTreeMap<ShardId, Owned>,
     log: Log,
     storage: storage::Storage,
+    heard: witness::Heard,
     sizes: census::MemberSizes,
     counters: Counters,
+    pace: pace::Pace,
     process: Option<ProcessFigures>,
     /// Epochs that have served since the start.
     epochs_served: u64,
@@ -175,6 +185,7 @@ impl Reactor {
         self.run_local();
         self.flush_watches();
         self.run_local();
+        self.observe_pace();
         self.front.flush(self.now, &mut self.out);
         out.append(&mut self.out);
     }
@@ -250,7 +261,7 @@ impl Reactor {
                 self.slice(Slice::Range { call, shard, cursor, counting });
             }
             Body::Ranged { call, shard, part } => self.on_ranged(call, shard, part),
-            Body::RangeGoesOn { call, shard } => self.on_range_goes_on(from, call, shard),
+            Body::RangeGoesOn { call, shard, bytes } => self.on_range_goes_on(from, call, shard, bytes),
             Body::RangeUnwanted { call, shard } => self.on_range_unwanted(call, shard),
             Body::Long { call, request } => self.on_long(call, request),
             Body::Reserve { call, shard, txn, revokes } => self.on_reserve(call, shard, txn, revokes),
@@ -279,7 +290,7 @@ impl Reactor {
             Body::MarkWanted { shard } => self.on_mark_wanted(from, shard),
             Body::ControlIs { index, change } => self.on_control_is(index, &change),
             Body::ControlKnown { index } => self.on_control_known(from, index),
-            Body::Compacted { revision } => self.on_compacted(from, revision),
+            Body::Compacted { revision, dropped, sizes } => self.on_compacted(from, revision, dropped, sizes),
             Body::Step { step, control } => self.on_step(epoch, step, control),
             Body::Stopped => self.on_stopped(from),
             Body::Fenced { epoch, report } => self.on_fenced(from, epoch, report),
@@ -327,22 +338,33 @@ impl Reactor {
         counters.front = self.front.counters.clone();
         counters.connections = self.front.open() as u64;
         counters.ranges_under_way = self.slices.len() as u64;
-        counters.proposals_pending = self.calls.len() as u64;
+        counters.proposals_pending = self.calls.proposals() as u64;
+        counters.calls = self.calls.len() as u64;
         self.watches.count(&mut counters);
         self.storage.count(&mut counters);
+        for owned in self.shards.values() {
+            owned.count(&mut counters.paths);
+        }
         counters
     }
 
-    fn notice(&mut self, level: Level, message: &'static str, fields: Vec<(&'static str, String)>) {
-        self.out.push(Output::Notice(Notice { level, message, fields }));
+    fn notice(&mut self, level: Level, message: &'static str, fields: impl Into<Fields>) {
+        self.out.push(Output::Notice(Notice { level, message, fields: fields.into() }));
     }
 
     fn answer_rpc(&mut self, rpc: Rpc, answer: Answer) {
+        self.observe_answer(rpc, &answer);
         let term = self.epoch.term;
         match answer {
+            Ok(Reply::Range(reply)) => self.front.answer_range(self.now, rpc, term, reply),
             Ok(reply) if encode::is_long(&reply) => self.front.answer_long(self.now, rpc, term, reply),
             answer => self.front.answer(self.now, rpc, term, &answer),
         }
+    }
+
+    /// The ways it has gone since its start.
+    pub fn paths(&self) -> Paths {
+        self.counters_now().paths
     }
 
     /// Everything appended up to here is durable.

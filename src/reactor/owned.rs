@@ -4,13 +4,14 @@ use super::reservations::Reservation;
 use super::writes::Evaluation;
 use crate::api::TxnRequest;
 use crate::checkpoint::LinkRecord;
-use crate::io::CallId;
+use crate::io::{CallId, Paths};
 use crate::lease::Attached;
+use crate::log::LogId;
 use crate::mvcc::{Budget, PinId};
 use crate::shard::Shard;
 use crate::txn::LeaseMove;
 use crate::types::{Epoch, LeaseId, MemberId, Revision, Term};
-use crate::watch::Hub;
+use crate::watch::{Hub, HubCounts};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ pub(super) enum Waiting {
 
 pub(super) struct Owned {
     pub shard: Shard,
+    /// The log that it was read from.
+    pub read_from: LogId,
     pub attached: Attached,
     pub hub: Hub,
     pub reserved: Option<Reservation>,
@@ -44,13 +47,14 @@ pub(super) struct Owned {
 }
 
 impl Owned {
-    pub fn new(shard: Shard, attached: Attached, chain: Vec<LinkRecord>) -> Owned {
+    pub fn new(shard: Shard, read_from: LogId, attached: Attached, chain: Vec<LinkRecord>) -> Owned {
         let hard_state = shard.group().hard_state();
         let settled = shard.store.newest_revision().main;
         Owned {
             hub: Hub::new(settled, shard.store.compacted()),
             voted: (hard_state.term, hard_state.vote),
             shard,
+            read_from,
             attached,
             reserved: None,
             waiting: VecDeque::new(),
@@ -61,6 +65,16 @@ impl Owned {
             checkpoint: None,
             chain,
         }
+    }
+
+    /// Adds what shard and hub count.
+    pub fn count(&self, paths: &mut Paths) {
+        let HubCounts { fell_behind, caught_up, compacted, published_in_slices } = self.hub.counts();
+        paths.watch_fell_behind += fell_behind;
+        paths.watch_caught_up += caught_up;
+        paths.watch_compacted += compacted;
+        paths.watch_published_in_slices += published_in_slices;
+        paths.entry_cut += self.shard.entries_cut();
     }
 
     /// Moves keys between leases as the store's changes say.

@@ -6,9 +6,11 @@
 //! which are nearly all, pay nothing for it.
 
 use super::Reactor;
-use super::calls::{Asker, Course};
-use crate::api::{Error, RangeRequest, Reply};
-use crate::io::{Body, CallId};
+use super::calls::{Asker, Call, Course};
+use super::pace::About;
+use crate::api::{Error, RangeReply, RangeRequest, Reply};
+use crate::front::Rpc;
+use crate::io::{ApplyKind, Body, CallId};
 use crate::txn::{self, Counting, Progress, RangeCursor, RangePart};
 use crate::types::{ReactorId, Revision, ShardId};
 
@@ -34,18 +36,22 @@ impl Reactor {
         let noted = self.sequencer.settled();
         let at = match txn::read_revision(request.revision, noted, self.control.compacted()) {
             Ok(at) => at,
-            Err(error) => return self.reply(asker, Err(error)),
+            Err(error) => {
+                self.applied(ApplyKind::Range, false, self.now, About::default());
+                return self.reply(asker, Err(error));
+            }
         };
         let shards: Vec<ShardId> = self.router().shards_of(&request.range()).collect();
         if let [shard] = shards[..]
-            && self.read_at_once(asker, shard, &request, noted, at, counting)
+            && let Some(reply) = self.read_at_once(shard, &request, noted, at, counting)
         {
-            return;
+            return self.answer_range(asker, request, reply);
         }
         if shards.is_empty() {
             let reply = txn::finish_range(&request, noted, vec![]);
-            return self.reply(asker, Ok(Reply::Range(reply)));
+            return self.answer_range(asker, request, reply);
         }
+        self.counters.paths.range_spread += u64::from(shards.len() > 1);
         let parts = shards.iter().map(|_| None).collect();
         let cursors: Vec<_> = shards.iter().map(|_| RangeCursor::new(request.clone(), at)).collect();
         let bytes = request.key.len() + request.range_end.len();
@@ -60,35 +66,58 @@ impl Reactor {
     /// Most ranges: one shard, of this reactor, done in one slice.
     fn read_at_once(
         &mut self,
-        asker: Asker,
         shard: ShardId,
         request: &RangeRequest,
         noted: Revision,
         at: Revision,
         counting: Counting,
-    ) -> bool {
-        let Some(owned) = self.shards.get(&shard) else { return false };
+    ) -> Option<RangeReply> {
+        let owned = self.shards.get(&shard)?;
         let mut cursor = RangeCursor::new(request.clone(), at);
         if !self.slices.has_left() && !cursor.is_short() {
-            return false;
+            return None;
         }
         if cursor.step(&owned.shard.store, self.settings.slice, counting) != Progress::Done {
             self.slices.spend();
-            return false;
+            return None;
         }
-        let reply = txn::finish_range(request, noted, vec![cursor.into_part()]);
-        self.reply(asker, Ok(Reply::Range(reply)));
-        true
+        self.applied(ApplyKind::Range, true, self.now, About::default());
+        Some(txn::finish_range(request, noted, vec![cursor.into_part()]))
     }
 
-    pub(super) fn on_range_goes_on(&mut self, from: ReactorId, call: CallId, shard: ShardId) {
-        if !self.is_wanted(call) {
-            self.calls.remove(call);
-            self.send(from, Body::RangeUnwanted { call, shard });
+    /// What has no place beside the answers that clients do not take is read later.
+    fn answer_range(&mut self, asker: Asker, request: RangeRequest, reply: RangeReply) {
+        match asker {
+            Asker::Rpc(rpc) if !self.front.takes(rpc, &reply) => self.read_later(rpc, request),
+            asker => self.reply(asker, Ok(Reply::Range(reply))),
         }
+    }
+
+    fn read_later(&mut self, rpc: Rpc, request: RangeRequest) {
+        self.counters.ranges -= 1; // it is counted when it is read again
+        self.front.defer(self.now, rpc, request);
+    }
+
+    pub(super) fn on_range_goes_on(&mut self, from: ReactorId, id: CallId, shard: ShardId, bytes: usize) {
+        let Some(call) = self.calls.get(id) else {
+            return self.send(from, Body::RangeUnwanted { call: id, shard });
+        };
+        let asker = call.asker;
+        if !self.is_there(asker) {
+            self.calls.remove(id);
+        } else if let Asker::Rpc(rpc) = asker
+            && self.front.is_in_vain(rpc, bytes)
+            && let Some(Course::Reading(reading)) = self.calls.remove(id).map(|call| call.course)
+        {
+            self.read_later(rpc, reading.request);
+        } else {
+            return;
+        }
+        self.send(from, Body::RangeUnwanted { call: id, shard });
     }
 
     pub(super) fn on_range_unwanted(&mut self, call: CallId, shard: ShardId) {
+        self.counters.paths.range_unwanted += 1;
         self.slices.drop_of(call, shard);
     }
 
@@ -100,6 +129,7 @@ impl Reactor {
         let Some(part) = part else {
             let (asker, request, counting) = (call.asker, reading.request.clone(), reading.counting);
             self.calls.remove(id);
+            self.counters.paths.range_read_anew += 1;
             return self.reread(asker, request, counting);
         };
         let place = reading.shards.iter().position(|of| *of == shard).expect("the shard was asked");
@@ -107,9 +137,12 @@ impl Reactor {
         if reading.parts.iter().any(Option::is_none) {
             return;
         }
-        let parts: Vec<RangePart> = std::mem::take(&mut reading.parts).into_iter().flatten().collect();
-        let reply = txn::finish_range(&reading.request, reading.noted, parts);
-        self.finish(id, Ok(Reply::Range(reply)));
+        let Some(Call { asker, begun, course: Course::Reading(reading), .. }) = self.calls.remove(id) else {
+            unreachable!("it was there above")
+        };
+        self.applied(ApplyKind::Range, true, begun, About::default());
+        let reply = txn::finish_range(&reading.request, reading.noted, reading.parts.into_iter().flatten());
+        self.answer_range(asker, reading.request, reply);
     }
 
     /// A shard has been compacted above the revision: the newest is noted anew, an older one is gone.

@@ -17,6 +17,7 @@ use super::RecoveredShard;
 use crate::checkpoint::{CheckpointName, ControlState, Meta};
 use crate::log::{
     Coverage, LogId, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, Start,
+    cross_examine,
 };
 use crate::raft::{Group, GroupEntry, HardState, Position, Start as GroupStart};
 use crate::router::reactor_of;
@@ -26,6 +27,10 @@ use crate::types::{Epoch, Index, MemberId, Revision, ShardId};
 use chain::{Chain, Restored};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+/// What to do about a directory that is not whole.
+const RESTORE: &str = "restore the member from a snapshot or from a copy of the data directory that was made \
+                       while the server was stopped";
 
 /// What one reactor begins with.
 #[derive(Debug)]
@@ -41,6 +46,8 @@ pub struct ReactorPlan {
 pub struct ShardPlan {
     shard: ShardId,
     home: u32,
+    /// The log that it was found in.
+    log: LogId,
     resident: RecoveredResident,
     /// The stay begins now.
     moves_in: bool,
@@ -55,10 +62,12 @@ pub struct MemberPlan {
     pub dead_logs: Vec<LogId>,
     /// Checkpoint files that count; others are left over.
     pub checkpoints: Vec<CheckpointName>,
+    /// The highest revision that any log names as settled.
+    pub settled: Revision,
 }
 
-/// Decides where every shard lives. `files` are the checkpoints on disk, of which `read` reads; `fresh` starts
-/// a log that never was.
+/// Decides where every shard lives, once the logs have been heard about each other. `files` are the checkpoints
+/// on disk, of which `read` reads; `fresh` starts a log that never was.
 pub fn place(
     logs: Vec<Recovered>,
     files: &[CheckpointName],
@@ -66,6 +75,20 @@ pub fn place(
     fresh: &mut dyn FnMut(LogId) -> Start,
     read: ReadPiece<'_>,
 ) -> Result<MemberPlan, String> {
+    let (plan, mut damage) = survey(logs, files, reactors, fresh, read);
+    if damage.is_empty() { Ok(plan) } else { Err(damage.swap_remove(0)) }
+}
+
+/// As [`place`], for who only looks: with what is damaged, and without the shards that it takes away.
+pub fn survey(
+    logs: Vec<Recovered>,
+    files: &[CheckpointName],
+    reactors: u16,
+    fresh: &mut dyn FnMut(LogId) -> Start,
+    read: ReadPiece<'_>,
+) -> (MemberPlan, Vec<String>) {
+    let mut damage: Vec<String> = cross_examine(&logs).err().iter().map(ToString::to_string).collect();
+    let settled = logs.iter().map(|log| log.settled).max().unwrap_or_default();
     let mut starts: BTreeMap<LogId, Start> = BTreeMap::new();
     let mut stays: BTreeMap<ShardId, BTreeMap<u32, (LogId, RecoveredResident)>> = BTreeMap::new();
     for log in logs {
@@ -74,6 +97,12 @@ pub fn place(
             stays.entry(shard).or_default().insert(home, (id, resident));
         }
         starts.insert(id, log.start);
+    }
+    if !stays.is_empty() && !stays.contains_key(&ShardId::CONTROL) {
+        damage.push(format!(
+            "the data directory is damaged: its logs hold shards, and not the control shard, without which \
+             there is no shard. Put log 0 back, or {RESTORE}"
+        ));
     }
     let mut plan: Vec<ReactorPlan> = (0..reactors)
         .map(|reactor| {
@@ -99,13 +128,19 @@ pub fn place(
             plan.stale.push(Resident { shard, home });
         }
         let found = resident.checkpoint.map(|newest| Chain::find(shard, &newest, files, read));
-        let chain = found.transpose()?;
+        let chain = match found.transpose() {
+            Ok(chain) => chain,
+            Err(why) => {
+                damage.push(why);
+                continue;
+            }
+        };
         checkpoints.extend(chain.iter().flat_map(Chain::names));
         let home = if moves_in { newest + 1 } else { home };
-        let shard = ShardPlan { shard, home, resident, moves_in, chain };
+        let shard = ShardPlan { shard, home, log, resident, moves_in, chain };
         plan[usize::from(reactor.0)].shards.push(shard);
     }
-    Ok(MemberPlan { reactors: plan, dead_logs: starts.into_keys().collect(), checkpoints })
+    (MemberPlan { reactors: plan, dead_logs: starts.into_keys().collect(), checkpoints, settled }, damage)
 }
 
 /// A shard, loaded, with what only the control shard has.
@@ -141,9 +176,12 @@ impl ShardPlan {
         let (index, term) = self.resident.base();
         let base = Position { index, term };
         for entry in self.entries() {
-            meaning
-                .read(entry.index, &entry.payload)
-                .map_err(|strange| format!("the log of shard {} makes no sense: {strange}", self.shard))?;
+            meaning.read(entry.index, &entry.payload).map_err(|strange| {
+                format!(
+                    "the log of shard {} makes no sense: {strange}. Report this, and {RESTORE}",
+                    self.shard
+                )
+            })?;
         }
         let entries = self.resident.entries.iter().map(|entry| GroupEntry {
             index: entry.index,
@@ -161,7 +199,8 @@ impl ShardPlan {
         let group = Group::new(GroupStart { member, voters, base, hard_state, entries });
         let shard = Shard::new(self.shard, self.home, state.store, group, meaning);
         let control = meta.and_then(|meta| Some((Index(meta.index), meta.control.clone()?)));
-        let shard = RecoveredShard { shard, attached: state.attached, chain: state.files, moved_in };
+        let (read_from, attached, chain) = (self.log, state.attached, state.files);
+        let shard = RecoveredShard { shard, read_from, attached, chain, moved_in };
         Ok(Loaded { shard, control })
     }
 

@@ -153,7 +153,10 @@ impl Reactor {
         let owned = self.shards.get_mut(&id).expect("the caller found it");
         let reservation = owned.reserved.as_mut().expect("its step is under way");
         match comparing.step(&owned.shard.store, &reservation.txn, budget) {
-            None => reservation.step = Some(Step::Comparing(comparing)),
+            None => {
+                reservation.step = Some(Step::Comparing(comparing));
+                self.counters.paths.txn_compared_in_slices += 1;
+            }
             Some(outcomes) => {
                 let call = reservation.call;
                 self.send(call.reactor, Body::Reserved { call, shard: id, outcomes });
@@ -184,6 +187,7 @@ impl Reactor {
         let Some(mut applied) = applied else {
             let reservation = owned.reserved.as_mut().expect("looked at above");
             reservation.step = Some(Step::Applying(write, applying));
+            self.counters.paths.txn_applied_in_slices += 1;
             return;
         };
         let changes = std::mem::take(&mut applied.changes);

@@ -43,6 +43,7 @@ impl Reactor {
     pub(super) fn answer_revokes(&mut self) {
         for (call, lease) in std::mem::take(&mut self.revokes_asked) {
             if self.is_reserved_with(lease) {
+                self.counters.paths.revoke_waited_for_txn += 1;
                 self.revokes_asked.push((call, lease));
             } else {
                 let having = self.shards.iter().filter(|(_, owned)| owned.attached.count(lease) > 0);
@@ -65,12 +66,14 @@ impl Reactor {
             return self.end_bare_lease(lease, call);
         }
         shards.sort();
+        self.counters.paths.revoked_with_keys += 1;
         // A transaction of this reactor's, whoever asked for it.
         self.spread_revoke(Asker::Call(call), lease, shards);
     }
 
     /// A lease without keys ends by an entry of its own.
     pub(super) fn end_bare_lease(&mut self, lease: LeaseId, call: CallId) {
+        self.counters.paths.revoked_bare += 1;
         let revision = self.sequencer.counter();
         let answer = Ok(Reply::LeaseRevoke { revision });
         self.decide_control(Control::LeaseEnd { lease: lease.0 }, Some((call, answer)));

@@ -3,6 +3,7 @@
 use super::census::MemberSizes;
 use super::leading::Leading;
 use super::owned::Owned;
+use super::pace::Observing;
 use super::recover::MovingRecord;
 use super::{Reactor, Stage};
 use crate::checkpoint::{ControlState, LinkRecord};
@@ -53,6 +54,7 @@ pub struct Settings {
     /// Log bytes held for a reactor's shards beyond which checkpoints are written.
     pub checkpoint_log_bytes: u64,
     pub bounds: Bounds,
+    pub observing: Observing,
 }
 
 pub use crate::config::AutoCompaction;
@@ -84,6 +86,8 @@ impl Settings {
 /// A shard as checkpoint and log gave it back.
 pub struct RecoveredShard {
     pub shard: Shard,
+    /// The log that it was read from.
+    pub read_from: log::LogId,
     pub attached: Attached,
     /// The files of its checkpoint, the base first.
     pub chain: Vec<LinkRecord>,
@@ -108,6 +112,8 @@ pub struct Boot {
     pub left_over: Vec<String>,
     /// The highest number that any checkpoint file of the member has.
     pub last_file: u64,
+    /// The highest revision that any log of the member, also one without a reactor, names as settled.
+    pub settled: Revision,
     pub seed: u64,
     pub now: Time,
 }
@@ -125,6 +131,7 @@ impl Reactor {
             stale,
             left_over,
             last_file,
+            settled,
             seed,
             now,
         } = boot;
@@ -145,15 +152,18 @@ impl Reactor {
             room: Room::new(Generation::NONE),
             coordinator: None,
             leading: None,
-            generations: 0,
+            generation: Generation::NONE,
             settled: Revision::NONE,
+            settled_before: settled,
             router: None,
             control: control_state,
             shards: Default::default(),
             log: Log::new(log, settings.bounds.log_write_bytes_max),
             storage: super::storage::Storage::new(last_file, stale, left_over),
+            heard: super::witness::Heard::new(reactors),
             sizes: MemberSizes::new(reactors),
             counters: Default::default(),
+            pace: Default::default(),
             process: None,
             epochs_served: 0,
             calls: Default::default(),
@@ -182,13 +192,19 @@ impl Reactor {
         if id == ReactorId(0) {
             reactor.prepare_to_lead();
         }
+        if reactor.settings.observing.handling {
+            reactor.front.counters.measure_handling();
+        }
         // Nothing runs yet, so every reactor has stopped, and says so with its first turn.
         reactor.send(ReactorId(0), Body::Stopped);
         reactor
     }
 
     fn take_in(&mut self, recovered: RecoveredShard) {
-        let RecoveredShard { shard, attached, chain, moved_in } = recovered;
+        let RecoveredShard { shard, read_from, attached, chain, moved_in } = recovered;
+        self.counters.paths.shard_of_deltas += u64::from(chain.len() > 1);
+        self.counters.paths.shard_moved += u64::from(!moved_in.is_empty());
+        let before = self.log.sealed();
         for record in &moved_in {
             let record = match record {
                 MovingRecord::Plain(record) => record.clone(),
@@ -196,7 +212,8 @@ impl Reactor {
             };
             self.append(shard.id, shard.home, record);
         }
-        let owned = Owned::new(shard, attached, chain);
+        self.counters.paths.shard_moved_in_writes += u64::from(self.log.sealed() > before);
+        let owned = Owned::new(shard, read_from, attached, chain);
         self.shards.insert(owned.shard.id, owned);
     }
 
@@ -225,6 +242,6 @@ impl Reactor {
         };
         self.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
         let shard = Shard::new(id, home, Store::new(), Group::new(start), Meaning::default());
-        self.shards.insert(id, Owned::new(shard, Attached::default(), vec![]));
+        self.shards.insert(id, Owned::new(shard, self.log.id(), Attached::default(), vec![]));
     }
 }

@@ -95,8 +95,10 @@ impl Reactor {
                 let part = match cursor.step(store, self.settings.slice, counting) {
                     Progress::Unfinished => {
                         self.slices.spend();
+                        let bytes = cursor.kept_bytes();
+                        self.counters.paths.range_sliced += 1;
                         self.slices.waiting.push_back(Slice::Range { call, shard, cursor, counting });
-                        return self.send(call.reactor, Body::RangeGoesOn { call, shard });
+                        return self.send(call.reactor, Body::RangeGoesOn { call, shard, bytes });
                     }
                     Progress::Done => Some(cursor.into_part()),
                     Progress::Compacted => None,

@@ -45,6 +45,8 @@ pub(super) struct Storage {
     /// A compaction took effect then, and its history is being dropped.
     compacting_since: Option<Time>,
     pub compacted_at: Time,
+    /// Versions dropped since the lead was last told.
+    dropped: u64,
     log_writes: u64,
     log_bytes: u64,
     /// As the bulk lane knows it.
@@ -75,6 +77,7 @@ impl Storage {
             step_left: Time(0),
             compacting_since: None,
             compacted_at: Time(0),
+            dropped: 0,
             log_writes: 0,
             log_bytes: 0,
             haste: false,
@@ -85,6 +88,11 @@ impl Storage {
         counters.log_writes = self.log_writes;
         counters.log_bytes = self.log_bytes;
         counters.defragmenting = self.defragmenting.len() as u64;
+    }
+
+    /// Versions dropped since this was last asked.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// A compaction has taken effect.
@@ -102,6 +110,7 @@ impl Reactor {
     pub(super) fn drop_left_over(&mut self) {
         for Resident { shard, home } in std::mem::take(&mut self.storage.stale) {
             self.append(shard, home, Record::Close);
+            self.counters.paths.stay_closed += 1;
         }
         self.begin_clearing();
     }
@@ -132,10 +141,14 @@ impl Reactor {
         if self.has_served {
             self.log.settle(settled);
         }
+        self.hear_of_others();
         let mut commands = vec![];
         self.log.flush(self.now, &mut commands);
         for command in commands {
+            let paths = &mut self.counters.paths;
+            paths.log_recycled += u64::from(matches!(command, Command::Recycle { .. }));
             if let Command::Write { id, bytes, .. } = &command {
+                paths.log_write_while_one_is_in_flight += u64::from(!self.storage.writing.is_empty());
                 self.storage.writing.push_back((*id, self.now));
                 self.storage.in_flight_bytes += bytes.len();
                 self.storage.log_writes += 1;
@@ -174,6 +187,7 @@ impl Reactor {
         self.storage.in_flight_bytes -= buffer.len();
         self.log.reuse(buffer);
         self.log.written(write);
+        self.sequencer.testify(self.log.testimony());
         self.follow_durable();
     }
 
@@ -181,6 +195,7 @@ impl Reactor {
     /// this alarm, which keeps everything else out.
     pub(super) fn on_no_room(&mut self, segment: SegmentName) {
         self.log.no_room(segment, self.now);
+        self.counters.paths.log_without_room += 1;
         self.raise_no_space(None);
     }
 
@@ -252,7 +267,10 @@ impl Reactor {
         for owned in self.shards.values_mut().filter(|owned| owned.compacting) {
             let before = owned.shard.store.sizes().versions;
             owned.compacting = !owned.shard.store.compact_slice(slice_keys);
-            self.counters.versions_compacted += before - owned.shard.store.sizes().versions;
+            self.counters.paths.compacted_in_slices += u64::from(owned.compacting);
+            let dropped = before - owned.shard.store.sizes().versions;
+            self.counters.versions_compacted += dropped;
+            self.storage.dropped += dropped;
             done |= !owned.compacting;
         }
         if done && self.shards.values().all(|owned| owned.shard.store.is_swept()) {
@@ -335,6 +353,7 @@ impl Reactor {
             .partition(|(_, shards)| shards.is_empty());
         self.storage.defragmenting = waiting;
         for (call, _) in done {
+            self.counters.paths.checkpoint_defragmented += 1;
             self.send(call.reactor, Body::Defragmented { call });
         }
     }

@@ -220,8 +220,8 @@ impl Reactor {
     // Pages of HTTP/1.
 
     fn open_page(&mut self, rpc: Rpc, page: Page) {
-        if page == Page::Metrics {
-            return self.take_metrics(rpc);
+        if matches!(page, Page::Metrics | Page::Vars) {
+            return self.take_figures(rpc, page);
         }
         // A lone member that serves has nobody to ask: both kinds of read say the same.
         let serving = self.stage == Stage::Serving;

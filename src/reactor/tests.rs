@@ -13,6 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 
 mod controls;
+mod pace;
 mod slices;
 mod storage;
 mod watches;
@@ -41,6 +42,7 @@ fn settings(shards: usize) -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
         bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        observing: Default::default(),
     }
 }
 
@@ -66,6 +68,9 @@ struct Member {
     haste: Vec<bool>,
     /// Begun.
     checkpoints: usize,
+    notices: Vec<Notice>,
+    /// What came on connections that are not the client's.
+    pages: Vec<u8>,
 }
 
 impl Member {
@@ -87,6 +92,7 @@ impl Member {
             stale: vec![],
             left_over: vec![],
             last_file: 0,
+            settled: Revision::NONE,
             seed: u64::from(id),
             now: Time(0),
         };
@@ -109,6 +115,8 @@ impl Member {
             undone: vec![],
             haste: vec![false; usize::from(reactors)],
             checkpoints: 0,
+            notices: vec![],
+            pages: vec![],
         };
         member.reactors[usize::from(conn.reactor.0)]
             .step(Time(0), Input::Opened { conn, port: Port::Client });
@@ -162,7 +170,7 @@ impl Member {
         match output {
             Output::Send { conn, bytes } => {
                 self.reactors[id].step(now, Input::Sent { conn, bytes: bytes.len() });
-                self.receive(&bytes);
+                if conn == self.conn { self.receive(&bytes) } else { self.pages.extend_from_slice(&bytes) }
             }
             Output::Close { .. } => {}
             Output::Mail { to, mail } => {
@@ -175,8 +183,9 @@ impl Member {
             Output::Log(Command::Prepare { segment } | Command::Recycle { new: segment, .. }) => {
                 self.reactors[id].step(now, Input::Prepared { segment });
             }
-            Output::Log(Command::Remove { .. }) | Output::Notice(_) => {}
+            Output::Log(Command::Remove { .. }) => {}
             Output::Haste(haste) => self.haste[id] = haste,
+            Output::Notice(notice) => self.notices.push(notice),
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
@@ -363,6 +372,21 @@ fn an_epoch_can_end_and_the_next_goes_on() {
         assert_eq!(member.put("a", "x"), before + 1);
     }
     assert_eq!(member.range("\0", "\0").kvs.len(), 21);
+}
+
+#[test]
+fn a_member_lives_through_more_epochs_than_a_generation_has_bits() {
+    let mut member = Member::new(2, 2);
+    member.put("a", "1");
+    for _ in 0..66_000 {
+        let now = member.now;
+        member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
+        member.run();
+    }
+    assert_eq!(member.halted, None);
+    assert!(member.reactors.iter().all(|reactor| reactor.epochs_served > 66_000));
+    assert_eq!(member.put("a", "2"), 3);
+    assert_eq!(member.range("a", "").kvs[0].value, "2");
 }
 
 /// A member that takes over and gets no further, because its disk stands.

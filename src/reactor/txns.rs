@@ -8,9 +8,10 @@
 
 use super::Reactor;
 use super::calls::{Asker, Course};
+use super::pace::About;
 use super::writes::{count_txn, find_lease};
 use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, Request, TxnRequest};
-use crate::io::{Body, CallId, PartOf};
+use crate::io::{ApplyKind, Body, CallId, PartOf};
 use crate::record::{Effect, EffectChange};
 use crate::txn::{self, Applied, Gathered, Outcome, Path, Plan, Share};
 use crate::types::{LeaseId, Revision, ShardId};
@@ -58,6 +59,7 @@ impl Reactor {
     pub(super) fn on_long(&mut self, call: CallId, request: Request) {
         // It may have failed at its deadline meanwhile.
         let Some(under_way) = self.calls.remove(call) else { return };
+        self.counters.paths.txn_long += 1;
         match request {
             Request::DeleteRange(delete) => self.spread_delete(under_way.asker, delete),
             Request::Txn(txn) => {
@@ -91,7 +93,9 @@ impl Reactor {
     }
 
     fn begin_spread(&mut self, asker: Asker, shape: Shape, txn: TxnRequest, shards: Vec<ShardId>) {
+        let reads = matches!(shape, Shape::Txn) && txn.is_read_only();
         assert!(shards.is_sorted(), "shards are reserved in ascending order");
+        self.counters.paths.txn_spread += u64::from(shards.len() > 1);
         let bytes = txn.bytes();
         let spread = Spread {
             shape,
@@ -108,6 +112,10 @@ impl Reactor {
             shards,
         };
         let call = self.begin_call_of(asker, Course::Spread(Box::new(spread)), bytes);
+        // Where it is a part of another call, that one counts.
+        if !reads && !matches!(asker, Asker::Call(_)) {
+            self.calls.proposes(call);
+        }
         if matches!(shape, Shape::Revoke(_)) {
             // Given up, it would leave its lease marked, and what names the lease waiting, for ever.
             self.calls.keep(call);
@@ -196,6 +204,7 @@ impl Reactor {
             }
         };
         if self.reads_what_is_compacted(call) {
+            self.counters.paths.txn_compacted += 1;
             return self.refuse_spread(call, Error::Compacted);
         }
         let Some(spread) = self.spread_of(call) else { return };
@@ -210,6 +219,7 @@ impl Reactor {
             // The ring is full, or the epoch over: the first is tried again when something has settled.
             spread.gathered = gathered.into_iter().map(Some).collect();
             self.deciding.push(call);
+            self.counters.paths.txn_redecided += 1;
             return;
         }
         spread.revision = revision;
@@ -265,6 +275,7 @@ impl Reactor {
             // It may have failed at its deadline meanwhile.
             let Some(under_way) = self.calls.remove(call) else { continue };
             let Course::Spread(spread) = under_way.course else { unreachable!("only such calls wait here") };
+            self.counters.paths.txn_retried += 1;
             let txn = Arc::try_unwrap(spread.txn).unwrap_or_else(|shared| (*shared).clone());
             self.spread(under_way.asker, txn, spread.shards);
         }
@@ -277,9 +288,22 @@ impl Reactor {
         self.hold(current, call, Err(error));
     }
 
+    /// (A revoke is counted where its lease ends.)
+    fn applied_spread(&mut self, call: CallId, shape: Shape, txn: &TxnRequest) {
+        let kind = match shape {
+            Shape::Txn => ApplyKind::Txn,
+            Shape::DeleteRange => ApplyKind::DeleteRange,
+            Shape::Revoke(_) => return,
+        };
+        if let Some(begun) = self.calls.get(call).map(|call| call.begun) {
+            self.applied(kind, true, begun, About::of_txn(txn));
+        }
+    }
+
     /// A call that fails at its deadline, if it is a spread transaction, lets its shards go.
     pub(super) fn release_spread_of(&mut self, call: CallId) {
         if self.calls.get_mut(call).is_some_and(|call| matches!(call.course, Course::Spread(_))) {
+            self.counters.paths.txn_released_late += 1;
             self.release_spread(call);
         }
     }
@@ -318,6 +342,7 @@ impl Reactor {
             Shape::DeleteRange => self.counters.deletes += 1,
             Shape::Revoke(_) => self.counters.deletes += changes,
         }
+        self.applied_spread(call, shape, &request);
         let reply = match shape {
             Shape::Txn => Reply::Txn(txn),
             Shape::DeleteRange => Reply::DeleteRange(only_delete(txn.responses, needs)),

@@ -111,10 +111,11 @@ impl Reactor {
             self.flush_stream(rpc, &mut actions);
             self.route_actions(actions);
         }
+        let fragment = self.fragment_bytes();
         let watches = &mut self.watches;
         watches.subscriptions += 1;
         let id = SubscriptionId(u64::from(self.id.0) << 48 | watches.subscriptions);
-        let (interval, fragment) = (self.settings.watch_progress_interval, self.settings.request_bytes_max);
+        let interval = self.settings.watch_progress_interval;
         let (reader, bounds, rng) = (self.id, self.settings.bounds, &mut watches.rng);
         let begin = || Stream::new(reader, interval, fragment, bounds, rng.fork());
         let stream = watches.streams.entry(rpc).or_insert_with(begin);
@@ -148,6 +149,11 @@ impl Reactor {
         self.route_actions(actions);
     }
 
+    /// Where replies are cut for clients that ask for it: a message is then as long as a request may be.
+    fn fragment_bytes(&self) -> usize {
+        self.settings.request_bytes_max.min(self.settings.bounds.watch_fragment_bytes_max)
+    }
+
     fn route_actions(&mut self, actions: Vec<Action>) {
         for action in actions {
             let shard = match &action {
@@ -160,7 +166,10 @@ impl Reactor {
                     self.drop_lane(*shard);
                     *shard
                 }
-                Action::Credit { shard, .. } => *shard,
+                Action::Credit { shard, .. } => {
+                    self.counters.paths.watch_credit_returned += 1;
+                    *shard
+                }
             };
             let owner = self.router().reactor_of(shard);
             self.send(owner, Body::Watch { action });
@@ -282,6 +291,8 @@ impl Reactor {
             match stream.poll(budget, view, actions) {
                 Some(reply) => {
                     counters.events_sent += reply.events.len() as u64;
+                    counters.paths.watch_cut += u64::from(reply.fragment);
+                    counters.paths.watch_progress += u64::from(reply.is_progress());
                     if encode::is_long_watch(&reply) {
                         front.watched_long(rpc, epoch.term, reply);
                     } else {
@@ -294,6 +305,7 @@ impl Reactor {
         let (due, marks, unfinished) = (stream.wake_at(), stream.waits_for_marks(), stream.is_unfinished());
         watches.note_wait(rpc, due, marks);
         if unfinished {
+            counters.paths.watch_revision_in_turns += 1;
             watches.ready.insert(rpc);
         }
     }

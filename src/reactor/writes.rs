@@ -1,10 +1,11 @@
 //! Evaluation of what one shard of this reactor can answer whole.
 
 use super::owned::{Owned, Waiting};
+use super::pace::About;
 use super::{Reactor, Stage};
 use crate::api::{Answer, Error, Op, OpReply, PutRequest, Reply, Request, TxnReply, TxnRequest};
-use crate::io::{Body, CallId, Counters};
-use crate::record::Effect;
+use crate::io::{ApplyKind, Body, CallId, Counters};
+use crate::record::{Effect, EffectChange};
 use crate::sequencer::ShardSet;
 use crate::txn::{self, Ended, Evaluated, Refusal};
 use crate::types::{LeaseId, Revision, ShardId, Time};
@@ -38,6 +39,7 @@ impl Reactor {
         let id = evaluation.shard;
         let owned = self.shards.get_mut(&id).expect("the router knows whose shard it is");
         if owned.waiting.len() >= self.settings.bounds.waiting_max {
+            self.counters.paths.refused_waiting += 1;
             return self.answer(evaluation.call, Err(Error::TooManyRequests));
         }
         if owned.waiting.is_empty() {
@@ -74,11 +76,19 @@ impl Reactor {
 
     fn try_waiting(&mut self, id: ShardId, waiting: Waiting) -> Tried {
         let owned = &self.shards[&id];
-        if self.stage != Stage::Serving || owned.reserved.is_some() {
+        let (reserved, full) = (owned.reserved.is_some(), self.has_full_turn(owned));
+        let behind = self.log_is_behind();
+        let paths = &mut self.counters.paths;
+        if self.stage != Stage::Serving || reserved {
+            paths.waited_for_reservation += u64::from(reserved);
+            return Tried::Again(waiting);
+        }
+        if behind || full {
+            paths.waited_for_log += u64::from(behind);
+            paths.waited_for_turn += u64::from(full);
             return Tried::Again(waiting);
         }
         match waiting {
-            waiting if self.log_is_behind() || self.has_full_turn(owned) => Tried::Again(waiting),
             Waiting::Reserve { call, txn, revokes } => {
                 self.reserve(call, id, txn, revokes);
                 Tried::Done
@@ -94,6 +104,7 @@ impl Reactor {
                     return Tried::Done;
                 }
                 if self.sequencer.reserve(&mut self.room, ROOM).is_ok_and(|room| !room) {
+                    self.counters.paths.waited_for_ring += 1;
                     return Tried::Again(Waiting::Evaluate(evaluation));
                 }
                 self.evaluate(evaluation.call, id, evaluation.request);
@@ -123,6 +134,7 @@ impl Reactor {
         }
         // Read before evaluation: what the reply shows where it takes no revision itself.
         let current = self.sequencer.counter();
+        let (kind, about) = (kind_of(&request), About::of(&request));
         let evaluated = self.evaluate_request(id, request, current);
         let (answer, effect, leases): (Answer, _, _) = match evaluated {
             Ok(Evaluated { reply, effect, leases }) => (Ok(reply), effect, leases),
@@ -130,11 +142,14 @@ impl Reactor {
             // The epoch is over; the Stop on its way fails the call.
             Err(Refusal::Ended) => return self.lose_epoch(),
         };
+        self.applied(kind, matches!(answer, Ok(_) | Err(Error::Compacted)), self.now, about);
         let needs = effect.as_ref().map_or(current, |effect: &Effect| effect.revision);
         let owned = self.shards.get_mut(&id).expect("the caller found it");
         let mut leases = leases;
         owned.follow_leases(&mut leases);
         if let Some(effect) = effect {
+            let by_range = |change: &EffectChange| matches!(change, EffectChange::DeleteRange { .. });
+            self.counters.paths.delete_named_by_range += u64::from(effect.changes.iter().any(by_range));
             owned.shard.push_effect(effect);
         }
         self.hold(needs, call, answer);
@@ -201,6 +216,7 @@ impl Reactor {
     /// Refuses a write. Where the alarm that refuses it does not stand yet, the answer waits for it: whoever
     /// was refused finds the alarm (etcd's law).
     pub(super) fn refuse_write(&mut self, call: CallId, error: Error) {
+        self.counters.paths.no_space_refused += u64::from(error == Error::NoSpace);
         if error == Error::NoSpace && !self.control.no_space() {
             return self.raise_no_space(Some(call));
         }
@@ -220,8 +236,10 @@ impl Reactor {
 
     fn wait_for_lease(&mut self, lease: LeaseId, evaluation: Evaluation) {
         if self.lease_waiting.len() >= self.settings.bounds.waiting_max {
+            self.counters.paths.refused_waiting += 1;
             return self.answer(evaluation.call, Err(Error::TooManyRequests));
         }
+        self.counters.paths.waited_for_lease += 1;
         self.lease_waiting.push(lease, evaluation);
     }
 
@@ -241,8 +259,17 @@ pub(super) fn is_write(request: &Request) -> bool {
     match request {
         Request::Put(_) | Request::DeleteRange(_) | Request::Compact(_) => true,
         Request::LeaseGrant(_) | Request::LeaseRevoke(_) => true,
-        Request::Txn(txn) => !txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_))),
+        Request::Txn(txn) => !txn.is_read_only(),
         _ => false,
+    }
+}
+
+/// What is evaluated at a shard.
+fn kind_of(request: &Request) -> ApplyKind {
+    match request {
+        Request::Put(_) => ApplyKind::Put,
+        Request::DeleteRange(_) => ApplyKind::DeleteRange,
+        _ => ApplyKind::Txn,
     }
 }
 

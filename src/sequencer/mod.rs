@@ -22,6 +22,7 @@
 //! one of them sees both.
 
 mod sleepers;
+mod testimonies;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -32,6 +33,7 @@ pub use sleepers::Sleepers;
 
 use crate::types::{Revision, ShardId};
 use crossbeam::utils::CachePadded;
+use testimonies::Testimonies;
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering, fence};
@@ -48,6 +50,12 @@ pub struct Generation(pub u16);
 
 impl Generation {
     pub const NONE: Generation = Generation(0);
+
+    /// The generation of the next epoch. It wraps: no reactor keeps room of an epoch whose end it has
+    /// acknowledged, so that of 65,535 epochs ago is nobody's any more.
+    pub fn next(self) -> Generation {
+        Generation(self.0.wrapping_add(1).max(1))
+    }
 }
 
 /// The epoch is over: nothing of its generation counts any more.
@@ -102,6 +110,7 @@ pub struct Sequencer {
     /// The prefix this generation began with: of revisions up to it the ring knows nothing.
     base: CachePadded<AtomicU64>,
     ring: Box<[Slot]>,
+    testimonies: Testimonies,
 }
 
 impl Sequencer {
@@ -115,6 +124,7 @@ impl Sequencer {
             settled: CachePadded::new(AtomicU64::new(0)),
             base: CachePadded::new(AtomicU64::new(0)),
             ring: (0..ring).map(|_| slot()).collect(),
+            testimonies: Testimonies::new(),
         }
     }
 

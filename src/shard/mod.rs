@@ -10,12 +10,13 @@
 mod tests;
 
 use crate::limits::RAFT_LAG_MAX;
+use crate::log::LogId;
 use crate::mvcc::{Budget, Store, Undone};
 use crate::raft::{Group, Position, Refused, Writes};
 use crate::record::{
     self, ArchivedBatch, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload, Piece,
 };
-use crate::takeover::{Due, LiveWrite, Meaning, Part, Seal, Strange};
+use crate::takeover::{Due, Holding, LiveWrite, Meaning, Seal, Strange};
 use crate::txn::LeaseMove;
 use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Revision, ShardId, Sub};
 use bytes::Bytes;
@@ -49,6 +50,7 @@ pub struct Shard {
     meaning: Meaning,
     effects: Vec<Effect>,
     effects_bytes: usize,
+    entries_cut: u64,
     uncommitted: VecDeque<(Index, Proposed)>,
 }
 
@@ -64,6 +66,7 @@ impl Shard {
             meaning,
             effects: vec![],
             effects_bytes: 0,
+            entries_cut: 0,
             uncommitted: VecDeque::new(),
         }
     }
@@ -84,6 +87,11 @@ impl Shard {
     pub fn push_effect(&mut self, effect: Effect) {
         self.effects_bytes += effect.bytes();
         self.effects.push(effect);
+    }
+
+    /// Entries that did not hold all that the turn had for the shard.
+    pub fn entries_cut(&self) -> u64 {
+        self.entries_cut
     }
 
     /// Bytes of the turn's effects so far.
@@ -111,6 +119,7 @@ impl Shard {
             });
             let to = from + fitting.count().max(1);
             self.propose_batch(epoch, settled, &pieces[from..to])?;
+            self.entries_cut += u64::from(to < pieces.len());
             from = to;
         }
         Ok(())
@@ -143,9 +152,14 @@ impl Shard {
 
     /// Control shard only. The turn's effects must have been proposed before, so that the log keeps the
     /// order of evaluation.
-    pub fn propose_control(&mut self, epoch: Epoch, control: Control) -> Result<Index, Refused> {
+    pub fn propose_control(
+        &mut self,
+        epoch: Epoch,
+        settled: Revision,
+        control: Control,
+    ) -> Result<Index, Refused> {
         assert!(self.id == ShardId::CONTROL && self.effects.is_empty(), "a control entry overtakes nothing");
-        let payload = Payload::of(&Entry::Control { epoch: epoch.into(), control });
+        let payload = Payload::of(&Entry::Control { epoch: epoch.into(), settled: settled.0, control });
         let index = self.group.propose(payload.clone())?;
         self.meaning.proposed_control(index, &payload);
         self.uncommitted.push_back((index, Proposed::Control));
@@ -233,9 +247,9 @@ impl Shard {
         });
     }
 
-    /// What the log brings to a takeover, and the highest settled revision it names.
-    pub fn report(&self) -> (Revision, Vec<Part>) {
-        (self.meaning.known_settled(), self.meaning.parts())
+    /// What the shard brings to a takeover, having been read from that log.
+    pub fn holding(&self, log: LogId) -> Holding {
+        Holding { shard: self.id, log, held: self.meaning.held(), parts: self.meaning.parts() }
     }
 
     /// After the seal: applies what the prefix holds and the store does not.

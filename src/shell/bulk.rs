@@ -5,11 +5,11 @@
 //!
 //! - `Steps`: checkpoints are written and files removed, on a glommio executor that lets others go before it, on
 //!   CPU and disk, and keeps to a calm rate. What a reactor says presses ([`Lane::hasten`]) goes faster, beside
-//!   the others: checkpoints that fall behind hold memory, log and disk that grow. Where glommio cannot start (too little lockable memory), a plain thread runs the same with
-//!   calls that block.
+//!   the others: checkpoints that fall behind hold memory, log and disk that grow. Where glommio cannot start
+//!   (too little lockable memory), a plain thread runs the same with calls that block.
 //!   glommio 0.9 now and then misses what should end its park (once in some thousand parks on a busy
-//!   machine with Linux 6.18), and then sleeps for ever: [`Lane::keep_awake`] interrupts a lane that has
-//!   something to do and does not move.
+//!   machine with Linux 6.18), its first one too, and then sleeps for ever: [`Lane::keep_awake`] interrupts a
+//!   lane that has something to do and does not move, and nobody waits for the lane to begin.
 //! - `Segments`: files for the logs, on a plain thread of normal priority. A log that has no next segment
 //!   stands still, and on a machine that others keep busy, the lowest priority may mean never.
 
@@ -181,7 +181,7 @@ impl Lane {
         self.haste.iter().any(|haste| haste.load(Ordering::Relaxed))
     }
 
-    /// To be called on the executor's thread, before it takes orders.
+    /// To be called on the executor's thread, before it runs.
     pub fn runs_here(&self) -> io::Result<()> {
         let set = self.executor.set(Interruptible::this_thread()?);
         set.expect("one executor runs the lane");
@@ -230,8 +230,8 @@ impl Lane {
 }
 
 /// A file that grows by steps.
-struct Growing {
-    file: BulkFile,
+struct Growing<'a> {
+    file: BulkFile<'a>,
     bytes: u64,
     pace: Pace,
 }
@@ -239,12 +239,12 @@ struct Growing {
 struct Worker<'a> {
     lane: &'a Lane,
     medium: Medium,
-    open: HashMap<String, Growing>,
+    open: HashMap<String, Growing<'a>>,
     /// The thread's place, as the last look at the reactors' haste set it.
     pressing: bool,
 }
 
-impl Worker<'_> {
+impl<'a> Worker<'a> {
     /// The thread takes the place that the steps' haste asks for, and the rate that goes with it.
     fn follow_haste(&mut self) -> u64 {
         let pressing = self.lane.presses();
@@ -307,7 +307,7 @@ impl Worker<'_> {
     async fn prepare(&self, segment: SegmentName) -> io::Result<File> {
         let files = &self.lane.files;
         let unfinished = files.unfinished(segment);
-        let file = BulkFile::create(self.medium, &unfinished, files.is_direct()).await?;
+        let file = BulkFile::create(self.medium, files, &unfinished).await?;
         let mut zeros = Buffer::with_capacity(SEGMENT_WRITE_BYTES_AT_START);
         zeros.fill_to(SEGMENT_WRITE_BYTES_AT_START);
         let mut pace = Pace::new(SEGMENT_BYTES_PER_SEC);
@@ -322,17 +322,14 @@ impl Worker<'_> {
                 pace.wrote(self.medium, piece).await;
             }
         }
-        file.sync().await?;
-        file.close().await?;
-        fs::rename(&unfinished, files.path(&segment.to_string()))?;
-        files.sync_names()?;
+        files.publish(&file.finish().await?, &segment.to_string())?;
+        files.segment_is_named()?;
         files.open_segment(segment)
     }
 
     fn recycle(&self, old: SegmentName, new: SegmentName) -> io::Result<File> {
         let files = &self.lane.files;
-        fs::rename(files.path(&old.to_string()), files.path(&new.to_string()))?;
-        files.sync_names()?;
+        files.rename(&files.path(&old.to_string()), &files.path(&new.to_string()))?;
         files.open_segment(new)
     }
 
@@ -340,7 +337,7 @@ impl Worker<'_> {
         match step {
             BulkStep::Create { name } => {
                 let path = self.lane.files.path(&name);
-                let file = BulkFile::create(self.medium, &path, self.lane.files.is_direct()).await?;
+                let file = BulkFile::create(self.medium, &self.lane.files, &path).await?;
                 let pace = Pace::new(BULK_BYTES_PER_SEC);
                 self.open.insert(name, Growing { file, bytes: 0, pace });
                 Ok(())
@@ -356,11 +353,7 @@ impl Worker<'_> {
             }
             BulkStep::Publish { name, as_name } => {
                 let growing = self.open.remove(&name).ok_or_else(|| not_written(&name))?;
-                growing.file.sync().await?;
-                growing.file.close().await?;
-                let files = &self.lane.files;
-                fs::rename(files.path(&name), files.path(&as_name))?;
-                files.sync_names()
+                self.lane.files.publish(&growing.file.finish().await?, &as_name)
             }
             BulkStep::Remove { name } => {
                 if let Some(growing) = self.open.remove(&name) {
@@ -371,7 +364,7 @@ impl Worker<'_> {
         }
     }
 
-    async fn append(&mut self, growing: &mut Growing, blocks: &[Buffer]) -> io::Result<()> {
+    async fn append(&mut self, growing: &mut Growing<'a>, blocks: &[Buffer]) -> io::Result<()> {
         let mut at = growing.bytes;
         for piece in blocks.iter().flat_map(|block| block.chunks(BULK_WRITE_BYTES)) {
             growing.file.write(piece, at).await?;

@@ -1,14 +1,16 @@
 //! A file under construction, on glommio's executor or on a plain thread: the same steps, awaited there,
 //! blocking here.
 
+use super::files::Files;
 use super::kernel;
 use crate::log::Buffer;
 use glommio::io::{DmaFile, OpenOptions};
+use std::cell::Cell;
 use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -32,70 +34,97 @@ impl Medium {
     }
 }
 
-pub enum BulkFile {
+pub struct BulkFile<'a> {
+    file: Open,
+    files: &'a Files,
+    path: PathBuf,
+    /// Whether something was written since the last sync.
+    is_dirty: Cell<bool>,
+}
+
+enum Open {
     Glommio(DmaFile),
     Thread { file: File, direct: bool },
 }
 
+/// A file under construction whose content is durable. Nothing else makes one, and nothing without one is given
+/// its final name.
+pub struct Durable(PathBuf);
+
+impl Durable {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
 const MODE: u32 = 0o600;
 
-impl BulkFile {
+impl<'a> BulkFile<'a> {
     /// Creates the file, or empties the one there is.
-    pub async fn create(medium: Medium, path: &Path, direct: bool) -> io::Result<BulkFile> {
-        match medium {
+    pub async fn create(medium: Medium, files: &'a Files, path: &Path) -> io::Result<BulkFile<'a>> {
+        let file = match medium {
             Medium::Glommio => {
                 let mut options = OpenOptions::new();
                 options.write(true).read(true).create(true).truncate(true).mode(MODE);
-                Ok(BulkFile::Glommio(options.dma_open(path).await?))
+                Open::Glommio(options.dma_open(path).await?)
             }
             Medium::Thread => {
                 let mut options = File::options();
                 options.write(true).create(true).truncate(true).mode(MODE);
-                if direct {
+                if files.is_direct() {
                     options.custom_flags(kernel::DIRECT);
                 }
-                Ok(BulkFile::Thread { file: options.open(path)?, direct })
+                Open::Thread { file: options.open(path)?, direct: files.is_direct() }
             }
-        }
+        };
+        Ok(BulkFile { file, files, path: path.to_path_buf(), is_dirty: Cell::new(false) })
     }
 
     /// Writes whole blocks at a whole block.
     pub async fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        match self {
-            BulkFile::Glommio(file) => {
+        if !self.is_dirty.replace(true) {
+            self.files.tell("file written", &self.path);
+        }
+        match &self.file {
+            Open::Glommio(file) => {
                 let mut buffer = file.alloc_dma_buffer(bytes.len());
                 buffer.as_bytes_mut()[..bytes.len()].copy_from_slice(bytes);
                 let written = file.write_at(buffer, at).await?;
                 // A part only means that the rest did not fit.
                 if written == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
             }
-            BulkFile::Thread { file, direct: true } => {
+            Open::Thread { file, direct: true } => {
                 let mut buffer = Buffer::with_capacity(bytes.len());
                 buffer.extend(bytes);
                 file.write_all_at(&buffer, at)
             }
-            BulkFile::Thread { file, direct: false } => file.write_all_at(bytes, at),
+            Open::Thread { file, direct: false } => file.write_all_at(bytes, at),
         }
     }
 
     pub async fn truncate(&self, bytes: u64) -> io::Result<()> {
-        match self {
-            BulkFile::Glommio(file) => Ok(file.truncate(bytes).await?),
-            BulkFile::Thread { file, .. } => file.set_len(bytes),
+        match &self.file {
+            Open::Glommio(file) => Ok(file.truncate(bytes).await?),
+            Open::Thread { file, .. } => file.set_len(bytes),
         }
     }
 
-    pub async fn sync(&self) -> io::Result<()> {
-        match self {
-            BulkFile::Glommio(file) => Ok(file.fdatasync().await?),
-            BulkFile::Thread { file, .. } => file.sync_data(),
+    /// Makes the content durable, and closes the file.
+    pub async fn finish(self) -> io::Result<Durable> {
+        match &self.file {
+            Open::Glommio(file) => file.fdatasync().await?,
+            Open::Thread { file, .. } => file.sync_data()?,
         }
+        self.files.tell("file synced", &self.path);
+        let path = self.path.clone();
+        self.close().await?;
+        Ok(Durable(path))
     }
 
     pub async fn close(self) -> io::Result<()> {
-        match self {
-            BulkFile::Glommio(file) => Ok(file.close().await?),
-            BulkFile::Thread { .. } => Ok(()),
+        match self.file {
+            Open::Glommio(file) => Ok(file.close().await?),
+            Open::Thread { .. } => Ok(()),
         }
     }
 }

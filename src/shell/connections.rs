@@ -26,6 +26,7 @@ use crate::limits::{
 };
 use crate::types::{ConnId, Duration, ReactorId, Time};
 use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
 const LINGER: Duration = Duration::from_ms(CONNECTION_LINGER_MS);
@@ -104,6 +105,13 @@ impl Connections {
     /// Connections whose descriptors are not closed yet.
     pub fn open(&self) -> usize {
         self.open
+    }
+
+    /// The address of the client, as long as its connection has one.
+    pub fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
+        let slot = self.slots.get(conn.slot as usize)?;
+        let connection = slot.connection.as_ref().filter(|connection| connection.id == conn)?;
+        TcpStream::from(connection.fd.try_clone().ok()?).peer_addr().ok()
     }
 
     /// Takes a connection in and begins to receive.

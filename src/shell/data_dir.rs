@@ -1,7 +1,7 @@
 //! The data directory: whose it is, and that nobody else uses it.
 
 use super::files::{DIRECTORY_MODE, Files};
-use crate::config::{ClusterState, Config, cluster_id, member_id};
+use crate::config::Config;
 use crate::types::{ClusterId, MemberId};
 use serde_json::{Value, json};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 /// Of everything below the data directory. Raised by whoever changes it so that an older program would
 /// misread it.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+/// The oldest one that this program reads.
+const FORMAT_MIN: u64 = 2;
 const IDENTITY: &str = "braid.json";
 const LOCK: &str = "lock";
 const STORE: &str = "store";
@@ -24,6 +26,9 @@ pub struct Identity {
     pub name: String,
     /// `--initial-cluster-token`.
     pub token: String,
+    /// Whether there has been a log. An identity without one has promised nothing, and is given up for
+    /// another; from then on a store without a log is a loss.
+    pub has_begun: bool,
 }
 
 /// The directory, as long as this process has it for itself.
@@ -40,20 +45,23 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes or takes over the directory. The error is a sentence that says what to do.
+    /// Makes or takes over the directory. The error is a sentence that says what to do; where it is about what
+    /// a first start asks for, nothing is made.
     pub fn open(config: &Config) -> Result<DataDir, String> {
         let path = config.data_dir.clone();
         let shown = path.display();
+        refuse_etcds(&path)?;
+        let found = find(&path)?;
+        if found.is_none() {
+            bootstrap(config)?;
+        }
         let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&path);
         made.map_err(|error| format!("cannot create data directory {shown}: {error}"))?;
-        refuse_etcds(&path)?;
         let lock = lock(&path, "stop that one, or give this one its own --data-dir")?;
         let warning = check_mode(&path)?;
-        let (identity, is_new) = match read(&path)? {
-            Some(identity) => {
-                identity.check(config, &path)?;
-                (identity, false)
-            }
+        // Once more, now that nobody else can change it.
+        let (identity, is_new) = match find(&path)? {
+            Some(identity) => (identity, false),
             None => (begin(config, &path)?, true),
         };
         Ok(DataDir { path, identity, is_new, warning, _lock: lock })
@@ -73,6 +81,7 @@ impl DataDir {
         }
         let lock = lock(path, "stop that one first")?;
         let identity = read(path)?.ok_or_else(|| lost_identity(path))?;
+        identity.check_store(path)?;
         Ok(DataDir { path: path.to_path_buf(), identity, is_new: false, warning: None, _lock: lock })
     }
 
@@ -83,7 +92,18 @@ impl DataDir {
 
     pub fn files(&self) -> Result<Files, String> {
         let store = self.path.join(STORE);
-        Files::open(store.clone()).map_err(|error| format!("cannot use {}: {error}", store.display()))
+        let mut files =
+            Files::open(store.clone()).map_err(|error| format!("cannot use {}: {error}", store.display()))?;
+        if !self.identity.has_begun {
+            let begun = Identity { has_begun: true, ..self.identity.clone() };
+            let identity = self.path.join(IDENTITY);
+            files.note_the_first_segment(identity.clone(), begun.text());
+            if has_log(&self.path)? {
+                let noted = files.segment_is_named();
+                noted.map_err(|error| format!("cannot write {}: {error}", identity.display()))?;
+            }
+        }
+        Ok(files)
     }
 
     pub fn path(&self) -> &Path {
@@ -137,21 +157,44 @@ fn check_mode(path: &Path) -> Result<Option<String>, String> {
     }))
 }
 
-fn begin(config: &Config, path: &Path) -> Result<Identity, String> {
-    let shown = path.display();
-    if path.join(STORE).exists() {
-        return Err(lost_identity(path));
-    }
+fn bootstrap(config: &Config) -> Result<Identity, String> {
     let bootstrap = config.bootstrap().map_err(|refusal| refusal.message)?;
-    let identity = Identity {
+    Ok(Identity {
         cluster: bootstrap.cluster,
         member: bootstrap.member,
         name: config.name.clone(),
         token: config.initial_cluster_token.clone(),
-    };
+        has_begun: false,
+    })
+}
+
+fn begin(config: &Config, path: &Path) -> Result<Identity, String> {
+    let shown = path.display();
+    let identity = bootstrap(config)?;
     let written = Files::replace(&path.join(IDENTITY), identity.text().as_bytes());
     written.map_err(|error| format!("cannot write to data directory {shown}: {error}"))?;
     Ok(identity)
+}
+
+/// The identity that counts; none where the directory is to begin with a new one.
+fn find(path: &Path) -> Result<Option<Identity>, String> {
+    match read(path)? {
+        Some(identity) => {
+            identity.check_store(path)?;
+            let counts = identity.has_begun || has_log(path)?;
+            Ok(counts.then_some(identity))
+        }
+        None if path.join(STORE).exists() => Err(lost_identity(path)),
+        None => Ok(None),
+    }
+}
+
+/// Whether the store is there and holds a log's file.
+fn has_log(path: &Path) -> Result<bool, String> {
+    let store = path.join(STORE);
+    let listing = Files::to_read(store.clone()).list_to_read();
+    let listing = listing.map_err(|error| format!("cannot read {}: {error}", store.display()))?;
+    Ok(!listing.segments.is_empty())
 }
 
 fn read(path: &Path) -> Result<Option<Identity>, String> {
@@ -162,29 +205,53 @@ fn read(path: &Path) -> Result<Option<Identity>, String> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("cannot read {shown}: {error}")),
     };
-    let value: Value = serde_json::from_str(&text).map_err(|error| format!("{shown} is damaged: {error}"))?;
+    let mut value: Value = serde_json::from_str(&text).map_err(|error| damaged(&file, &error.to_string()))?;
     match value["format"].as_u64() {
-        Some(FORMAT) => {}
+        Some(FORMAT_MIN..=FORMAT) => {}
         Some(newer) if newer > FORMAT => {
             return Err(format!(
                 "{shown} has format {newer}, and this version knows formats up to {FORMAT}: start the version \
                  that wrote it, or a later one"
             ));
         }
-        _ => return Err(format!("{shown} is damaged: it names no format")),
+        Some(older) => {
+            return Err(format!(
+                "{shown} has format {older}, of a version before the first release, which this one does not \
+                 read: start the version that wrote it and bring the data over with a client, as etcdctl's \
+                 make-mirror, to a server with an empty --data-dir"
+            ));
+        }
+        None => return Err(damaged(&file, "it names no format")),
     }
-    Identity::of(&value).map(Some).ok_or_else(|| format!("{shown} is damaged: a part of it is missing"))
+    let checksum = value.as_object_mut().and_then(|fields| fields.remove(CHECKSUM));
+    if checksum != Some(checksum_of(&value)) {
+        return Err(damaged(&file, "its content does not have the checksum that it names"));
+    }
+    Identity::of(&value).map(Some).ok_or_else(|| damaged(&file, "a part of it is missing"))
+}
+
+fn damaged(file: &Path, how: &str) -> String {
+    format!("{} is damaged: {how}; put it back from a copy", file.display())
+}
+
+const CHECKSUM: &str = "crc32c";
+
+/// Over all the other fields, as JSON without spaces in the order of their names.
+fn checksum_of(fields: &Value) -> Value {
+    format!("{:08x}", crc32c::crc32c(fields.to_string().as_bytes())).into()
 }
 
 impl Identity {
     fn text(&self) -> String {
-        let value = json!({
+        let mut value = json!({
             "format": FORMAT,
             "cluster_id": format!("{:x}", self.cluster.0),
             "member_id": format!("{:x}", self.member.0),
             "name": self.name,
             "initial_cluster_token": self.token,
+            "store_has_begun": self.has_begun,
         });
+        value[CHECKSUM] = checksum_of(&value);
         format!("{value:#}\n")
     }
 
@@ -196,33 +263,22 @@ impl Identity {
             member: MemberId(number("member_id")?),
             name: text("name")?,
             token: text("initial_cluster_token")?,
+            has_begun: value["store_has_begun"].as_bool()?,
         })
     }
 
-    /// etcd ignores `initial-*` on a restart, and so do we, unless one that was given contradicts what the
-    /// directory holds: that is another cluster's directory.
-    fn check(&self, config: &Config, path: &Path) -> Result<(), String> {
-        let shown = path.display();
-        let given = |flag: &str| config.given.contains(flag);
-        if given("initial-cluster-token") && config.initial_cluster_token != self.token {
-            return Err(format!(
-                "data directory {shown} belongs to the cluster with --initial-cluster-token={}, and this \
-                 start names {}: check --data-dir",
-                self.token, config.initial_cluster_token
-            ));
+    /// A store that has begun and is gone was not deleted by a server: to begin it again would serve nothing
+    /// under the name of something.
+    fn check_store(&self, path: &Path) -> Result<(), String> {
+        if !self.has_begun || has_log(path)? {
+            return Ok(());
         }
-        if given("initial-cluster") && config.initial_cluster_state == ClusterState::New {
-            let ids = config.initial_cluster.iter().map(|member| member_id(&member.peer_urls, &self.token));
-            let cluster = cluster_id(&ids.collect::<Vec<MemberId>>());
-            if cluster != self.cluster {
-                return Err(format!(
-                    "data directory {shown} belongs to cluster {:x}, and --initial-cluster makes {:x}: check \
-                     --data-dir",
-                    self.cluster.0, cluster.0
-                ));
-            }
-        }
-        Ok(())
+        Err(format!(
+            "the store of data directory {} is gone: {IDENTITY} says that it has begun, and {STORE}/ is empty or \
+             not there. Mount its disk, or put it back from a copy; to begin a new cluster without the data, \
+             give --data-dir an empty directory",
+            path.display()
+        ))
     }
 }
 
@@ -240,18 +296,111 @@ mod tests {
         }
     }
 
+    const SEGMENT: &str = "000-0000000000000001.log";
+
+    /// As a first start that has come as far as to name a log's file.
+    fn begun(config: &Config) -> DataDir {
+        let first = DataDir::open(config).unwrap();
+        let files = first.files().unwrap();
+        fs::write(files.path(SEGMENT), b"").unwrap();
+        files.segment_is_named().unwrap();
+        first
+    }
+
     #[test]
-    fn an_identity_lasts_from_the_first_start_on() {
+    fn an_identity_lasts_from_the_first_log_on() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b");
-        let first = DataDir::open(&config(&path, &[])).unwrap();
+        let first = begun(&config(&path, &[]));
         assert!(first.is_new && first.warning.is_none());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        let identity = first.identity.clone();
+        let identity = Identity { has_begun: true, ..first.identity.clone() };
         drop(first);
         let again = DataDir::open(&config(&path, &["--name=other"])).unwrap();
         assert!(!again.is_new);
         assert_eq!(again.identity, identity);
+    }
+
+    #[test]
+    fn a_first_start_that_came_to_nothing_leaves_no_identity() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("d");
+        let wrong = config(&path, &["--initial-advertise-peer-urls=http://a:1"]);
+        assert!(DataDir::open(&wrong).unwrap_err().contains("missing from --initial-advertise-peer-urls"));
+        assert!(!path.exists());
+        let first = DataDir::open(&config(&path, &["--name=a", "--initial-cluster-token=a"])).unwrap();
+        drop(first.files().unwrap());
+        drop(first);
+        let other = begun(&config(&path, &["--name=b", "--initial-cluster-token=b"]));
+        assert!(other.is_new && other.identity.name == "b" && other.identity.token == "b");
+    }
+
+    #[test]
+    fn a_killed_first_start_goes_on_with_the_log_that_it_left() {
+        let root = tempfile::tempdir().unwrap();
+        let first = DataDir::open(&config(root.path(), &[])).unwrap();
+        fs::write(first.files().unwrap().path(SEGMENT), b"").unwrap();
+        let identity = first.identity.clone();
+        drop(first);
+        let again = DataDir::open(&config(root.path(), &["--name=b"])).unwrap();
+        assert!(!again.is_new && again.identity == identity);
+    }
+
+    #[test]
+    fn a_store_that_has_begun_and_is_gone_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let config = config(root.path(), &[]);
+        drop(begun(&config));
+        let store = root.path().join(STORE);
+        fs::remove_file(store.join(SEGMENT)).unwrap();
+        let refused = || {
+            let errors =
+                [DataDir::open(&config).unwrap_err(), DataDir::open_to_read(root.path()).unwrap_err()];
+            assert!(errors.iter().all(|error| error.contains("is gone")), "{errors:?}");
+        };
+        refused();
+        fs::remove_dir(&store).unwrap();
+        refused();
+        assert!(!store.exists());
+    }
+
+    /// A disk may change any byte; what is no content (spaces) may change.
+    #[test]
+    fn a_changed_byte_of_the_identity_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let config = config(root.path(), &[]);
+        drop(begun(&config));
+        let text = fs::read(root.path().join(IDENTITY)).unwrap();
+        for (at, byte) in text.iter().enumerate().filter(|(_, byte)| !byte.is_ascii_whitespace()) {
+            for bit in [0, 2, 5] {
+                let mut changed = text.clone();
+                changed[at] = byte ^ 1 << bit;
+                fs::write(root.path().join(IDENTITY), &changed).unwrap();
+                let shown = String::from_utf8_lossy(&changed);
+                let error = DataDir::open(&config).map(|opened| opened.identity);
+                let error = error.expect_err(&shown);
+                assert!(error.contains(IDENTITY), "{error}");
+            }
+        }
+        fs::write(root.path().join(IDENTITY), [&text[..], b"\n"].concat()).unwrap();
+        assert!(DataDir::open(&config).is_ok());
+    }
+
+    #[test]
+    fn the_identity_is_written_as_ever() {
+        let root = tempfile::tempdir().unwrap();
+        drop(begun(&config(root.path(), &[])));
+        let golden = r#"{
+  "cluster_id": "cdf818194e3a8c32",
+  "crc32c": "e2e1d06d",
+  "format": 2,
+  "initial_cluster_token": "etcd-cluster",
+  "member_id": "8e9e05c52164694d",
+  "name": "default",
+  "store_has_begun": true
+}
+"#;
+        assert_eq!(fs::read_to_string(root.path().join(IDENTITY)).unwrap(), golden);
     }
 
     #[test]
@@ -265,12 +414,17 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_refused() {
         let root = tempfile::tempdir().unwrap();
-        let (etcd, newer, lost) = (root.path().join("e"), root.path().join("n"), root.path().join("l"));
+        let at = |name: &str| root.path().join(name);
+        let (etcd, newer, older, lost) = (at("e"), at("n"), at("o"), at("l"));
         fs::create_dir_all(etcd.join("member/wal")).unwrap();
         fs::create_dir_all(&newer).unwrap();
-        fs::write(newer.join(IDENTITY), r#"{"format": 2}"#).unwrap();
+        fs::write(newer.join(IDENTITY), r#"{"format": 3}"#).unwrap();
+        fs::create_dir_all(&older).unwrap();
+        fs::write(older.join(IDENTITY), r#"{"format": 1, "cluster_id": "1", "member_id": "2"}"#).unwrap();
         fs::create_dir_all(lost.join(STORE)).unwrap();
-        for (path, words) in [(etcd, "data of etcd"), (newer, "has format 2"), (lost, "has lost its")] {
+        for (path, words) in
+            [(etcd, "data of etcd"), (newer, "has format 3"), (older, "has format 1"), (lost, "has lost its")]
+        {
             let error = DataDir::open(&config(&path, &[])).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
@@ -279,7 +433,7 @@ mod tests {
     #[test]
     fn damage_to_the_identity_is_refused_and_not_overwritten() {
         let root = tempfile::tempdir().unwrap();
-        for text in ["", "{", "{}", r#"{"format": 1}"#, r#"{"format": 1, "cluster_id": "xyz"}"#] {
+        for text in ["", "{", "{}", r#"{"format": 2}"#, r#"{"format": 2, "cluster_id": "xyz"}"#] {
             fs::write(root.path().join(IDENTITY), text).unwrap();
             let error = DataDir::open(&config(root.path(), &[])).unwrap_err();
             assert!(error.contains("is damaged"), "{error}");
@@ -287,17 +441,25 @@ mod tests {
         }
     }
 
+    /// A member whose address has changed comes back: who it is stands in the directory, and only there.
     #[test]
-    fn only_flags_that_were_given_can_contradict() {
+    fn a_restart_reads_nothing_of_a_bootstrap() {
         let root = tempfile::tempdir().unwrap();
-        let first = ["--initial-cluster-token=mine"];
-        drop(DataDir::open(&config(root.path(), &first)).unwrap());
-        for fine in [&[][..], &first, &["--initial-cluster=default=http://localhost:2380"]] {
-            assert!(DataDir::open(&config(root.path(), fine)).is_ok(), "{fine:?}");
-        }
-        for wrong in ["--initial-cluster-token=other", "--initial-cluster=default=http://127.0.0.1:1"] {
-            let error = DataDir::open(&config(root.path(), &[wrong])).unwrap_err();
-            assert!(error.contains("belongs to"), "{error}");
+        let first = begun(&config(root.path(), &["--initial-cluster-token=mine"]));
+        let identity = Identity { has_begun: true, ..first.identity.clone() };
+        drop(first);
+        for changed in [
+            &["--initial-cluster-token=other"][..],
+            &["--initial-cluster=default=http://127.0.0.1:1"],
+            &["--initial-cluster=default=http://127.0.0.1:1,other=http://127.0.0.1:2"],
+            &["--initial-cluster=nobody=http://127.0.0.1:1"],
+            &["--initial-cluster="],
+            &["--initial-cluster=default"],
+            &["--initial-advertise-peer-urls=http://127.0.0.1:1", "--listen-peer-urls=http://127.0.0.1:1"],
+            &["--initial-cluster-state=existing"],
+        ] {
+            let again = DataDir::open(&config(root.path(), changed)).unwrap();
+            assert_eq!(again.identity, identity, "{changed:?}");
         }
     }
 

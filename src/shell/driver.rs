@@ -12,7 +12,9 @@
 
 #![allow(unsafe_code)]
 
+use super::boot::Seat;
 use super::bulk::{Answer, Order};
+use super::clock::{timestamp, wall_us};
 use super::connections::{Connections, Event};
 use super::kernel;
 use super::listeners::Listener;
@@ -21,7 +23,7 @@ use super::mail::Outbox;
 use super::receive::Buffers;
 use super::ring::{Completion, Ring, Tag};
 use super::shared::Shared;
-use crate::io::{Input, Mail, Output, Port};
+use crate::io::{Input, Mail, Notice, Output, Port, Value};
 use crate::limits::{
     ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_PATIENCE_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
     TURN_MAIL_MAX,
@@ -64,23 +66,23 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// On the thread that will run it. The error says what to change.
+    /// On the thread that will run it.
     pub fn new(
         id: ReactorId,
         shared: Arc<Shared>,
         reactor: Reactor,
         log: LogFiles,
         listeners: Vec<Listener>,
-    ) -> Result<Driver, String> {
-        let mut ring = Ring::new()?;
-        let buffers = Buffers::provide(&ring).map_err(|error| format!("no receive buffers: {error}"))?;
+        seat: Seat,
+    ) -> Driver {
+        let Seat { mut ring, buffers } = seat;
         let mut kicked = Box::new(0);
         // SAFETY: the box outlives the ring's requests: a driver is never dropped.
         unsafe { ring.wait_for_kick(shared.waking.kick(id).as_fd(), &raw mut *kicked) };
         for (number, listener) in listeners.iter().enumerate() {
             ring.accept(number as u32, listener.socket.as_fd());
         }
-        Ok(Driver {
+        Driver {
             id,
             reactor,
             ring,
@@ -101,7 +103,7 @@ impl Driver {
             shared,
             completions: Vec::with_capacity(TURN_COMPLETIONS_MAX),
             outputs: Vec::new(),
-        })
+        }
     }
 
     /// Runs until the process stops.
@@ -109,6 +111,12 @@ impl Driver {
         while !self.may_leave() {
             self.turn();
             self.rest();
+        }
+        if !self.log.is_idle() {
+            let fields = vec![("reactor", self.id.to_string())];
+            self.shared
+                .notices
+                .warn("the disk has not answered the log's last writes; stopping without", fields);
         }
         // The kernel may still hold requests with this thread's memory; the process ends in a moment.
         std::mem::forget(self);
@@ -359,9 +367,27 @@ impl Driver {
                 self.orders.push_back(Order::Step { reactor: self.id, job, step });
             }
             Output::Haste(haste) => self.shared.lane.hasten(self.id, haste),
-            Output::Notice(notice) => self.shared.notices.reactor(self.id.0, notice),
+            Output::Notice(notice) => self.say(notice),
             Output::Halt(reason) => self.shared.notices.halt(&reason, vec![]),
         }
+    }
+
+    /// A reactor knows neither the wall clock nor whose the other end of a connection is.
+    fn say(&self, mut notice: Notice) {
+        for (_, value) in &mut notice.fields.0 {
+            match *value {
+                Value::Moment(moment) => {
+                    let ago = self.shared.clock.now().since(moment);
+                    *value = timestamp(wall_us().saturating_sub(ago.0 / 1_000)).into();
+                }
+                Value::Client(conn) => {
+                    let client = self.connections.peer(conn);
+                    *value = client.map_or("No remote client info.".into(), |peer| peer.to_string().into());
+                }
+                _ => {}
+            }
+        }
+        self.shared.notices.reactor(self.id.0, notice);
     }
 
     fn log_command(&mut self, command: Command) {

@@ -16,15 +16,19 @@
 //! synced. One that is to go is first renamed to `.gone`. So whatever has a plain name is whole, and a start
 //! removes what has neither.
 
+use super::bulk_file::Durable;
 use super::kernel;
+use super::notices::Notices;
 use crate::checkpoint::CheckpointName;
 use crate::limits::BLOCK_BYTES;
 use crate::log::{Buffer, LogId, SegmentName};
+use crate::reactor::{AtStart, at_start};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 pub struct Files {
     directory: PathBuf,
@@ -32,6 +36,10 @@ pub struct Files {
     direct: bool,
     /// A durable write is one request; else a write and a sync, linked.
     one_request: bool,
+    /// A file, and its content as it is to be from the first segment on.
+    note: Mutex<Option<(PathBuf, String)>>,
+    /// Told, at its lowest level, what is done to files: in which order things become durable can be read there.
+    notices: Option<Notices>,
 }
 
 /// What stands in the directory.
@@ -71,7 +79,8 @@ impl Files {
         if let Some(parent) = directory.parent() {
             File::open(parent)?.sync_all()?;
         }
-        let mut files = Files { directory, direct: true, one_request: true };
+        let mut files =
+            Files { directory, direct: true, one_request: true, note: Mutex::new(None), notices: None };
         files.probe()?;
         Ok(files)
     }
@@ -103,6 +112,21 @@ impl Files {
         fs::remove_file(&path)
     }
 
+    /// Has this file replaced when the store gets its first segment.
+    pub fn note_the_first_segment(&mut self, path: PathBuf, content: String) {
+        self.note = Mutex::new(Some((path, content)));
+    }
+
+    /// To be called after a new segment has its name, durably, and before anything is written to it.
+    pub fn segment_is_named(&self) -> io::Result<()> {
+        let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((path, content)) = note.as_ref() {
+            Files::replace(path, content.as_bytes())?;
+            *note = None;
+        }
+        Ok(())
+    }
+
     /// How files of segments and checkpoints are opened for writing.
     pub fn options(&self, direct: bool) -> OpenOptions {
         let mut options = OpenOptions::new();
@@ -126,9 +150,35 @@ impl Files {
         self.options(true).open(self.path(&segment.to_string()))
     }
 
+    pub fn tell_to(&mut self, notices: Notices) {
+        self.notices = Some(notices);
+    }
+
+    /// What has been done to a file.
+    pub fn tell(&self, what: &str, path: &Path) {
+        let Some(notices) = self.notices.as_ref().filter(|notices| notices.tells_all()) else { return };
+        let name = path.file_name().unwrap_or_default();
+        notices.debug(what, vec![("file", name.to_string_lossy().into_owned())]);
+    }
+
     /// Makes durable which names there are.
     pub fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
+        File::open(&self.directory)?.sync_all()?;
+        self.tell("names synced", &self.directory);
+        Ok(())
+    }
+
+    /// Gives a file another name, durably.
+    pub fn rename(&self, old: &Path, new: &Path) -> io::Result<()> {
+        fs::rename(old, new)?;
+        self.tell("file gives up its name", old);
+        self.tell("file has its name", new);
+        self.sync_names()
+    }
+
+    /// Gives a file under construction its final name, durably.
+    pub fn publish(&self, file: &Durable, name: &str) -> io::Result<()> {
+        self.rename(file.path(), &self.path(name))
     }
 
     /// Makes what has been read from a segment durable, if it was not.
@@ -143,11 +193,10 @@ impl Files {
     /// Takes a file's name away, durably, and opens it to be cut and removed; none where it is not there.
     pub fn give_up(&self, name: &str) -> io::Result<Option<(PathBuf, File)>> {
         let gone = self.directory.join(format!("{name}{GONE}"));
-        match fs::rename(self.path(name), &gone) {
+        match self.rename(&self.path(name), &gone) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             renamed => renamed?,
         }
-        self.sync_names()?;
         let file = self.options(false).open(&gone)?;
         Ok(Some((gone, file)))
     }
@@ -171,23 +220,21 @@ impl Files {
     /// As [`Files::list`], after what is left of logs marked dead is gone, and the marks with it.
     pub fn list_without_dead_logs(&self) -> io::Result<Listing> {
         let listing = self.list()?;
-        if listing.dead.is_empty() {
-            return Ok(listing);
+        let (segments, dead) = (&listing.segments, &listing.dead);
+        let names: Vec<String> =
+            segments.iter().map(ToString::to_string).chain(dead.iter().map(|log| log.dead_mark())).collect();
+        for step in at_start(names.iter().map(String::as_str)) {
+            match step {
+                AtStart::SyncNames => self.sync_names()?,
+                AtStart::Remove(name) => fs::remove_file(self.path(&name))?,
+            }
         }
-        for segment in listing.segments.iter().filter(|segment| listing.dead.contains(&segment.log)) {
-            fs::remove_file(self.path(&segment.to_string()))?;
-        }
-        self.sync_names()?;
-        for log in &listing.dead {
-            fs::remove_file(self.path(&log.dead_mark()))?;
-        }
-        self.sync_names()?;
-        self.list()
+        if dead.is_empty() { Ok(listing) } else { self.list() }
     }
 
     /// The files of a directory that is only read, and need not be there.
     pub fn to_read(directory: PathBuf) -> Files {
-        Files { directory, direct: false, one_request: false }
+        Files { directory, direct: false, one_request: false, note: Mutex::new(None), notices: None }
     }
 
     /// Lists what is whole and removes what is not. A name that is no one's is left alone.
@@ -294,6 +341,18 @@ mod tests {
         let listing = files.list_without_dead_logs().unwrap();
         assert_eq!(listing.segments, [SegmentName { log: LogId(0), sequence: 1 }]);
         assert_eq!(fs::read_dir(directory.path().join("store")).unwrap().count(), 1);
+    }
+
+    /// A pipe is a file that cannot be made durable: the kernel refuses to sync it.
+    #[test]
+    fn what_cannot_be_made_durable_replaces_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, unfinished) = (directory.path().join("braid.json"), directory.path().join("braid.new"));
+        Files::replace(&path, b"one").unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&unfinished).status().unwrap().success());
+        let _reader = File::options().read(true).write(true).open(&unfinished).unwrap();
+        assert!(Files::replace(&path, b"two").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Error};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// -1 is the kernel's way to say that `errno` holds the reason.
@@ -72,8 +73,8 @@ impl StopSignals {
         let set = unsafe {
             let mut set: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut set);
-            libc::sigaddset(&raw mut set, libc::SIGTERM);
-            libc::sigaddset(&raw mut set, libc::SIGINT);
+            libc::sigaddset(&raw mut set, StopSignal::TERMINATED.0);
+            libc::sigaddset(&raw mut set, StopSignal::INTERRUPT.0);
             let refused = libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
             if refused != 0 {
                 return Err(Error::from_raw_os_error(refused));
@@ -99,8 +100,11 @@ impl StopSignals {
 pub struct StopSignal(libc::c_int);
 
 impl StopSignal {
+    pub const TERMINATED: StopSignal = StopSignal(libc::SIGTERM);
+    pub const INTERRUPT: StopSignal = StopSignal(libc::SIGINT);
+
     pub fn name(self) -> &'static str {
-        if self.0 == libc::SIGINT { "interrupt" } else { "terminated" }
+        if self == StopSignal::INTERRUPT { "interrupt" } else { "terminated" }
     }
 
     /// Dies of the signal, as whoever waits for this process expects (143 or 130 in a shell). Returns only
@@ -243,6 +247,58 @@ pub fn set_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
         checked(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, pointer, bytes) })?;
     }
     Ok(())
+}
+
+/// How far the zone of this process is east of UTC at a moment, given in seconds since 1970; 0 where the system
+/// does not know.
+pub fn utc_offset_secs(secs: u64) -> i64 {
+    let Ok(secs) = libc::time_t::try_from(secs) else { return 0 };
+    // SAFETY: zero is a value of every field.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both live on this stack; the zone itself is read under the C library's lock.
+    let known = unsafe { libc::localtime_r(&raw const secs, &raw mut local) };
+    if known.is_null() { 0 } else { local.tm_gmtoff }
+}
+
+/// Binds to an address beside others that share it in the same way (SO_REUSEPORT).
+pub fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no memory is passed, and nobody else has the descriptor.
+    let socket = unsafe {
+        let fd = checked(libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))?;
+        TcpListener::from(OwnedFd::from_raw_fd(fd))
+    };
+    for option in [libc::SO_REUSEADDR, libc::SO_REUSEPORT] {
+        let value: libc::c_int = 1;
+        let (pointer, bytes) = ((&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: the option's value lives on this stack and has the size given.
+        checked(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, pointer, bytes) })?;
+    }
+    let bound = match address {
+        SocketAddr::V4(address) => {
+            let name = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: address.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: address.ip().to_bits().to_be() },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: the name lives on this stack and has the size given.
+            unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), size_of_val(&name) as u32) }
+        }
+        SocketAddr::V6(address) => {
+            let name = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                sin6_port: address.port().to_be(),
+                sin6_flowinfo: address.flowinfo(),
+                sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+                sin6_scope_id: address.scope_id(),
+            };
+            // SAFETY: as above.
+            unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), size_of_val(&name) as u32) }
+        }
+    };
+    checked(bound)?;
+    Ok(socket)
 }
 
 /// Listens with a backlog; a second call only changes the backlog.

@@ -1,6 +1,6 @@
 //! The sockets that clients come in by, and which reactor gets a client.
 
-use super::kernel;
+use super::{kernel, process};
 use crate::config::Url;
 use crate::io::Port;
 use crate::limits::{LISTEN_BACKLOG, LISTEN_PATIENCE_MS, LISTEN_RETRY_MS};
@@ -17,7 +17,7 @@ pub struct Listener {
 }
 
 /// Listens on every URL; the error names the one that fails, in etcd's words.
-pub fn listen(urls: &[Url], port: Port) -> Result<Vec<Listener>, String> {
+pub fn listen(urls: &[Url], port: Port, reuse_port: bool) -> Result<Vec<Listener>, String> {
     let mut listeners: Vec<Listener> = Vec::new();
     for url in urls {
         let mut first: Option<u16> = None;
@@ -25,21 +25,45 @@ pub fn listen(urls: &[Url], port: Port) -> Result<Vec<Listener>, String> {
         for address in addresses(url) {
             // Port 0 is any free one, and the same for both families.
             let address = SocketAddr::new(address, first.unwrap_or(url.port()));
-            match bind_patiently(address, port) {
+            match bind_patiently(address, port, reuse_port) {
                 Ok(listener) => {
                     first = Some(listener.address.port());
                     listeners.push(listener);
                 }
                 // `localhost` is what the machine has of both families.
                 Err(error) if address.is_ipv6() && is_absent(&error) => refused = Some((address, error)),
-                Err(error) => return Err(format!("listen tcp {address}: {error}")),
+                Err(error) => return Err(why_not(address, port, &error)),
             }
         }
         if let (None, Some((address, error))) = (first, refused) {
-            return Err(format!("listen tcp {address}: {error}"));
+            return Err(why_not(address, port, &error));
         }
     }
     Ok(listeners)
+}
+
+/// etcd's words, and what to do.
+fn why_not(address: SocketAddr, port: Port, error: &io::Error) -> String {
+    let flags = match port {
+        Port::Client => "--listen-client-urls and --advertise-client-urls",
+        Port::Metrics => "--listen-metrics-urls",
+    };
+    let otherwise = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            let who = process::listens_on(address);
+            let who = who
+                .map_or_else(|| "another process".to_string(), |(name, pid)| format!("{name} (pid {pid})"));
+            format!("{who} listens there: stop it, or choose another port with {flags}")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this machine has no such address: choose another one with {flags}")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 are for who has the right: choose another one with {flags}")
+        }
+        _ => format!("choose another address with {flags}"),
+    };
+    format!("listen tcp {address}: {error}; {otherwise}")
 }
 
 fn addresses(url: &Url) -> Vec<IpAddr> {
@@ -59,10 +83,10 @@ fn is_absent(error: &io::Error) -> bool {
 
 /// The kernel lets the sockets of a killed process with io_uring go a moment after the process: whoever starts
 /// it again at once finds them in use.
-fn bind_patiently(address: SocketAddr, port: Port) -> io::Result<Listener> {
+fn bind_patiently(address: SocketAddr, port: Port, reuse_port: bool) -> io::Result<Listener> {
     let give_up = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MS);
     loop {
-        match bind(address, port) {
+        match bind(address, port, reuse_port) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < give_up => {
                 std::thread::sleep(Duration::from_millis(LISTEN_RETRY_MS));
             }
@@ -71,8 +95,8 @@ fn bind_patiently(address: SocketAddr, port: Port) -> io::Result<Listener> {
     }
 }
 
-fn bind(address: SocketAddr, port: Port) -> io::Result<Listener> {
-    let socket = TcpListener::bind(address)?;
+fn bind(address: SocketAddr, port: Port, reuse_port: bool) -> io::Result<Listener> {
+    let socket = if reuse_port { kernel::bind_beside(address)? } else { TcpListener::bind(address)? };
     kernel::set_socket(socket.as_fd())?;
     kernel::listen(socket.as_fd(), LISTEN_BACKLOG)?;
     let address = socket.local_addr()?;
@@ -111,7 +135,7 @@ mod tests {
 
     #[test]
     fn localhost_is_one_port_in_every_family_there_is() {
-        let listeners = listen(&[url("http://localhost:0")], Port::Client).unwrap();
+        let listeners = listen(&[url("http://localhost:0")], Port::Client, false).unwrap();
         assert!(listeners.iter().any(|listener| listener.address.is_ipv4()));
         assert!(listeners.iter().all(|listener| listener.address.port() == listeners[0].address.port()));
         assert!(listeners[0].address.port() > 0);
@@ -119,21 +143,35 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_refused_by_name() {
-        let held = listen(&[url("http://127.0.0.1:0")], Port::Client).unwrap();
+        let held = listen(&[url("http://127.0.0.1:0")], Port::Client, false).unwrap();
         let taken = url(&format!("http://{}", held[0].address));
-        let error = listen(&[taken], Port::Metrics).err().unwrap();
+        let error = listen(&[taken], Port::Metrics, false).err().unwrap();
         assert!(error.contains(&format!("listen tcp {}: ", held[0].address)), "{error}");
+        assert!(error.contains(&format!("(pid {}) listens there", std::process::id())), "{error}");
+        assert!(error.contains("--listen-metrics-urls"), "{error}");
+    }
+
+    #[test]
+    fn two_that_share_a_port_both_have_it() {
+        for host in ["127.0.0.1", "[::1]"] {
+            let any = url(&format!("http://{host}:0"));
+            let Ok(first) = listen(&[any], Port::Client, true) else { continue };
+            let shared = url(&format!("http://{}", first[0].address));
+            let second = listen(&[shared.clone()], Port::Client, true).unwrap();
+            assert_eq!(second[0].address, first[0].address);
+            assert!(listen(&[shared], Port::Client, false).is_err(), "who does not share is refused");
+        }
     }
 
     #[test]
     fn a_port_that_comes_free_in_a_moment_is_waited_for() {
-        let held = listen(&[url("http://127.0.0.1:0")], Port::Client).unwrap();
+        let held = listen(&[url("http://127.0.0.1:0")], Port::Client, false).unwrap();
         let taken = url(&format!("http://{}", held[0].address));
         let other = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(5 * LISTEN_RETRY_MS));
             drop(held);
         });
-        assert!(listen(&[taken], Port::Client).is_ok());
+        assert!(listen(&[taken], Port::Client, false).is_ok());
         other.join().unwrap();
     }
 

@@ -99,3 +99,39 @@ impl LogFiles {
         self.in_flight.iter().all(Option::is_none)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::BLOCK_BYTES;
+    use crate::log::LogId;
+    use std::fs;
+
+    /// What the kernel might say of a write that it is never handed.
+    #[test]
+    fn a_write_that_fails_or_takes_a_part_only_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Arc::new(Files::open(directory.path().join("store")).unwrap());
+        let segment = SegmentName { log: LogId(0), sequence: 1 };
+        fs::write(files.path(&segment.to_string()), vec![0; 8 * BLOCK_BYTES]).unwrap();
+        let mut ring = Ring::new().unwrap();
+        let mut log = LogFiles::new(files.clone());
+        for (result, errno) in
+            [(-libc::EIO, libc::EIO), (BLOCK_BYTES as i32 - 512, libc::EIO), (0, libc::EIO)]
+        {
+            let mut buffer = Buffer::with_capacity(BLOCK_BYTES);
+            buffer.fill_to(BLOCK_BYTES);
+            log.write(&mut ring, WriteId(1), segment, 0, buffer).unwrap();
+            let failed = log.completed(0, result, false).unwrap_err();
+            assert_eq!((failed.segment, failed.error.raw_os_error()), (segment, Some(errno)), "{result}");
+            // Where a write and its sync are two requests, a failed sync counts as much.
+            let failed = log.completed(0, -libc::EIO, true).unwrap_err();
+            assert_eq!(failed.error.raw_os_error(), Some(libc::EIO));
+            assert!(!log.is_idle(), "a failed write is never taken for done");
+            let taken = log.completed(0, BLOCK_BYTES as i32, false).unwrap();
+            let taken =
+                if files.writes_in_one_request() { taken } else { log.completed(0, 0, true).unwrap() };
+            assert!(taken.is_some_and(|(write, _)| write == WriteId(1)) && log.is_idle());
+        }
+    }
+}

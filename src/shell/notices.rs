@@ -4,9 +4,10 @@
 //! queue is full (whoever reads our output has stopped reading) lines are dropped and counted, and the
 //! next line that gets through is followed by one that says how many are missing.
 
-use super::clock::{timestamp, wall_us};
+use super::clock::wall_us;
+use super::line::Line;
 use crate::config::{LogFormat, LogLevel, LogOutput};
-use crate::io::{Level, Notice};
+use crate::io::{Fields, Level, Notice};
 use crate::limits::{NOTICES_QUEUED_MAX, NOTICES_WRITTEN_MAX};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::fs::{File, OpenOptions};
@@ -15,6 +16,15 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// Where the lines go, opened.
+pub struct Outputs(Vec<Target>);
+
+impl Outputs {
+    pub fn open(outputs: &[LogOutput]) -> io::Result<Outputs> {
+        Ok(Outputs(outputs.iter().map(Target::open).collect::<io::Result<_>>()?))
+    }
+}
 
 /// The entrance to the log; clones share it.
 #[derive(Clone)]
@@ -29,49 +39,53 @@ enum Message {
     Flush(Sender<()>),
 }
 
-struct Line {
-    wall_us: u64,
-    level: LogLevel,
-    caller: String,
-    message: String,
-    fields: Vec<(&'static str, String)>,
-}
-
 impl Notices {
-    /// Opens the outputs and starts the thread that writes.
-    pub fn start(outputs: &[LogOutput], format: LogFormat, least: LogLevel) -> io::Result<Notices> {
-        let outputs = outputs.iter().map(Target::open).collect::<io::Result<Vec<Target>>>()?;
+    /// Starts the thread that writes.
+    pub fn start(outputs: Outputs, format: LogFormat, least: LogLevel) -> io::Result<Notices> {
         let (queue, lines) = bounded(NOTICES_QUEUED_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
-        let mut writer = Writer { outputs, format, dropped: dropped.clone() };
+        let mut writer = Writer { outputs: outputs.0, format, dropped: dropped.clone() };
         std::thread::Builder::new().name("notices".to_string()).spawn(move || writer.run(&lines))?;
         Ok(Notices { queue, dropped, least })
     }
 
-    #[track_caller]
-    pub fn debug(&self, message: &str, fields: Vec<(&'static str, String)>) {
-        self.shell_line(LogLevel::Debug, message, fields);
+    /// Whether lines of the lowest level are written.
+    pub fn tells_all(&self) -> bool {
+        self.least == LogLevel::Debug
     }
 
     #[track_caller]
-    pub fn info(&self, message: &str, fields: Vec<(&'static str, String)>) {
-        self.shell_line(LogLevel::Info, message, fields);
+    pub fn debug(&self, message: &str, fields: impl Into<Fields>) {
+        self.shell_line(LogLevel::Debug, message, fields.into());
     }
 
     #[track_caller]
-    pub fn warn(&self, message: &str, fields: Vec<(&'static str, String)>) {
-        self.shell_line(LogLevel::Warn, message, fields);
+    pub fn info(&self, message: &str, fields: impl Into<Fields>) {
+        self.shell_line(LogLevel::Info, message, fields.into());
+    }
+
+    #[track_caller]
+    pub fn warn(&self, message: &str, fields: impl Into<Fields>) {
+        self.shell_line(LogLevel::Warn, message, fields.into());
     }
 
     /// Says why the process cannot go on, waits until it is written, and ends the process.
     #[track_caller]
-    pub fn halt(&self, message: &str, fields: Vec<(&'static str, String)>) -> ! {
-        self.shell_line(LogLevel::Fatal, message, fields);
+    pub fn halt(&self, message: &str, fields: impl Into<Fields>) -> ! {
+        self.shell_line(LogLevel::Fatal, message, fields.into());
         self.flush();
         std::process::exit(1);
     }
 
-    /// What a reactor has to say.
+    /// A panic, which ends the process: among the other lines, and in their form.
+    pub fn panicked(&self, place: Option<&Location<'_>>, message: &str) {
+        let backtrace = std::backtrace::Backtrace::force_capture().to_string();
+        let fields = Fields::from([("stacktrace", backtrace.into())]);
+        self.line(LogLevel::Panic, || place.map_or_else(String::new, caller), message, fields);
+        self.flush();
+    }
+
+    /// What a reactor has to say. Its fields are resolved: nothing of them is known to a reactor alone.
     pub fn reactor(&self, reactor: u16, notice: Notice) {
         let level = match notice.level {
             Level::Debug => LogLevel::Debug,
@@ -83,18 +97,12 @@ impl Notices {
     }
 
     #[track_caller]
-    fn shell_line(&self, level: LogLevel, message: &str, fields: Vec<(&'static str, String)>) {
+    fn shell_line(&self, level: LogLevel, message: &str, fields: Fields) {
         let place = Location::caller();
         self.line(level, || caller(place), message, fields);
     }
 
-    fn line(
-        &self,
-        level: LogLevel,
-        caller: impl FnOnce() -> String,
-        message: &str,
-        fields: Vec<(&'static str, String)>,
-    ) {
+    fn line(&self, level: LogLevel, caller: impl FnOnce() -> String, message: &str, fields: Fields) {
         if level < self.least {
             return;
         }
@@ -192,49 +200,8 @@ impl Writer {
             level: LogLevel::Warn,
             caller: caller(Location::caller()),
             message: "log lines were dropped: they came faster than the output took them".to_string(),
-            fields: vec![("lines", count.to_string())],
+            fields: [("lines", count.into())].into(),
         })
-    }
-}
-
-impl Line {
-    fn text(&self, format: LogFormat) -> String {
-        let level = level_name(self.level);
-        let ts = timestamp(self.wall_us);
-        match format {
-            LogFormat::Json => {
-                let mut text = format!(r#"{{"level":"{level}","ts":"{ts}","caller":"{}""#, self.caller);
-                text.push_str(&format!(r#","msg":{}"#, quoted(&self.message)));
-                for (name, value) in &self.fields {
-                    text.push_str(&format!(r#","{name}":{}"#, quoted(value)));
-                }
-                text + "}\n"
-            }
-            LogFormat::Console => {
-                let mut text = format!("{ts}\t{level}\t{}\t{}", self.caller, self.message);
-                let field = |(name, value): &(&str, String)| format!(r#""{name}": {}"#, quoted(value));
-                if !self.fields.is_empty() {
-                    let fields: Vec<String> = self.fields.iter().map(field).collect();
-                    text.push_str(&format!("\t{{{}}}", fields.join(", ")));
-                }
-                text + "\n"
-            }
-        }
-    }
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-fn level_name(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Debug => "debug",
-        LogLevel::Info => "info",
-        LogLevel::Warn => "warn",
-        LogLevel::Error => "error",
-        LogLevel::Panic => "panic",
-        LogLevel::Fatal => "fatal",
     }
 }
 
@@ -242,30 +209,11 @@ fn level_name(level: LogLevel) -> &'static str {
 mod tests {
     use super::*;
 
-    fn line(message: &str, fields: Vec<(&'static str, String)>) -> Line {
-        let (wall_us, level) = (1_709_251_199_500_000, LogLevel::Info);
-        Line { wall_us, level, caller: "shell/x.rs:1".to_string(), message: message.to_string(), fields }
-    }
-
-    #[test]
-    fn lines_have_etcds_two_forms() {
-        let line = line("a \"b\"", vec![("address", "127.0.0.1:2379".to_string())]);
-        assert_eq!(
-            line.text(LogFormat::Json),
-            "{\"level\":\"info\",\"ts\":\"2024-02-29T23:59:59.5Z\",\"caller\":\"shell/x.rs:1\",\
-             \"msg\":\"a \\\"b\\\"\",\"address\":\"127.0.0.1:2379\"}\n"
-        );
-        assert_eq!(
-            line.text(LogFormat::Console),
-            "2024-02-29T23:59:59.5Z\tinfo\tshell/x.rs:1\ta \"b\"\t{\"address\": \"127.0.0.1:2379\"}\n"
-        );
-    }
-
     #[test]
     fn a_file_gets_what_is_at_least_as_grave_as_asked() {
         let path = tempfile::tempdir().unwrap().keep().join("log");
-        let notices =
-            Notices::start(&[LogOutput::File(path.clone())], LogFormat::Json, LogLevel::Warn).unwrap();
+        let outputs = Outputs::open(&[LogOutput::File(path.clone())]).unwrap();
+        let notices = Notices::start(outputs, LogFormat::Json, LogLevel::Warn).unwrap();
         notices.info("quiet", vec![]);
         notices.warn("loud", vec![]);
         notices.flush();

@@ -12,8 +12,9 @@ use super::bulk_file::{Medium, run_here};
 use super::kernel;
 use super::notices::Notices;
 use crate::limits::BULK_IO_MEMORY_BYTES;
-use crossbeam::channel::bounded;
-use glommio::{CpuLocation, CpuSet, Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
+use glommio::{
+    CpuLocation, CpuSet, Latency, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, Shares,
+};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -25,6 +26,17 @@ use std::time::Duration;
 pub struct Placed {
     pub reactors: Vec<Option<Vec<usize>>>,
     spare: Vec<usize>,
+}
+
+impl Placed {
+    /// The bulk lane's place: what the reactors leave, or wherever the kernel likes.
+    pub fn lane(&self) -> Placement {
+        let spare = CpuSet::online().ok().map(|cpus| cpus.filter(|l| self.spare.contains(&l.cpu)));
+        match spare {
+            Some(spare) if !spare.is_empty() => Placement::Fenced(spare),
+            _ => Placement::Unbound,
+        }
+    }
 }
 
 /// Finds a place for each reactor among the CPUs that this process may use. Where there are fewer than
@@ -74,49 +86,44 @@ fn of_the_same_node(cpus: &[usize], locations: &[CpuLocation]) -> Vec<usize> {
     near.map(|location| location.cpu).collect()
 }
 
-/// Starts the lane's two threads.
-pub fn start_lane(lane: &Arc<Lane>, placed: &Placed, notices: &Notices) -> io::Result<()> {
+/// Starts the lane's two threads, and waits for neither: an executor may sleep before it has polled anything,
+/// and one of the lowest priority may not run for long. What the lane has to do it finds in its queues.
+pub fn start_lane(lane: &Arc<Lane>, placement: Placement, notices: &Notices) -> io::Result<()> {
     let segments = lane.clone();
     let run = move || run_here(segments.run(TrackName::Segments, Medium::Thread));
     Builder::new().name("segments".to_string()).spawn(run)?;
-    if let Err(why) = start_executor(lane, placed) {
-        notices.warn("the bulk lane runs on a plain thread: glommio does not start", vec![("error", why)]);
-        let lane = lane.clone();
-        Builder::new().name("bulk".to_string()).spawn(move || {
-            kernel::step_back();
-            run_here(lane.run(TrackName::Steps, Medium::Thread));
-        })?;
-    }
+    let (lane, notices) = (lane.clone(), notices.clone());
+    Builder::new().name("bulk".to_string()).spawn(move || {
+        // Before the executor sleeps for the first time: from here on it can be woken.
+        let made = lane.runs_here().map_err(|error| error.to_string()).and_then(|()| executor(placement));
+        match made {
+            Ok(executor) => executor.run(run_steps(lane)),
+            Err(why) => {
+                let fields = vec![("error", why)];
+                notices.warn("the bulk lane runs on a plain thread: glommio does not start", fields);
+                kernel::step_back();
+                run_here(lane.run(TrackName::Steps, Medium::Thread));
+            }
+        }
+    })?;
     Ok(())
 }
 
-fn start_executor(lane: &Arc<Lane>, placed: &Placed) -> Result<(), String> {
-    let spare = CpuSet::online().ok().map(|cpus| cpus.filter(|l| placed.spare.contains(&l.cpu)));
-    let placement = match spare {
-        Some(spare) if !spare.is_empty() => Placement::Fenced(spare),
-        _ => Placement::Unbound,
-    };
-    let lane = lane.clone();
-    let (started, start) = bounded(1);
-    let spawned = LocalExecutorBuilder::new(placement)
-        .name("bulk")
+/// An executor for the calling thread.
+fn executor(placement: Placement) -> Result<LocalExecutor, String> {
+    let builder = LocalExecutorBuilder::new(placement)
         .io_memory(BULK_IO_MEMORY_BYTES)
-        .preempt_timer(Duration::from_millis(1))
-        .spawn(move || async move {
-            kernel::step_back();
-            let _ = started.send(lane.runs_here());
-            // Any other queue is polled a hundred times later when woken from outside.
-            let latency = Latency::Matters(Duration::from_millis(1));
-            let queue = glommio::executor().create_task_queue(Shares::default(), latency, "bulk");
-            let steps = async move { lane.run(TrackName::Steps, Medium::Glommio).await };
-            glommio::spawn_local_into(steps, queue).expect("the queue was made a moment ago").await;
-        });
-    let handle = spawned.map_err(|error| error.to_string())?;
-    // The sender is gone without a word where the executor could not be made.
-    if let Ok(runs) = start.recv() {
-        return runs.map_err(|error| error.to_string());
-    }
-    Err(handle.join().err().map_or_else(|| "no reason was given".to_string(), |error| error.to_string()))
+        .preempt_timer(Duration::from_millis(1));
+    builder.make().map_err(|error| error.to_string())
+}
+
+async fn run_steps(lane: Arc<Lane>) {
+    kernel::step_back();
+    // Any other queue is polled a hundred times later when woken from outside.
+    let latency = Latency::Matters(Duration::from_millis(1));
+    let queue = glommio::executor().create_task_queue(Shares::default(), latency, "bulk");
+    let steps = async move { lane.run(TrackName::Steps, Medium::Glommio).await };
+    glommio::spawn_local_into(steps, queue).expect("the queue was made a moment ago").await;
 }
 
 #[cfg(test)]

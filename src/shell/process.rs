@@ -1,9 +1,10 @@
-//! What Linux says of this process, for `/metrics`.
+//! What Linux says of this process, for `/metrics`, and of others that are in its way.
 
 use super::clock::{Clock, wall_us};
 use crate::io::ProcessFigures;
 use crate::types::Duration;
 use std::fs;
+use std::net::SocketAddr;
 
 /// Processor time in `/proc` counts in hundredths of a second, on every machine this server runs on.
 const TICK: Duration = Duration::from_ms(10);
@@ -59,6 +60,37 @@ fn ip_bytes(netstat: &str) -> (u64, u64) {
     (of("InOctets"), of("OutOctets"))
 }
 
+/// The name and the id of a process that listens on a port of this address, as far as this one may know.
+pub fn listens_on(address: SocketAddr) -> Option<(String, u32)> {
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+    let tables: Vec<String> = tables.iter().filter_map(|table| fs::read_to_string(table).ok()).collect();
+    let inode = tables.iter().find_map(|table| listening_inode(table, address.port()))?;
+    let socket = format!("socket:[{inode}]");
+    let processes =
+        fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let pid = { processes }.filter_map(|name| name.parse::<u32>().ok()).find(|pid| holds(*pid, &socket))?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some((name.trim_end().to_string(), pid))
+}
+
+/// Columns: a number, local address, remote address, state, four more, inode.
+fn listening_inode(table: &str, port: u16) -> Option<&str> {
+    const LISTEN: &str = "0A";
+    let port = format!(":{port:04X}");
+    table.lines().skip(1).find_map(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        let (local, state, inode) = (columns.next()?, columns.nth(1)?, columns.nth(5)?);
+        (local.ends_with(&port) && state == LISTEN).then_some(inode)
+    })
+}
+
+fn holds(pid: u32, socket: &str) -> bool {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    { descriptors }
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .any(|link| link.as_os_str() == socket)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +101,14 @@ mod tests {
         assert!(figures.resident_bytes > 1 << 20 && figures.virtual_bytes >= figures.resident_bytes);
         assert!((3..=figures.fds_max).contains(&figures.open_fds));
         assert!(figures.started_secs > 1_700_000_000);
+    }
+
+    #[test]
+    fn a_listening_socket_is_found_by_its_port() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+             0: 0100007F:094B 00000000:0000 01 00000000:00000000 00:00000000 00000000     0        0 11 1\n\
+             1: 0100007F:094B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 22 1\n";
+        assert_eq!((listening_inode(table, 2379), listening_inode(table, 2380)), (Some("22"), None));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::kernel;
 use crate::limits::SEGMENT_BYTES;
 use crate::log::{LogId, Recovered, Recovery, SegmentName, Start};
 use crate::reactor::recover::{ReactorPlan, place};
+use crate::types::Revision;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -21,6 +22,8 @@ pub struct Restart {
     pub left_over: Vec<String>,
     /// The highest number of any checkpoint file.
     pub last_file: u64,
+    /// The highest revision that any log names as settled.
+    pub settled: Revision,
     /// Bytes of log that were read.
     pub log_bytes: u64,
 }
@@ -44,6 +47,7 @@ pub fn restart(files: &Files, reactors: usize) -> Result<Restart, String> {
         left_over: checkpoints.map(ToString::to_string).chain(segments.map(ToString::to_string)).collect(),
         last_file: listing.checkpoints.iter().map(|name| name.file).max().unwrap_or(0),
         log_bytes: listing.segments.len() as u64 * SEGMENT_BYTES as u64,
+        settled: plan.settled,
         reactors: plan.reactors,
     })
 }
@@ -84,14 +88,30 @@ fn recover_log(files: &Files, log: LogId, segments: &[SegmentName]) -> Result<Re
 }
 
 /// Reads one log, and changes nothing. The key is for a log that never was.
-pub fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -> Result<Recovered, String> {
+fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -> Result<Recovered, String> {
     let mut recovery = Recovery::new(log, key, SEGMENT_BYTES);
     for segment in segments {
-        let bytes = files.read_segment(*segment);
-        let bytes = bytes.map_err(|error| format!("cannot read log file {segment}: {error}"))?;
-        recovery.segment(*segment, &bytes);
+        recovery.segment(*segment, &read_segment(files, *segment)?);
     }
     recovery.finish().map_err(|damage| damage.to_string())
+}
+
+/// Reads what is there of one log, and changes nothing. Also says what is wrong with it.
+pub fn read_to_look(files: &Files, log: LogId, segments: &[SegmentName]) -> (Recovered, Vec<String>) {
+    let (mut recovery, mut wrong) = (Recovery::new(log, 0, SEGMENT_BYTES), vec![]);
+    for segment in segments {
+        match read_segment(files, *segment) {
+            Ok(bytes) => recovery.segment(*segment, &bytes),
+            Err(why) => wrong.push(why),
+        }
+    }
+    let (recovered, damage) = recovery.read();
+    wrong.extend(damage.map(|damage| damage.to_string()));
+    (recovered, wrong)
+}
+
+fn read_segment(files: &Files, segment: SegmentName) -> Result<Vec<u8>, String> {
+    files.read_segment(segment).map_err(|error| format!("cannot read log file {segment}: {error}"))
 }
 
 #[cfg(test)]

@@ -19,11 +19,14 @@
 #![allow(unsafe_code)]
 
 use super::kernel;
-use crate::limits::{RING_COMPLETIONS, RING_SUBMISSIONS};
+use crate::limits::{
+    BULK_LOCKED_BYTES, RING_COMPLETIONS, RING_LOCKED_BYTES, RING_PATIENCE_MS, RING_SUBMISSIONS,
+};
 use crate::types::Duration;
 use io_uring::{IoUring, Submitter, cqueue, opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Instant;
 
 /// What a completion is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,21 +100,34 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring for the calling thread alone. The error says what to change.
-    pub fn new() -> Result<Ring, String> {
-        let built = IoUring::builder()
+    /// A ring for the calling thread alone.
+    pub fn new() -> io::Result<Ring> {
+        let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_taskrun_flag()
             .setup_submit_all()
             .setup_cqsize(RING_COMPLETIONS)
-            .build(RING_SUBMISSIONS);
-        let ring = built.map_err(|error| why_no_ring(&error))?;
+            .build(RING_SUBMISSIONS)?;
         let params = ring.params();
         if !(params.is_feature_nodrop() && params.is_feature_ext_arg()) {
-            return Err(why_no_ring(&io::Error::from_raw_os_error(libc::EINVAL)));
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         Ok(Ring { ring })
+    }
+
+    /// As [`Ring::new`]. The kernel lets the locked memory of a killed process go a moment after the process:
+    /// whoever starts it again at once finds too little.
+    pub fn new_patiently() -> io::Result<Ring> {
+        let give_up = Instant::now() + std::time::Duration::from_millis(RING_PATIENCE_MS);
+        loop {
+            match Ring::new() {
+                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < give_up => {
+                    std::thread::sleep(std::time::Duration::from_millis(RING_PATIENCE_MS / 100));
+                }
+                done => return done,
+            }
+        }
     }
 
     pub fn submitter(&self) -> Submitter<'_> {
@@ -245,8 +261,8 @@ fn endured(entered: io::Result<usize>) {
     }
 }
 
-/// A line that says what to change.
-fn why_no_ring(error: &io::Error) -> String {
+/// Why a process with so many reactors gets no ring: a line that says what to change.
+pub fn why_no_ring(error: &io::Error, reactors: usize) -> String {
     let release = kernel::release();
     match error.raw_os_error().unwrap_or_default() {
         libc::ENOSYS => format!(
@@ -257,9 +273,12 @@ fn why_no_ring(error: &io::Error) -> String {
              kernel.io_uring_disabled to 0, or allow io_uring_setup in the container's seccomp profile"
             .to_string(),
         libc::EINVAL => format!("this kernel ({release}) is too old: Braid needs Linux 6.1 or newer"),
-        libc::ENOMEM => "not enough lockable memory for io_uring: raise the limit (ulimit -l, \
-             LimitMEMLOCK= of systemd, or the container's memlock) to 64 MiB or more"
-            .to_string(),
+        libc::ENOMEM => format!(
+            "not enough lockable memory for io_uring: {reactors} reactors and the bulk lane need {} KiB, beside \
+             what other processes of this user have locked: raise the limit (ulimit -l, LimitMEMLOCK= of \
+             systemd, or the container's memlock), or start with fewer --reactors",
+            (reactors * RING_LOCKED_BYTES + BULK_LOCKED_BYTES) >> 10
+        ),
         libc::EMFILE | libc::ENFILE => {
             "too many open files for io_uring: raise the limit (ulimit -n, LimitNOFILE=)".to_string()
         }

@@ -4,42 +4,46 @@ use super::files::Files;
 use super::plan::Shape;
 use super::process::Process;
 use crate::checkpoint::CheckpointName;
-use crate::config::AutoCompaction;
 use crate::limits::{REQUEST_BYTES_DEFAULT, TXN_OPS_DEFAULT};
 use crate::log::{LogId, Recovered, Recovery, SegmentName, Start};
 use crate::reactor::recover::{self, Loaded, MemberPlan, ReactorPlan};
-use crate::reactor::{Boot, Reactor, Settings};
+use crate::reactor::{AtStart, Boot, Reactor, Settings};
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
 use crate::types::{ClusterId, Duration, MemberId, ReactorId, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub const MEMBER: MemberId = MemberId(7);
 pub const CLUSTER: ClusterId = ClusterId(9);
+pub const NAME: &str = "default";
+pub const PEER_URL: &str = "http://localhost:2380";
+pub const CLIENT_URL: &str = "http://localhost:2379";
+pub const ELECTION_TIMEOUT: Duration = Duration::from_ms(1000);
 
 pub fn settings(shape: &Shape) -> Settings {
     Settings {
         member: MEMBER,
         cluster: CLUSTER,
-        name: "default".into(),
+        name: NAME.into(),
         token: "t".into(),
-        peer_urls: vec!["http://localhost:2380".into()],
-        client_urls: vec!["http://localhost:2379".into()],
+        peer_urls: vec![PEER_URL.into()],
+        client_urls: vec![CLIENT_URL.into()],
         shard_starts: crate::router::default_starts(shape.shards),
         request_bytes_max: REQUEST_BYTES_DEFAULT,
         entry_bytes_max: shape.entry_bytes,
         slice: crate::mvcc::Budget { keys: shape.slice_keys, ..crate::mvcc::Budget::SLICE },
         txn_ops_max: TXN_OPS_DEFAULT,
         streams_max: 1000,
-        quota_bytes: None,
-        election_timeout: Duration::from_ms(1000),
+        quota_bytes: shape.quota_bytes,
+        election_timeout: ELECTION_TIMEOUT,
         watch_progress_interval: Duration::from_ms(700),
-        auto_compaction: AutoCompaction::Off,
+        auto_compaction: shape.auto_compaction,
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: shape.checkpoint_log_bytes,
         bounds: shape.bounds,
+        observing: Default::default(),
     }
 }
 
@@ -52,18 +56,21 @@ pub struct Starting {
     remove: Vec<String>,
 }
 
-/// Removes what is left of logs that are marked dead. Gives the marks, which go once that is durable.
-pub fn clear_dead(files: &mut Files, now: Time) -> Result<Vec<String>, String> {
-    let names: Vec<String> = files.disk.files().map(str::to_owned).collect();
-    let dead: Vec<LogId> = names.iter().filter_map(|name| LogId::parse_dead_mark(name)).collect();
-    let of_dead = |name: &&String| SegmentName::parse(name).is_some_and(|name| dead.contains(&name.log));
-    for name in names.iter().filter(of_dead) {
-        files.disk.remove(name).map_err(|fault| format!("{name}: {fault:?}"))?;
+/// Removes what is left of logs that are marked dead, up to the next step that takes time. Whether that was
+/// the last.
+pub fn clear_dead(files: &mut Files, now: Time, steps: &mut VecDeque<AtStart>) -> Result<bool, String> {
+    while let Some(step) = steps.pop_front() {
+        match step {
+            AtStart::Remove(name) => {
+                files.disk.remove(&name).map_err(|fault| format!("{name}: {fault:?}"))?
+            }
+            AtStart::SyncNames => {
+                files.sync_for_start(now, vec![]).map_err(|fault| format!("{fault:?}"))?;
+                return Ok(false);
+            }
+        }
     }
-    if !dead.is_empty() {
-        files.sync_for_start(now, vec![]).map_err(|fault| format!("{fault:?}"))?;
-    }
-    Ok(dead.into_iter().map(LogId::dead_mark).collect())
+    Ok(true)
 }
 
 /// Reads the directory, and has the disk make durable what was read. An error is a refusal to start.
@@ -137,7 +144,7 @@ impl Starting {
         }
         let sequencer = Arc::new(Sequencer::new(shape.ring));
         let settings = Arc::new(settings(shape));
-        let reactors = plan.reactors.len() as u16;
+        let (reactors, settled) = (plan.reactors.len() as u16, plan.settled);
         let mut left_over = Some(left_over);
         let mut made = vec![];
         for (id, ReactorPlan { log, shards, stale }) in plan.reactors.into_iter().enumerate() {
@@ -160,6 +167,7 @@ impl Starting {
                 stale,
                 left_over: left_over.take().unwrap_or_default(),
                 last_file,
+                settled,
                 seed: rng.next_u64(),
                 now,
             }));

@@ -97,6 +97,7 @@ impl Client {
             client: self.id,
             creates: vec![],
             progress_asked: 0,
+            cancels: vec![],
             responses: vec![],
             opened,
             ended: None,
@@ -117,14 +118,15 @@ impl Client {
     }
 
     /// Asks for something on a stream of watches.
-    pub fn ask(&mut self, stream: usize, request: RequestUnion, history: &mut History) {
+    pub fn ask(&mut self, now: Time, stream: usize, request: RequestUnion, history: &mut History) {
         let Some(link) = &mut self.link else { return };
         let Some(call) = link.calls.values().find(|call| call.place == Place::Stream(stream)) else { return };
+        let moment = history.moment(now);
         let record = &mut history.streams[stream];
         match &request {
-            RequestUnion::CreateRequest(create) => record.creates.push(create.clone()),
+            RequestUnion::CreateRequest(create) => record.creates.push((moment, create.clone())),
             RequestUnion::ProgressRequest(_) => record.progress_asked += 1,
-            RequestUnion::CancelRequest(_) => {}
+            RequestUnion::CancelRequest(cancel) => record.cancels.push((moment, cancel.watch_id)),
         }
         let message = proto::WatchRequest { request_union: Some(request) }.encode_to_vec();
         link.http2.send_message(call.id, &message, false);

@@ -1,6 +1,6 @@
 //! The member's files on the simulated disk: what reactors want done, in the steps that make it durable.
 
-use super::disk::{Disk, Fault, Op, OpId};
+use super::disk::{Disk, Fault, Lie, Op, OpId};
 use super::process::{Item, Process};
 use crate::io::{BulkDone, BulkStep, JobId};
 use crate::log::{Buffer, Command, SegmentName, WriteId};
@@ -59,6 +59,8 @@ pub struct Files {
     removing: VecDeque<(usize, JobId, String)>,
     /// Segments for which there was no room, and since when that is known.
     no_room: VecDeque<(Time, usize, SegmentName)>,
+    /// After so many more writes of logs one is confirmed and lost, or lands at another offset.
+    pub lie_at: Option<(u64, Option<u64>)>,
 }
 
 /// What makes the process stop.
@@ -73,6 +75,7 @@ impl Files {
             doing: BTreeMap::new(),
             removing: VecDeque::new(),
             no_room: VecDeque::new(),
+            lie_at: None,
         }
     }
 
@@ -85,6 +88,12 @@ impl Files {
 
     fn submit(&mut self, now: Time, op: Op, doing: Doing) -> Result<(), Fault> {
         let id = self.disk.submit(now, &mut self.rng, op)?;
+        if let (Some((left, to)), Doing::Write { .. }) = (self.lie_at, &doing) {
+            if left == 0 {
+                self.disk.lie(id, to.map_or(Lie::Lost, Lie::Misdirected));
+            }
+            self.lie_at = left.checked_sub(1).map(|left| (left, to));
+        }
         self.doing.insert(id, doing);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What clients saw, and when: all that the checks may use.
 
 use super::plan::OpKind;
+use crate::api::Error;
 use crate::types::Time;
 use crate::wire::Method;
 use crate::wire::proto::{self, Message};
@@ -36,14 +37,21 @@ impl Op {
     pub fn is_unknown(&self) -> bool {
         match (&self.returned, self.status.0) {
             (None, _) => true,
+            (Some(_), _) if self.is_refused() => false,
             // Deadlines, the end of an epoch, a connection that closes.
             (Some(_), code) => matches!(code, 1 | 2 | 4 | 13 | 14),
         }
     }
 
+    /// Told to come again, and so never looked at.
+    pub fn is_refused(&self) -> bool {
+        self.returned.is_some() && self.status.1 == Error::TooManyRequests.to_string()
+    }
+
     /// The revision of the answer's header, where it has one.
     pub fn revision(&self) -> Option<i64> {
-        if !self.is_ok() {
+        // etcd shows none with these.
+        if !self.is_ok() || matches!(self.method, Method::MemberList | Method::Defragment) {
             return None;
         }
         let message = self.messages.first()?;
@@ -68,16 +76,39 @@ pub fn header(message: &Bytes) -> Option<proto::ResponseHeader> {
 pub struct Stream {
     pub client: usize,
     /// In the order in which they were sent; the server numbers watches in this order.
-    pub creates: Vec<proto::WatchCreateRequest>,
+    pub creates: Vec<(Moment, proto::WatchCreateRequest)>,
     pub progress_asked: usize,
+    /// The watches that it asked to cancel, and when.
+    pub cancels: Vec<(Moment, i64)>,
     pub responses: Vec<(Moment, proto::WatchResponse)>,
     pub opened: Moment,
     /// When it ended, in whatever way.
     pub ended: Option<Moment>,
 }
 
+/// What the checks may know of the world beside.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The member compacts history of its own accord.
+    pub compacts_itself: bool,
+    /// Some limit is so small that honest clients are told to come again.
+    pub refuses: bool,
+    pub quota_bytes: Option<u64>,
+    /// When the disk was full first.
+    pub full_since: Option<Moment>,
+    pub reigns: Vec<Reign>,
+}
+
+/// An epoch that served.
+#[derive(Clone, Copy, Debug)]
+pub struct Reign {
+    pub begun: Moment,
+    pub term: u64,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct History {
+    pub known: Known,
     pub ops: Vec<Op>,
     pub streams: Vec<Stream>,
     /// By this moment every watch then open has been shown everything up to the revision.
@@ -86,6 +117,10 @@ pub struct History {
 }
 
 impl History {
+    pub fn of(known: Known) -> History {
+        History { known, ..History::default() }
+    }
+
     pub fn moment(&mut self, time: Time) -> Moment {
         self.ticks += 1;
         Moment { tick: self.ticks, time }
@@ -127,6 +162,10 @@ pub fn method_of(kind: OpKind) -> Method {
         OpKind::Watch | OpKind::WatchMore => Method::Watch,
         OpKind::HashKv => Method::HashKv,
         OpKind::Status => Method::Status,
-        OpKind::Disarm => Method::Alarm,
+        OpKind::Disarm | OpKind::Alarms => Method::Alarm,
+        OpKind::Leases => Method::LeaseLeases,
+        OpKind::Members => Method::MemberList,
+        OpKind::Hash => Method::Hash,
+        OpKind::Defragment => Method::Defragment,
     }
 }

@@ -1,5 +1,6 @@
 //! What went wrong in a run, counted where it did something: a fault drawn that meets nothing proves nothing.
 
+use crate::io::Paths;
 use std::ops::AddAssign;
 
 /// Something that went wrong.
@@ -20,9 +21,22 @@ pub enum Hit {
     WriteLost,
     WriteKept,
     WriteTorn,
-    /// A block changed, and the member refused to start, or lost nothing.
-    RotRefused,
-    RotHarmless,
+    /// A block changed, and the member refused to start.
+    Rot,
+    /// So did one for which a log's end, or a write, was lost, or whose files were not what they were.
+    TailLost,
+    DurableWriteLost,
+    DurableWriteMisdirected,
+    FilesExchanged,
+    FileTruncated,
+    OldFiles,
+    FileMissing,
+    /// Any of these lost nothing, or what nobody could know.
+    DamageHarmless,
+    DamageUnknowable,
+    /// A start met an error of reading, or a full disk.
+    UnreadableStart,
+    FullStart,
     /// A write found no room.
     FullDisk,
     /// The disk was asked for something while it was slow, or did nothing.
@@ -44,7 +58,7 @@ pub enum Hit {
 }
 
 impl Hit {
-    pub const ALL: [Hit; 23] = [
+    pub const ALL: [Hit; 33] = [
         Hit::Kill,
         Hit::KillInTurn,
         Hit::KillInStart,
@@ -56,8 +70,18 @@ impl Hit {
         Hit::WriteLost,
         Hit::WriteKept,
         Hit::WriteTorn,
-        Hit::RotRefused,
-        Hit::RotHarmless,
+        Hit::Rot,
+        Hit::TailLost,
+        Hit::DurableWriteLost,
+        Hit::DurableWriteMisdirected,
+        Hit::FilesExchanged,
+        Hit::FileTruncated,
+        Hit::OldFiles,
+        Hit::FileMissing,
+        Hit::DamageHarmless,
+        Hit::DamageUnknowable,
+        Hit::UnreadableStart,
+        Hit::FullStart,
         Hit::FullDisk,
         Hit::SlowDisk,
         Hit::HungDisk,
@@ -72,8 +96,14 @@ impl Hit {
 }
 
 /// How often each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hits([u64; Hit::ALL.len()]);
+
+impl Default for Hits {
+    fn default() -> Hits {
+        Hits([0; Hit::ALL.len()])
+    }
+}
 
 impl Hits {
     pub fn count(&mut self, hit: Hit) {
@@ -90,5 +120,35 @@ impl AddAssign for Hits {
         for (count, more) in self.0.iter_mut().zip(more.0) {
             *count += more;
         }
+    }
+}
+
+/// What a run, or many, met: faults that hit something, and ways that the program went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub hits: Hits,
+    pub paths: Paths,
+}
+
+impl Tally {
+    pub fn faults(&self) -> Vec<(String, u64)> {
+        Hit::ALL.iter().map(|hit| (format!("{hit:?}"), self.hits.of(*hit))).collect()
+    }
+
+    pub fn ways(&self) -> Vec<(String, u64)> {
+        Paths::NAMES.iter().map(ToString::to_string).zip(self.paths.counts()).collect()
+    }
+
+    /// What never came to pass.
+    pub fn missing(&self) -> Vec<String> {
+        let all = self.faults().into_iter().chain(self.ways());
+        all.filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, more: Tally) {
+        self.hits += more.hits;
+        self.paths.add(&more.paths);
     }
 }

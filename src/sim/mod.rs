@@ -9,6 +9,7 @@
 mod boot;
 mod checks;
 mod client;
+pub mod damage;
 pub mod disk;
 mod faults;
 mod files;
@@ -16,6 +17,7 @@ mod history;
 pub mod hits;
 pub mod model;
 pub mod plan;
+mod probes;
 mod process;
 mod run;
 mod trace;

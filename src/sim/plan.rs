@@ -3,7 +3,9 @@
 //! Everything is drawn before anything runs, each event with a number of its own to draw from, so that
 //! leaving some out does not change the others: that is how a failing run is made small.
 
-use crate::limits::Bounds;
+use super::damage::Damage;
+use crate::config::AutoCompaction;
+use crate::limits::{Bounds, EMPTY_SHARD_BYTES};
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 
@@ -34,14 +36,16 @@ pub struct Shape {
     /// Keys that one slice of long work looks at.
     pub slice_keys: usize,
     pub bounds: Bounds,
+    pub quota_bytes: Option<u64>,
+    pub auto_compaction: AutoCompaction,
     /// Values up to this long; now and then one is much longer.
     pub value_bytes: u64,
     /// HTTP/2 window of clients' streams.
     pub window_bytes: u32,
     /// Whether another number of reactors may come up after a restart.
     pub resizes: bool,
-    /// Whether the disk rots at the end.
-    pub rots: bool,
+    /// What the files suffer at the end.
+    pub damage: Damage,
     pub weights: [u64; OPS.len()],
 }
 
@@ -75,10 +79,15 @@ pub enum OpKind {
     WatchMore,
     HashKv,
     Status,
+    Alarms,
+    Leases,
+    Members,
+    Hash,
+    Defragment,
     Disarm,
 }
 
-pub const OPS: [OpKind; 15] = [
+pub const OPS: [OpKind; 20] = [
     OpKind::Put,
     OpKind::Delete,
     OpKind::Txn,
@@ -93,9 +102,14 @@ pub const OPS: [OpKind; 15] = [
     OpKind::WatchMore,
     OpKind::HashKv,
     OpKind::Status,
+    OpKind::Alarms,
+    OpKind::Leases,
+    OpKind::Members,
+    OpKind::Hash,
+    OpKind::Defragment,
     OpKind::Disarm,
 ];
-const USUAL: [u64; OPS.len()] = [30, 6, 14, 12, 4, 3, 4, 3, 2, 2, 4, 3, 2, 1, 0];
+const USUAL: [u64; OPS.len()] = [30, 6, 14, 12, 4, 3, 4, 3, 2, 3, 4, 3, 2, 1, 1, 1, 1, 1, 1, 0];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -126,6 +140,8 @@ pub enum Fault {
     Disconnect {
         client: usize,
     },
+    /// The next start meets an error of reading.
+    UnreadableStart,
 }
 
 impl Plan {
@@ -138,7 +154,11 @@ impl Plan {
         if Rng::new(seed ^ 0x511C).chance(1, 3) {
             shape.slice_keys = 1;
         }
+        if shape.damage != Damage::Rot {
+            shape.damage = *Rng::new(seed ^ 0xDA3A6E).pick(&Damage::OTHERS);
+        }
         shape.draw_bounds(&mut Rng::new(seed ^ 0xB0DD));
+        shape.draw_refusals(&mut Rng::new(seed ^ 0x4EF5));
         let span_ms = 200 + rng.below(6000);
         let mut events = vec![];
         for _ in 0..50 + rng.below(250) {
@@ -164,8 +184,25 @@ impl Plan {
             }
         }
         events.extend(company_of_deposals(seed, &shape, &events));
+        events.extend(company_of_compactions(seed, &shape, &events));
+        if shape.auto_compaction != AutoCompaction::Off {
+            // Nobody asks whether the observer has seen what goes: it must not stand still for long.
+            for event in &mut events {
+                if let What::Fault(Fault::Pause(span)) = &mut event.what {
+                    *span = (*span).min(Duration::from_ms(50));
+                }
+            }
+        }
         events.sort_by_key(|event| event.at);
+        events.extend(bad_starts(seed, span_ms));
         Plan { seed, shape, events }
+    }
+
+    /// The events as they happen; their numbers are their places in the list.
+    pub fn in_order(&self) -> Vec<&Event> {
+        let mut events: Vec<&Event> = self.events.iter().collect();
+        events.sort_by_key(|event| event.at);
+        events
     }
 
     /// Leaves out all events but these, by their numbers.
@@ -176,6 +213,23 @@ impl Plan {
             wanted.contains(&(number - 1))
         });
     }
+}
+
+/// Now and then a start meets a disk that cannot be read, or one that is full.
+fn bad_starts(seed: u64, span_ms: u64) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0xBAD5_7A27);
+    let mut events = vec![];
+    for (fault, of) in
+        [(Fault::UnreadableStart, 4), (Fault::FullDisk(Duration::from_us(1 + rng.below(2_000_000))), 6)]
+    {
+        if rng.chance(1, of) {
+            let event = Event::draw(&mut rng, span_ms, What::Fault(fault));
+            let kill = What::Fault(Fault::Kill { steps: rng.below(60) });
+            events.push(Event { at: event.at + Duration(1), salt: rng.next_u64(), what: kill });
+            events.push(event);
+        }
+    }
+    events
 }
 
 /// An epoch that ends is worth little where nothing is under way: half of them find requests in the midst of
@@ -230,16 +284,83 @@ impl Shape {
             entry_bytes: crate::limits::ENTRY_BYTES_MAX,
             slice_keys: crate::limits::READ_SLICE_KEYS,
             bounds: Bounds::PRODUCTION,
+            quota_bytes: None,
+            auto_compaction: AutoCompaction::Off,
             value_bytes,
             window_bytes: *rng.pick(&[1 << 20, 1 << 20, 65_535, 4000]),
             resizes: rng.chance(1, 2),
-            rots: rng.chance(1, 4),
+            damage: if rng.chance(1, 4) { Damage::Rot } else { Damage::TailLost },
             weights,
         }
     }
 }
 
+/// A compaction is worth little where nobody reads old revisions: a third of them come in the midst of
+/// transactions that do.
+fn company_of_compactions(seed: u64, shape: &Shape, events: &[Event]) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0xC0_4AC7);
+    let mut company = vec![];
+    let compactions = |event: &&Event| matches!(event.what, What::Ask { op: OpKind::Compact, .. });
+    for event in events.iter().filter(compactions) {
+        if !rng.chance(1, 3) {
+            continue;
+        }
+        let busy_us = 3000 + 2 * shape.net_delay.0 / 1000;
+        for n in 0..8 {
+            let at = Time((event.at.0 + 1_000_000).saturating_sub(Duration::from_us(rng.below(busy_us)).0));
+            let op = if n % 4 == 3 { OpKind::Put } else { OpKind::Txn };
+            company.push(Event {
+                at,
+                salt: rng.next_u64(),
+                what: What::Ask { client: n % shape.clients, op },
+            });
+        }
+    }
+    company
+}
+
 impl Shape {
+    /// Whether some limit is so small that honest clients are told to come again.
+    pub fn refuses(&self) -> bool {
+        let (bounds, usual) = (&self.bounds, &Bounds::PRODUCTION);
+        bounds.waiting_max < usual.waiting_max
+            || bounds.control_pending_max < usual.control_pending_max
+            || bounds.control_waiting_max < usual.control_waiting_max
+            || bounds.parked_calls_max < usual.parked_calls_max
+            || bounds.calls_bytes_max < usual.calls_bytes_max
+    }
+
+    /// Limits on requests and data, which clients hear of.
+    fn draw_refusals(&mut self, rng: &mut Rng) {
+        let (tiny, bounds) = (Bounds::TINY, &mut self.bounds);
+        if rng.chance(1, 5) {
+            let drawn: [(&mut usize, usize); 5] = [
+                (&mut bounds.waiting_max, tiny.waiting_max),
+                (&mut bounds.control_pending_max, tiny.control_pending_max),
+                (&mut bounds.control_waiting_max, tiny.control_waiting_max),
+                (&mut bounds.parked_calls_max, tiny.parked_calls_max),
+                (&mut bounds.calls_bytes_max, tiny.calls_bytes_max),
+            ];
+            for (bound, tiny) in drawn {
+                if rng.chance(1, 2) {
+                    *bound = tiny;
+                }
+            }
+        }
+        if rng.chance(1, 5) {
+            let empty = EMPTY_SHARD_BYTES * (self.shards as u64 + 1);
+            self.quota_bytes = Some(empty + 12_000 + rng.below(30_000));
+            bounds.sizes_step_bytes = tiny.sizes_step_bytes;
+        }
+        if rng.chance(1, 6) {
+            bounds.auto_compaction_revisions_ms = tiny.auto_compaction_revisions_ms;
+            self.auto_compaction = match rng.below(2) {
+                0 => AutoCompaction::Periodic(Duration::from_secs(5)),
+                _ => AutoCompaction::Revisions(60 + rng.below(40)),
+            };
+        }
+    }
+
     /// Each limit as in production, or so small that the run reaches it.
     fn draw_bounds(&mut self, rng: &mut Rng) {
         let (tiny, bounds) = (Bounds::TINY, &mut self.bounds);
@@ -252,11 +373,12 @@ impl Shape {
             bounds.watch_credit_bytes_min = tiny.watch_credit_bytes_min;
             bounds.watch_credit_bytes_max = tiny.watch_credit_bytes_max;
         }
-        let drawn: [(&mut usize, usize); 10] = [
+        let drawn: [(&mut usize, usize); 11] = [
             (&mut bounds.log_behind_bytes_max, tiny.log_behind_bytes_max),
             (&mut bounds.delete_list_max, tiny.delete_list_max),
             (&mut bounds.watch_reply_revisions_max, tiny.watch_reply_revisions_max),
             (&mut bounds.watch_reply_bytes_max, tiny.watch_reply_bytes_max),
+            (&mut bounds.watch_fragment_bytes_max, tiny.watch_fragment_bytes_max),
             (&mut bounds.watch_merge_events, tiny.watch_merge_events),
             (&mut bounds.turn_effect_bytes_max, tiny.turn_effect_bytes_max),
             (&mut bounds.slices_per_turn, tiny.slices_per_turn),

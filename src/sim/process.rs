@@ -5,7 +5,7 @@
 
 use super::hits::{Hit, Hits};
 use super::trace::Trace;
-use crate::io::{Body, BulkDone, Input, JobId, Mail, Output, Port};
+use crate::io::{Body, BulkDone, Input, JobId, Mail, Output, Port, Value};
 use crate::log::{Buffer, SegmentName, WriteId};
 use crate::reactor::Reactor;
 use crate::sequencer::Sequencer;
@@ -58,6 +58,8 @@ pub struct Process {
     /// When the last mail between two reactors, and the last bytes of a connection, arrive.
     mail_upto: BTreeMap<(usize, usize), Time>,
     items: u64,
+    /// Terms of epochs that have begun to serve, until the world takes note.
+    pub reigns: Vec<u64>,
 }
 
 /// What one step of a reactor came to.
@@ -82,7 +84,7 @@ impl Process {
             empty_turns: 0,
         };
         let seats = reactors.into_iter().map(seat).collect();
-        Process { seats, sequencer, mail_upto: BTreeMap::new(), items: 0 }
+        Process { seats, sequencer, mail_upto: BTreeMap::new(), items: 0, reigns: vec![] }
     }
 
     /// Something reaches a reactor at the time.
@@ -146,6 +148,7 @@ impl Process {
             turn.flushed = true;
             let mut out = vec![];
             seat.reactor.flush(now, &mut out);
+            self.reigns.extend(out.iter().filter_map(term_of_reign));
             turn.outputs = out.into();
         }
         if let Some(output) = turn.outputs.pop_front() {
@@ -158,6 +161,14 @@ impl Process {
         seat.empty_turns += 1;
         if seat.empty_turns > EMPTY_TURNS_MAX { Stepped::Spins } else { Stepped::Took }
     }
+}
+
+/// The term of the epoch that serves from now on, if this says so.
+fn term_of_reign(output: &Output) -> Option<u64> {
+    let Output::Notice(notice) = output else { return None };
+    let epoch = notice.fields.0.iter().find(|(name, _)| *name == "epoch" && notice.message == "serving");
+    let Value::Text(epoch) = &epoch?.1 else { return None };
+    epoch.split('.').next()?.parse().ok()
 }
 
 /// Long work may take turns that show nothing; more than this is a reactor that waits for what will not be.

@@ -3,14 +3,13 @@
 use super::boot::MEMBER;
 use super::checks;
 use super::history::{Moment, Op, method_of};
-use super::hits::{Hit, Hits};
+use super::hits::{Hit, Tally};
 use super::plan::{OpKind, Plan, SLOW_MAIL_MAX, What};
-use super::workload::{Asker, KEYS, Knows};
+use super::workload::{Asker, Knows};
 use super::world::{Failure, World};
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
-use crate::wire::Method;
-use crate::wire::proto::{self, Message, watch_request::RequestUnion};
+use crate::wire::proto::{self, watch_request::RequestUnion};
 use bytes::Bytes;
 
 /// What a run came to.
@@ -28,16 +27,16 @@ pub struct Summary {
     pub answered: usize,
     pub revisions: i64,
     pub starts: u64,
-    /// The disk had rotted, and the member said so.
+    /// The files were damaged at the end, and the member said so.
     pub refused: bool,
-    /// What went wrong.
-    pub hits: Hits,
+    /// What went wrong, and the ways that the program went.
+    pub tally: Tally,
 }
 
 /// Calls of one client at a time.
 const OUTSTANDING_MAX: usize = 8;
 /// After calm, everything is answered within so long: etcd's own patience, and a takeover's.
-const PATIENCE: Duration = Duration::from_secs(12);
+pub(super) const PATIENCE: Duration = Duration::from_secs(12);
 
 pub fn run(plan: &Plan, keeps_trace: bool) -> Report {
     let mut world = World::new(plan, keeps_trace);
@@ -61,17 +60,17 @@ fn show(at: usize, op: &Op) -> String {
     format!("call {at} of client {}, {:.6} to {returned}: {outcome}: {request:?}", op.client, ms(op.invoked))
 }
 
-struct Run<'a> {
-    world: &'a mut World,
-    plan: &'a Plan,
+pub(super) struct Run<'a> {
+    pub world: &'a mut World,
+    pub plan: &'a Plan,
     /// The observer has every revision up to this one.
-    observed: i64,
+    pub observed: i64,
     observer_stream: Option<usize>,
 }
 
 impl Run<'_> {
     fn whole(&mut self) -> Result<Summary, Failure> {
-        for event in &self.plan.events {
+        for event in self.plan.in_order() {
             self.advance(event.at)?;
             let rng = Rng::new(event.salt);
             match &event.what {
@@ -95,10 +94,13 @@ impl Run<'_> {
         self.come_to_rest("after the last power loss")?;
         self.probe_again(last)?;
         self.outlive_leases()?;
-        let refused = self.plan.shape.rots && self.rot()?;
-        if self.plan.shape.rots {
-            self.world.hits.count(if refused { Hit::RotRefused } else { Hit::RotHarmless });
+        self.compact_physically()?;
+        if let Some(quota) = self.plan.shape.quota_bytes {
+            self.use_quota_up(quota)?;
+            self.outlive_leases()?;
         }
+        let hit = self.outlive_damage()?;
+        self.world.hits.count(hit);
         let history = &self.world.history;
         checks::check(history, self.plan.shape.clients)?;
         Ok(Summary {
@@ -106,13 +108,13 @@ impl Run<'_> {
             answered: history.ops.iter().filter(|op| op.returned.is_some()).count(),
             revisions: self.observed,
             starts: self.world.starts,
-            refused,
-            hits: self.world.hits(),
+            refused: !matches!(hit, Hit::DamageHarmless | Hit::DamageUnknowable),
+            tally: self.world.end(),
         })
     }
 
     /// Time goes on, with the observer never far behind.
-    fn advance(&mut self, until: Time) -> Result<(), Failure> {
+    pub fn advance(&mut self, until: Time) -> Result<(), Failure> {
         while self.world.now < until {
             let next = until.min(self.world.now + Duration::from_ms(50));
             self.world.advance(next)?;
@@ -171,7 +173,8 @@ impl Run<'_> {
             0..3 => RequestUnion::CreateRequest(create),
             3 => RequestUnion::ProgressRequest(proto::WatchProgressRequest {}),
             4 => {
-                let made = world.history.streams[stream].creates.len() as u64;
+                // Numbers that clients choose are small as well.
+                let made = world.history.streams[stream].creates.len() as u64 + 1;
                 let watch_id = rng.below(made.max(1)) as i64;
                 RequestUnion::CancelRequest(proto::WatchCancelRequest { watch_id })
             }
@@ -180,7 +183,7 @@ impl Run<'_> {
                 return world.send_to_server(client);
             }
         };
-        world.clients[client].ask(stream, request, &mut world.history);
+        world.clients[client].ask(now, stream, request, &mut world.history);
         world.send_to_server(client);
     }
 
@@ -207,13 +210,13 @@ impl Run<'_> {
             prev_kv: true,
             ..Default::default()
         };
-        world.clients[id].ask(stream, RequestUnion::CreateRequest(create), &mut world.history);
+        world.clients[id].ask(now, stream, RequestUnion::CreateRequest(create), &mut world.history);
         world.send_to_server(id);
         self.observer_stream = Some(stream);
     }
 
     /// Every call is answered in time.
-    fn come_to_rest(&mut self, when: &str) -> Result<(), Failure> {
+    pub fn come_to_rest(&mut self, when: &str) -> Result<(), Failure> {
         let until = self.world.now + PATIENCE;
         while self.world.now < until {
             self.advance(self.world.now + Duration::from_ms(100))?;
@@ -226,151 +229,4 @@ impl Run<'_> {
         let late: Vec<String> = late.map(|op| format!("{:?} of client {}", op.method, op.client)).collect();
         Err(Failure::new("liveness", format!("{when}, not answered: {late:?}, up: {}", self.world.is_up())))
     }
-
-    /// One call by a client of its own, which must succeed.
-    fn must(&mut self, method: Method, request: Vec<u8>) -> Result<Bytes, Failure> {
-        let until = self.world.now + PATIENCE;
-        loop {
-            let world = &mut *self.world;
-            let now = world.now;
-            world.connect(0);
-            let op = world.history.next();
-            if world.clients[0].call(method, op, &request) {
-                world.history.invoke(now, 0, method, request.clone().into());
-                world.send_to_server(0);
-                let mut left = 100;
-                while world_op_open(self.world, op) && left > 0 {
-                    self.advance(self.world.now + Duration::from_ms(100))?;
-                    left -= 1;
-                }
-                let answered = &self.world.history.ops[op];
-                if answered.is_ok() {
-                    return Ok(answered.messages[0].clone());
-                }
-                if answered.returned.is_some() && !answered.is_unknown() {
-                    return Err(Failure::new("liveness", format!("{method:?}: {:?}", answered.status)));
-                }
-            }
-            self.advance(self.world.now + Duration::from_ms(100))?;
-            if self.world.now > until {
-                return Err(Failure::new("liveness", format!("{method:?} does not get through")));
-            }
-        }
-    }
-
-    /// New calls succeed, in every shard.
-    fn probe(&mut self) -> Result<proto::HashKvResponse, Failure> {
-        let disarm = proto::AlarmRequest { action: 2, member_id: MEMBER.0, alarm: 1 };
-        self.must(Method::Alarm, disarm.encode_to_vec())?;
-        for key in KEYS {
-            let value = super::workload::tag(self.world.history.next()).into();
-            let put = proto::PutRequest { key: Bytes::from(key), value, ..Default::default() };
-            self.must(Method::Put, put.encode_to_vec())?;
-        }
-        let all = proto::RangeRequest {
-            key: Bytes::from_static(b"\0"),
-            range_end: Bytes::from_static(b"\0"),
-            ..Default::default()
-        };
-        self.must(Method::Range, all.encode_to_vec())?;
-        self.hash(0)
-    }
-
-    /// Writes of all clients at once, all over the shards, are answered as fast as disk and network allow: no
-    /// reactor that others settle for sleeps until something else wakes it. Every other one is a delete that
-    /// finds nothing and depends on what is not settled yet; nobody watches, as that would wake reactors too.
-    fn probe_together(&mut self) -> Result<(), Failure> {
-        let shape = &self.plan.shape;
-        let (net, disk, mail) = (shape.net_delay.0, shape.disk_latency.0, shape.mail_delay.0);
-        let patience = Duration(20_000_000 + 4 * net + 12 * disk + 10 * mail);
-        for client in 0..=shape.clients {
-            self.world.disconnect(client);
-        }
-        self.world.advance(self.world.now + patience)?;
-        for round in 0..8 {
-            let first = self.world.history.next();
-            for (n, key) in KEYS.iter().enumerate().skip(round % 3).step_by(3) {
-                self.probe_write(n % shape.clients, key, n % 2 == 0);
-            }
-            self.world.advance(self.world.now + patience)?;
-            let late = self.world.history.ops[first..].iter().position(|op| op.returned.is_none());
-            if let Some(late) = late {
-                let what = format!("call {} is not answered within {patience:?}", first + late);
-                return Err(Failure::new("liveness", what));
-            }
-        }
-        Ok(())
-    }
-
-    fn probe_write(&mut self, client: usize, key: &'static str, put: bool) {
-        let world = &mut *self.world;
-        world.connect(client);
-        let op = world.history.next();
-        let value = super::workload::tag(op).into();
-        let (method, request) = if put {
-            let put = proto::PutRequest { key: Bytes::from(key), value, ..Default::default() };
-            (Method::Put, put.encode_to_vec())
-        } else {
-            // The same shard, but for the last key of one.
-            let nothing = proto::DeleteRangeRequest { key: format!("{key}+").into(), ..Default::default() };
-            (Method::DeleteRange, nothing.encode_to_vec())
-        };
-        if world.clients[client].call(method, op, &request) {
-            world.history.invoke(world.now, client, method, request.into());
-            world.send_to_server(client);
-        }
-    }
-
-    fn hash(&mut self, revision: i64) -> Result<proto::HashKvResponse, Failure> {
-        let hash = self.must(Method::HashKv, proto::HashKvRequest { revision }.encode_to_vec())?;
-        Ok(proto::HashKvResponse::decode(hash).expect("the server speaks protobuf"))
-    }
-
-    /// After a crash the state is what it was.
-    fn probe_again(&mut self, before: proto::HashKvResponse) -> Result<(), Failure> {
-        let after = self.hash(before.hash_revision)?;
-        if (after.hash, after.compact_revision) != (before.hash, before.compact_revision) {
-            let what = format!("{before:?} before the power loss, {after:?} after");
-            return Err(Failure::new("state after a restart", what));
-        }
-        self.probe().map(|_| ())
-    }
-
-    /// Leases that nobody renews end, with their keys.
-    fn outlive_leases(&mut self) -> Result<(), Failure> {
-        self.advance(self.world.now + Duration::from_secs(16))?;
-        let left = self.must(Method::LeaseLeases, vec![])?;
-        let left = proto::LeaseLeasesResponse::decode(left).expect("the server speaks protobuf");
-        if !left.leases.is_empty() {
-            return Err(Failure::new("leases", format!("never end: {:?}", left.leases)));
-        }
-        let last = self.hash(0)?.hash_revision;
-        self.advance(self.world.now + Duration::from_ms(500))?;
-        if self.observed < last {
-            return Err(Failure::new("watch", format!("the observer is at {} of {last}", self.observed)));
-        }
-        Ok(())
-    }
-
-    /// The disk changes under a stopped member: it says so, or nothing is lost. True where it says so.
-    fn rot(&mut self) -> Result<bool, Failure> {
-        let before = self.hash(0)?;
-        self.advance(self.world.now + Duration::from_ms(100))?;
-        self.world.rot();
-        self.world.calm();
-        let started = self.come_to_rest("after the rot");
-        match started {
-            Err(Failure { check: "refused", .. }) => return Ok(true),
-            other => other?,
-        }
-        let after = self.hash(before.hash_revision)?;
-        if (after.hash, after.compact_revision) != (before.hash, before.compact_revision) {
-            return Err(Failure::new("rot", format!("{before:?} before, {after:?} after")));
-        }
-        Ok(false)
-    }
-}
-
-fn world_op_open(world: &World, op: usize) -> bool {
-    world.history.ops[op].returned.is_none() && world.clients[0].link.is_some()
 }

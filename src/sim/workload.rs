@@ -72,7 +72,8 @@ impl Asker<'_> {
             OpKind::Range => self.range().encode_to_vec(),
             OpKind::RangeStream => self.plain_range().encode_to_vec(),
             OpKind::Compact => {
-                let revision = (self.knows.observed - self.rng.below(20) as i64).max(1);
+                let back = if self.rng.chance(1, 2) { 20 } else { 3 };
+                let revision = (self.knows.observed - self.rng.below(back) as i64).max(1);
                 proto::CompactionRequest { revision, physical: self.rng.chance(1, 3) }.encode_to_vec()
             }
             OpKind::Grant => {
@@ -90,6 +91,14 @@ impl Asker<'_> {
                 proto::HashKvRequest { revision }.encode_to_vec()
             }
             OpKind::Status => proto::StatusRequest {}.encode_to_vec(),
+            OpKind::Alarms => {
+                let alarm = self.rng.below(2) as i32;
+                proto::AlarmRequest { action: 0, member_id: 0, alarm }.encode_to_vec()
+            }
+            OpKind::Members => {
+                proto::MemberListRequest { linearizable: self.rng.chance(1, 2) }.encode_to_vec()
+            }
+            OpKind::Leases | OpKind::Hash | OpKind::Defragment => vec![],
             OpKind::Disarm => {
                 proto::AlarmRequest { action: 2, member_id: self.knows.member, alarm: 1 }.encode_to_vec()
             }
@@ -194,10 +203,14 @@ impl Asker<'_> {
 
     fn compare(&mut self) -> proto::Compare {
         let revision = self.old_revision();
-        let (target, union) = match self.rng.below(4) {
+        let (target, union) = match self.rng.below(5) {
             0 => (0, TargetUnion::Version(self.rng.below(3) as i64)),
             1 => (1, TargetUnion::CreateRevision(if self.rng.chance(1, 2) { 0 } else { revision })),
             2 => (2, TargetUnion::ModRevision(if self.rng.chance(1, 3) { 0 } else { revision })),
+            3 => {
+                let of = self.rng.below(self.knows.op as u64 + 1) as usize;
+                (3, TargetUnion::Value(format!("{}1.", tag(of)).into()))
+            }
             _ => (4, TargetUnion::Lease(if self.rng.chance(1, 2) { 0 } else { self.lease() })),
         };
         proto::Compare {
@@ -226,7 +239,7 @@ impl Asker<'_> {
             progress_notify: self.rng.chance(1, 4),
             filters,
             prev_kv: self.rng.chance(1, 2),
-            watch_id: 0,
+            watch_id: if self.rng.chance(1, 5) { 1 + self.rng.below(5) as i64 } else { 0 },
             fragment: self.rng.chance(1, 4),
         }
     }

@@ -4,14 +4,17 @@ use super::boot::{self, Starting};
 use super::client::{Broken, Client};
 use super::disk::Disk;
 use super::files::{Files, Final};
-use super::history::History;
-use super::hits::{Hit, Hits};
+use super::history::{History, Known, Reign};
+use super::hits::{Hit, Hits, Tally};
 use super::plan::{Plan, Shape};
 use super::process::{Item, Process, Stepped};
 use super::trace::Trace;
-use crate::io::Output;
+use crate::config::AutoCompaction;
+use crate::io::{Output, Paths};
+use crate::reactor::{AtStart, at_start};
 use crate::stdx::Rng;
 use crate::types::{ConnId, Duration, ReactorId, Time};
+use std::collections::VecDeque;
 
 /// Why a run is red.
 #[derive(Clone, Debug)]
@@ -24,14 +27,23 @@ impl Failure {
     pub fn new(check: &'static str, what: impl Into<String>) -> Failure {
         Failure { check, what: what.into() }
     }
+
+    /// A member that finds its own data damaged says so before it serves, as one that does not start.
+    fn of_halt(why: String) -> Failure {
+        let damaged = ["is damaged", "is missing", "makes no sense"].iter().any(|words| why.contains(words));
+        Failure::new(if damaged { REFUSED } else { "halt" }, why)
+    }
 }
+
+/// The check that fails where the member does not start.
+pub(super) const REFUSED: &str = "refused";
 
 pub(super) enum Life {
     Down {
         until: Time,
     },
-    /// What is left of dead logs is being removed, then their marks.
-    Clearing(Vec<String>),
+    /// What is left of dead logs is being removed, and their marks, in these steps.
+    Clearing(VecDeque<AtStart>),
     Starting(Box<Starting>),
     Up(Box<Process>),
 }
@@ -59,9 +71,15 @@ pub struct World {
     pub(super) hung_until: Time,
     pub(super) full_until: Time,
     pub(super) dead_until: Time,
+    /// The next start cannot read something.
+    pub(super) unreadable: bool,
+    /// Files of logs as they were a while ago.
+    pub(super) copies: Vec<(String, Vec<u8>)>,
     pub(super) slow_mail: Option<(usize, usize, Duration, Time)>,
     /// What went wrong so far, but for what the disk counts.
     pub(super) hits: Hits,
+    /// The ways that processes went which are no more.
+    paths: Paths,
     steps: u64,
     pub starts: u64,
 }
@@ -78,13 +96,19 @@ impl World {
         let mut clients: Vec<Client> =
             (0..shape.clients).map(|id| Client::new(id, shape.window_bytes)).collect();
         clients.push(Client::new(shape.clients, 1 << 20));
+        let known = Known {
+            compacts_itself: shape.auto_compaction != AutoCompaction::Off,
+            refuses: shape.refuses(),
+            quota_bytes: shape.quota_bytes,
+            ..Known::default()
+        };
         World {
             now: Time(0),
             shape,
             life: Life::Down { until: Time(0) },
             files,
             clients,
-            history: History::default(),
+            history: History::of(known),
             trace: Trace { keeps: keeps_trace, ..Trace::default() },
             boot_rng: rng.fork(),
             rng,
@@ -94,8 +118,11 @@ impl World {
             hung_until: Time::NEVER,
             full_until: Time::NEVER,
             dead_until: Time::NEVER,
+            unreadable: false,
+            copies: vec![],
             slow_mail: None,
             hits: Hits::default(),
+            paths: Paths::default(),
             steps: 0,
             starts: 0,
         }
@@ -175,7 +202,12 @@ impl World {
             *steps -= 1;
         }
         let at = *self.rng.pick(&due);
-        match process.step(at, self.now, &mut self.rng, &mut self.trace, &mut self.hits) {
+        let stepped = process.step(at, self.now, &mut self.rng, &mut self.trace, &mut self.hits);
+        for term in std::mem::take(&mut process.reigns) {
+            let begun = self.history.moment(self.now);
+            self.history.known.reigns.push(Reign { begun, term });
+        }
+        match stepped {
             Stepped::Took => {}
             Stepped::Gave(output) => self.carry_out(at, output)?,
             Stepped::Spins => {
@@ -214,7 +246,7 @@ impl World {
                 }
             }
             Output::Haste(_) | Output::Notice(_) => {}
-            Output::Halt(why) => return Err(Failure::new("halt", why)),
+            Output::Halt(why) => return Err(Failure::of_halt(why)),
         }
         Ok(())
     }
@@ -222,15 +254,15 @@ impl World {
     // Starts and ends.
 
     fn clear(&mut self) -> Result<bool, Failure> {
-        let marks = boot::clear_dead(&mut self.files, self.now);
-        self.life = Life::Clearing(marks.map_err(|why| Failure::new("refused", why))?);
+        self.life = Life::Clearing(at_start(self.files.disk.files()));
         Ok(true)
     }
 
     fn start(&mut self) -> Result<bool, Failure> {
-        if let Life::Clearing(marks) = &self.life {
-            for mark in marks {
-                self.files.disk.remove(mark).expect("it was listed");
+        if let Life::Clearing(steps) = &mut self.life {
+            let cleared = boot::clear_dead(&mut self.files, self.now, steps);
+            if !cleared.map_err(|why| Failure::new(REFUSED, why))? {
+                return Ok(true);
             }
         }
         self.starts += 1;
@@ -240,9 +272,13 @@ impl World {
         }
         self.trace.line(self.now, || format!("start with {reactors} reactors"));
         let key = self.boot_rng.next_u64();
+        if std::mem::take(&mut self.unreadable) {
+            let files = self.files.disk.files().count() as u64;
+            self.files.disk.fail_read(self.boot_rng.below(1 + files));
+        }
         match boot::begin(&mut self.files, self.now, &self.shape, reactors, key) {
             Ok(starting) => self.life = Life::Starting(Box::new(starting)),
-            Err(why) => return Err(Failure::new("refused", why)),
+            Err(why) => self.refused(why)?,
         }
         Ok(true)
     }
@@ -252,10 +288,28 @@ impl World {
         else {
             return Ok(false);
         };
-        let made = starting.finish(&mut self.files, self.now, &self.shape, &mut self.boot_rng);
-        let process = made.map_err(|why| Failure::new("refused", why))?;
-        self.life = Life::Up(Box::new(process));
+        match starting.finish(&mut self.files, self.now, &self.shape, &mut self.boot_rng) {
+            Ok(process) => {
+                if self.full_until != Time::NEVER {
+                    self.hits.count(Hit::FullStart);
+                }
+                self.files.disk.end_failing_reads();
+                self.life = Life::Up(Box::new(process));
+            }
+            Err(why) => self.refused(why)?,
+        }
         Ok(true)
+    }
+
+    /// The member does not start. Where that was one error of reading, it is started again.
+    fn refused(&mut self, why: String) -> Result<(), Failure> {
+        if !self.files.disk.end_failing_reads() {
+            return Err(Failure::new(REFUSED, why));
+        }
+        self.trace.line(self.now, || format!("refused: {why}"));
+        self.hits.count(Hit::UnreadableStart);
+        self.life = Life::Down { until: self.now + Duration(1_000_000) };
+        Ok(())
     }
 
     /// The process stops by itself, as it must where the disk fails it.
@@ -275,6 +329,20 @@ impl World {
         Ok(())
     }
 
+    /// Notes the ways that the process went, which is no more after this.
+    fn walk(&mut self) {
+        if let Life::Up(process) = &self.life {
+            process.seats.iter().for_each(|seat| self.paths.add(&seat.reactor.paths()));
+        }
+    }
+
+    /// What the run met, whose last process ends.
+    pub fn end(&mut self) -> Tally {
+        self.walk();
+        self.life = Life::Down { until: Time::NEVER };
+        Tally { hits: self.hits(), paths: self.paths }
+    }
+
     pub(super) fn die(&mut self, death: Death) {
         self.trace.line(self.now, || format!("{death:?}"));
         self.dying = None;
@@ -282,6 +350,7 @@ impl World {
             Death::Kill => self.files.disk.kill(&mut self.files.rng),
             Death::PowerLoss => self.files.disk.power_loss(&mut self.files.rng),
         }
+        self.walk();
         self.files.forget();
         let mut until = self.now + Duration(self.rng.below(30_000_000));
         if self.dead_until != Time::NEVER {

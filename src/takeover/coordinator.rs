@@ -1,6 +1,6 @@
 //! The order of a takeover's steps over all reactors, at the reactor of the control shard.
 
-use super::{Part, longest_run};
+use super::{Holding, Hole, longest_run};
 use crate::types::{Epoch, ReactorId, Revision};
 
 /// What the coordinator asks of all reactors next. Each answers when it is done for all its shards.
@@ -29,10 +29,9 @@ pub enum Step {
 /// What a reactor's shards hold, fenced.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The highest `settled` named in its logs, seals and checkpoints.
+    /// The highest revision that it knows to be settled, from frames, batches, seals and checkpoints.
     pub base: Revision,
-    /// For each shard its live parts above its own base.
-    pub logs: Vec<Vec<Part>>,
+    pub shards: Vec<Holding>,
 }
 
 #[derive(Debug)]
@@ -119,20 +118,23 @@ impl Coordinator {
         }
     }
 
-    pub fn fenced(&mut self, reactor: ReactorId, epoch: Epoch, report: Report) -> Option<Step> {
-        let Phase::Fencing(reports) = &mut self.phase else { return None };
+    /// A hole is final: nothing is sealed, and nothing served.
+    pub fn fenced(&mut self, reactor: ReactorId, epoch: Epoch, report: Report) -> Result<Option<Step>, Hole> {
+        let Phase::Fencing(reports) = &mut self.phase else { return Ok(None) };
         if epoch != self.epoch || !self.waiting.contains(&reactor) {
-            return None;
+            return Ok(None);
         }
         reports.push(report);
         self.waiting.retain(|waiting| *waiting != reactor);
         if !self.waiting.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let prefix = prefix_of(reports);
+        let base = reports.iter().map(|report| report.base).max().unwrap_or_default();
+        let shards: Vec<Holding> = reports.drain(..).flat_map(|report| report.shards).collect();
+        let prefix = longest_run(base, &shards)?;
         self.phase = Phase::Sealing(prefix);
         self.ask_all();
-        Some(Step::Seal { epoch, prefix })
+        Ok(Some(Step::Seal { epoch, prefix }))
     }
 
     pub fn sealed(&mut self, reactor: ReactorId, epoch: Epoch) -> Option<Step> {
@@ -147,11 +149,4 @@ impl Coordinator {
         self.phase = Phase::Serving;
         Some(Step::Serve { epoch, prefix })
     }
-}
-
-/// The prefix that the logs of all shards come to.
-pub fn prefix_of(reports: &[Report]) -> Revision {
-    let base = reports.iter().map(|report| report.base).max().unwrap_or_default().max(Revision::FRESH);
-    let logs: Vec<Vec<Part>> = reports.iter().flat_map(|report| report.logs.iter().cloned()).collect();
-    longest_run(base, &logs)
 }

@@ -93,6 +93,11 @@ impl Meaning {
         self.named_settled.max(self.held)
     }
 
+    /// The state holds everything up to here.
+    pub fn held(&self) -> Revision {
+        self.held
+    }
+
     pub fn live(&self) -> impl Iterator<Item = &LiveWrite> {
         self.live.iter()
     }
@@ -132,9 +137,10 @@ impl Meaning {
                     self.push(index, payload, place as u32, revision, parts, write.more).map_err(strange)?;
                 }
             }
-            ArchivedEntry::Control { epoch, control } => {
+            ArchivedEntry::Control { epoch, settled, control } => {
                 let first = matches!(control, ArchivedControl::Bootstrap { .. });
                 if first || Epoch::from(epoch) == self.seal.epoch {
+                    self.named_settled = self.named_settled.max(Revision(settled.to_native()));
                     self.controls.push_back((index, payload.clone()));
                 }
             }

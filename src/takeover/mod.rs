@@ -4,7 +4,8 @@
 //!
 //! 1. **Stop.** Every reactor acknowledges the end of the last epoch.
 //! 2. **Fence.** The control shard first; then, the set of groups being known, every other.
-//! 3. **Recover.** The longest run of revisions above the base, all parts present, epochs never falling.
+//! 3. **Recover.** The longest run of revisions above the base, all parts present, epochs never falling. A
+//!    settled revision that is not whole ends it all: see [`Hole`].
 //! 4. **Seal.** Every log learns the prefix; what stands above it in an older epoch is void for ever.
 //! 5. **Serve** from prefix + 1.
 //!
@@ -18,6 +19,6 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use coordinator::{Coordinator, Report, Step, prefix_of};
+pub use coordinator::{Coordinator, Report, Step};
 pub use meaning::{Due, LiveWrite, Meaning, Seal, Strange};
-pub use run::{Part, longest_run};
+pub use run::{Holding, Hole, Part, Why, longest_run};

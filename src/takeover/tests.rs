@@ -1,6 +1,7 @@
 use super::*;
+use crate::log::LogId;
 use crate::record::{Batch, Change, Entry, Payload, Write};
-use crate::types::{Epoch, Index, ReactorId, Revision, Term};
+use crate::types::{Epoch, Index, ReactorId, Revision, ShardId, Term};
 
 fn epoch(attempt: u32) -> Epoch {
     Epoch { term: Term(2), attempt }
@@ -74,8 +75,26 @@ fn part(revision: u64, parts: u16, attempt: u32) -> Part {
     Part { revision: Revision(revision), parts, epoch: epoch(attempt) }
 }
 
+/// Shards at these states, with these parts in their logs.
+fn holdings(shards: &[(u64, Vec<Part>)]) -> Vec<Holding> {
+    let holding = |(id, (held, parts)): (u32, &(u64, Vec<Part>))| Holding {
+        shard: ShardId(id),
+        log: LogId(id),
+        held: Revision(*held),
+        parts: parts.clone(),
+    };
+    (0..).zip(shards).map(holding).collect()
+}
+
 fn run(base: u64, logs: &[Vec<Part>]) -> u64 {
-    longest_run(Revision(base), logs).0
+    let shards: Vec<_> = logs.iter().map(|parts| (1, parts.clone())).collect();
+    longest_run(Revision(base), &holdings(&shards)).unwrap().0
+}
+
+/// The revision that is missing, how much of it is there, and whose log is to blame.
+fn hole(base: u64, shards: &[(u64, Vec<Part>)]) -> Option<(u64, Why, Vec<u32>)> {
+    let hole = longest_run(Revision(base), &holdings(shards)).err()?;
+    Some((hole.revision.0, hole.why, hole.suspects.iter().map(|(shard, _)| shard.0).collect()))
 }
 
 #[test]
@@ -85,7 +104,7 @@ fn a_run_ends_before_the_first_hole_or_missing_part() {
     assert_eq!(run(1, &[vec![part(2, 1, 1), part(4, 1, 1)], vec![]]), 2);
     assert_eq!(run(1, &[vec![part(2, 2, 1)], vec![part(2, 2, 1), part(3, 1, 1)]]), 3);
     assert_eq!(run(1, &[vec![part(2, 2, 1)], vec![part(3, 1, 1)]]), 1);
-    assert_eq!(run(3, &[vec![part(2, 2, 1), part(4, 1, 1)]]), 4);
+    assert_eq!(run(2, &[vec![part(2, 1, 1), part(4, 1, 1)]]), 2);
 }
 
 #[test]
@@ -93,6 +112,41 @@ fn epochs_never_fall_along_a_run_and_never_mix_in_a_revision() {
     assert_eq!(run(1, &[vec![part(2, 1, 2)], vec![part(3, 1, 1)]]), 2);
     assert_eq!(run(1, &[vec![part(2, 2, 2)], vec![part(2, 2, 1)]]), 1);
     assert_eq!(run(1, &[vec![part(2, 1, 1)], vec![part(3, 1, 2)]]), 3);
+}
+
+#[test]
+fn a_settled_revision_that_is_not_whole_is_a_hole() {
+    let missing = |found, of| Why::Missing { found, of };
+    let (a, b) = (vec![part(2, 1, 1), part(4, 1, 1)], vec![part(3, 1, 1)]);
+    assert_eq!(hole(4, &[(1, a.clone()), (1, b)]), None);
+    assert_eq!(hole(4, &[(1, a.clone()), (1, vec![])]), Some((3, missing(0, 0), vec![1])));
+    assert_eq!(hole(2, &[(1, a.clone()), (1, vec![])]), None, "it was never settled");
+    assert_eq!(hole(5, &[(4, vec![]), (1, vec![])]), Some((5, missing(0, 0), vec![0, 1])));
+    // Half of a transaction.
+    let half = vec![part(2, 2, 1), part(3, 1, 1)];
+    assert_eq!(hole(3, &[(1, half.clone()), (1, vec![])]), Some((2, missing(1, 2), vec![1])));
+    assert_eq!(hole(2, &[(1, half), (1, vec![part(2, 2, 1)])]), None);
+    // Above what any state holds parts are counted, whatever else is far.
+    assert_eq!(hole(1 << 60, &[(1, a)]), Some((3, missing(0, 0), vec![])));
+}
+
+/// A part up to the state of one shard may be in no log, but not more parts than there are such states.
+#[test]
+fn between_two_states_what_can_be_counted_is_counted() {
+    let three = vec![part(3, 3, 1), part(5, 1, 1)];
+    assert_eq!(hole(5, &[(4, vec![part(5, 1, 1)]), (4, vec![]), (1, three[..1].to_vec())]), None);
+    let found = hole(5, &[(4, vec![part(5, 1, 1)]), (1, vec![]), (1, three[..1].to_vec())]);
+    assert_eq!(found, Some((3, Why::Missing { found: 1, of: 3 }, vec![1])));
+}
+
+#[test]
+fn settled_parts_that_do_not_belong_together_are_a_hole() {
+    let found = |shards: &[(u64, Vec<Part>)]| hole(3, shards).map(|(revision, why, _)| (revision, why));
+    let unlike = |revision| Some((revision, Why::Unlike));
+    assert_eq!(found(&[(1, vec![part(2, 2, 2)]), (1, vec![part(2, 2, 1), part(3, 1, 1)])]), unlike(2));
+    assert_eq!(found(&[(1, vec![part(2, 2, 1)]), (1, vec![part(2, 1, 1), part(3, 1, 1)])]), unlike(2));
+    assert_eq!(found(&[(1, vec![part(2, 1, 1)]), (1, vec![part(2, 1, 1), part(3, 1, 1)])]), unlike(2));
+    assert_eq!(found(&[(1, vec![part(2, 1, 2)]), (1, vec![part(3, 1, 1)])]), unlike(3));
 }
 
 #[test]
@@ -106,17 +160,35 @@ fn the_steps_come_in_order_and_old_answers_count_for_nothing() {
     assert_eq!(coordinator.begin(Term(3)), Some(Step::FenceControl { epoch: now }));
     assert_eq!(coordinator.control_fenced(epoch(4)), None);
     assert_eq!(coordinator.control_fenced(now), Some(Step::Fence { epoch: now }));
-    let report = Report { base: Revision(7), logs: vec![vec![part(8, 1, 4)]] };
-    assert_eq!(coordinator.fenced(a, epoch(4), report.clone()), None);
-    assert_eq!(coordinator.fenced(a, now, report), None);
+    let report = Report { base: Revision(7), shards: holdings(&[(7, vec![part(8, 1, 4)])]) };
+    assert_eq!(coordinator.fenced(a, epoch(4), report.clone()), Ok(None));
+    assert_eq!(coordinator.fenced(a, now, report), Ok(None));
     assert_eq!(coordinator.sealed(a, now), None);
     assert_eq!(
         coordinator.fenced(b, now, Report::default()),
-        Some(Step::Seal { epoch: now, prefix: Revision(8) })
+        Ok(Some(Step::Seal { epoch: now, prefix: Revision(8) }))
     );
     assert_eq!(coordinator.sealed(b, now), None);
     assert_eq!(coordinator.sealed(a, now), Some(Step::Serve { epoch: now, prefix: Revision(8) }));
     assert!(coordinator.is_serving());
     assert_eq!(coordinator.end(), Step::Stop);
     assert_eq!(coordinator.begin(Term(3)), None);
+}
+
+#[test]
+fn nothing_is_sealed_over_a_hole() {
+    let (a, b) = (ReactorId(0), ReactorId(1));
+    let mut coordinator = Coordinator::new(2, Epoch::default());
+    coordinator.stopped(a);
+    coordinator.stopped(b);
+    let Some(Step::FenceControl { epoch: now }) = coordinator.begin(Term(2)) else { panic!("it begins") };
+    coordinator.control_fenced(now).unwrap();
+    let report = |base, parts| Report { base: Revision(base), shards: holdings(&[(1, parts)]) };
+    assert_eq!(coordinator.fenced(a, now, report(1, vec![part(2, 1, 1)])), Ok(None));
+    let hole = coordinator.fenced(b, now, report(3, vec![])).unwrap_err();
+    assert!(
+        hole.to_string().contains("revision 3 was settled here, and of revision 3 no part is in any log")
+    );
+    assert!(!coordinator.is_serving());
+    assert_eq!(coordinator.sealed(a, now), None);
 }

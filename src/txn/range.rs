@@ -132,6 +132,8 @@ pub struct RangeCursor {
     at: Revision,
     state: State,
     part: RangePart,
+    /// Of the keys and values in the part, about.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -150,12 +152,17 @@ impl RangeCursor {
         } else {
             State::Looking { resume: None }
         };
-        RangeCursor { range: request.range(), request, at, state, part: RangePart::default() }
+        RangeCursor { range: request.range(), request, at, state, part: RangePart::default(), bytes: 0 }
     }
 
     /// Whether it looks at one key.
     pub fn is_short(&self) -> bool {
         matches!(self.range, KeyRange::One(_))
+    }
+
+    /// What it holds of what it has read, about.
+    pub fn kept_bytes(&self) -> usize {
+        self.bytes + self.part.kvs.len() * size_of::<KeyValue>()
     }
 
     /// Looks at as many keys as the budget allows.
@@ -201,6 +208,7 @@ impl RangeCursor {
         let slice_budget = Budget { keys: budget.keys.min(wanted), bytes: budget.bytes };
         let slice = store.range(&self.range, self.at, resume.as_deref(), slice_budget);
         self.part.count += slice.kvs.len() as u64;
+        self.bytes += slice.bytes;
         if bounded {
             append(&mut self.part.kvs, slice.kvs);
         } else {
@@ -229,7 +237,9 @@ impl RangeCursor {
         if self.part.kvs.len() > keep && !bounded {
             self.part.kvs.sort_by(|a, b| compare_by(&self.request, a, b).then_with(|| a.key.cmp(&b.key)));
         }
+        let before = self.part.kvs.len();
         self.part.kvs.truncate(keep);
+        self.bytes = self.bytes / before.max(1) * self.part.kvs.len();
     }
 
     fn count(&mut self, store: &Store, resume: Option<&[u8]>, budget: Budget) -> State {

@@ -57,6 +57,18 @@ struct Entry {
     reading: bool,
 }
 
+/// How often something happened to the subscriptions of a hub that happens to few.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HubCounts {
+    /// One had no credit left for what settled.
+    pub fell_behind: u64,
+    /// A slice of history was read for those behind.
+    pub caught_up: u64,
+    /// What one needed was compacted.
+    pub compacted: u64,
+    pub published_in_slices: u64,
+}
+
 /// The subscriptions to one shard.
 #[derive(Debug)]
 pub struct Hub {
@@ -73,6 +85,7 @@ pub struct Hub {
     compacted: Revision,
     publishing: Option<Publishing>,
     found: Vec<SubscriptionId>,
+    counts: HubCounts,
 }
 
 impl Hub {
@@ -91,7 +104,12 @@ impl Hub {
             compacted,
             publishing: None,
             found: Vec::new(),
+            counts: HubCounts::default(),
         }
+    }
+
+    pub fn counts(&self) -> HubCounts {
+        self.counts
     }
 
     /// Everything up to here has been published: what the mark says that goes out behind the notices.
@@ -189,6 +207,7 @@ impl Hub {
         let pin = self.publishing.as_ref().map(|publishing| publishing.pin);
         let pin = pin.unwrap_or_else(|| store.pin(settled));
         self.publishing = Some(Publishing { pin, after });
+        self.counts.published_in_slices += 1;
         self.settle(Revision(after.main.0 - 1));
     }
 
@@ -214,6 +233,7 @@ impl Hub {
                 self.tell(id);
             } else {
                 self.fall_behind(id, at);
+                self.counts.fell_behind += 1;
                 // Only those in step were owed it.
                 if at.main < self.compacted {
                     self.lose(id);
@@ -273,6 +293,7 @@ impl Hub {
 
     /// What it needs next is compacted.
     fn lose(&mut self, id: SubscriptionId) {
+        self.counts.compacted += 1;
         let reader = self.entries[&id].subscription.reader;
         self.unsubscribe(id);
         self.notices.push(Notice::Compacted { id, reader, revision: self.compacted });
@@ -292,6 +313,7 @@ impl Hub {
         let history = store.history(below(next), self.settled, budget);
         let end = if history.done { start_of(self.settled.next()) } else { above(history.resume) };
         let reading = self.begin_slice(leader, next, end);
+        self.counts.caught_up += u64::from(!history.changes.is_empty());
         let mut found = std::mem::take(&mut self.found);
         for (at, change) in &history.changes {
             self.behind.find(change.event.key(), &mut found);

@@ -31,7 +31,7 @@ mod tests;
 #[cfg(test)]
 mod transcripts;
 
-pub use hub::Hub;
+pub use hub::{Hub, HubCounts};
 pub use reply::Refusal;
 pub use stream::{Stream, StreamCensus, View};
 

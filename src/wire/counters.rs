@@ -1,10 +1,10 @@
 //! What the front counts, as etcd's metrics name it.
 
 use super::{Kind, Method};
-use crate::api::Code;
+use crate::api::{Code, Request};
 use crate::limits::CLIENT_VERSIONS_MAX;
 use crate::stdx::Histogram;
-use crate::types::Duration;
+use crate::types::{Duration, Time};
 
 const METHODS: usize = Method::ALL.len();
 const CODES: usize = Code::ALL.len();
@@ -19,21 +19,90 @@ pub struct MethodCounters {
     pub handled: [u64; CODES],
 }
 
-/// The requests whose durations etcd shows, and what it calls them.
-const TIMED: [(Method, &str); 8] = [
-    (Method::Range, "Range"),
-    (Method::Put, "Put"),
-    (Method::DeleteRange, "DeleteRange"),
-    (Method::Txn, "Txn"),
-    (Method::Compact, "Compaction"),
-    (Method::LeaseGrant, "LeaseGrant"),
-    (Method::LeaseRevoke, "LeaseRevoke"),
-    (Method::Alarm, "Alarm"),
-];
+/// The requests whose durations etcd shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timed {
+    Range,
+    Put,
+    DeleteRange,
+    Txn,
+    ReadonlyTxn,
+    Compaction,
+    LeaseGrant,
+    LeaseRevoke,
+    Alarm,
+    AuthStatus,
+    AuthUserList,
+    AuthRoleList,
+}
 
-/// How long requests took, in nanoseconds: by their place in `TIMED`, failures first.
+impl Timed {
+    const ALL: [Timed; 12] = [
+        Timed::Range,
+        Timed::Put,
+        Timed::DeleteRange,
+        Timed::Txn,
+        Timed::ReadonlyTxn,
+        Timed::Compaction,
+        Timed::LeaseGrant,
+        Timed::LeaseRevoke,
+        Timed::Alarm,
+        Timed::AuthStatus,
+        Timed::AuthUserList,
+        Timed::AuthRoleList,
+    ];
+
+    /// What etcd calls a request; none where it shows no duration.
+    pub fn of(request: &Request) -> Option<Timed> {
+        Some(match request {
+            Request::Range(_) => Timed::Range,
+            Request::Put(_) => Timed::Put,
+            Request::DeleteRange(_) => Timed::DeleteRange,
+            Request::Txn(txn) if txn.is_read_only() => Timed::ReadonlyTxn,
+            Request::Txn(_) => Timed::Txn,
+            Request::Compact(_) => Timed::Compaction,
+            Request::LeaseGrant(_) => Timed::LeaseGrant,
+            Request::LeaseRevoke(_) => Timed::LeaseRevoke,
+            Request::Alarm(_) => Timed::Alarm,
+            Request::AuthStatus => Timed::AuthStatus,
+            Request::UserList => Timed::AuthUserList,
+            Request::RoleList => Timed::AuthRoleList,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Timed::Range => "Range",
+            Timed::Put => "Put",
+            Timed::DeleteRange => "DeleteRange",
+            Timed::Txn => "Txn",
+            Timed::ReadonlyTxn => "ReadonlyTxn",
+            Timed::Compaction => "Compaction",
+            Timed::LeaseGrant => "LeaseGrant",
+            Timed::LeaseRevoke => "LeaseRevoke",
+            Timed::Alarm => "Alarm",
+            Timed::AuthStatus => "AuthStatus",
+            Timed::AuthUserList => "AuthUserList",
+            Timed::AuthRoleList => "AuthRoleList",
+        }
+    }
+
+    /// Whether nothing of it goes through the log.
+    pub fn reads(self) -> bool {
+        matches!(self, Timed::Range | Timed::ReadonlyTxn)
+    }
+
+    /// A write that means nothing (a lease that is not there) has gone all its way: to etcd it has succeeded.
+    pub fn succeeds(self, code: Code) -> bool {
+        let unknown = matches!(code, Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded);
+        code == Code::Ok || (!self.reads() && !unknown)
+    }
+}
+
+/// How long requests took, in nanoseconds: by their place in [`Timed::ALL`], failures first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct RequestTimes([[Histogram; 2]; TIMED.len()]);
+struct RequestTimes([[Histogram; 2]; Timed::ALL.len()]);
 
 impl Default for RequestTimes {
     fn default() -> RequestTimes {
@@ -41,6 +110,21 @@ impl Default for RequestTimes {
         RequestTimes(std::array::from_fn(|_| [empty(), empty()]))
     }
 }
+
+/// The bounds of `grpc_server_handling_seconds`, in nanoseconds.
+const HANDLING_BOUNDS: &[u64] = &[
+    Duration::from_ms(5).0,
+    Duration::from_ms(10).0,
+    Duration::from_ms(25).0,
+    Duration::from_ms(50).0,
+    Duration::from_ms(100).0,
+    Duration::from_ms(250).0,
+    Duration::from_ms(500).0,
+    Duration::from_secs(1).0,
+    Duration::from_ms(2500).0,
+    Duration::from_secs(5).0,
+    Duration::from_secs(10).0,
+];
 
 /// Calls by what their clients say their version is: unary ones, then streams.
 type ClientVersion = (String, [u64; 2]);
@@ -51,6 +135,10 @@ pub struct Counters {
     pub sent_bytes: u64,
     methods: [MethodCounters; METHODS],
     times: RequestTimes,
+    /// The time of what is being counted.
+    pub now: Time,
+    /// How long calls took, by method, where that is asked for.
+    handling: Option<Vec<Histogram>>,
     versions: Vec<ClientVersion>,
 }
 
@@ -92,22 +180,38 @@ impl Counters {
         self.versions.iter().map(|(version, counts)| (version.as_str(), *counts))
     }
 
+    /// From now on it is counted how long calls take.
+    pub fn measure_handling(&mut self) {
+        self.handling = Some(vec![Histogram::listed(HANDLING_BOUNDS); METHODS]);
+    }
+
     pub fn handled(&mut self, method: Method, code: Code) {
         self.of_mut(method).handled[code as usize] += 1;
     }
 
-    /// A unary call is answered, so long after it came.
-    pub fn answered(&mut self, method: Method, code: Code, took: Duration) {
+    /// A call that came then has ended.
+    pub fn ended(&mut self, method: Method, code: Code, begun: Time) {
         self.handled(method, code);
-        if let Some(place) = TIMED.iter().position(|(timed, _)| *timed == method) {
-            self.times.0[place][usize::from(succeeded(method, code))].observe(took.0);
+        if let Some(handling) = &mut self.handling {
+            handling[method as usize].observe(self.now.since(begun).0);
         }
+    }
+
+    /// A request is answered, so long after it came.
+    pub fn answered(&mut self, timed: Timed, success: bool, took: Duration) {
+        self.times.0[timed as usize][usize::from(success)].observe(took.0);
+    }
+
+    /// How long the calls of each method took.
+    pub fn handling(&self) -> impl Iterator<Item = (Method, &Histogram)> {
+        Method::ALL.iter().copied().zip(self.handling.iter().flatten())
     }
 
     /// Durations of requests that have been answered: etcd's name, whether they succeeded, nanoseconds.
     pub fn durations(&self) -> impl Iterator<Item = (&'static str, bool, &Histogram)> {
-        TIMED.iter().zip(&self.times.0).flat_map(|((_, name), [failed, succeeded])| {
-            let both = [(*name, false, failed), (*name, true, succeeded)];
+        Timed::ALL.iter().zip(&self.times.0).flat_map(|(timed, [failed, succeeded])| {
+            let name = timed.name();
+            let both = [(name, false, failed), (name, true, succeeded)];
             both.into_iter().filter(|(.., histogram)| histogram.count() > 0)
         })
     }
@@ -117,6 +221,11 @@ impl Counters {
         self.sent_bytes += more.sent_bytes;
         for (sum, more) in self.times.0.as_flattened_mut().iter_mut().zip(more.times.0.as_flattened()) {
             sum.add(more);
+        }
+        if let Some(more) = &more.handling {
+            let none = || vec![Histogram::listed(HANDLING_BOUNDS); METHODS];
+            let sums = self.handling.get_or_insert_with(none);
+            sums.iter_mut().zip(more).for_each(|(sum, more)| sum.add(more));
         }
         for (version, more) in more.versions() {
             let sum = self.version_mut(version);
@@ -131,12 +240,6 @@ impl Counters {
             }
         }
     }
-}
-
-/// A write that means nothing (a lease that is not there) has gone all its way: to etcd it has succeeded.
-fn succeeded(method: Method, code: Code) -> bool {
-    let outcome_known = !matches!(code, Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded);
-    code == Code::Ok || (method != Method::Range && outcome_known)
 }
 
 #[cfg(test)]
@@ -168,10 +271,13 @@ mod tests {
     #[test]
     fn durations_are_told_apart_by_request_and_success() {
         let mut counters = Counters::default();
-        counters.answered(Method::Range, Code::OutOfRange, Duration::from_ms(3));
-        counters.answered(Method::LeaseRevoke, Code::NotFound, Duration::from_ms(5));
-        counters.answered(Method::Put, Code::Unavailable, Duration::from_ms(7));
-        counters.answered(Method::Status, Code::Ok, Duration::from_ms(9));
+        for (timed, code, ms) in [
+            (Timed::Range, Code::OutOfRange, 3),
+            (Timed::LeaseRevoke, Code::NotFound, 5),
+            (Timed::Put, Code::Unavailable, 7),
+        ] {
+            counters.answered(timed, timed.succeeds(code), Duration::from_ms(ms));
+        }
         let mut sum = Counters::default();
         sum.add(&counters);
         sum.add(&counters);

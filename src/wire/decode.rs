@@ -63,7 +63,7 @@ fn answer(malformed: Malformed, prefix: &str) -> Error {
     Error::Other { code: Code::Internal, text }
 }
 
-fn request(method: Method, mut fields: Fields, txn_ops_max: usize) -> Result<Request, Malformed> {
+fn request(method: Method, fields: Fields, txn_ops_max: usize) -> Result<Request, Malformed> {
     Ok(match method {
         Method::Range => {
             let mut request = RangeRequest::default();
@@ -91,22 +91,27 @@ fn request(method: Method, mut fields: Fields, txn_ops_max: usize) -> Result<Req
         Method::LeaseTimeToLive => lease_time_to_live(fields)?,
         Method::Alarm => Request::Alarm(alarm(fields)?),
         Method::MemberList => Request::MemberList { linearizable: first_number(fields)? != 0 },
+        Method::MoveLeader => Request::MoveLeader { target: MemberId(first_number(fields)?) },
         Method::HashKv => Request::HashKv { revision: first_number(fields)? as i64 },
         Method::HealthCheck => Request::HealthCheck { service: health_service(fields)? },
-        Method::LeaseLeases | Method::Status | Method::Defragment | Method::Hash | Method::HealthList => {
-            fields.finish()?;
-            match method {
-                Method::LeaseLeases => Request::LeaseLeases,
-                Method::Status => Request::Status,
-                Method::Defragment => Request::Defragment,
-                Method::Hash => Request::Hash,
-                _ => Request::HealthList,
-            }
-        }
+        Method::LeaseLeases => alone(fields, Request::LeaseLeases)?,
+        Method::AuthStatus => alone(fields, Request::AuthStatus)?,
+        Method::UserList => alone(fields, Request::UserList)?,
+        Method::RoleList => alone(fields, Request::RoleList)?,
+        Method::Status => alone(fields, Request::Status)?,
+        Method::Defragment => alone(fields, Request::Defragment)?,
+        Method::Hash => alone(fields, Request::Hash)?,
+        Method::HealthList => alone(fields, Request::HealthList)?,
         Method::RangeStream | Method::Watch | Method::LeaseKeepAlive | Method::HealthWatch => {
             panic!("{method:?} is a stream, not a unary call")
         }
     })
+}
+
+/// A request that is all in its method's name.
+fn alone(mut fields: Fields, request: Request) -> Result<Request, Malformed> {
+    fields.finish()?;
+    Ok(request)
 }
 
 fn range(mut fields: Fields, into: &mut RangeRequest) -> Result<(), Malformed> {

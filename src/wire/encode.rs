@@ -8,7 +8,7 @@ mod long;
 #[cfg(test)]
 mod tests;
 
-pub use long::{Long, is_long, is_long_watch};
+pub use long::{Long, is_long, is_long_range, is_long_watch};
 
 use super::sink::{Length, Message, Sink};
 use super::{SERVER_VERSION, STORAGE_VERSION};
@@ -39,6 +39,11 @@ pub struct TooLong {
 /// Appends the reply of a unary call, of at most `bytes_max` as all messages here.
 pub fn reply(out: &mut Vec<u8>, header: &Header, reply: &Reply, bytes_max: usize) -> Result<(), TooLong> {
     append(out, &Outer { header, reply }, bytes_max)
+}
+
+/// The bytes that the reply of a unary call takes.
+pub fn reply_length(header: &Header, reply: &Reply) -> usize {
+    Length::of(&Outer { header, reply })
 }
 
 /// Appends a message of a Watch stream.
@@ -152,8 +157,14 @@ impl Message for Outer<'_> {
             Reply::Put(reply) => put(sink, header.at(reply.revision), reply),
             Reply::DeleteRange(reply) => delete_range(sink, header.at(reply.revision), reply),
             Reply::Txn(reply) => txn(sink, header.at(reply.revision), reply),
-            Reply::Compact { revision } | Reply::LeaseRevoke { revision } => {
+            Reply::Compact { revision }
+            | Reply::LeaseRevoke { revision }
+            | Reply::UserList { revision }
+            | Reply::RoleList { revision } => sink.message(1, &header.at(*revision)),
+            Reply::AuthStatus { revision } => {
                 sink.message(1, &header.at(*revision));
+                // That of a store which has never had a user or a role.
+                sink.uint(3, 1);
             }
             Reply::LeaseGrant { revision, lease, ttl } => {
                 sink.message(1, &header.at(*revision));
@@ -174,7 +185,7 @@ impl Message for Outer<'_> {
                 alarms.iter().for_each(|alarm| sink.message(2, alarm));
             }
             Reply::Status(reply) => status(sink, header, reply),
-            Reply::Defragment => {}
+            Reply::Defragment | Reply::MoveLeader => {}
             Reply::Hash { revision, hash } => {
                 sink.message(1, &header.at(*revision));
                 sink.uint(2, u64::from(*hash));

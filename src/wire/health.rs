@@ -16,6 +16,8 @@ use crate::types::Time;
 pub enum Page {
     Version,
     Metrics,
+    /// `/debug/vars`.
+    Vars,
     Health {
         serializable: bool,
         exclude: Vec<String>,
@@ -152,6 +154,7 @@ pub fn page(request: &Http1Request, audience: Audience) -> Page {
     let found = match path {
         "/version" if audience == Audience::Everyone => Page::Version,
         "/metrics" => return Page::Metrics,
+        "/debug/vars" if audience == Audience::Everyone => return Page::Vars,
         "/health" => Page::Health {
             serializable: request.first("serializable") == Some("true"),
             exclude: request.all("exclude").map(str::to_owned).collect(),
@@ -194,12 +197,12 @@ impl Page {
         }
     }
 
-    /// The page. Reads it did not ask for may be given as anything. Panics for `Metrics`, which are not
-    /// known here.
+    /// The page. Reads it did not ask for may be given as anything. Panics for `Metrics` and `Vars`, which are
+    /// not known here.
     pub fn render(&self, facts: &Facts, reads: &Reads<Result<(), Error>>) -> Response {
         match self {
             Page::Version => version(),
-            Page::Metrics => panic!("metrics are rendered where they are counted"),
+            Page::Metrics | Page::Vars => panic!("figures are rendered where they are counted"),
             Page::Health { serializable, exclude } => {
                 let read = if *serializable { &reads.serializable } else { &reads.linearizable };
                 let range_error = || read.as_ref().err().map(|error| format!("RANGE ERROR:{error}"));

@@ -76,10 +76,14 @@ methods! {
     LeaseKeepAlive = "etcdserverpb.Lease", "LeaseKeepAlive", BidiStream;
     LeaseTimeToLive = "etcdserverpb.Lease", "LeaseTimeToLive", Unary;
     LeaseLeases = "etcdserverpb.Lease", "LeaseLeases", Unary;
+    AuthStatus = "etcdserverpb.Auth", "AuthStatus", Unary;
+    UserList = "etcdserverpb.Auth", "UserList", Unary;
+    RoleList = "etcdserverpb.Auth", "RoleList", Unary;
     MemberList = "etcdserverpb.Cluster", "MemberList", Unary;
     Alarm = "etcdserverpb.Maintenance", "Alarm", Unary;
     Status = "etcdserverpb.Maintenance", "Status", Unary;
     Defragment = "etcdserverpb.Maintenance", "Defragment", Unary;
+    MoveLeader = "etcdserverpb.Maintenance", "MoveLeader", Unary;
     Hash = "etcdserverpb.Maintenance", "Hash", Unary;
     HashKv = "etcdserverpb.Maintenance", "HashKV", Unary;
     HealthCheck = "grpc.health.v1.Health", "Check", Unary;
@@ -89,7 +93,7 @@ methods! {
 
 /// etcd's services without a method here. Calls to them are told of an unknown method, not of an unknown
 /// service, as a client probing for a feature expects of an etcd.
-const OTHER_SERVICES: &[&str] = &["etcdserverpb.Auth", "v3lockpb.Lock", "v3electionpb.Election"];
+const OTHER_SERVICES: &[&str] = &["v3lockpb.Lock", "v3electionpb.Election"];
 
 fn unknown(path: &[u8]) -> Error {
     let parts = path.strip_prefix(b"/").and_then(|path| {

@@ -16,8 +16,9 @@ pub mod method;
 pub mod proto;
 mod quote;
 mod sink;
+pub mod text;
 
-pub use counters::{Counters, MethodCounters};
+pub use counters::{Counters, MethodCounters, Timed};
 pub use encode::{Header, TooLong};
 pub use method::{Kind, Method};
 

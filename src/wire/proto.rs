@@ -550,3 +550,39 @@ pub struct HealthCheckResponse {
     #[prost(int32, tag = "1")]
     pub status: i32,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub struct AuthStatusRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct AuthStatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(bool, tag = "2")]
+    pub enabled: bool,
+    #[prost(uint64, tag = "3")]
+    pub auth_revision: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct AuthUserListRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct AuthUserListResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+    #[prost(string, repeated, tag = "2")]
+    pub users: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct MoveLeaderRequest {
+    #[prost(uint64, tag = "1")]
+    pub target_id: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct MoveLeaderResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<ResponseHeader>,
+}

@@ -30,6 +30,10 @@ impl Client {
         Client { socket, http2, bodies: BTreeMap::new(), ended: BTreeMap::new() }
     }
 
+    pub fn local_address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
+    }
+
     /// Makes a call that must succeed.
     pub fn call<Answer: Message + Default>(&mut self, method: Method, request: &impl Message) -> Answer {
         let stream = self.http2.call(method.path(), &[], &request.encode_to_vec()).unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod copies;
 mod dump;
 mod fuzz;
 #[path = "../fuzz/seeds.rs"]
@@ -12,4 +13,7 @@ mod fuzz_seeds;
 mod fuzz_targets;
 mod layers;
 mod process;
+mod seccomp;
 mod sim;
+mod start_stop;
+mod surface;

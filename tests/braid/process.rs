@@ -11,12 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 pub struct Server {
-    child: Child,
+    pub child: Child,
     pub address: SocketAddr,
+    /// What it said until it served.
+    pub before: String,
     lines: BufReader<std::process::ChildStderr>,
 }
 
-fn command(data_dir: &Path, flags: &[&str]) -> Command {
+pub fn command(data_dir: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_braid"));
     command.arg("--data-dir").arg(data_dir).args(flags).env_clear();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -24,24 +26,51 @@ fn command(data_dir: &Path, flags: &[&str]) -> Command {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Server {
     pub fn start(data_dir: &Path, flags: &[&str]) -> Server {
+        Server::start_as(data_dir, flags, |command| command)
+    }
+
+    /// As [`Server::start`], after the command has been changed.
+    pub fn start_as(
+        data_dir: &Path,
+        flags: &[&str],
+        change: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Server {
+        let started = Server::try_start_as(data_dir, flags, change);
+        started.unwrap_or_else(|said| panic!("the server has ended: {said}"))
+    }
+
+    /// What it says, where it does not come to serve.
+    pub fn try_start(data_dir: &Path, flags: &[&str]) -> Result<Server, String> {
+        Server::try_start_as(data_dir, flags, |command| command)
+    }
+
+    fn try_start_as(
+        data_dir: &Path,
+        flags: &[&str],
+        change: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Result<Server, String> {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let url = format!("http://{address}");
         let listen = ["--listen-client-urls", &url, "--advertise-client-urls", &url];
-        let mut child = command(data_dir, &[flags, &listen].concat()).spawn().unwrap();
+        let mut child = change(&mut command(data_dir, &[flags, &listen].concat())).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let (mut line, mut all) = (String::new(), String::new());
         while !line.contains("ready to serve client requests") {
             line.clear();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "the server has ended: {all}");
+            if lines.read_line(&mut line).unwrap() == 0 {
+                let code = child.wait().unwrap().code();
+                assert_eq!(code, Some(1), "it ends with a reason: {all}");
+                return Err(all);
+            }
             all.push_str(&line);
         }
-        Server { child, address, lines }
+        Ok(Server { child, address, before: all, lines })
     }
 
     fn get(&self, path: &str) -> String {
@@ -98,14 +127,20 @@ fn what_it_cannot_use_it_refuses_with_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path(), &["--reactors=1"]);
     let taken = format!("http://{}", server.address);
-    let listen = ["--listen-client-urls", &taken, "--advertise-client-urls", &taken];
+    let free = format!("http://127.0.0.1:{}", free_port());
     let other = tempfile::tempdir().unwrap();
-    for (data_dir, words) in [(directory.path(), "in use by another process"), (other.path(), "listen tcp")] {
+    let other = other.path().join("new");
+    for (data_dir, url, words) in [
+        (directory.path(), &free, "in use by another process"),
+        (&other, &taken, "listens there: stop it, or choose another port with --listen-client-urls"),
+    ] {
+        let listen = ["--listen-client-urls", url, "--advertise-client-urls", url];
         let output = command(data_dir, &listen).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{text}");
         assert!(text.lines().last().unwrap().contains(words), "{text}");
     }
+    assert!(!other.exists(), "a first start that fails leaves nothing behind");
     server.signal("-TERM");
     assert_eq!(server.end().0, Some(15));
 }

@@ -141,7 +141,7 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
     [
         ("batch", Entry::Batch(Batch { epoch, settled: 8, writes })),
         ("seal", Entry::Seal { epoch, prefix: 8 }),
-        ("bootstrap", Entry::Control { epoch, control: bootstrap }),
+        ("bootstrap", Entry::Control { epoch, settled: 8, control: bootstrap }),
     ]
     .into_iter()
 }

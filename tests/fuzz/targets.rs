@@ -213,7 +213,7 @@ pub fn with_log_mended(mut bytes: Vec<u8>) -> Vec<u8> {
         let mut len = BLOCK_BYTES;
         if block.starts_with(b"braidfrm") {
             let records = u32::from_le_bytes(block[20..24].try_into().expect("four bytes")) as usize;
-            let whole = (96 + records).next_multiple_of(BLOCK_BYTES);
+            let whole = (112 + records).next_multiple_of(BLOCK_BYTES);
             if whole <= block.len() {
                 len = whole;
                 block[12..16].copy_from_slice(&u32::to_le_bytes(chain));

@@ -55,6 +55,7 @@ fn sample() -> Memory {
     let mut memory = Memory::new(Start::fresh(LogId(7), 0x1122_3344_5566_7788, SEGMENT));
     memory.log.settle(Revision(9));
     memory.flush();
+    memory.log.hear(Testimony { log: LogId(2), key: 0x99AA_BBCC_DDEE_FF00, frame: 5 });
     let of = resident(3);
     memory.log.append(of, opening(10));
     memory.log.append(of, Record::Entry { index: Index(11), term: Term(2), kind: 1, payload: b"braid" });

@@ -3,6 +3,7 @@
 mod bytes;
 mod crash;
 mod rig;
+mod witness;
 
 use super::*;
 

@@ -74,7 +74,7 @@ pub fn state_of(recovered: &Recovered) -> State {
 }
 
 /// The parts that recovery promises: the opening's own hard state is not one.
-fn comparable(state: &State) -> State {
+pub fn comparable(state: &State) -> State {
     let mut state = state.clone();
     for known in state.values_mut() {
         known.opening.hard = HardState::default();

@@ -2,6 +2,7 @@ use super::*;
 use crate::front;
 use crate::io::ShardFigures;
 use crate::types::{Duration, Index, ShardId};
+use crate::wire::Timed;
 use std::collections::BTreeSet;
 
 fn census(shard: u32) -> Census {
@@ -127,12 +128,12 @@ const OF_ETCD: &[(&str, &str)] = &[
         etcd_server_health_success etcd_server_healthchecks_total etcd_server_heartbeat_send_failures_total
         etcd_server_leader_changes_seen_total etcd_server_learner_promote_successes
         etcd_server_proposals_failed_total etcd_server_read_indexes_failed_total
-        etcd_server_slow_read_indexes_total grpc_server_handled_total grpc_server_msg_received_total
+        etcd_server_slow_apply_total etcd_server_slow_read_indexes_total grpc_server_handled_total grpc_server_msg_received_total
         grpc_server_msg_sent_total grpc_server_started_total process_cpu_seconds_total
         process_network_receive_bytes_total process_network_transmit_bytes_total
         promhttp_metric_handler_requests_total"),
     ("gauge", "
-        etcd_cluster_version etcd_debugging_mvcc_compact_revision etcd_debugging_mvcc_current_revision
+        etcd_cluster_version etcd_debugging_auth_revision etcd_debugging_mvcc_compact_revision etcd_debugging_mvcc_current_revision
         etcd_debugging_mvcc_db_compaction_last etcd_debugging_mvcc_keys_total
         etcd_debugging_mvcc_pending_events_total etcd_debugging_mvcc_slow_watcher_total
         etcd_debugging_mvcc_total_put_size_in_bytes etcd_debugging_mvcc_watch_stream_total
@@ -146,7 +147,9 @@ const OF_ETCD: &[(&str, &str)] = &[
         process_open_fds process_resident_memory_bytes process_start_time_seconds process_virtual_memory_bytes
         process_virtual_memory_max_bytes promhttp_metric_handler_requests_in_flight"),
     ("histogram", "
-        etcd_debugging_lease_ttl_total etcd_debugging_mvcc_db_compaction_total_duration_milliseconds
+        etcd_debugging_disk_backend_commit_write_duration_seconds etcd_debugging_lease_ttl_total
+        etcd_server_apply_duration_seconds etcd_server_range_duration_seconds
+        etcd_debugging_mvcc_db_compaction_total_duration_milliseconds
         etcd_disk_backend_commit_duration_seconds etcd_disk_backend_defrag_duration_seconds
         etcd_disk_wal_fsync_duration_seconds etcd_disk_wal_write_duration_seconds
         etcd_mvcc_hash_duration_seconds etcd_mvcc_hash_rev_duration_seconds etcd_server_request_duration_seconds"),
@@ -190,7 +193,11 @@ fn what_clients_ask_is_counted_as_in_etcd() {
     let mut figures = figures();
     let counters = &mut figures.sum.counters;
     counters.front.begun(Method::Watch, Some("3.7"));
-    counters.front.answered(Method::Compact, Code::Ok, Duration::from_ms(3));
+    counters.front.answered(Timed::Compaction, true, Duration::from_ms(3));
+    counters.front.answered(Timed::ReadonlyTxn, true, Duration::from_ms(3));
+    counters.applies.observe(ApplyKind::Put, true, Duration::from_us(150));
+    counters.applies.observe(ApplyKind::Range, false, Duration::from_us(150));
+    counters.slow_applies = 3;
     counters.checks.count(Time(1), Probe::Readyz, Check::LinearizableRead, false);
     counters.checks.count(Time(2), Probe::Readyz, Check::LinearizableRead, true);
     counters.scrapes = 4;
@@ -204,6 +211,11 @@ fn what_clients_ask_is_counted_as_in_etcd() {
         "etcd_server_request_duration_seconds_bucket{le=\"0.002\",type=\"Compaction\",success=\"true\"} 0",
         "etcd_server_request_duration_seconds_bucket{le=\"0.004\",type=\"Compaction\",success=\"true\"} 1",
         "etcd_server_request_duration_seconds_sum{type=\"Compaction\",success=\"true\"} 0.003",
+        "etcd_server_request_duration_seconds_count{type=\"ReadonlyTxn\",success=\"true\"} 1",
+        "etcd_server_apply_duration_seconds_bucket{le=\"0.0001\",version=\"v3\",op=\"Put\",success=\"true\"} 0",
+        "etcd_server_apply_duration_seconds_bucket{le=\"0.0002\",version=\"v3\",op=\"Put\",success=\"true\"} 1",
+        "etcd_server_range_duration_seconds_sum{success=\"false\"} 0.00015",
+        "etcd_server_slow_apply_total 3",
         "etcd_server_healthcheck{type=\"readyz\",name=\"linearizable_read\"} 1",
         "etcd_server_healthchecks_total{type=\"readyz\",name=\"linearizable_read\",status=\"success\"} 1",
         "etcd_server_healthchecks_total{type=\"readyz\",name=\"linearizable_read\",status=\"error\"} 1",
@@ -214,6 +226,36 @@ fn what_clients_ask_is_counted_as_in_etcd() {
     ] {
         assert!(text.lines().any(|of| of == line), "{line}\n{text}");
     }
+}
+
+#[test]
+fn extensive_metrics_say_how_long_calls_take() {
+    assert!(!render(figures()).contains("grpc_server_handling_seconds"));
+    let mut front = front::Counters::default();
+    front.now = Time::from_ms(30);
+    front.measure_handling();
+    front.ended(Method::Put, Code::Ok, Time::from_ms(9));
+    let mut figures = figures();
+    // Of two reactors, one of which has counted nothing yet.
+    figures.sum.counters.front.add(&front);
+    figures.sum.counters.front.add(&front);
+    let text = render(figures);
+    let (types, samples) = parse(&text);
+    assert_eq!(types["grpc_server_handling_seconds"], "histogram");
+    let of = |method: Method| {
+        let of = samples.iter().filter(|(of, labels, _)| {
+            *of == "grpc_server_handling_seconds_bucket"
+                && labels["grpc_method"] == method.name()
+                && labels["grpc_service"] == method.service()
+                && labels["grpc_type"] == method.kind().name()
+        });
+        of.map(|(_, labels, value)| (labels["le"], *value)).collect::<Vec<_>>()
+    };
+    let bounds =
+        ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "+Inf"];
+    let counts = [0.0, 0.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0];
+    assert_eq!(of(Method::Put), bounds.into_iter().zip(counts).collect::<Vec<_>>());
+    assert_eq!(of(Method::Watch), bounds.map(|bound| (bound, 0.0)));
 }
 
 #[test]

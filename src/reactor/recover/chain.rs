@@ -4,6 +4,7 @@
 //! and those who name it say, whatever the state of its checksums: a file of another shard, or an older one, is
 //! whole and wrong.
 
+use super::RESTORE;
 use crate::checkpoint::{CheckpointName, Damage, Item, LinkRecord, Meta, Reader};
 use crate::lease::Attached;
 use crate::log::Checkpointed;
@@ -169,17 +170,18 @@ fn agree(name: &CheckpointName, what: &str, named: u64, found: u64) -> Result<()
     }
 }
 
-const REMEDY: &str = "put back the file that belongs here, or restore the whole data directory from a copy \
-                      that was taken while the server was stopped";
-
 fn missing(name: &CheckpointName) -> String {
-    format!("checkpoint {name} is missing: the data directory is incomplete; {REMEDY}")
+    format!(
+        "checkpoint {name} is missing: the data directory is incomplete; put back the file that belongs here, or {RESTORE}"
+    )
 }
 
 fn damaged(name: &CheckpointName, damage: Damage) -> String {
-    format!("checkpoint {name} cannot be used: {damage}; {REMEDY}")
+    format!("checkpoint {name} cannot be used: {damage}; put back the file that belongs here, or {RESTORE}")
 }
 
 fn misplaced(name: &CheckpointName, why: impl Display) -> String {
-    format!("checkpoint {name} is not the file that was written under this name: {why}; {REMEDY}")
+    format!(
+        "checkpoint {name} is not the file that was written under this name: {why}; put back the file that belongs here, or {RESTORE}"
+    )
 }

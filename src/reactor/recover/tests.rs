@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::{
-    CompactRequest, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest, Request, TxnRequest,
+    AlarmType, CompactRequest, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest, Request, TxnRequest,
 };
 use crate::checkpoint::{Item, LinkRecord, Reader, Writer};
 use crate::config::AutoCompaction;
@@ -16,6 +16,7 @@ use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
 use crate::types::{At, Blob, ClusterId, Duration, Event, LeaseId, ReactorId, Time};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::sync::Arc;
 
 const SEGMENT_BYTES: usize = 64 << 10;
@@ -28,6 +29,8 @@ struct Disk {
     files: BTreeMap<String, Vec<u8>>,
     /// So many writes still land.
     writes_left: usize,
+    /// No log is born with the key of another.
+    last_key: Cell<u64>,
 }
 
 impl Disk {
@@ -49,7 +52,10 @@ impl Disk {
     }
 
     fn plan(&self, reactors: u16) -> Result<MemberPlan, String> {
-        let mut fresh = |id| Start::fresh(id, 77, SEGMENT_BYTES);
+        let mut fresh = |id| {
+            self.last_key.set(self.last_key.get() + 1);
+            Start::fresh(id, self.last_key.get(), SEGMENT_BYTES)
+        };
         let mut read = |name: &str, offset, len| self.read(name, offset, len);
         place(self.logs(), &self.names(), reactors, &mut fresh, &mut read)
     }
@@ -95,13 +101,20 @@ fn settings() -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64,
         bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        observing: Default::default(),
     }
 }
 
 impl Member {
     /// Starts from what the disk has, and runs until it rests.
     fn start(disk: Disk, reactors: u16) -> Result<Member, String> {
+        Member::start_after(disk, reactors, Revision::NONE)
+    }
+
+    /// As [`Member::start`], where somebody else knows how much was settled.
+    fn start_after(disk: Disk, reactors: u16, settled: Revision) -> Result<Member, String> {
         let plan = disk.plan(reactors)?;
+        let settled = plan.settled.max(settled);
         let sequencer = Arc::new(Sequencer::new(1 << 10));
         let settings = Arc::new(settings());
         let left_over: Vec<String> = disk
@@ -130,6 +143,7 @@ impl Member {
                 stale: plan.stale,
                 left_over: if id == 0 { left_over.clone() } else { vec![] },
                 last_file,
+                settled,
                 seed: id as u64,
                 now: Time(0),
             }));
@@ -235,7 +249,7 @@ impl Member {
     }
 
     fn ask(&mut self, request: Request) {
-        self.reactors[0].call(Asker::Nobody, request);
+        self.reactors[0].call(Asker::Compactor(Revision::NONE, self.now), request);
         self.run();
     }
 
@@ -338,6 +352,82 @@ fn a_crash_anywhere_in_a_move_changes_nothing() {
             assert_eq!(member.check(), 90);
         }
     }
+}
+
+/// The last blocks of one log are gone, with all that it says of them itself.
+fn without_tail(disk: &Disk, log: u32, mut blocks: usize) -> Disk {
+    let mut segments = disk.segments.clone();
+    for (_, bytes) in segments.iter_mut().rev().filter(|(name, _)| name.log == LogId(log)) {
+        for block in bytes.chunks_mut(4096).rev().filter(|block| block.iter().any(|byte| *byte != 0)) {
+            if blocks > 0 {
+                block.fill(0);
+                blocks -= 1;
+            }
+        }
+    }
+    Disk { segments, files: disk.files.clone(), ..endless() }
+}
+
+#[test]
+fn a_member_one_of_whose_logs_lost_its_end_is_refused() {
+    for reactors in [2, 3, 4] {
+        let mut member = Member::start(endless(), reactors).unwrap();
+        // Few enough that no file has had an earlier life.
+        member.put(0, 24);
+        let disk = member.crash(usize::MAX);
+        for log in 0..u32::from(reactors) {
+            for blocks in [3, 12] {
+                let refused = Member::start(without_tail(&disk, log, blocks), reactors).err();
+                let told = refused.expect("acknowledged puts are missing");
+                assert!(told.starts_with(&format!("log file {log:03}-")), "{told}");
+            }
+        }
+        assert_eq!(Member::start(disk, reactors).unwrap().check(), 24);
+    }
+}
+
+/// Where no frame tells, the revision that was settled does.
+#[test]
+fn a_member_that_cannot_come_to_what_was_settled_does_not_serve() {
+    for reactors in [1, 3] {
+        let mut member = Member::start(endless(), reactors).unwrap();
+        member.put(0, 20);
+        let disk = member.crash(usize::MAX);
+        let refused = Member::start_after(disk, reactors, Revision(23)).unwrap();
+        assert!(!refused.serves());
+        let told = refused.halted.unwrap();
+        assert!(
+            told.contains("revision 23 was settled here, and of revision 22 no part is in any log"),
+            "{told}"
+        );
+        let same = Member::start_after(refused.disk, reactors, Revision(21)).unwrap();
+        assert_eq!(same.check(), 20);
+    }
+}
+
+/// The log voids a control entry that stands before its epoch's seal, so none is proposed there.
+#[test]
+fn an_alarm_raised_during_a_takeover_is_in_the_log() {
+    let mut midway = 0;
+    for turns in 1..12 {
+        let mut member = Member::start(endless(), 2).unwrap();
+        member.put(0, 5);
+        let now = member.now;
+        member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
+        for turn in 0..turns {
+            let mut out = vec![];
+            member.reactors[turn % 2].flush(now, &mut out);
+            out.into_iter().for_each(|output| member.carry_out(turn % 2, output));
+        }
+        midway += usize::from(member.reactors[0].stage != Stage::Serving);
+        member.reactors[0].on_no_space(None);
+        member.run();
+        let alarms = |member: &Member| member.reactors[0].control.alarms(AlarmType::None).len();
+        assert_eq!(alarms(&member), 1, "after {turns} turns");
+        let member = Member::start(member.crash(usize::MAX), 2).unwrap();
+        assert_eq!(alarms(&member), 1, "after {turns} turns and a restart");
+    }
+    assert!(midway > 2, "{midway}");
 }
 
 #[test]
@@ -610,9 +700,8 @@ fn a_dump_says_what_the_next_start_recovers() {
 }
 
 fn dump(disk: &Disk) -> Contents {
-    let shards = disk.plan(1).unwrap().reactors.into_iter().flat_map(|reactor| reactor.shards);
     let mut read = |name: &str, offset, len| disk.read(name, offset, len);
-    let mut contents = Contents::read(shards.collect(), MEMBER, &mut read).unwrap();
+    let mut contents = Contents::read(disk.plan(1).unwrap(), vec![], MEMBER, &mut read);
     contents.slice.keys = 7;
     contents
 }

@@ -1,4 +1,5 @@
 use super::super::bulk_file::run_here;
+use super::super::notices::Outputs;
 use super::super::placement::{place, start_lane};
 use super::*;
 use crate::config::{LogFormat, LogLevel, LogOutput};
@@ -14,9 +15,11 @@ const ME: ReactorId = ReactorId(0);
 fn world() -> World {
     let directory = tempfile::tempdir().unwrap();
     let output = LogOutput::File(directory.path().join("log"));
-    let notices = Notices::start(&[output], LogFormat::Json, LogLevel::Info).unwrap();
-    let files = Arc::new(Files::open(directory.path().join("store")).unwrap());
-    let lane = Arc::new(Lane::new(files, notices.clone(), Arc::new(Waking::new(1).unwrap())));
+    let outputs = Outputs::open(&[output]).unwrap();
+    let notices = Notices::start(outputs, LogFormat::Json, LogLevel::Debug).unwrap();
+    let mut files = Files::open(directory.path().join("store")).unwrap();
+    files.tell_to(notices.clone());
+    let lane = Arc::new(Lane::new(Arc::new(files), notices.clone(), Arc::new(Waking::new(1).unwrap())));
     World { directory, lane, notices }
 }
 
@@ -24,7 +27,7 @@ impl World {
     /// Both media, one after the other, each in a world of its own.
     fn each(test: impl Fn(&World)) {
         let world = self::world();
-        start_lane(&world.lane, &place(1), &world.notices).unwrap();
+        start_lane(&world.lane, place(1).lane(), &world.notices).unwrap();
         test(&world);
         let world = self::world();
         for track in [TrackName::Segments, TrackName::Steps] {
@@ -52,6 +55,20 @@ impl World {
             Answer::Done { job: JobId(7), done } => done,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// What has been done to files since the last look, as the log has it.
+    fn deeds(&self) -> Vec<String> {
+        self.notices.flush();
+        let path = self.directory.path().join("log");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let deed = |line: serde_json::Value| {
+            let field = |name: &str| Some(line[name].as_str()?.to_string());
+            Some(format!("{}: {}", field("msg")?, field("file")?))
+        };
+        { lines }.filter_map(deed).collect()
     }
 
     fn names(&self) -> Vec<String> {
@@ -118,6 +135,78 @@ fn a_segment_is_prepared_recycled_and_removed() {
         while !world.names().is_empty() {
             std::thread::sleep(Duration::from_millis(1));
         }
+    });
+}
+
+/// After a power cut a name stands for a whole file or is not there. So content is durable before a name is
+/// given, and names are before anybody is told of them.
+#[test]
+fn what_has_a_name_is_durable_and_so_is_the_name() {
+    World::each(|world| {
+        let at = |sequence| SegmentName { log: LogId(0), sequence };
+        world.lane.order(Order::Prepare { reactor: ME, segment: at(1) }).unwrap();
+        world.answer();
+        let first = at(1).to_string();
+        assert_eq!(
+            world.deeds(),
+            [
+                format!("file written: {first}.new"),
+                format!("file synced: {first}.new"),
+                format!("file gives up its name: {first}.new"),
+                format!("file has its name: {first}"),
+                "names synced: store".to_string(),
+            ]
+        );
+        world.lane.order(Order::Recycle { reactor: ME, old: at(1), new: at(2) }).unwrap();
+        world.answer();
+        assert_eq!(
+            world.deeds(),
+            [
+                format!("file gives up its name: {first}"),
+                format!("file has its name: {}", at(2)),
+                "names synced: store".to_string(),
+            ]
+        );
+        let (name, as_name) = (|| "a.checkpoint.new".to_string(), || "a.checkpoint".to_string());
+        world.step(BulkStep::Create { name: name() });
+        for _ in 0..2 {
+            world.step(BulkStep::Append { name: name(), blocks: vec![block(1, 4096)] });
+        }
+        assert_eq!(world.deeds(), ["file written: a.checkpoint.new"]);
+        world.step(BulkStep::Publish { name: name(), as_name: as_name() });
+        assert_eq!(
+            world.deeds(),
+            [
+                "file synced: a.checkpoint.new",
+                "file gives up its name: a.checkpoint.new",
+                "file has its name: a.checkpoint",
+                "names synced: store",
+            ]
+        );
+        world.step(BulkStep::Remove { name: as_name() });
+        assert_eq!(
+            world.deeds(),
+            [
+                "file gives up its name: a.checkpoint",
+                "file has its name: a.checkpoint.gone",
+                "names synced: store",
+            ]
+        );
+    });
+}
+
+/// A pipe is a file that cannot be made durable: the kernel refuses to sync it.
+#[test]
+fn what_cannot_be_made_durable_gets_no_name() {
+    World::each(|world| {
+        let (name, as_name) = (|| "a.checkpoint.new".to_string(), || "a.checkpoint".to_string());
+        let path = world.lane.files.path(&name());
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let _reader = File::options().read(true).write(true).open(&path).unwrap();
+        assert_eq!(world.step(BulkStep::Create { name: name() }), BulkDone::Done);
+        let published = world.step(BulkStep::Publish { name: name(), as_name: as_name() });
+        assert!(matches!(published, BulkDone::Failed(_)), "{published:?}");
+        assert_eq!(world.names(), [name()]);
     });
 }
 

@@ -30,6 +30,12 @@ pub fn pending(evidence: &Evidence<'_>) -> Result<Vec<Pending>, Failure> {
             Err(Failure::new("errors", format!("call {call} ({:?}) got {text:?}: {what}", request_of(op))))
         };
         if *text == Error::NoSpace.to_string() {
+            continue; // it has a check of its own
+        }
+        if op.is_refused() {
+            if !evidence.history.known.refuses {
+                return wrong("nothing is that busy");
+            }
             continue;
         }
         if *text == Error::Compacted.to_string() {

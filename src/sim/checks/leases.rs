@@ -3,7 +3,8 @@
 use super::errors::leases_of;
 use super::{Evidence, request_of};
 use crate::api::Request;
-use crate::sim::history::Moment;
+use crate::sim::boot::ELECTION_TIMEOUT;
+use crate::sim::history::{Moment, Op};
 use crate::sim::world::Failure;
 use crate::types::{Duration, LeaseId, Time};
 use crate::wire::Method;
@@ -15,7 +16,43 @@ struct Renewal {
     lives_until: Time,
 }
 
+/// The shortest life of a lease: one and a half election timeouts, in whole seconds (etcd's law).
+const TTL_SECS_MIN: i64 = (ELECTION_TIMEOUT.0 as i64 * 3).div_euclid(2_000_000_000) + 1;
+
+/// The time to live of a lease, as its grant asked for it.
+fn granted_ttl(evidence: &Evidence<'_>, lease: LeaseId) -> Option<i64> {
+    evidence.history.ops.iter().filter(|op| op.method == Method::LeaseGrant).find_map(|op| {
+        let Request::LeaseGrant(grant) = request_of(op) else { return None };
+        (grant.id == lease).then_some(grant.ttl.max(TTL_SECS_MIN))
+    })
+}
+
+/// What was promised of a lease: by its grant, by renewals, and by epochs that began while it lived, each of
+/// which gives every lease its whole time anew and the time of an election (etcd's law).
 fn renewals(evidence: &Evidence<'_>, lease: LeaseId) -> Vec<Renewal> {
+    let mut renewals = confirmed_renewals(evidence, lease);
+    let Some(ttl) = granted_ttl(evidence, lease) else { return renewals };
+    for reign in &evidence.history.known.reigns {
+        let lives = |r: &Renewal| r.returned < reign.begun && reign.begun.time < r.lives_until;
+        if renewals.iter().any(lives) {
+            let whole = Duration::from_secs(ttl.unsigned_abs());
+            // A renewal gives no more than the lease's time from then on (etcd's law).
+            let renewed =
+                asked_renewals(evidence, lease).any(|r| r.returned.is_none_or(|at| reign.begun < at));
+            let extension = if renewed { Duration(0) } else { ELECTION_TIMEOUT };
+            let lives_until = reign.begun.time + whole + extension;
+            renewals.push(Renewal { returned: reign.begun, lives_until });
+        }
+    }
+    renewals
+}
+
+fn asked_renewals<'a>(evidence: &Evidence<'a>, lease: LeaseId) -> impl Iterator<Item = &'a Op> {
+    let renewals = evidence.history.ops.iter().filter(|op| op.method == Method::LeaseKeepAlive);
+    renewals.filter(move |op| request_of(op) == Request::LeaseTimeToLive { lease, keys: false })
+}
+
+fn confirmed_renewals(evidence: &Evidence<'_>, lease: LeaseId) -> Vec<Renewal> {
     let mut renewals = vec![];
     for op in evidence.history.ops.iter().filter(|op| op.is_ok() && !op.messages.is_empty()) {
         let Some(returned) = op.returned else { continue };
@@ -76,21 +113,93 @@ fn revoked_before(evidence: &Evidence<'_>, lease: LeaseId, moment: Moment) -> bo
     revokes.filter(|op| op.invoked < moment).any(|op| request_of(op) == Request::LeaseRevoke(lease))
 }
 
+/// Whether a revoke of the lease was confirmed before.
+fn ended_before(evidence: &Evidence<'_>, lease: LeaseId, moment: Moment) -> bool {
+    let revokes = evidence.history.ops.iter().filter(|op| op.method == Method::LeaseRevoke && op.is_ok());
+    revokes
+        .filter(|op| op.returned.is_some_and(|returned| returned < moment))
+        .any(|op| request_of(op) == Request::LeaseRevoke(lease))
+}
+
+/// Until when the lease surely lives, by what was promised before the call.
+fn lives_until(evidence: &Evidence<'_>, lease: LeaseId, op: &Op) -> Option<Time> {
+    let returned = op.returned?;
+    if revoked_before(evidence, lease, returned) {
+        return None;
+    }
+    let promised = renewals(evidence, lease).into_iter().filter(|r| r.returned < op.invoked);
+    promised.map(|r| r.lives_until).max().filter(|until| returned.time < *until)
+}
+
 /// What clients were told of leases otherwise.
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
     for (call, op) in evidence.history.ops.iter().enumerate() {
-        let (Some(returned), Method::LeaseKeepAlive, true) = (op.returned, op.method, op.is_ok()) else {
-            continue;
+        let (true, Some(message)) = (op.is_ok(), op.messages.first().cloned()) else { continue };
+        let checked = match op.method {
+            Method::LeaseGrant => {
+                let reply = proto::LeaseGrantResponse::decode(message).expect("it is protobuf");
+                let granted = granted_ttl(evidence, LeaseId(reply.id));
+                if granted == Some(reply.ttl) { Ok(()) } else { Err(format!("not {granted:?}: {reply:?}")) }
+            }
+            Method::LeaseKeepAlive => {
+                let reply = proto::LeaseKeepAliveResponse::decode(message).expect("it is protobuf");
+                check_there(evidence, op, LeaseId(reply.id), (reply.ttl > 0).then_some(reply.ttl))
+            }
+            Method::LeaseTimeToLive => check_time_to_live(evidence, op),
+            Method::LeaseLeases => check_list(evidence, op),
+            _ => Ok(()),
         };
-        let Some(message) = op.messages.first() else { continue };
-        let reply = proto::LeaseKeepAliveResponse::decode(message.clone()).expect("it is protobuf");
-        let lease = LeaseId(reply.id);
-        let promised = renewals(evidence, lease)
-            .iter()
-            .any(|r| r.returned < op.invoked && returned.time < r.lives_until);
-        if reply.ttl <= 0 && promised && !revoked_before(evidence, lease, returned) {
-            let what = format!("call {call} could not renew lease {lease}, which was there");
-            return Err(Failure::new("leases", what));
+        checked.map_err(|what| Failure::new("leases", format!("call {call} ({:?}): {what}", op.method)))?;
+    }
+    Ok(())
+}
+
+/// `granted` is the time to live that the answer shows, where it shows the lease.
+fn check_there(evidence: &Evidence<'_>, op: &Op, lease: LeaseId, granted: Option<i64>) -> Result<(), String> {
+    match granted {
+        None if lives_until(evidence, lease, op).is_some() => {
+            Err(format!("did not find lease {lease}, which was there"))
+        }
+        Some(_) if ended_before(evidence, lease, op.invoked) => {
+            Err(format!("found lease {lease}, which had been revoked"))
+        }
+        Some(ttl) if granted_ttl(evidence, lease) != Some(ttl) => {
+            Err(format!("lease {lease} has not the time to live {ttl}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_time_to_live(evidence: &Evidence<'_>, op: &Op) -> Result<(), String> {
+    let reply = proto::LeaseTimeToLiveResponse::decode(op.messages[0].clone()).expect("it is protobuf");
+    let (lease, there) = (LeaseId(reply.id), reply.granted_ttl > 0);
+    check_there(evidence, op, lease, there.then_some(reply.granted_ttl))?;
+    if !there {
+        let empty = reply.ttl == -1 && reply.keys.is_empty();
+        return if empty { Ok(()) } else { Err(format!("{reply:?}")) };
+    }
+    let returned = op.returned.map(|moment| moment.time).unwrap_or_default();
+    let until = lives_until(evidence, lease, op);
+    let least = until.map_or(i64::MIN, |until| (until.since(returned).0 / 1_000_000_000) as i64);
+    let most = reply.granted_ttl + (ELECTION_TIMEOUT.0 / 1_000_000_000) as i64;
+    if reply.ttl < least || reply.ttl > most {
+        return Err(format!("{} s are left, not {least} to {most}", reply.ttl));
+    }
+    Ok(())
+}
+
+fn check_list(evidence: &Evidence<'_>, op: &Op) -> Result<(), String> {
+    let reply = proto::LeaseLeasesResponse::decode(op.messages[0].clone()).expect("it is protobuf");
+    let listed: Vec<LeaseId> = reply.leases.iter().map(|lease| LeaseId(lease.id)).collect();
+    for lease in &listed {
+        let ttl = granted_ttl(evidence, *lease);
+        check_there(evidence, op, *lease, ttl.or(Some(-1)))?;
+    }
+    let grants = evidence.history.ops.iter().filter(|grant| grant.method == Method::LeaseGrant);
+    for grant in grants {
+        let Request::LeaseGrant(grant) = request_of(grant) else { continue };
+        if !listed.contains(&grant.id) {
+            check_there(evidence, op, grant.id, None)?;
         }
     }
     Ok(())

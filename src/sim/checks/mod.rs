@@ -5,8 +5,12 @@
 //! unknown, or by a lease that ended; each answer must be, to the byte, what the model answers at the
 //! revision that the answer shows; and what was shown before a call began bounds its revision from below.
 
+mod compactions;
 mod errors;
+mod hashes;
 mod leases;
+mod members;
+mod no_space;
 mod replay;
 mod watches;
 
@@ -29,13 +33,18 @@ pub(super) struct Evidence<'a> {
     first_shown: Vec<(u64, i64, Moment)>,
     /// Compactions that were asked for, with when.
     pub compactions: Vec<(u64, i64)>,
+    /// Those that were confirmed, with when.
+    confirmed: Vec<(u64, i64)>,
 }
 
 /// Checks a whole run.
 pub fn check(history: &History, observer: usize) -> Result<(), Failure> {
     let evidence = Evidence::gather(history, observer)?;
     evidence.real_time()?;
-    evidence.hashes()?;
+    hashes::check(&evidence)?;
+    compactions::check(&evidence)?;
+    no_space::check(&evidence)?;
+    members::check(&evidence)?;
     let writers = replay::replay(&evidence)?;
     evidence.causes(&writers)?;
     watches::check(&evidence)?;
@@ -104,11 +113,15 @@ impl Evidence<'_> {
                 first_shown.push((moment.tick, revision, moment));
             }
         }
-        let compactions = history.ops.iter().filter(|op| op.method == Method::Compact).map(|op| {
-            let request = proto::CompactionRequest::decode(op.request.clone());
-            (op.invoked.tick, request.map_or(0, |request| request.revision))
-        });
-        Ok(Evidence { history, record, first_shown, compactions: compactions.collect() })
+        let (mut compactions, mut confirmed) = (vec![], vec![]);
+        for op in history.ops.iter().filter(|op| op.method == Method::Compact) {
+            let request = proto::CompactionRequest::decode(op.request.clone()).expect("it is protobuf");
+            compactions.push((op.invoked.tick, request.revision));
+            if let Some(returned) = op.returned.filter(|_| op.is_ok()) {
+                confirmed.push((returned.tick, request.revision));
+            }
+        }
+        Ok(Evidence { history, record, first_shown, compactions, confirmed })
     }
 
     /// The newest revision that anybody had been shown before the tick.
@@ -123,8 +136,24 @@ impl Evidence<'_> {
         self.first_shown.get(at).map(|(.., moment)| *moment)
     }
 
-    /// The highest compaction asked for before the tick.
+    /// The highest compaction confirmed before the tick.
+    pub fn compacted_surely(&self, tick: u64) -> i64 {
+        let before = self.confirmed.iter().filter(|(returned, _)| *returned < tick);
+        before.map(|(_, revision)| *revision).max().unwrap_or(0)
+    }
+
+    /// Whether history may have been compacted to exactly this revision before the tick.
+    pub fn may_be_compacted(&self, revision: i64, tick: u64) -> bool {
+        let asked = self.compactions.iter().any(|(asked, of)| *asked < tick && *of == revision);
+        asked || self.history.known.compacts_itself && revision <= self.floor(tick)
+    }
+
+    /// The highest compaction asked for before the tick. A member that compacts of its own accord goes no
+    /// further than to what has been seen for long.
     pub fn compacted_before(&self, tick: u64) -> i64 {
+        if self.history.known.compacts_itself {
+            return self.floor(tick);
+        }
         let before = self.compactions.iter().filter(|(asked, _)| *asked < tick);
         before.map(|(_, revision)| *revision).max().unwrap_or(0)
     }
@@ -154,20 +183,6 @@ impl Evidence<'_> {
             if self.shown_at(*revision).is_some_and(|shown| shown < invoked) {
                 let what = format!("revision {revision} was shown before call {op}, which made it");
                 return Err(Failure::new("real time", what));
-            }
-        }
-        Ok(())
-    }
-
-    /// A hash of one revision above one compaction is always the same.
-    fn hashes(&self) -> Result<(), Failure> {
-        let mut known: BTreeMap<(i64, i64), u32> = BTreeMap::new();
-        for op in self.history.ops.iter().filter(|op| op.method == Method::HashKv && op.is_ok()) {
-            let hash = proto::HashKvResponse::decode(op.messages[0].clone()).expect("it is protobuf");
-            let key = (hash.hash_revision, hash.compact_revision);
-            let before = *known.entry(key).or_insert(hash.hash);
-            if before != hash.hash {
-                return Err(Failure::new("hash", format!("{key:?} is {before} and {}", hash.hash)));
             }
         }
         Ok(())

@@ -23,6 +23,18 @@ struct Replay<'a> {
     unknown: BTreeSet<usize>,
     writers: BTreeMap<i64, usize>,
     errors: Vec<errors::Pending>,
+    attached: Vec<Attached>,
+}
+
+/// The keys of a lease that a call was told, and those that the lease had while the call was under way.
+struct Attached {
+    call: usize,
+    lease: LeaseId,
+    revisions: std::ops::RangeInclusive<i64>,
+    told: BTreeSet<Vec<u8>>,
+    /// At some of these revisions, and at all.
+    some: BTreeSet<Vec<u8>>,
+    all: Option<BTreeSet<Vec<u8>>>,
 }
 
 /// Gives the call that made each revision; those of leases that ended by themselves have none.
@@ -47,13 +59,15 @@ pub fn replay(evidence: &Evidence<'_>) -> Result<BTreeMap<i64, usize>, Failure> 
     }
     let errors = errors::pending(evidence)?;
     let writers = BTreeMap::new();
-    let mut replay = Replay { evidence, model, answered, unknown, writers, errors };
+    let attached = asked_keys(evidence);
+    let mut replay = Replay { evidence, model, answered, unknown, writers, errors, attached };
     replay.read_at(1)?;
     for revision in evidence.record.keys() {
         replay.write(*revision)?;
         replay.read_at(*revision)?;
     }
     errors::check(&replay.errors, evidence)?;
+    replay.check_attached()?;
     Ok(replay.writers)
 }
 
@@ -67,6 +81,22 @@ fn is_of_model(method: Method) -> bool {
             | Method::RangeStream
             | Method::LeaseRevoke
     )
+}
+
+fn asked_keys(evidence: &Evidence<'_>) -> Vec<Attached> {
+    let ops = evidence.history.ops.iter().enumerate();
+    let asked = ops.filter(|(_, op)| op.method == Method::LeaseTimeToLive && op.is_ok());
+    let asked = asked.filter_map(|(call, op)| {
+        let Request::LeaseTimeToLive { lease, keys: true } = request_of(op) else { return None };
+        let reply = proto::LeaseTimeToLiveResponse::decode(op.messages[0].clone()).expect("it is protobuf");
+        // One that has ended has none, whatever was attached when it was asked for.
+        let (shown, there) = (reply.header.map_or(0, |header| header.revision), reply.granted_ttl > 0);
+        let told = reply.keys.iter().map(|key| key.to_vec()).collect();
+        let revisions = evidence.floor(op.invoked.tick)..=shown;
+        let (some, all) = (BTreeSet::new(), None);
+        there.then_some(Attached { call, lease, revisions, told, some, all })
+    });
+    asked.collect()
 }
 
 impl Replay<'_> {
@@ -213,6 +243,33 @@ impl Replay<'_> {
             self.compare(at, &answer, revision)?;
         }
         errors::look(&mut self.errors, &self.model, revision);
+        for asked in self.attached.iter_mut().filter(|asked| asked.revisions.contains(&revision)) {
+            let now: BTreeSet<Vec<u8>> =
+                self.model.attached(asked.lease).iter().map(|key| key.to_vec()).collect();
+            asked.some.extend(now.iter().cloned());
+            asked.all = Some(asked.all.take().map_or(now.clone(), |all| &all & &now));
+        }
+        Ok(())
+    }
+
+    /// A lease has the keys that clients were told it has. They are collected shard by shard, so each counts at
+    /// a moment of its own (etcd's are not of one moment either).
+    fn check_attached(&self) -> Result<(), Failure> {
+        for Attached { call, lease, told, some, all, revisions } in &self.attached {
+            let all = all.clone().unwrap_or_default();
+            if !all.is_subset(told) || !told.is_subset(some) {
+                let text = |keys: &BTreeSet<Vec<u8>>| {
+                    keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect::<Vec<_>>()
+                };
+                let what = format!(
+                    "call {call}: lease {lease} has {:?} at all of {revisions:?}, {:?} at some, not {:?}",
+                    text(&all),
+                    text(some),
+                    text(told)
+                );
+                return Err(Failure::new("leases", what));
+            }
+        }
         Ok(())
     }
 

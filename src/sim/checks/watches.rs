@@ -9,6 +9,8 @@ use crate::wire::proto;
 use std::collections::BTreeMap;
 
 struct Watcher<'a> {
+    /// What is compacted of a surety since before it was asked for.
+    compacted: i64,
     create: &'a proto::WatchCreateRequest,
     range: KeyRange,
     /// Everything up to here has been shown, or is before the beginning.
@@ -30,18 +32,25 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
 fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> {
     let mut watchers: BTreeMap<i64, Watcher<'_>> = BTreeMap::new();
     let mut created = 0;
+    let mut cancels: BTreeMap<i64, usize> = BTreeMap::new();
     let quiet = evidence.history.quiet.filter(|(moment, _)| stream.ended.is_none_or(|ended| ended > *moment));
     let mut quiet = quiet.filter(|(moment, _)| stream.opened < *moment);
     for (moment, response) in &stream.responses {
         quiet_check(evidence, &mut quiet, &watchers, Some(*moment))?;
         let header = response.header.unwrap_or_default();
         if response.created {
-            let Some(create) = stream.creates.get(created) else {
+            let Some((asked, create)) = stream.creates.get(created) else {
                 return Err("created out of nothing".into());
             };
             created += 1;
+            if response.canceled {
+                may_be_refused(create, response, &watchers)?;
+                continue;
+            }
+            may_be_created(create, response, &watchers)?;
             let now = if create.start_revision > 0 { create.start_revision - 1 } else { header.revision };
             let watcher = Watcher {
+                compacted: evidence.compacted_surely(asked.tick),
                 create,
                 range: KeyRange::of(create.key.clone(), create.range_end.clone()),
                 upto: now,
@@ -59,13 +68,24 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
             continue;
         }
         let Some(watcher) = watchers.get_mut(&response.watch_id) else {
-            return if response.canceled { Ok(()) } else { Err(format!("who is {response:?}")) };
+            return Err(format!("who is {response:?}"));
         };
         if watcher.canceled && !response.events.is_empty() {
             return Err(format!("watch {} goes on after its end", response.watch_id));
         }
         watcher.take(evidence, response, *moment)?;
         if response.canceled {
+            let asked =
+                stream.cancels.iter().filter(|(asked, id)| asked < moment && *id == response.watch_id);
+            let answered = cancels.entry(response.watch_id).or_insert(0);
+            if response.compact_revision == 0 {
+                *answered += 1;
+                if asked.count() < *answered {
+                    return Err(format!("nobody asked for {response:?}"));
+                }
+            } else {
+                watcher.may_be_compacted(evidence, response.compact_revision, *moment)?;
+            }
             watcher.canceled = true;
         }
     }
@@ -93,7 +113,53 @@ fn quiet_check(
     Ok(())
 }
 
+/// etcd refuses a number in use. One that compaction canceled is in use until it is canceled again.
+fn may_be_refused(
+    create: &proto::WatchCreateRequest,
+    response: &proto::WatchResponse,
+    watchers: &BTreeMap<i64, Watcher<'_>>,
+) -> Result<(), String> {
+    let in_use = create.watch_id != 0 && watchers.contains_key(&create.watch_id);
+    let empty = KeyRange::of(create.key.clone(), create.range_end.clone()).is_empty();
+    if response.watch_id == -1 && (in_use || empty) && !response.cancel_reason.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{create:?} is refused: {response:?}"))
+}
+
+fn may_be_created(
+    create: &proto::WatchCreateRequest,
+    response: &proto::WatchResponse,
+    watchers: &BTreeMap<i64, Watcher<'_>>,
+) -> Result<(), String> {
+    let live = watchers.get(&response.watch_id).is_some_and(|watcher| !watcher.canceled);
+    if live || create.watch_id != 0 && create.watch_id != response.watch_id {
+        return Err(format!("{create:?} has an id that is not its own: {response:?}"));
+    }
+    Ok(())
+}
+
 impl Watcher<'_> {
+    /// It was canceled by a compaction: one that was made, and that took what it had not been shown yet.
+    fn may_be_compacted(&self, evidence: &Evidence<'_>, revision: i64, moment: Moment) -> Result<(), String> {
+        if !evidence.may_be_compacted(revision, moment.tick) {
+            return Err(format!("canceled by a compaction at {revision}, for which nobody asked"));
+        }
+        // From a revision that it named it may have been reading history, whatever there was in it.
+        let named = self.create.start_revision > 0 && self.upto + 1 < revision;
+        let missed = evidence
+            .record
+            .range((self.upto + 1).min(revision)..revision)
+            .any(|(_, events)| events.iter().any(|event| self.wants(event)));
+        if named || missed {
+            return Ok(());
+        }
+        Err(format!(
+            "canceled by a compaction at {revision}, which took nothing that it wanted: {:?}",
+            self.upto
+        ))
+    }
+
     fn wants(&self, event: &proto::Event) -> bool {
         let key = event.kv.as_ref().map(|kv| kv.key.clone()).unwrap_or_default();
         self.range.contains(&key) && !self.create.filters.contains(&event.r#type)
@@ -161,6 +227,9 @@ impl Watcher<'_> {
             let of_revision = rest
                 .iter()
                 .take_while(|event| event.kv.as_ref().is_some_and(|kv| kv.mod_revision == revision));
+            if revision < self.compacted {
+                return Err(format!("revision {revision} is shown, {} was compacted", self.compacted));
+            }
             let (these, others) = rest.split_at(of_revision.count().max(1));
             let mut expected = self.of(evidence, revision);
             if these.len() < expected.len() {

@@ -263,6 +263,13 @@ fn by_prost(method: Method, message: &Bytes) -> Result<Request, prost::DecodeErr
         }
         Method::LeaseLeases => proto::LeaseLeasesRequest::decode(message).map(|_| Request::LeaseLeases)?,
         Method::Status => proto::StatusRequest::decode(message).map(|_| Request::Status)?,
+        Method::AuthStatus => proto::AuthStatusRequest::decode(message).map(|_| Request::AuthStatus)?,
+        Method::UserList => proto::AuthUserListRequest::decode(message).map(|_| Request::UserList)?,
+        Method::RoleList => proto::AuthUserListRequest::decode(message).map(|_| Request::RoleList)?,
+        Method::MoveLeader => {
+            let target = proto::MoveLeaderRequest::decode(message)?.target_id;
+            Request::MoveLeader { target: MemberId(target) }
+        }
         Method::Defragment => proto::DefragmentRequest::decode(message).map(|_| Request::Defragment)?,
         Method::Hash => proto::HashRequest::decode(message).map(|_| Request::Hash)?,
         // Empty as well.

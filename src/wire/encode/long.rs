@@ -4,7 +4,7 @@
 //! is written is let go of.
 
 use super::{EVENTS, Header, Kv, counts};
-use crate::api::{KeysOnly, Reply, WatchEvent, WatchReply};
+use crate::api::{KeysOnly, RangeReply, Reply, WatchEvent, WatchReply};
 use crate::limits::{LONG_MESSAGE_BYTES, LONG_MESSAGE_ELEMENT_BYTES};
 use crate::types::{Event, KeyValue};
 use crate::wire::sink::{Length, Message, Sink};
@@ -18,6 +18,8 @@ pub struct Long {
     measured: usize,
     /// Bytes known and not written yet.
     left: usize,
+    /// What the elements' row takes, however much of it is written.
+    row_bytes: usize,
 }
 
 enum Elements {
@@ -28,10 +30,15 @@ enum Elements {
 /// Whether writing a reply takes too long for one step. Looks at no more than makes it long.
 pub fn is_long(reply: &Reply) -> bool {
     match reply {
-        Reply::Range(reply) => are_long(reply.kvs.iter().map(pair_bytes)),
+        Reply::Range(reply) => is_long_range(reply),
         Reply::DeleteRange(reply) => are_long(reply.prev_kvs.iter().map(pair_bytes)),
         _ => false,
     }
+}
+
+/// The same of the answer to a range.
+pub fn is_long_range(reply: &RangeReply) -> bool {
+    are_long(reply.kvs.iter().map(pair_bytes))
 }
 
 /// The same of a message of a Watch stream.
@@ -89,7 +96,11 @@ impl Long {
 
     fn new(before: Vec<u8>, elements: Elements, behind: Vec<u8>) -> Long {
         let left = before.len() + behind.len();
-        Long { before, elements, behind, measured: 0, left }
+        let row_bytes = match &elements {
+            Elements::Pairs { kvs, .. } => size_of_val(kvs.as_slice()),
+            Elements::Events(events) => size_of_val(events.as_slice()),
+        };
+        Long { before, elements, behind, measured: 0, left, row_bytes }
     }
 
     /// Measures so many elements more. The length of the whole, once it is known.
@@ -112,6 +123,11 @@ impl Long {
     /// Bytes that are known and not written.
     pub fn left(&self) -> usize {
         self.left
+    }
+
+    /// What it holds, of its own and of the store's.
+    pub fn kept_bytes(&self) -> usize {
+        self.row_bytes + self.left
     }
 
     /// Appends about so many bytes, by at most an element more; true with the last. All must be measured.

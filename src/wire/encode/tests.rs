@@ -238,6 +238,13 @@ fn maintenance_and_cluster_replies_are_byte_for_byte_prosts() {
         check(&Reply::MemberList { members: vec![member] }, &expected);
     }
     check(&Reply::Defragment, &proto::DefragmentResponse { header: None });
+    check(&Reply::MoveLeader, &proto::MoveLeaderResponse { header: None });
+    let header = outer(Revision(6));
+    let status = proto::AuthStatusResponse { header, enabled: false, auth_revision: 1 };
+    check(&Reply::AuthStatus { revision: Revision(6) }, &status);
+    let nobody = proto::AuthUserListResponse { header, users: vec![] };
+    check(&Reply::UserList { revision: Revision(6) }, &nobody);
+    check(&Reply::RoleList { revision: Revision(6) }, &nobody);
     check(&Reply::Health(ServingStatus::Serving), &proto::HealthCheckResponse { status: 1 });
     check(&Reply::Health(ServingStatus::ServiceUnknown), &proto::HealthCheckResponse { status: 3 });
     let mut listed = vec![];

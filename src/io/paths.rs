@@ -1,0 +1,107 @@
+//! The ways through the program that few requests take, counted: a world that looks for faults has to know
+//! that it walks them.
+
+macro_rules! paths {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// How often a reactor went each of them since its start.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Paths {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Paths {
+            pub const NAMES: &[&str] = &[$(stringify!($name),)*];
+
+            pub fn add(&mut self, more: &Paths) {
+                $(self.$name += more.$name;)*
+            }
+
+            /// In the order of [`Paths::NAMES`].
+            pub fn counts(&self) -> impl Iterator<Item = u64> + use<> {
+                [$(self.$name,)*].into_iter()
+            }
+        }
+    };
+}
+
+paths! {
+    /// The end of an epoch took back what was not settled.
+    epoch_undone,
+    /// A write went over several shards, or was too long for a step.
+    txn_spread,
+    txn_long,
+    /// A spread write began anew at the end of a lease, found the ring full, found its history compacted, and
+    /// failed at its deadline with shards reserved.
+    txn_retried,
+    txn_redecided,
+    txn_compacted,
+    txn_released_late,
+    txn_compared_in_slices,
+    txn_applied_in_slices,
+    /// What an evaluation waited for.
+    waited_for_ring,
+    waited_for_log,
+    waited_for_turn,
+    waited_for_reservation,
+    waited_for_lease,
+    /// Calls that came to their deadline.
+    call_expired,
+    call_parked,
+    /// Who was told to come again.
+    refused_waiting,
+    refused_control,
+    refused_parked,
+    refused_bytes,
+    /// Control entries that waited for what they had seen to settle.
+    control_waited,
+    /// Requests that waited for an entry of their lease, and those of a compaction outdone by another.
+    control_waited_for_entry,
+    control_outdone,
+    /// Answers that waited for other reactors to know what they show.
+    control_shown_later,
+    compacted_physically,
+    compacted_by_itself,
+    compacted_in_slices,
+    revoke_waited_for_txn,
+    revoked_with_keys,
+    revoked_bare,
+    lease_keys_gathered,
+    lease_renewed_too_late,
+    no_space_raised,
+    no_space_refused,
+    range_spread,
+    range_sliced,
+    range_read_anew,
+    range_unwanted,
+    history_sliced,
+    hash_made_anew,
+    /// A delete of many keys was named by its range, and read back from a log as such.
+    delete_named_by_range,
+    entry_cut,
+    /// Subscriptions that ran out of credit, read history, and lost it to a compaction.
+    watch_fell_behind,
+    watch_caught_up,
+    watch_compacted,
+    watch_published_in_slices,
+    watch_revision_in_turns,
+    watch_cut,
+    watch_progress,
+    watch_credit_returned,
+    checkpoint_finished,
+    checkpoint_is_delta,
+    checkpoint_is_base_again,
+    /// A delta told of keys whose ends compaction had dropped.
+    checkpoint_with_graves,
+    /// Shards that a start restored from a base and deltas.
+    shard_of_deltas,
+    checkpoint_given_up,
+    checkpoint_defragmented,
+    /// Shards that came from another log, and those whose move took several writes.
+    shard_moved,
+    shard_moved_in_writes,
+    stay_closed,
+    dead_log_cleared,
+    log_write_while_one_is_in_flight,
+    log_recycled,
+    log_without_room,
+}

@@ -1,0 +1,230 @@
+//! Three logs of one member, each keeping the others' words, and files that are lost, old or exchanged.
+
+use super::*;
+use crate::limits::LOG_WRITE_BYTES_MAX;
+use crate::types::Time;
+use std::collections::BTreeMap;
+
+const SEGMENT: usize = 8 * 4096;
+
+#[derive(Clone, Default)]
+struct Files(BTreeMap<SegmentName, Vec<u8>>);
+
+struct Member {
+    logs: Vec<Log>,
+    files: Files,
+    written: u64,
+}
+
+impl Member {
+    /// Three logs with an opening each, then so many writes in turn.
+    fn new(writes: u64) -> Member {
+        let start =
+            |log| Log::new(Start::fresh(LogId(log), 70 + u64::from(log), SEGMENT), LOG_WRITE_BYTES_MAX);
+        let mut member = Member { logs: (0..3).map(start).collect(), files: Files::default(), written: 0 };
+        for log in 0..3 {
+            member.logs[log].append(resident(log as u32), opening(0));
+            member.flush(log);
+        }
+        (0..writes).for_each(|_| member.write());
+        member
+    }
+
+    /// One entry in the next log, which keeps the word of the one that wrote before; once the first log hears
+    /// of the one after it.
+    fn write(&mut self) {
+        let at = (self.written % 3) as usize;
+        let other = if self.written == 3 { 1 } else { (at + 2) % 3 };
+        let word = self.logs[other].testimony();
+        self.logs[at].hear(word);
+        let index = Index(1 + self.written / 3);
+        let entry = Record::Entry { index, term: Term(1), kind: 0, payload: &[7; 500] };
+        self.logs[at].append(resident(at as u32), entry);
+        self.flush(at);
+        self.written += 1;
+    }
+
+    fn flush(&mut self, at: usize) {
+        loop {
+            let mut out = vec![];
+            self.logs[at].flush(Time(0), &mut out);
+            if out.is_empty() {
+                return;
+            }
+            for command in out {
+                match command {
+                    Command::Write { id, segment, offset, bytes } => {
+                        let file = self.files.0.get_mut(&segment).unwrap();
+                        file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+                        self.logs[at].written(id);
+                    }
+                    Command::Prepare { segment } => {
+                        self.files.0.insert(segment, vec![0; SEGMENT]);
+                        self.logs[at].prepared(segment);
+                    }
+                    Command::Recycle { .. } | Command::Remove { .. } => unreachable!("nothing is given up"),
+                }
+            }
+        }
+    }
+}
+
+impl Files {
+    fn recover(&self) -> Result<Vec<Recovered>, Damage> {
+        let mut logs: Vec<LogId> = self.0.keys().map(|name| name.log).collect();
+        logs.dedup();
+        let recover = |log: LogId| {
+            let mut recovery = Recovery::new(log, 99, SEGMENT);
+            self.of(log).for_each(|(name, bytes)| recovery.segment(*name, bytes));
+            recovery.finish()
+        };
+        let recovered: Vec<Recovered> = logs.into_iter().map(recover).collect::<Result<_, _>>()?;
+        cross_examine(&recovered).map(|()| recovered)
+    }
+
+    fn cause(&self) -> Option<Cause> {
+        self.recover().err().map(|damage| damage.cause)
+    }
+
+    fn of(&self, log: LogId) -> impl Iterator<Item = (&SegmentName, &Vec<u8>)> {
+        self.0.iter().filter(move |(name, _)| name.log == log)
+    }
+
+    /// The last blocks of a log that are not zero become so.
+    fn lose_tail(&mut self, log: LogId, mut blocks: usize) {
+        for (_, bytes) in self.0.iter_mut().rev().filter(|(name, _)| name.log == log) {
+            for block in bytes.chunks_mut(4096).rev() {
+                if blocks > 0 && block.iter().any(|byte| *byte != 0) {
+                    block.fill(0);
+                    blocks -= 1;
+                }
+            }
+        }
+    }
+}
+
+const LOGS: [LogId; 3] = [LogId(0), LogId(1), LogId(2)];
+
+#[test]
+fn a_log_that_lost_its_end_is_found_out_by_the_others() {
+    let member = Member::new(30);
+    assert_eq!(member.files.cause(), None);
+    for log in LOGS {
+        for blocks in 2..12 {
+            let mut files = member.files.clone();
+            files.lose_tail(log, blocks);
+            let damage = files.recover().unwrap_err();
+            let lost = matches!(damage.cause, Cause::Outlived { .. } | Cause::Lost { .. });
+            assert!(lost && damage.segment.log == log, "{log:?} {blocks}: {damage}");
+        }
+    }
+}
+
+/// What nobody has said anything of: the very last write of all.
+#[test]
+fn only_the_last_write_of_all_has_no_witness() {
+    let member = Member::new(30);
+    for log in LOGS {
+        let mut files = member.files.clone();
+        files.lose_tail(log, 1);
+        assert_eq!(files.cause().is_none(), log == LogId(2), "{log:?}");
+    }
+}
+
+#[test]
+fn a_log_from_an_earlier_copy_is_found_out() {
+    let early = Member::new(12).files;
+    let late = Member::new(15).files;
+    for log in LOGS {
+        let mut mixed = late.clone();
+        for (name, bytes) in early.of(log) {
+            mixed.0.insert(*name, bytes.clone());
+        }
+        // The last log to write has no witness for its last write.
+        let damage = mixed.recover().err();
+        assert_eq!(damage.is_none(), log == LogId(2), "{log:?}");
+        assert!(damage.is_none_or(|damage| matches!(damage.cause, Cause::Outlived { .. })));
+    }
+}
+
+#[test]
+fn a_log_that_is_gone_or_anothers_is_found_out() {
+    let member = Member::new(30);
+    for log in LOGS {
+        let mut files = member.files.clone();
+        files.0.retain(|name, _| name.log != log);
+        let damage = files.recover().unwrap_err();
+        assert!(matches!(damage.cause, Cause::Gone { .. }) && damage.segment.log == log, "{damage}");
+        assert!(damage.to_string().starts_with(&format!("log {} is missing: log file", log.0)));
+        // Files that were made and never written say nothing.
+        for (name, bytes) in member.files.of(log) {
+            files.0.insert(*name, vec![0; bytes.len()]);
+        }
+        assert!(matches!(files.cause(), Some(Cause::Outlived { .. })));
+    }
+    // The same log of another member.
+    let mut files = member.files.clone();
+    let mut other = Member::new(0);
+    other.logs[1] = Log::new(Start::fresh(LogId(1), 5, SEGMENT), LOG_WRITE_BYTES_MAX);
+    other.files.0.retain(|name, _| name.log != LogId(1));
+    other.logs[1].append(resident(1), opening(0));
+    other.flush(1);
+    files.0.retain(|name, _| name.log != LogId(1));
+    files.0.extend(other.files.of(LogId(1)).map(|(name, bytes)| (*name, bytes.clone())));
+    assert!(matches!(files.cause(), Some(Cause::Replaced { .. })));
+}
+
+/// A log dies with its reactor, once a process without it has served; the next of its number has another key.
+#[test]
+fn a_log_that_died_is_missed_by_nobody_and_may_be_born_again() {
+    let mut member = Member::new(30);
+    member.files.0.retain(|name, _| name.log != LogId(2));
+    let restart = |member: &mut Member| {
+        for at in 0..2 {
+            let mut recovery = Recovery::new(LogId(at), 99, SEGMENT);
+            member.files.of(LogId(at)).for_each(|(name, bytes)| recovery.segment(*name, bytes));
+            member.logs[at as usize] = Log::new(recovery.finish().unwrap().start, LOG_WRITE_BYTES_MAX);
+        }
+    };
+    assert!(matches!(member.files.cause(), Some(Cause::Gone { .. })));
+    // A process of two reactors.
+    restart(&mut member);
+    member.flush(0);
+    assert_eq!(member.files.cause(), None);
+    member.flush(1);
+    assert_eq!(member.files.cause(), None);
+    // One of three again: the new log is there before anybody speaks of it.
+    restart(&mut member);
+    member.logs[2] = Log::new(Start::fresh(LogId(2), 1000, SEGMENT), LOG_WRITE_BYTES_MAX);
+    member.logs[2].append(resident(2), opening(0));
+    member.flush(2);
+    assert_eq!(member.files.cause(), None);
+    let word = member.logs[2].testimony();
+    member.logs[0].hear(word);
+    member.flush(0);
+    assert_eq!(member.files.cause(), None);
+    let mut files = member.files.clone();
+    files.0.retain(|name, _| name.log != LogId(2));
+    assert!(matches!(files.cause(), Some(Cause::Gone { .. })));
+}
+
+#[test]
+fn exchanged_and_missing_files_are_damage() {
+    let member = Member::new(60);
+    let names: Vec<SegmentName> = member.files.0.keys().copied().collect();
+    let written = |name: &SegmentName| member.files.0[name].iter().any(|byte| *byte != 0);
+    for (at, one) in names.iter().enumerate() {
+        let mut files = member.files.clone();
+        let bytes = files.0.remove(one).unwrap();
+        let spare_at_the_end =
+            !written(one) && !names.contains(&SegmentName { sequence: one.sequence + 1, ..*one });
+        assert_eq!(files.cause().is_none(), spare_at_the_end, "without {one}");
+        for other in &names[at + 1..] {
+            let mut files = files.clone();
+            let swapped = files.0.insert(*other, bytes.clone()).unwrap();
+            files.0.insert(*one, swapped);
+            let harmless = !written(one) && !written(other);
+            assert_eq!(files.cause().is_none(), harmless, "{one} and {other}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! This reactor's log keeps the words of the others, each in its turn.
+
+use super::Reactor;
+use crate::log::LogId;
+
+/// How many other logs are looked at for one frame: each may be a cache line of another CPU.
+const LOOKS_MAX: u16 = 4;
+
+/// What this reactor's log has kept.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// The log that was looked at last.
+    last: u16,
+    /// The highest frame of each log that was given to this one.
+    frames: Vec<u64>,
+}
+
+impl Heard {
+    pub fn new(reactors: u16) -> Heard {
+        Heard { last: 0, frames: vec![0; usize::from(reactors)] }
+    }
+}
+
+impl Reactor {
+    /// Before a frame leaves, the log gets the word of another that has something new to say; a word that no
+    /// frame has taken is made new.
+    pub(super) fn hear_of_others(&mut self) {
+        if self.log.queued_bytes() == 0 && self.log.wake_at() > self.now {
+            return;
+        }
+        if let Some(LogId(log)) = self.log.heard() {
+            self.hear(log as u16);
+            return;
+        }
+        for _ in 0..LOOKS_MAX.min(self.reactors) {
+            self.heard.last = (self.heard.last + 1) % self.reactors;
+            if self.heard.last != self.id.0 && self.hear(self.heard.last) {
+                return;
+            }
+        }
+    }
+
+    fn hear(&mut self, log: u16) -> bool {
+        let Some(word) = self.sequencer.testimony(LogId(u32::from(log))) else { return false };
+        let known = &mut self.heard.frames[usize::from(log)];
+        let new = word.frame > *known;
+        if new {
+            *known = word.frame;
+            self.log.hear(word);
+        }
+        new
+    }
+}
