@@ -86,6 +86,8 @@ paths! {
     watch_revision_in_turns,
     watch_cut,
     watch_progress,
+    /// The mark of a shard that the sequencer's ring could not tell to be idle was asked for.
+    watch_mark_asked,
     watch_credit_returned,
     checkpoint_finished,
     checkpoint_is_delta,

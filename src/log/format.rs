@@ -19,7 +19,7 @@
 //!  64  number of the next frame            64  last frame acknowledged at submission
 //!  72  last frame acknowledged             72  first segment still needed
 //!  80  first segment still needed          80  the member's settled revision
-//!                                          88  another log of the member 4, zero 4
+//!  88  bytes of this file                  88  another log of the member 4, zero 4
 //!                                          96  that log's key
 //!                                         104  a frame it had acknowledged (0: none)
 //!
@@ -76,6 +76,8 @@ pub(super) struct SegmentHeader {
     pub end: End,
     pub acknowledged: u64,
     pub first: u64,
+    /// How long the file is.
+    pub bytes: u64,
 }
 
 /// The head of a frame.
@@ -142,6 +144,7 @@ impl SegmentHeader {
             self.end.frame,
             self.acknowledged,
             self.first,
+            self.bytes,
         ];
         for (place, number) in numbers.into_iter().enumerate() {
             put64(block, 24 + 8 * place, number);
@@ -173,6 +176,7 @@ impl SegmentHeader {
             },
             acknowledged: u64_at(block, 72),
             first: u64_at(block, 80),
+            bytes: u64_at(block, 88),
         })
     }
 }

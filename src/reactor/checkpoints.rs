@@ -154,10 +154,18 @@ impl Reactor {
         match done {
             BulkDone::Done => self.go_on_with_checkpoint(id),
             BulkDone::Full => {
-                self.give_checkpoint_up(id, "the disk is full");
+                let why = "no space left on device";
+                self.give_checkpoint_up(id, why);
                 self.raise_no_space(None);
+                // What the log keeps for being recycled goes, and it is tried again.
+                if !self.log.shrink() {
+                    self.fail_defragmentations(id, why);
+                }
             }
-            BulkDone::Failed(why) => self.give_checkpoint_up(id, &why),
+            BulkDone::Failed(why) => {
+                self.give_checkpoint_up(id, &why);
+                self.fail_defragmentations(id, &why);
+            }
         }
     }
 

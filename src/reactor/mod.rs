@@ -147,6 +147,7 @@ impl Reactor {
             Input::Opened { conn, port } => self.front.opened(now, conn, port),
             Input::Received { conn, bytes } => self.on_received(conn, bytes),
             Input::Sent { conn, bytes } => self.on_sent(conn, bytes),
+            Input::Ended { conn } => self.on_ended(conn),
             Input::Closed { conn } => self.on_closed(conn),
             Input::Mail { from, mail } => self.on_mail(from, mail),
             Input::Written { write, buffer } => self.on_written(write, buffer),
@@ -156,7 +157,11 @@ impl Reactor {
             Input::Settled(settled) => self.on_settled(settled),
             Input::Deposed { shard } => self.on_deposed(shard),
             Input::Process(figures) => self.process = Some(figures),
-            Input::Stop => self.front.stop(),
+            Input::Wall { secs } => self.front.wall(secs),
+            Input::Stop => {
+                self.front.stop();
+                self.log.stop();
+            }
         }
         self.run_local();
     }
@@ -301,7 +306,7 @@ impl Reactor {
             Body::Sizes { sizes } => self.sizes.set(from, sizes),
             Body::NoSpace { call } => self.on_no_space(call),
             Body::Defragment { call } => self.on_defragment(call),
-            Body::Defragmented { call } => self.on_defragmented(from, call),
+            Body::Defragmented { call, done } => self.on_defragmented(from, call, done),
         }
     }
 

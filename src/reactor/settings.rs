@@ -51,8 +51,10 @@ pub struct Settings {
     pub keepalive_min_time: Duration,
     /// The server's own pings: interval and timeout.
     pub keepalive: Option<(Duration, Duration)>,
-    /// Log bytes held for a reactor's shards beyond which checkpoints are written.
+    /// Log bytes held for a reactor's shards beyond which checkpoints are written, however much these hold.
     pub checkpoint_log_bytes: u64,
+    /// What is kept free on the disk beside the largest checkpoint, for what makes room once it is full.
+    pub disk_reserve_bytes: u64,
     pub bounds: Bounds,
     pub observing: Observing,
 }
@@ -69,7 +71,8 @@ impl Settings {
         let keepalive =
             http2::Keepalive { ping_min: self.keepalive_min_time, without_stream: false, interval, timeout };
         let http2 = http2::Config { streams_max: self.streams_max, keepalive, ..http2::Config::default() };
-        Manners::new(header, self.request_bytes_max, self.txn_ops_max, http2)
+        let manners = Manners::new(header, self.request_bytes_max, self.txn_ops_max, http2);
+        Manners { bounds: self.bounds, ..manners }
     }
 
     /// The quota as Status shows it.

@@ -5,9 +5,13 @@ use super::checkpoints::Whole;
 use super::clearing::Clearing;
 use super::owned::Owned;
 use super::{Reactor, Stage};
-use crate::io::{Body, BulkStep, CallId, Counters, JobId, Output};
-use crate::limits::CHECKPOINT_PATIENCE_SECS;
-use crate::log::{Buffer, Command, Ordinal, Record, Resident, SegmentName, WriteId};
+use crate::api::{Code, Error};
+use crate::io::{Body, BulkStep, CallId, Counters, JobId, Level, Output};
+use crate::limits::{
+    CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_SHARE, CHECKPOINT_PATIENCE_SECS, EMPTY_SHARD_BYTES,
+    LOG_UNUSED_FILES_MAX,
+};
+use crate::log::{Buffer, Command, Held, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::raft::GroupEntry;
 use crate::shard::Committed;
 use crate::types::{Duration, ShardId, Time};
@@ -141,6 +145,7 @@ impl Reactor {
         if self.has_served {
             self.log.settle(settled);
         }
+        self.keep_disk_free();
         self.hear_of_others();
         let mut commands = vec![];
         self.log.flush(self.now, &mut commands);
@@ -191,12 +196,61 @@ impl Reactor {
         self.follow_durable();
     }
 
-    /// The log goes on in the segments it has; they have room for what makes room: deletes, compaction, and
-    /// this alarm, which keeps everything else out.
+    /// The log goes on in the files it has and in what has been kept free; they have room for what makes room:
+    /// deletes, compaction, and this alarm, which keeps everything else out.
     pub(super) fn on_no_room(&mut self, segment: SegmentName) {
-        self.log.no_room(segment, self.now);
+        let was_short = self.log.is_short();
+        if !self.log.no_room(segment, self.now) {
+            return;
+        }
         self.counters.paths.log_without_room += 1;
+        if self.log.begins_in(segment) {
+            let why = format!(
+                "the disk of the data directory is full: a start needs {} bytes for each of its {} reactors. \
+                 Give the disk more room",
+                self.log.file_bytes_min(),
+                self.reactors
+            );
+            return self.out.push(Output::Halt(why));
+        }
+        // What the log holds may go first, where it is more than a checkpoint takes.
+        let needed = self.log.needed();
+        if needed.closed > 0 && needed.written > self.checkpoint_bytes_max() {
+            return;
+        }
+        if !was_short {
+            let fields = vec![("segment", segment.to_string())];
+            self.notice(
+                Level::Warn,
+                "the disk has no room for the log to grow: only what makes room is taken",
+                fields,
+            );
+        }
         self.raise_no_space(None);
+    }
+
+    /// What a new file of the log leaves free: what the largest checkpoint takes, and until the alarm stands,
+    /// something for what makes room. A checkpoint that is written and not yet in the log's record frees more
+    /// than any file takes.
+    fn keep_disk_free(&mut self) {
+        let is_full = self.control.no_space();
+        if is_full {
+            self.log.shrink();
+        }
+        let reserve = if is_full { 0 } else { self.settings.disk_reserve_bytes };
+        let counts = self.log.durable() >= self.storage.checkpointed;
+        self.log.keep_free(if counts { self.checkpoint_bytes_max() + reserve } else { 0 });
+    }
+
+    /// About what the largest checkpoint takes.
+    fn checkpoint_bytes_max(&self) -> u64 {
+        let bytes = self.shards.values().map(|owned| owned.shard.store.sizes().bytes_total);
+        bytes.max().map_or(0, |bytes| bytes + EMPTY_SHARD_BYTES)
+    }
+
+    /// Whether the process may end without leaving a write that nothing vouches for.
+    pub fn log_is_at_rest(&self) -> bool {
+        self.log.is_at_rest()
     }
 
     /// What is durable is persisted to its group, and what that commits is marked.
@@ -298,20 +352,34 @@ impl Reactor {
         if let Some(shard) = wanted {
             return self.begin_checkpoint(shard, Whole::Asked);
         }
-        if self.log.held_bytes() < self.settings.checkpoint_log_bytes {
+        if !self.log_is_long() {
             return;
         }
-        let held = self.log.held().filter(|(_, _, bytes)| *bytes > 0);
+        let held = self.log.held_for().filter(|(_, _, bytes)| *bytes > 0);
         let oldest = held.max_by_key(|(_, _, bytes)| *bytes).map(|(resident, ..)| resident.shard);
         if let Some(shard) = oldest.filter(|shard| self.shards.contains_key(shard)) {
             self.begin_checkpoint(shard, Whole::WhereDue);
         }
     }
 
+    /// Whether so much of the log is held that checkpoints cost less: what a restart would read, or files that
+    /// are hardly used; or anything that can be given back to a full disk.
+    fn log_is_long(&self) -> bool {
+        let data: u64 = self.shards.values().map(|owned| owned.shard.store.sizes().bytes_total).sum();
+        let most = self.settings.checkpoint_log_bytes;
+        let written = (CHECKPOINT_LOG_SHARE * data).clamp(CHECKPOINT_LOG_BYTES_MIN.min(most), most);
+        let unused = data.max(LOG_UNUSED_FILES_MAX * self.log.file_bytes_min());
+        let is_long = |held: Held| {
+            let frees = self.log.is_short() && held.closed > 0;
+            frees || held.written >= written || held.unused >= unused
+        };
+        is_long(self.log.held()) && is_long(self.log.needed())
+    }
+
     /// Whether the bulk lane's work for this reactor presses: somebody waits for it, or what it leaves undone
     /// grows, log that no checkpoint covers and history that one holds.
     fn tell_haste(&mut self) {
-        let log_waits = self.log.held_bytes() / 2 >= self.settings.checkpoint_log_bytes;
+        let log_waits = self.log.needed().written / 2 >= self.settings.checkpoint_log_bytes;
         let history_waits = self.checkpoints_press_at() <= self.now;
         let haste = !self.storage.defragmenting.is_empty() || log_waits || history_waits;
         if haste != self.storage.haste {
@@ -352,9 +420,25 @@ impl Reactor {
             .into_iter()
             .partition(|(_, shards)| shards.is_empty());
         self.storage.defragmenting = waiting;
+        if !done.is_empty() {
+            // Who asks for this wants the disk to be smaller.
+            self.log.shrink();
+        }
         for (call, _) in done {
             self.counters.paths.checkpoint_defragmented += 1;
-            self.send(call.reactor, Body::Defragmented { call });
+            self.send(call.reactor, Body::Defragmented { call, done: Ok(()) });
+        }
+    }
+
+    /// Nobody waits for a checkpoint that cannot be written: it may be long until it can. As in etcd, the answer
+    /// is what the operating system said.
+    pub(super) fn fail_defragmentations(&mut self, id: ShardId, why: &str) {
+        let text = format!("cannot write the data anew: {why}");
+        let waits = |(_, shards): &(CallId, Vec<ShardId>)| shards.contains(&id);
+        let failed: Vec<_> = self.storage.defragmenting.extract_if(.., |waiting| waits(waiting)).collect();
+        for (call, _) in failed {
+            let error = Error::Other { code: Code::Unknown, text: text.clone() };
+            self.send(call.reactor, Body::Defragmented { call, done: Err(error) });
         }
     }
 }

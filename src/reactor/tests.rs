@@ -6,7 +6,7 @@ use crate::config::AutoCompaction;
 use crate::http2::client::Client;
 use crate::http2::{self, Event};
 use crate::io::{BulkDone, BulkStep, Port};
-use crate::log::{Command, LogId, Start};
+use crate::log::{Command, LogId, SegmentBytes, Start};
 use crate::types::{ClusterId, ConnId, Duration, MemberId};
 use crate::wire::proto;
 use bytes::Bytes;
@@ -19,6 +19,7 @@ mod storage;
 mod watches;
 
 const SEGMENT_BYTES: usize = 64 << 10;
+const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT_BYTES, most: 4 * SEGMENT_BYTES };
 
 fn settings(shards: usize) -> Settings {
     Settings {
@@ -41,6 +42,7 @@ fn settings(shards: usize) -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
+        disk_reserve_bytes: 0,
         bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
         observing: Default::default(),
     }
@@ -56,6 +58,8 @@ struct Member {
     statuses: Vec<(u32, u8, String)>,
     partial: std::collections::BTreeMap<u32, Vec<u8>>,
     halted: Option<String>,
+    /// What the client's kernel has and the client has not read, where it does not read.
+    unheard: Option<Vec<u8>>,
     /// Reactors below take no turns: nothing wakes them.
     asleep: usize,
     /// The disk does nothing; what it was to write waits.
@@ -66,6 +70,8 @@ struct Member {
     undone: Vec<(usize, crate::io::JobId)>,
     /// Which reactors' orders press.
     haste: Vec<bool>,
+    /// No file has room.
+    disk_is_full: bool,
     /// Begun.
     checkpoints: usize,
     notices: Vec<Notice>,
@@ -79,6 +85,14 @@ impl Member {
     }
 
     fn with(reactors: u16, settings: Settings) -> Member {
+        Member::on(false, reactors, settings)
+    }
+
+    fn boot_on_a_full_disk() -> Member {
+        Member::on(true, 1, settings(1))
+    }
+
+    fn on(disk_is_full: bool, reactors: u16, settings: Settings) -> Member {
         let sequencer = Arc::new(Sequencer::new(1 << 10));
         let settings = Arc::new(settings);
         let boot = |id: u16| Boot {
@@ -86,7 +100,7 @@ impl Member {
             reactors,
             settings: settings.clone(),
             sequencer: sequencer.clone(),
-            log: Start::fresh(LogId(u32::from(id)), 77, SEGMENT_BYTES),
+            log: Start::fresh(LogId(u32::from(id)), 77, SEGMENTS),
             shards: vec![],
             control: None,
             stale: vec![],
@@ -108,12 +122,14 @@ impl Member {
             statuses: vec![],
             partial: Default::default(),
             halted: None,
+            unheard: None,
             asleep: 0,
             disk_stands: false,
             unwritten: vec![],
             lane_stands: false,
             undone: vec![],
             haste: vec![false; usize::from(reactors)],
+            disk_is_full,
             checkpoints: 0,
             notices: vec![],
             pages: vec![],
@@ -170,7 +186,11 @@ impl Member {
         match output {
             Output::Send { conn, bytes } => {
                 self.reactors[id].step(now, Input::Sent { conn, bytes: bytes.len() });
-                if conn == self.conn { self.receive(&bytes) } else { self.pages.extend_from_slice(&bytes) }
+                match &mut self.unheard {
+                    _ if conn != self.conn => self.pages.extend_from_slice(&bytes),
+                    Some(unheard) => unheard.extend_from_slice(&bytes),
+                    None => self.receive(&bytes),
+                }
             }
             Output::Close { .. } => {}
             Output::Mail { to, mail } => {
@@ -180,7 +200,10 @@ impl Member {
             Output::Log(Command::Write { id: write, bytes, .. }) => {
                 self.reactors[id].step(now, Input::Written { write, buffer: bytes });
             }
-            Output::Log(Command::Prepare { segment } | Command::Recycle { new: segment, .. }) => {
+            Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full => {
+                self.reactors[id].step(now, Input::NoRoom { segment });
+            }
+            Output::Log(Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. }) => {
                 self.reactors[id].step(now, Input::Prepared { segment });
             }
             Output::Log(Command::Remove { .. }) => {}
@@ -189,9 +212,11 @@ impl Member {
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
+                let grows = matches!(step, BulkStep::Append { .. });
+                let done = if grows && self.disk_is_full { BulkDone::Full } else { BulkDone::Done };
                 match self.lane_stands {
                     true => self.undone.push((id, job)),
-                    false => self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done }),
+                    false => self.reactors[id].step(now, Input::Bulk { job, done }),
                 }
             }
             Output::Halt(why) => self.halted = Some(why),
@@ -250,6 +275,13 @@ impl Member {
         self.client.send_message(stream, &request, false);
         self.run();
         stream
+    }
+
+    /// The client reads again.
+    fn hear(&mut self) {
+        let unheard = self.unheard.take().expect("it was deaf");
+        self.receive(&unheard);
+        self.run();
     }
 
     fn put(&mut self, key: &str, value: &str) -> i64 {

@@ -21,7 +21,7 @@ use super::waking::Waking;
 use crate::io::{BulkDone, BulkStep, JobId};
 use crate::limits::{
     BULK_BYTES_PER_SEC, BULK_BYTES_PER_SEC_PRESSING, BULK_ORDERS_QUEUED_MAX, BULK_WRITE_BYTES,
-    REMOVE_PAUSE_MS, REMOVE_SLICE_BYTES, SEGMENT_BYTES, SEGMENT_BYTES_PER_SEC, SEGMENT_WRITE_BYTES_AT_START,
+    REMOVE_PAUSE_MS, REMOVE_SLICE_BYTES, SEGMENT_BYTES_PER_SEC, SEGMENT_WRITE_BYTES_AT_START,
 };
 use crate::log::{Buffer, LogId, SegmentName};
 use crate::stdx::HashMap;
@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub enum Order {
     Step { reactor: ReactorId, job: JobId, step: BulkStep },
-    Prepare { reactor: ReactorId, segment: SegmentName },
+    Prepare { reactor: ReactorId, segment: SegmentName, bytes: u64, keep_free: u64 },
     Recycle { reactor: ReactorId, old: SegmentName, new: SegmentName },
     Remove { segment: SegmentName },
 }
@@ -267,8 +267,8 @@ impl<'a> Worker<'a> {
                 self.lane.moves.fetch_add(1, Ordering::Relaxed);
                 self.lane.give(reactor, Answer::Done { job, done });
             }
-            Order::Prepare { reactor, segment } => {
-                let answer = self.prepare_or_not(segment).await;
+            Order::Prepare { reactor, segment, bytes, keep_free } => {
+                let answer = self.prepare_or_not(segment, bytes, keep_free).await;
                 self.lane.give(reactor, answer);
             }
             Order::Recycle { reactor, old, new } => {
@@ -290,12 +290,15 @@ impl<'a> Worker<'a> {
     }
 
     /// What has no room is given up: other orders may make some. Any other failure is final.
-    async fn prepare_or_not(&mut self, segment: SegmentName) -> Answer {
-        match self.prepare(segment).await {
+    async fn prepare_or_not(&mut self, segment: SegmentName, bytes: u64, keep_free: u64) -> Answer {
+        let prepared = match self.lane.files.free_bytes() {
+            Ok(free) if free < bytes.saturating_add(keep_free) => Err(io::ErrorKind::StorageFull.into()),
+            Ok(_) => self.prepare(segment, bytes).await,
+            Err(error) => Err(error),
+        };
+        match prepared {
             Ok(file) => Answer::Prepared { segment, file },
             Err(error) if is_full(&error) => {
-                let fields = vec![("segment", segment.to_string()), ("error", error.to_string())];
-                self.lane.notices.warn("no room for a log file; trying again", fields);
                 let _ = fs::remove_file(self.lane.files.unfinished(segment));
                 Answer::NoRoom { segment }
             }
@@ -304,7 +307,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Written zeros, not a reservation: the first write to reserved space would be journaled.
-    async fn prepare(&self, segment: SegmentName) -> io::Result<File> {
+    async fn prepare(&self, segment: SegmentName, bytes: u64) -> io::Result<File> {
         let files = &self.lane.files;
         let unfinished = files.unfinished(segment);
         let file = BulkFile::create(self.medium, files, &unfinished).await?;
@@ -312,12 +315,12 @@ impl<'a> Worker<'a> {
         zeros.fill_to(SEGMENT_WRITE_BYTES_AT_START);
         let mut pace = Pace::new(SEGMENT_BYTES_PER_SEC);
         let mut at = 0;
-        while at < SEGMENT_BYTES {
+        while at < bytes {
             let hurry = self.lane.hurry.load(Ordering::Relaxed);
             let piece = if hurry { SEGMENT_WRITE_BYTES_AT_START } else { BULK_WRITE_BYTES };
-            let piece = piece.min(SEGMENT_BYTES - at);
-            file.write(&zeros[..piece], at as u64).await?;
-            at += piece;
+            let piece = piece.min(usize::try_from(bytes - at).unwrap_or(piece));
+            file.write(&zeros[..piece], at).await?;
+            at += piece as u64;
             if !hurry {
                 pace.wrote(self.medium, piece).await;
             }

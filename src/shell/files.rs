@@ -81,6 +81,8 @@ impl Files {
         }
         let mut files =
             Files { directory, direct: true, one_request: true, note: Mutex::new(None), notices: None };
+        // What an earlier process did not finish takes room that a full disk may not have for the probe.
+        files.list()?;
         files.probe()?;
         Ok(files)
     }
@@ -107,6 +109,8 @@ impl Files {
         block.fill_to(BLOCK_BYTES);
         match kernel::write_durably_at_start(&file, &block) {
             Err(error) if is_unknown(&error) => self.one_request = false,
+            // A full disk takes reads, and writes into files that are there: how is known with the first.
+            Err(error) if is_full(&error) => {}
             written => written?,
         }
         fs::remove_file(&path)
@@ -183,7 +187,19 @@ impl Files {
 
     /// Makes what has been read from a segment durable, if it was not.
     pub fn sync_segment(&self, segment: SegmentName) -> io::Result<()> {
-        File::open(self.path(&segment.to_string()))?.sync_all()
+        let path = self.path(&segment.to_string());
+        File::open(&path)?.sync_all()?;
+        self.tell("file synced", &path);
+        Ok(())
+    }
+
+    pub fn segment_bytes(&self, segment: SegmentName) -> io::Result<u64> {
+        Ok(fs::metadata(self.path(&segment.to_string()))?.len())
+    }
+
+    /// What this process may still write to the disk.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        kernel::free_bytes(&File::open(&self.directory)?)
     }
 
     pub fn read_segment(&self, segment: SegmentName) -> io::Result<Vec<u8>> {

@@ -335,6 +335,16 @@ pub fn write_durably_at_start(file: &File, block: &[u8]) -> io::Result<()> {
     }
 }
 
+/// What an unprivileged process may still write to the file system of an open file.
+pub fn free_bytes(file: &File) -> io::Result<u64> {
+    // SAFETY: the kernel fills the structure, which lives on this stack.
+    unsafe {
+        let mut about: libc::statvfs = std::mem::zeroed();
+        checked(libc::fstatvfs(file.as_raw_fd(), &raw mut about))?;
+        Ok(about.f_bavail.saturating_mul(about.f_frsize))
+    }
+}
+
 /// Opens past the page cache: the flag for [`std::os::unix::fs::OpenOptionsExt::custom_flags`].
 pub const DIRECT: i32 = libc::O_DIRECT;
 /// `errno` of a disk without room, as two file systems say it.

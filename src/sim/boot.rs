@@ -42,6 +42,7 @@ pub fn settings(shape: &Shape) -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: shape.checkpoint_log_bytes,
+        disk_reserve_bytes: shape.disk_reserve_bytes,
         bounds: shape.bounds,
         observing: Default::default(),
     }
@@ -98,10 +99,18 @@ pub fn begin(
     let mut sync = vec![];
     for (log, list) in &mut segments {
         list.sort();
-        let mut recovery = Recovery::new(*log, key ^ u64::from(log.0), shape.segment_bytes);
+        let mut recovery = Recovery::new(*log, key ^ u64::from(log.0), shape.segments);
+        let mut read = vec![];
         for name in list {
             let bytes = files.disk.read(&name.to_string()).map_err(|fault| format!("{name}: {fault:?}"))?;
-            recovery.segment(*name, bytes);
+            read.push((*name, bytes));
+        }
+        let first = Recovery::first_needed(read.iter().copied());
+        for (name, bytes) in read {
+            match name.sequence < first {
+                true => recovery.leftover(name, bytes.len()),
+                false => recovery.segment(name, bytes),
+            }
         }
         let log = recovery.finish().map_err(|damage| damage.to_string())?;
         sync.extend(log.sync.iter().map(SegmentName::to_string));
@@ -109,7 +118,7 @@ pub fn begin(
         recovered.push(log);
     }
     sync.retain(|name| files.disk.files().any(|file| file == name));
-    let mut fresh = |log: LogId| Start::fresh(log, key ^ u64::from(log.0), shape.segment_bytes);
+    let mut fresh = |log: LogId| Start::fresh(log, key ^ u64::from(log.0), shape.segments);
     let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
     let plan = recover::place(recovered, &checkpoints, reactors, &mut fresh, &mut read)?;
     let unneeded = checkpoints.iter().filter(|name| !plan.checkpoints.contains(name));

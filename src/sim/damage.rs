@@ -216,7 +216,7 @@ impl World {
         match damage {
             Damage::WriteLost => self.files.lie_at = Some((rng.below(12), None)),
             Damage::WriteMisdirected => {
-                let block = rng.below((self.shape.segment_bytes / BLOCK_BYTES) as u64);
+                let block = rng.below((self.shape.segments.least / BLOCK_BYTES) as u64);
                 self.files.lie_at = Some((rng.below(12), Some(block * BLOCK_BYTES as u64)));
             }
             Damage::Old => {

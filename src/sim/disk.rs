@@ -175,6 +175,10 @@ impl Disk {
         self.names.values().map(|file| self.contents[file].seen.len() as u64).sum()
     }
 
+    pub fn free_bytes(&self) -> u64 {
+        self.capacity_bytes.saturating_sub(self.used_bytes())
+    }
+
     fn live(&self) -> Result<(), Fault> {
         if self.health == Health::Dead { Err(Fault::Dead) } else { Ok(()) }
     }

@@ -10,7 +10,7 @@ use super::plan::{Plan, Shape};
 use super::process::{Item, Process, Stepped};
 use super::trace::Trace;
 use crate::config::AutoCompaction;
-use crate::io::{Output, Paths};
+use crate::io::{BulkDone, Output, Paths};
 use crate::reactor::{AtStart, at_start};
 use crate::stdx::Rng;
 use crate::types::{ConnId, Duration, ReactorId, Time};
@@ -92,7 +92,7 @@ impl World {
         let mut rng = Rng::new(plan.seed);
         let shape = plan.shape.clone();
         let disk = Disk::new(CAPACITY_BYTES, (Duration(0), shape.disk_latency));
-        let files = Files::new(disk, rng.fork(), shape.segment_bytes);
+        let files = Files::new(disk, rng.fork());
         let mut clients: Vec<Client> =
             (0..shape.clients).map(|id| Client::new(id, shape.window_bytes)).collect();
         clients.push(Client::new(shape.clients, 1 << 20));
@@ -242,10 +242,15 @@ impl World {
             }
             Output::Bulk { job, step } => {
                 if let Some(done) = self.files.bulk(now, from, job, step) {
+                    if matches!(done, BulkDone::Failed(_)) {
+                        self.hits.count(Hit::FailedStep);
+                    }
                     process.deliver(from, now, Item::Bulk(job, done));
                 }
             }
             Output::Haste(_) | Output::Notice(_) => {}
+            // A start that has no room for its first file says so and ends.
+            Output::Halt(why) if self.full_until != Time::NEVER => self.halt(&why)?,
             Output::Halt(why) => return Err(Failure::of_halt(why)),
         }
         Ok(())

@@ -21,7 +21,7 @@ use braid::http2::{Config, Connection, Event, Head};
 use braid::io::Port;
 use braid::limits::LOG_WRITE_BYTES_MAX;
 use braid::limits::TXN_OPS_DEFAULT;
-use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentName};
+use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
 use braid::record::Payload;
 use braid::types::{ConnId, ReactorId, Time};
 use braid::wire::http1::Audience;
@@ -49,6 +49,8 @@ pub const TARGETS: &[(&str, Target)] = &[
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 pub const BLOCK_BYTES: usize = 4096;
 pub const SEGMENT_BYTES: usize = 4 * BLOCK_BYTES;
+/// All segments have one length.
+pub const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT_BYTES, most: SEGMENT_BYTES };
 pub const LOG_KEY: u64 = 7;
 
 /// A connection as a reactor has it, with every answer it gives by itself.
@@ -191,7 +193,7 @@ pub fn log(bytes: &[u8]) {
 
 pub fn recovered(bytes: &[u8]) -> Result<Recovered, Damage> {
     let log = LogId(0);
-    let mut recovery = Recovery::new(log, LOG_KEY, SEGMENT_BYTES);
+    let mut recovery = Recovery::new(log, LOG_KEY, SEGMENTS);
     for (at, file) in bytes.chunks(SEGMENT_BYTES).enumerate() {
         recovery.segment(SegmentName { log, sequence: at as u64 + 1 }, file);
     }

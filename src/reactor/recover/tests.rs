@@ -7,7 +7,7 @@ use crate::api::{
 use crate::checkpoint::{Item, LinkRecord, Reader, Writer};
 use crate::config::AutoCompaction;
 use crate::io::{Body, BulkDone, BulkStep, Input, Output};
-use crate::log::{Command, Recovery, SegmentName};
+use crate::log::{Command, Recovery, SegmentBytes, SegmentName};
 use crate::mvcc::Budget;
 use crate::reactor::calls::Asker;
 use crate::reactor::dump::Contents;
@@ -20,6 +20,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 const SEGMENT_BYTES: usize = 64 << 10;
+const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT_BYTES, most: 4 * SEGMENT_BYTES };
 const MEMBER: MemberId = MemberId(7);
 
 /// What a power cut leaves.
@@ -38,7 +39,7 @@ impl Disk {
         let mut ids: Vec<LogId> = self.segments.keys().map(|name| name.log).collect();
         ids.dedup();
         let recover = |id: LogId| {
-            let mut recovery = Recovery::new(id, 77, SEGMENT_BYTES);
+            let mut recovery = Recovery::new(id, 77, SEGMENTS);
             for (name, bytes) in self.segments.iter().filter(|(name, _)| name.log == id) {
                 recovery.segment(*name, bytes);
             }
@@ -54,7 +55,7 @@ impl Disk {
     fn plan(&self, reactors: u16) -> Result<MemberPlan, String> {
         let mut fresh = |id| {
             self.last_key.set(self.last_key.get() + 1);
-            Start::fresh(id, self.last_key.get(), SEGMENT_BYTES)
+            Start::fresh(id, self.last_key.get(), SEGMENTS)
         };
         let mut read = |name: &str, offset, len| self.read(name, offset, len);
         place(self.logs(), &self.names(), reactors, &mut fresh, &mut read)
@@ -100,6 +101,7 @@ fn settings() -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64,
+        disk_reserve_bytes: 0,
         bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
         observing: Default::default(),
     }
@@ -211,8 +213,8 @@ impl Member {
                 file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
                 Input::Written { write: id, buffer: bytes }
             }
-            Command::Prepare { segment } => {
-                segments.insert(segment, vec![0; SEGMENT_BYTES]);
+            Command::Prepare { segment, bytes, .. } => {
+                segments.insert(segment, vec![0; bytes as usize]);
                 Input::Prepared { segment }
             }
             Command::Recycle { old, new } => {
@@ -297,6 +299,14 @@ impl Member {
         let mut keys: Vec<Blob> = attached.flat_map(|o| o.attached.keys(LeaseId(5)).cloned()).collect();
         keys.sort();
         keys
+    }
+
+    /// Time for what waits for silence.
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds * 20 {
+            self.now = self.now + Duration::from_ms(50);
+            self.run();
+        }
     }
 
     /// The power goes.
@@ -444,6 +454,26 @@ fn a_crash_while_writing_keeps_a_prefix_with_all_that_was_acknowledged() {
         let member = Member::start(member.crash(usize::MAX), 2).unwrap();
         assert!(member.check() >= acknowledged, "after {writes} writes");
     }
+}
+
+/// Each start goes on to a new segment and writes its epoch to every shard.
+#[test]
+fn a_crash_loop_does_not_fill_the_disk() {
+    let bytes = |disk: &Disk| disk.segments.values().map(Vec::len).sum::<usize>();
+    let mut member = Member::start(endless(), 2).unwrap();
+    member.put(0, 1);
+    member.pass(1);
+    let mut disk = member.crash(usize::MAX);
+    let first = bytes(&disk);
+    for start in 0..40 {
+        let mut member = Member::start(disk, 2).unwrap();
+        member.pass(1);
+        assert_eq!(member.check(), 1);
+        disk = member.crash(usize::MAX);
+        assert!(bytes(&disk) <= first + 2 * 5 * SEGMENT_BYTES, "start {start}: {} {first}", bytes(&disk));
+    }
+    let held = |recovered: &Recovered| recovered.start.held_bytes();
+    assert!(disk.logs().iter().map(held).sum::<usize>() <= 2 * 4 * SEGMENT_BYTES);
 }
 
 #[test]

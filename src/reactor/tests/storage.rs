@@ -1,6 +1,106 @@
-//! Checkpoints, beside a log that gets no further.
+//! Checkpoints beside a log that gets no further, a disk without room, and the end of a process.
 
 use super::*;
+
+impl Member {
+    fn pass(&mut self, span: Duration) {
+        for _ in 0..20 {
+            self.now = self.now + Duration(span.0 / 20);
+            self.run();
+        }
+    }
+
+    fn defragment(&mut self) -> Result<proto::DefragmentResponse, (u8, String)> {
+        self.call("/etcdserverpb.Maintenance/Defragment", &proto::DefragmentRequest {})
+    }
+
+    fn try_put(&mut self, value: &[u8]) -> Result<proto::PutResponse, (u8, String)> {
+        let (key, value) = (Bytes::from_static(b"a"), Bytes::copy_from_slice(value));
+        self.call("/etcdserverpb.KV/Put", &proto::PutRequest { key, value, ..Default::default() })
+    }
+}
+
+#[test]
+fn a_defragmentation_without_room_fails_and_says_why() {
+    for reactors in [1, 3] {
+        let mut member = Member::new(reactors, 3);
+        member.put("a", "1");
+        member.disk_is_full = true;
+        let (code, text) = member.defragment().unwrap_err();
+        assert!(code == 2 && text.contains("no space left on device"), "{code} {text}");
+        member.disk_is_full = false;
+        member.pass(Duration::from_secs(10));
+        member.defragment().unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_takes_what_makes_room_and_then_everything_again() {
+    let mut member = Member::new(1, 1);
+    let value = vec![7; 4000];
+    member.disk_is_full = true;
+    let refused =
+        (0..100).find_map(|_| member.try_put(&value).err()).expect("the spare file is not refilled");
+    assert!(refused.1.contains("database space exceeded"), "{refused:?}");
+    let delete = proto::DeleteRangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+    let deleted: proto::DeleteRangeResponse = member.call("/etcdserverpb.KV/DeleteRange", &delete).unwrap();
+    let revision = deleted.header.unwrap().revision;
+    let compact = proto::CompactionRequest { revision, physical: true };
+    let _: proto::CompactionResponse = member.call("/etcdserverpb.KV/Compact", &compact).unwrap();
+    assert_eq!(member.range("\0", "\0").kvs.len(), 0);
+    // Checkpoints have room; then what they free of the log is recycled, as no new file can be made.
+    member.disk_is_full = false;
+    member.pass(Duration::from_secs(10));
+    let disarm = proto::AlarmRequest { action: 2, member_id: 7, alarm: 1 };
+    let _: proto::AlarmResponse = member.call("/etcdserverpb.Maintenance/Alarm", &disarm).unwrap();
+    member.try_put(&value).unwrap();
+}
+
+#[test]
+fn a_short_log_is_freed_by_checkpoints_however_little_it_holds() {
+    let settings = Settings { checkpoint_log_bytes: u64::MAX, ..settings(1) };
+    let mut member = Member::with(1, settings);
+    let before = member.checkpoints;
+    // Through the first file, of which the second has nothing behind it then.
+    (0..18).for_each(|_| _ = member.try_put(&[7; 4000]).unwrap());
+    assert_eq!(member.checkpoints, before);
+    let held = member.reactors[0].log.held();
+    assert!(held.closed > 0 && !member.reactors[0].log.is_short());
+    let segment = crate::log::SegmentName { log: LogId(0), sequence: 100 };
+    assert!(!member.reactors[0].log.begins_in(segment));
+    member.disk_is_full = true;
+    (0..12).for_each(|_| _ = member.try_put(&[7; 4000]));
+    member.disk_is_full = false;
+    member.pass(Duration::from_secs(10));
+    assert!(member.checkpoints > before);
+    assert_eq!(member.reactors[0].log.held().closed, 0);
+}
+
+#[test]
+fn a_start_without_room_for_its_first_file_ends_and_says_what_it_needs() {
+    let mut member = Member::new(1, 1);
+    assert_eq!(member.halted, None);
+    member.put("a", "1");
+    let boot = Member::boot_on_a_full_disk();
+    let why = boot.halted.expect("it ends");
+    assert!(why.contains("full") && why.contains("65536 bytes"), "{why}");
+}
+
+#[test]
+fn a_stop_leaves_no_write_without_a_witness() {
+    let mut member = Member::new(2, 3);
+    for key in ["a", "/registry/pods/x", "/registry/leases/x"] {
+        member.put(key, "1");
+        member.put(key, "2");
+    }
+    let rests = |member: &Member| member.reactors.iter().filter(|reactor| reactor.log_is_at_rest()).count();
+    assert!(rests(&member) < 2, "silence has not lasted");
+    let now = member.now;
+    member.reactors.iter_mut().for_each(|reactor| reactor.step(now, Input::Stop));
+    member.run();
+    assert_eq!(rests(&member), 2);
+    assert!(member.now.since(now) < Duration::from_ms(50));
+}
 
 /// The log stands, as it does when the disk has no room for its next segment. Checkpoints free nothing then,
 /// and one after the other would fill what room there is.

@@ -12,8 +12,7 @@ use super::data_dir::{DataDir, Identity};
 use super::plain_failure;
 use super::restart::read_to_look;
 use crate::config::DumpLog;
-use crate::limits::SEGMENT_BYTES;
-use crate::log::Start;
+use crate::log::{SegmentBytes, Start};
 use crate::reactor::dump::Contents;
 use crate::reactor::recover::survey;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -51,7 +50,7 @@ fn read(data_dir: &DataDir) -> Result<Contents, String> {
         damage.extend(wrong);
     }
     // Keys are for logs that never were, and here nothing is written to them.
-    let mut fresh = |log| Start::fresh(log, 0, SEGMENT_BYTES);
+    let mut fresh = |log| Start::fresh(log, 0, SegmentBytes::USUAL);
     let (plan, more) = survey(logs, &listing.checkpoints, 1, &mut fresh, &mut files.reader());
     damage.extend(more);
     Ok(Contents::read(plan, damage, data_dir.identity.member, &mut files.reader()))
