@@ -109,6 +109,9 @@ pub enum Output {
         job: JobId,
         step: BulkStep,
     },
+    /// Whether what this reactor has asked of the bulk lane presses: then it gets its share of CPU and disk, beside
+    /// whoever else wants them; else it takes what is left.
+    Haste(bool),
     Notice(Notice),
     /// This process cannot go on, for this reason.
     Halt(String),

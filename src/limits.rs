@@ -206,6 +206,8 @@ pub const HTTP2_HANDSHAKE_SECS_MAX: u64 = 120;
 pub const HTTP2_CARRY_KEEP_BYTES: usize = 4096;
 
 // reactor
+/// Committed entries that raft has not handed out, beyond which a turn follows for them though nothing comes in.
+pub const RAFT_LAG_MAX: u64 = 1000;
 /// Requests held during a takeover, and their bytes: more are told to come again.
 pub const PARKED_CALLS_MAX: usize = 16 << 10;
 pub const PARKED_BYTES_MAX: usize = 64 << 20;
@@ -295,6 +297,13 @@ pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
 const _: () = assert!(CONNECTION_LISTS_BYTES_MIN <= CONNECTION_LISTS_BYTES_MAX);
 const _: () = assert!(CONNECTION_LISTS_BYTES_MAX <= FRONT_LISTS_BYTES_MAX);
 const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
+/// Blocks of a checkpoint that are filled before the bulk lane gets them: each turn to the lane and back takes
+/// two waits for a CPU, which on a busy machine are longer than the writes.
+pub const CHECKPOINT_STEP_BLOCKS: usize = 8;
+/// Files of one chain of checkpoints: each costs a start an open file and a shard's log a slot in the meta.
+pub const CHECKPOINT_CHAIN_FILES_MAX: usize = 32;
+/// How long a checkpoint may hold history before its writing presses: many times what it takes at the calm rate.
+pub const CHECKPOINT_PATIENCE_SECS: u64 = 10;
 const _: () =
     assert!(ANSWER_BYTES_MIN + 64 < HTTP2_STREAM_PENDING_BYTES_MIN, "with what frames and packs it");
 
@@ -365,8 +374,11 @@ pub const NOTICES_WRITTEN_MAX: usize = 256;
 pub const BULK_ORDERS_QUEUED_MAX: usize = 1024;
 /// One write of the bulk lane: larger ones make the logs' writes wait longer (`stack.md` section 9).
 pub const BULK_WRITE_BYTES: usize = 128 << 10;
-/// Rate of checkpoints: costs a put's p99 at most 1.2 times.
-pub const BULK_BYTES_PER_SEC: u64 = 100 << 20;
+/// Rate of checkpoints while nothing presses: twice what the logs' payloads are written at for long, so that it
+/// shows little in a put's p99.
+pub const BULK_BYTES_PER_SEC: u64 = 50 << 20;
+/// Rate of checkpoints that somebody waits for, or that what is undone waits for.
+pub const BULK_BYTES_PER_SEC_PRESSING: u64 = 200 << 20;
 /// Rate of segments prepared while clients are served: above what the logs of a member write for long.
 pub const SEGMENT_BYTES_PER_SEC: u64 = 200 << 20;
 /// One write of a segment's zeros while nobody is served yet.

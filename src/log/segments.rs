@@ -283,6 +283,9 @@ impl Segments {
     }
 
     fn remove_surplus(&mut self, out: &mut Vec<Command>) {
+        if self.retired.is_empty() {
+            return;
+        }
         let (wanted, room) = (self.wanted(), self.room_for_retired());
         let (mut bytes, log, lengths) = (0, self.log, self.lengths);
         self.retired.retain(|old, len| {

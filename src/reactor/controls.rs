@@ -505,9 +505,10 @@ impl Reactor {
         self.report_compacted();
     }
 
-    /// Says up to where this reactor has dropped history.
+    /// Says up to where this reactor has dropped history: a pin may hold some of it longer than the compaction's
+    /// slices take.
     pub(super) fn report_compacted(&mut self) {
-        if self.shards.values().all(|owned| !owned.compacting) {
+        if self.shards.values().all(|owned| owned.shard.store.is_swept()) {
             let revision = self.control.compacted();
             let (dropped, sizes) = (self.storage.take_dropped(), self.own_sizes());
             self.send(ReactorId(0), Body::Compacted { revision, dropped, sizes });

@@ -6,6 +6,7 @@
 
 mod calls;
 mod census;
+mod checkpoints;
 mod clearing;
 mod controls;
 pub mod dump;
@@ -229,6 +230,7 @@ impl Reactor {
             || self.has_background_work()
             || self.watches.is_ready()
             || self.takeover_goes_on()
+            || self.shards.values().any(|owned| owned.shard.lags())
     }
 
     fn send(&mut self, to: ReactorId, body: Body) {

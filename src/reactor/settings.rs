@@ -6,7 +6,7 @@ use super::owned::Owned;
 use super::pace::Observing;
 use super::recover::MovingRecord;
 use super::{Reactor, Stage};
-use crate::checkpoint::{CheckpointName, ControlState};
+use crate::checkpoint::{ControlState, LinkRecord};
 use crate::control::Control;
 use crate::front::{Front, Manners};
 use crate::http2;
@@ -75,6 +75,23 @@ impl Settings {
         Manners { bounds: self.bounds, ..manners }
     }
 
+    fn front(&self) -> Front {
+        let mut front = Front::new(self.manners());
+        if self.observing.handling {
+            front.counters.measure_handling();
+        }
+        front
+    }
+
+    /// The control state, as far as a checkpoint has it.
+    fn control(&self, recovered: Option<&(Index, ControlState)>) -> Control {
+        let mut control = Control::new(self.election_timeout);
+        if let Some((index, state)) = recovered {
+            control.adopt(*index, state);
+        }
+        control
+    }
+
     /// The quota as Status shows it.
     pub fn quota_shown(&self) -> i64 {
         self.quota_bytes.map_or(crate::limits::QUOTA_BYTES_DEFAULT, u64::cast_signed)
@@ -92,8 +109,8 @@ pub struct RecoveredShard {
     /// The log that it was read from.
     pub read_from: log::LogId,
     pub attached: Attached,
-    /// Its checkpoint's file.
-    pub checkpoint_file: Option<CheckpointName>,
+    /// The files of its checkpoint, the base first.
+    pub chain: Vec<LinkRecord>,
     /// Records that a new home of the shard needs in this reactor's log before anything else; empty where
     /// it stays at home.
     pub moved_in: Vec<MovingRecord>,
@@ -139,10 +156,6 @@ impl Reactor {
             now,
         } = boot;
         let mut rng = Rng::new(seed);
-        let mut control_state = Control::new(settings.election_timeout);
-        if let Some((index, state)) = &control {
-            control_state.adopt(*index, state);
-        }
         let mut reactor = Reactor {
             id,
             reactors,
@@ -159,7 +172,7 @@ impl Reactor {
             settled: Revision::NONE,
             settled_before: settled,
             router: None,
-            control: control_state,
+            control: settings.control(control.as_ref()),
             shards: Default::default(),
             log: Log::new(log, settings.bounds.log_write_bytes_max),
             storage: super::storage::Storage::new(last_file, stale, left_over),
@@ -183,20 +196,15 @@ impl Reactor {
             parked_watches: vec![],
             has_served: false,
             watches: super::watches::Watches::new(rng.fork()),
-            front: Front::new(settings.manners()),
+            front: settings.front(),
             local: Default::default(),
             out: vec![],
             settings,
             rng,
         };
-        for recovered in shards {
-            reactor.take_in(recovered);
-        }
+        shards.into_iter().for_each(|recovered| reactor.take_in(recovered));
         if id == ReactorId(0) {
             reactor.prepare_to_lead();
-        }
-        if reactor.settings.observing.handling {
-            reactor.front.counters.measure_handling();
         }
         // Nothing runs yet, so every reactor has stopped, and says so with its first turn.
         reactor.send(ReactorId(0), Body::Stopped);
@@ -204,7 +212,8 @@ impl Reactor {
     }
 
     fn take_in(&mut self, recovered: RecoveredShard) {
-        let RecoveredShard { shard, read_from, attached, checkpoint_file, moved_in } = recovered;
+        let RecoveredShard { shard, read_from, attached, chain, moved_in } = recovered;
+        self.counters.paths.shard_of_deltas += u64::from(chain.len() > 1);
         self.counters.paths.shard_moved += u64::from(!moved_in.is_empty());
         let before = self.log.sealed();
         for record in &moved_in {
@@ -215,7 +224,7 @@ impl Reactor {
             self.append(shard.id, shard.home, record);
         }
         self.counters.paths.shard_moved_in_writes += u64::from(self.log.sealed() > before);
-        let owned = Owned::new(shard, read_from, attached, checkpoint_file);
+        let owned = Owned::new(shard, read_from, attached, chain);
         self.shards.insert(owned.shard.id, owned);
     }
 
@@ -244,6 +253,6 @@ impl Reactor {
         };
         self.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
         let shard = Shard::new(id, home, Store::new(), Group::new(start), Meaning::default());
-        self.shards.insert(id, Owned::new(shard, self.log.id(), Attached::default(), None));
+        self.shards.insert(id, Owned::new(shard, self.log.id(), Attached::default(), vec![]));
     }
 }

@@ -65,8 +65,14 @@ struct Member {
     /// The disk does nothing; what it was to write waits.
     disk_stands: bool,
     unwritten: Vec<(usize, Output)>,
-    /// No file has room.
+    /// The bulk lane does nothing; its steps wait.
+    lane_stands: bool,
+    undone: Vec<(usize, crate::io::JobId)>,
+    /// Which reactors' orders press.
+    haste: Vec<bool>,
+    /// No file has room, or none for the log alone.
     disk_is_full: bool,
+    no_new_segments: bool,
     /// Begun.
     checkpoints: usize,
     notices: Vec<Notice>,
@@ -121,7 +127,11 @@ impl Member {
             asleep: 0,
             disk_stands: false,
             unwritten: vec![],
+            lane_stands: false,
+            undone: vec![],
+            haste: vec![false; usize::from(reactors)],
             disk_is_full,
+            no_new_segments: false,
             checkpoints: 0,
             notices: vec![],
             pages: vec![],
@@ -192,20 +202,24 @@ impl Member {
             Output::Log(Command::Write { id: write, bytes, .. }) => {
                 self.reactors[id].step(now, Input::Written { write, buffer: bytes });
             }
-            Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full => {
+            Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full || self.no_new_segments => {
                 self.reactors[id].step(now, Input::NoRoom { segment });
             }
             Output::Log(Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. }) => {
                 self.reactors[id].step(now, Input::Prepared { segment });
             }
             Output::Log(Command::Remove { .. }) => {}
+            Output::Haste(haste) => self.haste[id] = haste,
             Output::Notice(notice) => self.notices.push(notice),
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
                 let grows = matches!(step, BulkStep::Append { .. });
                 let done = if grows && self.disk_is_full { BulkDone::Full } else { BulkDone::Done };
-                self.reactors[id].step(now, Input::Bulk { job, done });
+                match self.lane_stands {
+                    true => self.undone.push((id, job)),
+                    false => self.reactors[id].step(now, Input::Bulk { job, done }),
+                }
             }
             Output::Halt(why) => self.halted = Some(why),
         }

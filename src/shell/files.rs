@@ -226,6 +226,13 @@ impl Files {
         Ok(piece)
     }
 
+    /// [`Files::read_piece`] for recovery, with errors that name the file.
+    pub fn reader(&self) -> impl FnMut(&str, u64, usize) -> Result<Vec<u8>, String> {
+        |name, offset, len| {
+            self.read_piece(name, offset, len).map_err(|error| format!("cannot read {name}: {error}"))
+        }
+    }
+
     /// As [`Files::list`], after what is left of logs marked dead is gone, and the marks with it.
     pub fn list_without_dead_logs(&self) -> io::Result<Listing> {
         let listing = self.list()?;

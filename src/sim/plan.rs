@@ -382,7 +382,7 @@ impl Shape {
             bounds.watch_credit_bytes_min = tiny.watch_credit_bytes_min;
             bounds.watch_credit_bytes_max = tiny.watch_credit_bytes_max;
         }
-        let drawn: [(&mut usize, usize); 12] = [
+        let drawn: [(&mut usize, usize); 14] = [
             (&mut bounds.log_behind_bytes_max, tiny.log_behind_bytes_max),
             (&mut bounds.delete_list_max, tiny.delete_list_max),
             (&mut bounds.watch_reply_revisions_max, tiny.watch_reply_revisions_max),
@@ -392,6 +392,8 @@ impl Shape {
             (&mut bounds.turn_effect_bytes_max, tiny.turn_effect_bytes_max),
             (&mut bounds.slices_per_turn, tiny.slices_per_turn),
             (&mut bounds.compact_slice_keys, tiny.compact_slice_keys),
+            (&mut bounds.checkpoint_step_blocks, tiny.checkpoint_step_blocks),
+            (&mut bounds.checkpoint_chain_files_max, tiny.checkpoint_chain_files_max),
             (&mut bounds.reads_bytes_max, tiny.reads_bytes_max),
             (&mut bounds.watch_answers_max, tiny.watch_answers_max),
             (&mut bounds.keep_alives_max, tiny.keep_alives_max),

@@ -248,7 +248,7 @@ impl World {
                     process.deliver(from, now, Item::Bulk(job, done));
                 }
             }
-            Output::Notice(_) => {}
+            Output::Haste(_) | Output::Notice(_) => {}
             // A start that has no room for its first file says so and ends.
             Output::Halt(why) if self.full_until != Time::NEVER => self.halt(&why)?,
             Output::Halt(why) => return Err(Failure::of_halt(why)),

@@ -22,7 +22,8 @@ fn fill(rig: &mut Rig, from: u64, upto: u64) {
 
 fn checkpoint(rig: &mut Rig, index: u64) {
     let (revision, index) = (Revision(index), Index(index));
-    rig.append(resident(1), Record::Checkpoint(Checkpointed { revision, index, term: Term(1), file: 1 }));
+    let checkpoint = Checkpointed { revision, index, term: Term(1), file: 1, home: 0, hash: 5 };
+    rig.append(resident(1), Record::Checkpoint(checkpoint));
     rig.settle_down();
 }
 
@@ -43,23 +44,24 @@ fn files_grow_with_what_is_held_up_to_the_most() {
 }
 
 #[test]
-fn in_the_steady_state_no_file_is_made() {
+fn in_the_steady_state_files_go_round() {
     let mut rig = begin(3);
     let round = |rig: &mut Rig, number: u64| {
         fill(rig, 1 + 200 * number, 201 + 200 * number);
         checkpoint(rig, 200 * (number + 1));
     };
-    (0..3).for_each(|number| round(&mut rig, number));
+    (0..5).for_each(|number| round(&mut rig, number));
     let (prepared, recycled) = (rig.prepared, rig.recycled);
     let bytes: usize = rig.lengths().iter().sum();
-    (3..9).for_each(|number| round(&mut rig, number));
-    assert_eq!(rig.prepared, prepared, "{} recycled", rig.recycled - recycled);
-    assert!(rig.recycled > recycled + 20);
+    (5..13).for_each(|number| round(&mut rig, number));
+    let (prepared, recycled) = (rig.prepared - prepared, rig.recycled - recycled);
+    // Rounds begin anywhere in a file: one may take a file more than the last.
+    assert!(prepared <= 1 && recycled > 40, "{prepared} made, {recycled} recycled");
     assert!(rig.lengths().iter().sum::<usize>() <= bytes + 4 * SEGMENT);
     // Once less is held, less is kept.
     for index in 1..400 {
-        fill(&mut rig, 1800 + index, 1801 + index);
-        checkpoint(&mut rig, 1800 + index);
+        fill(&mut rig, 2600 + index, 2601 + index);
+        checkpoint(&mut rig, 2600 + index);
     }
     let after: usize = rig.lengths().iter().sum();
     assert!(after < bytes / 2, "{after} of {bytes} bytes");
@@ -127,20 +129,15 @@ fn a_process_reuses_the_file_that_the_last_one_had_ready() {
 fn a_process_begins_in_a_file_of_the_least_length_however_much_is_held() {
     let mut rig = begin(12);
     fill(&mut rig, 1, 300);
-    rig.restart(Disk::kill);
-    let before: usize = rig.lengths().iter().sum();
-    let ready = rig.lengths().len();
-    for file in 0..3 {
-        rig.restart(Disk::kill);
-        rig.log.keep_free(u64::MAX / 2);
-        rig.flush();
-        while rig.complete() {
-            rig.flush();
-        }
-        assert!(rig.is_full, "{file}");
-    }
-    let grown = rig.lengths().iter().sum::<usize>() - before;
-    assert!(grown <= 3 * SEGMENT && rig.lengths().len() > ready, "{grown}");
+    let mut start = rig.read_back().unwrap().start;
+    let end = start.end.segment;
+    start.files.retain(|sequence, _| *sequence <= end);
+    let mut log = Log::new(start, crate::limits::LOG_WRITE_BYTES_MAX);
+    log.keep_free(1);
+    let mut out = vec![];
+    log.flush(rig.now, &mut out);
+    let first = matches!(out[..], [Command::Prepare { bytes, keep_free: 0, .. }] if bytes == SEGMENT as u64);
+    assert!(first, "{out:?}");
 }
 
 #[test]

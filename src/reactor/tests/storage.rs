@@ -57,23 +57,15 @@ fn a_full_disk_takes_what_makes_room_and_then_everything_again() {
 }
 
 #[test]
-fn a_short_log_is_freed_by_checkpoints_however_little_it_holds() {
-    let settings = Settings { checkpoint_log_bytes: u64::MAX, ..settings(1) };
-    let mut member = Member::with(1, settings);
+fn a_log_without_room_is_freed_by_checkpoints_before_anybody_is_refused() {
+    let mut member = Member::with(1, Settings { checkpoint_log_bytes: u64::MAX, ..settings(1) });
     let before = member.checkpoints;
-    // Through the first file, of which the second has nothing behind it then.
     (0..18).for_each(|_| _ = member.try_put(&[7; 4000]).unwrap());
-    assert_eq!(member.checkpoints, before);
-    let held = member.reactors[0].log.held();
-    assert!(held.closed > 0 && !member.reactors[0].log.is_short());
-    let segment = crate::log::SegmentName { log: LogId(0), sequence: 100 };
-    assert!(!member.reactors[0].log.begins_in(segment));
-    member.disk_is_full = true;
-    (0..12).for_each(|_| _ = member.try_put(&[7; 4000]));
-    member.disk_is_full = false;
-    member.pass(Duration::from_secs(10));
+    assert_eq!(member.checkpoints, before, "it holds little");
+    assert!(member.reactors[0].log.held().closed > 0 && !member.reactors[0].log.is_short());
+    member.no_new_segments = true;
+    (0..12).for_each(|_| _ = member.try_put(&[7; 4000]).unwrap());
     assert!(member.checkpoints > before);
-    assert_eq!(member.reactors[0].log.held().closed, 0);
 }
 
 #[test]
@@ -122,6 +114,30 @@ fn no_checkpoint_begins_before_the_last_one_counts() {
     assert!(member.checkpoints > before + 1);
 }
 
+/// etcd answers a physical compaction when the history is gone. Here a checkpoint may hold some of it for long
+/// after the compaction's own work is done.
+#[test]
+fn a_physical_compaction_is_answered_when_no_checkpoint_holds_the_history() {
+    let mut member = Member::with(1, Settings { checkpoint_log_bytes: 1, ..settings(1) });
+    (0..5).for_each(|n| _ = member.put("a", &n.to_string()));
+    member.lane_stands = true;
+    member.put("a", "last");
+    assert_eq!(member.undone.len(), 1, "a checkpoint has begun");
+    let data = |member: &Member| member.reactors[0].shards[&ShardId(1)].shard.store.sizes().versions;
+    let request = proto::CompactionRequest { revision: 7, physical: true };
+    let stream = member.ask("/etcdserverpb.KV/Compact", &request);
+    member.run();
+    assert!(!member.statuses.iter().any(|(of, ..)| *of == stream.number()) && data(&member) > 1);
+    member.lane_stands = false;
+    for (id, job) in std::mem::take(&mut member.undone) {
+        let now = member.now;
+        member.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
+    }
+    member.run();
+    assert!(member.statuses.iter().any(|(of, code, _)| *of == stream.number() && *code == 0));
+    assert_eq!(data(&member), 1);
+}
+
 /// As in etcd: history is in use until it is compacted, and what a compaction drops of what is on disk is what a
 /// defragmentation gives back.
 #[test]
@@ -154,4 +170,53 @@ fn in_use_is_what_is_not_compacted_and_the_rest_is_what_defragmentation_frees() 
     assert_eq!(sizes(&mut member), (once, once));
     let written = member.reactors.iter().map(|reactor| reactor.counters.times.checkpoints.count());
     assert_eq!(written.sum::<u64>(), 2 * 4, "each shard's, the control shard's too");
+}
+
+/// What the lane leaves undone grows until it is done: a floor under its work rises with it.
+#[test]
+fn the_bulk_lane_hears_when_its_work_presses() {
+    let mut member =
+        Member::with(1, Settings { checkpoint_log_bytes: 3 * SEGMENT_BYTES as u64, ..settings(1) });
+    member.put("a", "1");
+    assert!(!member.haste[0]);
+    member.lane_stands = true;
+    let finish = |member: &mut Member| {
+        for _ in 0..100 {
+            for (id, job) in std::mem::take(&mut member.undone) {
+                let now = member.now;
+                member.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
+            }
+            member.run();
+        }
+        assert!(member.undone.is_empty());
+    };
+    // Somebody waits.
+    let defragment = proto::DefragmentRequest::default();
+    let stream = member.ask("/etcdserverpb.Maintenance/Defragment", &defragment);
+    member.run();
+    assert!(member.haste[0]);
+    finish(&mut member);
+    assert!(member.statuses.iter().any(|(of, ..)| *of == stream.number()) && !member.haste[0]);
+    // Log waits.
+    let mut puts = 0;
+    while !member.haste[0] {
+        member.put("a", &"x".repeat(10_000));
+        puts += 1;
+        assert!(puts < 1000 && (member.haste[0] || puts < 200 || !member.undone.is_empty()));
+    }
+    assert!(!member.undone.is_empty(), "a checkpoint was due long before");
+    finish(&mut member);
+    assert!(!member.haste[0]);
+    // History waits: a checkpoint holds it.
+    while member.undone.is_empty() {
+        member.put("a", &"x".repeat(10_000));
+    }
+    assert!(!member.haste[0]);
+    let wake_at = member.reactors[0].wake_at();
+    assert!(wake_at <= member.now + Duration::from_secs(crate::limits::CHECKPOINT_PATIENCE_SECS));
+    member.now = member.now + Duration::from_secs(crate::limits::CHECKPOINT_PATIENCE_SECS);
+    member.run();
+    assert!(member.haste[0]);
+    finish(&mut member);
+    assert!(!member.haste[0]);
 }
