@@ -12,7 +12,7 @@ pub use applies::{Applies, ApplyKind};
 pub use notice::{Fields, Level, Notice, Value};
 pub use paths::Paths;
 
-use crate::api::{Answer, Request, TxnRequest};
+use crate::api::{Answer, Error, Request, TxnRequest};
 use crate::checkpoint::ControlState;
 use crate::log::{Buffer, Command, SegmentName, WriteId};
 use crate::mvcc::{History, Sizes};
@@ -42,6 +42,10 @@ pub enum Input<'a> {
     Sent {
         conn: ConnId,
         bytes: usize,
+    },
+    /// The client sends nothing more; it may still read.
+    Ended {
+        conn: ConnId,
     },
     /// The connection is gone, in whatever way.
     Closed {
@@ -76,6 +80,10 @@ pub enum Input<'a> {
     },
     /// What the operating system says of the process, for metrics: now and then, to any reactor.
     Process(ProcessFigures),
+    /// What the wall clock shows, in seconds since 1970: whenever it may have gone on, before what it is for.
+    Wall {
+        secs: u64,
+    },
     /// Stop serving clients: answer what is on its way, close the rest.
     Stop,
 }
@@ -101,6 +109,9 @@ pub enum Output {
         job: JobId,
         step: BulkStep,
     },
+    /// Whether what this reactor has asked of the bulk lane presses: then it gets its share of CPU and disk, beside
+    /// whoever else wants them; else it takes what is left.
+    Haste(bool),
     Notice(Notice),
     /// This process cannot go on, for this reason.
     Halt(String),
@@ -352,6 +363,7 @@ pub enum Body {
     },
     Defragmented {
         call: CallId,
+        done: Result<(), Error>,
     },
 }
 

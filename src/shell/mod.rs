@@ -56,7 +56,7 @@ use greeting::Terminal;
 use kernel::{StopSignal, StopSignals};
 use notices::{Notices, Outputs};
 use overseer::{Early, Stopped};
-use service::ServiceManager;
+use service::InitSystem;
 use start::Started;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -117,7 +117,7 @@ fn serve(
     signals: &StopSignals,
     notices: &Notices,
 ) -> Result<StopSignal, String> {
-    let manager = ServiceManager::of_environment();
+    let init = InitSystem::of_environment();
     let (report, start) = bounded(1);
     let (wish, log) = (config.clone(), notices.clone());
     let starting = move || {
@@ -134,13 +134,13 @@ fn serve(
     };
     let serving = || {
         announce(&started, notices);
-        manager.serving();
+        init.serving();
         if terminal.is_there() {
             greet(&started, terminal, &config, notices);
         }
     };
     let stop_max = Duration::from_secs(STOP_SECS_MAX);
-    match overseer::oversee(&started, stop_max, next_signal, serving, || manager.stopping()) {
+    match overseer::oversee(&started, stop_max, next_signal, serving, || init.stopping()) {
         Stopped::InOrder(signal) => {
             notices.info("closed Braid server", vec![("name", config.name.clone())]);
             Ok(signal)
