@@ -12,7 +12,7 @@ pub use applies::{Applies, ApplyKind};
 pub use notice::{Fields, Level, Notice, Value};
 pub use paths::Paths;
 
-use crate::api::{Answer, Request, TxnRequest};
+use crate::api::{Answer, Error, Request, TxnRequest};
 use crate::checkpoint::ControlState;
 use crate::log::{Buffer, Command, SegmentName, WriteId};
 use crate::mvcc::{History, Sizes};
@@ -109,6 +109,9 @@ pub enum Output {
         job: JobId,
         step: BulkStep,
     },
+    /// Whether what this reactor has asked of the bulk lane presses: then it gets its share of CPU and disk, beside
+    /// whoever else wants them; else it takes what is left.
+    Haste(bool),
     Notice(Notice),
     /// This process cannot go on, for this reason.
     Halt(String),
@@ -360,6 +363,7 @@ pub enum Body {
     },
     Defragmented {
         call: CallId,
+        done: Result<(), Error>,
     },
 }
 

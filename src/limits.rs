@@ -6,8 +6,11 @@ pub use bounds::Bounds;
 
 /// Blocks of the log and of checkpoints: the physical sector of current disks.
 pub const BLOCK_BYTES: usize = 4096;
-/// One file of the log. Small enough to recycle quickly, large enough that changing files is rare.
-pub const SEGMENT_BYTES: usize = 64 << 20;
+/// The least file of a log: the two that an idle log has are no burden even where there are many logs.
+pub const SEGMENT_BYTES_MIN: usize = 1 << 20;
+/// The largest file of a log, but for one long record: small enough to recycle quickly, large enough that
+/// changing files is rare.
+pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
 /// One write to the log: a request of the largest size that may be configured, with room for what goes with
 /// it. A turn stays far below: see `TURN_EFFECT_BYTES_MAX`.
 pub const LOG_WRITE_BYTES_MAX: usize = 40 << 20;
@@ -39,10 +42,11 @@ pub const SHARDS_MAX: usize = 4096;
 /// Revisions taken and not yet settled, in the whole process: the ring of commit marks.
 pub const UNSETTLED_REVISIONS_MAX: usize = 1 << 16;
 const _: () = assert!(UNSETTLED_REVISIONS_MAX.is_power_of_two(), "the ring is indexed by a mask");
-const _: () = assert!(SEGMENT_BYTES.is_multiple_of(BLOCK_BYTES) && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES);
+const _: () = assert!(SEGMENT_BYTES_MIN.is_multiple_of(BLOCK_BYTES) && SEGMENT_BYTES_MIN >= 3 * BLOCK_BYTES);
+const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX && LOG_WRITE_BYTES_MAX < SEGMENT_BYTES_MAX);
 
 // config
-/// Largest value of `--max-request-bytes`: half a segment, so that a request's record always finds room.
+/// Largest value of `--max-request-bytes`: half of a large segment, so that changing files stays rare.
 pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 /// Largest value of `--max-txn-ops`; the size of a request binds first.
 pub const TXN_OPS_MAX: usize = 1 << 20;
@@ -55,7 +59,8 @@ pub const WATCH_PROGRESS_MS_DEFAULT: u64 = 600_000;
 pub const WATCH_PROGRESS_MS_MIN: u64 = 100;
 /// Cuts of `--shard-map`: beside the control shard, one range a shard.
 pub const SHARD_CUTS_MAX: usize = SHARDS_MAX - 2;
-const _: () = assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= SEGMENT_BYTES / 2);
+const _: () =
+    assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= SEGMENT_BYTES_MAX / 2);
 const _: () = assert!(REQUEST_BYTES_MAX + (4 << 20) <= LOG_WRITE_BYTES_MAX);
 const _: () = assert!(TXN_OPS_DEFAULT <= TXN_OPS_MAX && TXN_OPS_MAX <= u32::MAX as usize);
 
@@ -91,19 +96,25 @@ pub const REQUEST_TEXT_BYTES_MAX: usize = 4 << 10;
 pub const CLIENT_VERSIONS_MAX: usize = 16;
 
 // log
-/// Segments prepared ahead of the one being filled: one is enough while the next is being made.
+/// Segments prepared ahead of one that is half full: while the next is being filled, the one after it is made.
+/// Ahead of a segment that is not yet half full stands one.
 pub const LOG_SEGMENTS_SPARE: u64 = 2;
-/// Segments given away that wait for a new life; more are removed.
-pub const LOG_SEGMENTS_RECYCLED_MAX: usize = 8;
+/// A new segment is such a part of what the log has held of late: then the last one, which is never quite
+/// used, weighs little, and few are changed on the way from small ones to large ones.
+pub const LOG_SEGMENT_SHARE: usize = 4;
 /// Buffers kept for reuse: those in flight, the open one and one between.
 pub const LOG_BUFFERS_SPARE_MAX: usize = 4;
 /// When a segment for which the disk had no room is asked for again.
 pub const LOG_SEGMENT_RETRY_MS: u64 = 1_000;
 /// A buffer larger than this is not kept after its write.
 pub const LOG_BUFFER_SPARE_BYTES_MAX: usize = 8 << 20;
-/// How long an idle log waits before it writes a block only to vouch for the last write: longer than the
-/// gap between writes under load, so that it costs nothing then.
-pub const LOG_VOUCH_DELAY_US: u64 = 2_000;
+/// How long an idle log waits before it writes a block only to vouch for the last write. Ten writes a second
+/// and more vouch for each other; what a shorter wait would add is to know of a disk that loses or changes a
+/// confirmed write within that time of a crash.
+pub const LOG_VOUCH_DELAY_MS: u64 = 100;
+/// What is kept free on the disk beside the largest checkpoint: once the alarm stands that the disk is full,
+/// it takes the deletes and compactions that make room.
+pub const DISK_RESERVE_BYTES: u64 = 16 << 20;
 /// A log record's payload has to fit into one write with everything around it.
 const _: () = assert!(ENTRY_BYTES_MAX + REQUEST_BYTES_DEFAULT + REQUEST_OVERHEAD_BYTES < LOG_WRITE_BYTES_MAX);
 // lease
@@ -195,6 +206,8 @@ pub const HTTP2_HANDSHAKE_SECS_MAX: u64 = 120;
 pub const HTTP2_CARRY_KEEP_BYTES: usize = 4096;
 
 // reactor
+/// Committed entries that raft has not handed out, beyond which a turn follows for them though nothing comes in.
+pub const RAFT_LAG_MAX: u64 = 1000;
 /// Requests held during a takeover, and their bytes: more are told to come again.
 pub const PARKED_CALLS_MAX: usize = 16 << 10;
 pub const PARKED_BYTES_MAX: usize = 64 << 20;
@@ -284,6 +297,13 @@ pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
 const _: () = assert!(CONNECTION_LISTS_BYTES_MIN <= CONNECTION_LISTS_BYTES_MAX);
 const _: () = assert!(CONNECTION_LISTS_BYTES_MAX <= FRONT_LISTS_BYTES_MAX);
 const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
+/// Blocks of a checkpoint that are filled before the bulk lane gets them: each turn to the lane and back takes
+/// two waits for a CPU, which on a busy machine are longer than the writes.
+pub const CHECKPOINT_STEP_BLOCKS: usize = 8;
+/// Files of one chain of checkpoints: each costs a start an open file and a shard's log a slot in the meta.
+pub const CHECKPOINT_CHAIN_FILES_MAX: usize = 32;
+/// How long a checkpoint may hold history before its writing presses: many times what it takes at the calm rate.
+pub const CHECKPOINT_PATIENCE_SECS: u64 = 10;
 const _: () =
     assert!(ANSWER_BYTES_MIN + 64 < HTTP2_STREAM_PENDING_BYTES_MIN, "with what frames and packs it");
 
@@ -354,8 +374,11 @@ pub const NOTICES_WRITTEN_MAX: usize = 256;
 pub const BULK_ORDERS_QUEUED_MAX: usize = 1024;
 /// One write of the bulk lane: larger ones make the logs' writes wait longer (`stack.md` section 9).
 pub const BULK_WRITE_BYTES: usize = 128 << 10;
-/// Rate of checkpoints: costs a put's p99 at most 1.2 times.
-pub const BULK_BYTES_PER_SEC: u64 = 100 << 20;
+/// Rate of checkpoints while nothing presses: twice what the logs' payloads are written at for long, so that it
+/// shows little in a put's p99.
+pub const BULK_BYTES_PER_SEC: u64 = 50 << 20;
+/// Rate of checkpoints that somebody waits for, or that what is undone waits for.
+pub const BULK_BYTES_PER_SEC_PRESSING: u64 = 200 << 20;
 /// Rate of segments prepared while clients are served: above what the logs of a member write for long.
 pub const SEGMENT_BYTES_PER_SEC: u64 = 200 << 20;
 /// One write of a segment's zeros while nobody is served yet.
@@ -366,13 +389,18 @@ pub const REMOVE_PAUSE_MS: u64 = 5;
 /// Memory that glommio registers with each of its three rings: eight writes' worth; its default of 10 MiB
 /// is more than an unprivileged process may lock.
 pub const BULK_IO_MEMORY_BYTES: usize = 1 << 20;
-/// Log bytes held for a reactor's shards beyond which checkpoints are written: four segments, which a
-/// restart reads in a fraction of a second.
+/// Log bytes held for a reactor's shards beyond which checkpoints are written: at most what a restart reads in
+/// a fraction of a second, less where the shards hold little, and in the same proportion to it.
 pub const CHECKPOINT_LOG_BYTES: u64 = 256 << 20;
+pub const CHECKPOINT_LOG_BYTES_MIN: u64 = 32 << 20;
+pub const CHECKPOINT_LOG_SHARE: u64 = 4;
+/// What a log may hold, in files of the least length, without having filled it (each start goes on to a new
+/// file) before checkpoints are written, unless what they write is more.
+pub const LOG_UNUSED_FILES_MAX: u64 = 2;
 /// Stack of a reactor's thread: transactions nest, and are evaluated by recursion.
 pub const REACTOR_STACK_BYTES: usize = 8 << 20;
 /// A turn that lasts longer, or `settled` that stands longer with revisions outstanding, is reported.
 pub const STALL_MS: u64 = 1_000;
 const _: () =
     assert!(BULK_WRITE_BYTES.is_multiple_of(BLOCK_BYTES) && BULK_WRITE_BYTES <= BULK_IO_MEMORY_BYTES);
-const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SEGMENT_WRITE_BYTES_AT_START));
+const _: () = assert!(CHECKPOINT_LOG_BYTES_MIN <= CHECKPOINT_LOG_BYTES);

@@ -23,8 +23,16 @@ pub const VERSION: u16 = 1;
 pub enum Entry {
     Batch(Batch),
     Fence(EpochRecord),
-    Seal { epoch: EpochRecord, prefix: u64 },
-    Control { epoch: EpochRecord, control: Control },
+    Seal {
+        epoch: EpochRecord,
+        prefix: u64,
+    },
+    /// With what was settled when it was proposed.
+    Control {
+        epoch: EpochRecord,
+        settled: u64,
+        control: Control,
+    },
 }
 
 /// An [`Epoch`] at rest.

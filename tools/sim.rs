@@ -70,6 +70,8 @@ fn main() -> ExitCode {
 
 /// Errors are sentences for the user.
 fn parse(words: &[&str]) -> Result<Task, String> {
+    // The cargo alias ends with this word already; given once more it comes here.
+    let words = words.strip_prefix(&["--"]).unwrap_or(words);
     if words.iter().any(|word| ["--help", "-h"].contains(word)) {
         return Ok(Task::Help);
     }
@@ -277,7 +279,8 @@ mod tests {
         let only = Some(vec![1, 20]);
         assert_eq!(read("repeat 7 --trace --only 1,20,"), Ok(Task::Repeat { seed: 7, trace: true, only }));
         assert_eq!(read("shrink 7"), Ok(Task::Shrink { seed: 7 }));
-        for help in ["--help", "-h", "run --help", "repeat -h"] {
+        assert_eq!(read("-- shrink 7"), read("shrink 7"));
+        for help in ["--help", "-h", "-- -h", "run --help", "repeat -h"] {
             assert_eq!(read(help), Ok(Task::Help), "{help}");
         }
         for wrong in [

@@ -76,6 +76,8 @@ pub struct Options {
 
 /// Errors are sentences for the user.
 pub fn parse(args: &[String]) -> Result<Parsed, String> {
+    // The cargo alias ends with this word already; given once more it comes here.
+    let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
         return Ok(Parsed::Help);
     }
@@ -172,6 +174,7 @@ mod tests {
     fn arguments_are_read_whole_or_refused() {
         assert!(matches!(read("--help"), Ok(Parsed::Help)));
         assert!(matches!(read("--etcd|x|-h"), Ok(Parsed::Help)));
+        assert!(matches!(read("--|--etcd|x"), Ok(Parsed::Run(_))));
         let Ok(Parsed::Run(options)) = read("--against|old|--rounds|5|--busy|4") else { panic!("refused") };
         assert_eq!(options.other, Other::Build("old".into()));
         assert_eq!((options.rounds, options.busy, options.cases.len()), (5, 4, CASES.len() - 4));

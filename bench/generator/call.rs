@@ -55,11 +55,16 @@ fn exchange<A: Message + Default>(
                     }
                 }
                 Event::Headers { head, end: true, .. } | Event::Trailers { head, .. } => {
-                    if head.grpc_status() != Some(0) {
-                        let text = grpc::percent_decoded(head.get(Name::GrpcMessage).unwrap_or_default());
-                        return Err(Error::other(format!("status {:?}: {text}", head.grpc_status())));
-                    }
-                    return answer.ok_or_else(|| Error::other("status 0 without a message"));
+                    let why = match head.grpc_status() {
+                        Some(0) => "status 0 without a message".to_owned(),
+                        None => "an answer without grpc-status".to_owned(),
+                        Some(code) => {
+                            let text = head.get(Name::GrpcMessage).unwrap_or_default();
+                            format!("status {code}: {}", grpc::percent_decoded(text))
+                        }
+                    };
+                    let answer = answer.filter(|_| head.grpc_status() == Some(0));
+                    return answer.ok_or_else(|| Error::other(why));
                 }
                 Event::Reset { code, .. } => return Err(Error::other(format!("reset with code {code}"))),
                 Event::GoAway { code, .. } => return Err(Error::other(format!("GOAWAY with code {code}"))),

@@ -33,7 +33,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub fn new() -> Outcome {
+    pub(crate) fn new() -> Outcome {
         let histogram =
             || Histogram::new_with_bounds(1_000, LATENCY_NS_MAX, DIGITS).expect("bounds in order");
         Outcome {
@@ -52,11 +52,11 @@ impl Outcome {
         }
     }
 
-    pub fn record_latency(&mut self, ns: u64) {
+    pub(crate) fn record_latency(&mut self, ns: u64) {
         self.latency_ns.saturating_record(ns);
     }
 
-    pub fn record_lateness(&mut self, ns: u64) {
+    pub(crate) fn record_lateness(&mut self, ns: u64) {
         self.late_ns.saturating_record(ns);
     }
 

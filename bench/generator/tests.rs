@@ -129,14 +129,16 @@ fn a_refusal_is_an_error() {
 
 #[test]
 fn who_cannot_be_measured_is_named() {
-    let mut plan = plan(|count| Reply::Revision(count + 1), Pace::Closed);
-    plan.pids = vec![std::process::id(), u32::MAX];
-    let error = run(&plan).map(drop).unwrap_err().to_string();
+    let plan = || plan(|count| Reply::Revision(count + 1), Pace::Closed);
+    let mut plan_of_nobody = plan();
+    plan_of_nobody.pids = vec![std::process::id(), u32::MAX];
+    let error = run(&plan_of_nobody).map(drop).unwrap_err().to_string();
     assert!(error.contains("process 4294967295: "), "{error}");
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    plan.endpoints = vec![plan.endpoints[0], closed];
-    plan.connections = 2;
-    let error = run(&plan).map(drop).unwrap_err().to_string();
+    let mut plan_of_two = plan();
+    plan_of_two.endpoints.push(closed);
+    plan_of_two.connections = 2;
+    let error = run(&plan_of_two).map(drop).unwrap_err().to_string();
     assert!(error.starts_with(&format!("{closed}: no connection: ")), "{error}");
 }
 

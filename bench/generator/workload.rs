@@ -42,7 +42,7 @@ pub struct Workload {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Put,
     Range,
 }
@@ -58,7 +58,7 @@ impl Kind {
 
 /// One request, as its answer is judged by.
 #[derive(Clone, Copy)]
-pub struct Request {
+pub(crate) struct Request {
     pub kind: Kind,
     key: u64,
     /// The highest revision known when it was sent.
@@ -80,7 +80,7 @@ impl Template {
 }
 
 /// Makes requests and judges answers.
-pub struct Book {
+pub(crate) struct Book {
     workload: Workload,
     rng: Rng,
     turn: u64,

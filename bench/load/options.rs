@@ -49,6 +49,8 @@ pub struct Options {
 
 /// Errors are sentences for the user.
 pub fn parse(args: &[String]) -> Result<Parsed, String> {
+    // The cargo alias ends with this word already; given once more it comes here.
+    let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
     let mut plan = Plan {
         label: "load".to_owned(),
         endpoints: vec![([127, 0, 0, 1], 2379).into()],
@@ -143,4 +145,29 @@ fn list<T>(name: &str, text: &str, one: impl Fn(&str) -> Option<T>) -> Result<Ve
 fn address(text: &str) -> Option<std::net::SocketAddr> {
     let text = text.strip_prefix("http://").unwrap_or(text);
     text.to_socket_addrs().ok()?.next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_read_whole_or_refused() {
+        let read = |line: &str| parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<String>>());
+        assert!(matches!(read("put --rate 5 --help"), Ok(Parsed::Help)));
+        assert!(matches!(read("-- put --rate 5"), Ok(Parsed::Run(_))));
+        let Ok(Parsed::Run(options)) = read("mixed --puts 30 --pid 1,2 --requests 7") else {
+            panic!("refused")
+        };
+        assert!(options.prefill && options.plan.workload.puts_percent == 30);
+        assert_eq!(options.plan.pids, [1, 2]);
+        for wrong in
+            ["get", "--rate", "--rate 0", "--pid 1,x", "--seconds -1", "--prefill perhaps", "--trace 1"]
+        {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        // The one that is wrong is named, not the list.
+        let why = read("--endpoints 127.0.0.1:2379,nowhere").err().unwrap_or_default();
+        assert_eq!(why, "--endpoints cannot be \"nowhere\"");
+    }
 }

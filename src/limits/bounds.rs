@@ -42,6 +42,10 @@ pub struct Bounds {
     pub slices_per_turn: usize,
     /// See [`COMPACT_SLICE_KEYS`].
     pub compact_slice_keys: usize,
+    /// See [`CHECKPOINT_STEP_BLOCKS`].
+    pub checkpoint_step_blocks: usize,
+    /// See [`CHECKPOINT_CHAIN_FILES_MAX`].
+    pub checkpoint_chain_files_max: usize,
     /// See [`READS_BYTES_MAX`].
     pub reads_bytes_max: usize,
     /// See [`WATCH_ANSWERS_MAX`].
@@ -80,6 +84,8 @@ impl Bounds {
         calls_bytes_max: CALLS_BYTES_MAX,
         slices_per_turn: SLICES_PER_TURN,
         compact_slice_keys: COMPACT_SLICE_KEYS,
+        checkpoint_step_blocks: CHECKPOINT_STEP_BLOCKS,
+        checkpoint_chain_files_max: CHECKPOINT_CHAIN_FILES_MAX,
         reads_bytes_max: READS_BYTES_MAX,
         watch_answers_max: WATCH_ANSWERS_MAX,
         keep_alives_max: KEEP_ALIVES_MAX,
@@ -112,6 +118,8 @@ impl Bounds {
         calls_bytes_max: 4000,
         slices_per_turn: 1,
         compact_slice_keys: 1,
+        checkpoint_step_blocks: 1,
+        checkpoint_chain_files_max: 3,
         reads_bytes_max: 300,
         watch_answers_max: 1,
         keep_alives_max: 1,

@@ -19,7 +19,7 @@
 //!  64  number of the next frame            64  last frame acknowledged at submission
 //!  72  last frame acknowledged             72  first segment still needed
 //!  80  first segment still needed          80  the member's settled revision
-//!                                          88  another log of the member 4, zero 4
+//!  88  bytes of this file                  88  another log of the member 4, zero 4
 //!                                          96  that log's key
 //!                                         104  a frame it had acknowledged (0: none)
 //!
@@ -33,7 +33,7 @@
 //!   entry       term 8, payload
 //!   hard state  term 8, vote 8, commit 8
 //!   open        index 8, term 8, hard state 24, voters 4, learners 4, then 8 each
-//!   checkpoint  revision 8, index 8, term 8, file 8
+//!   checkpoint  revision 8, index 8, term 8, file 8, hash 8, home 8
 //!   coverage    revision 8, index 8
 //! ```
 //!
@@ -76,6 +76,8 @@ pub(super) struct SegmentHeader {
     pub end: End,
     pub acknowledged: u64,
     pub first: u64,
+    /// How long the file is.
+    pub bytes: u64,
 }
 
 /// The head of a frame.
@@ -142,6 +144,7 @@ impl SegmentHeader {
             self.end.frame,
             self.acknowledged,
             self.first,
+            self.bytes,
         ];
         for (place, number) in numbers.into_iter().enumerate() {
             put64(block, 24 + 8 * place, number);
@@ -173,6 +176,7 @@ impl SegmentHeader {
             },
             acknowledged: u64_at(block, 72),
             first: u64_at(block, 80),
+            bytes: u64_at(block, 88),
         })
     }
 }
@@ -265,7 +269,7 @@ impl Placed<'_> {
             Record::Entry { payload, .. } => 8 + payload.len(),
             Record::HardState(_) => 24,
             Record::Open(opening) => 48 + 8 * (opening.voters.len() + opening.learners.len()),
-            Record::Checkpoint(_) => 32,
+            Record::Checkpoint(_) => 48,
             Record::Coverage(_) => 16,
             Record::Close => 0,
         }
@@ -315,7 +319,9 @@ impl Placed<'_> {
                 numbers(&open.voters);
                 numbers(&open.learners);
             }
-            Record::Checkpoint(c) => numbers(&[c.revision.0, c.index.0, c.term.0, c.file]),
+            Record::Checkpoint(c) => {
+                numbers(&[c.revision.0, c.index.0, c.term.0, c.file, c.hash, u64::from(c.home)]);
+            }
             Record::Coverage(c) => numbers(&[c.revision.0, c.index.0]),
             Record::Close => {}
         }
@@ -365,12 +371,14 @@ fn decode_body<'a>(head: &[u8], body: &'a [u8]) -> Option<Record<'a>> {
             }))
         }
         CHECKPOINT => {
-            exact(32)?;
+            exact(48)?;
             Record::Checkpoint(Checkpointed {
                 revision: Revision(u64_at(body, 0)),
                 index: Index(u64_at(body, 8)),
                 term: Term(u64_at(body, 16)),
                 file: u64_at(body, 24),
+                hash: u64_at(body, 32),
+                home: u32::try_from(u64_at(body, 40)).ok()?,
             })
         }
         COVERAGE => {

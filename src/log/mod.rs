@@ -13,8 +13,8 @@
 //! **Order.** Frames are numbered without gaps over all segments and incarnations. Several writes may be
 //! in flight and complete in any order; they are acknowledged in the order of their numbers.
 //!
-//! **Segments** are whole files of one size. Each begins with a header block, which goes out in the same
-//! write as the segment's first frame, and with the standing of all residents (opening, hard state,
+//! **Segments** are whole files, longer where the log holds more. Each begins with a header block, which goes
+//! out in the same write as the segment's first frame, and with the standing of all residents (opening, hard state,
 //! checkpoint, coverage) once more, so that the log can be read from any segment on. What may go is a run
 //! of the oldest segments: those below `first`, the oldest segment that holds an entry above its
 //! resident's checkpoint. `first` moves in two steps. Computed while frame f is the next, it takes effect
@@ -26,6 +26,7 @@ mod buffer;
 mod format;
 mod recovery;
 mod replay;
+mod segments;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ mod writer;
 pub use buffer::Buffer;
 pub use recovery::{Cause, Damage, Recovered, Recovery};
 pub use replay::{RecoveredEntry, RecoveredResident};
+pub use segments::{Held, SegmentBytes};
 pub use witness::cross_examine;
 pub use writer::{Log, Start};
 
@@ -131,8 +133,11 @@ pub struct Checkpointed {
     pub revision: Revision,
     pub index: Index,
     pub term: Term,
-    /// The number in the checkpoint file's name.
+    /// The number in the checkpoint file's name, and the stay in which it was written.
     pub file: u64,
+    pub home: u32,
+    /// Of the file, and with it of all that it goes on from.
+    pub hash: u64,
 }
 
 /// All revisions up to `revision` of the shard stand at or before `index` (DESIGN 2.5).
@@ -167,9 +172,10 @@ pub enum Command {
     /// Write, durably; report [`Log::written`] and give the buffer back to [`Log::reuse`]. Offset and
     /// length are whole blocks.
     Write { id: WriteId, segment: SegmentName, offset: u64, bytes: Buffer },
-    /// Make a file of a segment's length, zeros written and synced, under another name; rename it; sync
-    /// the directory; report [`Log::prepared`].
-    Prepare { segment: SegmentName },
+    /// Make a file of zeros, written and synced, under another name; rename it; sync the directory; report
+    /// [`Log::prepared`]. Where the disk has no room for it and `keep_free` bytes beside it, make none, and
+    /// report [`Log::no_room`].
+    Prepare { segment: SegmentName, bytes: u64, keep_free: u64 },
     /// Rename; sync the directory; report [`Log::prepared`] for `new`.
     Recycle { old: SegmentName, new: SegmentName },
     /// No longer needed. Nothing is reported.

@@ -41,12 +41,13 @@
 //! was lost; they may be there or not.
 
 use super::format::{Bad, End, FrameHeader, SegmentHeader};
-use super::replay::{RecoveredResident, Replay};
+use super::replay::{RecoveredResident, Replay, Replayed};
 use super::writer::Start;
-use super::{LogId, Resident, SegmentName, Testimony};
+use super::{LogId, Resident, SegmentBytes, SegmentName, Testimony};
 use crate::limits::BLOCK_BYTES;
 use crate::types::Revision;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// No log gets so far; counting on from any number below is safe.
@@ -57,7 +58,7 @@ pub struct Recovery {
     log: LogId,
     key: Option<u64>,
     fresh_key: u64,
-    segment_bytes: usize,
+    lengths: SegmentBytes,
     segments: BTreeMap<u64, Scanned>,
 }
 
@@ -76,6 +77,8 @@ enum Head {
     Earlier(u64),
     /// Whole, and of another log, another key or a later segment.
     Foreign(SegmentName),
+    /// Whole, and says that the file was made of so many bytes, which it has not.
+    Cut(u64),
     Format(u32),
 }
 
@@ -137,6 +140,8 @@ pub enum Cause {
     Missing,
     /// The file's header is whole and that of another file.
     Exchanged { with: SegmentName },
+    /// The file has another length than it was made with.
+    Cut { made: u64, found: u64 },
     /// The frame is whole and its records make no sense.
     Senseless,
     /// A newer program wrote it.
@@ -183,6 +188,11 @@ impl fmt::Display for Damage {
                 "log file {segment} holds what belongs to log file {with} of this or another member: files \
                  have been exchanged or renamed. {RESTORE}"
             ),
+            Cause::Cut { made, found } => write!(
+                f,
+                "log file {segment} has {found} bytes and was made with {made}: it was cut or written to by \
+                 something else. {RESTORE}"
+            ),
             Cause::Senseless => write!(
                 f,
                 "log file {segment} holds a frame at offset {offset} that is intact and makes no sense. \
@@ -201,8 +211,26 @@ impl std::error::Error for Damage {}
 
 impl Recovery {
     /// `fresh_key` is used where no log is found: see [`Start::fresh`].
-    pub fn new(log: LogId, fresh_key: u64, segment_bytes: usize) -> Recovery {
-        Recovery { log, key: None, fresh_key, segment_bytes, segments: BTreeMap::new() }
+    pub fn new(log: LogId, fresh_key: u64, lengths: SegmentBytes) -> Recovery {
+        Recovery { log, key: None, fresh_key, lengths, segments: BTreeMap::new() }
+    }
+
+    /// The oldest segment that may be needed, as the heads of the files tell: at least the first 4096 bytes of
+    /// each. Whoever named it knew that everything below had its time.
+    pub fn first_needed<'a>(heads: impl Iterator<Item = (SegmentName, &'a [u8])>) -> u64 {
+        let first = |(name, head): (SegmentName, &[u8])| {
+            let header = SegmentHeader::decode(head.get(..BLOCK_BYTES)?).ok()?;
+            let is_of = header.log == name.log && header.sequence == name.sequence;
+            (is_of && header.first <= name.sequence).then_some(header.first)
+        };
+        heads.filter_map(first).max().unwrap_or(1)
+    }
+
+    /// Takes the length of a file below [`Recovery::first_needed`], in place of its bytes.
+    pub fn leftover(&mut self, name: SegmentName, len: usize) {
+        assert_eq!(name.log, self.log);
+        let scanned = Scanned { len, head: Head::Nothing, frames: vec![] };
+        self.segments.insert(name.sequence, scanned);
     }
 
     /// Takes the bytes of one file, in ascending order of their sequences, each once.
@@ -210,7 +238,7 @@ impl Recovery {
         assert_eq!(name.log, self.log);
         assert!(self.segments.last_key_value().is_none_or(|(last, _)| *last < name.sequence));
         let head = match bytes.get(..BLOCK_BYTES).ok_or(Bad::Bytes).and_then(SegmentHeader::decode) {
-            Ok(header) => self.head(name.sequence, header),
+            Ok(header) => self.head(name.sequence, header, bytes.len()),
             Err(Bad::Format(version)) => Head::Format(version),
             Err(Bad::Bytes) => Head::Nothing,
         };
@@ -221,7 +249,7 @@ impl Recovery {
         self.segments.insert(name.sequence, Scanned { len: bytes.len(), head, frames });
     }
 
-    fn head(&self, sequence: u64, header: SegmentHeader) -> Head {
+    fn head(&self, sequence: u64, header: SegmentHeader, bytes: usize) -> Head {
         let ours = header.log == self.log && self.key.is_none_or(|key| key == header.key);
         if !ours || header.sequence > sequence {
             return Head::Foreign(SegmentName { log: header.log, sequence: header.sequence });
@@ -232,7 +260,11 @@ impl Recovery {
         let makes_sense = header.end.frame > header.acknowledged
             && (1..=sequence).contains(&header.first)
             && sequence.max(header.end.frame).max(header.incarnation) < NUMBER_MAX;
-        if makes_sense { Head::Whole(header) } else { Head::Nothing }
+        match makes_sense {
+            true if header.bytes != bytes as u64 => Head::Cut(header.bytes),
+            true => Head::Whole(header),
+            false => Head::Nothing,
+        }
     }
 
     /// Every whole frame, resynchronising at each block.
@@ -261,48 +293,71 @@ impl Recovery {
 
     /// Applies the rule at the head of this file.
     pub fn finish(self) -> Result<Recovered, Damage> {
+        match self.read() {
+            (recovered, None) => Ok(recovered),
+            (_, Some(damage)) => Err(damage),
+        }
+    }
+
+    /// As [`Recovery::finish`], with what can be read in front of the damage, for who only looks.
+    pub fn read(self) -> (Recovered, Option<Damage>) {
         let witness = self.witness();
-        self.check_heads(witness.first)?;
+        let heads = self.check_heads(witness.first);
         let walk = self.walk(witness.first);
-        self.check_end(walk.end, &witness)?;
+        let mut damage = heads.and_then(|()| self.check_end(walk.end, &witness)).err();
         let mut replay = Replay::default();
         let mut settled = Revision::NONE;
         for frame in &walk.frames {
             let header = &frame.header;
-            let senseless = |_| self.damage(header.segment, header.offset, Cause::Senseless);
-            replay.frame(&frame.records, header.segment).map_err(senseless)?;
+            if replay.frame(&frame.records, header.segment).is_err() {
+                damage = damage.or(Some(self.damage(header.segment, header.offset, Cause::Senseless)));
+                break;
+            }
             settled = settled.max(Revision(header.settled));
         }
-        let senseless = |_| self.damage(walk.end.segment, walk.end.offset, Cause::Senseless);
-        let (residents, standings) = replay.finish().map_err(senseless)?;
+        let Replayed { recovered: residents, standings, senseless } = replay.finish();
+        if senseless {
+            damage = damage.or(Some(self.damage(walk.end.segment, walk.end.offset, Cause::Senseless)));
+        }
         let sure = walk.frames.iter().rev().find(|frame| frame.header.frame <= witness.acknowledged);
         let unsure = sure.map_or(witness.first, |frame| frame.header.segment);
-        let fits = |(_, scanned): &(&u64, &Scanned)| scanned.len == self.segment_bytes;
-        let (held, after) = (witness.first..walk.end.segment + 1, walk.end.segment + 1..);
-        let names = |fit: bool, range: &mut dyn Iterator<Item = (&u64, &Scanned)>| -> BTreeSet<u64> {
-            range.filter(|segment| fits(segment) == fit).map(|(sequence, _)| *sequence).collect()
-        };
-        let odd = names(false, &mut self.segments.range(held));
-        let ready = names(true, &mut self.segments.range(after));
-        let retired = names(true, &mut self.segments.range(..witness.first));
-        let remove = names(false, &mut self.segments.range(..witness.first));
+        let mut used: BTreeMap<u64, usize> = BTreeMap::new();
+        for frame in &walk.frames {
+            used.insert(frame.header.segment, frame.header.offset as usize + frame.len);
+        }
+        let (mut files, mut retired, mut remove) = (BTreeMap::new(), BTreeMap::new(), vec![]);
+        for (sequence, scanned) in &self.segments {
+            let used = used.get(sequence).copied().unwrap_or(scanned.len.min(BLOCK_BYTES));
+            match (sequence.cmp(&witness.first), *sequence <= walk.end.segment) {
+                (Ordering::Less, _) if self.lengths.fits(scanned.len) => {
+                    retired.insert(*sequence, scanned.len);
+                }
+                (Ordering::Less, _) => remove.push(self.name(*sequence)),
+                (_, true) => {
+                    files.insert(*sequence, (scanned.len, used));
+                }
+                // One of another length is made anew under its name.
+                (_, false) if self.lengths.fits(scanned.len) => {
+                    files.insert(*sequence, (scanned.len, 0));
+                }
+                (_, false) => {}
+            }
+        }
         let start = Start {
             log: self.log,
             key: self.key.unwrap_or(self.fresh_key),
             incarnation: witness.incarnation + 1,
-            segment_bytes: self.segment_bytes,
+            lengths: self.lengths,
             end: walk.end,
             first: witness.first,
             settled,
             residents: standings,
-            ready,
+            files,
             retired,
-            odd,
         };
         let testimonies = self.testimonies(witness.incarnation);
         let sync = (unsure..=walk.end.segment).map(|sequence| self.name(sequence)).collect();
-        let remove = remove.into_iter().map(|sequence| self.name(sequence)).collect();
-        Ok(Recovered { start, residents, settled, key: self.key, testimonies, sync, remove })
+        (Recovered { start, residents, settled, key: self.key, testimonies, sync, remove }, damage)
     }
 
     /// Whether the files that count are those that their names say.
@@ -310,6 +365,7 @@ impl Recovery {
         for (sequence, scanned) in self.segments.range(first..) {
             let cause = match scanned.head {
                 Head::Format(version) => Cause::Format(version),
+                Head::Cut(made) => Cause::Cut { made, found: scanned.len as u64 },
                 Head::Foreign(with) => Cause::Exchanged { with },
                 Head::Earlier(earlier) if earlier >= first => Cause::Exchanged { with: self.name(earlier) },
                 Head::Whole(_) | Head::Nothing | Head::Earlier(_) => continue,

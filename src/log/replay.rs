@@ -140,18 +140,25 @@ impl Replay {
         Some(())
     }
 
-    #[allow(clippy::type_complexity)] // two maps of the same keys, for two readers
-    pub fn finish(
-        self,
-    ) -> Result<(BTreeMap<Resident, RecoveredResident>, BTreeMap<Resident, Standing>), Senseless> {
-        let mut recovered = BTreeMap::new();
-        let mut standings = BTreeMap::new();
+    /// What the records come to. A resident in whose log a gap is left is left out.
+    pub fn finish(self) -> Replayed {
+        let mut replayed = Replayed::default();
         for (resident, (mut known, mut standing)) in self.residents {
-            known.settle().ok_or(Senseless)?;
+            if known.settle().is_none() {
+                replayed.senseless = true;
+                continue;
+            }
             standing.recovered(known.hard, known.last().0);
-            recovered.insert(resident, known);
-            standings.insert(resident, standing);
+            replayed.recovered.insert(resident, known);
+            replayed.standings.insert(resident, standing);
         }
-        Ok((recovered, standings))
+        replayed
     }
+}
+
+#[derive(Default)]
+pub(super) struct Replayed {
+    pub recovered: BTreeMap<Resident, RecoveredResident>,
+    pub standings: BTreeMap<Resident, Standing>,
+    pub senseless: bool,
 }

@@ -8,17 +8,17 @@
 //! names, so nothing may stand behind it before it is durable.
 
 use super::format::{End, FRAME_HEADER_BYTES, FrameHeader, Placed, SegmentHeader, in_blocks};
+use super::segments::{Held, SegmentBytes, Segments};
 use super::standing::Standing;
 use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, Testimony, WriteId};
 use crate::limits::{
-    BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_SEGMENT_RETRY_MS,
-    LOG_SEGMENTS_RECYCLED_MAX, LOG_SEGMENTS_SPARE, LOG_VOUCH_DELAY_US, LOG_WRITES_IN_FLIGHT_MAX,
+    BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_VOUCH_DELAY_MS,
+    LOG_WRITES_IN_FLIGHT_MAX,
 };
 use crate::types::{Duration, Index, Revision, Time};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
-const VOUCH_DELAY: Duration = Duration::from_us(LOG_VOUCH_DELAY_US);
-const SEGMENT_RETRY: Duration = Duration::from_ms(LOG_SEGMENT_RETRY_MS);
+const VOUCH_DELAY: Duration = Duration::from_ms(LOG_VOUCH_DELAY_MS);
 
 /// What a log goes on from: [`Start::fresh`], or what recovery found.
 #[derive(Clone, Debug)]
@@ -26,17 +26,16 @@ pub struct Start {
     pub(super) log: LogId,
     pub(super) key: u64,
     pub(super) incarnation: u64,
-    pub(super) segment_bytes: usize,
+    pub(super) lengths: SegmentBytes,
     pub(super) end: End,
     pub(super) first: u64,
     pub(super) settled: Revision,
     pub(super) residents: BTreeMap<Resident, Standing>,
-    /// Files that have a segment's length under the name of a coming segment.
-    pub(super) ready: BTreeSet<u64>,
-    /// Files under names that have had their time.
-    pub(super) retired: BTreeSet<u64>,
-    /// Files still needed that have another length than a segment's: never recycled.
-    pub(super) odd: BTreeSet<u64>,
+    /// Files still needed, and those under the names of coming segments: how long they are, and how much of
+    /// that is used.
+    pub(super) files: BTreeMap<u64, (usize, usize)>,
+    /// Files under names that have had their time, and how long they are.
+    pub(super) retired: BTreeMap<u64, usize>,
 }
 
 impl Start {
@@ -44,22 +43,25 @@ impl Start {
         self.log
     }
 
-    /// A log that never was. `key` is a random number that no client may learn. `segment_bytes` is a
-    /// multiple of 4096.
-    pub fn fresh(log: LogId, key: u64, segment_bytes: usize) -> Start {
-        assert!(segment_bytes.is_multiple_of(BLOCK_BYTES) && segment_bytes >= 3 * BLOCK_BYTES);
+    /// Bytes of the files that are still needed.
+    #[cfg(test)]
+    pub fn held_bytes(&self) -> usize {
+        self.files.range(..=self.end.segment).map(|(_, (bytes, _))| bytes).sum()
+    }
+
+    /// A log that never was. `key` is a random number that no client may learn.
+    pub fn fresh(log: LogId, key: u64, lengths: SegmentBytes) -> Start {
         Start {
             log,
             key,
             incarnation: 1,
-            segment_bytes,
+            lengths,
             end: End { frame: 1, ..End::default() },
             first: 1,
             settled: Revision::NONE,
             residents: BTreeMap::new(),
-            ready: BTreeSet::new(),
-            retired: BTreeSet::new(),
-            odd: BTreeSet::new(),
+            files: BTreeMap::new(),
+            retired: BTreeMap::new(),
         }
     }
 }
@@ -112,7 +114,6 @@ pub struct Log {
     id: LogId,
     key: u64,
     incarnation: u64,
-    segment_bytes: usize,
     write_bytes_max: usize,
     settled: Revision,
     /// What the next frame says of another log.
@@ -134,6 +135,8 @@ pub struct Log {
     /// The highest frame that a submitted frame names as acknowledged.
     vouched: u64,
     idle_since: Option<Time>,
+    /// An acknowledged write is vouched for at once.
+    stopping: bool,
 
     first: u64,
     /// Takes effect when the frame is acknowledged: (first, frame).
@@ -142,12 +145,7 @@ pub struct Log {
     stale: bool,
     /// All below is given away.
     given: u64,
-    ready: BTreeSet<u64>,
-    requested: BTreeSet<u64>,
-    /// The disk was full: no new file is asked for before.
-    prepare_at: Time,
-    retired: BTreeSet<u64>,
-    odd: BTreeSet<u64>,
+    segments: Segments,
     buffers: Vec<Buffer>,
 }
 
@@ -155,18 +153,18 @@ impl Log {
     /// The first [`Log::flush`] asks for segments and writes the new incarnation's header.
     /// `write_bytes_max`: one write at most, and so a record with its frame.
     pub fn new(start: Start, write_bytes_max: usize) -> Log {
-        let sequence = start.end.segment + 1;
+        let first = start.first.min(start.end.segment + 1);
+        let (files, end) = (&start.files, start.end.segment);
         let mut log = Log {
             id: start.log,
             key: start.key,
             incarnation: start.incarnation,
-            segment_bytes: start.segment_bytes,
             write_bytes_max,
             settled: start.settled,
             other: None,
             residents: start.residents,
             appended: Ordinal(0),
-            open: Frame::begin(sequence, 0, Buffer::with_capacity(2 * BLOCK_BYTES), Ordinal(0)),
+            open: Frame::begin(end, 0, Buffer::with_capacity(2 * BLOCK_BYTES), Ordinal(0)),
             sealed: VecDeque::new(),
             end: start.end,
             in_flight: VecDeque::new(),
@@ -176,24 +174,21 @@ impl Log {
             last_real: start.end.frame - 1,
             vouched: 0,
             idle_since: None,
-            first: start.first.min(sequence),
+            stopping: false,
+            first,
             candidate: None,
             stale: true,
-            given: start.first.min(sequence),
-            ready: start.ready,
-            requested: BTreeSet::new(),
-            prepare_at: Time(0),
-            retired: start.retired,
-            odd: start.odd,
+            given: first,
+            segments: Segments::new(start.log, start.lengths, files, start.retired, end),
             buffers: Vec::new(),
         };
-        log.restate();
+        log.turn_segment(0);
         log.open.due = true;
         log
     }
 
     /// Copies the record into the open frame. Panics where it opens nothing and the resident is unknown,
-    /// where an entry leaves a gap, and where it is larger than a write.
+    /// where an entry leaves a gap, and where it is no single write.
     pub fn append(&mut self, resident: Resident, record: Record<'_>) -> Ordinal {
         let placed = Placed { resident, restated: false, record };
         self.make_room(placed.bytes());
@@ -262,13 +257,13 @@ impl Log {
             self.compute_first();
         }
         self.vouch_if_idle(now);
-        self.want_segments(now, out);
+        self.segments.ask(now, self.end.segment, self.open.offset, self.opening, out);
         while self.in_flight.len() < self.in_flight_max() {
             if self.sealed.is_empty() && self.open.due {
                 self.seal();
             }
             match self.sealed.pop_front() {
-                Some(frame) if self.ready.contains(&frame.segment) => out.push(self.submit(frame)),
+                Some(frame) if self.segments.is_ready(frame.segment) => out.push(self.submit(frame)),
                 Some(frame) => {
                     self.sealed.push_front(frame);
                     break;
@@ -309,19 +304,51 @@ impl Log {
         self.durable
     }
 
-    /// A file of a segment's length is durable under this name.
+    /// A file of the length asked for is durable under this name.
     pub fn prepared(&mut self, segment: SegmentName) {
-        assert_eq!(segment.log, self.id);
-        assert!(self.requested.remove(&segment.sequence), "{segment} was not asked for");
-        self.ready.insert(segment.sequence);
+        self.segments.prepared(segment);
     }
 
-    /// The disk has no room for that file: one that is given away takes its name, or it is asked for again
-    /// after a while.
-    pub fn no_room(&mut self, segment: SegmentName, now: Time) {
-        assert_eq!(segment.log, self.id);
-        assert!(self.requested.remove(&segment.sequence), "{segment} was not asked for");
-        self.prepare_at = now + SEGMENT_RETRY;
+    /// The disk has no room for that file. A shorter one is asked for; where none would do, which is said, one
+    /// that is given away takes its name, or it is asked for again after a while.
+    pub fn no_room(&mut self, segment: SegmentName, now: Time) -> bool {
+        self.segments.no_room(segment, now, self.open.offset + in_blocks(self.open.buffer.len()))
+    }
+
+    /// Whether the disk had no room for the least of files when one was last asked for.
+    pub fn is_short(&self) -> bool {
+        self.segments.is_short()
+    }
+
+    /// Whether this process cannot write anything without that file.
+    pub fn begins_in(&self, segment: SegmentName) -> bool {
+        self.opening && segment.sequence <= self.open.segment
+    }
+
+    /// The least length of a file.
+    pub fn file_bytes_min(&self) -> u64 {
+        self.segments.least() as u64
+    }
+
+    /// From now on new files leave so much of the disk free.
+    pub fn keep_free(&mut self, bytes: u64) {
+        self.segments.keep_free(bytes);
+    }
+
+    /// Gives back to the disk what is kept for being recycled. Gives whether there is such.
+    pub fn shrink(&mut self) -> bool {
+        self.segments.shrink()
+    }
+
+    /// The process is about to end: from now on silence is not waited for.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether every record is durable and vouched for.
+    pub fn is_at_rest(&self) -> bool {
+        let written = self.in_flight.is_empty() && self.sealed.is_empty() && !self.open.due;
+        written && self.last_real <= self.vouched
     }
 
     /// Writes that are full and have not begun.
@@ -344,16 +371,13 @@ impl Log {
     }
 
     /// When [`Log::flush`] has to be called though nothing was appended: an acknowledged write that nothing
-    /// vouches for waits for a block that does.
+    /// vouches for waits for a block that does, and a file that is missing for the disk to have room.
     pub fn wake_at(&self) -> Time {
         let vouch = match self.idle_since {
-            Some(since) if self.wants_vouch() => since + VOUCH_DELAY,
+            Some(since) if self.wants_vouch() => since + self.patience(),
             _ => Time::NEVER,
         };
-        // What was missing at the last flush waits for the disk to have room.
-        let wanted = self.requested.is_empty() && self.missing_segments().next().is_some();
-        let prepare = if wanted { self.prepare_at } else { Time::NEVER };
-        vouch.min(prepare)
+        vouch.min(self.segments.wake_at(self.end.segment))
     }
 
     fn wants_vouch(&self) -> bool {
@@ -361,26 +385,38 @@ impl Log {
         owed && self.in_flight.is_empty() && self.sealed.is_empty() && !self.open.due
     }
 
+    fn patience(&self) -> Duration {
+        if self.stopping { Duration(0) } else { VOUCH_DELAY }
+    }
+
     fn vouch_if_idle(&mut self, now: Time) {
         if !self.wants_vouch() {
             self.idle_since = None;
-        } else if now >= *self.idle_since.get_or_insert(now) + VOUCH_DELAY {
+        } else if now >= *self.idle_since.get_or_insert(now) + self.patience() {
             self.make_room(0);
             self.open.due = true;
         }
     }
 
-    /// Bytes of all segments from the oldest needed to the one being filled.
-    pub fn held_bytes(&self) -> u64 {
-        (self.open.segment + 1 - self.given) * self.segment_bytes as u64
+    /// What is held of the log.
+    pub fn held(&self) -> Held {
+        self.with_open(self.segments.held())
+    }
+
+    /// What will be held of it once it is known to be durable that the rest is not needed.
+    pub fn needed(&self) -> Held {
+        let oldest = self.residents.values().filter_map(Standing::oldest_needed).min();
+        oldest.map_or_else(Held::default, |oldest| self.with_open(self.segments.held_from(oldest)))
+    }
+
+    fn with_open(&self, held: Held) -> Held {
+        Held { written: held.written + self.open.offset as u64, ..held }
     }
 
     /// For each resident the first index the log keeps, and about how many bytes of log stand behind the
     /// oldest entry kept for it: the largest is the one whose checkpoint frees most.
-    pub fn held(&self) -> impl Iterator<Item = (Resident, Index, u64)> + '_ {
-        let bytes_from = |segment: u64| {
-            (self.open.segment - segment) * self.segment_bytes as u64 + self.open.offset as u64
-        };
+    pub fn held_for(&self) -> impl Iterator<Item = (Resident, Index, u64)> + '_ {
+        let bytes_from = |segment: u64| self.with_open(self.segments.held_from(segment)).written;
         self.residents.iter().map(move |(resident, standing)| {
             (*resident, standing.first_needed(), standing.oldest_needed().map_or(0, bytes_from))
         })
@@ -388,11 +424,7 @@ impl Log {
 
     /// The segment files that may hold entries of the resident, oldest first.
     pub fn segments(&self) -> impl Iterator<Item = SegmentName> + '_ {
-        (self.given..=self.end.segment).map(|sequence| self.name(sequence))
-    }
-
-    fn name(&self, sequence: u64) -> SegmentName {
-        SegmentName { log: self.id, sequence }
+        (self.given..=self.end.segment).map(|sequence| self.segments.name(sequence))
     }
 }
 
@@ -400,20 +432,15 @@ impl Log {
 impl Log {
     /// What a frame may be long where the open one stands.
     fn frame_bytes_max(&self) -> usize {
-        (self.segment_bytes - self.open.offset).min(self.write_bytes_max)
+        (self.segments.bytes(self.open.segment) - self.open.offset).min(self.write_bytes_max)
     }
 
     /// Goes on to a frame or a segment in which `bytes` of records have room.
     fn make_room(&mut self, bytes: usize) {
-        let mut turned = false;
+        let frame = in_blocks(FRAME_HEADER_BYTES + bytes);
+        assert!(frame <= self.write_bytes_max, "a record of {bytes} bytes is no single write");
         while self.open.buffer.len() + bytes > self.frame_bytes_max() {
-            if self.open.due {
-                self.seal();
-            } else {
-                assert!(!turned, "a record of {bytes} bytes does not fit into a segment");
-                turned = true;
-                self.turn_segment();
-            }
+            if self.open.due { self.seal() } else { self.turn_segment(frame) }
         }
     }
 
@@ -426,30 +453,38 @@ impl Log {
         self.sealed.push_back(std::mem::replace(&mut self.open, next));
     }
 
-    fn turn_segment(&mut self) {
-        let buffer = std::mem::replace(&mut self.open.buffer, Buffer::with_capacity(2 * BLOCK_BYTES));
-        self.open = Frame::begin(self.open.segment + 1, 0, buffer, self.open.last);
-        self.restate();
+    /// Goes on to the next segment, in which a frame of so many bytes has room if its file is yet to be made.
+    fn turn_segment(&mut self, frame: usize) {
+        let standing: Vec<Placed<'_>> =
+            self.residents.iter().flat_map(|(resident, standing)| standing.restate(*resident)).collect();
+        let bytes: usize = standing.iter().map(Placed::bytes).sum();
+        // Where it takes several frames, each is full but for less than a record and its own ends.
+        let frames = bytes / (self.write_bytes_max / 2) + 1;
+        let head = BLOCK_BYTES + in_blocks(bytes) + frames * 2 * BLOCK_BYTES;
+        loop {
+            let next = self.open.segment + 1;
+            self.segments.turn(self.open.offset, head + frame);
+            let buffer = std::mem::replace(&mut self.open.buffer, Buffer::with_capacity(2 * BLOCK_BYTES));
+            self.open = Frame::begin(next, 0, buffer, self.open.last);
+            self.open.due = true;
+            if standing.is_empty() || head <= self.segments.bytes(next) {
+                break;
+            }
+            // A file made when fewer lived here is passed over: nothing needs it, as no entry stands in it.
+            self.seal();
+        }
+        self.restate(&standing);
     }
 
     /// Says at the head of a segment what recovery would otherwise need the segments before it for.
-    fn restate(&mut self) {
-        let residents = std::mem::take(&mut self.residents);
-        for (resident, standing) in &residents {
-            for placed in standing.restate(*resident) {
-                if self.open.buffer.len() + placed.bytes() > self.frame_bytes_max() {
-                    self.seal();
-                }
-                assert!(
-                    self.open.buffer.len() + placed.bytes() <= self.frame_bytes_max(),
-                    "the standing of all residents does not fit into a segment"
-                );
-                placed.encode(&mut self.open.buffer);
-                self.open.due = true;
+    fn restate(&mut self, standing: &[Placed<'_>]) {
+        for placed in standing {
+            if self.open.buffer.len() + placed.bytes() > self.frame_bytes_max() {
+                self.seal();
             }
+            placed.encode(&mut self.open.buffer);
+            self.open.due = true;
         }
-        self.residents = residents;
-        self.open.due |= self.open.offset == 0;
     }
 
     fn submit(&mut self, mut frame: Frame) -> Command {
@@ -480,14 +515,14 @@ impl Log {
         };
         let chain = header.encode(body);
         let offset = frame.offset + frame.buffer.len();
-        assert!(offset <= self.segment_bytes);
+        assert!(offset <= self.segments.bytes(frame.segment));
         self.end = End { segment: frame.segment, offset: offset as u64, frame: number + 1, chain };
         self.vouched = self.vouched.max(self.acknowledged);
         let (last, real, first) = (frame.last, frame.real, self.first);
         self.in_flight.push_back(InFlight { frame: number, last, real, first, done: false });
         Command::Write {
             id: WriteId(number),
-            segment: self.name(frame.segment),
+            segment: self.segments.name(frame.segment),
             offset: frame.offset as u64,
             bytes: frame.buffer,
         }
@@ -502,6 +537,7 @@ impl Log {
             end: self.end,
             acknowledged: self.acknowledged,
             first: self.first,
+            bytes: self.segments.bytes(sequence) as u64,
         }
     }
 }
@@ -520,37 +556,9 @@ impl Log {
     /// A frame that names `first` is durable: nobody will look for the segments below.
     fn give_away(&mut self, first: u64) {
         if first > self.given {
-            self.retired.extend(self.given..first);
+            self.segments.give_away(first);
             self.given = first;
             self.residents.values_mut().for_each(|standing| standing.forget_below(first));
         }
-    }
-
-    /// Segments that are to be there and are not even asked for.
-    fn missing_segments(&self) -> impl Iterator<Item = u64> {
-        let wanted = self.end.segment + 1..=self.open.segment + LOG_SEGMENTS_SPARE;
-        wanted.filter(|sequence| !self.ready.contains(sequence) && !self.requested.contains(sequence))
-    }
-
-    /// One file at a time, so that names become durable in their order: a segment that is missing below one
-    /// that is there was lost.
-    fn want_segments(&mut self, now: Time, out: &mut Vec<Command>) {
-        let missing = if self.requested.is_empty() { self.missing_segments().next() } else { None };
-        let fit = self.retired.iter().find(|old| !self.odd.contains(old)).copied();
-        if let Some(sequence) = missing.filter(|_| fit.is_some() || now >= self.prepare_at) {
-            let new = self.name(sequence);
-            self.requested.insert(sequence);
-            out.push(match fit.inspect(|old| assert!(self.retired.remove(old))) {
-                Some(old) => Command::Recycle { old: self.name(old), new },
-                None => Command::Prepare { segment: new },
-            });
-        }
-        self.ready.retain(|sequence| *sequence >= self.end.segment);
-        let mut gone: Vec<u64> = self.retired.intersection(&self.odd).copied().collect();
-        self.retired.retain(|old| !self.odd.remove(old));
-        while self.retired.len() > LOG_SEGMENTS_RECYCLED_MAX {
-            gone.extend(self.retired.pop_first());
-        }
-        out.extend(gone.into_iter().map(|sequence| Command::Remove { segment: self.name(sequence) }));
     }
 }

@@ -4,7 +4,7 @@ use crate::stdx::Rng;
 
 fn payload(n: u64) -> Payload {
     let epoch = EpochRecord { term: 1, attempt: 1 };
-    Payload::of(&Entry::Control { epoch, control: Control::Compact { revision: n } })
+    Payload::of(&Entry::Control { epoch, settled: 1, control: Control::Compact { revision: n } })
 }
 
 fn fresh() -> Start {

@@ -204,9 +204,9 @@ impl Reactor {
                 self.reply(asker, Ok(Reply::MemberList { members }));
             }
             // Nothing can turn authentication on, nor make users and roles.
-            Request::AuthStatus => self.answer_read(asker, |revision| Reply::AuthStatus { revision }),
-            Request::UserList => self.answer_read(asker, |revision| Reply::UserList { revision }),
-            Request::RoleList => self.answer_read(asker, |revision| Reply::RoleList { revision }),
+            Request::AuthStatus => self.answer_unbacked(asker, |revision| Reply::AuthStatus { revision }),
+            Request::UserList => self.answer_unbacked(asker, |revision| Reply::UserList { revision }),
+            Request::RoleList => self.answer_unbacked(asker, |revision| Reply::RoleList { revision }),
             Request::MoveLeader { target } if target == self.settings.member => {
                 self.reply(asker, Ok(Reply::MoveLeader)); // it leads
             }
@@ -299,13 +299,13 @@ impl Reactor {
     }
 
     fn answer_empty_delete(&mut self, asker: Asker) {
-        self.answer_read(asker, |revision| {
+        self.answer_unbacked(asker, |revision| {
             Reply::DeleteRange(crate::api::DeleteRangeReply { revision, ..Default::default() })
         });
     }
 
     /// A reply that no entry backs shows, and waits for, the newest revision taken.
-    fn answer_read(&mut self, asker: Asker, reply: impl FnOnce(Revision) -> Reply) {
+    fn answer_unbacked(&mut self, asker: Asker, reply: impl FnOnce(Revision) -> Reply) {
         let revision = self.sequencer.counter();
         let call = self.begin_call(asker, Course::Waiting);
         self.hold(revision, call, Ok(reply(revision)));

@@ -150,7 +150,7 @@ impl Reactor {
 
     pub(super) fn on_census(&mut self, call: CallId) {
         let held: BTreeMap<Resident, u64> =
-            self.log.held().map(|(resident, _, bytes)| (resident, bytes)).collect();
+            self.log.held_for().map(|(resident, _, bytes)| (resident, bytes)).collect();
         let shards = self.shards.values().map(|Owned { shard, .. }| ShardFigures {
             shard: shard.id,
             sizes: shard.store.sizes(),
@@ -245,11 +245,14 @@ impl Reactor {
         }
     }
 
-    pub(super) fn on_defragmented(&mut self, from: ReactorId, call: CallId) {
-        let Some(gathering) = self.gathering(call, from).filter(|gathering| gathering.waiting.is_empty())
-        else {
+    pub(super) fn on_defragmented(&mut self, from: ReactorId, call: CallId, done: Result<(), Error>) {
+        let Some(gathering) = self.gathering(call, from) else { return };
+        if let Err(error) = done {
+            return self.finish(call, Err(error));
+        }
+        if !gathering.waiting.is_empty() {
             return;
-        };
+        }
         if let Question::Defragment { begun } = gathering.question {
             let took = self.now.since(begun);
             self.counters.times.defragmentations.observe(took.0);

@@ -3,7 +3,7 @@
 //! A log without a reactor cannot just lose its files: whichever goes first, those that are left testify that
 //! it was acknowledged, and recovery calls that damage, as it must. So a mark that the log is dead is made
 //! durable before the first of its files goes, and goes itself after the last. A start that finds the mark
-//! removes what is left of the log, then the mark, before it reads any log.
+//! removes what is left of the log, then the mark, before it reads any log: see [`at_start`].
 
 use super::Reactor;
 use crate::io::{BulkDone, BulkStep, JobId, Level, Output};
@@ -38,6 +38,32 @@ impl Clearing {
         }
         Clearing { steps, job: None }
     }
+}
+
+/// One step of a start that finds marks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AtStart {
+    /// Makes durable which names there are.
+    SyncNames,
+    Remove(String),
+}
+
+/// The steps by which logs that are marked dead go, of all the names in the directory. What the start sees of
+/// a mark may so far be in memory alone, as its process may have died before it was durable: so names are
+/// made durable first of all, and then after each step that the next one rests on.
+pub fn at_start<'a>(names: impl Iterator<Item = &'a str> + Clone) -> VecDeque<AtStart> {
+    let dead: Vec<LogId> = names.clone().filter_map(LogId::parse_dead_mark).collect();
+    if dead.is_empty() {
+        return VecDeque::new();
+    }
+    let of_dead = |name: &&str| SegmentName::parse(name).is_some_and(|name| dead.contains(&name.log));
+    let remove = |name: &str| AtStart::Remove(name.to_string());
+    let mut steps = VecDeque::from([AtStart::SyncNames]);
+    steps.extend(names.filter(of_dead).map(remove));
+    steps.push_back(AtStart::SyncNames);
+    steps.extend(dead.iter().map(|log| AtStart::Remove(log.dead_mark())));
+    steps.push_back(AtStart::SyncNames);
+    steps
 }
 
 impl Reactor {
@@ -104,5 +130,20 @@ mod tests {
         );
         assert_eq!(LogId::parse_dead_mark("001.dead"), Some(LogId(1)));
         assert_eq!(LogId::parse_dead_mark("001-0000000000000003.log"), None);
+    }
+
+    #[test]
+    fn a_start_syncs_names_before_it_rests_on_them() {
+        let names = ["000-0000000000000001.log", "001-0000000000000002.log", "001.dead", "x.checkpoint"];
+        let remove = |name: &str| AtStart::Remove(name.into());
+        let steps = [
+            AtStart::SyncNames,
+            remove("001-0000000000000002.log"),
+            AtStart::SyncNames,
+            remove("001.dead"),
+            AtStart::SyncNames,
+        ];
+        assert_eq!(at_start(names.into_iter()), steps);
+        assert_eq!(at_start(names[..2].iter().copied()), []);
     }
 }

@@ -244,7 +244,13 @@ impl Reactor {
     pub(super) fn on_no_space(&mut self, call: Option<CallId>) {
         let member = self.settings.member;
         let stands = self.control.has_alarm(member, crate::api::AlarmType::NoSpace);
+        let serves = self.stage == Stage::Serving;
         let Some(leading) = &mut self.leading else { return };
+        if !serves {
+            // A reactor whose disk is full says so at any time. No call is behind it: none is evaluated now.
+            leading.no_space_heard = true;
+            return;
+        }
         match (call, &mut leading.raising_no_space) {
             (Some(call), _) if stands => self.refuse(call, Error::NoSpace),
             (None, _) if stands => {}
@@ -288,7 +294,12 @@ impl Reactor {
         self.propose_pending();
     }
 
+    /// Only while the epoch serves: before its seal the log would call the entry void, and every reactor here
+    /// would have seen it take effect.
     pub(super) fn propose_pending(&mut self) {
+        if self.stage != Stage::Serving {
+            return;
+        }
         let settled = self.sequencer.settled();
         while let Some(leading) = &mut self.leading {
             let due = leading.pending.pop_front_if(|(seen, _)| *seen <= settled);
@@ -298,7 +309,7 @@ impl Reactor {
             // A revoke's part may stand in this turn's effects: the log keeps the order of decisions.
             let proposed = shard
                 .propose_turn(epoch, settled, entry_bytes)
-                .and_then(|()| shard.propose_control(epoch, control));
+                .and_then(|()| shard.propose_control(epoch, settled, control));
             match proposed {
                 Ok(index) => {
                     if let (Some(leading), Some(call)) = (&mut self.leading, call) {
@@ -425,6 +436,10 @@ impl Reactor {
             Control::Bootstrap { .. } => return,
         };
         self.applied(kind, true, self.now, About::default());
+        let begun = self.now;
+        if let (Some(leading), ApplyKind::Compaction) = (&mut self.leading, kind) {
+            leading.compaction.get_or_insert(Compaction { begun, dropped: 0 });
+        }
         let (level, message, member, alarm) = match change {
             Control::AlarmOn { member, alarm } => (Level::Warn, "alarm raised", member, alarm),
             Control::AlarmOff { member, alarm } => (Level::Info, "alarm disarmed", member, alarm),
@@ -479,12 +494,6 @@ impl Reactor {
         }
         self.on_settled(self.sequencer.settled());
         let compacted = self.control.compacted();
-        let now = self.now;
-        let data = || self.shards.values().filter(|owned| owned.shard.id != ShardId::CONTROL);
-        let has_any = data().any(|owned| owned.shard.store.compacted() < compacted);
-        if let Some(leading) = self.leading.as_mut().filter(|_| has_any) {
-            leading.compaction.get_or_insert(Compaction { begun: now, dropped: 0 });
-        }
         for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
             if owned.shard.store.compacted() < compacted {
                 owned.shard.store.compact(compacted);
@@ -496,9 +505,10 @@ impl Reactor {
         self.report_compacted();
     }
 
-    /// Says up to where this reactor has dropped history.
+    /// Says up to where this reactor has dropped history: a pin may hold some of it longer than the compaction's
+    /// slices take.
     pub(super) fn report_compacted(&mut self) {
-        if self.shards.values().all(|owned| !owned.compacting) {
+        if self.shards.values().all(|owned| owned.shard.store.is_swept()) {
             let revision = self.control.compacted();
             let (dropped, sizes) = (self.storage.take_dropped(), self.own_sizes());
             self.send(ReactorId(0), Body::Compacted { revision, dropped, sizes });

@@ -8,14 +8,16 @@
 //! A checkpoint keeps all versions since the compaction in effect when it was made, so the list is whole from
 //! that compaction on, also where the log before the checkpoint is gone. What only a log says of a revision,
 //! its epoch and the leases that ended with it, goes with the log.
+//!
+//! Of a directory that is damaged, what can be read is: logs up to where they break, shards whose checkpoint is
+//! there, revisions up to the first that is not whole. `damage` says why it is not more.
 
-use super::recover::{ReadPiece, ShardPlan};
+use super::recover::{MemberPlan, ReadPiece, ShardPlan};
 use crate::checkpoint::ControlState;
-use crate::log::LogId;
 use crate::mvcc::{Budget, Change, Store};
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Entry};
 use crate::shard::Shard;
-use crate::takeover::{Holding, LiveWrite, longest_run};
+use crate::takeover::{LiveWrite, longest_run};
 use crate::types::{At, Epoch, Event, Index, LeaseId, MemberId, Revision, ShardId, Sub, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
@@ -28,10 +30,14 @@ pub struct Contents {
     pub settled: Revision,
     /// How many revisions above it have a part in some log. None of them was ever acknowledged.
     pub unsettled: usize,
+    /// The newest compaction in effect when a checkpoint was made.
+    pub compacted: Revision,
     /// From here on every event of every revision is known; below only what compaction has left.
     pub complete_from: Revision,
     /// Up to here some shard's writes come from its checkpoint; 0 where there is no checkpoint.
     pub checkpointed: Revision,
+    /// Why there is not more; a start would refuse for it.
+    pub damage: Vec<String>,
     /// The control shard's state in its checkpoint, and the last entry that it holds.
     pub control: Option<(Index, ControlState)>,
     /// What the logs say beside writes, the control shard's first, in the order of each log.
@@ -61,6 +67,8 @@ pub enum Says {
     /// Void where its epoch is not that of the last seal before it.
     Control {
         epoch: Epoch,
+        /// When it was proposed.
+        settled: Revision,
         control: Control,
         void: bool,
     },
@@ -87,62 +95,72 @@ struct Logged {
 }
 
 impl Contents {
-    /// Reads everything. An error says what cannot be read.
-    pub fn read(plans: Vec<ShardPlan>, member: MemberId, read: ReadPiece<'_>) -> Result<Contents, String> {
-        let mut plans = plans;
+    /// Reads what there is. `damage` is what was found so far.
+    pub fn read(
+        plan: MemberPlan,
+        mut damage: Vec<String>,
+        member: MemberId,
+        read: ReadPiece<'_>,
+    ) -> Contents {
+        let mut base = plan.settled;
+        let mut plans: Vec<ShardPlan> =
+            plan.reactors.into_iter().flat_map(|reactor| reactor.shards).collect();
         plans.sort_by_key(ShardPlan::id);
         let checkpointed = plans.iter().map(ShardPlan::checkpointed).max().unwrap_or_default();
         let (mut shards, mut entries, mut control) = (vec![], vec![], None);
+        let (mut holdings, mut whole) = (vec![], damage.is_empty());
         for plan in plans {
-            let from = entries.len();
+            let (from, id) = (entries.len(), plan.id());
             entries.extend(entries_of(&plan));
-            let loaded = plan.load(member, read)?;
-            let shard = loaded.shard.shard;
-            mark_void(&mut entries[from..], &shard);
-            control = control.or(loaded.control);
-            shards.push(shard);
-        }
-        let base = shards.iter().map(|shard| shard.meaning().known_settled()).max().unwrap_or_default();
-        let holdings: Vec<Holding> = shards.iter().map(|shard| shard.holding(LogId(0))).collect();
-        let settled = longest_run(base, &holdings).map_err(|hole| hole.to_string())?;
-        let mut beyond = BTreeSet::new();
-        let mut logged = BTreeMap::new();
-        for shard in &mut shards {
-            for write in shard.meaning().live() {
-                if write.revision > settled {
-                    beyond.insert(write.revision);
-                } else {
-                    let leases_ended = leases_ended(write);
-                    let known = logged.entry(write.revision);
-                    let known = known.or_insert(Logged { epoch: write.epoch, leases_ended: vec![] });
-                    known.leases_ended.extend(leases_ended);
+            match plan.load(member, read) {
+                Ok(loaded) => {
+                    let shard = loaded.shard.shard;
+                    mark_void(&mut entries[from..], &shard);
+                    control = control.or(loaded.control);
+                    base = base.max(shard.meaning().known_settled());
+                    holdings.push(shard.holding(loaded.shard.read_from));
+                    shards.push(shard);
+                }
+                Err(why) => {
+                    damage.push(format!("shard {id} is left out: {why}"));
+                    whole = false;
                 }
             }
-            let applied = shard.apply_upto(settled, &mut vec![]);
-            let id = shard.id;
-            applied.map_err(|strange| format!("the log of shard {id} makes no sense: {strange}"))?;
+        }
+        let settled = longest_run(base, &holdings).unwrap_or_else(|hole| {
+            damage.push(hole.to_string());
+            Revision(hole.revision.0 - 1)
+        });
+        let (mut beyond, mut logged) = (BTreeSet::new(), BTreeMap::new());
+        for shard in &mut shards {
+            gather(shard, settled, &mut beyond, &mut logged);
+            if let Err(strange) = shard.apply_upto(settled, &mut vec![]) {
+                damage.push(format!("the log of shard {} makes no sense: {strange}", shard.id));
+                whole = false;
+            }
         }
         let compacted = shards.iter().map(|shard| shard.store.compacted()).max().unwrap_or_default();
-        let complete_from = compacted.max(Revision::FRESH.next());
-        let unsettled = beyond.len();
-        Ok(Contents {
+        let complete_from = if whole { compacted.max(Revision::FRESH.next()) } else { settled.next() };
+        Contents {
             settled,
-            unsettled,
+            unsettled: beyond.len(),
+            compacted,
             complete_from,
             checkpointed,
+            damage,
             control,
             entries,
             slice: SLICE,
             shards,
             logged,
-        })
+        }
     }
 
     /// All settled writes, in the order of their revisions.
     pub fn writes(&self) -> Writes<'_> {
         let (mut cursors, mut fronts) = (vec![], BTreeMap::new());
         for (n, shard) in self.shards.iter().enumerate() {
-            let mut cursor = Cursor::new(&shard.store, self.slice);
+            let mut cursor = Cursor::new(&shard.store, self.settled, self.slice);
             fronts.extend(cursor.next().map(|(at, event)| (at, (n, event))));
             cursors.push((shard.id, cursor));
         }
@@ -159,8 +177,9 @@ fn entries_of(plan: &ShardPlan) -> Vec<LogEntry> {
                 Entry::Batch(_) => return None,
                 Entry::Fence(epoch) => Says::Fence(epoch.into()),
                 Entry::Seal { epoch, prefix } => Says::Seal { epoch: epoch.into(), prefix: Revision(prefix) },
-                Entry::Control { epoch, control } => {
-                    Says::Control { epoch: epoch.into(), control, void: false }
+                Entry::Control { epoch, settled, control } => {
+                    let settled = Revision(settled);
+                    Says::Control { epoch: epoch.into(), settled, control, void: false }
                 }
             },
         };
@@ -187,9 +206,28 @@ fn leases_ended(write: &LiveWrite) -> Vec<LeaseId> {
     ended.collect()
 }
 
-/// One store's events, a slice at a time. It holds nothing that is not settled.
+/// What the log of a shard says of revisions, up to the settled one and beyond.
+fn gather(
+    shard: &Shard,
+    settled: Revision,
+    beyond: &mut BTreeSet<Revision>,
+    logged: &mut BTreeMap<Revision, Logged>,
+) {
+    for write in shard.meaning().live() {
+        if write.revision > settled {
+            beyond.insert(write.revision);
+        } else {
+            let known = logged.entry(write.revision);
+            let known = known.or_insert(Logged { epoch: write.epoch, leases_ended: vec![] });
+            known.leases_ended.extend(leases_ended(write));
+        }
+    }
+}
+
+/// One store's settled events, a slice at a time.
 struct Cursor<'a> {
     store: &'a Store,
+    upto: Revision,
     budget: Budget,
     slice: std::vec::IntoIter<(At, Change)>,
     after: At,
@@ -197,8 +235,8 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    fn new(store: &'a Store, budget: Budget) -> Cursor<'a> {
-        Cursor { store, budget, slice: vec![].into_iter(), after: At::default(), done: false }
+    fn new(store: &'a Store, upto: Revision, budget: Budget) -> Cursor<'a> {
+        Cursor { store, upto, budget, slice: vec![].into_iter(), after: At::default(), done: false }
     }
 
     fn next(&mut self) -> Option<(At, Event)> {
@@ -209,7 +247,7 @@ impl<'a> Cursor<'a> {
             if self.done {
                 return None;
             }
-            let history = self.store.history(self.after, Revision(u64::MAX), self.budget);
+            let history = self.store.history(self.after, self.upto, self.budget);
             (self.after, self.done) = (history.resume, history.done);
             self.slice = history.changes.into_iter();
         }

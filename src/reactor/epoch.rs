@@ -182,7 +182,8 @@ impl Reactor {
             self.fence_all(epoch);
         } else {
             let bootstrap = self.bootstrap_entry();
-            let proposed = self.control_shard().propose_control(epoch, bootstrap).map(|_| ());
+            let proposed =
+                self.control_shard().propose_control(epoch, Revision::FRESH, bootstrap).map(|_| ());
             self.or_end(proposed);
         }
     }
@@ -243,7 +244,8 @@ impl Reactor {
             if !copy.may_create {
                 let reason = format!(
                     "shard {} of this member is missing from its logs, though the cluster has served with it: \
-                     the data directory is incomplete; restore the missing files",
+                     the data directory is incomplete. Put the missing files back, or restore the member from a \
+                     snapshot or from a copy of the data directory that was made while the server was stopped",
                     id.0
                 );
                 self.out.push(Output::Halt(reason));
@@ -314,8 +316,8 @@ impl Reactor {
     pub(super) fn on_sealed(&mut self, from: ReactorId, epoch: Epoch) {
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.sealed(from, epoch));
         if let Some(Step::Serve { epoch, prefix }) = step {
-            self.generations += 1;
-            let generation = Generation(self.generations);
+            self.generation = self.generation.next();
+            let generation = self.generation;
             self.sequencer.start(generation, prefix);
             self.settled = prefix;
             self.apply_due_controls();

@@ -66,6 +66,8 @@ pub(super) struct Leading {
     pub outdone: Waiters<Revision, Asked>,
     /// The alarm of a full disk or quota is on its way, and these calls are refused with it.
     pub raising_no_space: Option<Vec<CallId>>,
+    /// A full disk was heard of while no epoch served: the alarm is raised when one does.
+    pub no_space_heard: bool,
     auto: Auto,
 }
 
@@ -102,6 +104,7 @@ impl Leading {
             compacting_to: Revision::NONE,
             outdone: Waiters::default(),
             raising_no_space: None,
+            no_space_heard: false,
             auto: Auto::new(settings.auto_compaction, settings.bounds.auto_compaction_revisions_ms, now),
         }
     }
@@ -203,6 +206,11 @@ impl Reactor {
             [("epoch", epoch.to_string().into()), ("revision", self.settled.wire().into())],
         );
         self.publish_attributes();
+        if let Some(leading) = &mut self.leading
+            && std::mem::take(&mut leading.no_space_heard)
+        {
+            self.on_no_space(None);
+        }
     }
 
     fn publish_attributes(&mut self) {

@@ -6,6 +6,7 @@
 
 mod calls;
 mod census;
+mod checkpoints;
 mod clearing;
 mod controls;
 pub mod dump;
@@ -33,6 +34,7 @@ mod writes;
 #[cfg(test)]
 mod tests;
 
+pub use clearing::{AtStart, at_start};
 pub use pace::Observing;
 pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
 
@@ -42,7 +44,7 @@ use crate::front::{Ask, Front, Rpc};
 use crate::io::{Body, CallId, Counters, Fields, Input, Level, Mail, Notice, Output, Paths, ProcessFigures};
 use crate::log::{Log, Ordinal};
 use crate::router::Router;
-use crate::sequencer::{Room, Sequencer};
+use crate::sequencer::{Generation, Room, Sequencer};
 use crate::stdx::Rng;
 use crate::takeover::Coordinator;
 use crate::types::{Epoch, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -89,7 +91,8 @@ pub struct Reactor {
     /// Only where the control shard lives.
     coordinator: Option<Coordinator>,
     leading: Option<Leading>,
-    generations: u16,
+    /// Of the last epoch that served.
+    generation: Generation,
     settled: Revision,
     /// What some log names as settled by earlier processes.
     settled_before: Revision,
@@ -155,7 +158,10 @@ impl Reactor {
             Input::Deposed { shard } => self.on_deposed(shard),
             Input::Process(figures) => self.process = Some(figures),
             Input::Wall { secs } => self.front.wall(secs),
-            Input::Stop => self.front.stop(),
+            Input::Stop => {
+                self.front.stop();
+                self.log.stop();
+            }
         }
         self.run_local();
     }
@@ -224,6 +230,7 @@ impl Reactor {
             || self.has_background_work()
             || self.watches.is_ready()
             || self.takeover_goes_on()
+            || self.shards.values().any(|owned| owned.shard.lags())
     }
 
     fn send(&mut self, to: ReactorId, body: Body) {
@@ -299,7 +306,7 @@ impl Reactor {
             Body::Sizes { sizes } => self.sizes.set(from, sizes),
             Body::NoSpace { call } => self.on_no_space(call),
             Body::Defragment { call } => self.on_defragment(call),
-            Body::Defragmented { call } => self.on_defragmented(from, call),
+            Body::Defragmented { call, done } => self.on_defragmented(from, call, done),
         }
     }
 

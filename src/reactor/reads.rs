@@ -142,8 +142,8 @@ impl Reactor {
         let Some(Call { asker, begun, course: Course::Reading(reading), .. }) = self.calls.remove(id) else {
             unreachable!("it was there above")
         };
-        let reply = txn::finish_range(&reading.request, reading.noted, reading.parts.into_iter().flatten());
         self.applied(ApplyKind::Range, true, begun, About::default());
+        let reply = txn::finish_range(&reading.request, reading.noted, reading.parts.into_iter().flatten());
         self.answer_range(asker, reading.request, reply);
     }
 

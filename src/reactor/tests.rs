@@ -6,7 +6,7 @@ use crate::config::AutoCompaction;
 use crate::http2::client::Client;
 use crate::http2::{self, Event};
 use crate::io::{BulkDone, BulkStep, Port};
-use crate::log::{Command, LogId, Start};
+use crate::log::{Command, LogId, SegmentBytes, Start};
 use crate::types::{ClusterId, ConnId, Duration, MemberId};
 use crate::wire::proto;
 use bytes::Bytes;
@@ -19,6 +19,7 @@ mod storage;
 mod watches;
 
 const SEGMENT_BYTES: usize = 64 << 10;
+const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT_BYTES, most: 4 * SEGMENT_BYTES };
 
 fn settings(shards: usize) -> Settings {
     Settings {
@@ -41,6 +42,7 @@ fn settings(shards: usize) -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
+        disk_reserve_bytes: 0,
         bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
         observing: Default::default(),
     }
@@ -63,6 +65,14 @@ struct Member {
     /// The disk does nothing; what it was to write waits.
     disk_stands: bool,
     unwritten: Vec<(usize, Output)>,
+    /// The bulk lane does nothing; its steps wait.
+    lane_stands: bool,
+    undone: Vec<(usize, crate::io::JobId)>,
+    /// Which reactors' orders press.
+    haste: Vec<bool>,
+    /// No file has room, or none for the log alone.
+    disk_is_full: bool,
+    no_new_segments: bool,
     /// Begun.
     checkpoints: usize,
     notices: Vec<Notice>,
@@ -76,6 +86,14 @@ impl Member {
     }
 
     fn with(reactors: u16, settings: Settings) -> Member {
+        Member::on(false, reactors, settings)
+    }
+
+    fn boot_on_a_full_disk() -> Member {
+        Member::on(true, 1, settings(1))
+    }
+
+    fn on(disk_is_full: bool, reactors: u16, settings: Settings) -> Member {
         let sequencer = Arc::new(Sequencer::new(1 << 10));
         let settings = Arc::new(settings);
         let boot = |id: u16| Boot {
@@ -83,7 +101,7 @@ impl Member {
             reactors,
             settings: settings.clone(),
             sequencer: sequencer.clone(),
-            log: Start::fresh(LogId(u32::from(id)), 77, SEGMENT_BYTES),
+            log: Start::fresh(LogId(u32::from(id)), 77, SEGMENTS),
             shards: vec![],
             control: None,
             stale: vec![],
@@ -109,6 +127,11 @@ impl Member {
             asleep: 0,
             disk_stands: false,
             unwritten: vec![],
+            lane_stands: false,
+            undone: vec![],
+            haste: vec![false; usize::from(reactors)],
+            disk_is_full,
+            no_new_segments: false,
             checkpoints: 0,
             notices: vec![],
             pages: vec![],
@@ -179,15 +202,24 @@ impl Member {
             Output::Log(Command::Write { id: write, bytes, .. }) => {
                 self.reactors[id].step(now, Input::Written { write, buffer: bytes });
             }
-            Output::Log(Command::Prepare { segment } | Command::Recycle { new: segment, .. }) => {
+            Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full || self.no_new_segments => {
+                self.reactors[id].step(now, Input::NoRoom { segment });
+            }
+            Output::Log(Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. }) => {
                 self.reactors[id].step(now, Input::Prepared { segment });
             }
             Output::Log(Command::Remove { .. }) => {}
+            Output::Haste(haste) => self.haste[id] = haste,
             Output::Notice(notice) => self.notices.push(notice),
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
-                self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
+                let grows = matches!(step, BulkStep::Append { .. });
+                let done = if grows && self.disk_is_full { BulkDone::Full } else { BulkDone::Done };
+                match self.lane_stands {
+                    true => self.undone.push((id, job)),
+                    false => self.reactors[id].step(now, Input::Bulk { job, done }),
+                }
             }
             Output::Halt(why) => self.halted = Some(why),
         }
@@ -386,6 +418,21 @@ fn an_epoch_can_end_and_the_next_goes_on() {
         assert_eq!(member.put("a", "x"), before + 1);
     }
     assert_eq!(member.range("\0", "\0").kvs.len(), 21);
+}
+
+#[test]
+fn a_member_lives_through_more_epochs_than_a_generation_has_bits() {
+    let mut member = Member::new(2, 2);
+    member.put("a", "1");
+    for _ in 0..66_000 {
+        let now = member.now;
+        member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
+        member.run();
+    }
+    assert_eq!(member.halted, None);
+    assert!(member.reactors.iter().all(|reactor| reactor.epochs_served > 66_000));
+    assert_eq!(member.put("a", "2"), 3);
+    assert_eq!(member.range("a", "").kvs[0].value, "2");
 }
 
 /// A member that takes over and gets no further, because its disk stands.

@@ -256,6 +256,7 @@ impl Reactor {
             let asked = self.watches.marks_asked.get(&shard).is_some_and(|asked| *asked >= settled);
             if (ambiguous || lost) && !asked {
                 self.watches.marks_asked.insert(shard, settled);
+                self.counters.paths.watch_mark_asked += 1;
                 let owner = self.router().reactor_of(shard);
                 self.send(owner, Body::MarkWanted { shard });
             }

@@ -50,6 +50,12 @@ pub struct Generation(pub u16);
 
 impl Generation {
     pub const NONE: Generation = Generation(0);
+
+    /// The generation of the next epoch. It wraps: no reactor keeps room of an epoch whose end it has
+    /// acknowledged, so that of 65,535 epochs ago is nobody's any more.
+    pub fn next(self) -> Generation {
+        Generation(self.0.wrapping_add(1).max(1))
+    }
 }
 
 /// The epoch is over: nothing of its generation counts any more.

@@ -156,3 +156,20 @@ fn only_a_sleeper_with_something_to_do_is_woken() {
     sequencer.mark(ONE, next);
     assert_eq!(woken(sequencer.settled().0), [2]);
 }
+
+#[test]
+fn generations_wrap_and_never_are_nobodys() {
+    let sequencer = Sequencer::new(8);
+    let (mut generation, mut settled) = (Generation::NONE, Revision(5));
+    for _ in 0..70_000 {
+        generation = generation.next();
+        assert_ne!(generation, Generation::NONE);
+        sequencer.start(generation, settled);
+        let mut room = Room::new(generation);
+        settled = take(&sequencer, &mut room, 1, &[1]);
+        assert!(sequencer.mark(generation, settled));
+        sequencer.end(generation);
+        assert_eq!(sequencer.reserve(&mut room, 1), Err(Ended));
+    }
+    assert_eq!(settled, Revision(70_005));
+}

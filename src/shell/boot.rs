@@ -14,7 +14,7 @@ use super::restart::Restart;
 use super::ring::{Ring, why_no_ring};
 use super::shared::Shared;
 use crate::config::{Config, ShardMap};
-use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, REACTOR_STACK_BYTES};
+use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, DISK_RESERVE_BYTES, REACTOR_STACK_BYTES};
 use crate::reactor::recover::{ReactorPlan, ShardPlan};
 use crate::reactor::{Boot, Observing, Reactor, Settings};
 use crate::router::default_starts;
@@ -54,6 +54,7 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
         keepalive_min_time: config.keepalive_min_time,
         keepalive: config.keepalive.map(|keepalive| (keepalive.interval, keepalive.timeout)),
         checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
+        disk_reserve_bytes: DISK_RESERVE_BYTES,
         bounds: Bounds::PRODUCTION,
         observing: Observing {
             handling: config.metrics_extensive,
@@ -218,7 +219,5 @@ fn load(
     member: MemberId,
     files: &Files,
 ) -> Result<crate::reactor::recover::Loaded, String> {
-    shard.load(member, &mut |name, offset, len| {
-        files.read_piece(name, offset, len).map_err(|error| format!("cannot read {name}: {error}"))
-    })
+    shard.load(member, &mut files.reader())
 }

@@ -59,6 +59,8 @@ pub struct Driver {
     /// When to give up waiting for connections to end, once stopping.
     stop_by: Option<Time>,
     is_done: bool,
+    /// Whether memory of the start is given back.
+    is_tidy: bool,
 
     now: Time,
     completions: Vec<Completion>,
@@ -99,6 +101,7 @@ impl Driver {
             settled: Revision::NONE,
             stop_by: None,
             is_done: false,
+            is_tidy: false,
             now: shared.clock.now(),
             shared,
             completions: Vec::with_capacity(TURN_COMPLETIONS_MAX),
@@ -111,6 +114,12 @@ impl Driver {
         while !self.may_leave() {
             self.turn();
             self.rest();
+        }
+        if !self.log.is_idle() {
+            let fields = vec![("reactor", self.id.to_string())];
+            self.shared
+                .notices
+                .warn("the disk has not answered the log's last writes; stopping without", fields);
         }
         // The kernel may still hold requests with this thread's memory; the process ends in a moment.
         std::mem::forget(self);
@@ -148,6 +157,12 @@ impl Driver {
         }
         let moved = self.shared.sequencer.settled() != self.settled;
         if moved || wake_at <= self.now || !self.ring.is_idle() || self.may_leave() {
+            return self.ring.submit();
+        }
+        if !self.is_tidy && self.settled > Revision::NONE {
+            // What the start has used and freed would stay with this process until it uses as much again.
+            self.is_tidy = true;
+            kernel::give_memory_back();
             return self.ring.submit();
         }
         let (shared, id, stopping) = (&self.shared, self.id, self.stop_by.is_some());
@@ -363,6 +378,7 @@ impl Driver {
             Output::Bulk { job, step } => {
                 self.orders.push_back(Order::Step { reactor: self.id, job, step });
             }
+            Output::Haste(haste) => self.shared.lane.hasten(self.id, haste),
             Output::Notice(notice) => self.say(notice),
             Output::Halt(reason) => self.shared.notices.halt(&reason, vec![]),
         }
@@ -394,7 +410,9 @@ impl Driver {
                     self.log_has_failed(&failed);
                 }
             }
-            Command::Prepare { segment } => self.orders.push_back(Order::Prepare { reactor, segment }),
+            Command::Prepare { segment, bytes, keep_free } => {
+                self.orders.push_back(Order::Prepare { reactor, segment, bytes, keep_free });
+            }
             Command::Recycle { old, new } => {
                 self.orders.push_back(Order::Recycle { reactor, old, new });
             }
@@ -420,6 +438,6 @@ impl Driver {
             self.is_done = true;
             self.shared.is_done();
         }
-        over || (self.shared.all_are_done() && self.log.is_idle())
+        over || (self.shared.all_are_done() && self.log.is_idle() && self.reactor.log_is_at_rest())
     }
 }

@@ -22,6 +22,7 @@ use super::notices::Notices;
 use crate::checkpoint::CheckpointName;
 use crate::limits::BLOCK_BYTES;
 use crate::log::{Buffer, LogId, SegmentName};
+use crate::reactor::{AtStart, at_start};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -80,6 +81,8 @@ impl Files {
         }
         let mut files =
             Files { directory, direct: true, one_request: true, note: Mutex::new(None), notices: None };
+        // What an earlier process did not finish takes room that a full disk may not have for the probe.
+        files.list()?;
         files.probe()?;
         Ok(files)
     }
@@ -106,6 +109,8 @@ impl Files {
         block.fill_to(BLOCK_BYTES);
         match kernel::write_durably_at_start(&file, &block) {
             Err(error) if is_unknown(&error) => self.one_request = false,
+            // A full disk takes reads, and writes into files that are there: how is known with the first.
+            Err(error) if is_full(&error) => {}
             written => written?,
         }
         fs::remove_file(&path)
@@ -182,7 +187,19 @@ impl Files {
 
     /// Makes what has been read from a segment durable, if it was not.
     pub fn sync_segment(&self, segment: SegmentName) -> io::Result<()> {
-        File::open(self.path(&segment.to_string()))?.sync_all()
+        let path = self.path(&segment.to_string());
+        File::open(&path)?.sync_all()?;
+        self.tell("file synced", &path);
+        Ok(())
+    }
+
+    pub fn segment_bytes(&self, segment: SegmentName) -> io::Result<u64> {
+        Ok(fs::metadata(self.path(&segment.to_string()))?.len())
+    }
+
+    /// What this process may still write to the disk.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        kernel::free_bytes(&File::open(&self.directory)?)
     }
 
     pub fn read_segment(&self, segment: SegmentName) -> io::Result<Vec<u8>> {
@@ -209,21 +226,26 @@ impl Files {
         Ok(piece)
     }
 
+    /// [`Files::read_piece`] for recovery, with errors that name the file.
+    pub fn reader(&self) -> impl FnMut(&str, u64, usize) -> Result<Vec<u8>, String> {
+        |name, offset, len| {
+            self.read_piece(name, offset, len).map_err(|error| format!("cannot read {name}: {error}"))
+        }
+    }
+
     /// As [`Files::list`], after what is left of logs marked dead is gone, and the marks with it.
     pub fn list_without_dead_logs(&self) -> io::Result<Listing> {
         let listing = self.list()?;
-        if listing.dead.is_empty() {
-            return Ok(listing);
+        let (segments, dead) = (&listing.segments, &listing.dead);
+        let names: Vec<String> =
+            segments.iter().map(ToString::to_string).chain(dead.iter().map(|log| log.dead_mark())).collect();
+        for step in at_start(names.iter().map(String::as_str)) {
+            match step {
+                AtStart::SyncNames => self.sync_names()?,
+                AtStart::Remove(name) => fs::remove_file(self.path(&name))?,
+            }
         }
-        for segment in listing.segments.iter().filter(|segment| listing.dead.contains(&segment.log)) {
-            fs::remove_file(self.path(&segment.to_string()))?;
-        }
-        self.sync_names()?;
-        for log in &listing.dead {
-            fs::remove_file(self.path(&log.dead_mark()))?;
-        }
-        self.sync_names()?;
-        self.list()
+        if dead.is_empty() { Ok(listing) } else { self.list() }
     }
 
     /// The files of a directory that is only read, and need not be there.

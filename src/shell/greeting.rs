@@ -16,6 +16,10 @@ impl Terminal {
         Terminal { stdout: io::stdout().is_terminal(), stderr: io::stderr().is_terminal() }
     }
 
+    pub fn is_there(self) -> bool {
+        self.stdout || self.stderr
+    }
+
     /// The form of the log: what was asked for, else the one for people where only they read it.
     pub fn log_format(self, config: &Config) -> LogFormat {
         let is_read_here = |output: &LogOutput| match output {

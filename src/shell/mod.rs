@@ -56,7 +56,7 @@ use greeting::Terminal;
 use kernel::{StopSignal, StopSignals};
 use notices::{Notices, Outputs};
 use overseer::{Early, Stopped};
-use service::ServiceManager;
+use service::InitSystem;
 use start::Started;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -65,9 +65,10 @@ use std::thread::Builder;
 
 /// Serves until a signal comes. Dies of the signal, as etcd does, except as the first process of a
 /// container; returns otherwise only where it cannot start.
-pub fn run(config: Config, warnings: &[config::Notice]) -> ExitCode {
+pub fn run(mut config: Config, warnings: &[config::Notice]) -> ExitCode {
     let clock = Clock::start();
     let terminal = Terminal::look();
+    config.log_format = terminal.log_format(&config);
     // To open a pipe is to wait for its reader: until here a signal ends the process by itself.
     let outputs = match Outputs::open(&config.log_outputs) {
         Ok(outputs) => outputs,
@@ -78,7 +79,7 @@ pub fn run(config: Config, warnings: &[config::Notice]) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return plain_failure(&format!("cannot wait for signals: {error}")),
     };
-    let notices = match Notices::start(outputs, terminal.log_format(&config), config.log_level) {
+    let notices = match Notices::start(outputs, config.log_format, config.log_level) {
         Ok(notices) => notices,
         Err(error) => return plain_failure(&error.to_string()),
     };
@@ -116,7 +117,7 @@ fn serve(
     signals: &StopSignals,
     notices: &Notices,
 ) -> Result<StopSignal, String> {
-    let manager = ServiceManager::of_environment();
+    let init = InitSystem::of_environment();
     let (report, start) = bounded(1);
     let (wish, log) = (config.clone(), notices.clone());
     let starting = move || {
@@ -133,11 +134,13 @@ fn serve(
     };
     let serving = || {
         announce(&started, notices);
-        manager.serving();
-        greet(&started, terminal, &config, notices);
+        init.serving();
+        if terminal.is_there() {
+            greet(&started, terminal, &config, notices);
+        }
     };
     let stop_max = Duration::from_secs(STOP_SECS_MAX);
-    match overseer::oversee(&started, stop_max, next_signal, serving, || manager.stopping()) {
+    match overseer::oversee(&started, stop_max, next_signal, serving, || init.stopping()) {
         Stopped::InOrder(signal) => {
             notices.info("closed Braid server", vec![("name", config.name.clone())]);
             Ok(signal)

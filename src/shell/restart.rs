@@ -5,8 +5,8 @@
 
 use super::files::{Files, Listing};
 use super::kernel;
-use crate::limits::SEGMENT_BYTES;
-use crate::log::{LogId, Recovered, Recovery, SegmentName, Start};
+use crate::limits::{BLOCK_BYTES, DISK_RESERVE_BYTES, SEGMENT_BYTES_MIN};
+use crate::log::{LogId, Recovered, Recovery, SegmentBytes, SegmentName, Start};
 use crate::reactor::recover::{ReactorPlan, place};
 use crate::types::Revision;
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ pub struct Restart {
     pub last_file: u64,
     /// The highest revision that any log names as settled.
     pub settled: Revision,
-    /// Bytes of log that were read.
+    /// Bytes of the log's files.
     pub log_bytes: u64,
 }
 
@@ -32,24 +32,44 @@ pub struct Restart {
 pub fn restart(files: &Files, reactors: usize) -> Result<Restart, String> {
     let unreadable = |error: io::Error| format!("cannot read the data directory: {error}");
     let listing = files.list_without_dead_logs().map_err(unreadable)?;
+    if listing.segments.is_empty() {
+        check_room(files, reactors)?;
+    }
     let logs = recover_logs(files, &listing, reactors)?;
+    let lengths = listing.segments.iter().map(|segment| files.segment_bytes(*segment));
+    let log_bytes = lengths.sum::<io::Result<u64>>().map_err(unreadable)?;
     let mut keys = Vec::new();
     for _ in 0..reactors {
         keys.push(kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?);
     }
-    let mut fresh = |log: LogId| Start::fresh(log, keys[log.0 as usize], SEGMENT_BYTES);
+    let mut fresh = |log: LogId| Start::fresh(log, keys[log.0 as usize], SegmentBytes::USUAL);
     let reactors = u16::try_from(reactors).expect("the configuration bounds the reactors");
-    let plan = place(logs, &listing.checkpoints, reactors, &mut fresh)?;
+    let plan = place(logs, &listing.checkpoints, reactors, &mut fresh, &mut files.reader())?;
     let needed: BTreeSet<_> = plan.checkpoints.iter().collect();
     let checkpoints = listing.checkpoints.iter().filter(|name| !needed.contains(name));
     let segments = listing.segments.iter().filter(|name| plan.dead_logs.contains(&name.log));
     Ok(Restart {
         left_over: checkpoints.map(ToString::to_string).chain(segments.map(ToString::to_string)).collect(),
         last_file: listing.checkpoints.iter().map(|name| name.file).max().unwrap_or(0),
-        log_bytes: listing.segments.len() as u64 * SEGMENT_BYTES as u64,
+        log_bytes,
         settled: plan.settled,
         reactors: plan.reactors,
     })
+}
+
+/// What the logs of a new store take, and what is kept free beside them.
+fn check_room(files: &Files, reactors: usize) -> Result<(), String> {
+    let needed = (reactors * 2 * SEGMENT_BYTES_MIN) as u64 + DISK_RESERVE_BYTES;
+    let free = files.free_bytes().map_err(|error| format!("cannot look at the data directory: {error}"))?;
+    if free >= needed {
+        return Ok(());
+    }
+    Err(format!(
+        "the disk of the data directory has {} MiB free, and a new store with {reactors} reactors needs {} MiB: \
+         give it more room, or start with fewer --reactors",
+        free >> 20,
+        needed >> 20
+    ))
 }
 
 fn recover_logs(files: &Files, listing: &Listing, threads: usize) -> Result<Vec<Recovered>, String> {
@@ -87,15 +107,46 @@ fn recover_log(files: &Files, log: LogId, segments: &[SegmentName]) -> Result<Re
     Ok(recovered)
 }
 
-/// Reads one log, and changes nothing. The key is for a log that never was.
-pub fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -> Result<Recovered, String> {
-    let mut recovery = Recovery::new(log, key, SEGMENT_BYTES);
+/// Reads one log, and changes nothing. The key is for a log that never was. What waits in it to be recycled is
+/// not read.
+fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -> Result<Recovered, String> {
+    let unreadable = |segment: SegmentName, error| format!("cannot read log file {segment}: {error}");
+    let mut heads = Vec::new();
     for segment in segments {
-        let bytes = files.read_segment(*segment);
-        let bytes = bytes.map_err(|error| format!("cannot read log file {segment}: {error}"))?;
-        recovery.segment(*segment, &bytes);
+        let head = files.read_piece(&segment.to_string(), 0, BLOCK_BYTES);
+        heads.push((*segment, head.map_err(|error| unreadable(*segment, error))?));
+    }
+    let first = Recovery::first_needed(heads.iter().map(|(segment, head)| (*segment, &head[..])));
+    let mut recovery = Recovery::new(log, key, SegmentBytes::USUAL);
+    for segment in segments {
+        if segment.sequence < first {
+            let bytes = files.segment_bytes(*segment).map_err(|error| unreadable(*segment, error))?;
+            let bytes =
+                usize::try_from(bytes).map_err(|error| unreadable(*segment, io::Error::other(error)))?;
+            recovery.leftover(*segment, bytes);
+        } else {
+            recovery.segment(*segment, &read_segment(files, *segment)?);
+        }
     }
     recovery.finish().map_err(|damage| damage.to_string())
+}
+
+/// Reads what is there of one log, and changes nothing. Also says what is wrong with it.
+pub fn read_to_look(files: &Files, log: LogId, segments: &[SegmentName]) -> (Recovered, Vec<String>) {
+    let (mut recovery, mut wrong) = (Recovery::new(log, 0, SegmentBytes::USUAL), vec![]);
+    for segment in segments {
+        match read_segment(files, *segment) {
+            Ok(bytes) => recovery.segment(*segment, &bytes),
+            Err(why) => wrong.push(why),
+        }
+    }
+    let (recovered, damage) = recovery.read();
+    wrong.extend(damage.map(|damage| damage.to_string()));
+    (recovered, wrong)
+}
+
+fn read_segment(files: &Files, segment: SegmentName) -> Result<Vec<u8>, String> {
+    files.read_segment(segment).map_err(|error| format!("cannot read log file {segment}: {error}"))
 }
 
 #[cfg(test)]

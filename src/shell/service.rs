@@ -10,12 +10,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// The socket of the manager; none where nobody has asked.
-pub struct ServiceManager(Option<UnixDatagram>);
+pub struct InitSystem(Option<UnixDatagram>);
 
-impl ServiceManager {
-    pub fn of_environment() -> ServiceManager {
+impl InitSystem {
+    pub fn of_environment() -> InitSystem {
         let name = std::env::var_os("NOTIFY_SOCKET");
-        ServiceManager(name.and_then(|name| connect(&name).ok()))
+        InitSystem(name.and_then(|name| connect(&name).ok()))
     }
 
     pub fn serving(&self) {

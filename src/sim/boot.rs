@@ -7,11 +7,11 @@ use crate::checkpoint::CheckpointName;
 use crate::limits::{REQUEST_BYTES_DEFAULT, TXN_OPS_DEFAULT};
 use crate::log::{LogId, Recovered, Recovery, SegmentName, Start};
 use crate::reactor::recover::{self, Loaded, MemberPlan, ReactorPlan};
-use crate::reactor::{Boot, Reactor, Settings};
+use crate::reactor::{AtStart, Boot, Reactor, Settings};
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
 use crate::types::{ClusterId, Duration, MemberId, ReactorId, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub const MEMBER: MemberId = MemberId(7);
@@ -42,6 +42,7 @@ pub fn settings(shape: &Shape) -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: shape.checkpoint_log_bytes,
+        disk_reserve_bytes: shape.disk_reserve_bytes,
         bounds: shape.bounds,
         observing: Default::default(),
     }
@@ -56,18 +57,21 @@ pub struct Starting {
     remove: Vec<String>,
 }
 
-/// Removes what is left of logs that are marked dead. Gives the marks, which go once that is durable.
-pub fn clear_dead(files: &mut Files, now: Time) -> Result<Vec<String>, String> {
-    let names: Vec<String> = files.disk.files().map(str::to_owned).collect();
-    let dead: Vec<LogId> = names.iter().filter_map(|name| LogId::parse_dead_mark(name)).collect();
-    let of_dead = |name: &&String| SegmentName::parse(name).is_some_and(|name| dead.contains(&name.log));
-    for name in names.iter().filter(of_dead) {
-        files.disk.remove(name).map_err(|fault| format!("{name}: {fault:?}"))?;
+/// Removes what is left of logs that are marked dead, up to the next step that takes time. Whether that was
+/// the last.
+pub fn clear_dead(files: &mut Files, now: Time, steps: &mut VecDeque<AtStart>) -> Result<bool, String> {
+    while let Some(step) = steps.pop_front() {
+        match step {
+            AtStart::Remove(name) => {
+                files.disk.remove(&name).map_err(|fault| format!("{name}: {fault:?}"))?
+            }
+            AtStart::SyncNames => {
+                files.sync_for_start(now, vec![]).map_err(|fault| format!("{fault:?}"))?;
+                return Ok(false);
+            }
+        }
     }
-    if !dead.is_empty() {
-        files.sync_for_start(now, vec![]).map_err(|fault| format!("{fault:?}"))?;
-    }
-    Ok(dead.into_iter().map(LogId::dead_mark).collect())
+    Ok(true)
 }
 
 /// Reads the directory, and has the disk make durable what was read. An error is a refusal to start.
@@ -95,10 +99,18 @@ pub fn begin(
     let mut sync = vec![];
     for (log, list) in &mut segments {
         list.sort();
-        let mut recovery = Recovery::new(*log, key ^ u64::from(log.0), shape.segment_bytes);
+        let mut recovery = Recovery::new(*log, key ^ u64::from(log.0), shape.segments);
+        let mut read = vec![];
         for name in list {
             let bytes = files.disk.read(&name.to_string()).map_err(|fault| format!("{name}: {fault:?}"))?;
-            recovery.segment(*name, bytes);
+            read.push((*name, bytes));
+        }
+        let first = Recovery::first_needed(read.iter().copied());
+        for (name, bytes) in read {
+            match name.sequence < first {
+                true => recovery.leftover(name, bytes.len()),
+                false => recovery.segment(name, bytes),
+            }
         }
         let log = recovery.finish().map_err(|damage| damage.to_string())?;
         sync.extend(log.sync.iter().map(SegmentName::to_string));
@@ -106,8 +118,9 @@ pub fn begin(
         recovered.push(log);
     }
     sync.retain(|name| files.disk.files().any(|file| file == name));
-    let mut fresh = |log: LogId| Start::fresh(log, key ^ u64::from(log.0), shape.segment_bytes);
-    let plan = recover::place(recovered, &checkpoints, reactors, &mut fresh)?;
+    let mut fresh = |log: LogId| Start::fresh(log, key ^ u64::from(log.0), shape.segments);
+    let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
+    let plan = recover::place(recovered, &checkpoints, reactors, &mut fresh, &mut read)?;
     let unneeded = checkpoints.iter().filter(|name| !plan.checkpoints.contains(name));
     let mut left_over: Vec<String> = unneeded.map(CheckpointName::to_string).collect();
     for dead in &plan.dead_logs {
@@ -117,6 +130,12 @@ pub fn begin(
     let last_file = checkpoints.iter().map(|name| name.file).max().unwrap_or(0);
     files.sync_for_start(now, sync).map_err(|fault| format!("{fault:?}"))?;
     Ok(Starting { plan, left_over, last_file, remove })
+}
+
+fn read_piece(files: &mut Files, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, String> {
+    let bytes = files.disk.read(name).map_err(|fault| format!("{name}: {fault:?}"))?;
+    let from = bytes.len().min(offset as usize);
+    Ok(bytes[from..bytes.len().min(from + len)].to_vec())
 }
 
 impl Starting {
@@ -141,11 +160,7 @@ impl Starting {
             let mut control = None;
             let mut loaded = vec![];
             for shard in shards {
-                let mut read = |name: &str, offset: u64, len: usize| {
-                    let bytes = files.disk.read(name).map_err(|fault| format!("{name}: {fault:?}"))?;
-                    let from = bytes.len().min(offset as usize);
-                    Ok(bytes[from..bytes.len().min(from + len)].to_vec())
-                };
+                let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
                 let Loaded { shard, control: state } = shard.load(MEMBER, &mut read)?;
                 control = control.or(state);
                 loaded.push(shard);

@@ -16,6 +16,7 @@
 use super::hits::{Hit, Hits};
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a disk writes atomically, at most.
@@ -124,6 +125,9 @@ pub struct Disk {
     capacity_bytes: u64,
     latency: (Duration, Duration),
     next: u64,
+    /// So many reads from now one fails; whether it has.
+    failing_read: Cell<Option<u64>>,
+    read_failed: Cell<bool>,
     /// What went wrong here.
     pub hits: Hits,
 }
@@ -142,6 +146,8 @@ impl Disk {
             capacity_bytes,
             latency,
             next: 0,
+            failing_read: Cell::new(None),
+            read_failed: Cell::new(false),
             hits: Hits::default(),
         }
     }
@@ -167,6 +173,10 @@ impl Disk {
 
     fn used_bytes(&self) -> u64 {
         self.names.values().map(|file| self.contents[file].seen.len() as u64).sum()
+    }
+
+    pub fn free_bytes(&self) -> u64 {
+        self.capacity_bytes.saturating_sub(self.used_bytes())
     }
 
     fn live(&self) -> Result<(), Fault> {
@@ -213,12 +223,18 @@ impl Disk {
     }
 
     /// Names in ascending order.
-    pub fn files(&self) -> impl Iterator<Item = &str> {
+    pub fn files(&self) -> impl Iterator<Item = &str> + Clone {
         self.names.keys().map(String::as_str)
     }
 
     pub fn read(&self, name: &str) -> Result<&[u8], Fault> {
         self.live()?;
+        let left = self.failing_read.take();
+        self.failing_read.set(left.and_then(|left| left.checked_sub(1)));
+        if left == Some(0) {
+            self.read_failed.set(true);
+            return Err(Fault::Dead);
+        }
         Ok(&self.contents[&self.find(name)?].seen)
     }
 }
@@ -436,6 +452,41 @@ impl Disk {
                 self.land(Flying::Write { file, patch, durable: false });
             }
         }
+    }
+
+    /// One read fails, after so many that do not.
+    pub fn fail_read(&mut self, after: u64) {
+        self.failing_read.set(Some(after));
+    }
+
+    /// Reads are well from now on. Whether one has failed.
+    pub fn end_failing_reads(&mut self) -> bool {
+        self.failing_read.set(None);
+        self.read_failed.take()
+    }
+
+    /// Other bytes stand there, as if they always had.
+    pub fn overwrite(&mut self, name: &str, offset: usize, bytes: &[u8]) {
+        let file = self.names[name];
+        let content = self.contents.get_mut(&file).expect("contents outlive their names");
+        for all in [&mut content.seen, &mut content.durable] {
+            Patch { completed: 0, offset, bytes: bytes.to_vec() }.apply(all);
+        }
+        content.cached.clear();
+    }
+
+    /// The file is another one, or a new one.
+    pub fn replace(&mut self, name: &str, bytes: Vec<u8>) {
+        let file = FileId(self.number());
+        self.contents.insert(file, Content { seen: bytes.clone(), durable: bytes, cached: vec![] });
+        self.names.insert(name.into(), file);
+        self.durable_names.insert(name.into(), file);
+    }
+
+    /// The file is not there, and never comes back.
+    pub fn take_away(&mut self, name: &str) {
+        self.names.remove(name);
+        self.durable_names.remove(name);
     }
 
     /// Changes one bit of each of `sectors` sectors from `offset` on, durably.

@@ -1,6 +1,6 @@
 //! What goes wrong in the world, and how it ends.
 
-use super::disk::{Health, SECTOR_BYTES};
+use super::disk::Health;
 use super::hits::{Hit, Hits};
 use super::plan::Fault;
 use super::process::Item;
@@ -80,6 +80,7 @@ impl World {
         self.end_faults();
         self.dying = None;
         self.slow_mail = None;
+        self.files.failing_steps = 0;
         if let Life::Down { until } = &mut self.life {
             *until = now;
         }
@@ -119,12 +120,14 @@ impl World {
                 self.history.known.full_since.get_or_insert(moment);
                 self.files.disk.set_capacity(0);
             }
+            Fault::FailedSteps(steps) => self.files.failing_steps = steps,
             Fault::Jump(span) => {
                 self.now = now + span;
                 if self.is_up() {
                     self.hits.count(Hit::Jump);
                 }
             }
+            Fault::UnreadableStart => self.unreadable = true,
             Fault::Stall { client, span } => self.clients[client].stalled_until = now + span,
             Fault::Disconnect { client } => {
                 if self.clients[client].link.is_some() {
@@ -176,16 +179,5 @@ impl World {
     /// The power goes now, and the member comes back.
     pub fn lose_power(&mut self) {
         self.die(Death::PowerLoss);
-    }
-
-    /// The member stops, and one bit of one of its files changes before it comes back.
-    pub fn rot(&mut self) {
-        self.die(Death::Kill);
-        let names: Vec<String> = self.files.disk.files().map(str::to_owned).collect();
-        let name = self.rng.pick(&names).clone();
-        let len = self.files.disk.read(&name).map_or(0, <[u8]>::len) as u64;
-        let offset = self.rng.below(len.max(1)) / SECTOR_BYTES as u64 * SECTOR_BYTES as u64;
-        self.trace.line(self.now, || format!("{name} rots at {offset}"));
-        self.files.disk.rot(&mut self.rng, &name, offset, 1).expect("the file was listed");
     }
 }

@@ -1,6 +1,7 @@
 //! The member's files on the simulated disk: what reactors want done, in the steps that make it durable.
 
-use super::disk::{Disk, Fault, Op, OpId};
+use super::disk::{Disk, Fault, Lie, Op, OpId};
+use super::hits::Hit;
 use super::process::{Item, Process};
 use crate::io::{BulkDone, BulkStep, JobId};
 use crate::log::{Buffer, Command, SegmentName, WriteId};
@@ -53,26 +54,30 @@ enum Doing {
 pub struct Files {
     pub disk: Disk,
     pub rng: Rng,
-    segment_bytes: usize,
     doing: BTreeMap<OpId, Doing>,
     /// Files go one after the other, each durably.
     removing: VecDeque<(usize, JobId, String)>,
     /// Segments for which there was no room, and since when that is known.
     no_room: VecDeque<(Time, usize, SegmentName)>,
+    /// After so many more writes of logs one is confirmed and lost, or lands at another offset.
+    pub lie_at: Option<(u64, Option<u64>)>,
+    /// So many steps of the bulk lane fail, without any effect.
+    pub failing_steps: u64,
 }
 
 /// What makes the process stop.
 pub struct Final(pub String);
 
 impl Files {
-    pub fn new(disk: Disk, rng: Rng, segment_bytes: usize) -> Files {
+    pub fn new(disk: Disk, rng: Rng) -> Files {
         Files {
             disk,
             rng,
-            segment_bytes,
             doing: BTreeMap::new(),
             removing: VecDeque::new(),
             no_room: VecDeque::new(),
+            lie_at: None,
+            failing_steps: 0,
         }
     }
 
@@ -85,6 +90,12 @@ impl Files {
 
     fn submit(&mut self, now: Time, op: Op, doing: Doing) -> Result<(), Fault> {
         let id = self.disk.submit(now, &mut self.rng, op)?;
+        if let (Some((left, to)), Doing::Write { .. }) = (self.lie_at, &doing) {
+            if left == 0 {
+                self.disk.lie(id, to.map_or(Lie::Lost, Lie::Misdirected));
+            }
+            self.lie_at = left.checked_sub(1).map(|left| (left, to));
+        }
         self.doing.insert(id, doing);
         Ok(())
     }
@@ -109,7 +120,9 @@ impl Files {
                     Op::Write { file: segment.to_string(), offset, bytes: bytes.to_vec(), durable: true };
                 self.submit(now, op, Doing::Write { reactor, id, buffer: bytes })
             }
-            Command::Prepare { segment } => self.prepare(now, reactor, segment),
+            Command::Prepare { segment, bytes, keep_free } => {
+                self.prepare(now, reactor, segment, bytes, keep_free)
+            }
             Command::Recycle { old, new } => {
                 let renamed = self.disk.rename(&old.to_string(), &new.to_string());
                 let doing = Doing::SegmentNamed { reactor, segment: new };
@@ -120,10 +133,22 @@ impl Files {
         done.map_err(|fault| Final(format!("the log of reactor {reactor}: {fault:?}")))
     }
 
-    fn prepare(&mut self, now: Time, reactor: usize, segment: SegmentName) -> Result<(), Fault> {
+    fn prepare(
+        &mut self,
+        now: Time,
+        reactor: usize,
+        segment: SegmentName,
+        bytes: u64,
+        keep_free: u64,
+    ) -> Result<(), Fault> {
+        if self.disk.free_bytes() < bytes.saturating_add(keep_free) {
+            self.disk.hits.count(Hit::FullDisk);
+            self.no_room.push_back((now, reactor, segment));
+            return Ok(());
+        }
         let file = format!("{segment}.new");
         self.disk.create(&file)?;
-        let bytes = vec![0; self.segment_bytes];
+        let bytes = vec![0; usize::try_from(bytes).expect("a simulated file fits into memory")];
         let op = Op::Write { file: file.clone(), offset: 0, bytes, durable: false };
         match self.submit(now, op, Doing::Zeros { reactor, segment }) {
             Err(Fault::Full) => {
@@ -142,6 +167,10 @@ impl Files {
 
     /// What the bulk lane is to do. An answer that is known at once is given.
     pub fn bulk(&mut self, now: Time, reactor: usize, job: JobId, step: BulkStep) -> Option<BulkDone> {
+        if let Some(left) = self.failing_steps.checked_sub(1) {
+            self.failing_steps = left;
+            return Some(BulkDone::Failed("the device takes it for impossible".into()));
+        }
         let done = match step {
             BulkStep::Create { name } => {
                 let gone = match self.disk.remove(&name) {

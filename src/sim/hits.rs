@@ -21,14 +21,29 @@ pub enum Hit {
     WriteLost,
     WriteKept,
     WriteTorn,
-    /// A block changed, and the member refused to start, or lost nothing.
-    RotRefused,
-    RotHarmless,
+    /// A block changed, and the member refused to start.
+    Rot,
+    /// So did one for which a log's end, or a write, was lost, or whose files were not what they were.
+    TailLost,
+    DurableWriteLost,
+    DurableWriteMisdirected,
+    FilesExchanged,
+    FileTruncated,
+    OldFiles,
+    FileMissing,
+    /// Any of these lost nothing, or what nobody could know.
+    DamageHarmless,
+    DamageUnknowable,
+    /// A start met an error of reading, or a full disk.
+    UnreadableStart,
+    FullStart,
     /// A write found no room.
     FullDisk,
     /// The disk was asked for something while it was slow, or did nothing.
     SlowDisk,
     HungDisk,
+    /// A step of the bulk lane failed.
+    FailedStep,
     /// The process stopped, as its disk failed.
     DeadDisk,
     /// The clock jumped under a process.
@@ -45,7 +60,7 @@ pub enum Hit {
 }
 
 impl Hit {
-    pub const ALL: [Hit; 23] = [
+    pub const ALL: [Hit; 34] = [
         Hit::Kill,
         Hit::KillInTurn,
         Hit::KillInStart,
@@ -57,11 +72,22 @@ impl Hit {
         Hit::WriteLost,
         Hit::WriteKept,
         Hit::WriteTorn,
-        Hit::RotRefused,
-        Hit::RotHarmless,
+        Hit::Rot,
+        Hit::TailLost,
+        Hit::DurableWriteLost,
+        Hit::DurableWriteMisdirected,
+        Hit::FilesExchanged,
+        Hit::FileTruncated,
+        Hit::OldFiles,
+        Hit::FileMissing,
+        Hit::DamageHarmless,
+        Hit::DamageUnknowable,
+        Hit::UnreadableStart,
+        Hit::FullStart,
         Hit::FullDisk,
         Hit::SlowDisk,
         Hit::HungDisk,
+        Hit::FailedStep,
         Hit::DeadDisk,
         Hit::Jump,
         Hit::Pause,
@@ -73,8 +99,14 @@ impl Hit {
 }
 
 /// How often each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hits([u64; Hit::ALL.len()]);
+
+impl Default for Hits {
+    fn default() -> Hits {
+        Hits([0; Hit::ALL.len()])
+    }
+}
 
 impl Hits {
     pub fn count(&mut self, hit: Hit) {

@@ -3,8 +3,10 @@
 //! Everything is drawn before anything runs, each event with a number of its own to draw from, so that
 //! leaving some out does not change the others: that is how a failing run is made small.
 
+use super::damage::Damage;
 use crate::config::AutoCompaction;
 use crate::limits::{Bounds, EMPTY_SHARD_BYTES};
+use crate::log::SegmentBytes;
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 
@@ -22,7 +24,8 @@ pub struct Shape {
     pub reactors: u16,
     pub shards: usize,
     pub clients: usize,
-    pub segment_bytes: usize,
+    pub segments: SegmentBytes,
+    pub disk_reserve_bytes: u64,
     pub checkpoint_log_bytes: u64,
     /// Revisions unsettled at a time.
     pub ring: usize,
@@ -43,8 +46,8 @@ pub struct Shape {
     pub window_bytes: u32,
     /// Whether another number of reactors may come up after a restart.
     pub resizes: bool,
-    /// Whether the disk rots at the end.
-    pub rots: bool,
+    /// What the files suffer at the end.
+    pub damage: Damage,
     pub weights: [u64; OPS.len()],
 }
 
@@ -125,6 +128,8 @@ pub enum Fault {
     FullDisk(Duration),
     /// All operations fail; the device comes back later.
     DeadDisk(Duration),
+    /// So many steps of the bulk lane fail, which the process outlives.
+    FailedSteps(u64),
     /// The clock jumps.
     Jump(Duration),
     Pause(Duration),
@@ -139,17 +144,26 @@ pub enum Fault {
     Disconnect {
         client: usize,
     },
+    /// The next start meets an error of reading.
+    UnreadableStart,
 }
 
 impl Plan {
     pub fn draw(seed: u64) -> Plan {
         let mut rng = Rng::new(seed ^ 0x5EED);
         let mut shape = Shape::draw(&mut rng);
+        // More than the sequencer's ring tells apart.
+        if Rng::new(seed ^ 0x0040).chance(1, 60) {
+            shape.shards = 66;
+        }
         if Rng::new(seed ^ 0x0C07).chance(1, 3) {
             shape.entry_bytes = 200;
         }
         if Rng::new(seed ^ 0x511C).chance(1, 3) {
             shape.slice_keys = 1;
+        }
+        if shape.damage != Damage::Rot {
+            shape.damage = *Rng::new(seed ^ 0xDA3A6E).pick(&Damage::OTHERS);
         }
         shape.draw_bounds(&mut Rng::new(seed ^ 0xB0DD));
         shape.draw_refusals(&mut Rng::new(seed ^ 0x4EF5));
@@ -188,7 +202,15 @@ impl Plan {
             }
         }
         events.sort_by_key(|event| event.at);
+        events.extend(bad_starts(seed, span_ms));
         Plan { seed, shape, events }
+    }
+
+    /// The events as they happen; their numbers are their places in the list.
+    pub fn in_order(&self) -> Vec<&Event> {
+        let mut events: Vec<&Event> = self.events.iter().collect();
+        events.sort_by_key(|event| event.at);
+        events
     }
 
     /// Leaves out all events but these, by their numbers.
@@ -199,6 +221,23 @@ impl Plan {
             wanted.contains(&(number - 1))
         });
     }
+}
+
+/// Now and then a start meets a disk that cannot be read, or one that is full.
+fn bad_starts(seed: u64, span_ms: u64) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0xBAD5_7A27);
+    let mut events = vec![];
+    for (fault, of) in
+        [(Fault::UnreadableStart, 4), (Fault::FullDisk(Duration::from_us(1 + rng.below(2_000_000))), 6)]
+    {
+        if rng.chance(1, of) {
+            let event = Event::draw(&mut rng, span_ms, What::Fault(fault));
+            let kill = What::Fault(Fault::Kill { steps: rng.below(60) });
+            events.push(Event { at: event.at + Duration(1), salt: rng.next_u64(), what: kill });
+            events.push(event);
+        }
+    }
+    events
 }
 
 /// An epoch that ends is worth little where nothing is under way: half of them find requests in the midst of
@@ -237,15 +276,16 @@ impl Shape {
         }
         weights[0] = weights[0].max(5);
         weights[OPS.len() - 1] = 1;
-        // A turn's entry of one shard has to fit into a segment: all that clients could have outstanding.
         let value_bytes = *rng.pick(&[1, 40, 300, 800, 2500]);
-        let segment_bytes = 4096 * if value_bytes > 1000 { 96 } else { *rng.pick(&[16, 24, 32]) };
+        let least = 4096 * if value_bytes > 1000 { 96 } else { *rng.pick(&[4, 16, 32]) };
+        let segments = SegmentBytes { least, most: least * *rng.pick(&[1, 2, 8]) };
         Shape {
             reactors: 1 + rng.below(4) as u16,
             shards: 1 + rng.below(6) as usize,
             clients: 1 + rng.below(4) as usize,
-            segment_bytes,
-            checkpoint_log_bytes: segment_bytes as u64 * rng.below(5),
+            segments,
+            disk_reserve_bytes: *rng.pick(&[0, 1 << 20]),
+            checkpoint_log_bytes: least as u64 * rng.below(5),
             ring: *rng.pick(&[8, 64, 1024]),
             mail_delay: Duration::from_us(*rng.pick(&[0, 5, 50, 2000])),
             net_delay: Duration::from_us(*rng.pick(&[1, 50, 500, 20_000])),
@@ -258,7 +298,7 @@ impl Shape {
             value_bytes,
             window_bytes: *rng.pick(&[1 << 20, 1 << 20, 65_535, 4000]),
             resizes: rng.chance(1, 2),
-            rots: rng.chance(1, 4),
+            damage: if rng.chance(1, 4) { Damage::Rot } else { Damage::TailLost },
             weights,
         }
     }
@@ -342,7 +382,7 @@ impl Shape {
             bounds.watch_credit_bytes_min = tiny.watch_credit_bytes_min;
             bounds.watch_credit_bytes_max = tiny.watch_credit_bytes_max;
         }
-        let drawn: [(&mut usize, usize); 12] = [
+        let drawn: [(&mut usize, usize); 14] = [
             (&mut bounds.log_behind_bytes_max, tiny.log_behind_bytes_max),
             (&mut bounds.delete_list_max, tiny.delete_list_max),
             (&mut bounds.watch_reply_revisions_max, tiny.watch_reply_revisions_max),
@@ -352,6 +392,8 @@ impl Shape {
             (&mut bounds.turn_effect_bytes_max, tiny.turn_effect_bytes_max),
             (&mut bounds.slices_per_turn, tiny.slices_per_turn),
             (&mut bounds.compact_slice_keys, tiny.compact_slice_keys),
+            (&mut bounds.checkpoint_step_blocks, tiny.checkpoint_step_blocks),
+            (&mut bounds.checkpoint_chain_files_max, tiny.checkpoint_chain_files_max),
             (&mut bounds.reads_bytes_max, tiny.reads_bytes_max),
             (&mut bounds.watch_answers_max, tiny.watch_answers_max),
             (&mut bounds.keep_alives_max, tiny.keep_alives_max),
@@ -373,7 +415,7 @@ impl Event {
     }
 }
 
-const FAULTS: u64 = 14;
+const FAULTS: u64 = 15;
 /// The longest way of a mail, ever.
 pub const SLOW_MAIL_MAX: Duration = Duration::from_ms(400);
 
@@ -389,6 +431,7 @@ impl Fault {
             6 => Fault::Jump(up_to_ms(rng, 8000)),
             7 => Fault::Pause(if rng.chance(1, 4) { up_to_ms(rng, 9000) } else { up_to_ms(rng, 50) }),
             8 => Fault::Depose,
+            14 => Fault::FailedSteps(1 + rng.below(4)),
             9 => Fault::SlowMail(up_to_ms(rng, SLOW_MAIL_MAX.0 / 1_000_000), up_to_ms(rng, 2000)),
             10 => Fault::Stall { client: rng.below(clients as u64) as usize, span: up_to_ms(rng, 4000) },
             _ => Fault::Disconnect { client: rng.below(clients as u64) as usize },

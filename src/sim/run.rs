@@ -27,7 +27,7 @@ pub struct Summary {
     pub answered: usize,
     pub revisions: i64,
     pub starts: u64,
-    /// The disk had rotted, and the member said so.
+    /// The files were damaged at the end, and the member said so.
     pub refused: bool,
     /// What went wrong, and the ways that the program went.
     pub tally: Tally,
@@ -70,7 +70,7 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     fn whole(&mut self) -> Result<Summary, Failure> {
-        for event in &self.plan.events {
+        for event in self.plan.in_order() {
             self.advance(event.at)?;
             let rng = Rng::new(event.salt);
             match &event.what {
@@ -99,10 +99,8 @@ impl Run<'_> {
             self.use_quota_up(quota)?;
             self.outlive_leases()?;
         }
-        let refused = self.plan.shape.rots && self.rot()?;
-        if self.plan.shape.rots {
-            self.world.hits.count(if refused { Hit::RotRefused } else { Hit::RotHarmless });
-        }
+        let hit = self.outlive_damage()?;
+        self.world.hits.count(hit);
         let history = &self.world.history;
         checks::check(history, self.plan.shape.clients)?;
         Ok(Summary {
@@ -110,7 +108,7 @@ impl Run<'_> {
             answered: history.ops.iter().filter(|op| op.returned.is_some()).count(),
             revisions: self.observed,
             starts: self.world.starts,
-            refused,
+            refused: !matches!(hit, Hit::DamageHarmless | Hit::DamageUnknowable),
             tally: self.world.end(),
         })
     }

@@ -69,6 +69,7 @@ impl Trace {
                 self.mix(u64::from(crc32c::crc32c(bytes)));
             }
             Output::Bulk { job, .. } => self.mix(job.0),
+            Output::Haste(haste) => self.mix(u64::from(*haste)),
             Output::Log(_) | Output::Close { .. } | Output::Notice(_) | Output::Halt(_) => {}
         }
         self.line(now, || format!("r{reactor} -> {}", short(&format!("{output:?}"))));

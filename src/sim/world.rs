@@ -10,9 +10,11 @@ use super::plan::{Plan, Shape};
 use super::process::{Item, Process, Stepped};
 use super::trace::Trace;
 use crate::config::AutoCompaction;
-use crate::io::{Output, Paths};
+use crate::io::{BulkDone, Output, Paths};
+use crate::reactor::{AtStart, at_start};
 use crate::stdx::Rng;
 use crate::types::{ConnId, Duration, ReactorId, Time};
+use std::collections::VecDeque;
 
 /// Why a run is red.
 #[derive(Clone, Debug)]
@@ -25,14 +27,23 @@ impl Failure {
     pub fn new(check: &'static str, what: impl Into<String>) -> Failure {
         Failure { check, what: what.into() }
     }
+
+    /// A member that finds its own data damaged says so before it serves, as one that does not start.
+    fn of_halt(why: String) -> Failure {
+        let damaged = ["is damaged", "is missing", "makes no sense"].iter().any(|words| why.contains(words));
+        Failure::new(if damaged { REFUSED } else { "halt" }, why)
+    }
 }
+
+/// The check that fails where the member does not start.
+pub(super) const REFUSED: &str = "refused";
 
 pub(super) enum Life {
     Down {
         until: Time,
     },
-    /// What is left of dead logs is being removed, then their marks.
-    Clearing(Vec<String>),
+    /// What is left of dead logs is being removed, and their marks, in these steps.
+    Clearing(VecDeque<AtStart>),
     Starting(Box<Starting>),
     Up(Box<Process>),
 }
@@ -60,6 +71,10 @@ pub struct World {
     pub(super) hung_until: Time,
     pub(super) full_until: Time,
     pub(super) dead_until: Time,
+    /// The next start cannot read something.
+    pub(super) unreadable: bool,
+    /// Files of logs as they were a while ago.
+    pub(super) copies: Vec<(String, Vec<u8>)>,
     pub(super) slow_mail: Option<(usize, usize, Duration, Time)>,
     /// What went wrong so far, but for what the disk counts.
     pub(super) hits: Hits,
@@ -77,7 +92,7 @@ impl World {
         let mut rng = Rng::new(plan.seed);
         let shape = plan.shape.clone();
         let disk = Disk::new(CAPACITY_BYTES, (Duration(0), shape.disk_latency));
-        let files = Files::new(disk, rng.fork(), shape.segment_bytes);
+        let files = Files::new(disk, rng.fork());
         let mut clients: Vec<Client> =
             (0..shape.clients).map(|id| Client::new(id, shape.window_bytes)).collect();
         clients.push(Client::new(shape.clients, 1 << 20));
@@ -103,6 +118,8 @@ impl World {
             hung_until: Time::NEVER,
             full_until: Time::NEVER,
             dead_until: Time::NEVER,
+            unreadable: false,
+            copies: vec![],
             slow_mail: None,
             hits: Hits::default(),
             paths: Paths::default(),
@@ -225,11 +242,16 @@ impl World {
             }
             Output::Bulk { job, step } => {
                 if let Some(done) = self.files.bulk(now, from, job, step) {
+                    if matches!(done, BulkDone::Failed(_)) {
+                        self.hits.count(Hit::FailedStep);
+                    }
                     process.deliver(from, now, Item::Bulk(job, done));
                 }
             }
-            Output::Notice(_) => {}
-            Output::Halt(why) => return Err(Failure::new("halt", why)),
+            Output::Haste(_) | Output::Notice(_) => {}
+            // A start that has no room for its first file says so and ends.
+            Output::Halt(why) if self.full_until != Time::NEVER => self.halt(&why)?,
+            Output::Halt(why) => return Err(Failure::of_halt(why)),
         }
         Ok(())
     }
@@ -237,15 +259,15 @@ impl World {
     // Starts and ends.
 
     fn clear(&mut self) -> Result<bool, Failure> {
-        let marks = boot::clear_dead(&mut self.files, self.now);
-        self.life = Life::Clearing(marks.map_err(|why| Failure::new("refused", why))?);
+        self.life = Life::Clearing(at_start(self.files.disk.files()));
         Ok(true)
     }
 
     fn start(&mut self) -> Result<bool, Failure> {
-        if let Life::Clearing(marks) = &self.life {
-            for mark in marks {
-                self.files.disk.remove(mark).expect("it was listed");
+        if let Life::Clearing(steps) = &mut self.life {
+            let cleared = boot::clear_dead(&mut self.files, self.now, steps);
+            if !cleared.map_err(|why| Failure::new(REFUSED, why))? {
+                return Ok(true);
             }
         }
         self.starts += 1;
@@ -255,9 +277,13 @@ impl World {
         }
         self.trace.line(self.now, || format!("start with {reactors} reactors"));
         let key = self.boot_rng.next_u64();
+        if std::mem::take(&mut self.unreadable) {
+            let files = self.files.disk.files().count() as u64;
+            self.files.disk.fail_read(self.boot_rng.below(1 + files));
+        }
         match boot::begin(&mut self.files, self.now, &self.shape, reactors, key) {
             Ok(starting) => self.life = Life::Starting(Box::new(starting)),
-            Err(why) => return Err(Failure::new("refused", why)),
+            Err(why) => self.refused(why)?,
         }
         Ok(true)
     }
@@ -267,10 +293,28 @@ impl World {
         else {
             return Ok(false);
         };
-        let made = starting.finish(&mut self.files, self.now, &self.shape, &mut self.boot_rng);
-        let process = made.map_err(|why| Failure::new("refused", why))?;
-        self.life = Life::Up(Box::new(process));
+        match starting.finish(&mut self.files, self.now, &self.shape, &mut self.boot_rng) {
+            Ok(process) => {
+                if self.full_until != Time::NEVER {
+                    self.hits.count(Hit::FullStart);
+                }
+                self.files.disk.end_failing_reads();
+                self.life = Life::Up(Box::new(process));
+            }
+            Err(why) => self.refused(why)?,
+        }
         Ok(true)
+    }
+
+    /// The member does not start. Where that was one error of reading, it is started again.
+    fn refused(&mut self, why: String) -> Result<(), Failure> {
+        if !self.files.disk.end_failing_reads() {
+            return Err(Failure::new(REFUSED, why));
+        }
+        self.trace.line(self.now, || format!("refused: {why}"));
+        self.hits.count(Hit::UnreadableStart);
+        self.life = Life::Down { until: self.now + Duration(1_000_000) };
+        Ok(())
     }
 
     /// The process stops by itself, as it must where the disk fails it.

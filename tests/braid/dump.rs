@@ -201,7 +201,12 @@ fn every_event_that_a_watch_has_seen_is_in_the_dump_and_no_other() {
     ];
     assert_eq!(said, expected);
     assert!(of_type(&lines, "control").iter().all(|line| line["void"] == false && line["shard"] == 0));
+    let settled: Vec<i64> =
+        of_type(&lines, "control").iter().map(|line| line["settled"].as_i64().unwrap()).collect();
+    assert!(settled.is_sorted() && settled[2] > 100, "{settled:?}");
+    assert_eq!((settled[0], settled[1], settled.last()), (1, 1, Some(&last)));
     assert_eq!((of_type(&lines, "fence").len(), of_type(&lines, "seal").len()), (4, 4));
+    assert_eq!((of_type(&lines, "missing").len(), of_type(&lines, "damage").len()), (0, 0));
 
     assert_eq!(dump(directory.path(), &["--json"]).stdout, dump(directory.path(), &["--json"]).stdout);
     let text = String::from_utf8(dump(directory.path(), &[]).stdout).unwrap();
@@ -239,6 +244,8 @@ fn history_in_checkpoints_is_dumped_from_the_compaction_on() {
     let header = &lines[0];
     assert_eq!((&header["settled"], &header["complete_from"]), (&json!(last), &json!(compacted)));
     assert_eq!(header["checkpointed"], json!(middle));
+    let missing = json!({"type": "missing", "from": 2, "upto": compacted - 1});
+    assert_eq!(of_type(&lines, "missing"), [&missing]);
     compare(&events_dumped(&lines, compacted as u64), &watched);
     for write in of_type(&lines, "write") {
         let revision = write["revision"].as_i64().unwrap();
@@ -302,6 +309,45 @@ fn what_cannot_be_dumped_is_refused_with_one_line_and_left_alone() {
     bytes[4096 + 600] ^= 1;
     fs::write(&log, bytes).unwrap();
     let before = files(&directory);
-    refused(&directory, "log file 000-0000000000000001.log is damaged at offset 4096");
+    let output = dump(&directory, &["--json"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.starts_with("braid: log file 000-0000000000000001.log is damaged at offset 4096"), "{told}");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["type"], "header");
+    assert_eq!(of_type(&lines, "damage").len(), told.lines().count());
     assert_eq!(files(&directory), before);
+}
+
+/// A log that breaks in its midst is read up to there, and so are the others up to what that leaves whole.
+#[test]
+fn a_damaged_directory_is_dumped_up_to_the_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &FLAGS);
+    let mut client = Client::connect(server.address);
+    let watch = client.watch(1);
+    let last = write_something(&mut client, 70);
+    let watched = events_watched(&client.events_upto(watch, last));
+    kill(server);
+    // The end of the second log is gone.
+    let log = directory.path().join("store/001-0000000000000001.log");
+    let mut bytes = fs::read(&log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 4096 * 4096;
+    bytes[end - 20 * 4096..].fill(0);
+    fs::write(&log, bytes).unwrap();
+    let output = dump(directory.path(), &["--json"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("log file 001-0000000000000001.log ends too early"), "{told}");
+    assert!(told.contains("no part is in any log; the end is missing of what log 1 has of shard"), "{told}");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let settled = lines[0]["settled"].as_i64().unwrap();
+    assert!(settled > 20 && settled < last, "{settled} of {last}");
+    let upto = watched.iter().position(|event| event["revision"].as_i64().unwrap() > settled).unwrap();
+    compare(&events_dumped(&lines, 2), &watched[..upto]);
+    // A start refuses, with the same words.
+    let refused = Server::try_start(directory.path(), &FLAGS).err().unwrap();
+    assert!(refused.contains("log file 001-0000000000000001.log ends too early"), "{refused}");
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod copies;
 mod dump;
 mod fuzz;
 #[path = "../fuzz/seeds.rs"]

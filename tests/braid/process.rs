@@ -3,6 +3,8 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
+use braid::log::{Damage, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
@@ -41,6 +43,20 @@ impl Server {
         flags: &[&str],
         change: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Server {
+        let started = Server::try_start_as(data_dir, flags, change);
+        started.unwrap_or_else(|said| panic!("the server has ended: {said}"))
+    }
+
+    /// What it says, where it does not come to serve.
+    pub fn try_start(data_dir: &Path, flags: &[&str]) -> Result<Server, String> {
+        Server::try_start_as(data_dir, flags, |command| command)
+    }
+
+    fn try_start_as(
+        data_dir: &Path,
+        flags: &[&str],
+        change: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Result<Server, String> {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let url = format!("http://{address}");
         let listen = ["--listen-client-urls", &url, "--advertise-client-urls", &url];
@@ -49,16 +65,34 @@ impl Server {
         let (mut line, mut all) = (String::new(), String::new());
         while !line.contains("ready to serve client requests") {
             line.clear();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "the server has ended: {all}");
+            if lines.read_line(&mut line).unwrap() == 0 {
+                let code = child.wait().unwrap().code();
+                assert_eq!(code, Some(1), "it ends with a reason: {all}");
+                return Err(all);
+            }
             all.push_str(&line);
         }
-        Server { child, address, before: all, lines }
+        Ok(Server { child, address, before: all, lines })
     }
 
     fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn post(&self, path: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -144,4 +178,59 @@ fn what_it_cannot_use_it_refuses_with_one_line() {
     assert!(!other.exists(), "a first start that fails leaves nothing behind");
     server.signal("-TERM");
     assert_eq!(server.end().0, Some(15));
+}
+
+/// The bytes of the logs' files that a directory holds, by log and in order.
+fn logs(data_dir: &Path) -> BTreeMap<LogId, Vec<(SegmentName, Vec<u8>)>> {
+    let mut logs: BTreeMap<LogId, Vec<(SegmentName, Vec<u8>)>> = BTreeMap::new();
+    for entry in std::fs::read_dir(data_dir.join("store")).unwrap() {
+        let path = entry.unwrap().path();
+        if let Some(name) = SegmentName::parse(path.file_name().unwrap().to_str().unwrap()) {
+            logs.entry(name.log).or_default().push((name, std::fs::read(&path).unwrap()));
+        }
+    }
+    logs.values_mut().for_each(|files| files.sort());
+    logs
+}
+
+fn recover(log: LogId, files: &[(SegmentName, Vec<u8>)]) -> Result<Recovered, Damage> {
+    let mut recovery = Recovery::new(log, 1, SegmentBytes::USUAL);
+    files.iter().for_each(|(name, bytes)| recovery.segment(*name, bytes));
+    recovery.finish()
+}
+
+/// A signal at once after the answer: the write it was for has a witness all the same, as has every other.
+#[test]
+fn after_a_stop_a_bit_that_changes_in_the_log_is_damage() {
+    const BLOCK: usize = 4096;
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &["--reactors=2"]);
+    for key in ["L3JlZ2lzdHJ5L3BvZHMveA==", "YQ==", "L3JlZ2lzdHJ5L2xlYXNlcy94", "L3JlZ2lzdHJ5L2V2ZW50cy94"] {
+        let answer =
+            server.post("/v3/kv/put", &format!(r#"{{"key":"{key}","value":"dG8gYmUgd2l0bmVzc2Vk"}}"#));
+        assert!(answer.contains("revision"), "{answer}");
+    }
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(15));
+    let (mut puts, mut damaged) = (0, 0);
+    for (log, mut files) in logs(directory.path()) {
+        let whole = recover(log, &files).unwrap();
+        for at in 0..files.len() {
+            for block in 0..files[at].1.len() / BLOCK {
+                let bytes = &files[at].1[block * BLOCK..(block + 1) * BLOCK];
+                if bytes.iter().all(|byte| *byte == 0) {
+                    continue;
+                }
+                let is_put = bytes.windows(15).any(|window| window == b"to be witnessed");
+                files[at].1[block * BLOCK + 100] ^= 4;
+                match recover(log, &files) {
+                    Ok(found) => assert!(!is_put && found.residents == whole.residents, "a silent loss"),
+                    Err(_) => damaged += 1,
+                }
+                files[at].1[block * BLOCK + 100] ^= 4;
+                puts += u32::from(is_put);
+            }
+        }
+    }
+    assert!(puts >= 4 && damaged > puts, "{puts} {damaged}");
 }

@@ -1,6 +1,6 @@
 //! What the corpora begin with: well-formed inputs, made by the encoders.
 
-use super::fuzz_targets::{LOG_KEY, SEGMENT_BYTES};
+use super::fuzz_targets::{LOG_KEY, SEGMENT_BYTES, SEGMENTS};
 use braid::checkpoint::{Meta, Writer};
 use braid::http2::Config;
 use braid::http2::client::Client;
@@ -141,13 +141,13 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
     [
         ("batch", Entry::Batch(Batch { epoch, settled: 8, writes })),
         ("seal", Entry::Seal { epoch, prefix: 8 }),
-        ("bootstrap", Entry::Control { epoch, control: bootstrap }),
+        ("bootstrap", Entry::Control { epoch, settled: 8, control: bootstrap }),
     ]
     .into_iter()
 }
 
 fn log() -> Vec<u8> {
-    let mut log = Log::new(Start::fresh(LogId(0), LOG_KEY, SEGMENT_BYTES), SEGMENT_BYTES);
+    let mut log = Log::new(Start::fresh(LogId(0), LOG_KEY, SEGMENTS), SEGMENT_BYTES);
     let resident = Resident { shard: ShardId(1), home: 0 };
     let opening = Opening { voters: vec![5], ..Opening::default() };
     log.append(resident, Record::Open(Cow::Owned(opening)));
@@ -173,7 +173,7 @@ fn log() -> Vec<u8> {
                         file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
                         log.written(id);
                     }
-                    Command::Prepare { segment } => {
+                    Command::Prepare { segment, .. } => {
                         files.resize(segment.sequence as usize, vec![0; SEGMENT_BYTES]);
                         log.prepared(segment);
                     }
@@ -193,6 +193,8 @@ fn checkpoint() -> Vec<u8> {
     let meta = Meta {
         shard: 1,
         home: 0,
+        file: 4,
+        chain: vec![],
         revision: 20,
         compacted: 1,
         index: 12,
@@ -219,8 +221,8 @@ fn checkpoint() -> Vec<u8> {
             lease: LeaseId(0),
         };
         let event = if main == 9 { Event::Delete { key, mod_revision } } else { Event::Put(put) };
-        writer.version(At { main: mod_revision, sub: Sub(0) }, &event, true, &mut blocks);
+        writer.version(At { main: mod_revision, sub: Sub(0) }, &event, &mut blocks);
     }
-    writer.finish(77, &mut blocks);
+    writer.finish(&mut blocks);
     blocks.iter().flat_map(|block| block.iter().copied()).collect()
 }

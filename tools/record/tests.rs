@@ -94,7 +94,7 @@ fn a_list_of_differences_is_exact() {
     let second = occurrences.step("KV.Put key:\"a\"");
     assert_eq!(listed.faults("a.txt", std::slice::from_ref(&second)), [""; 0]);
     assert_eq!(
-        listed.faults("a.txt", &[first.clone()]),
+        listed.faults("a.txt", std::slice::from_ref(&first)),
         ["not listed: KV.Put key:\"a\" (1)", "listed, and does not differ: a.txt: KV.Put key:\"a\" (2)"]
     );
     assert_eq!(listed.faults("b.txt", &[first, second]), [""; 0]);

@@ -6,6 +6,7 @@ use crate::stdx::Rng;
 use crate::types::Time;
 
 const SEGMENT: usize = 8 * 4096;
+const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT, most: SEGMENT };
 
 /// A log on a disk that does everything at once: file contents by sequence.
 struct Memory {
@@ -32,8 +33,8 @@ impl Memory {
                         file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
                         self.log.written(id);
                     }
-                    Command::Prepare { segment } => {
-                        self.files.insert(segment.sequence, vec![0; SEGMENT]);
+                    Command::Prepare { segment, bytes, .. } => {
+                        self.files.insert(segment.sequence, vec![0; bytes as usize]);
                         self.log.prepared(segment);
                     }
                     Command::Recycle { .. } | Command::Remove { .. } => unreachable!("nothing is given up"),
@@ -43,7 +44,7 @@ impl Memory {
     }
 
     fn recover(&self) -> Result<Recovered, Damage> {
-        let mut recovery = Recovery::new(LogId(7), 1, SEGMENT);
+        let mut recovery = Recovery::new(LogId(7), 1, SEGMENTS);
         for (sequence, bytes) in &self.files {
             recovery.segment(SegmentName { log: LogId(7), sequence: *sequence }, bytes);
         }
@@ -52,7 +53,7 @@ impl Memory {
 }
 
 fn sample() -> Memory {
-    let mut memory = Memory::new(Start::fresh(LogId(7), 0x1122_3344_5566_7788, SEGMENT));
+    let mut memory = Memory::new(Start::fresh(LogId(7), 0x1122_3344_5566_7788, SEGMENTS));
     memory.log.settle(Revision(9));
     memory.flush();
     memory.log.hear(Testimony { log: LogId(2), key: 0x99AA_BBCC_DDEE_FF00, frame: 5 });
@@ -63,7 +64,8 @@ fn sample() -> Memory {
     let hard = HardState { term: Term(2), vote: 5, commit: Index(11) };
     memory.log.append(of, Record::HardState(hard));
     let (revision, index) = (Revision(8), Index(11));
-    memory.log.append(of, Record::Checkpoint(Checkpointed { revision, index, term: Term(2), file: 6 }));
+    let checkpoint = Checkpointed { revision, index, term: Term(2), file: 6, home: 1, hash: 0x99AA };
+    memory.log.append(of, Record::Checkpoint(checkpoint));
     memory.log.append(of, Record::Coverage(Coverage { revision, index }));
     memory.flush();
     memory
@@ -95,7 +97,7 @@ fn a_segment_of_this_format_is_read() {
             bytes[at + place] = u8::from_str_radix(byte, 16).unwrap();
         }
     }
-    let mut recovery = Recovery::new(LogId(7), 1, SEGMENT);
+    let mut recovery = Recovery::new(LogId(7), 1, SEGMENTS);
     recovery.segment(SegmentName { log: LogId(7), sequence: 1 }, &bytes);
     let recovered = recovery.finish().unwrap();
     let known = &recovered.residents[&resident(3)];
@@ -107,7 +109,7 @@ fn a_segment_of_this_format_is_read() {
 
 #[test]
 fn a_later_entry_replaces_what_stands_from_its_index_on() {
-    let mut memory = Memory::new(Start::fresh(LogId(7), 1, SEGMENT));
+    let mut memory = Memory::new(Start::fresh(LogId(7), 1, SEGMENTS));
     let of = resident(3);
     memory.log.append(of, opening(0));
     for (index, term) in [(1, 1), (2, 1), (3, 1), (2, 2)] {
@@ -127,7 +129,7 @@ fn any_bytes_are_a_log_or_damage_and_never_a_panic() {
     let good = sample();
     for seed in 0..3000 {
         let mut rng = Rng::new(seed);
-        let mut recovery = Recovery::new(LogId(7), 1, SEGMENT);
+        let mut recovery = Recovery::new(LogId(7), 1, SEGMENTS);
         for (sequence, bytes) in &good.files {
             let mut bytes = bytes.clone();
             mutate(&mut rng, &mut bytes);

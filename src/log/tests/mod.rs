@@ -3,6 +3,7 @@
 mod bytes;
 mod crash;
 mod rig;
+mod segments;
 mod witness;
 
 use super::*;

@@ -7,7 +7,8 @@ use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 use std::collections::BTreeMap;
 
-pub const SEGMENT: usize = 12 * 4096;
+pub const SEGMENT: usize = 16 * 4096;
+pub const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT, most: 4 * SEGMENT };
 
 /// What recovery gives for one resident, kept by simpler means.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -99,6 +100,11 @@ pub struct Rig {
     /// The state after each ordinal since the last recovery; the first is what was recovered.
     pub states: Vec<State>,
     pub recycled: u64,
+    /// Files made, and writes.
+    pub prepared: u64,
+    pub writes: u64,
+    /// No file has room.
+    pub is_full: bool,
 }
 
 impl Rig {
@@ -109,11 +115,25 @@ impl Rig {
             disk: Disk::new(64 << 20, (Duration(0), Duration::from_us(200))),
             rng,
             now: Time(0),
-            log: Log::new(Start::fresh(LogId(7), key, SEGMENT), LOG_WRITE_BYTES_MAX),
+            log: Log::new(Start::fresh(LogId(7), key, SEGMENTS), LOG_WRITE_BYTES_MAX),
             doing: BTreeMap::new(),
             states: vec![State::new()],
             recycled: 0,
+            prepared: 0,
+            writes: 0,
+            is_full: false,
         }
+    }
+
+    /// Bytes of the files that the log has in use, but for the one being filled.
+    pub fn held_bytes(&self) -> u64 {
+        let held = self.log.held();
+        held.written + held.unused
+    }
+
+    /// The lengths of all files, in order of their names.
+    pub fn lengths(&self) -> Vec<usize> {
+        files(&self.disk).map(|(_, bytes)| bytes.len()).collect()
     }
 
     pub fn state(&self) -> &State {
@@ -144,17 +164,25 @@ impl Rig {
     fn perform(&mut self, command: Command) {
         match command {
             Command::Write { id, segment, offset, bytes } => {
+                self.writes += 1;
                 assert!(bytes.as_ptr().addr().is_multiple_of(4096) && bytes.len().is_multiple_of(4096));
-                assert!(offset.is_multiple_of(4096) && offset as usize + bytes.len() <= SEGMENT);
+                let file = self.disk.read(&segment.to_string()).unwrap();
+                assert!(offset.is_multiple_of(4096) && offset as usize + bytes.len() <= file.len());
                 let op =
                     Op::Write { file: segment.to_string(), offset, bytes: bytes.to_vec(), durable: true };
                 self.submit(op, Doing::Write(id));
                 self.log.reuse(bytes);
             }
-            Command::Prepare { segment } => {
+            Command::Prepare { segment, bytes, keep_free } => {
+                if self.disk.free_bytes() < bytes + keep_free {
+                    self.is_full = self.log.no_room(segment, self.now);
+                    return;
+                }
+                self.is_full = false;
+                self.prepared += 1;
                 let file = format!("{segment}.new");
                 self.disk.create(&file).unwrap();
-                let op = Op::Write { file, offset: 0, bytes: vec![0; SEGMENT], durable: true };
+                let op = Op::Write { file, offset: 0, bytes: vec![0; bytes as usize], durable: true };
                 self.submit(op, Doing::Zeros(segment));
             }
             Command::Recycle { old, new } => {
@@ -199,13 +227,14 @@ impl Rig {
         true
     }
 
-    /// Until nothing is in flight and the last frame is vouched for.
+    /// Until nothing is in flight and the last frame is vouched for, whatever waits for a full disk.
     pub fn settle_down(&mut self) {
         for _ in 0..10_000 {
             self.flush();
             if !self.complete() {
                 match self.log.wake_at() {
                     Time::NEVER => return,
+                    _ if self.is_full && self.log.is_at_rest() => return,
                     wake => self.now = self.now.max(wake),
                 }
             }
@@ -273,7 +302,7 @@ pub fn read_back(disk: &Disk) -> Result<Recovered, Damage> {
 }
 
 pub fn collect(disk: &Disk) -> Recovery {
-    let mut recovery = Recovery::new(LogId(7), 99, SEGMENT);
+    let mut recovery = Recovery::new(LogId(7), 99, SEGMENTS);
     for (segment, bytes) in files(disk) {
         recovery.segment(segment, bytes);
     }

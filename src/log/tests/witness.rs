@@ -6,6 +6,7 @@ use crate::types::Time;
 use std::collections::BTreeMap;
 
 const SEGMENT: usize = 8 * 4096;
+const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT, most: SEGMENT };
 
 #[derive(Clone, Default)]
 struct Files(BTreeMap<SegmentName, Vec<u8>>);
@@ -20,7 +21,7 @@ impl Member {
     /// Three logs with an opening each, then so many writes in turn.
     fn new(writes: u64) -> Member {
         let start =
-            |log| Log::new(Start::fresh(LogId(log), 70 + u64::from(log), SEGMENT), LOG_WRITE_BYTES_MAX);
+            |log| Log::new(Start::fresh(LogId(log), 70 + u64::from(log), SEGMENTS), LOG_WRITE_BYTES_MAX);
         let mut member = Member { logs: (0..3).map(start).collect(), files: Files::default(), written: 0 };
         for log in 0..3 {
             member.logs[log].append(resident(log as u32), opening(0));
@@ -58,8 +59,8 @@ impl Member {
                         file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
                         self.logs[at].written(id);
                     }
-                    Command::Prepare { segment } => {
-                        self.files.0.insert(segment, vec![0; SEGMENT]);
+                    Command::Prepare { segment, bytes, .. } => {
+                        self.files.0.insert(segment, vec![0; bytes as usize]);
                         self.logs[at].prepared(segment);
                     }
                     Command::Recycle { .. } | Command::Remove { .. } => unreachable!("nothing is given up"),
@@ -74,7 +75,7 @@ impl Files {
         let mut logs: Vec<LogId> = self.0.keys().map(|name| name.log).collect();
         logs.dedup();
         let recover = |log: LogId| {
-            let mut recovery = Recovery::new(log, 99, SEGMENT);
+            let mut recovery = Recovery::new(log, 99, SEGMENTS);
             self.of(log).for_each(|(name, bytes)| recovery.segment(*name, bytes));
             recovery.finish()
         };
@@ -165,7 +166,7 @@ fn a_log_that_is_gone_or_anothers_is_found_out() {
     // The same log of another member.
     let mut files = member.files.clone();
     let mut other = Member::new(0);
-    other.logs[1] = Log::new(Start::fresh(LogId(1), 5, SEGMENT), LOG_WRITE_BYTES_MAX);
+    other.logs[1] = Log::new(Start::fresh(LogId(1), 5, SEGMENTS), LOG_WRITE_BYTES_MAX);
     other.files.0.retain(|name, _| name.log != LogId(1));
     other.logs[1].append(resident(1), opening(0));
     other.flush(1);
@@ -181,7 +182,7 @@ fn a_log_that_died_is_missed_by_nobody_and_may_be_born_again() {
     member.files.0.retain(|name, _| name.log != LogId(2));
     let restart = |member: &mut Member| {
         for at in 0..2 {
-            let mut recovery = Recovery::new(LogId(at), 99, SEGMENT);
+            let mut recovery = Recovery::new(LogId(at), 99, SEGMENTS);
             member.files.of(LogId(at)).for_each(|(name, bytes)| recovery.segment(*name, bytes));
             member.logs[at as usize] = Log::new(recovery.finish().unwrap().start, LOG_WRITE_BYTES_MAX);
         }
@@ -195,7 +196,7 @@ fn a_log_that_died_is_missed_by_nobody_and_may_be_born_again() {
     assert_eq!(member.files.cause(), None);
     // One of three again: the new log is there before anybody speaks of it.
     restart(&mut member);
-    member.logs[2] = Log::new(Start::fresh(LogId(2), 1000, SEGMENT), LOG_WRITE_BYTES_MAX);
+    member.logs[2] = Log::new(Start::fresh(LogId(2), 1000, SEGMENTS), LOG_WRITE_BYTES_MAX);
     member.logs[2].append(resident(2), opening(0));
     member.flush(2);
     assert_eq!(member.files.cause(), None);

@@ -1,6 +1,98 @@
-//! Checkpoints, beside a log that gets no further.
+//! Checkpoints beside a log that gets no further, a disk without room, and the end of a process.
 
 use super::*;
+
+impl Member {
+    fn pass(&mut self, span: Duration) {
+        for _ in 0..20 {
+            self.now = self.now + Duration(span.0 / 20);
+            self.run();
+        }
+    }
+
+    fn defragment(&mut self) -> Result<proto::DefragmentResponse, (u8, String)> {
+        self.call("/etcdserverpb.Maintenance/Defragment", &proto::DefragmentRequest {})
+    }
+
+    fn try_put(&mut self, value: &[u8]) -> Result<proto::PutResponse, (u8, String)> {
+        let (key, value) = (Bytes::from_static(b"a"), Bytes::copy_from_slice(value));
+        self.call("/etcdserverpb.KV/Put", &proto::PutRequest { key, value, ..Default::default() })
+    }
+}
+
+#[test]
+fn a_defragmentation_without_room_fails_and_says_why() {
+    for reactors in [1, 3] {
+        let mut member = Member::new(reactors, 3);
+        member.put("a", "1");
+        member.disk_is_full = true;
+        let (code, text) = member.defragment().unwrap_err();
+        assert!(code == 2 && text.contains("no space left on device"), "{code} {text}");
+        member.disk_is_full = false;
+        member.pass(Duration::from_secs(10));
+        member.defragment().unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_takes_what_makes_room_and_then_everything_again() {
+    let mut member = Member::new(1, 1);
+    let value = vec![7; 4000];
+    member.disk_is_full = true;
+    let refused =
+        (0..100).find_map(|_| member.try_put(&value).err()).expect("the spare file is not refilled");
+    assert!(refused.1.contains("database space exceeded"), "{refused:?}");
+    let delete = proto::DeleteRangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+    let deleted: proto::DeleteRangeResponse = member.call("/etcdserverpb.KV/DeleteRange", &delete).unwrap();
+    let revision = deleted.header.unwrap().revision;
+    let compact = proto::CompactionRequest { revision, physical: true };
+    let _: proto::CompactionResponse = member.call("/etcdserverpb.KV/Compact", &compact).unwrap();
+    assert_eq!(member.range("\0", "\0").kvs.len(), 0);
+    // Checkpoints have room; then what they free of the log is recycled, as no new file can be made.
+    member.disk_is_full = false;
+    member.pass(Duration::from_secs(10));
+    let disarm = proto::AlarmRequest { action: 2, member_id: 7, alarm: 1 };
+    let _: proto::AlarmResponse = member.call("/etcdserverpb.Maintenance/Alarm", &disarm).unwrap();
+    member.try_put(&value).unwrap();
+}
+
+#[test]
+fn a_log_without_room_is_freed_by_checkpoints_before_anybody_is_refused() {
+    let mut member = Member::with(1, Settings { checkpoint_log_bytes: u64::MAX, ..settings(1) });
+    let before = member.checkpoints;
+    (0..18).for_each(|_| _ = member.try_put(&[7; 4000]).unwrap());
+    assert_eq!(member.checkpoints, before, "it holds little");
+    assert!(member.reactors[0].log.held().closed > 0 && !member.reactors[0].log.is_short());
+    member.no_new_segments = true;
+    (0..12).for_each(|_| _ = member.try_put(&[7; 4000]).unwrap());
+    assert!(member.checkpoints > before);
+}
+
+#[test]
+fn a_start_without_room_for_its_first_file_ends_and_says_what_it_needs() {
+    let mut member = Member::new(1, 1);
+    assert_eq!(member.halted, None);
+    member.put("a", "1");
+    let boot = Member::boot_on_a_full_disk();
+    let why = boot.halted.expect("it ends");
+    assert!(why.contains("full") && why.contains("65536 bytes"), "{why}");
+}
+
+#[test]
+fn a_stop_leaves_no_write_without_a_witness() {
+    let mut member = Member::new(2, 3);
+    for key in ["a", "/registry/pods/x", "/registry/leases/x"] {
+        member.put(key, "1");
+        member.put(key, "2");
+    }
+    let rests = |member: &Member| member.reactors.iter().filter(|reactor| reactor.log_is_at_rest()).count();
+    assert!(rests(&member) < 2, "silence has not lasted");
+    let now = member.now;
+    member.reactors.iter_mut().for_each(|reactor| reactor.step(now, Input::Stop));
+    member.run();
+    assert_eq!(rests(&member), 2);
+    assert!(member.now.since(now) < Duration::from_ms(50));
+}
 
 /// The log stands, as it does when the disk has no room for its next segment. Checkpoints free nothing then,
 /// and one after the other would fill what room there is.
@@ -20,6 +112,30 @@ fn no_checkpoint_begins_before_the_last_one_counts() {
     member.write_all();
     member.put("a", "after");
     assert!(member.checkpoints > before + 1);
+}
+
+/// etcd answers a physical compaction when the history is gone. Here a checkpoint may hold some of it for long
+/// after the compaction's own work is done.
+#[test]
+fn a_physical_compaction_is_answered_when_no_checkpoint_holds_the_history() {
+    let mut member = Member::with(1, Settings { checkpoint_log_bytes: 1, ..settings(1) });
+    (0..5).for_each(|n| _ = member.put("a", &n.to_string()));
+    member.lane_stands = true;
+    member.put("a", "last");
+    assert_eq!(member.undone.len(), 1, "a checkpoint has begun");
+    let data = |member: &Member| member.reactors[0].shards[&ShardId(1)].shard.store.sizes().versions;
+    let request = proto::CompactionRequest { revision: 7, physical: true };
+    let stream = member.ask("/etcdserverpb.KV/Compact", &request);
+    member.run();
+    assert!(!member.statuses.iter().any(|(of, ..)| *of == stream.number()) && data(&member) > 1);
+    member.lane_stands = false;
+    for (id, job) in std::mem::take(&mut member.undone) {
+        let now = member.now;
+        member.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
+    }
+    member.run();
+    assert!(member.statuses.iter().any(|(of, code, _)| *of == stream.number() && *code == 0));
+    assert_eq!(data(&member), 1);
 }
 
 /// As in etcd: history is in use until it is compacted, and what a compaction drops of what is on disk is what a
@@ -52,4 +168,53 @@ fn in_use_is_what_is_not_compacted_and_the_rest_is_what_defragmentation_frees() 
     assert_eq!(sizes(&mut member), (once + twice.0 - empty, once), "the checkpoints hold what was dropped");
     defragment(&mut member);
     assert_eq!(sizes(&mut member), (once, once));
+}
+
+/// What the lane leaves undone grows until it is done: a floor under its work rises with it.
+#[test]
+fn the_bulk_lane_hears_when_its_work_presses() {
+    let mut member =
+        Member::with(1, Settings { checkpoint_log_bytes: 3 * SEGMENT_BYTES as u64, ..settings(1) });
+    member.put("a", "1");
+    assert!(!member.haste[0]);
+    member.lane_stands = true;
+    let finish = |member: &mut Member| {
+        for _ in 0..100 {
+            for (id, job) in std::mem::take(&mut member.undone) {
+                let now = member.now;
+                member.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
+            }
+            member.run();
+        }
+        assert!(member.undone.is_empty());
+    };
+    // Somebody waits.
+    let defragment = proto::DefragmentRequest::default();
+    let stream = member.ask("/etcdserverpb.Maintenance/Defragment", &defragment);
+    member.run();
+    assert!(member.haste[0]);
+    finish(&mut member);
+    assert!(member.statuses.iter().any(|(of, ..)| *of == stream.number()) && !member.haste[0]);
+    // Log waits.
+    let mut puts = 0;
+    while !member.haste[0] {
+        member.put("a", &"x".repeat(10_000));
+        puts += 1;
+        assert!(puts < 1000 && (member.haste[0] || puts < 200 || !member.undone.is_empty()));
+    }
+    assert!(!member.undone.is_empty(), "a checkpoint was due long before");
+    finish(&mut member);
+    assert!(!member.haste[0]);
+    // History waits: a checkpoint holds it.
+    while member.undone.is_empty() {
+        member.put("a", &"x".repeat(10_000));
+    }
+    assert!(!member.haste[0]);
+    let wake_at = member.reactors[0].wake_at();
+    assert!(wake_at <= member.now + Duration::from_secs(crate::limits::CHECKPOINT_PATIENCE_SECS));
+    member.now = member.now + Duration::from_secs(crate::limits::CHECKPOINT_PATIENCE_SECS);
+    member.run();
+    assert!(member.haste[0]);
+    finish(&mut member);
+    assert!(!member.haste[0]);
 }

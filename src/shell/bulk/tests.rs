@@ -124,9 +124,13 @@ fn a_created_file_is_empty_whatever_stood_there() {
 fn a_segment_is_prepared_recycled_and_removed() {
     World::each(|world| {
         let at = |sequence| SegmentName { log: LogId(0), sequence };
-        world.lane.order(Order::Prepare { reactor: ME, segment: at(1) }).unwrap();
+        let (bytes, most) = (3 << 20, u64::MAX);
+        world.lane.order(Order::Prepare { reactor: ME, segment: at(1), bytes, keep_free: most }).unwrap();
+        assert!(matches!(world.answer(), Answer::NoRoom { segment } if segment == at(1)));
+        assert_eq!(world.names(), [""; 0]);
+        world.lane.order(Order::Prepare { reactor: ME, segment: at(1), bytes, keep_free: 0 }).unwrap();
         let Answer::Prepared { segment, file } = world.answer() else { panic!("not prepared") };
-        assert_eq!((segment, file.metadata().unwrap().len()), (at(1), SEGMENT_BYTES as u64));
+        assert_eq!((segment, file.metadata().unwrap().len()), (at(1), bytes));
         assert!(fs::read(world.lane.files.path(&at(1).to_string())).unwrap().iter().all(|byte| *byte == 0));
         world.lane.order(Order::Recycle { reactor: ME, old: at(1), new: at(2) }).unwrap();
         let Answer::Prepared { segment, .. } = world.answer() else { panic!("not recycled") };
@@ -144,7 +148,10 @@ fn a_segment_is_prepared_recycled_and_removed() {
 fn what_has_a_name_is_durable_and_so_is_the_name() {
     World::each(|world| {
         let at = |sequence| SegmentName { log: LogId(0), sequence };
-        world.lane.order(Order::Prepare { reactor: ME, segment: at(1) }).unwrap();
+        world
+            .lane
+            .order(Order::Prepare { reactor: ME, segment: at(1), bytes: 1 << 20, keep_free: 0 })
+            .unwrap();
         world.answer();
         let first = at(1).to_string();
         assert_eq!(
@@ -214,7 +221,7 @@ fn what_cannot_be_made_durable_gets_no_name() {
 fn logs_get_their_segments_in_turns() {
     let order = |log, sequence| {
         let segment = SegmentName { log: LogId(log), sequence };
-        Order::Prepare { reactor: ME, segment }
+        Order::Prepare { reactor: ME, segment, bytes: 1, keep_free: 0 }
     };
     let mut waiting: VecDeque<Order> =
         [(1, 1), (1, 2), (1, 3), (0, 1), (0, 2)].map(|(l, s)| order(l, s)).into();

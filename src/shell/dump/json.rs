@@ -11,6 +11,11 @@
 //!   complete_from  from here on every event of every revision is printed
 //!   checkpointed   up to here some or all of a revision comes from checkpoints, the log before them being
 //!                  reclaimed: epoch and ended leases may be unknown; 0 where there are no checkpoints
+//! missing        what compaction has dropped, where it has: no event of `from` to `upto` that was replaced before
+//!                the newest compaction is here; what is left of them is in writes that are `partial`
+//!   from, upto
+//! damage         one for each thing that is wrong with the directory: what is printed ends there
+//!   what         in words
 //! control_state  at most once: the control entries up to `index` are only in this
 //!   index, cluster_id, token, compacted
 //!   members        [{id, name, peer_urls, client_urls, is_learner}]
@@ -21,6 +26,7 @@
 //!   shard, index, term
 //!   epoch          {term, attempt}
 //!   prefix         seal only: the writes before it above this revision are void
+//!   settled        control only: the newest settled revision when it was proposed
 //!   void           control only: whether it takes no effect
 //!   what           control only, with the fields of each:
 //!                  bootstrap {cluster_id, token, members, cuts}; member_attributes {member_id, name,
@@ -39,7 +45,7 @@ use super::Identity;
 use crate::checkpoint::ControlState;
 use crate::reactor::dump::{Contents, LogEntry, Says, Write};
 use crate::record::{Control, CutRecord, MemberRecord};
-use crate::types::{Epoch, Event, Index, ShardId, Sub};
+use crate::types::{Epoch, Event, Index, Revision, ShardId, Sub};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -59,8 +65,16 @@ pub fn head(identity: &Identity, contents: &Contents) -> String {
         "complete_from": contents.complete_from.0,
         "checkpointed": contents.checkpointed.0,
     });
+    let mut lines = line(&header);
+    if contents.compacted > Revision::FRESH.next() {
+        let upto = contents.compacted.0 - 1;
+        lines += &line(&json!({"type": "missing", "from": 2, "upto": upto}));
+    }
+    for what in &contents.damage {
+        lines += &line(&json!({"type": "damage", "what": what}));
+    }
     let state = contents.control.as_ref().map(|(index, state)| line(&control_state(*index, state)));
-    line(&header) + &state.unwrap_or_default()
+    lines + &state.unwrap_or_default()
 }
 
 pub fn entry(entry: &LogEntry) -> String {
@@ -69,8 +83,9 @@ pub fn entry(entry: &LogEntry) -> String {
         Says::Seal { epoch: of, prefix } => {
             json!({"type": "seal", "epoch": epoch(*of), "prefix": prefix.0})
         }
-        Says::Control { epoch: of, control, void } => {
+        Says::Control { epoch: of, settled, control, void } => {
             let mut said = what(control);
+            said["settled"] = settled.0.into();
             said["type"] = "control".into();
             said["epoch"] = epoch(*of);
             said["void"] = (*void).into();

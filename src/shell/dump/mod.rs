@@ -10,16 +10,15 @@ mod text;
 
 use super::data_dir::{DataDir, Identity};
 use super::plain_failure;
-use super::restart::read_log;
+use super::restart::read_to_look;
 use crate::config::DumpLog;
-use crate::limits::SEGMENT_BYTES;
-use crate::log::Start;
+use crate::log::{SegmentBytes, Start};
 use crate::reactor::dump::Contents;
-use crate::reactor::recover::place;
+use crate::reactor::recover::survey;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
-/// Nothing is printed of a directory that cannot be read in whole.
+/// What can be read of a damaged directory is printed, then what is wrong with it, and the dump has failed.
 pub fn dump_log(wish: &DumpLog) -> ExitCode {
     let read = DataDir::open_to_read(&wish.data_dir).and_then(|data_dir| {
         let contents = read(&data_dir)?;
@@ -32,25 +31,29 @@ pub fn dump_log(wish: &DumpLog) -> ExitCode {
     match print(&data_dir.identity, &contents, wish.json) {
         // Whoever closes the pipe early has read enough.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            plain_failure(&format!("cannot write what was read: {error}"))
+            return plain_failure(&format!("cannot write what was read: {error}"));
         }
-        _ => ExitCode::SUCCESS,
+        _ => {}
     }
+    let failures = contents.damage.iter().map(|damage| plain_failure(damage));
+    failures.last().unwrap_or(ExitCode::SUCCESS)
 }
 
 fn read(data_dir: &DataDir) -> Result<Contents, String> {
     let files = data_dir.files_to_read();
     let unreadable = |error: io::Error| format!("cannot read the data directory: {error}");
     let listing = files.list_to_read().map_err(unreadable)?;
-    let logs = listing.by_log();
+    let (mut logs, mut damage) = (vec![], vec![]);
+    for (log, segments) in listing.by_log() {
+        let (recovered, wrong) = read_to_look(&files, log, &segments);
+        logs.push(recovered);
+        damage.extend(wrong);
+    }
     // Keys are for logs that never were, and here nothing is written to them.
-    let logs = logs.iter().map(|(log, segments)| read_log(&files, *log, 0, segments));
-    let logs = logs.collect::<Result<Vec<_>, String>>()?;
-    let plan = place(logs, &listing.checkpoints, 1, &mut |log| Start::fresh(log, 0, SEGMENT_BYTES))?;
-    let shards = plan.reactors.into_iter().flat_map(|reactor| reactor.shards).collect();
-    Contents::read(shards, data_dir.identity.member, &mut |name, offset, len| {
-        files.read_piece(name, offset, len).map_err(|error| format!("cannot read {name}: {error}"))
-    })
+    let mut fresh = |log| Start::fresh(log, 0, SegmentBytes::USUAL);
+    let (plan, more) = survey(logs, &listing.checkpoints, 1, &mut fresh, &mut files.reader());
+    damage.extend(more);
+    Ok(Contents::read(plan, damage, data_dir.identity.member, &mut files.reader()))
 }
 
 fn print(identity: &Identity, contents: &Contents, json: bool) -> io::Result<()> {

@@ -29,6 +29,9 @@ pub fn head(identity: &Identity, contents: &Contents) -> String {
              is reclaimed,\n# and with it epochs and the ends of leases\n"
         );
     }
+    for damage in &contents.damage {
+        text += &format!("# damaged: {damage}\n");
+    }
     if let Some((index, state)) = &contents.control {
         text += &control_state(*index, state);
     }
@@ -40,9 +43,9 @@ pub fn entry(entry: &LogEntry) -> String {
     let said = match &entry.says {
         Says::Fence(epoch) => format!("fence of epoch {epoch}"),
         Says::Seal { epoch, prefix } => format!("seal of epoch {epoch}, prefix {prefix}"),
-        Says::Control { epoch, control, void } => {
+        Says::Control { epoch, settled, control, void } => {
             let void = if *void { " (void)" } else { "" };
-            format!("control in epoch {epoch}{void}: {}", what(control))
+            format!("control in epoch {epoch}, revision {settled} settled{void}: {}", what(control))
         }
     };
     format!("shard {shard} entry {index} term {term}: {said}\n")

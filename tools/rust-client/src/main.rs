@@ -20,11 +20,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let Some(url) = std::env::args().nth(1) else {
-        eprintln!("usage: rust-client URL");
-        exit(2);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let url = match &words[..] {
+        [help] if ["--help", "-h"].contains(&help.as_str()) => {
+            println!(
+                "rust-client URL drives an empty server with a Rust client and says what is not as it should be."
+            );
+            return;
+        }
+        [url] if !url.starts_with('-') => url.as_str(),
+        _ => {
+            eprintln!("rust-client: one URL is needed, and nothing else; try --help");
+            exit(2);
+        }
     };
-    if let Err(error) = run(&url).await {
+    if let Err(error) = run(url).await {
         println!("FAILED with {error}");
         exit(1);
     }

@@ -1,0 +1,253 @@
+//! How long files are, which are made and which go round, and what becomes of a full disk.
+
+use super::rig::{Rig, SEGMENT, files, read_back};
+use super::*;
+use crate::sim::disk::Disk;
+use crate::types::{Duration, Time};
+
+fn begin(seed: u64) -> Rig {
+    let mut rig = Rig::new(seed);
+    rig.append(resident(1), opening(0));
+    rig.settle_down();
+    rig
+}
+
+fn fill(rig: &mut Rig, from: u64, upto: u64) {
+    for index in from..upto {
+        let entry = Record::Entry { index: Index(index), term: Term(1), kind: 0, payload: &[7; 4000] };
+        rig.append(resident(1), entry);
+        rig.settle_down();
+    }
+}
+
+fn checkpoint(rig: &mut Rig, index: u64) {
+    let (revision, index) = (Revision(index), Index(index));
+    let checkpoint = Checkpointed { revision, index, term: Term(1), file: 1, home: 0, hash: 5 };
+    rig.append(resident(1), Record::Checkpoint(checkpoint));
+    rig.settle_down();
+}
+
+#[test]
+fn an_idle_log_is_two_files_of_the_least_length() {
+    assert_eq!(begin(1).lengths(), [SEGMENT, SEGMENT]);
+}
+
+#[test]
+fn files_grow_with_what_is_held_up_to_the_most() {
+    let mut rig = begin(2);
+    fill(&mut rig, 1, 300);
+    let lengths = rig.lengths();
+    assert!(lengths.is_sorted(), "{lengths:?}");
+    let of = |times: usize| lengths.iter().filter(|len| **len == times * SEGMENT).count();
+    assert!(of(1) >= 4 && of(2) >= 2 && of(4) >= 2, "{lengths:?}");
+    assert_eq!(of(1) + of(2) + of(4), lengths.len(), "{lengths:?}");
+}
+
+#[test]
+fn in_the_steady_state_files_go_round() {
+    let mut rig = begin(3);
+    let round = |rig: &mut Rig, number: u64| {
+        fill(rig, 1 + 200 * number, 201 + 200 * number);
+        checkpoint(rig, 200 * (number + 1));
+    };
+    (0..5).for_each(|number| round(&mut rig, number));
+    let (prepared, recycled) = (rig.prepared, rig.recycled);
+    let bytes: usize = rig.lengths().iter().sum();
+    (5..13).for_each(|number| round(&mut rig, number));
+    let (prepared, recycled) = (rig.prepared - prepared, rig.recycled - recycled);
+    // Rounds begin anywhere in a file: one may take a file more than the last.
+    assert!(prepared <= 1 && recycled > 40, "{prepared} made, {recycled} recycled");
+    assert!(rig.lengths().iter().sum::<usize>() <= bytes + 4 * SEGMENT);
+    // Once less is held, less is kept.
+    for index in 1..400 {
+        fill(&mut rig, 2600 + index, 2601 + index);
+        checkpoint(&mut rig, 2600 + index);
+    }
+    let after: usize = rig.lengths().iter().sum();
+    assert!(after < bytes / 2, "{after} of {bytes} bytes");
+}
+
+#[test]
+fn what_waits_to_be_recycled_goes_when_the_log_is_to_shrink() {
+    let mut rig = begin(4);
+    fill(&mut rig, 1, 200);
+    checkpoint(&mut rig, 199);
+    let before = rig.lengths().len();
+    rig.log.shrink();
+    rig.settle_down();
+    assert!(rig.lengths().len() <= 3 && before > 5, "{before} {:?}", rig.lengths());
+    assert_eq!(read_back(&rig.disk).unwrap().residents[&resident(1)].last().0, Index(199));
+}
+
+#[test]
+fn a_record_longer_than_any_file_gets_one_that_is_long_enough() {
+    let mut rig = begin(5);
+    for index in 1..5 {
+        let payload = vec![index as u8; (7 + index as usize) * SEGMENT];
+        let entry = Record::Entry { index: Index(index), term: Term(1), kind: 0, payload: &payload };
+        rig.append(resident(1), entry);
+        rig.flush();
+    }
+    rig.settle_down();
+    assert!(*rig.lengths().iter().max().unwrap() > 11 * SEGMENT);
+    rig.restart(Disk::power_loss);
+    assert_eq!(rig.state()[&resident(1)].entries.len(), 4);
+}
+
+#[test]
+fn more_residents_than_a_small_file_can_name_take_a_longer_one() {
+    let mut rig = begin(6);
+    // The file behind the open one is there, and too short for what they say at the head of a segment.
+    for shard in 2..600 {
+        rig.append(resident(shard), opening(0));
+    }
+    fill(&mut rig, 1, 40);
+    assert!(rig.lengths().iter().any(|len| *len > SEGMENT), "{:?}", rig.lengths());
+    for crash in [Disk::power_loss, Disk::kill, Disk::power_loss] {
+        rig.restart(crash);
+        assert_eq!(rig.state().len(), 599);
+    }
+    checkpoint(&mut rig, 39);
+    rig.restart(Disk::power_loss);
+    assert_eq!(rig.state().len(), 599);
+}
+
+#[test]
+fn a_process_reuses_the_file_that_the_last_one_had_ready() {
+    let mut rig = begin(7);
+    for _ in 0..30 {
+        rig.restart(Disk::kill);
+        rig.settle_down();
+        checkpoint(&mut rig, 0);
+    }
+    let bytes: usize = rig.lengths().iter().sum();
+    assert!(bytes <= 8 * SEGMENT, "{:?}", rig.lengths());
+    assert!(rig.log.held().unused <= 3 * SEGMENT as u64);
+}
+
+#[test]
+fn a_process_begins_in_a_file_of_the_least_length_however_much_is_held() {
+    let mut rig = begin(12);
+    fill(&mut rig, 1, 300);
+    let mut start = rig.read_back().unwrap().start;
+    let end = start.end.segment;
+    start.files.retain(|sequence, _| *sequence <= end);
+    let mut log = Log::new(start, crate::limits::LOG_WRITE_BYTES_MAX);
+    log.keep_free(1);
+    let mut out = vec![];
+    log.flush(rig.now, &mut out);
+    let first = matches!(out[..], [Command::Prepare { bytes, keep_free: 0, .. }] if bytes == SEGMENT as u64);
+    assert!(first, "{out:?}");
+}
+
+#[test]
+fn a_full_disk_gives_shorter_files_then_none_and_some_again_when_there_is_room() {
+    let mut rig = begin(8);
+    fill(&mut rig, 1, 250);
+    let used: usize = rig.lengths().iter().sum();
+    rig.disk.set_capacity((used + SEGMENT + SEGMENT / 2) as u64);
+    let mut index = 250;
+    while !rig.is_full {
+        fill(&mut rig, index, index + 1);
+        index += 1;
+        assert!(index < 1000);
+    }
+    let grown = rig.lengths().iter().sum::<usize>() - used;
+    assert_eq!(grown, SEGMENT, "the least length had room once");
+    assert!(rig.log.is_short() && rig.log.wake_at() > rig.now && rig.log.wake_at() != Time::NEVER);
+    rig.disk.set_capacity(u64::MAX);
+    rig.now = rig.log.wake_at();
+    rig.settle_down();
+    assert!(!rig.log.is_short() && !rig.is_full);
+    fill(&mut rig, index, index + 100);
+    rig.restart(Disk::power_loss);
+    assert_eq!(rig.state()[&resident(1)].entries.len(), index as usize + 99);
+}
+
+#[test]
+fn what_is_to_stay_free_stays_free_but_for_the_first_file() {
+    let mut rig = Rig::new(9);
+    rig.disk.set_capacity(3 * SEGMENT as u64 - 1);
+    rig.log.keep_free(2 * SEGMENT as u64);
+    rig.append(resident(1), opening(0));
+    rig.flush();
+    while rig.complete() {
+        rig.flush();
+    }
+    assert_eq!(rig.lengths(), [SEGMENT]);
+    assert!(rig.is_full && rig.log.is_short());
+    assert_eq!(rig.log.durable(), Ordinal(1));
+}
+
+#[test]
+fn a_file_of_another_length_than_its_header_names_is_damage() {
+    let mut rig = begin(10);
+    fill(&mut rig, 1, 30);
+    let all: Vec<_> = files(&rig.disk).map(|(name, bytes)| (name, bytes.to_vec())).collect();
+    let recover = |change: usize, len: usize| {
+        let mut recovery = Recovery::new(LogId(7), 99, super::rig::SEGMENTS);
+        for (at, (name, bytes)) in all.iter().enumerate() {
+            let mut bytes = bytes.clone();
+            if at == change {
+                bytes.resize(len, 0);
+            }
+            recovery.segment(*name, &bytes);
+        }
+        recovery.finish()
+    };
+    assert!(recover(usize::MAX, 0).is_ok());
+    for len in [SEGMENT - 4096, SEGMENT + 4096, 2 * SEGMENT] {
+        assert!(recover(0, len).is_err() && recover(1, len).is_err(), "{len}");
+    }
+}
+
+#[test]
+fn lone_writes_vouch_for_each_other_and_silence_costs_one_block() {
+    let mut rig = begin(11);
+    let before = rig.writes;
+    for index in 1..=20 {
+        let entry = Record::Entry { index: Index(index), term: Term(1), kind: 0, payload: b"x" };
+        rig.append(resident(1), entry);
+        let next = rig.now + Duration::from_ms(50);
+        loop {
+            rig.flush();
+            let woken = rig.log.wake_at().min(rig.disk.wake_at());
+            if woken > next {
+                break;
+            }
+            rig.now = rig.now.max(woken);
+            rig.complete();
+        }
+        rig.now = next;
+    }
+    assert_eq!(rig.writes - before, 20);
+    rig.settle_down();
+    assert_eq!(rig.writes - before, 21);
+}
+
+#[test]
+fn a_log_that_stops_leaves_no_record_without_a_witness() {
+    for seed in 0..20 {
+        let mut rig = begin(seed);
+        fill(&mut rig, 1, 1 + seed);
+        let entry = Record::Entry { index: Index(1 + seed), term: Term(1), kind: 0, payload: b"last" };
+        rig.append(resident(1), entry);
+        rig.flush();
+        rig.log.stop();
+        let stopped = rig.now;
+        while !rig.log.is_at_rest() {
+            assert!(rig.complete() || rig.log.wake_at() <= rig.now, "it waits for silence");
+            rig.flush();
+        }
+        assert!(rig.now.since(stopped) < Duration::from_ms(2));
+        let entries = |disk: &Disk| read_back(disk).map(|found| found.residents[&resident(1)].entries.len());
+        for (segment, offset, vouched) in super::rig::collect(&rig.disk).places_for_tests() {
+            let mut disk = rig.disk.clone();
+            disk.rot(&mut rig.rng, &segment.to_string(), offset, 1).unwrap();
+            match entries(&disk) {
+                Err(_) => assert!(vouched),
+                Ok(left) => assert_eq!((left as u64, vouched), (1 + seed, false), "only the vouching block"),
+            }
+        }
+    }
+}

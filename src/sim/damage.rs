@@ -1,0 +1,298 @@
+//! A disk that loses what it has confirmed, and files that are not what they were.
+//!
+//! Each run ends with one of these. The member stops, comes back, and says what is wrong, or has lost nothing.
+//!
+//! **What nobody could know.** A frame that a log had acknowledged, and of which no whole block that is left,
+//! of that log or another, says so, may be gone unseen: the last writes before all else fell silent. A damage
+//! that takes nothing else is passed over. What is left is read here by means of its own, from the drawing of
+//! the bytes, so that a member that overlooks a witness is not excused by it.
+
+use super::disk::{Disk, SECTOR_BYTES};
+use super::hits::Hit;
+use super::run::Run;
+use super::world::{Death, Failure, Life, REFUSED, World};
+use crate::config::AutoCompaction;
+use crate::limits::BLOCK_BYTES;
+use crate::log::{LogId, SegmentName, Testimony};
+use crate::stdx::Rng;
+use crate::types::Duration;
+use crate::wire::Method;
+use crate::wire::proto::{self, Message};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// One bit changes.
+    Rot,
+    /// The last frames of one log are gone: its file was never flushed.
+    TailLost,
+    /// A durable write of a log is confirmed and not done, or done elsewhere in its file.
+    WriteLost,
+    WriteMisdirected,
+    /// Two files of logs have each other's names.
+    Exchanged,
+    Truncated,
+    /// Some logs are what they were a while ago.
+    Old,
+    Missing,
+}
+
+impl Damage {
+    /// All but rot, which shapes draw by themselves.
+    pub const OTHERS: [Damage; 7] = [
+        Damage::TailLost,
+        Damage::WriteLost,
+        Damage::WriteMisdirected,
+        Damage::Exchanged,
+        Damage::Truncated,
+        Damage::Old,
+        Damage::Missing,
+    ];
+}
+
+/// No other grant has this number.
+const LAST_LEASE: i64 = 1 << 40;
+
+impl Run<'_> {
+    /// The files are damaged under a stopped member: it says so, or nothing is lost.
+    pub(super) fn outlive_damage(&mut self) -> Result<Hit, Failure> {
+        let damage = self.plan.shape.damage;
+        let mut rng = Rng::new(self.plan.seed ^ 0xDA3A);
+        self.world.prepare_damage(damage, &mut rng);
+        self.probe()?;
+        // A control entry takes no revision that could be missed. Under a quota there may be no room for it.
+        let granted = self.plan.shape.quota_bytes.is_none();
+        if granted {
+            let grant = proto::LeaseGrantRequest { ttl: 600, id: LAST_LEASE };
+            self.must(Method::LeaseGrant, grant.encode_to_vec())?;
+        }
+        let before = self.probe()?;
+        if rng.chance(1, 2) {
+            self.advance(self.world.now + Duration::from_ms(100))?;
+        }
+        self.world.trace.line(self.world.now, || format!("{damage:?}"));
+        if !self.world.damage(damage, &mut rng) {
+            return Ok(Hit::DamageUnknowable);
+        }
+        self.world.calm();
+        match self.come_to_rest("after the damage") {
+            Err(Failure { check: REFUSED, .. }) => return Ok(hit_of(damage)),
+            other => other?,
+        }
+        let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
+        let after = self.hash(if compacts_itself { 0 } else { before.hash_revision })?;
+        let same = (after.hash, after.compact_revision) == (before.hash, before.compact_revision);
+        if !same && !(compacts_itself && after.hash_revision >= before.hash_revision) {
+            return Err(Failure::new("damage", format!("{damage:?}: {before:?} before, {after:?} after")));
+        }
+        let leases = self.must(Method::LeaseLeases, vec![])?;
+        let leases = proto::LeaseLeasesResponse::decode(leases).expect("the server speaks protobuf");
+        if granted && !leases.leases.iter().any(|lease| lease.id == LAST_LEASE) {
+            return Err(Failure::new("damage", format!("{damage:?}: the last lease is gone")));
+        }
+        Ok(Hit::DamageHarmless)
+    }
+}
+
+fn hit_of(damage: Damage) -> Hit {
+    match damage {
+        Damage::Rot => Hit::Rot,
+        Damage::TailLost => Hit::TailLost,
+        Damage::WriteLost => Hit::DurableWriteLost,
+        Damage::WriteMisdirected => Hit::DurableWriteMisdirected,
+        Damage::Exchanged => Hit::FilesExchanged,
+        Damage::Truncated => Hit::FileTruncated,
+        Damage::Old => Hit::OldFiles,
+        Damage::Missing => Hit::FileMissing,
+    }
+}
+
+/// A log under its key.
+type LogLife = (LogId, u64);
+
+/// A whole frame that stands where it says.
+struct Frame {
+    file: String,
+    offset: usize,
+    len: usize,
+    log: LogLife,
+    number: u64,
+    incarnation: u64,
+}
+
+/// The whole blocks of all logs.
+#[derive(Default)]
+struct Blocks {
+    frames: Vec<Frame>,
+    /// The highest frame of each log of which some block says that it was acknowledged.
+    known: BTreeMap<LogLife, u64>,
+}
+
+fn number(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn is_whole(bytes: &[u8]) -> bool {
+    crc32c::crc32c(&bytes[12..]) == word(bytes, 8)
+}
+
+impl Blocks {
+    fn of(disk: &Disk) -> Blocks {
+        let mut blocks = Blocks::default();
+        for name in disk.files() {
+            if let (Some(segment), Ok(bytes)) = (SegmentName::parse(name), disk.read(name)) {
+                blocks.read(segment, bytes);
+            }
+        }
+        blocks
+    }
+
+    fn read(&mut self, segment: SegmentName, bytes: &[u8]) {
+        for offset in (0..bytes.len()).step_by(BLOCK_BYTES) {
+            let Some(head) = bytes.get(offset..offset + BLOCK_BYTES) else { return };
+            let log = (LogId(word(head, 16)), number(head, 24));
+            if log.0 != segment.log || number(head, 40) != segment.sequence {
+                continue;
+            }
+            if head.starts_with(b"braidseg") && is_whole(head) {
+                self.hear(log, number(head, 72));
+            }
+            let len = (112 + word(head, 20) as usize).next_multiple_of(BLOCK_BYTES);
+            let frame = bytes.get(offset..offset + len).filter(|frame| is_whole(frame));
+            if !head.starts_with(b"braidfrm") || frame.is_none() || number(head, 48) != offset as u64 {
+                continue;
+            }
+            self.hear(log, number(head, 64));
+            self.hear((LogId(word(head, 88)), number(head, 96)), number(head, 104));
+            let (number, incarnation) = (number(head, 56), number(head, 32));
+            self.frames.push(Frame { file: segment.to_string(), offset, len, log, number, incarnation });
+        }
+    }
+
+    fn hear(&mut self, log: LogLife, frame: u64) {
+        let known = self.known.entry(log).or_default();
+        *known = frame.max(*known);
+    }
+
+    /// For each frame of a log the newest incarnation that has written it.
+    fn of_log(&self, log: LogLife) -> BTreeMap<u64, &Frame> {
+        let mut frames: BTreeMap<u64, &Frame> = BTreeMap::new();
+        for frame in self.frames.iter().filter(|frame| frame.log == log) {
+            let newest = frames.entry(frame.number).or_insert(frame);
+            if frame.incarnation > newest.incarnation {
+                *newest = frame;
+            }
+        }
+        frames
+    }
+}
+
+/// Whether acknowledged frames are gone, and for none of them a witness is left.
+fn is_unknowable(promised: &[Testimony], before: &Blocks, after: &Blocks) -> bool {
+    let mut any = false;
+    for Testimony { log, key, frame } in promised {
+        let (had, has) = (before.of_log((*log, *key)), after.of_log((*log, *key)));
+        let Some((from, _)) = had.first_key_value() else { continue };
+        let is_there = |frame: &u64| {
+            let had = had.get(frame).map_or(0, |frame| frame.incarnation);
+            has.get(frame).is_some_and(|frame| frame.incarnation >= had)
+        };
+        let Some(lost) = (*from..=*frame).find(|frame| !is_there(frame)) else { continue };
+        any = true;
+        if after.known.get(&(*log, *key)).is_some_and(|known| *known >= lost) {
+            return false;
+        }
+    }
+    any
+}
+
+impl World {
+    /// Makes ready what the damage needs of the time before the member stops.
+    pub fn prepare_damage(&mut self, damage: Damage, rng: &mut Rng) {
+        match damage {
+            Damage::WriteLost => self.files.lie_at = Some((rng.below(12), None)),
+            Damage::WriteMisdirected => {
+                let block = rng.below((self.shape.segments.least / BLOCK_BYTES) as u64);
+                self.files.lie_at = Some((rng.below(12), Some(block * BLOCK_BYTES as u64)));
+            }
+            Damage::Old => {
+                let disk = &self.files.disk;
+                let logs = disk.files().filter(|name| SegmentName::parse(name).is_some());
+                let copy = |name: &str| Some((name.to_string(), disk.read(name).ok()?.to_vec()));
+                self.copies = logs.filter_map(copy).collect();
+            }
+            _ => {}
+        }
+    }
+
+    /// The member stops, and its files suffer. Whether they did so that it can be known.
+    pub fn damage(&mut self, damage: Damage, rng: &mut Rng) -> bool {
+        let Life::Up(process) = &self.life else { return false };
+        let logs = (0..process.seats.len() as u32).map(LogId);
+        let promised: Vec<Testimony> = logs.filter_map(|log| process.sequencer.testimony(log)).collect();
+        self.die(Death::Kill);
+        let before = Blocks::of(&self.files.disk);
+        let done = self.suffer(damage, &before, rng);
+        let after = Blocks::of(&self.files.disk);
+        done && !is_unknowable(&promised, &before, &after)
+    }
+
+    fn suffer(&mut self, damage: Damage, blocks: &Blocks, rng: &mut Rng) -> bool {
+        let disk = &mut self.files.disk;
+        let names: Vec<String> = disk.files().map(str::to_owned).collect();
+        let logs: Vec<&String> = names.iter().filter(|name| name.ends_with(".log")).collect();
+        let name = rng.pick(&names).clone();
+        let len = disk.read(&name).map_or(0, <[u8]>::len) as u64;
+        match damage {
+            Damage::Rot => {
+                let offset = rng.below(len.max(1)) / SECTOR_BYTES as u64 * SECTOR_BYTES as u64;
+                disk.rot(rng, &name, offset, 1).expect("the file was listed");
+                true
+            }
+            Damage::TailLost => {
+                let lives: BTreeSet<LogLife> = blocks.frames.iter().map(|frame| frame.log).collect();
+                let lives: Vec<LogLife> = lives.into_iter().collect();
+                let frames = blocks.of_log(*rng.pick(&lives));
+                for frame in frames.values().rev().take(1 + rng.below(10) as usize) {
+                    disk.overwrite(&frame.file, frame.offset, &vec![0; frame.len]);
+                }
+                true
+            }
+            Damage::WriteLost | Damage::WriteMisdirected => self.files.lie_at.take().is_none(),
+            Damage::Exchanged => {
+                let (one, other) = (*rng.pick(&logs), *rng.pick(&logs));
+                let content = |name: &str| disk.read(name).expect("it was listed").to_vec();
+                let (of_one, of_other) = (content(one), content(other));
+                disk.replace(one, of_other);
+                disk.replace(other, of_one);
+                one != other
+            }
+            Damage::Truncated => {
+                let bytes = disk.read(&name).expect("it was listed");
+                let cut = bytes[..rng.below(len.max(1)) as usize].to_vec();
+                disk.replace(&name, cut);
+                true
+            }
+            Damage::Missing => {
+                disk.take_away(&name);
+                true
+            }
+            Damage::Old => {
+                let ids: BTreeSet<LogId> =
+                    logs.iter().filter_map(|name| Some(SegmentName::parse(name)?.log)).collect();
+                let old: Vec<LogId> = ids.into_iter().filter(|_| rng.chance(1, 2)).collect();
+                let is_old =
+                    |name: &str| SegmentName::parse(name).is_some_and(|name| old.contains(&name.log));
+                logs.iter().filter(|name| is_old(name)).for_each(|name| disk.take_away(name));
+                for (name, bytes) in self.copies.iter().filter(|(name, _)| is_old(name)) {
+                    disk.replace(name, bytes.clone());
+                }
+                !old.is_empty()
+            }
+        }
+    }
+}
