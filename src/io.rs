@@ -43,6 +43,10 @@ pub enum Input<'a> {
         conn: ConnId,
         bytes: usize,
     },
+    /// The client sends nothing more; it may still read.
+    Ended {
+        conn: ConnId,
+    },
     /// The connection is gone, in whatever way.
     Closed {
         conn: ConnId,
@@ -76,6 +80,10 @@ pub enum Input<'a> {
     },
     /// What the operating system says of the process, for metrics: now and then, to any reactor.
     Process(ProcessFigures),
+    /// What the wall clock shows, in seconds since 1970: whenever it may have gone on, before what it is for.
+    Wall {
+        secs: u64,
+    },
     /// Stop serving clients: answer what is on its way, close the rest.
     Stop,
 }
@@ -101,6 +109,9 @@ pub enum Output {
         job: JobId,
         step: BulkStep,
     },
+    /// Whether what this reactor has asked of the bulk lane presses: then it gets its share of CPU and disk, beside
+    /// whoever else wants them; else it takes what is left.
+    Haste(bool),
     Notice(Notice),
     /// This process cannot go on, for this reason.
     Halt(String),

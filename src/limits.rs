@@ -78,10 +78,11 @@ pub const RANGE_SLICE_KEYS_MIN: usize = 64;
 pub const TXN_OPS_DECODED_MIN: usize = 128 * TXN_OPS_DEFAULT;
 /// Memory set aside for a message on its declared length alone; the rest follows the bytes that arrive.
 pub const MESSAGE_RESERVE_BYTES_MAX: usize = 16 << 10;
-/// Request line and headers of an HTTP/1 request. Go's bound is 1 MiB; probes and scrapers send hundreds.
-pub const HTTP1_HEAD_BYTES_MAX: usize = 16 << 10;
-/// Headers of an HTTP/1 request.
-pub const HTTP1_HEADERS_MAX: usize = 64;
+/// Request line and headers of an HTTP/1 request. Probes and scrapers send hundreds of bytes, the proxies in
+/// front of them let up to 60 KiB pass; Go's bound is 1 MiB.
+pub const HTTP1_HEAD_BYTES_MAX: usize = 64 << 10;
+/// Headers of an HTTP/1 request: proxies let up to a hundred pass, and add some.
+pub const HTTP1_HEADERS_MAX: usize = 256;
 /// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
 
@@ -127,6 +128,9 @@ pub const LEASE_REVOKES_OUTSTANDING_MAX: usize = 16;
 /// After how long a revoke that did not go through is tried again (etcd's number).
 pub const LEASE_REVOKE_RETRY_MS: u64 = 3000;
 
+/// Renewals of one stream that are not answered yet, beyond which nothing more is read of it.
+pub const KEEP_ALIVES_MAX: usize = 128;
+
 // watch
 
 /// Revisions in one message to a watcher that lags (etcd's number).
@@ -142,8 +146,7 @@ pub const WATCH_CREDIT_BYTES_MAX: usize = 256 << 10;
 pub const WATCH_CREDIT_BYTES_MIN: usize = 16 << 10;
 /// What an event counts for beside its key and value: its place in queues and messages.
 pub const WATCH_EVENT_OVERHEAD_BYTES: usize = 96;
-/// Answers to a stream's own requests that wait to be sent, beyond which a client that does not take them
-/// loses the stream.
+/// Answers to a stream's own requests that wait to be sent, beyond which nothing more is read of the stream.
 pub const WATCH_ANSWERS_MAX: usize = 128;
 /// Watchers that share one slice of history (etcd's number).
 pub const WATCH_CATCH_UP_WATCHERS: usize = 512;
@@ -203,6 +206,8 @@ pub const HTTP2_HANDSHAKE_SECS_MAX: u64 = 120;
 pub const HTTP2_CARRY_KEEP_BYTES: usize = 4096;
 
 // reactor
+/// Committed entries that raft has not handed out, beyond which a turn follows for them though nothing comes in.
+pub const RAFT_LAG_MAX: u64 = 1000;
 /// Requests held during a takeover, and their bytes: more are told to come again.
 pub const PARKED_CALLS_MAX: usize = 16 << 10;
 pub const PARKED_BYTES_MAX: usize = 64 << 20;
@@ -223,6 +228,8 @@ pub const SLICES_PER_TURN: usize = 4;
 /// One slice of a range or of history: well under a millisecond.
 pub const READ_SLICE_KEYS: usize = 2000;
 pub const READ_SLICE_BYTES: usize = 1 << 20;
+/// What ranges under way hold of what they have read, beyond which those that hold much go on one by one.
+pub const READS_BYTES_MAX: usize = 512 << 20;
 /// A change made, or read from history, takes about as long as so many keys that a range looks at.
 pub const CHANGE_KEYS: usize = 4;
 /// Keys that one slice of compaction looks at.
@@ -290,6 +297,13 @@ pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
 const _: () = assert!(CONNECTION_LISTS_BYTES_MIN <= CONNECTION_LISTS_BYTES_MAX);
 const _: () = assert!(CONNECTION_LISTS_BYTES_MAX <= FRONT_LISTS_BYTES_MAX);
 const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
+/// Blocks of a checkpoint that are filled before the bulk lane gets them: each turn to the lane and back takes
+/// two waits for a CPU, which on a busy machine are longer than the writes.
+pub const CHECKPOINT_STEP_BLOCKS: usize = 8;
+/// Files of one chain of checkpoints: each costs a start an open file and a shard's log a slot in the meta.
+pub const CHECKPOINT_CHAIN_FILES_MAX: usize = 32;
+/// How long a checkpoint may hold history before its writing presses: many times what it takes at the calm rate.
+pub const CHECKPOINT_PATIENCE_SECS: u64 = 10;
 const _: () =
     assert!(ANSWER_BYTES_MIN + 64 < HTTP2_STREAM_PENDING_BYTES_MIN, "with what frames and packs it");
 
@@ -342,6 +356,8 @@ pub const LISTEN_PATIENCE_MS: u64 = 2_000;
 pub const LISTEN_RETRY_MS: u64 = 20;
 /// Connections the kernel holds for us before they are accepted (cut to net.core.somaxconn).
 pub const LISTEN_BACKLOG: i32 = 4096;
+/// How old the wall clock's time may be that answers are dated with.
+pub const WALL_CHECK_MS: u64 = 500;
 /// When to accept again after accepting failed, as for want of descriptors.
 pub const ACCEPT_RETRY_MS: u64 = 100;
 /// How long a stop waits for clients, beyond what their requests take.
@@ -358,8 +374,11 @@ pub const NOTICES_WRITTEN_MAX: usize = 256;
 pub const BULK_ORDERS_QUEUED_MAX: usize = 1024;
 /// One write of the bulk lane: larger ones make the logs' writes wait longer (`stack.md` section 9).
 pub const BULK_WRITE_BYTES: usize = 128 << 10;
-/// Rate of checkpoints: costs a put's p99 at most 1.2 times.
-pub const BULK_BYTES_PER_SEC: u64 = 100 << 20;
+/// Rate of checkpoints while nothing presses: twice what the logs' payloads are written at for long, so that it
+/// shows little in a put's p99.
+pub const BULK_BYTES_PER_SEC: u64 = 50 << 20;
+/// Rate of checkpoints that somebody waits for, or that what is undone waits for.
+pub const BULK_BYTES_PER_SEC_PRESSING: u64 = 200 << 20;
 /// Rate of segments prepared while clients are served: above what the logs of a member write for long.
 pub const SEGMENT_BYTES_PER_SEC: u64 = 200 << 20;
 /// One write of a segment's zeros while nobody is served yet.

@@ -4,11 +4,22 @@
 //! blocks of at most 128 KiB to be written one after the other. A [`Reader`] takes the bytes, cut anywhere,
 //! checks all of them and gives the same back. `format` draws the bytes.
 //!
+//! **Bases and deltas.** A *base* holds all history up to its revision. A *delta* goes on from an earlier file:
+//! it holds the changes above that file's revision, so that its size follows what has changed. Its meta names
+//! the files it needs, the base first: its *chain*. All else in the meta stands for itself: of a chain, the
+//! meta of the newest file alone counts. A delta also holds what compaction has dropped since and the files
+//! before it would otherwise bring back: the tombstones of keys that they know as live.
+//!
+//! **What a file is** stands in its meta, its name and the record in the shard's log, and all three agree:
+//! the shard, the stay in which it was written, the number, revision, index and term. The record also has the
+//! hash, so that no other file can take its place.
+//!
 //! **Making one durable.** The caller, in this order, each step after the one before is complete:
 //! 1. write all blocks to [`CheckpointName::unfinished`]; sync the file;
 //! 2. rename it to its name; sync the directory;
 //! 3. append [`crate::log::Record::Checkpoint`] with the file's number to the shard's log;
-//! 4. when that record is durable, remove the shard's older files, and what is unfinished.
+//! 4. when that record is durable, remove the shard's files that the new one does not need, and what is
+//!    unfinished.
 //!
 //! At a start the log says which file counts; unfinished files and other numbers are removed. So a crash
 //! between any two steps leaves a file and a log that fit together.
@@ -20,9 +31,9 @@ mod state;
 mod tests;
 mod writer;
 
-pub use reader::{Damage, Footer, Item, Reader, Version};
-pub use state::{AlarmRecord, ControlState, LeaseRecord, Meta};
-pub use writer::Writer;
+pub use reader::{Damage, Footer, Item, Reader};
+pub use state::{AlarmRecord, ControlState, LeaseRecord, LinkRecord, Meta};
+pub use writer::{Writer, Written};
 
 use crate::types::ShardId;
 use std::fmt;

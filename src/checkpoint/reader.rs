@@ -4,47 +4,25 @@
 use super::format::*;
 use super::state::Meta;
 use crate::limits::{BLOCK_BYTES, CHECKPOINT_BLOCK_BYTES_MAX};
-use crate::types::{At, Blob, Event, KeyValue, LeaseId, Revision, Sub};
+use crate::mvcc::StoredVersion;
+use crate::types::{At, LeaseId, Revision, Sub};
 use rkyv::rancor::Error as Invalid;
 use rkyv::util::AlignedVec;
 use std::fmt;
-
-/// One version, with key and value borrowed from the bytes fed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version<'a> {
-    pub at: At,
-    pub key: &'a [u8],
-    /// `None` is a tombstone; the numbers below are 0 then.
-    pub value: Option<&'a [u8]>,
-    pub create_revision: Revision,
-    pub version: u64,
-    pub lease: LeaseId,
-    /// Whether it is the key's last up to the checkpoint's revision.
-    pub last: bool,
-}
-
-impl Version<'_> {
-    /// As the store takes it.
-    pub fn event(&self) -> Event {
-        let (key, mod_revision) = (Blob::new(self.key), self.at.main);
-        let Some(value) = self.value else { return Event::Delete { key, mod_revision } };
-        let (create_revision, version, lease) = (self.create_revision, self.version, self.lease);
-        Event::Put(KeyValue { key, value: Blob::new(value), create_revision, mod_revision, version, lease })
-    }
-}
 
 /// What a file says, in order: the meta once, then all versions.
 #[derive(Debug)]
 pub enum Item<'a> {
     Meta(Box<Meta>),
-    Version(Version<'a>),
+    Version(StoredVersion<'a>),
 }
 
 /// What a whole file ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footer {
     pub versions: u64,
-    pub state_hash: u64,
+    /// Which file it is: see the head of `format`.
+    pub hash: u64,
 }
 
 /// The file is not what was written. It must not be used; the shard's state has to come from a peer.
@@ -149,7 +127,10 @@ impl Reader {
         let body = &block[BLOCK_HEADER_BYTES..][..u32_at(block, 12) as usize];
         (self.number, self.chain) = (number.wrapping_add(1), crc);
         match u16_at(block, 26) {
-            BODY => self.stream.body(body, on).ok_or(Damage::Senseless(number)),
+            BODY => {
+                self.stream.hash = fold(self.stream.hash, crc);
+                self.stream.body(body, on).ok_or(Damage::Senseless(number))
+            }
             FOOTER => {
                 self.footer = Some(self.stream.footer(body).ok_or(Damage::Senseless(number))?);
                 Ok(())
@@ -169,6 +150,7 @@ struct Stream {
     last: Option<At>,
     bytes: u64,
     versions: u64,
+    hash: u64,
 }
 
 impl Stream {
@@ -220,24 +202,25 @@ impl Stream {
             aligned.extend_from_slice(&bytes[META_HEADER_BYTES..]);
             let meta: Meta = rkyv::from_bytes::<Meta, Invalid>(&aligned).ok()?;
             self.revision = Some(Revision(meta.revision));
+            self.last =
+                meta.chain.last().map(|link| At { main: Revision(link.revision), sub: Sub(u32::MAX) });
             on(Item::Meta(Box::new(meta)));
             return Some(());
         };
         let (head, rest) = bytes.split_at(VERSION_HEADER_BYTES);
         let (key, value) = rest.split_at(u32_at(head, 36) as usize);
         let at = At { main: Revision(u64_at(head, 0)), sub: Sub(u32_at(head, 32)) };
-        if at.main > revision || self.last.is_some_and(|before| before >= at) || u32_at(head, 44) > 1 {
+        if at.main > revision || self.last.is_some_and(|before| before >= at) {
             return None;
         }
         (self.last, self.versions) = (Some(at), self.versions + 1);
-        on(Item::Version(Version {
+        on(Item::Version(StoredVersion {
             at,
             key,
             value: (u32_at(head, 40) != TOMBSTONE).then_some(value),
             create_revision: Revision(u64_at(head, 8)),
             version: u64_at(head, 16),
             lease: LeaseId(u64_at(head, 24).cast_signed()),
-            last: head[44] == 1,
         }));
         Some(())
     }
@@ -247,7 +230,8 @@ impl Stream {
             && self.partial.is_empty()
             && self.revision.is_some()
             && u64_at(body, 0) == self.versions
-            && u64_at(body, 8) == self.bytes;
-        whole.then(|| Footer { versions: self.versions, state_hash: u64_at(body, 16) })
+            && u64_at(body, 8) == self.bytes
+            && u64_at(body, 16) == self.hash;
+        whole.then_some(Footer { versions: self.versions, hash: self.hash })
     }
 }

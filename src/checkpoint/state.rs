@@ -1,7 +1,9 @@
 //! What a checkpoint says beside the versions. As in `record`: a struct here is never changed once
 //! released; a new one stands beside it under a new format version.
 
+use super::CheckpointName;
 use crate::record::{CutRecord, EpochRecord, MemberRecord};
+use crate::types::ShardId;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// What a shard knows of itself at revision R.
@@ -10,6 +12,10 @@ pub struct Meta {
     pub shard: u32,
     /// The number of the stay: which log the shard lives in.
     pub home: u32,
+    /// The file's own number.
+    pub file: u64,
+    /// The files that this one goes on from, the base first; none: it is a base.
+    pub chain: Vec<LinkRecord>,
     /// R: the state is that at exactly this revision, which is settled.
     pub revision: u64,
     /// The compaction in effect.
@@ -30,6 +36,23 @@ pub struct Meta {
     pub map_version: u64,
     /// What only the control shard knows.
     pub control: Option<ControlState>,
+}
+
+/// A file that later ones go on from.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkRecord {
+    pub home: u32,
+    pub file: u64,
+    pub revision: u64,
+    /// Its length.
+    pub bytes: u64,
+    pub hash: u64,
+}
+
+impl LinkRecord {
+    pub fn name(&self, shard: ShardId) -> CheckpointName {
+        CheckpointName { shard, home: self.home, file: self.file }
+    }
 }
 
 /// The state of the control shard.

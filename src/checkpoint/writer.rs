@@ -4,7 +4,7 @@ use super::format::*;
 use super::state::Meta;
 use crate::limits::{BLOCK_BYTES, CHECKPOINT_BLOCK_BYTES_MAX};
 use crate::log::Buffer;
-use crate::types::{At, Event};
+use crate::types::{At, Event, Revision, Sub};
 use rkyv::rancor::Error as Invalid;
 
 /// Makes one checkpoint file. Memory is bounded by one block, beside those the caller has not taken.
@@ -16,6 +16,14 @@ pub struct Writer {
     versions: u64,
     last: Option<At>,
     revision: u64,
+    written: Written,
+}
+
+/// What a file has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    pub bytes: u64,
+    pub hash: u64,
 }
 
 impl Writer {
@@ -27,8 +35,9 @@ impl Writer {
             chain: 0,
             stream_bytes: 0,
             versions: 0,
-            last: None,
+            last: meta.chain.last().map(|link| At { main: Revision(link.revision), sub: Sub(u32::MAX) }),
             revision: meta.revision,
+            written: Written::default(),
         };
         writer.block.fill_to(BLOCK_HEADER_BYTES);
         let bytes = rkyv::to_bytes::<Invalid>(meta).expect("archiving into memory has no way to fail");
@@ -37,8 +46,9 @@ impl Writer {
         writer
     }
 
-    /// The next version of history. Panics where it is not above the one before, or above the revision.
-    pub fn version(&mut self, at: At, event: &Event, last: bool, out: &mut Vec<Buffer>) {
+    /// The next version of history. Panics where it is not above the one before and the files that this one
+    /// goes on from, or is above the revision.
+    pub fn version(&mut self, at: At, event: &Event, out: &mut Vec<Buffer>) {
         assert!(self.last.is_none_or(|before| before < at), "history comes in ascending order");
         assert!(at.main.0 <= self.revision, "a checkpoint holds what is up to its revision");
         assert_eq!(event.revision(), at.main);
@@ -57,7 +67,6 @@ impl Writer {
         head[32..36].copy_from_slice(&at.sub.0.to_le_bytes());
         head[36..40].copy_from_slice(&length(key).to_le_bytes());
         head[40..44].copy_from_slice(&value.map_or(TOMBSTONE, |value| length(value)).to_le_bytes());
-        head[44] = u8::from(last);
         self.put(&head, out);
         self.put(key, out);
         if let Some(value) = value {
@@ -65,15 +74,16 @@ impl Writer {
         }
     }
 
-    /// The end of the file. `state_hash` is the shard's own sum over its state at the revision.
-    pub fn finish(mut self, state_hash: u64, out: &mut Vec<Buffer>) {
+    /// The end of the file.
+    pub fn finish(mut self, out: &mut Vec<Buffer>) -> Written {
         if self.block.len() > BLOCK_HEADER_BYTES {
             self.close(BODY, out);
         }
-        for number in [self.versions, self.stream_bytes, state_hash] {
+        for number in [self.versions, self.stream_bytes, self.written.hash] {
             self.block.extend(&number.to_le_bytes());
         }
         self.close(FOOTER, out);
+        self.written
     }
 
     fn put(&mut self, mut bytes: &[u8], out: &mut Vec<Buffer>) {
@@ -102,6 +112,10 @@ impl Writer {
         self.chain = crc32c::crc32c(&block[CRC_FROM..]);
         block[CRC_AT..CRC_FROM].copy_from_slice(&self.chain.to_le_bytes());
         self.number += 1;
+        self.written.bytes += block.len() as u64;
+        if kind == BODY {
+            self.written.hash = fold(self.written.hash, self.chain);
+        }
         let mut next = Buffer::with_capacity(CHECKPOINT_BLOCK_BYTES_MAX);
         next.fill_to(BLOCK_HEADER_BYTES);
         out.push(std::mem::replace(&mut self.block, next));

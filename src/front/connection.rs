@@ -29,6 +29,8 @@ pub(super) struct Http1 {
     received: Vec<u8>,
     /// The request being answered: the next is read after it.
     answering: Option<(HttpMethod, bool)>,
+    /// The client sends nothing more: it waits for the answers to what it has asked.
+    ended: bool,
     output: Vec<u8>,
 }
 
@@ -38,7 +40,7 @@ impl Protocol {
             Port::Client => Audience::Everyone,
             Port::Metrics => Audience::Scrapers,
         };
-        Protocol::Http1(Http1 { audience, received: vec![], answering: None, output: vec![] })
+        Protocol::Http1(Http1 { audience, received: vec![], answering: None, ended: false, output: vec![] })
     }
 }
 
@@ -185,6 +187,7 @@ impl Connection {
         match http1::parse(&http1.received) {
             Ok(None) => {
                 // The first byte of a request begins its time; the others do not prolong it.
+                self.closing |= http1.ended;
                 if !http1.received.is_empty() && matches!(self.patience, Patience::Idle { .. }) {
                     self.patience = Patience::request(now);
                 }
@@ -206,10 +209,26 @@ impl Connection {
         }
     }
 
-    pub fn page(&mut self, now: Time, response: &Response, asks: &mut Vec<Ask>) {
+    /// The client sends nothing more. To HTTP/2 that is the connection's end, as to grpc-go.
+    pub fn ended(&mut self, now: Time, counters: &mut Counters, asks: &mut Vec<Ask>) {
+        match &mut self.protocol {
+            Protocol::Unknown(_) => self.closing = true,
+            Protocol::Http1(http1) => {
+                http1.ended = true;
+                self.read_http1(now, asks);
+            }
+            Protocol::Http2(http2) => {
+                http2.cancel_calls(self.id, counters, asks);
+                self.closing = true;
+            }
+        }
+    }
+
+    /// `wall_secs`: the time it is dated with.
+    pub fn page(&mut self, now: Time, response: &Response, wall_secs: Option<u64>, asks: &mut Vec<Ask>) {
         let Protocol::Http1(http1) = &mut self.protocol else { return };
         let Some((method, keep_alive)) = http1.answering.take() else { return };
-        response.write(&mut http1.output, &method, keep_alive, http1.audience);
+        response.write(&mut http1.output, &method, keep_alive, http1.audience, wall_secs);
         if !keep_alive {
             self.closing = true;
         }
@@ -231,7 +250,7 @@ impl Connection {
     /// What it holds, with what it held when this was last asked.
     pub fn account(&mut self) -> (Held, Held) {
         let (requests, lists) = match &self.protocol {
-            Protocol::Http2(http2) => (http2.calls.parts(), http2.longs.lists()),
+            Protocol::Http2(http2) => (http2.calls.parts(), http2.calls.held()),
             _ => (0, 0),
         };
         let held = Held { answers: self.answers(), lists, requests };
@@ -372,8 +391,41 @@ impl Connection {
         http2.connection.send_budget(stream).min(room)
     }
 
+    /// Who feeds a stream holds so much for it.
+    pub fn holds(&mut self, rpc: Rpc, bytes: usize) {
+        if let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) {
+            http2.calls.hold(stream, bytes);
+        }
+    }
+
+    pub fn pause(&mut self, rpc: Rpc) {
+        if let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) {
+            http2.calls.pause(stream);
+        }
+    }
+
+    pub fn is_paused(&self, rpc: Rpc) -> bool {
+        match (&self.protocol, rpc.place) {
+            (Protocol::Http2(http2), super::Place::Stream(stream)) => http2.calls.is_paused(stream),
+            _ => false,
+        }
+    }
+
+    pub fn read_on(&mut self, rpc: Rpc, messages: usize, counters: &mut Counters, asks: &mut Vec<Ask>) {
+        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
+            return;
+        };
+        match http2.calls.read_on(self.id, stream, messages, counters, asks) {
+            Ok(bytes) => http2.connection.consumed_of_stream(stream, bytes),
+            Err(error) => {
+                asks.push(Ask::Gone { rpc });
+                http2.finish(stream, Err(error), counters);
+            }
+        }
+    }
+
     /// Whether streams wait for the socket to take what was written, rather than for the client's windows.
-    pub fn is_behind(&self) -> bool {
+    fn is_behind(&self) -> bool {
         let Protocol::Http2(http2) = &self.protocol else { return false };
         room(self.unsent) == 0 || http2.connection.output().len() >= HTTP2_OUTPUT_BYTES
     }

@@ -1,7 +1,7 @@
 //! One connection of HTTP/2: its calls' messages come in and go out as gRPC has them.
 
 use super::long::Longs;
-use super::rpc::{Call, Calls};
+use super::rpc::{Call, Calls, Taken};
 use super::{Ask, Counters, Lost, Manners, Rpc};
 use crate::api::{Code, Error};
 use crate::http2::{self, ErrorCode, Event, StreamId};
@@ -36,7 +36,7 @@ impl Http2 {
         // Answers that the connection itself has to give wait until the event's loan has ended.
         let mut refused: Vec<(StreamId, metadata::Refusal)> = vec![];
         let mut failed: Vec<(StreamId, Error)> = vec![];
-        let mut consumed: Vec<(StreamId, usize)> = vec![];
+        let mut consumed: Vec<(StreamId, usize, Taken)> = vec![];
         loop {
             match connection.receive(now, &mut bytes)? {
                 None => break,
@@ -53,12 +53,12 @@ impl Http2 {
                     Err(refusal) => refused.push((stream, refusal)),
                 },
                 Some(Event::Data { stream, bytes, end }) => {
-                    if !bytes.is_empty() {
-                        consumed.push((stream, bytes.len()));
-                    }
                     let taken = calls.take_data(id, stream, bytes, counters, asks);
+                    if !bytes.is_empty() {
+                        consumed.push((stream, bytes.len(), *taken.as_ref().unwrap_or(&Taken::Read)));
+                    }
                     let taken = taken
-                        .and_then(|()| if end { calls.take_end(id, stream, counters, asks) } else { Ok(()) });
+                        .and_then(|_| if end { calls.take_end(id, stream, counters, asks) } else { Ok(()) });
                     taken.unwrap_or_else(|error| failed.push((stream, error)));
                 }
                 Some(Event::Trailers { stream, .. }) => {
@@ -81,8 +81,11 @@ impl Http2 {
                 Some(Event::GoAway { .. }) => {}
             }
         }
-        for (stream, bytes) in consumed {
-            self.connection.consumed(stream, bytes);
+        for (stream, bytes, taken) in consumed {
+            match taken {
+                Taken::Read => self.connection.consumed(stream, bytes),
+                Taken::Kept => self.connection.consumed_of_connection(bytes),
+            }
         }
         for (stream, refusal) in refused {
             self.refuse(stream, refusal);
@@ -136,6 +139,7 @@ impl Http2 {
             }
         };
         counters.of_mut(call.method).messages_sent += 1;
+        call.checks = 0;
         let gzip = call.style.gzip;
         if !std::mem::replace(&mut call.has_sent, true) {
             let style = call.style.clone();

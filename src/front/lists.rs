@@ -9,38 +9,23 @@ use super::connection::Connection;
 use super::tally::Tally;
 use super::{Ask, Front, Manners, Rpc, of};
 use crate::api::{Error, RangeReply, RangeRequest, Reply, Request};
-use crate::limits::{
-    ANSWER_BYTES_MIN, CONNECTION_LISTS_BYTES_MAX, CONNECTION_LISTS_BYTES_MIN, FRONT_LISTS_BYTES_MAX,
-    LISTS_WAITING_BYTES_MAX, LISTS_WAITING_MAX, READER_CHECK_MS,
-};
+use crate::limits::{ANSWER_BYTES_MIN, LISTS_WAITING_BYTES_MAX, LISTS_WAITING_MAX, READER_CHECK_MS};
 use crate::types::{Duration, KeyValue, Term, Time};
+use crate::wire::Method;
 use crate::wire::encode::{self, Long};
 use std::collections::VecDeque;
 
-/// What answers to ranges may hold that their clients have not taken.
-#[derive(Clone, Copy, Debug)]
-pub struct ListLimits {
-    /// Of one connection, and of all of a reactor.
-    pub connection_bytes_max: usize,
-    pub bytes_max: usize,
-    /// Of one connection even where all have no place left.
-    pub connection_bytes_min: usize,
-}
-
-impl Default for ListLimits {
-    fn default() -> ListLimits {
-        ListLimits {
-            connection_bytes_max: CONNECTION_LISTS_BYTES_MAX,
-            bytes_max: FRONT_LISTS_BYTES_MAX,
-            connection_bytes_min: CONNECTION_LISTS_BYTES_MIN,
-        }
-    }
+/// A request, and what its answer holds, as far as that is known.
+struct Deferred {
+    rpc: Rpc,
+    request: RangeRequest,
+    answer_bytes: usize,
 }
 
 /// The requests that wait.
 #[derive(Default)]
 pub(super) struct Waiting {
-    requests: VecDeque<(Rpc, RangeRequest)>,
+    requests: VecDeque<Deferred>,
     bytes: usize,
     /// The one that is being read anew: the others see what place it leaves.
     anew: Option<Rpc>,
@@ -49,6 +34,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Whether those that wait can be looked at.
+    pub fn is_idle(&self) -> bool {
+        self.anew.is_none() && self.any()
+    }
+
     /// An answer has come for this call.
     pub fn answered(&mut self, rpc: Rpc) {
         self.anew.take_if(|anew| *anew == rpc);
@@ -62,36 +52,40 @@ impl Waiting {
         !self.requests.is_empty()
     }
 
-    fn remove(&mut self, place: usize) -> Option<(Rpc, RangeRequest)> {
-        let (rpc, request) = self.requests.remove(place)?;
-        self.bytes -= kept_bytes(&request);
-        Some((rpc, request))
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    fn remove(&mut self, place: usize) -> Option<Deferred> {
+        let deferred = self.requests.remove(place)?;
+        self.bytes -= kept_bytes(&deferred.request);
+        Some(deferred)
     }
 }
 
 fn kept_bytes(request: &RangeRequest) -> usize {
-    size_of::<(Rpc, RangeRequest)>() + request.key.len() + request.range_end.len()
+    size_of::<Deferred>() + request.key.len() + request.range_end.len()
 }
 
 impl Front {
     /// Whether the answer to a range can be taken now. If not, the request is to wait: [`Front::defer`].
     pub fn takes(&mut self, rpc: Rpc, reply: &RangeReply) -> bool {
         let Front { manners, connections, tally, .. } = self;
-        let Some(connection) = of(connections, rpc.conn) else { return true };
+        let there = of(connections, rpc.conn).filter(|connection| connection.method(rpc).is_some());
+        let Some(connection) = there else { return true };
         let held_back = connection.is_backed_up(tally.full);
         if !held_back && !encode::is_long_range(reply) {
             return true;
         }
-        let small = manners.lists.connection_bytes_min.saturating_sub(connection.held().lists);
-        has_place(connection, rpc, tally, manners)
-            || is_within(reply, ANSWER_BYTES_MIN)
-            || (connection.takes_pieces(rpc) && is_within(reply, small))
+        let bytes = answer_bytes(reply, manners);
+        bytes <= ANSWER_BYTES_MIN || has_place_for(connection, rpc, bytes, tally, manners)
     }
 
     /// Whether a range that has found so many bytes and goes on may as well wait.
     pub fn is_in_vain(&mut self, rpc: Rpc, bytes: usize) -> bool {
         let Front { manners, connections, tally, .. } = self;
-        let found_much = bytes > manners.lists.connection_bytes_min;
+        let found_much = bytes > manners.bounds.connection_lists_bytes_min;
         let Some(connection) = of(connections, rpc.conn).filter(|_| found_much) else { return false };
         !has_place(connection, rpc, tally, manners)
     }
@@ -100,7 +94,8 @@ impl Front {
     pub fn answer_range(&mut self, now: Time, rpc: Rpc, term: Term, reply: RangeReply) {
         let Front { connections, tally, .. } = self;
         let Some(connection) = of(connections, rpc.conn) else { return };
-        let held_back = connection.is_backed_up(tally.full) && !is_within(&reply, ANSWER_BYTES_MIN);
+        let held_back =
+            connection.is_backed_up(tally.full) && answer_bytes(&reply, &self.manners) > ANSWER_BYTES_MIN;
         if (held_back || encode::is_long_range(&reply)) && connection.takes_pieces(rpc) {
             let header = crate::wire::Header { raft_term: term, ..self.manners.header };
             self.begin_long(rpc, Long::of_reply(&header, Reply::Range(reply)));
@@ -109,17 +104,29 @@ impl Front {
         }
     }
 
-    /// Lets a request wait until its answer has a place. It is asked for anew then.
-    pub fn defer(&mut self, now: Time, rpc: Rpc, request: RangeRequest) {
+    /// Whoever feeds a stream holds so much for it: it counts as the answers do.
+    pub fn holds(&mut self, rpc: Rpc, bytes: usize) {
+        self.waiting.answered(rpc);
+        let Front { connections, tally, .. } = self;
+        if let Some(connection) = of(connections, rpc.conn) {
+            connection.holds(rpc, bytes);
+            tally.settle(connection);
+        }
+    }
+
+    /// Lets a request wait until its answer has a place. It is asked for anew then. `answer`: where it is known.
+    pub fn defer(&mut self, now: Time, rpc: Rpc, request: RangeRequest, answer: Option<&RangeReply>) {
         let bytes = kept_bytes(&request);
-        if !self.waiting.has_room(bytes) {
+        let answer_bytes = answer.map_or(usize::MAX, |reply| answer_bytes(reply, &self.manners));
+        let was_first = self.waiting.anew.take_if(|anew| *anew == rpc).is_some();
+        if !was_first && !self.waiting.has_room(bytes) {
             self.drop_gone();
         }
-        let Waiting { requests, anew, .. } = &mut self.waiting;
-        if anew.take_if(|anew| *anew == rpc).is_some() {
-            requests.push_front((rpc, request));
+        let deferred = Deferred { rpc, request, answer_bytes };
+        if was_first {
+            self.waiting.requests.push_front(deferred);
         } else if self.waiting.has_room(bytes) {
-            self.waiting.requests.push_back((rpc, request));
+            self.waiting.requests.push_back(deferred);
         } else {
             return self.answer(now, rpc, Term(0), &Err(Error::TooManyRequests));
         }
@@ -130,9 +137,9 @@ impl Front {
     /// Forgets the requests whose clients wait no longer.
     fn drop_gone(&mut self) {
         let Front { connections, waiting, .. } = self;
-        waiting.requests.retain(|(rpc, request)| {
-            let is_there = is_there(connections, *rpc);
-            waiting.bytes -= if is_there { 0 } else { kept_bytes(request) };
+        waiting.requests.retain(|deferred| {
+            let is_there = is_there(connections, deferred.rpc);
+            waiting.bytes -= if is_there { 0 } else { kept_bytes(&deferred.request) };
             is_there
         });
     }
@@ -144,30 +151,41 @@ impl Front {
         if waiting.anew.is_some() || !waiting.any() || !std::mem::take(&mut tally.fell) {
             return;
         }
-        let first = waiting.requests.iter().position(|(rpc, _)| {
-            of(connections, rpc.conn)
-                .is_none_or(|of| of.method(*rpc).is_none() || has_place(of, *rpc, tally, manners))
+        let first = waiting.requests.iter().position(|Deferred { rpc, answer_bytes, .. }| {
+            of(connections, rpc.conn).is_none_or(|of| {
+                of.method(*rpc).is_none() || has_place_for(of, *rpc, *answer_bytes, tally, manners)
+            })
         });
-        let Some((rpc, request)) = first.and_then(|first| waiting.remove(first)) else { return };
+        let Some(Deferred { rpc, request, .. }) = first.and_then(|first| waiting.remove(first)) else {
+            return;
+        };
         // The next one is looked for behind this one, which may be gone.
         tally.fell = true;
         if is_there(connections, rpc) {
             waiting.anew = Some(rpc);
-            asks.push(Ask::Call { rpc, request: Request::Range(request), bytes: 0 });
+            asks.push(match of(connections, rpc.conn).and_then(|connection| connection.method(rpc)) {
+                Some(Method::RangeStream) => Ask::RangeStream { rpc, request },
+                _ => Ask::Call { rpc, request: Request::Range(request), bytes: 0 },
+            });
         }
     }
 
     /// Looks at the readers while others wait for their place.
     pub(super) fn check_readers(&mut self, now: Time, asks: &mut Vec<Ask>) {
+        let Front { waiting, tally, .. } = self;
+        if waiting.any() || tally.full {
+            waiting.check_at.get_or_insert(now + CHECK_EVERY);
+        }
+        if waiting.check_at() > now {
+            return;
+        }
+        self.drop_gone();
         let Front { connections, waiting, tally, counters, .. } = self;
-        if !waiting.any() && !tally.full {
-            waiting.check_at = None;
+        let somebody = waiting.any() || tally.full;
+        waiting.check_at = somebody.then(|| now + CHECK_EVERY);
+        if !somebody {
             return;
         }
-        if *waiting.check_at.get_or_insert(now + CHECK_EVERY) > now {
-            return;
-        }
-        waiting.check_at = Some(now + CHECK_EVERY);
         for connection in connections.iter_mut().flatten() {
             connection.check_reader(counters, asks);
             tally.settle(connection);
@@ -192,15 +210,25 @@ pub(super) fn has_place(connection: &Connection, rpc: Rpc, tally: &Tally, manner
     if !connection.takes_pieces(rpc) {
         return connection.spare(tally.full, manners) == usize::MAX;
     }
-    let limits = &manners.lists;
-    connection.held().lists < limits.connection_bytes_max && tally.held.lists < limits.bytes_max
+    let bounds = &manners.bounds;
+    connection.held().lists < bounds.connection_lists_bytes_max
+        && tally.held.lists < bounds.front_lists_bytes_max
 }
 
-/// Whether an answer holds no more than so many bytes. Looks at no more than that.
-fn is_within(reply: &RangeReply, bytes_max: usize) -> bool {
+/// The same for one of so many bytes: a connection that holds little may hold it in any case.
+fn has_place_for(of: &Connection, rpc: Rpc, bytes: usize, tally: &Tally, manners: &Manners) -> bool {
+    let is_small = of.held().lists.saturating_add(bytes) <= manners.bounds.connection_lists_bytes_min;
+    has_place(of, rpc, tally, manners) || (is_small && of.takes_pieces(rpc))
+}
+
+/// What an answer holds. Looks at no more than makes it more than any connection may hold in any case.
+fn answer_bytes(reply: &RangeReply, manners: &Manners) -> usize {
     let mut bytes = 0;
-    reply.kvs.iter().all(|kv| {
+    for kv in &reply.kvs {
         bytes += size_of::<KeyValue>() + kv.key.len() + kv.value.len();
-        bytes <= bytes_max
-    })
+        if bytes > manners.bounds.connection_lists_bytes_min {
+            break;
+        }
+    }
+    bytes
 }

@@ -6,7 +6,7 @@ use super::{Ask, Counters, Rpc, too_large};
 use crate::api::{Code, Error};
 use crate::http2::StreamId;
 use crate::http2::grpc::prefix;
-use crate::limits::{READ_SLICE_KEYS, READER_CHECKS_MAX};
+use crate::limits::READ_SLICE_KEYS;
 use crate::types::ConnId;
 use crate::wire::encode::Long;
 use crate::wire::{Kind, TooLong};
@@ -18,8 +18,6 @@ pub(super) struct Longs {
     streams: VecDeque<StreamId>,
     /// Bytes that are not written of streams' messages: an answer is judged by what waits beside it.
     left: usize,
-    /// What the answers to unary calls hold.
-    lists: usize,
 }
 
 impl Longs {
@@ -29,10 +27,6 @@ impl Longs {
 
     pub fn left(&self) -> usize {
         self.left
-    }
-
-    pub fn lists(&self) -> usize {
-        self.lists
     }
 }
 
@@ -65,11 +59,12 @@ impl Http2 {
         assert!(call.long.is_none(), "messages of a stream follow each other");
         // What one slice has read is measured at once, as it is less work: others are judged by it.
         message.measure(READ_SLICE_KEYS);
-        if call.method.kind() == Kind::Unary {
-            self.longs.lists += message.kept_bytes();
-        }
-        call.long = Some(Box::new(Sending { message, begun: false, checks: 0 }));
+        let bytes = message.kept_bytes();
+        call.long = Some(Box::new(Sending { message, begun: false }));
         self.longs.streams.push_back(stream);
+        if self.is_unary(stream) {
+            self.calls.hold(stream, bytes);
+        }
     }
 
     pub fn pump_longs(&mut self, room: usize, pump: &mut Pump<'_>) -> bool {
@@ -88,12 +83,12 @@ impl Http2 {
             call.long = Some(sending);
             self.longs.streams.push_back(stream);
         }
-        (self.longs.left, self.longs.lists) = (0, 0);
+        self.longs.left = 0;
         for stream in &self.longs.streams {
             let Some(call) = self.calls.get(*stream) else { continue };
             let Some(sending) = &call.long else { continue };
             match call.method.kind() {
-                Kind::Unary => self.longs.lists += sending.message.kept_bytes(),
+                Kind::Unary => self.calls.hold(*stream, sending.message.kept_bytes()),
                 _ if sending.begun => self.longs.left += sending.message.left(),
                 _ => {}
             }
@@ -101,19 +96,11 @@ impl Http2 {
         again
     }
 
-    /// While others wait: ends the answers of which nothing was written for long. Where the socket holds them
-    /// back and takes something, be it another stream's, they are on their way.
+    /// While others wait: ends the answers of which nothing was taken for long. Where the socket holds them back
+    /// and takes something, be it another stream's, they are on their way.
     pub fn end_unread(&mut self, id: ConnId, moves: bool, counters: &mut Counters, asks: &mut Vec<Ask>) {
-        let mut unread = vec![];
-        for stream in &self.longs.streams {
-            let Some(call) = self.calls.get_mut(*stream) else { continue };
-            let (Kind::Unary, Some(sending)) = (call.method.kind(), &mut call.long) else { continue };
-            sending.checks = if moves { 0 } else { sending.checks + 1 };
-            if sending.checks > READER_CHECKS_MAX {
-                unread.push(*stream);
-            }
-        }
-        for stream in unread {
+        let Http2 { connection, calls, .. } = self;
+        for stream in calls.unread(moves, |stream| connection.pending_of(stream)) {
             asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
             let (code, text) =
                 (Code::ResourceExhausted, "etcdserver: the answer was not taken in time".into());
@@ -149,10 +136,12 @@ impl Http2 {
             if pump.bytes == 0 {
                 return Came::Enough;
             }
-            sending.checks = 0;
             pump.scratch.clear();
             let done = sending.message.write(pump.scratch, budget.min(pump.bytes));
             pump.bytes = pump.bytes.saturating_sub(pump.scratch.len());
+            if let Some(call) = self.calls.get_mut(stream) {
+                call.checks = 0;
+            }
             if !self.connection.send_data(stream, pump.scratch, false) {
                 if let Some(call) = self.calls.remove(stream) {
                     pump.counters.ended(call.method, Code::ResourceExhausted, call.begun);

@@ -22,7 +22,7 @@ use crate::api::{
 use crate::http2::{self, StreamId};
 use crate::io::{Output, Port};
 use crate::limits::{
-    CONNECTION_PARTS_BYTES_MAX, CONNECTION_PARTS_MESSAGES, CONNECTION_UNSENT_BYTES_MAX,
+    Bounds, CONNECTION_PARTS_BYTES_MAX, CONNECTION_PARTS_MESSAGES, CONNECTION_UNSENT_BYTES_MAX,
     FRONT_ANSWERS_BYTES_MAX, FRONT_PARTS_BYTES_MAX, FRONT_SCRATCH_KEEP_BYTES, LONG_MESSAGES_BYTES_PER_TURN,
     LONG_MESSAGES_ELEMENTS_PER_TURN, REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES,
 };
@@ -32,7 +32,6 @@ use crate::wire::health::Page;
 use crate::wire::http1::Response;
 use crate::wire::{Header, Method, Timed, TooLong, decode, encode};
 use connection::{Connection, Protocol};
-pub use lists::ListLimits;
 use lists::{Waiting, has_place};
 use long::Pump;
 use tally::{Held, Tally};
@@ -116,7 +115,7 @@ pub struct Manners {
     /// Bytes of answers not yet with the kernel, beyond which only short ones are taken: of all connections.
     /// Of one it is `http2.pending_bytes_max`.
     pub answers_bytes_max: usize,
-    pub lists: ListLimits,
+    pub bounds: Bounds,
     /// Bytes of requests that are not whole yet: of one connection, and of all.
     pub parts_bytes_max: usize,
     pub all_parts_bytes_max: usize,
@@ -138,7 +137,7 @@ impl Manners {
             txn_ops_max,
             reply_bytes_max: REPLY_BYTES_MAX,
             answers_bytes_max: FRONT_ANSWERS_BYTES_MAX,
-            lists: ListLimits::default(),
+            bounds: Bounds::PRODUCTION,
             parts_bytes_max,
             all_parts_bytes_max: FRONT_PARTS_BYTES_MAX.max(parts_bytes_max),
             http2,
@@ -165,6 +164,7 @@ pub struct Front {
     /// Long messages wait for nothing but the next turn.
     goes_on: bool,
     wake_at: Time,
+    wall_secs: Option<u64>,
 }
 
 impl Front {
@@ -184,6 +184,7 @@ impl Front {
             free: vec![],
             goes_on: false,
             wake_at: Time::NEVER,
+            wall_secs: None,
         }
     }
 
@@ -229,6 +230,20 @@ impl Front {
             tally.settle(connection);
             connection.wake(tally.full, asks);
         }
+    }
+
+    /// The client of this connection sends nothing more.
+    pub fn ended(&mut self, now: Time, conn: ConnId, asks: &mut Vec<Ask>) {
+        let Front { connections, counters, tally, .. } = self;
+        if let Some(connection) = of(connections, conn) {
+            connection.ended(now, counters, asks);
+            tally.settle(connection);
+        }
+    }
+
+    /// What the wall clock shows: answers of HTTP/1 are dated by it.
+    pub fn wall(&mut self, secs: u64) {
+        self.wall_secs = Some(secs);
     }
 
     /// The connection is gone; so are its calls.
@@ -341,10 +356,25 @@ impl Front {
         connection.budget(rpc, self.tally.full)
     }
 
-    /// Whether a stream without a budget waits for the socket, which others may have filled: then nothing more
-    /// is received either. Otherwise its client does not open its windows.
-    pub fn is_behind(&mut self, rpc: Rpc) -> bool {
-        of(&mut self.connections, rpc.conn).is_some_and(|connection| connection.is_behind())
+    /// Reads nothing more of a stream whose client does not take its answers: as with etcd, it comes to its
+    /// window's end, and its other streams go on.
+    pub fn pause(&mut self, rpc: Rpc) {
+        if let Some(connection) = of(&mut self.connections, rpc.conn) {
+            connection.pause(rpc);
+        }
+    }
+
+    pub fn is_paused(&mut self, rpc: Rpc) -> bool {
+        of(&mut self.connections, rpc.conn).is_some_and(|connection| connection.is_paused(rpc))
+    }
+
+    /// Reads on where it was paused, at most so many messages. Where they were not all, it stays paused.
+    pub fn read_on(&mut self, rpc: Rpc, messages_max: usize, asks: &mut Vec<Ask>) {
+        let Front { connections, counters, tally, .. } = self;
+        if let Some(connection) = of(connections, rpc.conn) {
+            connection.read_on(rpc, messages_max, counters, asks);
+            tally.settle(connection);
+        }
     }
 
     /// Sends one message of a stream, which ends where it cannot be sent: [`Ask::Gone`] says so then.
@@ -410,7 +440,7 @@ impl Front {
     /// Answers a request of HTTP/1.
     pub fn page(&mut self, now: Time, rpc: Rpc, response: &Response, asks: &mut Vec<Ask>) {
         if let Some(connection) = of(&mut self.connections, rpc.conn) {
-            connection.page(now, response, asks);
+            connection.page(now, response, self.wall_secs, asks);
             self.tally.settle(connection);
             let wake_at = connection.wake_at();
             self.wake_at = self.wake_at.min(wake_at);
@@ -425,7 +455,8 @@ impl Front {
     /// When [`Front::on_time`] has something to do; a time that has passed is now.
     pub fn wake_at(&self) -> Time {
         let news = self.tally.relieved || !self.lost.is_empty() || !self.free.is_empty();
-        let looks = self.waiting.any() && self.tally.fell;
+        let unwatched = self.tally.full && self.waiting.check_at() == Time::NEVER;
+        let looks = (self.waiting.is_idle() && self.tally.fell) || unwatched;
         if news || looks || self.goes_on { Time(0) } else { self.wake_at.min(self.waiting.check_at()) }
     }
 

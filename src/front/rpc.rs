@@ -3,6 +3,7 @@
 use super::{Ask, Counters, Manners, Rpc};
 use crate::api::{Code, Error};
 use crate::http2::{Head, Name, StreamId};
+use crate::limits::READER_CHECKS_MAX;
 use crate::types::{ConnId, Time};
 use crate::wire::encode::Long;
 use crate::wire::grpc::Inbound;
@@ -16,8 +17,6 @@ pub(super) struct Sending {
     pub message: Long,
     /// It is measured, and its first bytes are sent.
     pub begun: bool,
-    /// How often it was looked at since something of it was written.
-    pub checks: u32,
 }
 
 /// A call being received or answered.
@@ -31,11 +30,34 @@ pub(super) struct Call {
     pub timed: Option<Timed>,
     /// A message that is sent as the stream takes it.
     pub long: Option<Box<Sending>>,
+    /// What is held for the client: by that if the call is unary, or by who feeds its stream.
+    holds: usize,
+    /// How often its reader was looked at since it took something, and what waited for its window then.
+    pub checks: u32,
+    pending: usize,
     pub stream: StreamId,
     inbound: Inbound,
     deadline: Time,
     /// The client has ended its side.
     ended: bool,
+    /// What comes is not read before what was asked is answered.
+    unread: Option<Box<Unread>>,
+}
+
+/// What a stream's client has sent that is not read yet.
+#[derive(Default)]
+struct Unread {
+    bytes: Vec<u8>,
+    at: usize,
+    end: bool,
+}
+
+/// What has become of received bytes.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Taken {
+    Read,
+    /// They are kept for later: the stream's window stays as it is.
+    Kept,
 }
 
 impl Call {
@@ -93,6 +115,8 @@ pub(super) struct Calls {
     waiting: BTreeSet<StreamId>,
     /// Bytes of requests that are not whole yet, and what they may be.
     parts: usize,
+    /// What is held for the clients.
+    held: usize,
     pub parts_max: usize,
     txn_ops_max: usize,
 }
@@ -104,6 +128,7 @@ impl Calls {
             next_deadline: None,
             waiting: BTreeSet::new(),
             parts: 0,
+            held: 0,
             parts_max: manners.parts_bytes_max,
             txn_ops_max: manners.txn_ops_max,
         }
@@ -127,10 +152,14 @@ impl Calls {
             request: None,
             timed: None,
             long: None,
+            holds: 0,
+            checks: 0,
+            pending: 0,
             stream,
             inbound,
             deadline,
             ended: false,
+            unread: None,
         });
     }
 
@@ -144,9 +173,36 @@ impl Calls {
 
     pub fn remove(&mut self, stream: StreamId) -> Option<Call> {
         let call = self.calls.get_mut(stream.slot())?.take_if(|call| call.stream == stream)?;
-        self.parts -= call.inbound.kept_bytes();
+        self.parts -= call.kept_bytes();
+        self.held -= call.holds;
         self.waiting.remove(&stream);
         Some(call)
+    }
+
+    /// So much is held for the client.
+    pub fn hold(&mut self, stream: StreamId, bytes: usize) {
+        let Some(call) = self.get_mut(stream) else { return };
+        let before = std::mem::replace(&mut call.holds, bytes);
+        self.held = self.held - before + bytes;
+    }
+
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Looks at the readers for whom something is held, beside others that wait for its place: those that have
+    /// taken nothing for long. `moves`: the connection took something for them all.
+    pub fn unread(&mut self, moves: bool, pending_of: impl Fn(StreamId) -> usize) -> Vec<StreamId> {
+        let mut unread = vec![];
+        for call in self.calls.iter_mut().flatten().filter(|call| call.holds > 0) {
+            let pending = pending_of(call.stream);
+            let takes = pending < std::mem::replace(&mut call.pending, pending);
+            call.checks = if moves || takes { 0 } else { call.checks + 1 };
+            if call.checks > READER_CHECKS_MAX {
+                unread.push(call.stream);
+            }
+        }
+        unread
     }
 
     /// The stream hears of room once the connection has some ([`Calls::take_waiting`]).
@@ -194,18 +250,54 @@ impl Calls {
         bytes: &[u8],
         counters: &mut Counters,
         asks: &mut Vec<Ask>,
-    ) -> Result<(), Error> {
+    ) -> Result<Taken, Error> {
         let ops = self.txn_ops_max;
-        let Some(call) = self.get_mut(stream) else { return Ok(()) };
-        let before = call.inbound.kept_bytes();
-        let taken = call.take_data(conn, bytes, ops, counters, asks);
-        let after = call.inbound.kept_bytes();
+        let Some(call) = self.get_mut(stream) else { return Ok(Taken::Read) };
+        let before = call.kept_bytes();
+        let taken = match &mut call.unread {
+            Some(unread) => {
+                unread.bytes.extend_from_slice(bytes);
+                Ok(Taken::Kept)
+            }
+            None => call.take_data(conn, bytes, ops, counters, asks).map(|()| Taken::Read),
+        };
+        let after = call.kept_bytes();
         self.parts = self.parts - before + after;
         if after > before && self.parts > self.parts_max {
             let (code, text) = (Code::ResourceExhausted, "etcdserver: too many requests".into());
             return Err(Error::Other { code, text });
         }
         taken
+    }
+
+    /// Nothing more of a stream is read for now.
+    pub fn pause(&mut self, stream: StreamId) {
+        if let Some(call) = self.get_mut(stream) {
+            call.unread.get_or_insert_default();
+        }
+    }
+
+    pub fn is_paused(&self, stream: StreamId) -> bool {
+        self.get(stream).is_some_and(|call| call.unread.is_some())
+    }
+
+    /// Reads on, at most so many messages; once all is read, the stream is read as it comes again. Returns how
+    /// many bytes were read.
+    pub fn read_on(
+        &mut self,
+        conn: ConnId,
+        stream: StreamId,
+        messages_max: usize,
+        counters: &mut Counters,
+        asks: &mut Vec<Ask>,
+    ) -> Result<usize, Error> {
+        let ops = self.txn_ops_max;
+        let Some(call) = self.get_mut(stream) else { return Ok(0) };
+        let before = call.kept_bytes();
+        let read = call.read_on(conn, messages_max, ops, counters, asks);
+        let after = call.kept_bytes();
+        self.parts = self.parts - before + after;
+        read
     }
 
     pub fn take_end(
@@ -217,15 +309,54 @@ impl Calls {
     ) -> Result<(), Error> {
         let ops = self.txn_ops_max;
         let Some(call) = self.get_mut(stream) else { return Ok(()) };
-        let before = call.inbound.kept_bytes();
+        if let Some(unread) = &mut call.unread {
+            unread.end = true;
+            return Ok(());
+        }
+        let before = call.kept_bytes();
         let taken = call.take_end(conn, ops, counters, asks);
-        let after = call.inbound.kept_bytes();
+        let after = call.kept_bytes();
         self.parts = self.parts - before + after;
         taken
     }
 }
 
 impl Call {
+    fn kept_bytes(&self) -> usize {
+        let unread = self.unread.as_ref().map_or(0, |unread| unread.bytes.len() - unread.at);
+        self.inbound.kept_bytes() + unread
+    }
+
+    fn read_on(
+        &mut self,
+        conn: ConnId,
+        messages_max: usize,
+        ops: usize,
+        counters: &mut Counters,
+        asks: &mut Vec<Ask>,
+    ) -> Result<usize, Error> {
+        let Some(mut unread) = self.unread.take() else { return Ok(0) };
+        let begin = unread.at;
+        let mut rest = &unread.bytes[begin..];
+        for _ in 0..messages_max {
+            let Some(message) = self.inbound.next(&mut rest)? else { break };
+            counters.of_mut(self.method).messages_received += 1;
+            asks.push(self.ask(Rpc::stream(conn, self.stream), message, ops)?);
+        }
+        unread.at = unread.bytes.len() - rest.len();
+        let read = unread.at - begin;
+        if unread.at < unread.bytes.len() {
+            if unread.at > unread.bytes.len() / 2 {
+                unread.bytes.drain(..unread.at);
+                unread.at = 0;
+            }
+            self.unread = Some(unread);
+        } else if unread.end {
+            self.take_end(conn, ops, counters, asks)?;
+        }
+        Ok(read)
+    }
+
     fn take_data(
         &mut self,
         conn: ConnId,

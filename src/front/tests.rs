@@ -1,6 +1,7 @@
 //! Bytes in, asks out; answers in, bytes out. The client is our own, in memory.
 
 mod bounds;
+mod lists;
 mod long;
 
 use super::*;
@@ -375,6 +376,13 @@ impl Plain {
         asks
     }
 
+    fn end(&mut self) -> Vec<Ask> {
+        let mut asks = vec![];
+        self.front.ended(self.now, CONN, &mut asks);
+        self.flush();
+        asks
+    }
+
     fn show(&mut self, rpc: Rpc, body: &str) -> Vec<Ask> {
         let mut asks = vec![];
         let page = Response::ok(crate::wire::http1::ContentType::Text, body.as_bytes().to_vec());
@@ -438,6 +446,47 @@ fn pages_of_http1_are_answered_one_after_another() {
     let (rpc, _) = page_of(&asks);
     plain.show(rpc, "three");
     assert!(plain.closed);
+}
+
+#[test]
+fn a_client_that_shuts_its_side_still_gets_its_answers() {
+    let mut plain = Plain::new(Port::Client);
+    let asks = plain.send(&GET.repeat(2));
+    let (first, _) = page_of(&asks);
+    assert_eq!(plain.end(), []);
+    assert!(!plain.closed);
+    let asks = plain.show(first, "one");
+    let (second, _) = page_of(&asks);
+    assert!(!plain.closed, "it has asked for more");
+    assert_eq!(plain.show(second, "two"), []);
+    assert!(plain.closed && plain.text.ends_with("two"), "{}", plain.text);
+    // Who has asked nothing, or not to the end, waits for nothing.
+    for said in ["", "PRI * HT", "GET /metrics HTTP/1.1\r\nHo"] {
+        let mut plain = Plain::new(Port::Client);
+        plain.send(said);
+        assert_eq!(plain.end(), []);
+        assert!(plain.closed && plain.text.is_empty(), "{said}");
+    }
+    // To HTTP/2 it is the end, as with grpc-go.
+    let mut wire = Wire::new();
+    let (_, rpc) = wire.open_watch();
+    let mut asks = vec![];
+    wire.front.ended(wire.now, CONN, &mut asks);
+    assert_eq!(asks, [Ask::Gone { rpc }]);
+    wire.flush(&mut asks);
+    assert!(wire.closed);
+}
+
+#[test]
+fn pages_are_dated_where_the_time_is_known() {
+    let mut plain = Plain::new(Port::Client);
+    let (rpc, _) = page_of(&plain.send(GET));
+    plain.show(rpc, "one");
+    assert!(!plain.text.contains("Date:"));
+    plain.front.wall(784_111_777);
+    let (rpc, _) = page_of(&plain.send(GET));
+    plain.show(rpc, "two");
+    assert!(plain.text.contains("\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), "{}", plain.text);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! A decoded header block: the fields that gRPC and etcd look at by name, the others as a list.
 //!
 //! What RFC 9113 calls malformed is noticed while fields are pushed: pseudo-header fields twice, unknown or
-//! after others, names in upper case, fields of HTTP/1 connections, `te` other than `trailers`. Octets of
+//! after others, names in upper case, `connection`, `te` other than `trailers`. The other fields of HTTP/1
+//! connections (`keep-alive`, `transfer-encoding`, `upgrade`, `proxy-connection`), which a proxy may have passed
+//! on, say nothing here and are passed over, as grpc-go does. Octets of
 //! values follow Go's reading, since etcd's servers do: no control characters but tab; blanks at the ends
 //! pass.
 
@@ -29,7 +31,7 @@ pub enum Name {
     ClientApiVersion,
     /// A pseudo-header field that neither requests nor responses have.
     UnknownPseudo,
-    /// A field that belongs to a connection of HTTP/1.
+    /// `connection`, which speaks of HTTP/1.
     Forbidden,
     Other,
 }
@@ -56,9 +58,7 @@ impl Name {
             b"token" => Name::Token,
             b"hasleader" => Name::HasLeader,
             b"client-api-version" => Name::ClientApiVersion,
-            b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
-                Name::Forbidden
-            }
+            b"connection" => Name::Forbidden,
             [b':', ..] => Name::UnknownPseudo,
             _ => Name::Other,
         }

@@ -14,7 +14,12 @@ impl Connection {
     /// Gives received bytes of a stream back to its window and the connection's, when the owner has dealt
     /// with them or keeps them under a bound of its own. Right also after the stream has closed.
     pub fn consumed(&mut self, stream: StreamId, bytes: usize) {
-        self.credit(bytes);
+        self.consumed_of_connection(bytes);
+        self.consumed_of_stream(stream, bytes);
+    }
+
+    /// The stream's part of [`Connection::consumed`], where the connection's has been given back before.
+    pub fn consumed_of_stream(&mut self, stream: StreamId, bytes: usize) {
         let part = (self.stream_window / CREDIT_PARTS).max(1);
         if let Some(state) = self.streams.get_mut(stream)
             && !state.end_received
@@ -28,7 +33,9 @@ impl Connection {
         }
     }
 
-    fn credit(&mut self, bytes: usize) {
+    /// The connection's part of [`Connection::consumed`]: the stream may send no more than it has in its window,
+    /// others are not hindered.
+    pub fn consumed_of_connection(&mut self, bytes: usize) {
         if matches!(self.phase, Phase::Over(_)) {
             return;
         }
@@ -64,7 +71,7 @@ impl Connection {
                 self.consumed(*stream, whole as usize - body)
             }
             Ok(Step::Data { .. }) => (),
-            _ => self.credit(whole as usize),
+            _ => self.consumed_of_connection(whole as usize),
         }
         step
     }

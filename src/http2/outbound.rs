@@ -172,9 +172,10 @@ impl Connection {
     /// what waits on it has gone, [`super::Event::Room`] says so; when there is room on the connection
     /// ([`Connection::send_room`]), nobody does.
     pub fn send_budget(&self, stream: StreamId) -> usize {
-        let Some(state) = self.streams.get(stream) else { return 0 };
-        let pending = state.queue.as_ref().map_or(0, |queue| queue.len());
-        HTTP2_STREAM_PENDING_BYTES.saturating_sub(pending).min(self.send_room())
+        if self.streams.get(stream).is_none() {
+            return 0;
+        }
+        HTTP2_STREAM_PENDING_BYTES.saturating_sub(self.pending_of(stream)).min(self.send_room())
     }
 
     /// Bytes that all streams which pull may send now: as the socket takes them, and of what may wait for
@@ -187,6 +188,11 @@ impl Connection {
     /// Bytes of all streams that wait for the other end's windows.
     pub fn pending_bytes(&self) -> usize {
         self.pending
+    }
+
+    /// The same of one stream.
+    pub fn pending_of(&self, stream: StreamId) -> usize {
+        self.streams.get(stream).and_then(|state| state.queue.as_ref()).map_or(0, |queue| queue.len())
     }
 
     /// Ends a stream both ways at once. Frames of it that are on their way are ignored.

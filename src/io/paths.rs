@@ -86,8 +86,16 @@ paths! {
     watch_revision_in_turns,
     watch_cut,
     watch_progress,
+    /// The mark of a shard that the sequencer's ring could not tell to be idle was asked for.
+    watch_mark_asked,
     watch_credit_returned,
     checkpoint_finished,
+    checkpoint_is_delta,
+    checkpoint_is_base_again,
+    /// A delta told of keys whose ends compaction had dropped.
+    checkpoint_with_graves,
+    /// Shards that a start restored from a base and deltas.
+    shard_of_deltas,
     checkpoint_given_up,
     checkpoint_defragmented,
     /// Shards that came from another log, and those whose move took several writes.

@@ -42,6 +42,22 @@ pub struct Bounds {
     pub slices_per_turn: usize,
     /// See [`COMPACT_SLICE_KEYS`].
     pub compact_slice_keys: usize,
+    /// See [`CHECKPOINT_STEP_BLOCKS`].
+    pub checkpoint_step_blocks: usize,
+    /// See [`CHECKPOINT_CHAIN_FILES_MAX`].
+    pub checkpoint_chain_files_max: usize,
+    /// See [`READS_BYTES_MAX`].
+    pub reads_bytes_max: usize,
+    /// See [`WATCH_ANSWERS_MAX`].
+    pub watch_answers_max: usize,
+    /// See [`KEEP_ALIVES_MAX`].
+    pub keep_alives_max: usize,
+    /// See [`CONNECTION_LISTS_BYTES_MAX`].
+    pub connection_lists_bytes_max: usize,
+    /// See [`CONNECTION_LISTS_BYTES_MIN`].
+    pub connection_lists_bytes_min: usize,
+    /// See [`FRONT_LISTS_BYTES_MAX`].
+    pub front_lists_bytes_max: usize,
     /// See [`SIZES_STEP_BYTES`].
     pub sizes_step_bytes: u64,
     /// See [`AUTO_COMPACTION_REVISIONS_MS`].
@@ -68,6 +84,14 @@ impl Bounds {
         calls_bytes_max: CALLS_BYTES_MAX,
         slices_per_turn: SLICES_PER_TURN,
         compact_slice_keys: COMPACT_SLICE_KEYS,
+        checkpoint_step_blocks: CHECKPOINT_STEP_BLOCKS,
+        checkpoint_chain_files_max: CHECKPOINT_CHAIN_FILES_MAX,
+        reads_bytes_max: READS_BYTES_MAX,
+        watch_answers_max: WATCH_ANSWERS_MAX,
+        keep_alives_max: KEEP_ALIVES_MAX,
+        connection_lists_bytes_max: CONNECTION_LISTS_BYTES_MAX,
+        connection_lists_bytes_min: CONNECTION_LISTS_BYTES_MIN,
+        front_lists_bytes_max: FRONT_LISTS_BYTES_MAX,
         sizes_step_bytes: SIZES_STEP_BYTES,
         auto_compaction_revisions_ms: AUTO_COMPACTION_REVISIONS_MS,
     };
@@ -94,6 +118,14 @@ impl Bounds {
         calls_bytes_max: 4000,
         slices_per_turn: 1,
         compact_slice_keys: 1,
+        checkpoint_step_blocks: 1,
+        checkpoint_chain_files_max: 3,
+        reads_bytes_max: 300,
+        watch_answers_max: 1,
+        keep_alives_max: 1,
+        connection_lists_bytes_max: 2000,
+        connection_lists_bytes_min: 500,
+        front_lists_bytes_max: 4000,
         sizes_step_bytes: 200,
         auto_compaction_revisions_ms: 400,
     };

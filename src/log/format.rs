@@ -33,7 +33,7 @@
 //!   entry       term 8, payload
 //!   hard state  term 8, vote 8, commit 8
 //!   open        index 8, term 8, hard state 24, voters 4, learners 4, then 8 each
-//!   checkpoint  revision 8, index 8, term 8, file 8
+//!   checkpoint  revision 8, index 8, term 8, file 8, hash 8, home 8
 //!   coverage    revision 8, index 8
 //! ```
 //!
@@ -269,7 +269,7 @@ impl Placed<'_> {
             Record::Entry { payload, .. } => 8 + payload.len(),
             Record::HardState(_) => 24,
             Record::Open(opening) => 48 + 8 * (opening.voters.len() + opening.learners.len()),
-            Record::Checkpoint(_) => 32,
+            Record::Checkpoint(_) => 48,
             Record::Coverage(_) => 16,
             Record::Close => 0,
         }
@@ -319,7 +319,9 @@ impl Placed<'_> {
                 numbers(&open.voters);
                 numbers(&open.learners);
             }
-            Record::Checkpoint(c) => numbers(&[c.revision.0, c.index.0, c.term.0, c.file]),
+            Record::Checkpoint(c) => {
+                numbers(&[c.revision.0, c.index.0, c.term.0, c.file, c.hash, u64::from(c.home)]);
+            }
             Record::Coverage(c) => numbers(&[c.revision.0, c.index.0]),
             Record::Close => {}
         }
@@ -369,12 +371,14 @@ fn decode_body<'a>(head: &[u8], body: &'a [u8]) -> Option<Record<'a>> {
             }))
         }
         CHECKPOINT => {
-            exact(32)?;
+            exact(48)?;
             Record::Checkpoint(Checkpointed {
                 revision: Revision(u64_at(body, 0)),
                 index: Index(u64_at(body, 8)),
                 term: Term(u64_at(body, 16)),
                 file: u64_at(body, 24),
+                hash: u64_at(body, 32),
+                home: u32::try_from(u64_at(body, 40)).ok()?,
             })
         }
         COVERAGE => {

@@ -133,8 +133,11 @@ pub struct Checkpointed {
     pub revision: Revision,
     pub index: Index,
     pub term: Term,
-    /// The number in the checkpoint file's name.
+    /// The number in the checkpoint file's name, and the stay in which it was written.
     pub file: u64,
+    pub home: u32,
+    /// Of the file, and with it of all that it goes on from.
+    pub hash: u64,
 }
 
 /// All revisions up to `revision` of the shard stand at or before `index` (DESIGN 2.5).

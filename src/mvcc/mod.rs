@@ -7,6 +7,7 @@
 
 mod hash;
 mod index;
+mod on_disk;
 mod rows;
 mod store;
 mod versions;
@@ -70,6 +71,18 @@ pub struct Change {
     pub last: bool,
 }
 
+/// One version as a checkpoint has it, with key and value borrowed from what was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredVersion<'a> {
+    pub at: At,
+    pub key: &'a [u8],
+    /// `None` is a tombstone; the numbers below are 0 then.
+    pub value: Option<&'a [u8]>,
+    pub create_revision: Revision,
+    pub version: u64,
+    pub lease: LeaseId,
+}
+
 /// A part of history in the order of [`At`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
@@ -102,8 +115,8 @@ pub struct Sizes {
     pub bytes_live: u64,
     /// Cost of all versions, tombstones included.
     pub bytes_total: u64,
-    /// Cost of the versions that the newest checkpoint on disk holds and compaction has dropped since: what
-    /// writing it anew would free.
+    /// Cost of the versions that the checkpoints on disk hold and compaction has dropped since: what writing
+    /// them anew would free.
     pub bytes_reclaimable: u64,
 }
 

@@ -1,28 +1,22 @@
 //! The store itself. How compaction goes about dropping is told at [`Store::compact_slice`].
 
 use super::index::{Index, Place, Tip};
+use super::on_disk::OnDisk;
 use super::versions::{Version, Versions};
-use super::{Budget, Change, Counted, History, Meta, PinId, Sizes, Slice, Undone};
+use super::{Budget, Change, Counted, History, Meta, PinId, Sizes, Slice, StoredVersion, Undone};
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a version is reckoned to cost beyond key and value: what etcd's quota adds to a put.
 pub(super) const VERSION_BYTES: u64 = 256;
 
-fn cost(version: &Version) -> u64 {
+pub(super) fn cost(version: &Version) -> u64 {
     VERSION_BYTES + version.bytes() as u64
 }
 
 struct Pin {
     revision: Revision,
     /// What was compacted when the pin was made.
-    compacted: Revision,
-}
-
-/// What a checkpoint on disk holds: history up to a revision, without what was compacted at another.
-#[derive(Clone, Copy)]
-struct OnDisk {
-    revision: Revision,
     compacted: Revision,
 }
 
@@ -47,10 +41,9 @@ pub struct Store {
     swept: At,
     pins: BTreeMap<PinId, Pin>,
     pins_made: u64,
-    on_disk: Option<OnDisk>,
+    on_disk: OnDisk,
     bytes_live: u64,
     bytes_total: u64,
-    bytes_reclaimable: u64,
 }
 
 impl Store {
@@ -79,11 +72,11 @@ impl Store {
     pub fn delete(&mut self, at: At, key: &[u8]) -> Option<KeyValue> {
         let place = self.index.seek(key);
         let previous = self.versions.get(place.tip()?.version()).key_value()?;
-        self.push(&place, Version::tombstone(at, previous.key.clone()));
+        self.push(&place, Version::tombstone(at, previous.key.clone(), previous.create_revision));
         Some(previous)
     }
 
-    fn push(&mut self, place: &Place, version: Version) {
+    fn push(&mut self, place: &Place, version: Version) -> u32 {
         assert!(version.at() > self.newest, "changes arrive in ascending order");
         self.newest = version.at();
         let (at, live, bytes) = (version.at(), version.live(), cost(&version));
@@ -104,6 +97,7 @@ impl Store {
             Some(_) => self.index.set(place, tip),
             None => self.index.insert(place, key, tip),
         }
+        id
     }
 
     /// Changes up to this revision can no longer be undone.
@@ -273,6 +267,20 @@ impl Store {
     }
 
     fn history_kept(&self, compacted: Revision, after: At, upto: Revision, budget: Budget) -> History {
+        self.history_where(after, upto, budget, |version| {
+            self.is_kept(version, compacted).then(|| self.is_state_at(version, upto))
+        })
+    }
+
+    /// The versions that are wanted, each with whether it is said to be its key's last.
+
+    fn history_where(
+        &self,
+        after: At,
+        upto: Revision,
+        budget: Budget,
+        wanted: impl Fn(&Version) -> Option<bool>,
+    ) -> History {
         let mut history = History { changes: Vec::new(), done: true, resume: after };
         let (mut seen, mut bytes) = (0, 0);
         for id in self.versions.above(after) {
@@ -286,17 +294,17 @@ impl Store {
             }
             seen += 1;
             history.resume = version.at();
-            if version.main() < compacted && !version.live() {
-                continue;
-            }
-            if version.main() <= compacted && !self.is_state_at(version, compacted) {
-                continue;
-            }
-            let last = self.is_state_at(version, upto);
+            let Some(last) = wanted(version) else { continue };
             bytes += version.bytes();
             history.changes.push((version.at(), Change { event: version.event(), last }));
         }
         history
+    }
+
+    /// Whether a compaction leaves a version.
+    fn is_kept(&self, version: &Version, compacted: Revision) -> bool {
+        version.main() > compacted
+            || (version.live() || version.main() == compacted) && self.is_state_at(version, compacted)
     }
 
     /// Whether a version is its key's last at or below a revision.
@@ -337,16 +345,23 @@ impl Store {
             self.floor = floor;
         }
         let budget = budget_keys.max(1);
+        let emptied = self.on_disk.empty_graves(budget);
         let next = self.versions.above(self.swept).take(budget);
         let slice: Vec<u32> = next.take_while(|id| self.versions.get(*id).main() <= floor).collect();
         for id in &slice {
+            self.swept = self.versions.get(*id).at();
             self.sweep(*id);
         }
-        slice.len() < budget
+        emptied && slice.len() < budget
+    }
+
+    /// Whether all history that is compacted has been dropped: no pin holds any of it either.
+    pub fn is_swept(&self) -> bool {
+        let next = self.versions.above(self.swept).next();
+        self.floor >= self.compacted && next.is_none_or(|id| self.versions.get(id).main() > self.floor)
     }
 
     fn sweep(&mut self, id: u32) {
-        self.swept = self.versions.get(id).at();
         let main = self.versions.get(id).main();
         if let Some(previous) = self.versions.previous(id) {
             self.drop_version(previous, main);
@@ -366,12 +381,8 @@ impl Store {
     fn drop_version(&mut self, id: u32, since: Revision) {
         assert!(self.versions.previous(id).is_none(), "chains are dropped from their old end");
         let version = self.versions.get(id);
-        let bytes = cost(version);
-        let is_on_disk = |disk: OnDisk| version.main() <= disk.revision && since > disk.compacted;
-        if self.on_disk.is_some_and(is_on_disk) {
-            self.bytes_reclaimable += bytes;
-        }
-        self.bytes_total -= bytes;
+        self.bytes_total -= cost(version);
+        self.on_disk.drops(version, since);
         self.versions.remove(id);
     }
 
@@ -392,34 +403,89 @@ impl Store {
         pin.revision = revision;
     }
 
-    /// The history of a pin is on disk as a checkpoint of its own, and what was there before it is not needed.
-    pub fn checkpointed(&mut self, pin: PinId) {
-        let Pin { revision, compacted } = *self.pins.get(&pin).expect("a pin is used while it holds");
-        self.on_disk = Some(OnDisk { revision, compacted });
-        self.bytes_reclaimable = 0;
-    }
-
     pub fn unpin(&mut self, pin: PinId) {
         self.pins.remove(&pin).expect("a pin is let go once");
     }
 
-    /// Takes a version from a checkpoint. Versions come as history gave them, in ascending order, before
-    /// any other change. They are settled.
-    pub fn restore(&mut self, at: At, change: Change) {
-        self.settle(at.main);
-        let version = match change.event {
-            Event::Put(kv) => Version::put(at, kv.key, kv.value, kv.create_revision, kv.version, kv.lease),
-            Event::Delete { key, .. } => Version::tombstone(at, key),
-        };
-        let place = self.index.seek(version.key());
-        self.push(&place, version);
+    /// The history of a pin for a checkpoint that needs no other. It does not say which changes are the last.
+    pub fn state_pinned(&self, pin: PinId, after: At, budget: Budget) -> History {
+        let pin = self.pins.get(&pin).expect("a pin is used while it holds");
+        let kept = |version: &Version| self.is_kept(version, pin.compacted).then_some(false);
+        self.history_where(after, pin.revision, budget, kept)
     }
 
-    /// Ends restoring: the compaction in effect and the revision of the checkpoint.
-    pub fn restored(&mut self, compacted: Revision, settled: Revision) {
-        self.settle(settled);
-        self.compact(compacted);
-        self.on_disk = Some(OnDisk { revision: settled, compacted });
+    /// What a checkpoint at the pin's revision has to add to those before it: the changes above `after`, which
+    /// is not below the last one's revision. It does not say which are the last.
+    pub fn changes_pinned(&self, pin: PinId, after: At, budget: Budget) -> History {
+        assert!(after.main >= self.on_disk.upto(), "a delta begins where the last checkpoint ends");
+        let pin = self.pins.get(&pin).expect("a pin is used while it holds");
+        let mut history = self.history_where(after, pin.revision, budget, |version| {
+            let told = self.is_kept(version, pin.compacted) || self.on_disk.must_hear_of(version);
+            told.then_some(false)
+        });
+        let end = At { main: pin.revision, sub: Sub(u32::MAX) };
+        let looked_at = if history.done { end } else { history.resume };
+        let buried: Vec<_> = self.on_disk.graves(after, looked_at).take(budget.keys.max(1)).collect();
+        if let Some((last, _)) = buried.last().filter(|_| buried.len() == budget.keys.max(1)) {
+            history.changes.truncate(history.changes.partition_point(|(at, _)| at <= last));
+            (history.resume, history.done) = (**last, false);
+        }
+        history.changes.extend(buried.into_iter().map(|(at, key)| {
+            let event = Event::Delete { key: key.clone(), mod_revision: at.main };
+            (*at, Change { event, last: false })
+        }));
+        history.changes.sort_unstable_by_key(|(at, _)| *at);
+        history
+    }
+
+    /// Whether compaction has dropped ends of keys of which the next delta tells.
+    pub fn has_graves(&self) -> bool {
+        self.on_disk.has_graves()
+    }
+
+    /// The history of a pin is on disk as a checkpoint of its own, and what was there before it is not needed.
+    pub fn checkpointed_whole(&mut self, pin: PinId) {
+        let Pin { revision, compacted } = *self.pins.get(&pin).expect("a pin is used while it holds");
+        self.on_disk.has_whole(revision, compacted);
+    }
+
+    /// What a pin adds to the checkpoints before it is on disk, beside them.
+    pub fn checkpointed_changes(&mut self, pin: PinId) {
+        let Pin { revision, compacted } = *self.pins.get(&pin).expect("a pin is used while it holds");
+        self.on_disk.has_changes(revision, compacted);
+    }
+
+    /// An empty store for the versions of checkpoints up to a revision, all of which are settled, with the
+    /// compaction in effect there.
+    pub fn restoring(compacted: Revision, upto: Revision) -> Store {
+        let mut store = Store { on_disk: OnDisk::found(upto), ..Store::default() };
+        store.settle(upto);
+        store.compact(compacted);
+        store.floor = store.compacted;
+        store.swept = At { main: store.compacted, sub: Sub(u32::MAX) };
+        store
+    }
+
+    /// Takes a version from a checkpoint: in ascending order, before any other change. What is compacted goes
+    /// at once. Gives the lease of the live version that it takes the place of, if there is one.
+    pub fn restore(&mut self, stored: &StoredVersion<'_>) -> LeaseId {
+        assert!(stored.at.main <= self.settled, "checkpoints hold what is settled");
+        let place = self.index.seek(stored.key);
+        let before = place.tip().map(|tip| self.versions.get(tip.version()));
+        let lease = before.map_or(LeaseId::NONE, |version| version.lease);
+        let key = before.map_or_else(|| Blob::new(stored.key), |version| version.key().clone());
+        let StoredVersion { at, create_revision, version, lease: its_lease, .. } = *stored;
+        let id = self.push(
+            &place,
+            match stored.value {
+                Some(value) => Version::put(at, key, Blob::new(value), create_revision, version, its_lease),
+                None => Version::tombstone(at, key, Revision::NONE),
+            },
+        );
+        if at.main <= self.floor {
+            self.sweep(id);
+        }
+        lease
     }
 
     pub fn sizes(&self) -> Sizes {
@@ -428,7 +494,7 @@ impl Store {
             versions: self.versions.len() as u64,
             bytes_live: self.bytes_live,
             bytes_total: self.bytes_total,
-            bytes_reclaimable: self.bytes_reclaimable,
+            bytes_reclaimable: self.on_disk.bytes_reclaimable(),
         }
     }
 }

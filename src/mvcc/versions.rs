@@ -31,8 +31,9 @@ pub(super) struct Version {
     /// How many versions of the chain lay before it when it was written.
     depth: u32,
     key: Option<Blob>,
-    /// `None` is a tombstone; it has no numbers below.
+    /// `None` is a tombstone.
     value: Option<Blob>,
+    /// When the key was created; of a tombstone, the key that it ended (none where a checkpoint brought it).
     pub(super) create_revision: Revision,
     pub(super) version: u64,
     pub(super) lease: LeaseId,
@@ -50,10 +51,11 @@ impl Version {
         version: u64,
         lease: LeaseId,
     ) -> Version {
-        Version { value: Some(value), create_revision: create, version, lease, ..Version::tombstone(at, key) }
+        Version { value: Some(value), version, lease, ..Version::tombstone(at, key, create) }
     }
 
-    pub(super) fn tombstone(at: At, key: Blob) -> Version {
+    /// The end of a key that was created then.
+    pub(super) fn tombstone(at: At, key: Blob, created: Revision) -> Version {
         Version {
             main: at.main.0,
             sub: at.sub.0,
@@ -62,7 +64,7 @@ impl Version {
             depth: 0,
             key: Some(key),
             value: None,
-            create_revision: Revision::NONE,
+            create_revision: created,
             version: 0,
             lease: LeaseId::NONE,
         }

@@ -170,6 +170,11 @@ impl Group {
         }
     }
 
+    /// Whether [`Group::ready`] has something.
+    pub fn has_ready(&self) -> bool {
+        self.node.has_ready()
+    }
+
     /// The writes of this turn, if there are any. At most one call a turn.
     pub fn ready(&mut self) -> Option<Writes> {
         if !self.node.has_ready() {

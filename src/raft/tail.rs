@@ -70,13 +70,24 @@ impl Tail {
 
     pub fn release(&mut self, upto: Index) {
         while self.base.index < upto {
-            let Some((term, reference)) = self.entries.pop_front() else { return };
+            let Some((term, reference)) = self.entries.pop_front() else { break };
             self.base = Position { index: self.base.index.next(), term };
             if let Some(reference) = reference {
                 let done = (reference + 1).saturating_sub(self.first_reference);
                 self.payloads.drain(..done as usize);
                 self.first_reference += done;
             }
+        }
+        self.give_back();
+    }
+
+    /// Gives back what the queues took while a whole log was read into them.
+    fn give_back(&mut self) {
+        const KEPT: usize = 4096;
+        let len = self.entries.len().max(self.payloads.len());
+        if self.entries.capacity() > KEPT && len < self.entries.capacity() / 4 {
+            self.entries.shrink_to(KEPT.max(2 * len));
+            self.payloads.shrink_to(KEPT.max(2 * len));
         }
     }
 

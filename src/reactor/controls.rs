@@ -436,6 +436,10 @@ impl Reactor {
             Control::Bootstrap { .. } => return,
         };
         self.applied(kind, true, self.now, About::default());
+        let begun = self.now;
+        if let (Some(leading), ApplyKind::Compaction) = (&mut self.leading, kind) {
+            leading.compaction.get_or_insert(Compaction { begun, dropped: 0 });
+        }
         let (level, message, member, alarm) = match change {
             Control::AlarmOn { member, alarm } => (Level::Warn, "alarm raised", member, alarm),
             Control::AlarmOff { member, alarm } => (Level::Info, "alarm disarmed", member, alarm),
@@ -490,12 +494,6 @@ impl Reactor {
         }
         self.on_settled(self.sequencer.settled());
         let compacted = self.control.compacted();
-        let now = self.now;
-        let data = || self.shards.values().filter(|owned| owned.shard.id != ShardId::CONTROL);
-        let has_any = data().any(|owned| owned.shard.store.compacted() < compacted);
-        if let Some(leading) = self.leading.as_mut().filter(|_| has_any) {
-            leading.compaction.get_or_insert(Compaction { begun: now, dropped: 0 });
-        }
         for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
             if owned.shard.store.compacted() < compacted {
                 owned.shard.store.compact(compacted);
@@ -507,9 +505,10 @@ impl Reactor {
         self.report_compacted();
     }
 
-    /// Says up to where this reactor has dropped history.
+    /// Says up to where this reactor has dropped history: a pin may hold some of it longer than the compaction's
+    /// slices take.
     pub(super) fn report_compacted(&mut self) {
-        if self.shards.values().all(|owned| !owned.compacting) {
+        if self.shards.values().all(|owned| owned.shard.store.is_swept()) {
             let revision = self.control.compacted();
             let (dropped, sizes) = (self.storage.take_dropped(), self.own_sizes());
             self.send(ReactorId(0), Body::Compacted { revision, dropped, sizes });

@@ -6,6 +6,7 @@
 
 mod calls;
 mod census;
+mod checkpoints;
 mod clearing;
 mod controls;
 pub mod dump;
@@ -146,6 +147,7 @@ impl Reactor {
             Input::Opened { conn, port } => self.front.opened(now, conn, port),
             Input::Received { conn, bytes } => self.on_received(conn, bytes),
             Input::Sent { conn, bytes } => self.on_sent(conn, bytes),
+            Input::Ended { conn } => self.on_ended(conn),
             Input::Closed { conn } => self.on_closed(conn),
             Input::Mail { from, mail } => self.on_mail(from, mail),
             Input::Written { write, buffer } => self.on_written(write, buffer),
@@ -155,6 +157,7 @@ impl Reactor {
             Input::Settled(settled) => self.on_settled(settled),
             Input::Deposed { shard } => self.on_deposed(shard),
             Input::Process(figures) => self.process = Some(figures),
+            Input::Wall { secs } => self.front.wall(secs),
             Input::Stop => {
                 self.front.stop();
                 self.log.stop();
@@ -227,6 +230,7 @@ impl Reactor {
             || self.has_background_work()
             || self.watches.is_ready()
             || self.takeover_goes_on()
+            || self.shards.values().any(|owned| owned.shard.lags())
     }
 
     fn send(&mut self, to: ReactorId, body: Body) {

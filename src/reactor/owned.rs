@@ -3,7 +3,7 @@
 use super::reservations::Reservation;
 use super::writes::Evaluation;
 use crate::api::TxnRequest;
-use crate::checkpoint::CheckpointName;
+use crate::checkpoint::LinkRecord;
 use crate::io::{CallId, Paths};
 use crate::lease::Attached;
 use crate::log::LogId;
@@ -41,18 +41,13 @@ pub(super) struct Owned {
     /// A compaction has history left to drop.
     pub compacting: bool,
     /// The checkpoint under way, if there is one.
-    pub checkpoint: Option<super::storage::Checkpointing>,
-    /// The last checkpoint's file.
-    pub checkpoint_file: Option<CheckpointName>,
+    pub checkpoint: Option<super::checkpoints::Checkpointing>,
+    /// The files of the last checkpoint, its base first.
+    pub chain: Vec<LinkRecord>,
 }
 
 impl Owned {
-    pub fn new(
-        shard: Shard,
-        read_from: LogId,
-        attached: Attached,
-        checkpoint_file: Option<CheckpointName>,
-    ) -> Owned {
+    pub fn new(shard: Shard, read_from: LogId, attached: Attached, chain: Vec<LinkRecord>) -> Owned {
         let hard_state = shard.group().hard_state();
         let settled = shard.store.newest_revision().main;
         Owned {
@@ -68,7 +63,7 @@ impl Owned {
             marked: Revision::NONE,
             compacting: false,
             checkpoint: None,
-            checkpoint_file,
+            chain,
         }
     }
 

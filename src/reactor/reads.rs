@@ -88,14 +88,16 @@ impl Reactor {
     /// What has no place beside the answers that clients do not take is read later.
     fn answer_range(&mut self, asker: Asker, request: RangeRequest, reply: RangeReply) {
         match asker {
-            Asker::Rpc(rpc) if !self.front.takes(rpc, &reply) => self.read_later(rpc, request),
+            Asker::Rpc(rpc) if !self.front.takes(rpc, &reply) => {
+                self.read_later(rpc, request, Some(&reply));
+            }
             asker => self.reply(asker, Ok(Reply::Range(reply))),
         }
     }
 
-    fn read_later(&mut self, rpc: Rpc, request: RangeRequest) {
+    fn read_later(&mut self, rpc: Rpc, request: RangeRequest, answer: Option<&RangeReply>) {
         self.counters.ranges -= 1; // it is counted when it is read again
-        self.front.defer(self.now, rpc, request);
+        self.front.defer(self.now, rpc, request, answer);
     }
 
     pub(super) fn on_range_goes_on(&mut self, from: ReactorId, id: CallId, shard: ShardId, bytes: usize) {
@@ -109,7 +111,7 @@ impl Reactor {
             && self.front.is_in_vain(rpc, bytes)
             && let Some(Course::Reading(reading)) = self.calls.remove(id).map(|call| call.course)
         {
-            self.read_later(rpc, reading.request);
+            self.read_later(rpc, reading.request, None);
         } else {
             return;
         }

@@ -5,31 +5,28 @@
 //! changed *moves*: its opening, its entries and, behind them, a coverage record are written to its new log
 //! under the next home number before anything else. The coverage record says that the stay is whole: of
 //! several stays the highest that is whole counts, so a crash anywhere in between changes nothing.
+//! Checkpoint files stay as they are and are named by the stay in which they were written.
 
+mod chain;
 #[cfg(test)]
 mod tests;
 
+pub use chain::ReadPiece;
+
 use super::RecoveredShard;
-use crate::checkpoint::{CheckpointName, ControlState, Item, Meta, Reader};
-use crate::lease::Attached;
+use crate::checkpoint::{CheckpointName, ControlState, Meta};
 use crate::log::{
     Coverage, LogId, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, Start,
     cross_examine,
 };
-use crate::mvcc::{Change, Store};
 use crate::raft::{Group, GroupEntry, HardState, Position, Start as GroupStart};
 use crate::router::reactor_of;
 use crate::shard::Shard;
 use crate::takeover::{Meaning, Seal};
-use crate::types::{Blob, Epoch, Index, LeaseId, MemberId, Revision, ShardId};
+use crate::types::{Epoch, Index, MemberId, Revision, ShardId};
+use chain::{Chain, Restored};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-
-/// Reads a piece of a checkpoint file: name, offset, length. An empty piece is the end.
-pub type ReadPiece<'a> = &'a mut dyn FnMut(&str, u64, usize) -> Result<Vec<u8>, String>;
-
-/// How much of a checkpoint file is read at a time.
-const PIECE_BYTES: usize = 4 << 20;
 
 /// What to do about a directory that is not whole.
 const RESTORE: &str = "restore the member from a snapshot or from a copy of the data directory that was made \
@@ -54,8 +51,7 @@ pub struct ShardPlan {
     resident: RecoveredResident,
     /// The stay begins now.
     moves_in: bool,
-    /// Named by the stay in which it was written: a shard takes its file along.
-    checkpoint: Option<CheckpointName>,
+    chain: Option<Chain>,
 }
 
 /// The whole member.
@@ -71,14 +67,15 @@ pub struct MemberPlan {
 }
 
 /// Decides where every shard lives, once the logs have been heard about each other. `files` are the checkpoints
-/// on disk, `fresh` starts a log that never was.
+/// on disk, of which `read` reads; `fresh` starts a log that never was.
 pub fn place(
     logs: Vec<Recovered>,
     files: &[CheckpointName],
     reactors: u16,
     fresh: &mut dyn FnMut(LogId) -> Start,
+    read: ReadPiece<'_>,
 ) -> Result<MemberPlan, String> {
-    let (plan, mut damage) = survey(logs, files, reactors, fresh);
+    let (plan, mut damage) = survey(logs, files, reactors, fresh, read);
     if damage.is_empty() { Ok(plan) } else { Err(damage.swap_remove(0)) }
 }
 
@@ -88,6 +85,7 @@ pub fn survey(
     files: &[CheckpointName],
     reactors: u16,
     fresh: &mut dyn FnMut(LogId) -> Start,
+    read: ReadPiece<'_>,
 ) -> (MemberPlan, Vec<String>) {
     let mut damage: Vec<String> = cross_examine(&logs).err().iter().map(ToString::to_string).collect();
     let settled = logs.iter().map(|log| log.settled).max().unwrap_or_default();
@@ -129,19 +127,17 @@ pub fn survey(
         if moves_in && let Some(plan) = plan.get_mut(log.0 as usize) {
             plan.stale.push(Resident { shard, home });
         }
-        let number = resident.checkpoint.map(|checkpointed| checkpointed.file);
-        let written = |name: &&CheckpointName| name.shard == shard && Some(name.file) == number;
-        let checkpoint = files.iter().find(written).copied();
-        if let (Some(file), None) = (number, checkpoint) {
-            damage.push(format!(
-                "checkpoint {file} of shard {shard} is missing: the data directory is incomplete. Put the file \
-                 back, or {RESTORE}"
-            ));
-            continue;
-        }
-        checkpoints.extend(checkpoint);
+        let found = resident.checkpoint.map(|newest| Chain::find(shard, &newest, files, read));
+        let chain = match found.transpose() {
+            Ok(chain) => chain,
+            Err(why) => {
+                damage.push(why);
+                continue;
+            }
+        };
+        checkpoints.extend(chain.iter().flat_map(Chain::names));
         let home = if moves_in { newest + 1 } else { home };
-        let shard = ShardPlan { shard, home, log, resident, moves_in, checkpoint };
+        let shard = ShardPlan { shard, home, log, resident, moves_in, chain };
         plan[usize::from(reactor.0)].shards.push(shard);
     }
     (MemberPlan { reactors: plan, dead_logs: starts.into_keys().collect(), checkpoints, settled }, damage)
@@ -170,13 +166,12 @@ impl ShardPlan {
 
     /// Reads the checkpoint, then the log after it. An error says what cannot be read.
     pub fn load(self, member: MemberId, read: ReadPiece<'_>) -> Result<Loaded, String> {
-        let checkpoint_file = self.checkpoint;
-        let mut state = State::default();
-        if let Some(name) = &checkpoint_file {
-            state.read(name, read)?;
-        }
-        let meta = state.meta.take();
-        let (held, seal, fence) = meta.as_deref().map(position_of).unwrap_or_default();
+        let state = match &self.chain {
+            Some(chain) => chain.restore(read)?,
+            None => Restored::default(),
+        };
+        let meta = self.chain.as_ref().map(Chain::meta);
+        let (held, seal, fence) = meta.map(position_of).unwrap_or_default();
         let mut meaning = Meaning::new(held, seal, fence);
         let (index, term) = self.resident.base();
         let base = Position { index, term };
@@ -197,15 +192,15 @@ impl ShardPlan {
         let moved_in = if self.moves_in { self.moving_records(base, &entries) } else { vec![] };
         let hard = self.resident.hard;
         let hard_state = HardState { term: hard.term, vote: MemberId(hard.vote), commit: hard.commit };
-        let voters = match &meta {
+        let voters = match meta {
             Some(meta) => meta.voters.iter().copied().map(MemberId).collect(),
             None => self.resident.opening.voters.iter().copied().map(MemberId).collect(),
         };
         let group = Group::new(GroupStart { member, voters, base, hard_state, entries });
         let shard = Shard::new(self.shard, self.home, state.store, group, meaning);
-        let control = meta.and_then(|meta| Some((Index(meta.index), meta.control?)));
-        let read_from = self.log;
-        let shard = RecoveredShard { shard, read_from, attached: state.attached, checkpoint_file, moved_in };
+        let control = meta.and_then(|meta| Some((Index(meta.index), meta.control.clone()?)));
+        let (read_from, attached, chain) = (self.log, state.attached, state.files);
+        let shard = RecoveredShard { shard, read_from, attached, chain, moved_in };
         Ok(Loaded { shard, control })
     }
 
@@ -237,47 +232,4 @@ pub enum MovingRecord {
 fn position_of(meta: &Meta) -> (Revision, Seal, Epoch) {
     let seal = Seal { epoch: meta.seal.into(), prefix: Revision(meta.seal_prefix) };
     (Revision(meta.revision), seal, meta.fence.into())
-}
-
-/// What a checkpoint's versions come to.
-#[derive(Default)]
-struct State {
-    store: Store,
-    attached: Attached,
-    meta: Option<Box<Meta>>,
-}
-
-impl State {
-    fn read(&mut self, name: &CheckpointName, read: ReadPiece<'_>) -> Result<(), String> {
-        let file = name.to_string();
-        let damaged = |damage| format!("checkpoint {file} cannot be used: {damage}");
-        let mut reader = Reader::new();
-        let mut offset = 0;
-        loop {
-            let piece = read(&file, offset, PIECE_BYTES)?;
-            if piece.is_empty() {
-                break;
-            }
-            offset += piece.len() as u64;
-            reader.feed(&piece, &mut |item| self.take(item)).map_err(damaged)?;
-        }
-        reader.finish().map_err(damaged)?;
-        if let Some(meta) = &self.meta {
-            self.store.restored(Revision(meta.compacted), Revision(meta.revision));
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, item: Item<'_>) {
-        match item {
-            Item::Meta(meta) => self.meta = Some(meta),
-            Item::Version(version) => {
-                if version.last && version.value.is_some() && version.lease != LeaseId::NONE {
-                    let key = Blob::new(version.key);
-                    self.attached.change(&key, LeaseId::NONE, version.lease);
-                }
-                self.store.restore(version.at, Change { event: version.event(), last: version.last });
-            }
-        }
-    }
 }

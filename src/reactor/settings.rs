@@ -6,7 +6,7 @@ use super::owned::Owned;
 use super::pace::Observing;
 use super::recover::MovingRecord;
 use super::{Reactor, Stage};
-use crate::checkpoint::{CheckpointName, ControlState};
+use crate::checkpoint::{ControlState, LinkRecord};
 use crate::control::Control;
 use crate::front::{Front, Manners};
 use crate::http2;
@@ -71,7 +71,8 @@ impl Settings {
         let keepalive =
             http2::Keepalive { ping_min: self.keepalive_min_time, without_stream: false, interval, timeout };
         let http2 = http2::Config { streams_max: self.streams_max, keepalive, ..http2::Config::default() };
-        Manners::new(header, self.request_bytes_max, self.txn_ops_max, http2)
+        let manners = Manners::new(header, self.request_bytes_max, self.txn_ops_max, http2);
+        Manners { bounds: self.bounds, ..manners }
     }
 
     /// The quota as Status shows it.
@@ -91,8 +92,8 @@ pub struct RecoveredShard {
     /// The log that it was read from.
     pub read_from: log::LogId,
     pub attached: Attached,
-    /// Its checkpoint's file.
-    pub checkpoint_file: Option<CheckpointName>,
+    /// The files of its checkpoint, the base first.
+    pub chain: Vec<LinkRecord>,
     /// Records that a new home of the shard needs in this reactor's log before anything else; empty where
     /// it stays at home.
     pub moved_in: Vec<MovingRecord>,
@@ -203,7 +204,8 @@ impl Reactor {
     }
 
     fn take_in(&mut self, recovered: RecoveredShard) {
-        let RecoveredShard { shard, read_from, attached, checkpoint_file, moved_in } = recovered;
+        let RecoveredShard { shard, read_from, attached, chain, moved_in } = recovered;
+        self.counters.paths.shard_of_deltas += u64::from(chain.len() > 1);
         self.counters.paths.shard_moved += u64::from(!moved_in.is_empty());
         let before = self.log.sealed();
         for record in &moved_in {
@@ -214,7 +216,7 @@ impl Reactor {
             self.append(shard.id, shard.home, record);
         }
         self.counters.paths.shard_moved_in_writes += u64::from(self.log.sealed() > before);
-        let owned = Owned::new(shard, read_from, attached, checkpoint_file);
+        let owned = Owned::new(shard, read_from, attached, chain);
         self.shards.insert(owned.shard.id, owned);
     }
 
@@ -243,6 +245,6 @@ impl Reactor {
         };
         self.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
         let shard = Shard::new(id, home, Store::new(), Group::new(start), Meaning::default());
-        self.shards.insert(id, Owned::new(shard, self.log.id(), Attached::default(), None));
+        self.shards.insert(id, Owned::new(shard, self.log.id(), Attached::default(), vec![]));
     }
 }

@@ -28,6 +28,10 @@ pub(super) enum Slice {
 }
 
 impl Slice {
+    fn kept_bytes(&self) -> usize {
+        if let Slice::Range { cursor, .. } = self { cursor.kept_bytes() } else { 0 }
+    }
+
     fn is_of(&self, of: CallId, on: ShardId) -> bool {
         let (Slice::Range { call, shard, .. } | Slice::History { call, shard, .. }) = self;
         (*call, *shard) == (of, on)
@@ -37,6 +41,10 @@ impl Slice {
 #[derive(Debug, Default)]
 pub(super) struct Slices {
     waiting: VecDeque<Slice>,
+    /// What those hold of what they have read.
+    kept_bytes: usize,
+    /// Of the ranges that hold much, the one that goes on while all hold too much.
+    first: Option<(CallId, ShardId)>,
     /// How many more this turn has.
     left: usize,
 }
@@ -48,6 +56,11 @@ impl Slices {
 
     pub fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    #[cfg(test)]
+    pub fn kept_bytes(&self) -> usize {
+        self.kept_bytes
     }
 
     /// Whether this turn has a slice for work that may be long.
@@ -63,6 +76,30 @@ impl Slices {
     /// Nobody wants it any more.
     pub fn drop_of(&mut self, call: CallId, shard: ShardId) {
         self.waiting.retain(|slice| !slice.is_of(call, shard));
+        self.kept_bytes = self.waiting.iter().map(Slice::kept_bytes).sum();
+        self.first.take_if(|first| *first == (call, shard));
+    }
+
+    fn push(&mut self, slice: Slice) {
+        self.kept_bytes += slice.kept_bytes();
+        self.waiting.push_back(slice);
+    }
+
+    fn pop(&mut self) -> Option<Slice> {
+        let slice = self.waiting.pop_front()?;
+        self.kept_bytes -= slice.kept_bytes();
+        Some(slice)
+    }
+
+    /// Whether the slice is to wait until others are done, whose memory it would add to: where all together hold
+    /// too much, those that hold much go on one after another.
+    fn is_held_back(&mut self, slice: &Slice, bytes_max: usize) -> bool {
+        let bytes = slice.kept_bytes();
+        if bytes <= bytes_max / READS_MUCH || self.kept_bytes + bytes <= bytes_max {
+            return false;
+        }
+        let (Slice::Range { call, shard, .. } | Slice::History { call, shard, .. }) = slice;
+        *self.first.get_or_insert((*call, *shard)) != (*call, *shard)
     }
 }
 
@@ -72,7 +109,7 @@ impl Reactor {
         if self.slices.has_left() || is_short(&slice) {
             self.take_slice(slice);
         } else {
-            self.slices.waiting.push_back(slice);
+            self.slices.push(slice);
         }
     }
 
@@ -83,8 +120,12 @@ impl Reactor {
             if !self.slices.has_left() {
                 return;
             }
-            let Some(slice) = self.slices.waiting.pop_front() else { return };
-            self.take_slice(slice);
+            let Some(slice) = self.slices.pop() else { return };
+            if self.slices.is_held_back(&slice, self.settings.bounds.reads_bytes_max) {
+                self.slices.push(slice);
+            } else {
+                self.take_slice(slice);
+            }
         }
     }
 
@@ -97,12 +138,13 @@ impl Reactor {
                         self.slices.spend();
                         let bytes = cursor.kept_bytes();
                         self.counters.paths.range_sliced += 1;
-                        self.slices.waiting.push_back(Slice::Range { call, shard, cursor, counting });
+                        self.slices.push(Slice::Range { call, shard, cursor, counting });
                         return self.send(call.reactor, Body::RangeGoesOn { call, shard, bytes });
                     }
                     Progress::Done => Some(cursor.into_part()),
                     Progress::Compacted => None,
                 };
+                self.slices.first.take_if(|first| *first == (call, shard));
                 self.send(call.reactor, Body::Ranged { call, shard, part });
             }
             Slice::History { call, shard, after, upto } => {
@@ -112,6 +154,9 @@ impl Reactor {
         }
     }
 }
+
+/// The part of what all may hold that is much for one: about what one slice reads.
+const READS_MUCH: usize = 512;
 
 fn is_short(slice: &Slice) -> bool {
     matches!(slice, Slice::Range { cursor, .. } if cursor.is_short())

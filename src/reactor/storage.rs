@@ -1,24 +1,21 @@
-//! The log's side of a turn, checkpoints, and compaction's slices: what this reactor writes and drops.
+//! The log's side of a turn, compaction's slices, and when checkpoints are due: what this reactor writes and
+//! drops.
 
+use super::checkpoints::Whole;
 use super::clearing::Clearing;
 use super::owned::Owned;
 use super::{Reactor, Stage};
 use crate::api::{Code, Error};
-use crate::checkpoint::{CheckpointName, Meta, Writer};
-use crate::io::{Body, BulkDone, BulkStep, CallId, Counters, JobId, Level, Output};
+use crate::io::{Body, BulkStep, CallId, Counters, JobId, Level, Output};
 use crate::limits::{
-    CHECKPOINT_BLOCK_BYTES_MAX, CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_SHARE, EMPTY_SHARD_BYTES,
+    CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_SHARE, CHECKPOINT_PATIENCE_SECS, EMPTY_SHARD_BYTES,
     LOG_UNUSED_FILES_MAX,
 };
 use crate::log::{Buffer, Command, Held, Ordinal, Record, Resident, SegmentName, WriteId};
-use crate::mvcc::{Budget, PinId};
-use crate::raft::{GroupEntry, Position};
+use crate::raft::GroupEntry;
 use crate::shard::Committed;
-use crate::types::{At, Duration, Revision, ShardId, Time};
+use crate::types::{Duration, ShardId, Time};
 use std::collections::VecDeque;
-
-/// A full disk stays full for a while.
-const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
 
 /// A Ready whose records are in the log up to the ordinal.
 struct Persisting {
@@ -30,25 +27,25 @@ struct Persisting {
 /// What the log's side of this reactor remembers between turns.
 pub(super) struct Storage {
     persisting: VecDeque<Persisting>,
-    appended: Ordinal,
+    pub appended: Ordinal,
     /// Bytes of log writes on their way.
     in_flight_bytes: usize,
     /// The number of the newest checkpoint file.
-    last_file: u64,
+    pub last_file: u64,
     stale: Vec<Resident>,
     pub clearing: Clearing,
     jobs: u64,
     /// The record of the last checkpoint.
-    checkpointed: Ordinal,
+    pub checkpointed: Ordinal,
     /// Checkpoint files whose successors' records are not yet durable.
-    replaced: VecDeque<(Ordinal, String)>,
+    pub replaced: VecDeque<(Ordinal, String)>,
     defragmenting: Vec<(CallId, Vec<ShardId>)>,
     /// A checkpoint has failed: none is begun before.
-    retry_at: Time,
+    pub retry_at: Time,
     /// Log writes on their way, and when they left.
     writing: VecDeque<(WriteId, Time)>,
     /// When the checkpoint's step under way left.
-    step_left: Time,
+    pub step_left: Time,
     /// A compaction took effect then, and its history is being dropped.
     compacting_since: Option<Time>,
     pub compacted_at: Time,
@@ -56,35 +53,14 @@ pub(super) struct Storage {
     dropped: u64,
     log_writes: u64,
     log_bytes: u64,
-}
-
-/// A checkpoint being written.
-pub(super) struct Checkpointing {
-    job: JobId,
-    writer: Option<Writer>,
-    pin: PinId,
-    after: At,
-    revision: Revision,
-    position: Position,
-    name: CheckpointName,
-    /// Blocks that the meta already filled.
-    blocks: Vec<Buffer>,
-    publishing: bool,
-    /// Its next block is being filled, slice by slice; else the bulk lane has it.
-    filling: bool,
+    /// As the bulk lane knows it.
+    haste: bool,
 }
 
 /// An entry as the log takes it. Raft's own entries have kind 0.
 pub(super) fn entry_record(entry: &GroupEntry) -> Record<'_> {
     let payload = entry.payload.as_ref().map_or(&[][..], |payload| payload.bytes());
     Record::Entry { index: entry.index, term: entry.term, kind: u8::from(entry.payload.is_some()), payload }
-}
-
-impl Owned {
-    /// Whether the next block of a checkpoint is being filled.
-    fn fills_checkpoint(&self) -> bool {
-        self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.filling)
-    }
 }
 
 impl Storage {
@@ -108,6 +84,7 @@ impl Storage {
             dropped: 0,
             log_writes: 0,
             log_bytes: 0,
+            haste: false,
         }
     }
 
@@ -332,6 +309,7 @@ impl Reactor {
         self.tell_sizes();
         self.fill_checkpoints();
         self.schedule_checkpoints();
+        self.tell_haste();
     }
 
     pub(super) fn has_background_work(&self) -> bool {
@@ -349,7 +327,7 @@ impl Reactor {
             self.storage.dropped += dropped;
             done |= !owned.compacting;
         }
-        if done && self.shards.values().all(|owned| !owned.compacting) {
+        if done && self.shards.values().all(|owned| owned.shard.store.is_swept()) {
             self.storage.compacted_at = self.now;
             if let Some(since) = self.storage.compacting_since.take() {
                 self.counters.times.compactions.observe(self.now.since(since).0);
@@ -372,7 +350,7 @@ impl Reactor {
         }
         let wanted = self.storage.defragmenting.first().and_then(|(_, shards)| shards.first().copied());
         if let Some(shard) = wanted {
-            return self.begin_checkpoint(shard);
+            return self.begin_checkpoint(shard, Whole::Asked);
         }
         if !self.log_is_long() {
             return;
@@ -380,7 +358,7 @@ impl Reactor {
         let held = self.log.held_for().filter(|(_, _, bytes)| *bytes > 0);
         let oldest = held.max_by_key(|(_, _, bytes)| *bytes).map(|(resident, ..)| resident.shard);
         if let Some(shard) = oldest.filter(|shard| self.shards.contains_key(shard)) {
-            self.begin_checkpoint(shard);
+            self.begin_checkpoint(shard, Whole::WhereDue);
         }
     }
 
@@ -398,174 +376,30 @@ impl Reactor {
         is_long(self.log.held()) && is_long(self.log.needed())
     }
 
-    fn begin_checkpoint(&mut self, id: ShardId) {
-        let revision = self.settled;
-        let group = self.shards[&id].shard.group();
-        if group.applied() < group.committed() {
-            return; // The state may hold entries behind the position that raft would let it name.
+    /// Whether the bulk lane's work for this reactor presses: somebody waits for it, or what it leaves undone
+    /// grows, log that no checkpoint covers and history that one holds.
+    fn tell_haste(&mut self) {
+        let log_waits = self.log.needed().written / 2 >= self.settings.checkpoint_log_bytes;
+        let history_waits = self.checkpoints_press_at() <= self.now;
+        let haste = !self.storage.defragmenting.is_empty() || log_waits || history_waits;
+        if haste != self.storage.haste {
+            self.storage.haste = haste;
+            self.out.push(Output::Haste(haste));
         }
-        let Some(position) = self.shards[&id].shard.checkpoint_position() else { return };
-        let job = self.next_job();
-        self.storage.last_file += 1;
-        let meta = self.checkpoint_meta(id, revision, position);
-        let name = CheckpointName { shard: id, home: meta.home, file: self.storage.last_file };
-        let mut blocks = vec![];
-        let writer = Some(Writer::new(&meta, &mut blocks));
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let pin = owned.shard.store.pin(revision);
-        let after = At::default();
-        owned.checkpoint = Some(Checkpointing {
-            job,
-            writer,
-            pin,
-            after,
-            revision,
-            position,
-            name,
-            blocks,
-            publishing: false,
-            filling: false,
-        });
-        self.storage.step_left = self.now;
-        self.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
     }
 
-    /// When a checkpoint that has failed is tried again.
+    /// When a checkpoint under way has held history for too long.
+    fn checkpoints_press_at(&self) -> Time {
+        let begun = self.shards.values().filter_map(Owned::checkpoint_begun).min();
+        begun.map_or(Time::NEVER, |begun| begun + Duration::from_secs(CHECKPOINT_PATIENCE_SECS))
+    }
+
+    /// When a checkpoint that has failed is tried again, or one under way begins to press.
     pub(super) fn checkpoints_wake_at(&self) -> Time {
-        if self.now < self.storage.retry_at { self.storage.retry_at } else { Time::NEVER }
-    }
-
-    fn checkpoint_meta(&self, id: ShardId, revision: Revision, position: Position) -> Meta {
-        let owned = &self.shards[&id];
-        let (seal, fence) = (owned.shard.meaning().seal(), owned.shard.meaning().fence());
-        Meta {
-            shard: id.0,
-            home: owned.shard.home,
-            revision: revision.0,
-            compacted: owned.shard.store.compacted().0,
-            index: position.index.0,
-            term: position.term.0,
-            voters: vec![self.settings.member.0],
-            learners: vec![],
-            fence: fence.into(),
-            seal: seal.epoch.into(),
-            seal_prefix: seal.prefix.0,
-            epoch: seal.epoch.into(),
-            map_version: 0,
-            control: (id == ShardId::CONTROL).then(|| self.control.to_state()),
-        }
-    }
-
-    pub(super) fn on_bulk(&mut self, job: JobId, done: BulkDone) {
-        if self.on_cleared(job, &done) {
-            return;
-        }
-        let found =
-            self.shards.iter().find(|(_, owned)| owned.checkpoint.as_ref().is_some_and(|c| c.job == job));
-        let Some(id) = found.map(|(id, _)| *id) else { return };
-        self.counters.times.checkpoint_steps.observe(self.now.since(self.storage.step_left).0);
-        self.storage.step_left = self.now;
-        match done {
-            BulkDone::Done => self.go_on_with_checkpoint(id),
-            BulkDone::Full => {
-                let why = "no space left on device";
-                self.give_checkpoint_up(id, why);
-                self.raise_no_space(None);
-                // What the log keeps for being recycled goes, and it is tried again.
-                if !self.log.shrink() {
-                    self.fail_defragmentations(id, why);
-                }
-            }
-            BulkDone::Failed(why) => {
-                self.give_checkpoint_up(id, &why);
-                self.fail_defragmentations(id, &why);
-            }
-        }
-    }
-
-    fn give_checkpoint_up(&mut self, id: ShardId, why: &str) {
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(Checkpointing { pin, name, .. }) = owned.checkpoint.take() else { return };
-        owned.unpin(pin);
-        self.storage.retry_at = self.now + CHECKPOINT_RETRY;
-        self.counters.paths.checkpoint_given_up += 1;
-        let job = self.next_job();
-        self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
-        let fields = vec![("shard", id.to_string()), ("error", why.to_owned())];
-        self.notice(Level::Warn, "failed to write a checkpoint", fields);
-    }
-
-    fn go_on_with_checkpoint(&mut self, id: ShardId) {
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(under_way) = &mut owned.checkpoint else { return };
-        let (job, name) = (under_way.job, under_way.name);
-        if under_way.publishing {
-            return self.finish_checkpoint(id);
-        }
-        if under_way.writer.is_none() {
-            under_way.publishing = true;
-            let step = BulkStep::Publish { name: name.unfinished(), as_name: name.to_string() };
-            return self.out.push(Output::Bulk { job, step });
-        }
-        under_way.filling = true;
-        self.fill_checkpoint(id);
-    }
-
-    /// One slice of a checkpoint's history; what fills a block goes to the bulk lane.
-    fn fill_checkpoint(&mut self, id: ShardId) {
-        let budget = Budget { bytes: CHECKPOINT_BLOCK_BYTES_MAX, ..self.settings.slice.of_changes() };
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(under_way) = owned.checkpoint.as_mut().filter(|checkpoint| checkpoint.filling) else {
-            return;
-        };
-        let mut writer = under_way.writer.take().expect("it is filled until its history ends");
-        let history = owned.shard.store.history_pinned(under_way.pin, under_way.after, budget);
-        for (at, change) in &history.changes {
-            writer.version(*at, &change.event, change.last, &mut under_way.blocks);
-        }
-        under_way.after = history.resume;
-        if history.done {
-            writer.finish(0, &mut under_way.blocks);
-        } else {
-            under_way.writer = Some(writer);
-        }
-        if history.done || !under_way.blocks.is_empty() {
-            under_way.filling = false;
-            let (job, name) = (under_way.job, under_way.name.unfinished());
-            let blocks = std::mem::take(&mut under_way.blocks);
-            self.out.push(Output::Bulk { job, step: BulkStep::Append { name, blocks } });
-        }
-    }
-
-    fn fill_checkpoints(&mut self) {
-        let found = self.shards.iter().find(|(_, owned)| owned.fills_checkpoint()).map(|(id, _)| *id);
-        if let Some(id) = found {
-            self.fill_checkpoint(id);
-        }
-    }
-
-    /// The file is durable under its name: the log says so, and what it replaces may go.
-    fn finish_checkpoint(&mut self, id: ShardId) {
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(done) = owned.checkpoint.take() else { return };
-        owned.shard.store.checkpointed(done.pin);
-        owned.unpin(done.pin);
-        let replaced = owned.checkpoint_file.replace(done.name);
-        let home = owned.shard.home;
-        let record = Record::Checkpoint(crate::log::Checkpointed {
-            revision: done.revision,
-            index: done.position.index,
-            term: done.position.term,
-            file: done.name.file,
-        });
-        self.append(id, home, record);
-        self.storage.checkpointed = self.storage.appended;
-        if let Some(name) = replaced {
-            self.storage.replaced.push_back((self.storage.appended, name.to_string()));
-        }
-        self.counters.checkpoints += 1;
-        self.counters.paths.checkpoint_finished += 1;
-        self.defragmented_shard(id);
+        let (now, retry_at) = (self.now, self.storage.retry_at);
+        let retry_at = if now < retry_at { retry_at } else { Time::NEVER };
+        let press_at = if self.storage.haste { Time::NEVER } else { self.checkpoints_press_at() };
+        retry_at.min(press_at)
     }
 
     pub(super) fn on_defragment(&mut self, call: CallId) {
@@ -574,7 +408,7 @@ impl Reactor {
         self.end_defragmentations();
     }
 
-    fn defragmented_shard(&mut self, id: ShardId) {
+    pub(super) fn defragmented_shard(&mut self, id: ShardId) {
         for (_, shards) in &mut self.storage.defragmenting {
             shards.retain(|shard| *shard != id);
         }
@@ -598,7 +432,7 @@ impl Reactor {
 
     /// Nobody waits for a checkpoint that cannot be written: it may be long until it can. As in etcd, the answer
     /// is what the operating system said.
-    fn fail_defragmentations(&mut self, id: ShardId, why: &str) {
+    pub(super) fn fail_defragmentations(&mut self, id: ShardId, why: &str) {
         let text = format!("cannot write the data anew: {why}");
         let waits = |(_, shards): &(CallId, Vec<ShardId>)| shards.contains(&id);
         let failed: Vec<_> = self.storage.defragmenting.extract_if(.., |waiting| waits(waiting)).collect();

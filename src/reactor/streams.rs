@@ -2,11 +2,11 @@
 
 use super::calls::{Asker, Errand};
 use super::{Reactor, Stage};
-use crate::api::{Answer, Error, RangeRequest, Reply, ServingStatus};
+use crate::api::{Answer, Error, RangeReply, RangeRequest, Reply, ServingStatus};
 use crate::front::{Ask, Rpc};
 use crate::io::ControlRequest;
 use crate::stdx::HashMap;
-use crate::txn::{self, Counting, RangeStream};
+use crate::txn::{self, Next, RangeStream};
 use crate::types::{ConnId, LeaseId};
 use crate::wire::health::{Facts, Page, Reads};
 use crate::wire::http1::Response;
@@ -18,13 +18,15 @@ pub(super) struct Chunking {
     /// A chunk is being read.
     reading: bool,
     /// A chunk that waits for its client.
-    next: Option<(RangeRequest, Counting)>,
+    next: Option<Next>,
 }
 
-/// A LeaseKeepAlive stream: so many renewals without an answer, and whether the client has ended its side.
+/// A LeaseKeepAlive stream: so many renewals without an answer, whether nothing more is read of it, and whether
+/// the client has ended its side.
 #[derive(Default)]
 pub(super) struct KeepingAlive {
     outstanding: usize,
+    paused: bool,
     ended: bool,
 }
 
@@ -48,6 +50,12 @@ impl Reactor {
         self.serve_asks(asks);
     }
 
+    pub(super) fn on_ended(&mut self, conn: ConnId) {
+        let mut asks = std::mem::take(&mut self.asks);
+        self.front.ended(self.now, conn, &mut asks);
+        self.serve_asks(asks);
+    }
+
     pub(super) fn on_closed(&mut self, conn: ConnId) {
         let mut asks = std::mem::take(&mut self.asks);
         self.front.closed(conn, &mut asks);
@@ -60,7 +68,7 @@ impl Reactor {
         self.serve_asks(asks);
     }
 
-    fn serve_asks(&mut self, mut asks: Vec<Ask>) {
+    pub(super) fn serve_asks(&mut self, mut asks: Vec<Ask>) {
         for ask in asks.drain(..) {
             match ask {
                 Ask::Call { rpc, request, bytes } => self.call_sized(Asker::Rpc(rpc), request, bytes),
@@ -74,6 +82,7 @@ impl Reactor {
                 Ask::Room { rpc } => {
                     self.watches.room(rpc);
                     self.go_on_chunking(rpc);
+                    self.go_on_keeping_alive(rpc);
                 }
             }
         }
@@ -122,7 +131,13 @@ impl Reactor {
     // LeaseKeepAlive.
 
     fn keep_lease_alive(&mut self, rpc: Rpc, lease: LeaseId) {
-        self.streams.keeping_alive.entry(rpc).or_default().outstanding += 1;
+        let stream = self.streams.keeping_alive.entry(rpc).or_default();
+        stream.outstanding += 1;
+        let enough =
+            stream.outstanding >= self.settings.bounds.keep_alives_max || self.front.budget(rpc) == 0;
+        if enough && !std::mem::replace(&mut stream.paused, true) {
+            self.front.pause(rpc);
+        }
         let asker = Asker::KeepAlive(rpc);
         if self.stage == Stage::Serving {
             self.ask_control(asker, ControlRequest::KeepAlive(lease));
@@ -144,6 +159,20 @@ impl Reactor {
             }
         }
         self.end_keep_alive(rpc);
+        self.go_on_keeping_alive(rpc);
+    }
+
+    /// Reads on where the client takes its answers.
+    fn go_on_keeping_alive(&mut self, rpc: Rpc) {
+        let Some(stream) = self.streams.keeping_alive.get_mut(&rpc) else { return };
+        let room = self.settings.bounds.keep_alives_max.saturating_sub(stream.outstanding);
+        if !stream.paused || room == 0 || self.front.budget(rpc) == 0 {
+            return;
+        }
+        let mut asks = vec![];
+        self.front.read_on(rpc, room, &mut asks);
+        stream.paused = self.front.is_paused(rpc);
+        self.serve_asks(asks);
     }
 
     fn end_keep_alive(&mut self, rpc: Rpc) {
@@ -186,13 +215,20 @@ impl Reactor {
         if chunking.reading || self.front.budget(rpc) == 0 {
             return;
         }
-        let Some((request, counting)) = chunking.next.take() else { return };
-        chunking.reading = true;
-        self.read_counting(Asker::Chunk(rpc), request, counting);
+        match chunking.next.take() {
+            Some(Next::Read(request, counting)) => {
+                chunking.reading = true;
+                self.read_counting(Asker::Chunk(rpc), request, counting);
+            }
+            Some(Next::Piece) => {
+                let piece = chunking.stream.piece(self.settings.request_bytes_max);
+                self.send_chunk(rpc, &piece);
+            }
+            None => {}
+        }
     }
 
     pub(super) fn on_chunk(&mut self, rpc: Rpc, answer: Answer) {
-        let term = self.epoch.term;
         let target = self.settings.request_bytes_max;
         let Some(chunking) = self.streams.chunking.get_mut(&rpc) else { return };
         chunking.reading = false;
@@ -204,11 +240,23 @@ impl Reactor {
                 return self.front.end(rpc, Err(error));
             }
         };
+        if chunking.stream.is_read_at_once() && !self.front.takes(rpc, &reply) {
+            self.counters.ranges -= 1; // as of one that is read later
+            let Some(Chunking { stream, .. }) = self.streams.chunking.remove(&rpc) else { return };
+            return self.front.defer(self.now, rpc, stream.into_request(), Some(&reply));
+        }
         let bytes = encode::range_chunk_length(&Default::default(), &reply, true);
         let chunk = chunking.stream.chunk(reply, bytes, target);
+        self.send_chunk(rpc, &chunk);
+    }
+
+    fn send_chunk(&mut self, rpc: Rpc, chunk: &RangeReply) {
+        let term = self.epoch.term;
+        let Some(chunking) = self.streams.chunking.get_mut(&rpc) else { return };
         chunking.next = chunking.stream.next();
         let last = chunking.next.is_none();
-        self.front.chunk(rpc, term, &chunk, last);
+        self.front.holds(rpc, chunking.stream.kept_bytes());
+        self.front.chunk(rpc, term, chunk, last);
         if last {
             self.streams.chunking.remove(&rpc);
             self.front.end(rpc, Ok(()));

@@ -58,11 +58,18 @@ struct Member {
     statuses: Vec<(u32, u8, String)>,
     partial: std::collections::BTreeMap<u32, Vec<u8>>,
     halted: Option<String>,
+    /// What the client's kernel has and the client has not read, where it does not read.
+    unheard: Option<Vec<u8>>,
     /// Reactors below take no turns: nothing wakes them.
     asleep: usize,
     /// The disk does nothing; what it was to write waits.
     disk_stands: bool,
     unwritten: Vec<(usize, Output)>,
+    /// The bulk lane does nothing; its steps wait.
+    lane_stands: bool,
+    undone: Vec<(usize, crate::io::JobId)>,
+    /// Which reactors' orders press.
+    haste: Vec<bool>,
     /// No file has room, or none for the log alone.
     disk_is_full: bool,
     no_new_segments: bool,
@@ -116,9 +123,13 @@ impl Member {
             statuses: vec![],
             partial: Default::default(),
             halted: None,
+            unheard: None,
             asleep: 0,
             disk_stands: false,
             unwritten: vec![],
+            lane_stands: false,
+            undone: vec![],
+            haste: vec![false; usize::from(reactors)],
             disk_is_full,
             no_new_segments: false,
             checkpoints: 0,
@@ -177,7 +188,11 @@ impl Member {
         match output {
             Output::Send { conn, bytes } => {
                 self.reactors[id].step(now, Input::Sent { conn, bytes: bytes.len() });
-                if conn == self.conn { self.receive(&bytes) } else { self.pages.extend_from_slice(&bytes) }
+                match &mut self.unheard {
+                    _ if conn != self.conn => self.pages.extend_from_slice(&bytes),
+                    Some(unheard) => unheard.extend_from_slice(&bytes),
+                    None => self.receive(&bytes),
+                }
             }
             Output::Close { .. } => {}
             Output::Mail { to, mail } => {
@@ -194,13 +209,17 @@ impl Member {
                 self.reactors[id].step(now, Input::Prepared { segment });
             }
             Output::Log(Command::Remove { .. }) => {}
+            Output::Haste(haste) => self.haste[id] = haste,
             Output::Notice(notice) => self.notices.push(notice),
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
                 let grows = matches!(step, BulkStep::Append { .. });
                 let done = if grows && self.disk_is_full { BulkDone::Full } else { BulkDone::Done };
-                self.reactors[id].step(now, Input::Bulk { job, done });
+                match self.lane_stands {
+                    true => self.undone.push((id, job)),
+                    false => self.reactors[id].step(now, Input::Bulk { job, done }),
+                }
             }
             Output::Halt(why) => self.halted = Some(why),
         }
@@ -258,6 +277,13 @@ impl Member {
         self.client.send_message(stream, &request, false);
         self.run();
         stream
+    }
+
+    /// The client reads again.
+    fn hear(&mut self) {
+        let unheard = self.unheard.take().expect("it was deaf");
+        self.receive(&unheard);
+        self.run();
     }
 
     fn put(&mut self, key: &str, value: &str) -> i64 {

@@ -29,6 +29,9 @@ pub(super) struct Watches {
     marks_asked: BTreeMap<ShardId, Revision>,
     /// Streams that may have something to send.
     ready: BTreeSet<Rpc>,
+    /// Streams of which nothing more is read, and those among them that may be read on.
+    paused: BTreeSet<Rpc>,
+    resumed: BTreeSet<Rpc>,
     rng: Rng,
 }
 
@@ -45,6 +48,8 @@ impl Watches {
             marks: Marks::default(),
             marks_asked: BTreeMap::new(),
             ready: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            resumed: BTreeSet::new(),
             rng,
         }
     }
@@ -119,12 +124,6 @@ impl Reactor {
         let (reader, bounds, rng) = (self.id, self.settings.bounds, &mut watches.rng);
         let begin = || Stream::new(reader, interval, fragment, bounds, rng.fork());
         let stream = watches.streams.entry(rpc).or_insert_with(begin);
-        // Where the socket is behind, maybe for another stream's sake, the answers wait: nothing more is received
-        // then. A client that does not open its windows could go on asking.
-        if stream.is_full() && !self.front.is_behind(rpc) {
-            let (code, text) = (crate::api::Code::ResourceExhausted, "etcdserver: too many requests".into());
-            return self.end_watch(rpc, Some(Error::Other { code, text }));
-        }
         let view = View {
             now: self.now,
             settled: self.sequencer.settled(),
@@ -144,6 +143,10 @@ impl Reactor {
         );
         if creates && !actions.is_empty() {
             watches.by_subscription.insert(id.0, rpc);
+        }
+        // What came with this in one piece is still taken.
+        if stream.is_full() && watches.paused.insert(rpc) {
+            self.front.pause(rpc);
         }
         watches.ready.insert(rpc);
         self.route_actions(actions);
@@ -189,6 +192,8 @@ impl Reactor {
     pub(super) fn end_watch(&mut self, rpc: Rpc, error: Option<Error>) {
         let Some(stream) = self.watches.streams.remove(&rpc) else { return };
         self.watches.ready.remove(&rpc);
+        self.watches.paused.remove(&rpc);
+        self.watches.resumed.remove(&rpc);
         self.watches.note_wait(rpc, Time::NEVER, false);
         let mut actions = vec![];
         stream.close(&mut actions);
@@ -251,6 +256,7 @@ impl Reactor {
             let asked = self.watches.marks_asked.get(&shard).is_some_and(|asked| *asked >= settled);
             if (ambiguous || lost) && !asked {
                 self.watches.marks_asked.insert(shard, settled);
+                self.counters.paths.watch_mark_asked += 1;
                 let owner = self.router().reactor_of(shard);
                 self.send(owner, Body::MarkWanted { shard });
             }
@@ -271,6 +277,22 @@ impl Reactor {
             self.flush_stream(rpc, &mut actions);
         }
         self.route_actions(actions);
+        self.read_paused_watches();
+    }
+
+    /// Reads on where a client has taken its answers: as many requests as may wait for theirs.
+    fn read_paused_watches(&mut self) {
+        let resumed = std::mem::take(&mut self.watches.resumed);
+        let mut asks = vec![];
+        for rpc in resumed {
+            self.front.read_on(rpc, self.settings.bounds.watch_answers_max, &mut asks);
+            if !self.front.is_paused(rpc) {
+                self.watches.paused.remove(&rpc);
+            }
+        }
+        if !asks.is_empty() {
+            self.serve_asks(asks);
+        }
     }
 
     fn flush_stream(&mut self, rpc: Rpc, actions: &mut Vec<Action>) {
@@ -278,6 +300,9 @@ impl Reactor {
         let Some(stream) = watches.streams.get_mut(&rpc) else { return };
         loop {
             let budget = front.budget(rpc);
+            if !stream.is_full() && watches.paused.contains(&rpc) {
+                watches.resumed.insert(rpc);
+            }
             if budget == 0 {
                 // Whatever it waits for, it goes on when its client takes more.
                 return watches.note_wait(rpc, Time::NEVER, false);

@@ -9,10 +9,13 @@
 #[cfg(test)]
 mod tests;
 
+use crate::limits::RAFT_LAG_MAX;
 use crate::log::LogId;
 use crate::mvcc::{Budget, Store, Undone};
 use crate::raft::{Group, Position, Refused, Writes};
-use crate::record::{self, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload, Piece};
+use crate::record::{
+    self, ArchivedBatch, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload, Piece,
+};
 use crate::takeover::{Due, Holding, LiveWrite, Meaning, Seal, Strange};
 use crate::txn::LeaseMove;
 use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Revision, ShardId, Sub};
@@ -165,7 +168,19 @@ impl Shard {
 
     /// What the group wants written. At most one call a turn.
     pub fn ready(&mut self) -> Option<Writes> {
-        self.group.ready()
+        let applied = self.group.applied();
+        let writes = self.group.ready();
+        if self.group.applied() > applied {
+            self.release();
+        }
+        writes
+    }
+
+    /// Whether many committed entries wait to be handed out, as after a start: their payloads are held until then,
+    /// and no checkpoint can be written.
+    pub fn lags(&self) -> bool {
+        let behind = self.group.committed().0.saturating_sub(self.group.applied().0);
+        behind > RAFT_LAG_MAX && self.group.has_ready()
     }
 
     /// Follows the group's commit index. Fences and seals are read into the log's meaning here.
@@ -244,69 +259,82 @@ impl Shard {
 
     /// As [`Shard::apply_prefix`] where no seal has cut the log yet: what it holds above `prefix` is let be.
     pub fn apply_upto(&mut self, prefix: Revision, moves: &mut Vec<LeaseMove>) -> Result<(), Strange> {
-        let applied = self.store.newest_revision().main;
-        let missing =
-            self.meaning.live().filter(|write| write.revision > applied && write.revision <= prefix);
-        let missing: Vec<LiveWrite> = missing.cloned().collect();
+        let Shard { store, meaning, .. } = self;
+        let applied = store.newest_revision().main;
+        let missing = meaning.live().filter(|write| write.revision > applied && write.revision <= prefix);
+        // To read a batch is to check all of it, so that is done once for all its writes.
+        let mut read: Option<(Index, &ArchivedBatch)> = None;
         for write in missing {
-            self.apply(&write, moves)?;
+            let batch = match read {
+                Some((index, batch)) if index == write.index => batch,
+                _ => batch_of(write)?,
+            };
+            read = Some((write.index, batch));
+            apply(store, write, batch, moves)?;
         }
         Ok(())
     }
+}
 
-    fn apply(&mut self, write: &LiveWrite, moves: &mut Vec<LeaseMove>) -> Result<(), Strange> {
-        let strange = |why| Strange { index: write.index, why };
-        let Ok(ArchivedEntry::Batch(batch)) = write.batch.entry() else {
-            return Err(strange("a live write in no batch"));
-        };
-        for change in batch.writes[write.place as usize].changes.iter() {
-            match change {
-                ArchivedChange::Put { sub, key, value, lease } => {
-                    let at = At { main: write.revision, sub: Sub(sub.to_native()) };
-                    let lease = LeaseId(lease.to_native());
-                    let previous = self.store.put(at, key, Blob::new(value), lease);
-                    let from = previous.map_or(LeaseId::NONE, |kv| kv.lease);
-                    if from != lease {
-                        moves.push(LeaseMove { key: Blob::new(key), from, to: lease });
-                    }
-                }
-                ArchivedChange::Delete { sub, key } => {
-                    let at = At { main: write.revision, sub: Sub(sub.to_native()) };
-                    let previous = self
-                        .store
-                        .delete(at, key)
-                        .ok_or_else(|| strange("the delete of a key that is not live"))?;
-                    if previous.lease != LeaseId::NONE {
-                        moves.push(LeaseMove { key: previous.key, from: previous.lease, to: LeaseId::NONE });
-                    }
-                }
-                ArchivedChange::DeleteRange { sub, key, end, count } => {
-                    let at = At { main: write.revision, sub: Sub(sub.to_native()) };
-                    let deleted = self.apply_range(at, key, end, moves);
-                    if deleted != count.to_native() {
-                        return Err(strange("the delete of a range that holds other keys"));
-                    }
-                }
-                ArchivedChange::LeaseEnd { .. } => {}
-            }
-        }
-        Ok(())
+fn batch_of(write: &LiveWrite) -> Result<&ArchivedBatch, Strange> {
+    match write.batch.entry() {
+        Ok(ArchivedEntry::Batch(batch)) => Ok(batch),
+        _ => Err(Strange { index: write.index, why: "a live write in no batch" }),
     }
+}
 
-    /// Deletes all that is live in a range, from `at` on, and counts it.
-    fn apply_range(&mut self, at: At, key: &[u8], end: &[u8], moves: &mut Vec<LeaseMove>) -> u32 {
-        let key = Bytes::copy_from_slice(key);
-        let range = match end {
-            [] => KeyRange::From(key),
-            _ => KeyRange::Between(key, Bytes::copy_from_slice(end)),
-        };
-        let doomed = self.store.range(&range, Revision(u64::MAX), None, Budget::UNBOUNDED).kvs;
-        for (sub, kv) in (at.sub.0..).map(Sub).zip(&doomed) {
-            self.store.delete(At { main: at.main, sub }, &kv.key);
-            if kv.lease != LeaseId::NONE {
-                moves.push(LeaseMove { key: kv.key.clone(), from: kv.lease, to: LeaseId::NONE });
+fn apply(
+    store: &mut Store,
+    write: &LiveWrite,
+    batch: &ArchivedBatch,
+    moves: &mut Vec<LeaseMove>,
+) -> Result<(), Strange> {
+    let strange = |why| Strange { index: write.index, why };
+    for change in batch.writes[write.place as usize].changes.iter() {
+        match change {
+            ArchivedChange::Put { sub, key, value, lease } => {
+                let at = At { main: write.revision, sub: Sub(sub.to_native()) };
+                let lease = LeaseId(lease.to_native());
+                let previous = store.put(at, key, Blob::new(value), lease);
+                let from = previous.map_or(LeaseId::NONE, |kv| kv.lease);
+                if from != lease {
+                    moves.push(LeaseMove { key: Blob::new(key), from, to: lease });
+                }
             }
+            ArchivedChange::Delete { sub, key } => {
+                let at = At { main: write.revision, sub: Sub(sub.to_native()) };
+                let previous =
+                    store.delete(at, key).ok_or_else(|| strange("the delete of a key that is not live"))?;
+                if previous.lease != LeaseId::NONE {
+                    moves.push(LeaseMove { key: previous.key, from: previous.lease, to: LeaseId::NONE });
+                }
+            }
+            ArchivedChange::DeleteRange { sub, key, end, count } => {
+                let at = At { main: write.revision, sub: Sub(sub.to_native()) };
+                let deleted = apply_range(store, at, key, end, moves);
+                if deleted != count.to_native() {
+                    return Err(strange("the delete of a range that holds other keys"));
+                }
+            }
+            ArchivedChange::LeaseEnd { .. } => {}
         }
-        doomed.len() as u32
     }
+    Ok(())
+}
+
+/// Deletes all that is live in a range, from `at` on, and counts it.
+fn apply_range(store: &mut Store, at: At, key: &[u8], end: &[u8], moves: &mut Vec<LeaseMove>) -> u32 {
+    let key = Bytes::copy_from_slice(key);
+    let range = match end {
+        [] => KeyRange::From(key),
+        _ => KeyRange::Between(key, Bytes::copy_from_slice(end)),
+    };
+    let doomed = store.range(&range, Revision(u64::MAX), None, Budget::UNBOUNDED).kvs;
+    for (sub, kv) in (at.sub.0..).map(Sub).zip(&doomed) {
+        store.delete(At { main: at.main, sub }, &kv.key);
+        if kv.lease != LeaseId::NONE {
+            moves.push(LeaseMove { key: kv.key.clone(), from: kv.lease, to: LeaseId::NONE });
+        }
+    }
+    doomed.len() as u32
 }

@@ -62,7 +62,7 @@ fn an_undone_epoch_comes_back_from_the_log_up_to_the_prefix() {
         put(&mut shard, 2 + n, &format!("k{n}"), 3);
     }
     let at = At { main: Revision(12), sub: Sub(0) };
-    assert_eq!(shard.apply_range(at, b"k2", b"k5", &mut vec![]), 3);
+    assert_eq!(apply_range(&mut shard.store, at, b"k2", b"k5", &mut vec![]), 3);
     let (key, end) = (Blob::new(b"k2"), Blob::new(b"k5"));
     let change = record::EffectChange::DeleteRange { sub: Sub(0), key, end, count: 3 };
     shard.push_effect(Effect { revision: Revision(12), parts: 1, more: false, changes: vec![change] });

@@ -219,7 +219,5 @@ fn load(
     member: MemberId,
     files: &Files,
 ) -> Result<crate::reactor::recover::Loaded, String> {
-    shard.load(member, &mut |name, offset, len| {
-        files.read_piece(name, offset, len).map_err(|error| format!("cannot read {name}: {error}"))
-    })
+    shard.load(member, &mut files.reader())
 }

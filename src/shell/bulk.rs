@@ -3,9 +3,10 @@
 //! Two *tracks* run side by side, each doing its orders in turn; the answer goes to the reactor that asked.
 //! All writes are small, one at a time and paced, so that the disk's queue stays short for the logs.
 //!
-//! - `Steps`: checkpoints are written and files removed, on a glommio executor of the lowest priority, on CPU
-//!   and disk. Where glommio cannot start (too little lockable memory), a plain thread runs the same with
-//!   calls that block.
+//! - `Steps`: checkpoints are written and files removed, on a glommio executor that lets others go before it, on
+//!   CPU and disk, and keeps to a calm rate. What a reactor says presses ([`Lane::hasten`]) goes faster, beside
+//!   the others: checkpoints that fall behind hold memory, log and disk that grow. Where glommio cannot start
+//!   (too little lockable memory), a plain thread runs the same with calls that block.
 //!   glommio 0.9 now and then misses what should end its park (once in some thousand parks on a busy
 //!   machine with Linux 6.18), its first one too, and then sleeps for ever: [`Lane::keep_awake`] interrupts a
 //!   lane that has something to do and does not move, and nobody waits for the lane to begin.
@@ -14,13 +15,13 @@
 
 use super::bulk_file::{BulkFile, Medium};
 use super::files::{Files, is_full};
-use super::kernel::Interruptible;
+use super::kernel::{self, Interruptible};
 use super::notices::Notices;
 use super::waking::Waking;
 use crate::io::{BulkDone, BulkStep, JobId};
 use crate::limits::{
-    BULK_BYTES_PER_SEC, BULK_ORDERS_QUEUED_MAX, BULK_WRITE_BYTES, REMOVE_PAUSE_MS, REMOVE_SLICE_BYTES,
-    SEGMENT_BYTES_PER_SEC, SEGMENT_WRITE_BYTES_AT_START,
+    BULK_BYTES_PER_SEC, BULK_BYTES_PER_SEC_PRESSING, BULK_ORDERS_QUEUED_MAX, BULK_WRITE_BYTES,
+    REMOVE_PAUSE_MS, REMOVE_SLICE_BYTES, SEGMENT_BYTES_PER_SEC, SEGMENT_WRITE_BYTES_AT_START,
 };
 use crate::log::{Buffer, LogId, SegmentName};
 use crate::stdx::HashMap;
@@ -110,6 +111,8 @@ pub struct Lane {
     waking: Arc<Waking>,
     /// Until clients are served nothing is in the way of anybody: no pacing.
     hurry: AtomicBool,
+    /// Whose steps press.
+    haste: Box<[AtomicBool]>,
     steps_asked: AtomicU64,
     steps_answered: AtomicU64,
     /// Writes, pauses and answers of the steps' track: that it moves.
@@ -133,8 +136,9 @@ impl Lane {
             segments: Track::new(),
             steps: Track::new(),
             answers,
-            waking,
             hurry: AtomicBool::new(true),
+            haste: (0..waking.reactors()).map(|_| AtomicBool::new(false)).collect(),
+            waking,
             steps_asked: AtomicU64::new(0),
             steps_answered: AtomicU64::new(0),
             moves: AtomicU64::new(0),
@@ -168,6 +172,15 @@ impl Lane {
         self.hurry.store(false, Ordering::Relaxed);
     }
 
+    /// Whether what this reactor has asked for presses, from now on.
+    pub fn hasten(&self, reactor: ReactorId, haste: bool) {
+        self.haste[usize::from(reactor.0)].store(haste, Ordering::Relaxed);
+    }
+
+    fn presses(&self) -> bool {
+        self.haste.iter().any(|haste| haste.load(Ordering::Relaxed))
+    }
+
     /// To be called on the executor's thread, before it runs.
     pub fn runs_here(&self) -> io::Result<()> {
         let set = self.executor.set(Interruptible::this_thread()?);
@@ -194,7 +207,7 @@ impl Lane {
 
     /// Works off one track, for ever.
     pub async fn run(&self, track: TrackName, medium: Medium) {
-        let mut worker = Worker { lane: self, medium, open: HashMap::default() };
+        let mut worker = Worker { lane: self, medium, open: HashMap::default(), pressing: false };
         let track = match track {
             TrackName::Segments => &self.segments,
             TrackName::Steps => &self.steps,
@@ -208,6 +221,9 @@ impl Lane {
             waiting.extend(std::iter::from_fn(|| track.orders.pop()).take(room));
             let order = take_fairly(&mut waiting, last);
             last = order.log();
+            if matches!(order, Order::Step { .. }) {
+                worker.follow_haste();
+            }
             worker.carry_out(order).await;
         }
     }
@@ -224,9 +240,21 @@ struct Worker<'a> {
     lane: &'a Lane,
     medium: Medium,
     open: HashMap<String, Growing<'a>>,
+    /// The thread's place, as the last look at the reactors' haste set it.
+    pressing: bool,
 }
 
 impl<'a> Worker<'a> {
+    /// The thread takes the place that the steps' haste asks for, and the rate that goes with it.
+    fn follow_haste(&mut self) -> u64 {
+        let pressing = self.lane.presses();
+        if pressing != self.pressing {
+            self.pressing = pressing;
+            if pressing { kernel::step_forward() } else { kernel::step_back() }
+        }
+        if pressing { BULK_BYTES_PER_SEC_PRESSING } else { BULK_BYTES_PER_SEC }
+    }
+
     async fn carry_out(&mut self, order: Order) {
         match order {
             Order::Step { reactor, job, step } => {
@@ -318,18 +346,16 @@ impl<'a> Worker<'a> {
                 Ok(())
             }
             BulkStep::Append { name, blocks } => {
-                let medium = self.medium;
-                let lane = self.lane;
-                let growing = self.growing(&name)?;
-                let appended = growing.append(medium, &blocks, &lane.moves).await;
+                let mut growing = self.open.remove(&name).ok_or_else(|| not_written(&name))?;
+                let appended = self.append(&mut growing, &blocks).await;
                 if appended.is_err() {
                     growing.file.truncate(growing.bytes).await?;
                 }
+                self.open.insert(name, growing);
                 appended
             }
             BulkStep::Publish { name, as_name } => {
-                self.growing(&name)?;
-                let growing = self.open.remove(&name).expect("looked up a moment ago");
+                let growing = self.open.remove(&name).ok_or_else(|| not_written(&name))?;
                 self.lane.files.publish(&growing.file.finish().await?, &as_name)
             }
             BulkStep::Remove { name } => {
@@ -341,8 +367,17 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn growing(&mut self, name: &str) -> io::Result<&mut Growing<'a>> {
-        self.open.get_mut(name).ok_or_else(|| io::Error::other(format!("{name} is not being written")))
+    async fn append(&mut self, growing: &mut Growing<'a>, blocks: &[Buffer]) -> io::Result<()> {
+        let mut at = growing.bytes;
+        for piece in blocks.iter().flat_map(|block| block.chunks(BULK_WRITE_BYTES)) {
+            growing.file.write(piece, at).await?;
+            at += piece.len() as u64;
+            growing.pace.bytes_per_sec = self.follow_haste();
+            growing.pace.wrote(self.medium, piece.len()).await;
+            self.lane.moves.fetch_add(1, Ordering::Relaxed);
+        }
+        growing.bytes = at;
+        Ok(())
     }
 
     /// Cut in slices first: to unlink a large file at once keeps the disk from everything else.
@@ -360,18 +395,8 @@ impl<'a> Worker<'a> {
     }
 }
 
-impl Growing<'_> {
-    async fn append(&mut self, medium: Medium, blocks: &[Buffer], moves: &AtomicU64) -> io::Result<()> {
-        let mut at = self.bytes;
-        for piece in blocks.iter().flat_map(|block| block.chunks(BULK_WRITE_BYTES)) {
-            self.file.write(piece, at).await?;
-            at += piece.len() as u64;
-            self.pace.wrote(medium, piece.len()).await;
-            moves.fetch_add(1, Ordering::Relaxed);
-        }
-        self.bytes = at;
-        Ok(())
-    }
+fn not_written(name: &str) -> io::Error {
+    io::Error::other(format!("{name} is not being written"))
 }
 
 /// Keeps writes below a rate, and lets none catch up on a time in which nothing was written.

@@ -13,6 +13,8 @@
 //! requests with our memory; shutting both directions brings them back, and only then is the descriptor
 //! closed, once.
 //!
+//! A client that has shut its side is told to the reactor, which closes when it has answered what was asked.
+//!
 //! One send is in flight; what is handed out meanwhile is appended and goes next. A connection that has too
 //! much unsent is not received from until half of it is gone.
 
@@ -54,6 +56,8 @@ struct Connection {
     fd: OwnedFd,
     phase: Phase,
     receiving: Receiving,
+    /// The client sends nothing more.
+    ended: bool,
     /// The send in flight and how much of it is gone; empty where none is.
     sending: Vec<u8>,
     sent: usize,
@@ -90,6 +94,10 @@ pub enum Event {
     Sent {
         conn: ConnId,
         bytes: usize,
+    },
+    /// The client has shut its side, and may still read.
+    Ended {
+        conn: ConnId,
     },
     Closed {
         conn: ConnId,
@@ -129,6 +137,7 @@ impl Connections {
             fd,
             phase,
             receiving,
+            ended: false,
             sending: Vec::new(),
             sent: 0,
             next: Vec::new(),
@@ -243,8 +252,15 @@ impl Connections {
                 }
                 Event::Nothing
             }
+            0 if phase == Phase::Open => {
+                connection.ended = true;
+                Event::Ended { conn }
+            }
             // The client has shut its side and still waits for what we have for it.
-            0 if phase == Phase::Ending && connection.unsent() > 0 => Event::Nothing,
+            0 if phase == Phase::Ending && connection.unsent() > 0 => {
+                connection.ended = true;
+                Event::Nothing
+            }
             _ => {
                 self.die(conn);
                 Event::Closed { conn }
@@ -310,7 +326,8 @@ impl Connections {
 
 impl Connection {
     fn receive(&mut self, ring: &mut Ring) {
-        if self.receiving == Receiving::Idle {
+        // Its end comes again and again: only who lingers waits for it.
+        if self.receiving == Receiving::Idle && (!self.ended || self.phase == Phase::Lingering) {
             ring.receive(self.id.slot, self.id.generation, self.fd.as_fd(), GROUP);
             self.receiving = Receiving::Armed;
         }

@@ -26,7 +26,7 @@ use super::shared::Shared;
 use crate::io::{Input, Mail, Notice, Output, Port, Value};
 use crate::limits::{
     ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_PATIENCE_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
-    TURN_MAIL_MAX,
+    TURN_MAIL_MAX, WALL_CHECK_MS,
 };
 use crate::log::Command;
 use crate::reactor::Reactor;
@@ -51,12 +51,16 @@ pub struct Driver {
     /// Listeners whose accepting has failed, to be tried again.
     silent: Vec<u32>,
     accept_at: Time,
+    /// When the wall clock is looked at again; nothing wakes for that.
+    wall_at: Time,
     /// What kicks are read into; the kernel writes to it.
     kicked: Box<u64>,
     settled: Revision,
     /// When to give up waiting for connections to end, once stopping.
     stop_by: Option<Time>,
     is_done: bool,
+    /// Whether memory of the start is given back.
+    is_tidy: bool,
 
     now: Time,
     completions: Vec<Completion>,
@@ -92,10 +96,12 @@ impl Driver {
             listeners,
             silent: Vec::new(),
             accept_at: Time::NEVER,
+            wall_at: Time(0),
             kicked,
             settled: Revision::NONE,
             stop_by: None,
             is_done: false,
+            is_tidy: false,
             now: shared.clock.now(),
             shared,
             completions: Vec::with_capacity(TURN_COMPLETIONS_MAX),
@@ -122,6 +128,7 @@ impl Driver {
     fn turn(&mut self) {
         self.now = self.shared.clock.now();
         self.shared.pulse(self.id).turn_begins(self.now);
+        self.tell_wall();
         self.take_completions();
         self.take_arrivals();
         self.take_answers();
@@ -150,6 +157,12 @@ impl Driver {
         }
         let moved = self.shared.sequencer.settled() != self.settled;
         if moved || wake_at <= self.now || !self.ring.is_idle() || self.may_leave() {
+            return self.ring.submit();
+        }
+        if !self.is_tidy && self.settled > Revision::NONE {
+            // What the start has used and freed would stay with this process until it uses as much again.
+            self.is_tidy = true;
+            kernel::give_memory_back();
             return self.ring.submit();
         }
         let (shared, id, stopping) = (&self.shared, self.id, self.stop_by.is_some());
@@ -212,6 +225,7 @@ impl Driver {
         match event {
             Event::Nothing | Event::Received { .. } => {}
             Event::Sent { conn, bytes } => self.step(Input::Sent { conn, bytes }),
+            Event::Ended { conn } => self.step(Input::Ended { conn }),
             Event::Closed { conn } => {
                 self.shared.loads.left(usize::from(self.id.0));
                 self.step(Input::Closed { conn });
@@ -311,6 +325,13 @@ impl Driver {
         }
     }
 
+    fn tell_wall(&mut self) {
+        if self.wall_at <= self.now {
+            self.wall_at = self.now + Duration::from_ms(WALL_CHECK_MS);
+            self.step(Input::Wall { secs: wall_us() / 1_000_000 });
+        }
+    }
+
     fn keep_time(&mut self) {
         let Driver { connections, shared, reactor, .. } = self;
         let (now, id) = (self.now, usize::from(self.id.0));
@@ -357,6 +378,7 @@ impl Driver {
             Output::Bulk { job, step } => {
                 self.orders.push_back(Order::Step { reactor: self.id, job, step });
             }
+            Output::Haste(haste) => self.shared.lane.hasten(self.id, haste),
             Output::Notice(notice) => self.say(notice),
             Output::Halt(reason) => self.shared.notices.halt(&reason, vec![]),
         }

@@ -187,7 +187,10 @@ impl Files {
 
     /// Makes what has been read from a segment durable, if it was not.
     pub fn sync_segment(&self, segment: SegmentName) -> io::Result<()> {
-        File::open(self.path(&segment.to_string()))?.sync_all()
+        let path = self.path(&segment.to_string());
+        File::open(&path)?.sync_all()?;
+        self.tell("file synced", &path);
+        Ok(())
     }
 
     pub fn segment_bytes(&self, segment: SegmentName) -> io::Result<u64> {
@@ -221,6 +224,13 @@ impl Files {
         let mut piece = Vec::with_capacity(len);
         file.take(len as u64).read_to_end(&mut piece)?;
         Ok(piece)
+    }
+
+    /// [`Files::read_piece`] for recovery, with errors that name the file.
+    pub fn reader(&self) -> impl FnMut(&str, u64, usize) -> Result<Vec<u8>, String> {
+        |name, offset, len| {
+            self.read_piece(name, offset, len).map_err(|error| format!("cannot read {name}: {error}"))
+        }
     }
 
     /// As [`Files::list`], after what is left of logs marked dead is gone, and the marks with it.

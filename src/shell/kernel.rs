@@ -150,17 +150,36 @@ pub fn pin(cpus: &[usize]) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets everything else go before the calling thread, on the CPU and on the disk. Best effort: the worst
-/// that comes of a refusal is a slower neighbour.
+/// Gives free memory of the calling thread, and of threads that have ended, back to the operating system: the
+/// allocator by itself keeps it until it is asked for more. Where another allocator serves, nothing happens.
+pub fn give_memory_back() {
+    // SAFETY: it may be called at any moment, and on any thread.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
+/// Lets others go before the calling thread: on the CPU it interrupts nobody, on the disk everybody comes first.
+/// Not `SCHED_IDLE`: a thread with that policy may never run on a busy machine, and only a privileged process
+/// gets back from it.
 pub fn step_back() {
-    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
+    set_priority(libc::SCHED_BATCH, IOPRIO_CLASS_IDLE);
+}
+
+/// Gives the calling thread the place of any other again.
+pub fn step_forward() {
+    const IOPRIO_CLASS_NONE: libc::c_int = 0;
+    set_priority(libc::SCHED_OTHER, IOPRIO_CLASS_NONE);
+}
+
+/// Best effort: the worst that comes of a refusal is a slower neighbour.
+fn set_priority(policy: libc::c_int, io_class: libc::c_int) {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     // SAFETY: the parameter lives on this stack; the other arguments are numbers.
     unsafe {
         let mut param: libc::sched_param = std::mem::zeroed();
         param.sched_priority = 0;
-        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param);
-        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE);
+        libc::sched_setscheduler(0, policy, &raw const param);
+        libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, io_class);
     }
 }
 

@@ -44,7 +44,7 @@ pub fn restart(files: &Files, reactors: usize) -> Result<Restart, String> {
     }
     let mut fresh = |log: LogId| Start::fresh(log, keys[log.0 as usize], SegmentBytes::USUAL);
     let reactors = u16::try_from(reactors).expect("the configuration bounds the reactors");
-    let plan = place(logs, &listing.checkpoints, reactors, &mut fresh)?;
+    let plan = place(logs, &listing.checkpoints, reactors, &mut fresh, &mut files.reader())?;
     let needed: BTreeSet<_> = plan.checkpoints.iter().collect();
     let checkpoints = listing.checkpoints.iter().filter(|name| !needed.contains(name));
     let segments = listing.segments.iter().filter(|name| plan.dead_logs.contains(&name.log));

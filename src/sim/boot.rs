@@ -119,7 +119,8 @@ pub fn begin(
     }
     sync.retain(|name| files.disk.files().any(|file| file == name));
     let mut fresh = |log: LogId| Start::fresh(log, key ^ u64::from(log.0), shape.segments);
-    let plan = recover::place(recovered, &checkpoints, reactors, &mut fresh)?;
+    let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
+    let plan = recover::place(recovered, &checkpoints, reactors, &mut fresh, &mut read)?;
     let unneeded = checkpoints.iter().filter(|name| !plan.checkpoints.contains(name));
     let mut left_over: Vec<String> = unneeded.map(CheckpointName::to_string).collect();
     for dead in &plan.dead_logs {
@@ -129,6 +130,12 @@ pub fn begin(
     let last_file = checkpoints.iter().map(|name| name.file).max().unwrap_or(0);
     files.sync_for_start(now, sync).map_err(|fault| format!("{fault:?}"))?;
     Ok(Starting { plan, left_over, last_file, remove })
+}
+
+fn read_piece(files: &mut Files, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, String> {
+    let bytes = files.disk.read(name).map_err(|fault| format!("{name}: {fault:?}"))?;
+    let from = bytes.len().min(offset as usize);
+    Ok(bytes[from..bytes.len().min(from + len)].to_vec())
 }
 
 impl Starting {
@@ -153,11 +160,7 @@ impl Starting {
             let mut control = None;
             let mut loaded = vec![];
             for shard in shards {
-                let mut read = |name: &str, offset: u64, len: usize| {
-                    let bytes = files.disk.read(name).map_err(|fault| format!("{name}: {fault:?}"))?;
-                    let from = bytes.len().min(offset as usize);
-                    Ok(bytes[from..bytes.len().min(from + len)].to_vec())
-                };
+                let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
                 let Loaded { shard, control: state } = shard.load(MEMBER, &mut read)?;
                 control = control.or(state);
                 loaded.push(shard);

@@ -273,7 +273,7 @@ impl World {
             }
             Damage::Truncated => {
                 let bytes = disk.read(&name).expect("it was listed");
-                let cut = bytes[..rng.below(len) as usize].to_vec();
+                let cut = bytes[..rng.below(len.max(1)) as usize].to_vec();
                 disk.replace(&name, cut);
                 true
             }

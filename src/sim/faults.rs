@@ -80,6 +80,7 @@ impl World {
         self.end_faults();
         self.dying = None;
         self.slow_mail = None;
+        self.files.failing_steps = 0;
         if let Life::Down { until } = &mut self.life {
             *until = now;
         }
@@ -119,6 +120,7 @@ impl World {
                 self.history.known.full_since.get_or_insert(moment);
                 self.files.disk.set_capacity(0);
             }
+            Fault::FailedSteps(steps) => self.files.failing_steps = steps,
             Fault::Jump(span) => {
                 self.now = now + span;
                 if self.is_up() {

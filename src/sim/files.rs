@@ -61,6 +61,8 @@ pub struct Files {
     no_room: VecDeque<(Time, usize, SegmentName)>,
     /// After so many more writes of logs one is confirmed and lost, or lands at another offset.
     pub lie_at: Option<(u64, Option<u64>)>,
+    /// So many steps of the bulk lane fail, without any effect.
+    pub failing_steps: u64,
 }
 
 /// What makes the process stop.
@@ -75,6 +77,7 @@ impl Files {
             removing: VecDeque::new(),
             no_room: VecDeque::new(),
             lie_at: None,
+            failing_steps: 0,
         }
     }
 
@@ -164,6 +167,10 @@ impl Files {
 
     /// What the bulk lane is to do. An answer that is known at once is given.
     pub fn bulk(&mut self, now: Time, reactor: usize, job: JobId, step: BulkStep) -> Option<BulkDone> {
+        if let Some(left) = self.failing_steps.checked_sub(1) {
+            self.failing_steps = left;
+            return Some(BulkDone::Failed("the device takes it for impossible".into()));
+        }
         let done = match step {
             BulkStep::Create { name } => {
                 let gone = match self.disk.remove(&name) {

@@ -42,6 +42,8 @@ pub enum Hit {
     /// The disk was asked for something while it was slow, or did nothing.
     SlowDisk,
     HungDisk,
+    /// A step of the bulk lane failed.
+    FailedStep,
     /// The process stopped, as its disk failed.
     DeadDisk,
     /// The clock jumped under a process.
@@ -58,7 +60,7 @@ pub enum Hit {
 }
 
 impl Hit {
-    pub const ALL: [Hit; 33] = [
+    pub const ALL: [Hit; 34] = [
         Hit::Kill,
         Hit::KillInTurn,
         Hit::KillInStart,
@@ -85,6 +87,7 @@ impl Hit {
         Hit::FullDisk,
         Hit::SlowDisk,
         Hit::HungDisk,
+        Hit::FailedStep,
         Hit::DeadDisk,
         Hit::Jump,
         Hit::Pause,

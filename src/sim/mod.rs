@@ -1,10 +1,13 @@
 //! The simulated world: the second shell. Virtual time, faulty disks, and a model to judge by.
 //!
+//! A seed draws the member, its clients, what goes wrong, and the limits that decide which way work takes
+//! ([`crate::limits::Bounds`]), most of them so small that a short run comes to them. What is drawn proves
+//! nothing by itself: faults count where they hit something, and the program counts the ways it goes that few
+//! requests take; CI's seeds have to reach all of them.
+//!
 //! That the judgement bites is shown by bugs planted on purpose, each in a patch of `tests/mutants` that names
-//! the seed it turns red and the check that sees it (`tools/mutants` builds and runs them all): a reply that
-//! leaves before it is settled; mail of an ended epoch that is taken; a control entry proposed on unsettled
-//! state; a torn tail taken for whole; a checkpoint whose index runs ahead of its state; a reactor that is not
-//! woken. Bugs that the simulator found itself stand beside them.
+//! a seed it turns red and the check that sees it: `tools/mutants` builds and runs them, and tells the score.
+//! A bug that the simulator has found stands there as well, so that it is found again.
 
 mod boot;
 mod checks;

@@ -128,6 +128,8 @@ pub enum Fault {
     FullDisk(Duration),
     /// All operations fail; the device comes back later.
     DeadDisk(Duration),
+    /// So many steps of the bulk lane fail, which the process outlives.
+    FailedSteps(u64),
     /// The clock jumps.
     Jump(Duration),
     Pause(Duration),
@@ -150,6 +152,10 @@ impl Plan {
     pub fn draw(seed: u64) -> Plan {
         let mut rng = Rng::new(seed ^ 0x5EED);
         let mut shape = Shape::draw(&mut rng);
+        // More than the sequencer's ring tells apart.
+        if Rng::new(seed ^ 0x0040).chance(1, 60) {
+            shape.shards = 66;
+        }
         if Rng::new(seed ^ 0x0C07).chance(1, 3) {
             shape.entry_bytes = 200;
         }
@@ -376,7 +382,7 @@ impl Shape {
             bounds.watch_credit_bytes_min = tiny.watch_credit_bytes_min;
             bounds.watch_credit_bytes_max = tiny.watch_credit_bytes_max;
         }
-        let drawn: [(&mut usize, usize); 9] = [
+        let drawn: [(&mut usize, usize); 14] = [
             (&mut bounds.log_behind_bytes_max, tiny.log_behind_bytes_max),
             (&mut bounds.delete_list_max, tiny.delete_list_max),
             (&mut bounds.watch_reply_revisions_max, tiny.watch_reply_revisions_max),
@@ -386,6 +392,11 @@ impl Shape {
             (&mut bounds.turn_effect_bytes_max, tiny.turn_effect_bytes_max),
             (&mut bounds.slices_per_turn, tiny.slices_per_turn),
             (&mut bounds.compact_slice_keys, tiny.compact_slice_keys),
+            (&mut bounds.checkpoint_step_blocks, tiny.checkpoint_step_blocks),
+            (&mut bounds.checkpoint_chain_files_max, tiny.checkpoint_chain_files_max),
+            (&mut bounds.reads_bytes_max, tiny.reads_bytes_max),
+            (&mut bounds.watch_answers_max, tiny.watch_answers_max),
+            (&mut bounds.keep_alives_max, tiny.keep_alives_max),
         ];
         for (bound, tiny) in drawn {
             if rng.chance(1, 3) {
@@ -404,7 +415,7 @@ impl Event {
     }
 }
 
-const FAULTS: u64 = 14;
+const FAULTS: u64 = 15;
 /// The longest way of a mail, ever.
 pub const SLOW_MAIL_MAX: Duration = Duration::from_ms(400);
 
@@ -420,6 +431,7 @@ impl Fault {
             6 => Fault::Jump(up_to_ms(rng, 8000)),
             7 => Fault::Pause(if rng.chance(1, 4) { up_to_ms(rng, 9000) } else { up_to_ms(rng, 50) }),
             8 => Fault::Depose,
+            14 => Fault::FailedSteps(1 + rng.below(4)),
             9 => Fault::SlowMail(up_to_ms(rng, SLOW_MAIL_MAX.0 / 1_000_000), up_to_ms(rng, 2000)),
             10 => Fault::Stall { client: rng.below(clients as u64) as usize, span: up_to_ms(rng, 4000) },
             _ => Fault::Disconnect { client: rng.below(clients as u64) as usize },

@@ -12,6 +12,9 @@ use crate::wire::Method;
 use crate::wire::proto::{self, Message, request_op::Request as Union};
 use bytes::Bytes;
 
+/// About how long a reactor rests between two turns.
+const AT_ONCE: Duration = Duration::from_us(20);
+
 impl Run<'_> {
     /// One call by a client of its own, which must succeed.
     pub(super) fn must(&mut self, method: Method, request: Vec<u8>) -> Result<Bytes, Failure> {
@@ -24,6 +27,16 @@ impl Run<'_> {
     /// One call by a client of its own, which must be answered. Nothing goes wrong any more, so no outcome is
     /// unknown; one that is told to come again does.
     fn ask_alone(&mut self, method: Method, request: &[u8]) -> Result<Result<Bytes, String>, Failure> {
+        self.ask_in_steps(method, request, Duration::from_ms(100))
+    }
+
+    /// The answer is looked for so often.
+    fn ask_in_steps(
+        &mut self,
+        method: Method,
+        request: &[u8],
+        step: Duration,
+    ) -> Result<Result<Bytes, String>, Failure> {
         let until = self.world.now + PATIENCE;
         loop {
             let world = &mut *self.world;
@@ -33,10 +46,9 @@ impl Run<'_> {
             if world.clients[0].call(method, op, request) {
                 world.history.invoke(now, 0, method, Bytes::copy_from_slice(request));
                 world.send_to_server(0);
-                let mut left = 100;
-                while world_op_open(self.world, op) && left > 0 {
-                    self.advance(self.world.now + Duration::from_ms(100))?;
-                    left -= 1;
+                let patience = self.world.now + Duration::from_secs(10);
+                while world_op_open(self.world, op) && self.world.now < patience {
+                    self.advance(self.world.now + step)?;
                 }
                 let answered = &self.world.history.ops[op];
                 if answered.is_ok() {
@@ -105,7 +117,7 @@ impl Run<'_> {
     /// True if it was not compacted already.
     fn compact(&mut self, revision: i64) -> Result<bool, Failure> {
         let compact = proto::CompactionRequest { revision, physical: true };
-        match self.ask_alone(Method::Compact, &compact.encode_to_vec())? {
+        match self.ask_in_steps(Method::Compact, &compact.encode_to_vec(), AT_ONCE)? {
             Ok(_) => Ok(true),
             Err(text) if text == Error::Compacted.to_string() => Ok(false),
             Err(text) => Err(Failure::new("liveness", format!("a compaction: {text}"))),
@@ -125,7 +137,8 @@ impl Run<'_> {
     }
 
     fn status(&mut self) -> Result<proto::StatusResponse, Failure> {
-        let status = self.must(Method::Status, vec![])?;
+        let status = self.ask_in_steps(Method::Status, &[], AT_ONCE)?;
+        let status = status.map_err(|why| Failure::new("liveness", format!("Status: {why}")))?;
         Ok(proto::StatusResponse::decode(status).expect("the server speaks protobuf"))
     }
 

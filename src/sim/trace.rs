@@ -46,7 +46,10 @@ impl Trace {
             Input::Bulk { job, .. } => self.mix(job.0),
             Input::Settled(settled) => self.mix(settled.0),
             Input::Deposed { shard } => self.mix(u64::from(shard.0)),
-            Input::Opened { conn, .. } | Input::Closed { conn } => self.mix(u64::from(conn.slot)),
+            Input::Opened { conn, .. } | Input::Ended { conn } | Input::Closed { conn } => {
+                self.mix(u64::from(conn.slot));
+            }
+            Input::Wall { secs } => self.mix(*secs),
             Input::Stop | Input::Process(_) => {}
         }
         self.line(now, || format!("r{reactor} <- {}", short(&format!("{input:?}"))));
@@ -66,6 +69,7 @@ impl Trace {
                 self.mix(u64::from(crc32c::crc32c(bytes)));
             }
             Output::Bulk { job, .. } => self.mix(job.0),
+            Output::Haste(haste) => self.mix(u64::from(*haste)),
             Output::Log(_) | Output::Close { .. } | Output::Notice(_) | Output::Halt(_) => {}
         }
         self.line(now, || format!("r{reactor} -> {}", short(&format!("{output:?}"))));

@@ -72,7 +72,7 @@ impl Asker<'_> {
             OpKind::Range => self.range().encode_to_vec(),
             OpKind::RangeStream => self.plain_range().encode_to_vec(),
             OpKind::Compact => {
-                let back = if self.rng.chance(1, 2) { 20 } else { 3 };
+                let back = *self.rng.pick(&[1, 3, 20]);
                 let revision = (self.knows.observed - self.rng.below(back) as i64).max(1);
                 proto::CompactionRequest { revision, physical: self.rng.chance(1, 3) }.encode_to_vec()
             }
@@ -183,6 +183,15 @@ impl Asker<'_> {
         range
     }
 
+    /// What a compaction may take while the transaction is under way.
+    fn range_in_txn(&mut self) -> proto::RangeRequest {
+        let mut range = self.range();
+        if self.rng.chance(1, 3) {
+            range.revision = (self.knows.observed - self.rng.below(4) as i64).max(1);
+        }
+        range
+    }
+
     fn txn(&mut self, depth: u64) -> proto::TxnRequest {
         proto::TxnRequest {
             compare: (0..self.rng.below(3)).map(|_| self.compare()).collect(),
@@ -194,7 +203,7 @@ impl Asker<'_> {
     fn op(&mut self, depth: u64) -> proto::RequestOp {
         let request = match self.rng.below(if depth > 0 { 12 } else { 10 }) {
             0..6 => Union::RequestPut(self.put()),
-            6..8 => Union::RequestRange(self.range()),
+            6..8 => Union::RequestRange(self.range_in_txn()),
             8..10 => Union::RequestDeleteRange(self.delete()),
             _ => Union::RequestTxn(self.txn(depth - 1)),
         };

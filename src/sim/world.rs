@@ -10,7 +10,7 @@ use super::plan::{Plan, Shape};
 use super::process::{Item, Process, Stepped};
 use super::trace::Trace;
 use crate::config::AutoCompaction;
-use crate::io::{Output, Paths};
+use crate::io::{BulkDone, Output, Paths};
 use crate::reactor::{AtStart, at_start};
 use crate::stdx::Rng;
 use crate::types::{ConnId, Duration, ReactorId, Time};
@@ -242,10 +242,13 @@ impl World {
             }
             Output::Bulk { job, step } => {
                 if let Some(done) = self.files.bulk(now, from, job, step) {
+                    if matches!(done, BulkDone::Failed(_)) {
+                        self.hits.count(Hit::FailedStep);
+                    }
                     process.deliver(from, now, Item::Bulk(job, done));
                 }
             }
-            Output::Notice(_) => {}
+            Output::Haste(_) | Output::Notice(_) => {}
             // A start that has no room for its first file says so and ends.
             Output::Halt(why) if self.full_until != Time::NEVER => self.halt(&why)?,
             Output::Halt(why) => return Err(Failure::of_halt(why)),

@@ -27,6 +27,14 @@ pub struct LiveWrite {
     pub place: u32,
 }
 
+/// Gives back what a queue took while a whole log was read into it.
+fn shrink<T>(queue: &mut VecDeque<T>) {
+    const KEPT: usize = 4096;
+    if queue.capacity() > KEPT && queue.len() < queue.capacity() / 4 {
+        queue.shrink_to(KEPT.max(2 * queue.len()));
+    }
+}
+
 /// What of the control shard's log takes effect next.
 #[derive(Clone, Debug)]
 pub enum Due {
@@ -216,6 +224,7 @@ impl Meaning {
         while self.live.front().is_some_and(|write| write.revision <= upto) {
             self.live.pop_front();
         }
+        shrink(&mut self.live);
     }
 
     /// The index before the first entry that the state does not hold yet: the log from there on is needed.

@@ -44,7 +44,7 @@ pub use evaluate::{Evaluated, evaluate_delete_range, evaluate_put, evaluate_txn}
 pub use path::{Comparing, Outcome, Path, compare, merge_outcomes};
 pub use range::{Counting, Progress, RangeCursor, RangePart, check_read_in_txn, finish_range, read_revision};
 pub use spread::{Gathered, Plan, Run, Share, gather, merge, oldest_read};
-pub use stream::RangeStream;
+pub use stream::{Next, RangeStream};
 pub use weight::{is_long, is_long_delete};
 
 use crate::api::Error;

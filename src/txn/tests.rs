@@ -180,7 +180,8 @@ fn a_stream_aims_its_chunks_at_the_size_of_a_request() {
     let request = RangeRequest { key: bytes("k"), range_end: bytes("l"), ..RangeRequest::default() };
     let mut stream = RangeStream::open(request, Revision(2_001), Revision(2_001));
     let mut chunks = Vec::new();
-    while let Some((request, counting)) = stream.next() {
+    while let Some(next) = stream.next() {
+        let Next::Read(request, counting) = next else { panic!("keys are read in their order") };
         let mut cursor = RangeCursor::new(request.clone(), Revision(2_001));
         assert_eq!(cursor.step(&store, crate::mvcc::Budget::UNBOUNDED, counting), Progress::Done);
         let reply = finish_range(&request, Revision(2_001), vec![cursor.into_part()]);
@@ -190,6 +191,48 @@ fn a_stream_aims_its_chunks_at_the_size_of_a_request() {
     // 10 keys are 200 bytes; between half the target and twice the target a size is kept.
     assert_eq!(chunks[..6], [10, 20, 40, 80, 160, 160]);
     assert_eq!(chunks.iter().sum::<usize>(), 2_000);
+}
+
+/// A target without an order sorts what Range shows; the chunks of a stream amount to the same.
+#[test]
+fn a_stream_with_a_target_is_sorted_as_its_range_is() {
+    let mut store = Store::new();
+    for n in 0..500u64 {
+        let (at, key) = (At { main: Revision(n + 2), sub: Sub(0) }, format!("k{:03}", n * 7 % 500));
+        store.put(at, key.as_bytes(), Blob::new(b"value"), LeaseId::NONE);
+    }
+    for (limit, keys) in [(0, 500), (120, 120)] {
+        let request = RangeRequest {
+            key: bytes("k"),
+            range_end: bytes("l"),
+            sort_target: 2,
+            limit,
+            ..RangeRequest::default()
+        };
+        let at = Revision(501);
+        let read = |request: &RangeRequest, counting| {
+            let mut cursor = RangeCursor::new(request.clone(), at);
+            while cursor.step(&store, crate::mvcc::Budget::UNBOUNDED, counting) != Progress::Done {}
+            finish_range(request, at, vec![cursor.into_part()])
+        };
+        let whole = read(&request, Counting::Total);
+        let mut stream = RangeStream::open(request.clone(), at, at);
+        let (mut chunks, mut merged) = (vec![], vec![]);
+        while let Some(next) = stream.next() {
+            let chunk = match next {
+                Next::Read(request, counting) => stream.chunk(read(&request, counting), 1, 4_000),
+                Next::Piece => stream.piece(4_000),
+            };
+            merged.extend(chunk.kvs.clone());
+            chunks.push(chunk);
+        }
+        assert_eq!((merged.len(), &merged), (keys, &whole.kvs));
+        assert!(chunks.len() > 2 && stream.kept_bytes() == 0);
+        let last = chunks.pop().expect("there are several");
+        assert_eq!((last.more, last.count, last.revision), (whole.more, whole.count, whole.revision));
+        assert!(chunks.iter().all(|chunk| (chunk.count, chunk.revision) == (0, Revision::NONE)));
+        assert_eq!(RangeStream::open(request.clone(), at, at).into_request(), request);
+    }
 }
 
 /// Prints what a request costs: `cargo test --release --lib txn::tests::costs -- --ignored --nocapture`.

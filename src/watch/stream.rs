@@ -10,7 +10,7 @@ mod watcher;
 use super::reply::{self, Refusal};
 use super::{Action, Batch, Marks, Notice, Subscription, SubscriptionId, range_of};
 use crate::api::{WatchCreate, WatchReply, WatchRequest};
-use crate::limits::{self, Bounds};
+use crate::limits::Bounds;
 use crate::stdx::Rng;
 use crate::types::{Duration, KeyRange, ReactorId, Revision, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -113,7 +113,7 @@ impl Stream {
 
     /// Too many answers wait: read no more requests of this client before some have been polled.
     pub fn is_full(&self) -> bool {
-        self.answers.len() >= limits::WATCH_ANSWERS_MAX
+        self.answers.len() >= self.bounds.watch_answers_max
     }
 
     /// The client's next request. For a create, `id` is new, `permitted` is the verdict on its range

@@ -8,6 +8,7 @@
 mod tests;
 
 use crate::limits::{HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX, HTTP1_HEADERS_MAX};
+use crate::stdx::civil;
 
 /// What etcd says to browsers, sorted as Go's server sorts headers.
 const CROSS_ORIGIN: [(&str, &str); 3] = [
@@ -242,9 +243,16 @@ impl Response {
     }
 
     /// Appends the answer to a request; `keep_alive` as the request had it, false where the server wants to
-    /// close.
-    pub fn write(&self, out: &mut Vec<u8>, method: &HttpMethod, keep_alive: bool, audience: Audience) {
-        self.write_head(out, keep_alive, audience);
+    /// close. `wall_secs`: the time, in seconds since 1970, where it is known.
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        method: &HttpMethod,
+        keep_alive: bool,
+        audience: Audience,
+        wall_secs: Option<u64>,
+    ) {
+        self.write_head(out, keep_alive, audience, wall_secs);
         if *method != HttpMethod::Head {
             out.extend_from_slice(&self.body);
         }
@@ -253,11 +261,11 @@ impl Response {
     /// Appends the answer to something that was no request; the connection closes after it. It says nothing
     /// of origins, as Go's server gives it before etcd sees anything.
     pub fn write_refusal(&self, out: &mut Vec<u8>) {
-        self.write_head(out, false, Audience::Scrapers);
+        self.write_head(out, false, Audience::Scrapers, None);
         out.extend_from_slice(&self.body);
     }
 
-    fn write_head(&self, out: &mut Vec<u8>, keep_alive: bool, audience: Audience) {
+    fn write_head(&self, out: &mut Vec<u8>, keep_alive: bool, audience: Audience, wall_secs: Option<u64>) {
         let mut line = |parts: [&str; 3]| {
             parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
             out.extend_from_slice(b"\r\n");
@@ -277,12 +285,27 @@ impl Response {
         if self.nosniff {
             line(["X-Content-Type-Options", ": ", "nosniff"]);
         }
+        if let Some(secs) = wall_secs {
+            line(["Date", ": ", &date(secs)]);
+        }
         line(["Content-Length", ": ", &self.body.len().to_string()]);
         if !keep_alive {
             line(["Connection", ": ", "close"]);
         }
         line(["", "", ""]);
     }
+}
+
+/// As RFC 9110 section 5.6.7 has it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn date(secs: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let days = secs / 86_400;
+    let (year, month, day) = civil(days);
+    let (name, month) = (DAYS[(days % 7) as usize], MONTHS[month as usize - 1]);
+    let (hour, minute, second) = (secs / 3_600 % 24, secs / 60 % 60, secs % 60);
+    format!("{name}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
 fn refusal(status: u16, text: &str) -> Response {

@@ -127,6 +127,25 @@ fn it_serves_until_a_signal_and_dies_of_it() {
     }
 }
 
+/// As some scrapers and `nc` do.
+#[test]
+fn a_client_that_shuts_its_side_gets_its_answer_with_a_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &["--reactors=1"]);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let date = answer.lines().find_map(|line| line.strip_prefix("Date: ")).expect("it is dated");
+    assert!(date.ends_with(" GMT") && !date.contains(" 1970 "), "{date}");
+    assert!(answer.contains("grpc_server_started_total"), "the page is whole");
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(15));
+}
+
 #[test]
 fn it_comes_back_from_a_kill_with_another_number_of_reactors() {
     let directory = tempfile::tempdir().unwrap();

@@ -5,51 +5,12 @@ use braid::sim::{Summary, run};
 use std::fs;
 use std::path::Path;
 
-/// Seeds of every run. Failures print the command that repeats them.
+/// Seeds of every run; CI runs more, which reach the rarest ways too. Failures print the command that repeats
+/// them.
 const SEEDS: std::ops::Range<u64> = 0..200;
-/// Seeds that were red once: the bug, in a sentence, and the events that make it where not all do.
-const REGRESSIONS: &[(u64, &str, &[usize])] = &[
-    (5653, "a watch whose progress was due while its client read nothing kept its reactor turning", STALLED),
-    (
-        6126,
-        "a compaction between a transaction's gathering and its parts took history that its ranges named",
-        &[],
-    ),
-    (
-        9920,
-        "news of a full disk came by slow mail after the alarm was disarmed: the checks took it for a bug",
-        &[],
-    ),
-    (
-        34375,
-        "a watch from the compacted revision lacks what that revision replaced: the checks did not know",
-        &[],
-    ),
-    (
-        2010,
-        "a renewal showed a lease of which other reactors had not heard, and which a put did not find",
-        &[],
-    ),
-    (2630, "the same, after a restart with another number of reactors", &[]),
-    (
-        4392,
-        "a delete of unknown outcome was explained by a revoke of unknown outcome: a lease ended that lived",
-        &[],
-    ),
-];
-const STALLED: &[usize] = &[
-    3, 4, 7, 18, 20, 32, 43, 46, 54, 55, 61, 62, 67, 70, 73, 81, 83, 84, 87, 93, 95, 97, 98, 108, 109, 111,
-    112, 117, 120, 121, 125, 141, 186,
-];
-
-fn check(seed: u64, of: &str, only: &[usize]) -> Summary {
-    println!("seed {seed}{of}; repeat it with: cargo sim -- repeat {seed} --trace");
-    let mut plan = Plan::draw(seed);
-    if !only.is_empty() {
-        println!("... --only {only:?}");
-        plan.keep(only);
-    }
-    match run(&plan, false).outcome {
+fn check(seed: u64) -> Summary {
+    println!("seed {seed}; repeat it with: cargo sim -- repeat {seed} --trace");
+    match run(&Plan::draw(seed), false).outcome {
         Ok(summary) => summary,
         Err(failure) => panic!("seed {seed} fails: {}: {}", failure.check, failure.what),
     }
@@ -59,7 +20,7 @@ fn check(seed: u64, of: &str, only: &[usize]) -> Summary {
 fn what_clients_see_could_have_been() {
     let mut sum = Summary::default();
     for seed in SEEDS {
-        let summary = check(seed, "", &[]);
+        let summary = check(seed);
         sum.calls += summary.calls;
         sum.answered += summary.answered;
         sum.starts += summary.starts;
@@ -70,14 +31,8 @@ fn what_clients_see_could_have_been() {
     let seeds = SEEDS.end - SEEDS.start;
     assert!(sum.answered * 10 > sum.calls * 8, "{sum:?}");
     assert!(sum.starts > 2 * seeds && sum.revisions.unsigned_abs() > 50 * seeds, "{sum:?}");
-    assert_eq!(sum.tally.missing(), [""; 0], "what no seed reaches: {sum:?}");
-}
-
-#[test]
-fn what_was_red_once_stays_green() {
-    for (seed, bug, only) in REGRESSIONS {
-        check(*seed, &format!(" ({bug})"), only);
-    }
+    let missing: Vec<_> = sum.tally.faults().into_iter().filter(|(_, count)| *count == 0).collect();
+    assert!(missing.is_empty(), "no seed has {missing:?}: {sum:?}");
 }
 
 /// The bugs of tests/mutants, which `tools/mutants` plants to see the simulator's checks bite, have their
@@ -105,5 +60,5 @@ fn every_mutant_still_has_its_place() {
         }
         mutants += 1;
     }
-    assert!(mutants >= 6, "{mutants} mutants");
+    assert!(mutants >= 30, "{mutants} mutants");
 }

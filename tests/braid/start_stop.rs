@@ -4,6 +4,7 @@
 
 use crate::client::Client;
 use crate::process::{Server, command, free_port};
+use braid::limits::{BULK_LOCKED_BYTES, REACTORS_MAX, RING_LOCKED_BYTES};
 use braid::wire::Method;
 use braid::wire::proto;
 use std::fs;
@@ -45,6 +46,21 @@ fn make_pipe(path: &Path) {
 fn listening() -> [String; 2] {
     let url = format!("http://127.0.0.1:{}", free_port());
     [format!("--listen-client-urls={url}"), format!("--advertise-client-urls={url}")]
+}
+
+/// Until no file of a log is on its way any more.
+fn wait_for_quiet(store: &Path) {
+    let (mut seen, mut calm) = (vec![], 0);
+    while calm < 20 {
+        let entries = fs::read_dir(store).unwrap().map(Result::unwrap);
+        let mut now: Vec<_> =
+            { entries }.map(|e| (e.file_name(), e.metadata().map_or(0, |m| m.len()))).collect();
+        now.sort();
+        let moves = now != seen || now.iter().any(|(name, _)| name.to_string_lossy().ends_with(".new"));
+        calm = if moves { 0 } else { calm + 1 };
+        seen = now;
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn put(client: &mut Client, key: &'static str) -> proto::PutResponse {
@@ -169,6 +185,37 @@ fn a_service_manager_hears_of_ready_and_of_stopping() {
     }
 }
 
+/// It may so far stand in a cache of the disk alone, and a second power cut would take what the first restart has
+/// told its clients.
+#[test]
+fn what_a_restart_has_read_is_made_durable_before_it_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, log) = (directory.path().join("data"), directory.path().join("log"));
+    let server = Server::start(&data, &["--reactors=1"]);
+    put(&mut Client::connect(server.address), "a");
+    server.signal("-KILL");
+    server.end();
+    let outputs = format!("--log-outputs=stderr,{}", log.display());
+    let server = Server::start(&data, &["--reactors=1", "--log-level=debug", &outputs]);
+    let text = fs::read_to_string(&log).unwrap();
+    let at = |words: &[&str]| text.lines().position(|line| words.iter().all(|word| line.contains(word)));
+    let synced = at(&["\"file synced\"", "000-0000000000000001.log\""]);
+    assert!(synced.is_some() && synced < at(&["ready to serve"]), "{text}");
+    server.signal("-KILL");
+    server.end();
+}
+
+/// As many reactors as there may be, started again before the kernel has taken the last process apart.
+#[test]
+fn the_unit_for_systemd_gives_what_a_server_asks_for() {
+    let unit = include_str!("../../tools/braid.service");
+    let has = |line: &str| assert!(unit.lines().any(|other| other == line), "{line}");
+    ["Type=notify", "LimitMEMLOCK=64M", "LimitNOFILE=1048576", "Restart=always"]
+        .iter()
+        .for_each(|line| has(line));
+    assert!(2 * (REACTORS_MAX * RING_LOCKED_BYTES + BULK_LOCKED_BYTES) <= 64 << 20);
+}
+
 /// From some moment on every write to a file is refused: nothing is acknowledged any more, and the process ends.
 #[test]
 fn a_write_to_the_log_that_fails_ends_the_process() {
@@ -184,6 +231,7 @@ fn a_write_to_the_log_that_fails_ends_the_process() {
     });
     let mut client = Client::connect(server.address);
     put(&mut client, "before");
+    wait_for_quiet(&data.join("store"));
     let pid = server.child.id().to_string();
     assert!(Command::new("prlimit").args(["--fsize=0:0", "--pid", &pid]).status().unwrap().success());
     let asks = std::thread::spawn(move || put(&mut client, "after"));

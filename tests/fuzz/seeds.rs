@@ -193,6 +193,8 @@ fn checkpoint() -> Vec<u8> {
     let meta = Meta {
         shard: 1,
         home: 0,
+        file: 4,
+        chain: vec![],
         revision: 20,
         compacted: 1,
         index: 12,
@@ -219,8 +221,8 @@ fn checkpoint() -> Vec<u8> {
             lease: LeaseId(0),
         };
         let event = if main == 9 { Event::Delete { key, mod_revision } } else { Event::Put(put) };
-        writer.version(At { main: mod_revision, sub: Sub(0) }, &event, true, &mut blocks);
+        writer.version(At { main: mod_revision, sub: Sub(0) }, &event, &mut blocks);
     }
-    writer.finish(77, &mut blocks);
+    writer.finish(&mut blocks);
     blocks.iter().flat_map(|block| block.iter().copied()).collect()
 }

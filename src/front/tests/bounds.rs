@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::http2::frame;
-use crate::limits::{CONNECTION_PARTS_BYTES_MIN, HTTP2_OUTPUT_BYTES};
+use crate::limits::{CONNECTION_PARTS_BYTES_MIN, CONNECTION_UNSENT_BYTES_MAX, HTTP2_OUTPUT_BYTES};
 use crate::types::{Blob, KeyValue};
 
 pub(super) const RANGE: &str = "/etcdserverpb.KV/Range";
+const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
 
-fn manners() -> Manners {
+pub(super) fn manners() -> Manners {
     Manners::new(Header::default(), 1 << 20, 128, http2::Config::default())
 }
 
@@ -19,6 +20,10 @@ fn rpc_of_stream(asks: &[Ask]) -> Rpc {
 }
 
 fn range_reply(value_bytes: usize) -> Answer {
+    Ok(Reply::Range(pairs(1, value_bytes)))
+}
+
+pub(super) fn pairs(number: usize, value_bytes: usize) -> RangeReply {
     let kv = KeyValue {
         key: Blob::from(&b"k"[..]),
         value: Blob::from(&vec![b'v'; value_bytes][..]),
@@ -27,7 +32,8 @@ fn range_reply(value_bytes: usize) -> Answer {
         version: 1,
         lease: LeaseId::NONE,
     };
-    Ok(Reply::Range(RangeReply { kvs: vec![kv], count: 1, revision: Revision(7), ..RangeReply::default() }))
+    let (kvs, count) = (vec![kv; number], number as u64);
+    RangeReply { kvs, count, revision: Revision(7), ..RangeReply::default() }
 }
 
 #[test]
@@ -80,17 +86,17 @@ fn a_large_reply_leaves_no_large_buffer() {
 }
 
 /// A client that opens its windows only when it is told to.
-struct Closed {
-    front: Front,
-    conn: ConnId,
+pub(super) struct Closed {
+    pub(super) front: Front,
+    pub(super) conn: ConnId,
     block: crate::http2::hpack::Encoder,
     /// What the front has sent, and all its frames.
-    unsent: usize,
+    pub(super) unsent: usize,
     frames: Vec<(u8, u8, u32, Vec<u8>)>,
 }
 
 impl Closed {
-    fn new(manners: Manners, window: u32) -> Closed {
+    pub(super) fn new(manners: Manners, window: u32) -> Closed {
         let mut front = Front::new(manners);
         front.opened(Time(0), CONN, Port::Client);
         let block = crate::http2::hpack::Encoder::new(0);
@@ -100,7 +106,7 @@ impl Closed {
     }
 
     /// Goes on with another connection of the same front.
-    fn change(&mut self, window: u32) {
+    pub(super) fn change(&mut self, window: u32) {
         self.conn.slot += 1;
         self.front.opened(Time(0), self.conn, Port::Client);
         self.greet(window);
@@ -112,24 +118,48 @@ impl Closed {
         assert_eq!(self.send(&bytes), []);
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Vec<Ask> {
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Vec<Ask> {
         let mut asks = vec![];
         self.front.receive(Time(0), self.conn, bytes, &mut asks);
         asks
     }
 
-    fn call(&mut self, number: u32, path: &str, message: &[u8], end: bool) -> Vec<Ask> {
+    pub(super) fn call(&mut self, number: u32, path: &str, message: &[u8], end: bool) -> Vec<Ask> {
         let body = [&http2::grpc::prefix(message.len())[..], message].concat();
         self.begin(number, path, &body, end)
     }
 
     /// Gets a key of so many bytes.
     fn get(&mut self, number: u32, value_bytes: usize) {
-        let rpc = rpc_of(&self.call(number, RANGE, b"\x0a\x01k", true));
-        self.front.answer(Time(0), rpc, Term(1), &range_reply(value_bytes));
+        self.list(number, &pairs(1, value_bytes));
     }
 
-    fn handled(&self, method: Method, code: Code) -> u64 {
+    pub(super) fn list(&mut self, number: u32, reply: &RangeReply) {
+        let asks = self.call(number, RANGE, b"\x0a\x01k", true);
+        self.serve(asks, reply);
+    }
+
+    /// Deletes a key of so many bytes: the answer is written at once.
+    fn delete(&mut self, number: u32, value_bytes: usize) {
+        let rpc = rpc_of(&self.call(number, DELETE, b"\x0a\x01k", true));
+        let prev_kvs = pairs(1, value_bytes).kvs;
+        let reply = DeleteRangeReply { revision: Revision(8), deleted: 1, prev_kvs };
+        self.front.answer(Time(0), rpc, Term(1), &Ok(Reply::DeleteRange(reply)));
+    }
+
+    /// Answers what was asked, as far as it is taken.
+    pub(super) fn serve(&mut self, asks: Vec<Ask>, reply: &RangeReply) {
+        for ask in asks {
+            let Ask::Call { rpc, request: Request::Range(request), .. } = ask else { panic!("{ask:?}") };
+            let reply = reply.clone();
+            match self.front.takes(rpc, &reply) {
+                true => self.front.answer_range(Time(0), rpc, Term(1), reply),
+                false => self.front.defer(Time(0), rpc, request, Some(&reply)),
+            }
+        }
+    }
+
+    pub(super) fn handled(&self, method: Method, code: Code) -> u64 {
         self.front.counters.of(method).handled[code as usize]
     }
 
@@ -148,7 +178,7 @@ impl Closed {
         self.send(&bytes)
     }
 
-    fn open_windows(&mut self, numbers: &[u32], more: u32) -> Vec<Ask> {
+    pub(super) fn open_windows(&mut self, numbers: &[u32], more: u32) -> Vec<Ask> {
         let mut bytes = vec![];
         for number in numbers {
             frame::put_number(&mut bytes, frame::kind::WINDOW_UPDATE, *number, more);
@@ -157,7 +187,7 @@ impl Closed {
     }
 
     /// Takes what the front hands out.
-    fn read(&mut self) {
+    pub(super) fn read(&mut self) {
         let mut out = vec![];
         self.front.flush(Time(0), &mut out);
         for output in out {
@@ -175,7 +205,7 @@ impl Closed {
     }
 
     /// The kernel takes all that was handed out.
-    fn take(&mut self) -> Vec<Ask> {
+    pub(super) fn take(&mut self) -> Vec<Ask> {
         self.read();
         let mut asks = vec![];
         self.front.sent(Time(0), self.conn, std::mem::take(&mut self.unsent), &mut asks);
@@ -189,7 +219,7 @@ impl Closed {
     }
 
     /// The kinds of a stream's frames and the bytes of its body.
-    fn seen(&self, number: u32) -> (Vec<u8>, usize) {
+    pub(super) fn seen(&self, number: u32) -> (Vec<u8>, usize) {
         let of = || self.frames.iter().filter(|(.., stream, _)| *stream == number);
         let body = of().filter(|(kind, ..)| *kind == frame::kind::DATA).map(|(.., bytes)| bytes.len()).sum();
         let mut kinds: Vec<u8> = of().map(|(kind, ..)| *kind).collect();
@@ -225,10 +255,10 @@ fn a_stream_that_ends_while_its_client_holds_it_back_loses_nothing() {
     }
 }
 
-const MIB: usize = 1 << 20;
-const OPEN: u32 = 0x7FFF_0000;
+pub(super) const MIB: usize = 1 << 20;
+pub(super) const OPEN: u32 = 0x7FFF_0000;
 
-fn odd() -> impl Iterator<Item = u32> {
+pub(super) fn odd() -> impl Iterator<Item = u32> {
     (1..).step_by(2)
 }
 
@@ -237,34 +267,58 @@ fn chunk(client: &mut Closed, rpc: Rpc, bytes: usize) {
     client.front.chunk(rpc, Term(1), &reply, false);
 }
 
-fn range_stream(client: &mut Closed, number: u32) -> Rpc {
+pub(super) fn range_stream(client: &mut Closed, number: u32) -> Rpc {
     rpc_of_stream(&client.call(number, "/etcdserverpb.KV/RangeStream", b"\x0a\x01k", true))
 }
 
 #[test]
-fn a_client_that_does_not_read_gets_a_bounded_number_of_answers() {
+fn what_a_client_does_not_read_is_bounded_and_arrives_when_it_does() {
     // Its windows may be open, or hold all answers back.
     for window in [OPEN, 0] {
         let mut manners = manners();
-        manners.http2.pending_bytes_max = 4 * MIB;
+        (manners.bounds.connection_lists_bytes_max, manners.bounds.connection_lists_bytes_min) =
+            (8 * MIB, MIB);
         let mut client = Closed::new(manners, window);
         client.open_windows(&[0], OPEN);
         let mut numbers = odd();
         numbers.by_ref().take(500).for_each(|number| client.get(number, 64 << 10));
-        let taken = client.handled(Method::Range, Code::Ok);
-        assert_eq!(taken, 4 * MIB as u64 / (64 << 10), "up to the limit, and no more");
-        assert_eq!(client.handled(Method::Range, Code::Unknown), 500 - taken, "too many requests");
+        let written = client.handled(Method::Range, Code::Ok);
+        assert_eq!(written, CONNECTION_UNSENT_BYTES_MAX as u64 / (64 << 10), "up to the limit, and no more");
+        let lists = client.front.tally.held.lists;
+        assert!((8 * MIB..8 * MIB + (65 << 10)).contains(&lists), "{lists}");
+        assert_eq!(client.front.waiting.len() as u64, 500 - written - (8 * MIB / (64 << 10)) as u64);
         // A write has been done: its client hears of that.
         let put = rpc_of(&client.call(numbers.next().unwrap(), PUT, &put(), true));
         client.front.answer(Time(0), put, Term(1), &put_reply());
         assert_eq!(client.handled(Method::Put, Code::Ok), 1);
         client.read();
-        assert!(client.unsent < 5 * MIB, "{}", client.unsent);
-        // Once it reads, it goes on.
-        client.open_windows(&odd().take(500).collect::<Vec<u32>>(), MIB as u32);
-        client.take();
-        client.get(numbers.next().unwrap(), 64 << 10);
-        assert_eq!(client.handled(Method::Range, Code::Ok), taken + 1);
+        assert!(client.unsent < 6 * MIB, "{}", client.unsent);
+        // Once it reads, all arrives, and nobody was refused.
+        for _ in 0..1000 {
+            if window == 0 {
+                client.open_windows(&odd().take(501).collect::<Vec<u32>>(), 64 << 10);
+            }
+            client.take();
+            let asks = client.on_time();
+            client.serve(asks, &pairs(1, 64 << 10));
+        }
+        assert_eq!(client.handled(Method::Range, Code::Ok), 500);
+        assert_eq!((client.front.tally.held.lists, client.front.waiting.len()), (0, 0));
+        assert!(odd().take(500).all(|number| client.seen(number).1 > 64 << 10));
+    }
+}
+
+#[test]
+fn answers_that_are_written_at_once_are_bounded() {
+    for window in [OPEN, 0] {
+        let mut manners = manners();
+        manners.http2.pending_bytes_max = 4 * MIB;
+        let mut client = Closed::new(manners, window);
+        client.open_windows(&[0], OPEN);
+        odd().take(500).for_each(|number| client.delete(number, 64 << 10));
+        let taken = client.handled(Method::DeleteRange, Code::Ok);
+        assert_eq!(taken, 4 * MIB as u64 / (64 << 10), "up to the limit, and no more");
+        assert_eq!(client.handled(Method::DeleteRange, Code::ResourceExhausted), 500 - taken);
     }
 }
 
@@ -274,16 +328,16 @@ fn answers_to_all_clients_of_a_reactor_are_bounded() {
     client.open_windows(&[0], OPEN);
     let mut numbers = odd();
     let stream = range_stream(&mut client, numbers.next().unwrap());
-    numbers.by_ref().take(100).for_each(|number| client.get(number, 64 << 10));
-    assert_eq!(client.handled(Method::Range, Code::Ok), 64);
+    numbers.by_ref().take(100).for_each(|number| client.delete(number, 64 << 10));
+    assert_eq!(client.handled(Method::DeleteRange, Code::Ok), 64);
     client.read();
     assert_eq!(client.front.budget(stream), 0, "streams wait too");
     // Who has taken its answers gets some more.
     let first = (client.conn, std::mem::take(&mut client.unsent));
     client.change(OPEN);
     client.open_windows(&[0], OPEN);
-    odd().take(100).for_each(|number| client.get(number, 64 << 10));
-    assert_eq!(client.handled(Method::Range, Code::Ok), 64 + 15);
+    odd().take(100).for_each(|number| client.delete(number, 64 << 10));
+    assert_eq!(client.handled(Method::DeleteRange, Code::Ok), 64 + 15);
     client.read();
     // The streams of all connections hear of room, once half has gone, whichever connection took it.
     let mut asks = vec![];
@@ -368,9 +422,7 @@ fn room_wakes_the_streams_that_were_told_to_wait() {
     let mut client = Closed::new(manners(), OPEN);
     client.open_windows(&[0], OPEN);
     let streams: Vec<Rpc> = odd().take(50).map(|number| range_stream(&mut client, number)).collect();
-    assert!(!client.front.is_behind(streams[0]));
     chunk(&mut client, streams[7], HTTP2_OUTPUT_BYTES);
-    assert!(client.front.is_behind(streams[0]), "the socket is behind, for another's sake");
     for waiting in [9, 3, 9] {
         assert_eq!(client.front.budget(streams[waiting]), 0);
     }
@@ -382,10 +434,45 @@ fn room_wakes_the_streams_that_were_told_to_wait() {
 }
 
 #[test]
-fn a_client_that_does_not_open_its_windows_is_not_the_sockets_fault() {
-    let mut client = Closed::new(manners(), 0);
-    let stream = range_stream(&mut client, 1);
-    chunk(&mut client, stream, 100 << 10);
-    assert_eq!(client.front.budget(stream), 0);
-    assert!(!client.front.is_behind(stream));
+fn paused_streams_are_read_no_further_than_their_windows_and_hinder_no_other() {
+    let mut client = Closed::new(manners(), OPEN);
+    let create = proto::watch_request::RequestUnion::CreateRequest(Default::default());
+    let message = proto::WatchRequest { request_union: Some(create) }.encode_to_vec();
+    let framed = [&http2::grpc::prefix(message.len())[..], &message].concat();
+    // Together they send more than the connection's window.
+    let window = http2::Config::default().stream_window_bytes as usize;
+    let messages = window / framed.len() - 10;
+    let unread = framed.repeat(messages);
+    let mut watches = vec![];
+    for number in odd().take(6) {
+        let watch = rpc_of_stream(&client.begin(number, WATCH, &framed, false));
+        client.front.pause(watch);
+        let mut bytes = vec![];
+        frame::put_data(&mut bytes, number, &unread[..unread.len() - 3], false, 16_384);
+        assert_eq!(client.send(&bytes), []);
+        watches.push(watch);
+    }
+    client.take();
+    assert_eq!(client.front.tally.held.requests, 6 * (unread.len() - 3));
+    let given = |number| client.frames.iter().any(|f| (f.0, f.2) == (frame::kind::WINDOW_UPDATE, number));
+    assert!(odd().take(6).all(|number| !given(number)), "the streams' windows stay closed");
+    rpc_of(&client.call(99, PUT, &put(), true));
+    let mut bytes = vec![];
+    frame::put_data(&mut bytes, 1, &unread[unread.len() - 3..], true, 16_384);
+    assert_eq!(client.send(&bytes), []);
+    // Read on, it comes in pieces, in order, and its end last.
+    let mut asks = vec![];
+    while client.front.is_paused(watches[0]) {
+        let before = asks.len();
+        client.front.read_on(watches[0], 1000, &mut asks);
+        assert!((1..=1001).contains(&(asks.len() - before)));
+    }
+    assert_eq!(asks.len(), messages + 1);
+    assert!(asks[..messages].iter().all(|ask| matches!(ask, Ask::Watch { rpc, .. } if *rpc == watches[0])));
+    assert_eq!(asks[messages], Ask::Ended { rpc: watches[0] });
+    assert_eq!(client.front.tally.held.requests, 5 * (unread.len() - 3));
+    // The window goes back with what is read.
+    client.front.read_on(watches[1], messages / 2, &mut asks);
+    client.take();
+    assert!(client.frames.iter().any(|f| (f.0, f.2) == (frame::kind::WINDOW_UPDATE, 3)));
 }

@@ -73,7 +73,7 @@ pub static STATIC: [StaticEntry; 61] = [
     entry(Name::Other, "server", ""),
     entry(Name::Other, "set-cookie", ""),
     entry(Name::Other, "strict-transport-security", ""),
-    entry(Name::Forbidden, "transfer-encoding", ""),
+    entry(Name::Other, "transfer-encoding", ""),
     entry(Name::UserAgent, "user-agent", ""),
     entry(Name::Other, "vary", ""),
     entry(Name::Other, "via", ""),

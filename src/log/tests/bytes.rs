@@ -64,7 +64,8 @@ fn sample() -> Memory {
     let hard = HardState { term: Term(2), vote: 5, commit: Index(11) };
     memory.log.append(of, Record::HardState(hard));
     let (revision, index) = (Revision(8), Index(11));
-    memory.log.append(of, Record::Checkpoint(Checkpointed { revision, index, term: Term(2), file: 6 }));
+    let checkpoint = Checkpointed { revision, index, term: Term(2), file: 6, home: 1, hash: 0x99AA };
+    memory.log.append(of, Record::Checkpoint(checkpoint));
     memory.log.append(of, Record::Coverage(Coverage { revision, index }));
     memory.flush();
     memory

@@ -29,7 +29,8 @@ fn append_any(rig: &mut Rig) {
         10..=16 => {
             let index = base + rig.rng.below(last - base + 1);
             let (revision, file) = (Revision(index * 3), rig.rng.below(100));
-            let checkpoint = Checkpointed { revision, index: Index(index), term: Term(1), file };
+            let checkpoint =
+                Checkpointed { revision, index: Index(index), term: Term(1), file, home: 0, hash: file };
             rig.append(of, Record::Checkpoint(checkpoint));
         }
         17..=19 => {
@@ -190,7 +191,8 @@ fn checkpoints_free_segments_and_a_hold_keeps_them() {
             rig.settle_down();
         }
         let index = Index(from + 59);
-        let checkpoint = Checkpointed { revision: Revision(index.0), index, term: Term(1), file: 1 };
+        let checkpoint =
+            Checkpointed { revision: Revision(index.0), index, term: Term(1), file: 1, home: 0, hash: 5 };
         rig.append(resident(1), Record::Checkpoint(checkpoint));
         rig.settle_down();
     };

@@ -22,7 +22,8 @@ fn fill(rig: &mut Rig, from: u64, upto: u64) {
 
 fn checkpoint(rig: &mut Rig, index: u64) {
     let (revision, index) = (Revision(index), Index(index));
-    rig.append(resident(1), Record::Checkpoint(Checkpointed { revision, index, term: Term(1), file: 1 }));
+    let checkpoint = Checkpointed { revision, index, term: Term(1), file: 1, home: 0, hash: 5 };
+    rig.append(resident(1), Record::Checkpoint(checkpoint));
     rig.settle_down();
 }
 

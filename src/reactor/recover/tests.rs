@@ -4,6 +4,7 @@ use super::*;
 use crate::api::{
     AlarmType, CompactRequest, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest, Request, TxnRequest,
 };
+use crate::checkpoint::{Item, LinkRecord, Reader, Writer};
 use crate::config::AutoCompaction;
 use crate::io::{Body, BulkDone, BulkStep, Input, Output};
 use crate::log::{Command, Recovery, SegmentBytes, SegmentName};
@@ -12,7 +13,8 @@ use crate::reactor::calls::Asker;
 use crate::reactor::dump::Contents;
 use crate::reactor::{Boot, Reactor, Settings, Stage};
 use crate::sequencer::Sequencer;
-use crate::types::{At, ClusterId, Duration, Event, ReactorId, Time};
+use crate::stdx::Rng;
+use crate::types::{At, Blob, ClusterId, Duration, Event, LeaseId, ReactorId, Time};
 use bytes::Bytes;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -55,7 +57,8 @@ impl Disk {
             self.last_key.set(self.last_key.get() + 1);
             Start::fresh(id, self.last_key.get(), SEGMENTS)
         };
-        place(self.logs(), &self.names(), reactors, &mut fresh)
+        let mut read = |name: &str, offset, len| self.read(name, offset, len);
+        place(self.logs(), &self.names(), reactors, &mut fresh, &mut read)
     }
 
     fn load(&self, plan: ShardPlan) -> Result<Loaded, String> {
@@ -194,7 +197,7 @@ impl Member {
                 self.bulk(step);
                 self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
             }
-            Output::Bulk { .. } | Output::Notice(_) => {}
+            Output::Bulk { .. } | Output::Haste(_) | Output::Notice(_) => {}
             Output::Halt(why) => self.halted = Some(why),
             other => panic!("nobody is connected: {other:?}"),
         }
@@ -288,6 +291,14 @@ impl Member {
         }
         events.sort_by_key(|(at, ..)| *at);
         events
+    }
+
+    /// The keys of the tests' lease.
+    fn attached(&self) -> Vec<Blob> {
+        let attached = self.reactors.iter().flat_map(|r| r.shards.values());
+        let mut keys: Vec<Blob> = attached.flat_map(|o| o.attached.keys(LeaseId(5)).cloned()).collect();
+        keys.sort();
+        keys
     }
 
     /// Time for what waits for silence.
@@ -478,13 +489,177 @@ fn a_checkpoint_that_is_missing_or_damaged_stops_the_start() {
     disk.files.get_mut(&name).unwrap()[5000] ^= 1;
     let failed = Member::start(disk, 2).err().expect("damage is seen");
     assert!(failed.contains(&name) && failed.contains("cannot be used"), "{failed}");
+}
 
+/// Three shards' worth of checkpoints, with deltas, and the files as they once were.
+fn checkpointed() -> (Disk, BTreeMap<String, Vec<u8>>) {
     let mut member = Member::start(endless(), 2).unwrap();
-    member.put(0, 300);
-    let mut disk = std::mem::take(&mut member.disk);
-    disk.files.remove(&name);
-    let failed = disk.plan(2).expect_err("a file that the log names is gone");
-    assert!(failed.contains("missing: the data directory is incomplete"), "{failed}");
+    member.put(0, 100);
+    let earlier = member.disk.files.clone();
+    member.put(100, 400);
+    (member.crash(usize::MAX), earlier)
+}
+
+/// The names of a shard's files, the base first.
+fn chain(disk: &Disk, shard: ShardId) -> Vec<String> {
+    let plan = disk.plan(2).unwrap();
+    let of = plan.checkpoints.iter().filter(|name| name.shard == shard);
+    of.map(CheckpointName::to_string).collect()
+}
+
+fn refusal(disk: Disk) -> String {
+    Member::start(disk, 2).err().expect("what is not in its place is seen")
+}
+
+#[test]
+fn a_file_in_the_place_of_another_is_refused() {
+    let (disk, earlier) = checkpointed();
+    let shards: Vec<ShardId> =
+        (0..=5).map(ShardId).filter(|shard| !chain(&disk, *shard).is_empty()).collect();
+    assert!(shards.len() > 3 && shards[0] == ShardId::CONTROL, "{shards:?}");
+    let mut tried = [0; 3];
+    for shard in &shards {
+        let chain = chain(&disk, *shard);
+        for (place, name) in chain.iter().enumerate() {
+            // Another shard's, the control shard's among them.
+            for other in shards.iter().filter(|other| *other != shard) {
+                let mut disk = checkpointed().0;
+                let others = self::chain(&disk, *other).pop().unwrap();
+                let content = disk.files[&others].clone();
+                disk.files.insert(name.clone(), content);
+                let why = refusal(disk);
+                assert!(
+                    why.contains(name) && why.contains("its shard is") && why.contains("put back"),
+                    "{why}"
+                );
+                tried[0] += 1;
+            }
+            // An older one of the same shard.
+            let of = |name: &&String| CheckpointName::parse(name).is_some_and(|name| name.shard == *shard);
+            for old in earlier.keys().filter(of).filter(|old| *old != name) {
+                let mut disk = checkpointed().0;
+                disk.files.insert(name.clone(), earlier[old].clone());
+                let why = refusal(disk);
+                assert!(why.contains(name) && why.contains("its number is"), "{why}");
+                tried[1] += 1;
+            }
+            // One that is gone.
+            let mut disk = checkpointed().0;
+            disk.files.remove(name);
+            let why = disk.plan(2).expect_err("a file that is needed is gone");
+            assert!(
+                why.contains(name) && why.contains("is missing: the data directory is incomplete"),
+                "{why}"
+            );
+            tried[2] += usize::from(place + 1 < chain.len());
+        }
+    }
+    assert!(tried.iter().all(|times| *times > 0), "{tried:?}");
+}
+
+/// Written anew with a change that its own checksums vouch for.
+fn rewritten(bytes: &[u8], change: impl Fn(&mut Meta), drop_first: bool) -> Vec<u8> {
+    let (mut reader, mut blocks) = (Reader::new(), vec![]);
+    let (mut writer, mut first) = (None, drop_first);
+    reader
+        .feed(bytes, &mut |item| match item {
+            Item::Meta(mut meta) => {
+                change(&mut meta);
+                writer = Some(Writer::new(&meta, &mut blocks));
+            }
+            Item::Version(_) if std::mem::take(&mut first) => {}
+            Item::Version(version) => {
+                let (key, mod_revision) = (Blob::new(version.key), version.at.main);
+                let event = match version.value {
+                    None => Event::Delete { key, mod_revision },
+                    Some(value) => Event::Put(crate::types::KeyValue {
+                        key,
+                        value: Blob::new(value),
+                        create_revision: version.create_revision,
+                        mod_revision,
+                        version: version.version,
+                        lease: version.lease,
+                    }),
+                };
+                writer.as_mut().unwrap().version(version.at, &event, &mut blocks);
+            }
+        })
+        .unwrap();
+    writer.unwrap().finish(&mut blocks);
+    blocks.iter().flat_map(|block| block.to_vec()).collect()
+}
+
+#[test]
+fn a_file_that_is_not_what_its_name_and_the_log_say_is_refused() {
+    let (disk, _) = checkpointed();
+    let shard =
+        (1..=5).map(ShardId).find(|shard| chain(&disk, *shard).len() > 1).expect("deltas are written");
+    let chain = chain(&disk, shard);
+    let (base, newest) = (&chain[0], &chain[chain.len() - 1]);
+    let refused = |name: &String, change: &dyn Fn(&mut Meta), drop_first: bool, word: &str| {
+        let mut disk = checkpointed().0;
+        let content = rewritten(&disk.files[name], change, drop_first);
+        disk.files.insert(name.clone(), content);
+        let why = refusal(disk);
+        assert!(why.contains(name) && why.contains(word) && why.contains("restore"), "{word}: {why}");
+    };
+    refused(newest, &|meta| meta.home += 1, false, "its home is");
+    refused(newest, &|meta| meta.file += 1, false, "its number is");
+    refused(newest, &|meta| meta.revision += 1, false, "its revision is");
+    refused(newest, &|meta| meta.index -= 1, false, "its index is");
+    refused(newest, &|meta| meta.term += 1, false, "its term is");
+    refused(newest, &|meta| meta.compacted += 1, false, "its hash is");
+    refused(newest, &|_| {}, true, "its hash is");
+    refused(base, &|meta| meta.revision -= 1, true, "its revision is");
+    refused(base, &|_| {}, true, "its hash is");
+    let more = LinkRecord { home: 0, file: 1, revision: 0, bytes: 0, hash: 0 };
+    refused(base, &|meta| meta.chain.push(more), false, "it goes on from other files");
+    // And untouched it is taken.
+    let mut disk = checkpointed().0;
+    let content = rewritten(&disk.files[newest], |_| {}, false);
+    assert_eq!(content, disk.files[newest]);
+    disk.files.insert(newest.clone(), content);
+    assert!(Member::start(disk, 2).unwrap().serves());
+}
+
+/// Random changes between checkpoints: keys deleted and compacted away, leases that come and go, shards that
+/// move. What the files of a chain come to is what was there.
+#[test]
+fn chains_of_checkpoints_come_back_whatever_happened_between_them() {
+    let mut longest = 0;
+    for seed in 0..10 {
+        let mut rng = Rng::new(seed);
+        let mut member = Member::start(endless(), 2).unwrap();
+        member.ask(Request::LeaseGrant(LeaseGrantRequest { id: LeaseId(5), ttl: 600 }));
+        member.put(0, 60);
+        for _ in 0..8 {
+            for _ in 0..40 {
+                let key = key(rng.below(60));
+                match rng.below(10) {
+                    0..6 => {
+                        let value = Bytes::from(vec![rng.next_u64() as u8; 400]);
+                        let lease = LeaseId(if rng.chance(1, 4) { 5 } else { 0 });
+                        member.ask(Request::Put(PutRequest { key, value, lease, ..Default::default() }));
+                    }
+                    6..9 => {
+                        member.ask(Request::DeleteRange(DeleteRangeRequest { key, ..Default::default() }))
+                    }
+                    _ => {
+                        let revision = member.sequencer.settled().wire() - rng.below(20).cast_signed();
+                        member.ask(Request::Compact(CompactRequest { revision, physical: false }));
+                    }
+                }
+            }
+            let before = (member.events(), member.attached());
+            let disk = member.crash(usize::MAX);
+            let files = |shard| chain(&disk, ShardId(shard)).len();
+            longest = longest.max((0..=5).map(files).max().unwrap_or(0));
+            member = Member::start(disk, *rng.pick(&[1, 2, 2, 3])).unwrap();
+            assert_eq!(member.halted, None);
+            assert_eq!((member.events(), member.attached()), before, "seed {seed}");
+        }
+    }
+    assert!(longest > 2, "{longest} files in a chain at most");
 }
 
 #[test]
@@ -506,9 +681,7 @@ fn leases_and_compaction_come_back() {
             let data = reactor.shards.values().filter(|owned| owned.shard.id != ShardId::CONTROL);
             data.for_each(|owned| assert_eq!(owned.shard.store.compacted(), Revision(22)));
         }
-        let attached = member.reactors.iter().flat_map(|r| r.shards.values());
-        let attached: Vec<Blob> = attached.flat_map(|o| o.attached.keys(LeaseId(5)).cloned()).collect();
-        assert_eq!(attached, [Blob::new(&key(3))]);
+        assert_eq!(member.attached(), [Blob::new(&key(3))]);
     }
     // And they end together.
     member.ask(Request::LeaseRevoke(LeaseId(5)));

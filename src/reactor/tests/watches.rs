@@ -90,3 +90,83 @@ fn a_shard_written_without_pause_does_not_leave_its_watchers_behind() {
     let published = reactor.shards[&ShardId(1)].hub.settled();
     assert!(published.0 + 5 > reactor.settled.0, "{published} of {}", reactor.settled);
 }
+
+/// What the server sends stays with the client's kernel: no window opens.
+fn deaf(streams_window: u32) -> Member {
+    let mut member = Member::new(2, 2);
+    let config = http2::Config { stream_window_bytes: streams_window, ..http2::Config::default() };
+    member.client = Client::new(&config, "localhost", Time(0));
+    member.conn.slot = 1;
+    let at = usize::from(member.conn.reactor.0);
+    let now = member.now;
+    member.reactors[at].step(now, Input::Opened { conn: member.conn, port: Port::Client });
+    member.run();
+    member.unheard = Some(vec![]);
+    member
+}
+
+impl Member {
+    /// The client has sent all it has, in pieces as a socket brings them.
+    fn send_in_pieces(&mut self) {
+        let mut bytes = vec![];
+        self.client.take_output(&mut bytes);
+        for piece in bytes.chunks(4 << 10) {
+            let at = usize::from(self.conn.reactor.0);
+            self.reactors[at].step(self.now, Input::Received { conn: self.conn, bytes: piece });
+            self.run();
+        }
+    }
+}
+
+/// As etcd: such a stream is read no further, it is not ended.
+#[test]
+fn a_stream_that_only_creates_watches_waits_for_its_reader() {
+    const WATCHES: usize = 20_000;
+    let mut member = deaf(16 << 10);
+    let stream = member.client.request("/etcdserverpb.Watch/Watch", &[]).unwrap();
+    for _ in 0..WATCHES {
+        let create = proto::WatchCreateRequest { key: Bytes::from_static(b"k"), ..Default::default() };
+        let create = proto::watch_request::RequestUnion::CreateRequest(create);
+        let request = proto::WatchRequest { request_union: Some(create) };
+        assert!(member.client.send_message(stream, &request.encode_to_vec(), false));
+    }
+    member.send_in_pieces();
+    let at = usize::from(member.conn.reactor.0);
+    let watchers = member.reactors[at].counters_now().watchers as usize;
+    assert!((100..6000).contains(&watchers), "{watchers}");
+    member.hear();
+    assert_eq!(member.statuses, []);
+    let ids: Vec<i64> = std::mem::take(&mut member.answers)
+        .into_iter()
+        .map(|(_, bytes)| proto::WatchResponse::decode(&bytes[..]).unwrap().watch_id)
+        .collect();
+    assert_eq!(ids, (0..WATCHES as i64).collect::<Vec<_>>());
+    assert_eq!(member.reactors[at].counters_now().watchers as usize, WATCHES);
+}
+
+#[test]
+fn a_stream_of_renewals_waits_for_its_reader() {
+    const RENEWALS: usize = 20_000;
+    let mut member = deaf(16 << 10);
+    let stream = member.client.request("/etcdserverpb.Lease/LeaseKeepAlive", &[]).unwrap();
+    for id in 0..RENEWALS as i64 {
+        let request = proto::LeaseKeepAliveRequest { id: id + 1 };
+        assert!(member.client.send_message(stream, &request.encode_to_vec(), false));
+    }
+    assert!(member.client.send_data(stream, &[], true));
+    member.send_in_pieces();
+    let at = usize::from(member.conn.reactor.0);
+    let messages = |member: &Member| {
+        let counters = member.reactors[at].counters_now();
+        counters.front.of(crate::wire::Method::LeaseKeepAlive).messages_received as usize
+    };
+    let read = messages(&member);
+    assert!((100..6000).contains(&read), "{read}");
+    member.hear();
+    let ids: Vec<i64> = std::mem::take(&mut member.answers)
+        .into_iter()
+        .map(|(_, bytes)| proto::LeaseKeepAliveResponse::decode(&bytes[..]).unwrap().id)
+        .collect();
+    assert_eq!(ids, (1..=RENEWALS as i64).collect::<Vec<_>>());
+    assert_eq!(member.statuses.pop().map(|(_, code, _)| code), Some(0));
+}

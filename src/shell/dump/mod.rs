@@ -51,11 +51,9 @@ fn read(data_dir: &DataDir) -> Result<Contents, String> {
     }
     // Keys are for logs that never were, and here nothing is written to them.
     let mut fresh = |log| Start::fresh(log, 0, SegmentBytes::USUAL);
-    let (plan, more) = survey(logs, &listing.checkpoints, 1, &mut fresh);
+    let (plan, more) = survey(logs, &listing.checkpoints, 1, &mut fresh, &mut files.reader());
     damage.extend(more);
-    Ok(Contents::read(plan, damage, data_dir.identity.member, &mut |name, offset, len| {
-        files.read_piece(name, offset, len).map_err(|error| format!("cannot read {name}: {error}"))
-    }))
+    Ok(Contents::read(plan, damage, data_dir.identity.member, &mut files.reader()))
 }
 
 fn print(identity: &Identity, contents: &Contents, json: bool) -> io::Result<()> {

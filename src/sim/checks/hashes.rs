@@ -7,8 +7,10 @@ use crate::wire::Method;
 use crate::wire::proto::{self, Message};
 use std::collections::BTreeMap;
 
-/// Every hash that a client got is that of the history it names.
+/// Every hash that a client got is that of the history it names. Hash names no compaction: it is HashKV's with
+/// one that may have been in effect.
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
+    check_whole(evidence)?;
     let hashes = evidence.history.ops.iter().enumerate();
     for (call, op) in hashes.filter(|(_, op)| op.method == Method::HashKv && op.is_ok()) {
         let hash = proto::HashKvResponse::decode(op.messages[0].clone()).expect("it is protobuf");
@@ -16,6 +18,25 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
         let expected = hash_kv(&evidence.record, hash.hash_revision, compacted);
         if hash.hash != expected {
             let what = format!("call {call}: {hash:?}, of history as it was seen: {expected}");
+            return Err(Failure::new("hash", what));
+        }
+    }
+    Ok(())
+}
+
+fn check_whole(evidence: &Evidence<'_>) -> Result<(), Failure> {
+    if evidence.history.known.compacts_itself {
+        return Ok(()); // to any revision
+    }
+    let hashes = evidence.history.ops.iter().enumerate();
+    for (call, op) in hashes.filter(|(_, op)| op.method == Method::Hash && op.is_ok()) {
+        let hash = proto::HashResponse::decode(op.messages[0].clone()).expect("it is protobuf");
+        let upto = hash.header.map_or(0, |header| header.revision);
+        let surely = evidence.compacted_surely(op.invoked.tick);
+        let asked = evidence.compactions.iter().map(|(_, revision)| *revision).filter(|c| *c >= surely);
+        let mut known = std::iter::once(surely).chain(asked);
+        if !known.any(|compacted| hash_kv(&evidence.record, upto, compacted) == hash.hash) {
+            let what = format!("call {call}: {hash:?} is that of no history up to {upto} as it was seen");
             return Err(Failure::new("hash", what));
         }
     }

@@ -45,7 +45,7 @@ impl Generator {
             }
             8..12 => Step::Request(Request::DeleteRange(self.delete())),
             12..16 => Step::Request(Request::Range(self.range())),
-            16..19 => Step::Stream(self.plain_range()),
+            16..19 => Step::Stream(self.stream()),
             19..32 => {
                 self.revision += 1;
                 Step::Request(Request::Txn(self.txn(3)))
@@ -136,6 +136,12 @@ impl Generator {
             count_only: self.rng.chance(1, 6),
             ..RangeRequest::default()
         }
+    }
+
+    /// A target is taken without an order alone.
+    fn stream(&mut self) -> RangeRequest {
+        let sort_target = if self.rng.chance(1, 3) { self.rng.below(5) as i32 } else { 0 };
+        RangeRequest { sort_target, ..self.plain_range() }
     }
 
     fn range(&mut self) -> RangeRequest {

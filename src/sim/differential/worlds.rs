@@ -8,7 +8,7 @@ use crate::mvcc::{Budget, Store};
 use crate::record::EffectChange;
 use crate::stdx::Rng;
 use crate::txn::{
-    Applied, Applying, Comparing, Evaluated, LeaseMove, Path, Plan, Progress, RangeCursor, RangeStream,
+    Applied, Applying, Comparing, Evaluated, LeaseMove, Next, Path, Plan, Progress, RangeCursor, RangeStream,
     Refusal, check_delete, check_put, check_range, check_stream, check_txn, evaluate_delete_range,
     evaluate_put, evaluate_txn, finish_range, gather, merge, merge_outcomes, read_revision,
 };
@@ -110,11 +110,16 @@ impl Server {
         let at = read_revision(request.revision, self.current, self.stores[0].compacted())?;
         let mut stream = RangeStream::open(request.clone(), at, self.current);
         let mut merged = RangeReply::default();
-        while let Some((request, counting)) = stream.next() {
+        while let Some(next) = stream.next() {
             assert_eq!(merged.revision, Revision::NONE, "a header comes with the last chunk only");
-            let reply = self.read(&request, at, counting);
-            let bytes = [1, 100, 1000][self.rng.below(3) as usize];
-            let chunk = stream.chunk(reply, bytes, 100);
+            let chunk = match next {
+                Next::Read(request, counting) => {
+                    let reply = self.read(&request, at, counting);
+                    let bytes = [1, 100, 1000][self.rng.below(3) as usize];
+                    stream.chunk(reply, bytes, 100)
+                }
+                Next::Piece => stream.piece(100),
+            };
             merged.kvs.extend(chunk.kvs);
             merged.keys_only = chunk.keys_only;
             (merged.revision, merged.more, merged.count) = (chunk.revision, chunk.more, chunk.count);

@@ -79,9 +79,17 @@ fn what_is_no_request_is_refused() {
     assert_eq!(refused(&many).0, 431);
 }
 
+#[test]
+fn a_request_may_have_the_headers_that_proxies_send() {
+    let hundred: String = (0..120).map(|n| format!("X-Forwarded-{n}: {}\r\n", "a".repeat(400))).collect();
+    let request = format!("GET /health HTTP/1.1\r\nHost: a\r\n{hundred}\r\n");
+    assert!(request.len() > 48 << 10);
+    assert_eq!(whole(&request).path, "/health");
+}
+
 fn written(response: &Response, method: HttpMethod, keep_alive: bool) -> String {
     let mut out = vec![];
-    response.write(&mut out, &method, keep_alive, Audience::Scrapers);
+    response.write(&mut out, &method, keep_alive, Audience::Scrapers, None);
     String::from_utf8(out).unwrap()
 }
 
@@ -97,11 +105,13 @@ fn answers_are_written_as_go_writes_them() {
          X-Content-Type-Options: nosniff\r\nContent-Length: 19\r\nConnection: close\r\n\r\nMethod Not Allowed\n"
     );
     let mut out = vec![];
-    Response::empty().write(&mut out, &HttpMethod::Other("OPTIONS".into()), true, Audience::Everyone);
+    let options = HttpMethod::Other("OPTIONS".into());
+    Response::empty().write(&mut out, &options, true, Audience::Everyone, Some(951_782_400));
     let recorded = "HTTP/1.1 200 OK\r\n\
          Access-Control-Allow-Headers: accept, content-type, authorization\r\n\
          Access-Control-Allow-Methods: POST, GET, OPTIONS, PUT, DELETE\r\n\
-         Access-Control-Allow-Origin: *\r\nContent-Length: 0\r\n\r\n";
+         Access-Control-Allow-Origin: *\r\n\
+         Date: Tue, 29 Feb 2000 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(String::from_utf8(out).unwrap(), recorded);
     let mut out = vec![];
     parse(b"nonsense\r\n\r\n").unwrap_err().write_refusal(&mut out);

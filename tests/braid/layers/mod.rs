@@ -30,6 +30,7 @@ const PACKAGES: &[(&str, &[&str])] = &[
     ("glommio", &["shell"]),
     ("io_uring", &["shell"]),
     ("libc", &["shell"]),
+    ("libmimalloc_sys", &["shell"]),
 ];
 /// What performs an effect, and where it may be named.
 const EFFECTS: &[&[&str]] = &[

@@ -1,0 +1,203 @@
+//! Lists that are too many to hold at once wait; readers that take nothing give their place back.
+
+use super::bounds::{Closed, MIB, OPEN, manners, odd, pairs, range_stream};
+use super::*;
+use crate::limits::{READER_CHECK_MS, READER_CHECKS_MAX};
+
+/// Limits of which a few lists are too much.
+fn small() -> Manners {
+    let mut manners = manners();
+    manners.bounds.connection_lists_bytes_min = MIB;
+    manners.bounds.connection_lists_bytes_max = 4 * MIB;
+    manners.bounds.front_lists_bytes_max = 16 * MIB;
+    manners
+}
+
+/// A list of about so many bytes.
+fn list(bytes: usize) -> RangeReply {
+    pairs(bytes >> 16, 1 << 16)
+}
+
+/// Turns in which the client reads what there is, and what it asked for is answered.
+fn run(client: &mut Closed, numbers: &[u32], reply: &RangeReply) {
+    for _ in 0..1000 {
+        client.open_windows(numbers, 256 << 10);
+        client.take();
+        let mut asks = vec![];
+        client.front.on_time(Time(0), &mut asks);
+        client.serve(asks, reply);
+    }
+}
+
+#[test]
+fn large_lists_at_once_on_one_connection_all_arrive() {
+    let mut client = Closed::new(small(), 64 << 10);
+    client.open_windows(&[0], OPEN);
+    let numbers: Vec<u32> = odd().take(8).collect();
+    numbers.iter().for_each(|number| client.list(*number, &list(3 * MIB)));
+    assert_eq!((client.front.waiting.len(), client.front.tally.held.lists / MIB), (6, 6));
+    run(&mut client, &numbers, &list(3 * MIB));
+    assert_eq!(client.handled(Method::Range, Code::Ok), 8);
+    assert!(numbers.iter().all(|number| client.seen(*number).1 > 3 * MIB));
+    assert_eq!((client.front.waiting.len(), client.front.tally.held.lists), (0, 0));
+}
+
+#[test]
+fn large_lists_at_once_of_many_clients_all_arrive() {
+    let mut client = Closed::new(small(), OPEN);
+    let mut conns = vec![client.conn];
+    for _ in 0..16 {
+        client.open_windows(&[0], OPEN);
+        client.list(1, &list(3 * MIB));
+        client.change(OPEN);
+        conns.push(client.conn);
+    }
+    assert_eq!(client.front.waiting.len(), 10, "the others are enough");
+    for _ in 0..200 {
+        let mut out = vec![];
+        client.front.flush(Time(0), &mut out);
+        let mut asks = vec![];
+        for output in out {
+            let Output::Send { conn, bytes } = output else { panic!("{output:?}") };
+            client.front.sent(Time(0), conn, bytes.len(), &mut asks);
+        }
+        client.front.on_time(Time(0), &mut asks);
+        client.serve(asks, &list(3 * MIB));
+    }
+    assert_eq!(client.handled(Method::Range, Code::Ok), 16);
+    assert_eq!((client.front.waiting.len(), client.front.tally.held.lists), (0, 0));
+}
+
+/// Turns of which one client's kernel takes what is sent, and no other's.
+fn turns(client: &mut Closed, now: Time) -> Vec<Ask> {
+    let mut asks = vec![];
+    for _ in 0..20 {
+        let mut out = vec![];
+        client.front.flush(now, &mut out);
+        for output in out {
+            if let Output::Send { conn, bytes } = output
+                && conn == client.conn
+            {
+                client.front.sent(now, conn, bytes.len(), &mut asks);
+            }
+        }
+    }
+    client.front.on_time(now, &mut asks);
+    asks
+}
+
+/// Five clients hold all that may be held. What others list in small goes on; what they list in large goes on
+/// when those have taken nothing for long.
+#[test]
+fn readers_that_take_nothing_give_their_place_back() {
+    // Their windows are closed, or their kernels are full.
+    for (window, all) in [(0, 57 * MIB), (OPEN, 53 * MIB)] {
+        let mut manners = small();
+        (manners.bounds.connection_lists_bytes_max, manners.bounds.front_lists_bytes_max) = (8 * MIB, all);
+        let mut client = Closed::new(manners, window);
+        let mut silent = vec![];
+        for _ in 0..5 {
+            client.open_windows(&[0], OPEN);
+            let conn = client.conn;
+            odd().take(2).for_each(|number| client.list(number, &list(6 * MIB)));
+            client.conn.slot += 1; // another, whose kernel takes all
+            assert_eq!(turns(&mut client, Time(0)), []);
+            client.conn = conn;
+            silent.push(conn);
+            client.change(if silent.len() < 5 { window } else { OPEN });
+        }
+        assert_eq!(client.front.waiting.len(), 0);
+        assert!(client.front.tally.held.lists >= all);
+        client.open_windows(&[0], OPEN);
+        let small = list(900 << 10);
+        [1, 3, 5].into_iter().for_each(|number| client.list(number, &small));
+        for _ in 0..3 {
+            let asks = turns(&mut client, Time(0));
+            client.serve(asks, &small);
+        }
+        assert_eq!(client.handled(Method::Range, Code::Ok), 3, "small lists wait for each other alone");
+        assert_eq!(client.front.waiting.len(), 0);
+        client.list(7, &list(2 * MIB));
+        assert_eq!(client.front.waiting.len(), 1);
+        let (mut asks, mut seconds) = (vec![], 0);
+        while asks.is_empty() {
+            seconds += 1;
+            let now = Time::from_ms(seconds * READER_CHECK_MS);
+            assert!(client.front.wake_at() <= now, "it looks at them in time");
+            asks = turns(&mut client, now);
+        }
+        assert_eq!(seconds, u64::from(READER_CHECKS_MAX) + 1);
+        let gone = asks.iter().filter(|ask| matches!(ask, Ask::Gone { rpc } if silent.contains(&rpc.conn)));
+        assert_eq!(gone.count(), 10);
+        assert_eq!(client.handled(Method::Range, Code::ResourceExhausted), 10);
+        assert!(matches!(asks.last(), Some(Ask::Call { rpc, .. }) if rpc.conn == client.conn), "{asks:?}");
+        assert_eq!(client.front.tally.held.lists, 0);
+    }
+}
+
+#[test]
+fn who_reads_slowly_keeps_its_place() {
+    let mut client = Closed::new(small(), 0);
+    client.open_windows(&[0], OPEN);
+    odd().take(3).for_each(|number| client.list(number, &list(3 * MIB)));
+    assert_eq!(client.front.waiting.len(), 1);
+    for second in 1..4 * u64::from(READER_CHECKS_MAX) {
+        if second % 20 == 0 {
+            client.open_windows(&[1, 3], 1000);
+        }
+        client.take();
+        let mut asks = vec![];
+        client.front.on_time(Time::from_ms(second * READER_CHECK_MS), &mut asks);
+        assert_eq!(asks, []);
+    }
+    // While nobody waits for it, a place is kept for ever.
+    let mut reset = vec![];
+    http2::frame::put_number(&mut reset, http2::frame::kind::RST_STREAM, 5, 8);
+    client.send(&reset);
+    for second in 200..1000 {
+        client.front.on_time(Time::from_ms(second * READER_CHECK_MS), &mut vec![]);
+    }
+    assert_eq!(client.front.waiting.len(), 0, "nobody waits for an answer any more");
+    assert_eq!(client.handled(Method::Range, Code::ResourceExhausted), 0);
+}
+
+#[test]
+fn requests_that_wait_are_bounded_and_end_with_their_calls() {
+    let mut client = Closed::new(small(), 0);
+    odd().take(2).for_each(|number| client.list(number, &list(3 * MIB)));
+    let key = vec![b'k'; 900 << 10];
+    let request = proto::RangeRequest { key: Bytes::from(key), ..Default::default() }.encode_to_vec();
+    let numbers: Vec<u32> = odd().skip(2).take(100).collect();
+    for number in &numbers {
+        let asks = client.call(*number, super::bounds::RANGE, &request, true);
+        client.serve(asks, &list(3 * MIB));
+    }
+    let waiting = crate::limits::LISTS_WAITING_BYTES_MAX / (901 << 10);
+    assert_eq!(client.front.waiting.len(), waiting);
+    assert_eq!(client.handled(Method::Range, Code::Unknown), 100 - waiting as u64, "come again");
+    let mut reset = vec![];
+    for number in &numbers {
+        http2::frame::put_number(&mut reset, http2::frame::kind::RST_STREAM, *number, 8);
+    }
+    client.send(&reset);
+    let asks = client.call(999, super::bounds::RANGE, &request, true);
+    client.serve(asks, &list(3 * MIB));
+    assert_eq!(client.front.waiting.len(), 1, "those that are gone make room");
+}
+
+#[test]
+fn what_a_stream_holds_for_its_client_counts_and_is_given_back() {
+    let mut client = Closed::new(small(), OPEN);
+    client.open_windows(&[0], OPEN);
+    let stream = range_stream(&mut client, 1);
+    client.front.holds(stream, 5 * MIB);
+    assert_eq!(client.front.tally.held.lists, 5 * MIB);
+    let reply = list(2 * MIB);
+    let asks = client.call(3, super::bounds::RANGE, b"\x0a\x01k", true);
+    let rpc = rpc_of(&asks);
+    assert!(!client.front.takes(rpc, &reply));
+    client.front.holds(stream, MIB);
+    assert!(client.front.takes(rpc, &reply));
+    client.front.end(stream, Ok(()));
+    assert_eq!(client.front.tally.held.lists, 0);
+}
