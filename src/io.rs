@@ -564,6 +564,8 @@ times! {
     log_writes = MS, 14;
     /// One step of writing a checkpoint.
     checkpoint_steps = MS, 14;
+    /// One checkpoint, from its first step to its name.
+    checkpoints = MS, 14;
     defragmentations = 100 * MS, 13;
     hashes = 10 * MS, 15;
     hashes_at = 10 * MS, 15;

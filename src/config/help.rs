@@ -43,8 +43,11 @@ Each may also be given as a variable of the environment, ETCD_SOME_FLAG for --so
 Exit codes are etcd's: 2 where an argument cannot be read, 1 where it is refused or the server cannot start.
 ";
 
+/// Whether a flag of this status belongs to a part.
+pub(super) type Wanted = fn(&Status) -> bool;
+
 /// The parts of the table, each with its heading.
-pub(super) const PARTS: [(&str, fn(&Status) -> bool); 3] = [
+pub(super) const PARTS: [(&str, Wanted); 3] = [
     ("Flags", |status| *status == Status::Built),
     ("Taken, but without effect", |status| matches!(status, Status::Ignored(_))),
     ("Not built yet; taken only with etcd's default as their value", |status| *status == Status::NotBuilt),

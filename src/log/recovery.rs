@@ -362,11 +362,13 @@ impl Recovery {
 
     /// Whether the files that count are those that their names say.
     fn check_heads(&self, first: u64) -> Result<(), Damage> {
-        for (sequence, scanned) in self.segments.range(first..) {
+        for (sequence, scanned) in &self.segments {
             let cause = match scanned.head {
+                // Names only rise: whatever the file is needed for, it was never that of a later segment.
+                Head::Foreign(with) => Cause::Exchanged { with },
+                _ if *sequence < first => continue,
                 Head::Format(version) => Cause::Format(version),
                 Head::Cut(made) => Cause::Cut { made, found: scanned.len as u64 },
-                Head::Foreign(with) => Cause::Exchanged { with },
                 Head::Earlier(earlier) if earlier >= first => Cause::Exchanged { with: self.name(earlier) },
                 Head::Whole(_) | Head::Nothing | Head::Earlier(_) => continue,
             };

@@ -11,7 +11,8 @@
 //!   (A stalled turn is logged.)
 //! - `etcd_debugging_disk_backend_commit_{rebalance,spill}_*`: bbolt's own.
 //! - `etcd_debugging_store_*`: the store of etcd's version 2. `etcd_grpc_proxy_*`: the proxy.
-//! - `etcd_snap_*`, `etcd_debugging_snap_*`, `etcd_disk_backend_snapshot_duration_seconds`: snapshots.
+//! - `etcd_snap_*`, `etcd_debugging_snap_save_marshalling_duration_seconds`,
+//!   `etcd_disk_backend_snapshot_duration_seconds`: snapshots.
 //! - `etcd_server_go_version`, `go_*`: Go's runtime.
 
 #[cfg(test)]
@@ -198,6 +199,7 @@ const HISTOGRAMS: &[Timed] = &[
     ("etcd_disk_wal_write_duration_seconds", "Durable writes of the logs.", SECONDS, |f| &f.sum.counters.times.log_writes),
     ("etcd_disk_backend_commit_duration_seconds", "Steps of writing a checkpoint.", SECONDS, |f| &f.sum.counters.times.checkpoint_steps),
     ("etcd_debugging_disk_backend_commit_write_duration_seconds", "Steps of writing a checkpoint.", SECONDS, |f| &f.sum.counters.times.checkpoint_steps),
+    ("etcd_debugging_snap_save_total_duration_seconds", "Checkpoints.", SECONDS, |f| &f.sum.counters.times.checkpoints),
     ("etcd_disk_backend_defrag_duration_seconds", "Defragmentations.", SECONDS, |f| &f.sum.counters.times.defragmentations),
     ("etcd_mvcc_hash_duration_seconds", "Hashes of everything.", SECONDS, |f| &f.sum.counters.times.hashes),
     ("etcd_mvcc_hash_rev_duration_seconds", "Hashes at a revision.", SECONDS, |f| &f.sum.counters.times.hashes_at),

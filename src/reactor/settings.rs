@@ -75,6 +75,23 @@ impl Settings {
         Manners { bounds: self.bounds, ..manners }
     }
 
+    fn front(&self) -> Front {
+        let mut front = Front::new(self.manners());
+        if self.observing.handling {
+            front.counters.measure_handling();
+        }
+        front
+    }
+
+    /// The control state, as far as a checkpoint has it.
+    fn control(&self, recovered: Option<&(Index, ControlState)>) -> Control {
+        let mut control = Control::new(self.election_timeout);
+        if let Some((index, state)) = recovered {
+            control.adopt(*index, state);
+        }
+        control
+    }
+
     /// The quota as Status shows it.
     pub fn quota_shown(&self) -> i64 {
         self.quota_bytes.map_or(crate::limits::QUOTA_BYTES_DEFAULT, u64::cast_signed)
@@ -139,10 +156,6 @@ impl Reactor {
             now,
         } = boot;
         let mut rng = Rng::new(seed);
-        let mut control_state = Control::new(settings.election_timeout);
-        if let Some((index, state)) = &control {
-            control_state.adopt(*index, state);
-        }
         let mut reactor = Reactor {
             id,
             reactors,
@@ -159,7 +172,7 @@ impl Reactor {
             settled: Revision::NONE,
             settled_before: settled,
             router: None,
-            control: control_state,
+            control: settings.control(control.as_ref()),
             shards: Default::default(),
             log: Log::new(log, settings.bounds.log_write_bytes_max),
             storage: super::storage::Storage::new(last_file, stale, left_over),
@@ -183,20 +196,15 @@ impl Reactor {
             parked_watches: vec![],
             has_served: false,
             watches: super::watches::Watches::new(rng.fork()),
-            front: Front::new(settings.manners()),
+            front: settings.front(),
             local: Default::default(),
             out: vec![],
             settings,
             rng,
         };
-        for recovered in shards {
-            reactor.take_in(recovered);
-        }
+        shards.into_iter().for_each(|recovered| reactor.take_in(recovered));
         if id == ReactorId(0) {
             reactor.prepare_to_lead();
-        }
-        if reactor.settings.observing.handling {
-            reactor.front.counters.measure_handling();
         }
         // Nothing runs yet, so every reactor has stopped, and says so with its first turn.
         reactor.send(ReactorId(0), Body::Stopped);

@@ -148,6 +148,7 @@ const OF_ETCD: &[(&str, &str)] = &[
         process_virtual_memory_max_bytes promhttp_metric_handler_requests_in_flight"),
     ("histogram", "
         etcd_debugging_disk_backend_commit_write_duration_seconds etcd_debugging_lease_ttl_total
+        etcd_debugging_snap_save_total_duration_seconds
         etcd_server_apply_duration_seconds etcd_server_range_duration_seconds
         etcd_debugging_mvcc_db_compaction_total_duration_milliseconds
         etcd_disk_backend_commit_duration_seconds etcd_disk_backend_defrag_duration_seconds

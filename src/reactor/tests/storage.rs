@@ -168,6 +168,8 @@ fn in_use_is_what_is_not_compacted_and_the_rest_is_what_defragmentation_frees() 
     assert_eq!(sizes(&mut member), (once + twice.0 - empty, once), "the checkpoints hold what was dropped");
     defragment(&mut member);
     assert_eq!(sizes(&mut member), (once, once));
+    let written = member.reactors.iter().map(|reactor| reactor.counters.times.checkpoints.count());
+    assert_eq!(written.sum::<u64>(), 2 * 4, "each shard's, the control shard's too");
 }
 
 /// What the lane leaves undone grows until it is done: a floor under its work rises with it.
