@@ -251,6 +251,7 @@ fn the_newest_file_under_the_name_of_one_that_nobody_needs_is_damage() {
         let mut files = member.files.clone();
         let (ours, theirs) = (files.0[newest].clone(), files.0[other].clone());
         files.0.extend([(*newest, theirs), (*other, ours)]);
-        assert!(matches!(files.cause(), Some(Cause::Exchanged { .. })), "{newest} and {other}");
+        let cause = files.cause();
+        assert!(matches!(cause, Some(Cause::Exchanged { .. })), "{newest} and {other}: {cause:?}");
     }
 }
