@@ -242,15 +242,15 @@ fn the_newest_file_under_the_name_of_one_that_nobody_needs_is_damage() {
     let checkpoint = Checkpointed { index: Index(20), term: Term(1), ..Checkpointed::default() };
     member.logs[0].append(resident(0), Record::Checkpoint(checkpoint));
     (0..9).for_each(|_| member.write());
-    let first = member.files.recover().unwrap()[0].start.first;
+    let start = member.files.recover().unwrap().remove(0).start;
+    let newest = SegmentName { log: LogId(0), sequence: start.end.segment };
     let written = |(_, bytes): &(&SegmentName, &Vec<u8>)| bytes.iter().any(|byte| *byte != 0);
     let names: Vec<SegmentName> = member.files.of(LogId(0)).filter(written).map(|(name, _)| *name).collect();
-    let (newest, others) = names.split_last().unwrap();
-    assert!(others.iter().any(|name| name.sequence < first));
-    for other in others {
+    assert!(names.iter().any(|name| name.sequence < start.first));
+    for other in names.into_iter().filter(|name| *name != newest) {
         let mut files = member.files.clone();
-        let (ours, theirs) = (files.0[newest].clone(), files.0[other].clone());
-        files.0.extend([(*newest, theirs), (*other, ours)]);
+        let (ours, theirs) = (files.0[&newest].clone(), files.0[&other].clone());
+        files.0.extend([(newest, theirs), (other, ours)]);
         let cause = files.cause();
         assert!(matches!(cause, Some(Cause::Exchanged { .. })), "{newest} and {other}: {cause:?}");
     }
