@@ -241,7 +241,7 @@ fn the_newest_file_under_the_name_of_one_that_nobody_needs_is_damage() {
     let mut member = Member::new(60);
     let checkpoint = Checkpointed { index: Index(20), term: Term(1), ..Checkpointed::default() };
     member.logs[0].append(resident(0), Record::Checkpoint(checkpoint));
-    (0..9).for_each(|_| member.write());
+    (0..30).for_each(|_| member.write());
     let start = member.files.recover().unwrap().remove(0).start;
     let newest = SegmentName { log: LogId(0), sequence: start.end.segment };
     let written = |(_, bytes): &(&SegmentName, &Vec<u8>)| bytes.iter().any(|byte| *byte != 0);
