@@ -258,6 +258,7 @@ impl Reactor {
             self.storage.replaced.push_back((self.storage.appended, link.name(id).to_string()));
         }
         self.counters.checkpoints += 1;
+        self.counters.times.checkpoints.observe(self.now.since(done.begun).0);
         self.counters.paths.checkpoint_finished += 1;
         self.counters.paths.checkpoint_is_delta += u64::from(!done.chain.is_empty());
         self.counters.paths.checkpoint_is_base_again += u64::from(had_deltas);

@@ -45,13 +45,7 @@ pub(super) struct Storage {
     /// Log writes on their way, and when they left.
     writing: VecDeque<(WriteId, Time)>,
     /// When the checkpoint's step under way left.
-<<<<<<< HEAD
-    step_left: Time,
-    /// When the last checkpoint was begun.
-    checkpoint_begun: Time,
-=======
     pub step_left: Time,
->>>>>>> main
     /// A compaction took effect then, and its history is being dropped.
     compacting_since: Option<Time>,
     pub compacted_at: Time,
@@ -85,7 +79,6 @@ impl Storage {
             retry_at: Time(0),
             writing: VecDeque::new(),
             step_left: Time(0),
-            checkpoint_begun: Time(0),
             compacting_since: None,
             compacted_at: Time(0),
             dropped: 0,
@@ -393,34 +386,6 @@ impl Reactor {
             self.storage.haste = haste;
             self.out.push(Output::Haste(haste));
         }
-<<<<<<< HEAD
-        let Some(position) = self.shards[&id].shard.checkpoint_position() else { return };
-        let job = self.next_job();
-        self.storage.last_file += 1;
-        let meta = self.checkpoint_meta(id, revision, position);
-        let name = CheckpointName { shard: id, home: meta.home, file: self.storage.last_file };
-        let mut blocks = vec![];
-        let writer = Some(Writer::new(&meta, &mut blocks));
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let pin = owned.shard.store.pin(revision);
-        let after = At::default();
-        owned.checkpoint = Some(Checkpointing {
-            job,
-            writer,
-            pin,
-            after,
-            revision,
-            position,
-            name,
-            blocks,
-            publishing: false,
-            filling: false,
-        });
-        self.storage.checkpoint_begun = self.now;
-        self.storage.step_left = self.now;
-        self.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
-=======
->>>>>>> main
     }
 
     /// When a checkpoint under way has held history for too long.
@@ -431,148 +396,10 @@ impl Reactor {
 
     /// When a checkpoint that has failed is tried again, or one under way begins to press.
     pub(super) fn checkpoints_wake_at(&self) -> Time {
-<<<<<<< HEAD
-        if self.now < self.storage.retry_at { self.storage.retry_at } else { Time::NEVER }
-    }
-
-    fn checkpoint_meta(&self, id: ShardId, revision: Revision, position: Position) -> Meta {
-        let owned = &self.shards[&id];
-        let (seal, fence) = (owned.shard.meaning().seal(), owned.shard.meaning().fence());
-        Meta {
-            shard: id.0,
-            home: owned.shard.home,
-            revision: revision.0,
-            compacted: owned.shard.store.compacted().0,
-            index: position.index.0,
-            term: position.term.0,
-            voters: vec![self.settings.member.0],
-            learners: vec![],
-            fence: fence.into(),
-            seal: seal.epoch.into(),
-            seal_prefix: seal.prefix.0,
-            epoch: seal.epoch.into(),
-            map_version: 0,
-            control: (id == ShardId::CONTROL).then(|| self.control.to_state()),
-        }
-    }
-
-    pub(super) fn on_bulk(&mut self, job: JobId, done: BulkDone) {
-        if self.on_cleared(job, &done) {
-            return;
-        }
-        let found =
-            self.shards.iter().find(|(_, owned)| owned.checkpoint.as_ref().is_some_and(|c| c.job == job));
-        let Some(id) = found.map(|(id, _)| *id) else { return };
-        self.counters.times.checkpoint_steps.observe(self.now.since(self.storage.step_left).0);
-        self.storage.step_left = self.now;
-        match done {
-            BulkDone::Done => self.go_on_with_checkpoint(id),
-            BulkDone::Full => {
-                let why = "no space left on device";
-                self.give_checkpoint_up(id, why);
-                self.raise_no_space(None);
-                // What the log keeps for being recycled goes, and it is tried again.
-                if !self.log.shrink() {
-                    self.fail_defragmentations(id, why);
-                }
-            }
-            BulkDone::Failed(why) => {
-                self.give_checkpoint_up(id, &why);
-                self.fail_defragmentations(id, &why);
-            }
-        }
-    }
-
-    fn give_checkpoint_up(&mut self, id: ShardId, why: &str) {
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(Checkpointing { pin, name, .. }) = owned.checkpoint.take() else { return };
-        owned.unpin(pin);
-        self.storage.retry_at = self.now + CHECKPOINT_RETRY;
-        self.counters.paths.checkpoint_given_up += 1;
-        let job = self.next_job();
-        self.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
-        let fields = vec![("shard", id.to_string()), ("error", why.to_owned())];
-        self.notice(Level::Warn, "failed to write a checkpoint", fields);
-    }
-
-    fn go_on_with_checkpoint(&mut self, id: ShardId) {
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(under_way) = &mut owned.checkpoint else { return };
-        let (job, name) = (under_way.job, under_way.name);
-        if under_way.publishing {
-            return self.finish_checkpoint(id);
-        }
-        if under_way.writer.is_none() {
-            under_way.publishing = true;
-            let step = BulkStep::Publish { name: name.unfinished(), as_name: name.to_string() };
-            return self.out.push(Output::Bulk { job, step });
-        }
-        under_way.filling = true;
-        self.fill_checkpoint(id);
-    }
-
-    /// One slice of a checkpoint's history; what fills a block goes to the bulk lane.
-    fn fill_checkpoint(&mut self, id: ShardId) {
-        let budget = Budget { bytes: CHECKPOINT_BLOCK_BYTES_MAX, ..self.settings.slice.of_changes() };
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(under_way) = owned.checkpoint.as_mut().filter(|checkpoint| checkpoint.filling) else {
-            return;
-        };
-        let mut writer = under_way.writer.take().expect("it is filled until its history ends");
-        let history = owned.shard.store.history_pinned(under_way.pin, under_way.after, budget);
-        for (at, change) in &history.changes {
-            writer.version(*at, &change.event, change.last, &mut under_way.blocks);
-        }
-        under_way.after = history.resume;
-        if history.done {
-            writer.finish(0, &mut under_way.blocks);
-        } else {
-            under_way.writer = Some(writer);
-        }
-        if history.done || !under_way.blocks.is_empty() {
-            under_way.filling = false;
-            let (job, name) = (under_way.job, under_way.name.unfinished());
-            let blocks = std::mem::take(&mut under_way.blocks);
-            self.out.push(Output::Bulk { job, step: BulkStep::Append { name, blocks } });
-        }
-    }
-
-    fn fill_checkpoints(&mut self) {
-        let found = self.shards.iter().find(|(_, owned)| owned.fills_checkpoint()).map(|(id, _)| *id);
-        if let Some(id) = found {
-            self.fill_checkpoint(id);
-        }
-    }
-
-    /// The file is durable under its name: the log says so, and what it replaces may go.
-    fn finish_checkpoint(&mut self, id: ShardId) {
-        let owned = self.shards.get_mut(&id).expect("the caller has it");
-        let Some(done) = owned.checkpoint.take() else { return };
-        owned.shard.store.checkpointed(done.pin);
-        owned.unpin(done.pin);
-        let replaced = owned.checkpoint_file.replace(done.name);
-        let home = owned.shard.home;
-        let record = Record::Checkpoint(crate::log::Checkpointed {
-            revision: done.revision,
-            index: done.position.index,
-            term: done.position.term,
-            file: done.name.file,
-        });
-        self.append(id, home, record);
-        self.storage.checkpointed = self.storage.appended;
-        if let Some(name) = replaced {
-            self.storage.replaced.push_back((self.storage.appended, name.to_string()));
-        }
-        self.counters.checkpoints += 1;
-        self.counters.times.checkpoints.observe(self.now.since(self.storage.checkpoint_begun).0);
-        self.counters.paths.checkpoint_finished += 1;
-        self.defragmented_shard(id);
-=======
         let (now, retry_at) = (self.now, self.storage.retry_at);
         let retry_at = if now < retry_at { retry_at } else { Time::NEVER };
         let press_at = if self.storage.haste { Time::NEVER } else { self.checkpoints_press_at() };
         retry_at.min(press_at)
->>>>>>> main
     }
 
     pub(super) fn on_defragment(&mut self, call: CallId) {
