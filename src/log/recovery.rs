@@ -226,30 +226,34 @@ impl Recovery {
         heads.filter_map(first).max().unwrap_or(1)
     }
 
-    /// Takes the length of a file below [`Recovery::first_needed`], in place of its bytes.
-    pub fn leftover(&mut self, name: SegmentName, len: usize) {
-        assert_eq!(name.log, self.log);
-        let scanned = Scanned { len, head: Head::Nothing, frames: vec![] };
-        self.segments.insert(name.sequence, scanned);
+    /// Takes a file below [`Recovery::first_needed`]: its beginning, and how long it is.
+    pub fn leftover(&mut self, name: SegmentName, beginning: &[u8], len: usize) {
+        let head = self.look(name, beginning, len);
+        self.segments.insert(name.sequence, Scanned { len, head, frames: vec![] });
     }
 
     /// Takes the bytes of one file, in ascending order of their sequences, each once.
     pub fn segment(&mut self, name: SegmentName, bytes: &[u8]) {
+        let head = self.look(name, bytes, bytes.len());
+        let frames = self.scan(name.sequence, bytes);
+        self.segments.insert(name.sequence, Scanned { len: bytes.len(), head, frames });
+    }
+
+    fn look(&mut self, name: SegmentName, beginning: &[u8], len: usize) -> Head {
         assert_eq!(name.log, self.log);
         assert!(self.segments.last_key_value().is_none_or(|(last, _)| *last < name.sequence));
-        let head = match bytes.get(..BLOCK_BYTES).ok_or(Bad::Bytes).and_then(SegmentHeader::decode) {
-            Ok(header) => self.head(name.sequence, header, bytes.len()),
+        let head = match beginning.get(..BLOCK_BYTES).ok_or(Bad::Bytes).and_then(SegmentHeader::decode) {
+            Ok(header) => self.head(name.sequence, header, len),
             Err(Bad::Format(version)) => Head::Format(version),
             Err(Bad::Bytes) => Head::Nothing,
         };
         if let Head::Whole(header) = head {
             self.key = Some(header.key);
         }
-        let frames = self.scan(name.sequence, bytes);
-        self.segments.insert(name.sequence, Scanned { len: bytes.len(), head, frames });
+        head
     }
 
-    fn head(&self, sequence: u64, header: SegmentHeader, bytes: usize) -> Head {
+    fn head(&self, sequence: u64, header: SegmentHeader, len: usize) -> Head {
         let ours = header.log == self.log && self.key.is_none_or(|key| key == header.key);
         if !ours || header.sequence > sequence {
             return Head::Foreign(SegmentName { log: header.log, sequence: header.sequence });
@@ -261,7 +265,7 @@ impl Recovery {
             && (1..=sequence).contains(&header.first)
             && sequence.max(header.end.frame).max(header.incarnation) < NUMBER_MAX;
         match makes_sense {
-            true if header.bytes != bytes as u64 => Head::Cut(header.bytes),
+            true if header.bytes != len as u64 => Head::Cut(header.bytes),
             true => Head::Whole(header),
             false => Head::Nothing,
         }
@@ -362,11 +366,13 @@ impl Recovery {
 
     /// Whether the files that count are those that their names say.
     fn check_heads(&self, first: u64) -> Result<(), Damage> {
-        for (sequence, scanned) in self.segments.range(first..) {
+        for (sequence, scanned) in &self.segments {
             let cause = match scanned.head {
+                // Names only rise: whatever the file is needed for, it was never that of a later segment.
+                Head::Foreign(with) => Cause::Exchanged { with },
+                _ if *sequence < first => continue,
                 Head::Format(version) => Cause::Format(version),
                 Head::Cut(made) => Cause::Cut { made, found: scanned.len as u64 },
-                Head::Foreign(with) => Cause::Exchanged { with },
                 Head::Earlier(earlier) if earlier >= first => Cause::Exchanged { with: self.name(earlier) },
                 Head::Whole(_) | Head::Nothing | Head::Earlier(_) => continue,
             };

@@ -279,6 +279,18 @@ impl Member {
         stream
     }
 
+    /// From now on another client asks. What the server sends stays with its kernel: its windows, which are
+    /// small, do not open.
+    fn deafen(&mut self) {
+        let config = http2::Config { stream_window_bytes: 16 << 10, ..http2::Config::default() };
+        self.client = Client::new(&config, "localhost", self.now);
+        self.conn.slot += 1;
+        let (conn, port) = (self.conn, Port::Client);
+        self.reactors[usize::from(conn.reactor.0)].step(self.now, Input::Opened { conn, port });
+        self.run();
+        self.unheard = Some(vec![]);
+    }
+
     /// The client reads again.
     fn hear(&mut self) {
         let unheard = self.unheard.take().expect("it was deaf");

@@ -87,7 +87,8 @@ fn of_the_same_node(cpus: &[usize], locations: &[CpuLocation]) -> Vec<usize> {
 }
 
 /// Starts the lane's two threads, and waits for neither: an executor may sleep before it has polled anything,
-/// and one of the lowest priority may not run for long. What the lane has to do it finds in its queues.
+/// and on a busy machine one that lets others go first may not run for long. What the lane has to do it finds
+/// in its queues.
 pub fn start_lane(lane: &Arc<Lane>, placement: Placement, notices: &Notices) -> io::Result<()> {
     let segments = lane.clone();
     let run = move || run_here(segments.run(TrackName::Segments, Medium::Thread));

@@ -118,12 +118,12 @@ fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -> Re
     }
     let first = Recovery::first_needed(heads.iter().map(|(segment, head)| (*segment, &head[..])));
     let mut recovery = Recovery::new(log, key, SegmentBytes::USUAL);
-    for segment in segments {
+    for (segment, head) in &heads {
         if segment.sequence < first {
             let bytes = files.segment_bytes(*segment).map_err(|error| unreadable(*segment, error))?;
             let bytes =
                 usize::try_from(bytes).map_err(|error| unreadable(*segment, io::Error::other(error)))?;
-            recovery.leftover(*segment, bytes);
+            recovery.leftover(*segment, head, bytes);
         } else {
             recovery.segment(*segment, &read_segment(files, *segment)?);
         }

@@ -108,7 +108,7 @@ pub fn begin(
         let first = Recovery::first_needed(read.iter().copied());
         for (name, bytes) in read {
             match name.sequence < first {
-                true => recovery.leftover(name, bytes.len()),
+                true => recovery.leftover(name, bytes, bytes.len()),
                 false => recovery.segment(name, bytes),
             }
         }

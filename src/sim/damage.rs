@@ -82,7 +82,8 @@ impl Run<'_> {
         let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
         let after = self.hash(if compacts_itself { 0 } else { before.hash_revision })?;
         let same = (after.hash, after.compact_revision) == (before.hash, before.compact_revision);
-        if !same && !(compacts_itself && after.hash_revision >= before.hash_revision) {
+        let may_differ = compacts_itself && after.hash_revision >= before.hash_revision;
+        if !same && !may_differ {
             return Err(Failure::new("damage", format!("{damage:?}: {before:?} before, {after:?} after")));
         }
         let leases = self.must(Method::LeaseLeases, vec![])?;

@@ -244,7 +244,7 @@ impl Run<'_> {
                     let put = self.leased_put(KEYS[n * 5], *lease).encode_to_vec();
                     self.ask_of(n, Method::Put, put);
                     let ops = [KEYS[n], KEYS[n + 8]].map(|key| self.leased_put(key, *lease));
-                    let ops = ops.map(|put| Union::RequestPut(put)).map(Some);
+                    let ops = ops.map(Union::RequestPut).map(Some);
                     let success = ops.map(|request| proto::RequestOp { request }).to_vec();
                     let txn = proto::TxnRequest { success, ..Default::default() };
                     self.ask_of(n + 1, Method::Txn, txn.encode_to_vec());

@@ -220,8 +220,8 @@ fn a_stream_with_a_target_is_sorted_as_its_range_is() {
         let (mut chunks, mut merged) = (vec![], vec![]);
         while let Some(next) = stream.next() {
             let chunk = match next {
-                Next::Read(request, counting) => stream.chunk(read(&request, counting), 1, 4_000),
-                Next::Piece => stream.piece(4_000),
+                Next::Read(request, counting) => stream.chunk(read(&request, counting), 1, 1_000),
+                Next::Piece => stream.piece(1_000),
             };
             merged.extend(chunk.kvs.clone());
             chunks.push(chunk);

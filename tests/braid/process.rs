@@ -3,7 +3,9 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
+use super::client::Client;
 use braid::log::{Damage, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
+use braid::wire::{Method, proto};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -79,20 +81,6 @@ impl Server {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    fn post(&self, path: &str, body: &str) -> String {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let length = body.len();
-        write!(
-            stream,
-            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -205,10 +193,11 @@ fn after_a_stop_a_bit_that_changes_in_the_log_is_damage() {
     const BLOCK: usize = 4096;
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path(), &["--reactors=2"]);
-    for key in ["L3JlZ2lzdHJ5L3BvZHMveA==", "YQ==", "L3JlZ2lzdHJ5L2xlYXNlcy94", "L3JlZ2lzdHJ5L2V2ZW50cy94"] {
-        let answer =
-            server.post("/v3/kv/put", &format!(r#"{{"key":"{key}","value":"dG8gYmUgd2l0bmVzc2Vk"}}"#));
-        assert!(answer.contains("revision"), "{answer}");
+    let mut client = Client::connect(server.address);
+    for key in ["/registry/pods/x", "a", "/registry/leases/x", "/registry/events/x"] {
+        let put =
+            proto::PutRequest { key: key.into(), value: "to be witnessed".into(), ..Default::default() };
+        client.call::<proto::PutResponse>(Method::Put, &put);
     }
     server.signal("-TERM");
     assert_eq!(server.end().0, Some(15));

@@ -45,7 +45,7 @@ fn every_mutant_still_has_its_place() {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
         let (first, diff) = text.split_once('\n').unwrap();
-        assert!(first.contains(" Red: seed ") && first.ends_with("\"."), "{}: {first}", path.display());
+        assert!(first.contains(" Red: "), "{}: {first}", path.display());
         let (head, hunks) = diff.split_once("\n@@ ").expect("a patch has a hunk");
         let file = head.lines().find_map(|line| line.strip_prefix("--- a/")).expect("a patch names its file");
         let source = fs::read_to_string(root.join(file)).unwrap();

@@ -209,10 +209,9 @@ fn what_a_restart_has_read_is_made_durable_before_it_serves() {
 #[test]
 fn the_unit_for_systemd_gives_what_a_server_asks_for() {
     let unit = include_str!("../../tools/braid.service");
-    let has = |line: &str| assert!(unit.lines().any(|other| other == line), "{line}");
-    ["Type=notify", "LimitMEMLOCK=64M", "LimitNOFILE=1048576", "Restart=always"]
-        .iter()
-        .for_each(|line| has(line));
+    for line in ["Type=notify", "LimitMEMLOCK=64M", "LimitNOFILE=1048576", "Restart=always"] {
+        assert!(unit.lines().any(|other| other == line), "{line}");
+    }
     assert!(2 * (REACTORS_MAX * RING_LOCKED_BYTES + BULK_LOCKED_BYTES) <= 64 << 20);
 }
 

@@ -63,7 +63,12 @@ impl Member {
                         self.files.0.insert(segment, vec![0; bytes as usize]);
                         self.logs[at].prepared(segment);
                     }
-                    Command::Recycle { .. } | Command::Remove { .. } => unreachable!("nothing is given up"),
+                    Command::Recycle { old, new } => {
+                        let bytes = self.files.0.remove(&old).unwrap();
+                        self.files.0.insert(new, bytes);
+                        self.logs[at].prepared(new);
+                    }
+                    Command::Remove { segment } => drop(self.files.0.remove(&segment)),
                 }
             }
         }
@@ -227,5 +232,26 @@ fn exchanged_and_missing_files_are_damage() {
             let harmless = !written(one) && !written(other);
             assert_eq!(files.cause().is_none(), harmless, "{one} and {other}");
         }
+    }
+}
+
+/// A file that waits to go round holds an earlier life: it is no less damage when the newest has its name.
+#[test]
+fn the_newest_file_under_the_name_of_one_that_nobody_needs_is_damage() {
+    let mut member = Member::new(60);
+    let checkpoint = Checkpointed { index: Index(20), term: Term(1), ..Checkpointed::default() };
+    member.logs[0].append(resident(0), Record::Checkpoint(checkpoint));
+    (0..9).for_each(|_| member.write());
+    let start = member.files.recover().unwrap().remove(0).start;
+    let newest = SegmentName { log: LogId(0), sequence: start.end.segment };
+    let written = |(_, bytes): &(&SegmentName, &Vec<u8>)| bytes.iter().any(|byte| *byte != 0);
+    let names: Vec<SegmentName> = member.files.of(LogId(0)).filter(written).map(|(name, _)| *name).collect();
+    assert!(names.iter().any(|name| name.sequence < start.first));
+    for other in names.into_iter().filter(|name| *name != newest) {
+        let mut files = member.files.clone();
+        let (ours, theirs) = (files.0[&newest].clone(), files.0[&other].clone());
+        files.0.extend([(newest, theirs), (other, ours)]);
+        let cause = files.cause();
+        assert!(matches!(cause, Some(Cause::Exchanged { .. })), "{newest} and {other}: {cause:?}");
     }
 }

@@ -85,13 +85,13 @@ fn lists_without_a_place_are_read_later() {
         let everything = Bytes::from_static(b"\0");
         let range =
             proto::RangeRequest { key: everything.clone(), range_end: everything, ..Default::default() };
-        member.unheard = Some(vec![]);
+        member.deafen();
         let streams: Vec<_> = (0..8).map(|_| member.ask("/etcdserverpb.KV/Range", &range)).collect();
         member.run();
         // One is being sent; nothing is left of the reading of the others.
         assert!(member.reactors.iter().all(|reactor| reactor.calls.len() == 0 && reactor.slices.is_empty()));
         let at = usize::from(member.conn.reactor.0);
-        assert_eq!(member.reactors[at].counters_now().ranges, 1);
+        assert_eq!(member.reactors[at].counters_now().ranges, 1, "the others are to be counted");
         member.hear();
         for stream in streams {
             let place = member.answers.iter().position(|(of, _)| *of == stream.number());

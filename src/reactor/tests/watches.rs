@@ -91,20 +91,6 @@ fn a_shard_written_without_pause_does_not_leave_its_watchers_behind() {
     assert!(published.0 + 5 > reactor.settled.0, "{published} of {}", reactor.settled);
 }
 
-/// What the server sends stays with the client's kernel: no window opens.
-fn deaf(streams_window: u32) -> Member {
-    let mut member = Member::new(2, 2);
-    let config = http2::Config { stream_window_bytes: streams_window, ..http2::Config::default() };
-    member.client = Client::new(&config, "localhost", Time(0));
-    member.conn.slot = 1;
-    let at = usize::from(member.conn.reactor.0);
-    let now = member.now;
-    member.reactors[at].step(now, Input::Opened { conn: member.conn, port: Port::Client });
-    member.run();
-    member.unheard = Some(vec![]);
-    member
-}
-
 impl Member {
     /// The client has sent all it has, in pieces as a socket brings them.
     fn send_in_pieces(&mut self) {
@@ -122,7 +108,8 @@ impl Member {
 #[test]
 fn a_stream_that_only_creates_watches_waits_for_its_reader() {
     const WATCHES: usize = 20_000;
-    let mut member = deaf(16 << 10);
+    let mut member = Member::new(2, 2);
+    member.deafen();
     let stream = member.client.request("/etcdserverpb.Watch/Watch", &[]).unwrap();
     for _ in 0..WATCHES {
         let create = proto::WatchCreateRequest { key: Bytes::from_static(b"k"), ..Default::default() };
@@ -147,7 +134,8 @@ fn a_stream_that_only_creates_watches_waits_for_its_reader() {
 #[test]
 fn a_stream_of_renewals_waits_for_its_reader() {
     const RENEWALS: usize = 20_000;
-    let mut member = deaf(16 << 10);
+    let mut member = Member::new(2, 2);
+    member.deafen();
     let stream = member.client.request("/etcdserverpb.Lease/LeaseKeepAlive", &[]).unwrap();
     for id in 0..RENEWALS as i64 {
         let request = proto::LeaseKeepAliveRequest { id: id + 1 };

@@ -1,12 +1,17 @@
-//! NOSPACE: raised for a reason, known to everybody once anybody knows it, kept over restarts, until it is
+//! NOSPACE: raised for a reason, known to everybody soon after anybody knows it, kept over restarts, until it is
 //! disarmed; and as long as it stands nothing that adds is taken.
 
 use super::{Evidence, request_of};
 use crate::api::{AlarmAction, AlarmType, Error, Op as TxnOp, Request, TxnRequest};
 use crate::sim::history::Op;
+use crate::sim::plan::SLOW_MAIL_MAX;
 use crate::sim::world::Failure;
+use crate::types::Duration;
 use crate::wire::Method;
 use crate::wire::proto::{self, Message};
+
+/// A reactor refuses as soon as it knows of the alarm; another one may hear of it by the slowest mail.
+const HEARD_LATE: Duration = Duration(2 * SLOW_MAIL_MAX.0);
 
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
     let ops = &evidence.history.ops;
@@ -25,7 +30,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
             continue;
         }
         let stands = |before: &&&Op| {
-            before.returned < Some(op.invoked)
+            before.returned.is_some_and(|at| at.time + HEARD_LATE < op.invoked.time)
                 && !disarms.iter().any(|disarm| {
                     Some(disarm.invoked) < op.returned
                         && (disarm.returned.is_none() || disarm.returned > Some(before.invoked))

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 struct Watcher<'a> {
     /// What is compacted of a surety since before it was asked for.
     compacted: i64,
+    /// Before the first revision of interest.
+    from: i64,
     create: &'a proto::WatchCreateRequest,
     range: KeyRange,
     /// Everything up to here has been shown, or is before the beginning.
@@ -51,6 +53,7 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
             let now = if create.start_revision > 0 { create.start_revision - 1 } else { header.revision };
             let watcher = Watcher {
                 compacted: evidence.compacted_surely(asked.tick),
+                from: now,
                 create,
                 range: KeyRange::of(create.key.clone(), create.range_end.clone()),
                 upto: now,
@@ -145,8 +148,10 @@ impl Watcher<'_> {
         if !evidence.may_be_compacted(revision, moment.tick) {
             return Err(format!("canceled by a compaction at {revision}, for which nobody asked"));
         }
-        // From a revision that it named it may have been reading history, whatever there was in it.
-        let named = self.create.start_revision > 0 && self.upto + 1 < revision;
+        // From a revision that it named it may have been reading history, whatever there was in it. One that
+        // begins with what comes next begins at a shard when that hears of it.
+        let begins = self.create.start_revision > 0 || self.upto == self.from;
+        let named = begins && self.upto + 1 < revision;
         let missed = evidence
             .record
             .range((self.upto + 1).min(revision)..revision)
