@@ -48,7 +48,7 @@ The exit code is 1 where a request failed or was answered wrongly, 2 where an ar
 
 pub enum Parsed {
     Help,
-    Run(Options),
+    Run(Box<Options>),
 }
 
 /// What stands beside Braid.
@@ -126,7 +126,7 @@ pub fn parse(args: &[String]) -> Result<Parsed, String> {
     if options.window < options.compact_every {
         return Err("--window is shorter than --compact-every: no compaction might fall into it".to_owned());
     }
-    Ok(Parsed::Run(options))
+    Ok(Parsed::Run(Box::new(options)))
 }
 
 /// The cases that the words name; without words all that are not long.

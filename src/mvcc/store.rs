@@ -273,7 +273,6 @@ impl Store {
     }
 
     /// The versions that are wanted, each with whether it is said to be its key's last.
-
     fn history_where(
         &self,
         after: At,

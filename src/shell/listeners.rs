@@ -157,7 +157,7 @@ mod tests {
             let any = url(&format!("http://{host}:0"));
             let Ok(first) = listen(&[any], Port::Client, true) else { continue };
             let shared = url(&format!("http://{}", first[0].address));
-            let second = listen(&[shared.clone()], Port::Client, true).unwrap();
+            let second = listen(std::slice::from_ref(&shared), Port::Client, true).unwrap();
             assert_eq!(second[0].address, first[0].address);
             assert!(listen(&[shared], Port::Client, false).is_err(), "who does not share is refused");
         }

@@ -133,7 +133,7 @@ fn a_settled_revision_that_is_not_whole_is_a_hole() {
 /// A part up to the state of one shard may be in no log, but not more parts than there are such states.
 #[test]
 fn between_two_states_what_can_be_counted_is_counted() {
-    let three = vec![part(3, 3, 1), part(5, 1, 1)];
+    let three = [part(3, 3, 1), part(5, 1, 1)];
     assert_eq!(hole(5, &[(4, vec![part(5, 1, 1)]), (4, vec![]), (1, three[..1].to_vec())]), None);
     let found = hole(5, &[(4, vec![part(5, 1, 1)]), (1, vec![]), (1, three[..1].to_vec())]);
     assert_eq!(found, Some((3, Why::Missing { found: 1, of: 3 }, vec![1])));

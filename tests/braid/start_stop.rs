@@ -212,7 +212,7 @@ fn the_unit_for_systemd_gives_what_a_server_asks_for() {
     for line in ["Type=notify", "LimitMEMLOCK=64M", "LimitNOFILE=1048576", "Restart=always"] {
         assert!(unit.lines().any(|other| other == line), "{line}");
     }
-    assert!(2 * (REACTORS_MAX * RING_LOCKED_BYTES + BULK_LOCKED_BYTES) <= 64 << 20);
+    const { assert!(2 * (REACTORS_MAX * RING_LOCKED_BYTES + BULK_LOCKED_BYTES) <= 64 << 20) };
 }
 
 /// From some moment on every write to a file is refused: nothing is acknowledged any more, and the process ends.

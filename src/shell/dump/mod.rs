@@ -35,8 +35,7 @@ pub fn dump_log(wish: &DumpLog) -> ExitCode {
         }
         _ => {}
     }
-    let failures = contents.damage.iter().map(|damage| plain_failure(damage));
-    failures.last().unwrap_or(ExitCode::SUCCESS)
+    contents.damage.iter().fold(ExitCode::SUCCESS, |_, damage| plain_failure(damage))
 }
 
 fn read(data_dir: &DataDir) -> Result<Contents, String> {
