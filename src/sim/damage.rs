@@ -114,6 +114,7 @@ type LogLife = (LogId, u64);
 /// A whole frame that stands where it says.
 struct Frame {
     file: String,
+    segment: u64,
     offset: usize,
     len: usize,
     log: LogLife,
@@ -127,6 +128,8 @@ struct Blocks {
     frames: Vec<Frame>,
     /// The highest frame of each log of which some block says that it was acknowledged.
     known: BTreeMap<LogLife, u64>,
+    /// The oldest segment of each log that is needed, as its blocks say.
+    first: BTreeMap<LogLife, u64>,
 }
 
 fn number(bytes: &[u8], at: usize) -> u64 {
@@ -161,6 +164,7 @@ impl Blocks {
             }
             if head.starts_with(b"braidseg") && is_whole(head) {
                 self.hear(log, number(head, 72));
+                self.needs(log, number(head, 80));
             }
             let len = (112 + word(head, 20) as usize).next_multiple_of(BLOCK_BYTES);
             let frame = bytes.get(offset..offset + len).filter(|frame| is_whole(frame));
@@ -168,15 +172,30 @@ impl Blocks {
                 continue;
             }
             self.hear(log, number(head, 64));
+            self.needs(log, number(head, 72));
             self.hear((LogId(word(head, 88)), number(head, 96)), number(head, 104));
             let (number, incarnation) = (number(head, 56), number(head, 32));
-            self.frames.push(Frame { file: segment.to_string(), offset, len, log, number, incarnation });
+            let file = segment.to_string();
+            self.frames.push(Frame {
+                file,
+                segment: segment.sequence,
+                offset,
+                len,
+                log,
+                number,
+                incarnation,
+            });
         }
     }
 
     fn hear(&mut self, log: LogLife, frame: u64) {
         let known = self.known.entry(log).or_default();
         *known = frame.max(*known);
+    }
+
+    fn needs(&mut self, log: LogLife, segment: u64) {
+        let first = self.first.entry(log).or_default();
+        *first = segment.max(*first);
     }
 
     /// For each frame of a log the newest incarnation that has written it.
@@ -197,14 +216,15 @@ fn is_unknowable(promised: &[Testimony], before: &Blocks, after: &Blocks) -> boo
     let mut any = false;
     for Testimony { log, key, frame } in promised {
         let (had, has) = (before.of_log((*log, *key)), after.of_log((*log, *key)));
-        let Some((from, _)) = had.first_key_value() else { continue };
-        let is_there = |frame: &u64| {
-            let had = had.get(frame).map_or(0, |frame| frame.incarnation);
-            has.get(frame).is_some_and(|frame| frame.incarnation >= had)
+        // What stood in files that nobody needs is no loss.
+        let first = after.first.get(&(*log, *key)).copied().unwrap_or_default();
+        let is_lost = |(number, frame): &(&u64, &&Frame)| {
+            let is_there = has.get(number).is_some_and(|found| found.incarnation >= frame.incarnation);
+            frame.segment >= first && !is_there
         };
-        let Some(lost) = (*from..=*frame).find(|frame| !is_there(frame)) else { continue };
+        let Some((lost, _)) = had.range(..=frame).find(is_lost) else { continue };
         any = true;
-        if after.known.get(&(*log, *key)).is_some_and(|known| *known >= lost) {
+        if after.known.get(&(*log, *key)).is_some_and(|known| known >= lost) {
             return false;
         }
     }
