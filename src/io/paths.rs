@@ -30,11 +30,10 @@ paths! {
     /// A write went over several shards, or was too long for a step.
     txn_spread,
     txn_long,
-    /// A spread write began anew at the end of a lease, found the ring full, found its history compacted, and
-    /// failed at its deadline with shards reserved.
+    /// A spread write began anew at the end of a lease, found the ring full, and failed at its deadline with
+    /// shards reserved.
     txn_retried,
     txn_redecided,
-    txn_compacted,
     txn_released_late,
     txn_compared_in_slices,
     txn_applied_in_slices,

@@ -204,7 +204,6 @@ impl Reactor {
             }
         };
         if self.reads_what_is_compacted(call) {
-            self.counters.paths.txn_compacted += 1;
             return self.refuse_spread(call, Error::Compacted);
         }
         let Some(spread) = self.spread_of(call) else { return };
