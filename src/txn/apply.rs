@@ -31,7 +31,7 @@ pub struct Applying {
 /// An operation of which a part is done.
 #[derive(Debug)]
 enum UnderWay {
-    Range(RangeCursor),
+    Range(Box<RangeCursor>),
     Delete(Deleting),
 }
 
@@ -83,7 +83,7 @@ impl Applying {
             Op::Range(request) if !request.range_end.is_empty() => {
                 let mut cursor = match self.under_way.take() {
                     Some(UnderWay::Range(cursor)) => cursor,
-                    _ => RangeCursor::new(request.clone(), read_at(request)),
+                    _ => Box::new(RangeCursor::new(request.clone(), read_at(request))),
                 };
                 let found = cursor.step_held(store, budget);
                 let Some(found) = found else {
