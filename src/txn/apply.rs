@@ -82,12 +82,12 @@ impl Applying {
         match op {
             Op::Range(request) if !request.range_end.is_empty() => {
                 let mut cursor = match self.under_way.take() {
-                    Some(UnderWay::Range(cursor)) => *cursor,
-                    _ => RangeCursor::new(request.clone(), read_at(request)),
+                    Some(UnderWay::Range(cursor)) => cursor,
+                    _ => Box::new(RangeCursor::new(request.clone(), read_at(request))),
                 };
                 let found = cursor.step_held(store, budget);
                 let Some(found) = found else {
-                    self.under_way = Some(UnderWay::Range(Box::new(cursor)));
+                    self.under_way = Some(UnderWay::Range(cursor));
                     return None;
                 };
                 Some((OpPart::Range(cursor.into_part()), found))
