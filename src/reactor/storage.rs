@@ -14,7 +14,7 @@ use crate::limits::{
 use crate::log::{Buffer, Command, Held, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::raft::GroupEntry;
 use crate::shard::Committed;
-use crate::types::{Duration, ShardId, Time};
+use crate::types::{Duration, Index, ShardId, Time};
 use std::collections::VecDeque;
 
 /// A Ready whose records are in the log up to the ordinal.
@@ -355,11 +355,21 @@ impl Reactor {
         if !self.log_is_long() {
             return;
         }
-        let held = self.log.held_for().filter(|(_, _, bytes)| *bytes > 0);
+        let held = self
+            .log
+            .held_for()
+            .filter(|(resident, first, bytes)| *bytes > 0 && self.would_free(resident.shard, *first));
         let oldest = held.max_by_key(|(_, _, bytes)| *bytes).map(|(resident, ..)| resident.shard);
-        if let Some(shard) = oldest.filter(|shard| self.shards.contains_key(shard)) {
+        if let Some(shard) = oldest {
             self.begin_checkpoint(shard, Whole::WhereDue);
         }
+    }
+
+    /// Whether a checkpoint now would let an entry go that the log keeps. Where what is not settled holds the log,
+    /// one after the other would only make it longer.
+    fn would_free(&self, shard: ShardId, first_kept: Index) -> bool {
+        let position = self.shards.get(&shard).and_then(|owned| owned.shard.checkpoint_position());
+        position.is_some_and(|position| position.index >= first_kept)
     }
 
     /// Whether so much of the log is held that checkpoints cost less: what a restart would read, or files that
