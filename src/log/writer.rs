@@ -226,6 +226,11 @@ impl Log {
         self.id
     }
 
+    /// The sequence of the segment that is being filled.
+    pub fn open_segment(&self) -> u64 {
+        self.open.segment
+    }
+
     /// What this log can say of itself.
     pub fn testimony(&self) -> Testimony {
         Testimony { log: self.id, key: self.key, frame: self.acknowledged }

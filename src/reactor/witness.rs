@@ -11,13 +11,15 @@ const LOOKS_MAX: u16 = 4;
 pub(super) struct Heard {
     /// The log that was looked at last.
     last: u16,
-    /// The highest frame of each log that was given to this one.
+    /// The highest frame of each log that was given to this one, in the segment that it fills: each segment says
+    /// all anew, since those before it go.
     frames: Vec<u64>,
+    segment: u64,
 }
 
 impl Heard {
     pub fn new(reactors: u16) -> Heard {
-        Heard { last: 0, frames: vec![0; usize::from(reactors)] }
+        Heard { last: 0, frames: vec![0; usize::from(reactors)], segment: 0 }
     }
 }
 
@@ -27,6 +29,11 @@ impl Reactor {
     pub(super) fn hear_of_others(&mut self) {
         if self.log.queued_bytes() == 0 && self.log.wake_at() > self.now {
             return;
+        }
+        let segment = self.log.open_segment();
+        if segment != self.heard.segment {
+            self.heard.segment = segment;
+            self.heard.frames.fill(0);
         }
         if let Some(LogId(log)) = self.log.heard() {
             self.hear(log as u16);

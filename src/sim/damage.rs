@@ -130,6 +130,8 @@ struct Blocks {
     known: BTreeMap<LogLife, u64>,
     /// The oldest segment of each log that is needed, as its blocks say.
     first: BTreeMap<LogLife, u64>,
+    /// What frames say: which log's, in which segment, of which log, and the frame.
+    words: Vec<(LogLife, u64, LogLife, u64)>,
 }
 
 fn number(bytes: &[u8], at: usize) -> u64 {
@@ -152,6 +154,12 @@ impl Blocks {
                 blocks.read(segment, bytes);
             }
         }
+        // Of files that wait to be recycled a start reads no more than the head.
+        for (log, segment, of, frame) in std::mem::take(&mut blocks.words) {
+            if segment >= blocks.first[&log] {
+                blocks.hear(of, frame);
+            }
+        }
         blocks
     }
 
@@ -171,9 +179,10 @@ impl Blocks {
             if !head.starts_with(b"braidfrm") || frame.is_none() || number(head, 48) != offset as u64 {
                 continue;
             }
-            self.hear(log, number(head, 64));
             self.needs(log, number(head, 72));
-            self.hear((LogId(word(head, 88)), number(head, 96)), number(head, 104));
+            let other = (LogId(word(head, 88)), number(head, 96));
+            let words = [(log, number(head, 64)), (other, number(head, 104))];
+            self.words.extend(words.map(|(of, frame)| (log, segment.sequence, of, frame)));
             let (number, incarnation) = (number(head, 56), number(head, 32));
             let file = segment.to_string();
             self.frames.push(Frame {
