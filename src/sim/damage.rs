@@ -29,7 +29,7 @@ pub enum Damage {
     /// A durable write of a log is confirmed and not done, or done elsewhere in its file.
     WriteLost,
     WriteMisdirected,
-    /// Two files of logs have each other's names.
+    /// Two files of a kind have each other's names.
     Exchanged,
     Truncated,
     /// Some logs are what they were a while ago.
@@ -294,7 +294,10 @@ impl World {
             }
             Damage::WriteLost | Damage::WriteMisdirected => self.files.lie_at.take().is_none(),
             Damage::Exchanged => {
-                let (one, other) = (*rng.pick(&logs), *rng.pick(&logs));
+                let checkpoints: Vec<&String> =
+                    names.iter().filter(|name| name.ends_with(".checkpoint")).collect();
+                let of_a_kind = if checkpoints.len() > 1 && rng.chance(1, 2) { checkpoints } else { logs };
+                let (one, other) = (*rng.pick(&of_a_kind), *rng.pick(&of_a_kind));
                 let content = |name: &str| disk.read(name).expect("it was listed").to_vec();
                 let (of_one, of_other) = (content(one), content(other));
                 disk.replace(one, of_other);
