@@ -43,8 +43,14 @@ pub struct BulkFile<'a> {
 }
 
 enum Open {
-    Glommio(DmaFile),
-    Thread { file: File, direct: bool },
+    /// The writes go by a descriptor of their own, and hold the thread up, which has nothing else to do: for its
+    /// own direct writes glommio 0.9 goes round without rest until they are done (measured: a whole CPU), even
+    /// where the device has no queues to poll, since its probe takes a read of an empty file for a yes.
+    Glommio {
+        file: DmaFile,
+        writes: File,
+    },
+    Thread(File),
 }
 
 /// A file under construction whose content is durable. Nothing else makes one, and nothing without one is given
@@ -66,7 +72,8 @@ impl<'a> BulkFile<'a> {
             Medium::Glommio => {
                 let mut options = OpenOptions::new();
                 options.write(true).read(true).create(true).truncate(true).mode(MODE);
-                Open::Glommio(options.dma_open(path).await?)
+                let file = options.dma_open(path).await?;
+                Open::Glommio { file, writes: files.options(true).open(path)? }
             }
             Medium::Thread => {
                 let mut options = File::options();
@@ -74,7 +81,7 @@ impl<'a> BulkFile<'a> {
                 if files.is_direct() {
                     options.custom_flags(kernel::DIRECT);
                 }
-                Open::Thread { file: options.open(path)?, direct: files.is_direct() }
+                Open::Thread(options.open(path)?)
             }
         };
         Ok(BulkFile { file, files, path: path.to_path_buf(), is_dirty: Cell::new(false) })
@@ -85,35 +92,30 @@ impl<'a> BulkFile<'a> {
         if !self.is_dirty.replace(true) {
             self.files.tell("file written", &self.path);
         }
-        match &self.file {
-            Open::Glommio(file) => {
-                let mut buffer = file.alloc_dma_buffer(bytes.len());
-                buffer.as_bytes_mut()[..bytes.len()].copy_from_slice(bytes);
-                let written = file.write_at(buffer, at).await?;
-                // A part only means that the rest did not fit.
-                if written == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
-            }
-            Open::Thread { file, direct: true } => {
-                let mut buffer = Buffer::with_capacity(bytes.len());
-                buffer.extend(bytes);
-                file.write_all_at(&buffer, at)
-            }
-            Open::Thread { file, direct: false } => file.write_all_at(bytes, at),
+        let file = match &self.file {
+            Open::Glommio { writes, .. } => writes,
+            Open::Thread(file) => file,
+        };
+        if !self.files.is_direct() {
+            return file.write_all_at(bytes, at);
         }
+        let mut buffer = Buffer::with_capacity(bytes.len());
+        buffer.extend(bytes);
+        file.write_all_at(&buffer, at)
     }
 
     pub async fn truncate(&self, bytes: u64) -> io::Result<()> {
         match &self.file {
-            Open::Glommio(file) => Ok(file.truncate(bytes).await?),
-            Open::Thread { file, .. } => file.set_len(bytes),
+            Open::Glommio { file, .. } => Ok(file.truncate(bytes).await?),
+            Open::Thread(file) => file.set_len(bytes),
         }
     }
 
     /// Makes the content durable, and closes the file.
     pub async fn finish(self) -> io::Result<Durable> {
         match &self.file {
-            Open::Glommio(file) => file.fdatasync().await?,
-            Open::Thread { file, .. } => file.sync_data()?,
+            Open::Glommio { file, .. } => file.fdatasync().await?,
+            Open::Thread(file) => file.sync_data()?,
         }
         self.files.tell("file synced", &self.path);
         let path = self.path.clone();
@@ -123,8 +125,8 @@ impl<'a> BulkFile<'a> {
 
     pub async fn close(self) -> io::Result<()> {
         match self.file {
-            Open::Glommio(file) => Ok(file.close().await?),
-            Open::Thread { .. } => Ok(()),
+            Open::Glommio { file, .. } => Ok(file.close().await?),
+            Open::Thread(_) => Ok(()),
         }
     }
 }
