@@ -140,7 +140,7 @@ pub struct Checkpointed {
     pub hash: u64,
 }
 
-/// All revisions up to `revision` of the shard stand at or before `index` (DESIGN 2.5).
+/// All revisions up to `revision` of the shard stand at or before `index`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     pub revision: Revision,

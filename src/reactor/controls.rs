@@ -1,5 +1,5 @@
 //! Control entries: decided where the control shard lives, proposed when all that was seen is settled,
-//! effective in the order of the log, answered when every reactor has them (DESIGN 2.6).
+//! effective in the order of the log, answered when every reactor has them.
 
 use super::leading::{Announced, Compaction};
 use super::pace::About;

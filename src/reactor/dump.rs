@@ -1,7 +1,7 @@
 //! What the logs and checkpoints of a member say, for a reader: the offline side of a takeover.
 //!
 //! [`Contents::read`] goes the way of a start up to the prefix and stops before anything is fenced: it loads
-//! every shard, joins the logs' live writes to the longest run (DESIGN 2.4), and applies that to the stores.
+//! every shard, joins the logs' live writes to the longest run, and applies that to the stores.
 //! So deletes of ranges become the keys they delete, and the history of the stores is the list of all
 //! events. What a start would void, because it is behind the run, is left out and counted.
 //!
