@@ -20,7 +20,7 @@
 //!  72  last frame acknowledged             72  first segment still needed
 //!  80  first segment still needed          80  the member's settled revision
 //!  88  bytes of this file                  88  another log of the member 4, zero 4
-//!                                          96  that log's key
+//!  96  store                               96  that log's key
 //!                                         104  a frame it had acknowledged (0: none)
 //!
 //! record (24 bytes, then its body, then zeros up to a multiple of 8)
@@ -40,14 +40,17 @@
 //! The *key* is a random number drawn when the log is made. It never leaves the member, so no client can
 //! send a value that reads as a frame. The position in the header and the chain catch frames that a disk
 //! wrote to the wrong place and frames of a recycled file's earlier life.
+//!
+//! The *store* is what the data directory's identity says, in every segment of every log: so that the files of
+//! one member are not served under the name of another.
 
 use super::{Buffer, Checkpointed, Coverage, HardState, LogId, Opening, Record, Resident, Testimony};
 use crate::limits::BLOCK_BYTES;
 use crate::record::VERSION;
-use crate::types::{Index, Revision, ShardId, Term};
+use crate::types::{Index, Revision, ShardId, StoreId, Term};
 use std::borrow::Cow;
 
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 const SEGMENT_MAGIC: &[u8; 8] = b"braidseg";
 const FRAME_MAGIC: &[u8; 8] = b"braidfrm";
 const CRC_AT: usize = 8;
@@ -78,6 +81,8 @@ pub(super) struct SegmentHeader {
     pub first: u64,
     /// How long the file is.
     pub bytes: u64,
+    /// Whose it is.
+    pub store: StoreId,
 }
 
 /// The head of a frame.
@@ -145,6 +150,7 @@ impl SegmentHeader {
             self.acknowledged,
             self.first,
             self.bytes,
+            self.store.0,
         ];
         for (place, number) in numbers.into_iter().enumerate() {
             put64(block, 24 + 8 * place, number);
@@ -177,6 +183,7 @@ impl SegmentHeader {
             acknowledged: u64_at(block, 72),
             first: u64_at(block, 80),
             bytes: u64_at(block, 88),
+            store: StoreId(u64_at(block, 96)),
         })
     }
 }

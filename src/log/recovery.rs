@@ -28,7 +28,8 @@
 //! **The files.** A file gets its name once all of it is durable, and names come in their order; it is
 //! recycled within its log, and only from below `first`. So a whole header of another log or another key, of
 //! a later segment, or of an earlier one that is not below `first`, says that files have been exchanged; and
-//! where the log ends before a file that is missing, with later ones there, that file is lost.
+//! where the log ends before a file that is missing, with later ones there, that file is lost. Nothing is read
+//! from a file of another store than the one that the data directory's identity names.
 //!
 //! **The cut is for ever.** The next process takes a higher incarnation and begins in the segment after
 //! the last one of the walk; its header names the end of the walk: segment, offset, frame, chain. A walk
@@ -45,7 +46,7 @@ use super::replay::{RecoveredResident, Replay, Replayed};
 use super::writer::Start;
 use super::{LogId, Resident, SegmentBytes, SegmentName, Testimony};
 use crate::limits::BLOCK_BYTES;
-use crate::types::Revision;
+use crate::types::{Revision, StoreId};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,6 +57,7 @@ pub(super) const NUMBER_MAX: u64 = 1 << 62;
 /// Collects the segment files of one log.
 pub struct Recovery {
     log: LogId,
+    store: StoreId,
     key: Option<u64>,
     fresh_key: u64,
     lengths: SegmentBytes,
@@ -77,6 +79,8 @@ enum Head {
     Earlier(u64),
     /// Whole, and of another log, another key or a later segment.
     Foreign(SegmentName),
+    /// Whole, and of another store.
+    Strange(StoreId),
     /// Whole, and says that the file was made of so many bytes, which it has not.
     Cut(u64),
     Format(u32),
@@ -140,6 +144,8 @@ pub enum Cause {
     Missing,
     /// The file's header is whole and that of another file.
     Exchanged { with: SegmentName },
+    /// The file was made for another store than the data directory's.
+    Strange { store: StoreId, ours: StoreId },
     /// The file has another length than it was made with.
     Cut { made: u64, found: u64 },
     /// The frame is whole and its records make no sense.
@@ -188,6 +194,14 @@ impl fmt::Display for Damage {
                 "log file {segment} holds what belongs to log file {with} of this or another member: files \
                  have been exchanged or renamed. {RESTORE}"
             ),
+            Cause::Strange { store, ours } => write!(
+                f,
+                "log file {segment} belongs to store {:016x}, and this data directory's identity, \
+                 braid.json, to store {:016x}: a store is mounted or was put here that is another \
+                 directory's. Nothing was changed. Mount or put back the store that belongs here, or start with \
+                 the whole data directory that this store is of",
+                store.0, ours.0
+            ),
             Cause::Cut { made, found } => write!(
                 f,
                 "log file {segment} has {found} bytes and was made with {made}: it was cut or written to by \
@@ -209,10 +223,18 @@ impl fmt::Display for Damage {
 
 impl std::error::Error for Damage {}
 
+impl Recovered {
+    /// Whether nothing was ever written to it.
+    pub fn is_new(&self) -> bool {
+        self.key.is_none()
+    }
+}
+
 impl Recovery {
-    /// `fresh_key` is used where no log is found: see [`Start::fresh`].
-    pub fn new(log: LogId, fresh_key: u64, lengths: SegmentBytes) -> Recovery {
-        Recovery { log, key: None, fresh_key, lengths, segments: BTreeMap::new() }
+    /// `store` is what the data directory's identity names; `fresh_key` is used where no log is found: see
+    /// [`Start::fresh`].
+    pub fn new(log: LogId, store: StoreId, fresh_key: u64, lengths: SegmentBytes) -> Recovery {
+        Recovery { log, store, key: None, fresh_key, lengths, segments: BTreeMap::new() }
     }
 
     /// The oldest segment that may be needed, as the heads of the files tell: at least the first 4096 bytes of
@@ -235,7 +257,10 @@ impl Recovery {
     /// Takes the bytes of one file, in ascending order of their sequences, each once.
     pub fn segment(&mut self, name: SegmentName, bytes: &[u8]) {
         let head = self.look(name, bytes, bytes.len());
-        let frames = self.scan(name.sequence, bytes);
+        let frames = match head {
+            Head::Strange(_) => vec![],
+            _ => self.scan(name.sequence, bytes),
+        };
         self.segments.insert(name.sequence, Scanned { len: bytes.len(), head, frames });
     }
 
@@ -254,6 +279,9 @@ impl Recovery {
     }
 
     fn head(&self, sequence: u64, header: SegmentHeader, len: usize) -> Head {
+        if header.store != self.store {
+            return Head::Strange(header.store);
+        }
         let ours = header.log == self.log && self.key.is_none_or(|key| key == header.key);
         if !ours || header.sequence > sequence {
             return Head::Foreign(SegmentName { log: header.log, sequence: header.sequence });
@@ -349,6 +377,7 @@ impl Recovery {
         }
         let start = Start {
             log: self.log,
+            store: self.store,
             key: self.key.unwrap_or(self.fresh_key),
             incarnation: witness.incarnation + 1,
             lengths: self.lengths,
@@ -370,6 +399,7 @@ impl Recovery {
             let cause = match scanned.head {
                 // Names only rise: whatever the file is needed for, it was never that of a later segment.
                 Head::Foreign(with) => Cause::Exchanged { with },
+                Head::Strange(store) => Cause::Strange { store, ours: self.store },
                 _ if *sequence < first => continue,
                 Head::Format(version) => Cause::Format(version),
                 Head::Cut(made) => Cause::Cut { made, found: scanned.len as u64 },

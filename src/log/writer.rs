@@ -15,7 +15,7 @@ use crate::limits::{
     BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_VOUCH_DELAY_MS,
     LOG_WRITES_IN_FLIGHT_MAX,
 };
-use crate::types::{Duration, Index, Revision, Time};
+use crate::types::{Duration, Index, Revision, StoreId, Time};
 use std::collections::{BTreeMap, VecDeque};
 
 const VOUCH_DELAY: Duration = Duration::from_ms(LOG_VOUCH_DELAY_MS);
@@ -24,6 +24,7 @@ const VOUCH_DELAY: Duration = Duration::from_ms(LOG_VOUCH_DELAY_MS);
 #[derive(Clone, Debug)]
 pub struct Start {
     pub(super) log: LogId,
+    pub(super) store: StoreId,
     pub(super) key: u64,
     pub(super) incarnation: u64,
     pub(super) lengths: SegmentBytes,
@@ -50,9 +51,10 @@ impl Start {
     }
 
     /// A log that never was. `key` is a random number that no client may learn.
-    pub fn fresh(log: LogId, key: u64, lengths: SegmentBytes) -> Start {
+    pub fn fresh(log: LogId, store: StoreId, key: u64, lengths: SegmentBytes) -> Start {
         Start {
             log,
+            store,
             key,
             incarnation: 1,
             lengths,
@@ -112,6 +114,7 @@ struct InFlight {
 /// One reactor's log. See the module's head for the order of calls.
 pub struct Log {
     id: LogId,
+    store: StoreId,
     key: u64,
     incarnation: u64,
     write_bytes_max: usize,
@@ -157,6 +160,7 @@ impl Log {
         let (files, end) = (&start.files, start.end.segment);
         let mut log = Log {
             id: start.log,
+            store: start.store,
             key: start.key,
             incarnation: start.incarnation,
             write_bytes_max,
@@ -543,6 +547,7 @@ impl Log {
             acknowledged: self.acknowledged,
             first: self.first,
             bytes: self.segments.bytes(sequence) as u64,
+            store: self.store,
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::http2::client::Client;
 use crate::http2::{self, Event};
 use crate::io::{BulkDone, BulkStep, Port};
 use crate::log::{Command, LogId, SegmentBytes, Start};
-use crate::types::{ClusterId, ConnId, Duration, MemberId};
+use crate::types::{ClusterId, ConnId, Duration, MemberId, StoreId};
 use crate::wire::proto;
 use bytes::Bytes;
 use prost::Message;
@@ -101,7 +101,7 @@ impl Member {
             reactors,
             settings: settings.clone(),
             sequencer: sequencer.clone(),
-            log: Start::fresh(LogId(u32::from(id)), 77, SEGMENTS),
+            log: Start::fresh(LogId(u32::from(id)), StoreId(5), 77, SEGMENTS),
             shards: vec![],
             control: None,
             stale: vec![],

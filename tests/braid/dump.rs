@@ -293,9 +293,9 @@ fn what_cannot_be_dumped_is_refused_with_one_line_and_left_alone() {
     let (etcd, newer) = (root.path().join("etcd"), root.path().join("newer"));
     fs::create_dir_all(etcd.join("member/wal")).unwrap();
     fs::create_dir(&newer).unwrap();
-    fs::write(newer.join("braid.json"), r#"{"format": 3}"#).unwrap();
+    fs::write(newer.join("braid.json"), r#"{"format": 4}"#).unwrap();
     refused(&etcd, "holds the data of etcd");
-    refused(&newer, "has format 3, and this version knows formats up to 2");
+    refused(&newer, "has format 4, and this version knows formats up to 3");
     refused(&root.path().join("nowhere"), "cannot look at data directory");
     refused(root.path(), "is no data directory of Braid");
     assert!(!etcd.join("lock").exists() && !root.path().join("lock").exists());

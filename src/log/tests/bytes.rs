@@ -44,7 +44,7 @@ impl Memory {
     }
 
     fn recover(&self) -> Result<Recovered, Damage> {
-        let mut recovery = Recovery::new(LogId(7), 1, SEGMENTS);
+        let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
         for (sequence, bytes) in &self.files {
             recovery.segment(SegmentName { log: LogId(7), sequence: *sequence }, bytes);
         }
@@ -53,7 +53,7 @@ impl Memory {
 }
 
 fn sample() -> Memory {
-    let mut memory = Memory::new(Start::fresh(LogId(7), 0x1122_3344_5566_7788, SEGMENTS));
+    let mut memory = Memory::new(Start::fresh(LogId(7), STORE, 0x1122_3344_5566_7788, SEGMENTS));
     memory.log.settle(Revision(9));
     memory.flush();
     memory.log.hear(Testimony { log: LogId(2), key: 0x99AA_BBCC_DDEE_FF00, frame: 5 });
@@ -97,7 +97,7 @@ fn a_segment_of_this_format_is_read() {
             bytes[at + place] = u8::from_str_radix(byte, 16).unwrap();
         }
     }
-    let mut recovery = Recovery::new(LogId(7), 1, SEGMENTS);
+    let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
     recovery.segment(SegmentName { log: LogId(7), sequence: 1 }, &bytes);
     let recovered = recovery.finish().unwrap();
     let known = &recovered.residents[&resident(3)];
@@ -109,7 +109,7 @@ fn a_segment_of_this_format_is_read() {
 
 #[test]
 fn a_later_entry_replaces_what_stands_from_its_index_on() {
-    let mut memory = Memory::new(Start::fresh(LogId(7), 1, SEGMENTS));
+    let mut memory = Memory::new(Start::fresh(LogId(7), STORE, 1, SEGMENTS));
     let of = resident(3);
     memory.log.append(of, opening(0));
     for (index, term) in [(1, 1), (2, 1), (3, 1), (2, 2)] {
@@ -129,7 +129,7 @@ fn any_bytes_are_a_log_or_damage_and_never_a_panic() {
     let good = sample();
     for seed in 0..3000 {
         let mut rng = Rng::new(seed);
-        let mut recovery = Recovery::new(LogId(7), 1, SEGMENTS);
+        let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
         for (sequence, bytes) in &good.files {
             let mut bytes = bytes.clone();
             mutate(&mut rng, &mut bytes);

@@ -115,7 +115,7 @@ impl Rig {
             disk: Disk::new(64 << 20, (Duration(0), Duration::from_us(200))),
             rng,
             now: Time(0),
-            log: Log::new(Start::fresh(LogId(7), key, SEGMENTS), LOG_WRITE_BYTES_MAX),
+            log: Log::new(Start::fresh(LogId(7), STORE, key, SEGMENTS), LOG_WRITE_BYTES_MAX),
             doing: BTreeMap::new(),
             states: vec![State::new()],
             recycled: 0,
@@ -302,7 +302,7 @@ pub fn read_back(disk: &Disk) -> Result<Recovered, Damage> {
 }
 
 pub fn collect(disk: &Disk) -> Recovery {
-    let mut recovery = Recovery::new(LogId(7), 99, SEGMENTS);
+    let mut recovery = Recovery::new(LogId(7), STORE, 99, SEGMENTS);
     for (segment, bytes) in files(disk) {
         recovery.segment(segment, bytes);
     }

@@ -20,8 +20,9 @@ struct Member {
 impl Member {
     /// Three logs with an opening each, then so many writes in turn.
     fn new(writes: u64) -> Member {
-        let start =
-            |log| Log::new(Start::fresh(LogId(log), 70 + u64::from(log), SEGMENTS), LOG_WRITE_BYTES_MAX);
+        let start = |log| {
+            Log::new(Start::fresh(LogId(log), STORE, 70 + u64::from(log), SEGMENTS), LOG_WRITE_BYTES_MAX)
+        };
         let mut member = Member { logs: (0..3).map(start).collect(), files: Files::default(), written: 0 };
         for log in 0..3 {
             member.logs[log].append(resident(log as u32), opening(0));
@@ -80,7 +81,7 @@ impl Files {
         let mut logs: Vec<LogId> = self.0.keys().map(|name| name.log).collect();
         logs.dedup();
         let recover = |log: LogId| {
-            let mut recovery = Recovery::new(log, 99, SEGMENTS);
+            let mut recovery = Recovery::new(log, STORE, 99, SEGMENTS);
             self.of(log).for_each(|(name, bytes)| recovery.segment(*name, bytes));
             recovery.finish()
         };
@@ -171,7 +172,7 @@ fn a_log_that_is_gone_or_anothers_is_found_out() {
     // The same log of another member.
     let mut files = member.files.clone();
     let mut other = Member::new(0);
-    other.logs[1] = Log::new(Start::fresh(LogId(1), 5, SEGMENTS), LOG_WRITE_BYTES_MAX);
+    other.logs[1] = Log::new(Start::fresh(LogId(1), STORE, 5, SEGMENTS), LOG_WRITE_BYTES_MAX);
     other.files.0.retain(|name, _| name.log != LogId(1));
     other.logs[1].append(resident(1), opening(0));
     other.flush(1);
@@ -187,7 +188,7 @@ fn a_log_that_died_is_missed_by_nobody_and_may_be_born_again() {
     member.files.0.retain(|name, _| name.log != LogId(2));
     let restart = |member: &mut Member| {
         for at in 0..2 {
-            let mut recovery = Recovery::new(LogId(at), 99, SEGMENTS);
+            let mut recovery = Recovery::new(LogId(at), STORE, 99, SEGMENTS);
             member.files.of(LogId(at)).for_each(|(name, bytes)| recovery.segment(*name, bytes));
             member.logs[at as usize] = Log::new(recovery.finish().unwrap().start, LOG_WRITE_BYTES_MAX);
         }
@@ -201,7 +202,7 @@ fn a_log_that_died_is_missed_by_nobody_and_may_be_born_again() {
     assert_eq!(member.files.cause(), None);
     // One of three again: the new log is there before anybody speaks of it.
     restart(&mut member);
-    member.logs[2] = Log::new(Start::fresh(LogId(2), 1000, SEGMENTS), LOG_WRITE_BYTES_MAX);
+    member.logs[2] = Log::new(Start::fresh(LogId(2), STORE, 1000, SEGMENTS), LOG_WRITE_BYTES_MAX);
     member.logs[2].append(resident(2), opening(0));
     member.flush(2);
     assert_eq!(member.files.cause(), None);
@@ -253,5 +254,35 @@ fn the_newest_file_under_the_name_of_one_that_nobody_needs_is_damage() {
         files.0.extend([(newest, theirs), (other, ours)]);
         let cause = files.cause();
         assert!(matches!(cause, Some(Cause::Exchanged { .. })), "{newest} and {other}: {cause:?}");
+    }
+}
+
+/// All files of a store, or one of them, under the identity of another directory.
+#[test]
+fn files_of_another_store_are_damage_and_nothing_is_read_from_them() {
+    let (member, theirs) = (Member::new(60), StoreId(7));
+    let read = |log, store, files: &Files| {
+        let mut recovery = Recovery::new(log, store, 99, SEGMENTS);
+        files.of(log).for_each(|(name, bytes)| recovery.segment(*name, bytes));
+        recovery.read()
+    };
+    for log in LOGS {
+        let (recovered, damage) = read(log, theirs, &member.files);
+        let damage = damage.unwrap();
+        assert_eq!(damage.cause, Cause::Strange { store: STORE, ours: theirs });
+        assert!(recovered.residents.is_empty() && recovered.testimonies.is_empty());
+        assert_eq!(recovered.settled, Revision::NONE);
+        let told = damage.to_string();
+        let names_both = told.contains("store 0123456789abcdef,") && told.contains("store 0000000000000007:");
+        assert!(names_both && told.contains("Mount or put back the store that belongs here"), "{told}");
+    }
+    // What a log begins with is as foreign when the rest is ours, also where nobody needs it.
+    let (name, bytes) = member.files.of(LogId(1)).next().unwrap();
+    for store in [STORE, theirs] {
+        let mut recovery = Recovery::new(LogId(1), store, 99, SEGMENTS);
+        recovery.leftover(*name, bytes, bytes.len());
+        let cause = recovery.finish().err().map(|damage| damage.cause);
+        let strange = (store == theirs).then_some(Cause::Strange { store: STORE, ours: theirs });
+        assert_eq!(cause.filter(|cause| matches!(cause, Cause::Strange { .. })), strange);
     }
 }
