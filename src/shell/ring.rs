@@ -216,9 +216,11 @@ impl Ring {
     #[cfg(test)]
     pub fn first_requests<const N: usize>(&self) -> [Request; N] {
         const OFFSET_OF_REQUESTS: libc::off_t = 0x1000_0000;
-        let (bytes, fd) = (N * size_of::<Request>(), self.ring.as_raw_fd());
-        // SAFETY: the kernel lets the pages of its queue be mapped at this offset, and a request is plain numbers
-        // of the size and the layout of [`Request`]; nobody else maps or writes them meanwhile.
+        let there_are = self.ring.params().sq_entries() as usize;
+        assert!(N <= there_are);
+        let (bytes, fd) = (there_are * size_of::<Request>(), self.ring.as_raw_fd());
+        // SAFETY: the kernel lets its queue be mapped at this offset, all of it, and a request is plain numbers of the
+        // size and the layout of [`Request`]; nobody writes them meanwhile.
         unsafe {
             let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
             let pages = libc::mmap(std::ptr::null_mut(), bytes, read, shared, fd, OFFSET_OF_REQUESTS);
