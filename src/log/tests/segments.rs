@@ -64,8 +64,8 @@ fn the_reserve_is_given_up_where_it_may_do_and_the_next_file_that_goes_takes_its
     rig.settle_down();
     assert_eq!((rig.disk.free_bytes(), rig.lengths().len()), (SEGMENT as u64, 2), "nothing takes it back");
     assert!(!rig.log.give_up(0), "there is none");
-    fill(&mut rig, 1, 20);
-    checkpoint(&mut rig, 19);
+    fill(&mut rig, 1, 8);
+    checkpoint(&mut rig, 7);
     assert!(rig.log.give_up(0));
     rig.restart(Disk::power_loss);
 }
@@ -75,6 +75,7 @@ fn a_process_begins_in_a_quarter_of_a_file_where_the_disk_has_no_more() {
     let mut rig = Rig::new(15);
     rig.disk.set_capacity(SEGMENT as u64 / 4);
     rig.append(resident(1), opening(0));
+    (0..3).for_each(|_| rig.flush());
     rig.settle_down();
     assert_eq!((rig.lengths(), rig.log.durable()), (vec![SEGMENT / 4], Ordinal(1)));
     // So short a file that was not written to serves the next process too.
@@ -140,7 +141,7 @@ fn in_the_steady_state_files_go_round() {
     assert!(prepared <= 1 && recycled > 40, "{prepared} made, {recycled} recycled");
     assert!(rig.lengths().iter().sum::<usize>() <= bytes + 4 * SEGMENT);
     // Once less is held, less is kept.
-    for index in 1..400 {
+    for index in 1..800 {
         fill(&mut rig, 2600 + index, 2601 + index);
         checkpoint(&mut rig, 2600 + index);
     }
@@ -156,7 +157,7 @@ fn what_waits_to_be_recycled_goes_when_the_log_is_to_shrink() {
     let before = rig.lengths().len();
     rig.log.shrink();
     rig.settle_down();
-    assert!(rig.lengths().len() <= 3 && before > 5, "{before} {:?}", rig.lengths());
+    assert!(rig.lengths().len() <= 4 && before > 5, "{before} {:?}", rig.lengths());
     assert_eq!(read_back(&rig.disk).unwrap().residents[&resident(1)].last().0, Index(199));
 }
 
@@ -279,7 +280,7 @@ fn a_file_of_another_length_than_its_header_names_is_damage() {
     };
     assert!(recover(usize::MAX, 0).is_ok());
     for len in [SEGMENT - 4096, SEGMENT + 4096, 2 * SEGMENT] {
-        assert!(recover(0, len).is_err() && recover(1, len).is_err(), "{len}");
+        assert!(recover(1, len).is_err() && recover(2, len).is_err(), "{len}");
     }
 }
 

@@ -199,7 +199,9 @@ fn a_base_for_which_there_is_no_room_is_put_off_for_a_delta() {
 /// one that the checkpoint lets go stands by.
 #[test]
 fn the_reserve_makes_way_for_the_checkpoint_that_frees_the_log() {
-    let mut member = Member::new(1, 1);
+    let mut member = Member::with(1, Settings { checkpoint_log_bytes: u64::MAX, ..settings(1) });
+    (0..40).for_each(|_| _ = member.try_put(&[7; 100]).unwrap());
+    assert!(member.reactors[0].log.held().closed > 0);
     member.disk_is_full = true;
     (0..100).find_map(|_| member.try_put(&[7; 100]).err()).expect("the spare file is not refilled");
     member.pass(Duration::from_secs(2));
