@@ -385,7 +385,7 @@ impl Reactor {
         let written = (CHECKPOINT_LOG_SHARE * data).clamp(CHECKPOINT_LOG_BYTES_MIN.min(most), most);
         let unused = data.max(LOG_UNUSED_FILES_MAX * self.log.file_bytes_min());
         let is_long = |held: Held| {
-            let frees = self.log.is_short() && held.closed > 0;
+            let frees = (self.log.is_short() || self.control.no_space()) && held.closed > 0;
             frees || held.written >= written || held.unused >= unused
         };
         is_long(self.log.held()) && is_long(self.log.needed())
