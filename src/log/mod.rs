@@ -34,7 +34,7 @@ mod witness;
 mod writer;
 
 pub use buffer::Buffer;
-pub use recovery::{Cause, Damage, Recovered, Recovery};
+pub use recovery::{Cause, Damage, Needed, Recovered, Recovery};
 pub use replay::{RecoveredEntry, RecoveredResident};
 pub use segments::{Held, SegmentBytes};
 pub use witness::cross_examine;

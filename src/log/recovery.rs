@@ -39,7 +39,14 @@
 //! finds the same end again, any number of times.
 //!
 //! **The beginning** is the highest `first` in any whole block. Files below are leftovers whose renaming
-//! was lost; they may be there or not.
+//! was lost, or wait for another name; they may be there or not.
+//!
+//! **What is read.** All heads; then of a file that the next one's header names the end of, what stands before
+//! that end. What stands behind it was cut off, and told nothing that this header does not tell: it names as
+//! acknowledged all that was by then, under a higher incarnation, and the start that cut it off had heard what
+//! it said of other logs. The last file, and those that are ready behind it, are read to their ends: a torn tail
+//! and damage differ by a whole block behind the break alone, and as a lost write leaves a gap of its own
+//! length, that block may stand anywhere. These are few: the one that was being filled and its spares.
 
 use super::format::{Bad, End, FrameHeader, SegmentHeader};
 use super::replay::{RecoveredResident, Replay, Replayed};
@@ -62,6 +69,42 @@ pub struct Recovery {
     fresh_key: u64,
     lengths: SegmentBytes,
     segments: BTreeMap<u64, Scanned>,
+}
+
+/// How much of its files a log's recovery has to read, as their heads tell.
+#[derive(Debug)]
+pub struct Needed {
+    /// The oldest segment: who named it knew that everything below had its time.
+    first: u64,
+    /// Where the log went on to the next segment.
+    ends: BTreeMap<u64, u64>,
+}
+
+impl Needed {
+    /// `heads` are at least the first 4096 bytes of each file that has them.
+    pub fn of<'a>(heads: impl Iterator<Item = (SegmentName, &'a [u8])>) -> Needed {
+        let mut needed = Needed { first: 1, ends: BTreeMap::new() };
+        for (name, head) in heads {
+            let Some(Ok(header)) = head.get(..BLOCK_BYTES).map(SegmentHeader::decode) else { continue };
+            if header.log != name.log || header.sequence != name.sequence || header.first > name.sequence {
+                continue;
+            }
+            needed.first = needed.first.max(header.first);
+            if header.end.segment + 1 == name.sequence {
+                needed.ends.insert(header.end.segment, header.end.offset);
+            }
+        }
+        needed
+    }
+
+    /// The bytes that have to be read of a file of this length.
+    pub fn bytes_of(&self, segment: SegmentName, len: u64) -> u64 {
+        let end = match segment.sequence < self.first {
+            true => BLOCK_BYTES as u64,
+            false => self.ends.get(&segment.sequence).copied().unwrap_or(len),
+        };
+        end.max(BLOCK_BYTES as u64).min(len)
+    }
 }
 
 struct Scanned {
@@ -237,31 +280,19 @@ impl Recovery {
         Recovery { log, store, key: None, fresh_key, lengths, segments: BTreeMap::new() }
     }
 
-    /// The oldest segment that may be needed, as the heads of the files tell: at least the first 4096 bytes of
-    /// each. Whoever named it knew that everything below had its time.
-    pub fn first_needed<'a>(heads: impl Iterator<Item = (SegmentName, &'a [u8])>) -> u64 {
-        let first = |(name, head): (SegmentName, &[u8])| {
-            let header = SegmentHeader::decode(head.get(..BLOCK_BYTES)?).ok()?;
-            let is_of = header.log == name.log && header.sequence == name.sequence;
-            (is_of && header.first <= name.sequence).then_some(header.first)
-        };
-        heads.filter_map(first).max().unwrap_or(1)
-    }
-
-    /// Takes a file below [`Recovery::first_needed`]: its beginning, and how long it is.
-    pub fn leftover(&mut self, name: SegmentName, beginning: &[u8], len: usize) {
-        let head = self.look(name, beginning, len);
-        self.segments.insert(name.sequence, Scanned { len, head, frames: vec![] });
-    }
-
     /// Takes the bytes of one file, in ascending order of their sequences, each once.
     pub fn segment(&mut self, name: SegmentName, bytes: &[u8]) {
-        let head = self.look(name, bytes, bytes.len());
+        self.part(name, bytes, bytes.len());
+    }
+
+    /// As [`Recovery::segment`], with so much of the file as [`Needed`] says, and how long the file is.
+    pub fn part(&mut self, name: SegmentName, beginning: &[u8], len: usize) {
+        let head = self.look(name, beginning, len);
         let frames = match head {
             Head::Strange(_) => vec![],
-            _ => self.scan(name.sequence, bytes),
+            _ => self.scan(name.sequence, beginning),
         };
-        self.segments.insert(name.sequence, Scanned { len: bytes.len(), head, frames });
+        self.segments.insert(name.sequence, Scanned { len, head, frames });
     }
 
     fn look(&mut self, name: SegmentName, beginning: &[u8], len: usize) -> Head {

@@ -321,7 +321,8 @@ impl Log {
     /// The disk has no room for that file. A shorter one is asked for; where none would do, which is said, one
     /// that is given away takes its name, or it is asked for again after a while.
     pub fn no_room(&mut self, segment: SegmentName, now: Time) -> bool {
-        self.segments.no_room(segment, now, self.open.offset + in_blocks(self.open.buffer.len()))
+        let (laid, is_first) = (self.open.offset + in_blocks(self.open.buffer.len()), self.begins_in(segment));
+        self.segments.no_room(segment, now, laid, is_first)
     }
 
     /// Whether the disk had no room for the least of files when one was last asked for.
@@ -334,14 +335,24 @@ impl Log {
         self.opening && segment.sequence <= self.open.segment
     }
 
-    /// The least length of a file.
+    /// The least length of a file, and of the first one of a process.
     pub fn file_bytes_min(&self) -> u64 {
-        self.segments.least() as u64
+        self.segments.lengths().least as u64
+    }
+
+    pub fn first_file_bytes_min(&self) -> u64 {
+        self.segments.lengths().least_to_begin() as u64
     }
 
     /// From now on new files leave so much of the disk free.
     pub fn keep_free(&mut self, bytes: u64) {
         self.segments.keep_free(bytes);
+    }
+
+    /// Gives all that is kept up for a checkpoint on a full disk, where that may do: about so many bytes are
+    /// needed. Gives whether it may.
+    pub fn give_up(&mut self, needed: u64) -> bool {
+        self.segments.give_up(needed)
     }
 
     /// Gives back to the disk what is kept for being recycled. Gives whether there is such.

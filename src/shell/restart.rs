@@ -7,7 +7,7 @@ use super::data_dir::DataDir;
 use super::files::{Files, Listing};
 use super::kernel;
 use crate::limits::{BLOCK_BYTES, DISK_RESERVE_BYTES, SEGMENT_BYTES_MIN};
-use crate::log::{LogId, Recovered, Recovery, SegmentBytes, SegmentName, Start};
+use crate::log::{LogId, Needed, Recovered, Recovery, SegmentBytes, SegmentName, Start};
 use crate::reactor::recover::{ReactorPlan, place};
 use crate::types::{Revision, StoreId};
 use std::collections::BTreeSet;
@@ -62,9 +62,10 @@ pub fn restart(data_dir: &DataDir, files: &Files, reactors: usize) -> Result<Res
     })
 }
 
-/// What the logs of a new store take, and what is kept free beside them.
+/// What the logs of a new store take (the file being filled, the next one, the reserve), and what is kept free
+/// beside them.
 fn check_room(files: &Files, reactors: usize) -> Result<(), String> {
-    let needed = (reactors * 2 * SEGMENT_BYTES_MIN) as u64 + DISK_RESERVE_BYTES;
+    let needed = (reactors * 3 * SEGMENT_BYTES_MIN) as u64 + DISK_RESERVE_BYTES;
     let free = files.free_bytes().map_err(|error| format!("cannot look at the data directory: {error}"))?;
     if free >= needed {
         return Ok(());
@@ -123,24 +124,22 @@ fn recover_log(
     Ok(recovered)
 }
 
-/// Reads one log, and changes nothing. What waits in it to be recycled is not read.
+/// Reads one log, as far as it has to be, and changes nothing.
 fn read_log(files: &Files, mut recovery: Recovery, segments: &[SegmentName]) -> Result<Recovered, String> {
     let unreadable = |segment: SegmentName, error| format!("cannot read log file {segment}: {error}");
+    let read = |segment: SegmentName, len: u64| {
+        let len = usize::try_from(len).map_err(io::Error::other);
+        len.and_then(|len| files.read_piece(&segment.to_string(), 0, len))
+            .map_err(|error| unreadable(segment, error))
+    };
     let mut heads = Vec::new();
     for segment in segments {
-        let head = files.read_piece(&segment.to_string(), 0, BLOCK_BYTES);
-        heads.push((*segment, head.map_err(|error| unreadable(*segment, error))?));
+        heads.push((*segment, read(*segment, BLOCK_BYTES as u64)?));
     }
-    let first = Recovery::first_needed(heads.iter().map(|(segment, head)| (*segment, &head[..])));
-    for (segment, head) in &heads {
-        if segment.sequence < first {
-            let bytes = files.segment_bytes(*segment).map_err(|error| unreadable(*segment, error))?;
-            let bytes =
-                usize::try_from(bytes).map_err(|error| unreadable(*segment, io::Error::other(error)))?;
-            recovery.leftover(*segment, head, bytes);
-        } else {
-            recovery.segment(*segment, &read_segment(files, *segment)?);
-        }
+    let needed = Needed::of(heads.iter().map(|(segment, head)| (*segment, &head[..])));
+    for segment in segments {
+        let len = files.segment_bytes(*segment).map_err(|error| unreadable(*segment, error))?;
+        recovery.part(*segment, &read(*segment, needed.bytes_of(*segment, len))?, len as usize);
     }
     recovery.finish().map_err(|damage| damage.to_string())
 }

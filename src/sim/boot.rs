@@ -5,7 +5,7 @@ use super::plan::Shape;
 use super::process::Process;
 use crate::checkpoint::CheckpointName;
 use crate::limits::{REQUEST_BYTES_DEFAULT, TXN_OPS_DEFAULT};
-use crate::log::{LogId, Recovered, Recovery, SegmentName, Start};
+use crate::log::{LogId, Needed, Recovered, Recovery, SegmentName, Start};
 use crate::reactor::recover::{self, Loaded, MemberPlan, ReactorPlan};
 use crate::reactor::{AtStart, Boot, Reactor, Settings};
 use crate::sequencer::Sequencer;
@@ -106,12 +106,10 @@ pub fn begin(
             let bytes = files.disk.read(&name.to_string()).map_err(|fault| format!("{name}: {fault:?}"))?;
             read.push((*name, bytes));
         }
-        let first = Recovery::first_needed(read.iter().copied());
+        let needed = Needed::of(read.iter().copied());
         for (name, bytes) in read {
-            match name.sequence < first {
-                true => recovery.leftover(name, bytes, bytes.len()),
-                false => recovery.segment(name, bytes),
-            }
+            let upto = needed.bytes_of(name, bytes.len() as u64) as usize;
+            recovery.part(name, &bytes[..upto], bytes.len());
         }
         let log = recovery.finish().map_err(|damage| damage.to_string())?;
         sync.extend(log.sync.iter().map(SegmentName::to_string));
