@@ -54,6 +54,7 @@ use super::writer::Start;
 use super::{LogId, Resident, SegmentBytes, SegmentName, Testimony};
 use crate::limits::BLOCK_BYTES;
 use crate::types::{Revision, StoreId};
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -133,7 +134,8 @@ struct WholeFrame {
     header: FrameHeader,
     crc: u32,
     len: usize,
-    records: Box<[u8]>,
+    /// Until they are replayed: a log of hundreds of megabytes is not kept twice.
+    records: Cell<Box<[u8]>>,
 }
 
 /// A log as it was acknowledged.
@@ -348,7 +350,7 @@ impl Recovery {
             };
             let records = at + super::format::FRAME_HEADER_BYTES;
             let records = bytes[records..records + header.records_bytes as usize].into();
-            frames.push(WholeFrame { header, crc, len, records });
+            frames.push(WholeFrame { header, crc, len, records: Cell::new(records) });
             at += len;
         }
         frames
@@ -372,7 +374,7 @@ impl Recovery {
         let mut settled = Revision::NONE;
         for frame in &walk.frames {
             let header = &frame.header;
-            if replay.frame(&frame.records, header.segment).is_err() {
+            if replay.frame(&frame.records.take(), header.segment).is_err() {
                 damage = damage.or(Some(self.damage(header.segment, header.offset, Cause::Senseless)));
                 break;
             }

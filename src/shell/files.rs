@@ -206,8 +206,13 @@ impl Files {
         kernel::free_bytes(&File::open(&self.directory)?)
     }
 
-    pub fn read_segment(&self, segment: SegmentName) -> io::Result<Vec<u8>> {
-        fs::read(self.path(&segment.to_string()))
+    /// The first bytes of a segment, so many if it has them, in place of what the buffer holds.
+    pub fn read_segment(&self, segment: SegmentName, len: u64, into: &mut Vec<u8>) -> io::Result<()> {
+        let file = File::open(self.path(&segment.to_string()))?;
+        let len = file.metadata()?.len().min(len);
+        into.clear();
+        into.reserve(usize::try_from(len).map_err(io::Error::other)?);
+        file.take(len).read_to_end(into).map(drop)
     }
 
     /// Takes a file's name away, durably, and opens it to be cut and removed; none where it is not there.

@@ -126,20 +126,16 @@ fn recover_log(
 
 /// Reads one log, as far as it has to be, and changes nothing.
 fn read_log(files: &Files, mut recovery: Recovery, segments: &[SegmentName]) -> Result<Recovered, String> {
-    let unreadable = |segment: SegmentName, error| format!("cannot read log file {segment}: {error}");
-    let read = |segment: SegmentName, len: u64| {
-        let len = usize::try_from(len).map_err(io::Error::other);
-        len.and_then(|len| files.read_piece(&segment.to_string(), 0, len))
-            .map_err(|error| unreadable(segment, error))
-    };
-    let mut heads = Vec::new();
+    let (mut heads, mut bytes) = (Vec::new(), Vec::new());
     for segment in segments {
-        heads.push((*segment, read(*segment, BLOCK_BYTES as u64)?));
+        read_segment(files, *segment, BLOCK_BYTES as u64, &mut bytes)?;
+        heads.push((*segment, bytes.clone()));
     }
     let needed = Needed::of(heads.iter().map(|(segment, head)| (*segment, &head[..])));
     for segment in segments {
-        let len = files.segment_bytes(*segment).map_err(|error| unreadable(*segment, error))?;
-        recovery.part(*segment, &read(*segment, needed.bytes_of(*segment, len))?, len as usize);
+        let len = files.segment_bytes(*segment).map_err(|error| unreadable(*segment, &error))?;
+        read_segment(files, *segment, needed.bytes_of(*segment, len), &mut bytes)?;
+        recovery.part(*segment, &bytes, len as usize);
     }
     recovery.finish().map_err(|damage| damage.to_string())
 }
@@ -152,9 +148,10 @@ pub fn read_to_look(
     segments: &[SegmentName],
 ) -> (Recovered, Vec<String>) {
     let (mut recovery, mut wrong) = (Recovery::new(log, store, 0, SegmentBytes::USUAL), vec![]);
+    let mut bytes = Vec::new();
     for segment in segments {
-        match read_segment(files, *segment) {
-            Ok(bytes) => recovery.segment(*segment, &bytes),
+        match read_segment(files, *segment, u64::MAX, &mut bytes) {
+            Ok(()) => recovery.segment(*segment, &bytes),
             Err(why) => wrong.push(why),
         }
     }
@@ -163,8 +160,13 @@ pub fn read_to_look(
     (recovered, wrong)
 }
 
-fn read_segment(files: &Files, segment: SegmentName) -> Result<Vec<u8>, String> {
-    files.read_segment(segment).map_err(|error| format!("cannot read log file {segment}: {error}"))
+/// One buffer serves all files of a log: the kernel clears each page of a new one.
+fn read_segment(files: &Files, segment: SegmentName, len: u64, into: &mut Vec<u8>) -> Result<(), String> {
+    files.read_segment(segment, len, into).map_err(|error| unreadable(segment, &error))
+}
+
+fn unreadable(segment: SegmentName, error: &io::Error) -> String {
+    format!("cannot read log file {segment}: {error}")
 }
 
 #[cfg(test)]
