@@ -65,6 +65,8 @@ pub struct Recovery {
 struct Scanned {
     len: usize,
     head: Head,
+    /// What a whole head says of other logs.
+    words: Vec<Testimony>,
     frames: Vec<WholeFrame>,
 }
 
@@ -228,18 +230,18 @@ impl Recovery {
 
     /// Takes a file below [`Recovery::first_needed`]: its beginning, and how long it is.
     pub fn leftover(&mut self, name: SegmentName, beginning: &[u8], len: usize) {
-        let head = self.look(name, beginning, len);
-        self.segments.insert(name.sequence, Scanned { len, head, frames: vec![] });
+        let (head, words) = self.look(name, beginning, len);
+        self.segments.insert(name.sequence, Scanned { len, head, words, frames: vec![] });
     }
 
     /// Takes the bytes of one file, in ascending order of their sequences, each once.
     pub fn segment(&mut self, name: SegmentName, bytes: &[u8]) {
-        let head = self.look(name, bytes, bytes.len());
+        let (head, words) = self.look(name, bytes, bytes.len());
         let frames = self.scan(name.sequence, bytes);
-        self.segments.insert(name.sequence, Scanned { len: bytes.len(), head, frames });
+        self.segments.insert(name.sequence, Scanned { len: bytes.len(), head, words, frames });
     }
 
-    fn look(&mut self, name: SegmentName, beginning: &[u8], len: usize) -> Head {
+    fn look(&mut self, name: SegmentName, beginning: &[u8], len: usize) -> (Head, Vec<Testimony>) {
         assert_eq!(name.log, self.log);
         assert!(self.segments.last_key_value().is_none_or(|(last, _)| *last < name.sequence));
         let head = match beginning.get(..BLOCK_BYTES).ok_or(Bad::Bytes).and_then(SegmentHeader::decode) {
@@ -247,10 +249,9 @@ impl Recovery {
             Err(Bad::Format(version)) => Head::Format(version),
             Err(Bad::Bytes) => Head::Nothing,
         };
-        if let Head::Whole(header) = head {
-            self.key = Some(header.key);
-        }
-        head
+        let Head::Whole(header) = head else { return (head, vec![]) };
+        self.key = Some(header.key);
+        (head, SegmentHeader::words(beginning).collect())
     }
 
     fn head(&self, sequence: u64, header: SegmentHeader, len: usize) -> Head {
@@ -358,6 +359,7 @@ impl Recovery {
             residents: standings,
             files,
             retired,
+            words: BTreeMap::new(),
         };
         let testimonies = self.testimonies(witness.incarnation);
         let sync = (unsure..=walk.end.segment).map(|sequence| self.name(sequence)).collect();
@@ -393,15 +395,21 @@ impl Recovery {
         Ok(())
     }
 
-    /// What all whole frames say of other logs.
+    /// What all whole blocks say of other logs.
     fn testimonies(&self, incarnation: u64) -> Vec<Testified> {
         let mut highest: BTreeMap<(LogId, u64), Testified> = BTreeMap::new();
         for (sequence, scanned) in &self.segments {
-            for WholeFrame { header, .. } in scanned.frames.iter().filter(|frame| self.is_ours(frame)) {
-                let Some(of) = header.other else { continue };
+            let of_head = match &scanned.head {
+                Head::Whole(header) => header.incarnation,
+                _ => 0,
+            };
+            let in_head = scanned.words.iter().map(|of| (*of, of_head));
+            let frames = scanned.frames.iter().filter(|frame| self.is_ours(frame)).map(|frame| &frame.header);
+            let in_frames = frames.filter_map(|header| Some((header.other?, header.incarnation)));
+            for (of, said_in) in in_head.chain(in_frames) {
                 let told = Testified { of, by: self.name(*sequence), newest: false };
                 let known = highest.entry((of.log, of.key)).or_insert(told);
-                let newest = known.newest || header.incarnation == incarnation;
+                let newest = known.newest || said_in == incarnation;
                 if of.frame > known.of.frame {
                     *known = told;
                 }
