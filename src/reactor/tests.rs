@@ -62,6 +62,8 @@ struct Member {
     unheard: Option<Vec<u8>>,
     /// Reactors below take no turns: nothing wakes them.
     asleep: usize,
+    /// A reactor that hears nothing, and what waits for it.
+    cut_off: Option<(ReactorId, Vec<(ReactorId, Mail)>)>,
     /// The disk does nothing; what it was to write waits.
     disk_stands: bool,
     unwritten: Vec<(usize, Output)>,
@@ -125,6 +127,7 @@ impl Member {
             halted: None,
             unheard: None,
             asleep: 0,
+            cut_off: None,
             disk_stands: false,
             unwritten: vec![],
             lane_stands: false,
@@ -195,9 +198,10 @@ impl Member {
                 }
             }
             Output::Close { .. } => {}
-            Output::Mail { to, mail } => {
-                self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail });
-            }
+            Output::Mail { to, mail } => match &mut self.cut_off {
+                Some((deaf, waiting)) if *deaf == to => waiting.push((from, mail)),
+                _ => self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail }),
+            },
             Output::Log(Command::Write { .. }) if self.disk_stands => self.unwritten.push((id, output)),
             Output::Log(Command::Write { id: write, bytes, .. }) => {
                 self.reactors[id].step(now, Input::Written { write, buffer: bytes });
