@@ -21,7 +21,9 @@
 //!  80  first segment still needed          80  the member's settled revision
 //!  88  bytes of this file                  88  another log of the member 4, zero 4
 //!  96  store                               96  that log's key
-//!                                         104  a frame it had acknowledged (0: none)
+//! 104  what each other log of the         104  a frame it had acknowledged (0: none)
+//!      member had acknowledged: as in
+//!      a frame, up to the first frame 0
 //!
 //! record (24 bytes, then its body, then zeros up to a multiple of 8)
 //!   0  bytes of the body
@@ -57,6 +59,8 @@ const CRC_AT: usize = 8;
 const CRC_FROM: usize = 12;
 pub(super) const FRAME_HEADER_BYTES: usize = 112;
 pub(super) const RECORD_HEADER_BYTES: usize = 24;
+const WORDS_FROM: usize = 104;
+const WORD_BYTES: usize = 24;
 
 /// Where a run of frames ends and the next begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,13 +131,21 @@ fn put64(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
+/// What stands in a header of another log, if anything does.
+fn word_at(bytes: &[u8], at: usize) -> Option<Testimony> {
+    let log = LogId(u32_at(bytes, at));
+    let word = Testimony { log, key: u64_at(bytes, at + 8), frame: u64_at(bytes, at + 16) };
+    (word.frame > 0).then_some(word)
+}
+
 /// The length in whole blocks that holds `bytes`.
 pub(super) fn in_blocks(bytes: usize) -> usize {
     bytes.next_multiple_of(BLOCK_BYTES)
 }
 
 impl SegmentHeader {
-    pub fn encode(&self, block: &mut [u8]) {
+    /// With the words of other logs, as many as have room.
+    pub fn encode(&self, words: impl Iterator<Item = Testimony>, block: &mut [u8]) {
         assert_eq!(block.len(), BLOCK_BYTES);
         block.fill(0);
         block[..8].copy_from_slice(SEGMENT_MAGIC);
@@ -155,8 +167,18 @@ impl SegmentHeader {
         for (place, number) in numbers.into_iter().enumerate() {
             put64(block, 24 + 8 * place, number);
         }
+        for (place, word) in block[WORDS_FROM..].chunks_exact_mut(WORD_BYTES).zip(words) {
+            put32(place, 0, word.log.0);
+            put64(place, 8, word.key);
+            put64(place, 16, word.frame);
+        }
         let crc = crc32c::crc32c(&block[CRC_FROM..]);
         put32(block, CRC_AT, crc);
+    }
+
+    /// The words of other logs in a block that is a header.
+    pub fn words(block: &[u8]) -> impl Iterator<Item = Testimony> + '_ {
+        block[WORDS_FROM..BLOCK_BYTES].chunks_exact(WORD_BYTES).map_while(|place| word_at(place, 0))
     }
 
     pub fn decode(block: &[u8]) -> Result<SegmentHeader, Bad> {
@@ -238,12 +260,7 @@ impl FrameHeader {
             acknowledged: u64_at(bytes, 64),
             first: u64_at(bytes, 72),
             settled: u64_at(bytes, 80),
-            other: Some(Testimony {
-                log: LogId(u32_at(bytes, 88)),
-                key: u64_at(bytes, 96),
-                frame: u64_at(bytes, 104),
-            })
-            .filter(|other| other.frame > 0),
+            other: word_at(bytes, 88),
         };
         let len = in_blocks(FRAME_HEADER_BYTES + header.records_bytes as usize);
         if len > bytes.len() || !plausible(&header) {

@@ -111,6 +111,8 @@ impl Needed {
 struct Scanned {
     len: usize,
     head: Head,
+    /// What a whole head says of other logs.
+    words: Vec<Testimony>,
     frames: Vec<WholeFrame>,
 }
 
@@ -289,15 +291,15 @@ impl Recovery {
 
     /// As [`Recovery::segment`], with so much of the file as [`Needed`] says, and how long the file is.
     pub fn part(&mut self, name: SegmentName, beginning: &[u8], len: usize) {
-        let head = self.look(name, beginning, len);
+        let (head, words) = self.look(name, beginning, len);
         let frames = match head {
             Head::Strange(_) => vec![],
             _ => self.scan(name.sequence, beginning),
         };
-        self.segments.insert(name.sequence, Scanned { len, head, frames });
+        self.segments.insert(name.sequence, Scanned { len, head, words, frames });
     }
 
-    fn look(&mut self, name: SegmentName, beginning: &[u8], len: usize) -> Head {
+    fn look(&mut self, name: SegmentName, beginning: &[u8], len: usize) -> (Head, Vec<Testimony>) {
         assert_eq!(name.log, self.log);
         assert!(self.segments.last_key_value().is_none_or(|(last, _)| *last < name.sequence));
         let head = match beginning.get(..BLOCK_BYTES).ok_or(Bad::Bytes).and_then(SegmentHeader::decode) {
@@ -305,10 +307,9 @@ impl Recovery {
             Err(Bad::Format(version)) => Head::Format(version),
             Err(Bad::Bytes) => Head::Nothing,
         };
-        if let Head::Whole(header) = head {
-            self.key = Some(header.key);
-        }
-        head
+        let Head::Whole(header) = head else { return (head, vec![]) };
+        self.key = Some(header.key);
+        (head, SegmentHeader::words(beginning).collect())
     }
 
     fn head(&self, sequence: u64, header: SegmentHeader, len: usize) -> Head {
@@ -420,6 +421,7 @@ impl Recovery {
             residents: standings,
             files,
             retired,
+            words: BTreeMap::new(),
         };
         let testimonies = self.testimonies(witness.incarnation);
         let sync = (unsure..=walk.end.segment).map(|sequence| self.name(sequence)).collect();
@@ -456,15 +458,21 @@ impl Recovery {
         Ok(())
     }
 
-    /// What all whole frames say of other logs.
+    /// What all whole blocks say of other logs.
     fn testimonies(&self, incarnation: u64) -> Vec<Testified> {
         let mut highest: BTreeMap<(LogId, u64), Testified> = BTreeMap::new();
         for (sequence, scanned) in &self.segments {
-            for WholeFrame { header, .. } in scanned.frames.iter().filter(|frame| self.is_ours(frame)) {
-                let Some(of) = header.other else { continue };
+            let of_head = match &scanned.head {
+                Head::Whole(header) => header.incarnation,
+                _ => 0,
+            };
+            let in_head = scanned.words.iter().map(|of| (*of, of_head));
+            let frames = scanned.frames.iter().filter(|frame| self.is_ours(frame)).map(|frame| &frame.header);
+            let in_frames = frames.filter_map(|header| Some((header.other?, header.incarnation)));
+            for (of, said_in) in in_head.chain(in_frames) {
                 let told = Testified { of, by: self.name(*sequence), newest: false };
                 let known = highest.entry((of.log, of.key)).or_insert(told);
-                let newest = known.newest || header.incarnation == incarnation;
+                let newest = known.newest || said_in == incarnation;
                 if of.frame > known.of.frame {
                     *known = told;
                 }

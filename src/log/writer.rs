@@ -37,6 +37,8 @@ pub struct Start {
     pub(super) files: BTreeMap<u64, (usize, usize)>,
     /// Files under names that have had their time, and how long they are.
     pub(super) retired: BTreeMap<u64, usize>,
+    /// What this log has kept of other logs, which go on as well.
+    pub(super) words: BTreeMap<LogId, Testimony>,
 }
 
 impl Start {
@@ -64,6 +66,7 @@ impl Start {
             residents: BTreeMap::new(),
             files: BTreeMap::new(),
             retired: BTreeMap::new(),
+            words: BTreeMap::new(),
         }
     }
 }
@@ -121,6 +124,8 @@ pub struct Log {
     settled: Revision,
     /// What the next frame says of another log.
     other: Option<Testimony>,
+    /// What the next segment's header says of all of them.
+    words: BTreeMap<LogId, Testimony>,
     residents: BTreeMap<Resident, Standing>,
 
     appended: Ordinal,
@@ -166,6 +171,7 @@ impl Log {
             write_bytes_max,
             settled: start.settled,
             other: None,
+            words: start.words,
             residents: start.residents,
             appended: Ordinal(0),
             open: Frame::begin(end, 0, Buffer::with_capacity(2 * BLOCK_BYTES), Ordinal(0)),
@@ -242,8 +248,14 @@ impl Log {
 
     /// Another log's word, for the next frame to keep.
     pub fn hear(&mut self, other: Testimony) {
-        assert_ne!(other.log, self.id);
+        self.note_word(other);
         self.other = Some(other);
+    }
+
+    /// Another log's word, for the next segment's header to keep.
+    pub fn note_word(&mut self, other: Testimony) {
+        assert_ne!(other.log, self.id);
+        self.words.insert(other.log, other);
     }
 
     /// The log whose word no frame has taken yet.
@@ -513,7 +525,7 @@ impl Log {
         if frame.offset == 0 {
             assert_eq!(frame.segment, self.end.segment + 1);
             let (head, _) = frame.buffer.split_at_mut(BLOCK_BYTES);
-            self.segment_header(frame.segment).encode(head);
+            self.segment_header(frame.segment).encode(self.words.values().copied(), head);
             frame_offset = BLOCK_BYTES;
         } else {
             assert_eq!((frame.segment, frame.offset as u64), (self.end.segment, self.end.offset));

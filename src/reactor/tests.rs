@@ -62,6 +62,8 @@ struct Member {
     unheard: Option<Vec<u8>>,
     /// Reactors below take no turns: nothing wakes them.
     asleep: usize,
+    /// A reactor that hears nothing, and what waits for it.
+    cut_off: Option<(ReactorId, Vec<(ReactorId, Mail)>)>,
     /// The disk does nothing, or not for this reactor's log; what it was to write waits.
     disk_stands: bool,
     log_stands: Option<usize>,
@@ -131,6 +133,7 @@ impl Member {
             halted: None,
             unheard: None,
             asleep: 0,
+            cut_off: None,
             disk_stands: false,
             log_stands: None,
             unwritten: vec![],
@@ -206,9 +209,10 @@ impl Member {
                 }
             }
             Output::Close { .. } => {}
-            Output::Mail { to, mail } => {
-                self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail });
-            }
+            Output::Mail { to, mail } => match &mut self.cut_off {
+                Some((deaf, waiting)) if *deaf == to => waiting.push((from, mail)),
+                _ => self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail }),
+            },
             Output::Log(Command::Write { .. }) if self.disk_stands || self.log_stands == Some(id) => {
                 self.unwritten.push((id, output));
             }

@@ -87,6 +87,25 @@ fn the_bytes_of_a_segment_are_these() {
     assert_eq!(dump(&memory.files[&1]), include_str!("segment.hex"));
 }
 
+/// What other logs had acknowledged stands in the next segment's header.
+#[test]
+fn the_words_of_other_logs_in_a_header_are_these() {
+    let mut memory = sample();
+    memory.log.note_word(Testimony { log: LogId(9), key: 3, frame: 0x0102 });
+    for index in 13..40 {
+        let entry = Record::Entry { index: Index(index), term: Term(2), kind: 1, payload: &[7; 2000] };
+        memory.log.append(resident(3), entry);
+        memory.flush();
+    }
+    let expected = "\
+00060 02 00 00 00 00 00 00 00 00 ff ee dd cc bb aa 99
+00070 05 00 00 00 00 00 00 00 09 00 00 00 00 00 00 00
+00080 03 00 00 00 00 00 00 00 02 01 00 00 00 00 00 00
+";
+    let head = [vec![0; 96], memory.files[&2][96..4096].to_vec()].concat();
+    assert_eq!(dump(&head), expected);
+}
+
 #[test]
 fn a_segment_of_this_format_is_read() {
     let mut bytes = vec![0; SEGMENT];

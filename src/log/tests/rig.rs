@@ -317,7 +317,7 @@ pub fn collect(disk: &Disk) -> Recovery {
 
 /// With all that stands in the files of segments which are needed.
 fn read_whole(disk: &Disk, first: u64) -> Result<Recovered, Damage> {
-    let mut recovery = Recovery::new(LogId(7), 99, SEGMENTS);
+    let mut recovery = Recovery::new(LogId(7), STORE, 99, SEGMENTS);
     for (segment, bytes) in files(disk) {
         let upto = if segment.sequence < first { 4096 } else { bytes.len() };
         recovery.part(segment, &bytes[..upto.min(bytes.len())], bytes.len());

@@ -82,7 +82,11 @@ impl Files {
         logs.dedup();
         let recover = |log: LogId| {
             let mut recovery = Recovery::new(log, STORE, 99, SEGMENTS);
-            self.of(log).for_each(|(name, bytes)| recovery.segment(*name, bytes));
+            let needed = Needed::of(self.of(log).map(|(name, bytes)| (*name, &bytes[..])));
+            for (name, bytes) in self.of(log) {
+                let upto = needed.bytes_of(*name, bytes.len() as u64) as usize;
+                recovery.part(*name, &bytes[..upto], bytes.len());
+            }
             recovery.finish()
         };
         let recovered: Vec<Recovered> = logs.into_iter().map(recover).collect::<Result<_, _>>()?;
@@ -136,6 +140,42 @@ fn only_the_last_write_of_all_has_no_witness() {
         files.lose_tail(log, 1);
         assert_eq!(files.cause().is_none(), log == LogId(2), "{log:?}");
     }
+}
+
+/// The first log has heard of the last, as no other has, goes on alone and needs no file of that time any more.
+#[test]
+fn a_word_outlives_the_file_it_was_said_in() {
+    let mut member = Member::new(30);
+    let append = |member: &mut Member, indexes: std::ops::Range<u64>| {
+        for index in indexes.map(Index) {
+            let entry = Record::Entry { index, term: Term(1), kind: 0, payload: &[7; 500] };
+            member.logs[0].append(resident(0), entry);
+            member.flush(0);
+        }
+    };
+    let alone = |member: &mut Member, from: u64| {
+        append(member, from..from + 60);
+        let checkpoint = Checkpointed { index: Index(from + 50), term: Term(1), ..Checkpointed::default() };
+        member.logs[0].append(resident(0), Record::Checkpoint(checkpoint));
+        append(member, from + 60..from + 70);
+    };
+    let word = member.logs[2].testimony();
+    member.logs[0].hear(word);
+    alone(&mut member, 11);
+    let is_told = |member: &Member| {
+        let mut files = member.files.clone();
+        assert_eq!(files.cause(), None);
+        files.lose_tail(LogId(2), 4);
+        matches!(files.cause(), Some(Cause::Outlived { .. }))
+    };
+    assert!(is_told(&member));
+    // A process that has not heard anything itself goes on with what was read.
+    let mut recovered = member.files.recover().unwrap();
+    keep_words(&mut recovered, 3);
+    member.logs[0] = Log::new(recovered.remove(0).start, LOG_WRITE_BYTES_MAX);
+    member.flush(0);
+    alone(&mut member, 81);
+    assert!(is_told(&member));
 }
 
 #[test]
@@ -280,7 +320,7 @@ fn files_of_another_store_are_damage_and_nothing_is_read_from_them() {
     let (name, bytes) = member.files.of(LogId(1)).next().unwrap();
     for store in [STORE, theirs] {
         let mut recovery = Recovery::new(LogId(1), store, 99, SEGMENTS);
-        recovery.leftover(*name, bytes, bytes.len());
+        recovery.part(*name, &bytes[..BLOCK_BYTES], bytes.len());
         let cause = recovery.finish().err().map(|damage| damage.cause);
         let strange = (store == theirs).then_some(Cause::Strange { store: STORE, ours: theirs });
         assert_eq!(cause.filter(|cause| matches!(cause, Cause::Strange { .. })), strange);
