@@ -98,10 +98,17 @@ fn zsh_and_fish_complete_flags_values_and_subcommands() {
     }
     let zsh = write("_braid", &completion("zsh"));
     let init = "autoload -U compinit; compinit -u -D";
-    // Sourced into a shell, as a function of $fpath, and before there is any completion.
+    // Sourced into a shell, and as a function of $fpath.
     let sourced = said("zsh", &["-f", "-c", &format!("{init}; source {zsh}; print $_comps[braid]")]);
     let fpath = format!("fpath=({} $fpath); {init}; print $_comps[braid]", directory.path().display());
     assert_eq!((sourced.as_str(), said("zsh", &["-f", "-c", &fpath]).as_str()), ("_braid\n", "_braid\n"));
+    // zsh completes only what is typed: at a terminal of its own, for as long as it takes.
+    let typed = format!(
+        "zmodload zsh/zpty; zpty z zsh -f -i; zpty -w z 'PROMPT=; {init}; source {zsh}; print READ\"\"Y'; \
+         zpty -r -m z told '*READY*'; zpty -n -w z $'braid --data-d\\t'; zpty -r -m z told '*--data-dir*'; \
+         zpty -d z; print completed"
+    );
+    assert_eq!(said("timeout", &["60", "zsh", "-f", "-c", &typed]), "completed\n");
 }
 
 #[test]
