@@ -17,6 +17,9 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Then another connection is tried.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Duration = Duration::from_millis(5);
+/// The server counts the connection that asked as open until it has seen its end, and places the next ones by
+/// that: without a pause a lone connection is now on one core, now on another.
+const PAUSE: Duration = Duration::from_millis(200);
 /// Of the unit that the kernel counts a file's blocks in.
 const BLOCK_BYTES: u64 = 512;
 
@@ -43,6 +46,7 @@ impl Server {
         let child = spawn(program, &directory, client, peer)?;
         let mut server = Server { child, program: program.to_owned(), client, peer, directory };
         server.await_ready(workload)?;
+        thread::sleep(PAUSE);
         Ok(server)
     }
 

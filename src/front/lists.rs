@@ -72,14 +72,14 @@ impl Front {
     /// Whether the answer to a range can be taken now. If not, the request is to wait: [`Front::defer`].
     pub fn takes(&mut self, rpc: Rpc, reply: &RangeReply) -> bool {
         let Front { manners, connections, tally, .. } = self;
+        let bytes = answer_bytes(reply, manners);
+        if bytes <= ANSWER_BYTES_MIN {
+            return true;
+        }
         let there = of(connections, rpc.conn).filter(|connection| connection.method(rpc).is_some());
         let Some(connection) = there else { return true };
         let held_back = connection.is_backed_up(tally.full);
-        if !held_back && !encode::is_long_range(reply) {
-            return true;
-        }
-        let bytes = answer_bytes(reply, manners);
-        bytes <= ANSWER_BYTES_MIN || has_place_for(connection, rpc, bytes, tally, manners)
+        (!held_back && !encode::is_long_range(reply)) || has_place_for(connection, rpc, bytes, tally, manners)
     }
 
     /// Whether a range that has found so many bytes and goes on may as well wait.

@@ -311,7 +311,7 @@ impl Front {
     pub fn request(&mut self, rpc: Rpc) -> Option<Request> {
         let txn_ops_max = self.manners.txn_ops_max;
         let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
-        decode::unary(call.method, call.request.clone()?, txn_ops_max).ok()
+        decode::unary(call.method, call.request.as_ref()?, txn_ops_max).ok()
     }
 
     /// Answers a call that has written with a reply that [`encode::is_long`]: as its stream takes it. There is

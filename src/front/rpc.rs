@@ -401,8 +401,9 @@ impl Call {
             Method::HealthWatch => Ask::HealthWatch { rpc, service: decode::health_watch(message)? },
             Method::LeaseKeepAlive => Ask::KeepAlive { rpc, lease: decode::keep_alive(message)? },
             unary => {
-                self.request = Some(message.clone());
-                Ask::Call { rpc, request: decode::unary(unary, message, txn_ops_max)?, bytes }
+                let request = decode::unary(unary, &message, txn_ops_max)?;
+                self.request = Some(message);
+                Ask::Call { rpc, request, bytes }
             }
         })
     }

@@ -389,7 +389,9 @@ impl Reactor {
     /// Whether the bulk lane's work for this reactor presses: somebody waits for it, or what it leaves undone
     /// grows, log that no checkpoint covers and history that one holds.
     fn tell_haste(&mut self) {
-        let log_waits = self.log.needed().written / 2 >= self.settings.checkpoint_log_bytes;
+        let is_long = |held: Held| held.written / 2 >= self.settings.checkpoint_log_bytes;
+        // What is held is at hand each turn, what is needed of it has to be counted.
+        let log_waits = is_long(self.log.held()) && is_long(self.log.needed());
         let history_waits = self.checkpoints_press_at() <= self.now;
         let haste = !self.storage.defragmenting.is_empty() || log_waits || history_waits;
         if haste != self.storage.haste {

@@ -23,8 +23,8 @@ use bytes::Bytes;
 /// Malformed bytes are `Internal`, as in grpc-go. A transaction nested deeper than `TXN_DEPTH_MAX`, or with
 /// more compares and operations than may be valid where `txn_ops_max` are allowed, is `TooManyOps`, which is
 /// what etcd's check says of it after having decoded it all.
-pub fn unary(method: Method, message: Bytes, txn_ops_max: usize) -> Result<Request, Error> {
-    request(method, Fields::of(&message), txn_ops_max).map_err(|malformed| answer(malformed, UNARY))
+pub fn unary(method: Method, message: &Bytes, txn_ops_max: usize) -> Result<Request, Error> {
+    request(method, Fields::of(message), txn_ops_max).map_err(|malformed| answer(malformed, UNARY))
 }
 
 /// Reads the request of `KV/RangeStream`.

@@ -171,7 +171,7 @@ pub fn gzip(bytes: &[u8]) {
 pub fn protobuf(bytes: &[u8]) {
     let message = Bytes::copy_from_slice(bytes);
     for method in Method::ALL.iter().copied().filter(|method| method.kind() == Kind::Unary) {
-        let _ = decode::unary(method, message.clone(), TXN_OPS_DEFAULT);
+        let _ = decode::unary(method, &message, TXN_OPS_DEFAULT);
     }
     let _ = decode::range_stream(message.clone());
     let _ = decode::watch(message.clone());

@@ -64,7 +64,7 @@ pub fn request_of(op: &Op) -> Request {
             keys: false,
         },
         method => {
-            decode::unary(method, message, TXN_OPS_DEFAULT).expect("the workload sends what can be read")
+            decode::unary(method, &message, TXN_OPS_DEFAULT).expect("the workload sends what can be read")
         }
     }
 }

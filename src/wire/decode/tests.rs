@@ -5,7 +5,7 @@ use crate::wire::proto;
 use prost::Message;
 
 fn unary(method: Method, message: Bytes) -> Result<Request, Error> {
-    super::unary(method, message, TXN_OPS_DEFAULT)
+    super::unary(method, &message, TXN_OPS_DEFAULT)
 }
 
 fn bytes(rng: &mut Rng) -> Bytes {
