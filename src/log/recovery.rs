@@ -77,7 +77,7 @@ enum Head {
     Earlier(u64),
     /// Whole, and of another log, another key or a later segment.
     Foreign(SegmentName),
-    /// Whole, and says that the file was made of another number of bytes.
+    /// Whole, and says that the file was made of so many bytes, which it has not.
     Cut(SegmentHeader),
     Format(u32),
 }
