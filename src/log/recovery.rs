@@ -128,7 +128,7 @@ enum Head {
     /// Whole, and of another store.
     Strange(StoreId),
     /// Whole, and says that the file was made of so many bytes, which it has not.
-    Cut(u64),
+    Cut(SegmentHeader),
     Format(u32),
 }
 
@@ -202,9 +202,8 @@ pub enum Cause {
 }
 
 /// What to do about a log that cannot be trusted.
-const RESTORE: &str = "Nothing was cut off. Put the file back if it was moved, restore the member from a \
-    snapshot or from a copy of the data directory that was made while the server was stopped, or, where there \
-    are other members, remove this one and add it again with an empty data directory";
+const RESTORE: &str = "Nothing was cut off. Put the file back if it was moved, or restore the data directory \
+    from a copy that was made while the server was stopped; braid dump-log prints what can still be read";
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -327,7 +326,7 @@ impl Recovery {
             && (1..=sequence).contains(&header.first)
             && sequence.max(header.end.frame).max(header.incarnation) < NUMBER_MAX;
         match makes_sense {
-            true if header.bytes != len as u64 => Head::Cut(header.bytes),
+            true if header.bytes != len as u64 => Head::Cut(header),
             true => Head::Whole(header),
             false => Head::Nothing,
         }
@@ -437,7 +436,7 @@ impl Recovery {
                 Head::Strange(store) => Cause::Strange { store, ours: self.store },
                 _ if *sequence < first => continue,
                 Head::Format(version) => Cause::Format(version),
-                Head::Cut(made) => Cause::Cut { made, found: scanned.len as u64 },
+                Head::Cut(header) => Cause::Cut { made: header.bytes, found: scanned.len as u64 },
                 Head::Earlier(earlier) if earlier >= first => Cause::Exchanged { with: self.name(earlier) },
                 Head::Whole(_) | Head::Nothing | Head::Earlier(_) => continue,
             };
@@ -526,9 +525,10 @@ impl Recovery {
         }
     }
 
+    /// Of a file that was cut too: who only looks reads it up to there.
     fn header(&self, sequence: u64) -> Option<&SegmentHeader> {
         match &self.segments.get(&sequence)?.head {
-            Head::Whole(header) => Some(header),
+            Head::Whole(header) | Head::Cut(header) => Some(header),
             _ => None,
         }
     }

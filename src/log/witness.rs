@@ -59,7 +59,9 @@ fn examine(log: Option<&Recovered>, told: &Testified, alive: bool) -> Result<(),
         return if alive { Err(Damage { segment, offset: 0, cause: Cause::Gone { by } }) } else { Ok(()) };
     };
     let end = log.start.end;
-    let segment = SegmentName { log: log.start.log, sequence: end.segment };
+    // Where nothing is read, the file is named that would have come first.
+    let sequence = if end.offset == 0 { end.segment + 1 } else { end.segment };
+    let segment = SegmentName { log: log.start.log, sequence };
     let cause = match log.key {
         Some(key) if key == told.of.key && end.frame <= frame => Cause::Outlived { frame, by },
         Some(key) if key != told.of.key && alive => Cause::Replaced { by },

@@ -29,8 +29,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What to do about a directory that is not whole.
-const RESTORE: &str = "restore the member from a snapshot or from a copy of the data directory that was made \
-                       while the server was stopped";
+const RESTORE: &str = "restore the data directory from a copy that was made while the server was stopped; \
+                       braid dump-log prints what can still be read";
 
 /// What one reactor begins with.
 #[derive(Debug)]

@@ -181,6 +181,31 @@ fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
+/// Nothing but who looks goes on with that.
+#[test]
+fn a_file_that_was_cut_is_damage_and_read_up_to_the_cut() {
+    let memory = sample();
+    let whole = memory.recover().unwrap();
+    let mut read_whole = 0;
+    for cut in (4096..SEGMENT).step_by(4096) {
+        let mut recovery = Recovery::new(LogId(7), 1, SEGMENTS);
+        for (sequence, bytes) in &memory.files {
+            let len = if *sequence == whole.start.end.segment { cut } else { bytes.len() };
+            recovery.segment(SegmentName { log: LogId(7), sequence: *sequence }, &bytes[..len]);
+        }
+        let (recovered, damage) = recovery.read();
+        let cause = Cause::Cut { made: SEGMENT as u64, found: cut as u64 };
+        assert_eq!(damage.map(|damage| damage.cause), Some(cause));
+        if cut as u64 >= whole.start.end.offset {
+            assert_eq!((&recovered.residents, recovered.settled), (&whole.residents, whole.settled));
+            read_whole += 1;
+        } else {
+            assert!(recovered.residents.is_empty() && recovered.start.end.offset <= cut as u64);
+        }
+    }
+    assert!(read_whole > 0);
+}
+
 #[test]
 fn a_newer_format_is_refused_and_not_taken_for_rot() {
     let mut memory = sample();
