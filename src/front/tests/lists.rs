@@ -241,10 +241,12 @@ fn the_smallest_limits_that_work_hold_nobody_up_for_ever() {
     let mut client = Closed::new(manners, 300);
     client.open_windows(&[0], OPEN);
     let reply = pairs(10, 200);
-    // As many as may wait, one that is taken, and a write beside them.
+    // One that is taken, as many as may wait, one more, and a write beside them.
     let numbers: Vec<u32> = odd().take(4).collect();
     numbers.iter().for_each(|number| client.list(*number, &reply));
     assert_eq!((client.front.waiting.len(), client.handled(Method::Range, Code::Ok)), (3, 0));
+    client.list(11, &reply);
+    assert_eq!(client.handled(Method::Range, Code::Unknown), 1, "one too many comes again");
     let put = rpc_of(&client.call(99, PUT, &put(), true));
     client.front.answer(Time(0), put, Term(1), &put_reply());
     assert_eq!(client.handled(Method::Put, Code::Ok), 1);
