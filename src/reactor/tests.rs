@@ -13,6 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 
 mod controls;
+mod lists;
 mod pace;
 mod slices;
 mod storage;
@@ -43,7 +44,11 @@ fn settings(shards: usize) -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
         disk_reserve_bytes: 0,
-        bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        bounds: {
+            let watch =
+                crate::limits::WatchBounds { merge_events: 3, ..crate::limits::WatchBounds::PRODUCTION };
+            crate::limits::Bounds { watch, ..crate::limits::Bounds::PRODUCTION }
+        },
         observing: Default::default(),
     }
 }
@@ -319,7 +324,7 @@ impl Member {
     /// From now on another client asks. What the server sends stays with its kernel: its windows, which are
     /// small, do not open.
     fn deafen(&mut self) {
-        let config = http2::Config { stream_window_bytes: 16 << 10, ..http2::Config::default() };
+        let config = http2::Config::default().with_window(16 << 10);
         self.client = Client::new(&config, "localhost", self.now);
         self.conn.slot += 1;
         let (conn, port) = (self.conn, Port::Client);

@@ -56,7 +56,7 @@ impl Client {
 
     pub fn connect(&mut self, now: Time, conn: ConnId) {
         assert!(self.link.is_none(), "one connection at a time");
-        let config = http2::Config { stream_window_bytes: self.window_bytes, ..http2::Config::default() };
+        let config = http2::Config::default().with_window(self.window_bytes);
         self.link = Some(Link {
             conn,
             http2: Http2::new(&config, "localhost", now),

@@ -13,7 +13,7 @@ mod watcher;
 use super::reply::{self, Refusal};
 use super::{Action, Batch, Marks, Notice, Subscription, SubscriptionId, range_of};
 use crate::api::{WatchCreate, WatchReply, WatchRequest};
-use crate::limits::Bounds;
+use crate::limits::WatchBounds;
 use crate::stdx::Rng;
 use crate::types::{Duration, KeyRange, ReactorId, Revision, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -59,7 +59,7 @@ pub struct Stream {
     timers: BTreeSet<(Time, SubscriptionId)>,
     progress_interval: Duration,
     fragment_bytes: usize,
-    bounds: Bounds,
+    bounds: WatchBounds,
     /// A watcher is in the middle of a revision.
     unfinished: bool,
     rng: Rng,
@@ -81,7 +81,7 @@ impl Stream {
         reader: ReactorId,
         progress_interval: Duration,
         fragment_bytes: usize,
-        bounds: Bounds,
+        bounds: WatchBounds,
         rng: Rng,
     ) -> Stream {
         Stream {
@@ -116,7 +116,7 @@ impl Stream {
 
     /// Too many answers wait: read no more requests of this client before some have been polled.
     pub fn is_full(&self) -> bool {
-        self.answers.len() >= self.bounds.watch_answers_max
+        self.answers.len() >= self.bounds.answers_max
     }
 
     /// The client's next request. For a create, `id` is new, `permitted` is the verdict on its range
@@ -203,8 +203,8 @@ impl Stream {
         assert!(!shards.is_empty(), "every range touches a shard");
         self.lanes += shards.len();
         let bounds = &self.bounds;
-        let credit_bytes = (bounds.watch_stream_credit_bytes / self.lanes)
-            .clamp(bounds.watch_credit_bytes_min, bounds.watch_credit_bytes_max);
+        let credit_bytes =
+            (bounds.stream_credit_bytes / self.lanes).clamp(bounds.credit_bytes_min, bounds.credit_bytes_max);
         let subscription = Subscription {
             id,
             reader: self.reader,

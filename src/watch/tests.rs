@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::{WatchReply, WatchRequest};
-use crate::limits::Bounds;
+use crate::limits::WatchBounds;
 use crate::mvcc::{Budget, Store};
 use crate::stdx::Rng;
 use crate::types::{Blob, Duration, LeaseId, Sub, Time};
@@ -84,8 +84,8 @@ fn home(key: &[u8], shards: usize) -> usize {
 }
 
 /// A large revision takes several turns.
-pub(super) fn bounds() -> Bounds {
-    Bounds { watch_merge_events: 3, ..Bounds::PRODUCTION }
+pub(super) fn bounds() -> WatchBounds {
+    WatchBounds { merge_events: 3, catch_up_watchers: 2, ..WatchBounds::PRODUCTION }
 }
 
 fn shards_of(range: &KeyRange, shards: usize) -> Vec<ShardId> {
@@ -186,7 +186,7 @@ impl World {
         shard.hub.compact(self.compacted);
         shard.store.compact_slice(self.rng.below(10) as usize);
         for _ in 0..self.rng.below(3) {
-            shard.hub.catch_up(&shard.store, self.slice);
+            shard.hub.catch_up(&shard.store, self.slice, bounds().catch_up_watchers);
         }
         let notices = shard.hub.take();
         let behind = |notice: &Notice| matches!(notice, Notice::Batch(batch) if !batch.in_step);

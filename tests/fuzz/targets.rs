@@ -19,8 +19,7 @@ use braid::front::{Ask, Front, Manners};
 use braid::http2::hpack::{Decoder, Encoder, Indexing};
 use braid::http2::{Config, Connection, Event, Head};
 use braid::io::Port;
-use braid::limits::LOG_WRITE_BYTES_MAX;
-use braid::limits::TXN_OPS_DEFAULT;
+use braid::limits::{FrontBounds, LOG_WRITE_BYTES_MAX, TXN_OPS_DEFAULT};
 use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
 use braid::record::Payload;
 use braid::types::{ConnId, ReactorId, StoreId, Time};
@@ -57,7 +56,13 @@ pub const LOG_KEY: u64 = 7;
 /// A connection as a reactor has it, with every answer it gives by itself.
 pub fn client_port(bytes: &[u8]) {
     let conn = ConnId { reactor: ReactorId(0), slot: 0, generation: 1 };
-    let manners = Manners::new(Header::default(), MESSAGE_BYTES_MAX, TXN_OPS_DEFAULT, Config::default());
+    let manners = Manners::new(
+        Header::default(),
+        MESSAGE_BYTES_MAX,
+        TXN_OPS_DEFAULT,
+        FrontBounds::PRODUCTION,
+        Config::default(),
+    );
     let mut front = Front::new(manners);
     let (mut asks, mut out) = (vec![], vec![]);
     front.opened(Time(0), conn, Port::Client);

@@ -188,7 +188,7 @@ fn a_file_that_was_cut_is_damage_and_read_up_to_the_cut() {
     let whole = memory.recover().unwrap();
     let mut read_whole = 0;
     for cut in (4096..SEGMENT).step_by(4096) {
-        let mut recovery = Recovery::new(LogId(7), 1, SEGMENTS);
+        let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
         for (sequence, bytes) in &memory.files {
             let len = if *sequence == whole.start.end.segment { cut } else { bytes.len() };
             recovery.segment(SegmentName { log: LogId(7), sequence: *sequence }, &bytes[..len]);

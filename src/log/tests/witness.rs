@@ -1,7 +1,7 @@
 //! Three logs of one member, each keeping the others' words, and files that are lost, old or exchanged.
 
 use super::*;
-use crate::limits::LOG_WRITE_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES, LOG_WRITE_BYTES_MAX};
 use crate::types::Time;
 use std::collections::BTreeMap;
 

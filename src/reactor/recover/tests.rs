@@ -105,7 +105,11 @@ fn settings() -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64,
         disk_reserve_bytes: 0,
-        bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        bounds: {
+            let watch =
+                crate::limits::WatchBounds { merge_events: 3, ..crate::limits::WatchBounds::PRODUCTION };
+            crate::limits::Bounds { watch, ..crate::limits::Bounds::PRODUCTION }
+        },
         observing: Default::default(),
     }
 }

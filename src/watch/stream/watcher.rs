@@ -1,7 +1,7 @@
 //! One watcher of a stream: its lanes, and the merge of what they bring.
 
 use crate::api::WatchEvent;
-use crate::limits::Bounds;
+use crate::limits::WatchBounds;
 use crate::types::{At, Revision, ShardId, Time};
 use crate::watch::{Action, Batch, Delivery, Marks, Subscription, SubscriptionId, View, cost_bytes};
 use std::collections::{BTreeSet, VecDeque};
@@ -205,7 +205,7 @@ impl Watcher {
         &mut self,
         cap: Option<Revision>,
         budget_bytes: usize,
-        bounds: &Bounds,
+        bounds: &WatchBounds,
         view: View,
         actions: &mut Vec<Action>,
     ) -> Next {
@@ -248,17 +248,17 @@ impl Watcher {
         &mut self,
         upto: Revision,
         budget_bytes: usize,
-        bounds: &Bounds,
+        bounds: &WatchBounds,
         actions: &mut Vec<Action>,
     ) -> bool {
-        let bytes_max = budget_bytes.min(bounds.watch_reply_bytes_max);
+        let bytes_max = budget_bytes.min(bounds.reply_bytes_max);
         let merging = &mut self.merging;
-        let mut left = bounds.watch_merge_events;
+        let mut left = bounds.merge_events;
         let mut finished = true;
         while let Some((at, number)) = self.heads.first().copied().filter(|(at, _)| at.main <= upto) {
             let wanted = at.main >= self.from;
             if wanted && merging.last != at.main {
-                let full = merging.revisions == bounds.watch_reply_revisions_max;
+                let full = merging.revisions == bounds.reply_revisions_max;
                 if full || (merging.revisions > 0 && (merging.bytes >= bytes_max || left == 0)) {
                     break;
                 }
