@@ -84,7 +84,7 @@ struct Member {
     no_new_segments: bool,
     checkpoint_bytes_max: usize,
     checkpoint_bytes: std::collections::BTreeMap<String, usize>,
-    /// What frames of logs say of other logs: in which segment, of which log, and the frame.
+    /// What the heads of logs' files say of other logs: in which segment, of which log, and the frame.
     words: Vec<(SegmentName, LogId, u64)>,
     /// Begun.
     checkpoints: usize,
@@ -222,9 +222,13 @@ impl Member {
                 self.unwritten.push((id, output));
             }
             Output::Log(Command::Write { id: write, segment, offset, bytes }) => {
-                let frame = &bytes[if offset == 0 { crate::limits::BLOCK_BYTES } else { 0 }..];
-                let number = |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().unwrap());
-                self.words.push((segment, LogId(number(88) as u32), number(104)));
+                if offset == 0 {
+                    let number = |word: &[u8], at| u64::from_le_bytes(word[at..at + 8].try_into().unwrap());
+                    let word = |word: &[u8]| (number(word, 0) as u32, number(word, 16));
+                    let words = bytes[104..crate::limits::BLOCK_BYTES].chunks_exact(24).map(word);
+                    let words = words.take_while(|(_, frame)| *frame > 0);
+                    self.words.extend(words.map(|(log, frame)| (segment, LogId(log), frame)));
+                }
                 self.reactors[id].step(now, Input::Written { write, buffer: bytes });
             }
             Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full || self.no_new_segments => {

@@ -98,11 +98,12 @@ fn the_words_of_other_logs_in_a_header_are_these() {
         memory.flush();
     }
     let expected = "\
-00060 02 00 00 00 00 00 00 00 00 ff ee dd cc bb aa 99
-00070 05 00 00 00 00 00 00 00 09 00 00 00 00 00 00 00
-00080 03 00 00 00 00 00 00 00 02 01 00 00 00 00 00 00
+00060 00 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00
+00070 00 ff ee dd cc bb aa 99 05 00 00 00 00 00 00 00
+00080 09 00 00 00 00 00 00 00 03 00 00 00 00 00 00 00
+00090 02 01 00 00 00 00 00 00 00 00 00 00 00 00 00 00
 ";
-    let head = [vec![0; 96], memory.files[&2][96..4096].to_vec()].concat();
+    let head = [vec![0; 104], memory.files[&2][104..4096].to_vec()].concat();
     assert_eq!(dump(&head), expected);
 }
 

@@ -317,7 +317,7 @@ fn files_of_another_store_are_damage_and_nothing_is_read_from_them() {
         assert!(names_both && told.contains("Mount or put back the store that belongs here"), "{told}");
     }
     // What a log begins with is as foreign when the rest is ours, also where nobody needs it.
-    let (name, bytes) = member.files.of(LogId(1)).next().unwrap();
+    let (name, bytes) = member.files.of(LogId(1)).find(|(name, _)| name.sequence == 1).unwrap();
     for store in [STORE, theirs] {
         let mut recovery = Recovery::new(LogId(1), store, 99, SEGMENTS);
         recovery.part(*name, &bytes[..BLOCK_BYTES], bytes.len());
