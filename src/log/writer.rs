@@ -317,7 +317,8 @@ impl Log {
     /// The disk has no room for that file. A shorter one is asked for; where none would do, which is said, one
     /// that is given away takes its name, or it is asked for again after a while.
     pub fn no_room(&mut self, segment: SegmentName, now: Time) -> bool {
-        let (laid, is_first) = (self.open.offset + in_blocks(self.open.buffer.len()), self.begins_in(segment));
+        let (laid, is_first) =
+            (self.open.offset + in_blocks(self.open.buffer.len()), self.begins_in(segment));
         self.segments.no_room(segment, now, laid, is_first)
     }
 

@@ -293,7 +293,8 @@ impl Reactor {
         self.counters.paths.checkpoint_finished += 1;
         self.counters.paths.checkpoint_is_delta += u64::from(!done.chain.is_empty());
         self.counters.paths.checkpoint_is_base_again += u64::from(had_deltas);
-        self.counters.paths.checkpoint_is_delta_for_want_of_room += u64::from(put_off && !done.chain.is_empty());
+        self.counters.paths.checkpoint_is_delta_for_want_of_room +=
+            u64::from(put_off && !done.chain.is_empty());
         if done.chain.is_empty() {
             self.defragmented_shard(id);
         }

@@ -132,7 +132,8 @@ fn a_checkpoint_that_would_free_nothing_is_not_begun() {
     member.put(&here, "1");
     member.put(&there, "1");
     member.log_stands = Some(1);
-    let put = |key: &str| proto::PutRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..Default::default() };
+    let put =
+        |key: &str| proto::PutRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..Default::default() };
     member.ask("/etcdserverpb.KV/Put", &put(&there));
     member.run();
     let before = member.checkpoints;
