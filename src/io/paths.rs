@@ -72,6 +72,8 @@ paths! {
     range_sliced,
     range_read_anew,
     range_unwanted,
+    /// Answers that waited for a place beside those that their clients do not take.
+    answer_waited,
     history_sliced,
     hash_made_anew,
     /// A delete of many keys was named by its range, and read back from a log as such.

@@ -7,12 +7,13 @@ use crate::http2::client::Client;
 use crate::http2::{self, Event};
 use crate::io::{BulkDone, BulkStep, Port};
 use crate::log::{Command, LogId, SegmentBytes, SegmentName, Start};
-use crate::types::{ClusterId, ConnId, Duration, MemberId};
+use crate::types::{ClusterId, ConnId, Duration, MemberId, StoreId};
 use crate::wire::proto;
 use bytes::Bytes;
 use prost::Message;
 
 mod controls;
+mod lists;
 mod pace;
 mod slices;
 mod storage;
@@ -43,7 +44,11 @@ fn settings(shards: usize) -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
         disk_reserve_bytes: 0,
-        bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        bounds: {
+            let watch =
+                crate::limits::WatchBounds { merge_events: 3, ..crate::limits::WatchBounds::PRODUCTION };
+            crate::limits::Bounds { watch, ..crate::limits::Bounds::PRODUCTION }
+        },
         observing: Default::default(),
     }
 }
@@ -62,6 +67,8 @@ struct Member {
     unheard: Option<Vec<u8>>,
     /// Reactors below take no turns: nothing wakes them.
     asleep: usize,
+    /// A reactor that hears nothing, and what waits for it.
+    cut_off: Option<(ReactorId, Vec<(ReactorId, Mail)>)>,
     /// The disk does nothing, or not for this reactor's log; what it was to write waits.
     disk_stands: bool,
     log_stands: Option<usize>,
@@ -107,7 +114,7 @@ impl Member {
             reactors,
             settings: settings.clone(),
             sequencer: sequencer.clone(),
-            log: Start::fresh(LogId(u32::from(id)), 77, SEGMENTS),
+            log: Start::fresh(LogId(u32::from(id)), StoreId(5), 77, SEGMENTS),
             shards: vec![],
             control: None,
             stale: vec![],
@@ -131,6 +138,7 @@ impl Member {
             halted: None,
             unheard: None,
             asleep: 0,
+            cut_off: None,
             disk_stands: false,
             log_stands: None,
             unwritten: vec![],
@@ -206,9 +214,10 @@ impl Member {
                 }
             }
             Output::Close { .. } => {}
-            Output::Mail { to, mail } => {
-                self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail });
-            }
+            Output::Mail { to, mail } => match &mut self.cut_off {
+                Some((deaf, waiting)) if *deaf == to => waiting.push((from, mail)),
+                _ => self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail }),
+            },
             Output::Log(Command::Write { .. }) if self.disk_stands || self.log_stands == Some(id) => {
                 self.unwritten.push((id, output));
             }
@@ -315,7 +324,7 @@ impl Member {
     /// From now on another client asks. What the server sends stays with its kernel: its windows, which are
     /// small, do not open.
     fn deafen(&mut self) {
-        let config = http2::Config { stream_window_bytes: 16 << 10, ..http2::Config::default() };
+        let config = http2::Config::default().with_window(16 << 10);
         self.client = Client::new(&config, "localhost", self.now);
         self.conn.slot += 1;
         let (conn, port) = (self.conn, Port::Client);

@@ -329,7 +329,6 @@ impl<'a> Worker<'a> {
             }
         }
         files.publish(&file.finish().await?, &segment.to_string())?;
-        files.segment_is_named()?;
         files.open_segment(segment)
     }
 

@@ -10,12 +10,13 @@ use crate::reactor::recover::{self, Loaded, MemberPlan, ReactorPlan};
 use crate::reactor::{AtStart, Boot, Reactor, Settings};
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
-use crate::types::{ClusterId, Duration, MemberId, ReactorId, Time};
+use crate::types::{ClusterId, Duration, MemberId, ReactorId, StoreId, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub const MEMBER: MemberId = MemberId(7);
 pub const CLUSTER: ClusterId = ClusterId(9);
+const STORE: StoreId = StoreId(11);
 pub const NAME: &str = "default";
 pub const PEER_URL: &str = "http://localhost:2380";
 pub const CLIENT_URL: &str = "http://localhost:2379";
@@ -99,7 +100,7 @@ pub fn begin(
     let mut sync = vec![];
     for (log, list) in &mut segments {
         list.sort();
-        let mut recovery = Recovery::new(*log, key ^ u64::from(log.0), shape.segments);
+        let mut recovery = Recovery::new(*log, STORE, key ^ u64::from(log.0), shape.segments);
         let mut read = vec![];
         for name in list {
             let bytes = files.disk.read(&name.to_string()).map_err(|fault| format!("{name}: {fault:?}"))?;
@@ -116,7 +117,7 @@ pub fn begin(
         recovered.push(log);
     }
     sync.retain(|name| files.disk.files().any(|file| file == name));
-    let mut fresh = |log: LogId| Start::fresh(log, key ^ u64::from(log.0), shape.segments);
+    let mut fresh = |log: LogId| Start::fresh(log, STORE, key ^ u64::from(log.0), shape.segments);
     let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
     let plan = recover::place(recovered, &checkpoints, reactors, &mut fresh, &mut read)?;
     let unneeded = checkpoints.iter().filter(|name| !plan.checkpoints.contains(name));

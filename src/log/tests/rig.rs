@@ -115,7 +115,7 @@ impl Rig {
             disk: Disk::new(64 << 20, (Duration(0), Duration::from_us(200))),
             rng,
             now: Time(0),
-            log: Log::new(Start::fresh(LogId(7), key, SEGMENTS), LOG_WRITE_BYTES_MAX),
+            log: Log::new(Start::fresh(LogId(7), STORE, key, SEGMENTS), LOG_WRITE_BYTES_MAX),
             doing: BTreeMap::new(),
             states: vec![State::new()],
             recycled: 0,
@@ -307,7 +307,7 @@ pub fn read_back(disk: &Disk) -> Result<Recovered, Damage> {
 /// As a start reads it.
 pub fn collect(disk: &Disk) -> Recovery {
     let needed = Needed::of(files(disk));
-    let mut recovery = Recovery::new(LogId(7), 99, SEGMENTS);
+    let mut recovery = Recovery::new(LogId(7), STORE, 99, SEGMENTS);
     for (segment, bytes) in files(disk) {
         let upto = needed.bytes_of(segment, bytes.len() as u64) as usize;
         recovery.part(segment, &bytes[..upto], bytes.len());
@@ -317,7 +317,7 @@ pub fn collect(disk: &Disk) -> Recovery {
 
 /// With all that stands in the files of segments which are needed.
 fn read_whole(disk: &Disk, first: u64) -> Result<Recovered, Damage> {
-    let mut recovery = Recovery::new(LogId(7), 99, SEGMENTS);
+    let mut recovery = Recovery::new(LogId(7), STORE, 99, SEGMENTS);
     for (segment, bytes) in files(disk) {
         let upto = if segment.sequence < first { 4096 } else { bytes.len() };
         recovery.part(segment, &bytes[..upto.min(bytes.len())], bytes.len());

@@ -268,7 +268,7 @@ fn a_file_of_another_length_than_its_header_names_is_damage() {
     fill(&mut rig, 1, 30);
     let all: Vec<_> = files(&rig.disk).map(|(name, bytes)| (name, bytes.to_vec())).collect();
     let recover = |change: usize, len: usize| {
-        let mut recovery = Recovery::new(LogId(7), 99, super::rig::SEGMENTS);
+        let mut recovery = Recovery::new(LogId(7), STORE, 99, super::rig::SEGMENTS);
         for (at, (name, bytes)) in all.iter().enumerate() {
             let mut bytes = bytes.clone();
             if at == change {
