@@ -8,7 +8,7 @@ pub use parts::{FrontBounds, Http2Bounds, WatchBounds};
 
 /// Blocks of the log and of checkpoints: the physical sector of current disks.
 pub const BLOCK_BYTES: usize = 4096;
-/// The least file of a log: the two that an idle log has are no burden even where there are many logs.
+/// The least file of a log: the three that an idle log has are no burden even where there are many logs.
 pub const SEGMENT_BYTES_MIN: usize = 1 << 20;
 /// The largest file of a log, but for one long record: small enough to recycle quickly, large enough that
 /// changing files is rare.

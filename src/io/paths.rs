@@ -98,6 +98,8 @@ paths! {
     /// Shards that a start restored from a base and deltas.
     shard_of_deltas,
     checkpoint_given_up,
+    /// The disk had no room for a base.
+    checkpoint_is_delta_for_want_of_room,
     checkpoint_defragmented,
     /// Shards that came from another log, and those whose move took several writes.
     shard_moved,
@@ -107,4 +109,6 @@ paths! {
     log_write_while_one_is_in_flight,
     log_recycled,
     log_without_room,
+    /// A checkpoint on a full disk got the room of the file that stood by.
+    log_gave_reserve,
 }

@@ -305,6 +305,7 @@ impl Reactor {
             Body::CensusIs { call, census } => self.on_census_is(from, call, *census),
             Body::Sizes { sizes } => self.sizes.set(from, sizes),
             Body::NoSpace { call } => self.on_no_space(call),
+            Body::KeptOut { call } => self.refuse(call, crate::api::Error::NoSpace),
             Body::Defragment { call } => self.on_defragment(call),
             Body::Defragmented { call, done } => self.on_defragmented(from, call, done),
         }

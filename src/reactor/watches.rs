@@ -169,6 +169,7 @@ impl Reactor {
                     self.drop_lane(*shard);
                     *shard
                 }
+                Action::Renew { shard, .. } => *shard,
                 Action::Credit { shard, .. } => {
                     self.counters.paths.watch_credit_returned += 1;
                     *shard
@@ -349,11 +350,12 @@ impl Reactor {
 
     pub(super) fn on_watch_action(&mut self, action: Action) {
         let (Action::Subscribe { shard, .. }
+        | Action::Renew { shard, .. }
         | Action::Unsubscribe { shard, .. }
         | Action::Credit { shard, .. }) = &action;
         let owned = self.shards.get_mut(shard).expect("the router knows whose shard it is");
         match action {
-            Action::Subscribe { subscription, .. } => {
+            Action::Subscribe { subscription, .. } | Action::Renew { subscription, .. } => {
                 // Its reader may have missed marks while it had no subscription here: they are sent anew, as
                 // an idle shard has no other reason to send any.
                 owned.marked = Revision::NONE;

@@ -96,7 +96,7 @@ impl Client {
         history.streams.push(Stream {
             client: self.id,
             creates: vec![],
-            progress_asked: 0,
+            progress_asked: vec![],
             cancels: vec![],
             responses: vec![],
             opened,
@@ -125,7 +125,7 @@ impl Client {
         let record = &mut history.streams[stream];
         match &request {
             RequestUnion::CreateRequest(create) => record.creates.push((moment, create.clone())),
-            RequestUnion::ProgressRequest(_) => record.progress_asked += 1,
+            RequestUnion::ProgressRequest(_) => record.progress_asked.push(moment),
             RequestUnion::CancelRequest(cancel) => record.cancels.push((moment, cancel.watch_id)),
         }
         let message = proto::WatchRequest { request_union: Some(request) }.encode_to_vec();

@@ -79,7 +79,8 @@ pub struct Stream {
     pub client: usize,
     /// In the order in which they were sent; the server numbers watches in this order.
     pub creates: Vec<(Moment, proto::WatchCreateRequest)>,
-    pub progress_asked: usize,
+    /// When it asked how far it has been told all.
+    pub progress_asked: Vec<Moment>,
     /// The watches that it asked to cancel, and when.
     pub cancels: Vec<(Moment, i64)>,
     pub responses: Vec<(Moment, proto::WatchResponse)>,

@@ -5,7 +5,7 @@
 
 use super::damage::Damage;
 use crate::config::AutoCompaction;
-use crate::limits::{Bounds, EMPTY_SHARD_BYTES};
+use crate::limits::{BLOCK_BYTES, Bounds, EMPTY_SHARD_BYTES};
 use crate::log::SegmentBytes;
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
@@ -335,6 +335,13 @@ fn company_of_compactions(seed: u64, shape: &Shape, events: &[Event]) -> Vec<Eve
 }
 
 impl Shape {
+    /// Whether a file of a log holds all that a start writes, and beside it what a checkpoint of all shards takes.
+    /// Where another number of reactors may come up, nobody has kept anything for them.
+    pub fn begins_on_a_full_disk(&self) -> bool {
+        let plain = self.quota_bytes.is_none() && self.auto_compaction == AutoCompaction::Off;
+        self.segments.least >= 32 * BLOCK_BYTES && self.shards <= 6 && !self.resizes && plain
+    }
+
     /// Whether some limit is so small that honest clients are told to come again.
     pub fn refuses(&self) -> bool {
         let (bounds, usual) = (&self.bounds, &Bounds::PRODUCTION);

@@ -169,7 +169,9 @@ impl World {
         let shard = &mut self.shards[number];
         for _ in 0..self.rng.below(4) {
             match shard.to_hub.pop_front() {
-                Some(Action::Subscribe { subscription, .. }) => shard.hub.subscribe(subscription),
+                Some(Action::Subscribe { subscription, .. } | Action::Renew { subscription, .. }) => {
+                    shard.hub.subscribe(subscription);
+                }
                 Some(Action::Unsubscribe { id, .. }) => shard.hub.unsubscribe(id),
                 Some(Action::Credit { id, bytes, .. }) => shard.hub.add_credit(id, bytes),
                 None => {}
@@ -211,6 +213,7 @@ impl World {
     fn post(&mut self, actions: Vec<Action>) {
         for action in actions {
             let (Action::Subscribe { shard, .. }
+            | Action::Renew { shard, .. }
             | Action::Unsubscribe { shard, .. }
             | Action::Credit { shard, .. }) = &action;
             self.shards[shard.0 as usize - 1].to_hub.push_back(action);
@@ -321,6 +324,9 @@ impl World {
         for _ in 0..400 {
             for shard in 0..self.shards.len() {
                 self.turn(shard);
+                while !self.shards[shard].to_hub.is_empty() {
+                    self.turn(shard);
+                }
                 while !self.shards[shard].to_reader.is_empty() {
                     self.deliver(shard);
                 }

@@ -22,7 +22,7 @@ use braid::io::Port;
 use braid::limits::{FrontBounds, LOG_WRITE_BYTES_MAX, TXN_OPS_DEFAULT};
 use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
 use braid::record::Payload;
-use braid::types::{ConnId, ReactorId, Time};
+use braid::types::{ConnId, ReactorId, StoreId, Time};
 use braid::wire::http1::Audience;
 use braid::wire::{Header, Kind, Method, decode, grpc, gzip, health, http1, metadata};
 use bytes::Bytes;
@@ -50,6 +50,7 @@ pub const BLOCK_BYTES: usize = 4096;
 pub const SEGMENT_BYTES: usize = 4 * BLOCK_BYTES;
 /// All segments have one length.
 pub const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT_BYTES, most: SEGMENT_BYTES };
+pub const LOG_STORE: StoreId = StoreId(5);
 pub const LOG_KEY: u64 = 7;
 
 /// A connection as a reactor has it, with every answer it gives by itself.
@@ -198,7 +199,7 @@ pub fn log(bytes: &[u8]) {
 
 pub fn recovered(bytes: &[u8]) -> Result<Recovered, Damage> {
     let log = LogId(0);
-    let mut recovery = Recovery::new(log, LOG_KEY, SEGMENTS);
+    let mut recovery = Recovery::new(log, LOG_STORE, LOG_KEY, SEGMENTS);
     for (at, file) in bytes.chunks(SEGMENT_BYTES).enumerate() {
         recovery.segment(SegmentName { log, sequence: at as u64 + 1 }, file);
     }
