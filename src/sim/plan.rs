@@ -401,7 +401,10 @@ impl Shape {
         if rng.chance(1, 2) {
             front.unsent_bytes_max = tiny.unsent_bytes_max;
         }
-        if rng.chance(1, 2) {
+        // Little is held, and for long, as little of it goes at a time.
+        if rng.chance(2, 3) {
+            front.long_message_bytes = tiny.long_message_bytes;
+            self.bounds.http2.stream_pending_bytes = Bounds::TINY.http2.stream_pending_bytes;
             front.connection_lists_bytes_max = tiny.connection_lists_bytes_max;
             front.connection_lists_bytes_min = tiny.connection_lists_bytes_min;
             front.lists_bytes_max = tiny.lists_bytes_max;
@@ -434,7 +437,6 @@ impl Shape {
             http2.connection_window_bytes = tiny.connection_window_bytes;
         }
         if rng.chance(1, 2) {
-            http2.stream_pending_bytes = tiny.stream_pending_bytes;
             http2.output_bytes = tiny.output_bytes;
         }
         if rng.chance(1, 2) {
