@@ -18,8 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_ms(5);
 const LOOKS_MAX: usize = 100;
 /// More than a watch's progress is apart, and than a reactor may turn without doing anything.
 const NAP: Duration = Duration::from_secs(3);
-/// A stream of this window is full soon.
+/// A stream of this window is full soon, where so many watches see every event.
 const NARROW_BYTES: u32 = 1000;
+const WATCHES: usize = 40;
 
 impl Run<'_> {
     pub(super) fn race(&mut self) -> Result<(), Failure> {
@@ -29,6 +30,7 @@ impl Run<'_> {
             return Ok(());
         }
         self.use_a_new_lease(&mut rng)?;
+        self.ask_for_progress(&mut rng)?;
         // One that compacts by itself might take what the observer hears of late.
         if self.plan.shape.auto_compaction == AutoCompaction::Off {
             self.compact_under_a_transaction(&mut rng)?;
@@ -39,22 +41,9 @@ impl Run<'_> {
 
     /// No reactor turns for a client that takes nothing, whatever its watches are due to say.
     fn take_nothing(&mut self) -> Result<(), Failure> {
-        let world = &mut *self.world;
-        world.disconnect(0);
-        world.clients[0].window_bytes = NARROW_BYTES;
-        world.connect(0);
-        let now = world.now;
-        let Some(stream) = world.clients[0].open_stream(now, &mut world.history) else { return Ok(()) };
-        let all = Bytes::from_static(b"\0");
-        let create = proto::WatchCreateRequest {
-            key: all.clone(),
-            range_end: all,
-            progress_notify: true,
-            ..Default::default()
-        };
-        world.clients[0].ask(now, stream, RequestUnion::CreateRequest(create), &mut world.history);
-        world.send_to_server(0);
-        self.advance(self.world.now + Duration::from_secs(1))?;
+        self.world.disconnect(0);
+        self.world.clients[0].window_bytes = NARROW_BYTES;
+        self.watch_everything(WATCHES)?;
         self.world.clients[0].stalled_until = self.world.now + NAP;
         for key in KEYS.into_iter().take(3) {
             let mut value = self.mark().to_vec();
@@ -67,6 +56,59 @@ impl Run<'_> {
         self.world.disconnect(0);
         self.world.clients[0].window_bytes = self.plan.shape.window_bytes;
         Ok(())
+    }
+
+    /// A stream of watches of the first client, which see every event. Gives the stream, if there is room for it.
+    fn watch_everything(&mut self, watches: usize) -> Result<Option<usize>, Failure> {
+        let world = &mut *self.world;
+        world.connect(0);
+        let Some(stream) = world.clients[0].open_stream(world.now, &mut world.history) else {
+            return Ok(None);
+        };
+        let all = Bytes::from_static(b"\0");
+        for _ in 0..watches {
+            let create = proto::WatchCreateRequest {
+                key: all.clone(),
+                range_end: all.clone(),
+                progress_notify: true,
+                ..Default::default()
+            };
+            let create = RequestUnion::CreateRequest(create);
+            world.clients[0].ask(world.now, stream, create, &mut world.history);
+        }
+        world.send_to_server(0);
+        self.advance(self.world.now + Duration::from_secs(1))?;
+        Ok(Some(stream))
+    }
+
+    /// Progress is told no further than events are, though those of one reactor come late.
+    fn ask_for_progress(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let Some(stream) = self.watch_everything(1)? else { return Ok(()) };
+        let (watcher, other) = self.first_client_and_another(rng);
+        self.world.slow_mail_between(other, watcher, SLOW);
+        for (n, key) in KEYS.into_iter().enumerate() {
+            let put = proto::PutRequest { key: Bytes::from(key), value: self.mark(), ..Default::default() };
+            self.ask_of(n, Method::Put, put.encode_to_vec());
+        }
+        for _ in 0..8 {
+            self.advance(self.world.now + Duration(SLOW.0 / 8))?;
+            let world = &mut *self.world;
+            let progress = RequestUnion::ProgressRequest(proto::WatchProgressRequest {});
+            world.clients[0].ask(world.now, stream, progress, &mut world.history);
+            world.send_to_server(0);
+        }
+        self.end_slow_mail()?;
+        self.world.disconnect(0);
+        Ok(())
+    }
+
+    /// The reactor of the first client's connection, and some other.
+    fn first_client_and_another(&mut self, rng: &mut Rng) -> (usize, usize) {
+        self.world.connect(0);
+        let link = self.world.clients[0].link.as_ref();
+        let own = link.map_or(0, |link| usize::from(link.conn.reactor.0));
+        let reactors = self.world.reactors();
+        (own, (own + 1 + rng.below(reactors as u64 - 1) as usize) % reactors)
     }
 
     /// Whoever was shown a lease can use it, though some reactor hears of its grant late.
@@ -100,11 +142,7 @@ impl Run<'_> {
         let named = self.write_here_and_there()?;
         let compacted = self.write_here_and_there()?;
         self.await_observer(compacted)?;
-        self.world.connect(0);
-        let reactors = self.world.reactors() as u64;
-        let coordinator =
-            self.world.clients[0].link.as_ref().map_or(0, |link| usize::from(link.conn.reactor.0));
-        let other = (coordinator + 1 + rng.below(reactors - 1) as usize) % reactors as usize;
+        let (coordinator, other) = self.first_client_and_another(rng);
         match rng.chance(1, 2) {
             true => self.world.slow_mail_between(coordinator, other, SLOW),
             false => self.world.slow_mail_between(other, coordinator, SLOW),
@@ -113,7 +151,7 @@ impl Run<'_> {
         let txn = read_and_put(named, key, self.mark());
         self.ask_of(0, Method::Txn, txn.encode_to_vec());
         // The reactor is asked once a shard, then for what it has, then for its part.
-        let rounds = 2 + self.plan.shape.shards as u64 / reactors;
+        let rounds = 2 + (self.plan.shape.shards / self.world.reactors()) as u64;
         self.advance(self.world.now + Duration(rng.below(rounds * SLOW.0 / 2)))?;
         let compact = proto::CompactionRequest { revision: compacted, physical: false };
         self.ask_of(1, Method::Compact, compact.encode_to_vec());
