@@ -1,6 +1,7 @@
 //! Races that drawn events seldom win, run on purpose in a calm world: mail between two reactors is slow, or a
 //! client takes nothing, at the moment at which it matters. What the calls are told is judged with all else.
 
+use super::plan::Fault;
 use super::run::Run;
 use super::workload::KEYS;
 use super::world::Failure;
@@ -37,6 +38,32 @@ impl Run<'_> {
             self.compact_under_a_transaction(&mut rng)?;
         }
         Ok(())
+    }
+
+    /// A start finds the disk full, and what it says of that is kept; or the power goes again before it serves.
+    pub(super) fn start_badly(&mut self) -> Result<(), Failure> {
+        let mut rng = Rng::new(self.plan.seed ^ 0xBAD_57A7);
+        self.world.lose_power();
+        if rng.chance(1, 2) {
+            self.world.calm();
+            while !self.world.is_up() {
+                self.world.advance(self.world.now + Duration::from_us(10))?;
+            }
+            let steps = rng.below(100);
+            self.world.fault(Fault::PowerLoss { steps }, rng);
+            return self.world.advance(self.world.now + Duration::from_ms(100));
+        }
+        self.world.fault(Fault::FullDisk(Duration::from_us(1 + rng.below(60_000))), rng);
+        self.advance(self.world.now + Duration::from_secs(1))?;
+        self.look_at_alarms()?;
+        self.world.lose_power();
+        self.world.calm();
+        self.look_at_alarms()
+    }
+
+    fn look_at_alarms(&mut self) -> Result<(), Failure> {
+        self.must(Method::Alarm, proto::AlarmRequest::default().encode_to_vec())?;
+        self.advance(self.world.now + Duration::from_secs(1))
     }
 
     /// No reactor turns for a client that takes nothing, whatever its watches are due to say.

@@ -90,6 +90,7 @@ impl Run<'_> {
         self.probe_together()?;
         self.race()?;
         let last = self.hash(0)?;
+        self.start_badly()?;
         self.world.lose_power();
         self.world.calm();
         self.come_to_rest("after the last power loss")?;
