@@ -357,6 +357,10 @@ pub enum Body {
     NoSpace {
         call: Option<CallId>,
     },
+    /// The alarm, which stands here, keeps the call out. Not every reactor may know of it yet.
+    KeptOut {
+        call: CallId,
+    },
     /// Write checkpoints of all shards now, and say when they are done.
     Defragment {
         call: CallId,

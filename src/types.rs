@@ -40,6 +40,10 @@ number!(
 number!(MemberId(u64));
 number!(ClusterId(u64));
 number!(
+    /// What one directory's store was made as: a random number, by which it is told from any other.
+    StoreId(u64)
+);
+number!(
     /// One Raft group and its key ranges. Shard 0 is the control shard and holds no keys.
     ShardId(u32)
 );

@@ -1,8 +1,8 @@
 //! The command line.
 
 use crate::cases::{CASES, Case, LONG};
+use generator::arguments::{behind_alias, number, seconds};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 pub const HELP: &str = "\
@@ -76,8 +76,7 @@ pub struct Options {
 
 /// Errors are sentences for the user.
 pub fn parse(args: &[String]) -> Result<Parsed, String> {
-    // The cargo alias ends with this word already; given once more it comes here.
-    let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
+    let args = behind_alias(args);
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
         return Ok(Parsed::Help);
     }
@@ -144,22 +143,6 @@ fn chosen(words: &[&str]) -> Result<Vec<&'static Case>, String> {
         words => words.iter().any(|word| named(case, word)),
     };
     Ok(CASES.iter().filter(|case| wanted(case)).collect())
-}
-
-fn number<T: FromStr + PartialOrd + std::fmt::Display>(
-    name: &str,
-    text: &str,
-    least: T,
-) -> Result<T, String> {
-    match text.parse() {
-        Ok(number) if number >= least => Ok(number),
-        _ => Err(format!("{name} takes a number from {least} on, not {text:?}")),
-    }
-}
-
-fn seconds(name: &str, text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.ok_or_else(|| format!("{name} takes seconds, not {text:?}"))
 }
 
 #[cfg(test)]

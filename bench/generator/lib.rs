@@ -2,7 +2,8 @@
 //!
 //! One thread, its own HTTP/2, epoll: it shares the cores with the server it measures, so it has to be light
 //! (its own CPU a request is reported). [`workload`] makes the requests and judges the answers, [`link`] is
-//! one connection, [`engine`] keeps the pace, [`outcome`] is the result; [`call`] asks one thing beside the load.
+//! one connection, [`engine`] keeps the pace, [`outcome`] is the result; [`call`] asks one thing beside the load,
+//! and [`arguments`] reads what both programs are given.
 //!
 //! # What a latency is
 //!
@@ -16,6 +17,7 @@
 // A clock, sockets and /proc are what a measurement is made of.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod arguments;
 pub mod call;
 mod engine;
 mod link;

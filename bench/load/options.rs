@@ -1,9 +1,9 @@
 //! The command line.
 
+use generator::arguments::{behind_alias, number, seconds};
 use generator::workload::{KEY_BYTES_MIN, Workload};
 use generator::{Pace, Plan, Span};
 use std::net::ToSocketAddrs;
-use std::str::FromStr;
 use std::time::Duration;
 
 pub const HELP: &str = "\
@@ -49,8 +49,7 @@ pub struct Options {
 
 /// Errors are sentences for the user.
 pub fn parse(args: &[String]) -> Result<Parsed, String> {
-    // The cargo alias ends with this word already; given once more it comes here.
-    let args = args.strip_prefix(&["--".to_owned()]).unwrap_or(args);
+    let args = behind_alias(args);
     let mut plan = Plan {
         label: "load".to_owned(),
         endpoints: vec![([127, 0, 0, 1], 2379).into()],
@@ -112,22 +111,6 @@ pub fn parse(args: &[String]) -> Result<Parsed, String> {
     };
     let prefill = prefill.unwrap_or(plan.workload.puts_percent < 100);
     Ok(Parsed::Run(Box::new(Options { plan, prefill })))
-}
-
-fn number<T: FromStr + PartialOrd + std::fmt::Display>(
-    name: &str,
-    text: &str,
-    least: T,
-) -> Result<T, String> {
-    match text.parse() {
-        Ok(number) if number >= least => Ok(number),
-        _ => Err(format!("{name} takes a number from {least} on, not {text:?}")),
-    }
-}
-
-fn seconds(name: &str, text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.ok_or_else(|| format!("{name} takes seconds, not {text:?}"))
 }
 
 fn yes_or_no(name: &str, text: &str) -> Result<bool, String> {

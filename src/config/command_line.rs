@@ -247,7 +247,9 @@ fn not_a_flag(word: &str) -> Refusal {
 
 fn unknown(table: &[Flag], name: &str) -> Refusal {
     let candidates = table.iter().filter(|flag| !matches!(flag.status, Status::Ignored(_)));
-    let nearest = candidates.min_by_key(|flag| strsim::damerau_levenshtein(flag.name, name));
-    let nearest = nearest.expect("the table has flags").name;
-    Refusal::arguments(format!("flag provided but not defined: -{name} (the nearest is --{nearest})"))
+    let by_distance = candidates.map(|flag| (strsim::damerau_levenshtein(flag.name, name), flag.name));
+    // Names of which half is different have nothing to do with each other.
+    let near = by_distance.filter(|(distance, _)| *distance <= name.len() / 2);
+    let hint = near.min().map_or_else(String::new, |(_, nearest)| format!(" (the nearest is --{nearest})"));
+    Refusal::arguments(format!("flag provided but not defined: -{name}{hint}"))
 }

@@ -1,6 +1,6 @@
 //! `braid completion`: scripts for shells, out of the table of flags. They offer what has an effect.
 
-use super::flags::{COMPLETION, DUMP_LOG, FLAGS, Flag, Kind, SHELLS, SUBCOMMANDS, Status};
+use super::flags::{FLAGS, Flag, Kind, SHELLS, SUBCOMMANDS, Status, Subcommand};
 
 /// The script for a shell of [`SHELLS`].
 pub(super) fn script(shell: &str) -> String {
@@ -29,97 +29,131 @@ fn is_directory(flag: &Flag) -> bool {
     flag.name == "data-dir"
 }
 
+/// Where a value is due, no flag is offered in its place.
 fn bash() -> String {
     let mut cases = String::new();
     for flag in offered() {
-        let names = format!("--{0} | -{0}", flag.name);
-        if is_directory(flag) {
-            cases.push_str(&format!("  {names}) COMPREPLY=($(compgen -d -- \"$word\")) && return ;;\n"));
-        } else if let [_, ..] = choices(flag) {
-            let choices = choices(flag).join(" ");
+        let words = format!("COMPREPLY=($(compgen -W \"{}\" -- \"$word\")); return", choices(flag).join(" "));
+        let case = match flag.kind {
             // A boolean takes its value only behind its =.
-            let condition = if flag.kind == Kind::Bool { "[ -n \"$behind\" ] && " } else { "" };
-            cases.push_str(&format!(
-                "  {names}) {condition}COMPREPLY=($(compgen -W \"{choices}\" -- \"$word\")) && return ;;\n"
-            ));
-        } else if !matches!(flag.kind, Kind::Bool | Kind::Anything) {
-            cases.push_str(&format!("  {names}) COMPREPLY=() && return ;;\n"));
-        }
+            Kind::Bool => format!("[ -n \"$behind\" ] && {{ {words}; }}"),
+            _ if is_directory(flag) => BASH_DIRECTORIES.to_owned(),
+            _ if choices(flag).is_empty() => "return".to_owned(),
+            _ => words,
+        };
+        cases.push_str(&format!("    --{0} | -{0}) {case} ;;\n", flag.name));
     }
-    let flags: Vec<String> = offered().map(|flag| format!("--{}", flag.name)).collect();
     let commands: Vec<&str> = SUBCOMMANDS.iter().map(|command| command.name).collect();
-    let dump_flags: Vec<String> = DUMP_LOG.flags.iter().map(|flag| format!("--{}", flag.name)).collect();
     format!(
-        "# Completion of braid for bash. For this shell: source <(braid completion bash). For all:\n\
-         # braid completion bash > ~/.local/share/bash-completion/completions/braid\n\
-         _braid() {{\n  \
-         local word=${{COMP_WORDS[COMP_CWORD]}} flag=${{COMP_WORDS[COMP_CWORD - 1]}} behind=\n  \
-         # bash makes a word of its own of each =.\n  \
-         if [ \"$word\" = = ]; then\n    word= behind==\n  \
-         elif [ \"$flag\" = = ]; then\n    flag=${{COMP_WORDS[COMP_CWORD - 2]}} behind==\n  fi\n  \
-         case ${{COMP_WORDS[1]}} in\n  \
-         {dump}) [ \"$COMP_CWORD\" -gt 1 ] && COMPREPLY=($(compgen -d -W \"{dump_flags}\" -- \"$word\")) && return ;;\n  \
-         {completion}) [ \"$COMP_CWORD\" -gt 1 ] && COMPREPLY=($(compgen -W \"{shells}\" -- \"$word\")) && return ;;\n  \
-         esac\n  case $flag in\n{cases}  esac\n  \
-         local commands=\n  [ \"$COMP_CWORD\" = 1 ] && commands=\"{commands}\"\n  \
-         COMPREPLY=($(compgen -W \"$commands --help {flags}\" -- \"$word\"))\n}}\n\
-         complete -F _braid braid\n",
-        dump = DUMP_LOG.name,
-        dump_flags = dump_flags.join(" "),
-        completion = COMPLETION.name,
-        shells = SHELLS.join(" "),
+        r#"# Completion of braid for bash. For this shell: source <(braid completion bash). For all:
+# braid completion bash > ~/.local/share/bash-completion/completions/braid
+_braid() {{
+  local word=${{COMP_WORDS[COMP_CWORD]}} flag=${{COMP_WORDS[COMP_CWORD - 1]}} behind= commands=
+  COMPREPLY=()
+  # bash makes a word of its own of each =.
+  if [ "$word" = = ]; then
+    word= behind==
+  elif [ "$flag" = = ]; then
+    flag=${{COMP_WORDS[COMP_CWORD - 2]}} behind==
+  fi
+  if [ "$COMP_CWORD" = 1 ]; then
+    commands="{commands}"
+  else
+    case ${{COMP_WORDS[1]}} in
+{subcommands}    esac
+  fi
+  case $flag in
+{cases}  esac
+  COMPREPLY=($(compgen -W "$commands --help {flags}" -- "$word"))
+}}
+complete -F _braid braid
+"#,
         commands = commands.join(" "),
-        flags = flags.join(" "),
+        subcommands = SUBCOMMANDS.iter().map(|command| bash_subcommand(command)).collect::<String>(),
+        flags = dashed(offered()),
     )
 }
 
+/// Names with spaces stay whole, and the next word may go on below a directory.
+const BASH_DIRECTORIES: &str =
+    "mapfile -t COMPREPLY < <(compgen -d -- \"$word\"); compopt -o filenames 2>/dev/null; return";
+
+fn bash_subcommand(command: &Subcommand) -> String {
+    let flags = dashed(command.flags.iter());
+    let case = match command.operand {
+        "" => "return".to_owned(),
+        "SHELL" => format!(
+            "[ \"$COMP_CWORD\" = 2 ] && COMPREPLY=($(compgen -W \"{}\" -- \"$word\")); return",
+            SHELLS.join(" ")
+        ),
+        _ => BASH_DIRECTORIES.replace("compgen -d", &format!("compgen -d -W \"{flags}\"")),
+    };
+    format!("      {}) {case} ;;\n", command.name)
+}
+
+/// The names, as they are typed.
+fn dashed<'a>(flags: impl Iterator<Item = &'a Flag>) -> String {
+    flags.map(|flag| format!("--{}", flag.name)).collect::<Vec<String>>().join(" ")
+}
+
 fn zsh() -> String {
-    let mut script = String::from(
-        "#compdef braid\n\
-         # Completion of braid for zsh. Put it as _braid into a directory of $fpath:\n\
-         # braid completion zsh > \"${fpath[1]}/_braid\"\n\
-         _braid() {\n  \
-         case $words[2] in\n",
-    );
-    for command in SUBCOMMANDS {
-        let flags: Vec<String> =
-            command.flags.iter().map(|flag| format!("'--{}[{}]'", flag.name, flag.help)).collect();
-        let operand = match command.operand {
-            "" => String::new(),
-            "SHELL" => format!("'2:shell:({})'", SHELLS.join(" ")),
-            _ => "'2:directory:_files -/'".to_owned(),
-        };
-        let rest = [flags.join(" "), operand].join(" ");
-        script.push_str(&format!(
-            "  {}) (( CURRENT > 2 )) && _arguments {} && return ;;\n",
-            command.name,
-            rest.trim()
-        ));
-    }
-    script.push_str("  esac\n  _arguments \\\n");
+    let subcommands: String = SUBCOMMANDS.iter().map(|command| zsh_subcommand(command)).collect();
     let commands: Vec<&str> = SUBCOMMANDS.iter().map(|command| command.name).collect();
-    script.push_str(&format!(
-        "    '1::command:({})' \\\n    '--help[Print the help.]' \\\n",
-        commands.join(" ")
-    ));
+    let mut flags = format!("    '1::command:({})' \\\n    '--help[Print the help.]'", commands.join(" "));
     for flag in offered() {
-        let help =
-            flag.help.replace('\'', "'\\''").replace('[', "\\[").replace(']', "\\]").replace(':', "\\:");
+        let help = zsh_text(flag.help);
         let value = match (flag.kind, choices(flag)) {
             (Kind::Bool, _) => format!("-[{help}]::value:(true false)"),
             (_, []) if is_directory(flag) => format!("[{help}]:directory:_files -/"),
             (_, []) => format!("[{help}]:value:"),
             (_, choices) => format!("[{help}]:value:({})", choices.join(" ")),
         };
-        script.push_str(&format!("    '--{}={value}' \\\n", flag.name));
+        flags.push_str(&format!(" \\\n    '--{}={value}'", flag.name));
     }
-    script.push_str("    && return\n}\n_braid \"$@\"\n");
-    script
+    format!(
+        r#"#compdef braid
+# Completion of braid for zsh. For this shell, behind compinit: source <(braid completion zsh). For all, in a
+# directory of $fpath: braid completion zsh > "${{fpath[1]}}/_braid"
+_braid() {{
+  if (( CURRENT > 2 )); then
+    case $words[2] in
+{subcommands}    esac
+  fi
+  _arguments \
+{flags}
+}}
+# Run by compinit from a directory it is to complete at once; sourced it is only to be known.
+if [[ $funcstack[1] == _braid ]]; then
+  _braid "$@"
+else
+  compdef _braid braid
+fi
+"#
+    )
+}
+
+fn zsh_subcommand(command: &Subcommand) -> String {
+    let mut specs = format!("'1:command:({})'", command.name);
+    match command.operand {
+        "" => {}
+        "SHELL" => specs.push_str(&format!(" '2:shell:({})'", SHELLS.join(" "))),
+        _ => specs.push_str(" '2:directory:_files -/'"),
+    }
+    for flag in command.flags {
+        specs.push_str(&format!(" '--{}[{}]'", flag.name, zsh_text(flag.help)));
+    }
+    format!("      {}) _arguments {specs}; return ;;\n", command.name)
+}
+
+/// Text between the brackets of a specification in single quotes.
+fn zsh_text(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('\'', "'\\''");
+    text.replace('[', "\\[").replace(']', "\\]").replace(':', "\\:")
 }
 
 fn fish() -> String {
     let mut script = String::from(
-        "# Completion of braid for fish:\n\
+        "# Completion of braid for fish. For this shell: braid completion fish | source. For all:\n\
          # braid completion fish > ~/.config/fish/completions/braid.fish\n\
          complete -c braid -f\n",
     );

@@ -59,14 +59,17 @@ impl Config {
     pub fn bootstrap(&self) -> Result<Bootstrap, Refusal> {
         let initial_cluster = self.initial_cluster.as_ref().map_err(Refusal::clone)?;
         let Some(own) = initial_cluster.iter().find(|member| member.name == self.name) else {
-            let name = &self.name;
-            let message = format!("couldn't find local name {name:?} in the initial cluster configuration");
-            return Err(Refusal::error(message));
+            let (name, named) = (&self.name, &initial_cluster[0].name);
+            return Err(Refusal::error(format!(
+                "couldn't find local name {name:?} in the initial cluster configuration: start with --name={named}, \
+                 or name {name} in --initial-cluster"
+            )));
         };
         self.check_advertised(own)?;
         if self.initial_cluster_state == ClusterState::Existing {
-            let message = "--initial-cluster-state=existing: joining a cluster is not built yet".to_string();
-            return Err(Refusal::error(message));
+            let message =
+                "--initial-cluster-state=existing: joining a cluster is not built yet; new begins one";
+            return Err(Refusal::error(message.to_string()));
         }
         let token = &self.initial_cluster_token;
         let identified = |member: &InitialMember| BootstrapMember {

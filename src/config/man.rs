@@ -3,8 +3,9 @@
 use super::flags::{FLAGS, SUBCOMMANDS};
 use super::help::{self, PARTS};
 
-const HEAD: &str = r#".TH BRAID 8
-.SH NAME
+const TITLE: &str = concat!(".TH BRAID 8 \"\" \"Braid ", env!("CARGO_PKG_VERSION"), "\"\n");
+
+const HEAD: &str = r#".SH NAME
 braid \- a drop\-in replacement for etcd v3
 .SH SYNOPSIS
 .B braid
@@ -19,7 +20,7 @@ braid \- a drop\-in replacement for etcd v3
 .B braid man
 .SH DESCRIPTION
 Serves etcd's clients: keys, ranges, transactions, leases and watches in one gap\-free order of revisions, durably,
-on one pinned thread a CPU. Without flags it listens on localhost:2379 and keeps its data in default.etcd.
+on one thread a CPU. Without flags it listens on localhost:2379 and keeps its data in default.etcd.
 .PP
 Flags are etcd's: one dash or two, with the value behind = or as the next argument; a boolean takes its value only
 behind =. Each may also be given as a variable of the environment, ETCD_SOME_FLAG for \-\-some\-flag; the command
@@ -42,7 +43,7 @@ SIGTERM and SIGINT stop the server: calls under way are answered, then it ends. 
 "#;
 
 pub(super) fn page() -> String {
-    let mut page = String::from(HEAD);
+    let mut page = [TITLE, HEAD].concat();
     for (heading, wanted) in PARTS {
         section(&mut page, heading);
         for flag in FLAGS.iter().filter(|flag| wanted(&flag.status)) {

@@ -250,7 +250,8 @@ fn initial_cluster(given: &Given, name: &str, peer_urls: &[Url]) -> Result<Vec<I
         0 => Err(Refusal::error("initial cluster unset and no discovery endpoints found".to_string())),
         1 => Ok(members),
         count => Err(Refusal::error(format!(
-            "--initial-cluster names {count} members; Braid does not build clusters of several members yet"
+            "--initial-cluster names {count} members; Braid does not build clusters of several members yet: name \
+             this one alone"
         ))),
     }
 }

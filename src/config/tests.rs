@@ -166,6 +166,7 @@ fn an_unknown_flag_names_the_nearest() {
         let words = format!("flag provided but not defined: -{wrong} (the nearest is --{nearest})");
         assert_eq!((refusal.exit_code, refusal.message), (2, words));
     }
+    assert_eq!(refused(&["--bogus=x"]).message, "flag provided but not defined: -bogus", "none is near");
 }
 
 #[test]
@@ -529,7 +530,7 @@ fn a_bootstrap_that_contradicts_itself_is_refused_and_only_then() {
     for (args, words) in [
         (
             &["--initial-cluster=m2=http://localhost:2380"][..],
-            "couldn't find local name \"default\" in the initial cluster configuration",
+            "couldn't find local name \"default\" in the initial cluster configuration: start with --name=m2, or",
         ),
         (
             &["--initial-advertise-peer-urls=http://a:1"],
@@ -540,8 +541,11 @@ fn a_bootstrap_that_contradicts_itself_is_refused_and_only_then() {
             "--initial-advertise-peer-urls has http://a:1 but missing from \
              --initial-cluster=default=http://a:1,default=http://localhost:2380",
         ),
-        (&["--initial-cluster-state=existing"], "joining a cluster is not built yet"),
-        (&["--initial-cluster=default=http://localhost:2380,b=http://b:1"], "names 2 members"),
+        (&["--initial-cluster-state=existing"], "joining a cluster is not built yet; new begins one"),
+        (
+            &["--initial-cluster=default=http://localhost:2380,b=http://b:1"],
+            "several members yet: name this one alone",
+        ),
         (&["--initial-cluster="], "initial cluster unset"),
         (&["--initial-cluster=default"], "error setting up initial cluster"),
         (&["--initial-cluster=default=https://localhost:2380"], "built yet"),

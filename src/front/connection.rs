@@ -3,14 +3,11 @@
 use super::grpc::Http2;
 use super::long::Pump;
 use super::rpc::Call;
-use super::{Ask, Counters, Held, Lost, Manners, Rpc, protocol, room};
+use super::{Ask, Counters, Held, Lost, Manners, Rpc, Untaken, protocol};
 use crate::api::{Code, Error};
 use crate::http2::StreamId;
 use crate::io::{Output, Port};
-use crate::limits::{
-    ANSWER_BYTES_MIN, CONNECTION_ANSWERS_BYTES_MIN, CONNECTION_UNSENT_BYTES_MAX, HTTP1_BODY_BYTES_MAX,
-    HTTP1_HEAD_BYTES_MAX, HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX, HTTP2_OUTPUT_BYTES, READER_CHECKS_MAX,
-};
+use crate::limits::{FrontBounds, HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX};
 use crate::types::{ConnId, Duration, Time};
 use crate::wire::encode::Long;
 use crate::wire::health;
@@ -57,12 +54,12 @@ enum Patience {
 }
 
 impl Patience {
-    fn request(now: Time) -> Patience {
-        Patience::Request { until: now + Duration::from_secs(HTTP1_REQUEST_SECS_MAX) }
+    fn request(now: Time, bounds: &FrontBounds) -> Patience {
+        Patience::Request { until: now + Duration::from_secs(bounds.http1_request_secs_max) }
     }
 
-    fn idle(now: Time) -> Patience {
-        Patience::Idle { until: now + Duration::from_secs(HTTP1_IDLE_SECS_MAX) }
+    fn idle(now: Time, bounds: &FrontBounds) -> Patience {
+        Patience::Idle { until: now + Duration::from_secs(bounds.http1_idle_secs_max) }
     }
 
     fn until(self) -> Time {
@@ -76,6 +73,7 @@ impl Patience {
 pub(super) struct Connection {
     pub id: ConnId,
     protocol: Protocol,
+    bounds: FrontBounds,
     /// Handed out and not yet with the kernel.
     unsent: usize,
     /// As it was last taken into account.
@@ -90,15 +88,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub fn new(now: Time, id: ConnId, port: Port) -> Connection {
+    pub fn new(now: Time, id: ConnId, port: Port, bounds: &FrontBounds) -> Connection {
         Connection {
             id,
             protocol: protocol(port),
+            bounds: *bounds,
             unsent: 0,
             held: Held::default(),
             moves: false,
             checks: 0,
-            patience: Patience::request(now),
+            patience: Patience::request(now, bounds),
             is_marked: true,
             closing: false,
             close_asked: false,
@@ -179,7 +178,7 @@ impl Connection {
         if self.closing {
             return;
         }
-        if http1.answering.is_some() || room(self.unsent + http1.output.len()) == 0 {
+        if http1.answering.is_some() || self.unsent + http1.output.len() >= self.bounds.unsent_bytes_max {
             // Requests behind it may come, and nobody needs many.
             self.closing = http1.received.len() > HTTP1_HEAD_BYTES_MAX + HTTP1_BODY_BYTES_MAX;
             return;
@@ -189,7 +188,7 @@ impl Connection {
                 // The first byte of a request begins its time; the others do not prolong it.
                 self.closing |= http1.ended;
                 if !http1.received.is_empty() && matches!(self.patience, Patience::Idle { .. }) {
-                    self.patience = Patience::request(now);
+                    self.patience = Patience::request(now, &self.bounds);
                 }
             }
             Ok(Some((request, taken))) => {
@@ -232,7 +231,7 @@ impl Connection {
         if !keep_alive {
             self.closing = true;
         }
-        self.patience = Patience::idle(now);
+        self.patience = Patience::idle(now, &self.bounds);
         self.read_http1(now, asks);
     }
 
@@ -274,32 +273,37 @@ impl Connection {
 
     /// Whether so much waits for the client that more is written only as it takes it.
     pub fn is_backed_up(&self, full: bool) -> bool {
-        full || self.written() >= CONNECTION_UNSENT_BYTES_MAX
+        full || self.written() >= self.bounds.unsent_bytes_max
     }
 
-    /// While others wait for what this client does not take.
-    pub fn check_reader(&mut self, counters: &mut Counters, asks: &mut Vec<Ask>) {
+    /// While others wait for what this client does not take. Says what it has lost for that.
+    pub fn check_reader(&mut self, counters: &mut Counters, asks: &mut Vec<Ask>) -> Untaken {
         let moves = std::mem::take(&mut self.moves);
-        let waits = self.written() > CONNECTION_ANSWERS_BYTES_MIN;
+        let written = self.written();
+        let waits = written > self.bounds.connection_answers_bytes_min;
         self.checks = if moves || !waits { 0 } else { self.checks + 1 };
-        let behind = self.is_behind();
-        let Protocol::Http2(http2) = &mut self.protocol else {
-            self.closing |= self.checks > READER_CHECKS_MAX;
-            return;
-        };
-        http2.end_unread(self.id, moves && behind, counters, asks);
-        if self.checks > READER_CHECKS_MAX && !self.closing {
-            http2.connection.give_up("answers_not_taken");
-            http2.cancel_calls(self.id, counters, asks);
-            self.closing = true;
+        let (behind, checks_max) = (self.is_behind(), self.bounds.reader_checks_max);
+        let mut untaken = Untaken::default();
+        if let Protocol::Http2(http2) = &mut self.protocol {
+            untaken = http2.end_unread(self.id, checks_max, moves && behind, counters, asks);
         }
+        if self.checks > checks_max && !self.closing {
+            if let Protocol::Http2(http2) = &mut self.protocol {
+                http2.connection.give_up("answers_not_taken");
+                http2.cancel_calls(self.id, counters, asks);
+            }
+            self.closing = true;
+            untaken = Untaken { closes: true, bytes: untaken.bytes + written as u64, ..untaken };
+        }
+        untaken
     }
 
     /// The longest answer that is taken; `full`: all connections together hold too much.
     pub fn spare(&self, full: bool, manners: &Manners) -> usize {
         let answers = self.answers();
-        if full || answers >= manners.http2.pending_bytes_max {
-            CONNECTION_ANSWERS_BYTES_MIN.saturating_sub(answers).max(ANSWER_BYTES_MIN)
+        let bounds = &self.bounds;
+        if full || answers >= manners.http2.bounds.pending_bytes_max {
+            bounds.connection_answers_bytes_min.saturating_sub(answers).max(bounds.answer_bytes_min)
         } else {
             usize::MAX
         }
@@ -315,8 +319,11 @@ impl Connection {
     /// Bytes that streams together may send now.
     fn stream_room(&self, full: bool) -> usize {
         let Protocol::Http2(http2) = &self.protocol else { return 0 };
-        let room = room(self.unsent).min(http2.connection.send_room());
-        if full { room.min(CONNECTION_ANSWERS_BYTES_MIN.saturating_sub(self.written())) } else { room }
+        let bounds = &self.bounds;
+        let unsent_room = bounds.unsent_bytes_max.saturating_sub(self.unsent);
+        let room = unsent_room.min(http2.connection.send_room());
+        let least = || bounds.connection_answers_bytes_min.saturating_sub(self.written());
+        if full { room.min(least()) } else { room }
     }
 
     /// Tells the streams that wait for room when there is some.
@@ -398,6 +405,20 @@ impl Connection {
         }
     }
 
+    /// So much is held of an answer that is still being read.
+    pub fn gather(&mut self, rpc: Rpc, bytes: usize) {
+        if let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) {
+            http2.calls.gather(stream, bytes);
+        }
+    }
+
+    pub fn gathers(&self, rpc: Rpc) -> usize {
+        match (&self.protocol, rpc.place) {
+            (Protocol::Http2(http2), super::Place::Stream(stream)) => http2.calls.gathers(stream),
+            _ => 0,
+        }
+    }
+
     pub fn pause(&mut self, rpc: Rpc) {
         if let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) {
             http2.calls.pause(stream);
@@ -427,7 +448,7 @@ impl Connection {
     /// Whether streams wait for the socket to take what was written, rather than for the client's windows.
     fn is_behind(&self) -> bool {
         let Protocol::Http2(http2) = &self.protocol else { return false };
-        room(self.unsent) == 0 || http2.connection.output().len() >= HTTP2_OUTPUT_BYTES
+        self.unsent >= self.bounds.unsent_bytes_max || http2.connection.is_full()
     }
 
     pub fn wake_at(&self) -> Time {
@@ -456,14 +477,6 @@ impl Connection {
                 counters,
             );
         }
-    }
-
-    /// Whether a message may be sent piece by piece.
-    pub fn takes_pieces(&self, rpc: Rpc) -> bool {
-        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&self.protocol, rpc.place) else {
-            return false;
-        };
-        http2.calls.get(stream).is_some_and(|call| !call.style.gzip)
     }
 
     /// Begins a message that is sent as its stream takes it.

@@ -203,7 +203,7 @@ impl Http2 {
         let Some(call) = self.calls.remove(stream) else { return };
         let code = outcome.as_ref().err().map_or(Code::Ok, Error::code);
         let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
-        if call.long.is_some_and(|long| long.begun) {
+        if call.long.is_some_and(|long| long.has_begun()) {
             // Trailers would end the message in its middle. gRPC's clients make their codes of these.
             let exhausted = code == Code::ResourceExhausted;
             let code = if exhausted { ErrorCode::EnhanceYourCalm } else { ErrorCode::Cancel };

@@ -3,22 +3,22 @@
 //! The answer to a range that its client has not taken is written as the client takes it. Until then it shares
 //! the store's memory, but it holds what the store would let go of, so all such answers together are bounded.
 //! One too many is not refused: its request waits, and is read anew when there is a place. A reader that takes
-//! nothing for long while others wait loses its place.
+//! nothing for long while others wait loses its place. What has been read of a range that goes on counts too.
 
 use super::connection::Connection;
 use super::tally::Tally;
-use super::{Ask, Front, Manners, Rpc, of};
-use crate::api::{Error, RangeReply, RangeRequest, Reply, Request};
-use crate::limits::{ANSWER_BYTES_MIN, LISTS_WAITING_BYTES_MAX, LISTS_WAITING_MAX, READER_CHECK_MS};
-use crate::types::{Duration, KeyValue, Term, Time};
+use super::{Ask, Front, Rpc, Untaken, of};
+use crate::api::{Error, RangeReply, Reply, Request, TxnReply};
+use crate::limits::FrontBounds;
+use crate::types::{ConnId, Duration, KeyValue, Term, Time};
 use crate::wire::Method;
 use crate::wire::encode::{self, Long};
 use std::collections::VecDeque;
 
-/// A request, and what its answer holds, as far as that is known.
+/// A request that changes nothing, and what its answer holds, as far as that is known.
 struct Deferred {
     rpc: Rpc,
-    request: RangeRequest,
+    request: Request,
     answer_bytes: usize,
 }
 
@@ -64,43 +64,71 @@ impl Waiting {
     }
 }
 
-fn kept_bytes(request: &RangeRequest) -> usize {
-    size_of::<Deferred>() + request.key.len() + request.range_end.len()
+fn kept_bytes(request: &Request) -> usize {
+    size_of::<Deferred>() + request.bytes()
 }
 
 impl Front {
-    /// Whether the answer to a range can be taken now. If not, the request is to wait: [`Front::defer`].
-    pub fn takes(&mut self, rpc: Rpc, reply: &RangeReply) -> bool {
+    /// Whether the answer to a range can be taken now. If not, the request is to wait for a place of so many
+    /// bytes: [`Front::defer`].
+    pub fn takes(&mut self, rpc: Rpc, reply: &RangeReply) -> Result<(), usize> {
+        let bytes = answer_bytes(reply, self.manners.bounds.connection_lists_bytes_min);
+        self.takes_answer(rpc, bytes, |long_bytes| encode::is_long_range(reply, long_bytes))
+    }
+
+    /// The same of a transaction's answer.
+    pub fn takes_txn(&mut self, rpc: Rpc, reply: &TxnReply) -> Result<(), usize> {
+        let bytes = encode::txn_weight(reply, self.manners.bounds.connection_lists_bytes_min);
+        self.takes_answer(rpc, bytes, |long_bytes| encode::txn_weight(reply, long_bytes) > long_bytes)
+    }
+
+    fn takes_answer(
+        &mut self,
+        rpc: Rpc,
+        bytes: usize,
+        is_long: impl FnOnce(usize) -> bool,
+    ) -> Result<(), usize> {
         let Front { manners, connections, tally, .. } = self;
-        let bytes = answer_bytes(reply, manners);
-        if bytes <= ANSWER_BYTES_MIN {
-            return true;
+        let bounds = &manners.bounds;
+        if bytes <= bounds.answer_bytes_min {
+            return Ok(());
         }
         let there = of(connections, rpc.conn).filter(|connection| connection.method(rpc).is_some());
-        let Some(connection) = there else { return true };
-        let held_back = connection.is_backed_up(tally.full);
-        (!held_back && !encode::is_long_range(reply)) || has_place_for(connection, rpc, bytes, tally, manners)
+        let Some(connection) = there else { return Ok(()) };
+        let is_written = !connection.is_backed_up(tally.full) && !is_long(bounds.long_message_bytes);
+        if is_written || has_place_for(connection, rpc, bytes, tally, bounds) { Ok(()) } else { Err(bytes) }
     }
 
     /// Whether a range that has found so many bytes and goes on may as well wait.
     pub fn is_in_vain(&mut self, rpc: Rpc, bytes: usize) -> bool {
         let Front { manners, connections, tally, .. } = self;
-        let found_much = bytes > manners.bounds.connection_lists_bytes_min;
-        let Some(connection) = of(connections, rpc.conn).filter(|_| found_much) else { return false };
-        !has_place(connection, rpc, tally, manners)
+        let bounds = &manners.bounds;
+        let Some(connection) = of(connections, rpc.conn) else { return false };
+        bytes + connection.gathers(rpc) > bounds.connection_lists_bytes_min
+            && !has_place(connection, rpc, tally, bounds)
     }
 
-    /// Answers a call to Range.
-    pub fn answer_range(&mut self, now: Time, rpc: Rpc, term: Term, reply: RangeReply) {
+    /// So many bytes have been read of a range that goes on elsewhere: they count as its answer will.
+    pub fn gathers(&mut self, rpc: Rpc, bytes: usize) {
         let Front { connections, tally, .. } = self;
-        let Some(connection) = of(connections, rpc.conn) else { return };
-        let held_back =
-            connection.is_backed_up(tally.full) && answer_bytes(&reply, &self.manners) > ANSWER_BYTES_MIN;
-        if (held_back || encode::is_long_range(&reply)) && connection.takes_pieces(rpc) {
+        if let Some(connection) = of(connections, rpc.conn) {
+            connection.gather(rpc, bytes);
+            tally.settle(connection);
+        }
+    }
+
+    /// Answers a call to Range or Txn with what is taken: where its client is slow, as its stream takes it.
+    pub fn answer_taken(&mut self, now: Time, rpc: Rpc, term: Term, reply: Reply) {
+        let FrontBounds { answer_bytes_min, long_message_bytes, .. } = self.manners.bounds;
+        if !encode::is_long(&reply, answer_bytes_min) {
+            return self.answer(now, rpc, term, &Ok(reply));
+        }
+        let Some(connection) = of(&mut self.connections, rpc.conn) else { return };
+        if connection.is_backed_up(self.tally.full) || encode::is_long(&reply, long_message_bytes) {
             let header = crate::wire::Header { raft_term: term, ..self.manners.header };
-            self.begin_long(rpc, Long::of_reply(&header, Reply::Range(reply)));
+            self.begin_long(rpc, Long::of_reply(&header, reply));
         } else {
-            self.answer(now, rpc, term, &Ok(Reply::Range(reply)));
+            self.answer(now, rpc, term, &Ok(reply));
         }
     }
 
@@ -114,24 +142,26 @@ impl Front {
         }
     }
 
-    /// Lets a request wait until its answer has a place. It is asked for anew then. `answer`: where it is known.
-    pub fn defer(&mut self, now: Time, rpc: Rpc, request: RangeRequest, answer: Option<&RangeReply>) {
+    /// Lets a request that changes nothing wait until its answer has a place, of so many bytes where that is
+    /// known. It is asked for anew then.
+    pub fn defer(&mut self, now: Time, rpc: Rpc, request: Request, answer_bytes: Option<usize>) {
         let bytes = kept_bytes(&request);
-        let answer_bytes = answer.map_or(usize::MAX, |reply| answer_bytes(reply, &self.manners));
+        let answer_bytes = answer_bytes.unwrap_or(usize::MAX);
         let was_first = self.waiting.anew.take_if(|anew| *anew == rpc).is_some();
-        if !was_first && !self.waiting.has_room(bytes) {
+        let bounds = self.manners.bounds;
+        if !was_first && !self.waiting.has_room(bytes, &bounds) {
             self.drop_gone();
         }
         let deferred = Deferred { rpc, request, answer_bytes };
         if was_first {
             self.waiting.requests.push_front(deferred);
-        } else if self.waiting.has_room(bytes) {
+        } else if self.waiting.has_room(bytes, &bounds) {
             self.waiting.requests.push_back(deferred);
         } else {
             return self.answer(now, rpc, Term(0), &Err(Error::TooManyRequests));
         }
         self.waiting.bytes += bytes;
-        self.waiting.check_at.get_or_insert(now + CHECK_EVERY);
+        self.waiting.check_at.get_or_insert(now + check_every(&bounds));
     }
 
     /// Forgets the requests whose clients wait no longer.
@@ -153,7 +183,7 @@ impl Front {
         }
         let first = waiting.requests.iter().position(|Deferred { rpc, answer_bytes, .. }| {
             of(connections, rpc.conn).is_none_or(|of| {
-                of.method(*rpc).is_none() || has_place_for(of, *rpc, *answer_bytes, tally, manners)
+                of.method(*rpc).is_none() || has_place_for(of, *rpc, *answer_bytes, tally, &manners.bounds)
             })
         });
         let Some(Deferred { rpc, request, .. }) = first.and_then(|first| waiting.remove(first)) else {
@@ -163,41 +193,53 @@ impl Front {
         tally.fell = true;
         if is_there(connections, rpc) {
             waiting.anew = Some(rpc);
-            asks.push(match of(connections, rpc.conn).and_then(|connection| connection.method(rpc)) {
-                Some(Method::RangeStream) => Ask::RangeStream { rpc, request },
-                _ => Ask::Call { rpc, request: Request::Range(request), bytes: 0 },
+            let method = of(connections, rpc.conn).and_then(|connection| connection.method(rpc));
+            asks.push(match (method, request) {
+                (Some(Method::RangeStream), Request::Range(request)) => Ask::RangeStream { rpc, request },
+                (_, request) => Ask::Call { rpc, request, bytes: 0 },
             });
         }
     }
 
     /// Looks at the readers while others wait for their place.
     pub(super) fn check_readers(&mut self, now: Time, asks: &mut Vec<Ask>) {
-        let Front { waiting, tally, .. } = self;
+        let Front { waiting, tally, manners, .. } = self;
+        let next = now + check_every(&manners.bounds);
         if waiting.any() || tally.full {
-            waiting.check_at.get_or_insert(now + CHECK_EVERY);
+            waiting.check_at.get_or_insert(next);
         }
         if waiting.check_at() > now {
             return;
         }
         self.drop_gone();
-        let Front { connections, waiting, tally, counters, .. } = self;
+        let Front { connections, waiting, tally, counters, untaken, .. } = self;
         let somebody = waiting.any() || tally.full;
-        waiting.check_at = somebody.then(|| now + CHECK_EVERY);
+        waiting.check_at = somebody.then_some(next);
         if !somebody {
             return;
         }
         for connection in connections.iter_mut().flatten() {
-            connection.check_reader(counters, asks);
+            let lost = connection.check_reader(counters, asks);
+            if lost.answers > 0 || lost.closes {
+                untaken.push((connection.id, lost));
+            }
             tally.settle(connection);
         }
     }
+
+    /// What clients have lost since this was last asked, as they took nothing for long.
+    pub fn take_untaken(&mut self) -> Vec<(ConnId, Untaken)> {
+        std::mem::take(&mut self.untaken)
+    }
 }
 
-const CHECK_EVERY: Duration = Duration::from_ms(READER_CHECK_MS);
+fn check_every(bounds: &FrontBounds) -> Duration {
+    Duration::from_ms(bounds.reader_check_ms)
+}
 
 impl Waiting {
-    fn has_room(&self, bytes: usize) -> bool {
-        self.requests.len() < LISTS_WAITING_MAX && self.bytes + bytes <= LISTS_WAITING_BYTES_MAX
+    fn has_room(&self, bytes: usize, bounds: &FrontBounds) -> bool {
+        self.requests.len() < bounds.lists_waiting_max && self.bytes + bytes <= bounds.lists_waiting_bytes_max
     }
 }
 
@@ -205,28 +247,27 @@ fn is_there(connections: &mut [Option<Connection>], rpc: Rpc) -> bool {
     of(connections, rpc.conn).is_some_and(|connection| connection.method(rpc).is_some())
 }
 
-/// Whether one more answer may be held for a connection, of whatever size: etcd bounds none.
-pub(super) fn has_place(connection: &Connection, rpc: Rpc, tally: &Tally, manners: &Manners) -> bool {
-    if !connection.takes_pieces(rpc) {
-        return connection.spare(tally.full, manners) == usize::MAX;
-    }
-    let bounds = &manners.bounds;
-    connection.held().lists < bounds.connection_lists_bytes_max
-        && tally.held.lists < bounds.front_lists_bytes_max
+/// Whether one more answer may be held for a connection, of whatever size: etcd bounds none. What has been read
+/// of this one does not stand in its own way.
+pub(super) fn has_place(connection: &Connection, rpc: Rpc, tally: &Tally, bounds: &FrontBounds) -> bool {
+    let own = connection.gathers(rpc);
+    connection.held().lists - own < bounds.connection_lists_bytes_max
+        && tally.held.lists - own < bounds.lists_bytes_max
 }
 
 /// The same for one of so many bytes: a connection that holds little may hold it in any case.
-fn has_place_for(of: &Connection, rpc: Rpc, bytes: usize, tally: &Tally, manners: &Manners) -> bool {
-    let is_small = of.held().lists.saturating_add(bytes) <= manners.bounds.connection_lists_bytes_min;
-    has_place(of, rpc, tally, manners) || (is_small && of.takes_pieces(rpc))
+fn has_place_for(of: &Connection, rpc: Rpc, bytes: usize, tally: &Tally, bounds: &FrontBounds) -> bool {
+    let others = of.held().lists - of.gathers(rpc);
+    let is_small = others.saturating_add(bytes) <= bounds.connection_lists_bytes_min;
+    is_small || has_place(of, rpc, tally, bounds)
 }
 
-/// What an answer holds. Looks at no more than makes it more than any connection may hold in any case.
-fn answer_bytes(reply: &RangeReply, manners: &Manners) -> usize {
+/// What an answer holds. Looks at no more than makes it more than so much.
+fn answer_bytes(reply: &RangeReply, bytes_max: usize) -> usize {
     let mut bytes = 0;
     for kv in &reply.kvs {
         bytes += size_of::<KeyValue>() + kv.key.len() + kv.value.len();
-        if bytes > manners.bounds.connection_lists_bytes_min {
+        if bytes > bytes_max {
             break;
         }
     }

@@ -21,11 +21,7 @@ use crate::api::{
 };
 use crate::http2::{self, StreamId};
 use crate::io::{Output, Port};
-use crate::limits::{
-    Bounds, CONNECTION_PARTS_BYTES_MAX, CONNECTION_PARTS_MESSAGES, CONNECTION_UNSENT_BYTES_MAX,
-    FRONT_ANSWERS_BYTES_MAX, FRONT_PARTS_BYTES_MAX, FRONT_SCRATCH_KEEP_BYTES, LONG_MESSAGES_BYTES_PER_TURN,
-    LONG_MESSAGES_ELEMENTS_PER_TURN, REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES,
-};
+use crate::limits::{FRONT_SCRATCH_KEEP_BYTES, FrontBounds, REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES};
 use crate::types::{ConnId, LeaseId, Term, Time};
 use crate::wire::encode::Long;
 use crate::wire::health::Page;
@@ -94,6 +90,16 @@ pub enum Ask {
     },
 }
 
+/// What a client has lost, as it took nothing for long while others waited for what was held for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Untaken {
+    pub answers: u64,
+    /// What was held for it.
+    pub bytes: u64,
+    /// The connection as well.
+    pub closes: bool,
+}
+
 /// A unary call.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
@@ -112,11 +118,9 @@ pub struct Manners {
     pub txn_ops_max: usize,
     /// The longest message that is sent.
     pub reply_bytes_max: usize,
-    /// Bytes of answers not yet with the kernel, beyond which only short ones are taken: of all connections.
-    /// Of one it is `http2.pending_bytes_max`.
-    pub answers_bytes_max: usize,
-    pub bounds: Bounds,
-    /// Bytes of requests that are not whole yet: of one connection, and of all.
+    pub bounds: FrontBounds,
+    /// Bytes of requests that are not whole yet, with room for some of the largest size: of one connection, and
+    /// of all.
     pub parts_bytes_max: usize,
     pub all_parts_bytes_max: usize,
     pub http2: http2::Config,
@@ -127,19 +131,20 @@ impl Manners {
         header: Header,
         request_bytes_max: usize,
         txn_ops_max: usize,
+        bounds: FrontBounds,
         http2: http2::Config,
     ) -> Manners {
         let message_bytes_max = request_bytes_max + REQUEST_OVERHEAD_BYTES;
-        let parts_bytes_max = CONNECTION_PARTS_BYTES_MAX.max(CONNECTION_PARTS_MESSAGES * message_bytes_max);
+        let messages_bytes = bounds.connection_parts_messages * message_bytes_max;
+        let parts_bytes_max = bounds.connection_parts_bytes_max.max(messages_bytes);
         Manners {
             header,
             message_bytes_max,
             txn_ops_max,
             reply_bytes_max: REPLY_BYTES_MAX,
-            answers_bytes_max: FRONT_ANSWERS_BYTES_MAX,
-            bounds: Bounds::PRODUCTION,
+            bounds,
             parts_bytes_max,
-            all_parts_bytes_max: FRONT_PARTS_BYTES_MAX.max(parts_bytes_max),
+            all_parts_bytes_max: bounds.parts_bytes_max.max(parts_bytes_max),
             http2,
         }
     }
@@ -161,6 +166,8 @@ pub struct Front {
     lost: Vec<Rpc>,
     /// Streams whose long messages are sent: so are they.
     free: Vec<Rpc>,
+    /// What clients have lost that nobody has told of.
+    untaken: Vec<(ConnId, Untaken)>,
     /// Long messages wait for nothing but the next turn.
     goes_on: bool,
     wake_at: Time,
@@ -169,7 +176,7 @@ pub struct Front {
 
 impl Front {
     pub fn new(manners: Manners) -> Front {
-        let answers_max = manners.answers_bytes_max;
+        let answers_max = manners.bounds.answers_bytes_max;
         let held = Held::default();
         Front {
             manners,
@@ -182,6 +189,7 @@ impl Front {
             scratch: vec![],
             lost: vec![],
             free: vec![],
+            untaken: vec![],
             goes_on: false,
             wake_at: Time::NEVER,
             wall_secs: None,
@@ -199,7 +207,7 @@ impl Front {
             self.connections.resize_with(slot + 1, || None);
         }
         assert!(self.connections[slot].is_none(), "a slot holds one connection at a time");
-        let mut connection = Connection::new(now, conn, port);
+        let mut connection = Connection::new(now, conn, port, &self.manners.bounds);
         if self.stopping {
             connection.close();
         }
@@ -314,24 +322,17 @@ impl Front {
         decode::unary(call.method, call.request.as_ref()?, txn_ops_max).ok()
     }
 
-    /// Answers a call that has written with a reply that [`encode::is_long`]: as its stream takes it. There is
-    /// no doing it again, so what has no place is dropped.
+    /// Answers a call with a reply that [`encode::is_long`]: as its stream takes it. There is no doing it
+    /// again, so what has no place is dropped.
     pub fn answer_long(&mut self, now: Time, rpc: Rpc, term: Term, reply: Reply) {
         let header = Header { raft_term: term, ..self.manners.header };
         let Front { manners, connections, tally, .. } = self;
         let Some(connection) = of(connections, rpc.conn) else { return };
-        if !has_place(connection, rpc, tally, manners) {
-            self.answer(now, rpc, term, &Err(dropped(&reply)));
-        } else if connection.takes_pieces(rpc) {
+        if has_place(connection, rpc, tally, &manners.bounds) {
             self.begin_long(rpc, Long::of_reply(&header, reply));
         } else {
-            self.answer(now, rpc, term, &Ok(reply));
+            self.answer(now, rpc, term, &Err(dropped(&reply)));
         }
-    }
-
-    /// A client that wants its messages compressed gets them in one piece.
-    fn takes_pieces(&mut self, rpc: Rpc) -> bool {
-        of(&mut self.connections, rpc.conn).is_some_and(|connection| connection.takes_pieces(rpc))
     }
 
     fn begin_long(&mut self, rpc: Rpc, message: Long) {
@@ -403,11 +404,7 @@ impl Front {
     /// budget.
     pub fn watched_long(&mut self, rpc: Rpc, term: Term, reply: WatchReply) {
         let header = Header { raft_term: term, ..self.manners.header };
-        if self.takes_pieces(rpc) {
-            self.begin_long(rpc, Long::of_watch(&header, reply));
-        } else {
-            self.watched(rpc, term, &reply);
-        }
+        self.begin_long(rpc, Long::of_watch(&header, reply));
     }
 
     pub fn kept_alive(&mut self, rpc: Rpc, term: Term, reply: &KeepAliveReply) {
@@ -496,8 +493,9 @@ impl Front {
         self.counters.now = now;
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut pump = Pump {
-            bytes: LONG_MESSAGES_BYTES_PER_TURN,
-            elements: LONG_MESSAGES_ELEMENTS_PER_TURN,
+            bytes: self.manners.bounds.long_bytes_per_turn,
+            packs: self.manners.bounds.long_packed_bytes_per_turn,
+            elements: self.manners.bounds.long_elements_per_turn,
             bytes_max: self.manners.reply_bytes_max,
             scratch: &mut scratch,
             counters: &mut self.counters,
@@ -537,19 +535,17 @@ fn too_large(prefix: &str, TooLong { bytes }: TooLong, bytes_max: usize) -> Erro
     Error::Other { code: Code::ResourceExhausted, text }
 }
 
+/// What a client is told whose answer is given up, though what it asked for may be done.
+pub const DROPPED: &str = "grpc: the reply was dropped, as too many wait for their client";
+pub const NOT_TAKEN: &str = "etcdserver: the answer was not taken in time";
+
 /// A reply that the connection cannot take, because its client takes too little. Whoever has only read is
 /// told what etcd says of a request it does not begin; a write has been done, which must not sound so.
 fn dropped(reply: &Reply) -> Error {
     if matches!(reply, Reply::Range(_)) {
         return Error::TooManyRequests;
     }
-    let text = "grpc: the reply was dropped, as too many wait for their client".into();
-    Error::Other { code: Code::ResourceExhausted, text }
-}
-
-/// What a connection may have handed out and not sent before its streams wait.
-fn room(unsent: usize) -> usize {
-    CONNECTION_UNSENT_BYTES_MAX.saturating_sub(unsent)
+    Error::Other { code: Code::ResourceExhausted, text: DROPPED.into() }
 }
 
 impl Rpc {

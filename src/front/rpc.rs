@@ -1,23 +1,15 @@
 //! The calls of one HTTP/2 connection, and how their messages become asks.
 
+use super::long::Sending;
 use super::{Ask, Counters, Manners, Rpc};
 use crate::api::{Code, Error};
 use crate::http2::{Head, Name, StreamId};
-use crate::limits::READER_CHECKS_MAX;
 use crate::types::{ConnId, Time};
-use crate::wire::encode::Long;
 use crate::wire::grpc::Inbound;
 use crate::wire::metadata::{self, Style};
 use crate::wire::{Kind, Method, Timed, decode};
 use bytes::Bytes;
 use std::collections::BTreeSet;
-
-/// A long message on its way.
-pub(super) struct Sending {
-    pub message: Long,
-    /// It is measured, and its first bytes are sent.
-    pub begun: bool,
-}
 
 /// A call being received or answered.
 pub(super) struct Call {
@@ -32,6 +24,8 @@ pub(super) struct Call {
     pub long: Option<Box<Sending>>,
     /// What is held for the client: by that if the call is unary, or by who feeds its stream.
     holds: usize,
+    /// What is held of an answer that is still being read.
+    gathers: usize,
     /// How often its reader was looked at since it took something, and what waited for its window then.
     pub checks: u32,
     pending: usize,
@@ -153,6 +147,7 @@ impl Calls {
             timed: None,
             long: None,
             holds: 0,
+            gathers: 0,
             checks: 0,
             pending: 0,
             stream,
@@ -174,7 +169,7 @@ impl Calls {
     pub fn remove(&mut self, stream: StreamId) -> Option<Call> {
         let call = self.calls.get_mut(stream.slot())?.take_if(|call| call.stream == stream)?;
         self.parts -= call.kept_bytes();
-        self.held -= call.holds;
+        self.held -= call.holds + call.gathers;
         self.waiting.remove(&stream);
         Some(call)
     }
@@ -186,20 +181,37 @@ impl Calls {
         self.held = self.held - before + bytes;
     }
 
+    /// So much is held of an answer that is still being read: its client can take nothing of it yet.
+    pub fn gather(&mut self, stream: StreamId, bytes: usize) {
+        let Some(call) = self.get_mut(stream) else { return };
+        let before = std::mem::replace(&mut call.gathers, bytes);
+        self.held = self.held - before + bytes;
+    }
+
+    pub fn gathers(&self, stream: StreamId) -> usize {
+        self.get(stream).map_or(0, |call| call.gathers)
+    }
+
     pub fn held(&self) -> usize {
         self.held
     }
 
     /// Looks at the readers for whom something is held, beside others that wait for its place: those that have
-    /// taken nothing for long. `moves`: the connection took something for them all.
-    pub fn unread(&mut self, moves: bool, pending_of: impl Fn(StreamId) -> usize) -> Vec<StreamId> {
+    /// taken nothing in so many looks, each with what is held for it. `moves`: the connection took something for
+    /// them all.
+    pub fn unread(
+        &mut self,
+        checks_max: u32,
+        moves: bool,
+        pending_of: impl Fn(StreamId) -> usize,
+    ) -> Vec<(StreamId, usize)> {
         let mut unread = vec![];
         for call in self.calls.iter_mut().flatten().filter(|call| call.holds > 0) {
             let pending = pending_of(call.stream);
             let takes = pending < std::mem::replace(&mut call.pending, pending);
             call.checks = if moves || takes { 0 } else { call.checks + 1 };
-            if call.checks > READER_CHECKS_MAX {
-                unread.push(call.stream);
+            if call.checks > checks_max {
+                unread.push((call.stream, call.holds));
             }
         }
         unread

@@ -2,7 +2,6 @@
 
 use super::Manners;
 use super::connection::Connection;
-use crate::limits::CONNECTION_PARTS_BYTES_MIN;
 
 /// Bytes that a connection holds.
 #[derive(Clone, Copy, Default)]
@@ -60,7 +59,7 @@ impl Tally {
     /// Bytes of requests that are not whole yet which a connection may hold.
     pub fn parts_max(&self, connection: &Connection, manners: &Manners) -> usize {
         let others = self.held.requests - connection.held().requests;
-        let left = manners.all_parts_bytes_max.saturating_sub(others).max(CONNECTION_PARTS_BYTES_MIN);
-        left.min(manners.parts_bytes_max)
+        let least = manners.bounds.connection_parts_bytes_min;
+        manners.all_parts_bytes_max.saturating_sub(others).max(least).min(manners.parts_bytes_max)
     }
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::api::{Code, DeleteRangeReply, PutReply, Reply};
 use crate::http2::client::Client;
 use crate::http2::{Event, Name};
-use crate::limits::{HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX};
+use crate::limits::{CONNECTION_UNSENT_BYTES_MAX, HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX};
 use crate::types::{Duration, ReactorId, Revision};
 use crate::wire::proto;
 use bytes::Bytes;
@@ -33,7 +33,13 @@ struct Wire {
 }
 
 fn front() -> Front {
-    Front::new(Manners::new(Header::default(), 1 << 20, 128, http2::Config::default()))
+    Front::new(Manners::new(
+        Header::default(),
+        1 << 20,
+        128,
+        FrontBounds::PRODUCTION,
+        http2::Config::default(),
+    ))
 }
 
 impl Wire {

@@ -8,10 +8,7 @@ use super::keepalive::Pings;
 use super::outbound::Prepared;
 use super::streams::{Recent, Streams};
 use super::{Config, Fault, Head, StreamId};
-use crate::limits::{
-    HTTP2_HEADER_LIST_BYTES_MAX, HTTP2_RESETS_BURST, HTTP2_RESETS_PER_SEC, HTTP2_SETTINGS_BURST,
-    HTTP2_SETTINGS_PER_SEC, HTTP2_TABLE_BYTES, HTTP2_VOID_FRAMES_BURST, HTTP2_VOID_FRAMES_PER_SEC,
-};
+use crate::limits::{HTTP2_HEADER_LIST_BYTES_MAX, HTTP2_TABLE_BYTES};
 use crate::types::Time;
 use std::collections::VecDeque;
 
@@ -100,12 +97,13 @@ impl Connection {
     }
 
     pub(super) fn of(role: Role, config: &Config, now: Time) -> Connection {
-        let stream_window = i64::from(config.stream_window_bytes);
-        let connection_window = i64::from(config.connection_window_bytes);
+        let bounds = &config.bounds;
+        let stream_window = i64::from(bounds.stream_window_bytes);
+        let connection_window = i64::from(bounds.connection_window_bytes);
         assert!(connection_window >= WINDOW_BYTES, "the connection's window cannot be lowered");
         assert!(stream_window <= frame::WINDOW_BYTES_MAX && connection_window <= frame::WINDOW_BYTES_MAX);
         let mut output = Vec::new();
-        let mut parameters = vec![(setting::INITIAL_WINDOW_SIZE, config.stream_window_bytes)];
+        let mut parameters = vec![(setting::INITIAL_WINDOW_SIZE, bounds.stream_window_bytes)];
         match role {
             Role::Server => {
                 parameters.push((setting::MAX_CONCURRENT_STREAMS, config.streams_max));
@@ -155,9 +153,9 @@ impl Connection {
             waiting: VecDeque::new(),
             roomy: Vec::new(),
             pings: Pings::new(now),
-            resets: Allowance::new(HTTP2_RESETS_BURST, HTTP2_RESETS_PER_SEC, now),
-            settings: Allowance::new(HTTP2_SETTINGS_BURST, HTTP2_SETTINGS_PER_SEC, now),
-            voids: Allowance::new(HTTP2_VOID_FRAMES_BURST, HTTP2_VOID_FRAMES_PER_SEC, now),
+            resets: Allowance::new(bounds.resets_burst, bounds.resets_per_sec, now),
+            settings: Allowance::new(bounds.settings_burst, bounds.settings_per_sec, now),
+            voids: Allowance::new(bounds.void_frames_burst, bounds.void_frames_per_sec, now),
         }
     }
 

@@ -17,6 +17,14 @@ pub fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
     [0, a, b, c, d]
 }
 
+/// The same where the message is compressed.
+pub fn compressed_prefix(len: usize) -> [u8; PREFIX_BYTES] {
+    let [_, length @ ..] = prefix(len);
+    let mut prefix = [1; PREFIX_BYTES];
+    prefix[1..].copy_from_slice(&length);
+    prefix
+}
+
 /// One message of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {

@@ -5,10 +5,7 @@ use super::frame::{self, ErrorCode, FrameHead, flag};
 use super::receive::{Flaw, Step, protocol};
 use super::streams::{Sent, Stream};
 use super::{Head, StreamId};
-use crate::limits::{
-    HTTP2_BLOCK_BYTES_MAX, HTTP2_BLOCK_FRAMES_MAX, HTTP2_REMEMBERED_BLOCK_BYTES, HTTP2_REMEMBERED_BLOCKS,
-    HTTP2_REMEMBERED_HEAD_BYTES,
-};
+use crate::limits::Http2Bounds;
 
 /// A header block of which CONTINUATION must bring the rest.
 pub(super) struct OpenBlock {
@@ -45,16 +42,16 @@ impl Memo {
         self.entries.iter().position(|entry| entry.generation == generation && entry.block == block)
     }
 
-    fn remember(&mut self, generation: u64, block: &[u8], head: &Head) {
-        if block.len() > HTTP2_REMEMBERED_BLOCK_BYTES || head.kept_bytes() > HTTP2_REMEMBERED_HEAD_BYTES {
+    fn remember(&mut self, generation: u64, block: &[u8], head: &Head, bounds: &Http2Bounds) {
+        if block.len() > bounds.remembered_block_bytes || head.kept_bytes() > bounds.remembered_head_bytes {
             return;
         }
         let entry = Remembered { generation, block: block.to_vec(), head: head.clone() };
-        if self.entries.len() < HTTP2_REMEMBERED_BLOCKS {
+        if self.entries.len() < bounds.remembered_blocks {
             self.entries.push(entry);
         } else {
             self.entries[self.next] = entry;
-            self.next = (self.next + 1) % HTTP2_REMEMBERED_BLOCKS;
+            self.next = (self.next + 1) % bounds.remembered_blocks;
         }
     }
 }
@@ -94,7 +91,8 @@ impl Connection {
         let block = self.open_block.as_mut().ok_or(protocol("CONTINUATION of nothing"))?;
         block.frames += 1;
         block.bytes.extend_from_slice(payload);
-        if block.frames > HTTP2_BLOCK_FRAMES_MAX || block.bytes.len() > HTTP2_BLOCK_BYTES_MAX {
+        let bounds = &self.config.bounds;
+        if block.frames > bounds.block_frames_max || block.bytes.len() > bounds.block_bytes_max {
             return Err(Flaw::Connection(ErrorCode::EnhanceYourCalm, "header_block_too_long"));
         }
         if !frame.has(flag::END_HEADERS) {
@@ -142,7 +140,7 @@ impl Connection {
             .decode(block, &mut self.scratch)
             .map_err(|_| Flaw::Connection(ErrorCode::Compression, "malformed header block"))?;
         if indexed {
-            self.memo.remember(self.decoder.generation(), block, &self.scratch);
+            self.memo.remember(self.decoder.generation(), block, &self.scratch, &self.config.bounds);
         }
         Ok(HeadAt::Scratch)
     }

@@ -6,6 +6,7 @@ use super::frame::{self, ErrorCode, FrameHead, WINDOW_BYTES_MAX, flag, kind, set
 use super::headers::dependency;
 use super::receive::{Flaw, Step, protocol};
 use super::streams::Sent;
+use crate::types::Duration;
 
 /// A window is given back in pieces of this part of it.
 const CREDIT_PARTS: i64 = 4;
@@ -40,7 +41,7 @@ impl Connection {
             return;
         }
         self.owed += bytes as u32;
-        if i64::from(self.owed) >= i64::from(self.config.connection_window_bytes) / CREDIT_PARTS {
+        if i64::from(self.owed) >= i64::from(self.config.bounds.connection_window_bytes) / CREDIT_PARTS {
             self.receive_window += i64::from(self.owed);
             frame::put_number(&mut self.output, kind::WINDOW_UPDATE, 0, self.owed);
             self.owed = 0;
@@ -150,6 +151,15 @@ impl Connection {
         }
     }
 
+    /// Whether a reset takes back what has not been answered: before the request was whole, or so soon after
+    /// that the server had no chance. A client that has had an answer, or waited for it in vain, is done.
+    fn is_taken_back(&mut self, stream: StreamId) -> bool {
+        let rapid = Duration::from_ms(self.config.bounds.rapid_reset_ms);
+        let state = self.streams.at(stream.slot);
+        let had_time = self.now.since(state.begun) >= rapid;
+        state.sent == Sent::Nothing && !(state.end_received && had_time)
+    }
+
     pub(super) fn on_reset(&mut self, head: FrameHead, payload: &[u8]) -> Result<Step, Flaw> {
         let code =
             number(payload).ok_or(Flaw::Connection(ErrorCode::FrameSize, "RST_STREAM of a wrong size"))?;
@@ -157,7 +167,7 @@ impl Connection {
             return Err(protocol("RST_STREAM on an idle stream"));
         }
         let Some(stream) = self.streams.find(head.stream) else { return Ok(Step::Nothing) };
-        let taken_back = self.role == Role::Server && self.streams.at(stream.slot).is_taken_back(self.now);
+        let taken_back = self.role == Role::Server && self.is_taken_back(stream);
         if taken_back && !self.resets.take(self.now) {
             return Err(Flaw::Connection(ErrorCode::EnhanceYourCalm, "too_many_resets"));
         }
@@ -284,7 +294,7 @@ impl Connection {
 
     /// The other end knows this end's settings: a window smaller than the initial one now holds.
     fn on_settings_ack(&mut self) {
-        let window = i64::from(self.config.stream_window_bytes);
+        let window = i64::from(self.config.bounds.stream_window_bytes);
         let loss = self.stream_window - window;
         if loss > 0 {
             self.stream_window = window;

@@ -10,7 +10,6 @@
 use super::connection::{Connection, Phase};
 use super::frame::{self, ErrorCode};
 use super::{Fault, Keepalive};
-use crate::limits::HTTP2_HANDSHAKE_SECS_MAX;
 use crate::types::{Duration, Time};
 
 /// grpc-go's allowance for clients without a stream.
@@ -74,7 +73,7 @@ impl Connection {
         match (self.phase, self.pings.asked, keepalive.interval) {
             (Phase::Over(_), ..) => Time::NEVER,
             (Phase::Preface(_) | Phase::Settings, ..) => {
-                self.pings.began + Duration::from_secs(HTTP2_HANDSHAKE_SECS_MAX)
+                self.pings.began + Duration::from_secs(self.config.bounds.handshake_secs_max)
             }
             (Phase::Open, Some(asked), _) => asked + keepalive.timeout,
             (Phase::Open, None, Some(interval)) => self.pings.last_read + interval,

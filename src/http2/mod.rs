@@ -38,9 +38,7 @@ pub use connection::Connection;
 pub use frame::ErrorCode;
 pub use head::{Head, Name};
 
-use crate::limits::{
-    HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_PENDING_BYTES_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_DEFAULT,
-};
+use crate::limits::{HTTP2_STREAMS_DEFAULT, Http2Bounds};
 use crate::types::Duration;
 
 /// A stream of one connection. A number is never used twice, so a name of a closed stream names nothing.
@@ -66,15 +64,18 @@ impl StreamId {
 pub struct Config {
     /// Streams a client may have open at a time.
     pub streams_max: u32,
-    /// Bytes a stream may send that the owner has not consumed. Owners of longer messages consume the
-    /// parts as they store them.
-    pub stream_window_bytes: u32,
-    /// The same for all streams together; at least 65,535 (RFC 9113 knows no way to lower it).
-    pub connection_window_bytes: u32,
-    /// Bytes of all streams that wait for the other end's windows, beyond which no stream adds more than a
-    /// little to them: it is reset.
-    pub pending_bytes_max: usize,
+    /// Owners of messages longer than a window consume the parts as they store them. The connection's is at
+    /// least 65,535 (RFC 9113 knows no way to lower it).
+    pub bounds: Http2Bounds,
     pub keepalive: Keepalive,
+}
+
+impl Config {
+    /// With another window for each stream.
+    pub fn with_window(mut self, stream_window_bytes: u32) -> Config {
+        self.bounds.stream_window_bytes = stream_window_bytes;
+        self
+    }
 }
 
 /// As grpc-go keeps connections alive and judges clients that do.
@@ -95,9 +96,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             streams_max: HTTP2_STREAMS_DEFAULT,
-            stream_window_bytes: HTTP2_STREAM_WINDOW_BYTES,
-            connection_window_bytes: HTTP2_CONNECTION_WINDOW_BYTES,
-            pending_bytes_max: HTTP2_PENDING_BYTES_MAX,
+            bounds: Http2Bounds::PRODUCTION,
             keepalive: Keepalive {
                 ping_min: Duration::from_secs(5),
                 without_stream: false,

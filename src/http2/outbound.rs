@@ -11,7 +11,6 @@ use super::frame::{self, ErrorCode, FRAME_BYTES, HEAD_BYTES, flag, kind};
 use super::hpack::Indexing;
 use super::streams::{Finish, Queue, Sent};
 use super::{StreamId, grpc};
-use crate::limits::{HTTP2_OUTPUT_BYTES, HTTP2_STREAM_PENDING_BYTES, HTTP2_STREAM_PENDING_BYTES_MIN};
 
 const GRPC_STATUS_OK: u8 = 0;
 /// The buffer for header blocks is kept up to this.
@@ -73,10 +72,7 @@ impl Connection {
 
     /// Sends one message of gRPC that is compressed, as the head has said.
     pub fn send_compressed(&mut self, stream: StreamId, message: &[u8]) -> bool {
-        let [_, length @ ..] = grpc::prefix(message.len());
-        let mut prefix = [1; grpc::PREFIX_BYTES];
-        prefix[1..].copy_from_slice(&length);
-        self.send_parts(stream, &prefix, message, false)
+        self.send_parts(stream, &grpc::compressed_prefix(message.len()), message, false)
     }
 
     /// Sends a part of the body, the last with `end`. What exceeds the windows waits; where already as much
@@ -110,7 +106,8 @@ impl Connection {
         }
         // The last one is taken whatever its size: etcd bounds no answer.
         let pending = state.queue.as_ref().map_or(0, |queue| queue.len());
-        if self.pending >= self.config.pending_bytes_max && pending + len > HTTP2_STREAM_PENDING_BYTES_MIN {
+        let bounds = &self.config.bounds;
+        if self.pending >= bounds.pending_bytes_max && pending + len > bounds.stream_pending_bytes_min {
             self.reset(stream, ErrorCode::EnhanceYourCalm);
             return false;
         }
@@ -175,14 +172,21 @@ impl Connection {
         if self.streams.get(stream).is_none() {
             return 0;
         }
-        HTTP2_STREAM_PENDING_BYTES.saturating_sub(self.pending_of(stream)).min(self.send_room())
+        let stream_pending_bytes = self.config.bounds.stream_pending_bytes;
+        stream_pending_bytes.saturating_sub(self.pending_of(stream)).min(self.send_room())
     }
 
     /// Bytes that all streams which pull may send now: as the socket takes them, and of what may wait for
     /// windows one half, so that the other is left to those that do not pull.
     pub fn send_room(&self) -> usize {
-        let windows = (self.config.pending_bytes_max / 2).saturating_sub(self.pending);
-        HTTP2_OUTPUT_BYTES.saturating_sub(self.output.len()).min(windows)
+        let bounds = &self.config.bounds;
+        let windows = (bounds.pending_bytes_max / 2).saturating_sub(self.pending);
+        bounds.output_bytes.saturating_sub(self.output.len()).min(windows)
+    }
+
+    /// Whether the socket takes so little that streams which pull have to wait for it.
+    pub fn is_full(&self) -> bool {
+        self.output.len() >= self.config.bounds.output_bytes
     }
 
     /// Bytes of all streams that wait for the other end's windows.

@@ -6,8 +6,7 @@
 //! of numbers makes it slow, and nothing needs hashing.
 
 use crate::http2::StreamId;
-use crate::limits::HTTP2_RAPID_RESET_MS;
-use crate::types::{Duration, Time};
+use crate::types::Time;
 use std::collections::VecDeque;
 
 /// What this end has sent on a stream.
@@ -64,15 +63,6 @@ pub struct Stream {
     /// What `content-length` still promises.
     pub content_left: Option<u64>,
     pub queue: Option<Box<Queue>>,
-}
-
-impl Stream {
-    /// Whether its reset takes back what has not been answered: before the request was whole, or so soon after
-    /// that the server had no chance. A client that has had an answer, or waited for it in vain, is done.
-    pub fn is_taken_back(&self, now: Time) -> bool {
-        let had_time = now.since(self.begun) >= Duration::from_ms(HTTP2_RAPID_RESET_MS);
-        self.sent == Sent::Nothing && !(self.end_received && had_time)
-    }
 }
 
 #[derive(Default)]

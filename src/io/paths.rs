@@ -72,6 +72,8 @@ paths! {
     range_sliced,
     range_read_anew,
     range_unwanted,
+    /// Answers that waited for a place beside those that their clients do not take.
+    answer_waited,
     history_sliced,
     hash_made_anew,
     /// A delete of many keys was named by its range, and read back from a log as such.
@@ -96,6 +98,8 @@ paths! {
     /// Shards that a start restored from a base and deltas.
     shard_of_deltas,
     checkpoint_given_up,
+    /// The disk had no room for a base.
+    checkpoint_is_delta_for_want_of_room,
     checkpoint_defragmented,
     /// Shards that came from another log, and those whose move took several writes.
     shard_moved,
@@ -105,4 +109,6 @@ paths! {
     log_write_while_one_is_in_flight,
     log_recycled,
     log_without_room,
+    /// A checkpoint on a full disk got the room of the file that stood by.
+    log_gave_reserve,
 }

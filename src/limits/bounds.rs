@@ -12,20 +12,6 @@ pub struct Bounds {
     pub log_behind_bytes_max: usize,
     /// See [`DELETE_LIST_MAX`].
     pub delete_list_max: usize,
-    /// See [`WATCH_STREAM_CREDIT_BYTES`].
-    pub watch_stream_credit_bytes: usize,
-    /// See [`WATCH_CREDIT_BYTES_MIN`].
-    pub watch_credit_bytes_min: usize,
-    /// See [`WATCH_CREDIT_BYTES_MAX`].
-    pub watch_credit_bytes_max: usize,
-    /// See [`WATCH_REPLY_REVISIONS_MAX`].
-    pub watch_reply_revisions_max: usize,
-    /// See [`WATCH_REPLY_BYTES_MAX`].
-    pub watch_reply_bytes_max: usize,
-    /// See [`WATCH_MERGE_EVENTS`].
-    pub watch_merge_events: usize,
-    /// Where replies are cut for clients that ask for it, if a request may be longer.
-    pub watch_fragment_bytes_max: usize,
     /// See [`TURN_EFFECT_BYTES_MAX`].
     pub turn_effect_bytes_max: usize,
     /// See [`WAITING_MAX`].
@@ -36,6 +22,8 @@ pub struct Bounds {
     pub control_waiting_max: usize,
     /// See [`PARKED_CALLS_MAX`].
     pub parked_calls_max: usize,
+    /// See [`PARKED_BYTES_MAX`].
+    pub parked_bytes_max: usize,
     /// See [`CALLS_BYTES_MAX`].
     pub calls_bytes_max: usize,
     /// See [`SLICES_PER_TURN`].
@@ -48,20 +36,15 @@ pub struct Bounds {
     pub checkpoint_chain_files_max: usize,
     /// See [`READS_BYTES_MAX`].
     pub reads_bytes_max: usize,
-    /// See [`WATCH_ANSWERS_MAX`].
-    pub watch_answers_max: usize,
     /// See [`KEEP_ALIVES_MAX`].
     pub keep_alives_max: usize,
-    /// See [`CONNECTION_LISTS_BYTES_MAX`].
-    pub connection_lists_bytes_max: usize,
-    /// See [`CONNECTION_LISTS_BYTES_MIN`].
-    pub connection_lists_bytes_min: usize,
-    /// See [`FRONT_LISTS_BYTES_MAX`].
-    pub front_lists_bytes_max: usize,
     /// See [`SIZES_STEP_BYTES`].
     pub sizes_step_bytes: u64,
     /// See [`AUTO_COMPACTION_REVISIONS_MS`].
     pub auto_compaction_revisions_ms: u64,
+    pub watch: WatchBounds,
+    pub front: FrontBounds,
+    pub http2: Http2Bounds,
 }
 
 impl Bounds {
@@ -69,31 +52,24 @@ impl Bounds {
         log_write_bytes_max: LOG_WRITE_BYTES_MAX,
         log_behind_bytes_max: LOG_BEHIND_BYTES_MAX,
         delete_list_max: DELETE_LIST_MAX,
-        watch_stream_credit_bytes: WATCH_STREAM_CREDIT_BYTES,
-        watch_credit_bytes_min: WATCH_CREDIT_BYTES_MIN,
-        watch_credit_bytes_max: WATCH_CREDIT_BYTES_MAX,
-        watch_reply_revisions_max: WATCH_REPLY_REVISIONS_MAX,
-        watch_reply_bytes_max: WATCH_REPLY_BYTES_MAX,
-        watch_merge_events: WATCH_MERGE_EVENTS,
-        watch_fragment_bytes_max: REQUEST_BYTES_MAX,
         turn_effect_bytes_max: TURN_EFFECT_BYTES_MAX,
         waiting_max: WAITING_MAX,
         control_pending_max: CONTROL_PENDING_MAX,
         control_waiting_max: CONTROL_WAITING_MAX,
         parked_calls_max: PARKED_CALLS_MAX,
+        parked_bytes_max: PARKED_BYTES_MAX,
         calls_bytes_max: CALLS_BYTES_MAX,
         slices_per_turn: SLICES_PER_TURN,
         compact_slice_keys: COMPACT_SLICE_KEYS,
         checkpoint_step_blocks: CHECKPOINT_STEP_BLOCKS,
         checkpoint_chain_files_max: CHECKPOINT_CHAIN_FILES_MAX,
         reads_bytes_max: READS_BYTES_MAX,
-        watch_answers_max: WATCH_ANSWERS_MAX,
         keep_alives_max: KEEP_ALIVES_MAX,
-        connection_lists_bytes_max: CONNECTION_LISTS_BYTES_MAX,
-        connection_lists_bytes_min: CONNECTION_LISTS_BYTES_MIN,
-        front_lists_bytes_max: FRONT_LISTS_BYTES_MAX,
         sizes_step_bytes: SIZES_STEP_BYTES,
         auto_compaction_revisions_ms: AUTO_COMPACTION_REVISIONS_MS,
+        watch: WatchBounds::PRODUCTION,
+        front: FrontBounds::PRODUCTION,
+        http2: Http2Bounds::PRODUCTION,
     };
 
     /// The smallest that work: a few events, keys and requests reach each of them.
@@ -102,31 +78,23 @@ impl Bounds {
         log_write_bytes_max: 3 * BLOCK_BYTES,
         log_behind_bytes_max: 2 * BLOCK_BYTES,
         delete_list_max: 2,
-        // An event counts for about a hundred bytes and its values.
-        watch_stream_credit_bytes: 1200,
-        watch_credit_bytes_min: 150,
-        watch_credit_bytes_max: 600,
-        watch_reply_revisions_max: 2,
-        watch_reply_bytes_max: 300,
-        watch_merge_events: 3,
-        watch_fragment_bytes_max: 300,
         turn_effect_bytes_max: 300,
         waiting_max: 3,
         control_pending_max: 2,
         control_waiting_max: 2,
         parked_calls_max: 4,
+        parked_bytes_max: 2000,
         calls_bytes_max: 4000,
         slices_per_turn: 1,
         compact_slice_keys: 1,
         checkpoint_step_blocks: 1,
         checkpoint_chain_files_max: 3,
         reads_bytes_max: 300,
-        watch_answers_max: 1,
         keep_alives_max: 1,
-        connection_lists_bytes_max: 2000,
-        connection_lists_bytes_min: 500,
-        front_lists_bytes_max: 4000,
         sizes_step_bytes: 200,
         auto_compaction_revisions_ms: 400,
+        watch: WatchBounds::TINY,
+        front: FrontBounds::TINY,
+        http2: Http2Bounds::TINY,
     };
 }

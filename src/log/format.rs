@@ -20,8 +20,10 @@
 //!  72  last frame acknowledged             72  first segment still needed
 //!  80  first segment still needed          80  the member's settled revision
 //!  88  bytes of this file                  88  another log of the member 4, zero 4
-//!                                          96  that log's key
-//!                                         104  a frame it had acknowledged (0: none)
+//!  96  store                               96  that log's key
+//! 104  what each other log of the         104  a frame it had acknowledged (0: none)
+//!      member had acknowledged: as in
+//!      a frame, up to the first frame 0
 //!
 //! record (24 bytes, then its body, then zeros up to a multiple of 8)
 //!   0  bytes of the body
@@ -40,20 +42,25 @@
 //! The *key* is a random number drawn when the log is made. It never leaves the member, so no client can
 //! send a value that reads as a frame. The position in the header and the chain catch frames that a disk
 //! wrote to the wrong place and frames of a recycled file's earlier life.
+//!
+//! The *store* is what the data directory's identity says, in every segment of every log: so that the files of
+//! one member are not served under the name of another.
 
 use super::{Buffer, Checkpointed, Coverage, HardState, LogId, Opening, Record, Resident, Testimony};
 use crate::limits::BLOCK_BYTES;
 use crate::record::VERSION;
-use crate::types::{Index, Revision, ShardId, Term};
+use crate::types::{Index, Revision, ShardId, StoreId, Term};
 use std::borrow::Cow;
 
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 const SEGMENT_MAGIC: &[u8; 8] = b"braidseg";
 const FRAME_MAGIC: &[u8; 8] = b"braidfrm";
 const CRC_AT: usize = 8;
 const CRC_FROM: usize = 12;
 pub(super) const FRAME_HEADER_BYTES: usize = 112;
 pub(super) const RECORD_HEADER_BYTES: usize = 24;
+const WORDS_FROM: usize = 104;
+const WORD_BYTES: usize = 24;
 
 /// Where a run of frames ends and the next begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +85,8 @@ pub(super) struct SegmentHeader {
     pub first: u64,
     /// How long the file is.
     pub bytes: u64,
+    /// Whose it is.
+    pub store: StoreId,
 }
 
 /// The head of a frame.
@@ -122,13 +131,21 @@ fn put64(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
+/// What stands in a header of another log, if anything does.
+fn word_at(bytes: &[u8], at: usize) -> Option<Testimony> {
+    let log = LogId(u32_at(bytes, at));
+    let word = Testimony { log, key: u64_at(bytes, at + 8), frame: u64_at(bytes, at + 16) };
+    (word.frame > 0).then_some(word)
+}
+
 /// The length in whole blocks that holds `bytes`.
 pub(super) fn in_blocks(bytes: usize) -> usize {
     bytes.next_multiple_of(BLOCK_BYTES)
 }
 
 impl SegmentHeader {
-    pub fn encode(&self, block: &mut [u8]) {
+    /// With the words of other logs, as many as have room.
+    pub fn encode(&self, words: impl Iterator<Item = Testimony>, block: &mut [u8]) {
         assert_eq!(block.len(), BLOCK_BYTES);
         block.fill(0);
         block[..8].copy_from_slice(SEGMENT_MAGIC);
@@ -145,12 +162,23 @@ impl SegmentHeader {
             self.acknowledged,
             self.first,
             self.bytes,
+            self.store.0,
         ];
         for (place, number) in numbers.into_iter().enumerate() {
             put64(block, 24 + 8 * place, number);
         }
+        for (place, word) in block[WORDS_FROM..].chunks_exact_mut(WORD_BYTES).zip(words) {
+            put32(place, 0, word.log.0);
+            put64(place, 8, word.key);
+            put64(place, 16, word.frame);
+        }
         let crc = crc32c::crc32c(&block[CRC_FROM..]);
         put32(block, CRC_AT, crc);
+    }
+
+    /// The words of other logs in a block that is a header.
+    pub fn words(block: &[u8]) -> impl Iterator<Item = Testimony> + '_ {
+        block[WORDS_FROM..BLOCK_BYTES].chunks_exact(WORD_BYTES).map_while(|place| word_at(place, 0))
     }
 
     pub fn decode(block: &[u8]) -> Result<SegmentHeader, Bad> {
@@ -177,6 +205,7 @@ impl SegmentHeader {
             acknowledged: u64_at(block, 72),
             first: u64_at(block, 80),
             bytes: u64_at(block, 88),
+            store: StoreId(u64_at(block, 96)),
         })
     }
 }
@@ -231,12 +260,7 @@ impl FrameHeader {
             acknowledged: u64_at(bytes, 64),
             first: u64_at(bytes, 72),
             settled: u64_at(bytes, 80),
-            other: Some(Testimony {
-                log: LogId(u32_at(bytes, 88)),
-                key: u64_at(bytes, 96),
-                frame: u64_at(bytes, 104),
-            })
-            .filter(|other| other.frame > 0),
+            other: word_at(bytes, 88),
         };
         let len = in_blocks(FRAME_HEADER_BYTES + header.records_bytes as usize);
         if len > bytes.len() || !plausible(&header) {

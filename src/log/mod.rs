@@ -34,10 +34,10 @@ mod witness;
 mod writer;
 
 pub use buffer::Buffer;
-pub use recovery::{Cause, Damage, Recovered, Recovery};
+pub use recovery::{Cause, Damage, Needed, Recovered, Recovery};
 pub use replay::{RecoveredEntry, RecoveredResident};
 pub use segments::{Held, SegmentBytes};
-pub use witness::cross_examine;
+pub use witness::{cross_examine, keep_words};
 pub use writer::{Log, Start};
 
 use crate::types::{Index, Revision, ShardId, Term};

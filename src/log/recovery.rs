@@ -28,7 +28,8 @@
 //! **The files.** A file gets its name once all of it is durable, and names come in their order; it is
 //! recycled within its log, and only from below `first`. So a whole header of another log or another key, of
 //! a later segment, or of an earlier one that is not below `first`, says that files have been exchanged; and
-//! where the log ends before a file that is missing, with later ones there, that file is lost.
+//! where the log ends before a file that is missing, with later ones there, that file is lost. Nothing is read
+//! from a file of another store than the one that the data directory's identity names.
 //!
 //! **The cut is for ever.** The next process takes a higher incarnation and begins in the segment after
 //! the last one of the walk; its header names the end of the walk: segment, offset, frame, chain. A walk
@@ -38,14 +39,22 @@
 //! finds the same end again, any number of times.
 //!
 //! **The beginning** is the highest `first` in any whole block. Files below are leftovers whose renaming
-//! was lost; they may be there or not.
+//! was lost, or wait for another name; they may be there or not.
+//!
+//! **What is read.** All heads; then of a file that the next one's header names the end of, what stands before
+//! that end. What stands behind it was cut off, and told nothing that this header does not tell: it names as
+//! acknowledged all that was by then, under a higher incarnation, and the start that cut it off had heard what
+//! it said of other logs. The last file, and those that are ready behind it, are read to their ends: a torn tail
+//! and damage differ by a whole block behind the break alone, and as a lost write leaves a gap of its own
+//! length, that block may stand anywhere. These are few: the one that was being filled and its spares.
 
 use super::format::{Bad, End, FrameHeader, SegmentHeader};
 use super::replay::{RecoveredResident, Replay, Replayed};
 use super::writer::Start;
 use super::{LogId, Resident, SegmentBytes, SegmentName, Testimony};
 use crate::limits::BLOCK_BYTES;
-use crate::types::Revision;
+use crate::types::{Revision, StoreId};
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,15 +65,54 @@ pub(super) const NUMBER_MAX: u64 = 1 << 62;
 /// Collects the segment files of one log.
 pub struct Recovery {
     log: LogId,
+    store: StoreId,
     key: Option<u64>,
     fresh_key: u64,
     lengths: SegmentBytes,
     segments: BTreeMap<u64, Scanned>,
 }
 
+/// How much of its files a log's recovery has to read, as their heads tell.
+#[derive(Debug)]
+pub struct Needed {
+    /// The oldest segment: who named it knew that everything below had its time.
+    first: u64,
+    /// Where the log went on to the next segment.
+    ends: BTreeMap<u64, u64>,
+}
+
+impl Needed {
+    /// `heads` are at least the first 4096 bytes of each file that has them.
+    pub fn of<'a>(heads: impl Iterator<Item = (SegmentName, &'a [u8])>) -> Needed {
+        let mut needed = Needed { first: 1, ends: BTreeMap::new() };
+        for (name, head) in heads {
+            let Some(Ok(header)) = head.get(..BLOCK_BYTES).map(SegmentHeader::decode) else { continue };
+            if header.log != name.log || header.sequence != name.sequence || header.first > name.sequence {
+                continue;
+            }
+            needed.first = needed.first.max(header.first);
+            if header.end.segment + 1 == name.sequence {
+                needed.ends.insert(header.end.segment, header.end.offset);
+            }
+        }
+        needed
+    }
+
+    /// The bytes that have to be read of a file of this length.
+    pub fn bytes_of(&self, segment: SegmentName, len: u64) -> u64 {
+        let end = match segment.sequence < self.first {
+            true => BLOCK_BYTES as u64,
+            false => self.ends.get(&segment.sequence).copied().unwrap_or(len),
+        };
+        end.max(BLOCK_BYTES as u64).min(len)
+    }
+}
+
 struct Scanned {
     len: usize,
     head: Head,
+    /// What a whole head says of other logs.
+    words: Vec<Testimony>,
     frames: Vec<WholeFrame>,
 }
 
@@ -77,8 +125,10 @@ enum Head {
     Earlier(u64),
     /// Whole, and of another log, another key or a later segment.
     Foreign(SegmentName),
+    /// Whole, and of another store.
+    Strange(StoreId),
     /// Whole, and says that the file was made of so many bytes, which it has not.
-    Cut(u64),
+    Cut(SegmentHeader),
     Format(u32),
 }
 
@@ -86,7 +136,8 @@ struct WholeFrame {
     header: FrameHeader,
     crc: u32,
     len: usize,
-    records: Box<[u8]>,
+    /// Until they are replayed: a log of hundreds of megabytes is not kept twice.
+    records: Cell<Box<[u8]>>,
 }
 
 /// A log as it was acknowledged.
@@ -140,6 +191,8 @@ pub enum Cause {
     Missing,
     /// The file's header is whole and that of another file.
     Exchanged { with: SegmentName },
+    /// The file was made for another store than the data directory's.
+    Strange { store: StoreId, ours: StoreId },
     /// The file has another length than it was made with.
     Cut { made: u64, found: u64 },
     /// The frame is whole and its records make no sense.
@@ -149,9 +202,8 @@ pub enum Cause {
 }
 
 /// What to do about a log that cannot be trusted.
-const RESTORE: &str = "Nothing was cut off. Put the file back if it was moved, restore the member from a \
-    snapshot or from a copy of the data directory that was made while the server was stopped, or, where there \
-    are other members, remove this one and add it again with an empty data directory";
+const RESTORE: &str = "Nothing was cut off. Put the file back if it was moved, or restore the data directory \
+    from a copy that was made while the server was stopped; braid dump-log prints what can still be read";
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,6 +240,14 @@ impl fmt::Display for Damage {
                 "log file {segment} holds what belongs to log file {with} of this or another member: files \
                  have been exchanged or renamed. {RESTORE}"
             ),
+            Cause::Strange { store, ours } => write!(
+                f,
+                "log file {segment} belongs to store {:016x}, and this data directory's identity, \
+                 braid.json, to store {:016x}: a store is mounted or was put here that is another \
+                 directory's. Nothing was changed. Mount or put back the store that belongs here, or start with \
+                 the whole data directory that this store is of",
+                store.0, ours.0
+            ),
             Cause::Cut { made, found } => write!(
                 f,
                 "log file {segment} has {found} bytes and was made with {made}: it was cut or written to by \
@@ -209,37 +269,36 @@ impl fmt::Display for Damage {
 
 impl std::error::Error for Damage {}
 
+impl Recovered {
+    /// Whether nothing was ever written to it.
+    pub fn is_new(&self) -> bool {
+        self.key.is_none()
+    }
+}
+
 impl Recovery {
-    /// `fresh_key` is used where no log is found: see [`Start::fresh`].
-    pub fn new(log: LogId, fresh_key: u64, lengths: SegmentBytes) -> Recovery {
-        Recovery { log, key: None, fresh_key, lengths, segments: BTreeMap::new() }
-    }
-
-    /// The oldest segment that may be needed, as the heads of the files tell: at least the first 4096 bytes of
-    /// each. Whoever named it knew that everything below had its time.
-    pub fn first_needed<'a>(heads: impl Iterator<Item = (SegmentName, &'a [u8])>) -> u64 {
-        let first = |(name, head): (SegmentName, &[u8])| {
-            let header = SegmentHeader::decode(head.get(..BLOCK_BYTES)?).ok()?;
-            let is_of = header.log == name.log && header.sequence == name.sequence;
-            (is_of && header.first <= name.sequence).then_some(header.first)
-        };
-        heads.filter_map(first).max().unwrap_or(1)
-    }
-
-    /// Takes a file below [`Recovery::first_needed`]: its beginning, and how long it is.
-    pub fn leftover(&mut self, name: SegmentName, beginning: &[u8], len: usize) {
-        let head = self.look(name, beginning, len);
-        self.segments.insert(name.sequence, Scanned { len, head, frames: vec![] });
+    /// `store` is what the data directory's identity names; `fresh_key` is used where no log is found: see
+    /// [`Start::fresh`].
+    pub fn new(log: LogId, store: StoreId, fresh_key: u64, lengths: SegmentBytes) -> Recovery {
+        Recovery { log, store, key: None, fresh_key, lengths, segments: BTreeMap::new() }
     }
 
     /// Takes the bytes of one file, in ascending order of their sequences, each once.
     pub fn segment(&mut self, name: SegmentName, bytes: &[u8]) {
-        let head = self.look(name, bytes, bytes.len());
-        let frames = self.scan(name.sequence, bytes);
-        self.segments.insert(name.sequence, Scanned { len: bytes.len(), head, frames });
+        self.part(name, bytes, bytes.len());
     }
 
-    fn look(&mut self, name: SegmentName, beginning: &[u8], len: usize) -> Head {
+    /// As [`Recovery::segment`], with so much of the file as [`Needed`] says, and how long the file is.
+    pub fn part(&mut self, name: SegmentName, beginning: &[u8], len: usize) {
+        let (head, words) = self.look(name, beginning, len);
+        let frames = match head {
+            Head::Strange(_) => vec![],
+            _ => self.scan(name.sequence, beginning),
+        };
+        self.segments.insert(name.sequence, Scanned { len, head, words, frames });
+    }
+
+    fn look(&mut self, name: SegmentName, beginning: &[u8], len: usize) -> (Head, Vec<Testimony>) {
         assert_eq!(name.log, self.log);
         assert!(self.segments.last_key_value().is_none_or(|(last, _)| *last < name.sequence));
         let head = match beginning.get(..BLOCK_BYTES).ok_or(Bad::Bytes).and_then(SegmentHeader::decode) {
@@ -247,13 +306,15 @@ impl Recovery {
             Err(Bad::Format(version)) => Head::Format(version),
             Err(Bad::Bytes) => Head::Nothing,
         };
-        if let Head::Whole(header) = head {
-            self.key = Some(header.key);
-        }
-        head
+        let Head::Whole(header) = head else { return (head, vec![]) };
+        self.key = Some(header.key);
+        (head, SegmentHeader::words(beginning).collect())
     }
 
     fn head(&self, sequence: u64, header: SegmentHeader, len: usize) -> Head {
+        if header.store != self.store {
+            return Head::Strange(header.store);
+        }
         let ours = header.log == self.log && self.key.is_none_or(|key| key == header.key);
         if !ours || header.sequence > sequence {
             return Head::Foreign(SegmentName { log: header.log, sequence: header.sequence });
@@ -265,7 +326,7 @@ impl Recovery {
             && (1..=sequence).contains(&header.first)
             && sequence.max(header.end.frame).max(header.incarnation) < NUMBER_MAX;
         match makes_sense {
-            true if header.bytes != len as u64 => Head::Cut(header.bytes),
+            true if header.bytes != len as u64 => Head::Cut(header),
             true => Head::Whole(header),
             false => Head::Nothing,
         }
@@ -289,7 +350,7 @@ impl Recovery {
             };
             let records = at + super::format::FRAME_HEADER_BYTES;
             let records = bytes[records..records + header.records_bytes as usize].into();
-            frames.push(WholeFrame { header, crc, len, records });
+            frames.push(WholeFrame { header, crc, len, records: Cell::new(records) });
             at += len;
         }
         frames
@@ -313,7 +374,7 @@ impl Recovery {
         let mut settled = Revision::NONE;
         for frame in &walk.frames {
             let header = &frame.header;
-            if replay.frame(&frame.records, header.segment).is_err() {
+            if replay.frame(&frame.records.take(), header.segment).is_err() {
                 damage = damage.or(Some(self.damage(header.segment, header.offset, Cause::Senseless)));
                 break;
             }
@@ -349,6 +410,7 @@ impl Recovery {
         }
         let start = Start {
             log: self.log,
+            store: self.store,
             key: self.key.unwrap_or(self.fresh_key),
             incarnation: witness.incarnation + 1,
             lengths: self.lengths,
@@ -358,6 +420,7 @@ impl Recovery {
             residents: standings,
             files,
             retired,
+            words: BTreeMap::new(),
         };
         let testimonies = self.testimonies(witness.incarnation);
         let sync = (unsure..=walk.end.segment).map(|sequence| self.name(sequence)).collect();
@@ -370,9 +433,10 @@ impl Recovery {
             let cause = match scanned.head {
                 // Names only rise: whatever the file is needed for, it was never that of a later segment.
                 Head::Foreign(with) => Cause::Exchanged { with },
+                Head::Strange(store) => Cause::Strange { store, ours: self.store },
                 _ if *sequence < first => continue,
                 Head::Format(version) => Cause::Format(version),
-                Head::Cut(made) => Cause::Cut { made, found: scanned.len as u64 },
+                Head::Cut(header) => Cause::Cut { made: header.bytes, found: scanned.len as u64 },
                 Head::Earlier(earlier) if earlier >= first => Cause::Exchanged { with: self.name(earlier) },
                 Head::Whole(_) | Head::Nothing | Head::Earlier(_) => continue,
             };
@@ -393,15 +457,21 @@ impl Recovery {
         Ok(())
     }
 
-    /// What all whole frames say of other logs.
+    /// What all whole blocks say of other logs.
     fn testimonies(&self, incarnation: u64) -> Vec<Testified> {
         let mut highest: BTreeMap<(LogId, u64), Testified> = BTreeMap::new();
         for (sequence, scanned) in &self.segments {
-            for WholeFrame { header, .. } in scanned.frames.iter().filter(|frame| self.is_ours(frame)) {
-                let Some(of) = header.other else { continue };
+            let of_head = match &scanned.head {
+                Head::Whole(header) => header.incarnation,
+                _ => 0,
+            };
+            let in_head = scanned.words.iter().map(|of| (*of, of_head));
+            let frames = scanned.frames.iter().filter(|frame| self.is_ours(frame)).map(|frame| &frame.header);
+            let in_frames = frames.filter_map(|header| Some((header.other?, header.incarnation)));
+            for (of, said_in) in in_head.chain(in_frames) {
                 let told = Testified { of, by: self.name(*sequence), newest: false };
                 let known = highest.entry((of.log, of.key)).or_insert(told);
-                let newest = known.newest || header.incarnation == incarnation;
+                let newest = known.newest || said_in == incarnation;
                 if of.frame > known.of.frame {
                     *known = told;
                 }
@@ -455,9 +525,10 @@ impl Recovery {
         }
     }
 
+    /// Of a file that was cut too: who only looks reads it up to there.
     fn header(&self, sequence: u64) -> Option<&SegmentHeader> {
         match &self.segments.get(&sequence)?.head {
-            Head::Whole(header) => Some(header),
+            Head::Whole(header) | Head::Cut(header) => Some(header),
             _ => None,
         }
     }

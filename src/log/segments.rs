@@ -12,6 +12,12 @@
 //!
 //! **A full disk.** A new file is asked for so that a number of bytes stays free on the disk beside it. Where
 //! that cannot be, a file of half the length is, and one of the least length again after a while.
+//!
+//! **The reserve.** A process on a disk without a free byte can begin only in a file that is there. So beside
+//! the one that comes next, one stands by under a name that has had its time (0 at first, which no file of the
+//! log ever has): it takes another name only where it is to be written to. Until then it is also the room that a
+//! checkpoint gets ([`Segments::give_up`]) which lets files go, of which one stands by then. A process that
+//! begins where not even these are left makes do with a quarter of the least length.
 
 use super::{Command, LogId, SegmentName};
 use crate::limits::{
@@ -23,6 +29,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 const RETRY: Duration = Duration::from_ms(LOG_SEGMENT_RETRY_MS);
+/// A header and two frames.
+const FIRST_BYTES_MIN: usize = 3 * BLOCK_BYTES;
 
 /// Between which lengths files are made, in whole blocks. One for a long record may be longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +44,13 @@ impl SegmentBytes {
 
     /// Whether a file of this length can be a segment.
     pub(super) fn fits(self, bytes: usize) -> bool {
-        bytes >= self.least && bytes.is_multiple_of(BLOCK_BYTES)
+        bytes >= self.least_to_begin() && bytes.is_multiple_of(BLOCK_BYTES)
+    }
+
+    /// What a process makes do with for its first file where the disk is full.
+    pub(super) fn least_to_begin(self) -> usize {
+        let share = (self.least / LOG_SEGMENT_SHARE).next_multiple_of(BLOCK_BYTES);
+        share.max(FIRST_BYTES_MIN).min(self.least)
     }
 }
 
@@ -89,8 +103,13 @@ pub(super) struct Segments {
     lengths: SegmentBytes,
     /// From the oldest that is needed to the last one decided.
     files: BTreeMap<u64, File>,
-    /// Files under names that have had their time, with their lengths.
+    /// Files under names that have had their time, with their lengths. The last one is the reserve.
     retired: BTreeMap<u64, usize>,
+    /// A file that is being made to be the reserve.
+    making_reserve: Option<u64>,
+    /// All that is retired is to go; then no reserve is made before the log has let a file go, or got a new one.
+    gives_up: bool,
+    given_up: bool,
     /// The one being filled.
     open: u64,
     /// Whether this process has a file of its own.
@@ -128,6 +147,9 @@ impl Segments {
             lengths,
             files: files.iter().map(file).collect(),
             retired,
+            making_reserve: None,
+            gives_up: false,
+            given_up: false,
             open: end,
             has_turned: false,
             held: Held::default(),
@@ -143,8 +165,7 @@ impl Segments {
             segments.held.close(file);
             segments.held_files += file.bytes as u64;
         }
-        let retired: u64 = segments.retired.values().map(|bytes| *bytes as u64).sum();
-        segments.peak = segments.held_files + retired;
+        segments.peak = segments.held_files + segments.retired_bytes();
         segments
     }
 
@@ -161,9 +182,8 @@ impl Segments {
         self.files.get(&sequence).is_some_and(|file| file.stage == Stage::Ready)
     }
 
-    /// The least length of a file.
-    pub fn least(&self) -> usize {
-        self.lengths.least
+    pub fn lengths(&self) -> SegmentBytes {
+        self.lengths
     }
 
     pub fn held(&self) -> Held {
@@ -215,11 +235,18 @@ impl Segments {
         // A process that has only begun may not come far.
         let wanted = if self.has_turned { self.wanted() } else { self.lengths.least };
         let room = room.next_multiple_of(BLOCK_BYTES);
-        let fits = |bytes: usize| bytes >= room && is_worth(bytes, wanted) && self.lengths.fits(bytes);
-        let fit = self.retired.iter().find(|(_, bytes)| fits(**bytes));
-        let from = fit.map(|(old, _)| *old);
+        let from = self.retired_for(sequence, |bytes| bytes >= room && is_worth(bytes, wanted));
         let bytes = from.and_then(|old| self.retired.remove(&old)).unwrap_or(wanted.max(room));
         self.files.insert(sequence, File { bytes, used: 0, stage: Stage::Decided, from });
+    }
+
+    /// A file that may take this name. The reserve waits until it is to be written to.
+    fn retired_for(&self, sequence: u64, fits: impl Fn(usize) -> bool) -> Option<u64> {
+        if sequence > self.open && self.retired.len() == 1 {
+            return None;
+        }
+        let fits = |bytes: usize| fits(bytes) && self.lengths.fits(bytes);
+        self.retired.iter().find(|(_, bytes)| fits(**bytes)).map(|(old, _)| *old)
     }
 
     /// Asks for what is missing and removes what is too much. `end` is where the last submitted frame ends,
@@ -228,10 +255,28 @@ impl Segments {
         let spare = if 2 * offset < self.bytes(self.open) { 1 } else { LOG_SEGMENTS_SPARE };
         // One at a time, so that names become durable in their order: a file that is missing below one that is
         // there was lost.
-        if let Some(sequence) = (end + 1..=self.open + spare).find(|sequence| !self.is_ready(*sequence)) {
-            self.ask_for(now, sequence, is_first, out);
+        match (end + 1..=self.open + spare).find(|sequence| !self.is_ready(*sequence)) {
+            Some(sequence) => self.ask_for(now, sequence, is_first, out),
+            None => self.ask_for_reserve(now, out),
         }
         self.remove_surplus(out);
+    }
+
+    fn ask_for_reserve(&mut self, now: Time, out: &mut Vec<Command>) {
+        if !self.wants_reserve() || self.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let oldest = self.files.first_key_value().map_or(self.open, |(sequence, _)| *sequence);
+        self.making_reserve = Some(oldest - 1);
+        out.push(Command::Prepare {
+            segment: self.name(oldest - 1),
+            bytes: self.lengths.least as u64,
+            keep_free: self.keep_free,
+        });
+    }
+
+    fn wants_reserve(&self) -> bool {
+        self.retired.is_empty() && self.making_reserve.is_none() && !self.given_up
     }
 
     fn ask_for(&mut self, now: Time, sequence: u64, is_first: bool, out: &mut Vec<Command>) {
@@ -258,10 +303,7 @@ impl Segments {
         if file.stage != Stage::Decided || file.from.is_some() {
             return;
         }
-        let fits = |bytes: usize| bytes >= file.bytes && self.lengths.fits(bytes);
-        let Some(old) = self.retired.iter().find(|(_, bytes)| fits(**bytes)).map(|(old, _)| *old) else {
-            return;
-        };
+        let Some(old) = self.retired_for(sequence, |bytes| bytes >= file.bytes) else { return };
         let bytes = self.retired.remove(&old).expect("it was just found");
         self.resize(sequence, bytes).from = Some(old);
     }
@@ -287,11 +329,14 @@ impl Segments {
             return;
         }
         let (wanted, room) = (self.wanted(), self.room_for_retired());
-        let (mut bytes, log, lengths) = (0, self.log, self.lengths);
+        let (mut bytes, mut left, log, lengths) = (0, self.retired.len(), self.log, self.lengths);
+        let gives_up = std::mem::take(&mut self.gives_up);
         self.retired.retain(|old, len| {
             bytes += *len as u64;
-            let stays = bytes <= room && is_worth(*len, wanted) && lengths.fits(*len);
+            let is_wanted = left == 1 || bytes <= room && is_worth(*len, wanted);
+            let stays = is_wanted && lengths.fits(*len) && !gives_up;
             if !stays {
+                left -= 1;
                 bytes -= *len as u64;
                 out.push(Command::Remove { segment: SegmentName { log, sequence: *old } });
             }
@@ -302,23 +347,34 @@ impl Segments {
     /// When something is to be asked for again.
     pub fn wake_at(&self, end: u64) -> Time {
         let next = self.files.range(end + 1..).map(|(_, file)| file).find(|file| file.stage != Stage::Ready);
-        match (next, self.retry_at) {
-            (Some(File { stage: Stage::Decided, from: None, .. }), Some(at)) => at,
-            _ => Time::NEVER,
-        }
+        let waits = match next {
+            Some(file) => matches!(file, File { stage: Stage::Decided, from: None, .. }),
+            None => self.wants_reserve(),
+        };
+        self.retry_at.filter(|_| waits).unwrap_or(Time::NEVER)
     }
 
     pub fn prepared(&mut self, segment: SegmentName) {
+        if self.making_reserve.take_if(|reserve| *reserve == segment.sequence).is_some() {
+            self.retired.insert(segment.sequence, self.lengths.least);
+            self.retry_at = None;
+            return;
+        }
         let file = self.requested(segment);
         file.stage = Stage::Ready;
         if file.from.take().is_none() {
-            self.retry_at = None;
+            (self.retry_at, self.given_up) = (None, false);
         }
     }
 
     /// Gives whether no shorter file would do: then the disk is full. `laid` is what is laid out in the open
-    /// file.
-    pub fn no_room(&mut self, segment: SegmentName, now: Time, laid: usize) -> bool {
+    /// file; the first file of a process may be shorter than any other.
+    pub fn no_room(&mut self, segment: SegmentName, now: Time, laid: usize, is_first: bool) -> bool {
+        if self.making_reserve.take_if(|reserve| *reserve == segment.sequence).is_some() {
+            self.retry_at = Some(now + RETRY);
+            return true;
+        }
+        let least = if is_first { self.lengths.least_to_begin() } else { self.lengths.least };
         let file = self.requested(segment);
         file.stage = Stage::Decided;
         let (bytes, used) = (file.bytes, file.used);
@@ -328,7 +384,7 @@ impl Segments {
             Ordering::Greater => 0,
         };
         let half = (bytes / 2).next_multiple_of(BLOCK_BYTES);
-        if half >= self.lengths.least.max(laid) && half < bytes {
+        if half >= least.max(laid) && half < bytes {
             self.resize(segment.sequence, half);
             self.ceiling = half;
             return false;
@@ -350,6 +406,7 @@ impl Segments {
 
     /// Nobody will look for the segments below.
     pub fn give_away(&mut self, below: u64) {
+        self.given_up = false;
         let kept = self.files.split_off(&below);
         for (sequence, file) in std::mem::replace(&mut self.files, kept) {
             self.held.forget(&file);
@@ -363,6 +420,15 @@ impl Segments {
         self.keep_free = bytes;
     }
 
+    /// Lets the disk have all that is retired, the reserve too, where that is half of what is needed: the log's
+    /// blocks are hardly ever full. Gives whether it is.
+    pub fn give_up(&mut self, needed: u64) -> bool {
+        let retired = self.retired_bytes();
+        self.gives_up = retired > 0 && retired >= needed / 2;
+        self.given_up |= self.gives_up;
+        self.gives_up
+    }
+
     /// Forgets what the log has held once: what is not needed now goes. Gives whether there is such.
     pub fn shrink(&mut self) -> bool {
         (self.peak, self.window_peak, self.window) = (self.held_files, self.held_files, 0);
@@ -370,8 +436,11 @@ impl Segments {
     }
 
     fn has_surplus(&self) -> bool {
-        let retired: u64 = self.retired.values().map(|bytes| *bytes as u64).sum();
-        retired > self.room_for_retired()
+        self.retired.len() > 1 && self.retired_bytes() > self.room_for_retired()
+    }
+
+    fn retired_bytes(&self) -> u64 {
+        self.retired.values().map(|bytes| *bytes as u64).sum()
     }
 
     /// Beside what the log held of late, all that may stand ready then.

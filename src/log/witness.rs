@@ -6,7 +6,9 @@
 //! gone, and to serve it would be to serve a history with holes.
 //!
 //! **The witnesses.** Every frame carries the word of one other log, each in its turn: a frame that this one
-//! had acknowledged by then. So within a few writes whatever was acknowledged stands in several files.
+//! had acknowledged by then. So within a few writes whatever was acknowledged stands in several files. Files go,
+//! and of those that wait to be recycled a start reads the head alone; so the header of each segment says all
+//! words again, a new process's first those that were read. A word once kept is never less than read.
 //!
 //! **The rule.** A log that ends at or before a frame that another log's whole block knows to be acknowledged
 //! has lost it: damage. What remains unseen is a frame that was acknowledged and of which no whole block of
@@ -19,7 +21,7 @@
 //! first log would know. The first log itself never dies.
 
 use super::recovery::{Cause, Damage, Recovered, Testified};
-use super::{LogId, SegmentName};
+use super::{LogId, SegmentName, Testimony};
 use std::collections::BTreeMap;
 
 const FIRST: LogId = LogId(0);
@@ -36,6 +38,19 @@ pub fn cross_examine(logs: &[Recovered]) -> Result<(), Damage> {
     Ok(())
 }
 
+/// What the logs have kept of each other, for those to say again that go on: a log without a reactor dies, and
+/// one under another key did.
+pub fn keep_words(logs: &mut [Recovered], reactors: u16) {
+    let known: BTreeMap<LogId, Option<u64>> = logs.iter().map(|log| (log.start.log, log.key)).collect();
+    for log in logs {
+        let words = log.testimonies.iter().map(|told| told.of);
+        let goes_on = |of: &Testimony| {
+            of.log.0 < u32::from(reactors) && known.get(&of.log).copied().flatten() == Some(of.key)
+        };
+        log.start.words = words.filter(goes_on).map(|of| (of.log, of)).collect();
+    }
+}
+
 /// `alive`: the log that is spoken of was there when the last process ran.
 fn examine(log: Option<&Recovered>, told: &Testified, alive: bool) -> Result<(), Damage> {
     let (frame, by) = (told.of.frame, told.by);
@@ -44,7 +59,9 @@ fn examine(log: Option<&Recovered>, told: &Testified, alive: bool) -> Result<(),
         return if alive { Err(Damage { segment, offset: 0, cause: Cause::Gone { by } }) } else { Ok(()) };
     };
     let end = log.start.end;
-    let segment = SegmentName { log: log.start.log, sequence: end.segment };
+    // Where nothing is read, the file is named that would have come first.
+    let sequence = if end.offset == 0 { end.segment + 1 } else { end.segment };
+    let segment = SegmentName { log: log.start.log, sequence };
     let cause = match log.key {
         Some(key) if key == told.of.key && end.frame <= frame => Cause::Outlived { frame, by },
         Some(key) if key != told.of.key && alive => Cause::Replaced { by },

@@ -15,7 +15,7 @@ use crate::limits::{
     BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_VOUCH_DELAY_MS,
     LOG_WRITES_IN_FLIGHT_MAX,
 };
-use crate::types::{Duration, Index, Revision, Time};
+use crate::types::{Duration, Index, Revision, StoreId, Time};
 use std::collections::{BTreeMap, VecDeque};
 
 const VOUCH_DELAY: Duration = Duration::from_ms(LOG_VOUCH_DELAY_MS);
@@ -24,6 +24,7 @@ const VOUCH_DELAY: Duration = Duration::from_ms(LOG_VOUCH_DELAY_MS);
 #[derive(Clone, Debug)]
 pub struct Start {
     pub(super) log: LogId,
+    pub(super) store: StoreId,
     pub(super) key: u64,
     pub(super) incarnation: u64,
     pub(super) lengths: SegmentBytes,
@@ -36,6 +37,8 @@ pub struct Start {
     pub(super) files: BTreeMap<u64, (usize, usize)>,
     /// Files under names that have had their time, and how long they are.
     pub(super) retired: BTreeMap<u64, usize>,
+    /// What this log has kept of other logs, which go on as well.
+    pub(super) words: BTreeMap<LogId, Testimony>,
 }
 
 impl Start {
@@ -50,9 +53,10 @@ impl Start {
     }
 
     /// A log that never was. `key` is a random number that no client may learn.
-    pub fn fresh(log: LogId, key: u64, lengths: SegmentBytes) -> Start {
+    pub fn fresh(log: LogId, store: StoreId, key: u64, lengths: SegmentBytes) -> Start {
         Start {
             log,
+            store,
             key,
             incarnation: 1,
             lengths,
@@ -62,6 +66,7 @@ impl Start {
             residents: BTreeMap::new(),
             files: BTreeMap::new(),
             retired: BTreeMap::new(),
+            words: BTreeMap::new(),
         }
     }
 }
@@ -112,12 +117,15 @@ struct InFlight {
 /// One reactor's log. See the module's head for the order of calls.
 pub struct Log {
     id: LogId,
+    store: StoreId,
     key: u64,
     incarnation: u64,
     write_bytes_max: usize,
     settled: Revision,
     /// What the next frame says of another log.
     other: Option<Testimony>,
+    /// What the next segment's header says of all of them.
+    words: BTreeMap<LogId, Testimony>,
     residents: BTreeMap<Resident, Standing>,
 
     appended: Ordinal,
@@ -157,11 +165,13 @@ impl Log {
         let (files, end) = (&start.files, start.end.segment);
         let mut log = Log {
             id: start.log,
+            store: start.store,
             key: start.key,
             incarnation: start.incarnation,
             write_bytes_max,
             settled: start.settled,
             other: None,
+            words: start.words,
             residents: start.residents,
             appended: Ordinal(0),
             open: Frame::begin(end, 0, Buffer::with_capacity(2 * BLOCK_BYTES), Ordinal(0)),
@@ -238,8 +248,14 @@ impl Log {
 
     /// Another log's word, for the next frame to keep.
     pub fn hear(&mut self, other: Testimony) {
-        assert_ne!(other.log, self.id);
+        self.note_word(other);
         self.other = Some(other);
+    }
+
+    /// Another log's word, for the next segment's header to keep.
+    pub fn note_word(&mut self, other: Testimony) {
+        assert_ne!(other.log, self.id);
+        self.words.insert(other.log, other);
     }
 
     /// The log whose word no frame has taken yet.
@@ -317,7 +333,9 @@ impl Log {
     /// The disk has no room for that file. A shorter one is asked for; where none would do, which is said, one
     /// that is given away takes its name, or it is asked for again after a while.
     pub fn no_room(&mut self, segment: SegmentName, now: Time) -> bool {
-        self.segments.no_room(segment, now, self.open.offset + in_blocks(self.open.buffer.len()))
+        let (laid, is_first) =
+            (self.open.offset + in_blocks(self.open.buffer.len()), self.begins_in(segment));
+        self.segments.no_room(segment, now, laid, is_first)
     }
 
     /// Whether the disk had no room for the least of files when one was last asked for.
@@ -330,14 +348,24 @@ impl Log {
         self.opening && segment.sequence <= self.open.segment
     }
 
-    /// The least length of a file.
+    /// The least length of a file, and of the first one of a process.
     pub fn file_bytes_min(&self) -> u64 {
-        self.segments.least() as u64
+        self.segments.lengths().least as u64
+    }
+
+    pub fn first_file_bytes_min(&self) -> u64 {
+        self.segments.lengths().least_to_begin() as u64
     }
 
     /// From now on new files leave so much of the disk free.
     pub fn keep_free(&mut self, bytes: u64) {
         self.segments.keep_free(bytes);
+    }
+
+    /// Gives all that is kept up for a checkpoint on a full disk, where that may do: about so many bytes are
+    /// needed. Gives whether it may.
+    pub fn give_up(&mut self, needed: u64) -> bool {
+        self.segments.give_up(needed)
     }
 
     /// Gives back to the disk what is kept for being recycled. Gives whether there is such.
@@ -498,7 +526,7 @@ impl Log {
         if frame.offset == 0 {
             assert_eq!(frame.segment, self.end.segment + 1);
             let (head, _) = frame.buffer.split_at_mut(BLOCK_BYTES);
-            self.segment_header(frame.segment).encode(head);
+            self.segment_header(frame.segment).encode(self.words.values().copied(), head);
             frame_offset = BLOCK_BYTES;
         } else {
             assert_eq!((frame.segment, frame.offset as u64), (self.end.segment, self.end.offset));
@@ -543,6 +571,7 @@ impl Log {
             acknowledged: self.acknowledged,
             first: self.first,
             bytes: self.segments.bytes(sequence) as u64,
+            store: self.store,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{Reactor, Stage};
 use crate::api::{Answer, Code, Error, RangeRequest, Reply, Request, ServingStatus, TxnRequest};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, ControlRequest};
-use crate::limits::{PARKED_BYTES_MAX, REQUEST_ENVELOPE_BYTES};
+use crate::limits::REQUEST_ENVELOPE_BYTES;
 use crate::stdx::HashMap;
 use crate::txn;
 use crate::types::{Duration, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -379,8 +379,10 @@ impl Reactor {
                 PARKED_FIXED_BYTES + request.key.len() + request.range_end.len()
             }
         };
-        let (calls, parked_max) = (&mut self.calls, self.settings.bounds.parked_calls_max);
-        if calls.parked.len() >= parked_max || calls.parked_bytes + bytes > PARKED_BYTES_MAX {
+        let (calls, bounds) = (&mut self.calls, &self.settings.bounds);
+        if calls.parked.len() >= bounds.parked_calls_max
+            || calls.parked_bytes + bytes > bounds.parked_bytes_max
+        {
             self.counters.paths.refused_parked += 1;
             return self.reply(asker, Err(Error::TooManyRequests));
         }

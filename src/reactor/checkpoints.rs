@@ -2,13 +2,14 @@
 //!
 //! A checkpoint is a delta on the last one, as long as the deltas of the chain weigh less than its base; then it
 //! is a new base. So what is written follows what has changed, and at most about as much again is written for
-//! bases; and what is on disk, and read at a start, is at most about twice the state.
+//! bases; and what is on disk, and read at a start, is at most about twice the state. A base for which a full
+//! disk has no room is put off for a delta, so that the log may go all the same.
 
 use super::Reactor;
 use super::owned::Owned;
 use crate::checkpoint::{CheckpointName, LinkRecord, Meta, Writer, Written};
 use crate::io::{BulkDone, BulkStep, JobId, Level, Output};
-use crate::limits::CHECKPOINT_BLOCK_BYTES_MAX;
+use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, EMPTY_SHARD_BYTES};
 use crate::log::{Buffer, Checkpointed, Record};
 use crate::mvcc::{Budget, PinId};
 use crate::raft::Position;
@@ -16,6 +17,11 @@ use crate::types::{At, Duration, Revision, ShardId, Sub, Time};
 
 /// A full disk stays full for a while.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(5);
+/// It takes a moment until the disk has what it was given.
+const CHECKPOINT_RETRY_WITH_ROOM: Duration = Duration::from_ms(200);
+
+/// How many times as long as otherwise a chain may be where the disk has no room for a base.
+const CHAIN_STRETCH: usize = 2;
 
 /// Whether a checkpoint is to hold the whole state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +41,7 @@ pub(super) struct Checkpointing {
     revision: Revision,
     position: Position,
     name: CheckpointName,
+    whole: Whole,
     /// The files that it goes on from; none: it is a base.
     chain: Vec<LinkRecord>,
     written: Written,
@@ -61,11 +68,12 @@ impl Owned {
     fn chain_to_go_on_from(&self, files_max: usize) -> Vec<LinkRecord> {
         let Some((base, deltas)) = self.chain.split_first() else { return vec![] };
         let deltas: u64 = deltas.iter().map(|delta| delta.bytes).sum();
-        let goes_on = deltas < base.bytes
-            && self.chain.len() < files_max
-            // Without keys all of its state is in the meta.
-            && self.shard.id != ShardId::CONTROL;
-        if goes_on { self.chain.clone() } else { vec![] }
+        let goes_on = match self.base_has_no_room {
+            true => self.chain.len() < CHAIN_STRETCH * files_max,
+            false => deltas < base.bytes && self.chain.len() < files_max,
+        };
+        // Without keys all of a shard's state is in the meta.
+        if goes_on && self.shard.id != ShardId::CONTROL { self.chain.clone() } else { vec![] }
     }
 }
 
@@ -102,6 +110,7 @@ impl Reactor {
             revision,
             position,
             name,
+            whole,
             chain,
             written: Written::default(),
             blocks,
@@ -153,19 +162,40 @@ impl Reactor {
         self.storage.step_left = self.now;
         match done {
             BulkDone::Done => self.go_on_with_checkpoint(id),
-            BulkDone::Full => {
-                let why = "no space left on device";
-                self.give_checkpoint_up(id, why);
-                self.raise_no_space(None);
-                // What the log keeps for being recycled goes, and it is tried again.
-                if !self.log.shrink() {
-                    self.fail_defragmentations(id, why);
-                }
-            }
+            BulkDone::Full => self.checkpoint_has_no_room(id),
             BulkDone::Failed(why) => {
                 self.give_checkpoint_up(id, &why);
                 self.fail_defragmentations(id, &why);
             }
+        }
+    }
+
+    /// What takes less is tried next. Then what the log keeps goes, and it is tried again: what is to be recycled,
+    /// and at last the file that stands by, where the log is freed by it.
+    fn checkpoint_has_no_room(&mut self, id: ShardId) {
+        let why = "no space left on device";
+        let owned = self.shards.get_mut(&id).expect("the caller has it");
+        let Some(Checkpointing { whole, chain, .. }) = &owned.checkpoint else { return };
+        let (is_base, is_due) = (chain.is_empty(), *whole == Whole::WhereDue);
+        let has_chain = !owned.chain.is_empty() && id != ShardId::CONTROL;
+        let puts_off = is_base && is_due && has_chain && !owned.base_has_no_room;
+        owned.base_has_no_room |= puts_off;
+        let whole_bytes = owned.shard.store.sizes().bytes_total + EMPTY_SHARD_BYTES;
+        self.give_checkpoint_up(id, why);
+        self.raise_no_space(None);
+        if puts_off {
+            self.storage.retry_at = self.now;
+            return;
+        }
+        if self.log.shrink() {
+            return;
+        }
+        let needed = if is_base { whole_bytes } else { self.log.needed().written };
+        if is_due && self.log.give_up(needed) {
+            self.storage.retry_at = self.now + CHECKPOINT_RETRY_WITH_ROOM;
+            self.counters.paths.log_gave_reserve += 1;
+        } else {
+            self.fail_defragmentations(id, why);
         }
     }
 
@@ -249,6 +279,7 @@ impl Reactor {
         if done.chain.is_empty() {
             replaced = std::mem::take(&mut owned.chain);
         }
+        let put_off = std::mem::take(&mut owned.base_has_no_room);
         owned.chain.push(LinkRecord { home, file, revision: done.revision.0, bytes, hash });
         let (resident_home, Position { index, term }) = (owned.shard.home, done.position);
         let record = Checkpointed { revision: done.revision, index, term, file, home, hash };
@@ -262,6 +293,8 @@ impl Reactor {
         self.counters.paths.checkpoint_finished += 1;
         self.counters.paths.checkpoint_is_delta += u64::from(!done.chain.is_empty());
         self.counters.paths.checkpoint_is_base_again += u64::from(had_deltas);
+        self.counters.paths.checkpoint_is_delta_for_want_of_room +=
+            u64::from(put_off && !done.chain.is_empty());
         if done.chain.is_empty() {
             self.defragmented_shard(id);
         }

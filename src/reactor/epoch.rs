@@ -244,8 +244,8 @@ impl Reactor {
             if !copy.may_create {
                 let reason = format!(
                     "shard {} of this member is missing from its logs, though the cluster has served with it: \
-                     the data directory is incomplete. Put the missing files back, or restore the member from a \
-                     snapshot or from a copy of the data directory that was made while the server was stopped",
+                     the data directory is incomplete. Put the missing files back, or restore the data \
+                     directory from a copy that was made while the server was stopped",
                     id.0
                 );
                 self.out.push(Output::Halt(reason));

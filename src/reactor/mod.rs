@@ -38,7 +38,7 @@ pub use clearing::{AtStart, at_start};
 pub use pace::Observing;
 pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
 
-use crate::api::{Answer, Reply};
+use crate::api::{Answer, Reply, Request};
 use crate::control::Control;
 use crate::front::{Ask, Front, Rpc};
 use crate::io::{Body, CallId, Counters, Fields, Input, Level, Mail, Notice, Output, Paths, ProcessFigures};
@@ -305,6 +305,7 @@ impl Reactor {
             Body::CensusIs { call, census } => self.on_census_is(from, call, *census),
             Body::Sizes { sizes } => self.sizes.set(from, sizes),
             Body::NoSpace { call } => self.on_no_space(call),
+            Body::KeptOut { call } => self.refuse(call, crate::api::Error::NoSpace),
             Body::Defragment { call } => self.on_defragment(call),
             Body::Defragmented { call, done } => self.on_defragmented(from, call, done),
         }
@@ -358,11 +359,26 @@ impl Reactor {
     }
 
     fn answer_rpc(&mut self, rpc: Rpc, answer: Answer) {
+        let taken = match &answer {
+            Ok(Reply::Txn(reply)) => self.front.takes_txn(rpc, reply),
+            _ => Ok(()),
+        };
+        if let Err(bytes) = taken
+            && let Some(request) = self.front.request(rpc).filter(reads_only)
+        {
+            self.counters.paths.answer_waited += 1;
+            return self.front.defer(self.now, rpc, request, Some(bytes));
+        }
         self.observe_answer(rpc, &answer);
         let term = self.epoch.term;
+        let long_bytes = self.settings.bounds.front.long_message_bytes;
         match answer {
-            Ok(Reply::Range(reply)) => self.front.answer_range(self.now, rpc, term, reply),
-            Ok(reply) if encode::is_long(&reply) => self.front.answer_long(self.now, rpc, term, reply),
+            Ok(reply @ (Reply::Range(_) | Reply::Txn(_))) if taken.is_ok() => {
+                self.front.answer_taken(self.now, rpc, term, reply);
+            }
+            Ok(reply) if encode::is_long(&reply, long_bytes) => {
+                self.front.answer_long(self.now, rpc, term, reply);
+            }
             answer => self.front.answer(self.now, rpc, term, &answer),
         }
     }
@@ -376,4 +392,9 @@ impl Reactor {
     pub fn durable(&self) -> Ordinal {
         self.log.durable()
     }
+}
+
+/// Whether a transaction may be evaluated anew.
+fn reads_only(request: &Request) -> bool {
+    matches!(request, Request::Txn(txn) if txn.is_read_only())
 }

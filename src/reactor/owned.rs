@@ -44,6 +44,8 @@ pub(super) struct Owned {
     pub checkpoint: Option<super::checkpoints::Checkpointing>,
     /// The files of the last checkpoint, its base first.
     pub chain: Vec<LinkRecord>,
+    /// The last checkpoint was to be a base, for which the disk has no room.
+    pub base_has_no_room: bool,
 }
 
 impl Owned {
@@ -64,6 +66,7 @@ impl Owned {
             compacting: false,
             checkpoint: None,
             chain,
+            base_has_no_room: false,
         }
     }
 

@@ -8,7 +8,7 @@ use super::Reactor;
 use crate::api::{Answer, Code, Error, Reply, Request, TxnRequest};
 use crate::front::{Asked, Rpc};
 use crate::io::{ApplyKind, Fields, Level, Value};
-use crate::limits::SLOW_REQUESTS_LOGGED_MAX;
+use crate::limits::{LONG_MESSAGE_BYTES, SLOW_REQUESTS_LOGGED_MAX};
 use crate::types::{Duration, Time};
 use crate::wire::{Timed, encode, text};
 use bytes::Bytes;
@@ -213,7 +213,9 @@ impl Counts {
 /// The bytes of an answer, where counting them is short.
 fn size(answer: &Answer) -> i64 {
     match answer {
-        Ok(reply) if !encode::is_long(reply) => encode::reply_length(&Default::default(), reply) as i64,
+        Ok(reply) if !encode::is_long(reply, LONG_MESSAGE_BYTES) => {
+            encode::reply_length(&Default::default(), reply) as i64
+        }
         _ => -1,
     }
 }

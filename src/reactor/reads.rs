@@ -8,7 +8,7 @@
 use super::Reactor;
 use super::calls::{Asker, Call, Course};
 use super::pace::About;
-use crate::api::{Error, RangeReply, RangeRequest, Reply};
+use crate::api::{Error, RangeReply, RangeRequest, Reply, Request};
 use crate::front::Rpc;
 use crate::io::{ApplyKind, Body, CallId};
 use crate::txn::{self, Counting, Progress, RangeCursor, RangePart};
@@ -88,16 +88,19 @@ impl Reactor {
     /// What has no place beside the answers that clients do not take is read later.
     fn answer_range(&mut self, asker: Asker, request: RangeRequest, reply: RangeReply) {
         match asker {
-            Asker::Rpc(rpc) if !self.front.takes(rpc, &reply) => {
-                self.read_later(rpc, request, Some(&reply));
-            }
+            Asker::Rpc(rpc) => match self.front.takes(rpc, &reply) {
+                Ok(()) => self.reply(asker, Ok(Reply::Range(reply))),
+                Err(bytes) => self.read_later(rpc, request, Some(bytes)),
+            },
             asker => self.reply(asker, Ok(Reply::Range(reply))),
         }
     }
 
-    fn read_later(&mut self, rpc: Rpc, request: RangeRequest, answer: Option<&RangeReply>) {
+    pub(super) fn read_later(&mut self, rpc: Rpc, request: RangeRequest, answer_bytes: Option<usize>) {
         self.counters.ranges -= 1; // it is counted when it is read again
-        self.front.defer(self.now, rpc, request, answer);
+        self.counters.paths.answer_waited += 1;
+        self.front.gathers(rpc, 0);
+        self.front.defer(self.now, rpc, Request::Range(request), answer_bytes);
     }
 
     pub(super) fn on_range_goes_on(&mut self, from: ReactorId, id: CallId, shard: ShardId, bytes: usize) {
@@ -106,16 +109,54 @@ impl Reactor {
         };
         let asker = call.asker;
         if !self.is_there(asker) {
-            self.calls.remove(id);
-        } else if let Asker::Rpc(rpc) = asker
-            && self.front.is_in_vain(rpc, bytes)
-            && let Some(Course::Reading(reading)) = self.calls.remove(id).map(|call| call.course)
-        {
-            self.read_later(rpc, reading.request, None);
-        } else {
+            self.give_up_reading(id);
+        } else if self.gives_way(asker, bytes) {
+            self.wait_for_place(id);
+        }
+    }
+
+    /// Whether a range that has found so many bytes more than it has gathered may as well wait.
+    fn gives_way(&mut self, asker: Asker, bytes: usize) -> bool {
+        match asker {
+            Asker::Rpc(rpc) => self.front.is_in_vain(rpc, bytes),
+            Asker::Chunk(rpc) => self.is_read_at_once(rpc) && self.front.is_in_vain(rpc, bytes),
+            _ => false,
+        }
+    }
+
+    fn wait_for_place(&mut self, id: CallId) {
+        let Some((asker, request)) = self.give_up_reading(id) else { return };
+        match asker {
+            Asker::Rpc(rpc) => self.read_later(rpc, request, None),
+            Asker::Chunk(rpc) => self.begin_later(rpc, None),
+            _ => unreachable!("others do not give way"),
+        }
+    }
+
+    /// Forgets what was read. The shards that go on hear of it.
+    fn give_up_reading(&mut self, id: CallId) -> Option<(Asker, RangeRequest)> {
+        let Call { asker, course: Course::Reading(reading), .. } = self.calls.remove(id)? else {
+            unreachable!("only a range goes on")
+        };
+        for (shard, part) in reading.shards.iter().zip(&reading.parts) {
+            if part.is_none() {
+                let owner = self.router().reactor_of(*shard);
+                self.send(owner, Body::RangeUnwanted { call: id, shard: *shard });
+            }
+        }
+        Some((asker, reading.request))
+    }
+
+    /// Some parts have come: they count as the answer will.
+    fn gather_parts(&mut self, id: CallId, asker: Asker, bytes: usize) {
+        let (Asker::Rpc(rpc) | Asker::Chunk(rpc)) = asker else { return };
+        if bytes <= self.settings.bounds.front.answer_bytes_min {
             return;
         }
-        self.send(from, Body::RangeUnwanted { call: id, shard });
+        self.front.gathers(rpc, bytes);
+        if self.gives_way(asker, 0) {
+            self.wait_for_place(id);
+        }
     }
 
     pub(super) fn on_range_unwanted(&mut self, call: CallId, shard: ShardId) {
@@ -132,19 +173,32 @@ impl Reactor {
             let (asker, request, counting) = (call.asker, reading.request.clone(), reading.counting);
             self.calls.remove(id);
             self.counters.paths.range_read_anew += 1;
+            self.let_go(asker);
             return self.reread(asker, request, counting);
         };
         let place = reading.shards.iter().position(|of| *of == shard).expect("the shard was asked");
         reading.parts[place] = Some(part);
         if reading.parts.iter().any(Option::is_none) {
-            return;
+            let (asker, parts) = (call.asker, reading.parts.iter().flatten());
+            let bytes = parts.map(RangePart::kept_bytes).sum();
+            return self.gather_parts(id, asker, bytes);
         }
         let Some(Call { asker, begun, course: Course::Reading(reading), .. }) = self.calls.remove(id) else {
             unreachable!("it was there above")
         };
         self.applied(ApplyKind::Range, true, begun, About::default());
+        if reading.parts.len() > 1 {
+            self.let_go(asker);
+        }
         let reply = txn::finish_range(&reading.request, reading.noted, reading.parts.into_iter().flatten());
         self.answer_range(asker, reading.request, reply);
+    }
+
+    /// Nothing is gathered any more.
+    fn let_go(&mut self, asker: Asker) {
+        if let Asker::Rpc(rpc) | Asker::Chunk(rpc) = asker {
+            self.front.gathers(rpc, 0);
+        }
     }
 
     /// A shard has been compacted above the revision: the newest is noted anew, an older one is gone.

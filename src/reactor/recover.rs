@@ -17,7 +17,7 @@ use super::RecoveredShard;
 use crate::checkpoint::{CheckpointName, ControlState, Meta};
 use crate::log::{
     Coverage, LogId, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, Start,
-    cross_examine,
+    cross_examine, keep_words,
 };
 use crate::raft::{Group, GroupEntry, HardState, Position, Start as GroupStart};
 use crate::router::reactor_of;
@@ -29,8 +29,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What to do about a directory that is not whole.
-const RESTORE: &str = "restore the member from a snapshot or from a copy of the data directory that was made \
-                       while the server was stopped";
+const RESTORE: &str = "restore the data directory from a copy that was made while the server was stopped; \
+                       braid dump-log prints what can still be read";
 
 /// What one reactor begins with.
 #[derive(Debug)]
@@ -81,13 +81,14 @@ pub fn place(
 
 /// As [`place`], for who only looks: with what is damaged, and without the shards that it takes away.
 pub fn survey(
-    logs: Vec<Recovered>,
+    mut logs: Vec<Recovered>,
     files: &[CheckpointName],
     reactors: u16,
     fresh: &mut dyn FnMut(LogId) -> Start,
     read: ReadPiece<'_>,
 ) -> (MemberPlan, Vec<String>) {
     let mut damage: Vec<String> = cross_examine(&logs).err().iter().map(ToString::to_string).collect();
+    keep_words(&mut logs, reactors);
     let settled = logs.iter().map(|log| log.settled).max().unwrap_or_default();
     let mut starts: BTreeMap<LogId, Start> = BTreeMap::new();
     let mut stays: BTreeMap<ShardId, BTreeMap<u32, (LogId, RecoveredResident)>> = BTreeMap::new();

@@ -70,9 +70,8 @@ impl Settings {
         };
         let keepalive =
             http2::Keepalive { ping_min: self.keepalive_min_time, without_stream: false, interval, timeout };
-        let http2 = http2::Config { streams_max: self.streams_max, keepalive, ..http2::Config::default() };
-        let manners = Manners::new(header, self.request_bytes_max, self.txn_ops_max, http2);
-        Manners { bounds: self.bounds, ..manners }
+        let http2 = http2::Config { streams_max: self.streams_max, bounds: self.bounds.http2, keepalive };
+        Manners::new(header, self.request_bytes_max, self.txn_ops_max, self.bounds.front, http2)
     }
 
     fn front(&self) -> Front {

@@ -206,9 +206,9 @@ impl Reactor {
         self.counters.paths.log_without_room += 1;
         if self.log.begins_in(segment) {
             let why = format!(
-                "the disk of the data directory is full: a start needs {} bytes for each of its {} reactors. \
-                 Give the disk more room",
-                self.log.file_bytes_min(),
+                "the disk of the data directory is full: a start needs {} bytes for each of its {} reactors, and \
+                 what was kept back for that is used up or was kept for fewer. Give the disk more room",
+                self.log.first_file_bytes_min(),
                 self.reactors
             );
             return self.out.push(Output::Halt(why));
@@ -349,20 +349,25 @@ impl Reactor {
             return;
         }
         let wanted = self.storage.defragmenting.first().and_then(|(_, shards)| shards.first().copied());
-        if let Some(shard) = wanted {
-            return self.begin_checkpoint(shard, Whole::Asked);
+        // On a full disk what frees the log makes room for what is asked for.
+        let due = if wanted.is_none() || self.log.is_short() { self.due_for_the_log() } else { None };
+        match (due, wanted) {
+            (Some(shard), _) => self.begin_checkpoint(shard, Whole::WhereDue),
+            (None, Some(shard)) => self.begin_checkpoint(shard, Whole::Asked),
+            (None, None) => {}
         }
+    }
+
+    /// The shard whose checkpoint frees most of a long log.
+    fn due_for_the_log(&self) -> Option<ShardId> {
         if !self.log_is_long() {
-            return;
+            return None;
         }
         let held = self
             .log
             .held_for()
             .filter(|(resident, first, bytes)| *bytes > 0 && self.would_free(resident.shard, *first));
-        let oldest = held.max_by_key(|(_, _, bytes)| *bytes).map(|(resident, ..)| resident.shard);
-        if let Some(shard) = oldest {
-            self.begin_checkpoint(shard, Whole::WhereDue);
-        }
+        held.max_by_key(|(_, _, bytes)| *bytes).map(|(resident, ..)| resident.shard)
     }
 
     /// Whether a checkpoint now would let an entry go that the log keeps. Where what is not settled holds the log,
@@ -380,7 +385,7 @@ impl Reactor {
         let written = (CHECKPOINT_LOG_SHARE * data).clamp(CHECKPOINT_LOG_BYTES_MIN.min(most), most);
         let unused = data.max(LOG_UNUSED_FILES_MAX * self.log.file_bytes_min());
         let is_long = |held: Held| {
-            let frees = self.log.is_short() && held.closed > 0;
+            let frees = (self.log.is_short() || self.control.no_space()) && held.closed > 0;
             frees || held.written >= written || held.unused >= unused
         };
         is_long(self.log.held()) && is_long(self.log.needed())

@@ -3,11 +3,11 @@
 use super::calls::{Asker, Errand};
 use super::{Reactor, Stage};
 use crate::api::{Answer, Error, RangeReply, RangeRequest, Reply, ServingStatus};
-use crate::front::{Ask, Rpc};
-use crate::io::ControlRequest;
+use crate::front::{Ask, Rpc, Untaken};
+use crate::io::{ControlRequest, Level, Value};
 use crate::stdx::HashMap;
 use crate::txn::{self, Next, RangeStream};
-use crate::types::{ConnId, LeaseId};
+use crate::types::{ConnId, Duration, LeaseId};
 use crate::wire::health::{Facts, Page, Reads};
 use crate::wire::http1::Response;
 use crate::wire::{Method, encode};
@@ -65,6 +65,9 @@ impl Reactor {
     pub(super) fn front_on_time(&mut self) {
         let mut asks = std::mem::take(&mut self.asks);
         self.front.on_time(self.now, &mut asks);
+        for (conn, untaken) in self.front.take_untaken() {
+            self.tell_untaken(conn, untaken);
+        }
         self.serve_asks(asks);
     }
 
@@ -240,14 +243,42 @@ impl Reactor {
                 return self.front.end(rpc, Err(error));
             }
         };
-        if chunking.stream.is_read_at_once() && !self.front.takes(rpc, &reply) {
-            self.counters.ranges -= 1; // as of one that is read later
-            let Some(Chunking { stream, .. }) = self.streams.chunking.remove(&rpc) else { return };
-            return self.front.defer(self.now, rpc, stream.into_request(), Some(&reply));
+        if chunking.stream.is_read_at_once()
+            && let Err(bytes) = self.front.takes(rpc, &reply)
+        {
+            return self.begin_later(rpc, Some(bytes));
         }
         let bytes = encode::range_chunk_length(&Default::default(), &reply, true);
         let chunk = chunking.stream.chunk(reply, bytes, target);
         self.send_chunk(rpc, &chunk);
+    }
+
+    /// A stream whose range was read in vain begins anew when there is a place for it.
+    pub(super) fn begin_later(&mut self, rpc: Rpc, answer_bytes: Option<usize>) {
+        let Some(Chunking { stream, .. }) = self.streams.chunking.remove(&rpc) else { return };
+        self.read_later(rpc, stream.into_request(), answer_bytes);
+    }
+
+    /// Whether a stream's range is read as a whole before its first chunk.
+    pub(super) fn is_read_at_once(&self, rpc: Rpc) -> bool {
+        self.streams.chunking.get(&rpc).is_some_and(|chunking| chunking.stream.is_read_at_once())
+    }
+
+    fn tell_untaken(&mut self, conn: ConnId, untaken: Untaken) {
+        let message = if untaken.closes {
+            "closing a connection: its client took nothing of its answers while others waited"
+        } else {
+            "dropping answers: their client took nothing of them while others waited"
+        };
+        let bounds = &self.settings.bounds.front;
+        let waited = Duration::from_ms(bounds.reader_check_ms * u64::from(bounds.reader_checks_max));
+        let fields = [
+            ("remote", Value::Client(conn)),
+            ("answers", untaken.answers.into()),
+            ("bytes", untaken.bytes.into()),
+            ("waited", waited.into()),
+        ];
+        self.notice(Level::Warn, message, fields);
     }
 
     fn send_chunk(&mut self, rpc: Rpc, chunk: &RangeReply) {

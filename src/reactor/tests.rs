@@ -6,13 +6,14 @@ use crate::config::AutoCompaction;
 use crate::http2::client::Client;
 use crate::http2::{self, Event};
 use crate::io::{BulkDone, BulkStep, Port};
-use crate::log::{Command, LogId, SegmentBytes, Start};
-use crate::types::{ClusterId, ConnId, Duration, MemberId};
+use crate::log::{Command, LogId, SegmentBytes, SegmentName, Start};
+use crate::types::{ClusterId, ConnId, Duration, MemberId, StoreId};
 use crate::wire::proto;
 use bytes::Bytes;
 use prost::Message;
 
 mod controls;
+mod lists;
 mod pace;
 mod slices;
 mod storage;
@@ -43,7 +44,11 @@ fn settings(shards: usize) -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 8 * SEGMENT_BYTES as u64,
         disk_reserve_bytes: 0,
-        bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        bounds: {
+            let watch =
+                crate::limits::WatchBounds { merge_events: 3, ..crate::limits::WatchBounds::PRODUCTION };
+            crate::limits::Bounds { watch, ..crate::limits::Bounds::PRODUCTION }
+        },
         observing: Default::default(),
     }
 }
@@ -62,17 +67,25 @@ struct Member {
     unheard: Option<Vec<u8>>,
     /// Reactors below take no turns: nothing wakes them.
     asleep: usize,
-    /// The disk does nothing; what it was to write waits.
+    /// A reactor that hears nothing, and what waits for it.
+    cut_off: Option<(ReactorId, Vec<(ReactorId, Mail)>)>,
+    /// The disk does nothing, or not for this reactor's log; what it was to write waits.
     disk_stands: bool,
+    log_stands: Option<usize>,
     unwritten: Vec<(usize, Output)>,
     /// The bulk lane does nothing; its steps wait.
     lane_stands: bool,
     undone: Vec<(usize, crate::io::JobId)>,
     /// Which reactors' orders press.
     haste: Vec<bool>,
-    /// No file has room, or none for the log alone.
+    /// No file has room but what the log gives up, or none for the log alone; or no checkpoint beyond a length.
     disk_is_full: bool,
+    given_up_bytes: usize,
     no_new_segments: bool,
+    checkpoint_bytes_max: usize,
+    checkpoint_bytes: std::collections::BTreeMap<String, usize>,
+    /// What the heads of logs' files say of other logs: in which segment, of which log, and the frame.
+    words: Vec<(SegmentName, LogId, u64)>,
     /// Begun.
     checkpoints: usize,
     notices: Vec<Notice>,
@@ -101,7 +114,7 @@ impl Member {
             reactors,
             settings: settings.clone(),
             sequencer: sequencer.clone(),
-            log: Start::fresh(LogId(u32::from(id)), 77, SEGMENTS),
+            log: Start::fresh(LogId(u32::from(id)), StoreId(5), 77, SEGMENTS),
             shards: vec![],
             control: None,
             stale: vec![],
@@ -125,13 +138,19 @@ impl Member {
             halted: None,
             unheard: None,
             asleep: 0,
+            cut_off: None,
             disk_stands: false,
+            log_stands: None,
             unwritten: vec![],
             lane_stands: false,
             undone: vec![],
             haste: vec![false; usize::from(reactors)],
             disk_is_full,
+            given_up_bytes: 0,
             no_new_segments: false,
+            checkpoint_bytes_max: usize::MAX,
+            checkpoint_bytes: Default::default(),
+            words: vec![],
             checkpoints: 0,
             notices: vec![],
             pages: vec![],
@@ -195,11 +214,21 @@ impl Member {
                 }
             }
             Output::Close { .. } => {}
-            Output::Mail { to, mail } => {
-                self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail });
+            Output::Mail { to, mail } => match &mut self.cut_off {
+                Some((deaf, waiting)) if *deaf == to => waiting.push((from, mail)),
+                _ => self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail }),
+            },
+            Output::Log(Command::Write { .. }) if self.disk_stands || self.log_stands == Some(id) => {
+                self.unwritten.push((id, output));
             }
-            Output::Log(Command::Write { .. }) if self.disk_stands => self.unwritten.push((id, output)),
-            Output::Log(Command::Write { id: write, bytes, .. }) => {
+            Output::Log(Command::Write { id: write, segment, offset, bytes }) => {
+                if offset == 0 {
+                    let number = |word: &[u8], at| u64::from_le_bytes(word[at..at + 8].try_into().unwrap());
+                    let word = |word: &[u8]| (number(word, 0) as u32, number(word, 16));
+                    let words = bytes[104..crate::limits::BLOCK_BYTES].chunks_exact(24).map(word);
+                    let words = words.take_while(|(_, frame)| *frame > 0);
+                    self.words.extend(words.map(|(log, frame)| (segment, LogId(log), frame)));
+                }
                 self.reactors[id].step(now, Input::Written { write, buffer: bytes });
             }
             Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full || self.no_new_segments => {
@@ -208,14 +237,17 @@ impl Member {
             Output::Log(Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. }) => {
                 self.reactors[id].step(now, Input::Prepared { segment });
             }
-            Output::Log(Command::Remove { .. }) => {}
+            Output::Log(Command::Remove { .. }) => self.given_up_bytes += SEGMENT_BYTES,
             Output::Haste(haste) => self.haste[id] = haste,
             Output::Notice(notice) => self.notices.push(notice),
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
-                let grows = matches!(step, BulkStep::Append { .. });
-                let done = if grows && self.disk_is_full { BulkDone::Full } else { BulkDone::Done };
+                let has_room = match &step {
+                    BulkStep::Append { name, blocks } => self.append(name, blocks),
+                    _ => true,
+                };
+                let done = if has_room { BulkDone::Done } else { BulkDone::Full };
                 match self.lane_stands {
                     true => self.undone.push((id, job)),
                     false => self.reactors[id].step(now, Input::Bulk { job, done }),
@@ -223,6 +255,20 @@ impl Member {
             }
             Output::Halt(why) => self.halted = Some(why),
         }
+    }
+
+    /// Whether a checkpoint's blocks have room.
+    fn append(&mut self, name: &str, blocks: &[crate::log::Buffer]) -> bool {
+        let bytes: usize = blocks.iter().map(|block| block.len()).sum();
+        let file = self.checkpoint_bytes.entry(name.to_owned()).or_default();
+        *file += bytes;
+        let fits = *file <= self.checkpoint_bytes_max;
+        match self.disk_is_full {
+            true if fits && bytes <= self.given_up_bytes => self.given_up_bytes -= bytes,
+            true => return false,
+            false => {}
+        }
+        fits
     }
 
     fn receive(&mut self, mut bytes: &[u8]) {
@@ -282,7 +328,7 @@ impl Member {
     /// From now on another client asks. What the server sends stays with its kernel: its windows, which are
     /// small, do not open.
     fn deafen(&mut self) {
-        let config = http2::Config { stream_window_bytes: 16 << 10, ..http2::Config::default() };
+        let config = http2::Config::default().with_window(16 << 10);
         self.client = Client::new(&config, "localhost", self.now);
         self.conn.slot += 1;
         let (conn, port) = (self.conn, Port::Client);
@@ -452,7 +498,7 @@ fn member_without_leader() -> Member {
 impl Member {
     /// The disk goes on.
     fn write_all(&mut self) {
-        self.disk_stands = false;
+        (self.disk_stands, self.log_stands) = (false, None);
         for (id, output) in std::mem::take(&mut self.unwritten) {
             self.carry_out(id, output);
         }

@@ -121,7 +121,7 @@ impl Reactor {
         watches.subscriptions += 1;
         let id = SubscriptionId(u64::from(self.id.0) << 48 | watches.subscriptions);
         let interval = self.settings.watch_progress_interval;
-        let (reader, bounds, rng) = (self.id, self.settings.bounds, &mut watches.rng);
+        let (reader, bounds, rng) = (self.id, self.settings.bounds.watch, &mut watches.rng);
         let begin = || Stream::new(reader, interval, fragment, bounds, rng.fork());
         let stream = watches.streams.entry(rpc).or_insert_with(begin);
         let view = View {
@@ -154,7 +154,7 @@ impl Reactor {
 
     /// Where replies are cut for clients that ask for it: a message is then as long as a request may be.
     fn fragment_bytes(&self) -> usize {
-        self.settings.request_bytes_max.min(self.settings.bounds.watch_fragment_bytes_max)
+        self.settings.request_bytes_max.min(self.settings.bounds.watch.fragment_bytes_max)
     }
 
     fn route_actions(&mut self, actions: Vec<Action>) {
@@ -169,6 +169,7 @@ impl Reactor {
                     self.drop_lane(*shard);
                     *shard
                 }
+                Action::Renew { shard, .. } => *shard,
                 Action::Credit { shard, .. } => {
                     self.counters.paths.watch_credit_returned += 1;
                     *shard
@@ -285,7 +286,7 @@ impl Reactor {
         let resumed = std::mem::take(&mut self.watches.resumed);
         let mut asks = vec![];
         for rpc in resumed {
-            self.front.read_on(rpc, self.settings.bounds.watch_answers_max, &mut asks);
+            self.front.read_on(rpc, self.settings.bounds.watch.answers_max, &mut asks);
             if !self.front.is_paused(rpc) {
                 self.watches.paused.remove(&rpc);
             }
@@ -296,7 +297,8 @@ impl Reactor {
     }
 
     fn flush_stream(&mut self, rpc: Rpc, actions: &mut Vec<Action>) {
-        let Reactor { watches, front, sequencer, control, epoch, now, counters, .. } = self;
+        let Reactor { watches, front, sequencer, control, epoch, now, counters, settings, .. } = self;
+        let long_bytes = &settings.bounds.front.long_message_bytes;
         let Some(stream) = watches.streams.get_mut(&rpc) else { return };
         loop {
             let budget = front.budget(rpc);
@@ -318,7 +320,7 @@ impl Reactor {
                     counters.events_sent += reply.events.len() as u64;
                     counters.paths.watch_cut += u64::from(reply.fragment);
                     counters.paths.watch_progress += u64::from(reply.is_progress());
-                    if encode::is_long_watch(&reply) {
+                    if encode::is_long_watch(&reply, *long_bytes) {
                         front.watched_long(rpc, epoch.term, reply);
                     } else {
                         front.watched(rpc, epoch.term, &reply);
@@ -348,11 +350,12 @@ impl Reactor {
 
     pub(super) fn on_watch_action(&mut self, action: Action) {
         let (Action::Subscribe { shard, .. }
+        | Action::Renew { shard, .. }
         | Action::Unsubscribe { shard, .. }
         | Action::Credit { shard, .. }) = &action;
         let owned = self.shards.get_mut(shard).expect("the router knows whose shard it is");
         match action {
-            Action::Subscribe { subscription, .. } => {
+            Action::Subscribe { subscription, .. } | Action::Renew { subscription, .. } => {
                 // Its reader may have missed marks while it had no subscription here: they are sent anew, as
                 // an idle shard has no other reason to send any.
                 owned.marked = Revision::NONE;
@@ -436,9 +439,10 @@ impl Reactor {
     /// One slice of what has settled, and one of history for those behind, a shard.
     pub(super) fn work_at_hubs(&mut self) {
         self.go_on_publishing();
-        let slice = self.settings.slice.of_changes();
+        let (slice, watchers_max) =
+            (self.settings.slice.of_changes(), self.settings.bounds.watch.catch_up_watchers);
         for owned in self.shards.values_mut() {
-            owned.hub.catch_up(&owned.shard.store, slice);
+            owned.hub.catch_up(&owned.shard.store, slice, watchers_max);
         }
     }
 

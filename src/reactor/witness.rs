@@ -11,9 +11,9 @@ const LOOKS_MAX: u16 = 4;
 pub(super) struct Heard {
     /// The log that was looked at last.
     last: u16,
-    /// The highest frame of each log that was given to this one, in the segment that it fills: each segment says
-    /// all anew, since those before it go.
+    /// The highest frame of each log that was given to this one.
     frames: Vec<u64>,
+    /// The segment that is being filled: the next one's header says all anew.
     segment: u64,
 }
 
@@ -33,7 +33,10 @@ impl Reactor {
         let segment = self.log.open_segment();
         if segment != self.heard.segment {
             self.heard.segment = segment;
-            self.heard.frames.fill(0);
+            let others = (0..self.reactors).filter(|log| *log != self.id.0).map(|log| LogId(u32::from(log)));
+            for word in others.filter_map(|log| self.sequencer.testimony(log)) {
+                self.log.note_word(word);
+            }
         }
         if let Some(LogId(log)) = self.log.heard() {
             self.hear(log as u16);

@@ -8,7 +8,7 @@ use crate::io::{ApplyKind, Body, CallId, Counters};
 use crate::record::{Effect, EffectChange};
 use crate::sequencer::ShardSet;
 use crate::txn::{self, Ended, Evaluated, Refusal};
-use crate::types::{LeaseId, Revision, ShardId, Time};
+use crate::types::{LeaseId, ReactorId, Revision, ShardId, Time};
 
 /// Whether something was evaluated, or has to be tried again later.
 enum Tried {
@@ -213,12 +213,15 @@ impl Reactor {
         if self.is_over_quota(cost) { Err(Error::NoSpace) } else { Ok(()) }
     }
 
-    /// Refuses a write. Where the alarm that refuses it does not stand yet, the answer waits for it: whoever
-    /// was refused finds the alarm (etcd's law).
+    /// Refuses a write. Where it is an alarm that refuses it, the answer waits until that stands at every reactor:
+    /// whoever was refused finds the alarm, and nobody is let in afterwards (etcd's law).
     pub(super) fn refuse_write(&mut self, call: CallId, error: Error) {
-        self.counters.paths.no_space_refused += u64::from(error == Error::NoSpace);
-        if error == Error::NoSpace && !self.control.no_space() {
-            return self.raise_no_space(Some(call));
+        if error == Error::NoSpace {
+            self.counters.paths.no_space_refused += 1;
+            return match self.control.no_space() {
+                true => self.send(ReactorId(0), Body::KeptOut { call }),
+                false => self.raise_no_space(Some(call)),
+            };
         }
         let current = self.sequencer.counter();
         self.hold(current, call, Err(error));

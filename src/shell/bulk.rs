@@ -292,7 +292,10 @@ impl<'a> Worker<'a> {
     /// What has no room is given up: other orders may make some. Any other failure is final.
     async fn prepare_or_not(&mut self, segment: SegmentName, bytes: u64, keep_free: u64) -> Answer {
         let prepared = match self.lane.files.free_bytes() {
-            Ok(free) if free < bytes.saturating_add(keep_free) => Err(io::ErrorKind::StorageFull.into()),
+            // What may take all there is finds out by the write: some of it may be kept for this user alone.
+            Ok(free) if keep_free > 0 && free < bytes.saturating_add(keep_free) => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
             Ok(_) => self.prepare(segment, bytes).await,
             Err(error) => Err(error),
         };
@@ -326,7 +329,6 @@ impl<'a> Worker<'a> {
             }
         }
         files.publish(&file.finish().await?, &segment.to_string())?;
-        files.segment_is_named()?;
         files.open_segment(segment)
     }
 

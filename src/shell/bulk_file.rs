@@ -151,3 +151,62 @@ pub fn run_here<F: Future>(future: F) -> F::Output {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests {
+    use super::super::placement::executor;
+    use super::*;
+    use crate::limits::BLOCK_BYTES;
+    use glommio::Placement;
+    use std::os::fd::{AsRawFd, RawFd};
+
+    /// On both media, with a store of its own; the executor only where it can be had.
+    fn on_each(test: impl AsyncFn(Medium, Files)) {
+        let directory = tempfile::tempdir().unwrap();
+        let files = |name: &str| Files::open(directory.path().join(name)).unwrap();
+        run_here(test(Medium::Thread, files("thread")));
+        match executor(Placement::Unbound) {
+            Ok(executor) => executor.run(test(Medium::Glommio, files("glommio"))),
+            Err(why) => eprintln!("SKIPPED on the executor, which cannot start here: {why}"),
+        }
+    }
+
+    async fn begun(medium: Medium, files: &Files) -> BulkFile<'_> {
+        BulkFile::create(medium, files, &files.path("a.new")).await.unwrap()
+    }
+
+    /// What glommio's executor gets to write it waits for without rest, and uses up a CPU meanwhile. What is done
+    /// when it is first asked for was left to nobody.
+    #[test]
+    fn a_write_is_not_left_to_the_executor() {
+        on_each(async |medium, files| {
+            let file = begun(medium, &files).await;
+            let mut block = Buffer::with_capacity(BLOCK_BYTES);
+            block.fill_to(BLOCK_BYTES);
+            {
+                let mut write = std::pin::pin!(file.write(&block, 0));
+                let asked = write.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert!(matches!(asked, Poll::Ready(Ok(()))), "{medium:?}: {asked:?}");
+            }
+            file.finish().await.unwrap();
+            assert_eq!(std::fs::read(files.path("a.new")).unwrap(), [0; BLOCK_BYTES]);
+        });
+    }
+
+    /// A pipe is a file that cannot be made durable: the kernel refuses to sync it.
+    #[test]
+    fn what_cannot_be_made_durable_is_not_finished() {
+        on_each(async |medium, files| {
+            let file = begun(medium, &files).await;
+            let descriptor: RawFd = match &file.file {
+                Open::Glommio { file, .. } => file.as_raw_fd(),
+                Open::Thread(file) => file.as_raw_fd(),
+            };
+            let (_reads, writes) = std::io::pipe().unwrap();
+            // SAFETY: both are open; the file goes on with the pipe under its own number.
+            assert_eq!(unsafe { libc::dup2(writes.as_raw_fd(), descriptor) }, descriptor);
+            assert!(file.finish().await.is_err(), "{medium:?}");
+        });
+    }
+}

@@ -13,7 +13,8 @@
 //! requests with our memory; shutting both directions brings them back, and only then is the descriptor
 //! closed, once.
 //!
-//! A client that has shut its side is told to the reactor, which closes when it has answered what was asked.
+//! A client that has shut its side is told to the reactor, which closes when it has answered what was asked. It
+//! sends nothing more, so it lingers for no time.
 //!
 //! One send is in flight; what is handed out meanwhile is appended and goes next. A connection that has too
 //! much unsent is not received from until half of it is gone.
@@ -183,6 +184,9 @@ impl Connections {
         let connection = self.get(conn.slot, conn.generation).expect("the caller has it");
         if connection.phase == Phase::Ending && connection.unsent() == 0 {
             connection.phase = Phase::Lingering;
+            if connection.ended {
+                return self.lingering.push_front((now, conn));
+            }
             kernel::shutdown(connection.fd.as_fd(), false);
             connection.receive(ring);
             self.lingering.push_back((now + LINGER, conn));
@@ -326,8 +330,8 @@ impl Connections {
 
 impl Connection {
     fn receive(&mut self, ring: &mut Ring) {
-        // Its end comes again and again: only who lingers waits for it.
-        if self.receiving == Receiving::Idle && (!self.ended || self.phase == Phase::Lingering) {
+        // Its end would come again and again.
+        if self.receiving == Receiving::Idle && !self.ended {
             ring.receive(self.id.slot, self.id.generation, self.fd.as_fd(), GROUP);
             self.receiving = Receiving::Armed;
         }
@@ -366,5 +370,98 @@ impl Connection {
         // SAFETY: `sending` is neither changed nor dropped before this send has come back: a connection is
         // freed only when it is idle.
         unsafe { ring.send(slot, generation, self.fd.as_fd(), &self.sending[self.sent..upto]) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::receive::Buffers;
+    use std::io::Read;
+    use std::net::{Shutdown, TcpListener};
+
+    struct Scene {
+        ring: Ring,
+        buffers: Buffers,
+        connections: Connections,
+        client: TcpStream,
+        conn: ConnId,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let mut ring = Ring::new_patiently().unwrap();
+            let buffers = Buffers::provide(&ring).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            let mut connections = Connections::new(ReactorId(0));
+            let conn = connections.add(&mut ring, server.into());
+            Scene { ring, buffers, connections, client, conn }
+        }
+
+        /// The next completion that says something.
+        fn event(&mut self, now: Time) -> Event {
+            loop {
+                let mut came = vec![];
+                self.ring.park(Some(Duration::from_secs(5)));
+                self.ring.reap(1, &mut came);
+                let completion = came.pop().expect("something comes in time");
+                let event = match completion.tag {
+                    Tag::Receive { slot, generation } => {
+                        self.connections.received(&mut self.ring, &completion, slot, generation)
+                    }
+                    Tag::Send { slot, generation } => {
+                        self.connections.sent(&mut self.ring, now, completion.result, slot, generation)
+                    }
+                    _ => Event::Nothing,
+                };
+                completion.buffer.into_iter().for_each(|buffer| self.buffers.put(buffer));
+                self.buffers.publish();
+                if event != Event::Nothing {
+                    return event;
+                }
+            }
+        }
+
+        fn answer_and_close(&mut self, now: Time) {
+            self.connections.send(&mut self.ring, self.conn, b"answer".to_vec());
+            self.connections.close(&mut self.ring, now, self.conn);
+            assert_eq!(self.event(now), Event::Sent { conn: self.conn, bytes: 6 });
+        }
+
+        fn gone(&mut self, now: Time) -> Vec<ConnId> {
+            let mut gone = vec![];
+            self.connections.on_time(now, |conn| gone.push(conn));
+            gone
+        }
+    }
+
+    #[test]
+    fn who_has_shut_its_side_is_gone_with_its_answer() {
+        let (mut scene, now) = (Scene::new(), Time::from_ms(1));
+        let conn = scene.conn;
+        scene.client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(scene.event(now), Event::Ended { conn });
+        scene.answer_and_close(now);
+        assert_eq!(scene.connections.wake_at(), now);
+        assert_eq!((scene.gone(now), scene.connections.open()), (vec![conn], 0));
+        let mut read = String::new();
+        scene.client.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "answer");
+    }
+
+    #[test]
+    fn who_may_still_send_is_waited_for() {
+        let (mut scene, now) = (Scene::new(), Time::from_ms(1));
+        let conn = scene.conn;
+        scene.answer_and_close(now);
+        assert_eq!((scene.connections.wake_at(), scene.gone(now)), (now + LINGER, vec![]));
+        let mut read = String::new();
+        scene.client.read_to_string(&mut read).unwrap();
+        assert_eq!((&read[..], scene.connections.open()), ("answer", 1));
+        scene.client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(scene.event(now), Event::Closed { conn });
+        assert_eq!(scene.connections.open(), 0);
     }
 }

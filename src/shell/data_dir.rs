@@ -1,19 +1,21 @@
 //! The data directory: whose it is, and that nobody else uses it.
 
-use super::files::{DIRECTORY_MODE, Files};
+use super::files::{DIRECTORY_MODE, Files, sync_name};
+use super::kernel;
 use crate::config::Config;
-use crate::types::{ClusterId, MemberId};
+use crate::log::Recovered;
+use crate::types::{ClusterId, MemberId, StoreId};
 use serde_json::{Value, json};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Of everything below the data directory. Raised by whoever changes it so that an older program would
 /// misread it.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 /// The oldest one that this program reads.
-const FORMAT_MIN: u64 = 2;
+const FORMAT_MIN: u64 = 3;
 const IDENTITY: &str = "braid.json";
 const LOCK: &str = "lock";
 const STORE: &str = "store";
@@ -23,11 +25,13 @@ const STORE: &str = "store";
 pub struct Identity {
     pub cluster: ClusterId,
     pub member: MemberId,
+    /// Stands in each file of the logs too: the store of one directory is not that of another.
+    pub store: StoreId,
     pub name: String,
     /// `--initial-cluster-token`.
     pub token: String,
-    /// Whether there has been a log. An identity without one has promised nothing, and is given up for
-    /// another; from then on a store without a log is a loss.
+    /// Whether something has been written to a log. An identity without a log has promised nothing, and is
+    /// given up for another; from the first write on a store in which nothing stands is a loss.
     pub has_begun: bool,
 }
 
@@ -55,8 +59,7 @@ impl DataDir {
         if found.is_none() {
             bootstrap(config)?;
         }
-        let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&path);
-        made.map_err(|error| format!("cannot create data directory {shown}: {error}"))?;
+        make(&path).map_err(|error| format!("cannot create data directory {shown}: {error}"))?;
         let lock = lock(&path, "stop that one, or give this one its own --data-dir")?;
         let warning = check_mode(&path)?;
         // Once more, now that nobody else can change it.
@@ -96,19 +99,30 @@ impl DataDir {
             Files::open(store.clone()).map_err(|error| format!("cannot use {}: {error}", store.display()))?;
         if !self.identity.has_begun {
             let begun = Identity { has_begun: true, ..self.identity.clone() };
-            let identity = self.path.join(IDENTITY);
-            files.note_the_first_segment(identity.clone(), begun.text());
-            if has_log(&self.path)? {
-                let noted = files.segment_is_named();
-                noted.map_err(|error| format!("cannot write {}: {error}", identity.display()))?;
-            }
+            files.note_the_first_write(self.path.join(IDENTITY), begun.text());
         }
         Ok(files)
+    }
+
+    /// Whether as much as one log holds something, where one has: as they were read.
+    pub fn check_logs(&self, logs: &[Recovered]) -> Result<(), String> {
+        match self.identity.has_begun && logs.iter().all(Recovered::is_new) {
+            true => Err(gone(&self.path, "holds files of logs in which nothing stands")),
+            false => Ok(()),
+        }
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Makes the directory, and those above it that are missing: durably, as what is in it will be.
+fn make(path: &Path) -> io::Result<()> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(missing).collect();
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
+    missing.into_iter().try_for_each(sync_name)
 }
 
 fn refuse_etcds(path: &Path) -> Result<(), String> {
@@ -120,6 +134,17 @@ fn refuse_etcds(path: &Path) -> Result<(), String> {
          --data-dir an empty directory, and bring the data over with a client",
         path.display()
     ))
+}
+
+/// A store that has begun and is not there was not deleted by a server: to begin it again would serve nothing under
+/// the name of something.
+fn gone(path: &Path, what: &str) -> String {
+    format!(
+        "the store of data directory {} is gone: {IDENTITY} says that it has begun, and {STORE}/ {what}. Mount its \
+         disk, or put it back from a copy; to begin a new cluster without the data, give --data-dir an empty \
+         directory",
+        path.display()
+    )
 }
 
 fn lost_identity(path: &Path) -> String {
@@ -159,9 +184,11 @@ fn check_mode(path: &Path) -> Result<Option<String>, String> {
 
 fn bootstrap(config: &Config) -> Result<Identity, String> {
     let bootstrap = config.bootstrap().map_err(|refusal| refusal.message)?;
+    let store = kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?;
     Ok(Identity {
         cluster: bootstrap.cluster,
         member: bootstrap.member,
+        store: StoreId(store),
         name: config.name.clone(),
         token: config.initial_cluster_token.clone(),
         has_begun: false,
@@ -249,6 +276,7 @@ impl Identity {
             "member_id": format!("{:x}", self.member.0),
             "name": self.name,
             "initial_cluster_token": self.token,
+            "store_id": format!("{:016x}", self.store.0),
             "store_has_begun": self.has_begun,
         });
         value[CHECKSUM] = checksum_of(&value);
@@ -261,24 +289,18 @@ impl Identity {
         Some(Identity {
             cluster: ClusterId(number("cluster_id")?),
             member: MemberId(number("member_id")?),
+            store: StoreId(number("store_id")?),
             name: text("name")?,
             token: text("initial_cluster_token")?,
             has_begun: value["store_has_begun"].as_bool()?,
         })
     }
 
-    /// A store that has begun and is gone was not deleted by a server: to begin it again would serve nothing
-    /// under the name of something.
     fn check_store(&self, path: &Path) -> Result<(), String> {
         if !self.has_begun || has_log(path)? {
             return Ok(());
         }
-        Err(format!(
-            "the store of data directory {} is gone: {IDENTITY} says that it has begun, and {STORE}/ is empty or \
-             not there. Mount its disk, or put it back from a copy; to begin a new cluster without the data, \
-             give --data-dir an empty directory",
-            path.display()
-        ))
+        Err(gone(path, "is empty or not there"))
     }
 }
 
@@ -298,17 +320,17 @@ mod tests {
 
     const SEGMENT: &str = "000-0000000000000001.log";
 
-    /// As a first start that has come as far as to name a log's file.
+    /// As a first start that has come as far as to write to a log.
     fn begun(config: &Config) -> DataDir {
         let first = DataDir::open(config).unwrap();
         let files = first.files().unwrap();
         fs::write(files.path(SEGMENT), b"").unwrap();
-        files.segment_is_named().unwrap();
+        files.has_written().unwrap();
         first
     }
 
     #[test]
-    fn an_identity_lasts_from_the_first_log_on() {
+    fn an_identity_lasts_from_the_first_write_on() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b");
         let first = begun(&config(&path, &[]));
@@ -389,18 +411,22 @@ mod tests {
     #[test]
     fn the_identity_is_written_as_ever() {
         let root = tempfile::tempdir().unwrap();
-        drop(begun(&config(root.path(), &[])));
+        let first = DataDir::open(&config(root.path(), &[])).unwrap();
+        let identity = Identity { store: StoreId(0x1234), has_begun: true, ..first.identity.clone() };
         let golden = r#"{
   "cluster_id": "cdf818194e3a8c32",
-  "crc32c": "e2e1d06d",
-  "format": 2,
+  "crc32c": "78386c4e",
+  "format": 3,
   "initial_cluster_token": "etcd-cluster",
   "member_id": "8e9e05c52164694d",
   "name": "default",
-  "store_has_begun": true
+  "store_has_begun": true,
+  "store_id": "0000000000001234"
 }
 "#;
-        assert_eq!(fs::read_to_string(root.path().join(IDENTITY)).unwrap(), golden);
+        assert_eq!(identity.text(), golden);
+        fs::write(root.path().join(IDENTITY), golden).unwrap();
+        assert_eq!(read(root.path()), Ok(Some(identity)));
     }
 
     #[test]
@@ -418,12 +444,12 @@ mod tests {
         let (etcd, newer, older, lost) = (at("e"), at("n"), at("o"), at("l"));
         fs::create_dir_all(etcd.join("member/wal")).unwrap();
         fs::create_dir_all(&newer).unwrap();
-        fs::write(newer.join(IDENTITY), r#"{"format": 3}"#).unwrap();
+        fs::write(newer.join(IDENTITY), r#"{"format": 4}"#).unwrap();
         fs::create_dir_all(&older).unwrap();
-        fs::write(older.join(IDENTITY), r#"{"format": 1, "cluster_id": "1", "member_id": "2"}"#).unwrap();
+        fs::write(older.join(IDENTITY), r#"{"format": 2, "cluster_id": "1", "member_id": "2"}"#).unwrap();
         fs::create_dir_all(lost.join(STORE)).unwrap();
         for (path, words) in
-            [(etcd, "data of etcd"), (newer, "has format 3"), (older, "has format 1"), (lost, "has lost its")]
+            [(etcd, "data of etcd"), (newer, "has format 4"), (older, "has format 2"), (lost, "has lost its")]
         {
             let error = DataDir::open(&config(&path, &[])).unwrap_err();
             assert!(error.contains(words), "{error}");
@@ -433,7 +459,7 @@ mod tests {
     #[test]
     fn damage_to_the_identity_is_refused_and_not_overwritten() {
         let root = tempfile::tempdir().unwrap();
-        for text in ["", "{", "{}", r#"{"format": 2}"#, r#"{"format": 2, "cluster_id": "xyz"}"#] {
+        for text in ["", "{", "{}", r#"{"format": 3}"#, r#"{"format": 3, "cluster_id": "xyz"}"#] {
             fs::write(root.path().join(IDENTITY), text).unwrap();
             let error = DataDir::open(&config(root.path(), &[])).unwrap_err();
             assert!(error.contains("is damaged"), "{error}");

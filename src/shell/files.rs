@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   <data-dir>/
-//!     braid.json                        who this member is, and the format of all the rest
+//!     braid.json                        who this member is, which store it has, and the format of all the rest
 //!     lock                              held by the process that uses the directory
 //!     store/
 //!       000-0000000000000001.log        a segment: log 0, sequence 1
@@ -28,6 +28,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 pub struct Files {
@@ -36,8 +37,9 @@ pub struct Files {
     direct: bool,
     /// A durable write is one request; else a write and a sync, linked.
     one_request: bool,
-    /// A file, and its content as it is to be from the first segment on.
+    /// A file, and its content as it is to be from the first write to a log on.
     note: Mutex<Option<(PathBuf, String)>>,
+    is_noted: AtomicBool,
     /// Told, at its lowest level, what is done to files: in which order things become durable can be read there.
     notices: Option<Notices>,
 }
@@ -76,11 +78,8 @@ impl Files {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        if let Some(parent) = directory.parent() {
-            File::open(parent)?.sync_all()?;
-        }
-        let mut files =
-            Files { directory, direct: true, one_request: true, note: Mutex::new(None), notices: None };
+        sync_name(&directory)?;
+        let mut files = Files { direct: true, one_request: true, ..Files::to_read(directory) };
         // What an earlier process did not finish takes room that a full disk may not have for the probe.
         files.list()?;
         files.probe()?;
@@ -116,18 +115,23 @@ impl Files {
         fs::remove_file(&path)
     }
 
-    /// Has this file replaced when the store gets its first segment.
-    pub fn note_the_first_segment(&mut self, path: PathBuf, content: String) {
-        self.note = Mutex::new(Some((path, content)));
+    /// Has this file replaced when something is written to a log for the first time.
+    pub fn note_the_first_write(&mut self, path: PathBuf, content: String) {
+        (self.note, self.is_noted) = (Mutex::new(Some((path, content))), AtomicBool::new(false));
     }
 
-    /// To be called after a new segment has its name, durably, and before anything is written to it.
-    pub fn segment_is_named(&self) -> io::Result<()> {
+    /// To be called after a write to a log is durable, and before anybody is told of it.
+    pub fn has_written(&self) -> io::Result<()> {
+        if self.is_noted.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let mut note = self.note.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((path, content)) = note.as_ref() {
-            Files::replace(path, content.as_bytes())?;
+            let noted = Files::replace(path, content.as_bytes());
+            noted.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
             *note = None;
         }
+        self.is_noted.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -167,7 +171,7 @@ impl Files {
 
     /// Makes durable which names there are.
     pub fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()?;
+        sync_directory(&self.directory)?;
         self.tell("names synced", &self.directory);
         Ok(())
     }
@@ -202,8 +206,13 @@ impl Files {
         kernel::free_bytes(&File::open(&self.directory)?)
     }
 
-    pub fn read_segment(&self, segment: SegmentName) -> io::Result<Vec<u8>> {
-        fs::read(self.path(&segment.to_string()))
+    /// The first bytes of a segment, so many if it has them, in place of what the buffer holds.
+    pub fn read_segment(&self, segment: SegmentName, len: u64, into: &mut Vec<u8>) -> io::Result<()> {
+        let file = File::open(self.path(&segment.to_string()))?;
+        let len = file.metadata()?.len().min(len);
+        into.clear();
+        into.reserve(usize::try_from(len).map_err(io::Error::other)?);
+        file.take(len).read_to_end(into).map(drop)
     }
 
     /// Takes a file's name away, durably, and opens it to be cut and removed; none where it is not there.
@@ -250,7 +259,14 @@ impl Files {
 
     /// The files of a directory that is only read, and need not be there.
     pub fn to_read(directory: PathBuf) -> Files {
-        Files { directory, direct: false, one_request: false, note: Mutex::new(None), notices: None }
+        Files {
+            directory,
+            direct: false,
+            one_request: false,
+            note: Mutex::new(None),
+            is_noted: AtomicBool::new(true),
+            notices: None,
+        }
     }
 
     /// Lists what is whole and removes what is not. A name that is no one's is left alone.
@@ -301,9 +317,19 @@ impl Files {
         io::Write::write_all(&mut file, content)?;
         file.sync_all()?;
         fs::rename(&unfinished, path)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+        sync_name(path)
     }
+}
+
+/// Makes a name durable.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync_directory(parent.unwrap_or(Path::new(".")))
+}
+
+/// Makes durable which names there are in a directory.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// Whether kernel or file system do not know what was asked.
@@ -369,6 +395,20 @@ mod tests {
         let _reader = File::options().read(true).write(true).open(&unfinished).unwrap();
         assert!(Files::replace(&path, b"two").is_err());
         assert_eq!(fs::read(&path).unwrap(), b"one");
+    }
+
+    /// Neither a pipe nor the kernel's list of processes can be made durable.
+    #[test]
+    fn what_was_not_made_durable_is_not_taken_for_it() {
+        assert!(sync_directory(Path::new("/proc/self")).is_err());
+        assert!(Files::to_read("/proc/self".into()).sync_names().is_err());
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::to_read(directory.path().into());
+        let segment = SegmentName { log: LogId(0), sequence: 1 };
+        let path = files.path(&segment.to_string());
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let _other_end = File::options().read(true).write(true).open(&path).unwrap();
+        assert!(files.sync_segment(segment).is_err());
     }
 
     #[test]

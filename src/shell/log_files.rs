@@ -91,7 +91,9 @@ impl LogFiles {
         if write.awaited > 0 {
             return Ok(None);
         }
-        Ok(entry.take().map(|write| (write.id, write.buffer)))
+        let segment = write.segment;
+        self.files.has_written().map_err(|error| Failed { segment, error })?;
+        Ok(self.in_flight[place as usize].take().map(|write| (write.id, write.buffer)))
     }
 
     /// Whether no write is under way.
@@ -102,10 +104,43 @@ impl LogFiles {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ring::Request;
     use super::*;
     use crate::limits::BLOCK_BYTES;
     use crate::log::LogId;
+    use io_uring::opcode;
     use std::fs;
+
+    /// A write that the disk may still lose when it comes back is one that a client is told of too early.
+    #[test]
+    fn what_the_kernel_is_handed_is_a_durable_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("store");
+        let segment = SegmentName { log: LogId(0), sequence: 1 };
+        // What a disk is that takes both at once, or as good as; and one that does not.
+        for files in [Files::open(store.clone()).unwrap(), Files::to_read(store.clone())] {
+            fs::write(files.path(&segment.to_string()), vec![0; 8 * BLOCK_BYTES]).unwrap();
+            let one = files.writes_in_one_request();
+            let (mut ring, mut log) = (Ring::new().unwrap(), LogFiles::new(Arc::new(files)));
+            let mut buffer = Buffer::with_capacity(BLOCK_BYTES);
+            buffer.fill_to(BLOCK_BYTES);
+            let address = buffer.as_ptr().addr() as u64;
+            let offset = 2 * BLOCK_BYTES as u64;
+            log.write(&mut ring, WriteId(1), segment, offset, buffer).unwrap();
+            let [write, sync]: [Request; 2] = ring.first_requests();
+            assert_eq!((write.code, write.offset, write.address), (opcode::Write::CODE, offset, address));
+            assert_eq!(write.bytes as usize, BLOCK_BYTES);
+            if one {
+                assert_eq!((write.flags, write.call_flags), (0, libc::RWF_DSYNC as u32));
+                assert_eq!(sync.code, opcode::Nop::CODE, "there is no other");
+                continue;
+            }
+            let (linked, of_data) = (1 << 2, 1);
+            assert_eq!((write.flags, sync.flags), (linked, 0));
+            assert_eq!((sync.code, sync.call_flags, sync.fd), (opcode::Fsync::CODE, of_data, write.fd));
+        }
+        assert!(!Files::to_read(store).writes_in_one_request());
+    }
 
     /// What the kernel might say of a write that it is never handed.
     #[test]

@@ -111,7 +111,7 @@ pub fn start_lane(lane: &Arc<Lane>, placement: Placement, notices: &Notices) -> 
 }
 
 /// An executor for the calling thread.
-fn executor(placement: Placement) -> Result<LocalExecutor, String> {
+pub fn executor(placement: Placement) -> Result<LocalExecutor, String> {
     let builder = LocalExecutorBuilder::new(placement)
         .io_memory(BULK_IO_MEMORY_BYTES)
         .preempt_timer(Duration::from_millis(1));

@@ -3,12 +3,13 @@
 //! Logs are read side by side, as many at a time as there are reactors; then [`place`] says where every
 //! shard lives, and each reactor's thread loads its own.
 
+use super::data_dir::DataDir;
 use super::files::{Files, Listing};
 use super::kernel;
 use crate::limits::{BLOCK_BYTES, DISK_RESERVE_BYTES, SEGMENT_BYTES_MIN};
-use crate::log::{LogId, Recovered, Recovery, SegmentBytes, SegmentName, Start};
+use crate::log::{LogId, Needed, Recovered, Recovery, SegmentBytes, SegmentName, Start};
 use crate::reactor::recover::{ReactorPlan, place};
-use crate::types::Revision;
+use crate::types::{Revision, StoreId};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -28,21 +29,25 @@ pub struct Restart {
     pub log_bytes: u64,
 }
 
-/// Reads everything. The error says what cannot be read, and what to do.
-pub fn restart(files: &Files, reactors: usize) -> Result<Restart, String> {
+/// Reads everything there is of the directory's store. The error says what cannot be read, and what to do.
+pub fn restart(data_dir: &DataDir, files: &Files, reactors: usize) -> Result<Restart, String> {
     let unreadable = |error: io::Error| format!("cannot read the data directory: {error}");
+    // What is seen of a name may so far be in memory alone, and what is written to the file goes with it.
+    files.sync_names().map_err(|error| format!("cannot sync the data directory: {error}"))?;
     let listing = files.list_without_dead_logs().map_err(unreadable)?;
     if listing.segments.is_empty() {
         check_room(files, reactors)?;
     }
-    let logs = recover_logs(files, &listing, reactors)?;
+    let store = data_dir.identity.store;
+    let logs = recover_logs(files, store, &listing, reactors)?;
+    data_dir.check_logs(&logs)?;
     let lengths = listing.segments.iter().map(|segment| files.segment_bytes(*segment));
     let log_bytes = lengths.sum::<io::Result<u64>>().map_err(unreadable)?;
     let mut keys = Vec::new();
     for _ in 0..reactors {
         keys.push(kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?);
     }
-    let mut fresh = |log: LogId| Start::fresh(log, keys[log.0 as usize], SegmentBytes::USUAL);
+    let mut fresh = |log: LogId| Start::fresh(log, store, keys[log.0 as usize], SegmentBytes::USUAL);
     let reactors = u16::try_from(reactors).expect("the configuration bounds the reactors");
     let plan = place(logs, &listing.checkpoints, reactors, &mut fresh, &mut files.reader())?;
     let needed: BTreeSet<_> = plan.checkpoints.iter().collect();
@@ -57,9 +62,10 @@ pub fn restart(files: &Files, reactors: usize) -> Result<Restart, String> {
     })
 }
 
-/// What the logs of a new store take, and what is kept free beside them.
+/// What the logs of a new store take (the file being filled, the next one, the reserve), and what is kept free
+/// beside them.
 fn check_room(files: &Files, reactors: usize) -> Result<(), String> {
-    let needed = (reactors * 2 * SEGMENT_BYTES_MIN) as u64 + DISK_RESERVE_BYTES;
+    let needed = (reactors * 3 * SEGMENT_BYTES_MIN) as u64 + DISK_RESERVE_BYTES;
     let free = files.free_bytes().map_err(|error| format!("cannot look at the data directory: {error}"))?;
     if free >= needed {
         return Ok(());
@@ -72,13 +78,18 @@ fn check_room(files: &Files, reactors: usize) -> Result<(), String> {
     ))
 }
 
-fn recover_logs(files: &Files, listing: &Listing, threads: usize) -> Result<Vec<Recovered>, String> {
+fn recover_logs(
+    files: &Files,
+    store: StoreId,
+    listing: &Listing,
+    threads: usize,
+) -> Result<Vec<Recovered>, String> {
     let waiting = Mutex::new(listing.by_log());
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
     let work = || {
         let mut recovered = Vec::new();
         while let Some((log, segments)) = next() {
-            recovered.push(recover_log(files, log, &segments)?);
+            recovered.push(recover_log(files, store, log, &segments)?);
         }
         Ok::<_, String>(recovered)
     };
@@ -92,9 +103,15 @@ fn recover_logs(files: &Files, listing: &Listing, threads: usize) -> Result<Vec<
     })
 }
 
-fn recover_log(files: &Files, log: LogId, segments: &[SegmentName]) -> Result<Recovered, String> {
+fn recover_log(
+    files: &Files,
+    store: StoreId,
+    log: LogId,
+    segments: &[SegmentName],
+) -> Result<Recovered, String> {
     let key = kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?;
-    let recovered = read_log(files, log, key, segments)?;
+    let fresh = Recovery::new(log, store, key, SegmentBytes::USUAL);
+    let recovered = read_log(files, fresh, segments)?;
     // What was read may so far stand in a cache of the disk alone.
     for segment in &recovered.sync {
         let synced = files.sync_segment(*segment);
@@ -107,36 +124,34 @@ fn recover_log(files: &Files, log: LogId, segments: &[SegmentName]) -> Result<Re
     Ok(recovered)
 }
 
-/// Reads one log, and changes nothing. The key is for a log that never was. What waits in it to be recycled is
-/// not read.
-fn read_log(files: &Files, log: LogId, key: u64, segments: &[SegmentName]) -> Result<Recovered, String> {
-    let unreadable = |segment: SegmentName, error| format!("cannot read log file {segment}: {error}");
-    let mut heads = Vec::new();
+/// Reads one log, as far as it has to be, and changes nothing.
+fn read_log(files: &Files, mut recovery: Recovery, segments: &[SegmentName]) -> Result<Recovered, String> {
+    let (mut heads, mut bytes) = (Vec::new(), Vec::new());
     for segment in segments {
-        let head = files.read_piece(&segment.to_string(), 0, BLOCK_BYTES);
-        heads.push((*segment, head.map_err(|error| unreadable(*segment, error))?));
+        read_segment(files, *segment, BLOCK_BYTES as u64, &mut bytes)?;
+        heads.push((*segment, bytes.clone()));
     }
-    let first = Recovery::first_needed(heads.iter().map(|(segment, head)| (*segment, &head[..])));
-    let mut recovery = Recovery::new(log, key, SegmentBytes::USUAL);
-    for (segment, head) in &heads {
-        if segment.sequence < first {
-            let bytes = files.segment_bytes(*segment).map_err(|error| unreadable(*segment, error))?;
-            let bytes =
-                usize::try_from(bytes).map_err(|error| unreadable(*segment, io::Error::other(error)))?;
-            recovery.leftover(*segment, head, bytes);
-        } else {
-            recovery.segment(*segment, &read_segment(files, *segment)?);
-        }
+    let needed = Needed::of(heads.iter().map(|(segment, head)| (*segment, &head[..])));
+    for segment in segments {
+        let len = files.segment_bytes(*segment).map_err(|error| unreadable(*segment, &error))?;
+        read_segment(files, *segment, needed.bytes_of(*segment, len), &mut bytes)?;
+        recovery.part(*segment, &bytes, len as usize);
     }
     recovery.finish().map_err(|damage| damage.to_string())
 }
 
 /// Reads what is there of one log, and changes nothing. Also says what is wrong with it.
-pub fn read_to_look(files: &Files, log: LogId, segments: &[SegmentName]) -> (Recovered, Vec<String>) {
-    let (mut recovery, mut wrong) = (Recovery::new(log, 0, SegmentBytes::USUAL), vec![]);
+pub fn read_to_look(
+    files: &Files,
+    store: StoreId,
+    log: LogId,
+    segments: &[SegmentName],
+) -> (Recovered, Vec<String>) {
+    let (mut recovery, mut wrong) = (Recovery::new(log, store, 0, SegmentBytes::USUAL), vec![]);
+    let mut bytes = Vec::new();
     for segment in segments {
-        match read_segment(files, *segment) {
-            Ok(bytes) => recovery.segment(*segment, &bytes),
+        match read_segment(files, *segment, u64::MAX, &mut bytes) {
+            Ok(()) => recovery.segment(*segment, &bytes),
             Err(why) => wrong.push(why),
         }
     }
@@ -145,19 +160,31 @@ pub fn read_to_look(files: &Files, log: LogId, segments: &[SegmentName]) -> (Rec
     (recovered, wrong)
 }
 
-fn read_segment(files: &Files, segment: SegmentName) -> Result<Vec<u8>, String> {
-    files.read_segment(segment).map_err(|error| format!("cannot read log file {segment}: {error}"))
+/// One buffer serves all files of a log: the kernel clears each page of a new one.
+fn read_segment(files: &Files, segment: SegmentName, len: u64, into: &mut Vec<u8>) -> Result<(), String> {
+    files.read_segment(segment, len, into).map_err(|error| unreadable(segment, &error))
+}
+
+fn unreadable(segment: SegmentName, error: &io::Error) -> String {
+    format!("cannot read log file {segment}: {error}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Parsed, parse};
+
+    fn data_dir() -> (tempfile::TempDir, DataDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let flag = format!("--data-dir={}", directory.path().display());
+        let Parsed::Run(config, _) = parse(&[flag], &[], 1).unwrap() else { panic!("it is to run") };
+        (directory, DataDir::open(&config).unwrap())
+    }
 
     #[test]
     fn an_empty_store_gives_fresh_logs() {
-        let directory = tempfile::tempdir().unwrap();
-        let files = Files::open(directory.path().join("store")).unwrap();
-        let restart = restart(&files, 2).unwrap();
+        let (_directory, data_dir) = data_dir();
+        let restart = restart(&data_dir, &data_dir.files().unwrap(), 2).unwrap();
         assert_eq!(restart.reactors.len(), 2);
         assert_eq!((restart.last_file, restart.log_bytes, restart.left_over.len()), (0, 0, 0));
         assert!(restart.reactors.iter().all(|plan| plan.shards.is_empty()));
@@ -165,11 +192,11 @@ mod tests {
 
     #[test]
     fn files_that_nothing_names_are_left_over() {
-        let directory = tempfile::tempdir().unwrap();
-        let files = Files::open(directory.path().join("store")).unwrap();
+        let (_directory, data_dir) = data_dir();
+        let files = data_dir.files().unwrap();
         let name = "0001-000-0000000000000003.checkpoint";
         fs::write(files.path(name), b"x").unwrap();
-        let restart = restart(&files, 1).unwrap();
+        let restart = restart(&data_dir, &files, 1).unwrap();
         assert_eq!((restart.last_file, restart.left_over), (3, vec![name.to_string()]));
     }
 }

@@ -212,6 +212,25 @@ impl Ring {
         }
     }
 
+    /// The first requests of a ring of which the kernel has taken none, as it will find them.
+    #[cfg(test)]
+    pub fn first_requests<const N: usize>(&self) -> [Request; N] {
+        const OFFSET_OF_REQUESTS: libc::off_t = 0x1000_0000;
+        let there_are = self.ring.params().sq_entries() as usize;
+        assert!(N <= there_are);
+        let (bytes, fd) = (there_are * size_of::<Request>(), self.ring.as_raw_fd());
+        // SAFETY: the kernel lets its queue be mapped at this offset, all of it, and a request is plain numbers of the
+        // size and the layout of [`Request`]; nobody writes them meanwhile.
+        unsafe {
+            let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
+            let pages = libc::mmap(std::ptr::null_mut(), bytes, read, shared, fd, OFFSET_OF_REQUESTS);
+            assert_ne!(pages, libc::MAP_FAILED, "{}", io::Error::last_os_error());
+            let requests = pages.cast::<[Request; N]>().read();
+            libc::munmap(pages, bytes);
+            requests
+        }
+    }
+
     /// Hands the requests to the kernel and takes in what has come back, without waiting; no call where
     /// there is neither.
     pub fn submit(&mut self) {
@@ -249,6 +268,23 @@ impl Ring {
     pub fn is_idle(&mut self) -> bool {
         self.ring.completion().is_empty()
     }
+}
+
+/// A request as it lies in the ring.
+#[cfg(test)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub code: u8,
+    pub flags: u8,
+    pub priority: u16,
+    pub fd: i32,
+    pub offset: u64,
+    pub address: u64,
+    pub bytes: u32,
+    /// Of the call that it stands for.
+    pub call_flags: u32,
+    rest: [u64; 4],
 }
 
 /// Errors of entering the kernel that the next turn cures: nothing came in time, a signal, completions to

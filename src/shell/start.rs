@@ -46,7 +46,7 @@ pub fn start(config: &Config, clock: Clock, notices: &Notices) -> Result<Started
     let seated = boot::seat(placed, notices)?;
 
     let (data_dir, files) = open_data_dir(config, notices)?;
-    let restart = restart::restart(&files, config.reactors)?;
+    let restart = restart::restart(&data_dir, &files, config.reactors)?;
     announce_restart(notices, &data_dir, &restart);
     let failed = |error: std::io::Error| format!("cannot start: {error}");
     let waking = Arc::new(Waking::new(config.reactors).map_err(failed)?);

@@ -5,17 +5,18 @@ use super::plan::Shape;
 use super::process::Process;
 use crate::checkpoint::CheckpointName;
 use crate::limits::{REQUEST_BYTES_DEFAULT, TXN_OPS_DEFAULT};
-use crate::log::{LogId, Recovered, Recovery, SegmentName, Start};
+use crate::log::{LogId, Needed, Recovered, Recovery, SegmentName, Start};
 use crate::reactor::recover::{self, Loaded, MemberPlan, ReactorPlan};
 use crate::reactor::{AtStart, Boot, Reactor, Settings};
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
-use crate::types::{ClusterId, Duration, MemberId, ReactorId, Time};
+use crate::types::{ClusterId, Duration, MemberId, ReactorId, StoreId, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 pub const MEMBER: MemberId = MemberId(7);
 pub const CLUSTER: ClusterId = ClusterId(9);
+const STORE: StoreId = StoreId(11);
 pub const NAME: &str = "default";
 pub const PEER_URL: &str = "http://localhost:2380";
 pub const CLIENT_URL: &str = "http://localhost:2379";
@@ -99,18 +100,16 @@ pub fn begin(
     let mut sync = vec![];
     for (log, list) in &mut segments {
         list.sort();
-        let mut recovery = Recovery::new(*log, key ^ u64::from(log.0), shape.segments);
+        let mut recovery = Recovery::new(*log, STORE, key ^ u64::from(log.0), shape.segments);
         let mut read = vec![];
         for name in list {
             let bytes = files.disk.read(&name.to_string()).map_err(|fault| format!("{name}: {fault:?}"))?;
             read.push((*name, bytes));
         }
-        let first = Recovery::first_needed(read.iter().copied());
+        let needed = Needed::of(read.iter().copied());
         for (name, bytes) in read {
-            match name.sequence < first {
-                true => recovery.leftover(name, bytes, bytes.len()),
-                false => recovery.segment(name, bytes),
-            }
+            let upto = needed.bytes_of(name, bytes.len() as u64) as usize;
+            recovery.part(name, &bytes[..upto], bytes.len());
         }
         let log = recovery.finish().map_err(|damage| damage.to_string())?;
         sync.extend(log.sync.iter().map(SegmentName::to_string));
@@ -118,7 +117,7 @@ pub fn begin(
         recovered.push(log);
     }
     sync.retain(|name| files.disk.files().any(|file| file == name));
-    let mut fresh = |log: LogId| Start::fresh(log, key ^ u64::from(log.0), shape.segments);
+    let mut fresh = |log: LogId| Start::fresh(log, STORE, key ^ u64::from(log.0), shape.segments);
     let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
     let plan = recover::place(recovered, &checkpoints, reactors, &mut fresh, &mut read)?;
     let unneeded = checkpoints.iter().filter(|name| !plan.checkpoints.contains(name));

@@ -57,7 +57,7 @@ impl Client {
 
     pub fn connect(&mut self, now: Time, conn: ConnId) {
         assert!(self.link.is_none(), "one connection at a time");
-        let config = http2::Config { stream_window_bytes: self.window_bytes, ..http2::Config::default() };
+        let config = http2::Config::default().with_window(self.window_bytes);
         self.link = Some(Link {
             conn,
             http2: Http2::new(&config, "localhost", now),
@@ -97,7 +97,7 @@ impl Client {
         history.streams.push(Stream {
             client: self.id,
             creates: vec![],
-            progress_asked: 0,
+            progress_asked: vec![],
             cancels: vec![],
             responses: vec![],
             opened,
@@ -126,7 +126,7 @@ impl Client {
         let record = &mut history.streams[stream];
         match &request {
             RequestUnion::CreateRequest(create) => record.creates.push((moment, create.clone())),
-            RequestUnion::ProgressRequest(_) => record.progress_asked += 1,
+            RequestUnion::ProgressRequest(_) => record.progress_asked.push(moment),
             RequestUnion::CancelRequest(cancel) => record.cancels.push((moment, cancel.watch_id)),
         }
         let message = proto::WatchRequest { request_union: Some(request) }.encode_to_vec();

@@ -4,9 +4,9 @@
 //!
 //! **What nobody could know.** A frame that a log had acknowledged, and of which no whole block that is left,
 //! of that log or another, says so, may be gone unseen: the last writes before all else fell silent. A damage
-//! that takes nothing else is passed over; after some silence there is none such, as every entry has its witness
-//! then. What is left is read here by means of its own, from the drawing of the bytes, so that a member that
-//! overlooks a witness is not excused by it.
+//! that takes nothing else is passed over, once the member has started or refused to; after some silence there
+//! is none such, as every entry has its witness then. What is left is read here by means of its own, from the
+//! drawing of the bytes, so that a member that overlooks a witness is not excused by it.
 
 use super::disk::{Disk, SECTOR_BYTES};
 use super::hits::Hit;
@@ -74,13 +74,22 @@ impl Run<'_> {
             self.fall_silent()?;
         }
         self.world.trace.line(self.world.now, || format!("{damage:?}"));
-        if !self.world.damage(damage, &mut rng) {
-            return Ok(Hit::DamageUnknowable);
-        }
+        let history = self.world.history.clone();
+        let can_be_known = self.world.damage(damage, &mut rng);
         self.world.calm();
-        match self.come_to_rest("after the damage") {
-            Err(Failure { check: REFUSED, .. }) => return Ok(hit_of(damage)),
-            other => other?,
+        let rested = self.come_to_rest("after the damage");
+        let refused = matches!(rested, Err(Failure { check: REFUSED, .. }));
+        if !refused {
+            rested?;
+        }
+        match (can_be_known, refused) {
+            (false, _) => {
+                // Of what is forgotten nobody can be held to account.
+                self.world.history = history;
+                return Ok(Hit::DamageUnknowable);
+            }
+            (true, true) => return Ok(hit_of(damage)),
+            (true, false) => {}
         }
         let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
         let after = self.hash(if compacts_itself { 0 } else { before.hash_revision })?;
@@ -151,8 +160,6 @@ struct Blocks {
     known: BTreeMap<LogLife, u64>,
     /// The oldest segment of each log that is needed, as its blocks say.
     first: BTreeMap<LogLife, u64>,
-    /// What frames say: which log's, in which segment, of which log, and the frame.
-    words: Vec<(LogLife, u64, LogLife, u64)>,
 }
 
 fn number(bytes: &[u8], at: usize) -> u64 {
@@ -187,12 +194,6 @@ impl Blocks {
                 blocks.read(segment, bytes);
             }
         }
-        // Of files that wait to be recycled a start reads no more than the head.
-        for (log, segment, of, frame) in std::mem::take(&mut blocks.words) {
-            if segment >= blocks.first[&log] {
-                blocks.hear(of, frame);
-            }
-        }
         blocks
     }
 
@@ -206,16 +207,18 @@ impl Blocks {
             if head.starts_with(b"braidseg") && is_whole(head) {
                 self.hear(log, number(head, 72));
                 self.needs(log, number(head, 80));
+                for at in (96..BLOCK_BYTES - 23).step_by(24) {
+                    self.hear((LogId(word(head, at)), number(head, at + 8)), number(head, at + 16));
+                }
             }
             let len = (112 + word(head, 20) as usize).next_multiple_of(BLOCK_BYTES);
             let frame = bytes.get(offset..offset + len).filter(|frame| is_whole(frame));
             if !head.starts_with(b"braidfrm") || frame.is_none() || number(head, 48) != offset as u64 {
                 continue;
             }
+            self.hear(log, number(head, 64));
             self.needs(log, number(head, 72));
-            let other = (LogId(word(head, 88)), number(head, 96));
-            let words = [(log, number(head, 64)), (other, number(head, 104))];
-            self.words.extend(words.map(|(of, frame)| (log, segment.sequence, of, frame)));
+            self.hear((LogId(word(head, 88)), number(head, 96)), number(head, 104));
             let (number, incarnation) = (number(head, 56), number(head, 32));
             let has_entry = frame.is_some_and(has_entry);
             let file = segment.to_string();
@@ -339,7 +342,10 @@ impl World {
                 let lives: Vec<LogLife> = lives.into_iter().collect();
                 let frames = blocks.of_log(*rng.pick(&lives));
                 for frame in frames.values().rev().take(1 + rng.below(10) as usize) {
-                    disk.overwrite(&frame.file, frame.offset, &vec![0; frame.len]);
+                    // The first of a file was one write with its header.
+                    let (from, end) = (frame.offset, frame.offset + frame.len);
+                    let from = if from == BLOCK_BYTES { 0 } else { from };
+                    disk.overwrite(&frame.file, from, &vec![0; end - from]);
                 }
                 true
             }

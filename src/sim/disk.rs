@@ -171,6 +171,11 @@ impl Disk {
         self.capacity_bytes = bytes;
     }
 
+    /// Others take all that is free.
+    pub fn fill(&mut self) {
+        self.capacity_bytes = self.used_bytes();
+    }
+
     fn used_bytes(&self) -> u64 {
         self.names.values().map(|file| self.contents[file].seen.len() as u64).sum()
     }

@@ -189,4 +189,15 @@ impl World {
     pub fn lose_power(&mut self) {
         self.die(Death::PowerLoss);
     }
+
+    /// Others fill the disk to its last byte, until it is emptied.
+    pub fn fill_disk(&mut self) {
+        let moment = self.history.moment(self.now);
+        self.history.known.full_since.get_or_insert(moment);
+        self.files.disk.fill();
+    }
+
+    pub fn empty_disk(&mut self) {
+        self.files.disk.set_capacity(CAPACITY_BYTES);
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::plan::OpKind;
 use crate::api::Error;
+use crate::front::{DROPPED, NOT_TAKEN};
 use crate::types::Time;
 use crate::wire::Method;
 use crate::wire::proto::{self, Message};
@@ -38,6 +39,7 @@ impl Op {
         match (&self.returned, self.status.0) {
             (None, _) => true,
             (Some(_), _) if self.is_refused() => false,
+            (Some(_), _) if [DROPPED, NOT_TAKEN].contains(&&self.status.1[..]) => true,
             // Deadlines, the end of an epoch, a connection that closes.
             (Some(_), code) => matches!(code, 1 | 2 | 4 | 13 | 14),
         }
@@ -77,7 +79,8 @@ pub struct Stream {
     pub client: usize,
     /// In the order in which they were sent; the server numbers watches in this order.
     pub creates: Vec<(Moment, proto::WatchCreateRequest)>,
-    pub progress_asked: usize,
+    /// When it asked how far it has been told all.
+    pub progress_asked: Vec<Moment>,
     /// The watches that it asked to cancel, and when.
     pub cancels: Vec<(Moment, i64)>,
     pub responses: Vec<(Moment, proto::WatchResponse)>,

@@ -5,7 +5,7 @@
 
 use super::damage::Damage;
 use crate::config::AutoCompaction;
-use crate::limits::{Bounds, EMPTY_SHARD_BYTES};
+use crate::limits::{BLOCK_BYTES, Bounds, EMPTY_SHARD_BYTES};
 use crate::log::SegmentBytes;
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
@@ -167,6 +167,12 @@ impl Plan {
         }
         shape.draw_bounds(&mut Rng::new(seed ^ 0xB0DD));
         shape.draw_refusals(&mut Rng::new(seed ^ 0x4EF5));
+        // Most runs have none of these, so that what others show is not hidden by their waiting.
+        let mut of_clients = Rng::new(seed ^ 0xF407);
+        if of_clients.chance(1, 4) {
+            shape.draw_front(&mut of_clients);
+            shape.draw_http2(&mut of_clients);
+        }
         let span_ms = 200 + rng.below(6000);
         let mut events = vec![];
         for _ in 0..50 + rng.below(250) {
@@ -329,6 +335,13 @@ fn company_of_compactions(seed: u64, shape: &Shape, events: &[Event]) -> Vec<Eve
 }
 
 impl Shape {
+    /// Whether a file of a log holds all that a start writes, and beside it what a checkpoint of all shards takes.
+    /// Where another number of reactors may come up, nobody has kept anything for them.
+    pub fn begins_on_a_full_disk(&self) -> bool {
+        let plain = self.quota_bytes.is_none() && self.auto_compaction == AutoCompaction::Off;
+        self.segments.least >= 32 * BLOCK_BYTES && self.shards <= 6 && !self.resizes && plain
+    }
+
     /// Whether some limit is so small that honest clients are told to come again.
     pub fn refuses(&self) -> bool {
         let (bounds, usual) = (&self.bounds, &Bounds::PRODUCTION);
@@ -336,7 +349,10 @@ impl Shape {
             || bounds.control_pending_max < usual.control_pending_max
             || bounds.control_waiting_max < usual.control_waiting_max
             || bounds.parked_calls_max < usual.parked_calls_max
+            || bounds.parked_bytes_max < usual.parked_bytes_max
             || bounds.calls_bytes_max < usual.calls_bytes_max
+            || bounds.front.lists_waiting_max < usual.front.lists_waiting_max
+            || bounds.front.answers_bytes_max < usual.front.answers_bytes_max
     }
 
     /// Limits on requests and data, which clients hear of.
@@ -370,6 +386,69 @@ impl Shape {
         }
     }
 
+    /// What the front holds and writes, and how long it waits for readers.
+    fn draw_front(&mut self, rng: &mut Rng) {
+        let (tiny, front) = (Bounds::TINY.front, &mut self.bounds.front);
+        self.bounds.watch.catch_up_watchers = Bounds::TINY.watch.catch_up_watchers;
+        if rng.chance(1, 2) {
+            front.long_message_bytes = tiny.long_message_bytes;
+        }
+        if rng.chance(1, 2) {
+            front.long_bytes_per_turn = tiny.long_bytes_per_turn;
+            front.long_packed_bytes_per_turn = tiny.long_packed_bytes_per_turn;
+            front.long_elements_per_turn = tiny.long_elements_per_turn;
+        }
+        if rng.chance(1, 2) {
+            front.unsent_bytes_max = tiny.unsent_bytes_max;
+        }
+        // Little is held, and for long, as little of it goes at a time.
+        if rng.chance(2, 3) {
+            front.long_message_bytes = tiny.long_message_bytes;
+            self.bounds.http2.stream_pending_bytes = Bounds::TINY.http2.stream_pending_bytes;
+            front.connection_lists_bytes_max = tiny.connection_lists_bytes_max;
+            front.connection_lists_bytes_min = tiny.connection_lists_bytes_min;
+            front.lists_bytes_max = tiny.lists_bytes_max;
+            front.answer_bytes_min = tiny.answer_bytes_min;
+        }
+        if rng.chance(1, 3) {
+            front.lists_waiting_max = tiny.lists_waiting_max;
+            front.lists_waiting_bytes_max = tiny.lists_waiting_bytes_max;
+        }
+        if rng.chance(1, 3) {
+            front.answers_bytes_max = tiny.answers_bytes_max;
+            front.connection_answers_bytes_min = tiny.connection_answers_bytes_min;
+            front.answer_bytes_min = tiny.answer_bytes_min;
+        }
+        if rng.chance(1, 2) {
+            front.reader_check_ms = tiny.reader_check_ms;
+            front.reader_checks_max = tiny.reader_checks_max;
+        }
+        if rng.chance(1, 3) {
+            self.bounds.parked_bytes_max = Bounds::TINY.parked_bytes_max;
+        }
+    }
+
+    /// What the server's end of a connection has waiting, and what its clients have to make do with. They are
+    /// honest: however little is allowed, they stay below it.
+    fn draw_http2(&mut self, rng: &mut Rng) {
+        let (tiny, http2) = (Bounds::TINY.http2, &mut self.bounds.http2);
+        if rng.chance(1, 2) {
+            http2.stream_window_bytes = tiny.stream_window_bytes;
+            http2.connection_window_bytes = tiny.connection_window_bytes;
+        }
+        if rng.chance(1, 2) {
+            http2.output_bytes = tiny.output_bytes;
+        }
+        if rng.chance(1, 2) {
+            http2.remembered_blocks = tiny.remembered_blocks;
+            http2.remembered_block_bytes = tiny.remembered_block_bytes;
+            http2.remembered_head_bytes = tiny.remembered_head_bytes;
+        }
+        if rng.chance(1, 2) {
+            (http2.block_bytes_max, http2.block_frames_max) = (tiny.block_bytes_max, tiny.block_frames_max);
+        }
+    }
+
     /// Each limit as in production, or so small that the run reaches it.
     fn draw_bounds(&mut self, rng: &mut Rng) {
         let (tiny, bounds) = (Bounds::TINY, &mut self.bounds);
@@ -377,25 +456,26 @@ impl Shape {
         if rng.chance(1, 2) && self.entry_bytes < Bounds::TINY.log_write_bytes_max {
             bounds.log_write_bytes_max = tiny.log_write_bytes_max;
         }
+        let (watch, tiny_watch) = (&mut bounds.watch, tiny.watch);
         if rng.chance(1, 2) {
-            bounds.watch_stream_credit_bytes = tiny.watch_stream_credit_bytes;
-            bounds.watch_credit_bytes_min = tiny.watch_credit_bytes_min;
-            bounds.watch_credit_bytes_max = tiny.watch_credit_bytes_max;
+            watch.stream_credit_bytes = tiny_watch.stream_credit_bytes;
+            watch.credit_bytes_min = tiny_watch.credit_bytes_min;
+            watch.credit_bytes_max = tiny_watch.credit_bytes_max;
         }
         let drawn: [(&mut usize, usize); 14] = [
             (&mut bounds.log_behind_bytes_max, tiny.log_behind_bytes_max),
             (&mut bounds.delete_list_max, tiny.delete_list_max),
-            (&mut bounds.watch_reply_revisions_max, tiny.watch_reply_revisions_max),
-            (&mut bounds.watch_reply_bytes_max, tiny.watch_reply_bytes_max),
-            (&mut bounds.watch_fragment_bytes_max, tiny.watch_fragment_bytes_max),
-            (&mut bounds.watch_merge_events, tiny.watch_merge_events),
+            (&mut watch.reply_revisions_max, tiny_watch.reply_revisions_max),
+            (&mut watch.reply_bytes_max, tiny_watch.reply_bytes_max),
+            (&mut watch.fragment_bytes_max, tiny_watch.fragment_bytes_max),
+            (&mut watch.merge_events, tiny_watch.merge_events),
             (&mut bounds.turn_effect_bytes_max, tiny.turn_effect_bytes_max),
             (&mut bounds.slices_per_turn, tiny.slices_per_turn),
             (&mut bounds.compact_slice_keys, tiny.compact_slice_keys),
             (&mut bounds.checkpoint_step_blocks, tiny.checkpoint_step_blocks),
             (&mut bounds.checkpoint_chain_files_max, tiny.checkpoint_chain_files_max),
             (&mut bounds.reads_bytes_max, tiny.reads_bytes_max),
-            (&mut bounds.watch_answers_max, tiny.watch_answers_max),
+            (&mut watch.answers_max, tiny_watch.answers_max),
             (&mut bounds.keep_alives_max, tiny.keep_alives_max),
         ];
         for (bound, tiny) in drawn {

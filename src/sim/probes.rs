@@ -4,7 +4,7 @@
 use super::boot::MEMBER;
 use super::run::{PATIENCE, Run};
 use super::workload::KEYS;
-use super::world::{Failure, World};
+use super::world::{Death, Failure, World};
 use crate::api::Error;
 use crate::config::AutoCompaction;
 use crate::types::Duration;
@@ -181,6 +181,35 @@ impl Run<'_> {
             return Err(Failure::new("compaction", what));
         }
         Ok(())
+    }
+
+    /// A disk without a free byte: however often the process dies, the next one serves what was there, and the
+    /// last one takes what makes room. Once there is room it takes everything.
+    pub(super) fn outlive_full_disk(&mut self) -> Result<(), Failure> {
+        if !self.plan.shape.begins_on_a_full_disk() {
+            return Ok(());
+        }
+        let before = self.probe()?;
+        self.world.fill_disk();
+        for death in [Death::Kill, Death::PowerLoss, Death::Kill, Death::Kill, Death::PowerLoss] {
+            self.world.die(death);
+            self.world.calm();
+            self.come_to_rest("on a full disk")?;
+            let after = self.hash(before.hash_revision)?;
+            if after.hash != before.hash {
+                let what = format!("{before:?} before {death:?} on a full disk, {after:?} after");
+                return Err(Failure::new("state after a restart", what));
+            }
+            self.advance(self.world.now + Duration::from_secs(3))?;
+        }
+        let delete = proto::DeleteRangeRequest { key: Bytes::from(KEYS[0]), ..Default::default() };
+        let deleted = self.must(Method::DeleteRange, delete.encode_to_vec())?;
+        let revision = super::history::header(&deleted).map_or(0, |header| header.revision);
+        self.await_observer(revision)?;
+        self.compact(revision)?;
+        self.world.empty_disk();
+        self.advance(self.world.now + Duration::from_secs(10))?;
+        self.probe().map(|_| ())
     }
 
     /// Calls of all clients at once, all over the shards, are answered as fast as disk and network allow: no

@@ -97,6 +97,7 @@ impl Run<'_> {
         self.probe_again(last)?;
         self.outlive_leases()?;
         self.compact_physically()?;
+        self.outlive_full_disk()?;
         if let Some(quota) = self.plan.shape.quota_bytes {
             self.use_quota_up(quota)?;
             self.outlive_leases()?;

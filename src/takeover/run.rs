@@ -61,8 +61,8 @@ impl fmt::Display for Hole {
         }
         write!(
             f,
-            ". Nothing was cut off, and nothing is served. Restore the member from a snapshot, or from a copy \
-             of the data directory that was made while the server was stopped"
+            ". Nothing was cut off, and nothing is served. Restore the data directory from a copy that was made \
+             while the server was stopped; braid dump-log prints what can still be read"
         )
     }
 }

@@ -105,6 +105,15 @@ fn sort(request: &RangeRequest, kvs: &mut [KeyValue]) {
 pub struct RangePart {
     kvs: Vec<KeyValue>,
     count: u64,
+    /// Of the keys and values, about.
+    bytes: usize,
+}
+
+impl RangePart {
+    /// What it holds of what was read, about.
+    pub fn kept_bytes(&self) -> usize {
+        self.bytes + self.kvs.len() * size_of::<KeyValue>()
+    }
 }
 
 /// Whether a range has to know how many keys lie behind its limit.
@@ -132,8 +141,6 @@ pub struct RangeCursor {
     at: Revision,
     state: State,
     part: RangePart,
-    /// Of the keys and values in the part, about.
-    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -152,7 +159,7 @@ impl RangeCursor {
         } else {
             State::Looking { resume: None }
         };
-        RangeCursor { range: request.range(), request, at, state, part: RangePart::default(), bytes: 0 }
+        RangeCursor { range: request.range(), request, at, state, part: RangePart::default() }
     }
 
     /// Whether it looks at one key.
@@ -162,7 +169,7 @@ impl RangeCursor {
 
     /// What it holds of what it has read, about.
     pub fn kept_bytes(&self) -> usize {
-        self.bytes + self.part.kvs.len() * size_of::<KeyValue>()
+        self.part.kept_bytes()
     }
 
     /// Looks at as many keys as the budget allows.
@@ -208,7 +215,7 @@ impl RangeCursor {
         let slice_budget = Budget { keys: budget.keys.min(wanted), bytes: budget.bytes };
         let slice = store.range(&self.range, self.at, resume.as_deref(), slice_budget);
         self.part.count += slice.kvs.len() as u64;
-        self.bytes += slice.bytes;
+        self.part.bytes += slice.bytes;
         if bounded {
             append(&mut self.part.kvs, slice.kvs);
         } else {
@@ -239,7 +246,7 @@ impl RangeCursor {
         }
         let before = self.part.kvs.len();
         self.part.kvs.truncate(keep);
-        self.bytes = self.bytes / before.max(1) * self.part.kvs.len();
+        self.part.bytes = self.part.bytes / before.max(1) * self.part.kvs.len();
     }
 
     fn count(&mut self, store: &Store, resume: Option<&[u8]>, budget: Budget) -> State {
@@ -272,7 +279,7 @@ pub(super) fn range_at_once(store: &Store, request: &RangeRequest, at: Revision)
 fn point(store: &Store, request: &RangeRequest, at: Revision) -> RangePart {
     let Some(kv) = store.get(&request.key, at) else { return RangePart::default() };
     let shown = !request.count_only && passes(request, &kv);
-    RangePart { kvs: if shown { vec![kv] } else { Vec::new() }, count: 1 }
+    RangePart { kvs: if shown { vec![kv] } else { Vec::new() }, count: 1, bytes: 0 }
 }
 
 /// Merges the parts of all shards into the answer. `header` is the revision the reply's header shows.

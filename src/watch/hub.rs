@@ -15,7 +15,6 @@
 use super::index::Index;
 use super::{Batch, Delivery, Notice, Subscription, SubscriptionId, cost_bytes};
 use crate::api::WatchEvent;
-use crate::limits;
 use crate::mvcc::{Budget, PinId, Store};
 use crate::stdx::HashMap;
 use crate::types::{At, Event, KeyValue, ReactorId, Revision, Sub};
@@ -304,15 +303,15 @@ impl Hub {
         !self.ready.is_empty() && !self.is_publishing()
     }
 
-    /// Reads one slice of history for those behind.
-    pub fn catch_up(&mut self, store: &Store, budget: Budget) {
+    /// Reads one slice of history for those behind, of whom so many share it.
+    pub fn catch_up(&mut self, store: &Store, budget: Budget, watchers_max: usize) {
         if !self.lags() {
             return;
         }
         let Some((leader, next)) = self.next_turn() else { return };
         let history = store.history(below(next), self.settled, budget);
         let end = if history.done { start_of(self.settled.next()) } else { above(history.resume) };
-        let reading = self.begin_slice(leader, next, end);
+        let reading = self.begin_slice(leader, next, end, watchers_max);
         self.counts.caught_up += u64::from(!history.changes.is_empty());
         let mut found = std::mem::take(&mut self.found);
         for (at, change) in &history.changes {
@@ -388,10 +387,16 @@ impl Hub {
     }
 
     /// Who takes part, and from where on: the leader, and others whose place lies in the slice.
-    fn begin_slice(&mut self, leader: SubscriptionId, next: At, end: At) -> Vec<(SubscriptionId, At)> {
+    fn begin_slice(
+        &mut self,
+        leader: SubscriptionId,
+        next: At,
+        end: At,
+        watchers_max: usize,
+    ) -> Vec<(SubscriptionId, At)> {
         let in_slice = (next, SubscriptionId(0))..(end, SubscriptionId(0));
         let others = self.ready.range(in_slice).filter(|(_, id)| *id != leader);
-        let others = others.take(limits::WATCH_CATCH_UP_WATCHERS - 1).map(|(next, id)| (*id, *next));
+        let others = others.take(watchers_max - 1).map(|(next, id)| (*id, *next));
         let reading: Vec<_> = std::iter::once((leader, next)).chain(others).collect();
         for (id, next) in &reading {
             self.entries.get_mut(id).expect("only subscribers are ready").reading = true;

@@ -91,9 +91,24 @@ pub struct Batch {
 /// What a stream wants the hubs to hear, in this order.
 #[derive(Clone, Debug)]
 pub enum Action {
-    Subscribe { shard: ShardId, subscription: Subscription },
-    Unsubscribe { shard: ShardId, id: SubscriptionId },
-    Credit { shard: ShardId, id: SubscriptionId, bytes: usize },
+    Subscribe {
+        shard: ShardId,
+        subscription: Subscription,
+    },
+    /// One that came too late for a compaction, of a watcher that may as well begin behind it.
+    Renew {
+        shard: ShardId,
+        subscription: Subscription,
+    },
+    Unsubscribe {
+        shard: ShardId,
+        id: SubscriptionId,
+    },
+    Credit {
+        shard: ShardId,
+        id: SubscriptionId,
+        bytes: usize,
+    },
 }
 
 /// How far each shard has sent its events to this reactor, for all subscriptions in step.

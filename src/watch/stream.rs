@@ -4,13 +4,16 @@
 //! their order; then events, the watchers taking turns. A manual progress request stands among the answers:
 //! it names the revision settled when it came, and until every watcher has sent its events up to there,
 //! nothing above it leaves, nor any later answer. So the header's revision never falls for a watcher.
+//!
+//! A watch of what comes next is answered when all its shards have it: from then on it is told all, whatever is
+//! compacted (etcd's law).
 
 mod watcher;
 
 use super::reply::{self, Refusal};
 use super::{Action, Batch, Marks, Notice, Subscription, SubscriptionId, range_of};
 use crate::api::{WatchCreate, WatchReply, WatchRequest};
-use crate::limits::Bounds;
+use crate::limits::WatchBounds;
 use crate::stdx::Rng;
 use crate::types::{Duration, KeyRange, ReactorId, Revision, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -56,7 +59,7 @@ pub struct Stream {
     timers: BTreeSet<(Time, SubscriptionId)>,
     progress_interval: Duration,
     fragment_bytes: usize,
-    bounds: Bounds,
+    bounds: WatchBounds,
     /// A watcher is in the middle of a revision.
     unfinished: bool,
     rng: Rng,
@@ -78,7 +81,7 @@ impl Stream {
         reader: ReactorId,
         progress_interval: Duration,
         fragment_bytes: usize,
-        bounds: Bounds,
+        bounds: WatchBounds,
         rng: Rng,
     ) -> Stream {
         Stream {
@@ -113,7 +116,7 @@ impl Stream {
 
     /// Too many answers wait: read no more requests of this client before some have been polled.
     pub fn is_full(&self) -> bool {
-        self.answers.len() >= self.bounds.watch_answers_max
+        self.answers.len() >= self.bounds.answers_max
     }
 
     /// The client's next request. For a create, `id` is new, `permitted` is the verdict on its range
@@ -200,8 +203,8 @@ impl Stream {
         assert!(!shards.is_empty(), "every range touches a shard");
         self.lanes += shards.len();
         let bounds = &self.bounds;
-        let credit_bytes = (bounds.watch_stream_credit_bytes / self.lanes)
-            .clamp(bounds.watch_credit_bytes_min, bounds.watch_credit_bytes_max);
+        let credit_bytes =
+            (bounds.stream_credit_bytes / self.lanes).clamp(bounds.credit_bytes_min, bounds.credit_bytes_max);
         let subscription = Subscription {
             id,
             reader: self.reader,
@@ -215,7 +218,7 @@ impl Stream {
         for shard in &shards {
             actions.push(Action::Subscribe { shard: *shard, subscription: subscription.clone() });
         }
-        let mut watcher = Watcher::new(id, shards, start, view.settled, credit_bytes, create.fragment);
+        let mut watcher = Watcher::new(subscription, shards, start, view.settled, create.fragment);
         if create.progress_notify {
             watcher.timer = Some(self.next_timer(view.now, id));
         }
@@ -267,8 +270,22 @@ impl Stream {
             Notice::Batch(batch) => self.batch(shard, batch),
             Notice::Compacted { id, revision, .. } => {
                 let Some(watch_id) = self.ids.get(&id).copied() else { return };
+                let watcher = self.watchers.get_mut(&watch_id).expect("an id leads to a watcher");
+                let behind = watcher.lanes_behind();
+                if let Some(subscription) = watcher.renew(shard, revision) {
+                    self.lanes_behind = self.lanes_behind - behind + watcher.lanes_behind();
+                    return actions.push(Action::Renew { shard, subscription });
+                }
                 self.remove(watch_id, actions);
                 self.spent.insert(watch_id);
+                for answer in &mut self.answers {
+                    // Not announced, it may as well have come after the compaction.
+                    if let Answer::Created(of, created) = answer
+                        && *of == id
+                    {
+                        created.revision = created.revision.max(revision);
+                    }
+                }
                 self.answer_end(id, reply::compacted(watch_id, revision));
             }
         }
@@ -320,11 +337,16 @@ impl Stream {
             match self.answers.pop_front() {
                 None => return self.serve(None, budget_bytes, view, actions),
                 Some(Answer::Created(id, reply)) => {
-                    if let Some(watch_id) = self.ids.get(&id).copied() {
-                        self.watchers.get_mut(&watch_id).expect("an id leads to a watcher").announced = true;
-                        self.turn(watch_id);
+                    let Some(watch_id) = self.ids.get(&id).copied() else { return Some(reply) };
+                    let watcher = self.watchers.get_mut(&watch_id).expect("an id leads to a watcher");
+                    if watcher.is_joining() {
+                        self.answers.push_front(Answer::Created(id, reply));
+                        self.ask_progress_anew(view.settled);
+                        return self.serve(None, budget_bytes, view, actions);
                     }
-                    return Some(reply);
+                    let revision = watcher.announce();
+                    self.turn(watch_id);
+                    return Some(WatchReply { revision, ..reply });
                 }
                 Some(Answer::Reply(reply)) => return Some(reply),
                 Some(Answer::Progress(revision)) => {
@@ -354,6 +376,15 @@ impl Stream {
         self.lanes_behind == 0
             && concerned.peek().is_some()
             && concerned.all(|watcher| watcher.start <= revision)
+    }
+
+    /// Requests behind an answer that is not ready count as if they came when it is: meanwhile events leave.
+    fn ask_progress_anew(&mut self, settled: Revision) {
+        for answer in &mut self.answers {
+            if let Answer::Progress(revision) = answer {
+                *revision = settled.max(*revision);
+            }
+        }
     }
 
     /// What was held back by a progress request may go on.

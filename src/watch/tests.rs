@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::{WatchReply, WatchRequest};
-use crate::limits::Bounds;
+use crate::limits::WatchBounds;
 use crate::mvcc::{Budget, Store};
 use crate::stdx::Rng;
 use crate::types::{Blob, Duration, LeaseId, Sub, Time};
@@ -84,8 +84,8 @@ fn home(key: &[u8], shards: usize) -> usize {
 }
 
 /// A large revision takes several turns.
-pub(super) fn bounds() -> Bounds {
-    Bounds { watch_merge_events: 3, ..Bounds::PRODUCTION }
+pub(super) fn bounds() -> WatchBounds {
+    WatchBounds { merge_events: 3, catch_up_watchers: 2, ..WatchBounds::PRODUCTION }
 }
 
 fn shards_of(range: &KeyRange, shards: usize) -> Vec<ShardId> {
@@ -169,7 +169,9 @@ impl World {
         let shard = &mut self.shards[number];
         for _ in 0..self.rng.below(4) {
             match shard.to_hub.pop_front() {
-                Some(Action::Subscribe { subscription, .. }) => shard.hub.subscribe(subscription),
+                Some(Action::Subscribe { subscription, .. } | Action::Renew { subscription, .. }) => {
+                    shard.hub.subscribe(subscription);
+                }
                 Some(Action::Unsubscribe { id, .. }) => shard.hub.unsubscribe(id),
                 Some(Action::Credit { id, bytes, .. }) => shard.hub.add_credit(id, bytes),
                 None => {}
@@ -184,7 +186,7 @@ impl World {
         shard.hub.compact(self.compacted);
         shard.store.compact_slice(self.rng.below(10) as usize);
         for _ in 0..self.rng.below(3) {
-            shard.hub.catch_up(&shard.store, self.slice);
+            shard.hub.catch_up(&shard.store, self.slice, bounds().catch_up_watchers);
         }
         let notices = shard.hub.take();
         let behind = |notice: &Notice| matches!(notice, Notice::Batch(batch) if !batch.in_step);
@@ -211,6 +213,7 @@ impl World {
     fn post(&mut self, actions: Vec<Action>) {
         for action in actions {
             let (Action::Subscribe { shard, .. }
+            | Action::Renew { shard, .. }
             | Action::Unsubscribe { shard, .. }
             | Action::Credit { shard, .. }) = &action;
             self.shards[shard.0 as usize - 1].to_hub.push_back(action);
@@ -321,6 +324,9 @@ impl World {
         for _ in 0..400 {
             for shard in 0..self.shards.len() {
                 self.turn(shard);
+                while !self.shards[shard].to_hub.is_empty() {
+                    self.turn(shard);
+                }
                 while !self.shards[shard].to_reader.is_empty() {
                     self.deliver(shard);
                 }

@@ -51,8 +51,20 @@ impl Client {
         self.poll()
     }
 
+    /// What comes next is watched by all shards at once.
     fn create(&mut self, create: WatchCreate) -> Vec<WatchReply> {
-        self.send(WatchRequest::Create(create), Ok(()))
+        let mut replies = self.send(WatchRequest::Create(create), Ok(()));
+        let (id, settled) = (SubscriptionId(self.ids), Revision(self.settled));
+        let joined = |action: &Action| match action {
+            Action::Subscribe { shard, subscription: of } if of.id == id && of.from > settled => Some(*shard),
+            _ => None,
+        };
+        let joined: Vec<ShardId> = self.actions.iter().filter_map(joined).collect();
+        for shard in joined {
+            self.batch(shard.0 as usize - 1, self.ids, Vec::new(), self.settled, true);
+        }
+        replies.extend(self.poll());
+        replies
     }
 
     fn cancel(&mut self, watch_id: i64) -> Vec<WatchReply> {
@@ -228,6 +240,38 @@ fn a_compacted_start_is_created_and_then_canceled_without_a_reason() {
     assert_eq!(client.cancel(1), []);
 }
 
+/// etcd registers a watch before it answers. One that is answered sooner is ended by a compaction that overtakes
+/// its subscription, though all that its client was promised is still to come.
+#[test]
+fn a_watch_from_now_is_answered_when_all_shards_have_it_and_begins_behind_what_was_compacted() {
+    let mut client = client(5);
+    assert_eq!(client.send(WatchRequest::Create(all()), Ok(())), []);
+    client.settled = 9;
+    client.batch(0, 1, vec![put(6, 0, "a"), put(8, 0, "b")], 9, true);
+    assert_eq!(client.poll(), []);
+    let (id, reader, revision) = (SubscriptionId(1), ReactorId(3), Revision(8));
+    let late = Notice::Compacted { id, reader, revision };
+    client.actions.clear();
+    client.stream.notice(SHARDS[1], late, &mut client.actions);
+    let [Action::Renew { shard, subscription }] = &client.actions[..] else { panic!("{:?}", client.actions) };
+    assert_eq!((*shard, subscription.id, subscription.from), (SHARDS[1], id, revision));
+    assert_eq!(client.poll(), []);
+    client.batch(1, 1, vec![put(9, 0, "x")], 9, true);
+    let shown = [(0, 7, vec![]), (0, 9, vec!["b@8".into(), "x@9".into()])];
+    assert_eq!(brief(&client.poll()), shown);
+    // One that is told of is ended.
+    client.stream.notice(SHARDS[1], Notice::Compacted { id, reader, revision: Revision(11) }, &mut vec![]);
+    assert!(client.poll()[0].canceled);
+    // So is one that has named its beginning, as if it had come after the compaction.
+    client.settled = 10;
+    assert_eq!(client.send(WatchRequest::Create(WatchCreate { start_revision: 11, ..all() }), Ok(())), []);
+    client.settled = 12;
+    let late = Notice::Compacted { id: SubscriptionId(2), reader, revision: Revision(12) };
+    client.stream.notice(SHARDS[0], late, &mut vec![]);
+    let [begun, ended] = &client.poll()[..] else { panic!("created and canceled") };
+    assert_eq!((begun, ended.compact_revision), (&created(1, 12), Revision(12)));
+}
+
 #[test]
 fn a_cancel_is_answered_once_and_ends_the_subscriptions() {
     let mut client = client(5);
@@ -383,6 +427,7 @@ fn a_client_that_only_asks_is_not_read_for_ever() {
         client.stream.request(request(), id, Ok(()), |_| vec![SHARDS[0]], view, &mut client.actions);
     }
     assert_eq!(client.ids as usize, limits::WATCH_ANSWERS_MAX);
+    (1..=client.ids).for_each(|id| client.batch(0, id, Vec::new(), 5, true));
     assert_eq!(client.poll().len(), limits::WATCH_ANSWERS_MAX);
     assert!(!client.stream.is_full());
     client.actions.clear();

@@ -8,7 +8,7 @@ mod long;
 #[cfg(test)]
 mod tests;
 
-pub use long::{Long, is_long, is_long_range, is_long_watch};
+pub use long::{Long, is_long, is_long_range, is_long_watch, txn_weight};
 
 use super::sink::{Length, Message, Sink};
 use super::{SERVER_VERSION, STORAGE_VERSION};
@@ -298,13 +298,16 @@ fn txn(sink: &mut impl Sink, header: HeaderOf, reply: &TxnReply) {
 /// The member of etcd's union of responses.
 impl Message for OpReply {
     fn fields(&self, sink: &mut impl Sink) {
-        let number = match self {
-            OpReply::Range(_) => 1,
-            OpReply::Put(_) => 2,
-            OpReply::DeleteRange(_) => 3,
-            OpReply::Txn(_) => 4,
-        };
-        sink.message(number, &OpBody(self));
+        sink.message(op_field(self), &OpBody(self));
+    }
+}
+
+fn op_field(reply: &OpReply) -> u32 {
+    match reply {
+        OpReply::Range(_) => 1,
+        OpReply::Put(_) => 2,
+        OpReply::DeleteRange(_) => 3,
+        OpReply::Txn(_) => 4,
     }
 }
 

@@ -48,11 +48,34 @@ fn header_fault(compressed: &[u8]) -> Option<&'static str> {
     (!compressed.starts_with(&MAGIC)).then_some("gzip: invalid header")
 }
 
-/// The message compressed, for speed rather than size.
+/// The message compressed.
 pub fn deflated(message: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(message.len() / 2 + 32), Compression::fast());
-    encoder.write_all(message).expect("a Vec takes all that is written");
-    encoder.finish().expect("a Vec takes all that is written")
+    let mut packer = Packer::new(message.len() / 2 + 32);
+    packer.pack(message);
+    packer.finish()
+}
+
+/// A message that is compressed piece by piece, for speed rather than size.
+pub struct Packer(GzEncoder<Vec<u8>>);
+
+impl Packer {
+    /// `expected`: about what it will come to.
+    pub fn new(expected: usize) -> Packer {
+        Packer(GzEncoder::new(Vec::with_capacity(expected), Compression::fast()))
+    }
+
+    pub fn pack(&mut self, piece: &[u8]) {
+        self.0.write_all(piece).expect("a Vec takes all that is written");
+    }
+
+    /// What is compressed so far takes so much.
+    pub fn kept_bytes(&self) -> usize {
+        self.0.get_ref().capacity()
+    }
+
+    pub fn finish(self) -> Vec<u8> {
+        self.0.finish().expect("a Vec takes all that is written")
+    }
 }
 
 fn other(code: Code, text: &str) -> Error {

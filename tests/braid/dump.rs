@@ -293,9 +293,9 @@ fn what_cannot_be_dumped_is_refused_with_one_line_and_left_alone() {
     let (etcd, newer) = (root.path().join("etcd"), root.path().join("newer"));
     fs::create_dir_all(etcd.join("member/wal")).unwrap();
     fs::create_dir(&newer).unwrap();
-    fs::write(newer.join("braid.json"), r#"{"format": 3}"#).unwrap();
+    fs::write(newer.join("braid.json"), r#"{"format": 4}"#).unwrap();
     refused(&etcd, "holds the data of etcd");
-    refused(&newer, "has format 3, and this version knows formats up to 2");
+    refused(&newer, "has format 4, and this version knows formats up to 3");
     refused(&root.path().join("nowhere"), "cannot look at data directory");
     refused(root.path(), "is no data directory of Braid");
     assert!(!etcd.join("lock").exists() && !root.path().join("lock").exists());
@@ -332,22 +332,34 @@ fn a_damaged_directory_is_dumped_up_to_the_damage() {
     kill(server);
     // The end of the second log is gone.
     let log = directory.path().join("store/001-0000000000000001.log");
-    let mut bytes = fs::read(&log).unwrap();
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 4096 * 4096;
-    bytes[end - 20 * 4096..].fill(0);
-    fs::write(&log, bytes).unwrap();
-    let output = dump(directory.path(), &["--json"]);
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert!(told.contains("log file 001-0000000000000001.log ends too early"), "{told}");
-    assert!(told.contains("no part is in any log; the end is missing of what log 1 has of shard"), "{told}");
-    assert_eq!(output.status.code(), Some(1));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let settled = lines[0]["settled"].as_i64().unwrap();
-    assert!(settled > 20 && settled < last, "{settled} of {last}");
-    let upto = watched.iter().position(|event| event["revision"].as_i64().unwrap() > settled).unwrap();
-    compare(&events_dumped(&lines, 2), &watched[..upto]);
-    // A start refuses, with the same words.
-    let refused = Server::try_start(directory.path(), &FLAGS).err().unwrap();
-    assert!(refused.contains("log file 001-0000000000000001.log ends too early"), "{refused}");
+    let bytes = fs::read(&log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 4096 * 4096 - 20 * 4096;
+    let zeroed = [&bytes[..end], &vec![0; bytes.len() - end]].concat();
+    for (left, words) in
+        [(&zeroed[..], "ends too early, at offset"), (&bytes[..end], "was made with 1048576")]
+    {
+        fs::write(&log, left).unwrap();
+        let words = format!("log file 001-0000000000000001.log {words}");
+        let words = words.replace("was made", &format!("has {end} bytes and was made"));
+        let output = dump(directory.path(), &["--json"]);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(&words), "{told}");
+        assert!(
+            told.contains("no part is in any log; the end is missing of what log 1 has of shard"),
+            "{told}"
+        );
+        assert!(told.contains("braid dump-log prints what can still be read"), "{told}");
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let settled = lines[0]["settled"].as_i64().unwrap();
+        assert!(settled > 20 && settled < last, "{settled} of {last}");
+        let upto = watched.iter().position(|event| event["revision"].as_i64().unwrap() > settled).unwrap();
+        compare(&events_dumped(&lines, 2), &watched[..upto]);
+        let text = String::from_utf8(dump(directory.path(), &[]).stdout).unwrap();
+        assert!(!text.contains("every write is here"), "{text}");
+        // A start refuses, with the same words.
+        let refused = Server::try_start(directory.path(), &FLAGS).err().unwrap();
+        assert!(refused.contains(&words), "{refused}");
+    }
 }

@@ -5,7 +5,9 @@
 
 mod client;
 mod copies;
+mod cpus;
 mod dump;
+mod durable;
 mod fuzz;
 #[path = "../fuzz/seeds.rs"]
 mod fuzz_seeds;

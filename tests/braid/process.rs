@@ -5,6 +5,7 @@
 
 use super::client::Client;
 use braid::log::{Damage, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
+use braid::types::StoreId;
 use braid::wire::{Method, proto};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,6 +13,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub struct Server {
@@ -27,6 +30,40 @@ pub fn command(data_dir: &Path, flags: &[&str]) -> Command {
     command.arg("--data-dir").arg(data_dir).args(flags).env_clear();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
+}
+
+/// Has a command begin with a line of the shell's.
+pub fn after_a_line<'a>(command: &'a mut Command, line: &str) -> &'a mut Command {
+    let (program, args) = (command.get_program().to_owned(), command.get_args().map(ToOwned::to_owned));
+    let args: Vec<_> = args.collect();
+    *command = Command::new("sh");
+    command.args(["-c", &format!("{line}; exec \"$0\" \"$@\"")]).arg(program).args(args);
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
+}
+
+/// Any start and any end is a matter of moments; what has none within this never has.
+pub const NEVER: Duration = Duration::from_secs(60);
+
+/// Kills a process that has not come so far as to drop this.
+struct Bound(Option<Sender<()>>, Option<JoinHandle<()>>);
+
+impl Bound {
+    fn on(process: u32) -> Bound {
+        let (drop, dropped) = channel();
+        let wait = move || {
+            if dropped.recv_timeout(NEVER) == Err(RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-KILL", &process.to_string()]).status();
+            }
+        };
+        Bound(Some(drop), Some(std::thread::spawn(wait)))
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        self.1.take().into_iter().for_each(|waits| waits.join().unwrap());
+    }
 }
 
 /// A port that was free a moment ago.
@@ -63,13 +100,14 @@ impl Server {
         let url = format!("http://{address}");
         let listen = ["--listen-client-urls", &url, "--advertise-client-urls", &url];
         let mut child = change(&mut command(data_dir, &[flags, &listen].concat())).spawn().unwrap();
+        let _bound = Bound::on(child.id());
         let mut lines = BufReader::new(child.stderr.take().unwrap());
         let (mut line, mut all) = (String::new(), String::new());
         while !line.contains("ready to serve client requests") {
             line.clear();
             if lines.read_line(&mut line).unwrap() == 0 {
                 let code = child.wait().unwrap().code();
-                assert_eq!(code, Some(1), "it ends with a reason: {all}");
+                assert_eq!(code, Some(1), "it ends in time, and with a reason: {all}");
                 return Err(all);
             }
             all.push_str(&line);
@@ -181,8 +219,15 @@ fn logs(data_dir: &Path) -> BTreeMap<LogId, Vec<(SegmentName, Vec<u8>)>> {
     logs
 }
 
-fn recover(log: LogId, files: &[(SegmentName, Vec<u8>)]) -> Result<Recovered, Damage> {
-    let mut recovery = Recovery::new(log, 1, SegmentBytes::USUAL);
+/// What the identity names.
+pub fn store_id(data_dir: &Path) -> StoreId {
+    let text = std::fs::read_to_string(data_dir.join("braid.json")).unwrap();
+    let identity: serde_json::Value = serde_json::from_str(&text).unwrap();
+    StoreId(u64::from_str_radix(identity["store_id"].as_str().unwrap(), 16).unwrap())
+}
+
+fn recover(store: StoreId, log: LogId, files: &[(SegmentName, Vec<u8>)]) -> Result<Recovered, Damage> {
+    let mut recovery = Recovery::new(log, store, 1, SegmentBytes::USUAL);
     files.iter().for_each(|(name, bytes)| recovery.segment(*name, bytes));
     recovery.finish()
 }
@@ -202,8 +247,9 @@ fn after_a_stop_a_bit_that_changes_in_the_log_is_damage() {
     server.signal("-TERM");
     assert_eq!(server.end().0, Some(15));
     let (mut puts, mut damaged) = (0, 0);
+    let store = store_id(directory.path());
     for (log, mut files) in logs(directory.path()) {
-        let whole = recover(log, &files).unwrap();
+        let whole = recover(store, log, &files).unwrap();
         for at in 0..files.len() {
             for block in 0..files[at].1.len() / BLOCK {
                 let bytes = &files[at].1[block * BLOCK..(block + 1) * BLOCK];
@@ -212,7 +258,7 @@ fn after_a_stop_a_bit_that_changes_in_the_log_is_damage() {
                 }
                 let is_put = bytes.windows(15).any(|window| window == b"to be witnessed");
                 files[at].1[block * BLOCK + 100] ^= 4;
-                match recover(log, &files) {
+                match recover(store, log, &files) {
                     Ok(found) => assert!(!is_put && found.residents == whole.residents, "a silent loss"),
                     Err(_) => damaged += 1,
                 }

@@ -1,6 +1,6 @@
 //! What the corpora begin with: well-formed inputs, made by the encoders.
 
-use super::fuzz_targets::{LOG_KEY, SEGMENT_BYTES, SEGMENTS};
+use super::fuzz_targets::{LOG_KEY, LOG_STORE, SEGMENT_BYTES, SEGMENTS};
 use braid::checkpoint::{Meta, Writer};
 use braid::http2::Config;
 use braid::http2::client::Client;
@@ -147,7 +147,7 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
 }
 
 fn log() -> Vec<u8> {
-    let mut log = Log::new(Start::fresh(LogId(0), LOG_KEY, SEGMENTS), SEGMENT_BYTES);
+    let mut log = Log::new(Start::fresh(LogId(0), LOG_STORE, LOG_KEY, SEGMENTS), SEGMENT_BYTES);
     let resident = Resident { shard: ShardId(1), home: 0 };
     let opening = Opening { voters: vec![5], ..Opening::default() };
     log.append(resident, Record::Open(Cow::Owned(opening)));

@@ -19,11 +19,10 @@ use braid::front::{Ask, Front, Manners};
 use braid::http2::hpack::{Decoder, Encoder, Indexing};
 use braid::http2::{Config, Connection, Event, Head};
 use braid::io::Port;
-use braid::limits::LOG_WRITE_BYTES_MAX;
-use braid::limits::TXN_OPS_DEFAULT;
+use braid::limits::{FrontBounds, LOG_WRITE_BYTES_MAX, TXN_OPS_DEFAULT};
 use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
 use braid::record::Payload;
-use braid::types::{ConnId, ReactorId, Time};
+use braid::types::{ConnId, ReactorId, StoreId, Time};
 use braid::wire::http1::Audience;
 use braid::wire::{Header, Kind, Method, decode, grpc, gzip, health, http1, metadata};
 use bytes::Bytes;
@@ -51,12 +50,19 @@ pub const BLOCK_BYTES: usize = 4096;
 pub const SEGMENT_BYTES: usize = 4 * BLOCK_BYTES;
 /// All segments have one length.
 pub const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT_BYTES, most: SEGMENT_BYTES };
+pub const LOG_STORE: StoreId = StoreId(5);
 pub const LOG_KEY: u64 = 7;
 
 /// A connection as a reactor has it, with every answer it gives by itself.
 pub fn client_port(bytes: &[u8]) {
     let conn = ConnId { reactor: ReactorId(0), slot: 0, generation: 1 };
-    let manners = Manners::new(Header::default(), MESSAGE_BYTES_MAX, TXN_OPS_DEFAULT, Config::default());
+    let manners = Manners::new(
+        Header::default(),
+        MESSAGE_BYTES_MAX,
+        TXN_OPS_DEFAULT,
+        FrontBounds::PRODUCTION,
+        Config::default(),
+    );
     let mut front = Front::new(manners);
     let (mut asks, mut out) = (vec![], vec![]);
     front.opened(Time(0), conn, Port::Client);
@@ -193,7 +199,7 @@ pub fn log(bytes: &[u8]) {
 
 pub fn recovered(bytes: &[u8]) -> Result<Recovered, Damage> {
     let log = LogId(0);
-    let mut recovery = Recovery::new(log, LOG_KEY, SEGMENTS);
+    let mut recovery = Recovery::new(log, LOG_STORE, LOG_KEY, SEGMENTS);
     for (at, file) in bytes.chunks(SEGMENT_BYTES).enumerate() {
         recovery.segment(SegmentName { log, sequence: at as u64 + 1 }, file);
     }

@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::http2::frame;
-use crate::limits::{CONNECTION_PARTS_BYTES_MIN, CONNECTION_UNSENT_BYTES_MAX, HTTP2_OUTPUT_BYTES};
+use crate::limits::{CONNECTION_PARTS_BYTES_MIN, HTTP2_OUTPUT_BYTES};
 use crate::types::{Blob, KeyValue};
 
 pub(super) const RANGE: &str = "/etcdserverpb.KV/Range";
 const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
 
 pub(super) fn manners() -> Manners {
-    Manners::new(Header::default(), 1 << 20, 128, http2::Config::default())
+    Manners::new(Header::default(), 1 << 20, 128, FrontBounds::PRODUCTION, http2::Config::default())
 }
 
 fn rpc_of_stream(asks: &[Ask]) -> Rpc {
@@ -89,6 +89,8 @@ fn a_large_reply_leaves_no_large_buffer() {
 pub(super) struct Closed {
     pub(super) front: Front,
     pub(super) conn: ConnId,
+    /// Whether it wants its answers compressed.
+    pub(super) gzip: bool,
     block: crate::http2::hpack::Encoder,
     /// What the front has sent, and all its frames.
     pub(super) unsent: usize,
@@ -100,7 +102,7 @@ impl Closed {
         let mut front = Front::new(manners);
         front.opened(Time(0), CONN, Port::Client);
         let block = crate::http2::hpack::Encoder::new(0);
-        let mut client = Closed { front, conn: CONN, block, unsent: 0, frames: vec![] };
+        let mut client = Closed { front, conn: CONN, gzip: false, block, unsent: 0, frames: vec![] };
         client.greet(window);
         client
     }
@@ -153,8 +155,8 @@ impl Closed {
             let Ask::Call { rpc, request: Request::Range(request), .. } = ask else { panic!("{ask:?}") };
             let reply = reply.clone();
             match self.front.takes(rpc, &reply) {
-                true => self.front.answer_range(Time(0), rpc, Term(1), reply),
-                false => self.front.defer(Time(0), rpc, request, Some(&reply)),
+                Ok(()) => self.front.answer_taken(Time(0), rpc, Term(1), Reply::Range(reply)),
+                Err(bytes) => self.front.defer(Time(0), rpc, Request::Range(request), Some(bytes)),
             }
         }
     }
@@ -168,7 +170,8 @@ impl Closed {
         let mut block = vec![];
         let fields = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "a")];
         let usual = [("content-type", "application/grpc"), ("te", "trailers")];
-        for (name, value) in fields.into_iter().chain(usual) {
+        let gzip = self.gzip.then_some(("grpc-encoding", "gzip"));
+        for (name, value) in fields.into_iter().chain(usual).chain(gzip) {
             let indexing = crate::http2::hpack::Indexing::Without;
             self.block.field(&mut block, name.as_bytes(), value.as_bytes(), indexing);
         }
@@ -312,7 +315,7 @@ fn what_a_client_does_not_read_is_bounded_and_arrives_when_it_does() {
 fn answers_that_are_written_at_once_are_bounded() {
     for window in [OPEN, 0] {
         let mut manners = manners();
-        manners.http2.pending_bytes_max = 4 * MIB;
+        manners.http2.bounds.pending_bytes_max = 4 * MIB;
         let mut client = Closed::new(manners, window);
         client.open_windows(&[0], OPEN);
         odd().take(500).for_each(|number| client.delete(number, 64 << 10));
@@ -324,7 +327,9 @@ fn answers_that_are_written_at_once_are_bounded() {
 
 #[test]
 fn answers_to_all_clients_of_a_reactor_are_bounded() {
-    let mut client = Closed::new(Manners { answers_bytes_max: 4 * MIB, ..manners() }, OPEN);
+    let mut manners = manners();
+    manners.bounds.answers_bytes_max = 4 * MIB;
+    let mut client = Closed::new(manners, OPEN);
     client.open_windows(&[0], OPEN);
     let mut numbers = odd();
     let stream = range_stream(&mut client, numbers.next().unwrap());
@@ -396,7 +401,7 @@ fn requests_that_are_never_whole_are_bounded() {
 #[test]
 fn a_stream_reset_for_want_of_room_is_gone_for_who_feeds_it() {
     let mut manners = manners();
-    manners.http2.pending_bytes_max = 100_000;
+    manners.http2.bounds.pending_bytes_max = 100_000;
     let mut client = Closed::new(manners, 0);
     let (first, second) = (range_stream(&mut client, 1), range_stream(&mut client, 3));
     assert!(client.front.budget(first) > 0);
@@ -440,7 +445,7 @@ fn paused_streams_are_read_no_further_than_their_windows_and_hinder_no_other() {
     let message = proto::WatchRequest { request_union: Some(create) }.encode_to_vec();
     let framed = [&http2::grpc::prefix(message.len())[..], &message].concat();
     // Together they send more than the connection's window.
-    let window = http2::Config::default().stream_window_bytes as usize;
+    let window = http2::Config::default().bounds.stream_window_bytes as usize;
     let messages = window / framed.len() - 10;
     let unread = framed.repeat(messages);
     let mut watches = vec![];

@@ -9,7 +9,7 @@ fn small() -> Manners {
     let mut manners = manners();
     manners.bounds.connection_lists_bytes_min = MIB;
     manners.bounds.connection_lists_bytes_max = 4 * MIB;
-    manners.bounds.front_lists_bytes_max = 16 * MIB;
+    manners.bounds.lists_bytes_max = 16 * MIB;
     manners
 }
 
@@ -31,15 +31,19 @@ fn run(client: &mut Closed, numbers: &[u32], reply: &RangeReply) {
 
 #[test]
 fn large_lists_at_once_on_one_connection_all_arrive() {
-    let mut client = Closed::new(small(), 64 << 10);
-    client.open_windows(&[0], OPEN);
-    let numbers: Vec<u32> = odd().take(8).collect();
-    numbers.iter().for_each(|number| client.list(*number, &list(3 * MIB)));
-    assert_eq!((client.front.waiting.len(), client.front.tally.held.lists / MIB), (6, 6));
-    run(&mut client, &numbers, &list(3 * MIB));
-    assert_eq!(client.handled(Method::Range, Code::Ok), 8);
-    assert!(numbers.iter().all(|number| client.seen(*number).1 > 3 * MIB));
-    assert_eq!((client.front.waiting.len(), client.front.tally.held.lists), (0, 0));
+    for gzip in [false, true] {
+        let mut client = Closed::new(small(), 64 << 10);
+        client.gzip = gzip;
+        client.open_windows(&[0], OPEN);
+        let numbers: Vec<u32> = odd().take(8).collect();
+        numbers.iter().for_each(|number| client.list(*number, &list(3 * MIB)));
+        assert_eq!((client.front.waiting.len(), client.front.tally.held.lists / MIB), (6, 6));
+        run(&mut client, &numbers, &list(3 * MIB));
+        assert_eq!(client.handled(Method::Range, Code::Ok), 8);
+        let least = if gzip { 1000 } else { 3 * MIB };
+        assert!(numbers.iter().all(|number| client.seen(*number).1 > least));
+        assert_eq!((client.front.waiting.len(), client.front.tally.held.lists), (0, 0));
+    }
 }
 
 #[test]
@@ -93,8 +97,7 @@ fn readers_that_take_nothing_give_their_place_back() {
     // Their windows are closed, or their kernels are full.
     for window in [0, OPEN] {
         let mut manners = small();
-        (manners.bounds.connection_lists_bytes_max, manners.bounds.front_lists_bytes_max) =
-            (8 * MIB, usize::MAX);
+        (manners.bounds.connection_lists_bytes_max, manners.bounds.lists_bytes_max) = (8 * MIB, usize::MAX);
         let mut client = Closed::new(manners, window);
         let mut silent = vec![];
         for number in 1..=5 {
@@ -106,13 +109,13 @@ fn readers_that_take_nothing_give_their_place_back() {
             }
             if number == 4 {
                 let held = client.front.tally.held.lists;
-                client.front.manners.bounds.front_lists_bytes_max = held + 6 * MIB + MIB / 2;
+                client.front.manners.bounds.lists_bytes_max = held + 6 * MIB + MIB / 2;
             }
             silent.push(client.conn);
             client.change(if number < 5 { window } else { OPEN });
         }
         assert_eq!(client.front.waiting.len(), 0);
-        assert!(client.front.tally.held.lists >= client.front.manners.bounds.front_lists_bytes_max);
+        assert!(client.front.tally.held.lists >= client.front.manners.bounds.lists_bytes_max);
         client.open_windows(&[0], OPEN);
         let small = list(900 << 10);
         [1, 3, 5].into_iter().for_each(|number| client.list(number, &small));
@@ -200,9 +203,55 @@ fn what_a_stream_holds_for_its_client_counts_and_is_given_back() {
     let reply = list(2 * MIB);
     let asks = client.call(3, super::bounds::RANGE, b"\x0a\x01k", true);
     let rpc = rpc_of(&asks);
-    assert!(!client.front.takes(rpc, &reply));
+    assert!(client.front.takes(rpc, &reply).is_err());
     client.front.holds(stream, MIB);
-    assert!(client.front.takes(rpc, &reply));
+    assert!(client.front.takes(rpc, &reply).is_ok());
     client.front.end(stream, Ok(()));
     assert_eq!(client.front.tally.held.lists, 0);
+}
+
+/// What is still being read counts, and is nobody's fault but ours.
+#[test]
+fn what_is_gathered_counts_and_no_reader_is_ended_for_it() {
+    let mut client = Closed::new(small(), OPEN);
+    client.open_windows(&[0], OPEN);
+    let gathering = rpc_of(&client.call(1, super::bounds::RANGE, b"\x0a\x01k", true));
+    client.front.gathers(gathering, 5 * MIB);
+    assert_eq!(client.front.tally.held.lists, 5 * MIB);
+    assert!(!client.front.is_in_vain(gathering, MIB), "it does not stand in its own way");
+    client.list(3, &list(2 * MIB));
+    assert_eq!(client.front.waiting.len(), 1);
+    for second in 1..3 * u64::from(READER_CHECKS_MAX) {
+        let mut asks = vec![];
+        client.front.on_time(Time::from_ms(second * READER_CHECK_MS), &mut asks);
+        assert_eq!(asks, []);
+    }
+    assert_eq!(client.front.take_untaken(), []);
+    let mut reset = vec![];
+    http2::frame::put_number(&mut reset, http2::frame::kind::RST_STREAM, 1, 8);
+    client.send(&reset);
+    assert_eq!(client.front.tally.held.lists, 0);
+}
+
+/// Whatever the limits, an honest client gets all it asks for.
+#[test]
+fn the_smallest_limits_that_work_hold_nobody_up_for_ever() {
+    let http2 = http2::Config { bounds: crate::limits::Http2Bounds::TINY, ..Default::default() };
+    let manners = Manners::new(Header::default(), 1 << 20, 128, FrontBounds::TINY, http2);
+    let mut client = Closed::new(manners, 300);
+    client.open_windows(&[0], OPEN);
+    let reply = pairs(10, 200);
+    // One that is taken, as many as may wait, one more, and a write beside them.
+    let numbers: Vec<u32> = odd().take(4).collect();
+    numbers.iter().for_each(|number| client.list(*number, &reply));
+    assert_eq!((client.front.waiting.len(), client.handled(Method::Range, Code::Ok)), (3, 0));
+    client.list(11, &reply);
+    assert_eq!(client.handled(Method::Range, Code::Unknown), 1, "one too many comes again");
+    let put = rpc_of(&client.call(99, PUT, &put(), true));
+    client.front.answer(Time(0), put, Term(1), &put_reply());
+    assert_eq!(client.handled(Method::Put, Code::Ok), 1);
+    run(&mut client, &numbers, &reply);
+    assert_eq!(client.handled(Method::Range, Code::Ok), 4);
+    assert!(numbers.iter().all(|number| client.seen(*number).1 > 10 * 200));
+    assert_eq!((client.front.tally.held.lists, client.front.tally.held.answers), (0, 0));
 }

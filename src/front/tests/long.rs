@@ -2,8 +2,8 @@
 
 use super::bounds::RANGE;
 use super::*;
-use crate::api::WatchEvent;
-use crate::limits::{LONG_MESSAGES_BYTES_PER_TURN, LONG_MESSAGES_ELEMENTS_PER_TURN};
+use crate::api::{OpReply, TxnReply, WatchEvent};
+use crate::limits::*;
 use crate::types::{Blob, Event as Change, KeyValue};
 use crate::wire::encode::{self, Long};
 
@@ -79,7 +79,7 @@ fn a_long_reply_arrives_as_it_is_over_many_turns() {
         let mut wire = Wire::new();
         let calls: Vec<(StreamId, Rpc)> = (0..2).map(|_| wire.ask_for_range()).collect();
         let reply = range_reply(keys, value_bytes);
-        assert!(encode::is_long(&reply));
+        assert!(encode::is_long(&reply, LONG_MESSAGE_BYTES));
         for (_, rpc) in &calls {
             wire.front.answer_long(wire.now, *rpc, Term(0), reply.clone());
         }
@@ -104,7 +104,8 @@ fn a_long_message_of_a_stream_holds_its_next_back() {
     let mut wire = Wire::new();
     let (stream, rpc) = wire.open_watch();
     let (long, short) = (watch_reply(5000), watch_reply(1));
-    assert!(encode::is_long_watch(&long) && !encode::is_long_watch(&short));
+    let is_long = |reply| encode::is_long_watch(reply, LONG_MESSAGE_BYTES);
+    assert!(is_long(&long) && !is_long(&short));
     let mut wanted = vec![];
     for reply in [&long, &short] {
         let mut message = vec![];
@@ -172,6 +173,42 @@ fn a_long_reply_that_is_too_long_is_refused_as_a_short_one_is() {
     assert_eq!(wire.status(stream), Some((8, &text[..])));
 }
 
+/// A transaction's answer that holds such ones, and others.
+fn txn_reply(
+    rng: &mut crate::stdx::Rng,
+    range: &RangeReply,
+    delete: &DeleteRangeReply,
+    depth: u64,
+) -> TxnReply {
+    let mut response = || match rng.below(4 + depth.min(1)) {
+        0 => OpReply::Range(range.clone()),
+        1 => OpReply::DeleteRange(delete.clone()),
+        2 => OpReply::Put(PutReply { revision: Revision(5), prev_kv: Some(kv(1, 30)) }),
+        3 => OpReply::Put(PutReply { revision: Revision(0), prev_kv: None }),
+        _ => OpReply::Txn(txn_reply(rng, range, delete, depth - 1)),
+    };
+    let responses = (0..4).map(|_| response()).collect();
+    TxnReply { revision: Revision(6), succeeded: true, responses }
+}
+
+#[test]
+fn a_long_reply_is_compressed_over_many_turns() {
+    let mut wire = Wire::new();
+    let stream = wire.client.call(RANGE, &[(b"grpc-encoding", b"gzip")], b"\x0a\x01k").unwrap();
+    let rpc = rpc_of(&wire.run());
+    let reply = range_reply(30_000, 50);
+    let wanted = whole(&reply).split_off(5);
+    wire.front.answer_taken(wire.now, rpc, Term(0), reply);
+    let (turns, _) = wire.run_turns(&mut vec![]);
+    assert!(turns >= wanted.len() / LONG_MESSAGES_PACKED_BYTES_PER_TURN, "{turns}");
+    assert_eq!(wire.status(stream), Some((0, "")));
+    let body = &wire.seen[&stream.number()].body;
+    let (prefix, packed) = body.split_at(5);
+    assert_eq!(prefix, http2::grpc::compressed_prefix(packed.len()));
+    assert!(crate::wire::gzip::inflated(packed, wanted.len()).unwrap() == wanted);
+    assert_eq!((wire.front.tally.held.answers, wire.front.tally.held.lists), (0, 0));
+}
+
 #[test]
 fn a_message_written_in_pieces_is_the_message() {
     let mut rng = crate::stdx::Rng::new(1);
@@ -192,7 +229,8 @@ fn a_message_written_in_pieces_is_the_message() {
         let mut of_watch = vec![];
         encode::watch(&mut of_watch, &Header::default(), &watch, usize::MAX).unwrap();
         let mut longs = vec![(Long::of_watch(&Header::default(), watch), framed(of_watch))];
-        for reply in [Reply::Range(reply), Reply::DeleteRange(delete)] {
+        let txn = Reply::Txn(txn_reply(&mut rng, &reply, &delete, 2));
+        for reply in [Reply::Range(reply), Reply::DeleteRange(delete), txn] {
             let wanted = whole(&reply);
             longs.push((Long::of_reply(&Header::default(), reply), wanted));
         }

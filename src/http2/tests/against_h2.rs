@@ -163,12 +163,13 @@ fn h2_gets_what_it_asks_for_through_small_windows_and_many_streams() {
     for seed in 0..10 {
         runtime.block_on(async move {
             let mut rng = Rng::new(seed);
-            let config = Config {
-                streams_max: *rng.pick(&[1, 5, 100]),
+            let streams_max = *rng.pick(&[1, 5, 100]);
+            let bounds = Http2Bounds {
                 stream_window_bytes: *rng.pick(&[100, 20_000, 1 << 20]),
                 connection_window_bytes: *rng.pick(&[65_535, 1 << 20]),
-                ..Config::default()
+                ..Http2Bounds::PRODUCTION
             };
+            let config = Config { streams_max, bounds, ..Config::default() };
             let (near, far) = tokio::io::duplex(1 + rng.below(20_000) as usize);
             let server = tokio::spawn(serve(far, config, rng.fork()));
             let (send, connection) = h2::client::Builder::new()

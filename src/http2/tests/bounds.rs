@@ -19,18 +19,19 @@ const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
 #[test]
 fn rapid_reset_ends_the_connection() {
-    for end in [0, flag::END_STREAM] {
-        let mut bench = Bench::new();
+    let all = [Http2Bounds::PRODUCTION, Http2Bounds::TINY];
+    for (end, bounds) in [0, flag::END_STREAM].into_iter().flat_map(|end| all.map(|bounds| (end, bounds))) {
+        let mut bench = Bench::with(&Config { bounds, ..Config::default() });
         let block = bench.request_block(&[]);
         bench.feed(&frame_of(kind::HEADERS, flag::END_HEADERS, 1, &block)).unwrap();
         let block = bench.request_block(&[]);
-        let rounds = flood(&mut bench, HTTP2_RESETS_BURST + 1, |round| {
+        let rounds = flood(&mut bench, bounds.resets_burst + 1, |round| {
             let number = 3 + 2 * round;
             let mut bytes = frame_of(kind::HEADERS, flag::END_HEADERS | end, number, &block);
             bytes.extend(frame_of(kind::RST_STREAM, 0, number, &CANCEL));
             bytes
         });
-        assert_eq!(rounds, HTTP2_RESETS_BURST);
+        assert_eq!(rounds, bounds.resets_burst);
     }
 }
 

@@ -1,13 +1,16 @@
 //! Windows both ways, queues and budgets.
 
 use super::*;
-use crate::limits::{HTTP2_OUTPUT_BYTES, HTTP2_STREAM_PENDING_BYTES};
+use crate::limits::{HTTP2_OUTPUT_BYTES, HTTP2_STREAM_PENDING_BYTES, Http2Bounds};
 
 const SMALL: Config = Config {
     streams_max: 100,
-    stream_window_bytes: 1000,
-    connection_window_bytes: 65_535,
-    pending_bytes_max: 100_000,
+    bounds: Http2Bounds {
+        stream_window_bytes: 1000,
+        connection_window_bytes: 65_535,
+        pending_bytes_max: 100_000,
+        ..Http2Bounds::PRODUCTION
+    },
     keepalive: Keepalive {
         ping_min: crate::types::Duration::from_secs(5),
         without_stream: false,
@@ -36,7 +39,7 @@ fn what_exceeds_a_window_is_an_error_of_stream_or_connection() {
     bench.open(1, false);
     bench.feed_frame(kind::DATA, 0, 1, &[0; 1000]).unwrap();
     bench.expect_reset(ErrorCode::FlowControl, kind::DATA, 0, 1, &[0; 1]);
-    let mut bench = Bench::with(&Config { stream_window_bytes: 1 << 20, ..SMALL });
+    let mut bench = Bench::with(&SMALL.with_window(1 << 20));
     bench.open(1, false);
     for _ in 0..3 {
         bench.feed_frame(kind::DATA, 0, 1, &[0; 16_384]).unwrap();

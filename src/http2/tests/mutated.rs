@@ -6,7 +6,8 @@ use crate::stdx::Rng;
 
 /// What a client sends who knows nothing of the server: requests, bodies, pings, resets, windows.
 fn conversation(rng: &mut Rng) -> Vec<u8> {
-    let config = Config { stream_window_bytes: 65_535, connection_window_bytes: 65_535, ..Config::default() };
+    let mut config = Config::default().with_window(65_535);
+    config.bounds.connection_window_bytes = 65_535;
     let mut client = Client::new(&config, "localhost", NOW);
     let (mut bytes, mut by_hand) = (vec![], vec![]);
     for _ in 0..rng.below(12) {
@@ -56,7 +57,8 @@ fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
 /// Feeds the bytes in the given pieces to a server that answers everything, and tells what it saw and sent.
 /// DATA counts as a whole however it came.
 fn run(pieces: &[&[u8]]) -> (Vec<Seen>, Option<Fault>, Vec<u8>) {
-    let config = Config { streams_max: 8, pending_bytes_max: 10_000, ..Config::default() };
+    let mut config = Config { streams_max: 8, ..Config::default() };
+    config.bounds.pending_bytes_max = 10_000;
     let mut server = Connection::new(&config, NOW);
     let (mut events, mut output) = (vec![], vec![]);
     for piece in pieces {

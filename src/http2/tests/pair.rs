@@ -69,13 +69,10 @@ fn requests_of_all_sizes_come_back_through_small_windows_and_odd_cuts() {
     for seed in 0..12 {
         let mut rng = Rng::new(seed);
         let window = *rng.pick(&[1, 100, 5000, 65_535, 1 << 20]);
-        let config = Config { stream_window_bytes: window, ..Config::default() };
+        let config = Config::default().with_window(window);
         let client_window = *rng.pick(&[7, 3000, 1 << 20]);
-        let client_config = Config {
-            stream_window_bytes: client_window,
-            connection_window_bytes: 65_535,
-            ..Config::default()
-        };
+        let mut client_config = Config::default().with_window(client_window);
+        client_config.bounds.connection_window_bytes = 65_535;
         let mut server = Connection::new(&config, NOW);
         let mut client = Client::new(&client_config, "localhost", NOW);
         let (mut bodies, mut asked) = (vec![], vec![]);

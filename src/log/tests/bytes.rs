@@ -44,7 +44,7 @@ impl Memory {
     }
 
     fn recover(&self) -> Result<Recovered, Damage> {
-        let mut recovery = Recovery::new(LogId(7), 1, SEGMENTS);
+        let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
         for (sequence, bytes) in &self.files {
             recovery.segment(SegmentName { log: LogId(7), sequence: *sequence }, bytes);
         }
@@ -53,7 +53,7 @@ impl Memory {
 }
 
 fn sample() -> Memory {
-    let mut memory = Memory::new(Start::fresh(LogId(7), 0x1122_3344_5566_7788, SEGMENTS));
+    let mut memory = Memory::new(Start::fresh(LogId(7), STORE, 0x1122_3344_5566_7788, SEGMENTS));
     memory.log.settle(Revision(9));
     memory.flush();
     memory.log.hear(Testimony { log: LogId(2), key: 0x99AA_BBCC_DDEE_FF00, frame: 5 });
@@ -87,6 +87,26 @@ fn the_bytes_of_a_segment_are_these() {
     assert_eq!(dump(&memory.files[&1]), include_str!("segment.hex"));
 }
 
+/// What other logs had acknowledged stands in the next segment's header.
+#[test]
+fn the_words_of_other_logs_in_a_header_are_these() {
+    let mut memory = sample();
+    memory.log.note_word(Testimony { log: LogId(9), key: 3, frame: 0x0102 });
+    for index in 13..40 {
+        let entry = Record::Entry { index: Index(index), term: Term(2), kind: 1, payload: &[7; 2000] };
+        memory.log.append(resident(3), entry);
+        memory.flush();
+    }
+    let expected = "\
+00060 00 00 00 00 00 00 00 00 02 00 00 00 00 00 00 00
+00070 00 ff ee dd cc bb aa 99 05 00 00 00 00 00 00 00
+00080 09 00 00 00 00 00 00 00 03 00 00 00 00 00 00 00
+00090 02 01 00 00 00 00 00 00 00 00 00 00 00 00 00 00
+";
+    let head = [vec![0; 104], memory.files[&2][104..4096].to_vec()].concat();
+    assert_eq!(dump(&head), expected);
+}
+
 #[test]
 fn a_segment_of_this_format_is_read() {
     let mut bytes = vec![0; SEGMENT];
@@ -97,7 +117,7 @@ fn a_segment_of_this_format_is_read() {
             bytes[at + place] = u8::from_str_radix(byte, 16).unwrap();
         }
     }
-    let mut recovery = Recovery::new(LogId(7), 1, SEGMENTS);
+    let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
     recovery.segment(SegmentName { log: LogId(7), sequence: 1 }, &bytes);
     let recovered = recovery.finish().unwrap();
     let known = &recovered.residents[&resident(3)];
@@ -109,7 +129,7 @@ fn a_segment_of_this_format_is_read() {
 
 #[test]
 fn a_later_entry_replaces_what_stands_from_its_index_on() {
-    let mut memory = Memory::new(Start::fresh(LogId(7), 1, SEGMENTS));
+    let mut memory = Memory::new(Start::fresh(LogId(7), STORE, 1, SEGMENTS));
     let of = resident(3);
     memory.log.append(of, opening(0));
     for (index, term) in [(1, 1), (2, 1), (3, 1), (2, 2)] {
@@ -129,7 +149,7 @@ fn any_bytes_are_a_log_or_damage_and_never_a_panic() {
     let good = sample();
     for seed in 0..3000 {
         let mut rng = Rng::new(seed);
-        let mut recovery = Recovery::new(LogId(7), 1, SEGMENTS);
+        let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
         for (sequence, bytes) in &good.files {
             let mut bytes = bytes.clone();
             mutate(&mut rng, &mut bytes);
@@ -160,6 +180,31 @@ fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
             block[8..12].copy_from_slice(&crc.to_le_bytes());
         }
     }
+}
+
+/// Nothing but who looks goes on with that.
+#[test]
+fn a_file_that_was_cut_is_damage_and_read_up_to_the_cut() {
+    let memory = sample();
+    let whole = memory.recover().unwrap();
+    let mut read_whole = 0;
+    for cut in (4096..SEGMENT).step_by(4096) {
+        let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
+        for (sequence, bytes) in &memory.files {
+            let len = if *sequence == whole.start.end.segment { cut } else { bytes.len() };
+            recovery.segment(SegmentName { log: LogId(7), sequence: *sequence }, &bytes[..len]);
+        }
+        let (recovered, damage) = recovery.read();
+        let cause = Cause::Cut { made: SEGMENT as u64, found: cut as u64 };
+        assert_eq!(damage.map(|damage| damage.cause), Some(cause));
+        if cut as u64 >= whole.start.end.offset {
+            assert_eq!((&recovered.residents, recovered.settled), (&whole.residents, whole.settled));
+            read_whole += 1;
+        } else {
+            assert!(recovered.residents.is_empty() && recovered.start.end.offset <= cut as u64);
+        }
+    }
+    assert!(read_whole > 0);
 }
 
 #[test]

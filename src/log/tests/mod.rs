@@ -7,6 +7,9 @@ mod segments;
 mod witness;
 
 use super::*;
+use crate::types::StoreId;
+
+const STORE: StoreId = StoreId(0x0123_4567_89AB_CDEF);
 
 fn resident(shard: u32) -> Resident {
     Resident { shard: ShardId(shard), home: 1 }

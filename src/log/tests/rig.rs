@@ -115,7 +115,7 @@ impl Rig {
             disk: Disk::new(64 << 20, (Duration(0), Duration::from_us(200))),
             rng,
             now: Time(0),
-            log: Log::new(Start::fresh(LogId(7), key, SEGMENTS), LOG_WRITE_BYTES_MAX),
+            log: Log::new(Start::fresh(LogId(7), STORE, key, SEGMENTS), LOG_WRITE_BYTES_MAX),
             doing: BTreeMap::new(),
             states: vec![State::new()],
             recycled: 0,
@@ -258,6 +258,9 @@ impl Rig {
             }
             let recovered = self.read_back().unwrap_or_else(|damage| panic!("{damage}"));
             let found = state_of(&recovered);
+            let whole = read_whole(&self.disk, recovered.start.first).unwrap();
+            assert_eq!((state_of(&whole), whole.start.end), (found.clone(), recovered.start.end));
+            assert_eq!((whole.settled, whole.start.first), (recovered.settled, recovered.start.first));
             let durable = self.log.durable().0 as usize;
             let fits = self.states[durable..].iter().any(|state| comparable(state) == found);
             assert!(fits, "found {found:#?}\nexpected {:#?} or later", comparable(&self.states[durable]));
@@ -301,10 +304,23 @@ pub fn read_back(disk: &Disk) -> Result<Recovered, Damage> {
     collect(disk).finish()
 }
 
+/// As a start reads it.
 pub fn collect(disk: &Disk) -> Recovery {
-    let mut recovery = Recovery::new(LogId(7), 99, SEGMENTS);
+    let needed = Needed::of(files(disk));
+    let mut recovery = Recovery::new(LogId(7), STORE, 99, SEGMENTS);
     for (segment, bytes) in files(disk) {
-        recovery.segment(segment, bytes);
+        let upto = needed.bytes_of(segment, bytes.len() as u64) as usize;
+        recovery.part(segment, &bytes[..upto], bytes.len());
     }
     recovery
+}
+
+/// With all that stands in the files of segments which are needed.
+fn read_whole(disk: &Disk, first: u64) -> Result<Recovered, Damage> {
+    let mut recovery = Recovery::new(LogId(7), STORE, 99, SEGMENTS);
+    for (segment, bytes) in files(disk) {
+        let upto = if segment.sequence < first { 4096 } else { bytes.len() };
+        recovery.part(segment, &bytes[..upto.min(bytes.len())], bytes.len());
+    }
+    recovery.finish()
 }

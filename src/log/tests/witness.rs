@@ -1,7 +1,7 @@
 //! Three logs of one member, each keeping the others' words, and files that are lost, old or exchanged.
 
 use super::*;
-use crate::limits::LOG_WRITE_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES, LOG_WRITE_BYTES_MAX};
 use crate::types::Time;
 use std::collections::BTreeMap;
 
@@ -20,8 +20,9 @@ struct Member {
 impl Member {
     /// Three logs with an opening each, then so many writes in turn.
     fn new(writes: u64) -> Member {
-        let start =
-            |log| Log::new(Start::fresh(LogId(log), 70 + u64::from(log), SEGMENTS), LOG_WRITE_BYTES_MAX);
+        let start = |log| {
+            Log::new(Start::fresh(LogId(log), STORE, 70 + u64::from(log), SEGMENTS), LOG_WRITE_BYTES_MAX)
+        };
         let mut member = Member { logs: (0..3).map(start).collect(), files: Files::default(), written: 0 };
         for log in 0..3 {
             member.logs[log].append(resident(log as u32), opening(0));
@@ -80,8 +81,12 @@ impl Files {
         let mut logs: Vec<LogId> = self.0.keys().map(|name| name.log).collect();
         logs.dedup();
         let recover = |log: LogId| {
-            let mut recovery = Recovery::new(log, 99, SEGMENTS);
-            self.of(log).for_each(|(name, bytes)| recovery.segment(*name, bytes));
+            let mut recovery = Recovery::new(log, STORE, 99, SEGMENTS);
+            let needed = Needed::of(self.of(log).map(|(name, bytes)| (*name, &bytes[..])));
+            for (name, bytes) in self.of(log) {
+                let upto = needed.bytes_of(*name, bytes.len() as u64) as usize;
+                recovery.part(*name, &bytes[..upto], bytes.len());
+            }
             recovery.finish()
         };
         let recovered: Vec<Recovered> = logs.into_iter().map(recover).collect::<Result<_, _>>()?;
@@ -137,6 +142,42 @@ fn only_the_last_write_of_all_has_no_witness() {
     }
 }
 
+/// The first log has heard of the last, as no other has, goes on alone and needs no file of that time any more.
+#[test]
+fn a_word_outlives_the_file_it_was_said_in() {
+    let mut member = Member::new(30);
+    let append = |member: &mut Member, indexes: std::ops::Range<u64>| {
+        for index in indexes.map(Index) {
+            let entry = Record::Entry { index, term: Term(1), kind: 0, payload: &[7; 500] };
+            member.logs[0].append(resident(0), entry);
+            member.flush(0);
+        }
+    };
+    let alone = |member: &mut Member, from: u64| {
+        append(member, from..from + 60);
+        let checkpoint = Checkpointed { index: Index(from + 50), term: Term(1), ..Checkpointed::default() };
+        member.logs[0].append(resident(0), Record::Checkpoint(checkpoint));
+        append(member, from + 60..from + 70);
+    };
+    let word = member.logs[2].testimony();
+    member.logs[0].hear(word);
+    alone(&mut member, 11);
+    let is_told = |member: &Member| {
+        let mut files = member.files.clone();
+        assert_eq!(files.cause(), None);
+        files.lose_tail(LogId(2), 4);
+        matches!(files.cause(), Some(Cause::Outlived { .. }))
+    };
+    assert!(is_told(&member));
+    // A process that has not heard anything itself goes on with what was read.
+    let mut recovered = member.files.recover().unwrap();
+    keep_words(&mut recovered, 3);
+    member.logs[0] = Log::new(recovered.remove(0).start, LOG_WRITE_BYTES_MAX);
+    member.flush(0);
+    alone(&mut member, 81);
+    assert!(is_told(&member));
+}
+
 #[test]
 fn a_log_from_an_earlier_copy_is_found_out() {
     let early = Member::new(12).files;
@@ -171,7 +212,7 @@ fn a_log_that_is_gone_or_anothers_is_found_out() {
     // The same log of another member.
     let mut files = member.files.clone();
     let mut other = Member::new(0);
-    other.logs[1] = Log::new(Start::fresh(LogId(1), 5, SEGMENTS), LOG_WRITE_BYTES_MAX);
+    other.logs[1] = Log::new(Start::fresh(LogId(1), STORE, 5, SEGMENTS), LOG_WRITE_BYTES_MAX);
     other.files.0.retain(|name, _| name.log != LogId(1));
     other.logs[1].append(resident(1), opening(0));
     other.flush(1);
@@ -187,7 +228,7 @@ fn a_log_that_died_is_missed_by_nobody_and_may_be_born_again() {
     member.files.0.retain(|name, _| name.log != LogId(2));
     let restart = |member: &mut Member| {
         for at in 0..2 {
-            let mut recovery = Recovery::new(LogId(at), 99, SEGMENTS);
+            let mut recovery = Recovery::new(LogId(at), STORE, 99, SEGMENTS);
             member.files.of(LogId(at)).for_each(|(name, bytes)| recovery.segment(*name, bytes));
             member.logs[at as usize] = Log::new(recovery.finish().unwrap().start, LOG_WRITE_BYTES_MAX);
         }
@@ -201,7 +242,7 @@ fn a_log_that_died_is_missed_by_nobody_and_may_be_born_again() {
     assert_eq!(member.files.cause(), None);
     // One of three again: the new log is there before anybody speaks of it.
     restart(&mut member);
-    member.logs[2] = Log::new(Start::fresh(LogId(2), 1000, SEGMENTS), LOG_WRITE_BYTES_MAX);
+    member.logs[2] = Log::new(Start::fresh(LogId(2), STORE, 1000, SEGMENTS), LOG_WRITE_BYTES_MAX);
     member.logs[2].append(resident(2), opening(0));
     member.flush(2);
     assert_eq!(member.files.cause(), None);
@@ -222,9 +263,9 @@ fn exchanged_and_missing_files_are_damage() {
     for (at, one) in names.iter().enumerate() {
         let mut files = member.files.clone();
         let bytes = files.0.remove(one).unwrap();
-        let spare_at_the_end =
-            !written(one) && !names.contains(&SegmentName { sequence: one.sequence + 1, ..*one });
-        assert_eq!(files.cause().is_none(), spare_at_the_end, "without {one}");
+        let is_last = !names.contains(&SegmentName { sequence: one.sequence + 1, ..*one });
+        let stands_by = !written(one) && (is_last || one.sequence == 0);
+        assert_eq!(files.cause().is_none(), stands_by, "without {one}");
         for other in &names[at + 1..] {
             let mut files = files.clone();
             let swapped = files.0.insert(*other, bytes.clone()).unwrap();
@@ -253,5 +294,35 @@ fn the_newest_file_under_the_name_of_one_that_nobody_needs_is_damage() {
         files.0.extend([(newest, theirs), (other, ours)]);
         let cause = files.cause();
         assert!(matches!(cause, Some(Cause::Exchanged { .. })), "{newest} and {other}: {cause:?}");
+    }
+}
+
+/// All files of a store, or one of them, under the identity of another directory.
+#[test]
+fn files_of_another_store_are_damage_and_nothing_is_read_from_them() {
+    let (member, theirs) = (Member::new(60), StoreId(7));
+    let read = |log, store, files: &Files| {
+        let mut recovery = Recovery::new(log, store, 99, SEGMENTS);
+        files.of(log).for_each(|(name, bytes)| recovery.segment(*name, bytes));
+        recovery.read()
+    };
+    for log in LOGS {
+        let (recovered, damage) = read(log, theirs, &member.files);
+        let damage = damage.unwrap();
+        assert_eq!(damage.cause, Cause::Strange { store: STORE, ours: theirs });
+        assert!(recovered.residents.is_empty() && recovered.testimonies.is_empty());
+        assert_eq!(recovered.settled, Revision::NONE);
+        let told = damage.to_string();
+        let names_both = told.contains("store 0123456789abcdef,") && told.contains("store 0000000000000007:");
+        assert!(names_both && told.contains("Mount or put back the store that belongs here"), "{told}");
+    }
+    // What a log begins with is as foreign when the rest is ours, also where nobody needs it.
+    let (name, bytes) = member.files.of(LogId(1)).find(|(name, _)| name.sequence == 1).unwrap();
+    for store in [STORE, theirs] {
+        let mut recovery = Recovery::new(LogId(1), store, 99, SEGMENTS);
+        recovery.part(*name, &bytes[..BLOCK_BYTES], bytes.len());
+        let cause = recovery.finish().err().map(|damage| damage.cause);
+        let strange = (store == theirs).then_some(Cause::Strange { store: STORE, ours: theirs });
+        assert_eq!(cause.filter(|cause| matches!(cause, Cause::Strange { .. })), strange);
     }
 }

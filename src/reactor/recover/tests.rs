@@ -14,14 +14,17 @@ use crate::reactor::dump::Contents;
 use crate::reactor::{Boot, Reactor, Settings, Stage};
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
-use crate::types::{At, Blob, ClusterId, Duration, Event, LeaseId, ReactorId, Time};
+use crate::types::{At, Blob, ClusterId, Duration, Event, LeaseId, ReactorId, StoreId, Time};
 use bytes::Bytes;
 use std::cell::Cell;
 use std::sync::Arc;
 
+mod memory;
+
 const SEGMENT_BYTES: usize = 64 << 10;
 const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT_BYTES, most: 4 * SEGMENT_BYTES };
 const MEMBER: MemberId = MemberId(7);
+const STORE: StoreId = StoreId(5);
 
 /// What a power cut leaves.
 #[derive(Default)]
@@ -39,7 +42,7 @@ impl Disk {
         let mut ids: Vec<LogId> = self.segments.keys().map(|name| name.log).collect();
         ids.dedup();
         let recover = |id: LogId| {
-            let mut recovery = Recovery::new(id, 77, SEGMENTS);
+            let mut recovery = Recovery::new(id, STORE, 77, SEGMENTS);
             for (name, bytes) in self.segments.iter().filter(|(name, _)| name.log == id) {
                 recovery.segment(*name, bytes);
             }
@@ -55,7 +58,7 @@ impl Disk {
     fn plan(&self, reactors: u16) -> Result<MemberPlan, String> {
         let mut fresh = |id| {
             self.last_key.set(self.last_key.get() + 1);
-            Start::fresh(id, self.last_key.get(), SEGMENTS)
+            Start::fresh(id, STORE, self.last_key.get(), SEGMENTS)
         };
         let mut read = |name: &str, offset, len| self.read(name, offset, len);
         place(self.logs(), &self.names(), reactors, &mut fresh, &mut read)
@@ -102,7 +105,11 @@ fn settings() -> Settings {
         keepalive: None,
         checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64,
         disk_reserve_bytes: 0,
-        bounds: crate::limits::Bounds { watch_merge_events: 3, ..crate::limits::Bounds::PRODUCTION },
+        bounds: {
+            let watch =
+                crate::limits::WatchBounds { merge_events: 3, ..crate::limits::WatchBounds::PRODUCTION };
+            crate::limits::Bounds { watch, ..crate::limits::Bounds::PRODUCTION }
+        },
         observing: Default::default(),
     }
 }
@@ -115,10 +122,14 @@ impl Member {
 
     /// As [`Member::start`], where somebody else knows how much was settled.
     fn start_after(disk: Disk, reactors: u16, settled: Revision) -> Result<Member, String> {
+        Member::start_as(settings(), disk, reactors, settled)
+    }
+
+    fn start_as(settings: Settings, disk: Disk, reactors: u16, settled: Revision) -> Result<Member, String> {
         let plan = disk.plan(reactors)?;
         let settled = plan.settled.max(settled);
         let sequencer = Arc::new(Sequencer::new(1 << 10));
-        let settings = Arc::new(settings());
+        let settings = Arc::new(settings);
         let left_over: Vec<String> = disk
             .names()
             .iter()

@@ -148,6 +148,27 @@ fn leases_count_against_the_quota_and_raise_its_alarm() {
     assert_eq!(sizes(status(&mut member)), (bytes, bytes));
 }
 
+/// A refusal shows the alarm, and a reactor that does not know of it would take the next put.
+#[test]
+fn an_alarm_keeps_nobody_out_before_every_reactor_knows_of_it() {
+    let mut member = Member::new(3, 3);
+    member.cut_off = Some((ReactorId(1), vec![]));
+    let alarm = proto::AlarmRequest { action: 1, member_id: 7, alarm: 1 };
+    let alarm = member.begin("/etcdserverpb.Maintenance/Alarm", &alarm);
+    let router = member.reactors[2].router();
+    let is_of_2 = |byte: &u8| router.reactor_of(router.shard_of(&[*byte])) == ReactorId(2);
+    let key = Bytes::from(vec![(0..=255).find(is_of_2).expect("each has a shard")]);
+    let put = member.begin("/etcdserverpb.KV/Put", &proto::PutRequest { key, ..Default::default() });
+    assert!(member.reactors[2].control.no_space() && !member.reactors[1].control.no_space());
+    assert_eq!([alarm, put].map(|stream| member.status_of(stream)), [None; 2]);
+    let (deaf, waiting) = member.cut_off.take().expect("set above");
+    for (from, mail) in waiting {
+        member.reactors[usize::from(deaf.0)].step(member.now, Input::Mail { from, mail });
+    }
+    member.run();
+    assert_eq!([alarm, put].map(|stream| member.status_of(stream)), [Some(0), Some(8)]);
+}
+
 #[test]
 fn grants_on_their_way_count_against_the_quota() {
     let quota_bytes = Some(size_with(2, 10));

@@ -61,49 +61,6 @@ fn a_long_range_ends_with_its_client() {
     }
 }
 
-/// Lists for which there is no place are read anew when there is: the reactor of the client forgets them, and
-/// no other goes on reading them.
-#[test]
-fn lists_without_a_place_are_read_later() {
-    for (reactors, shards) in [(1, 1), (2, 3)] {
-        const KEYS: usize = 200;
-        const VALUE: usize = 4 << 10;
-        let mut member = {
-            let base = settings(shards);
-            let bounds = crate::limits::Bounds {
-                connection_lists_bytes_max: KEYS * VALUE / 2,
-                connection_lists_bytes_min: KEYS * VALUE / 8,
-                ..base.bounds
-            };
-            let slice = crate::mvcc::Budget { keys: 20, ..base.slice };
-            Member::with(reactors, Settings { bounds, slice, ..base })
-        };
-        for n in 0..KEYS {
-            let key = format!("{}{n:03}", char::from((n % 100) as u8));
-            member.put(&key, &"v".repeat(VALUE));
-        }
-        let everything = Bytes::from_static(b"\0");
-        let range =
-            proto::RangeRequest { key: everything.clone(), range_end: everything, ..Default::default() };
-        member.deafen();
-        let streams: Vec<_> = (0..8).map(|_| member.ask("/etcdserverpb.KV/Range", &range)).collect();
-        member.run();
-        // One is being sent; nothing is left of the reading of the others.
-        assert!(member.reactors.iter().all(|reactor| reactor.calls.len() == 0 && reactor.slices.is_empty()));
-        let at = usize::from(member.conn.reactor.0);
-        assert_eq!(member.reactors[at].counters_now().ranges, 1, "the others are to be counted");
-        member.hear();
-        for stream in streams {
-            let place = member.answers.iter().position(|(of, _)| *of == stream.number());
-            let (_, bytes) = member.answers.remove(place.expect("it is answered"));
-            let reply = proto::RangeResponse::decode(&bytes[..]).unwrap();
-            assert_eq!(reply.kvs.len(), KEYS);
-            assert!(member.statuses.contains(&(stream.number(), 0, String::new())));
-        }
-        assert_eq!(member.reactors[at].counters_now().ranges, 8);
-    }
-}
-
 /// Ranges that together hold too much are read one after another.
 #[test]
 fn what_long_ranges_hold_while_they_are_read_is_bounded() {

@@ -14,6 +14,15 @@ impl Member {
         self.call("/etcdserverpb.Maintenance/Defragment", &proto::DefragmentRequest {})
     }
 
+    /// One whose shard lives on this reactor.
+    fn key_of(&self, reactor: u16) -> String {
+        let keys = (0..=255u8).map(|byte| char::from(byte).to_string());
+        let mut keys = keys.chain(["/registry/pods/x", "/registry/leases/x"].map(str::to_owned));
+        let router = self.reactors[0].router();
+        let owner = |key: &str| router.reactor_of(router.shard_of(key.as_bytes())).0;
+        keys.find(|key| owner(key) == reactor).expect("it has a shard")
+    }
+
     fn try_put(&mut self, value: &[u8]) -> Result<proto::PutResponse, (u8, String)> {
         let (key, value) = (Bytes::from_static(b"a"), Bytes::copy_from_slice(value));
         self.call("/etcdserverpb.KV/Put", &proto::PutRequest { key, value, ..Default::default() })
@@ -75,7 +84,7 @@ fn a_start_without_room_for_its_first_file_ends_and_says_what_it_needs() {
     member.put("a", "1");
     let boot = Member::boot_on_a_full_disk();
     let why = boot.halted.expect("it ends");
-    assert!(why.contains("full") && why.contains("65536 bytes"), "{why}");
+    assert!(why.contains("full") && why.contains("16384 bytes"), "{why}");
 }
 
 #[test]
@@ -112,6 +121,97 @@ fn no_checkpoint_begins_before_the_last_one_counts() {
     member.write_all();
     member.put("a", "after");
     assert!(member.checkpoints > before + 1);
+}
+
+/// A revision of another log that is not durable holds back what may be left out of this one. One checkpoint
+/// after the other would then let nothing go, and each makes the log longer.
+#[test]
+fn a_checkpoint_that_would_free_nothing_is_not_begun() {
+    let mut member = Member::with(2, Settings { checkpoint_log_bytes: 1, ..settings(2) });
+    let (here, there) = (member.key_of(0), member.key_of(1));
+    member.put(&here, "1");
+    member.put(&there, "1");
+    member.log_stands = Some(1);
+    let put =
+        |key: &str| proto::PutRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..Default::default() };
+    member.ask("/etcdserverpb.KV/Put", &put(&there));
+    member.run();
+    let before = member.checkpoints;
+    for _ in 0..20 {
+        member.ask("/etcdserverpb.KV/Put", &put(&here));
+        (0..50).for_each(|_| _ = member.turn_all());
+    }
+    let begun = member.checkpoints - before;
+    assert!(begun <= 2, "{begun}: up to what is settled, of the control shard and of the other");
+    assert_eq!(member.statuses.len(), 0, "nothing settles");
+    member.write_all();
+    assert_eq!(member.statuses.len(), 21);
+    member.put(&here, "2");
+    assert!(member.checkpoints > before + begun);
+}
+
+/// What the files behind a log's head said of the other logs goes with them.
+#[test]
+fn each_new_segment_says_the_words_of_the_other_logs_anew() {
+    let mut member = Member::new(3, 3);
+    let keys = [0, 1, 2].map(|reactor| member.key_of(reactor));
+    keys.iter().for_each(|key| _ = member.put(key, "1"));
+    member.pass(Duration::from_secs(1));
+    let rests: Vec<_> = member.reactors[1..].iter().map(|other| other.log.testimony()).collect();
+    let first = member.reactors[0].log.open_segment();
+    (0..60).for_each(|_| _ = member.put(&keys[0], &"x".repeat(4000)));
+    let last = member.reactors[0].log.open_segment();
+    assert!(last > first + 3);
+    assert!(member.reactors[1..].iter().map(|other| other.log.testimony()).eq(rests.iter().copied()));
+    for sequence in first + 1..last {
+        for rest in &rests {
+            let word = (SegmentName { log: LogId(0), sequence }, rest.log, rest.frame);
+            assert!(member.words.contains(&word), "segment {sequence} says nothing of {:?}", rest.log);
+        }
+    }
+}
+
+/// The log's own checkpoint is due as a base, for which there is no room: the changes alone free the log as well.
+#[test]
+fn a_base_for_which_there_is_no_room_is_put_off_for_a_delta() {
+    let bounds = crate::limits::Bounds { checkpoint_chain_files_max: 1, ..crate::limits::Bounds::PRODUCTION };
+    let mut member = Member::with(1, Settings { checkpoint_log_bytes: 1, bounds, ..settings(1) });
+    (0..20).for_each(|n| _ = member.put(&format!("k{n}"), &"v".repeat(4000)));
+    let paths = |member: &Member| member.reactors[0].counters.paths;
+    let before = paths(&member);
+    assert_eq!(before.checkpoint_is_delta, 0, "a chain is one file");
+    member.checkpoint_bytes_max = 40_000;
+    member.put("a", "1");
+    let after = paths(&member);
+    assert!(after.checkpoint_given_up > before.checkpoint_given_up);
+    assert_eq!(after.checkpoint_is_delta_for_want_of_room, 1);
+    let needed = member.reactors[0].log.needed();
+    assert_eq!(needed.closed, 0, "{needed:?}");
+    // Once there is room, it is a base again.
+    member.checkpoint_bytes_max = usize::MAX;
+    member.pass(Duration::from_secs(6));
+    let disarm = proto::AlarmRequest { action: 2, member_id: 7, alarm: 1 };
+    let _: proto::AlarmResponse = member.call("/etcdserverpb.Maintenance/Alarm", &disarm).unwrap();
+    member.put("a", "2");
+    assert!(paths(&member).checkpoint_is_base_again > after.checkpoint_is_base_again);
+}
+
+/// A full disk that gets no more room from anybody: the file that stands by makes way for the checkpoint, and
+/// one that the checkpoint lets go stands by.
+#[test]
+fn the_reserve_makes_way_for_the_checkpoint_that_frees_the_log() {
+    let mut member = Member::with(1, Settings { checkpoint_log_bytes: u64::MAX, ..settings(1) });
+    (0..40).for_each(|_| _ = member.try_put(&[7; 100]).unwrap());
+    assert!(member.reactors[0].log.held().closed > 0);
+    member.disk_is_full = true;
+    (0..100).find_map(|_| member.try_put(&[7; 100]).err()).expect("the spare file is not refilled");
+    member.pass(Duration::from_secs(2));
+    let reactor = &member.reactors[0];
+    assert_eq!(reactor.counters.paths.log_gave_reserve, 1);
+    assert_eq!(reactor.log.needed().closed, 0, "{:?}", reactor.log.needed());
+    assert!(member.given_up_bytes > 0 && member.halted.is_none());
+    let delete = proto::DeleteRangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+    let _: proto::DeleteRangeResponse = member.call("/etcdserverpb.KV/DeleteRange", &delete).unwrap();
 }
 
 /// etcd answers a physical compaction when the history is gone. Here a checkpoint may hold some of it for long

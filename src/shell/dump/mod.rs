@@ -43,13 +43,15 @@ fn read(data_dir: &DataDir) -> Result<Contents, String> {
     let unreadable = |error: io::Error| format!("cannot read the data directory: {error}");
     let listing = files.list_to_read().map_err(unreadable)?;
     let (mut logs, mut damage) = (vec![], vec![]);
+    let store = data_dir.identity.store;
     for (log, segments) in listing.by_log() {
-        let (recovered, wrong) = read_to_look(&files, log, &segments);
+        let (recovered, wrong) = read_to_look(&files, store, log, &segments);
         logs.push(recovered);
         damage.extend(wrong);
     }
+    damage.extend(data_dir.check_logs(&logs).err().filter(|_| damage.is_empty()));
     // Keys are for logs that never were, and here nothing is written to them.
-    let mut fresh = |log| Start::fresh(log, 0, SegmentBytes::USUAL);
+    let mut fresh = |log| Start::fresh(log, store, 0, SegmentBytes::USUAL);
     let (plan, more) = survey(logs, &listing.checkpoints, 1, &mut fresh, &mut files.reader());
     damage.extend(more);
     Ok(Contents::read(plan, damage, data_dir.identity.member, &mut files.reader()))

@@ -3,6 +3,7 @@
 
 use super::Identity;
 use crate::checkpoint::ControlState;
+use crate::control::alarm_name;
 use crate::reactor::dump::{Contents, LogEntry, Says, Write};
 use crate::record::{Control, CutRecord, MemberRecord};
 use crate::types::{Event, Index, LeaseId};
@@ -18,6 +19,9 @@ pub fn head(identity: &Identity, contents: &Contents) -> String {
         );
     }
     text += &match complete_from.0 {
+        _ if complete_from > settled && !contents.damage.is_empty() => {
+            "# the directory is damaged: of each write here, parts may be missing\n".to_string()
+        }
         0..=2 => "# every write is here, from revision 2, the first, on\n".to_string(),
         _ => format!(
             "# writes are complete from revision {complete_from} on; of those before, what compaction has left\n"
@@ -86,8 +90,12 @@ fn what(control: &Control) -> String {
         Control::LeaseGrant { lease, ttl_secs } => format!("lease {lease} granted for {ttl_secs} s"),
         Control::LeaseEnd { lease } => format!("lease {lease} ended"),
         Control::Compact { revision } => format!("compaction at revision {revision}"),
-        Control::AlarmOn { member, alarm } => format!("alarm {alarm} of member {member:x} is on"),
-        Control::AlarmOff { member, alarm } => format!("alarm {alarm} of member {member:x} is off"),
+        Control::AlarmOn { member, alarm } => {
+            format!("alarm {} of member {member:x} is on", alarm_name(*alarm))
+        }
+        Control::AlarmOff { member, alarm } => {
+            format!("alarm {} of member {member:x} is off", alarm_name(*alarm))
+        }
     }
 }
 
@@ -100,7 +108,7 @@ fn control_state(index: Index, state: &ControlState) -> String {
         text += &format!("#   lease {} of {} s\n", lease.lease, lease.ttl_secs);
     }
     for alarm in &state.alarms {
-        text += &format!("#   alarm {} of member {:x}\n", alarm.alarm, alarm.member);
+        text += &format!("#   alarm {} of member {:x}\n", alarm_name(alarm.alarm), alarm.member);
     }
     text
 }

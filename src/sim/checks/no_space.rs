@@ -1,4 +1,4 @@
-//! NOSPACE: raised for a reason, known to everybody soon after anybody knows it, kept over restarts, until it is
+//! NOSPACE: raised for a reason, known to everybody once anybody knows it, kept over restarts, until it is
 //! disarmed; and as long as it stands nothing that adds is taken.
 
 use super::{Evidence, request_of};
@@ -10,7 +10,8 @@ use crate::types::Duration;
 use crate::wire::Method;
 use crate::wire::proto::{self, Message};
 
-/// A reactor refuses as soon as it knows of the alarm; another one may hear of it by the slowest mail.
+/// Status says what the client's reactor knows (etcd's law: what the member does); another one may hear of it by
+/// the slowest mail.
 const HEARD_LATE: Duration = Duration(2 * SLOW_MAIL_MAX.0);
 
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
@@ -29,8 +30,12 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
         if shows(op) == Some(true) || !(shows(op) == Some(false) || adds(&request_of(op))) {
             continue;
         }
+        let is_before = |before: &Op| match before.method {
+            Method::Status => before.returned.is_some_and(|at| at.time + HEARD_LATE < op.invoked.time),
+            _ => before.returned < Some(op.invoked),
+        };
         let stands = |before: &&&Op| {
-            before.returned.is_some_and(|at| at.time + HEARD_LATE < op.invoked.time)
+            is_before(before)
                 && !disarms.iter().any(|disarm| {
                     Some(disarm.invoked) < op.returned
                         && (disarm.returned.is_none() || disarm.returned > Some(before.invoked))

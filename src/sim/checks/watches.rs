@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 struct Watcher<'a> {
     /// What is compacted of a surety since before it was asked for.
     compacted: i64,
-    /// Before the first revision of interest.
-    from: i64,
+    /// It begins with what was there when it was created.
+    reads_history: bool,
     create: &'a proto::WatchCreateRequest,
     range: KeyRange,
     /// Everything up to here has been shown, or is before the beginning.
@@ -33,7 +33,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
 
 fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> {
     let mut watchers: BTreeMap<i64, Watcher<'_>> = BTreeMap::new();
-    let mut created = 0;
+    let (mut created, mut reports) = (0, stream.progress_asked.iter());
     let mut cancels: BTreeMap<i64, usize> = BTreeMap::new();
     let quiet = evidence.history.quiet.filter(|(moment, _)| stream.ended.is_none_or(|ended| ended > *moment));
     let mut quiet = quiet.filter(|(moment, _)| stream.opened < *moment);
@@ -50,10 +50,11 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
                 continue;
             }
             may_be_created(create, response, &watchers)?;
+            not_stale(evidence, header.revision, *asked)?;
             let now = if create.start_revision > 0 { create.start_revision - 1 } else { header.revision };
             let watcher = Watcher {
                 compacted: evidence.compacted_surely(asked.tick),
-                from: now,
+                reads_history: (1..=header.revision).contains(&create.start_revision),
                 create,
                 range: KeyRange::of(create.key.clone(), create.range_end.clone()),
                 upto: now,
@@ -62,6 +63,13 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
             };
             watchers.insert(response.watch_id, watcher);
         } else if response.events.is_empty() && !response.canceled {
+            if response.watch_id == -1 {
+                // Some are passed over, so it answers this request or a later one.
+                let Some(asked) = reports.next() else { return Err("progress, and nobody asked".into()) };
+                not_stale(evidence, header.revision, *asked)?;
+            } else if !watchers.get(&response.watch_id).is_some_and(|w| w.create.progress_notify) {
+                return Err(format!("nobody wants to be told of {response:?}"));
+            }
             for (_, watcher) in watchers
                 .iter_mut()
                 .filter(|(id, _)| matches!(response.watch_id, -1) || **id == response.watch_id)
@@ -93,6 +101,15 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
         }
     }
     quiet_check(evidence, &mut quiet, &watchers, None)
+}
+
+/// No answer is older than what had been shown when it was asked for.
+fn not_stale(evidence: &Evidence<'_>, revision: i64, asked: Moment) -> Result<(), String> {
+    let floor = evidence.floor(asked.tick);
+    if revision < floor {
+        return Err(format!("{revision} is shown to one that asked when {floor} had been"));
+    }
+    Ok(())
 }
 
 /// Once nothing goes wrong any more, everything arrives.
@@ -148,10 +165,8 @@ impl Watcher<'_> {
         if !evidence.may_be_compacted(revision, moment.tick) {
             return Err(format!("canceled by a compaction at {revision}, for which nobody asked"));
         }
-        // From a revision that it named it may have been reading history, whatever there was in it. One that
-        // begins with what comes next begins at a shard when that hears of it.
-        let begins = self.create.start_revision > 0 || self.upto == self.from;
-        let named = begins && self.upto + 1 < revision;
+        // From a revision that was there it may have been reading history, whatever there was in it.
+        let named = self.reads_history && self.upto + 1 < revision;
         let missed = evidence
             .record
             .range((self.upto + 1).min(revision)..revision)

@@ -1,9 +1,9 @@
 //! One watcher of a stream: its lanes, and the merge of what they bring.
 
 use crate::api::WatchEvent;
-use crate::limits::Bounds;
+use crate::limits::WatchBounds;
 use crate::types::{At, Revision, ShardId, Time};
-use crate::watch::{Action, Batch, Delivery, Marks, SubscriptionId, View, cost_bytes};
+use crate::watch::{Action, Batch, Delivery, Marks, Subscription, SubscriptionId, View, cost_bytes};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -66,8 +66,13 @@ pub struct Watcher {
     pub fragment: bool,
     /// What the client asked to start with: no progress is reported below it. 0 where it asked for "now".
     pub start: Revision,
+    /// The first revision of interest.
+    from: Revision,
     /// When progress is to be reported next.
     pub timer: Option<Time>,
+    /// Of one that begins with what comes next, until it is announced: etcd's are in step by then, and no
+    /// compaction ends them. While it is not, one from "now" may begin behind a compaction.
+    begins: Option<Box<Subscription>>,
     lanes: Vec<Lane>,
     /// The first event of each lane that has any.
     heads: BTreeSet<(At, usize)>,
@@ -81,11 +86,10 @@ pub struct Watcher {
 
 impl Watcher {
     pub fn new(
-        id: SubscriptionId,
+        subscription: Subscription,
         shards: Vec<ShardId>,
         start: Revision,
         shown: Revision,
-        credit_bytes: usize,
         fragment: bool,
     ) -> Watcher {
         let lane = |shard| Lane {
@@ -96,20 +100,52 @@ impl Watcher {
             taken_bytes: 0,
         };
         Watcher {
-            id,
+            id: subscription.id,
             announced: false,
             has_turn: false,
             fragment,
             start,
             timer: None,
+            from: subscription.from,
+            credit_bytes: subscription.credit_bytes,
+            begins: (subscription.from > shown).then(|| Box::new(subscription)),
             lanes: shards.into_iter().map(lane).collect(),
             heads: BTreeSet::new(),
             merging: Merging::default(),
             shown,
-            credit_bytes,
             had_events: false,
             progress_due: false,
         }
+    }
+
+    /// Whether the created reply has to wait for a shard. One that is behind is soon in step where it has
+    /// nothing for the client; else it may have no credit, and waits for the client itself.
+    pub fn is_joining(&self) -> bool {
+        let joins = |lane: &Lane| match lane.pace {
+            Pace::Joining => true,
+            Pace::Behind => lane.queue.is_empty(),
+            Pace::InStep => false,
+        };
+        self.begins.is_some() && self.lanes.iter().any(joins)
+    }
+
+    /// The created reply leaves. Gives the revision that it shows at least.
+    pub fn announce(&mut self) -> Revision {
+        self.announced = true;
+        self.begins = None;
+        self.shown
+    }
+
+    /// History up to a revision is gone at a shard. One from "now" that the client has not been told of begins
+    /// there; what others have brought of what is before is dropped.
+    pub fn renew(&mut self, shard: ShardId, compacted: Revision) -> Option<Subscription> {
+        let subscription = self.begins.as_deref_mut().filter(|_| self.start == Revision::NONE)?;
+        self.from = self.from.max(compacted);
+        subscription.from = self.from;
+        self.shown = self.shown.max(Revision(compacted.0 - 1));
+        let lane = self.lanes.iter_mut().find(|lane| lane.shard == shard).expect("it subscribed there");
+        lane.pace = Pace::Joining;
+        Some(subscription.clone())
     }
 
     pub fn lanes(&self) -> usize {
@@ -169,7 +205,7 @@ impl Watcher {
         &mut self,
         cap: Option<Revision>,
         budget_bytes: usize,
-        bounds: &Bounds,
+        bounds: &WatchBounds,
         view: View,
         actions: &mut Vec<Action>,
     ) -> Next {
@@ -212,16 +248,17 @@ impl Watcher {
         &mut self,
         upto: Revision,
         budget_bytes: usize,
-        bounds: &Bounds,
+        bounds: &WatchBounds,
         actions: &mut Vec<Action>,
     ) -> bool {
-        let bytes_max = budget_bytes.min(bounds.watch_reply_bytes_max);
+        let bytes_max = budget_bytes.min(bounds.reply_bytes_max);
         let merging = &mut self.merging;
-        let mut left = bounds.watch_merge_events;
+        let mut left = bounds.merge_events;
         let mut finished = true;
         while let Some((at, number)) = self.heads.first().copied().filter(|(at, _)| at.main <= upto) {
-            if merging.last != at.main {
-                let full = merging.revisions == bounds.watch_reply_revisions_max;
+            let wanted = at.main >= self.from;
+            if wanted && merging.last != at.main {
+                let full = merging.revisions == bounds.reply_revisions_max;
                 if full || (merging.revisions > 0 && (merging.bytes >= bytes_max || left == 0)) {
                     break;
                 }
@@ -241,9 +278,11 @@ impl Watcher {
                 self.heads.insert((*next, number));
             }
             let cost = cost_bytes(&event);
-            merging.bytes += cost;
             lane.taken_bytes += cost;
-            merging.events.push(Arc::unwrap_or_clone(event));
+            if wanted {
+                merging.bytes += cost;
+                merging.events.push(Arc::unwrap_or_clone(event));
+            }
         }
         self.return_credit(actions);
         finished

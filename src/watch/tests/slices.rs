@@ -108,7 +108,7 @@ impl Scene {
 
     fn catch_up(&mut self) {
         assert!(!(self.hub.lags() && self.hub.is_publishing()), "nobody comes into step at a begun revision");
-        self.hub.catch_up(&self.store, self.slice);
+        self.hub.catch_up(&self.store, self.slice, 3);
         self.listen();
     }
 

@@ -455,7 +455,7 @@ fn operations_are_bounded_before_they_fill_the_memory() {
     let compares = Bytes::from([0x0A, 0].repeat(TXN_OPS_DECODED_MIN + 1));
     assert_eq!(unary(Method::Txn, compares), Err(Error::TooManyOps));
     // Who allows more gets more: so many in each of the three lists.
-    let allowed = |n: usize| super::unary(Method::Txn, ops(n), 10_000).map(|_| ());
+    let allowed = |n: usize| super::unary(Method::Txn, &ops(n), 10_000).map(|_| ());
     assert_eq!((allowed(30_000), allowed(30_001)), (Ok(()), Err(Error::TooManyOps)));
 }
 

@@ -1,25 +1,39 @@
 //! Messages too long for one step: written element by element, as their streams take them.
 //!
-//! gRPC says a message's length before its first byte, so the elements are measured first, in slices too. What
-//! is written is let go of.
+//! gRPC says a message's length before its first byte, and protobuf that of each message inside it, so the
+//! elements are measured first, in slices too. What is written is let go of.
 
-use super::{EVENTS, Header, Kv, counts};
-use crate::api::{KeysOnly, RangeReply, Reply, WatchEvent, WatchReply};
-use crate::limits::{LONG_MESSAGE_BYTES, LONG_MESSAGE_ELEMENT_BYTES};
-use crate::types::{Event, KeyValue};
+use super::{EVENTS, Header, HeaderOf, Kv, counts, op_field};
+use crate::api::{DeleteRangeReply, KeysOnly, OpReply, RangeReply, Reply, TxnReply, WatchEvent, WatchReply};
+use crate::limits::LONG_MESSAGE_ELEMENT_BYTES;
+use crate::types::{Event, KeyValue, Revision};
 use crate::wire::sink::{Length, Message, Sink};
+use std::collections::VecDeque;
 use std::vec::IntoIter;
 
-/// A message of many elements: what stands before them, they themselves, and what stands behind.
+/// A message of many elements: rows of them, and what stands between.
 pub struct Long {
-    before: Vec<u8>,
-    elements: Elements,
-    behind: Vec<u8>,
+    parts: VecDeque<Part>,
+    /// The part that is being measured, and how many of its elements are.
+    measuring: usize,
     measured: usize,
     /// Bytes known and not written yet.
     left: usize,
-    /// What the elements' row takes, however much of it is written.
+    /// What the elements' rows take, however much of them is written.
     row_bytes: usize,
+}
+
+enum Part {
+    Bytes(Vec<u8>),
+    /// The head of an embedded message, which ends before the part of that number.
+    Head {
+        field: u32,
+        end: usize,
+    },
+    Row {
+        elements: Elements,
+        bytes: usize,
+    },
 }
 
 enum Elements {
@@ -27,63 +41,75 @@ enum Elements {
     Events(IntoIter<WatchEvent>),
 }
 
-/// Whether writing a reply takes too long for one step. Looks at no more than makes it long.
-pub fn is_long(reply: &Reply) -> bool {
+/// About how much there is to write of a reply, which is looked at no further than to be more than
+/// `bytes_max`.
+pub fn weight(reply: &Reply, bytes_max: usize) -> usize {
     match reply {
-        Reply::Range(reply) => is_long_range(reply),
-        Reply::DeleteRange(reply) => are_long(reply.prev_kvs.iter().map(pair_bytes)),
-        _ => false,
+        Reply::Range(reply) => sum(reply.kvs.iter().map(pair_bytes), bytes_max),
+        Reply::DeleteRange(reply) => sum(reply.prev_kvs.iter().map(pair_bytes), bytes_max),
+        Reply::Txn(reply) => txn_weight(reply, bytes_max),
+        _ => 0,
     }
 }
 
+/// The same of a transaction's reply.
+pub fn txn_weight(reply: &TxnReply, bytes_max: usize) -> usize {
+    let responses = reply.responses.iter().map(|response| match response {
+        OpReply::Range(reply) => sum(reply.kvs.iter().map(pair_bytes), bytes_max),
+        OpReply::DeleteRange(reply) => sum(reply.prev_kvs.iter().map(pair_bytes), bytes_max),
+        OpReply::Put(reply) => reply.prev_kv.as_ref().map_or(0, pair_bytes),
+        OpReply::Txn(nested) => txn_weight(nested, bytes_max),
+    });
+    sum(responses, bytes_max)
+}
+
+/// Whether writing a reply takes too long for one step.
+pub fn is_long(reply: &Reply, bytes_max: usize) -> bool {
+    weight(reply, bytes_max) > bytes_max
+}
+
 /// The same of the answer to a range.
-pub fn is_long_range(reply: &RangeReply) -> bool {
-    are_long(reply.kvs.iter().map(pair_bytes))
+pub fn is_long_range(reply: &RangeReply, bytes_max: usize) -> bool {
+    sum(reply.kvs.iter().map(pair_bytes), bytes_max) > bytes_max
 }
 
 /// The same of a message of a Watch stream.
-pub fn is_long_watch(reply: &WatchReply) -> bool {
-    are_long(reply.events.iter().map(|event| {
+pub fn is_long_watch(reply: &WatchReply, bytes_max: usize) -> bool {
+    let events = reply.events.iter().map(|event| {
         let of_event = match &event.event {
             Event::Put(kv) => pair_bytes(kv),
             Event::Delete { key, .. } => key.len(),
         };
         of_event + event.prev_kv.as_ref().map_or(0, pair_bytes)
-    }))
+    });
+    sum(events, bytes_max) > bytes_max
 }
 
 fn pair_bytes(kv: &KeyValue) -> usize {
     kv.key.len() + kv.value.len()
 }
 
-fn are_long(mut elements: impl Iterator<Item = usize>) -> bool {
+fn sum(mut elements: impl Iterator<Item = usize>, bytes_max: usize) -> usize {
     let mut bytes = 0;
-    elements.any(|of_element| {
+    while bytes <= bytes_max
+        && let Some(of_element) = elements.next()
+    {
         bytes += LONG_MESSAGE_ELEMENT_BYTES + of_element;
-        bytes > LONG_MESSAGE_BYTES
-    })
+    }
+    bytes
 }
 
 impl Long {
-    /// Of a reply that [`is_long`].
+    /// Of a reply that may be long.
     pub fn of_reply(header: &Header, reply: Reply) -> Long {
+        let mut parts = vec![];
         match reply {
-            Reply::Range(mut reply) => {
-                let (kvs, keys_only) = (std::mem::take(&mut reply.kvs).into_iter(), reply.keys_only);
-                let mut before = vec![];
-                before.message(1, &header.at(reply.revision));
-                let mut behind = vec![];
-                counts(&mut behind, &reply);
-                Long::new(before, Elements::Pairs { field: 2, kvs, keys_only }, behind)
-            }
-            Reply::DeleteRange(mut reply) => {
-                let kvs = std::mem::take(&mut reply.prev_kvs).into_iter();
-                let mut before = vec![];
-                super::delete_range(&mut before, header.at(reply.revision), &reply);
-                Long::new(before, Elements::Pairs { field: 3, kvs, keys_only: KeysOnly::No }, vec![])
-            }
+            Reply::Range(reply) => range_parts(&mut parts, header.at(reply.revision), reply),
+            Reply::DeleteRange(reply) => delete_parts(&mut parts, header.at(reply.revision), reply),
+            Reply::Txn(reply) => txn_parts(&mut parts, header.at(reply.revision), reply),
             _ => unreachable!("other replies are short"),
         }
+        Long::new(parts)
     }
 
     /// Of a message of a Watch stream.
@@ -91,33 +117,54 @@ impl Long {
         let events = std::mem::take(&mut reply.events).into_iter();
         let mut before = vec![];
         super::Watched { header, reply: &reply }.fields(&mut before);
-        Long::new(before, Elements::Events(events), vec![])
+        Long::new(vec![Part::Bytes(before), Part::row(Elements::Events(events))])
     }
 
-    fn new(before: Vec<u8>, elements: Elements, behind: Vec<u8>) -> Long {
-        let left = before.len() + behind.len();
-        let row_bytes = match &elements {
-            Elements::Pairs { kvs, .. } => size_of_val(kvs.as_slice()),
-            Elements::Events(events) => size_of_val(events.as_slice()),
-        };
-        Long { before, elements, behind, measured: 0, left, row_bytes }
+    fn new(parts: Vec<Part>) -> Long {
+        let mut long = Long { parts: parts.into(), measuring: 0, measured: 0, left: 0, row_bytes: 0 };
+        for part in &long.parts {
+            match part {
+                Part::Bytes(bytes) => long.left += bytes.len(),
+                Part::Head { .. } => {}
+                Part::Row { elements, .. } => long.row_bytes += elements.row_bytes(),
+            }
+        }
+        long
     }
 
     /// Measures so many elements more. The length of the whole, once it is known.
-    pub fn measure(&mut self, elements: usize) -> Option<usize> {
-        let upto = self.elements.len().min(self.measured.saturating_add(elements));
-        self.left += match &self.elements {
-            Elements::Pairs { field, kvs, keys_only } => {
-                let pairs = kvs.as_slice()[self.measured..upto].iter();
-                pairs.map(|kv| element_length(*field, &Kv { kv, keys_only: *keys_only })).sum::<usize>()
+    pub fn measure(&mut self, mut elements: usize) -> Option<usize> {
+        while let Some(part) = self.parts.get_mut(self.measuring) {
+            if let Part::Row { elements: row, bytes } = part {
+                let upto = row.len().min(self.measured.saturating_add(elements));
+                let more = row.length(self.measured, upto);
+                (*bytes, self.left) = (*bytes + more, self.left + more);
+                elements -= upto - self.measured;
+                self.measured = upto;
+                if upto < row.len() {
+                    return None;
+                }
             }
-            Elements::Events(events) => {
-                let events = events.as_slice()[self.measured..upto].iter();
-                events.map(|event| element_length(EVENTS, event)).sum()
+            (self.measuring, self.measured) = (self.measuring + 1, 0);
+        }
+        self.write_heads();
+        Some(self.left)
+    }
+
+    /// All is measured: so the lengths of embedded messages are known.
+    fn write_heads(&mut self) {
+        // What stands from each part on.
+        let mut rest = vec![0; self.parts.len() + 1];
+        for (place, part) in self.parts.iter_mut().enumerate().rev() {
+            if let Part::Head { field, end } = *part {
+                let mut head = vec![];
+                head.tag(field, 2);
+                head.varint((rest[place + 1] - rest[end]) as u64);
+                self.left += head.len();
+                *part = Part::Bytes(head);
             }
-        };
-        self.measured = upto;
-        (upto == self.elements.len()).then_some(self.left)
+            rest[place] = rest[place + 1] + part.bytes();
+        }
     }
 
     /// Bytes that are known and not written.
@@ -133,18 +180,84 @@ impl Long {
     /// Appends about so many bytes, by at most an element more; true with the last. All must be measured.
     pub fn write(&mut self, out: &mut Vec<u8>, bytes: usize) -> bool {
         let begin = out.len();
-        out.append(&mut self.before);
-        let mut done = false;
-        while !done && out.len() - begin < bytes {
-            done = !self.elements.write_next(out);
-        }
-        if done {
-            out.append(&mut self.behind);
+        while out.len() - begin < bytes
+            && let Some(part) = self.parts.front_mut()
+        {
+            let goes_on = match part {
+                Part::Bytes(bytes) => {
+                    out.append(bytes);
+                    false
+                }
+                Part::Row { elements, .. } => elements.write_next(out),
+                Part::Head { .. } => unreachable!("heads are written when all is measured"),
+            };
+            if !goes_on {
+                self.parts.pop_front();
+            }
         }
         self.left =
             self.left.checked_sub(out.len() - begin).expect("a message is as long as it was measured");
-        assert!(!done || self.left == 0, "a message is as long as it was measured");
-        done
+        assert!(!self.parts.is_empty() || self.left == 0, "a message is as long as it was measured");
+        self.left == 0
+    }
+}
+
+fn range_parts(parts: &mut Vec<Part>, header: HeaderOf, mut reply: RangeReply) {
+    let (kvs, keys_only) = (std::mem::take(&mut reply.kvs).into_iter(), reply.keys_only);
+    let (mut before, mut behind) = (vec![], vec![]);
+    before.message(1, &header);
+    counts(&mut behind, &reply);
+    let row = Part::row(Elements::Pairs { field: 2, kvs, keys_only });
+    parts.extend([Part::Bytes(before), row, Part::Bytes(behind)]);
+}
+
+fn delete_parts(parts: &mut Vec<Part>, header: HeaderOf, mut reply: DeleteRangeReply) {
+    let kvs = std::mem::take(&mut reply.prev_kvs).into_iter();
+    let mut before = vec![];
+    super::delete_range(&mut before, header, &reply);
+    let row = Part::row(Elements::Pairs { field: 3, kvs, keys_only: KeysOnly::No });
+    parts.extend([Part::Bytes(before), row]);
+}
+
+fn txn_parts(parts: &mut Vec<Part>, header: HeaderOf, mut reply: TxnReply) {
+    let responses = std::mem::take(&mut reply.responses);
+    let mut before = vec![];
+    super::txn(&mut before, header, &reply);
+    parts.push(Part::Bytes(before));
+    for response in responses {
+        // The response, and in it the one of its kind.
+        let heads = parts.len();
+        parts.extend([3, op_field(&response)].map(|field| Part::Head { field, end: 0 }));
+        match response {
+            OpReply::Range(reply) => range_parts(parts, HeaderOf::inner(reply.revision), reply),
+            OpReply::DeleteRange(reply) => delete_parts(parts, HeaderOf::inner(reply.revision), reply),
+            OpReply::Txn(reply) => txn_parts(parts, HeaderOf::inner(Revision::NONE), reply),
+            OpReply::Put(reply) => {
+                let mut bytes = vec![];
+                super::put(&mut bytes, HeaderOf::inner(reply.revision), &reply);
+                parts.push(Part::Bytes(bytes));
+            }
+        }
+        let behind = parts.len();
+        for part in &mut parts[heads..heads + 2] {
+            let Part::Head { end, .. } = part else { unreachable!("they were put there above") };
+            *end = behind;
+        }
+    }
+}
+
+impl Part {
+    fn row(elements: Elements) -> Part {
+        Part::Row { elements, bytes: 0 }
+    }
+
+    /// What it takes, once it is measured.
+    fn bytes(&self) -> usize {
+        match self {
+            Part::Bytes(bytes) => bytes.len(),
+            Part::Row { bytes, .. } => *bytes,
+            Part::Head { .. } => 0,
+        }
     }
 }
 
@@ -153,6 +266,26 @@ impl Elements {
         match self {
             Elements::Pairs { kvs, .. } => kvs.len(),
             Elements::Events(events) => events.len(),
+        }
+    }
+
+    fn row_bytes(&self) -> usize {
+        match self {
+            Elements::Pairs { kvs, .. } => size_of_val(kvs.as_slice()),
+            Elements::Events(events) => size_of_val(events.as_slice()),
+        }
+    }
+
+    /// What the elements between two places take.
+    fn length(&self, from: usize, upto: usize) -> usize {
+        match self {
+            Elements::Pairs { field, kvs, keys_only } => {
+                let pairs = kvs.as_slice()[from..upto].iter();
+                pairs.map(|kv| element_length(*field, &Kv { kv, keys_only: *keys_only })).sum()
+            }
+            Elements::Events(events) => {
+                events.as_slice()[from..upto].iter().map(|event| element_length(EVENTS, event)).sum()
+            }
         }
     }
 
