@@ -190,7 +190,8 @@ impl Reactor {
         if self.log.shrink() {
             return;
         }
-        let needed = if is_base { whole_bytes } else { self.log.needed().written };
+        // A delta is no more than what the log has of the changes, nor much more than what they have come to.
+        let needed = if is_base { whole_bytes } else { whole_bytes.min(self.log.needed().written) };
         if is_due && self.log.give_up(needed) {
             self.storage.retry_at = self.now + CHECKPOINT_RETRY_WITH_ROOM;
             self.counters.paths.log_gave_reserve += 1;
