@@ -53,7 +53,9 @@ impl Run<'_> {
             self.world.fault(Fault::PowerLoss { steps }, rng);
             return self.world.advance(self.world.now + Duration::from_ms(100));
         }
-        self.world.fault(Fault::FullDisk(Duration::from_us(1 + rng.below(60_000))), rng);
+        // For longer than it takes to come to where a start gives up.
+        let span = Duration::from_us(300_000 + rng.below(60_000));
+        self.world.fault(Fault::FullDisk(span), rng);
         self.advance(self.world.now + Duration::from_secs(1))?;
         self.look_at_alarms()?;
         self.world.lose_power();
