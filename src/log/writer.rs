@@ -343,9 +343,10 @@ impl Log {
         self.segments.is_short()
     }
 
-    /// Whether this process cannot write anything without that file.
+    /// Whether this process cannot write anything without that file. (The reserve's number is below those of the
+    /// files that are there.)
     pub fn begins_in(&self, segment: SegmentName) -> bool {
-        self.opening && segment.sequence <= self.open.segment
+        self.opening && (self.end.segment + 1..=self.open.segment).contains(&segment.sequence)
     }
 
     /// The least length of a file, and of the first one of a process.

@@ -38,7 +38,8 @@ pub struct Link {
 pub struct Client {
     pub id: usize,
     pub link: Option<Link>,
-    window_bytes: u32,
+    /// Of the streams of its next connection.
+    pub window_bytes: u32,
     /// Does not read before.
     pub stalled_until: Time,
     /// The newest revision any answer showed.

@@ -4,16 +4,16 @@
 //!
 //! **What nobody could know.** A frame that a log had acknowledged, and of which no whole block that is left,
 //! of that log or another, says so, may be gone unseen: the last writes before all else fell silent. A damage
-//! that takes nothing else is passed over, once the member has started or refused to. What is left is read here
-//! by means of its own, from the drawing of the bytes, so that a member that overlooks a witness is not excused
-//! by it.
+//! that takes nothing else is passed over, once the member has started or refused to; after some silence there
+//! is none such, as every entry has its witness then. What is left is read here by means of its own, from the
+//! drawing of the bytes, so that a member that overlooks a witness is not excused by it.
 
 use super::disk::{Disk, SECTOR_BYTES};
 use super::hits::Hit;
 use super::run::Run;
 use super::world::{Death, Failure, Life, REFUSED, World};
 use crate::config::AutoCompaction;
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, LOG_VOUCH_DELAY_MS};
 use crate::log::{LogId, SegmentName, Testimony};
 use crate::stdx::Rng;
 use crate::types::Duration;
@@ -53,6 +53,8 @@ impl Damage {
 
 /// No other grant has this number.
 const LAST_LEASE: i64 = 1 << 40;
+/// So long after an entry is acknowledged some block says that it was.
+const SILENCE: Duration = Duration::from_ms(5 * LOG_VOUCH_DELAY_MS);
 
 impl Run<'_> {
     /// The files are damaged under a stopped member: it says so, or nothing is lost.
@@ -69,7 +71,7 @@ impl Run<'_> {
         }
         let before = self.probe()?;
         if rng.chance(1, 2) {
-            self.advance(self.world.now + Duration::from_ms(100))?;
+            self.fall_silent()?;
         }
         self.world.trace.line(self.world.now, || format!("{damage:?}"));
         let history = self.world.history.clone();
@@ -103,6 +105,23 @@ impl Run<'_> {
         }
         Ok(Hit::DamageHarmless)
     }
+
+    /// Where nothing more is written, what was is vouched for nevertheless, if the disk does what it confirms.
+    fn fall_silent(&mut self) -> Result<(), Failure> {
+        let promised = self.world.testimonies();
+        self.advance(self.world.now + SILENCE)?;
+        if matches!(self.plan.shape.damage, Damage::WriteLost | Damage::WriteMisdirected) {
+            return Ok(());
+        }
+        let blocks = Blocks::of(&self.world.files.disk);
+        match promised.iter().find_map(|said| Some((said.log, blocks.unwitnessed(said)?))) {
+            None => Ok(()),
+            Some((log, frame)) => {
+                let what = format!("no block says that frame {frame} of log {} was acknowledged", log.0);
+                Err(Failure::new("witness", what))
+            }
+        }
+    }
 }
 
 fn hit_of(damage: Damage) -> Hit {
@@ -130,6 +149,7 @@ struct Frame {
     log: LogLife,
     number: u64,
     incarnation: u64,
+    has_entry: bool,
 }
 
 /// The whole blocks of all logs.
@@ -152,6 +172,18 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 
 fn is_whole(bytes: &[u8]) -> bool {
     crc32c::crc32c(&bytes[12..]) == word(bytes, 8)
+}
+
+fn has_entry(frame: &[u8]) -> bool {
+    let mut records = &frame[112..112 + word(frame, 20) as usize];
+    while let Some(head) = records.get(..24) {
+        if head[4] == 1 {
+            return true;
+        }
+        let len = (24 + word(head, 0) as usize).next_multiple_of(8);
+        records = records.get(len..).unwrap_or_default();
+    }
+    false
 }
 
 impl Blocks {
@@ -188,6 +220,7 @@ impl Blocks {
             self.needs(log, number(head, 72));
             self.hear((LogId(word(head, 88)), number(head, 96)), number(head, 104));
             let (number, incarnation) = (number(head, 56), number(head, 32));
+            let has_entry = frame.is_some_and(has_entry);
             let file = segment.to_string();
             self.frames.push(Frame {
                 file,
@@ -197,6 +230,7 @@ impl Blocks {
                 log,
                 number,
                 incarnation,
+                has_entry,
             });
         }
     }
@@ -209,6 +243,14 @@ impl Blocks {
     fn needs(&mut self, log: LogLife, segment: u64) {
         let first = self.first.entry(log).or_default();
         *first = segment.max(*first);
+    }
+
+    /// The last frame of a log with an entry, up to the one that was acknowledged, if no block says that it was.
+    fn unwitnessed(&self, Testimony { log, key, frame }: &Testimony) -> Option<u64> {
+        let frames = self.of_log((*log, *key));
+        let (last, _) = frames.range(..=frame).rev().find(|(_, frame)| frame.has_entry)?;
+        let known = self.known.get(&(*log, *key)).copied().unwrap_or_default();
+        (*last > known).then_some(*last)
     }
 
     /// For each frame of a log the newest incarnation that has written it.
@@ -263,11 +305,19 @@ impl World {
         }
     }
 
+    /// What each log has acknowledged.
+    fn testimonies(&self) -> Vec<Testimony> {
+        let Life::Up(process) = &self.life else { return vec![] };
+        let logs = (0..process.seats.len() as u32).map(LogId);
+        logs.filter_map(|log| process.sequencer.testimony(log)).collect()
+    }
+
     /// The member stops, and its files suffer. Whether they did so that it can be known.
     pub fn damage(&mut self, damage: Damage, rng: &mut Rng) -> bool {
-        let Life::Up(process) = &self.life else { return false };
-        let logs = (0..process.seats.len() as u32).map(LogId);
-        let promised: Vec<Testimony> = logs.filter_map(|log| process.sequencer.testimony(log)).collect();
+        if !self.is_up() {
+            return false;
+        }
+        let promised = self.testimonies();
         self.die(Death::Kill);
         let before = Blocks::of(&self.files.disk);
         let done = self.suffer(damage, &before, rng);

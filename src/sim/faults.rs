@@ -79,7 +79,7 @@ impl World {
         }
         self.end_faults();
         self.dying = None;
-        self.slow_mail = None;
+        self.end_slow_mail();
         self.files.failing_steps = 0;
         if let Life::Down { until } = &mut self.life {
             *until = now;
@@ -154,6 +154,15 @@ impl World {
             }
             Life::Down { .. } => {}
         }
+    }
+
+    /// Mail from one reactor to another takes up to so long until that ends.
+    pub fn slow_mail_between(&mut self, from: usize, to: usize, most: Duration) {
+        self.slow_mail = Some((from, to, most, Time::NEVER));
+    }
+
+    pub fn end_slow_mail(&mut self) {
+        self.slow_mail = None;
     }
 
     fn fault_in_process(&mut self, fault: Fault, rng: &mut Rng) {

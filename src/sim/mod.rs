@@ -6,8 +6,9 @@
 //! requests take; CI's seeds have to reach all of them.
 //!
 //! That the judgement bites is shown by bugs planted on purpose, each in a patch of `tests/mutants` that names
-//! a seed it turns red and the check that sees it: `tools/mutants` builds and runs them, and tells the score.
-//! A bug that the simulator has found stands there as well, so that it is found again.
+//! a seed it turns red and the check that sees it, or the unit test that sees what no seed of the world can show:
+//! `tools/mutants` builds and runs them, and tells the score. A bug that the simulator has found stands there as
+//! well, so that it is found again.
 
 mod boot;
 mod checks;
@@ -22,6 +23,7 @@ pub mod model;
 pub mod plan;
 mod probes;
 mod process;
+mod races;
 mod run;
 mod trace;
 mod workload;

@@ -124,7 +124,7 @@ impl Run<'_> {
         }
     }
 
-    fn await_observer(&mut self, revision: i64) -> Result<(), Failure> {
+    pub(super) fn await_observer(&mut self, revision: i64) -> Result<(), Failure> {
         let until = self.world.now + PATIENCE;
         while self.observed < revision {
             if self.world.now > until {
@@ -289,16 +289,16 @@ impl Run<'_> {
     }
 
     /// What tells the next call's put.
-    fn mark(&self) -> Bytes {
+    pub(super) fn mark(&self) -> Bytes {
         super::workload::tag(self.world.history.next()).into()
     }
 
-    fn leased_put(&self, key: &'static str, lease: i64) -> proto::PutRequest {
+    pub(super) fn leased_put(&self, key: &'static str, lease: i64) -> proto::PutRequest {
         proto::PutRequest { key: Bytes::from(key), value: self.mark(), lease, ..Default::default() }
     }
 
     /// One call of the client of this number, round and round.
-    fn ask_of(&mut self, client: usize, method: Method, request: Vec<u8>) {
+    pub(super) fn ask_of(&mut self, client: usize, method: Method, request: Vec<u8>) {
         let (world, client) = (&mut *self.world, client % self.plan.shape.clients);
         world.connect(client);
         let op = world.history.next();

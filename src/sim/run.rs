@@ -88,7 +88,9 @@ impl Run<'_> {
         let moment = self.world.history.moment(self.world.now);
         self.world.history.quiet = Some((moment, last.hash_revision));
         self.probe_together()?;
+        self.race()?;
         let last = self.hash(0)?;
+        self.start_badly()?;
         self.world.lose_power();
         self.world.calm();
         self.come_to_rest("after the last power loss")?;

@@ -132,6 +132,10 @@ impl World {
         matches!(self.life, Life::Up(_))
     }
 
+    pub fn reactors(&self) -> usize {
+        if let Life::Up(process) = &self.life { process.seats.len() } else { 0 }
+    }
+
     /// Lets everything happen that is due up to a time.
     pub fn advance(&mut self, until: Time) -> Result<(), Failure> {
         loop {

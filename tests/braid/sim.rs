@@ -4,6 +4,7 @@ use braid::sim::plan::Plan;
 use braid::sim::{Summary, run};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// Seeds of every run; CI runs more, which reach the rarest ways too. Failures print the command that repeats
 /// them.
@@ -36,7 +37,8 @@ fn what_clients_see_could_have_been() {
 }
 
 /// The bugs of tests/mutants, which `tools/mutants` plants to see the simulator's checks bite, have their
-/// places in the sources: the old lines of each patch stand in the file it names, once.
+/// places in the sources: the old lines of each patch stand in the file it names, once, and git applies it, as
+/// the tool does.
 #[test]
 fn every_mutant_still_has_its_place() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -45,7 +47,13 @@ fn every_mutant_still_has_its_place() {
         let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
         let (first, diff) = text.split_once('\n').unwrap();
-        assert!(first.contains(" Red: "), "{}: {first}", path.display());
+        let (_, red) = first.rsplit_once(" Red: ").unwrap_or_else(|| panic!("{}: {first}", path.display()));
+        assert!(red.starts_with("seed ") || red.starts_with("test "), "{}: {first}", path.display());
+        let mut git = Command::new("git");
+        let applied =
+            git.args(["apply", "--check"]).arg(&path).current_dir(root).output().expect("git is here");
+        let why = String::from_utf8_lossy(&applied.stderr);
+        assert!(applied.status.success(), "{} does not apply: {why}", path.display());
         let (head, hunks) = diff.split_once("\n@@ ").expect("a patch has a hunk");
         let file = head.lines().find_map(|line| line.strip_prefix("--- a/")).expect("a patch names its file");
         let source = fs::read_to_string(root.join(file)).unwrap();

@@ -53,6 +53,18 @@ fn with_no_byte_free_one_process_after_the_other_begins() {
 }
 
 #[test]
+fn a_process_begins_without_a_reserve() {
+    let mut rig = begin(15);
+    rig.log = Log::new(rig.read_back().unwrap().start, crate::limits::LOG_WRITE_BYTES_MAX);
+    let last = rig.log.segments().last().unwrap();
+    let reserve = files(&rig.disk).next().unwrap().0;
+    assert!(reserve < last);
+    let begins_in = |sequence| rig.log.begins_in(SegmentName { sequence, ..last });
+    assert!(begins_in(last.sequence + 1));
+    assert!(!begins_in(last.sequence) && !begins_in(reserve.sequence));
+}
+
+#[test]
 fn the_reserve_is_given_up_where_it_may_do_and_the_next_file_that_goes_takes_its_place() {
     let mut rig = begin(14);
     let used = rig.lengths().iter().sum::<usize>() as u64;

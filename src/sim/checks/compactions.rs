@@ -1,24 +1,24 @@
 //! A compaction that was confirmed has taken effect: nothing below it is read any more, nor compacted again.
 
 use super::{Evidence, request_of};
-use crate::api::Request;
+use crate::api::{Op as TxnOp, Request, TxnRequest};
+use crate::sim::history::Op;
 use crate::sim::world::Failure;
 use crate::wire::Method;
-use crate::wire::proto::{self, Message};
+use crate::wire::proto::{self, Message, response_op::Response};
 
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
+    let shown = shown_since(evidence);
     for (call, op) in evidence.history.ops.iter().enumerate().filter(|(_, op)| op.is_ok()) {
         let Some(returned) = op.returned else { continue };
-        let surely = evidence.compacted_surely(op.invoked.tick);
-        let named = match request_of(op) {
-            Request::Range(range) => range.revision,
-            Request::HashKv { revision } => revision,
-            // Of one at the compacted revision itself etcd says that it was compacted.
-            Request::Compact(compact) => compact.revision - 1,
-            _ => continue,
-        };
-        if named > 0 && named < surely {
-            let what = format!("call {call} ({:?}) was answered, {surely} is compacted", request_of(op));
+        let request = request_of(op);
+        let (surely, named) = (evidence.compacted_surely(op.invoked.tick), lowest_named(op, &request));
+        let later = op.revision().map_or(0, |revision| compacted_before(&shown, revision));
+        if named > 0 && named < surely.max(later) {
+            let what = format!(
+                "call {call} ({request:?}) was answered, {surely} was compacted before, and {later} before what \
+                 shows less"
+            );
             return Err(Failure::new("compaction", what));
         }
         if op.method != Method::HashKv {
@@ -34,4 +34,57 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Answers that show the newest revision of all, settled or not: what shows a higher one came later, and so
+/// behind every compaction that was confirmed before they were asked for. Their revisions, ascending, with the
+/// highest such compaction.
+fn shown_since(evidence: &Evidence<'_>) -> Vec<(i64, i64)> {
+    let newest = |op: &&Op| {
+        use Method::{Alarm, LeaseKeepAlive, LeaseLeases, LeaseTimeToLive, Put};
+        matches!(op.method, Put | Alarm | LeaseKeepAlive | LeaseLeases | LeaseTimeToLive)
+    };
+    let answers = evidence.history.ops.iter().filter(newest);
+    let mut shown: Vec<(i64, i64)> =
+        answers.filter_map(|op| Some((op.revision()?, evidence.compacted_surely(op.invoked.tick)))).collect();
+    shown.sort();
+    let mut highest = 0;
+    for (_, compacted) in &mut shown {
+        highest = highest.max(*compacted);
+        *compacted = highest;
+    }
+    shown
+}
+
+/// What was compacted before anything showed the revision.
+fn compacted_before(shown: &[(i64, i64)], revision: i64) -> i64 {
+    let below = shown.partition_point(|(shown, _)| *shown < revision);
+    shown[..below].last().map_or(0, |(_, compacted)| *compacted)
+}
+
+/// The lowest revision by name of which the answer tells something; 0 where it tells of none.
+fn lowest_named(op: &Op, request: &Request) -> i64 {
+    match request {
+        Request::Range(range) => range.revision,
+        Request::HashKv { revision } => *revision,
+        // Of one at the compacted revision itself etcd says that it was compacted.
+        Request::Compact(compact) => compact.revision - 1,
+        Request::Txn(txn) => {
+            let reply = proto::TxnResponse::decode(op.messages[0].clone()).expect("it is protobuf");
+            lowest_read(txn, &reply).unwrap_or(0)
+        }
+        _ => 0,
+    }
+}
+
+/// On the branch that was taken.
+fn lowest_read(txn: &TxnRequest, reply: &proto::TxnResponse) -> Option<i64> {
+    let taken = if reply.succeeded { &txn.success } else { &txn.failure };
+    let read =
+        taken.iter().zip(&reply.responses).filter_map(|(op, response)| match (op, &response.response) {
+            (TxnOp::Range(range), _) => Some(range.revision).filter(|named| *named > 0),
+            (TxnOp::Txn(nested), Some(Response::ResponseTxn(reply))) => lowest_read(nested, reply),
+            _ => None,
+        });
+    read.min()
 }
