@@ -31,8 +31,10 @@ impl Histogram {
 
     pub fn observe(&mut self, value: u64) {
         let bucket = match self.bounds {
+            // Most are: the division is spared them.
+            Bounds::Doubling(first) if value <= first => 0,
             Bounds::Doubling(first) => {
-                let times = value.div_ceil(first).max(1);
+                let times = value.div_ceil(first);
                 (u64::BITS - (times - 1).leading_zeros()) as usize
             }
             Bounds::Listed(bounds) => bounds.partition_point(|bound| *bound < value),
