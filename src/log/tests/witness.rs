@@ -174,7 +174,7 @@ fn a_word_outlives_the_file_it_was_said_in() {
     keep_words(&mut recovered, 3);
     member.logs[0] = Log::new(recovered.remove(0).start, LOG_WRITE_BYTES_MAX);
     member.flush(0);
-    [81, 151, 221].map(|from| alone(&mut member, from));
+    [81, 151, 221].iter().for_each(|from| alone(&mut member, *from));
     assert!(is_told(&member));
 }
 
