@@ -209,7 +209,8 @@ pub enum Body {
         shard: ShardId,
     },
 
-    // A transaction over several shards, or one too long for a step (DESIGN 2.6).
+    // A transaction over several shards, or one too long for a step: each of its
+    // shards reserves what it touches before it is evaluated.
     /// What was to be evaluated comes back: it looks at too much for one step.
     Long {
         call: CallId,

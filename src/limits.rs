@@ -18,9 +18,9 @@ pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
 pub const LOG_WRITE_BYTES_MAX: usize = 40 << 20;
 /// Keys deleted by one range that a log entry names one by one; more are named by their range.
 pub const DELETE_LIST_MAX: usize = 128;
-/// Log writes in flight: a third gains nothing on the disks measured (`stack.md` section 8).
+/// Log writes in flight: a third gains nothing on the disks measured.
 pub const LOG_WRITES_IN_FLIGHT_MAX: usize = 2;
-/// Payload of one Raft entry, beyond which a shard's turn proposes several (DESIGN 2.1).
+/// Payload of one Raft entry, beyond which a shard's turn proposes several.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 
 /// etcd's default for `--max-request-bytes`.
@@ -372,7 +372,7 @@ pub const NOTICES_QUEUED_MAX: usize = 4096;
 pub const NOTICES_WRITTEN_MAX: usize = 256;
 /// Orders to the bulk lane that wait: two a shard are many.
 pub const BULK_ORDERS_QUEUED_MAX: usize = 1024;
-/// One write of the bulk lane: larger ones make the logs' writes wait longer (`stack.md` section 9).
+/// One write of the bulk lane: larger ones make the logs' writes wait longer.
 pub const BULK_WRITE_BYTES: usize = 128 << 10;
 /// Rate of checkpoints while nothing presses: twice what the logs' payloads are written at for long, so that it
 /// shows little in a put's p99.

@@ -4,7 +4,7 @@
 //! changed once released; a new one stands beside it under a new `VERSION`, which the log's record header
 //! carries with every payload.
 //!
-//! What an entry means for the log it stands in (DESIGN 2.4): `Seal{epoch, prefix}` voids the writes
+//! What an entry means for the log it stands in: `Seal{epoch, prefix}` voids the writes
 //! before it whose revision is above the prefix; a batch whose epoch is not that of the last seal before
 //! it is void.
 

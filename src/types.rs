@@ -133,7 +133,7 @@ pub struct At {
     pub sub: Sub,
 }
 
-/// One takeover: never reused, not even by the same member in the same term (DESIGN 2.4).
+/// One takeover: never reused, not even by the same member in the same term.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch {
     pub term: Term,

@@ -1,4 +1,4 @@
-//! etcd's errors: code and text are API, clients match both (`etcd-surface.md` section 3).
+//! etcd's errors: code and text are API, clients match both. As etcd 3.7 answers, see `tests/recorded`.
 
 use std::fmt;
 

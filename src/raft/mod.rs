@@ -1,8 +1,8 @@
 //! One Raft group, driven by raft-rs: proposals in, entries to persist out, commits seen.
 //!
 //! raft-rs clones entries freely, so its entries carry a reference of eight bytes; the payload itself is
-//! kept once, in the group's [`tail::Tail`]. The rules of driving are those of the crate as published
-//! (`raft-rs.md`): propose only where the role is leader (elsewhere it forwards in silence), campaign only
+//! kept once, in the group's [`tail::Tail`]. The rules of driving are those of the crate as published:
+//! propose only where the role is leader (elsewhere it forwards in silence), campaign only
 //! with nothing unpersisted, one Ready a turn, persisted in the order of their numbers.
 //!
 //! A group exists as a snapshot with an index and a term above 0 from its creation on: a member that joins

@@ -1,6 +1,6 @@
 //! `/metrics`: etcd's names for all that exists here, and Braid's own for reactors and shards.
 //!
-//! Names, types and labels are etcd's exactly (`etcd-surface.md` section 6), even where they break rules of
+//! Names, types and labels are etcd's exactly (of 3.7, as its own `/metrics` shows them), even where they break rules of
 //! later formats: gauges that end in `_total`, counters that do not. So every sample is handed to the
 //! encoder as a plain number, which adds no suffix, under a descriptor with its true type; what comes out
 //! is Prometheus' text format 0.0.4.

@@ -43,7 +43,7 @@ pub enum Committed {
 
 pub struct Shard {
     pub id: ShardId,
-    /// Counts the logs that this shard has lived in (DESIGN 3.5).
+    /// Counts the logs that this shard has lived in: an entry of an earlier one says nothing of this one.
     pub home: u32,
     pub store: Store,
     group: Group,

@@ -190,7 +190,7 @@ impl Meaning {
     }
 
     /// What takes effect next, in the order of the log: a write once it is settled, a control entry once it
-    /// is committed and everything before it has taken effect (DESIGN 2.6).
+    /// is committed and everything before it has taken effect.
     pub fn next_due(&mut self, settled: Revision, committed: Index) -> Option<Due> {
         let write = self.live.front().map(|write| write.index);
         let control = self.controls.front().map(|(index, _)| *index);

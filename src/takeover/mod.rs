@@ -1,6 +1,6 @@
 //! A takeover: from the logs of all shards to one prefix of revisions, and to serving behind it.
 //!
-//! Every start of a member is one, and so is every end of an epoch. The steps are those of DESIGN 2.4:
+//! Every start of a member is one, and so is every end of an epoch. The steps:
 //!
 //! 1. **Stop.** Every reactor acknowledges the end of the last epoch.
 //! 2. **Fence.** The control shard first; then, the set of groups being known, every other.
