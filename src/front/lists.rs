@@ -99,7 +99,7 @@ impl Front {
         if is_written || has_place_for(connection, rpc, bytes, tally, bounds) { Ok(()) } else { Err(bytes) }
     }
 
-    /// Whether a range that has found so many bytes and goes on may as well wait.
+    /// Whether a range that has found so many bytes beside what it has gathered, and goes on, may as well wait.
     pub fn is_in_vain(&mut self, rpc: Rpc, bytes: usize) -> bool {
         let Front { manners, connections, tally, .. } = self;
         let bounds = &manners.bounds;

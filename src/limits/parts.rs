@@ -89,22 +89,23 @@ part! {
 }
 
 const _: () = {
-    let production = (&WatchBounds::PRODUCTION, &FrontBounds::PRODUCTION, &Http2Bounds::PRODUCTION);
-    let tiny = (&WatchBounds::TINY, &FrontBounds::TINY, &Http2Bounds::TINY);
-    fit(production);
-    fit(tiny);
+    Bounds::PRODUCTION.assert_fit();
+    Bounds::TINY.assert_fit();
 };
 
-/// What has to hold between the limits of any world.
-const fn fit((watch, front, http2): (&WatchBounds, &FrontBounds, &Http2Bounds)) {
-    assert!(watch.credit_bytes_min <= watch.credit_bytes_max);
-    assert!(watch.credit_bytes_max <= watch.stream_credit_bytes);
-    assert!(front.answer_bytes_min < front.connection_lists_bytes_min);
-    assert!(front.connection_lists_bytes_min <= front.connection_lists_bytes_max);
-    assert!(front.connection_lists_bytes_max <= front.lists_bytes_max);
-    assert!(front.connection_parts_bytes_min <= front.connection_parts_bytes_max);
-    assert!(front.answer_bytes_min <= front.connection_answers_bytes_min);
-    let framed = front.answer_bytes_min + 64;
-    assert!(framed < http2.stream_pending_bytes_min, "with what frames and packs it");
-    assert!(http2.connection_window_bytes >= 65_535);
+impl Bounds {
+    /// What has to hold between the limits, however they are mixed. Panics where it does not.
+    pub const fn assert_fit(&self) {
+        let Bounds { watch, front, http2, .. } = self;
+        assert!(watch.credit_bytes_min <= watch.credit_bytes_max);
+        assert!(watch.credit_bytes_max <= watch.stream_credit_bytes);
+        assert!(front.answer_bytes_min < front.connection_lists_bytes_min);
+        assert!(front.connection_lists_bytes_min <= front.connection_lists_bytes_max);
+        assert!(front.connection_lists_bytes_max <= front.lists_bytes_max);
+        assert!(front.connection_parts_bytes_min <= front.connection_parts_bytes_max);
+        assert!(front.answer_bytes_min <= front.connection_answers_bytes_min);
+        let framed = front.answer_bytes_min + 64;
+        assert!(framed < http2.stream_pending_bytes_min, "with what frames and packs it");
+        assert!(http2.connection_window_bytes >= 65_535);
+    }
 }

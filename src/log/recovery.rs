@@ -150,7 +150,7 @@ pub struct Recovered {
     pub settled: Revision,
     /// None where nothing was ever written.
     pub(super) key: Option<u64>,
-    /// What this log's frames say of other logs: the highest frame of each, and by which file.
+    /// What this log's whole blocks say of other logs: the highest frame of each, and by which file.
     pub(super) testimonies: Vec<Testified>,
     /// Files whose content may not be durable yet though it was read: to be synced before anything read
     /// here is acted on, and the directory with them, since a file may be there whose renaming is not
@@ -160,7 +160,7 @@ pub struct Recovered {
     pub remove: Vec<SegmentName>,
 }
 
-/// Another log's word that a frame keeps.
+/// Another log's word that a frame or a header keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Testified {
     pub of: Testimony,
@@ -244,7 +244,7 @@ impl fmt::Display for Damage {
                 f,
                 "log file {segment} belongs to store {:016x}, and this data directory's identity, \
                  braid.json, to store {:016x}: a store is mounted or was put here that is another \
-                 directory's. Nothing was changed. Mount or put back the store that belongs here, or start with \
+                 directory's. Nothing of it is used. Mount or put back the store that belongs here, or start with \
                  the whole data directory that this store is of",
                 store.0, ours.0
             ),

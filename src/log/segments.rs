@@ -6,9 +6,9 @@
 //! it. Its length is decided when the first frame is laid out in it or when it is asked for, whichever
 //! comes first, and stands in its header.
 //!
-//! **Recycling.** What is given away takes the next name, whatever its length, before a new file is made: a
-//! new one costs a write of all its zeros. So in the steady state the same files go round. What is more than
-//! the log has held of late is removed.
+//! **Recycling.** What is given away, but for the reserve, takes the next name, if it is not much too short,
+//! before a new file is made: a new one costs a write of all its zeros. So in the steady state the same files go
+//! round. What is more than the log has held of late is removed.
 //!
 //! **A full disk.** A new file is asked for so that a number of bytes stays free on the disk beside it. Where
 //! that cannot be, a file of half the length is, and one of the least length again after a while.
@@ -325,12 +325,12 @@ impl Segments {
     }
 
     fn remove_surplus(&mut self, out: &mut Vec<Command>) {
+        let gives_up = std::mem::take(&mut self.gives_up);
         if self.retired.is_empty() {
             return;
         }
         let (wanted, room) = (self.wanted(), self.room_for_retired());
         let (mut bytes, mut left, log, lengths) = (0, self.retired.len(), self.log, self.lengths);
-        let gives_up = std::mem::take(&mut self.gives_up);
         self.retired.retain(|old, len| {
             bytes += *len as u64;
             let is_wanted = left == 1 || bytes <= room && is_worth(*len, wanted);

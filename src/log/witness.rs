@@ -8,7 +8,8 @@
 //! **The witnesses.** Every frame carries the word of one other log, each in its turn: a frame that this one
 //! had acknowledged by then. So within a few writes whatever was acknowledged stands in several files. Files go,
 //! and of those that wait to be recycled a start reads the head alone; so the header of each segment says all
-//! words again, a new process's first those that were read. A word once kept is never less than read.
+//! words again (of more than 166 logs as many, others in the next one), a new process's first those that were
+//! read. A word once kept is never less than read.
 //!
 //! **The rule.** A log that ends at or before a frame that another log's whole block knows to be acknowledged
 //! has lost it: damage. What remains unseen is a frame that was acknowledged and of which no whole block of

@@ -527,7 +527,10 @@ impl Log {
         if frame.offset == 0 {
             assert_eq!(frame.segment, self.end.segment + 1);
             let (head, _) = frame.buffer.split_at_mut(BLOCK_BYTES);
-            self.segment_header(frame.segment).encode(self.words.values().copied(), head);
+            // There may be more than have room: then each comes round.
+            let first = frame.segment as usize % self.words.len().max(1);
+            let words = self.words.values().skip(first).chain(self.words.values().take(first));
+            self.segment_header(frame.segment).encode(words.copied(), head);
             frame_offset = BLOCK_BYTES;
         } else {
             assert_eq!((frame.segment, frame.offset as u64), (self.end.segment, self.end.offset));

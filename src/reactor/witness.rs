@@ -13,7 +13,7 @@ pub(super) struct Heard {
     last: u16,
     /// The highest frame of each log that was given to this one.
     frames: Vec<u64>,
-    /// The segment that is being filled: the next one's header says all anew.
+    /// The segment for which all words were noted last: its header says them, or if that has left the next one's.
     segment: u64,
 }
 

@@ -5,6 +5,7 @@
 //!     braid.json                        who this member is, which store it has, and the format of all the rest
 //!     lock                              held by the process that uses the directory
 //!     store/
+//!       000-0000000000000000.log        a reserve: under a name below all that are needed
 //!       000-0000000000000001.log        a segment: log 0, sequence 1
 //!       000-0000000000000002.log.new    one that is not whole yet
 //!       003.dead                        log 3 has no reactor any more: its files are being removed

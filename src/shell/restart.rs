@@ -39,10 +39,10 @@ pub fn restart(data_dir: &DataDir, files: &Files, reactors: usize) -> Result<Res
         check_room(files, reactors)?;
     }
     let store = data_dir.identity.store;
-    let logs = recover_logs(files, store, &listing, reactors)?;
-    data_dir.check_logs(&logs)?;
     let lengths = listing.segments.iter().map(|segment| files.segment_bytes(*segment));
     let log_bytes = lengths.sum::<io::Result<u64>>().map_err(unreadable)?;
+    let logs = recover_logs(files, store, &listing, reactors)?;
+    data_dir.check_logs(&logs)?;
     let mut keys = Vec::new();
     for _ in 0..reactors {
         keys.push(kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?);

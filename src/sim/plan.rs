@@ -173,6 +173,7 @@ impl Plan {
             shape.draw_front(&mut of_clients);
             shape.draw_http2(&mut of_clients);
         }
+        shape.bounds.assert_fit();
         let span_ms = 200 + rng.below(6000);
         let mut events = vec![];
         for _ in 0..50 + rng.below(250) {

@@ -2,7 +2,7 @@
 //! client takes nothing, at the moment at which it matters. What the calls are told is judged with all else.
 
 use super::plan::Fault;
-use super::run::Run;
+use super::run::{PATIENCE, Run};
 use super::workload::KEYS;
 use super::world::Failure;
 use crate::config::AutoCompaction;
@@ -46,7 +46,11 @@ impl Run<'_> {
         self.world.lose_power();
         if rng.chance(1, 2) {
             self.world.calm();
+            let until = self.world.now + PATIENCE;
             while !self.world.is_up() {
+                if self.world.now > until {
+                    return Err(Failure::new("liveness", "a start neither serves nor ends"));
+                }
                 self.world.advance(self.world.now + Duration::from_us(10))?;
             }
             let steps = rng.below(100);

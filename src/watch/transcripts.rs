@@ -273,6 +273,22 @@ fn a_watch_from_now_is_answered_when_all_shards_have_it_and_begins_behind_what_w
 }
 
 #[test]
+fn what_a_shard_has_lost_is_dropped_and_its_credit_lent_once() {
+    let mut client = client(5);
+    assert_eq!(client.send(WatchRequest::Create(all()), Ok(())), []);
+    client.settled = 9;
+    let (id, reader, revision) = (SubscriptionId(1), ReactorId(3), Revision(8));
+    client.batch(0, 1, vec![put(6, 0, "a"), put(7, 0, "b")], 7, false);
+    client.actions.clear();
+    client.stream.notice(SHARDS[0], Notice::Compacted { id, reader, revision }, &mut client.actions);
+    assert!(matches!(&client.actions[..], [Action::Renew { .. }]), "{:?}", client.actions);
+    assert_eq!(client.stream.census().events, 0);
+    client.batch(0, 1, vec![put(8, 0, "c")], 9, true);
+    client.batch(1, 1, vec![], 9, true);
+    assert_eq!(brief(&client.poll()), [(0, 7, vec![]), (0, 8, vec!["c@8".into()])]);
+}
+
+#[test]
 fn a_cancel_is_answered_once_and_ends_the_subscriptions() {
     let mut client = client(5);
     assert_eq!(client.cancel(0), []);

@@ -3,13 +3,14 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 use crate::client::Client;
-use crate::process::Server;
+use crate::process::{Server, behind};
 use braid::wire::Method;
 use braid::wire::proto;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 const CALLS: &str = "trace=?mkdir,?mkdirat,?rename,?renameat,?renameat2,fsync,fdatasync";
 
@@ -38,12 +39,9 @@ fn call(line: &str) -> Option<(u32, Call)> {
 /// Runs a server until it has answered a put and a defragmentation, and gives the calls of its threads, in order.
 fn trace(data: &Path, trace: &Path) -> Vec<(u32, Call)> {
     let server = Server::start_as(data, &["--reactors=2"], |command| {
-        let (program, args) = (command.get_program().to_owned(), command.get_args().map(ToOwned::to_owned));
-        let args: Vec<_> = args.collect();
-        *command = Command::new("strace");
         // The server stays this process' child.
-        command.args(["-D", "-f", "-qq", "-y", "-e", CALLS, "-o"]).arg(trace).arg(program).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
+        let words = ["strace", "-D", "-f", "-qq", "-y", "-e", CALLS, "-o"].map(OsStr::new);
+        behind(command, &[&words[..], &[trace.as_os_str()]].concat())
     });
     let mut client = Client::connect(server.address);
     let put = proto::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };

@@ -8,6 +8,7 @@ use braid::log::{Damage, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
 use braid::types::StoreId;
 use braid::wire::{Method, proto};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
@@ -34,10 +35,15 @@ pub fn command(data_dir: &Path, flags: &[&str]) -> Command {
 
 /// Has a command begin with a line of the shell's.
 pub fn after_a_line<'a>(command: &'a mut Command, line: &str) -> &'a mut Command {
+    behind(command, &["sh".as_ref(), "-c".as_ref(), format!("{line}; exec \"$0\" \"$@\"").as_ref()])
+}
+
+/// Makes a program with these arguments the one that is run, and the command its last arguments.
+pub fn behind<'a>(command: &'a mut Command, words: &[&OsStr]) -> &'a mut Command {
     let (program, args) = (command.get_program().to_owned(), command.get_args().map(ToOwned::to_owned));
     let args: Vec<_> = args.collect();
-    *command = Command::new("sh");
-    command.args(["-c", &format!("{line}; exec \"$0\" \"$@\"")]).arg(program).args(args);
+    *command = Command::new(words[0]);
+    command.args(&words[1..]).arg(program).args(args);
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
 }
 

@@ -243,6 +243,7 @@ fn a_message_written_in_pieces_is_the_message() {
                 assert_eq!(written.len() + long.left(), length);
             }
             assert!(written == wanted[5..]);
+            assert_eq!(long.kept_bytes(), 0, "what is written is held by nobody");
         }
     }
 }

@@ -143,8 +143,15 @@ impl Watcher {
         self.from = self.from.max(compacted);
         subscription.from = self.from;
         self.shown = self.shown.max(Revision(compacted.0 - 1));
-        let lane = self.lanes.iter_mut().find(|lane| lane.shard == shard).expect("it subscribed there");
-        lane.pace = Pace::Joining;
+        let number = self.lanes.iter().position(|lane| lane.shard == shard).expect("it subscribed there");
+        let lane = &mut self.lanes[number];
+        // The shard loses only who has nothing from there on, and lends the whole credit anew.
+        assert!(lane.queue.back().is_none_or(|(at, _)| at.main < compacted), "what is lost is gone");
+        if let Some((at, _)) = lane.queue.front() {
+            self.heads.remove(&(*at, number));
+        }
+        lane.queue.clear();
+        (lane.taken_bytes, lane.pace) = (0, Pace::Joining);
         Some(subscription.clone())
     }
 

@@ -19,7 +19,7 @@ pub struct Long {
     measured: usize,
     /// Bytes known and not written yet.
     left: usize,
-    /// What the elements' rows take, however much of them is written.
+    /// What the elements' rows take: each of them as a whole until its last element is written.
     row_bytes: usize,
 }
 
@@ -32,6 +32,7 @@ enum Part {
     },
     Row {
         elements: Elements,
+        row_bytes: usize,
         bytes: usize,
     },
 }
@@ -126,7 +127,7 @@ impl Long {
             match part {
                 Part::Bytes(bytes) => long.left += bytes.len(),
                 Part::Head { .. } => {}
-                Part::Row { elements, .. } => long.row_bytes += elements.row_bytes(),
+                Part::Row { row_bytes, .. } => long.row_bytes += row_bytes,
             }
         }
         long
@@ -135,7 +136,7 @@ impl Long {
     /// Measures so many elements more. The length of the whole, once it is known.
     pub fn measure(&mut self, mut elements: usize) -> Option<usize> {
         while let Some(part) = self.parts.get_mut(self.measuring) {
-            if let Part::Row { elements: row, bytes } = part {
+            if let Part::Row { elements: row, bytes, .. } = part {
                 let upto = row.len().min(self.measured.saturating_add(elements));
                 let more = row.length(self.measured, upto);
                 (*bytes, self.left) = (*bytes + more, self.left + more);
@@ -188,7 +189,11 @@ impl Long {
                     out.append(bytes);
                     false
                 }
-                Part::Row { elements, .. } => elements.write_next(out),
+                Part::Row { elements, row_bytes, .. } => {
+                    let goes_on = elements.write_next(out);
+                    self.row_bytes -= if goes_on { 0 } else { *row_bytes };
+                    goes_on
+                }
                 Part::Head { .. } => unreachable!("heads are written when all is measured"),
             };
             if !goes_on {
@@ -198,6 +203,10 @@ impl Long {
         self.left =
             self.left.checked_sub(out.len() - begin).expect("a message is as long as it was measured");
         assert!(!self.parts.is_empty() || self.left == 0, "a message is as long as it was measured");
+        if self.left == 0 {
+            self.parts.clear();
+            self.row_bytes = 0;
+        }
         self.left == 0
     }
 }
@@ -248,7 +257,7 @@ fn txn_parts(parts: &mut Vec<Part>, header: HeaderOf, mut reply: TxnReply) {
 
 impl Part {
     fn row(elements: Elements) -> Part {
-        Part::Row { elements, bytes: 0 }
+        Part::Row { row_bytes: elements.row_bytes(), elements, bytes: 0 }
     }
 
     /// What it takes, once it is measured.
