@@ -302,10 +302,10 @@ impl Front {
         self.keep(scratch);
     }
 
-    /// A request has passed the checks that need no state: how long it takes counts, under this name.
-    pub fn time(&mut self, rpc: Rpc, timed: Timed) {
+    /// A request has failed the checks that need no state: how long it takes counts nowhere.
+    pub fn forget_duration(&mut self, rpc: Rpc) {
         if let Some(call) = of(&mut self.connections, rpc.conn).and_then(|connection| connection.call(rpc)) {
-            call.timed = Some(timed);
+            call.timed = None;
         }
     }
 

@@ -415,6 +415,7 @@ impl Call {
             unary => {
                 let request = decode::unary(unary, &message, txn_ops_max)?;
                 self.request = Some(message);
+                self.timed = Timed::of(&request);
                 Ask::Call { rpc, request, bytes }
             }
         })

@@ -58,8 +58,9 @@ impl Default for Applies {
 }
 
 impl Applies {
-    pub fn observe(&mut self, what: ApplyKind, success: bool, took: Duration) {
-        self.0[what as usize][usize::from(success)].observe(took.0);
+    /// So many took so long.
+    pub fn observe(&mut self, what: ApplyKind, success: bool, took: Duration, times: u64) {
+        self.0[what as usize][usize::from(success)].observe_times(took.0, times);
     }
 
     pub fn add(&mut self, more: &Applies) {

@@ -11,7 +11,6 @@ use crate::limits::REQUEST_ENVELOPE_BYTES;
 use crate::stdx::HashMap;
 use crate::txn;
 use crate::types::{Duration, LeaseId, ReactorId, Revision, ShardId, Time};
-use crate::wire::Timed;
 use crate::wire::http1::Response;
 use std::collections::VecDeque;
 
@@ -151,10 +150,10 @@ impl Reactor {
     /// A request whose message had so many bytes.
     pub(super) fn call_sized(&mut self, asker: Asker, request: Request, bytes: usize) {
         if let Err(error) = self.check(&request) {
+            if let Asker::Rpc(rpc) = asker {
+                self.front.forget_duration(rpc);
+            }
             return self.reply(asker, Err(error));
-        }
-        if let (Asker::Rpc(rpc), Some(timed)) = (asker, Timed::of(&request)) {
-            self.front.time(rpc, timed);
         }
         if self.is_too_large(&request, bytes) {
             return self.reply(asker, Err(Error::RequestTooLarge));

@@ -36,6 +36,8 @@ impl Default for Observing {
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     applied: Vec<Work>,
+    /// How many ranges have been read that began then.
+    ranged: Vec<(Time, u64)>,
     told: usize,
     untold: u64,
 }
@@ -80,6 +82,16 @@ impl ApplyKind {
     }
 }
 
+impl Pace {
+    /// A range whose evaluation began then has been read: most of a turn began together.
+    pub fn ranged(&mut self, begun: Time) {
+        match self.ranged.last_mut() {
+            Some((last, times)) if *last == begun => *times += 1,
+            _ => self.ranged.push((begun, 1)),
+        }
+    }
+}
+
 impl Reactor {
     /// A request whose evaluation began then has been evaluated.
     pub(super) fn applied(&mut self, kind: ApplyKind, success: bool, begun: Time, about: About) {
@@ -88,11 +100,14 @@ impl Reactor {
 
     /// The turn is at its end.
     pub(super) fn observe_pace(&mut self) {
+        for (begun, times) in self.pace.ranged.drain(..) {
+            self.counters.applies.observe(ApplyKind::Range, true, self.now.since(begun), times);
+        }
         let applied = std::mem::take(&mut self.pace.applied);
         for Work { kind, success, begun, about } in &applied {
             let took = self.now.since(*begun);
-            self.counters.applies.observe(*kind, *success, took);
-            // A range that is slow is told of with its answer.
+            self.counters.applies.observe(*kind, *success, took, 1);
+            // A range is told of with its answer.
             if took > self.settings.observing.slow_apply && *kind != ApplyKind::Range {
                 self.tell_slow_apply(took, "", || kind.describe(about), String::new(), None);
             }

@@ -22,8 +22,8 @@ pub(super) struct Reading {
     /// it names an older revision.
     noted: Revision,
     counting: Counting,
-    shards: Vec<ShardId>,
-    parts: Vec<Option<RangePart>>,
+    /// In the order of keys, those that have come.
+    parts: Vec<(ShardId, Option<RangePart>)>,
 }
 
 impl Reactor {
@@ -41,48 +41,49 @@ impl Reactor {
                 return self.reply(asker, Err(error));
             }
         };
-        let shards: Vec<ShardId> = self.router().shards_of(&request.range()).collect();
-        if let [shard] = shards[..]
-            && let Some(reply) = self.read_at_once(shard, &request, noted, at, counting)
-        {
+        let shards = self.router().shards_of(&request.range());
+        if let Some(reply) = self.read_at_once(shards.clone(), &request, noted, at, counting) {
             return self.answer_range(asker, request, reply);
         }
-        if shards.is_empty() {
-            let reply = txn::finish_range(&request, noted, vec![]);
-            return self.answer_range(asker, request, reply);
-        }
-        self.counters.paths.range_spread += u64::from(shards.len() > 1);
-        let parts = shards.iter().map(|_| None).collect();
-        let cursors: Vec<_> = shards.iter().map(|_| RangeCursor::new(request.clone(), at)).collect();
+        let parts: Vec<_> = shards.clone().map(|shard| (shard, None)).collect();
+        self.counters.paths.range_spread += u64::from(parts.len() > 1);
         let bytes = request.key.len() + request.range_end.len();
-        let reading = Reading { request, noted, counting, shards: shards.clone(), parts };
+        let reading = Reading { request: request.clone(), noted, counting, parts };
         let call = self.begin_call_of(asker, Course::Reading(Box::new(reading)), bytes);
-        for (shard, cursor) in shards.into_iter().zip(cursors) {
+        for shard in shards {
             let owner = self.router().reactor_of(shard);
-            self.send(owner, Body::Range { call, shard, cursor: Box::new(cursor), counting });
+            let cursor = Box::new(RangeCursor::new(request.clone(), at));
+            self.send(owner, Body::Range { call, shard, cursor, counting });
         }
     }
 
-    /// Most ranges: one shard, of this reactor, done in one slice.
+    /// Most ranges: one shard, of this reactor, done in one slice. Or none, where no key can be.
     fn read_at_once(
         &mut self,
-        shard: ShardId,
+        mut shards: impl Iterator<Item = ShardId>,
         request: &RangeRequest,
         noted: Revision,
         at: Revision,
         counting: Counting,
     ) -> Option<RangeReply> {
-        let owned = self.shards.get(&shard)?;
+        let (shard, more) = (shards.next(), shards.next());
+        let Some(shard) = shard else { return Some(txn::finish_range(request, noted, None)) };
+        let owned = self.shards.get(&shard).filter(|_| more.is_none())?;
+        let store = &owned.shard.store;
+        if let Some(part) = txn::read_point(store, request, at) {
+            self.pace.ranged(self.now);
+            return Some(txn::finish_range(request, noted, [part]));
+        }
         let mut cursor = RangeCursor::new(request.clone(), at);
         if !self.slices.has_left() && !cursor.is_short() {
             return None;
         }
-        if cursor.step(&owned.shard.store, self.settings.slice, counting) != Progress::Done {
+        if cursor.step(store, self.settings.slice, counting) != Progress::Done {
             self.slices.spend();
             return None;
         }
-        self.applied(ApplyKind::Range, true, self.now, About::default());
-        Some(txn::finish_range(request, noted, vec![cursor.into_part()]))
+        self.pace.ranged(self.now);
+        Some(txn::finish_range(request, noted, [cursor.into_part()]))
     }
 
     /// What has no place beside the answers that clients do not take is read later.
@@ -138,7 +139,7 @@ impl Reactor {
         let Call { asker, course: Course::Reading(reading), .. } = self.calls.remove(id)? else {
             unreachable!("only a range goes on")
         };
-        for (shard, part) in reading.shards.iter().zip(&reading.parts) {
+        for (shard, part) in &reading.parts {
             if part.is_none() {
                 let owner = self.router().reactor_of(*shard);
                 self.send(owner, Body::RangeUnwanted { call: id, shard: *shard });
@@ -176,21 +177,22 @@ impl Reactor {
             self.let_go(asker);
             return self.reread(asker, request, counting);
         };
-        let place = reading.shards.iter().position(|of| *of == shard).expect("the shard was asked");
-        reading.parts[place] = Some(part);
-        if reading.parts.iter().any(Option::is_none) {
-            let (asker, parts) = (call.asker, reading.parts.iter().flatten());
+        let place = reading.parts.iter_mut().find(|(of, _)| *of == shard).expect("the shard was asked");
+        place.1 = Some(part);
+        if reading.parts.iter().any(|(_, part)| part.is_none()) {
+            let (asker, parts) = (call.asker, reading.parts.iter().flat_map(|(_, part)| part));
             let bytes = parts.map(RangePart::kept_bytes).sum();
             return self.gather_parts(id, asker, bytes);
         }
         let Some(Call { asker, begun, course: Course::Reading(reading), .. }) = self.calls.remove(id) else {
             unreachable!("it was there above")
         };
-        self.applied(ApplyKind::Range, true, begun, About::default());
+        self.pace.ranged(begun);
         if reading.parts.len() > 1 {
             self.let_go(asker);
         }
-        let reply = txn::finish_range(&reading.request, reading.noted, reading.parts.into_iter().flatten());
+        let parts = reading.parts.into_iter().filter_map(|(_, part)| part);
+        let reply = txn::finish_range(&reading.request, reading.noted, parts);
         self.answer_range(asker, reading.request, reply);
     }
 

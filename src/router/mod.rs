@@ -37,12 +37,12 @@ impl Router {
     }
 
     /// All shards, the control shard first.
-    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + Clone + use<> {
         (0..=self.starts.len() as u32).map(ShardId)
     }
 
     /// The shards that hold keys.
-    pub fn data_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+    pub fn data_shards(&self) -> impl Iterator<Item = ShardId> + Clone + use<> {
         self.shards().skip(1)
     }
 
@@ -68,7 +68,7 @@ impl Router {
     }
 
     /// The shards that could hold keys of the range, in key order; none where the range is empty.
-    pub fn shards_of(&self, range: &KeyRange) -> impl Iterator<Item = ShardId> + use<> {
+    pub fn shards_of(&self, range: &KeyRange) -> impl Iterator<Item = ShardId> + Clone + use<> {
         let first = self.shard_of(range.start()).0;
         let last = match range {
             _ if range.is_empty() => first - 1,

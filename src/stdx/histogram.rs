@@ -30,6 +30,11 @@ impl Histogram {
     }
 
     pub fn observe(&mut self, value: u64) {
+        self.observe_times(value, 1);
+    }
+
+    /// The same value was seen so often.
+    pub fn observe_times(&mut self, value: u64, times: u64) {
         let bucket = match self.bounds {
             // Most are: the division is spared them.
             Bounds::Doubling(first) if value <= first => 0,
@@ -40,8 +45,8 @@ impl Histogram {
             Bounds::Listed(bounds) => bounds.partition_point(|bound| *bound < value),
         };
         let last = self.counts.len() - 1;
-        self.counts[bucket.min(last)] += 1;
-        self.sum += value;
+        self.counts[bucket.min(last)] += times;
+        self.sum += value * times;
     }
 
     /// Adds what another histogram of the same bounds has seen.

@@ -42,7 +42,9 @@ pub use check::{
 };
 pub use evaluate::{Evaluated, evaluate_delete_range, evaluate_put, evaluate_txn};
 pub use path::{Comparing, Outcome, Path, compare, merge_outcomes};
-pub use range::{Counting, Progress, RangeCursor, RangePart, check_read_in_txn, finish_range, read_revision};
+pub use range::{
+    Counting, Progress, RangeCursor, RangePart, check_read_in_txn, finish_range, read_point, read_revision,
+};
 pub use spread::{Gathered, Plan, Run, Share, gather, merge, oldest_read};
 pub use stream::{Next, RangeStream};
 pub use weight::{is_long, is_long_delete};

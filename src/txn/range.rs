@@ -205,6 +205,10 @@ impl RangeCursor {
     }
 
     fn look(&mut self, store: &Store, resume: Option<Blob>, budget: Budget, counting: Counting) -> State {
+        if self.is_short() {
+            self.part = point(store, &self.request, self.at);
+            return State::Done;
+        }
         let bounded = default_order(&self.request) && !filtered(&self.request);
         let keep = keep(&self.request);
         let wanted = match &resume {
@@ -264,6 +268,12 @@ fn append(all: &mut Vec<KeyValue>, more: Vec<KeyValue>) {
     }
 }
 
+/// The one key of a range that names one, where the store still has the revision.
+pub fn read_point(store: &Store, request: &RangeRequest, at: Revision) -> Option<RangePart> {
+    let is_there = request.range_end.is_empty() && at >= store.compacted();
+    is_there.then(|| point(store, request, at))
+}
+
 /// A whole range in one go, at the newest state or an old one, for transactions.
 pub(super) fn range_at_once(store: &Store, request: &RangeRequest, at: Revision) -> RangePart {
     if request.range_end.is_empty() {
@@ -278,8 +288,11 @@ pub(super) fn range_at_once(store: &Store, request: &RangeRequest, at: Revision)
 
 fn point(store: &Store, request: &RangeRequest, at: Revision) -> RangePart {
     let Some(kv) = store.get(&request.key, at) else { return RangePart::default() };
-    let shown = !request.count_only && passes(request, &kv);
-    RangePart { kvs: if shown { vec![kv] } else { Vec::new() }, count: 1, bytes: 0 }
+    let (count, bytes) = (1, kv.key.len() + kv.value.len());
+    if request.count_only || !passes(request, &kv) {
+        return RangePart { count, ..RangePart::default() };
+    }
+    RangePart { kvs: vec![kv], count, bytes }
 }
 
 /// Merges the parts of all shards into the answer. `header` is the revision the reply's header shows.

@@ -196,8 +196,8 @@ fn what_clients_ask_is_counted_as_in_etcd() {
     counters.front.begun(Method::Watch, Some("3.7"));
     counters.front.answered(Timed::Compaction, true, Duration::from_ms(3));
     counters.front.answered(Timed::ReadonlyTxn, true, Duration::from_ms(3));
-    counters.applies.observe(ApplyKind::Put, true, Duration::from_us(150));
-    counters.applies.observe(ApplyKind::Range, false, Duration::from_us(150));
+    counters.applies.observe(ApplyKind::Put, true, Duration::from_us(150), 1);
+    counters.applies.observe(ApplyKind::Range, false, Duration::from_us(150), 1);
     counters.slow_applies = 3;
     counters.checks.count(Time(1), Probe::Readyz, Check::LinearizableRead, false);
     counters.checks.count(Time(2), Probe::Readyz, Check::LinearizableRead, true);
