@@ -12,7 +12,7 @@ pub use applies::{Applies, ApplyKind};
 pub use notice::{Fields, Level, Notice, Value};
 pub use paths::Paths;
 
-use crate::api::{Answer, Error, Request, TxnRequest};
+use crate::api::{Answer, Error, LeaseTimeToLiveReply, Request, TxnRequest};
 use crate::checkpoint::ControlState;
 use crate::log::{Buffer, Command, SegmentName, WriteId};
 use crate::mvcc::{History, Sizes};
@@ -182,6 +182,17 @@ pub enum Body {
     Control {
         call: CallId,
         request: ControlRequest,
+        /// The leader itself asks.
+        own: bool,
+    },
+    /// The leader asks something of its own.
+    Own {
+        of: Own,
+        request: Request,
+    },
+    OwnDone {
+        of: Own,
+        answer: Answer,
     },
 
     // Ranges at a settled revision, a shard at a time.
@@ -266,6 +277,27 @@ pub enum Body {
     RevokingHas {
         call: CallId,
         shards: Vec<ShardId>,
+    },
+    /// These have keys of it: one transaction deletes them and ends it.
+    SpreadRevoke {
+        call: CallId,
+        lease: LeaseId,
+        shards: Vec<ShardId>,
+    },
+    /// The control shard's part of that transaction's revision.
+    LeaseEnds {
+        lease: LeaseId,
+        part: PartOf,
+    },
+    /// It has no keys: it ends by an entry of its own.
+    EndBareLease {
+        call: CallId,
+        lease: LeaseId,
+    },
+    /// For the answer to a call that shows them.
+    LeaseKeysWanted {
+        call: CallId,
+        reply: LeaseTimeToLiveReply,
     },
     LeaseKeys {
         call: CallId,
@@ -354,7 +386,7 @@ pub enum Body {
     Sizes {
         sizes: Sizes,
     },
-    /// An evaluation found the quota exceeded.
+    /// An evaluation found the quota exceeded; or, without a call, a disk is full, which is so in any epoch.
     NoSpace {
         call: Option<CallId>,
     },
@@ -402,6 +434,8 @@ impl Body {
                 | Body::Fenced { .. }
                 | Body::Sealed { .. }
                 | Body::Lost
+                | Body::OwnDone { .. }
+                | Body::NoSpace { call: None }
                 | Body::Census { .. }
                 | Body::CensusIs { .. }
                 | Body::Sizes { .. }
@@ -409,6 +443,15 @@ impl Body {
                 | Body::Defragmented { .. }
         )
     }
+}
+
+/// What the leader asks of its own accord.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// The end of a lease that has expired.
+    Expiry(LeaseId),
+    /// A compaction, begun then.
+    Compactor { revision: Revision, begun: Time },
 }
 
 /// What the control shard's reactor decides.
@@ -440,6 +483,18 @@ pub struct Census {
     pub compacted_at: Time,
     /// Where the world has given them to this reactor.
     pub process: Option<ProcessFigures>,
+}
+
+impl Census {
+    /// Adds a reactor's figures; its shards keep rows of their own.
+    pub fn add(&mut self, more: &Census) {
+        self.sizes.add(more.sizes);
+        self.raft_index += more.raft_index;
+        self.raft_applied_index += more.raft_applied_index;
+        self.counters.add(&more.counters);
+        self.compacted_at = self.compacted_at.max(more.compacted_at);
+        self.process = self.process.or(more.process);
+    }
 }
 
 /// Figures of one shard.

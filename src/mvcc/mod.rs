@@ -121,6 +121,14 @@ pub struct Sizes {
 }
 
 impl Sizes {
+    pub fn add(&mut self, more: Sizes) {
+        self.keys += more.keys;
+        self.versions += more.versions;
+        self.bytes_live += more.bytes_live;
+        self.bytes_total += more.bytes_total;
+        self.bytes_reclaimable += more.bytes_reclaimable;
+    }
+
     /// etcd's size of the database: what is held, and what is on disk only because nothing has rewritten it.
     pub fn db_bytes(&self) -> u64 {
         self.bytes_total + self.bytes_reclaimable

@@ -1,360 +1,236 @@
 //! This reactor's side of a takeover, and on the control shard's reactor its coordination.
 
-use super::{Reactor, Stage};
-use crate::api::Error;
-use crate::io::{Body, ControlCopy, Output};
-use crate::raft::Refused;
+use super::shards::Shards;
+use super::standing::Stage;
+use super::turn::Turn;
+use crate::io::{Body, ControlCopy, Level};
 use crate::record::{Control, MemberRecord};
-use crate::sequencer::{Generation, Room};
-use crate::shard::{Committed, Shard};
-use crate::takeover::{Report, Seal, Step};
+use crate::sequencer::Generation;
+use crate::takeover::{Coordinator, Report, Seal, Step};
 use crate::types::{Epoch, ReactorId, Revision, ShardId};
 use std::sync::Arc;
 
-impl Reactor {
+pub(super) struct Epochs {
+    /// Only where the control shard lives.
+    coordinator: Option<Coordinator>,
+    /// Of the last epoch that served.
+    generation: Generation,
+    /// What some log names as settled by earlier processes.
+    settled_before: Revision,
+}
+
+impl Epochs {
+    pub fn new(settled_before: Revision) -> Epochs {
+        Epochs { coordinator: None, generation: Generation::NONE, settled_before }
+    }
+
+    /// The control shard lives here, and this was the last epoch of its log.
+    pub fn coordinate(&mut self, reactors: u16, last: Epoch) {
+        self.coordinator = Some(Coordinator::new(reactors, last));
+    }
+
+    pub fn coordinates(&self) -> bool {
+        self.coordinator.is_some()
+    }
+
     /// Moves whatever takeover is under way; called once a turn, before the shards' Readies are taken.
-    pub(super) fn drive_takeover(&mut self) {
-        match self.stage {
-            Stage::Serving | Stage::Stopped => {}
-            Stage::Fencing { epoch } => self.drive_fencing(epoch),
-            Stage::Sealing { .. } => {}
+    pub fn drive(&mut self, turn: &mut Turn, shards: &mut Shards) {
+        if turn.standing.stage() == Stage::Fencing {
+            self.drive_fencing(turn, shards);
         }
         if self.coordinator.is_some() {
-            self.drive_coordinator();
+            self.drive_coordinator(turn, shards);
         }
     }
 
     /// Whether the next turn gets further with a takeover though no input comes: a group that has nothing
     /// unpersisted may campaign, and fences that are all committed are reported.
-    pub(super) fn takeover_goes_on(&self) -> bool {
+    pub fn goes_on(&self, turn: &Turn, shards: &Shards) -> bool {
         let beginning = self.coordinator.as_ref().is_some_and(|coordinator| {
-            let group = self.shards[&ShardId::CONTROL].shard.group();
+            let group = shards.get(ShardId::CONTROL).expect("it lives here").shard.group();
             if group.leads() { coordinator.may_begin() } else { group.is_persisted() }
         });
-        let fencing = match self.stage {
-            Stage::Fencing { epoch } => {
-                let data = || self.shards.values().filter(|owned| owned.shard.id != ShardId::CONTROL);
-                data().any(|owned| {
-                    let group = owned.shard.group();
-                    owned.asked_fence < epoch && (group.leads() || group.is_persisted())
-                }) || self.shards.values().all(|owned| owned.shard.meaning().fence() == epoch)
-            }
-            _ => false,
-        };
-        beginning || fencing
+        beginning || (turn.standing.stage() == Stage::Fencing && fencing_goes_on(turn.epoch(), shards))
     }
 
-    fn drive_coordinator(&mut self) {
-        let control = self.control_shard();
+    fn drive_coordinator(&mut self, turn: &mut Turn, shards: &mut Shards) {
+        let control = shards.shard_mut(ShardId::CONTROL);
         if !control.group_mut().campaign() {
-            if self.coordinator.as_ref().is_some_and(|c| c.is_taking_over() || c.is_serving()) {
-                self.end_epoch();
-            }
-            return;
+            return self.end_if_under_way(turn);
         }
         let term = control.group().term();
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(term));
         if let Some(Step::FenceControl { epoch }) = step {
-            (self.epoch, self.ended, self.lost) = (epoch, false, false);
-            let fenced = self.control_shard().propose_fence(epoch);
-            self.or_end(fenced);
+            turn.standing.go(epoch, Stage::Begun);
+            if control.propose_fence(epoch).is_err() {
+                turn.lose_epoch();
+            }
         }
     }
 
-    fn drive_fencing(&mut self, epoch: Epoch) {
-        let mut refused = false;
-        for owned in self.shards.values_mut().filter(|owned| owned.shard.id != ShardId::CONTROL) {
-            if owned.asked_fence < epoch && owned.shard.group_mut().campaign() {
-                owned.asked_fence = epoch;
-                refused |= owned.shard.propose_fence(epoch).is_err();
+    fn drive_fencing(&mut self, turn: &mut Turn, shards: &mut Shards) {
+        let (epoch, mut refused) = (turn.epoch(), false);
+        for local in shards.all_mut().filter(|local| local.shard.id != ShardId::CONTROL) {
+            if local.asked_fence < epoch && local.shard.group_mut().campaign() {
+                local.asked_fence = epoch;
+                refused |= local.shard.propose_fence(epoch).is_err();
             }
         }
         if refused {
-            self.lose_epoch();
+            turn.lose_epoch();
         }
-        self.report_fenced(epoch);
+        self.report_fenced(turn, shards);
     }
 
-    /// A proposal that raft refuses ends the epoch.
-    pub(super) fn or_end(&mut self, proposed: Result<(), Refused>) {
-        if proposed.is_err() {
-            self.lose_epoch();
-        }
-    }
-
-    /// Some group of this reactor is lost: nothing more is written in this epoch.
-    pub(super) fn lose_epoch(&mut self) {
-        if !self.lost {
-            self.lost = true;
-            self.send(ReactorId(0), Body::Lost);
+    pub fn on_lost(&mut self, turn: &mut Turn, epoch: Epoch) {
+        if epoch == turn.epoch() {
+            self.end_if_under_way(turn);
         }
     }
 
-    pub(super) fn on_lost(&mut self, epoch: Epoch) {
-        if epoch == self.epoch
-            && self.coordinator.as_ref().is_some_and(|c| c.is_taking_over() || c.is_serving())
-        {
-            self.end_epoch();
-        }
-    }
-
-    fn end_epoch(&mut self) {
+    fn end_if_under_way(&mut self, turn: &mut Turn) {
         let Some(coordinator) = &mut self.coordinator else { return };
+        if !coordinator.is_taking_over() && !coordinator.is_serving() {
+            return;
+        }
         let step = coordinator.end();
-        self.sequencer.end(self.room.generation());
-        self.notice_takeover("the epoch ends: taking over anew", self.epoch);
-        self.broadcast_step(step, None);
+        turn.sequencer.end(turn.room.generation());
+        let epoch = turn.epoch().to_string();
+        turn.notice(Level::Info, "the epoch ends: taking over anew", vec![("epoch", epoch)]);
+        turn.send_to_all(|| Body::Step { step, control: None });
     }
 
-    fn broadcast_step(&mut self, step: Step, control: Option<Arc<ControlCopy>>) {
-        for reactor in 0..self.reactors {
-            self.send(ReactorId(reactor), Body::Step { step, control: control.clone() });
-        }
-    }
-
-    /// A step of the coordinator reaches this reactor.
-    pub(super) fn on_step(&mut self, epoch: Epoch, step: Step, control: Option<Arc<ControlCopy>>) {
-        match step {
-            Step::Stop => self.stop_epoch(),
-            Step::FenceControl { .. } => {}
-            Step::Fence { epoch } => {
-                // What was lost between two epochs is campaigned for anew.
-                (self.epoch, self.ended, self.lost) = (epoch, false, false);
-                self.adopt(&control.expect("a fence carries the control state"));
-                self.stage = Stage::Fencing { epoch };
-            }
-            Step::Seal { epoch, prefix } if epoch == self.epoch => {
-                self.stage = Stage::Sealing { epoch, sealed: 0 };
-                let seal = Seal { epoch, prefix };
-                let refused = self.shards.values_mut().any(|owned| owned.shard.propose_seal(seal).is_err());
-                if refused {
-                    self.lose_epoch();
-                }
-                self.report_sealed();
-            }
-            Step::Serve { epoch, prefix } if epoch == self.epoch => {
-                let copy = control.expect("serving begins with the control state");
-                self.serve(epoch, prefix, &copy);
-            }
-            Step::Seal { .. } | Step::Serve { .. } => assert!(step_is_old(epoch, self.epoch)),
-        }
-    }
-
-    /// Everything of the last epoch that is not settled is taken back; what waited for it fails with an
-    /// unknown outcome.
-    fn stop_epoch(&mut self) {
-        self.stage = Stage::Stopped;
-        self.ended = true;
-        self.lost = false;
-        let settled = self.sequencer.settled();
-        self.room = Room::new(Generation::NONE);
-        let mut moves = vec![];
-        for owned in self.shards.values_mut() {
-            let undone = owned.shard.store.newest_revision().main > settled.max(owned.shard.store.settled());
-            self.counters.paths.epoch_undone += u64::from(undone);
-            owned.shard.undo(settled, &mut moves);
-            owned.follow_leases(&mut moves);
-            owned.end_epoch();
-        }
-        self.held.clear();
-        self.revokes_asked.clear();
-        self.lease_waiting.clear();
-        self.deciding.clear();
-        self.control.leases.clear_all_revoking();
-        if let Some(leading) = &mut self.leading {
-            leading.end_epoch();
-        }
-        self.fail_calls(&Error::Timeout);
-        self.retrying.clear();
-        self.send(ReactorId(0), Body::Stopped);
-    }
-
-    pub(super) fn on_stopped(&mut self, from: ReactorId) {
+    pub fn on_stopped(&mut self, from: ReactorId) {
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.stopped(from);
         }
     }
 
     /// The control shard's fence is committed: a new cluster gets its first entry, then all others fence.
-    fn on_control_fenced(&mut self, epoch: Epoch) {
-        self.apply_due_controls();
-        if self.control.is_bootstrapped() {
-            self.fence_all(epoch);
-        } else {
-            let bootstrap = self.bootstrap_entry();
-            let proposed =
-                self.control_shard().propose_control(epoch, Revision::FRESH, bootstrap).map(|_| ());
-            self.or_end(proposed);
+    pub fn on_control_fenced(&mut self, turn: &mut Turn, shards: &mut Shards) {
+        if turn.control.is_bootstrapped() {
+            return self.fence_all(turn, shards);
+        }
+        let (epoch, bootstrap) = (turn.epoch(), bootstrap_entry(turn));
+        let control = shards.shard_mut(ShardId::CONTROL);
+        if control.propose_control(epoch, Revision::FRESH, bootstrap).is_err() {
+            turn.lose_epoch();
         }
     }
 
-    /// The first entry of the control log took effect.
-    pub(super) fn on_bootstrapped(&mut self) {
-        let epoch = self.epoch;
-        self.fence_all(epoch);
-    }
-
-    fn fence_all(&mut self, epoch: Epoch) {
+    /// The control state is known: all other shards fence.
+    pub fn fence_all(&mut self, turn: &mut Turn, shards: &Shards) {
+        let epoch = turn.epoch();
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.control_fenced(epoch));
         if let Some(step) = step {
-            let copy = self.control_copy(Generation::NONE);
-            self.broadcast_step(step, Some(copy));
+            let copy = control_copy(turn, shards, Generation::NONE);
+            turn.send_to_all(|| Body::Step { step, control: Some(copy.clone()) });
         }
-    }
-
-    fn bootstrap_entry(&self) -> Control {
-        let settings = &self.settings;
-        let member = MemberRecord {
-            id: settings.member.0,
-            name: settings.name.clone(),
-            peer_urls: settings.peer_urls.clone(),
-            client_urls: vec![],
-            is_learner: false,
-        };
-        Control::Bootstrap {
-            cluster: settings.cluster.0,
-            token: settings.token.clone(),
-            members: vec![member],
-            cuts: crate::router::cuts(&settings.shard_starts),
-        }
-    }
-
-    fn control_copy(&self, generation: Generation) -> Arc<ControlCopy> {
-        let never_sealed = self.shards[&ShardId::CONTROL].shard.meaning().seal() == Seal::default();
-        Arc::new(ControlCopy {
-            index: self.control.index,
-            state: self.control.to_state(),
-            may_create: never_sealed,
-            generation,
-        })
-    }
-
-    /// Takes the control state over, and makes the shards that are new.
-    fn adopt(&mut self, copy: &ControlCopy) {
-        if self.coordinator.is_none() {
-            self.control.adopt(copy.index, &copy.state);
-        }
-        let router =
-            self.control.router(self.reactors).expect("the map was checked when it was bootstrapped");
-        let me = self.id;
-        for id in router.data_shards().filter(|id| router.reactor_of(*id) == me) {
-            if self.shards.contains_key(&id) {
-                continue;
-            }
-            if !copy.may_create {
-                let reason = format!(
-                    "shard {} of this member is missing from its logs, though the cluster has served with it: \
-                     the data directory is incomplete. Put the missing files back, or restore the data \
-                     directory from a copy that was made while the server was stopped",
-                    id.0
-                );
-                self.out.push(Output::Halt(reason));
-                return;
-            }
-            self.create_shard(id);
-        }
-        self.router = Some(router);
     }
 
     /// Tells the coordinator once every shard's fence is committed.
-    fn report_fenced(&mut self, epoch: Epoch) {
-        if self.stage != (Stage::Fencing { epoch }) {
+    fn report_fenced(&mut self, turn: &mut Turn, shards: &Shards) {
+        let epoch = turn.epoch();
+        if shards.all().any(|local| local.shard.meaning().fence() != epoch) {
             return;
         }
-        if self.shards.values().any(|owned| owned.shard.meaning().fence() != epoch) {
-            return;
-        }
-        let named = self.shards.values().map(|owned| owned.shard.meaning().known_settled()).max();
-        let base = named.unwrap_or_default().max(self.settled_before).max(self.sequencer.settled());
-        let shards = self.shards.values().map(|owned| owned.shard.holding(owned.read_from)).collect();
-        let report = Report { base, shards };
-        self.stage = Stage::Stopped;
-        self.send(ReactorId(0), Body::Fenced { epoch, report });
+        let named = shards.all().map(|local| local.shard.meaning().known_settled()).max();
+        let base = named.unwrap_or_default().max(self.settled_before).max(turn.sequencer.settled());
+        let holdings = shards.all().map(|local| local.shard.holding(local.read_from)).collect();
+        let report = Report { base, shards: holdings };
+        turn.standing.go(epoch, Stage::Fenced);
+        turn.send(ReactorId(0), Body::Fenced { epoch, report });
     }
 
-    pub(super) fn on_fenced(&mut self, from: ReactorId, epoch: Epoch, report: Report) {
+    pub fn on_fenced(&mut self, turn: &mut Turn, from: ReactorId, epoch: Epoch, report: Report) {
         let Some(coordinator) = &mut self.coordinator else { return };
         match coordinator.fenced(from, epoch, report) {
-            Ok(Some(step)) => self.broadcast_step(step, None),
+            Ok(Some(step)) => turn.send_to_all(|| Body::Step { step, control: None }),
             Ok(None) => {}
-            Err(hole) => self.out.push(Output::Halt(hole.to_string())),
+            Err(hole) => turn.halt(hole.to_string()),
         }
     }
 
-    /// News of a commit that a takeover waits for.
-    pub(super) fn on_takeover_news(&mut self, shard: ShardId, news: &Committed) {
-        match *news {
-            Committed::Fence(epoch) if epoch == self.epoch && shard == ShardId::CONTROL => {
-                self.on_control_fenced(epoch);
-            }
-            Committed::Seal(seal) if seal.epoch == self.epoch => {
-                let mut moves = vec![];
-                let owned = self.shards.get_mut(&shard).expect("the news came from it");
-                if let Err(strange) = owned.shard.apply_prefix(&mut moves) {
-                    let reason = format!("shard {shard}: {strange}");
-                    self.out.push(Output::Halt(reason));
-                    return;
-                }
-                owned.follow_leases(&mut moves);
-                if let Stage::Sealing { sealed, .. } = &mut self.stage {
-                    *sealed += 1;
-                }
-                self.report_sealed();
-            }
-            _ => {}
+    /// The prefix is known: every shard seals.
+    pub fn seal(&mut self, turn: &mut Turn, shards: &mut Shards, prefix: Revision) {
+        let epoch = turn.epoch();
+        turn.standing.go(epoch, Stage::Sealing { sealed: 0 });
+        let seal = Seal { epoch, prefix };
+        if shards.all_mut().any(|local| local.shard.propose_seal(seal).is_err()) {
+            turn.lose_epoch();
         }
+        report_sealed(turn, shards.len());
     }
 
-    fn report_sealed(&mut self) {
-        let Stage::Sealing { epoch, sealed } = self.stage else { return };
-        if sealed == self.shards.len() {
-            self.stage = Stage::Stopped;
-            self.send(ReactorId(0), Body::Sealed { epoch });
+    /// A shard's seal is committed: what the prefix holds and its store does not is applied.
+    pub fn on_shard_sealed(&mut self, turn: &mut Turn, shards: &mut Shards, shard: ShardId) {
+        if let Err(strange) = shards.apply_prefix(shard) {
+            return turn.halt(format!("shard {shard}: {strange}"));
         }
+        if let Stage::Sealing { sealed } = turn.standing.stage() {
+            turn.standing.go(turn.standing.epoch(), Stage::Sealing { sealed: sealed + 1 });
+        }
+        report_sealed(turn, shards.len());
     }
 
-    pub(super) fn on_sealed(&mut self, from: ReactorId, epoch: Epoch) {
-        let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.sealed(from, epoch));
-        if let Some(Step::Serve { epoch, prefix }) = step {
+    /// All reactors have sealed: where the epoch begins to serve, behind this revision.
+    pub fn on_sealed(&mut self, turn: &mut Turn, from: ReactorId, epoch: Epoch) -> Option<Step> {
+        let step = self.coordinator.as_mut()?.sealed(from, epoch)?;
+        if let Step::Serve { prefix, .. } = step {
             self.generation = self.generation.next();
-            let generation = self.generation;
-            self.sequencer.start(generation, prefix);
-            self.settled = prefix;
-            self.apply_due_controls();
-            let copy = self.control_copy(generation);
-            self.broadcast_step(Step::Serve { epoch, prefix }, Some(copy));
+            turn.sequencer.start(self.generation, prefix);
+            turn.settled = prefix;
         }
+        Some(step)
     }
 
-    fn serve(&mut self, epoch: Epoch, prefix: Revision, copy: &ControlCopy) {
-        if self.coordinator.is_none() {
-            self.control.adopt(copy.index, &copy.state);
-        }
-        self.room = Room::new(copy.generation);
-        self.stage = Stage::Serving;
-        self.has_served = true;
-        self.epochs_served += 1;
-        self.settle(prefix);
-        // Others may have served for a while: that news came before this reactor could take it.
-        self.on_settled(self.sequencer.settled());
-        self.apply_compaction();
-        self.drop_left_over();
-        if self.coordinator.is_some() {
-            self.begin_leading(epoch);
-        }
-        self.unpark_watches();
-        self.unpark_calls();
-    }
-
-    fn notice_takeover(&mut self, message: &'static str, epoch: Epoch) {
-        self.notice(crate::io::Level::Info, message, vec![("epoch", epoch.to_string())]);
-    }
-
-    pub(super) fn control_shard(&mut self) -> &mut Shard {
-        &mut self.shards.get_mut(&ShardId::CONTROL).expect("the control shard lives on this reactor").shard
+    /// The control state that the others begin to serve with is complete.
+    pub fn tell_to_serve(&self, turn: &mut Turn, shards: &Shards, step: Step) {
+        let copy = control_copy(turn, shards, self.generation);
+        turn.send_to_all(|| Body::Step { step, control: Some(copy.clone()) });
     }
 }
 
-fn step_is_old(sent: Epoch, now: Epoch) -> bool {
-    sent < now
+fn fencing_goes_on(epoch: Epoch, shards: &Shards) -> bool {
+    let mut data = shards.all().filter(|local| local.shard.id != ShardId::CONTROL);
+    let may_campaign = data.any(|local| {
+        let group = local.shard.group();
+        local.asked_fence < epoch && (group.leads() || group.is_persisted())
+    });
+    may_campaign || shards.all().all(|local| local.shard.meaning().fence() == epoch)
+}
+
+fn report_sealed(turn: &mut Turn, shards: usize) {
+    let epoch = turn.epoch();
+    if turn.standing.stage() == (Stage::Sealing { sealed: shards }) {
+        turn.standing.go(epoch, Stage::Sealed);
+        turn.send(ReactorId(0), Body::Sealed { epoch });
+    }
+}
+
+fn bootstrap_entry(turn: &Turn) -> Control {
+    let settings = &turn.settings;
+    let member = MemberRecord {
+        id: settings.member.0,
+        name: settings.name.clone(),
+        peer_urls: settings.peer_urls.clone(),
+        client_urls: vec![],
+        is_learner: false,
+    };
+    Control::Bootstrap {
+        cluster: settings.cluster.0,
+        token: settings.token.clone(),
+        members: vec![member],
+        cuts: crate::router::cuts(&settings.shard_starts),
+    }
+}
+
+fn control_copy(turn: &Turn, shards: &Shards, generation: Generation) -> Arc<ControlCopy> {
+    let control = shards.get(ShardId::CONTROL).expect("the coordinator is where it lives");
+    Arc::new(ControlCopy {
+        index: turn.control.index,
+        state: turn.control.to_state(),
+        may_create: control.shard.meaning().seal() == Seal::default(),
+        generation,
+    })
 }

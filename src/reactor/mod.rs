@@ -1,166 +1,88 @@
 //! One thread's whole database: its connections, its shards, its log.
 //!
-//! [`Reactor::step`] takes one input, [`Reactor::flush`] ends the turn: one Raft entry a shard, one log
-//! write, one send a connection. In between everything is plain calls; what concerns another reactor is
-//! mail, and mail to oneself takes the same way through a queue of its own.
+//! [`Reactor::step`] takes one input, [`Reactor::flush`] ends the turn: one Raft entry per shard, one log write, one
+//! send per connection. What a reactor has is in five parts, each of which owns its fields: [`calls`] is the
+//! clients' side, [`shards`] the owner's side, [`storage`] what is on disk, [`leader`] what only the leader has,
+//! [`epoch`] the takeover. They are lent a [`turn::Turn`] and speak by mail, to each other as to other reactors.
+//! `Reactor` routes: it alone is handed the whole, and what takes more than one part stands here and in `effects`.
 
 mod calls;
-mod census;
-mod checkpoints;
-mod clearing;
-mod controls;
 pub mod dump;
+mod effects;
 mod epoch;
-mod hashes;
-mod leading;
-mod metrics;
-mod owned;
+mod leader;
 mod pace;
-mod reads;
 pub mod recover;
-mod reservations;
-mod revokes;
+mod requests;
 mod settings;
-mod slices;
+mod shards;
+mod sizes;
+mod standing;
 mod storage;
-mod streams;
-mod txns;
-mod vars;
+mod turn;
 mod waiters;
-mod watches;
-mod witness;
-mod writes;
 
 #[cfg(test)]
 mod tests;
 
-pub use clearing::{AtStart, at_start};
 pub use pace::Observing;
 pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
+pub use storage::{AtStart, at_start};
 
-use crate::api::{Answer, Reply, Request};
-use crate::control::Control;
-use crate::front::{Ask, Front, Rpc};
-use crate::io::{Body, CallId, Counters, Fields, Input, Level, Mail, Notice, Output, Paths, ProcessFigures};
-use crate::log::{Log, Ordinal};
-use crate::router::Router;
-use crate::sequencer::{Generation, Room, Sequencer};
+use crate::io::{Body, CallId, Census, Counters, Input, Mail, Output, Paths, ProcessFigures};
+use crate::log::{Ordinal, Resident};
 use crate::stdx::Rng;
-use crate::takeover::Coordinator;
-use crate::types::{Epoch, LeaseId, ReactorId, Revision, ShardId, Time};
-use crate::wire::encode;
+use crate::types::{Duration, Epoch, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
-use leading::Leading;
-use owned::Owned;
-use slices::Slice;
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use waiters::Waiters;
-
-/// Where a reactor stands in the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Stopped,
-    Fencing {
-        epoch: Epoch,
-    },
-    /// So many shards have sealed.
-    Sealing {
-        epoch: Epoch,
-        sealed: usize,
-    },
-    Serving,
-}
+use epoch::Epochs;
+use leader::Leader;
+use shards::{Shards, Slice};
+use std::collections::BTreeMap;
+use storage::Storage;
+use turn::Turn;
 
 pub struct Reactor {
-    id: ReactorId,
-    reactors: u16,
-    settings: Arc<Settings>,
-    sequencer: Arc<Sequencer>,
-    now: Time,
-    rng: Rng,
-
-    // The epoch.
-    stage: Stage,
-    epoch: Epoch,
-    /// The epoch has been stopped here: its mail counts no more, though no other epoch has a name yet.
-    ended: bool,
-    /// A group was lost in this epoch, and the coordinator knows.
-    lost: bool,
-    room: Room,
-    /// Only where the control shard lives.
-    coordinator: Option<Coordinator>,
-    leading: Option<Leading>,
-    /// Of the last epoch that served.
-    generation: Generation,
-    settled: Revision,
-    /// What some log names as settled by earlier processes.
-    settled_before: Revision,
-
-    // State.
-    router: Option<Router>,
-    control: Control,
-    shards: BTreeMap<ShardId, Owned>,
-    log: Log,
-    storage: storage::Storage,
-    heard: witness::Heard,
-    sizes: census::MemberSizes,
-    counters: Counters,
-    pace: pace::Pace,
-    process: Option<ProcessFigures>,
-    /// Epochs that have served since the start.
-    epochs_served: u64,
-
-    // What is under way.
+    turn: Turn,
     calls: Calls,
-    calls_checked_at: Time,
-    held: VecDeque<(Revision, CallId, Answer)>,
-    /// Revokes that have asked for keys and wait for transactions under way.
-    revokes_asked: Vec<(CallId, LeaseId)>,
-    lease_waiting: Waiters<LeaseId, writes::Evaluation>,
-    /// Spread transactions that wait for a lease's end.
-    retrying: Waiters<LeaseId, CallId>,
-    deciding: Vec<CallId>,
-    slices: slices::Slices,
-    /// The reserved shard whose step a slice was taken of last.
-    stepped: ShardId,
-    watches: watches::Watches,
-    streams: streams::Streams,
-    front: Front,
-    /// Reused.
-    asks: Vec<Ask>,
-    parked_watches: Vec<(Rpc, crate::api::WatchRequest)>,
-    /// Whether any epoch has served since the start.
-    has_served: bool,
-
-    local: VecDeque<Body>,
-    out: Vec<Output>,
+    shards: Shards,
+    storage: Storage,
+    epochs: Epochs,
+    /// Only where the control shard lives.
+    leader: Option<Leader>,
+    process: Option<ProcessFigures>,
+    rng: Rng,
+    /// When deadlines were looked at last.
+    deadlines_at: Time,
 }
 
 impl Reactor {
     /// Takes one input. What follows from it for this reactor follows at once; what leaves, leaves with
     /// [`Reactor::flush`].
     pub fn step(&mut self, now: Time, input: Input<'_>) {
-        assert!(now >= self.now, "time does not run backwards");
-        self.now = now;
+        assert!(now >= self.turn.now, "time does not run backwards");
+        self.turn.now = now;
+        let Reactor { turn, calls, shards, storage, .. } = self;
         match input {
-            Input::Opened { conn, port } => self.front.opened(now, conn, port),
-            Input::Received { conn, bytes } => self.on_received(conn, bytes),
-            Input::Sent { conn, bytes } => self.on_sent(conn, bytes),
-            Input::Ended { conn } => self.on_ended(conn),
-            Input::Closed { conn } => self.on_closed(conn),
+            Input::Opened { conn, port } => calls.front.opened(now, conn, port),
+            Input::Received { conn, bytes } => calls.on_received(turn, conn, bytes),
+            Input::Sent { conn, bytes } => calls.on_sent(turn, conn, bytes),
+            Input::Ended { conn } => calls.on_ended(turn, conn),
+            Input::Closed { conn } => calls.on_closed(conn),
             Input::Mail { from, mail } => self.on_mail(from, mail),
-            Input::Written { write, buffer } => self.on_written(write, buffer),
-            Input::Prepared { segment } => self.log.prepared(segment),
-            Input::NoRoom { segment } => self.on_no_room(segment),
-            Input::Bulk { job, done } => self.on_bulk(job, done),
+            Input::Written { write, buffer } => {
+                storage.on_written(turn, write, buffer);
+                self.follow_durable();
+            }
+            Input::Prepared { segment } => storage.log_mut().prepared(segment),
+            Input::NoRoom { segment } => storage.on_no_room(turn, shards, segment),
+            Input::Bulk { job, done } => storage.on_bulk(turn, shards, job, done),
             Input::Settled(settled) => self.on_settled(settled),
             Input::Deposed { shard } => self.on_deposed(shard),
             Input::Process(figures) => self.process = Some(figures),
-            Input::Wall { secs } => self.front.wall(secs),
+            Input::Wall { secs } => calls.front.wall(secs),
             Input::Stop => {
-                self.front.stop();
-                self.log.stop();
+                calls.front.stop();
+                storage.log_mut().stop();
             }
         }
         self.run_local();
@@ -168,90 +90,85 @@ impl Reactor {
 
     /// Ends the turn.
     pub fn flush(&mut self, now: Time, out: &mut Vec<Output>) {
-        assert!(now >= self.now, "time does not run backwards");
-        self.now = now;
-        self.counters.turns += 1;
-        self.front_on_time();
-        self.drive_takeover();
+        assert!(now >= self.turn.now, "time does not run backwards");
+        self.turn.now = now;
+        self.turn.counters.turns += 1;
+        self.calls.take_turn(&mut self.turn);
+        self.epochs.drive(&mut self.turn, &mut self.shards);
         self.run_local();
-        self.redecide();
-        let ids: Vec<ShardId> = self.shards.keys().copied().collect();
-        for id in &ids {
-            self.run_waiting(*id);
+        self.shards.take_turn(&mut self.turn);
+        if self.shards.gives_history() {
+            self.follow_settled();
         }
-        self.take_steps();
-        self.take_slices();
-        self.lead();
-        self.expire_calls();
+        self.shards.take_slices(&mut self.turn);
+        if let Some(leader) = &mut self.leader {
+            leader.take_turn(&mut self.turn);
+        }
+        self.drop_late();
         self.run_local();
         self.write_log();
         self.run_local();
-        self.work_in_background();
+        self.shards.work_in_background(&mut self.turn);
+        self.storage.work_in_background(&mut self.turn, &mut self.shards);
         self.run_local();
-        self.flush_watches();
+        self.calls.flush_watches(&mut self.turn);
         self.run_local();
-        self.observe_pace();
-        self.front.flush(self.now, &mut self.out);
-        out.append(&mut self.out);
+        self.turn.observe_pace();
+        self.calls.front.flush(now, &mut self.turn.out);
+        out.append(&mut self.turn.out);
     }
 
     /// When a turn is due though nothing comes in.
     pub fn wake_at(&self) -> Time {
         if self.has_more_to_do() {
-            return self.now;
+            return self.turn.now;
         }
         let times = [
-            self.calls_wake_at(),
-            self.log.wake_at(),
-            self.leading_wake_at(),
-            self.checkpoints_wake_at(),
-            self.watches.wake_at(),
-            self.front.wake_at(),
+            self.deadlines_wake_at(),
+            self.storage.log().wake_at(),
+            self.leader.as_ref().map_or(Time::NEVER, |leader| leader.wake_at(&self.turn)),
+            self.storage.checkpoints_wake_at(self.turn.now),
+            self.calls.wake_at(),
         ];
         times.into_iter().min().expect("there are several")
     }
 
     /// The settled revision that would give this reactor something to do.
     pub fn waits_for(&self) -> Option<Revision> {
-        if self.stage != Stage::Serving {
+        let Reactor { turn, calls, shards, leader, .. } = self;
+        if !turn.standing.may_write() {
             return None; // what is settled means nothing here before the next epoch
         }
-        let held = self.held.front().map(|(needs, ..)| *needs);
-        let watched = self.watched_revision();
-        let due = self.due_revision();
-        let room = self.waits_for_room().then(|| self.settled.next());
-        [held, watched, due, room].into_iter().flatten().min()
+        let next = turn.settled.next();
+        let room = (shards.has_waiting() || calls.waits_for_ring()).then_some(next);
+        let pending = leader.as_ref().and_then(Leader::waits_for);
+        let news = [turn.gate_waits_for(), shards.watched_revision(), calls.watched_revision(turn)];
+        let due = [shards.due_revision(), pending, room];
+        news.into_iter().chain(due).flatten().min()
     }
 
     /// Whether the next turn has work that no input will bring.
     fn has_more_to_do(&self) -> bool {
-        !self.slices.is_empty()
-            || self.has_steps()
-            || self.has_background_work()
-            || self.watches.is_ready()
-            || self.takeover_goes_on()
-            || self.shards.values().any(|owned| owned.shard.lags())
+        self.shards.has_more_to_do()
+            || self.storage.has_background_work()
+            || self.calls.has_more_to_do()
+            || self.epochs.goes_on(&self.turn, &self.shards)
     }
 
-    fn send(&mut self, to: ReactorId, body: Body) {
-        if to == self.id {
-            self.local.push_back(body);
-        } else {
-            self.out.push(Output::Mail { to, mail: Mail { epoch: self.epoch, body } });
-        }
-    }
-
+    /// Serves what has been asked, and takes the mail of this reactor to itself, until there is no more.
     fn run_local(&mut self) {
-        while let Some(body) = self.local.pop_front() {
-            self.on_mail(self.id, Mail { epoch: self.epoch, body });
+        loop {
+            self.calls.serve(&mut self.turn, &self.shards);
+            self.propose_decided();
+            let Some(mail) = self.turn.next_local() else { return };
+            self.on_mail(self.turn.id, mail);
         }
     }
 
     fn on_mail(&mut self, from: ReactorId, mail: Mail) {
         // Mail of an ended epoch could write what the takeover has already voided, and names reservations
         // that are gone; news of settled state and the steps themselves are good in any epoch.
-        let ended = self.ended || mail.epoch != self.epoch;
-        if ended && !mail.body.outlives_epochs() {
+        if !self.turn.standing.takes_mail_of(mail.epoch) && !mail.body.outlives_epochs() {
             return;
         }
         self.on_body(from, mail.epoch, mail.body);
@@ -259,128 +176,167 @@ impl Reactor {
 
     fn on_body(&mut self, from: ReactorId, epoch: Epoch, body: Body) {
         match body {
-            Body::Evaluate { call, shard, request } => self.on_evaluate(call, shard, request),
-            Body::Answer { call, answer } => self.finish(call, answer),
-            Body::Control { call, request } => self.on_control_request(call, request),
-            Body::Range { call, shard, cursor, counting } => {
-                self.slice(Slice::Range { call, shard, cursor, counting });
-            }
-            Body::Ranged { call, shard, part } => self.on_ranged(call, shard, part),
-            Body::RangeGoesOn { call, shard, bytes } => self.on_range_goes_on(from, call, shard, bytes),
-            Body::RangeUnwanted { call, shard } => self.on_range_unwanted(call, shard),
-            Body::Long { call, request } => self.on_long(call, request),
-            Body::Reserve { call, shard, txn, revokes } => self.on_reserve(call, shard, txn, revokes),
-            Body::Reserved { call, shard, outcomes } => self.on_reserved(call, shard, outcomes),
-            Body::Gather { call, shard, path, current } => self.on_gather(call, shard, path, current),
-            Body::Gathered { call, shard, gathered, ending } => {
-                self.on_gathered(call, shard, gathered, ending);
-            }
-            Body::Part { call, shard, write, shares } => self.on_part(call, shard, write, shares),
-            Body::Applied { call, shard, applied } => self.on_applied(call, shard, applied),
-            Body::Release { call, shard } => self.on_release(call, shard),
-            Body::Revoking { call, lease } => self.on_revoking(call, lease),
-            Body::LeaseKeys { call, lease } => self.on_lease_keys(call, lease),
-            Body::RevokingHas { call, shards } => self.on_revoking_has(from, call, shards),
-            Body::LeaseKeysAre { call, keys, seen } => self.on_lease_keys_are(from, call, keys, seen),
-            Body::History { call, shard, after, upto } => {
-                self.slice(Slice::History { call, shard, after, upto });
-            }
-            Body::HistoryIs { call, shard, compacted, history } => {
-                self.on_history_is(call, shard, compacted, history);
-            }
-            Body::HistoryUnwanted { call, shard } => self.on_history_unwanted(call, shard),
-            Body::Watch { action } => self.on_watch_action(action),
-            Body::Watched { shard, notice } => self.on_watch_news(shard, notice),
-            Body::Marks { marks } => self.on_marks(marks),
-            Body::MarkWanted { shard } => self.on_mark_wanted(from, shard),
             Body::ControlIs { index, change } => self.on_control_is(index, &change),
-            Body::ControlKnown { index } => self.on_control_known(from, index),
-            Body::Compacted { revision, dropped, sizes } => self.on_compacted(from, revision, dropped, sizes),
             Body::Step { step, control } => self.on_step(epoch, step, control),
-            Body::Stopped => self.on_stopped(from),
-            Body::Fenced { epoch, report } => self.on_fenced(from, epoch, report),
             Body::Sealed { epoch } => self.on_sealed(from, epoch),
-            Body::Lost => self.on_lost(epoch),
             Body::Census { call } => self.on_census(call),
-            Body::CensusIs { call, census } => self.on_census_is(from, call, *census),
-            Body::Sizes { sizes } => self.sizes.set(from, sizes),
-            Body::NoSpace { call } => self.on_no_space(call),
-            Body::KeptOut { call } => self.refuse(call, crate::api::Error::NoSpace),
-            Body::Defragment { call } => self.on_defragment(call),
-            Body::Defragmented { call, done } => self.on_defragmented(from, call, done),
+            Body::Sizes { sizes } => self.turn.sizes.set(from, sizes),
+            Body::Stopped => self.epochs.on_stopped(from),
+            Body::Fenced { epoch, report } => self.epochs.on_fenced(&mut self.turn, from, epoch, report),
+            Body::Lost => self.epochs.on_lost(&mut self.turn, epoch),
+            Body::Defragment { call } => self.storage.on_defragment(&mut self.turn, call),
+            Body::History { .. } | Body::MarkWanted { .. } => {
+                // What they ask for may have settled since this reactor last heard.
+                self.follow_settled();
+                self.deliver_to_shards(from, body);
+            }
+            Body::Evaluate { .. }
+            | Body::Range { .. }
+            | Body::RangeUnwanted { .. }
+            | Body::Reserve { .. }
+            | Body::Gather { .. }
+            | Body::Part { .. }
+            | Body::Release { .. }
+            | Body::Revoking { .. }
+            | Body::LeaseEnds { .. }
+            | Body::LeaseKeys { .. }
+            | Body::HistoryUnwanted { .. }
+            | Body::Watch { .. } => self.deliver_to_shards(from, body),
+            Body::Control { .. }
+            | Body::OwnDone { .. }
+            | Body::RevokingHas { .. }
+            | Body::EndBareLease { .. }
+            | Body::ControlKnown { .. }
+            | Body::Compacted { .. }
+            | Body::NoSpace { .. }
+            | Body::KeptOut { .. } => self.deliver_to_leader(from, body),
+            body => self.deliver_to_calls(from, body),
         }
     }
 
-    /// `settled` has moved: what waited for it leaves, and what it settles can no longer be undone.
-    fn on_settled(&mut self, settled: Revision) {
-        if self.stage == Stage::Serving && settled > self.settled {
-            self.settle(settled);
+    fn deliver_to_shards(&mut self, from: ReactorId, body: Body) {
+        let Reactor { turn, shards, .. } = self;
+        match body {
+            Body::Evaluate { call, shard, request } => shards.on_evaluate(turn, call, shard, request),
+            Body::Range { call, shard, cursor, counting } => {
+                shards.slice(turn, Slice::Range { call, shard, cursor, counting });
+            }
+            Body::RangeUnwanted { call, shard } => shards.on_range_unwanted(turn, call, shard),
+            Body::Reserve { call, shard, txn, revokes } => shards.on_reserve(turn, call, shard, txn, revokes),
+            Body::Gather { call, shard, path, current } => shards.on_gather(turn, call, shard, path, current),
+            Body::Part { call, shard, write, shares } => shards.on_part(turn, call, shard, write, shares),
+            Body::Release { call, shard } => shards.on_release(turn, call, shard),
+            Body::Revoking { call, lease } => shards.on_revoking(turn, call, lease),
+            Body::LeaseEnds { lease, part } => shards.end_lease_with(lease, part),
+            Body::LeaseKeys { call, lease } => shards.on_lease_keys(turn, call, lease),
+            Body::History { call, shard, after, upto } => {
+                shards.slice(turn, Slice::History { call, shard, after, upto });
+            }
+            Body::HistoryUnwanted { call, shard } => shards.on_history_unwanted(call, shard),
+            Body::Watch { action } => shards.on_watch_action(action),
+            Body::MarkWanted { shard } => shards.on_mark_wanted(turn, from, shard),
+            _ => unreachable!("other mail goes elsewhere"),
         }
     }
 
-    fn settle(&mut self, settled: Revision) {
-        self.settled = settled;
-        for owned in self.shards.values_mut() {
-            owned.shard.settle(settled);
+    fn deliver_to_leader(&mut self, from: ReactorId, body: Body) {
+        let Reactor { turn, leader: Some(leader), .. } = self else {
+            unreachable!("what the leader decides goes where the control shard lives")
+        };
+        match body {
+            Body::Control { call, request, own } => leader.on_request(turn, call, request, own),
+            Body::OwnDone { of, answer } => leader.on_own_done(turn, of, &answer),
+            Body::RevokingHas { call, shards } => leader.on_revoking_has(turn, from, call, shards),
+            Body::EndBareLease { call, lease } => leader.end_bare_lease(turn, lease, call),
+            Body::ControlKnown { index } => leader.on_control_known(turn, from, index),
+            Body::Compacted { revision, dropped, sizes } => {
+                leader.on_compacted(turn, from, revision, dropped, sizes);
+            }
+            Body::NoSpace { call } => leader.on_no_space(turn, call),
+            Body::KeptOut { call } => leader.refuse(turn, call, crate::api::Error::NoSpace),
+            _ => unreachable!("other mail goes elsewhere"),
         }
-        self.apply_due_controls();
-        self.release_held();
-        self.publish();
+    }
+
+    fn deliver_to_calls(&mut self, from: ReactorId, body: Body) {
+        let Reactor { turn, calls, .. } = self;
+        match body {
+            Body::Answer { call, answer } => calls.finish(turn, call, answer),
+            Body::Own { of, request } => calls.call_of_leader(turn, of, request),
+            Body::Ranged { call, shard, part } => calls.on_ranged(turn, call, shard, part),
+            Body::RangeGoesOn { call, shard, bytes } => {
+                calls.on_range_goes_on(turn, from, call, shard, bytes);
+            }
+            Body::Long { call, request } => calls.on_long(turn, call, request),
+            Body::Reserved { call, shard, outcomes } => calls.on_reserved(turn, call, shard, outcomes),
+            Body::Gathered { call, shard, gathered, ending } => {
+                calls.on_gathered(turn, call, shard, gathered, ending);
+            }
+            Body::Applied { call, shard, applied } => calls.on_applied(turn, call, shard, applied),
+            Body::SpreadRevoke { call, lease, shards } => calls.on_spread_revoke(turn, call, lease, shards),
+            Body::LeaseKeysWanted { call, reply } => calls.gather_lease_keys(turn, call, reply),
+            Body::LeaseKeysAre { call, keys, seen } => calls.on_lease_keys_are(turn, from, call, keys, seen),
+            Body::HistoryIs { call, shard, compacted, history } => {
+                calls.on_history_is(turn, call, shard, compacted, history);
+            }
+            Body::Watched { shard, notice } => calls.on_watch_news(turn, shard, notice),
+            Body::Marks { marks } => calls.on_marks(marks),
+            Body::CensusIs { call, census } => calls.on_census_is(turn, from, call, *census),
+            Body::Defragmented { call, done } => calls.on_defragmented(turn, from, call, done),
+            _ => unreachable!("other mail goes elsewhere"),
+        }
     }
 
     fn on_deposed(&mut self, shard: ShardId) {
-        if let Some(owned) = self.shards.get_mut(&shard) {
-            owned.shard.group_mut().step_down();
-            self.lose_epoch();
+        if self.shards.has(shard) {
+            self.shards.shard_mut(shard).group_mut().step_down();
+            self.turn.lose_epoch();
         }
     }
 
-    fn router(&self) -> &Router {
-        self.router.as_ref().expect("requests are evaluated after the map is known")
+    /// What has waited too long fails where its client is, and is dropped where it waits.
+    fn drop_late(&mut self) {
+        if self.turn.now < self.deadlines_at + DEADLINES_EVERY {
+            return;
+        }
+        self.deadlines_at = self.turn.now;
+        self.calls.expire(&mut self.turn);
+        self.shards.drop_late(&self.turn);
+        if let Some(leader) = &mut self.leader {
+            leader.drop_late(&self.turn);
+        }
+    }
+
+    fn deadlines_wake_at(&self) -> Time {
+        let waits = self.calls.len() > 0
+            || self.shards.has_waiting_evaluations()
+            || self.leader.as_ref().is_some_and(Leader::has_waiting);
+        if waits { self.deadlines_at + DEADLINES_EVERY } else { Time::NEVER }
+    }
+
+    fn on_census(&mut self, call: CallId) {
+        let held = self.storage.log().held_for().map(|(resident, _, bytes)| (resident, bytes));
+        let held: BTreeMap<Resident, u64> = held.collect();
+        let log_bytes = |shard, home| held.get(&Resident { shard, home }).copied().unwrap_or(0);
+        let shards = self.shards.figures(log_bytes);
+        let census = Census {
+            sizes: self.shards.sizes(&self.turn),
+            raft_index: shards.iter().map(|shard| shard.committed.0).sum(),
+            raft_applied_index: shards.iter().map(|shard| shard.applied.0).sum(),
+            counters: self.counters_now(),
+            shards,
+            compacted_at: self.shards.compacted_at(),
+            process: self.process,
+        };
+        self.turn.send(call.reactor, Body::CensusIs { call, census: Box::new(census) });
     }
 
     fn counters_now(&self) -> Counters {
-        let mut counters = self.counters.clone();
-        counters.front = self.front.counters.clone();
-        counters.connections = self.front.open() as u64;
-        counters.ranges_under_way = self.slices.len() as u64;
-        counters.proposals_pending = self.calls.proposals() as u64;
-        counters.calls = self.calls.len() as u64;
-        self.watches.count(&mut counters);
+        let mut counters = self.turn.counters.clone();
+        self.calls.count(&mut counters);
+        self.shards.count(&mut counters);
         self.storage.count(&mut counters);
-        for owned in self.shards.values() {
-            owned.count(&mut counters.paths);
-        }
         counters
-    }
-
-    fn notice(&mut self, level: Level, message: &'static str, fields: impl Into<Fields>) {
-        self.out.push(Output::Notice(Notice { level, message, fields: fields.into() }));
-    }
-
-    fn answer_rpc(&mut self, rpc: Rpc, answer: Answer) {
-        let taken = match &answer {
-            Ok(Reply::Txn(reply)) => self.front.takes_txn(rpc, reply),
-            _ => Ok(()),
-        };
-        if let Err(bytes) = taken
-            && let Some(request) = self.front.request(rpc).filter(reads_only)
-        {
-            self.counters.paths.answer_waited += 1;
-            return self.front.defer(self.now, rpc, request, Some(bytes));
-        }
-        self.observe_answer(rpc, &answer);
-        let term = self.epoch.term;
-        let long_bytes = self.settings.bounds.front.long_message_bytes;
-        match answer {
-            Ok(reply @ (Reply::Range(_) | Reply::Txn(_))) if taken.is_ok() => {
-                self.front.answer_taken(self.now, rpc, term, reply);
-            }
-            Ok(reply) if encode::is_long(&reply, long_bytes) => {
-                self.front.answer_long(self.now, rpc, term, reply);
-            }
-            answer => self.front.answer(self.now, rpc, term, &answer),
-        }
     }
 
     /// The ways it has gone since its start.
@@ -390,11 +346,14 @@ impl Reactor {
 
     /// Everything appended up to here is durable.
     pub fn durable(&self) -> Ordinal {
-        self.log.durable()
+        self.storage.log().durable()
+    }
+
+    /// Whether the process may end without leaving a write that nothing vouches for.
+    pub fn log_is_at_rest(&self) -> bool {
+        self.storage.log_is_at_rest()
     }
 }
 
-/// Whether a transaction may be evaluated anew.
-fn reads_only(request: &Request) -> bool {
-    matches!(request, Request::Txn(txn) if txn.is_read_only())
-}
+/// How often deadlines are looked at: they are seconds long.
+const DEADLINES_EVERY: Duration = Duration::from_ms(500);

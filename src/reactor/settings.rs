@@ -1,11 +1,14 @@
 //! What a reactor is made from.
 
-use super::census::MemberSizes;
-use super::leading::Leading;
-use super::owned::Owned;
+use super::Reactor;
+use super::calls::Calls;
+use super::epoch::Epochs;
+use super::leader::Leader;
 use super::pace::Observing;
 use super::recover::MovingRecord;
-use super::{Reactor, Stage};
+use super::shards::{LocalShard, Shards};
+use super::storage::{Storage, entry_record};
+use super::turn::Turn;
 use crate::checkpoint::{ControlState, LinkRecord};
 use crate::control::Control;
 use crate::front::{Front, Manners};
@@ -16,11 +19,11 @@ use crate::limits::Bounds;
 use crate::log::{self, Log};
 use crate::mvcc::{Budget, Store};
 use crate::raft::{FRESH_BASE, Group, HardState, Start};
-use crate::sequencer::{Generation, Room, Sequencer};
+use crate::sequencer::Sequencer;
 use crate::shard::Shard;
 use crate::stdx::Rng;
-use crate::takeover::{Coordinator, Meaning};
-use crate::types::{ClusterId, Duration, Epoch, Index, MemberId, ReactorId, Revision, ShardId, Time};
+use crate::takeover::Meaning;
+use crate::types::{ClusterId, Duration, Index, MemberId, ReactorId, Revision, ShardId, Time};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -155,50 +158,17 @@ impl Reactor {
             now,
         } = boot;
         let mut rng = Rng::new(seed);
+        let control = settings.control(control.as_ref());
+        let log = Log::new(log, settings.bounds.log_write_bytes_max);
         let mut reactor = Reactor {
-            id,
-            reactors,
-            sequencer,
-            now,
-            stage: Stage::Stopped,
-            epoch: Epoch::default(),
-            ended: true,
-            lost: false,
-            room: Room::new(Generation::NONE),
-            coordinator: None,
-            leading: None,
-            generation: Generation::NONE,
-            settled: Revision::NONE,
-            settled_before: settled,
-            router: None,
-            control: settings.control(control.as_ref()),
-            shards: Default::default(),
-            log: Log::new(log, settings.bounds.log_write_bytes_max),
-            storage: super::storage::Storage::new(last_file, stale, left_over),
-            heard: super::witness::Heard::new(reactors),
-            sizes: MemberSizes::new(reactors),
-            counters: Default::default(),
-            pace: Default::default(),
+            calls: Calls::new(settings.front(), rng.fork()),
+            shards: Shards::default(),
+            storage: Storage::new(log, reactors, last_file, stale, left_over),
+            epochs: Epochs::new(settled),
+            leader: None,
             process: None,
-            epochs_served: 0,
-            calls: Default::default(),
-            calls_checked_at: now,
-            held: Default::default(),
-            revokes_asked: vec![],
-            lease_waiting: Default::default(),
-            retrying: Default::default(),
-            deciding: vec![],
-            slices: Default::default(),
-            stepped: ShardId::CONTROL,
-            streams: Default::default(),
-            asks: vec![],
-            parked_watches: vec![],
-            has_served: false,
-            watches: super::watches::Watches::new(rng.fork()),
-            front: settings.front(),
-            local: Default::default(),
-            out: vec![],
-            settings,
+            deadlines_at: now,
+            turn: Turn::new(id, reactors, settings, sequencer, control, now),
             rng,
         };
         shards.into_iter().for_each(|recovered| reactor.take_in(recovered));
@@ -206,40 +176,41 @@ impl Reactor {
             reactor.prepare_to_lead();
         }
         // Nothing runs yet, so every reactor has stopped, and says so with its first turn.
-        reactor.send(ReactorId(0), Body::Stopped);
+        reactor.turn.send(ReactorId(0), Body::Stopped);
         reactor
     }
 
     fn take_in(&mut self, recovered: RecoveredShard) {
         let RecoveredShard { shard, read_from, attached, chain, moved_in } = recovered;
-        self.counters.paths.shard_of_deltas += u64::from(chain.len() > 1);
-        self.counters.paths.shard_moved += u64::from(!moved_in.is_empty());
-        let before = self.log.sealed();
+        let paths = &mut self.turn.counters.paths;
+        paths.shard_of_deltas += u64::from(chain.len() > 1);
+        paths.shard_moved += u64::from(!moved_in.is_empty());
+        let before = self.storage.log().sealed();
         for record in &moved_in {
             let record = match record {
                 MovingRecord::Plain(record) => record.clone(),
-                MovingRecord::Entry(entry) => super::storage::entry_record(entry),
+                MovingRecord::Entry(entry) => entry_record(entry),
             };
-            self.append(shard.id, shard.home, record);
+            self.storage.append(shard.id, shard.home, record);
         }
-        self.counters.paths.shard_moved_in_writes += u64::from(self.log.sealed() > before);
-        let owned = Owned::new(shard, read_from, attached, chain);
-        self.shards.insert(owned.shard.id, owned);
+        paths.shard_moved_in_writes += u64::from(self.storage.log().sealed() > before);
+        self.storage.take_in(shard.id, shard.group().hard_state(), chain);
+        self.shards.take_in(LocalShard::new(shard, read_from, attached));
     }
 
     /// The first reactor has the control shard, new or recovered, and coordinates takeovers.
     fn prepare_to_lead(&mut self) {
-        if !self.shards.contains_key(&ShardId::CONTROL) {
+        if !self.shards.has(ShardId::CONTROL) {
             self.create_shard(ShardId::CONTROL);
         }
-        let last = self.shards[&ShardId::CONTROL].shard.meaning().newest_epoch();
-        self.coordinator = Some(Coordinator::new(self.reactors, last));
-        self.leading = Some(Leading::new(&self.settings, self.rng.fork(), self.now));
+        let last = self.shards.shard_mut(ShardId::CONTROL).meaning().newest_epoch();
+        self.epochs.coordinate(self.turn.reactors, last);
+        self.leader = Some(Leader::new(&self.turn.settings, self.rng.fork(), self.turn.now));
     }
 
     /// A shard that never was, with its opening in the log.
     pub(super) fn create_shard(&mut self, id: ShardId) {
-        let me = self.settings.member;
+        let me = self.turn.settings.member;
         let hard_state = HardState { term: FRESH_BASE.term, vote: MemberId(0), commit: FRESH_BASE.index };
         let start = Start { member: me, voters: vec![me], base: FRESH_BASE, hard_state, entries: vec![] };
         let home = 0;
@@ -250,8 +221,9 @@ impl Reactor {
             voters: vec![me.0],
             learners: vec![],
         };
-        self.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
+        self.storage.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
         let shard = Shard::new(id, home, Store::new(), Group::new(start), Meaning::default());
-        self.shards.insert(id, Owned::new(shard, self.log.id(), Attached::default(), vec![]));
+        self.storage.take_in(id, shard.group().hard_state(), vec![]);
+        self.shards.take_in(LocalShard::new(shard, self.storage.log().id(), Attached::default()));
     }
 }

@@ -5,12 +5,14 @@ use crate::api::{AlarmType, Error};
 use crate::config::AutoCompaction;
 use crate::http2::client::Client;
 use crate::http2::{self, Event};
-use crate::io::{BulkDone, BulkStep, Port};
+use crate::io::{Body, BulkDone, BulkStep, Level, Notice, Port};
 use crate::log::{Command, LogId, SegmentBytes, SegmentName, Start};
+use crate::sequencer::Sequencer;
 use crate::types::{ClusterId, ConnId, Duration, MemberId, StoreId};
 use crate::wire::proto;
 use bytes::Bytes;
 use prost::Message;
+use std::sync::Arc;
 
 mod controls;
 mod lists;
@@ -189,7 +191,7 @@ impl Member {
 
     fn turn(&mut self, id: usize) -> bool {
         let settled = self.sequencer.settled();
-        let before = self.reactors[id].settled;
+        let before = self.reactors[id].turn.settled;
         self.reactors[id].step(self.now, Input::Settled(settled));
         let mut out = vec![];
         self.reactors[id].flush(self.now, &mut out);
@@ -370,7 +372,7 @@ impl Member {
 fn a_watch_goes_on_while_the_owner_of_an_idle_shard_sleeps() {
     let mut member = Member::new(2, 2);
     let owner = |member: &Member, key: &str| {
-        let router = member.reactors[1].router();
+        let router = member.reactors[1].turn.router();
         router.reactor_of(router.shard_of(key.as_bytes())).0
     };
     let keys: Vec<String> = (0..=255u8).map(|byte| format!("{}", char::from(byte))).collect();
@@ -455,7 +457,7 @@ fn an_epoch_can_end_and_the_next_goes_on() {
         assert_eq!(member.put(&format!("/registry/k{n}"), "v"), n + 2);
     }
     for shard in [0, 1, 4] {
-        let owner = member.reactors[0].router().reactor_of(ShardId(shard));
+        let owner = member.reactors[0].turn.router().reactor_of(ShardId(shard));
         let now = member.now;
         member.reactors[usize::from(owner.0)].step(now, Input::Deposed { shard: ShardId(shard) });
         member.run();
@@ -476,7 +478,7 @@ fn a_member_lives_through_more_epochs_than_a_generation_has_bits() {
         member.run();
     }
     assert_eq!(member.halted, None);
-    assert!(member.reactors.iter().all(|reactor| reactor.epochs_served > 66_000));
+    assert!(member.reactors.iter().all(|reactor| reactor.turn.standing.served() > 66_000));
     assert_eq!(member.put("a", "2"), 3);
     assert_eq!(member.range("a", "").kvs[0].value, "2");
 }
@@ -491,7 +493,7 @@ fn member_without_leader() -> Member {
     let now = member.now;
     member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
     member.run();
-    assert!(member.reactors.iter().all(|reactor| reactor.stage != Stage::Serving));
+    assert!(member.reactors.iter().all(|reactor| !reactor.turn.standing.leads()));
     member
 }
 
@@ -563,7 +565,7 @@ fn what_arrives_during_a_takeover_is_answered_after_it() {
 fn what_arrives_during_a_takeover_waits_no_longer_than_a_request() {
     let mut member = member_without_leader();
     let streams = member.ask_four();
-    member.now = member.now + member.reactors[0].settings.request_timeout() + Duration::from_ms(500);
+    member.now = member.now + member.reactors[0].turn.settings.request_timeout() + Duration::from_ms(500);
     member.run();
     let text = Error::Timeout.to_string();
     assert_eq!(member.statuses_of(streams), [Some((14, text.as_str())); 4]);
@@ -588,7 +590,7 @@ fn compaction_hash_and_status_answer() {
     let status: proto::StatusResponse =
         member.call("/etcdserverpb.Maintenance/Status", &proto::StatusRequest::default()).unwrap();
     assert_eq!(status.leader, 7);
-    assert_eq!(member.reactors[0].control.alarms(AlarmType::None), []);
+    assert_eq!(member.reactors[0].turn.control.alarms(AlarmType::None), []);
     let _: proto::DefragmentResponse =
         member.call("/etcdserverpb.Maintenance/Defragment", &proto::DefragmentRequest::default()).unwrap();
 }

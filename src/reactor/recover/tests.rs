@@ -6,12 +6,11 @@ use crate::api::{
 };
 use crate::checkpoint::{Item, LinkRecord, Reader, Writer};
 use crate::config::AutoCompaction;
-use crate::io::{Body, BulkDone, BulkStep, Input, Output};
+use crate::io::{Body, BulkDone, BulkStep, Input, Output, Own};
 use crate::log::{Command, Recovery, SegmentBytes, SegmentName};
 use crate::mvcc::Budget;
-use crate::reactor::calls::Asker;
 use crate::reactor::dump::Contents;
-use crate::reactor::{Boot, Reactor, Settings, Stage};
+use crate::reactor::{Boot, Reactor, Settings};
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
 use crate::types::{At, Blob, ClusterId, Duration, Event, LeaseId, ReactorId, StoreId, Time};
@@ -172,7 +171,7 @@ impl Member {
     }
 
     fn serves(&self) -> bool {
-        self.reactors.iter().all(|reactor| reactor.stage == Stage::Serving)
+        self.reactors.iter().all(|reactor| reactor.turn.standing.leads())
     }
 
     fn run(&mut self) {
@@ -181,7 +180,7 @@ impl Member {
             let mut busy = false;
             for id in 0..self.reactors.len() {
                 let settled = self.sequencer.settled();
-                busy |= settled > self.reactors[id].settled && self.reactors[id].stage == Stage::Serving;
+                busy |= settled > self.reactors[id].turn.settled && self.reactors[id].turn.standing.leads();
                 self.reactors[id].step(self.now, Input::Settled(settled));
                 let mut out = vec![];
                 self.reactors[id].flush(self.now, &mut out);
@@ -262,7 +261,9 @@ impl Member {
     }
 
     fn ask(&mut self, request: Request) {
-        self.reactors[0].call(Asker::Compactor(Revision::NONE, self.now), request);
+        let of = Own::Compactor { revision: Revision::NONE, begun: self.now };
+        let id = ReactorId(0);
+        self.reactors[0].turn.send(id, Body::Own { of, request });
         self.run();
     }
 
@@ -279,8 +280,7 @@ impl Member {
         assert_eq!(self.halted, None);
         assert!(self.serves());
         let settled = self.sequencer.settled();
-        let stores =
-            || self.reactors.iter().flat_map(|reactor| reactor.shards.values().map(|o| &o.shard.store));
+        let stores = || self.reactors.iter().flat_map(|reactor| reactor.shards.all().map(|o| &o.shard.store));
         let puts = settled.0 - Revision::FRESH.0;
         for number in 0..puts {
             let found: Vec<_> = stores().filter_map(|store| store.newest(&key(number))).collect();
@@ -295,7 +295,7 @@ impl Member {
     /// The history of all stores.
     fn events(&self) -> Vec<(At, ShardId, Event)> {
         let mut events = vec![];
-        for owned in self.reactors.iter().flat_map(|reactor| reactor.shards.values()) {
+        for owned in self.reactors.iter().flat_map(|reactor| reactor.shards.all()) {
             let all = Revision(u64::MAX);
             let history = owned.shard.store.history(At::default(), all, Budget::UNBOUNDED);
             events.extend(history.changes.into_iter().map(|(at, change)| (at, owned.shard.id, change.event)));
@@ -306,7 +306,7 @@ impl Member {
 
     /// The keys of the tests' lease.
     fn attached(&self) -> Vec<Blob> {
-        let attached = self.reactors.iter().flat_map(|r| r.shards.values());
+        let attached = self.reactors.iter().flat_map(|r| r.shards.all());
         let mut keys: Vec<Blob> = attached.flat_map(|o| o.attached.keys(LeaseId(5)).cloned()).collect();
         keys.sort();
         keys
@@ -347,8 +347,8 @@ fn shards_live_where_the_number_of_reactors_puts_them_and_keep_everything() {
         puts += 60;
         assert_eq!(member.check(), puts);
         for reactor in &member.reactors {
-            let here = |id: &ShardId| reactor_of(*id, reactors) == reactor.id;
-            assert!(reactor.shards.keys().all(here));
+            let here = |id: &ShardId| reactor_of(*id, reactors) == reactor.turn.id;
+            assert!(reactor.shards.all().map(|local| &local.shard.id).all(here));
         }
         disk = member.crash(usize::MAX);
     }
@@ -440,10 +440,10 @@ fn an_alarm_raised_during_a_takeover_is_in_the_log() {
             member.reactors[turn % 2].flush(now, &mut out);
             out.into_iter().for_each(|output| member.carry_out(turn % 2, output));
         }
-        midway += usize::from(member.reactors[0].stage != Stage::Serving);
-        member.reactors[0].on_no_space(None);
+        midway += usize::from(!member.reactors[0].turn.standing.leads());
+        member.reactors[0].turn.raise_no_space(None);
         member.run();
-        let alarms = |member: &Member| member.reactors[0].control.alarms(AlarmType::None).len();
+        let alarms = |member: &Member| member.reactors[0].turn.control.alarms(AlarmType::None).len();
         assert_eq!(alarms(&member), 1, "after {turns} turns");
         let member = Member::start(member.crash(usize::MAX), 2).unwrap();
         assert_eq!(alarms(&member), 1, "after {turns} turns and a restart");
@@ -687,16 +687,16 @@ fn leases_and_compaction_come_back() {
         assert_eq!(member.halted, None);
         assert!(member.serves());
         for reactor in &member.reactors {
-            assert!(reactor.control.is_granted(LeaseId(5)));
-            assert_eq!(reactor.control.compacted(), Revision(22));
-            let data = reactor.shards.values().filter(|owned| owned.shard.id != ShardId::CONTROL);
+            assert!(reactor.turn.control.is_granted(LeaseId(5)));
+            assert_eq!(reactor.turn.control.compacted(), Revision(22));
+            let data = reactor.shards.all().filter(|owned| owned.shard.id != ShardId::CONTROL);
             data.for_each(|owned| assert_eq!(owned.shard.store.compacted(), Revision(22)));
         }
         assert_eq!(member.attached(), [Blob::new(&key(3))]);
     }
     // And they end together.
     member.ask(Request::LeaseRevoke(LeaseId(5)));
-    assert!(member.reactors.iter().all(|reactor| !reactor.control.is_granted(LeaseId(5))));
+    assert!(member.reactors.iter().all(|reactor| !reactor.turn.control.is_granted(LeaseId(5))));
     assert_eq!(member.sequencer.settled(), Revision(23));
 }
 
@@ -758,20 +758,20 @@ fn events(dump: &Contents) -> Vec<(At, ShardId, Event)> {
 #[test]
 fn mail_of_an_epoch_that_is_stopped_here_does_nothing() {
     let mut member = Member::start(endless(), 2).unwrap();
-    let epoch = member.reactors[0].epoch;
+    let epoch = member.reactors[0].turn.epoch();
     let call = crate::io::CallId { reactor: ReactorId(1), number: 1 };
     let shard = ShardId(2); // of the first of two reactors
-    assert!(member.reactors[0].shards.contains_key(&shard));
+    assert!(member.reactors[0].shards.has(shard));
     let mail = |body| Input::Mail { from: ReactorId(1), mail: crate::io::Mail { epoch, body } };
     let now = member.now;
     member.reactors[0].step(now, mail(Body::Reserve { call, shard, txn: Arc::default(), revokes: None }));
-    assert!(member.reactors[0].shards[&shard].reserved.is_some());
+    assert!(member.reactors[0].shards.get(shard).unwrap().reserved.is_some());
     member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
     // The other reactor has not heard of the end yet.
     member.reactors[0].step(now, mail(Body::Part { call, shard, write: None, shares: vec![] }));
     let revoke = crate::io::ControlRequest::Client(Request::LeaseRevoke(LeaseId(5)));
-    member.reactors[0].step(now, mail(Body::Control { call, request: revoke }));
+    member.reactors[0].step(now, mail(Body::Control { call, request: revoke, own: false }));
     member.run();
-    assert!(member.serves() && member.reactors[0].epoch > epoch);
-    assert!(member.reactors[0].shards[&shard].reserved.is_none());
+    assert!(member.serves() && member.reactors[0].turn.epoch() > epoch);
+    assert!(member.reactors[0].shards.get(shard).unwrap().reserved.is_none());
 }

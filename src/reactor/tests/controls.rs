@@ -12,8 +12,8 @@ impl Member {
     /// A request to the control shard from a call that nobody waits for at the other reactor.
     fn ask_control(&mut self, number: u64, request: ControlRequest) {
         let call = CallId { reactor: ReactorId(1), number: 1_000_000 + number };
-        let epoch = self.reactors[0].epoch;
-        let mail = Mail { epoch, body: Body::Control { call, request } };
+        let epoch = self.reactors[0].turn.epoch();
+        let mail = Mail { epoch, body: Body::Control { call, request, own: false } };
         self.reactors[0].step(self.now, Input::Mail { from: ReactorId(1), mail });
     }
 
@@ -85,13 +85,13 @@ fn what_waits_for_a_lease_is_dropped_when_nobody_waits_for_it_any_more() {
     let mut member = Member::new(2, 3);
     member.grant(5, 60).unwrap();
     member.disk_stands = true;
-    let waiting = |member: &Member| member.reactors[0].leading.as_ref().unwrap().waiting.len();
+    let waiting = |member: &Member| member.reactors[0].leader.as_ref().unwrap().waiting_len();
     for number in 0..10 {
         member.ask_control(number, ControlRequest::Client(Request::LeaseRevoke(LeaseId(5))));
     }
     member.run();
     assert_eq!(waiting(&member), 9);
-    member.now = member.now + member.reactors[0].settings.request_timeout() + Duration::from_ms(500);
+    member.now = member.now + member.reactors[0].turn.settings.request_timeout() + Duration::from_ms(500);
     member.run();
     assert_eq!(waiting(&member), 0);
     member.write_all();
@@ -132,7 +132,7 @@ fn leases_count_against_the_quota_and_raise_its_alarm() {
         member.grant(id, 60).unwrap();
     }
     assert_eq!(member.grant(10, crate::limits::LEASE_TTL_SECS_MAX + 1), Err(full.clone()));
-    assert_eq!(member.reactors[0].control.alarms(AlarmType::None).len(), 1);
+    assert_eq!(member.reactors[0].turn.control.alarms(AlarmType::None).len(), 1);
     assert_eq!(member.grant(10, 60), Err(full));
     let status = |member: &mut Member| -> proto::StatusResponse {
         member.call("/etcdserverpb.Maintenance/Status", &proto::StatusRequest::default()).unwrap()
@@ -155,11 +155,11 @@ fn an_alarm_keeps_nobody_out_before_every_reactor_knows_of_it() {
     member.cut_off = Some((ReactorId(1), vec![]));
     let alarm = proto::AlarmRequest { action: 1, member_id: 7, alarm: 1 };
     let alarm = member.begin("/etcdserverpb.Maintenance/Alarm", &alarm);
-    let router = member.reactors[2].router();
+    let router = member.reactors[2].turn.router();
     let is_of_2 = |byte: &u8| router.reactor_of(router.shard_of(&[*byte])) == ReactorId(2);
     let key = Bytes::from(vec![(0..=255).find(is_of_2).expect("each has a shard")]);
     let put = member.begin("/etcdserverpb.KV/Put", &proto::PutRequest { key, ..Default::default() });
-    assert!(member.reactors[2].control.no_space() && !member.reactors[1].control.no_space());
+    assert!(member.reactors[2].turn.control.no_space() && !member.reactors[1].turn.control.no_space());
     assert_eq!([alarm, put].map(|stream| member.status_of(stream)), [None; 2]);
     let (deaf, waiting) = member.cut_off.take().expect("set above");
     for (from, mail) in waiting {
@@ -178,7 +178,7 @@ fn grants_on_their_way_count_against_the_quota() {
         member.begin("/etcdserverpb.Lease/LeaseGrant", &proto::LeaseGrantRequest { id, ttl: 60 });
     }
     member.write_all();
-    assert_eq!(member.reactors[0].control.leases.len(), 9);
+    assert_eq!(member.reactors[0].turn.control.leases.len(), 9);
 }
 
 #[test]
@@ -201,7 +201,11 @@ fn what_names_an_ending_lease_waits_for_its_end() {
         [one, member.begin("/etcdserverpb.KV/Txn", &txn)]
     });
     let waiting = |member: &Member| -> usize {
-        member.reactors.iter().map(|reactor| reactor.lease_waiting.len() + reactor.retrying.len()).sum()
+        member
+            .reactors
+            .iter()
+            .map(|reactor| reactor.shards.waits_for_leases() + reactor.calls.waits_for_leases())
+            .sum()
     };
     assert_eq!(waiting(&member), 4);
     member.write_all();

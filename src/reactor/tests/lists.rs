@@ -57,7 +57,12 @@ fn lists_without_a_place_are_read_later() {
         let streams: Vec<_> = (0..8).map(|_| member.ask(RANGE, &everything())).collect();
         member.run();
         // One is being sent; nothing is left of the reading of the others.
-        assert!(member.reactors.iter().all(|reactor| reactor.calls.len() == 0 && reactor.slices.is_empty()));
+        assert!(
+            member
+                .reactors
+                .iter()
+                .all(|reactor| reactor.calls.len() == 0 && reactor.shards.slices().is_empty())
+        );
         let at = usize::from(member.conn.reactor.0);
         assert_eq!(member.reactors[at].counters_now().ranges, 1, "the others are to be counted");
         member.hear();

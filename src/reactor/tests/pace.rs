@@ -119,7 +119,7 @@ fn only_writes_are_pending_proposals() {
     member.run();
     let page = member.page("/metrics");
     assert!(page.lines().any(|line| line == "etcd_server_proposals_pending 2"), "{page}");
-    member.now = member.now + member.reactors[0].settings.request_timeout() + Duration::from_ms(500);
+    member.now = member.now + member.reactors[0].turn.settings.request_timeout() + Duration::from_ms(500);
     member.run();
     let page = member.page("/metrics");
     assert!(page.lines().any(|line| line == "etcd_server_proposals_pending 0"), "{page}");

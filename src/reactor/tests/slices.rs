@@ -4,14 +4,14 @@ use super::*;
 
 /// Ranges that a shard has begun and not ended, at each reactor.
 fn slicing(member: &Member) -> Vec<usize> {
-    member.reactors.iter().map(|reactor| reactor.slices.len()).collect()
+    member.reactors.iter().map(|reactor| reactor.shards.slices().len()).collect()
 }
 
 #[test]
 fn a_long_range_ends_with_its_client() {
     for reactors in [1, 2] {
         let mut member = Member::new(reactors, 2);
-        let router = member.reactors[0].router();
+        let router = member.reactors[0].turn.router();
         // The client is at the last reactor.
         let owner = ReactorId(0);
         let prefix = (0..255).find(|byte| router.reactor_of(router.shard_of(&[*byte])) == owner);
@@ -78,7 +78,7 @@ fn what_long_ranges_hold_while_they_are_read_is_bounded() {
     let streams: Vec<_> = (0..10).map(|_| member.ask("/etcdserverpb.KV/Range", &range)).collect();
     let mut most = 0;
     while member.turn_all() {
-        most = most.max(member.reactors[0].slices.kept_bytes());
+        most = most.max(member.reactors[0].shards.slices().kept_bytes());
     }
     assert!((KEYS * VALUE..2 * KEYS * VALUE + 10 * 10 * VALUE).contains(&most), "{most}");
     for stream in streams {
@@ -96,7 +96,7 @@ fn member_of_small_slices() -> Member {
 
 /// Prefixes of keys: of a shard of the first reactor, of another shard there, of a shard elsewhere.
 fn prefixes(member: &Member) -> [Bytes; 3] {
-    let router = member.reactors[0].router();
+    let router = member.reactors[0].turn.router();
     let prefix = |shard| Bytes::from([router.ranges_of(shard)[0].start(), &b"."[..]].concat());
     let of =
         |reactor| router.data_shards().filter(move |shard| router.reactor_of(*shard) == ReactorId(reactor));

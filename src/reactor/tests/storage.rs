@@ -18,7 +18,7 @@ impl Member {
     fn key_of(&self, reactor: u16) -> String {
         let keys = (0..=255u8).map(|byte| char::from(byte).to_string());
         let mut keys = keys.chain(["/registry/pods/x", "/registry/leases/x"].map(str::to_owned));
-        let router = self.reactors[0].router();
+        let router = self.reactors[0].turn.router();
         let owner = |key: &str| router.reactor_of(router.shard_of(key.as_bytes())).0;
         keys.find(|key| owner(key) == reactor).expect("it has a shard")
     }
@@ -71,7 +71,9 @@ fn a_log_without_room_is_freed_by_checkpoints_before_anybody_is_refused() {
     let before = member.checkpoints;
     (0..18).for_each(|_| _ = member.try_put(&[7; 4000]).unwrap());
     assert_eq!(member.checkpoints, before, "it holds little");
-    assert!(member.reactors[0].log.held().closed > 0 && !member.reactors[0].log.is_short());
+    assert!(
+        member.reactors[0].storage.log().held().closed > 0 && !member.reactors[0].storage.log().is_short()
+    );
     member.no_new_segments = true;
     (0..12).for_each(|_| _ = member.try_put(&[7; 4000]).unwrap());
     assert!(member.checkpoints > before);
@@ -157,12 +159,14 @@ fn each_new_segment_says_the_words_of_the_other_logs_anew() {
     let keys = [0, 1, 2].map(|reactor| member.key_of(reactor));
     keys.iter().for_each(|key| _ = member.put(key, "1"));
     member.pass(Duration::from_secs(1));
-    let rests: Vec<_> = member.reactors[1..].iter().map(|other| other.log.testimony()).collect();
-    let first = member.reactors[0].log.open_segment();
+    let rests: Vec<_> = member.reactors[1..].iter().map(|other| other.storage.log().testimony()).collect();
+    let first = member.reactors[0].storage.log().open_segment();
     (0..60).for_each(|_| _ = member.put(&keys[0], &"x".repeat(4000)));
-    let last = member.reactors[0].log.open_segment();
+    let last = member.reactors[0].storage.log().open_segment();
     assert!(last > first + 3);
-    assert!(member.reactors[1..].iter().map(|other| other.log.testimony()).eq(rests.iter().copied()));
+    assert!(
+        member.reactors[1..].iter().map(|other| other.storage.log().testimony()).eq(rests.iter().copied())
+    );
     for sequence in first + 1..last {
         for rest in &rests {
             let word = (SegmentName { log: LogId(0), sequence }, rest.log, rest.frame);
@@ -177,7 +181,7 @@ fn a_base_for_which_there_is_no_room_is_put_off_for_a_delta() {
     let bounds = crate::limits::Bounds { checkpoint_chain_files_max: 1, ..crate::limits::Bounds::PRODUCTION };
     let mut member = Member::with(1, Settings { checkpoint_log_bytes: 1, bounds, ..settings(1) });
     (0..20).for_each(|n| _ = member.put(&format!("k{n}"), &"v".repeat(4000)));
-    let paths = |member: &Member| member.reactors[0].counters.paths;
+    let paths = |member: &Member| member.reactors[0].turn.counters.paths;
     let before = paths(&member);
     assert_eq!(before.checkpoint_is_delta, 0, "a chain is one file");
     member.checkpoint_bytes_max = 40_000;
@@ -185,7 +189,7 @@ fn a_base_for_which_there_is_no_room_is_put_off_for_a_delta() {
     let after = paths(&member);
     assert!(after.checkpoint_given_up > before.checkpoint_given_up);
     assert_eq!(after.checkpoint_is_delta_for_want_of_room, 1);
-    let needed = member.reactors[0].log.needed();
+    let needed = member.reactors[0].storage.log().needed();
     assert_eq!(needed.closed, 0, "{needed:?}");
     // Once there is room, it is a base again.
     member.checkpoint_bytes_max = usize::MAX;
@@ -202,13 +206,13 @@ fn a_base_for_which_there_is_no_room_is_put_off_for_a_delta() {
 fn the_reserve_makes_way_for_the_checkpoint_that_frees_the_log() {
     let mut member = Member::with(1, Settings { checkpoint_log_bytes: u64::MAX, ..settings(1) });
     (0..40).for_each(|_| _ = member.try_put(&[7; 100]).unwrap());
-    assert!(member.reactors[0].log.held().closed > 0);
+    assert!(member.reactors[0].storage.log().held().closed > 0);
     member.disk_is_full = true;
     (0..100).find_map(|_| member.try_put(&[7; 100]).err()).expect("the spare file is not refilled");
     member.pass(Duration::from_secs(2));
     let reactor = &member.reactors[0];
-    assert_eq!(reactor.counters.paths.log_gave_reserve, 1);
-    assert_eq!(reactor.log.needed().closed, 0, "{:?}", reactor.log.needed());
+    assert_eq!(reactor.turn.counters.paths.log_gave_reserve, 1);
+    assert_eq!(reactor.storage.log().needed().closed, 0, "{:?}", reactor.storage.log().needed());
     assert!(member.given_up_bytes > 0 && member.halted.is_none());
     let delete = proto::DeleteRangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
     let _: proto::DeleteRangeResponse = member.call("/etcdserverpb.KV/DeleteRange", &delete).unwrap();
@@ -223,7 +227,8 @@ fn a_physical_compaction_is_answered_when_no_checkpoint_holds_the_history() {
     member.lane_stands = true;
     member.put("a", "last");
     assert_eq!(member.undone.len(), 1, "a checkpoint has begun");
-    let data = |member: &Member| member.reactors[0].shards[&ShardId(1)].shard.store.sizes().versions;
+    let data =
+        |member: &Member| member.reactors[0].shards.get(ShardId(1)).unwrap().shard.store.sizes().versions;
     let request = proto::CompactionRequest { revision: 7, physical: true };
     let stream = member.ask("/etcdserverpb.KV/Compact", &request);
     member.run();
@@ -268,7 +273,7 @@ fn in_use_is_what_is_not_compacted_and_the_rest_is_what_defragmentation_frees() 
     assert_eq!(sizes(&mut member), (once + twice.0 - empty, once), "the checkpoints hold what was dropped");
     defragment(&mut member);
     assert_eq!(sizes(&mut member), (once, once));
-    let written = member.reactors.iter().map(|reactor| reactor.counters.times.checkpoints.count());
+    let written = member.reactors.iter().map(|reactor| reactor.turn.counters.times.checkpoints.count());
     assert_eq!(written.sum::<u64>(), 2 * 4, "each shard's, the control shard's too");
 }
 

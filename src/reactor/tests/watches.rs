@@ -21,7 +21,7 @@ fn a_large_revision_is_published_in_slices_and_arrives_whole() {
     for reactors in [1, 2] {
         let one = Budget { keys: 1, ..Budget::SLICE };
         let mut member = Member::with(reactors, Settings { slice: one, ..settings(2) });
-        let router = member.reactors[0].router();
+        let router = member.reactors[0].turn.router();
         let shard = |byte: u8| router.shard_of(&[byte]);
         let prefix = b'a';
         let other = (1..=255).find(|byte| shard(*byte) != shard(prefix)).expect("there are two shards");
@@ -86,9 +86,9 @@ fn a_shard_written_without_pause_does_not_leave_its_watchers_behind() {
         member.turn_all();
     }
     let reactor = &member.reactors[0];
-    assert!(reactor.settled.0 > 90, "they settle as they come");
-    let published = reactor.shards[&ShardId(1)].hub.settled();
-    assert!(published.0 + 5 > reactor.settled.0, "{published} of {}", reactor.settled);
+    assert!(reactor.turn.settled.0 > 90, "they settle as they come");
+    let published = reactor.shards.get(ShardId(1)).unwrap().hub.settled();
+    assert!(published.0 + 5 > reactor.turn.settled.0, "{published} of {}", reactor.turn.settled);
 }
 
 impl Member {

@@ -18,7 +18,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Reactor, Stage};
+use super::Turn;
 use crate::api::{Alarm, AlarmType, Code};
 use crate::io::{ApplyKind, Census, ProcessFigures};
 use crate::stdx::Histogram;
@@ -49,23 +49,21 @@ struct Figures {
     sum: Census,
 }
 
-impl Reactor {
-    pub(super) fn metrics_page(&self, rows: BTreeMap<ReactorId, Census>) -> Response {
-        let mut sum = Census::default();
-        rows.values().for_each(|row| sum.add(row));
-        let figures = Figures {
-            member: self.settings.member,
-            serving: self.stage == Stage::Serving,
-            epochs: self.epochs_served,
-            settled: self.sequencer.settled(),
-            compacted: self.control.compacted(),
-            quota_bytes: self.settings.quota_shown().unsigned_abs(),
-            alarms: self.control.alarms(AlarmType::None),
-            rows,
-            sum,
-        };
-        Response::ok(ContentType::Metrics, render(figures).into_bytes())
-    }
+pub fn page(turn: &Turn, rows: BTreeMap<ReactorId, Census>) -> Response {
+    let mut sum = Census::default();
+    rows.values().for_each(|row| sum.add(row));
+    let figures = Figures {
+        member: turn.settings.member,
+        serving: turn.standing.leads(),
+        epochs: turn.standing.served(),
+        settled: turn.sequencer.settled(),
+        compacted: turn.control.compacted(),
+        quota_bytes: turn.settings.quota_shown().unsigned_abs(),
+        alarms: turn.control.alarms(AlarmType::None),
+        rows,
+        sum,
+    };
+    Response::ok(ContentType::Metrics, render(figures).into_bytes())
 }
 
 fn render(figures: Figures) -> String {

@@ -3,8 +3,7 @@
 //! Every shard holds its history still and gives it in slices; the client's reactor merges the slices by
 //! revision and adds them up. A slice is asked for only when the one before is used up.
 
-use super::Reactor;
-use super::calls::{Asker, Course};
+use super::{Asker, Calls, Course, Turn};
 use crate::api::{Error, Reply};
 use crate::io::{Body, CallId};
 use crate::mvcc::{Change, HashKv, History};
@@ -34,24 +33,24 @@ struct Source {
     asked: bool,
 }
 
-impl Reactor {
-    pub(super) fn hash(&mut self, asker: Asker) {
-        self.begin_hash(asker, 0, true);
+impl Calls {
+    pub(super) fn hash(&mut self, turn: &mut Turn, asker: Asker) {
+        self.begin_hash(turn, asker, 0, true);
     }
 
-    pub(super) fn hash_kv(&mut self, asker: Asker, revision: i64) {
-        self.begin_hash(asker, revision, false);
+    pub(super) fn hash_kv(&mut self, turn: &mut Turn, asker: Asker, revision: i64) {
+        self.begin_hash(turn, asker, revision, false);
     }
 
-    fn begin_hash(&mut self, asker: Asker, revision: i64, whole: bool) {
-        let settled = self.sequencer.settled();
-        let compacted = self.control.compacted();
+    fn begin_hash(&mut self, turn: &mut Turn, asker: Asker, revision: i64, whole: bool) {
+        let settled = turn.shown();
+        let compacted = turn.control.compacted();
         // etcd's law: 0 is the newest, and what is negative hashes nothing.
         if revision > 0 && revision < compacted.wire() {
-            return self.reply(asker, Err(Error::Compacted));
+            return self.reply(turn, asker, Err(Error::Compacted));
         }
         if revision > settled.wire() {
-            return self.reply(asker, Err(Error::FutureRevision));
+            return self.reply(turn, asker, Err(Error::FutureRevision));
         }
         let upto = match revision {
             0 => settled,
@@ -59,7 +58,7 @@ impl Reactor {
         };
         let shown = if revision < 0 { revision } else { upto.wire() };
         // Below a compaction no shard could give its history, and nothing is wanted of it.
-        let shards = self.router().data_shards().filter(|_| revision >= 0);
+        let shards = turn.router().data_shards().filter(|_| revision >= 0);
         let sources = shards.map(|shard| Source {
             shard,
             changes: VecDeque::new(),
@@ -69,17 +68,17 @@ impl Reactor {
         });
         let sources = sources.collect();
         let sum = HashKv::new(compacted);
-        let begun = self.now;
+        let begun = turn.now;
         let hashing = Hashing { sum, upto, shown, compacted, settled, sources, begun, whole };
-        let call = self.begin_call(asker, Course::Hashing(Box::new(hashing)));
+        let call = self.begin(turn, asker, Course::Hashing(Box::new(hashing)));
         // As long as the history is; etcd has no deadline here either.
-        self.calls.keep(call);
-        self.go_on_hashing(call);
+        self.under_way.keep(call);
+        self.go_on_hashing(turn, call);
     }
 
     /// Adds what is there in order, asks for what is missing.
-    fn go_on_hashing(&mut self, call: CallId) {
-        let Some(under_way) = self.calls.get_mut(call) else { return };
+    fn go_on_hashing(&mut self, turn: &mut Turn, call: CallId) {
+        let Some(under_way) = self.under_way.get_mut(call) else { return };
         let Course::Hashing(hashing) = &mut under_way.course else { unreachable!("only hashes get history") };
         hashing.add_known();
         let upto = hashing.upto;
@@ -88,92 +87,63 @@ impl Reactor {
             let (sum, settled) = (std::mem::replace(&mut hashing.sum, HashKv::new(upto)), hashing.settled);
             let (hash, compact_revision, whole) = (sum.finish(), hashing.compacted, hashing.whole);
             let hash_revision = hashing.shown;
-            let took = self.now.since(hashing.begun).0;
-            let times = &mut self.counters.times;
+            let took = turn.now.since(hashing.begun).0;
+            let times = &mut turn.counters.times;
             if whole { &mut times.hashes } else { &mut times.hashes_at }.observe(took);
             let reply = if whole {
                 Reply::Hash { revision: settled, hash }
             } else {
                 Reply::HashKv { revision: settled, hash, compact_revision, hash_revision }
             };
-            return self.finish(call, Ok(reply));
+            return self.finish(turn, call, Ok(reply));
         }
         for (shard, after) in missing {
-            let owner = self.router().reactor_of(shard);
-            self.send(owner, Body::History { call, shard, after, upto });
+            let owner = turn.router().reactor_of(shard);
+            turn.send(owner, Body::History { call, shard, after, upto });
         }
     }
 
-    /// One piece of a shard's history, which stays as it is until the last.
-    pub(super) fn give_history(&mut self, call: CallId, shard: ShardId, after: At, upto: Revision) {
-        self.on_settled(self.sequencer.settled());
-        let behind = upto > self.settled;
-        let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
-        let store = &mut owned.shard.store;
-        let compacted = store.compacted();
-        if (compacted > upto || behind) && !owned.pins.contains_key(&call) {
-            // Compacted above it, or an epoch that ends or begins is at another point here than there: the
-            // asker sees that this is not its compaction, and begins anew.
-            let history = History { changes: vec![], resume: after, done: true };
-            let compacted = upto.next();
-            return self.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
-        }
-        let (pin, compacted) = *owned.pins.entry(call).or_insert_with(|| (store.pin(upto), compacted));
-        let history = store.history_pinned(pin, after, self.settings.slice.of_changes());
-        self.counters.paths.history_sliced += u64::from(!history.done);
-        if history.done {
-            owned.pins.remove(&call);
-            owned.unpin(pin);
-        }
-        self.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
-    }
-
-    pub(super) fn on_history_is(
+    pub fn on_history_is(
         &mut self,
+        turn: &mut Turn,
         call: CallId,
         shard: ShardId,
         compacted: Revision,
         history: History,
     ) {
-        let Some(under_way) = self.calls.get_mut(call) else {
-            return self.let_history_go(call, shard, &history);
+        let Some(under_way) = self.under_way.get_mut(call) else {
+            return self.let_history_go(turn, call, shard, &history);
         };
         let Course::Hashing(hashing) = &mut under_way.course else { unreachable!("only hashes get history") };
         if compacted != hashing.compacted {
-            return self.hash_anew(call);
+            return self.hash_anew(turn, call);
         }
         let source = hashing.sources.iter_mut().find(|source| source.shard == shard);
         let source = source.expect("only shards that were asked answer");
         source.changes.extend(history.changes);
         (source.resume, source.done, source.asked) = (history.resume, history.done, false);
-        self.go_on_hashing(call);
+        self.go_on_hashing(turn, call);
     }
 
     /// A compaction has come between the shards: the sum begins again, under the same name for the client.
-    fn hash_anew(&mut self, call: CallId) {
-        self.counters.paths.hash_made_anew += 1;
-        let Some(under_way) = self.calls.remove(call) else { return };
+    fn hash_anew(&mut self, turn: &mut Turn, call: CallId) {
+        turn.counters.paths.hash_made_anew += 1;
+        let Some(under_way) = self.under_way.remove(call) else { return };
         let Course::Hashing(hashing) = under_way.course else { unreachable!("only hashes get history") };
         for source in hashing.sources.iter().filter(|source| !source.done) {
-            let (shard, owner) = (source.shard, self.router().reactor_of(source.shard));
-            self.send(owner, Body::HistoryUnwanted { call, shard });
+            let (shard, owner) = (source.shard, turn.router().reactor_of(source.shard));
+            turn.send(owner, Body::HistoryUnwanted { call, shard });
         }
         let revision = if hashing.whole { 0 } else { hashing.shown };
-        self.begin_hash(under_way.asker, revision, hashing.whole);
+        self.begin_hash(turn, under_way.asker, revision, hashing.whole);
     }
 
     /// The hash is gone: the shard need not hold its history any longer.
-    fn let_history_go(&mut self, call: CallId, shard: ShardId, history: &History) {
+    fn let_history_go(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, history: &History) {
         if !history.done {
-            let owner = self.router().reactor_of(shard);
-            self.send(owner, Body::HistoryUnwanted { call, shard });
+            let owner = turn.router().reactor_of(shard);
+            turn.send(owner, Body::HistoryUnwanted { call, shard });
         }
-    }
-
-    pub(super) fn on_history_unwanted(&mut self, call: CallId, shard: ShardId) {
-        self.slices.drop_of(call, shard);
-        let owned = self.shards.get_mut(&shard).expect("the router knows whose shard it is");
-        owned.let_history_go(call);
     }
 }
 

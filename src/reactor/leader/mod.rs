@@ -1,22 +1,29 @@
-//! What only the lead's control shard does: leases that expire, compaction by itself, control entries on
-//! their way, and who still has to hear of them.
+//! What only the leader does, at its control shard's reactor: leases that expire, compaction by itself, control
+//! entries on their way, and who still has to hear of them.
+//!
+//! It sees neither clients nor shards: what it decides the router hands to the control shard's log, and what takes
+//! effect there comes back by [`Leader::follow`].
 
-use super::calls::Asker;
-use super::controls::{Asked, Decided};
+mod controls;
+mod effects;
+mod revokes;
+
 use super::settings::{AutoCompaction, Settings};
+use super::turn::Turn;
 use super::waiters::Waiters;
-use super::{Reactor, Stage};
 use crate::api::{Answer, CompactRequest, Error, Reply, Request};
-use crate::io::{CallId, Fields, Level, Value};
+use crate::io::{Body, CallId, Fields, Level, Own, Value};
 use crate::lease::{Expiry, Leases};
 use crate::record::Control;
 use crate::stdx::Rng;
-use crate::types::{Duration, Epoch, Index, LeaseId, ReactorId, Revision, ShardId, Time};
+use crate::types::{Duration, Index, LeaseId, ReactorId, Revision, ShardId, Time};
+use controls::Asked;
+pub use controls::Decided;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A control entry that took effect here, until every reactor has it.
 #[derive(Debug)]
-pub(super) struct Announced {
+struct Announced {
     pub waiting: Vec<ReactorId>,
     /// What shows it, and the revisions they depend on: the one who asked for it, and who read it since.
     pub answers: Vec<(Revision, CallId, Answer)>,
@@ -24,7 +31,7 @@ pub(super) struct Announced {
 
 /// A compaction whose history is being dropped.
 #[derive(Debug)]
-pub(super) struct Compaction {
+struct Compaction {
     pub begun: Time,
     /// Versions dropped so far, as the reactors have said.
     pub dropped: u64,
@@ -32,42 +39,42 @@ pub(super) struct Compaction {
 
 /// A revoke whose reactors have not all said which shards have keys of the lease.
 #[derive(Debug)]
-pub(super) struct Revoking {
+struct Revoking {
     pub lease: LeaseId,
     pub waiting: Vec<ReactorId>,
     pub shards: Vec<ShardId>,
 }
 
-pub(super) struct Leading {
+pub(super) struct Leader {
     /// Whether the epoch serves: what takes effect before that was decided in an earlier one.
-    pub serves: bool,
-    pub expiry: Expiry,
-    pub rng: Rng,
+    serves: bool,
+    expiry: Expiry,
+    rng: Rng,
     /// Entries proposed whose answer waits for their effect.
-    pub proposed: BTreeMap<Index, (CallId, Answer)>,
+    proposed: BTreeMap<Index, (CallId, Answer)>,
     /// Entries that took effect and are being made known.
-    pub announced: BTreeMap<Index, Announced>,
+    announced: BTreeMap<Index, Announced>,
     /// Requests that wait until what they have seen is settled.
-    pub pending: VecDeque<(Revision, Decided)>,
+    pending: VecDeque<(Revision, Decided)>,
     /// Leases that an entry on its way grants.
-    pub granting: BTreeSet<LeaseId>,
+    granting: BTreeSet<LeaseId>,
     /// Leases being revoked, until their ends take effect.
-    pub ending: BTreeSet<LeaseId>,
+    ending: BTreeSet<LeaseId>,
     /// Requests of a lease that an entry on its way grants or ends.
-    pub waiting: Waiters<LeaseId, Asked>,
-    pub revoking: BTreeMap<CallId, Revoking>,
+    waiting: Waiters<LeaseId, Asked>,
+    revoking: BTreeMap<CallId, Revoking>,
     /// Compactions asked for with `physical`, until all reactors have dropped the history.
-    pub physical: Vec<(Revision, CallId, Answer)>,
-    pub compacted_by: BTreeMap<ReactorId, Revision>,
-    pub compaction: Option<Compaction>,
+    physical: Vec<(Revision, CallId, Answer)>,
+    compacted_by: BTreeMap<ReactorId, Revision>,
+    compaction: Option<Compaction>,
     /// A compaction on its way.
-    pub compacting_to: Revision,
+    compacting_to: Revision,
     /// Compactions that one on its way goes beyond, by their revision: they are refused when it is durable.
-    pub outdone: Waiters<Revision, Asked>,
+    outdone: Waiters<Revision, Asked>,
     /// The alarm of a full disk or quota is on its way, and these calls are refused with it.
-    pub raising_no_space: Option<Vec<CallId>>,
+    raising_no_space: Option<Vec<CallId>>,
     /// A full disk was heard of while no epoch served: the alarm is raised when one does.
-    pub no_space_heard: bool,
+    no_space_heard: bool,
     auto: Auto,
 }
 
@@ -85,9 +92,9 @@ struct Auto {
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-impl Leading {
-    pub fn new(settings: &Settings, rng: Rng, now: Time) -> Leading {
-        Leading {
+impl Leader {
+    pub fn new(settings: &Settings, rng: Rng, now: Time) -> Leader {
+        Leader {
             serves: false,
             expiry: Expiry::take_over(&Leases::new(settings.election_timeout), now, Duration(0)),
             rng,
@@ -192,134 +199,137 @@ impl Auto {
     }
 }
 
-impl Reactor {
+impl Leader {
     /// Serving begins: leases get their full time anew, and the member says who it is.
-    pub(super) fn begin_leading(&mut self, epoch: Epoch) {
-        let now = self.now;
-        let Some(leading) = &mut self.leading else { return };
-        leading.end_epoch();
-        leading.serves = true;
-        leading.expiry = Expiry::take_over(&self.control.leases, now, self.settings.election_timeout);
-        self.notice(
-            Level::Info,
-            "serving",
-            [("epoch", epoch.to_string().into()), ("revision", self.settled.wire().into())],
-        );
-        self.publish_attributes();
-        if let Some(leading) = &mut self.leading
-            && std::mem::take(&mut leading.no_space_heard)
-        {
-            self.on_no_space(None);
+    pub fn begin(&mut self, turn: &mut Turn) {
+        let now = turn.now;
+        self.end_epoch();
+        self.serves = true;
+        self.expiry = Expiry::take_over(&turn.control.leases, now, turn.settings.election_timeout);
+        let (epoch, revision) = (turn.epoch().to_string(), turn.settled.wire());
+        turn.notice(Level::Info, "serving", [("epoch", epoch.into()), ("revision", revision.into())]);
+        self.publish_attributes(turn);
+        if std::mem::take(&mut self.no_space_heard) {
+            self.on_no_space(turn, None);
         }
     }
 
-    fn publish_attributes(&mut self) {
-        let settings = self.settings.clone();
-        let known = self.control.member(settings.member);
+    fn publish_attributes(&mut self, turn: &mut Turn) {
+        let settings = turn.settings.clone();
+        let known = turn.control.member(settings.member);
         if known.is_some_and(|m| m.name == settings.name && m.client_urls == settings.client_urls) {
             return;
         }
-        self.propose_later(Control::MemberAttributes {
-            member: settings.member.0,
-            name: settings.name.clone(),
-            client_urls: settings.client_urls.clone(),
-        });
+        self.decide_control(
+            turn,
+            Control::MemberAttributes {
+                member: settings.member.0,
+                name: settings.name.clone(),
+                client_urls: settings.client_urls.clone(),
+            },
+            None,
+        );
     }
 
     /// The lead's own work of a turn.
-    pub(super) fn lead(&mut self) {
-        if self.leading.is_none() || self.stage != Stage::Serving {
+    pub fn take_turn(&mut self, turn: &mut Turn) {
+        if !turn.standing.leads() {
             return;
         }
-        self.propose_pending();
-        self.expire_leases();
-        let (now, settled) = (self.now, self.settled);
-        let Some(leading) = &mut self.leading else { return };
-        if let Some(revision) = leading.auto.look(now, settled) {
-            let (starting, ..) = self.auto_compaction_words();
-            self.notice_auto_compaction(Level::Info, starting, revision, []);
+        self.expire_leases(turn);
+        let (now, settled) = (turn.now, turn.settled);
+        if let Some(revision) = self.auto.look(now, settled) {
+            let (starting, ..) = auto_compaction_words(turn);
+            notice_auto_compaction(turn, Level::Info, starting, revision, []);
             let request = CompactRequest { revision: revision.wire(), physical: false };
-            self.counters.paths.compacted_by_itself += 1;
-            self.call(Asker::Compactor(revision, now), Request::Compact(request));
+            turn.counters.paths.compacted_by_itself += 1;
+            let of = Own::Compactor { revision, begun: now };
+            turn.send(turn.id, Body::Own { of, request: Request::Compact(request) });
         }
     }
 
-    /// etcd's words for a compaction of its own that begins, is done, and fails.
-    fn auto_compaction_words(&self) -> (&'static str, &'static str, &'static str) {
-        match self.settings.auto_compaction {
-            AutoCompaction::Revisions(_) => (
-                "starting auto revision compaction",
-                "completed auto revision compaction",
-                "failed auto revision compaction",
-            ),
-            AutoCompaction::Periodic(_) | AutoCompaction::Off => (
-                "starting auto periodic compaction",
-                "completed auto periodic compaction",
-                "failed auto periodic compaction",
-            ),
+    /// A request of the leader's own has its answer.
+    pub fn on_own_done(&mut self, turn: &mut Turn, of: Own, answer: &Answer) {
+        match of {
+            Own::Expiry(lease) => self.on_expiry_done(turn, lease, answer),
+            Own::Compactor { revision, begun } => on_compactor_done(turn, revision, begun, answer),
         }
     }
 
-    fn notice_auto_compaction<const N: usize>(
-        &mut self,
-        level: Level,
-        message: &'static str,
-        revision: Revision,
-        more: [(&'static str, Value); N],
-    ) {
-        let kept = match self.settings.auto_compaction {
-            AutoCompaction::Revisions(kept) => Some(("revision-compaction-retention", kept.into())),
-            AutoCompaction::Periodic(period) => Some(("compact-period", period.into())),
-            AutoCompaction::Off => None,
-        };
-        let mut fields = Fields::from([("revision", revision.wire().into())]);
-        fields.0.extend(kept.into_iter().chain(more));
-        self.notice(level, message, fields);
-    }
-
-    /// What somebody else has compacted is compacted too.
-    pub(super) fn on_compactor_done(&mut self, revision: Revision, begun: Time, answer: &Answer) {
-        let (_, completed, failed) = self.auto_compaction_words();
-        match answer {
-            Ok(_) | Err(Error::Compacted) => {
-                let took = self.now.since(begun);
-                self.notice_auto_compaction(Level::Info, completed, revision, [("took", took.into())]);
-            }
-            Err(error) => {
-                let error = ("error", error.to_string().into());
-                self.notice_auto_compaction(Level::Warn, failed, revision, [error]);
-            }
-        }
-    }
-
-    fn expire_leases(&mut self) {
-        let now = self.now;
-        let Some(leading) = &mut self.leading else { return };
-        if now < leading.expiry.wake_at() {
+    fn expire_leases(&mut self, turn: &mut Turn) {
+        let now = turn.now;
+        if now < self.expiry.wake_at() {
             return;
         }
         let mut due = vec![];
-        leading.expiry.due(now, &mut due);
+        self.expiry.due(now, &mut due);
         for lease in due {
-            self.counters.leases_expired += 1;
-            self.call(Asker::Expiry(lease), Request::LeaseRevoke(lease));
+            turn.counters.leases_expired += 1;
+            let request = Request::LeaseRevoke(lease);
+            turn.send(turn.id, Body::Own { of: Own::Expiry(lease), request });
         }
     }
 
-    pub(super) fn on_expiry_done(&mut self, lease: LeaseId, answer: &Answer) {
-        let now = self.now;
-        let Some(leading) = &mut self.leading else { return };
+    fn on_expiry_done(&mut self, turn: &mut Turn, lease: LeaseId, answer: &Answer) {
+        let now = turn.now;
         if !matches!(answer, Ok(Reply::LeaseRevoke { .. }) | Err(Error::LeaseNotFound)) {
-            leading.expiry.failed(lease, now);
+            self.expiry.failed(lease, now);
         }
     }
 
-    pub(super) fn leading_wake_at(&self) -> Time {
-        let Some(leading) = &self.leading else { return Time::NEVER };
-        if self.stage != Stage::Serving {
+    pub fn wake_at(&self, turn: &Turn) -> Time {
+        if !turn.standing.leads() {
             return Time::NEVER;
         }
-        leading.expiry.wake_at().min(leading.auto.next_look)
+        self.expiry.wake_at().min(self.auto.next_look)
+    }
+}
+
+/// etcd's words for a compaction of its own that begins, is done, and fails.
+fn auto_compaction_words(turn: &Turn) -> (&'static str, &'static str, &'static str) {
+    match turn.settings.auto_compaction {
+        AutoCompaction::Revisions(_) => (
+            "starting auto revision compaction",
+            "completed auto revision compaction",
+            "failed auto revision compaction",
+        ),
+        AutoCompaction::Periodic(_) | AutoCompaction::Off => (
+            "starting auto periodic compaction",
+            "completed auto periodic compaction",
+            "failed auto periodic compaction",
+        ),
+    }
+}
+
+fn notice_auto_compaction<const N: usize>(
+    turn: &mut Turn,
+    level: Level,
+    message: &'static str,
+    revision: Revision,
+    more: [(&'static str, Value); N],
+) {
+    let kept = match turn.settings.auto_compaction {
+        AutoCompaction::Revisions(kept) => Some(("revision-compaction-retention", kept.into())),
+        AutoCompaction::Periodic(period) => Some(("compact-period", period.into())),
+        AutoCompaction::Off => None,
+    };
+    let mut fields = Fields::from([("revision", revision.wire().into())]);
+    fields.0.extend(kept.into_iter().chain(more));
+    turn.notice(level, message, fields);
+}
+
+/// What somebody else has compacted is compacted too.
+fn on_compactor_done(turn: &mut Turn, revision: Revision, begun: Time, answer: &Answer) {
+    let (_, completed, failed) = auto_compaction_words(turn);
+    match answer {
+        Ok(_) | Err(Error::Compacted) => {
+            let took = turn.now.since(begun);
+            notice_auto_compaction(turn, Level::Info, completed, revision, [("took", took.into())]);
+        }
+        Err(error) => {
+            let error = ("error", error.to_string().into());
+            notice_auto_compaction(turn, Level::Warn, failed, revision, [error]);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A turn has so many slices for all that is under way, taken in turn. What is new and short does not wait
 //! behind what is long.
 
-use super::Reactor;
+use super::{Shards, Turn};
 use crate::io::{Body, CallId};
 use crate::txn::{Counting, Progress, RangeCursor};
 use crate::types::{At, Revision, ShardId};
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 /// What another turn goes on with.
 #[derive(Debug)]
-pub(super) enum Slice {
+pub enum Slice {
     Range {
         call: CallId,
         shard: ShardId,
@@ -39,7 +39,7 @@ impl Slice {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Slices {
+pub struct Slices {
     waiting: VecDeque<Slice>,
     /// What those hold of what they have read.
     kept_bytes: usize,
@@ -103,53 +103,63 @@ impl Slices {
     }
 }
 
-impl Reactor {
+impl Shards {
     /// As much as this turn has room for now, the rest in later turns.
-    pub(super) fn slice(&mut self, slice: Slice) {
+    pub fn slice(&mut self, turn: &mut Turn, slice: Slice) {
         if self.slices.has_left() || is_short(&slice) {
-            self.take_slice(slice);
+            self.take_slice(turn, slice);
         } else {
             self.slices.push(slice);
         }
     }
 
+    /// Whether a piece of history is to be given, of what may have settled meanwhile.
+    pub fn gives_history(&self) -> bool {
+        self.slices.waiting.iter().any(|slice| matches!(slice, Slice::History { .. }))
+    }
+
+    pub fn on_range_unwanted(&mut self, turn: &mut Turn, call: CallId, shard: ShardId) {
+        turn.counters.paths.range_unwanted += 1;
+        self.slices.drop_of(call, shard);
+    }
+
     /// Goes on with what is under way.
-    pub(super) fn take_slices(&mut self) {
-        self.slices.left = self.settings.bounds.slices_per_turn;
+    pub fn take_slices(&mut self, turn: &mut Turn) {
+        self.slices.left = turn.settings.bounds.slices_per_turn;
         for _ in 0..self.slices.waiting.len() {
             if !self.slices.has_left() {
                 return;
             }
             let Some(slice) = self.slices.pop() else { return };
-            if self.slices.is_held_back(&slice, self.settings.bounds.reads_bytes_max) {
+            if self.slices.is_held_back(&slice, turn.settings.bounds.reads_bytes_max) {
                 self.slices.push(slice);
             } else {
-                self.take_slice(slice);
+                self.take_slice(turn, slice);
             }
         }
     }
 
-    fn take_slice(&mut self, slice: Slice) {
+    fn take_slice(&mut self, turn: &mut Turn, slice: Slice) {
         match slice {
             Slice::Range { call, shard, mut cursor, counting } => {
-                let store = &self.shards[&shard].shard.store;
-                let part = match cursor.step(store, self.settings.slice, counting) {
+                let store = &self.of[&shard].shard.store;
+                let part = match cursor.step(store, turn.settings.slice, counting) {
                     Progress::Unfinished => {
                         self.slices.spend();
                         let bytes = cursor.kept_bytes();
-                        self.counters.paths.range_sliced += 1;
+                        turn.counters.paths.range_sliced += 1;
                         self.slices.push(Slice::Range { call, shard, cursor, counting });
-                        return self.send(call.reactor, Body::RangeGoesOn { call, shard, bytes });
+                        return turn.send(call.reactor, Body::RangeGoesOn { call, shard, bytes });
                     }
                     Progress::Done => Some(cursor.into_part()),
                     Progress::Compacted => None,
                 };
                 self.slices.first.take_if(|first| *first == (call, shard));
-                self.send(call.reactor, Body::Ranged { call, shard, part });
+                turn.send(call.reactor, Body::Ranged { call, shard, part });
             }
             Slice::History { call, shard, after, upto } => {
                 self.slices.spend();
-                self.give_history(call, shard, after, upto);
+                self.give_history(turn, call, shard, after, upto);
             }
         }
     }

@@ -6,15 +6,13 @@
 //! the coordinator takes one revision if anything changes, and every shard executes its part and is free.
 //! Settling is the commit.
 
-use super::Reactor;
-use super::calls::{Asker, Course};
-use super::pace::About;
-use super::writes::{count_txn, find_lease};
+use super::super::pace::About;
+use super::super::requests::{count_txn, find_lease};
+use super::{Asker, Calls, Course, Turn, shards_of_txn};
 use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, Request, TxnRequest};
 use crate::io::{ApplyKind, Body, CallId, PartOf};
-use crate::record::{Effect, EffectChange};
 use crate::txn::{self, Applied, Gathered, Outcome, Path, Plan, Share};
-use crate::types::{LeaseId, Revision, ShardId};
+use crate::types::{LeaseId, ReactorId, Revision, ShardId};
 use std::sync::Arc;
 
 /// What the client asked, which the reply has to look like.
@@ -45,57 +43,65 @@ pub(super) struct Spread {
     applied: Vec<Option<Applied>>,
 }
 
-impl Reactor {
-    pub(super) fn spread_delete(&mut self, asker: Asker, delete: DeleteRangeRequest) {
-        if self.control.corrupt() {
-            return self.refuse_call(asker, Error::Corrupt);
+impl Calls {
+    pub(super) fn spread_delete(&mut self, turn: &mut Turn, asker: Asker, delete: DeleteRangeRequest) {
+        if turn.control.corrupt() {
+            return self.refuse_call(turn, asker, Error::Corrupt);
         }
-        let shards = self.router().shards_of(&delete.range()).collect();
+        let shards = turn.router().shards_of(&delete.range()).collect();
         let txn = TxnRequest { success: vec![Op::DeleteRange(delete)], ..TxnRequest::default() };
-        self.begin_spread(asker, Shape::DeleteRange, txn, shards);
+        self.begin_spread(turn, asker, Shape::DeleteRange, txn, shards);
     }
 
     /// The shard found that it would look at too much for one step: it is spread, over one shard perhaps.
-    pub(super) fn on_long(&mut self, call: CallId, request: Request) {
+    pub fn on_long(&mut self, turn: &mut Turn, call: CallId, request: Request) {
         // It may have failed at its deadline meanwhile.
-        let Some(under_way) = self.calls.remove(call) else { return };
-        self.counters.paths.txn_long += 1;
+        let Some(under_way) = self.under_way.remove(call) else { return };
+        turn.counters.paths.txn_long += 1;
         match request {
-            Request::DeleteRange(delete) => self.spread_delete(under_way.asker, delete),
+            Request::DeleteRange(delete) => self.spread_delete(turn, under_way.asker, delete),
             Request::Txn(txn) => {
-                let shards = self.shards_of_txn(&txn);
-                self.spread(under_way.asker, txn, shards);
+                let shards = shards_of_txn(turn, &txn);
+                self.spread(turn, under_way.asker, txn, shards);
             }
             _ => unreachable!("other requests are short"),
         }
     }
 
-    pub(super) fn spread(&mut self, asker: Asker, txn: TxnRequest, shards: Vec<ShardId>) {
+    pub(super) fn spread(&mut self, turn: &mut Turn, asker: Asker, txn: TxnRequest, shards: Vec<ShardId>) {
         let request = Request::Txn(txn);
-        if let Err(error) = self.check_alarms(&request) {
-            let call = self.begin_call(asker, Course::Waiting);
-            return self.refuse_write(call, error);
+        if let Err(error) = turn.check_alarms(&request) {
+            let call = self.begin(turn, asker, Course::Waiting);
+            return turn.refuse_write(call, error);
         }
         let Request::Txn(txn) = request else { unreachable!("made above") };
-        self.begin_spread(asker, Shape::Txn, txn, shards);
+        self.begin_spread(turn, asker, Shape::Txn, txn, shards);
     }
 
     /// An error read from state is a linearizable read.
-    fn refuse_call(&mut self, asker: Asker, error: Error) {
-        let current = self.sequencer.counter();
-        let call = self.begin_call(asker, Course::Waiting);
-        self.hold(current, call, Err(error));
+    fn refuse_call(&mut self, turn: &mut Turn, asker: Asker, error: Error) {
+        let current = turn.sequencer.counter();
+        let call = self.begin(turn, asker, Course::Waiting);
+        turn.hold(current, call, Err(error));
     }
 
-    /// Deletes the keys of a lease that is marked revoking, and ends it with the same revision.
-    pub(super) fn spread_revoke(&mut self, asker: Asker, lease: LeaseId, shards: Vec<ShardId>) {
-        self.begin_spread(asker, Shape::Revoke(lease), TxnRequest::default(), shards);
+    /// Deletes the keys of a lease that is marked revoking, and ends it with the same revision: a transaction of the
+    /// control shard's reactor, whoever asked for it.
+    pub fn on_spread_revoke(&mut self, turn: &mut Turn, of: CallId, lease: LeaseId, shards: Vec<ShardId>) {
+        self.begin_spread(turn, Asker::Call(of), Shape::Revoke(lease), TxnRequest::default(), shards);
     }
 
-    fn begin_spread(&mut self, asker: Asker, shape: Shape, txn: TxnRequest, shards: Vec<ShardId>) {
+    fn begin_spread(
+        &mut self,
+        turn: &mut Turn,
+        asker: Asker,
+        shape: Shape,
+        txn: TxnRequest,
+        shards: Vec<ShardId>,
+    ) {
         let reads = matches!(shape, Shape::Txn) && txn.is_read_only();
         assert!(shards.is_sorted(), "shards are reserved in ascending order");
-        self.counters.paths.txn_spread += u64::from(shards.len() > 1);
+        turn.counters.paths.txn_spread += u64::from(shards.len() > 1);
         let bytes = txn.bytes();
         let spread = Spread {
             shape,
@@ -111,41 +117,36 @@ impl Reactor {
             applied: shards.iter().map(|_| None).collect(),
             shards,
         };
-        let call = self.begin_call_of(asker, Course::Spread(Box::new(spread)), bytes);
+        let call = self.begin_of(turn, asker, Course::Spread(Box::new(spread)), bytes);
         // Where it is a part of another call, that one counts.
         if !reads && !matches!(asker, Asker::Call(_)) {
-            self.calls.proposes(call);
+            self.under_way.proposes(call);
         }
         if matches!(shape, Shape::Revoke(_)) {
             // Given up, it would leave its lease marked, and what names the lease waiting, for ever.
-            self.calls.keep(call);
+            self.under_way.keep(call);
         }
-        self.reserve_next(call);
+        self.reserve_next(turn, call);
     }
 
     fn spread_of(&mut self, call: CallId) -> Option<&mut Spread> {
-        match &mut self.calls.get_mut(call)?.course {
+        match &mut self.under_way.get_mut(call)?.course {
             Course::Spread(spread) => Some(spread),
             _ => unreachable!("only a spread transaction hears of reservations"),
         }
     }
 
-    fn send_to_owner(&mut self, shard: ShardId, body: Body) {
-        let owner = self.router().reactor_of(shard);
-        self.send(owner, body);
-    }
-
-    fn reserve_next(&mut self, call: CallId) {
+    fn reserve_next(&mut self, turn: &mut Turn, call: CallId) {
         let Some(spread) = self.spread_of(call) else { return };
         let (shard, txn) = (spread.shards[spread.reserved], spread.txn.clone());
         let revokes = spread.revokes();
-        self.send_to_owner(shard, Body::Reserve { call, shard, txn, revokes });
+        turn.send_to_owner(shard, Body::Reserve { call, shard, txn, revokes });
     }
 
-    pub(super) fn on_reserved(&mut self, call: CallId, shard: ShardId, outcomes: Vec<Outcome>) {
+    pub fn on_reserved(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, outcomes: Vec<Outcome>) {
         let Some(spread) = self.spread_of(call) else {
             // The call failed at its deadline meanwhile: nobody else would release the shard.
-            return self.send_to_owner(shard, Body::Release { call, shard });
+            return turn.send_to_owner(shard, Body::Release { call, shard });
         };
         assert!(spread.shards[spread.reserved] == shard, "reservations come in the order they were asked");
         spread.reserved += 1;
@@ -155,56 +156,57 @@ impl Reactor {
             txn::merge_outcomes(&mut spread.outcomes, &outcomes);
         }
         if spread.reserved < spread.shards.len() {
-            return self.reserve_next(call);
+            return self.reserve_next(turn, call);
         }
-        self.gather_all(call);
+        self.gather_all(turn, call);
     }
 
-    fn gather_all(&mut self, call: CallId) {
-        let current = self.sequencer.counter();
+    fn gather_all(&mut self, turn: &mut Turn, call: CallId) {
+        let current = turn.sequencer.counter();
         let Some(spread) = self.spread_of(call) else { return };
         let path = Arc::new(Path::of(&spread.txn, &spread.outcomes));
         spread.path = Some(path.clone());
         spread.current = current;
         for shard in spread.shards.clone() {
-            self.send_to_owner(shard, Body::Gather { call, shard, path: path.clone(), current });
+            turn.send_to_owner(shard, Body::Gather { call, shard, path: path.clone(), current });
         }
     }
 
-    pub(super) fn on_gathered(
+    pub fn on_gathered(
         &mut self,
+        turn: &mut Turn,
         call: CallId,
         shard: ShardId,
         gathered: Gathered,
         ending: Option<LeaseId>,
     ) {
         let Some(spread) = self.spread_of(call) else {
-            return self.send_to_owner(shard, Body::Release { call, shard });
+            return turn.send_to_owner(shard, Body::Release { call, shard });
         };
         let place = spread.place_of(shard);
         spread.ending = spread.ending.or(ending);
         spread.gathered[place] = Some(gathered);
         if spread.gathered.iter().all(Option::is_some) {
-            self.decide(call);
+            self.decide(turn, call);
         }
     }
 
     /// All is known: the revision is taken, if anything changes, and the parts go out.
-    fn decide(&mut self, call: CallId) {
+    fn decide(&mut self, turn: &mut Turn, call: CallId) {
         let Some(spread) = self.spread_of(call) else { return };
         let gathered: Vec<Gathered> = spread.gathered.iter_mut().flat_map(Option::take).collect();
         let plan = match Plan::of(&gathered) {
             Ok(plan) => plan,
             Err(error) => {
                 let missing = error == Error::LeaseNotFound;
-                return match self.ending_lease_of(call).filter(|_| missing) {
-                    Some(lease) => self.retry_later(call, lease),
-                    None => self.refuse_spread(call, error),
+                return match self.ending_lease_of(turn, call).filter(|_| missing) {
+                    Some(lease) => self.retry_later(turn, call, lease),
+                    None => self.refuse_spread(turn, call, error),
                 };
             }
         };
-        if self.reads_what_is_compacted(call) {
-            return self.refuse_spread(call, Error::Compacted);
+        if self.reads_what_is_compacted(turn, call) {
+            return self.refuse_spread(turn, call, Error::Compacted);
         }
         let Some(spread) = self.spread_of(call) else { return };
         let revoked = spread.revokes();
@@ -212,13 +214,13 @@ impl Reactor {
         let mut touched: Vec<ShardId> = spread.shards.clone();
         touched.retain(|shard| !plan.shares(spread.place_of(*shard)).is_empty());
         touched.extend(revoked.map(|_| ShardId::CONTROL));
-        let revision = if plan.changes() == 0 { None } else { self.take(parts, &touched) };
+        let revision = if plan.changes() == 0 { None } else { turn.take(parts, &touched) };
         let Some(spread) = self.spread_of(call) else { return };
         if plan.changes() > 0 && revision.is_none() {
             // The ring is full, or the epoch over: the first is tried again when something has settled.
             spread.gathered = gathered.into_iter().map(Some).collect();
             self.deciding.push(call);
-            self.counters.paths.txn_redecided += 1;
+            turn.counters.paths.txn_redecided += 1;
             return;
         }
         spread.revision = revision;
@@ -227,41 +229,41 @@ impl Reactor {
         spread.plan = Some(plan);
         let write = revision.map(|revision| PartOf { revision, parts });
         if let (Some(lease), Some(part)) = (revoked, write) {
-            self.end_lease_with(lease, part);
+            turn.send(ReactorId(0), Body::LeaseEnds { lease, part });
         }
         for (shard, shares) in shards {
-            self.send_to_owner(shard, Body::Part { call, shard, write, shares });
+            turn.send_to_owner(shard, Body::Part { call, shard, write, shares });
         }
     }
 
     /// Whether a compaction has taken effect since the shards gathered: its client may know of it already.
-    fn reads_what_is_compacted(&mut self, call: CallId) -> bool {
-        let compacted = self.control.compacted();
+    fn reads_what_is_compacted(&mut self, turn: &mut Turn, call: CallId) -> bool {
+        let compacted = turn.control.compacted();
         let Some(Spread { txn, path: Some(path), current, .. }) = self.spread_of(call) else { return false };
         let oldest = txn::oldest_read(txn, path);
         oldest.is_some_and(|named| txn::check_read_in_txn(named, *current, compacted).is_err())
     }
 
     /// Decisions that found the ring full are taken again.
-    pub(super) fn redecide(&mut self) {
+    pub(super) fn redecide(&mut self, turn: &mut Turn) {
         for call in std::mem::take(&mut self.deciding) {
-            self.decide(call);
+            self.decide(turn, call);
         }
     }
 
     /// The lease that a shard may have missed only because its end is under way: then nobody may say yet that
     /// it is not there. The shard may know of the mark before this reactor does, and this reactor of the end
     /// before the shard's word comes; as long as the lease is here, its end will be heard of.
-    fn ending_lease_of(&mut self, call: CallId) -> Option<LeaseId> {
+    fn ending_lease_of(&mut self, turn: &mut Turn, call: CallId) -> Option<LeaseId> {
         let spread = self.spread_of(call)?;
         let (txn, ending) = (spread.txn.clone(), spread.ending);
         ending
-            .filter(|lease| self.control.leases.get(*lease).is_some())
-            .or_else(|| find_lease(&txn, &|lease| self.control.is_revoking(lease)))
+            .filter(|lease| turn.control.leases.get(*lease).is_some())
+            .or_else(|| find_lease(&txn, &|lease| turn.control.is_revoking(lease)))
     }
 
-    fn retry_later(&mut self, call: CallId, lease: LeaseId) {
-        self.release_spread(call);
+    fn retry_later(&mut self, turn: &mut Turn, call: CallId, lease: LeaseId) {
+        self.release_spread(turn, call);
         if let Some(spread) = self.spread_of(call) {
             spread.reserved = 0;
             self.retrying.push(lease, call);
@@ -269,46 +271,46 @@ impl Reactor {
     }
 
     /// The lease has ended: what waited for that begins anew.
-    pub(super) fn retry_spread(&mut self, lease: LeaseId) {
+    pub fn retry_spread(&mut self, turn: &mut Turn, lease: LeaseId) {
         for call in self.retrying.take(lease) {
             // It may have failed at its deadline meanwhile.
-            let Some(under_way) = self.calls.remove(call) else { continue };
+            let Some(under_way) = self.under_way.remove(call) else { continue };
             let Course::Spread(spread) = under_way.course else { unreachable!("only such calls wait here") };
-            self.counters.paths.txn_retried += 1;
+            turn.counters.paths.txn_retried += 1;
             let txn = Arc::try_unwrap(spread.txn).unwrap_or_else(|shared| (*shared).clone());
-            self.spread(under_way.asker, txn, spread.shards);
+            self.spread(turn, under_way.asker, txn, spread.shards);
         }
     }
 
-    fn refuse_spread(&mut self, call: CallId, error: Error) {
+    fn refuse_spread(&mut self, turn: &mut Turn, call: CallId, error: Error) {
         // What it was read from may not be settled yet.
         let current = self.spread_of(call).map_or(Revision::NONE, |spread| spread.current);
-        self.release_spread(call);
-        self.hold(current, call, Err(error));
+        self.release_spread(turn, call);
+        turn.hold(current, call, Err(error));
     }
 
     /// (A revoke is counted where its lease ends.)
-    fn applied_spread(&mut self, call: CallId, shape: Shape, txn: &TxnRequest) {
+    fn applied_spread(&mut self, turn: &mut Turn, call: CallId, shape: Shape, txn: &TxnRequest) {
         let kind = match shape {
             Shape::Txn => ApplyKind::Txn,
             Shape::DeleteRange => ApplyKind::DeleteRange,
             Shape::Revoke(_) => return,
         };
-        if let Some(begun) = self.calls.get(call).map(|call| call.begun) {
-            self.applied(kind, true, begun, About::of_txn(txn));
+        if let Some(begun) = self.under_way.get(call).map(|call| call.begun) {
+            turn.applied(kind, true, begun, About::of_txn(txn));
         }
     }
 
     /// A call that fails at its deadline, if it is a spread transaction, lets its shards go.
-    pub(super) fn release_spread_of(&mut self, call: CallId) {
-        if self.calls.get_mut(call).is_some_and(|call| matches!(call.course, Course::Spread(_))) {
-            self.counters.paths.txn_released_late += 1;
-            self.release_spread(call);
+    pub(super) fn release_spread_of(&mut self, turn: &mut Turn, call: CallId) {
+        if self.under_way.get_mut(call).is_some_and(|call| matches!(call.course, Course::Spread(_))) {
+            turn.counters.paths.txn_released_late += 1;
+            self.release_spread(turn, call);
         }
     }
 
     /// Frees the shards of a spread transaction that has written nothing.
-    pub(super) fn release_spread(&mut self, call: CallId) {
+    fn release_spread(&mut self, turn: &mut Turn, call: CallId) {
         let Some(spread) = self.spread_of(call) else { return };
         if spread.plan.is_some() {
             return; // each shard is freed by its part
@@ -317,11 +319,11 @@ impl Reactor {
         let asked = (spread.reserved + 1).min(spread.shards.len());
         let shards = spread.shards[..asked].to_vec();
         for shard in shards {
-            self.send_to_owner(shard, Body::Release { call, shard });
+            turn.send_to_owner(shard, Body::Release { call, shard });
         }
     }
 
-    pub(super) fn on_applied(&mut self, call: CallId, shard: ShardId, applied: Applied) {
+    pub fn on_applied(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, applied: Applied) {
         let Some(spread) = self.spread_of(call) else { return };
         let place = spread.place_of(shard);
         spread.applied[place] = Some(applied);
@@ -337,22 +339,22 @@ impl Reactor {
         let (shape, request) = (spread.shape, spread.txn.clone());
         let needs = taken.unwrap_or(current);
         match shape {
-            Shape::Txn => count_txn(&mut self.counters, &request, &txn),
-            Shape::DeleteRange => self.counters.deletes += 1,
-            Shape::Revoke(_) => self.counters.deletes += changes,
+            Shape::Txn => count_txn(&mut turn.counters, &request, &txn),
+            Shape::DeleteRange => turn.counters.deletes += 1,
+            Shape::Revoke(_) => turn.counters.deletes += changes,
         }
-        self.applied_spread(call, shape, &request);
+        self.applied_spread(turn, call, shape, &request);
         let reply = match shape {
             Shape::Txn => Reply::Txn(txn),
             Shape::DeleteRange => Reply::DeleteRange(only_delete(txn.responses, needs)),
             Shape::Revoke(lease) => {
                 if taken.is_none() {
-                    return self.end_bare_lease(lease, call);
+                    return turn.send(ReactorId(0), Body::EndBareLease { call, lease });
                 }
                 Reply::LeaseRevoke { revision: needs }
             }
         };
-        self.hold(needs, call, Ok(reply));
+        turn.hold(needs, call, Ok(reply));
     }
 }
 
@@ -374,10 +376,4 @@ fn only_delete(responses: Vec<OpReply>, revision: Revision) -> DeleteRangeReply 
         Some(OpReply::DeleteRange(reply)) => DeleteRangeReply { revision, ..reply },
         _ => unreachable!("the transaction had one operation, a delete"),
     }
-}
-
-/// The control shard's part of a revoke.
-pub(super) fn lease_end(lease: LeaseId, part: PartOf) -> Effect {
-    let changes = vec![EffectChange::LeaseEnd { lease }];
-    Effect { revision: part.revision, parts: part.parts, more: false, changes }
 }

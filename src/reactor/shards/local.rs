@@ -3,26 +3,25 @@
 use super::reservations::Reservation;
 use super::writes::Evaluation;
 use crate::api::TxnRequest;
-use crate::checkpoint::LinkRecord;
 use crate::io::{CallId, Paths};
 use crate::lease::Attached;
 use crate::log::LogId;
 use crate::mvcc::{Budget, PinId};
 use crate::shard::Shard;
 use crate::txn::LeaseMove;
-use crate::types::{Epoch, LeaseId, MemberId, Revision, Term};
+use crate::types::{Epoch, LeaseId, Revision};
 use crate::watch::{Hub, HubCounts};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// What has to wait for its evaluation: for a reservation to end, for room in the ring or in the log.
 #[derive(Debug)]
-pub(super) enum Waiting {
+pub enum Waiting {
     Evaluate(Evaluation),
     Reserve { call: CallId, txn: Arc<TxnRequest>, revokes: Option<LeaseId> },
 }
 
-pub(super) struct Owned {
+pub struct LocalShard {
     pub shard: Shard,
     /// The log that it was read from.
     pub read_from: LogId,
@@ -36,25 +35,15 @@ pub(super) struct Owned {
     pub pins: BTreeMap<CallId, (PinId, Revision)>,
     /// Readers know that the hub's notices are complete up to here.
     pub marked: Revision,
-    /// Term and vote as the log has them.
-    pub voted: (Term, MemberId),
     /// A compaction has history left to drop.
     pub compacting: bool,
-    /// The checkpoint under way, if there is one.
-    pub checkpoint: Option<super::checkpoints::Checkpointing>,
-    /// The files of the last checkpoint, its base first.
-    pub chain: Vec<LinkRecord>,
-    /// The last checkpoint was to be a base, for which the disk has no room.
-    pub base_has_no_room: bool,
 }
 
-impl Owned {
-    pub fn new(shard: Shard, read_from: LogId, attached: Attached, chain: Vec<LinkRecord>) -> Owned {
-        let hard_state = shard.group().hard_state();
+impl LocalShard {
+    pub fn new(shard: Shard, read_from: LogId, attached: Attached) -> LocalShard {
         let settled = shard.store.newest_revision().main;
-        Owned {
+        LocalShard {
             hub: Hub::new(settled, shard.store.compacted()),
-            voted: (hard_state.term, hard_state.vote),
             shard,
             read_from,
             attached,
@@ -64,9 +53,6 @@ impl Owned {
             pins: BTreeMap::new(),
             marked: Revision::NONE,
             compacting: false,
-            checkpoint: None,
-            chain,
-            base_has_no_room: false,
         }
     }
 
@@ -81,14 +67,14 @@ impl Owned {
     }
 
     /// Moves keys between leases as the store's changes say.
-    pub fn follow_leases(&mut self, moves: &mut Vec<LeaseMove>) {
+    pub(super) fn follow_leases(&mut self, moves: &mut Vec<LeaseMove>) {
         for LeaseMove { key, from, to } in moves.drain(..) {
             self.attached.change(&key, from, to);
         }
     }
 
     /// Lets history go, and what compaction had to leave for it.
-    pub fn unpin(&mut self, pin: PinId) {
+    pub(super) fn unpin(&mut self, pin: PinId) {
         self.shard.store.unpin(pin);
         self.compacting = true;
     }
@@ -101,7 +87,7 @@ impl Owned {
     }
 
     /// Holds history as it is now, for the call's reads.
-    pub fn hold_history(&mut self, call: CallId) {
+    pub(super) fn hold_history(&mut self, call: CallId) {
         let store = &mut self.shard.store;
         let (pin, compacted) = (store.pin(store.settled()), store.compacted());
         assert!(self.pins.insert(call, (pin, compacted)).is_none(), "a call holds history once");

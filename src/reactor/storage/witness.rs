@@ -1,6 +1,6 @@
 //! This reactor's log keeps the words of the others, each in its turn.
 
-use super::Reactor;
+use super::{Storage, Turn};
 use crate::log::LogId;
 
 /// How many other logs are looked at for one frame: each may be a cache line of another CPU.
@@ -23,35 +23,35 @@ impl Heard {
     }
 }
 
-impl Reactor {
+impl Storage {
     /// Before a frame leaves, the log gets the word of another that has something new to say; a word that no
     /// frame has taken is made new.
-    pub(super) fn hear_of_others(&mut self) {
-        if self.log.queued_bytes() == 0 && self.log.wake_at() > self.now {
+    pub(super) fn hear_of_others(&mut self, turn: &mut Turn) {
+        if self.log.queued_bytes() == 0 && self.log.wake_at() > turn.now {
             return;
         }
         let segment = self.log.open_segment();
         if segment != self.heard.segment {
             self.heard.segment = segment;
-            let others = (0..self.reactors).filter(|log| *log != self.id.0).map(|log| LogId(u32::from(log)));
-            for word in others.filter_map(|log| self.sequencer.testimony(log)) {
+            let others = (0..turn.reactors).filter(|log| *log != turn.id.0).map(|log| LogId(u32::from(log)));
+            for word in others.filter_map(|log| turn.sequencer.testimony(log)) {
                 self.log.note_word(word);
             }
         }
         if let Some(LogId(log)) = self.log.heard() {
-            self.hear(log as u16);
+            self.hear(turn, log as u16);
             return;
         }
-        for _ in 0..LOOKS_MAX.min(self.reactors) {
-            self.heard.last = (self.heard.last + 1) % self.reactors;
-            if self.heard.last != self.id.0 && self.hear(self.heard.last) {
+        for _ in 0..LOOKS_MAX.min(turn.reactors) {
+            self.heard.last = (self.heard.last + 1) % turn.reactors;
+            if self.heard.last != turn.id.0 && self.hear(turn, self.heard.last) {
                 return;
             }
         }
     }
 
-    fn hear(&mut self, log: u16) -> bool {
-        let Some(word) = self.sequencer.testimony(LogId(u32::from(log))) else { return false };
+    fn hear(&mut self, turn: &mut Turn, log: u16) -> bool {
+        let Some(word) = turn.sequencer.testimony(LogId(u32::from(log))) else { return false };
         let known = &mut self.heard.frames[usize::from(log)];
         let new = word.frame > *known;
         if new {

@@ -1,12 +1,12 @@
 //! What the front asks, and the calls that answer with more than one message.
 
-use super::calls::{Asker, Errand};
-use super::{Reactor, Stage};
+use super::super::shards::Shards;
+use super::{Asker, Calls, Errand, Turn};
 use crate::api::{Answer, Error, RangeReply, RangeRequest, Reply, ServingStatus};
 use crate::front::{Ask, Rpc, Untaken};
 use crate::io::{ControlRequest, Level, Value};
 use crate::stdx::HashMap;
-use crate::txn::{self, Next, RangeStream};
+use crate::txn::{self, Counting, Next, RangeStream};
 use crate::types::{ConnId, Duration, LeaseId};
 use crate::wire::health::{Facts, Page, Reads};
 use crate::wire::http1::Response;
@@ -37,59 +37,70 @@ pub(super) struct Streams {
     keeping_alive: HashMap<Rpc, KeepingAlive>,
 }
 
-impl Reactor {
-    pub(super) fn on_received(&mut self, conn: ConnId, bytes: &[u8]) {
-        let mut asks = std::mem::take(&mut self.asks);
-        self.front.receive(self.now, conn, bytes, &mut asks);
-        self.serve_asks(asks);
+impl Calls {
+    pub fn on_received(&mut self, turn: &Turn, conn: ConnId, bytes: &[u8]) {
+        self.front.receive(turn.now, conn, bytes, &mut self.asks);
     }
 
-    pub(super) fn on_sent(&mut self, conn: ConnId, bytes: usize) {
-        let mut asks = std::mem::take(&mut self.asks);
-        self.front.sent(self.now, conn, bytes, &mut asks);
-        self.serve_asks(asks);
+    pub fn on_sent(&mut self, turn: &Turn, conn: ConnId, bytes: usize) {
+        self.front.sent(turn.now, conn, bytes, &mut self.asks);
     }
 
-    pub(super) fn on_ended(&mut self, conn: ConnId) {
-        let mut asks = std::mem::take(&mut self.asks);
-        self.front.ended(self.now, conn, &mut asks);
-        self.serve_asks(asks);
+    pub fn on_ended(&mut self, turn: &Turn, conn: ConnId) {
+        self.front.ended(turn.now, conn, &mut self.asks);
     }
 
-    pub(super) fn on_closed(&mut self, conn: ConnId) {
-        let mut asks = std::mem::take(&mut self.asks);
-        self.front.closed(conn, &mut asks);
-        self.serve_asks(asks);
+    pub fn on_closed(&mut self, conn: ConnId) {
+        self.front.closed(conn, &mut self.asks);
     }
 
-    pub(super) fn front_on_time(&mut self) {
-        let mut asks = std::mem::take(&mut self.asks);
-        self.front.on_time(self.now, &mut asks);
+    pub(super) fn front_on_time(&mut self, turn: &mut Turn) {
+        self.front.on_time(turn.now, &mut self.asks);
         for (conn, untaken) in self.front.take_untaken() {
-            self.tell_untaken(conn, untaken);
+            tell_untaken(turn, conn, untaken);
         }
-        self.serve_asks(asks);
     }
 
-    pub(super) fn serve_asks(&mut self, mut asks: Vec<Ask>) {
-        for ask in asks.drain(..) {
-            match ask {
-                Ask::Call { rpc, request, bytes } => self.call_sized(Asker::Rpc(rpc), request, bytes),
-                Ask::RangeStream { rpc, request } => self.open_range_stream(rpc, request),
-                Ask::KeepAlive { rpc, lease } => self.keep_lease_alive(rpc, lease),
-                Ask::Watch { rpc, request } => self.watch_or_park(rpc, request),
-                Ask::HealthWatch { rpc, service } => self.watch_health(rpc, &service),
-                Ask::Ended { rpc } => self.client_ended(rpc),
-                Ask::Gone { rpc } => self.client_gone(rpc),
-                Ask::Page { rpc, page } => self.open_page(rpc, page),
-                Ask::Room { rpc } => {
-                    self.watches.room(rpc);
-                    self.go_on_chunking(rpc);
-                    self.go_on_keeping_alive(rpc);
-                }
+    /// Serves what clients have asked, and reads what is ready to be read: a short range of this reactor's own
+    /// shards at once, for which nothing has to travel.
+    pub fn serve(&mut self, turn: &mut Turn, shards: &Shards) {
+        loop {
+            while let Some((asker, request, counting)) = self.ready.pop_front() {
+                self.read(turn, shards, asker, request, counting);
+            }
+            if self.asks.is_empty() {
+                return;
+            }
+            let mut asks = std::mem::take(&mut self.asks);
+            for ask in asks.drain(..) {
+                self.serve_ask(turn, shards, ask);
+            }
+            if self.asks.is_empty() {
+                self.asks = asks; // for its room
             }
         }
-        self.asks = asks;
+    }
+
+    fn serve_ask(&mut self, turn: &mut Turn, shards: &Shards, ask: Ask) {
+        match ask {
+            Ask::Call { rpc, request, bytes } => {
+                if let Some(range) = self.call(turn, Asker::Rpc(rpc), request, bytes) {
+                    self.read(turn, shards, Asker::Rpc(rpc), range, Counting::Total);
+                }
+            }
+            Ask::RangeStream { rpc, request } => self.open_range_stream(turn, rpc, request),
+            Ask::KeepAlive { rpc, lease } => self.keep_lease_alive(turn, rpc, lease),
+            Ask::Watch { rpc, request } => self.watch_or_park(turn, rpc, request),
+            Ask::HealthWatch { rpc, service } => self.watch_health(rpc, &service),
+            Ask::Ended { rpc } => self.client_ended(rpc),
+            Ask::Gone { rpc } => self.client_gone(turn, rpc),
+            Ask::Page { rpc, page } => self.open_page(turn, rpc, page),
+            Ask::Room { rpc } => {
+                self.watches.room(rpc);
+                self.go_on_chunking(turn, rpc);
+                self.go_on_keeping_alive(turn, rpc);
+            }
+        }
     }
 
     /// The status never changes, so one message says all; the stream stays until its client goes.
@@ -99,19 +110,19 @@ impl Reactor {
     }
 
     /// Before the first epoch nobody knows the shards: a stream's requests wait for it.
-    fn watch_or_park(&mut self, rpc: Rpc, request: crate::api::WatchRequest) {
-        if self.router.is_some() && self.has_served {
-            self.watch(rpc, request);
-        } else if self.parked_watches.len() < self.settings.bounds.parked_calls_max {
+    fn watch_or_park(&mut self, turn: &mut Turn, rpc: Rpc, request: crate::api::WatchRequest) {
+        if turn.router.is_some() && turn.standing.may_watch() {
+            self.watch(turn, rpc, request);
+        } else if self.parked_watches.len() < turn.settings.bounds.parked_calls_max {
             self.parked_watches.push((rpc, request));
         } else {
             self.front.end(rpc, Err(Error::NoLeader));
         }
     }
 
-    pub(super) fn unpark_watches(&mut self) {
+    pub(super) fn unpark_watches(&mut self, turn: &mut Turn) {
         for (rpc, request) in std::mem::take(&mut self.parked_watches) {
-            self.watch(rpc, request);
+            self.watch(turn, rpc, request);
         }
     }
 
@@ -124,33 +135,33 @@ impl Reactor {
         }
     }
 
-    fn client_gone(&mut self, rpc: Rpc) {
+    fn client_gone(&mut self, turn: &mut Turn, rpc: Rpc) {
         self.streams.chunking.remove(&rpc);
         self.streams.keeping_alive.remove(&rpc);
         self.parked_watches.retain(|(of, _)| *of != rpc);
-        self.end_watch(rpc, None);
+        self.end_watch(turn, rpc, None);
     }
 
     // LeaseKeepAlive.
 
-    fn keep_lease_alive(&mut self, rpc: Rpc, lease: LeaseId) {
+    fn keep_lease_alive(&mut self, turn: &mut Turn, rpc: Rpc, lease: LeaseId) {
         let stream = self.streams.keeping_alive.entry(rpc).or_default();
         stream.outstanding += 1;
         let enough =
-            stream.outstanding >= self.settings.bounds.keep_alives_max || self.front.budget(rpc) == 0;
+            stream.outstanding >= turn.settings.bounds.keep_alives_max || self.front.budget(rpc) == 0;
         if enough && !std::mem::replace(&mut stream.paused, true) {
             self.front.pause(rpc);
         }
         let asker = Asker::KeepAlive(rpc);
-        if self.stage == Stage::Serving {
-            self.ask_control(asker, ControlRequest::KeepAlive(lease));
+        if turn.standing.may_write() {
+            self.ask_control(turn, asker, ControlRequest::KeepAlive(lease));
         } else {
-            self.park(asker, Errand::KeepAlive(lease));
+            self.park(turn, asker, Errand::KeepAlive(lease));
         }
     }
 
-    pub(super) fn on_kept_alive(&mut self, rpc: Rpc, answer: Answer) {
-        let term = self.epoch.term;
+    pub(super) fn on_kept_alive(&mut self, turn: &mut Turn, rpc: Rpc, answer: Answer) {
+        let term = turn.epoch().term;
         let Some(stream) = self.streams.keeping_alive.get_mut(&rpc) else { return };
         stream.outstanding -= 1;
         match answer {
@@ -162,20 +173,18 @@ impl Reactor {
             }
         }
         self.end_keep_alive(rpc);
-        self.go_on_keeping_alive(rpc);
+        self.go_on_keeping_alive(turn, rpc);
     }
 
     /// Reads on where the client takes its answers.
-    fn go_on_keeping_alive(&mut self, rpc: Rpc) {
+    fn go_on_keeping_alive(&mut self, turn: &mut Turn, rpc: Rpc) {
         let Some(stream) = self.streams.keeping_alive.get_mut(&rpc) else { return };
-        let room = self.settings.bounds.keep_alives_max.saturating_sub(stream.outstanding);
+        let room = turn.settings.bounds.keep_alives_max.saturating_sub(stream.outstanding);
         if !stream.paused || room == 0 || self.front.budget(rpc) == 0 {
             return;
         }
-        let mut asks = vec![];
-        self.front.read_on(rpc, room, &mut asks);
+        self.front.read_on(rpc, room, &mut self.asks);
         stream.paused = self.front.is_paused(rpc);
-        self.serve_asks(asks);
     }
 
     fn end_keep_alive(&mut self, rpc: Rpc) {
@@ -188,32 +197,32 @@ impl Reactor {
 
     // RangeStream.
 
-    fn open_range_stream(&mut self, rpc: Rpc, request: RangeRequest) {
+    fn open_range_stream(&mut self, turn: &mut Turn, rpc: Rpc, request: RangeRequest) {
         if let Err(error) = txn::check_stream(&request) {
             self.front.end(rpc, Err(error));
-        } else if self.stage == Stage::Serving {
-            self.begin_range_stream(rpc, request);
+        } else if turn.standing.may_write() {
+            self.begin_range_stream(turn, rpc, request);
         } else {
-            self.park(Asker::RangeStream(rpc), Errand::RangeStream(rpc, request));
+            self.park(turn, Asker::RangeStream(rpc), Errand::RangeStream(rpc, request));
         }
     }
 
-    pub(super) fn begin_range_stream(&mut self, rpc: Rpc, request: RangeRequest) {
-        let noted = self.sequencer.settled();
-        let opened = txn::read_revision(request.revision, noted, self.control.compacted())
+    pub(super) fn begin_range_stream(&mut self, turn: &mut Turn, rpc: Rpc, request: RangeRequest) {
+        let noted = turn.shown();
+        let opened = txn::read_revision(request.revision, noted, turn.control.compacted())
             .map(|at| RangeStream::open(request, at, noted));
         match opened {
             Ok(stream) => {
                 let next = stream.next();
                 self.streams.chunking.insert(rpc, Chunking { stream, reading: false, next });
-                self.go_on_chunking(rpc);
+                self.go_on_chunking(turn, rpc);
             }
             Err(error) => self.front.end(rpc, Err(error)),
         }
     }
 
     /// Reads the next chunk, if the client has room for it.
-    fn go_on_chunking(&mut self, rpc: Rpc) {
+    fn go_on_chunking(&mut self, turn: &mut Turn, rpc: Rpc) {
         let Some(chunking) = self.streams.chunking.get_mut(&rpc) else { return };
         if chunking.reading || self.front.budget(rpc) == 0 {
             return;
@@ -221,18 +230,18 @@ impl Reactor {
         match chunking.next.take() {
             Some(Next::Read(request, counting)) => {
                 chunking.reading = true;
-                self.read_counting(Asker::Chunk(rpc), request, counting);
+                self.ready.push_back((Asker::Chunk(rpc), request, counting));
             }
             Some(Next::Piece) => {
-                let piece = chunking.stream.piece(self.settings.request_bytes_max);
-                self.send_chunk(rpc, &piece);
+                let piece = chunking.stream.piece(turn.settings.request_bytes_max);
+                self.send_chunk(turn, rpc, &piece);
             }
             None => {}
         }
     }
 
-    pub(super) fn on_chunk(&mut self, rpc: Rpc, answer: Answer) {
-        let target = self.settings.request_bytes_max;
+    pub(super) fn on_chunk(&mut self, turn: &mut Turn, rpc: Rpc, answer: Answer) {
+        let target = turn.settings.request_bytes_max;
         let Some(chunking) = self.streams.chunking.get_mut(&rpc) else { return };
         chunking.reading = false;
         let reply = match answer {
@@ -246,17 +255,17 @@ impl Reactor {
         if chunking.stream.is_read_at_once()
             && let Err(bytes) = self.front.takes(rpc, &reply)
         {
-            return self.begin_later(rpc, Some(bytes));
+            return self.begin_later(turn, rpc, Some(bytes));
         }
         let bytes = encode::range_chunk_length(&Default::default(), &reply, true);
         let chunk = chunking.stream.chunk(reply, bytes, target);
-        self.send_chunk(rpc, &chunk);
+        self.send_chunk(turn, rpc, &chunk);
     }
 
     /// A stream whose range was read in vain begins anew when there is a place for it.
-    pub(super) fn begin_later(&mut self, rpc: Rpc, answer_bytes: Option<usize>) {
+    pub(super) fn begin_later(&mut self, turn: &mut Turn, rpc: Rpc, answer_bytes: Option<usize>) {
         let Some(Chunking { stream, .. }) = self.streams.chunking.remove(&rpc) else { return };
-        self.read_later(rpc, stream.into_request(), answer_bytes);
+        self.read_later(turn, rpc, stream.into_request(), answer_bytes);
     }
 
     /// Whether a stream's range is read as a whole before its first chunk.
@@ -264,25 +273,8 @@ impl Reactor {
         self.streams.chunking.get(&rpc).is_some_and(|chunking| chunking.stream.is_read_at_once())
     }
 
-    fn tell_untaken(&mut self, conn: ConnId, untaken: Untaken) {
-        let message = if untaken.closes {
-            "closing a connection: its client took nothing of its answers while others waited"
-        } else {
-            "dropping answers: their client took nothing of them while others waited"
-        };
-        let bounds = &self.settings.bounds.front;
-        let waited = Duration::from_ms(bounds.reader_check_ms * u64::from(bounds.reader_checks_max));
-        let fields = [
-            ("remote", Value::Client(conn)),
-            ("answers", untaken.answers.into()),
-            ("bytes", untaken.bytes.into()),
-            ("waited", waited.into()),
-        ];
-        self.notice(Level::Warn, message, fields);
-    }
-
-    fn send_chunk(&mut self, rpc: Rpc, chunk: &RangeReply) {
-        let term = self.epoch.term;
+    fn send_chunk(&mut self, turn: &mut Turn, rpc: Rpc, chunk: &RangeReply) {
+        let term = turn.epoch().term;
         let Some(chunking) = self.streams.chunking.get_mut(&rpc) else { return };
         chunking.next = chunking.stream.next();
         let last = chunking.next.is_none();
@@ -292,44 +284,61 @@ impl Reactor {
             self.streams.chunking.remove(&rpc);
             self.front.end(rpc, Ok(()));
         } else {
-            self.go_on_chunking(rpc);
+            self.go_on_chunking(turn, rpc);
         }
     }
 
     // Pages of HTTP/1.
 
-    fn open_page(&mut self, rpc: Rpc, page: Page) {
+    fn open_page(&mut self, turn: &mut Turn, rpc: Rpc, page: Page) {
         if matches!(page, Page::Metrics | Page::Vars) {
-            return self.take_figures(rpc, page);
+            return self.take_figures(turn, rpc, page);
         }
         // A lone member that serves has nobody to ask: both kinds of read say the same.
-        let serving = self.stage == Stage::Serving;
+        let serving = turn.standing.may_read();
         let facts = Facts {
-            alarms: self.control.alarms(crate::api::AlarmType::None),
+            alarms: turn.control.alarms(crate::api::AlarmType::None),
             has_leader: serving,
             is_learner: false,
         };
         let read = || if serving { Ok(()) } else { Err(Error::Timeout) };
-        let reads =
-            Reads { serializable: if self.has_served { Ok(()) } else { read() }, linearizable: read() };
+        let reads = Reads {
+            serializable: if turn.standing.may_watch() { Ok(()) } else { read() },
+            linearizable: read(),
+        };
         let response = page.render(&facts, &reads);
         if let Page::Health { .. } = page {
             let healthy = response.status == 200;
-            self.counters.health_successes += u64::from(healthy);
-            self.counters.health_failures += u64::from(!healthy);
+            turn.counters.health_successes += u64::from(healthy);
+            turn.counters.health_failures += u64::from(!healthy);
         }
         if let Page::Checks { probe, checks, .. } = &page {
             for check in checks {
                 let passes = check.failure(&facts, &reads).is_none();
-                self.counters.checks.count(self.now, *probe, *check, passes);
+                turn.counters.checks.count(turn.now, *probe, *check, passes);
             }
         }
-        self.show_page(rpc, &response);
+        self.show_page(turn, rpc, &response);
     }
 
-    pub(super) fn show_page(&mut self, rpc: Rpc, response: &Response) {
-        let mut asks = vec![];
-        self.front.page(self.now, rpc, response, &mut asks);
-        self.serve_asks(asks);
+    pub(super) fn show_page(&mut self, turn: &Turn, rpc: Rpc, response: &Response) {
+        self.front.page(turn.now, rpc, response, &mut self.asks);
     }
+}
+
+fn tell_untaken(turn: &mut Turn, conn: ConnId, untaken: Untaken) {
+    let message = if untaken.closes {
+        "closing a connection: its client took nothing of its answers while others waited"
+    } else {
+        "dropping answers: their client took nothing of them while others waited"
+    };
+    let bounds = &turn.settings.bounds.front;
+    let waited = Duration::from_ms(bounds.reader_check_ms * u64::from(bounds.reader_checks_max));
+    let fields = [
+        ("remote", Value::Client(conn)),
+        ("answers", untaken.answers.into()),
+        ("bytes", untaken.bytes.into()),
+        ("waited", waited.into()),
+    ];
+    turn.notice(Level::Warn, message, fields);
 }

@@ -5,7 +5,7 @@
 //! durable before the first of its files goes, and goes itself after the last. A start that finds the mark
 //! removes what is left of the log, then the mark, before it reads any log: see [`at_start`].
 
-use super::Reactor;
+use super::{Storage, Turn};
 use crate::io::{BulkDone, BulkStep, JobId, Level, Output};
 use crate::log::{LogId, SegmentName};
 use std::collections::{BTreeMap, VecDeque};
@@ -66,35 +66,35 @@ pub fn at_start<'a>(names: impl Iterator<Item = &'a str> + Clone) -> VecDeque<At
     steps
 }
 
-impl Reactor {
+impl Storage {
     /// An epoch serves: every shard's stay is durable where it is.
-    pub(super) fn begin_clearing(&mut self) {
-        if self.storage.clearing.job.is_none() {
-            self.clear_next();
+    pub(super) fn begin_clearing(&mut self, turn: &mut Turn) {
+        if self.clearing.job.is_none() {
+            self.clear_next(turn);
         }
     }
 
-    fn clear_next(&mut self) {
-        let Some(step) = self.storage.clearing.steps.pop_front() else { return };
+    fn clear_next(&mut self, turn: &mut Turn) {
+        let Some(step) = self.clearing.steps.pop_front() else { return };
         // Only marks of dead logs are published.
-        self.counters.paths.dead_log_cleared += u64::from(matches!(step, BulkStep::Publish { .. }));
+        turn.counters.paths.dead_log_cleared += u64::from(matches!(step, BulkStep::Publish { .. }));
         let job = self.next_job();
-        self.storage.clearing.job = Some(job);
-        self.out.push(Output::Bulk { job, step });
+        self.clearing.job = Some(job);
+        turn.out.push(Output::Bulk { job, step });
     }
 
     /// Whether the answer was to a step of this. What fails is left for the next start.
-    pub(super) fn on_cleared(&mut self, job: JobId, done: &BulkDone) -> bool {
-        if self.storage.clearing.job != Some(job) {
+    pub(super) fn on_cleared(&mut self, turn: &mut Turn, job: JobId, done: &BulkDone) -> bool {
+        if self.clearing.job != Some(job) {
             return false;
         }
-        self.storage.clearing.job = None;
+        self.clearing.job = None;
         if *done == BulkDone::Done {
-            self.clear_next();
+            self.clear_next(turn);
         } else {
-            self.storage.clearing.steps.clear();
+            self.clearing.steps.clear();
             let fields = vec![("error", format!("{done:?}"))];
-            self.notice(Level::Warn, "failed to remove files that nothing needs", fields);
+            turn.notice(Level::Warn, "failed to remove files that nothing needs", fields);
         }
         true
     }

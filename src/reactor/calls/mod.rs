@@ -1,0 +1,545 @@
+//! The client's side of a reactor: connections, calls under way, streams and watches.
+//!
+//! It sees no shard. A call asks the owners of its shards by mail, at this reactor as at another, and gets its
+//! answers by mail. One thing is done at once: a short range of this reactor's own shards, for which
+//! [`Calls::serve`] borrows them to read.
+
+mod gather;
+mod hashes;
+mod metrics;
+mod pace;
+mod reads;
+mod streams;
+mod txns;
+mod vars;
+mod watches;
+
+use super::requests::is_write;
+use super::turn::Turn;
+use super::waiters::Waiters;
+use crate::api::{
+    Answer, Code, Error, RangeRequest, Reply, Request, ServingStatus, TxnRequest, WatchRequest,
+};
+use crate::front::{Ask, Front, Rpc};
+use crate::io::{Body, CallId, ControlRequest, Counters, Own};
+use crate::limits::REQUEST_ENVELOPE_BYTES;
+use crate::stdx::{HashMap, Rng};
+use crate::txn::{self, Counting};
+use crate::types::{LeaseId, ReactorId, Revision, ShardId, Time};
+use crate::wire::http1::Response;
+use reads::Reading;
+use std::collections::VecDeque;
+use streams::Streams;
+use txns::Spread;
+use watches::Watches;
+
+/// Who wants the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    Rpc(Rpc),
+    /// One renewal of a stream.
+    KeepAlive(Rpc),
+    /// A RangeStream that has not begun.
+    RangeStream(Rpc),
+    /// One chunk of a stream.
+    Chunk(Rpc),
+    /// A call of another reactor, of which this one is a part.
+    Call(CallId),
+    /// A page of HTTP/1.
+    Page(Rpc),
+    /// The leader itself.
+    Own(Own),
+}
+
+/// How far a call has come.
+#[derive(Debug)]
+enum Course {
+    /// One answer settles it.
+    Waiting,
+    Reading(Box<Reading>),
+    Spread(Box<Spread>),
+    Gathering(Box<gather::Gathering>),
+    Hashing(Box<hashes::Hashing>),
+}
+
+impl Course {
+    /// Whether the end of an epoch is nothing to it.
+    fn outlives_epochs(&self) -> bool {
+        matches!(self, Course::Gathering(gathering) if gathering.is_census())
+    }
+}
+
+#[derive(Debug)]
+struct Call {
+    pub asker: Asker,
+    pub course: Course,
+    pub begun: Time,
+    deadline: Time,
+    /// What its request holds in memory, here or where it waits.
+    bytes: usize,
+    /// Whether it goes through the log.
+    proposes: bool,
+}
+
+/// What arrived during a takeover: begun once that is done.
+#[derive(Debug)]
+struct Parked {
+    asker: Asker,
+    errand: Errand,
+    bytes: usize,
+    deadline: Time,
+}
+
+/// What waits for a takeover.
+#[derive(Debug)]
+enum Errand {
+    Call(Request),
+    KeepAlive(LeaseId),
+    RangeStream(Rpc, RangeRequest),
+}
+
+pub(super) struct Calls {
+    pub front: Front,
+    under_way: UnderWay,
+    streams: Streams,
+    watches: Watches,
+    /// Transactions over several shards that found no revision to take.
+    deciding: Vec<CallId>,
+    /// Those that wait for a lease's end.
+    retrying: Waiters<LeaseId, CallId>,
+    /// What clients ask, until it is served.
+    asks: Vec<Ask>,
+    /// Ranges to be read, beside what clients ask now.
+    ready: VecDeque<(Asker, RangeRequest, Counting)>,
+    /// Watches that wait for the first epoch.
+    parked_watches: Vec<(Rpc, WatchRequest)>,
+    /// Ranges that this turn has tried to read at once, and that were too long for it.
+    tried: usize,
+}
+
+#[derive(Debug, Default)]
+struct UnderWay {
+    calls: HashMap<u64, Call>,
+    /// The sum over those.
+    bytes: usize,
+    /// Those that go through the log.
+    proposals: usize,
+    made: u64,
+    parked: VecDeque<Parked>,
+    parked_bytes: usize,
+}
+
+impl UnderWay {
+    pub fn get_mut(&mut self, call: CallId) -> Option<&mut Call> {
+        self.calls.get_mut(&call.number)
+    }
+
+    pub fn get(&self, call: CallId) -> Option<&Call> {
+        self.calls.get(&call.number)
+    }
+
+    pub fn remove(&mut self, call: CallId) -> Option<Call> {
+        let removed = self.calls.remove(&call.number)?;
+        self.bytes -= removed.bytes;
+        self.proposals -= usize::from(removed.proposes);
+        Some(removed)
+    }
+
+    /// The call goes through the log.
+    pub fn proposes(&mut self, call: CallId) {
+        if let Some(call) = self.calls.get_mut(&call.number)
+            && !std::mem::replace(&mut call.proposes, true)
+        {
+            self.proposals += 1;
+        }
+    }
+
+    pub fn proposals(&self) -> usize {
+        self.proposals
+    }
+
+    pub fn len(&self) -> usize {
+        self.calls.len() + self.parked.len()
+    }
+
+    /// The call has no deadline: it ends by its answer, or with its epoch.
+    pub fn keep(&mut self, call: CallId) {
+        if let Some(call) = self.get_mut(call) {
+            call.deadline = Time::NEVER;
+        }
+    }
+}
+
+impl Calls {
+    pub fn new(front: Front, rng: Rng) -> Calls {
+        Calls {
+            front,
+            under_way: UnderWay::default(),
+            streams: Streams::default(),
+            watches: Watches::new(rng),
+            deciding: vec![],
+            retrying: Waiters::default(),
+            asks: vec![],
+            ready: VecDeque::new(),
+            parked_watches: vec![],
+            tried: 0,
+        }
+    }
+
+    /// A turn ends: what time brings, and decisions that found no revision, which are taken again.
+    pub fn take_turn(&mut self, turn: &mut Turn) {
+        self.tried = 0;
+        self.front_on_time(turn);
+        self.redecide(turn);
+    }
+
+    /// Whether the next turn has work that no input will bring.
+    pub fn has_more_to_do(&self) -> bool {
+        self.watches.is_ready()
+    }
+
+    pub fn waits_for_ring(&self) -> bool {
+        !self.deciding.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.under_way.len()
+    }
+
+    #[cfg(test)]
+    pub fn waits_for_leases(&self) -> usize {
+        self.retrying.len()
+    }
+
+    pub fn count(&self, counters: &mut Counters) {
+        counters.front = self.front.counters.clone();
+        counters.connections = self.front.open() as u64;
+        counters.proposals_pending = self.under_way.proposals() as u64;
+        counters.calls = self.under_way.len() as u64;
+        self.watches.count(counters);
+    }
+
+    /// An epoch serves: what was parked goes on.
+    pub fn unpark(&mut self, turn: &mut Turn) {
+        self.unpark_watches(turn);
+        self.unpark_calls(turn);
+    }
+
+    /// The epoch is over.
+    pub fn end_epoch(&mut self, turn: &mut Turn) {
+        self.deciding.clear();
+        self.fail_calls(turn, &Error::Timeout);
+        self.retrying.clear();
+    }
+
+    /// A client asks. The checks that need no state come first; the rest goes where the state is.
+    /// Its message had so many bytes. Returns the range that it is, if it is one and may be read now.
+    fn call(
+        &mut self,
+        turn: &mut Turn,
+        asker: Asker,
+        request: Request,
+        bytes: usize,
+    ) -> Option<RangeRequest> {
+        if let Err(error) = check(turn, &request) {
+            if let Asker::Rpc(rpc) = asker {
+                self.front.forget_duration(rpc);
+            }
+            self.reply(turn, asker, Err(error));
+        } else if is_too_large(turn, &request, bytes) {
+            self.reply(turn, asker, Err(Error::RequestTooLarge));
+        } else if let Some(answer) = health(&request) {
+            // The process answers, so it is healthy, whoever leads (etcd's law).
+            self.reply(turn, asker, answer);
+        } else if !turn.standing.may_write() {
+            // Monitors ask for the status above all while nobody leads. After a start it waits for the first
+            // takeover all the same: before it nobody knows what was shown before the start.
+            match request {
+                Request::Status if turn.standing.may_watch() => self.take_census(turn, asker),
+                request => self.park(turn, asker, Errand::Call(request)),
+            }
+        } else if self.under_way.bytes > turn.settings.bounds.calls_bytes_max
+            && !matches!(asker, Asker::Own(_))
+        {
+            turn.counters.paths.refused_bytes += 1;
+            self.reply(turn, asker, Err(Error::TooManyRequests));
+        } else if let Request::Range(range) = request {
+            return Some(range);
+        } else {
+            self.route(turn, asker, request);
+        }
+        None
+    }
+
+    /// The leader asks something of its own.
+    pub fn call_of_leader(&mut self, turn: &mut Turn, of: Own, request: Request) {
+        let range = self.call(turn, Asker::Own(of), request, 0);
+        assert!(range.is_none(), "the leader asks for no ranges");
+    }
+
+    pub fn wake_at(&self) -> Time {
+        self.watches.wake_at().min(self.front.wake_at())
+    }
+
+    /// To where the state is.
+    fn route(&mut self, turn: &mut Turn, asker: Asker, request: Request) {
+        match request {
+            Request::Put(ref put) => {
+                let shard = turn.router().shard_of(&put.key);
+                self.evaluate_at(turn, asker, shard, request);
+            }
+            Request::DeleteRange(ref delete) => {
+                let mut shards = turn.router().shards_of(&delete.range());
+                match (shards.next(), shards.next()) {
+                    (None, _) => self.answer_empty_delete(turn, asker),
+                    (Some(shard), None) => self.evaluate_at(turn, asker, shard, request),
+                    _ => {
+                        let Request::DeleteRange(delete) = request else { unreachable!("matched above") };
+                        self.spread_delete(turn, asker, delete);
+                    }
+                }
+            }
+            Request::Txn(txn) => self.call_txn(turn, asker, txn),
+            Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => {
+                self.ask_control(turn, asker, ControlRequest::Client(request));
+            }
+            Request::LeaseTimeToLive { .. } | Request::LeaseLeases | Request::Alarm(_) => {
+                self.ask_control(turn, asker, ControlRequest::Client(request));
+            }
+            Request::MemberList { .. } => {
+                let members = turn.control.members();
+                self.reply(turn, asker, Ok(Reply::MemberList { members }));
+            }
+            // Nothing can turn authentication on, nor make users and roles.
+            Request::AuthStatus => {
+                self.answer_unbacked(turn, asker, |revision| Reply::AuthStatus { revision })
+            }
+            Request::UserList => self.answer_unbacked(turn, asker, |revision| Reply::UserList { revision }),
+            Request::RoleList => self.answer_unbacked(turn, asker, |revision| Reply::RoleList { revision }),
+            Request::MoveLeader { target } if target == turn.settings.member => {
+                self.reply(turn, asker, Ok(Reply::MoveLeader)); // it leads
+            }
+            Request::MoveLeader { .. } => self.reply(turn, asker, Err(Error::BadLeaderTransferee)),
+            Request::Status => self.take_census(turn, asker),
+            Request::Defragment => self.defragment(turn, asker),
+            Request::Hash => self.hash(turn, asker),
+            Request::HashKv { revision } => self.hash_kv(turn, asker, revision),
+            Request::Range(_) | Request::HealthCheck { .. } | Request::HealthList => {
+                unreachable!("answered above")
+            }
+        }
+    }
+
+    fn begin(&mut self, turn: &Turn, asker: Asker, course: Course) -> CallId {
+        self.begin_of(turn, asker, course, 0)
+    }
+
+    /// A call whose request holds so many bytes.
+    fn begin_of(&mut self, turn: &Turn, asker: Asker, course: Course, bytes: usize) -> CallId {
+        let (begun, deadline) = (turn.now, turn.now + turn.settings.request_timeout());
+        self.under_way.made += 1;
+        let number = self.under_way.made;
+        self.under_way.bytes += bytes;
+        let call = Call { asker, course, begun, deadline, bytes, proposes: false };
+        self.under_way.calls.insert(number, call);
+        CallId { reactor: turn.id, number }
+    }
+
+    /// Whether somebody still waits for the answer.
+    fn is_there(&mut self, asker: Asker) -> bool {
+        match asker {
+            Asker::Rpc(rpc) | Asker::KeepAlive(rpc) | Asker::RangeStream(rpc) | Asker::Chunk(rpc) => {
+                self.front.method(rpc).is_some()
+            }
+            Asker::Call(_) | Asker::Page(_) | Asker::Own(_) => true,
+        }
+    }
+
+    fn evaluate_at(&mut self, turn: &mut Turn, asker: Asker, shard: ShardId, request: Request) {
+        let call = self.begin_of(turn, asker, Course::Waiting, request.bytes());
+        if is_write(&request) {
+            self.under_way.proposes(call);
+        }
+        let owner = turn.router().reactor_of(shard);
+        turn.send(owner, Body::Evaluate { call, shard, request });
+    }
+
+    fn ask_control(&mut self, turn: &mut Turn, asker: Asker, request: ControlRequest) {
+        let call = self.begin(turn, asker, Course::Waiting);
+        // An alarm goes through etcd's log even where it is only asked for.
+        if matches!(&request, ControlRequest::Client(of) if is_write(of) || matches!(of, Request::Alarm(_))) {
+            self.under_way.proposes(call);
+        }
+        let own = matches!(asker, Asker::Own(_));
+        turn.send(ReactorId(0), Body::Control { call, request, own });
+    }
+
+    fn call_txn(&mut self, turn: &mut Turn, asker: Asker, request: TxnRequest) {
+        let shards = shards_of_txn(turn, &request);
+        match shards[..] {
+            // A transaction without a key reads nothing and writes nothing: any shard can say so.
+            [] => self.evaluate_at(turn, asker, ShardId(1), Request::Txn(request)),
+            [shard] => self.evaluate_at(turn, asker, shard, Request::Txn(request)),
+            _ => self.spread(turn, asker, request, shards),
+        }
+    }
+
+    fn answer_empty_delete(&mut self, turn: &mut Turn, asker: Asker) {
+        self.answer_unbacked(turn, asker, |revision| {
+            Reply::DeleteRange(crate::api::DeleteRangeReply { revision, ..Default::default() })
+        });
+    }
+
+    /// A reply that no entry backs.
+    fn answer_unbacked(&mut self, turn: &mut Turn, asker: Asker, reply: impl FnOnce(Revision) -> Reply) {
+        let call = self.begin(turn, asker, Course::Waiting);
+        turn.hold_unbacked(call, |revision| Ok(reply(revision)));
+    }
+
+    /// The answer to a call of this reactor, wherever it was made.
+    pub fn finish(&mut self, turn: &mut Turn, call: CallId, answer: Answer) {
+        assert!(call.reactor == turn.id, "an answer goes to the reactor of its client");
+        // A call that is gone failed at its deadline or at the end of its epoch.
+        if let Some(call) = self.under_way.remove(call) {
+            self.reply(turn, call.asker, answer);
+        }
+    }
+
+    fn reply(&mut self, turn: &mut Turn, asker: Asker, answer: Answer) {
+        match asker {
+            Asker::Rpc(rpc) => self.answer_rpc(turn, rpc, answer),
+            Asker::KeepAlive(rpc) => self.on_kept_alive(turn, rpc, answer),
+            Asker::RangeStream(rpc) => {
+                let error = answer.expect_err("a stream that has begun is answered by chunks");
+                self.front.end(rpc, Err(error));
+            }
+            Asker::Chunk(rpc) => self.on_chunk(turn, rpc, answer),
+            Asker::Call(call) => turn.answer(call, answer),
+            Asker::Own(of) => turn.send(ReactorId(0), Body::OwnDone { of, answer }),
+            Asker::Page(rpc) => {
+                turn.counters.scrapes_failed += 1;
+                let error = answer.expect_err("only a page that cannot be made is answered this way");
+                self.show_page(turn, rpc, &Response::error(503, &error.to_string()));
+            }
+        }
+    }
+
+    /// Holds what arrives during a takeover, for as long as any request may take.
+    fn park(&mut self, turn: &mut Turn, asker: Asker, errand: Errand) {
+        let bytes = match &errand {
+            Errand::Call(request) => PARKED_FIXED_BYTES + request.bytes(),
+            Errand::KeepAlive(_) => PARKED_FIXED_BYTES,
+            Errand::RangeStream(_, request) => {
+                PARKED_FIXED_BYTES + request.key.len() + request.range_end.len()
+            }
+        };
+        let (calls, bounds) = (&mut self.under_way, &turn.settings.bounds);
+        if calls.parked.len() >= bounds.parked_calls_max
+            || calls.parked_bytes + bytes > bounds.parked_bytes_max
+        {
+            turn.counters.paths.refused_parked += 1;
+            return self.reply(turn, asker, Err(Error::TooManyRequests));
+        }
+        let deadline = turn.now + turn.settings.request_timeout();
+        calls.parked_bytes += bytes;
+        turn.counters.paths.call_parked += 1;
+        calls.parked.push_back(Parked { asker, errand, bytes, deadline });
+    }
+
+    fn unpark_calls(&mut self, turn: &mut Turn) {
+        let parked = std::mem::take(&mut self.under_way.parked);
+        self.under_way.parked_bytes = 0;
+        for Parked { asker, errand, .. } in parked {
+            // A client that has left or waits no longer was told so, and its request does nothing.
+            if !self.is_there(asker) {
+                continue;
+            }
+            match errand {
+                Errand::Call(request) => {
+                    let range = self.call(turn, asker, request, 0);
+                    self.ready.extend(range.map(|range| (asker, range, Counting::Total)));
+                }
+                Errand::KeepAlive(lease) => self.ask_control(turn, asker, ControlRequest::KeepAlive(lease)),
+                Errand::RangeStream(rpc, request) => self.begin_range_stream(turn, rpc, request),
+            }
+        }
+    }
+
+    /// The epoch is over: what was under way has an unknown outcome.
+    fn fail_calls(&mut self, turn: &mut Turn, error: &Error) {
+        let under_way = self.under_way.calls.iter().filter(|(_, call)| !call.course.outlives_epochs());
+        let mut numbers: Vec<u64> = under_way.map(|(number, _)| *number).collect();
+        numbers.sort();
+        for number in numbers {
+            self.count_failed(turn, number);
+            self.finish(turn, CallId { reactor: turn.id, number }, Err(error.clone()));
+        }
+    }
+
+    /// Fails what has waited too long, as etcd does: its outcome is unknown.
+    pub fn expire(&mut self, turn: &mut Turn) {
+        let now = turn.now;
+        let under_way = self.under_way.calls.iter();
+        let mut late: Vec<u64> =
+            under_way.filter(|(_, call)| call.deadline <= now).map(|(number, _)| *number).collect();
+        late.sort();
+        for number in late {
+            self.count_failed(turn, number);
+            turn.counters.paths.call_expired += 1;
+            self.release_spread_of(turn, CallId { reactor: turn.id, number });
+            self.finish(turn, CallId { reactor: turn.id, number }, Err(Error::Timeout));
+        }
+        while let Some(parked) = self.under_way.parked.pop_front_if(|parked| parked.deadline <= now) {
+            self.under_way.parked_bytes -= parked.bytes;
+            let is_range = matches!(parked.errand, Errand::Call(Request::Range(_)) | Errand::RangeStream(..));
+            turn.counters.ranges_failed += u64::from(is_range);
+            self.reply(turn, parked.asker, Err(Error::Timeout));
+        }
+    }
+
+    fn count_failed(&self, turn: &mut Turn, number: u64) {
+        let Some(call) = self.under_way.calls.get(&number) else { return };
+        turn.counters.proposals_failed += u64::from(call.proposes);
+        turn.counters.ranges_failed += u64::from(matches!(call.course, Course::Reading(_)));
+    }
+}
+
+fn check(turn: &Turn, request: &Request) -> Result<(), Error> {
+    match request {
+        Request::Range(range) => txn::check_range(range),
+        Request::Put(put) => txn::check_put(put),
+        Request::DeleteRange(delete) => txn::check_delete(delete),
+        Request::Txn(txn) => txn::check_txn(txn, turn.settings.txn_ops_max),
+        _ => Ok(()),
+    }
+}
+
+fn is_too_large(turn: &Turn, request: &Request, bytes: usize) -> bool {
+    let length_bytes = (usize::BITS - (bytes | 1).leading_zeros()).div_ceil(7) as usize;
+    let logged = bytes + length_bytes + REQUEST_ENVELOPE_BYTES;
+    logged > turn.settings.request_bytes_max && is_write(request)
+}
+
+fn shards_of_txn(turn: &Turn, request: &TxnRequest) -> Vec<ShardId> {
+    let footprint = txn::footprint(request);
+    let mut shards: Vec<ShardId> =
+        footprint.iter().flat_map(|range| turn.router().shards_of(range)).collect();
+    shards.sort();
+    shards.dedup();
+    shards
+}
+
+/// Only the server as a whole has a status.
+fn health(request: &Request) -> Option<Answer> {
+    match request {
+        Request::HealthCheck { service } if !service.is_empty() => {
+            Some(Err(Error::Other { code: Code::NotFound, text: "unknown service".to_owned() }))
+        }
+        Request::HealthCheck { .. } => Some(Ok(Reply::Health(ServingStatus::Serving))),
+        Request::HealthList => Some(Ok(Reply::HealthList(ServingStatus::Serving))),
+        _ => None,
+    }
+}
+
+/// What a request takes beside its keys and values.
+const PARKED_FIXED_BYTES: usize = 128;

@@ -1,0 +1,227 @@
+//! Ranges: at one settled revision, a shard at a time where the keys are, put together at the client's
+//! reactor in the order of keys.
+//!
+//! A long range is read in slices, and its client may be gone before the last. So a shard that goes on says
+//! so with every slice, and a reactor that no longer has the call answers that it is unwanted: short ranges,
+//! which are nearly all, pay nothing for it.
+
+use super::super::pace::About;
+use super::super::shards::Shards;
+use super::{Asker, Call, Calls, Course, Turn};
+use crate::api::{Error, RangeReply, RangeRequest, Reply, Request};
+use crate::front::Rpc;
+use crate::io::{ApplyKind, Body, CallId};
+use crate::txn::{self, Counting, Progress, RangeCursor, RangePart};
+use crate::types::{ReactorId, Revision, ShardId};
+
+/// A range over one or several shards.
+#[derive(Debug)]
+pub(super) struct Reading {
+    request: RangeRequest,
+    /// `settled` as it was when the range was admitted: what its header shows, and what it reads at unless
+    /// it names an older revision.
+    noted: Revision,
+    counting: Counting,
+    /// In the order of keys, those that have come.
+    parts: Vec<(ShardId, Option<RangePart>)>,
+}
+
+impl Calls {
+    pub(super) fn read(
+        &mut self,
+        turn: &mut Turn,
+        shards: &Shards,
+        asker: Asker,
+        request: RangeRequest,
+        counting: Counting,
+    ) {
+        turn.counters.ranges += 1;
+        let noted = turn.shown();
+        let at = match txn::read_revision(request.revision, noted, turn.control.compacted()) {
+            Ok(at) => at,
+            Err(error) => {
+                turn.applied(ApplyKind::Range, false, turn.now, About::default());
+                return self.reply(turn, asker, Err(error));
+            }
+        };
+        let touched = turn.router().shards_of(&request.range());
+        if let Some(part) = self.read_at_once(turn, shards, touched.clone(), &request, at, counting) {
+            let reply = txn::finish_range(&request, noted, part);
+            return self.answer_range(turn, asker, request, reply);
+        }
+        let parts: Vec<_> = touched.clone().map(|shard| (shard, None)).collect();
+        turn.counters.paths.range_spread += u64::from(parts.len() > 1);
+        let bytes = request.key.len() + request.range_end.len();
+        let reading = Reading { request: request.clone(), noted, counting, parts };
+        let call = self.begin_of(turn, asker, Course::Reading(Box::new(reading)), bytes);
+        for shard in touched {
+            let owner = turn.router().reactor_of(shard);
+            let cursor = Box::new(RangeCursor::new(request.clone(), at));
+            turn.send(owner, Body::Range { call, shard, cursor, counting });
+        }
+    }
+
+    /// Most ranges: one shard, of this reactor, done in one slice. Or none, where no key can be.
+    fn read_at_once(
+        &mut self,
+        turn: &mut Turn,
+        shards: &Shards,
+        mut touched: impl Iterator<Item = ShardId>,
+        request: &RangeRequest,
+        at: Revision,
+        counting: Counting,
+    ) -> Option<Option<RangePart>> {
+        let (shard, more) = (touched.next(), touched.next());
+        let Some(shard) = shard else { return Some(None) };
+        let store = &shards.get(shard).filter(|_| more.is_none())?.shard.store;
+        let part = match txn::read_point(store, request, at) {
+            Some(part) => part,
+            None if self.tried < turn.settings.bounds.slices_per_turn => {
+                let mut cursor = RangeCursor::new(request.clone(), at);
+                if cursor.step(store, turn.settings.slice, counting) != Progress::Done {
+                    self.tried += 1;
+                    return None;
+                }
+                cursor.into_part()
+            }
+            None => return None,
+        };
+        turn.pace.ranged(turn.now);
+        Some(Some(part))
+    }
+
+    /// What has no place beside the answers that clients do not take is read later.
+    fn answer_range(&mut self, turn: &mut Turn, asker: Asker, request: RangeRequest, reply: RangeReply) {
+        match asker {
+            Asker::Rpc(rpc) => match self.front.takes(rpc, &reply) {
+                Ok(()) => self.reply(turn, asker, Ok(Reply::Range(reply))),
+                Err(bytes) => self.read_later(turn, rpc, request, Some(bytes)),
+            },
+            asker => self.reply(turn, asker, Ok(Reply::Range(reply))),
+        }
+    }
+
+    pub(super) fn read_later(
+        &mut self,
+        turn: &mut Turn,
+        rpc: Rpc,
+        request: RangeRequest,
+        answer_bytes: Option<usize>,
+    ) {
+        turn.counters.ranges -= 1; // it is counted when it is read again
+        turn.counters.paths.answer_waited += 1;
+        self.front.gathers(rpc, 0);
+        self.front.defer(turn.now, rpc, Request::Range(request), answer_bytes);
+    }
+
+    pub fn on_range_goes_on(
+        &mut self,
+        turn: &mut Turn,
+        from: ReactorId,
+        id: CallId,
+        shard: ShardId,
+        bytes: usize,
+    ) {
+        let Some(call) = self.under_way.get(id) else {
+            return turn.send(from, Body::RangeUnwanted { call: id, shard });
+        };
+        let asker = call.asker;
+        if !self.is_there(asker) {
+            self.give_up_reading(turn, id);
+        } else if self.gives_way(asker, bytes) {
+            self.wait_for_place(turn, id);
+        }
+    }
+
+    /// Whether a range that has found so many bytes more than it has gathered may as well wait.
+    fn gives_way(&mut self, asker: Asker, bytes: usize) -> bool {
+        match asker {
+            Asker::Rpc(rpc) => self.front.is_in_vain(rpc, bytes),
+            Asker::Chunk(rpc) => self.is_read_at_once(rpc) && self.front.is_in_vain(rpc, bytes),
+            _ => false,
+        }
+    }
+
+    fn wait_for_place(&mut self, turn: &mut Turn, id: CallId) {
+        let Some((asker, request)) = self.give_up_reading(turn, id) else { return };
+        match asker {
+            Asker::Rpc(rpc) => self.read_later(turn, rpc, request, None),
+            Asker::Chunk(rpc) => self.begin_later(turn, rpc, None),
+            _ => unreachable!("others do not give way"),
+        }
+    }
+
+    /// Forgets what was read. The shards that go on hear of it.
+    fn give_up_reading(&mut self, turn: &mut Turn, id: CallId) -> Option<(Asker, RangeRequest)> {
+        let Call { asker, course: Course::Reading(reading), .. } = self.under_way.remove(id)? else {
+            unreachable!("only a range goes on")
+        };
+        for (shard, part) in &reading.parts {
+            if part.is_none() {
+                let owner = turn.router().reactor_of(*shard);
+                turn.send(owner, Body::RangeUnwanted { call: id, shard: *shard });
+            }
+        }
+        Some((asker, reading.request))
+    }
+
+    /// Some parts have come: they count as the answer will.
+    fn gather_parts(&mut self, turn: &mut Turn, id: CallId, asker: Asker, bytes: usize) {
+        let (Asker::Rpc(rpc) | Asker::Chunk(rpc)) = asker else { return };
+        if bytes <= turn.settings.bounds.front.answer_bytes_min {
+            return;
+        }
+        self.front.gathers(rpc, bytes);
+        if self.gives_way(asker, 0) {
+            self.wait_for_place(turn, id);
+        }
+    }
+
+    pub fn on_ranged(&mut self, turn: &mut Turn, id: CallId, shard: ShardId, part: Option<RangePart>) {
+        let Some(call) = self.under_way.get_mut(id) else { return };
+        let Course::Reading(reading) = &mut call.course else {
+            unreachable!("only a range gets ranges' parts")
+        };
+        let Some(part) = part else {
+            let (asker, request, counting) = (call.asker, reading.request.clone(), reading.counting);
+            self.under_way.remove(id);
+            turn.counters.paths.range_read_anew += 1;
+            self.let_go(asker);
+            return self.reread(turn, asker, request, counting);
+        };
+        let place = reading.parts.iter_mut().find(|(of, _)| *of == shard).expect("the shard was asked");
+        place.1 = Some(part);
+        if reading.parts.iter().any(|(_, part)| part.is_none()) {
+            let (asker, parts) = (call.asker, reading.parts.iter().flat_map(|(_, part)| part));
+            let bytes = parts.map(RangePart::kept_bytes).sum();
+            return self.gather_parts(turn, id, asker, bytes);
+        }
+        let Some(Call { asker, begun, course: Course::Reading(reading), .. }) = self.under_way.remove(id)
+        else {
+            unreachable!("it was there above")
+        };
+        turn.pace.ranged(begun);
+        if reading.parts.len() > 1 {
+            self.let_go(asker);
+        }
+        let parts = reading.parts.into_iter().filter_map(|(_, part)| part);
+        let reply = txn::finish_range(&reading.request, reading.noted, parts);
+        self.answer_range(turn, asker, reading.request, reply);
+    }
+
+    /// Nothing is gathered any more.
+    fn let_go(&mut self, asker: Asker) {
+        if let Asker::Rpc(rpc) | Asker::Chunk(rpc) = asker {
+            self.front.gathers(rpc, 0);
+        }
+    }
+
+    /// A shard has been compacted above the revision: the newest is noted anew, an older one is gone.
+    fn reread(&mut self, turn: &mut Turn, asker: Asker, request: RangeRequest, counting: Counting) {
+        if request.revision > 0 {
+            self.reply(turn, asker, Err(Error::Compacted));
+        } else {
+            self.ready.push_back((asker, request, counting));
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What takes more than one part of a reactor: what is written becomes durable, what is committed settles, what is
+//! settled takes effect, and an epoch ends and begins.
+
+use super::Reactor;
+use super::leader::Decided;
+use super::standing::Stage;
+use crate::io::{Body, ControlCopy};
+use crate::record::{ArchivedChange, ArchivedEntry, Control, Entry, Payload};
+use crate::sequencer::{Generation, Room};
+use crate::shard::Committed;
+use crate::takeover::{Due, LiveWrite, Step};
+use crate::types::{Epoch, Index, LeaseId, ReactorId, Revision, ShardId};
+use std::sync::Arc;
+
+impl Reactor {
+    /// One entry per shard, one log write for all of them.
+    pub(super) fn write_log(&mut self) {
+        if self.turn.standing.may_write() && !self.shards.propose_turn(&self.turn) {
+            self.turn.lose_epoch();
+        }
+        let storage = &mut self.storage;
+        self.shards.take_readies(|shard, home, writes| storage.persist(shard, home, writes));
+        self.storage.flush(&mut self.turn, &self.shards);
+        self.follow_durable();
+    }
+
+    /// What is durable is persisted to its group, and what that commits is marked.
+    pub(super) fn follow_durable(&mut self) {
+        let done = self.storage.take_durable(&mut self.turn);
+        for (shard, number) in &done {
+            self.shards.persisted(*shard, *number);
+        }
+        let mut touched: Vec<ShardId> = done.into_iter().map(|(shard, _)| shard).collect();
+        touched.sort();
+        touched.dedup();
+        for shard in touched {
+            self.follow_commits(shard);
+        }
+        self.shards.log_is_behind = self.storage.log_is_behind(&self.turn);
+    }
+
+    fn follow_commits(&mut self, shard: ShardId) {
+        let news = match self.shards.follow_commits(&self.turn, shard) {
+            Ok(news) => news,
+            Err(strange) => return self.turn.halt(format!("shard {}: {strange}", shard.0)),
+        };
+        for news in news {
+            match news {
+                Committed::Revision(_) => unreachable!("revisions are marked, and nobody else hears of them"),
+                Committed::Control => self.apply_due_controls(),
+                Committed::Fence(epoch) if epoch == self.turn.epoch() && shard == ShardId::CONTROL => {
+                    self.apply_due_controls();
+                    self.epochs.on_control_fenced(&mut self.turn, &mut self.shards);
+                }
+                Committed::Seal(seal) if seal.epoch == self.turn.epoch() => {
+                    self.epochs.on_shard_sealed(&mut self.turn, &mut self.shards, shard);
+                }
+                Committed::Fence(_) | Committed::Seal(_) => {}
+            }
+        }
+    }
+
+    // What is settled.
+
+    /// `settled` has moved: what waited for it leaves, and what it settles can no longer be undone.
+    pub(super) fn on_settled(&mut self, settled: Revision) {
+        if self.turn.standing.may_write() && settled > self.turn.settled {
+            self.settle(settled);
+        }
+    }
+
+    /// Others may have settled more than this reactor has heard of.
+    pub(super) fn follow_settled(&mut self) {
+        self.on_settled(self.turn.sequencer.settled());
+    }
+
+    fn settle(&mut self, settled: Revision) {
+        self.turn.settled = settled;
+        self.shards.settle(settled);
+        self.apply_due_controls();
+        self.turn.open_gate();
+        self.shards.publish(&self.turn);
+    }
+
+    // Control entries.
+
+    /// What the leader has decided goes into the log, once all that it saw is settled.
+    pub(super) fn propose_decided(&mut self) {
+        let Reactor { turn, shards, leader: Some(leader), .. } = self else { return };
+        while let Some(Decided { control, call }) = leader.next_to_propose(turn) {
+            match shards.propose_control(turn, control) {
+                Ok(index) => leader.proposed(index, call),
+                Err(_) => return turn.lose_epoch(),
+            }
+        }
+    }
+
+    /// What of the control log is due takes effect, here and, by mail, everywhere.
+    fn apply_due_controls(&mut self) {
+        let settled = self.turn.settled;
+        while let Some(due) = self.shards.next_due(settled) {
+            match due {
+                Due::Control(index, payload) => self.take_effect(index, &payload),
+                Due::Write(write) => self.take_part_effect(&write),
+            }
+        }
+    }
+
+    fn take_effect(&mut self, index: Index, payload: &Payload) {
+        let Ok(Entry::Control { control, .. }) = payload.to_entry() else {
+            unreachable!("the log's meaning has read it as a control entry")
+        };
+        self.change_control(index, control);
+    }
+
+    /// The control shard's part of a revision: leases end with it.
+    fn take_part_effect(&mut self, write: &LiveWrite) {
+        let Ok(ArchivedEntry::Batch(batch)) = write.batch.entry() else {
+            unreachable!("the log's meaning has read it as a batch")
+        };
+        let changes = batch.writes[write.place as usize].changes.iter();
+        let ended = changes.filter_map(|change| match change {
+            ArchivedChange::LeaseEnd { lease } => Some(lease.to_native()),
+            _ => None,
+        });
+        let ended: Vec<i64> = ended.collect();
+        for lease in ended {
+            self.change_control(write.index, Control::LeaseEnd { lease });
+        }
+    }
+
+    fn change_control(&mut self, index: Index, change: Control) {
+        self.turn.control.apply(index, &change);
+        if matches!(change, Control::Bootstrap { .. }) {
+            return self.epochs.fence_all(&mut self.turn, &self.shards);
+        }
+        let others: Vec<ReactorId> = (1..self.turn.reactors).map(ReactorId).collect();
+        let change = Arc::new(change);
+        if self.turn.standing.may_write() {
+            for reactor in &others {
+                self.turn.send(*reactor, Body::ControlIs { index, change: change.clone() });
+            }
+        }
+        if let Some(leader) = &mut self.leader {
+            leader.announce(index, others);
+            leader.follow(&mut self.turn, &change);
+        }
+        // It may let later entries take effect, which everybody hears of later.
+        self.follow_control(&change);
+        if let Some(leader) = &mut self.leader {
+            leader.answer_announced(&mut self.turn);
+        }
+    }
+
+    /// News of the control state at a reactor without the control shard.
+    pub(super) fn on_control_is(&mut self, index: Index, change: &Control) {
+        self.turn.control.apply(index, change);
+        self.follow_control(change);
+        self.turn.send(ReactorId(0), Body::ControlKnown { index });
+    }
+
+    /// What shards and calls have to do with a change of the control state.
+    fn follow_control(&mut self, change: &Control) {
+        match *change {
+            Control::Compact { .. } => self.apply_compaction(),
+            Control::LeaseEnd { lease } => {
+                self.shards.run_lease_waiting(&mut self.turn, LeaseId(lease));
+                self.calls.retry_spread(&mut self.turn, LeaseId(lease));
+            }
+            _ => {}
+        }
+    }
+
+    /// The compaction in effect takes hold of this reactor's shards. During a takeover the stores are behind it,
+    /// and serving begins with it.
+    fn apply_compaction(&mut self) {
+        if self.turn.standing.may_write() {
+            self.follow_settled();
+            self.shards.compact(&mut self.turn);
+        }
+    }
+
+    // Epochs.
+
+    /// A step of the coordinator reaches this reactor.
+    pub(super) fn on_step(&mut self, epoch: Epoch, step: Step, control: Option<Arc<ControlCopy>>) {
+        match step {
+            Step::Stop => self.stop_epoch(),
+            Step::FenceControl { .. } => {}
+            Step::Fence { epoch } => {
+                self.turn.standing.go(epoch, Stage::Fencing);
+                self.adopt(&control.expect("a fence carries the control state"));
+            }
+            Step::Seal { epoch, prefix } if epoch == self.turn.epoch() => {
+                self.epochs.seal(&mut self.turn, &mut self.shards, prefix);
+            }
+            Step::Serve { epoch, prefix } if epoch == self.turn.epoch() => {
+                let copy = control.expect("serving begins with the control state");
+                self.serve(epoch, prefix, &copy);
+            }
+            Step::Seal { .. } | Step::Serve { .. } => {
+                assert!(epoch < self.turn.epoch(), "a step that is not this epoch's is an older one's");
+            }
+        }
+    }
+
+    /// Everything of the last epoch that is not settled is taken back; what waited for it fails with an
+    /// unknown outcome.
+    fn stop_epoch(&mut self) {
+        self.turn.standing.go(self.turn.epoch(), Stage::Over);
+        self.turn.room = Room::new(Generation::NONE);
+        self.shards.end_epoch(&mut self.turn);
+        self.turn.empty_gate();
+        self.turn.control.leases.clear_all_revoking();
+        if let Some(leader) = &mut self.leader {
+            leader.end_epoch();
+        }
+        self.calls.end_epoch(&mut self.turn);
+        self.turn.send(ReactorId(0), Body::Stopped);
+    }
+
+    /// Takes the control state over, and makes the shards that are new.
+    fn adopt(&mut self, copy: &ControlCopy) {
+        if !self.epochs.coordinates() {
+            self.turn.control.adopt(copy.index, &copy.state);
+        }
+        let router = self.turn.control.router(self.turn.reactors);
+        let router = router.expect("the map was checked when it was bootstrapped");
+        let me = self.turn.id;
+        for id in router.data_shards().filter(|id| router.reactor_of(*id) == me) {
+            if self.shards.has(id) {
+                continue;
+            }
+            if !copy.may_create {
+                return self.turn.halt(format!(
+                    "shard {} of this member is missing from its logs, though the cluster has served with it: \
+                     the data directory is incomplete. Put the missing files back, or restore the data \
+                     directory from a copy that was made while the server was stopped",
+                    id.0
+                ));
+            }
+            self.create_shard(id);
+        }
+        self.turn.router = Some(router);
+    }
+
+    pub(super) fn on_sealed(&mut self, from: ReactorId, epoch: Epoch) {
+        if let Some(step) = self.epochs.on_sealed(&mut self.turn, from, epoch) {
+            self.apply_due_controls();
+            self.epochs.tell_to_serve(&mut self.turn, &self.shards, step);
+        }
+    }
+
+    fn serve(&mut self, epoch: Epoch, prefix: Revision, copy: &ControlCopy) {
+        if !self.epochs.coordinates() {
+            self.turn.control.adopt(copy.index, &copy.state);
+        }
+        self.turn.room = Room::new(copy.generation);
+        self.turn.standing.go(epoch, Stage::Serving);
+        self.settle(prefix);
+        // Others may have served for a while: that news came before this reactor could take it.
+        self.follow_settled();
+        self.apply_compaction();
+        self.storage.drop_left_over(&mut self.turn);
+        if let Some(leader) = &mut self.leader {
+            leader.begin(&mut self.turn);
+        }
+        self.calls.unpark(&mut self.turn);
+    }
+}

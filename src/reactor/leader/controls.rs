@@ -1,0 +1,311 @@
+//! Control entries: decided where the control shard lives, proposed when all that was seen is settled,
+//! effective in the order of the log, answered when every reactor has them.
+
+use super::super::requests::is_write;
+use super::effects::human;
+use super::{Leader, Turn};
+use crate::api::{
+    AlarmAction, AlarmRequest, AlarmType, Answer, CompactRequest, Error, KeepAliveReply, LeaseGrantRequest,
+    LeaseTimeToLiveReply, Reply, Request,
+};
+use crate::control;
+use crate::io::{Body, CallId, ControlRequest, Fields, Level};
+use crate::lease::{Granted, Renewal};
+use crate::limits::LEASE_BYTES;
+use crate::record::Control;
+use crate::types::{Index, LeaseId, Revision, Time};
+
+/// A control entry that is decided and waits to be proposed, with who asked.
+#[derive(Debug)]
+pub struct Decided {
+    pub control: Control,
+    pub call: Option<(CallId, Answer)>,
+}
+
+/// Who asks, and until when they wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    pub call: CallId,
+    /// The leader itself: it asks little, and many may wait for what it does.
+    pub own: bool,
+    pub until: Time,
+}
+
+/// A request that is not decided.
+#[derive(Debug)]
+pub struct Asked {
+    pub by: Asking,
+    pub request: ControlRequest,
+}
+
+impl Leader {
+    pub fn on_request(&mut self, turn: &mut Turn, call: CallId, request: ControlRequest, own: bool) {
+        let until = turn.now + turn.settings.request_timeout();
+        self.decide_request(turn, Asked { by: Asking { call, own, until }, request });
+    }
+
+    pub(super) fn decide_request(&mut self, turn: &mut Turn, Asked { by, request }: Asked) {
+        if self.pending.len() >= turn.settings.bounds.control_pending_max && !by.own {
+            turn.counters.paths.refused_control += 1;
+            return turn.answer(by.call, Err(Error::TooManyRequests));
+        }
+        match request {
+            ControlRequest::KeepAlive(lease) => self.keep_alive(turn, by, lease),
+            ControlRequest::Client(request) if turn.control.corrupt() && is_write(&request) => {
+                self.refuse(turn, by.call, Error::Corrupt);
+            }
+            ControlRequest::Client(request) => match request {
+                Request::LeaseGrant(grant) => self.grant_lease(turn, by, grant),
+                Request::LeaseRevoke(lease) => self.revoke_lease(turn, by, lease),
+                Request::LeaseTimeToLive { lease, keys } => self.time_to_live(turn, by.call, lease, keys),
+                Request::LeaseLeases => self.list_leases(turn, by.call),
+                Request::Compact(compact) => self.compact(turn, by, compact),
+                Request::Alarm(alarm) => self.alarm(turn, by.call, &alarm),
+                _ => unreachable!("other requests are answered elsewhere"),
+            },
+        }
+    }
+
+    /// The request is decided anew when an entry of the lease has taken effect.
+    pub(super) fn wait_for_entry(&mut self, turn: &mut Turn, lease: LeaseId, asked: Asked) {
+        if self.waiting.len() >= turn.settings.bounds.control_waiting_max && !asked.by.own {
+            turn.counters.paths.refused_control += 1;
+            return turn.answer(asked.by.call, Err(Error::TooManyRequests));
+        }
+        turn.counters.paths.control_waited_for_entry += 1;
+        self.waiting.push(lease, asked);
+    }
+
+    /// Nobody waits any longer for what these would answer: their calls fail where they were made.
+    pub fn drop_late(&mut self, turn: &Turn) {
+        let now = turn.now;
+        self.waiting.retain(|asked| asked.by.until > now);
+        self.outdone.retain(|asked| asked.by.until > now);
+    }
+
+    #[cfg(test)]
+    pub fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty() || !self.outdone.is_empty()
+    }
+
+    /// An answer read from the control state: it shows, and waits for, the newest revision taken.
+    fn hold_read(&mut self, turn: &mut Turn, call: CallId, answer: impl FnOnce(Revision) -> Answer) {
+        let current = turn.sequencer.counter();
+        self.hold_shown(turn, current, call, answer(current));
+    }
+
+    /// Whoever has seen an entry's effect finds it everywhere: what may show one that not every reactor has
+    /// waits for them.
+    fn hold_shown(&mut self, turn: &mut Turn, needs: Revision, call: CallId, answer: Answer) {
+        match self.announced.last_entry() {
+            Some(mut last) => {
+                turn.counters.paths.control_shown_later += 1;
+                last.get_mut().answers.push((needs, call, answer));
+            }
+            None => turn.hold(needs, call, answer),
+        }
+    }
+
+    pub fn refuse(&mut self, turn: &mut Turn, call: CallId, error: Error) {
+        self.hold_read(turn, call, |_| Err(error));
+    }
+
+    fn grant_lease(&mut self, turn: &mut Turn, by: Asking, grant: LeaseGrantRequest) {
+        if turn.control.no_space() {
+            return self.refuse(turn, by.call, Error::NoSpace);
+        }
+        let granting = self.granting.len() as u64;
+        if turn.is_over_quota((granting + 1) * LEASE_BYTES) {
+            return turn.raise_no_space(Some(by.call));
+        }
+        let Granted { lease, ttl_secs } = match turn.control.leases.evaluate_grant(&grant, &mut self.rng) {
+            Ok(granted) => granted,
+            Err(error) => return self.refuse(turn, by.call, error),
+        };
+        if !self.granting.insert(lease) {
+            let request = ControlRequest::Client(Request::LeaseGrant(grant));
+            return self.wait_for_entry(turn, lease, Asked { by, request });
+        }
+        let revision = turn.sequencer.counter();
+        let reply = Reply::LeaseGrant { revision, lease, ttl: ttl_secs };
+        self.decide_control(
+            turn,
+            Control::LeaseGrant { lease: lease.0, ttl_secs },
+            Some((by.call, Ok(reply))),
+        );
+    }
+
+    fn keep_alive(&mut self, turn: &mut Turn, by: Asking, lease: LeaseId) {
+        let now = turn.now;
+        let ttl = match self.expiry.renew(lease, now) {
+            Renewal::Renewed { ttl_secs } => ttl_secs,
+            Renewal::Missing => 0,
+            Renewal::Expired => {
+                // It ends any moment: the renewal is told so then.
+                turn.counters.paths.lease_renewed_too_late += 1;
+                let request = ControlRequest::KeepAlive(lease);
+                return self.wait_for_entry(turn, lease, Asked { by, request });
+            }
+        };
+        turn.counters.leases_renewed += u64::from(ttl > 0);
+        let revision = turn.sequencer.counter();
+        let reply = KeepAliveReply { revision, lease, ttl };
+        self.hold_shown(turn, revision, by.call, Ok(Reply::KeepAlive(reply)));
+    }
+
+    fn list_leases(&mut self, turn: &mut Turn, call: CallId) {
+        let leases = self.expiry.by_expiry();
+        self.hold_read(turn, call, |revision| Ok(Reply::LeaseLeases { revision, leases }));
+    }
+
+    fn time_to_live(&mut self, turn: &mut Turn, call: CallId, lease: LeaseId, keys: bool) {
+        let now = turn.now;
+        let Some(granted) = turn.control.leases.get(lease) else {
+            return self.hold_read(turn, call, |revision| {
+                let reply = LeaseTimeToLiveReply { revision, lease, ttl: -1, ..Default::default() };
+                Ok(Reply::LeaseTimeToLive(reply))
+            });
+        };
+        let ttl = self.expiry.remaining_secs(lease, now).unwrap_or(-1);
+        let granted_ttl = granted.ttl_secs;
+        let revision = turn.sequencer.counter();
+        let reply = LeaseTimeToLiveReply { revision, lease, ttl, granted_ttl, keys: vec![] };
+        if keys {
+            turn.send(turn.id, Body::LeaseKeysWanted { call, reply });
+        } else {
+            self.hold_shown(turn, revision, call, Ok(Reply::LeaseTimeToLive(reply)));
+        }
+    }
+
+    fn compact(&mut self, turn: &mut Turn, by: Asking, request: CompactRequest) {
+        // What a client may name is at most what it has seen, and that is settled.
+        let settled = turn.sequencer.settled();
+        if request.revision <= turn.control.compacted().wire() {
+            return self.refuse(turn, by.call, Error::Compacted);
+        }
+        if request.revision > settled.wire() {
+            return self.refuse(turn, by.call, Error::FutureRevision);
+        }
+        let revision = Revision(request.revision.unsigned_abs());
+        if revision <= self.compacting_to {
+            // It may yet be lost, and then nothing is compacted.
+            if self.outdone.len() >= turn.settings.bounds.control_waiting_max && !by.own {
+                turn.counters.paths.refused_control += 1;
+                return turn.answer(by.call, Err(Error::TooManyRequests));
+            }
+            let request = ControlRequest::Client(Request::Compact(request));
+            turn.counters.paths.control_outdone += 1;
+            return self.outdone.push(revision, Asked { by, request });
+        }
+        self.compacting_to = revision;
+        let answer = Ok(Reply::Compact { revision: settled });
+        if request.physical {
+            self.physical.push((revision, by.call, answer));
+            turn.counters.paths.compacted_physically += 1;
+            self.decide_control(turn, Control::Compact { revision: revision.0 }, None);
+        } else {
+            self.decide_control(turn, Control::Compact { revision: revision.0 }, Some((by.call, answer)));
+        }
+    }
+
+    fn alarm(&mut self, turn: &mut Turn, call: CallId, request: &AlarmRequest) {
+        let number = control::alarm_number(request.alarm);
+        let current = turn.sequencer.counter();
+        let alarm = crate::api::Alarm { member: request.member, alarm: request.alarm };
+        let stands = turn.control.has_alarm(request.member, request.alarm);
+        match (request.action, number) {
+            (AlarmAction::Activate, Some(number)) => {
+                let reply = Reply::Alarm { revision: current, alarms: vec![alarm] };
+                let control = Control::AlarmOn { member: request.member.0, alarm: number };
+                self.decide_control(turn, control, Some((call, Ok(reply))));
+            }
+            (AlarmAction::Deactivate, Some(number)) if stands => {
+                let reply = Reply::Alarm { revision: current, alarms: vec![alarm] };
+                let control = Control::AlarmOff { member: request.member.0, alarm: number };
+                self.decide_control(turn, control, Some((call, Ok(reply))));
+            }
+            (AlarmAction::Get, _) => {
+                let alarms = turn.control.alarms(request.alarm);
+                self.hold_read(turn, call, |revision| Ok(Reply::Alarm { revision, alarms }));
+            }
+            _ => self.hold_read(turn, call, |revision| Ok(Reply::Alarm { revision, alarms: vec![] })),
+        }
+    }
+
+    /// A reactor found the quota exceeded: the alarm goes through the log, and with it the refusal of the
+    /// call that found it.
+    pub fn on_no_space(&mut self, turn: &mut Turn, call: Option<CallId>) {
+        let member = turn.settings.member;
+        let stands = turn.control.has_alarm(member, AlarmType::NoSpace);
+        if !turn.standing.leads() {
+            // A reactor whose disk is full says so at any time. No call is behind it: none is evaluated now.
+            self.no_space_heard = true;
+            return;
+        }
+        match (call, &mut self.raising_no_space) {
+            (Some(call), _) if stands => self.refuse(turn, call, Error::NoSpace),
+            (None, _) if stands => {}
+            (Some(call), Some(refused)) if refused.len() >= turn.settings.bounds.control_waiting_max => {
+                turn.answer(call, Err(Error::TooManyRequests));
+            }
+            (call, Some(refused)) => refused.extend(call),
+            (call, none) => {
+                *none = Some(vec![]);
+                turn.counters.paths.no_space_raised += 1;
+                notice_full(turn, call.is_some());
+                let control = Control::AlarmOn { member: member.0, alarm: control::NO_SPACE };
+                self.decide_control(turn, control, call.map(|call| (call, Err(Error::NoSpace))));
+            }
+        }
+    }
+
+    /// What is decided is proposed once everything its evaluation could have seen is settled.
+    pub(super) fn decide_control(
+        &mut self,
+        turn: &mut Turn,
+        control: Control,
+        call: Option<(CallId, Answer)>,
+    ) {
+        let seen = turn.sequencer.counter();
+        let waits = seen > turn.sequencer.settled();
+        turn.counters.paths.control_waited += u64::from(waits);
+        self.pending.push_back((seen, Decided { control, call }));
+    }
+
+    /// The next entry that may go into the log. Only while the epoch serves: before its seal the log would call it
+    /// void, and every reactor here would have seen it take effect.
+    pub fn next_to_propose(&mut self, turn: &Turn) -> Option<Decided> {
+        if !turn.standing.may_write() {
+            return None;
+        }
+        let settled = turn.sequencer.settled();
+        self.pending.pop_front_if(|(seen, _)| *seen <= settled).map(|(_, decided)| decided)
+    }
+
+    /// It stands in the log.
+    pub fn proposed(&mut self, index: Index, call: Option<(CallId, Answer)>) {
+        if let Some(call) = call {
+            self.proposed.insert(index, call);
+        }
+    }
+
+    /// The revision whose settling lets an entry go into the log.
+    pub fn waits_for(&self) -> Option<Revision> {
+        self.pending.front().map(|(seen, _)| *seen)
+    }
+}
+
+/// In etcd's words, where a write found the quota exceeded.
+fn notice_full(turn: &mut Turn, by_quota: bool) {
+    match turn.settings.quota_bytes.filter(|_| by_quota) {
+        Some(quota) => {
+            let fields = [("quota-size-bytes", quota.into()), ("quota-size", human(quota).into())];
+            turn.notice(Level::Warn, "message exceeded backend quota; raising alarm", fields);
+        }
+        None => turn.notice(Level::Warn, "the disk is full; raising alarm", Fields::default()),
+    }
+}

@@ -1,0 +1,179 @@
+//! What follows when a control entry takes effect: whoever asked for it is answered once every reactor has it.
+
+use super::super::pace::About;
+use super::{Announced, Compaction, Leader, Turn};
+use crate::api::Error;
+use crate::control;
+use crate::io::{ApplyKind, Level};
+use crate::mvcc::Sizes;
+use crate::record::Control;
+use crate::types::{Index, LeaseId, ReactorId, Revision};
+
+impl Leader {
+    /// An entry has taken effect here, and the other reactors hear of it.
+    pub fn announce(&mut self, index: Index, others: Vec<ReactorId>) {
+        let answer = self.proposed.remove(&index).map(|(call, answer)| (Revision::NONE, call, answer));
+        let answers = answer.into_iter().collect();
+        self.announced.insert(index, Announced { waiting: others, answers });
+    }
+
+    /// What the leader keeps beside the control state follows it.
+    pub fn follow(&mut self, turn: &mut Turn, change: &Control) {
+        self.note_control(turn, change);
+        let woken = match change {
+            Control::LeaseGrant { lease, ttl_secs } => {
+                self.expiry.grant(LeaseId(*lease), *ttl_secs, turn.now);
+                self.granting.remove(&LeaseId(*lease));
+                turn.counters.leases_granted += 1;
+                turn.counters.times.lease_ttls.observe(ttl_secs.unsigned_abs());
+                self.waiting.take(LeaseId(*lease))
+            }
+            Control::LeaseEnd { lease } => {
+                self.expiry.end(LeaseId(*lease));
+                self.ending.remove(&LeaseId(*lease));
+                turn.counters.leases_revoked += 1;
+                self.waiting.take(LeaseId(*lease))
+            }
+            Control::Compact { revision } => self.outdone.take_upto(Revision(*revision)),
+            Control::AlarmOn { alarm: control::NO_SPACE, .. } => {
+                for call in self.raising_no_space.take().unwrap_or_default() {
+                    self.refuse(turn, call, Error::NoSpace);
+                }
+                vec![]
+            }
+            _ => vec![],
+        };
+        for asked in woken {
+            self.decide_request(turn, asked);
+        }
+    }
+
+    /// Counts a control entry that takes effect, and tells the operator of an alarm.
+    fn note_control(&mut self, turn: &mut Turn, change: &Control) {
+        if !self.serves {
+            return;
+        }
+        let kind = match change {
+            Control::LeaseGrant { .. } => ApplyKind::LeaseGrant,
+            Control::LeaseEnd { .. } => ApplyKind::LeaseRevoke,
+            Control::Compact { .. } => ApplyKind::Compaction,
+            Control::AlarmOn { .. } | Control::AlarmOff { .. } => ApplyKind::Alarm,
+            Control::MemberAttributes { .. } => ApplyKind::MemberAttributes,
+            Control::Bootstrap { .. } => return,
+        };
+        turn.applied(kind, true, turn.now, About::default());
+        if kind == ApplyKind::Compaction {
+            self.compaction.get_or_insert(Compaction { begun: turn.now, dropped: 0 });
+        }
+        let (level, message, member, alarm) = match change {
+            Control::AlarmOn { member, alarm } => (Level::Warn, "alarm raised", member, alarm),
+            Control::AlarmOff { member, alarm } => (Level::Info, "alarm disarmed", member, alarm),
+            _ => return,
+        };
+        let fields = [("alarm", control::alarm_name(*alarm).into()), ("from", format!("{member:x}").into())];
+        turn.notice(level, message, fields);
+    }
+
+    pub fn on_control_known(&mut self, turn: &mut Turn, from: ReactorId, index: Index) {
+        if let Some(announced) = self.announced.get_mut(&index) {
+            announced.waiting.retain(|reactor| *reactor != from);
+        }
+        self.answer_announced(turn);
+    }
+
+    /// What waited until every reactor has an entry is answered, in the order of the entries.
+    pub fn answer_announced(&mut self, turn: &mut Turn) {
+        while let Some(entry) = self.announced.first_entry() {
+            if !entry.get().waiting.is_empty() {
+                return;
+            }
+            for (needs, call, answer) in entry.remove().answers {
+                turn.hold(needs, call, answer);
+            }
+        }
+    }
+
+    pub fn on_compacted(
+        &mut self,
+        turn: &mut Turn,
+        from: ReactorId,
+        revision: Revision,
+        dropped: u64,
+        sizes: Sizes,
+    ) {
+        turn.sizes.set(from, sizes);
+        let compacted = turn.control.compacted();
+        self.compacted_by.insert(from, revision);
+        if let Some(compaction) = &mut self.compaction {
+            compaction.dropped += dropped;
+        }
+        if self.compacted_by.len() < usize::from(turn.reactors) {
+            return;
+        }
+        if self.compacted_by.values().all(|by| *by >= compacted)
+            && let Some(compaction) = self.compaction.take()
+        {
+            notice_compacted(turn, compacted, &compaction);
+        }
+        let all = self.compacted_by.values().min().copied().unwrap_or_default();
+        let (done, waiting) = std::mem::take(&mut self.physical).into_iter().partition(|(r, ..)| *r <= all);
+        self.physical = waiting;
+        let done: Vec<_> = done;
+        for (_, call, answer) in done {
+            turn.answer(call, answer);
+        }
+    }
+}
+
+/// In etcd's words.
+fn notice_compacted(turn: &mut Turn, revision: Revision, compaction: &Compaction) {
+    let sizes = turn.sizes.sum();
+    let (total, in_use) = (sizes.db_bytes(), sizes.db_bytes_in_use());
+    let fields = [
+        ("compact-revision", revision.wire().into()),
+        ("took", turn.now.since(compaction.begun).into()),
+        ("number-of-keys-compacted", compaction.dropped.into()),
+        ("current-db-size-bytes", total.into()),
+        ("current-db-size", human(total).into()),
+        ("current-db-size-in-use-bytes", in_use.into()),
+        ("current-db-size-in-use", human(in_use).into()),
+    ];
+    turn.notice(Level::Info, "finished scheduled compaction", fields);
+}
+
+/// Bytes as etcd's log shows them to people: in powers of 1000, with one digit behind the point below ten.
+pub(super) fn human(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let mut unit = 0;
+    let mut size = bytes as f64;
+    while size >= 1000.0 && unit < UNITS.len() - 1 {
+        size /= 1000.0;
+        unit += 1;
+    }
+    if unit > 0 && size < 10.0 {
+        format!("{:.1} {}", (size * 10.0 + 0.5).floor() / 10.0, UNITS[unit])
+    } else {
+        format!("{} {}", (size + if unit > 0 { 0.5 } else { 0.0 }).floor(), UNITS[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::human;
+
+    /// As etcd 3.7.1 was seen to show them.
+    #[test]
+    fn sizes_read_as_in_etcds_log() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (921_600, "922 kB"),
+            (929_792, "930 kB"),
+            (1_691_648, "1.7 MB"),
+            (1_794_048, "1.8 MB"),
+            (2_147_483_648, "2.1 GB"),
+        ] {
+            assert_eq!(human(bytes), text);
+        }
+    }
+}

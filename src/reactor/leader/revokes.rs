@@ -1,0 +1,50 @@
+//! The end of a lease: every reactor marks it and names the shards that have keys of it, then one transaction
+//! deletes these and ends it.
+
+use super::controls::{Asked, Asking};
+use super::{Leader, Revoking, Turn};
+use crate::api::{Error, Reply, Request};
+use crate::io::{Body, CallId, ControlRequest};
+use crate::record::Control;
+use crate::types::{LeaseId, ReactorId, ShardId};
+
+impl Leader {
+    pub(super) fn revoke_lease(&mut self, turn: &mut Turn, by: Asking, lease: LeaseId) {
+        if self.ending.contains(&lease) || self.granting.contains(&lease) {
+            let request = ControlRequest::Client(Request::LeaseRevoke(lease));
+            return self.wait_for_entry(turn, lease, Asked { by, request });
+        }
+        if !turn.control.is_granted(lease) {
+            return self.refuse(turn, by.call, Error::LeaseNotFound);
+        }
+        self.ending.insert(lease);
+        let waiting: Vec<ReactorId> = (0..turn.reactors).map(ReactorId).collect();
+        self.revoking.insert(by.call, Revoking { lease, waiting, shards: vec![] });
+        turn.send_to_all(|| Body::Revoking { call: by.call, lease });
+    }
+
+    pub fn on_revoking_has(&mut self, turn: &mut Turn, from: ReactorId, call: CallId, having: Vec<ShardId>) {
+        let Some(revoking) = self.revoking.get_mut(&call) else { return };
+        revoking.shards.extend(having);
+        revoking.waiting.retain(|reactor| *reactor != from);
+        if !revoking.waiting.is_empty() {
+            return;
+        }
+        let Some(Revoking { lease, mut shards, .. }) = self.revoking.remove(&call) else { return };
+        if shards.is_empty() {
+            return self.end_bare_lease(turn, lease, call);
+        }
+        shards.sort();
+        turn.counters.paths.revoked_with_keys += 1;
+        // A transaction of this reactor's, whoever asked for it.
+        turn.send(turn.id, Body::SpreadRevoke { call, lease, shards });
+    }
+
+    /// A lease without keys ends by an entry of its own.
+    pub fn end_bare_lease(&mut self, turn: &mut Turn, lease: LeaseId, call: CallId) {
+        turn.counters.paths.revoked_bare += 1;
+        let revision = turn.sequencer.counter();
+        let answer = Ok(Reply::LeaseRevoke { revision });
+        self.decide_control(turn, Control::LeaseEnd { lease: lease.0 }, Some((call, answer)));
+    }
+}

@@ -1,0 +1,218 @@
+//! Evaluation of what one shard of this reactor can answer whole.
+
+use super::super::pace::About;
+use super::super::requests::{count_put, count_txn, find_lease, kind_of};
+use super::local::Waiting;
+use super::{Shards, Turn};
+use crate::api::{Answer, Error, Reply, Request};
+use crate::io::{Body, CallId};
+use crate::record::{Effect, EffectChange};
+use crate::sequencer::ShardSet;
+use crate::txn::{self, Ended, Evaluated, Refusal};
+use crate::types::{LeaseId, Revision, ShardId, Time};
+
+/// Whether something was evaluated, or has to be tried again later.
+enum Tried {
+    Done,
+    Again(Waiting),
+}
+
+/// A write on its way to its shard's state, and when its client stops waiting for it.
+#[derive(Debug)]
+pub struct Evaluation {
+    call: CallId,
+    shard: ShardId,
+    request: Request,
+    until: Time,
+}
+
+impl Shards {
+    pub fn on_evaluate(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, request: Request) {
+        let until = turn.now + turn.settings.request_timeout();
+        self.try_evaluation(turn, Evaluation { call, shard, request, until });
+    }
+
+    /// At once, or in its turn among what waits at the shard.
+    fn try_evaluation(&mut self, turn: &mut Turn, evaluation: Evaluation) {
+        if let Some(lease) = ending_lease(turn, &evaluation.request) {
+            return self.wait_for_lease(turn, lease, evaluation);
+        }
+        let id = evaluation.shard;
+        let local = self.of.get_mut(&id).expect("the router knows whose shard it is");
+        if local.waiting.len() >= turn.settings.bounds.waiting_max {
+            turn.counters.paths.refused_waiting += 1;
+            return turn.answer(evaluation.call, Err(Error::TooManyRequests));
+        }
+        if local.waiting.is_empty() {
+            if let Tried::Again(waiting) = self.try_waiting(turn, id, Waiting::Evaluate(evaluation)) {
+                self.of.get_mut(&id).expect("found above").waiting.push_back(waiting);
+            }
+        } else {
+            local.waiting.push_back(Waiting::Evaluate(evaluation));
+        }
+    }
+
+    /// What nobody waits for any longer is not evaluated: its client was told that its outcome is unknown.
+    pub fn drop_late(&mut self, turn: &Turn) {
+        let now = turn.now;
+        for local in self.of.values_mut().filter(|local| !local.waiting.is_empty()) {
+            local.waiting.retain(|waiting| !matches!(waiting, Waiting::Evaluate(late) if late.until <= now));
+        }
+        self.lease_waiting.retain(|late| late.until > now);
+    }
+
+    pub fn has_waiting_evaluations(&self) -> bool {
+        !self.lease_waiting.is_empty() || self.of.values().any(|local| !local.waiting.is_empty())
+    }
+
+    /// Goes on with what waits at a shard, in order, as far as it gets.
+    pub(super) fn run_waiting(&mut self, turn: &mut Turn, id: ShardId) {
+        while let Some(waiting) = self.of.get_mut(&id).and_then(|local| local.waiting.pop_front()) {
+            if let Tried::Again(waiting) = self.try_waiting(turn, id, waiting) {
+                self.of.get_mut(&id).expect("found above").waiting.push_front(waiting);
+                return;
+            }
+        }
+    }
+
+    fn try_waiting(&mut self, turn: &mut Turn, id: ShardId, waiting: Waiting) -> Tried {
+        let local = &self.of[&id];
+        let (reserved, full) = (
+            local.reserved.is_some(),
+            local.shard.effects_bytes() > turn.settings.bounds.turn_effect_bytes_max,
+        );
+        let behind = self.log_is_behind;
+        let paths = &mut turn.counters.paths;
+        if !turn.standing.may_write() || reserved {
+            paths.waited_for_reservation += u64::from(reserved);
+            return Tried::Again(waiting);
+        }
+        if behind || full {
+            paths.waited_for_log += u64::from(behind);
+            paths.waited_for_turn += u64::from(full);
+            return Tried::Again(waiting);
+        }
+        match waiting {
+            Waiting::Reserve { call, txn, revokes } => {
+                self.reserve(turn, call, id, txn, revokes);
+                Tried::Done
+            }
+            Waiting::Evaluate(evaluation) => {
+                if let Some(lease) = ending_lease(turn, &evaluation.request) {
+                    self.wait_for_lease(turn, lease, evaluation);
+                    return Tried::Done;
+                }
+                if self.is_long(turn, id, &evaluation.request) {
+                    let Evaluation { call, request, .. } = evaluation;
+                    turn.send(call.reactor, Body::Long { call, request });
+                    return Tried::Done;
+                }
+                if turn.has_room() == Some(false) {
+                    turn.counters.paths.waited_for_ring += 1;
+                    return Tried::Again(Waiting::Evaluate(evaluation));
+                }
+                self.evaluate(turn, evaluation.call, id, evaluation.request);
+                Tried::Done
+            }
+        }
+    }
+
+    fn is_long(&self, turn: &Turn, id: ShardId, request: &Request) -> bool {
+        let store = &self.of[&id].shard.store;
+        match request {
+            Request::DeleteRange(delete) => txn::is_long_delete(store, delete, turn.settings.slice.keys),
+            Request::Txn(txn) => txn::is_long(store, txn, turn.settings.slice.keys),
+            _ => false,
+        }
+    }
+
+    /// The write is evaluated at once, against the newest state, settled or not.
+    fn evaluate(&mut self, turn: &mut Turn, call: CallId, id: ShardId, request: Request) {
+        if turn.settings.quota_bytes.is_some() {
+            let sizes = self.sizes(turn);
+            turn.sizes.set(turn.id, sizes);
+        }
+        if let Err(error) = turn.check_alarms(&request) {
+            return turn.refuse_write(call, error);
+        }
+        // Read before evaluation: what the reply shows where it takes no revision itself.
+        let current = turn.sequencer.counter();
+        let (kind, about) = (kind_of(&request), About::of(&request));
+        let evaluated = self.evaluate_request(turn, id, request, current);
+        let (answer, effect, leases): (Answer, _, _) = match evaluated {
+            Ok(Evaluated { reply, effect, leases }) => (Ok(reply), effect, leases),
+            Err(Refusal::Client(error)) => (Err(error), None, vec![]),
+            // The epoch is over; the Stop on its way fails the call.
+            Err(Refusal::Ended) => return turn.lose_epoch(),
+        };
+        turn.applied(kind, matches!(answer, Ok(_) | Err(Error::Compacted)), turn.now, about);
+        let needs = effect.as_ref().map_or(current, |effect: &Effect| effect.revision);
+        let local = self.of.get_mut(&id).expect("the caller found it");
+        let mut leases = leases;
+        local.follow_leases(&mut leases);
+        if let Some(effect) = effect {
+            let by_range = |change: &EffectChange| matches!(change, EffectChange::DeleteRange { .. });
+            turn.counters.paths.delete_named_by_range += u64::from(effect.changes.iter().any(by_range));
+            local.shard.push_effect(effect);
+        }
+        turn.hold(needs, call, answer);
+    }
+
+    fn evaluate_request(
+        &mut self,
+        turn: &mut Turn,
+        id: ShardId,
+        request: Request,
+        current: Revision,
+    ) -> Result<Evaluated<Reply>, Refusal> {
+        let Turn { control, sequencer, room, counters, settings, .. } = turn;
+        let list_max = settings.bounds.delete_list_max;
+        let store = &mut self.of.get_mut(&id).expect("the caller found it").shard.store;
+        let leases = |lease| control.is_granted(lease);
+        let mut take = || sequencer.take(room, 1, ShardSet::of([id])).map_err(|_| Ended);
+        match request {
+            Request::Put(put) => {
+                let done = txn::evaluate_put(store, &put, &leases, &mut take)?;
+                count_put(counters, &put);
+                Ok(done.map(Reply::Put))
+            }
+            Request::DeleteRange(delete) => {
+                let done = txn::evaluate_delete_range(store, &delete, current, list_max, &mut take)?;
+                counters.deletes += 1;
+                Ok(done.map(Reply::DeleteRange))
+            }
+            Request::Txn(request) => {
+                let done = txn::evaluate_txn(store, &request, current, list_max, &leases, &mut take)?;
+                count_txn(counters, &request, &done.reply);
+                Ok(done.map(Reply::Txn))
+            }
+            _ => unreachable!("only writes and transactions are evaluated at a shard"),
+        }
+    }
+
+    fn wait_for_lease(&mut self, turn: &mut Turn, lease: LeaseId, evaluation: Evaluation) {
+        if self.lease_waiting.len() >= turn.settings.bounds.waiting_max {
+            turn.counters.paths.refused_waiting += 1;
+            return turn.answer(evaluation.call, Err(Error::TooManyRequests));
+        }
+        turn.counters.paths.waited_for_lease += 1;
+        self.lease_waiting.push(lease, evaluation);
+    }
+
+    /// What waited for the lease's end is evaluated after it.
+    pub fn run_lease_waiting(&mut self, turn: &mut Turn, lease: LeaseId) {
+        for evaluation in self.lease_waiting.take(lease) {
+            self.try_evaluation(turn, evaluation);
+        }
+    }
+}
+
+/// A lease that is about to end and that it would attach keys to: then it waits for that.
+fn ending_lease(turn: &Turn, request: &Request) -> Option<LeaseId> {
+    let ending = |lease: LeaseId| turn.control.is_revoking(lease);
+    match request {
+        Request::Put(put) => ending(put.lease).then_some(put.lease),
+        Request::Txn(request) => find_lease(request, &ending),
+        _ => None,
+    }
+}

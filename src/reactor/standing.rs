@@ -1,0 +1,164 @@
+//! Where an epoch stands at this reactor: one value, changed in one place.
+//!
+//! A lone member leads and shows what it has as long as its epoch serves, so that four questions have few answers
+//! today. They are asked by name all the same, as a member that does not lead will answer them differently.
+
+use crate::types::Epoch;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// No epoch is under way: the mail of the last one counts no more, and the next one has no name yet.
+    Over,
+    /// The control shard's fence is on its way. Only its reactor gets here.
+    Begun,
+    /// Fences of all shards are on their way.
+    Fencing,
+    /// They are committed, and the coordinator knows what the shards hold.
+    Fenced,
+    /// Seals are on their way; so many shards have theirs committed.
+    Sealing {
+        sealed: usize,
+    },
+    /// All shards have theirs.
+    Sealed,
+    Serving,
+}
+
+#[derive(Debug)]
+pub(super) struct Standing {
+    stage: Stage,
+    /// The one under way, or the last one.
+    epoch: Epoch,
+    /// A group of this reactor was lost in this epoch, and the coordinator knows.
+    is_lost: bool,
+    /// Epochs that have served since the start.
+    served: u64,
+}
+
+impl Standing {
+    pub fn new() -> Standing {
+        Standing { stage: Stage::Over, epoch: Epoch::default(), is_lost: false, served: 0 }
+    }
+
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub fn served(&self) -> u64 {
+        self.served
+    }
+
+    /// Whether linearizable reads are answered.
+    pub fn may_read(&self) -> bool {
+        self.stage == Stage::Serving
+    }
+
+    /// Whether what was shown once may be shown: watches, and reads that need not be the newest.
+    pub fn may_watch(&self) -> bool {
+        self.served > 0
+    }
+
+    /// Whether writes are evaluated and proposed.
+    pub fn may_write(&self) -> bool {
+        self.stage == Stage::Serving
+    }
+
+    /// Whether this member leads the cluster.
+    pub fn leads(&self) -> bool {
+        self.stage == Stage::Serving
+    }
+
+    /// Whether mail of this epoch may change anything here.
+    pub fn takes_mail_of(&self, epoch: Epoch) -> bool {
+        self.stage != Stage::Over && epoch == self.epoch
+    }
+
+    /// A group is lost: true for the first one that is in this epoch.
+    pub fn lose(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_lost, true)
+    }
+
+    /// An epoch goes a step on, or is over. Each step follows from the one before it.
+    pub fn go(&mut self, epoch: Epoch, to: Stage) {
+        let (from, same) = (self.stage, epoch == self.epoch);
+        let follows = match to {
+            Stage::Over => same,
+            Stage::Begun => from == Stage::Over && epoch > self.epoch,
+            // The other reactors first hear of an epoch by this.
+            Stage::Fencing => (from == Stage::Begun && same) || (from == Stage::Over && epoch > self.epoch),
+            Stage::Fenced => from == Stage::Fencing && same,
+            Stage::Sealing { sealed: 0 } => from == Stage::Fenced && same,
+            Stage::Sealing { sealed } => from == Stage::Sealing { sealed: sealed - 1 } && same,
+            Stage::Sealed => matches!(from, Stage::Sealing { .. }) && same,
+            Stage::Serving => from == Stage::Sealed && same,
+        };
+        assert!(follows, "an epoch goes from {from:?} of {} to {to:?} of {epoch}", self.epoch);
+        // What was lost between two epochs, or before all groups fence, is campaigned for anew.
+        if matches!(to, Stage::Over | Stage::Begun | Stage::Fencing) {
+            self.is_lost = false;
+        }
+        self.served += u64::from(to == Stage::Serving);
+        (self.stage, self.epoch) = (to, epoch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Term;
+
+    fn epoch(term: u64) -> Epoch {
+        Epoch { term: Term(term), ..Epoch::default() }
+    }
+
+    fn serving() -> Standing {
+        let mut standing = Standing::new();
+        let steps = [
+            Stage::Begun,
+            Stage::Fencing,
+            Stage::Fenced,
+            Stage::Sealing { sealed: 0 },
+            Stage::Sealing { sealed: 1 },
+            Stage::Sealed,
+            Stage::Serving,
+        ];
+        for step in steps {
+            assert!(!standing.may_write() && !standing.may_read() && !standing.leads());
+            standing.go(epoch(1), step);
+        }
+        standing
+    }
+
+    #[test]
+    fn an_epoch_that_serves_takes_its_mail_until_it_is_over() {
+        let mut standing = serving();
+        assert!(standing.may_write() && standing.may_watch() && standing.takes_mail_of(epoch(1)));
+        assert!(!standing.takes_mail_of(epoch(2)));
+        assert!(standing.lose() && !standing.lose());
+        standing.go(epoch(1), Stage::Over);
+        assert!(!standing.may_write() && standing.may_watch() && !standing.takes_mail_of(epoch(1)));
+        assert!(standing.lose(), "the next one can be lost");
+        standing.go(epoch(2), Stage::Fencing);
+        assert_eq!((standing.epoch(), standing.served()), (epoch(2), 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "an epoch goes from Fencing")]
+    fn a_step_that_is_left_out_is_noticed() {
+        let mut standing = Standing::new();
+        standing.go(epoch(1), Stage::Fencing);
+        standing.go(epoch(1), Stage::Sealing { sealed: 0 });
+    }
+
+    #[test]
+    #[should_panic(expected = "an epoch goes from Over")]
+    fn an_epoch_does_not_begin_twice() {
+        let mut standing = serving();
+        standing.go(epoch(1), Stage::Over);
+        standing.go(epoch(1), Stage::Fencing);
+    }
+}

@@ -1,0 +1,35 @@
+//! What checkpoints are made of, as the storage sees it.
+
+use crate::mvcc::{Budget, History, PinId};
+use crate::raft::Position;
+use crate::takeover::Seal;
+use crate::types::{At, Epoch, Revision, ShardId};
+
+/// The shards of a reactor.
+pub trait Source {
+    /// Bytes of all that the shards hold, and of the one that holds most.
+    fn bytes_sum(&self) -> u64;
+    fn bytes_max(&self) -> Option<u64>;
+    fn bytes_of(&self, shard: ShardId) -> u64;
+    /// Where a checkpoint of the settled state would stand.
+    fn position(&self, shard: ShardId) -> Option<Position>;
+    /// Holds the settled state; none where no checkpoint can stand now.
+    fn hold(&mut self, shard: ShardId, settled: Revision) -> Option<Held>;
+    /// Changes behind a place, of a state that is held: all of it, or what has changed since an earlier one.
+    fn slice(&self, shard: ShardId, of: PinId, is_delta: bool, after: At, budget: Budget) -> History;
+    /// The state is written.
+    fn written(&mut self, shard: ShardId, of: PinId, is_delta: bool);
+    fn let_go(&mut self, shard: ShardId, of: PinId);
+}
+
+/// A state that is held, and what is known of it.
+pub struct Held {
+    pub pin: PinId,
+    pub home: u32,
+    pub position: Position,
+    pub compacted: Revision,
+    pub fence: Epoch,
+    pub seal: Seal,
+    /// Whether a delta of it has to name keys that are gone.
+    pub has_graves: bool,
+}

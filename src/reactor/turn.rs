@@ -1,0 +1,233 @@
+//! What the parts of a reactor share: the time, where the epoch stands, what is settled and decided, and the way
+//! out.
+//!
+//! [`Turn`] is lent to whatever part has the word. A part reads here what the whole reactor goes by, and speaks by
+//! [`Turn::send`] alone: to a part of this reactor as to another reactor, so that no part needs to see a second
+//! one. Only the router of messages ([`super::Reactor`]) and the epoch change what stands here.
+
+use super::Settings;
+use super::pace::{About, Pace};
+use super::requests::{has_put, is_write};
+use super::sizes::MemberSizes;
+use super::standing::Standing;
+use crate::api::{Answer, Error, Request};
+use crate::control::Control;
+use crate::io::{ApplyKind, Body, CallId, Counters, Fields, Level, Mail, Notice, Output};
+use crate::router::Router;
+use crate::sequencer::{Generation, Room, Sequencer, ShardSet};
+use crate::txn;
+use crate::types::{Epoch, ReactorId, Revision, ShardId, Time};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub(super) struct Turn {
+    pub id: ReactorId,
+    pub reactors: u16,
+    pub settings: Arc<Settings>,
+    pub sequencer: Arc<Sequencer>,
+    pub now: Time,
+    pub standing: Standing,
+    /// Up to where this reactor has taken what is settled into account.
+    pub settled: Revision,
+    pub router: Option<Router>,
+    pub control: Control,
+    /// Revisions that the sequencer has promised to this reactor.
+    pub room: Room,
+    pub sizes: MemberSizes,
+    pub counters: Counters,
+    pub pace: Pace,
+    /// Replies that wait for the revision they depend on, in the order of those.
+    gate: VecDeque<(Revision, CallId, Answer)>,
+    /// Mail to this reactor itself.
+    local: VecDeque<Body>,
+    pub out: Vec<Output>,
+}
+
+impl Turn {
+    pub fn new(
+        id: ReactorId,
+        reactors: u16,
+        settings: Arc<Settings>,
+        sequencer: Arc<Sequencer>,
+        control: Control,
+        now: Time,
+    ) -> Turn {
+        Turn {
+            id,
+            reactors,
+            settings,
+            sequencer,
+            now,
+            standing: Standing::new(),
+            settled: Revision::NONE,
+            router: None,
+            control,
+            room: Room::new(Generation::NONE),
+            sizes: MemberSizes::new(reactors),
+            counters: Counters::default(),
+            pace: Pace::default(),
+            gate: VecDeque::new(),
+            local: VecDeque::new(),
+            out: vec![],
+        }
+    }
+
+    /// The one value that this member shows: everything up to it is settled, and nothing above it is visible.
+    pub fn shown(&self) -> Revision {
+        self.sequencer.settled()
+    }
+
+    /// Mail that this reactor sends itself takes the same way, through a queue of its own.
+    pub fn send(&mut self, to: ReactorId, body: Body) {
+        if to == self.id {
+            self.local.push_back(body);
+        } else {
+            self.out.push(Output::Mail { to, mail: Mail { epoch: self.epoch(), body } });
+        }
+    }
+
+    pub fn send_to_all(&mut self, body: impl Fn() -> Body) {
+        for reactor in 0..self.reactors {
+            self.send(ReactorId(reactor), body());
+        }
+    }
+
+    pub fn next_local(&mut self) -> Option<Mail> {
+        let epoch = self.epoch();
+        self.local.pop_front().map(|body| Mail { epoch, body })
+    }
+
+    pub fn notice(&mut self, level: Level, message: &'static str, fields: impl Into<Fields>) {
+        self.out.push(Output::Notice(Notice { level, message, fields: fields.into() }));
+    }
+
+    pub fn halt(&mut self, reason: String) {
+        self.out.push(Output::Halt(reason));
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.standing.epoch()
+    }
+
+    pub fn router(&self) -> &Router {
+        self.router.as_ref().expect("requests are evaluated after the map is known")
+    }
+
+    pub fn owner_of(&self, shard: ShardId) -> ReactorId {
+        self.router().reactor_of(shard)
+    }
+
+    pub fn send_to_owner(&mut self, shard: ShardId, body: Body) {
+        let owner = self.owner_of(shard);
+        self.send(owner, body);
+    }
+
+    /// To the reactor whose client waits for it.
+    pub fn answer(&mut self, call: CallId, answer: Answer) {
+        self.send(call.reactor, Body::Answer { call, answer });
+    }
+
+    /// The one gate for replies: each leaves once `settled` has reached the revision it depends on.
+    pub fn hold(&mut self, needs: Revision, call: CallId, answer: Answer) {
+        if needs <= self.settled {
+            return self.answer(call, answer);
+        }
+        // Nearly always the newest: what waits depends on revisions in the order they were taken.
+        let place = match self.gate.back() {
+            Some((last, ..)) if *last > needs => {
+                self.gate.partition_point(|(revision, ..)| *revision <= needs)
+            }
+            _ => self.gate.len(),
+        };
+        self.gate.insert(place, (needs, call, answer));
+    }
+
+    /// A reply that no entry backs shows, and waits for, the newest revision taken.
+    pub fn hold_unbacked(&mut self, call: CallId, answer: impl FnOnce(Revision) -> Answer) {
+        let current = self.sequencer.counter();
+        self.hold(current, call, answer(current));
+    }
+
+    /// `settled` has risen: what waited for it leaves.
+    pub fn open_gate(&mut self) {
+        let settled = self.settled;
+        while let Some((_, call, answer)) = self.gate.pop_front_if(|(needs, ..)| *needs <= settled) {
+            self.answer(call, answer);
+        }
+    }
+
+    /// The epoch is over: its calls fail otherwise.
+    pub fn empty_gate(&mut self) {
+        self.gate.clear();
+    }
+
+    /// The lowest revision that a reply waits for.
+    pub fn gate_waits_for(&self) -> Option<Revision> {
+        self.gate.front().map(|(needs, ..)| *needs)
+    }
+
+    /// A request whose evaluation began then has been evaluated.
+    pub fn applied(&mut self, kind: ApplyKind, success: bool, begun: Time, about: About) {
+        self.pace.applied(kind, success, begun, about);
+    }
+
+    /// Takes a revision; none while the ring is full or after the epoch's end.
+    pub fn take(&mut self, parts: u16, shards: &[ShardId]) -> Option<Revision> {
+        if !self.has_room().unwrap_or(false) {
+            return None;
+        }
+        let shards = ShardSet::of(shards.iter().copied());
+        self.sequencer.take(&mut self.room, parts, shards).ok()
+    }
+
+    /// Whether a revision is promised to this reactor; none after the epoch's end. Revisions are asked for write
+    /// by write: what one reactor kept in store the others could not use.
+    pub fn has_room(&mut self) -> Option<bool> {
+        self.sequencer.reserve(&mut self.room, 1).ok()
+    }
+
+    /// Some group of this reactor is lost: nothing more is written in this epoch.
+    pub fn lose_epoch(&mut self) {
+        if self.standing.lose() {
+            self.send(ReactorId(0), Body::Lost);
+        }
+    }
+
+    /// Whether a write of this cost would pass the quota. The reactors' shares are as last heard, which is at most
+    /// a step of bytes ago.
+    pub fn is_over_quota(&self, cost: u64) -> bool {
+        self.settings.quota_bytes.is_some_and(|quota| self.sizes.bytes_total() + cost >= quota)
+    }
+
+    /// etcd's alarms: nothing is written to a corrupt cluster; over the quota, or while its alarm stands,
+    /// nothing that adds is taken.
+    pub fn check_alarms(&self, request: &Request) -> Result<(), Error> {
+        if self.control.corrupt() && is_write(request) {
+            return Err(Error::Corrupt);
+        }
+        let cost = match request {
+            Request::Put(put) => txn::cost_put(put),
+            Request::Txn(request) if has_put(request) => txn::cost_txn(request),
+            _ => return Ok(()),
+        };
+        if self.control.no_space() || self.is_over_quota(cost) { Err(Error::NoSpace) } else { Ok(()) }
+    }
+
+    /// Refuses a write. Where it is an alarm that refuses it, the answer waits until that stands at every reactor:
+    /// whoever was refused finds the alarm, and nobody is let in afterwards (etcd's law).
+    pub fn refuse_write(&mut self, call: CallId, error: Error) {
+        if error != Error::NoSpace {
+            return self.hold_unbacked(call, |_| Err(error));
+        }
+        self.counters.paths.no_space_refused += 1;
+        match self.control.no_space() {
+            true => self.send(ReactorId(0), Body::KeptOut { call }),
+            false => self.raise_no_space(Some(call)),
+        }
+    }
+
+    /// `call` is answered when the alarm stands.
+    pub fn raise_no_space(&mut self, call: Option<CallId>) {
+        self.send(ReactorId(0), Body::NoSpace { call });
+    }
+}
