@@ -13,7 +13,7 @@ use crate::checkpoint::{ControlState, LinkRecord};
 use crate::control::Control;
 use crate::front::{Front, Manners};
 use crate::http2;
-use crate::io::Body;
+use crate::io::EpochMail;
 use crate::lease::Attached;
 use crate::limits::Bounds;
 use crate::log::{self, Log};
@@ -176,7 +176,7 @@ impl Reactor {
             reactor.prepare_to_lead();
         }
         // Nothing runs yet, so every reactor has stopped, and says so with its first turn.
-        reactor.turn.send(ReactorId(0), Body::Stopped);
+        reactor.turn.send(ReactorId(0), EpochMail::Stopped);
         reactor
     }
 

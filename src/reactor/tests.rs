@@ -5,7 +5,7 @@ use crate::api::{AlarmType, Error};
 use crate::config::AutoCompaction;
 use crate::http2::client::Client;
 use crate::http2::{self, Event};
-use crate::io::{Body, BulkDone, BulkStep, Level, Notice, Port};
+use crate::io::{BulkDone, BulkStep, Notice, Port};
 use crate::log::{Command, LogId, SegmentBytes, SegmentName, Start};
 use crate::sequencer::Sequencer;
 use crate::types::{ClusterId, ConnId, Duration, MemberId, StoreId};

@@ -12,7 +12,10 @@ use super::sizes::MemberSizes;
 use super::standing::Standing;
 use crate::api::{Answer, Error, Request};
 use crate::control::Control;
-use crate::io::{ApplyKind, Body, CallId, Counters, Fields, Level, Mail, Notice, Output};
+use crate::io::{
+    ApplyKind, Body, CallId, CallMail, Counters, EpochMail, Fields, LeaderMail, Level, Mail, Notice, Output,
+    ShardMail,
+};
 use crate::router::Router;
 use crate::sequencer::{Generation, Room, Sequencer, ShardSet};
 use crate::txn;
@@ -78,7 +81,8 @@ impl Turn {
     }
 
     /// Mail that this reactor sends itself takes the same way, through a queue of its own.
-    pub fn send(&mut self, to: ReactorId, body: Body) {
+    pub fn send(&mut self, to: ReactorId, mail: impl Into<Body>) {
+        let body = mail.into();
         if to == self.id {
             self.local.push_back(body);
         } else {
@@ -86,9 +90,9 @@ impl Turn {
         }
     }
 
-    pub fn send_to_all(&mut self, body: impl Fn() -> Body) {
+    pub fn send_to_all<M: Into<Body>>(&mut self, mail: impl Fn() -> M) {
         for reactor in 0..self.reactors {
-            self.send(ReactorId(reactor), body());
+            self.send(ReactorId(reactor), mail());
         }
     }
 
@@ -117,14 +121,14 @@ impl Turn {
         self.router().reactor_of(shard)
     }
 
-    pub fn send_to_owner(&mut self, shard: ShardId, body: Body) {
+    pub fn send_to_owner(&mut self, shard: ShardId, mail: ShardMail) {
         let owner = self.owner_of(shard);
-        self.send(owner, body);
+        self.send(owner, mail);
     }
 
     /// To the reactor whose client waits for it.
     pub fn answer(&mut self, call: CallId, answer: Answer) {
-        self.send(call.reactor, Body::Answer { call, answer });
+        self.send(call.reactor, CallMail::Answer { call, answer });
     }
 
     /// The one gate for replies: each leaves once `settled` has reached the revision it depends on.
@@ -189,7 +193,7 @@ impl Turn {
     /// Some group of this reactor is lost: nothing more is written in this epoch.
     pub fn lose_epoch(&mut self) {
         if self.standing.lose() {
-            self.send(ReactorId(0), Body::Lost);
+            self.send(ReactorId(0), EpochMail::Lost);
         }
     }
 
@@ -221,13 +225,13 @@ impl Turn {
         }
         self.counters.paths.no_space_refused += 1;
         match self.control.no_space() {
-            true => self.send(ReactorId(0), Body::KeptOut { call }),
+            true => self.send(ReactorId(0), LeaderMail::KeptOut { call }),
             false => self.raise_no_space(Some(call)),
         }
     }
 
     /// `call` is answered when the alarm stands.
     pub fn raise_no_space(&mut self, call: Option<CallId>) {
-        self.send(ReactorId(0), Body::NoSpace { call });
+        self.send(ReactorId(0), LeaderMail::NoSpace { call });
     }
 }

@@ -5,7 +5,7 @@
 
 use super::hits::{Hit, Hits};
 use super::trace::Trace;
-use crate::io::{Body, BulkDone, Input, JobId, Mail, Output, Port, Value};
+use crate::io::{Body, BulkDone, EpochMail, Input, JobId, Mail, Output, Port, Value};
 use crate::log::{Buffer, SegmentName, WriteId};
 use crate::reactor::Reactor;
 use crate::sequencer::Sequencer;
@@ -199,7 +199,7 @@ impl Seat {
     /// Whether it is mail of an epoch that has ended here.
     fn is_late(&mut self, item: &Item) -> bool {
         let Item::Mail(_, mail) = item else { return false };
-        let stops = matches!(mail.body, Body::Step { step: Step::Stop, .. });
+        let stops = matches!(mail.body, Body::Epoch(EpochMail::Step { step: Step::Stop, .. }));
         self.epoch = self.epoch.max((mail.epoch, stops));
         (mail.epoch, true) <= self.epoch && !mail.body.outlives_epochs()
     }

@@ -1,6 +1,6 @@
 //! One number for all that went into and came out of the reactors: the same seed gives the same.
 
-use crate::io::{Input, Mail, Output};
+use crate::io::{Body, Input, Mail, Output};
 use crate::log::Command;
 use crate::types::Time;
 use std::fmt::Write;
@@ -27,7 +27,13 @@ impl Trace {
 
     fn mail(&mut self, mail: &Mail) {
         self.mix(mail.epoch.term.0 << 32 | u64::from(mail.epoch.attempt));
-        self.mix(variant(&mail.body));
+        self.mix(match &mail.body {
+            Body::Shard(mail) => variant(mail),
+            Body::Call(mail) => variant(mail),
+            Body::Leader(mail) => variant(mail),
+            Body::Epoch(mail) => variant(mail),
+            Body::Member(mail) => variant(mail),
+        });
     }
 
     pub fn input(&mut self, now: Time, reactor: usize, input: &Input<'_>) {

@@ -5,7 +5,7 @@
 
 use super::{Asker, Calls, Course, Turn};
 use crate::api::{Error, Reply};
-use crate::io::{Body, CallId};
+use crate::io::{CallId, ShardMail};
 use crate::mvcc::{Change, HashKv, History};
 use crate::types::{At, Revision, ShardId, Time};
 use std::collections::VecDeque;
@@ -99,7 +99,7 @@ impl Calls {
         }
         for (shard, after) in missing {
             let owner = turn.router().reactor_of(shard);
-            turn.send(owner, Body::History { call, shard, after, upto });
+            turn.send(owner, ShardMail::History { call, shard, after, upto });
         }
     }
 
@@ -132,7 +132,7 @@ impl Calls {
         let Course::Hashing(hashing) = under_way.course else { unreachable!("only hashes get history") };
         for source in hashing.sources.iter().filter(|source| !source.done) {
             let (shard, owner) = (source.shard, turn.router().reactor_of(source.shard));
-            turn.send(owner, Body::HistoryUnwanted { call, shard });
+            turn.send(owner, ShardMail::HistoryUnwanted { call, shard });
         }
         let revision = if hashing.whole { 0 } else { hashing.shown };
         self.begin_hash(turn, under_way.asker, revision, hashing.whole);
@@ -142,7 +142,7 @@ impl Calls {
     fn let_history_go(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, history: &History) {
         if !history.done {
             let owner = turn.router().reactor_of(shard);
-            turn.send(owner, Body::HistoryUnwanted { call, shard });
+            turn.send(owner, ShardMail::HistoryUnwanted { call, shard });
         }
     }
 }

@@ -10,7 +10,7 @@ use super::super::shards::Shards;
 use super::{Asker, Call, Calls, Course, Turn};
 use crate::api::{Error, RangeReply, RangeRequest, Reply, Request};
 use crate::front::Rpc;
-use crate::io::{ApplyKind, Body, CallId};
+use crate::io::{ApplyKind, CallId, ShardMail};
 use crate::txn::{self, Counting, Progress, RangeCursor, RangePart};
 use crate::types::{ReactorId, Revision, ShardId};
 
@@ -57,7 +57,7 @@ impl Calls {
         for shard in touched {
             let owner = turn.router().reactor_of(shard);
             let cursor = Box::new(RangeCursor::new(request.clone(), at));
-            turn.send(owner, Body::Range { call, shard, cursor, counting });
+            turn.send(owner, ShardMail::Range { call, shard, cursor, counting });
         }
     }
 
@@ -123,7 +123,7 @@ impl Calls {
         bytes: usize,
     ) {
         let Some(call) = self.under_way.get(id) else {
-            return turn.send(from, Body::RangeUnwanted { call: id, shard });
+            return turn.send(from, ShardMail::RangeUnwanted { call: id, shard });
         };
         let asker = call.asker;
         if !self.is_there(asker) {
@@ -159,7 +159,7 @@ impl Calls {
         for (shard, part) in &reading.parts {
             if part.is_none() {
                 let owner = turn.router().reactor_of(*shard);
-                turn.send(owner, Body::RangeUnwanted { call: id, shard: *shard });
+                turn.send(owner, ShardMail::RangeUnwanted { call: id, shard: *shard });
             }
         }
         Some((asker, reading.request))

@@ -10,7 +10,7 @@ use super::super::pace::About;
 use super::super::requests::{count_txn, find_lease};
 use super::{Asker, Calls, Course, Turn, shards_of_txn};
 use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, Request, TxnRequest};
-use crate::io::{ApplyKind, Body, CallId, PartOf};
+use crate::io::{ApplyKind, CallId, LeaderMail, PartOf, ShardMail};
 use crate::txn::{self, Applied, Gathered, Outcome, Path, Plan, Share};
 use crate::types::{LeaseId, ReactorId, Revision, ShardId};
 use std::sync::Arc;
@@ -140,13 +140,13 @@ impl Calls {
         let Some(spread) = self.spread_of(call) else { return };
         let (shard, txn) = (spread.shards[spread.reserved], spread.txn.clone());
         let revokes = spread.revokes();
-        turn.send_to_owner(shard, Body::Reserve { call, shard, txn, revokes });
+        turn.send_to_owner(shard, ShardMail::Reserve { call, shard, txn, revokes });
     }
 
     pub fn on_reserved(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, outcomes: Vec<Outcome>) {
         let Some(spread) = self.spread_of(call) else {
             // The call failed at its deadline meanwhile: nobody else would release the shard.
-            return turn.send_to_owner(shard, Body::Release { call, shard });
+            return turn.send_to_owner(shard, ShardMail::Release { call, shard });
         };
         assert!(spread.shards[spread.reserved] == shard, "reservations come in the order they were asked");
         spread.reserved += 1;
@@ -168,7 +168,7 @@ impl Calls {
         spread.path = Some(path.clone());
         spread.current = current;
         for shard in spread.shards.clone() {
-            turn.send_to_owner(shard, Body::Gather { call, shard, path: path.clone(), current });
+            turn.send_to_owner(shard, ShardMail::Gather { call, shard, path: path.clone(), current });
         }
     }
 
@@ -181,7 +181,7 @@ impl Calls {
         ending: Option<LeaseId>,
     ) {
         let Some(spread) = self.spread_of(call) else {
-            return turn.send_to_owner(shard, Body::Release { call, shard });
+            return turn.send_to_owner(shard, ShardMail::Release { call, shard });
         };
         let place = spread.place_of(shard);
         spread.ending = spread.ending.or(ending);
@@ -229,10 +229,10 @@ impl Calls {
         spread.plan = Some(plan);
         let write = revision.map(|revision| PartOf { revision, parts });
         if let (Some(lease), Some(part)) = (revoked, write) {
-            turn.send(ReactorId(0), Body::LeaseEnds { lease, part });
+            turn.send(ReactorId(0), ShardMail::LeaseEnds { lease, part });
         }
         for (shard, shares) in shards {
-            turn.send_to_owner(shard, Body::Part { call, shard, write, shares });
+            turn.send_to_owner(shard, ShardMail::Part { call, shard, write, shares });
         }
     }
 
@@ -319,7 +319,7 @@ impl Calls {
         let asked = (spread.reserved + 1).min(spread.shards.len());
         let shards = spread.shards[..asked].to_vec();
         for shard in shards {
-            turn.send_to_owner(shard, Body::Release { call, shard });
+            turn.send_to_owner(shard, ShardMail::Release { call, shard });
         }
     }
 
@@ -349,7 +349,7 @@ impl Calls {
             Shape::DeleteRange => Reply::DeleteRange(only_delete(txn.responses, needs)),
             Shape::Revoke(lease) => {
                 if taken.is_none() {
-                    return turn.send(ReactorId(0), Body::EndBareLease { call, lease });
+                    return turn.send(ReactorId(0), LeaderMail::EndBareLease { call, lease });
                 }
                 Reply::LeaseRevoke { revision: needs }
             }

@@ -9,7 +9,7 @@ use crate::api::{
     LeaseTimeToLiveReply, Reply, Request,
 };
 use crate::control;
-use crate::io::{Body, CallId, ControlRequest, Fields, Level};
+use crate::io::{CallId, CallMail, ControlRequest, Fields, Level};
 use crate::lease::{Granted, Renewal};
 use crate::limits::LEASE_BYTES;
 use crate::record::Control;
@@ -175,7 +175,7 @@ impl Leader {
         let revision = turn.sequencer.counter();
         let reply = LeaseTimeToLiveReply { revision, lease, ttl, granted_ttl, keys: vec![] };
         if keys {
-            turn.send(turn.id, Body::LeaseKeysWanted { call, reply });
+            turn.send(turn.id, CallMail::LeaseKeysWanted { call, reply });
         } else {
             self.hold_shown(turn, revision, call, Ok(Reply::LeaseTimeToLive(reply)));
         }

@@ -5,7 +5,7 @@ use super::super::requests::{count_put, count_txn, find_lease, kind_of};
 use super::local::Waiting;
 use super::{Shards, Turn};
 use crate::api::{Answer, Error, Reply, Request};
-use crate::io::{Body, CallId};
+use crate::io::{CallId, CallMail};
 use crate::record::{Effect, EffectChange};
 use crate::sequencer::ShardSet;
 use crate::txn::{self, Ended, Evaluated, Refusal};
@@ -104,7 +104,7 @@ impl Shards {
                 }
                 if self.is_long(turn, id, &evaluation.request) {
                     let Evaluation { call, request, .. } = evaluation;
-                    turn.send(call.reactor, Body::Long { call, request });
+                    turn.send(call.reactor, CallMail::Long { call, request });
                     return Tried::Done;
                 }
                 if turn.has_room() == Some(false) {
