@@ -32,6 +32,7 @@ pub mod wire;
 
 pub mod io;
 pub mod reactor;
+pub mod recover;
 
 pub mod shell;
 pub mod sim;

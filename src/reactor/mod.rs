@@ -7,12 +7,10 @@
 //! `Reactor` routes: it alone is handed the whole, and what takes more than one part stands here and in `effects`.
 
 mod calls;
-pub mod dump;
 mod effects;
 mod epoch;
 mod leader;
 mod pace;
-pub mod recover;
 mod requests;
 mod settings;
 mod shards;
@@ -26,7 +24,7 @@ mod waiters;
 mod tests;
 
 pub use pace::Observing;
-pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
+pub use settings::{AutoCompaction, Boot, Settings};
 pub use storage::{AtStart, at_start};
 
 use crate::io::{

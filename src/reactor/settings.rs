@@ -5,11 +5,10 @@ use super::calls::Calls;
 use super::epoch::Epochs;
 use super::leader::Leader;
 use super::pace::Observing;
-use super::recover::MovingRecord;
 use super::shards::{LocalShard, Shards};
 use super::storage::{Storage, entry_record};
 use super::turn::Turn;
-use crate::checkpoint::{ControlState, LinkRecord};
+use crate::checkpoint::ControlState;
 use crate::control::Control;
 use crate::front::{Front, Manners};
 use crate::http2;
@@ -19,6 +18,7 @@ use crate::limits::Bounds;
 use crate::log::{self, Log};
 use crate::mvcc::{Budget, Store};
 use crate::raft::{FRESH_BASE, Group, HardState, Start};
+use crate::recover::{MovingRecord, RecoveredShard};
 use crate::sequencer::Sequencer;
 use crate::shard::Shard;
 use crate::stdx::Rng;
@@ -103,19 +103,6 @@ impl Settings {
     pub fn request_timeout(&self) -> Duration {
         Duration(Duration::from_secs(5).0 + 2 * self.election_timeout.0)
     }
-}
-
-/// A shard as checkpoint and log gave it back.
-pub struct RecoveredShard {
-    pub shard: Shard,
-    /// The log that it was read from.
-    pub read_from: log::LogId,
-    pub attached: Attached,
-    /// The files of its checkpoint, the base first.
-    pub chain: Vec<LinkRecord>,
-    /// Records that a new home of the shard needs in this reactor's log before anything else; empty where
-    /// it stays at home.
-    pub moved_in: Vec<MovingRecord>,
 }
 
 /// All that one reactor starts from.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 mod controls;
 mod lists;
 mod pace;
+mod recover;
 mod slices;
 mod storage;
 mod watches;

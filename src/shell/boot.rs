@@ -15,8 +15,8 @@ use super::ring::{Ring, why_no_ring};
 use super::shared::Shared;
 use crate::config::{Config, ShardMap};
 use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, DISK_RESERVE_BYTES, REACTOR_STACK_BYTES};
-use crate::reactor::recover::{ReactorPlan, ShardPlan};
 use crate::reactor::{Boot, Observing, Reactor, Settings};
+use crate::recover::{ReactorPlan, ShardPlan};
 use crate::router::default_starts;
 use crate::types::{MemberId, ReactorId, Revision};
 use bytes::Bytes;
@@ -214,10 +214,6 @@ impl Start {
     }
 }
 
-fn load(
-    shard: ShardPlan,
-    member: MemberId,
-    files: &Files,
-) -> Result<crate::reactor::recover::Loaded, String> {
+fn load(shard: ShardPlan, member: MemberId, files: &Files) -> Result<crate::recover::Loaded, String> {
     shard.load(member, &mut files.reader())
 }

@@ -8,7 +8,7 @@ use super::files::{Files, Listing};
 use super::kernel;
 use crate::limits::{BLOCK_BYTES, DISK_RESERVE_BYTES, SEGMENT_BYTES_MIN};
 use crate::log::{LogId, Needed, Recovered, Recovery, SegmentBytes, SegmentName, Start};
-use crate::reactor::recover::{ReactorPlan, place};
+use crate::recover::{ReactorPlan, place};
 use crate::types::{Revision, StoreId};
 use std::collections::BTreeSet;
 use std::fs;

@@ -43,8 +43,8 @@
 
 use super::Identity;
 use crate::checkpoint::ControlState;
-use crate::reactor::dump::{Contents, LogEntry, Says, Write};
 use crate::record::{Control, CutRecord, MemberRecord};
+use crate::recover::dump::{Contents, LogEntry, Says, Write};
 use crate::types::{Epoch, Event, Index, Revision, ShardId, Sub};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

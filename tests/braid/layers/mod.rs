@@ -1,6 +1,7 @@
 //! Who may use whom, and where effects may be named: the layer table, held against the sources.
 
 mod lexer;
+mod parts;
 mod paths;
 
 use lexer::{Token, closing, program_tokens};
@@ -15,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["raft", "log", "checkpoint", "sequencer"],
     &["takeover", "router", "control", "shard"],
     &["http2", "wire", "io", "front"],
-    &["reactor"],
+    &["recover", "reactor"],
     &["shell", "sim"],
     &["main"],
 ];

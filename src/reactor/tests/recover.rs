@@ -1,21 +1,25 @@
 //! A member that restarts: an instant disk in memory, which at some moment takes no more writes.
 
-use super::*;
 use crate::api::{
     AlarmType, CompactRequest, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest, Request, TxnRequest,
 };
-use crate::checkpoint::{Item, LinkRecord, Reader, Writer};
+use crate::checkpoint::{CheckpointName, Item, LinkRecord, Meta, Reader, Writer};
 use crate::config::AutoCompaction;
 use crate::io::{Body, BulkDone, BulkStep, CallMail, Input, LeaderMail, Output, Own, ShardMail};
-use crate::log::{Command, Recovery, SegmentBytes, SegmentName};
+use crate::log::{Command, LogId, Recovered, Recovery, SegmentBytes, SegmentName, Start};
 use crate::mvcc::Budget;
-use crate::reactor::dump::Contents;
 use crate::reactor::{Boot, Reactor, Settings};
+use crate::recover::dump::Contents;
+use crate::recover::*;
+use crate::router::reactor_of;
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
-use crate::types::{At, Blob, ClusterId, Duration, Event, LeaseId, ReactorId, StoreId, Time};
+use crate::types::{
+    At, Blob, ClusterId, Duration, Event, LeaseId, MemberId, ReactorId, Revision, ShardId, StoreId, Time,
+};
 use bytes::Bytes;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod memory;
