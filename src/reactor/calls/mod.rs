@@ -6,6 +6,7 @@
 
 mod gather;
 mod hashes;
+mod history;
 mod metrics;
 mod pace;
 mod reads;
