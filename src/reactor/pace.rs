@@ -6,7 +6,7 @@
 
 use super::Reactor;
 use crate::api::{Answer, Code, Error, Reply, Request, TxnRequest};
-use crate::front::{Asked, Rpc};
+use crate::front::{CallInfo, Rpc};
 use crate::io::{ApplyKind, Fields, Level, Value};
 use crate::limits::{LONG_MESSAGE_BYTES, SLOW_REQUESTS_LOGGED_MAX};
 use crate::types::{Duration, Time};
@@ -169,7 +169,7 @@ impl Reactor {
         self.notice(Level::Warn, "apply request took too long", fields);
     }
 
-    fn tell_slow_answer(&mut self, rpc: Rpc, asked: Asked, took: Duration, answer: &Answer) {
+    fn tell_slow_answer(&mut self, rpc: Rpc, asked: CallInfo, took: Duration, answer: &Answer) {
         if !self.may_tell() {
             return;
         }

@@ -100,7 +100,7 @@ impl Reactor {
     pub(super) fn read_later(&mut self, rpc: Rpc, request: RangeRequest, answer_bytes: Option<usize>) {
         self.counters.ranges -= 1; // it is counted when it is read again
         self.counters.paths.answer_waited += 1;
-        self.front.gathers(rpc, 0);
+        self.front.set_gathered(rpc, 0);
         self.front.defer(self.now, rpc, Request::Range(request), answer_bytes);
     }
 
@@ -154,7 +154,7 @@ impl Reactor {
         if bytes <= self.settings.bounds.front.answer_bytes_min {
             return;
         }
-        self.front.gathers(rpc, bytes);
+        self.front.set_gathered(rpc, bytes);
         if self.gives_way(asker, 0) {
             self.wait_for_place(id);
         }
@@ -199,7 +199,7 @@ impl Reactor {
     /// Nothing is gathered any more.
     fn let_go(&mut self, asker: Asker) {
         if let Asker::Rpc(rpc) | Asker::Chunk(rpc) = asker {
-            self.front.gathers(rpc, 0);
+            self.front.set_gathered(rpc, 0);
         }
     }
 

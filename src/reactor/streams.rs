@@ -82,7 +82,7 @@ impl Reactor {
                 Ask::Ended { rpc } => self.client_ended(rpc),
                 Ask::Gone { rpc } => self.client_gone(rpc),
                 Ask::Page { rpc, page } => self.open_page(rpc, page),
-                Ask::Room { rpc } => {
+                Ask::Writable { rpc } => {
                     self.watches.room(rpc);
                     self.go_on_chunking(rpc);
                     self.go_on_keeping_alive(rpc);
