@@ -329,7 +329,7 @@ const _: () = assert!(
     "64 reactors fit into what a process may lock by default under systemd"
 );
 /// How long a start waits for locked memory that a process which has just ended still holds.
-pub const RING_PATIENCE_MS: u64 = 2_000;
+pub const RING_TIMEOUT_MS: u64 = 2_000;
 /// Buffers that a thread receives into, and their size: what one turn takes; the largest HTTP/2 frame that
 /// clients send by default fits into one.
 pub const RECEIVE_BUFFERS: usize = 256;
@@ -350,11 +350,11 @@ pub const CONNECTION_BACKLOG_BYTES_MAX: usize = 1 << 20;
 /// One send: it comes back when all of it is with the kernel, and shows by then that the client reads.
 pub const SEND_BYTES_MAX: usize = 1 << 20;
 /// How long a connection that is to be closed may take nothing of what it is still owed.
-pub const CONNECTION_END_PATIENCE_SECS: u64 = 20;
+pub const CONNECTION_END_TIMEOUT_SECS: u64 = 20;
 /// How long a closed connection is kept for the client to read its last replies.
 pub const CONNECTION_LINGER_MS: u64 = 1_000;
 /// How long an address may be in use when the server starts, and when it is tried again.
-pub const LISTEN_PATIENCE_MS: u64 = 2_000;
+pub const LISTEN_TIMEOUT_MS: u64 = 2_000;
 pub const LISTEN_RETRY_MS: u64 = 20;
 /// Connections the kernel holds for us before they are accepted (cut to net.core.somaxconn).
 pub const LISTEN_BACKLOG: i32 = 4096;
@@ -363,12 +363,12 @@ pub const WALL_CHECK_MS: u64 = 500;
 /// When to accept again after accepting failed, as for want of descriptors.
 pub const ACCEPT_RETRY_MS: u64 = 100;
 /// How long a stop waits for clients, beyond what their requests take.
-pub const STOP_PATIENCE_SECS: u64 = 5;
+pub const STOP_TIMEOUT_SECS: u64 = 5;
 /// How long a stop takes at most: a reactor that hangs in a call to the kernel, as where the disk does not
 /// answer, is waited for no longer. Far below the 90 seconds after which systemd kills, and the 30 of
 /// Kubernetes.
 pub const STOP_SECS_MAX: u64 = 10;
-const _: () = assert!(STOP_PATIENCE_SECS < STOP_SECS_MAX);
+const _: () = assert!(STOP_TIMEOUT_SECS < STOP_SECS_MAX);
 /// Lines that wait for the log's outputs, and lines written at a time.
 pub const NOTICES_QUEUED_MAX: usize = 4096;
 pub const NOTICES_WRITTEN_MAX: usize = 256;
