@@ -27,7 +27,7 @@ pub struct Budget {
 
 impl Budget {
     pub const UNBOUNDED: Budget = Budget { keys: usize::MAX, bytes: usize::MAX };
-    /// Well under a millisecond's work.
+    /// One slice of work, well under a millisecond.
     pub const SLICE: Budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
 
     /// How many changes can be made, or read from history, in the time that so many keys take.
@@ -38,9 +38,9 @@ impl Budget {
 
 /// A part of a range's live keys, ascending.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Slice {
+pub struct RangeSlice {
     pub kvs: Vec<KeyValue>,
-    /// Of their keys and values.
+    /// The bytes of their keys and values.
     pub bytes: usize,
     /// The first key of the range not looked at; `None` where the range is done.
     pub resume: Option<Blob>,
@@ -56,7 +56,7 @@ pub struct Counted {
 
 /// What a compare or a lease index wants to know of a live key, without its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meta {
+pub struct KeyMeta {
     pub create_revision: Revision,
     pub mod_revision: Revision,
     pub version: u64,

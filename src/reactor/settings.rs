@@ -10,7 +10,7 @@ use super::storage::{Storage, entry_record};
 use super::turn::Turn;
 use crate::checkpoint::ControlState;
 use crate::control::Control;
-use crate::front::{Front, Manners};
+use crate::front::{Front, FrontConfig};
 use crate::http2;
 use crate::io::EpochMail;
 use crate::lease::Attached;
@@ -65,20 +65,24 @@ pub struct Settings {
 pub use crate::config::AutoCompaction;
 
 impl Settings {
-    fn manners(&self) -> Manners {
+    fn front_config(&self) -> FrontConfig {
         let header = crate::wire::Header { cluster: self.cluster, member: self.member, ..Default::default() };
         let (interval, timeout) = match self.keepalive {
             Some((interval, timeout)) => (Some(interval), timeout),
             None => (None, Duration::from_secs(20)),
         };
-        let keepalive =
-            http2::Keepalive { ping_min: self.keepalive_min_time, without_stream: false, interval, timeout };
+        let keepalive = http2::KeepaliveRules {
+            ping_min: self.keepalive_min_time,
+            without_stream: false,
+            interval,
+            timeout,
+        };
         let http2 = http2::Config { streams_max: self.streams_max, bounds: self.bounds.http2, keepalive };
-        Manners::new(header, self.request_bytes_max, self.txn_ops_max, self.bounds.front, http2)
+        FrontConfig::new(header, self.request_bytes_max, self.txn_ops_max, self.bounds.front, http2)
     }
 
     fn front(&self) -> Front {
-        let mut front = Front::new(self.manners());
+        let mut front = Front::new(self.front_config());
         if self.observing.handling {
             front.counters.measure_handling();
         }

@@ -278,7 +278,7 @@ impl Member {
         while let Some(event) = self.client.receive(self.now, &mut bytes).expect("the server speaks HTTP/2") {
             let mut status = |stream: http2::StreamId, head: &http2::Head| {
                 let code = head.grpc_status().unwrap_or(99);
-                let message = head.get(http2::Name::GrpcMessage).unwrap_or_default();
+                let message = head.get(http2::FieldName::GrpcMessage).unwrap_or_default();
                 self.statuses.push((stream.number(), code, http2::grpc::percent_decoded(message)));
             };
             match event {

@@ -2,7 +2,7 @@
 
 use super::history::{History, Stream};
 use crate::http2::client::Client as Http2;
-use crate::http2::{self, Event, Head, Name, StreamId};
+use crate::http2::{self, Event, FieldName, Head, StreamId};
 use crate::types::{ConnId, Time};
 use crate::wire::Method;
 use crate::wire::proto::{self, Message, watch_request::RequestUnion};
@@ -187,7 +187,7 @@ impl Client {
                         end(history, now, call.place, None);
                     }
                 }
-                Event::Headers { .. } | Event::Room { .. } | Event::GoAway { .. } => {}
+                Event::Headers { .. } | Event::Writable { .. } | Event::GoAway { .. } => {}
             }
         }
         Ok((bytes.len(), link.closing && link.coming.is_empty()))
@@ -208,7 +208,7 @@ impl Client {
 fn finish(calls: &mut BTreeMap<u32, Call>, stream: StreamId, head: &Head, now: Time, history: &mut History) {
     let Some(call) = calls.remove(&stream.number()) else { return };
     let code = head.grpc_status().unwrap_or(99);
-    let text = http2::grpc::percent_decoded(head.get(Name::GrpcMessage).unwrap_or_default());
+    let text = http2::grpc::percent_decoded(head.get(FieldName::GrpcMessage).unwrap_or_default());
     end(history, now, call.place, Some((code, text)));
 }
 

@@ -110,7 +110,7 @@ impl Calls {
     ) {
         turn.counters.ranges -= 1; // it is counted when it is read again
         turn.counters.paths.answer_waited += 1;
-        self.front.gathers(rpc, 0);
+        self.front.set_gathered(rpc, 0);
         self.front.defer(turn.now, rpc, Request::Range(request), answer_bytes);
     }
 
@@ -171,7 +171,7 @@ impl Calls {
         if bytes <= turn.settings.bounds.front.answer_bytes_min {
             return;
         }
-        self.front.gathers(rpc, bytes);
+        self.front.set_gathered(rpc, bytes);
         if self.gives_way(asker, 0) {
             self.wait_for_place(turn, id);
         }
@@ -212,7 +212,7 @@ impl Calls {
     /// Nothing is gathered any more.
     fn let_go(&mut self, asker: Asker) {
         if let Asker::Rpc(rpc) | Asker::Chunk(rpc) = asker {
-            self.front.gathers(rpc, 0);
+            self.front.set_gathered(rpc, 0);
         }
     }
 
