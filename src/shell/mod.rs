@@ -13,7 +13,7 @@
 //! `placement` says what that would cost. Its loop is *one ring of our own*: on a prototype of the durable
 //! put path at 20,000 puts per second it took 33 µs of CPU for a put, and glommio's executor, with three
 //! rings and some 16 calls to the kernel for a request, 48 to 58. glommio places threads and runs the bulk
-//! lane. The allocator is *mimalloc*: `main.rs` says why.
+//! lane. The allocator is *mimalloc*: `main.rs` says what it gains and costs.
 //!
 //! What threads have in common is in `shared`: the sequencer, the queues between them, and who sleeps.
 //! Everything else belongs to one thread. All that can fail at a start fails in `start`, with one line that
