@@ -5,6 +5,10 @@
 //! bytes for the socket once per turn ([`Connection::take_output`]). Time comes with the bytes; where nothing
 //! comes, the owner calls [`Connection::on_time`] at [`Connection::wake_at`].
 //!
+//! Why not the `h2` crate: on a prototype of the durable put path it took 7.6 µs of the server's CPU for a
+//! put at depth, where a state machine of our own took 2.7, and its streams are futures, which would bring an
+//! executor into the deterministic part. `h2` is the other end in tests.
+//!
 //! What makes it fast: frames are read where they lie in the received bytes (only a frame that is split over
 //! two receives is copied), a header block that is all indices is remembered with what it said, the head and
 //! trailers of a usual answer are bytes prepared once, and nothing is allocated per request.

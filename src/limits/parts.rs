@@ -1,4 +1,4 @@
-//! The parts of [`Bounds`](super::Bounds) that single layers take along.
+//! The parts of [`Bounds`] that single layers take along.
 
 use super::*;
 

@@ -1,9 +1,17 @@
 //! One shard's keys, with all versions since compaction, in memory.
 //!
-//! Changes are written at the newest state, ahead of what is settled, and can be undone down to there.
-//! Reads are at any revision from the compacted one on. [`Store`] ties two structures together: the index by
-//! key, which leads to a key's newest version and counts live keys, and the versions themselves, chained
-//! from new to old for each key and kept in the order of revisions over all.
+//! **The question.** etcd's readers ask for a range at any revision, for its count, and for history in the
+//! order of revisions. How does each cost what it returns, with writes that may still be taken back?
+//!
+//! **The rule.** Changes are written at the newest state, in ascending order, ahead of what is settled, and
+//! can be undone down to there. Reads are at any revision from the compacted one on. What a reader has pinned
+//! stays. [`Store`] ties two structures together: the index by key, which leads to a key's newest version and
+//! counts live keys, and the versions themselves, chained from new to old for each key and kept in the order
+//! of revisions over all.
+//!
+//! **Why not otherwise.** A persistent tree (one root for each revision) would copy a path of nodes for each
+//! write. A map from (key, revision) would make the newest state, which nearly all ask for, a search among
+//! old versions, and a count a walk.
 
 mod hash;
 mod index;

@@ -1,4 +1,8 @@
-//! The store itself. How compaction goes about dropping is told at [`Store::compact_slice`].
+//! The store itself: index and versions kept in step, through changes, undoing and compaction.
+//!
+//! `compacted <= settled <= newest`. Above `settled` changes are undone from the newest back and nothing is
+//! compacted; up to `settled` nothing is undone. How compaction goes about dropping is told at
+//! [`Store::compact_slice`].
 
 use super::index::{KeyIndex, KeyPosition, Tip};
 use super::on_disk::OnDisk;

@@ -9,8 +9,14 @@
 //!   notices     ── the process's log
 //! ```
 //!
-//! What threads have in common is in [`shared`]: the sequencer, the queues between them, and who sleeps.
-//! Everything else belongs to one thread. All that can fail at a start fails in [`start`], with one line that
+//! Three decisions that surprise. A reactor is *not bound to one CPU* where everybody may use all of them:
+//! `placement` says what that would cost. Its loop is *one ring of our own*: on a prototype of the durable
+//! put path at 20,000 puts per second it took 33 µs of CPU for a put, and glommio's executor, with three
+//! rings and some 16 calls to the kernel for a request, 48 to 58. glommio places threads and runs the bulk
+//! lane. The allocator is *mimalloc*: `main.rs` says what it gains and costs.
+//!
+//! What threads have in common is in `shared`: the sequencer, the queues between them, and who sleeps.
+//! Everything else belongs to one thread. All that can fail at a start fails in `start`, with one line that
 //! says what to change; later, a write to the log that fails ends the process, since nothing can be promised
 //! any more.
 

@@ -17,6 +17,11 @@
 //! watchers of a reactor ([`Marks`]). Events leave in the order of (main, sub) up to the lowest position
 //! over the feeds. So a revision is never torn, and what a progress reply promises is true.
 //!
+//! Why marks: a shard that has nothing to say must say so, or every merge would wait for it. Said for each
+//! watcher that would cost as many messages as there are watchers; a mark is said once for each pair of
+//! reactors and turn. Why no common queue of all shards' events: each owner would wait for the slowest, and
+//! each reader would look at what all others watch.
+//!
 //! Credit: a subscription starts with some, events use it up where they are sent, and the stream gives it
 //! back when the client has taken them. The feed with the lowest position can always be emptied, so it gets
 //! its credit back, and a watcher never waits for itself.

@@ -1,4 +1,8 @@
 //! One watcher of a stream: its feeds, and the merge of what they bring.
+//!
+//! An event leaves when no feed can bring an earlier one any more, which is so up to the lowest position over
+//! the feeds. Revisions leave whole: one that began has all its events below that position. A feed in step
+//! has the position that its shard's mark gives, one behind what its last batch said.
 
 use crate::api::WatchEvent;
 use crate::limits::WatchBounds;
