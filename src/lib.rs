@@ -42,7 +42,7 @@
 //! raft log checkpoint sequencer       one group; a reactor's log; state on disk; revisions and settled
 //! takeover router control shard       from logs to one prefix; keys to shards; control state; one shard
 //! http2 wire io front                 HTTP/2; protobuf and gRPC; Input and Output; connections and calls
-//! reactor                             one thread's whole database
+//! recover reactor                     a member at rest, read; one thread's whole database
 //! shell sim                           the two worlds
 //! main                                the program
 //! ```
@@ -93,111 +93,111 @@
 //! # The life of a put
 //!
 //! 1. The ring hands the received bytes to the thread (`shell/driver.rs: complete`), which steps the reactor
-//!    with them (`reactor/mod.rs: step`, `reactor/streams.rs: on_received`).
+//!    with them (`reactor/mod.rs: step`, `reactor/calls/streams.rs: on_received`).
 //! 2. The connection makes a request of them: frames (`http2/receive.rs: receive`), messages
 //!    (`front/grpc.rs: receive`), protobuf (`wire/decode.rs: unary`), an ask (`front/rpc.rs: ask`).
-//! 3. What needs no state is checked, and the key's shard is looked up (`reactor/calls.rs: call_sized`,
+//! 3. What needs no state is checked, and the key's shard is looked up (`reactor/calls/mod.rs: call`,
 //!    `router/mod.rs: shard_of`). The request goes to its owner as mail, or by the same way to itself
-//!    (`reactor/mod.rs: send`).
+//!    (`reactor/turn.rs: send`).
 //! 4. There it waits for a reservation, the log or the ring, or none of them
-//!    (`reactor/writes.rs: try_waiting`).
+//!    (`reactor/shards/writes.rs: try_waiting`).
 //! 5. It is evaluated against the newest state, takes a revision and stands in the store
-//!    (`reactor/writes.rs: evaluate`, `txn/evaluate.rs: evaluate_put`, `sequencer/mod.rs: take`,
-//!    `mvcc/store.rs: put`). Its answer is held (`reactor/calls.rs: hold`).
-//! 6. The end of the turn makes one entry of all the shard's effects (`reactor/storage.rs: write_log`,
+//!    (`reactor/shards/writes.rs: evaluate`, `txn/evaluate.rs: evaluate_put`, `sequencer/mod.rs: take`,
+//!    `mvcc/store.rs: put`). Its answer is held (`reactor/turn.rs: hold`).
+//! 6. The end of the turn makes one entry of all the shard's effects (`reactor/effects.rs: write_log`,
 //!    `shard/mod.rs: propose_turn`, `raft/mod.rs: propose`), and one write of all entries
-//!    (`reactor/storage.rs: take_ready`, `log/writer.rs: append, flush`).
+//!    (`reactor/storage/mod.rs: persist`, `log/writer.rs: append, flush`).
 //! 7. The write goes to the disk through the same ring (`shell/log_files.rs: write`), and comes back durable
-//!    (`reactor/storage.rs: on_written`).
+//!    (`reactor/storage/mod.rs: on_written`).
 //! 8. What is durable is persisted to its group, what that commits is marked, and the last mark moves
-//!    `settled` (`reactor/storage.rs: follow_durable, follow_commits`, `shard/mod.rs: committed`,
+//!    `settled` (`reactor/effects.rs: follow_durable, follow_commits`, `shard/mod.rs: committed`,
 //!    `sequencer/mod.rs: mark_all, advance`).
 //! 9. Each reactor hears of it in its next turn (`shell/driver.rs: take_settled, announce_settled`). It
-//!    forgets how to undo, hands events to its hubs and lets answers go (`reactor/mod.rs: settle`,
-//!    `reactor/calls.rs: release_held`).
+//!    forgets how to undo, hands events to its hubs and lets answers go (`reactor/effects.rs: settle`,
+//!    `reactor/turn.rs: open_gate`).
 //! 10. The answer goes back by mail, is encoded, and leaves with all others of its connection in one send
-//!     (`reactor/calls.rs: finish`, `front/mod.rs: answer, flush`, `shell/connections.rs: send`).
+//!     (`reactor/calls/mod.rs: finish`, `front/mod.rs: answer, flush`, `shell/connections.rs: send`).
 //!
 //! # The life of a range
 //!
-//! 1. It arrives as a put does, and is checked (`reactor/calls.rs: call_sized`, `txn/check.rs: check_range`).
-//! 2. During a takeover it is parked (`reactor/calls.rs: park`).
+//! 1. It arrives as a put does, and is checked (`reactor/calls/mod.rs: call`, `txn/check.rs: check_range`).
+//! 2. During a takeover it is parked (`reactor/calls/mod.rs: park`).
 //! 3. It notes `settled`, which its header will show and which it reads at unless it names an older revision
-//!    (`reactor/reads.rs: read_counting`, `txn/range.rs: read_revision`).
+//!    (`reactor/calls/reads.rs: read`, `txn/range.rs: read_revision`).
 //! 4. If its keys are in one shard of this reactor it is read at once, one key without a cursor
-//!    (`reactor/reads.rs: read_at_once`, `txn/range.rs: read_point`).
-//! 5. Otherwise each shard's owner gets a cursor at that revision (`reactor/reads.rs: read_counting`).
+//!    (`reactor/calls/reads.rs: read_at_once`, `txn/range.rs: read_point`).
+//! 5. Otherwise each shard's owner gets a cursor at that revision (`reactor/calls/reads.rs: read`).
 //! 6. A cursor takes a bounded slice in a turn, and says with each that it goes on
-//!    (`reactor/slices.rs: take_slice`, `txn/range.rs: step`, `mvcc/store.rs: range`).
-//! 7. A client that has gone or does not read has the rest called off (`reactor/reads.rs: on_range_goes_on`).
+//!    (`reactor/shards/slices.rs: take_slice`, `txn/range.rs: step`, `mvcc/store.rs: range`).
+//! 7. A client that has gone or does not read has the rest called off (`reactor/calls/reads.rs: on_range_goes_on`).
 //! 8. A shard that was compacted above the revision says so, and the range is read anew or fails
-//!    (`reactor/reads.rs: on_ranged, reread`).
+//!    (`reactor/calls/reads.rs: on_ranged, reread`).
 //! 9. When all parts are there they are concatenated in the order of keys, sorted if asked
-//!    (`reactor/reads.rs: on_ranged`, `txn/range.rs: finish_range`).
+//!    (`reactor/calls/reads.rs: on_ranged`, `txn/range.rs: finish_range`).
 //! 10. The answer gets its place beside others that clients have not taken, or is read later
-//!     (`reactor/reads.rs: answer_range`, `front/lists.rs: takes, answer_taken`); a long one is encoded as
+//!     (`reactor/calls/reads.rs: answer_range`, `front/lists.rs: takes, answer_taken`); a long one is encoded as
 //!     its stream takes it.
 //!
 //! # The life of a watch
 //!
 //! 1. A client's create request opens a stream at the reactor of its connection, or waits for the first
-//!    takeover (`reactor/streams.rs: watch_or_park`, `reactor/watches.rs: watch`,
+//!    takeover (`reactor/calls/streams.rs: watch_or_park`, `reactor/calls/watches.rs: watch`,
 //!    `watch/stream.rs: request`).
 //! 2. The stream subscribes at the hub of every shard that the range touches
-//!    (`reactor/watches.rs: route_actions, on_watch_action`, `watch/hub.rs: subscribe`). The watcher has one
+//!    (`reactor/calls/watches.rs: route_actions`, `reactor/shards/hubs.rs: on_watch_action`, `watch/hub.rs: subscribe`). The watcher has one
 //!    lane for each.
 //! 3. Where it begins in the past, the hub reads history for it, slice by slice, and then it is in step
-//!    (`reactor/watches.rs: work_at_hubs`, `watch/hub.rs: catch_up`).
+//!    (`reactor/shards/hubs.rs: work_at_hubs`, `watch/hub.rs: catch_up`).
 //! 4. When something settles, the owner publishes it: those in step get the events, which are made once and
-//!    shared (`reactor/watches.rs: publish`, `watch/hub.rs: publish, publish_change`).
-//! 5. At the end of the turn notices leave, and behind them the marks (`reactor/watches.rs: send_notices`).
-//! 6. The stream takes both in (`reactor/watches.rs: on_watch_news, on_marks`, `watch/stream.rs: notice`).
+//!    shared (`reactor/shards/hubs.rs: publish`, `watch/hub.rs: publish, publish_change`).
+//! 5. At the end of the turn notices leave, and behind them the marks (`reactor/shards/hubs.rs: send_notices`).
+//! 6. The stream takes both in (`reactor/calls/watches.rs: on_watch_news, on_marks`, `watch/stream.rs: notice`).
 //!    Shards that nothing touched are passed without their owners
-//!    (`reactor/watches.rs: raise_marks_of_idle_shards`, `sequencer/mod.rs: untouched`).
+//!    (`reactor/calls/watches.rs: raise_marks_of_idle_shards`, `sequencer/mod.rs: untouched`).
 //! 7. It merges its lanes by (main, sub) up to the lowest mark, whole revisions at a time
 //!    (`watch/stream/watcher.rs: next, merge`), as far as its client takes more
-//!    (`reactor/watches.rs: flush_stream`, `watch/stream.rs: poll`).
+//!    (`reactor/calls/watches.rs: flush_stream`, `watch/stream.rs: poll`).
 //! 8. What was sent gives credit back to the hubs. A subscription without credit falls behind, and costs no
 //!    memory until it has some (`watch/stream/watcher.rs: return_credit`,
 //!    `watch/hub.rs: add_credit, fall_behind`).
 //! 9. A compaction ends what needs older history (`watch/hub.rs: compact`), and the client is told the
 //!    revision.
 //! 10. The end of an epoch changes nothing for it: it saw only what is settled. It ends by its client or with
-//!     its connection (`reactor/watches.rs: end_watch`).
+//!     its connection (`reactor/calls/watches.rs: end_watch`).
 //!
 //! # The life of a transaction over shards
 //!
 //! 1. The client's reactor finds that its keys are in several shards, and coordinates
-//!    (`reactor/calls.rs: call_txn`, `txn/check.rs: footprint`, `reactor/txns.rs: spread, begin_spread`). A
-//!    shard that finds a request too long for one step sends it the same way (`reactor/writes.rs: is_long`,
-//!    `reactor/txns.rs: on_long`).
+//!    (`reactor/calls/mod.rs: call_txn`, `txn/check.rs: footprint`, `reactor/calls/txns.rs: spread, begin_spread`). A
+//!    shard that finds a request too long for one step sends it the same way (`reactor/shards/writes.rs: is_long`,
+//!    `reactor/calls/txns.rs: on_long`).
 //! 2. It reserves the shards in ascending order, one after the other
-//!    (`reactor/txns.rs: reserve_next, on_reserved`).
+//!    (`reactor/calls/txns.rs: reserve_next, on_reserved`).
 //! 3. A reserved shard evaluates nothing else. It looks at the compares, in slices
-//!    (`reactor/reservations.rs: reserve, compare_slice`, `txn/path.rs: step`).
+//!    (`reactor/shards/reservations.rs: reserve, compare_slice`, `txn/path.rs: step`).
 //! 4. The outcomes of all shards choose the branches (`txn/path.rs: merge_outcomes, of`), and every shard
-//!    gathers what these would change, and whether they may (`reactor/txns.rs: gather_all`,
-//!    `reactor/reservations.rs: on_gather`, `txn/spread.rs: gather`).
+//!    gathers what these would change, and whether they may (`reactor/calls/txns.rs: gather_all`,
+//!    `reactor/shards/reservations.rs: on_gather`, `txn/spread.rs: gather`).
 //! 5. The coordinator makes one plan of it, and takes one revision if anything changes
-//!    (`reactor/txns.rs: on_gathered, decide`, `txn/spread.rs: of`, `reactor/writes.rs: take`).
+//!    (`reactor/calls/txns.rs: on_gathered, decide`, `txn/spread.rs: of`, `reactor/turn.rs: take`).
 //! 6. Each shard gets its part: the revision, the number of parts, its `sub`s
-//!    (`reactor/reservations.rs: on_part`).
+//!    (`reactor/shards/reservations.rs: on_part`).
 //! 7. It applies the part in slices, the effects go into its turns' entries, and it is free again
-//!    (`reactor/reservations.rs: apply_slice, push_part`, `txn/apply.rs: step`).
-//! 8. The coordinator merges what they did into one reply (`reactor/txns.rs: on_applied`,
+//!    (`reactor/shards/reservations.rs: apply_slice, push_part`, `txn/apply.rs: step`).
+//! 8. The coordinator merges what they did into one reply (`reactor/calls/txns.rs: on_applied`,
 //!    `txn/spread.rs: merge`).
 //! 9. Each part is committed in its own log. The revision is settled when all are
 //!    (`sequencer/mod.rs: mark_all`), and then the reply leaves. There is nothing else to commit.
-//! 10. If the epoch ends before, every part is undone (`reactor/epoch.rs: stop_epoch`) and the takeover finds
+//! 10. If the epoch ends before, every part is undone (`reactor/effects.rs: stop_epoch`) and the takeover finds
 //!     all parts in the logs, or none counts (`takeover/run.rs: longest_run`).
 //!
 //! # The life of a takeover
 //!
 //! 1. A group is lost, or a process starts. The reactor that finds it says so
-//!    (`reactor/epoch.rs: lose_epoch, on_lost`), and the coordinator, at the control shard's reactor, ends
+//!    (`reactor/turn.rs: lose_epoch`, `reactor/epoch.rs: on_lost`), and the coordinator, at the control shard's reactor, ends
 //!    the epoch (`takeover/coordinator.rs: end`, `sequencer/mod.rs: end`).
 //! 2. Every reactor stops: it undoes what is not settled, fails what is under way and drops reservations
-//!    (`reactor/epoch.rs: stop_epoch`, `shard/mod.rs: undo`, `reactor/calls.rs: fail_calls`). Requests that
+//!    (`reactor/effects.rs: stop_epoch`, `shard/mod.rs: undo`, `reactor/calls/mod.rs: fail_calls`). Requests that
 //!    come now are parked.
 //! 3. When all have stopped and the control shard's group leads, a new epoch begins and its log gets a fence
 //!    (`reactor/epoch.rs: drive_coordinator`, `takeover/coordinator.rs: begin`,
@@ -205,23 +205,23 @@
 //! 4. In a new cluster the first entry follows, which says who it is and how its keys are cut
 //!    (`reactor/epoch.rs: on_control_fenced, bootstrap_entry`).
 //! 5. Every reactor gets the control state, makes shards that are new, and fences its own
-//!    (`reactor/epoch.rs: fence_all, adopt, drive_fencing`).
+//!    (`reactor/epoch.rs: fence_all, drive_fencing`, `reactor/effects.rs: adopt`).
 //! 6. When its fences are committed it reports what its logs hold (`reactor/epoch.rs: report_fenced`,
 //!    `shard/mod.rs: holding`).
 //! 7. From all reports comes the prefix, or a hole, which ends the process
 //!    (`takeover/coordinator.rs: fenced`, `takeover/run.rs: longest_run`).
 //! 8. Every log gets a seal. When it is committed, what stands above the prefix is void, and the store takes
-//!    from the log what it lacks (`reactor/epoch.rs: on_step, on_takeover_news`,
+//!    from the log what it lacks (`reactor/effects.rs: on_step, follow_commits`,
 //!    `takeover/meaning.rs: sealed`, `shard/mod.rs: apply_prefix`).
-//! 9. When all are sealed the sequencer starts behind the prefix (`reactor/epoch.rs: on_sealed`,
+//! 9. When all are sealed the sequencer starts behind the prefix (`reactor/effects.rs: on_sealed`,
 //!    `sequencer/mod.rs: start`).
 //! 10. Every reactor serves: leases get their full time, parked requests are evaluated
-//!     (`reactor/epoch.rs: serve`, `reactor/leading.rs: begin_leading`, `reactor/calls.rs: unpark_calls`).
+//!     (`reactor/effects.rs: serve`, `reactor/leader/mod.rs: begin`, `reactor/calls/mod.rs: unpark_calls`).
 //!
 //! # The life of a restart
 //!
 //! 1. What can be refused without the data is tried first: flags, ports, a ring for each thread
-//!    (`main.rs: main`, `shell/start.rs: start`, `shell/boot.rs: seat`).
+//!    (`main.rs: main`, `shell/start.rs: start`, `shell/boot.rs: take_resources`).
 //! 2. The directory is locked and its identity read (`shell/data_dir.rs: open`).
 //! 3. All logs are read side by side: heads first, then what is needed of each file
 //!    (`shell/restart.rs: restart, recover_logs, read_log`).
@@ -229,17 +229,17 @@
 //!    and what it holds (`log/replay.rs: frame, finish`).
 //! 5. The logs are heard about each other (`log/witness.rs: cross_examine`), and each shard gets its place:
 //!    where its whole stay with the highest number is, moved if its reactor has changed
-//!    (`reactor/recover.rs: place, survey`).
+//!    (`recover/mod.rs: place, survey`).
 //! 6. Each thread loads its own shards: the checkpoint's files, then the log behind them
-//!    (`shell/boot.rs: driver, load`, `reactor/recover.rs: load`, `reactor/recover/chain.rs: restore`,
+//!    (`shell/boot.rs: driver, load`, `recover/mod.rs: load`, `recover/chain.rs: restore`,
 //!    `takeover/meaning.rs: read`).
 //! 7. A reactor is made of them, and the turns begin (`reactor/settings.rs: new, take_in`,
 //!    `shell/driver.rs: run`). The first reactor accepts connections from now on, and gives each to the one
 //!    that has fewest (`shell/driver.rs: spread`).
 //! 8. A takeover follows, as behind the end of any epoch. Requests that come before it serves are parked.
 //! 9. With the first epoch that serves, left-over files and stays are cleared
-//!    (`reactor/storage.rs: drop_left_over`, `reactor/clearing.rs: begin_clearing`).
-//! 10. When an epoch serves, the main thread says that clients are served (`shell/overseer.rs: oversee`,
+//!    (`reactor/storage/mod.rs: drop_left_over`, `reactor/storage/clearing.rs: begin_clearing`).
+//! 10. When an epoch serves, the main thread says that clients are served (`shell/supervisor.rs: supervise`,
 //!     `shell/mod.rs: announce`).
 
 #![doc = include_str!("howto.md")]
