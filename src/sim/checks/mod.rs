@@ -9,7 +9,7 @@ mod compactions;
 mod errors;
 mod hashes;
 mod leases;
-mod members;
+pub(super) mod members;
 mod no_space;
 mod replay;
 mod watches;
