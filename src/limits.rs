@@ -52,14 +52,14 @@ const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_MAX && LOG_WRITE_BYTES_
 pub const REQUEST_BYTES_MAX: usize = 32 << 20;
 /// Largest value of `--max-txn-ops`; the size of a request binds first.
 pub const TXN_OPS_MAX: usize = 1 << 20;
-/// Streams of one connection, whatever `--max-concurrent-streams` says: memory a connection stays finite.
+/// Streams of one connection, whatever `--max-concurrent-streams` says: memory per connection stays finite.
 pub const STREAMS_MAX: u32 = 1 << 20;
 /// etcd's largest `--election-timeout`.
 pub const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
 /// etcd's period of progress notifications where `--watch-progress-notify-interval` is 0, and the least one.
 pub const WATCH_PROGRESS_MS_DEFAULT: u64 = 600_000;
 pub const WATCH_PROGRESS_MS_MIN: u64 = 100;
-/// Cuts of `--shard-map`: beside the control shard, one range a shard.
+/// Cuts of `--shard-map`: beside the control shard, one range per shard.
 pub const SHARD_CUTS_MAX: usize = SHARDS_MAX - 2;
 const _: () =
     assert!(REQUEST_BYTES_DEFAULT <= REQUEST_BYTES_MAX && REQUEST_BYTES_MAX <= SEGMENT_BYTES_MAX / 2);
@@ -88,8 +88,8 @@ pub const HTTP1_HEADERS_MAX: usize = 256;
 /// Body of an HTTP/1 request, read and dropped: none of the paths served takes one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 64 << 10;
 
-/// Slow requests that one turn describes in the log; of more it says the number. Where the disk stands, all that
-/// is under way is slow at once, and a turn has better things to do then.
+/// Slow requests that one turn describes in the log; of more it says the number. Where the disk stands, all
+/// that is under way is slow at once, and a turn has better things to do then.
 pub const SLOW_REQUESTS_LOGGED_MAX: usize = 16;
 /// A request as the log describes it: beyond this it is cut.
 pub const REQUEST_TEXT_BYTES_MAX: usize = 4 << 10;
@@ -101,12 +101,12 @@ pub const CLIENT_VERSIONS_MAX: usize = 16;
 /// Segments prepared ahead of one that is half full: while the next is being filled, the one after it is made.
 /// Ahead of a segment that is not yet half full stands one.
 pub const LOG_SEGMENTS_SPARE: u64 = 2;
-/// A new segment is such a part of what the log has held of late: then the last one, which is never quite
-/// used, weighs little, and few are changed on the way from small ones to large ones.
+/// The share of what the log held lately that a new segment has: the last one, which is never quite used, then
+/// weighs little, and few are changed on the way from small ones to large ones.
 pub const LOG_SEGMENT_SHARE: usize = 4;
 /// Buffers kept for reuse: those in flight, the open one and one between.
 pub const LOG_BUFFERS_SPARE_MAX: usize = 4;
-/// When a segment for which the disk had no room is asked for again.
+/// When a segment for which the disk was full is asked for again.
 pub const LOG_SEGMENT_RETRY_MS: u64 = 1_000;
 /// A buffer larger than this is not kept after its write.
 pub const LOG_BUFFER_SPARE_BYTES_MAX: usize = 8 << 20;
@@ -115,7 +115,7 @@ pub const LOG_BUFFER_SPARE_BYTES_MAX: usize = 8 << 20;
 /// confirmed write within that time of a crash.
 pub const LOG_VOUCH_DELAY_MS: u64 = 100;
 /// What is kept free on the disk beside the largest checkpoint: once the alarm stands that the disk is full,
-/// it takes the deletes and compactions that make room.
+/// it takes the deletes and compactions that free some.
 pub const DISK_RESERVE_BYTES: u64 = 16 << 20;
 /// A log record's payload has to fit into one write with everything around it.
 const _: () = assert!(ENTRY_BYTES_MAX + REQUEST_BYTES_DEFAULT + REQUEST_OVERHEAD_BYTES < LOG_WRITE_BYTES_MAX);
@@ -123,7 +123,7 @@ const _: () = assert!(ENTRY_BYTES_MAX + REQUEST_BYTES_DEFAULT + REQUEST_OVERHEAD
 
 /// How often the lead looks for expired leases (etcd's number).
 pub const LEASE_CHECK_INTERVAL_MS: u64 = 500;
-/// Revokes begun a second, so that a wave of expiries leaves room for other writes (etcd's number).
+/// Revokes begun per second, so that a wave of expiries leaves time for other writes (etcd's number).
 pub const LEASE_REVOKES_PER_SEC_MAX: usize = 1000;
 /// Expired leases being revoked at a time (etcd's number).
 pub const LEASE_REVOKES_OUTSTANDING_MAX: usize = 16;
@@ -142,9 +142,9 @@ pub const WATCH_REPLY_REVISIONS_MAX: usize = 1000;
 pub const WATCH_REPLY_BYTES_MAX: usize = 1 << 20;
 /// Events under way to one watch stream and not yet taken by its client, shared among its watchers.
 pub const WATCH_STREAM_CREDIT_BYTES: usize = 4 << 20;
-/// What one watcher and shard gets of it at most: a few turns of a busy shard.
+/// The most that one watcher and shard gets of it: a few turns of a busy shard.
 pub const WATCH_CREDIT_BYTES_MAX: usize = 256 << 10;
-/// What it gets at least, whatever the number of watchers: less would make every watcher lag.
+/// The least that it gets, whatever the number of watchers: less would make every watcher lag.
 pub const WATCH_CREDIT_BYTES_MIN: usize = 16 << 10;
 /// What an event counts for beside its key and value: its place in queues and messages.
 pub const WATCH_EVENT_OVERHEAD_BYTES: usize = 96;
@@ -199,16 +199,17 @@ pub const HTTP2_RAPID_RESET_MS: u64 = 10;
 /// its window estimate grows.
 pub const HTTP2_SETTINGS_BURST: u32 = 100;
 pub const HTTP2_SETTINGS_PER_SEC: u32 = 10;
-/// Frames that say nothing (DATA without bytes or end, PRIORITY, kinds unknown).
-pub const HTTP2_VOID_FRAMES_BURST: u32 = 1000;
-pub const HTTP2_VOID_FRAMES_PER_SEC: u32 = 100;
+/// Frames that say nothing (DATA without bytes or end, PRIORITY, unknown kinds), at once and per second.
+pub const HTTP2_EMPTY_FRAMES_BURST: u32 = 1000;
+pub const HTTP2_EMPTY_FRAMES_PER_SEC: u32 = 100;
 /// Time to the client's preface and SETTINGS, as grpc-go waits.
 pub const HTTP2_HANDSHAKE_SECS_MAX: u64 = 120;
-/// A buffer for a split frame that is kept for the next one.
-pub const HTTP2_CARRY_KEEP_BYTES: usize = 4096;
+/// The capacity of a buffer for a split frame up to which it is kept for the next one.
+pub const HTTP2_PARTIAL_FRAME_KEEP_BYTES: usize = 4096;
 
 // reactor
-/// Committed entries that raft has not handed out, beyond which a turn follows for them though nothing comes in.
+/// Committed entries that raft has not handed out, beyond which a turn follows for them though nothing comes
+/// in.
 pub const RAFT_LAG_MAX: u64 = 1000;
 /// Requests held during a takeover, and their bytes: more are told to come again.
 pub const PARKED_CALLS_MAX: usize = 16 << 10;
@@ -232,7 +233,7 @@ pub const READ_SLICE_KEYS: usize = 2000;
 pub const READ_SLICE_BYTES: usize = 1 << 20;
 /// What ranges under way hold of what they have read, beyond which those that hold much go on one by one.
 pub const READS_BYTES_MAX: usize = 512 << 20;
-/// A change made, or read from history, takes about as long as so many keys that a range looks at.
+/// How many keys a range looks at in about the time that one change takes to be made, or read from history.
 pub const CHANGE_KEYS: usize = 4;
 /// Keys that one slice of compaction looks at.
 pub const COMPACT_SLICE_KEYS: usize = 1000;
@@ -249,8 +250,8 @@ pub const AUTO_COMPACTION_REVISIONS_MS: u64 = 300_000;
 // front
 /// The longest message sent: where etcd's gRPC stops, which cannot say a length of more in its own terms.
 pub const REPLY_BYTES_MAX: usize = i32::MAX as usize;
-/// A message beyond about this many bytes is written as its stream takes it; beside key and value an element
-/// counts for so many, for the time it takes to look at it.
+/// A message beyond about this many bytes is written as its stream takes it. Beside key and value an element
+/// counts for the second number of bytes, for the time it takes to look at it.
 pub const LONG_MESSAGE_BYTES: usize = 512 << 10;
 pub const LONG_MESSAGE_ELEMENT_BYTES: usize = 256;
 /// What a turn writes of all long messages, and how many of their elements it measures.
@@ -268,27 +269,27 @@ pub const FRONT_ANSWERS_BYTES_MAX: usize = 1 << 30;
 /// What a connection may have standing even then: as much as the shell lets stand before it stops reading.
 pub const CONNECTION_ANSWERS_BYTES_MIN: usize = CONNECTION_BACKLOG_BYTES_MAX;
 /// What answers to ranges hold that their clients have not taken: of one connection, and of all of a reactor.
-/// They share the store's memory, but keep what it would let go of. One more waits for its turn.
+/// They share the store's memory, but keep what it would let go of. One more is deferred.
 pub const CONNECTION_LISTS_BYTES_MAX: usize = 256 << 20;
 pub const FRONT_LISTS_BYTES_MAX: usize = 1 << 30;
 /// What a connection's may hold even where others have used all that up: small clients do not wait.
 pub const CONNECTION_LISTS_BYTES_MIN: usize = 8 << 20;
-/// Requests for ranges that wait for their turn, and their bytes: more are told to come again.
+/// Requests for ranges that are deferred, and their bytes: more are told to come again.
 pub const LISTS_WAITING_MAX: usize = 16 << 10;
 pub const LISTS_WAITING_BYTES_MAX: usize = 64 << 20;
-/// While others wait, readers are looked at so often, and after so many times without having taken anything
+/// How often readers are looked at while others wait, and after how many looks without having taken anything
 /// they lose what is held for them: after half a minute, which a reader in trouble survives and a dead one not.
 pub const READER_CHECK_MS: u64 = 1_000;
 pub const READER_CHECKS_MAX: u32 = 30;
 /// An answer that is always taken: those to writes, which have been done. Streams bound their number.
 pub const ANSWER_BYTES_MIN: usize = 4 << 10;
-/// Parts of requests that are not whole yet, a connection and a reactor: what a client may make us keep that
-/// never ends its messages. Messages of the largest size come four at a time, whatever they are set to.
-pub const CONNECTION_PARTS_BYTES_MAX: usize = 64 << 20;
-pub const CONNECTION_PARTS_MESSAGES: usize = 4;
-pub const FRONT_PARTS_BYTES_MAX: usize = 256 << 20;
+/// Bytes of partial requests, per connection and per reactor: what a client may make us keep that never ends
+/// its messages. Messages of the largest size come four at a time, whatever they are set to.
+pub const CONNECTION_PARTIAL_BYTES_MAX: usize = 64 << 20;
+pub const CONNECTION_PARTIAL_MESSAGES: usize = 4;
+pub const FRONT_PARTIAL_BYTES_MAX: usize = 256 << 20;
 /// What a connection may keep even where the others have used the reactor's share up.
-pub const CONNECTION_PARTS_BYTES_MIN: usize = 64 << 10;
+pub const CONNECTION_PARTIAL_BYTES_MIN: usize = 64 << 10;
 /// From the opening of a connection to HTTP/2's preface or to the end of a first HTTP/1 request, and from the
 /// first byte of a later one to its end: many round trips of a slow path, and no home for the silent.
 pub const HTTP1_REQUEST_SECS_MAX: u64 = 30;
@@ -299,12 +300,13 @@ pub const HTTP1_IDLE_SECS_MAX: u64 = 300;
 /// One write of a checkpoint: large enough to stream, small enough to let a log write pass.
 pub const CHECKPOINT_BLOCK_BYTES_MAX: usize = 128 << 10;
 const _: () = assert!(CHECKPOINT_BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
-/// Blocks of a checkpoint that are filled before the bulk lane gets them: each turn to the lane and back takes
+/// Blocks of a checkpoint that are filled before the bulk lane gets them: each round trip to the lane takes
 /// two waits for a CPU, which on a busy machine are longer than the writes.
 pub const CHECKPOINT_STEP_BLOCKS: usize = 8;
 /// Files of one chain of checkpoints: each costs a start an open file and a shard's log a slot in the meta.
 pub const CHECKPOINT_CHAIN_FILES_MAX: usize = 32;
-/// How long a checkpoint may hold history before its writing presses: many times what it takes at the calm rate.
+/// How long a checkpoint may hold history before its writing presses: many times what it takes at the calm
+/// rate.
 pub const CHECKPOINT_PATIENCE_SECS: u64 = 10;
 
 /// What etcd's log adds to a request before it is measured against `--max-request-bytes`: an id of nine bytes
@@ -327,7 +329,7 @@ const _: () = assert!(
     "64 reactors fit into what a process may lock by default under systemd"
 );
 /// How long a start waits for locked memory that a process which has just ended still holds.
-pub const RING_PATIENCE_MS: u64 = 2_000;
+pub const RING_TIMEOUT_MS: u64 = 2_000;
 /// Buffers that a thread receives into, and their size: what one turn takes; the largest HTTP/2 frame that
 /// clients send by default fits into one.
 pub const RECEIVE_BUFFERS: usize = 256;
@@ -348,11 +350,11 @@ pub const CONNECTION_BACKLOG_BYTES_MAX: usize = 1 << 20;
 /// One send: it comes back when all of it is with the kernel, and shows by then that the client reads.
 pub const SEND_BYTES_MAX: usize = 1 << 20;
 /// How long a connection that is to be closed may take nothing of what it is still owed.
-pub const CONNECTION_END_PATIENCE_SECS: u64 = 20;
+pub const CONNECTION_END_TIMEOUT_SECS: u64 = 20;
 /// How long a closed connection is kept for the client to read its last replies.
 pub const CONNECTION_LINGER_MS: u64 = 1_000;
 /// How long an address may be in use when the server starts, and when it is tried again.
-pub const LISTEN_PATIENCE_MS: u64 = 2_000;
+pub const LISTEN_TIMEOUT_MS: u64 = 2_000;
 pub const LISTEN_RETRY_MS: u64 = 20;
 /// Connections the kernel holds for us before they are accepted (cut to net.core.somaxconn).
 pub const LISTEN_BACKLOG: i32 = 4096;
@@ -361,29 +363,29 @@ pub const WALL_CHECK_MS: u64 = 500;
 /// When to accept again after accepting failed, as for want of descriptors.
 pub const ACCEPT_RETRY_MS: u64 = 100;
 /// How long a stop waits for clients, beyond what their requests take.
-pub const STOP_PATIENCE_SECS: u64 = 5;
+pub const STOP_TIMEOUT_SECS: u64 = 5;
 /// How long a stop takes at most: a reactor that hangs in a call to the kernel, as where the disk does not
 /// answer, is waited for no longer. Far below the 90 seconds after which systemd kills, and the 30 of
 /// Kubernetes.
 pub const STOP_SECS_MAX: u64 = 10;
-const _: () = assert!(STOP_PATIENCE_SECS < STOP_SECS_MAX);
+const _: () = assert!(STOP_TIMEOUT_SECS < STOP_SECS_MAX);
 /// Lines that wait for the log's outputs, and lines written at a time.
 pub const NOTICES_QUEUED_MAX: usize = 4096;
 pub const NOTICES_WRITTEN_MAX: usize = 256;
-/// Orders to the bulk lane that wait: two a shard are many.
+/// Orders to the bulk lane that wait: two per shard are many.
 pub const BULK_ORDERS_QUEUED_MAX: usize = 1024;
 /// One write of the bulk lane: larger ones make the logs' writes wait longer.
 pub const BULK_WRITE_BYTES: usize = 128 << 10;
 /// Rate of checkpoints while nothing presses: twice what the logs' payloads are written at for long, so that it
 /// shows little in a put's p99.
 pub const BULK_BYTES_PER_SEC: u64 = 50 << 20;
-/// Rate of checkpoints that somebody waits for, or that what is undone waits for.
+/// Rate of checkpoints that a request, or work that is put off, waits for.
 pub const BULK_BYTES_PER_SEC_PRESSING: u64 = 200 << 20;
 /// Rate of segments prepared while clients are served: above what the logs of a member write for long.
 pub const SEGMENT_BYTES_PER_SEC: u64 = 200 << 20;
-/// One write of a segment's zeros while nobody is served yet.
+/// One write of a segment's zeros while no client is served yet.
 pub const SEGMENT_WRITE_BYTES_AT_START: usize = 1 << 20;
-/// Files are cut by so much before they are removed, with a pause behind each cut: measured as harmless.
+/// By how much files are cut before they are removed, with a pause behind each cut: measured as harmless.
 pub const REMOVE_SLICE_BYTES: u64 = 8 << 20;
 pub const REMOVE_PAUSE_MS: u64 = 5;
 /// Memory that glommio registers with each of its three rings: eight writes' worth; its default of 10 MiB

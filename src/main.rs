@@ -5,6 +5,10 @@ use braid::shell;
 use std::io::Write;
 use std::process::ExitCode;
 
+// In place of glibc's. A request's message is often allocated on one thread and freed on another, for which
+// mimalloc needs no lock: 26 to 36 ns per pair with a queue between, against 34 to 58. It pays with its size
+// classes (272 bytes take 320) and with frees in random order on one thread: 370 to 390 ns per value replaced
+// among 500,000, against 285 to 295. Micro-benchmarks on a busy machine; whole servers were not compared.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

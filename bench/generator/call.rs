@@ -2,7 +2,7 @@
 
 use braid::http2::client::Client;
 use braid::http2::grpc::{self, Messages};
-use braid::http2::{Config, Event, Name};
+use braid::http2::{Config, Event, FieldName};
 use braid::types::Time;
 use prost::Message;
 use std::io::{Error, Read, Result, Write};
@@ -59,7 +59,7 @@ fn exchange<A: Message + Default>(
                         Some(0) => "status 0 without a message".to_owned(),
                         None => "an answer without grpc-status".to_owned(),
                         Some(code) => {
-                            let text = head.get(Name::GrpcMessage).unwrap_or_default();
+                            let text = head.get(FieldName::GrpcMessage).unwrap_or_default();
                             format!("status {code}: {}", grpc::percent_decoded(text))
                         }
                     };
@@ -68,7 +68,7 @@ fn exchange<A: Message + Default>(
                 }
                 Event::Reset { code, .. } => return Err(Error::other(format!("reset with code {code}"))),
                 Event::GoAway { code, .. } => return Err(Error::other(format!("GOAWAY with code {code}"))),
-                Event::Headers { .. } | Event::Room { .. } => (),
+                Event::Headers { .. } | Event::Writable { .. } => (),
             }
         }
     }

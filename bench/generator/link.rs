@@ -3,7 +3,7 @@
 use super::workload::{Book, Request};
 use braid::http2::client::Client;
 use braid::http2::grpc::{self, Messages};
-use braid::http2::{Config, Event, Head, Name, StreamId};
+use braid::http2::{Config, Event, FieldName, Head, StreamId};
 use braid::types::Time;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -142,7 +142,7 @@ impl Link {
             let event = event.map_err(|fault| Error::other(format!("{to}: HTTP/2: {}", fault.why)))?;
             match event {
                 None => return Ok(()),
-                Some(Event::Headers { end: false, .. } | Event::Room { .. }) => (),
+                Some(Event::Headers { end: false, .. } | Event::Writable { .. }) => (),
                 Some(Event::Headers { stream, head, end: true } | Event::Trailers { stream, head }) => {
                     let verdict = flights[stream.slot()].as_mut().and_then(|flight| flight.verdict.take());
                     over(flights, stream, end_of(head, verdict));
@@ -192,7 +192,7 @@ fn end_of(head: &Head, verdict: Option<std::result::Result<(), String>>) -> End 
         (Some(0), Some(Err(why))) => End::Wrong(why),
         (Some(0), None) => End::Wrong("status 0 without a message".to_owned()),
         (Some(code), _) => {
-            let text = grpc::percent_decoded(head.get(Name::GrpcMessage).unwrap_or_default());
+            let text = grpc::percent_decoded(head.get(FieldName::GrpcMessage).unwrap_or_default());
             End::Refused(format!("status {code}: {text}"))
         }
         (None, _) => End::Wrong("an answer without grpc-status".to_owned()),

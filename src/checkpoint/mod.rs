@@ -1,5 +1,10 @@
 //! A shard's state on disk, from which the log before it may go.
 //!
+//! The state lives in memory and the log is what makes a write durable. A checkpoint only keeps the log
+//! short, so it is a plain file, written in order and read in order. A database on disk in its place would
+//! write each change a second time at once, and its compactions would share the disk with the log when that
+//! is busiest.
+//!
 //! A [`Writer`] takes what the shard knows of itself and its history in the order of revisions, and gives
 //! blocks of at most 128 KiB to be written one after the other. A [`Reader`] takes the bytes, cut anywhere,
 //! checks all of them and gives the same back. `format` draws the bytes.

@@ -3,9 +3,9 @@
 //! One dash or two; `--x=v` or `--x v`; a boolean takes its value only behind `=`. The last of several wins.
 //! `--` and the first word that is no flag end the flags, and etcd takes nothing after them.
 
-use super::flags::{COMPLETION, DUMP_LOG, FLAGS, Flag, Kind, MAN, SHELLS, Status, lookup};
-use super::value::Value;
-use super::{DumpLog, Notice, Refusal, Refusals};
+use super::flags::{COMPLETION, DUMP_LOG, FLAGS, Flag, FlagKind, MAN, SHELLS, Status, lookup};
+use super::value::FlagValue;
+use super::{ConfigError, ConfigErrors, DumpLog, Warning};
 use std::collections::{BTreeMap, BTreeSet};
 
 const ENV_PREFIX: &str = "ETCD_";
@@ -13,15 +13,15 @@ const ENV_PREFIX: &str = "ETCD_";
 /// The values given for flags; what is not given has its default.
 #[derive(Debug, Default)]
 pub(super) struct Given {
-    values: BTreeMap<&'static str, Value>,
-    /// Flags whose value cannot be read. Nothing is to be concluded from their default.
+    values: BTreeMap<&'static str, FlagValue>,
+    /// Flags whose value cannot be read, so that nothing may be concluded from their default.
     unreadable: BTreeSet<&'static str>,
 }
 
 /// What the arguments ask for.
 pub(super) enum Arguments {
     Help,
-    /// For a shell of [`SHELLS`].
+    /// The completion script for a shell of [`SHELLS`].
     Completion(&'static str),
     Man,
     Given(Given),
@@ -41,28 +41,28 @@ impl Given {
         self.values.keys().copied()
     }
 
-    pub(super) fn set(&mut self, name: &'static str, value: Value) {
+    pub(super) fn set(&mut self, name: &'static str, value: FlagValue) {
         self.values.insert(name, value);
     }
 
-    pub(super) fn remove(&mut self, name: &str) -> Option<Value> {
+    pub(super) fn remove(&mut self, name: &str) -> Option<FlagValue> {
         self.values.remove(name)
     }
 
     /// The value given, or the default of the table.
-    pub(super) fn value(&self, name: &str) -> Value {
+    pub(super) fn value(&self, name: &str) -> FlagValue {
         let flag = lookup(name).expect("the code asks only for flags of the table");
         self.values.get(name).cloned().unwrap_or_else(|| default_of(flag))
     }
 }
 
-pub(super) fn default_of(flag: &Flag) -> Value {
-    Value::read(flag.kind, flag.default).expect("a test reads every default of the table")
+pub(super) fn default_of(flag: &Flag) -> FlagValue {
+    FlagValue::read(flag.kind, flag.default).expect("a test reads every default of the table")
 }
 
 /// Reads the arguments, without the program's name. Stops at the first that asks for help, and at a word that
 /// is no flag, since what follows may belong to it.
-pub(super) fn read(args: &[String], refusals: &mut Refusals) -> Result<Arguments, Refusal> {
+pub(super) fn read(args: &[String], refusals: &mut ConfigErrors) -> Result<Arguments, ConfigError> {
     match args.split_first() {
         Some((first, rest)) if first == DUMP_LOG.name => return read_dump_log(rest),
         Some((first, rest)) if first == COMPLETION.name => return read_completion(rest),
@@ -99,23 +99,26 @@ pub(super) fn read(args: &[String], refusals: &mut Refusals) -> Result<Arguments
     Ok(Arguments::Given(given))
 }
 
-fn read_completion(args: &[String]) -> Result<Arguments, Refusal> {
+fn read_completion(args: &[String]) -> Result<Arguments, ConfigError> {
     let known = |arg: &String| SHELLS.iter().copied().find(|shell| shell == arg);
     match args {
         [arg] if is_help(arg) => Ok(Arguments::Help),
         [arg] if known(arg).is_some() => Ok(Arguments::Completion(known(arg).unwrap_or_default())),
         _ => {
             let (name, shells) = (COMPLETION.name, SHELLS.join(", "));
-            Err(Refusal::arguments(format!("{name} needs one shell of {shells}: braid {name} {}", SHELLS[0])))
+            Err(ConfigError::arguments(format!(
+                "{name} needs one shell of {shells}: braid {name} {}",
+                SHELLS[0]
+            )))
         }
     }
 }
 
-fn read_man(args: &[String]) -> Result<Arguments, Refusal> {
+fn read_man(args: &[String]) -> Result<Arguments, ConfigError> {
     match args {
         [] => Ok(Arguments::Man),
         [arg] if is_help(arg) => Ok(Arguments::Help),
-        [arg, ..] => Err(Refusal::arguments(format!("{} takes nothing: leave {arg:?} out", MAN.name))),
+        [arg, ..] => Err(ConfigError::arguments(format!("{} takes nothing: leave {arg:?} out", MAN.name))),
     }
 }
 
@@ -137,7 +140,7 @@ fn named(table: &'static [Flag], body: &str) -> Option<&'static Flag> {
 }
 
 /// Reads what follows the name of the subcommand: one word, with flags before and behind it.
-fn read_dump_log(args: &[String]) -> Result<Arguments, Refusal> {
+fn read_dump_log(args: &[String]) -> Result<Arguments, ConfigError> {
     let (name, mut given, mut operand) = (DUMP_LOG.name, Given::default(), None);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
@@ -148,15 +151,15 @@ fn read_dump_log(args: &[String]) -> Result<Arguments, Refusal> {
             }
         } else if operand.replace(arg).is_some() {
             let form = format!("takes one {}, and {arg:?} is a second", DUMP_LOG.operand);
-            return Err(Refusal::arguments(format!("{name} {form}")));
+            return Err(ConfigError::arguments(format!("{name} {form}")));
         }
     }
     match operand {
         Some(directory) if !directory.is_empty() => {
-            let json = given.remove("json") == Some(Value::Bool(true));
+            let json = given.remove("json") == Some(FlagValue::Bool(true));
             Ok(Arguments::DumpLog(DumpLog { data_dir: directory.into(), json }))
         }
-        _ => Err(Refusal::arguments(format!("{name} needs a {0}: braid {name} {0}", DUMP_LOG.operand))),
+        _ => Err(ConfigError::arguments(format!("{name} needs a {0}: braid {name} {0}", DUMP_LOG.operand))),
     }
 }
 
@@ -171,9 +174,9 @@ fn read_flag(
     arg: &str,
     body: &str,
     args: &mut std::slice::Iter<'_, String>,
-) -> Result<Option<(&'static Flag, Value)>, Refusal> {
+) -> Result<Option<(&'static Flag, FlagValue)>, ConfigError> {
     if body.starts_with(['-', '=']) {
-        return Err(Refusal::arguments(format!("bad flag syntax: {arg}")));
+        return Err(ConfigError::arguments(format!("bad flag syntax: {arg}")));
     }
     let (name, inline) = match body.split_once('=') {
         Some((name, value)) => (name, Some(value)),
@@ -187,16 +190,16 @@ fn read_flag(
     };
     let text = match (inline, flag.kind) {
         (Some(text), _) => text,
-        (None, Kind::Bool | Kind::Anything) => "true",
+        (None, FlagKind::Bool | FlagKind::Anything) => "true",
         (None, _) => args
             .next()
-            .ok_or_else(|| Refusal::arguments(format!("flag needs an argument: -{name}")))?
+            .ok_or_else(|| ConfigError::arguments(format!("flag needs an argument: -{name}")))?
             .as_str(),
     };
-    let value = Value::read(flag.kind, text).map_err(|why| {
-        let noun = if flag.kind == Kind::Bool { "boolean value" } else { "value" };
-        let link = if flag.kind == Kind::Bool { "" } else { "flag " };
-        Refusal::arguments(format!("invalid {noun} {text:?} for {link}-{name}: {why}"))
+    let value = FlagValue::read(flag.kind, text).map_err(|why| {
+        let noun = if flag.kind == FlagKind::Bool { "boolean value" } else { "value" };
+        let link = if flag.kind == FlagKind::Bool { "" } else { "flag " };
+        ConfigError::arguments(format!("invalid {noun} {text:?} for {link}-{name}: {why}"))
     })?;
     Ok(Some((flag, value)))
 }
@@ -207,26 +210,26 @@ fn read_flag(
 pub(super) fn add_environment(
     given: &mut Given,
     env: &[(String, String)],
-    notices: &mut Vec<Notice>,
-    refusals: &mut Refusals,
+    warnings: &mut Vec<Warning>,
+    refusals: &mut ConfigErrors,
 ) {
     let from_arguments: Vec<&str> = given.names().chain(given.unreadable.iter().copied()).collect();
     for (key, text) in env.iter().filter(|(key, _)| key.starts_with(ENV_PREFIX)) {
         let found = FLAGS.iter().find(|flag| variable(flag.name) == *key);
         let Some(flag) = found else {
-            notices.push(Notice(format!("unrecognized environment variable {key}")));
+            warnings.push(Warning(format!("unrecognized environment variable {key}")));
             continue;
         };
         if flag.name == "version" {
-            notices.push(Notice(format!("cannot set special environment variable {key}")));
+            warnings.push(Warning(format!("cannot set special environment variable {key}")));
         } else if from_arguments.contains(&flag.name) {
-            notices.push(Notice(format!("environment variable {key} gives way to --{}", flag.name)));
+            warnings.push(Warning(format!("environment variable {key} gives way to --{}", flag.name)));
         } else if !text.is_empty() {
-            match Value::read(flag.kind, text) {
+            match FlagValue::read(flag.kind, text) {
                 Ok(value) => given.set(flag.name, value),
                 Err(why) => {
                     given.unreadable.insert(flag.name);
-                    refusals.add(Refusal::error(format!("invalid value {text:?} for {key}: {why}")));
+                    refusals.add(ConfigError::error(format!("invalid value {text:?} for {key}: {why}")));
                 }
             }
         }
@@ -238,18 +241,18 @@ fn variable(name: &str) -> String {
     format!("{ENV_PREFIX}{}", name.to_ascii_uppercase().replace('-', "_"))
 }
 
-fn not_a_flag(word: &str) -> Refusal {
+fn not_a_flag(word: &str) -> ConfigError {
     if word == "gateway" || word == "grpc-proxy" {
-        return Refusal::error(format!("the sub-command {word} is not built yet"));
+        return ConfigError::error(format!("the sub-command {word} is not built yet"));
     }
-    Refusal::error(format!("{word:?} is not a valid flag"))
+    ConfigError::error(format!("{word:?} is not a valid flag"))
 }
 
-fn unknown(table: &[Flag], name: &str) -> Refusal {
+fn unknown(table: &[Flag], name: &str) -> ConfigError {
     let candidates = table.iter().filter(|flag| !matches!(flag.status, Status::Ignored(_)));
     let by_distance = candidates.map(|flag| (strsim::damerau_levenshtein(flag.name, name), flag.name));
     // Names of which half is different have nothing to do with each other.
     let near = by_distance.filter(|(distance, _)| *distance <= name.len() / 2);
     let hint = near.min().map_or_else(String::new, |(_, nearest)| format!(" (the nearest is --{nearest})"));
-    Refusal::arguments(format!("flag provided but not defined: -{name}{hint}"))
+    ConfigError::arguments(format!("flag provided but not defined: -{name}{hint}"))
 }

@@ -1,6 +1,6 @@
 //! `braid completion`: scripts for shells, out of the table of flags. They offer what has an effect.
 
-use super::flags::{FLAGS, Flag, Kind, SHELLS, SUBCOMMANDS, Status, Subcommand};
+use super::flags::{FLAGS, Flag, FlagKind, SHELLS, SUBCOMMANDS, Status, Subcommand};
 
 /// The script for a shell of [`SHELLS`].
 pub(super) fn script(shell: &str) -> String {
@@ -19,8 +19,8 @@ fn offered() -> impl Iterator<Item = &'static Flag> {
 /// The values that a flag may have, where they are few.
 fn choices(flag: &Flag) -> &'static [&'static str] {
     match flag.kind {
-        Kind::Choice(choices) => choices,
-        Kind::Bool => &["true", "false"],
+        FlagKind::Choice(choices) => choices,
+        FlagKind::Bool => &["true", "false"],
         _ => &[],
     }
 }
@@ -29,14 +29,14 @@ fn is_directory(flag: &Flag) -> bool {
     flag.name == "data-dir"
 }
 
-/// Where a value is due, no flag is offered in its place.
+/// Writes the script for bash. Where a value is due, no flag is offered in its place.
 fn bash() -> String {
     let mut cases = String::new();
     for flag in offered() {
         let words = format!("COMPREPLY=($(compgen -W \"{}\" -- \"$word\")); return", choices(flag).join(" "));
         let case = match flag.kind {
             // A boolean takes its value only behind its =.
-            Kind::Bool => format!("[ -n \"$behind\" ] && {{ {words}; }}"),
+            FlagKind::Bool => format!("[ -n \"$behind\" ] && {{ {words}; }}"),
             _ if is_directory(flag) => BASH_DIRECTORIES.to_owned(),
             _ if choices(flag).is_empty() => "return".to_owned(),
             _ => words,
@@ -103,7 +103,7 @@ fn zsh() -> String {
     for flag in offered() {
         let help = zsh_text(flag.help);
         let value = match (flag.kind, choices(flag)) {
-            (Kind::Bool, _) => format!("-[{help}]::value:(true false)"),
+            (FlagKind::Bool, _) => format!("-[{help}]::value:(true false)"),
             (_, []) if is_directory(flag) => format!("[{help}]:directory:_files -/"),
             (_, []) => format!("[{help}]:value:"),
             (_, choices) => format!("[{help}]:value:({})", choices.join(" ")),
@@ -180,7 +180,7 @@ fn fish() -> String {
     script.push_str(&format!("complete -c braid {serving} -l help -d 'Print the help.'\n"));
     for flag in offered() {
         let value = match (flag.kind, choices(flag)) {
-            (Kind::Bool, _) => String::new(),
+            (FlagKind::Bool, _) => String::new(),
             (_, []) if is_directory(flag) => " -x -a '(__fish_complete_directories)'".to_owned(),
             (_, []) => " -x".to_owned(),
             (_, choices) => format!(" -x -a '{}'", choices.join(" ")),

@@ -1,4 +1,5 @@
-//! The one table of flags, with the subcommand beside it. Parser, environment and `--help` read it and nothing else.
+//! The one table of flags, with the subcommand beside it. Parser, environment and `--help` read it and
+//! nothing else.
 //!
 //! Names, forms and defaults are etcd's. A status says how far Braid has come with each:
 //!
@@ -12,11 +13,11 @@
 
 /// What values a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FlagKind {
     Text,
-    /// May stand without a value; takes it only behind `=`, as Go's booleans do.
+    /// A boolean, which may stand without a value and takes it only behind `=`, as Go's booleans do.
     Bool,
-    /// As `Bool` in form, but any value will do: for flags that etcd itself ignores.
+    /// Any value, in the form of a `Bool`: for flags that etcd itself ignores.
     Anything,
     Uint,
     Uint32,
@@ -28,7 +29,7 @@ pub(super) enum Kind {
     Choice(&'static [&'static str]),
     /// `A=true,B=false` over [`GATES`].
     Gates,
-    /// Cut keys, see `shards`.
+    /// The keys at which shards are cut, see `shards`.
     Cuts,
 }
 
@@ -44,7 +45,7 @@ pub(super) enum Status {
 #[derive(Debug)]
 pub(super) struct Flag {
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: FlagKind,
     pub default: &'static str,
     pub help: &'static str,
     pub status: Status,
@@ -79,21 +80,21 @@ pub(super) fn lookup(name: &str) -> Option<&'static Flag> {
     FLAGS.iter().find(|flag| flag.name == name)
 }
 
-use Kind::{Anything, Bool, Choice, Cuts, Gates, Int, Span, Text, Uint, Uint32, Urls};
+use FlagKind::{Anything, Bool, Choice, Cuts, Gates, Int, Span, Text, Uint, Uint32, Urls};
 
-const fn built(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
+const fn built(name: &'static str, kind: FlagKind, default: &'static str, help: &'static str) -> Flag {
     Flag { name, kind, default, help, status: Status::Built }
 }
-const fn unbuilt(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
+const fn unbuilt(name: &'static str, kind: FlagKind, default: &'static str, help: &'static str) -> Flag {
     Flag { name, kind, default, help, status: Status::NotBuilt }
 }
-const fn ignored(name: &'static str, kind: Kind, default: &'static str, why: &'static str) -> Flag {
+const fn ignored(name: &'static str, kind: FlagKind, default: &'static str, why: &'static str) -> Flag {
     Flag { name, kind, default, help: why, status: Status::Ignored(why) }
 }
 const fn removed(name: &'static str) -> Flag {
     ignored(name, Anything, "", "etcd ignores it too")
 }
-const fn became(name: &'static str, kind: Kind, newer: &'static str) -> Flag {
+const fn became(name: &'static str, kind: FlagKind, newer: &'static str) -> Flag {
     Flag { name, kind, default: "", help: "", status: Status::Became(newer) }
 }
 const fn became_gate(name: &'static str, gate: &'static str) -> Flag {

@@ -1,6 +1,6 @@
 //! What `--help` and `--version` print.
 
-use super::flags::{FLAGS, Flag, GATES, Kind, SUBCOMMANDS, Status};
+use super::flags::{FLAGS, Flag, FlagKind, GATES, SUBCOMMANDS, Status};
 
 /// The version of etcd whose surface Braid offers; harnesses and installers decide by it.
 const ETCD_VERSION: &str = "3.7.1";
@@ -121,9 +121,9 @@ pub(super) fn older_names() -> impl Iterator<Item = (&'static str, String)> {
 pub(super) fn form(flag: &Flag) -> String {
     let default = flag.default;
     match flag.kind {
-        Kind::Anything => String::new(),
-        Kind::Bool => format!("[={default}]"),
-        Kind::Choice(choices) => {
+        FlagKind::Anything => String::new(),
+        FlagKind::Bool => format!("[={default}]"),
+        FlagKind::Choice(choices) => {
             let named: Vec<&str> = choices.iter().copied().filter(|choice| !choice.is_empty()).collect();
             let default = if default.is_empty() { "''" } else { default };
             format!("={default} (of {})", named.join(", "))

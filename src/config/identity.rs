@@ -8,7 +8,7 @@
 //! ```
 
 use super::url::Url;
-use super::{ClusterState, Config, InitialMember, Refusal};
+use super::{ClusterState, Config, ConfigError, InitialMember};
 use crate::types::{ClusterId, MemberId};
 use sha1::{Digest, Sha1};
 use std::collections::BTreeMap;
@@ -56,11 +56,11 @@ impl Config {
     /// Refuses, in etcd's words, an initial cluster that does not agree with this member's name and peer
     /// URLs. Call it only then: on a restart etcd ignores the `initial-*` flags, whatever they say. URLs are
     /// compared as text; etcd would also resolve names.
-    pub fn bootstrap(&self) -> Result<Bootstrap, Refusal> {
-        let initial_cluster = self.initial_cluster.as_ref().map_err(Refusal::clone)?;
+    pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
+        let initial_cluster = self.initial_cluster.as_ref().map_err(ConfigError::clone)?;
         let Some(own) = initial_cluster.iter().find(|member| member.name == self.name) else {
             let (name, named) = (&self.name, &initial_cluster[0].name);
-            return Err(Refusal::error(format!(
+            return Err(ConfigError::error(format!(
                 "couldn't find local name {name:?} in the initial cluster configuration: start with --name={named}, \
                  or name {name} in --initial-cluster"
             )));
@@ -69,7 +69,7 @@ impl Config {
         if self.initial_cluster_state == ClusterState::Existing {
             let message =
                 "--initial-cluster-state=existing: joining a cluster is not built yet; new begins one";
-            return Err(Refusal::error(message.to_string()));
+            return Err(ConfigError::error(message.to_string()));
         }
         let token = &self.initial_cluster_token;
         let identified = |member: &InitialMember| BootstrapMember {
@@ -83,7 +83,7 @@ impl Config {
         Ok(Bootstrap { cluster: cluster_id(&ids), member: member_id(&own.peer_urls, token), members })
     }
 
-    fn check_advertised(&self, own: &InitialMember) -> Result<(), Refusal> {
+    fn check_advertised(&self, own: &InitialMember) -> Result<(), ConfigError> {
         let advertised = &self.initial_advertise_peer_urls;
         let named = |urls: Vec<&Url>| {
             urls.iter().map(|url| format!("{}={url}", own.name)).collect::<Vec<_>>().join(",")
@@ -91,7 +91,7 @@ impl Config {
         let missing: Vec<&Url> = own.peer_urls.iter().filter(|url| !advertised.contains(url)).collect();
         if !missing.is_empty() {
             let list = advertised.iter().map(Url::as_str).collect::<Vec<_>>().join(",");
-            return Err(Refusal::error(format!(
+            return Err(ConfigError::error(format!(
                 "--initial-cluster has {} but missing from --initial-advertise-peer-urls={list}",
                 named(missing)
             )));
@@ -99,7 +99,7 @@ impl Config {
         let missing: Vec<&Url> = advertised.iter().filter(|url| !own.peer_urls.contains(url)).collect();
         if !missing.is_empty() {
             let list = missing.iter().map(|url| url.as_str()).collect::<Vec<_>>().join(",");
-            return Err(Refusal::error(format!(
+            return Err(ConfigError::error(format!(
                 "--initial-advertise-peer-urls has {list} but missing from --initial-cluster={}",
                 named(advertised.iter().collect())
             )));

@@ -33,50 +33,51 @@ pub struct Config {
     pub name: String,
     pub data_dir: PathBuf,
 
-    /// Never empty; hosts are addresses or `localhost`, as for every URL to listen on.
+    /// Where clients are served; never empty. Hosts are addresses or `localhost`, as for every URL to listen
+    /// on.
     pub listen_client_urls: Vec<Url>,
     pub advertise_client_urls: Vec<Url>,
-    /// May be empty: /metrics and /health are answered on client URLs too.
+    /// Where /metrics and /health are answered beside the client URLs; may be empty.
     pub listen_metrics_urls: Vec<Url>,
     pub listen_peer_urls: Vec<Url>,
     pub initial_advertise_peer_urls: Vec<Url>,
 
     /// The members at bootstrap, exactly one for now, or what is wrong with them: only a bootstrap asks.
-    pub initial_cluster: Result<Vec<InitialMember>, Refusal>,
+    pub initial_cluster: Result<Vec<InitialMember>, ConfigError>,
     pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,
 
     pub heartbeat_interval: Duration,
-    /// At least five heartbeats.
+    /// The election timeout, which is at least five heartbeats.
     pub election_timeout: Duration,
 
     /// Bytes of data past which writes raise the NOSPACE alarm; none where there is no quota.
     pub quota_bytes: Option<u64>,
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
-    /// At least 1.
+    /// Streams a client may have open on a connection; at least 1.
     pub streams_max: u32,
     pub auto_compaction: AutoCompaction,
 
     /// How often a client may ping; zero where it may as often as it likes.
     pub keepalive_min_time: Duration,
-    /// None where the server does not ping.
-    pub keepalive: Option<Keepalive>,
+    /// The server's own pings; `None` where it sends none.
+    pub keepalive: Option<ServerKeepalive>,
     pub watch_progress_interval: Duration,
 
-    /// `--metrics=extensive`.
+    /// Whether `--metrics=extensive` was given.
     pub metrics_extensive: bool,
-    /// From when on requests are logged for having taken long: to apply, and until they are answered.
+    /// How long requests may take before they are logged: to apply, and until they are answered.
     pub warning_apply: Duration,
     pub warning_unary: Duration,
     pub socket_reuse_port: bool,
 
     pub log_level: LogLevel,
     pub log_format: LogFormat,
-    /// Never empty.
+    /// Where the log goes; never empty.
     pub log_outputs: Vec<LogOutput>,
 
-    /// From 1 to [`crate::limits::REACTORS_MAX`].
+    /// The number of reactors, from 1 to [`crate::limits::REACTORS_MAX`].
     pub reactors: usize,
     /// Groups that hold keys, beside the control shard: from 1 to [`crate::limits::SHARDS_MAX`] − 1.
     pub shards: usize,
@@ -90,7 +91,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitialMember {
     pub name: String,
-    /// Sorted, never empty.
+    /// Its peer URLs, sorted; never empty.
     pub peer_urls: Vec<Url>,
 }
 
@@ -111,7 +112,7 @@ pub enum AutoCompaction {
 
 /// The server's own pings. Neither span is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keepalive {
+pub struct ServerKeepalive {
     pub interval: Duration,
     pub timeout: Duration,
 }
@@ -143,15 +144,15 @@ pub enum LogOutput {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DumpLog {
     pub data_dir: PathBuf,
-    /// One JSON object a line, for programs.
+    /// Whether to print one JSON object per line, for programs.
     pub json: bool,
 }
 
 /// Something the log should say once at start: a flag without effect, a variable that means nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice(pub String);
+pub struct Warning(pub String);
 
-impl fmt::Display for Notice {
+impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -160,7 +161,7 @@ impl fmt::Display for Notice {
 /// What a command line comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    Run(Box<Config>, Vec<Notice>),
+    Run(Box<Config>, Vec<Warning>),
     DumpLog(DumpLog),
     /// Help, version, completion, manual: print it, exit with 0.
     PrintAndExit(String),
@@ -168,62 +169,62 @@ pub enum Parsed {
 
 /// Why the server does not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ConfigError {
     /// 2 where an argument can't be read, 1 where its meaning is refused: etcd's two.
     pub exit_code: u8,
     /// A line for each thing refused.
     pub message: String,
 }
 
-impl Refusal {
-    fn arguments(message: String) -> Refusal {
-        Refusal { exit_code: 2, message }
+impl ConfigError {
+    fn arguments(message: String) -> ConfigError {
+        ConfigError { exit_code: 2, message }
     }
-    fn error(message: String) -> Refusal {
-        Refusal { exit_code: 1, message }
+    fn error(message: String) -> ConfigError {
+        ConfigError { exit_code: 1, message }
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-/// What is refused so far. Reading goes on behind a refusal, so that an operator hears of all at once.
+/// The errors found so far. Reading goes on behind an error, so that an operator hears of all at once.
 #[derive(Debug, Default)]
-struct Refusals(Vec<Refusal>);
+struct ConfigErrors(Vec<ConfigError>);
 
-impl Refusals {
-    fn add(&mut self, refusal: Refusal) {
+impl ConfigErrors {
+    fn add(&mut self, refusal: ConfigError) {
         self.0.push(refusal);
     }
 
     /// The value, or what stands in for a refused one until all is read; then nothing of it is used.
-    fn value_or<T>(&mut self, read: Result<T, Refusal>, stand_in: T) -> T {
+    fn value_or<T>(&mut self, read: Result<T, ConfigError>, stand_in: T) -> T {
         read.unwrap_or_else(|refusal| {
             self.add(refusal);
             stand_in
         })
     }
 
-    fn value_or_default<T: Default>(&mut self, read: Result<T, Refusal>) -> T {
+    fn value_or_default<T: Default>(&mut self, read: Result<T, ConfigError>) -> T {
         self.value_or(read, T::default())
     }
 
-    /// All in one, with the exit code of the first.
-    fn all(self) -> Result<(), Refusal> {
+    /// Joins all errors in one, with the exit code of the first.
+    fn all(self) -> Result<(), ConfigError> {
         let Some(first) = self.0.first() else { return Ok(()) };
         let lines: Vec<&str> = self.0.iter().map(|refusal| refusal.message.as_str()).collect();
-        Err(Refusal { exit_code: first.exit_code, message: lines.join("\n") })
+        Err(ConfigError { exit_code: first.exit_code, message: lines.join("\n") })
     }
 }
 
 /// Reads arguments (without the program's name) and environment.
 ///
 /// `cpus` is how many CPUs this process may run on: the default of `--reactors`.
-pub fn parse(args: &[String], env: &[(String, String)], cpus: usize) -> Result<Parsed, Refusal> {
-    let mut refusals = Refusals::default();
+pub fn parse(args: &[String], env: &[(String, String)], cpus: usize) -> Result<Parsed, ConfigError> {
+    let mut refusals = ConfigErrors::default();
     let mut given = match command_line::read(args, &mut refusals)? {
         Arguments::Help => return Ok(Parsed::PrintAndExit(help::help())),
         Arguments::Completion(shell) => return Ok(Parsed::PrintAndExit(completion::script(shell))),
@@ -231,13 +232,13 @@ pub fn parse(args: &[String], env: &[(String, String)], cpus: usize) -> Result<P
         Arguments::DumpLog(wish) => return Ok(Parsed::DumpLog(wish)),
         Arguments::Given(given) => given,
     };
-    if refusals.0.is_empty() && given.value("version") == value::Value::Bool(true) {
+    if refusals.0.is_empty() && given.value("version") == value::FlagValue::Bool(true) {
         return Ok(Parsed::PrintAndExit(help::version()));
     }
-    let mut notices = Vec::new();
-    command_line::add_environment(&mut given, env, &mut notices, &mut refusals);
-    resolve::settle_statuses(&mut given, &mut notices, &mut refusals);
-    let config = resolve::config(&given, cpus, &mut notices, &mut refusals);
+    let mut warnings = Vec::new();
+    command_line::add_environment(&mut given, env, &mut warnings, &mut refusals);
+    resolve::resolve_statuses(&mut given, &mut warnings, &mut refusals);
+    let config = resolve::config(&given, cpus, &mut warnings, &mut refusals);
     refusals.all()?;
-    Ok(Parsed::Run(Box::new(config), notices))
+    Ok(Parsed::Run(Box::new(config), warnings))
 }

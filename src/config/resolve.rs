@@ -4,28 +4,28 @@
 use super::command_line::{Given, default_of};
 use super::flags::{FLAGS, GATES, Status, lookup};
 use super::identity::read_initial_cluster;
-use super::value::{Value, read_span};
+use super::value::{FlagValue, read_span};
 use super::*;
 use crate::limits;
 
 /// Gives older names' values to the newer ones, names what has no effect, refuses what is not built.
-pub(super) fn settle_statuses(given: &mut Given, notices: &mut Vec<Notice>, refusals: &mut Refusals) {
-    rename(given, notices, refusals);
+pub(super) fn resolve_statuses(given: &mut Given, warnings: &mut Vec<Warning>, refusals: &mut ConfigErrors) {
+    rename(given, warnings, refusals);
     for flag in FLAGS.iter().filter(|flag| given.has(flag.name)) {
         match flag.status {
             Status::Built => {}
             Status::Became(_) | Status::BecameGate(_) => unreachable!("renamed a moment ago"),
             Status::Ignored(why) => {
                 if given.value(flag.name) != default_of(flag) {
-                    notices.push(Notice(format!("--{} has no effect: {why}", flag.name)));
+                    warnings.push(Warning(format!("--{} has no effect: {why}", flag.name)));
                 }
             }
             Status::NotBuilt => match given.value(flag.name) {
-                Value::Gates(gates) => check_gates(&gates, notices, refusals),
+                FlagValue::Gates(gates) => check_gates(&gates, warnings, refusals),
                 value if value == default_of(flag) => {}
                 _ => {
                     let default = if flag.default.is_empty() { "empty" } else { flag.default };
-                    refusals.add(Refusal::error(format!(
+                    refusals.add(ConfigError::error(format!(
                         "--{} is not built yet in Braid; only etcd's default is taken ({default})",
                         flag.name
                     )));
@@ -35,8 +35,9 @@ pub(super) fn settle_statuses(given: &mut Given, notices: &mut Vec<Notice>, refu
     }
 }
 
-/// As in etcd, an older name wins over the newer one, but a gate may not be set by both.
-fn rename(given: &mut Given, notices: &mut Vec<Notice>, refusals: &mut Refusals) {
+/// Gives the values of older names to the newer ones. As in etcd, an older name wins over the newer one, but a
+/// gate may not be set by both.
+fn rename(given: &mut Given, warnings: &mut Vec<Warning>, refusals: &mut ConfigErrors) {
     for flag in FLAGS {
         let newer = match flag.status {
             Status::Became(newer) => newer,
@@ -44,45 +45,47 @@ fn rename(given: &mut Given, notices: &mut Vec<Notice>, refusals: &mut Refusals)
             _ => continue,
         };
         let Some(value) = given.remove(flag.name) else { continue };
-        notices.push(Notice(format!("--{} is deprecated; use --{newer} instead", flag.name)));
+        warnings.push(Warning(format!("--{} is deprecated; use --{newer} instead", flag.name)));
         let newer = lookup(newer).expect("a test looks up every newer name").name;
-        let (Status::BecameGate(gate), Value::Bool(on)) = (flag.status, &value) else {
+        let (Status::BecameGate(gate), FlagValue::Bool(on)) = (flag.status, &value) else {
             given.set(newer, value);
             continue;
         };
-        let Value::Gates(mut gates) = given.value(newer) else { unreachable!("gates are of their own kind") };
+        let FlagValue::Gates(mut gates) = given.value(newer) else {
+            unreachable!("gates are of their own kind")
+        };
         if gates.iter().any(|(set, _)| *set == gate) {
             let message = format!("cannot specify both --{} and the gate {gate}", flag.name);
-            refusals.add(Refusal::error(message));
+            refusals.add(ConfigError::error(message));
             continue;
         }
         gates.push((gate, *on));
-        given.set(newer, Value::Gates(gates));
+        given.set(newer, FlagValue::Gates(gates));
     }
 }
 
-fn check_gates(gates: &[(&str, bool)], notices: &mut Vec<Notice>, refusals: &mut Refusals) {
+fn check_gates(gates: &[(&str, bool)], warnings: &mut Vec<Warning>, refusals: &mut ConfigErrors) {
     for (name, on) in gates {
         let gate = GATES.iter().find(|gate| gate.0 == *name);
         let (_, default, no_effect) = gate.expect("reading refuses gates that are not in the table");
         match no_effect {
             _ if on == default => {}
-            Some(why) => notices.push(Notice(format!("--feature-gates={name}={on} has no effect: {why}"))),
+            Some(why) => warnings.push(Warning(format!("--feature-gates={name}={on} has no effect: {why}"))),
             None => {
                 let message =
                     format!("the feature gate {name} is not built yet in Braid; it stays {default}");
-                refusals.add(Refusal::error(message));
+                refusals.add(ConfigError::error(message));
             }
         }
     }
 }
 
-/// Complete where nothing is refused; else it only looks complete, and nobody is to see it.
+/// Makes the configuration. It is complete only where nothing is refused; else it must not be used.
 pub(super) fn config(
     given: &Given,
     cpus: usize,
-    notices: &mut Vec<Notice>,
-    refusals: &mut Refusals,
+    warnings: &mut Vec<Warning>,
+    refusals: &mut ConfigErrors,
 ) -> Config {
     let values = Values(given);
     let (heartbeat_interval, election_timeout) = refusals.value_or_default(timers(&values));
@@ -95,9 +98,9 @@ pub(super) fn config(
         cuts if cuts.is_empty() => ShardMap::Default,
         cuts => ShardMap::Cuts(cuts),
     };
-    let reactors = shards::reactors(values.uint("reactors"), cpus).map_err(Refusal::error);
+    let reactors = shards::reactors(values.uint("reactors"), cpus).map_err(ConfigError::error);
     let reactors = refusals.value_or(reactors, 1);
-    let shards = shards::shards(values.uint("shards"), &shard_map, reactors).map_err(Refusal::error);
+    let shards = shards::shards(values.uint("shards"), &shard_map, reactors).map_err(ConfigError::error);
     let shards = refusals.value_or(shards, 1);
     let advertised_peers = values.advertised("initial-advertise-peer-urls", PEER_FORM);
     let initial_advertise_peer_urls = refusals.value_or_default(advertised_peers);
@@ -126,11 +129,11 @@ pub(super) fn config(
         request_bytes_max: refusals
             .value_or_default(values.bounded("max-request-bytes", limits::REQUEST_BYTES_MAX)),
         txn_ops_max: refusals.value_or_default(values.bounded("max-txn-ops", limits::TXN_OPS_MAX)),
-        streams_max: streams(&values, notices),
+        streams_max: streams(&values, warnings),
         auto_compaction: refusals.value_or(auto_compaction(&values), AutoCompaction::Off),
         keepalive_min_time: values.span("grpc-keepalive-min-time"),
         keepalive: keepalive(&values),
-        watch_progress_interval: watch_progress(&values, notices),
+        watch_progress_interval: watch_progress(&values, warnings),
         metrics_extensive: values.text("metrics") == "extensive",
         warning_apply: values.span("warning-apply-duration"),
         warning_unary: values.span("warning-unary-request-duration"),
@@ -150,11 +153,11 @@ pub(super) fn config(
 }
 
 /// Clients told where to listen but not what to call it by would be told the default (etcd's law).
-fn refuse_unadvertised(given: &Given, refusals: &mut Refusals) {
+fn refuse_unadvertised(given: &Given, refusals: &mut ConfigErrors) {
     let advertised = "advertise-client-urls";
     if given.has("listen-client-urls") && !given.has(advertised) && !given.is_unreadable(advertised) {
         let message = "--advertise-client-urls is required when --listen-client-urls is set explicitly";
-        refusals.add(Refusal::error(message.to_string()));
+        refusals.add(ConfigError::error(message.to_string()));
     }
 }
 
@@ -168,95 +171,97 @@ struct Values<'a>(&'a Given);
 impl Values<'_> {
     fn text(&self, name: &str) -> String {
         match self.0.value(name) {
-            Value::Text(text) => text,
+            FlagValue::Text(text) => text,
             other => panic!("{name} is {other:?}, not text"),
         }
     }
     fn flag(&self, name: &str) -> bool {
         match self.0.value(name) {
-            Value::Bool(on) => on,
+            FlagValue::Bool(on) => on,
             other => panic!("{name} is {other:?}, not a boolean"),
         }
     }
     fn uint(&self, name: &str) -> u64 {
         match self.0.value(name) {
-            Value::Uint(number) => number,
+            FlagValue::Uint(number) => number,
             other => panic!("{name} is {other:?}, not a number"),
         }
     }
     fn int(&self, name: &str) -> i64 {
         match self.0.value(name) {
-            Value::Int(number) => number,
+            FlagValue::Int(number) => number,
             other => panic!("{name} is {other:?}, not a signed number"),
         }
     }
     /// etcd reads spans below zero as it reads zero.
     fn span(&self, name: &str) -> Duration {
         match self.0.value(name) {
-            Value::Span(ns) => Duration(u64::try_from(ns).unwrap_or(0)),
+            FlagValue::Span(ns) => Duration(u64::try_from(ns).unwrap_or(0)),
             other => panic!("{name} is {other:?}, not a span"),
         }
     }
     fn urls(&self, name: &str) -> Vec<Url> {
         match self.0.value(name) {
-            Value::Urls(urls) => urls,
+            FlagValue::Urls(urls) => urls,
             other => panic!("{name} is {other:?}, not URLs"),
         }
     }
     fn cuts(&self, name: &str) -> Vec<Vec<u8>> {
         match self.0.value(name) {
-            Value::Cuts(cuts) => cuts,
+            FlagValue::Cuts(cuts) => cuts,
             other => panic!("{name} is {other:?}, not cuts"),
         }
     }
-    fn bounded(&self, name: &str, most: usize) -> Result<usize, Refusal> {
+    fn bounded(&self, name: &str, most: usize) -> Result<usize, ConfigError> {
         let number = self.uint(name);
         match usize::try_from(number) {
             Ok(number) if number <= most => Ok(number),
-            _ => Err(Refusal::error(format!("--{name} is at most {most} in Braid (set to {number})"))),
+            _ => Err(ConfigError::error(format!("--{name} is at most {most} in Braid (set to {number})"))),
         }
     }
-    fn bindable(&self, name: &str, least: usize) -> Result<Vec<Url>, Refusal> {
+    fn bindable(&self, name: &str, least: usize) -> Result<Vec<Url>, ConfigError> {
         let urls = self.urls(name);
         if urls.len() < least {
-            return Err(Refusal::error(format!("--{name} needs at least one URL")));
+            return Err(ConfigError::error(format!("--{name} needs at least one URL")));
         }
-        urls.iter().try_for_each(Url::check_bindable).map_err(Refusal::error)?;
+        urls.iter().try_for_each(Url::check_bindable).map_err(ConfigError::error)?;
         Ok(urls)
     }
-    fn advertised(&self, name: &str, form: &str) -> Result<Vec<Url>, Refusal> {
+    fn advertised(&self, name: &str, form: &str) -> Result<Vec<Url>, ConfigError> {
         let urls = self.urls(name);
         if urls.is_empty() {
-            return Err(Refusal::error(format!("--{name} needs at least one URL")));
+            return Err(ConfigError::error(format!("--{name} needs at least one URL")));
         }
         if let Some(url) = urls.iter().find(|url| url.host().is_empty()) {
             let list = urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",");
-            return Err(Refusal::error(format!("--{name} {list:?} {form} (unexpected empty host ({url}))")));
+            return Err(ConfigError::error(format!(
+                "--{name} {list:?} {form} (unexpected empty host ({url}))"
+            )));
         }
         Ok(urls)
     }
 }
 
 /// A member that is given a name but no cluster is a cluster of its own (etcd's law).
-fn initial_cluster(given: &Given, name: &str, peer_urls: &[Url]) -> Result<Vec<InitialMember>, Refusal> {
+fn initial_cluster(given: &Given, name: &str, peer_urls: &[Url]) -> Result<Vec<InitialMember>, ConfigError> {
     let text = Values(given).text("initial-cluster");
     let default = lookup("initial-cluster").expect("it was read a line above").default;
     if text == default && name != "default" {
         return Ok(vec![InitialMember { name: name.to_string(), peer_urls: peer_urls.to_vec() }]);
     }
     let members = read_initial_cluster(&text)
-        .map_err(|why| Refusal::error(format!("error setting up initial cluster: {why}")))?;
+        .map_err(|why| ConfigError::error(format!("error setting up initial cluster: {why}")))?;
     match members.len() {
-        0 => Err(Refusal::error("initial cluster unset and no discovery endpoints found".to_string())),
+        0 => Err(ConfigError::error("initial cluster unset and no discovery endpoints found".to_string())),
         1 => Ok(members),
-        count => Err(Refusal::error(format!(
+        count => Err(ConfigError::error(format!(
             "--initial-cluster names {count} members; Braid does not build clusters of several members yet: name \
              this one alone"
         ))),
     }
 }
 
-fn timers(values: &Values) -> Result<(Duration, Duration), Refusal> {
+fn timers(values: &Values) -> Result<(Duration, Duration), ConfigError> {
     let (heartbeat, election) = (values.uint("heartbeat-interval"), values.uint("election-timeout"));
     let most = limits::ELECTION_TIMEOUT_MS_MAX;
     let comparable =
@@ -274,49 +279,49 @@ fn timers(values: &Values) -> Result<(Duration, Duration), Refusal> {
     } else {
         return Ok((Duration::from_ms(heartbeat), Duration::from_ms(election)));
     };
-    Err(Refusal::error(refused))
+    Err(ConfigError::error(refused))
 }
 
-/// 0 means no limit in gRPC for Go, and so the largest one here.
-fn streams(values: &Values, notices: &mut Vec<Notice>) -> u32 {
+/// Reads `--max-concurrent-streams`: 0 means no limit in gRPC for Go, and so the largest one here.
+fn streams(values: &Values, warnings: &mut Vec<Warning>) -> u32 {
     let (asked, most) = (values.uint("max-concurrent-streams"), limits::STREAMS_MAX);
     match u32::try_from(asked) {
         Ok(streams) if (1..=most).contains(&streams) => streams,
         _ => {
-            notices.push(Notice(format!("--max-concurrent-streams={asked} is taken as {most}")));
+            warnings.push(Warning(format!("--max-concurrent-streams={asked} is taken as {most}")));
             most
         }
     }
 }
 
-fn keepalive(values: &Values) -> Option<Keepalive> {
+fn keepalive(values: &Values) -> Option<ServerKeepalive> {
     let (interval, timeout) = (values.span("grpc-keepalive-interval"), values.span("grpc-keepalive-timeout"));
     let on = interval > Duration(0) && timeout > Duration(0);
-    on.then_some(Keepalive { interval, timeout })
+    on.then_some(ServerKeepalive { interval, timeout })
 }
 
-fn watch_progress(values: &Values, notices: &mut Vec<Notice>) -> Duration {
+fn watch_progress(values: &Values, warnings: &mut Vec<Warning>) -> Duration {
     let least = Duration::from_ms(limits::WATCH_PROGRESS_MS_MIN);
     match values.span("watch-progress-notify-interval") {
         Duration(0) => Duration::from_ms(limits::WATCH_PROGRESS_MS_DEFAULT),
         asked if asked < least => {
-            notices.push(Notice("--watch-progress-notify-interval is raised to 100ms".to_string()));
+            warnings.push(Warning("--watch-progress-notify-interval is raised to 100ms".to_string()));
             least
         }
         asked => asked,
     }
 }
 
-fn auto_compaction(values: &Values) -> Result<AutoCompaction, Refusal> {
+fn auto_compaction(values: &Values) -> Result<AutoCompaction, ConfigError> {
     const HOUR_NS: u64 = 3_600_000_000_000;
     let (mode, text) = (values.text("auto-compaction-mode"), values.text("auto-compaction-retention"));
     let by_revision = match mode.as_str() {
         "periodic" => false,
         "revision" => true,
-        "" => return Err(Refusal::error("undefined auto-compaction-mode".to_string())),
-        _ => return Err(Refusal::error(format!("unknown auto-compaction-mode {mode:?}"))),
+        "" => return Err(ConfigError::error("undefined auto-compaction-mode".to_string())),
+        _ => return Err(ConfigError::error(format!("unknown auto-compaction-mode {mode:?}"))),
     };
-    let unreadable = |why| Refusal::error(format!("error parsing CompactionRetention: {why}"));
+    let unreadable = |why| ConfigError::error(format!("error parsing CompactionRetention: {why}"));
     let bare = if text.is_empty() { Some(0) } else { text.parse::<u32>().ok() };
     let kept = match bare {
         Some(number) if by_revision => u64::from(number),
@@ -349,18 +354,18 @@ fn log_level(values: &Values) -> LogLevel {
     }
 }
 
-fn log_outputs(values: &Values) -> Result<Vec<LogOutput>, Refusal> {
+fn log_outputs(values: &Values) -> Result<Vec<LogOutput>, ConfigError> {
     let text = values.text("log-outputs");
     let names: BTreeSet<&str> = text.split(',').map(str::trim).collect();
     if names.contains("default") && names.len() > 1 {
-        return Err(Refusal::error(format!("multi logoutput for {text:?} is not supported yet")));
+        return Err(ConfigError::error(format!("multi logoutput for {text:?} is not supported yet")));
     }
     let output = |name: &str| match name {
-        "" => Err(Refusal::error("--log-outputs names an empty output".to_string())),
+        "" => Err(ConfigError::error("--log-outputs names an empty output".to_string())),
         "default" | "stderr" => Ok(LogOutput::Stderr),
         "stdout" => Ok(LogOutput::Stdout),
         "systemd/journal" => {
-            Err(Refusal::error("--log-outputs=systemd/journal is not built yet".to_string()))
+            Err(ConfigError::error("--log-outputs=systemd/journal is not built yet".to_string()))
         }
         path => Ok(LogOutput::File(PathBuf::from(path))),
     };

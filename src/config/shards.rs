@@ -11,7 +11,7 @@ use crate::limits::{REACTORS_MAX, SHARD_CUTS_MAX, SHARDS_MAX};
 pub enum ShardMap {
     /// Cuts that suit Kubernetes and spread other keys evenly.
     Default,
-    /// These cuts: not empty, strictly ascending, no more than [`SHARD_CUTS_MAX`].
+    /// The cuts given: not empty, strictly ascending, no more than [`SHARD_CUTS_MAX`].
     Cuts(Vec<Vec<u8>>),
 }
 
@@ -59,7 +59,7 @@ fn show(key: &[u8]) -> String {
     key.escape_ascii().to_string()
 }
 
-/// Threads for `--reactors` (0: one a CPU) on a machine that lets this process run on `cpus`.
+/// Threads for `--reactors` (0: one per CPU) on a machine that lets this process run on `cpus`.
 pub(super) fn reactors(asked: u64, cpus: usize) -> Result<usize, String> {
     match usize::try_from(asked) {
         Ok(0) => Ok(cpus.clamp(1, REACTORS_MAX)),
@@ -68,7 +68,7 @@ pub(super) fn reactors(asked: u64, cpus: usize) -> Result<usize, String> {
     }
 }
 
-/// Groups that hold keys, for `--shards` (0: one a range where cuts are given, else one a reactor).
+/// Groups that hold keys, for `--shards` (0: one per range where cuts are given, else one per reactor).
 pub(super) fn shards(asked: u64, map: &ShardMap, reactors: usize) -> Result<usize, String> {
     let most = SHARDS_MAX - 1;
     let ranges = match map {

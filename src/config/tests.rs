@@ -1,10 +1,10 @@
-use super::flags::{FLAGS, GATES, Kind, Status, lookup};
-use super::value::Value;
+use super::flags::{FLAGS, FlagKind, GATES, Status, lookup};
+use super::value::FlagValue;
 use super::*;
 use crate::limits;
 use crate::types::{ClusterId, MemberId};
 
-fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Parsed, Refusal> {
+fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Parsed, ConfigError> {
     let args: Vec<String> = args.iter().map(|arg| arg.to_string()).collect();
     let env: Vec<(String, String)> = env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     parse(&args, &env, 6)
@@ -12,7 +12,9 @@ fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Parsed, Refusal> {
 
 fn run_with(args: &[&str], env: &[(&str, &str)]) -> (Config, Vec<String>) {
     match parse_with(args, env) {
-        Ok(Parsed::Run(config, notices)) => (*config, notices.into_iter().map(|notice| notice.0).collect()),
+        Ok(Parsed::Run(config, warnings)) => {
+            (*config, warnings.into_iter().map(|warning| warning.0).collect())
+        }
         other => panic!("{args:?} {env:?}: {other:?}"),
     }
 }
@@ -21,7 +23,7 @@ fn run(args: &[&str]) -> Config {
     run_with(args, &[]).0
 }
 
-fn refused(args: &[&str]) -> Refusal {
+fn refused(args: &[&str]) -> ConfigError {
     parse_with(args, &[]).expect_err("a refusal")
 }
 
@@ -41,7 +43,7 @@ fn the_table_is_sound() {
             Status::Became(newer) => assert_eq!(lookup(newer).unwrap().kind, flag.kind, "{}", flag.name),
             Status::BecameGate(gate) => assert!(GATES.iter().any(|g| g.0 == gate), "{}", flag.name),
             _ => {
-                let read = Value::read(flag.kind, flag.default);
+                let read = FlagValue::read(flag.kind, flag.default);
                 assert!(read.is_ok(), "{}: {read:?}", flag.name);
                 assert!(!flag.help.is_empty(), "{} has no help", flag.name);
             }
@@ -51,8 +53,8 @@ fn the_table_is_sound() {
 
 #[test]
 fn without_flags_everything_has_etcds_default() {
-    let (config, notices) = run_with(&[], &[]);
-    assert_eq!(notices, Vec::<String>::new());
+    let (config, warnings) = run_with(&[], &[]);
+    assert_eq!(warnings, Vec::<String>::new());
     assert_eq!((config.name.as_str(), config.data_dir.to_str()), ("default", Some("default.etcd")));
     assert_eq!(texts(&config.listen_client_urls), ["http://localhost:2379"]);
     assert_eq!(texts(&config.advertise_client_urls), ["http://localhost:2379"]);
@@ -65,7 +67,7 @@ fn without_flags_everything_has_etcds_default() {
     assert_eq!(config.streams_max, limits::HTTP2_STREAMS_DEFAULT);
     assert_eq!(config.auto_compaction, AutoCompaction::Off);
     assert_eq!(config.keepalive_min_time, ms(5_000));
-    assert_eq!(config.keepalive, Some(Keepalive { interval: ms(7_200_000), timeout: ms(20_000) }));
+    assert_eq!(config.keepalive, Some(ServerKeepalive { interval: ms(7_200_000), timeout: ms(20_000) }));
     assert_eq!(config.watch_progress_interval, ms(600_000));
     assert_eq!((config.log_level, config.log_format), (LogLevel::Info, LogFormat::Json));
     assert_eq!(config.log_outputs, [LogOutput::Stderr]);
@@ -172,19 +174,19 @@ fn an_unknown_flag_names_the_nearest() {
 #[test]
 fn the_environment_speaks_where_the_arguments_are_silent() {
     let env = [("ETCD_NAME", "env"), ("ETCD_HEARTBEAT_INTERVAL", "50"), ("ETCD_DATA_DIR", ""), ("PATH", "x")];
-    let (config, notices) = run_with(&["--name=arg"], &env);
+    let (config, warnings) = run_with(&["--name=arg"], &env);
     assert_eq!((config.name.as_str(), config.heartbeat_interval), ("arg", ms(50)));
     assert_eq!(config.data_dir.to_str(), Some("arg.etcd"), "an empty variable is no value");
-    assert_eq!(notices, ["environment variable ETCD_NAME gives way to --name"]);
+    assert_eq!(warnings, ["environment variable ETCD_NAME gives way to --name"]);
     assert!(config.given.contains("name") && config.given.contains("heartbeat-interval"));
 }
 
 #[test]
 fn a_strange_variable_only_warns_and_a_wrong_value_is_an_error() {
-    let (_, notices) =
+    let (_, warnings) =
         run_with(&[], &[("ETCD_VERIFY", "all"), ("ETCD_VERSION", "v3"), ("ETCD_PORT", "tcp:x")]);
     assert_eq!(
-        notices,
+        warnings,
         [
             "unrecognized environment variable ETCD_VERIFY",
             "cannot set special environment variable ETCD_VERSION",
@@ -284,8 +286,8 @@ fn every_default_of_etcd_may_be_written_out() {
         let arg = format!("--{}={}", flag.name, flag.default);
         let args = [arg.as_str(), "--advertise-client-urls=http://localhost:2379"];
         let parsed = parse_with(&args[..if flag.name == "advertise-client-urls" { 1 } else { 2 }], &[]);
-        let Ok(Parsed::Run(_, notices)) = parsed else { panic!("{arg}: {parsed:?}") };
-        assert_eq!(notices, [], "{arg}");
+        let Ok(Parsed::Run(_, warnings)) = parsed else { panic!("{arg}: {parsed:?}") };
+        assert_eq!(warnings, [], "{arg}");
     }
     assert_eq!(run_with(&["--max-concurrent-streams=4294967295"], &[]).0.streams_max, limits::STREAMS_MAX);
     assert_eq!(run_with(&["--compact-hash-check-time=60s"], &[]).1, [""; 0], "equal in meaning, not in text");
@@ -295,13 +297,13 @@ fn every_default_of_etcd_may_be_written_out() {
 fn what_is_not_built_is_refused_by_name() {
     for flag in FLAGS.iter().filter(|flag| flag.status == Status::NotBuilt) {
         let other = match flag.kind {
-            Kind::Bool if flag.default == "true" => "false",
-            Kind::Bool => "true",
-            Kind::Gates => "LeaseCheckpointPersist=true",
+            FlagKind::Bool if flag.default == "true" => "false",
+            FlagKind::Bool => "true",
+            FlagKind::Gates => "LeaseCheckpointPersist=true",
             _ => "x",
         };
         let refusal = refused(&[&format!("--{}={other}", flag.name)]);
-        let named = refusal.message.contains(flag.name) || flag.kind == Kind::Gates;
+        let named = refusal.message.contains(flag.name) || flag.kind == FlagKind::Gates;
         assert!(refusal.exit_code == 1 && named && refusal.message.contains("not built yet"), "{refusal}");
     }
     for args in [
@@ -315,16 +317,16 @@ fn what_is_not_built_is_refused_by_name() {
 #[test]
 fn what_has_no_effect_is_named_once() {
     let args = ["--snapshot-count=5", "--snapshot-count=7", "--unsafe-no-fsync", "--v", "--force=3"];
-    let (_, notices) = run_with(&args, &[]);
-    assert_eq!(notices.len(), 4, "{notices:?}");
+    let (_, warnings) = run_with(&args, &[]);
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
     assert!(
-        notices.iter().any(|n| n == "--unsafe-no-fsync has no effect: Braid always makes writes durable")
+        warnings.iter().any(|n| n == "--unsafe-no-fsync has no effect: Braid always makes writes durable")
     );
     let gates = "--feature-gates=InitialCorruptCheck=true,LeaseCheckpoint=false,CompactHashCheck=false";
-    let (_, notices) = run_with(&[gates], &[]);
+    let (_, warnings) = run_with(&[gates], &[]);
     assert!(
-        notices.len() == 1 && notices[0].contains("InitialCorruptCheck=true has no effect"),
-        "{notices:?}"
+        warnings.len() == 1 && warnings[0].contains("InitialCorruptCheck=true has no effect"),
+        "{warnings:?}"
     );
 }
 
@@ -353,10 +355,10 @@ fn what_means_nothing_to_a_lone_member_is_taken_and_named() {
         "--feature-gates=SetMemberLocalAddr=true",
         "--feature-gates=AllBeta=true",
     ] {
-        let (_, notices) = run_with(&[arg], &[]);
+        let (_, warnings) = run_with(&[arg], &[]);
         let name = arg.split('=').next().unwrap();
-        let told = |notice: &String| notice.starts_with(name) && notice.contains(" has no effect: ");
-        assert!(notices.len() == 1 && told(&notices[0]), "{arg}: {notices:?}");
+        let told = |warning: &String| warning.starts_with(name) && warning.contains(" has no effect: ");
+        assert!(warnings.len() == 1 && told(&warnings[0]), "{arg}: {warnings:?}");
     }
     assert!(refused(&["--feature-gates=AllAlpha=true"]).message.contains("AllAlpha"));
     assert_eq!(refused(&["--tls-min-version=TLS1.1"]).exit_code, 2);
@@ -380,17 +382,17 @@ fn what_is_measured_and_logged_is_as_asked() {
 
 #[test]
 fn older_names_reach_the_newer_flags() {
-    let (config, notices) = run_with(&["--experimental-watch-progress-notify-interval=5s"], &[]);
+    let (config, warnings) = run_with(&["--experimental-watch-progress-notify-interval=5s"], &[]);
     assert_eq!(config.watch_progress_interval, ms(5_000));
-    assert!(notices[0].contains("use --watch-progress-notify-interval"), "{notices:?}");
-    let (_, notices) = run_with(&["--experimental-initial-corrupt-check=true"], &[]);
-    assert!(notices[1].contains("InitialCorruptCheck=true has no effect"), "{notices:?}");
+    assert!(warnings[0].contains("use --watch-progress-notify-interval"), "{warnings:?}");
+    let (_, warnings) = run_with(&["--experimental-initial-corrupt-check=true"], &[]);
+    assert!(warnings[1].contains("InitialCorruptCheck=true has no effect"), "{warnings:?}");
     let persist = refused(&["--experimental-enable-lease-checkpoint-persist"]);
     assert!(persist.message.contains("LeaseCheckpointPersist"), "{persist}");
     let both = ["--experimental-initial-corrupt-check", "--feature-gates=InitialCorruptCheck=true"];
     assert!(refused(&both).message.contains("cannot specify both"));
-    let (_, notices) = run_with(&["--experimental-max-learners=2"], &[]);
-    assert!(notices[1].starts_with("--max-learners has no effect"), "{notices:?}");
+    let (_, warnings) = run_with(&["--experimental-max-learners=2"], &[]);
+    assert!(warnings[1].starts_with("--max-learners has no effect"), "{warnings:?}");
     let (config, _) = run_with(&["--experimental-warning-apply-duration=1s"], &[]);
     assert_eq!(config.warning_apply, ms(1_000));
 }
@@ -557,7 +559,7 @@ fn a_bootstrap_that_contradicts_itself_is_refused_and_only_then() {
 
 #[test]
 fn what_the_harness_of_etcd_passes_is_accepted() {
-    let (config, notices) = run_with(
+    let (config, warnings) = run_with(
         &[
             "--name=TestX-test-0",
             "--listen-client-urls=http://localhost:20000",
@@ -573,6 +575,6 @@ fn what_the_harness_of_etcd_passes_is_accepted() {
         ],
         &[("ETCD_VERIFY", "all")],
     );
-    assert_eq!(notices, ["unrecognized environment variable ETCD_VERIFY"]);
+    assert_eq!(warnings, ["unrecognized environment variable ETCD_VERIFY"]);
     assert_eq!(config.bootstrap().unwrap().members.len(), 1);
 }

@@ -1,19 +1,19 @@
 //! One value of one flag: Go's forms of numbers, booleans and durations.
 
-use super::flags::{GATES, Kind};
+use super::flags::{FlagKind, GATES};
 use super::shards::read_cuts;
 use super::url::Url;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum FlagValue {
     Text(String),
     Bool(bool),
     Uint(u64),
     Int(i64),
-    /// Nanoseconds.
+    /// A duration in nanoseconds.
     Span(i64),
     Urls(Vec<Url>),
-    /// In the order given, each with its setting.
+    /// The gates in the order given, each with its setting.
     Gates(Vec<(&'static str, bool)>),
     Cuts(Vec<Vec<u8>>),
 }
@@ -22,21 +22,23 @@ pub(super) enum Value {
 const UNREADABLE: &str = "parse error";
 const TOO_LARGE: &str = "value out of range";
 
-impl Value {
+impl FlagValue {
     /// Reads a value as etcd would. The error is the end of etcd's sentence.
-    pub(super) fn read(kind: Kind, text: &str) -> Result<Value, String> {
+    pub(super) fn read(kind: FlagKind, text: &str) -> Result<FlagValue, String> {
         Ok(match kind {
-            Kind::Text | Kind::Anything => Value::Text(text.to_string()),
-            Kind::Bool => Value::Bool(read_bool(text).ok_or(UNREADABLE)?),
-            Kind::Uint => Value::Uint(read_uint(text)?),
-            Kind::Uint32 => Value::Uint(u64::from(u32::try_from(read_uint(text)?).map_err(|_| TOO_LARGE)?)),
-            Kind::Int => Value::Int(read_int(text)?),
-            Kind::Span => Value::Span(read_span(text).map_err(|_| UNREADABLE)?),
-            Kind::Urls => Value::Urls(Url::parse_list(text)?),
-            Kind::Choice(choices) if choices.contains(&text) => Value::Text(text.to_string()),
-            Kind::Choice(choices) => return Err(format!("must be one of {}", choices.join(", "))),
-            Kind::Gates => Value::Gates(read_gates(text)?),
-            Kind::Cuts => Value::Cuts(read_cuts(text)?),
+            FlagKind::Text | FlagKind::Anything => FlagValue::Text(text.to_string()),
+            FlagKind::Bool => FlagValue::Bool(read_bool(text).ok_or(UNREADABLE)?),
+            FlagKind::Uint => FlagValue::Uint(read_uint(text)?),
+            FlagKind::Uint32 => {
+                FlagValue::Uint(u64::from(u32::try_from(read_uint(text)?).map_err(|_| TOO_LARGE)?))
+            }
+            FlagKind::Int => FlagValue::Int(read_int(text)?),
+            FlagKind::Span => FlagValue::Span(read_span(text).map_err(|_| UNREADABLE)?),
+            FlagKind::Urls => FlagValue::Urls(Url::parse_list(text)?),
+            FlagKind::Choice(choices) if choices.contains(&text) => FlagValue::Text(text.to_string()),
+            FlagKind::Choice(choices) => return Err(format!("must be one of {}", choices.join(", "))),
+            FlagKind::Gates => FlagValue::Gates(read_gates(text)?),
+            FlagKind::Cuts => FlagValue::Cuts(read_cuts(text)?),
         })
     }
 }
@@ -189,7 +191,7 @@ mod tests {
         assert_eq!(read_uint("18446744073709551616"), Err(TOO_LARGE.to_string()));
         assert_eq!(read_int("-9223372036854775808"), Ok(i64::MIN));
         assert_eq!(read_int("9223372036854775808"), Err(TOO_LARGE.to_string()));
-        assert_eq!(Value::read(Kind::Uint32, "4294967296"), Err(TOO_LARGE.to_string()));
+        assert_eq!(FlagValue::read(FlagKind::Uint32, "4294967296"), Err(TOO_LARGE.to_string()));
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! The control state: what the control shard's log says, as every reactor holds it.
 //!
-//! It changes entry by entry, in the order of that log; a reactor that has applied index i knows all up
-//! to i. Requests that change it are decided at the control shard's reactor, on this same state.
+//! **The rule.** It changes entry by entry, in the order of that log; a reactor that has applied index i
+//! knows all up to i. Requests that change it are decided at the control shard's reactor, on this same state.
+//! Whoever has seen an entry's effect finds it at every reactor, so an entry is answered when all have it.
+//!
+//! **Why not otherwise.** A lease, an alarm or the compaction is looked at by nearly every write and read. To
+//! ask the control shard each time would be a hop each time; a copy at each reactor costs one round of mail
+//! for an entry, and entries are rare. They take no revision, since etcd's clients see none for them.
 
 #[cfg(test)]
 mod tests;

@@ -1,20 +1,20 @@
 //! One client connection: HTTP/2 with gRPC, or HTTP/1 with pages.
 
 use super::grpc::Http2;
-use super::long::Pump;
-use super::rpc::Call;
-use super::{Ask, Counters, Held, Lost, Manners, Rpc, Untaken, protocol};
+use super::long::SendTurn;
+use super::rpc::ClientCall;
+use super::{Ask, Counters, FrontConfig, HeldBytes, Lost, Rpc, Untaken, protocol};
 use crate::api::{Code, Error};
 use crate::http2::StreamId;
 use crate::io::{Output, Port};
 use crate::limits::{FrontBounds, HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX};
 use crate::types::{ConnId, Duration, Time};
-use crate::wire::encode::Long;
+use crate::wire::encode::LongMessage;
 use crate::wire::health;
 use crate::wire::http1::{self, Audience, Http1Request, HttpMethod, Response, Sniffed};
 
 pub(super) enum Protocol {
-    /// Too few bytes to tell.
+    /// Too few bytes have come to tell.
     Unknown(Vec<u8>),
     Http1(Http1),
     Http2(Box<Http2>),
@@ -22,7 +22,7 @@ pub(super) enum Protocol {
 
 pub(super) struct Http1 {
     audience: Audience,
-    /// Received, and not yet a whole request.
+    /// Bytes received that are not yet a whole request.
     received: Vec<u8>,
     /// The request being answered: the next is read after it.
     answering: Option<(HttpMethod, bool)>,
@@ -44,69 +44,69 @@ impl Protocol {
 /// How long a client may take that speaks HTTP/1, or has not said what it speaks. (Go's server waits
 /// without end, unless told otherwise, and etcd tells it nothing; descriptors are worth more than that.)
 #[derive(Clone, Copy)]
-enum Patience {
+enum Http1Deadline {
     /// A request has begun, or the connection has.
     Request { until: Time },
     /// All requests are answered.
     Idle { until: Time },
-    /// It is our turn, or HTTP/2 keeps the time.
+    /// A request is being answered, or HTTP/2 keeps the time.
     Endless,
 }
 
-impl Patience {
-    fn request(now: Time, bounds: &FrontBounds) -> Patience {
-        Patience::Request { until: now + Duration::from_secs(bounds.http1_request_secs_max) }
+impl Http1Deadline {
+    fn request(now: Time, bounds: &FrontBounds) -> Http1Deadline {
+        Http1Deadline::Request { until: now + Duration::from_secs(bounds.http1_request_secs_max) }
     }
 
-    fn idle(now: Time, bounds: &FrontBounds) -> Patience {
-        Patience::Idle { until: now + Duration::from_secs(bounds.http1_idle_secs_max) }
+    fn idle(now: Time, bounds: &FrontBounds) -> Http1Deadline {
+        Http1Deadline::Idle { until: now + Duration::from_secs(bounds.http1_idle_secs_max) }
     }
 
     fn until(self) -> Time {
         match self {
-            Patience::Request { until } | Patience::Idle { until } => until,
-            Patience::Endless => Time::NEVER,
+            Http1Deadline::Request { until } | Http1Deadline::Idle { until } => until,
+            Http1Deadline::Endless => Time::NEVER,
         }
     }
 }
 
-pub(super) struct Connection {
+pub(super) struct ClientConnection {
     pub id: ConnId,
     protocol: Protocol,
     bounds: FrontBounds,
-    /// Handed out and not yet with the kernel.
+    /// Bytes handed out that the kernel has not taken yet.
     unsent: usize,
-    /// As it was last taken into account.
-    held: Held,
+    /// What it held when [`ClientConnection::account`] was last called.
+    held: HeldBytes,
     /// Whether the kernel has taken anything since the last look at its reader, and how often it had not.
     moves: bool,
     checks: u32,
-    patience: Patience,
-    is_marked: bool,
+    deadline: Http1Deadline,
+    is_dirty: bool,
     closing: bool,
     close_asked: bool,
 }
 
-impl Connection {
-    pub fn new(now: Time, id: ConnId, port: Port, bounds: &FrontBounds) -> Connection {
-        Connection {
+impl ClientConnection {
+    pub fn new(now: Time, id: ConnId, port: Port, bounds: &FrontBounds) -> ClientConnection {
+        ClientConnection {
             id,
             protocol: protocol(port),
             bounds: *bounds,
             unsent: 0,
-            held: Held::default(),
+            held: HeldBytes::default(),
             moves: false,
             checks: 0,
-            patience: Patience::request(now, bounds),
-            is_marked: true,
+            deadline: Http1Deadline::request(now, bounds),
+            is_dirty: true,
             closing: false,
             close_asked: false,
         }
     }
 
-    /// Whether it was not yet among those to be flushed.
-    pub fn mark(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_marked, true)
+    /// Puts it among those to be flushed. False where it was there already.
+    pub fn set_dirty(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_dirty, true)
     }
 
     /// Everything handed out is sent, then the connection is closed.
@@ -134,7 +134,7 @@ impl Connection {
         &mut self,
         now: Time,
         bytes: &[u8],
-        manners: &Manners,
+        config: &FrontConfig,
         counters: &mut Counters,
         asks: &mut Vec<Ask>,
     ) {
@@ -153,18 +153,18 @@ impl Connection {
                     }
                     Sniffed::Http1 => self.protocol = Protocol::http1(Port::Client),
                     Sniffed::Http2 => {
-                        self.patience = Patience::Endless;
-                        self.protocol = Protocol::Http2(Box::new(Http2::new(manners, now)));
+                        self.deadline = Http1Deadline::Endless;
+                        self.protocol = Protocol::Http2(Box::new(Http2::new(config, now)));
                     }
                 }
-                self.receive(now, &before, manners, counters, asks);
+                self.receive(now, &before, config, counters, asks);
             }
             Protocol::Http1(http1) => {
                 http1.received.extend_from_slice(bytes);
                 self.read_http1(now, asks);
             }
             Protocol::Http2(http2) => {
-                if http2.receive(self.id, now, bytes, manners, counters, asks).is_err() {
+                if http2.receive(self.id, now, bytes, config, counters, asks).is_err() {
                     http2.cancel_calls(self.id, counters, asks);
                     self.closing = true;
                 }
@@ -187,12 +187,12 @@ impl Connection {
             Ok(None) => {
                 // The first byte of a request begins its time; the others do not prolong it.
                 self.closing |= http1.ended;
-                if !http1.received.is_empty() && matches!(self.patience, Patience::Idle { .. }) {
-                    self.patience = Patience::request(now, &self.bounds);
+                if !http1.received.is_empty() && matches!(self.deadline, Http1Deadline::Idle { .. }) {
+                    self.deadline = Http1Deadline::request(now, &self.bounds);
                 }
             }
             Ok(Some((request, taken))) => {
-                self.patience = Patience::Endless;
+                self.deadline = Http1Deadline::Endless;
                 http1.received.drain(..taken);
                 let Http1Request { ref method, keep_alive, .. } = request;
                 http1.answering = Some((method.clone(), keep_alive));
@@ -223,7 +223,7 @@ impl Connection {
         }
     }
 
-    /// `wall_secs`: the time it is dated with.
+    /// Sends the response to the request being answered, dated with `wall_secs`.
     pub fn page(&mut self, now: Time, response: &Response, wall_secs: Option<u64>, asks: &mut Vec<Ask>) {
         let Protocol::Http1(http1) = &mut self.protocol else { return };
         let Some((method, keep_alive)) = http1.answering.take() else { return };
@@ -231,7 +231,7 @@ impl Connection {
         if !keep_alive {
             self.closing = true;
         }
-        self.patience = Patience::idle(now, &self.bounds);
+        self.deadline = Http1Deadline::idle(now, &self.bounds);
         self.read_http1(now, asks);
     }
 
@@ -242,17 +242,17 @@ impl Connection {
     }
 
     /// What it held when it was last taken into account.
-    pub fn held(&self) -> Held {
+    pub fn held(&self) -> HeldBytes {
         self.held
     }
 
-    /// What it holds, with what it held when this was last asked.
-    pub fn account(&mut self) -> (Held, Held) {
+    /// Returns what it holds now, and what it held when this was last called.
+    pub fn account(&mut self) -> (HeldBytes, HeldBytes) {
         let (requests, lists) = match &self.protocol {
-            Protocol::Http2(http2) => (http2.calls.parts(), http2.calls.held()),
+            Protocol::Http2(http2) => (http2.calls.partial(), http2.calls.held()),
             _ => (0, 0),
         };
-        let held = Held { answers: self.answers(), lists, requests };
+        let held = HeldBytes { answers: self.answers(), lists, requests };
         (held, std::mem::replace(&mut self.held, held))
     }
 
@@ -266,75 +266,76 @@ impl Connection {
             }
     }
 
-    /// The same with what is left of messages begun.
+    /// Bytes written for the client, with what is left of long messages begun.
     fn answers(&self) -> usize {
         self.written() + if let Protocol::Http2(http2) = &self.protocol { http2.longs.left() } else { 0 }
     }
 
-    /// Whether so much waits for the client that more is written only as it takes it.
+    /// Whether enough waits for the client that more is written only as the client takes it.
     pub fn is_backed_up(&self, full: bool) -> bool {
         full || self.written() >= self.bounds.unsent_bytes_max
     }
 
-    /// While others wait for what this client does not take. Says what it has lost for that.
+    /// Looks at this client while others wait for what it does not take. Says what it has lost for that.
     pub fn check_reader(&mut self, counters: &mut Counters, asks: &mut Vec<Ask>) -> Untaken {
         let moves = std::mem::take(&mut self.moves);
         let written = self.written();
         let waits = written > self.bounds.connection_answers_bytes_min;
         self.checks = if moves || !waits { 0 } else { self.checks + 1 };
         let (behind, checks_max) = (self.is_behind(), self.bounds.reader_checks_max);
+        let closes = self.checks > checks_max && !self.closing;
+        self.closing |= closes;
         let mut untaken = Untaken::default();
         if let Protocol::Http2(http2) = &mut self.protocol {
             untaken = http2.end_unread(self.id, checks_max, moves && behind, counters, asks);
-        }
-        if self.checks > checks_max && !self.closing {
-            if let Protocol::Http2(http2) = &mut self.protocol {
+            if closes {
                 http2.connection.give_up("answers_not_taken");
                 http2.cancel_calls(self.id, counters, asks);
             }
-            self.closing = true;
-            untaken = Untaken { closes: true, bytes: untaken.bytes + written as u64, ..untaken };
+        }
+        if closes {
+            untaken = Untaken { closes, bytes: untaken.bytes + written as u64, ..untaken };
         }
         untaken
     }
 
     /// The longest answer that is taken; `full`: all connections together hold too much.
-    pub fn spare(&self, full: bool, manners: &Manners) -> usize {
+    pub fn spare(&self, full: bool, config: &FrontConfig) -> usize {
         let answers = self.answers();
         let bounds = &self.bounds;
-        if full || answers >= manners.http2.bounds.pending_bytes_max {
+        if full || answers >= config.http2.bounds.pending_bytes_max {
             bounds.connection_answers_bytes_min.saturating_sub(answers).max(bounds.answer_bytes_min)
         } else {
             usize::MAX
         }
     }
 
-    /// Lets the connection keep so many bytes of requests that are not whole.
-    pub fn allow_parts(&mut self, bytes: usize) {
+    /// Sets how many bytes of partial requests the connection may keep.
+    pub fn allow_partial(&mut self, bytes: usize) {
         if let Protocol::Http2(http2) = &mut self.protocol {
-            http2.calls.parts_max = bytes;
+            http2.calls.partial_max = bytes;
         }
     }
 
-    /// Bytes that streams together may send now.
-    fn stream_room(&self, full: bool) -> usize {
+    /// How many bytes all streams together may send now.
+    fn stream_capacity(&self, full: bool) -> usize {
         let Protocol::Http2(http2) = &self.protocol else { return 0 };
         let bounds = &self.bounds;
-        let unsent_room = bounds.unsent_bytes_max.saturating_sub(self.unsent);
-        let room = unsent_room.min(http2.connection.send_room());
+        let unsent_left = bounds.unsent_bytes_max.saturating_sub(self.unsent);
+        let capacity = unsent_left.min(http2.connection.send_capacity());
         let least = || bounds.connection_answers_bytes_min.saturating_sub(self.written());
-        if full { room.min(least()) } else { room }
+        if full { capacity.min(least()) } else { capacity }
     }
 
-    /// Tells the streams that wait for room when there is some.
+    /// Tells the streams that wait for capacity once there is some.
     pub fn wake(&mut self, full: bool, asks: &mut Vec<Ask>) {
-        if self.stream_room(full) == 0 {
+        if self.stream_capacity(full) == 0 {
             return;
         }
         let id = self.id;
         if let Protocol::Http2(http2) = &mut self.protocol {
             let waiting = http2.calls.take_waiting().into_iter();
-            asks.extend(waiting.map(|stream| Ask::Room { rpc: Rpc::stream(id, stream) }));
+            asks.extend(waiting.map(|stream| Ask::Writable { rpc: Rpc::stream(id, stream) }));
         }
     }
 
@@ -350,9 +351,10 @@ impl Connection {
         http2.answer(stream, outcome, counters);
     }
 
-    /// A unary call that is being answered.
-    pub fn call(&mut self, rpc: Rpc) -> Option<&mut Call> {
-        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
+    /// The call of that name, if it is still there.
+    pub fn call(&mut self, rpc: Rpc) -> Option<&mut ClientCall> {
+        let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&mut self.protocol, rpc.exchange)
+        else {
             return None;
         };
         http2.calls.get_mut(stream)
@@ -364,7 +366,8 @@ impl Connection {
         message: Result<&[u8], Error>,
         counters: &mut Counters,
     ) -> Option<Lost> {
-        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
+        let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&mut self.protocol, rpc.exchange)
+        else {
             return None;
         };
         http2.message(stream, message, counters)
@@ -376,64 +379,69 @@ impl Connection {
     }
 
     pub fn method(&self, rpc: Rpc) -> Option<crate::wire::Method> {
-        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&self.protocol, rpc.place) else {
+        let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&self.protocol, rpc.exchange) else {
             return None;
         };
         http2.calls.get(stream).map(|call| call.method)
     }
 
-    /// Bytes that a stream may send now.
+    /// How many bytes a stream may send now.
     pub fn budget(&mut self, rpc: Rpc, full: bool) -> usize {
-        let room = self.stream_room(full);
-        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
+        let capacity = self.stream_capacity(full);
+        let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&mut self.protocol, rpc.exchange)
+        else {
             return 0;
         };
         let Some(call) = http2.calls.get(stream) else { return 0 };
         if call.long.is_some() {
-            return 0; // it hears of room when that has been sent
+            return 0; // it is told once that has been sent
         }
-        if room == 0 {
+        if capacity == 0 {
             http2.calls.wait(stream);
         }
-        http2.connection.send_budget(stream).min(room)
+        http2.connection.send_budget(stream).min(capacity)
     }
 
-    /// Who feeds a stream holds so much for it.
+    /// Sets how many bytes the source of a stream holds for it.
     pub fn holds(&mut self, rpc: Rpc, bytes: usize) {
-        if let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) {
+        if let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&mut self.protocol, rpc.exchange)
+        {
             http2.calls.hold(stream, bytes);
         }
     }
 
-    /// So much is held of an answer that is still being read.
-    pub fn gather(&mut self, rpc: Rpc, bytes: usize) {
-        if let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) {
-            http2.calls.gather(stream, bytes);
+    /// Sets how many bytes are held of an answer that is still being read.
+    pub fn set_gathered(&mut self, rpc: Rpc, bytes: usize) {
+        if let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&mut self.protocol, rpc.exchange)
+        {
+            http2.calls.set_gathered(stream, bytes);
         }
     }
 
-    pub fn gathers(&self, rpc: Rpc) -> usize {
-        match (&self.protocol, rpc.place) {
-            (Protocol::Http2(http2), super::Place::Stream(stream)) => http2.calls.gathers(stream),
+    pub fn gathered(&self, rpc: Rpc) -> usize {
+        match (&self.protocol, rpc.exchange) {
+            (Protocol::Http2(http2), super::Exchange::Stream(stream)) => http2.calls.gathered(stream),
             _ => 0,
         }
     }
 
     pub fn pause(&mut self, rpc: Rpc) {
-        if let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) {
+        if let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&mut self.protocol, rpc.exchange)
+        {
             http2.calls.pause(stream);
         }
     }
 
     pub fn is_paused(&self, rpc: Rpc) -> bool {
-        match (&self.protocol, rpc.place) {
-            (Protocol::Http2(http2), super::Place::Stream(stream)) => http2.calls.is_paused(stream),
+        match (&self.protocol, rpc.exchange) {
+            (Protocol::Http2(http2), super::Exchange::Stream(stream)) => http2.calls.is_paused(stream),
             _ => false,
         }
     }
 
     pub fn read_on(&mut self, rpc: Rpc, messages: usize, counters: &mut Counters, asks: &mut Vec<Ask>) {
-        let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) else {
+        let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&mut self.protocol, rpc.exchange)
+        else {
             return;
         };
         match http2.calls.read_on(self.id, stream, messages, counters, asks) {
@@ -455,13 +463,13 @@ impl Connection {
         match &self.protocol {
             Protocol::Http2(http2) => http2.connection.wake_at().min(http2.calls.next_deadline()),
             _ if self.closing => Time::NEVER,
-            _ => self.patience.until(),
+            _ => self.deadline.until(),
         }
     }
 
     pub fn on_time(&mut self, now: Time, counters: &mut Counters, asks: &mut Vec<Ask>) {
         let Protocol::Http2(http2) = &mut self.protocol else {
-            self.closing |= self.patience.until() <= now;
+            self.closing |= self.deadline.until() <= now;
             return;
         };
         if http2.connection.wake_at() <= now && http2.connection.on_time(now).is_err() {
@@ -480,8 +488,9 @@ impl Connection {
     }
 
     /// Begins a message that is sent as its stream takes it.
-    pub fn begin_long(&mut self, rpc: Rpc, message: Long) {
-        if let (Protocol::Http2(http2), super::Place::Stream(stream)) = (&mut self.protocol, rpc.place) {
+    pub fn begin_long(&mut self, rpc: Rpc, message: LongMessage) {
+        if let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&mut self.protocol, rpc.exchange)
+        {
             http2.begin_long(stream, message);
         }
     }
@@ -490,16 +499,16 @@ impl Connection {
         matches!(&self.protocol, Protocol::Http2(http2) if http2.longs.any())
     }
 
-    /// Goes on with long messages. True where the next turn can do more of it though nothing comes in.
-    pub fn pump_longs(&mut self, pump: &mut Pump<'_>, full: bool) -> bool {
-        let room = self.stream_room(full);
+    /// Goes on with long messages. Returns whether the next turn can go on though nothing comes in.
+    pub fn send_longs(&mut self, turn: &mut SendTurn<'_>, full: bool) -> bool {
+        let capacity = self.stream_capacity(full);
         let Protocol::Http2(http2) = &mut self.protocol else { return false };
-        http2.longs.any() && http2.pump_longs(room, pump)
+        http2.longs.any() && http2.send_longs(capacity, turn)
     }
 
     /// Hands out what was written, and closes if that is all. Returns the bytes handed out.
     pub fn flush(&mut self, out: &mut Vec<Output>) -> usize {
-        self.is_marked = false;
+        self.is_dirty = false;
         let mut bytes = vec![];
         match &mut self.protocol {
             Protocol::Unknown(_) => {}

@@ -1,26 +1,26 @@
 //! One connection of HTTP/2: its calls' messages come in and go out as gRPC has them.
 
-use super::long::Longs;
-use super::rpc::{Call, Calls, Taken};
-use super::{Ask, Counters, Lost, Manners, Rpc};
+use super::long::LongMessages;
+use super::rpc::{ClientCall, ClientCalls, Taken};
+use super::{Ask, Counters, FrontConfig, Lost, Rpc};
 use crate::api::{Code, Error};
 use crate::http2::{self, ErrorCode, Event, StreamId};
 use crate::types::{ConnId, Time};
-use crate::wire::metadata::{self, Style};
+use crate::wire::metadata::{self, ReplyEncoding};
 use crate::wire::{grpc, gzip};
 
 type Field<'a> = (&'a [u8], &'a [u8]);
 
 pub(super) struct Http2 {
     pub connection: http2::Connection,
-    pub calls: Calls,
-    pub longs: Longs,
+    pub calls: ClientCalls,
+    pub longs: LongMessages,
 }
 
 impl Http2 {
-    pub fn new(manners: &Manners, now: Time) -> Http2 {
-        let connection = http2::Connection::new(&manners.http2, now);
-        Http2 { connection, calls: Calls::new(manners), longs: Longs::default() }
+    pub fn new(config: &FrontConfig, now: Time) -> Http2 {
+        let connection = http2::Connection::new(&config.http2, now);
+        Http2 { connection, calls: ClientCalls::new(config), longs: LongMessages::default() }
     }
 
     pub fn receive(
@@ -28,30 +28,31 @@ impl Http2 {
         id: ConnId,
         now: Time,
         mut bytes: &[u8],
-        manners: &Manners,
+        config: &FrontConfig,
         counters: &mut Counters,
         asks: &mut Vec<Ask>,
-    ) -> Result<(), http2::Fault> {
+    ) -> Result<(), http2::ConnectionError> {
         let Http2 { connection, calls, .. } = self;
         // Answers that the connection itself has to give wait until the event's loan has ended.
-        let mut refused: Vec<(StreamId, metadata::Refusal)> = vec![];
+        let mut refused: Vec<(StreamId, metadata::CallRefusal)> = vec![];
         let mut failed: Vec<(StreamId, Error)> = vec![];
         let mut consumed: Vec<(StreamId, usize, Taken)> = vec![];
         loop {
             match connection.receive(now, &mut bytes)? {
                 None => break,
-                Some(Event::Headers { stream, head, end }) => match Call::begin(now, head, manners, counters)
-                {
-                    Ok(call) => {
-                        calls.insert(stream, call);
-                        if end {
-                            calls
-                                .take_end(id, stream, counters, asks)
-                                .unwrap_or_else(|error| failed.push((stream, error)));
+                Some(Event::Headers { stream, head, end }) => {
+                    match ClientCall::begin(now, head, config, counters) {
+                        Ok(call) => {
+                            calls.insert(stream, call);
+                            if end {
+                                calls
+                                    .take_end(id, stream, counters, asks)
+                                    .unwrap_or_else(|error| failed.push((stream, error)));
+                            }
                         }
+                        Err(refusal) => refused.push((stream, refusal)),
                     }
-                    Err(refusal) => refused.push((stream, refusal)),
-                },
+                }
                 Some(Event::Data { stream, bytes, end }) => {
                     let taken = calls.take_data(id, stream, bytes, counters, asks);
                     if !bytes.is_empty() {
@@ -72,10 +73,10 @@ impl Http2 {
                         asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
                     }
                 }
-                Some(Event::Room { stream }) => {
-                    // A stream with a long message hears of room when that is sent.
+                Some(Event::Writable { stream }) => {
+                    // A stream with a long message is told once that is sent.
                     if calls.get(stream).is_none_or(|call| call.long.is_none()) {
-                        asks.push(Ask::Room { rpc: Rpc::stream(id, stream) });
+                        asks.push(Ask::Writable { rpc: Rpc::stream(id, stream) });
                     }
                 }
                 Some(Event::GoAway { .. }) => {}
@@ -102,10 +103,10 @@ impl Http2 {
         match outcome {
             Ok(message) => {
                 counters.of_mut(call.method).messages_sent += 1;
-                self.reply(stream, &call.style, message);
+                self.reply(stream, &call.encoding, message);
             }
             Err(error) => {
-                self.end_alone(stream, &call.style, 200, error.code(), &error.to_string());
+                self.end_alone(stream, &call.encoding, 200, error.code(), &error.to_string());
             }
         }
         let code = outcome.err().map_or(Code::Ok, Error::code);
@@ -113,13 +114,13 @@ impl Http2 {
     }
 
     /// Sends the whole answer of a unary call.
-    fn reply(&mut self, stream: StreamId, style: &Style, message: &[u8]) {
-        if style.is_usual() {
+    fn reply(&mut self, stream: StreamId, encoding: &ReplyEncoding, message: &[u8]) {
+        if encoding.is_usual() {
             self.connection.reply(stream, message.len(), |out| out.extend_from_slice(message));
             return;
         }
-        self.head(stream, style);
-        self.body(stream, style.gzip, message);
+        self.head(stream, encoding);
+        self.body(stream, encoding.gzip, message);
         self.connection.send_trailers(stream, Code::Ok as u8, "");
     }
 
@@ -140,10 +141,10 @@ impl Http2 {
         };
         counters.of_mut(call.method).messages_sent += 1;
         call.checks = 0;
-        let gzip = call.style.gzip;
+        let gzip = call.encoding.gzip;
         if !std::mem::replace(&mut call.has_sent, true) {
-            let style = call.style.clone();
-            self.head(stream, &style);
+            let encoding = call.encoding.clone();
+            self.head(stream, &encoding);
         }
         if self.body(stream, gzip, message) {
             return None;
@@ -153,14 +154,14 @@ impl Http2 {
         Some(Lost)
     }
 
-    pub fn head(&mut self, stream: StreamId, style: &Style) {
-        if style.is_usual() {
+    pub fn head(&mut self, stream: StreamId, encoding: &ReplyEncoding) {
+        if encoding.is_usual() {
             self.connection.send_grpc_head(stream);
             return;
         }
-        let content_type = style.content_type();
+        let content_type = encoding.content_type();
         let fields: [Field; 2] = [(b"content-type", &content_type), (b"grpc-encoding", b"gzip")];
-        let fields = if style.gzip { &fields } else { &fields[..1] };
+        let fields = if encoding.gzip { &fields } else { &fields[..1] };
         self.connection.send_head(stream, 200, fields, false);
     }
 
@@ -175,12 +176,19 @@ impl Http2 {
     }
 
     /// Answers without a message: head and trailers in one.
-    fn end_alone(&mut self, stream: StreamId, style: &Style, http_status: u16, code: Code, text: &str) {
-        if http_status == 200 && style.subtype.is_empty() {
+    fn end_alone(
+        &mut self,
+        stream: StreamId,
+        encoding: &ReplyEncoding,
+        http_status: u16,
+        code: Code,
+        text: &str,
+    ) {
+        if http_status == 200 && encoding.subtype.is_empty() {
             self.connection.send_trailers(stream, code as u8, text);
             return;
         }
-        let content_type = style.content_type();
+        let content_type = encoding.content_type();
         let message = grpc::percent_encoded(text);
         let fields: [Field; 3] = [
             (b"content-type", &content_type),
@@ -190,11 +198,11 @@ impl Http2 {
         self.connection.send_head(stream, http_status, &fields, true);
     }
 
-    fn refuse(&mut self, stream: StreamId, refusal: metadata::Refusal) {
+    fn refuse(&mut self, stream: StreamId, refusal: metadata::CallRefusal) {
         match refusal {
-            metadata::Refusal::Reset => self.connection.reset(stream, ErrorCode::Protocol),
-            metadata::Refusal::Answer { http_status, style, error } => {
-                self.end_alone(stream, &style, http_status, error.code(), &error.to_string());
+            metadata::CallRefusal::Reset => self.connection.reset(stream, ErrorCode::Protocol),
+            metadata::CallRefusal::Answer { http_status, encoding, error } => {
+                self.end_alone(stream, &encoding, http_status, error.code(), &error.to_string());
             }
         }
     }
@@ -211,7 +219,7 @@ impl Http2 {
         } else if call.has_sent {
             self.connection.send_trailers(stream, code as u8, &text);
         } else {
-            self.end_alone(stream, &call.style, 200, code, &text);
+            self.end_alone(stream, &call.encoding, 200, code, &text);
         }
         counters.ended(call.method, code, call.begun);
     }

@@ -1,39 +1,39 @@
-//! Lists that wait for their turn.
+//! Requests for lists that wait until their answers may be held.
 //!
 //! The answer to a range that its client has not taken is written as the client takes it. Until then it shares
 //! the store's memory, but it holds what the store would let go of, so all such answers together are bounded.
 //! One too many is not refused: its request waits, and is read anew when there is a place. A reader that takes
 //! nothing for long while others wait loses its place. What has been read of a range that goes on counts too.
 
-use super::connection::Connection;
-use super::tally::Tally;
+use super::accounting::Accounting;
+use super::connection::ClientConnection;
 use super::{Ask, Front, Rpc, Untaken, of};
 use crate::api::{Error, RangeReply, Reply, Request, TxnReply};
 use crate::limits::FrontBounds;
 use crate::types::{ConnId, Duration, KeyValue, Term, Time};
 use crate::wire::Method;
-use crate::wire::encode::{self, Long};
+use crate::wire::encode::{self, LongMessage};
 use std::collections::VecDeque;
 
-/// A request that changes nothing, and what its answer holds, as far as that is known.
+/// A request that changes nothing, with the size of its answer as far as that is known.
 struct Deferred {
     rpc: Rpc,
     request: Request,
     answer_bytes: usize,
 }
 
-/// The requests that wait.
+/// The requests that wait until their answers may be held.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct DeferredRequests {
     requests: VecDeque<Deferred>,
     bytes: usize,
-    /// The one that is being read anew: the others see what place it leaves.
+    /// The request that is being read anew; the others wait for what it leaves.
     anew: Option<Rpc>,
-    /// When readers are looked at; none while nobody waits.
+    /// When readers are looked at next; `None` while no request waits.
     check_at: Option<Time>,
 }
 
-impl Waiting {
+impl DeferredRequests {
     /// Whether those that wait can be looked at.
     pub fn is_idle(&self) -> bool {
         self.anew.is_none() && self.any()
@@ -69,16 +69,16 @@ fn kept_bytes(request: &Request) -> usize {
 }
 
 impl Front {
-    /// Whether the answer to a range can be taken now. If not, the request is to wait for a place of so many
-    /// bytes: [`Front::defer`].
+    /// Whether the answer to a range can be taken now. If not, the error is its size in bytes, with which the
+    /// request is to be deferred ([`Front::defer`]).
     pub fn takes(&mut self, rpc: Rpc, reply: &RangeReply) -> Result<(), usize> {
-        let bytes = answer_bytes(reply, self.manners.bounds.connection_lists_bytes_min);
+        let bytes = answer_bytes(reply, self.config.bounds.connection_lists_bytes_min);
         self.takes_answer(rpc, bytes, |long_bytes| encode::is_long_range(reply, long_bytes))
     }
 
-    /// The same of a transaction's answer.
+    /// Whether the answer to a transaction can be taken now; see [`Front::takes`].
     pub fn takes_txn(&mut self, rpc: Rpc, reply: &TxnReply) -> Result<(), usize> {
-        let bytes = encode::txn_weight(reply, self.manners.bounds.connection_lists_bytes_min);
+        let bytes = encode::txn_weight(reply, self.config.bounds.connection_lists_bytes_min);
         self.takes_answer(rpc, bytes, |long_bytes| encode::txn_weight(reply, long_bytes) > long_bytes)
     }
 
@@ -88,74 +88,78 @@ impl Front {
         bytes: usize,
         is_long: impl FnOnce(usize) -> bool,
     ) -> Result<(), usize> {
-        let Front { manners, connections, tally, .. } = self;
-        let bounds = &manners.bounds;
+        let Front { config, connections, accounting, .. } = self;
+        let bounds = &config.bounds;
         if bytes <= bounds.answer_bytes_min {
             return Ok(());
         }
         let there = of(connections, rpc.conn).filter(|connection| connection.method(rpc).is_some());
         let Some(connection) = there else { return Ok(()) };
-        let is_written = !connection.is_backed_up(tally.full) && !is_long(bounds.long_message_bytes);
-        if is_written || has_place_for(connection, rpc, bytes, tally, bounds) { Ok(()) } else { Err(bytes) }
+        let is_written = !connection.is_backed_up(accounting.full) && !is_long(bounds.long_message_bytes);
+        if is_written || has_place_for(connection, rpc, bytes, accounting, bounds) {
+            Ok(())
+        } else {
+            Err(bytes)
+        }
     }
 
-    /// Whether a range that has found so many bytes beside what it has gathered, and goes on, may as well wait.
+    /// Whether a range that goes on, with `bytes` found beside what it has gathered, may as well be deferred.
     pub fn is_in_vain(&mut self, rpc: Rpc, bytes: usize) -> bool {
-        let Front { manners, connections, tally, .. } = self;
-        let bounds = &manners.bounds;
+        let Front { config, connections, accounting, .. } = self;
+        let bounds = &config.bounds;
         let Some(connection) = of(connections, rpc.conn) else { return false };
-        bytes + connection.gathers(rpc) > bounds.connection_lists_bytes_min
-            && !has_place(connection, rpc, tally, bounds)
+        bytes + connection.gathered(rpc) > bounds.connection_lists_bytes_min
+            && !has_place(connection, rpc, accounting, bounds)
     }
 
-    /// So many bytes have been read of a range that goes on elsewhere: they count as its answer will.
-    pub fn gathers(&mut self, rpc: Rpc, bytes: usize) {
-        let Front { connections, tally, .. } = self;
+    /// Sets how many bytes have been read of a range that goes on elsewhere: they count as its answer will.
+    pub fn set_gathered(&mut self, rpc: Rpc, bytes: usize) {
+        let Front { connections, accounting, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
-            connection.gather(rpc, bytes);
-            tally.settle(connection);
+            connection.set_gathered(rpc, bytes);
+            accounting.update(connection);
         }
     }
 
     /// Answers a call to Range or Txn with what is taken: where its client is slow, as its stream takes it.
     pub fn answer_taken(&mut self, now: Time, rpc: Rpc, term: Term, reply: Reply) {
-        let FrontBounds { answer_bytes_min, long_message_bytes, .. } = self.manners.bounds;
+        let FrontBounds { answer_bytes_min, long_message_bytes, .. } = self.config.bounds;
         if !encode::is_long(&reply, answer_bytes_min) {
             return self.answer(now, rpc, term, &Ok(reply));
         }
         let Some(connection) = of(&mut self.connections, rpc.conn) else { return };
-        if connection.is_backed_up(self.tally.full) || encode::is_long(&reply, long_message_bytes) {
-            let header = crate::wire::Header { raft_term: term, ..self.manners.header };
-            self.begin_long(rpc, Long::of_reply(&header, reply));
+        if connection.is_backed_up(self.accounting.full) || encode::is_long(&reply, long_message_bytes) {
+            let header = crate::wire::Header { raft_term: term, ..self.config.header };
+            self.begin_long(rpc, LongMessage::of_reply(&header, reply));
         } else {
             self.answer(now, rpc, term, &Ok(reply));
         }
     }
 
-    /// Whoever feeds a stream holds so much for it: it counts as the answers do.
+    /// Sets how many bytes the source of a stream holds for it: they count as answers do.
     pub fn holds(&mut self, rpc: Rpc, bytes: usize) {
         self.waiting.answered(rpc);
-        let Front { connections, tally, .. } = self;
+        let Front { connections, accounting, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
             connection.holds(rpc, bytes);
-            tally.settle(connection);
+            accounting.update(connection);
         }
     }
 
-    /// Lets a request that changes nothing wait until its answer has a place, of so many bytes where that is
-    /// known. It is asked for anew then.
+    /// Lets a request that changes nothing wait until its answer, of `answer_bytes` where that is known, may be
+    /// held. It is asked anew then.
     pub fn defer(&mut self, now: Time, rpc: Rpc, request: Request, answer_bytes: Option<usize>) {
         let bytes = kept_bytes(&request);
         let answer_bytes = answer_bytes.unwrap_or(usize::MAX);
         let was_first = self.waiting.anew.take_if(|anew| *anew == rpc).is_some();
-        let bounds = self.manners.bounds;
-        if !was_first && !self.waiting.has_room(bytes, &bounds) {
+        let bounds = self.config.bounds;
+        if !was_first && !self.waiting.has_space(bytes, &bounds) {
             self.drop_gone();
         }
         let deferred = Deferred { rpc, request, answer_bytes };
         if was_first {
             self.waiting.requests.push_front(deferred);
-        } else if self.waiting.has_room(bytes, &bounds) {
+        } else if self.waiting.has_space(bytes, &bounds) {
             self.waiting.requests.push_back(deferred);
         } else {
             return self.answer(now, rpc, Term(0), &Err(Error::TooManyRequests));
@@ -176,21 +180,22 @@ impl Front {
 
     /// Asks anew for the first that has a place, if something was let go of.
     pub(super) fn ask_anew(&mut self, asks: &mut Vec<Ask>) {
-        let Front { connections, waiting, tally, manners, .. } = self;
+        let Front { connections, waiting, accounting, config, .. } = self;
         waiting.anew.take_if(|rpc| !is_there(connections, *rpc));
-        if waiting.anew.is_some() || !waiting.any() || !std::mem::take(&mut tally.fell) {
+        if waiting.anew.is_some() || !waiting.any() || !std::mem::take(&mut accounting.fell) {
             return;
         }
         let first = waiting.requests.iter().position(|Deferred { rpc, answer_bytes, .. }| {
             of(connections, rpc.conn).is_none_or(|of| {
-                of.method(*rpc).is_none() || has_place_for(of, *rpc, *answer_bytes, tally, &manners.bounds)
+                of.method(*rpc).is_none()
+                    || has_place_for(of, *rpc, *answer_bytes, accounting, &config.bounds)
             })
         });
         let Some(Deferred { rpc, request, .. }) = first.and_then(|first| waiting.remove(first)) else {
             return;
         };
         // The next one is looked for behind this one, which may be gone.
-        tally.fell = true;
+        accounting.fell = true;
         if is_there(connections, rpc) {
             waiting.anew = Some(rpc);
             let method = of(connections, rpc.conn).and_then(|connection| connection.method(rpc));
@@ -203,17 +208,17 @@ impl Front {
 
     /// Looks at the readers while others wait for their place.
     pub(super) fn check_readers(&mut self, now: Time, asks: &mut Vec<Ask>) {
-        let Front { waiting, tally, manners, .. } = self;
-        let next = now + check_every(&manners.bounds);
-        if waiting.any() || tally.full {
+        let Front { waiting, accounting, config, .. } = self;
+        let next = now + check_every(&config.bounds);
+        if waiting.any() || accounting.full {
             waiting.check_at.get_or_insert(next);
         }
         if waiting.check_at() > now {
             return;
         }
         self.drop_gone();
-        let Front { connections, waiting, tally, counters, untaken, .. } = self;
-        let somebody = waiting.any() || tally.full;
+        let Front { connections, waiting, accounting, counters, untaken, .. } = self;
+        let somebody = waiting.any() || accounting.full;
         waiting.check_at = somebody.then_some(next);
         if !somebody {
             return;
@@ -223,11 +228,11 @@ impl Front {
             if lost.answers > 0 || lost.closes {
                 untaken.push((connection.id, lost));
             }
-            tally.settle(connection);
+            accounting.update(connection);
         }
     }
 
-    /// What clients have lost since this was last asked, as they took nothing for long.
+    /// What clients have lost since this was last called, as they took nothing for long.
     pub fn take_untaken(&mut self) -> Vec<(ConnId, Untaken)> {
         std::mem::take(&mut self.untaken)
     }
@@ -237,32 +242,43 @@ fn check_every(bounds: &FrontBounds) -> Duration {
     Duration::from_ms(bounds.reader_check_ms)
 }
 
-impl Waiting {
-    fn has_room(&self, bytes: usize, bounds: &FrontBounds) -> bool {
+impl DeferredRequests {
+    fn has_space(&self, bytes: usize, bounds: &FrontBounds) -> bool {
         self.requests.len() < bounds.lists_waiting_max && self.bytes + bytes <= bounds.lists_waiting_bytes_max
     }
 }
 
-fn is_there(connections: &mut [Option<Connection>], rpc: Rpc) -> bool {
+fn is_there(connections: &mut [Option<ClientConnection>], rpc: Rpc) -> bool {
     of(connections, rpc.conn).is_some_and(|connection| connection.method(rpc).is_some())
 }
 
 /// Whether one more answer may be held for a connection, of whatever size: etcd bounds none. What has been read
-/// of this one does not stand in its own way.
-pub(super) fn has_place(connection: &Connection, rpc: Rpc, tally: &Tally, bounds: &FrontBounds) -> bool {
-    let own = connection.gathers(rpc);
+/// of this answer does not count against it.
+pub(super) fn has_place(
+    connection: &ClientConnection,
+    rpc: Rpc,
+    accounting: &Accounting,
+    bounds: &FrontBounds,
+) -> bool {
+    let own = connection.gathered(rpc);
     connection.held().lists - own < bounds.connection_lists_bytes_max
-        && tally.held.lists - own < bounds.lists_bytes_max
+        && accounting.held.lists - own < bounds.lists_bytes_max
 }
 
-/// The same for one of so many bytes: a connection that holds little may hold it in any case.
-fn has_place_for(of: &Connection, rpc: Rpc, bytes: usize, tally: &Tally, bounds: &FrontBounds) -> bool {
-    let others = of.held().lists - of.gathers(rpc);
+/// Whether one more answer of `bytes` may be held: a connection that holds little may hold it in any case.
+fn has_place_for(
+    of: &ClientConnection,
+    rpc: Rpc,
+    bytes: usize,
+    accounting: &Accounting,
+    bounds: &FrontBounds,
+) -> bool {
+    let others = of.held().lists - of.gathered(rpc);
     let is_small = others.saturating_add(bytes) <= bounds.connection_lists_bytes_min;
-    is_small || has_place(of, rpc, tally, bounds)
+    is_small || has_place(of, rpc, accounting, bounds)
 }
 
-/// What an answer holds. Looks at no more than makes it more than so much.
+/// How many bytes an answer holds, counted no further than to more than `bytes_max`.
 fn answer_bytes(reply: &RangeReply, bytes_max: usize) -> usize {
     let mut bytes = 0;
     for kv in &reply.kvs {

@@ -1,15 +1,15 @@
 //! The clients' side of a reactor: connections, and the RPCs on them.
 //!
-//! [`Front`] turns received bytes into [`Ask`]s and answers into bytes. It knows gRPC's and HTTP's manners
+//! [`Front`] turns received bytes into [`Ask`]s and answers into bytes. It knows the rules of gRPC and HTTP
 //! and nothing of keys. What a connection may hold is bounded: streams by HTTP/2's limit, requests by
 //! their windows, answers by budgets that streams pull by ([`Front::budget`]).
 
+mod accounting;
 mod connection;
 mod grpc;
 mod lists;
 mod long;
 mod rpc;
-mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -23,24 +23,24 @@ use crate::http2::{self, StreamId};
 use crate::io::{Output, Port};
 use crate::limits::{FRONT_SCRATCH_KEEP_BYTES, FrontBounds, REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES};
 use crate::types::{ConnId, LeaseId, Term, Time};
-use crate::wire::encode::Long;
+use crate::wire::encode::LongMessage;
 use crate::wire::health::Page;
 use crate::wire::http1::Response;
 use crate::wire::{Header, Method, Timed, TooLong, decode, encode};
-use connection::{Connection, Protocol};
-use lists::{Waiting, has_place};
-use long::Pump;
-use tally::{Held, Tally};
+use accounting::{Accounting, HeldBytes};
+use connection::{ClientConnection, Protocol};
+use lists::{DeferredRequests, has_place};
+use long::SendTurn;
 
 /// Names one call of one client: nothing else ever has the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rpc {
     pub conn: ConnId,
-    place: Place,
+    exchange: Exchange,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Place {
+enum Exchange {
     Stream(StreamId),
     /// The one request of HTTP/1 that is being answered.
     Page,
@@ -67,7 +67,7 @@ pub enum Ask {
         rpc: Rpc,
         request: WatchRequest,
     },
-    /// Wants the status of a service, and every change of it.
+    /// The client wants the status of a service, and every change of it.
     HealthWatch {
         rpc: Rpc,
         service: String,
@@ -84,8 +84,8 @@ pub enum Ask {
         rpc: Rpc,
         page: Page,
     },
-    /// There is room again for what a stream would send.
-    Room {
+    /// A stream that was told to wait may send again.
+    Writable {
         rpc: Rpc,
     },
 }
@@ -94,57 +94,53 @@ pub enum Ask {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Untaken {
     pub answers: u64,
-    /// What was held for it.
+    /// How many bytes were held for it.
     pub bytes: u64,
-    /// The connection as well.
+    /// Whether it loses the connection as well.
     pub closes: bool,
 }
 
-/// A unary call.
+/// What is known of a unary call.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
+pub struct CallInfo {
     pub method: Method,
     pub begun: Time,
-    /// Where its duration counts.
+    /// The histogram that its duration counts in.
     pub timed: Option<Timed>,
 }
 
-/// What all connections of a reactor share.
+/// The settings that all connections of a reactor share.
 #[derive(Clone, Debug)]
-pub struct Manners {
+pub struct FrontConfig {
     pub header: Header,
     pub message_bytes_max: usize,
     /// Operations that a transaction may have: many more are refused unread.
     pub txn_ops_max: usize,
     /// The longest message that is sent.
     pub reply_bytes_max: usize,
+    /// The settings' bounds; those on partial requests are raised where the longest request needs it.
     pub bounds: FrontBounds,
-    /// Bytes of requests that are not whole yet, with room for some of the largest size: of one connection, and
-    /// of all.
-    pub parts_bytes_max: usize,
-    pub all_parts_bytes_max: usize,
     pub http2: http2::Config,
 }
 
-impl Manners {
+impl FrontConfig {
     pub fn new(
         header: Header,
         request_bytes_max: usize,
         txn_ops_max: usize,
-        bounds: FrontBounds,
+        mut bounds: FrontBounds,
         http2: http2::Config,
-    ) -> Manners {
+    ) -> FrontConfig {
         let message_bytes_max = request_bytes_max + REQUEST_OVERHEAD_BYTES;
-        let messages_bytes = bounds.connection_parts_messages * message_bytes_max;
-        let parts_bytes_max = bounds.connection_parts_bytes_max.max(messages_bytes);
-        Manners {
+        let messages_bytes = bounds.connection_partial_messages * message_bytes_max;
+        bounds.connection_partial_bytes_max = bounds.connection_partial_bytes_max.max(messages_bytes);
+        bounds.partial_bytes_max = bounds.partial_bytes_max.max(bounds.connection_partial_bytes_max);
+        FrontConfig {
             header,
             message_bytes_max,
             txn_ops_max,
             reply_bytes_max: REPLY_BYTES_MAX,
             bounds,
-            parts_bytes_max,
-            all_parts_bytes_max: bounds.parts_bytes_max.max(parts_bytes_max),
             http2,
         }
     }
@@ -152,37 +148,44 @@ impl Manners {
 
 /// All connections of one reactor.
 pub struct Front {
-    manners: Manners,
-    /// By slot.
-    connections: Vec<Option<Connection>>,
-    tally: Tally,
-    waiting: Waiting,
+    config: FrontConfig,
+    /// The connections by their slots.
+    connections: Vec<Option<ClientConnection>>,
+    accounting: Accounting,
+    waiting: DeferredRequests,
     open: usize,
     stopping: bool,
     pub counters: Counters,
-    /// Reused for encoding.
+    /// A buffer for encoding, kept between messages.
     scratch: Vec<u8>,
-    /// Streams that have ended for what they had to send: who feeds them is still to hear of it.
+    /// Streams that have ended because their message could not be sent: their sources are to be told.
     lost: Vec<Rpc>,
-    /// Streams whose long messages are sent: so are they.
+    /// Streams whose long messages are sent: their sources are to be told.
     free: Vec<Rpc>,
-    /// What clients have lost that nobody has told of.
+    /// What clients have lost since [`Front::take_untaken`] was last called.
     untaken: Vec<(ConnId, Untaken)>,
-    /// Long messages wait for nothing but the next turn.
+    /// Whether long messages wait for nothing but the next turn.
     goes_on: bool,
     wake_at: Time,
     wall_secs: Option<u64>,
 }
 
 impl Front {
-    pub fn new(manners: Manners) -> Front {
-        let answers_max = manners.bounds.answers_bytes_max;
-        let held = Held::default();
+    pub fn new(config: FrontConfig) -> Front {
+        let answers_max = config.bounds.answers_bytes_max;
+        let held = HeldBytes::default();
         Front {
-            manners,
+            config,
             connections: vec![],
-            tally: Tally { dirty: vec![], held, answers_max, full: false, relieved: false, fell: false },
-            waiting: Waiting::default(),
+            accounting: Accounting {
+                dirty: vec![],
+                held,
+                answers_max,
+                full: false,
+                relieved: false,
+                fell: false,
+            },
+            waiting: DeferredRequests::default(),
             open: 0,
             stopping: false,
             counters: Counters::default(),
@@ -207,13 +210,13 @@ impl Front {
             self.connections.resize_with(slot + 1, || None);
         }
         assert!(self.connections[slot].is_none(), "a slot holds one connection at a time");
-        let mut connection = Connection::new(now, conn, port, &self.manners.bounds);
+        let mut connection = ClientConnection::new(now, conn, port, &self.config.bounds);
         if self.stopping {
             connection.close();
         }
         self.connections[slot] = Some(connection);
         self.open += 1;
-        self.tally.dirty.push(conn.slot);
+        self.accounting.dirty.push(conn.slot);
         self.wake_at = self.wake_at.min(now);
     }
 
@@ -221,31 +224,31 @@ impl Front {
     pub fn receive(&mut self, now: Time, conn: ConnId, bytes: &[u8], asks: &mut Vec<Ask>) {
         self.counters.now = now;
         self.counters.received_bytes += bytes.len() as u64;
-        let Front { manners, connections, counters, tally, .. } = self;
+        let Front { config, connections, counters, accounting, .. } = self;
         let Some(connection) = of(connections, conn) else { return };
-        connection.allow_parts(tally.parts_max(connection, manners));
-        connection.receive(now, bytes, manners, counters, asks);
-        tally.settle(connection);
-        connection.wake(tally.full, asks);
+        connection.allow_partial(accounting.partial_max(connection, config));
+        connection.receive(now, bytes, config, counters, asks);
+        accounting.update(connection);
+        connection.wake(accounting.full, asks);
         self.wake_at = self.wake_at.min(connection.wake_at());
     }
 
     /// The kernel took bytes of this connection.
     pub fn sent(&mut self, now: Time, conn: ConnId, bytes: usize, asks: &mut Vec<Ask>) {
-        let Front { connections, tally, .. } = self;
+        let Front { connections, accounting, .. } = self;
         if let Some(connection) = of(connections, conn) {
             connection.sent(now, bytes, asks);
-            tally.settle(connection);
-            connection.wake(tally.full, asks);
+            accounting.update(connection);
+            connection.wake(accounting.full, asks);
         }
     }
 
     /// The client of this connection sends nothing more.
     pub fn ended(&mut self, now: Time, conn: ConnId, asks: &mut Vec<Ask>) {
-        let Front { connections, counters, tally, .. } = self;
+        let Front { connections, counters, accounting, .. } = self;
         if let Some(connection) = of(connections, conn) {
             connection.ended(now, counters, asks);
-            tally.settle(connection);
+            accounting.update(connection);
         }
     }
 
@@ -262,17 +265,17 @@ impl Front {
             return;
         };
         self.open -= 1;
-        self.tally.forget(&mut connection);
+        self.accounting.forget(&mut connection);
         connection.end(&mut self.counters, asks);
     }
 
     /// No new calls; connections close when theirs are answered.
     pub fn stop(&mut self) {
         self.stopping = true;
-        let Front { connections, counters, tally, .. } = self;
+        let Front { connections, counters, accounting, .. } = self;
         for connection in connections.iter_mut().flatten() {
             connection.shutdown(counters);
-            tally.settle(connection);
+            accounting.update(connection);
         }
     }
 
@@ -284,13 +287,13 @@ impl Front {
     /// Answers a unary call.
     pub fn answer(&mut self, now: Time, rpc: Rpc, term: Term, answer: &Answer) {
         self.counters.now = now;
-        let header = Header { raft_term: term, ..self.manners.header };
-        let Place::Stream(stream) = rpc.place else { unreachable!("pages are answered by pages") };
+        let header = Header { raft_term: term, ..self.config.header };
+        let Exchange::Stream(stream) = rpc.exchange else { unreachable!("pages are answered by pages") };
         self.waiting.answered(rpc);
         let mut scratch = std::mem::take(&mut self.scratch);
-        let Front { manners, connections, counters, tally, .. } = self;
+        let Front { config, connections, counters, accounting, .. } = self;
         let Some(connection) = of(connections, rpc.conn) else { return };
-        let (longest, spare) = (manners.reply_bytes_max, connection.spare(tally.full, manners));
+        let (longest, spare) = (config.reply_bytes_max, connection.spare(accounting.full, config));
         let outcome = answer.as_ref().map_err(Error::clone).and_then(|reply| {
             encode::reply(&mut scratch, &header, reply, spare.min(longest)).map_err(|too_long| {
                 let is_taken = too_long.bytes <= longest;
@@ -298,7 +301,7 @@ impl Front {
             })
         });
         connection.answer(stream, outcome.as_ref().map(|()| &scratch[..]), counters);
-        tally.settle(connection);
+        accounting.update(connection);
         self.keep(scratch);
     }
 
@@ -310,37 +313,37 @@ impl Front {
     }
 
     /// What is known of a unary call that is about to be answered.
-    pub fn asked(&mut self, rpc: Rpc) -> Option<Asked> {
+    pub fn asked(&mut self, rpc: Rpc) -> Option<CallInfo> {
         let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
-        Some(Asked { method: call.method, begun: call.begun, timed: call.timed })
+        Some(CallInfo { method: call.method, begun: call.begun, timed: call.timed })
     }
 
-    /// The request of such a call, as it came.
+    /// The request of a unary call that is about to be answered, as it came.
     pub fn request(&mut self, rpc: Rpc) -> Option<Request> {
-        let txn_ops_max = self.manners.txn_ops_max;
+        let txn_ops_max = self.config.txn_ops_max;
         let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
         decode::unary(call.method, call.request.as_ref()?, txn_ops_max).ok()
     }
 
-    /// Answers a call with a reply that [`encode::is_long`]: as its stream takes it. There is no doing it
-    /// again, so what has no place is dropped.
+    /// Answers a call with a reply that [`encode::is_long`], which is sent as its stream takes it. The call
+    /// cannot be repeated, so a reply that may not be held is dropped.
     pub fn answer_long(&mut self, now: Time, rpc: Rpc, term: Term, reply: Reply) {
-        let header = Header { raft_term: term, ..self.manners.header };
-        let Front { manners, connections, tally, .. } = self;
+        let header = Header { raft_term: term, ..self.config.header };
+        let Front { config, connections, accounting, .. } = self;
         let Some(connection) = of(connections, rpc.conn) else { return };
-        if has_place(connection, rpc, tally, &manners.bounds) {
-            self.begin_long(rpc, Long::of_reply(&header, reply));
+        if has_place(connection, rpc, accounting, &config.bounds) {
+            self.begin_long(rpc, LongMessage::of_reply(&header, reply));
         } else {
             self.answer(now, rpc, term, &Err(dropped(&reply)));
         }
     }
 
-    fn begin_long(&mut self, rpc: Rpc, message: Long) {
+    fn begin_long(&mut self, rpc: Rpc, message: LongMessage) {
         self.waiting.answered(rpc);
-        let Front { connections, tally, .. } = self;
+        let Front { connections, accounting, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
             connection.begin_long(rpc, message);
-            tally.settle(connection);
+            accounting.update(connection);
         }
     }
 
@@ -351,10 +354,10 @@ impl Front {
         }
     }
 
-    /// Bytes that a stream may send now; [`Ask::Room`] comes when there is more.
+    /// How many bytes a stream may send now; [`Ask::Writable`] comes when it may send more.
     pub fn budget(&mut self, rpc: Rpc) -> usize {
         let Some(connection) = of(&mut self.connections, rpc.conn) else { return 0 };
-        connection.budget(rpc, self.tally.full)
+        connection.budget(rpc, self.accounting.full)
     }
 
     /// Reads nothing more of a stream whose client does not take its answers: as with etcd, it comes to its
@@ -369,68 +372,69 @@ impl Front {
         of(&mut self.connections, rpc.conn).is_some_and(|connection| connection.is_paused(rpc))
     }
 
-    /// Reads on where it was paused, at most so many messages. Where they were not all, it stays paused.
+    /// Reads on where a stream was paused, at most `messages_max` messages. Where more are left, it stays
+    /// paused.
     pub fn read_on(&mut self, rpc: Rpc, messages_max: usize, asks: &mut Vec<Ask>) {
-        let Front { connections, counters, tally, .. } = self;
+        let Front { connections, counters, accounting, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
             connection.read_on(rpc, messages_max, counters, asks);
-            tally.settle(connection);
+            accounting.update(connection);
         }
     }
 
     /// Sends one message of a stream, which ends where it cannot be sent: [`Ask::Gone`] says so then.
     fn message(&mut self, rpc: Rpc, write: impl FnOnce(&mut Vec<u8>, usize) -> Result<(), TooLong>) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let bytes_max = self.manners.reply_bytes_max;
+        let bytes_max = self.config.reply_bytes_max;
         let written = write(&mut scratch, bytes_max);
         let message = written.map(|()| &scratch[..]).map_err(|too_long| too_large("", too_long, bytes_max));
-        let Front { connections, counters, tally, lost, .. } = self;
+        let Front { connections, counters, accounting, lost, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
             if connection.message(rpc, message, counters) == Some(Lost) {
                 lost.push(rpc);
-                tally.relieved = true; // of what waited on it
+                accounting.relieved = true; // of what waited on it
             }
-            tally.settle(connection);
+            accounting.update(connection);
         }
         self.keep(scratch);
     }
 
     pub fn watched(&mut self, rpc: Rpc, term: Term, reply: &WatchReply) {
-        let header = Header { raft_term: term, ..self.manners.header };
+        let header = Header { raft_term: term, ..self.config.header };
         self.message(rpc, |out, bytes_max| encode::watch(out, &header, reply, bytes_max));
     }
 
     /// Sends a message that [`encode::is_long_watch`], as its stream takes it. Until then the stream has no
     /// budget.
     pub fn watched_long(&mut self, rpc: Rpc, term: Term, reply: WatchReply) {
-        let header = Header { raft_term: term, ..self.manners.header };
-        self.begin_long(rpc, Long::of_watch(&header, reply));
+        let header = Header { raft_term: term, ..self.config.header };
+        self.begin_long(rpc, LongMessage::of_watch(&header, reply));
     }
 
     pub fn kept_alive(&mut self, rpc: Rpc, term: Term, reply: &KeepAliveReply) {
-        let header = Header { raft_term: term, ..self.manners.header };
+        let header = Header { raft_term: term, ..self.config.header };
         self.message(rpc, |out, bytes_max| encode::keep_alive(out, &header, reply, bytes_max));
     }
 
     pub fn health(&mut self, rpc: Rpc, status: ServingStatus) {
-        let header = self.manners.header;
+        let header = self.config.header;
         let reply = Reply::Health(status);
         self.message(rpc, |out, bytes_max| encode::reply(out, &header, &reply, bytes_max));
     }
 
-    /// A part of a RangeStream.
+    /// Sends a part of a RangeStream.
     pub fn chunk(&mut self, rpc: Rpc, term: Term, reply: &RangeReply, last: bool) {
-        let header = Header { raft_term: term, ..self.manners.header };
+        let header = Header { raft_term: term, ..self.config.header };
         self.message(rpc, |out, bytes_max| encode::range_chunk(out, &header, reply, last, bytes_max));
     }
 
     /// Ends a stream's call.
     pub fn end(&mut self, rpc: Rpc, outcome: Result<(), Error>) {
-        let Place::Stream(stream) = rpc.place else { unreachable!("a page is no stream") };
-        let Front { connections, counters, tally, .. } = self;
+        let Exchange::Stream(stream) = rpc.exchange else { unreachable!("a page is no stream") };
+        let Front { connections, counters, accounting, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
             connection.finish(stream, outcome, counters);
-            tally.settle(connection);
+            accounting.update(connection);
         }
     }
 
@@ -438,7 +442,7 @@ impl Front {
     pub fn page(&mut self, now: Time, rpc: Rpc, response: &Response, asks: &mut Vec<Ask>) {
         if let Some(connection) = of(&mut self.connections, rpc.conn) {
             connection.page(now, response, self.wall_secs, asks);
-            self.tally.settle(connection);
+            self.accounting.update(connection);
             let wake_at = connection.wake_at();
             self.wake_at = self.wake_at.min(wake_at);
         }
@@ -451,34 +455,34 @@ impl Front {
 
     /// When [`Front::on_time`] has something to do; a time that has passed is now.
     pub fn wake_at(&self) -> Time {
-        let news = self.tally.relieved || !self.lost.is_empty() || !self.free.is_empty();
-        let unwatched = self.tally.full && self.waiting.check_at() == Time::NEVER;
-        let looks = (self.waiting.is_idle() && self.tally.fell) || unwatched;
+        let news = self.accounting.relieved || !self.lost.is_empty() || !self.free.is_empty();
+        let unwatched = self.accounting.full && self.waiting.check_at() == Time::NEVER;
+        let looks = (self.waiting.is_idle() && self.accounting.fell) || unwatched;
         if news || looks || self.goes_on { Time(0) } else { self.wake_at.min(self.waiting.check_at()) }
     }
 
-    /// What only time brings, pings and deadlines of calls; and what nobody could be told at once: streams that
-    /// ended while they were fed, room that other connections made.
+    /// Does what is due by time (pings, deadlines of calls), and tells what could not be told at once: streams
+    /// that ended while they were fed, capacity that other connections freed.
     pub fn on_time(&mut self, now: Time, asks: &mut Vec<Ask>) {
         self.counters.now = now;
         if now < self.wake_at() {
             return;
         }
         asks.extend(self.lost.drain(..).map(|rpc| Ask::Gone { rpc }));
-        asks.extend(self.free.drain(..).map(|rpc| Ask::Room { rpc }));
+        asks.extend(self.free.drain(..).map(|rpc| Ask::Writable { rpc }));
         let mut next = Time::NEVER;
-        let Front { connections, counters, tally, .. } = self;
-        let relieved = std::mem::take(&mut tally.relieved);
+        let Front { connections, counters, accounting, .. } = self;
+        let relieved = std::mem::take(&mut accounting.relieved);
         for connection in connections.iter_mut().flatten() {
             if connection.wake_at() <= now {
                 connection.on_time(now, counters, asks);
-                tally.settle(connection);
-                connection.wake(tally.full, asks);
+                accounting.update(connection);
+                connection.wake(accounting.full, asks);
             }
             if relieved {
-                connection.wake(tally.full, asks);
+                connection.wake(accounting.full, asks);
                 if connection.has_longs() {
-                    tally.settle(connection);
+                    accounting.update(connection);
                 }
             }
             next = next.min(connection.wake_at());
@@ -488,40 +492,40 @@ impl Front {
         self.ask_anew(asks);
     }
 
-    /// Hands out what the turn wrote, and its share of long messages: one send a connection.
+    /// Hands out what the turn wrote, and its share of long messages: one send per connection.
     pub fn flush(&mut self, now: Time, out: &mut Vec<Output>) {
         self.counters.now = now;
         let mut scratch = std::mem::take(&mut self.scratch);
-        let mut pump = Pump {
-            bytes: self.manners.bounds.long_bytes_per_turn,
-            packs: self.manners.bounds.long_packed_bytes_per_turn,
-            elements: self.manners.bounds.long_elements_per_turn,
-            bytes_max: self.manners.reply_bytes_max,
+        let mut turn = SendTurn {
+            bytes: self.config.bounds.long_bytes_per_turn,
+            packs: self.config.bounds.long_packed_bytes_per_turn,
+            elements: self.config.bounds.long_elements_per_turn,
+            bytes_max: self.config.reply_bytes_max,
             scratch: &mut scratch,
             counters: &mut self.counters,
             free: vec![],
             lost: vec![],
         };
-        let Front { connections, tally, .. } = self;
-        for slot in std::mem::take(&mut tally.dirty) {
+        let Front { connections, accounting, .. } = self;
+        for slot in std::mem::take(&mut accounting.dirty) {
             let Some(connection) = &mut connections[slot as usize] else { continue };
-            let again = connection.pump_longs(&mut pump, tally.full);
+            let again = connection.send_longs(&mut turn, accounting.full);
             let id = connection.id;
-            self.free.extend(pump.free.drain(..).map(|stream| Rpc::stream(id, stream)));
-            self.lost.extend(pump.lost.drain(..).map(|stream| Rpc::stream(id, stream)));
-            pump.counters.sent_bytes += connection.flush(out) as u64;
+            self.free.extend(turn.free.drain(..).map(|stream| Rpc::stream(id, stream)));
+            self.lost.extend(turn.lost.drain(..).map(|stream| Rpc::stream(id, stream)));
+            turn.counters.sent_bytes += connection.flush(out) as u64;
             let (held, before) = connection.account();
-            tally.count(held, before);
-            if again && connection.mark() {
-                tally.dirty.push(slot);
+            accounting.count(held, before);
+            if again && connection.set_dirty() {
+                accounting.dirty.push(slot);
             }
         }
-        self.goes_on = !self.tally.dirty.is_empty();
+        self.goes_on = !self.accounting.dirty.is_empty();
         self.keep(scratch);
     }
 }
 
-fn of(connections: &mut [Option<Connection>], conn: ConnId) -> Option<&mut Connection> {
+fn of(connections: &mut [Option<ClientConnection>], conn: ConnId) -> Option<&mut ClientConnection> {
     connections.get_mut(conn.slot as usize)?.as_mut().filter(|connection| connection.id == conn)
 }
 
@@ -529,7 +533,7 @@ fn of(connections: &mut [Option<Connection>], conn: ConnId) -> Option<&mut Conne
 #[derive(PartialEq)]
 struct Lost;
 
-/// In grpc-go's words, which differ between unary calls and streams in their beginning.
+/// The error is worded as grpc-go words it; unary calls and streams have different prefixes.
 fn too_large(prefix: &str, TooLong { bytes }: TooLong, bytes_max: usize) -> Error {
     let text = format!("{prefix}trying to send message larger than max ({bytes} vs. {bytes_max})");
     Error::Other { code: Code::ResourceExhausted, text }
@@ -539,8 +543,8 @@ fn too_large(prefix: &str, TooLong { bytes }: TooLong, bytes_max: usize) -> Erro
 pub const DROPPED: &str = "grpc: the reply was dropped, as too many wait for their client";
 pub const NOT_TAKEN: &str = "etcdserver: the answer was not taken in time";
 
-/// A reply that the connection cannot take, because its client takes too little. Whoever has only read is
-/// told what etcd says of a request it does not begin; a write has been done, which must not sound so.
+/// The error for a reply that the connection cannot hold, because its client takes too little. A read is told
+/// what etcd says of a request that it does not begin; a write has been done, so its text must differ.
 fn dropped(reply: &Reply) -> Error {
     if matches!(reply, Reply::Range(_)) {
         return Error::TooManyRequests;
@@ -550,11 +554,11 @@ fn dropped(reply: &Reply) -> Error {
 
 impl Rpc {
     fn stream(conn: ConnId, stream: StreamId) -> Rpc {
-        Rpc { conn, place: Place::Stream(stream) }
+        Rpc { conn, exchange: Exchange::Stream(stream) }
     }
 
     fn page(conn: ConnId) -> Rpc {
-        Rpc { conn, place: Place::Page }
+        Rpc { conn, exchange: Exchange::Page }
     }
 }
 

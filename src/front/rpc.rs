@@ -1,20 +1,20 @@
 //! The calls of one HTTP/2 connection, and how their messages become asks.
 
 use super::long::Sending;
-use super::{Ask, Counters, Manners, Rpc};
+use super::{Ask, Counters, FrontConfig, Rpc};
 use crate::api::{Code, Error};
-use crate::http2::{Head, Name, StreamId};
+use crate::http2::{FieldName, Head, StreamId};
 use crate::types::{ConnId, Time};
 use crate::wire::grpc::Inbound;
-use crate::wire::metadata::{self, Style};
-use crate::wire::{Kind, Method, Timed, decode};
+use crate::wire::metadata::{self, ReplyEncoding};
+use crate::wire::{CallKind, Method, Timed, decode};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
 /// A call being received or answered.
-pub(super) struct Call {
+pub(super) struct ClientCall {
     pub method: Method,
-    pub style: Style,
+    pub encoding: ReplyEncoding,
     pub has_sent: bool,
     pub begun: Time,
     /// The request of a unary call, for the log where its answer takes long.
@@ -22,10 +22,10 @@ pub(super) struct Call {
     pub timed: Option<Timed>,
     /// A message that is sent as the stream takes it.
     pub long: Option<Box<Sending>>,
-    /// What is held for the client: by that if the call is unary, or by who feeds its stream.
-    holds: usize,
-    /// What is held of an answer that is still being read.
-    gathers: usize,
+    /// Bytes held for the client: by the long message of a unary call, or by the source of its stream.
+    held: usize,
+    /// Bytes held of an answer that is still being read.
+    gathered: usize,
     /// How often its reader was looked at since it took something, and what waited for its window then.
     pub checks: u32,
     pending: usize,
@@ -34,7 +34,7 @@ pub(super) struct Call {
     deadline: Time,
     /// The client has ended its side.
     ended: bool,
-    /// What comes is not read before what was asked is answered.
+    /// Bytes that have come while the stream is paused.
     unread: Option<Box<Unread>>,
 }
 
@@ -54,20 +54,20 @@ pub(super) enum Taken {
     Kept,
 }
 
-impl Call {
+impl ClientCall {
     /// Judges the headers of a call.
     pub fn begin(
         now: Time,
         head: &Head,
-        manners: &Manners,
+        config: &FrontConfig,
         counters: &mut Counters,
-    ) -> Result<BegunCall, metadata::Refusal> {
+    ) -> Result<BegunCall, metadata::CallRefusal> {
         let judged = metadata::head(fields(head))?;
         counters.begun(judged.method, judged.client_api_version);
-        let inbound = Inbound::new(judged.method.kind(), manners.message_bytes_max, judged.style.gzip);
+        let inbound = Inbound::new(judged.method.kind(), config.message_bytes_max, judged.encoding.gzip);
         Ok(BegunCall {
             method: judged.method,
-            style: judged.style,
+            encoding: judged.encoding,
             inbound,
             begun: now,
             deadline: judged.timeout.map_or(Time::NEVER, |timeout| now + timeout),
@@ -78,58 +78,58 @@ impl Call {
 /// A call that has no stream yet.
 pub(super) struct BegunCall {
     method: Method,
-    style: Style,
+    encoding: ReplyEncoding,
     inbound: Inbound,
     begun: Time,
     deadline: Time,
 }
 
 fn fields(head: &Head) -> impl Iterator<Item = (&[u8], &[u8])> {
-    const NAMED: [(&[u8], Name); 10] = [
-        (b":path", Name::Path),
-        (b":method", Name::Method),
-        (b":authority", Name::Authority),
-        (b"content-type", Name::ContentType),
-        (b"grpc-timeout", Name::GrpcTimeout),
-        (b"grpc-encoding", Name::GrpcEncoding),
-        (b"hasleader", Name::HasLeader),
-        (b"client-api-version", Name::ClientApiVersion),
-        (b"token", Name::Token),
-        (b"authorization", Name::Authorization),
+    const NAMED: [(&[u8], FieldName); 10] = [
+        (b":path", FieldName::Path),
+        (b":method", FieldName::Method),
+        (b":authority", FieldName::Authority),
+        (b"content-type", FieldName::ContentType),
+        (b"grpc-timeout", FieldName::GrpcTimeout),
+        (b"grpc-encoding", FieldName::GrpcEncoding),
+        (b"hasleader", FieldName::HasLeader),
+        (b"client-api-version", FieldName::ClientApiVersion),
+        (b"token", FieldName::Token),
+        (b"authorization", FieldName::Authorization),
     ];
     let named = NAMED.iter().filter_map(|(text, name)| head.get(*name).map(|value| (*text, value)));
     named.chain(head.others())
 }
 
-pub(super) struct Calls {
-    /// By the small number of their streams.
-    calls: Vec<Option<Call>>,
+pub(super) struct ClientCalls {
+    /// The calls by the slots of their streams.
+    calls: Vec<Option<ClientCall>>,
     next_deadline: Option<Time>,
-    /// Streams that were told to wait for room on the connection.
+    /// Streams that wait for capacity on the connection.
     waiting: BTreeSet<StreamId>,
-    /// Bytes of requests that are not whole yet, and what they may be.
-    parts: usize,
-    /// What is held for the clients.
+    /// Bytes of partial requests; at most `partial_max`.
+    partial: usize,
+    /// Bytes held for the client by all calls.
     held: usize,
-    pub parts_max: usize,
+    pub partial_max: usize,
     txn_ops_max: usize,
 }
 
-impl Calls {
-    pub fn new(manners: &Manners) -> Calls {
-        Calls {
+impl ClientCalls {
+    pub fn new(config: &FrontConfig) -> ClientCalls {
+        ClientCalls {
             calls: vec![],
             next_deadline: None,
             waiting: BTreeSet::new(),
-            parts: 0,
+            partial: 0,
             held: 0,
-            parts_max: manners.parts_bytes_max,
-            txn_ops_max: manners.txn_ops_max,
+            partial_max: config.bounds.connection_partial_bytes_max,
+            txn_ops_max: config.txn_ops_max,
         }
     }
 
     pub fn insert(&mut self, stream: StreamId, begun: BegunCall) {
-        let BegunCall { method, style, inbound, begun, deadline } = begun;
+        let BegunCall { method, encoding, inbound, begun, deadline } = begun;
         if self.calls.len() <= stream.slot() {
             self.calls.resize_with(stream.slot() + 1, || None);
         }
@@ -138,16 +138,16 @@ impl Calls {
         }
         let slot = &mut self.calls[stream.slot()];
         assert!(slot.is_none(), "a call ends no later than its stream");
-        *slot = Some(Call {
+        *slot = Some(ClientCall {
             method,
-            style,
+            encoding,
             has_sent: false,
             begun,
             request: None,
             timed: None,
             long: None,
-            holds: 0,
-            gathers: 0,
+            held: 0,
+            gathered: 0,
             checks: 0,
             pending: 0,
             stream,
@@ -158,47 +158,48 @@ impl Calls {
         });
     }
 
-    pub fn get(&self, stream: StreamId) -> Option<&Call> {
+    pub fn get(&self, stream: StreamId) -> Option<&ClientCall> {
         self.calls.get(stream.slot())?.as_ref().filter(|call| call.stream == stream)
     }
 
-    pub fn get_mut(&mut self, stream: StreamId) -> Option<&mut Call> {
+    pub fn get_mut(&mut self, stream: StreamId) -> Option<&mut ClientCall> {
         self.calls.get_mut(stream.slot())?.as_mut().filter(|call| call.stream == stream)
     }
 
-    pub fn remove(&mut self, stream: StreamId) -> Option<Call> {
+    pub fn remove(&mut self, stream: StreamId) -> Option<ClientCall> {
         let call = self.calls.get_mut(stream.slot())?.take_if(|call| call.stream == stream)?;
-        self.parts -= call.kept_bytes();
-        self.held -= call.holds + call.gathers;
+        self.partial -= call.kept_bytes();
+        self.held -= call.held + call.gathered;
         self.waiting.remove(&stream);
         Some(call)
     }
 
-    /// So much is held for the client.
+    /// Sets how many bytes are held for the client.
     pub fn hold(&mut self, stream: StreamId, bytes: usize) {
         let Some(call) = self.get_mut(stream) else { return };
-        let before = std::mem::replace(&mut call.holds, bytes);
+        let before = std::mem::replace(&mut call.held, bytes);
         self.held = self.held - before + bytes;
     }
 
-    /// So much is held of an answer that is still being read: its client can take nothing of it yet.
-    pub fn gather(&mut self, stream: StreamId, bytes: usize) {
+    /// Sets how many bytes are held of an answer that is still being read: its client can take nothing of it
+    /// yet.
+    pub fn set_gathered(&mut self, stream: StreamId, bytes: usize) {
         let Some(call) = self.get_mut(stream) else { return };
-        let before = std::mem::replace(&mut call.gathers, bytes);
+        let before = std::mem::replace(&mut call.gathered, bytes);
         self.held = self.held - before + bytes;
     }
 
-    pub fn gathers(&self, stream: StreamId) -> usize {
-        self.get(stream).map_or(0, |call| call.gathers)
+    pub fn gathered(&self, stream: StreamId) -> usize {
+        self.get(stream).map_or(0, |call| call.gathered)
     }
 
     pub fn held(&self) -> usize {
         self.held
     }
 
-    /// Looks at the readers for whom something is held, beside others that wait for its place: those that have
-    /// taken nothing in so many looks, each with what is held for it. `moves`: the connection took something for
-    /// them all.
+    /// Looks at the readers for which something is held while others wait. Returns those that have taken
+    /// nothing in more than `checks_max` looks, each with the bytes held for it. `moves`: the connection took
+    /// something for them all.
     pub fn unread(
         &mut self,
         checks_max: u32,
@@ -206,18 +207,18 @@ impl Calls {
         pending_of: impl Fn(StreamId) -> usize,
     ) -> Vec<(StreamId, usize)> {
         let mut unread = vec![];
-        for call in self.calls.iter_mut().flatten().filter(|call| call.holds > 0) {
+        for call in self.calls.iter_mut().flatten().filter(|call| call.held > 0) {
             let pending = pending_of(call.stream);
             let takes = pending < std::mem::replace(&mut call.pending, pending);
             call.checks = if moves || takes { 0 } else { call.checks + 1 };
             if call.checks > checks_max {
-                unread.push((call.stream, call.holds));
+                unread.push((call.stream, call.held));
             }
         }
         unread
     }
 
-    /// The stream hears of room once the connection has some ([`Calls::take_waiting`]).
+    /// Lets a stream wait until the connection has capacity ([`ClientCalls::take_waiting`]).
     pub fn wait(&mut self, stream: StreamId) {
         self.waiting.insert(stream);
     }
@@ -226,9 +227,9 @@ impl Calls {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Bytes kept of requests that are not whole yet.
-    pub fn parts(&self) -> usize {
-        self.parts
+    /// Bytes kept of partial requests.
+    pub fn partial(&self) -> usize {
+        self.partial
     }
 
     pub fn all(&self) -> impl Iterator<Item = StreamId> {
@@ -237,7 +238,11 @@ impl Calls {
 
     /// Calls that answer with a stream of messages.
     pub fn streaming(&self) -> impl Iterator<Item = StreamId> {
-        self.calls.iter().flatten().filter(|call| call.method.kind() != Kind::Unary).map(|call| call.stream)
+        self.calls
+            .iter()
+            .flatten()
+            .filter(|call| call.method.kind() != CallKind::Unary)
+            .map(|call| call.stream)
     }
 
     pub fn next_deadline(&self) -> Time {
@@ -274,15 +279,15 @@ impl Calls {
             None => call.take_data(conn, bytes, ops, counters, asks).map(|()| Taken::Read),
         };
         let after = call.kept_bytes();
-        self.parts = self.parts - before + after;
-        if after > before && self.parts > self.parts_max {
+        self.partial = self.partial - before + after;
+        if after > before && self.partial > self.partial_max {
             let (code, text) = (Code::ResourceExhausted, "etcdserver: too many requests".into());
             return Err(Error::Other { code, text });
         }
         taken
     }
 
-    /// Nothing more of a stream is read for now.
+    /// Stops reading a stream for now.
     pub fn pause(&mut self, stream: StreamId) {
         if let Some(call) = self.get_mut(stream) {
             call.unread.get_or_insert_default();
@@ -293,7 +298,7 @@ impl Calls {
         self.get(stream).is_some_and(|call| call.unread.is_some())
     }
 
-    /// Reads on, at most so many messages; once all is read, the stream is read as it comes again. Returns how
+    /// Reads on, at most `messages_max` messages; once all is read, the stream is no longer paused. Returns how
     /// many bytes were read.
     pub fn read_on(
         &mut self,
@@ -308,7 +313,7 @@ impl Calls {
         let before = call.kept_bytes();
         let read = call.read_on(conn, messages_max, ops, counters, asks);
         let after = call.kept_bytes();
-        self.parts = self.parts - before + after;
+        self.partial = self.partial - before + after;
         read
     }
 
@@ -328,12 +333,12 @@ impl Calls {
         let before = call.kept_bytes();
         let taken = call.take_end(conn, ops, counters, asks);
         let after = call.kept_bytes();
-        self.parts = self.parts - before + after;
+        self.partial = self.partial - before + after;
         taken
     }
 }
 
-impl Call {
+impl ClientCall {
     fn kept_bytes(&self) -> usize {
         let unread = self.unread.as_ref().map_or(0, |unread| unread.bytes.len() - unread.at);
         self.inbound.kept_bytes() + unread

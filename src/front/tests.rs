@@ -7,7 +7,7 @@ mod long;
 use super::*;
 use crate::api::{Code, DeleteRangeReply, PutReply, Reply};
 use crate::http2::client::Client;
-use crate::http2::{Event, Name};
+use crate::http2::{Event, FieldName};
 use crate::limits::{CONNECTION_UNSENT_BYTES_MAX, HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX};
 use crate::types::{Duration, ReactorId, Revision};
 use crate::wire::proto;
@@ -32,14 +32,12 @@ struct Wire {
     closed: bool,
 }
 
+fn config() -> FrontConfig {
+    FrontConfig::new(Header::default(), 1 << 20, 128, FrontBounds::PRODUCTION, http2::Config::default())
+}
+
 fn front() -> Front {
-    Front::new(Manners::new(
-        Header::default(),
-        1 << 20,
-        128,
-        FrontBounds::PRODUCTION,
-        http2::Config::default(),
-    ))
+    Front::new(config())
 }
 
 impl Wire {
@@ -95,7 +93,8 @@ impl Wire {
         while let Some(event) = self.client.receive(self.now, &mut bytes).expect("HTTP/2") {
             match event {
                 Event::Headers { stream, head, end: true } | Event::Trailers { stream, head } => {
-                    let text = http2::grpc::percent_decoded(head.get(Name::GrpcMessage).unwrap_or_default());
+                    let text =
+                        http2::grpc::percent_decoded(head.get(FieldName::GrpcMessage).unwrap_or_default());
                     let status = Some((head.grpc_status().expect("a status"), text));
                     self.seen.entry(stream.number()).or_default().status = status;
                 }
@@ -335,7 +334,7 @@ fn a_slow_client_gets_no_budget_until_the_kernel_takes_bytes() {
     assert!(unsent < CONNECTION_UNSENT_BYTES_MAX + (1 << 20), "{unsent}");
     let mut asks = vec![];
     wire.front.sent(wire.now, CONN, unsent, &mut asks);
-    assert_eq!(asks, [Ask::Room { rpc }]);
+    assert_eq!(asks, [Ask::Writable { rpc }]);
     assert!(wire.front.budget(rpc) > 0);
 }
 
@@ -531,13 +530,13 @@ fn a_client_that_does_not_read_gets_a_bounded_number_of_pages() {
 
 #[test]
 fn a_client_that_says_nothing_or_stops_within_a_request_is_let_go() {
-    let parts = [
+    let partial = [
         "",
         "PRI * HTTP/2.0\r\n",
         "GET /metrics HTT",
         "POST /health HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf",
     ];
-    for (said, port) in parts.into_iter().flat_map(|said| [(said, Port::Client), (said, Port::Metrics)]) {
+    for (said, port) in partial.into_iter().flat_map(|said| [(said, Port::Client), (said, Port::Metrics)]) {
         if said.starts_with("PRI") && port == Port::Metrics {
             continue; // it is refused at once
         }
@@ -545,12 +544,12 @@ fn a_client_that_says_nothing_or_stops_within_a_request_is_let_go() {
         plain.flush();
         let bytes: Vec<String> = said.chars().map(String::from).collect();
         // Byte by byte: what trickles in wins no time.
-        let patience = Duration::from_secs(HTTP1_REQUEST_SECS_MAX);
+        let timeout = Duration::from_secs(HTTP1_REQUEST_SECS_MAX);
         for byte in &bytes {
             assert_eq!(plain.send(byte), []);
-            plain.pass(Duration(patience.0 / (bytes.len() as u64 + 1)));
+            plain.pass(Duration(timeout.0 / (bytes.len() as u64 + 1)));
         }
-        plain.pass(Duration(patience.0 - 1 - plain.now.0));
+        plain.pass(Duration(timeout.0 - 1 - plain.now.0));
         assert!(!plain.closed, "{said:?}");
         plain.pass(Duration(1));
         assert!(plain.closed, "{said:?}");

@@ -3,26 +3,26 @@
 //! It is the same state machine with the other role. What it receives counts as consumed at the next call,
 //! so windows stay open by themselves.
 
-use super::connection::{Connection, Phase, Role};
+use super::connection::{Connection, ConnectionPhase, Role};
 use super::frame::{STREAM_ID_MAX, put_block};
 use super::hpack::Indexing;
-use super::streams::{Sent, Stream};
-use super::{Config, ErrorCode, Event, Fault, StreamId};
+use super::streams::{Sent, StreamState};
+use super::{Config, ConnectionError, ErrorCode, Event, StreamId};
 use crate::types::Time;
 
-/// Requests whose header block is kept: without fields of their own, so one a method.
+/// Requests whose header block is kept: those without fields of their own, so one per method.
 const PREPARED_MAX: usize = 64;
 
 /// The client's end of a connection.
 pub struct Client {
     connection: Connection,
     authority: String,
-    prepared: Vec<Prepared>,
-    /// What the last event lent.
+    prepared: Vec<PreparedRequest>,
+    /// The bytes that the last event lent.
     lent: Option<(StreamId, usize)>,
 }
 
-struct Prepared {
+struct PreparedRequest {
     path: String,
     generation: u64,
     block: Vec<u8>,
@@ -69,7 +69,7 @@ impl Client {
             && encoder.generation() == generation
             && block.first().is_some_and(|first| first & 0xE0 != 0x20)
         {
-            let entry = Prepared { path: path.to_owned(), generation, block: block.clone() };
+            let entry = PreparedRequest { path: path.to_owned(), generation, block: block.clone() };
             match known {
                 Some(known) => self.prepared[known] = entry,
                 None if self.prepared.len() < PREPARED_MAX => self.prepared.push(entry),
@@ -101,12 +101,12 @@ impl Client {
         self.connection.reset(stream, code);
     }
 
-    /// As [`Connection::receive`].
+    /// Receives as [`Connection::receive`] does.
     pub fn receive<'a, 'b: 'a>(
         &'a mut self,
         now: Time,
         bytes: &mut &'b [u8],
-    ) -> Result<Option<Event<'a>>, Fault> {
+    ) -> Result<Option<Event<'a>>, ConnectionError> {
         if let Some((stream, len)) = self.lent.take() {
             self.connection.consumed(stream, len);
         }
@@ -117,12 +117,12 @@ impl Client {
         Ok(event)
     }
 
-    /// As [`Connection::take_output`].
+    /// Takes the output as [`Connection::take_output`] does.
     pub fn take_output(&mut self, into: &mut Vec<u8>) {
         self.connection.take_output(into);
     }
 
-    /// Streams open or half closed.
+    /// How many streams are open or half closed.
     pub fn streams_len(&self) -> usize {
         self.connection.streams_len()
     }
@@ -142,20 +142,20 @@ impl Connection {
     fn next_stream(&self) -> Option<u32> {
         let number = if self.last_stream == 0 { 1 } else { self.last_stream + 2 };
         let full = self.streams.len() >= self.peer.streams_max as usize;
-        let over = number > STREAM_ID_MAX || matches!(self.phase, Phase::Over(_));
+        let over = number > STREAM_ID_MAX || matches!(self.phase, ConnectionPhase::Over(_));
         (!full && !over && self.goaway_received.is_none()).then_some(number)
     }
 
     fn open_request(&mut self, number: u32) -> StreamId {
         self.last_stream = number;
-        self.streams.insert(Stream {
+        self.streams.insert(StreamState {
             id: number,
             begun: self.now,
             sent: Sent::Head,
             head_received: false,
             end_received: false,
             receive_window: self.stream_window,
-            owed: 0,
+            window_owed: 0,
             send_window: self.peer.initial_window,
             content_left: None,
             queue: None,

@@ -1,13 +1,13 @@
 //! One end of a connection: its state, its beginning and its end.
 
-use super::allowance::Allowance;
 use super::frame::{self, ErrorCode, FRAME_BYTES, WINDOW_BYTES, setting};
-use super::headers::{Memo, OpenBlock};
+use super::headers::{BlockCache, OpenBlock};
 use super::hpack::{Decoder, Encoder};
 use super::keepalive::Pings;
-use super::outbound::Prepared;
-use super::streams::{Recent, Streams};
-use super::{Config, Fault, Head, StreamId};
+use super::outbound::PreparedBlocks;
+use super::streams::{Recent, StreamTable};
+use super::token_bucket::TokenBucket;
+use super::{Config, ConnectionError, Head, StreamId};
 use crate::limits::{HTTP2_HEADER_LIST_BYTES_MAX, HTTP2_TABLE_BYTES};
 use crate::types::Time;
 use std::collections::VecDeque;
@@ -19,18 +19,18 @@ pub(super) enum Role {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// So many bytes of the client's preface have come.
+pub(super) enum ConnectionPhase {
+    /// The number of bytes of the client's preface that have come.
     Preface(usize),
     /// The first frame must be SETTINGS.
     Settings,
     Open,
-    Over(Fault),
+    Over(ConnectionError),
 }
 
-/// How far the end has been announced.
+/// How far the connection's end has been announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Farewell {
+pub(super) enum ShutdownState {
     None,
     /// GOAWAY without a last stream is sent, and a ping after it: streams until its answer are served.
     Announced,
@@ -51,10 +51,10 @@ pub struct Connection {
     pub(super) role: Role,
     pub(super) config: Config,
     pub(super) now: Time,
-    pub(super) phase: Phase,
-    pub(super) farewell: Farewell,
+    pub(super) phase: ConnectionPhase,
+    pub(super) shutdown_state: ShutdownState,
     pub(super) peer: PeerSettings,
-    pub(super) streams: Streams,
+    pub(super) streams: StreamTable,
     /// The highest number the other end has opened (at a client: this end).
     pub(super) last_stream: u32,
     /// The highest number a GOAWAY of the other end lets this end use.
@@ -63,31 +63,31 @@ pub struct Connection {
     pub(super) reset: Recent,
 
     // Received bytes.
-    pub(super) carry: Vec<u8>,
-    pub(super) spent: Vec<u8>,
+    pub(super) partial_frame: Vec<u8>,
+    pub(super) assembled: Vec<u8>,
     pub(super) decoder: Decoder,
     pub(super) scratch: Head,
-    pub(super) memo: Memo,
+    pub(super) block_cache: BlockCache,
     pub(super) open_block: Option<OpenBlock>,
     /// The window every stream begins with: lower than 65,535 only once the other end knows.
     pub(super) stream_window: i64,
     pub(super) receive_window: i64,
-    pub(super) owed: u32,
+    pub(super) window_owed: u32,
 
     // Bytes to send.
     pub(super) output: Vec<u8>,
     pub(super) block: Vec<u8>,
     pub(super) encoder: Encoder,
-    pub(super) prepared: Prepared,
+    pub(super) prepared: PreparedBlocks,
     pub(super) send_window: i64,
     pub(super) pending: usize,
     pub(super) waiting: VecDeque<StreamId>,
-    pub(super) roomy: Vec<StreamId>,
+    pub(super) writable: Vec<StreamId>,
 
     pub(super) pings: Pings,
-    pub(super) resets: Allowance,
-    pub(super) settings: Allowance,
-    pub(super) voids: Allowance,
+    pub(super) resets: TokenBucket,
+    pub(super) settings: TokenBucket,
+    pub(super) empty_frames: TokenBucket,
 }
 
 impl Connection {
@@ -123,48 +123,48 @@ impl Connection {
             role,
             config: *config,
             now,
-            phase: if role == Role::Server { Phase::Preface(0) } else { Phase::Settings },
-            farewell: Farewell::None,
+            phase: if role == Role::Server { ConnectionPhase::Preface(0) } else { ConnectionPhase::Settings },
+            shutdown_state: ShutdownState::None,
             peer: PeerSettings {
                 initial_window: WINDOW_BYTES,
                 frame_bytes: FRAME_BYTES,
                 streams_max: u32::MAX,
             },
-            streams: Streams::default(),
+            streams: StreamTable::default(),
             last_stream: 0,
             goaway_received: None,
             closed: Recent::default(),
             reset: Recent::default(),
-            carry: Vec::new(),
-            spent: Vec::new(),
+            partial_frame: Vec::new(),
+            assembled: Vec::new(),
             decoder: Decoder::new(HTTP2_TABLE_BYTES),
             scratch: Head::default(),
-            memo: Memo::default(),
+            block_cache: BlockCache::default(),
             open_block: None,
             stream_window: stream_window.max(WINDOW_BYTES),
             receive_window: connection_window,
-            owed: 0,
+            window_owed: 0,
             output,
             block: Vec::new(),
             encoder: Encoder::new(HTTP2_TABLE_BYTES),
-            prepared: Prepared::default(),
+            prepared: PreparedBlocks::default(),
             send_window: WINDOW_BYTES,
             pending: 0,
             waiting: VecDeque::new(),
-            roomy: Vec::new(),
+            writable: Vec::new(),
             pings: Pings::new(now),
-            resets: Allowance::new(bounds.resets_burst, bounds.resets_per_sec, now),
-            settings: Allowance::new(bounds.settings_burst, bounds.settings_per_sec, now),
-            voids: Allowance::new(bounds.void_frames_burst, bounds.void_frames_per_sec, now),
+            resets: TokenBucket::new(bounds.resets_burst, bounds.resets_per_sec, now),
+            settings: TokenBucket::new(bounds.settings_burst, bounds.settings_per_sec, now),
+            empty_frames: TokenBucket::new(bounds.empty_frames_burst, bounds.empty_frames_per_sec, now),
         }
     }
 
-    /// Bytes for the socket, since they were last taken.
+    /// The bytes for the socket since they were last taken.
     pub fn output(&self) -> &[u8] {
         &self.output
     }
 
-    /// Moves the bytes for the socket to the end of `into`. Two buffers that take turns cost no copy.
+    /// Moves the bytes for the socket to the end of `into`. Two buffers used alternately cost no copy.
     pub fn take_output(&mut self, into: &mut Vec<u8>) {
         if into.is_empty() {
             std::mem::swap(&mut self.output, into);
@@ -173,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// Streams open or half closed.
+    /// How many streams are open or half closed.
     pub fn streams_len(&self) -> usize {
         self.streams.len()
     }
@@ -186,50 +186,50 @@ impl Connection {
     /// Ends the connection in peace: says that it will end, then, after the other end has answered a ping,
     /// which stream is the last. The owner closes once [`Connection::is_drained`].
     pub fn shutdown(&mut self) {
-        if self.farewell == Farewell::None && !matches!(self.phase, Phase::Over(_)) {
-            self.farewell = Farewell::Announced;
+        if self.shutdown_state == ShutdownState::None && !matches!(self.phase, ConnectionPhase::Over(_)) {
+            self.shutdown_state = ShutdownState::Announced;
             frame::put_goaway(&mut self.output, frame::STREAM_ID_MAX, ErrorCode::NoError, b"");
-            self.pings.put_farewell(&mut self.output);
+            self.pings.put_shutdown_ping(&mut self.output);
         }
     }
 
     /// Ends the connection without waiting for the other end to have heard: streams above the last one seen
     /// are not served.
     pub fn shutdown_now(&mut self) {
-        if self.farewell != Farewell::Final && !matches!(self.phase, Phase::Over(_)) {
-            self.farewell = Farewell::Final;
+        if self.shutdown_state != ShutdownState::Final && !matches!(self.phase, ConnectionPhase::Over(_)) {
+            self.shutdown_state = ShutdownState::Final;
             frame::put_goaway(&mut self.output, self.last_stream, ErrorCode::NoError, b"");
         }
     }
 
     /// Whether the last stream has been announced and none is left.
     pub fn is_drained(&self) -> bool {
-        self.farewell == Farewell::Final && self.streams.len() == 0
+        self.shutdown_state == ShutdownState::Final && self.streams.len() == 0
     }
 
     /// Ends the connection for a mistake of the other end. Nothing is received or sent on it any more.
-    pub(super) fn fail(&mut self, code: ErrorCode, why: &'static str) -> Fault {
+    pub(super) fn fail(&mut self, code: ErrorCode, why: &'static str) -> ConnectionError {
         let debug = if code == ErrorCode::EnhanceYourCalm { why.as_bytes() } else { b"" };
         let last = if self.role == Role::Server { self.last_stream } else { 0 };
         frame::put_goaway(&mut self.output, last, code, debug);
-        self.end(Fault { code, why })
+        self.end(ConnectionError { code, why })
     }
 
     /// Ends the connection for what the other end does not do: it is told why where it still reads.
     pub fn give_up(&mut self, why: &'static str) {
-        if !matches!(self.phase, Phase::Over(_)) {
+        if !matches!(self.phase, ConnectionPhase::Over(_)) {
             self.fail(ErrorCode::EnhanceYourCalm, why);
         }
     }
 
     /// Ends the connection and gives back what it holds, but for the output.
-    pub(super) fn end(&mut self, fault: Fault) -> Fault {
-        self.phase = Phase::Over(fault);
-        self.streams = Streams::default();
-        self.carry = Vec::new();
+    pub(super) fn end(&mut self, fault: ConnectionError) -> ConnectionError {
+        self.phase = ConnectionPhase::Over(fault);
+        self.streams = StreamTable::default();
+        self.partial_frame = Vec::new();
         self.open_block = None;
         self.waiting = VecDeque::new();
-        self.roomy = Vec::new();
+        self.writable = Vec::new();
         self.pending = 0;
         fault
     }

@@ -10,14 +10,14 @@ pub const PREFIX_BYTES: usize = 5;
 /// An assembler keeps a buffer of up to this between messages.
 const KEEP_BYTES: usize = 4096;
 
-/// What stands before a message of so many bytes, not compressed. Panics from 4 GiB: owners send no message as
+/// The prefix of a message of `len` bytes that is not compressed. Panics from 4 GiB: owners send no message as
 /// long as that.
 pub fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
     let [a, b, c, d] = u32::try_from(len).expect("messages stay below 4 GiB").to_be_bytes();
     [0, a, b, c, d]
 }
 
-/// The same where the message is compressed.
+/// The prefix of a compressed message of `len` bytes.
 pub fn compressed_prefix(len: usize) -> [u8; PREFIX_BYTES] {
     let [_, length @ ..] = prefix(len);
     let mut prefix = [1; PREFIX_BYTES];
@@ -27,14 +27,14 @@ pub fn compressed_prefix(len: usize) -> [u8; PREFIX_BYTES] {
 
 /// One message of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message<'a> {
+pub struct GrpcMessage<'a> {
     pub compressed: bool,
     pub bytes: &'a [u8],
 }
 
 /// A message longer than the receiver takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLong {
+pub struct MessageTooLong {
     pub len: usize,
     pub max: usize,
 }
@@ -54,7 +54,7 @@ impl Messages {
         &'a mut self,
         bytes: &mut &'b [u8],
         max: usize,
-    ) -> Result<Option<Message<'a>>, TooLong> {
+    ) -> Result<Option<GrpcMessage<'a>>, MessageTooLong> {
         if std::mem::take(&mut self.lent) {
             self.partial.clear();
             if self.partial.capacity() > KEEP_BYTES {
@@ -67,7 +67,7 @@ impl Messages {
             let (compressed, len) = parse(prefix, max)?;
             if let Some((message, rest)) = rest.split_at_checked(len) {
                 *bytes = rest;
-                return Ok(Some(Message { compressed, bytes: message }));
+                return Ok(Some(GrpcMessage { compressed, bytes: message }));
             }
         }
         self.gather_to(PREFIX_BYTES, bytes);
@@ -75,7 +75,7 @@ impl Messages {
         let (compressed, len) = parse(prefix, max)?;
         self.gather_to(PREFIX_BYTES + len, bytes);
         self.lent = self.partial.len() == PREFIX_BYTES + len;
-        Ok(self.lent.then(|| Message { compressed, bytes: &self.partial[PREFIX_BYTES..] }))
+        Ok(self.lent.then(|| GrpcMessage { compressed, bytes: &self.partial[PREFIX_BYTES..] }))
     }
 
     fn gather_to(&mut self, len: usize, bytes: &mut &[u8]) {
@@ -96,10 +96,10 @@ impl Messages {
     }
 }
 
-fn parse(prefix: &[u8; PREFIX_BYTES], max: usize) -> Result<(bool, usize), TooLong> {
+fn parse(prefix: &[u8; PREFIX_BYTES], max: usize) -> Result<(bool, usize), MessageTooLong> {
     let [flag, a, b, c, d] = *prefix;
     let len = u32::from_be_bytes([a, b, c, d]) as usize;
-    if len > max { Err(TooLong { len, max }) } else { Ok((flag & 1 == 1, len)) }
+    if len > max { Err(MessageTooLong { len, max }) } else { Ok((flag & 1 == 1, len)) }
 }
 
 /// A number in decimal, in a buffer on the stack.

@@ -2,16 +2,15 @@
 //!
 //! What RFC 9113 calls malformed is noticed while fields are pushed: pseudo-header fields twice, unknown or
 //! after others, names in upper case, `connection`, `te` other than `trailers`. The other fields of HTTP/1
-//! connections (`keep-alive`, `transfer-encoding`, `upgrade`, `proxy-connection`), which a proxy may have passed
-//! on, say nothing here and are passed over, as grpc-go does. Octets of
-//! values follow Go's reading, since etcd's servers do: no control characters but tab; blanks at the ends
-//! pass.
+//! connections (`keep-alive`, `transfer-encoding`, `upgrade`, `proxy-connection`), which a proxy may have
+//! passed on, say nothing here and are passed over, as grpc-go does. Octets of values follow Go's reading,
+//! since etcd's servers do: no control characters but tab; blanks at the ends pass.
 
 use crate::limits::HTTP2_HEADER_LIST_BYTES_MAX;
 
 /// What a field's name says to this server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Name {
+pub enum FieldName {
     Authority,
     Method,
     Path,
@@ -36,31 +35,31 @@ pub enum Name {
     Other,
 }
 
-const NAMED: usize = Name::UnknownPseudo as usize;
+const NAMED: usize = FieldName::UnknownPseudo as usize;
 
-impl Name {
-    pub fn of(name: &[u8]) -> Name {
+impl FieldName {
+    pub fn of(name: &[u8]) -> FieldName {
         match name {
-            b":authority" => Name::Authority,
-            b":method" => Name::Method,
-            b":path" => Name::Path,
-            b":scheme" => Name::Scheme,
-            b":status" => Name::Status,
-            b"content-type" => Name::ContentType,
-            b"content-length" => Name::ContentLength,
-            b"te" => Name::Te,
-            b"user-agent" => Name::UserAgent,
-            b"grpc-timeout" => Name::GrpcTimeout,
-            b"grpc-encoding" => Name::GrpcEncoding,
-            b"grpc-status" => Name::GrpcStatus,
-            b"grpc-message" => Name::GrpcMessage,
-            b"authorization" => Name::Authorization,
-            b"token" => Name::Token,
-            b"hasleader" => Name::HasLeader,
-            b"client-api-version" => Name::ClientApiVersion,
-            b"connection" => Name::Forbidden,
-            [b':', ..] => Name::UnknownPseudo,
-            _ => Name::Other,
+            b":authority" => FieldName::Authority,
+            b":method" => FieldName::Method,
+            b":path" => FieldName::Path,
+            b":scheme" => FieldName::Scheme,
+            b":status" => FieldName::Status,
+            b"content-type" => FieldName::ContentType,
+            b"content-length" => FieldName::ContentLength,
+            b"te" => FieldName::Te,
+            b"user-agent" => FieldName::UserAgent,
+            b"grpc-timeout" => FieldName::GrpcTimeout,
+            b"grpc-encoding" => FieldName::GrpcEncoding,
+            b"grpc-status" => FieldName::GrpcStatus,
+            b"grpc-message" => FieldName::GrpcMessage,
+            b"authorization" => FieldName::Authorization,
+            b"token" => FieldName::Token,
+            b"hasleader" => FieldName::HasLeader,
+            b"client-api-version" => FieldName::ClientApiVersion,
+            b"connection" => FieldName::Forbidden,
+            [b':', ..] => FieldName::UnknownPseudo,
+            _ => FieldName::Other,
         }
     }
 
@@ -69,16 +68,16 @@ impl Name {
     }
 
     fn is_pseudo(self) -> bool {
-        self <= Name::Status || self == Name::UnknownPseudo
+        self <= FieldName::Status || self == FieldName::UnknownPseudo
     }
 }
 
-const REQUIRED: u32 = Name::Method.bit() | Name::Scheme.bit() | Name::Path.bit();
-const REQUEST_PSEUDO: u32 = REQUIRED | Name::Authority.bit();
-const PSEUDO: u32 = REQUEST_PSEUDO | Name::Status.bit();
+const REQUIRED: u32 = FieldName::Method.bit() | FieldName::Scheme.bit() | FieldName::Path.bit();
+const REQUEST_PSEUDO: u32 = REQUIRED | FieldName::Authority.bit();
+const PSEUDO: u32 = REQUEST_PSEUDO | FieldName::Status.bit();
 
 #[derive(Clone, Copy, Default)]
-struct Span {
+struct FieldSpan {
     start: u32,
     len: u32,
 }
@@ -87,10 +86,10 @@ struct Span {
 #[derive(Clone, Default)]
 pub struct Head {
     text: Vec<u8>,
-    spans: [Span; NAMED],
+    spans: [FieldSpan; NAMED],
     seen: u32,
-    others: Vec<(Span, Span)>,
-    /// As SETTINGS_MAX_HEADER_LIST_SIZE counts: names, values and 32 bytes a field.
+    others: Vec<(FieldSpan, FieldSpan)>,
+    /// The size as SETTINGS_MAX_HEADER_LIST_SIZE counts it: names, values and 32 bytes per field.
     size: usize,
     regular: bool,
     malformed: bool,
@@ -98,20 +97,20 @@ pub struct Head {
 }
 
 impl Head {
-    /// The value of the first field of a name the enum has; `None` also for [`Name::Other`].
-    pub fn get(&self, name: Name) -> Option<&[u8]> {
+    /// The value of the first field of a name the enum has; `None` also for [`FieldName::Other`].
+    pub fn get(&self, name: FieldName) -> Option<&[u8]> {
         let named = (name as usize) < NAMED && self.seen & name.bit() != 0;
         named.then(|| self.text_of(self.spans[name as usize]))
     }
-    /// Empty only where the head is not a request's.
+    /// The method, which is empty only where the head is not a request's.
     pub fn method(&self) -> &[u8] {
-        self.get(Name::Method).unwrap_or_default()
+        self.get(FieldName::Method).unwrap_or_default()
     }
-    /// Empty only where the head is not a request's.
+    /// The path, which is empty only where the head is not a request's.
     pub fn path(&self) -> &[u8] {
-        self.get(Name::Path).unwrap_or_default()
+        self.get(FieldName::Path).unwrap_or_default()
     }
-    /// Name and value of the fields that have no place in [`Name`], in their order.
+    /// Name and value of the fields that have no place in [`FieldName`], in their order.
     pub fn others(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.others.iter().map(|&(name, value)| (self.text_of(name), self.text_of(value)))
     }
@@ -120,10 +119,10 @@ impl Head {
     }
     /// Bytes that keeping a copy of the head would take, about.
     pub fn kept_bytes(&self) -> usize {
-        size_of::<Head>() + self.text.len() + self.others.len() * size_of::<(Span, Span)>()
+        size_of::<Head>() + self.text.len() + self.others.len() * size_of::<(FieldSpan, FieldSpan)>()
     }
 
-    fn text_of(&self, span: Span) -> &[u8] {
+    fn text_of(&self, span: FieldSpan) -> &[u8] {
         &self.text[span.start as usize..][..span.len as usize]
     }
 
@@ -140,22 +139,22 @@ impl Head {
 
     /// Adds a field; `valid` says that name and value consist of octets they may have. Fields beyond the
     /// limit of the list are counted, not kept.
-    pub fn push(&mut self, kind: Name, valid: bool, name: &[u8], value: &[u8]) {
+    pub fn push(&mut self, kind: FieldName, valid: bool, name: &[u8], value: &[u8]) {
         self.size = self.size.saturating_add(name.len() + value.len() + 32);
         if self.is_too_long() {
             return;
         }
         self.malformed |= !valid;
         if kind.is_pseudo() {
-            let twice = kind == Name::UnknownPseudo || self.seen & kind.bit() != 0;
+            let twice = kind == FieldName::UnknownPseudo || self.seen & kind.bit() != 0;
             self.malformed |= self.regular || twice;
         } else {
             self.regular = true;
         }
         match kind {
-            Name::Forbidden | Name::UnknownPseudo => self.malformed = true,
-            Name::Te => self.malformed |= value != b"trailers",
-            Name::ContentLength => self.push_content_length(value),
+            FieldName::Forbidden | FieldName::UnknownPseudo => self.malformed = true,
+            FieldName::Te => self.malformed |= value != b"trailers",
+            FieldName::ContentLength => self.push_content_length(value),
             _ => (),
         }
         if (kind as usize) < NAMED {
@@ -169,10 +168,10 @@ impl Head {
         }
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Span {
+    fn keep(&mut self, bytes: &[u8]) -> FieldSpan {
         let start = self.text.len() as u32;
         self.text.extend_from_slice(bytes);
-        Span { start, len: bytes.len() as u32 }
+        FieldSpan { start, len: bytes.len() as u32 }
     }
 
     fn push_content_length(&mut self, value: &[u8]) {
@@ -191,13 +190,13 @@ impl Head {
     pub fn is_request(&self) -> bool {
         let pseudo = self.seen & PSEUDO;
         !self.malformed
-            && pseudo & !Name::Authority.bit() == REQUIRED
+            && pseudo & !FieldName::Authority.bit() == REQUIRED
             && !self.path().is_empty()
             && self.method() != b"CONNECT"
     }
     /// Whether this is a response as RFC 9113 8.3.2 has it.
     pub fn is_response(&self) -> bool {
-        !self.malformed && self.seen & PSEUDO == Name::Status.bit() && self.status().is_some()
+        !self.malformed && self.seen & PSEUDO == FieldName::Status.bit() && self.status().is_some()
     }
     /// Whether these are trailers: no pseudo-header fields (RFC 9113, 8.1).
     pub fn is_trailers(&self) -> bool {
@@ -205,7 +204,7 @@ impl Head {
     }
     /// The status of a response, `None` where it is not of three digits.
     pub fn status(&self) -> Option<u16> {
-        match self.get(Name::Status)? {
+        match self.get(FieldName::Status)? {
             digits @ [_, _, _] if digits.iter().all(u8::is_ascii_digit) => {
                 Some(digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')))
             }
@@ -214,7 +213,7 @@ impl Head {
     }
     /// The code in `grpc-status`, `None` where it is missing or no number.
     pub fn grpc_status(&self) -> Option<u8> {
-        std::str::from_utf8(self.get(Name::GrpcStatus)?).ok()?.parse().ok()
+        std::str::from_utf8(self.get(FieldName::GrpcStatus)?).ok()?.parse().ok()
     }
 }
 

@@ -1,9 +1,9 @@
 //! HEADERS and CONTINUATION: header blocks to requests, responses and trailers.
 
-use super::connection::{Connection, Farewell, Role};
+use super::connection::{Connection, Role, ShutdownState};
 use super::frame::{self, ErrorCode, FrameHead, flag};
-use super::receive::{Flaw, Step, protocol};
-use super::streams::{Sent, Stream};
+use super::receive::{FrameError, FrameOutcome, protocol};
+use super::streams::{Sent, StreamState};
 use super::{Head, StreamId};
 use crate::limits::Http2Bounds;
 
@@ -20,13 +20,13 @@ pub(super) struct OpenBlock {
 #[derive(Clone, Copy)]
 pub(super) enum HeadAt {
     Scratch,
-    Memo(usize),
+    Cache(usize),
 }
 
-/// Blocks of indices alone, with what they said. They say it again as long as the table is of the same
-/// generation.
+/// A cache of decoded header blocks that consist of indices alone. They mean the same as long as the table is
+/// of the same generation.
 #[derive(Default)]
-pub(super) struct Memo {
+pub(super) struct BlockCache {
     entries: Vec<Remembered>,
     next: usize,
 }
@@ -37,7 +37,7 @@ struct Remembered {
     head: Head,
 }
 
-impl Memo {
+impl BlockCache {
     fn find(&self, generation: u64, block: &[u8]) -> Option<usize> {
         self.entries.iter().position(|entry| entry.generation == generation && entry.block == block)
     }
@@ -60,11 +60,15 @@ impl Connection {
     pub(super) fn head_at(&self, at: HeadAt) -> &Head {
         match at {
             HeadAt::Scratch => &self.scratch,
-            HeadAt::Memo(place) => &self.memo.entries[place].head,
+            HeadAt::Cache(place) => &self.block_cache.entries[place].head,
         }
     }
 
-    pub(super) fn on_headers(&mut self, frame: FrameHead, payload: &[u8]) -> Result<Step, Flaw> {
+    pub(super) fn on_headers(
+        &mut self,
+        frame: FrameHead,
+        payload: &[u8],
+    ) -> Result<FrameOutcome, FrameError> {
         if frame.stream == 0 || (self.role == Role::Server && frame.stream.is_multiple_of(2)) {
             return Err(protocol("HEADERS on a stream no client opens"));
         }
@@ -74,7 +78,7 @@ impl Connection {
         if frame.has(flag::PRIORITY) {
             let (priority, rest) = fragment
                 .split_first_chunk::<5>()
-                .ok_or(Flaw::Connection(ErrorCode::FrameSize, "HEADERS too short for its priority"))?;
+                .ok_or(FrameError::Connection(ErrorCode::FrameSize, "HEADERS too short for its priority"))?;
             depends_on_itself = dependency(priority) == frame.stream;
             fragment = rest;
         }
@@ -84,31 +88,41 @@ impl Connection {
         }
         let bytes = fragment.to_vec();
         self.open_block = Some(OpenBlock { stream: frame.stream, end, depends_on_itself, frames: 1, bytes });
-        Ok(Step::Nothing)
+        Ok(FrameOutcome::Nothing)
     }
 
-    pub(super) fn on_continuation(&mut self, frame: FrameHead, payload: &[u8]) -> Result<Step, Flaw> {
+    pub(super) fn on_continuation(
+        &mut self,
+        frame: FrameHead,
+        payload: &[u8],
+    ) -> Result<FrameOutcome, FrameError> {
         let block = self.open_block.as_mut().ok_or(protocol("CONTINUATION of nothing"))?;
         block.frames += 1;
         block.bytes.extend_from_slice(payload);
         let bounds = &self.config.bounds;
         if block.frames > bounds.block_frames_max || block.bytes.len() > bounds.block_bytes_max {
-            return Err(Flaw::Connection(ErrorCode::EnhanceYourCalm, "header_block_too_long"));
+            return Err(FrameError::Connection(ErrorCode::EnhanceYourCalm, "header_block_too_long"));
         }
         if !frame.has(flag::END_HEADERS) {
-            return Ok(Step::Nothing);
+            return Ok(FrameOutcome::Nothing);
         }
         let block = self.open_block.take().expect("it was there above");
         self.on_block(block.stream, block.end, block.depends_on_itself, &block.bytes)
     }
 
     /// A whole header block. It is decoded whatever becomes of the stream: the table depends on it.
-    fn on_block(&mut self, number: u32, end: bool, on_itself: bool, block: &[u8]) -> Result<Step, Flaw> {
+    fn on_block(
+        &mut self,
+        number: u32,
+        end: bool,
+        on_itself: bool,
+        block: &[u8],
+    ) -> Result<FrameOutcome, FrameError> {
         let opens = self.role == Role::Server && number > self.last_stream;
         let stream = if opens { None } else { self.streams.find(number) };
         if !opens && stream.is_none() && !self.reset.contains(number) {
             return Err(match self.closed.contains(number) {
-                true => Flaw::Connection(ErrorCode::StreamClosed, "HEADERS on a closed stream"),
+                true => FrameError::Connection(ErrorCode::StreamClosed, "HEADERS on a closed stream"),
                 false => protocol("HEADERS on a stream that cannot be opened"),
             });
         }
@@ -116,13 +130,13 @@ impl Connection {
         if opens {
             self.last_stream = number;
         } else if stream.is_none() {
-            return Ok(Step::Nothing); // it crossed the reset this end had sent
+            return Ok(FrameOutcome::Nothing); // it crossed the reset this end had sent
         }
         if on_itself {
-            return Err(Flaw::Stream(number, ErrorCode::Protocol));
+            return Err(FrameError::Stream(number, ErrorCode::Protocol));
         }
         if self.head_at(at).is_too_long() {
-            return Err(Flaw::Stream(number, ErrorCode::FrameSize)); // as grpc-go answers
+            return Err(FrameError::Stream(number, ErrorCode::FrameSize)); // as grpc-go answers
         }
         match stream {
             None => self.open(number, end, at),
@@ -131,74 +145,74 @@ impl Connection {
         }
     }
 
-    fn decode(&mut self, block: &[u8]) -> Result<HeadAt, Flaw> {
-        if let Some(place) = self.memo.find(self.decoder.generation(), block) {
-            return Ok(HeadAt::Memo(place));
+    fn decode(&mut self, block: &[u8]) -> Result<HeadAt, FrameError> {
+        if let Some(place) = self.block_cache.find(self.decoder.generation(), block) {
+            return Ok(HeadAt::Cache(place));
         }
         let indexed = self
             .decoder
             .decode(block, &mut self.scratch)
-            .map_err(|_| Flaw::Connection(ErrorCode::Compression, "malformed header block"))?;
+            .map_err(|_| FrameError::Connection(ErrorCode::Compression, "malformed header block"))?;
         if indexed {
-            self.memo.remember(self.decoder.generation(), block, &self.scratch, &self.config.bounds);
+            self.block_cache.remember(self.decoder.generation(), block, &self.scratch, &self.config.bounds);
         }
         Ok(HeadAt::Scratch)
     }
 
-    fn open(&mut self, number: u32, end: bool, at: HeadAt) -> Result<Step, Flaw> {
-        if self.farewell == Farewell::Final {
+    fn open(&mut self, number: u32, end: bool, at: HeadAt) -> Result<FrameOutcome, FrameError> {
+        if self.shutdown_state == ShutdownState::Final {
             // Announced as not served. Its DATA meets a reset stream.
             self.reset.push(number);
-            return Ok(Step::Nothing);
+            return Ok(FrameOutcome::Nothing);
         }
         if self.streams.len() >= self.config.streams_max as usize {
-            return Err(Flaw::Stream(number, ErrorCode::RefusedStream));
+            return Err(FrameError::Stream(number, ErrorCode::RefusedStream));
         }
         let head = self.head_at(at);
         let content_left = head.content_length();
         if !head.is_request() || (end && content_left.is_some_and(|left| left > 0)) {
-            return Err(Flaw::Stream(number, ErrorCode::Protocol));
+            return Err(FrameError::Stream(number, ErrorCode::Protocol));
         }
         let stream = self.add_stream(number, end, content_left);
-        Ok(Step::Headers { stream, at, end })
+        Ok(FrameOutcome::Headers { stream, at, end })
     }
 
     fn add_stream(&mut self, number: u32, end_received: bool, content_left: Option<u64>) -> StreamId {
-        self.streams.insert(Stream {
+        self.streams.insert(StreamState {
             id: number,
             begun: self.now,
             sent: Sent::Nothing,
             head_received: true,
             end_received,
             receive_window: self.stream_window,
-            owed: 0,
+            window_owed: 0,
             send_window: self.peer.initial_window,
             content_left,
             queue: None,
         })
     }
 
-    fn on_trailers(&mut self, stream: StreamId, end: bool, at: HeadAt) -> Result<Step, Flaw> {
+    fn on_trailers(&mut self, stream: StreamId, end: bool, at: HeadAt) -> Result<FrameOutcome, FrameError> {
         let trailers = self.head_at(at).is_trailers();
         let state = self.streams.at(stream.slot);
         if state.end_received {
-            return Err(Flaw::Stream(stream.number, ErrorCode::StreamClosed));
+            return Err(FrameError::Stream(stream.number, ErrorCode::StreamClosed));
         }
         if !end || !trailers || state.content_left.is_some_and(|left| left > 0) {
-            return Err(Flaw::Stream(stream.number, ErrorCode::Protocol));
+            return Err(FrameError::Stream(stream.number, ErrorCode::Protocol));
         }
         self.end_received(stream);
-        Ok(Step::Trailers { stream, at })
+        Ok(FrameOutcome::Trailers { stream, at })
     }
 
-    fn on_response(&mut self, stream: StreamId, end: bool, at: HeadAt) -> Result<Step, Flaw> {
+    fn on_response(&mut self, stream: StreamId, end: bool, at: HeadAt) -> Result<FrameOutcome, FrameError> {
         let head = self.head_at(at);
         let interim = head.status().is_some_and(|status| status < 200);
         if !head.is_response() || (interim && end) {
-            return Err(Flaw::Stream(stream.number, ErrorCode::Protocol));
+            return Err(FrameError::Stream(stream.number, ErrorCode::Protocol));
         }
         if interim {
-            return Ok(Step::Nothing);
+            return Ok(FrameOutcome::Nothing);
         }
         let content_left = head.content_length();
         let state = self.streams.at(stream.slot);
@@ -206,7 +220,7 @@ impl Connection {
         if end {
             self.end_received(stream);
         }
-        Ok(Step::Headers { stream, at, end })
+        Ok(FrameOutcome::Headers { stream, at, end })
     }
 }
 

@@ -7,20 +7,20 @@
 //! After `interval` without a byte from the client the server pings; after `timeout` more without a byte the
 //! connection is dead.
 
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, ConnectionPhase};
 use super::frame::{self, ErrorCode};
-use super::{Fault, Keepalive};
+use super::{ConnectionError, KeepaliveRules};
 use crate::types::{Duration, Time};
 
 /// grpc-go's allowance for clients without a stream.
 const IDLE_PING_MIN: Duration = Duration::from_secs(2 * 60 * 60);
 const STRIKES_MAX: u8 = 2;
-const FAREWELL: &[u8; 8] = b"farewell";
+const SHUTDOWN_PING: &[u8; 8] = b"farewell";
 
 pub(super) struct Pings {
     began: Time,
     last_read: Time,
-    /// When this end pinged, if nothing has come since.
+    /// When this end sent a ping, if nothing has come since.
     asked: Option<Time>,
     last_ping: Option<Time>,
     strikes: u8,
@@ -37,13 +37,13 @@ impl Pings {
         self.asked = None;
     }
 
-    /// Headers or DATA are sent.
+    /// Forgives the strikes where headers or DATA are sent.
     pub(super) fn forgive(&mut self) {
         self.forgiven = true;
     }
 
     /// Whether the client may send this ping.
-    pub(super) fn allows(&mut self, rules: &Keepalive, streams: usize, now: Time) -> bool {
+    pub(super) fn allows(&mut self, rules: &KeepaliveRules, streams: usize, now: Time) -> bool {
         let last = self.last_ping.replace(now);
         if std::mem::take(&mut self.forgiven) {
             self.strikes = 0;
@@ -57,12 +57,12 @@ impl Pings {
         self.strikes <= STRIKES_MAX
     }
 
-    pub(super) fn put_farewell(&self, out: &mut Vec<u8>) {
-        put_ping(out, FAREWELL);
+    pub(super) fn put_shutdown_ping(&self, out: &mut Vec<u8>) {
+        put_ping(out, SHUTDOWN_PING);
     }
 
-    pub(super) fn is_farewell(&self, opaque: &[u8; 8]) -> bool {
-        opaque == FAREWELL
+    pub(super) fn is_shutdown_ping(&self, opaque: &[u8; 8]) -> bool {
+        opaque == SHUTDOWN_PING
     }
 }
 
@@ -71,38 +71,39 @@ impl Connection {
     pub fn wake_at(&self) -> Time {
         let keepalive = &self.config.keepalive;
         match (self.phase, self.pings.asked, keepalive.interval) {
-            (Phase::Over(_), ..) => Time::NEVER,
-            (Phase::Preface(_) | Phase::Settings, ..) => {
+            (ConnectionPhase::Over(_), ..) => Time::NEVER,
+            (ConnectionPhase::Preface(_) | ConnectionPhase::Settings, ..) => {
                 self.pings.began + Duration::from_secs(self.config.bounds.handshake_secs_max)
             }
-            (Phase::Open, Some(asked), _) => asked + keepalive.timeout,
-            (Phase::Open, None, Some(interval)) => self.pings.last_read + interval,
-            (Phase::Open, None, None) => Time::NEVER,
+            (ConnectionPhase::Open, Some(asked), _) => asked + keepalive.timeout,
+            (ConnectionPhase::Open, None, Some(interval)) => self.pings.last_read + interval,
+            (ConnectionPhase::Open, None, None) => Time::NEVER,
         }
     }
 
     /// Does what is due. An error is the end: the other end is gone.
-    pub fn on_time(&mut self, now: Time) -> Result<(), Fault> {
+    pub fn on_time(&mut self, now: Time) -> Result<(), ConnectionError> {
         self.now = now;
-        if let Phase::Over(fault) = self.phase {
+        if let ConnectionPhase::Over(fault) = self.phase {
             return Err(fault);
         }
         if now < self.wake_at() {
             return Ok(());
         }
         match self.phase {
-            Phase::Open if self.pings.asked.is_none() => {
+            ConnectionPhase::Open if self.pings.asked.is_none() => {
                 self.pings.asked = Some(now);
                 put_ping(&mut self.output, &[0; 8]);
                 Ok(())
             }
-            Phase::Open => {
-                Err(self.end(Fault { code: ErrorCode::NoError, why: "keepalive ping not answered" }))
-            }
-            _ => {
+            ConnectionPhase::Open => {
                 Err(self
-                    .end(Fault { code: ErrorCode::SettingsTimeout, why: "no preface and SETTINGS in time" }))
+                    .end(ConnectionError { code: ErrorCode::NoError, why: "keepalive ping not answered" }))
             }
+            _ => Err(self.end(ConnectionError {
+                code: ErrorCode::SettingsTimeout,
+                why: "no preface and SETTINGS in time",
+            })),
         }
     }
 }

@@ -2,22 +2,25 @@
 //!
 //! A [`Connection`] is one end of one connection. The owner hands it what the socket received and pulls
 //! events out ([`Connection::receive`]); it sends with `send_*` and [`Connection::reply`], and takes the
-//! bytes for the socket once a turn ([`Connection::take_output`]). Time comes with the bytes; where nothing
+//! bytes for the socket once per turn ([`Connection::take_output`]). Time comes with the bytes; where nothing
 //! comes, the owner calls [`Connection::on_time`] at [`Connection::wake_at`].
+//!
+//! Why not the `h2` crate: on a prototype of the durable put path it took 7.6 µs of the server's CPU for a
+//! put at depth, where a state machine of our own took 2.7, and its streams are futures, which would bring an
+//! executor into the deterministic part. `h2` is the other end in tests.
 //!
 //! What makes it fast: frames are read where they lie in the received bytes (only a frame that is split over
 //! two receives is copied), a header block that is all indices is remembered with what it said, the head and
-//! trailers of a usual answer are bytes prepared once, and nothing is allocated a request.
+//! trailers of a usual answer are bytes prepared once, and nothing is allocated per request.
 //!
 //! What keeps it bounded: streams, header blocks, their frames, the bytes received and not consumed (the
-//! connection's window) and the bytes waiting for the other end's windows; and allowances for what is free
+//! connection's window) and the bytes waiting for the other end's windows; and token buckets for what is free
 //! to send: resets, SETTINGS, frames that say nothing. The owner must stop receiving while its socket does
 //! not take the output: answers to PING and SETTINGS are written into it.
 //!
 //! `receive` turns bytes into frames, `inbound` treats them, `headers` those with header blocks, `outbound`
 //! sends, `keepalive` judges pings and sends them. [`client`] is the other end, for tools and tests.
 
-mod allowance;
 pub mod client;
 mod connection;
 pub mod frame;
@@ -30,13 +33,14 @@ mod keepalive;
 mod outbound;
 mod receive;
 mod streams;
+mod token_bucket;
 
 #[cfg(test)]
 mod tests;
 
 pub use connection::Connection;
 pub use frame::ErrorCode;
-pub use head::{Head, Name};
+pub use head::{FieldName, Head};
 
 use crate::limits::{HTTP2_STREAMS_DEFAULT, Http2Bounds};
 use crate::types::Duration;
@@ -67,20 +71,20 @@ pub struct Config {
     /// Owners of messages longer than a window consume the parts as they store them. The connection's is at
     /// least 65,535 (RFC 9113 knows no way to lower it).
     pub bounds: Http2Bounds,
-    pub keepalive: Keepalive,
+    pub keepalive: KeepaliveRules,
 }
 
 impl Config {
-    /// With another window for each stream.
+    /// Sets the window of each stream.
     pub fn with_window(mut self, stream_window_bytes: u32) -> Config {
         self.bounds.stream_window_bytes = stream_window_bytes;
         self
     }
 }
 
-/// As grpc-go keeps connections alive and judges clients that do.
+/// How connections are kept alive and clients' pings judged: as grpc-go does.
 #[derive(Clone, Copy, Debug)]
-pub struct Keepalive {
+pub struct KeepaliveRules {
     /// The least time between two pings of a client.
     pub ping_min: Duration,
     /// Whether clients may ping so often without an open stream.
@@ -97,7 +101,7 @@ impl Default for Config {
         Config {
             streams_max: HTTP2_STREAMS_DEFAULT,
             bounds: Http2Bounds::PRODUCTION,
-            keepalive: Keepalive {
+            keepalive: KeepaliveRules {
                 ping_min: Duration::from_secs(5),
                 without_stream: false,
                 interval: Some(Duration::from_secs(2 * 60 * 60)),
@@ -118,15 +122,15 @@ pub enum Event<'a> {
     Trailers { stream: StreamId, head: &'a Head },
     /// The stream is gone, by the other end or for its mistake. `code` is one of RFC 9113 section 7.
     Reset { stream: StreamId, code: u32 },
-    /// What waited on the stream has been written: there is room for more.
-    Room { stream: StreamId },
+    /// What waited on the stream has been written: more may be sent.
+    Writable { stream: StreamId },
     /// The other end takes no new streams above `last`.
     GoAway { last: u32, code: u32 },
 }
 
 /// The connection is over. The owner sends the output, where the other end is told why, and closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConnectionError {
     pub code: ErrorCode,
     pub why: &'static str,
 }

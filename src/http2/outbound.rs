@@ -1,7 +1,7 @@
 //! Sending: heads, bodies within the windows, trailers, resets.
 //!
-//! A body that a window does not let through waits in its stream's queue. A stream held by its own window is
-//! pumped when that opens; those held by the connection's stand in a row and take turns, a frame each.
+//! A body that a window does not let through waits in its stream's queue. A stream blocked by its own window is
+//! sent on when that opens; those blocked by the connection's are served round robin, one frame each.
 //!
 //! The head of a gRPC answer and the trailers of success are always the same two blocks: their fields are
 //! entered into the dynamic table once, and from then on each is prepared bytes.
@@ -29,7 +29,7 @@ impl Block {
 }
 
 #[derive(Clone, Copy, Default)]
-pub(super) struct Prepared {
+pub(super) struct PreparedBlocks {
     head: Block,
     ok_trailers: Block,
 }
@@ -165,20 +165,20 @@ impl Connection {
         true
     }
 
-    /// Bytes that a stream which pulls may send now: 0 where it waits for a window or the socket. When
-    /// what waits on it has gone, [`super::Event::Room`] says so; when there is room on the connection
-    /// ([`Connection::send_room`]), nobody does.
+    /// How many bytes a stream that pulls may send now: 0 where it waits for a window or the socket. When
+    /// what waits on it has gone, [`super::Event::Writable`] says so; when the connection has capacity again
+    /// ([`Connection::send_capacity`]), no event does.
     pub fn send_budget(&self, stream: StreamId) -> usize {
         if self.streams.get(stream).is_none() {
             return 0;
         }
         let stream_pending_bytes = self.config.bounds.stream_pending_bytes;
-        stream_pending_bytes.saturating_sub(self.pending_of(stream)).min(self.send_room())
+        stream_pending_bytes.saturating_sub(self.pending_of(stream)).min(self.send_capacity())
     }
 
-    /// Bytes that all streams which pull may send now: as the socket takes them, and of what may wait for
+    /// How many bytes all streams that pull may send now: as the socket takes them, and of what may wait for
     /// windows one half, so that the other is left to those that do not pull.
-    pub fn send_room(&self) -> usize {
+    pub fn send_capacity(&self) -> usize {
         let bounds = &self.config.bounds;
         let windows = (bounds.pending_bytes_max / 2).saturating_sub(self.pending);
         bounds.output_bytes.saturating_sub(self.output.len()).min(windows)
@@ -189,12 +189,12 @@ impl Connection {
         self.output.len() >= self.config.bounds.output_bytes
     }
 
-    /// Bytes of all streams that wait for the other end's windows.
+    /// How many bytes of all streams wait for the other end's windows.
     pub fn pending_bytes(&self) -> usize {
         self.pending
     }
 
-    /// The same of one stream.
+    /// How many bytes of one stream wait for the other end's windows.
     pub fn pending_of(&self, stream: StreamId) -> usize {
         self.streams.get(stream).and_then(|state| state.queue.as_ref()).map_or(0, |queue| queue.len())
     }
@@ -228,7 +228,8 @@ impl Connection {
         self.closed.push(stream.number);
     }
 
-    /// END_STREAM has been written. A server needs no more of the request: it says so, as grpc-go does.
+    /// Notes that END_STREAM has been written. A server needs no more of the request: it says so, as grpc-go
+    /// does.
     fn end_sent(&mut self, stream: StreamId) {
         if self.streams.at(stream.slot).end_received {
             self.close(stream);
@@ -243,7 +244,7 @@ impl Connection {
         self.pump_some(stream, usize::MAX);
     }
 
-    /// Lets the streams that wait for the connection's window take turns.
+    /// Serves the streams that wait for the connection's window round robin.
     pub(super) fn pump_waiting(&mut self) {
         while self.send_window > 0
             && let Some(stream) = self.waiting.pop_front()
@@ -273,7 +274,7 @@ impl Connection {
             frame::put_data(&mut self.output, stream.number, bytes, end, self.peer.frame_bytes);
         }
         if !drained {
-            queue.held = true;
+            queue.blocked = true;
             queue.at += n;
             if queue.at > queue.bytes.len() / 2 {
                 queue.bytes.drain(..queue.at);
@@ -287,7 +288,7 @@ impl Connection {
             return;
         }
         match queue.finish {
-            Finish::Open if queue.held => self.roomy.push(stream),
+            Finish::Open if queue.blocked => self.writable.push(stream),
             Finish::Open => (),
             Finish::End => self.end_sent(stream),
             Finish::Trailers(code, message) => {
@@ -340,8 +341,8 @@ impl Connection {
         self.encoder.field(block, b"content-type", b"application/grpc", Indexing::Enter);
     }
 
-    /// The block as prepared bytes, where writing it has not changed how it would be written. A change of the
-    /// table's size that is announced in it counts as one: it changed the generation before.
+    /// Keeps the block as prepared bytes, where writing it has not changed how it would be written. A change
+    /// of the table's size that is announced in it counts as one: it changed the generation before.
     fn prepare(&self, block: &[u8], before: u64) -> Block {
         let mut prepared = Block::default();
         let resized = block.first().is_some_and(|first| first & 0xE0 == 0x20);

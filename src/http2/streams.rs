@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 pub enum Sent {
     Nothing,
     Head,
-    /// END_STREAM, or it stands at the end of the queue.
+    /// END_STREAM has been sent, or stands at the end of the queue.
     End,
 }
 
@@ -32,15 +32,15 @@ pub struct Queue {
     pub bytes: Vec<u8>,
     pub at: usize,
     pub finish: Finish,
-    /// Whether a window has held it: whoever pulls then waits to hear of room.
-    pub held: bool,
+    /// Whether a window has blocked it: a source that pulls then waits to be told that it may send.
+    pub blocked: bool,
     /// Whether the stream stands in the row of those that wait for the connection's window.
     pub waiting: bool,
 }
 
 impl Queue {
     pub fn new() -> Box<Queue> {
-        Box::new(Queue { bytes: Vec::new(), at: 0, finish: Finish::Open, held: false, waiting: false })
+        Box::new(Queue { bytes: Vec::new(), at: 0, finish: Finish::Open, blocked: false, waiting: false })
     }
     pub fn len(&self) -> usize {
         self.bytes.len() - self.at
@@ -48,26 +48,26 @@ impl Queue {
 }
 
 #[derive(Debug)]
-pub struct Stream {
-    /// 0 in a free slot.
+pub struct StreamState {
+    /// The stream's number; 0 in a free slot.
     pub id: u32,
     pub begun: Time,
     pub sent: Sent,
     pub head_received: bool,
     pub end_received: bool,
-    /// What the other end may still send.
+    /// How many bytes the other end may still send.
     pub receive_window: i64,
-    /// What was consumed and not yet given back.
-    pub owed: u32,
+    /// How many bytes were consumed and not yet given back to the window.
+    pub window_owed: u32,
     pub send_window: i64,
-    /// What `content-length` still promises.
+    /// How many bytes `content-length` still promises.
     pub content_left: Option<u64>,
     pub queue: Option<Box<Queue>>,
 }
 
 #[derive(Default)]
-pub struct Streams {
-    slots: Vec<Stream>,
+pub struct StreamTable {
+    slots: Vec<StreamState>,
     free: Vec<u32>,
     /// (number, slot), rising; the slot is [`GONE`] where the stream is.
     row: VecDeque<(u32, u32)>,
@@ -78,13 +78,13 @@ const GONE: u32 = u32::MAX;
 /// A connection without streams gives the memory of more slots than this back.
 const KEEP_SLOTS: usize = 1024;
 
-impl Streams {
+impl StreamTable {
     pub fn len(&self) -> usize {
         self.row.len() - self.gone
     }
 
     /// Adds a stream with a number above all before.
-    pub fn insert(&mut self, stream: Stream) -> StreamId {
+    pub fn insert(&mut self, stream: StreamState) -> StreamId {
         assert!(self.row.back().is_none_or(|&(last, _)| last < stream.id), "numbers of streams rise");
         let number = stream.id;
         let slot = match self.free.pop() {
@@ -101,16 +101,16 @@ impl Streams {
         StreamId { number, slot }
     }
 
-    pub fn get(&self, stream: StreamId) -> Option<&Stream> {
+    pub fn get(&self, stream: StreamId) -> Option<&StreamState> {
         self.slots.get(stream.slot as usize).filter(|at| at.id == stream.number)
     }
 
-    pub fn get_mut(&mut self, stream: StreamId) -> Option<&mut Stream> {
+    pub fn get_mut(&mut self, stream: StreamId) -> Option<&mut StreamState> {
         self.slots.get_mut(stream.slot as usize).filter(|at| at.id == stream.number)
     }
 
     /// The stream in a slot that is known to be in use.
-    pub fn at(&mut self, slot: u32) -> &mut Stream {
+    pub fn at(&mut self, slot: u32) -> &mut StreamState {
         &mut self.slots[slot as usize]
     }
 
@@ -131,7 +131,7 @@ impl Streams {
         self.row.binary_search_by_key(&number, |&(id, _)| id).ok()
     }
 
-    pub fn remove(&mut self, stream: StreamId) -> Option<Stream> {
+    pub fn remove(&mut self, stream: StreamId) -> Option<StreamState> {
         self.get(stream)?;
         let place = self.place(stream.number).expect("a stream in a slot stands in the row");
         self.row[place].1 = GONE;
@@ -144,17 +144,17 @@ impl Streams {
             self.row.retain(|&(_, slot)| slot != GONE);
             self.gone = 0;
         }
-        let free = Stream { id: 0, queue: None, ..self.slots[stream.slot as usize] };
+        let free = StreamState { id: 0, queue: None, ..self.slots[stream.slot as usize] };
         let removed = std::mem::replace(&mut self.slots[stream.slot as usize], free);
         self.free.push(stream.slot);
         if self.row.is_empty() && self.slots.len() > KEEP_SLOTS {
-            *self = Streams::default();
+            *self = StreamTable::default();
         }
         Some(removed)
     }
 
     /// The streams that are there, to change all of them.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Stream)> {
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut StreamState)> {
         (0..).zip(&mut self.slots).filter(|(_, stream)| stream.id != 0)
     }
 

@@ -1,8 +1,8 @@
-//! The parts of [`Bounds`](super::Bounds) that single layers take along.
+//! The parts of [`Bounds`] that single layers take along.
 
 use super::*;
 
-/// One row a limit: its name, its constant, and the smallest value that works.
+/// One row per limit: its name, its constant, and the smallest value that works.
 macro_rules! part {
     ($(#[$doc:meta])* $part:ident { $($name:ident: $type:ty = $production:ident, tiny $tiny:expr;)* }) => {
         $(#[$doc])*
@@ -53,10 +53,10 @@ part! {
         lists_waiting_bytes_max: usize = LISTS_WAITING_BYTES_MAX, tiny 2000;
         reader_check_ms: u64 = READER_CHECK_MS, tiny 100;
         reader_checks_max: u32 = READER_CHECKS_MAX, tiny 3;
-        connection_parts_bytes_max: usize = CONNECTION_PARTS_BYTES_MAX, tiny 4000;
-        connection_parts_messages: usize = CONNECTION_PARTS_MESSAGES, tiny 1;
-        connection_parts_bytes_min: usize = CONNECTION_PARTS_BYTES_MIN, tiny 1000;
-        parts_bytes_max: usize = FRONT_PARTS_BYTES_MAX, tiny 8000;
+        connection_partial_bytes_max: usize = CONNECTION_PARTIAL_BYTES_MAX, tiny 4000;
+        connection_partial_messages: usize = CONNECTION_PARTIAL_MESSAGES, tiny 1;
+        connection_partial_bytes_min: usize = CONNECTION_PARTIAL_BYTES_MIN, tiny 1000;
+        partial_bytes_max: usize = FRONT_PARTIAL_BYTES_MAX, tiny 8000;
         http1_request_secs_max: u64 = HTTP1_REQUEST_SECS_MAX, tiny 2;
         http1_idle_secs_max: u64 = HTTP1_IDLE_SECS_MAX, tiny 3;
     }
@@ -82,8 +82,8 @@ part! {
         rapid_reset_ms: u64 = HTTP2_RAPID_RESET_MS, tiny 1;
         settings_burst: u32 = HTTP2_SETTINGS_BURST, tiny 3;
         settings_per_sec: u32 = HTTP2_SETTINGS_PER_SEC, tiny 1;
-        void_frames_burst: u32 = HTTP2_VOID_FRAMES_BURST, tiny 2;
-        void_frames_per_sec: u32 = HTTP2_VOID_FRAMES_PER_SEC, tiny 1;
+        empty_frames_burst: u32 = HTTP2_EMPTY_FRAMES_BURST, tiny 2;
+        empty_frames_per_sec: u32 = HTTP2_EMPTY_FRAMES_PER_SEC, tiny 1;
         handshake_secs_max: u64 = HTTP2_HANDSHAKE_SECS_MAX, tiny 10;
     }
 }
@@ -102,7 +102,7 @@ impl Bounds {
         assert!(front.answer_bytes_min < front.connection_lists_bytes_min);
         assert!(front.connection_lists_bytes_min <= front.connection_lists_bytes_max);
         assert!(front.connection_lists_bytes_max <= front.lists_bytes_max);
-        assert!(front.connection_parts_bytes_min <= front.connection_parts_bytes_max);
+        assert!(front.connection_partial_bytes_min <= front.connection_partial_bytes_max);
         assert!(front.answer_bytes_min <= front.connection_answers_bytes_min);
         let framed = front.answer_bytes_min + 64;
         assert!(framed < http2.stream_pending_bytes_min, "with what frames and packs it");

@@ -5,6 +5,11 @@
 //! any I/O, so both run in the simulator as they run on a disk. `format` draws the bytes; `recovery` says
 //! how a torn tail is told from a rotten disk.
 //!
+//! Why not a library's log: the one that is made for many groups (raft-engine) writes through the page cache
+//! and syncs by a call that blocks, and as it comes it takes a damaged tail for a torn one. Here a turn's
+//! records are one direct write on the reactor's own ring, durable by itself, and a torn tail is told from a
+//! rotten disk. Why not a log for each shard: each would cost a write per turn.
+//!
 //! ```text
 //!   append(record)* flush() ──Write──▶ disk ──▶ written(id) ──▶ durable ordinal
 //!            flush() ──Prepare, Recycle, Remove──▶ directory ──▶ prepared(segment)

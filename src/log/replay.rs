@@ -1,4 +1,8 @@
 //! From the records of the accepted frames to what each resident stands at.
+//!
+//! Later records win, as in any Raft log: an entry takes the place of all that stood from its index on, a
+//! hard state that of the one before. A gap between entries is nothing that a crash leaves, since frames are
+//! accepted without one: the log is then damaged, and is not used.
 
 use super::format::Placed;
 use super::recovery::NUMBER_MAX;

@@ -24,7 +24,7 @@ const ROWS_MIN: usize = ROWS / 4;
 const LEVELS_MAX: usize = 32;
 
 /// Where a key is, or would be. Good until the next insertion or removal.
-pub(super) struct Place {
+pub(super) struct KeyPosition {
     /// Inner nodes from the root down, each with the row taken.
     path: [(u32, u8); LEVELS_MAX],
     leaf: u32,
@@ -32,14 +32,14 @@ pub(super) struct Place {
     found: Option<Tip>,
 }
 
-impl Place {
+impl KeyPosition {
     pub(super) fn tip(&self) -> Option<Tip> {
         self.found
     }
 }
 
 /// The tree. See the head of this file.
-pub(super) struct Index {
+pub(super) struct KeyIndex {
     inners: Arena<Rows<Child>>,
     leaves: Arena<Rows<Tip>>,
     /// An inner node, or the only leaf where there are no levels.
@@ -49,15 +49,15 @@ pub(super) struct Index {
     len: usize,
 }
 
-impl Default for Index {
-    fn default() -> Index {
+impl Default for KeyIndex {
+    fn default() -> KeyIndex {
         let mut leaves = Arena::default();
         let root = leaves.add(Box::new(Rows::new()));
-        Index { inners: Arena::default(), leaves, root, levels: 0, live: 0, len: 0 }
+        KeyIndex { inners: Arena::default(), leaves, root, levels: 0, live: 0, len: 0 }
     }
 }
 
-impl Index {
+impl KeyIndex {
     pub(super) fn get(&self, key: &[u8]) -> Option<(&Blob, Tip)> {
         let mut node = self.root;
         for _ in 0..self.levels {
@@ -69,7 +69,7 @@ impl Index {
         Some((leaf.key(row), leaf.items[row]))
     }
 
-    pub(super) fn seek(&self, key: &[u8]) -> Place {
+    pub(super) fn seek(&self, key: &[u8]) -> KeyPosition {
         let mut path = [(0, 0); LEVELS_MAX];
         let mut node = self.root;
         for step in &mut path[..self.levels] {
@@ -83,17 +83,17 @@ impl Index {
             Ok(row) => (row, Some(leaf.items[row])),
             Err(row) => (row, None),
         };
-        Place { path, leaf: node, row, found }
+        KeyPosition { path, leaf: node, row, found }
     }
 
     /// Gives the key found at a place another tip.
-    pub(super) fn set(&mut self, place: &Place, tip: Tip) {
+    pub(super) fn set(&mut self, place: &KeyPosition, tip: Tip) {
         let before = place.found.expect("a key was found there");
         self.leaves.get_mut(place.leaf).items[place.row] = tip;
         self.add_live(place, i64::from(tip.live()) - i64::from(before.live()));
     }
 
-    fn add_live(&mut self, place: &Place, change: i64) {
+    fn add_live(&mut self, place: &KeyPosition, change: i64) {
         if change == 0 {
             return;
         }
@@ -105,8 +105,8 @@ impl Index {
         }
     }
 
-    /// Puts a key where [`Index::seek`] did not find it.
-    pub(super) fn insert(&mut self, place: &Place, key: Blob, tip: Tip) {
+    /// Puts a key where [`KeyIndex::seek`] did not find it.
+    pub(super) fn insert(&mut self, place: &KeyPosition, key: Blob, tip: Tip) {
         assert!(place.found.is_none(), "the key is new");
         self.add_live(place, i64::from(tip.live()));
         self.len += 1;
@@ -135,7 +135,7 @@ impl Index {
     }
 
     /// Takes a new node at a depth into its parent, behind the node it was split from.
-    fn adopt(&mut self, place: &Place, depth: usize, bound: Blob, child: Child) {
+    fn adopt(&mut self, place: &KeyPosition, depth: usize, bound: Blob, child: Child) {
         let Some(above) = depth.checked_sub(1) else {
             let mut root = Box::new(Rows::new());
             root.insert(0, Blob::new(b""), Child { node: self.root, live: self.live - child.live });
@@ -171,7 +171,7 @@ impl Index {
         self.adopt(place, above, middle, Child { node, live });
     }
 
-    fn low_fence(&self, place: &Place) -> Blob {
+    fn low_fence(&self, place: &KeyPosition) -> Blob {
         match self.levels.checked_sub(1) {
             Some(above) => {
                 let (node, row) = place.path[above];
@@ -182,7 +182,7 @@ impl Index {
     }
 
     /// The bound above the node at a depth of the path.
-    fn high_fence(&self, place: &Place, depth: usize) -> Option<Blob> {
+    fn high_fence(&self, place: &KeyPosition, depth: usize) -> Option<Blob> {
         place.path[..depth].iter().rev().find_map(|(node, row)| {
             let (inner, next) = (self.inners.get(*node), usize::from(*row) + 1);
             (next < inner.len()).then(|| inner.key(next).clone())
@@ -190,7 +190,7 @@ impl Index {
     }
 
     /// Removes the key found at a place.
-    pub(super) fn remove(&mut self, place: &Place) {
+    pub(super) fn remove(&mut self, place: &KeyPosition) {
         let tip = place.found.expect("a key was found there");
         self.add_live(place, -i64::from(tip.live()));
         self.len -= 1;
@@ -202,7 +202,7 @@ impl Index {
     }
 
     /// Fills or merges the too small child that the path takes at an inner node, then looks upwards.
-    fn refill(&mut self, place: &Place, depth: usize) {
+    fn refill(&mut self, place: &KeyPosition, depth: usize) {
         let (parent, row) = (place.path[depth].0, usize::from(place.path[depth].1));
         let inner = self.inners.get(parent);
         let left = if row + 1 < inner.len() { row } else { row - 1 };
@@ -277,7 +277,7 @@ impl Index {
 }
 
 #[cfg(test)]
-impl Index {
+impl KeyIndex {
     /// Order, fences, prefixes, heads, counts and filling of all nodes.
     pub(super) fn check_invariants(&self) {
         let mut keys = 0;
@@ -321,14 +321,14 @@ mod tests {
         }
     }
 
-    /// Grows and shrinks in turn, so that nodes split, fill and merge at every height.
+    /// Grows and shrinks alternately, so that nodes split, fill and merge at every height.
     #[test]
     fn the_tree_is_an_ordered_map_that_counts() {
         for seed in 0..30 {
             println!("seed {seed}");
             let mut rng = Rng::new(seed);
             let space = *rng.pick(&[10, 200, 3000]);
-            let mut index = Index::default();
+            let mut index = KeyIndex::default();
             let mut model: BTreeMap<Vec<u8>, Tip> = BTreeMap::new();
             for step in 0..4000 {
                 let key = key(&mut rng, space);
@@ -364,7 +364,7 @@ mod tests {
         }
     }
 
-    fn check_reads(rng: &mut Rng, index: &Index, model: &BTreeMap<Vec<u8>, Tip>, space: u64) {
+    fn check_reads(rng: &mut Rng, index: &KeyIndex, model: &BTreeMap<Vec<u8>, Tip>, space: u64) {
         let from = key(rng, space);
         let below = model.range(..from.clone()).filter(|(_, tip)| tip.live()).count();
         assert_eq!(index.rank(&from), below as u64);
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn keys_in_order_fill_their_leaves() {
-        let mut index = Index::default();
+        let mut index = KeyIndex::default();
         for n in 0..1000u32 {
             let key = n.to_be_bytes();
             index.insert(&index.seek(&key), Blob::new(&key), Tip::new(n, true));

@@ -1,9 +1,17 @@
 //! One shard's keys, with all versions since compaction, in memory.
 //!
-//! Changes are written at the newest state, ahead of what is settled, and can be undone down to there.
-//! Reads are at any revision from the compacted one on. [`Store`] ties two structures together: the index by
-//! key, which leads to a key's newest version and counts live keys, and the versions themselves, chained
-//! from new to old for each key and kept in the order of revisions over all.
+//! **The question.** etcd's readers ask for a range at any revision, for its count, and for history in the
+//! order of revisions. How does each cost what it returns, with writes that may still be taken back?
+//!
+//! **The rule.** Changes are written at the newest state, in ascending order, ahead of what is settled, and
+//! can be undone down to there. Reads are at any revision from the compacted one on. What a reader has pinned
+//! stays. [`Store`] ties two structures together: the index by key, which leads to a key's newest version and
+//! counts live keys, and the versions themselves, chained from new to old for each key and kept in the order
+//! of revisions over all.
+//!
+//! **Why not otherwise.** A persistent tree (one root for each revision) would copy a path of nodes for each
+//! write. A map from (key, revision) would make the newest state, which nearly all ask for, a search among
+//! old versions, and a count a walk.
 
 mod hash;
 mod index;
@@ -27,7 +35,7 @@ pub struct Budget {
 
 impl Budget {
     pub const UNBOUNDED: Budget = Budget { keys: usize::MAX, bytes: usize::MAX };
-    /// Well under a millisecond's work.
+    /// One slice of work, well under a millisecond.
     pub const SLICE: Budget = Budget { keys: READ_SLICE_KEYS, bytes: READ_SLICE_BYTES };
 
     /// How many changes can be made, or read from history, in the time that so many keys take.
@@ -38,9 +46,9 @@ impl Budget {
 
 /// A part of a range's live keys, ascending.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Slice {
+pub struct RangeSlice {
     pub kvs: Vec<KeyValue>,
-    /// Of their keys and values.
+    /// The bytes of their keys and values.
     pub bytes: usize,
     /// The first key of the range not looked at; `None` where the range is done.
     pub resume: Option<Blob>,
@@ -56,7 +64,7 @@ pub struct Counted {
 
 /// What a compare or a lease index wants to know of a live key, without its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meta {
+pub struct KeyMeta {
     pub create_revision: Revision,
     pub mod_revision: Revision,
     pub version: u64,

@@ -1,10 +1,11 @@
-//! What the store knows of its checkpoints on disk: a base, and deltas that each add to those before it what has
-//! changed since.
+//! What the store knows of its checkpoints on disk: a base, and deltas that each add to those before it what
+//! has changed since.
 //!
 //! A key that they know as live, and that was deleted and compacted away since, would come back with them: the
 //! next delta has to tell of its tombstone though the store holds it no more. So a tombstone that compaction
-//! drops goes to the *graves*, out of the sight of every reader, until a checkpoint has it. A key that was created
-//! behind the last checkpoint needs none: no checkpoint knows it, or else an earlier grave tells of it.
+//! drops goes to the *graves*, out of the sight of every reader, until a checkpoint has it. A key that was
+//! created behind the last checkpoint needs none: no checkpoint knows it, or else an earlier grave tells of
+//! it.
 
 use super::store::{VERSION_BYTES, cost};
 use super::versions::Version;
@@ -14,15 +15,15 @@ use std::ops::Bound::{Excluded, Included};
 
 /// Which history a file holds: up to a revision, without what was compacted at another.
 #[derive(Clone, Copy)]
-struct Held {
+struct CheckpointFile {
     revision: Revision,
     compacted: Revision,
 }
 
 #[derive(Default)]
 pub(super) struct OnDisk {
-    /// The base first.
-    files: Vec<Held>,
+    /// The checkpoint files, the base first.
+    files: Vec<CheckpointFile>,
     graves: BTreeMap<At, Blob>,
     bytes_reclaimable: u64,
 }
@@ -30,28 +31,31 @@ pub(super) struct OnDisk {
 impl OnDisk {
     /// Checkpoints from which the store is restored: they hold all that it gets from them.
     pub fn found(upto: Revision) -> OnDisk {
-        OnDisk { files: vec![Held { revision: upto, compacted: Revision::NONE }], ..OnDisk::default() }
+        OnDisk {
+            files: vec![CheckpointFile { revision: upto, compacted: Revision::NONE }],
+            ..OnDisk::default()
+        }
     }
 
-    /// Up to which revision all changes are there.
+    /// The revision up to which all changes are on disk.
     pub fn upto(&self) -> Revision {
-        self.files.last().map_or(Revision::NONE, |held| held.revision)
+        self.files.last().map_or(Revision::NONE, |file| file.revision)
     }
 
-    /// Cost of what is there and not in the store any more.
+    /// The cost of what is on disk and not in the store any more.
     pub fn bytes_reclaimable(&self) -> u64 {
         self.bytes_reclaimable
     }
 
     pub fn has_whole(&mut self, revision: Revision, compacted: Revision) {
         assert!(self.upto() <= revision, "checkpoints go forward");
-        self.files = vec![Held { revision, compacted }];
+        self.files = vec![CheckpointFile { revision, compacted }];
         self.bytes_reclaimable = 0;
     }
 
     pub fn has_changes(&mut self, revision: Revision, compacted: Revision) {
         assert!(self.upto() <= revision && !self.files.is_empty(), "a delta goes on from a base");
-        self.files.push(Held { revision, compacted });
+        self.files.push(CheckpointFile { revision, compacted });
     }
 
     /// Whether a version is a tombstone that no checkpoint has, of a key that some checkpoint may have.
@@ -60,7 +64,8 @@ impl OnDisk {
         !version.live() && version.main() > upto && version.create_revision <= upto
     }
 
-    /// The store drops a version that a compaction at `since`, or at any later revision, makes superfluous.
+    /// Notes that the store drops a version which a compaction at `since`, or at any later revision, makes
+    /// superfluous.
     pub fn drops(&mut self, version: &Version, since: Revision) {
         if self.must_hear_of(version) {
             self.graves.insert(version.at(), version.key().clone());
@@ -70,11 +75,11 @@ impl OnDisk {
     }
 
     fn holds(&self, version: &Version, since: Revision) -> bool {
-        let place = self.files.partition_point(|held| held.revision < version.main());
-        let Some(held) = self.files.get(place) else { return false };
+        let place = self.files.partition_point(|file| file.revision < version.main());
+        let Some(file) = self.files.get(place) else { return false };
         let before = place.checked_sub(1).map(|before| self.files[before].revision);
         let told = !version.live() && before.is_some_and(|before| version.create_revision <= before);
-        since > held.compacted || told
+        since > file.compacted || told
     }
 
     pub fn has_graves(&self) -> bool {

@@ -4,7 +4,8 @@
 use crate::types::Blob;
 use std::cmp::Ordering;
 
-/// One below 64, so that a node with its header fits a size that allocators have (1,280 and 1,536 bytes).
+/// Rows of a node: one below 64, so that a node with its header fits a size that allocators have (1,280 and
+/// 1,536 bytes).
 #[cfg(not(test))]
 pub(super) const ROWS: usize = 63;
 #[cfg(test)]
@@ -141,7 +142,7 @@ impl<P: Live> Rows<P> {
         self.len -= rows as u32;
     }
 
-    /// Takes note of new fences (or of rows that came from another node).
+    /// Takes note of new fences, or of rows that came from another node.
     pub(super) fn fence(&mut self, low: &[u8], high: Option<&[u8]>) {
         let skip = high.map_or(0, |high| low.iter().zip(high).take_while(|(a, b)| a == b).count());
         self.skip = u32::try_from(skip).expect("keys are shorter than 4 GiB");

@@ -1,9 +1,13 @@
-//! The store itself. How compaction goes about dropping is told at [`Store::compact_slice`].
+//! The store itself: index and versions kept in step, through changes, undoing and compaction.
+//!
+//! `compacted <= settled <= newest`. Above `settled` changes are undone from the newest back and nothing is
+//! compacted; up to `settled` nothing is undone. How compaction goes about dropping is told at
+//! [`Store::compact_slice`].
 
-use super::index::{Index, Place, Tip};
+use super::index::{KeyIndex, KeyPosition, Tip};
 use super::on_disk::OnDisk;
 use super::versions::{Version, Versions};
-use super::{Budget, Change, Counted, History, Meta, PinId, Sizes, Slice, StoredVersion, Undone};
+use super::{Budget, Change, Counted, History, KeyMeta, PinId, RangeSlice, Sizes, StoredVersion, Undone};
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,12 +20,12 @@ pub(super) fn cost(version: &Version) -> u64 {
 
 struct Pin {
     revision: Revision,
-    /// What was compacted when the pin was made.
+    /// The compaction in effect when the pin was made.
     compacted: Revision,
 }
 
-/// A key that became live or ceased to be, not settled yet, by this version.
-struct Turn {
+/// A change, not settled yet, by which a key became live or ceased to be.
+struct LivenessChange {
     main: Revision,
     version: u32,
     birth: bool,
@@ -30,9 +34,9 @@ struct Turn {
 /// The multi-version store of a shard.
 #[derive(Default)]
 pub struct Store {
-    index: Index,
+    index: KeyIndex,
     versions: Versions,
-    turns: VecDeque<Turn>,
+    liveness_changes: VecDeque<LivenessChange>,
     newest: At,
     settled: Revision,
     compacted: Revision,
@@ -76,7 +80,7 @@ impl Store {
         Some(previous)
     }
 
-    fn push(&mut self, place: &Place, version: Version) -> u32 {
+    fn push(&mut self, place: &KeyPosition, version: Version) -> u32 {
         assert!(version.at() > self.newest, "changes arrive in ascending order");
         self.newest = version.at();
         let (at, live, bytes) = (version.at(), version.live(), cost(&version));
@@ -90,7 +94,7 @@ impl Store {
         }
         let id = self.versions.push(version, before.map(Tip::version));
         if was_live != live && at.main > self.settled {
-            self.turns.push_back(Turn { main: at.main, version: id, birth: live });
+            self.liveness_changes.push_back(LivenessChange { main: at.main, version: id, birth: live });
         }
         let tip = Tip::new(id, live);
         match before {
@@ -100,10 +104,10 @@ impl Store {
         id
     }
 
-    /// Changes up to this revision can no longer be undone.
+    /// Settles changes up to this revision: they can no longer be undone.
     pub fn settle(&mut self, to: Revision) {
         self.settled = self.settled.max(to);
-        while self.turns.pop_front_if(|turn| turn.main <= self.settled).is_some() {}
+        while self.liveness_changes.pop_front_if(|change| change.main <= self.settled).is_some() {}
     }
 
     /// Takes back every change above `settled`, newest first.
@@ -117,8 +121,8 @@ impl Store {
             on(self.undo(id));
             self.newest = self.versions.last().map_or(At::default(), |id| self.versions.get(id).at());
         }
-        while self.turns.back().is_some_and(|turn| turn.main > settled) {
-            self.turns.pop_back();
+        while self.liveness_changes.back().is_some_and(|change| change.main > settled) {
+            self.liveness_changes.pop_back();
         }
     }
 
@@ -150,10 +154,10 @@ impl Store {
         self.newest_version(key)?.key_value()
     }
 
-    /// Like [`Store::newest`], without key and value.
-    pub fn newest_meta(&self, key: &[u8]) -> Option<Meta> {
+    /// The key's live state as [`Store::newest`] gives it, without key and value.
+    pub fn newest_meta(&self, key: &[u8]) -> Option<KeyMeta> {
         let version = self.newest_version(key)?;
-        Some(Meta {
+        Some(KeyMeta {
             create_revision: version.create_revision,
             mod_revision: version.main(),
             version: version.version,
@@ -179,8 +183,8 @@ impl Store {
 
     /// The live keys of a range at a revision, ascending, from `resume` on. Every key looked at takes from
     /// the budget, live or not.
-    pub fn range(&self, range: &KeyRange, at: Revision, resume: Option<&[u8]>, budget: Budget) -> Slice {
-        let mut slice = Slice::default();
+    pub fn range(&self, range: &KeyRange, at: Revision, resume: Option<&[u8]>, budget: Budget) -> RangeSlice {
+        let mut slice = RangeSlice::default();
         let mut keys = 0;
         self.walk(range, resume, |key, tip| {
             if keys > 0 && (keys >= budget.keys || slice.bytes >= budget.bytes) {
@@ -219,7 +223,8 @@ impl Store {
     /// at once, in the time of a search and of the births and deaths since, unless these are more than
     /// `keys_max`; else at most `keys_max` keys are looked at.
     pub fn count(&self, range: &KeyRange, at: Revision, resume: Option<&[u8]>, keys_max: usize) -> Counted {
-        let since = self.turns.len() - self.turns.partition_point(|turn| turn.main <= at);
+        let since =
+            self.liveness_changes.len() - self.liveness_changes.partition_point(|change| change.main <= at);
         if at >= self.settled && since <= keys_max.max(1) {
             return Counted { count: self.count_unsettled(range, at, resume), resume: None };
         }
@@ -247,12 +252,12 @@ impl Store {
             },
             KeyRange::From(_) => self.index.live() - self.index.rank(from),
         };
-        let later = self.turns.iter().rev().take_while(|turn| turn.main > at);
-        let inside = later.filter(|turn| {
-            let key = self.versions.get(turn.version).key();
+        let later = self.liveness_changes.iter().rev().take_while(|change| change.main > at);
+        let inside = later.filter(|change| {
+            let key = self.versions.get(change.version).key();
             range.contains(key) && &key[..] >= from
         });
-        inside.fold(newest, |count, turn| if turn.birth { count - 1 } else { count + 1 })
+        inside.fold(newest, |count, change| if change.birth { count - 1 } else { count + 1 })
     }
 
     /// Changes above `after` and at or below `upto`, without what compaction has logically dropped.
@@ -319,7 +324,7 @@ impl Store {
         self.compacted = self.compacted.max(revision);
     }
 
-    /// Up to here nothing is undone.
+    /// The revision up to which changes can no longer be undone.
     pub fn settled(&self) -> Revision {
         self.settled
     }
@@ -395,7 +400,7 @@ impl Store {
         id
     }
 
-    /// The pin's history goes on to a later revision. Compaction may have passed it since: the pin has kept it.
+    /// Moves a pin to a later revision. Compaction may have passed that since: the pin has kept the history.
     pub fn extend_pin(&mut self, pin: PinId, revision: Revision) {
         let pin = self.pins.get_mut(&pin).expect("a pin is used while it holds");
         assert!(pin.revision <= revision && revision <= self.settled, "readers see what is settled");
@@ -442,13 +447,14 @@ impl Store {
         self.on_disk.has_graves()
     }
 
-    /// The history of a pin is on disk as a checkpoint of its own, and what was there before it is not needed.
+    /// Notes that the history of a pin is on disk as a whole checkpoint, so that those before it are not
+    /// needed.
     pub fn checkpointed_whole(&mut self, pin: PinId) {
         let Pin { revision, compacted } = *self.pins.get(&pin).expect("a pin is used while it holds");
         self.on_disk.has_whole(revision, compacted);
     }
 
-    /// What a pin adds to the checkpoints before it is on disk, beside them.
+    /// Notes that what a pin adds to the checkpoints before it is on disk, beside them.
     pub fn checkpointed_changes(&mut self, pin: PinId) {
         let Pin { revision, compacted } = *self.pins.get(&pin).expect("a pin is used while it holds");
         self.on_disk.has_changes(revision, compacted);
@@ -517,6 +523,6 @@ impl Store {
         let order = |ids: &mut Vec<u32>| ids.sort_unstable_by_key(|id| self.versions.get(*id).at());
         order(&mut chained);
         assert_eq!(chained, used, "every version is in its key's chain");
-        assert!(self.turns.iter().all(|turn| turn.main > self.settled));
+        assert!(self.liveness_changes.iter().all(|change| change.main > self.settled));
     }
 }

@@ -386,7 +386,7 @@ impl Run {
             assert_eq!(self.store.newest(key).as_ref(), Some(kv));
             let meta = self.store.newest_meta(key).unwrap();
             let (create_revision, mod_revision) = (kv.create_revision, kv.mod_revision);
-            assert_eq!(meta, Meta { create_revision, mod_revision, version: kv.version, lease: kv.lease });
+            assert_eq!(meta, KeyMeta { create_revision, mod_revision, version: kv.version, lease: kv.lease });
         }
         if self.pins.is_empty() && self.checkpoint.is_none() && self.rng.chance(1, 4) {
             self.check_sizes();
@@ -491,7 +491,8 @@ fn a_key_deleted_and_compacted_between_two_checkpoints_stays_away() {
         again.restore(&stored(*at, &change.event));
     }
     assert_eq!(again.newest(b"a"), None);
-    // The put of the base, its tombstone and what is left: the restored store knows that files hold the first two.
+    // The put of the base, its tombstone and what is left: the restored store knows that files hold the first
+    // two.
     assert_eq!(again.sizes(), Sizes { bytes_reclaimable: again.sizes().bytes_reclaimable, ..store.sizes() });
     assert_eq!(again.sizes().bytes_reclaimable, 2 * VERSION_BYTES + 2 + 1);
 }

@@ -42,7 +42,7 @@ pub(super) struct Version {
 const _: () = assert!(size_of::<Version>() == 64, "a version is one cache line");
 
 impl Version {
-    /// A version in no chain yet.
+    /// A put that is in no chain yet.
     pub(super) fn put(
         at: At,
         key: Blob,
@@ -54,7 +54,7 @@ impl Version {
         Version { value: Some(value), version, lease, ..Version::tombstone(at, key, create) }
     }
 
-    /// The end of a key that was created then.
+    /// A tombstone, in no chain yet, of a key that was created at `created`.
     pub(super) fn tombstone(at: At, key: Blob, created: Revision) -> Version {
         Version {
             main: at.main.0,
@@ -112,7 +112,7 @@ impl Version {
 }
 
 struct Chunk {
-    /// The first change it ever held: what it holds is not below, what is before it is.
+    /// The first change it ever held: all that it holds is at or above it, all before the chunk is below.
     first: At,
     /// Numbers in order; [`NONE`] is a hole.
     ids: Vec<u32>,

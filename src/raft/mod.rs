@@ -1,9 +1,12 @@
 //! One Raft group, driven by raft-rs: proposals in, entries to persist out, commits seen.
 //!
 //! raft-rs clones entries freely, so its entries carry a reference of eight bytes; the payload itself is
-//! kept once, in the group's [`tail::Tail`]. The rules of driving are those of the crate as published:
+//! kept once, in the group's `tail`. The rules of driving are those of the crate as published:
 //! propose only where the role is leader (elsewhere it forwards in silence), campaign only
 //! with nothing unpersisted, one Ready a turn, persisted in the order of their numbers.
+//!
+//! Nothing here ticks and no group elects by itself: whoever owns the groups says when to campaign, as all
+//! groups of a member are to be led by one. With one voter a campaign is won in the call.
 //!
 //! A group exists as a snapshot with an index and a term above 0 from its creation on: a member that joins
 //! a log from index 1 would believe itself its only voter.

@@ -1,4 +1,8 @@
 //! The entries of a group that are still in memory, as raft-rs' `Storage`.
+//!
+//! What raft-rs has of an entry is a reference of eight bytes, which it may copy as it likes; the payload is
+//! kept once, here. References rise in the order of proposals and are never used again, so an entry that
+//! gives way to another at its index cannot be taken for it. What is released was applied before.
 
 use super::{GroupEntry, HardState, Position};
 use crate::record::Payload;

@@ -4,7 +4,7 @@
 use super::Reactor;
 use super::leader::Decided;
 use super::standing::Stage;
-use crate::io::{Body, ControlCopy};
+use crate::io::{ControlCopy, EpochMail, LeaderMail, MemberMail};
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Entry, Payload};
 use crate::sequencer::{Generation, Room};
 use crate::shard::Committed;
@@ -138,7 +138,7 @@ impl Reactor {
         let change = Arc::new(change);
         if self.turn.standing.may_write() {
             for reactor in &others {
-                self.turn.send(*reactor, Body::ControlIs { index, change: change.clone() });
+                self.turn.send(*reactor, MemberMail::ControlIs { index, change: change.clone() });
             }
         }
         if let Some(leader) = &mut self.leader {
@@ -156,7 +156,7 @@ impl Reactor {
     pub(super) fn on_control_is(&mut self, index: Index, change: &Control) {
         self.turn.control.apply(index, change);
         self.follow_control(change);
-        self.turn.send(ReactorId(0), Body::ControlKnown { index });
+        self.turn.send(ReactorId(0), LeaderMail::ControlKnown { index });
     }
 
     /// What shards and calls have to do with a change of the control state.
@@ -210,13 +210,13 @@ impl Reactor {
         self.turn.standing.go(self.turn.epoch(), Stage::Over);
         self.turn.room = Room::new(Generation::NONE);
         self.shards.end_epoch(&mut self.turn);
-        self.turn.empty_gate();
+        self.turn.gate.clear();
         self.turn.control.leases.clear_all_revoking();
         if let Some(leader) = &mut self.leader {
             leader.end_epoch();
         }
         self.calls.end_epoch(&mut self.turn);
-        self.turn.send(ReactorId(0), Body::Stopped);
+        self.turn.send(ReactorId(0), EpochMail::Stopped);
     }
 
     /// Takes the control state over, and makes the shards that are new.

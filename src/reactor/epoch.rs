@@ -3,7 +3,7 @@
 use super::shards::Shards;
 use super::standing::Stage;
 use super::turn::Turn;
-use crate::io::{Body, ControlCopy, Level};
+use crate::io::{ControlCopy, EpochMail, Level};
 use crate::record::{Control, MemberRecord};
 use crate::sequencer::Generation;
 use crate::takeover::{Coordinator, Report, Seal, Step};
@@ -31,6 +31,17 @@ impl Epochs {
 
     pub fn coordinates(&self) -> bool {
         self.coordinator.is_some()
+    }
+
+    pub fn on_mail(&mut self, turn: &mut Turn, from: ReactorId, sent_in: Epoch, mail: EpochMail) {
+        match mail {
+            EpochMail::Stopped => self.on_stopped(from),
+            EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
+            EpochMail::Lost => self.on_lost(turn, sent_in),
+            EpochMail::Step { .. } | EpochMail::Sealed { .. } => {
+                unreachable!("these take more than one part")
+            }
+        }
     }
 
     /// Moves whatever takeover is under way; called once a turn, before the shards' Readies are taken.
@@ -82,7 +93,7 @@ impl Epochs {
         self.report_fenced(turn, shards);
     }
 
-    pub fn on_lost(&mut self, turn: &mut Turn, epoch: Epoch) {
+    fn on_lost(&mut self, turn: &mut Turn, epoch: Epoch) {
         if epoch == turn.epoch() {
             self.end_if_under_way(turn);
         }
@@ -97,10 +108,10 @@ impl Epochs {
         turn.sequencer.end(turn.room.generation());
         let epoch = turn.epoch().to_string();
         turn.notice(Level::Info, "the epoch ends: taking over anew", vec![("epoch", epoch)]);
-        turn.send_to_all(|| Body::Step { step, control: None });
+        turn.send_to_all(|| EpochMail::Step { step, control: None });
     }
 
-    pub fn on_stopped(&mut self, from: ReactorId) {
+    fn on_stopped(&mut self, from: ReactorId) {
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.stopped(from);
         }
@@ -124,7 +135,7 @@ impl Epochs {
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.control_fenced(epoch));
         if let Some(step) = step {
             let copy = control_copy(turn, shards, Generation::NONE);
-            turn.send_to_all(|| Body::Step { step, control: Some(copy.clone()) });
+            turn.send_to_all(|| EpochMail::Step { step, control: Some(copy.clone()) });
         }
     }
 
@@ -139,13 +150,13 @@ impl Epochs {
         let holdings = shards.all().map(|local| local.shard.holding(local.read_from)).collect();
         let report = Report { base, shards: holdings };
         turn.standing.go(epoch, Stage::Fenced);
-        turn.send(ReactorId(0), Body::Fenced { epoch, report });
+        turn.send(ReactorId(0), EpochMail::Fenced { epoch, report });
     }
 
-    pub fn on_fenced(&mut self, turn: &mut Turn, from: ReactorId, epoch: Epoch, report: Report) {
+    fn on_fenced(&mut self, turn: &mut Turn, from: ReactorId, epoch: Epoch, report: Report) {
         let Some(coordinator) = &mut self.coordinator else { return };
         match coordinator.fenced(from, epoch, report) {
-            Ok(Some(step)) => turn.send_to_all(|| Body::Step { step, control: None }),
+            Ok(Some(step)) => turn.send_to_all(|| EpochMail::Step { step, control: None }),
             Ok(None) => {}
             Err(hole) => turn.halt(hole.to_string()),
         }
@@ -187,7 +198,7 @@ impl Epochs {
     /// The control state that the others begin to serve with is complete.
     pub fn tell_to_serve(&self, turn: &mut Turn, shards: &Shards, step: Step) {
         let copy = control_copy(turn, shards, self.generation);
-        turn.send_to_all(|| Body::Step { step, control: Some(copy.clone()) });
+        turn.send_to_all(|| EpochMail::Step { step, control: Some(copy.clone()) });
     }
 }
 
@@ -204,7 +215,7 @@ fn report_sealed(turn: &mut Turn, shards: usize) {
     let epoch = turn.epoch();
     if turn.standing.stage() == (Stage::Sealing { sealed: shards }) {
         turn.standing.go(epoch, Stage::Sealed);
-        turn.send(ReactorId(0), Body::Sealed { epoch });
+        turn.send(ReactorId(0), EpochMail::Sealed { epoch });
     }
 }
 

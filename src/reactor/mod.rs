@@ -7,12 +7,11 @@
 //! `Reactor` routes: it alone is handed the whole, and what takes more than one part stands here and in `effects`.
 
 mod calls;
-pub mod dump;
 mod effects;
 mod epoch;
+mod gate;
 mod leader;
 mod pace;
-pub mod recover;
 mod requests;
 mod settings;
 mod shards;
@@ -26,17 +25,20 @@ mod waiters;
 mod tests;
 
 pub use pace::Observing;
-pub use settings::{AutoCompaction, Boot, RecoveredShard, Settings};
+pub use settings::{AutoCompaction, Boot, Settings};
 pub use storage::{AtStart, at_start};
 
-use crate::io::{Body, CallId, Census, Counters, Input, Mail, Output, Paths, ProcessFigures};
+use crate::io::{
+    Body, CallId, CallMail, Census, Counters, EpochMail, Input, Mail, MemberMail, Output, Paths,
+    ProcessFigures, ShardMail,
+};
 use crate::log::{Ordinal, Resident};
 use crate::stdx::Rng;
 use crate::types::{Duration, Epoch, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
 use epoch::Epochs;
 use leader::Leader;
-use shards::{Shards, Slice};
+use shards::Shards;
 use std::collections::BTreeMap;
 use storage::Storage;
 use turn::Turn;
@@ -142,7 +144,7 @@ impl Reactor {
         let next = turn.settled.next();
         let room = (shards.has_waiting() || calls.waits_for_ring()).then_some(next);
         let pending = leader.as_ref().and_then(Leader::waits_for);
-        let news = [turn.gate_waits_for(), shards.watched_revision(), calls.watched_revision(turn)];
+        let news = [turn.gate.waits_for(), shards.watched_revision(), calls.watched_revision(turn)];
         let due = [shards.due_revision(), pending, room];
         news.into_iter().chain(due).flatten().min()
     }
@@ -175,115 +177,27 @@ impl Reactor {
     }
 
     fn on_body(&mut self, from: ReactorId, epoch: Epoch, body: Body) {
+        let Reactor { turn, calls, storage, .. } = self;
         match body {
-            Body::ControlIs { index, change } => self.on_control_is(index, &change),
-            Body::Step { step, control } => self.on_step(epoch, step, control),
-            Body::Sealed { epoch } => self.on_sealed(from, epoch),
-            Body::Census { call } => self.on_census(call),
-            Body::Sizes { sizes } => self.turn.sizes.set(from, sizes),
-            Body::Stopped => self.epochs.on_stopped(from),
-            Body::Fenced { epoch, report } => self.epochs.on_fenced(&mut self.turn, from, epoch, report),
-            Body::Lost => self.epochs.on_lost(&mut self.turn, epoch),
-            Body::Defragment { call } => self.storage.on_defragment(&mut self.turn, call),
-            Body::History { .. } | Body::MarkWanted { .. } => {
-                // What they ask for may have settled since this reactor last heard.
-                self.follow_settled();
-                self.deliver_to_shards(from, body);
+            Body::Shard(mail) => {
+                if matches!(mail, ShardMail::History { .. } | ShardMail::MarkWanted { .. }) {
+                    // What it asks for may have settled since this reactor last heard.
+                    self.follow_settled();
+                }
+                self.shards.on_mail(&mut self.turn, from, mail);
             }
-            Body::Evaluate { .. }
-            | Body::Range { .. }
-            | Body::RangeUnwanted { .. }
-            | Body::Reserve { .. }
-            | Body::Gather { .. }
-            | Body::Part { .. }
-            | Body::Release { .. }
-            | Body::Revoking { .. }
-            | Body::LeaseEnds { .. }
-            | Body::LeaseKeys { .. }
-            | Body::HistoryUnwanted { .. }
-            | Body::Watch { .. } => self.deliver_to_shards(from, body),
-            Body::Control { .. }
-            | Body::OwnDone { .. }
-            | Body::RevokingHas { .. }
-            | Body::EndBareLease { .. }
-            | Body::ControlKnown { .. }
-            | Body::Compacted { .. }
-            | Body::NoSpace { .. }
-            | Body::KeptOut { .. } => self.deliver_to_leader(from, body),
-            body => self.deliver_to_calls(from, body),
-        }
-    }
-
-    fn deliver_to_shards(&mut self, from: ReactorId, body: Body) {
-        let Reactor { turn, shards, .. } = self;
-        match body {
-            Body::Evaluate { call, shard, request } => shards.on_evaluate(turn, call, shard, request),
-            Body::Range { call, shard, cursor, counting } => {
-                shards.slice(turn, Slice::Range { call, shard, cursor, counting });
+            Body::Call(mail) => calls.on_mail(turn, from, mail),
+            Body::Leader(mail) => {
+                let leader = self.leader.as_mut().expect("it goes where the control shard lives");
+                leader.on_mail(turn, from, mail);
             }
-            Body::RangeUnwanted { call, shard } => shards.on_range_unwanted(turn, call, shard),
-            Body::Reserve { call, shard, txn, revokes } => shards.on_reserve(turn, call, shard, txn, revokes),
-            Body::Gather { call, shard, path, current } => shards.on_gather(turn, call, shard, path, current),
-            Body::Part { call, shard, write, shares } => shards.on_part(turn, call, shard, write, shares),
-            Body::Release { call, shard } => shards.on_release(turn, call, shard),
-            Body::Revoking { call, lease } => shards.on_revoking(turn, call, lease),
-            Body::LeaseEnds { lease, part } => shards.end_lease_with(lease, part),
-            Body::LeaseKeys { call, lease } => shards.on_lease_keys(turn, call, lease),
-            Body::History { call, shard, after, upto } => {
-                shards.slice(turn, Slice::History { call, shard, after, upto });
-            }
-            Body::HistoryUnwanted { call, shard } => shards.on_history_unwanted(call, shard),
-            Body::Watch { action } => shards.on_watch_action(action),
-            Body::MarkWanted { shard } => shards.on_mark_wanted(turn, from, shard),
-            _ => unreachable!("other mail goes elsewhere"),
-        }
-    }
-
-    fn deliver_to_leader(&mut self, from: ReactorId, body: Body) {
-        let Reactor { turn, leader: Some(leader), .. } = self else {
-            unreachable!("what the leader decides goes where the control shard lives")
-        };
-        match body {
-            Body::Control { call, request, own } => leader.on_request(turn, call, request, own),
-            Body::OwnDone { of, answer } => leader.on_own_done(turn, of, &answer),
-            Body::RevokingHas { call, shards } => leader.on_revoking_has(turn, from, call, shards),
-            Body::EndBareLease { call, lease } => leader.end_bare_lease(turn, lease, call),
-            Body::ControlKnown { index } => leader.on_control_known(turn, from, index),
-            Body::Compacted { revision, dropped, sizes } => {
-                leader.on_compacted(turn, from, revision, dropped, sizes);
-            }
-            Body::NoSpace { call } => leader.on_no_space(turn, call),
-            Body::KeptOut { call } => leader.refuse(turn, call, crate::api::Error::NoSpace),
-            _ => unreachable!("other mail goes elsewhere"),
-        }
-    }
-
-    fn deliver_to_calls(&mut self, from: ReactorId, body: Body) {
-        let Reactor { turn, calls, .. } = self;
-        match body {
-            Body::Answer { call, answer } => calls.finish(turn, call, answer),
-            Body::Own { of, request } => calls.call_of_leader(turn, of, request),
-            Body::Ranged { call, shard, part } => calls.on_ranged(turn, call, shard, part),
-            Body::RangeGoesOn { call, shard, bytes } => {
-                calls.on_range_goes_on(turn, from, call, shard, bytes);
-            }
-            Body::Long { call, request } => calls.on_long(turn, call, request),
-            Body::Reserved { call, shard, outcomes } => calls.on_reserved(turn, call, shard, outcomes),
-            Body::Gathered { call, shard, gathered, ending } => {
-                calls.on_gathered(turn, call, shard, gathered, ending);
-            }
-            Body::Applied { call, shard, applied } => calls.on_applied(turn, call, shard, applied),
-            Body::SpreadRevoke { call, lease, shards } => calls.on_spread_revoke(turn, call, lease, shards),
-            Body::LeaseKeysWanted { call, reply } => calls.gather_lease_keys(turn, call, reply),
-            Body::LeaseKeysAre { call, keys, seen } => calls.on_lease_keys_are(turn, from, call, keys, seen),
-            Body::HistoryIs { call, shard, compacted, history } => {
-                calls.on_history_is(turn, call, shard, compacted, history);
-            }
-            Body::Watched { shard, notice } => calls.on_watch_news(turn, shard, notice),
-            Body::Marks { marks } => calls.on_marks(marks),
-            Body::CensusIs { call, census } => calls.on_census_is(turn, from, call, *census),
-            Body::Defragmented { call, done } => calls.on_defragmented(turn, from, call, done),
-            _ => unreachable!("other mail goes elsewhere"),
+            Body::Epoch(EpochMail::Step { step, control }) => self.on_step(epoch, step, control),
+            Body::Epoch(EpochMail::Sealed { epoch }) => self.on_sealed(from, epoch),
+            Body::Epoch(mail) => self.epochs.on_mail(turn, from, epoch, mail),
+            Body::Member(MemberMail::ControlIs { index, change }) => self.on_control_is(index, &change),
+            Body::Member(MemberMail::Census { call }) => self.on_census(call),
+            Body::Member(MemberMail::Sizes { sizes }) => turn.sizes.set(from, sizes),
+            Body::Member(MemberMail::Defragment { call }) => storage.on_defragment(turn, call),
         }
     }
 
@@ -328,7 +242,7 @@ impl Reactor {
             compacted_at: self.shards.compacted_at(),
             process: self.process,
         };
-        self.turn.send(call.reactor, Body::CensusIs { call, census: Box::new(census) });
+        self.turn.send(call.reactor, CallMail::CensusIs { call, census: Box::new(census) });
     }
 
     fn counters_now(&self) -> Counters {

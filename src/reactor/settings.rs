@@ -5,20 +5,20 @@ use super::calls::Calls;
 use super::epoch::Epochs;
 use super::leader::Leader;
 use super::pace::Observing;
-use super::recover::MovingRecord;
 use super::shards::{LocalShard, Shards};
 use super::storage::{Storage, entry_record};
 use super::turn::Turn;
-use crate::checkpoint::{ControlState, LinkRecord};
+use crate::checkpoint::ControlState;
 use crate::control::Control;
-use crate::front::{Front, Manners};
+use crate::front::{Front, FrontConfig};
 use crate::http2;
-use crate::io::Body;
+use crate::io::EpochMail;
 use crate::lease::Attached;
 use crate::limits::Bounds;
 use crate::log::{self, Log};
 use crate::mvcc::{Budget, Store};
 use crate::raft::{FRESH_BASE, Group, HardState, Start};
+use crate::recover::{MovingRecord, RecoveredShard};
 use crate::sequencer::Sequencer;
 use crate::shard::Shard;
 use crate::stdx::Rng;
@@ -65,20 +65,24 @@ pub struct Settings {
 pub use crate::config::AutoCompaction;
 
 impl Settings {
-    fn manners(&self) -> Manners {
+    fn front_config(&self) -> FrontConfig {
         let header = crate::wire::Header { cluster: self.cluster, member: self.member, ..Default::default() };
         let (interval, timeout) = match self.keepalive {
             Some((interval, timeout)) => (Some(interval), timeout),
             None => (None, Duration::from_secs(20)),
         };
-        let keepalive =
-            http2::Keepalive { ping_min: self.keepalive_min_time, without_stream: false, interval, timeout };
+        let keepalive = http2::KeepaliveRules {
+            ping_min: self.keepalive_min_time,
+            without_stream: false,
+            interval,
+            timeout,
+        };
         let http2 = http2::Config { streams_max: self.streams_max, bounds: self.bounds.http2, keepalive };
-        Manners::new(header, self.request_bytes_max, self.txn_ops_max, self.bounds.front, http2)
+        FrontConfig::new(header, self.request_bytes_max, self.txn_ops_max, self.bounds.front, http2)
     }
 
     fn front(&self) -> Front {
-        let mut front = Front::new(self.manners());
+        let mut front = Front::new(self.front_config());
         if self.observing.handling {
             front.counters.measure_handling();
         }
@@ -103,19 +107,6 @@ impl Settings {
     pub fn request_timeout(&self) -> Duration {
         Duration(Duration::from_secs(5).0 + 2 * self.election_timeout.0)
     }
-}
-
-/// A shard as checkpoint and log gave it back.
-pub struct RecoveredShard {
-    pub shard: Shard,
-    /// The log that it was read from.
-    pub read_from: log::LogId,
-    pub attached: Attached,
-    /// The files of its checkpoint, the base first.
-    pub chain: Vec<LinkRecord>,
-    /// Records that a new home of the shard needs in this reactor's log before anything else; empty where
-    /// it stays at home.
-    pub moved_in: Vec<MovingRecord>,
 }
 
 /// All that one reactor starts from.
@@ -176,7 +167,7 @@ impl Reactor {
             reactor.prepare_to_lead();
         }
         // Nothing runs yet, so every reactor has stopped, and says so with its first turn.
-        reactor.turn.send(ReactorId(0), Body::Stopped);
+        reactor.turn.send(ReactorId(0), EpochMail::Stopped);
         reactor
     }
 

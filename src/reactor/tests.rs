@@ -5,7 +5,7 @@ use crate::api::{AlarmType, Error};
 use crate::config::AutoCompaction;
 use crate::http2::client::Client;
 use crate::http2::{self, Event};
-use crate::io::{Body, BulkDone, BulkStep, Level, Notice, Port};
+use crate::io::{BulkDone, BulkStep, Notice, Port};
 use crate::log::{Command, LogId, SegmentBytes, SegmentName, Start};
 use crate::sequencer::Sequencer;
 use crate::types::{ClusterId, ConnId, Duration, MemberId, StoreId};
@@ -17,6 +17,7 @@ use std::sync::Arc;
 mod controls;
 mod lists;
 mod pace;
+mod recover;
 mod slices;
 mod storage;
 mod watches;
@@ -277,7 +278,7 @@ impl Member {
         while let Some(event) = self.client.receive(self.now, &mut bytes).expect("the server speaks HTTP/2") {
             let mut status = |stream: http2::StreamId, head: &http2::Head| {
                 let code = head.grpc_status().unwrap_or(99);
-                let message = head.get(http2::Name::GrpcMessage).unwrap_or_default();
+                let message = head.get(http2::FieldName::GrpcMessage).unwrap_or_default();
                 self.statuses.push((stream.number(), code, http2::grpc::percent_decoded(message)));
             };
             match event {

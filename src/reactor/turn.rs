@@ -6,13 +6,17 @@
 //! one. Only the router of messages ([`super::Reactor`]) and the epoch change what stands here.
 
 use super::Settings;
+use super::gate::{Gate, Needs};
 use super::pace::{About, Pace};
 use super::requests::{has_put, is_write};
 use super::sizes::MemberSizes;
 use super::standing::Standing;
 use crate::api::{Answer, Error, Request};
 use crate::control::Control;
-use crate::io::{ApplyKind, Body, CallId, Counters, Fields, Level, Mail, Notice, Output};
+use crate::io::{
+    ApplyKind, Body, CallId, CallMail, Counters, EpochMail, Fields, LeaderMail, Level, Mail, Notice, Output,
+    ShardMail,
+};
 use crate::router::Router;
 use crate::sequencer::{Generation, Room, Sequencer, ShardSet};
 use crate::txn;
@@ -36,8 +40,7 @@ pub(super) struct Turn {
     pub sizes: MemberSizes,
     pub counters: Counters,
     pub pace: Pace,
-    /// Replies that wait for the revision they depend on, in the order of those.
-    gate: VecDeque<(Revision, CallId, Answer)>,
+    pub gate: Gate,
     /// Mail to this reactor itself.
     local: VecDeque<Body>,
     pub out: Vec<Output>,
@@ -66,7 +69,7 @@ impl Turn {
             sizes: MemberSizes::new(reactors),
             counters: Counters::default(),
             pace: Pace::default(),
-            gate: VecDeque::new(),
+            gate: Gate::default(),
             local: VecDeque::new(),
             out: vec![],
         }
@@ -78,7 +81,8 @@ impl Turn {
     }
 
     /// Mail that this reactor sends itself takes the same way, through a queue of its own.
-    pub fn send(&mut self, to: ReactorId, body: Body) {
+    pub fn send(&mut self, to: ReactorId, mail: impl Into<Body>) {
+        let body = mail.into();
         if to == self.id {
             self.local.push_back(body);
         } else {
@@ -86,9 +90,9 @@ impl Turn {
         }
     }
 
-    pub fn send_to_all(&mut self, body: impl Fn() -> Body) {
+    pub fn send_to_all<M: Into<Body>>(&mut self, mail: impl Fn() -> M) {
         for reactor in 0..self.reactors {
-            self.send(ReactorId(reactor), body());
+            self.send(ReactorId(reactor), mail());
         }
     }
 
@@ -117,53 +121,37 @@ impl Turn {
         self.router().reactor_of(shard)
     }
 
-    pub fn send_to_owner(&mut self, shard: ShardId, body: Body) {
+    pub fn send_to_owner(&mut self, shard: ShardId, mail: ShardMail) {
         let owner = self.owner_of(shard);
-        self.send(owner, body);
+        self.send(owner, mail);
     }
 
     /// To the reactor whose client waits for it.
     pub fn answer(&mut self, call: CallId, answer: Answer) {
-        self.send(call.reactor, Body::Answer { call, answer });
+        self.send(call.reactor, CallMail::Answer { call, answer });
     }
 
-    /// The one gate for replies: each leaves once `settled` has reached the revision it depends on.
-    pub fn hold(&mut self, needs: Revision, call: CallId, answer: Answer) {
-        if needs <= self.settled {
-            return self.answer(call, answer);
+    /// The answer leaves when the gate lets it.
+    pub fn hold(&mut self, needs: Needs, call: CallId, answer: Answer) {
+        if self.gate.lets_pass(needs, self.settled) {
+            self.answer(call, answer);
+        } else {
+            self.gate.hold(needs, call, answer);
         }
-        // Nearly always the newest: what waits depends on revisions in the order they were taken.
-        let place = match self.gate.back() {
-            Some((last, ..)) if *last > needs => {
-                self.gate.partition_point(|(revision, ..)| *revision <= needs)
-            }
-            _ => self.gate.len(),
-        };
-        self.gate.insert(place, (needs, call, answer));
     }
 
     /// A reply that no entry backs shows, and waits for, the newest revision taken.
     pub fn hold_unbacked(&mut self, call: CallId, answer: impl FnOnce(Revision) -> Answer) {
         let current = self.sequencer.counter();
-        self.hold(current, call, answer(current));
+        let needs = self.gate.unbacked(current);
+        self.hold(needs, call, answer(current));
     }
 
     /// `settled` has risen: what waited for it leaves.
     pub fn open_gate(&mut self) {
-        let settled = self.settled;
-        while let Some((_, call, answer)) = self.gate.pop_front_if(|(needs, ..)| *needs <= settled) {
+        while let Some((call, answer)) = self.gate.next(self.settled) {
             self.answer(call, answer);
         }
-    }
-
-    /// The epoch is over: its calls fail otherwise.
-    pub fn empty_gate(&mut self) {
-        self.gate.clear();
-    }
-
-    /// The lowest revision that a reply waits for.
-    pub fn gate_waits_for(&self) -> Option<Revision> {
-        self.gate.front().map(|(needs, ..)| *needs)
     }
 
     /// A request whose evaluation began then has been evaluated.
@@ -189,7 +177,7 @@ impl Turn {
     /// Some group of this reactor is lost: nothing more is written in this epoch.
     pub fn lose_epoch(&mut self) {
         if self.standing.lose() {
-            self.send(ReactorId(0), Body::Lost);
+            self.send(ReactorId(0), EpochMail::Lost);
         }
     }
 
@@ -221,13 +209,13 @@ impl Turn {
         }
         self.counters.paths.no_space_refused += 1;
         match self.control.no_space() {
-            true => self.send(ReactorId(0), Body::KeptOut { call }),
+            true => self.send(ReactorId(0), LeaderMail::KeptOut { call }),
             false => self.raise_no_space(Some(call)),
         }
     }
 
     /// `call` is answered when the alarm stands.
     pub fn raise_no_space(&mut self, call: Option<CallId>) {
-        self.send(ReactorId(0), Body::NoSpace { call });
+        self.send(ReactorId(0), LeaderMail::NoSpace { call });
     }
 }

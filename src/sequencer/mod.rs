@@ -17,6 +17,10 @@
 //! marks the last part walks `settled` over the run of finished slots. The stamp names the revision, so a
 //! slot that its new owner has taken and not yet written is never mistaken for a finished one.
 //!
+//! Why not blocks of revisions for each thread, as other stores hand out timestamps: a thread that does not
+//! use its block leaves holes, and by etcd's law there are none. Why not a lock: its owner may lose its CPU
+//! in it, and all writers of the process would wait for the scheduler.
+//!
 //! Two threads that finish adjacent revisions at the same time must not both leave the walk to the other:
 //! each writes its stamp, then passes a sequentially consistent fence, then reads the other's, so at least
 //! one of them sees both.

@@ -5,6 +5,11 @@
 //! committed the revision is marked at the sequencer; once it is settled the store forgets how to undo it.
 //! Where the epoch ends first, [`Shard::undo`] takes back what is not settled, and what the takeover's
 //! prefix holds of it is applied anew from the log by [`Shard::apply_prefix`].
+//!
+//! Why not replicate the request and evaluate it at commit, as etcd does: a write takes a revision only where
+//! it changes something, and with several logs its place in the one order has to be known before it is
+//! proposed. Here a write sees all that was evaluated before it, committed or not. The price is the undo, and
+//! only the end of an epoch pays it.
 
 #[cfg(test)]
 mod tests;

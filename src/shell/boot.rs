@@ -1,5 +1,5 @@
-//! Starts the reactors' threads, in two steps: all that the kernel may refuse them they take first, before
-//! anything is written anywhere; then they get what they are to do.
+//! Starts the reactors' threads, in two steps: first they take what the kernel may refuse them, before anything
+//! is written anywhere; then they get what they are to do.
 
 use super::data_dir::Identity;
 use super::driver::Driver;
@@ -8,15 +8,15 @@ use super::kernel;
 use super::listeners::Listener;
 use super::log_files::LogFiles;
 use super::notices::Notices;
-use super::placement::Placed;
+use super::placement::CpuPlacement;
 use super::receive::Buffers;
 use super::restart::Restart;
 use super::ring::{Ring, why_no_ring};
 use super::shared::Shared;
 use crate::config::{Config, ShardMap};
 use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, DISK_RESERVE_BYTES, REACTOR_STACK_BYTES};
-use crate::reactor::recover::{ReactorPlan, ShardPlan};
 use crate::reactor::{Boot, Observing, Reactor, Settings};
+use crate::recover::{ReactorPlan, ShardPlan};
 use crate::router::default_starts;
 use crate::types::{MemberId, ReactorId, Revision};
 use bytes::Bytes;
@@ -65,51 +65,51 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
     }
 }
 
-/// What a thread has of the kernel for its reactor.
-pub struct Seat {
+/// What a thread gets from the kernel for its reactor.
+pub struct KernelResources {
     pub ring: Ring,
     pub buffers: Buffers,
 }
 
-impl Seat {
-    fn take() -> io::Result<Seat> {
+impl KernelResources {
+    fn take() -> io::Result<KernelResources> {
         let ring = Ring::new_patiently()?;
         let buffers = Buffers::provide(&ring)?;
-        Ok(Seat { ring, buffers })
+        Ok(KernelResources { ring, buffers })
     }
 }
 
-/// The reactors' threads, each with its seat, waiting for what to do.
-pub struct Seated {
+/// The reactors' threads, each with its kernel resources, waiting for what to do.
+pub struct SpawnedReactors {
     threads: Vec<JoinHandle<()>>,
-    starts: Vec<Sender<Start>>,
+    starts: Vec<Sender<ReactorStart>>,
 }
 
 /// Starts a thread for each reactor. The error says what to change.
-pub fn seat(placed: Placed, notices: &Notices) -> Result<Seated, String> {
+pub fn spawn(placed: CpuPlacement, notices: &Notices) -> Result<SpawnedReactors, String> {
     let reactors = placed.reactors.len();
     let (report, reports) = bounded(reactors);
-    let mut seated = Seated { threads: Vec::new(), starts: Vec::new() };
+    let mut spawned = SpawnedReactors { threads: Vec::new(), starts: Vec::new() };
     for (number, cpus) in placed.reactors.into_iter().enumerate() {
         let (report, notices) = (report.clone(), notices.clone());
         let (give, start) = bounded(1);
         let run = move || {
             pin(cpus, number, &notices);
-            sit_down(&report, &start);
+            take_resources(&report, &start);
         };
         let builder = Builder::new().name(format!("reactor-{number}")).stack_size(REACTOR_STACK_BYTES);
         let thread = builder.spawn(run).map_err(|error| format!("cannot start a thread: {error}"))?;
-        seated.threads.push(thread);
-        seated.starts.push(give);
+        spawned.threads.push(thread);
+        spawned.starts.push(give);
     }
     for _ in 0..reactors {
         let taken = reports.recv().expect("every thread reports before it ends");
         taken.map_err(|error| why_no_ring(&error, reactors))?;
     }
-    Ok(seated)
+    Ok(spawned)
 }
 
-/// First of all, so that memory comes from the CPU's own node.
+/// Pins the calling thread, first of all, so that memory comes from the CPU's own node.
 fn pin(cpus: Option<Vec<usize>>, reactor: usize, notices: &Notices) {
     if let Some(cpus) = cpus
         && let Err(error) = kernel::pin(&cpus)
@@ -119,13 +119,13 @@ fn pin(cpus: Option<Vec<usize>>, reactor: usize, notices: &Notices) {
     }
 }
 
-/// Ends where there is no seat, or where the start comes to nothing.
-fn sit_down(report: &Sender<io::Result<()>>, start: &Receiver<Start>) {
-    match Seat::take() {
-        Ok(seat) => {
+/// Takes the kernel's resources and runs what comes. Ends where there are none, or where the start fails.
+fn take_resources(report: &Sender<io::Result<()>>, start: &Receiver<ReactorStart>) {
+    match KernelResources::take() {
+        Ok(resources) => {
             let _ = report.send(Ok(()));
             if let Ok(start) = start.recv() {
-                start.run(seat);
+                start.run(resources);
             }
         }
         Err(error) => {
@@ -135,7 +135,7 @@ fn sit_down(report: &Sender<io::Result<()>>, start: &Receiver<Start>) {
 }
 
 /// What a reactor's thread is to do; the rest it makes itself.
-struct Start {
+struct ReactorStart {
     id: ReactorId,
     plan: ReactorPlan,
     left_over: Vec<String>,
@@ -150,7 +150,7 @@ struct Start {
 
 /// Gives each thread its reactor. The first one accepts all connections and clears what is left over.
 pub fn start(
-    seated: Seated,
+    spawned: SpawnedReactors,
     restart: Restart,
     settings: &Arc<Settings>,
     shared: &Arc<Shared>,
@@ -159,8 +159,8 @@ pub fn start(
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let mut left_over = Some(restart.left_over);
     let mut listeners = Some(listeners);
-    for (number, (plan, give)) in restart.reactors.into_iter().zip(seated.starts).enumerate() {
-        let start = Start {
+    for (number, (plan, give)) in restart.reactors.into_iter().zip(spawned.starts).enumerate() {
+        let start = ReactorStart {
             id: ReactorId(u16::try_from(number).expect("the configuration bounds the reactors")),
             plan,
             left_over: left_over.take().unwrap_or_default(),
@@ -172,23 +172,33 @@ pub fn start(
             files: files.clone(),
             listeners: listeners.take().unwrap_or_default(),
         };
-        assert!(give.send(start).is_ok(), "a seated thread waits for its reactor");
+        assert!(give.send(start).is_ok(), "a spawned thread waits for its reactor");
     }
-    Ok(seated.threads)
+    Ok(spawned.threads)
 }
 
-impl Start {
-    fn run(self, seat: Seat) {
+impl ReactorStart {
+    fn run(self, resources: KernelResources) {
         let notices = self.shared.notices.clone();
-        match self.driver(seat) {
+        match self.driver(resources) {
             Ok(driver) => driver.run(),
             Err(error) => notices.halt(&error, vec![]),
         }
     }
 
-    fn driver(self, seat: Seat) -> Result<Driver, String> {
-        let Start { id, plan, left_over, last_file, settled, seed, settings, shared, files, listeners } =
-            self;
+    fn driver(self, resources: KernelResources) -> Result<Driver, String> {
+        let ReactorStart {
+            id,
+            plan,
+            left_over,
+            last_file,
+            settled,
+            seed,
+            settings,
+            shared,
+            files,
+            listeners,
+        } = self;
         let (mut shards, mut control) = (Vec::new(), None);
         for shard in plan.shards {
             let loaded = load(shard, settings.member, &files)?;
@@ -210,14 +220,10 @@ impl Start {
             seed,
             now: shared.clock.now(),
         };
-        Ok(Driver::new(id, shared, Reactor::new(boot), LogFiles::new(files), listeners, seat))
+        Ok(Driver::new(id, shared, Reactor::new(boot), LogFiles::new(files), listeners, resources))
     }
 }
 
-fn load(
-    shard: ShardPlan,
-    member: MemberId,
-    files: &Files,
-) -> Result<crate::reactor::recover::Loaded, String> {
+fn load(shard: ShardPlan, member: MemberId, files: &Files) -> Result<crate::recover::Loaded, String> {
     shard.load(member, &mut files.reader())
 }

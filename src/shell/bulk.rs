@@ -1,9 +1,10 @@
 //! The bulk lane: work on files that must never stand in the way of a client's request.
 //!
-//! Two *tracks* run side by side, each doing its orders in turn; the answer goes to the reactor that asked.
+//! Two *workers* run side by side, each doing its orders one by one; the answer goes to the reactor that asked.
 //! All writes are small, one at a time and paced, so that the disk's queue stays short for the logs.
 //!
-//! - `Steps`: checkpoints are written and files removed, on a glommio executor that lets others go before it, on
+//! - `Steps`: checkpoints are written and files removed, on a glommio executor that lets others go before it,
+//! on
 //!   CPU and disk, and keeps to a calm rate. What a reactor says presses ([`Lane::hasten`]) goes faster, beside
 //!   the others: checkpoints that fall behind hold memory, log and disk that grow. Where glommio cannot start
 //!   (too little lockable memory), a plain thread runs the same with calls that block.
@@ -17,7 +18,7 @@ use super::bulk_file::{BulkFile, Medium};
 use super::files::{Files, is_full};
 use super::kernel::{self, Interruptible};
 use super::notices::Notices;
-use super::waking::Waking;
+use super::wakers::Wakers;
 use crate::io::{BulkDone, BulkStep, JobId};
 use crate::limits::{
     BULK_BYTES_PER_SEC, BULK_BYTES_PER_SEC_PRESSING, BULK_ORDERS_QUEUED_MAX, BULK_WRITE_BYTES,
@@ -62,23 +63,23 @@ fn take_fairly(waiting: &mut VecDeque<Order>, last: Option<LogId>) -> Order {
     waiting.remove(other.unwrap_or(0)).expect("the caller has put one in")
 }
 
-/// What comes back.
+/// What comes back to a reactor.
 #[derive(Debug)]
-pub enum Answer {
+pub enum BulkAnswer {
     Done { job: JobId, done: BulkDone },
     Prepared { segment: SegmentName, file: File },
-    NoRoom { segment: SegmentName },
+    DiskFull { segment: SegmentName },
 }
 
-/// Orders of one kind, in order, and who waits for them.
-struct Track {
+/// The orders of one worker, and what wakes it.
+struct OrderQueue {
     orders: ArrayQueue<Order>,
     waker: Mutex<Option<Waker>>,
 }
 
-impl Track {
-    fn new() -> Track {
-        Track { orders: ArrayQueue::new(BULK_ORDERS_QUEUED_MAX), waker: Mutex::new(None) }
+impl OrderQueue {
+    fn new() -> OrderQueue {
+        OrderQueue { orders: ArrayQueue::new(BULK_ORDERS_QUEUED_MAX), waker: Mutex::new(None) }
     }
 
     fn push(&self, order: Order) -> Result<(), Order> {
@@ -105,40 +106,40 @@ impl Track {
 pub struct Lane {
     files: Arc<Files>,
     notices: Notices,
-    segments: Track,
-    steps: Track,
-    answers: Box<[SegQueue<Answer>]>,
-    waking: Arc<Waking>,
-    /// Until clients are served nothing is in the way of anybody: no pacing.
+    segments: OrderQueue,
+    steps: OrderQueue,
+    answers: Box<[SegQueue<BulkAnswer>]>,
+    wakers: Arc<Wakers>,
+    /// Whether no pacing is needed, since no clients are served yet.
     hurry: AtomicBool,
-    /// Whose steps press.
+    /// Whether the steps of each reactor press.
     haste: Box<[AtomicBool]>,
     steps_asked: AtomicU64,
     steps_answered: AtomicU64,
-    /// Writes, pauses and answers of the steps' track: that it moves.
+    /// Counts writes, pauses and answers of the steps' worker, which shows that it moves.
     moves: AtomicU64,
     seen_moves: AtomicU64,
     executor: OnceLock<Interruptible>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrackName {
+pub enum WorkerName {
     Segments,
     Steps,
 }
 
 impl Lane {
-    pub fn new(files: Arc<Files>, notices: Notices, waking: Arc<Waking>) -> Lane {
-        let answers = (0..waking.reactors()).map(|_| SegQueue::new()).collect();
+    pub fn new(files: Arc<Files>, notices: Notices, wakers: Arc<Wakers>) -> Lane {
+        let answers = (0..wakers.reactors()).map(|_| SegQueue::new()).collect();
         Lane {
             files,
             notices,
-            segments: Track::new(),
-            steps: Track::new(),
+            segments: OrderQueue::new(),
+            steps: OrderQueue::new(),
             answers,
             hurry: AtomicBool::new(true),
-            haste: (0..waking.reactors()).map(|_| AtomicBool::new(false)).collect(),
-            waking,
+            haste: (0..wakers.reactors()).map(|_| AtomicBool::new(false)).collect(),
+            wakers,
             steps_asked: AtomicU64::new(0),
             steps_answered: AtomicU64::new(0),
             moves: AtomicU64::new(0),
@@ -147,7 +148,7 @@ impl Lane {
         }
     }
 
-    /// Gives an order; one that does not fit comes back.
+    /// Queues an order; one that does not fit comes back.
     pub fn order(&self, order: Order) -> Result<(), Order> {
         match order {
             Order::Step { .. } => {
@@ -159,7 +160,7 @@ impl Lane {
         }
     }
 
-    pub fn answer(&self, reactor: ReactorId) -> Option<Answer> {
+    pub fn answer(&self, reactor: ReactorId) -> Option<BulkAnswer> {
         self.answers[usize::from(reactor.0)].pop()
     }
 
@@ -167,12 +168,12 @@ impl Lane {
         self.answers[usize::from(reactor.0)].is_empty()
     }
 
-    /// From now on clients are served: the lane keeps out of their way.
+    /// Paces the lane from now on, since clients are served.
     pub fn clients_are_served(&self) {
         self.hurry.store(false, Ordering::Relaxed);
     }
 
-    /// Whether what this reactor has asked for presses, from now on.
+    /// Sets whether what this reactor has asked for presses.
     pub fn hasten(&self, reactor: ReactorId, haste: bool) {
         self.haste[usize::from(reactor.0)].store(haste, Ordering::Relaxed);
     }
@@ -181,15 +182,15 @@ impl Lane {
         self.haste.iter().any(|haste| haste.load(Ordering::Relaxed))
     }
 
-    /// To be called on the executor's thread, before it runs.
+    /// Registers the calling thread as the executor's. To be called before it runs.
     pub fn runs_here(&self) -> io::Result<()> {
         let set = self.executor.set(Interruptible::this_thread()?);
         set.expect("one executor runs the lane");
         Ok(())
     }
 
-    /// To be called now and then: interrupts the executor where it has not moved since the last call though
-    /// steps are under way.
+    /// Interrupts the executor where it has not moved since the last call though steps are under way. To be
+    /// called now and then.
     pub fn keep_awake(&self) {
         let moves = self.moves.load(Ordering::Relaxed);
         let stands = self.seen_moves.swap(moves, Ordering::Relaxed) == moves;
@@ -200,25 +201,25 @@ impl Lane {
         }
     }
 
-    fn give(&self, reactor: ReactorId, answer: Answer) {
+    fn give(&self, reactor: ReactorId, answer: BulkAnswer) {
         self.answers[usize::from(reactor.0)].push(answer);
-        self.waking.brought(reactor);
+        self.wakers.notify(reactor);
     }
 
-    /// Works off one track, for ever.
-    pub async fn run(&self, track: TrackName, medium: Medium) {
+    /// Carries out one worker's orders, for ever.
+    pub async fn run(&self, queue: WorkerName, medium: Medium) {
         let mut worker = Worker { lane: self, medium, open: HashMap::default(), pressing: false };
-        let track = match track {
-            TrackName::Segments => &self.segments,
-            TrackName::Steps => &self.steps,
+        let queue = match queue {
+            WorkerName::Segments => &self.segments,
+            WorkerName::Steps => &self.steps,
         };
         let (mut waiting, mut last) = (VecDeque::new(), None);
         loop {
             if waiting.is_empty() {
-                waiting.push_back(track.next().await);
+                waiting.push_back(queue.next().await);
             }
             let room = BULK_ORDERS_QUEUED_MAX - waiting.len();
-            waiting.extend(std::iter::from_fn(|| track.orders.pop()).take(room));
+            waiting.extend(std::iter::from_fn(|| queue.orders.pop()).take(room));
             let order = take_fairly(&mut waiting, last);
             last = order.log();
             if matches!(order, Order::Step { .. }) {
@@ -233,19 +234,19 @@ impl Lane {
 struct Growing<'a> {
     file: BulkFile<'a>,
     bytes: u64,
-    pace: Pace,
+    limit: RateLimit,
 }
 
 struct Worker<'a> {
     lane: &'a Lane,
     medium: Medium,
     open: HashMap<String, Growing<'a>>,
-    /// The thread's place, as the last look at the reactors' haste set it.
+    /// Whether the steps pressed at the last look, which set the thread's priority.
     pressing: bool,
 }
 
 impl<'a> Worker<'a> {
-    /// The thread takes the place that the steps' haste asks for, and the rate that goes with it.
+    /// Sets the thread's priority as the steps' haste asks for, and returns the rate that goes with it.
     fn follow_haste(&mut self) -> u64 {
         let pressing = self.lane.presses();
         if pressing != self.pressing {
@@ -265,7 +266,7 @@ impl<'a> Worker<'a> {
                 };
                 self.lane.steps_answered.fetch_add(1, Ordering::Relaxed);
                 self.lane.moves.fetch_add(1, Ordering::Relaxed);
-                self.lane.give(reactor, Answer::Done { job, done });
+                self.lane.give(reactor, BulkAnswer::Done { job, done });
             }
             Order::Prepare { reactor, segment, bytes, keep_free } => {
                 let answer = self.prepare_or_not(segment, bytes, keep_free).await;
@@ -273,7 +274,7 @@ impl<'a> Worker<'a> {
             }
             Order::Recycle { reactor, old, new } => {
                 let file = self.recycle(old, new).unwrap_or_else(|error| self.halt(new, &error));
-                self.lane.give(reactor, Answer::Prepared { segment: new, file });
+                self.lane.give(reactor, BulkAnswer::Prepared { segment: new, file });
             }
             Order::Remove { segment } => {
                 if let Err(error) = self.remove(&segment.to_string()).await {
@@ -289,8 +290,9 @@ impl<'a> Worker<'a> {
         self.lane.notices.halt("failed to prepare a log file", fields)
     }
 
-    /// What has no room is given up: other orders may make some. Any other failure is final.
-    async fn prepare_or_not(&mut self, segment: SegmentName, bytes: u64, keep_free: u64) -> Answer {
+    /// Prepares a segment. Where the disk is full it is given up: other orders may free some. Any other
+    /// failure is final.
+    async fn prepare_or_not(&mut self, segment: SegmentName, bytes: u64, keep_free: u64) -> BulkAnswer {
         let prepared = match self.lane.files.free_bytes() {
             // What may take all there is finds out by the write: some of it may be kept for this user alone.
             Ok(free) if keep_free > 0 && free < bytes.saturating_add(keep_free) => {
@@ -300,23 +302,24 @@ impl<'a> Worker<'a> {
             Err(error) => Err(error),
         };
         match prepared {
-            Ok(file) => Answer::Prepared { segment, file },
+            Ok(file) => BulkAnswer::Prepared { segment, file },
             Err(error) if is_full(&error) => {
                 let _ = fs::remove_file(self.lane.files.unfinished(segment));
-                Answer::NoRoom { segment }
+                BulkAnswer::DiskFull { segment }
             }
             Err(error) => self.halt(segment, &error),
         }
     }
 
-    /// Written zeros, not a reservation: the first write to reserved space would be journaled.
+    /// Writes a segment's zeros. A reservation would not do: the first write to reserved space would be
+    /// journaled.
     async fn prepare(&self, segment: SegmentName, bytes: u64) -> io::Result<File> {
         let files = &self.lane.files;
         let unfinished = files.unfinished(segment);
         let file = BulkFile::create(self.medium, files, &unfinished).await?;
         let mut zeros = Buffer::with_capacity(SEGMENT_WRITE_BYTES_AT_START);
         zeros.fill_to(SEGMENT_WRITE_BYTES_AT_START);
-        let mut pace = Pace::new(SEGMENT_BYTES_PER_SEC);
+        let mut limit = RateLimit::new(SEGMENT_BYTES_PER_SEC);
         let mut at = 0;
         while at < bytes {
             let hurry = self.lane.hurry.load(Ordering::Relaxed);
@@ -325,7 +328,7 @@ impl<'a> Worker<'a> {
             file.write(&zeros[..piece], at).await?;
             at += piece as u64;
             if !hurry {
-                pace.wrote(self.medium, piece).await;
+                limit.wrote(self.medium, piece).await;
             }
         }
         files.publish(&file.finish().await?, &segment.to_string())?;
@@ -343,8 +346,8 @@ impl<'a> Worker<'a> {
             BulkStep::Create { name } => {
                 let path = self.lane.files.path(&name);
                 let file = BulkFile::create(self.medium, &self.lane.files, &path).await?;
-                let pace = Pace::new(BULK_BYTES_PER_SEC);
-                self.open.insert(name, Growing { file, bytes: 0, pace });
+                let limit = RateLimit::new(BULK_BYTES_PER_SEC);
+                self.open.insert(name, Growing { file, bytes: 0, limit });
                 Ok(())
             }
             BulkStep::Append { name, blocks } => {
@@ -374,15 +377,15 @@ impl<'a> Worker<'a> {
         for piece in blocks.iter().flat_map(|block| block.chunks(BULK_WRITE_BYTES)) {
             growing.file.write(piece, at).await?;
             at += piece.len() as u64;
-            growing.pace.bytes_per_sec = self.follow_haste();
-            growing.pace.wrote(self.medium, piece.len()).await;
+            growing.limit.bytes_per_sec = self.follow_haste();
+            growing.limit.wrote(self.medium, piece.len()).await;
             self.lane.moves.fetch_add(1, Ordering::Relaxed);
         }
         growing.bytes = at;
         Ok(())
     }
 
-    /// Cut in slices first: to unlink a large file at once keeps the disk from everything else.
+    /// Removes a file, cut in slices first: to unlink a large file at once keeps the disk from everything else.
     async fn remove(&self, name: &str) -> io::Result<()> {
         let Some((path, file)) = self.lane.files.give_up(name)? else { return Ok(()) };
         let mut bytes = file.metadata()?.len();
@@ -402,14 +405,14 @@ fn not_written(name: &str) -> io::Error {
 }
 
 /// Keeps writes below a rate, and lets none catch up on a time in which nothing was written.
-struct Pace {
+struct RateLimit {
     bytes_per_sec: u64,
     due: Instant,
 }
 
-impl Pace {
-    fn new(bytes_per_sec: u64) -> Pace {
-        Pace { bytes_per_sec, due: Instant::now() }
+impl RateLimit {
+    fn new(bytes_per_sec: u64) -> RateLimit {
+        RateLimit { bytes_per_sec, due: Instant::now() }
     }
 
     async fn wrote(&mut self, medium: Medium, bytes: usize) {

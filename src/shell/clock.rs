@@ -30,7 +30,7 @@ pub fn timestamp(us: u64) -> String {
     at_offset(us, kernel::utc_offset_secs(us / 1_000_000))
 }
 
-/// The moment in a zone that is so many seconds east of UTC.
+/// The moment in a zone that is `east_secs` seconds east of UTC.
 fn at_offset(us: u64, east_secs: i64) -> String {
     let (secs, fraction) = ((us / 1_000_000).saturating_add_signed(east_secs), us % 1_000_000);
     let (year, month, day) = civil(secs / 86_400);

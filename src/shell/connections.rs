@@ -1,7 +1,7 @@
 //! The client connections of one thread.
 //!
 //! ```text
-//!            close asked          all sent               gone, or patience over
+//!            close asked          all sent               gone, or timed out
 //!   Open ───────────────▶ Ending ──────────▶ Lingering ─────────────┐
 //!    │                      │                                        ▼
 //!    └──────────────────────┴──── error, or the client has left ──▶ Dead ──▶ the slot is free
@@ -25,7 +25,7 @@ use super::kernel;
 use super::receive::GROUP;
 use super::ring::{Completion, Ring, SLOTS_MAX, Tag};
 use crate::limits::{
-    CONNECTION_BACKLOG_BYTES_MAX, CONNECTION_END_PATIENCE_SECS, CONNECTION_LINGER_MS, SEND_BYTES_MAX,
+    CONNECTION_BACKLOG_BYTES_MAX, CONNECTION_END_TIMEOUT_SECS, CONNECTION_LINGER_MS, SEND_BYTES_MAX,
 };
 use crate::types::{ConnId, Duration, ReactorId, Time};
 use std::collections::VecDeque;
@@ -33,12 +33,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
 const LINGER: Duration = Duration::from_ms(CONNECTION_LINGER_MS);
-const END_PATIENCE: Duration = Duration::from_secs(CONNECTION_END_PATIENCE_SECS);
+const END_TIMEOUT: Duration = Duration::from_secs(CONNECTION_END_TIMEOUT_SECS);
 
 /// All connections of one thread, by slot.
 pub struct Connections {
     reactor: ReactorId,
-    slots: Vec<Slot>,
+    slots: Vec<SocketSlot>,
     free: Vec<u32>,
     lingering: VecDeque<(Time, ConnId)>,
     /// When to look whether those that are ending still take something.
@@ -47,17 +47,17 @@ pub struct Connections {
 }
 
 #[derive(Default)]
-struct Slot {
+struct SocketSlot {
     generation: u32,
-    connection: Option<Connection>,
+    connection: Option<Socket>,
 }
 
-struct Connection {
+struct Socket {
     id: ConnId,
     fd: OwnedFd,
-    phase: Phase,
+    phase: SocketPhase,
     receiving: Receiving,
-    /// The client sends nothing more.
+    /// Whether the client sends nothing more.
     ended: bool,
     /// The send in flight and how much of it is gone; empty where none is.
     sending: Vec<u8>,
@@ -68,7 +68,7 @@ struct Connection {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum SocketPhase {
     Open,
     Ending,
     Lingering,
@@ -79,15 +79,15 @@ enum Phase {
 enum Receiving {
     Idle,
     Armed,
-    /// Armed, and asked to stop.
+    /// A receive is armed, and asked to stop.
     Stopping,
 }
 
 /// What a completion means for the reactor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum SocketEvent {
     Nothing,
-    /// So many bytes, in the completion's buffer.
+    /// Bytes have come, in the completion's buffer.
     Received {
         conn: ConnId,
         bytes: usize,
@@ -126,14 +126,14 @@ impl Connections {
     /// Takes a connection in and begins to receive.
     pub fn add(&mut self, ring: &mut Ring, fd: OwnedFd) -> ConnId {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
+            self.slots.push(SocketSlot::default());
             self.slots.len() as u32 - 1
         });
         assert!(slot < SLOTS_MAX, "descriptors run out before slots do");
         let entry = &mut self.slots[slot as usize];
         let id = ConnId { reactor: self.reactor, slot, generation: entry.generation };
-        let (phase, receiving) = (Phase::Open, Receiving::Idle);
-        let connection = Connection {
+        let (phase, receiving) = (SocketPhase::Open, Receiving::Idle);
+        let connection = Socket {
             id,
             fd,
             phase,
@@ -149,8 +149,8 @@ impl Connections {
         id
     }
 
-    /// The connection in that slot; none where it belongs to a younger one.
-    fn get(&mut self, slot: u32, generation: u32) -> Option<&mut Connection> {
+    /// The connection in that slot; none where the slot belongs to a younger one.
+    fn get(&mut self, slot: u32, generation: u32) -> Option<&mut Socket> {
         let connection = self.slots.get_mut(slot as usize)?.connection.as_mut()?;
         (connection.id.generation == generation).then_some(connection)
     }
@@ -158,7 +158,7 @@ impl Connections {
     /// Sends bytes behind all that was handed out before. A connection that is ending takes none.
     pub fn send(&mut self, ring: &mut Ring, conn: ConnId, bytes: Vec<u8>) {
         let Some(connection) = self.get(conn.slot, conn.generation) else { return };
-        if connection.phase != Phase::Open || bytes.is_empty() {
+        if connection.phase != SocketPhase::Open || bytes.is_empty() {
             return;
         }
         if connection.next.is_empty() {
@@ -170,20 +170,20 @@ impl Connections {
         connection.hold_back(ring);
     }
 
-    /// Closes once everything is sent; [`Event::Closed`] follows in any case.
+    /// Closes once everything is sent; [`SocketEvent::Closed`] follows in any case.
     pub fn close(&mut self, ring: &mut Ring, now: Time, conn: ConnId) {
         let Some(connection) = self.get(conn.slot, conn.generation) else { return };
-        if connection.phase == Phase::Open {
-            connection.phase = Phase::Ending;
-            self.ending.push_back((now + END_PATIENCE, conn));
+        if connection.phase == SocketPhase::Open {
+            connection.phase = SocketPhase::Ending;
+            self.ending.push_back((now + END_TIMEOUT, conn));
             self.linger_if_sent(ring, now, conn);
         }
     }
 
     fn linger_if_sent(&mut self, ring: &mut Ring, now: Time, conn: ConnId) {
         let connection = self.get(conn.slot, conn.generation).expect("the caller has it");
-        if connection.phase == Phase::Ending && connection.unsent() == 0 {
-            connection.phase = Phase::Lingering;
+        if connection.phase == SocketPhase::Ending && connection.unsent() == 0 {
+            connection.phase = SocketPhase::Lingering;
             if connection.ended {
                 return self.lingering.push_front((now, conn));
             }
@@ -203,15 +203,15 @@ impl Connections {
     /// owed; they are due in the order in which they began.
     pub fn on_time(&mut self, now: Time, mut closed: impl FnMut(ConnId)) {
         while let Some((_, conn)) = self.lingering.pop_front_if(|(until, _)| *until <= now) {
-            if self.get(conn.slot, conn.generation).is_some_and(|c| c.phase == Phase::Lingering) {
+            if self.get(conn.slot, conn.generation).is_some_and(|c| c.phase == SocketPhase::Lingering) {
                 self.die(conn);
                 closed(conn);
             }
         }
         while let Some((_, conn)) = self.ending.pop_front_if(|(until, _)| *until <= now) {
-            let found = self.get(conn.slot, conn.generation).filter(|c| c.phase == Phase::Ending);
+            let found = self.get(conn.slot, conn.generation).filter(|c| c.phase == SocketPhase::Ending);
             match found.map(|connection| std::mem::take(&mut connection.takes)) {
-                Some(true) => self.ending.push_back((now + END_PATIENCE, conn)),
+                Some(true) => self.ending.push_back((now + END_TIMEOUT, conn)),
                 Some(false) => {
                     self.die(conn);
                     closed(conn);
@@ -221,65 +221,72 @@ impl Connections {
         }
     }
 
-    /// A receive has come back with bytes, with the client's end, or with an error.
+    /// Takes a receive that has come back with bytes, with the client's end, or with an error.
     pub fn received(
         &mut self,
         ring: &mut Ring,
         completion: &Completion,
         slot: u32,
         generation: u32,
-    ) -> Event {
+    ) -> SocketEvent {
         let connection = self.get(slot, generation).expect("a slot stays taken until all has come back");
         let (conn, phase) = (connection.id, connection.phase);
         if !completion.more {
             connection.receiving = Receiving::Idle;
         }
-        if phase == Phase::Dead {
+        if phase == SocketPhase::Dead {
             self.free_if_idle(conn);
-            return Event::Nothing;
+            return SocketEvent::Nothing;
         }
         match completion.result {
             bytes @ 1.. => {
-                if connection.unsent() <= CONNECTION_BACKLOG_BYTES_MAX || phase != Phase::Open {
+                if connection.unsent() <= CONNECTION_BACKLOG_BYTES_MAX || phase != SocketPhase::Open {
                     connection.receive(ring);
                 }
                 match phase {
-                    Phase::Lingering => Event::Nothing,
-                    _ => Event::Received { conn, bytes: bytes as usize },
+                    SocketPhase::Lingering => SocketEvent::Nothing,
+                    _ => SocketEvent::Received { conn, bytes: bytes as usize },
                 }
             }
             // The buffers were all in use (they are back by the time this is submitted), or the receive
             // was stopped and may go on meanwhile.
             error if [-libc::ENOBUFS, -libc::ECANCELED, -libc::EINTR].contains(&error) => {
-                if connection.unsent() <= CONNECTION_BACKLOG_BYTES_MAX / 2 || phase != Phase::Open {
+                if connection.unsent() <= CONNECTION_BACKLOG_BYTES_MAX / 2 || phase != SocketPhase::Open {
                     connection.receive(ring);
                 }
-                Event::Nothing
+                SocketEvent::Nothing
             }
-            0 if phase == Phase::Open => {
+            0 if phase == SocketPhase::Open => {
                 connection.ended = true;
-                Event::Ended { conn }
+                SocketEvent::Ended { conn }
             }
             // The client has shut its side and still waits for what we have for it.
-            0 if phase == Phase::Ending && connection.unsent() > 0 => {
+            0 if phase == SocketPhase::Ending && connection.unsent() > 0 => {
                 connection.ended = true;
-                Event::Nothing
+                SocketEvent::Nothing
             }
             _ => {
                 self.die(conn);
-                Event::Closed { conn }
+                SocketEvent::Closed { conn }
             }
         }
     }
 
-    /// A send has come back.
-    pub fn sent(&mut self, ring: &mut Ring, now: Time, result: i32, slot: u32, generation: u32) -> Event {
+    /// Takes a send that has come back.
+    pub fn sent(
+        &mut self,
+        ring: &mut Ring,
+        now: Time,
+        result: i32,
+        slot: u32,
+        generation: u32,
+    ) -> SocketEvent {
         let connection = self.get(slot, generation).expect("a slot stays taken until all has come back");
         let conn = connection.id;
-        if connection.phase == Phase::Dead {
+        if connection.phase == SocketPhase::Dead {
             connection.sending = Vec::new();
             self.free_if_idle(conn);
-            return Event::Nothing;
+            return SocketEvent::Nothing;
         }
         let bytes = match result {
             bytes @ 0.. => bytes as usize,
@@ -287,7 +294,7 @@ impl Connections {
             _ => {
                 connection.sending = Vec::new();
                 self.die(conn);
-                return Event::Closed { conn };
+                return SocketEvent::Closed { conn };
             }
         };
         connection.sent += bytes;
@@ -299,17 +306,17 @@ impl Connections {
             connection.sending.clear();
             connection.go_on_sending(ring);
         }
-        if connection.phase == Phase::Open && connection.unsent() <= CONNECTION_BACKLOG_BYTES_MAX / 2 {
+        if connection.phase == SocketPhase::Open && connection.unsent() <= CONNECTION_BACKLOG_BYTES_MAX / 2 {
             connection.receive(ring);
         }
         self.linger_if_sent(ring, now, conn);
-        Event::Sent { conn, bytes }
+        SocketEvent::Sent { conn, bytes }
     }
 
-    /// Nothing more is of interest: brings back what the kernel still has.
+    /// Ends a connection of which nothing more is of interest: brings back what the kernel still has.
     fn die(&mut self, conn: ConnId) {
         let connection = self.get(conn.slot, conn.generation).expect("the caller has it");
-        connection.phase = Phase::Dead;
+        connection.phase = SocketPhase::Dead;
         connection.next = Vec::new();
         if connection.is_idle() {
             self.free_if_idle(conn);
@@ -328,7 +335,7 @@ impl Connections {
     }
 }
 
-impl Connection {
+impl Socket {
     fn receive(&mut self, ring: &mut Ring) {
         // Its end would come again and again.
         if self.receiving == Receiving::Idle && !self.ended {
@@ -337,7 +344,7 @@ impl Connection {
         }
     }
 
-    /// Stops receiving where too much is unsent: who reads no answers gets to ask nothing more.
+    /// Stops receiving where too much is unsent: a client that reads no answers may ask nothing more.
     fn hold_back(&mut self, ring: &mut Ring) {
         if self.unsent() > CONNECTION_BACKLOG_BYTES_MAX && self.receiving == Receiving::Armed {
             ring.cancel(Tag::Receive { slot: self.id.slot, generation: self.id.generation });
@@ -401,7 +408,7 @@ mod tests {
         }
 
         /// The next completion that says something.
-        fn event(&mut self, now: Time) -> Event {
+        fn event(&mut self, now: Time) -> SocketEvent {
             loop {
                 let mut came = vec![];
                 self.ring.park(Some(Duration::from_secs(5)));
@@ -414,11 +421,11 @@ mod tests {
                     Tag::Send { slot, generation } => {
                         self.connections.sent(&mut self.ring, now, completion.result, slot, generation)
                     }
-                    _ => Event::Nothing,
+                    _ => SocketEvent::Nothing,
                 };
                 completion.buffer.into_iter().for_each(|buffer| self.buffers.put(buffer));
                 self.buffers.publish();
-                if event != Event::Nothing {
+                if event != SocketEvent::Nothing {
                     return event;
                 }
             }
@@ -427,7 +434,7 @@ mod tests {
         fn answer_and_close(&mut self, now: Time) {
             self.connections.send(&mut self.ring, self.conn, b"answer".to_vec());
             self.connections.close(&mut self.ring, now, self.conn);
-            assert_eq!(self.event(now), Event::Sent { conn: self.conn, bytes: 6 });
+            assert_eq!(self.event(now), SocketEvent::Sent { conn: self.conn, bytes: 6 });
         }
 
         fn gone(&mut self, now: Time) -> Vec<ConnId> {
@@ -442,7 +449,7 @@ mod tests {
         let (mut scene, now) = (Scene::new(), Time::from_ms(1));
         let conn = scene.conn;
         scene.client.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(scene.event(now), Event::Ended { conn });
+        assert_eq!(scene.event(now), SocketEvent::Ended { conn });
         scene.answer_and_close(now);
         assert_eq!(scene.connections.wake_at(), now);
         assert_eq!((scene.gone(now), scene.connections.open()), (vec![conn], 0));
@@ -461,7 +468,7 @@ mod tests {
         scene.client.read_to_string(&mut read).unwrap();
         assert_eq!((&read[..], scene.connections.open()), ("answer", 1));
         scene.client.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(scene.event(now), Event::Closed { conn });
+        assert_eq!(scene.event(now), SocketEvent::Closed { conn });
         assert_eq!(scene.connections.open(), 0);
     }
 }

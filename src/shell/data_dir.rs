@@ -1,4 +1,4 @@
-//! The data directory: whose it is, and that nobody else uses it.
+//! The data directory: which member's it is, and that no other process uses it.
 
 use super::files::{DIRECTORY_MODE, Files, sync_name};
 use super::kernel;
@@ -11,10 +11,9 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Of everything below the data directory. Raised by whoever changes it so that an older program would
-/// misread it.
+/// The format of everything below the data directory. A change that an older program would misread raises it.
 const FORMAT: u64 = 3;
-/// The oldest one that this program reads.
+/// The oldest format that this program reads.
 const FORMAT_MIN: u64 = 3;
 const IDENTITY: &str = "braid.json";
 const LOCK: &str = "lock";
@@ -25,10 +24,10 @@ const STORE: &str = "store";
 pub struct Identity {
     pub cluster: ClusterId,
     pub member: MemberId,
-    /// Stands in each file of the logs too: the store of one directory is not that of another.
+    /// The store's id, which stands in each file of the logs too: the store of one directory is not another's.
     pub store: StoreId,
     pub name: String,
-    /// `--initial-cluster-token`.
+    /// The value of `--initial-cluster-token`.
     pub token: String,
     /// Whether something has been written to a log. An identity without a log has promised nothing, and is
     /// given up for another; from the first write on a store in which nothing stands is a loss.
@@ -42,7 +41,7 @@ pub struct DataDir {
     pub identity: Identity,
     /// Whether this is the first start in it.
     pub is_new: bool,
-    /// Something about the directory that the log should say.
+    /// A warning about the directory that the log should give.
     pub warning: Option<String>,
     /// The lock ends with the descriptor.
     _lock: File,
@@ -104,7 +103,7 @@ impl DataDir {
         Ok(files)
     }
 
-    /// Whether as much as one log holds something, where one has: as they were read.
+    /// Checks that some log holds something, where the store has begun.
     pub fn check_logs(&self, logs: &[Recovered]) -> Result<(), String> {
         match self.identity.has_begun && logs.iter().all(Recovered::is_new) {
             true => Err(gone(&self.path, "holds files of logs in which nothing stands")),
@@ -136,8 +135,8 @@ fn refuse_etcds(path: &Path) -> Result<(), String> {
     ))
 }
 
-/// A store that has begun and is not there was not deleted by a server: to begin it again would serve nothing under
-/// the name of something.
+/// A store that has begun and is not there was not deleted by a server: to begin it again would serve nothing
+/// under the name of something.
 fn gone(path: &Path, what: &str) -> String {
     format!(
         "the store of data directory {} is gone: {IDENTITY} says that it has begun, and {STORE}/ {what}. Mount its \
@@ -154,7 +153,7 @@ fn lost_identity(path: &Path) -> String {
     )
 }
 
-/// `otherwise` says what to do where another process holds it.
+/// Takes the lock. `otherwise` says what to do where another process holds it.
 fn lock(path: &Path, otherwise: &str) -> Result<File, String> {
     let shown = path.display();
     let opened =
@@ -169,7 +168,7 @@ fn lock(path: &Path, otherwise: &str) -> Result<File, String> {
     }
 }
 
-/// etcd's manners: a directory that others may look into is used, and the log says so.
+/// Checks the directory's mode. As with etcd, one that others may look into is used, and the log says so.
 fn check_mode(path: &Path) -> Result<Option<String>, String> {
     let shown = path.display();
     let about = fs::metadata(path).map_err(|error| format!("cannot look at {shown}: {error}"))?;
@@ -263,7 +262,7 @@ fn damaged(file: &Path, how: &str) -> String {
 
 const CHECKSUM: &str = "crc32c";
 
-/// Over all the other fields, as JSON without spaces in the order of their names.
+/// The checksum over all the other fields, as JSON without spaces in the order of their names.
 fn checksum_of(fields: &Value) -> Value {
     format!("{:08x}", crc32c::crc32c(fields.to_string().as_bytes())).into()
 }
@@ -320,7 +319,7 @@ mod tests {
 
     const SEGMENT: &str = "000-0000000000000001.log";
 
-    /// As a first start that has come as far as to write to a log.
+    /// Makes a directory as a first start leaves it that has come as far as to write to a log.
     fn begun(config: &Config) -> DataDir {
         let first = DataDir::open(config).unwrap();
         let files = first.files().unwrap();

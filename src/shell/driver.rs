@@ -12,10 +12,10 @@
 
 #![allow(unsafe_code)]
 
-use super::boot::Seat;
-use super::bulk::{Answer, Order};
+use super::boot::KernelResources;
+use super::bulk::{BulkAnswer, Order};
 use super::clock::{timestamp, wall_us};
-use super::connections::{Connections, Event};
+use super::connections::{Connections, SocketEvent};
 use super::kernel;
 use super::listeners::Listener;
 use super::log_files::{Failed, LogFiles};
@@ -25,7 +25,7 @@ use super::ring::{Completion, Ring, Tag};
 use super::shared::Shared;
 use crate::io::{Input, Mail, Notice, Output, Port, Value};
 use crate::limits::{
-    ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_PATIENCE_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
+    ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_TIMEOUT_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
     TURN_MAIL_MAX, WALL_CHECK_MS,
 };
 use crate::log::Command;
@@ -35,7 +35,7 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-/// The world around one reactor.
+/// What runs one reactor on its thread and performs its effects.
 pub struct Driver {
     id: ReactorId,
     shared: Arc<Shared>,
@@ -51,15 +51,15 @@ pub struct Driver {
     /// Listeners whose accepting has failed, to be tried again.
     silent: Vec<u32>,
     accept_at: Time,
-    /// When the wall clock is looked at again; nothing wakes for that.
+    /// When the wall clock is looked at next; no wake-up is set for that.
     wall_at: Time,
-    /// What kicks are read into; the kernel writes to it.
-    kicked: Box<u64>,
+    /// The counter that the kernel writes wake-ups to.
+    wakes: Box<u64>,
     settled: Revision,
     /// When to give up waiting for connections to end, once stopping.
     stop_by: Option<Time>,
     is_done: bool,
-    /// Whether memory of the start is given back.
+    /// Whether the memory that the start used has been given back.
     is_tidy: bool,
 
     now: Time,
@@ -68,19 +68,19 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// On the thread that will run it.
+    /// Makes a driver, on the thread that will run it.
     pub fn new(
         id: ReactorId,
         shared: Arc<Shared>,
         reactor: Reactor,
         log: LogFiles,
         listeners: Vec<Listener>,
-        seat: Seat,
+        resources: KernelResources,
     ) -> Driver {
-        let Seat { mut ring, buffers } = seat;
-        let mut kicked = Box::new(0);
+        let KernelResources { mut ring, buffers } = resources;
+        let mut wakes = Box::new(0);
         // SAFETY: the box outlives the ring's requests: a driver is never dropped.
-        unsafe { ring.wait_for_kick(shared.waking.kick(id).as_fd(), &raw mut *kicked) };
+        unsafe { ring.wait_for_wake(shared.wakers.waker(id).as_fd(), &raw mut *wakes) };
         for (number, listener) in listeners.iter().enumerate() {
             ring.accept(number as u32, listener.socket.as_fd());
         }
@@ -97,7 +97,7 @@ impl Driver {
             silent: Vec::new(),
             accept_at: Time::NEVER,
             wall_at: Time(0),
-            kicked,
+            wakes,
             settled: Revision::NONE,
             stop_by: None,
             is_done: false,
@@ -127,7 +127,7 @@ impl Driver {
 
     fn turn(&mut self) {
         self.now = self.shared.clock.now();
-        self.shared.pulse(self.id).turn_begins(self.now);
+        self.shared.turn_clock(self.id).turn_begins(self.now);
         self.tell_wall();
         self.take_completions();
         self.take_arrivals();
@@ -143,7 +143,7 @@ impl Driver {
         outputs.drain(..).for_each(|output| self.carry_out(output));
         self.outputs = outputs;
         let Driver { shared, outbox, .. } = self;
-        outbox.retry(&shared.mail, |to| shared.waking.brought(ReactorId(to as u16)));
+        outbox.retry(&shared.mail, |to| shared.wakers.notify(ReactorId(to as u16)));
         self.give_orders();
         self.announce_settled();
     }
@@ -167,15 +167,15 @@ impl Driver {
         }
         let (shared, id, stopping) = (&self.shared, self.id, self.stop_by.is_some());
         let nothing = || shared.has_nothing_for(id, stopping) && !shared.all_are_done();
-        if !shared.waking.sleep(id, self.reactor.waits_for(), &shared.sequencer, nothing) {
+        if !shared.wakers.sleep(id, self.reactor.waits_for(), &shared.sequencer, nothing) {
             return self.ring.submit();
         }
-        shared.pulse(id).parks();
-        let patience = if wake_at == Time::NEVER { None } else { Some(wake_at.since(shared.clock.now())) };
-        if patience != Some(Duration(0)) {
-            self.ring.park(patience);
+        shared.turn_clock(id).parks();
+        let timeout = if wake_at == Time::NEVER { None } else { Some(wake_at.since(shared.clock.now())) };
+        if timeout != Some(Duration(0)) {
+            self.ring.park(timeout);
         }
-        self.shared.waking.awake(self.id);
+        self.shared.wakers.awake(self.id);
     }
 
     fn step(&mut self, input: Input<'_>) {
@@ -196,7 +196,7 @@ impl Driver {
         match completion.tag {
             Tag::Receive { slot, generation } => {
                 let event = self.connections.received(&mut self.ring, completion, slot, generation);
-                if let (Event::Received { conn, bytes }, Some(buffer)) = (event, completion.buffer) {
+                if let (SocketEvent::Received { conn, bytes }, Some(buffer)) = (event, completion.buffer) {
                     let bytes = self.buffers.bytes(buffer, bytes);
                     self.reactor.step(self.now, Input::Received { conn, bytes });
                 }
@@ -211,22 +211,22 @@ impl Driver {
             Tag::Write(place) => self.written(place, completion.result, false),
             Tag::Sync(place) => self.written(place, completion.result, true),
             Tag::Accept(listener) => self.accepted(listener, completion),
-            Tag::Kick => {
-                assert!(completion.result == 8, "a kick cannot be read: {}", completion.result);
-                let kick = self.shared.waking.kick(self.id).as_fd();
+            Tag::Wake => {
+                assert!(completion.result == 8, "a wake cannot be read: {}", completion.result);
+                let wake = self.shared.wakers.waker(self.id).as_fd();
                 // SAFETY: as at the first.
-                unsafe { self.ring.wait_for_kick(kick, &raw mut *self.kicked) };
+                unsafe { self.ring.wait_for_wake(wake, &raw mut *self.wakes) };
             }
             Tag::Cancel => {}
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: SocketEvent) {
         match event {
-            Event::Nothing | Event::Received { .. } => {}
-            Event::Sent { conn, bytes } => self.step(Input::Sent { conn, bytes }),
-            Event::Ended { conn } => self.step(Input::Ended { conn }),
-            Event::Closed { conn } => {
+            SocketEvent::Nothing | SocketEvent::Received { .. } => {}
+            SocketEvent::Sent { conn, bytes } => self.step(Input::Sent { conn, bytes }),
+            SocketEvent::Ended { conn } => self.step(Input::Ended { conn }),
+            SocketEvent::Closed { conn } => {
                 self.shared.loads.left(usize::from(self.id.0));
                 self.step(Input::Closed { conn });
             }
@@ -268,7 +268,7 @@ impl Driver {
             return self.open(fd, port);
         }
         self.shared.arrivals[reactor].push((fd, port));
-        self.shared.waking.brought(ReactorId(reactor as u16));
+        self.shared.wakers.notify(ReactorId(reactor as u16));
     }
 
     fn open(&mut self, fd: OwnedFd, port: Port) {
@@ -286,12 +286,12 @@ impl Driver {
     fn take_answers(&mut self) {
         while let Some(answer) = self.shared.lane.answer(self.id) {
             match answer {
-                Answer::Done { job, done } => self.step(Input::Bulk { job, done }),
-                Answer::Prepared { segment, file } => {
+                BulkAnswer::Done { job, done } => self.step(Input::Bulk { job, done }),
+                BulkAnswer::Prepared { segment, file } => {
                     self.log.prepared(segment, file);
                     self.step(Input::Prepared { segment });
                 }
-                Answer::NoRoom { segment } => self.step(Input::NoRoom { segment }),
+                BulkAnswer::DiskFull { segment } => self.step(Input::NoRoom { segment }),
             }
         }
     }
@@ -305,7 +305,7 @@ impl Driver {
         }
     }
 
-    /// They wake nobody: who asks for metrics asks the first reactor too.
+    /// Takes the process's figures. They wake no thread: a request for metrics goes to the first reactor too.
     fn take_figures(&mut self) {
         if self.id == ReactorId(0)
             && let Some(figures) = self.shared.process.pop()
@@ -316,7 +316,7 @@ impl Driver {
 
     fn hear_stop(&mut self) {
         if self.stop_by.is_none() && self.shared.is_stopping() {
-            self.stop_by = Some(self.now + Duration::from_secs(STOP_PATIENCE_SECS));
+            self.stop_by = Some(self.now + Duration::from_secs(STOP_TIMEOUT_SECS));
             for listener in 0..self.listeners.len() {
                 self.ring.cancel(Tag::Accept(listener as u32));
             }
@@ -347,21 +347,22 @@ impl Driver {
         }
     }
 
-    /// Once a turn at most; what this turn's completions moved is in it.
+    /// Tells the reactor where `settled` stands, once per turn at most, what this turn's completions moved
+    /// included.
     fn take_settled(&mut self) {
         let settled = self.shared.sequencer.settled();
         if settled != self.settled {
             self.settled = settled;
-            self.shared.waking.settled(settled);
+            self.shared.wakers.settled(settled);
             self.step(Input::Settled(settled));
         }
     }
 
-    /// What flushing moved is for the next turn here, and for the others at once.
+    /// Tells the others at once where flushing moved `settled`; this reactor hears of it in its next turn.
     fn announce_settled(&self) {
         let settled = self.shared.sequencer.settled();
         if settled != self.settled {
-            self.shared.waking.settled(settled);
+            self.shared.wakers.settled(settled);
         }
     }
 
@@ -371,7 +372,7 @@ impl Driver {
             Output::Close { conn } => self.connections.close(&mut self.ring, self.now, conn),
             Output::Mail { to, mail } => {
                 if self.outbox.send(&self.shared.mail, usize::from(to.0), mail) {
-                    self.shared.waking.brought(to);
+                    self.shared.wakers.notify(to);
                 }
             }
             Output::Log(command) => self.log_command(command),
@@ -384,7 +385,7 @@ impl Driver {
         }
     }
 
-    /// A reactor knows neither the wall clock nor whose the other end of a connection is.
+    /// Writes a line to the log, with what a reactor does not know: the wall clock and the address of a client.
     fn say(&self, mut notice: Notice) {
         for (_, value) in &mut notice.fields.0 {
             match *value {
@@ -429,7 +430,7 @@ impl Driver {
         }
     }
 
-    /// Whether this thread may end: all connections of all reactors are closed, or nobody waits any longer.
+    /// Whether this thread may end: all connections of all reactors are closed, or the time to wait is over.
     fn may_leave(&mut self) -> bool {
         let Some(stop_by) = self.stop_by else { return false };
         let over = self.now >= stop_by;

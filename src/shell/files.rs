@@ -34,21 +34,22 @@ use std::sync::{Mutex, PoisonError};
 
 pub struct Files {
     directory: PathBuf,
-    /// Past the page cache. Where the file system can't, writes are as durable and slower.
+    /// Whether files are opened past the page cache. Where the file system can't, writes are as durable and
+    /// slower.
     direct: bool,
-    /// A durable write is one request; else a write and a sync, linked.
+    /// Whether a durable write is one request; else it is a write and a sync, linked.
     one_request: bool,
     /// A file, and its content as it is to be from the first write to a log on.
     note: Mutex<Option<(PathBuf, String)>>,
     is_noted: AtomicBool,
-    /// Told, at its lowest level, what is done to files: in which order things become durable can be read there.
+    /// The log is told, at its lowest level, what is done to files: in which order things become durable.
     notices: Option<Notices>,
 }
 
 /// What stands in the directory.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// Ascending.
+    /// The segments that are whole, ascending.
     pub segments: Vec<SegmentName>,
     pub checkpoints: Vec<CheckpointName>,
     /// Logs that an earlier process has marked dead.
@@ -68,7 +69,7 @@ impl Listing {
 const UNFINISHED: &str = ".new";
 const GONE: &str = ".gone";
 const PROBE: &str = "probe.new";
-/// Only this user reads what clients have stored.
+/// The mode of files: only this user reads what clients have stored.
 const FILE_MODE: u32 = 0o600;
 pub const DIRECTORY_MODE: u32 = 0o700;
 
@@ -81,7 +82,7 @@ impl Files {
         }
         sync_name(&directory)?;
         let mut files = Files { direct: true, one_request: true, ..Files::to_read(directory) };
-        // What an earlier process did not finish takes room that a full disk may not have for the probe.
+        // What an earlier process did not finish takes space that a full disk may not have for the probe.
         files.list()?;
         files.probe()?;
         Ok(files)
@@ -116,12 +117,13 @@ impl Files {
         fs::remove_file(&path)
     }
 
-    /// Has this file replaced when something is written to a log for the first time.
+    /// Replaces this file when something is written to a log for the first time.
     pub fn note_the_first_write(&mut self, path: PathBuf, content: String) {
         (self.note, self.is_noted) = (Mutex::new(Some((path, content))), AtomicBool::new(false));
     }
 
-    /// To be called after a write to a log is durable, and before anybody is told of it.
+    /// Writes the noted file, if there is one. To be called after a write to a log is durable, and before it is
+    /// acknowledged.
     pub fn has_written(&self) -> io::Result<()> {
         if self.is_noted.load(Ordering::Acquire) {
             return Ok(());
@@ -163,14 +165,14 @@ impl Files {
         self.notices = Some(notices);
     }
 
-    /// What has been done to a file.
+    /// Tells the log what has been done to a file.
     pub fn tell(&self, what: &str, path: &Path) {
         let Some(notices) = self.notices.as_ref().filter(|notices| notices.tells_all()) else { return };
         let name = path.file_name().unwrap_or_default();
         notices.debug(what, vec![("file", name.to_string_lossy().into_owned())]);
     }
 
-    /// Makes durable which names there are.
+    /// Makes the names in the directory durable.
     pub fn sync_names(&self) -> io::Result<()> {
         sync_directory(&self.directory)?;
         self.tell("names synced", &self.directory);
@@ -202,12 +204,12 @@ impl Files {
         Ok(fs::metadata(self.path(&segment.to_string()))?.len())
     }
 
-    /// What this process may still write to the disk.
+    /// How many bytes this process may still write to the disk.
     pub fn free_bytes(&self) -> io::Result<u64> {
         kernel::free_bytes(&File::open(&self.directory)?)
     }
 
-    /// The first bytes of a segment, so many if it has them, in place of what the buffer holds.
+    /// Reads the first `len` bytes of a segment, if it has so many, in place of what the buffer holds.
     pub fn read_segment(&self, segment: SegmentName, len: u64, into: &mut Vec<u8>) -> io::Result<()> {
         let file = File::open(self.path(&segment.to_string()))?;
         let len = file.metadata()?.len().min(len);
@@ -227,7 +229,7 @@ impl Files {
         Ok(Some((gone, file)))
     }
 
-    /// A piece of a checkpoint; empty behind its end.
+    /// Reads a piece of a checkpoint; empty behind its end.
     pub fn read_piece(&self, name: &str, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut file = File::open(self.path(name))?;
         file.seek(SeekFrom::Start(offset))?;
@@ -243,7 +245,7 @@ impl Files {
         }
     }
 
-    /// As [`Files::list`], after what is left of logs marked dead is gone, and the marks with it.
+    /// Lists as [`Files::list`] does, after removing what is left of logs with a `.dead` file, and those files.
     pub fn list_without_dead_logs(&self) -> io::Result<Listing> {
         let listing = self.list()?;
         let (segments, dead) = (&listing.segments, &listing.dead);
@@ -328,7 +330,7 @@ pub fn sync_name(path: &Path) -> io::Result<()> {
     sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
-/// Makes durable which names there are in a directory.
+/// Makes the names in a directory durable.
 fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
@@ -338,10 +340,10 @@ fn is_unknown(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|errno| kernel::UNKNOWN.contains(&errno))
 }
 
-/// Whether the disk has no room.
+/// Whether the disk is full.
 pub fn is_full(error: &io::Error) -> bool {
     let errno = error.raw_os_error();
-    errno.is_some_and(|errno| kernel::NO_ROOM.contains(&errno))
+    errno.is_some_and(|errno| kernel::DISK_FULL.contains(&errno))
         || matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 

@@ -33,7 +33,7 @@ impl Terminal {
         config.log_format
     }
 
-    /// Says to a person, and to nobody else, that clients are served.
+    /// Says that clients are served, where a person reads.
     pub fn greet(self, config: &Config, clients: &[SocketAddr]) {
         let text = text(config, clients);
         // Whoever closed the terminal does not read it.

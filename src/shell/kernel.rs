@@ -12,20 +12,20 @@ fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
 }
 
-/// What ends the park of a thread: a counter that the thread's ring reads.
+/// Wakes a parked thread: a counter (eventfd) that the thread's ring reads.
 #[derive(Debug)]
-pub struct Kick(OwnedFd);
+pub struct Waker(OwnedFd);
 
-impl Kick {
-    pub fn new() -> io::Result<Kick> {
+impl Waker {
+    pub fn new() -> io::Result<Waker> {
         // SAFETY: no memory is passed.
         let fd = checked(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })?;
         // SAFETY: the descriptor is new and nobody else's.
-        Ok(Kick(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(Waker(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Cannot block: the counter would have to hold 2^64 - 2 kicks.
-    pub fn kick(&self) {
+    /// Wakes the thread. Cannot block: the counter would have to hold 2^64 - 2 wake-ups.
+    pub fn wake(&self) {
         let one = 1u64;
         // SAFETY: the eight bytes live on this stack until the call returns.
         let written = unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
@@ -33,7 +33,7 @@ impl Kick {
     }
 }
 
-impl AsFd for Kick {
+impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -85,10 +85,10 @@ impl StopSignals {
     }
 
     /// The next signal, or none within the time.
-    pub fn next(&self, patience: std::time::Duration) -> Option<StopSignal> {
+    pub fn next(&self, timeout: std::time::Duration) -> Option<StopSignal> {
         let span = libc::timespec {
-            tv_sec: patience.as_secs() as libc::time_t,
-            tv_nsec: libc::c_long::from(patience.subsec_nanos()),
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: libc::c_long::from(timeout.subsec_nanos()),
         };
         // SAFETY: set and span outlive the call; no information about the signal is asked for.
         let signal = unsafe { libc::sigtimedwait(&raw const self.0, std::ptr::null_mut(), &raw const span) };
@@ -107,7 +107,7 @@ impl StopSignal {
         if self == StopSignal::INTERRUPT { "interrupt" } else { "terminated" }
     }
 
-    /// Dies of the signal, as whoever waits for this process expects (143 or 130 in a shell). Returns only
+    /// Dies of the signal, as the parent of this process expects (143 or 130 in a shell). Returns only
     /// where the kernel does not deliver it: to the first process of a container.
     pub fn die(self) {
         // SAFETY: restores what the kernel does by itself, for this signal and this thread alone.
@@ -157,7 +157,7 @@ pub fn give_memory_back() {
     unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
-/// Lets others go before the calling thread: on the CPU it interrupts nobody, on the disk everybody comes first.
+/// Lets others go before the calling thread: it preempts no thread on the CPU, and is last on the disk.
 /// Not `SCHED_IDLE`: a thread with that policy may never run on a busy machine, and only a privileged process
 /// gets back from it.
 pub fn step_back() {
@@ -171,7 +171,7 @@ pub fn step_forward() {
     set_priority(libc::SCHED_OTHER, IOPRIO_CLASS_NONE);
 }
 
-/// Best effort: the worst that comes of a refusal is a slower neighbour.
+/// Sets the calling thread's priority, as best effort: the worst that comes of a refusal is a slower neighbour.
 fn set_priority(policy: libc::c_int, io_class: libc::c_int) {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     // SAFETY: the parameter lives on this stack; the other arguments are numbers.
@@ -347,8 +347,8 @@ pub fn free_bytes(file: &File) -> io::Result<u64> {
 
 /// Opens past the page cache: the flag for [`std::os::unix::fs::OpenOptionsExt::custom_flags`].
 pub const DIRECT: i32 = libc::O_DIRECT;
-/// `errno` of a disk without room, as two file systems say it.
-pub const NO_ROOM: [i32; 2] = [libc::ENOSPC, libc::EDQUOT];
+/// `errno` of a full disk, as two file systems say it.
+pub const DISK_FULL: [i32; 2] = [libc::ENOSPC, libc::EDQUOT];
 /// `errno` of a call, flag or file system that does not know what is asked.
 pub const UNKNOWN: [i32; 4] = [libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS, libc::EPERM];
 

@@ -6,7 +6,7 @@ use crate::io::{Fields, Value};
 use crate::types::Duration;
 
 pub struct Line {
-    /// Of the wall clock.
+    /// The time of the wall clock.
     pub wall_us: u64,
     pub level: LogLevel,
     pub caller: String,
@@ -71,7 +71,7 @@ pub fn level_name(level: LogLevel) -> &'static str {
     }
 }
 
-/// As Go prints a duration: `1h2m3.5s`, `300ms`, `52.208µs`, `0s`.
+/// Formats a duration as Go does: `1h2m3.5s`, `300ms`, `52.208µs`, `0s`.
 pub fn go_span(Duration(ns): Duration) -> String {
     let part = |unit_ns: u64, unit: &str| {
         let (whole, rest) = (ns / unit_ns, ns % unit_ns);

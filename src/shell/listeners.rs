@@ -3,7 +3,7 @@
 use super::{kernel, process};
 use crate::config::Url;
 use crate::io::Port;
-use crate::limits::{LISTEN_BACKLOG, LISTEN_PATIENCE_MS, LISTEN_RETRY_MS};
+use crate::limits::{LISTEN_BACKLOG, LISTEN_RETRY_MS, LISTEN_TIMEOUT_MS};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -42,7 +42,7 @@ pub fn listen(urls: &[Url], port: Port, reuse_port: bool) -> Result<Vec<Listener
     Ok(listeners)
 }
 
-/// etcd's words, and what to do.
+/// The error in etcd's words, and what to do.
 fn why_not(address: SocketAddr, port: Port, error: &io::Error) -> String {
     let flags = match port {
         Port::Client => "--listen-client-urls and --advertise-client-urls",
@@ -81,10 +81,10 @@ fn is_absent(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(libc::EAFNOSUPPORT)
 }
 
-/// The kernel lets the sockets of a killed process with io_uring go a moment after the process: whoever starts
-/// it again at once finds them in use.
+/// Binds, and tries again for a while: the kernel lets the sockets of a killed process with io_uring go a
+/// moment after the process, so one that is started again at once finds them in use.
 fn bind_patiently(address: SocketAddr, port: Port, reuse_port: bool) -> io::Result<Listener> {
-    let give_up = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MS);
+    let give_up = Instant::now() + Duration::from_millis(LISTEN_TIMEOUT_MS);
     loop {
         match bind(address, port, reuse_port) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < give_up => {
@@ -119,7 +119,7 @@ impl Loads {
         reactor
     }
 
-    /// A connection of this reactor is gone.
+    /// Counts a connection of this reactor that is gone.
     pub fn left(&self, reactor: usize) {
         self.0[reactor].fetch_sub(1, Ordering::Relaxed);
     }

@@ -14,19 +14,19 @@ use std::sync::Arc;
 pub struct LogFiles {
     files: Arc<Files>,
     open: Vec<(SegmentName, File)>,
-    in_flight: [Option<Write>; LOG_WRITES_IN_FLIGHT_MAX],
+    in_flight: [Option<LogWrite>; LOG_WRITES_IN_FLIGHT_MAX],
 }
 
-struct Write {
+struct LogWrite {
     id: WriteId,
     segment: SegmentName,
-    /// The kernel's until nothing is awaited.
+    /// The bytes, which belong to the kernel until no completion is awaited.
     buffer: Buffer,
-    /// Completions still to come.
+    /// How many completions are still to come.
     awaited: u8,
 }
 
-/// A write has failed: final, whatever the reason.
+/// The error of a write that has failed: final, whatever the reason.
 #[derive(Debug)]
 pub struct Failed {
     pub segment: SegmentName,
@@ -65,14 +65,15 @@ impl LogFiles {
         let file = &self.open.iter().find(|(name, _)| *name == segment).expect("opened a moment ago").1;
         let one = self.files.writes_in_one_request();
         let write =
-            self.in_flight[place].insert(Write { id, segment, buffer, awaited: if one { 1 } else { 2 } });
+            self.in_flight[place].insert(LogWrite { id, segment, buffer, awaited: if one { 1 } else { 2 } });
         // SAFETY: a buffer's bytes stay where they are when the buffer moves, and it stays in its place
         // until nothing is awaited.
         unsafe { ring.write(place as u32, file.as_fd(), offset, &write.buffer, one) };
         Ok(())
     }
 
-    /// A request of the write at this place has come back. The write, where that was the last.
+    /// Takes a request that has come back of the write at this place. Returns the write where that was the
+    /// last.
     pub fn completed(
         &mut self,
         place: u32,
@@ -104,7 +105,7 @@ impl LogFiles {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ring::Request;
+    use super::super::ring::RawSubmission;
     use super::*;
     use crate::limits::BLOCK_BYTES;
     use crate::log::LogId;
@@ -127,7 +128,7 @@ mod tests {
             let address = buffer.as_ptr().addr() as u64;
             let offset = 2 * BLOCK_BYTES as u64;
             log.write(&mut ring, WriteId(1), segment, offset, buffer).unwrap();
-            let [write, sync]: [Request; 2] = ring.first_requests();
+            let [write, sync]: [RawSubmission; 2] = ring.first_requests();
             assert_eq!((write.code, write.offset, write.address), (opcode::Write::CODE, offset, address));
             assert_eq!(write.bytes as usize, BLOCK_BYTES);
             if one {

@@ -38,12 +38,12 @@ impl<M> Mailboxes<M> {
 pub struct Outbox<M> {
     from: usize,
     waiting: Vec<VecDeque<M>>,
-    held: usize,
+    backlog: usize,
 }
 
 impl<M> Outbox<M> {
     pub fn new(from: usize, threads: usize) -> Outbox<M> {
-        Outbox { from, waiting: (0..threads).map(|_| VecDeque::new()).collect(), held: 0 }
+        Outbox { from, waiting: (0..threads).map(|_| VecDeque::new()).collect(), backlog: 0 }
     }
 
     /// Puts mail into its queue, or behind what waits already. Whether the queue took it.
@@ -52,14 +52,14 @@ impl<M> Outbox<M> {
         let refused =
             if waiting.is_empty() { boxes.queue(self.from, to).push(mail).err() } else { Some(mail) };
         let taken = refused.is_none();
-        self.held += usize::from(!taken);
+        self.backlog += usize::from(!taken);
         waiting.extend(refused);
         taken
     }
 
-    /// Tries again what waits, and calls `took` for each receiver that got any.
+    /// Tries again to queue what waits, and calls `took` for each receiver that got any.
     pub fn retry(&mut self, boxes: &Mailboxes<M>, mut took: impl FnMut(usize)) {
-        if self.held == 0 {
+        if self.backlog == 0 {
             return;
         }
         for (to, waiting) in self.waiting.iter_mut().enumerate() {
@@ -70,7 +70,7 @@ impl<M> Outbox<M> {
                     break;
                 }
             }
-            self.held -= before - waiting.len();
+            self.backlog -= before - waiting.len();
             if waiting.len() < before {
                 took(to);
             }
@@ -78,7 +78,7 @@ impl<M> Outbox<M> {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.held == 0
+        self.backlog == 0
     }
 }
 

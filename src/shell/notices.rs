@@ -1,7 +1,7 @@
 //! The log of the process: lines as etcd writes them, in the order of time, from all threads.
 //!
-//! Whoever has something to say puts it into a bounded queue and goes on; one thread writes. Where the
-//! queue is full (whoever reads our output has stopped reading) lines are dropped and counted, and the
+//! A thread with something to say puts it into a bounded queue and goes on; one thread writes. Where the
+//! queue is full (the reader of our output has stopped reading) lines are dropped and counted, and the
 //! next line that gets through is followed by one that says how many are missing.
 
 use super::clock::wall_us;
@@ -17,24 +17,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Where the lines go, opened.
-pub struct Outputs(Vec<Target>);
+/// The open outputs that the lines go to.
+pub struct Outputs(Vec<OpenOutput>);
 
 impl Outputs {
     pub fn open(outputs: &[LogOutput]) -> io::Result<Outputs> {
-        Ok(Outputs(outputs.iter().map(Target::open).collect::<io::Result<_>>()?))
+        Ok(Outputs(outputs.iter().map(OpenOutput::open).collect::<io::Result<_>>()?))
     }
 }
 
 /// The entrance to the log; clones share it.
 #[derive(Clone)]
 pub struct Notices {
-    queue: Sender<Message>,
+    queue: Sender<WriterMessage>,
     dropped: Arc<AtomicU64>,
     least: LogLevel,
 }
 
-enum Message {
+enum WriterMessage {
     Line(Line),
     Flush(Sender<()>),
 }
@@ -44,7 +44,7 @@ impl Notices {
     pub fn start(outputs: Outputs, format: LogFormat, least: LogLevel) -> io::Result<Notices> {
         let (queue, lines) = bounded(NOTICES_QUEUED_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
-        let mut writer = Writer { outputs: outputs.0, format, dropped: dropped.clone() };
+        let mut writer = LogWriter { outputs: outputs.0, format, dropped: dropped.clone() };
         std::thread::Builder::new().name("notices".to_string()).spawn(move || writer.run(&lines))?;
         Ok(Notices { queue, dropped, least })
     }
@@ -77,7 +77,7 @@ impl Notices {
         std::process::exit(1);
     }
 
-    /// A panic, which ends the process: among the other lines, and in their form.
+    /// Says that a thread has panicked, which ends the process: among the other lines, and in their form.
     pub fn panicked(&self, place: Option<&Location<'_>>, message: &str) {
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();
         let fields = Fields::from([("stacktrace", backtrace.into())]);
@@ -85,7 +85,7 @@ impl Notices {
         self.flush();
     }
 
-    /// What a reactor has to say. Its fields are resolved: nothing of them is known to a reactor alone.
+    /// Says what a reactor has to say. Its fields are already resolved.
     pub fn reactor(&self, reactor: u16, notice: Notice) {
         let level = match notice.level {
             Level::Debug => LogLevel::Debug,
@@ -107,17 +107,17 @@ impl Notices {
             return;
         }
         let line = Line { wall_us: wall_us(), level, caller: caller(), message: message.to_string(), fields };
-        if self.queue.try_send(Message::Line(line)).is_err() {
+        if self.queue.try_send(WriterMessage::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Waits, not for ever, until all that was said is written.
     pub fn flush(&self) {
-        let patience = Duration::from_secs(1);
+        let timeout = Duration::from_secs(1);
         let (done, wait) = bounded(1);
-        if self.queue.send_timeout(Message::Flush(done), patience).is_ok() {
-            let _ = wait.recv_timeout(patience);
+        if self.queue.send_timeout(WriterMessage::Flush(done), timeout).is_ok() {
+            let _ = wait.recv_timeout(timeout);
         }
     }
 }
@@ -129,20 +129,20 @@ fn caller(place: &Location<'_>) -> String {
     format!("{file}:{}", place.line())
 }
 
-enum Target {
+enum OpenOutput {
     Stderr,
     Stdout,
     File(File),
 }
 
-impl Target {
-    fn open(output: &LogOutput) -> io::Result<Target> {
+impl OpenOutput {
+    fn open(output: &LogOutput) -> io::Result<OpenOutput> {
         Ok(match output {
-            LogOutput::Stderr => Target::Stderr,
-            LogOutput::Stdout => Target::Stdout,
+            LogOutput::Stderr => OpenOutput::Stderr,
+            LogOutput::Stdout => OpenOutput::Stdout,
             LogOutput::File(path) => {
                 let file = OpenOptions::new().append(true).create(true).open(path);
-                Target::File(file.map_err(|error| {
+                OpenOutput::File(file.map_err(|error| {
                     io::Error::new(
                         error.kind(),
                         format!("cannot open log output {}: {error}", path.display()),
@@ -152,31 +152,31 @@ impl Target {
         })
     }
 
-    /// Nobody is left to tell where an output fails, so a failure is passed over.
+    /// Writes bytes. A failure is passed over, as there is nowhere left to report it.
     fn write(&mut self, bytes: &[u8]) {
         let _ = match self {
-            Target::Stderr => io::stderr().lock().write_all(bytes),
-            Target::Stdout => io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush()),
-            Target::File(file) => file.write_all(bytes),
+            OpenOutput::Stderr => io::stderr().lock().write_all(bytes),
+            OpenOutput::Stdout => io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush()),
+            OpenOutput::File(file) => file.write_all(bytes),
         };
     }
 }
 
-struct Writer {
-    outputs: Vec<Target>,
+struct LogWriter {
+    outputs: Vec<OpenOutput>,
     format: LogFormat,
     dropped: Arc<AtomicU64>,
 }
 
-impl Writer {
-    fn run(&mut self, queue: &Receiver<Message>) {
+impl LogWriter {
+    fn run(&mut self, queue: &Receiver<WriterMessage>) {
         while let Ok(first) = queue.recv() {
             let (mut lines, mut flushed) = (Vec::new(), None);
             let rest = queue.try_iter().take(NOTICES_WRITTEN_MAX);
             for message in std::iter::once(first).chain(rest) {
                 match message {
-                    Message::Line(line) => lines.push(line),
-                    Message::Flush(done) => {
+                    WriterMessage::Line(line) => lines.push(line),
+                    WriterMessage::Flush(done) => {
                         flushed = Some(done);
                         break;
                     }

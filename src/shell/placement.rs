@@ -1,4 +1,4 @@
-//! Which thread runs where: one CPU a reactor, one reactor a physical core as far as there are enough, and
+//! Which thread runs where: one CPU per reactor, one reactor per physical core as far as there are enough, and
 //! the bulk lane on what is left.
 //!
 //! A reactor is bound to its one CPU where this process has CPUs of its own, that is, may not use all of the
@@ -7,7 +7,7 @@
 //! of 0.15, beside one busy loop). There a reactor keeps to the CPUs of its memory's node, and the kernel finds
 //! an idle one.
 
-use super::bulk::{Lane, TrackName};
+use super::bulk::{Lane, WorkerName};
 use super::bulk_file::{Medium, run_here};
 use super::kernel;
 use super::notices::Notices;
@@ -23,12 +23,12 @@ use std::time::Duration;
 
 /// The CPUs of each reactor (none: wherever the kernel likes) and those that are left.
 #[derive(Debug, Default)]
-pub struct Placed {
+pub struct CpuPlacement {
     pub reactors: Vec<Option<Vec<usize>>>,
     spare: Vec<usize>,
 }
 
-impl Placed {
+impl CpuPlacement {
     /// The bulk lane's place: what the reactors leave, or wherever the kernel likes.
     pub fn lane(&self) -> Placement {
         let spare = CpuSet::online().ok().map(|cpus| cpus.filter(|l| self.spare.contains(&l.cpu)));
@@ -41,11 +41,11 @@ impl Placed {
 
 /// Finds a place for each reactor among the CPUs that this process may use. Where there are fewer than
 /// reactors, or the machine does not tell how its CPUs lie, nothing is pinned.
-pub fn place(reactors: usize) -> Placed {
-    pinned(reactors).unwrap_or_else(|| Placed { reactors: vec![None; reactors], spare: vec![] })
+pub fn place(reactors: usize) -> CpuPlacement {
+    pinned(reactors).unwrap_or_else(|| CpuPlacement { reactors: vec![None; reactors], spare: vec![] })
 }
 
-fn pinned(reactors: usize) -> Option<Placed> {
+fn pinned(reactors: usize) -> Option<CpuPlacement> {
     let allowed: BTreeSet<usize> = kernel::allowed_cpus().ok()?.into_iter().collect();
     let online = CpuSet::online().ok()?;
     let has_own_cpus = online.len() > allowed.len();
@@ -75,7 +75,7 @@ fn pinned(reactors: usize) -> Option<Placed> {
     if !has_own_cpus {
         places.iter_mut().for_each(|place| *place = of_the_same_node(place, &locations));
     }
-    Some(Placed { reactors: places.into_iter().map(Some).collect(), spare })
+    Some(CpuPlacement { reactors: places.into_iter().map(Some).collect(), spare })
 }
 
 /// The CPUs whose memory is as near as that of these.
@@ -91,7 +91,7 @@ fn of_the_same_node(cpus: &[usize], locations: &[CpuLocation]) -> Vec<usize> {
 /// in its queues.
 pub fn start_lane(lane: &Arc<Lane>, placement: Placement, notices: &Notices) -> io::Result<()> {
     let segments = lane.clone();
-    let run = move || run_here(segments.run(TrackName::Segments, Medium::Thread));
+    let run = move || run_here(segments.run(WorkerName::Segments, Medium::Thread));
     Builder::new().name("segments".to_string()).spawn(run)?;
     let (lane, notices) = (lane.clone(), notices.clone());
     Builder::new().name("bulk".to_string()).spawn(move || {
@@ -103,7 +103,7 @@ pub fn start_lane(lane: &Arc<Lane>, placement: Placement, notices: &Notices) -> 
                 let fields = vec![("error", why)];
                 notices.warn("the bulk lane runs on a plain thread: glommio does not start", fields);
                 kernel::step_back();
-                run_here(lane.run(TrackName::Steps, Medium::Thread));
+                run_here(lane.run(WorkerName::Steps, Medium::Thread));
             }
         }
     })?;
@@ -123,7 +123,7 @@ async fn run_steps(lane: Arc<Lane>) {
     // Any other queue is polled a hundred times later when woken from outside.
     let latency = Latency::Matters(Duration::from_millis(1));
     let queue = glommio::executor().create_task_queue(Shares::default(), latency, "bulk");
-    let steps = async move { lane.run(TrackName::Steps, Medium::Glommio).await };
+    let steps = async move { lane.run(WorkerName::Steps, Medium::Glommio).await };
     glommio::spawn_local_into(steps, queue).expect("the queue was made a moment ago").await;
 }
 

@@ -12,7 +12,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The one group of a ring.
+/// The one buffer group of a ring.
 pub const GROUP: u16 = 0;
 const PAGE_BYTES: usize = 4096;
 const _: () = assert!(RECEIVE_BUFFERS.is_power_of_two() && RECEIVE_BUFFERS <= 1 << 15);

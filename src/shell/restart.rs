@@ -8,7 +8,7 @@ use super::files::{Files, Listing};
 use super::kernel;
 use crate::limits::{BLOCK_BYTES, DISK_RESERVE_BYTES, SEGMENT_BYTES_MIN};
 use crate::log::{LogId, Needed, Recovered, Recovery, SegmentBytes, SegmentName, Start};
-use crate::reactor::recover::{ReactorPlan, place};
+use crate::recover::{ReactorPlan, place};
 use crate::types::{Revision, StoreId};
 use std::collections::BTreeSet;
 use std::fs;
@@ -160,7 +160,7 @@ pub fn read_to_look(
     (recovered, wrong)
 }
 
-/// One buffer serves all files of a log: the kernel clears each page of a new one.
+/// Reads a segment. One buffer serves all files of a log, as the kernel clears each page of a new one.
 fn read_segment(files: &Files, segment: SegmentName, len: u64, into: &mut Vec<u8>) -> Result<(), String> {
     files.read_segment(segment, len, into).map_err(|error| unreadable(segment, &error))
 }

@@ -20,7 +20,7 @@
 
 use super::kernel;
 use crate::limits::{
-    BULK_LOCKED_BYTES, RING_COMPLETIONS, RING_LOCKED_BYTES, RING_PATIENCE_MS, RING_SUBMISSIONS,
+    BULK_LOCKED_BYTES, RING_COMPLETIONS, RING_LOCKED_BYTES, RING_SUBMISSIONS, RING_TIMEOUT_MS,
 };
 use crate::types::Duration;
 use io_uring::{IoUring, Submitter, cqueue, opcode, squeue, types};
@@ -45,7 +45,7 @@ pub enum Tag {
     Write(u32),
     /// The sync linked behind it.
     Sync(u32),
-    Kick,
+    Wake,
     /// The request to give up another one; that one's completion is what counts.
     Cancel,
 }
@@ -61,7 +61,7 @@ impl Tag {
             Tag::Send { slot, generation } => (3, slot, generation),
             Tag::Write(place) => (4, place, 0),
             Tag::Sync(place) => (5, place, 0),
-            Tag::Kick => (6, 0, 0),
+            Tag::Wake => (6, 0, 0),
             Tag::Cancel => (7, 0, 0),
         };
         debug_assert!(slot < SLOTS_MAX);
@@ -76,7 +76,7 @@ impl Tag {
             3 => Tag::Send { slot, generation },
             4 => Tag::Write(slot),
             5 => Tag::Sync(slot),
-            6 => Tag::Kick,
+            6 => Tag::Wake,
             7 => Tag::Cancel,
             kind => panic!("a completion of unknown kind {kind}"),
         }
@@ -116,14 +116,14 @@ impl Ring {
         Ok(Ring { ring })
     }
 
-    /// As [`Ring::new`]. The kernel lets the locked memory of a killed process go a moment after the process:
-    /// whoever starts it again at once finds too little.
+    /// Makes a ring as [`Ring::new`] does, and tries again for a while: the kernel lets the locked memory of
+    /// a killed process go a moment after the process, so one that is started again at once finds too little.
     pub fn new_patiently() -> io::Result<Ring> {
-        let give_up = Instant::now() + std::time::Duration::from_millis(RING_PATIENCE_MS);
+        let give_up = Instant::now() + std::time::Duration::from_millis(RING_TIMEOUT_MS);
         loop {
             match Ring::new() {
                 Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < give_up => {
-                    std::thread::sleep(std::time::Duration::from_millis(RING_PATIENCE_MS / 100));
+                    std::thread::sleep(std::time::Duration::from_millis(RING_TIMEOUT_MS / 100));
                 }
                 done => return done,
             }
@@ -172,7 +172,7 @@ impl Ring {
             return;
         }
         // A chain of links ends where a submission does.
-        self.make_room(2);
+        self.reserve_entries(2);
         let sync = opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build();
         // SAFETY: the caller's promise; the sync passes no memory.
         unsafe {
@@ -183,10 +183,10 @@ impl Ring {
 
     /// # Safety
     /// `counter` neither moves nor goes before the completion.
-    pub unsafe fn wait_for_kick(&mut self, fd: BorrowedFd<'_>, counter: *mut u64) {
+    pub unsafe fn wait_for_wake(&mut self, fd: BorrowedFd<'_>, counter: *mut u64) {
         let entry = opcode::Read::new(types::Fd(fd.as_raw_fd()), counter.cast(), 8).build();
         // SAFETY: the caller's promise.
-        unsafe { self.push(entry, Tag::Kick) };
+        unsafe { self.push(entry, Tag::Wake) };
     }
 
     /// Gives up a request; its own completion says so, or that it was too late.
@@ -198,13 +198,13 @@ impl Ring {
     /// # Safety
     /// All memory that the entry names neither moves nor goes before its completion.
     unsafe fn push(&mut self, entry: squeue::Entry, tag: Tag) {
-        self.make_room(1);
+        self.reserve_entries(1);
         let entry = entry.user_data(tag.encode());
         // SAFETY: the caller's promise.
         unsafe { self.ring.submission().push(&entry) }.expect("room was made");
     }
 
-    fn make_room(&mut self, entries: usize) {
+    fn reserve_entries(&mut self, entries: usize) {
         let queue = self.ring.submission();
         if queue.capacity() - queue.len() < entries {
             drop(queue);
@@ -214,18 +214,18 @@ impl Ring {
 
     /// The first requests of a ring of which the kernel has taken none, as it will find them.
     #[cfg(test)]
-    pub fn first_requests<const N: usize>(&self) -> [Request; N] {
+    pub fn first_requests<const N: usize>(&self) -> [RawSubmission; N] {
         const OFFSET_OF_REQUESTS: libc::off_t = 0x1000_0000;
         let there_are = self.ring.params().sq_entries() as usize;
         assert!(N <= there_are);
-        let (bytes, fd) = (there_are * size_of::<Request>(), self.ring.as_raw_fd());
-        // SAFETY: the kernel lets its queue be mapped at this offset, all of it, and a request is plain numbers of the
-        // size and the layout of [`Request`]; nobody writes them meanwhile.
+        let (bytes, fd) = (there_are * size_of::<RawSubmission>(), self.ring.as_raw_fd());
+        // SAFETY: the kernel lets its queue be mapped at this offset, all of it, and a request is plain
+        // numbers of the size and the layout of [`RawSubmission`]; nobody writes them meanwhile.
         unsafe {
             let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
             let pages = libc::mmap(std::ptr::null_mut(), bytes, read, shared, fd, OFFSET_OF_REQUESTS);
             assert_ne!(pages, libc::MAP_FAILED, "{}", io::Error::last_os_error());
-            let requests = pages.cast::<[Request; N]>().read();
+            let requests = pages.cast::<[RawSubmission; N]>().read();
             libc::munmap(pages, bytes);
             requests
         }
@@ -243,8 +243,8 @@ impl Ring {
     }
 
     /// Hands the requests to the kernel and waits for a completion, at most so long.
-    pub fn park(&mut self, patience: Option<Duration>) {
-        let Some(Duration(ns)) = patience else {
+    pub fn park(&mut self, timeout: Option<Duration>) {
+        let Some(Duration(ns)) = timeout else {
             endured(self.ring.submitter().submit_and_wait(1));
             return;
         };
@@ -274,7 +274,7 @@ impl Ring {
 #[cfg(test)]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct RawSubmission {
     pub code: u8,
     pub flags: u8,
     pub priority: u16,
@@ -282,13 +282,13 @@ pub struct Request {
     pub offset: u64,
     pub address: u64,
     pub bytes: u32,
-    /// Of the call that it stands for.
+    /// The flags of the call that it stands for.
     pub call_flags: u32,
     rest: [u64; 4],
 }
 
-/// Errors of entering the kernel that the next turn cures: nothing came in time, a signal, completions to
-/// be reaped first.
+/// Passes over the errors of entering the kernel that the next turn cures: nothing came in time, a signal,
+/// completions to be reaped first.
 fn endured(entered: io::Result<usize>) {
     if let Err(error) = entered {
         let cured = [libc::ETIME, libc::EINTR, libc::EBUSY, libc::EAGAIN];
@@ -297,7 +297,7 @@ fn endured(entered: io::Result<usize>) {
     }
 }
 
-/// Why a process with so many reactors gets no ring: a line that says what to change.
+/// Why a process with this number of reactors gets no ring: a line that says what to change.
 pub fn why_no_ring(error: &io::Error, reactors: usize) -> String {
     let release = kernel::release();
     match error.raw_os_error().unwrap_or_default() {
@@ -325,7 +325,7 @@ pub fn why_no_ring(error: &io::Error, reactors: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shell::kernel::Kick;
+    use crate::shell::kernel::Waker;
     use std::os::fd::AsFd;
 
     #[test]
@@ -338,7 +338,7 @@ mod tests {
             Tag::Send { slot: 0, generation },
             Tag::Write(1),
             Tag::Sync(1),
-            Tag::Kick,
+            Tag::Wake,
             Tag::Cancel,
         ] {
             assert_eq!(Tag::decode(tag.encode()), tag);
@@ -348,19 +348,19 @@ mod tests {
     #[test]
     fn a_kick_from_another_thread_ends_a_park() {
         let mut ring = Ring::new().unwrap();
-        let kick = std::sync::Arc::new(Kick::new().unwrap());
+        let wake = std::sync::Arc::new(Waker::new().unwrap());
         let mut counter = Box::new(0u64);
         // SAFETY: the box outlives the completion, which this test waits for.
-        unsafe { ring.wait_for_kick(kick.as_fd(), &raw mut *counter) };
-        let other = kick.clone();
-        let thread = std::thread::spawn(move || other.kick());
+        unsafe { ring.wait_for_wake(wake.as_fd(), &raw mut *counter) };
+        let other = wake.clone();
+        let thread = std::thread::spawn(move || other.wake());
         let mut came = Vec::new();
         while came.is_empty() {
             ring.park(Some(Duration::from_secs(5)));
             ring.reap(8, &mut came);
         }
         thread.join().unwrap();
-        assert_eq!((came[0].tag, came[0].result, *counter), (Tag::Kick, 8, 1));
+        assert_eq!((came[0].tag, came[0].result, *counter), (Tag::Wake, 8, 1));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a service manager is told of this process, where there is one: systemd's `Type=notify`.
 //!
 //! `NOTIFY_SOCKET` in the environment names a datagram socket: a path, or behind an `@` a name that is in no
-//! file system. What cannot be told is passed over: the manager finds out by itself, and nobody else cares.
+//! file system. What cannot be told is passed over: the manager finds out by itself.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,7 +9,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The socket of the manager; none where nobody has asked.
+/// The socket of the manager; none where there is none in the environment.
 pub struct InitSystem(Option<UnixDatagram>);
 
 impl InitSystem {

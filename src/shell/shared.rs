@@ -5,7 +5,7 @@ use super::clock::Clock;
 use super::listeners::Loads;
 use super::mail::Mailboxes;
 use super::notices::Notices;
-use super::waking::Waking;
+use super::wakers::Wakers;
 use crate::io::{Mail, Port, ProcessFigures};
 use crate::limits::{MAIL_QUEUED_MAX, MAIL_QUEUED_MIN, MAIL_QUEUED_TOTAL};
 use crate::sequencer::Sequencer;
@@ -20,13 +20,13 @@ pub struct Shared {
     pub clock: Clock,
     pub notices: Notices,
     pub sequencer: Arc<Sequencer>,
-    pub waking: Arc<Waking>,
+    pub wakers: Arc<Wakers>,
     pub mail: Mailboxes<Mail>,
-    /// Connections on their way to their reactor: as many as there are descriptors at most.
+    /// Connections on their way to their reactor; at most as many as there are descriptors.
     pub arrivals: Box<[SegQueue<(OwnedFd, Port)>]>,
     pub loads: Loads,
     pub lane: Arc<Lane>,
-    pub pulses: Box<[CachePadded<Pulse>]>,
+    pub turn_clocks: Box<[CachePadded<TurnClock>]>,
     /// The newest figures of the process, for the first reactor.
     pub process: ArrayQueue<ProcessFigures>,
     stopping: AtomicBool,
@@ -39,21 +39,21 @@ impl Shared {
         clock: Clock,
         notices: Notices,
         sequencer: Arc<Sequencer>,
-        waking: Arc<Waking>,
+        wakers: Arc<Wakers>,
         lane: Arc<Lane>,
     ) -> Shared {
-        let reactors = waking.reactors();
+        let reactors = wakers.reactors();
         let queued = (MAIL_QUEUED_TOTAL / (reactors * reactors)).clamp(MAIL_QUEUED_MIN, MAIL_QUEUED_MAX);
         Shared {
             clock,
             notices,
             sequencer,
-            waking,
+            wakers,
             mail: Mailboxes::new(reactors, queued),
             arrivals: (0..reactors).map(|_| SegQueue::new()).collect(),
             loads: Loads::new(reactors),
             lane,
-            pulses: (0..reactors).map(|_| CachePadded::default()).collect(),
+            turn_clocks: (0..reactors).map(|_| CachePadded::default()).collect(),
             process: ArrayQueue::new(1),
             stopping: AtomicBool::new(false),
             busy: AtomicUsize::new(reactors),
@@ -61,11 +61,11 @@ impl Shared {
     }
 
     pub fn reactors(&self) -> usize {
-        self.pulses.len()
+        self.turn_clocks.len()
     }
 
-    pub fn pulse(&self, reactor: ReactorId) -> &Pulse {
-        &self.pulses[usize::from(reactor.0)]
+    pub fn turn_clock(&self, reactor: ReactorId) -> &TurnClock {
+        &self.turn_clocks[usize::from(reactor.0)]
     }
 
     /// Whether no thread has left anything for this reactor.
@@ -87,7 +87,7 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// A reactor has closed its last connection after the stop; others may still need it.
+    /// Notes that a reactor has closed its last connection after the stop; others may still need it.
     pub fn is_done(&self) {
         if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.wake_all();
@@ -99,15 +99,15 @@ impl Shared {
     }
 
     fn wake_all(&self) {
-        (0..self.reactors()).for_each(|reactor| self.waking.brought(ReactorId(reactor as u16)));
+        (0..self.reactors()).for_each(|reactor| self.wakers.notify(ReactorId(reactor as u16)));
     }
 }
 
-/// What the watchdog sees of a reactor: when its turn began; 0 while it is parked.
+/// When a reactor's turn began, for the watchdog; 0 while it is parked.
 #[derive(Default)]
-pub struct Pulse(AtomicU64);
+pub struct TurnClock(AtomicU64);
 
-impl Pulse {
+impl TurnClock {
     pub fn turn_begins(&self, now: Time) {
         self.0.store(now.0.max(1), Ordering::Relaxed);
     }

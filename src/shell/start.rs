@@ -1,7 +1,7 @@
 //! The start of the server, from the first system call to reactors that run.
 //!
 //! All that can be refused without a look at the data (ports, locked memory) is tried before the data
-//! directory is made or written: a first start that fails leaves nobody's identity behind. It runs on a thread
+//! directory is made or written: a first start that fails leaves no identity behind. It runs on a thread
 //! of its own, so that whatever it waits for (a disk, a port) a signal ends it.
 
 use super::boot;
@@ -16,7 +16,7 @@ use super::placement;
 use super::restart;
 use super::shared::Shared;
 use super::start_line;
-use super::waking::Waking;
+use super::wakers::Wakers;
 use crate::config::Config;
 use crate::io::Port;
 use crate::limits::UNSETTLED_REVISIONS_MAX;
@@ -29,11 +29,11 @@ use std::thread::JoinHandle;
 pub struct Started {
     pub shared: Arc<Shared>,
     pub threads: Vec<JoinHandle<()>>,
-    /// Where it listens.
+    /// The addresses it listens on.
     pub served: Vec<(Port, SocketAddr)>,
 }
 
-/// The error is a line that says what to change.
+/// Starts a server. The error is a line that says what to change.
 pub fn start(config: &Config, clock: Clock, notices: &Notices) -> Result<Started, String> {
     notices.info("starting a Braid server", start_line::fields(config));
     if let Err(error) = kernel::raise_open_files() {
@@ -43,19 +43,19 @@ pub fn start(config: &Config, clock: Clock, notices: &Notices) -> Result<Started
     let served = listeners.iter().map(|listener| (listener.port, listener.address)).collect();
     let placed = placement::place(config.reactors);
     let lane_placement = placed.lane();
-    let seated = boot::seat(placed, notices)?;
+    let spawned = boot::spawn(placed, notices)?;
 
     let (data_dir, files) = open_data_dir(config, notices)?;
     let restart = restart::restart(&data_dir, &files, config.reactors)?;
     announce_restart(notices, &data_dir, &restart);
     let failed = |error: std::io::Error| format!("cannot start: {error}");
-    let waking = Arc::new(Waking::new(config.reactors).map_err(failed)?);
-    let lane = Arc::new(Lane::new(files.clone(), notices.clone(), waking.clone()));
+    let wakers = Arc::new(Wakers::new(config.reactors).map_err(failed)?);
+    let lane = Arc::new(Lane::new(files.clone(), notices.clone(), wakers.clone()));
     let sequencer = Arc::new(Sequencer::new(UNSETTLED_REVISIONS_MAX));
-    let shared = Arc::new(Shared::new(clock, notices.clone(), sequencer, waking, lane.clone()));
+    let shared = Arc::new(Shared::new(clock, notices.clone(), sequencer, wakers, lane.clone()));
     placement::start_lane(&lane, lane_placement, notices).map_err(failed)?;
     let settings = Arc::new(boot::settings(config, &data_dir.identity));
-    let threads = boot::start(seated, restart, &settings, &shared, &files, listeners).map_err(failed)?;
+    let threads = boot::start(spawned, restart, &settings, &shared, &files, listeners).map_err(failed)?;
     // A reactor may write as long as there is a process: the lock goes with it.
     std::mem::forget(data_dir);
     Ok(Started { shared, threads, served })

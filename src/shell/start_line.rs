@@ -65,7 +65,7 @@ fn urls(urls: &[Url]) -> Value {
     urls.iter().map(ToString::to_string).collect::<Vec<_>>().into()
 }
 
-/// As the flag has it. What is wrong with it only a bootstrap asks.
+/// The initial cluster as the flag has it. Only a bootstrap asks what is wrong with it.
 fn initial_cluster(config: &Config) -> String {
     let members = config.initial_cluster.iter().flatten();
     let urls = members.flat_map(|member| member.peer_urls.iter().map(|url| format!("{}={url}", member.name)));

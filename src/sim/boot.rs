@@ -1,4 +1,4 @@
-//! A start of the member: from the files on the disk to reactors, as the program does it.
+//! A start of a member: from the files on the disk to reactors, as the program does it.
 
 use super::files::Files;
 use super::plan::Shape;
@@ -6,30 +6,52 @@ use super::process::Process;
 use crate::checkpoint::CheckpointName;
 use crate::limits::{REQUEST_BYTES_DEFAULT, TXN_OPS_DEFAULT};
 use crate::log::{LogId, Needed, Recovered, Recovery, SegmentName, Start};
-use crate::reactor::recover::{self, Loaded, MemberPlan, ReactorPlan};
 use crate::reactor::{AtStart, Boot, Reactor, Settings};
+use crate::recover::{self, Loaded, MemberPlan, ReactorPlan};
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
 use crate::types::{ClusterId, Duration, MemberId, ReactorId, StoreId, Time};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-pub const MEMBER: MemberId = MemberId(7);
 pub const CLUSTER: ClusterId = ClusterId(9);
-const STORE: StoreId = StoreId(11);
-pub const NAME: &str = "default";
-pub const PEER_URL: &str = "http://localhost:2380";
-pub const CLIENT_URL: &str = "http://localhost:2379";
 pub const ELECTION_TIMEOUT: Duration = Duration::from_ms(1000);
 
-pub fn settings(shape: &Shape) -> Settings {
+/// Who a member is.
+pub struct Identity {
+    pub id: MemberId,
+    pub name: String,
+    pub peer_url: String,
+    pub client_url: String,
+}
+
+impl Identity {
+    /// That of the member at a place in the world's list.
+    pub fn of(member: usize) -> Identity {
+        let url = |port: usize| format!("http://localhost:{}", port + 10_000 * member);
+        Identity {
+            id: MemberId(7 + member as u64),
+            name: if member == 0 { "default".into() } else { format!("default-{member}") },
+            peer_url: url(2380),
+            client_url: url(2379),
+        }
+    }
+}
+
+/// The directory of the member at a place in the world's list.
+fn store(member: usize) -> StoreId {
+    StoreId(11 + member as u64)
+}
+
+pub fn settings(member: usize, shape: &Shape) -> Settings {
+    let Identity { id, name, peer_url, client_url } = Identity::of(member);
     Settings {
-        member: MEMBER,
+        member: id,
         cluster: CLUSTER,
-        name: NAME.into(),
+        name,
         token: "t".into(),
-        peer_urls: vec![PEER_URL.into()],
-        client_urls: vec![CLIENT_URL.into()],
+        peer_urls: vec![peer_url],
+        client_urls: vec![client_url],
         shard_starts: crate::router::default_starts(shape.shards),
         request_bytes_max: REQUEST_BYTES_DEFAULT,
         entry_bytes_max: shape.entry_bytes,
@@ -43,7 +65,7 @@ pub fn settings(shape: &Shape) -> Settings {
         keepalive_min_time: Duration::from_secs(5),
         keepalive: None,
         checkpoint_log_bytes: shape.checkpoint_log_bytes,
-        disk_reserve_bytes: shape.disk_reserve_bytes,
+        disk_reserve_bytes: shape.members[member].disk_reserve_bytes,
         bounds: shape.bounds,
         observing: Default::default(),
     }
@@ -79,6 +101,7 @@ pub fn clear_dead(files: &mut Files, now: Time, steps: &mut VecDeque<AtStart>) -
 pub fn begin(
     files: &mut Files,
     now: Time,
+    member: usize,
     shape: &Shape,
     reactors: u16,
     key: u64,
@@ -96,11 +119,12 @@ pub fn begin(
             remove.push(name);
         }
     }
+    let store = store(member);
     let mut recovered: Vec<Recovered> = vec![];
     let mut sync = vec![];
     for (log, list) in &mut segments {
         list.sort();
-        let mut recovery = Recovery::new(*log, STORE, key ^ u64::from(log.0), shape.segments);
+        let mut recovery = Recovery::new(*log, store, key ^ u64::from(log.0), shape.segments);
         let mut read = vec![];
         for name in list {
             let bytes = files.disk.read(&name.to_string()).map_err(|fault| format!("{name}: {fault:?}"))?;
@@ -117,7 +141,7 @@ pub fn begin(
         recovered.push(log);
     }
     sync.retain(|name| files.disk.files().any(|file| file == name));
-    let mut fresh = |log: LogId| Start::fresh(log, STORE, key ^ u64::from(log.0), shape.segments);
+    let mut fresh = |log: LogId| Start::fresh(log, store, key ^ u64::from(log.0), shape.segments);
     let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
     let plan = recover::place(recovered, &checkpoints, reactors, &mut fresh, &mut read)?;
     let unneeded = checkpoints.iter().filter(|name| !plan.checkpoints.contains(name));
@@ -143,6 +167,7 @@ impl Starting {
         self,
         files: &mut Files,
         now: Time,
+        member: usize,
         shape: &Shape,
         rng: &mut Rng,
     ) -> Result<Process, String> {
@@ -151,7 +176,8 @@ impl Starting {
             files.disk.remove(&name).map_err(|fault| format!("{name}: {fault:?}"))?;
         }
         let sequencer = Arc::new(Sequencer::new(shape.ring));
-        let settings = Arc::new(settings(shape));
+        let settings = Arc::new(settings(member, shape));
+        let clock = shape.members[member].clock.begun(now);
         let (reactors, settled) = (plan.reactors.len() as u16, plan.settled);
         let mut left_over = Some(left_over);
         let mut made = vec![];
@@ -160,7 +186,7 @@ impl Starting {
             let mut loaded = vec![];
             for shard in shards {
                 let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
-                let Loaded { shard, control: state } = shard.load(MEMBER, &mut read)?;
+                let Loaded { shard, control: state } = shard.load(settings.member, &mut read)?;
                 control = control.or(state);
                 loaded.push(shard);
             }
@@ -177,9 +203,9 @@ impl Starting {
                 last_file,
                 settled,
                 seed: rng.next_u64(),
-                now,
+                now: clock.shows(now),
             }));
         }
-        Ok(Process::new(made, sequencer, now))
+        Ok(Process::new(member, made, sequencer, clock, now))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::history::{History, Stream};
 use crate::http2::client::Client as Http2;
-use crate::http2::{self, Event, Head, Name, StreamId};
+use crate::http2::{self, Event, FieldName, Head, StreamId};
 use crate::types::{ConnId, Time};
 use crate::wire::Method;
 use crate::wire::proto::{self, Message, watch_request::RequestUnion};
@@ -23,7 +23,9 @@ struct Call {
 }
 
 /// A connection that the client holds for open.
-pub struct Link {
+pub struct Session {
+    /// The place of the member that it is with.
+    pub member: usize,
     pub conn: ConnId,
     http2: Http2,
     calls: BTreeMap<u32, Call>,
@@ -37,7 +39,7 @@ pub struct Link {
 
 pub struct Client {
     pub id: usize,
-    pub link: Option<Link>,
+    pub session: Option<Session>,
     /// Of the streams of its next connection.
     pub window_bytes: u32,
     /// Does not read before.
@@ -52,13 +54,14 @@ pub struct Broken(pub String);
 
 impl Client {
     pub fn new(id: usize, window_bytes: u32) -> Client {
-        Client { id, link: None, window_bytes, stalled_until: Time(0), revision: 1, leases: vec![] }
+        Client { id, session: None, window_bytes, stalled_until: Time(0), revision: 1, leases: vec![] }
     }
 
-    pub fn connect(&mut self, now: Time, conn: ConnId) {
-        assert!(self.link.is_none(), "one connection at a time");
+    pub fn connect(&mut self, now: Time, member: usize, conn: ConnId) {
+        assert!(self.session.is_none(), "one connection at a time");
         let config = http2::Config::default().with_window(self.window_bytes);
-        self.link = Some(Link {
+        self.session = Some(Session {
+            member,
             conn,
             http2: Http2::new(&config, "localhost", now),
             calls: BTreeMap::new(),
@@ -68,34 +71,40 @@ impl Client {
         });
     }
 
+    /// Whether it is connected with the member.
+    pub fn is_at(&self, member: usize) -> bool {
+        self.session.as_ref().is_some_and(|session| session.member == member)
+    }
+
     /// The connection is gone: what was under way has no outcome.
     pub fn disconnected(&mut self, now: Time, history: &mut History) {
-        let Some(link) = self.link.take() else { return };
-        for call in link.calls.into_values() {
+        let Some(session) = self.session.take() else { return };
+        for call in session.calls.into_values() {
             end(history, now, call.place, None);
         }
     }
 
     pub fn outstanding(&self) -> usize {
-        let calls = self.link.iter().flat_map(|link| link.calls.values());
+        let calls = self.session.iter().flat_map(|session| session.calls.values());
         calls.filter(|call| matches!(call.place, Place::Op(_))).count()
     }
 
     /// Makes a call. False where the connection takes none.
     pub fn call(&mut self, method: Method, op: usize, request: &[u8]) -> bool {
-        let Some(link) = &mut self.link else { return false };
-        let Some(id) = link.http2.call(method.path(), &[], request) else { return false };
-        link.calls.insert(id.number(), Call { place: Place::Op(op), id, partial: vec![] });
+        let Some(session) = &mut self.session else { return false };
+        let Some(id) = session.http2.call(method.path(), &[], request) else { return false };
+        session.calls.insert(id.number(), Call { place: Place::Op(op), id, partial: vec![] });
         true
     }
 
     /// Opens a stream of watches.
     pub fn open_stream(&mut self, now: Time, history: &mut History) -> Option<usize> {
-        let link = self.link.as_mut()?;
-        let id = link.http2.request(Method::Watch.path(), &[])?;
+        let session = self.session.as_mut()?;
+        let id = session.http2.request(Method::Watch.path(), &[])?;
         let opened = history.moment(now);
         history.streams.push(Stream {
             client: self.id,
+            member: session.member,
             creates: vec![],
             progress_asked: vec![],
             cancels: vec![],
@@ -104,13 +113,13 @@ impl Client {
             ended: None,
         });
         let stream = history.streams.len() - 1;
-        link.calls.insert(id.number(), Call { place: Place::Stream(stream), id, partial: vec![] });
+        session.calls.insert(id.number(), Call { place: Place::Stream(stream), id, partial: vec![] });
         Some(stream)
     }
 
     /// Streams of watches that are open.
     pub fn streams(&self) -> Vec<usize> {
-        let calls = self.link.iter().flat_map(|link| link.calls.values());
+        let calls = self.session.iter().flat_map(|session| session.calls.values());
         let stream = |call: &Call| match call.place {
             Place::Stream(stream) => Some(stream),
             Place::Op(_) => None,
@@ -120,8 +129,10 @@ impl Client {
 
     /// Asks for something on a stream of watches.
     pub fn ask(&mut self, now: Time, stream: usize, request: RequestUnion, history: &mut History) {
-        let Some(link) = &mut self.link else { return };
-        let Some(call) = link.calls.values().find(|call| call.place == Place::Stream(stream)) else { return };
+        let Some(session) = &mut self.session else { return };
+        let Some(call) = session.calls.values().find(|call| call.place == Place::Stream(stream)) else {
+            return;
+        };
         let moment = history.moment(now);
         let record = &mut history.streams[stream];
         match &request {
@@ -130,27 +141,27 @@ impl Client {
             RequestUnion::CancelRequest(cancel) => record.cancels.push((moment, cancel.watch_id)),
         }
         let message = proto::WatchRequest { request_union: Some(request) }.encode_to_vec();
-        link.http2.send_message(call.id, &message, false);
+        session.http2.send_message(call.id, &message, false);
     }
 
     /// What is to go to the server.
     pub fn take_output(&mut self) -> Vec<u8> {
         let mut bytes = vec![];
-        if let Some(link) = &mut self.link {
-            link.http2.take_output(&mut bytes);
+        if let Some(session) = &mut self.session {
+            session.http2.take_output(&mut bytes);
         }
         bytes
     }
 
     /// When it has something to read.
     pub fn wake_at(&self) -> Time {
-        let first = self.link.as_ref().and_then(|link| link.coming.front());
+        let first = self.session.as_ref().and_then(|session| session.coming.front());
         first.map_or(Time::NEVER, |(due, _)| (*due).max(self.stalled_until))
     }
 
     /// Whether what it reads next came while it did not read, and it reads now for the first time since.
     pub fn has_stalled(&mut self, now: Time) -> bool {
-        let first = self.link.as_ref().and_then(|link| link.coming.front());
+        let first = self.session.as_ref().and_then(|session| session.coming.front());
         let stalled = first.is_some_and(|(due, _)| *due < self.stalled_until && self.stalled_until <= now);
         if stalled {
             self.stalled_until = Time(0);
@@ -160,22 +171,22 @@ impl Client {
 
     /// Reads the next piece that has come. Gives its length, and whether the server then has closed.
     pub fn read(&mut self, now: Time, history: &mut History) -> Result<(usize, bool), Broken> {
-        let Some(link) = &mut self.link else { return Ok((0, false)) };
-        let Some((_, bytes)) = link.coming.pop_front() else { return Ok((0, false)) };
+        let Some(session) = &mut self.session else { return Ok((0, false)) };
+        let Some((_, bytes)) = session.coming.pop_front() else { return Ok((0, false)) };
         let mut rest = &bytes[..];
         loop {
-            let event = match link.http2.receive(now, &mut rest) {
+            let event = match session.http2.receive(now, &mut rest) {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
                 Err(fault) => return Err(Broken(format!("{fault:?}"))),
             };
             match event {
                 Event::Headers { stream, head, end: true } => {
-                    finish(&mut link.calls, stream, head, now, history);
+                    finish(&mut session.calls, stream, head, now, history);
                 }
-                Event::Trailers { stream, head } => finish(&mut link.calls, stream, head, now, history),
+                Event::Trailers { stream, head } => finish(&mut session.calls, stream, head, now, history),
                 Event::Data { stream, bytes, .. } => {
-                    if let Some(call) = link.calls.get_mut(&stream.number()) {
+                    if let Some(call) = session.calls.get_mut(&stream.number()) {
                         call.partial.extend_from_slice(bytes);
                         for message in messages(&mut call.partial) {
                             take(history, now, call.place, message, &mut self.revision);
@@ -183,23 +194,23 @@ impl Client {
                     }
                 }
                 Event::Reset { stream, .. } => {
-                    if let Some(call) = link.calls.remove(&stream.number()) {
+                    if let Some(call) = session.calls.remove(&stream.number()) {
                         end(history, now, call.place, None);
                     }
                 }
-                Event::Headers { .. } | Event::Room { .. } | Event::GoAway { .. } => {}
+                Event::Headers { .. } | Event::Writable { .. } | Event::GoAway { .. } => {}
             }
         }
-        Ok((bytes.len(), link.closing && link.coming.is_empty()))
+        Ok((bytes.len(), session.closing && session.coming.is_empty()))
     }
 
     /// Leaves the stream's call: nobody reads it any more.
     pub fn reset_stream(&mut self, now: Time, stream: usize, history: &mut History) {
-        let Some(link) = &mut self.link else { return };
-        let number = link.calls.iter().find(|(_, call)| call.place == Place::Stream(stream));
+        let Some(session) = &mut self.session else { return };
+        let number = session.calls.iter().find(|(_, call)| call.place == Place::Stream(stream));
         let Some(number) = number.map(|(number, _)| *number) else { return };
-        if let Some(call) = link.calls.remove(&number) {
-            link.http2.reset(call.id, http2::ErrorCode::Cancel);
+        if let Some(call) = session.calls.remove(&number) {
+            session.http2.reset(call.id, http2::ErrorCode::Cancel);
             end(history, now, call.place, None);
         }
     }
@@ -208,7 +219,7 @@ impl Client {
 fn finish(calls: &mut BTreeMap<u32, Call>, stream: StreamId, head: &Head, now: Time, history: &mut History) {
     let Some(call) = calls.remove(&stream.number()) else { return };
     let code = head.grpc_status().unwrap_or(99);
-    let text = http2::grpc::percent_decoded(head.get(Name::GrpcMessage).unwrap_or_default());
+    let text = http2::grpc::percent_decoded(head.get(FieldName::GrpcMessage).unwrap_or_default());
     end(history, now, call.place, Some((code, text)));
 }
 

@@ -10,8 +10,9 @@
 
 use super::disk::{Disk, SECTOR_BYTES};
 use super::hits::Hit;
+use super::member::{Death, Member};
 use super::run::Run;
-use super::world::{Death, Failure, Life, REFUSED, World};
+use super::world::{Failure, REFUSED, World};
 use crate::config::AutoCompaction;
 use crate::limits::{BLOCK_BYTES, LOG_VOUCH_DELAY_MS};
 use crate::log::{LogId, SegmentName, Testimony};
@@ -57,25 +58,25 @@ const LAST_LEASE: i64 = 1 << 40;
 const SILENCE: Duration = Duration::from_ms(5 * LOG_VOUCH_DELAY_MS);
 
 impl Run<'_> {
-    /// The files are damaged under a stopped member: it says so, or nothing is lost.
-    pub(super) fn outlive_damage(&mut self) -> Result<Hit, Failure> {
+    /// The files are damaged under a member that is stopped: it says so, or nothing is lost.
+    pub(super) fn outlive_damage(&mut self, member: usize) -> Result<Hit, Failure> {
         let damage = self.plan.shape.damage;
         let mut rng = Rng::new(self.plan.seed ^ 0xDA3A);
-        self.world.prepare_damage(damage, &mut rng);
-        self.probe()?;
+        self.world.members[member].prepare_damage(damage, self.plan.shape.segments.least, &mut rng);
+        self.probe(member)?;
         // A control entry takes no revision that could be missed. Under a quota there may be no room for it.
         let granted = self.plan.shape.quota_bytes.is_none();
         if granted {
             let grant = proto::LeaseGrantRequest { ttl: 600, id: LAST_LEASE };
-            self.must(Method::LeaseGrant, grant.encode_to_vec())?;
+            self.must(member, Method::LeaseGrant, grant.encode_to_vec())?;
         }
-        let before = self.probe()?;
+        let before = self.probe(member)?;
         if rng.chance(1, 2) {
-            self.fall_silent()?;
+            self.fall_silent(member)?;
         }
-        self.world.trace.line(self.world.now, || format!("{damage:?}"));
+        self.world.trace.line(self.world.now, || format!("m{member}: {damage:?}"));
         let history = self.world.history.clone();
-        let can_be_known = self.world.damage(damage, &mut rng);
+        let can_be_known = self.world.damage(member, damage, &mut rng);
         self.world.calm();
         let rested = self.come_to_rest("after the damage");
         let refused = matches!(rested, Err(Failure { check: REFUSED, .. }));
@@ -92,13 +93,13 @@ impl Run<'_> {
             (true, false) => {}
         }
         let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
-        let after = self.hash(if compacts_itself { 0 } else { before.hash_revision })?;
+        let after = self.hash(member, if compacts_itself { 0 } else { before.hash_revision })?;
         let same = (after.hash, after.compact_revision) == (before.hash, before.compact_revision);
         let may_differ = compacts_itself && after.hash_revision >= before.hash_revision;
         if !same && !may_differ {
             return Err(Failure::new("damage", format!("{damage:?}: {before:?} before, {after:?} after")));
         }
-        let leases = self.must(Method::LeaseLeases, vec![])?;
+        let leases = self.must(member, Method::LeaseLeases, vec![])?;
         let leases = proto::LeaseLeasesResponse::decode(leases).expect("the server speaks protobuf");
         if granted && !leases.leases.iter().any(|lease| lease.id == LAST_LEASE) {
             return Err(Failure::new("damage", format!("{damage:?}: the last lease is gone")));
@@ -107,13 +108,13 @@ impl Run<'_> {
     }
 
     /// Where nothing more is written, what was is vouched for nevertheless, if the disk does what it confirms.
-    fn fall_silent(&mut self) -> Result<(), Failure> {
-        let promised = self.world.testimonies();
+    fn fall_silent(&mut self, member: usize) -> Result<(), Failure> {
+        let promised = self.world.members[member].testimonies();
         self.advance(self.world.now + SILENCE)?;
         if matches!(self.plan.shape.damage, Damage::WriteLost | Damage::WriteMisdirected) {
             return Ok(());
         }
-        let blocks = Blocks::of(&self.world.files.disk);
+        let blocks = Blocks::of(&self.world.members[member].files.disk);
         match promised.iter().find_map(|said| Some((said.log, blocks.unwitnessed(said)?))) {
             None => Ok(()),
             Some((log, frame)) => {
@@ -287,12 +288,28 @@ fn is_unknowable(promised: &[Testimony], before: &Blocks, after: &Blocks) -> boo
 }
 
 impl World {
+    /// A member stops, and its files suffer. Whether they did so that it can be known.
+    fn damage(&mut self, at: usize, damage: Damage, rng: &mut Rng) -> bool {
+        if !self.is_up(at) {
+            return false;
+        }
+        let promised = self.members[at].testimonies();
+        self.die(at, Death::Kill);
+        let member = &mut self.members[at];
+        let before = Blocks::of(&member.files.disk);
+        let done = member.suffer(damage, &before, rng);
+        let after = Blocks::of(&member.files.disk);
+        done && !is_unknowable(&promised, &before, &after)
+    }
+}
+
+impl Member {
     /// Makes ready what the damage needs of the time before the member stops.
-    pub fn prepare_damage(&mut self, damage: Damage, rng: &mut Rng) {
+    fn prepare_damage(&mut self, damage: Damage, segment_bytes: usize, rng: &mut Rng) {
         match damage {
             Damage::WriteLost => self.files.lie_at = Some((rng.below(12), None)),
             Damage::WriteMisdirected => {
-                let block = rng.below((self.shape.segments.least / BLOCK_BYTES) as u64);
+                let block = rng.below((segment_bytes / BLOCK_BYTES) as u64);
                 self.files.lie_at = Some((rng.below(12), Some(block * BLOCK_BYTES as u64)));
             }
             Damage::Old => {
@@ -307,22 +324,9 @@ impl World {
 
     /// What each log has acknowledged.
     fn testimonies(&self) -> Vec<Testimony> {
-        let Life::Up(process) = &self.life else { return vec![] };
+        let Some(process) = self.process() else { return vec![] };
         let logs = (0..process.seats.len() as u32).map(LogId);
         logs.filter_map(|log| process.sequencer.testimony(log)).collect()
-    }
-
-    /// The member stops, and its files suffer. Whether they did so that it can be known.
-    pub fn damage(&mut self, damage: Damage, rng: &mut Rng) -> bool {
-        if !self.is_up() {
-            return false;
-        }
-        let promised = self.testimonies();
-        self.die(Death::Kill);
-        let before = Blocks::of(&self.files.disk);
-        let done = self.suffer(damage, &before, rng);
-        let after = Blocks::of(&self.files.disk);
-        done && !is_unknowable(&promised, &before, &after)
     }
 
     fn suffer(&mut self, damage: Damage, blocks: &Blocks, rng: &mut Rng) -> bool {

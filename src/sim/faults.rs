@@ -1,29 +1,30 @@
 //! What goes wrong in the world, and how it ends.
 
-use super::disk::Health;
 use super::hits::{Hit, Hits};
-use super::plan::Fault;
+use super::member::{Death, Life, Member, SlowMail};
+use super::plan::{Fault, LinkFault, MemberFault};
 use super::process::Item;
-use super::world::{CAPACITY_BYTES, Death, Life, World};
+use super::world::World;
 use crate::io::Output;
 use crate::stdx::Rng;
 use crate::types::{Duration, ShardId, Time};
 
-/// What the member says then.
+/// What a member says then.
 const EPOCH_ENDS: &str = "the epoch ends: taking over anew";
 
 impl World {
     /// Everything that has gone wrong.
     pub fn hits(&self) -> Hits {
         let mut hits = self.hits;
-        hits += self.files.disk.hits;
+        self.members.iter().for_each(|member| hits += member.files.disk.hits);
         hits
     }
 
     /// A death that was drawn meets a process.
-    pub(super) fn count_death(&mut self, death: Death) {
-        let in_turn = matches!(&self.life, Life::Up(process) if process.is_in_turn());
-        self.hits.count(match (death, &self.life, in_turn) {
+    pub(super) fn count_death(&mut self, at: usize, death: Death) {
+        let life = &self.members[at].life;
+        let in_turn = matches!(life, Life::Up(process) if process.is_in_turn());
+        self.hits.count(match (death, life, in_turn) {
             (Death::Kill, Life::Up(_), false) => Hit::Kill,
             (Death::Kill, Life::Up(_), true) => Hit::KillInTurn,
             (Death::Kill, ..) => Hit::KillInStart,
@@ -34,13 +35,13 @@ impl World {
         });
     }
 
-    pub(super) fn count_output(&mut self, output: &Output) {
+    pub(super) fn count_output(&mut self, at: usize, output: &Output) {
         match output {
             Output::Log(_) | Output::Bulk { .. } => {
-                if self.slow_disk_until != Time::NEVER {
+                if self.members[at].slow_disk_until != Time::NEVER {
                     self.hits.count(Hit::SlowDisk);
                 }
-                if self.hung_until != Time::NEVER {
+                if self.members[at].hung_until != Time::NEVER {
                     self.hits.count(Hit::HungDisk);
                 }
             }
@@ -50,133 +51,119 @@ impl World {
     }
 
     pub(super) fn end_faults(&mut self) {
-        let now = self.now;
-        if self.slow_disk_until <= now {
-            self.slow_disk_until = Time::NEVER;
-            self.files.disk.set_latency((Duration(0), self.shape.disk_latency));
-        }
-        if self.hung_until <= now {
-            self.hung_until = Time::NEVER;
-            self.files.disk.set_health(Health::Well);
-        }
-        if self.full_until <= now {
-            self.full_until = Time::NEVER;
-            self.files.disk.set_capacity(CAPACITY_BYTES);
-        }
-        if self.dead_until <= now {
-            self.dead_until = Time::NEVER;
-            self.files.disk.set_health(Health::Well);
-        }
+        self.members.iter_mut().for_each(|member| member.end_faults(self.now));
     }
 
     /// Ends everything that goes wrong.
     pub fn calm(&mut self) {
         let now = self.now;
-        for until in
-            [&mut self.slow_disk_until, &mut self.hung_until, &mut self.full_until, &mut self.dead_until]
-        {
-            *until = if *until == Time::NEVER { Time::NEVER } else { now };
-        }
-        self.end_faults();
-        self.dying = None;
-        self.end_slow_mail();
-        self.files.failing_steps = 0;
-        if let Life::Down { until } = &mut self.life {
-            *until = now;
-        }
-        if let Life::Up(process) = &mut self.life {
-            for seat in &mut process.seats {
-                seat.paused_until = now;
-            }
-        }
+        self.members.iter_mut().for_each(|member| member.calm(now));
+        self.links.calm();
         for client in &mut self.clients {
             client.stalled_until = now;
         }
     }
 
-    pub fn fault(&mut self, fault: Fault, mut rng: Rng) {
+    pub fn fault(&mut self, fault: Fault, rng: Rng) {
         self.trace.line(self.now, || format!("{fault:?}"));
-        let now = self.now;
-        let well = [self.hung_until, self.dead_until].iter().all(|until| *until == Time::NEVER);
         match fault {
-            Fault::Kill { steps } => self.doom(steps, Death::Kill),
-            Fault::PowerLoss { steps } => self.doom(steps, Death::PowerLoss),
-            Fault::SlowDisk(most, span) => {
-                self.slow_disk_until = now + span;
-                self.files.disk.set_latency((Duration(0), most));
-            }
-            Fault::HungDisk(span) if well => {
-                self.hung_until = now + span;
-                self.files.disk.set_health(Health::Hung);
-            }
-            Fault::DeadDisk(span) if well && self.is_up() => {
-                self.dead_until = now + span;
-                self.files.disk.set_health(Health::Dead);
-            }
-            Fault::HungDisk(_) | Fault::DeadDisk(_) => {}
-            Fault::FullDisk(span) => {
-                self.full_until = now + span;
-                let moment = self.history.moment(now);
-                self.history.known.full_since.get_or_insert(moment);
-                self.files.disk.set_capacity(0);
-            }
-            Fault::FailedSteps(steps) => self.files.failing_steps = steps,
+            Fault::Member(member, fault) => self.fault_of_member(member, fault, rng),
+            Fault::Link { from, to, fault } => self.fault_of_link(from, to, fault),
             Fault::Jump(span) => {
-                self.now = now + span;
-                if self.is_up() {
+                self.now = self.now + span;
+                if self.members.iter().any(Member::is_up) {
                     self.hits.count(Hit::Jump);
                 }
             }
-            Fault::UnreadableStart => self.unreadable = true,
-            Fault::Stall { client, span } => self.clients[client].stalled_until = now + span,
+            Fault::Stall { client, span } => self.clients[client].stalled_until = self.now + span,
             Fault::Disconnect { client } => {
-                if self.clients[client].link.is_some() {
+                if self.clients[client].session.is_some() {
                     self.hits.count(Hit::Disconnect);
                 }
                 self.disconnect(client);
             }
-            Fault::Pause(_) | Fault::Depose | Fault::SlowMail(..) => self.fault_in_process(fault, &mut rng),
         }
     }
 
-    fn doom(&mut self, steps: u64, death: Death) {
-        match &self.life {
-            Life::Up(_) if self.dying.is_none() => self.dying = Some((steps, death)),
+    fn fault_of_member(&mut self, at: usize, fault: MemberFault, mut rng: Rng) {
+        let now = self.now;
+        let member = &mut self.members[at];
+        match fault {
+            MemberFault::Kill { steps } => self.doom(at, steps, Death::Kill),
+            MemberFault::PowerLoss { steps } => self.doom(at, steps, Death::PowerLoss),
+            MemberFault::SlowDisk(longest, span) => member.slow_disk(longest, now + span),
+            MemberFault::HungDisk(span) if member.disk_goes() => member.hang_disk(now + span),
+            MemberFault::DeadDisk(span) if member.disk_goes() && member.is_up() => {
+                member.kill_disk(now + span);
+            }
+            MemberFault::HungDisk(_) | MemberFault::DeadDisk(_) => {}
+            MemberFault::FullDisk(span) => {
+                member.overfill_disk(now + span);
+                self.note_full_disk();
+            }
+            MemberFault::FailedSteps(steps) => member.files.failing_steps = steps,
+            MemberFault::UnreadableStart => member.unreadable = true,
+            MemberFault::Pause(_) | MemberFault::Depose | MemberFault::SlowMail(..) => {
+                self.fault_in_process(at, fault, &mut rng);
+            }
+        }
+    }
+
+    fn fault_of_link(&mut self, from: usize, to: usize, fault: LinkFault) {
+        let now = self.now;
+        match fault {
+            LinkFault::BreakOne => self.links.break_some(now, from, to),
+            LinkFault::BreakAll => self.links.break_between(now, from, to),
+            LinkFault::Stall(span) => self.links.stall(from, to, now + span),
+            LinkFault::StallBothWays(span) => {
+                self.links.stall(from, to, now + span);
+                self.links.stall(to, from, now + span);
+            }
+            LinkFault::Delay(longest, span) => self.links.delay(from, to, longest, now + span),
+        }
+    }
+
+    fn doom(&mut self, at: usize, steps: u64, death: Death) {
+        let member = &mut self.members[at];
+        match &member.life {
+            Life::Up(_) if member.dying.is_none() => member.dying = Some((steps, death)),
             Life::Up(_) => {}
             // During a start.
             Life::Starting(_) | Life::Clearing(_) => {
-                self.count_death(death);
-                self.die(death);
+                self.count_death(at, death);
+                self.die(at, death);
             }
             Life::Down { .. } if death == Death::PowerLoss => {
-                self.count_death(death);
-                self.files.disk.power_loss(&mut self.files.rng);
+                let files = &mut member.files;
+                files.disk.power_loss(&mut files.rng);
+                self.count_death(at, death);
             }
             Life::Down { .. } => {}
         }
     }
 
-    /// Mail from one reactor to another takes up to so long until that ends.
-    pub fn slow_mail_between(&mut self, from: usize, to: usize, most: Duration) {
-        self.slow_mail = Some((from, to, most, Time::NEVER));
+    /// Mail from one reactor of a member to another takes up to so long until that ends.
+    pub fn slow_mail_between(&mut self, member: usize, from: usize, to: usize, longest: Duration) {
+        self.members[member].slow_mail = Some(SlowMail { from, to, longest, until: Time::NEVER });
     }
 
     pub fn end_slow_mail(&mut self) {
-        self.slow_mail = None;
+        self.members.iter_mut().for_each(|member| member.slow_mail = None);
     }
 
-    fn fault_in_process(&mut self, fault: Fault, rng: &mut Rng) {
+    fn fault_in_process(&mut self, at: usize, fault: MemberFault, rng: &mut Rng) {
         let now = self.now;
-        let Life::Up(process) = &mut self.life else { return };
+        let member = &mut self.members[at];
+        let Some(process) = member.process_mut() else { return };
         let seats = process.seats.len();
-        let at = rng.below(seats as u64) as usize;
+        let from = rng.below(seats as u64) as usize;
         match fault {
-            Fault::Pause(span) => process.seats[at].paused_until = now + span,
-            Fault::SlowMail(most, span) => {
-                let to = (at + 1 + rng.below(seats.max(2) as u64 - 1) as usize) % seats;
-                self.slow_mail = Some((at, to, most, now + span));
+            MemberFault::Pause(span) => process.seats[from].paused_until = now + span,
+            MemberFault::SlowMail(longest, span) => {
+                let to = (from + 1 + rng.below(seats.max(2) as u64 - 1) as usize) % seats;
+                member.slow_mail = Some(SlowMail { from, to, longest, until: now + span });
             }
-            Fault::Depose => {
+            MemberFault::Depose => {
                 let shard = ShardId(rng.below(self.shape.shards as u64 + 1) as u32);
                 let owner = crate::router::reactor_of(shard, seats as u16);
                 process.deliver(usize::from(owner.0), now, Item::Deposed(shard));
@@ -185,19 +172,18 @@ impl World {
         }
     }
 
-    /// The power goes now, and the member comes back.
-    pub fn lose_power(&mut self) {
-        self.die(Death::PowerLoss);
+    /// Others fill all disks to their last bytes, until they are emptied.
+    pub fn fill_disks(&mut self) {
+        self.note_full_disk();
+        self.members.iter_mut().for_each(|member| member.files.disk.fill());
     }
 
-    /// Others fill the disk to its last byte, until it is emptied.
-    pub fn fill_disk(&mut self) {
+    pub fn empty_disks(&mut self) {
+        self.members.iter_mut().for_each(Member::empty_disk);
+    }
+
+    fn note_full_disk(&mut self) {
         let moment = self.history.moment(self.now);
         self.history.known.full_since.get_or_insert(moment);
-        self.files.disk.fill();
-    }
-
-    pub fn empty_disk(&mut self) {
-        self.files.disk.set_capacity(CAPACITY_BYTES);
     }
 }

@@ -1,4 +1,4 @@
-//! The member's files on the simulated disk: what reactors want done, in the steps that make it durable.
+//! A member's files on the simulated disk: what reactors want done, in the steps that make it durable.
 
 use super::disk::{Disk, Fault, Lie, Op, OpId};
 use super::hits::Hit;

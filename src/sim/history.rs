@@ -19,6 +19,8 @@ pub struct Moment {
 #[derive(Clone, Debug)]
 pub struct Op {
     pub client: usize,
+    /// The place of the member that was asked.
+    pub member: usize,
     pub method: Method,
     pub request: Bytes,
     pub invoked: Moment,
@@ -77,6 +79,8 @@ pub fn header(message: &Bytes) -> Option<proto::ResponseHeader> {
 #[derive(Clone, Debug)]
 pub struct Stream {
     pub client: usize,
+    /// The place of the member that it is with.
+    pub member: usize,
     /// In the order in which they were sent; the server numbers watches in this order.
     pub creates: Vec<(Moment, proto::WatchCreateRequest)>,
     /// When it asked how far it has been told all.
@@ -92,12 +96,13 @@ pub struct Stream {
 /// What the checks may know of the world beside.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    /// The member compacts history of its own accord.
+    pub members: usize,
+    /// Members compact history of their own accord.
     pub compacts_itself: bool,
     /// Some limit is so small that honest clients are told to come again.
     pub refuses: bool,
     pub quota_bytes: Option<u64>,
-    /// When the disk was full first.
+    /// When a disk was full first.
     pub full_since: Option<Moment>,
     pub reigns: Vec<Reign>,
 }
@@ -105,6 +110,8 @@ pub struct Known {
 /// An epoch that served.
 #[derive(Clone, Copy, Debug)]
 pub struct Reign {
+    /// The place of the member that led.
+    pub member: usize,
     pub begun: Moment,
     pub term: u64,
 }
@@ -134,10 +141,11 @@ impl History {
         self.ops.len()
     }
 
-    pub fn invoke(&mut self, now: Time, client: usize, method: Method, request: Bytes) -> usize {
+    pub fn invoke(&mut self, now: Time, client: usize, member: usize, method: Method, request: Bytes) {
         let invoked = self.moment(now);
         self.ops.push(Op {
             client,
+            member,
             method,
             request,
             invoked,
@@ -145,7 +153,6 @@ impl History {
             messages: vec![],
             status: (0, String::new()),
         });
-        self.ops.len() - 1
     }
 }
 

@@ -1,6 +1,7 @@
-//! The simulated world: the second shell. Virtual time, faulty disks, and a model to judge by.
+//! The simulated world: the second shell. Virtual time, members with processes, disks and clocks of their own,
+//! links between them, and a model to judge by.
 //!
-//! A seed draws the member, its clients, what goes wrong, and the limits that decide which way work takes
+//! A seed draws the members, their clients, what goes wrong, and the limits that decide which way work takes
 //! ([`crate::limits::Bounds`]), most of them so small that a short run comes to them. What is drawn proves
 //! nothing by itself: faults count where they hit something, and the program counts the ways it goes that few
 //! requests take; CI's seeds have to reach all of them.
@@ -13,13 +14,18 @@
 mod boot;
 mod checks;
 mod client;
+mod clock;
 pub mod damage;
 pub mod disk;
 mod faults;
 mod files;
 mod history;
 pub mod hits;
+pub mod links;
+mod lives;
+mod member;
 pub mod model;
+mod network;
 pub mod plan;
 mod probes;
 mod process;

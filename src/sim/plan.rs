@@ -1,8 +1,9 @@
-//! What one seed stands for: the member's shape, what goes wrong, and what clients do, as a list of events.
+//! What one seed stands for: the members and their shapes, what goes wrong, and what clients do, as a list of events.
 //!
 //! Everything is drawn before anything runs, each event with a number of its own to draw from, so that
 //! leaving some out does not change the others: that is how a failing run is made small.
 
+use super::clock::Clock;
 use super::damage::Damage;
 use crate::config::AutoCompaction;
 use crate::limits::{BLOCK_BYTES, Bounds, EMPTY_SHARD_BYTES};
@@ -21,18 +22,16 @@ pub struct Plan {
 /// The world's constants in one run.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    pub reactors: u16,
+    pub members: Vec<MemberShape>,
     pub shards: usize,
     pub clients: usize,
     pub segments: SegmentBytes,
-    pub disk_reserve_bytes: u64,
     pub checkpoint_log_bytes: u64,
     /// Revisions unsettled at a time.
     pub ring: usize,
-    /// The longest way of a mail, of bytes to and from clients, and of a disk operation.
+    /// The longest way of a mail, and of bytes between a client and a member or two members.
     pub mail_delay: Duration,
     pub net_delay: Duration,
-    pub disk_latency: Duration,
     /// How large an entry of a group may be before a turn's writes, or one write's changes, are cut.
     pub entry_bytes: usize,
     /// Keys that one slice of long work looks at.
@@ -44,11 +43,21 @@ pub struct Shape {
     pub value_bytes: u64,
     /// HTTP/2 window of clients' streams.
     pub window_bytes: u32,
-    /// Whether another number of reactors may come up after a restart.
-    pub resizes: bool,
-    /// What the files suffer at the end.
+    /// What the files of a member suffer at the end.
     pub damage: Damage,
     pub weights: [u64; OPS.len()],
+}
+
+/// What may differ from member to member.
+#[derive(Clone, Copy, Debug)]
+pub struct MemberShape {
+    pub reactors: u16,
+    /// Whether another number of reactors may come up after a restart.
+    pub resizes: bool,
+    /// The longest time of a disk operation.
+    pub disk_latency: Duration,
+    pub disk_reserve_bytes: u64,
+    pub clock: Clock,
 }
 
 #[derive(Clone, Debug)]
@@ -115,7 +124,42 @@ const USUAL: [u64; OPS.len()] = [30, 6, 14, 12, 4, 3, 4, 3, 2, 3, 4, 3, 2, 1, 1,
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The process dies, after so many more of the world's steps.
+    /// Of the member at this place.
+    Member(usize, MemberFault),
+    /// Of the link from one member to another.
+    Link {
+        from: usize,
+        to: usize,
+        fault: LinkFault,
+    },
+    /// The world's time jumps, and with it all clocks.
+    Jump(Duration),
+    /// A client stops reading.
+    Stall {
+        client: usize,
+        span: Duration,
+    },
+    Disconnect {
+        client: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkFault {
+    /// One of the connections of the two members breaks, or all of them.
+    BreakOne,
+    BreakAll,
+    /// Nothing arrives for so long.
+    Stall(Duration),
+    /// Nor on the way back.
+    StallBothWays(Duration),
+    /// What is sent takes up to so long, for so long.
+    Delay(Duration, Duration),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberFault {
+    /// The process dies, after so many more of its steps.
     Kill {
         steps: u64,
     },
@@ -130,28 +174,25 @@ pub enum Fault {
     DeadDisk(Duration),
     /// So many steps of the bulk lane fail, which the process outlives.
     FailedSteps(u64),
-    /// The clock jumps.
-    Jump(Duration),
+    /// One of its reactors stands still.
     Pause(Duration),
     Depose,
     /// Mail between one pair of reactors takes up to so long, for so long.
     SlowMail(Duration, Duration),
-    /// A client stops reading.
-    Stall {
-        client: usize,
-        span: Duration,
-    },
-    Disconnect {
-        client: usize,
-    },
     /// The next start meets an error of reading.
     UnreadableStart,
 }
 
 impl Plan {
     pub fn draw(seed: u64) -> Plan {
+        Plan::draw_for(seed, 1)
+    }
+
+    /// A run of so many members.
+    pub fn draw_for(seed: u64, members: usize) -> Plan {
         let mut rng = Rng::new(seed ^ 0x5EED);
         let mut shape = Shape::draw(&mut rng);
+        shape.draw_members(&mut Rng::new(seed ^ 0x3E3B_0725), members);
         // More than the sequencer's ring tells apart.
         if Rng::new(seed ^ 0x0040).chance(1, 60) {
             shape.shards = 66;
@@ -183,15 +224,17 @@ impl Plan {
             };
             events.push(Event::draw(&mut rng, span_ms, what));
         }
-        let kinds: Vec<u64> = (0..FAULTS).filter(|_| rng.chance(2, 5)).collect();
+        let kinds: Vec<u64> = (0..shape.fault_kinds()).filter(|_| rng.chance(2, 5)).collect();
         if !kinds.is_empty() {
             for _ in 0..rng.below(1 + kinds.len() as u64 * 4) {
                 let kind = *rng.pick(&kinds);
-                let fault = Fault::draw(&mut rng, kind, shape.clients);
+                let fault = Fault::draw(&mut rng, kind, &shape);
                 let event = Event::draw(&mut rng, span_ms, What::Fault(fault));
                 // Crashes like company: the recovery is what the next one hits.
-                if matches!(fault, Fault::Kill { .. } | Fault::PowerLoss { .. }) && rng.chance(1, 4) {
-                    let fault = Fault::draw(&mut rng, kind, shape.clients);
+                if let Some(member) = fault.ends_process_of()
+                    && rng.chance(1, 4)
+                {
+                    let fault = Fault::Member(member, MemberFault::draw(&mut rng, kind));
                     let at = event.at + Duration::from_us(rng.below(20_000));
                     events.push(Event { at, salt: rng.next_u64(), what: What::Fault(fault) });
                 }
@@ -203,13 +246,13 @@ impl Plan {
         if shape.auto_compaction != AutoCompaction::Off {
             // Nobody asks whether the observer has seen what goes: it must not stand still for long.
             for event in &mut events {
-                if let What::Fault(Fault::Pause(span)) = &mut event.what {
+                if let What::Fault(Fault::Member(_, MemberFault::Pause(span))) = &mut event.what {
                     *span = (*span).min(Duration::from_ms(50));
                 }
             }
         }
         events.sort_by_key(|event| event.at);
-        events.extend(bad_starts(seed, span_ms));
+        events.extend(bad_starts(seed, &shape, span_ms));
         Plan { seed, shape, events }
     }
 
@@ -231,15 +274,16 @@ impl Plan {
 }
 
 /// Now and then a start meets a disk that cannot be read, or one that is full.
-fn bad_starts(seed: u64, span_ms: u64) -> Vec<Event> {
+fn bad_starts(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
     let mut rng = Rng::new(seed ^ 0xBAD5_7A27);
     let mut events = vec![];
-    for (fault, of) in
-        [(Fault::UnreadableStart, 4), (Fault::FullDisk(Duration::from_us(1 + rng.below(2_000_000))), 6)]
-    {
+    let full = MemberFault::FullDisk(Duration::from_us(1 + rng.below(2_000_000)));
+    for (fault, of) in [(MemberFault::UnreadableStart, 4), (full, 6)] {
         if rng.chance(1, of) {
-            let event = Event::draw(&mut rng, span_ms, What::Fault(fault));
-            let kill = What::Fault(Fault::Kill { steps: rng.below(60) });
+            let member = shape.draw_member(&mut rng);
+            let event = Event::draw(&mut rng, span_ms, What::Fault(Fault::Member(member, fault)));
+            let kill = MemberFault::Kill { steps: rng.below(60) };
+            let kill = What::Fault(Fault::Member(member, kill));
             events.push(Event { at: event.at + Duration(1), salt: rng.next_u64(), what: kill });
             events.push(event);
         }
@@ -252,7 +296,8 @@ fn bad_starts(seed: u64, span_ms: u64) -> Vec<Event> {
 fn company_of_deposals(seed: u64, shape: &Shape, events: &[Event]) -> Vec<Event> {
     let mut rng = Rng::new(seed ^ 0xDE90_5ED0);
     let mut company = vec![];
-    for event in events.iter().filter(|event| matches!(event.what, What::Fault(Fault::Depose))) {
+    for event in events {
+        let What::Fault(Fault::Member(member, MemberFault::Depose)) = event.what else { continue };
         if rng.chance(1, 2) {
             continue;
         }
@@ -262,13 +307,33 @@ fn company_of_deposals(seed: u64, shape: &Shape, events: &[Event]) -> Vec<Event>
             company.push(Event { at, salt: rng.next_u64(), what });
         };
         let busy_us = 2000 + 2 * shape.net_delay.0 / 1000;
-        near(20_000, What::Fault(Fault::SlowMail(Duration::from_ms(30), Duration::from_ms(100))));
+        let slow = MemberFault::SlowMail(Duration::from_ms(30), Duration::from_ms(100));
+        near(20_000, What::Fault(Fault::Member(member, slow)));
         for n in 0..12 {
             let op = [OpKind::Txn, OpKind::Delete, OpKind::Put, OpKind::Txn][n % 4];
             near(busy_us, What::Ask { client: n % shape.clients, op });
         }
     }
     company
+}
+
+const DISK_RESERVES_BYTES: [u64; 2] = [0, 1 << 20];
+const DISK_LATENCIES_US: [u64; 4] = [1, 100, 1000, 20_000];
+/// What a clock may be ahead, up to some of these: nothing, an hour, three years.
+const CLOCKS_AHEAD_US: [u64; 3] = [1, 3_600_000_000, 100_000_000_000_000];
+/// How far a clock may run from the world's time, either way: what a cheap quartz does.
+const DRIFT_PPM_MAX: u64 = 200;
+
+impl MemberShape {
+    fn draw(rng: &mut Rng) -> MemberShape {
+        MemberShape {
+            reactors: 1 + rng.below(4) as u16,
+            resizes: rng.chance(1, 2),
+            disk_latency: Duration::from_us(*rng.pick(&DISK_LATENCIES_US)),
+            disk_reserve_bytes: *rng.pick(&DISK_RESERVES_BYTES),
+            clock: Clock::default(),
+        }
+    }
 }
 
 impl Shape {
@@ -286,25 +351,33 @@ impl Shape {
         let value_bytes = *rng.pick(&[1, 40, 300, 800, 2500]);
         let least = 4096 * if value_bytes > 1000 { 96 } else { *rng.pick(&[4, 16, 32]) };
         let segments = SegmentBytes { least, most: least * *rng.pick(&[1, 2, 8]) };
+        let reactors = 1 + rng.below(4) as u16;
+        let (shards, clients) = (1 + rng.below(6) as usize, 1 + rng.below(4) as usize);
+        let disk_reserve_bytes = *rng.pick(&DISK_RESERVES_BYTES);
+        let checkpoint_log_bytes = least as u64 * rng.below(5);
+        let ring = *rng.pick(&[8, 64, 1024]);
+        let mail_delay = Duration::from_us(*rng.pick(&[0, 5, 50, 2000]));
+        let net_delay = Duration::from_us(*rng.pick(&[1, 50, 500, 20_000]));
+        let disk_latency = Duration::from_us(*rng.pick(&DISK_LATENCIES_US));
+        let window_bytes = *rng.pick(&[1 << 20, 1 << 20, 65_535, 4000]);
+        let resizes = rng.chance(1, 2);
+        let clock = Clock::default();
         Shape {
-            reactors: 1 + rng.below(4) as u16,
-            shards: 1 + rng.below(6) as usize,
-            clients: 1 + rng.below(4) as usize,
+            members: vec![MemberShape { reactors, resizes, disk_latency, disk_reserve_bytes, clock }],
+            shards,
+            clients,
             segments,
-            disk_reserve_bytes: *rng.pick(&[0, 1 << 20]),
-            checkpoint_log_bytes: least as u64 * rng.below(5),
-            ring: *rng.pick(&[8, 64, 1024]),
-            mail_delay: Duration::from_us(*rng.pick(&[0, 5, 50, 2000])),
-            net_delay: Duration::from_us(*rng.pick(&[1, 50, 500, 20_000])),
-            disk_latency: Duration::from_us(*rng.pick(&[1, 100, 1000, 20_000])),
+            checkpoint_log_bytes,
+            ring,
+            mail_delay,
+            net_delay,
             entry_bytes: crate::limits::ENTRY_BYTES_MAX,
             slice_keys: crate::limits::READ_SLICE_KEYS,
             bounds: Bounds::PRODUCTION,
             quota_bytes: None,
             auto_compaction: AutoCompaction::Off,
             value_bytes,
-            window_bytes: *rng.pick(&[1 << 20, 1 << 20, 65_535, 4000]),
-            resizes: rng.chance(1, 2),
+            window_bytes,
             damage: if rng.chance(1, 4) { Damage::Rot } else { Damage::TailLost },
             weights,
         }
@@ -340,7 +413,30 @@ impl Shape {
     /// Where another number of reactors may come up, nobody has kept anything for them.
     pub fn begins_on_a_full_disk(&self) -> bool {
         let plain = self.quota_bytes.is_none() && self.auto_compaction == AutoCompaction::Off;
-        self.segments.least >= 32 * BLOCK_BYTES && self.shards <= 6 && !self.resizes && plain
+        let resizes = self.members.iter().any(|member| member.resizes);
+        self.segments.least >= 32 * BLOCK_BYTES && self.shards <= 6 && !resizes && plain
+    }
+
+    /// One of the members. Nothing is drawn where there is only one.
+    pub fn draw_member(&self, rng: &mut Rng) -> usize {
+        if self.members.len() == 1 { 0 } else { rng.below(self.members.len() as u64) as usize }
+    }
+
+    /// All members but the first, and all clocks: each shows a time of its own, and those of several members part.
+    fn draw_members(&mut self, rng: &mut Rng, members: usize) {
+        self.members.extend((1..members).map(|_| MemberShape::draw(rng)));
+        for member in &mut self.members {
+            let most = *rng.pick(&CLOCKS_AHEAD_US);
+            member.clock.ahead = Duration::from_us(rng.below(most));
+            if members > 1 {
+                member.clock.drift_ppm = rng.below(2 * DRIFT_PPM_MAX + 1) as i32 - DRIFT_PPM_MAX as i32;
+            }
+        }
+    }
+
+    /// How many kinds of faults there are: links only lie between several members.
+    fn fault_kinds(&self) -> u64 {
+        FAULTS + if self.members.len() > 1 { LINK_FAULTS } else { 0 }
     }
 
     /// Whether some limit is so small that honest clients are told to come again.
@@ -496,26 +592,64 @@ impl Event {
     }
 }
 
+/// Kinds of faults, those of links last.
 const FAULTS: u64 = 15;
+const LINK_FAULTS: u64 = 5;
 /// The longest way of a mail, ever.
 pub const SLOW_MAIL_MAX: Duration = Duration::from_ms(400);
 
 impl Fault {
-    fn draw(rng: &mut Rng, kind: u64, clients: usize) -> Fault {
+    fn draw(rng: &mut Rng, kind: u64, shape: &Shape) -> Fault {
+        let client = |rng: &mut Rng| rng.below(shape.clients as u64) as usize;
         match kind {
-            0 => Fault::Kill { steps: rng.below(60) },
-            1 | 12 | 13 => Fault::PowerLoss { steps: rng.below(60) },
-            2 => Fault::SlowDisk(up_to_ms(rng, 300), up_to_ms(rng, 2000)),
-            3 => Fault::HungDisk(up_to_ms(rng, 12_000)),
-            4 => Fault::FullDisk(up_to_ms(rng, 2000)),
-            5 => Fault::DeadDisk(up_to_ms(rng, 1000)),
             6 => Fault::Jump(up_to_ms(rng, 8000)),
-            7 => Fault::Pause(if rng.chance(1, 4) { up_to_ms(rng, 9000) } else { up_to_ms(rng, 50) }),
-            8 => Fault::Depose,
-            14 => Fault::FailedSteps(1 + rng.below(4)),
-            9 => Fault::SlowMail(up_to_ms(rng, SLOW_MAIL_MAX.0 / 1_000_000), up_to_ms(rng, 2000)),
-            10 => Fault::Stall { client: rng.below(clients as u64) as usize, span: up_to_ms(rng, 4000) },
-            _ => Fault::Disconnect { client: rng.below(clients as u64) as usize },
+            10 => Fault::Stall { client: client(rng), span: up_to_ms(rng, 4000) },
+            11 => Fault::Disconnect { client: client(rng) },
+            0..FAULTS => Fault::Member(shape.draw_member(rng), MemberFault::draw(rng, kind)),
+            _ => {
+                let from = shape.draw_member(rng);
+                let to =
+                    (from + 1 + rng.below(shape.members.len() as u64 - 1) as usize) % shape.members.len();
+                Fault::Link { from, to, fault: LinkFault::draw(rng, kind - FAULTS) }
+            }
+        }
+    }
+
+    /// The member whose process dies.
+    fn ends_process_of(&self) -> Option<usize> {
+        match self {
+            Fault::Member(member, MemberFault::Kill { .. } | MemberFault::PowerLoss { .. }) => Some(*member),
+            _ => None,
+        }
+    }
+}
+
+impl LinkFault {
+    fn draw(rng: &mut Rng, kind: u64) -> LinkFault {
+        match kind {
+            0 => LinkFault::BreakOne,
+            1 => LinkFault::BreakAll,
+            2 => LinkFault::Stall(up_to_ms(rng, 3000)),
+            3 => LinkFault::StallBothWays(up_to_ms(rng, 3000)),
+            _ => LinkFault::Delay(up_to_ms(rng, 500), up_to_ms(rng, 2000)),
+        }
+    }
+}
+
+impl MemberFault {
+    fn draw(rng: &mut Rng, kind: u64) -> MemberFault {
+        match kind {
+            0 => MemberFault::Kill { steps: rng.below(60) },
+            1 | 12 | 13 => MemberFault::PowerLoss { steps: rng.below(60) },
+            2 => MemberFault::SlowDisk(up_to_ms(rng, 300), up_to_ms(rng, 2000)),
+            3 => MemberFault::HungDisk(up_to_ms(rng, 12_000)),
+            4 => MemberFault::FullDisk(up_to_ms(rng, 2000)),
+            5 => MemberFault::DeadDisk(up_to_ms(rng, 1000)),
+            7 => MemberFault::Pause(if rng.chance(1, 4) { up_to_ms(rng, 9000) } else { up_to_ms(rng, 50) }),
+            8 => MemberFault::Depose,
+            9 => MemberFault::SlowMail(up_to_ms(rng, SLOW_MAIL_MAX.0 / 1_000_000), up_to_ms(rng, 2000)),
+            14 => MemberFault::FailedSteps(1 + rng.below(4)),
+            _ => unreachable!("kind {kind} is no member's"),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What must hold once nothing goes wrong any more: calls are answered, and in time; what was written is there
 //! after one more crash; limits are kept.
 
-use super::boot::MEMBER;
+use super::boot::Identity;
+use super::member::Death;
 use super::run::{PATIENCE, Run};
 use super::workload::KEYS;
-use super::world::{Death, Failure, World};
+use super::world::{Failure, World};
 use crate::api::Error;
 use crate::config::AutoCompaction;
 use crate::types::Duration;
@@ -16,36 +17,37 @@ use bytes::Bytes;
 const AT_ONCE: Duration = Duration::from_us(20);
 
 impl Run<'_> {
-    /// One call by a client of its own, which must succeed.
-    pub(super) fn must(&mut self, method: Method, request: Vec<u8>) -> Result<Bytes, Failure> {
-        match self.ask_alone(method, &request)? {
+    /// One call to a member by a client of its own, which must succeed.
+    pub(super) fn must(&mut self, member: usize, method: Method, request: Vec<u8>) -> Result<Bytes, Failure> {
+        match self.ask_alone(member, method, request)? {
             Ok(message) => Ok(message),
             Err(status) => Err(Failure::new("liveness", format!("{method:?}: {status}"))),
         }
     }
 
-    /// One call by a client of its own, which must be answered. Nothing goes wrong any more, so no outcome is
-    /// unknown; one that is told to come again does.
-    fn ask_alone(&mut self, method: Method, request: &[u8]) -> Result<Result<Bytes, String>, Failure> {
-        self.ask_in_steps(method, request, Duration::from_ms(100))
+    /// One call to a member by a client of its own, which must be answered. Nothing goes wrong any more, so no
+    /// outcome is unknown; one that is told to come again does.
+    fn ask_alone(
+        &mut self,
+        member: usize,
+        method: Method,
+        request: Vec<u8>,
+    ) -> Result<Result<Bytes, String>, Failure> {
+        self.ask_in_steps(member, method, request, Duration::from_ms(100))
     }
 
     /// The answer is looked for so often.
     fn ask_in_steps(
         &mut self,
+        member: usize,
         method: Method,
-        request: &[u8],
+        request: Vec<u8>,
         step: Duration,
     ) -> Result<Result<Bytes, String>, Failure> {
-        let until = self.world.now + PATIENCE;
+        let (until, request) = (self.world.now + PATIENCE, Bytes::from(request));
         loop {
-            let world = &mut *self.world;
-            let now = world.now;
-            world.connect(0);
-            let op = world.history.next();
-            if world.clients[0].call(method, op, request) {
-                world.history.invoke(now, 0, method, Bytes::copy_from_slice(request));
-                world.send_to_server(0);
+            self.world.connect_with(0, member);
+            if let Some(op) = self.world.call(0, method, request.clone()) {
                 let patience = self.world.now + Duration::from_secs(10);
                 while world_op_open(self.world, op) && self.world.now < patience {
                     self.advance(self.world.now + step)?;
@@ -69,32 +71,41 @@ impl Run<'_> {
         }
     }
 
-    /// New calls succeed, in every shard.
-    pub(super) fn probe(&mut self) -> Result<proto::HashKvResponse, Failure> {
-        self.disarm()?;
+    /// New calls to a member succeed, in every shard.
+    pub(super) fn probe(&mut self, member: usize) -> Result<proto::HashKvResponse, Failure> {
+        self.disarm(member)?;
         for key in KEYS {
-            if !self.put(key, 0)? {
-                self.make_room()?;
-                if !self.put(key, 0)? {
+            if !self.put(member, key, 0)? {
+                self.make_room(member)?;
+                if !self.put(member, key, 0)? {
                     return Err(Failure::new("no space", "there is no room after all was deleted"));
                 }
             }
         }
-        self.must(Method::Range, everything().encode_to_vec())?;
-        self.hash(0)
+        self.must(member, Method::Range, everything().encode_to_vec())?;
+        self.hash(member, 0)
     }
 
-    fn disarm(&mut self) -> Result<(), Failure> {
-        let disarm = proto::AlarmRequest { action: 2, member_id: MEMBER.0, alarm: 1 };
-        self.must(Method::Alarm, disarm.encode_to_vec()).map(|_| ())
+    /// New calls to every member succeed.
+    pub(super) fn probe_all(&mut self) -> Result<Vec<proto::HashKvResponse>, Failure> {
+        self.world.places().map(|member| self.probe(member)).collect()
+    }
+
+    /// Asks a member to disarm whoever has run out of space.
+    fn disarm(&mut self, member: usize) -> Result<(), Failure> {
+        for full in self.world.places() {
+            let disarm = proto::AlarmRequest { action: 2, member_id: Identity::of(full).id.0, alarm: 1 };
+            self.must(member, Method::Alarm, disarm.encode_to_vec())?;
+        }
+        Ok(())
     }
 
     /// False where there is no space.
-    fn put(&mut self, key: &'static str, filling: usize) -> Result<bool, Failure> {
+    fn put(&mut self, member: usize, key: &'static str, filling: usize) -> Result<bool, Failure> {
         let mut value = super::workload::tag(self.world.history.next()).into_bytes();
         value.resize(value.len() + filling, b'x');
         let put = proto::PutRequest { key: Bytes::from(key), value: value.into(), ..Default::default() };
-        match self.ask_alone(Method::Put, &put.encode_to_vec())? {
+        match self.ask_alone(member, Method::Put, put.encode_to_vec())? {
             Ok(_) => Ok(true),
             Err(text) if text == Error::NoSpace.to_string() && self.plan.shape.quota_bytes.is_some() => {
                 Ok(false)
@@ -104,20 +115,20 @@ impl Run<'_> {
     }
 
     /// The quota is used up: what it keeps is deleted and compacted, and the alarm disarmed.
-    fn make_room(&mut self) -> Result<(), Failure> {
+    fn make_room(&mut self, member: usize) -> Result<(), Failure> {
         let proto::RangeRequest { key, range_end, .. } = everything();
         let delete = proto::DeleteRangeRequest { key, range_end, prev_kv: false };
-        let deleted = self.must(Method::DeleteRange, delete.encode_to_vec())?;
+        let deleted = self.must(member, Method::DeleteRange, delete.encode_to_vec())?;
         let revision = super::history::header(&deleted).map_or(0, |header| header.revision);
         self.await_observer(revision)?;
-        self.compact(revision)?;
-        self.disarm()
+        self.compact(member, revision)?;
+        self.disarm(member)
     }
 
     /// True if it was not compacted already.
-    fn compact(&mut self, revision: i64) -> Result<bool, Failure> {
+    fn compact(&mut self, member: usize, revision: i64) -> Result<bool, Failure> {
         let compact = proto::CompactionRequest { revision, physical: true };
-        match self.ask_in_steps(Method::Compact, &compact.encode_to_vec(), AT_ONCE)? {
+        match self.ask_in_steps(member, Method::Compact, compact.encode_to_vec(), AT_ONCE)? {
             Ok(_) => Ok(true),
             Err(text) if text == Error::Compacted.to_string() => Ok(false),
             Err(text) => Err(Failure::new("liveness", format!("a compaction: {text}"))),
@@ -136,18 +147,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn status(&mut self) -> Result<proto::StatusResponse, Failure> {
-        let status = self.ask_in_steps(Method::Status, &[], AT_ONCE)?;
+    fn status(&mut self, member: usize) -> Result<proto::StatusResponse, Failure> {
+        let status = self.ask_in_steps(member, Method::Status, vec![], AT_ONCE)?;
         let status = status.map_err(|why| Failure::new("liveness", format!("Status: {why}")))?;
         Ok(proto::StatusResponse::decode(status).expect("the server speaks protobuf"))
     }
 
     /// A quota is kept, its alarm outlives the process, and what was deleted makes room.
-    pub(super) fn use_quota_up(&mut self, quota: u64) -> Result<(), Failure> {
+    pub(super) fn use_quota_up(&mut self, member: usize, quota: u64) -> Result<(), Failure> {
         let mut n = 0;
-        while self.put(KEYS[n % KEYS.len()], 1500)? {
+        while self.put(member, KEYS[n % KEYS.len()], 1500)? {
             n += 1;
-            let size = self.status()?.db_size_in_use;
+            let size = self.status(member)?.db_size_in_use;
             // Each reactor knows of the others to some bytes.
             if size > quota.cast_signed() + 4000 {
                 return Err(Failure::new(
@@ -159,23 +170,23 @@ impl Run<'_> {
         self.world.lose_power();
         self.world.calm();
         self.come_to_rest("after the quota was used up")?;
-        if self.put(KEYS[0], 0)? {
+        if self.put(member, KEYS[0], 0)? {
             return Err(Failure::new("no space", "the alarm is forgotten"));
         }
-        self.make_room()?;
-        self.probe().map(|_| ())
+        self.make_room(member)?;
+        self.probe_all().map(|_| ())
     }
 
     /// A physical compaction has dropped what it drops when it is answered: nothing goes afterwards.
-    pub(super) fn compact_physically(&mut self) -> Result<(), Failure> {
-        let revision = self.hash(0)?.hash_revision;
+    pub(super) fn compact_physically(&mut self, member: usize) -> Result<(), Failure> {
+        let revision = self.hash(member, 0)?.hash_revision;
         self.await_observer(revision)?;
-        if !self.compact(revision)? {
+        if !self.compact(member, revision)? {
             return Ok(());
         }
-        let at_once = self.status()?.db_size_in_use;
+        let at_once = self.status(member)?.db_size_in_use;
         self.advance(self.world.now + Duration::from_secs(2))?;
-        let later = self.status()?.db_size_in_use;
+        let later = self.status(member)?.db_size_in_use;
         if later < at_once {
             let what = format!("of {at_once} bytes {} went after it was answered", at_once - later);
             return Err(Failure::new("compaction", what));
@@ -183,33 +194,38 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A disk without a free byte: however often the process dies, the next one serves what was there, and the
-    /// last one takes what makes room. Once there is room it takes everything.
-    pub(super) fn outlive_full_disk(&mut self) -> Result<(), Failure> {
+    /// Disks without a free byte: however often the processes die, the next ones serve what was there, and the
+    /// last ones take what makes room. Once there is room they take everything.
+    pub(super) fn outlive_full_disks(&mut self) -> Result<(), Failure> {
         if !self.plan.shape.begins_on_a_full_disk() {
             return Ok(());
         }
-        let before = self.probe()?;
-        self.world.fill_disk();
+        let before = self.probe_all()?;
+        self.world.fill_disks();
         for death in [Death::Kill, Death::PowerLoss, Death::Kill, Death::Kill, Death::PowerLoss] {
-            self.world.die(death);
+            self.world.all_die(death);
             self.world.calm();
             self.come_to_rest("on a full disk")?;
-            let after = self.hash(before.hash_revision)?;
-            if after.hash != before.hash {
-                let what = format!("{before:?} before {death:?} on a full disk, {after:?} after");
-                return Err(Failure::new("state after a restart", what));
+            for (member, before) in before.iter().enumerate() {
+                let after = self.hash(member, before.hash_revision)?;
+                if after.hash != before.hash {
+                    let what =
+                        format!("m{member}: {before:?} before {death:?} on a full disk, {after:?} after");
+                    return Err(Failure::new("state after a restart", what));
+                }
             }
             self.advance(self.world.now + Duration::from_secs(3))?;
         }
-        let delete = proto::DeleteRangeRequest { key: Bytes::from(KEYS[0]), ..Default::default() };
-        let deleted = self.must(Method::DeleteRange, delete.encode_to_vec())?;
-        let revision = super::history::header(&deleted).map_or(0, |header| header.revision);
-        self.await_observer(revision)?;
-        self.compact(revision)?;
-        self.world.empty_disk();
+        for member in self.world.places() {
+            let delete = proto::DeleteRangeRequest { key: Bytes::from(KEYS[0]), ..Default::default() };
+            let deleted = self.must(member, Method::DeleteRange, delete.encode_to_vec())?;
+            let revision = super::history::header(&deleted).map_or(0, |header| header.revision);
+            self.await_observer(revision)?;
+            self.compact(member, revision)?;
+        }
+        self.world.empty_disks();
         self.advance(self.world.now + Duration::from_secs(10))?;
-        self.probe().map(|_| ())
+        self.probe_all().map(|_| ())
     }
 
     /// Calls of all clients at once, all over the shards, are answered as fast as disk and network allow: no
@@ -220,7 +236,8 @@ impl Run<'_> {
         if shape.auto_compaction != AutoCompaction::Off {
             return Ok(()); // the observer has to watch what goes
         }
-        let (net, disk, mail) = (shape.net_delay.0, shape.disk_latency.0, shape.mail_delay.0);
+        let (net, mail) = (shape.net_delay.0, shape.mail_delay.0);
+        let disk = shape.members.iter().map(|member| member.disk_latency.0).max().unwrap_or_default();
         let patience = Duration(20_000_000 + 4 * net + 16 * disk + 20 * mail);
         for client in 0..=shape.clients {
             self.world.disconnect(client);
@@ -299,42 +316,45 @@ impl Run<'_> {
 
     /// One call of the client of this number, round and round.
     pub(super) fn ask_of(&mut self, client: usize, method: Method, request: Vec<u8>) {
-        let (world, client) = (&mut *self.world, client % self.plan.shape.clients);
-        world.connect(client);
-        let op = world.history.next();
-        if world.clients[client].call(method, op, &request) {
-            world.history.invoke(world.now, client, method, request.into());
-            world.send_to_server(client);
-        }
+        let client = client % self.plan.shape.clients;
+        self.world.connect(client);
+        self.world.call(client, method, request.into());
     }
 
-    pub(super) fn hash(&mut self, revision: i64) -> Result<proto::HashKvResponse, Failure> {
-        let hash = self.must(Method::HashKv, proto::HashKvRequest { revision }.encode_to_vec())?;
+    /// What a member's history up to a revision comes to; up to its newest for 0.
+    pub(super) fn hash(&mut self, member: usize, revision: i64) -> Result<proto::HashKvResponse, Failure> {
+        let hash = self.must(member, Method::HashKv, proto::HashKvRequest { revision }.encode_to_vec())?;
         Ok(proto::HashKvResponse::decode(hash).expect("the server speaks protobuf"))
     }
 
-    /// After a crash the state is what it was.
-    pub(super) fn probe_again(&mut self, before: proto::HashKvResponse) -> Result<(), Failure> {
-        // What the member has compacted meanwhile the checks look at.
+    pub(super) fn hash_all(&mut self) -> Result<Vec<proto::HashKvResponse>, Failure> {
+        self.world.places().map(|member| self.hash(member, 0)).collect()
+    }
+
+    /// After a crash the state of each member is what it was.
+    pub(super) fn probe_again(&mut self, before: &[proto::HashKvResponse]) -> Result<(), Failure> {
+        // What members have compacted meanwhile the checks look at.
         let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
-        let after = self.hash(if compacts_itself { 0 } else { before.hash_revision })?;
-        let same = (after.hash, after.compact_revision) == (before.hash, before.compact_revision);
-        if !same && !compacts_itself {
-            let what = format!("{before:?} before the power loss, {after:?} after");
-            return Err(Failure::new("state after a restart", what));
+        for (member, before) in before.iter().enumerate() {
+            let after = self.hash(member, if compacts_itself { 0 } else { before.hash_revision })?;
+            let same = (after.hash, after.compact_revision) == (before.hash, before.compact_revision);
+            if !same && !compacts_itself {
+                let what = format!("m{member}: {before:?} before the power loss, {after:?} after");
+                return Err(Failure::new("state after a restart", what));
+            }
         }
-        self.probe().map(|_| ())
+        self.probe_all().map(|_| ())
     }
 
     /// Leases that nobody renews end, with their keys.
-    pub(super) fn outlive_leases(&mut self) -> Result<(), Failure> {
+    pub(super) fn outlive_leases(&mut self, member: usize) -> Result<(), Failure> {
         self.advance(self.world.now + Duration::from_secs(16))?;
-        let left = self.must(Method::LeaseLeases, vec![])?;
+        let left = self.must(member, Method::LeaseLeases, vec![])?;
         let left = proto::LeaseLeasesResponse::decode(left).expect("the server speaks protobuf");
         if !left.leases.is_empty() {
             return Err(Failure::new("leases", format!("never end: {:?}", left.leases)));
         }
-        let last = self.hash(0)?.hash_revision;
+        let last = self.hash(member, 0)?.hash_revision;
         self.advance(self.world.now + Duration::from_ms(500))?;
         if self.observed < last {
             return Err(Failure::new("watch", format!("the observer is at {} of {last}", self.observed)));
@@ -349,5 +369,5 @@ fn everything() -> proto::RangeRequest {
 }
 
 fn world_op_open(world: &World, op: usize) -> bool {
-    world.history.ops[op].returned.is_none() && world.clients[0].link.is_some()
+    world.history.ops[op].returned.is_none() && world.clients[0].session.is_some()
 }

@@ -1,11 +1,12 @@
-//! The process of the member: its reactors, each with what is on its way to it, and their turns.
+//! The process of a member: its reactors, each with what is on its way to it, and their turns.
 //!
 //! A turn is taken in the smallest steps there are: one input, the flush, one output. Between any two of
 //! them another reactor may go on, or the process may die, as between the instructions of real threads.
 
+use super::clock::Clock;
 use super::hits::{Hit, Hits};
 use super::trace::Trace;
-use crate::io::{Body, BulkDone, Input, JobId, Mail, Output, Port, Value};
+use crate::io::{Body, BulkDone, EpochMail, Input, JobId, Mail, Output, Port, Value};
 use crate::log::{Buffer, SegmentName, WriteId};
 use crate::reactor::Reactor;
 use crate::sequencer::Sequencer;
@@ -52,8 +53,12 @@ pub struct Seat {
     empty_turns: u32,
 }
 
+/// Everything here is in the world's time, but what reactors are told and say of it, which is their clock's.
 pub struct Process {
+    /// The place of its member in the world's list.
+    member: usize,
     pub seats: Vec<Seat>,
+    clock: Clock,
     pub sequencer: Arc<Sequencer>,
     /// When the last mail between two reactors, and the last bytes of a connection, arrive.
     mail_upto: BTreeMap<(usize, usize), Time>,
@@ -71,7 +76,13 @@ pub enum Stepped {
 }
 
 impl Process {
-    pub fn new(reactors: Vec<Reactor>, sequencer: Arc<Sequencer>, now: Time) -> Process {
+    pub fn new(
+        member: usize,
+        reactors: Vec<Reactor>,
+        sequencer: Arc<Sequencer>,
+        clock: Clock,
+        now: Time,
+    ) -> Process {
         let seat = |reactor| Seat {
             reactor,
             inbox: BTreeMap::new(),
@@ -84,7 +95,7 @@ impl Process {
             empty_turns: 0,
         };
         let seats = reactors.into_iter().map(seat).collect();
-        Process { seats, sequencer, mail_upto: BTreeMap::new(), items: 0, reigns: vec![] }
+        Process { member, seats, clock, sequencer, mail_upto: BTreeMap::new(), items: 0, reigns: vec![] }
     }
 
     /// Something reaches a reactor at the time.
@@ -104,13 +115,13 @@ impl Process {
     /// When some reactor has something to do.
     pub fn wake_at(&self) -> Time {
         let settled = self.sequencer.settled();
-        self.seats.iter().map(|seat| seat.wake_at(settled)).min().unwrap_or(Time::NEVER)
+        self.seats.iter().map(|seat| seat.wake_at(settled, &self.clock)).min().unwrap_or(Time::NEVER)
     }
 
     /// The reactors that have something to do now.
     pub fn due(&self, now: Time) -> Vec<usize> {
         let settled = self.sequencer.settled();
-        (0..self.seats.len()).filter(|at| self.seats[*at].wake_at(settled) <= now).collect()
+        (0..self.seats.len()).filter(|at| self.seats[*at].wake_at(settled, &self.clock) <= now).collect()
     }
 
     /// Whether some reactor is in the midst of a turn.
@@ -131,7 +142,7 @@ impl Process {
         if self.seats.iter().any(|seat| seat.is_held_up(now)) {
             hits.count(Hit::Pause);
         }
-        let seat = &mut self.seats[at];
+        let (seat, place, shown) = (&mut self.seats[at], (self.member, at), self.clock.shows(now));
         if seat.turn.is_none() {
             seat.begin_turn(now, settled, rng);
         }
@@ -141,19 +152,19 @@ impl Process {
             if seat.is_late(&item) {
                 hits.count(Hit::LateMail);
             }
-            take(&mut seat.reactor, now, at, item, trace);
+            take(&mut seat.reactor, (now, shown), place, item, trace);
             return Stepped::Took;
         }
         if !turn.flushed {
             turn.flushed = true;
             let mut out = vec![];
-            seat.reactor.flush(now, &mut out);
+            seat.reactor.flush(shown, &mut out);
             self.reigns.extend(out.iter().filter_map(term_of_reign));
             turn.outputs = out.into();
         }
         if let Some(output) = turn.outputs.pop_front() {
             seat.empty_turns = 0;
-            trace.output(now, at, &output);
+            trace.output(now, place, &output);
             return Stepped::Gave(output);
         }
         seat.turn = None;
@@ -175,7 +186,7 @@ fn term_of_reign(output: &Output) -> Option<u64> {
 const EMPTY_TURNS_MAX: u32 = 10_000;
 
 impl Seat {
-    fn wake_at(&self, settled: Revision) -> Time {
+    fn wake_at(&self, settled: Revision, clock: &Clock) -> Time {
         let floor = self.paused_until.max(self.rest_until);
         if self.turn.is_some() {
             return self.paused_until;
@@ -184,7 +195,7 @@ impl Seat {
             return floor;
         }
         let first = self.inbox.first_key_value().map_or(Time::NEVER, |((due, _), _)| *due);
-        match first.min(self.reactor.wake_at()) {
+        match first.min(clock.reaches(self.reactor.wake_at())) {
             Time::NEVER => Time::NEVER,
             due => due.max(floor),
         }
@@ -199,7 +210,7 @@ impl Seat {
     /// Whether it is mail of an epoch that has ended here.
     fn is_late(&mut self, item: &Item) -> bool {
         let Item::Mail(_, mail) = item else { return false };
-        let stops = matches!(mail.body, Body::Step { step: Step::Stop, .. });
+        let stops = matches!(mail.body, Body::Epoch(EpochMail::Step { step: Step::Stop, .. }));
         self.epoch = self.epoch.max((mail.epoch, stops));
         (mail.epoch, true) <= self.epoch && !mail.body.outlives_epochs()
     }
@@ -221,7 +232,14 @@ impl Seat {
     }
 }
 
-fn take(reactor: &mut Reactor, now: Time, at: usize, item: Item, trace: &mut Trace) {
+/// Gives it to the reactor, at a time of the world and what the member's clock shows then.
+fn take(
+    reactor: &mut Reactor,
+    (now, shown): (Time, Time),
+    place: (usize, usize),
+    item: Item,
+    trace: &mut Trace,
+) {
     let input = match item {
         Item::Opened(conn) => Input::Opened { conn, port: Port::Client },
         Item::Received(conn, ref bytes) => Input::Received { conn, bytes },
@@ -235,6 +253,6 @@ fn take(reactor: &mut Reactor, now: Time, at: usize, item: Item, trace: &mut Tra
         Item::Settled(settled) => Input::Settled(settled),
         Item::Deposed(shard) => Input::Deposed { shard },
     };
-    trace.input(now, at, &input);
-    reactor.step(now, input);
+    trace.input(now, place, &input);
+    reactor.step(shown, input);
 }

@@ -1,7 +1,7 @@
 //! Races that drawn events seldom win, run on purpose in a calm world: mail between two reactors is slow, or a
 //! client takes nothing, at the moment at which it matters. What the calls are told is judged with all else.
 
-use super::plan::Fault;
+use super::plan::{Fault, MemberFault};
 use super::run::{PATIENCE, Run};
 use super::workload::KEYS;
 use super::world::Failure;
@@ -24,59 +24,61 @@ const NARROW_BYTES: u32 = 1000;
 const WATCHES: usize = 40;
 
 impl Run<'_> {
-    pub(super) fn race(&mut self) -> Result<(), Failure> {
+    /// Between the reactors of a member, and with a client of it.
+    pub(super) fn race(&mut self, member: usize) -> Result<(), Failure> {
         let mut rng = Rng::new(self.plan.seed ^ 0x4ACE);
-        self.take_nothing()?;
-        if self.world.reactors() == 1 {
+        self.take_nothing(member)?;
+        if self.world.reactors(member) == 1 {
             return Ok(());
         }
-        self.use_a_new_lease(&mut rng)?;
-        self.ask_for_progress(&mut rng)?;
+        self.use_a_new_lease(member, &mut rng)?;
+        self.ask_for_progress(member, &mut rng)?;
         // One that compacts by itself might take what the observer hears of late.
         if self.plan.shape.auto_compaction == AutoCompaction::Off {
-            self.compact_under_a_transaction(&mut rng)?;
-            self.compact_under_a_transaction(&mut rng)?;
+            self.compact_under_a_transaction(member, &mut rng)?;
+            self.compact_under_a_transaction(member, &mut rng)?;
         }
         Ok(())
     }
 
-    /// A start finds the disk full, and what it says of that is kept; or the power goes again before it serves.
-    pub(super) fn start_badly(&mut self) -> Result<(), Failure> {
+    /// A start of a member finds the disk full, and what it says of that is kept; or the power goes again before it
+    /// serves.
+    pub(super) fn start_badly(&mut self, member: usize) -> Result<(), Failure> {
         let mut rng = Rng::new(self.plan.seed ^ 0xBAD_57A7);
         self.world.lose_power();
         if rng.chance(1, 2) {
             self.world.calm();
             let until = self.world.now + PATIENCE;
-            while !self.world.is_up() {
+            while !self.world.is_up(member) {
                 if self.world.now > until {
                     return Err(Failure::new("liveness", "a start neither serves nor ends"));
                 }
                 self.world.advance(self.world.now + Duration::from_us(10))?;
             }
-            let steps = rng.below(100);
-            self.world.fault(Fault::PowerLoss { steps }, rng);
+            let power_loss = MemberFault::PowerLoss { steps: rng.below(100) };
+            self.world.fault(Fault::Member(member, power_loss), rng);
             return self.world.advance(self.world.now + Duration::from_ms(100));
         }
         // For longer than it takes to come to where a start gives up.
         let span = Duration::from_us(300_000 + rng.below(60_000));
-        self.world.fault(Fault::FullDisk(span), rng);
+        self.world.fault(Fault::Member(member, MemberFault::FullDisk(span)), rng);
         self.advance(self.world.now + Duration::from_secs(1))?;
-        self.look_at_alarms()?;
+        self.look_at_alarms(member)?;
         self.world.lose_power();
         self.world.calm();
-        self.look_at_alarms()
+        self.look_at_alarms(member)
     }
 
-    fn look_at_alarms(&mut self) -> Result<(), Failure> {
-        self.must(Method::Alarm, proto::AlarmRequest::default().encode_to_vec())?;
+    fn look_at_alarms(&mut self, member: usize) -> Result<(), Failure> {
+        self.must(member, Method::Alarm, proto::AlarmRequest::default().encode_to_vec())?;
         self.advance(self.world.now + Duration::from_secs(1))
     }
 
     /// No reactor turns for a client that takes nothing, whatever its watches are due to say.
-    fn take_nothing(&mut self) -> Result<(), Failure> {
+    fn take_nothing(&mut self, member: usize) -> Result<(), Failure> {
         self.world.disconnect(0);
         self.world.clients[0].window_bytes = NARROW_BYTES;
-        self.watch_everything(WATCHES)?;
+        self.watch_everything(member, WATCHES)?;
         self.world.clients[0].stalled_until = self.world.now + NAP;
         for key in KEYS.into_iter().take(3) {
             let mut value = self.mark().to_vec();
@@ -92,9 +94,9 @@ impl Run<'_> {
     }
 
     /// A stream of watches of the first client, which see every event. Gives the stream, if there is room for it.
-    fn watch_everything(&mut self, watches: usize) -> Result<Option<usize>, Failure> {
+    fn watch_everything(&mut self, member: usize, watches: usize) -> Result<Option<usize>, Failure> {
         let world = &mut *self.world;
-        world.connect(0);
+        world.connect_with(0, member);
         let Some(stream) = world.clients[0].open_stream(world.now, &mut world.history) else {
             return Ok(None);
         };
@@ -115,10 +117,10 @@ impl Run<'_> {
     }
 
     /// Progress is told no further than events are, though those of one reactor come late.
-    fn ask_for_progress(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let Some(stream) = self.watch_everything(1)? else { return Ok(()) };
-        let (watcher, other) = self.first_client_and_another(rng);
-        self.world.slow_mail_between(other, watcher, SLOW);
+    fn ask_for_progress(&mut self, member: usize, rng: &mut Rng) -> Result<(), Failure> {
+        let Some(stream) = self.watch_everything(member, 1)? else { return Ok(()) };
+        let (watcher, other) = self.first_client_and_another(member, rng);
+        self.world.slow_mail_between(member, other, watcher, SLOW);
         for (n, key) in KEYS.into_iter().enumerate() {
             let put = proto::PutRequest { key: Bytes::from(key), value: self.mark(), ..Default::default() };
             self.ask_of(n, Method::Put, put.encode_to_vec());
@@ -135,19 +137,19 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The reactor of the first client's connection, and some other.
-    fn first_client_and_another(&mut self, rng: &mut Rng) -> (usize, usize) {
-        self.world.connect(0);
-        let link = self.world.clients[0].link.as_ref();
-        let own = link.map_or(0, |link| usize::from(link.conn.reactor.0));
-        let reactors = self.world.reactors();
+    /// The reactor of the first client's connection with a member, and some other.
+    fn first_client_and_another(&mut self, member: usize, rng: &mut Rng) -> (usize, usize) {
+        self.world.connect_with(0, member);
+        let session = self.world.clients[0].session.as_ref();
+        let own = session.map_or(0, |session| usize::from(session.conn.reactor.0));
+        let reactors = self.world.reactors(member);
         (own, (own + 1 + rng.below(reactors as u64 - 1) as usize) % reactors)
     }
 
     /// Whoever was shown a lease can use it, though some reactor hears of its grant late.
-    fn use_a_new_lease(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let late = 1 + rng.below(self.world.reactors() as u64 - 1) as usize;
-        self.world.slow_mail_between(0, late, SLOW);
+    fn use_a_new_lease(&mut self, member: usize, rng: &mut Rng) -> Result<(), Failure> {
+        let late = 1 + rng.below(self.world.reactors(member) as u64 - 1) as usize;
+        self.world.slow_mail_between(member, 0, late, SLOW);
         let lease = self.world.history.next() as i64 + 1;
         let grant = proto::LeaseGrantRequest { ttl: 9, id: lease };
         self.ask_of(0, Method::LeaseGrant, grant.encode_to_vec());
@@ -171,20 +173,20 @@ impl Run<'_> {
 
     /// A transaction over all shards reads what a compaction takes: all of it, unless it is told so. What is asked
     /// meanwhile shows whether the transaction came before.
-    fn compact_under_a_transaction(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+    fn compact_under_a_transaction(&mut self, member: usize, rng: &mut Rng) -> Result<(), Failure> {
         let named = self.write_here_and_there()?;
         let compacted = self.write_here_and_there()?;
         self.await_observer(compacted)?;
-        let (coordinator, other) = self.first_client_and_another(rng);
+        let (coordinator, other) = self.first_client_and_another(member, rng);
         match rng.chance(1, 2) {
-            true => self.world.slow_mail_between(coordinator, other, SLOW),
-            false => self.world.slow_mail_between(other, coordinator, SLOW),
+            true => self.world.slow_mail_between(member, coordinator, other, SLOW),
+            false => self.world.slow_mail_between(member, other, coordinator, SLOW),
         }
         let key = *rng.pick(&KEYS);
         let txn = read_and_put(named, key, self.mark());
         self.ask_of(0, Method::Txn, txn.encode_to_vec());
         // The reactor is asked once a shard, then for what it has, then for its part.
-        let rounds = 2 + (self.plan.shape.shards / self.world.reactors()) as u64;
+        let rounds = 2 + (self.plan.shape.shards / self.world.reactors(member)) as u64;
         self.advance(self.world.now + Duration(rng.below(rounds * SLOW.0 / 2)))?;
         let compact = proto::CompactionRequest { revision: compacted, physical: false };
         self.ask_of(1, Method::Compact, compact.encode_to_vec());

@@ -1,6 +1,6 @@
 //! One run: the plan's events, then calm, then what must hold, seen by clients alone.
 
-use super::boot::MEMBER;
+use super::boot::Identity;
 use super::checks;
 use super::history::{Moment, Op, method_of};
 use super::hits::{Hit, Tally};
@@ -40,7 +40,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(12);
 
 pub fn run(plan: &Plan, keeps_trace: bool) -> Report {
     let mut world = World::new(plan, keeps_trace);
-    let outcome = Run { world: &mut world, plan, observed: 1, observer_stream: None }.whole();
+    let outcome = Run::of(&mut world, plan).whole();
     let mut lines = std::mem::take(&mut world.trace.lines);
     if keeps_trace {
         lines.extend(world.history.ops.iter().enumerate().map(|(at, op)| show(at, op)));
@@ -57,7 +57,11 @@ fn show(at: usize, op: &Op) -> String {
         None => format!("{:?}", op.status),
     };
     let request = checks::request_of(op);
-    format!("call {at} of client {}, {:.6} to {returned}: {outcome}: {request:?}", op.client, ms(op.invoked))
+    let (client, member) = (op.client, op.member);
+    format!(
+        "call {at} of client {client} to m{member}, {:.6} to {returned}: {outcome}: {request:?}",
+        ms(op.invoked)
+    )
 }
 
 pub(super) struct Run<'a> {
@@ -68,8 +72,53 @@ pub(super) struct Run<'a> {
     observer_stream: Option<usize>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    pub fn of(world: &'a mut World, plan: &'a Plan) -> Run<'a> {
+        Run { world, plan, observed: 1, observer_stream: None }
+    }
+
     fn whole(&mut self) -> Result<Summary, Failure> {
+        self.go_through_events()?;
+        // Mail that was slow may still bring news of a full disk, which no disarming before it ends.
+        self.advance(self.world.now + SLOW_MAIL_MAX)?;
+        let last = self.probe_all()?;
+        self.advance(self.world.now + Duration::from_secs(10))?;
+        let moment = self.world.history.moment(self.world.now);
+        let shown_upto = last.iter().map(|hash| hash.hash_revision).max();
+        self.world.history.quiet = shown_upto.map(|revision| (moment, revision));
+        self.probe_together()?;
+        // What only one member can be asked, or suffers.
+        let member = self.world.draw_member(&mut Rng::new(self.plan.seed ^ 0x3E3B));
+        self.race(member)?;
+        let last = self.hash_all()?;
+        self.start_badly(member)?;
+        self.world.lose_power();
+        self.world.calm();
+        self.come_to_rest("after the last power loss")?;
+        self.probe_again(&last)?;
+        self.outlive_leases(member)?;
+        self.compact_physically(member)?;
+        self.outlive_full_disks()?;
+        if let Some(quota) = self.plan.shape.quota_bytes {
+            self.use_quota_up(member, quota)?;
+            self.outlive_leases(member)?;
+        }
+        let hit = self.outlive_damage(member)?;
+        self.world.hits.count(hit);
+        let history = &self.world.history;
+        checks::check(history, self.plan.shape.clients)?;
+        Ok(Summary {
+            calls: history.ops.len(),
+            answered: history.ops.iter().filter(|op| op.returned.is_some()).count(),
+            revisions: self.observed,
+            starts: self.world.starts(),
+            refused: !matches!(hit, Hit::DamageHarmless | Hit::DamageUnknowable),
+            tally: self.world.end(),
+        })
+    }
+
+    /// All that the plan has happen, until what it leads to is over.
+    pub fn go_through_events(&mut self) -> Result<(), Failure> {
         for event in self.plan.in_order() {
             self.advance(event.at)?;
             let rng = Rng::new(event.salt);
@@ -80,40 +129,7 @@ impl Run<'_> {
             self.follow_observer();
         }
         self.world.calm();
-        self.come_to_rest("after calm")?;
-        // Mail that was slow may still bring news of a full disk, which no disarming before it ends.
-        self.advance(self.world.now + SLOW_MAIL_MAX)?;
-        let last = self.probe()?;
-        self.advance(self.world.now + Duration::from_secs(10))?;
-        let moment = self.world.history.moment(self.world.now);
-        self.world.history.quiet = Some((moment, last.hash_revision));
-        self.probe_together()?;
-        self.race()?;
-        let last = self.hash(0)?;
-        self.start_badly()?;
-        self.world.lose_power();
-        self.world.calm();
-        self.come_to_rest("after the last power loss")?;
-        self.probe_again(last)?;
-        self.outlive_leases()?;
-        self.compact_physically()?;
-        self.outlive_full_disk()?;
-        if let Some(quota) = self.plan.shape.quota_bytes {
-            self.use_quota_up(quota)?;
-            self.outlive_leases()?;
-        }
-        let hit = self.outlive_damage()?;
-        self.world.hits.count(hit);
-        let history = &self.world.history;
-        checks::check(history, self.plan.shape.clients)?;
-        Ok(Summary {
-            calls: history.ops.len(),
-            answered: history.ops.iter().filter(|op| op.returned.is_some()).count(),
-            revisions: self.observed,
-            starts: self.world.starts,
-            refused: !matches!(hit, Hit::DamageHarmless | Hit::DamageUnknowable),
-            tally: self.world.end(),
-        })
+        self.come_to_rest("after calm")
     }
 
     /// Time goes on, with the observer never far behind.
@@ -129,9 +145,9 @@ impl Run<'_> {
     fn ask(&mut self, client: usize, kind: OpKind, mut rng: Rng) {
         self.world.connect(client);
         let world = &mut *self.world;
-        let now = world.now;
         let one = &world.clients[client];
-        if one.link.is_none() || one.outstanding() >= OUTSTANDING_MAX {
+        let Some(session) = &one.session else { return };
+        if one.outstanding() >= OUTSTANDING_MAX {
             return;
         }
         let knows = Knows {
@@ -140,12 +156,12 @@ impl Run<'_> {
             observed: self.observed,
             leases: &one.leases.clone(),
             value_bytes: self.plan.shape.value_bytes,
-            member: MEMBER.0,
+            member: Identity::of(session.member).id.0,
         };
         if matches!(kind, OpKind::Watch | OpKind::WatchMore) {
             return self.ask_watch(client, kind, rng, knows);
         }
-        let op = world.history.next();
+        let op = knows.op;
         let request = Asker::new(rng.fork(), knows).request(kind);
         if kind == OpKind::Compact && self.observed < 3 {
             return;
@@ -153,11 +169,7 @@ impl Run<'_> {
         if kind == OpKind::Grant {
             world.clients[client].leases.push(op as i64 + 1);
         }
-        let method = method_of(kind);
-        if world.clients[client].call(method, op, &request) {
-            world.history.invoke(now, client, method, request);
-            world.send_to_server(client);
-        }
+        world.call(client, method_of(kind), request);
     }
 
     fn ask_watch(&mut self, client: usize, kind: OpKind, mut rng: Rng, knows: Knows<'_>) {
@@ -224,12 +236,14 @@ impl Run<'_> {
         while self.world.now < until {
             self.advance(self.world.now + Duration::from_ms(100))?;
             let outstanding: usize = self.world.clients.iter().map(|client| client.outstanding()).sum();
-            if self.world.is_up() && outstanding == 0 {
+            if self.world.all_up() && outstanding == 0 {
                 return Ok(());
             }
         }
         let late = self.world.history.ops.iter().filter(|op| op.returned.is_none());
-        let late: Vec<String> = late.map(|op| format!("{:?} of client {}", op.method, op.client)).collect();
-        Err(Failure::new("liveness", format!("{when}, not answered: {late:?}, up: {}", self.world.is_up())))
+        let late: Vec<String> =
+            late.map(|op| format!("{:?} of client {} to m{}", op.method, op.client, op.member)).collect();
+        let down: Vec<usize> = self.world.places().filter(|member| !self.world.is_up(*member)).collect();
+        Err(Failure::new("liveness", format!("{when}, not answered: {late:?}, members down: {down:?}")))
     }
 }

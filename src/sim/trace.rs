@@ -1,6 +1,7 @@
-//! One number for all that went into and came out of the reactors: the same seed gives the same.
+//! One number for all that went into and came out of the reactors, and came over links: the same seed gives the same.
 
-use crate::io::{Input, Mail, Output};
+use super::links::{Arrival, Heard};
+use crate::io::{Body, Input, Mail, Output};
 use crate::log::Command;
 use crate::types::Time;
 use std::fmt::Write;
@@ -27,12 +28,23 @@ impl Trace {
 
     fn mail(&mut self, mail: &Mail) {
         self.mix(mail.epoch.term.0 << 32 | u64::from(mail.epoch.attempt));
-        self.mix(variant(&mail.body));
+        self.mix(match &mail.body {
+            Body::Shard(mail) => variant(mail),
+            Body::Call(mail) => variant(mail),
+            Body::Leader(mail) => variant(mail),
+            Body::Epoch(mail) => variant(mail),
+            Body::Member(mail) => variant(mail),
+        });
     }
 
-    pub fn input(&mut self, now: Time, reactor: usize, input: &Input<'_>) {
+    fn place(&mut self, (member, reactor): (usize, usize)) {
+        self.mix((member << 16 | reactor) as u64);
+    }
+
+    /// A reactor of a member takes something.
+    pub fn input(&mut self, now: Time, place: (usize, usize), input: &Input<'_>) {
         self.mix(now.0);
-        self.mix(reactor as u64);
+        self.place(place);
         self.mix(variant(input));
         match input {
             Input::Received { bytes, .. } => self.mix(u64::from(crc32c::crc32c(bytes))),
@@ -52,11 +64,13 @@ impl Trace {
             Input::Wall { secs } => self.mix(*secs),
             Input::Stop | Input::Process(_) => {}
         }
-        self.line(now, || format!("r{reactor} <- {}", short(&format!("{input:?}"))));
+        let (member, reactor) = place;
+        self.line(now, || format!("m{member} r{reactor} <- {}", short(&format!("{input:?}"))));
     }
 
-    pub fn output(&mut self, now: Time, reactor: usize, output: &Output) {
-        self.mix(reactor as u64);
+    /// A reactor of a member gives something.
+    pub fn output(&mut self, now: Time, place: (usize, usize), output: &Output) {
+        self.place(place);
         self.mix(variant(output));
         match output {
             Output::Send { bytes, .. } => self.mix(u64::from(crc32c::crc32c(bytes))),
@@ -72,7 +86,20 @@ impl Trace {
             Output::Haste(haste) => self.mix(u64::from(*haste)),
             Output::Log(_) | Output::Close { .. } | Output::Notice(_) | Output::Halt(_) => {}
         }
-        self.line(now, || format!("r{reactor} -> {}", short(&format!("{output:?}"))));
+        let (member, reactor) = place;
+        self.line(now, || format!("m{member} r{reactor} -> {}", short(&format!("{output:?}"))));
+    }
+
+    /// Something comes to a member over a link.
+    pub fn arrival(&mut self, now: Time, arrival: &Arrival) {
+        self.mix(now.0);
+        self.mix(arrival.to as u64);
+        self.mix(arrival.connection.0);
+        self.mix(variant(&arrival.heard));
+        if let Heard::Frame(bytes) = &arrival.heard {
+            self.mix(u64::from(crc32c::crc32c(bytes)));
+        }
+        self.line(now, || format!("m{} <= {}", arrival.to, short(&format!("{arrival:?}"))));
     }
 }
 

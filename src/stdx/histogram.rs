@@ -1,17 +1,17 @@
-//! Counts by size, in buckets that double, as the histograms of Prometheus with `ExponentialBuckets(start, 2, n)`,
-//! or in buckets of a list.
+//! Counts by size, in buckets that double, as the histograms of Prometheus with `ExponentialBuckets(start, 2,
+//! n)`, or in buckets of a list.
 
 /// How often values of each size were seen: in buckets with an upper bound each, the last without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
-    bounds: Bounds,
+    bounds: BucketBounds,
     counts: Vec<u64>,
     sum: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Bounds {
-    /// That of bucket i is this · 2^i.
+enum BucketBounds {
+    /// The bound of bucket i is this · 2^i.
     Doubling(u64),
     Listed(&'static [u64]),
 }
@@ -20,29 +20,29 @@ impl Histogram {
     /// `len` bounded buckets, the first up to `first`, which is in the unit of the values and not 0.
     pub fn new(first: u64, len: usize) -> Histogram {
         assert!(first > 0 && len < 64 && first.leading_zeros() as usize > len, "bounds are numbers");
-        Histogram { bounds: Bounds::Doubling(first), counts: vec![0; len + 1], sum: 0 }
+        Histogram { bounds: BucketBounds::Doubling(first), counts: vec![0; len + 1], sum: 0 }
     }
 
     /// Bounded buckets up to each of `bounds`, which ascend.
     pub fn listed(bounds: &'static [u64]) -> Histogram {
         assert!(bounds.is_sorted(), "bounds ascend");
-        Histogram { bounds: Bounds::Listed(bounds), counts: vec![0; bounds.len() + 1], sum: 0 }
+        Histogram { bounds: BucketBounds::Listed(bounds), counts: vec![0; bounds.len() + 1], sum: 0 }
     }
 
     pub fn observe(&mut self, value: u64) {
         self.observe_times(value, 1);
     }
 
-    /// The same value was seen so often.
+    /// Counts a value that was seen `times` times.
     pub fn observe_times(&mut self, value: u64, times: u64) {
         let bucket = match self.bounds {
             // Most are: the division is spared them.
-            Bounds::Doubling(first) if value <= first => 0,
-            Bounds::Doubling(first) => {
+            BucketBounds::Doubling(first) if value <= first => 0,
+            BucketBounds::Doubling(first) => {
                 let times = value.div_ceil(first);
                 (u64::BITS - (times - 1).leading_zeros()) as usize
             }
-            Bounds::Listed(bounds) => bounds.partition_point(|bound| *bound < value),
+            BucketBounds::Listed(bounds) => bounds.partition_point(|bound| *bound < value),
         };
         let last = self.counts.len() - 1;
         self.counts[bucket.min(last)] += times;
@@ -72,8 +72,8 @@ impl Histogram {
         let last = self.counts.len() - 1;
         let bound = move |place| {
             (place < last).then(|| match self.bounds {
-                Bounds::Doubling(first) => first << place,
-                Bounds::Listed(bounds) => bounds[place],
+                BucketBounds::Doubling(first) => first << place,
+                BucketBounds::Listed(bounds) => bounds[place],
             })
         };
         self.counts.iter().enumerate().map(move |(place, count)| (bound(place), *count))

@@ -1,4 +1,8 @@
 //! The order of a takeover's steps over all reactors, at the reactor of the control shard.
+//!
+//! One step is under way at a time, and the next is asked for when every reactor has answered. An answer
+//! counts only for the step that was asked, in the epoch that it names: one that was late belongs to an
+//! attempt that is over. No step is repeated: what fails ends the epoch, and the next one begins with *Stop*.
 
 use super::{Holding, Hole, longest_run};
 use crate::types::{Epoch, ReactorId, Revision};

@@ -1,4 +1,9 @@
 //! What one shard's log means: which writes in it are live.
+//!
+//! The log is read once, in its order, and seals alone decide: a seal voids the writes before it that are
+//! above its prefix, and a batch of another epoch than the last seal's is void. So whether a write is live
+//! follows from the log, and every member that reads the same log finds the same. What contradicts the order
+//! of epochs or revisions is [`Strange`]: neither a power cut nor a lost leader leaves it.
 
 use super::Part;
 use crate::record::{ArchivedControl, ArchivedEntry, Payload, Piece};

@@ -1,16 +1,20 @@
 //! A takeover: from the logs of all shards to one prefix of revisions, and to serving behind it.
 //!
-//! Every start of a member is one, and so is every end of an epoch. The steps:
+//! **The question.** Each shard's log ends where it happens to end. A revision over several shards may stand
+//! in some of them only, and one shard may have revisions behind another's gap. Which revisions were written,
+//! and how does no log ever say otherwise again?
 //!
-//! 1. **Stop.** Every reactor acknowledges the end of the last epoch.
-//! 2. **Fence.** The control shard first; then, the set of groups being known, every other.
-//! 3. **Recover.** The longest run of revisions above the base, all parts present, epochs never falling. A
-//!    settled revision that is not whole ends it all: see [`Hole`].
-//! 4. **Seal.** Every log learns the prefix; what stands above it in an older epoch is void for ever.
-//! 5. **Serve** from prefix + 1.
+//! **The rule.** Stop, Fence, Recover, Seal, Serve, one after the other, over all logs: see *Takeover* below.
+//! What was settled is in the prefix; what is not in the prefix is void in every log for ever.
+//!
+//! **Why not otherwise.** Without fences an entry of the old epoch may be committed behind what was read, and
+//! without seals the next takeover may count parts that this one did not, and so bring back a write that
+//! readers have seen missing. A log of decisions beside the logs (two-phase commit) would cost a second write
+//! for each revision over several shards.
 //!
 //! [`Meaning`] reads one log, [`longest_run`] joins what all of them hold, [`Coordinator`] orders the steps.
-//! None of them knows keys.
+//! None of them knows keys. What follows is the protocol as a whole.
+#![doc = include_str!("../protocol.md")]
 
 mod coordinator;
 mod meaning;

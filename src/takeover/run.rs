@@ -1,4 +1,4 @@
-//! The prefix that a takeover recovers.
+//! The prefix that a takeover recovers, and the proof that nothing settled is missing.
 
 use crate::log::LogId;
 use crate::types::{Epoch, Revision, ShardId};

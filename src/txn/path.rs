@@ -3,7 +3,7 @@
 use super::NEWEST;
 use crate::api::{Compare, CompareResult, CompareTarget, Op, TxnRequest};
 use crate::limits::COMPARE_SLICE_KEYS;
-use crate::mvcc::{Budget, Meta, Store};
+use crate::mvcc::{Budget, KeyMeta, Store};
 use crate::types::{Blob, LeaseId, Revision};
 use std::cmp::Ordering;
 
@@ -35,10 +35,14 @@ impl Outcome {
     }
 }
 
-const ABSENT: Meta =
-    Meta { create_revision: Revision::NONE, mod_revision: Revision::NONE, version: 0, lease: LeaseId::NONE };
+const ABSENT: KeyMeta = KeyMeta {
+    create_revision: Revision::NONE,
+    mod_revision: Revision::NONE,
+    version: 0,
+    lease: LeaseId::NONE,
+};
 
-fn satisfies(compare: &Compare, meta: &Meta, value: &[u8]) -> bool {
+fn satisfies(compare: &Compare, meta: &KeyMeta, value: &[u8]) -> bool {
     let ordering = match &compare.target {
         CompareTarget::Version(with) => meta.version.cast_signed().cmp(with),
         CompareTarget::Create(with) => meta.create_revision.wire().cmp(with),
@@ -86,7 +90,7 @@ fn compare_slice(
 ) -> Option<usize> {
     let slice = store.range(&compare.range(), NEWEST, resume.as_deref(), budget);
     for kv in &slice.kvs {
-        let meta = Meta {
+        let meta = KeyMeta {
             create_revision: kv.create_revision,
             mod_revision: kv.mod_revision,
             version: kv.version,

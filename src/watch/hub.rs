@@ -1,18 +1,20 @@
 //! The subscriptions to one shard, at its owner.
 //!
-//! A turn of the owner: `publish` what settles, and go on while the hub `is_publishing`; `catch_up` while it
-//! `lags`; then `take` the notices and send, behind them, the mark `settled` to every reader.
+//! In each turn the owner calls `publish` with what settles, and goes on while the hub `is_publishing`; it
+//! calls
+//! `catch_up` while the hub `lags`; then it `take`s the notices and sends, behind them, the mark `settled` to
+//! every reader.
 //!
 //! A revision may have more changes than one step has time for, so both ways go in slices that end anywhere.
 //! Between two slices of publishing a revision is *begun*: those in step have a part of it. So nobody joins
 //! those in step at a revision that is begun, nor comes into step meanwhile; and whoever has got a
 //! revision's first event gets its last, whatever its credit: the stream can pass on nothing less.
 //!
-//! Those behind share their reading of history: a slice is read from the place of the one whose turn it is,
-//! and serves all others whose place lies in it. Turns go round, so one that is far behind does not hold up
-//! one that is nearly there, and many that begin at one revision cost hardly more than one.
+//! Those behind share their reading of history: a slice is read from the place of the first in a queue, and
+//! serves all others whose place lies in it. The queue is served round robin, so one that is far behind does
+//! not delay one that is nearly there, and many that begin at one revision cost hardly more than one.
 
-use super::index::Index;
+use super::index::SubscriptionIndex;
 use super::{Batch, Delivery, Notice, Subscription, SubscriptionId, cost_bytes};
 use crate::api::WatchEvent;
 use crate::mvcc::{Budget, PinId, Store};
@@ -22,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum SyncState {
     InStep,
     /// Everything below `next` has been sent.
     Behind {
@@ -33,37 +35,37 @@ enum Place {
 /// Settled changes of which a part has been handed on.
 #[derive(Debug)]
 struct Publishing {
-    /// Those in step are owed what compaction takes meanwhile.
+    /// Keeps what those in step are still to get from compaction.
     pin: PinId,
-    /// The last change handed on: of the revision that is begun.
+    /// The last change handed on, which is of the revision that is begun.
     after: At,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Subscriber {
     subscription: Subscription,
-    place: Place,
-    /// Below 0 where the last revision sent was larger than what was left.
+    sync: SyncState,
+    /// The credit left, in bytes; below 0 where the last revision sent was larger than what was left.
     credit: i64,
     /// The last event that it got.
     last: At,
     pending: Vec<Delivery>,
-    /// Has something to tell with the next notices.
+    /// Whether it has something to tell with the next notices.
     told: bool,
-    /// Stands in the queue of those that wait for their turn to read history.
+    /// Whether it stands in the queue of those that wait to read history.
     queued: bool,
-    /// Takes part in the slice being read.
+    /// Whether it takes part in the slice being read.
     reading: bool,
 }
 
-/// How often something happened to the subscriptions of a hub that happens to few.
+/// How often the rarer things happened to the subscriptions of a hub.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HubCounts {
-    /// One had no credit left for what settled.
+    /// A subscription had no credit left for what settled.
     pub fell_behind: u64,
     /// A slice of history was read for those behind.
     pub caught_up: u64,
-    /// What one needed was compacted.
+    /// What a subscription needed was compacted.
     pub compacted: u64,
     pub published_in_slices: u64,
 }
@@ -71,12 +73,12 @@ pub struct HubCounts {
 /// The subscriptions to one shard.
 #[derive(Debug)]
 pub struct Hub {
-    entries: HashMap<SubscriptionId, Entry>,
-    in_step: Index,
-    behind: Index,
-    /// Those behind that can read on, by their place.
+    subscribers: HashMap<SubscriptionId, Subscriber>,
+    in_step: SubscriptionIndex,
+    behind: SubscriptionIndex,
+    /// The subscriptions behind that can read on, by their place.
     ready: BTreeSet<(At, SubscriptionId)>,
-    turns: VecDeque<SubscriptionId>,
+    read_queue: VecDeque<SubscriptionId>,
     to_tell: Vec<SubscriptionId>,
     notices: Vec<Notice>,
     readers: BTreeMap<ReactorId, usize>,
@@ -91,11 +93,11 @@ impl Hub {
     /// `settled` is the revision up to which the shard's store is settled here.
     pub fn new(settled: Revision, compacted: Revision) -> Hub {
         Hub {
-            entries: HashMap::default(),
-            in_step: Index::new(),
-            behind: Index::new(),
+            subscribers: HashMap::default(),
+            in_step: SubscriptionIndex::new(),
+            behind: SubscriptionIndex::new(),
             ready: BTreeSet::new(),
-            turns: VecDeque::new(),
+            read_queue: VecDeque::new(),
             to_tell: Vec::new(),
             notices: Vec::new(),
             readers: BTreeMap::new(),
@@ -111,7 +113,8 @@ impl Hub {
         self.counts
     }
 
-    /// Everything up to here has been published: what the mark says that goes out behind the notices.
+    /// The revision up to which everything has been published: the mark that goes out behind the notices says
+    /// it.
     pub fn settled(&self) -> Revision {
         self.settled
     }
@@ -122,14 +125,15 @@ impl Hub {
     }
 
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.subscribers.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.subscribers.is_empty()
     }
 
-    /// The answer is a batch, perhaps without events, or that history from there on is compacted.
+    /// Adds a subscription. It is answered by a batch, perhaps without events, or by the word that history
+    /// from its first revision on is compacted.
     pub fn subscribe(&mut self, subscription: Subscription) {
         let (id, reader, from) = (subscription.id, subscription.reader, subscription.from);
         if from < self.compacted {
@@ -137,30 +141,31 @@ impl Hub {
             return;
         }
         let reached = self.publishing.as_ref().map_or(self.settled, |publishing| publishing.after.main);
-        let place = if from > reached { Place::InStep } else { Place::Behind { next: start_of(from) } };
+        let sync =
+            if from > reached { SyncState::InStep } else { SyncState::Behind { next: start_of(from) } };
         let (credit, last) = (subscription.credit_bytes as i64, At::default());
         let (pending, told, queued, reading) = (Vec::new(), false, false, false);
-        let entry = Entry { subscription, place, credit, last, pending, told, queued, reading };
-        let range = &entry.subscription.range;
-        match place {
-            Place::InStep => self.in_step.insert(range, id),
-            Place::Behind { .. } => self.behind.insert(range, id),
+        let subscriber = Subscriber { subscription, sync, credit, last, pending, told, queued, reading };
+        let range = &subscriber.subscription.range;
+        match sync {
+            SyncState::InStep => self.in_step.insert(range, id),
+            SyncState::Behind { .. } => self.behind.insert(range, id),
         }
         *self.readers.entry(reader).or_default() += 1;
-        assert!(self.entries.insert(id, entry).is_none(), "a subscription's id is never used twice");
-        match place {
-            Place::InStep => self.tell(id),
-            Place::Behind { .. } => self.enqueue(id),
+        assert!(self.subscribers.insert(id, subscriber).is_none(), "a subscription's id is never used twice");
+        match sync {
+            SyncState::InStep => self.tell(id),
+            SyncState::Behind { .. } => self.enqueue(id),
         }
     }
 
-    /// A subscription that is not there any more has been compacted meanwhile.
+    /// Removes a subscription. One that is not there any more has been compacted meanwhile.
     pub fn unsubscribe(&mut self, id: SubscriptionId) {
-        let Some(entry) = self.entries.remove(&id) else { return };
-        let subscription = &entry.subscription;
-        match entry.place {
-            Place::InStep => self.in_step.remove(&subscription.range, id),
-            Place::Behind { next } => {
+        let Some(subscriber) = self.subscribers.remove(&id) else { return };
+        let subscription = &subscriber.subscription;
+        match subscriber.sync {
+            SyncState::InStep => self.in_step.remove(&subscription.range, id),
+            SyncState::Behind { next } => {
                 self.behind.remove(&subscription.range, id);
                 self.ready.remove(&(next, id));
             }
@@ -172,10 +177,10 @@ impl Hub {
         }
     }
 
-    /// The stream has passed on events of so many bytes.
+    /// Gives credit back for events of `bytes` that the stream has passed on.
     pub fn add_credit(&mut self, id: SubscriptionId, bytes: usize) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.credit += bytes as i64;
+        if let Some(subscriber) = self.subscribers.get_mut(&id) {
+            subscriber.credit += bytes as i64;
             self.enqueue(id);
         }
     }
@@ -221,14 +226,14 @@ impl Hub {
         assert!(at.main > self.settled, "{} settles once", at.main);
         let mut found = std::mem::take(&mut self.found);
         self.in_step.find(event.key(), &mut found);
-        let mut shared = Shared::new(at, event, prev);
+        let mut shared = SharedEvent::new(at, event, prev);
         for id in found.drain(..) {
-            let entry = self.entries.get_mut(&id).expect("the index holds what is subscribed");
-            if at.main < entry.subscription.from || !entry.wants(event) {
+            let subscriber = self.subscribers.get_mut(&id).expect("the index holds what is subscribed");
+            if at.main < subscriber.subscription.from || !subscriber.wants(event) {
                 continue;
             }
-            if entry.accepts(at.main) {
-                entry.push(&mut shared);
+            if subscriber.accepts(at.main) {
+                subscriber.push(&mut shared);
                 self.tell(id);
             } else {
                 self.fall_behind(id, at);
@@ -249,23 +254,26 @@ impl Hub {
         self.settle(settled);
     }
 
-    /// All changes up to here have been handed on.
+    /// Notes that all changes up to here have been handed on.
     fn settle(&mut self, upto: Revision) {
         assert!(upto >= self.settled, "settled never falls");
         self.settled = upto;
     }
 
-    /// The store has been replaced by a state that is settled up to here. Nobody has seen what lies between;
-    /// it is read from history like all that was missed. What the hub held of the old store is gone with it.
+    /// Starts anew on a store that has been replaced by a state settled up to here. No subscription has seen
+    /// what lies between; it is read from history like all that was missed. The hub's pins went with the old
+    /// store.
     pub fn restored(&mut self, settled: Revision, compacted: Revision) {
         let next = start_of(self.settled.next());
         self.publishing = None;
         self.settle(settled);
         let mut in_step: Vec<_> =
-            self.entries.iter().filter(|(_, entry)| entry.place == Place::InStep).collect();
+            self.subscribers.iter().filter(|(_, subscriber)| subscriber.sync == SyncState::InStep).collect();
         in_step.sort_by_key(|(id, _)| **id);
-        let missed = |entry: &Entry| next.max(start_of(entry.subscription.from)).max(above(entry.last));
-        let in_step: Vec<_> = in_step.into_iter().map(|(id, entry)| (*id, missed(entry))).collect();
+        let missed = |subscriber: &Subscriber| {
+            next.max(start_of(subscriber.subscription.from)).max(above(subscriber.last))
+        };
+        let in_step: Vec<_> = in_step.into_iter().map(|(id, subscriber)| (*id, missed(subscriber))).collect();
         for (id, next) in in_step {
             if next.main <= settled {
                 self.fall_behind(id, next);
@@ -275,13 +283,13 @@ impl Hub {
         self.compact(compacted);
     }
 
-    /// Compaction takes effect here: who still needs history below it is told so, and gone.
+    /// Ends the subscriptions that still need history below a compaction, and tells them so.
     pub fn compact(&mut self, revision: Revision) {
         self.compacted = self.compacted.max(revision);
         let mut gone: Vec<_> = self
-            .entries
+            .subscribers
             .iter()
-            .filter(|(_, entry)| matches!(entry.place, Place::Behind { next } if next.main < self.compacted))
+            .filter(|(_, subscriber)| matches!(subscriber.sync, SyncState::Behind { next } if next.main < self.compacted))
             .map(|(id, _)| *id)
             .collect();
         gone.sort_unstable();
@@ -290,10 +298,10 @@ impl Hub {
         }
     }
 
-    /// What it needs next is compacted.
+    /// Ends a subscription whose next change is compacted.
     fn lose(&mut self, id: SubscriptionId) {
         self.counts.compacted += 1;
-        let reader = self.entries[&id].subscription.reader;
+        let reader = self.subscribers[&id].subscription.reader;
         self.unsubscribe(id);
         self.notices.push(Notice::Compacted { id, reader, revision: self.compacted });
     }
@@ -303,12 +311,12 @@ impl Hub {
         !self.ready.is_empty() && !self.is_publishing()
     }
 
-    /// Reads one slice of history for those behind, of whom so many share it.
+    /// Reads one slice of history, which at most `watchers_max` of those behind share.
     pub fn catch_up(&mut self, store: &Store, budget: Budget, watchers_max: usize) {
         if !self.lags() {
             return;
         }
-        let Some((leader, next)) = self.next_turn() else { return };
+        let Some((leader, next)) = self.next_reader() else { return };
         let history = store.history(below(next), self.settled, budget);
         let end = if history.done { start_of(self.settled.next()) } else { above(history.resume) };
         let reading = self.begin_slice(leader, next, end, watchers_max);
@@ -316,10 +324,10 @@ impl Hub {
         let mut found = std::mem::take(&mut self.found);
         for (at, change) in &history.changes {
             self.behind.find(change.event.key(), &mut found);
-            let mut shared = Shared::new(*at, &change.event, || before(store, *at, &change.event));
+            let mut shared = SharedEvent::new(*at, &change.event, || before(store, *at, &change.event));
             for id in found.drain(..) {
-                let entry = self.entries.get_mut(&id).expect("the index holds what is subscribed");
-                entry.read(&mut shared);
+                let subscriber = self.subscribers.get_mut(&id).expect("the index holds what is subscribed");
+                subscriber.read(&mut shared);
             }
         }
         self.found = found;
@@ -328,57 +336,57 @@ impl Hub {
         }
     }
 
-    /// What there is to tell: batches of those that got events or changed between in step and behind.
+    /// Takes what there is to tell: batches of those that got events or changed between in step and behind.
     pub fn take(&mut self) -> Vec<Notice> {
         let mut notices = std::mem::take(&mut self.notices);
         for id in std::mem::take(&mut self.to_tell) {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
-            entry.told = false;
-            let (upto, in_step) = match entry.place {
-                Place::InStep => (self.settled, true),
-                Place::Behind { next } => (Revision(next.main.0 - 1), false),
+            let Some(subscriber) = self.subscribers.get_mut(&id) else { continue };
+            subscriber.told = false;
+            let (upto, in_step) = match subscriber.sync {
+                SyncState::InStep => (self.settled, true),
+                SyncState::Behind { next } => (Revision(next.main.0 - 1), false),
             };
-            let (events, reader) = (std::mem::take(&mut entry.pending), entry.subscription.reader);
+            let (events, reader) = (std::mem::take(&mut subscriber.pending), subscriber.subscription.reader);
             notices.push(Notice::Batch(Batch { id, reader, events, upto, in_step }));
         }
         notices
     }
 
     fn tell(&mut self, id: SubscriptionId) {
-        let entry = self.entries.get_mut(&id).expect("only subscribers are told");
-        if !std::mem::replace(&mut entry.told, true) {
+        let subscriber = self.subscribers.get_mut(&id).expect("only subscribers are told");
+        if !std::mem::replace(&mut subscriber.told, true) {
             self.to_tell.push(id);
         }
     }
 
     fn fall_behind(&mut self, id: SubscriptionId, next: At) {
-        let entry = self.entries.get_mut(&id).expect("it is subscribed");
-        entry.place = Place::Behind { next };
-        self.in_step.remove(&entry.subscription.range, id);
-        self.behind.insert(&entry.subscription.range, id);
+        let subscriber = self.subscribers.get_mut(&id).expect("it is subscribed");
+        subscriber.sync = SyncState::Behind { next };
+        self.in_step.remove(&subscriber.subscription.range, id);
+        self.behind.insert(&subscriber.subscription.range, id);
         self.tell(id);
     }
 
-    /// One that is behind and would accept what comes next waits for its turn.
+    /// Puts one that is behind, and would accept what comes next, into the queue of readers.
     fn enqueue(&mut self, id: SubscriptionId) {
-        let entry = self.entries.get_mut(&id).expect("it is subscribed");
-        let Place::Behind { next } = entry.place else { return };
-        if !entry.accepts(next.main) {
+        let subscriber = self.subscribers.get_mut(&id).expect("it is subscribed");
+        let SyncState::Behind { next } = subscriber.sync else { return };
+        if !subscriber.accepts(next.main) {
             return;
         }
         self.ready.insert((next, id));
-        if !std::mem::replace(&mut entry.queued, true) {
-            self.turns.push_back(id);
+        if !std::mem::replace(&mut subscriber.queued, true) {
+            self.read_queue.push_back(id);
         }
     }
 
-    /// The next that is still there, behind, and reads on.
-    fn next_turn(&mut self) -> Option<(SubscriptionId, At)> {
-        while let Some(id) = self.turns.pop_front() {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
-            entry.queued = false;
-            if let Place::Behind { next } = entry.place
-                && entry.accepts(next.main)
+    /// The next in the queue that is still there, behind, and reads on.
+    fn next_reader(&mut self) -> Option<(SubscriptionId, At)> {
+        while let Some(id) = self.read_queue.pop_front() {
+            let Some(subscriber) = self.subscribers.get_mut(&id) else { continue };
+            subscriber.queued = false;
+            if let SyncState::Behind { next } = subscriber.sync
+                && subscriber.accepts(next.main)
             {
                 return Some((id, next));
             }
@@ -399,33 +407,33 @@ impl Hub {
         let others = others.take(watchers_max - 1).map(|(next, id)| (*id, *next));
         let reading: Vec<_> = std::iter::once((leader, next)).chain(others).collect();
         for (id, next) in &reading {
-            self.entries.get_mut(id).expect("only subscribers are ready").reading = true;
+            self.subscribers.get_mut(id).expect("only subscribers are ready").reading = true;
             self.ready.remove(&(*next, *id));
         }
         reading
     }
 
-    /// It has read from `next` on to the slice's end, or to where its credit ended.
+    /// Notes that one has read from `next` on to the slice's end, or to where its credit ended.
     fn end_slice(&mut self, id: SubscriptionId, next: At, end: At) {
-        let entry = self.entries.get_mut(&id).expect("nobody leaves during a slice");
-        if std::mem::replace(&mut entry.reading, false) {
+        let subscriber = self.subscribers.get_mut(&id).expect("nobody leaves during a slice");
+        if std::mem::replace(&mut subscriber.reading, false) {
             if end.main > self.settled {
-                entry.place = Place::InStep;
-                self.behind.remove(&entry.subscription.range, id);
-                self.in_step.insert(&entry.subscription.range, id);
+                subscriber.sync = SyncState::InStep;
+                self.behind.remove(&subscriber.subscription.range, id);
+                self.in_step.insert(&subscriber.subscription.range, id);
             } else {
-                entry.place = Place::Behind { next: end };
+                subscriber.sync = SyncState::Behind { next: end };
             }
         }
-        let as_before = matches!(entry.place, Place::Behind { next: now } if now.main == next.main);
-        if !as_before || !entry.pending.is_empty() {
+        let as_before = matches!(subscriber.sync, SyncState::Behind { next: now } if now.main == next.main);
+        if !as_before || !subscriber.pending.is_empty() {
             self.tell(id);
         }
         self.enqueue(id);
     }
 }
 
-impl Entry {
+impl Subscriber {
     fn wants(&self, event: &Event) -> bool {
         match event {
             Event::Put(_) => !self.subscription.no_put,
@@ -433,35 +441,36 @@ impl Entry {
         }
     }
 
-    /// A revision of which it has a part is finished, whatever the credit; a new one needs some.
+    /// Whether it takes events of a revision: always of one that it has a part of, of a new one only with
+    /// credit.
     fn accepts(&self, revision: Revision) -> bool {
         self.credit > 0 || self.last.main == revision
     }
 
-    fn push(&mut self, shared: &mut Shared<impl FnOnce() -> Option<KeyValue>>) {
+    fn push(&mut self, shared: &mut SharedEvent<impl FnOnce() -> Option<KeyValue>>) {
         let event = shared.get(self.subscription.prev_kv);
         self.credit -= cost_bytes(&event) as i64;
         self.last = shared.at;
         self.pending.push((shared.at, event));
     }
 
-    /// A change from history, which may be of no interest; without credit the reading stops before it.
-    fn read(&mut self, shared: &mut Shared<impl FnOnce() -> Option<KeyValue>>) {
-        let Place::Behind { next } = self.place else { panic!("only those behind read history") };
+    /// Takes a change from history, which may be of no interest; without credit the reading stops before it.
+    fn read(&mut self, shared: &mut SharedEvent<impl FnOnce() -> Option<KeyValue>>) {
+        let SyncState::Behind { next } = self.sync else { panic!("only those behind read history") };
         if !self.reading || shared.at < next || !self.wants(shared.event) {
             return;
         }
         if self.accepts(shared.at.main) {
             self.push(shared);
         } else {
-            self.place = Place::Behind { next: shared.at };
+            self.sync = SyncState::Behind { next: shared.at };
             self.reading = false;
         }
     }
 }
 
 /// One event in its two forms, each made once, when first wanted.
-struct Shared<'a, F> {
+struct SharedEvent<'a, F> {
     at: At,
     event: &'a Event,
     prev: Option<F>,
@@ -469,9 +478,9 @@ struct Shared<'a, F> {
     with_prev: Option<Arc<WatchEvent>>,
 }
 
-impl<'a, F: FnOnce() -> Option<KeyValue>> Shared<'a, F> {
+impl<'a, F: FnOnce() -> Option<KeyValue>> SharedEvent<'a, F> {
     fn new(at: At, event: &'a Event, prev: F) -> Self {
-        Shared { at, event, prev: Some(prev), plain: None, with_prev: None }
+        SharedEvent { at, event, prev: Some(prev), plain: None, with_prev: None }
     }
 
     fn get(&mut self, with_prev: bool) -> Arc<WatchEvent> {

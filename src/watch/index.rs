@@ -13,47 +13,47 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
+enum RangeEnd {
     Before(Bytes),
     Never,
 }
 
-impl End {
+impl RangeEnd {
     fn is_after(&self, key: &[u8]) -> bool {
         match self {
-            End::Before(end) => &end[..] > key,
-            End::Never => true,
+            RangeEnd::Before(end) => &end[..] > key,
+            RangeEnd::Never => true,
         }
     }
 }
 
-type Link = Option<usize>;
+type NodeLink = Option<usize>;
 
 #[derive(Debug)]
 struct Node {
     start: Bytes,
-    end: End,
-    end_max: End,
+    end: RangeEnd,
+    end_max: RangeEnd,
     ids: BTreeSet<SubscriptionId>,
     priority: u64,
-    left: Link,
-    right: Link,
+    left: NodeLink,
+    right: NodeLink,
 }
 
 /// Subscriptions by what they watch.
 #[derive(Debug)]
-pub struct Index {
+pub struct SubscriptionIndex {
     keys: BTreeMap<Bytes, BTreeSet<SubscriptionId>>,
     nodes: Vec<Node>,
     free: Vec<usize>,
-    root: Link,
+    root: NodeLink,
     priorities: Rng,
 }
 
-impl Index {
-    pub fn new() -> Index {
+impl SubscriptionIndex {
+    pub fn new() -> SubscriptionIndex {
         let (nodes, free) = (Vec::new(), Vec::new());
-        Index { keys: BTreeMap::new(), nodes, free, root: None, priorities: Rng::new(1) }
+        SubscriptionIndex { keys: BTreeMap::new(), nodes, free, root: None, priorities: Rng::new(1) }
     }
 
     pub fn insert(&mut self, range: &KeyRange, id: SubscriptionId) {
@@ -86,7 +86,7 @@ impl Index {
         self.find_below(self.root, key, found);
     }
 
-    fn find_below(&self, link: Link, key: &[u8], found: &mut Vec<SubscriptionId>) {
+    fn find_below(&self, link: NodeLink, key: &[u8], found: &mut Vec<SubscriptionId>) {
         let Some(node) = link.map(|at| &self.nodes[at]).filter(|node| node.end_max.is_after(key)) else {
             return;
         };
@@ -99,7 +99,7 @@ impl Index {
         }
     }
 
-    fn insert_below(&mut self, link: Link, start: Bytes, end: End, id: SubscriptionId) -> usize {
+    fn insert_below(&mut self, link: NodeLink, start: Bytes, end: RangeEnd, id: SubscriptionId) -> usize {
         let Some(at) = link else { return self.node(start, end, id) };
         match (&start, &end).cmp(&(&self.nodes[at].start, &self.nodes[at].end)) {
             Ordering::Equal => {
@@ -135,7 +135,13 @@ impl Index {
         child
     }
 
-    fn remove_below(&mut self, link: Link, start: &Bytes, end: &End, id: SubscriptionId) -> Link {
+    fn remove_below(
+        &mut self,
+        link: NodeLink,
+        start: &Bytes,
+        end: &RangeEnd,
+        id: SubscriptionId,
+    ) -> NodeLink {
         let at = link.expect("what is removed was inserted");
         match (start, end).cmp(&(&self.nodes[at].start, &self.nodes[at].end)) {
             Ordering::Equal => {
@@ -154,8 +160,8 @@ impl Index {
         Some(at)
     }
 
-    /// One tree of two, all of the left one before all of the right one.
-    fn join(&mut self, left: Link, right: Link) -> Link {
+    /// Joins two trees, all of the left one before all of the right one.
+    fn join(&mut self, left: NodeLink, right: NodeLink) -> NodeLink {
         let (Some(low), Some(high)) = (left, right) else { return left.or(right) };
         if self.nodes[low].priority > self.nodes[high].priority {
             self.nodes[low].right = self.join(self.nodes[low].right, right);
@@ -175,7 +181,7 @@ impl Index {
         self.nodes[at].end_max = end_max;
     }
 
-    fn node(&mut self, start: Bytes, end: End, id: SubscriptionId) -> usize {
+    fn node(&mut self, start: Bytes, end: RangeEnd, id: SubscriptionId) -> usize {
         let (ids, priority) = (BTreeSet::from([id]), self.priorities.next_u64());
         let node = Node { start, end_max: end.clone(), end, ids, priority, left: None, right: None };
         match self.free.pop() {
@@ -191,11 +197,11 @@ impl Index {
     }
 }
 
-fn split(range: &KeyRange) -> (Bytes, Option<End>) {
+fn split(range: &KeyRange) -> (Bytes, Option<RangeEnd>) {
     match range {
         KeyRange::One(key) => (key.clone(), None),
-        KeyRange::Between(start, end) => (start.clone(), Some(End::Before(end.clone()))),
-        KeyRange::From(start) => (start.clone(), Some(End::Never)),
+        KeyRange::Between(start, end) => (start.clone(), Some(RangeEnd::Before(end.clone()))),
+        KeyRange::From(start) => (start.clone(), Some(RangeEnd::Never)),
     }
 }
 
@@ -218,7 +224,7 @@ mod tests {
     fn a_search_finds_what_a_full_scan_finds() {
         for seed in 0..20 {
             let mut rng = Rng::new(seed);
-            let (mut index, mut ranges) = (Index::new(), Vec::new());
+            let (mut index, mut ranges) = (SubscriptionIndex::new(), Vec::new());
             for id in 0..600 {
                 if rng.chance(2, 3) || ranges.is_empty() {
                     let range = random_range(&mut rng);
@@ -242,12 +248,12 @@ mod tests {
 
     #[test]
     fn a_search_visits_few_of_many_ranges() {
-        let mut index = Index::new();
+        let mut index = SubscriptionIndex::new();
         for id in 0..20_000 {
             let (start, end) = (format!("{id:05}/"), format!("{id:05}0"));
             index.insert(&KeyRange::Between(start.into(), end.into()), SubscriptionId(id));
         }
-        fn depth(index: &Index, link: Link) -> usize {
+        fn depth(index: &SubscriptionIndex, link: NodeLink) -> usize {
             link.map_or(0, |at| {
                 1 + depth(index, index.nodes[at].left).max(depth(index, index.nodes[at].right))
             })

@@ -11,14 +11,19 @@
 //! reads history for it when credit has come, until it is in step again. So a slow reader costs no memory
 //! and delays nobody.
 //!
-//! A [`Stream`] stands at the connection. A watcher has one *lane* a shard that its range touches. A lane's
+//! A [`Stream`] stands at the connection. A watcher has one *feed* per shard that its range touches. A feed's
 //! position is the revision up to which its shard has sent everything: while behind what its last batch
 //! says, while in step also what the shard's marks say, which travel behind the batches once for all
 //! watchers of a reactor ([`Marks`]). Events leave in the order of (main, sub) up to the lowest position
-//! over the lanes. So a revision is never torn, and what a progress reply promises is true.
+//! over the feeds. So a revision is never torn, and what a progress reply promises is true.
+//!
+//! Why marks: a shard that has nothing to say must say so, or every merge would wait for it. Said for each
+//! watcher that would cost as many messages as there are watchers; a mark is said once for each pair of
+//! reactors and turn. Why no common queue of all shards' events: each owner would wait for the slowest, and
+//! each reader would look at what all others watch.
 //!
 //! Credit: a subscription starts with some, events use it up where they are sent, and the stream gives it
-//! back when the client has taken them. The lane with the lowest position can always be emptied, so it gets
+//! back when the client has taken them. The feed with the lowest position can always be emptied, so it gets
 //! its credit back, and a watcher never waits for itself.
 
 mod hub;
@@ -32,8 +37,8 @@ mod tests;
 mod transcripts;
 
 pub use hub::{Hub, HubCounts};
-pub use reply::Refusal;
-pub use stream::{Stream, StreamCensus, View};
+pub use reply::AuthError;
+pub use stream::{Stream, StreamStats, View};
 
 use crate::api::{WatchCreate, WatchEvent};
 use crate::limits;
@@ -42,8 +47,8 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// One watcher at the hubs of its shards: the same id at each. Chosen by the reader's reactor, which puts
-/// its own number into it, and never used twice.
+/// The id of a watcher at the hubs of its shards, the same at each. The reader's reactor chooses it and puts
+/// its own number into it; it is never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriptionId(pub u64);
 
@@ -76,7 +81,7 @@ pub enum Notice {
     },
 }
 
-/// With these events, the subscription has everything up to `upto`. Events above it belong to one revision
+/// Events for a subscription, which then has everything up to `upto`. Events above it belong to one revision
 /// of which more is to come: a stream keeps them until then.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -84,7 +89,7 @@ pub struct Batch {
     pub reader: ReactorId,
     pub events: Vec<Delivery>,
     pub upto: Revision,
-    /// From here on the shard's marks hold for this subscription.
+    /// Whether the shard's marks hold for this subscription from here on.
     pub in_step: bool,
 }
 
@@ -95,7 +100,7 @@ pub enum Action {
         shard: ShardId,
         subscription: Subscription,
     },
-    /// One that came too late for a compaction, of a watcher that may as well begin behind it.
+    /// Subscribes anew where a compaction came first, for a watcher that may as well begin behind it.
     Renew {
         shard: ShardId,
         subscription: Subscription,
@@ -119,7 +124,7 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// The shard's mark has come, or the sequencer's ring shows that nothing touched it up to here.
+    /// Raises a shard's mark, which has come, or which the sequencer's ring shows (nothing touched the shard).
     pub fn raise(&mut self, shard: ShardId, upto: Revision) {
         let mark = self.upto.entry(shard).or_default();
         if upto > *mark {
@@ -130,7 +135,7 @@ impl Marks {
     pub fn of(&self, shard: ShardId) -> Revision {
         self.upto.get(&shard).copied().unwrap_or(Revision::NONE)
     }
-    /// Differs whenever some mark has risen.
+    /// A number that changes whenever some mark rises.
     fn stamp(&self) -> u64 {
         self.raised
     }

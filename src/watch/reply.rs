@@ -15,24 +15,24 @@ pub const DUPLICATE_ID: &str = "mvcc: duplicate watch ID provided on the WatchSt
 
 /// Why a watch is not permitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AuthError {
     InvalidAuthToken,
     AuthOldRevision,
     UserEmpty,
     PermissionDenied,
 }
 
-impl Refusal {
+impl AuthError {
     pub fn reason(self) -> &'static str {
         match self {
-            Refusal::InvalidAuthToken => {
+            AuthError::InvalidAuthToken => {
                 "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token"
             }
-            Refusal::AuthOldRevision => {
+            AuthError::AuthOldRevision => {
                 "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old"
             }
-            Refusal::UserEmpty => "rpc error: code = InvalidArgument desc = etcdserver: user name is empty",
-            Refusal::PermissionDenied => {
+            AuthError::UserEmpty => "rpc error: code = InvalidArgument desc = etcdserver: user name is empty",
+            AuthError::PermissionDenied => {
                 "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
             }
         }
@@ -43,7 +43,7 @@ pub fn created(watch_id: i64, revision: Revision) -> WatchReply {
     WatchReply { revision, watch_id, created: true, ..WatchReply::default() }
 }
 
-/// A watch that never was: created and canceled at once, under no id.
+/// The reply for a watch that never was: created and canceled at once, under no id.
 pub fn refused(cancel_reason: &'static str, revision: Revision) -> WatchReply {
     let watch_id = NO_WATCHER;
     WatchReply { revision, watch_id, created: true, canceled: true, cancel_reason, ..WatchReply::default() }
@@ -53,7 +53,7 @@ pub fn canceled(watch_id: i64, revision: Revision) -> WatchReply {
     WatchReply { revision, watch_id, canceled: true, ..WatchReply::default() }
 }
 
-/// Without a reason, and with a header of revision 0 (etcd's law).
+/// The reply for a compacted watch, without a reason and with a header of revision 0 (etcd's law).
 pub fn compacted(watch_id: i64, compact_revision: Revision) -> WatchReply {
     WatchReply { watch_id, canceled: true, compact_revision, ..WatchReply::default() }
 }
@@ -109,7 +109,7 @@ fn kv_bytes(kv: &KeyValue) -> usize {
             .sum::<usize>()
 }
 
-/// A field of bytes: absent where empty.
+/// The length of a field of bytes, which is absent where empty.
 fn field_bytes(len: usize) -> usize {
     if len == 0 { 0 } else { delimited_bytes(len) }
 }
@@ -118,7 +118,7 @@ fn delimited_bytes(len: usize) -> usize {
     1 + varint_bytes(len as u64) + len
 }
 
-/// A number: absent where 0.
+/// The length of a number, which is absent where 0.
 fn number_bytes(number: u64) -> usize {
     if number == 0 { 0 } else { 1 + varint_bytes(number) }
 }

@@ -11,7 +11,7 @@ const SHARDS: [ShardId; 2] = [ShardId(1), ShardId(2)];
 const INTERVAL: Duration = Duration::from_ms(1000);
 
 /// A stream over two shards without hubs: the test says what they send.
-struct Client {
+struct StreamClient {
     stream: Stream,
     marks: Marks,
     settled: u64,
@@ -21,19 +21,19 @@ struct Client {
     actions: Vec<Action>,
 }
 
-fn client(settled: u64) -> Client {
+fn client(settled: u64) -> StreamClient {
     let stream = Stream::new(ReactorId(3), INTERVAL, 1000, bounds(), Rng::new(7));
     let (marks, now) = (Marks::default(), Time(0));
-    Client { stream, marks, settled, compacted: 0, now, ids: 0, actions: Vec::new() }
+    StreamClient { stream, marks, settled, compacted: 0, now, ids: 0, actions: Vec::new() }
 }
 
-impl Client {
+impl StreamClient {
     fn view(&self) -> View<'_> {
         let (settled, compacted) = (Revision(self.settled), Revision(self.compacted));
         View { now: self.now, settled, compacted, marks: &self.marks }
     }
 
-    fn send(&mut self, request: WatchRequest, permitted: Result<(), Refusal>) -> Vec<WatchReply> {
+    fn send(&mut self, request: WatchRequest, permitted: Result<(), AuthError>) -> Vec<WatchReply> {
         self.ids += 1;
         let (id, mut actions) = (SubscriptionId(self.ids), Vec::new());
         let view = View {
@@ -98,7 +98,7 @@ impl Client {
         self.poll()
     }
 
-    /// A watcher in step over both shards, from now on.
+    /// Makes a watcher in step over both shards, from now on.
     fn watcher(&mut self, create: WatchCreate) -> u64 {
         let shards = if create.range_end.is_empty() { 1 } else { 2 };
         assert_eq!(self.create(create).len(), 1);
@@ -176,23 +176,23 @@ fn a_watch_that_cannot_be_is_created_and_canceled_under_no_id() {
     }
     for (refusal, text) in [
         (
-            Refusal::PermissionDenied,
+            AuthError::PermissionDenied,
             "rpc error: code = PermissionDenied desc = etcdserver: permission denied",
         ),
         (
-            Refusal::InvalidAuthToken,
+            AuthError::InvalidAuthToken,
             "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token",
         ),
         (
-            Refusal::AuthOldRevision,
+            AuthError::AuthOldRevision,
             "rpc error: code = InvalidArgument desc = etcdserver: revision of auth store is old",
         ),
-        (Refusal::UserEmpty, "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"),
+        (AuthError::UserEmpty, "rpc error: code = InvalidArgument desc = etcdserver: user name is empty"),
     ] {
         let request = WatchRequest::Create(WatchCreate { watch_id: 4, ..one("k") });
         assert_eq!(client.send(request, Err(refusal)), [refused(text, 5)]);
     }
-    let both = client.send(WatchRequest::Create(negative), Err(Refusal::PermissionDenied));
+    let both = client.send(WatchRequest::Create(negative), Err(AuthError::PermissionDenied));
     assert_eq!(both, [refused(compacted, 5)], "the start is checked first");
     assert!(client.actions.is_empty(), "nothing was subscribed");
     assert_eq!(client.create(WatchCreate { watch_id: 4, ..one("k") }), [created(4, 5)], "the stream goes on");
@@ -240,8 +240,8 @@ fn a_compacted_start_is_created_and_then_canceled_without_a_reason() {
     assert_eq!(client.cancel(1), []);
 }
 
-/// etcd registers a watch before it answers. One that is answered sooner is ended by a compaction that overtakes
-/// its subscription, though all that its client was promised is still to come.
+/// etcd registers a watch before it answers. One that is answered sooner is ended by a compaction that
+/// overtakes its subscription, though all that its client was promised is still to come.
 #[test]
 fn a_watch_from_now_is_answered_when_all_shards_have_it_and_begins_behind_what_was_compacted() {
     let mut client = client(5);
@@ -343,7 +343,7 @@ fn a_large_revision_is_cut_only_where_asked_for() {
 #[test]
 fn manual_progress_waits_for_what_it_promises() {
     let mut client = client(5);
-    let progress = |client: &mut Client| brief(&client.send(WatchRequest::Progress, Ok(())));
+    let progress = |client: &mut StreamClient| brief(&client.send(WatchRequest::Progress, Ok(())));
     let report = |revision| vec![(NO_WATCHER, revision, Vec::new())];
     assert_eq!(progress(&mut client), [], "nobody watches");
     let a = client.watcher(all());

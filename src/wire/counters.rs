@@ -1,6 +1,6 @@
 //! What the front counts, as etcd's metrics name it.
 
-use super::{Kind, Method};
+use super::{CallKind, Method};
 use crate::api::{Code, Request};
 use crate::limits::CLIENT_VERSIONS_MAX;
 use crate::stdx::Histogram;
@@ -9,13 +9,13 @@ use crate::types::{Duration, Time};
 const METHODS: usize = Method::ALL.len();
 const CODES: usize = Code::ALL.len();
 
-/// The calls of one method.
+/// The counters of one method's calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MethodCounters {
     pub started: u64,
     pub messages_received: u64,
     pub messages_sent: u64,
-    /// By the number of the code.
+    /// The calls that have ended, by the number of their code.
     pub handled: [u64; CODES],
 }
 
@@ -137,7 +137,7 @@ pub struct Counters {
     times: RequestTimes,
     /// The time of what is being counted.
     pub now: Time,
-    /// How long calls took, by method, where that is asked for.
+    /// How long the calls of each method took, where that is asked for.
     handling: Option<Vec<Histogram>>,
     versions: Vec<ClientVersion>,
 }
@@ -151,11 +151,11 @@ impl Counters {
         &mut self.methods[method as usize]
     }
 
-    /// A call has come whose client says of itself that it is of this version.
+    /// Counts a call that has come, whose client says that it is of this version.
     pub fn begun(&mut self, method: Method, version: Option<&str>) {
         self.of_mut(method).started += 1;
         let counts = self.version_mut(version.unwrap_or("unknown"));
-        counts[usize::from(method.kind() != Kind::Unary)] += 1;
+        counts[usize::from(method.kind() != CallKind::Unary)] += 1;
     }
 
     /// Clients may say anything: only some versions, of harmless text, have rows of their own.
@@ -180,7 +180,7 @@ impl Counters {
         self.versions.iter().map(|(version, counts)| (version.as_str(), *counts))
     }
 
-    /// From now on it is counted how long calls take.
+    /// Counts from now on how long calls take.
     pub fn measure_handling(&mut self) {
         self.handling = Some(vec![Histogram::listed(HANDLING_BOUNDS); METHODS]);
     }
@@ -189,7 +189,7 @@ impl Counters {
         self.of_mut(method).handled[code as usize] += 1;
     }
 
-    /// A call that came then has ended.
+    /// Counts a call that has ended.
     pub fn ended(&mut self, method: Method, code: Code, begun: Time) {
         self.handled(method, code);
         if let Some(handling) = &mut self.handling {
@@ -197,7 +197,7 @@ impl Counters {
         }
     }
 
-    /// A request is answered, so long after it came.
+    /// Counts a request that was answered, and how long that took.
     pub fn answered(&mut self, timed: Timed, success: bool, took: Duration) {
         self.times.0[timed as usize][usize::from(success)].observe(took.0);
     }

@@ -6,8 +6,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::fields::Value::{Len, Varint};
-use super::fields::{Fields, Malformed};
+use super::fields::FieldValue::{Len, Varint};
+use super::fields::{FieldReader, Malformed};
 use super::method::Method;
 use crate::api::{
     AlarmAction, AlarmRequest, AlarmType, Code, CompactRequest, Compare, CompareResult, CompareTarget,
@@ -24,29 +24,29 @@ use bytes::Bytes;
 /// more compares and operations than may be valid where `txn_ops_max` are allowed, is `TooManyOps`, which is
 /// what etcd's check says of it after having decoded it all.
 pub fn unary(method: Method, message: &Bytes, txn_ops_max: usize) -> Result<Request, Error> {
-    request(method, Fields::of(message), txn_ops_max).map_err(|malformed| answer(malformed, UNARY))
+    request(method, FieldReader::of(message), txn_ops_max).map_err(|malformed| answer(malformed, UNARY))
 }
 
 /// Reads the request of `KV/RangeStream`.
 pub fn range_stream(message: Bytes) -> Result<RangeRequest, Error> {
     let mut request = RangeRequest::default();
-    range(Fields::of(&message), &mut request).map_err(|malformed| answer(malformed, STREAM))?;
+    range(FieldReader::of(&message), &mut request).map_err(|malformed| answer(malformed, STREAM))?;
     Ok(request)
 }
 
 /// Reads one message of a client's `Watch` stream.
 pub fn watch(message: Bytes) -> Result<WatchRequest, Error> {
-    watch_union(Fields::of(&message)).map_err(|malformed| answer(malformed, STREAM))
+    watch_union(FieldReader::of(&message)).map_err(|malformed| answer(malformed, STREAM))
 }
 
 /// Reads one message of a client's `Lease/LeaseKeepAlive` stream.
 pub fn keep_alive(message: Bytes) -> Result<LeaseId, Error> {
-    lease_id(Fields::of(&message)).map_err(|malformed| answer(malformed, STREAM))
+    lease_id(FieldReader::of(&message)).map_err(|malformed| answer(malformed, STREAM))
 }
 
 /// Reads the request of `grpc.health.v1.Health/Watch`: the name of a service.
 pub fn health_watch(message: Bytes) -> Result<String, Error> {
-    health_service(Fields::of(&message)).map_err(|malformed| answer(malformed, STREAM))
+    health_service(FieldReader::of(&message)).map_err(|malformed| answer(malformed, STREAM))
 }
 
 /// grpc-go words the same fault differently in unary calls and in streams.
@@ -63,7 +63,7 @@ fn answer(malformed: Malformed, prefix: &str) -> Error {
     Error::Other { code: Code::Internal, text }
 }
 
-fn request(method: Method, fields: Fields, txn_ops_max: usize) -> Result<Request, Malformed> {
+fn request(method: Method, fields: FieldReader, txn_ops_max: usize) -> Result<Request, Malformed> {
     Ok(match method {
         Method::Range => {
             let mut request = RangeRequest::default();
@@ -82,7 +82,7 @@ fn request(method: Method, fields: Fields, txn_ops_max: usize) -> Result<Request
         }
         Method::Txn => {
             let mut request = TxnRequest::default();
-            txn(fields, &mut request, &mut Budget::new(txn_ops_max))?;
+            txn(fields, &mut request, &mut OpsBudget::new(txn_ops_max))?;
             Request::Txn(request)
         }
         Method::Compact => Request::Compact(compact(fields)?),
@@ -108,13 +108,13 @@ fn request(method: Method, fields: Fields, txn_ops_max: usize) -> Result<Request
     })
 }
 
-/// A request that is all in its method's name.
-fn alone(mut fields: Fields, request: Request) -> Result<Request, Malformed> {
+/// Reads a request without fields: its method's name says it all.
+fn alone(mut fields: FieldReader, request: Request) -> Result<Request, Malformed> {
     fields.finish()?;
     Ok(request)
 }
 
-fn range(mut fields: Fields, into: &mut RangeRequest) -> Result<(), Malformed> {
+fn range(mut fields: FieldReader, into: &mut RangeRequest) -> Result<(), Malformed> {
     while let Some(field) = fields.next()? {
         match field {
             (1, Len(bytes)) => into.key = fields.share(bytes),
@@ -136,7 +136,7 @@ fn range(mut fields: Fields, into: &mut RangeRequest) -> Result<(), Malformed> {
     Ok(())
 }
 
-fn put(mut fields: Fields, into: &mut PutRequest) -> Result<(), Malformed> {
+fn put(mut fields: FieldReader, into: &mut PutRequest) -> Result<(), Malformed> {
     while let Some(field) = fields.next()? {
         match field {
             (1, Len(bytes)) => into.key = fields.share(bytes),
@@ -151,7 +151,7 @@ fn put(mut fields: Fields, into: &mut PutRequest) -> Result<(), Malformed> {
     Ok(())
 }
 
-fn delete_range(mut fields: Fields, into: &mut DeleteRangeRequest) -> Result<(), Malformed> {
+fn delete_range(mut fields: FieldReader, into: &mut DeleteRangeRequest) -> Result<(), Malformed> {
     while let Some(field) = fields.next()? {
         match field {
             (1, Len(bytes)) => into.key = fields.share(bytes),
@@ -164,15 +164,15 @@ fn delete_range(mut fields: Fields, into: &mut DeleteRangeRequest) -> Result<(),
 }
 
 /// What a transaction may still grow to: an operation takes two bytes on the wire and two hundred here.
-struct Budget {
+struct OpsBudget {
     ops: usize,
     depth: usize,
 }
 
-impl Budget {
+impl OpsBudget {
     /// Compares, success and failure may each have as many as are allowed.
-    fn new(txn_ops_max: usize) -> Budget {
-        Budget { ops: (3 * txn_ops_max).max(TXN_OPS_DECODED_MIN), depth: TXN_DEPTH_MAX }
+    fn new(txn_ops_max: usize) -> OpsBudget {
+        OpsBudget { ops: (3 * txn_ops_max).max(TXN_OPS_DECODED_MIN), depth: TXN_DEPTH_MAX }
     }
 
     fn take_op(&mut self) -> Result<(), Malformed> {
@@ -199,7 +199,7 @@ fn added(ops: &mut Vec<Op>) -> &mut Op {
     ops.last_mut().expect("one was pushed")
 }
 
-fn txn(mut fields: Fields, into: &mut TxnRequest, budget: &mut Budget) -> Result<(), Malformed> {
+fn txn(mut fields: FieldReader, into: &mut TxnRequest, budget: &mut OpsBudget) -> Result<(), Malformed> {
     while let Some(field) = fields.next()? {
         match field {
             (1, Len(bytes)) => {
@@ -214,7 +214,7 @@ fn txn(mut fields: Fields, into: &mut TxnRequest, budget: &mut Budget) -> Result
     Ok(())
 }
 
-fn op(mut fields: Fields, into: &mut Op, budget: &mut Budget) -> Result<(), Malformed> {
+fn op(mut fields: FieldReader, into: &mut Op, budget: &mut OpsBudget) -> Result<(), Malformed> {
     budget.take_op()?;
     while let Some(field) = fields.next()? {
         match field {
@@ -232,7 +232,7 @@ fn op(mut fields: Fields, into: &mut Op, budget: &mut Budget) -> Result<(), Malf
     Ok(())
 }
 
-fn compare(mut fields: Fields) -> Result<Compare, Malformed> {
+fn compare(mut fields: FieldReader) -> Result<Compare, Malformed> {
     let (mut result, mut target) = (0, 0);
     let (mut key, mut range_end) = (Bytes::new(), Bytes::new());
     let (mut member, mut number, mut value) = (0, 0, Bytes::new());
@@ -270,7 +270,7 @@ fn compare(mut fields: Fields) -> Result<Compare, Malformed> {
     })
 }
 
-fn compact(mut fields: Fields) -> Result<CompactRequest, Malformed> {
+fn compact(mut fields: FieldReader) -> Result<CompactRequest, Malformed> {
     let mut request = CompactRequest::default();
     while let Some(field) = fields.next()? {
         match field {
@@ -282,7 +282,7 @@ fn compact(mut fields: Fields) -> Result<CompactRequest, Malformed> {
     Ok(request)
 }
 
-fn lease_grant(mut fields: Fields) -> Result<LeaseGrantRequest, Malformed> {
+fn lease_grant(mut fields: FieldReader) -> Result<LeaseGrantRequest, Malformed> {
     let mut request = LeaseGrantRequest::default();
     while let Some(field) = fields.next()? {
         match field {
@@ -294,7 +294,7 @@ fn lease_grant(mut fields: Fields) -> Result<LeaseGrantRequest, Malformed> {
     Ok(request)
 }
 
-fn lease_time_to_live(mut fields: Fields) -> Result<Request, Malformed> {
+fn lease_time_to_live(mut fields: FieldReader) -> Result<Request, Malformed> {
     let (mut lease, mut keys) = (LeaseId::NONE, false);
     while let Some(field) = fields.next()? {
         match field {
@@ -306,7 +306,7 @@ fn lease_time_to_live(mut fields: Fields) -> Result<Request, Malformed> {
     Ok(Request::LeaseTimeToLive { lease, keys })
 }
 
-fn alarm(mut fields: Fields) -> Result<AlarmRequest, Malformed> {
+fn alarm(mut fields: FieldReader) -> Result<AlarmRequest, Malformed> {
     let (mut action, mut member, mut alarm) = (0, 0, 0);
     while let Some(field) = fields.next()? {
         match field {
@@ -333,8 +333,8 @@ fn alarm(mut fields: Fields) -> Result<AlarmRequest, Malformed> {
     })
 }
 
-/// The number in field 1: all that several requests hold.
-fn first_number(mut fields: Fields) -> Result<u64, Malformed> {
+/// Reads the number in field 1, which is all that several requests hold.
+fn first_number(mut fields: FieldReader) -> Result<u64, Malformed> {
     let mut number = 0;
     while let Some(field) = fields.next()? {
         if let (1, Varint(n)) = field {
@@ -344,11 +344,11 @@ fn first_number(mut fields: Fields) -> Result<u64, Malformed> {
     Ok(number)
 }
 
-fn lease_id(fields: Fields) -> Result<LeaseId, Malformed> {
+fn lease_id(fields: FieldReader) -> Result<LeaseId, Malformed> {
     first_number(fields).map(|n| LeaseId(n as i64))
 }
 
-fn health_service(mut fields: Fields) -> Result<String, Malformed> {
+fn health_service(mut fields: FieldReader) -> Result<String, Malformed> {
     let mut service = "";
     while let Some(field) = fields.next()? {
         if let (1, Len(bytes)) = field {
@@ -358,7 +358,7 @@ fn health_service(mut fields: Fields) -> Result<String, Malformed> {
     Ok(service.to_owned())
 }
 
-fn watch_union(mut fields: Fields) -> Result<WatchRequest, Malformed> {
+fn watch_union(mut fields: FieldReader) -> Result<WatchRequest, Malformed> {
     let mut union = WatchRequest::Empty;
     while let Some(field) = fields.next()? {
         match field {
@@ -383,7 +383,7 @@ fn watch_union(mut fields: Fields) -> Result<WatchRequest, Malformed> {
     Ok(union)
 }
 
-fn watch_create(mut fields: Fields, into: &mut WatchCreate) -> Result<(), Malformed> {
+fn watch_create(mut fields: FieldReader, into: &mut WatchCreate) -> Result<(), Malformed> {
     let filter = |into: &mut WatchCreate, n: u64| match n as i32 {
         0 => into.no_put = true,
         1 => into.no_delete = true,

@@ -8,9 +8,9 @@ mod long;
 #[cfg(test)]
 mod tests;
 
-pub use long::{Long, is_long, is_long_range, is_long_watch, txn_weight};
+pub use long::{LongMessage, is_long, is_long_range, is_long_watch, txn_weight};
 
-use super::sink::{Length, Message, Sink};
+use super::sink::{Length, ProtoMessage, Sink};
 use super::{SERVER_VERSION, STORAGE_VERSION};
 use crate::api::{
     Alarm, AlarmType, DeleteRangeReply, KeepAliveReply, KeysOnly, LeaseTimeToLiveReply, Member, OpReply,
@@ -64,7 +64,7 @@ pub fn watch_length(header: &Header, reply: &WatchReply) -> usize {
 /// The bytes one event adds to a Watch message.
 pub fn event_length(event: &WatchEvent) -> usize {
     struct Alone<'a>(&'a WatchEvent);
-    impl Message for Alone<'_> {
+    impl ProtoMessage for Alone<'_> {
         fn fields(&self, sink: &mut impl Sink) {
             sink.message(EVENTS, self.0);
         }
@@ -91,15 +91,15 @@ pub fn range_chunk(
     last: bool,
     bytes_max: usize,
 ) -> Result<(), TooLong> {
-    append(out, &Chunk { header, chunk, last }, bytes_max)
+    append(out, &RangeChunk { header, chunk, last }, bytes_max)
 }
 
 /// The bytes [`range_chunk`] would append: what etcd adapts its chunks by.
 pub fn range_chunk_length(header: &Header, chunk: &RangeReply, last: bool) -> usize {
-    Length::of(&Chunk { header, chunk, last })
+    Length::of(&RangeChunk { header, chunk, last })
 }
 
-fn append(out: &mut Vec<u8>, message: &impl Message, bytes_max: usize) -> Result<(), TooLong> {
+fn append(out: &mut Vec<u8>, message: &impl ProtoMessage, bytes_max: usize) -> Result<(), TooLong> {
     let length = Length::of(message);
     if length > bytes_max {
         return Err(TooLong { bytes: length });
@@ -119,7 +119,7 @@ struct HeaderOf<'a> {
 }
 
 impl HeaderOf<'_> {
-    /// That of an operation inside a transaction.
+    /// The header of an operation inside a transaction.
     fn inner(revision: Revision) -> HeaderOf<'static> {
         HeaderOf { outer: None, revision }
     }
@@ -131,7 +131,7 @@ impl Header {
     }
 }
 
-impl Message for HeaderOf<'_> {
+impl ProtoMessage for HeaderOf<'_> {
     fn fields(&self, sink: &mut impl Sink) {
         if let Some(outer) = self.outer {
             sink.uint(1, outer.cluster.0);
@@ -149,7 +149,7 @@ struct Outer<'a> {
     reply: &'a Reply,
 }
 
-impl Message for Outer<'_> {
+impl ProtoMessage for Outer<'_> {
     fn fields(&self, sink: &mut impl Sink) {
         let Outer { header, reply } = self;
         match reply {
@@ -205,7 +205,7 @@ impl Message for Outer<'_> {
     }
 }
 
-impl Message for ServingStatus {
+impl ProtoMessage for ServingStatus {
     fn fields(&self, sink: &mut impl Sink) {
         let number = match self {
             ServingStatus::Serving => 1,
@@ -218,7 +218,7 @@ impl Message for ServingStatus {
 /// An entry of the map of statuses: the service without a name is the server as a whole.
 struct WholeServer(ServingStatus);
 
-impl Message for WholeServer {
+impl ProtoMessage for WholeServer {
     fn fields(&self, sink: &mut impl Sink) {
         sink.element(1, b"");
         sink.message(2, &self.0);
@@ -241,7 +241,7 @@ impl<'a> Kv<'a> {
     }
 }
 
-impl Message for Kv<'_> {
+impl ProtoMessage for Kv<'_> {
     fn fields(&self, sink: &mut impl Sink) {
         let Kv { kv, keys_only } = self;
         sink.bytes(1, &kv.key);
@@ -296,7 +296,7 @@ fn txn(sink: &mut impl Sink, header: HeaderOf, reply: &TxnReply) {
 }
 
 /// The member of etcd's union of responses.
-impl Message for OpReply {
+impl ProtoMessage for OpReply {
     fn fields(&self, sink: &mut impl Sink) {
         sink.message(op_field(self), &OpBody(self));
     }
@@ -313,7 +313,7 @@ fn op_field(reply: &OpReply) -> u32 {
 
 struct OpBody<'a>(&'a OpReply);
 
-impl Message for OpBody<'_> {
+impl ProtoMessage for OpBody<'_> {
     fn fields(&self, sink: &mut impl Sink) {
         match self.0 {
             OpReply::Range(reply) => range(sink, HeaderOf::inner(reply.revision), reply),
@@ -324,23 +324,23 @@ impl Message for OpBody<'_> {
     }
 }
 
-struct Chunk<'a> {
+struct RangeChunk<'a> {
     header: &'a Header,
     chunk: &'a RangeReply,
     last: bool,
 }
 
-impl Message for Chunk<'_> {
+impl ProtoMessage for RangeChunk<'_> {
     fn fields(&self, sink: &mut impl Sink) {
         sink.message(1, &ChunkBody(self));
     }
 }
 
-struct ChunkBody<'a>(&'a Chunk<'a>);
+struct ChunkBody<'a>(&'a RangeChunk<'a>);
 
-impl Message for ChunkBody<'_> {
+impl ProtoMessage for ChunkBody<'_> {
     fn fields(&self, sink: &mut impl Sink) {
-        let Chunk { header, chunk, last } = self.0;
+        let RangeChunk { header, chunk, last } = self.0;
         if *last {
             range(sink, header.at(chunk.revision), chunk);
         } else {
@@ -349,7 +349,7 @@ impl Message for ChunkBody<'_> {
     }
 }
 
-impl Message for LeaseId {
+impl ProtoMessage for LeaseId {
     fn fields(&self, sink: &mut impl Sink) {
         sink.int(1, self.0);
     }
@@ -363,7 +363,7 @@ fn time_to_live(sink: &mut impl Sink, header: &Header, reply: &LeaseTimeToLiveRe
     reply.keys.iter().for_each(|key| sink.element(5, key));
 }
 
-impl Message for Member {
+impl ProtoMessage for Member {
     fn fields(&self, sink: &mut impl Sink) {
         sink.uint(1, self.id.0);
         sink.bytes(2, self.name.as_bytes());
@@ -373,7 +373,7 @@ impl Message for Member {
     }
 }
 
-impl Message for Alarm {
+impl ProtoMessage for Alarm {
     fn fields(&self, sink: &mut impl Sink) {
         sink.uint(1, self.member.0);
         let number = match self.alarm {
@@ -389,7 +389,7 @@ impl Message for Alarm {
 /// A message without fields, or with none set.
 struct Empty;
 
-impl Message for Empty {
+impl ProtoMessage for Empty {
     fn fields(&self, _: &mut impl Sink) {}
 }
 
@@ -415,7 +415,7 @@ struct Watched<'a> {
     reply: &'a WatchReply,
 }
 
-impl Message for Watched<'_> {
+impl ProtoMessage for Watched<'_> {
     fn fields(&self, sink: &mut impl Sink) {
         let Watched { header, reply } = self;
         sink.message(1, &header.at(reply.revision));
@@ -429,7 +429,7 @@ impl Message for Watched<'_> {
     }
 }
 
-impl Message for WatchEvent {
+impl ProtoMessage for WatchEvent {
     fn fields(&self, sink: &mut impl Sink) {
         match &self.event {
             Event::Put(kv) => sink.message(2, &Kv::whole(kv)),
@@ -450,7 +450,7 @@ struct Deleted<'a> {
     mod_revision: Revision,
 }
 
-impl Message for Deleted<'_> {
+impl ProtoMessage for Deleted<'_> {
     fn fields(&self, sink: &mut impl Sink) {
         sink.bytes(1, self.key);
         sink.int(3, self.mod_revision.wire());
@@ -462,7 +462,7 @@ struct KeptAlive<'a> {
     reply: &'a KeepAliveReply,
 }
 
-impl Message for KeptAlive<'_> {
+impl ProtoMessage for KeptAlive<'_> {
     fn fields(&self, sink: &mut impl Sink) {
         let KeptAlive { header, reply } = self;
         sink.message(1, &header.at(reply.revision));

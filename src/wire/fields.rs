@@ -21,7 +21,7 @@ pub(super) enum Malformed {
 
 /// What a field holds; the bytes of a length-delimited one where they are in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value<'a> {
+pub(super) enum FieldValue<'a> {
     Varint(u64),
     Len(&'a [u8]),
     /// Fixed-width numbers and groups: no field of etcd's messages is of these types.
@@ -33,19 +33,19 @@ const GROUP_DEPTH_MAX: usize = 10_000;
 const FIELD_NUMBER_MAX: u64 = (1 << 29) - 1;
 
 /// The fields of one message, or of a message inside it.
-pub(super) struct Fields<'a> {
+pub(super) struct FieldReader<'a> {
     message: &'a Bytes,
     rest: &'a [u8],
 }
 
-impl<'a> Fields<'a> {
-    pub fn of(message: &'a Bytes) -> Fields<'a> {
-        Fields { message, rest: message }
+impl<'a> FieldReader<'a> {
+    pub fn of(message: &'a Bytes) -> FieldReader<'a> {
+        FieldReader { message, rest: message }
     }
 
     /// The fields of an embedded message.
-    pub fn inside(&self, embedded: &'a [u8]) -> Fields<'a> {
-        Fields { message: self.message, rest: embedded }
+    pub fn inside(&self, embedded: &'a [u8]) -> FieldReader<'a> {
+        FieldReader { message: self.message, rest: embedded }
     }
 
     /// The bytes of a field, sharing the message's memory.
@@ -55,17 +55,17 @@ impl<'a> Fields<'a> {
 
     /// The next field's number and value, or nothing at the end.
     #[inline(always)] // Into each message's loop: otherwise every value takes a way through memory.
-    pub fn next(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
+    pub fn next(&mut self) -> Result<Option<(u32, FieldValue<'a>)>, Malformed> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let (number, kind) = self.tag()?;
         let value = match kind {
-            0 => Value::Varint(self.varint()?),
-            2 => Value::Len(self.delimited()?),
+            0 => FieldValue::Varint(self.varint()?),
+            2 => FieldValue::Len(self.delimited()?),
             1 | 3 | 5 => {
                 self.skip_other(number, kind)?;
-                Value::Other
+                FieldValue::Other
             }
             _ => return Err(Malformed::Wire),
         };

@@ -12,7 +12,7 @@
 mod tests;
 
 use super::gzip;
-use super::method::Kind;
+use super::method::CallKind;
 use crate::api::{Code, Error};
 use crate::limits::MESSAGE_RESERVE_BYTES_MAX;
 use bytes::Bytes;
@@ -37,43 +37,43 @@ pub fn frame(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 /// stream counts only once the client has ended its side, as a second one is an error.
 #[derive(Debug)]
 pub struct Inbound {
-    kind: Kind,
+    kind: CallKind,
     /// The largest message taken, in bytes.
     bytes_max: usize,
     gzip: bool,
-    state: State,
+    state: InboundState,
     complete: u64,
     /// The message of a server's stream, until the client's end.
-    held: Bytes,
+    pending: Bytes,
 }
 
 #[derive(Debug)]
-enum State {
+enum InboundState {
     Prefix { prefix: [u8; PREFIX_BYTES], have: usize },
     Body { compressed: bool, length: usize, body: Vec<u8> },
 }
 
-const BETWEEN: State = State::Prefix { prefix: [0; PREFIX_BYTES], have: 0 };
+const BETWEEN: InboundState = InboundState::Prefix { prefix: [0; PREFIX_BYTES], have: 0 };
 
 impl Inbound {
     /// `gzip`: the headers named that compression.
-    pub fn new(kind: Kind, bytes_max: usize, gzip: bool) -> Inbound {
-        Inbound { kind, bytes_max, gzip, state: BETWEEN, complete: 0, held: Bytes::new() }
+    pub fn new(kind: CallKind, bytes_max: usize, gzip: bool) -> Inbound {
+        Inbound { kind, bytes_max, gzip, state: BETWEEN, complete: 0, pending: Bytes::new() }
     }
 
     /// Takes from the front of `data` and returns the next message to answer. Without one, `data` is used
     /// up. An error ends the call.
     pub fn next(&mut self, data: &mut &[u8]) -> Result<Option<Bytes>, Error> {
-        if self.kind == Kind::Unary && self.complete > 0 {
+        if self.kind == CallKind::Unary && self.complete > 0 {
             *data = &[];
             return Ok(None);
         }
         while let Some(message) = self.assemble(data)? {
             self.complete += 1;
             match self.kind {
-                Kind::Unary | Kind::BidiStream => return Ok(Some(message)),
-                Kind::ServerStream if self.complete == 1 => self.held = message,
-                Kind::ServerStream => {
+                CallKind::Unary | CallKind::BidiStream => return Ok(Some(message)),
+                CallKind::ServerStream if self.complete == 1 => self.pending = message,
+                CallKind::ServerStream => {
                     return Err(violation("received multiple request messages for non-client-streaming RPC"));
                 }
             }
@@ -84,27 +84,31 @@ impl Inbound {
     /// The client has ended its side. Returns the message that had to wait for it. An error ends the call.
     pub fn finish(&mut self) -> Result<Option<Bytes>, Error> {
         // A prefix that is cut short is none (etcd's law).
-        let between = matches!(self.state, State::Prefix { .. });
+        let between = matches!(self.state, InboundState::Prefix { .. });
         match self.kind {
-            Kind::Unary if self.complete > 0 => Ok(None),
+            CallKind::Unary if self.complete > 0 => Ok(None),
             // grpc-go turns its reader's bare errors into the code Unknown.
-            Kind::Unary if between => Err(other(Code::Unknown, "EOF")),
-            Kind::Unary => Err(other(Code::Unknown, "unexpected EOF")),
-            Kind::ServerStream | Kind::BidiStream if !between => Err(other(Code::Internal, "unexpected EOF")),
-            Kind::BidiStream => Ok(None),
-            Kind::ServerStream if self.complete > 0 => Ok(Some(std::mem::take(&mut self.held))),
-            Kind::ServerStream => Err(violation("received no request message from non-client-streaming RPC")),
+            CallKind::Unary if between => Err(other(Code::Unknown, "EOF")),
+            CallKind::Unary => Err(other(Code::Unknown, "unexpected EOF")),
+            CallKind::ServerStream | CallKind::BidiStream if !between => {
+                Err(other(Code::Internal, "unexpected EOF"))
+            }
+            CallKind::BidiStream => Ok(None),
+            CallKind::ServerStream if self.complete > 0 => Ok(Some(std::mem::take(&mut self.pending))),
+            CallKind::ServerStream => {
+                Err(violation("received no request message from non-client-streaming RPC"))
+            }
         }
     }
 
-    /// Bytes kept of messages that nobody has got yet.
+    /// Bytes kept of messages that have not been returned yet.
     pub fn kept_bytes(&self) -> usize {
-        let partial = if let State::Body { body, .. } = &self.state { body.len() } else { 0 };
-        partial + self.held.len()
+        let partial = if let InboundState::Body { body, .. } = &self.state { body.len() } else { 0 };
+        partial + self.pending.len()
     }
 
     fn assemble(&mut self, data: &mut &[u8]) -> Result<Option<Bytes>, Error> {
-        if let State::Prefix { prefix, have } = &mut self.state {
+        if let InboundState::Prefix { prefix, have } = &mut self.state {
             let taken = data.len().min(PREFIX_BYTES - *have);
             prefix[*have..*have + taken].copy_from_slice(&data[..taken]);
             *have += taken;
@@ -125,9 +129,9 @@ impl Inbound {
                 };
             }
             let body = Vec::with_capacity(length.min(MESSAGE_RESERVE_BYTES_MAX.max(data.len())));
-            self.state = State::Body { compressed, length, body };
+            self.state = InboundState::Body { compressed, length, body };
         }
-        let State::Body { compressed, length, body } = &mut self.state else {
+        let InboundState::Body { compressed, length, body } = &mut self.state else {
             unreachable!("the prefix is complete")
         };
         let (taken, rest) = data.split_at(data.len().min(*length - body.len()));

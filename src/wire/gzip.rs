@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use std::io::{ErrorKind, Read, Write};
 
 const MAGIC: [u8; 3] = [0x1F, 0x8B, 8];
-/// Of a header without its optional parts.
+/// The length of a header without its optional parts.
 const HEADER_BYTES: usize = 10;
 
 /// The message that was compressed; one longer than `bytes_max` is refused. Errors are worded as grpc-go
@@ -48,7 +48,7 @@ fn header_fault(compressed: &[u8]) -> Option<&'static str> {
     (!compressed.starts_with(&MAGIC)).then_some("gzip: invalid header")
 }
 
-/// The message compressed.
+/// Compresses a message.
 pub fn deflated(message: &[u8]) -> Vec<u8> {
     let mut packer = Packer::new(message.len() / 2 + 32);
     packer.pack(message);
@@ -68,7 +68,7 @@ impl Packer {
         self.0.write_all(piece).expect("a Vec takes all that is written");
     }
 
-    /// What is compressed so far takes so much.
+    /// How many bytes what is compressed so far takes.
     pub fn kept_bytes(&self) -> usize {
         self.0.get_ref().capacity()
     }

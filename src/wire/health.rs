@@ -16,7 +16,7 @@ use crate::types::Time;
 pub enum Page {
     Version,
     Metrics,
-    /// `/debug/vars`.
+    /// The page of `/debug/vars`.
     Vars,
     Health {
         serializable: bool,
@@ -110,7 +110,7 @@ impl CheckCounters {
         (counter.at, counter.passes) = (now, passes);
     }
 
-    /// Those that have been made at all.
+    /// The checks that have been made at least once.
     pub fn made(&self) -> impl Iterator<Item = (Probe, Check, CheckCounter)> {
         let of = |probe: Probe| READYZ.iter().map(move |check| (probe, *check));
         let all = Probe::ALL.into_iter().flat_map(of);

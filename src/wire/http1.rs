@@ -52,7 +52,7 @@ pub struct Http1Request {
     pub method: HttpMethod,
     /// Percent-decoded, without the query.
     pub path: String,
-    /// In the order given, decoded; pairs Go would not accept are left out.
+    /// The parameters in the order given, decoded; pairs Go would not accept are left out.
     pub query: Vec<(String, String)>,
     /// Whether the client may send another request on this connection.
     pub keep_alive: bool,
@@ -210,7 +210,7 @@ pub enum Audience {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     pub status: u16,
-    /// None where there is no body.
+    /// The type of the body; `None` where there is none.
     pub content_type: Option<ContentType>,
     /// `X-Content-Type-Options: nosniff`, which Go's server puts on errors.
     pub nosniff: bool,
@@ -228,7 +228,7 @@ impl Response {
         Response { status: 200, content_type: None, nosniff: false, allow: None, body: vec![] }
     }
 
-    /// As `http.Error` of Go words it: the text and a line feed.
+    /// A response as `http.Error` of Go words it: the text and a line feed.
     pub fn error(status: u16, text: &str) -> Response {
         let body = format!("{text}\n").into_bytes();
         Response { status, content_type: Some(ContentType::Text), nosniff: true, allow: None, body }
@@ -296,7 +296,7 @@ impl Response {
     }
 }
 
-/// As RFC 9110 section 5.6.7 has it: `Sun, 06 Nov 1994 08:49:37 GMT`.
+/// Formats a date as RFC 9110 section 5.6.7 has it: `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn date(secs: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =

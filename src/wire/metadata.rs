@@ -11,38 +11,38 @@ use crate::types::Duration;
 
 /// The headers of a call that will be taken.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Head<'a> {
+pub struct CallHeaders<'a> {
     pub method: Method,
     /// How long the client waits; none: for ever.
     pub timeout: Option<Duration>,
-    pub style: Style,
+    pub encoding: ReplyEncoding,
     /// `hasleader: true`: refuse the call while the member knows no leader.
     pub require_leader: bool,
-    /// What clientv3 says of itself, for metrics.
+    /// The version that clientv3 says it is of, for metrics.
     pub client_api_version: Option<&'a str>,
-    /// From `token`, or from `authorization` without its `Bearer `.
+    /// The token, from `token` or from `authorization` without its `Bearer `.
     pub token: Option<&'a [u8]>,
 }
 
 /// Why a call is not taken.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Refusal {
+pub enum CallRefusal {
     /// Answer with headers that end the stream.
-    Answer { http_status: u16, style: Style, error: Error },
+    Answer { http_status: u16, encoding: ReplyEncoding, error: Error },
     /// Reset the stream with PROTOCOL_ERROR.
     Reset,
 }
 
-/// How a client wants its answers, where that is not the usual way.
+/// How the replies of a call are encoded, where that is not the usual way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Style {
+pub struct ReplyEncoding {
     /// What followed `application/grpc` and a separator in the call's content type; the answer's repeats it.
     pub subtype: Vec<u8>,
     /// Messages may be compressed; those of the answer are.
     pub gzip: bool,
 }
 
-impl Style {
+impl ReplyEncoding {
     pub fn is_usual(&self) -> bool {
         self.subtype.is_empty() && !self.gzip
     }
@@ -89,7 +89,9 @@ struct Read<'a> {
 }
 
 /// Reads and judges the headers of a call, pseudo-headers among them, names in lower case.
-pub fn head<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Result<Head<'a>, Refusal> {
+pub fn head<'a>(
+    fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+) -> Result<CallHeaders<'a>, CallRefusal> {
     let mut read = Read::default();
     for (name, value) in fields {
         take(&mut read, name, value);
@@ -128,10 +130,11 @@ fn take<'a>(read: &mut Read<'a>, name: &[u8], value: &'a [u8]) {
     }
 }
 
-fn judge(read: Read<'_>) -> Result<Head<'_>, Refusal> {
+fn judge(read: Read<'_>) -> Result<CallHeaders<'_>, CallRefusal> {
     let subtype = read.subtype.unwrap_or_default().to_vec();
-    let style = Style { subtype, gzip: read.encoding == b"gzip" };
-    let refuse = |http_status, error| Err(Refusal::Answer { http_status, style: style.clone(), error });
+    let encoding = ReplyEncoding { subtype, gzip: read.encoding == b"gzip" };
+    let refuse =
+        |http_status, error| Err(CallRefusal::Answer { http_status, encoding: encoding.clone(), error });
     let abort = |http_status, code, text| refuse(http_status, Error::Other { code, text });
     if read.authorities > 1 || read.hosts > 1 {
         let text = format!(
@@ -141,7 +144,7 @@ fn judge(read: Read<'_>) -> Result<Head<'_>, Refusal> {
         return abort(400, Code::Internal, text);
     }
     if read.connection {
-        return Err(Refusal::Reset);
+        return Err(CallRefusal::Reset);
     }
     if read.subtype.is_none() {
         let text = format!("invalid gRPC request content-type {}", quoted(read.refused_content_type));
@@ -172,10 +175,10 @@ fn judge(read: Read<'_>) -> Result<Head<'_>, Refusal> {
         Ok(version) => version,
         Err(_) => return refuse(200, Error::InvalidClientApiVersion),
     };
-    Ok(Head {
+    Ok(CallHeaders {
         method,
         timeout: read.timeout,
-        style,
+        encoding,
         require_leader: read.has_leader == Some(b"true"),
         client_api_version,
         token: read.token.or(read.authorization.map(without_bearer)),
@@ -203,7 +206,7 @@ fn base64_fault(value: &[u8]) -> Option<usize> {
     }
 }
 
-/// Up to eight digits and a unit. The error is grpc-go's text.
+/// Reads a timeout: up to eight digits and a unit. The error is grpc-go's text.
 fn timeout(value: &[u8]) -> Result<Duration, String> {
     const LONGEST: u64 = i64::MAX as u64;
     let shown = || quoted(value);
@@ -245,19 +248,21 @@ mod tests {
         ("te", "trailers"),
     ];
 
-    fn judge(fields: &[Field]) -> Result<Head<'static>, Refusal> {
+    fn judge(fields: &[Field]) -> Result<CallHeaders<'static>, CallRefusal> {
         head(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
     }
 
     /// The good headers with one replaced or added.
-    fn with(name: &'static str, value: &'static str) -> Result<Head<'static>, Refusal> {
+    fn with(name: &'static str, value: &'static str) -> Result<CallHeaders<'static>, CallRefusal> {
         let others = GOOD.iter().copied().filter(|(other, _)| *other != name);
         judge(&others.chain([(name, value)]).collect::<Vec<_>>())
     }
 
-    fn refused(result: Result<Head, Refusal>) -> (u16, Code, String) {
+    fn refused(result: Result<CallHeaders, CallRefusal>) -> (u16, Code, String) {
         match result {
-            Err(Refusal::Answer { http_status, error, .. }) => (http_status, error.code(), error.to_string()),
+            Err(CallRefusal::Answer { http_status, error, .. }) => {
+                (http_status, error.code(), error.to_string())
+            }
             other => panic!("not refused: {other:?}"),
         }
     }
@@ -278,8 +283,8 @@ mod tests {
     #[test]
     fn content_types_pass_as_in_grpc_go() {
         let answered = |value| {
-            let style = with("content-type", value).unwrap().style;
-            (String::from_utf8(style.content_type()).unwrap(), style.is_usual())
+            let encoding = with("content-type", value).unwrap().encoding;
+            (String::from_utf8(encoding.content_type()).unwrap(), encoding.is_usual())
         };
         assert_eq!(answered("application/grpc"), ("application/grpc".into(), true));
         assert_eq!(answered("application/grpc+proto"), ("application/grpc+proto".into(), false));
@@ -305,7 +310,7 @@ mod tests {
         check("grpc-timeout", "999n", 200, Code::DeadlineExceeded, "context deadline exceeded");
         let text = r#"malformed grpc-timeout: transport: timeout string is too short: "5""#;
         check("grpc-timeout", "5", 400, Code::Internal, text);
-        assert_eq!(with("connection", "close"), Err(Refusal::Reset));
+        assert_eq!(with("connection", "close"), Err(CallRefusal::Reset));
         assert!(with("grpc-encoding", "identity").is_ok());
         let twice: Vec<Field> = GOOD.iter().copied().chain([(":authority", "other")]).collect();
         assert_eq!(refused(judge(&twice)).0, 400);

@@ -5,19 +5,19 @@ use crate::api::Error;
 
 /// How many messages a call has in each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum CallKind {
     Unary,
     ServerStream,
     BidiStream,
 }
 
-impl Kind {
-    /// As the metrics' label `grpc_type` names it.
+impl CallKind {
+    /// The name that the metrics' label `grpc_type` has.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Unary => "unary",
-            Kind::ServerStream => "server_stream",
-            Kind::BidiStream => "bidi_stream",
+            CallKind::Unary => "unary",
+            CallKind::ServerStream => "server_stream",
+            CallKind::BidiStream => "bidi_stream",
         }
     }
 }
@@ -38,13 +38,13 @@ macro_rules! methods {
                 match self { $(Method::$method => $service,)* }
             }
 
-            /// Its name inside the service: the metrics' label `grpc_method`.
+            /// The name inside its service, which the metrics' label `grpc_method` has.
             pub fn name(self) -> &'static str {
                 match self { $(Method::$method => $name,)* }
             }
 
-            pub fn kind(self) -> Kind {
-                match self { $(Method::$method => Kind::$kind,)* }
+            pub fn kind(self) -> CallKind {
+                match self { $(Method::$method => CallKind::$kind,)* }
             }
 
             /// `/service/name`, as requests carry it in `:path`.

@@ -20,7 +20,7 @@ pub mod text;
 
 pub use counters::{Counters, MethodCounters, Timed};
 pub use encode::{Header, TooLong};
-pub use method::{Kind, Method};
+pub use method::{CallKind, Method};
 
 /// The version this server answers with, as clients decide by it what they may ask.
 pub const SERVER_VERSION: &str = "3.7.1";

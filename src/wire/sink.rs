@@ -1,7 +1,7 @@
 //! Writing protobuf's wire format, each byte once.
 //!
 //! An embedded message is preceded by its length, so whoever writes it must know the length first. A
-//! [`Message`] therefore describes its fields to any [`Sink`]: [`Length`] adds up what they would take,
+//! [`ProtoMessage`] therefore describes its fields to any [`Sink`]: [`Length`] adds up what they would take,
 //! `Vec<u8>` takes them. As both are told the same, lengths cannot be wrong. proto3 leaves out zeros.
 
 /// Takes the fields of messages.
@@ -9,7 +9,7 @@ pub(super) trait Sink: Sized {
     fn varint(&mut self, value: u64);
     fn raw(&mut self, bytes: &[u8]);
     /// An embedded message, present even where it is empty.
-    fn message(&mut self, number: u32, message: &impl Message);
+    fn message(&mut self, number: u32, message: &impl ProtoMessage);
 
     fn tag(&mut self, number: u32, kind: u32) {
         self.varint(u64::from(number << 3 | kind));
@@ -45,7 +45,7 @@ pub(super) trait Sink: Sized {
 }
 
 /// Something with fields.
-pub(super) trait Message {
+pub(super) trait ProtoMessage {
     fn fields(&self, sink: &mut impl Sink);
 }
 
@@ -54,7 +54,7 @@ pub(super) trait Message {
 pub(super) struct Length(usize);
 
 impl Length {
-    pub fn of(message: &impl Message) -> usize {
+    pub fn of(message: &impl ProtoMessage) -> usize {
         let mut length = Length::default();
         message.fields(&mut length);
         length.0
@@ -75,7 +75,7 @@ impl Sink for Length {
     fn raw(&mut self, bytes: &[u8]) {
         self.0 += bytes.len();
     }
-    fn message(&mut self, number: u32, message: &impl Message) {
+    fn message(&mut self, number: u32, message: &impl ProtoMessage) {
         let before = self.0;
         message.fields(self);
         let length = self.0 - before;
@@ -97,7 +97,7 @@ impl Sink for Vec<u8> {
     fn raw(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
-    fn message(&mut self, number: u32, message: &impl Message) {
+    fn message(&mut self, number: u32, message: &impl ProtoMessage) {
         self.tag(number, 2);
         self.varint(Length::of(message) as u64);
         message.fields(self);

@@ -33,11 +33,11 @@ pub fn key(key: &[u8]) -> String {
     text
 }
 
-/// Fields that are not at their default, with a space between them.
+/// The text of the fields that are not at their default, with a space between them.
 #[derive(Default)]
-struct Fields(String);
+struct TextFields(String);
 
-impl Fields {
+impl TextFields {
     fn field(&mut self, name: &str, value: impl Display) {
         if !self.0.is_empty() {
             self.0.push(' ');
@@ -74,7 +74,7 @@ impl Fields {
 }
 
 fn of_range(range: &RangeRequest) -> String {
-    let mut fields = Fields::default();
+    let mut fields = TextFields::default();
     fields.bytes("key", &range.key);
     fields.bytes("range_end", &range.range_end);
     fields.int("limit", range.limit);
@@ -92,7 +92,7 @@ fn of_range(range: &RangeRequest) -> String {
 }
 
 fn of_put(put: &PutRequest) -> String {
-    let mut fields = Fields::default();
+    let mut fields = TextFields::default();
     fields.bytes("key", &put.key);
     fields.int("value_size", put.value.len() as i64);
     fields.int("lease", put.lease.0);
@@ -103,14 +103,14 @@ fn of_put(put: &PutRequest) -> String {
 }
 
 fn of_delete(delete: &DeleteRangeRequest) -> String {
-    let mut fields = Fields::default();
+    let mut fields = TextFields::default();
     fields.bytes("key", &delete.key);
     fields.bytes("range_end", &delete.range_end);
     fields.bool("prev_kv", delete.prev_kv);
     fields.0
 }
 
-/// No more of it than the line has room for.
+/// Describes a transaction, no further than the line takes.
 fn of_txn(txn: &TxnRequest) -> String {
     let mut text = String::from("compare:<");
     joined(&mut text, txn.compare.iter().map(of_compare));
@@ -145,7 +145,7 @@ fn of_op(op: &Op) -> String {
 }
 
 fn of_compare(compare: &Compare) -> String {
-    let mut fields = Fields::default();
+    let mut fields = TextFields::default();
     let result = match compare.result {
         CompareResult::Equal => 0,
         CompareResult::Greater => 1,

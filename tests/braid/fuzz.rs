@@ -114,7 +114,7 @@ held! { client_port http2 hpack http1 metadata grpc gzip protobuf record log che
 fn a_planted_panic_is_found() {
     // Found only if a mutation keeps the frame around the byte it changes.
     let planted = |bytes: &[u8]| {
-        let mut inbound = braid::wire::grpc::Inbound::new(braid::wire::Kind::BidiStream, 1000, false);
+        let mut inbound = braid::wire::grpc::Inbound::new(braid::wire::CallKind::BidiStream, 1000, false);
         let Some((_, mut rest)) = bytes.split_first() else { return };
         while let Ok(Some(message)) = inbound.next(&mut rest) {
             assert!(!message.contains(&0xFF), "planted");

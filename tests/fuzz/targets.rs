@@ -15,7 +15,7 @@
 
 use braid::api::Code;
 use braid::checkpoint::Reader;
-use braid::front::{Ask, Front, Manners};
+use braid::front::{Ask, Front, FrontConfig};
 use braid::http2::hpack::{Decoder, Encoder, Indexing};
 use braid::http2::{Config, Connection, Event, Head};
 use braid::io::Port;
@@ -24,7 +24,7 @@ use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentBytes, SegmentN
 use braid::record::Payload;
 use braid::types::{ConnId, ReactorId, StoreId, Time};
 use braid::wire::http1::Audience;
-use braid::wire::{Header, Kind, Method, decode, grpc, gzip, health, http1, metadata};
+use braid::wire::{CallKind, Header, Method, decode, grpc, gzip, health, http1, metadata};
 use bytes::Bytes;
 
 pub type Target = fn(&[u8]);
@@ -56,14 +56,14 @@ pub const LOG_KEY: u64 = 7;
 /// A connection as a reactor has it, with every answer it gives by itself.
 pub fn client_port(bytes: &[u8]) {
     let conn = ConnId { reactor: ReactorId(0), slot: 0, generation: 1 };
-    let manners = Manners::new(
+    let config = FrontConfig::new(
         Header::default(),
         MESSAGE_BYTES_MAX,
         TXN_OPS_DEFAULT,
         FrontBounds::PRODUCTION,
         Config::default(),
     );
-    let mut front = Front::new(manners);
+    let mut front = Front::new(config);
     let (mut asks, mut out) = (vec![], vec![]);
     front.opened(Time(0), conn, Port::Client);
     for part in bytes.chunks(1000) {
@@ -142,7 +142,7 @@ pub fn metadata(bytes: &[u8]) {
         let colon = line.windows(2).position(|pair| pair == b": ")?;
         Some((&line[..colon], &line[colon + 2..]))
     });
-    if let Err(metadata::Refusal::Answer { error, .. }) = metadata::head(fields) {
+    if let Err(metadata::CallRefusal::Answer { error, .. }) = metadata::head(fields) {
         assert!(error.code() != Code::Ok);
         grpc::percent_encoded(&error.to_string());
     }
@@ -151,7 +151,7 @@ pub fn metadata(bytes: &[u8]) {
 /// The first byte decides the kind of the call, its compression, and how the rest arrives.
 pub fn grpc(bytes: &[u8]) {
     let Some((&first, rest)) = bytes.split_first() else { return };
-    let kind = [Kind::Unary, Kind::ServerStream, Kind::BidiStream][usize::from(first) % 3];
+    let kind = [CallKind::Unary, CallKind::ServerStream, CallKind::BidiStream][usize::from(first) % 3];
     let mut inbound = grpc::Inbound::new(kind, MESSAGE_BYTES_MAX, first & 0x40 != 0);
     for mut part in rest.chunks(1 + usize::from(first & 0x3F)) {
         loop {
@@ -176,7 +176,7 @@ pub fn gzip(bytes: &[u8]) {
 /// Every request of every method.
 pub fn protobuf(bytes: &[u8]) {
     let message = Bytes::copy_from_slice(bytes);
-    for method in Method::ALL.iter().copied().filter(|method| method.kind() == Kind::Unary) {
+    for method in Method::ALL.iter().copied().filter(|method| method.kind() == CallKind::Unary) {
         let _ = decode::unary(method, &message, TXN_OPS_DEFAULT);
     }
     let _ = decode::range_stream(message.clone());

@@ -2,15 +2,11 @@
 
 use super::*;
 use crate::http2::frame;
-use crate::limits::{CONNECTION_PARTS_BYTES_MIN, HTTP2_OUTPUT_BYTES};
+use crate::limits::{CONNECTION_PARTIAL_BYTES_MIN, HTTP2_OUTPUT_BYTES};
 use crate::types::{Blob, KeyValue};
 
 pub(super) const RANGE: &str = "/etcdserverpb.KV/Range";
 const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
-
-pub(super) fn manners() -> Manners {
-    Manners::new(Header::default(), 1 << 20, 128, FrontBounds::PRODUCTION, http2::Config::default())
-}
 
 fn rpc_of_stream(asks: &[Ask]) -> Rpc {
     match asks {
@@ -39,7 +35,7 @@ pub(super) fn pairs(number: usize, value_bytes: usize) -> RangeReply {
 #[test]
 fn a_reply_too_long_for_grpc_is_told_as_grpc_go_tells_it() {
     let mut wire = Wire::new();
-    wire.front.manners.reply_bytes_max = 1000;
+    wire.front.config.reply_bytes_max = 1000;
     let mut call = |value_bytes| {
         let stream = wire.client.call(RANGE, &[], b"\x0a\x01k").unwrap();
         let rpc = rpc_of(&wire.run());
@@ -58,7 +54,7 @@ fn a_reply_too_long_for_grpc_is_told_as_grpc_go_tells_it() {
     let (stream, rpc) = wire.open_watch();
     let reply = WatchReply { cancel_reason: "0123456789", ..WatchReply::default() };
     wire.front.watched(rpc, Term(0), &reply);
-    wire.front.manners.reply_bytes_max = 10;
+    wire.front.config.reply_bytes_max = 10;
     wire.front.watched(rpc, Term(0), &reply);
     wire.front.watched(rpc, Term(0), &reply);
     let mut asks = vec![];
@@ -98,8 +94,8 @@ pub(super) struct Closed {
 }
 
 impl Closed {
-    pub(super) fn new(manners: Manners, window: u32) -> Closed {
-        let mut front = Front::new(manners);
+    pub(super) fn new(config: FrontConfig, window: u32) -> Closed {
+        let mut front = Front::new(config);
         front.opened(Time(0), CONN, Port::Client);
         let block = crate::http2::hpack::Encoder::new(0);
         let mut client = Closed { front, conn: CONN, gzip: false, block, unsent: 0, frames: vec![] };
@@ -235,7 +231,7 @@ impl Closed {
 fn a_stream_that_ends_while_its_client_holds_it_back_loses_nothing() {
     use frame::kind::{DATA, HEADERS, RST_STREAM};
     for ended in [true, false] {
-        let mut client = Closed::new(manners(), 0);
+        let mut client = Closed::new(config(), 0);
         let range = rpc_of_stream(&client.call(1, "/etcdserverpb.KV/RangeStream", b"\x0a\x01k", true));
         let watch = rpc_of_stream(&client.call(3, WATCH, b"\x1a\x00", ended));
         let Ok(Reply::Range(reply)) = range_reply(1000) else { unreachable!() };
@@ -278,16 +274,15 @@ pub(super) fn range_stream(client: &mut Closed, number: u32) -> Rpc {
 fn what_a_client_does_not_read_is_bounded_and_arrives_when_it_does() {
     // Its windows may be open, or hold all answers back.
     for window in [OPEN, 0] {
-        let mut manners = manners();
-        (manners.bounds.connection_lists_bytes_max, manners.bounds.connection_lists_bytes_min) =
-            (8 * MIB, MIB);
-        let mut client = Closed::new(manners, window);
+        let mut config = config();
+        (config.bounds.connection_lists_bytes_max, config.bounds.connection_lists_bytes_min) = (8 * MIB, MIB);
+        let mut client = Closed::new(config, window);
         client.open_windows(&[0], OPEN);
         let mut numbers = odd();
         numbers.by_ref().take(500).for_each(|number| client.get(number, 64 << 10));
         let written = client.handled(Method::Range, Code::Ok);
         assert_eq!(written, CONNECTION_UNSENT_BYTES_MAX as u64 / (64 << 10), "up to the limit, and no more");
-        let lists = client.front.tally.held.lists;
+        let lists = client.front.accounting.held.lists;
         assert!((8 * MIB..8 * MIB + (65 << 10)).contains(&lists), "{lists}");
         assert_eq!(client.front.waiting.len() as u64, 500 - written - (8 * MIB / (64 << 10)) as u64);
         // A write has been done: its client hears of that.
@@ -306,7 +301,7 @@ fn what_a_client_does_not_read_is_bounded_and_arrives_when_it_does() {
             client.serve(asks, &pairs(1, 64 << 10));
         }
         assert_eq!(client.handled(Method::Range, Code::Ok), 500);
-        assert_eq!((client.front.tally.held.lists, client.front.waiting.len()), (0, 0));
+        assert_eq!((client.front.accounting.held.lists, client.front.waiting.len()), (0, 0));
         assert!(odd().take(500).all(|number| client.seen(number).1 > 64 << 10));
     }
 }
@@ -314,9 +309,9 @@ fn what_a_client_does_not_read_is_bounded_and_arrives_when_it_does() {
 #[test]
 fn answers_that_are_written_at_once_are_bounded() {
     for window in [OPEN, 0] {
-        let mut manners = manners();
-        manners.http2.bounds.pending_bytes_max = 4 * MIB;
-        let mut client = Closed::new(manners, window);
+        let mut config = config();
+        config.http2.bounds.pending_bytes_max = 4 * MIB;
+        let mut client = Closed::new(config, window);
         client.open_windows(&[0], OPEN);
         odd().take(500).for_each(|number| client.delete(number, 64 << 10));
         let taken = client.handled(Method::DeleteRange, Code::Ok);
@@ -327,9 +322,9 @@ fn answers_that_are_written_at_once_are_bounded() {
 
 #[test]
 fn answers_to_all_clients_of_a_reactor_are_bounded() {
-    let mut manners = manners();
-    manners.bounds.answers_bytes_max = 4 * MIB;
-    let mut client = Closed::new(manners, OPEN);
+    let mut config = config();
+    config.bounds.answers_bytes_max = 4 * MIB;
+    let mut client = Closed::new(config, OPEN);
     client.open_windows(&[0], OPEN);
     let mut numbers = odd();
     let stream = range_stream(&mut client, numbers.next().unwrap());
@@ -353,18 +348,19 @@ fn answers_to_all_clients_of_a_reactor_are_bounded() {
     client.front.closed(client.conn, &mut asks);
     client.front.sent(Time(0), first.0, 100 << 10, &mut asks);
     client.front.on_time(Time(0), &mut asks);
-    assert_eq!(asks, [Ask::Room { rpc: stream }]);
+    assert_eq!(asks, [Ask::Writable { rpc: stream }]);
     assert!(client.front.budget(stream) > 0 && client.front.wake_at() > Time(0));
     client.front.closed(first.0, &mut asks);
-    assert_eq!((client.front.tally.held.answers, client.front.tally.held.requests), (0, 0));
+    assert_eq!((client.front.accounting.held.answers, client.front.accounting.held.requests), (0, 0));
 }
 
 #[test]
 fn requests_that_are_never_whole_are_bounded() {
     let begun = [&http2::grpc::prefix(50_000)[..], &[0; 10_000]].concat();
     for (one, all) in [(100_000, MIB), (MIB, 100_000)] {
-        let manners = Manners { parts_bytes_max: one, all_parts_bytes_max: all, ..manners() };
-        let mut client = Closed::new(manners, OPEN);
+        let mut config = config();
+        (config.bounds.connection_partial_bytes_max, config.bounds.partial_bytes_max) = (one, all);
+        let mut client = Closed::new(config, OPEN);
         for number in odd().take(10) {
             assert_eq!(client.begin(number, PUT, &begun, false), []);
         }
@@ -373,13 +369,13 @@ fn requests_that_are_never_whole_are_bounded() {
             assert!(matches!(asks[..], [Ask::Gone { .. }]), "{asks:?}");
         }
         assert_eq!(client.handled(Method::Put, Code::ResourceExhausted), 10);
-        assert_eq!(client.front.tally.held.requests, 100_000);
+        assert_eq!(client.front.accounting.held.requests, 100_000);
         // A call that is short passes at any time.
         rpc_of(&client.call(41, PUT, &put(), true));
         // What the others of the reactor keep leaves little, and that for all.
         client.read();
         client.change(OPEN);
-        let expected = if all < one { CONNECTION_PARTS_BYTES_MIN / 10_000 } else { 10 };
+        let expected = if all < one { CONNECTION_PARTIAL_BYTES_MIN / 10_000 } else { 10 };
         odd().take(20).for_each(|number| drop(client.begin(number, PUT, &begun, false)));
         assert_eq!(client.handled(Method::Put, Code::ResourceExhausted), 10 + 20 - expected as u64);
         // What a call kept is free when it ends, by itself or with the client.
@@ -394,19 +390,19 @@ fn requests_that_are_never_whole_are_bounded() {
         let mut asks = vec![];
         client.front.closed(CONN, &mut asks);
         client.front.closed(client.conn, &mut asks);
-        assert_eq!(client.front.tally.held.requests, 0);
+        assert_eq!(client.front.accounting.held.requests, 0);
     }
 }
 
 #[test]
 fn a_stream_reset_for_want_of_room_is_gone_for_who_feeds_it() {
-    let mut manners = manners();
-    manners.http2.bounds.pending_bytes_max = 100_000;
-    let mut client = Closed::new(manners, 0);
+    let mut config = config();
+    config.http2.bounds.pending_bytes_max = 100_000;
+    let mut client = Closed::new(config, 0);
     let (first, second) = (range_stream(&mut client, 1), range_stream(&mut client, 3));
     assert!(client.front.budget(first) > 0);
     chunk(&mut client, first, 120_000);
-    assert_eq!(client.front.budget(second), 0, "the connection's room is used up");
+    assert_eq!(client.front.budget(second), 0, "the connection's capacity is used up");
     chunk(&mut client, second, 20_000);
     chunk(&mut client, second, 20_000);
     assert!(client.front.wake_at() <= Time(0));
@@ -418,29 +414,29 @@ fn a_stream_reset_for_want_of_room_is_gone_for_who_feeds_it() {
     let third = range_stream(&mut client, 5);
     assert_eq!(client.front.budget(third), 0);
     let asks = client.open_windows(&[0, 1], 1 << 20);
-    assert_eq!(asks, [first, third].map(|rpc| Ask::Room { rpc }));
+    assert_eq!(asks, [first, third].map(|rpc| Ask::Writable { rpc }));
     assert!(client.front.budget(third) > 0);
 }
 
 #[test]
 fn room_wakes_the_streams_that_were_told_to_wait() {
-    let mut client = Closed::new(manners(), OPEN);
+    let mut client = Closed::new(config(), OPEN);
     client.open_windows(&[0], OPEN);
     let streams: Vec<Rpc> = odd().take(50).map(|number| range_stream(&mut client, number)).collect();
     chunk(&mut client, streams[7], HTTP2_OUTPUT_BYTES);
     for waiting in [9, 3, 9] {
         assert_eq!(client.front.budget(streams[waiting]), 0);
     }
-    let expected = [3, 9].map(|waiting| Ask::Room { rpc: streams[waiting] });
+    let expected = [3, 9].map(|waiting| Ask::Writable { rpc: streams[waiting] });
     assert_eq!(client.take(), expected);
     assert!(client.front.budget(streams[3]) > 0);
     chunk(&mut client, streams[3], 100);
-    assert_eq!(client.take(), [], "who has got room is told no more");
+    assert_eq!(client.take(), [], "who has got capacity is told no more");
 }
 
 #[test]
 fn paused_streams_are_read_no_further_than_their_windows_and_hinder_no_other() {
-    let mut client = Closed::new(manners(), OPEN);
+    let mut client = Closed::new(config(), OPEN);
     let create = proto::watch_request::RequestUnion::CreateRequest(Default::default());
     let message = proto::WatchRequest { request_union: Some(create) }.encode_to_vec();
     let framed = [&http2::grpc::prefix(message.len())[..], &message].concat();
@@ -458,7 +454,7 @@ fn paused_streams_are_read_no_further_than_their_windows_and_hinder_no_other() {
         watches.push(watch);
     }
     client.take();
-    assert_eq!(client.front.tally.held.requests, 6 * (unread.len() - 3));
+    assert_eq!(client.front.accounting.held.requests, 6 * (unread.len() - 3));
     let given = |number| client.frames.iter().any(|f| (f.0, f.2) == (frame::kind::WINDOW_UPDATE, number));
     assert!(odd().take(6).all(|number| !given(number)), "the streams' windows stay closed");
     rpc_of(&client.call(99, PUT, &put(), true));
@@ -475,7 +471,7 @@ fn paused_streams_are_read_no_further_than_their_windows_and_hinder_no_other() {
     assert_eq!(asks.len(), messages + 1);
     assert!(asks[..messages].iter().all(|ask| matches!(ask, Ask::Watch { rpc, .. } if *rpc == watches[0])));
     assert_eq!(asks[messages], Ask::Ended { rpc: watches[0] });
-    assert_eq!(client.front.tally.held.requests, 5 * (unread.len() - 3));
+    assert_eq!(client.front.accounting.held.requests, 5 * (unread.len() - 3));
     // The window goes back with what is read.
     client.front.read_on(watches[1], messages / 2, &mut asks);
     client.take();

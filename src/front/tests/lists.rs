@@ -1,16 +1,16 @@
 //! Lists that are too many to hold at once wait; readers that take nothing give their place back.
 
-use super::bounds::{Closed, MIB, OPEN, manners, odd, pairs, range_stream};
+use super::bounds::{Closed, MIB, OPEN, odd, pairs, range_stream};
 use super::*;
 use crate::limits::{READER_CHECK_MS, READER_CHECKS_MAX};
 
 /// Limits of which a few lists are too much.
-fn small() -> Manners {
-    let mut manners = manners();
-    manners.bounds.connection_lists_bytes_min = MIB;
-    manners.bounds.connection_lists_bytes_max = 4 * MIB;
-    manners.bounds.lists_bytes_max = 16 * MIB;
-    manners
+fn small() -> FrontConfig {
+    let mut config = config();
+    config.bounds.connection_lists_bytes_min = MIB;
+    config.bounds.connection_lists_bytes_max = 4 * MIB;
+    config.bounds.lists_bytes_max = 16 * MIB;
+    config
 }
 
 /// A list of about so many bytes.
@@ -37,12 +37,12 @@ fn large_lists_at_once_on_one_connection_all_arrive() {
         client.open_windows(&[0], OPEN);
         let numbers: Vec<u32> = odd().take(8).collect();
         numbers.iter().for_each(|number| client.list(*number, &list(3 * MIB)));
-        assert_eq!((client.front.waiting.len(), client.front.tally.held.lists / MIB), (6, 6));
+        assert_eq!((client.front.waiting.len(), client.front.accounting.held.lists / MIB), (6, 6));
         run(&mut client, &numbers, &list(3 * MIB));
         assert_eq!(client.handled(Method::Range, Code::Ok), 8);
         let least = if gzip { 1000 } else { 3 * MIB };
         assert!(numbers.iter().all(|number| client.seen(*number).1 > least));
-        assert_eq!((client.front.waiting.len(), client.front.tally.held.lists), (0, 0));
+        assert_eq!((client.front.waiting.len(), client.front.accounting.held.lists), (0, 0));
     }
 }
 
@@ -69,7 +69,7 @@ fn large_lists_at_once_of_many_clients_all_arrive() {
         client.serve(asks, &list(3 * MIB));
     }
     assert_eq!(client.handled(Method::Range, Code::Ok), 16);
-    assert_eq!((client.front.waiting.len(), client.front.tally.held.lists), (0, 0));
+    assert_eq!((client.front.waiting.len(), client.front.accounting.held.lists), (0, 0));
 }
 
 /// Turns of which one client's kernel takes what is sent, and no other's.
@@ -96,9 +96,9 @@ fn turns(client: &mut Closed, now: Time) -> Vec<Ask> {
 fn readers_that_take_nothing_give_their_place_back() {
     // Their windows are closed, or their kernels are full.
     for window in [0, OPEN] {
-        let mut manners = small();
-        (manners.bounds.connection_lists_bytes_max, manners.bounds.lists_bytes_max) = (8 * MIB, usize::MAX);
-        let mut client = Closed::new(manners, window);
+        let mut config = small();
+        (config.bounds.connection_lists_bytes_max, config.bounds.lists_bytes_max) = (8 * MIB, usize::MAX);
+        let mut client = Closed::new(config, window);
         let mut silent = vec![];
         for number in 1..=5 {
             client.open_windows(&[0], OPEN);
@@ -108,14 +108,14 @@ fn readers_that_take_nothing_give_their_place_back() {
                 client.front.flush(Time(0), &mut vec![]);
             }
             if number == 4 {
-                let held = client.front.tally.held.lists;
-                client.front.manners.bounds.lists_bytes_max = held + 6 * MIB + MIB / 2;
+                let held = client.front.accounting.held.lists;
+                client.front.config.bounds.lists_bytes_max = held + 6 * MIB + MIB / 2;
             }
             silent.push(client.conn);
             client.change(if number < 5 { window } else { OPEN });
         }
         assert_eq!(client.front.waiting.len(), 0);
-        assert!(client.front.tally.held.lists >= client.front.manners.bounds.lists_bytes_max);
+        assert!(client.front.accounting.held.lists >= client.front.config.bounds.lists_bytes_max);
         client.open_windows(&[0], OPEN);
         let small = list(900 << 10);
         [1, 3, 5].into_iter().for_each(|number| client.list(number, &small));
@@ -139,7 +139,7 @@ fn readers_that_take_nothing_give_their_place_back() {
         assert_eq!(gone.count(), 10);
         assert_eq!(client.handled(Method::Range, Code::ResourceExhausted), 10);
         assert!(matches!(asks.last(), Some(Ask::Call { rpc, .. }) if rpc.conn == client.conn), "{asks:?}");
-        assert_eq!(client.front.tally.held.lists, 0);
+        assert_eq!(client.front.accounting.held.lists, 0);
     }
 }
 
@@ -199,7 +199,7 @@ fn what_a_stream_holds_for_its_client_counts_and_is_given_back() {
     client.open_windows(&[0], OPEN);
     let stream = range_stream(&mut client, 1);
     client.front.holds(stream, 5 * MIB);
-    assert_eq!(client.front.tally.held.lists, 5 * MIB);
+    assert_eq!(client.front.accounting.held.lists, 5 * MIB);
     let reply = list(2 * MIB);
     let asks = client.call(3, super::bounds::RANGE, b"\x0a\x01k", true);
     let rpc = rpc_of(&asks);
@@ -207,7 +207,7 @@ fn what_a_stream_holds_for_its_client_counts_and_is_given_back() {
     client.front.holds(stream, MIB);
     assert!(client.front.takes(rpc, &reply).is_ok());
     client.front.end(stream, Ok(()));
-    assert_eq!(client.front.tally.held.lists, 0);
+    assert_eq!(client.front.accounting.held.lists, 0);
 }
 
 /// What is still being read counts, and is nobody's fault but ours.
@@ -216,8 +216,8 @@ fn what_is_gathered_counts_and_no_reader_is_ended_for_it() {
     let mut client = Closed::new(small(), OPEN);
     client.open_windows(&[0], OPEN);
     let gathering = rpc_of(&client.call(1, super::bounds::RANGE, b"\x0a\x01k", true));
-    client.front.gathers(gathering, 5 * MIB);
-    assert_eq!(client.front.tally.held.lists, 5 * MIB);
+    client.front.set_gathered(gathering, 5 * MIB);
+    assert_eq!(client.front.accounting.held.lists, 5 * MIB);
     assert!(!client.front.is_in_vain(gathering, MIB), "it does not stand in its own way");
     client.list(3, &list(2 * MIB));
     assert_eq!(client.front.waiting.len(), 1);
@@ -230,15 +230,15 @@ fn what_is_gathered_counts_and_no_reader_is_ended_for_it() {
     let mut reset = vec![];
     http2::frame::put_number(&mut reset, http2::frame::kind::RST_STREAM, 1, 8);
     client.send(&reset);
-    assert_eq!(client.front.tally.held.lists, 0);
+    assert_eq!(client.front.accounting.held.lists, 0);
 }
 
 /// Whatever the limits, an honest client gets all it asks for.
 #[test]
 fn the_smallest_limits_that_work_hold_nobody_up_for_ever() {
     let http2 = http2::Config { bounds: crate::limits::Http2Bounds::TINY, ..Default::default() };
-    let manners = Manners::new(Header::default(), 1 << 20, 128, FrontBounds::TINY, http2);
-    let mut client = Closed::new(manners, 300);
+    let config = FrontConfig::new(Header::default(), 1 << 20, 128, FrontBounds::TINY, http2);
+    let mut client = Closed::new(config, 300);
     client.open_windows(&[0], OPEN);
     let reply = pairs(10, 200);
     // One that is taken, as many as may wait, one more, and a write beside them.
@@ -253,5 +253,5 @@ fn the_smallest_limits_that_work_hold_nobody_up_for_ever() {
     run(&mut client, &numbers, &reply);
     assert_eq!(client.handled(Method::Range, Code::Ok), 4);
     assert!(numbers.iter().all(|number| client.seen(*number).1 > 10 * 200));
-    assert_eq!((client.front.tally.held.lists, client.front.tally.held.answers), (0, 0));
+    assert_eq!((client.front.accounting.held.lists, client.front.accounting.held.answers), (0, 0));
 }

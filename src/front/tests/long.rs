@@ -5,7 +5,7 @@ use super::*;
 use crate::api::{OpReply, TxnReply, WatchEvent};
 use crate::limits::*;
 use crate::types::{Blob, Event as Change, KeyValue};
-use crate::wire::encode::{self, Long};
+use crate::wire::encode::{self, LongMessage};
 
 fn kv(number: usize, value_bytes: usize) -> KeyValue {
     KeyValue {
@@ -94,7 +94,7 @@ fn a_long_reply_arrives_as_it_is_over_many_turns() {
         assert!(turns >= 2 * keys / LONG_MESSAGES_ELEMENTS_PER_TURN, "{turns}");
         // A frame's and an element's worth more at most.
         assert!(most as usize <= LONG_MESSAGES_BYTES_PER_TURN + 2 * (value_bytes + (64 << 10)), "{most}");
-        assert_eq!(wire.front.tally.held.answers, 0);
+        assert_eq!(wire.front.accounting.held.answers, 0);
         assert_eq!(wire.front.counters.of_mut(Method::Range).messages_sent, 2);
     }
 }
@@ -117,7 +117,7 @@ fn a_long_message_of_a_stream_holds_its_next_back() {
     assert_eq!(wire.front.budget(rpc), 0);
     let mut asks = vec![];
     wire.run_turns(&mut asks);
-    assert!(asks.contains(&Ask::Room { rpc }), "{asks:?}");
+    assert!(asks.contains(&Ask::Writable { rpc }), "{asks:?}");
     assert!(wire.front.budget(rpc) > 0);
     wire.front.watched(rpc, Term(0), &short);
     wire.run_turns(&mut asks);
@@ -157,13 +157,13 @@ fn a_long_reply_ends_with_its_call() {
     wire.run_turns(&mut asks);
     assert!(!wire.seen[&late.number()].body.is_empty() && wire.status(late).is_none());
     assert!(wire.front.method(second).is_none());
-    assert_eq!(wire.front.tally.held.answers, 0);
+    assert_eq!(wire.front.accounting.held.answers, 0);
 }
 
 #[test]
 fn a_long_reply_that_is_too_long_is_refused_as_a_short_one_is() {
     let mut wire = Wire::new();
-    wire.front.manners.reply_bytes_max = 1 << 20;
+    wire.front.config.reply_bytes_max = 1 << 20;
     let (stream, rpc) = wire.ask_for_range();
     let reply = range_reply(5000, 1000);
     let bytes = whole(&reply).len() - 5;
@@ -206,7 +206,7 @@ fn a_long_reply_is_compressed_over_many_turns() {
     let (prefix, packed) = body.split_at(5);
     assert_eq!(prefix, http2::grpc::compressed_prefix(packed.len()));
     assert!(crate::wire::gzip::inflated(packed, wanted.len()).unwrap() == wanted);
-    assert_eq!((wire.front.tally.held.answers, wire.front.tally.held.lists), (0, 0));
+    assert_eq!((wire.front.accounting.held.answers, wire.front.accounting.held.lists), (0, 0));
 }
 
 #[test]
@@ -228,11 +228,11 @@ fn a_message_written_in_pieces_is_the_message() {
         let watch = watch_reply(keys);
         let mut of_watch = vec![];
         encode::watch(&mut of_watch, &Header::default(), &watch, usize::MAX).unwrap();
-        let mut longs = vec![(Long::of_watch(&Header::default(), watch), framed(of_watch))];
+        let mut longs = vec![(LongMessage::of_watch(&Header::default(), watch), framed(of_watch))];
         let txn = Reply::Txn(txn_reply(&mut rng, &reply, &delete, 2));
         for reply in [Reply::Range(reply), Reply::DeleteRange(delete), txn] {
             let wanted = whole(&reply);
-            longs.push((Long::of_reply(&Header::default(), reply), wanted));
+            longs.push((LongMessage::of_reply(&Header::default(), reply), wanted));
         }
         for (mut long, wanted) in longs {
             let elements = 1 + rng.below(9) as usize;

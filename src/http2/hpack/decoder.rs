@@ -2,11 +2,11 @@
 
 use super::huffman;
 use super::table::{STATIC, Table};
-use crate::http2::head::{self, Head, Name};
+use crate::http2::head::{self, FieldName, Head};
 
 /// The block breaks RFC 7541; the two tables no longer agree, so the connection is lost.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub struct CompressionError;
 
 /// Integers of a block above this are no index, length or size that anybody could mean.
 const INTEGER_MAX: u64 = 1 << 28;
@@ -32,7 +32,7 @@ impl Decoder {
 
     /// Decodes a whole block into `head`, which is cleared first. Returns whether every field was indexed:
     /// such a block left the table as it was, and says the same again until the table changes.
-    pub fn decode(&mut self, block: &[u8], head: &mut Head) -> Result<bool, Malformed> {
+    pub fn decode(&mut self, block: &[u8], head: &mut Head) -> Result<bool, CompressionError> {
         head.clear();
         let mut rest = block;
         let (mut indexed, mut sizing) = (true, true);
@@ -44,7 +44,7 @@ impl Decoder {
             } else if first & 0xE0 == 0x20 {
                 let size = integer(&mut rest, 5)?;
                 if !sizing || size > self.size_limit {
-                    return Err(Malformed);
+                    return Err(CompressionError);
                 }
                 self.table.resize(size);
                 indexed = false;
@@ -58,28 +58,29 @@ impl Decoder {
         Ok(indexed)
     }
 
-    fn indexed(&self, index: usize, head: &mut Head) -> Result<(), Malformed> {
-        let place = index.checked_sub(1).ok_or(Malformed)?;
+    fn indexed(&self, index: usize, head: &mut Head) -> Result<(), CompressionError> {
+        let place = index.checked_sub(1).ok_or(CompressionError)?;
         if let Some(entry) = STATIC.get(place) {
             head.push(entry.kind, true, entry.name.as_bytes(), entry.value.as_bytes());
         } else {
-            let (entry, name, value) = self.table.get(place - STATIC.len()).ok_or(Malformed)?;
+            let (entry, name, value) = self.table.get(place - STATIC.len()).ok_or(CompressionError)?;
             head.push(entry.kind, entry.valid, name, value);
         }
         Ok(())
     }
 
-    fn literal(&mut self, rest: &mut &[u8], enter: bool, head: &mut Head) -> Result<(), Malformed> {
+    fn literal(&mut self, rest: &mut &[u8], enter: bool, head: &mut Head) -> Result<(), CompressionError> {
         let index = integer(rest, if enter { 6 } else { 4 })?;
-        let (kind, name_valid, name): (Name, bool, &[u8]) = match index {
+        let (kind, name_valid, name): (FieldName, bool, &[u8]) = match index {
             0 => {
                 let name = string(rest, &mut self.name)?;
-                (Name::of(name), head::is_field_name(name), name)
+                (FieldName::of(name), head::is_field_name(name), name)
             }
             index => match STATIC.get(index - 1) {
                 Some(entry) => (entry.kind, true, entry.name.as_bytes()),
                 None => {
-                    let (entry, name, _) = self.table.get(index - 1 - STATIC.len()).ok_or(Malformed)?;
+                    let (entry, name, _) =
+                        self.table.get(index - 1 - STATIC.len()).ok_or(CompressionError)?;
                     // The entry may be evicted by the one that takes its name.
                     self.name.clear();
                     self.name.extend_from_slice(name);
@@ -96,7 +97,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// One long block must not keep its memory for the life of the connection.
+    /// Gives memory back: one long block must not keep it for the life of the connection.
     fn shrink(&mut self) {
         const KEEP: usize = 1024;
         for buffer in [&mut self.name, &mut self.value] {
@@ -107,15 +108,15 @@ impl Decoder {
     }
 }
 
-/// An integer with a prefix of so many bits (RFC 7541, 5.1).
-fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, Malformed> {
+/// Reads an integer with a prefix of `prefix` bits (RFC 7541, 5.1).
+fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, CompressionError> {
     let mask = (1u8 << prefix) - 1;
-    let (&first, mut after) = rest.split_first().ok_or(Malformed)?;
+    let (&first, mut after) = rest.split_first().ok_or(CompressionError)?;
     let mut number = u64::from(first & mask);
     if first & mask == mask {
         let mut shift = 0;
         loop {
-            let (&byte, tail) = after.split_first().ok_or(Malformed)?;
+            let (&byte, tail) = after.split_first().ok_or(CompressionError)?;
             after = tail;
             number += u64::from(byte & 0x7F) << shift;
             shift += 7;
@@ -123,27 +124,27 @@ fn integer(rest: &mut &[u8], prefix: u32) -> Result<usize, Malformed> {
                 break;
             }
             if shift > 28 {
-                return Err(Malformed);
+                return Err(CompressionError);
             }
         }
     }
     if number > INTEGER_MAX {
-        return Err(Malformed);
+        return Err(CompressionError);
     }
     *rest = after;
     Ok(number as usize)
 }
 
-/// A string (RFC 7541, 5.2): lent from the block, or decoded into `buffer`.
-fn string<'a, 'b: 'a>(rest: &mut &'b [u8], buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Malformed> {
-    let coded = rest.first().ok_or(Malformed)? & 0x80 != 0;
+/// Reads a string (RFC 7541, 5.2): lent from the block, or decoded into `buffer`.
+fn string<'a, 'b: 'a>(rest: &mut &'b [u8], buffer: &'a mut Vec<u8>) -> Result<&'a [u8], CompressionError> {
+    let coded = rest.first().ok_or(CompressionError)? & 0x80 != 0;
     let len = integer(rest, 7)?;
-    let (bytes, after) = rest.split_at_checked(len).ok_or(Malformed)?;
+    let (bytes, after) = rest.split_at_checked(len).ok_or(CompressionError)?;
     *rest = after;
     if !coded {
         return Ok(bytes);
     }
     buffer.clear();
-    huffman::decode(bytes, buffer).map_err(|_| Malformed)?;
+    huffman::decode(bytes, buffer).map_err(|_| CompressionError)?;
     Ok(buffer)
 }

@@ -2,7 +2,7 @@
 
 use super::huffman;
 use super::table::{STATIC, Table};
-use crate::http2::head::Name;
+use crate::http2::head::FieldName;
 
 /// Whether a field is worth a place in the dynamic table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Encoder {
         }
         string(out, value);
         if indexing == Indexing::Enter {
-            self.table.insert(Name::Other, true, name, value);
+            self.table.insert(FieldName::Other, true, name, value);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The code is canonical: sorted by (length, symbol), each code is its predecessor plus one, shifted where
 //! the length grows. So the lengths alone define it, and the codes are counted out at compile time.
-//! Decoding looks the next eight bits up in a table, which settles every code of up to eight bits (all of
+//! Decoding looks the next eight bits up in a table, which decides every code of up to eight bits (all of
 //! lower case, digits and the usual punctuation); longer codes are found by comparing with the first code
 //! of each length.
 

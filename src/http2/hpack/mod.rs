@@ -20,5 +20,5 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use decoder::{Decoder, Malformed};
+pub use decoder::{CompressionError, Decoder};
 pub use encoder::{Encoder, Indexing};

@@ -1,97 +1,97 @@
 //! The two tables of RFC 7541: the static one (appendix A) and the dynamic one (section 4).
 
-use crate::http2::head::Name;
+use crate::http2::head::FieldName;
 use std::collections::VecDeque;
 
 /// What each entry of a dynamic table costs beside its bytes (RFC 7541, 4.1).
 pub const ENTRY_OVERHEAD_BYTES: usize = 32;
 
 pub struct StaticEntry {
-    pub kind: Name,
+    pub kind: FieldName,
     pub name: &'static str,
     pub value: &'static str,
 }
 
-const fn entry(kind: Name, name: &'static str, value: &'static str) -> StaticEntry {
+const fn entry(kind: FieldName, name: &'static str, value: &'static str) -> StaticEntry {
     StaticEntry { kind, name, value }
 }
 
 pub static STATIC: [StaticEntry; 61] = [
-    entry(Name::Authority, ":authority", ""),
-    entry(Name::Method, ":method", "GET"),
-    entry(Name::Method, ":method", "POST"),
-    entry(Name::Path, ":path", "/"),
-    entry(Name::Path, ":path", "/index.html"),
-    entry(Name::Scheme, ":scheme", "http"),
-    entry(Name::Scheme, ":scheme", "https"),
-    entry(Name::Status, ":status", "200"),
-    entry(Name::Status, ":status", "204"),
-    entry(Name::Status, ":status", "206"),
-    entry(Name::Status, ":status", "304"),
-    entry(Name::Status, ":status", "400"),
-    entry(Name::Status, ":status", "404"),
-    entry(Name::Status, ":status", "500"),
-    entry(Name::Other, "accept-charset", ""),
-    entry(Name::Other, "accept-encoding", "gzip, deflate"),
-    entry(Name::Other, "accept-language", ""),
-    entry(Name::Other, "accept-ranges", ""),
-    entry(Name::Other, "accept", ""),
-    entry(Name::Other, "access-control-allow-origin", ""),
-    entry(Name::Other, "age", ""),
-    entry(Name::Other, "allow", ""),
-    entry(Name::Authorization, "authorization", ""),
-    entry(Name::Other, "cache-control", ""),
-    entry(Name::Other, "content-disposition", ""),
-    entry(Name::Other, "content-encoding", ""),
-    entry(Name::Other, "content-language", ""),
-    entry(Name::ContentLength, "content-length", ""),
-    entry(Name::Other, "content-location", ""),
-    entry(Name::Other, "content-range", ""),
-    entry(Name::ContentType, "content-type", ""),
-    entry(Name::Other, "cookie", ""),
-    entry(Name::Other, "date", ""),
-    entry(Name::Other, "etag", ""),
-    entry(Name::Other, "expect", ""),
-    entry(Name::Other, "expires", ""),
-    entry(Name::Other, "from", ""),
-    entry(Name::Other, "host", ""),
-    entry(Name::Other, "if-match", ""),
-    entry(Name::Other, "if-modified-since", ""),
-    entry(Name::Other, "if-none-match", ""),
-    entry(Name::Other, "if-range", ""),
-    entry(Name::Other, "if-unmodified-since", ""),
-    entry(Name::Other, "last-modified", ""),
-    entry(Name::Other, "link", ""),
-    entry(Name::Other, "location", ""),
-    entry(Name::Other, "max-forwards", ""),
-    entry(Name::Other, "proxy-authenticate", ""),
-    entry(Name::Other, "proxy-authorization", ""),
-    entry(Name::Other, "range", ""),
-    entry(Name::Other, "referer", ""),
-    entry(Name::Other, "refresh", ""),
-    entry(Name::Other, "retry-after", ""),
-    entry(Name::Other, "server", ""),
-    entry(Name::Other, "set-cookie", ""),
-    entry(Name::Other, "strict-transport-security", ""),
-    entry(Name::Other, "transfer-encoding", ""),
-    entry(Name::UserAgent, "user-agent", ""),
-    entry(Name::Other, "vary", ""),
-    entry(Name::Other, "via", ""),
-    entry(Name::Other, "www-authenticate", ""),
+    entry(FieldName::Authority, ":authority", ""),
+    entry(FieldName::Method, ":method", "GET"),
+    entry(FieldName::Method, ":method", "POST"),
+    entry(FieldName::Path, ":path", "/"),
+    entry(FieldName::Path, ":path", "/index.html"),
+    entry(FieldName::Scheme, ":scheme", "http"),
+    entry(FieldName::Scheme, ":scheme", "https"),
+    entry(FieldName::Status, ":status", "200"),
+    entry(FieldName::Status, ":status", "204"),
+    entry(FieldName::Status, ":status", "206"),
+    entry(FieldName::Status, ":status", "304"),
+    entry(FieldName::Status, ":status", "400"),
+    entry(FieldName::Status, ":status", "404"),
+    entry(FieldName::Status, ":status", "500"),
+    entry(FieldName::Other, "accept-charset", ""),
+    entry(FieldName::Other, "accept-encoding", "gzip, deflate"),
+    entry(FieldName::Other, "accept-language", ""),
+    entry(FieldName::Other, "accept-ranges", ""),
+    entry(FieldName::Other, "accept", ""),
+    entry(FieldName::Other, "access-control-allow-origin", ""),
+    entry(FieldName::Other, "age", ""),
+    entry(FieldName::Other, "allow", ""),
+    entry(FieldName::Authorization, "authorization", ""),
+    entry(FieldName::Other, "cache-control", ""),
+    entry(FieldName::Other, "content-disposition", ""),
+    entry(FieldName::Other, "content-encoding", ""),
+    entry(FieldName::Other, "content-language", ""),
+    entry(FieldName::ContentLength, "content-length", ""),
+    entry(FieldName::Other, "content-location", ""),
+    entry(FieldName::Other, "content-range", ""),
+    entry(FieldName::ContentType, "content-type", ""),
+    entry(FieldName::Other, "cookie", ""),
+    entry(FieldName::Other, "date", ""),
+    entry(FieldName::Other, "etag", ""),
+    entry(FieldName::Other, "expect", ""),
+    entry(FieldName::Other, "expires", ""),
+    entry(FieldName::Other, "from", ""),
+    entry(FieldName::Other, "host", ""),
+    entry(FieldName::Other, "if-match", ""),
+    entry(FieldName::Other, "if-modified-since", ""),
+    entry(FieldName::Other, "if-none-match", ""),
+    entry(FieldName::Other, "if-range", ""),
+    entry(FieldName::Other, "if-unmodified-since", ""),
+    entry(FieldName::Other, "last-modified", ""),
+    entry(FieldName::Other, "link", ""),
+    entry(FieldName::Other, "location", ""),
+    entry(FieldName::Other, "max-forwards", ""),
+    entry(FieldName::Other, "proxy-authenticate", ""),
+    entry(FieldName::Other, "proxy-authorization", ""),
+    entry(FieldName::Other, "range", ""),
+    entry(FieldName::Other, "referer", ""),
+    entry(FieldName::Other, "refresh", ""),
+    entry(FieldName::Other, "retry-after", ""),
+    entry(FieldName::Other, "server", ""),
+    entry(FieldName::Other, "set-cookie", ""),
+    entry(FieldName::Other, "strict-transport-security", ""),
+    entry(FieldName::Other, "transfer-encoding", ""),
+    entry(FieldName::UserAgent, "user-agent", ""),
+    entry(FieldName::Other, "vary", ""),
+    entry(FieldName::Other, "via", ""),
+    entry(FieldName::Other, "www-authenticate", ""),
 ];
 
 /// One entry of the dynamic table. What it takes to judge a field is found once, when it is entered.
 #[derive(Clone, Copy)]
-pub struct Entry {
+pub struct TableEntry {
     start: usize,
     name_len: usize,
     value_len: usize,
-    pub kind: Name,
+    pub kind: FieldName,
     /// Whether name and value consist of octets a field may have.
     pub valid: bool,
 }
 
-impl Entry {
+impl TableEntry {
     fn size(&self) -> usize {
         self.name_len + self.value_len + ENTRY_OVERHEAD_BYTES
     }
@@ -102,7 +102,7 @@ impl Entry {
 /// twice the table's size.
 pub struct Table {
     bytes: Vec<u8>,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<TableEntry>,
     size: usize,
     size_max: usize,
     /// Rises with each change: what was decoded under one generation means the same only in that one.
@@ -127,7 +127,7 @@ impl Table {
     }
 
     /// The entry entered `index` entries ago, its name and its value.
-    pub fn get(&self, index: usize) -> Option<(Entry, &[u8], &[u8])> {
+    pub fn get(&self, index: usize) -> Option<(TableEntry, &[u8], &[u8])> {
         let place = self.entries.len().checked_sub(index + 1)?;
         let entry = self.entries[place];
         let (name, value) =
@@ -142,7 +142,7 @@ impl Table {
     }
 
     /// Enters a field. One larger than the table empties it, as RFC 7541 4.4 has it.
-    pub fn insert(&mut self, kind: Name, valid: bool, name: &[u8], value: &[u8]) {
+    pub fn insert(&mut self, kind: FieldName, valid: bool, name: &[u8], value: &[u8]) {
         let need = name.len() + value.len() + ENTRY_OVERHEAD_BYTES;
         if need > self.size_max {
             self.generation += u64::from(!self.entries.is_empty());
@@ -156,7 +156,13 @@ impl Table {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(name);
         self.bytes.extend_from_slice(value);
-        self.entries.push_back(Entry { start, name_len: name.len(), value_len: value.len(), kind, valid });
+        self.entries.push_back(TableEntry {
+            start,
+            name_len: name.len(),
+            value_len: value.len(),
+            kind,
+            valid,
+        });
         self.size += need;
         assert!(self.size <= self.size_max, "room was made before");
     }

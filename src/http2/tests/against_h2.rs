@@ -67,7 +67,7 @@ async fn serve(mut wire: DuplexStream, config: Config, mut rng: Rng) -> Connecti
                     open.retain(|(other, ..)| *other != stream);
                     None
                 }
-                Event::Room { .. } | Event::GoAway { .. } => None,
+                Event::Writable { .. } | Event::GoAway { .. } => None,
             };
             if let Some(stream) = done {
                 let place = open.iter().position(|(other, ..)| *other == stream).unwrap();

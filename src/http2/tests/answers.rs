@@ -1,5 +1,5 @@
 use super::*;
-use crate::http2::grpc::{Message, Messages, TooLong, percent_decoded, percent_encoded, prefix};
+use crate::http2::grpc::{GrpcMessage, MessageTooLong, Messages, percent_decoded, percent_encoded, prefix};
 use crate::stdx::Rng;
 
 fn coded(messages: &[Vec<u8>]) -> Vec<u8> {
@@ -16,7 +16,7 @@ fn messages_come_out_whole_however_the_body_is_cut() {
         while at < body.len() {
             let end = (at + 1 + rng.below(30) as usize).min(body.len());
             let mut piece = &body[at..end];
-            while let Some(Message { compressed, bytes }) = messages.read(&mut piece, 50).unwrap() {
+            while let Some(GrpcMessage { compressed, bytes }) = messages.read(&mut piece, 50).unwrap() {
                 assert!(!compressed);
                 got.push(bytes.to_vec());
             }
@@ -33,11 +33,11 @@ fn a_message_longer_than_allowed_is_refused_before_it_is_stored() {
     let body = coded(&[vec![1; 10], vec![2; 11]]);
     let (mut messages, mut rest) = (Messages::default(), &body[..]);
     assert_eq!(messages.read(&mut rest, 10).unwrap().unwrap().bytes, [1; 10]);
-    assert_eq!(messages.read(&mut rest, 10), Err(TooLong { len: 11, max: 10 }));
+    assert_eq!(messages.read(&mut rest, 10), Err(MessageTooLong { len: 11, max: 10 }));
     let mut cut = Messages::default();
     assert_eq!(cut.read(&mut &body[15..18], 10), Ok(None));
     assert!(!cut.is_complete());
-    assert_eq!(cut.read(&mut &body[18..], 10), Err(TooLong { len: 11, max: 10 }));
+    assert_eq!(cut.read(&mut &body[18..], 10), Err(MessageTooLong { len: 11, max: 10 }));
     assert!(cut.kept_bytes() <= 5);
 }
 
@@ -66,8 +66,8 @@ fn an_error_without_a_head_is_head_and_trailers_in_one() {
     hpack::Decoder::new(4096).decode(&frames[0].1, &mut head).unwrap();
     assert!(head.is_response());
     assert_eq!((head.status(), head.grpc_status()), (Some(200), Some(14)));
-    assert_eq!(head.get(Name::ContentType), Some(&b"application/grpc"[..]));
-    assert_eq!(head.get(Name::GrpcMessage), Some(&b"etcdserver: no leader"[..]));
+    assert_eq!(head.get(FieldName::ContentType), Some(&b"application/grpc"[..]));
+    assert_eq!(head.get(FieldName::GrpcMessage), Some(&b"etcdserver: no leader"[..]));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_client_that_wants_no_table_gets_answers_without_one() {
                 bench.frames().into_iter().filter(|(head, _)| head.kind == kind::HEADERS).collect();
             let mut head = Head::default();
             decoder.decode(&heads[0].1, &mut head).unwrap();
-            assert_eq!(head.get(Name::ContentType), Some(&b"application/grpc"[..]));
+            assert_eq!(head.get(FieldName::ContentType), Some(&b"application/grpc"[..]));
             assert_eq!(head.status(), Some(200));
             decoder.decode(&heads[1].1, &mut head).unwrap();
             assert_eq!(head.grpc_status(), Some(0));

@@ -239,7 +239,7 @@ fn a_shutdown_serves_what_has_begun_and_refuses_what_comes_after() {
 #[test]
 fn an_idle_connection_is_small() {
     assert!(size_of::<Connection>() < 2048, "{}", size_of::<Connection>());
-    assert!(size_of::<streams::Stream>() <= 72, "{}", size_of::<streams::Stream>());
+    assert!(size_of::<streams::StreamState>() <= 72, "{}", size_of::<streams::StreamState>());
 }
 
 #[test]

@@ -11,7 +11,7 @@ const SMALL: Config = Config {
         pending_bytes_max: 100_000,
         ..Http2Bounds::PRODUCTION
     },
-    keepalive: Keepalive {
+    keepalive: KeepaliveRules {
         ping_min: crate::types::Duration::from_secs(5),
         without_stream: false,
         interval: None,
@@ -23,7 +23,7 @@ fn window_update(bench: &mut Bench, stream: u32, more: u32) -> Vec<Seen> {
     bench.feed_frame(kind::WINDOW_UPDATE, 0, stream, &more.to_be_bytes()).unwrap()
 }
 
-fn initial_window(bench: &mut Bench, window: u32) -> Result<Vec<Seen>, Fault> {
+fn initial_window(bench: &mut Bench, window: u32) -> Result<Vec<Seen>, ConnectionError> {
     let mut payload = frame::setting::INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
     payload.extend(window.to_be_bytes());
     bench.feed_frame(kind::SETTINGS, 0, 0, &payload)
@@ -163,7 +163,7 @@ fn a_stream_that_pulls_has_a_budget_and_hears_of_room() {
     assert_eq!(bench.server.send_budget(stream), HTTP2_STREAM_PENDING_BYTES - 1000);
     window_update(&mut bench, 0, 1000);
     assert_eq!(window_update(&mut bench, 1, 999), []);
-    assert_eq!(window_update(&mut bench, 1, 1), [Seen::Room(1)]);
+    assert_eq!(window_update(&mut bench, 1, 1), [Seen::Writable(1)]);
     bench.frames();
     window_update(&mut bench, 0, 1 << 24);
     window_update(&mut bench, 1, 1 << 24);

@@ -22,7 +22,7 @@ enum Seen {
     Data(u32, Vec<u8>, bool),
     Trailers(u32),
     Reset(u32, u32),
-    Room(u32),
+    Writable(u32),
     GoAway(u32, u32),
 }
 
@@ -34,7 +34,7 @@ fn seen(event: &Event) -> Seen {
         Event::Data { stream, bytes, end } => Seen::Data(stream.number(), bytes.to_vec(), *end),
         Event::Trailers { stream, .. } => Seen::Trailers(stream.number()),
         Event::Reset { stream, code } => Seen::Reset(stream.number(), *code),
-        Event::Room { stream } => Seen::Room(stream.number()),
+        Event::Writable { stream } => Seen::Writable(stream.number()),
         Event::GoAway { last, code } => Seen::GoAway(*last, *code),
     }
 }
@@ -67,7 +67,7 @@ impl Bench {
         Bench::with(&Config::default())
     }
 
-    fn feed(&mut self, mut bytes: &[u8]) -> Result<Vec<Seen>, Fault> {
+    fn feed(&mut self, mut bytes: &[u8]) -> Result<Vec<Seen>, ConnectionError> {
         let mut events = vec![];
         while let Some(event) = self.server.receive(self.now, &mut bytes)? {
             events.push(seen(&event));
@@ -78,7 +78,13 @@ impl Bench {
         Ok(events)
     }
 
-    fn feed_frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Result<Vec<Seen>, Fault> {
+    fn feed_frame(
+        &mut self,
+        kind: u8,
+        flags: u8,
+        stream: u32,
+        payload: &[u8],
+    ) -> Result<Vec<Seen>, ConnectionError> {
         self.feed(&frame_of(kind, flags, stream, payload))
     }
 

@@ -56,7 +56,7 @@ fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
 
 /// Feeds the bytes in the given pieces to a server that answers everything, and tells what it saw and sent.
 /// DATA counts as a whole however it came.
-fn run(pieces: &[&[u8]]) -> (Vec<Seen>, Option<Fault>, Vec<u8>) {
+fn run(pieces: &[&[u8]]) -> (Vec<Seen>, Option<ConnectionError>, Vec<u8>) {
     let mut config = Config { streams_max: 8, ..Config::default() };
     config.bounds.pending_bytes_max = 10_000;
     let mut server = Connection::new(&config, NOW);
@@ -87,7 +87,7 @@ fn run(pieces: &[&[u8]]) -> (Vec<Seen>, Option<Fault>, Vec<u8>) {
             }
         }
         assert!(rest.is_empty(), "everything is read");
-        assert!(server.carry.len() <= frame::HEAD_BYTES + frame::FRAME_BYTES);
+        assert!(server.partial_frame.len() <= frame::HEAD_BYTES + frame::FRAME_BYTES);
         assert!(server.streams_len() <= 8 && server.pending_bytes() <= 10_000 + 45);
     }
     server.take_output(&mut output);

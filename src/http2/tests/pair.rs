@@ -55,7 +55,7 @@ fn take_answers(client: &mut Client, mut bytes: &[u8], answers: &mut Vec<Answer>
                 let answer = answers.iter_mut().find(|(other, ..)| *other == stream).unwrap();
                 answer.2 = head.grpc_status();
                 if answer.2 == Some(5) {
-                    let message = head.get(Name::GrpcMessage).unwrap();
+                    let message = head.get(FieldName::GrpcMessage).unwrap();
                     assert_eq!(grpc::percent_decoded(message), "naïve 100 %\n");
                 }
             }

@@ -351,20 +351,20 @@ fn a_head_tells_what_grpc_and_etcd_look_at() {
         };
         assert_eq!((head.method(), head.path()), (&b"POST"[..], &b"/pkg.Service/Call"[..]));
         for (name, value) in [
-            (Name::GrpcTimeout, "5S"),
-            (Name::Token, "abc.7"),
-            (Name::HasLeader, "true"),
-            (Name::GrpcEncoding, "gzip"),
-            (Name::ClientApiVersion, "3.7"),
-            (Name::UserAgent, "grpc-go"),
-            (Name::Authorization, "Bearer abc"),
-            (Name::ContentType, "application/grpc"),
-            (Name::Te, "trailers"),
-            (Name::Authority, "localhost"),
+            (FieldName::GrpcTimeout, "5S"),
+            (FieldName::Token, "abc.7"),
+            (FieldName::HasLeader, "true"),
+            (FieldName::GrpcEncoding, "gzip"),
+            (FieldName::ClientApiVersion, "3.7"),
+            (FieldName::UserAgent, "grpc-go"),
+            (FieldName::Authorization, "Bearer abc"),
+            (FieldName::ContentType, "application/grpc"),
+            (FieldName::Te, "trailers"),
+            (FieldName::Authority, "localhost"),
         ] {
             assert_eq!(head.get(name), Some(value.as_bytes()), "{name:?}");
         }
-        assert_eq!(head.get(Name::GrpcStatus), None);
+        assert_eq!(head.get(FieldName::GrpcStatus), None);
         assert_eq!(head.others().collect::<Vec<_>>(), [(&b"x-custom"[..], &b"1"[..])]);
     }
 }

@@ -3,7 +3,7 @@
 use super::{Asker, Calls, Course, Turn};
 use crate::api::{Alarm, AlarmType, Error, LeaseTimeToLiveReply, Reply, StatusReply};
 use crate::front::Rpc;
-use crate::io::{Body, CallId, Census, Fields, Level};
+use crate::io::{Body, CallId, Census, Fields, Level, MemberMail, ShardMail};
 use crate::types::{Blob, MemberId, ReactorId, Revision, Time};
 use crate::wire::health::Page;
 use std::collections::BTreeMap;
@@ -33,7 +33,13 @@ impl Gathering {
 }
 
 impl Calls {
-    fn ask_all(&mut self, turn: &mut Turn, asker: Asker, question: Question, body: impl Fn(CallId) -> Body) {
+    fn ask_all<M: Into<Body>>(
+        &mut self,
+        turn: &mut Turn,
+        asker: Asker,
+        question: Question,
+        mail: impl Fn(CallId) -> M,
+    ) {
         let waiting: Vec<ReactorId> = (0..turn.reactors).map(ReactorId).collect();
         let gathering = Gathering { waiting: waiting.clone(), question };
         let has_deadline = !matches!(gathering.question, Question::Defragment { .. });
@@ -42,30 +48,32 @@ impl Calls {
             self.under_way.keep(call); // As long as the data is; etcd has no deadline here either.
         }
         for reactor in waiting {
-            turn.send(reactor, body(call));
+            turn.send(reactor, mail(call));
         }
     }
 
     pub(super) fn take_census(&mut self, turn: &mut Turn, asker: Asker) {
-        self.ask_all(turn, asker, Question::Status(Box::default()), |call| Body::Census { call });
+        self.ask_all(turn, asker, Question::Status(Box::default()), |call| MemberMail::Census { call });
     }
 
     /// The figures of all reactors, for the text of /metrics or /debug/vars.
     pub(super) fn take_figures(&mut self, turn: &mut Turn, rpc: Rpc, page: Page) {
         let question = Question::Figures { rpc, page, rows: BTreeMap::new() };
-        self.ask_all(turn, Asker::Page(rpc), question, |call| Body::Census { call });
+        self.ask_all(turn, Asker::Page(rpc), question, |call| MemberMail::Census { call });
     }
 
     pub(super) fn defragment(&mut self, turn: &mut Turn, asker: Asker) {
         turn.notice(Level::Info, "starting defragment", Fields::default());
-        self.ask_all(turn, asker, Question::Defragment { begun: turn.now }, |call| Body::Defragment { call });
+        self.ask_all(turn, asker, Question::Defragment { begun: turn.now }, |call| MemberMail::Defragment {
+            call,
+        });
     }
 
     pub fn gather_lease_keys(&mut self, turn: &mut Turn, call: CallId, reply: LeaseTimeToLiveReply) {
         let (lease, seen) = (reply.lease, reply.revision);
         turn.counters.paths.lease_keys_gathered += 1;
         let question = Question::Keys { reply, seen };
-        self.ask_all(turn, Asker::Call(call), question, |call| Body::LeaseKeys { call, lease });
+        self.ask_all(turn, Asker::Call(call), question, |call| ShardMail::LeaseKeys { call, lease });
     }
 
     fn gathering(&mut self, call: CallId, from: ReactorId) -> Option<&mut Gathering> {
@@ -131,7 +139,8 @@ impl Calls {
             reply.keys.sort();
             let (reply, seen) = (std::mem::take(reply), *seen);
             let reply = LeaseTimeToLiveReply { revision: seen, ..reply };
-            turn.hold(seen, call, Ok(Reply::LeaseTimeToLive(reply)));
+            let needs = turn.gate.unbacked(seen);
+            turn.hold(needs, call, Ok(Reply::LeaseTimeToLive(reply)));
         }
     }
 

@@ -1,14 +1,13 @@
 //! Hash and HashKV: one sum over the history of all shards in the order of revisions.
 //!
-//! Every shard holds its history still and gives it in slices; the client's reactor merges the slices by
-//! revision and adds them up. A slice is asked for only when the one before is used up.
+//! Each compaction in between changes what there is to add up: then the sum begins anew.
 
+use super::history::MergedHistory;
 use super::{Asker, Calls, Course, Turn};
 use crate::api::{Error, Reply};
-use crate::io::{Body, CallId};
-use crate::mvcc::{Change, HashKv, History};
+use crate::io::{CallId, ShardMail};
+use crate::mvcc::{HashKv, History};
 use crate::types::{At, Revision, ShardId, Time};
-use std::collections::VecDeque;
 
 /// A hash being made.
 #[derive(Debug)]
@@ -18,19 +17,10 @@ pub(super) struct Hashing {
     shown: i64,
     compacted: Revision,
     settled: Revision,
-    sources: Vec<Source>,
+    history: MergedHistory,
     begun: Time,
     /// Hash takes HashKV's sum over everything; etcd asks no more of it than to be deterministic.
     whole: bool,
-}
-
-#[derive(Debug)]
-struct Source {
-    shard: ShardId,
-    changes: VecDeque<(At, Change)>,
-    resume: At,
-    done: bool,
-    asked: bool,
 }
 
 impl Calls {
@@ -59,17 +49,10 @@ impl Calls {
         let shown = if revision < 0 { revision } else { upto.wire() };
         // Below a compaction no shard could give its history, and nothing is wanted of it.
         let shards = turn.router().data_shards().filter(|_| revision >= 0);
-        let sources = shards.map(|shard| Source {
-            shard,
-            changes: VecDeque::new(),
-            resume: At::default(),
-            done: false,
-            asked: false,
-        });
-        let sources = sources.collect();
+        let history = MergedHistory::of(shards);
         let sum = HashKv::new(compacted);
         let begun = turn.now;
-        let hashing = Hashing { sum, upto, shown, compacted, settled, sources, begun, whole };
+        let hashing = Hashing { sum, upto, shown, compacted, settled, history, begun, whole };
         let call = self.begin(turn, asker, Course::Hashing(Box::new(hashing)));
         // As long as the history is; etcd has no deadline here either.
         self.under_way.keep(call);
@@ -80,10 +63,12 @@ impl Calls {
     fn go_on_hashing(&mut self, turn: &mut Turn, call: CallId) {
         let Some(under_way) = self.under_way.get_mut(call) else { return };
         let Course::Hashing(hashing) = &mut under_way.course else { unreachable!("only hashes get history") };
-        hashing.add_known();
+        while let Some((at, change)) = hashing.history.next() {
+            hashing.sum.add(at, &change);
+        }
         let upto = hashing.upto;
-        let missing: Vec<(ShardId, At)> = hashing.ask().collect();
-        if missing.is_empty() && hashing.sources.iter().all(Source::is_used_up) {
+        let missing: Vec<(ShardId, At)> = hashing.history.ask().collect();
+        if hashing.history.is_used_up() {
             let (sum, settled) = (std::mem::replace(&mut hashing.sum, HashKv::new(upto)), hashing.settled);
             let (hash, compact_revision, whole) = (sum.finish(), hashing.compacted, hashing.whole);
             let hash_revision = hashing.shown;
@@ -99,7 +84,7 @@ impl Calls {
         }
         for (shard, after) in missing {
             let owner = turn.router().reactor_of(shard);
-            turn.send(owner, Body::History { call, shard, after, upto });
+            turn.send(owner, ShardMail::History { call, shard, after, upto });
         }
     }
 
@@ -118,10 +103,7 @@ impl Calls {
         if compacted != hashing.compacted {
             return self.hash_anew(turn, call);
         }
-        let source = hashing.sources.iter_mut().find(|source| source.shard == shard);
-        let source = source.expect("only shards that were asked answer");
-        source.changes.extend(history.changes);
-        (source.resume, source.done, source.asked) = (history.resume, history.done, false);
+        hashing.history.add(shard, history);
         self.go_on_hashing(turn, call);
     }
 
@@ -130,9 +112,8 @@ impl Calls {
         turn.counters.paths.hash_made_anew += 1;
         let Some(under_way) = self.under_way.remove(call) else { return };
         let Course::Hashing(hashing) = under_way.course else { unreachable!("only hashes get history") };
-        for source in hashing.sources.iter().filter(|source| !source.done) {
-            let (shard, owner) = (source.shard, turn.router().reactor_of(source.shard));
-            turn.send(owner, Body::HistoryUnwanted { call, shard });
+        for shard in hashing.history.unfinished() {
+            turn.send_to_owner(shard, ShardMail::HistoryUnwanted { call, shard });
         }
         let revision = if hashing.whole { 0 } else { hashing.shown };
         self.begin_hash(turn, under_way.asker, revision, hashing.whole);
@@ -142,38 +123,7 @@ impl Calls {
     fn let_history_go(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, history: &History) {
         if !history.done {
             let owner = turn.router().reactor_of(shard);
-            turn.send(owner, Body::HistoryUnwanted { call, shard });
+            turn.send(owner, ShardMail::HistoryUnwanted { call, shard });
         }
-    }
-}
-
-impl Hashing {
-    /// Adds changes in order, as long as every shard's next one is known.
-    fn add_known(&mut self) {
-        while self.sources.iter().all(|source| source.done || !source.changes.is_empty()) {
-            let next = self.sources.iter_mut().filter(|source| !source.changes.is_empty());
-            let Some(first) = next.min_by_key(|source| source.changes[0].0) else { return };
-            if let Some((at, change)) = first.changes.pop_front() {
-                self.sum.add(at, &change);
-            }
-        }
-    }
-
-    /// The shards whose next changes are to be asked for.
-    fn ask(&mut self) -> impl Iterator<Item = (ShardId, At)> {
-        let dry = self
-            .sources
-            .iter_mut()
-            .filter(|source| !source.done && !source.asked && source.changes.is_empty());
-        dry.map(|source| {
-            source.asked = true;
-            (source.shard, source.resume)
-        })
-    }
-}
-
-impl Source {
-    fn is_used_up(&self) -> bool {
-        self.done && self.changes.is_empty()
     }
 }

@@ -6,6 +6,7 @@
 
 mod gather;
 mod hashes;
+mod history;
 mod metrics;
 mod pace;
 mod reads;
@@ -21,7 +22,7 @@ use crate::api::{
     Answer, Code, Error, RangeRequest, Reply, Request, ServingStatus, TxnRequest, WatchRequest,
 };
 use crate::front::{Ask, Front, Rpc};
-use crate::io::{Body, CallId, ControlRequest, Counters, Own};
+use crate::io::{CallId, CallMail, ControlRequest, Counters, LeaderMail, Own, ShardMail};
 use crate::limits::REQUEST_ENVELOPE_BYTES;
 use crate::stdx::{HashMap, Rng};
 use crate::txn::{self, Counting};
@@ -183,6 +184,37 @@ impl Calls {
             ready: VecDeque::new(),
             parked_watches: vec![],
             tried: 0,
+        }
+    }
+
+    pub fn on_mail(&mut self, turn: &mut Turn, from: ReactorId, mail: CallMail) {
+        match mail {
+            CallMail::Answer { call, answer } => self.finish(turn, call, answer),
+            CallMail::Own { of, request } => self.call_of_leader(turn, of, request),
+            CallMail::Ranged { call, shard, part } => self.on_ranged(turn, call, shard, part),
+            CallMail::RangeGoesOn { call, shard, bytes } => {
+                self.on_range_goes_on(turn, from, call, shard, bytes);
+            }
+            CallMail::Long { call, request } => self.on_long(turn, call, request),
+            CallMail::Reserved { call, shard, outcomes } => self.on_reserved(turn, call, shard, outcomes),
+            CallMail::Gathered { call, shard, gathered, ending } => {
+                self.on_gathered(turn, call, shard, gathered, ending);
+            }
+            CallMail::Applied { call, shard, applied } => self.on_applied(turn, call, shard, applied),
+            CallMail::SpreadRevoke { call, lease, shards } => {
+                self.on_spread_revoke(turn, call, lease, shards)
+            }
+            CallMail::LeaseKeysWanted { call, reply } => self.gather_lease_keys(turn, call, reply),
+            CallMail::LeaseKeysAre { call, keys, seen } => {
+                self.on_lease_keys_are(turn, from, call, keys, seen)
+            }
+            CallMail::HistoryIs { call, shard, compacted, history } => {
+                self.on_history_is(turn, call, shard, compacted, history);
+            }
+            CallMail::Watched { shard, notice } => self.on_watch_news(turn, shard, notice),
+            CallMail::Marks { marks } => self.on_marks(marks),
+            CallMail::CensusIs { call, census } => self.on_census_is(turn, from, call, *census),
+            CallMail::Defragmented { call, done } => self.on_defragmented(turn, from, call, done),
         }
     }
 
@@ -361,7 +393,7 @@ impl Calls {
             self.under_way.proposes(call);
         }
         let owner = turn.router().reactor_of(shard);
-        turn.send(owner, Body::Evaluate { call, shard, request });
+        turn.send(owner, ShardMail::Evaluate { call, shard, request });
     }
 
     fn ask_control(&mut self, turn: &mut Turn, asker: Asker, request: ControlRequest) {
@@ -371,7 +403,7 @@ impl Calls {
             self.under_way.proposes(call);
         }
         let own = matches!(asker, Asker::Own(_));
-        turn.send(ReactorId(0), Body::Control { call, request, own });
+        turn.send(ReactorId(0), LeaderMail::Control { call, request, own });
     }
 
     fn call_txn(&mut self, turn: &mut Turn, asker: Asker, request: TxnRequest) {
@@ -415,7 +447,7 @@ impl Calls {
             }
             Asker::Chunk(rpc) => self.on_chunk(turn, rpc, answer),
             Asker::Call(call) => turn.answer(call, answer),
-            Asker::Own(of) => turn.send(ReactorId(0), Body::OwnDone { of, answer }),
+            Asker::Own(of) => turn.send(ReactorId(0), LeaderMail::OwnDone { of, answer }),
             Asker::Page(rpc) => {
                 turn.counters.scrapes_failed += 1;
                 let error = answer.expect_err("only a page that cannot be made is answered this way");

@@ -2,7 +2,7 @@
 
 use super::{Calls, Turn};
 use crate::api::{Answer, Code, Error, Reply, Request};
-use crate::front::{Asked, Rpc};
+use crate::front::{CallInfo, Rpc};
 use crate::io::{Level, Value};
 use crate::limits::LONG_MESSAGE_BYTES;
 use crate::types::Duration;
@@ -58,7 +58,14 @@ impl Calls {
         }
     }
 
-    fn tell_slow_answer(&mut self, turn: &mut Turn, rpc: Rpc, asked: Asked, took: Duration, answer: &Answer) {
+    fn tell_slow_answer(
+        &mut self,
+        turn: &mut Turn,
+        rpc: Rpc,
+        asked: CallInfo,
+        took: Duration,
+        answer: &Answer,
+    ) {
         if !turn.may_tell_of_slow() {
             return;
         }

@@ -10,7 +10,7 @@ use super::super::shards::Shards;
 use super::{Asker, Call, Calls, Course, Turn};
 use crate::api::{Error, RangeReply, RangeRequest, Reply, Request};
 use crate::front::Rpc;
-use crate::io::{ApplyKind, Body, CallId};
+use crate::io::{ApplyKind, CallId, ShardMail};
 use crate::txn::{self, Counting, Progress, RangeCursor, RangePart};
 use crate::types::{ReactorId, Revision, ShardId};
 
@@ -57,7 +57,7 @@ impl Calls {
         for shard in touched {
             let owner = turn.router().reactor_of(shard);
             let cursor = Box::new(RangeCursor::new(request.clone(), at));
-            turn.send(owner, Body::Range { call, shard, cursor, counting });
+            turn.send(owner, ShardMail::Range { call, shard, cursor, counting });
         }
     }
 
@@ -110,7 +110,7 @@ impl Calls {
     ) {
         turn.counters.ranges -= 1; // it is counted when it is read again
         turn.counters.paths.answer_waited += 1;
-        self.front.gathers(rpc, 0);
+        self.front.set_gathered(rpc, 0);
         self.front.defer(turn.now, rpc, Request::Range(request), answer_bytes);
     }
 
@@ -123,7 +123,7 @@ impl Calls {
         bytes: usize,
     ) {
         let Some(call) = self.under_way.get(id) else {
-            return turn.send(from, Body::RangeUnwanted { call: id, shard });
+            return turn.send(from, ShardMail::RangeUnwanted { call: id, shard });
         };
         let asker = call.asker;
         if !self.is_there(asker) {
@@ -159,7 +159,7 @@ impl Calls {
         for (shard, part) in &reading.parts {
             if part.is_none() {
                 let owner = turn.router().reactor_of(*shard);
-                turn.send(owner, Body::RangeUnwanted { call: id, shard: *shard });
+                turn.send(owner, ShardMail::RangeUnwanted { call: id, shard: *shard });
             }
         }
         Some((asker, reading.request))
@@ -171,7 +171,7 @@ impl Calls {
         if bytes <= turn.settings.bounds.front.answer_bytes_min {
             return;
         }
-        self.front.gathers(rpc, bytes);
+        self.front.set_gathered(rpc, bytes);
         if self.gives_way(asker, 0) {
             self.wait_for_place(turn, id);
         }
@@ -212,7 +212,7 @@ impl Calls {
     /// Nothing is gathered any more.
     fn let_go(&mut self, asker: Asker) {
         if let Asker::Rpc(rpc) | Asker::Chunk(rpc) = asker {
-            self.front.gathers(rpc, 0);
+            self.front.set_gathered(rpc, 0);
         }
     }
 

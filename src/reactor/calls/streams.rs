@@ -95,7 +95,7 @@ impl Calls {
             Ask::Ended { rpc } => self.client_ended(rpc),
             Ask::Gone { rpc } => self.client_gone(turn, rpc),
             Ask::Page { rpc, page } => self.open_page(turn, rpc, page),
-            Ask::Room { rpc } => {
+            Ask::Writable { rpc } => {
                 self.watches.room(rpc);
                 self.go_on_chunking(turn, rpc);
                 self.go_on_keeping_alive(turn, rpc);

@@ -6,11 +6,12 @@
 //! the coordinator takes one revision if anything changes, and every shard executes its part and is free.
 //! Settling is the commit.
 
+use super::super::gate::Needs;
 use super::super::pace::About;
 use super::super::requests::{count_txn, find_lease};
 use super::{Asker, Calls, Course, Turn, shards_of_txn};
 use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, Request, TxnRequest};
-use crate::io::{ApplyKind, Body, CallId, PartOf};
+use crate::io::{ApplyKind, CallId, LeaderMail, PartOf, ShardMail};
 use crate::txn::{self, Applied, Gathered, Outcome, Path, Plan, Share};
 use crate::types::{LeaseId, ReactorId, Revision, ShardId};
 use std::sync::Arc;
@@ -80,9 +81,8 @@ impl Calls {
 
     /// An error read from state is a linearizable read.
     fn refuse_call(&mut self, turn: &mut Turn, asker: Asker, error: Error) {
-        let current = turn.sequencer.counter();
         let call = self.begin(turn, asker, Course::Waiting);
-        turn.hold(current, call, Err(error));
+        turn.hold_unbacked(call, |_| Err(error));
     }
 
     /// Deletes the keys of a lease that is marked revoking, and ends it with the same revision: a transaction of the
@@ -140,13 +140,13 @@ impl Calls {
         let Some(spread) = self.spread_of(call) else { return };
         let (shard, txn) = (spread.shards[spread.reserved], spread.txn.clone());
         let revokes = spread.revokes();
-        turn.send_to_owner(shard, Body::Reserve { call, shard, txn, revokes });
+        turn.send_to_owner(shard, ShardMail::Reserve { call, shard, txn, revokes });
     }
 
     pub fn on_reserved(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, outcomes: Vec<Outcome>) {
         let Some(spread) = self.spread_of(call) else {
             // The call failed at its deadline meanwhile: nobody else would release the shard.
-            return turn.send_to_owner(shard, Body::Release { call, shard });
+            return turn.send_to_owner(shard, ShardMail::Release { call, shard });
         };
         assert!(spread.shards[spread.reserved] == shard, "reservations come in the order they were asked");
         spread.reserved += 1;
@@ -168,7 +168,7 @@ impl Calls {
         spread.path = Some(path.clone());
         spread.current = current;
         for shard in spread.shards.clone() {
-            turn.send_to_owner(shard, Body::Gather { call, shard, path: path.clone(), current });
+            turn.send_to_owner(shard, ShardMail::Gather { call, shard, path: path.clone(), current });
         }
     }
 
@@ -181,7 +181,7 @@ impl Calls {
         ending: Option<LeaseId>,
     ) {
         let Some(spread) = self.spread_of(call) else {
-            return turn.send_to_owner(shard, Body::Release { call, shard });
+            return turn.send_to_owner(shard, ShardMail::Release { call, shard });
         };
         let place = spread.place_of(shard);
         spread.ending = spread.ending.or(ending);
@@ -229,10 +229,10 @@ impl Calls {
         spread.plan = Some(plan);
         let write = revision.map(|revision| PartOf { revision, parts });
         if let (Some(lease), Some(part)) = (revoked, write) {
-            turn.send(ReactorId(0), Body::LeaseEnds { lease, part });
+            turn.send(ReactorId(0), ShardMail::LeaseEnds { lease, part });
         }
         for (shard, shares) in shards {
-            turn.send_to_owner(shard, Body::Part { call, shard, write, shares });
+            turn.send_to_owner(shard, ShardMail::Part { call, shard, write, shares });
         }
     }
 
@@ -286,7 +286,8 @@ impl Calls {
         // What it was read from may not be settled yet.
         let current = self.spread_of(call).map_or(Revision::NONE, |spread| spread.current);
         self.release_spread(turn, call);
-        turn.hold(current, call, Err(error));
+        let needs = turn.gate.unbacked(current);
+        turn.hold(needs, call, Err(error));
     }
 
     /// (A revoke is counted where its lease ends.)
@@ -319,7 +320,7 @@ impl Calls {
         let asked = (spread.reserved + 1).min(spread.shards.len());
         let shards = spread.shards[..asked].to_vec();
         for shard in shards {
-            turn.send_to_owner(shard, Body::Release { call, shard });
+            turn.send_to_owner(shard, ShardMail::Release { call, shard });
         }
     }
 
@@ -337,7 +338,7 @@ impl Calls {
         let (current, taken, changes) = (spread.current, spread.revision, plan.changes());
         let txn = txn::merge(&spread.txn, path, plan, current, taken, &mut applied);
         let (shape, request) = (spread.shape, spread.txn.clone());
-        let needs = taken.unwrap_or(current);
+        let shown = taken.unwrap_or(current);
         match shape {
             Shape::Txn => count_txn(&mut turn.counters, &request, &txn),
             Shape::DeleteRange => turn.counters.deletes += 1,
@@ -346,14 +347,15 @@ impl Calls {
         self.applied_spread(turn, call, shape, &request);
         let reply = match shape {
             Shape::Txn => Reply::Txn(txn),
-            Shape::DeleteRange => Reply::DeleteRange(only_delete(txn.responses, needs)),
+            Shape::DeleteRange => Reply::DeleteRange(only_delete(txn.responses, shown)),
             Shape::Revoke(lease) => {
                 if taken.is_none() {
-                    return turn.send(ReactorId(0), Body::EndBareLease { call, lease });
+                    return turn.send(ReactorId(0), LeaderMail::EndBareLease { call, lease });
                 }
-                Reply::LeaseRevoke { revision: needs }
+                Reply::LeaseRevoke { revision: shown }
             }
         };
+        let needs = taken.map_or_else(|| turn.gate.unbacked(current), Needs::entry);
         turn.hold(needs, call, Ok(reply));
     }
 }

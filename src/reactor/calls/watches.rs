@@ -3,7 +3,7 @@
 use super::{Calls, Turn};
 use crate::api::{Error, WatchRequest};
 use crate::front::Rpc;
-use crate::io::{Body, Counters};
+use crate::io::{Counters, ShardMail};
 use crate::stdx::{HashMap, Rng};
 use crate::types::{Revision, ShardId, Time};
 use crate::watch::{Action, Marks, Notice, Stream, SubscriptionId, View};
@@ -168,7 +168,7 @@ impl Calls {
                 }
             };
             let owner = turn.router().reactor_of(shard);
-            turn.send(owner, Body::Watch { action });
+            turn.send(owner, ShardMail::Watch { action });
         }
     }
 
@@ -251,7 +251,7 @@ impl Calls {
                 self.watches.marks_asked.insert(shard, settled);
                 turn.counters.paths.watch_mark_asked += 1;
                 let owner = turn.router().reactor_of(shard);
-                turn.send(owner, Body::MarkWanted { shard });
+                turn.send(owner, ShardMail::MarkWanted { shard });
             }
         }
         if raised {

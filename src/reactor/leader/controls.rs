@@ -9,7 +9,7 @@ use crate::api::{
     LeaseTimeToLiveReply, Reply, Request,
 };
 use crate::control;
-use crate::io::{Body, CallId, ControlRequest, Fields, Level};
+use crate::io::{CallId, CallMail, ControlRequest, Fields, Level};
 use crate::lease::{Granted, Renewal};
 use crate::limits::LEASE_BYTES;
 use crate::record::Control;
@@ -100,7 +100,8 @@ impl Leader {
 
     /// Whoever has seen an entry's effect finds it everywhere: what may show one that not every reactor has
     /// waits for them.
-    fn hold_shown(&mut self, turn: &mut Turn, needs: Revision, call: CallId, answer: Answer) {
+    fn hold_shown(&mut self, turn: &mut Turn, revision: Revision, call: CallId, answer: Answer) {
+        let needs = turn.gate.unbacked(revision);
         match self.announced.last_entry() {
             Some(mut last) => {
                 turn.counters.paths.control_shown_later += 1;
@@ -175,7 +176,7 @@ impl Leader {
         let revision = turn.sequencer.counter();
         let reply = LeaseTimeToLiveReply { revision, lease, ttl, granted_ttl, keys: vec![] };
         if keys {
-            turn.send(turn.id, Body::LeaseKeysWanted { call, reply });
+            turn.send(turn.id, CallMail::LeaseKeysWanted { call, reply });
         } else {
             self.hold_shown(turn, revision, call, Ok(Reply::LeaseTimeToLive(reply)));
         }

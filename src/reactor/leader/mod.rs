@@ -8,11 +8,12 @@ mod controls;
 mod effects;
 mod revokes;
 
+use super::gate::Needs;
 use super::settings::{AutoCompaction, Settings};
 use super::turn::Turn;
 use super::waiters::Waiters;
 use crate::api::{Answer, CompactRequest, Error, Reply, Request};
-use crate::io::{Body, CallId, Fields, Level, Own, Value};
+use crate::io::{CallId, CallMail, Fields, LeaderMail, Level, Own, Value};
 use crate::lease::{Expiry, Leases};
 use crate::record::Control;
 use crate::stdx::Rng;
@@ -26,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 struct Announced {
     pub waiting: Vec<ReactorId>,
     /// What shows it, and the revisions they depend on: the one who asked for it, and who read it since.
-    pub answers: Vec<(Revision, CallId, Answer)>,
+    pub answers: Vec<(Needs, CallId, Answer)>,
 }
 
 /// A compaction whose history is being dropped.
@@ -200,6 +201,21 @@ impl Auto {
 }
 
 impl Leader {
+    pub fn on_mail(&mut self, turn: &mut Turn, from: ReactorId, mail: LeaderMail) {
+        match mail {
+            LeaderMail::Control { call, request, own } => self.on_request(turn, call, request, own),
+            LeaderMail::OwnDone { of, answer } => self.on_own_done(turn, of, &answer),
+            LeaderMail::RevokingHas { call, shards } => self.on_revoking_has(turn, from, call, shards),
+            LeaderMail::EndBareLease { call, lease } => self.end_bare_lease(turn, lease, call),
+            LeaderMail::ControlKnown { index } => self.on_control_known(turn, from, index),
+            LeaderMail::Compacted { revision, dropped, sizes } => {
+                self.on_compacted(turn, from, revision, dropped, sizes);
+            }
+            LeaderMail::NoSpace { call } => self.on_no_space(turn, call),
+            LeaderMail::KeptOut { call } => self.refuse(turn, call, Error::NoSpace),
+        }
+    }
+
     /// Serving begins: leases get their full time anew, and the member says who it is.
     pub fn begin(&mut self, turn: &mut Turn) {
         let now = turn.now;
@@ -244,7 +260,7 @@ impl Leader {
             let request = CompactRequest { revision: revision.wire(), physical: false };
             turn.counters.paths.compacted_by_itself += 1;
             let of = Own::Compactor { revision, begun: now };
-            turn.send(turn.id, Body::Own { of, request: Request::Compact(request) });
+            turn.send(turn.id, CallMail::Own { of, request: Request::Compact(request) });
         }
     }
 
@@ -266,7 +282,7 @@ impl Leader {
         for lease in due {
             turn.counters.leases_expired += 1;
             let request = Request::LeaseRevoke(lease);
-            turn.send(turn.id, Body::Own { of: Own::Expiry(lease), request });
+            turn.send(turn.id, CallMail::Own { of: Own::Expiry(lease), request });
         }
     }
 

@@ -4,7 +4,7 @@
 use super::controls::{Asked, Asking};
 use super::{Leader, Revoking, Turn};
 use crate::api::{Error, Reply, Request};
-use crate::io::{Body, CallId, ControlRequest};
+use crate::io::{CallId, CallMail, ControlRequest, ShardMail};
 use crate::record::Control;
 use crate::types::{LeaseId, ReactorId, ShardId};
 
@@ -20,7 +20,7 @@ impl Leader {
         self.ending.insert(lease);
         let waiting: Vec<ReactorId> = (0..turn.reactors).map(ReactorId).collect();
         self.revoking.insert(by.call, Revoking { lease, waiting, shards: vec![] });
-        turn.send_to_all(|| Body::Revoking { call: by.call, lease });
+        turn.send_to_all(|| ShardMail::Revoking { call: by.call, lease });
     }
 
     pub fn on_revoking_has(&mut self, turn: &mut Turn, from: ReactorId, call: CallId, having: Vec<ShardId>) {
@@ -37,7 +37,7 @@ impl Leader {
         shards.sort();
         turn.counters.paths.revoked_with_keys += 1;
         // A transaction of this reactor's, whoever asked for it.
-        turn.send(turn.id, Body::SpreadRevoke { call, lease, shards });
+        turn.send(turn.id, CallMail::SpreadRevoke { call, lease, shards });
     }
 
     /// A lease without keys ends by an entry of its own.

@@ -1,7 +1,7 @@
 //! History in the order of revisions, a piece at a time, held as it is until the last.
 
 use super::{Shards, Turn};
-use crate::io::{Body, CallId};
+use crate::io::{CallId, CallMail};
 use crate::mvcc::History;
 use crate::types::{At, Revision, ShardId};
 
@@ -24,7 +24,7 @@ impl Shards {
             // asker sees that this is not its compaction, and begins anew.
             let history = History { changes: vec![], resume: after, done: true };
             let compacted = upto.next();
-            return turn.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
+            return turn.send(call.reactor, CallMail::HistoryIs { call, shard, compacted, history });
         }
         let (pin, compacted) = *local.pins.entry(call).or_insert_with(|| (store.pin(upto), compacted));
         let history = store.history_pinned(pin, after, turn.settings.slice.of_changes());
@@ -33,7 +33,7 @@ impl Shards {
             local.pins.remove(&call);
             local.unpin(pin);
         }
-        turn.send(call.reactor, Body::HistoryIs { call, shard, compacted, history });
+        turn.send(call.reactor, CallMail::HistoryIs { call, shard, compacted, history });
     }
 
     pub fn on_history_unwanted(&mut self, call: CallId, shard: ShardId) {

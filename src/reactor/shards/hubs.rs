@@ -1,7 +1,7 @@
 //! The hubs of shards: what settles is published to their readers, and behind it how far it goes.
 
 use super::{LocalShard, Shards, Turn};
-use crate::io::Body;
+use crate::io::CallMail;
 use crate::mvcc::Budget;
 use crate::types::{ReactorId, Revision, ShardId};
 use crate::watch::{Action, Notice};
@@ -30,7 +30,7 @@ impl Shards {
         // Behind the events it covers.
         self.send_notices(turn);
         let upto = self.of[&shard].hub.settled();
-        turn.send(from, Body::Marks { marks: vec![(shard, upto)] });
+        turn.send(from, CallMail::Marks { marks: vec![(shard, upto)] });
     }
 
     /// Hands what has settled to the hubs. Those that had more than a slice before go on turn by turn.
@@ -87,10 +87,10 @@ impl Shards {
         for (shard, notice) in notices {
             let (Notice::Batch(crate::watch::Batch { reader, .. }) | Notice::Compacted { reader, .. }) =
                 &notice;
-            turn.send(*reader, Body::Watched { shard, notice });
+            turn.send(*reader, CallMail::Watched { shard, notice });
         }
         for (reader, marks) in marks {
-            turn.send(reader, Body::Marks { marks });
+            turn.send(reader, CallMail::Marks { marks });
         }
     }
 

@@ -1,7 +1,7 @@
 //! A lease that ends, as the owners of its keys see it.
 
 use super::{Shards, Turn};
-use crate::io::{Body, CallId, PartOf};
+use crate::io::{CallId, CallMail, LeaderMail, PartOf};
 use crate::record::{Effect, EffectChange};
 use crate::types::{LeaseId, ReactorId, ShardId};
 
@@ -25,7 +25,7 @@ impl Shards {
             } else {
                 let having = self.of.iter().filter(|(_, local)| local.attached.count(lease) > 0);
                 let shards = having.map(|(id, _)| *id).collect();
-                turn.send(ReactorId(0), Body::RevokingHas { call, shards });
+                turn.send(ReactorId(0), LeaderMail::RevokingHas { call, shards });
             }
         }
     }
@@ -34,7 +34,7 @@ impl Shards {
         let shards = self.of.values();
         let keys = shards.flat_map(|local| local.attached.keys(lease).cloned()).collect();
         let seen = turn.sequencer.counter();
-        turn.send(call.reactor, Body::LeaseKeysAre { call, keys, seen });
+        turn.send(call.reactor, CallMail::LeaseKeysAre { call, keys, seen });
     }
 
     /// The control shard's part of the revision that deletes a lease's keys.

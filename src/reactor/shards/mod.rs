@@ -17,7 +17,7 @@ pub use slices::Slice;
 
 use super::turn::Turn;
 use super::waiters::Waiters;
-use crate::io::{Body, CallId, Counters, ShardFigures};
+use crate::io::{CallId, Counters, LeaderMail, MemberMail, ShardFigures, ShardMail};
 use crate::limits::{EMPTY_SHARD_BYTES, LEASE_BYTES};
 use crate::mvcc::Sizes;
 use crate::raft::Refused;
@@ -98,6 +98,33 @@ impl Shards {
     #[cfg(test)]
     pub fn waits_for_leases(&self) -> usize {
         self.lease_waiting.len()
+    }
+
+    pub fn on_mail(&mut self, turn: &mut Turn, from: ReactorId, mail: ShardMail) {
+        match mail {
+            ShardMail::Evaluate { call, shard, request } => self.on_evaluate(turn, call, shard, request),
+            ShardMail::Range { call, shard, cursor, counting } => {
+                self.slice(turn, Slice::Range { call, shard, cursor, counting });
+            }
+            ShardMail::RangeUnwanted { call, shard } => self.on_range_unwanted(turn, call, shard),
+            ShardMail::Reserve { call, shard, txn, revokes } => {
+                self.on_reserve(turn, call, shard, txn, revokes)
+            }
+            ShardMail::Gather { call, shard, path, current } => {
+                self.on_gather(turn, call, shard, path, current)
+            }
+            ShardMail::Part { call, shard, write, shares } => self.on_part(turn, call, shard, write, shares),
+            ShardMail::Release { call, shard } => self.on_release(turn, call, shard),
+            ShardMail::Revoking { call, lease } => self.on_revoking(turn, call, lease),
+            ShardMail::LeaseEnds { lease, part } => self.end_lease_with(lease, part),
+            ShardMail::LeaseKeys { call, lease } => self.on_lease_keys(turn, call, lease),
+            ShardMail::History { call, shard, after, upto } => {
+                self.slice(turn, Slice::History { call, shard, after, upto });
+            }
+            ShardMail::HistoryUnwanted { call, shard } => self.on_history_unwanted(call, shard),
+            ShardMail::Watch { action } => self.on_watch_action(action),
+            ShardMail::MarkWanted { shard } => self.on_mark_wanted(turn, from, shard),
+        }
     }
 
     /// What is under way at the shards goes a bounded piece on.
@@ -265,7 +292,7 @@ impl Shards {
         if self.is_swept() {
             let revision = turn.control.compacted();
             let (dropped, sizes) = (std::mem::take(&mut self.compacting.dropped), self.sizes(turn));
-            turn.send(ReactorId(0), Body::Compacted { revision, dropped, sizes });
+            turn.send(ReactorId(0), LeaderMail::Compacted { revision, dropped, sizes });
         }
     }
 
@@ -296,7 +323,7 @@ impl Shards {
         let sizes = self.sizes(turn);
         turn.sizes.set(turn.id, sizes);
         if turn.sizes.is_news(sizes, turn.settings.bounds.sizes_step_bytes) {
-            turn.send_to_all(|| Body::Sizes { sizes });
+            turn.send_to_all(|| MemberMail::Sizes { sizes });
         }
     }
 

@@ -7,7 +7,7 @@ use super::super::requests::find_lease;
 use super::local::Waiting;
 use super::{LocalShard, Shards, Turn};
 use crate::api::TxnRequest;
-use crate::io::{Body, CallId, PartOf};
+use crate::io::{CallId, CallMail, PartOf};
 use crate::record::Effect;
 use crate::txn::{self, Applied, Applying, Comparing, Gathered, Path, Share};
 use crate::types::{Blob, LeaseId, Revision, ShardId};
@@ -96,7 +96,7 @@ impl Shards {
             local.hold_history(call);
         }
         let ending = find_lease(&txn, &|lease| control.is_revoking(lease));
-        turn.send(call.reactor, Body::Gathered { call, shard: id, gathered, ending });
+        turn.send(call.reactor, CallMail::Gathered { call, shard: id, gathered, ending });
     }
 
     pub fn on_part(
@@ -175,7 +175,7 @@ impl Shards {
             }
             Some(outcomes) => {
                 let call = reservation.call;
-                turn.send(call.reactor, Body::Reserved { call, shard: id, outcomes });
+                turn.send(call.reactor, CallMail::Reserved { call, shard: id, outcomes });
             }
         }
     }
@@ -216,7 +216,7 @@ impl Shards {
         local.push_part(write, changes, false);
         let call = local.reserved.take().expect("looked at above").call;
         local.let_history_go(call);
-        turn.send(call.reactor, Body::Applied { call, shard: id, applied });
+        turn.send(call.reactor, CallMail::Applied { call, shard: id, applied });
         self.answer_revokes(turn);
         self.run_waiting(turn, id);
     }

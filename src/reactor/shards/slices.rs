@@ -4,7 +4,7 @@
 //! behind what is long.
 
 use super::{Shards, Turn};
-use crate::io::{Body, CallId};
+use crate::io::{CallId, CallMail};
 use crate::txn::{Counting, Progress, RangeCursor};
 use crate::types::{At, Revision, ShardId};
 use std::collections::VecDeque;
@@ -149,13 +149,13 @@ impl Shards {
                         let bytes = cursor.kept_bytes();
                         turn.counters.paths.range_sliced += 1;
                         self.slices.push(Slice::Range { call, shard, cursor, counting });
-                        return turn.send(call.reactor, Body::RangeGoesOn { call, shard, bytes });
+                        return turn.send(call.reactor, CallMail::RangeGoesOn { call, shard, bytes });
                     }
                     Progress::Done => Some(cursor.into_part()),
                     Progress::Compacted => None,
                 };
                 self.slices.first.take_if(|first| *first == (call, shard));
-                turn.send(call.reactor, Body::Ranged { call, shard, part });
+                turn.send(call.reactor, CallMail::Ranged { call, shard, part });
             }
             Slice::History { call, shard, after, upto } => {
                 self.slices.spend();

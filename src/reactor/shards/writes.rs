@@ -1,11 +1,12 @@
 //! Evaluation of what one shard of this reactor can answer whole.
 
+use super::super::gate::Needs;
 use super::super::pace::About;
 use super::super::requests::{count_put, count_txn, find_lease, kind_of};
 use super::local::Waiting;
 use super::{Shards, Turn};
 use crate::api::{Answer, Error, Reply, Request};
-use crate::io::{Body, CallId};
+use crate::io::{CallId, CallMail};
 use crate::record::{Effect, EffectChange};
 use crate::sequencer::ShardSet;
 use crate::txn::{self, Ended, Evaluated, Refusal};
@@ -104,7 +105,7 @@ impl Shards {
                 }
                 if self.is_long(turn, id, &evaluation.request) {
                     let Evaluation { call, request, .. } = evaluation;
-                    turn.send(call.reactor, Body::Long { call, request });
+                    turn.send(call.reactor, CallMail::Long { call, request });
                     return Tried::Done;
                 }
                 if turn.has_room() == Some(false) {
@@ -146,7 +147,8 @@ impl Shards {
             Err(Refusal::Ended) => return turn.lose_epoch(),
         };
         turn.applied(kind, matches!(answer, Ok(_) | Err(Error::Compacted)), turn.now, about);
-        let needs = effect.as_ref().map_or(current, |effect: &Effect| effect.revision);
+        let revision = effect.as_ref().map(|effect: &Effect| effect.revision);
+        let needs = revision.map_or_else(|| turn.gate.unbacked(current), Needs::entry);
         let local = self.of.get_mut(&id).expect("the caller found it");
         let mut leases = leases;
         local.follow_leases(&mut leases);

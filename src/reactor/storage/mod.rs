@@ -14,7 +14,7 @@ pub(super) use source::{Held as HeldState, Source};
 use super::turn::Turn;
 use crate::api::{Code, Error};
 use crate::checkpoint::LinkRecord;
-use crate::io::{Body, BulkStep, CallId, Counters, JobId, Level, Output};
+use crate::io::{BulkStep, CallId, CallMail, Counters, JobId, Level, Output};
 use crate::limits::{
     CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_SHARE, CHECKPOINT_PATIENCE_SECS, EMPTY_SHARD_BYTES,
     LOG_UNUSED_FILES_MAX,
@@ -390,7 +390,7 @@ impl Storage {
         }
         for (call, _) in done {
             turn.counters.paths.checkpoint_defragmented += 1;
-            turn.send(call.reactor, Body::Defragmented { call, done: Ok(()) });
+            turn.send(call.reactor, CallMail::Defragmented { call, done: Ok(()) });
         }
     }
 
@@ -402,7 +402,7 @@ impl Storage {
         let failed: Vec<_> = self.defragmenting.extract_if(.., |waiting| waits(waiting)).collect();
         for (call, _) in failed {
             let error = Error::Other { code: Code::Unknown, text: text.clone() };
-            turn.send(call.reactor, Body::Defragmented { call, done: Err(error) });
+            turn.send(call.reactor, CallMail::Defragmented { call, done: Err(error) });
         }
     }
 }

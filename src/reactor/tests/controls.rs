@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::{CompactRequest, LeaseGrantRequest, Request};
-use crate::io::ControlRequest;
+use crate::io::{ControlRequest, LeaderMail};
 use crate::limits::{CONTROL_PENDING_MAX, EMPTY_SHARD_BYTES, LEASE_BYTES};
 use crate::types::LeaseId;
 
@@ -13,7 +13,7 @@ impl Member {
     fn ask_control(&mut self, number: u64, request: ControlRequest) {
         let call = CallId { reactor: ReactorId(1), number: 1_000_000 + number };
         let epoch = self.reactors[0].turn.epoch();
-        let mail = Mail { epoch, body: Body::Control { call, request, own: false } };
+        let mail = Mail { epoch, body: LeaderMail::Control { call, request, own: false }.into() };
         self.reactors[0].step(self.now, Input::Mail { from: ReactorId(1), mail });
     }
 

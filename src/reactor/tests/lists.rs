@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::front::DROPPED;
-use crate::io::Value;
+use crate::io::{Level, Value};
 
 const KEYS: usize = 200;
 const VALUE: usize = 4 << 10;

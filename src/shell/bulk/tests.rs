@@ -24,7 +24,7 @@ fn world_with(files: impl FnOnce(PathBuf) -> Files) -> World {
     let notices = Notices::start(outputs, LogFormat::Json, LogLevel::Debug).unwrap();
     let mut files = files(directory.path().join("store"));
     files.tell_to(notices.clone());
-    let lane = Arc::new(Lane::new(Arc::new(files), notices.clone(), Arc::new(Waking::new(1).unwrap())));
+    let lane = Arc::new(Lane::new(Arc::new(files), notices.clone(), Arc::new(Wakers::new(1).unwrap())));
     World { directory, lane, notices }
 }
 
@@ -39,14 +39,14 @@ impl World {
 
     fn on_threads(self, test: impl Fn(&World)) {
         let world = self;
-        for track in [TrackName::Segments, TrackName::Steps] {
+        for queue in [WorkerName::Segments, WorkerName::Steps] {
             let lane = world.lane.clone();
-            std::thread::spawn(move || run_here(lane.run(track, Medium::Thread)));
+            std::thread::spawn(move || run_here(lane.run(queue, Medium::Thread)));
         }
         test(&world);
     }
 
-    fn answer(&self) -> Answer {
+    fn answer(&self) -> BulkAnswer {
         let (began, mut looks) = (Instant::now(), 0);
         loop {
             if let Some(answer) = self.lane.answer(ME) {
@@ -54,7 +54,7 @@ impl World {
             }
             assert!(began.elapsed() < Duration::from_secs(60), "the lane does not answer");
             if looks % 250 == 0 {
-                // As the overseer does.
+                // As the supervisor does.
                 self.lane.keep_awake();
             }
             looks += 1;
@@ -66,7 +66,7 @@ impl World {
         let job = JobId(7);
         self.lane.order(Order::Step { reactor: ME, job, step }).unwrap();
         match self.answer() {
-            Answer::Done { job: JobId(7), done } => done,
+            BulkAnswer::Done { job: JobId(7), done } => done,
             other => panic!("{other:?}"),
         }
     }
@@ -140,14 +140,14 @@ fn a_segment_is_prepared_recycled_and_removed() {
         let at = |sequence| SegmentName { log: LogId(0), sequence };
         let (bytes, most) = (3 << 20, u64::MAX);
         world.lane.order(Order::Prepare { reactor: ME, segment: at(1), bytes, keep_free: most }).unwrap();
-        assert!(matches!(world.answer(), Answer::NoRoom { segment } if segment == at(1)));
+        assert!(matches!(world.answer(), BulkAnswer::DiskFull { segment } if segment == at(1)));
         assert_eq!(world.names(), [""; 0]);
         world.lane.order(Order::Prepare { reactor: ME, segment: at(1), bytes, keep_free: 0 }).unwrap();
-        let Answer::Prepared { segment, file } = world.answer() else { panic!("not prepared") };
+        let BulkAnswer::Prepared { segment, file } = world.answer() else { panic!("not prepared") };
         assert_eq!((segment, file.metadata().unwrap().len()), (at(1), bytes));
         assert!(fs::read(world.lane.files.path(&at(1).to_string())).unwrap().iter().all(|byte| *byte == 0));
         world.lane.order(Order::Recycle { reactor: ME, old: at(1), new: at(2) }).unwrap();
-        let Answer::Prepared { segment, .. } = world.answer() else { panic!("not recycled") };
+        let BulkAnswer::Prepared { segment, .. } = world.answer() else { panic!("not recycled") };
         assert_eq!((segment, world.names()), (at(2), vec![at(2).to_string()]));
         world.lane.order(Order::Remove { segment: at(2) }).unwrap();
         while !world.names().is_empty() {

@@ -1,4 +1,4 @@
-//! One JSON object a line. `type` says which; numbers are plain numbers, as in `etcdctl -w json`; keys and
+//! One JSON object per line. `type` says which; numbers are plain numbers, as in `etcdctl -w json`; keys and
 //! values are in base64. Fields are added, never renamed.
 //!
 //! ```text
@@ -11,7 +11,7 @@
 //!   complete_from  from here on every event of every revision is printed
 //!   checkpointed   up to here some or all of a revision comes from checkpoints, the log before them being
 //!                  reclaimed: epoch and ended leases may be unknown; 0 where there are no checkpoints
-//! missing        what compaction has dropped, where it has: no event of `from` to `upto` that was replaced before
+//! missing what compaction has dropped, where it has: no event of `from` to `upto` that was replaced before
 //!                the newest compaction is here; what is left of them is in writes that are `partial`
 //!   from, upto
 //! damage         one for each thing that is wrong with the directory: what is printed ends there
@@ -43,14 +43,14 @@
 
 use super::Identity;
 use crate::checkpoint::ControlState;
-use crate::reactor::dump::{Contents, LogEntry, Says, Write};
 use crate::record::{Control, CutRecord, MemberRecord};
+use crate::recover::dump::{Contents, LogEntry, Says, Write};
 use crate::types::{Epoch, Event, Index, Revision, ShardId, Sub};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-/// Of these lines.
+/// The format of these lines.
 const FORMAT: u64 = 1;
 
 pub fn head(identity: &Identity, contents: &Contents) -> String {

@@ -13,8 +13,8 @@ use super::plain_failure;
 use super::restart::read_to_look;
 use crate::config::DumpLog;
 use crate::log::{SegmentBytes, Start};
-use crate::reactor::dump::Contents;
-use crate::reactor::recover::survey;
+use crate::recover::dump::Contents;
+use crate::recover::survey;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 

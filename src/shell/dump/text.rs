@@ -4,8 +4,8 @@
 use super::Identity;
 use crate::checkpoint::ControlState;
 use crate::control::alarm_name;
-use crate::reactor::dump::{Contents, LogEntry, Says, Write};
 use crate::record::{Control, CutRecord, MemberRecord};
+use crate::recover::dump::{Contents, LogEntry, Says, Write};
 use crate::types::{Event, Index, LeaseId};
 
 pub fn head(identity: &Identity, contents: &Contents) -> String {

@@ -9,7 +9,7 @@ mod compactions;
 mod errors;
 mod hashes;
 mod leases;
-mod members;
+pub(super) mod members;
 mod no_space;
 mod replay;
 mod watches;
@@ -121,7 +121,33 @@ impl Evidence<'_> {
                 confirmed.push((returned.tick, request.revision));
             }
         }
-        Ok(Evidence { history, record, first_shown, compactions, confirmed })
+        let mut evidence = Evidence { history, record, first_shown, compactions, confirmed };
+        evidence.fill_in_what_was_compacted();
+        Ok(evidence)
+    }
+
+    /// A watch that begins at the compacted revision itself does not show what stood before it (etcd's law): where
+    /// the observer's was such a one, its earlier events tell.
+    fn fill_in_what_was_compacted(&mut self) {
+        let mut record = std::mem::take(&mut self.record);
+        let mut live: BTreeMap<Vec<u8>, proto::KeyValue> = BTreeMap::new();
+        for (revision, events) in &mut record {
+            if self.may_be_compacted(*revision, u64::MAX) {
+                for proto::Event { kv, prev_kv, .. } in
+                    events.iter_mut().filter(|event| event.prev_kv.is_none())
+                {
+                    let changed = kv.as_ref().filter(|kv| kv.create_revision != kv.mod_revision);
+                    *prev_kv = changed.and_then(|kv| live.get(&kv.key[..]).cloned());
+                }
+            }
+            for kv in events.iter().filter_map(|event| Some((event.r#type, event.kv.as_ref()?))) {
+                match kv {
+                    (0, kv) => live.insert(kv.key.to_vec(), kv.clone()),
+                    (_, kv) => live.remove(&kv.key[..]),
+                };
+            }
+        }
+        self.record = record;
     }
 
     /// The newest revision that anybody had been shown before the tick.

@@ -1,4 +1,8 @@
-//! One watcher of a stream: its lanes, and the merge of what they bring.
+//! One watcher of a stream: its feeds, and the merge of what they bring.
+//!
+//! An event leaves when no feed can bring an earlier one any more, which is so up to the lowest position over
+//! the feeds. Revisions leave whole: one that began has all its events below that position. A feed in step
+//! has the position that its shard's mark gives, one behind what its last batch said.
 
 use crate::api::WatchEvent;
 use crate::limits::WatchBounds;
@@ -8,43 +12,43 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pace {
+enum FeedState {
     /// The hub has not answered yet.
     Joining,
     InStep,
     Behind,
 }
 
-/// What one shard has sent.
+/// What one shard has sent to a watcher.
 #[derive(Debug)]
-struct Lane {
+struct ShardFeed {
     shard: ShardId,
-    pace: Pace,
-    /// Everything up to here has come; in step the shard's mark counts as well.
+    state: FeedState,
+    /// The revision up to which everything has come; in step the shard's mark counts as well.
     position: Revision,
     queue: VecDeque<Delivery>,
-    /// Taken by the client, and not yet given back to the hub as credit.
+    /// Bytes taken by the client and not yet given back to the hub as credit.
     taken_bytes: usize,
 }
 
-impl Lane {
+impl ShardFeed {
     fn position(&self, marks: &Marks) -> Revision {
-        match self.pace {
-            Pace::InStep => self.position.max(marks.of(self.shard)),
-            Pace::Joining | Pace::Behind => self.position,
+        match self.state {
+            FeedState::InStep => self.position.max(marks.of(self.shard)),
+            FeedState::Joining | FeedState::Behind => self.position,
         }
     }
 }
 
 /// What a watcher has to send.
-pub enum Next {
+pub enum NextReply {
     Nothing,
-    /// Something that waits for marks to rise, or for a progress reply of the stream.
-    Held,
-    /// A revision of so many events that another turn has to go on with it.
+    /// It has something that waits for marks to rise, or for a progress reply of the stream.
+    Blocked,
+    /// A revision has more events than one turn merges; the next turn goes on with it.
     Unfinished,
     Progress(Revision),
-    /// With the header's revision.
+    /// Events, with the header's revision.
     Events(Revision, Vec<WatchEvent>),
 }
 
@@ -60,9 +64,9 @@ struct Merging {
 #[derive(Debug)]
 pub struct Watcher {
     pub id: SubscriptionId,
-    /// The created reply has left.
+    /// Whether the created reply has left.
     pub announced: bool,
-    pub has_turn: bool,
+    pub is_queued: bool,
     pub fragment: bool,
     /// What the client asked to start with: no progress is reported below it. 0 where it asked for "now".
     pub start: Revision,
@@ -70,11 +74,12 @@ pub struct Watcher {
     from: Revision,
     /// When progress is to be reported next.
     pub timer: Option<Time>,
-    /// Of one that begins with what comes next, until it is announced: etcd's are in step by then, and no
-    /// compaction ends them. While it is not, one from "now" may begin behind a compaction.
+    /// The subscription of a watcher that begins with what comes next, until it is announced: etcd's are in
+    /// step by then, and no compaction ends them. While it is not, one from "now" may begin behind a
+    /// compaction.
     begins: Option<Box<Subscription>>,
-    lanes: Vec<Lane>,
-    /// The first event of each lane that has any.
+    feeds: Vec<ShardFeed>,
+    /// The first event of each feed that has any.
     heads: BTreeSet<(At, usize)>,
     merging: Merging,
     /// The highest revision in a header the client has seen: it never falls.
@@ -92,9 +97,9 @@ impl Watcher {
         shown: Revision,
         fragment: bool,
     ) -> Watcher {
-        let lane = |shard| Lane {
+        let feed = |shard| ShardFeed {
             shard,
-            pace: Pace::Joining,
+            state: FeedState::Joining,
             position: Revision::NONE,
             queue: VecDeque::new(),
             taken_bytes: 0,
@@ -102,14 +107,14 @@ impl Watcher {
         Watcher {
             id: subscription.id,
             announced: false,
-            has_turn: false,
+            is_queued: false,
             fragment,
             start,
             timer: None,
             from: subscription.from,
             credit_bytes: subscription.credit_bytes,
             begins: (subscription.from > shown).then(|| Box::new(subscription)),
-            lanes: shards.into_iter().map(lane).collect(),
+            feeds: shards.into_iter().map(feed).collect(),
             heads: BTreeSet::new(),
             merging: Merging::default(),
             shown,
@@ -121,78 +126,78 @@ impl Watcher {
     /// Whether the created reply has to wait for a shard. One that is behind is soon in step where it has
     /// nothing for the client; else it may have no credit, and waits for the client itself.
     pub fn is_joining(&self) -> bool {
-        let joins = |lane: &Lane| match lane.pace {
-            Pace::Joining => true,
-            Pace::Behind => lane.queue.is_empty(),
-            Pace::InStep => false,
+        let joins = |feed: &ShardFeed| match feed.state {
+            FeedState::Joining => true,
+            FeedState::Behind => feed.queue.is_empty(),
+            FeedState::InStep => false,
         };
-        self.begins.is_some() && self.lanes.iter().any(joins)
+        self.begins.is_some() && self.feeds.iter().any(joins)
     }
 
-    /// The created reply leaves. Gives the revision that it shows at least.
+    /// Notes that the created reply leaves, and returns the least revision that it shows.
     pub fn announce(&mut self) -> Revision {
         self.announced = true;
         self.begins = None;
         self.shown
     }
 
-    /// History up to a revision is gone at a shard. One from "now" that the client has not been told of begins
-    /// there; what others have brought of what is before is dropped.
+    /// Takes note that history up to a revision is gone at a shard. A watcher from "now" that the client has
+    /// not been told of begins there; what other shards have sent of what is before is dropped.
     pub fn renew(&mut self, shard: ShardId, compacted: Revision) -> Option<Subscription> {
         let subscription = self.begins.as_deref_mut().filter(|_| self.start == Revision::NONE)?;
         self.from = self.from.max(compacted);
         subscription.from = self.from;
         self.shown = self.shown.max(Revision(compacted.0 - 1));
-        let number = self.lanes.iter().position(|lane| lane.shard == shard).expect("it subscribed there");
-        let lane = &mut self.lanes[number];
+        let number = self.feeds.iter().position(|feed| feed.shard == shard).expect("it subscribed there");
+        let feed = &mut self.feeds[number];
         // The shard loses only who has nothing from there on, and lends the whole credit anew.
-        assert!(lane.queue.back().is_none_or(|(at, _)| at.main < compacted), "what is lost is gone");
-        if let Some((at, _)) = lane.queue.front() {
+        assert!(feed.queue.back().is_none_or(|(at, _)| at.main < compacted), "what is lost is gone");
+        if let Some((at, _)) = feed.queue.front() {
             self.heads.remove(&(*at, number));
         }
-        lane.queue.clear();
-        (lane.taken_bytes, lane.pace) = (0, Pace::Joining);
+        feed.queue.clear();
+        (feed.taken_bytes, feed.state) = (0, FeedState::Joining);
         Some(subscription.clone())
     }
 
-    pub fn lanes(&self) -> usize {
-        self.lanes.len()
+    pub fn feeds(&self) -> usize {
+        self.feeds.len()
     }
 
-    pub fn lanes_behind(&self) -> usize {
-        self.lanes.iter().filter(|lane| lane.pace == Pace::Behind).count()
+    pub fn feeds_behind(&self) -> usize {
+        self.feeds.iter().filter(|feed| feed.state == FeedState::Behind).count()
     }
 
     pub fn events_waiting(&self) -> usize {
-        self.merging.events.len() + self.lanes.iter().map(|lane| lane.queue.len()).sum::<usize>()
+        self.merging.events.len() + self.feeds.iter().map(|feed| feed.queue.len()).sum::<usize>()
     }
 
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
-        self.lanes.iter().map(|lane| lane.shard)
+        self.feeds.iter().map(|feed| feed.shard)
     }
 
     pub fn receive(&mut self, shard: ShardId, batch: Batch) {
-        let number = self.lanes.iter().position(|lane| lane.shard == shard).expect("it subscribed there");
-        let lane = &mut self.lanes[number];
-        assert!(batch.upto >= lane.position, "a lane's position never falls");
-        if let (true, Some((at, _))) = (lane.queue.is_empty(), batch.events.first()) {
+        let number = self.feeds.iter().position(|feed| feed.shard == shard).expect("it subscribed there");
+        let feed = &mut self.feeds[number];
+        assert!(batch.upto >= feed.position, "a feed's position never falls");
+        if let (true, Some((at, _))) = (feed.queue.is_empty(), batch.events.first()) {
             self.heads.insert((*at, number));
         }
-        lane.queue.extend(batch.events);
-        lane.position = batch.upto;
-        lane.pace = if batch.in_step { Pace::InStep } else { Pace::Behind };
+        feed.queue.extend(batch.events);
+        feed.position = batch.upto;
+        feed.state = if batch.in_step { FeedState::InStep } else { FeedState::Behind };
     }
 
     fn lowest(&self, marks: &Marks) -> Revision {
-        self.lanes.iter().map(|lane| lane.position(marks)).min().expect("a watcher has a lane")
+        self.feeds.iter().map(|feed| feed.position(marks)).min().expect("a watcher has a feed")
     }
 
     fn in_step(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.pace == Pace::InStep)
+        self.feeds.iter().all(|feed| feed.state == FeedState::InStep)
     }
 
     /// Whether everything up to a revision has come and been sent. A watcher that is not announced was
-    /// created after whoever asks.
+    /// created after the progress request.
     pub fn is_through(&self, revision: Revision, marks: &Marks) -> bool {
         !self.announced
             || (self.in_step()
@@ -201,8 +206,8 @@ impl Watcher {
                 && self.heads.first().is_none_or(|(at, _)| at.main > revision))
     }
 
-    /// The progress timer rings. True: report it as soon as the watcher can; an interval with events needs
-    /// no report, and one behind makes none.
+    /// Takes note that the progress timer rings. Returns whether progress is to be reported as soon as the
+    /// watcher can; an interval with events needs no report, and one behind makes none.
     pub fn ring(&mut self) -> bool {
         self.progress_due = !std::mem::take(&mut self.had_events) && self.in_step();
         self.progress_due
@@ -215,12 +220,12 @@ impl Watcher {
         bounds: &WatchBounds,
         view: View,
         actions: &mut Vec<Action>,
-    ) -> Next {
+    ) -> NextReply {
         let lowest = self.lowest(view.marks);
         let upto = cap.map_or(lowest, |cap| cap.min(lowest));
         let finished = self.merge(upto, budget_bytes, bounds, actions);
         if !finished {
-            return Next::Unfinished;
+            return NextReply::Unfinished;
         }
         let Merging { events, last, .. } = std::mem::take(&mut self.merging);
         if !events.is_empty() {
@@ -230,27 +235,27 @@ impl Watcher {
             self.shown = revision;
             self.had_events = true;
             self.progress_due = false;
-            return Next::Events(revision, events);
+            return NextReply::Events(revision, events);
         }
         if self.progress_due && !self.in_step() {
             self.progress_due = false;
         }
         if !self.heads.is_empty() {
-            return Next::Held;
+            return NextReply::Blocked;
         }
         if !self.progress_due {
-            return Next::Nothing;
+            return NextReply::Nothing;
         }
         if cap.is_some() || lowest < self.shown.max(self.start) {
-            return Next::Held;
+            return NextReply::Blocked;
         }
         self.progress_due = false;
         self.shown = lowest;
-        Next::Progress(lowest)
+        NextReply::Progress(lowest)
     }
 
-    /// Puts events up to a revision together, in the order of (main, sub), whole revisions, at least one if there
-    /// is any. False where another turn has to go on.
+    /// Puts events up to a revision together, in the order of (main, sub), whole revisions, at least one if
+    /// there is any. False where another turn has to go on.
     fn merge(
         &mut self,
         upto: Revision,
@@ -278,14 +283,14 @@ impl Watcher {
             }
             left -= 1;
             self.heads.pop_first();
-            let lane = &mut self.lanes[number];
-            let (_, event) = lane.queue.pop_front().expect("a lane with a head has an event");
-            if let Some((next, _)) = lane.queue.front() {
+            let feed = &mut self.feeds[number];
+            let (_, event) = feed.queue.pop_front().expect("a feed with a head has an event");
+            if let Some((next, _)) = feed.queue.front() {
                 assert!(*next > at, "events of a shard come in order");
                 self.heads.insert((*next, number));
             }
             let cost = cost_bytes(&event);
-            lane.taken_bytes += cost;
+            feed.taken_bytes += cost;
             if wanted {
                 merging.bytes += cost;
                 merging.events.push(Arc::unwrap_or_clone(event));
@@ -295,12 +300,12 @@ impl Watcher {
         finished
     }
 
-    /// In portions of half the credit: seldom enough to cost little, often enough that it never runs out
-    /// for a client that reads.
+    /// Gives credit back in portions of half of it: seldom enough to cost little, often enough that it never
+    /// runs out for a client that reads.
     fn return_credit(&mut self, actions: &mut Vec<Action>) {
-        for lane in self.lanes.iter_mut().filter(|lane| lane.taken_bytes >= self.credit_bytes / 2) {
-            let bytes = std::mem::take(&mut lane.taken_bytes);
-            actions.push(Action::Credit { shard: lane.shard, id: self.id, bytes });
+        for feed in self.feeds.iter_mut().filter(|feed| feed.taken_bytes >= self.credit_bytes / 2) {
+            let bytes = std::mem::take(&mut feed.taken_bytes);
+            actions.push(Action::Credit { shard: feed.shard, id: self.id, bytes });
         }
     }
 }

@@ -8,7 +8,7 @@ struct Happened {
     prev: Option<KeyValue>,
 }
 
-/// One subscription's lane, as a stream keeps it.
+/// One subscription's feed, as a stream keeps it.
 struct Reader {
     subscription: Subscription,
     in_step: bool,

@@ -304,7 +304,7 @@ fn sample(rng: &mut Rng, method: Method) -> Vec<u8> {
 }
 
 fn unary_methods() -> impl Iterator<Item = Method> {
-    Method::ALL.iter().copied().filter(|method| method.kind() == crate::wire::Kind::Unary)
+    Method::ALL.iter().copied().filter(|method| method.kind() == crate::wire::CallKind::Unary)
 }
 
 #[test]

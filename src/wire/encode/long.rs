@@ -7,23 +7,23 @@ use super::{EVENTS, Header, HeaderOf, Kv, counts, op_field};
 use crate::api::{DeleteRangeReply, KeysOnly, OpReply, RangeReply, Reply, TxnReply, WatchEvent, WatchReply};
 use crate::limits::LONG_MESSAGE_ELEMENT_BYTES;
 use crate::types::{Event, KeyValue, Revision};
-use crate::wire::sink::{Length, Message, Sink};
+use crate::wire::sink::{Length, ProtoMessage, Sink};
 use std::collections::VecDeque;
 use std::vec::IntoIter;
 
 /// A message of many elements: rows of them, and what stands between.
-pub struct Long {
-    parts: VecDeque<Part>,
+pub struct LongMessage {
+    parts: VecDeque<MessagePart>,
     /// The part that is being measured, and how many of its elements are.
     measuring: usize,
     measured: usize,
-    /// Bytes known and not written yet.
+    /// How many bytes are known and not written yet.
     left: usize,
-    /// What the elements' rows take: each of them as a whole until its last element is written.
+    /// The memory that the elements' rows take: each counts as a whole until its last element is written.
     row_bytes: usize,
 }
 
-enum Part {
+enum MessagePart {
     Bytes(Vec<u8>),
     /// The head of an embedded message, which ends before the part of that number.
     Head {
@@ -53,7 +53,7 @@ pub fn weight(reply: &Reply, bytes_max: usize) -> usize {
     }
 }
 
-/// The same of a transaction's reply.
+/// The weight of a transaction's reply; see [`weight`].
 pub fn txn_weight(reply: &TxnReply, bytes_max: usize) -> usize {
     let responses = reply.responses.iter().map(|response| match response {
         OpReply::Range(reply) => sum(reply.kvs.iter().map(pair_bytes), bytes_max),
@@ -69,12 +69,12 @@ pub fn is_long(reply: &Reply, bytes_max: usize) -> bool {
     weight(reply, bytes_max) > bytes_max
 }
 
-/// The same of the answer to a range.
+/// Whether writing the answer to a range takes too long for one step.
 pub fn is_long_range(reply: &RangeReply, bytes_max: usize) -> bool {
     sum(reply.kvs.iter().map(pair_bytes), bytes_max) > bytes_max
 }
 
-/// The same of a message of a Watch stream.
+/// Whether writing a message of a Watch stream takes too long for one step.
 pub fn is_long_watch(reply: &WatchReply, bytes_max: usize) -> bool {
     let events = reply.events.iter().map(|event| {
         let of_event = match &event.event {
@@ -100,9 +100,9 @@ fn sum(mut elements: impl Iterator<Item = usize>, bytes_max: usize) -> usize {
     bytes
 }
 
-impl Long {
-    /// Of a reply that may be long.
-    pub fn of_reply(header: &Header, reply: Reply) -> Long {
+impl LongMessage {
+    /// Makes a long message of a reply.
+    pub fn of_reply(header: &Header, reply: Reply) -> LongMessage {
         let mut parts = vec![];
         match reply {
             Reply::Range(reply) => range_parts(&mut parts, header.at(reply.revision), reply),
@@ -110,33 +110,33 @@ impl Long {
             Reply::Txn(reply) => txn_parts(&mut parts, header.at(reply.revision), reply),
             _ => unreachable!("other replies are short"),
         }
-        Long::new(parts)
+        LongMessage::new(parts)
     }
 
-    /// Of a message of a Watch stream.
-    pub fn of_watch(header: &Header, mut reply: WatchReply) -> Long {
+    /// Makes a long message of a Watch stream's reply.
+    pub fn of_watch(header: &Header, mut reply: WatchReply) -> LongMessage {
         let events = std::mem::take(&mut reply.events).into_iter();
         let mut before = vec![];
         super::Watched { header, reply: &reply }.fields(&mut before);
-        Long::new(vec![Part::Bytes(before), Part::row(Elements::Events(events))])
+        LongMessage::new(vec![MessagePart::Bytes(before), MessagePart::row(Elements::Events(events))])
     }
 
-    fn new(parts: Vec<Part>) -> Long {
-        let mut long = Long { parts: parts.into(), measuring: 0, measured: 0, left: 0, row_bytes: 0 };
+    fn new(parts: Vec<MessagePart>) -> LongMessage {
+        let mut long = LongMessage { parts: parts.into(), measuring: 0, measured: 0, left: 0, row_bytes: 0 };
         for part in &long.parts {
             match part {
-                Part::Bytes(bytes) => long.left += bytes.len(),
-                Part::Head { .. } => {}
-                Part::Row { row_bytes, .. } => long.row_bytes += row_bytes,
+                MessagePart::Bytes(bytes) => long.left += bytes.len(),
+                MessagePart::Head { .. } => {}
+                MessagePart::Row { row_bytes, .. } => long.row_bytes += row_bytes,
             }
         }
         long
     }
 
-    /// Measures so many elements more. The length of the whole, once it is known.
+    /// Measures up to `elements` more elements. Returns the length of the whole once it is known.
     pub fn measure(&mut self, mut elements: usize) -> Option<usize> {
         while let Some(part) = self.parts.get_mut(self.measuring) {
-            if let Part::Row { elements: row, bytes, .. } = part {
+            if let MessagePart::Row { elements: row, bytes, .. } = part {
                 let upto = row.len().min(self.measured.saturating_add(elements));
                 let more = row.length(self.measured, upto);
                 (*bytes, self.left) = (*bytes + more, self.left + more);
@@ -152,49 +152,50 @@ impl Long {
         Some(self.left)
     }
 
-    /// All is measured: so the lengths of embedded messages are known.
+    /// Writes the heads of embedded messages, once all is measured and so their lengths are known.
     fn write_heads(&mut self) {
         // What stands from each part on.
         let mut rest = vec![0; self.parts.len() + 1];
         for (place, part) in self.parts.iter_mut().enumerate().rev() {
-            if let Part::Head { field, end } = *part {
+            if let MessagePart::Head { field, end } = *part {
                 let mut head = vec![];
                 head.tag(field, 2);
                 head.varint((rest[place + 1] - rest[end]) as u64);
                 self.left += head.len();
-                *part = Part::Bytes(head);
+                *part = MessagePart::Bytes(head);
             }
             rest[place] = rest[place + 1] + part.bytes();
         }
     }
 
-    /// Bytes that are known and not written.
+    /// How many bytes are known and not written.
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// What it holds, of its own and of the store's.
+    /// Bytes it holds, of its own memory and of the store's.
     pub fn kept_bytes(&self) -> usize {
         self.row_bytes + self.left
     }
 
-    /// Appends about so many bytes, by at most an element more; true with the last. All must be measured.
+    /// Appends about `bytes` bytes, by at most an element more. Returns whether that was the last. All must be
+    /// measured.
     pub fn write(&mut self, out: &mut Vec<u8>, bytes: usize) -> bool {
         let begin = out.len();
         while out.len() - begin < bytes
             && let Some(part) = self.parts.front_mut()
         {
             let goes_on = match part {
-                Part::Bytes(bytes) => {
+                MessagePart::Bytes(bytes) => {
                     out.append(bytes);
                     false
                 }
-                Part::Row { elements, row_bytes, .. } => {
+                MessagePart::Row { elements, row_bytes, .. } => {
                     let goes_on = elements.write_next(out);
                     self.row_bytes -= if goes_on { 0 } else { *row_bytes };
                     goes_on
                 }
-                Part::Head { .. } => unreachable!("heads are written when all is measured"),
+                MessagePart::Head { .. } => unreachable!("heads are written when all is measured"),
             };
             if !goes_on {
                 self.parts.pop_front();
@@ -211,32 +212,32 @@ impl Long {
     }
 }
 
-fn range_parts(parts: &mut Vec<Part>, header: HeaderOf, mut reply: RangeReply) {
+fn range_parts(parts: &mut Vec<MessagePart>, header: HeaderOf, mut reply: RangeReply) {
     let (kvs, keys_only) = (std::mem::take(&mut reply.kvs).into_iter(), reply.keys_only);
     let (mut before, mut behind) = (vec![], vec![]);
     before.message(1, &header);
     counts(&mut behind, &reply);
-    let row = Part::row(Elements::Pairs { field: 2, kvs, keys_only });
-    parts.extend([Part::Bytes(before), row, Part::Bytes(behind)]);
+    let row = MessagePart::row(Elements::Pairs { field: 2, kvs, keys_only });
+    parts.extend([MessagePart::Bytes(before), row, MessagePart::Bytes(behind)]);
 }
 
-fn delete_parts(parts: &mut Vec<Part>, header: HeaderOf, mut reply: DeleteRangeReply) {
+fn delete_parts(parts: &mut Vec<MessagePart>, header: HeaderOf, mut reply: DeleteRangeReply) {
     let kvs = std::mem::take(&mut reply.prev_kvs).into_iter();
     let mut before = vec![];
     super::delete_range(&mut before, header, &reply);
-    let row = Part::row(Elements::Pairs { field: 3, kvs, keys_only: KeysOnly::No });
-    parts.extend([Part::Bytes(before), row]);
+    let row = MessagePart::row(Elements::Pairs { field: 3, kvs, keys_only: KeysOnly::No });
+    parts.extend([MessagePart::Bytes(before), row]);
 }
 
-fn txn_parts(parts: &mut Vec<Part>, header: HeaderOf, mut reply: TxnReply) {
+fn txn_parts(parts: &mut Vec<MessagePart>, header: HeaderOf, mut reply: TxnReply) {
     let responses = std::mem::take(&mut reply.responses);
     let mut before = vec![];
     super::txn(&mut before, header, &reply);
-    parts.push(Part::Bytes(before));
+    parts.push(MessagePart::Bytes(before));
     for response in responses {
         // The response, and in it the one of its kind.
         let heads = parts.len();
-        parts.extend([3, op_field(&response)].map(|field| Part::Head { field, end: 0 }));
+        parts.extend([3, op_field(&response)].map(|field| MessagePart::Head { field, end: 0 }));
         match response {
             OpReply::Range(reply) => range_parts(parts, HeaderOf::inner(reply.revision), reply),
             OpReply::DeleteRange(reply) => delete_parts(parts, HeaderOf::inner(reply.revision), reply),
@@ -244,28 +245,28 @@ fn txn_parts(parts: &mut Vec<Part>, header: HeaderOf, mut reply: TxnReply) {
             OpReply::Put(reply) => {
                 let mut bytes = vec![];
                 super::put(&mut bytes, HeaderOf::inner(reply.revision), &reply);
-                parts.push(Part::Bytes(bytes));
+                parts.push(MessagePart::Bytes(bytes));
             }
         }
         let behind = parts.len();
         for part in &mut parts[heads..heads + 2] {
-            let Part::Head { end, .. } = part else { unreachable!("they were put there above") };
+            let MessagePart::Head { end, .. } = part else { unreachable!("they were put there above") };
             *end = behind;
         }
     }
 }
 
-impl Part {
-    fn row(elements: Elements) -> Part {
-        Part::Row { row_bytes: elements.row_bytes(), elements, bytes: 0 }
+impl MessagePart {
+    fn row(elements: Elements) -> MessagePart {
+        MessagePart::Row { row_bytes: elements.row_bytes(), elements, bytes: 0 }
     }
 
-    /// What it takes, once it is measured.
+    /// How many bytes it takes, once it is measured.
     fn bytes(&self) -> usize {
         match self {
-            Part::Bytes(bytes) => bytes.len(),
-            Part::Row { bytes, .. } => *bytes,
-            Part::Head { .. } => 0,
+            MessagePart::Bytes(bytes) => bytes.len(),
+            MessagePart::Row { bytes, .. } => *bytes,
+            MessagePart::Head { .. } => 0,
         }
     }
 }
@@ -285,7 +286,7 @@ impl Elements {
         }
     }
 
-    /// What the elements between two places take.
+    /// How many bytes the elements between two places take.
     fn length(&self, from: usize, upto: usize) -> usize {
         match self {
             Elements::Pairs { field, kvs, keys_only } => {
@@ -298,7 +299,7 @@ impl Elements {
         }
     }
 
-    /// False where none is left.
+    /// Writes the next element. Returns `false` where none is left.
     fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
         match self {
             Elements::Pairs { field, kvs, keys_only } => {
@@ -310,7 +311,7 @@ impl Elements {
     }
 }
 
-fn element_length(field: u32, element: &impl Message) -> usize {
+fn element_length(field: u32, element: &impl ProtoMessage) -> usize {
     let mut length = Length::default();
     length.message(field, element);
     length.bytes()

@@ -35,7 +35,7 @@ fn messages_survive_any_cutting() {
             })
             .collect();
         let bytes = framed(&sent.iter().map(|m| &m[..]).collect::<Vec<_>>());
-        let mut inbound = Inbound::new(Kind::BidiStream, MAX, false);
+        let mut inbound = Inbound::new(CallKind::BidiStream, MAX, false);
         let (mut rest, mut got) = (&bytes[..], vec![]);
         while !rest.is_empty() {
             let (slice, later) = rest.split_at(1 + rng.below(rest.len().min(700) as u64) as usize);
@@ -49,7 +49,7 @@ fn messages_survive_any_cutting() {
 
 #[test]
 fn a_unary_call_is_its_first_message_whatever_follows() {
-    let mut inbound = Inbound::new(Kind::Unary, MAX, false);
+    let mut inbound = Inbound::new(CallKind::Unary, MAX, false);
     let bytes = [framed(&[b"one"]), vec![9; 50]].concat();
     let mut data = &bytes[..];
     assert_eq!(inbound.next(&mut data), Ok(Some(Bytes::from_static(b"one"))));
@@ -64,29 +64,29 @@ fn missing_and_partial_messages_are_grpc_gos_errors() {
         drain(&mut inbound, bytes).unwrap();
         fault(inbound.finish())
     };
-    assert_eq!(after(Kind::Unary, b""), (Code::Unknown, "EOF".into()));
-    assert_eq!(after(Kind::Unary, &[0, 0]), (Code::Unknown, "EOF".into()));
-    assert_eq!(after(Kind::Unary, &[0, 0, 0, 0, 2]), (Code::Unknown, "unexpected EOF".into()));
-    assert_eq!(after(Kind::Unary, &[0, 0, 0, 0, 2, 1]), (Code::Unknown, "unexpected EOF".into()));
-    assert_eq!(after(Kind::BidiStream, &[0, 0, 0, 0, 2, 1]), (Code::Internal, "unexpected EOF".into()));
+    assert_eq!(after(CallKind::Unary, b""), (Code::Unknown, "EOF".into()));
+    assert_eq!(after(CallKind::Unary, &[0, 0]), (Code::Unknown, "EOF".into()));
+    assert_eq!(after(CallKind::Unary, &[0, 0, 0, 0, 2]), (Code::Unknown, "unexpected EOF".into()));
+    assert_eq!(after(CallKind::Unary, &[0, 0, 0, 0, 2, 1]), (Code::Unknown, "unexpected EOF".into()));
+    assert_eq!(after(CallKind::BidiStream, &[0, 0, 0, 0, 2, 1]), (Code::Internal, "unexpected EOF".into()));
     let text = "cardinality violation: received no request message from non-client-streaming RPC";
-    assert_eq!(after(Kind::ServerStream, b""), (Code::Internal, text.into()));
-    assert_eq!(after(Kind::ServerStream, &[0]), (Code::Internal, text.into()));
+    assert_eq!(after(CallKind::ServerStream, b""), (Code::Internal, text.into()));
+    assert_eq!(after(CallKind::ServerStream, &[0]), (Code::Internal, text.into()));
 }
 
 #[test]
 fn a_server_stream_has_one_request_and_waits_for_the_end() {
-    let mut inbound = Inbound::new(Kind::ServerStream, MAX, false);
+    let mut inbound = Inbound::new(CallKind::ServerStream, MAX, false);
     assert_eq!(drain(&mut inbound, &framed(&[b"one"])), Ok(vec![]));
     assert_eq!(inbound.finish(), Ok(Some(Bytes::from_static(b"one"))));
-    let mut inbound = Inbound::new(Kind::ServerStream, MAX, false);
+    let mut inbound = Inbound::new(CallKind::ServerStream, MAX, false);
     let text = "cardinality violation: received multiple request messages for non-client-streaming RPC";
     assert_eq!(fault(drain(&mut inbound, &framed(&[b"one", b"two"]))), (Code::Internal, text.into()));
 }
 
 #[test]
 fn a_prefix_is_judged_before_the_message_arrives() {
-    let judge = |bytes: &[u8]| fault(drain(&mut Inbound::new(Kind::Unary, MAX, false), bytes));
+    let judge = |bytes: &[u8]| fault(drain(&mut Inbound::new(CallKind::Unary, MAX, false), bytes));
     let text = "grpc: received message larger than max (1001 vs. 1000)";
     assert_eq!(judge(&[0, 0, 0, 3, 0xE9]), (Code::ResourceExhausted, text.into()));
     assert_eq!(judge(&[1, 0xFF, 0, 0, 0]).0, Code::ResourceExhausted, "size comes before the flag");
@@ -98,9 +98,9 @@ fn a_prefix_is_judged_before_the_message_arrives() {
 
 #[test]
 fn memory_follows_the_bytes_not_the_promise() {
-    let mut inbound = Inbound::new(Kind::Unary, 1 << 30, false);
+    let mut inbound = Inbound::new(CallKind::Unary, 1 << 30, false);
     drain(&mut inbound, &[0, 0x3F, 0, 0, 0, 1, 2, 3]).unwrap();
-    let State::Body { body, .. } = &inbound.state else { panic!("the prefix is complete") };
+    let InboundState::Body { body, .. } = &inbound.state else { panic!("the prefix is complete") };
     assert!(body.capacity() <= MESSAGE_RESERVE_BYTES_MAX);
 }
 
@@ -108,7 +108,7 @@ fn memory_follows_the_bytes_not_the_promise() {
 fn random_bytes_never_panic() {
     let mut rng = Rng::new(3);
     for _ in 0..20_000 {
-        let kind = *rng.pick(&[Kind::Unary, Kind::ServerStream, Kind::BidiStream]);
+        let kind = *rng.pick(&[CallKind::Unary, CallKind::ServerStream, CallKind::BidiStream]);
         let mut inbound = Inbound::new(kind, MAX, false);
         let mut ended = false;
         while !ended && rng.chance(9, 10) {

@@ -8,13 +8,11 @@
 //! Checkpoint files stay as they are and are named by the stay in which they were written.
 
 mod chain;
-#[cfg(test)]
-mod tests;
-
+pub mod dump;
 pub use chain::ReadPiece;
 
-use super::RecoveredShard;
-use crate::checkpoint::{CheckpointName, ControlState, Meta};
+use crate::checkpoint::{CheckpointName, ControlState, LinkRecord, Meta};
+use crate::lease::Attached;
 use crate::log::{
     Coverage, LogId, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, Start,
     cross_examine, keep_words,
@@ -221,6 +219,19 @@ impl ShardPlan {
         records.push(MovingRecord::Plain(Record::Coverage(coverage)));
         records
     }
+}
+
+/// A shard as checkpoint and log gave it back.
+pub struct RecoveredShard {
+    pub shard: Shard,
+    /// The log that it was read from.
+    pub read_from: LogId,
+    pub attached: Attached,
+    /// The files of its checkpoint, the base first.
+    pub chain: Vec<LinkRecord>,
+    /// Records that a new home of the shard needs in this reactor's log before anything else; empty where
+    /// it stays at home.
+    pub moved_in: Vec<MovingRecord>,
 }
 
 /// A record of a move: entries share their payloads with the group.

@@ -1,21 +1,25 @@
 //! A member that restarts: an instant disk in memory, which at some moment takes no more writes.
 
-use super::*;
 use crate::api::{
     AlarmType, CompactRequest, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest, Request, TxnRequest,
 };
-use crate::checkpoint::{Item, LinkRecord, Reader, Writer};
+use crate::checkpoint::{CheckpointName, Item, LinkRecord, Meta, Reader, Writer};
 use crate::config::AutoCompaction;
-use crate::io::{Body, BulkDone, BulkStep, Input, Output, Own};
-use crate::log::{Command, Recovery, SegmentBytes, SegmentName};
+use crate::io::{Body, BulkDone, BulkStep, CallMail, Input, LeaderMail, Output, Own, ShardMail};
+use crate::log::{Command, LogId, Recovered, Recovery, SegmentBytes, SegmentName, Start};
 use crate::mvcc::Budget;
-use crate::reactor::dump::Contents;
 use crate::reactor::{Boot, Reactor, Settings};
+use crate::recover::dump::Contents;
+use crate::recover::*;
+use crate::router::reactor_of;
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
-use crate::types::{At, Blob, ClusterId, Duration, Event, LeaseId, ReactorId, StoreId, Time};
+use crate::types::{
+    At, Blob, ClusterId, Duration, Event, LeaseId, MemberId, ReactorId, Revision, ShardId, StoreId, Time,
+};
 use bytes::Bytes;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 mod memory;
@@ -263,7 +267,7 @@ impl Member {
     fn ask(&mut self, request: Request) {
         let of = Own::Compactor { revision: Revision::NONE, begun: self.now };
         let id = ReactorId(0);
-        self.reactors[0].turn.send(id, Body::Own { of, request });
+        self.reactors[0].turn.send(id, CallMail::Own { of, request });
         self.run();
     }
 
@@ -762,15 +766,16 @@ fn mail_of_an_epoch_that_is_stopped_here_does_nothing() {
     let call = crate::io::CallId { reactor: ReactorId(1), number: 1 };
     let shard = ShardId(2); // of the first of two reactors
     assert!(member.reactors[0].shards.has(shard));
-    let mail = |body| Input::Mail { from: ReactorId(1), mail: crate::io::Mail { epoch, body } };
+    let mail = |body: Body| Input::Mail { from: ReactorId(1), mail: crate::io::Mail { epoch, body } };
     let now = member.now;
-    member.reactors[0].step(now, mail(Body::Reserve { call, shard, txn: Arc::default(), revokes: None }));
+    member.reactors[0]
+        .step(now, mail(ShardMail::Reserve { call, shard, txn: Arc::default(), revokes: None }.into()));
     assert!(member.reactors[0].shards.get(shard).unwrap().reserved.is_some());
     member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
     // The other reactor has not heard of the end yet.
-    member.reactors[0].step(now, mail(Body::Part { call, shard, write: None, shares: vec![] }));
+    member.reactors[0].step(now, mail(ShardMail::Part { call, shard, write: None, shares: vec![] }.into()));
     let revoke = crate::io::ControlRequest::Client(Request::LeaseRevoke(LeaseId(5)));
-    member.reactors[0].step(now, mail(Body::Control { call, request: revoke, own: false }));
+    member.reactors[0].step(now, mail(LeaderMail::Control { call, request: revoke, own: false }.into()));
     member.run();
     assert!(member.serves() && member.reactors[0].turn.epoch() > epoch);
     assert!(member.reactors[0].shards.get(shard).unwrap().reserved.is_none());

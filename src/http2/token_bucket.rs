@@ -2,18 +2,18 @@
 
 use crate::types::Time;
 
-/// So many at once, and so many a second from then on.
-pub struct Allowance {
+/// A token bucket: `burst` tokens at first, refilled at `per_sec`.
+pub struct TokenBucket {
     burst: u32,
     per_sec: u32,
     tokens: u32,
     since: Time,
 }
 
-impl Allowance {
-    pub fn new(burst: u32, per_sec: u32, now: Time) -> Allowance {
-        assert!(per_sec > 0, "an allowance that never returns is a count");
-        Allowance { burst, per_sec, tokens: burst, since: now }
+impl TokenBucket {
+    pub fn new(burst: u32, per_sec: u32, now: Time) -> TokenBucket {
+        assert!(per_sec > 0, "tokens that never return are a count");
+        TokenBucket { burst, per_sec, tokens: burst, since: now }
     }
 
     /// Takes one token; `false` where none is left.

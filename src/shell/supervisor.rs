@@ -1,8 +1,8 @@
 //! What the main thread does: it hears signals, from the first moment on; waits for the start; says when
 //! clients are served; and watches for what stands still.
 //!
-//! It waits for no other thread without limit: each may hang in a call to the kernel, as where the disk does not
-//! answer.
+//! It waits for no other thread without limit: each may hang in a call to the kernel, as where the disk does
+//! not answer.
 
 use super::kernel::StopSignal;
 use super::notices::Notices;
@@ -14,16 +14,16 @@ use crate::types::{Duration, ReactorId, Revision, Time};
 use crossbeam::channel::{Receiver, TryRecvError};
 use std::thread::JoinHandle;
 
-/// How often it looks: seldom, or often while something is about to happen.
-const CALM: std::time::Duration = std::time::Duration::from_millis(250);
-const KEEN: std::time::Duration = std::time::Duration::from_millis(2);
+/// How often the supervisor looks: seldom, or often while something is about to happen.
+const IDLE_POLL: std::time::Duration = std::time::Duration::from_millis(250);
+const BUSY_POLL: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// Why there is no server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Early {
-    /// A line that says what to change.
+    /// It was refused; the line says what to change.
     Refused(String),
-    /// A signal came before it was there. Nothing has been promised to anybody.
+    /// A signal came before it was there. Nothing has been promised to any client.
     Signal(StopSignal),
 }
 
@@ -39,7 +39,7 @@ pub fn await_start<S>(
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => unreachable!("a start that panics ends the process"),
         }
-        if let Some(signal) = next_signal(KEEN) {
+        if let Some(signal) = next_signal(BUSY_POLL) {
             let fields = vec![("signal", signal.name().to_string())];
             notices.info("received signal; giving up the start", fields);
             return Err(Early::Signal(signal));
@@ -50,14 +50,14 @@ pub fn await_start<S>(
 /// How a server has come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// Clients have their answers, and no thread of a reactor runs.
+    /// It stopped in order: clients have their answers, and no thread of a reactor runs.
     InOrder(StopSignal),
-    /// Whatever was under way is not waited for.
+    /// It stopped at once: what was under way is not waited for.
     AtOnce(StopSignal),
 }
 
 /// Runs until all threads have ended, which takes a signal, or until so long after it.
-pub fn oversee(
+pub fn supervise(
     started: &Started,
     stop_max: Duration,
     mut next_signal: impl FnMut(std::time::Duration) -> Option<StopSignal>,
@@ -70,8 +70,8 @@ pub fn oversee(
     let mut watchdog = Watchdog::default();
     let (mut figures_at, mut awake_at) = (Time(0), Time(0));
     loop {
-        let keen = serving.is_some() || stop.is_some();
-        let signal = next_signal(if keen { KEEN } else { CALM });
+        let is_busy = serving.is_some() || stop.is_some();
+        let signal = next_signal(if is_busy { BUSY_POLL } else { IDLE_POLL });
         let now = shared.clock.now();
         if let Some(signal) = signal {
             stopping.take().into_iter().for_each(|stopping| stopping());
@@ -95,7 +95,7 @@ pub fn oversee(
             shared.lane.clients_are_served();
             serving();
         }
-        if now.since(awake_at) >= Duration::from_ms(CALM.as_millis() as u64) {
+        if now.since(awake_at) >= Duration::from_ms(IDLE_POLL.as_millis() as u64) {
             awake_at = now;
             shared.lane.keep_awake();
         }
@@ -107,7 +107,7 @@ pub fn oversee(
     }
 }
 
-/// Begins a stop, or ends one at once: on a second signal, and where nobody has been served yet.
+/// Begins a stop, or ends one at once: on a second signal, and where no client has been served yet.
 fn hear(signal: StopSignal, is_stopping: bool, is_starting: bool, shared: &Shared) -> Option<Stopped> {
     let fields = vec![("signal", signal.name().to_string())];
     if is_stopping {
@@ -130,7 +130,7 @@ fn report_hanging(threads: &[JoinHandle<()>], waited: Duration, notices: &Notice
     notices.warn("threads do not end, as where the disk does not answer: stopping without them", fields);
 }
 
-/// Remembers what stood where at the last look.
+/// The watchdog's memory: what stood where at the last look.
 #[derive(Default)]
 struct Watchdog {
     settled: Revision,
@@ -141,7 +141,7 @@ struct Watchdog {
 const STALL: Duration = Duration::from_ms(STALL_MS);
 
 impl Watchdog {
-    /// Says what stands still, once a second at most.
+    /// Reports what stands still, once per second at most.
     fn look(&mut self, shared: &Shared) {
         let now = shared.clock.now();
         let (settled, counter) = (shared.sequencer.settled(), shared.sequencer.counter());
@@ -153,7 +153,7 @@ impl Watchdog {
         }
         let mut lines = Vec::new();
         for reactor in 0..shared.reactors() {
-            let began = shared.pulse(ReactorId(reactor as u16)).since();
+            let began = shared.turn_clock(ReactorId(reactor as u16)).since();
             if let Some(took) = began.map(|began| now.since(began)).filter(|took| *took >= STALL) {
                 let fields = vec![("reactor", reactor.to_string()), ("took", milliseconds(took))];
                 lines.push(("a reactor's turn takes long", fields));
@@ -184,7 +184,7 @@ mod tests {
     use super::super::clock::Clock;
     use super::super::files::Files;
     use super::super::notices::Outputs;
-    use super::super::waking::Waking;
+    use super::super::wakers::Wakers;
     use super::*;
     use crate::config::{LogFormat, LogLevel, LogOutput};
     use crate::sequencer::{Generation, Sequencer};
@@ -207,10 +207,10 @@ mod tests {
         let outputs = Outputs::open(&[LogOutput::File(directory.path().join("log"))]).unwrap();
         let notices = Notices::start(outputs, LogFormat::Json, LogLevel::Info).unwrap();
         let files = Arc::new(Files::open(directory.path().join("store")).unwrap());
-        let waking = Arc::new(Waking::new(1).unwrap());
-        let lane = Arc::new(Lane::new(files, notices.clone(), waking.clone()));
+        let wakers = Arc::new(Wakers::new(1).unwrap());
+        let lane = Arc::new(Lane::new(files, notices.clone(), wakers.clone()));
         let sequencer = Arc::new(Sequencer::new(4));
-        let shared = Arc::new(Shared::new(Clock::start(), notices, sequencer, waking, lane));
+        let shared = Arc::new(Shared::new(Clock::start(), notices, sequencer, wakers, lane));
         let (hold, held) = bounded::<()>(0);
         let hangs = std::thread::Builder::new().name("reactor-0".to_string());
         let threads = vec![hangs.spawn(move || assert!(held.recv().is_err())).unwrap()];
@@ -228,7 +228,7 @@ mod tests {
             let told = Cell::new(false);
             signals.reverse();
             let next = |_: std::time::Duration| signals.pop().flatten();
-            let stopped = oversee(&self.started, stop_max, next, || {}, || told.set(true));
+            let stopped = supervise(&self.started, stop_max, next, || {}, || told.set(true));
             (stopped, told.get())
         }
 
@@ -260,7 +260,7 @@ mod tests {
             }
             signal
         };
-        let stopped = oversee(&started, Duration::from_secs(600), next, || {}, || {});
+        let stopped = supervise(&started, Duration::from_secs(600), next, || {}, || {});
         assert_eq!(stopped, Stopped::InOrder(SIGNAL));
     }
 

@@ -12,7 +12,7 @@
 //! Of a directory that is damaged, what can be read is: logs up to where they break, shards whose checkpoint is
 //! there, revisions up to the first that is not whole. `damage` says why it is not more.
 
-use super::recover::{MemberPlan, ReadPiece, ShardPlan};
+use super::{MemberPlan, ReadPiece, ShardPlan};
 use crate::checkpoint::ControlState;
 use crate::mvcc::{Budget, Change, Store};
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Entry};

@@ -1,50 +1,50 @@
 //! What the connections of a reactor hold together, and which of them a flush has to look at.
 
-use super::Manners;
-use super::connection::Connection;
+use super::FrontConfig;
+use super::connection::ClientConnection;
 
 /// Bytes that a connection holds.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Held {
-    /// Written for the client and not yet with the kernel.
+pub(super) struct HeldBytes {
+    /// Bytes written for the client and not yet taken by the kernel.
     pub answers: usize,
-    /// By answers to ranges that are written only as the client takes them.
+    /// Bytes held by answers to ranges that are written only as the client takes them.
     pub lists: usize,
-    /// Of requests that are not whole yet.
+    /// Bytes of requests that have arrived in part.
     pub requests: usize,
 }
 
 /// What all connections hold together, and which of them a flush has to look at.
-pub(super) struct Tally {
+pub(super) struct Accounting {
     /// Slots whose connections have something to send, or to close.
     pub dirty: Vec<u32>,
-    pub held: Held,
+    pub held: HeldBytes,
     pub answers_max: usize,
-    /// More answers wait than may, or did and half of them are not gone yet.
+    /// Whether more answers wait than `answers_max`, or did and half of them are still there.
     pub full: bool,
-    /// There is room again that the streams which wait for it have not been told of.
+    /// Whether `full` has ended since the waiting streams were last told.
     pub relieved: bool,
-    /// Something was let go of since the lists that wait were looked at.
+    /// Whether some bytes were freed since the waiting requests were last looked at.
     pub fell: bool,
 }
 
-impl Tally {
+impl Accounting {
     /// Takes into account what a connection has done.
-    pub fn settle(&mut self, connection: &mut Connection) {
-        if connection.mark() {
+    pub fn update(&mut self, connection: &mut ClientConnection) {
+        if connection.set_dirty() {
             self.dirty.push(connection.id.slot);
         }
         let (held, before) = connection.account();
         self.count(held, before);
     }
 
-    /// The connection is gone.
-    pub fn forget(&mut self, connection: &mut Connection) {
+    /// Takes out what a connection held that is gone.
+    pub fn forget(&mut self, connection: &mut ClientConnection) {
         let (_, before) = connection.account();
-        self.count(Held::default(), before);
+        self.count(HeldBytes::default(), before);
     }
 
-    pub fn count(&mut self, held: Held, before: Held) {
+    pub fn count(&mut self, held: HeldBytes, before: HeldBytes) {
         self.fell |= held.answers < before.answers || held.lists < before.lists;
         self.held.answers = self.held.answers - before.answers + held.answers;
         self.held.lists = self.held.lists - before.lists + held.lists;
@@ -56,10 +56,15 @@ impl Tally {
         }
     }
 
-    /// Bytes of requests that are not whole yet which a connection may hold.
-    pub fn parts_max(&self, connection: &Connection, manners: &Manners) -> usize {
+    /// How many bytes of partial requests a connection may hold.
+    pub fn partial_max(&self, connection: &ClientConnection, config: &FrontConfig) -> usize {
         let others = self.held.requests - connection.held().requests;
-        let least = manners.bounds.connection_parts_bytes_min;
-        manners.all_parts_bytes_max.saturating_sub(others).max(least).min(manners.parts_bytes_max)
+        let least = config.bounds.connection_partial_bytes_min;
+        config
+            .bounds
+            .partial_bytes_max
+            .saturating_sub(others)
+            .max(least)
+            .min(config.bounds.connection_partial_bytes_max)
     }
 }

@@ -1,0 +1,55 @@
+//! What the leader is asked and told, at the control shard's reactor.
+
+use crate::api::Answer;
+use crate::io::{CallId, ControlRequest, Own};
+use crate::mvcc::Sizes;
+use crate::types::{Index, LeaseId, Revision, ShardId};
+
+/// What is asked of the leader, and what it has to hear: at the control shard's reactor.
+#[derive(Debug)]
+pub enum LeaderMail {
+    /// For the control shard's reactor.
+    Control {
+        call: CallId,
+        request: ControlRequest,
+        /// The leader itself asks.
+        own: bool,
+    },
+    OwnDone {
+        of: Own,
+        answer: Answer,
+    },
+    RevokingHas {
+        call: CallId,
+        shards: Vec<ShardId>,
+    },
+    /// It has no keys: it ends by an entry of its own.
+    EndBareLease {
+        call: CallId,
+        lease: LeaseId,
+    },
+    ControlKnown {
+        index: Index,
+    },
+    /// History up to here is dropped in all shards of the sender: so many versions since it last said so.
+    Compacted {
+        revision: Revision,
+        dropped: u64,
+        sizes: Sizes,
+    },
+    /// An evaluation found the quota exceeded; or, without a call, a disk is full, which is so in any epoch.
+    NoSpace {
+        call: Option<CallId>,
+    },
+    /// The alarm, which stands here, keeps the call out. Not every reactor may know of it yet.
+    KeptOut {
+        call: CallId,
+    },
+}
+
+impl LeaderMail {
+    /// Whether it means the same in a later epoch.
+    pub fn outlives_epochs(&self) -> bool {
+        matches!(self, LeaderMail::OwnDone { .. } | LeaderMail::NoSpace { call: None })
+    }
+}

@@ -1,0 +1,126 @@
+//! Starts and ends of members.
+
+use super::boot;
+use super::hits::Hit;
+use super::member::{Death, Life};
+use super::world::{Failure, REFUSED, World};
+use crate::reactor::at_start;
+use crate::types::{Duration, Time};
+
+impl World {
+    pub(super) fn clear(&mut self, at: usize) -> Result<bool, Failure> {
+        let member = &mut self.members[at];
+        member.life = Life::Clearing(at_start(member.files.disk.files()));
+        Ok(true)
+    }
+
+    pub(super) fn start(&mut self, at: usize) -> Result<bool, Failure> {
+        let (now, shape) = (self.now, &self.shape);
+        let member = &mut self.members[at];
+        if let Life::Clearing(steps) = &mut member.life {
+            let cleared = boot::clear_dead(&mut member.files, now, steps);
+            if !cleared.map_err(|why| Failure::new(REFUSED, why))? {
+                return Ok(true);
+            }
+        }
+        member.starts += 1;
+        let mut reactors = member.shape.reactors;
+        if member.shape.resizes && member.starts > 1 {
+            reactors = 1 + member.boot_rng.below(4) as u16;
+        }
+        self.trace.line(now, || format!("m{at} starts with {reactors} reactors"));
+        let key = member.boot_rng.next_u64();
+        if std::mem::take(&mut member.unreadable) {
+            let files = member.files.disk.files().count() as u64;
+            member.files.disk.fail_read(member.boot_rng.below(1 + files));
+        }
+        match boot::begin(&mut member.files, now, at, shape, reactors, key) {
+            Ok(starting) => member.life = Life::Starting(Box::new(starting)),
+            Err(why) => self.refused(at, why)?,
+        }
+        Ok(true)
+    }
+
+    pub(super) fn finish_start(&mut self, at: usize) -> Result<bool, Failure> {
+        let member = &mut self.members[at];
+        let down = Life::Down { until: self.now };
+        let Life::Starting(starting) = std::mem::replace(&mut member.life, down) else { return Ok(false) };
+        match starting.finish(&mut member.files, self.now, at, &self.shape, &mut member.boot_rng) {
+            Ok(process) => {
+                if member.full_until != Time::NEVER {
+                    self.hits.count(Hit::FullStart);
+                }
+                member.files.disk.end_failing_reads();
+                member.life = Life::Up(Box::new(process));
+            }
+            Err(why) => self.refused(at, why)?,
+        }
+        Ok(true)
+    }
+
+    /// The member does not start. Where that was one error of reading, it is started again.
+    fn refused(&mut self, at: usize, why: String) -> Result<(), Failure> {
+        let member = &mut self.members[at];
+        if !member.files.disk.end_failing_reads() {
+            return Err(Failure::new(REFUSED, why));
+        }
+        self.trace.line(self.now, || format!("m{at} refuses: {why}"));
+        self.hits.count(Hit::UnreadableStart);
+        member.life = Life::Down { until: self.now + Duration(1_000_000) };
+        Ok(())
+    }
+
+    /// The process stops by itself, as it must where the disk fails it.
+    pub(super) fn halt(&mut self, at: usize, why: &str) -> Result<(), Failure> {
+        self.trace.line(self.now, || format!("m{at} halts: {why}"));
+        let member = &self.members[at];
+        let Some(well_at) = member.well_at() else { return Err(Failure::new("halt", why)) };
+        if member.dead_until != Time::NEVER {
+            self.hits.count(Hit::DeadDisk);
+        }
+        self.die(at, Death::Kill);
+        self.members[at].life = Life::Down { until: well_at + Duration(1) };
+        Ok(())
+    }
+
+    /// Notes the ways that the process went, which is no more after this.
+    pub(super) fn walk(&mut self, at: usize) {
+        if let Some(process) = self.members[at].process() {
+            process.seats.iter().for_each(|seat| self.paths.add(&seat.reactor.paths()));
+        }
+    }
+
+    pub(super) fn die(&mut self, at: usize, death: Death) {
+        self.trace.line(self.now, || format!("m{at}: {death:?}"));
+        self.walk(at);
+        let (now, member) = (self.now, &mut self.members[at]);
+        member.dying = None;
+        let files = &mut member.files;
+        match death {
+            Death::Kill => files.disk.kill(&mut files.rng),
+            Death::PowerLoss => files.disk.power_loss(&mut files.rng),
+        }
+        files.forget();
+        let mut until = now + Duration(self.rng.below(30_000_000));
+        if member.dead_until != Time::NEVER {
+            until = until.max(member.dead_until + Duration(1));
+        }
+        member.life = Life::Down { until };
+        for client in self.clients.iter_mut().filter(|client| client.is_at(at)) {
+            client.disconnected(now, &mut self.history);
+        }
+        // Of a process that dies its kernel says so; of a machine nobody does until it is back.
+        let said_at = if death == Death::Kill { now } else { until };
+        self.links.sever(now, at, said_at);
+    }
+
+    /// All members die at once, and come back.
+    pub(super) fn all_die(&mut self, death: Death) {
+        self.places().for_each(|at| self.die(at, death));
+    }
+
+    /// The power goes now, everywhere, and all members come back.
+    pub fn lose_power(&mut self) {
+        self.all_die(Death::PowerLoss);
+    }
+}
