@@ -176,3 +176,22 @@ times! {
     /// Times to live of leases granted: in seconds.
     lease_ttls = 1, 24;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::AlarmType;
+    use crate::types::MemberId;
+
+    #[test]
+    fn a_sum_of_all_reactors_shows_the_alarms_that_each_of_them_knows() {
+        let alarm = Alarm { member: MemberId(7), alarm: AlarmType::NoSpace };
+        let knows = |index, alarms| Census { alarms: Some((Index(index), alarms)), ..Census::default() };
+        let (late, early) = (knows(4, vec![]), knows(5, vec![alarm]));
+        for order in [[&late, &early], [&early, &late]] {
+            let mut sum = Census::default();
+            order.into_iter().for_each(|one| sum.add(one));
+            assert_eq!(sum.alarms, late.alarms);
+        }
+    }
+}
