@@ -291,8 +291,7 @@ impl Reactor {
                 let mut moves = vec![];
                 let owned = self.shards.get_mut(&shard).expect("the news came from it");
                 if let Err(strange) = owned.shard.apply_prefix(&mut moves) {
-                    let reason = format!("shard {shard}: {strange}");
-                    self.out.push(Output::Halt(reason));
+                    self.out.push(Output::Halt(strange.of_shard(shard)));
                     return;
                 }
                 owned.follow_leases(&mut moves);

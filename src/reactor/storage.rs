@@ -279,7 +279,7 @@ impl Reactor {
         let mut news = vec![];
         let owned = self.shards.get_mut(&id).expect("the caller has it");
         if let Err(strange) = owned.shard.committed(&mut news) {
-            return self.out.push(Output::Halt(format!("shard {}: {strange}", id.0)));
+            return self.out.push(Output::Halt(strange.of_shard(id)));
         }
         let generation = self.room.generation();
         let revisions = news.iter().filter_map(|news| match news {
