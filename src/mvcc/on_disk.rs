@@ -45,12 +45,15 @@ impl OnDisk {
 
     pub fn has_whole(&mut self, revision: Revision, compacted: Revision) {
         assert!(self.upto() <= revision, "checkpoints go forward");
+        assert!(compacted <= revision, "a checkpoint compacts what it holds");
         self.files = vec![Held { revision, compacted }];
         self.bytes_reclaimable = 0;
     }
 
     pub fn has_changes(&mut self, revision: Revision, compacted: Revision) {
-        assert!(self.upto() <= revision && !self.files.is_empty(), "a delta goes on from a base");
+        assert!(!self.files.is_empty(), "a delta goes on from a base");
+        assert!(self.upto() <= revision, "checkpoints go forward");
+        assert!(compacted <= revision, "a checkpoint compacts what it holds");
         self.files.push(Held { revision, compacted });
     }
 
@@ -63,7 +66,8 @@ impl OnDisk {
     /// The store drops a version that a compaction at `since`, or at any later revision, makes superfluous.
     pub fn drops(&mut self, version: &Version, since: Revision) {
         if self.must_hear_of(version) {
-            self.graves.insert(version.at(), version.key().clone());
+            let before = self.graves.insert(version.at(), version.key().clone());
+            assert!(before.is_none(), "a tombstone is buried once");
         } else if self.holds(version, since) {
             self.bytes_reclaimable += cost(version);
         }
