@@ -28,11 +28,10 @@ pub struct LiveWrite {
     pub place: u32,
 }
 
-/// Gives back what a queue took while a whole log was read into it.
-fn shrink<T>(queue: &mut VecDeque<T>) {
-    const KEPT: usize = 4096;
-    if queue.capacity() > KEPT && queue.len() < queue.capacity() / 4 {
-        queue.shrink_to(KEPT.max(2 * queue.len()));
+/// Gives back what a queue took while a whole log was read into it, down to what a few turns need.
+fn shrink<T>(queue: &mut VecDeque<T>, kept: usize) {
+    if queue.capacity() > kept && queue.len() < queue.capacity() / 4 {
+        queue.shrink_to(kept.max(2 * queue.len()));
     }
 }
 
@@ -303,8 +302,8 @@ impl Meaning {
         let Some(Standing { at, says }) = self.standing.pop_front_if(|next| next.at.index <= committed)
         else {
             assert!(self.committed.index >= committed, "the log does not hold all that is committed");
-            shrink(&mut self.standing);
-            shrink(&mut self.standing_writes);
+            shrink(&mut self.standing, 256);
+            shrink(&mut self.standing_writes, 1024);
             return Ok(None);
         };
         assert!(at.index == self.committed.index.next(), "each entry is read once, and none is passed over");
@@ -415,7 +414,7 @@ impl Meaning {
         while self.live.front().is_some_and(|write| write.revision <= upto) {
             self.live.pop_front();
         }
-        shrink(&mut self.live);
+        shrink(&mut self.live, 4096);
     }
 
     /// The index before the first entry that the state does not hold yet: the log from there on is needed.
