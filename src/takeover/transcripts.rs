@@ -453,6 +453,46 @@ fn an_epoch_ends_before_its_first_fence() {
     );
 }
 
+/// The seal of the second attempt is lost in one log.
+const SEAL_LOST: &str = "
+    > truncate 1 6
+    > lost
+    stop
+    > sealed 0 2.2
+    nothing
+    > log 1
+    fence 2.2, seal 2.1 up to 1, live 2 5
+    > stopped 1
+    > stopped 0
+    all have
+    > leads 4
+    fence the control shard: 4.3
+    > append 0 fence 4.3
+    stands at 5
+    > append 1 fence 4.3
+    stands at 6
+    > append 2 fence 4.3
+    stands at 7
+    > commit 0
+    5: fence 4.3
+    > fenced control 4.3
+    fence all others: 4.3
+    > commit 1
+    6: fence 4.3
+    > commit 2
+    7: fence 4.3
+    > fenced 1 4.3
+    nothing
+    > fenced 0 4.3
+    seal: 4.3 up to 3
+    > append 1 seal 4.3 3
+    stands at 7
+    > commit 1
+    7: seal 4.3 up to 3
+    > log 1
+    fence 4.3, seal 4.3 up to 3, live 2
+";
+
 /// Some logs have the seal of an epoch that ended while it sealed. Its prefix was recovered from all logs, so it
 /// is settled: the next attempt keeps it, and the logs that miss the first seal are cut by the second.
 #[test]
@@ -505,44 +545,9 @@ fn an_epoch_ends_while_it_seals() {
         6: seal 2.2 up to 3
         > sealed 1 2.2
         nothing
-        > truncate 1 6
-        > lost
-        stop
-        > sealed 0 2.2
-        nothing
-        > log 1
-        fence 2.2, seal 2.1 up to 1, live 2 5
-        > stopped 1
-        > stopped 0
-        all have
-        > leads 4
-        fence the control shard: 4.3
-        > append 0 fence 4.3
-        stands at 5
-        > append 1 fence 4.3
-        stands at 6
-        > append 2 fence 4.3
-        stands at 7
-        > commit 0
-        5: fence 4.3
-        > fenced control 4.3
-        fence all others: 4.3
-        > commit 1
-        6: fence 4.3
-        > commit 2
-        7: fence 4.3
-        > fenced 1 4.3
-        nothing
-        > fenced 0 4.3
-        seal: 4.3 up to 3
-        > append 1 seal 4.3 3
-        stands at 7
-        > commit 1
-        7: seal 4.3 up to 3
-        > log 1
-        fence 4.3, seal 4.3 up to 3, live 2
     ",
     );
+    member.play(SEAL_LOST);
 }
 
 /// An epoch that serves ends: what it settled stays, what only stands in its logs is recovered as far as it is
