@@ -87,6 +87,7 @@ impl Reader {
                 continue;
             }
             let wanted = self.block_len(&self.block)?.unwrap_or(BLOCK_HEADER_BYTES) - self.block.len();
+            assert!(wanted > 0, "a block that is all there has been taken");
             let (now, later) = bytes.split_at(wanted.min(bytes.len()));
             self.block.extend_from_slice(now);
             bytes = later;

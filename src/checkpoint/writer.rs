@@ -4,7 +4,7 @@ use super::format::*;
 use super::state::Meta;
 use crate::limits::{BLOCK_BYTES, CHECKPOINT_BLOCK_BYTES_MAX};
 use crate::log::Buffer;
-use crate::types::{At, Event, Revision, Sub};
+use crate::types::{At, Epoch, Event, Revision, Sub};
 use rkyv::rancor::Error as Invalid;
 
 /// Makes one checkpoint file. Memory is bounded by one block, beside those the caller has not taken.
@@ -39,6 +39,13 @@ impl Writer {
             revision: meta.revision,
             written: Written::default(),
         };
+        assert!(meta.compacted <= meta.revision, "what is compacted is settled");
+        let revisions = meta.chain.iter().map(|link| link.revision).chain([meta.revision]);
+        assert!(revisions.is_sorted(), "files go on from older ones");
+        assert!(meta.chain.iter().all(|link| link.file < meta.file), "a file's number is new");
+        let is_control = meta.shard == 0;
+        assert!(meta.control.is_none() || is_control, "the control shard alone has the control state");
+        assert!(Epoch::from(meta.seal) <= Epoch::from(meta.fence), "a seal follows the fence of its epoch");
         writer.block.fill_to(BLOCK_HEADER_BYTES);
         let bytes = rkyv::to_bytes::<Invalid>(meta).expect("archiving into memory has no way to fail");
         writer.put(&(bytes.len() as u64).to_le_bytes(), out);
@@ -51,10 +58,13 @@ impl Writer {
     pub fn version(&mut self, at: At, event: &Event, out: &mut Vec<Buffer>) {
         assert!(self.last.is_none_or(|before| before < at), "history comes in ascending order");
         assert!(at.main.0 <= self.revision, "a checkpoint holds what is up to its revision");
-        assert_eq!(event.revision(), at.main);
+        assert_eq!(event.revision(), at.main, "a change stands at its revision");
         (self.last, self.versions) = (Some(at), self.versions + 1);
         let (create, version, lease, value) = match event {
-            Event::Put(kv) => (kv.create_revision.0, kv.version, kv.lease.0, Some(&kv.value)),
+            Event::Put(kv) => {
+                assert!(kv.create_revision <= at.main && kv.version > 0, "a key lives from its creation on");
+                (kv.create_revision.0, kv.version, kv.lease.0, Some(&kv.value))
+            }
             Event::Delete { .. } => (0, 0, 0, None),
         };
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("requests are far below 4 GiB");
@@ -83,6 +93,7 @@ impl Writer {
             self.block.extend(&number.to_le_bytes());
         }
         self.close(FOOTER, out);
+        assert!(self.written.bytes >= self.stream_bytes, "all of the stream is in the blocks");
         self.written
     }
 
@@ -101,6 +112,8 @@ impl Writer {
 
     fn close(&mut self, kind: u16, out: &mut Vec<Buffer>) {
         let body = u32::try_from(self.block.len() - BLOCK_HEADER_BYTES).expect("a block is 128 KiB");
+        assert!(body > 0, "no block is empty");
+        assert!(self.block.len() <= CHECKPOINT_BLOCK_BYTES_MAX, "a reader takes blocks of 128 KiB");
         self.block.fill_to(self.block.len().next_multiple_of(BLOCK_BYTES));
         let block = &mut self.block;
         block[..8].copy_from_slice(MAGIC);

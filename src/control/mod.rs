@@ -81,6 +81,7 @@ impl Control {
 
     /// Takes a whole state over.
     pub fn adopt(&mut self, index: Index, state: &ControlState) {
+        assert!(index >= self.index, "control entries are not taken back: {index} after {}", self.index);
         *self = Control {
             index,
             leases: Leases::new(self.election_timeout),
@@ -121,6 +122,8 @@ impl Control {
     /// An entry takes effect. What it says of something that is not there any more says nothing.
     pub fn apply(&mut self, index: Index, change: &record::Control) {
         assert!(index >= self.index, "control entries take effect in the order of their log");
+        let is_first = matches!(change, record::Control::Bootstrap { .. });
+        assert!(is_first != self.is_bootstrapped(), "a cluster begins once, and with nothing else");
         self.index = index;
         match change {
             record::Control::Bootstrap { cluster, token, members, cuts } => {

@@ -16,7 +16,6 @@ enum Keys {
 #[derive(Debug, Default)]
 pub struct Attached {
     leases: BTreeMap<LeaseId, Keys>,
-    keys: usize,
 }
 
 impl Attached {
@@ -34,7 +33,6 @@ impl Attached {
     }
 
     fn attach(&mut self, key: &Blob, lease: LeaseId) {
-        self.keys += 1;
         let fresh = match self.leases.get_mut(&lease) {
             None => self.leases.insert(lease, Keys::One(key.clone())).is_none(),
             Some(Keys::Many(keys)) => keys.insert(key.clone()),
@@ -50,7 +48,6 @@ impl Attached {
     }
 
     fn detach(&mut self, key: &Blob, lease: LeaseId) {
-        self.keys -= 1;
         let entry = self.leases.get_mut(&lease).expect("a key's lease has keys");
         let (was_there, empty) = match entry {
             Keys::One(only) => (only == key, true),
@@ -79,14 +76,5 @@ impl Attached {
             Some(Keys::One(_)) => 1,
             Some(Keys::Many(keys)) => keys.len(),
         }
-    }
-
-    /// Keys with a lease, over all leases.
-    pub fn len(&self) -> usize {
-        self.keys
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.keys == 0
     }
 }

@@ -68,7 +68,7 @@ impl Expiry {
         let expiry = from + secs(ttl_secs);
         let timer = Timer { ttl_secs, expiry, phase: Phase::Queued(expiry) };
         assert!(self.timers.insert(lease, timer).is_none(), "lease {lease} is granted once");
-        self.queue.insert((expiry, lease));
+        assert!(self.queue.insert((expiry, lease)), "a lease is queued once");
     }
 
     /// Windows begin at a lease's expiry and are as long as the leases in them need at the target rate.
@@ -93,6 +93,7 @@ impl Expiry {
             }
             let timer = self.timers.get_mut(&lease).expect("what is queued has a timer");
             (timer.expiry, timer.phase) = (later, Phase::Queued(later));
+            assert!(later >= expiry, "a lease is put off, and does not end sooner");
             spread.insert((later, lease));
         }
         self.queue = spread;
@@ -120,7 +121,7 @@ impl Expiry {
         };
         let again = now + Duration::from_ms(limits::LEASE_REVOKE_RETRY_MS);
         timer.phase = Phase::Queued(again);
-        self.queue.insert((again, lease));
+        assert!(self.queue.insert((again, lease)), "a lease is queued once");
         self.revoking -= 1;
     }
 
@@ -131,7 +132,7 @@ impl Expiry {
             return Renewal::Expired;
         }
         let Phase::Queued(at) = timer.phase else { panic!("lease {lease} is revoked before its expiry") };
-        self.queue.remove(&(at, lease));
+        assert!(self.queue.remove(&(at, lease)), "what is queued stands in the queue");
         timer.expiry = now + secs(timer.ttl_secs);
         timer.phase = Phase::Queued(timer.expiry);
         self.queue.insert((timer.expiry, lease));
@@ -154,7 +155,10 @@ impl Expiry {
         }
         while self.revoking < limits::LEASE_REVOKES_OUTSTANDING_MAX {
             let Some(lease) = self.picked.pop_front() else { return };
-            self.timers.get_mut(&lease).expect("what is picked has a timer").phase = Phase::Revoking;
+            let timer = self.timers.get_mut(&lease).expect("what is picked has a timer");
+            assert!(timer.phase == Phase::Picked, "lease {lease} is revoked once");
+            assert!(timer.expiry <= now, "no lease is revoked before its expiry");
+            timer.phase = Phase::Revoking;
             self.revoking += 1;
             revoke.push(lease);
         }

@@ -82,13 +82,6 @@ impl Leases {
         Ok(!std::mem::replace(&mut entry.revoking, true))
     }
 
-    /// The revoke did not go through, the lease lives on.
-    pub fn clear_revoking(&mut self, lease: LeaseId) {
-        if let Some(entry) = self.table.get_mut(&lease) {
-            entry.revoking = false;
-        }
-    }
-
     /// The epoch ended, and with it every revoke under way.
     pub fn clear_all_revoking(&mut self) {
         self.table.values_mut().for_each(|entry| entry.revoking = false);

@@ -19,7 +19,7 @@ impl Buffer {
 
     /// Appends zeros up to `len` bytes.
     pub fn fill_to(&mut self, len: usize) {
-        debug_assert!(len >= self.len());
+        assert!(len >= self.len(), "what stands in a buffer is not cut: {} of {len}", self.len());
         self.0.resize(len, 0);
     }
 

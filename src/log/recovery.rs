@@ -91,7 +91,7 @@ impl Needed {
                 continue;
             }
             needed.first = needed.first.max(header.first);
-            if header.end.segment + 1 == name.sequence {
+            if name.sequence.checked_sub(1) == Some(header.end.segment) {
                 needed.ends.insert(header.end.segment, header.end.offset);
             }
         }
@@ -299,8 +299,10 @@ impl Recovery {
     }
 
     fn look(&mut self, name: SegmentName, beginning: &[u8], len: usize) -> (Head, Vec<Testimony>) {
-        assert_eq!(name.log, self.log);
-        assert!(self.segments.last_key_value().is_none_or(|(last, _)| *last < name.sequence));
+        assert_eq!(name.log, self.log, "a log is recovered from its own files");
+        let last = self.segments.last_key_value().map(|(last, _)| *last);
+        assert!(last.is_none_or(|last| last < name.sequence), "files come in order, each once");
+        assert!(beginning.len() <= len, "no more is read of a file than it has");
         let head = match beginning.get(..BLOCK_BYTES).ok_or(Bad::Bytes).and_then(SegmentHeader::decode) {
             Ok(header) => self.head(name.sequence, header, len),
             Err(Bad::Format(version)) => Head::Format(version),
@@ -393,6 +395,7 @@ impl Recovery {
         let (mut files, mut retired, mut remove) = (BTreeMap::new(), BTreeMap::new(), vec![]);
         for (sequence, scanned) in &self.segments {
             let used = used.get(sequence).copied().unwrap_or(scanned.len.min(BLOCK_BYTES));
+            assert!(used <= scanned.len, "frames that were found end in their file");
             match (sequence.cmp(&witness.first), *sequence <= walk.end.segment) {
                 (Ordering::Less, _) if self.lengths.fits(scanned.len) => {
                     retired.insert(*sequence, scanned.len);

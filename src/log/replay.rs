@@ -106,7 +106,14 @@ impl Replay {
             Record::Checkpoint(checkpoint) => checkpoint.index,
             Record::HardState(_) | Record::Coverage(_) | Record::Close => Index(0),
         };
-        if index.0 >= NUMBER_MAX {
+        let term = match &placed.record {
+            Record::Entry { term, .. } => *term,
+            Record::Open(opening) => opening.term.max(opening.hard.term),
+            Record::HardState(hard) => hard.term,
+            Record::Checkpoint(checkpoint) => checkpoint.term,
+            Record::Coverage(_) | Record::Close => Term(0),
+        };
+        if index.0.max(term.0) >= NUMBER_MAX {
             return None;
         }
         if let Record::Open(opening) = placed.record {

@@ -86,12 +86,14 @@ pub struct Held {
 
 impl Held {
     fn close(&mut self, file: &File) {
+        assert!(file.used <= file.bytes, "a file holds {} of {} bytes", file.used, file.bytes);
         self.written += file.used as u64;
         self.unused += (file.bytes - file.used) as u64;
         self.closed += 1;
     }
 
     fn forget(&mut self, file: &File) {
+        assert!(self.closed > 0, "a file is held before it goes");
         self.written -= file.used as u64;
         self.unused -= (file.bytes - file.used) as u64;
         self.closed -= 1;
@@ -139,6 +141,8 @@ impl Segments {
         retired: BTreeMap<u64, usize>,
         end: u64,
     ) -> Segments {
+        assert!(lengths.least <= lengths.most, "the least length is not above the most");
+        assert!(lengths.least.is_multiple_of(BLOCK_BYTES), "files are whole blocks");
         let file = |(sequence, (bytes, used)): (&u64, &(usize, usize))| {
             (*sequence, File { bytes: *bytes, used: *used, stage: Stage::Ready, from: None })
         };
@@ -201,6 +205,7 @@ impl Segments {
     /// bytes are to have room if it is not yet there.
     pub fn turn(&mut self, used: usize, room: usize) {
         if let Some(file) = self.files.get_mut(&self.open).filter(|_| used > 0) {
+            assert!(file.used <= used, "a file is not used less than it was");
             file.used = used;
             self.held.close(file);
         }
@@ -237,6 +242,8 @@ impl Segments {
         let room = room.next_multiple_of(BLOCK_BYTES);
         let from = self.retired_for(sequence, |bytes| bytes >= room && is_worth(bytes, wanted));
         let bytes = from.and_then(|old| self.retired.remove(&old)).unwrap_or(wanted.max(room));
+        assert!(self.lengths.fits(bytes), "a file of {bytes} bytes can be a segment");
+        assert!(from.is_none_or(|old| old < sequence), "a file only takes later names");
         self.files.insert(sequence, File { bytes, used: 0, stage: Stage::Decided, from });
     }
 
@@ -267,6 +274,7 @@ impl Segments {
             return;
         }
         let oldest = self.files.first_key_value().map_or(self.open, |(sequence, _)| *sequence);
+        assert!(oldest > 0, "segments are numbered from 1");
         self.making_reserve = Some(oldest - 1);
         out.push(Command::Prepare {
             segment: self.name(oldest - 1),
@@ -291,6 +299,7 @@ impl Segments {
         }
         file.stage = Stage::Requested;
         let old = file.from.map(|old| SegmentName { sequence: old, ..new });
+        assert!(old.is_none_or(|old| old < new), "a file only takes later names");
         out.push(match old {
             Some(old) => Command::Recycle { old, new },
             None => Command::Prepare { segment: new, bytes: file.bytes as u64, keep_free },
@@ -305,12 +314,14 @@ impl Segments {
         }
         let Some(old) = self.retired_for(sequence, |bytes| bytes >= file.bytes) else { return };
         let bytes = self.retired.remove(&old).expect("it was just found");
+        assert!(old < sequence, "a file only takes later names");
         self.resize(sequence, bytes).from = Some(old);
     }
 
     /// A file that is not there yet gets another length.
     fn resize(&mut self, sequence: u64, bytes: usize) -> &mut File {
         let file = self.files.get_mut(&sequence).expect("the caller has it");
+        assert!(file.stage == Stage::Decided, "a file that is asked for keeps its length");
         if sequence < self.open {
             self.held.forget(file);
         }
@@ -356,7 +367,8 @@ impl Segments {
 
     pub fn prepared(&mut self, segment: SegmentName) {
         if self.making_reserve.take_if(|reserve| *reserve == segment.sequence).is_some() {
-            self.retired.insert(segment.sequence, self.lengths.least);
+            let before = self.retired.insert(segment.sequence, self.lengths.least);
+            assert!(before.is_none(), "a file that is made is new");
             self.retry_at = None;
             return;
         }
@@ -394,7 +406,7 @@ impl Segments {
     }
 
     fn requested(&mut self, segment: SegmentName) -> &mut File {
-        assert_eq!(segment.log, self.log);
+        assert_eq!(segment.log, self.log, "a log asks for its own files");
         let file = self.files.get_mut(&segment.sequence).filter(|file| file.stage == Stage::Requested);
         file.unwrap_or_else(|| panic!("{segment} was not asked for"))
     }
@@ -406,11 +418,13 @@ impl Segments {
 
     /// Nobody will look for the segments below.
     pub fn give_away(&mut self, below: u64) {
+        assert!(below <= self.open, "the file that is filled is not given away");
         self.given_up = false;
         let kept = self.files.split_off(&below);
         for (sequence, file) in std::mem::replace(&mut self.files, kept) {
             self.held.forget(&file);
             self.held_files -= file.bytes as u64;
+            assert!(file.stage == Stage::Ready, "a file that is given away is there");
             self.retired.insert(sequence, file.bytes);
             self.ceiling = usize::MAX;
         }

@@ -15,31 +15,54 @@ pub(super) struct Standing {
     last: Index,
     /// Segments in ascending order, each with the highest index whose entry there is not replaced.
     spans: Vec<(u64, Index)>,
-    hold: Option<Index>,
 }
 
 impl Standing {
     pub fn new(opening: Opening) -> Standing {
         let (hard, last) = (opening.hard, opening.index);
-        Standing { opening, hard, checkpoint: None, coverage: None, last, spans: Vec::new(), hold: None }
+        Standing { opening, hard, checkpoint: None, coverage: None, last, spans: Vec::new() }
     }
 
-    /// Applies a record appended in `segment`. Panics on an order that no Raft log has.
-    pub fn apply(&mut self, record: &Record<'_>, segment: u64) {
+    /// Panics on a record of this process that does not go on from those before it: no Raft log has such.
+    pub fn check_next(&self, record: &Record<'_>) {
         match record {
             Record::Entry { index, .. } => {
                 assert!(*index <= self.last.next(), "an entry leaves a gap: {index} after {}", self.last);
-                assert!(*index > self.opening.index, "an entry stands before its log's opening");
-                self.entry(*index, segment);
+                assert!(
+                    *index > self.floor(),
+                    "an entry takes the place of what a checkpoint holds: {index}"
+                );
             }
+            Record::HardState(next) => {
+                let HardState { term, vote, .. } = self.hard;
+                assert!(next.term >= term, "terms do not fall: {next:?} after {:?}", self.hard);
+                let may_vote = next.term > term || vote == 0 || next.vote == vote;
+                assert!(may_vote, "a vote does not change in its term: {next:?} after {:?}", self.hard);
+            }
+            Record::Checkpoint(next) => {
+                assert!(next.index <= self.last, "a checkpoint stands for entries that are there: {next:?}");
+                let before = self.checkpoint.unwrap_or_default();
+                assert!(next.index >= before.index, "checkpoints go forward: {next:?} after {before:?}");
+                assert!(
+                    next.revision >= before.revision,
+                    "checkpoints go forward: {next:?} after {before:?}"
+                );
+            }
+            Record::Coverage(next) => {
+                assert!(next.index <= self.last, "coverage is of entries that are there: {next:?}");
+            }
+            Record::Open(_) | Record::Close => {}
+        }
+    }
+
+    /// Applies a record that stands in `segment`.
+    pub fn apply(&mut self, record: &Record<'_>, segment: u64) {
+        match record {
+            Record::Entry { index, .. } => self.entry(*index, segment),
             Record::HardState(hard) => self.hard = *hard,
             Record::Checkpoint(checkpoint) => self.checkpoint = Some(*checkpoint),
             Record::Coverage(coverage) => self.coverage = Some(*coverage),
-            Record::Open(opening) => {
-                let hold = self.hold;
-                *self = Standing::new(opening.clone().into_owned());
-                self.hold = hold;
-            }
+            Record::Open(opening) => *self = Standing::new(opening.clone().into_owned()),
             Record::Close => unreachable!("closing takes the standing away"),
         }
     }
@@ -60,14 +83,9 @@ impl Standing {
         (self.hard, self.last) = (hard, last);
     }
 
-    pub fn hold(&mut self, from: Option<Index>) {
-        self.hold = from;
-    }
-
     /// Entries up to here are not needed.
     fn floor(&self) -> Index {
-        let floor = self.checkpoint.map_or(self.opening.index, |c| c.index.max(self.opening.index));
-        self.hold.map_or(floor, |from| floor.min(Index(from.0.saturating_sub(1))))
+        self.checkpoint.map_or(self.opening.index, |c| c.index.max(self.opening.index))
     }
 
     /// The first index the log has to keep.

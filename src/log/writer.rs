@@ -161,6 +161,9 @@ impl Log {
     /// The first [`Log::flush`] asks for segments and writes the new incarnation's header.
     /// `write_bytes_max`: one write at most, and so a record with its frame.
     pub fn new(start: Start, write_bytes_max: usize) -> Log {
+        assert!(write_bytes_max.is_multiple_of(BLOCK_BYTES), "a write is whole blocks");
+        assert!(write_bytes_max >= 3 * BLOCK_BYTES, "a write has room for a segment's head and a record");
+        assert!(start.end.frame > 0 && start.incarnation > 0, "frames and incarnations are numbered from 1");
         let first = start.first.min(start.end.segment + 1);
         let (files, end) = (&start.files, start.end.segment);
         let mut log = Log {
@@ -202,7 +205,9 @@ impl Log {
     pub fn append(&mut self, resident: Resident, record: Record<'_>) -> Ordinal {
         let placed = Placed { resident, restated: false, record };
         self.make_room(placed.bytes());
+        let end = self.open.buffer.len() + placed.bytes();
         placed.encode(&mut self.open.buffer);
+        assert!(self.open.buffer.len() == end, "a record takes what it says: {end}");
         self.appended.0 += 1;
         self.open.last = self.appended;
         self.open.due = true;
@@ -218,7 +223,10 @@ impl Log {
             (Some(_), Record::Close) => {
                 self.residents.remove(&resident);
             }
-            (Some(standing), record) => standing.apply(record, segment),
+            (Some(standing), record) => {
+                standing.check_next(record);
+                standing.apply(record, segment);
+            }
             (None, Record::Open(opening)) => {
                 self.residents.insert(resident, Standing::new(opening.clone().into_owned()));
             }
@@ -254,22 +262,15 @@ impl Log {
 
     /// Another log's word, for the next segment's header to keep.
     pub fn note_word(&mut self, other: Testimony) {
-        assert_ne!(other.log, self.id);
-        self.words.insert(other.log, other);
+        assert!(other.log != self.id, "a log is no witness of itself");
+        let before = self.words.insert(other.log, other).filter(|before| before.key == other.key);
+        let goes_on = before.is_none_or(|before| before.frame <= other.frame);
+        assert!(goes_on, "a log takes nothing back: {other:?} after {before:?}");
     }
 
     /// The log whose word no frame has taken yet.
     pub fn heard(&self) -> Option<LogId> {
         self.other.map(|other| other.log)
-    }
-
-    /// Keeps the entries from `from` on, whatever checkpoints say (for a peer that is catching up); `None`
-    /// ends it. It brings nothing back that is already given away.
-    pub fn hold(&mut self, resident: Resident, from: Option<Index>) {
-        if let Some(standing) = self.residents.get_mut(&resident) {
-            standing.hold(from);
-            self.stale = true;
-        }
     }
 
     /// Ends a turn: everything appended becomes writes, as far as writes may be in flight.
@@ -301,11 +302,16 @@ impl Log {
     /// A write is durable. Returns the ordinal up to which every record is: completions come in any order,
     /// acknowledgement goes in the order of the writes.
     pub fn written(&mut self, id: WriteId) -> Ordinal {
+        assert!(id.0 < self.end.frame, "a write completes that was submitted: {id:?}");
         let write = self.in_flight.iter_mut().find(|w| w.frame == id.0).expect("a write completes once");
         assert!(!write.done, "a write completes once");
         write.done = true;
         while self.in_flight.front().is_some_and(|write| write.done) {
             let write = self.in_flight.pop_front().expect("it was just looked at");
+            let before = self.acknowledged;
+            assert!(write.frame == before + 1, "writes complete in order: {} after {before}", write.frame);
+            assert!(write.last >= self.durable, "what is durable stays so");
+            assert!(write.first >= self.given, "what is given away is not needed again");
             self.acknowledged = write.frame;
             self.durable = write.last;
             self.opening = false;
@@ -456,7 +462,8 @@ impl Log {
         })
     }
 
-    /// The segment files that may hold entries of the resident, oldest first.
+    /// The segment files that may hold entries, oldest first.
+    #[cfg(test)]
     pub fn segments(&self) -> impl Iterator<Item = SegmentName> + '_ {
         (self.given..=self.end.segment).map(|sequence| self.segments.name(sequence))
     }
@@ -479,7 +486,13 @@ impl Log {
     }
 
     fn seal(&mut self) {
+        assert!(self.open.due, "a frame that is written holds something");
         self.open.pad();
+        let len = self.open.buffer.len();
+        assert!(
+            len <= self.frame_bytes_max(),
+            "a frame of {len} bytes has room in its segment and in a write"
+        );
         let (segment, last) = (self.open.segment, self.open.last);
         let offset = self.open.offset + self.open.buffer.len();
         let buffer = self.buffers.pop().unwrap_or_else(|| Buffer::with_capacity(2 * BLOCK_BYTES));
@@ -525,7 +538,7 @@ impl Log {
         let number = self.end.frame;
         let mut frame_offset = frame.offset;
         if frame.offset == 0 {
-            assert_eq!(frame.segment, self.end.segment + 1);
+            assert_eq!(frame.segment, self.end.segment + 1, "segments are filled in their order");
             let (head, _) = frame.buffer.split_at_mut(BLOCK_BYTES);
             // There may be more than have room: then each comes round.
             let first = frame.segment as usize % self.words.len().max(1);
@@ -533,7 +546,8 @@ impl Log {
             self.segment_header(frame.segment).encode(words.copied(), head);
             frame_offset = BLOCK_BYTES;
         } else {
-            assert_eq!((frame.segment, frame.offset as u64), (self.end.segment, self.end.offset));
+            let at = (frame.segment, frame.offset as u64);
+            assert_eq!(at, (self.end.segment, self.end.offset), "a frame stands behind the one before");
         }
         let body = &mut frame.buffer[frame_offset - frame.offset..];
         let header = FrameHeader {
@@ -550,12 +564,19 @@ impl Log {
             settled: self.settled.0,
             other: self.other.take(),
         };
+        assert!(self.acknowledged < number, "nothing is acknowledged before it is written");
+        assert!(self.first <= frame.segment, "the segment that is written is needed");
+        assert!(frame.last >= self.durable, "records are written in their order");
         let chain = header.encode(body);
         let offset = frame.offset + frame.buffer.len();
-        assert!(offset <= self.segments.bytes(frame.segment));
+        assert!(frame.buffer.len().is_multiple_of(BLOCK_BYTES), "a write is whole blocks");
+        assert!(offset <= self.segments.bytes(frame.segment), "a write ends in its segment");
         self.end = End { segment: frame.segment, offset: offset as u64, frame: number + 1, chain };
         self.vouched = self.vouched.max(self.acknowledged);
         let (last, real, first) = (frame.last, frame.real, self.first);
+        let before = self.in_flight.back().map_or(self.acknowledged, |write| write.frame);
+        assert!(number == before + 1, "frames are numbered without a gap: {number} after {before}");
+        assert!(self.in_flight.len() < self.in_flight_max(), "so many writes may be in flight");
         self.in_flight.push_back(InFlight { frame: number, last, real, first, done: false });
         Command::Write {
             id: WriteId(number),
@@ -587,6 +608,7 @@ impl Log {
         let oldest = self.residents.values().filter_map(Standing::oldest_needed).min();
         let first = oldest.map_or(self.end.segment, |oldest| oldest.min(self.end.segment));
         if first > self.first {
+            assert!(self.candidate.is_none(), "one step of the log's beginning is under way at a time");
             self.candidate = Some((first, self.end.frame + self.sealed.len() as u64));
         }
     }
@@ -594,6 +616,7 @@ impl Log {
     /// A frame that names `first` is durable: nobody will look for the segments below.
     fn give_away(&mut self, first: u64) {
         if first > self.given {
+            assert!(first <= self.first, "what is given away is not needed: up to {first}");
             self.segments.give_away(first);
             self.given = first;
             self.residents.values_mut().for_each(|standing| standing.forget_below(first));

@@ -89,7 +89,10 @@ impl KeyIndex {
     /// Gives the key found at a place another tip.
     pub(super) fn set(&mut self, place: &KeyPosition, tip: Tip) {
         let before = place.found.expect("a key was found there");
-        self.leaves.get_mut(place.leaf).items[place.row] = tip;
+        let leaf = self.leaves.get_mut(place.leaf);
+        assert!(place.row < leaf.len(), "a place is good until the next change");
+        assert!(leaf.items[place.row] == before, "a place is good until the next change");
+        leaf.items[place.row] = tip;
         self.add_live(place, i64::from(tip.live()) - i64::from(before.live()));
     }
 
@@ -147,6 +150,7 @@ impl KeyIndex {
         };
         let (parent, row) = (place.path[above].0, usize::from(place.path[above].1) + 1);
         let inner = self.inners.get_mut(parent);
+        assert!(row <= inner.len(), "a node that was split is its parent's");
         inner.items[row - 1].live -= child.live;
         if inner.len() < ROWS {
             inner.insert(row, bound, child);
@@ -195,6 +199,7 @@ impl KeyIndex {
         self.add_live(place, -i64::from(tip.live()));
         self.len -= 1;
         let leaf = self.leaves.get_mut(place.leaf);
+        assert!(leaf.items[place.row] == tip, "a place is good until the next change");
         leaf.remove(place.row);
         if leaf.len() < ROWS_MIN && self.levels > 0 {
             self.refill(place, self.levels - 1);
@@ -205,6 +210,7 @@ impl KeyIndex {
     fn refill(&mut self, place: &KeyPosition, depth: usize) {
         let (parent, row) = (place.path[depth].0, usize::from(place.path[depth].1));
         let inner = self.inners.get(parent);
+        assert!(inner.len() >= 2, "each node has a neighbour");
         let left = if row + 1 < inner.len() { row } else { row - 1 };
         let low = inner.key(left).clone();
         let high = match left + 2 < inner.len() {

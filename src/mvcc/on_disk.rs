@@ -49,12 +49,15 @@ impl OnDisk {
 
     pub fn has_whole(&mut self, revision: Revision, compacted: Revision) {
         assert!(self.upto() <= revision, "checkpoints go forward");
+        assert!(compacted <= revision, "a checkpoint compacts what it holds");
         self.files = vec![CheckpointFile { revision, compacted }];
         self.bytes_reclaimable = 0;
     }
 
     pub fn has_changes(&mut self, revision: Revision, compacted: Revision) {
-        assert!(self.upto() <= revision && !self.files.is_empty(), "a delta goes on from a base");
+        assert!(!self.files.is_empty(), "a delta goes on from a base");
+        assert!(self.upto() <= revision, "checkpoints go forward");
+        assert!(compacted <= revision, "a checkpoint compacts what it holds");
         self.files.push(CheckpointFile { revision, compacted });
     }
 
@@ -68,7 +71,8 @@ impl OnDisk {
     /// superfluous.
     pub fn drops(&mut self, version: &Version, since: Revision) {
         if self.must_hear_of(version) {
-            self.graves.insert(version.at(), version.key().clone());
+            let before = self.graves.insert(version.at(), version.key().clone());
+            assert!(before.is_none(), "a tombstone is buried once");
         } else if self.holds(version, since) {
             self.bytes_reclaimable += cost(version);
         }

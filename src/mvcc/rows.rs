@@ -101,6 +101,7 @@ impl<P: Live> Rows<P> {
 
     pub(super) fn insert(&mut self, row: usize, key: Blob, item: P) {
         let len = self.len();
+        assert!(row <= len && len < ROWS, "a node with {len} rows has room for one at {row}");
         self.heads[len] = head(&key, self.skip());
         self.keys[len] = Some(key);
         self.items[len] = item;
@@ -112,6 +113,7 @@ impl<P: Live> Rows<P> {
 
     pub(super) fn remove(&mut self, row: usize) {
         let len = self.len();
+        assert!(row < len, "a row in use is removed");
         self.heads[row..len].rotate_left(1);
         self.keys[row..len].rotate_left(1);
         self.items[row..len].rotate_left(1);
@@ -123,6 +125,7 @@ impl<P: Live> Rows<P> {
     pub(super) fn move_tail(&mut self, row: usize, to: &mut Rows<P>) {
         let moved = self.len() - row;
         let end = to.len() + moved;
+        assert!(end <= ROWS, "a node has room for what moves to it");
         to.keys[..end].rotate_right(moved);
         to.items[..end].rotate_right(moved);
         to.keys[..moved].swap_with_slice(&mut self.keys[row..row + moved]);
@@ -134,6 +137,7 @@ impl<P: Live> Rows<P> {
     /// Moves the first `rows` rows to the end of another node.
     fn move_front(&mut self, rows: usize, to: &mut Rows<P>) {
         let (len, end) = (self.len(), to.len());
+        assert!(rows <= len && end + rows <= ROWS, "a node has room for what moves to it");
         to.keys[end..end + rows].swap_with_slice(&mut self.keys[..rows]);
         to.items[end..end + rows].copy_from_slice(&self.items[..rows]);
         self.keys[..len].rotate_left(rows);

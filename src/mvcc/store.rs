@@ -58,6 +58,7 @@ impl Store {
     /// Writes a version above all others and gives the key's live state before it. Panics where `at` is not
     /// above every earlier change.
     pub fn put(&mut self, at: At, key: &[u8], value: Blob, lease: LeaseId) -> Option<KeyValue> {
+        assert!(at.main > self.settled, "what is settled is not written anew: {at:?} at {}", self.settled);
         let place = self.index.seek(key);
         let previous = place.tip().map(|tip| self.versions.get(tip.version()));
         let (previous, key) = match previous {
@@ -74,6 +75,7 @@ impl Store {
 
     /// Writes a tombstone and gives the state it ended. `None`: nothing was live and nothing changed.
     pub fn delete(&mut self, at: At, key: &[u8]) -> Option<KeyValue> {
+        assert!(at.main > self.settled, "what is settled is not written anew: {at:?} at {}", self.settled);
         let place = self.index.seek(key);
         let previous = self.versions.get(place.tip()?.version()).key_value()?;
         self.push(&place, Version::tombstone(at, previous.key.clone(), previous.create_revision));
@@ -124,6 +126,8 @@ impl Store {
         while self.liveness_changes.back().is_some_and(|change| change.main > settled) {
             self.liveness_changes.pop_back();
         }
+        assert!(self.newest.main <= settled, "what is not settled has been taken back");
+        assert!(self.bytes_live <= self.bytes_total, "what is live is part of all");
     }
 
     /// Takes the newest change back.
@@ -322,6 +326,7 @@ impl Store {
     pub fn compact(&mut self, revision: Revision) {
         assert!(revision <= self.settled, "only settled history is compacted");
         self.compacted = self.compacted.max(revision);
+        assert!(self.floor <= self.compacted, "only what is compacted is dropped");
     }
 
     /// The revision up to which changes can no longer be undone.
@@ -367,6 +372,7 @@ impl Store {
 
     fn sweep(&mut self, id: u32) {
         let main = self.versions.get(id).main();
+        assert!(main <= self.floor, "only what is compacted and not pinned is dropped");
         if let Some(previous) = self.versions.previous(id) {
             self.drop_version(previous, main);
         }
@@ -385,6 +391,8 @@ impl Store {
     fn drop_version(&mut self, id: u32, since: Revision) {
         assert!(self.versions.previous(id).is_none(), "chains are dropped from their old end");
         let version = self.versions.get(id);
+        assert!(version.main() <= since, "a later change makes a version superfluous");
+        assert!(version.main() <= self.settled, "what may still be undone is not dropped");
         self.bytes_total -= cost(version);
         self.on_disk.drops(version, since);
         self.versions.remove(id);
@@ -396,7 +404,8 @@ impl Store {
         assert!(self.compacted <= revision && revision <= self.settled, "readers see what is settled");
         self.pins_made += 1;
         let id = PinId(self.pins_made);
-        self.pins.insert(id, Pin { revision, compacted: self.compacted });
+        let before = self.pins.insert(id, Pin { revision, compacted: self.compacted });
+        assert!(before.is_none(), "each pin has a number of its own");
         id
     }
 
@@ -465,6 +474,7 @@ impl Store {
     pub fn restoring(compacted: Revision, upto: Revision) -> Store {
         let mut store = Store { on_disk: OnDisk::found(upto), ..Store::default() };
         store.settle(upto);
+        assert!(compacted <= upto, "a checkpoint compacts what it holds");
         store.compact(compacted);
         store.floor = store.compacted;
         store.swept = At { main: store.compacted, sub: Sub(u32::MAX) };

@@ -165,6 +165,7 @@ impl Versions {
     pub(super) fn push(&mut self, mut version: Version, prev: Option<u32>) -> u32 {
         if let Some(prev) = prev {
             let before = self.get(prev);
+            assert!(before.at() < version.at(), "a chain goes from new to old");
             version.prev = prev;
             version.depth = before.depth.wrapping_add(1);
             let jump = self.older(before.jump, before);
@@ -195,6 +196,7 @@ impl Versions {
     fn allocate(&mut self, version: Version) -> u32 {
         if let Some(id) = self.free {
             let next = self.get(id).prev;
+            assert!(self.get(id).key.is_none(), "a free slot holds no version");
             self.free = (next != NONE).then_some(next);
             *self.slot(id) = version;
             return id;
@@ -225,6 +227,7 @@ impl Versions {
     pub(super) fn pop(&mut self) {
         let chunk = self.order.back_mut().expect("there is a version to take back");
         let id = chunk.ids.pop().expect("a chunk ends with a version");
+        assert!(id != NONE, "the order ends with a version, not with a hole");
         self.trim_back();
         self.release(id);
         if let Some(back) = self.order.len().checked_sub(1) {
@@ -249,7 +252,8 @@ impl Versions {
     /// Drops a version, the oldest of its chain.
     pub(super) fn remove(&mut self, id: u32) {
         let at = self.get(id).at();
-        let n = self.order.partition_point(|chunk| chunk.first <= at) - 1;
+        let n = self.order.partition_point(|chunk| chunk.first <= at);
+        let n = n.checked_sub(1).expect("a version has its place in the order");
         let chunk = &mut self.order[n];
         let place =
             chunk.ids.iter().position(|one| *one == id).expect("a version has its place in the order");

@@ -49,6 +49,22 @@ pub struct GroupEntry {
     pub payload: Option<Payload>,
 }
 
+impl HardState {
+    /// What one Ready says goes on from what the one before said.
+    fn check_next(self, next: HardState) {
+        assert!(next.term >= self.term, "terms do not fall: {next:?} after {self:?}");
+        let may_vote = next.term > self.term || self.vote == MemberId(0) || self.vote == next.vote;
+        assert!(may_vote, "a vote does not change in its term: {next:?} after {self:?}");
+        assert!(next.commit >= self.commit, "what is committed stays so: {next:?} after {self:?}");
+    }
+}
+
+impl GroupEntry {
+    pub fn at(&self) -> Position {
+        Position { index: self.index, term: self.term }
+    }
+}
+
 /// What a group starts from.
 #[derive(Clone, Debug)]
 pub struct Start {
@@ -78,6 +94,8 @@ pub struct Group {
     /// Number of the last Ready taken, and of the last one persisted.
     taken: u64,
     persisted: u64,
+    /// As the last Ready that had one gave it.
+    hard_state: HardState,
 }
 
 impl Group {
@@ -109,7 +127,10 @@ impl Group {
         let tail = Tail::new(start.base, hard_state, voters, start.entries);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, tail, &logger).expect("the start of a group was checked above");
-        Group { node, taken: 0, persisted: 0 }
+        let group = Group { node, taken: 0, persisted: 0, hard_state };
+        assert!(group.hard_state() == hard_state, "a group starts from the state that it is given");
+        assert!(group.last_index() == last, "a group starts with all its entries");
+        group
     }
 
     /// Whether all that was taken is persisted: nobody campaigns before.
@@ -124,7 +145,9 @@ impl Group {
             return self.leads();
         }
         if !self.leads() {
+            let term = self.term();
             self.node.campaign().expect("campaign has no error of its own");
+            assert!(!self.leads() || self.term() > term, "a leader is elected in a term of its own");
         }
         self.leads()
     }
@@ -162,15 +185,18 @@ impl Group {
     }
 
     /// Appends an entry, and says where it will stand.
-    pub fn propose(&mut self, payload: Payload) -> Result<Index, Refused> {
+    pub fn propose(&mut self, payload: Payload) -> Result<Position, Refused> {
         if !self.leads() {
             return Err(Refused);
         }
+        let before = self.last_index();
         let reference = self.node.mut_store().keep(payload);
-        match self.node.propose(Vec::new(), reference.to_vec()) {
-            Ok(()) => Ok(self.last_index()),
-            Err(_) => Err(Refused),
+        if self.node.propose(Vec::new(), reference.to_vec()).is_err() {
+            return Err(Refused);
         }
+        let at = Position { index: self.last_index(), term: self.term() };
+        assert!(at.index == before.next(), "a proposal is appended behind all else");
+        Ok(at)
     }
 
     /// Whether [`Group::ready`] has something.
@@ -185,12 +211,27 @@ impl Group {
         }
         let mut ready = self.node.ready();
         assert!(ready.messages().is_empty(), "a group of one voter has nobody to write to");
+        assert!(ready.snapshot().is_empty(), "a group of one voter is sent no state");
+        assert!(ready.read_states().is_empty(), "nobody asks a group of one voter who leads it");
+        assert!(ready.number() == self.taken + 1, "Readies are numbered without a gap");
+        let first = ready.entries().first().map(|entry| Index(entry.index));
+        assert!(
+            first.is_none_or(|first| first > self.hard_state.commit),
+            "what is committed is not replaced"
+        );
         let hard_state = ready.hs().map(|hs| HardState {
             term: Term(hs.term),
             vote: MemberId(hs.vote),
             commit: Index(hs.commit),
         });
+        if let Some(next) = hard_state {
+            self.hard_state.check_next(next);
+            self.hard_state = next;
+        }
         let entries = self.node.mut_store().append(ready.take_entries());
+        let (kept, last) = (self.node.store().last(), self.last_index());
+        assert!(kept == last, "all of the group's entries are kept: up to {kept} of {last}");
+        assert!(entries.last().is_none_or(|entry| entry.term <= self.term()), "no entry is of a later term");
         // Entries are followed through `committed`; handing them out only moves raft's own mark.
         let handed_out = ready.take_committed_entries().last().map(|entry| entry.index);
         let number = ready.number();
@@ -206,18 +247,17 @@ impl Group {
     pub fn persisted(&mut self, number: u64) {
         assert!(number > self.persisted && number <= self.taken, "Readies are persisted in their order");
         self.persisted = number;
+        let committed = self.committed();
         self.node.on_persist_ready(number);
+        assert!(self.committed() >= committed, "what is committed stays so");
+        assert!(self.applied() <= self.committed(), "nothing is handed out before its commit");
     }
 
     /// Lets go of payloads up to an index, which must be applied.
     pub fn release(&mut self, upto: Index) {
         let upto = upto.min(self.applied());
+        assert!(upto <= self.committed(), "what may still be replaced is kept");
         self.node.mut_store().release(upto);
-    }
-
-    /// The entry at an index that was not released.
-    pub fn entry(&self, index: Index) -> Option<GroupEntry> {
-        self.node.store().entry(index)
     }
 
     pub fn hard_state(&self) -> HardState {

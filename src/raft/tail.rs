@@ -37,13 +37,20 @@ impl Tail {
         };
         for entry in entries {
             assert!(entry.index == tail.last().next(), "the entries of a group start without a gap");
+            assert!(entry.term >= tail.last_term(), "terms do not fall along a log");
             let reference = entry.payload.map(|payload| u64::from_le_bytes(tail.keep(payload)));
             tail.entries.push_back((entry.term, reference));
         }
+        let known = tail.base.index..=tail.last();
+        assert!(known.contains(&tail.hard_state.commit), "what is committed is there");
         tail
     }
 
-    fn last(&self) -> Index {
+    fn last_term(&self) -> Term {
+        self.entries.back().map_or(self.base.term, |(term, _)| *term)
+    }
+
+    pub fn last(&self) -> Index {
         Index(self.base.index.0 + self.entries.len() as u64)
     }
 
@@ -54,6 +61,7 @@ impl Tail {
 
     fn payload(&self, reference: u64) -> Payload {
         let at = reference.checked_sub(self.first_reference).expect("the payload was not released");
+        assert!(at < self.payloads.len() as u64, "a reference is to a payload that is kept");
         self.payloads[at as usize].clone()
     }
 
@@ -64,7 +72,9 @@ impl Tail {
             let index = Index(entry.index);
             assert!(index > self.base.index && index <= self.last().next(), "raft appends without a gap");
             self.entries.truncate((index.0 - self.base.index.0 - 1) as usize);
+            assert!(Term(entry.term) >= self.last_term(), "terms do not fall along a log");
             let reference = <Reference>::try_from(&entry.data[..]).ok().map(u64::from_le_bytes);
+            assert!(reference.is_some() || entry.data.is_empty(), "entry {index} refers to no payload");
             self.entries.push_back((Term(entry.term), reference));
             let payload = reference.map(|reference| self.payload(reference));
             appended.push(GroupEntry { index, term: Term(entry.term), payload });
@@ -77,7 +87,8 @@ impl Tail {
             let Some((term, reference)) = self.entries.pop_front() else { break };
             self.base = Position { index: self.base.index.next(), term };
             if let Some(reference) = reference {
-                let done = (reference + 1).saturating_sub(self.first_reference);
+                assert!(reference >= self.first_reference, "payloads go in the order of their entries");
+                let done = reference + 1 - self.first_reference;
                 self.payloads.drain(..done as usize);
                 self.first_reference += done;
             }
@@ -93,12 +104,6 @@ impl Tail {
             self.entries.shrink_to(KEPT.max(2 * len));
             self.payloads.shrink_to(KEPT.max(2 * len));
         }
-    }
-
-    pub fn entry(&self, index: Index) -> Option<GroupEntry> {
-        let at = index.0.checked_sub(self.base.index.0 + 1)?;
-        let (term, reference) = *self.entries.get(at as usize)?;
-        Some(GroupEntry { index, term, payload: reference.map(|reference| self.payload(reference)) })
     }
 
     fn raft_entry(&self, index: u64) -> Option<eraftpb::Entry> {
@@ -159,5 +164,14 @@ impl Storage for Tail {
 
     fn snapshot(&self, _: u64, _: u64) -> Result<Snapshot> {
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}
+
+#[cfg(test)]
+impl Tail {
+    pub fn entry(&self, index: Index) -> Option<GroupEntry> {
+        let at = index.0.checked_sub(self.base.index.0 + 1)?;
+        let (term, reference) = *self.entries.get(at as usize)?;
+        Some(GroupEntry { index, term, payload: reference.map(|reference| self.payload(reference)) })
     }
 }

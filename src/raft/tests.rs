@@ -1,6 +1,43 @@
 use super::*;
 use crate::record::{Control, Entry, EpochRecord};
 use crate::stdx::Rng;
+use ::raft::eraftpb;
+
+impl Group {
+    /// The entry at an index that was not released.
+    fn entry(&self, index: Index) -> Option<GroupEntry> {
+        self.node.store().entry(index)
+    }
+
+    /// Another member leads in a term and appends behind `after`; what stood there is replaced.
+    pub(crate) fn appended_by_another(
+        &mut self,
+        after: Position,
+        term: Term,
+        payloads: Vec<Payload>,
+        commit: Index,
+    ) {
+        let me = self.node.raft.id;
+        let entries = (after.index.0 + 1..).zip(payloads).map(|(index, payload)| eraftpb::Entry {
+            index,
+            term: term.0,
+            data: self.node.mut_store().keep(payload).to_vec(),
+            ..eraftpb::Entry::default()
+        });
+        let mut message = eraftpb::Message {
+            from: me + 1,
+            to: me,
+            term: term.0,
+            index: after.index.0,
+            log_term: after.term.0,
+            entries: entries.collect(),
+            commit: commit.0,
+            ..eraftpb::Message::default()
+        };
+        message.set_msg_type(eraftpb::MessageType::MsgAppend);
+        self.node.step(message).expect("a leader's message is taken");
+    }
+}
 
 fn payload(n: u64) -> Payload {
     let epoch = EpochRecord { term: 1, attempt: 1 };
@@ -25,7 +62,7 @@ fn a_lone_voter_wins_at_once_and_commits_what_is_persisted() {
     assert_eq!(group.propose(payload(0)), Err(Refused), "before the election there is nothing to lead");
     assert!(group.campaign());
     assert_eq!(group.term(), Term(2));
-    let first = group.propose(payload(1)).unwrap();
+    let first = group.propose(payload(1)).unwrap().index;
     let writes = group.ready().unwrap();
     assert_eq!(writes.hard_state.map(|state| (state.term, state.vote)), Some((Term(2), MemberId(7))));
     assert_eq!(writes.entries.len(), 2, "the leader's own entry and ours");
@@ -44,7 +81,7 @@ fn readies_overlap_and_commit_in_order() {
     let mut waiting = vec![];
     let mut last = Index(0);
     for n in 0..5 {
-        last = group.propose(payload(n)).unwrap();
+        last = group.propose(payload(n)).unwrap().index;
         waiting.push(group.ready().unwrap().number);
         assert!(group.committed() < last);
     }
@@ -114,4 +151,33 @@ fn what_was_committed_survives_restarts() {
             }
         }
     }
+}
+
+fn voted(term: u64, vote: u64, commit: u64) -> HardState {
+    HardState { term: Term(term), vote: MemberId(vote), commit: Index(commit) }
+}
+
+#[test]
+#[should_panic = "a vote does not change in its term"]
+fn nobody_votes_twice_in_a_term() {
+    voted(2, 0, 5).check_next(voted(2, 7, 5));
+    voted(2, 7, 5).check_next(voted(3, 8, 6));
+    voted(3, 8, 6).check_next(voted(3, 7, 6));
+}
+
+#[test]
+#[should_panic = "terms do not fall"]
+fn no_term_falls() {
+    voted(3, 7, 5).check_next(voted(2, 7, 5));
+}
+
+#[test]
+#[should_panic = "what is committed is not replaced"]
+fn no_leader_replaces_what_is_committed() {
+    let mut group = Group::new(fresh());
+    group.campaign();
+    settle(&mut group);
+    group.hard_state.commit = group.last_index().next();
+    group.propose(payload(1)).unwrap();
+    group.ready();
 }

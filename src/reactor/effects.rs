@@ -42,7 +42,7 @@ impl Reactor {
     fn follow_commits(&mut self, shard: ShardId) {
         let news = match self.shards.follow_commits(&self.turn, shard) {
             Ok(news) => news,
-            Err(strange) => return self.turn.halt(format!("shard {}: {strange}", shard.0)),
+            Err(strange) => return self.turn.halt(strange.of_shard(shard)),
         };
         for news in news {
             match news {

@@ -176,7 +176,7 @@ impl Epochs {
     /// A shard's seal is committed: what the prefix holds and its store does not is applied.
     pub fn on_shard_sealed(&mut self, turn: &mut Turn, shards: &mut Shards, shard: ShardId) {
         if let Err(strange) = shards.apply_prefix(shard) {
-            return turn.halt(format!("shard {shard}: {strange}"));
+            return turn.halt(strange.of_shard(shard));
         }
         if let Stage::Sealing { sealed } = turn.standing.stage() {
             turn.standing.go(turn.standing.epoch(), Stage::Sealing { sealed: sealed + 1 });

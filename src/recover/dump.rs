@@ -112,7 +112,11 @@ impl Contents {
         for plan in plans {
             let (from, id) = (entries.len(), plan.id());
             entries.extend(entries_of(&plan));
-            match plan.load(member, read) {
+            let loaded = plan.load(member, read).and_then(|mut loaded| {
+                let read = loaded.shard.shard.read_to_end();
+                read.map_err(|strange| strange.of_shard(id)).map(|()| loaded)
+            });
+            match loaded {
                 Ok(loaded) => {
                     let shard = loaded.shard.shard;
                     mark_void(&mut entries[from..], &shard);

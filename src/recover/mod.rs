@@ -20,7 +20,7 @@ use crate::log::{
 use crate::raft::{Group, GroupEntry, HardState, Position, Start as GroupStart};
 use crate::router::reactor_of;
 use crate::shard::Shard;
-use crate::takeover::{Meaning, Seal};
+use crate::takeover::{Decoded, Meaning, Seal, Strange};
 use crate::types::{Epoch, Index, MemberId, Revision, ShardId};
 use chain::{Chain, Restored};
 use std::borrow::Cow;
@@ -171,23 +171,23 @@ impl ShardPlan {
         };
         let meta = self.chain.as_ref().map(Chain::meta);
         let (held, seal, fence) = meta.map(position_of).unwrap_or_default();
-        let mut meaning = Meaning::new(held, seal, fence);
         let (index, term) = self.resident.base();
         let base = Position { index, term };
-        for entry in self.entries() {
-            meaning.read(entry.index, &entry.payload).map_err(|strange| {
-                format!(
-                    "the log of shard {} makes no sense: {strange}. Report this, and {RESTORE}",
-                    self.shard
-                )
-            })?;
-        }
+        let mut meaning = Meaning::new(held, seal, fence, base);
         let entries = self.resident.entries.iter().map(|entry| GroupEntry {
             index: entry.index,
             term: entry.term,
             payload: (entry.kind != 0).then(|| entry.payload.clone()),
         });
         let entries: Vec<GroupEntry> = entries.collect();
+        for entry in &entries {
+            if entry.term < meaning.last().term {
+                let strange =
+                    Strange { index: entry.index, why: "its term is older than that of the one before" };
+                return Err(strange.of_shard(self.shard));
+            }
+            meaning.stand(entry.at(), Decoded::of(entry.index, entry.payload.as_ref()));
+        }
         let moved_in = if self.moves_in { self.moving_records(base, &entries) } else { vec![] };
         let hard = self.resident.hard;
         let hard_state = HardState { term: hard.term, vote: MemberId(hard.vote), commit: hard.commit };
@@ -196,7 +196,9 @@ impl ShardPlan {
             None => self.resident.opening.voters.iter().copied().map(MemberId).collect(),
         };
         let group = Group::new(GroupStart { member, voters, base, hard_state, entries });
-        let shard = Shard::new(self.shard, self.home, state.store, group, meaning);
+        let mut shard = Shard::new(self.shard, self.home, state.store, group, meaning);
+        // What was known to be committed counts now, the rest once this member is elected again.
+        shard.committed(&mut vec![]).map_err(|strange| strange.of_shard(self.shard))?;
         let control = meta.and_then(|meta| Some((Index(meta.index), meta.control.clone()?)));
         let (read_from, attached, chain) = (self.log, state.attached, state.files);
         let shard = RecoveredShard { shard, read_from, attached, chain, moved_in };

@@ -47,6 +47,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 const REVISION_BITS: u32 = 48;
 const REVISION_MASK: u64 = (1 << REVISION_BITS) - 1;
 const PARTS_BITS: u32 = 16;
+const PARTS_MASK: u64 = (1 << PARTS_BITS) - 1;
 
 /// The process's own number of an epoch in which it leads. 0 is "nobody takes revisions here".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +93,6 @@ impl Room {
     }
     pub fn generation(&self) -> Generation {
         self.generation
-    }
-    pub fn left(&self) -> u32 {
-        self.left
     }
 }
 
@@ -181,16 +179,8 @@ impl Sequencer {
             }
         }
         room.left += more;
+        assert!(room.left as usize <= self.ring.len(), "nobody is promised more than the ring holds");
         Ok(true)
-    }
-
-    /// Gives back what a room has left beyond `kept`.
-    pub fn release(&self, room: &mut Room, kept: u32) {
-        let back = room.left.saturating_sub(kept);
-        room.left -= back;
-        if back > 0 && self.split().0 == room.generation {
-            self.admitted.fetch_sub(u64::from(back), Ordering::AcqRel);
-        }
     }
 
     /// The next revision, for a write with so many parts in these shards. It must be proposed, or its epoch
@@ -211,18 +201,16 @@ impl Sequencer {
         };
         room.left -= 1;
         let slot = self.slot(revision);
+        let before = slot.stamp.load(Ordering::Relaxed);
+        assert!(before & PARTS_MASK == 0, "revision {revision} takes the slot of one that is not settled");
+        assert!(before >> PARTS_BITS < revision, "revision {revision} is taken once");
         // Release: who reads the new set also sees that the counter has come around to it (`untouched`).
         slot.shards.store(shards.0, Ordering::Release);
         slot.stamp.store(revision << PARTS_BITS | u64::from(parts), Ordering::Release);
         Ok(Revision(revision))
     }
 
-    /// One part of the revision is committed. Whether `settled` moved by this call.
-    pub fn mark(&self, generation: Generation, revision: Revision) -> bool {
-        self.mark_all(generation, [revision])
-    }
-
-    /// Marks one part of each of these revisions, and then advances `settled` once: cheaper than one by one.
+    /// One part of each of these revisions is committed. Whether `settled` moved by this call, once for all.
     pub fn mark_all(&self, generation: Generation, revisions: impl IntoIterator<Item = Revision>) -> bool {
         if self.split().0 != generation || generation == Generation::NONE {
             return false;
@@ -231,7 +219,7 @@ impl Sequencer {
         for revision in revisions {
             let before = self.slot(revision.0).stamp.fetch_sub(1, Ordering::AcqRel);
             assert!(before >> PARTS_BITS == revision.0, "revision {revision} is marked and not in the ring");
-            let parts = before & ((1 << PARTS_BITS) - 1);
+            let parts = before & PARTS_MASK;
             assert!(parts > 0, "revision {revision} is marked more often than it has parts");
             finished |= parts == 1;
         }
@@ -253,8 +241,17 @@ impl Sequencer {
             }
             match self.settled.compare_exchange(from, upto, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => (moved, from) = (true, upto),
-                Err(now) => from = now,
+                Err(now) => {
+                    assert!(now & REVISION_MASK >= from & REVISION_MASK, "settled rises");
+                    from = now;
+                    continue;
+                }
             }
+            let counter = self.counter().0;
+            assert!(
+                upto & REVISION_MASK <= counter,
+                "only what was taken settles: {upto:#x} of {counter:#x}"
+            );
         }
     }
 
@@ -312,6 +309,13 @@ impl Sequencer {
 
     fn exchange_word(&self, from: u64, to: u64) -> Result<u64, u64> {
         self.word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+impl Sequencer {
+    pub fn mark(&self, generation: Generation, revision: Revision) -> bool {
+        self.mark_all(generation, [revision])
     }
 }
 

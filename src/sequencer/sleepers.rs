@@ -37,6 +37,8 @@ impl Sleepers {
         no_mail: impl FnOnce() -> bool,
     ) -> bool {
         let state = waits_for.map_or(ONLY_MAIL, |revision| revision.0 + 1);
+        let before = self.state(reactor).load(Ordering::Relaxed);
+        assert!(before == AWAKE, "who falls asleep was awake: {before}");
         self.state(reactor).store(state, Ordering::Release);
         fence(Ordering::SeqCst);
         let idle = waits_for.is_none_or(|revision| sequencer.settled() < revision) && no_mail();

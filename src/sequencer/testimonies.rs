@@ -28,6 +28,9 @@ impl Sequencer {
     /// A reactor says what its log has acknowledged.
     pub fn testify(&self, Testimony { log, key, frame }: Testimony) {
         let word = &self.testimonies.0[log.0 as usize];
+        let (key_before, before) = (word.key.load(Ordering::Relaxed), word.frame.load(Ordering::Relaxed));
+        assert!(frame >= before, "a log takes nothing back: frame {frame} after {before}");
+        assert!(before == 0 || key == key_before, "a log keeps its key as long as the process lives");
         word.key.store(key, Ordering::Relaxed);
         word.frame.store(frame, Ordering::Release);
     }

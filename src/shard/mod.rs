@@ -17,26 +17,25 @@ mod tests;
 use crate::limits::RAFT_LAG_MAX;
 use crate::log::LogId;
 use crate::mvcc::{Budget, Store, Undone};
-use crate::raft::{Group, Position, Refused, Writes};
+use crate::raft::{Group, GroupEntry, Position, Refused, Writes};
 use crate::record::{
     self, ArchivedBatch, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload, Piece,
 };
-use crate::takeover::{Due, Holding, LiveWrite, Meaning, Seal, Strange};
+use crate::takeover::{Decoded, Due, Holding, LiveWrite, Meaning, Read, Seal, Strange};
 use crate::txn::LeaseMove;
 use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Revision, ShardId, Sub};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
-/// What an entry of ours was, to be told when it commits.
-#[derive(Debug)]
-enum Proposed {
-    Revisions(Vec<Revision>),
-    Fence(Payload),
-    Seal(Payload),
-    Control,
+/// An entry that was proposed here in this epoch. It is ours by index *and* term: a leader that was deposed and
+/// elected anew finds other entries at the indexes it once proposed at.
+struct Proposed {
+    at: Position,
+    /// Until the log takes it.
+    entry: Option<Decoded>,
 }
 
-/// News of a commit.
+/// News of the commit of what this epoch proposed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Committed {
     Revision(Revision),
@@ -55,14 +54,20 @@ pub struct Shard {
     meaning: Meaning,
     effects: Vec<Effect>,
     effects_bytes: usize,
+    /// The revision of the last effect of this epoch, and whether the shard's part of it goes on.
+    pushed: (Revision, bool),
     entries_cut: u64,
-    uncommitted: VecDeque<(Index, Proposed)>,
+    /// What this epoch has proposed and is not committed, in the order of the log.
+    proposed: VecDeque<Proposed>,
 }
 
 impl Shard {
     /// A shard whose store is at the revision that `meaning` holds, and whose group starts from the log's
-    /// entries after it, which `meaning` has read.
+    /// entries after it, which stand in `meaning`.
     pub fn new(id: ShardId, home: u32, store: Store, group: Group, meaning: Meaning) -> Shard {
+        assert!(meaning.last().index == group.last_index(), "what the group holds stands in its meaning");
+        let newest = store.newest_revision().main;
+        assert!(newest <= meaning.held(), "a state does not hold more than is known of it");
         Shard {
             id,
             home,
@@ -71,8 +76,9 @@ impl Shard {
             meaning,
             effects: vec![],
             effects_bytes: 0,
+            pushed: (Revision::NONE, false),
             entries_cut: 0,
-            uncommitted: VecDeque::new(),
+            proposed: VecDeque::new(),
         }
     }
 
@@ -90,6 +96,12 @@ impl Shard {
 
     /// Takes what a write changed; it is proposed at the end of the turn.
     pub fn push_effect(&mut self, effect: Effect) {
+        let (last, goes_on) = self.pushed;
+        let follows = if goes_on { effect.revision == last } else { effect.revision > last };
+        assert!(follows, "revisions rise within an epoch: {} after {last}, {goes_on}", effect.revision);
+        assert!(effect.revision > self.store.settled(), "what is settled is not written anew");
+        assert!(effect.parts > 0, "a revision has a part in each shard that it changes");
+        self.pushed = (effect.revision, effect.more);
         self.effects_bytes += effect.bytes();
         self.effects.push(effect);
     }
@@ -114,6 +126,10 @@ impl Shard {
     ) -> Result<(), Refused> {
         let effects = std::mem::take(&mut self.effects);
         self.effects_bytes = 0;
+        if let Some(first) = effects.first() {
+            assert!(epoch == self.meaning.seal().epoch, "writes are proposed behind their epoch's seal");
+            assert!(settled < first.revision, "what is settled is not proposed");
+        }
         let pieces: Vec<Piece> = effects.iter().flat_map(|effect| effect.pieces(entry_bytes)).collect();
         let mut from = 0;
         while from < pieces.len() {
@@ -132,27 +148,36 @@ impl Shard {
 
     fn propose_batch(&mut self, epoch: Epoch, settled: Revision, pieces: &[Piece]) -> Result<(), Refused> {
         let payload = record::batch(epoch, settled, pieces);
-        let index = self.group.propose(payload.clone())?;
-        self.meaning.proposed(index, &payload, pieces);
-        // With the last piece of a part all of it is in the log.
-        let whole = pieces.iter().filter(|piece| !piece.more);
-        let revisions = whole.map(|piece| piece.revision).collect();
-        self.uncommitted.push_back((index, Proposed::Revisions(revisions)));
+        let at = self.group.propose(payload.clone())?;
+        self.remember(at, Decoded::batch(at.index, epoch, settled, &payload, pieces));
         Ok(())
     }
 
     pub fn propose_fence(&mut self, epoch: Epoch) -> Result<(), Refused> {
-        let payload = Payload::of(&Entry::Fence(epoch.into()));
-        let index = self.group.propose(payload.clone())?;
-        self.uncommitted.push_back((index, Proposed::Fence(payload)));
-        Ok(())
+        let newest = self.meaning.newest_epoch();
+        assert!(epoch > newest, "no epoch is used twice: {epoch} after {newest}");
+        assert!(self.effects.is_empty(), "nothing is written before the epoch serves");
+        self.propose(&Entry::Fence(epoch.into())).map(|_| ())
     }
 
     pub fn propose_seal(&mut self, seal: Seal) -> Result<(), Refused> {
-        let payload = Payload::of(&Entry::Seal { epoch: seal.epoch.into(), prefix: seal.prefix.0 });
-        let index = self.group.propose(payload.clone())?;
-        self.uncommitted.push_back((index, Proposed::Seal(payload)));
-        Ok(())
+        assert!(seal.epoch == self.meaning.fence(), "a seal follows the fence of its epoch");
+        assert!(seal.prefix >= self.meaning.held(), "a prefix has what the state holds");
+        self.propose(&Entry::Seal { epoch: seal.epoch.into(), prefix: seal.prefix.0 }).map(|_| ())
+    }
+
+    fn propose(&mut self, entry: &Entry) -> Result<Index, Refused> {
+        let payload = Payload::of(entry);
+        let at = self.group.propose(payload.clone())?;
+        self.remember(at, Decoded::of(at.index, Some(&payload)));
+        Ok(at.index)
+    }
+
+    fn remember(&mut self, at: Position, entry: Decoded) {
+        // Where the log was truncated meanwhile, what was proposed there and behind is gone.
+        let before = self.proposed.partition_point(|proposed| proposed.at.index < at.index);
+        self.proposed.truncate(before);
+        self.proposed.push_back(Proposed { at, entry: Some(entry) });
     }
 
     /// Control shard only. The turn's effects must have been proposed before, so that the log keeps the
@@ -163,22 +188,37 @@ impl Shard {
         settled: Revision,
         control: Control,
     ) -> Result<Index, Refused> {
-        assert!(self.id == ShardId::CONTROL && self.effects.is_empty(), "a control entry overtakes nothing");
-        let payload = Payload::of(&Entry::Control { epoch: epoch.into(), settled: settled.0, control });
-        let index = self.group.propose(payload.clone())?;
-        self.meaning.proposed_control(index, &payload);
-        self.uncommitted.push_back((index, Proposed::Control));
-        Ok(index)
+        assert!(self.id == ShardId::CONTROL, "control entries stand in the control shard's log");
+        assert!(self.effects.is_empty(), "a control entry overtakes nothing");
+        let is_first = matches!(control, Control::Bootstrap { .. });
+        let serves = epoch == self.meaning.seal().epoch;
+        assert!(is_first || serves, "control entries are proposed behind their epoch's seal");
+        self.propose(&Entry::Control { epoch: epoch.into(), settled: settled.0, control })
     }
 
     /// What the group wants written. At most one call a turn.
     pub fn ready(&mut self) -> Option<Writes> {
         let applied = self.group.applied();
         let writes = self.group.ready();
+        for entry in writes.iter().flat_map(|writes| &writes.entries) {
+            self.stand(entry);
+        }
+        let (stands, last) = (self.meaning.last().index, self.group.last_index());
+        assert!(stands == last, "what the group holds stands in its meaning: up to {stands} of {last}");
         if self.group.applied() > applied {
             self.release();
         }
         writes
+    }
+
+    /// The log takes an entry: what was proposed here, or another's, which replaces what stood there.
+    fn stand(&mut self, entry: &GroupEntry) {
+        let at = entry.at();
+        let own = self.proposed.binary_search_by_key(&at.index, |proposed| proposed.at.index).ok();
+        let own = own.map(|place| &mut self.proposed[place]).filter(|proposed| proposed.at == at);
+        let decoded = own.and_then(|proposed| proposed.entry.take());
+        let decoded = decoded.unwrap_or_else(|| Decoded::of(at.index, entry.payload.as_ref()));
+        self.meaning.stand(at, decoded);
     }
 
     /// Whether many committed entries wait to be handed out, as after a start: their payloads are held until then,
@@ -188,23 +228,36 @@ impl Shard {
         behind > RAFT_LAG_MAX && self.group.has_ready()
     }
 
-    /// Follows the group's commit index. Fences and seals are read into the log's meaning here.
+    /// Follows the group's commit index: reads what it has reached, and tells of what this epoch proposed.
     pub fn committed(&mut self, news: &mut Vec<Committed>) -> Result<(), Strange> {
         let committed = self.group.committed();
-        while let Some((index, proposed)) = self.uncommitted.pop_front_if(|(index, _)| *index <= committed) {
-            match proposed {
-                Proposed::Revisions(revisions) => news.extend(revisions.into_iter().map(Committed::Revision)),
-                Proposed::Control => news.push(Committed::Control),
-                Proposed::Fence(payload) => {
-                    self.meaning.read(index, &payload)?;
-                    news.push(Committed::Fence(self.meaning.fence()));
-                }
-                Proposed::Seal(payload) => {
-                    self.meaning.read(index, &payload)?;
-                    news.push(Committed::Seal(self.meaning.seal()));
+        while let Some((at, read)) = self.meaning.read_next(committed)? {
+            let term = self.group.term_of(at.index);
+            assert!(term == Some(at.term), "the log is read as it is: {at:?} where its term is {term:?}");
+            let mut is_ours = false;
+            while let Some(proposed) = self.proposed.pop_front_if(|proposed| proposed.at.index <= at.index) {
+                is_ours |= proposed.at == at;
+            }
+            match read {
+                _ if !is_ours => {}
+                Read::Nothing => panic!("entry {} of shard {} is this epoch's and void", at.index, self.id),
+                Read::Control => news.push(Committed::Control),
+                Read::Fence(epoch) => news.push(Committed::Fence(epoch)),
+                Read::Seal(seal) => news.push(Committed::Seal(seal)),
+                // With the last piece of a part all of it is in the log.
+                Read::Writes(count) => {
+                    let whole = self.meaning.newest(count).filter(|write| !write.more);
+                    news.extend(whole.map(|write| Committed::Revision(write.revision)));
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Reads also what is not known to be committed: a lone voter's next election commits all of its log.
+    pub fn read_to_end(&mut self) -> Result<(), Strange> {
+        let last = self.meaning.last().index;
+        while self.meaning.read_next(last)?.is_some() {}
         Ok(())
     }
 
@@ -220,7 +273,7 @@ impl Shard {
 
     /// The next thing of the control shard's log that takes effect.
     pub fn next_due(&mut self, settled: Revision) -> Option<Due> {
-        let due = self.meaning.next_due(settled, self.group.committed());
+        let due = self.meaning.next_due(settled);
         if due.is_none() {
             self.meaning.hold(settled);
             self.release();
@@ -230,21 +283,24 @@ impl Shard {
 
     /// Lets go of the payloads that neither an undone epoch nor raft could ask for.
     fn release(&mut self) {
-        let needed_after = self.meaning.needed_after(self.group.committed());
-        self.group.release(needed_after);
+        self.group.release(self.meaning.needed_after());
     }
 
     /// The position before the first entry that the settled state does not hold: where a checkpoint of that
     /// state stands.
     pub fn checkpoint_position(&self) -> Option<Position> {
-        let index = self.meaning.needed_after(self.group.committed()).min(self.group.applied());
+        let index = self.meaning.needed_after().min(self.group.applied());
+        assert!(index <= self.group.committed(), "a checkpoint stands for what is committed");
         Some(Position { index, term: self.group.term_of(index)? })
     }
 
-    /// The epoch is over: takes back what is not settled, and says how leases move with it.
+    /// The epoch is over: takes back what is not settled, and says how leases move with it. What was proposed and
+    /// is not committed stands in the log as anybody's.
     pub fn undo(&mut self, settled: Revision, moves: &mut Vec<LeaseMove>) {
         self.effects.clear();
         self.effects_bytes = 0;
+        self.proposed.clear();
+        self.pushed = (Revision::NONE, false);
         // A state from a checkpoint is settled further than a process knows that has not served yet.
         let settled = settled.max(self.store.settled());
         self.store.undo_above(settled, &mut |undone: Undone| {
@@ -295,7 +351,9 @@ fn apply(
     moves: &mut Vec<LeaseMove>,
 ) -> Result<(), Strange> {
     let strange = |why| Strange { index: write.index, why };
-    for change in batch.writes[write.place as usize].changes.iter() {
+    let logged = &batch.writes[write.place as usize];
+    assert!(logged.revision.to_native() == write.revision.0, "a write stands where it was read");
+    for change in logged.changes.iter() {
         match change {
             ArchivedChange::Put { sub, key, value, lease } => {
                 let at = At { main: write.revision, sub: Sub(sub.to_native()) };

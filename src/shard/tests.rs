@@ -1,5 +1,6 @@
 use super::*;
 use crate::raft::{FRESH_BASE, HardState, Start};
+use crate::record::{Batch, Write};
 use crate::types::{MemberId, Term};
 
 /// A shard that leads its group and has sealed an epoch, so that its batches count.
@@ -10,11 +11,18 @@ fn serving() -> Shard {
     let mut shard = Shard::new(ShardId(1), 0, Store::new(), Group::new(start), Meaning::default());
     assert!(shard.group_mut().campaign());
     let epoch = epoch();
-    shard.propose_fence(epoch).unwrap();
-    shard.propose_seal(Seal { epoch, prefix: Revision(1) }).unwrap();
-    persist(&mut shard);
-    assert_eq!(shard.meaning().seal().epoch, epoch);
+    take_over(&mut shard, epoch, 1);
     shard
+}
+
+/// Fence and seal, each committed before what follows.
+fn take_over(shard: &mut Shard, epoch: Epoch, prefix: u64) {
+    shard.propose_fence(epoch).unwrap();
+    assert_eq!(persist(shard), [Committed::Fence(epoch)]);
+    let seal = Seal { epoch, prefix: Revision(prefix) };
+    shard.propose_seal(seal).unwrap();
+    assert_eq!(persist(shard), [Committed::Seal(seal)]);
+    assert_eq!((shard.meaning().fence(), shard.meaning().seal()), (epoch, seal));
 }
 
 fn epoch() -> Epoch {
@@ -77,9 +85,7 @@ fn an_undone_epoch_comes_back_from_the_log_up_to_the_prefix() {
     assert_eq!((moved(3, 0), moved(0, 3)), (7, 3), "seven puts and three deletes are undone");
 
     let next = Epoch { term: Term(2), attempt: 2 };
-    shard.propose_fence(next).unwrap();
-    shard.propose_seal(Seal { epoch: next, prefix: Revision(12) }).unwrap();
-    persist(&mut shard);
+    take_over(&mut shard, next, 12);
     moves.clear();
     shard.apply_prefix(&mut moves).unwrap();
     assert_eq!(shard.store.newest_revision().main, Revision(12));
@@ -121,10 +127,15 @@ fn a_part_cut_in_pieces_is_whole_or_not_there() {
     assert!(pieces.len() > 10 && shard.meaning().parts().len() == 3);
 
     // A log that ends within the pieces does not have the revision.
-    let mut cut = Meaning::new(Revision(1), Seal { epoch: epoch(), prefix: Revision(1) }, epoch());
+    let first = pieces[0].index;
+    let base = Position { index: Index(first.0 - 1), term: Term(2) };
+    let mut cut = Meaning::new(Revision(1), Seal { epoch: epoch(), prefix: Revision(1) }, epoch(), base);
     let mut whole = 0;
     for piece in pieces.iter().filter(|piece| piece.place == 0) {
-        cut.read(piece.index, &piece.batch).unwrap();
+        let at = Position { index: piece.index, term: Term(2) };
+        cut.stand(at, Decoded::of(at.index, Some(&piece.batch)));
+        assert_eq!(cut.parts().len(), whole, "before its commit it says nothing");
+        cut.read_next(at.index).unwrap();
         assert!(cut.parts().len() >= whole);
         whole = cut.parts().len();
         let has_end = cut.live().any(|write| write.revision == Revision(3) && !write.more);
@@ -134,10 +145,83 @@ fn a_part_cut_in_pieces_is_whole_or_not_there() {
 
     shard.undo(Revision(2), &mut vec![]);
     let next = Epoch { term: Term(2), attempt: 2 };
-    shard.propose_fence(next).unwrap();
-    shard.propose_seal(Seal { epoch: next, prefix: Revision(3) }).unwrap();
-    persist(&mut shard);
+    take_over(&mut shard, next, 3);
     shard.apply_prefix(&mut vec![]).unwrap();
     assert_eq!(shard.store.count(&KeyRange::everything(), Revision(3), None, usize::MAX).count, 51);
     assert!(shard.store.newest(b"l").is_none());
+}
+
+/// A batch of the epoch, as another leader of the group would have written it.
+fn anothers(revision: u64) -> Payload {
+    let changes = vec![record::Change::Delete { sub: 0, key: b"k".to_vec() }];
+    let writes = vec![Write { revision, parts: 1, more: false, changes }];
+    Payload::of(&Entry::Batch(Batch { epoch: epoch().into(), settled: 1, writes }))
+}
+
+/// Deposed before its proposal was committed and elected anew, a leader finds another's entry at the same index.
+#[test]
+fn anothers_entry_at_the_index_of_a_proposal_is_not_ours() {
+    let mut shard = serving();
+    let after = shard.meaning().last();
+    put(&mut shard, 2, "a", 0);
+    shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
+    let number = shard.ready().unwrap().number;
+    let proposed = shard.meaning().last();
+    assert_eq!(proposed.index, after.index.next());
+    // It never reached a quorum, and the new leader's reached one.
+    let term = Term(proposed.term.0 + 1);
+    shard.group_mut().appended_by_another(after, term, vec![anothers(9)], proposed.index);
+    let replaced = shard.ready().unwrap().number;
+    assert_eq!(shard.meaning().last(), Position { index: proposed.index, term });
+    shard.group_mut().persisted(number);
+    shard.group_mut().persisted(replaced);
+    assert_eq!(persist(&mut shard), [], "what commits there is another's");
+    assert_eq!(shard.meaning().live().map(|write| write.revision.0).collect::<Vec<_>>(), [9]);
+    assert!(shard.group_mut().campaign());
+    assert_eq!(persist(&mut shard), []);
+    put(&mut shard, 10, "b", 0);
+    shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
+    assert_eq!(persist(&mut shard), [Committed::Revision(Revision(10))], "in its new term it proposes anew");
+}
+
+/// What an epoch proposed and did not see committed is nobody's news in the next, though it commits.
+#[test]
+fn proposals_are_forgotten_when_the_epoch_ends() {
+    let mut shard = serving();
+    put(&mut shard, 2, "a", 0);
+    shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
+    let next = Epoch { term: Term(2), attempt: 2 };
+    shard.propose_fence(next).unwrap();
+    shard.undo(Revision(1), &mut vec![]);
+    assert_eq!(persist(&mut shard), []);
+    assert_eq!(shard.meaning().fence(), next, "the log has been read");
+    assert_eq!(shard.meaning().live().count(), 1);
+    take_over(&mut shard, Epoch { term: Term(2), attempt: 3 }, 2);
+}
+
+#[test]
+#[should_panic = "revisions rise within an epoch"]
+fn revisions_that_fall_are_not_pushed() {
+    let mut shard = serving();
+    for revision in [3, 2] {
+        let changes = vec![record::EffectChange::LeaseEnd { lease: LeaseId(1) }];
+        shard.push_effect(Effect { revision: Revision(revision), parts: 1, more: false, changes });
+    }
+}
+
+#[test]
+#[should_panic = "a seal follows the fence of its epoch"]
+fn nothing_is_sealed_before_its_fence_is_committed() {
+    let mut shard = serving();
+    let next = Epoch { term: Term(2), attempt: 2 };
+    shard.propose_fence(next).unwrap();
+    let _ = shard.propose_seal(Seal { epoch: next, prefix: Revision(1) });
+}
+
+#[test]
+#[should_panic = "writes are proposed behind their epoch's seal"]
+fn no_other_epoch_writes_behind_a_seal() {
+    let mut shard = serving();
+    put(&mut shard, 2, "a", 0);
+    let _ = shard.propose_turn(Epoch { term: Term(2), attempt: 2 }, Revision(1), 1 << 20);
 }

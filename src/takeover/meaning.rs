@@ -4,10 +4,12 @@
 //! above its prefix, and a batch of another epoch than the last seal's is void. So whether a write is live
 //! follows from the log, and every member that reads the same log finds the same. What contradicts the order
 //! of epochs or revisions is [`Strange`]: neither a power cut nor a lost leader leaves it.
+//! A log is read at commit, never at proposal: what only stands in it is kept beside, and can be taken back.
 
 use super::Part;
+use crate::raft::{FRESH_BASE, Position};
 use crate::record::{ArchivedControl, ArchivedEntry, Payload, Piece};
-use crate::types::{Epoch, Index, Revision};
+use crate::types::{Epoch, Index, Revision, ShardId};
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -32,11 +34,10 @@ pub struct LiveWrite {
     pub place: u32,
 }
 
-/// Gives back what a queue took while a whole log was read into it.
-fn shrink<T>(queue: &mut VecDeque<T>) {
-    const KEPT: usize = 4096;
-    if queue.capacity() > KEPT && queue.len() < queue.capacity() / 4 {
-        queue.shrink_to(KEPT.max(2 * queue.len()));
+/// Gives back what a queue took while a whole log was read into it, down to what a few turns need.
+fn shrink<T>(queue: &mut VecDeque<T>, kept: usize) {
+    if queue.capacity() > kept && queue.len() < queue.capacity() / 4 {
+        queue.shrink_to(kept.max(2 * queue.len()));
     }
 }
 
@@ -54,14 +55,142 @@ pub struct Strange {
     pub why: &'static str,
 }
 
+impl Strange {
+    /// What is said to the operator.
+    pub fn of_shard(self, shard: ShardId) -> String {
+        format!(
+            "the log of shard {shard} makes no sense: {self}. Report this, and restore the data directory from a \
+             copy that was made while the server was stopped; braid dump-log prints what can still be read"
+        )
+    }
+}
+
 impl fmt::Display for Strange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "entry {}: {}", self.index, self.why)
     }
 }
 
-/// The live writes of a log above the state already held, in the order of their revisions.
-#[derive(Debug, Default)]
+/// What an entry of a log says. It counts for nothing before the entry is committed.
+#[derive(Debug)]
+enum Says {
+    /// Raft's own: the first of a term.
+    Nothing,
+    /// Bytes that are no entry, which is told when they commit.
+    Unreadable,
+    Fence(Epoch),
+    Seal(Seal),
+    Batch {
+        epoch: Epoch,
+        settled: Revision,
+        writes: usize,
+    },
+    Control {
+        epoch: Epoch,
+        settled: Revision,
+        /// The one entry that may stand before any seal.
+        first: bool,
+        payload: Payload,
+    },
+}
+
+/// An entry, decoded, on its way into the log.
+#[derive(Debug)]
+pub struct Decoded {
+    says: Says,
+    writes: Vec<LiveWrite>,
+}
+
+impl Decoded {
+    /// Reads the payload of an entry; none is raft's own.
+    pub fn of(index: Index, payload: Option<&Payload>) -> Decoded {
+        let Some(payload) = payload else { return Says::Nothing.into() };
+        let says = match payload.entry() {
+            Err(_) => Says::Unreadable,
+            Ok(ArchivedEntry::Fence(epoch)) => Says::Fence(epoch.into()),
+            Ok(ArchivedEntry::Seal { epoch, prefix }) => {
+                Says::Seal(Seal { epoch: epoch.into(), prefix: Revision(prefix.to_native()) })
+            }
+            Ok(ArchivedEntry::Batch(batch)) => {
+                let heads = batch
+                    .writes
+                    .iter()
+                    .map(|write| (Revision(write.revision.to_native()), write.parts.to_native(), write.more));
+                let (epoch, settled) = (Epoch::from(&batch.epoch), Revision(batch.settled.to_native()));
+                return Decoded::writes(index, epoch, settled, payload, heads);
+            }
+            Ok(ArchivedEntry::Control { epoch, settled, control }) => Says::Control {
+                epoch: epoch.into(),
+                settled: Revision(settled.to_native()),
+                first: matches!(control, ArchivedControl::Bootstrap { .. }),
+                payload: payload.clone(),
+            },
+        };
+        says.into()
+    }
+
+    /// A batch that this member made of these pieces, so that it need not be read back.
+    pub fn batch(
+        index: Index,
+        epoch: Epoch,
+        settled: Revision,
+        payload: &Payload,
+        pieces: &[Piece],
+    ) -> Decoded {
+        let heads = pieces.iter().map(|piece| (piece.revision, piece.parts, piece.more));
+        Decoded::writes(index, epoch, settled, payload, heads)
+    }
+
+    fn writes(
+        index: Index,
+        epoch: Epoch,
+        settled: Revision,
+        batch: &Payload,
+        heads: impl ExactSizeIterator<Item = (Revision, u16, bool)>,
+    ) -> Decoded {
+        let writes = heads.zip(0..).map(|((revision, parts, more), place)| LiveWrite {
+            revision,
+            parts,
+            more,
+            epoch,
+            index,
+            batch: batch.clone(),
+            place,
+        });
+        let writes: Vec<LiveWrite> = writes.collect();
+        Decoded { says: Says::Batch { epoch, settled, writes: writes.len() }, writes }
+    }
+}
+
+impl From<Says> for Decoded {
+    fn from(says: Says) -> Decoded {
+        Decoded { says, writes: vec![] }
+    }
+}
+
+/// An entry that stands in the log uncommitted.
+#[derive(Debug)]
+struct Standing {
+    at: Position,
+    says: Says,
+}
+
+/// An entry that was read at its commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    Fence(Epoch),
+    Seal(Seal),
+    /// So many writes have become live: see [`Meaning::newest`].
+    Writes(usize),
+    Control,
+    /// Raft's own, or void.
+    Nothing,
+}
+
+/// What the committed entries of a log come to: its live writes above the state already held, in the order of
+/// their revisions. Beside it stand the entries that are not committed, which say nothing yet: what a member has
+/// proposed may still be truncated, and then leaves no trace here.
+#[derive(Debug)]
 pub struct Meaning {
     seal: Seal,
     fence: Epoch,
@@ -72,12 +201,36 @@ pub struct Meaning {
     live: VecDeque<LiveWrite>,
     /// Live control entries that have not taken effect.
     controls: VecDeque<(Index, Payload)>,
+    /// The last entry that was read.
+    committed: Position,
+    /// What stands behind it, without a gap.
+    standing: VecDeque<Standing>,
+    /// The writes of the batches there, one batch behind the other.
+    standing_writes: VecDeque<LiveWrite>,
+}
+
+/// That of a log that has just begun.
+impl Default for Meaning {
+    fn default() -> Meaning {
+        Meaning::new(Revision::NONE, Seal::default(), Epoch::default(), FRESH_BASE)
+    }
 }
 
 impl Meaning {
-    /// For a log whose state at `held` is known, with the last seal and fence before it.
-    pub fn new(held: Revision, seal: Seal, fence: Epoch) -> Meaning {
-        Meaning { seal, fence, held, named_settled: held.max(seal.prefix), ..Meaning::default() }
+    /// For a log whose state at `held` is known, with the last seal and fence before it. The log goes on behind
+    /// `base`.
+    pub fn new(held: Revision, seal: Seal, fence: Epoch, base: Position) -> Meaning {
+        Meaning {
+            seal,
+            fence,
+            held,
+            named_settled: held.max(seal.prefix),
+            live: VecDeque::new(),
+            controls: VecDeque::new(),
+            committed: base,
+            standing: VecDeque::new(),
+            standing_writes: VecDeque::new(),
+        }
     }
 
     pub fn seal(&self) -> Seal {
@@ -88,9 +241,19 @@ impl Meaning {
         self.fence
     }
 
-    /// The newest epoch that the log names.
+    /// The newest epoch that the log names, committed or not: none may be named twice.
     pub fn newest_epoch(&self) -> Epoch {
-        self.fence.max(self.seal.epoch)
+        let standing = self.standing.iter().filter_map(|standing| match standing.says {
+            Says::Fence(epoch) => Some(epoch),
+            Says::Seal(seal) => Some(seal.epoch),
+            _ => None,
+        });
+        standing.fold(self.fence.max(self.seal.epoch), Epoch::max)
+    }
+
+    /// The last entry of the log, committed or not.
+    pub fn last(&self) -> Position {
+        self.standing.back().map_or(self.committed, |standing| standing.at)
     }
 
     /// The highest revision that is known to be settled, by this log or by the state behind it.
@@ -107,103 +270,130 @@ impl Meaning {
         self.live.iter()
     }
 
+    /// The last so many of them.
+    pub fn newest(&self, count: usize) -> impl Iterator<Item = &LiveWrite> {
+        self.live.range(self.live.len() - count..)
+    }
+
     /// Where the live control entries stand that have not taken effect.
     pub fn controls(&self) -> impl Iterator<Item = Index> {
         self.controls.iter().map(|(index, _)| *index)
     }
 
-    /// Reads the next entry of the log.
-    pub fn read(&mut self, index: Index, payload: &Payload) -> Result<(), Strange> {
-        let strange = |why| Strange { index, why };
-        let entry = payload.entry().map_err(|_| strange("its payload cannot be read"))?;
-        match entry {
-            ArchivedEntry::Fence(epoch) => {
-                let epoch = Epoch::from(epoch);
+    /// The log takes an entry, which may be voided, truncated or committed. What stood there and behind gives way.
+    pub fn stand(&mut self, at: Position, entry: Decoded) {
+        self.truncate(at.index);
+        let last = self.last();
+        assert!(at.index == last.index.next(), "a log has no gap: {at:?} behind {last:?}");
+        assert!(at.term >= last.term, "terms do not fall along a log: {at:?} behind {last:?}");
+        self.standing.push_back(Standing { at, says: entry.says });
+        let is_behind = |write: &LiveWrite| write.index == at.index;
+        assert!(entry.writes.first().is_none_or(is_behind), "a batch stands where its writes say");
+        self.standing_writes.extend(entry.writes);
+    }
+
+    /// The log ends before this index now: what stood there and behind was never committed and says nothing.
+    pub fn truncate(&mut self, from: Index) {
+        assert!(from > self.committed.index, "what is committed is not truncated, as entry {from} was");
+        while let Some(gone) = self.standing.pop_back_if(|standing| standing.at.index >= from) {
+            if let Says::Batch { writes, .. } = gone.says {
+                assert!(writes <= self.standing_writes.len(), "the writes of a batch stand with it");
+                self.standing_writes.truncate(self.standing_writes.len() - writes);
+            }
+        }
+    }
+
+    /// Reads the next entry, if it is committed.
+    pub fn read_next(&mut self, committed: Index) -> Result<Option<(Position, Read)>, Strange> {
+        let Some(Standing { at, says }) = self.standing.pop_front_if(|next| next.at.index <= committed)
+        else {
+            assert!(self.committed.index >= committed, "the log does not hold all that is committed");
+            shrink(&mut self.standing, 256);
+            shrink(&mut self.standing_writes, 1024);
+            return Ok(None);
+        };
+        assert!(at.index == self.committed.index.next(), "each entry is read once, and none is passed over");
+        self.committed = at;
+        let read = self.read(at.index, says).map_err(|why| Strange { index: at.index, why })?;
+        Ok(Some((at, read)))
+    }
+
+    fn read(&mut self, index: Index, says: Says) -> Result<Read, &'static str> {
+        match says {
+            Says::Nothing => Ok(Read::Nothing),
+            Says::Unreadable => Err("its payload cannot be read"),
+            Says::Fence(epoch) => {
                 if epoch <= self.fence {
-                    return Err(strange("a fence of an epoch that is not newer than the last"));
+                    return Err("a fence of an epoch that is not newer than the last");
                 }
                 self.fence = epoch;
+                Ok(Read::Fence(epoch))
             }
-            ArchivedEntry::Seal { epoch, prefix } => {
-                let epoch = Epoch::from(epoch);
-                if epoch <= self.seal.epoch {
-                    return Err(strange("a seal of an epoch that is not newer than the last"));
+            Says::Seal(seal) => {
+                if seal.epoch <= self.seal.epoch {
+                    return Err("a seal of an epoch that is not newer than the last");
                 }
-                self.sealed(Seal { epoch, prefix: Revision(prefix.to_native()) });
+                self.sealed(seal);
+                Ok(Read::Seal(seal))
             }
-            ArchivedEntry::Batch(batch) => {
-                if Epoch::from(&batch.epoch) != self.seal.epoch {
-                    return Ok(()); // void
+            Says::Batch { epoch, settled, writes } => {
+                if epoch != self.seal.epoch {
+                    self.standing_writes.drain(..writes);
+                    return Ok(Read::Nothing); // void
                 }
-                self.named_settled = self.named_settled.max(Revision(batch.settled.to_native()));
-                for (place, write) in batch.writes.iter().enumerate() {
-                    let revision = Revision(write.revision.to_native());
-                    let parts = write.parts.to_native();
-                    self.push(index, payload, place as u32, revision, parts, write.more).map_err(strange)?;
+                self.named_settled = self.named_settled.max(settled);
+                self.read_writes(writes).map(Read::Writes)
+            }
+            Says::Control { epoch, settled, first, payload } => {
+                if !first && epoch != self.seal.epoch {
+                    return Ok(Read::Nothing); // void
                 }
+                self.named_settled = self.named_settled.max(settled);
+                self.controls.push_back((index, payload));
+                Ok(Read::Control)
             }
-            ArchivedEntry::Control { epoch, settled, control } => {
-                let first = matches!(control, ArchivedControl::Bootstrap { .. });
-                if first || Epoch::from(epoch) == self.seal.epoch {
-                    self.named_settled = self.named_settled.max(Revision(settled.to_native()));
-                    self.controls.push_back((index, payload.clone()));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn push(
-        &mut self,
-        index: Index,
-        batch: &Payload,
-        place: u32,
-        revision: Revision,
-        parts: u16,
-        more: bool,
-    ) -> Result<(), &'static str> {
-        if revision <= self.held {
-            return Ok(());
-        }
-        if let Some(last) = self.live.back() {
-            if last.more && last.revision != revision {
-                return Err("a revision's part does not go on");
-            }
-            if last.revision > revision || last.revision == revision && !last.more {
-                return Err("its revisions do not rise");
-            }
-        }
-        if parts == 0 {
-            return Err("a revision in no shard");
-        }
-        let epoch = self.seal.epoch;
-        self.live.push_back(LiveWrite { revision, parts, more, epoch, index, batch: batch.clone(), place });
-        Ok(())
-    }
-
-    /// A batch that this member proposed itself, so that it need not be read back.
-    pub fn proposed(&mut self, index: Index, batch: &Payload, pieces: &[Piece]) {
-        for (place, piece) in pieces.iter().enumerate() {
-            self.push(index, batch, place as u32, piece.revision, piece.parts, piece.more)
-                .expect("a shard's revisions rise");
         }
     }
 
-    /// A control entry that this member proposed itself.
-    pub fn proposed_control(&mut self, index: Index, payload: &Payload) {
-        self.controls.push_back((index, payload.clone()));
+    /// Makes the writes of the next batch live, and says how many the state does not hold yet.
+    fn read_writes(&mut self, writes: usize) -> Result<usize, &'static str> {
+        let mut read = 0;
+        for write in self.standing_writes.drain(..writes) {
+            if write.revision <= self.held {
+                continue;
+            }
+            if let Some(last) = self.live.back() {
+                if last.more && last.revision != write.revision {
+                    return Err("a revision's part does not go on");
+                }
+                if last.revision > write.revision || last.revision == write.revision && !last.more {
+                    return Err("its revisions do not rise");
+                }
+            }
+            if write.parts == 0 {
+                return Err("a revision in no shard");
+            }
+            self.live.push_back(write);
+            read += 1;
+        }
+        Ok(read)
     }
 
-    /// What takes effect next, in the order of the log: a write once it is settled, a control entry once it
-    /// is committed and everything before it has taken effect.
-    pub fn next_due(&mut self, settled: Revision, committed: Index) -> Option<Due> {
+    /// What takes effect next, in the order of the log: a write once it is settled, a control entry once
+    /// everything before it has taken effect.
+    pub fn next_due(&mut self, settled: Revision) -> Option<Due> {
         let write = self.live.front().map(|write| write.index);
         let control = self.controls.front().map(|(index, _)| *index);
         if control.is_some_and(|control| write.is_none_or(|write| control < write)) {
-            let (index, payload) = self.controls.pop_front_if(|(index, _)| *index <= committed)?;
-            return Some(Due::Control(index, payload));
+            return self.controls.pop_front().map(|(index, payload)| Due::Control(index, payload));
         }
         let write = self.live.pop_front_if(|write| write.revision <= settled)?;
+        assert!(
+            write.revision >= self.held,
+            "what takes effect rises: {} after {}",
+            write.revision,
+            self.held
+        );
         self.held = write.revision;
         Some(Due::Write(write))
     }
@@ -225,18 +415,22 @@ impl Meaning {
 
     /// The state holds everything up to here; nothing below can be voided any more.
     pub fn settle(&mut self, upto: Revision) {
-        self.held = self.held.max(upto);
+        assert!(upto >= self.held, "settled rises: {upto} after {}", self.held);
+        self.held = upto;
         while self.live.front().is_some_and(|write| write.revision <= upto) {
             self.live.pop_front();
         }
-        shrink(&mut self.live);
+        shrink(&mut self.live, 4096);
     }
 
     /// The index before the first entry that the state does not hold yet: the log from there on is needed.
-    pub fn needed_after(&self, last: Index) -> Index {
+    pub fn needed_after(&self) -> Index {
         let write = self.live.front().map(|write| write.index);
         let control = self.controls.front().map(|(index, _)| *index);
-        write.into_iter().chain(control).min().map_or(last, |index| Index(index.0 - 1))
+        let first = write.into_iter().chain(control).min();
+        let needed_after = first.map_or(self.committed.index, |index| Index(index.0 - 1));
+        assert!(needed_after <= self.committed.index, "what is live is committed");
+        needed_after
     }
 
     /// What this log brings to the run: a part counts once its last piece is there.

@@ -22,7 +22,9 @@ mod run;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transcripts;
 
 pub use coordinator::{Coordinator, Report, Step};
-pub use meaning::{Due, LiveWrite, Meaning, Seal, Strange};
+pub use meaning::{Decoded, Due, LiveWrite, Meaning, Read, Seal, Strange};
 pub use run::{Holding, Hole, Part, Why, longest_run};

@@ -89,6 +89,8 @@ pub fn longest_run(base: Revision, shards: &[Holding]) -> Result<Revision, Hole>
     let (mut prefix, mut epoch) = (held, Epoch::default());
     for found in all.chunk_by(|a, b| a.revision == b.revision) {
         let first = found[0];
+        assert!(found.len() <= shards.len(), "a shard has one part of a revision");
+        assert!(first.revision > prefix || first.revision <= held, "a run goes forward");
         let fits = first.epoch >= epoch
             && found.iter().all(|part| part.epoch == first.epoch && part.parts == first.parts);
         let missing = usize::from(first.parts).checked_sub(found.len());
@@ -109,6 +111,7 @@ pub fn longest_run(base: Revision, shards: &[Holding]) -> Result<Revision, Hole>
     if prefix < base {
         return Err(hole(prefix.next(), Why::Missing { found: 0, of: 0 }));
     }
+    assert!(prefix >= held, "what some state holds is in the prefix");
     Ok(prefix)
 }
 

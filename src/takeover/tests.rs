@@ -1,6 +1,7 @@
 use super::*;
 use crate::log::LogId;
-use crate::record::{Batch, Change, Entry, Payload, Write};
+use crate::raft::{FRESH_BASE, Position};
+use crate::record::{Batch, Change, Control, Entry, Payload, Write};
 use crate::types::{Epoch, Index, ReactorId, Revision, ShardId, Term};
 
 fn epoch(attempt: u32) -> Epoch {
@@ -28,13 +29,34 @@ fn fence(attempt: u32) -> Payload {
     Payload::of(&Entry::Fence(epoch(attempt).into()))
 }
 
+/// The log takes one more entry.
+fn stand(meaning: &mut Meaning, payload: &Payload) -> Position {
+    let at = Position { index: meaning.last().index.next(), term: Term(2) };
+    meaning.stand(at, Decoded::of(at.index, Some(payload)));
+    at
+}
+
+/// Everything that stands up to an index is committed.
+fn commit(meaning: &mut Meaning, upto: Index) -> Result<(), Strange> {
+    while meaning.read_next(upto)?.is_some() {}
+    Ok(())
+}
+
+/// One more entry is committed at once.
+fn read(meaning: &mut Meaning, payload: &Payload) -> Result<(), Strange> {
+    let at = stand(meaning, payload);
+    commit(meaning, at.index)
+}
+
+fn revisions(meaning: &Meaning) -> Vec<u64> {
+    meaning.live().map(|write| write.revision.0).collect()
+}
+
 /// Reads a log from its first entry on and gives the live revisions.
 fn live(entries: &[Payload]) -> Vec<u64> {
     let mut meaning = Meaning::default();
-    for (at, payload) in entries.iter().enumerate() {
-        meaning.read(Index(at as u64 + 1), payload).unwrap();
-    }
-    meaning.live().map(|write| write.revision.0).collect()
+    entries.iter().for_each(|payload| read(&mut meaning, payload).unwrap());
+    revisions(&meaning)
 }
 
 #[test]
@@ -51,24 +73,89 @@ fn a_batch_of_another_epoch_than_the_last_seal_is_void() {
     assert_eq!(live(&[batch(1, 1, &[(2, 1)])]), [0u64; 0]);
 }
 
+/// A log whose state at revision 5 stands behind entry 8, in epoch 3.
+fn behind(prefix: u64) -> Meaning {
+    let base = Position { index: Index(8), term: Term(2) };
+    Meaning::new(Revision(5), Seal { epoch: epoch(3), prefix: Revision(prefix) }, epoch(3), base)
+}
+
 #[test]
 fn epochs_and_revisions_that_fall_are_strange() {
-    let mut meaning = Meaning::new(Revision(5), Seal { epoch: epoch(3), prefix: Revision(5) }, epoch(3));
-    assert!(meaning.read(Index(9), &fence(3)).is_err());
-    assert!(meaning.read(Index(9), &seal(2, 5)).is_err());
-    assert!(meaning.read(Index(9), &batch(3, 5, &[(8, 1), (7, 1)])).is_err());
-    assert!(meaning.read(Index(9), &Payload::copy_of(b"rubbish")).is_err());
+    for senseless in [
+        fence(3),
+        seal(2, 5),
+        batch(3, 5, &[(8, 1), (7, 1)]),
+        batch(3, 5, &[(8, 0)]),
+        Payload::copy_of(b"rubbish"),
+    ] {
+        let strange = read(&mut behind(5), &senseless).unwrap_err();
+        assert_eq!(strange.index, Index(9));
+    }
 }
 
 #[test]
 fn writes_already_in_the_state_are_passed_over() {
-    let mut meaning = Meaning::new(Revision(5), Seal { epoch: epoch(3), prefix: Revision(1) }, epoch(3));
-    meaning.read(Index(9), &batch(3, 4, &[(4, 1), (6, 1), (9, 2)])).unwrap();
+    let mut meaning = behind(1);
+    read(&mut meaning, &batch(3, 4, &[(4, 1), (6, 1), (9, 2)])).unwrap();
     assert_eq!(meaning.parts().len(), 2);
-    assert_eq!(meaning.needed_after(Index(20)), Index(8));
+    assert_eq!(meaning.needed_after(), Index(8));
     meaning.settle(Revision(9));
-    assert_eq!(meaning.needed_after(Index(20)), Index(20));
+    assert_eq!(meaning.needed_after(), Index(9));
     assert_eq!(meaning.known_settled(), Revision(9));
+}
+
+/// A log is read at commit: what only stands in it says nothing, and may be replaced.
+#[test]
+fn what_is_truncated_leaves_no_trace() {
+    let mut meaning = behind(5);
+    read(&mut meaning, &batch(3, 5, &[(6, 1)])).unwrap();
+    let kept = stand(&mut meaning, &batch(3, 5, &[(7, 1)]));
+    let control = Control::Compact { revision: 3 };
+    let entries = [
+        fence(4),
+        seal(4, 6),
+        batch(4, 6, &[(7, 1), (8, 1)]),
+        Payload::of(&Entry::Control { epoch: epoch(4).into(), settled: 6, control }),
+        Payload::copy_of(b"rubbish"),
+    ];
+    for first_gone in 0..entries.len() {
+        let from = meaning.last().index.next();
+        entries.iter().for_each(|entry| _ = stand(&mut meaning, entry));
+        assert_eq!(meaning.newest_epoch(), epoch(4), "an epoch that stands there is not named again");
+        meaning.truncate(Index(from.0 + first_gone as u64));
+        meaning.truncate(from);
+        assert_eq!(meaning.newest_epoch(), epoch(3));
+        assert_eq!(meaning.last(), kept);
+    }
+    commit(&mut meaning, kept.index).unwrap();
+    assert_eq!(revisions(&meaning), [6, 7]);
+    assert_eq!((meaning.fence(), meaning.seal().epoch), (epoch(3), epoch(3)));
+    assert_eq!((meaning.known_settled(), meaning.controls().count()), (Revision(5), 0));
+    // So the next fence and seal of that epoch are the first ones.
+    entries[..2].iter().for_each(|entry| read(&mut meaning, entry).unwrap());
+    assert_eq!(revisions(&meaning), [6]);
+    assert_eq!(meaning.seal().epoch, epoch(4));
+}
+
+/// An entry takes the place of what stood there, and of all behind it.
+#[test]
+fn an_entry_replaces_what_stood_from_its_index_on() {
+    let mut meaning = behind(5);
+    let at = stand(&mut meaning, &batch(3, 5, &[(6, 1), (7, 1)]));
+    stand(&mut meaning, &batch(3, 5, &[(8, 1)]));
+    let newer = Position { term: Term(3), ..at };
+    meaning.stand(newer, Decoded::of(at.index, Some(&batch(3, 5, &[(9, 1)]))));
+    assert_eq!(meaning.last(), newer);
+    commit(&mut meaning, at.index).unwrap();
+    assert_eq!(revisions(&meaning), [9]);
+}
+
+#[test]
+#[should_panic = "what is committed is not truncated"]
+fn what_is_committed_stays() {
+    let mut meaning = Meaning::default();
+    read(&mut meaning, &fence(1)).unwrap();
+    meaning.truncate(FRESH_BASE.index.next());
 }
 
 fn part(revision: u64, parts: u16, attempt: u32) -> Part {
@@ -163,7 +250,7 @@ fn the_steps_come_in_order_and_old_answers_count_for_nothing() {
     let report = Report { base: Revision(7), shards: holdings(&[(7, vec![part(8, 1, 4)])]) };
     assert_eq!(coordinator.fenced(a, epoch(4), report.clone()), Ok(None));
     assert_eq!(coordinator.fenced(a, now, report), Ok(None));
-    assert_eq!(coordinator.sealed(a, now), None);
+    assert_eq!(coordinator.sealed(a, epoch(4)), None);
     assert_eq!(
         coordinator.fenced(b, now, Report::default()),
         Ok(Some(Step::Seal { epoch: now, prefix: Revision(8) }))
@@ -183,12 +270,47 @@ fn nothing_is_sealed_over_a_hole() {
     coordinator.stopped(b);
     let Some(Step::FenceControl { epoch: now }) = coordinator.begin(Term(2)) else { panic!("it begins") };
     coordinator.control_fenced(now).unwrap();
-    let report = |base, parts| Report { base: Revision(base), shards: holdings(&[(1, parts)]) };
-    assert_eq!(coordinator.fenced(a, now, report(1, vec![part(2, 1, 1)])), Ok(None));
-    let hole = coordinator.fenced(b, now, report(3, vec![])).unwrap_err();
+    let shards = holdings(&[(1, vec![part(2, 1, 1)]), (1, vec![])]);
+    let report = |base, shard: usize| Report { base: Revision(base), shards: vec![shards[shard].clone()] };
+    assert_eq!(coordinator.fenced(a, now, report(1, 0)), Ok(None));
+    let hole = coordinator.fenced(b, now, report(3, 1)).unwrap_err();
     assert!(
         hole.to_string().contains("revision 3 was settled here, and of revision 3 no part is in any log")
     );
     assert!(!coordinator.is_serving());
-    assert_eq!(coordinator.sealed(a, now), None);
+}
+
+/// One that all of its two reactors have stopped for, and whose control shard is fenced.
+fn fencing() -> (Coordinator, Epoch) {
+    let mut coordinator = Coordinator::new(2, Epoch::default());
+    coordinator.stopped(ReactorId(0));
+    coordinator.stopped(ReactorId(1));
+    let now = Epoch { term: Term(2), attempt: 1 };
+    assert_eq!(coordinator.begin(now.term), Some(Step::FenceControl { epoch: now }));
+    assert_eq!(coordinator.control_fenced(now), Some(Step::Fence { epoch: now }));
+    (coordinator, now)
+}
+
+#[test]
+#[should_panic = "answers twice"]
+fn a_reactor_answers_a_step_once() {
+    let (mut coordinator, now) = fencing();
+    coordinator.fenced(ReactorId(1), now, Report::default()).unwrap();
+    let _ = coordinator.fenced(ReactorId(1), now, Report::default());
+}
+
+#[test]
+#[should_panic = "has sealed before it was asked"]
+fn no_step_is_answered_before_the_one_before_it() {
+    let (mut coordinator, now) = fencing();
+    coordinator.sealed(ReactorId(0), now);
+}
+
+#[test]
+#[should_panic = "a shard lives on one reactor"]
+fn no_shard_is_reported_by_two_reactors() {
+    let (mut coordinator, now) = fencing();
+    let report = Report { base: Revision(1), shards: holdings(&[(1, vec![])]) };
+    coordinator.fenced(ReactorId(0), now, report.clone()).unwrap();
+    let _ = coordinator.fenced(ReactorId(1), now, report);
 }

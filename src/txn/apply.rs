@@ -67,6 +67,8 @@ impl Applying {
         let changes = std::mem::take(&mut self.changed.changes);
         let made: usize = changes.iter().map(EffectChange::keys).sum();
         assert_eq!(made, self.planned, "a shard changes what it said it would");
+        assert!(self.places.are_used_up(), "every place that was handed out is taken");
+        assert!(self.under_way.is_none(), "every operation has run to its end");
         Some(Applied { ops: std::mem::take(&mut self.ops), changes })
     }
 
@@ -123,7 +125,9 @@ impl Applying {
             let before = store.delete(at, key).expect("a key that is to be deleted is live");
             self.changed.delete_one(at.sub, &before);
         }
+        assert!(keys.len() <= self.planned, "a shard deletes what it said it would");
         self.planned -= keys.len();
+        assert!(self.places.are_used_up() == (self.planned == 0), "every place that was handed out is taken");
         (std::mem::take(&mut self.changed.changes), self.planned > 0)
     }
 

@@ -29,6 +29,10 @@ impl<T> Evaluated<T> {
     }
 
     fn new(reply: T, revision: Option<Revision>, changed: Changed) -> Evaluated<T> {
+        let changes = changed.changes.len();
+        assert!(revision.is_some() == (changes > 0), "a revision is taken for changes, and only for those");
+        let moves = changed.leases.len();
+        assert!(moves == 0 || changes > 0, "a key changes its lease with a write");
         let effect =
             revision.map(|revision| Effect { revision, parts: 1, more: false, changes: changed.changes });
         Evaluated { reply, effect, leases: changed.leases }
@@ -91,7 +95,9 @@ pub fn evaluate_txn(
         changed: Changed::new(delete_list_max),
         stamp: Stamp::new(current),
     };
-    let mut reply = execution.level(request, &mut path.decisions())?;
+    let mut decisions = path.decisions();
+    let mut reply = execution.level(request, &mut decisions)?;
+    assert!(decisions.next().is_none(), "all of the path was gone");
     let taken = execution.places.taken();
     execution.stamp.finish(&mut reply, taken);
     Ok(Evaluated::new(reply, taken, execution.changed))

@@ -35,12 +35,17 @@ impl PlannedPlaces {
     pub fn next(&mut self) -> At {
         while self.left == 0 {
             let share = self.shares.next().expect("the plan has a place for every change");
+            assert!(share.first >= self.sub, "the places of a shard rise: {share:?} after {}", self.sub);
             (self.sub, self.left) = (share.first, share.changes);
         }
         let at = At { main: self.revision, sub: self.sub };
         self.sub = Sub(at.sub.0 + 1);
         self.left -= 1;
         at
+    }
+
+    pub fn are_used_up(&self) -> bool {
+        self.left == 0 && self.shares.len() == 0
     }
 }
 

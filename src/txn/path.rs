@@ -127,6 +127,7 @@ impl Comparing {
         let mut left = budget.keys;
         let mut compares = Vec::with_capacity(compares_in(request));
         add_compares(request, &mut compares);
+        assert!(self.outcomes.len() <= compares.len(), "the transaction is the same from slice to slice");
         for one in &compares[self.outcomes.len()..] {
             if left == 0 {
                 return None;
@@ -182,6 +183,7 @@ pub struct Path {
 impl Path {
     /// Chooses by the merged outcomes of [`Comparing`].
     pub fn of(request: &TxnRequest, outcomes: &[Outcome]) -> Path {
+        assert_eq!(outcomes.len(), compares_in(request), "every compare has its outcome");
         Path::choose(request, &mut |at, compare| outcomes[at].verdict(compare))
     }
 

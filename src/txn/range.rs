@@ -192,6 +192,7 @@ impl RangeCursor {
     /// The part, once a step said [`Progress::Done`].
     pub fn into_part(self) -> RangePart {
         assert!(matches!(self.state, State::Done), "a range is taken when it is done");
+        assert!(self.part.kvs.len() as u64 <= self.part.count, "what is shown is counted");
         self.part
     }
 
@@ -321,6 +322,7 @@ pub fn finish_range(
     if more {
         all.kvs.truncate(keep(request) - 1);
     }
+    assert!(all.kvs.len() as u64 <= all.count, "what is shown is counted");
     RangeReply { revision: header, kvs: all.kvs, keys_only: keys_only(request), more, count: all.count }
 }
 

@@ -144,6 +144,8 @@ impl Plan {
         let mut runs: Vec<(&Run, usize)> =
             shards.flat_map(|(shard, part)| part.runs.iter().map(move |run| (run, shard))).collect();
         runs.sort();
+        let in_order = runs.is_sorted_by(|(a, _), (b, _)| (a.op, &a.start) < (b.op, &b.start));
+        assert!(in_order, "what an operation changes in a range is one shard's");
         let mut plan = Plan {
             changes: 0,
             first: runs.first().map(|(run, _)| run.op),
@@ -156,7 +158,21 @@ impl Plan {
             plan.shares[shard].push(Share { first, changes: run.changes });
             plan.changes += u64::from(run.changes);
         }
+        plan.check();
         Ok(plan)
+    }
+
+    /// Places of one shard rise and do not overlap, and all together are as many as the transaction's changes.
+    fn check(&self) {
+        let mut sum = 0;
+        for shares in &self.shares {
+            let apart = |a: &Share, b: &Share| a.first.0 + a.changes <= b.first.0;
+            assert!(shares.is_sorted_by(apart), "the places of a plan are disjoint: {shares:?}");
+            assert!(shares.iter().all(|share| share.changes > 0), "no share is empty: {shares:?}");
+            sum += shares.iter().map(|share| u64::from(share.changes)).sum::<u64>();
+        }
+        assert!(sum == self.changes, "the parts of a plan sum up: {sum} of {}", self.changes);
+        assert!(self.first.is_some() == (sum > 0), "a plan with changes has a first one");
     }
 
     /// How many changes the transaction makes. 0: it takes no revision.
@@ -186,9 +202,13 @@ pub fn merge(
     taken: Option<Revision>,
     applied: &mut [Applied],
 ) -> TxnReply {
+    assert!(taken.is_some() == (plan.changes > 0), "a revision is taken for changes, and only for those");
     let mut parts: Vec<_> =
         applied.iter_mut().map(|shard| std::mem::take(&mut shard.ops).into_iter()).collect();
-    let mut reply = merge_level(request, &mut path.decisions(), &mut parts);
+    let mut decisions = path.decisions();
+    let mut reply = merge_level(request, &mut decisions, &mut parts);
+    assert!(decisions.next().is_none(), "all of the path was gone");
+    assert!(parts.iter().all(|part| part.len() == 0), "the reply has what every shard gave");
     let stamp = Stamp { current, first: plan.first.unwrap_or(usize::MAX), ops: 0 };
     stamp.finish(&mut reply, taken);
     reply
@@ -268,6 +288,8 @@ impl Stamp {
     }
 
     pub(super) fn finish(mut self, reply: &mut TxnReply, taken: Option<Revision>) {
+        let rises = taken.is_none_or(|taken| taken > self.current);
+        assert!(rises, "a revision is taken after what was read: {taken:?} after {}", self.current);
         // Other shards may have taken revisions since `current` was read; none of them touched these keys.
         let before = taken.map_or(self.current, |taken| Revision(taken.0 - 1));
         let after = taken.unwrap_or(self.current);
@@ -290,5 +312,41 @@ impl Stamp {
             }
             self.ops += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gathered(runs: &[(usize, &'static str, u32)]) -> Gathered {
+        let run = |&(op, start, changes): &(usize, &'static str, u32)| Run {
+            op,
+            start: Bytes::from_static(start.as_bytes()),
+            changes,
+        };
+        Gathered { error: None, runs: runs.iter().map(run).collect() }
+    }
+
+    #[test]
+    fn places_go_round_the_shards_in_the_order_of_operations_and_keys() {
+        let plan = Plan::of(&[gathered(&[(0, "b", 2), (1, "a", 1)]), gathered(&[(0, "a", 3)])]).unwrap();
+        let share = |first, changes| Share { first: Sub(first), changes };
+        assert_eq!(plan.shares(0), [share(3, 2), share(5, 1)]);
+        assert_eq!(plan.shares(1), [share(0, 3)]);
+        assert_eq!((plan.changes(), plan.parts()), (6, 2));
+    }
+
+    #[test]
+    #[should_panic = "what an operation changes in a range is one shard's"]
+    fn no_range_is_two_shards() {
+        let _ = Plan::of(&[gathered(&[(0, "a", 1)]), gathered(&[(0, "a", 1)])]);
+    }
+
+    #[test]
+    #[should_panic = "places of a plan are disjoint"]
+    fn no_two_changes_have_one_place() {
+        let share = |first, changes| Share { first: Sub(first), changes };
+        Plan { changes: 3, first: Some(0), shares: vec![vec![share(0, 2), share(1, 1)]] }.check();
     }
 }

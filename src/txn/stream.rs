@@ -94,6 +94,7 @@ impl RangeStream {
         }
         let limit = self.limit();
         let kvs = reply.kvs.len() as u64;
+        assert!(kvs <= limit, "a chunk has at most what was asked for: {kvs} of {limit}");
         let wanted_all = self.left == Some(kvs);
         self.done = !reply.more || wanted_all;
         if self.done {
@@ -104,6 +105,7 @@ impl RangeStream {
         self.sent += kvs;
         self.left = self.left.map(|left| left - kvs);
         let last = reply.kvs.last().expect("a range cut by its limit shows a key");
+        assert!(last.key[..] >= self.request.key[..], "a stream goes forward");
         self.request.key = after(&last.key);
         self.chunk_keys = if bytes < target / 2 {
             limit.saturating_mul(2)

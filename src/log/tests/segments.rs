@@ -346,3 +346,37 @@ fn a_log_that_stops_leaves_no_record_without_a_witness() {
         }
     }
 }
+
+/// Two writes in flight, of which the second is said to be done twice.
+#[test]
+#[should_panic = "a write completes once"]
+fn a_write_completes_once() {
+    let mut rig = begin(16);
+    rig.log.append(resident(1), Record::HardState(HardState { term: Term(1), vote: 2, commit: Index(0) }));
+    let mut out = vec![];
+    rig.log.flush(Time(0), &mut out);
+    let written = out.iter().find_map(|command| match command {
+        Command::Write { id, .. } => Some(*id),
+        _ => None,
+    });
+    rig.log.written(written.unwrap());
+    rig.log.written(written.unwrap());
+}
+
+#[test]
+#[should_panic = "a vote does not change in its term"]
+fn no_other_vote_in_a_term_is_written() {
+    let mut rig = begin(17);
+    for vote in [2, 3] {
+        rig.append(resident(1), Record::HardState(HardState { term: Term(1), vote, commit: Index(0) }));
+    }
+}
+
+#[test]
+#[should_panic = "checkpoints go forward"]
+fn no_checkpoint_goes_back() {
+    let mut rig = begin(18);
+    fill(&mut rig, 1, 9);
+    checkpoint(&mut rig, 8);
+    checkpoint(&mut rig, 7);
+}
