@@ -5,8 +5,9 @@
 # Versions: crossbeam 0.8.5 with crossbeam-channel 0.5.17; the standard library's channels beside them.
 # Behaviour: send() on either says at once that nobody receives; but requests that lie in a bounded channel stay
 #   alive, with all that they own. If a request carries the sender for its reply, as requests between threads do,
-#   the asker sees "disconnected" from an unbounded channel and from both of the standard library's, and "empty"
-#   from a bounded one: he waits for a thread that has ended, until every clone of the request sender is gone.
+#   the asker sees "disconnected" from an unbounded channel and from both of the standard library's, but "empty"
+#   from a bounded one: nothing tells it that the thread which would answer has ended, until every clone of the
+#   request sender is gone.
 # Seen (what try_recv() for the reply says):
 #   crossbeam unbounded: Disconnected, and when the senders are gone too: Disconnected
 #   crossbeam bounded:   Empty,        and when the senders are gone too: Disconnected
