@@ -10,8 +10,8 @@
 # Seen, voters 1 and 2, learner 3:
 #   promotable 3: false
 #   after 100 ticks of 3: Follower in term 0
-#   after campaign() of 3: 1 Follower, 2 Follower, 3 Leader, all in term 1
-#   proposed at 3 and committed at 1, 2, 3: true true true
+#   after campaign(): 1 and 2 are Follower, 3 is Leader, all in term 1
+#   committed at each of them: 2 (the leader's empty entry, and the write proposed at 3)
 #   learners as 3 sees them: {3}
 set -euo pipefail
 
