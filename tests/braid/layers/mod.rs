@@ -1,6 +1,7 @@
 //! Who may use whom, and where effects may be named: the layer table, held against the sources.
 
 mod lexer;
+mod names;
 mod paths;
 
 use lexer::{Token, closing, program_tokens};
