@@ -317,7 +317,7 @@ fn events_of_several_shards_merge_up_to_the_lowest_position() {
     assert_eq!(brief(&client.mark(8)), [(0, 8, vec!["b@8".into()])]);
     client.batch(0, id, Vec::new(), 8, false);
     client.batch(1, id, vec![put(9, 0, "x")], 9, true);
-    assert_eq!(client.mark(20), [], "a lane behind does not go by marks");
+    assert_eq!(client.mark(20), [], "a feed behind does not go by marks");
     client.batch(0, id, vec![put(9, 1, "a")], 10, false);
     assert_eq!(brief(&client.poll()), [(0, 20, vec!["x@9".into(), "a@9".into()])], "catching up: current");
 }

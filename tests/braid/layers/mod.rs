@@ -2,6 +2,7 @@
 
 mod asserted;
 mod lexer;
+mod names;
 mod pages;
 mod parts;
 mod paths;
