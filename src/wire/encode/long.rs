@@ -53,7 +53,7 @@ pub fn weight(reply: &Reply, bytes_max: usize) -> usize {
     }
 }
 
-/// The weight of a transaction's reply; see [`weight`].
+/// The weight of a transaction's reply; see `weight`.
 pub fn txn_weight(reply: &TxnReply, bytes_max: usize) -> usize {
     let responses = reply.responses.iter().map(|response| match response {
         OpReply::Range(reply) => sum(reply.kvs.iter().map(pair_bytes), bytes_max),
