@@ -210,7 +210,7 @@ impl Reactor {
         self.turn.standing.go(self.turn.epoch(), Stage::Over);
         self.turn.room = Room::new(Generation::NONE);
         self.shards.end_epoch(&mut self.turn);
-        self.turn.empty_gate();
+        self.turn.gate.clear();
         self.turn.control.leases.clear_all_revoking();
         if let Some(leader) = &mut self.leader {
             leader.end_epoch();

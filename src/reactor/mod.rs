@@ -9,6 +9,7 @@
 mod calls;
 mod effects;
 mod epoch;
+mod gate;
 mod leader;
 mod pace;
 mod requests;
@@ -143,7 +144,7 @@ impl Reactor {
         let next = turn.settled.next();
         let room = (shards.has_waiting() || calls.waits_for_ring()).then_some(next);
         let pending = leader.as_ref().and_then(Leader::waits_for);
-        let news = [turn.gate_waits_for(), shards.watched_revision(), calls.watched_revision(turn)];
+        let news = [turn.gate.waits_for(), shards.watched_revision(), calls.watched_revision(turn)];
         let due = [shards.due_revision(), pending, room];
         news.into_iter().chain(due).flatten().min()
     }

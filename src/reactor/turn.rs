@@ -6,6 +6,7 @@
 //! one. Only the router of messages ([`super::Reactor`]) and the epoch change what stands here.
 
 use super::Settings;
+use super::gate::{Gate, Needs};
 use super::pace::{About, Pace};
 use super::requests::{has_put, is_write};
 use super::sizes::MemberSizes;
@@ -39,8 +40,7 @@ pub(super) struct Turn {
     pub sizes: MemberSizes,
     pub counters: Counters,
     pub pace: Pace,
-    /// Replies that wait for the revision they depend on, in the order of those.
-    gate: VecDeque<(Revision, CallId, Answer)>,
+    pub gate: Gate,
     /// Mail to this reactor itself.
     local: VecDeque<Body>,
     pub out: Vec<Output>,
@@ -69,7 +69,7 @@ impl Turn {
             sizes: MemberSizes::new(reactors),
             counters: Counters::default(),
             pace: Pace::default(),
-            gate: VecDeque::new(),
+            gate: Gate::default(),
             local: VecDeque::new(),
             out: vec![],
         }
@@ -131,43 +131,27 @@ impl Turn {
         self.send(call.reactor, CallMail::Answer { call, answer });
     }
 
-    /// The one gate for replies: each leaves once `settled` has reached the revision it depends on.
-    pub fn hold(&mut self, needs: Revision, call: CallId, answer: Answer) {
-        if needs <= self.settled {
-            return self.answer(call, answer);
+    /// The answer leaves when the gate lets it.
+    pub fn hold(&mut self, needs: Needs, call: CallId, answer: Answer) {
+        if self.gate.lets_pass(needs, self.settled) {
+            self.answer(call, answer);
+        } else {
+            self.gate.hold(needs, call, answer);
         }
-        // Nearly always the newest: what waits depends on revisions in the order they were taken.
-        let place = match self.gate.back() {
-            Some((last, ..)) if *last > needs => {
-                self.gate.partition_point(|(revision, ..)| *revision <= needs)
-            }
-            _ => self.gate.len(),
-        };
-        self.gate.insert(place, (needs, call, answer));
     }
 
     /// A reply that no entry backs shows, and waits for, the newest revision taken.
     pub fn hold_unbacked(&mut self, call: CallId, answer: impl FnOnce(Revision) -> Answer) {
         let current = self.sequencer.counter();
-        self.hold(current, call, answer(current));
+        let needs = self.gate.unbacked(current);
+        self.hold(needs, call, answer(current));
     }
 
     /// `settled` has risen: what waited for it leaves.
     pub fn open_gate(&mut self) {
-        let settled = self.settled;
-        while let Some((_, call, answer)) = self.gate.pop_front_if(|(needs, ..)| *needs <= settled) {
+        while let Some((call, answer)) = self.gate.next(self.settled) {
             self.answer(call, answer);
         }
-    }
-
-    /// The epoch is over: its calls fail otherwise.
-    pub fn empty_gate(&mut self) {
-        self.gate.clear();
-    }
-
-    /// The lowest revision that a reply waits for.
-    pub fn gate_waits_for(&self) -> Option<Revision> {
-        self.gate.front().map(|(needs, ..)| *needs)
     }
 
     /// A request whose evaluation began then has been evaluated.

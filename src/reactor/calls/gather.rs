@@ -139,7 +139,8 @@ impl Calls {
             reply.keys.sort();
             let (reply, seen) = (std::mem::take(reply), *seen);
             let reply = LeaseTimeToLiveReply { revision: seen, ..reply };
-            turn.hold(seen, call, Ok(Reply::LeaseTimeToLive(reply)));
+            let needs = turn.gate.unbacked(seen);
+            turn.hold(needs, call, Ok(Reply::LeaseTimeToLive(reply)));
         }
     }
 

@@ -6,6 +6,7 @@
 //! the coordinator takes one revision if anything changes, and every shard executes its part and is free.
 //! Settling is the commit.
 
+use super::super::gate::Needs;
 use super::super::pace::About;
 use super::super::requests::{count_txn, find_lease};
 use super::{Asker, Calls, Course, Turn, shards_of_txn};
@@ -80,9 +81,8 @@ impl Calls {
 
     /// An error read from state is a linearizable read.
     fn refuse_call(&mut self, turn: &mut Turn, asker: Asker, error: Error) {
-        let current = turn.sequencer.counter();
         let call = self.begin(turn, asker, Course::Waiting);
-        turn.hold(current, call, Err(error));
+        turn.hold_unbacked(call, |_| Err(error));
     }
 
     /// Deletes the keys of a lease that is marked revoking, and ends it with the same revision: a transaction of the
@@ -286,7 +286,8 @@ impl Calls {
         // What it was read from may not be settled yet.
         let current = self.spread_of(call).map_or(Revision::NONE, |spread| spread.current);
         self.release_spread(turn, call);
-        turn.hold(current, call, Err(error));
+        let needs = turn.gate.unbacked(current);
+        turn.hold(needs, call, Err(error));
     }
 
     /// (A revoke is counted where its lease ends.)
@@ -337,7 +338,7 @@ impl Calls {
         let (current, taken, changes) = (spread.current, spread.revision, plan.changes());
         let txn = txn::merge(&spread.txn, path, plan, current, taken, &mut applied);
         let (shape, request) = (spread.shape, spread.txn.clone());
-        let needs = taken.unwrap_or(current);
+        let shown = taken.unwrap_or(current);
         match shape {
             Shape::Txn => count_txn(&mut turn.counters, &request, &txn),
             Shape::DeleteRange => turn.counters.deletes += 1,
@@ -346,14 +347,15 @@ impl Calls {
         self.applied_spread(turn, call, shape, &request);
         let reply = match shape {
             Shape::Txn => Reply::Txn(txn),
-            Shape::DeleteRange => Reply::DeleteRange(only_delete(txn.responses, needs)),
+            Shape::DeleteRange => Reply::DeleteRange(only_delete(txn.responses, shown)),
             Shape::Revoke(lease) => {
                 if taken.is_none() {
                     return turn.send(ReactorId(0), LeaderMail::EndBareLease { call, lease });
                 }
-                Reply::LeaseRevoke { revision: needs }
+                Reply::LeaseRevoke { revision: shown }
             }
         };
+        let needs = taken.map_or_else(|| turn.gate.unbacked(current), Needs::entry);
         turn.hold(needs, call, Ok(reply));
     }
 }

@@ -1,5 +1,6 @@
 //! What follows when a control entry takes effect: whoever asked for it is answered once every reactor has it.
 
+use super::super::gate::Needs;
 use super::super::pace::About;
 use super::{Announced, Compaction, Leader, Turn};
 use crate::api::Error;
@@ -12,7 +13,8 @@ use crate::types::{Index, LeaseId, ReactorId, Revision};
 impl Leader {
     /// An entry has taken effect here, and the other reactors hear of it.
     pub fn announce(&mut self, index: Index, others: Vec<ReactorId>) {
-        let answer = self.proposed.remove(&index).map(|(call, answer)| (Revision::NONE, call, answer));
+        let answer =
+            self.proposed.remove(&index).map(|(call, answer)| (Needs::entry(Revision::NONE), call, answer));
         let answers = answer.into_iter().collect();
         self.announced.insert(index, Announced { waiting: others, answers });
     }

@@ -8,6 +8,7 @@ mod controls;
 mod effects;
 mod revokes;
 
+use super::gate::Needs;
 use super::settings::{AutoCompaction, Settings};
 use super::turn::Turn;
 use super::waiters::Waiters;
@@ -26,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 struct Announced {
     pub waiting: Vec<ReactorId>,
     /// What shows it, and the revisions they depend on: the one who asked for it, and who read it since.
-    pub answers: Vec<(Revision, CallId, Answer)>,
+    pub answers: Vec<(Needs, CallId, Answer)>,
 }
 
 /// A compaction whose history is being dropped.

@@ -13,6 +13,7 @@
 //! **Why not otherwise.** A check after the evaluation would have to undo one write among others that have
 //! already seen it.
 
+use super::super::gate::Needs;
 use super::super::pace::About;
 use super::super::requests::{count_put, count_txn, find_lease, kind_of};
 use super::local::Waiting;
@@ -159,7 +160,8 @@ impl Shards {
             Err(Refusal::Ended) => return turn.lose_epoch(),
         };
         turn.applied(kind, matches!(answer, Ok(_) | Err(Error::Compacted)), turn.now, about);
-        let needs = effect.as_ref().map_or(current, |effect: &Effect| effect.revision);
+        let revision = effect.as_ref().map(|effect: &Effect| effect.revision);
+        let needs = revision.map_or_else(|| turn.gate.unbacked(current), Needs::entry);
         let local = self.of.get_mut(&id).expect("the caller found it");
         let mut leases = leases;
         local.follow_leases(&mut leases);

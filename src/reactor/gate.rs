@@ -1,0 +1,137 @@
+//! The one gate for replies.
+//!
+//! A reply leaves once `settled` has reached the revision that it depends on. One that no entry of its own backs (a
+//! failed compare, an error or an answer read from state, a renewal of a lease) is a linearizable read: it also
+//! waits for a round among the members, begun after its evaluation, in which they confirm who leads. A lone member
+//! is its own majority: its rounds are over as soon as they begin.
+
+use crate::api::Answer;
+use crate::io::CallId;
+use crate::types::Revision;
+use std::collections::VecDeque;
+
+/// A round in which the members confirm who leads; later ones are greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Round(u64);
+
+/// What a reply waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Needs {
+    revision: Revision,
+    round: Round,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    needs: Needs,
+    call: CallId,
+    answer: Answer,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// In the order of the revisions that they need.
+    waiting: VecDeque<Waiting>,
+    begun: Round,
+    confirmed: Round,
+}
+
+impl Needs {
+    /// Of a reply that an entry of its own backs, at this revision or before it.
+    pub fn entry(revision: Revision) -> Needs {
+        Needs { revision, round: Round::default() }
+    }
+}
+
+impl Gate {
+    /// Of a reply that no entry backs, evaluated now, which shows nothing newer than this revision.
+    pub fn unbacked(&mut self, revision: Revision) -> Needs {
+        Needs { revision, round: self.begin_round() }
+    }
+
+    fn begin_round(&mut self) -> Round {
+        self.begun.0 += 1;
+        self.confirm(self.begun);
+        self.begun
+    }
+
+    /// A majority has answered.
+    fn confirm(&mut self, round: Round) {
+        assert!(round <= self.begun, "a round is confirmed after it has begun");
+        self.confirmed = self.confirmed.max(round);
+    }
+
+    pub fn lets_pass(&self, needs: Needs, settled: Revision) -> bool {
+        needs.revision <= settled && needs.round <= self.confirmed
+    }
+
+    pub fn hold(&mut self, needs: Needs, call: CallId, answer: Answer) {
+        // Nearly always the newest: what waits depends on revisions in the order they were taken.
+        let place = match self.waiting.back() {
+            Some(last) if last.needs.revision > needs.revision => {
+                self.waiting.partition_point(|waiting| waiting.needs.revision <= needs.revision)
+            }
+            _ => self.waiting.len(),
+        };
+        self.waiting.insert(place, Waiting { needs, call, answer });
+    }
+
+    /// The next reply that may leave.
+    pub fn next(&mut self, settled: Revision) -> Option<(CallId, Answer)> {
+        let mut reached = self.waiting.iter().take_while(|waiting| waiting.needs.revision <= settled);
+        let place = reached.position(|waiting| self.lets_pass(waiting.needs, settled))?;
+        self.waiting.remove(place).map(|Waiting { call, answer, .. }| (call, answer))
+    }
+
+    /// The lowest revision that a reply waits for.
+    pub fn waits_for(&self) -> Option<Revision> {
+        self.waiting.front().map(|waiting| waiting.needs.revision)
+    }
+
+    /// The epoch is over: its calls fail otherwise.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Error;
+    use crate::types::ReactorId;
+
+    fn held(gate: &mut Gate, number: u64, needs: Needs) {
+        gate.hold(needs, CallId { reactor: ReactorId(0), number }, Err(Error::Timeout));
+    }
+
+    fn passed(gate: &mut Gate, settled: u64) -> Vec<u64> {
+        std::iter::from_fn(|| gate.next(Revision(settled))).map(|(call, _)| call.number).collect()
+    }
+
+    #[test]
+    fn replies_leave_in_the_order_of_the_revisions_they_depend_on() {
+        let mut gate = Gate::default();
+        for (number, revision) in [(1, 5), (2, 7), (3, 6), (4, 5)] {
+            held(&mut gate, number, Needs::entry(Revision(revision)));
+        }
+        assert_eq!((passed(&mut gate, 4), gate.waits_for()), (vec![], Some(Revision(5))));
+        assert_eq!((passed(&mut gate, 6), gate.waits_for()), (vec![1, 4, 3], Some(Revision(7))));
+        gate.clear();
+        assert_eq!(passed(&mut gate, 9), [0u64; 0]);
+    }
+
+    #[test]
+    fn a_reply_without_an_entry_waits_for_a_round_as_well() {
+        let mut gate = Gate::default();
+        let lone = gate.unbacked(Revision(5));
+        assert!(gate.lets_pass(lone, Revision(5)) && !gate.lets_pass(lone, Revision(4)));
+        // With other members a round takes a while.
+        gate.begun.0 += 1;
+        let needs = Needs { revision: Revision(5), round: gate.begun };
+        held(&mut gate, 1, needs);
+        held(&mut gate, 2, Needs::entry(Revision(6)));
+        assert_eq!(passed(&mut gate, 6), [2], "one that an entry backs does not wait behind it");
+        gate.confirm(needs.round);
+        assert_eq!(passed(&mut gate, 6), [1]);
+    }
+}
