@@ -100,7 +100,7 @@
 //!    with them (`reactor/mod.rs: step`, `reactor/calls/streams.rs: on_received`).
 //! 2. The connection makes a request of them: frames (`http2/receive.rs: receive`), messages
 //!    (`front/grpc.rs: receive`), protobuf (`wire/decode.rs: unary`), an ask (`front/rpc.rs: ask`).
-//! 3. What needs no state is checked, and the key's shard is looked up (`reactor/calls/mod.rs: call`,
+//! 3. What needs no state is checked, and the key's shard is looked up (`reactor/calls/mod.rs: call, route`,
 //!    `router/mod.rs: shard_of`). The request goes to its owner as mail, or by the same way to itself
 //!    (`reactor/turn.rs: send`).
 //! 4. There it waits for a reservation, the log or the ring, or none of them
