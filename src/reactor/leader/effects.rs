@@ -11,12 +11,16 @@ use crate::record::Control;
 use crate::types::{Index, LeaseId, ReactorId, Revision};
 
 impl Leader {
-    /// An entry has taken effect here, and the other reactors hear of it.
+    /// A change has taken effect here, and the other reactors hear of it. One entry may make several: the ends of
+    /// leases are parts of it.
     pub fn announce(&mut self, index: Index, others: Vec<ReactorId>) {
+        let newest = self.announced.last_key_value().is_none_or(|(last, _)| *last <= index);
+        assert!(newest, "entries take effect in the order of the log");
         let answer =
             self.proposed.remove(&index).map(|(call, answer)| (Needs::entry(Revision::NONE), call, answer));
-        let answers = answer.into_iter().collect();
-        self.announced.insert(index, Announced { waiting: others, answers });
+        let announced = self.announced.entry(index).or_default();
+        announced.waiting.extend(others);
+        announced.answers.extend(answer);
     }
 
     /// What the leader keeps beside the control state follows it.
@@ -78,7 +82,9 @@ impl Leader {
 
     pub fn on_control_known(&mut self, turn: &mut Turn, from: ReactorId, index: Index) {
         if let Some(announced) = self.announced.get_mut(&index) {
-            announced.waiting.retain(|reactor| *reactor != from);
+            // One word for each change.
+            let place = announced.waiting.iter().position(|reactor| *reactor == from);
+            announced.waiting.swap_remove(place.expect("a reactor knows what it was told"));
         }
         self.answer_announced(turn);
     }

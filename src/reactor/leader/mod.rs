@@ -23,7 +23,7 @@ pub use controls::Decided;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A control entry that took effect here, until every reactor has it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Announced {
     pub waiting: Vec<ReactorId>,
     /// What shows it, and the revisions they depend on: the one who asked for it, and who read it since.

@@ -215,3 +215,22 @@ fn what_names_an_ending_lease_waits_for_its_end() {
     );
     assert_eq!(waiting(&member), 0);
 }
+
+/// Their ends are two parts of one entry, and who waits for the first one's is answered with what the second finds.
+#[test]
+fn leases_that_end_in_one_entry_leave_nobody_without_an_answer() {
+    let mut member = Member::new(2, 3);
+    // In two shards of one reactor, so that both take as many turns.
+    let router = member.reactors[0].turn.router().clone();
+    let in_shard = |shard| (0..=u8::MAX).find(|byte| router.shard_of(&[*byte]) == ShardId(shard)).unwrap();
+    assert_eq!(router.reactor_of(ShardId(1)), router.reactor_of(ShardId(3)));
+    for (lease, key) in [(5, in_shard(1)), (6, in_shard(3))] {
+        member.grant(lease, 60).unwrap();
+        let put = proto::PutRequest { key: vec![key].into(), lease, ..Default::default() };
+        let _: proto::PutResponse = member.call("/etcdserverpb.KV/Put", &put).unwrap();
+    }
+    let revokes =
+        [5, 5, 6].map(|id| member.ask("/etcdserverpb.Lease/LeaseRevoke", &proto::LeaseRevokeRequest { id }));
+    member.run();
+    assert_eq!(revokes.map(|of| member.status_of(of)), [Some(0), Some(5), Some(0)]);
+}
