@@ -4,8 +4,7 @@
 //! All writes are small, one at a time and paced, so that the disk's queue stays short for the logs.
 //!
 //! - `Steps`: checkpoints are written and files removed, on a glommio executor that lets others go before it,
-//! on
-//!   CPU and disk, and keeps to a calm rate. What a reactor says presses ([`Lane::hasten`]) goes faster, beside
+//!   on CPU and disk, and keeps to a calm rate. What a reactor says presses ([`Lane::hasten`]) goes faster, beside
 //!   the others: checkpoints that fall behind hold memory, log and disk that grow. Where glommio cannot start
 //!   (too little lockable memory), a plain thread runs the same with calls that block.
 //!   glommio 0.9 now and then misses what should end its park (once in some thousand parks on a busy
