@@ -68,6 +68,36 @@ pub enum Reply {
     HealthList(ServingStatus),
 }
 
+impl Reply {
+    /// The revision that its header shows; none where it shows none.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Reply::Range(reply) => reply.revision,
+            Reply::Put(reply) => reply.revision,
+            Reply::DeleteRange(reply) => reply.revision,
+            Reply::Txn(reply) => reply.revision,
+            Reply::LeaseTimeToLive(reply) => reply.revision,
+            Reply::Status(reply) => reply.revision,
+            Reply::KeepAlive(reply) => reply.revision,
+            Reply::Compact { revision }
+            | Reply::LeaseGrant { revision, .. }
+            | Reply::LeaseRevoke { revision }
+            | Reply::LeaseLeases { revision, .. }
+            | Reply::Alarm { revision, .. }
+            | Reply::AuthStatus { revision }
+            | Reply::UserList { revision }
+            | Reply::RoleList { revision }
+            | Reply::Hash { revision, .. }
+            | Reply::HashKv { revision, .. } => *revision,
+            Reply::MemberList { .. }
+            | Reply::Defragment
+            | Reply::MoveLeader
+            | Reply::Health(_)
+            | Reply::HealthList(_) => Revision::NONE,
+        }
+    }
+}
+
 /// `grpc.health.v1`'s statuses, as far as this server gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServingStatus {

@@ -75,6 +75,8 @@ impl Reactor {
     }
 
     fn settle(&mut self, settled: Revision) {
+        assert!(settled >= self.turn.settled, "what is settled does not fall");
+        assert!(settled <= self.turn.sequencer.counter(), "what is settled was taken before");
         self.turn.settled = settled;
         self.shards.settle(settled);
         self.apply_due_controls();

@@ -164,8 +164,11 @@ impl Turn {
         if !self.has_room().unwrap_or(false) {
             return None;
         }
+        assert!(usize::from(parts) >= shards.len(), "each shard that is touched has a part");
         let shards = ShardSet::of(shards.iter().copied());
-        self.sequencer.take(&mut self.room, parts, shards).ok()
+        let taken = self.sequencer.take(&mut self.room, parts, shards).ok();
+        assert!(taken.is_none_or(|revision| revision > self.settled), "what is taken is not settled");
+        taken
     }
 
     /// Whether a revision is promised to this reactor; none after the epoch's end. Revisions are asked for write

@@ -5,7 +5,7 @@ use crate::api::{Answer, Code, Error, Reply, Request};
 use crate::front::{CallInfo, Rpc};
 use crate::io::{Level, Value};
 use crate::limits::LONG_MESSAGE_BYTES;
-use crate::types::Duration;
+use crate::types::{Duration, Revision};
 use crate::wire::{Timed, encode, text};
 
 impl Calls {
@@ -20,6 +20,8 @@ impl Calls {
             turn.counters.paths.answer_waited += 1;
             return self.front.defer(turn.now, rpc, request, Some(bytes));
         }
+        let shows = answer.as_ref().map_or(Revision::NONE, Reply::revision);
+        assert!(shows <= turn.shown(), "a reply shows nothing above what is settled");
         self.observe_answer(turn, rpc, &answer);
         let term = turn.epoch().term;
         let long_bytes = turn.settings.bounds.front.long_message_bytes;

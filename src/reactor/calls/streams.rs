@@ -279,6 +279,7 @@ impl Calls {
         chunking.next = chunking.stream.next();
         let last = chunking.next.is_none();
         self.front.holds(rpc, chunking.stream.kept_bytes());
+        assert!(chunk.revision <= turn.shown(), "a chunk shows nothing above what is settled");
         self.front.chunk(rpc, term, chunk, last);
         if last {
             self.streams.chunking.remove(&rpc);

@@ -318,6 +318,7 @@ impl Calls {
             };
             match stream.poll(budget, view, actions) {
                 Some(reply) => {
+                    assert!(reply.revision <= view.settled, "a watch shows nothing above what is settled");
                     counters.events_sent += reply.events.len() as u64;
                     counters.paths.watch_cut += u64::from(reply.fragment);
                     counters.paths.watch_progress += u64::from(reply.is_progress());

@@ -2,7 +2,7 @@
 
 use super::super::gate::Needs;
 use super::super::pace::About;
-use super::{Announced, Compaction, Leader, Turn};
+use super::{Compaction, Leader, Turn};
 use crate::api::Error;
 use crate::control;
 use crate::io::{ApplyKind, Level};

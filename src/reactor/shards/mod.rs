@@ -212,6 +212,7 @@ impl Shards {
     /// A control entry goes into its log, behind the turn's effects, among which a revoke's part may stand: the log
     /// keeps the order of decisions.
     pub fn propose_control(&mut self, turn: &Turn, control: Control) -> Result<Index, Refused> {
+        assert!(turn.standing.may_write(), "control entries are proposed only while the epoch serves");
         let (epoch, bytes) = (turn.epoch(), turn.settings.entry_bytes_max);
         let settled = turn.sequencer.settled();
         let shard = self.shard_mut(ShardId::CONTROL);
@@ -249,6 +250,7 @@ impl Shards {
     /// The compaction in effect takes hold; history goes in later turns' slices.
     pub fn compact(&mut self, turn: &mut Turn) {
         let compacted = turn.control.compacted();
+        assert!(compacted <= turn.settled, "only settled history is compacted");
         for local in self.of.values_mut().filter(|local| local.shard.id != ShardId::CONTROL) {
             if local.shard.store.compacted() < compacted {
                 local.shard.store.compact(compacted);

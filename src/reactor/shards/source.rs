@@ -25,6 +25,7 @@ impl Source for Shards {
 
     fn hold(&mut self, shard: ShardId, settled: Revision) -> Option<HeldState> {
         let shard = &mut self.local_mut(shard).shard;
+        assert!(settled <= shard.store.settled(), "a checkpoint holds nothing that may be undone");
         let group = shard.group();
         if group.applied() < group.committed() {
             return None; // The state may hold entries behind the position that raft would let it name.
