@@ -1,6 +1,7 @@
 //! What a reactor counts, and the figures of it, its shards and the process: for Status and metrics.
 
 use super::{Applies, Paths};
+use crate::api::Alarm;
 use crate::mvcc::Sizes;
 use crate::stdx::Histogram;
 use crate::types::{Duration, Index, ShardId, Time};
@@ -18,6 +19,8 @@ pub struct Census {
     pub compacted_at: Time,
     /// Where the world has given them to this reactor.
     pub process: Option<ProcessFigures>,
+    /// The alarms that stand, as the control state has them up to this index.
+    pub alarms: Option<(Index, Vec<Alarm>)>,
 }
 
 impl Census {
@@ -29,6 +32,11 @@ impl Census {
         self.counters.add(&more.counters);
         self.compacted_at = self.compacted_at.max(more.compacted_at);
         self.process = self.process.or(more.process);
+        // What every reactor knows: whoever is shown an alarm finds it everywhere.
+        let newer = |ours: &(Index, _)| more.alarms.as_ref().is_some_and(|(index, _)| *index < ours.0);
+        if self.alarms.as_ref().is_none_or(newer) {
+            self.alarms.clone_from(&more.alarms);
+        }
     }
 }
 

@@ -28,6 +28,7 @@ pub use pace::Observing;
 pub use settings::{AutoCompaction, Boot, Settings};
 pub use storage::{AtStart, at_start};
 
+use crate::api::AlarmType;
 use crate::io::{
     Body, CallId, CallMail, Census, Counters, EpochMail, Input, Mail, MemberMail, Output, Paths,
     ProcessFigures, ShardMail,
@@ -241,6 +242,7 @@ impl Reactor {
             shards,
             compacted_at: self.shards.compacted_at(),
             process: self.process,
+            alarms: Some((self.turn.control.index, self.turn.control.alarms(AlarmType::None))),
         };
         self.turn.send(call.reactor, CallMail::CensusIs { call, census: Box::new(census) });
     }

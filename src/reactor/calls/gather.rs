@@ -169,7 +169,7 @@ impl Calls {
 
 fn status(turn: &Turn, sum: &Census) -> StatusReply {
     let leads = turn.standing.leads();
-    let alarms = turn.control.alarms(AlarmType::None);
+    let alarms = sum.alarms.as_ref().map_or(&[][..], |(_, alarms)| alarms);
     let no_leader = (!leads).then(|| Error::NoLeader.to_string());
     StatusReply {
         revision: turn.shown(),

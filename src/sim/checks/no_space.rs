@@ -4,15 +4,9 @@
 use super::{Evidence, request_of};
 use crate::api::{AlarmAction, AlarmType, Error, Op as TxnOp, Request, TxnRequest};
 use crate::sim::history::Op;
-use crate::sim::plan::SLOW_MAIL_MAX;
 use crate::sim::world::Failure;
-use crate::types::Duration;
 use crate::wire::Method;
 use crate::wire::proto::{self, Message};
-
-/// Status says what the client's reactor knows (etcd's law: what the member does); another one may hear of it by
-/// the slowest mail.
-const HEARD_LATE: Duration = Duration(2 * SLOW_MAIL_MAX.0);
 
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
     let ops = &evidence.history.ops;
@@ -30,15 +24,12 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
         if shows(op) == Some(true) || !(shows(op) == Some(false) || adds(&request_of(op))) {
             continue;
         }
-        let is_before = |before: &Op| match before.method {
-            Method::Status => before.returned.is_some_and(|at| at.time + HEARD_LATE < op.invoked.time),
-            _ => before.returned < Some(op.invoked),
-        };
         let stands = |before: &&&Op| {
-            is_before(before)
+            before.returned < Some(op.invoked)
                 && !disarms.iter().any(|disarm| {
-                    Some(disarm.invoked) < op.returned
-                        && (disarm.returned.is_none() || disarm.returned > Some(before.invoked))
+                    // One that failed may have been done, at any time since.
+                    let ended = disarm.returned.filter(|_| disarm.is_ok());
+                    Some(disarm.invoked) < op.returned && ended.is_none_or(|at| at > before.invoked)
                 })
         };
         if let Some(before) = seen.iter().find(stands) {
