@@ -42,10 +42,14 @@
 //! raft log checkpoint sequencer       one group; a reactor's log; state on disk; revisions and settled
 //! takeover router control shard       from logs to one prefix; keys to shards; control state; one shard
 //! http2 wire io front                 HTTP/2; protobuf and gRPC; Input and Output; connections and calls
-//! recover reactor                     a member at rest, read; one thread's whole database
+//! recover reactor                     from a member at rest to its shards; one thread's whole database
 //! shell sim                           the two worlds
 //! main                                the program
 //! ```
+//!
+//! Inside `reactor` the same holds: its parts `calls` (the clients' side), `shards` (the owner's side),
+//! `storage`, `leader` and `epoch` own their fields, are lent a turn and speak by mail, and the router alone
+//! is handed the whole. A second table holds who may see whom (`tests/braid/layers/parts.rs: PARTS`).
 //!
 //! `lease` and `mvcc` do not know each other, nor do `shell` and `sim`. Packages stop at a door as well:
 //! prost in `wire`, raft-rs in `raft`, glommio, io_uring and libc in `shell`, rkyv in `record`, `raft`, `log`
@@ -96,7 +100,7 @@
 //!    with them (`reactor/mod.rs: step`, `reactor/calls/streams.rs: on_received`).
 //! 2. The connection makes a request of them: frames (`http2/receive.rs: receive`), messages
 //!    (`front/grpc.rs: receive`), protobuf (`wire/decode.rs: unary`), an ask (`front/rpc.rs: ask`).
-//! 3. What needs no state is checked, and the key's shard is looked up (`reactor/calls/mod.rs: call`,
+//! 3. What needs no state is checked, and the key's shard is looked up (`reactor/calls/mod.rs: call, route`,
 //!    `router/mod.rs: shard_of`). The request goes to its owner as mail, or by the same way to itself
 //!    (`reactor/turn.rs: send`).
 //! 4. There it waits for a reservation, the log or the ring, or none of them
@@ -106,7 +110,8 @@
 //!    `mvcc/store.rs: put`). Its answer is held (`reactor/turn.rs: hold`).
 //! 6. The end of the turn makes one entry of all the shard's effects (`reactor/effects.rs: write_log`,
 //!    `shard/mod.rs: propose_turn`, `raft/mod.rs: propose`), and one write of all entries
-//!    (`reactor/storage/mod.rs: persist`, `log/writer.rs: append, flush`).
+//!    (`reactor/shards/mod.rs: take_readies`, `reactor/storage/mod.rs: persist`,
+//!    `log/writer.rs: append, flush`).
 //! 7. The write goes to the disk through the same ring (`shell/log_files.rs: write`), and comes back durable
 //!    (`reactor/storage/mod.rs: on_written`).
 //! 8. What is durable is persisted to its group, what that commits is marked, and the last mark moves
@@ -129,14 +134,15 @@
 //! 5. Otherwise each shard's owner gets a cursor at that revision (`reactor/calls/reads.rs: read`).
 //! 6. A cursor takes a bounded slice in a turn, and says with each that it goes on
 //!    (`reactor/shards/slices.rs: take_slice`, `txn/range.rs: step`, `mvcc/store.rs: range`).
-//! 7. A client that has gone or does not read has the rest called off (`reactor/calls/reads.rs: on_range_goes_on`).
+//! 7. A client that has gone or does not read has the rest called off
+//!    (`reactor/calls/reads.rs: on_range_goes_on`).
 //! 8. A shard that was compacted above the revision says so, and the range is read anew or fails
 //!    (`reactor/calls/reads.rs: on_ranged, reread`).
 //! 9. When all parts are there they are concatenated in the order of keys, sorted if asked
 //!    (`reactor/calls/reads.rs: on_ranged`, `txn/range.rs: finish_range`).
 //! 10. The answer gets its place beside others that clients have not taken, or is read later
-//!     (`reactor/calls/reads.rs: answer_range`, `front/lists.rs: takes, answer_taken`); a long one is encoded as
-//!     its stream takes it.
+//!     (`reactor/calls/reads.rs: answer_range`, `front/lists.rs: takes, answer_taken`); a long one is encoded
+//!     as its stream takes it.
 //!
 //! # The life of a watch
 //!
@@ -144,15 +150,16 @@
 //!    takeover (`reactor/calls/streams.rs: watch_or_park`, `reactor/calls/watches.rs: watch`,
 //!    `watch/stream.rs: request`).
 //! 2. The stream subscribes at the hub of every shard that the range touches
-//!    (`reactor/calls/watches.rs: route_actions`, `reactor/shards/hubs.rs: on_watch_action`, `watch/hub.rs: subscribe`). The watcher has one
-//!    lane for each.
+//!    (`reactor/calls/watches.rs: route_actions`, `reactor/shards/hubs.rs: on_watch_action`,
+//!    `watch/hub.rs: subscribe`). The watcher has one lane for each.
 //! 3. Where it begins in the past, the hub reads history for it, slice by slice, and then it is in step
 //!    (`reactor/shards/hubs.rs: work_at_hubs`, `watch/hub.rs: catch_up`).
 //! 4. When something settles, the owner publishes it: those in step get the events, which are made once and
 //!    shared (`reactor/shards/hubs.rs: publish`, `watch/hub.rs: publish, publish_change`).
-//! 5. At the end of the turn notices leave, and behind them the marks (`reactor/shards/hubs.rs: send_notices`).
-//! 6. The stream takes both in (`reactor/calls/watches.rs: on_watch_news, on_marks`, `watch/stream.rs: notice`).
-//!    Shards that nothing touched are passed without their owners
+//! 5. At the end of the turn notices leave, and behind them the marks
+//!    (`reactor/shards/hubs.rs: send_notices`).
+//! 6. The stream takes both in (`reactor/calls/watches.rs: on_watch_news, on_marks`,
+//!    `watch/stream.rs: notice`). Shards that nothing touched are passed without their owners
 //!    (`reactor/calls/watches.rs: raise_marks_of_idle_shards`, `sequencer/mod.rs: untouched`).
 //! 7. It merges its lanes by (main, sub) up to the lowest mark, whole revisions at a time
 //!    (`watch/stream/watcher.rs: next, merge`), as far as its client takes more
@@ -168,9 +175,9 @@
 //! # The life of a transaction over shards
 //!
 //! 1. The client's reactor finds that its keys are in several shards, and coordinates
-//!    (`reactor/calls/mod.rs: call_txn`, `txn/check.rs: footprint`, `reactor/calls/txns.rs: spread, begin_spread`). A
-//!    shard that finds a request too long for one step sends it the same way (`reactor/shards/writes.rs: is_long`,
-//!    `reactor/calls/txns.rs: on_long`).
+//!    (`reactor/calls/mod.rs: call_txn`, `txn/check.rs: footprint`,
+//!    `reactor/calls/txns.rs: spread, begin_spread`). A shard that finds a request too long for one step
+//!    sends it the same way (`reactor/shards/writes.rs: is_long`, `reactor/calls/txns.rs: on_long`).
 //! 2. It reserves the shards in ascending order, one after the other
 //!    (`reactor/calls/txns.rs: reserve_next, on_reserved`).
 //! 3. A reserved shard evaluates nothing else. It looks at the compares, in slices
@@ -188,17 +195,17 @@
 //!    `txn/spread.rs: merge`).
 //! 9. Each part is committed in its own log. The revision is settled when all are
 //!    (`sequencer/mod.rs: mark_all`), and then the reply leaves. There is nothing else to commit.
-//! 10. If the epoch ends before, every part is undone (`reactor/effects.rs: stop_epoch`) and the takeover finds
-//!     all parts in the logs, or none counts (`takeover/run.rs: longest_run`).
+//! 10. If the epoch ends before, every part is undone (`reactor/effects.rs: stop_epoch`) and the takeover
+//!     finds all parts in the logs, or none counts (`takeover/run.rs: longest_run`).
 //!
 //! # The life of a takeover
 //!
-//! 1. A group is lost, or a process starts. The reactor that finds it says so
-//!    (`reactor/turn.rs: lose_epoch`, `reactor/epoch.rs: on_lost`), and the coordinator, at the control shard's reactor, ends
-//!    the epoch (`takeover/coordinator.rs: end`, `sequencer/mod.rs: end`).
+//! 1. A group is lost, or a process starts. The reactor that finds it says so (`reactor/turn.rs: lose_epoch`,
+//!    `reactor/epoch.rs: on_lost`), and the coordinator, at the control shard's reactor, ends the epoch
+//!    (`takeover/coordinator.rs: end`, `sequencer/mod.rs: end`).
 //! 2. Every reactor stops: it undoes what is not settled, fails what is under way and drops reservations
-//!    (`reactor/effects.rs: stop_epoch`, `shard/mod.rs: undo`, `reactor/calls/mod.rs: fail_calls`). Requests that
-//!    come now are parked.
+//!    (`reactor/effects.rs: stop_epoch`, `shard/mod.rs: undo`, `reactor/calls/mod.rs: fail_calls`). Requests
+//!    that come now are parked.
 //! 3. When all have stopped and the control shard's group leads, a new epoch begins and its log gets a fence
 //!    (`reactor/epoch.rs: drive_coordinator`, `takeover/coordinator.rs: begin`,
 //!    `shard/mod.rs: propose_fence`).

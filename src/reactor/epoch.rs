@@ -1,4 +1,17 @@
 //! This reactor's side of a takeover, and on the control shard's reactor its coordination.
+//!
+//! **The question.** When a group is lost, what this reactor evaluated may be committed or not, and other
+//! reactors may still act on it. How does every reactor come out of it with the same history?
+//!
+//! **The rule.** The coordinator asks for one step at a time, by mail, and goes on when all have answered.
+//! *Stop* ends everything of the epoch: stores are undone down to `settled`, calls fail with an unknown
+//! outcome, reservations and promised revisions are dropped. The generation was ended at the sequencer
+//! before, so `settled` stands and all undo to the same revision. From *Stop* to *Fence* no mail of an epoch
+//! counts, since the next one has no name yet. When a shard's seal is committed its store gets from the log
+//! what the prefix holds and it lacks, and no sooner: before that nobody knows what is void.
+//!
+//! **Why not otherwise.** To keep what was evaluated and hope that it commits would save a replay of some
+//! milliseconds, and would need a proof for every way in which a log can lose its end.
 
 use super::shards::Shards;
 use super::standing::Stage;

@@ -3,6 +3,20 @@
 //! It sees no shard. A call asks the owners of its shards by mail, at this reactor as at another, and gets its
 //! answers by mail. One thing is done at once: a short range of this reactor's own shards, for which
 //! [`Calls::serve`] borrows them to read.
+//!
+//! **The question.** A request may need another reactor, several, or the end of a takeover; its client may
+//! leave, and its epoch may end. Who remembers it, and when may its answer leave?
+//!
+//! **The rule.** A call belongs to the reactor of its client and is answered there once, whatever happens: by
+//! its answer, at its deadline, or at the end of its epoch, when its outcome is unknown. No answer leaves
+//! above `settled`: the reactor that made it keeps it behind the gate until the revision that it depends on
+//! is settled. One that no entry backs depends on the newest revision taken when it was evaluated, since it
+//! may have seen that. What arrives during a takeover is parked, in bounded number, bytes and time, and
+//! begins anew when the next epoch serves.
+//!
+//! **Why not otherwise.** A call that lived with the shard would have to follow its client's connection, and
+//! shards would know of clients. An answer that left with the commit of its own entry could show a write
+//! whose predecessor is lost.
 
 mod gather;
 mod hashes;

@@ -1,4 +1,16 @@
 //! Watches: what the owners of shards publish is merged here, for this reactor's clients.
+//!
+//! **The question.** A watcher's events come from several shards on several threads. How does its client see
+//! them in the order of revisions, each revision whole, and know up to where it has seen everything?
+//!
+//! **The rule.** A stream passes on what stands up to the lowest mark of its shards; marks come behind the
+//! events that they cover. Shards that nothing has touched are passed by the sequencer's ring, and where the
+//! ring no longer knows, the owner is asked. A stream is looked at in a turn only if something came for it:
+//! news, marks that it waits for, place at its client, or its time. Streams outlive epochs: they have seen
+//! nothing that could be undone.
+//!
+//! **Why not otherwise.** Without marks an idle shard would hold all others up for ever. A mark for each
+//! watcher would make every put cost as much as there are watchers.
 
 use super::{Calls, Turn};
 use crate::api::{Error, WatchRequest};

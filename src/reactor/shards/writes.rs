@@ -1,4 +1,17 @@
 //! Evaluation of what one shard of this reactor can answer whole.
+//!
+//! **The question.** Writes are evaluated ahead of what is durable. What must be certain before, so that
+//! nothing evaluated is ever refused?
+//!
+//! **The rule.** First what may run out is secured: a revision that the ring has space for, a log that is not
+//! far behind, a turn with place for the effect, no reservation, no lease that is about to end. What lacks
+//! one of them waits at its shard, in order and unevaluated. Then the write is evaluated against the newest
+//! state, and takes a revision only where it changes something. From there on there is no way back but the
+//! end of the epoch. An answer without a revision of its own shows, and waits for, the counter as it was read
+//! before the evaluation.
+//!
+//! **Why not otherwise.** A check after the evaluation would have to undo one write among others that have
+//! already seen it.
 
 use super::super::gate::Needs;
 use super::super::pace::About;

@@ -2,6 +2,18 @@
 //!
 //! It sees neither clients nor shards: what it writes is handed to it, and what a checkpoint is made of it asks of a
 //! [`Source`].
+//!
+//! **The question.** Many groups share one log and one disk. How does a turn cost one write whatever it did,
+//! and how does a group learn that its entries are durable, and nothing sooner?
+//!
+//! **The rule.** At the end of a turn every group's Ready is appended, and then the log is flushed once. A
+//! Ready is persisted when the last of its records is durable, in the order in which it was appended; then
+//! what its group has committed is marked at the sequencer. A term or a vote is worth a record, a commit
+//! index alone is not: an election finds it again. The `settled` that the log names rises only once an epoch
+//! has served here, since after a restart the log knows more than this reactor.
+//!
+//! **Why not otherwise.** To wait for the disk within a turn would stop every client of the thread for one
+//! write. A write for each group would cost one per shard, and where little is written the write is the cost.
 
 mod checkpoints;
 mod clearing;
