@@ -22,7 +22,7 @@ pub(super) struct Needs {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingReply {
     needs: Needs,
     call: CallId,
     answer: Answer,
@@ -31,7 +31,7 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     /// In the order of the revisions that they need.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingReply>,
     begun: Round,
     confirmed: Round,
 }
@@ -73,14 +73,14 @@ impl Gate {
             }
             _ => self.waiting.len(),
         };
-        self.waiting.insert(place, Waiting { needs, call, answer });
+        self.waiting.insert(place, WaitingReply { needs, call, answer });
     }
 
     /// The next reply that may leave.
     pub fn next(&mut self, settled: Revision) -> Option<(CallId, Answer)> {
         let mut reached = self.waiting.iter().take_while(|waiting| waiting.needs.revision <= settled);
         let place = reached.position(|waiting| self.lets_pass(waiting.needs, settled))?;
-        self.waiting.remove(place).map(|Waiting { call, answer, .. }| (call, answer))
+        self.waiting.remove(place).map(|WaitingReply { call, answer, .. }| (call, answer))
     }
 
     /// The lowest revision that a reply waits for.

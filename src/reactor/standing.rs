@@ -25,7 +25,7 @@ pub(super) enum Stage {
 }
 
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(super) struct EpochState {
     stage: Stage,
     /// The one under way, or the last one.
     epoch: Epoch,
@@ -35,9 +35,9 @@ pub(super) struct Standing {
     served: u64,
 }
 
-impl Standing {
-    pub fn new() -> Standing {
-        Standing { stage: Stage::Over, epoch: Epoch::default(), is_lost: false, served: 0 }
+impl EpochState {
+    pub fn new() -> EpochState {
+        EpochState { stage: Stage::Over, epoch: Epoch::default(), is_lost: false, served: 0 }
     }
 
     pub fn stage(&self) -> Stage {
@@ -115,8 +115,8 @@ mod tests {
         Epoch { term: Term(term), ..Epoch::default() }
     }
 
-    fn serving() -> Standing {
-        let mut standing = Standing::new();
+    fn serving() -> EpochState {
+        let mut standing = EpochState::new();
         let steps = [
             Stage::Begun,
             Stage::Fencing,
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "an epoch goes from Fencing")]
     fn a_step_that_is_left_out_is_noticed() {
-        let mut standing = Standing::new();
+        let mut standing = EpochState::new();
         standing.go(epoch(1), Stage::Fencing);
         standing.go(epoch(1), Stage::Sealing { sealed: 0 });
     }

@@ -10,7 +10,7 @@ use super::gate::{Gate, Needs};
 use super::pace::{About, Pace};
 use super::requests::{has_put, is_write};
 use super::sizes::MemberSizes;
-use super::standing::Standing;
+use super::standing::EpochState;
 use crate::api::{Answer, Error, Request};
 use crate::control::Control;
 use crate::io::{
@@ -30,7 +30,7 @@ pub(super) struct Turn {
     pub settings: Arc<Settings>,
     pub sequencer: Arc<Sequencer>,
     pub now: Time,
-    pub standing: Standing,
+    pub standing: EpochState,
     /// Up to where this reactor has taken what is settled into account.
     pub settled: Revision,
     pub router: Option<Router>,
@@ -61,7 +61,7 @@ impl Turn {
             settings,
             sequencer,
             now,
-            standing: Standing::new(),
+            standing: EpochState::new(),
             settled: Revision::NONE,
             router: None,
             control,

@@ -21,7 +21,7 @@ use crate::raft::{Group, GroupEntry, Position, Refused, Writes};
 use crate::record::{
     self, ArchivedBatch, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload, Piece,
 };
-use crate::takeover::{Decoded, Due, Holding, LiveWrite, Meaning, Read, Seal, Strange};
+use crate::takeover::{Decoded, Due, EntryRead, Holding, LiveWrite, Meaning, Seal, Strange};
 use crate::txn::LeaseMove;
 use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Revision, ShardId, Sub};
 use bytes::Bytes;
@@ -240,12 +240,14 @@ impl Shard {
             }
             match read {
                 _ if !is_ours => {}
-                Read::Nothing => panic!("entry {} of shard {} is this epoch's and void", at.index, self.id),
-                Read::Control => news.push(Committed::Control),
-                Read::Fence(epoch) => news.push(Committed::Fence(epoch)),
-                Read::Seal(seal) => news.push(Committed::Seal(seal)),
+                EntryRead::Nothing => {
+                    panic!("entry {} of shard {} is this epoch's and void", at.index, self.id)
+                }
+                EntryRead::Control => news.push(Committed::Control),
+                EntryRead::Fence(epoch) => news.push(Committed::Fence(epoch)),
+                EntryRead::Seal(seal) => news.push(Committed::Seal(seal)),
                 // With the last piece of a part all of it is in the log.
-                Read::Writes(count) => {
+                EntryRead::Writes(count) => {
                     let whole = self.meaning.newest(count).filter(|write| !write.more);
                     news.extend(whole.map(|write| Committed::Revision(write.revision)));
                 }

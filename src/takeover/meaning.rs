@@ -73,7 +73,7 @@ impl fmt::Display for Strange {
 
 /// What an entry of a log says. It counts for nothing before the entry is committed.
 #[derive(Debug)]
-enum Says {
+enum EntryKind {
     /// Raft's own: the first of a term.
     Nothing,
     /// Bytes that are no entry, which is told when they commit.
@@ -97,19 +97,19 @@ enum Says {
 /// An entry, decoded, on its way into the log.
 #[derive(Debug)]
 pub struct Decoded {
-    says: Says,
+    says: EntryKind,
     writes: Vec<LiveWrite>,
 }
 
 impl Decoded {
     /// Reads the payload of an entry; none is raft's own.
     pub fn of(index: Index, payload: Option<&Payload>) -> Decoded {
-        let Some(payload) = payload else { return Says::Nothing.into() };
+        let Some(payload) = payload else { return EntryKind::Nothing.into() };
         let says = match payload.entry() {
-            Err(_) => Says::Unreadable,
-            Ok(ArchivedEntry::Fence(epoch)) => Says::Fence(epoch.into()),
+            Err(_) => EntryKind::Unreadable,
+            Ok(ArchivedEntry::Fence(epoch)) => EntryKind::Fence(epoch.into()),
             Ok(ArchivedEntry::Seal { epoch, prefix }) => {
-                Says::Seal(Seal { epoch: epoch.into(), prefix: Revision(prefix.to_native()) })
+                EntryKind::Seal(Seal { epoch: epoch.into(), prefix: Revision(prefix.to_native()) })
             }
             Ok(ArchivedEntry::Batch(batch)) => {
                 let heads = batch
@@ -119,7 +119,7 @@ impl Decoded {
                 let (epoch, settled) = (Epoch::from(&batch.epoch), Revision(batch.settled.to_native()));
                 return Decoded::writes(index, epoch, settled, payload, heads);
             }
-            Ok(ArchivedEntry::Control { epoch, settled, control }) => Says::Control {
+            Ok(ArchivedEntry::Control { epoch, settled, control }) => EntryKind::Control {
                 epoch: epoch.into(),
                 settled: Revision(settled.to_native()),
                 first: matches!(control, ArchivedControl::Bootstrap { .. }),
@@ -158,26 +158,26 @@ impl Decoded {
             place,
         });
         let writes: Vec<LiveWrite> = writes.collect();
-        Decoded { says: Says::Batch { epoch, settled, writes: writes.len() }, writes }
+        Decoded { says: EntryKind::Batch { epoch, settled, writes: writes.len() }, writes }
     }
 }
 
-impl From<Says> for Decoded {
-    fn from(says: Says) -> Decoded {
+impl From<EntryKind> for Decoded {
+    fn from(says: EntryKind) -> Decoded {
         Decoded { says, writes: vec![] }
     }
 }
 
 /// An entry that stands in the log uncommitted.
 #[derive(Debug)]
-struct Standing {
+struct StandingEntry {
     at: Position,
-    says: Says,
+    says: EntryKind,
 }
 
 /// An entry that was read at its commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Read {
+pub enum EntryRead {
     Fence(Epoch),
     Seal(Seal),
     /// So many writes have become live: see [`Meaning::newest`].
@@ -204,7 +204,7 @@ pub struct Meaning {
     /// The last entry that was read.
     committed: Position,
     /// What stands behind it, without a gap.
-    standing: VecDeque<Standing>,
+    standing: VecDeque<StandingEntry>,
     /// The writes of the batches there, one batch behind the other.
     standing_writes: VecDeque<LiveWrite>,
 }
@@ -244,8 +244,8 @@ impl Meaning {
     /// The newest epoch that the log names, committed or not: none may be named twice.
     pub fn newest_epoch(&self) -> Epoch {
         let standing = self.standing.iter().filter_map(|standing| match standing.says {
-            Says::Fence(epoch) => Some(epoch),
-            Says::Seal(seal) => Some(seal.epoch),
+            EntryKind::Fence(epoch) => Some(epoch),
+            EntryKind::Seal(seal) => Some(seal.epoch),
             _ => None,
         });
         standing.fold(self.fence.max(self.seal.epoch), Epoch::max)
@@ -286,7 +286,7 @@ impl Meaning {
         let last = self.last();
         assert!(at.index == last.index.next(), "a log has no gap: {at:?} behind {last:?}");
         assert!(at.term >= last.term, "terms do not fall along a log: {at:?} behind {last:?}");
-        self.standing.push_back(Standing { at, says: entry.says });
+        self.standing.push_back(StandingEntry { at, says: entry.says });
         let is_behind = |write: &LiveWrite| write.index == at.index;
         assert!(entry.writes.first().is_none_or(is_behind), "a batch stands where its writes say");
         self.standing_writes.extend(entry.writes);
@@ -296,7 +296,7 @@ impl Meaning {
     pub fn truncate(&mut self, from: Index) {
         assert!(from > self.committed.index, "what is committed is not truncated, as entry {from} was");
         while let Some(gone) = self.standing.pop_back_if(|standing| standing.at.index >= from) {
-            if let Says::Batch { writes, .. } = gone.says {
+            if let EntryKind::Batch { writes, .. } = gone.says {
                 assert!(writes <= self.standing_writes.len(), "the writes of a batch stand with it");
                 self.standing_writes.truncate(self.standing_writes.len() - writes);
             }
@@ -304,8 +304,8 @@ impl Meaning {
     }
 
     /// Reads the next entry, if it is committed.
-    pub fn read_next(&mut self, committed: Index) -> Result<Option<(Position, Read)>, Strange> {
-        let Some(Standing { at, says }) = self.standing.pop_front_if(|next| next.at.index <= committed)
+    pub fn read_next(&mut self, committed: Index) -> Result<Option<(Position, EntryRead)>, Strange> {
+        let Some(StandingEntry { at, says }) = self.standing.pop_front_if(|next| next.at.index <= committed)
         else {
             assert!(self.committed.index >= committed, "the log does not hold all that is committed");
             shrink(&mut self.standing, 256);
@@ -318,39 +318,39 @@ impl Meaning {
         Ok(Some((at, read)))
     }
 
-    fn read(&mut self, index: Index, says: Says) -> Result<Read, &'static str> {
+    fn read(&mut self, index: Index, says: EntryKind) -> Result<EntryRead, &'static str> {
         match says {
-            Says::Nothing => Ok(Read::Nothing),
-            Says::Unreadable => Err("its payload cannot be read"),
-            Says::Fence(epoch) => {
+            EntryKind::Nothing => Ok(EntryRead::Nothing),
+            EntryKind::Unreadable => Err("its payload cannot be read"),
+            EntryKind::Fence(epoch) => {
                 if epoch <= self.fence {
                     return Err("a fence of an epoch that is not newer than the last");
                 }
                 self.fence = epoch;
-                Ok(Read::Fence(epoch))
+                Ok(EntryRead::Fence(epoch))
             }
-            Says::Seal(seal) => {
+            EntryKind::Seal(seal) => {
                 if seal.epoch <= self.seal.epoch {
                     return Err("a seal of an epoch that is not newer than the last");
                 }
                 self.sealed(seal);
-                Ok(Read::Seal(seal))
+                Ok(EntryRead::Seal(seal))
             }
-            Says::Batch { epoch, settled, writes } => {
+            EntryKind::Batch { epoch, settled, writes } => {
                 if epoch != self.seal.epoch {
                     self.standing_writes.drain(..writes);
-                    return Ok(Read::Nothing); // void
+                    return Ok(EntryRead::Nothing); // void
                 }
                 self.named_settled = self.named_settled.max(settled);
-                self.read_writes(writes).map(Read::Writes)
+                self.read_writes(writes).map(EntryRead::Writes)
             }
-            Says::Control { epoch, settled, first, payload } => {
+            EntryKind::Control { epoch, settled, first, payload } => {
                 if !first && epoch != self.seal.epoch {
-                    return Ok(Read::Nothing); // void
+                    return Ok(EntryRead::Nothing); // void
                 }
                 self.named_settled = self.named_settled.max(settled);
                 self.controls.push_back((index, payload));
-                Ok(Read::Control)
+                Ok(EntryRead::Control)
             }
         }
     }

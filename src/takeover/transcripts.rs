@@ -24,14 +24,14 @@ use crate::record::{Batch, Change, Entry, Payload, Write};
 use crate::types::{Epoch, Index, ReactorId, Revision, ShardId, Term};
 use std::fmt::Write as _;
 
-struct Member {
+struct LoneMember {
     coordinator: Coordinator,
     logs: [Meaning; 3],
 }
 
 /// A fresh member, or one whose last epoch was the one that its control log names.
-fn member(logs: [Meaning; 3]) -> Member {
-    Member { coordinator: Coordinator::new(2, logs[0].newest_epoch()), logs }
+fn member(logs: [Meaning; 3]) -> LoneMember {
+    LoneMember { coordinator: Coordinator::new(2, logs[0].newest_epoch()), logs }
 }
 
 fn epoch(text: &str) -> Epoch {
@@ -67,7 +67,7 @@ fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
     if items.is_empty() { "none".to_string() } else { items.join(" ") }
 }
 
-impl Member {
+impl LoneMember {
     fn shards(reactor: u16) -> &'static [usize] {
         if reactor == 0 { &[0, 1] } else { &[2] }
     }
@@ -84,7 +84,7 @@ impl Member {
     }
 
     fn report(&self, reactor: u16) -> Report {
-        let logs = || Member::shards(reactor).iter().map(|shard| (*shard as u32, &self.logs[*shard]));
+        let logs = || LoneMember::shards(reactor).iter().map(|shard| (*shard as u32, &self.logs[*shard]));
         let holding = |(shard, log): (u32, &Meaning)| Holding {
             shard: ShardId(shard),
             log: LogId(u32::from(reactor)),
@@ -101,11 +101,11 @@ impl Member {
         loop {
             match self.logs[shard].read_next(last) {
                 Ok(None) => return said,
-                Ok(Some((at, Read::Fence(epoch)))) => writeln!(said, "{}: fence {epoch}", at.index),
-                Ok(Some((at, Read::Seal(Seal { epoch, prefix })))) => {
+                Ok(Some((at, EntryRead::Fence(epoch)))) => writeln!(said, "{}: fence {epoch}", at.index),
+                Ok(Some((at, EntryRead::Seal(Seal { epoch, prefix })))) => {
                     writeln!(said, "{}: seal {epoch} up to {prefix}", at.index)
                 }
-                Ok(Some((at, Read::Writes(count)))) => {
+                Ok(Some((at, EntryRead::Writes(count)))) => {
                     let revisions = list(self.logs[shard].newest(count).map(|write| write.revision));
                     writeln!(said, "{}: writes {revisions}", at.index)
                 }
@@ -124,7 +124,7 @@ impl Member {
                 self.coordinator.stopped(reactor(of));
                 if self.coordinator.may_begin() { "all have".to_string() } else { String::new() }
             }
-            ["leads", term] => Member::step(self.coordinator.begin(Term(number(term)))),
+            ["leads", term] => LoneMember::step(self.coordinator.begin(Term(number(term)))),
             ["append", shard, ..] => {
                 let log = &mut self.logs[number(shard) as usize];
                 let at = Position { index: log.last().index.next(), term: Term(2) };
@@ -136,16 +136,16 @@ impl Member {
                 String::new()
             }
             ["commit", shard] => self.commit(number(shard) as usize),
-            ["fenced", "control", at] => Member::step(self.coordinator.control_fenced(epoch(at))),
+            ["fenced", "control", at] => LoneMember::step(self.coordinator.control_fenced(epoch(at))),
             ["fenced", of, at] => {
                 let report = self.report(reactor(of).0);
                 match self.coordinator.fenced(reactor(of), epoch(at), report) {
-                    Ok(step) => Member::step(step),
+                    Ok(step) => LoneMember::step(step),
                     Err(hole) => hole.to_string(),
                 }
             }
-            ["sealed", of, at] => Member::step(self.coordinator.sealed(reactor(of), epoch(at))),
-            ["lost"] => Member::step(Some(self.coordinator.end())),
+            ["sealed", of, at] => LoneMember::step(self.coordinator.sealed(reactor(of), epoch(at))),
+            ["lost"] => LoneMember::step(Some(self.coordinator.end())),
             ["settle", shard, upto] => {
                 self.logs[number(shard) as usize].settle(Revision(number(upto)));
                 String::new()
@@ -220,7 +220,7 @@ const SERVING_2_1: &str = "
     serve: 2.1 from 2
 ";
 
-fn fresh() -> Member {
+fn fresh() -> LoneMember {
     member([Meaning::default(), Meaning::default(), Meaning::default()])
 }
 

@@ -9,12 +9,12 @@ use std::collections::VecDeque;
 
 #[derive(Debug)]
 pub(super) struct MergedHistory {
-    sources: Vec<Source>,
+    sources: Vec<ShardHistory>,
 }
 
 /// What has come of one shard's history and is not used up.
 #[derive(Debug)]
-struct Source {
+struct ShardHistory {
     shard: ShardId,
     changes: VecDeque<(At, Change)>,
     /// Where its next slice begins.
@@ -28,7 +28,7 @@ struct Source {
 impl MergedHistory {
     /// From the beginning.
     pub fn of(shards: impl Iterator<Item = ShardId>) -> MergedHistory {
-        let source = |shard| Source {
+        let source = |shard| ShardHistory {
             shard,
             changes: VecDeque::new(),
             resume: At::default(),

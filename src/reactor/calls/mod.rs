@@ -115,7 +115,7 @@ enum Errand {
 
 pub(super) struct Calls {
     pub front: Front,
-    under_way: UnderWay,
+    under_way: CallTable,
     streams: Streams,
     watches: Watches,
     /// Transactions over several shards that found no revision to take.
@@ -133,7 +133,7 @@ pub(super) struct Calls {
 }
 
 #[derive(Debug, Default)]
-struct UnderWay {
+struct CallTable {
     calls: HashMap<u64, Call>,
     /// The sum over those.
     bytes: usize,
@@ -144,7 +144,7 @@ struct UnderWay {
     parked_bytes: usize,
 }
 
-impl UnderWay {
+impl CallTable {
     pub fn get_mut(&mut self, call: CallId) -> Option<&mut Call> {
         self.calls.get_mut(&call.number)
     }
@@ -189,7 +189,7 @@ impl Calls {
     pub fn new(front: Front, rng: Rng) -> Calls {
         Calls {
             front,
-            under_way: UnderWay::default(),
+            under_way: CallTable::default(),
             streams: Streams::default(),
             watches: Watches::new(rng),
             deciding: vec![],

@@ -21,7 +21,7 @@ mod source;
 mod witness;
 
 pub use clearing::{AtStart, at_start};
-pub(super) use source::{Held as HeldState, Source};
+pub(super) use source::{HeldState, Source};
 
 use super::turn::Turn;
 use crate::api::{Code, Error};

@@ -14,7 +14,7 @@ pub trait Source {
     /// Where a checkpoint of the settled state would stand.
     fn position(&self, shard: ShardId) -> Option<Position>;
     /// Holds the settled state; none where no checkpoint can stand now.
-    fn hold(&mut self, shard: ShardId, settled: Revision) -> Option<Held>;
+    fn hold(&mut self, shard: ShardId, settled: Revision) -> Option<HeldState>;
     /// Changes behind a place, of a state that is held: all of it, or what has changed since an earlier one.
     fn slice(&self, shard: ShardId, of: PinId, is_delta: bool, after: At, budget: Budget) -> History;
     /// The state is written.
@@ -23,7 +23,7 @@ pub trait Source {
 }
 
 /// A state that is held, and what is known of it.
-pub struct Held {
+pub struct HeldState {
     pub pin: PinId,
     pub home: u32,
     pub position: Position,

@@ -17,7 +17,7 @@ const LINES_PER_ASSERTION: &[(&str, usize)] = &[
     ("control", 62),
     ("lease", 24),
     ("txn", 58),
-    ("reactor", 178),
+    ("reactor", 120),
 ];
 const ASSERTIONS: &[&str] = &["assert", "assert_eq", "assert_ne", "panic", "unreachable"];
 
