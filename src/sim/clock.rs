@@ -51,7 +51,13 @@ mod tests {
         let clock = Clock { ahead: Duration(70), ..Clock::default() }.begun(Time(1000));
         assert_eq!((clock.shows(Time(1000)), clock.shows(Time(1005))), (Time(70), Time(75)));
         assert_eq!((clock.reaches(Time(75)), clock.reaches(Time(3))), (Time(1005), Time(1000)));
-        assert_eq!(clock.reaches(Time::NEVER), Time::NEVER);
+    }
+
+    #[test]
+    fn no_clock_reaches_never() {
+        for drift_ppm in [-200, 0, 200] {
+            assert_eq!(Clock { drift_ppm, ..Clock::default() }.reaches(Time::NEVER), Time::NEVER);
+        }
     }
 
     #[test]
