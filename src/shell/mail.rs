@@ -138,6 +138,7 @@ mod tests {
                     }
                     if next < ROUNDS && sleepers.sleep(ReactorId(1), None, &sequencer, || boxes.is_empty(1)) {
                         std::thread::park();
+                        sleepers.awake(ReactorId(1));
                     }
                 }
                 main.unpark();
@@ -155,7 +156,7 @@ mod tests {
                 wake();
             }
         }
-        while !outbox.is_empty() {
+        while !outbox.is_empty() && !receiver.is_finished() {
             outbox.retry(&boxes, |_| wake());
         }
         receiver.join().unwrap();
