@@ -76,7 +76,7 @@ impl Reactor {
                 storage.on_written(turn, write, buffer);
                 self.follow_durable();
             }
-            Input::Prepared { segment } => storage.log_mut().prepared(segment),
+            Input::Prepared { segment } => storage.on_prepared(turn, segment),
             Input::NoRoom { segment } => storage.on_no_room(turn, shards, segment),
             Input::Bulk { job, done } => storage.on_bulk(turn, shards, job, done),
             Input::Settled(settled) => self.on_settled(settled),

@@ -234,6 +234,13 @@ impl Storage {
         done
     }
 
+    /// The disk had room for a file. One that had none for a checkpoint may have it now: what the file had to leave
+    /// free is for that.
+    pub fn on_prepared(&mut self, turn: &Turn, segment: SegmentName) {
+        self.log.prepared(segment);
+        self.retry_at = self.retry_at.min(turn.now);
+    }
+
     /// The log goes on in the files it has and in what has been kept free; they have room for what makes room:
     /// deletes, compaction, and this alarm, which keeps everything else out.
     pub fn on_no_room(&mut self, turn: &mut Turn, source: &impl Source, segment: SegmentName) {

@@ -200,6 +200,23 @@ fn a_base_for_which_there_is_no_room_is_put_off_for_a_delta() {
     assert!(paths(&member).checkpoint_is_base_again > after.checkpoint_is_base_again);
 }
 
+/// It is not left for the seconds that a full disk is given: until then a process may have died again.
+#[test]
+fn a_checkpoint_is_tried_again_as_soon_as_the_disk_has_room_for_a_file() {
+    let mut member = Member::with(1, Settings { checkpoint_log_bytes: 1, ..settings(1) });
+    member.checkpoint_bytes_max = 0;
+    (0..40).find_map(|_| member.try_put(&[7; 4000]).err()).expect("a checkpoint has no room");
+    member.checkpoint_bytes_max = usize::MAX;
+    let paths = |member: &Member| member.reactors[0].turn.counters.paths;
+    let (before, began) = (paths(&member), member.now);
+    assert!(before.checkpoint_given_up > 0);
+    let disarm = proto::AlarmRequest { action: 2, member_id: 7, alarm: 1 };
+    let _: proto::AlarmResponse = member.call("/etcdserverpb.Maintenance/Alarm", &disarm).unwrap();
+    (0..40).for_each(|_| _ = member.try_put(&[7; 4000]).unwrap());
+    assert!(member.now.since(began) < Duration::from_ms(100), "no time has passed");
+    assert!(paths(&member).checkpoint_finished > before.checkpoint_finished);
+}
+
 /// A full disk that gets no more room from anybody: the file that stands by makes way for the checkpoint, and
 /// one that the checkpoint lets go stands by.
 #[test]
