@@ -3,7 +3,9 @@
 //!
 //! [`Turn`] is lent to whatever part has the word. A part reads here what the whole reactor goes by, and speaks by
 //! [`Turn::send`] alone: to a part of this reactor as to another reactor, so that no part needs to see a second
-//! one. Only the router of messages ([`super::Reactor`]) and the epoch change what stands here.
+//! one. Where the epoch stands, what is settled and what is decided only the router of messages
+//! ([`super::Reactor`]) and the epoch change; parts count here, hold replies at the gate, take revisions, and mark
+//! the leases that are being revoked.
 
 use super::Settings;
 use super::gate::{Gate, Needs};
@@ -42,7 +44,7 @@ pub(super) struct Turn {
     pub pace: Pace,
     pub gate: Gate,
     /// Mail to this reactor itself.
-    local: VecDeque<Body>,
+    local: VecDeque<Mail>,
     pub out: Vec<Output>,
 }
 
@@ -82,11 +84,11 @@ impl Turn {
 
     /// Mail that this reactor sends itself takes the same way, through a queue of its own.
     pub fn send(&mut self, to: ReactorId, mail: impl Into<Body>) {
-        let body = mail.into();
+        let mail = Mail { epoch: self.epoch(), body: mail.into() };
         if to == self.id {
-            self.local.push_back(body);
+            self.local.push_back(mail);
         } else {
-            self.out.push(Output::Mail { to, mail: Mail { epoch: self.epoch(), body } });
+            self.out.push(Output::Mail { to, mail });
         }
     }
 
@@ -97,8 +99,7 @@ impl Turn {
     }
 
     pub fn next_local(&mut self) -> Option<Mail> {
-        let epoch = self.epoch();
-        self.local.pop_front().map(|body| Mail { epoch, body })
+        self.local.pop_front()
     }
 
     pub fn notice(&mut self, level: Level, message: &'static str, fields: impl Into<Fields>) {
@@ -117,12 +118,8 @@ impl Turn {
         self.router.as_ref().expect("requests are evaluated after the map is known")
     }
 
-    pub fn owner_of(&self, shard: ShardId) -> ReactorId {
-        self.router().reactor_of(shard)
-    }
-
     pub fn send_to_owner(&mut self, shard: ShardId, mail: ShardMail) {
-        let owner = self.owner_of(shard);
+        let owner = self.router().reactor_of(shard);
         self.send(owner, mail);
     }
 

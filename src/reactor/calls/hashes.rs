@@ -83,8 +83,7 @@ impl Calls {
             return self.finish(turn, call, Ok(reply));
         }
         for (shard, after) in missing {
-            let owner = turn.router().reactor_of(shard);
-            turn.send(owner, ShardMail::History { call, shard, after, upto });
+            turn.send_to_owner(shard, ShardMail::History { call, shard, after, upto });
         }
     }
 
@@ -122,8 +121,7 @@ impl Calls {
     /// The hash is gone: the shard need not hold its history any longer.
     fn let_history_go(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, history: &History) {
         if !history.done {
-            let owner = turn.router().reactor_of(shard);
-            turn.send(owner, ShardMail::HistoryUnwanted { call, shard });
+            turn.send_to_owner(shard, ShardMail::HistoryUnwanted { call, shard });
         }
     }
 }

@@ -406,8 +406,7 @@ impl Calls {
         if is_write(&request) {
             self.under_way.proposes(call);
         }
-        let owner = turn.router().reactor_of(shard);
-        turn.send(owner, ShardMail::Evaluate { call, shard, request });
+        turn.send_to_owner(shard, ShardMail::Evaluate { call, shard, request });
     }
 
     fn ask_control(&mut self, turn: &mut Turn, asker: Asker, request: ControlRequest) {

@@ -55,9 +55,8 @@ impl Calls {
         let reading = Reading { request: request.clone(), noted, counting, parts };
         let call = self.begin_of(turn, asker, Course::Reading(Box::new(reading)), bytes);
         for shard in touched {
-            let owner = turn.router().reactor_of(shard);
             let cursor = Box::new(RangeCursor::new(request.clone(), at));
-            turn.send(owner, ShardMail::Range { call, shard, cursor, counting });
+            turn.send_to_owner(shard, ShardMail::Range { call, shard, cursor, counting });
         }
     }
 
@@ -158,8 +157,7 @@ impl Calls {
         };
         for (shard, part) in &reading.parts {
             if part.is_none() {
-                let owner = turn.router().reactor_of(*shard);
-                turn.send(owner, ShardMail::RangeUnwanted { call: id, shard: *shard });
+                turn.send_to_owner(*shard, ShardMail::RangeUnwanted { call: id, shard: *shard });
             }
         }
         Some((asker, reading.request))

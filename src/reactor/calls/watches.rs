@@ -179,8 +179,7 @@ impl Calls {
                     *shard
                 }
             };
-            let owner = turn.router().reactor_of(shard);
-            turn.send(owner, ShardMail::Watch { action });
+            turn.send_to_owner(shard, ShardMail::Watch { action });
         }
     }
 
@@ -262,8 +261,7 @@ impl Calls {
             if (ambiguous || lost) && !asked {
                 self.watches.marks_asked.insert(shard, settled);
                 turn.counters.paths.watch_mark_asked += 1;
-                let owner = turn.router().reactor_of(shard);
-                turn.send(owner, ShardMail::MarkWanted { shard });
+                turn.send_to_owner(shard, ShardMail::MarkWanted { shard });
             }
         }
         if raised {

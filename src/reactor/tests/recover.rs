@@ -1,12 +1,12 @@
 //! A member that restarts: an instant disk in memory, which at some moment takes no more writes.
 
+use super::{SEGMENT_BYTES, SEGMENTS};
 use crate::api::{
     AlarmType, CompactRequest, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest, Request, TxnRequest,
 };
 use crate::checkpoint::{CheckpointName, Item, LinkRecord, Meta, Reader, Writer};
-use crate::config::AutoCompaction;
 use crate::io::{Body, BulkDone, BulkStep, CallMail, Input, LeaderMail, Output, Own, ShardMail};
-use crate::log::{Command, LogId, Recovered, Recovery, SegmentBytes, SegmentName, Start};
+use crate::log::{Command, LogId, Recovered, Recovery, SegmentName, Start};
 use crate::mvcc::Budget;
 use crate::reactor::{Boot, Reactor, Settings};
 use crate::recover::dump::Contents;
@@ -15,7 +15,7 @@ use crate::router::reactor_of;
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
 use crate::types::{
-    At, Blob, ClusterId, Duration, Event, LeaseId, MemberId, ReactorId, Revision, ShardId, StoreId, Time,
+    At, Blob, Duration, Event, LeaseId, MemberId, ReactorId, Revision, ShardId, StoreId, Time,
 };
 use bytes::Bytes;
 use std::cell::Cell;
@@ -24,8 +24,6 @@ use std::sync::Arc;
 
 mod memory;
 
-const SEGMENT_BYTES: usize = 64 << 10;
-const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT_BYTES, most: 4 * SEGMENT_BYTES };
 const MEMBER: MemberId = MemberId(7);
 const STORE: StoreId = StoreId(5);
 
@@ -87,34 +85,7 @@ struct Member {
 }
 
 fn settings() -> Settings {
-    Settings {
-        member: MEMBER,
-        cluster: ClusterId(9),
-        name: "default".into(),
-        token: "t".into(),
-        peer_urls: vec![],
-        client_urls: vec!["http://localhost:2379".into()],
-        shard_starts: crate::router::default_starts(5),
-        request_bytes_max: crate::limits::REQUEST_BYTES_DEFAULT,
-        entry_bytes_max: crate::limits::ENTRY_BYTES_MAX,
-        slice: crate::mvcc::Budget::SLICE,
-        txn_ops_max: crate::limits::TXN_OPS_DEFAULT,
-        streams_max: 1000,
-        quota_bytes: None,
-        election_timeout: Duration::from_ms(1000),
-        watch_progress_interval: Duration::from_secs(600),
-        auto_compaction: AutoCompaction::Off,
-        keepalive_min_time: Duration::from_secs(5),
-        keepalive: None,
-        checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64,
-        disk_reserve_bytes: 0,
-        bounds: {
-            let watch =
-                crate::limits::WatchBounds { merge_events: 3, ..crate::limits::WatchBounds::PRODUCTION };
-            crate::limits::Bounds { watch, ..crate::limits::Bounds::PRODUCTION }
-        },
-        observing: Default::default(),
-    }
+    Settings { checkpoint_log_bytes: 2 * SEGMENT_BYTES as u64, ..super::settings(5) }
 }
 
 impl Member {
