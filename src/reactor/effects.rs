@@ -2,8 +2,8 @@
 //! settled takes effect, and an epoch ends and begins.
 
 use super::Reactor;
+use super::epoch_state::Stage;
 use super::leader::Decided;
-use super::standing::Stage;
 use crate::io::{ControlCopy, EpochMail, LeaderMail, MemberMail};
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Entry, Payload};
 use crate::sequencer::{Generation, Room};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 impl Reactor {
     /// One entry per shard, one log write for all of them.
     pub(super) fn write_log(&mut self) {
-        if self.turn.standing.may_write() && !self.shards.propose_turn(&self.turn) {
+        if self.turn.epoch_state.may_write() && !self.shards.propose_turn(&self.turn) {
             self.turn.lose_epoch();
         }
         let storage = &mut self.storage;
@@ -64,7 +64,7 @@ impl Reactor {
 
     /// `settled` has moved: what waited for it leaves, and what it settles can no longer be undone.
     pub(super) fn on_settled(&mut self, settled: Revision) {
-        if self.turn.standing.may_write() && settled > self.turn.settled {
+        if self.turn.epoch_state.may_write() && settled > self.turn.settled {
             self.settle(settled);
         }
     }
@@ -138,7 +138,7 @@ impl Reactor {
         }
         let others: Vec<ReactorId> = (1..self.turn.reactors).map(ReactorId).collect();
         let change = Arc::new(change);
-        if self.turn.standing.may_write() {
+        if self.turn.epoch_state.may_write() {
             for reactor in &others {
                 self.turn.send(*reactor, MemberMail::ControlIs { index, change: change.clone() });
             }
@@ -176,7 +176,7 @@ impl Reactor {
     /// The compaction in effect takes hold of this reactor's shards. During a takeover the stores are behind it,
     /// and serving begins with it.
     fn apply_compaction(&mut self) {
-        if self.turn.standing.may_write() {
+        if self.turn.epoch_state.may_write() {
             self.follow_settled();
             self.shards.compact(&mut self.turn);
         }
@@ -190,7 +190,7 @@ impl Reactor {
             Step::Stop => self.stop_epoch(),
             Step::FenceControl { .. } => {}
             Step::Fence { epoch } => {
-                self.turn.standing.go(epoch, Stage::Fencing);
+                self.turn.epoch_state.go(epoch, Stage::Fencing);
                 self.adopt(&control.expect("a fence carries the control state"));
             }
             Step::Seal { epoch, prefix } if epoch == self.turn.epoch() => {
@@ -209,7 +209,7 @@ impl Reactor {
     /// Everything of the last epoch that is not settled is taken back; what waited for it fails with an
     /// unknown outcome.
     fn stop_epoch(&mut self) {
-        self.turn.standing.go(self.turn.epoch(), Stage::Over);
+        self.turn.epoch_state.go(self.turn.epoch(), Stage::Over);
         self.turn.room = Room::new(Generation::NONE);
         self.shards.end_epoch(&mut self.turn);
         self.turn.gate.clear();
@@ -258,7 +258,7 @@ impl Reactor {
             self.turn.control.adopt(copy.index, &copy.state);
         }
         self.turn.room = Room::new(copy.generation);
-        self.turn.standing.go(epoch, Stage::Serving);
+        self.turn.epoch_state.go(epoch, Stage::Serving);
         self.settle(prefix);
         // Others may have served for a while: that news came before this reactor could take it.
         self.follow_settled();

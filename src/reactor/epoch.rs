@@ -13,8 +13,8 @@
 //! **Why not otherwise.** To keep what was evaluated and hope that it commits would save a replay of some
 //! milliseconds, and would need a proof for every way in which a log can lose its end.
 
+use super::epoch_state::Stage;
 use super::shards::Shards;
-use super::standing::Stage;
 use super::turn::Turn;
 use crate::io::{ControlCopy, EpochMail, Level};
 use crate::record::{Control, MemberRecord};
@@ -59,7 +59,7 @@ impl Epochs {
 
     /// Moves whatever takeover is under way; called once a turn, before the shards' Readies are taken.
     pub fn drive(&mut self, turn: &mut Turn, shards: &mut Shards) {
-        if turn.standing.stage() == Stage::Fencing {
+        if turn.epoch_state.stage() == Stage::Fencing {
             self.drive_fencing(turn, shards);
         }
         if self.coordinator.is_some() {
@@ -74,7 +74,7 @@ impl Epochs {
             let group = shards.get(ShardId::CONTROL).expect("it lives here").shard.group();
             if group.leads() { coordinator.may_begin() } else { group.is_persisted() }
         });
-        beginning || (turn.standing.stage() == Stage::Fencing && fencing_goes_on(turn.epoch(), shards))
+        beginning || (turn.epoch_state.stage() == Stage::Fencing && fencing_goes_on(turn.epoch(), shards))
     }
 
     fn drive_coordinator(&mut self, turn: &mut Turn, shards: &mut Shards) {
@@ -85,7 +85,7 @@ impl Epochs {
         let term = control.group().term();
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(term));
         if let Some(Step::FenceControl { epoch }) = step {
-            turn.standing.go(epoch, Stage::Begun);
+            turn.epoch_state.go(epoch, Stage::Begun);
             if control.propose_fence(epoch).is_err() {
                 turn.lose_epoch();
             }
@@ -162,7 +162,7 @@ impl Epochs {
         let base = named.unwrap_or_default().max(self.settled_before).max(turn.sequencer.settled());
         let holdings = shards.all().map(|local| local.shard.holding(local.read_from)).collect();
         let report = Report { base, shards: holdings };
-        turn.standing.go(epoch, Stage::Fenced);
+        turn.epoch_state.go(epoch, Stage::Fenced);
         turn.send(ReactorId(0), EpochMail::Fenced { epoch, report });
     }
 
@@ -178,7 +178,7 @@ impl Epochs {
     /// The prefix is known: every shard seals.
     pub fn seal(&mut self, turn: &mut Turn, shards: &mut Shards, prefix: Revision) {
         let epoch = turn.epoch();
-        turn.standing.go(epoch, Stage::Sealing { sealed: 0 });
+        turn.epoch_state.go(epoch, Stage::Sealing { sealed: 0 });
         let seal = Seal { epoch, prefix };
         if shards.all_mut().any(|local| local.shard.propose_seal(seal).is_err()) {
             turn.lose_epoch();
@@ -191,8 +191,8 @@ impl Epochs {
         if let Err(strange) = shards.apply_prefix(shard) {
             return turn.halt(strange.of_shard(shard));
         }
-        if let Stage::Sealing { sealed } = turn.standing.stage() {
-            turn.standing.go(turn.standing.epoch(), Stage::Sealing { sealed: sealed + 1 });
+        if let Stage::Sealing { sealed } = turn.epoch_state.stage() {
+            turn.epoch_state.go(turn.epoch_state.epoch(), Stage::Sealing { sealed: sealed + 1 });
         }
         report_sealed(turn, shards.len());
     }
@@ -226,8 +226,8 @@ fn fencing_goes_on(epoch: Epoch, shards: &Shards) -> bool {
 
 fn report_sealed(turn: &mut Turn, shards: usize) {
     let epoch = turn.epoch();
-    if turn.standing.stage() == (Stage::Sealing { sealed: shards }) {
-        turn.standing.go(epoch, Stage::Sealed);
+    if turn.epoch_state.stage() == (Stage::Sealing { sealed: shards }) {
+        turn.epoch_state.go(epoch, Stage::Sealed);
         turn.send(ReactorId(0), EpochMail::Sealed { epoch });
     }
 }

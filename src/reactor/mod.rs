@@ -9,6 +9,7 @@
 mod calls;
 mod effects;
 mod epoch;
+mod epoch_state;
 mod gate;
 mod leader;
 mod pace;
@@ -16,7 +17,6 @@ mod requests;
 mod settings;
 mod shards;
 mod sizes;
-mod standing;
 mod storage;
 mod turn;
 mod waiters;
@@ -139,7 +139,7 @@ impl Reactor {
     /// The settled revision that would give this reactor something to do.
     pub fn waits_for(&self) -> Option<Revision> {
         let Reactor { turn, calls, shards, leader, .. } = self;
-        if !turn.standing.may_write() {
+        if !turn.epoch_state.may_write() {
             return None; // what is settled means nothing here before the next epoch
         }
         let next = turn.settled.next();
@@ -171,7 +171,7 @@ impl Reactor {
     fn on_mail(&mut self, from: ReactorId, mail: Mail) {
         // Mail of an ended epoch could write what the takeover has already voided, and names reservations
         // that are gone; news of settled state and the steps themselves are good in any epoch.
-        if !self.turn.standing.takes_mail_of(mail.epoch) && !mail.body.outlives_epochs() {
+        if !self.turn.epoch_state.takes_mail_of(mail.epoch) && !mail.body.outlives_epochs() {
             return;
         }
         self.on_body(from, mail.epoch, mail.body);

@@ -8,11 +8,11 @@
 //! the leases that are being revoked.
 
 use super::Settings;
+use super::epoch_state::EpochState;
 use super::gate::{Gate, Needs};
 use super::pace::{About, Pace};
 use super::requests::{has_put, is_write};
 use super::sizes::MemberSizes;
-use super::standing::EpochState;
 use crate::api::{Answer, Error, Request};
 use crate::control::Control;
 use crate::io::{
@@ -32,7 +32,7 @@ pub(super) struct Turn {
     pub settings: Arc<Settings>,
     pub sequencer: Arc<Sequencer>,
     pub now: Time,
-    pub standing: EpochState,
+    pub epoch_state: EpochState,
     /// Up to where this reactor has taken what is settled into account.
     pub settled: Revision,
     pub router: Option<Router>,
@@ -63,7 +63,7 @@ impl Turn {
             settings,
             sequencer,
             now,
-            standing: EpochState::new(),
+            epoch_state: EpochState::new(),
             settled: Revision::NONE,
             router: None,
             control,
@@ -111,7 +111,7 @@ impl Turn {
     }
 
     pub fn epoch(&self) -> Epoch {
-        self.standing.epoch()
+        self.epoch_state.epoch()
     }
 
     pub fn router(&self) -> &Router {
@@ -176,7 +176,7 @@ impl Turn {
 
     /// Some group of this reactor is lost: nothing more is written in this epoch.
     pub fn lose_epoch(&mut self) {
-        if self.standing.lose() {
+        if self.epoch_state.lose() {
             self.send(ReactorId(0), EpochMail::Lost);
         }
     }

@@ -168,7 +168,7 @@ impl Calls {
 }
 
 fn status(turn: &Turn, sum: &Census) -> StatusReply {
-    let leads = turn.standing.leads();
+    let leads = turn.epoch_state.leads();
     let alarms = sum.alarms.as_ref().map_or(&[][..], |(_, alarms)| alarms);
     let no_leader = (!leads).then(|| Error::NoLeader.to_string());
     StatusReply {

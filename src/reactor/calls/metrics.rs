@@ -54,8 +54,8 @@ pub fn page(turn: &Turn, rows: BTreeMap<ReactorId, Census>) -> Response {
     rows.values().for_each(|row| sum.add(row));
     let figures = Figures {
         member: turn.settings.member,
-        serving: turn.standing.leads(),
-        epochs: turn.standing.served(),
+        serving: turn.epoch_state.leads(),
+        epochs: turn.epoch_state.served(),
         settled: turn.sequencer.settled(),
         compacted: turn.control.compacted(),
         quota_bytes: turn.settings.quota_shown().unsigned_abs(),

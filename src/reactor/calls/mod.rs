@@ -297,11 +297,11 @@ impl Calls {
         } else if let Some(answer) = health(&request) {
             // The process answers, so it is healthy, whoever leads (etcd's law).
             self.reply(turn, asker, answer);
-        } else if !turn.standing.may_write() {
+        } else if !turn.epoch_state.may_write() {
             // Monitors ask for the status above all while nobody leads. After a start it waits for the first
             // takeover all the same: before it nobody knows what was shown before the start.
             match request {
-                Request::Status if turn.standing.may_watch() => self.take_census(turn, asker),
+                Request::Status if turn.epoch_state.may_watch() => self.take_census(turn, asker),
                 request => self.park(turn, asker, Errand::Call(request)),
             }
         } else if self.under_way.bytes > turn.settings.bounds.calls_bytes_max

@@ -111,7 +111,7 @@ impl Calls {
 
     /// Before the first epoch nobody knows the shards: a stream's requests wait for it.
     fn watch_or_park(&mut self, turn: &mut Turn, rpc: Rpc, request: crate::api::WatchRequest) {
-        if turn.router.is_some() && turn.standing.may_watch() {
+        if turn.router.is_some() && turn.epoch_state.may_watch() {
             self.watch(turn, rpc, request);
         } else if self.parked_watches.len() < turn.settings.bounds.parked_calls_max {
             self.parked_watches.push((rpc, request));
@@ -153,7 +153,7 @@ impl Calls {
             self.front.pause(rpc);
         }
         let asker = Asker::KeepAlive(rpc);
-        if turn.standing.may_write() {
+        if turn.epoch_state.may_write() {
             self.ask_control(turn, asker, ControlRequest::KeepAlive(lease));
         } else {
             self.park(turn, asker, Errand::KeepAlive(lease));
@@ -200,7 +200,7 @@ impl Calls {
     fn open_range_stream(&mut self, turn: &mut Turn, rpc: Rpc, request: RangeRequest) {
         if let Err(error) = txn::check_stream(&request) {
             self.front.end(rpc, Err(error));
-        } else if turn.standing.may_write() {
+        } else if turn.epoch_state.may_write() {
             self.begin_range_stream(turn, rpc, request);
         } else {
             self.park(turn, Asker::RangeStream(rpc), Errand::RangeStream(rpc, request));
@@ -296,7 +296,7 @@ impl Calls {
             return self.take_figures(turn, rpc, page);
         }
         // A lone member that serves has nobody to ask: both kinds of read say the same.
-        let serving = turn.standing.may_read();
+        let serving = turn.epoch_state.may_read();
         let facts = Facts {
             alarms: turn.control.alarms(crate::api::AlarmType::None),
             has_leader: serving,
@@ -304,7 +304,7 @@ impl Calls {
         };
         let read = || if serving { Ok(()) } else { Err(Error::Timeout) };
         let reads = Reads {
-            serializable: if turn.standing.may_watch() { Ok(()) } else { read() },
+            serializable: if turn.epoch_state.may_watch() { Ok(()) } else { read() },
             linearizable: read(),
         };
         let response = page.render(&facts, &reads);

@@ -14,7 +14,7 @@ pub fn page(turn: &Turn, rows: &BTreeMap<ReactorId, Census>) -> Response {
     let control = shards.clone().find(|shard| shard.shard == ShardId::CONTROL);
     let (committed, applied) = control.map_or((0, 0), |shard| (shard.committed.0, shard.applied.0));
     let id = format!("{:x}", turn.settings.member.0);
-    let leads = turn.standing.leads();
+    let leads = turn.epoch_state.leads();
     let follower = json!({ "match": committed, "next": committed + 1, "state": "StateReplicate" });
     let progress = if leads { json!({ id.as_str(): follower }) } else { json!({}) };
     let vars = json!({

@@ -296,7 +296,7 @@ impl Calls {
 
     fn flush_stream(&mut self, turn: &mut Turn, rpc: Rpc, actions: &mut Vec<Action>) {
         let Calls { watches, front, .. } = self;
-        let Turn { sequencer, control, standing, now, counters, settings, .. } = turn;
+        let Turn { sequencer, control, epoch_state, now, counters, settings, .. } = turn;
         let long_bytes = &settings.bounds.front.long_message_bytes;
         let Some(stream) = watches.streams.get_mut(&rpc) else { return };
         loop {
@@ -321,9 +321,9 @@ impl Calls {
                     counters.paths.watch_cut += u64::from(reply.fragment);
                     counters.paths.watch_progress += u64::from(reply.is_progress());
                     if encode::is_long_watch(&reply, *long_bytes) {
-                        front.watched_long(rpc, standing.epoch().term, reply);
+                        front.watched_long(rpc, epoch_state.epoch().term, reply);
                     } else {
-                        front.watched(rpc, standing.epoch().term, &reply);
+                        front.watched(rpc, epoch_state.epoch().term, &reply);
                     }
                 }
                 None => break,

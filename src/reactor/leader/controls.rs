@@ -242,7 +242,7 @@ impl Leader {
     pub fn on_no_space(&mut self, turn: &mut Turn, call: Option<CallId>) {
         let member = turn.settings.member;
         let stands = turn.control.has_alarm(member, AlarmType::NoSpace);
-        if !turn.standing.leads() {
+        if !turn.epoch_state.leads() {
             // A reactor whose disk is full says so at any time. No call is behind it: none is evaluated now.
             self.no_space_heard = true;
             return;
@@ -280,7 +280,7 @@ impl Leader {
     /// The next entry that may go into the log. Only while the epoch serves: before its seal the log would call it
     /// void, and every reactor here would have seen it take effect.
     pub fn next_to_propose(&mut self, turn: &Turn) -> Option<Decided> {
-        if !turn.standing.may_write() {
+        if !turn.epoch_state.may_write() {
             return None;
         }
         let settled = turn.sequencer.settled();

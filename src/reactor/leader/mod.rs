@@ -249,7 +249,7 @@ impl Leader {
 
     /// The lead's own work of a turn.
     pub fn take_turn(&mut self, turn: &mut Turn) {
-        if !turn.standing.leads() {
+        if !turn.epoch_state.leads() {
             return;
         }
         self.expire_leases(turn);
@@ -294,7 +294,7 @@ impl Leader {
     }
 
     pub fn wake_at(&self, turn: &Turn) -> Time {
-        if !turn.standing.leads() {
+        if !turn.epoch_state.leads() {
             return Time::NEVER;
         }
         self.expiry.wake_at().min(self.auto.next_look)

@@ -212,7 +212,7 @@ impl Shards {
     /// A control entry goes into its log, behind the turn's effects, among which a revoke's part may stand: the log
     /// keeps the order of decisions.
     pub fn propose_control(&mut self, turn: &Turn, control: Control) -> Result<Index, Refused> {
-        assert!(turn.standing.may_write(), "control entries are proposed only while the epoch serves");
+        assert!(turn.epoch_state.may_write(), "control entries are proposed only while the epoch serves");
         let (epoch, bytes) = (turn.epoch(), turn.settings.entry_bytes_max);
         let settled = turn.sequencer.settled();
         let shard = self.shard_mut(ShardId::CONTROL);

@@ -97,7 +97,7 @@ impl Shards {
         );
         let behind = self.log_is_behind;
         let paths = &mut turn.counters.paths;
-        if !turn.standing.may_write() || reserved {
+        if !turn.epoch_state.may_write() || reserved {
             paths.waited_for_reservation += u64::from(reserved);
             return Tried::Again(waiting);
         }

@@ -199,7 +199,7 @@ impl Storage {
     /// Hands the turn's records to the disk, in one write.
     pub fn flush(&mut self, turn: &mut Turn, source: &impl Source) {
         // After a restart the log knows more than this reactor, until the first epoch serves.
-        if turn.standing.may_watch() {
+        if turn.epoch_state.may_watch() {
             self.log.settle(turn.settled);
         }
         self.keep_disk_free(turn, source);
@@ -312,7 +312,7 @@ impl Storage {
     }
 
     fn schedule_checkpoints(&mut self, turn: &mut Turn, source: &mut impl Source) {
-        if self.under_way.is_some() || !turn.standing.may_write() || turn.now < self.retry_at {
+        if self.under_way.is_some() || !turn.epoch_state.may_write() || turn.now < self.retry_at {
             return;
         }
         // What the last one frees goes once its record is durable. A log that waits for the disk to have room

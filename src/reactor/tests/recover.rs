@@ -146,7 +146,7 @@ impl Member {
     }
 
     fn serves(&self) -> bool {
-        self.reactors.iter().all(|reactor| reactor.turn.standing.leads())
+        self.reactors.iter().all(|reactor| reactor.turn.epoch_state.leads())
     }
 
     fn run(&mut self) {
@@ -155,7 +155,8 @@ impl Member {
             let mut busy = false;
             for id in 0..self.reactors.len() {
                 let settled = self.sequencer.settled();
-                busy |= settled > self.reactors[id].turn.settled && self.reactors[id].turn.standing.leads();
+                busy |=
+                    settled > self.reactors[id].turn.settled && self.reactors[id].turn.epoch_state.leads();
                 self.reactors[id].step(self.now, Input::Settled(settled));
                 let mut out = vec![];
                 self.reactors[id].flush(self.now, &mut out);
@@ -415,7 +416,7 @@ fn an_alarm_raised_during_a_takeover_is_in_the_log() {
             member.reactors[turn % 2].flush(now, &mut out);
             out.into_iter().for_each(|output| member.carry_out(turn % 2, output));
         }
-        midway += usize::from(!member.reactors[0].turn.standing.leads());
+        midway += usize::from(!member.reactors[0].turn.epoch_state.leads());
         member.reactors[0].turn.raise_no_space(None);
         member.run();
         let alarms = |member: &Member| member.reactors[0].turn.control.alarms(AlarmType::None).len();

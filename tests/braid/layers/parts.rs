@@ -6,7 +6,7 @@ use super::paths::{Path, paths};
 use super::{module_of, sources};
 
 /// What all parts stand on.
-const GROUND: &[&str] = &["turn", "standing", "gate", "pace", "requests", "sizes", "settings", "waiters"];
+const GROUND: &[&str] = &["turn", "epoch_state", "gate", "pace", "requests", "sizes", "settings", "waiters"];
 /// The parts, and what of another one each may name: a borrow that its signatures show, or a view of its own.
 const PARTS: &[(&str, &[&str])] = &[
     ("calls", &["shards::Shards"]),

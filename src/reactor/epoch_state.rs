@@ -116,7 +116,7 @@ mod tests {
     }
 
     fn serving() -> EpochState {
-        let mut standing = EpochState::new();
+        let mut state = EpochState::new();
         let steps = [
             Stage::Begun,
             Stage::Fencing,
@@ -127,38 +127,38 @@ mod tests {
             Stage::Serving,
         ];
         for step in steps {
-            assert!(!standing.may_write() && !standing.may_read() && !standing.leads());
-            standing.go(epoch(1), step);
+            assert!(!state.may_write() && !state.may_read() && !state.leads());
+            state.go(epoch(1), step);
         }
-        standing
+        state
     }
 
     #[test]
     fn an_epoch_that_serves_takes_its_mail_until_it_is_over() {
-        let mut standing = serving();
-        assert!(standing.may_write() && standing.may_watch() && standing.takes_mail_of(epoch(1)));
-        assert!(!standing.takes_mail_of(epoch(2)));
-        assert!(standing.lose() && !standing.lose());
-        standing.go(epoch(1), Stage::Over);
-        assert!(!standing.may_write() && standing.may_watch() && !standing.takes_mail_of(epoch(1)));
-        assert!(standing.lose(), "the next one can be lost");
-        standing.go(epoch(2), Stage::Fencing);
-        assert_eq!((standing.epoch(), standing.served()), (epoch(2), 1));
+        let mut state = serving();
+        assert!(state.may_write() && state.may_watch() && state.takes_mail_of(epoch(1)));
+        assert!(!state.takes_mail_of(epoch(2)));
+        assert!(state.lose() && !state.lose());
+        state.go(epoch(1), Stage::Over);
+        assert!(!state.may_write() && state.may_watch() && !state.takes_mail_of(epoch(1)));
+        assert!(state.lose(), "the next one can be lost");
+        state.go(epoch(2), Stage::Fencing);
+        assert_eq!((state.epoch(), state.served()), (epoch(2), 1));
     }
 
     #[test]
     #[should_panic(expected = "an epoch goes from Fencing")]
     fn a_step_that_is_left_out_is_noticed() {
-        let mut standing = EpochState::new();
-        standing.go(epoch(1), Stage::Fencing);
-        standing.go(epoch(1), Stage::Sealing { sealed: 0 });
+        let mut state = EpochState::new();
+        state.go(epoch(1), Stage::Fencing);
+        state.go(epoch(1), Stage::Sealing { sealed: 0 });
     }
 
     #[test]
     #[should_panic(expected = "an epoch goes from Over")]
     fn an_epoch_does_not_begin_twice() {
-        let mut standing = serving();
-        standing.go(epoch(1), Stage::Over);
-        standing.go(epoch(1), Stage::Fencing);
+        let mut state = serving();
+        state.go(epoch(1), Stage::Over);
+        state.go(epoch(1), Stage::Fencing);
     }
 }
