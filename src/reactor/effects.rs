@@ -4,6 +4,7 @@
 use super::Reactor;
 use super::epoch_state::Stage;
 use super::leader::Decided;
+use super::turn::ReadOnly;
 use crate::io::{ControlCopy, EpochMail, LeaderMail, MemberMail};
 use crate::record::{ArchivedChange, ArchivedEntry, Control, Entry, Payload};
 use crate::sequencer::{Generation, Room};
@@ -64,20 +65,20 @@ impl Reactor {
 
     /// `settled` has moved: what waited for it leaves, and what it settles can no longer be undone.
     pub(super) fn on_settled(&mut self, settled: Revision) {
-        if self.turn.epoch_state.may_write() && settled > self.turn.settled {
+        if self.turn.epoch_state.may_write() && settled > *self.turn.settled {
             self.settle(settled);
         }
     }
 
     /// Others may have settled more than this reactor has heard of.
     pub(super) fn follow_settled(&mut self) {
-        self.on_settled(self.turn.sequencer.settled());
+        self.on_settled(self.turn.settled_truth());
     }
 
     fn settle(&mut self, settled: Revision) {
-        assert!(settled >= self.turn.settled, "what is settled does not fall");
+        assert!(settled >= *self.turn.settled, "what is settled does not fall");
         assert!(settled <= self.turn.sequencer.counter(), "what is settled was taken before");
-        self.turn.settled = settled;
+        *ReadOnly::change(&mut self.turn.settled) = settled;
         self.shards.settle(settled);
         self.apply_due_controls();
         self.turn.open_gate();
@@ -99,7 +100,7 @@ impl Reactor {
 
     /// What of the control log is due takes effect, here and, by mail, everywhere.
     fn apply_due_controls(&mut self) {
-        let settled = self.turn.settled;
+        let settled = *self.turn.settled;
         while let Some(due) = self.shards.next_due(settled) {
             match due {
                 Due::Control(index, payload) => self.take_effect(index, &payload),
@@ -132,7 +133,7 @@ impl Reactor {
     }
 
     fn change_control(&mut self, index: Index, change: Control) {
-        self.turn.control.apply(index, &change);
+        ReadOnly::change(&mut self.turn.control).apply(index, &change);
         if matches!(change, Control::Bootstrap { .. }) {
             return self.epochs.fence_all(&mut self.turn, &self.shards);
         }
@@ -156,7 +157,7 @@ impl Reactor {
 
     /// News of the control state at a reactor without the control shard.
     pub(super) fn on_control_is(&mut self, index: Index, change: &Control) {
-        self.turn.control.apply(index, change);
+        ReadOnly::change(&mut self.turn.control).apply(index, change);
         self.follow_control(change);
         self.turn.send(ReactorId(0), LeaderMail::ControlKnown { index });
     }
@@ -190,7 +191,7 @@ impl Reactor {
             Step::Stop => self.stop_epoch(),
             Step::FenceControl { .. } => {}
             Step::Fence { epoch } => {
-                self.turn.epoch_state.go(epoch, Stage::Fencing);
+                ReadOnly::change(&mut self.turn.epoch_state).go(epoch, Stage::Fencing);
                 self.adopt(&control.expect("a fence carries the control state"));
             }
             Step::Seal { epoch, prefix } if epoch == self.turn.epoch() => {
@@ -209,11 +210,12 @@ impl Reactor {
     /// Everything of the last epoch that is not settled is taken back; what waited for it fails with an
     /// unknown outcome.
     fn stop_epoch(&mut self) {
-        self.turn.epoch_state.go(self.turn.epoch(), Stage::Over);
+        let epoch = self.turn.epoch();
+        ReadOnly::change(&mut self.turn.epoch_state).go(epoch, Stage::Over);
         self.turn.room = Room::new(Generation::NONE);
         self.shards.end_epoch(&mut self.turn);
         self.turn.gate.clear();
-        self.turn.control.leases.clear_all_revoking();
+        ReadOnly::change(&mut self.turn.control).leases.clear_all_revoking();
         if let Some(leader) = &mut self.leader {
             leader.end_epoch();
         }
@@ -224,7 +226,7 @@ impl Reactor {
     /// Takes the control state over, and makes the shards that are new.
     fn adopt(&mut self, copy: &ControlCopy) {
         if !self.epochs.coordinates() {
-            self.turn.control.adopt(copy.index, &copy.state);
+            ReadOnly::change(&mut self.turn.control).adopt(copy.index, &copy.state);
         }
         let router = self.turn.control.router(self.turn.reactors);
         let router = router.expect("the map was checked when it was bootstrapped");
@@ -243,7 +245,7 @@ impl Reactor {
             }
             self.create_shard(id);
         }
-        self.turn.router = Some(router);
+        *ReadOnly::change(&mut self.turn.router) = Some(router);
     }
 
     pub(super) fn on_sealed(&mut self, from: ReactorId, epoch: Epoch) {
@@ -255,10 +257,10 @@ impl Reactor {
 
     fn serve(&mut self, epoch: Epoch, prefix: Revision, copy: &ControlCopy) {
         if !self.epochs.coordinates() {
-            self.turn.control.adopt(copy.index, &copy.state);
+            ReadOnly::change(&mut self.turn.control).adopt(copy.index, &copy.state);
         }
         self.turn.room = Room::new(copy.generation);
-        self.turn.epoch_state.go(epoch, Stage::Serving);
+        ReadOnly::change(&mut self.turn.epoch_state).go(epoch, Stage::Serving);
         self.settle(prefix);
         // Others may have served for a while: that news came before this reactor could take it.
         self.follow_settled();

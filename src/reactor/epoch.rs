@@ -15,7 +15,7 @@
 
 use super::epoch_state::Stage;
 use super::shards::Shards;
-use super::turn::Turn;
+use super::turn::{ReadOnly, Turn};
 use crate::io::{ControlCopy, EpochMail, Level};
 use crate::record::{Control, MemberRecord};
 use crate::sequencer::Generation;
@@ -85,7 +85,7 @@ impl Epochs {
         let term = control.group().term();
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(term));
         if let Some(Step::FenceControl { epoch }) = step {
-            turn.epoch_state.go(epoch, Stage::Begun);
+            ReadOnly::change(&mut turn.epoch_state).go(epoch, Stage::Begun);
             if control.propose_fence(epoch).is_err() {
                 turn.lose_epoch();
             }
@@ -159,10 +159,10 @@ impl Epochs {
             return;
         }
         let named = shards.all().map(|local| local.shard.meaning().known_settled()).max();
-        let base = named.unwrap_or_default().max(self.settled_before).max(turn.sequencer.settled());
+        let base = named.unwrap_or_default().max(self.settled_before).max(turn.settled_truth());
         let holdings = shards.all().map(|local| local.shard.holding(local.read_from)).collect();
         let report = Report { base, shards: holdings };
-        turn.epoch_state.go(epoch, Stage::Fenced);
+        ReadOnly::change(&mut turn.epoch_state).go(epoch, Stage::Fenced);
         turn.send(ReactorId(0), EpochMail::Fenced { epoch, report });
     }
 
@@ -178,7 +178,7 @@ impl Epochs {
     /// The prefix is known: every shard seals.
     pub fn seal(&mut self, turn: &mut Turn, shards: &mut Shards, prefix: Revision) {
         let epoch = turn.epoch();
-        turn.epoch_state.go(epoch, Stage::Sealing { sealed: 0 });
+        ReadOnly::change(&mut turn.epoch_state).go(epoch, Stage::Sealing { sealed: 0 });
         let seal = Seal { epoch, prefix };
         if shards.all_mut().any(|local| local.shard.propose_seal(seal).is_err()) {
             turn.lose_epoch();
@@ -192,7 +192,8 @@ impl Epochs {
             return turn.halt(strange.of_shard(shard));
         }
         if let Stage::Sealing { sealed } = turn.epoch_state.stage() {
-            turn.epoch_state.go(turn.epoch_state.epoch(), Stage::Sealing { sealed: sealed + 1 });
+            let epoch = turn.epoch();
+            ReadOnly::change(&mut turn.epoch_state).go(epoch, Stage::Sealing { sealed: sealed + 1 });
         }
         report_sealed(turn, shards.len());
     }
@@ -203,7 +204,7 @@ impl Epochs {
         if let Step::Serve { prefix, .. } = step {
             self.generation = self.generation.next();
             turn.sequencer.start(self.generation, prefix);
-            turn.settled = prefix;
+            *ReadOnly::change(&mut turn.settled) = prefix;
         }
         Some(step)
     }
@@ -227,7 +228,7 @@ fn fencing_goes_on(epoch: Epoch, shards: &Shards) -> bool {
 fn report_sealed(turn: &mut Turn, shards: usize) {
     let epoch = turn.epoch();
     if turn.epoch_state.stage() == (Stage::Sealing { sealed: shards }) {
-        turn.epoch_state.go(epoch, Stage::Sealed);
+        ReadOnly::change(&mut turn.epoch_state).go(epoch, Stage::Sealed);
         turn.send(ReactorId(0), EpochMail::Sealed { epoch });
     }
 }

@@ -192,7 +192,7 @@ impl Member {
 
     fn turn(&mut self, id: usize) -> bool {
         let settled = self.sequencer.settled();
-        let before = self.reactors[id].turn.settled;
+        let before = *self.reactors[id].turn.settled;
         self.reactors[id].step(self.now, Input::Settled(settled));
         let mut out = vec![];
         self.reactors[id].flush(self.now, &mut out);

@@ -3,9 +3,9 @@
 //!
 //! [`Turn`] is lent to whatever part has the word. A part reads here what the whole reactor goes by, and speaks by
 //! [`Turn::send`] alone: to a part of this reactor as to another reactor, so that no part needs to see a second
-//! one. Where the epoch stands, what is settled and what is decided only the router of messages
-//! ([`super::Reactor`]) and the epoch change; parts count here, hold replies at the gate, take revisions, and mark
-//! the leases that are being revoked.
+//! one. Parts count here, hold replies at the gate, take revisions, and mark the leases that are being revoked.
+//! Where the epoch stands, what is settled and what is decided is [`ReadOnly`] for them: only the router of
+//! messages ([`super::Reactor`]) and the epoch change it.
 
 use super::Settings;
 use super::epoch_state::EpochState;
@@ -22,9 +22,30 @@ use crate::io::{
 use crate::router::Router;
 use crate::sequencer::{Generation, Room, Sequencer, ShardSet};
 use crate::txn;
-use crate::types::{Epoch, ReactorId, Revision, ShardId, Time};
+use crate::types::{Epoch, LeaseId, ReactorId, Revision, ShardId, Time};
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::Arc;
+
+/// A value that parts of a reactor read and do not change. Whoever changes it has to name this type, and the test
+/// of layers lets nobody do so but the router and the epoch.
+pub(super) struct ReadOnly<T> {
+    value: T,
+}
+
+impl<T> ReadOnly<T> {
+    pub fn change(of: &mut ReadOnly<T>) -> &mut T {
+        &mut of.value
+    }
+}
+
+impl<T> Deref for ReadOnly<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
 
 pub(super) struct Turn {
     pub id: ReactorId,
@@ -32,11 +53,11 @@ pub(super) struct Turn {
     pub settings: Arc<Settings>,
     pub sequencer: Arc<Sequencer>,
     pub now: Time,
-    pub epoch_state: EpochState,
+    pub epoch_state: ReadOnly<EpochState>,
     /// Up to where this reactor has taken what is settled into account.
-    pub settled: Revision,
-    pub router: Option<Router>,
-    pub control: Control,
+    pub settled: ReadOnly<Revision>,
+    pub router: ReadOnly<Option<Router>>,
+    pub control: ReadOnly<Control>,
     /// Revisions that the sequencer has promised to this reactor.
     pub room: Room,
     pub sizes: MemberSizes,
@@ -63,10 +84,10 @@ impl Turn {
             settings,
             sequencer,
             now,
-            epoch_state: EpochState::new(),
-            settled: Revision::NONE,
-            router: None,
-            control,
+            epoch_state: ReadOnly { value: EpochState::new() },
+            settled: ReadOnly { value: Revision::NONE },
+            router: ReadOnly { value: None },
+            control: ReadOnly { value: control },
             room: Room::new(Generation::NONE),
             sizes: MemberSizes::new(reactors),
             counters: Counters::default(),
@@ -79,6 +100,12 @@ impl Turn {
 
     /// The one value that this member shows: everything up to it is settled, and nothing above it is visible.
     pub fn shown(&self) -> Revision {
+        self.sequencer.settled()
+    }
+
+    /// What the leader's sequencer has settled, though this reactor may not have heard of it: the truth by which
+    /// entries are proposed and epochs end. A member that does not lead shows less than that.
+    pub fn settled_truth(&self) -> Revision {
         self.sequencer.settled()
     }
 
@@ -130,7 +157,7 @@ impl Turn {
 
     /// The answer leaves when the gate lets it.
     pub fn hold(&mut self, needs: Needs, call: CallId, answer: Answer) {
-        if self.gate.lets_pass(needs, self.settled) {
+        if self.gate.lets_pass(needs, *self.settled) {
             self.answer(call, answer);
         } else {
             self.gate.hold(needs, call, answer);
@@ -146,7 +173,7 @@ impl Turn {
 
     /// `settled` has risen: what waited for it leaves.
     pub fn open_gate(&mut self) {
-        while let Some((call, answer)) = self.gate.next(self.settled) {
+        while let Some((call, answer)) = self.gate.next(*self.settled) {
             self.answer(call, answer);
         }
     }
@@ -164,7 +191,7 @@ impl Turn {
         assert!(usize::from(parts) >= shards.len(), "each shard that is touched has a part");
         let shards = ShardSet::of(shards.iter().copied());
         let taken = self.sequencer.take(&mut self.room, parts, shards).ok();
-        assert!(taken.is_none_or(|revision| revision > self.settled), "what is taken is not settled");
+        assert!(taken.is_none_or(|revision| revision > *self.settled), "what is taken is not settled");
         taken
     }
 
@@ -176,9 +203,15 @@ impl Turn {
 
     /// Some group of this reactor is lost: nothing more is written in this epoch.
     pub fn lose_epoch(&mut self) {
-        if self.epoch_state.lose() {
+        if self.epoch_state.value.lose() {
             self.send(ReactorId(0), EpochMail::Lost);
         }
+    }
+
+    /// From now on nothing at this reactor attaches keys to the lease, which is granted.
+    pub fn mark_revoking(&mut self, lease: LeaseId) {
+        let marked = self.control.value.leases.mark_revoking(lease);
+        assert!(marked == Ok(true), "a lease is revoked once");
     }
 
     /// Whether a write of this cost would pass the quota. The reactors' shares are as last heard, which is at most

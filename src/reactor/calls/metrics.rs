@@ -56,7 +56,7 @@ pub fn page(turn: &Turn, rows: BTreeMap<ReactorId, Census>) -> Response {
         member: turn.settings.member,
         serving: turn.epoch_state.leads(),
         epochs: turn.epoch_state.served(),
-        settled: turn.sequencer.settled(),
+        settled: turn.shown(),
         compacted: turn.control.compacted(),
         quota_bytes: turn.settings.quota_shown().unsigned_abs(),
         alarms: turn.control.alarms(AlarmType::None),

@@ -296,7 +296,8 @@ impl Calls {
 
     fn flush_stream(&mut self, turn: &mut Turn, rpc: Rpc, actions: &mut Vec<Action>) {
         let Calls { watches, front, .. } = self;
-        let Turn { sequencer, control, epoch_state, now, counters, settings, .. } = turn;
+        let (settled, term) = (turn.shown(), turn.epoch().term);
+        let Turn { control, now, counters, settings, .. } = turn;
         let long_bytes = &settings.bounds.front.long_message_bytes;
         let Some(stream) = watches.streams.get_mut(&rpc) else { return };
         loop {
@@ -308,12 +309,7 @@ impl Calls {
                 // Whatever it waits for, it goes on when its client takes more.
                 return watches.note_wait(rpc, Time::NEVER, false);
             }
-            let view = View {
-                now: *now,
-                settled: sequencer.settled(),
-                compacted: control.compacted(),
-                marks: &watches.marks,
-            };
+            let view = View { now: *now, settled, compacted: control.compacted(), marks: &watches.marks };
             match stream.poll(budget, view, actions) {
                 Some(reply) => {
                     assert!(reply.revision <= view.settled, "a watch shows nothing above what is settled");
@@ -321,9 +317,9 @@ impl Calls {
                     counters.paths.watch_cut += u64::from(reply.fragment);
                     counters.paths.watch_progress += u64::from(reply.is_progress());
                     if encode::is_long_watch(&reply, *long_bytes) {
-                        front.watched_long(rpc, epoch_state.epoch().term, reply);
+                        front.watched_long(rpc, term, reply);
                     } else {
-                        front.watched(rpc, epoch_state.epoch().term, &reply);
+                        front.watched(rpc, term, &reply);
                     }
                 }
                 None => break,

@@ -184,7 +184,7 @@ impl Leader {
 
     fn compact(&mut self, turn: &mut Turn, by: Asking, request: CompactRequest) {
         // What a client may name is at most what it has seen, and that is settled.
-        let settled = turn.sequencer.settled();
+        let settled = turn.settled_truth();
         if request.revision <= turn.control.compacted().wire() {
             return self.refuse(turn, by.call, Error::Compacted);
         }
@@ -272,7 +272,7 @@ impl Leader {
         call: Option<(CallId, Answer)>,
     ) {
         let seen = turn.sequencer.counter();
-        let waits = seen > turn.sequencer.settled();
+        let waits = seen > turn.settled_truth();
         turn.counters.paths.control_waited += u64::from(waits);
         self.pending.push_back((seen, Decided { control, call }));
     }
@@ -283,7 +283,7 @@ impl Leader {
         if !turn.epoch_state.may_write() {
             return None;
         }
-        let settled = turn.sequencer.settled();
+        let settled = turn.settled_truth();
         self.pending.pop_front_if(|(seen, _)| *seen <= settled).map(|(_, decided)| decided)
     }
 

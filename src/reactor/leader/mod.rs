@@ -253,7 +253,7 @@ impl Leader {
             return;
         }
         self.expire_leases(turn);
-        let (now, settled) = (turn.now, turn.settled);
+        let (now, settled) = (turn.now, *turn.settled);
         if let Some(revision) = self.auto.look(now, settled) {
             let (starting, ..) = auto_compaction_words(turn);
             notice_auto_compaction(turn, Level::Info, starting, revision, []);

@@ -15,7 +15,7 @@ impl Shards {
         after: At,
         upto: Revision,
     ) {
-        let behind = upto > turn.settled;
+        let behind = upto > *turn.settled;
         let local = self.of.get_mut(&shard).expect("the router knows whose shard it is");
         let store = &mut local.shard.store;
         let compacted = store.compacted();

@@ -35,7 +35,7 @@ impl Shards {
 
     /// Hands what has settled to the hubs. Those that had more than a slice before go on turn by turn.
     pub fn publish(&mut self, turn: &Turn) {
-        let (settled, slice) = (turn.settled, publishing_slice(turn));
+        let (settled, slice) = (*turn.settled, publishing_slice(turn));
         for local in self.of.values_mut().filter(|local| local.shard.id != ShardId::CONTROL) {
             if !local.hub.is_publishing() {
                 local.publish(settled, slice);

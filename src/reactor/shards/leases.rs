@@ -9,8 +9,7 @@ impl Shards {
     /// From now on nothing here attaches keys to the lease; what it has it may lose.
     pub fn on_revoking(&mut self, turn: &mut Turn, call: CallId, lease: LeaseId) {
         // It is granted: the control shard's reactor has said so before.
-        let marked = turn.control.leases.mark_revoking(lease);
-        assert!(marked == Ok(true), "a lease is revoked once");
+        turn.mark_revoking(lease);
         self.revokes_asked.push((call, lease));
         self.answer_revokes(turn);
     }

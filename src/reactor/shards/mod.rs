@@ -157,7 +157,7 @@ impl Shards {
 
     /// Makes the turn's effects an entry per shard; false where raft refuses one.
     pub fn propose_turn(&mut self, turn: &Turn) -> bool {
-        let (epoch, settled, bytes) = (turn.epoch(), turn.settled, turn.settings.entry_bytes_max);
+        let (epoch, settled, bytes) = (turn.epoch(), *turn.settled, turn.settings.entry_bytes_max);
         let refused = self.of.values_mut().filter_map(|local| {
             local.shard.propose_turn(epoch, settled, bytes).err() // of all: one is as good as lost with another
         });
@@ -214,7 +214,7 @@ impl Shards {
     pub fn propose_control(&mut self, turn: &Turn, control: Control) -> Result<Index, Refused> {
         assert!(turn.epoch_state.may_write(), "control entries are proposed only while the epoch serves");
         let (epoch, bytes) = (turn.epoch(), turn.settings.entry_bytes_max);
-        let settled = turn.sequencer.settled();
+        let settled = turn.settled_truth();
         let shard = self.shard_mut(ShardId::CONTROL);
         shard.propose_turn(epoch, settled, bytes)?;
         shard.propose_control(epoch, settled, control)
@@ -231,7 +231,7 @@ impl Shards {
 
     /// Takes back what of the epoch is not settled, and forgets what only it wanted.
     pub fn end_epoch(&mut self, turn: &mut Turn) {
-        let settled = turn.sequencer.settled();
+        let settled = turn.settled_truth();
         let mut moves: Vec<LeaseMove> = vec![];
         for local in self.of.values_mut() {
             let store = &local.shard.store;
@@ -250,7 +250,7 @@ impl Shards {
     /// The compaction in effect takes hold; history goes in later turns' slices.
     pub fn compact(&mut self, turn: &mut Turn) {
         let compacted = turn.control.compacted();
-        assert!(compacted <= turn.settled, "only settled history is compacted");
+        assert!(compacted <= *turn.settled, "only settled history is compacted");
         for local in self.of.values_mut().filter(|local| local.shard.id != ShardId::CONTROL) {
             if local.shard.store.compacted() < compacted {
                 local.shard.store.compact(compacted);

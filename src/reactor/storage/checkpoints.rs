@@ -94,7 +94,7 @@ impl Storage {
         shard: ShardId,
         whole: Whole,
     ) {
-        let revision = turn.settled;
+        let revision = *turn.settled;
         let Some(held) = source.hold(shard, revision) else { return };
         let job = self.next_job();
         self.last_file += 1;

@@ -200,7 +200,7 @@ impl Storage {
     pub fn flush(&mut self, turn: &mut Turn, source: &impl Source) {
         // After a restart the log knows more than this reactor, until the first epoch serves.
         if turn.epoch_state.may_watch() {
-            self.log.settle(turn.settled);
+            self.log.settle(*turn.settled);
         }
         self.keep_disk_free(turn, source);
         self.hear_of_others(turn);

@@ -156,7 +156,7 @@ impl Member {
             for id in 0..self.reactors.len() {
                 let settled = self.sequencer.settled();
                 busy |=
-                    settled > self.reactors[id].turn.settled && self.reactors[id].turn.epoch_state.leads();
+                    settled > *self.reactors[id].turn.settled && self.reactors[id].turn.epoch_state.leads();
                 self.reactors[id].step(self.now, Input::Settled(settled));
                 let mut out = vec![];
                 self.reactors[id].flush(self.now, &mut out);

@@ -88,7 +88,7 @@ fn a_shard_written_without_pause_does_not_leave_its_watchers_behind() {
     let reactor = &member.reactors[0];
     assert!(reactor.turn.settled.0 > 90, "they settle as they come");
     let published = reactor.shards.get(ShardId(1)).unwrap().hub.settled();
-    assert!(published.0 + 5 > reactor.turn.settled.0, "{published} of {}", reactor.turn.settled);
+    assert!(published.0 + 5 > reactor.turn.settled.0, "{published} of {}", *reactor.turn.settled);
 }
 
 impl Member {
