@@ -100,8 +100,8 @@
 //!    with them (`reactor/mod.rs: step`, `reactor/calls/streams.rs: on_received`).
 //! 2. The connection makes a request of them: frames (`http2/receive.rs: receive`), messages
 //!    (`front/grpc.rs: receive`), protobuf (`wire/decode.rs: unary`), an ask (`front/rpc.rs: ask`).
-//! 3. What needs no state is checked, and the key's shard is looked up (`reactor/calls/mod.rs: call, route`,
-//!    `router/mod.rs: shard_of`). The request goes to its owner as mail, or by the same way to itself
+//! 3. At the door what needs no state is checked (`reactor/calls/door.rs: enter, rule`), and the key's shard is
+//!    looked up (`reactor/calls/mod.rs: route`, `router/mod.rs: shard_of`). The request goes to its owner as mail, or by the same way to itself
 //!    (`reactor/turn.rs: send`).
 //! 4. There it waits for a reservation, the log or the ring, or none of them
 //!    (`reactor/shards/writes.rs: try_waiting`).
@@ -125,8 +125,8 @@
 //!
 //! # The life of a range
 //!
-//! 1. It arrives as a put does, and is checked (`reactor/calls/mod.rs: call`, `txn/check.rs: check_range`).
-//! 2. During a takeover it is parked (`reactor/calls/mod.rs: park`).
+//! 1. It arrives as a put does, and is checked (`reactor/calls/door.rs: enter`, `txn/check.rs: check_range`).
+//! 2. During a takeover it is parked (`reactor/calls/door.rs: park`).
 //! 3. It notes `settled`, which its header will show and which it reads at unless it names an older revision
 //!    (`reactor/calls/reads.rs: read`, `txn/range.rs: read_revision`).
 //! 4. If its keys are in one shard of this reactor it is read at once, one key without a cursor
@@ -147,7 +147,7 @@
 //! # The life of a watch
 //!
 //! 1. A client's create request opens a stream at the reactor of its connection, or waits for the first
-//!    takeover (`reactor/calls/streams.rs: watch_or_park`, `reactor/calls/watches.rs: watch`,
+//!    takeover (`reactor/calls/streams.rs: park_watch`, `reactor/calls/watches.rs: watch`,
 //!    `watch/stream.rs: request`).
 //! 2. The stream subscribes at the hub of every shard that the range touches
 //!    (`reactor/calls/watches.rs: route_actions`, `reactor/shards/hubs.rs: on_watch_action`,
@@ -223,7 +223,7 @@
 //! 9. When all are sealed the sequencer starts behind the prefix (`reactor/effects.rs: on_sealed`,
 //!    `sequencer/mod.rs: start`).
 //! 10. Every reactor serves: leases get their full time, parked requests are evaluated
-//!     (`reactor/effects.rs: serve`, `reactor/leader/mod.rs: begin`, `reactor/calls/mod.rs: unpark_calls`).
+//!     (`reactor/effects.rs: serve`, `reactor/leader/mod.rs: begin`, `reactor/calls/door.rs: unpark_calls`).
 //!
 //! # The life of a restart
 //!

@@ -453,6 +453,15 @@ impl ClientConnection {
         }
     }
 
+    pub fn streams_requiring_leader(&self) -> impl Iterator<Item = Rpc> {
+        let calls = match &self.protocol {
+            Protocol::Http2(http2) => Some(&http2.calls),
+            Protocol::Unknown(_) | Protocol::Http1(_) => None,
+        };
+        let streams = calls.into_iter().flat_map(|calls| calls.streams_requiring_leader());
+        streams.map(|stream| Rpc::stream(self.id, stream))
+    }
+
     /// Whether streams wait for the socket to take what was written, rather than for the client's windows.
     fn is_behind(&self) -> bool {
         let Protocol::Http2(http2) = &self.protocol else { return false };

@@ -7,7 +7,7 @@
 
 use super::accounting::Accounting;
 use super::connection::ClientConnection;
-use super::{Ask, Front, Rpc, Untaken, of};
+use super::{Ask, Caller, Front, Rpc, Untaken, of};
 use crate::api::{Error, RangeReply, Reply, Request, TxnReply};
 use crate::limits::FrontBounds;
 use crate::types::{ConnId, Duration, KeyValue, Term, Time};
@@ -199,9 +199,12 @@ impl Front {
         if is_there(connections, rpc) {
             waiting.anew = Some(rpc);
             let method = of(connections, rpc.conn).and_then(|connection| connection.method(rpc));
+            let caller = Caller { requires_leader: false }; // it was let in with one
             asks.push(match (method, request) {
-                (Some(Method::RangeStream), Request::Range(request)) => Ask::RangeStream { rpc, request },
-                (_, request) => Ask::Call { rpc, request, bytes: 0 },
+                (Some(Method::RangeStream), Request::Range(request)) => {
+                    Ask::RangeStream { rpc, caller, request }
+                }
+                (_, request) => Ask::Call { rpc, caller, request, bytes: 0 },
             });
         }
     }

@@ -46,30 +46,43 @@ enum Exchange {
     Page,
 }
 
+/// Who asks, as far as the headers of a call say it. Every request carries it to the door, where it is looked at
+/// before anything is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// `hasleader`: nothing is to be done for it while this member knows no leader.
+    pub requires_leader: bool,
+}
+
 /// What a client wants.
 #[derive(Debug, PartialEq)]
 pub enum Ask {
     /// `bytes`: the length of its message.
     Call {
         rpc: Rpc,
+        caller: Caller,
         request: Request,
         bytes: usize,
     },
     RangeStream {
         rpc: Rpc,
+        caller: Caller,
         request: RangeRequest,
     },
     KeepAlive {
         rpc: Rpc,
+        caller: Caller,
         lease: LeaseId,
     },
     Watch {
         rpc: Rpc,
+        caller: Caller,
         request: WatchRequest,
     },
     /// The client wants the status of a service, and every change of it.
     HealthWatch {
         rpc: Rpc,
+        caller: Caller,
         service: String,
     },
     /// The client sends nothing more on this stream.
@@ -282,6 +295,11 @@ impl Front {
     /// Whether every connection is done, after [`Front::stop`].
     pub fn is_stopped(&self) -> bool {
         self.stopping && self.open == 0
+    }
+
+    /// Streams whose clients want no stream without a leader.
+    pub fn streams_requiring_leader(&self) -> Vec<Rpc> {
+        self.connections.iter().flatten().flat_map(ClientConnection::streams_requiring_leader).collect()
     }
 
     /// Answers a unary call.

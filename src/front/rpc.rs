@@ -1,7 +1,7 @@
 //! The calls of one HTTP/2 connection, and how their messages become asks.
 
 use super::long::Sending;
-use super::{Ask, Counters, FrontConfig, Rpc};
+use super::{Ask, Caller, Counters, FrontConfig, Rpc};
 use crate::api::{Code, Error};
 use crate::http2::{FieldName, Head, StreamId};
 use crate::types::{ConnId, Time};
@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 /// A call being received or answered.
 pub(super) struct ClientCall {
     pub method: Method,
+    caller: Caller,
     pub encoding: ReplyEncoding,
     pub has_sent: bool,
     pub begun: Time,
@@ -67,6 +68,7 @@ impl ClientCall {
         let inbound = Inbound::new(judged.method.kind(), config.message_bytes_max, judged.encoding.gzip);
         Ok(BegunCall {
             method: judged.method,
+            caller: Caller { requires_leader: judged.require_leader },
             encoding: judged.encoding,
             inbound,
             begun: now,
@@ -78,6 +80,7 @@ impl ClientCall {
 /// A call that has no stream yet.
 pub(super) struct BegunCall {
     method: Method,
+    caller: Caller,
     encoding: ReplyEncoding,
     inbound: Inbound,
     begun: Time,
@@ -129,7 +132,7 @@ impl ClientCalls {
     }
 
     pub fn insert(&mut self, stream: StreamId, begun: BegunCall) {
-        let BegunCall { method, encoding, inbound, begun, deadline } = begun;
+        let BegunCall { method, caller, encoding, inbound, begun, deadline } = begun;
         if self.calls.len() <= stream.slot() {
             self.calls.resize_with(stream.slot() + 1, || None);
         }
@@ -140,6 +143,7 @@ impl ClientCalls {
         assert!(slot.is_none(), "a call ends no later than its stream");
         *slot = Some(ClientCall {
             method,
+            caller,
             encoding,
             has_sent: false,
             begun,
@@ -238,11 +242,15 @@ impl ClientCalls {
 
     /// Calls that answer with a stream of messages.
     pub fn streaming(&self) -> impl Iterator<Item = StreamId> {
-        self.calls
-            .iter()
-            .flatten()
-            .filter(|call| call.method.kind() != CallKind::Unary)
-            .map(|call| call.stream)
+        self.streaming_calls().map(|call| call.stream)
+    }
+
+    pub fn streams_requiring_leader(&self) -> impl Iterator<Item = StreamId> {
+        self.streaming_calls().filter(|call| call.caller.requires_leader).map(|call| call.stream)
+    }
+
+    fn streaming_calls(&self) -> impl Iterator<Item = &ClientCall> {
+        self.calls.iter().flatten().filter(|call| call.method.kind() != CallKind::Unary)
     }
 
     pub fn next_deadline(&self) -> Time {
@@ -411,17 +419,17 @@ impl ClientCall {
     }
 
     fn ask(&mut self, rpc: Rpc, message: Bytes, txn_ops_max: usize) -> Result<Ask, Error> {
-        let bytes = message.len();
+        let (caller, bytes) = (self.caller, message.len());
         Ok(match self.method {
-            Method::RangeStream => Ask::RangeStream { rpc, request: decode::range_stream(message)? },
-            Method::Watch => Ask::Watch { rpc, request: decode::watch(message)? },
-            Method::HealthWatch => Ask::HealthWatch { rpc, service: decode::health_watch(message)? },
-            Method::LeaseKeepAlive => Ask::KeepAlive { rpc, lease: decode::keep_alive(message)? },
+            Method::RangeStream => Ask::RangeStream { rpc, caller, request: decode::range_stream(message)? },
+            Method::Watch => Ask::Watch { rpc, caller, request: decode::watch(message)? },
+            Method::HealthWatch => Ask::HealthWatch { rpc, caller, service: decode::health_watch(message)? },
+            Method::LeaseKeepAlive => Ask::KeepAlive { rpc, caller, lease: decode::keep_alive(message)? },
             unary => {
                 let request = decode::unary(unary, &message, txn_ops_max)?;
                 self.request = Some(message);
                 self.timed = Timed::of(&request);
-                Ask::Call { rpc, request, bytes }
+                Ask::Call { rpc, caller, request, bytes }
             }
         })
     }

@@ -1,6 +1,6 @@
 //! Where an epoch stands at this reactor: one value, changed in one place.
 //!
-//! A lone member leads and shows what it has as long as its epoch serves, so that four questions have few answers
+//! A lone member leads and shows what it has as long as its epoch serves, so that five questions have few answers
 //! today. They are asked by name all the same, as a member that does not lead will answer them differently.
 
 use crate::types::Epoch;
@@ -70,6 +70,17 @@ impl EpochState {
     /// Whether this member leads the cluster.
     pub fn leads(&self) -> bool {
         self.stage == Stage::Serving
+    }
+
+    /// Whether this member knows who leads the cluster. A lone member knows of itself alone.
+    pub fn knows_leader(&self) -> bool {
+        self.leads()
+    }
+
+    /// Whether there was a leader and now there is none: then calls that require one are refused. Before the first
+    /// epoch they wait, as every request to an etcd that starts waits until that has found its leader.
+    pub fn has_lost_leader(&self) -> bool {
+        self.served > 0 && !self.knows_leader()
     }
 
     /// Whether mail of this epoch may change anything here.

@@ -107,6 +107,11 @@ impl Settings {
     pub fn request_timeout(&self) -> Duration {
         Duration(Duration::from_secs(5).0 + 2 * self.election_timeout.0)
     }
+
+    /// etcd's patience with a stream that requires a leader: three election timeouts without one.
+    pub fn leader_patience(&self) -> Duration {
+        Duration(3 * self.election_timeout.0)
+    }
 }
 
 /// All that one reactor starts from.

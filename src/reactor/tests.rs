@@ -15,6 +15,7 @@ use prost::Message;
 use std::sync::Arc;
 
 mod controls;
+mod door;
 mod lists;
 mod pace;
 mod recover;
@@ -110,6 +111,12 @@ impl Member {
     }
 
     fn on(disk_is_full: bool, reactors: u16, settings: Settings) -> Member {
+        let mut member = Member::before_its_first_turn(disk_is_full, reactors, settings);
+        member.run();
+        member
+    }
+
+    fn before_its_first_turn(disk_is_full: bool, reactors: u16, settings: Settings) -> Member {
         let sequencer = Arc::new(Sequencer::new(1 << 10));
         let settings = Arc::new(settings);
         let boot = |id: u16| Boot {
@@ -160,7 +167,6 @@ impl Member {
         };
         member.reactors[usize::from(conn.reactor.0)]
             .step(Time(0), Input::Opened { conn, port: Port::Client });
-        member.run();
         member
     }
 

@@ -170,7 +170,7 @@ impl Calls {
 fn status(turn: &Turn, sum: &Census) -> StatusReply {
     let leads = turn.epoch_state.leads();
     let alarms = sum.alarms.as_ref().map_or(&[][..], |(_, alarms)| alarms);
-    let no_leader = (!leads).then(|| Error::NoLeader.to_string());
+    let no_leader = (!turn.epoch_state.knows_leader()).then(|| Error::NoLeader.to_string());
     StatusReply {
         revision: turn.shown(),
         db_size_bytes: sum.sizes.db_bytes(),

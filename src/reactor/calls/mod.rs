@@ -18,6 +18,7 @@
 //! shards would know of clients. An answer that left with the commit of its own entry could show a write
 //! whose predecessor is lost.
 
+mod door;
 mod gather;
 mod hashes;
 mod history;
@@ -37,11 +38,11 @@ use crate::api::{
 };
 use crate::front::{Ask, Front, Rpc};
 use crate::io::{CallId, CallMail, ControlRequest, Counters, LeaderMail, Own, ShardMail};
-use crate::limits::REQUEST_ENVELOPE_BYTES;
 use crate::stdx::{HashMap, Rng};
 use crate::txn::{self, Counting};
 use crate::types::{LeaseId, ReactorId, Revision, ShardId, Time};
 use crate::wire::http1::Response;
+use door::Parking;
 use reads::Reading;
 use std::collections::VecDeque;
 use streams::Streams;
@@ -54,8 +55,6 @@ enum Asker {
     Rpc(Rpc),
     /// One renewal of a stream.
     KeepAlive(Rpc),
-    /// A RangeStream that has not begun.
-    RangeStream(Rpc),
     /// One chunk of a stream.
     Chunk(Rpc),
     /// A call of another reactor, of which this one is a part.
@@ -96,26 +95,10 @@ struct Call {
     proposes: bool,
 }
 
-/// What arrived during a takeover: begun once that is done.
-#[derive(Debug)]
-struct Parked {
-    asker: Asker,
-    errand: Errand,
-    bytes: usize,
-    deadline: Time,
-}
-
-/// What waits for a takeover.
-#[derive(Debug)]
-enum Errand {
-    Call(Request),
-    KeepAlive(LeaseId),
-    RangeStream(Rpc, RangeRequest),
-}
-
 pub(super) struct Calls {
     pub front: Front,
     under_way: CallTable,
+    parking: Parking,
     streams: Streams,
     watches: Watches,
     /// Transactions over several shards that found no revision to take.
@@ -140,8 +123,6 @@ struct CallTable {
     /// Those that go through the log.
     proposals: usize,
     made: u64,
-    parked: VecDeque<Parked>,
-    parked_bytes: usize,
 }
 
 impl CallTable {
@@ -174,7 +155,7 @@ impl CallTable {
     }
 
     pub fn len(&self) -> usize {
-        self.calls.len() + self.parked.len()
+        self.calls.len()
     }
 
     /// The call has no deadline: it ends by its answer, or with its epoch.
@@ -190,6 +171,7 @@ impl Calls {
         Calls {
             front,
             under_way: CallTable::default(),
+            parking: Parking::default(),
             streams: Streams::default(),
             watches: Watches::new(rng),
             deciding: vec![],
@@ -236,6 +218,7 @@ impl Calls {
     pub fn take_turn(&mut self, turn: &mut Turn) {
         self.tried = 0;
         self.front_on_time(turn);
+        self.end_leaderless(turn);
         self.redecide(turn);
     }
 
@@ -248,8 +231,9 @@ impl Calls {
         !self.deciding.is_empty()
     }
 
+    /// Calls under way, and parked requests.
     pub fn len(&self) -> usize {
-        self.under_way.len()
+        self.under_way.len() + self.parking.len()
     }
 
     #[cfg(test)]
@@ -261,12 +245,13 @@ impl Calls {
         counters.front = self.front.counters.clone();
         counters.connections = self.front.open() as u64;
         counters.proposals_pending = self.under_way.proposals() as u64;
-        counters.calls = self.under_way.len() as u64;
+        counters.calls = self.len() as u64;
         self.watches.count(counters);
     }
 
     /// An epoch serves: what was parked goes on.
     pub fn unpark(&mut self, turn: &mut Turn) {
+        self.find_leader();
         self.unpark_watches(turn);
         self.unpark_calls(turn);
     }
@@ -276,55 +261,17 @@ impl Calls {
         self.deciding.clear();
         self.fail_calls(turn, &Error::Timeout);
         self.retrying.clear();
-    }
-
-    /// A client asks. The checks that need no state come first; the rest goes where the state is.
-    /// Its message had so many bytes. Returns the range that it is, if it is one and may be read now.
-    fn call(
-        &mut self,
-        turn: &mut Turn,
-        asker: Asker,
-        request: Request,
-        bytes: usize,
-    ) -> Option<RangeRequest> {
-        if let Err(error) = check(turn, &request) {
-            if let Asker::Rpc(rpc) = asker {
-                self.front.forget_duration(rpc);
-            }
-            self.reply(turn, asker, Err(error));
-        } else if is_too_large(turn, &request, bytes) {
-            self.reply(turn, asker, Err(Error::RequestTooLarge));
-        } else if let Some(answer) = health(&request) {
-            // The process answers, so it is healthy, whoever leads (etcd's law).
-            self.reply(turn, asker, answer);
-        } else if !turn.epoch_state.may_write() {
-            // Monitors ask for the status above all while nobody leads. After a start it waits for the first
-            // takeover all the same: before it nobody knows what was shown before the start.
-            match request {
-                Request::Status if turn.epoch_state.may_watch() => self.take_census(turn, asker),
-                request => self.park(turn, asker, Errand::Call(request)),
-            }
-        } else if self.under_way.bytes > turn.settings.bounds.calls_bytes_max
-            && !matches!(asker, Asker::Own(_))
-        {
-            turn.counters.paths.refused_bytes += 1;
-            self.reply(turn, asker, Err(Error::TooManyRequests));
-        } else if let Request::Range(range) = request {
-            return Some(range);
-        } else {
-            self.route(turn, asker, request);
-        }
-        None
+        self.lose_leader(turn);
     }
 
     /// The leader asks something of its own.
-    pub fn call_of_leader(&mut self, turn: &mut Turn, of: Own, request: Request) {
-        let range = self.call(turn, Asker::Own(of), request, 0);
-        assert!(range.is_none(), "the leader asks for no ranges");
+    fn call_of_leader(&mut self, turn: &mut Turn, of: Own, request: Request) {
+        assert!(turn.epoch_state.may_write(), "the leader asks while its epoch serves");
+        self.route(turn, Asker::Own(of), request);
     }
 
     pub fn wake_at(&self) -> Time {
-        self.watches.wake_at().min(self.front.wake_at())
+        self.watches.wake_at().min(self.front.wake_at()).min(self.streams.wake_at())
     }
 
     /// To where the state is.
@@ -370,9 +317,9 @@ impl Calls {
             Request::Defragment => self.defragment(turn, asker),
             Request::Hash => self.hash(turn, asker),
             Request::HashKv { revision } => self.hash_kv(turn, asker, revision),
-            Request::Range(_) | Request::HealthCheck { .. } | Request::HealthList => {
-                unreachable!("answered above")
-            }
+            Request::HealthCheck { service } => self.reply(turn, asker, health(&service)),
+            Request::HealthList => self.reply(turn, asker, Ok(Reply::HealthList(ServingStatus::Serving))),
+            Request::Range(_) => unreachable!("a range is read where it was let in"),
         }
     }
 
@@ -394,9 +341,7 @@ impl Calls {
     /// Whether somebody still waits for the answer.
     fn is_there(&mut self, asker: Asker) -> bool {
         match asker {
-            Asker::Rpc(rpc) | Asker::KeepAlive(rpc) | Asker::RangeStream(rpc) | Asker::Chunk(rpc) => {
-                self.front.method(rpc).is_some()
-            }
+            Asker::Rpc(rpc) | Asker::KeepAlive(rpc) | Asker::Chunk(rpc) => self.front.method(rpc).is_some(),
             Asker::Call(_) | Asker::Page(_) | Asker::Own(_) => true,
         }
     }
@@ -454,10 +399,6 @@ impl Calls {
         match asker {
             Asker::Rpc(rpc) => self.answer_rpc(turn, rpc, answer),
             Asker::KeepAlive(rpc) => self.on_kept_alive(turn, rpc, answer),
-            Asker::RangeStream(rpc) => {
-                let error = answer.expect_err("a stream that has begun is answered by chunks");
-                self.front.end(rpc, Err(error));
-            }
             Asker::Chunk(rpc) => self.on_chunk(turn, rpc, answer),
             Asker::Call(call) => turn.answer(call, answer),
             Asker::Own(of) => turn.send(ReactorId(0), LeaderMail::OwnDone { of, answer }),
@@ -465,47 +406,6 @@ impl Calls {
                 turn.counters.scrapes_failed += 1;
                 let error = answer.expect_err("only a page that cannot be made is answered this way");
                 self.show_page(turn, rpc, &Response::error(503, &error.to_string()));
-            }
-        }
-    }
-
-    /// Holds what arrives during a takeover, for as long as any request may take.
-    fn park(&mut self, turn: &mut Turn, asker: Asker, errand: Errand) {
-        let bytes = match &errand {
-            Errand::Call(request) => PARKED_FIXED_BYTES + request.bytes(),
-            Errand::KeepAlive(_) => PARKED_FIXED_BYTES,
-            Errand::RangeStream(_, request) => {
-                PARKED_FIXED_BYTES + request.key.len() + request.range_end.len()
-            }
-        };
-        let (calls, bounds) = (&mut self.under_way, &turn.settings.bounds);
-        if calls.parked.len() >= bounds.parked_calls_max
-            || calls.parked_bytes + bytes > bounds.parked_bytes_max
-        {
-            turn.counters.paths.refused_parked += 1;
-            return self.reply(turn, asker, Err(Error::TooManyRequests));
-        }
-        let deadline = turn.now + turn.settings.request_timeout();
-        calls.parked_bytes += bytes;
-        turn.counters.paths.call_parked += 1;
-        calls.parked.push_back(Parked { asker, errand, bytes, deadline });
-    }
-
-    fn unpark_calls(&mut self, turn: &mut Turn) {
-        let parked = std::mem::take(&mut self.under_way.parked);
-        self.under_way.parked_bytes = 0;
-        for Parked { asker, errand, .. } in parked {
-            // A client that has left or waits no longer was told so, and its request does nothing.
-            if !self.is_there(asker) {
-                continue;
-            }
-            match errand {
-                Errand::Call(request) => {
-                    let range = self.call(turn, asker, request, 0);
-                    self.ready.extend(range.map(|range| (asker, range, Counting::Total)));
-                }
-                Errand::KeepAlive(lease) => self.ask_control(turn, asker, ControlRequest::KeepAlive(lease)),
-                Errand::RangeStream(rpc, request) => self.begin_range_stream(turn, rpc, request),
             }
         }
     }
@@ -534,12 +434,7 @@ impl Calls {
             self.release_spread_of(turn, CallId { reactor: turn.id, number });
             self.finish(turn, CallId { reactor: turn.id, number }, Err(Error::Timeout));
         }
-        while let Some(parked) = self.under_way.parked.pop_front_if(|parked| parked.deadline <= now) {
-            self.under_way.parked_bytes -= parked.bytes;
-            let is_range = matches!(parked.errand, Errand::Call(Request::Range(_)) | Errand::RangeStream(..));
-            turn.counters.ranges_failed += u64::from(is_range);
-            self.reply(turn, parked.asker, Err(Error::Timeout));
-        }
+        self.expire_parked(turn);
     }
 
     fn count_failed(&self, turn: &mut Turn, number: u64) {
@@ -547,22 +442,6 @@ impl Calls {
         turn.counters.proposals_failed += u64::from(call.proposes);
         turn.counters.ranges_failed += u64::from(matches!(call.course, Course::Reading(_)));
     }
-}
-
-fn check(turn: &Turn, request: &Request) -> Result<(), Error> {
-    match request {
-        Request::Range(range) => txn::check_range(range),
-        Request::Put(put) => txn::check_put(put),
-        Request::DeleteRange(delete) => txn::check_delete(delete),
-        Request::Txn(txn) => txn::check_txn(txn, turn.settings.txn_ops_max),
-        _ => Ok(()),
-    }
-}
-
-fn is_too_large(turn: &Turn, request: &Request, bytes: usize) -> bool {
-    let length_bytes = (usize::BITS - (bytes | 1).leading_zeros()).div_ceil(7) as usize;
-    let logged = bytes + length_bytes + REQUEST_ENVELOPE_BYTES;
-    logged > turn.settings.request_bytes_max && is_write(request)
 }
 
 fn shards_of_txn(turn: &Turn, request: &TxnRequest) -> Vec<ShardId> {
@@ -574,17 +453,12 @@ fn shards_of_txn(turn: &Turn, request: &TxnRequest) -> Vec<ShardId> {
     shards
 }
 
-/// Only the server as a whole has a status.
-fn health(request: &Request) -> Option<Answer> {
-    match request {
-        Request::HealthCheck { service } if !service.is_empty() => {
-            Some(Err(Error::Other { code: Code::NotFound, text: "unknown service".to_owned() }))
-        }
-        Request::HealthCheck { .. } => Some(Ok(Reply::Health(ServingStatus::Serving))),
-        Request::HealthList => Some(Ok(Reply::HealthList(ServingStatus::Serving))),
-        _ => None,
+/// Only the server as a whole has a status, and while the process answers it is healthy, whoever leads (etcd's
+/// law).
+fn health(service: &str) -> Answer {
+    if service.is_empty() {
+        Ok(Reply::Health(ServingStatus::Serving))
+    } else {
+        Err(Error::Other { code: Code::NotFound, text: "unknown service".to_owned() })
     }
 }
-
-/// What a request takes beside its keys and values.
-const PARKED_FIXED_BYTES: usize = 128;

@@ -1,13 +1,14 @@
 //! What the front asks, and the calls that answer with more than one message.
 
 use super::super::shards::Shards;
-use super::{Asker, Calls, Errand, Turn};
-use crate::api::{Answer, Error, RangeReply, RangeRequest, Reply, ServingStatus};
-use crate::front::{Ask, Rpc, Untaken};
-use crate::io::{ControlRequest, Level, Value};
+use super::door::Errand;
+use super::{Asker, Calls, Turn};
+use crate::api::{Answer, Error, RangeReply, RangeRequest, Reply, ServingStatus, WatchRequest};
+use crate::front::{Ask, Caller, Rpc, Untaken};
+use crate::io::{Level, Value};
 use crate::stdx::HashMap;
 use crate::txn::{self, Counting, Next, RangeStream};
-use crate::types::{ConnId, Duration, LeaseId};
+use crate::types::{ConnId, Duration, Time};
 use crate::wire::health::{Facts, Page, Reads};
 use crate::wire::http1::Response;
 use crate::wire::{Method, encode};
@@ -35,6 +36,16 @@ pub(super) struct KeepingAlive {
 pub(super) struct Streams {
     chunking: HashMap<Rpc, Chunking>,
     keeping_alive: HashMap<Rpc, KeepingAlive>,
+    /// Those that asked for a leader, while there is none.
+    leaderless: Vec<Rpc>,
+    /// Until when they wait for the next one.
+    leaderless_until: Time,
+}
+
+impl Streams {
+    pub fn wake_at(&self) -> Time {
+        if self.leaderless.is_empty() { Time::NEVER } else { self.leaderless_until }
+    }
 }
 
 impl Calls {
@@ -82,41 +93,41 @@ impl Calls {
     }
 
     fn serve_ask(&mut self, turn: &mut Turn, shards: &Shards, ask: Ask) {
-        match ask {
-            Ask::Call { rpc, request, bytes } => {
-                if let Some(range) = self.call(turn, Asker::Rpc(rpc), request, bytes) {
-                    self.read(turn, shards, Asker::Rpc(rpc), range, Counting::Total);
-                }
-            }
-            Ask::RangeStream { rpc, request } => self.open_range_stream(turn, rpc, request),
-            Ask::KeepAlive { rpc, lease } => self.keep_lease_alive(turn, rpc, lease),
-            Ask::Watch { rpc, request } => self.watch_or_park(turn, rpc, request),
-            Ask::HealthWatch { rpc, service } => self.watch_health(rpc, &service),
-            Ask::Ended { rpc } => self.client_ended(rpc),
-            Ask::Gone { rpc } => self.client_gone(turn, rpc),
-            Ask::Page { rpc, page } => self.open_page(turn, rpc, page),
-            Ask::Writable { rpc } => {
-                self.watches.room(rpc);
-                self.go_on_chunking(turn, rpc);
-                self.go_on_keeping_alive(turn, rpc);
-            }
+        let (rpc, caller, errand, bytes) = match ask {
+            Ask::Call { rpc, caller, request, bytes } => (rpc, caller, Errand::Call(request), bytes),
+            Ask::RangeStream { rpc, caller, request } => (rpc, caller, Errand::RangeStream(request), 0),
+            Ask::KeepAlive { rpc, caller, lease } => (rpc, caller, Errand::KeepAlive(lease), 0),
+            Ask::Watch { rpc, caller, request } => (rpc, caller, Errand::Watch(request), 0),
+            Ask::HealthWatch { rpc, caller, service } => (rpc, caller, Errand::HealthWatch(service), 0),
+            // HTTP/1 has no header that asks for a leader.
+            Ask::Page { rpc, page } => (rpc, Caller { requires_leader: false }, Errand::Page(page), 0),
+            Ask::Ended { rpc } => return self.client_ended(rpc),
+            Ask::Gone { rpc } => return self.client_gone(turn, rpc),
+            Ask::Writable { rpc } => return self.client_takes_more(turn, rpc),
+        };
+        if let Some(range) = self.enter(turn, (rpc, caller), errand, bytes) {
+            self.read(turn, shards, Asker::Rpc(rpc), range, Counting::Total);
         }
     }
 
+    fn client_takes_more(&mut self, turn: &mut Turn, rpc: Rpc) {
+        self.watches.room(rpc);
+        self.go_on_chunking(turn, rpc);
+        self.go_on_keeping_alive(turn, rpc);
+    }
+
     /// The status never changes, so one message says all; the stream stays until its client goes.
-    fn watch_health(&mut self, rpc: Rpc, service: &str) {
+    pub(super) fn watch_health(&mut self, rpc: Rpc, service: &str) {
         let status = if service.is_empty() { ServingStatus::Serving } else { ServingStatus::ServiceUnknown };
         self.front.health(rpc, status);
     }
 
     /// Before the first epoch nobody knows the shards: a stream's requests wait for it.
-    fn watch_or_park(&mut self, turn: &mut Turn, rpc: Rpc, request: crate::api::WatchRequest) {
-        if turn.router.is_some() && turn.epoch_state.may_watch() {
-            self.watch(turn, rpc, request);
-        } else if self.parked_watches.len() < turn.settings.bounds.parked_calls_max {
+    pub(super) fn park_watch(&mut self, turn: &mut Turn, rpc: Rpc, request: WatchRequest) {
+        if self.parked_watches.len() < turn.settings.bounds.parked_calls_max {
             self.parked_watches.push((rpc, request));
         } else {
-            self.front.end(rpc, Err(Error::NoLeader));
+            self.end_stream(turn, rpc, Error::NoLeader);
         }
     }
 
@@ -142,21 +153,51 @@ impl Calls {
         self.end_watch(turn, rpc, None);
     }
 
+    pub(super) fn end_stream(&mut self, turn: &mut Turn, rpc: Rpc, error: Error) {
+        self.client_gone(turn, rpc);
+        self.front.end(rpc, Err(error));
+    }
+
+    // Streams that asked for a leader. Etcd refuses new ones at once, and has more patience with those that are
+    // open: to open them anew elsewhere is dear.
+
+    /// The epoch is over.
+    pub(super) fn lose_leader(&mut self, turn: &Turn) {
+        if turn.epoch_state.has_lost_leader() && self.streams.leaderless.is_empty() {
+            self.streams.leaderless = self.front.streams_requiring_leader();
+            self.streams.leaderless_until = turn.now + turn.settings.leader_patience();
+        }
+    }
+
+    /// An epoch serves.
+    pub(super) fn find_leader(&mut self) {
+        self.streams.leaderless.clear();
+    }
+
+    /// Ends the streams that have waited for a leader for too long.
+    pub(super) fn end_leaderless(&mut self, turn: &mut Turn) {
+        if turn.now < self.streams.wake_at() {
+            return;
+        }
+        for rpc in std::mem::take(&mut self.streams.leaderless) {
+            self.end_stream(turn, rpc, Error::NoLeader);
+        }
+    }
+
     // LeaseKeepAlive.
 
-    fn keep_lease_alive(&mut self, turn: &mut Turn, rpc: Rpc, lease: LeaseId) {
+    pub(super) fn keeps_alive(&self, rpc: Rpc) -> bool {
+        self.streams.keeping_alive.contains_key(&rpc)
+    }
+
+    /// One more renewal is under way. A stream with many is read no further.
+    pub(super) fn expect_renewal(&mut self, turn: &Turn, rpc: Rpc) {
         let stream = self.streams.keeping_alive.entry(rpc).or_default();
         stream.outstanding += 1;
         let enough =
             stream.outstanding >= turn.settings.bounds.keep_alives_max || self.front.budget(rpc) == 0;
         if enough && !std::mem::replace(&mut stream.paused, true) {
             self.front.pause(rpc);
-        }
-        let asker = Asker::KeepAlive(rpc);
-        if turn.epoch_state.may_write() {
-            self.ask_control(turn, asker, ControlRequest::KeepAlive(lease));
-        } else {
-            self.park(turn, asker, Errand::KeepAlive(lease));
         }
     }
 
@@ -196,16 +237,6 @@ impl Calls {
     }
 
     // RangeStream.
-
-    fn open_range_stream(&mut self, turn: &mut Turn, rpc: Rpc, request: RangeRequest) {
-        if let Err(error) = txn::check_stream(&request) {
-            self.front.end(rpc, Err(error));
-        } else if turn.epoch_state.may_write() {
-            self.begin_range_stream(turn, rpc, request);
-        } else {
-            self.park(turn, Asker::RangeStream(rpc), Errand::RangeStream(rpc, request));
-        }
-    }
 
     pub(super) fn begin_range_stream(&mut self, turn: &mut Turn, rpc: Rpc, request: RangeRequest) {
         let noted = turn.shown();
@@ -291,7 +322,7 @@ impl Calls {
 
     // Pages of HTTP/1.
 
-    fn open_page(&mut self, turn: &mut Turn, rpc: Rpc, page: Page) {
+    pub(super) fn open_page(&mut self, turn: &mut Turn, rpc: Rpc, page: Page) {
         if matches!(page, Page::Metrics | Page::Vars) {
             return self.take_figures(turn, rpc, page);
         }
@@ -299,7 +330,7 @@ impl Calls {
         let serving = turn.epoch_state.may_read();
         let facts = Facts {
             alarms: turn.control.alarms(crate::api::AlarmType::None),
-            has_leader: serving,
+            has_leader: turn.epoch_state.knows_leader(),
             is_learner: false,
         };
         let read = || if serving { Ok(()) } else { Err(Error::Timeout) };

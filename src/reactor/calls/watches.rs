@@ -85,6 +85,10 @@ impl Watches {
         }
     }
 
+    pub fn has(&self, rpc: Rpc) -> bool {
+        self.streams.contains_key(&rpc)
+    }
+
     /// Whether some stream has news that no turn has looked at.
     pub fn is_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -139,17 +143,10 @@ impl Calls {
             compacted: turn.control.compacted(),
             marks: &watches.marks,
         };
-        let router = turn.router.as_ref();
+        let router = turn.router();
         let mut actions = vec![];
         let creates = matches!(request, WatchRequest::Create(_));
-        stream.request(
-            request,
-            id,
-            Ok(()),
-            |range| router.map(|router| router.shards_of(range).collect()).unwrap_or_default(),
-            view,
-            &mut actions,
-        );
+        stream.request(request, id, Ok(()), |range| router.shards_of(range).collect(), view, &mut actions);
         if creates && !actions.is_empty() {
             watches.by_subscription.insert(id.0, rpc);
         }
