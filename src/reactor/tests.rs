@@ -492,7 +492,11 @@ fn a_member_lives_through_more_epochs_than_a_generation_has_bits() {
 
 /// A member that takes over and gets no further, because its disk stands.
 fn member_without_leader() -> Member {
-    let mut member = Member::new(2, 3);
+    member_of_without_leader(settings(3))
+}
+
+fn member_of_without_leader(settings: Settings) -> Member {
+    let mut member = Member::with(2, settings);
     let grant = proto::LeaseGrantRequest { ttl: 60, id: 5 };
     let _: proto::LeaseGrantResponse = member.call("/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
     member.put("a", "1");

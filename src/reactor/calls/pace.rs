@@ -4,7 +4,6 @@ use super::{Calls, Turn};
 use crate::api::{Answer, Code, Error, Reply, Request};
 use crate::front::{CallInfo, Rpc};
 use crate::io::{Level, Value};
-use crate::limits::LONG_MESSAGE_BYTES;
 use crate::types::{Duration, Revision};
 use crate::wire::{Timed, encode, text};
 
@@ -53,7 +52,8 @@ impl Calls {
             let prefix = if timed == Timed::Range { "read-only range " } else { "read-only txn " };
             let request = self.front.request(rpc);
             let describe = || request.as_ref().map(text::request).unwrap_or_default();
-            turn.tell_slow_apply(took, prefix, describe, response(answer), answer.as_ref().err());
+            let response = response(answer, turn.settings.bounds.front.long_message_bytes);
+            turn.tell_slow_apply(took, prefix, describe, response, answer.as_ref().err());
         }
         if slow_answer {
             self.tell_slow_answer(turn, rpc, asked, took, answer);
@@ -73,7 +73,7 @@ impl Calls {
         }
         let request = self.front.request(rpc);
         let Counts { request_count, request_size, response_count, response_size } =
-            Counts::of(request.as_ref(), answer);
+            Counts::of(request.as_ref(), answer, turn.settings.bounds.front.long_message_bytes);
         let content = request.as_ref().map(text::request).unwrap_or_default();
         let fields = [
             ("start time", Value::Moment(asked.begun)),
@@ -104,7 +104,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(request: Option<&Request>, answer: &Answer) -> Counts {
+    fn of(request: Option<&Request>, answer: &Answer, long_bytes: usize) -> Counts {
         let nothing = Counts { request_count: -1, request_size: -1, response_count: -1, response_size: -1 };
         let (request_count, response_count) = match (request, answer) {
             (Some(Request::Range(_)), Ok(Reply::Range(reply))) => (0, reply.count as i64),
@@ -117,14 +117,14 @@ impl Counts {
             _ => return nothing,
         };
         let request_size = request.map_or(-1, |request| request.bytes() as i64);
-        Counts { request_count, request_size, response_count, response_size: size(answer) }
+        Counts { request_count, request_size, response_count, response_size: size(answer, long_bytes) }
     }
 }
 
-/// The bytes of an answer, where counting them is short.
-fn size(answer: &Answer) -> i64 {
+/// The bytes of an answer, where counting them is short; -1 where it is long.
+fn size(answer: &Answer, long_bytes: usize) -> i64 {
     match answer {
-        Ok(reply) if !encode::is_long(reply, LONG_MESSAGE_BYTES) => {
+        Ok(reply) if !encode::is_long(reply, long_bytes) => {
             encode::reply_length(&Default::default(), reply) as i64
         }
         _ => -1,
@@ -132,10 +132,11 @@ fn size(answer: &Answer) -> i64 {
 }
 
 /// An answer as the line of a slow read tells of it.
-fn response(answer: &Answer) -> String {
+fn response(answer: &Answer, long_bytes: usize) -> String {
+    let size = size(answer, long_bytes);
     match answer {
-        Ok(Reply::Range(reply)) => format!("range_response_count:{} size:{}", reply.kvs.len(), size(answer)),
-        Ok(Reply::Txn(_)) => format!("size:{}", size(answer)),
+        Ok(Reply::Range(reply)) => format!("range_response_count:{} size:{size}", reply.kvs.len()),
+        Ok(Reply::Txn(_)) => format!("size:{size}"),
         _ => String::new(),
     }
 }

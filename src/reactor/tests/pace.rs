@@ -183,6 +183,27 @@ fn a_slow_read_counts_as_slow_to_apply() {
     assert!(page.lines().any(|line| line == "etcd_server_slow_apply_total 1"), "{page}");
 }
 
+/// To count the bytes of a long answer would take long.
+#[test]
+fn a_slow_read_tells_the_size_of_a_short_answer() {
+    for (long_message_bytes, is_told) in [(crate::limits::LONG_MESSAGE_BYTES, true), (1, false)] {
+        let mut settings = settings(3);
+        settings.bounds.front.long_message_bytes = long_message_bytes;
+        let mut member = member_of_without_leader(settings);
+        let range = proto::RangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+        member.ask("/etcdserverpb.KV/Range", &range);
+        member.turn_all();
+        member.now = member.now + Duration::from_ms(301);
+        member.write_all();
+        let line = member.lines("apply request took too long")[0];
+        let response = format!("{:?}", field(line, "response"));
+        assert!(response.contains("range_response_count:1 size:"), "{response}");
+        assert_eq!(!response.contains("size:-1"), is_told, "{response}");
+        let line = member.lines("request stats")[0];
+        assert_eq!(field(line, "response size") != &Value::Int(-1), is_told, "{line:?}");
+    }
+}
+
 #[test]
 fn compaction_defragmentation_and_alarms_are_logged() {
     let mut member = Member::new(2, 3);
