@@ -14,7 +14,7 @@ use crate::types::{Epoch, Index, LeaseId, ReactorId, Revision, ShardId};
 use std::sync::Arc;
 
 impl Reactor {
-    /// One entry per shard, one log write for all of them.
+    /// Makes one entry per shard, and one log write of all of them.
     pub(super) fn write_log(&mut self) {
         if self.turn.epoch_state.may_write() && !self.shards.propose_turn(&self.turn) {
             self.turn.lose_epoch();

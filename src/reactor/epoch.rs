@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub(super) struct Epochs {
     /// Only where the control shard lives.
     coordinator: Option<Coordinator>,
-    /// Of the last epoch that served.
+    /// The generation of the last epoch that served.
     generation: Generation,
     /// What some log names as settled by earlier processes.
     settled_before: Revision,
@@ -57,7 +57,7 @@ impl Epochs {
         }
     }
 
-    /// Moves whatever takeover is under way; called once a turn, before the shards' Readies are taken.
+    /// Moves whatever takeover is under way; called once per turn, before the shards' Readies are taken.
     pub fn drive(&mut self, turn: &mut Turn, shards: &mut Shards) {
         if turn.epoch_state.stage() == Stage::Fencing {
             self.drive_fencing(turn, shards);
@@ -198,7 +198,7 @@ impl Epochs {
         report_sealed(turn, shards.len());
     }
 
-    /// All reactors have sealed: where the epoch begins to serve, behind this revision.
+    /// A reactor has sealed. When all have, the epoch serves, behind the prefix.
     pub fn on_sealed(&mut self, turn: &mut Turn, from: ReactorId, epoch: Epoch) -> Option<Step> {
         let step = self.coordinator.as_mut()?.sealed(from, epoch)?;
         if let Step::Serve { prefix, .. } = step {

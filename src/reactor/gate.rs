@@ -37,14 +37,14 @@ pub(super) struct Gate {
 }
 
 impl Needs {
-    /// Of a reply that an entry of its own backs, at this revision or before it.
+    /// What a reply needs that an entry of its own backs, at this revision or before it.
     pub fn entry(revision: Revision) -> Needs {
         Needs { revision, round: Round::default() }
     }
 }
 
 impl Gate {
-    /// Of a reply that no entry backs, evaluated now, which shows nothing newer than this revision.
+    /// What a reply needs that no entry backs. It was evaluated now, and shows nothing newer than this revision.
     pub fn unbacked(&mut self, revision: Revision) -> Needs {
         Needs { revision, round: self.begin_round() }
     }

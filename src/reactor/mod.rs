@@ -255,12 +255,12 @@ impl Reactor {
         counters
     }
 
-    /// The ways it has gone since its start.
+    /// How often each way through the program was gone here since the start.
     pub fn paths(&self) -> Paths {
         self.counters_now().paths
     }
 
-    /// Everything appended up to here is durable.
+    /// Up to where what was appended to the log is durable.
     pub fn durable(&self) -> Ordinal {
         self.storage.log().durable()
     }

@@ -33,7 +33,7 @@ pub fn count_txn(counters: &mut Counters, request: &TxnRequest, reply: &TxnReply
     counters.txns += u64::from(count_ops(counters, request, reply) > 1);
 }
 
-/// Operations that are no transactions themselves.
+/// Counts the operations that are no transactions themselves, and returns how many they are.
 pub fn count_ops(counters: &mut Counters, request: &TxnRequest, reply: &TxnReply) -> usize {
     let ops = if reply.succeeded { &request.success } else { &request.failure };
     let mut count = 0;
@@ -61,7 +61,7 @@ pub fn has_put(request: &TxnRequest) -> bool {
     })
 }
 
-/// A lease that some put of the transaction names and for which it holds.
+/// Finds a lease that some put of the transaction names and for which `holds` is true.
 pub fn find_lease(request: &TxnRequest, holds: &dyn Fn(LeaseId) -> bool) -> Option<LeaseId> {
     request.success.iter().chain(&request.failure).find_map(|op| match op {
         Op::Put(put) => holds(put.lease).then_some(put.lease),

@@ -150,12 +150,12 @@ impl Turn {
         self.send(owner, mail);
     }
 
-    /// To the reactor whose client waits for it.
+    /// Sends an answer to the reactor whose client waits for it.
     pub fn answer(&mut self, call: CallId, answer: Answer) {
         self.send(call.reactor, CallMail::Answer { call, answer });
     }
 
-    /// The answer leaves when the gate lets it.
+    /// Sends an answer as soon as the gate lets it pass.
     pub fn hold(&mut self, needs: Needs, call: CallId, answer: Answer) {
         if self.gate.lets_pass(needs, *self.settled) {
             self.answer(call, answer);
@@ -183,7 +183,7 @@ impl Turn {
         self.pace.applied(kind, success, begun, about);
     }
 
-    /// Takes a revision; none while the ring is full or after the epoch's end.
+    /// Takes a revision. There is none while the ring is full or after the epoch's end.
     pub fn take(&mut self, parts: u16, shards: &[ShardId]) -> Option<Revision> {
         if !self.has_room().unwrap_or(false) {
             return None;

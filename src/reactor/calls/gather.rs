@@ -45,7 +45,7 @@ impl Calls {
         let has_deadline = !matches!(gathering.question, Question::Defragment { .. });
         let call = self.begin(turn, asker, Course::Gathering(Box::new(gathering)));
         if !has_deadline {
-            self.under_way.keep(call); // As long as the data is; etcd has no deadline here either.
+            self.under_way.keep(call); // It takes as long as the data is, and etcd has no deadline here either.
         }
         for reactor in waiting {
             turn.send(reactor, mail(call));

@@ -54,7 +54,7 @@ impl Calls {
         let begun = turn.now;
         let hashing = Hashing { sum, upto, shown, compacted, settled, history, begun, whole };
         let call = self.begin(turn, asker, Course::Hashing(Box::new(hashing)));
-        // As long as the history is; etcd has no deadline here either.
+        // It takes as long as the history is, and etcd has no deadline here either.
         self.under_way.keep(call);
         self.go_on_hashing(turn, call);
     }

@@ -26,7 +26,7 @@ struct ShardHistory {
 }
 
 impl MergedHistory {
-    /// From the beginning.
+    /// The histories of these shards from their beginning.
     pub fn of(shards: impl Iterator<Item = ShardId>) -> MergedHistory {
         let source = |shard| ShardHistory {
             shard,
@@ -38,7 +38,7 @@ impl MergedHistory {
         MergedHistory { sources: shards.map(source).collect() }
     }
 
-    /// The next change, as soon as that of every shard is known.
+    /// Returns the next change, as soon as that of every shard is known.
     pub fn next(&mut self) -> Option<(At, Change)> {
         if self.sources.iter().any(|source| !source.done && source.changes.is_empty()) {
             return None;
@@ -57,7 +57,7 @@ impl MergedHistory {
         })
     }
 
-    /// A slice that was asked for.
+    /// Takes in a slice that was asked for.
     pub fn add(&mut self, shard: ShardId, history: History) {
         let source = self.sources.iter_mut().find(|source| source.shard == shard);
         let source = source.expect("only shards that were asked answer");

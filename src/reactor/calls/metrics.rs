@@ -114,9 +114,9 @@ impl Collector for Figures {
     }
 }
 
-/// Name, type, help, and where the value is.
+/// A metric that is one number: its name, type and help, and where the value is.
 type Plain<T> = (&'static str, MetricType, &'static str, fn(&T) -> u64);
-/// Name, help, nanoseconds in the unit of its name, and where it is.
+/// A histogram of durations: its name and help, the nanoseconds in the unit of its name, and where it is.
 type Timed = (&'static str, &'static str, f64, fn(&Figures) -> &Histogram);
 
 #[rustfmt::skip]
@@ -167,7 +167,7 @@ const PLAIN: &[Plain<Figures>] = &[
 const SECONDS: f64 = 1e9;
 const MILLISECONDS: f64 = 1e6;
 
-/// What a lone member never does.
+/// Metrics of what a lone member never does.
 const NOTHING_YET: &[(&str, MetricType, &str)] = &[
     ("etcd_server_heartbeat_send_failures_total", Counter, "Heartbeats that could not be sent in time."),
     ("etcd_server_slow_read_indexes_total", Counter, "Questions for a read's index that took long."),
@@ -268,7 +268,7 @@ impl Figures {
         Ok(())
     }
 
-    /// How long it took until a request was evaluated, and a range read.
+    /// Shows how long it took until a request was evaluated, and a range read.
     fn encode_applies(&self, page: &mut Page<'_>) -> fmt::Result {
         let applies = || self.sum.counters.applies.seen();
         let name = "etcd_server_apply_duration_seconds";
@@ -289,7 +289,7 @@ impl Figures {
         Ok(())
     }
 
-    /// Where extensive metrics are asked for.
+    /// Shows how long calls took, where extensive metrics are asked for.
     fn encode_handling(&self, page: &mut Page<'_>) -> fmt::Result {
         let mut handling = self.sum.counters.front.handling().peekable();
         if handling.peek().is_none() {
@@ -306,7 +306,7 @@ impl Figures {
         Ok(())
     }
 
-    /// What is asked over HTTP/1.
+    /// Shows what is asked over HTTP/1.
     fn encode_probes(&self, page: &mut Page<'_>) -> fmt::Result {
         let counters = &self.sum.counters;
         let labels = |probe: Probe, check: Check| {
@@ -354,7 +354,7 @@ impl Figures {
         page.labelled("etcd_debugging_server_alarms", Gauge, "Alarms that stand.", alarms)
     }
 
-    /// Every method from the start, so that a rate over the first call is right.
+    /// Shows every method from the start, so that a rate over the first call is right.
     fn encode_grpc(&self, page: &mut Page<'_>) -> fmt::Result {
         let front = &self.sum.counters.front;
         let methods = || Method::ALL.iter().copied();
@@ -392,7 +392,7 @@ fn labels(method: Method) -> [Label; 3] {
     ]
 }
 
-/// As grpc-go names it.
+/// The code as grpc-go names it.
 fn code_name(code: Code) -> String {
     if code == Code::Ok { "OK".to_owned() } else { format!("{code:?}") }
 }

@@ -103,7 +103,7 @@ pub(super) struct Calls {
     watches: Watches,
     /// Transactions over several shards that found no revision to take.
     deciding: Vec<CallId>,
-    /// Those that wait for a lease's end.
+    /// Transactions over several shards that wait for a lease's end.
     retrying: Waiters<LeaseId, CallId>,
     /// What clients ask, until it is served.
     asks: Vec<Ask>,
@@ -118,9 +118,9 @@ pub(super) struct Calls {
 #[derive(Debug, Default)]
 struct CallTable {
     calls: HashMap<u64, Call>,
-    /// The sum over those.
+    /// What their requests hold in memory.
     bytes: usize,
-    /// Those that go through the log.
+    /// How many of them go through the log.
     proposals: usize,
     made: u64,
 }
@@ -274,7 +274,7 @@ impl Calls {
         self.watches.wake_at().min(self.front.wake_at()).min(self.streams.wake_at())
     }
 
-    /// To where the state is.
+    /// Answers a request, or sends it to where the state is that it reads or changes.
     fn route(&mut self, turn: &mut Turn, asker: Asker, request: Request) {
         match request {
             Request::Put(ref put) => {
@@ -327,7 +327,7 @@ impl Calls {
         self.begin_of(turn, asker, course, 0)
     }
 
-    /// A call whose request holds so many bytes.
+    /// Begins a call whose request holds so many bytes.
     fn begin_of(&mut self, turn: &Turn, asker: Asker, course: Course, bytes: usize) -> CallId {
         let (begun, deadline) = (turn.now, turn.now + turn.settings.request_timeout());
         self.under_way.made += 1;
@@ -380,13 +380,13 @@ impl Calls {
         });
     }
 
-    /// A reply that no entry backs.
+    /// Answers with a reply that no entry backs.
     fn answer_unbacked(&mut self, turn: &mut Turn, asker: Asker, reply: impl FnOnce(Revision) -> Reply) {
         let call = self.begin(turn, asker, Course::Waiting);
         turn.hold_unbacked(call, |revision| Ok(reply(revision)));
     }
 
-    /// The answer to a call of this reactor, wherever it was made.
+    /// Gives a call of this reactor its answer, wherever that was made.
     pub fn finish(&mut self, turn: &mut Turn, call: CallId, answer: Answer) {
         assert!(call.reactor == turn.id, "an answer goes to the reactor of its client");
         // A call that is gone failed at its deadline or at the end of its epoch.

@@ -22,7 +22,7 @@ pub(super) struct Reading {
     /// it names an older revision.
     noted: Revision,
     counting: Counting,
-    /// In the order of keys, those that have come.
+    /// The shards' parts in the order of keys. Those that have not come are none.
     parts: Vec<(ShardId, Option<RangePart>)>,
 }
 
@@ -60,7 +60,7 @@ impl Calls {
         }
     }
 
-    /// Most ranges: one shard, of this reactor, done in one slice. Or none, where no key can be.
+    /// Reads what most ranges are: one shard of this reactor, done in one slice; or no shard, where no key can be.
     fn read_at_once(
         &mut self,
         turn: &mut Turn,

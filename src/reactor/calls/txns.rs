@@ -21,7 +21,7 @@ use std::sync::Arc;
 enum Shape {
     Txn,
     DeleteRange,
-    /// Of this lease; the control shard has a part that ends it.
+    /// The keys of this lease are deleted, and the control shard has a part that ends it.
     Revoke(LeaseId),
 }
 
@@ -290,7 +290,7 @@ impl Calls {
         turn.hold(needs, call, Err(error));
     }
 
-    /// (A revoke is counted where its lease ends.)
+    /// A transaction or a delete has been evaluated. A revoke is counted where its lease ends.
     fn applied_spread(&mut self, turn: &mut Turn, call: CallId, shape: Shape, txn: &TxnRequest) {
         let kind = match shape {
             Shape::Txn => ApplyKind::Txn,

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The Watch RPCs of this reactor's clients.
 pub(super) struct Watches {
     streams: BTreeMap<Rpc, Stream>,
-    /// When streams are to be polled without any other cause; one entry a stream that has such a time.
+    /// When streams are to be polled without any other cause: one entry per stream that has such a time.
     due: BTreeSet<(Time, Rpc)>,
     /// Where a stream stands in `due`.
     due_at: HashMap<Rpc, Time>,
@@ -33,7 +33,7 @@ pub(super) struct Watches {
     awaiting_marks: BTreeSet<Rpc>,
     by_subscription: HashMap<u64, Rpc>,
     subscriptions: u64,
-    /// For each shard the streams' lanes on it.
+    /// How many lanes the streams have on each shard.
     lanes: BTreeMap<ShardId, usize>,
     marks: Marks,
     /// Up to where the shards' owners were asked for marks.

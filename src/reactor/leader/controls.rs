@@ -300,7 +300,7 @@ impl Leader {
     }
 }
 
-/// In etcd's words, where a write found the quota exceeded.
+/// Tells the operator, in etcd's words where a write found the quota exceeded.
 fn notice_full(turn: &mut Turn, by_quota: bool) {
     match turn.settings.quota_bytes.filter(|_| by_quota) {
         Some(quota) => {

@@ -82,7 +82,7 @@ impl Leader {
 
     pub fn on_control_known(&mut self, turn: &mut Turn, from: ReactorId, index: Index) {
         if let Some(announced) = self.announced.get_mut(&index) {
-            // One word for each change.
+            // It says so once for each change.
             let place = announced.waiting.iter().position(|reactor| *reactor == from);
             announced.waiting.swap_remove(place.expect("a reactor knows what it was told"));
         }
@@ -133,7 +133,7 @@ impl Leader {
     }
 }
 
-/// In etcd's words.
+/// Tells the operator of a compaction, in etcd's words.
 fn notice_compacted(turn: &mut Turn, revision: Revision, compaction: &Compaction) {
     let sizes = turn.sizes.sum();
     let (total, in_use) = (sizes.db_bytes(), sizes.db_bytes_in_use());

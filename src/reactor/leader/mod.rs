@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 #[derive(Debug, Default)]
 struct Announced {
     pub waiting: Vec<ReactorId>,
-    /// What shows it, and the revisions they depend on: the one who asked for it, and who read it since.
+    /// The answers that show it, with what they need: to whoever asked for it, and to those who read it since.
     pub answers: Vec<(Needs, CallId, Answer)>,
 }
 
@@ -86,7 +86,7 @@ struct Auto {
     revisions_every: Duration,
     seen: VecDeque<(Time, Revision)>,
     next_look: Time,
-    /// Periodic only.
+    /// When the periodic mode compacts again.
     next_compaction: Time,
     last: Revision,
 }

@@ -36,7 +36,7 @@ impl Leader {
         }
         shards.sort();
         turn.counters.paths.revoked_with_keys += 1;
-        // A transaction of this reactor's, whoever asked for it.
+        // It is a transaction of this reactor's, whoever asked for it.
         turn.send(turn.id, CallMail::SpreadRevoke { call, lease, shards });
     }
 

@@ -6,7 +6,7 @@ use crate::mvcc::History;
 use crate::types::{At, Revision, ShardId};
 
 impl Shards {
-    /// One piece of a shard's history, which stays as it is until the last.
+    /// Gives one piece of a shard's history, which stays as it is until the last.
     pub(super) fn give_history(
         &mut self,
         turn: &mut Turn,

@@ -27,7 +27,7 @@ impl Shards {
     }
 
     pub fn on_mark_wanted(&mut self, turn: &mut Turn, from: ReactorId, shard: ShardId) {
-        // Behind the events it covers.
+        // A mark travels behind the events that it covers.
         self.send_notices(turn);
         let upto = self.of[&shard].hub.settled();
         turn.send(from, CallMail::Marks { marks: vec![(shard, upto)] });
@@ -43,7 +43,7 @@ impl Shards {
         }
     }
 
-    /// One slice more a shard, and more of them where few have any left: a shard that is written as fast as it
+    /// Publishes one slice more per shard, and more of them where few have any left: a shard that is written as fast as it
     /// can be must not leave its watchers ever further behind. Between two epochs a store may not be where its
     /// reactor is.
     fn go_on_publishing(&mut self, turn: &mut Turn) {
@@ -94,7 +94,7 @@ impl Shards {
         }
     }
 
-    /// One slice of what has settled, and one of history for those behind, a shard.
+    /// Publishes one slice per shard of what has settled, and one of history for those that are behind.
     pub(super) fn work_at_hubs(&mut self, turn: &mut Turn) {
         self.go_on_publishing(turn);
         let (slice, watchers_max) =

@@ -1,7 +1,7 @@
 //! A shard's side of a transaction over several shards, or of one too long for a step.
 //!
 //! A reserved shard evaluates nothing else. What it does for the transaction goes in slices: the first at once,
-//! as whatever comes is served, the others one a turn and shard, so many in all.
+//! as whatever comes is served, the others one per turn and shard, and only so many in a turn.
 
 use super::super::requests::find_lease;
 use super::local::Waiting;
@@ -21,7 +21,7 @@ pub struct Reservation {
     /// All that is attached to this lease is deleted.
     revokes: Option<LeaseId>,
     path: Option<Arc<Path>>,
-    /// What is under way; else the coordinator has the word.
+    /// What is under way. Where nothing is, the coordinator has the word.
     step: Option<Step>,
 }
 
@@ -32,7 +32,7 @@ enum Step {
 }
 
 impl Shards {
-    /// In its turn among what waits there.
+    /// Reserves a shard, in its turn among what waits there.
     pub fn on_reserve(
         &mut self,
         turn: &mut Turn,

@@ -1,6 +1,6 @@
 //! Work too long for one step, cut in slices: long ranges and histories.
 //!
-//! A turn has so many slices for all that is under way, taken in turn. What is new and short does not wait
+//! A turn has a bounded number of slices for all that is under way, which takes them by turns. What is new and short does not wait
 //! behind what is long.
 
 use super::{Shards, Turn};
@@ -41,11 +41,11 @@ impl Slice {
 #[derive(Debug, Default)]
 pub struct Slices {
     waiting: VecDeque<Slice>,
-    /// What those hold of what they have read.
+    /// How many bytes they hold of what they have read.
     kept_bytes: usize,
-    /// Of the ranges that hold much, the one that goes on while all hold too much.
+    /// The one of the ranges that hold much which goes on while all hold too much.
     first: Option<(CallId, ShardId)>,
-    /// How many more this turn has.
+    /// How many more slices this turn has.
     left: usize,
 }
 
@@ -104,7 +104,7 @@ impl Slices {
 }
 
 impl Shards {
-    /// As much as this turn has room for now, the rest in later turns.
+    /// Does as much as this turn has slices for, and the rest in later turns.
     pub fn slice(&mut self, turn: &mut Turn, slice: Slice) {
         if self.slices.has_left() || is_short(&slice) {
             self.take_slice(turn, slice);

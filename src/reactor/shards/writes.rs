@@ -46,7 +46,7 @@ impl Shards {
         self.try_evaluation(turn, Evaluation { call, shard, request, until });
     }
 
-    /// At once, or in its turn among what waits at the shard.
+    /// Evaluates a write at once, or in its turn among what waits at the shard.
     fn try_evaluation(&mut self, turn: &mut Turn, evaluation: Evaluation) {
         if let Some(lease) = ending_lease(turn, &evaluation.request) {
             return self.wait_for_lease(turn, lease, evaluation);

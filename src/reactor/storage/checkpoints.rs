@@ -27,7 +27,7 @@ const CHAIN_STRETCH: usize = 2;
 pub(super) enum Whole {
     /// Somebody waits for what the files before it take.
     Asked,
-    /// Where the chain has grown so far.
+    /// It does so where the chain has grown so far.
     WhereDue,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Checkpointing {
     position: Position,
     name: CheckpointName,
     whole: Whole,
-    /// The files that it goes on from; none: it is a base.
+    /// The files that it goes on from. A base has none.
     chain: Vec<LinkRecord>,
     written: Written,
     /// Blocks that the meta already filled.

@@ -77,7 +77,7 @@ pub(super) struct Storage {
     /// Checkpoint files whose successors' records are not yet durable.
     replaced: VecDeque<(Ordinal, String)>,
     defragmenting: Vec<(CallId, Vec<ShardId>)>,
-    /// A checkpoint has failed: none is begun before.
+    /// A checkpoint has failed, and none is begun before this time.
     retry_at: Time,
     /// Log writes on their way, and when they left.
     writing: VecDeque<(WriteId, Time)>,
@@ -85,7 +85,7 @@ pub(super) struct Storage {
     step_left: Time,
     log_writes: u64,
     log_bytes: u64,
-    /// As the bulk lane knows it.
+    /// Whether the bulk lane knows that its work presses.
     haste: bool,
 }
 
