@@ -5,7 +5,7 @@ use super::door::Errand;
 use super::{Asker, Calls, Turn};
 use crate::api::{Answer, Error, RangeReply, RangeRequest, Reply, ServingStatus, WatchRequest};
 use crate::front::{Ask, Caller, Rpc, Untaken};
-use crate::io::{Level, Value};
+use crate::io::{ConnectionState, Level, Value};
 use crate::stdx::HashMap;
 use crate::txn::{self, Counting, Next, RangeStream};
 use crate::types::{ConnId, Duration, Time};
@@ -49,6 +49,14 @@ impl Streams {
 }
 
 impl Calls {
+    pub fn on_moved(&mut self, turn: &mut Turn, conn: ConnId, state: ConnectionState) {
+        let paths = &mut turn.counters.paths;
+        match self.front.moved(conn, state) {
+            true => paths.connection_moved += 1,
+            false => paths.connection_sent_back += 1,
+        }
+    }
+
     pub fn on_received(&mut self, turn: &Turn, conn: ConnId, bytes: &[u8]) {
         self.front.receive(turn.now, conn, bytes, &mut self.asks);
     }
