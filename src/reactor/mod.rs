@@ -98,6 +98,8 @@ impl Reactor {
         self.turn.counters.turns += 1;
         self.calls.take_turn(&mut self.turn);
         self.epochs.drive(&mut self.turn, &mut self.shards);
+        let coordinates = self.epochs.coordinates();
+        assert!(coordinates == self.leader.is_some(), "who coordinates takeovers leads when they are done");
         self.run_local();
         self.shards.take_turn(&mut self.turn);
         if self.shards.gives_history() {
@@ -118,6 +120,7 @@ impl Reactor {
         self.run_local();
         self.turn.observe_pace();
         self.calls.front.flush(now, &mut self.turn.out);
+        assert!(!self.turn.has_local(), "mail of this reactor to itself is taken in its turn");
         out.append(&mut self.turn.out);
     }
 
@@ -169,6 +172,7 @@ impl Reactor {
     }
 
     fn on_mail(&mut self, from: ReactorId, mail: Mail) {
+        assert!(from.0 < self.turn.reactors, "mail comes from a reactor of this member");
         // Mail of an ended epoch could write what the takeover has already voided, and names reservations
         // that are gone; news of settled state and the steps themselves are good in any epoch.
         if !self.turn.standing.takes_mail_of(mail.epoch) && !mail.body.outlives_epochs() {
@@ -244,6 +248,7 @@ impl Reactor {
             process: self.process,
             alarms: Some((self.turn.control.index, self.turn.control.alarms(AlarmType::None))),
         };
+        assert!(census.raft_applied_index <= census.raft_index, "nothing is applied before its commit");
         self.turn.send(call.reactor, CallMail::CensusIs { call, census: Box::new(census) });
     }
 

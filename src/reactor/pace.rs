@@ -112,6 +112,7 @@ impl Turn {
         }
         let applied = std::mem::take(&mut self.pace.applied);
         for Work { kind, success, begun, about } in &applied {
+            assert!(*begun <= self.now, "what is applied has begun before");
             let took = self.now.since(*begun);
             self.counters.applies.observe(*kind, *success, took, 1);
             // A range is told of with its answer.

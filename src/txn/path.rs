@@ -20,6 +20,7 @@ impl Outcome {
     const NOTHING: Outcome = Outcome { seen: false, holds: true };
 
     pub fn merge(&mut self, other: Outcome) {
+        assert!(other.seen || other.holds, "no key fails a compare that has seen none");
         self.seen |= other.seen;
         self.holds &= other.holds;
     }
@@ -27,6 +28,7 @@ impl Outcome {
     /// etcd's law for a range without keys: one key of all zeros stands in, but a value is never equal, nor
     /// unequal, to what is not there.
     fn verdict(self, compare: &Compare) -> bool {
+        assert!(self.seen || self.holds, "no key fails a compare that has seen none");
         match compare.target {
             _ if self.seen => self.holds,
             CompareTarget::Value(_) => false,
@@ -143,6 +145,7 @@ impl Comparing {
             self.resume = None;
             left = left.saturating_sub(looked_at.max(1));
         }
+        assert!(self.outcomes.len() == compares.len(), "each compare has its outcome, in their order");
         Some(std::mem::take(&mut self.outcomes))
     }
 }
@@ -264,7 +267,11 @@ impl<'a> Iterator for Ops<'a> {
                     self.outer.push(outer);
                 }
                 Some(op) => return Some(op),
-                None => self.current = self.outer.pop()?,
+                None => {
+                    let goes_on = !self.outer.is_empty() || self.nested.len() == 0;
+                    assert!(goes_on, "all of the path was gone: {} decisions are left", self.nested.len());
+                    self.current = self.outer.pop()?;
+                }
             }
         }
     }

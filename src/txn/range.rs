@@ -222,6 +222,8 @@ impl RangeCursor {
         self.part.count += slice.kvs.len() as u64;
         self.part.bytes += slice.bytes;
         if bounded {
+            let ends = self.part.kvs.last().zip(slice.kvs.first());
+            assert!(ends.is_none_or(|(last, first)| last.key < first.key), "a range goes forward");
             append(&mut self.part.kvs, slice.kvs);
         } else {
             let request = &self.request;
