@@ -178,10 +178,12 @@ impl Control {
         !self.cuts.is_empty()
     }
 
+    #[cfg(test)]
     pub fn cluster(&self) -> ClusterId {
         self.cluster
     }
 
+    #[cfg(test)]
     pub fn token(&self) -> &str {
         &self.token
     }

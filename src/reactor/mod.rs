@@ -25,7 +25,7 @@ mod waiters;
 mod tests;
 
 pub use pace::Observing;
-pub use settings::{AutoCompaction, Boot, Settings};
+pub use settings::{Boot, Settings};
 pub use storage::{AtStart, at_start};
 
 use crate::api::AlarmType;
@@ -33,7 +33,7 @@ use crate::io::{
     Body, CallId, CallMail, Census, Counters, EpochMail, Input, Mail, MemberMail, Output, Paths,
     ProcessFigures, ShardMail,
 };
-use crate::log::{Ordinal, Resident};
+use crate::log::Resident;
 use crate::stdx::Rng;
 use crate::types::{Duration, Epoch, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
@@ -263,11 +263,6 @@ impl Reactor {
     /// The ways it has gone since its start.
     pub fn paths(&self) -> Paths {
         self.counters_now().paths
-    }
-
-    /// Everything appended up to here is durable.
-    pub fn durable(&self) -> Ordinal {
-        self.storage.log().durable()
     }
 
     /// Whether the process may end without leaving a write that nothing vouches for.

@@ -226,11 +226,6 @@ impl Path {
         }
     }
 
-    /// Whether the outermost transaction succeeded.
-    pub fn succeeded(&self) -> bool {
-        self.outer
-    }
-
     /// The branches in the order in which they are met, for walking a request beside its path.
     pub(super) fn decisions(&self) -> impl Iterator<Item = bool> {
         std::iter::once(self.outer).chain(self.nested.iter().copied())
