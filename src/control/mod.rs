@@ -160,6 +160,7 @@ impl Control {
     }
 
     fn grant(&mut self, lease: i64, ttl_secs: i64) {
+        assert!(ttl_secs > 0, "a lease lives for a while: {ttl_secs} s");
         let granted = Granted { lease: LeaseId(lease), ttl_secs };
         self.leases.grant(granted).expect("one grant of a lease at a time is proposed");
     }

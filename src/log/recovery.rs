@@ -412,6 +412,8 @@ impl Recovery {
             }
         }
         assert!(witness.first <= walk.end.segment + 1, "a log goes on behind its beginning");
+        let ends_in = files.contains_key(&walk.end.segment);
+        assert!(walk.frames.is_empty() || ends_in, "a log ends in one of its files: {:?}", walk.end);
         let start = Start {
             log: self.log,
             store: self.store,

@@ -270,6 +270,11 @@ impl Segments {
     /// Asks for what is missing and removes what is too much. `end` is where the last submitted frame ends,
     /// `offset` where the next one begins in the open file; the first file of a process may take all there is.
     pub fn ask(&mut self, now: Time, end: u64, offset: usize, is_first: bool, out: &mut Vec<Command>) {
+        assert!(
+            end <= self.open,
+            "what is written stands in files that are laid out: {end} of {}",
+            self.open
+        );
         let spare = if 2 * offset < self.bytes(self.open) { 1 } else { LOG_SEGMENTS_SPARE };
         // One at a time, so that names become durable in their order: a file that is missing below one that is
         // there was lost.

@@ -394,6 +394,7 @@ impl Log {
     /// Whether every record is durable and vouched for.
     pub fn is_at_rest(&self) -> bool {
         let written = self.in_flight.is_empty() && self.sealed.is_empty() && !self.open.due;
+        assert!(!written || self.durable == self.appended, "with nothing on its way all records are durable");
         written && self.last_real <= self.vouched
     }
 
@@ -436,6 +437,7 @@ impl Log {
     }
 
     fn vouch_if_idle(&mut self, now: Time) {
+        assert!(self.open.due || !self.open.real, "a frame that holds a record is worth a write");
         if !self.wants_vouch() {
             self.idle_since = None;
         } else if now >= *self.idle_since.get_or_insert(now) + self.patience() {
@@ -581,6 +583,8 @@ impl Log {
             settled: self.settled.0,
             other: self.other.take(),
         };
+        assert!(frame.records_bytes > 0 || !frame.real, "what later frames vouch for has records");
+        assert!(!self.opening || frame.offset == 0, "a process begins in a segment of its own");
         assert!(self.acknowledged < number, "nothing is acknowledged before it is written");
         assert!(self.first <= frame.segment, "the segment that is written is needed");
         assert!(frame.last >= self.durable, "records are written in their order");

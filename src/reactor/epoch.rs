@@ -120,6 +120,9 @@ impl Epochs {
             return;
         }
         let step = coordinator.end();
+        let taken_in = turn.room.generation();
+        let is_ours = taken_in == Generation::NONE || taken_in == self.generation;
+        assert!(is_ours, "who ends an epoch knows its generation: {taken_in:?}");
         turn.sequencer.end(turn.room.generation());
         let epoch = turn.epoch().to_string();
         turn.notice(Level::Info, "the epoch ends: taking over anew", vec![("epoch", epoch)]);

@@ -108,6 +108,7 @@ impl Turn {
     /// The turn is at its end.
     pub fn observe_pace(&mut self) {
         for (begun, times) in self.pace.ranged.drain(..) {
+            assert!(begun <= self.now, "what is read has begun before");
             self.counters.applies.observe(ApplyKind::Range, true, self.now.since(begun), times);
         }
         let applied = std::mem::take(&mut self.pace.applied);

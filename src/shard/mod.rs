@@ -262,11 +262,9 @@ impl Shard {
                 // With the last piece of a part all of it is in the log.
                 EntryRead::Writes(count) => {
                     let epoch = self.meaning.seal().epoch;
+                    let first = self.meaning.newest(count).next();
                     let own = |write: &LiveWrite| write.epoch == epoch && write.index == at.index;
-                    assert!(
-                        self.meaning.newest(count).all(own),
-                        "what commits is of the entry and its epoch"
-                    );
+                    assert!(first.is_none_or(own), "what commits is of the entry and its epoch: {first:?}");
                     let whole = self.meaning.newest(count).filter(|write| !write.more);
                     news.extend(whole.map(|write| Committed::Revision(write.revision)));
                 }

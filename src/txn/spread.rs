@@ -93,6 +93,8 @@ pub fn gather(
             _ => {}
         }
     }
+    let rises = |a: &Run, b: &Run| (a.op, &a.start) < (b.op, &b.start);
+    assert!(runs.is_sorted_by(rises), "what a shard gathers rises with operation and key: {runs:?}");
     Gathered { error: None, runs }
 }
 

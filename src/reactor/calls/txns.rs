@@ -285,6 +285,7 @@ impl Calls {
             // It may have failed at its deadline meanwhile.
             let Some(under_way) = self.under_way.remove(call) else { continue };
             let Course::Spread(spread) = under_way.course else { unreachable!("only such calls wait here") };
+            assert!(spread.plan.is_none(), "what begins anew has written nothing");
             turn.counters.paths.txn_retried += 1;
             let txn = Arc::try_unwrap(spread.txn).unwrap_or_else(|shared| (*shared).clone());
             self.spread(turn, under_way.asker, txn, spread.shards);

@@ -118,6 +118,7 @@ impl Watches {
 
 impl Calls {
     pub fn watch(&mut self, turn: &mut Turn, rpc: Rpc, request: WatchRequest) {
+        assert!(turn.router.is_some(), "a watch begins when the shards are known");
         if self.front.method(rpc).is_none() {
             return; // the stream was ended by what came before this
         }

@@ -45,6 +45,7 @@ impl Leader {
 
     /// A lease without keys ends by an entry of its own.
     pub fn end_bare_lease(&mut self, turn: &mut Turn, lease: LeaseId, call: CallId) {
+        assert!(self.ending.contains(&lease), "a lease ends that is being revoked: {lease}");
         turn.counters.paths.revoked_bare += 1;
         let revision = turn.sequencer.counter();
         let answer = Ok(Reply::LeaseRevoke { revision });

@@ -123,7 +123,9 @@ impl Shards {
         let local = self.of.get_mut(&id).expect("the shard is this reactor's");
         local.waiting.retain(|waiting| !matches!(waiting, Waiting::Reserve { call: by, .. } if *by == call));
         if local.reserved.as_ref().is_some_and(|reservation| reservation.call == call) {
-            local.reserved = None;
+            let step = local.reserved.take().and_then(|reservation| reservation.step);
+            let writes = matches!(step, Some(Step::Applying(..)));
+            assert!(!writes, "a part that is under way is applied to its end");
             local.let_history_go(call);
         }
         self.answer_revokes(turn);
