@@ -16,7 +16,7 @@ fn defined(tokens: &[Token], at: usize) -> Option<&Token> {
     if text(at) != "pub" {
         return None;
     }
-    let mut at = if text(at + 1) == "(" { super::closing(tokens, at + 1) + 1 } else { at + 1 };
+    let mut at = if text(at + 1) == "(" { super::closing(tokens, at + 1) } else { at + 1 };
     while MODIFIERS.contains(&text(at))
         && (MODIFIERS.contains(&text(at + 1)) || KINDS.contains(&text(at + 1)))
     {
