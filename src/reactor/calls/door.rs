@@ -226,7 +226,11 @@ impl Calls {
 
     /// An epoch serves: what was parked is let in.
     pub(super) fn unpark_calls(&mut self, turn: &mut Turn) {
-        for Parked { rpc, errand, .. } in std::mem::take(&mut self.parking).waiting {
+        assert!(turn.epoch_state.may_write(), "what was parked begins when an epoch serves");
+        let Parking { waiting, bytes } = std::mem::take(&mut self.parking);
+        let counted: usize = waiting.iter().map(|parked| parked.bytes).sum();
+        assert!(counted == bytes, "what is parked is counted: {counted} of {bytes}");
+        for Parked { rpc, errand, .. } in waiting {
             // A client that has left or waits no longer was told so, and its request does nothing.
             if self.front.method(rpc).is_some() {
                 let range = self.admit_if_room(turn, rpc, errand);
