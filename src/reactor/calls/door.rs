@@ -203,6 +203,7 @@ impl Calls {
 
     /// Holds what arrives during a takeover, for as long as any request may take.
     fn park(&mut self, turn: &mut Turn, rpc: Rpc, errand: Errand) {
+        assert!(!turn.epoch_state.may_write(), "nothing is parked while an epoch serves");
         let errand = match errand {
             Errand::Watch(request) => return self.park_watch(turn, rpc, request),
             errand => errand,
@@ -243,6 +244,7 @@ impl Calls {
     pub(super) fn expire_parked(&mut self, turn: &mut Turn) {
         while let Some(parked) = self.parking.waiting.pop_front_if(|parked| parked.deadline <= turn.now) {
             let Parked { rpc, errand, bytes, .. } = parked;
+            assert!(bytes <= self.parking.bytes, "what is parked is counted: {bytes}");
             self.parking.bytes -= bytes;
             let is_range = matches!(errand, Errand::Call(Request::Range(_)) | Errand::RangeStream(_));
             turn.counters.ranges_failed += u64::from(is_range);

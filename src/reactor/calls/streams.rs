@@ -187,6 +187,7 @@ impl Calls {
         if turn.now < self.streams.wake_at() {
             return;
         }
+        assert!(turn.epoch_state.has_lost_leader(), "streams wait for a leader while there is none");
         for rpc in std::mem::take(&mut self.streams.leaderless) {
             self.end_stream(turn, rpc, Error::NoLeader);
         }
