@@ -12,6 +12,7 @@ pub(super) struct Standing {
     hard: HardState,
     checkpoint: Option<Checkpointed>,
     coverage: Option<Coverage>,
+    moved_in: bool,
     last: Index,
     /// Segments in ascending order, each with the highest index whose entry there is not replaced.
     spans: Vec<(u64, Index)>,
@@ -21,7 +22,16 @@ pub(super) struct Standing {
 impl Standing {
     pub fn new(opening: Opening) -> Standing {
         let (hard, last) = (opening.hard, opening.index);
-        Standing { opening, hard, checkpoint: None, coverage: None, last, spans: Vec::new(), hold: None }
+        Standing {
+            opening,
+            hard,
+            checkpoint: None,
+            coverage: None,
+            moved_in: false,
+            last,
+            spans: Vec::new(),
+            hold: None,
+        }
     }
 
     /// Applies a record appended in `segment`. Panics on an order that no Raft log has.
@@ -35,6 +45,7 @@ impl Standing {
             Record::HardState(hard) => self.hard = *hard,
             Record::Checkpoint(checkpoint) => self.checkpoint = Some(*checkpoint),
             Record::Coverage(coverage) => self.coverage = Some(*coverage),
+            Record::MovedIn => self.moved_in = true,
             Record::Open(opening) => {
                 let hold = self.hold;
                 *self = Standing::new(opening.clone().into_owned());
@@ -92,6 +103,7 @@ impl Standing {
         let mut records = vec![place(true, Record::Open(Cow::Owned(opening)))];
         records.extend(self.checkpoint.map(|c| place(false, Record::Checkpoint(c))));
         records.extend(self.coverage.map(|c| place(false, Record::Coverage(c))));
+        records.extend(self.moved_in.then(|| place(false, Record::MovedIn)));
         records
     }
 }

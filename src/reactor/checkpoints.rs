@@ -13,6 +13,7 @@ use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, EMPTY_SHARD_BYTES};
 use crate::log::{Buffer, Checkpointed, Record};
 use crate::mvcc::{Budget, PinId};
 use crate::raft::Position;
+use crate::takeover::Ruling;
 use crate::types::{At, Duration, Revision, ShardId, Sub, Time};
 
 /// A full disk stays full for a while.
@@ -130,7 +131,8 @@ impl Reactor {
         chain: Vec<LinkRecord>,
     ) -> Meta {
         let owned = &self.shards[&id];
-        let (seal, fence) = (owned.shard.meaning().seal(), owned.shard.meaning().fence());
+        let (Ruling { fence, seal }, peers) = owned.shard.as_of(position.index);
+        let [voters, learners] = peers.numbers();
         Meta {
             shard: id.0,
             home: owned.shard.home,
@@ -140,12 +142,12 @@ impl Reactor {
             compacted: owned.shard.store.compacted().0,
             index: position.index.0,
             term: position.term.0,
-            voters: vec![self.settings.member.0],
-            learners: vec![],
+            voters,
+            learners,
             fence: fence.into(),
             seal: seal.epoch.into(),
             seal_prefix: seal.prefix.0,
-            epoch: seal.epoch.into(),
+            epoch: owned.shard.meaning().seal().epoch.into(),
             map_version: 0,
             control: (id == ShardId::CONTROL).then(|| self.control.to_state()),
         }

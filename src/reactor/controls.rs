@@ -433,7 +433,10 @@ impl Reactor {
             Control::Compact { .. } => ApplyKind::Compaction,
             Control::AlarmOn { .. } | Control::AlarmOff { .. } => ApplyKind::Alarm,
             Control::MemberAttributes { .. } => ApplyKind::MemberAttributes,
-            Control::Bootstrap { .. } => return,
+            Control::Bootstrap { .. }
+            | Control::Intent(_)
+            | Control::IntentDone { .. }
+            | Control::FeatureLevel { .. } => return,
         };
         self.applied(kind, true, self.now, About::default());
         let begun = self.now;

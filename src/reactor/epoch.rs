@@ -2,9 +2,10 @@
 
 use super::{Reactor, Stage};
 use crate::api::Error;
+use crate::control::founder_raft_ids;
 use crate::io::{Body, ControlCopy, Output};
 use crate::raft::Refused;
-use crate::record::{Control, MemberRecord};
+use crate::record::{Control, FEATURE_LEVEL, MemberRecord};
 use crate::sequencer::{Generation, Room};
 use crate::shard::{Committed, Shard};
 use crate::takeover::{Report, Seal, Step};
@@ -206,6 +207,8 @@ impl Reactor {
         let settings = &self.settings;
         let member = MemberRecord {
             id: settings.member.0,
+            directory: self.log.store().0,
+            raft_ids: founder_raft_ids(settings.cluster, settings.member, self.reactors),
             name: settings.name.clone(),
             peer_urls: settings.peer_urls.clone(),
             client_urls: vec![],
@@ -216,6 +219,7 @@ impl Reactor {
             token: settings.token.clone(),
             members: vec![member],
             cuts: crate::router::cuts(&settings.shard_starts),
+            feature_level: FEATURE_LEVEL,
         }
     }
 

@@ -7,9 +7,10 @@ use super::settings::{AutoCompaction, Settings};
 use super::waiters::Waiters;
 use super::{Reactor, Stage};
 use crate::api::{Answer, CompactRequest, Error, Reply, Request};
+use crate::control::founder_raft_ids;
 use crate::io::{CallId, Fields, Level, Value};
 use crate::lease::{Expiry, Leases};
-use crate::record::Control;
+use crate::record::{Control, MemberRecord};
 use crate::stdx::Rng;
 use crate::types::{Duration, Epoch, Index, LeaseId, ReactorId, Revision, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -215,14 +216,23 @@ impl Reactor {
 
     fn publish_attributes(&mut self) {
         let settings = self.settings.clone();
-        let known = self.control.member(settings.member);
-        if known.is_some_and(|m| m.name == settings.name && m.client_urls == settings.client_urls) {
+        let directory = self.log.store().0;
+        let raft_ids = founder_raft_ids(settings.cluster, settings.member, self.reactors);
+        let says_all = |known: &MemberRecord| {
+            let logs: Vec<u32> = known.raft_ids.iter().map(|of| of.log).collect();
+            (&known.name, &known.client_urls, known.directory)
+                == (&settings.name, &settings.client_urls, directory)
+                && raft_ids.iter().all(|of| logs.contains(&of.log))
+        };
+        if self.control.member(settings.member).is_some_and(says_all) {
             return;
         }
         self.propose_later(Control::MemberAttributes {
             member: settings.member.0,
+            directory,
             name: settings.name.clone(),
             client_urls: settings.client_urls.clone(),
+            raft_ids,
         });
     }
 

@@ -10,7 +10,7 @@ use crate::log::LogId;
 use crate::mvcc::{Budget, PinId};
 use crate::shard::Shard;
 use crate::txn::LeaseMove;
-use crate::types::{Epoch, LeaseId, MemberId, Revision, Term};
+use crate::types::{Epoch, LeaseId, RaftId, Revision, Term};
 use crate::watch::{Hub, HubCounts};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) struct Owned {
     /// Readers know that the hub's notices are complete up to here.
     pub marked: Revision,
     /// Term and vote as the log has them.
-    pub voted: (Term, MemberId),
+    pub voted: (Term, Option<RaftId>),
     /// A compaction has history left to drop.
     pub compacting: bool,
     /// The checkpoint under way, if there is one.

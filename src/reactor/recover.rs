@@ -2,8 +2,8 @@
 //!
 //! [`place`] decides, from all logs of the member, where each shard lives now; [`ShardPlan::load`] builds one
 //! shard, on the thread that will own it, so that all are loaded side by side. A shard whose reactor has
-//! changed *moves*: its opening, its entries and, behind them, a coverage record are written to its new log
-//! under the next home number before anything else. The coverage record says that the stay is whole: of
+//! changed *moves*: its opening, its entries and, behind them, a marker are written to its new log under the next
+//! home number before anything else. The marker says that the stay is whole: of
 //! several stays the highest that is whole counts, so a crash anywhere in between changes nothing.
 //! Checkpoint files stay as they are and are named by the stay in which they were written.
 
@@ -16,17 +16,20 @@ pub use chain::ReadPiece;
 use super::RecoveredShard;
 use crate::checkpoint::{CheckpointName, ControlState, Meta};
 use crate::log::{
-    Coverage, LogId, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, Start,
-    cross_examine, keep_words,
+    LogId, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, Start, cross_examine,
+    keep_words,
 };
-use crate::raft::{Group, GroupEntry, HardState, Position, Start as GroupStart};
+use crate::raft::{Content, Group, GroupEntry, HardState, Position, Start as GroupStart};
+use crate::record::{ArchivedEntry, FEATURE_LEVEL, Payload};
 use crate::router::reactor_of;
 use crate::shard::Shard;
+use crate::stdx::VersionMismatch;
 use crate::takeover::{Meaning, Seal};
-use crate::types::{Epoch, Index, MemberId, Revision, ShardId};
+use crate::types::{Epoch, Index, Peers, Revision, ShardId};
 use chain::{Chain, Restored};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 /// What to do about a directory that is not whole.
 const RESTORE: &str = "restore the data directory from a copy that was made while the server was stopped; \
@@ -115,7 +118,7 @@ pub fn survey(
     let mut checkpoints = vec![];
     for (shard, mut stays) in stays {
         let newest = stays.keys().copied().max().expect("a shard has a stay");
-        let whole = stays.iter().rev().find(|(home, (_, stay))| **home == 0 || stay.coverage.is_some());
+        let whole = stays.iter().rev().find(|(home, (_, stay))| **home == 0 || stay.moved_in);
         let Some(home) = whole.map(|(home, _)| *home) else { continue };
         let (log, resident) = stays.remove(&home).expect("just found");
         let reactor = reactor_of(shard, reactors);
@@ -162,63 +165,94 @@ impl ShardPlan {
 
     /// The log's entries after the checkpoint, without raft's own.
     pub fn entries(&self) -> impl Iterator<Item = &RecoveredEntry> {
-        self.resident.entries.iter().filter(|entry| entry.kind != 0)
+        self.resident.entries.iter().filter(|entry| entry.kind != Content::Empty.kind())
     }
 
     /// Reads the checkpoint, then the log after it. An error says what cannot be read.
-    pub fn load(self, member: MemberId, read: ReadPiece<'_>) -> Result<Loaded, String> {
+    pub fn load(self, read: ReadPiece<'_>) -> Result<Loaded, String> {
         let state = match &self.chain {
             Some(chain) => chain.restore(read)?,
             None => Restored::default(),
         };
         let meta = self.chain.as_ref().map(Chain::meta);
+        let control = meta.and_then(|meta| Some((Index(meta.index), meta.control.clone()?)));
+        self.check_level(control.as_ref().map(|(_, control)| control.feature_level))?;
         let (held, seal, fence) = meta.map(position_of).unwrap_or_default();
         let mut meaning = Meaning::new(held, seal, fence);
+        let entries = self.read_entries(&mut meaning)?;
         let (index, term) = self.resident.base();
         let base = Position { index, term };
-        for entry in self.entries() {
-            meaning.read(entry.index, &entry.payload).map_err(|strange| {
-                format!(
-                    "the log of shard {} makes no sense: {strange}. Report this, and {RESTORE}",
-                    self.shard
-                )
-            })?;
-        }
-        let entries = self.resident.entries.iter().map(|entry| GroupEntry {
-            index: entry.index,
-            term: entry.term,
-            payload: (entry.kind != 0).then(|| entry.payload.clone()),
-        });
-        let entries: Vec<GroupEntry> = entries.collect();
-        let moved_in = if self.moves_in { self.moving_records(base, &entries) } else { vec![] };
-        let hard = self.resident.hard;
-        let hard_state = HardState { term: hard.term, vote: MemberId(hard.vote), commit: hard.commit };
-        let voters = match meta {
-            Some(meta) => meta.voters.iter().copied().map(MemberId).collect(),
-            None => self.resident.opening.voters.iter().copied().map(MemberId).collect(),
+        let peers = match meta {
+            Some(meta) => Peers::of(&meta.voters, &meta.learners)
+                .ok_or_else(|| self.senseless("its checkpoint names a peer without an id"))?,
+            None => self.resident.opening.peers.clone(),
         };
-        let group = Group::new(GroupStart { member, voters, base, hard_state, entries });
+        let moved_in = if self.moves_in { self.moving_records(base, &peers, &entries) } else { vec![] };
+        let hard = self.resident.hard;
+        let hard_state = HardState { term: hard.term, vote: hard.vote, commit: hard.commit };
+        let own = self.resident.opening.own;
+        let group = Group::new(GroupStart { own, peers, base, hard_state, entries });
         let shard = Shard::new(self.shard, self.home, state.store, group, meaning);
-        let control = meta.and_then(|meta| Some((Index(meta.index), meta.control.clone()?)));
         let (read_from, attached, chain) = (self.log, state.attached, state.files);
         let shard = RecoveredShard { shard, read_from, attached, chain, moved_in };
         Ok(Loaded { shard, control })
     }
 
+    /// All entries for the group, of which the log's view reads those that hold data.
+    fn read_entries(&self, meaning: &mut Meaning) -> Result<Vec<GroupEntry>, String> {
+        let mut entries = Vec::with_capacity(self.resident.entries.len());
+        for RecoveredEntry { index, term, kind, payload } in &self.resident.entries {
+            let content = Content::of(*kind, payload)
+                .ok_or_else(|| self.senseless(format!("entry {index}: it is not of its kind, {kind}")))?;
+            if let Content::Data(payload) = &content {
+                self.check_level(self.level_of(payload))?;
+                meaning.read(*index, payload).map_err(|strange| self.senseless(strange))?;
+            }
+            entries.push(GroupEntry { index: *index, term: *term, content });
+        }
+        Ok(entries)
+    }
+
+    fn senseless(&self, why: impl Display) -> String {
+        format!("the log of shard {} makes no sense: {why}. Report this, and {RESTORE}", self.shard)
+    }
+
+    /// The feature level that an entry of the control shard's log sets, if it sets one.
+    fn level_of(&self, payload: &Payload) -> Option<u32> {
+        if self.shard != ShardId::CONTROL {
+            return None;
+        }
+        match payload.entry() {
+            Ok(ArchivedEntry::Control { control, .. }) => control.feature_level(),
+            _ => None,
+        }
+    }
+
+    /// Refuses the data of a cluster all of whose members have known more than this program does.
+    fn check_level(&self, level: Option<u32>) -> Result<(), String> {
+        let (found, known) = (u64::from(level.unwrap_or(0)), u64::from(FEATURE_LEVEL));
+        match found > known {
+            true => {
+                let mismatch = VersionMismatch { what: "feature level", found, known };
+                Err(format!("the log of shard {} {mismatch}", self.shard))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// The records that a new log needs, the one that makes the stay whole last.
-    fn moving_records(&self, base: Position, entries: &[GroupEntry]) -> Vec<MovingRecord> {
+    fn moving_records(&self, base: Position, peers: &Peers, entries: &[GroupEntry]) -> Vec<MovingRecord> {
         let opening = Opening {
             index: base.index,
             term: base.term,
             hard: self.resident.hard,
-            ..self.resident.opening.clone()
+            own: self.resident.opening.own,
+            peers: peers.clone(),
         };
         let mut records = vec![MovingRecord::Plain(Record::Open(Cow::Owned(opening)))];
         records.extend(self.resident.checkpoint.map(|c| MovingRecord::Plain(Record::Checkpoint(c))));
         records.extend(entries.iter().cloned().map(MovingRecord::Entry));
-        let last = entries.last().map_or(base.index, |entry| entry.index);
-        let coverage = Coverage { revision: Revision::NONE, index: last };
-        records.push(MovingRecord::Plain(Record::Coverage(coverage)));
+        records.push(MovingRecord::Plain(Record::MovedIn));
         records
     }
 }

@@ -20,7 +20,7 @@ use crate::sequencer::{Generation, Room, Sequencer};
 use crate::shard::Shard;
 use crate::stdx::Rng;
 use crate::takeover::{Coordinator, Meaning};
-use crate::types::{ClusterId, Duration, Epoch, Index, MemberId, ReactorId, Revision, ShardId, Time};
+use crate::types::{ClusterId, Duration, Epoch, Index, MemberId, Peers, ReactorId, Revision, ShardId, Time};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -239,16 +239,17 @@ impl Reactor {
 
     /// A shard that never was, with its opening in the log.
     pub(super) fn create_shard(&mut self, id: ShardId) {
-        let me = self.settings.member;
-        let hard_state = HardState { term: FRESH_BASE.term, vote: MemberId(0), commit: FRESH_BASE.index };
-        let start = Start { member: me, voters: vec![me], base: FRESH_BASE, hard_state, entries: vec![] };
+        let own = self.control.raft_id(self.settings.cluster, self.settings.member, self.log.id());
+        let peers = Peers { voters: vec![own], learners: vec![] };
+        let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
+        let start = Start { own, peers: peers.clone(), base: FRESH_BASE, hard_state, entries: vec![] };
         let home = 0;
         let opening = log::Opening {
             index: FRESH_BASE.index,
             term: FRESH_BASE.term,
-            hard: log::HardState { term: FRESH_BASE.term, vote: 0, commit: FRESH_BASE.index },
-            voters: vec![me.0],
-            learners: vec![],
+            hard: log::HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index },
+            own,
+            peers,
         };
         self.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
         let shard = Shard::new(id, home, Store::new(), Group::new(start), Meaning::default());

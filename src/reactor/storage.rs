@@ -13,6 +13,7 @@ use crate::limits::{
 };
 use crate::log::{Buffer, Command, Held, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::raft::GroupEntry;
+use crate::record::Payload;
 use crate::shard::Committed;
 use crate::types::{Duration, Index, ShardId, Time};
 use std::collections::VecDeque;
@@ -57,10 +58,10 @@ pub(super) struct Storage {
     haste: bool,
 }
 
-/// An entry as the log takes it. Raft's own entries have kind 0.
+/// An entry as the log takes it.
 pub(super) fn entry_record(entry: &GroupEntry) -> Record<'_> {
-    let payload = entry.payload.as_ref().map_or(&[][..], |payload| payload.bytes());
-    Record::Entry { index: entry.index, term: entry.term, kind: u8::from(entry.payload.is_some()), payload }
+    let payload = entry.content.payload().map_or(&[][..], Payload::bytes);
+    Record::Entry { index: entry.index, term: entry.term, kind: entry.content.kind(), payload }
 }
 
 impl Storage {
@@ -177,7 +178,7 @@ impl Reactor {
             && (hard.term, hard.vote) != owned.voted
         {
             owned.voted = (hard.term, hard.vote);
-            let hard = crate::log::HardState { term: hard.term, vote: hard.vote.0, commit: hard.commit };
+            let hard = crate::log::HardState { term: hard.term, vote: hard.vote, commit: hard.commit };
             self.storage.appended = self.log.append(resident, Record::HardState(hard));
         }
         let (upto, number) = (self.storage.appended, writes.number);

@@ -16,9 +16,9 @@ use crate::raft::{Group, Position, Refused, Writes};
 use crate::record::{
     self, ArchivedBatch, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload, Piece,
 };
-use crate::takeover::{Due, Holding, LiveWrite, Meaning, Seal, Strange};
+use crate::takeover::{Due, Holding, LiveWrite, Meaning, Ruling, Seal, Strange};
 use crate::txn::LeaseMove;
-use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Revision, ShardId, Sub};
+use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Peers, Revision, ShardId, Sub};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -225,15 +225,26 @@ impl Shard {
 
     /// Lets go of the payloads that neither an undone epoch nor raft could ask for.
     fn release(&mut self) {
-        let needed_after = self.meaning.needed_after(self.group.committed());
-        self.group.release(needed_after);
+        let upto = self.needed_after();
+        self.group.release(upto);
+        self.meaning.pass(upto);
+    }
+
+    /// The index before the first entry that the settled state does not hold.
+    fn needed_after(&self) -> Index {
+        self.meaning.needed_after(self.group.committed()).min(self.group.applied())
     }
 
     /// The position before the first entry that the settled state does not hold: where a checkpoint of that
     /// state stands.
     pub fn checkpoint_position(&self) -> Option<Position> {
-        let index = self.meaning.needed_after(self.group.committed()).min(self.group.applied());
+        let index = self.needed_after();
         Some(Position { index, term: self.group.term_of(index)? })
+    }
+
+    /// What a checkpoint at that position says of the log before it: the last fence and seal, and the peers.
+    pub fn as_of(&self, index: Index) -> (Ruling, &Peers) {
+        (self.meaning.ruling_at(index), self.group.peers_at(index))
     }
 
     /// The epoch is over: takes back what is not settled, and says how leases move with it.

@@ -15,10 +15,10 @@ use super::ring::{Ring, why_no_ring};
 use super::shared::Shared;
 use crate::config::{Config, ShardMap};
 use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, DISK_RESERVE_BYTES, REACTOR_STACK_BYTES};
-use crate::reactor::recover::{ReactorPlan, ShardPlan};
+use crate::reactor::recover::ReactorPlan;
 use crate::reactor::{Boot, Observing, Reactor, Settings};
 use crate::router::default_starts;
-use crate::types::{MemberId, ReactorId, Revision};
+use crate::types::{ReactorId, Revision};
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::io;
@@ -191,7 +191,7 @@ impl Start {
             self;
         let (mut shards, mut control) = (Vec::new(), None);
         for shard in plan.shards {
-            let loaded = load(shard, settings.member, &files)?;
+            let loaded = shard.load(&mut files.reader())?;
             control = control.or(loaded.control);
             shards.push(loaded.shard);
         }
@@ -212,12 +212,4 @@ impl Start {
         };
         Ok(Driver::new(id, shared, Reactor::new(boot), LogFiles::new(files), listeners, seat))
     }
-}
-
-fn load(
-    shard: ShardPlan,
-    member: MemberId,
-    files: &Files,
-) -> Result<crate::reactor::recover::Loaded, String> {
-    shard.load(member, &mut files.reader())
 }

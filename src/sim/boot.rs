@@ -160,7 +160,7 @@ impl Starting {
             let mut loaded = vec![];
             for shard in shards {
                 let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
-                let Loaded { shard, control: state } = shard.load(MEMBER, &mut read)?;
+                let Loaded { shard, control: state } = shard.load(&mut read)?;
                 control = control.or(state);
                 loaded.push(shard);
             }

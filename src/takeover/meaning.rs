@@ -2,6 +2,7 @@
 
 use super::Part;
 use crate::record::{ArchivedControl, ArchivedEntry, Payload, Piece};
+use crate::stdx::AsOf;
 use crate::types::{Epoch, Index, Revision};
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,6 +12,13 @@ use std::fmt;
 pub struct Seal {
     pub epoch: Epoch,
     pub prefix: Revision,
+}
+
+/// The last fence and the last seal up to some place of a log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ruling {
+    pub fence: Epoch,
+    pub seal: Seal,
 }
 
 /// A write that stands in the log and is not voided by it. Above `settled` it may still be.
@@ -58,8 +66,9 @@ impl fmt::Display for Strange {
 /// The live writes of a log above the state already held, in the order of their revisions.
 #[derive(Debug, Default)]
 pub struct Meaning {
-    seal: Seal,
-    fence: Epoch,
+    /// As of each index that a checkpoint may still name: a seal may be read while a write before it is not
+    /// in the state yet, and a checkpoint of that state stands before the seal.
+    rulings: AsOf<Index, Ruling>,
     /// Writes up to this revision are in the state and are not kept here.
     held: Revision,
     /// The highest `settled` that a batch or seal of this log names.
@@ -70,22 +79,33 @@ pub struct Meaning {
 }
 
 impl Meaning {
-    /// For a log whose state at `held` is known, with the last seal and fence before it.
+    /// For a log whose state at `held` is known, with the last seal and fence before what is read first.
     pub fn new(held: Revision, seal: Seal, fence: Epoch) -> Meaning {
-        Meaning { seal, fence, held, named_settled: held.max(seal.prefix), ..Meaning::default() }
+        let rulings = AsOf::new(Ruling { fence, seal });
+        Meaning { rulings, held, named_settled: held.max(seal.prefix), ..Meaning::default() }
     }
 
     pub fn seal(&self) -> Seal {
-        self.seal
+        self.rulings.newest().seal
     }
 
     pub fn fence(&self) -> Epoch {
-        self.fence
+        self.rulings.newest().fence
+    }
+
+    /// The last fence and seal as of an index that was not passed.
+    pub fn ruling_at(&self, index: Index) -> Ruling {
+        *self.rulings.at(index)
+    }
+
+    /// No checkpoint stands before this index any more.
+    pub fn pass(&mut self, index: Index) {
+        self.rulings.pass(index);
     }
 
     /// The newest epoch that the log names.
     pub fn newest_epoch(&self) -> Epoch {
-        self.fence.max(self.seal.epoch)
+        self.fence().max(self.seal().epoch)
     }
 
     /// The highest revision that is known to be settled, by this log or by the state behind it.
@@ -114,20 +134,20 @@ impl Meaning {
         match entry {
             ArchivedEntry::Fence(epoch) => {
                 let epoch = Epoch::from(epoch);
-                if epoch <= self.fence {
+                if epoch <= self.fence() {
                     return Err(strange("a fence of an epoch that is not newer than the last"));
                 }
-                self.fence = epoch;
+                self.rulings.change(index, Ruling { fence: epoch, seal: self.seal() });
             }
             ArchivedEntry::Seal { epoch, prefix } => {
                 let epoch = Epoch::from(epoch);
-                if epoch <= self.seal.epoch {
+                if epoch <= self.seal().epoch {
                     return Err(strange("a seal of an epoch that is not newer than the last"));
                 }
-                self.sealed(Seal { epoch, prefix: Revision(prefix.to_native()) });
+                self.sealed(index, Seal { epoch, prefix: Revision(prefix.to_native()) });
             }
             ArchivedEntry::Batch(batch) => {
-                if Epoch::from(&batch.epoch) != self.seal.epoch {
+                if Epoch::from(&batch.epoch) != self.seal().epoch {
                     return Ok(()); // void
                 }
                 self.named_settled = self.named_settled.max(Revision(batch.settled.to_native()));
@@ -139,10 +159,13 @@ impl Meaning {
             }
             ArchivedEntry::Control { epoch, settled, control } => {
                 let first = matches!(control, ArchivedControl::Bootstrap { .. });
-                if first || Epoch::from(epoch) == self.seal.epoch {
+                if first || Epoch::from(epoch) == self.seal().epoch {
                     self.named_settled = self.named_settled.max(Revision(settled.to_native()));
                     self.controls.push_back((index, payload.clone()));
                 }
+            }
+            ArchivedEntry::ConfChange(_) => {
+                return Err(strange("a change of peers under the kind of another entry"));
             }
         }
         Ok(())
@@ -171,7 +194,7 @@ impl Meaning {
         if parts == 0 {
             return Err("a revision in no shard");
         }
-        let epoch = self.seal.epoch;
+        let epoch = self.seal().epoch;
         self.live.push_back(LiveWrite { revision, parts, more, epoch, index, batch: batch.clone(), place });
         Ok(())
     }
@@ -210,8 +233,8 @@ impl Meaning {
         }
     }
 
-    fn sealed(&mut self, seal: Seal) {
-        self.seal = seal;
+    fn sealed(&mut self, index: Index, seal: Seal) {
+        self.rulings.change(index, Ruling { fence: self.fence(), seal });
         self.named_settled = self.named_settled.max(seal.prefix);
         while self.live.back().is_some_and(|write| write.revision > seal.prefix) {
             self.live.pop_back();

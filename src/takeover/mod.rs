@@ -20,5 +20,5 @@ mod run;
 mod tests;
 
 pub use coordinator::{Coordinator, Report, Step};
-pub use meaning::{Due, LiveWrite, Meaning, Seal, Strange};
+pub use meaning::{Due, LiveWrite, Meaning, Ruling, Seal, Strange};
 pub use run::{Holding, Hole, Part, Why, longest_run};

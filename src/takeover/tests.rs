@@ -71,6 +71,52 @@ fn writes_already_in_the_state_are_passed_over() {
     assert_eq!(meaning.known_settled(), Revision(9));
 }
 
+/// A log with a write that is not in the state yet and a seal behind it. A checkpoint stands before the write, so
+/// it names the seal before that: with the newest one, what follows would be void, and the seal strange.
+#[test]
+fn fence_and_seal_are_those_of_the_index_that_a_checkpoint_names() {
+    let log = [
+        fence(1),
+        seal(1, 1),
+        batch(1, 1, &[(2, 1), (3, 1)]),
+        fence(2),
+        seal(2, 2),
+        batch(2, 2, &[(3, 1), (4, 1)]),
+        batch(2, 4, &[(5, 1)]),
+    ];
+    let mut meaning = Meaning::default();
+    let read = |meaning: &mut Meaning, from: usize| {
+        let rest = log.iter().enumerate().skip(from);
+        rest.map(|(at, payload)| meaning.read(Index(at as u64 + 1), payload)).find(Result::is_err)
+    };
+    assert_eq!(read(&mut meaning, 0), None);
+    let live = |meaning: &Meaning| meaning.live().map(|write| write.revision.0).collect::<Vec<_>>();
+    assert_eq!(live(&meaning), [2, 3, 4, 5]);
+    let needed_after = meaning.needed_after(Index(7));
+    assert_eq!(needed_after, Index(2));
+    let Ruling { fence, seal } = meaning.ruling_at(needed_after);
+    assert_eq!((fence, seal), (epoch(1), Seal { epoch: epoch(1), prefix: Revision(1) }));
+    assert_ne!(seal, meaning.seal());
+    let mut again = Meaning::new(Revision(1), seal, fence);
+    assert_eq!(read(&mut again, 2), None);
+    assert_eq!(live(&again), live(&meaning));
+    let mut wrong = Meaning::new(Revision(1), meaning.seal(), meaning.fence());
+    assert!(read(&mut wrong, 2).is_some());
+
+    meaning.settle(Revision(3));
+    meaning.pass(meaning.needed_after(Index(7)));
+    assert_eq!(meaning.ruling_at(Index(5)).seal, meaning.seal());
+    let mut later = Meaning::new(Revision(3), meaning.seal(), meaning.fence());
+    assert_eq!(read(&mut later, 5), None);
+    assert_eq!(live(&later), live(&meaning));
+}
+
+#[test]
+fn a_change_of_peers_is_none_of_the_writes() {
+    let change = Payload::of(&Entry::ConfChange(crate::record::ConfChange::AddVoter(5)));
+    assert!(Meaning::default().read(Index(1), &change).is_err());
+}
+
 fn part(revision: u64, parts: u16, attempt: u32) -> Part {
     Part { revision: Revision(revision), parts, epoch: epoch(attempt) }
 }

@@ -27,7 +27,7 @@ pub(super) struct Chain {
     /// The base first. The newest one's length is not known yet.
     files: Vec<LinkRecord>,
     /// The newest file's.
-    meta: Box<Meta>,
+    pub(super) meta: Box<Meta>,
 }
 
 /// What the files come to.
@@ -177,6 +177,9 @@ fn missing(name: &CheckpointName) -> String {
 }
 
 fn damaged(name: &CheckpointName, damage: Damage) -> String {
+    if let Damage::Format(version) = damage {
+        return format!("checkpoint {name} {version}");
+    }
     format!("checkpoint {name} cannot be used: {damage}; put back the file that belongs here, or {RESTORE}")
 }
 

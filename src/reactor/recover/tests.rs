@@ -14,16 +14,16 @@ use crate::reactor::dump::Contents;
 use crate::reactor::{Boot, Reactor, Settings, Stage};
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
-use crate::types::{At, Blob, ClusterId, Duration, Event, LeaseId, ReactorId, StoreId, Time};
+use crate::types::{At, Blob, ClusterId, Duration, Event, LeaseId, MemberId, ReactorId, StoreId, Time};
 use bytes::Bytes;
 use std::cell::Cell;
 use std::sync::Arc;
 
+mod formats;
 mod memory;
 
 const SEGMENT_BYTES: usize = 64 << 10;
 const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT_BYTES, most: 4 * SEGMENT_BYTES };
-const MEMBER: MemberId = MemberId(7);
 const STORE: StoreId = StoreId(5);
 
 /// What a power cut leaves.
@@ -56,16 +56,20 @@ impl Disk {
     }
 
     fn plan(&self, reactors: u16) -> Result<MemberPlan, String> {
+        self.plan_of(self.logs(), reactors)
+    }
+
+    fn plan_of(&self, logs: Vec<Recovered>, reactors: u16) -> Result<MemberPlan, String> {
         let mut fresh = |id| {
             self.last_key.set(self.last_key.get() + 1);
             Start::fresh(id, STORE, self.last_key.get(), SEGMENTS)
         };
         let mut read = |name: &str, offset, len| self.read(name, offset, len);
-        place(self.logs(), &self.names(), reactors, &mut fresh, &mut read)
+        place(logs, &self.names(), reactors, &mut fresh, &mut read)
     }
 
     fn load(&self, plan: ShardPlan) -> Result<Loaded, String> {
-        plan.load(MEMBER, &mut |name, offset, len| self.read(name, offset, len))
+        plan.load(&mut |name, offset, len| self.read(name, offset, len))
     }
 
     fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, String> {
@@ -85,7 +89,7 @@ struct Member {
 
 fn settings() -> Settings {
     Settings {
-        member: MEMBER,
+        member: MemberId(7),
         cluster: ClusterId(9),
         name: "default".into(),
         token: "t".into(),
@@ -742,7 +746,7 @@ fn a_dump_says_what_the_next_start_recovers() {
 
 fn dump(disk: &Disk) -> Contents {
     let mut read = |name: &str, offset, len| disk.read(name, offset, len);
-    let mut contents = Contents::read(disk.plan(1).unwrap(), vec![], MEMBER, &mut read);
+    let mut contents = Contents::read(disk.plan(1).unwrap(), vec![], &mut read);
     contents.slice.keys = 7;
     contents
 }
