@@ -114,7 +114,7 @@ fn a_coverage_record_makes_no_stay_whole() {
     assert!(seen > 0);
 }
 
-/// The plan of the control shard, with a checkpoint before its log.
+/// What a start plans for the control shard.
 fn control_plan(disk: &Disk) -> ShardPlan {
     let plan = disk.plan(2).unwrap();
     plan.reactors
@@ -142,7 +142,9 @@ fn an_entry_that_is_not_of_its_kind_is_refused() {
 /// The first that a program too old for its cluster may meet is the level itself.
 #[test]
 fn a_feature_level_that_this_program_does_not_know_is_a_newer_programs() {
-    let (disk, _) = checkpointed();
+    let mut member = Member::start(endless(), 2).unwrap();
+    member.put(0, 5);
+    let disk = member.crash(usize::MAX);
     let expected = "the log of shard 0 was written by a newer program: it has feature level 2, and this program \
                     knows feature levels up to 1. Start the version that wrote it, or a later one";
     let mut plan = control_plan(&disk);
@@ -152,6 +154,7 @@ fn a_feature_level_that_this_program_does_not_know_is_a_newer_programs() {
     entry.payload = Payload::of(&Entry::Control { epoch, settled: 1, control });
     assert_eq!(disk.load(plan).err().unwrap(), expected);
 
+    let (disk, _) = checkpointed();
     let mut plan = control_plan(&disk);
     plan.chain.as_mut().unwrap().meta.control.as_mut().unwrap().feature_level = 2;
     assert_eq!(disk.load(plan).err().unwrap(), expected);
