@@ -31,14 +31,16 @@ impl Source for Shards {
             return None; // The state may hold entries behind the position that raft would let it name.
         }
         let position = shard.checkpoint_position()?;
-        let (seal, fence) = (shard.meaning().seal(), shard.meaning().fence());
+        let (ruling, peers) = shard.as_of(position.index);
+        let (peers, epoch) = (peers.clone(), shard.meaning().seal().epoch);
         Some(HeldState {
             pin: shard.store.pin(settled),
             home: shard.home,
             position,
             compacted: shard.store.compacted(),
-            fence,
-            seal,
+            ruling,
+            peers,
+            epoch,
             has_graves: shard.store.has_graves(),
         })
     }

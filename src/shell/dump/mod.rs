@@ -54,7 +54,7 @@ fn read(data_dir: &DataDir) -> Result<Contents, String> {
     let mut fresh = |log| Start::fresh(log, store, 0, SegmentBytes::USUAL);
     let (plan, more) = survey(logs, &listing.checkpoints, 1, &mut fresh, &mut files.reader());
     damage.extend(more);
-    Ok(Contents::read(plan, damage, data_dir.identity.member, &mut files.reader()))
+    Ok(Contents::read(plan, damage, &mut files.reader()))
 }
 
 fn print(identity: &Identity, contents: &Contents, json: bool) -> io::Result<()> {
