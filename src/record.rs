@@ -69,7 +69,7 @@ pub struct EpochRecord {
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct Batch {
     pub epoch: EpochRecord,
-    /// The lead's `settled` when the batch was made: the base a takeover may start from.
+    /// The leader's `settled` when the batch was made: the base a takeover may start from.
     pub settled: u64,
     /// Revisions rise; pieces of one stand in a row.
     pub writes: Vec<Write>,

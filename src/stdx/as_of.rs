@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 /// Takes changes in ascending order of their places, and forgets them in the same order.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct AsOf<K, V> {
     /// As of the places before the first change that is kept.
     first: V,
@@ -41,11 +41,6 @@ impl<K: Ord + Copy, V> AsOf<K, V> {
             self.first = value;
         }
     }
-
-    /// Changes that are kept.
-    pub fn changes(&self) -> usize {
-        self.changes.len()
-    }
 }
 
 #[cfg(test)]
@@ -60,9 +55,9 @@ mod tests {
         let at = |value: &AsOf<u64, char>, from| (from..9).map(|place| *value.at(place)).collect::<String>();
         assert_eq!((&at(&value, 1)[..], *value.newest()), ("aabbbbcc", 'c'));
         value.pass(5);
-        assert_eq!((value.changes(), &at(&value, 5)[..]), (1, "bbcc"));
+        assert_eq!((value.changes.len(), &at(&value, 5)[..]), (1, "bbcc"));
         value.pass(7);
-        assert_eq!((value.changes(), *value.at(7), *value.newest()), (0, 'c', 'c'));
+        assert_eq!((value.changes.len(), *value.at(7), *value.newest()), (0, 'c', 'c'));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use braid::wire::{grpc, gzip};
 use bytes::Bytes;
 use prost::Message;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// The corpus' name, the file's name, its bytes.
 pub type Seed = (&'static str, &'static str, Vec<u8>);
@@ -165,7 +166,7 @@ fn log() -> Vec<u8> {
     let peers = Peers { voters: vec![own], learners: vec![] };
     let opening = Opening { index: Index(0), term: Term(0), hard: HardState::default(), own, peers };
     log.append(resident, Record::Open(Cow::Owned(opening)));
-    let mut files: Vec<Vec<u8>> = vec![];
+    let mut files: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     for number in 1..=5 {
         let payload = [number as u8; 900];
         log.append(
@@ -183,12 +184,12 @@ fn log() -> Vec<u8> {
             for command in commands {
                 match command {
                     Command::Write { id, segment, offset, bytes } => {
-                        let file = &mut files[segment.sequence as usize - 1];
+                        let file = files.get_mut(&segment.sequence).expect("prepared before");
                         file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
                         log.written(id);
                     }
                     Command::Prepare { segment, .. } => {
-                        files.resize(segment.sequence as usize, vec![0; SEGMENT_BYTES]);
+                        files.insert(segment.sequence, vec![0; SEGMENT_BYTES]);
                         log.prepared(segment);
                     }
                     other => panic!("nothing is given up here: {other:?}"),
@@ -196,10 +197,8 @@ fn log() -> Vec<u8> {
             }
         }
     }
-    while files.last().is_some_and(|file| file.iter().all(|byte| *byte == 0)) {
-        files.pop();
-    }
-    files.concat()
+    files.retain(|_, file| file.iter().any(|byte| *byte != 0));
+    files.into_values().collect::<Vec<_>>().concat()
 }
 
 fn checkpoint() -> Vec<u8> {
