@@ -23,7 +23,7 @@ mod tests;
 
 pub use content::Content;
 
-use crate::record::Payload;
+use crate::record::{ConfChange, Payload};
 use crate::stdx::AsOf;
 use crate::types::{Index, Peers, RaftId, Term};
 use ::raft::eraftpb::{self, ConfState, EntryType};
@@ -134,6 +134,7 @@ impl Group {
             read_only_option: ReadOnlyOption::Safe,
             ..Config::default()
         };
+        assert!(!start.peers.voters.is_empty(), "a group has a voter");
         let [voters, learners] = start.peers.numbers();
         let peers = ConfState { voters, learners, ..ConfState::default() };
         let tail = Tail::new(start.base, hard_state, peers, start.entries);
@@ -246,6 +247,10 @@ impl Group {
         assert!(entries.last().is_none_or(|entry| entry.term <= self.term()), "no entry is of a later term");
         // Entries are followed through `committed`; handing them out moves raft's own mark, and its peers.
         let handed_out = ready.take_committed_entries();
+        if let (Some(first), Some(last)) = (handed_out.first(), handed_out.last()) {
+            assert!(first.index == self.applied().next().0, "entries are handed out in their order");
+            assert!(last.index <= self.committed().0, "what is handed out is committed");
+        }
         let number = ready.number();
         self.node.advance_append_async(ready);
         for entry in handed_out.iter().filter(|entry| entry.entry_type() == EntryType::EntryConfChangeV2) {
@@ -267,6 +272,13 @@ impl Group {
             state.expect("a change of peers is checked before it is proposed");
         let joint = auto_leave || !voters_outgoing.is_empty() || !learners_next.is_empty();
         assert!(!joint, "peers are changed one at a time");
+        let (votes, learns) = (|id| voters.contains(&id), |id| learners.contains(&id));
+        let is_done = match change {
+            ConfChange::AddVoter(id) => votes(id) && !learns(id),
+            ConfChange::AddLearner(id) => learns(id) && !votes(id),
+            ConfChange::Remove(id) => !votes(id) && !learns(id),
+        };
+        assert!(is_done, "raft makes the change that the entry says: {change:?}");
         let mut peers = Peers::of(&voters, &learners).expect("no change names 0");
         // raft-rs gives them in any order, and what is written of them is the same everywhere.
         peers.voters.sort_unstable();
@@ -276,6 +288,7 @@ impl Group {
 
     /// The peers as of an index that was not released.
     pub fn peers_at(&self, index: Index) -> &Peers {
+        assert!(index <= self.applied(), "peers are known as far as changes have taken effect");
         self.peers.at(index)
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::{ConfChange, Control, Entry, EpochRecord};
+use crate::record::{Control, Entry, EpochRecord};
 use crate::stdx::Rng;
 use ::raft::eraftpb;
 
@@ -251,6 +251,21 @@ fn a_restarted_group_has_the_peers_of_each_index() {
     assert_eq!(at(&group, 2), [alone, learns.clone(), learns.clone(), votes.clone()]);
     group.release(Index(4));
     assert_eq!(at(&group, 4), [learns, votes]);
+}
+
+#[test]
+#[should_panic = "peers are known as far as changes have taken effect"]
+fn nobody_knows_the_peers_of_an_index_that_is_not_applied() {
+    let mut group = Group::new(fresh());
+    group.campaign();
+    let at = group.propose_conf_change(ConfChange::AddVoter(7));
+    group.peers_at(at);
+}
+
+#[test]
+#[should_panic = "a group has a voter"]
+fn no_group_starts_without_a_voter() {
+    Group::new(Start { peers: peers(&[], &[7]), ..fresh() });
 }
 
 #[test]

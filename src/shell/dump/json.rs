@@ -177,7 +177,7 @@ fn what(control: &Control) -> Value {
     }
 }
 
-fn control_state(index: Index, state: &ControlState) -> Value {
+pub fn control_state(index: Index, state: &ControlState) -> Value {
     let leases = state.leases.iter().map(|l| json!({"lease": l.lease, "ttl_seconds": l.ttl_secs}));
     let alarms = state.alarms.iter().map(|a| json!({"member_id": a.member, "alarm": a.alarm}));
     json!({

@@ -113,7 +113,7 @@ fn what(control: &Control) -> String {
     }
 }
 
-fn control_state(index: Index, state: &ControlState) -> String {
+pub fn control_state(index: Index, state: &ControlState) -> String {
     let mut text = format!("# control entries up to {index} are only in this state, from a checkpoint:\n");
     let (token, compacted) = (quoted(state.token.as_bytes()), state.compact_revision);
     text += &format!(

@@ -14,7 +14,7 @@ const LINES_PER_ASSERTION: &[(&str, usize)] = &[
     ("shard", 18),
     ("checkpoint", 35),
     ("mvcc", 32),
-    ("control", 62),
+    ("control", 48),
     ("lease", 24),
     ("txn", 58),
     ("reactor", 120),
