@@ -102,7 +102,8 @@
 //!    (`front/grpc.rs: receive`), protobuf (`wire/decode.rs: unary`), an ask (`front/rpc.rs: ask`).
 //! 3. What needs no state is checked, and the key's shard is looked up (`reactor/calls/mod.rs: call, route`,
 //!    `router/mod.rs: shard_of`). The request goes to its owner as mail, or by the same way to itself
-//!    (`reactor/turn.rs: send`).
+//!    (`reactor/turn.rs: send`). A connection whose requests go elsewhere moves there in a moment of rest
+//!    (`front/affinity.rs: asked`, `front/mod.rs: flush, moved`, `shell/driver.rs: hand`).
 //! 4. There it waits for a reservation, the log or the ring, or none of them
 //!    (`reactor/shards/writes.rs: try_waiting`).
 //! 5. It is evaluated against the newest state, takes a revision and stands in the store
