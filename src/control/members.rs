@@ -83,15 +83,34 @@ impl Members {
             members.changes.len() == state.intents.len(),
             "one change of a member is under way at a time"
         );
-        let known = |id: &MemberId| members.records.contains_key(id);
-        assert!(members.changes.keys().all(known), "a change that is under way is that of a member");
-        assert!(!members.removed.iter().any(known), "a member that was removed never comes back");
+        assert!(members.records.len() == state.members.len(), "each member has an id of its own");
+        members.check();
         members
     }
 
-    pub fn founded(members: &[MemberRecord]) -> Members {
-        let records = members.iter().map(|member| (member.id(), member.clone())).collect();
-        Members { records, ..Members::default() }
+    pub fn founded(founders: &[MemberRecord]) -> Members {
+        let records: BTreeMap<_, _> = founders.iter().map(|member| (member.id(), member.clone())).collect();
+        assert!(records.len() == founders.len(), "each member has an id of its own");
+        let members = Members { records, ..Members::default() };
+        members.check();
+        members
+    }
+
+    fn check(&self) {
+        let known = |id: &MemberId| self.records.contains_key(id);
+        assert!(self.changes.keys().all(known), "a change that is under way is that of a member");
+        assert!(!self.removed.iter().any(known), "a member that was removed never comes back");
+        let learns = |id: &MemberId| self.records[id].is_learner;
+        let mut promoted = self.changes.iter().filter(|(_, change)| **change == MemberChange::Promoting);
+        assert!(!promoted.any(|(id, _)| learns(id)), "who is promoted is to vote");
+        let ids = || self.records.values().flat_map(|member| member.raft_ids.iter().map(|of| of.id));
+        assert!(ids().all(|id| id != 0), "0 is nobody in Raft");
+        assert!(ids().count() == ids().collect::<BTreeSet<u64>>().len(), "a raft id is that of one log");
+    }
+
+    /// Goes on from a state that this one was: who was removed stays so.
+    pub fn follows(&self, earlier: &Members) -> bool {
+        self.removed.is_superset(&earlier.removed)
     }
 
     /// Members, intents and tombstones, as a checkpoint keeps them.
@@ -132,6 +151,7 @@ impl Members {
                 member.raft_ids.push(of);
             }
         }
+        self.check();
     }
 
     /// Whether a raft id is some member's.
@@ -140,6 +160,11 @@ impl Members {
     }
 
     pub fn intend(&mut self, intent: &Intent) {
+        self.take_in(intent);
+        self.check();
+    }
+
+    fn take_in(&mut self, intent: &Intent) {
         match intent {
             Intent::Adding(member) => self.add(member),
             Intent::Promoting { member } => {
@@ -176,8 +201,9 @@ impl Members {
         self.changes.remove(&id);
         if change == MemberChange::Removing {
             self.records.remove(&id);
-            self.removed.insert(id);
+            assert!(self.removed.insert(id), "a member leaves once");
         }
+        self.check();
     }
 
     /// The id of the newest incarnation of a member's log.

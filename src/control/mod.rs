@@ -90,12 +90,20 @@ impl Control {
     /// Takes a whole state over.
     pub fn adopt(&mut self, index: Index, state: &ControlState) {
         assert!(index >= self.index, "control entries are not taken back: {index} after {}", self.index);
+        let ours = !self.is_bootstrapped() || self.cluster == ClusterId(state.cluster);
+        assert!(ours, "a member stays in its cluster");
+        let compacted = Revision(state.compact_revision);
+        assert!(compacted >= self.compacted, "a compaction is not taken back: {compacted}");
+        let members = Members::of(state);
+        assert!(members.follows(&self.members), "who was removed stays so");
+        let levels = self.feature_level..=FEATURE_LEVEL;
+        assert!(levels.contains(&state.feature_level), "the feature level never falls, and is known");
         *self = Control {
             index,
             leases: Leases::new(self.election_timeout),
             cluster: ClusterId(state.cluster),
             token: state.token.clone(),
-            members: Members::of(state),
+            members,
             feature_level: state.feature_level,
             cuts: state.cuts.clone(),
             alarms: state.alarms.iter().map(|alarm| (MemberId(alarm.member), alarm.alarm)).collect(),
@@ -140,6 +148,7 @@ impl Control {
         self.index = index;
         match change {
             record::Control::Bootstrap { cluster, token, members, cuts, feature_level } => {
+                assert!(!cuts.is_empty() && !members.is_empty(), "a cluster begins with shards and a member");
                 self.cluster = ClusterId(*cluster);
                 self.token = token.clone();
                 self.members = Members::founded(members);
@@ -177,6 +186,7 @@ impl Control {
     }
 
     fn grant(&mut self, lease: i64, ttl_secs: i64) {
+        assert!(ttl_secs > 0, "a lease lives for a while: {ttl_secs} s");
         let granted = Granted { lease: LeaseId(lease), ttl_secs };
         self.leases.grant(granted).expect("one grant of a lease at a time is proposed");
     }
@@ -195,10 +205,12 @@ impl Control {
         !self.cuts.is_empty()
     }
 
+    #[cfg(test)]
     pub fn cluster(&self) -> ClusterId {
         self.cluster
     }
 
+    #[cfg(test)]
     pub fn token(&self) -> &str {
         &self.token
     }

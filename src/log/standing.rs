@@ -52,7 +52,9 @@ impl Standing {
             Record::Coverage(next) => {
                 assert!(next.index <= self.last, "coverage is of entries that are there: {next:?}");
             }
-            Record::Open(_) | Record::MovedIn | Record::Close => {}
+            Record::Open(next) => assert!(!next.peers.voters.is_empty(), "a group has a voter: {next:?}"),
+            Record::MovedIn => assert!(!self.moved_in, "a stay becomes whole once"),
+            Record::Close => {}
         }
     }
 
@@ -70,6 +72,7 @@ impl Standing {
     }
 
     pub fn entry(&mut self, index: Index, segment: u64) {
+        assert!(self.spans.last().is_none_or(|(of, _)| *of <= segment), "a log is written forward");
         self.last = index;
         for (_, highest) in self.spans.iter_mut().rev().take_while(|(_, highest)| *highest >= index) {
             *highest = Index(index.0 - 1);

@@ -76,6 +76,7 @@ impl Content {
 
 /// The change as raft-rs takes it.
 pub(super) fn to_raft(change: ConfChange) -> ConfChangeV2 {
+    assert!(change.peer().is_some(), "0 is nobody in Raft");
     let (kind, id) = match change {
         ConfChange::AddVoter(id) => (ConfChangeType::AddNode, id),
         ConfChange::AddLearner(id) => (ConfChangeType::AddLearnerNode, id),

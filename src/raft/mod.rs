@@ -134,7 +134,9 @@ impl Group {
             read_only_option: ReadOnlyOption::Safe,
             ..Config::default()
         };
-        assert!(!start.peers.voters.is_empty(), "a group has a voter");
+        let Peers { voters, learners } = &start.peers;
+        assert!(!voters.is_empty(), "a group has a voter");
+        assert!(!learners.iter().any(|id| voters.contains(id)), "who votes is no learner: {:?}", start.peers);
         let [voters, learners] = start.peers.numbers();
         let peers = ConfState { voters, learners, ..ConfState::default() };
         let tail = Tail::new(start.base, hard_state, peers, start.entries);
@@ -258,6 +260,7 @@ impl Group {
         }
         if let Some(last) = handed_out.last() {
             self.node.advance_apply_to(last.index);
+            assert!(self.applied() == Index(last.index), "what is handed out is applied");
         }
         self.taken = number;
         Some(Writes { number, entries, hard_state })
@@ -265,6 +268,7 @@ impl Group {
 
     /// A change of peers takes effect.
     fn change_peers(&mut self, entry: &eraftpb::Entry) {
+        assert!(Index(entry.index) > self.applied(), "a change takes effect once");
         let change = self.node.store().content_of(entry).conf_change();
         let change = change.expect("raft says of the same entry that it is one");
         let state = self.node.apply_conf_change(&content::to_raft(change));

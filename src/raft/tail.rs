@@ -128,6 +128,9 @@ impl Tail {
             self.entries.truncate((index.0 - self.base.index.0 - 1) as usize);
             assert!(Term(entry.term) >= self.last_term(), "terms do not fall along a log");
             let (term, kept) = (Term(entry.term), Kept::of(&entry));
+            let before = self.entries.back().and_then(|(_, kept)| kept.reference());
+            let rises = before.is_none_or(|before| kept.reference().is_none_or(|this| this > before));
+            assert!(rises, "payloads are kept in the order of their entries: {index}");
             self.entries.push_back((term, kept));
             appended.push(GroupEntry { index, term, content: self.content(kept) });
         }
@@ -159,6 +162,7 @@ impl Tail {
     }
 
     fn raft_entry(&self, index: u64) -> Option<eraftpb::Entry> {
+        assert!(index > self.base.index.0, "entry {index} is kept");
         let (term, kept) = *self.entries.get((index - self.base.index.0 - 1) as usize)?;
         let reference =
             kept.reference().map(|reference| reference.to_le_bytes().to_vec()).unwrap_or_default();

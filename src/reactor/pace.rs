@@ -108,10 +108,12 @@ impl Turn {
     /// The turn is at its end.
     pub fn observe_pace(&mut self) {
         for (begun, times) in self.pace.ranged.drain(..) {
+            assert!(begun <= self.now, "what is read has begun before");
             self.counters.applies.observe(ApplyKind::Range, true, self.now.since(begun), times);
         }
         let applied = std::mem::take(&mut self.pace.applied);
         for Work { kind, success, begun, about } in &applied {
+            assert!(*begun <= self.now, "what is applied has begun before");
             let took = self.now.since(*begun);
             self.counters.applies.observe(*kind, *success, took, 1);
             // A range is told of with its answer.

@@ -23,7 +23,7 @@ use crate::record::{
 };
 use crate::takeover::{Decoded, Due, EntryRead, Holding, LiveWrite, Meaning, Ruling, Seal, Strange};
 use crate::txn::LeaseMove;
-use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Peers, Revision, ShardId, Sub};
+use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Peers, Revision, ShardId, Sub, Term};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -43,6 +43,17 @@ pub enum Committed {
     Seal(Seal),
     /// Control entries may have become due.
     Control,
+}
+
+impl Committed {
+    /// The epoch that it names.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Committed::Fence(epoch) => Some(*epoch),
+            Committed::Seal(seal) => Some(seal.epoch),
+            Committed::Revision(_) | Committed::Control => None,
+        }
+    }
 }
 
 pub struct Shard {
@@ -177,6 +188,8 @@ impl Shard {
         // Where the log was truncated meanwhile, what was proposed there and behind is gone.
         let before = self.proposed.partition_point(|proposed| proposed.at.index < at.index);
         self.proposed.truncate(before);
+        let last = self.proposed.back().map_or(Term(0), |proposed| proposed.at.term);
+        assert!(last <= at.term, "terms do not fall along a log: {at:?} behind term {last}");
         self.proposed.push_back(Proposed { at, entry: Some(entry) });
     }
 
@@ -248,6 +261,10 @@ impl Shard {
                 EntryRead::Seal(seal) => news.push(Committed::Seal(seal)),
                 // With the last piece of a part all of it is in the log.
                 EntryRead::Writes(count) => {
+                    let epoch = self.meaning.seal().epoch;
+                    let first = self.meaning.newest(count).next();
+                    let own = |write: &LiveWrite| write.epoch == epoch && write.index == at.index;
+                    assert!(first.is_none_or(own), "what commits is of the entry and its epoch: {first:?}");
                     let whole = self.meaning.newest(count).filter(|write| !write.more);
                     news.extend(whole.map(|write| Committed::Revision(write.revision)));
                 }
@@ -305,7 +322,9 @@ impl Shard {
 
     /// What a checkpoint at that position says of the log before it: the last fence and seal, and the peers.
     pub fn as_of(&self, index: Index) -> (Ruling, &Peers) {
-        (self.meaning.ruling_at(index), self.group.peers_at(index))
+        let ruling = self.meaning.ruling_at(index);
+        assert!(ruling.seal.epoch <= ruling.fence, "a seal follows the fence of its epoch: {ruling:?}");
+        (ruling, self.group.peers_at(index))
     }
 
     /// The epoch is over: takes back what is not settled, and says how leases move with it. What was proposed and

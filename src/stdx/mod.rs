@@ -9,7 +9,7 @@ mod version;
 
 pub use as_of::AsOf;
 pub use calendar::civil;
-pub use hash::{HashMap, HashSet};
+pub use hash::HashMap;
 pub use histogram::Histogram;
 pub use rng::Rng;
 pub use version::VersionMismatch;

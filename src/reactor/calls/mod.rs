@@ -157,6 +157,8 @@ impl CallTable {
         let removed = self.calls.remove(&call.number)?;
         self.bytes -= removed.bytes;
         self.proposals -= usize::from(removed.proposes);
+        let idle = self.bytes == 0 && self.proposals == 0;
+        assert!(!self.calls.is_empty() || idle, "what calls hold is counted as they are");
         Some(removed)
     }
 
@@ -273,6 +275,7 @@ impl Calls {
 
     /// The epoch is over.
     pub fn end_epoch(&mut self, turn: &mut Turn) {
+        assert!(!turn.standing.may_write(), "calls fail when their epoch is over");
         self.deciding.clear();
         self.fail_calls(turn, &Error::Timeout);
         self.retrying.clear();
@@ -387,7 +390,8 @@ impl Calls {
         let number = self.under_way.made;
         self.under_way.bytes += bytes;
         let call = Call { asker, course, begun, deadline, bytes, proposes: false };
-        self.under_way.calls.insert(number, call);
+        let before = self.under_way.calls.insert(number, call);
+        assert!(before.is_none(), "each call has a number of its own");
         CallId { reactor: turn.id, number }
     }
 
@@ -402,6 +406,7 @@ impl Calls {
     }
 
     fn evaluate_at(&mut self, turn: &mut Turn, asker: Asker, shard: ShardId, request: Request) {
+        assert!(shard != ShardId::CONTROL, "the control shard has no keys");
         let owner = turn.router().reactor_of(shard);
         self.asks_of(asker, owner);
         let call = self.begin_of(turn, asker, Course::Waiting, request.bytes());
@@ -501,7 +506,10 @@ impl Calls {
     }
 
     fn unpark_calls(&mut self, turn: &mut Turn) {
+        assert!(turn.standing.may_write(), "what was parked begins when an epoch serves");
         let parked = std::mem::take(&mut self.under_way.parked);
+        let bytes: usize = parked.iter().map(|parked| parked.bytes).sum();
+        assert!(bytes == self.under_way.parked_bytes, "what is parked is counted: {bytes}");
         self.under_way.parked_bytes = 0;
         for Parked { asker, errand, .. } in parked {
             // A client that has left or waits no longer was told so, and its request does nothing.

@@ -31,6 +31,7 @@ impl Source for Shards {
             return None; // The state may hold entries behind the position that raft would let it name.
         }
         let position = shard.checkpoint_position()?;
+        assert!(position.index <= shard.group().applied(), "a checkpoint's index is applied: {position:?}");
         let (ruling, peers) = shard.as_of(position.index);
         let (peers, epoch) = (peers.clone(), shard.meaning().seal().epoch);
         Some(HeldState {
