@@ -39,7 +39,7 @@ fn append_any(rig: &mut Rig) {
             let revision = Revision(rig.rng.below(1000));
             rig.append(of, Record::Coverage(Coverage { revision, index: Index(last) }));
         }
-        20 if !known.moved_in => rig.append(of, Record::MovedIn),
+        20 => rig.append(of, Record::MovedIn),
         _ => {
             let back = if rig.rng.chance(1, 12) { rig.rng.below(last - base + 1) } else { 0 };
             let bytes = if rig.rng.chance(1, 8) { rig.rng.below(9000) } else { rig.rng.below(300) };
