@@ -59,7 +59,7 @@
 //!
 //! Of the first six the same test holds what can be told by the names in the sources.
 //!
-//! - `raft` knows no keys and no revisions: an entry is a payload of bytes.
+//! - `raft` knows no keys and no revisions: an entry is a payload of bytes, or a change of peers.
 //! - `mvcc` knows no terms, no logs and no clients. It knows that what is above `settled` may be undone.
 //! - `log` knows no shard beyond its number, and of an entry only index and term.
 //! - `takeover` knows no keys: parts, epochs and prefixes are enough.
@@ -240,7 +240,7 @@
 //!    where its whole stay with the highest number is, moved if its reactor has changed
 //!    (`recover/mod.rs: place, survey`).
 //! 6. Each thread loads its own shards: the checkpoint's files, then the log behind them
-//!    (`shell/boot.rs: driver, load`, `recover/mod.rs: load`, `recover/chain.rs: restore`,
+//!    (`shell/boot.rs: driver`, `recover/mod.rs: load`, `recover/chain.rs: restore`,
 //!    `takeover/meaning.rs: read`).
 //! 7. A reactor is made of them, and the turns begin (`reactor/settings.rs: new, take_in`,
 //!    `shell/driver.rs: run`). The first reactor accepts connections from now on, and gives each to the one

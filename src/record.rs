@@ -7,8 +7,17 @@
 //! What an entry means for the log it stands in: `Seal{epoch, prefix}` voids the writes
 //! before it whose revision is above the prefix; a batch whose epoch is not that of the last seal before
 //! it is void.
+//!
+//! **Newer programs.** What this version cannot read shows in one of two places before any payload is looked
+//! at. A record of another `VERSION` is refused by the log as another program's. And what a member may write is
+//! bounded by the cluster's *feature level*, which stands in the control shard: it is raised once every member
+//! runs a program that knows it, so a program that finds a higher one than [`FEATURE_LEVEL`] is too old for the
+//! cluster, whatever it has met so far.
 
-use crate::types::{Blob, Epoch, LeaseId, MemberId, Revision, Sub, Term};
+#[cfg(test)]
+mod tests;
+
+use crate::types::{Blob, Epoch, LeaseId, MemberId, RaftId, Revision, Sub, Term};
 use rkyv::rancor::Error as Invalid;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -16,7 +25,9 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The version of the structs below, as the log's record headers carry it.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+/// The highest feature level of a cluster that this program can be a member of.
+pub const FEATURE_LEVEL: u32 = 1;
 
 /// One Raft entry's payload.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -33,6 +44,18 @@ pub enum Entry {
         settled: u64,
         control: Control,
     },
+    /// Stands under a kind of its own in the log, since raft reads it too.
+    ConfChange(ConfChange),
+}
+
+/// A change of a group's peers: one peer at a time, so that no configuration is joint. The numbers are raft
+/// ids.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfChange {
+    /// A new peer, or a learner that may vote from now on.
+    AddVoter(u64),
+    AddLearner(u64),
+    Remove(u64),
 }
 
 /// An [`Epoch`] at rest.
@@ -46,7 +69,7 @@ pub struct EpochRecord {
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct Batch {
     pub epoch: EpochRecord,
-    /// The lead's `settled` when the batch was made: the base a takeover may start from.
+    /// The leader's `settled` when the batch was made: the base a takeover may start from.
     pub settled: u64,
     /// Revisions rise; pieces of one stand in a row.
     pub writes: Vec<Write>,
@@ -99,12 +122,28 @@ pub enum Control {
         token: String,
         members: Vec<MemberRecord>,
         cuts: Vec<CutRecord>,
+        feature_level: u32,
     },
-    /// Name and client URLs of a member, as it publishes them at each start.
+    /// What a member publishes of itself at a start, where it has changed.
     MemberAttributes {
         member: u64,
+        /// Its directory: see [`MemberRecord::directory`].
+        directory: u64,
         name: String,
         client_urls: Vec<String>,
+        /// Of its logs; those that are known already stay.
+        raft_ids: Vec<RaftIdRecord>,
+    },
+    /// A change of the members begins.
+    Intent(Intent),
+    /// What this intent wants is so in every group. Member and change name one intent for ever.
+    IntentDone {
+        member: u64,
+        change: MemberChange,
+    },
+    /// Every member's program knows this level.
+    FeatureLevel {
+        level: u32,
     },
     LeaseGrant {
         lease: i64,
@@ -127,13 +166,60 @@ pub enum Control {
     },
 }
 
+/// What a change of the members is to come to.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub enum Intent {
+    /// A member joins, as a learner or to vote. (In a box, since every batch takes as much as the largest entry.)
+    Adding(Box<MemberRecord>),
+    /// A learner is to vote.
+    Promoting {
+        member: u64,
+    },
+    Removing {
+        member: u64,
+    },
+}
+
+/// Which of the intents.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberChange {
+    Adding,
+    Promoting,
+    Removing,
+}
+
+impl MemberChange {
+    pub fn name(self) -> &'static str {
+        match self {
+            MemberChange::Adding => "adding",
+            MemberChange::Promoting => "promoting",
+            MemberChange::Removing => "removing",
+        }
+    }
+}
+
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct MemberRecord {
     pub id: u64,
+    /// The random number in the identity of the data directory that the member has begun in; 0 until it has
+    /// published it. Another directory under the member's id has lost what the member promised.
+    pub directory: u64,
+    /// Its logs' ids in Raft groups.
+    pub raft_ids: Vec<RaftIdRecord>,
     pub name: String,
     pub peer_urls: Vec<String>,
     pub client_urls: Vec<String>,
     pub is_learner: bool,
+}
+
+/// The id that a member's log has in the Raft groups that begin in it.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RaftIdRecord {
+    pub log: u32,
+    /// How often the log was given up for damage and begun anew: its groups are new peers then. (The number of
+    /// this name in the log's own headers rises with each start.)
+    pub incarnation: u32,
+    pub id: u64,
 }
 
 /// Keys from `start` up to the next cut belong to `shard`.
@@ -322,82 +408,21 @@ impl MemberRecord {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn sample() -> Entry {
-        Entry::Batch(Batch {
-            epoch: EpochRecord { term: 3, attempt: 7 },
-            settled: 41,
-            writes: vec![Write {
-                revision: 42,
-                parts: 2,
-                more: false,
-                changes: vec![
-                    Change::Put { sub: 0, key: b"a".to_vec(), value: b"1".to_vec(), lease: -5 },
-                    Change::Delete { sub: 1, key: b"b".to_vec() },
-                    Change::LeaseEnd { lease: 9 },
-                ],
-            }],
-        })
+impl ConfChange {
+    /// The peer that it is about; none where the number is no id.
+    pub fn peer(self) -> Option<RaftId> {
+        let (ConfChange::AddVoter(id) | ConfChange::AddLearner(id) | ConfChange::Remove(id)) = self;
+        RaftId::new(id)
     }
+}
 
-    #[test]
-    fn an_entry_comes_back_as_it_went() {
-        let payload = Payload::copy_of(Payload::of(&sample()).bytes());
-        assert_eq!(payload.to_entry().unwrap(), sample());
-        assert!(matches!(payload.entry().unwrap(), ArchivedEntry::Batch(batch) if batch.settled == 41));
-    }
-
-    #[test]
-    fn a_batch_of_effects_is_that_of_its_writes() {
-        let changes = vec![
-            EffectChange::Put {
-                sub: Sub(0),
-                key: Blob::new(b"a"),
-                value: Blob::new(b"1"),
-                lease: LeaseId(-5),
-            },
-            EffectChange::Delete { sub: Sub(1), key: Blob::new(b"b") },
-            EffectChange::LeaseEnd { lease: LeaseId(9) },
-        ];
-        let effect = Effect { revision: Revision(42), parts: 2, more: false, changes };
-        let made = batch(
-            Epoch { term: Term(3), attempt: 7 },
-            Revision(41),
-            &effect.pieces(1 << 20).collect::<Vec<_>>(),
-        );
-        assert_eq!(made.to_entry().unwrap(), sample());
-    }
-
-    #[test]
-    fn a_large_effect_is_cut_and_nothing_of_it_is_lost() {
-        let changes = (0..100).map(|n| EffectChange::Delete { sub: Sub(n), key: Blob::new(&[7; 40]) });
-        let effect = Effect { revision: Revision(5), parts: 3, more: false, changes: changes.collect() };
-        for bytes_max in [1, 500, 1000, 5000, 1 << 20] {
-            let pieces: Vec<Piece> = effect.pieces(bytes_max).collect();
-            let cut: Vec<EffectChange> = pieces.iter().flat_map(|piece| piece.changes).cloned().collect();
-            assert_eq!(cut, effect.changes);
-            assert!(pieces.iter().all(|piece| piece.changes.len() == 1 || piece.bytes() <= bytes_max));
-            let (last, before) = pieces.split_last().unwrap();
-            assert!(!last.more && before.iter().all(|piece| piece.more));
+impl ArchivedControl {
+    /// The feature level that the entry sets, if it sets one.
+    pub fn feature_level(&self) -> Option<u32> {
+        match self {
+            ArchivedControl::Bootstrap { feature_level: level, .. }
+            | ArchivedControl::FeatureLevel { level } => Some(level.to_native()),
+            _ => None,
         }
-    }
-
-    #[test]
-    fn damaged_payloads_are_refused_not_trusted() {
-        let good = Payload::of(&sample());
-        for cut in 0..good.bytes().len() {
-            let _ = Payload::copy_of(&good.bytes()[..cut]).to_entry();
-        }
-        for at in 0..good.bytes().len() {
-            for bit in 0..8 {
-                let mut bytes = good.bytes().to_vec();
-                bytes[at] ^= 1 << bit;
-                let _ = Payload::copy_of(&bytes).to_entry();
-            }
-        }
-        assert_eq!(Payload::copy_of(&[]).to_entry(), Err(InvalidPayload));
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::{Add, Deref, Sub as Minus};
 
 macro_rules! number {
@@ -37,10 +38,14 @@ number!(
     /// A lease. 0 is "no lease"; clients may choose negative ones, as etcd lets them.
     LeaseId(i64)
 );
-number!(MemberId(u64));
+number!(
+    /// A member of the cluster, as clients know it. In Raft groups it goes under [`RaftId`]s.
+    MemberId(u64)
+);
 number!(ClusterId(u64));
 number!(
-    /// What one directory's store was made as: a random number, by which it is told from any other.
+    /// What one directory's store was made as: a random number, by which it is told from any other. The
+    /// cluster knows its members' directories by it too.
     StoreId(u64)
 );
 number!(
@@ -55,6 +60,40 @@ number!(
     /// Monotonic time in nanoseconds since the process (or the simulation) began.
     Time(u64)
 );
+
+/// A peer in Raft groups: one log of one member. Never 0, which is nobody in Raft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RaftId(NonZeroU64);
+
+impl RaftId {
+    pub fn new(id: u64) -> Option<RaftId> {
+        NonZeroU64::new(id).map(RaftId)
+    }
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// Who takes part in a Raft group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    pub voters: Vec<RaftId>,
+    pub learners: Vec<RaftId>,
+}
+
+impl Peers {
+    /// As numbers at rest say it; none where one of them is no id.
+    pub fn of(voters: &[u64], learners: &[u64]) -> Option<Peers> {
+        let ids =
+            |numbers: &[u64]| numbers.iter().map(|id| RaftId::new(*id)).collect::<Option<Vec<RaftId>>>();
+        Some(Peers { voters: ids(voters)?, learners: ids(learners)? })
+    }
+
+    /// The voters and the learners, as numbers at rest.
+    pub fn numbers(&self) -> [Vec<u64>; 2] {
+        [&self.voters, &self.learners].map(|ids| ids.iter().map(|id| id.get()).collect())
+    }
+}
 
 impl Revision {
     pub const NONE: Revision = Revision(0);

@@ -9,7 +9,7 @@
 //!  12  bytes of the body                             16  hash of the file
 //!  16  number of the block, from 0
 //!  20  CRC of the block before (0 in the first)
-//!  24  format version 2
+//!  24  format
 //!  26  kind: 1 body, 2 footer
 //!  28  zero
 //!  32  body, then zeros
@@ -34,9 +34,12 @@
 //! The *hash of the file* folds the CRCs of all body blocks. The shard's log names it, and so does every file
 //! that goes on from this one. As the meta of a delta holds the hashes of the files before it, its own hash
 //! stands for all of them.
+//!
+//! Whatever a later format changes, a block's magic, CRC, length and format stay where they are: so what a newer
+//! program wrote is told from damage.
 
 pub(super) const MAGIC: &[u8; 8] = b"braidchk";
-pub(super) const FORMAT: u16 = 2;
+pub(super) const FORMAT: u16 = 3;
 pub(super) const BODY: u16 = 1;
 pub(super) const FOOTER: u16 = 2;
 pub(super) const CRC_AT: usize = 8;

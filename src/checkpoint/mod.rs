@@ -37,7 +37,7 @@ mod tests;
 mod writer;
 
 pub use reader::{Damage, Footer, Item, Reader};
-pub use state::{AlarmRecord, ControlState, LeaseRecord, LinkRecord, Meta};
+pub use state::{AlarmRecord, ControlState, IntentRecord, LeaseRecord, LinkRecord, Meta};
 pub use writer::{Writer, Written};
 
 use crate::types::ShardId;

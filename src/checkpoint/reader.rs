@@ -5,6 +5,7 @@ use super::format::*;
 use super::state::Meta;
 use crate::limits::{BLOCK_BYTES, CHECKPOINT_BLOCK_BYTES_MAX};
 use crate::mvcc::StoredVersion;
+use crate::stdx::VersionMismatch;
 use crate::types::{At, LeaseId, Revision, Sub};
 use rkyv::rancor::Error as Invalid;
 use rkyv::util::AlignedVec;
@@ -32,8 +33,8 @@ pub enum Damage {
     Block(u32),
     /// The blocks are whole and what stands in them makes no sense.
     Senseless(u32),
-    /// A newer program wrote it.
-    Format(u16),
+    /// Another version of the program wrote it.
+    Format(VersionMismatch),
     /// The file ends before its footer.
     Short,
     /// Something follows the footer.
@@ -45,9 +46,7 @@ impl fmt::Display for Damage {
         match self {
             Damage::Block(number) => write!(f, "block {number} of the checkpoint cannot be read"),
             Damage::Senseless(number) => write!(f, "block {number} of the checkpoint makes no sense"),
-            Damage::Format(version) => {
-                write!(f, "the checkpoint has format {version}, which this version does not know")
-            }
+            Damage::Format(version) => write!(f, "the checkpoint {version}"),
             Damage::Short => f.write_str("the checkpoint ends before its footer"),
             Damage::Long => f.write_str("something follows the checkpoint's footer"),
         }
@@ -122,8 +121,9 @@ impl Reader {
         if crc != u32_at(block, CRC_AT) || u32_at(block, 20) != self.chain || u32_at(block, 16) != number {
             return Err(Damage::Block(number));
         }
-        if u16_at(block, 24) != FORMAT {
-            return Err(Damage::Format(u16_at(block, 24)));
+        let (found, known) = (u64::from(u16_at(block, 24)), u64::from(FORMAT));
+        if found != known {
+            return Err(Damage::Format(VersionMismatch { what: "format", found, known }));
         }
         let body = &block[BLOCK_HEADER_BYTES..][..u32_at(block, 12) as usize];
         (self.number, self.chain) = (number.wrapping_add(1), crc);
@@ -202,6 +202,7 @@ impl Stream {
             let mut aligned: AlignedVec = AlignedVec::with_capacity(bytes.len());
             aligned.extend_from_slice(&bytes[META_HEADER_BYTES..]);
             let meta: Meta = rkyv::from_bytes::<Meta, Invalid>(&aligned).ok()?;
+            meta.peers()?;
             self.revision = Some(Revision(meta.revision));
             self.last =
                 meta.chain.last().map(|link| At { main: Revision(link.revision), sub: Sub(u32::MAX) });

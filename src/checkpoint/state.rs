@@ -2,11 +2,13 @@
 //! released; a new one stands beside it under a new format version.
 
 use super::CheckpointName;
-use crate::record::{CutRecord, EpochRecord, MemberRecord};
-use crate::types::ShardId;
+use crate::record::{CutRecord, EpochRecord, MemberChange, MemberRecord};
+use crate::types::{Peers, ShardId};
 use rkyv::{Archive, Deserialize, Serialize};
 
-/// What a shard knows of itself at revision R.
+/// What a shard knows of itself at revision R. What it says of the shard's log is so as of one index, that of
+/// the entry before the first live write above R: of the log only what comes after is read again, and it is
+/// read as what came before it ruled.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct Meta {
     pub shard: u32,
@@ -24,18 +26,25 @@ pub struct Meta {
     pub index: u64,
     /// Its term.
     pub term: u64,
-    /// The members of the group as of that index.
+    /// The group's peers as of that index, under their raft ids.
     pub voters: Vec<u64>,
     pub learners: Vec<u64>,
-    /// The last fence and the last seal up to that index.
+    /// The last fence and the last seal as of that index.
     pub fence: EpochRecord,
     pub seal: EpochRecord,
     pub seal_prefix: u64,
-    /// The epoch of R.
+    /// The newest epoch that the log had sealed when R was settled here: that of R, or a later one.
     pub epoch: EpochRecord,
     pub map_version: u64,
     /// What only the control shard knows.
     pub control: Option<ControlState>,
+}
+
+impl Meta {
+    /// None where one of the numbers is no id: such a checkpoint is not read.
+    pub fn peers(&self) -> Option<Peers> {
+        Peers::of(&self.voters, &self.learners)
+    }
 }
 
 /// A file that later ones go on from.
@@ -60,14 +69,27 @@ impl LinkRecord {
 pub struct ControlState {
     pub cluster: u64,
     pub token: String,
-    /// With the names and URLs they have published.
+    /// With what they have published, and those that are joining or leaving.
     pub members: Vec<MemberRecord>,
+    /// The changes of members under way.
+    pub intents: Vec<IntentRecord>,
+    /// The ids of members that have left: none of them comes back.
+    pub removed: Vec<u64>,
+    /// What every member's program knows.
+    pub feature_level: u32,
     /// The shard map.
     pub cuts: Vec<CutRecord>,
     pub leases: Vec<LeaseRecord>,
     pub alarms: Vec<AlarmRecord>,
     /// The compaction asked for last: it may be ahead of the one in effect.
     pub compact_revision: u64,
+}
+
+/// An intent under way; the member's record says the rest.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IntentRecord {
+    pub member: u64,
+    pub change: MemberChange,
 }
 
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use super::*;
 use crate::log::Buffer;
 use crate::mvcc::{Budget, Store, StoredVersion};
-use crate::record::{CutRecord, EpochRecord, MemberRecord};
-use crate::stdx::Rng;
+use crate::record::{CutRecord, EpochRecord, MemberChange, MemberRecord, RaftIdRecord};
+use crate::stdx::{Rng, VersionMismatch};
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 
 fn meta(revision: u64) -> Meta {
@@ -14,11 +14,16 @@ fn meta(revision: u64) -> Meta {
         token: "etcd-cluster".into(),
         members: vec![MemberRecord {
             id: 5,
+            directory: 0x0123_4567_89AB_CDEF,
+            raft_ids: vec![RaftIdRecord { log: 0, incarnation: 0, id: 50 }],
             name: "a".into(),
             peer_urls: vec!["http://10.0.0.1:2380".into()],
             client_urls: vec![],
             is_learner: false,
         }],
+        intents: vec![IntentRecord { member: 5, change: MemberChange::Promoting }],
+        removed: vec![6],
+        feature_level: 1,
         cuts: vec![CutRecord { start: b"/registry/".to_vec(), shard: 1 }],
         leases: vec![LeaseRecord { lease: -4, ttl_secs: 60 }],
         alarms: vec![AlarmRecord { member: 5, alarm: 1 }],
@@ -33,8 +38,8 @@ fn meta(revision: u64) -> Meta {
         compacted: 1,
         index: 12,
         term: 3,
-        voters: vec![5, 6, 7],
-        learners: vec![],
+        voters: vec![50, 60, 70],
+        learners: vec![80],
         fence: epoch,
         seal: epoch,
         seal_prefix: 4,
@@ -178,12 +183,39 @@ fn the_bytes_of_a_checkpoint_are_these() {
     store.settle(Revision(3));
     let chain = vec![LinkRecord { home: 0, file: 4, revision: 1, bytes: 8192, hash: 0x1122_3344_5566_7788 }];
     let bytes = file(&Meta { control: None, chain, ..meta(3) }, &history(&store, 3));
+    assert_eq!(dump(&bytes), include_str!("golden.hex"));
+    assert_eq!(dump(&file(&meta(3), &[])), include_str!("control.hex"), "what the control shard adds");
+}
+
+/// Lines of 16 bytes, those of zeros left out.
+fn dump(bytes: &[u8]) -> String {
     let mut text = String::new();
     for (line, bytes) in bytes.chunks(16).enumerate().filter(|(_, bytes)| bytes.iter().any(|b| *b != 0)) {
         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         text.push_str(&format!("{:05x} {}\n", line * 16, hex.join(" ")));
     }
-    assert_eq!(text, include_str!("golden.hex"));
+    text
+}
+
+#[test]
+fn checkpoints_of_these_bytes_are_read() {
+    let control = read(&read_dump(include_str!("control.hex")), || usize::MAX).unwrap();
+    assert_eq!(control.0, meta(3));
+    let data = read(&read_dump(include_str!("golden.hex")), || usize::MAX).unwrap();
+    assert_eq!((data.0.control, data.0.learners, data.1.len()), (None, vec![80], 3));
+}
+
+/// The file of one body block and a footer whose [`dump`] this is.
+fn read_dump(text: &str) -> Vec<u8> {
+    let mut bytes = vec![0; 2 * 4096];
+    for line in text.lines() {
+        let (at, hex) = line.split_once(' ').unwrap();
+        let at = usize::from_str_radix(at, 16).unwrap();
+        for (place, byte) in hex.split(' ').enumerate() {
+            bytes[at + place] = u8::from_str_radix(byte, 16).unwrap();
+        }
+    }
+    bytes
 }
 
 #[test]
@@ -262,11 +294,22 @@ fn the_hash_is_that_of_all_that_a_file_stands_on() {
 }
 
 #[test]
-fn a_newer_format_is_named() {
-    let mut bytes = file(&meta(1), &[]);
-    bytes[24] = 7;
-    repair(&mut bytes);
-    assert_eq!(read(&bytes, || usize::MAX).unwrap_err(), Damage::Format(7));
+fn a_newer_or_older_format_is_named() {
+    for (format, told) in [
+        (
+            7,
+            "the checkpoint was written by a newer program: it has format 7, and this program knows formats up to 3.",
+        ),
+        (2, "the checkpoint has format 2, of a version before the first release,"),
+    ] {
+        let mut bytes = file(&meta(1), &[]);
+        bytes[24] = format;
+        repair(&mut bytes);
+        let damage = read(&bytes, || usize::MAX).unwrap_err();
+        let found = u64::from(format);
+        assert_eq!(damage, Damage::Format(VersionMismatch { what: "format", found, known: 3 }));
+        assert!(damage.to_string().starts_with(told), "{damage}");
+    }
 }
 
 #[test]

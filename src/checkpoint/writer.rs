@@ -29,6 +29,7 @@ pub struct Written {
 impl Writer {
     /// Full blocks are pushed to `out` in the order of the file. Each is written whole.
     pub fn new(meta: &Meta, out: &mut Vec<Buffer>) -> Writer {
+        assert!(!meta.voters.is_empty(), "a checkpoint says who the group's peers are");
         let mut writer = Writer {
             block: Buffer::with_capacity(CHECKPOINT_BLOCK_BYTES_MAX),
             number: 0,

@@ -8,16 +8,21 @@
 //! ask the control shard each time would be a hop each time; a copy at each reactor costs one round of mail
 //! for an entry, and entries are rare. They take no revision, since etcd's clients see none for them.
 
+mod members;
 #[cfg(test)]
 mod tests;
+
+pub use members::{first_raft_ids, raft_id};
 
 use crate::api::{Alarm, AlarmType, Member};
 use crate::checkpoint::{AlarmRecord, ControlState, LeaseRecord};
 use crate::lease::{Granted, Leases};
-use crate::record::{self, MemberRecord};
+use crate::log::LogId;
+use crate::record::{self, FEATURE_LEVEL, MemberRecord};
 use crate::router::{BadMap, Router};
-use crate::types::{ClusterId, Duration, Index, LeaseId, MemberId, Revision};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::types::{ClusterId, Duration, Index, LeaseId, MemberId, RaftId, Revision, StoreId};
+use members::{Attributes, Members};
+use std::collections::BTreeSet;
 
 #[derive(Debug)]
 pub struct Control {
@@ -26,7 +31,9 @@ pub struct Control {
     pub leases: Leases,
     cluster: ClusterId,
     token: String,
-    members: BTreeMap<MemberId, MemberRecord>,
+    members: Members,
+    /// What every member's program knows: nothing beyond it is written.
+    feature_level: u32,
     cuts: Vec<record::CutRecord>,
     alarms: BTreeSet<(MemberId, u8)>,
     compacted: Revision,
@@ -71,7 +78,8 @@ impl Control {
             leases: Leases::new(election_timeout),
             cluster: ClusterId(0),
             token: String::new(),
-            members: BTreeMap::new(),
+            members: Members::default(),
+            feature_level: 0,
             cuts: vec![],
             alarms: BTreeSet::new(),
             compacted: Revision::NONE,
@@ -86,12 +94,17 @@ impl Control {
         assert!(ours, "a member stays in its cluster");
         let compacted = Revision(state.compact_revision);
         assert!(compacted >= self.compacted, "a compaction is not taken back: {compacted}");
+        let members = Members::of(state);
+        assert!(members.follows(&self.members), "who was removed stays so");
+        let levels = self.feature_level..=FEATURE_LEVEL;
+        assert!(levels.contains(&state.feature_level), "the feature level never falls, and is known");
         *self = Control {
             index,
             leases: Leases::new(self.election_timeout),
             cluster: ClusterId(state.cluster),
             token: state.token.clone(),
-            members: state.members.iter().map(|member| (member.id(), member.clone())).collect(),
+            members,
+            feature_level: state.feature_level,
             cuts: state.cuts.clone(),
             alarms: state.alarms.iter().map(|alarm| (MemberId(alarm.member), alarm.alarm)).collect(),
             compacted: Revision(state.compact_revision),
@@ -104,10 +117,14 @@ impl Control {
 
     /// The state as a checkpoint keeps it.
     pub fn to_state(&self) -> ControlState {
+        let (members, intents, removed) = self.members.to_state();
         ControlState {
             cluster: self.cluster.0,
             token: self.token.clone(),
-            members: self.members.values().cloned().collect(),
+            members,
+            intents,
+            removed,
+            feature_level: self.feature_level,
             cuts: self.cuts.clone(),
             leases: self
                 .leases
@@ -130,19 +147,22 @@ impl Control {
         assert!(is_first != self.is_bootstrapped(), "a cluster begins once, and with nothing else");
         self.index = index;
         match change {
-            record::Control::Bootstrap { cluster, token, members, cuts } => {
+            record::Control::Bootstrap { cluster, token, members, cuts, feature_level } => {
                 assert!(!cuts.is_empty() && !members.is_empty(), "a cluster begins with shards and a member");
                 self.cluster = ClusterId(*cluster);
                 self.token = token.clone();
-                self.members = members.iter().map(|member| (member.id(), member.clone())).collect();
+                self.members = Members::founded(members);
+                self.raise_feature_level(*feature_level);
                 self.cuts = cuts.clone();
             }
-            record::Control::MemberAttributes { member, name, client_urls } => {
-                if let Some(member) = self.members.get_mut(&MemberId(*member)) {
-                    member.name = name.clone();
-                    member.client_urls = client_urls.clone();
-                }
+            record::Control::MemberAttributes { member, directory, name, client_urls, raft_ids } => {
+                let directory = StoreId(*directory);
+                let attributes = Attributes { directory, name, client_urls, raft_ids };
+                self.members.publish(MemberId(*member), &attributes);
             }
+            record::Control::Intent(intent) => self.members.intend(intent),
+            record::Control::IntentDone { member, change } => self.members.done(MemberId(*member), *change),
+            record::Control::FeatureLevel { level } => self.raise_feature_level(*level),
             record::Control::LeaseGrant { lease, ttl_secs } => self.grant(*lease, *ttl_secs),
             record::Control::LeaseEnd { lease } => {
                 self.leases.end(LeaseId(*lease));
@@ -157,6 +177,12 @@ impl Control {
                 self.alarms.remove(&(MemberId(*member), *alarm));
             }
         }
+    }
+
+    /// It never falls.
+    fn raise_feature_level(&mut self, level: u32) {
+        assert!(level <= FEATURE_LEVEL, "a level is raised to what every member's program knows");
+        self.feature_level = self.feature_level.max(level);
     }
 
     fn grant(&mut self, lease: i64, ttl_secs: i64) {
@@ -199,11 +225,17 @@ impl Control {
     }
 
     pub fn member(&self, id: MemberId) -> Option<&MemberRecord> {
-        self.members.get(&id)
+        self.members.get(id)
+    }
+
+    /// The id that a member's log has in the groups that begin in it: by the rule, where none is known.
+    pub fn raft_id(&self, cluster: ClusterId, member: MemberId, log: LogId) -> RaftId {
+        let known = self.members.raft_id(member, log);
+        known.unwrap_or_else(|| members::raft_id(cluster, member, log, 0))
     }
 
     pub fn members(&self) -> Vec<Member> {
-        let members = self.members.values().map(|member| Member {
+        let members = self.members.shown().map(|member| Member {
             id: member.id(),
             name: member.name.clone(),
             peer_urls: member.peer_urls.clone(),

@@ -1,23 +1,33 @@
 use super::*;
-use crate::record::{Control as Change, CutRecord};
+use crate::record::{Control as Change, CutRecord, Intent, MemberChange, RaftIdRecord};
 
 fn fresh() -> Control {
     Control::new(Duration::from_ms(1000))
 }
 
-fn sample() -> Control {
-    let member = MemberRecord {
-        id: 7,
+fn member(id: u64) -> MemberRecord {
+    MemberRecord {
+        id,
+        directory: 0,
+        raft_ids: first_raft_ids(ClusterId(9), MemberId(id), 2),
         name: "a".into(),
         peer_urls: vec!["http://localhost:2380".into()],
         client_urls: vec![],
         is_learner: false,
-    };
+    }
+}
+
+fn published(id: u64, directory: u64, name: &str, raft_ids: Vec<RaftIdRecord>) -> Change {
+    let client_urls = vec!["http://c".into()];
+    Change::MemberAttributes { member: id, directory, name: name.into(), client_urls, raft_ids }
+}
+
+fn sample() -> Control {
     let cuts = vec![CutRecord { start: vec![], shard: 1 }, CutRecord { start: b"m".to_vec(), shard: 2 }];
     let changes = [
-        Change::Bootstrap { cluster: 9, token: "t".into(), members: vec![member], cuts },
-        Change::MemberAttributes { member: 7, name: "b".into(), client_urls: vec!["http://c".into()] },
-        Change::MemberAttributes { member: 8, name: "nobody".into(), client_urls: vec![] },
+        Change::Bootstrap { cluster: 9, token: "t".into(), members: vec![member(7)], cuts, feature_level: 1 },
+        published(7, 5, "b", vec![]),
+        published(8, 5, "nobody", vec![]),
         Change::LeaseGrant { lease: 1, ttl_secs: 10 },
         Change::LeaseGrant { lease: -2, ttl_secs: 20 },
         Change::LeaseEnd { lease: 1 },
@@ -53,4 +63,160 @@ fn a_state_taken_over_is_the_same_state() {
     copy.adopt(control.index, &control.to_state());
     assert_eq!(copy.to_state(), control.to_state());
     assert_eq!((copy.index, copy.cluster(), copy.token()), (Index(11), ClusterId(9), "t"));
+}
+
+fn apply(control: &mut Control, change: Change) {
+    control.apply(control.index.next(), &change);
+}
+
+/// The ids of the members that clients are told of, a learner's negative.
+fn shown(control: &Control) -> Vec<i64> {
+    let members = control.members();
+    members.iter().map(|m| if m.is_learner { -(m.id.0 as i64) } else { m.id.0 as i64 }).collect()
+}
+
+/// Whose change is under way, and who has left.
+fn under_way(control: &Control) -> (Vec<(u64, MemberChange)>, Vec<u64>) {
+    let state = control.to_state();
+    (state.intents.iter().map(|intent| (intent.member, intent.change)).collect(), state.removed)
+}
+
+/// Each step, and the same state from a checkpoint taken there, go on alike.
+fn follow(steps: Vec<(Change, Expected)>) {
+    let mut control = sample();
+    for (step, (change, (members, changes, removed))) in steps.into_iter().enumerate() {
+        let mut copy = fresh();
+        copy.adopt(control.index, &control.to_state());
+        apply(&mut control, change.clone());
+        apply(&mut copy, change);
+        assert_eq!((shown(&control), under_way(&control)), (members, (changes, removed)), "step {step}");
+        assert_eq!(copy.to_state(), control.to_state(), "step {step}");
+    }
+}
+
+type Expected = (Vec<i64>, Vec<(u64, MemberChange)>, Vec<u64>);
+
+fn adding(member: MemberRecord) -> Change {
+    Change::Intent(Intent::Adding(Box::new(member)))
+}
+
+fn promoting(member: u64) -> Change {
+    Change::Intent(Intent::Promoting { member })
+}
+
+fn removing(member: u64) -> Change {
+    Change::Intent(Intent::Removing { member })
+}
+
+fn done(member: u64, change: MemberChange) -> Change {
+    Change::IntentDone { member, change }
+}
+
+#[test]
+fn an_intent_opens_a_change_and_done_closes_it() {
+    use MemberChange::{Adding, Promoting, Removing};
+    let learner = MemberRecord { is_learner: true, ..member(8) };
+    follow(vec![
+        (promoting(7), (vec![7], vec![], vec![])),
+        (done(7, Adding), (vec![7], vec![], vec![])),
+        (adding(learner.clone()), (vec![7, -8], vec![(8, Adding)], vec![])),
+        (adding(member(8)), (vec![7, -8], vec![(8, Adding)], vec![])),
+        (promoting(8), (vec![7, -8], vec![(8, Adding)], vec![])),
+        (done(8, Adding), (vec![7, -8], vec![], vec![])),
+        (promoting(8), (vec![7, 8], vec![(8, Promoting)], vec![])),
+        (done(8, Promoting), (vec![7, 8], vec![], vec![])),
+        (removing(8), (vec![7], vec![(8, Removing)], vec![])),
+        (promoting(8), (vec![7], vec![(8, Removing)], vec![])),
+        (done(8, Removing), (vec![7], vec![], vec![8])),
+        (removing(8), (vec![7], vec![], vec![8])),
+        (adding(learner), (vec![7], vec![], vec![8])),
+        (done(8, Removing), (vec![7], vec![], vec![8])),
+    ]);
+}
+
+/// A removal takes the place of what is under way, which may be said to be done all the same.
+#[test]
+fn done_closes_the_intent_that_it_names_and_no_other() {
+    use MemberChange::{Adding, Promoting, Removing};
+    let learner = |id| MemberRecord { is_learner: true, ..member(id) };
+    follow(vec![
+        (adding(learner(8)), (vec![7, -8], vec![(8, Adding)], vec![])),
+        (done(8, Promoting), (vec![7, -8], vec![(8, Adding)], vec![])),
+        (done(8, Removing), (vec![7, -8], vec![(8, Adding)], vec![])),
+        (removing(8), (vec![7], vec![(8, Removing)], vec![])),
+        (done(8, Adding), (vec![7], vec![(8, Removing)], vec![])),
+        (adding(learner(9)), (vec![7, -9], vec![(8, Removing), (9, Adding)], vec![])),
+        (done(9, Adding), (vec![7, -9], vec![(8, Removing)], vec![])),
+        (promoting(9), (vec![7, 9], vec![(8, Removing), (9, Promoting)], vec![])),
+        (done(9, Adding), (vec![7, 9], vec![(8, Removing), (9, Promoting)], vec![])),
+        (done(8, Removing), (vec![7, 9], vec![(9, Promoting)], vec![8])),
+        (removing(9), (vec![7], vec![(9, Removing)], vec![8])),
+        (done(9, Promoting), (vec![7], vec![(9, Removing)], vec![8])),
+        (done(9, Removing), (vec![7], vec![], vec![8, 9])),
+    ]);
+}
+
+#[test]
+#[should_panic = "a member that was removed never comes back"]
+fn no_state_has_a_member_that_was_removed() {
+    let state = ControlState { removed: vec![7], ..sample().to_state() };
+    fresh().adopt(Index(1), &state);
+}
+
+#[test]
+fn nobody_joins_under_a_raft_id_of_another() {
+    let mut control = sample();
+    let raft_ids = vec![RaftIdRecord { log: 0, incarnation: 0, id: member(7).raft_ids[1].id }];
+    apply(&mut control, adding(MemberRecord { raft_ids, ..member(8) }));
+    assert_eq!((shown(&control), under_way(&control)), (vec![7], (vec![], vec![])));
+}
+
+#[test]
+fn what_a_member_publishes_adds_to_its_raft_ids_and_comes_from_one_directory() {
+    let mut control = sample();
+    let known = member(7).raft_ids;
+    let new = RaftIdRecord { log: 2, incarnation: 0, id: 22 };
+    let again = RaftIdRecord { log: 1, incarnation: 1, id: 11 };
+    let other = RaftIdRecord { id: 33, ..known[0] };
+    apply(&mut control, published(7, 5, "c", vec![known[0], new, again, other]));
+    let record = control.member(MemberId(7)).unwrap().clone();
+    assert_eq!((record.directory, &record.name[..]), (5, "c"));
+    assert_eq!(record.raft_ids, [known[0], known[1], new, again]);
+    let of = |log| control.raft_id(ClusterId(9), MemberId(7), LogId(log)).get();
+    assert_eq!([of(0), of(1), of(2)], [known[0].id, 11, 22], "the newest incarnation counts");
+    assert_eq!(of(3), raft_id(ClusterId(9), MemberId(7), LogId(3), 0).get());
+    apply(&mut control, published(7, 6, "d", vec![RaftIdRecord { log: 4, incarnation: 0, id: 44 }]));
+    assert_eq!(control.member(MemberId(7)), Some(&record), "another directory lost what this one promised");
+}
+
+#[test]
+fn the_raft_ids_of_founders_are_these() {
+    let id =
+        |member, log, incarnation| raft_id(ClusterId(9), MemberId(member), LogId(log), incarnation).get();
+    let ids = [id(7, 0, 0), id(7, 1, 0), id(7, 0, 1), id(8, 0, 0)];
+    assert_eq!(
+        ids.map(|id| format!("{id:016x}")),
+        ["0d48e893451de0d0", "a544faeec0fac880", "2fd2271db0479269", "f06adfaedd8d2e8a"]
+    );
+    let of_cluster = raft_id(ClusterId(10), MemberId(7), LogId(0), 0).get();
+    assert!(!ids.contains(&of_cluster));
+    let records = first_raft_ids(ClusterId(9), MemberId(7), 2);
+    assert_eq!(
+        records.iter().map(|of| (of.log, of.incarnation, of.id)).collect::<Vec<_>>(),
+        [(0, 0, ids[0]), (1, 0, ids[1])]
+    );
+}
+
+#[test]
+fn the_feature_level_never_falls() {
+    let mut control = sample();
+    assert_eq!((fresh().to_state().feature_level, control.to_state().feature_level), (0, 1));
+    apply(&mut control, Change::FeatureLevel { level: 0 });
+    assert_eq!(control.to_state().feature_level, 1);
+}
+
+#[test]
+#[should_panic(expected = "a level is raised to what every member's program knows")]
+fn a_level_beyond_this_program_is_none_that_it_could_apply() {
+    apply(&mut sample(), Change::FeatureLevel { level: FEATURE_LEVEL + 1 });
 }

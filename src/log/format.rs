@@ -27,14 +27,14 @@
 //!
 //! record (24 bytes, then its body, then zeros up to a multiple of 8)
 //!   0  bytes of the body
-//!   4  kind: 1 entry, 2 hard state, 3 open, 4 checkpoint, 5 coverage, 6 close
+//!   4  kind: 1 entry, 2 hard state, 3 open, 4 checkpoint, 5 coverage, 6 close, 7 moved in
 //!   5  entry: the caller's kind; open: 1 where it only repeats what earlier segments say
-//!   6  version of the body's format
+//!   6  version of the record
 //!   8  shard          12  home          16  index (entry; else 0)
 //!  bodies
 //!   entry       term 8, payload
 //!   hard state  term 8, vote 8, commit 8
-//!   open        index 8, term 8, hard state 24, voters 4, learners 4, then 8 each
+//!   open        index 8, term 8, hard state 24, own id 8, voters 4, learners 4, then 8 each
 //!   checkpoint  revision 8, index 8, term 8, file 8, hash 8, home 8
 //!   coverage    revision 8, index 8
 //! ```
@@ -45,14 +45,19 @@
 //!
 //! The *store* is what the data directory's identity says, in every segment of every log: so that the files of
 //! one member are not served under the name of another.
+//!
+//! **Other versions.** Whatever a later one changes, a segment's magic, CRC and format stay where they are, and so
+//! do a record's length and version: so what a newer program wrote is told from damage. Votes, voters and
+//! learners are raft ids, and 0 is nobody.
 
 use super::{Buffer, Checkpointed, Coverage, HardState, LogId, Opening, Record, Resident, Testimony};
 use crate::limits::BLOCK_BYTES;
 use crate::record::VERSION;
-use crate::types::{Index, Revision, ShardId, StoreId, Term};
+use crate::stdx::VersionMismatch;
+use crate::types::{Index, Peers, RaftId, Revision, ShardId, StoreId, Term};
 use std::borrow::Cow;
 
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 const SEGMENT_MAGIC: &[u8; 8] = b"braidseg";
 const FRAME_MAGIC: &[u8; 8] = b"braidfrm";
 const CRC_AT: usize = 8;
@@ -111,8 +116,17 @@ pub(super) struct FrameHeader {
 pub(super) enum Bad {
     /// Old, torn or rotten.
     Bytes,
-    /// Whole, and from a program that knows more.
-    Format(u32),
+    /// Whole, and of another version of the program.
+    Format(VersionMismatch),
+}
+
+/// Why bytes are no record, though their frame is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadRecord {
+    /// It says what no log can say.
+    Senseless,
+    /// Of another version of the program.
+    Version(VersionMismatch),
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -190,8 +204,9 @@ impl SegmentHeader {
         {
             return Err(Bad::Bytes);
         }
-        if u32_at(block, 12) != FORMAT {
-            return Err(Bad::Format(u32_at(block, 12)));
+        let (found, known) = (u64::from(u32_at(block, 12)), u64::from(FORMAT));
+        if found != known {
+            return Err(Bad::Format(VersionMismatch { what: "format", found, known }));
         }
         Ok(SegmentHeader {
             log: LogId(u32_at(block, 16)),
@@ -279,6 +294,7 @@ const OPEN: u8 = 3;
 const CHECKPOINT: u8 = 4;
 const COVERAGE: u8 = 5;
 const CLOSE: u8 = 6;
+const MOVED_IN: u8 = 7;
 
 /// A record as it stands in a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -294,10 +310,10 @@ impl Placed<'_> {
         match &self.record {
             Record::Entry { payload, .. } => 8 + payload.len(),
             Record::HardState(_) => 24,
-            Record::Open(opening) => 48 + 8 * (opening.voters.len() + opening.learners.len()),
+            Record::Open(open) => 56 + 8 * (open.peers.voters.len() + open.peers.learners.len()),
             Record::Checkpoint(_) => 48,
             Record::Coverage(_) => 16,
-            Record::Close => 0,
+            Record::MovedIn | Record::Close => 0,
         }
     }
 
@@ -315,6 +331,7 @@ impl Placed<'_> {
             Record::Open(_) => (OPEN, u8::from(self.restated), 0),
             Record::Checkpoint(_) => (CHECKPOINT, 0, 0),
             Record::Coverage(_) => (COVERAGE, 0, 0),
+            Record::MovedIn => (MOVED_IN, 0, 0),
             Record::Close => (CLOSE, 0, 0),
         };
         let body = u32::try_from(self.body_bytes()).expect("a record fits into a segment");
@@ -338,29 +355,37 @@ impl Placed<'_> {
                 numbers(&[term.0]);
                 into.extend(payload);
             }
-            Record::HardState(hard) => numbers(&[hard.term.0, hard.vote, hard.commit.0]),
+            Record::HardState(hard) => numbers(&hard_numbers(hard)),
             Record::Open(open) => {
-                let hard = &open.hard;
-                numbers(&[open.index.0, open.term.0, hard.term.0, hard.vote, hard.commit.0]);
-                numbers(&[open.voters.len() as u64 | (open.learners.len() as u64) << 32]);
-                numbers(&open.voters);
-                numbers(&open.learners);
+                let [voters, learners] = open.peers.numbers();
+                numbers(&[open.index.0, open.term.0]);
+                numbers(&hard_numbers(&open.hard));
+                numbers(&[open.own.get(), voters.len() as u64 | (learners.len() as u64) << 32]);
+                numbers(&voters);
+                numbers(&learners);
             }
             Record::Checkpoint(c) => {
                 numbers(&[c.revision.0, c.index.0, c.term.0, c.file, c.hash, u64::from(c.home)]);
             }
             Record::Coverage(c) => numbers(&[c.revision.0, c.index.0]),
-            Record::Close => {}
+            Record::MovedIn | Record::Close => {}
         }
     }
 
-    /// Reads one record off the front of `rest`; none where it is none of ours.
-    pub fn decode<'a>(rest: &mut &'a [u8]) -> Option<Placed<'a>> {
+    /// Reads one record off the front of `rest`.
+    pub fn decode<'a>(rest: &mut &'a [u8]) -> Result<Placed<'a>, BadRecord> {
+        let head = rest.get(..RECORD_HEADER_BYTES).ok_or(BadRecord::Senseless)?;
+        let (found, known) = (u64::from(u16::from_le_bytes([head[6], head[7]])), u64::from(VERSION));
+        if found != known {
+            return Err(BadRecord::Version(VersionMismatch { what: "record version", found, known }));
+        }
+        Placed::decode_known(rest).ok_or(BadRecord::Senseless)
+    }
+
+    /// As [`Placed::decode`], of this version.
+    fn decode_known<'a>(rest: &mut &'a [u8]) -> Option<Placed<'a>> {
         let (head, after) = rest.split_at_checked(RECORD_HEADER_BYTES)?;
         let len = u32_at(head, 0) as usize;
-        if u16::from_le_bytes([head[6], head[7]]) != VERSION {
-            return None;
-        }
         let body = after.get(..len)?;
         *rest = after.get(len.next_multiple_of(8)..)?;
         let resident = Resident { shard: ShardId(u32_at(head, 8)), home: u32_at(head, 12) };
@@ -383,8 +408,8 @@ fn decode_body<'a>(head: &[u8], body: &'a [u8]) -> Option<Record<'a>> {
             Record::HardState(hard_state_at(body, 0))
         }
         OPEN => {
-            let (fixed, ids) = body.split_at_checked(48)?;
-            let (voters, learners) = (u32_at(fixed, 40) as usize, u32_at(fixed, 44) as usize);
+            let (fixed, ids) = body.split_at_checked(56)?;
+            let (voters, learners) = (u32_at(fixed, 48) as usize, u32_at(fixed, 52) as usize);
             if ids.len() != 8 * voters.checked_add(learners)? {
                 return None;
             }
@@ -393,8 +418,8 @@ fn decode_body<'a>(head: &[u8], body: &'a [u8]) -> Option<Record<'a>> {
                 index: Index(u64_at(fixed, 0)),
                 term: Term(u64_at(fixed, 8)),
                 hard: hard_state_at(fixed, 16),
-                voters: ids[..voters].to_vec(),
-                learners: ids[voters..].to_vec(),
+                own: RaftId::new(u64_at(fixed, 40))?,
+                peers: Peers::of(&ids[..voters], &ids[voters..])?,
             }))
         }
         CHECKPOINT => {
@@ -416,14 +441,22 @@ fn decode_body<'a>(head: &[u8], body: &'a [u8]) -> Option<Record<'a>> {
             exact(0)?;
             Record::Close
         }
+        MOVED_IN => {
+            exact(0)?;
+            Record::MovedIn
+        }
         _ => return None,
     })
+}
+
+fn hard_numbers(hard: &HardState) -> [u64; 3] {
+    [hard.term.0, hard.vote.map_or(0, RaftId::get), hard.commit.0]
 }
 
 fn hard_state_at(bytes: &[u8], at: usize) -> HardState {
     HardState {
         term: Term(u64_at(bytes, at)),
-        vote: u64_at(bytes, at + 8),
+        vote: RaftId::new(u64_at(bytes, at + 8)),
         commit: Index(u64_at(bytes, at + 16)),
     }
 }

@@ -45,7 +45,7 @@ pub use segments::{Held, SegmentBytes};
 pub use witness::{cross_examine, keep_words};
 pub use writer::{Log, Start};
 
-use crate::types::{Index, Revision, ShardId, Term};
+use crate::types::{Index, Peers, RaftId, Revision, ShardId, Term};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -116,20 +116,22 @@ pub struct Resident {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardState {
     pub term: Term,
-    /// The member voted for in `term`; 0 is nobody.
-    pub vote: u64,
+    /// The peer voted for in `term`.
+    pub vote: Option<RaftId>,
     pub commit: Index,
 }
 
 /// The beginning of a resident's stay: its entries go on from here, whatever stood before.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opening {
     /// The first entry has the next index.
     pub index: Index,
     pub term: Term,
     pub hard: HardState,
-    pub voters: Vec<u64>,
-    pub learners: Vec<u64>,
+    /// Which of the group's peers the resident is, in whichever of the member's logs it lives.
+    pub own: RaftId,
+    /// As of the index.
+    pub peers: Peers,
 }
 
 /// A checkpoint file that is durable: entries up to `index` may go.
@@ -156,7 +158,7 @@ pub struct Coverage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// One entry of a Raft log. It replaces what stood at its index and above. `kind` is the caller's
-    /// (a normal entry, a change of members); the payload may be empty.
+    /// (raft's own, data, a change of peers); the payload may be empty.
     Entry {
         index: Index,
         term: Term,
@@ -167,6 +169,8 @@ pub enum Record<'a> {
     Open(Cow<'a, Opening>),
     Checkpoint(Checkpointed),
     Coverage(Coverage),
+    /// All that the resident brought from another log of the member stands before this: the stay is whole.
+    MovedIn,
     /// The resident is gone from this log, with all its records.
     Close,
 }

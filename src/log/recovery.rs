@@ -48,11 +48,12 @@
 //! and damage differ by a whole block behind the break alone, and as a lost write leaves a gap of its own
 //! length, that block may stand anywhere. These are few: the one that was being filled and its spares.
 
-use super::format::{Bad, End, FrameHeader, SegmentHeader};
+use super::format::{Bad, BadRecord, End, FrameHeader, SegmentHeader};
 use super::replay::{RecoveredResident, Replay, Replayed};
 use super::writer::Start;
 use super::{LogId, Resident, SegmentBytes, SegmentName, Testimony};
 use crate::limits::BLOCK_BYTES;
+use crate::stdx::VersionMismatch;
 use crate::types::{Revision, StoreId};
 use std::cell::Cell;
 use std::cmp::Ordering;
@@ -129,7 +130,7 @@ enum Head {
     Strange(StoreId),
     /// Whole, and says that the file was made of so many bytes, which it has not.
     Cut(SegmentHeader),
-    Format(u32),
+    Format(VersionMismatch),
 }
 
 struct WholeFrame {
@@ -197,8 +198,8 @@ pub enum Cause {
     Cut { made: u64, found: u64 },
     /// The frame is whole and its records make no sense.
     Senseless,
-    /// A newer program wrote it.
-    Format(u32),
+    /// Another version of the program wrote it.
+    Format(VersionMismatch),
 }
 
 /// What to do about a log that cannot be trusted.
@@ -258,11 +259,7 @@ impl fmt::Display for Damage {
                 "log file {segment} holds a frame at offset {offset} that is intact and makes no sense. \
                  {RESTORE}; and report this"
             ),
-            Cause::Format(version) => write!(
-                f,
-                "log file {segment} has format {version}, which this version does not know. Start the \
-                 version that wrote it, or a later one"
-            ),
+            Cause::Format(version) => write!(f, "log file {segment} {version}"),
         }
     }
 }
@@ -376,8 +373,12 @@ impl Recovery {
         let mut settled = Revision::NONE;
         for frame in &walk.frames {
             let header = &frame.header;
-            if replay.frame(&frame.records.take(), header.segment).is_err() {
-                damage = damage.or(Some(self.damage(header.segment, header.offset, Cause::Senseless)));
+            if let Err(bad) = replay.frame(&frame.records.take(), header.segment) {
+                let cause = match bad {
+                    BadRecord::Senseless => Cause::Senseless,
+                    BadRecord::Version(version) => Cause::Format(version),
+                };
+                damage = damage.or(Some(self.damage(header.segment, header.offset, cause)));
                 break;
             }
             settled = settled.max(Revision(header.settled));

@@ -4,7 +4,7 @@
 //! hard state that of the one before. A gap between entries is nothing that a crash leaves, since frames are
 //! accepted without one: the log is then damaged, and is not used.
 
-use super::format::Placed;
+use super::format::{BadRecord, Placed};
 use super::recovery::NUMBER_MAX;
 use super::standing::Standing;
 use super::{Checkpointed, Coverage, HardState, Opening, Record, Resident};
@@ -30,6 +30,8 @@ pub struct RecoveredResident {
     pub hard: HardState,
     pub checkpoint: Option<Checkpointed>,
     pub coverage: Option<Coverage>,
+    /// The stay began with a move from another log, and all that was moved is there.
+    pub moved_in: bool,
     /// Without gaps, from the index after the checkpoint's (or the opening's).
     pub entries: Vec<RecoveredEntry>,
 }
@@ -37,7 +39,8 @@ pub struct RecoveredResident {
 impl RecoveredResident {
     fn new(opening: Opening) -> RecoveredResident {
         let hard = opening.hard;
-        RecoveredResident { opening, hard, checkpoint: None, coverage: None, entries: Vec::new() }
+        let (checkpoint, coverage, entries) = (None, None, Vec::new());
+        RecoveredResident { opening, hard, checkpoint, coverage, moved_in: false, entries }
     }
 
     /// Index and term before the first entry.
@@ -84,15 +87,12 @@ pub(super) struct Replay {
     residents: BTreeMap<Resident, (RecoveredResident, Standing)>,
 }
 
-/// A frame is whole and says what no log can say.
-pub(super) struct Senseless;
-
 impl Replay {
     /// Applies the records of one frame of `segment`.
-    pub fn frame(&mut self, mut records: &[u8], segment: u64) -> Result<(), Senseless> {
+    pub fn frame(&mut self, mut records: &[u8], segment: u64) -> Result<(), BadRecord> {
         while !records.is_empty() {
-            let placed = Placed::decode(&mut records).ok_or(Senseless)?;
-            self.record(placed, segment).ok_or(Senseless)?;
+            let placed = Placed::decode(&mut records)?;
+            self.record(placed, segment).ok_or(BadRecord::Senseless)?;
         }
         Ok(())
     }
@@ -104,14 +104,14 @@ impl Replay {
             Record::Entry { index, .. } => *index,
             Record::Open(opening) => opening.index,
             Record::Checkpoint(checkpoint) => checkpoint.index,
-            Record::HardState(_) | Record::Coverage(_) | Record::Close => Index(0),
+            Record::HardState(_) | Record::Coverage(_) | Record::MovedIn | Record::Close => Index(0),
         };
         let term = match &placed.record {
             Record::Entry { term, .. } => *term,
             Record::Open(opening) => opening.term.max(opening.hard.term),
             Record::HardState(hard) => hard.term,
             Record::Checkpoint(checkpoint) => checkpoint.term,
-            Record::Coverage(_) | Record::Close => Term(0),
+            Record::Coverage(_) | Record::MovedIn | Record::Close => Term(0),
         };
         if index.0.max(term.0) >= NUMBER_MAX {
             return None;
@@ -141,6 +141,7 @@ impl Replay {
             Record::HardState(hard) => known.hard = hard,
             Record::Checkpoint(checkpoint) => known.checkpoint = Some(checkpoint),
             Record::Coverage(coverage) => known.coverage = Some(coverage),
+            Record::MovedIn => known.moved_in = true,
             Record::Close => {
                 self.residents.remove(&resident);
                 return Some(());

@@ -12,6 +12,7 @@ pub(super) struct Standing {
     hard: HardState,
     checkpoint: Option<Checkpointed>,
     coverage: Option<Coverage>,
+    moved_in: bool,
     last: Index,
     /// Segments in ascending order, each with the highest index whose entry there is not replaced.
     spans: Vec<(u64, Index)>,
@@ -20,7 +21,7 @@ pub(super) struct Standing {
 impl Standing {
     pub fn new(opening: Opening) -> Standing {
         let (hard, last) = (opening.hard, opening.index);
-        Standing { opening, hard, checkpoint: None, coverage: None, last, spans: Vec::new() }
+        Standing { opening, hard, checkpoint: None, coverage: None, moved_in: false, last, spans: Vec::new() }
     }
 
     /// Panics on a record of this process that does not go on from those before it: no Raft log has such.
@@ -36,7 +37,7 @@ impl Standing {
             Record::HardState(next) => {
                 let HardState { term, vote, .. } = self.hard;
                 assert!(next.term >= term, "terms do not fall: {next:?} after {:?}", self.hard);
-                let may_vote = next.term > term || vote == 0 || next.vote == vote;
+                let may_vote = next.term > term || vote.is_none() || next.vote == vote;
                 assert!(may_vote, "a vote does not change in its term: {next:?} after {:?}", self.hard);
             }
             Record::Checkpoint(next) => {
@@ -51,7 +52,8 @@ impl Standing {
             Record::Coverage(next) => {
                 assert!(next.index <= self.last, "coverage is of entries that are there: {next:?}");
             }
-            Record::Open(_) | Record::Close => {}
+            Record::Open(next) => assert!(!next.peers.voters.is_empty(), "a group has a voter: {next:?}"),
+            Record::MovedIn | Record::Close => {}
         }
     }
 
@@ -62,6 +64,7 @@ impl Standing {
             Record::HardState(hard) => self.hard = *hard,
             Record::Checkpoint(checkpoint) => self.checkpoint = Some(*checkpoint),
             Record::Coverage(coverage) => self.coverage = Some(*coverage),
+            Record::MovedIn => self.moved_in = true,
             Record::Open(opening) => *self = Standing::new(opening.clone().into_owned()),
             Record::Close => unreachable!("closing takes the standing away"),
         }
@@ -111,6 +114,7 @@ impl Standing {
         let mut records = vec![place(true, Record::Open(Cow::Owned(opening)))];
         records.extend(self.checkpoint.map(|c| place(false, Record::Checkpoint(c))));
         records.extend(self.coverage.map(|c| place(false, Record::Coverage(c))));
+        records.extend(self.moved_in.then(|| place(false, Record::MovedIn)));
         records
     }
 }

@@ -246,6 +246,11 @@ impl Log {
         self.id
     }
 
+    /// The store that the log is of.
+    pub fn store(&self) -> StoreId {
+        self.store
+    }
+
     /// The sequence of the segment that is being filled.
     pub fn open_segment(&self) -> u64 {
         self.open.segment

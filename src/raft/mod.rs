@@ -8,17 +8,25 @@
 //! Nothing here ticks and no group elects by itself: whoever owns the groups says when to campaign, as all
 //! groups of a member are to be led by one. With one voter a campaign is won in the call.
 //!
+//! A change of peers is one of the log's entries, under a kind of its own. It takes effect when raft hands it
+//! out, committed and persisted here; and what the group was at an index stays known until no checkpoint can
+//! name that index any more.
+//!
 //! A group exists as a snapshot with an index and a term above 0 from its creation on: a member that joins
 //! a log from index 1 would believe itself its only voter.
 
+mod content;
 mod tail;
 
 #[cfg(test)]
 mod tests;
 
-use crate::record::Payload;
-use crate::types::{Index, MemberId, Term};
-use ::raft::eraftpb::ConfState;
+pub use content::Content;
+
+use crate::record::{ConfChange, Payload};
+use crate::stdx::AsOf;
+use crate::types::{Index, Peers, RaftId, Term};
+use ::raft::eraftpb::{self, ConfState, EntryType};
 use ::raft::{Config, RawNode, ReadOnlyOption, StateRole};
 use tail::Tail;
 
@@ -36,24 +44,24 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardState {
     pub term: Term,
-    /// 0: none in this term.
-    pub vote: MemberId,
+    /// The peer voted for in this term.
+    pub vote: Option<RaftId>,
     pub commit: Index,
 }
 
-/// An entry as the log keeps it. No payload: raft's own, the first of a term.
+/// An entry as the log keeps it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupEntry {
     pub index: Index,
     pub term: Term,
-    pub payload: Option<Payload>,
+    pub content: Content,
 }
 
 impl HardState {
     /// What one Ready says goes on from what the one before said.
     fn check_next(self, next: HardState) {
         assert!(next.term >= self.term, "terms do not fall: {next:?} after {self:?}");
-        let may_vote = next.term > self.term || self.vote == MemberId(0) || self.vote == next.vote;
+        let may_vote = next.term > self.term || self.vote.is_none() || self.vote == next.vote;
         assert!(may_vote, "a vote does not change in its term: {next:?} after {self:?}");
         assert!(next.commit >= self.commit, "what is committed stays so: {next:?} after {self:?}");
     }
@@ -68,8 +76,10 @@ impl GroupEntry {
 /// What a group starts from.
 #[derive(Clone, Debug)]
 pub struct Start {
-    pub member: MemberId,
-    pub voters: Vec<MemberId>,
+    /// Which peer this is.
+    pub own: RaftId,
+    /// The peers as of the base.
+    pub peers: Peers,
     /// The last entry that a checkpoint stands for.
     pub base: Position,
     pub hard_state: HardState,
@@ -91,6 +101,8 @@ pub struct Refused;
 
 pub struct Group {
     node: RawNode<Tail>,
+    /// The peers as of each index that is not released.
+    peers: AsOf<Index, Peers>,
     /// Number of the last Ready taken, and of the last one persisted.
     taken: u64,
     persisted: u64,
@@ -107,7 +119,7 @@ impl Group {
         hard_state.commit = hard_state.commit.max(start.base.index).min(last);
         hard_state.term = hard_state.term.max(start.base.term);
         let config = Config {
-            id: start.member.0,
+            id: start.own.get(),
             election_tick: 10,
             heartbeat_tick: 1,
             applied: start.base.index.0,
@@ -122,12 +134,15 @@ impl Group {
             read_only_option: ReadOnlyOption::Safe,
             ..Config::default()
         };
-        let voters =
-            ConfState { voters: start.voters.iter().map(|voter| voter.0).collect(), ..ConfState::default() };
-        let tail = Tail::new(start.base, hard_state, voters, start.entries);
+        let Peers { voters, learners } = &start.peers;
+        assert!(!voters.is_empty(), "a group has a voter");
+        assert!(!learners.iter().any(|id| voters.contains(id)), "who votes is no learner: {:?}", start.peers);
+        let [voters, learners] = start.peers.numbers();
+        let peers = ConfState { voters, learners, ..ConfState::default() };
+        let tail = Tail::new(start.base, hard_state, peers, start.entries);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, tail, &logger).expect("the start of a group was checked above");
-        let group = Group { node, taken: 0, persisted: 0, hard_state };
+        let group = Group { node, peers: AsOf::new(start.peers), taken: 0, persisted: 0, hard_state };
         assert!(group.hard_state() == hard_state, "a group starts from the state that it is given");
         assert!(group.last_index() == last, "a group starts with all its entries");
         group
@@ -221,7 +236,7 @@ impl Group {
         );
         let hard_state = ready.hs().map(|hs| HardState {
             term: Term(hs.term),
-            vote: MemberId(hs.vote),
+            vote: RaftId::new(hs.vote),
             commit: Index(hs.commit),
         });
         if let Some(next) = hard_state {
@@ -232,15 +247,53 @@ impl Group {
         let (kept, last) = (self.node.store().last(), self.last_index());
         assert!(kept == last, "all of the group's entries are kept: up to {kept} of {last}");
         assert!(entries.last().is_none_or(|entry| entry.term <= self.term()), "no entry is of a later term");
-        // Entries are followed through `committed`; handing them out only moves raft's own mark.
-        let handed_out = ready.take_committed_entries().last().map(|entry| entry.index);
+        // Entries are followed through `committed`; handing them out moves raft's own mark, and its peers.
+        let handed_out = ready.take_committed_entries();
+        if let (Some(first), Some(last)) = (handed_out.first(), handed_out.last()) {
+            assert!(first.index == self.applied().next().0, "entries are handed out in their order");
+            assert!(last.index <= self.committed().0, "what is handed out is committed");
+        }
         let number = ready.number();
         self.node.advance_append_async(ready);
-        if let Some(index) = handed_out {
-            self.node.advance_apply_to(index);
+        for entry in handed_out.iter().filter(|entry| entry.entry_type() == EntryType::EntryConfChangeV2) {
+            self.change_peers(entry);
+        }
+        if let Some(last) = handed_out.last() {
+            self.node.advance_apply_to(last.index);
+            assert!(self.applied() == Index(last.index), "what is handed out is applied");
         }
         self.taken = number;
         Some(Writes { number, entries, hard_state })
+    }
+
+    /// A change of peers takes effect.
+    fn change_peers(&mut self, entry: &eraftpb::Entry) {
+        assert!(Index(entry.index) > self.applied(), "a change takes effect once");
+        let change = self.node.store().content_of(entry).conf_change();
+        let change = change.expect("raft says of the same entry that it is one");
+        let state = self.node.apply_conf_change(&content::to_raft(change));
+        let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } =
+            state.expect("a change of peers is checked before it is proposed");
+        let joint = auto_leave || !voters_outgoing.is_empty() || !learners_next.is_empty();
+        assert!(!joint, "peers are changed one at a time");
+        let (votes, learns) = (|id| voters.contains(&id), |id| learners.contains(&id));
+        let is_done = match change {
+            ConfChange::AddVoter(id) => votes(id) && !learns(id),
+            ConfChange::AddLearner(id) => learns(id) && !votes(id),
+            ConfChange::Remove(id) => !votes(id) && !learns(id),
+        };
+        assert!(is_done, "raft makes the change that the entry says: {change:?}");
+        let mut peers = Peers::of(&voters, &learners).expect("no change names 0");
+        // raft-rs gives them in any order, and what is written of them is the same everywhere.
+        peers.voters.sort_unstable();
+        peers.learners.sort_unstable();
+        self.peers.change(Index(entry.index), peers);
+    }
+
+    /// The peers as of an index that was not released.
+    pub fn peers_at(&self, index: Index) -> &Peers {
+        assert!(index <= self.applied(), "peers are known as far as changes have taken effect");
+        self.peers.at(index)
     }
 
     /// Everything up to this Ready is durable. Numbers rise.
@@ -258,10 +311,12 @@ impl Group {
         let upto = upto.min(self.applied());
         assert!(upto <= self.committed(), "what may still be replaced is kept");
         self.node.mut_store().release(upto);
+        self.peers.pass(upto);
     }
 
     pub fn hard_state(&self) -> HardState {
         let raft = &self.node.raft;
-        HardState { term: Term(raft.term), vote: MemberId(raft.vote), commit: Index(raft.raft_log.committed) }
+        let commit = Index(raft.raft_log.committed);
+        HardState { term: Term(raft.term), vote: RaftId::new(raft.vote), commit }
     }
 }

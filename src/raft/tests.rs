@@ -9,6 +9,14 @@ impl Group {
         self.node.store().entry(index)
     }
 
+    /// As a leader will propose a change of peers.
+    pub(crate) fn propose_conf_change(&mut self, change: ConfChange) -> Index {
+        let reference = self.node.mut_store().keep(Payload::of(&Entry::ConfChange(change)));
+        let proposed = self.node.propose_conf_change(reference.to_vec(), content::to_raft(change));
+        proposed.expect("the group leads");
+        self.last_index()
+    }
+
     /// Another member leads in a term and appends behind `after`; what stood there is replaced.
     pub(crate) fn appended_by_another(
         &mut self,
@@ -45,9 +53,20 @@ fn payload(n: u64) -> Payload {
 }
 
 fn fresh() -> Start {
-    let hard_state = HardState { term: FRESH_BASE.term, vote: MemberId(0), commit: FRESH_BASE.index };
-    let me = MemberId(7);
-    Start { member: me, voters: vec![me], base: FRESH_BASE, hard_state, entries: vec![] }
+    let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
+    Start { own: id(7), peers: peers(&[7], &[]), base: FRESH_BASE, hard_state, entries: vec![] }
+}
+
+fn id(id: u64) -> RaftId {
+    RaftId::new(id).unwrap()
+}
+
+fn peers(voters: &[u64], learners: &[u64]) -> Peers {
+    Peers::of(voters, learners).unwrap()
+}
+
+fn change(change: ConfChange) -> Payload {
+    Payload::of(&Entry::ConfChange(change))
 }
 
 fn settle(group: &mut Group) {
@@ -64,9 +83,11 @@ fn a_lone_voter_wins_at_once_and_commits_what_is_persisted() {
     assert_eq!(group.term(), Term(2));
     let first = group.propose(payload(1)).unwrap().index;
     let writes = group.ready().unwrap();
-    assert_eq!(writes.hard_state.map(|state| (state.term, state.vote)), Some((Term(2), MemberId(7))));
+    assert_eq!(writes.hard_state.map(|state| (state.term, state.vote)), Some((Term(2), Some(id(7)))));
     assert_eq!(writes.entries.len(), 2, "the leader's own entry and ours");
-    assert_eq!(writes.entries[1], GroupEntry { index: first, term: Term(2), payload: Some(payload(1)) });
+    let content = [Content::Empty, Content::Data(payload(1))];
+    assert_eq!(writes.entries.iter().map(|entry| entry.content.clone()).collect::<Vec<_>>(), content);
+    assert_eq!((writes.entries[1].index, writes.entries[1].term), (first, Term(2)));
     assert!(group.committed() < first, "nothing commits before it is durable");
     group.persisted(writes.number);
     assert_eq!(group.committed(), first);
@@ -154,7 +175,7 @@ fn what_was_committed_survives_restarts() {
 }
 
 fn voted(term: u64, vote: u64, commit: u64) -> HardState {
-    HardState { term: Term(term), vote: MemberId(vote), commit: Index(commit) }
+    HardState { term: Term(term), vote: RaftId::new(vote), commit: Index(commit) }
 }
 
 #[test]
@@ -180,4 +201,80 @@ fn no_leader_replaces_what_is_committed() {
     group.hard_state.commit = group.last_index().next();
     group.propose(payload(1)).unwrap();
     group.ready();
+}
+
+/// With one voter the only change that needs nobody else is one to what it is.
+#[test]
+fn a_change_of_peers_is_told_from_other_entries_wherever_it_goes() {
+    let mut group = Group::new(fresh());
+    group.campaign();
+    let at = group.propose_conf_change(ConfChange::AddVoter(7));
+    let after = group.propose(payload(1)).unwrap().index;
+    let writes = group.ready().unwrap();
+    let contents: Vec<Content> = writes.entries.iter().map(|entry| entry.content.clone()).collect();
+    let changed = Content::ConfChange(change(ConfChange::AddVoter(7)));
+    assert_eq!(contents, [Content::Empty, changed.clone(), Content::Data(payload(1))]);
+    assert_eq!(contents.iter().map(Content::kind).collect::<Vec<_>>(), [0, 2, 1]);
+    group.persisted(writes.number);
+    settle(&mut group);
+    assert_eq!((group.committed(), group.applied()), (after, after));
+    assert_eq!(group.entry(at).unwrap().content, changed);
+    assert_eq!(group.peers_at(after), &peers(&[7], &[]));
+
+    // raft makes an entry of its own of a change that comes too early.
+    let kept = group.propose_conf_change(ConfChange::AddVoter(7));
+    let emptied = group.propose_conf_change(ConfChange::AddVoter(7));
+    let writes = group.ready().unwrap();
+    let kinds: Vec<(Index, u8)> = writes.entries.iter().map(|e| (e.index, e.content.kind())).collect();
+    assert_eq!(kinds, [(kept, 2), (emptied, 0)]);
+}
+
+/// What a start reads back: changes after the base take effect anew, and the group is known as of each index.
+#[test]
+fn a_restarted_group_has_the_peers_of_each_index() {
+    let entry = |(index, content)| GroupEntry { index: Index(index), term: Term(2), content };
+    let changes = |of| Content::ConfChange(change(of));
+    let entries = [
+        (2, Content::Empty),
+        (3, changes(ConfChange::AddLearner(9))),
+        (4, Content::Data(payload(1))),
+        (5, changes(ConfChange::AddVoter(9))),
+        (6, changes(ConfChange::Remove(7))),
+    ];
+    let hard_state = HardState { term: Term(2), vote: None, commit: Index(5) };
+    let entries = entries.into_iter().map(entry).collect();
+    let mut group = Group::new(Start { hard_state, entries, ..fresh() });
+    settle(&mut group);
+    assert_eq!(group.applied(), Index(5));
+    let at = |group: &Group, from| (from..=5).map(|n| group.peers_at(Index(n)).clone()).collect::<Vec<_>>();
+    let (alone, learns, votes) = (peers(&[7], &[]), peers(&[7], &[9]), peers(&[7, 9], &[]));
+    assert_eq!(at(&group, 2), [alone, learns.clone(), learns.clone(), votes.clone()]);
+    group.release(Index(4));
+    assert_eq!(at(&group, 4), [learns, votes]);
+}
+
+#[test]
+#[should_panic = "peers are known as far as changes have taken effect"]
+fn nobody_knows_the_peers_of_an_index_that_is_not_applied() {
+    let mut group = Group::new(fresh());
+    group.campaign();
+    let at = group.propose_conf_change(ConfChange::AddVoter(7));
+    group.peers_at(at);
+}
+
+#[test]
+#[should_panic = "a group has a voter"]
+fn no_group_starts_without_a_voter() {
+    Group::new(Start { peers: peers(&[], &[7]), ..fresh() });
+}
+
+#[test]
+fn a_payload_of_another_kind_than_the_entry_is_refused() {
+    let (data, nothing) = (payload(1), Payload::copy_of(&[]));
+    let kinds =
+        |payload: &Payload| (0..4).filter(|kind| Content::of(*kind, payload).is_some()).collect::<Vec<_>>();
+    assert_eq!(kinds(&data), [1]);
+    assert_eq!(kinds(&nothing), [0, 1], "what data say, their reader sees");
+    assert_eq!(kinds(&change(ConfChange::Remove(3))), [1, 2]);
+    assert_eq!(kinds(&change(ConfChange::Remove(0))), [1]);
 }

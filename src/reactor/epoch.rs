@@ -16,8 +16,9 @@
 use super::epoch_state::Stage;
 use super::shards::Shards;
 use super::turn::{ReadOnly, Turn};
+use crate::control::first_raft_ids;
 use crate::io::{ControlCopy, EpochMail, Level};
-use crate::record::{Control, MemberRecord};
+use crate::record::{Control, FEATURE_LEVEL, MemberRecord};
 use crate::sequencer::Generation;
 use crate::takeover::{Coordinator, Report, Seal, Step};
 use crate::types::{Epoch, ReactorId, Revision, ShardId};
@@ -246,6 +247,8 @@ fn bootstrap_entry(turn: &Turn) -> Control {
     let settings = &turn.settings;
     let member = MemberRecord {
         id: settings.member.0,
+        directory: settings.directory.0,
+        raft_ids: first_raft_ids(settings.cluster, settings.member, turn.reactors),
         name: settings.name.clone(),
         peer_urls: settings.peer_urls.clone(),
         client_urls: vec![],
@@ -256,6 +259,7 @@ fn bootstrap_entry(turn: &Turn) -> Control {
         token: settings.token.clone(),
         members: vec![member],
         cuts: crate::router::cuts(&settings.shard_starts),
+        feature_level: FEATURE_LEVEL,
     }
 }
 

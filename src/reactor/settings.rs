@@ -24,7 +24,9 @@ use crate::sequencer::Sequencer;
 use crate::shard::Shard;
 use crate::stdx::Rng;
 use crate::takeover::Meaning;
-use crate::types::{ClusterId, Duration, Index, MemberId, ReactorId, Revision, ShardId, Time};
+use crate::types::{
+    ClusterId, Duration, Index, MemberId, Peers, ReactorId, Revision, ShardId, StoreId, Time,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -32,6 +34,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub member: MemberId,
+    /// What the data directory was begun as.
+    pub directory: StoreId,
     pub cluster: ClusterId,
     pub name: String,
     pub token: String,
@@ -157,6 +161,7 @@ impl Reactor {
         let mut rng = Rng::new(seed);
         let control = settings.control(control.as_ref());
         let log = Log::new(log, settings.bounds.log_write_bytes_max);
+        assert!(log.store() == settings.directory, "a member's logs are those of its directory");
         let mut reactor = Reactor {
             calls: Calls::new(settings.front(), rng.fork()),
             shards: Shards::default(),
@@ -214,16 +219,18 @@ impl Reactor {
     /// A shard that never was, with its opening in the log.
     pub(super) fn create_shard(&mut self, id: ShardId) {
         assert!(reactor_of(id, self.turn.reactors) == self.turn.id, "a shard is made where it lives");
-        let me = self.turn.settings.member;
-        let hard_state = HardState { term: FRESH_BASE.term, vote: MemberId(0), commit: FRESH_BASE.index };
-        let start = Start { member: me, voters: vec![me], base: FRESH_BASE, hard_state, entries: vec![] };
+        let (settings, log) = (&self.turn.settings, self.storage.log().id());
+        let own = self.turn.control.raft_id(settings.cluster, settings.member, log);
+        let peers = Peers { voters: vec![own], learners: vec![] };
+        let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
+        let start = Start { own, peers: peers.clone(), base: FRESH_BASE, hard_state, entries: vec![] };
         let home = 0;
         let opening = log::Opening {
             index: FRESH_BASE.index,
             term: FRESH_BASE.term,
-            hard: log::HardState { term: FRESH_BASE.term, vote: 0, commit: FRESH_BASE.index },
-            voters: vec![me.0],
-            learners: vec![],
+            hard: log::HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index },
+            own,
+            peers,
         };
         self.storage.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
         let shard = Shard::new(id, home, Store::new(), Group::new(start), Meaning::default());

@@ -26,9 +26,12 @@ mod watches;
 const SEGMENT_BYTES: usize = 64 << 10;
 const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT_BYTES, most: 4 * SEGMENT_BYTES };
 
+const STORE: StoreId = StoreId(5);
+
 fn settings(shards: usize) -> Settings {
     Settings {
         member: MemberId(7),
+        directory: STORE,
         cluster: ClusterId(9),
         name: "default".into(),
         token: "t".into(),
@@ -124,7 +127,7 @@ impl Member {
             reactors,
             settings: settings.clone(),
             sequencer: sequencer.clone(),
-            log: Start::fresh(LogId(u32::from(id)), StoreId(5), 77, SEGMENTS),
+            log: Start::fresh(LogId(u32::from(id)), STORE, 77, SEGMENTS),
             shards: vec![],
             control: None,
             stale: vec![],

@@ -177,6 +177,9 @@ fn missing(name: &CheckpointName) -> String {
 }
 
 fn damaged(name: &CheckpointName, damage: Damage) -> String {
+    if let Damage::Format(version) = damage {
+        return format!("checkpoint {name} {version}");
+    }
     format!("checkpoint {name} cannot be used: {damage}; put back the file that belongs here, or {RESTORE}")
 }
 

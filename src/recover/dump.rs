@@ -15,10 +15,10 @@
 use super::{MemberPlan, ReadPiece, ShardPlan};
 use crate::checkpoint::ControlState;
 use crate::mvcc::{Budget, Change, Store};
-use crate::record::{ArchivedChange, ArchivedEntry, Control, Entry};
+use crate::record::{ArchivedChange, ArchivedEntry, ConfChange, Control, Entry};
 use crate::shard::Shard;
 use crate::takeover::{LiveWrite, longest_run};
-use crate::types::{At, Epoch, Event, Index, LeaseId, MemberId, Revision, ShardId, Sub, Term};
+use crate::types::{At, Epoch, Event, Index, LeaseId, Revision, ShardId, Sub, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 
@@ -72,6 +72,7 @@ pub enum Says {
         control: Control,
         void: bool,
     },
+    ConfChange(ConfChange),
 }
 
 /// One settled revision.
@@ -96,12 +97,7 @@ struct Logged {
 
 impl Contents {
     /// Reads what there is. `damage` is what was found so far.
-    pub fn read(
-        plan: MemberPlan,
-        mut damage: Vec<String>,
-        member: MemberId,
-        read: ReadPiece<'_>,
-    ) -> Contents {
+    pub fn read(plan: MemberPlan, mut damage: Vec<String>, read: ReadPiece<'_>) -> Contents {
         let mut base = plan.settled;
         let mut plans: Vec<ShardPlan> =
             plan.reactors.into_iter().flat_map(|reactor| reactor.shards).collect();
@@ -112,7 +108,7 @@ impl Contents {
         for plan in plans {
             let (from, id) = (entries.len(), plan.id());
             entries.extend(entries_of(&plan));
-            let loaded = plan.load(member, read).and_then(|mut loaded| {
+            let loaded = plan.load(read).and_then(|mut loaded| {
                 let read = loaded.shard.shard.read_to_end();
                 read.map_err(|strange| strange.of_shard(id)).map(|()| loaded)
             });
@@ -185,6 +181,7 @@ fn entries_of(plan: &ShardPlan) -> Vec<LogEntry> {
                     let settled = Revision(settled);
                     Says::Control { epoch: epoch.into(), settled, control, void: false }
                 }
+                Entry::ConfChange(change) => Says::ConfChange(change),
             },
         };
         Some(LogEntry { shard: plan.id(), index: entry.index, term: entry.term, says })

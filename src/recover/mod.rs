@@ -2,9 +2,9 @@
 //!
 //! [`place`] decides, from all logs of the member, where each shard lives now; [`ShardPlan::load`] builds one
 //! shard, on the thread that will own it, so that all are loaded side by side. A shard whose reactor has
-//! changed *moves*: its opening, its entries and, behind them, a coverage record are written to its new log
-//! under the next home number before anything else. The coverage record says that the stay is whole: of
-//! several stays the highest that is whole counts, so a crash anywhere in between changes nothing.
+//! changed *moves*: its opening, its entries and, behind them, a marker are written to its new log under the
+//! next home number before anything else. The marker says that the stay is whole: of several stays the highest
+//! that is whole counts, so a crash anywhere in between changes nothing.
 //! Checkpoint files stay as they are and are named by the stay in which they were written.
 
 mod chain;
@@ -14,14 +14,16 @@ pub use chain::ReadPiece;
 use crate::checkpoint::{CheckpointName, ControlState, LinkRecord, Meta};
 use crate::lease::Attached;
 use crate::log::{
-    Coverage, LogId, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, Start,
-    cross_examine, keep_words,
+    LogId, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, Start, cross_examine,
+    keep_words,
 };
-use crate::raft::{Group, GroupEntry, HardState, Position, Start as GroupStart};
+use crate::raft::{Content, Group, GroupEntry, HardState, Position, Start as GroupStart};
+use crate::record::{ArchivedEntry, FEATURE_LEVEL, Payload};
 use crate::router::reactor_of;
 use crate::shard::Shard;
-use crate::takeover::{Decoded, Meaning, Seal, Strange};
-use crate::types::{Epoch, Index, MemberId, Revision, ShardId};
+use crate::stdx::VersionMismatch;
+use crate::takeover::{Decoded, Meaning, Ruling, Seal, Strange};
+use crate::types::{Index, Peers, Revision, ShardId};
 use chain::{Chain, Restored};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -113,7 +115,7 @@ pub fn survey(
     let mut checkpoints = vec![];
     for (shard, mut stays) in stays {
         let newest = stays.keys().copied().max().expect("a shard has a stay");
-        let whole = stays.iter().rev().find(|(home, (_, stay))| **home == 0 || stay.coverage.is_some());
+        let whole = stays.iter().rev().find(|(home, (_, stay))| **home == 0 || stay.moved_in);
         let Some(home) = whole.map(|(home, _)| *home) else { continue };
         let (log, resident) = stays.remove(&home).expect("just found");
         let reactor = reactor_of(shard, reactors);
@@ -160,65 +162,94 @@ impl ShardPlan {
 
     /// The log's entries after the checkpoint, without raft's own.
     pub fn entries(&self) -> impl Iterator<Item = &RecoveredEntry> {
-        self.resident.entries.iter().filter(|entry| entry.kind != 0)
+        self.resident.entries.iter().filter(|entry| entry.kind != Content::Empty.kind())
     }
 
     /// Reads the checkpoint, then the log after it. An error says what cannot be read.
-    pub fn load(self, member: MemberId, read: ReadPiece<'_>) -> Result<Loaded, String> {
+    pub fn load(self, read: ReadPiece<'_>) -> Result<Loaded, String> {
         let state = match &self.chain {
             Some(chain) => chain.restore(read)?,
             None => Restored::default(),
         };
         let meta = self.chain.as_ref().map(Chain::meta);
-        let (held, seal, fence) = meta.map(position_of).unwrap_or_default();
+        let control = meta.and_then(|meta| Some((Index(meta.index), meta.control.clone()?)));
+        self.check_level(control.as_ref().map(|(_, control)| control.feature_level))?;
         let (index, term) = self.resident.base();
         let base = Position { index, term };
-        let mut meaning = Meaning::new(held, seal, fence, base);
-        let entries = self.resident.entries.iter().map(|entry| GroupEntry {
-            index: entry.index,
-            term: entry.term,
-            payload: (entry.kind != 0).then(|| entry.payload.clone()),
-        });
-        let entries: Vec<GroupEntry> = entries.collect();
-        for entry in &entries {
-            if entry.term < meaning.last().term {
-                let strange =
-                    Strange { index: entry.index, why: "its term is older than that of the one before" };
-                return Err(strange.of_shard(self.shard));
-            }
-            meaning.stand(entry.at(), Decoded::of(entry.index, entry.payload.as_ref()));
-        }
-        let moved_in = if self.moves_in { self.moving_records(base, &entries) } else { vec![] };
-        let hard = self.resident.hard;
-        let hard_state = HardState { term: hard.term, vote: MemberId(hard.vote), commit: hard.commit };
-        let voters = match meta {
-            Some(meta) => meta.voters.iter().copied().map(MemberId).collect(),
-            None => self.resident.opening.voters.iter().copied().map(MemberId).collect(),
+        let (held, ruling) = meta.map(position_of).unwrap_or_default();
+        let mut meaning = Meaning::new(held, ruling, base);
+        let entries = self.read_entries(&mut meaning)?;
+        let peers = match meta {
+            Some(meta) => meta.peers().expect("a checkpoint whose peers have no ids is not read"),
+            None => self.resident.opening.peers.clone(),
         };
-        let group = Group::new(GroupStart { member, voters, base, hard_state, entries });
+        let moved_in = if self.moves_in { self.moving_records(base, &peers, &entries) } else { vec![] };
+        let hard = self.resident.hard;
+        let hard_state = HardState { term: hard.term, vote: hard.vote, commit: hard.commit };
+        let own = self.resident.opening.own;
+        let group = Group::new(GroupStart { own, peers, base, hard_state, entries });
         let mut shard = Shard::new(self.shard, self.home, state.store, group, meaning);
         // What was known to be committed counts now, the rest once this member is elected again.
         shard.committed(&mut vec![]).map_err(|strange| strange.of_shard(self.shard))?;
-        let control = meta.and_then(|meta| Some((Index(meta.index), meta.control.clone()?)));
         let (read_from, attached, chain) = (self.log, state.attached, state.files);
         let shard = RecoveredShard { shard, read_from, attached, chain, moved_in };
         Ok(Loaded { shard, control })
     }
 
+    /// All entries for the group, each of which stands in the meaning of its log as well.
+    fn read_entries(&self, meaning: &mut Meaning) -> Result<Vec<GroupEntry>, String> {
+        let mut entries = Vec::with_capacity(self.resident.entries.len());
+        for RecoveredEntry { index, term, kind, payload } in &self.resident.entries {
+            let strange = |why| Strange { index: *index, why }.of_shard(self.shard);
+            let content = Content::of(*kind, payload);
+            let content = content.ok_or_else(|| strange("it is not what its kind says"))?;
+            if *term < meaning.last().term {
+                return Err(strange("its term is older than that of the one before"));
+            }
+            self.check_level(content.data().and_then(|data| self.level_of(data)))?;
+            let entry = GroupEntry { index: *index, term: *term, content };
+            meaning.stand(entry.at(), Decoded::of(*index, entry.content.data()));
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    /// The feature level that an entry of the control shard's log sets, if it sets one.
+    fn level_of(&self, payload: &Payload) -> Option<u32> {
+        if self.shard != ShardId::CONTROL {
+            return None;
+        }
+        match payload.entry() {
+            Ok(ArchivedEntry::Control { control, .. }) => control.feature_level(),
+            _ => None,
+        }
+    }
+
+    /// Refuses the data of a cluster all of whose members have known more than this program does.
+    fn check_level(&self, level: Option<u32>) -> Result<(), String> {
+        let (found, known) = (u64::from(level.unwrap_or(0)), u64::from(FEATURE_LEVEL));
+        match found > known {
+            true => {
+                let mismatch = VersionMismatch { what: "feature level", found, known };
+                Err(format!("shard {} {mismatch}", self.shard))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// The records that a new log needs, the one that makes the stay whole last.
-    fn moving_records(&self, base: Position, entries: &[GroupEntry]) -> Vec<MovingRecord> {
+    fn moving_records(&self, base: Position, peers: &Peers, entries: &[GroupEntry]) -> Vec<MovingRecord> {
         let opening = Opening {
             index: base.index,
             term: base.term,
             hard: self.resident.hard,
-            ..self.resident.opening.clone()
+            own: self.resident.opening.own,
+            peers: peers.clone(),
         };
         let mut records = vec![MovingRecord::Plain(Record::Open(Cow::Owned(opening)))];
         records.extend(self.resident.checkpoint.map(|c| MovingRecord::Plain(Record::Checkpoint(c))));
         records.extend(entries.iter().cloned().map(MovingRecord::Entry));
-        let last = entries.last().map_or(base.index, |entry| entry.index);
-        let coverage = Coverage { revision: Revision::NONE, index: last };
-        records.push(MovingRecord::Plain(Record::Coverage(coverage)));
+        records.push(MovingRecord::Plain(Record::MovedIn));
         records
     }
 }
@@ -243,7 +274,7 @@ pub enum MovingRecord {
     Entry(GroupEntry),
 }
 
-fn position_of(meta: &Meta) -> (Revision, Seal, Epoch) {
+fn position_of(meta: &Meta) -> (Revision, Ruling) {
     let seal = Seal { epoch: meta.seal.into(), prefix: Revision(meta.seal_prefix) };
-    (Revision(meta.revision), seal, meta.fence.into())
+    (Revision(meta.revision), Ruling { fence: meta.fence.into(), seal })
 }

@@ -21,9 +21,9 @@ use crate::raft::{Group, GroupEntry, Position, Refused, Writes};
 use crate::record::{
     self, ArchivedBatch, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload, Piece,
 };
-use crate::takeover::{Decoded, Due, EntryRead, Holding, LiveWrite, Meaning, Seal, Strange};
+use crate::takeover::{Decoded, Due, EntryRead, Holding, LiveWrite, Meaning, Ruling, Seal, Strange};
 use crate::txn::LeaseMove;
-use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Revision, ShardId, Sub, Term};
+use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Peers, Revision, ShardId, Sub, Term};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -230,7 +230,7 @@ impl Shard {
         let own = self.proposed.binary_search_by_key(&at.index, |proposed| proposed.at.index).ok();
         let own = own.map(|place| &mut self.proposed[place]).filter(|proposed| proposed.at == at);
         let decoded = own.and_then(|proposed| proposed.entry.take());
-        let decoded = decoded.unwrap_or_else(|| Decoded::of(at.index, entry.payload.as_ref()));
+        let decoded = decoded.unwrap_or_else(|| Decoded::of(at.index, entry.content.data()));
         self.meaning.stand(at, decoded);
     }
 
@@ -302,15 +302,29 @@ impl Shard {
 
     /// Lets go of the payloads that neither an undone epoch nor raft could ask for.
     fn release(&mut self) {
-        self.group.release(self.meaning.needed_after());
+        let upto = self.needed_after();
+        self.group.release(upto);
+        self.meaning.pass(upto);
+    }
+
+    /// The index before the first entry that the settled state does not hold, or that raft has not handed out.
+    fn needed_after(&self) -> Index {
+        self.meaning.needed_after().min(self.group.applied())
     }
 
     /// The position before the first entry that the settled state does not hold: where a checkpoint of that
     /// state stands.
     pub fn checkpoint_position(&self) -> Option<Position> {
-        let index = self.meaning.needed_after().min(self.group.applied());
+        let index = self.needed_after();
         assert!(index <= self.group.committed(), "a checkpoint stands for what is committed");
         Some(Position { index, term: self.group.term_of(index)? })
+    }
+
+    /// What a checkpoint at that position says of the log before it: the last fence and seal, and the peers.
+    pub fn as_of(&self, index: Index) -> (Ruling, &Peers) {
+        let ruling = self.meaning.ruling_at(index);
+        assert!(ruling.seal.epoch <= ruling.fence, "a seal follows the fence of its epoch: {ruling:?}");
+        (ruling, self.group.peers_at(index))
     }
 
     /// The epoch is over: takes back what is not settled, and says how leases move with it. What was proposed and

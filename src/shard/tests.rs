@@ -1,13 +1,14 @@
 use super::*;
 use crate::raft::{FRESH_BASE, HardState, Start};
 use crate::record::{Batch, Write};
-use crate::types::{MemberId, Term};
+use crate::types::{RaftId, Term};
 
 /// A shard that leads its group and has sealed an epoch, so that its batches count.
 fn serving() -> Shard {
-    let me = MemberId(7);
-    let hard_state = HardState { term: FRESH_BASE.term, vote: MemberId(0), commit: FRESH_BASE.index };
-    let start = Start { member: me, voters: vec![me], base: FRESH_BASE, hard_state, entries: vec![] };
+    let own = RaftId::new(7).unwrap();
+    let peers = Peers { voters: vec![own], learners: vec![] };
+    let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
+    let start = Start { own, peers, base: FRESH_BASE, hard_state, entries: vec![] };
     let mut shard = Shard::new(ShardId(1), 0, Store::new(), Group::new(start), Meaning::default());
     assert!(shard.group_mut().campaign());
     let epoch = epoch();
@@ -129,7 +130,8 @@ fn a_part_cut_in_pieces_is_whole_or_not_there() {
     // A log that ends within the pieces does not have the revision.
     let first = pieces[0].index;
     let base = Position { index: Index(first.0 - 1), term: Term(2) };
-    let mut cut = Meaning::new(Revision(1), Seal { epoch: epoch(), prefix: Revision(1) }, epoch(), base);
+    let seal = Seal { epoch: epoch(), prefix: Revision(1) };
+    let mut cut = Meaning::new(Revision(1), Ruling { fence: epoch(), seal }, base);
     let mut whole = 0;
     for piece in pieces.iter().filter(|piece| piece.place == 0) {
         let at = Position { index: piece.index, term: Term(2) };
@@ -149,6 +151,34 @@ fn a_part_cut_in_pieces_is_whole_or_not_there() {
     shard.apply_prefix(&mut vec![]).unwrap();
     assert_eq!(shard.store.count(&KeyRange::everything(), Revision(3), None, usize::MAX).count, 51);
     assert!(shard.store.newest(b"l").is_none());
+}
+
+/// The epoch ends and the next seals before all is settled: a checkpoint stands before what is not, and says of
+/// the log what was so there.
+#[test]
+fn a_checkpoint_position_has_the_fence_and_seal_before_it() {
+    let mut shard = serving();
+    put(&mut shard, 2, "a", 0);
+    put(&mut shard, 3, "b", 0);
+    shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
+    persist(&mut shard);
+    let next = Epoch { term: Term(2), attempt: 2 };
+    take_over(&mut shard, next, 3);
+    let at = |shard: &Shard| {
+        let position = shard.checkpoint_position().unwrap();
+        (position.index, shard.as_of(position.index).0)
+    };
+    let first = Ruling { fence: epoch(), seal: Seal { epoch: epoch(), prefix: Revision(1) } };
+    let (before, ruling) = at(&shard);
+    assert_eq!(ruling, first);
+    assert_ne!(shard.meaning().seal(), ruling.seal);
+    shard.settle(Revision(2));
+    assert_eq!(at(&shard), (before, first), "the batch also holds what is not settled");
+    shard.settle(Revision(3));
+    let (index, ruling) = at(&shard);
+    assert!(index > before);
+    assert_eq!(ruling, Ruling { fence: next, seal: Seal { epoch: next, prefix: Revision(3) } });
+    assert_eq!(shard.as_of(index).1.voters, [RaftId::new(7).unwrap()]);
 }
 
 /// A batch of the epoch, as another leader of the group would have written it.

@@ -16,9 +16,9 @@ use super::shared::Shared;
 use crate::config::{Config, ShardMap};
 use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, DISK_RESERVE_BYTES, REACTOR_STACK_BYTES};
 use crate::reactor::{Boot, Observing, Reactor, Settings};
-use crate::recover::{ReactorPlan, ShardPlan};
+use crate::recover::ReactorPlan;
 use crate::router::default_starts;
-use crate::types::{MemberId, ReactorId, Revision};
+use crate::types::{ReactorId, Revision};
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::io;
@@ -30,6 +30,7 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
     let texts = |urls: &[crate::config::Url]| urls.iter().map(ToString::to_string).collect();
     Settings {
         member: identity.member,
+        directory: identity.store,
         cluster: identity.cluster,
         name: config.name.clone(),
         token: identity.token.clone(),
@@ -201,7 +202,7 @@ impl ReactorStart {
         } = self;
         let (mut shards, mut control) = (Vec::new(), None);
         for shard in plan.shards {
-            let loaded = load(shard, settings.member, &files)?;
+            let loaded = shard.load(&mut files.reader())?;
             control = control.or(loaded.control);
             shards.push(loaded.shard);
         }
@@ -222,8 +223,4 @@ impl ReactorStart {
         };
         Ok(Driver::new(id, shared, Reactor::new(boot), LogFiles::new(files), listeners, resources))
     }
-}
-
-fn load(shard: ShardPlan, member: MemberId, files: &Files) -> Result<crate::recover::Loaded, String> {
-    shard.load(member, &mut files.reader())
 }

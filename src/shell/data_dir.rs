@@ -4,6 +4,7 @@ use super::files::{DIRECTORY_MODE, Files, sync_name};
 use super::kernel;
 use crate::config::Config;
 use crate::log::Recovered;
+use crate::stdx::VersionMismatch;
 use crate::types::{ClusterId, MemberId, StoreId};
 use serde_json::{Value, json};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -12,9 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The format of everything below the data directory. A change that an older program would misread raises it.
-const FORMAT: u64 = 3;
-/// The oldest format that this program reads.
-const FORMAT_MIN: u64 = 3;
+const FORMAT: u64 = 4;
 const IDENTITY: &str = "braid.json";
 const LOCK: &str = "lock";
 const STORE: &str = "store";
@@ -24,7 +23,9 @@ const STORE: &str = "store";
 pub struct Identity {
     pub cluster: ClusterId,
     pub member: MemberId,
-    /// The store's id, which stands in each file of the logs too: the store of one directory is not another's.
+    /// Drawn at random where the directory is begun. It stands in each file of the logs: the store of one
+    /// directory is not another's. And the cluster knows the member's directory by it: one that begins anew under
+    /// the member's id has lost what the member promised.
     pub store: StoreId,
     pub name: String,
     /// The value of `--initial-cluster-token`.
@@ -233,19 +234,9 @@ fn read(path: &Path) -> Result<Option<Identity>, String> {
     };
     let mut value: Value = serde_json::from_str(&text).map_err(|error| damaged(&file, &error.to_string()))?;
     match value["format"].as_u64() {
-        Some(FORMAT_MIN..=FORMAT) => {}
-        Some(newer) if newer > FORMAT => {
-            return Err(format!(
-                "{shown} has format {newer}, and this version knows formats up to {FORMAT}: start the version \
-                 that wrote it, or a later one"
-            ));
-        }
-        Some(older) => {
-            return Err(format!(
-                "{shown} has format {older}, of a version before the first release, which this one does not \
-                 read: start the version that wrote it and bring the data over with a client, as etcdctl's \
-                 make-mirror, to a server with an empty --data-dir"
-            ));
+        Some(FORMAT) => {}
+        Some(found) => {
+            return Err(format!("{shown} {}", VersionMismatch { what: "format", found, known: FORMAT }));
         }
         None => return Err(damaged(&file, "it names no format")),
     }
@@ -414,8 +405,8 @@ mod tests {
         let identity = Identity { store: StoreId(0x1234), has_begun: true, ..first.identity.clone() };
         let golden = r#"{
   "cluster_id": "cdf818194e3a8c32",
-  "crc32c": "78386c4e",
-  "format": 3,
+  "crc32c": "df37df76",
+  "format": 4,
   "initial_cluster_token": "etcd-cluster",
   "member_id": "8e9e05c52164694d",
   "name": "default",
@@ -427,6 +418,19 @@ mod tests {
         fs::write(root.path().join(IDENTITY), golden).unwrap();
         assert_eq!(read(root.path()), Ok(Some(identity)));
     }
+
+    /// An identity of the format before this one.
+    const LAST_FORMAT: &str = r#"{
+  "cluster_id": "cdf818194e3a8c32",
+  "crc32c": "78386c4e",
+  "format": 3,
+  "initial_cluster_token": "etcd-cluster",
+  "member_id": "8e9e05c52164694d",
+  "name": "default",
+  "store_has_begun": true,
+  "store_id": "0000000000001234"
+}
+"#;
 
     #[test]
     fn two_processes_do_not_share_a_directory() {
@@ -443,13 +447,20 @@ mod tests {
         let (etcd, newer, older, lost) = (at("e"), at("n"), at("o"), at("l"));
         fs::create_dir_all(etcd.join("member/wal")).unwrap();
         fs::create_dir_all(&newer).unwrap();
-        fs::write(newer.join(IDENTITY), r#"{"format": 4}"#).unwrap();
+        fs::write(newer.join(IDENTITY), r#"{"format": 5}"#).unwrap();
         fs::create_dir_all(&older).unwrap();
-        fs::write(older.join(IDENTITY), r#"{"format": 2, "cluster_id": "1", "member_id": "2"}"#).unwrap();
+        fs::write(older.join(IDENTITY), LAST_FORMAT).unwrap();
         fs::create_dir_all(lost.join(STORE)).unwrap();
-        for (path, words) in
-            [(etcd, "data of etcd"), (newer, "has format 4"), (older, "has format 2"), (lost, "has lost its")]
-        {
+        for (path, words) in [
+            (etcd, "data of etcd"),
+            (newer, "braid.json was written by a newer program: it has format 5, and"),
+            (
+                older,
+                "braid.json has format 3, of a version before the first release, and this program reads \
+                         format 4: start the version that wrote it",
+            ),
+            (lost, "has lost its"),
+        ] {
             let error = DataDir::open(&config(&path, &[])).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
@@ -458,7 +469,7 @@ mod tests {
     #[test]
     fn damage_to_the_identity_is_refused_and_not_overwritten() {
         let root = tempfile::tempdir().unwrap();
-        for text in ["", "{", "{}", r#"{"format": 3}"#, r#"{"format": 3, "cluster_id": "xyz"}"#] {
+        for text in ["", "{", "{}", r#"{"format": 4}"#, r#"{"format": 4, "cluster_id": "xyz"}"#] {
             fs::write(root.path().join(IDENTITY), text).unwrap();
             let error = DataDir::open(&config(root.path(), &[])).unwrap_err();
             assert!(error.contains("is damaged"), "{error}");

@@ -47,6 +47,7 @@ pub fn settings(member: usize, shape: &Shape) -> Settings {
     let Identity { id, name, peer_url, client_url } = Identity::of(member);
     Settings {
         member: id,
+        directory: store(member),
         cluster: CLUSTER,
         name,
         token: "t".into(),
@@ -186,7 +187,7 @@ impl Starting {
             let mut loaded = vec![];
             for shard in shards {
                 let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
-                let Loaded { shard, control: state } = shard.load(settings.member, &mut read)?;
+                let Loaded { shard, control: state } = shard.load(&mut read)?;
                 control = control.or(state);
                 loaded.push(shard);
             }

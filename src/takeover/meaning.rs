@@ -9,6 +9,7 @@
 use super::Part;
 use crate::raft::{FRESH_BASE, Position};
 use crate::record::{ArchivedControl, ArchivedEntry, Payload, Piece};
+use crate::stdx::AsOf;
 use crate::types::{Epoch, Index, Revision, ShardId};
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,6 +19,13 @@ use std::fmt;
 pub struct Seal {
     pub epoch: Epoch,
     pub prefix: Revision,
+}
+
+/// The last fence and the last seal up to some place of a log: what follows is read as they rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ruling {
+    pub fence: Epoch,
+    pub seal: Seal,
 }
 
 /// A write that stands in the log and is not voided by it. Above `settled` it may still be.
@@ -74,10 +82,10 @@ impl fmt::Display for Strange {
 /// What an entry of a log says. It counts for nothing before the entry is committed.
 #[derive(Debug)]
 enum EntryKind {
-    /// Raft's own: the first of a term.
+    /// Raft's own: the first of a term, or a change of peers.
     Nothing,
-    /// Bytes that are no entry, which is told when they commit.
-    Unreadable,
+    /// What no shard proposes, which is told when it commits.
+    Senseless(&'static str),
     Fence(Epoch),
     Seal(Seal),
     Batch {
@@ -102,11 +110,14 @@ pub struct Decoded {
 }
 
 impl Decoded {
-    /// Reads the payload of an entry; none is raft's own.
-    pub fn of(index: Index, payload: Option<&Payload>) -> Decoded {
-        let Some(payload) = payload else { return EntryKind::Nothing.into() };
+    /// Reads what a shard has proposed; none is raft's own.
+    pub fn of(index: Index, data: Option<&Payload>) -> Decoded {
+        let Some(payload) = data else { return EntryKind::Nothing.into() };
         let says = match payload.entry() {
-            Err(_) => EntryKind::Unreadable,
+            Err(_) => EntryKind::Senseless("its payload cannot be read"),
+            Ok(ArchivedEntry::ConfChange(_)) => {
+                EntryKind::Senseless("a change of peers under the kind of what shards propose")
+            }
             Ok(ArchivedEntry::Fence(epoch)) => EntryKind::Fence(epoch.into()),
             Ok(ArchivedEntry::Seal { epoch, prefix }) => {
                 EntryKind::Seal(Seal { epoch: epoch.into(), prefix: Revision(prefix.to_native()) })
@@ -192,8 +203,9 @@ pub enum EntryRead {
 /// proposed may still be truncated, and then leaves no trace here.
 #[derive(Debug)]
 pub struct Meaning {
-    seal: Seal,
-    fence: Epoch,
+    /// As of each index that a checkpoint may still name: a seal may be committed while a write before it is not
+    /// settled here, and a checkpoint stands before that write.
+    rulings: AsOf<Index, Ruling>,
     /// Writes up to this revision are in the state and are not kept here.
     held: Revision,
     /// The highest `settled` that a batch or seal of this log names.
@@ -212,19 +224,17 @@ pub struct Meaning {
 /// That of a log that has just begun.
 impl Default for Meaning {
     fn default() -> Meaning {
-        Meaning::new(Revision::NONE, Seal::default(), Epoch::default(), FRESH_BASE)
+        Meaning::new(Revision::NONE, Ruling::default(), FRESH_BASE)
     }
 }
 
 impl Meaning {
-    /// For a log whose state at `held` is known, with the last seal and fence before it. The log goes on behind
-    /// `base`.
-    pub fn new(held: Revision, seal: Seal, fence: Epoch, base: Position) -> Meaning {
+    /// For a log whose state at `held` is known. The log goes on behind `base`, as of which the ruling is.
+    pub fn new(held: Revision, ruling: Ruling, base: Position) -> Meaning {
         Meaning {
-            seal,
-            fence,
+            rulings: AsOf::new(ruling),
             held,
-            named_settled: held.max(seal.prefix),
+            named_settled: held.max(ruling.seal.prefix),
             live: VecDeque::new(),
             controls: VecDeque::new(),
             committed: base,
@@ -234,11 +244,22 @@ impl Meaning {
     }
 
     pub fn seal(&self) -> Seal {
-        self.seal
+        self.rulings.newest().seal
     }
 
     pub fn fence(&self) -> Epoch {
-        self.fence
+        self.rulings.newest().fence
+    }
+
+    /// The last fence and seal as of an index that was not passed.
+    pub fn ruling_at(&self, index: Index) -> Ruling {
+        *self.rulings.at(index)
+    }
+
+    /// No checkpoint stands before this index any more.
+    pub fn pass(&mut self, index: Index) {
+        assert!(index <= self.needed_after(), "a checkpoint may stand before what is not settled");
+        self.rulings.pass(index);
     }
 
     /// The newest epoch that the log names, committed or not: none may be named twice.
@@ -248,7 +269,7 @@ impl Meaning {
             EntryKind::Seal(seal) => Some(seal.epoch),
             _ => None,
         });
-        standing.fold(self.fence.max(self.seal.epoch), Epoch::max)
+        standing.fold(self.fence().max(self.seal().epoch), Epoch::max)
     }
 
     /// The last entry of the log, committed or not.
@@ -322,23 +343,23 @@ impl Meaning {
     fn read(&mut self, index: Index, says: EntryKind) -> Result<EntryRead, &'static str> {
         match says {
             EntryKind::Nothing => Ok(EntryRead::Nothing),
-            EntryKind::Unreadable => Err("its payload cannot be read"),
+            EntryKind::Senseless(why) => Err(why),
             EntryKind::Fence(epoch) => {
-                if epoch <= self.fence {
+                if epoch <= self.fence() {
                     return Err("a fence of an epoch that is not newer than the last");
                 }
-                self.fence = epoch;
+                self.rulings.change(index, Ruling { fence: epoch, seal: self.seal() });
                 Ok(EntryRead::Fence(epoch))
             }
             EntryKind::Seal(seal) => {
-                if seal.epoch <= self.seal.epoch {
+                if seal.epoch <= self.seal().epoch {
                     return Err("a seal of an epoch that is not newer than the last");
                 }
-                self.sealed(seal);
+                self.sealed(index, seal);
                 Ok(EntryRead::Seal(seal))
             }
             EntryKind::Batch { epoch, settled, writes } => {
-                if epoch != self.seal.epoch {
+                if epoch != self.seal().epoch {
                     self.standing_writes.drain(..writes);
                     return Ok(EntryRead::Nothing); // void
                 }
@@ -346,7 +367,7 @@ impl Meaning {
                 self.read_writes(writes).map(EntryRead::Writes)
             }
             EntryKind::Control { epoch, settled, first, payload } => {
-                if !first && epoch != self.seal.epoch {
+                if !first && epoch != self.seal().epoch {
                     return Ok(EntryRead::Nothing); // void
                 }
                 self.named_settled = self.named_settled.max(settled);
@@ -406,8 +427,8 @@ impl Meaning {
         }
     }
 
-    fn sealed(&mut self, seal: Seal) {
-        self.seal = seal;
+    fn sealed(&mut self, index: Index, seal: Seal) {
+        self.rulings.change(index, Ruling { fence: self.fence(), seal });
         self.named_settled = self.named_settled.max(seal.prefix);
         while self.live.back().is_some_and(|write| write.revision > seal.prefix) {
             self.live.pop_back();

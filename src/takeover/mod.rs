@@ -26,5 +26,5 @@ mod tests;
 mod transcripts;
 
 pub use coordinator::{Coordinator, Report, Step};
-pub use meaning::{Decoded, Due, EntryRead, LiveWrite, Meaning, Seal, Strange};
+pub use meaning::{Decoded, Due, EntryRead, LiveWrite, Meaning, Ruling, Seal, Strange};
 pub use run::{Holding, Hole, Part, Why, longest_run};

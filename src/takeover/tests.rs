@@ -1,7 +1,7 @@
 use super::*;
 use crate::log::LogId;
 use crate::raft::{FRESH_BASE, Position};
-use crate::record::{Batch, Change, Control, Entry, Payload, Write};
+use crate::record::{Batch, Change, ConfChange, Control, Entry, Payload, Write};
 use crate::types::{Epoch, Index, ReactorId, Revision, ShardId, Term};
 
 fn epoch(attempt: u32) -> Epoch {
@@ -76,7 +76,8 @@ fn a_batch_of_another_epoch_than_the_last_seal_is_void() {
 /// A log whose state at revision 5 stands behind entry 8, in epoch 3.
 fn behind(prefix: u64) -> Meaning {
     let base = Position { index: Index(8), term: Term(2) };
-    Meaning::new(Revision(5), Seal { epoch: epoch(3), prefix: Revision(prefix) }, epoch(3), base)
+    let seal = Seal { epoch: epoch(3), prefix: Revision(prefix) };
+    Meaning::new(Revision(5), Ruling { fence: epoch(3), seal }, base)
 }
 
 #[test]
@@ -87,6 +88,7 @@ fn epochs_and_revisions_that_fall_are_strange() {
         batch(3, 5, &[(8, 1), (7, 1)]),
         batch(3, 5, &[(8, 0)]),
         Payload::copy_of(b"rubbish"),
+        Payload::of(&Entry::ConfChange(ConfChange::AddVoter(5))),
     ] {
         let strange = read(&mut behind(5), &senseless).unwrap_err();
         assert_eq!(strange.index, Index(9));
@@ -156,6 +158,51 @@ fn what_is_committed_stays() {
     let mut meaning = Meaning::default();
     read(&mut meaning, &fence(1)).unwrap();
     meaning.truncate(FRESH_BASE.index.next());
+}
+
+/// A log with a write that is not settled yet and a seal behind it. A checkpoint stands before the write, so it
+/// names the seal before that: with the newest one, what follows would be void, and the seal strange.
+#[test]
+fn fence_and_seal_are_those_of_the_index_that_a_checkpoint_names() {
+    let log = [
+        fence(1),
+        seal(1, 1),
+        batch(1, 1, &[(2, 1), (3, 1)]),
+        fence(2),
+        seal(2, 2),
+        batch(2, 2, &[(3, 1), (4, 1)]),
+        batch(2, 4, &[(5, 1)]),
+    ];
+    let mut meaning = Meaning::default();
+    log.iter().for_each(|payload| read(&mut meaning, payload).unwrap());
+    assert_eq!(revisions(&meaning), [2, 3, 4, 5]);
+    let needed_after = meaning.needed_after();
+    let read_on = |from: Index, held: u64, ruling: Ruling| {
+        let mut again = Meaning::new(Revision(held), ruling, Position { index: from, term: Term(2) });
+        let rest = log.iter().skip((from.0 - FRESH_BASE.index.0) as usize);
+        rest.map(|payload| read(&mut again, payload)).find(Result::is_err).unwrap_or(Ok(()))?;
+        Ok::<_, Strange>(revisions(&again))
+    };
+    let ruling = meaning.ruling_at(needed_after);
+    assert_eq!(ruling, Ruling { fence: epoch(1), seal: Seal { epoch: epoch(1), prefix: Revision(1) } });
+    assert_eq!(read_on(needed_after, 1, ruling), Ok(revisions(&meaning)));
+    let newest = Ruling { fence: meaning.fence(), seal: meaning.seal() };
+    assert_ne!(newest, ruling);
+    assert!(read_on(needed_after, 1, newest).is_err());
+
+    meaning.settle(Revision(3));
+    let later = meaning.needed_after();
+    meaning.pass(later);
+    assert_eq!(meaning.ruling_at(later), newest);
+    assert_eq!(read_on(later, 3, newest), Ok(revisions(&meaning)));
+}
+
+#[test]
+#[should_panic = "a checkpoint may stand before what is not settled"]
+fn what_is_not_settled_is_not_passed() {
+    let mut meaning = behind(5);
+    read(&mut meaning, &batch(3, 5, &[(6, 1)])).unwrap();
+    meaning.pass(meaning.last().index);
 }
 
 fn part(revision: u64, parts: u16, attempt: u32) -> Part {

@@ -290,12 +290,18 @@ fn what_cannot_be_dumped_is_refused_with_one_line_and_left_alone() {
     write_something(&mut client, 70);
     kill(server);
 
-    let (etcd, newer) = (root.path().join("etcd"), root.path().join("newer"));
+    let [etcd, newer, older] = ["etcd", "newer", "older"].map(|name| root.path().join(name));
     fs::create_dir_all(etcd.join("member/wal")).unwrap();
     fs::create_dir(&newer).unwrap();
-    fs::write(newer.join("braid.json"), r#"{"format": 4}"#).unwrap();
+    fs::create_dir(&older).unwrap();
+    fs::write(newer.join("braid.json"), r#"{"format": 5}"#).unwrap();
+    fs::write(older.join("braid.json"), r#"{"format": 3, "store_has_begun": true}"#).unwrap();
+    refused(&older, "has format 3, of a version before the first release, and this program reads format 4");
     refused(&etcd, "holds the data of etcd");
-    refused(&newer, "has format 4, and this version knows formats up to 3");
+    refused(
+        &newer,
+        "was written by a newer program: it has format 5, and this program knows formats up to 4",
+    );
     refused(&root.path().join("nowhere"), "cannot look at data directory");
     refused(root.path(), "is no data directory of Braid");
     assert!(!etcd.join("lock").exists() && !root.path().join("lock").exists());

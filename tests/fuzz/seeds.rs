@@ -6,13 +6,19 @@ use braid::http2::Config;
 use braid::http2::client::Client;
 use braid::http2::hpack::{Encoder, Indexing};
 use braid::log::{Command, HardState, Log, LogId, Opening, Record, Resident, Start};
-use braid::record::{Batch, Change, Control, CutRecord, Entry, EpochRecord, MemberRecord, Payload, Write};
-use braid::types::{At, Blob, Event, Index, KeyValue, LeaseId, Revision, ShardId, Sub, Term, Time};
+use braid::record::{
+    Batch, Change, ConfChange, Control, CutRecord, Entry, EpochRecord, Intent, MemberRecord, Payload,
+    RaftIdRecord, Write,
+};
+use braid::types::{
+    At, Blob, Event, Index, KeyValue, LeaseId, Peers, RaftId, Revision, ShardId, Sub, Term, Time,
+};
 use braid::wire::proto;
 use braid::wire::{grpc, gzip};
 use bytes::Bytes;
 use prost::Message;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// The corpus' name, the file's name, its bytes.
 pub type Seed = (&'static str, &'static str, Vec<u8>);
@@ -126,22 +132,29 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
         more: false,
         changes: vec![put, delete, Change::LeaseEnd { lease: 5 }],
     }];
+    let member = MemberRecord {
+        id: 5,
+        directory: 7,
+        raft_ids: vec![RaftIdRecord { log: 0, incarnation: 0, id: 50 }],
+        name: "a".into(),
+        peer_urls: vec!["http://10.0.0.1:2380".into()],
+        client_urls: vec![],
+        is_learner: false,
+    };
     let bootstrap = Control::Bootstrap {
         cluster: 1,
         token: "token".into(),
-        members: vec![MemberRecord {
-            id: 5,
-            name: "a".into(),
-            peer_urls: vec!["http://10.0.0.1:2380".into()],
-            client_urls: vec![],
-            is_learner: false,
-        }],
+        members: vec![member.clone()],
         cuts: vec![CutRecord { start: b"m".to_vec(), shard: 1 }],
+        feature_level: 1,
     };
+    let intent = Control::Intent(Intent::Adding(Box::new(member)));
     [
         ("batch", Entry::Batch(Batch { epoch, settled: 8, writes })),
         ("seal", Entry::Seal { epoch, prefix: 8 }),
         ("bootstrap", Entry::Control { epoch, settled: 8, control: bootstrap }),
+        ("intent", Entry::Control { epoch, settled: 8, control: intent }),
+        ("conf_change", Entry::ConfChange(ConfChange::AddLearner(60))),
     ]
     .into_iter()
 }
@@ -149,16 +162,18 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
 fn log() -> Vec<u8> {
     let mut log = Log::new(Start::fresh(LogId(0), LOG_STORE, LOG_KEY, SEGMENTS), SEGMENT_BYTES);
     let resident = Resident { shard: ShardId(1), home: 0 };
-    let opening = Opening { voters: vec![5], ..Opening::default() };
+    let own = RaftId::new(5).expect("5 is not 0");
+    let peers = Peers { voters: vec![own], learners: vec![] };
+    let opening = Opening { index: Index(0), term: Term(0), hard: HardState::default(), own, peers };
     log.append(resident, Record::Open(Cow::Owned(opening)));
-    let mut files: Vec<Vec<u8>> = vec![];
+    let mut files: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     for number in 1..=5 {
         let payload = [number as u8; 900];
         log.append(
             resident,
             Record::Entry { index: Index(number), term: Term(1), kind: 0, payload: &payload },
         );
-        let hard = HardState { term: Term(1), vote: 5, commit: Index(number) };
+        let hard = HardState { term: Term(1), vote: RaftId::new(5), commit: Index(number) };
         log.append(resident, Record::HardState(hard));
         loop {
             let mut commands = vec![];
@@ -169,12 +184,12 @@ fn log() -> Vec<u8> {
             for command in commands {
                 match command {
                     Command::Write { id, segment, offset, bytes } => {
-                        let file = &mut files[segment.sequence as usize - 1];
+                        let file = files.get_mut(&segment.sequence).expect("prepared before");
                         file[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
                         log.written(id);
                     }
                     Command::Prepare { segment, .. } => {
-                        files.resize(segment.sequence as usize, vec![0; SEGMENT_BYTES]);
+                        files.insert(segment.sequence, vec![0; SEGMENT_BYTES]);
                         log.prepared(segment);
                     }
                     other => panic!("nothing is given up here: {other:?}"),
@@ -182,10 +197,8 @@ fn log() -> Vec<u8> {
             }
         }
     }
-    while files.last().is_some_and(|file| file.iter().all(|byte| *byte == 0)) {
-        files.pop();
-    }
-    files.concat()
+    files.retain(|_, file| file.iter().any(|byte| *byte != 0));
+    files.into_values().collect::<Vec<_>>().concat()
 }
 
 fn checkpoint() -> Vec<u8> {

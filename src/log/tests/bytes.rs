@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::limits::LOG_WRITE_BYTES_MAX;
-use crate::stdx::Rng;
-use crate::types::Time;
+use crate::record::VERSION;
+use crate::stdx::{Rng, VersionMismatch};
+use crate::types::{Peers, RaftId, Time};
 
 const SEGMENT: usize = 8 * 4096;
 const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT, most: SEGMENT };
@@ -60,13 +61,14 @@ fn sample() -> Memory {
     let of = resident(3);
     memory.log.append(of, opening(10));
     memory.log.append(of, Record::Entry { index: Index(11), term: Term(2), kind: 1, payload: b"braid" });
-    memory.log.append(of, Record::Entry { index: Index(12), term: Term(2), kind: 0, payload: b"" });
-    let hard = HardState { term: Term(2), vote: 5, commit: Index(11) };
+    memory.log.append(of, Record::Entry { index: Index(12), term: Term(2), kind: 2, payload: b"" });
+    let hard = HardState { term: Term(2), vote: RaftId::new(5), commit: Index(11) };
     memory.log.append(of, Record::HardState(hard));
     let (revision, index) = (Revision(8), Index(11));
     let checkpoint = Checkpointed { revision, index, term: Term(2), file: 6, home: 1, hash: 0x99AA };
     memory.log.append(of, Record::Checkpoint(checkpoint));
     memory.log.append(of, Record::Coverage(Coverage { revision, index }));
+    memory.log.append(of, Record::MovedIn);
     memory.flush();
     memory
 }
@@ -79,6 +81,19 @@ fn dump(bytes: &[u8]) -> String {
         text.push_str(&format!("{:05x} {}\n", line * 16, hex.join(" ")));
     }
     text
+}
+
+/// The segment whose [`dump`] this is.
+fn read_dump(text: &str) -> Vec<u8> {
+    let mut bytes = vec![0; SEGMENT];
+    for line in text.lines() {
+        let (at, hex) = line.split_once(' ').unwrap();
+        let at = usize::from_str_radix(at, 16).unwrap();
+        for (place, byte) in hex.split(' ').enumerate() {
+            bytes[at + place] = u8::from_str_radix(byte, 16).unwrap();
+        }
+    }
+    bytes
 }
 
 #[test]
@@ -109,21 +124,18 @@ fn the_words_of_other_logs_in_a_header_are_these() {
 
 #[test]
 fn a_segment_of_this_format_is_read() {
-    let mut bytes = vec![0; SEGMENT];
-    for line in include_str!("segment.hex").lines() {
-        let (at, hex) = line.split_once(' ').unwrap();
-        let at = usize::from_str_radix(at, 16).unwrap();
-        for (place, byte) in hex.split(' ').enumerate() {
-            bytes[at + place] = u8::from_str_radix(byte, 16).unwrap();
-        }
-    }
     let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
+    let bytes = read_dump(include_str!("segment.hex"));
     recovery.segment(SegmentName { log: LogId(7), sequence: 1 }, &bytes);
     let recovered = recovery.finish().unwrap();
     let known = &recovered.residents[&resident(3)];
     assert_eq!((known.base(), known.last()), ((Index(11), Term(2)), (Index(12), Term(2))));
-    assert_eq!(known.hard, HardState { term: Term(2), vote: 5, commit: Index(11) });
+    assert_eq!(known.hard, HardState { term: Term(2), vote: RaftId::new(5), commit: Index(11) });
     assert_eq!((recovered.settled, known.entries.len()), (Revision(9), 1));
+    assert_eq!(known.entries[0].kind, 2, "a kind that only the caller knows");
+    assert_eq!(known.opening.own, RaftId::new(2).unwrap());
+    assert_eq!(known.opening.peers, Peers::of(&[1, 2, 3], &[4]).unwrap());
+    assert!(known.moved_in);
     assert_eq!(known.coverage, Some(Coverage { revision: Revision(8), index: Index(11) }));
 }
 
@@ -136,7 +148,7 @@ fn a_later_entry_replaces_what_stands_from_its_index_on() {
         let entry = Record::Entry { index: Index(index), term: Term(term), kind: 0, payload: b"x" };
         memory.log.append(of, entry);
     }
-    memory.log.append(of, Record::HardState(HardState { term: Term(2), vote: 0, commit: Index(3) }));
+    memory.log.append(of, Record::HardState(HardState { term: Term(2), vote: None, commit: Index(3) }));
     memory.flush();
     let known = &memory.recover().unwrap().residents[&of];
     let found: Vec<_> = known.entries.iter().map(|entry| (entry.index.0, entry.term.0)).collect();
@@ -207,14 +219,63 @@ fn a_file_that_was_cut_is_damage_and_read_up_to_the_cut() {
     assert!(read_whole > 0);
 }
 
+/// The sample's bytes with some of them changed, and the checksums of headers and frames mended.
+fn changed(at: usize, bytes: &[u8]) -> Memory {
+    let mut memory = sample();
+    let file = memory.files.get_mut(&1).unwrap();
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+    for block in file.chunks_exact_mut(4096) {
+        let crc = crc32c::crc32c(&block[12..]);
+        block[8..12].copy_from_slice(&crc.to_le_bytes());
+    }
+    memory
+}
+
+fn mismatch(what: &'static str, found: u64, known: u64) -> Cause {
+    Cause::Format(VersionMismatch { what, found, known })
+}
+
 #[test]
 fn a_newer_format_is_refused_and_not_taken_for_rot() {
-    let mut memory = sample();
-    let block = &mut memory.files.get_mut(&1).unwrap()[..4096];
-    block[12] = 9;
-    let crc = crc32c::crc32c(&block[12..]);
-    block[8..12].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(memory.recover().unwrap_err().cause, Cause::Format(9));
+    let damage = changed(12, &[9]).recover().unwrap_err();
+    assert_eq!(damage.cause, mismatch("format", 9, 4));
+    let told = "log file 007-0000000000000001.log was written by a newer program: it has format 9, and this \
+                program knows formats up to 4.";
+    assert!(damage.to_string().starts_with(told), "{damage}");
+}
+
+/// A program that adds a record need not change the segment's format. The first version is that of the opening.
+#[test]
+fn a_record_of_a_newer_version_is_refused_and_not_taken_for_nonsense() {
+    let damage = changed(0x2076, &[VERSION as u8 + 1]).recover().unwrap_err();
+    let expected = mismatch("record version", u64::from(VERSION) + 1, u64::from(VERSION));
+    assert_eq!((damage.cause, damage.offset), (expected, 0x2000));
+    assert!(
+        damage.to_string().contains("was written by a newer program: it has record version 3"),
+        "{damage}"
+    );
+    let damage = changed(0x2074, &[99]).recover().unwrap_err();
+    assert_eq!(damage.cause, Cause::Senseless, "a kind that this version ought to know");
+}
+
+#[test]
+fn a_segment_of_the_last_format_is_refused_by_name() {
+    let header = "\
+00000 62 72 61 69 64 73 65 67 76 47 9b 1b 03 00 00 00
+00010 07 00 00 00 00 00 00 00 88 77 66 55 44 33 22 11
+00020 01 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00
+00040 01 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00
+00050 01 00 00 00 00 00 00 00 00 80 00 00 00 00 00 00
+00060 ef cd ab 89 67 45 23 01 00 00 00 00 00 00 00 00
+";
+    let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
+    recovery.segment(SegmentName { log: LogId(7), sequence: 1 }, &read_dump(header));
+    let damage = recovery.finish().unwrap_err();
+    assert_eq!(damage.cause, mismatch("format", 3, 4));
+    assert!(
+        damage.to_string().contains("log has format 3, of a version before the first release"),
+        "{damage}"
+    );
 }
 
 #[test]

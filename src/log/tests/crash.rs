@@ -4,7 +4,7 @@ use super::rig::{Rig, comparable, read_back, state_of};
 use super::*;
 use crate::sim::disk::Disk;
 use crate::stdx::Rng;
-use crate::types::{Duration, Time};
+use crate::types::{Duration, RaftId, Time};
 
 /// Appends something that a reactor could append.
 fn append_any(rig: &mut Rig) {
@@ -23,8 +23,8 @@ fn append_any(rig: &mut Rig) {
         2..=9 => {
             let commit = Index(base + rig.rng.below(last - base + 1));
             let term = Term(known.hard.term.0 + rig.rng.below(2));
-            let vote = rig.rng.below(3);
-            let votes = term > known.hard.term || known.hard.vote == 0;
+            let vote = RaftId::new(rig.rng.below(3));
+            let votes = term > known.hard.term || known.hard.vote.is_none();
             let vote = if votes { vote } else { known.hard.vote };
             rig.append(of, Record::HardState(HardState { term, vote, commit }));
         }
@@ -39,13 +39,14 @@ fn append_any(rig: &mut Rig) {
             let revision = Revision(rig.rng.below(1000));
             rig.append(of, Record::Coverage(Coverage { revision, index: Index(last) }));
         }
+        20 => rig.append(of, Record::MovedIn),
         _ => {
             let back = if rig.rng.chance(1, 12) { rig.rng.below(last - base + 1) } else { 0 };
             let bytes = if rig.rng.chance(1, 8) { rig.rng.below(9000) } else { rig.rng.below(300) };
             let fill = rig.rng.next_u64() as u8;
             let payload = vec![fill; bytes as usize];
             let (index, term) = (Index(last + 1 - back), Term(1 + rig.rng.below(5)));
-            rig.append(of, Record::Entry { index, term, kind: fill & 1, payload: &payload });
+            rig.append(of, Record::Entry { index, term, kind: fill % 3, payload: &payload });
         }
     }
 }

@@ -7,7 +7,7 @@ mod segments;
 mod witness;
 
 use super::*;
-use crate::types::StoreId;
+use crate::types::{Peers, RaftId, StoreId};
 
 const STORE: StoreId = StoreId(0x0123_4567_89AB_CDEF);
 
@@ -16,7 +16,8 @@ fn resident(shard: u32) -> Resident {
 }
 
 fn opening(index: u64) -> Record<'static> {
-    let hard = HardState { term: Term(1), vote: 0, commit: Index(index) };
-    let (index, term) = (Index(index), Term(1));
-    Record::Open(Cow::Owned(Opening { index, term, hard, voters: vec![1, 2, 3], learners: vec![4] }))
+    let hard = HardState { term: Term(1), vote: None, commit: Index(index) };
+    let (index, term, own) = (Index(index), Term(1), RaftId::new(2).unwrap());
+    let peers = Peers::of(&[1, 2, 3], &[4]).unwrap();
+    Record::Open(Cow::Owned(Opening { index, term, hard, own, peers }))
 }

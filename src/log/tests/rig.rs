@@ -11,12 +11,13 @@ pub const SEGMENT: usize = 16 * 4096;
 pub const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT, most: 4 * SEGMENT };
 
 /// What recovery gives for one resident, kept by simpler means.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Expected {
     pub opening: Opening,
     pub hard: HardState,
     pub checkpoint: Option<Checkpointed>,
     pub coverage: Option<Coverage>,
+    pub moved_in: bool,
     pub entries: BTreeMap<u64, (u64, u8, Vec<u8>)>,
 }
 
@@ -33,8 +34,10 @@ pub type State = BTreeMap<Resident, Expected>;
 
 pub fn apply(state: &mut State, of: Resident, record: &Record<'_>) {
     if let Record::Open(opening) = record {
-        let opening = opening.clone().into_owned();
-        state.insert(of, Expected { hard: opening.hard, opening, ..Expected::default() });
+        let (opening, entries) = (opening.clone().into_owned(), BTreeMap::new());
+        let hard = opening.hard;
+        let (checkpoint, coverage, moved_in) = (None, None, false);
+        state.insert(of, Expected { opening, hard, checkpoint, coverage, moved_in, entries });
         return;
     }
     let known = state.get_mut(&of).unwrap();
@@ -49,6 +52,7 @@ pub fn apply(state: &mut State, of: Resident, record: &Record<'_>) {
             known.entries = known.entries.split_off(&(checkpoint.index.0 + 1));
         }
         Record::Coverage(coverage) => known.coverage = Some(*coverage),
+        Record::MovedIn => known.moved_in = true,
         Record::Close => {
             state.remove(&of);
         }
@@ -68,6 +72,7 @@ pub fn state_of(recovered: &Recovered) -> State {
             hard: r.hard,
             checkpoint: r.checkpoint,
             coverage: r.coverage,
+            moved_in: r.moved_in,
             entries: r.entries.iter().map(entry).collect(),
         }
     };

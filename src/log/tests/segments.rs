@@ -352,7 +352,10 @@ fn a_log_that_stops_leaves_no_record_without_a_witness() {
 #[should_panic = "a write completes once"]
 fn a_write_completes_once() {
     let mut rig = begin(16);
-    rig.log.append(resident(1), Record::HardState(HardState { term: Term(1), vote: 2, commit: Index(0) }));
+    rig.log.append(
+        resident(1),
+        Record::HardState(HardState { term: Term(1), vote: RaftId::new(2), commit: Index(0) }),
+    );
     let mut out = vec![];
     rig.log.flush(Time(0), &mut out);
     let written = out.iter().find_map(|command| match command {
@@ -368,7 +371,10 @@ fn a_write_completes_once() {
 fn no_other_vote_in_a_term_is_written() {
     let mut rig = begin(17);
     for vote in [2, 3] {
-        rig.append(resident(1), Record::HardState(HardState { term: Term(1), vote, commit: Index(0) }));
+        rig.append(
+            resident(1),
+            Record::HardState(HardState { term: Term(1), vote: RaftId::new(vote), commit: Index(0) }),
+        );
     }
 }
 

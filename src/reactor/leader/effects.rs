@@ -65,7 +65,10 @@ impl Leader {
             Control::Compact { .. } => ApplyKind::Compaction,
             Control::AlarmOn { .. } | Control::AlarmOff { .. } => ApplyKind::Alarm,
             Control::MemberAttributes { .. } => ApplyKind::MemberAttributes,
-            Control::Bootstrap { .. } => return,
+            Control::Bootstrap { .. }
+            | Control::Intent(_)
+            | Control::IntentDone { .. }
+            | Control::FeatureLevel { .. } => return,
         };
         turn.applied(kind, true, turn.now, About::default());
         if kind == ApplyKind::Compaction {

@@ -13,9 +13,10 @@ use super::settings::{AutoCompaction, Settings};
 use super::turn::Turn;
 use super::waiters::Waiters;
 use crate::api::{Answer, CompactRequest, Error, Reply, Request};
+use crate::control::first_raft_ids;
 use crate::io::{CallId, CallMail, Fields, LeaderMail, Level, Own, Value};
 use crate::lease::{Expiry, Leases};
-use crate::record::Control;
+use crate::record::{Control, MemberRecord};
 use crate::stdx::Rng;
 use crate::types::{Duration, Index, LeaseId, ReactorId, Revision, ShardId, Time};
 use controls::Asked;
@@ -234,19 +235,24 @@ impl Leader {
 
     fn publish_attributes(&mut self, turn: &mut Turn) {
         let settings = turn.settings.clone();
-        let known = turn.control.member(settings.member);
-        if known.is_some_and(|m| m.name == settings.name && m.client_urls == settings.client_urls) {
+        let raft_ids = first_raft_ids(settings.cluster, settings.member, turn.reactors);
+        let says_all = |known: &MemberRecord| {
+            let logs: Vec<u32> = known.raft_ids.iter().map(|of| of.log).collect();
+            (&known.name, &known.client_urls, known.directory)
+                == (&settings.name, &settings.client_urls, settings.directory.0)
+                && raft_ids.iter().all(|of| logs.contains(&of.log))
+        };
+        if turn.control.member(settings.member).is_some_and(says_all) {
             return;
         }
-        self.decide_control(
-            turn,
-            Control::MemberAttributes {
-                member: settings.member.0,
-                name: settings.name.clone(),
-                client_urls: settings.client_urls.clone(),
-            },
-            None,
-        );
+        let attributes = Control::MemberAttributes {
+            member: settings.member.0,
+            directory: settings.directory.0,
+            name: settings.name.clone(),
+            client_urls: settings.client_urls.clone(),
+            raft_ids,
+        };
+        self.decide_control(turn, attributes, None);
     }
 
     /// The lead's own work of a turn.

@@ -32,14 +32,16 @@ impl Source for Shards {
         }
         let position = shard.checkpoint_position()?;
         assert!(position.index <= shard.group().applied(), "a checkpoint's index is applied: {position:?}");
-        let (seal, fence) = (shard.meaning().seal(), shard.meaning().fence());
+        let (ruling, peers) = shard.as_of(position.index);
+        let (peers, epoch) = (peers.clone(), shard.meaning().seal().epoch);
         Some(HeldState {
             pin: shard.store.pin(settled),
             home: shard.home,
             position,
             compacted: shard.store.compacted(),
-            fence,
-            seal,
+            ruling,
+            peers,
+            epoch,
             has_graves: shard.store.has_graves(),
         })
     }

@@ -12,6 +12,7 @@ use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, EMPTY_SHARD_BYTES};
 use crate::log::{Buffer, Checkpointed, Record};
 use crate::mvcc::{Budget, PinId};
 use crate::raft::Position;
+use crate::takeover::Ruling;
 use crate::types::{At, Duration, Revision, ShardId, Sub, Time};
 
 /// A full disk stays full for a while.
@@ -98,7 +99,10 @@ impl Storage {
         assert!(turn.epoch_state.may_write(), "a checkpoint is of a state that serves");
         let revision = *turn.settled;
         let Some(held) = source.hold(shard, revision) else { return };
-        assert!(held.seal.prefix <= revision, "an epoch settles what is behind its prefix: {revision}");
+        assert!(
+            held.ruling.seal.prefix <= revision,
+            "an epoch settles what is behind its prefix: {revision}"
+        );
         let job = self.next_job();
         self.last_file += 1;
         let files_max = turn.settings.bounds.checkpoint_chain_files_max;
@@ -140,6 +144,8 @@ impl Storage {
     }
 
     fn checkpoint_meta(&self, turn: &Turn, shard: ShardId, held: &HeldState, chain: Vec<LinkRecord>) -> Meta {
+        let Ruling { fence, seal } = held.ruling;
+        let [voters, learners] = held.peers.numbers();
         Meta {
             shard: shard.0,
             home: held.home,
@@ -149,12 +155,12 @@ impl Storage {
             compacted: held.compacted.0,
             index: held.position.index.0,
             term: held.position.term.0,
-            voters: vec![turn.settings.member.0],
-            learners: vec![],
-            fence: held.fence.into(),
-            seal: held.seal.epoch.into(),
-            seal_prefix: held.seal.prefix.0,
-            epoch: held.seal.epoch.into(),
+            voters,
+            learners,
+            fence: fence.into(),
+            seal: seal.epoch.into(),
+            seal_prefix: seal.prefix.0,
+            epoch: held.epoch.into(),
             map_version: 0,
             control: (shard == ShardId::CONTROL).then(|| turn.control.to_state()),
         }

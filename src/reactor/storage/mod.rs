@@ -33,7 +33,8 @@ use crate::limits::{
 };
 use crate::log::{Buffer, Command, Held, Log, Ordinal, Record, Resident, SegmentName, WriteId};
 use crate::raft::{GroupEntry, HardState, Writes};
-use crate::types::{Duration, Index, MemberId, ShardId, Term, Time};
+use crate::record::Payload;
+use crate::types::{Duration, Index, RaftId, ShardId, Term, Time};
 use checkpoints::{Checkpointing, Whole};
 use clearing::Clearing;
 use std::collections::{BTreeMap, VecDeque};
@@ -50,7 +51,7 @@ struct Persisting {
 #[derive(Default)]
 struct Stored {
     /// Term and vote as the log has them.
-    voted: (Term, MemberId),
+    voted: (Term, Option<RaftId>),
     /// The files of its last checkpoint, the base first.
     chain: Vec<LinkRecord>,
     /// The last checkpoint was to be a base, for which the disk has no room.
@@ -89,10 +90,10 @@ pub(super) struct Storage {
     haste: bool,
 }
 
-/// An entry as the log takes it. Raft's own entries have kind 0.
+/// An entry as the log takes it.
 pub(super) fn entry_record(entry: &GroupEntry) -> Record<'_> {
-    let payload = entry.payload.as_ref().map_or(&[][..], |payload| payload.bytes());
-    Record::Entry { index: entry.index, term: entry.term, kind: u8::from(entry.payload.is_some()), payload }
+    let payload = entry.content.payload().map_or(&[][..], Payload::bytes);
+    Record::Entry { index: entry.index, term: entry.term, kind: entry.content.kind(), payload }
 }
 
 impl Storage {
@@ -194,7 +195,7 @@ impl Storage {
             && (hard.term, hard.vote) != stored.voted
         {
             stored.voted = (hard.term, hard.vote);
-            let hard = crate::log::HardState { term: hard.term, vote: hard.vote.0, commit: hard.commit };
+            let hard = crate::log::HardState { term: hard.term, vote: hard.vote, commit: hard.commit };
             self.appended = self.log.append(resident, Record::HardState(hard));
         }
         let behind = self.persisting.back().is_none_or(|last| last.upto <= self.appended);

@@ -2,8 +2,8 @@
 
 use crate::mvcc::{Budget, History, PinId};
 use crate::raft::Position;
-use crate::takeover::Seal;
-use crate::types::{At, Epoch, Revision, ShardId};
+use crate::takeover::Ruling;
+use crate::types::{At, Epoch, Peers, Revision, ShardId};
 
 /// The shards of a reactor.
 pub trait Source {
@@ -28,8 +28,11 @@ pub struct HeldState {
     pub home: u32,
     pub position: Position,
     pub compacted: Revision,
-    pub fence: Epoch,
-    pub seal: Seal,
+    /// As of the position's index.
+    pub ruling: Ruling,
+    pub peers: Peers,
+    /// The newest epoch that the shard's log has sealed.
+    pub epoch: Epoch,
     /// Whether a delta of it has to name keys that are gone.
     pub has_graves: bool,
 }

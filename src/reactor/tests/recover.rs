@@ -1,12 +1,12 @@
 //! A member that restarts: an instant disk in memory, which at some moment takes no more writes.
 
-use super::{SEGMENT_BYTES, SEGMENTS};
+use super::{SEGMENT_BYTES, SEGMENTS, STORE};
 use crate::api::{
     AlarmType, CompactRequest, DeleteRangeRequest, LeaseGrantRequest, Op, PutRequest, Request, TxnRequest,
 };
 use crate::checkpoint::{CheckpointName, Item, LinkRecord, Meta, Reader, Writer};
 use crate::io::{Body, BulkDone, BulkStep, CallMail, Input, LeaderMail, Output, Own, ShardMail};
-use crate::log::{Command, LogId, Recovered, Recovery, SegmentName, Start};
+use crate::log::{Command, LogId, Recovered, Recovery, Resident, SegmentName, Start};
 use crate::mvcc::Budget;
 use crate::reactor::{Boot, Reactor, Settings};
 use crate::recover::dump::Contents;
@@ -14,18 +14,14 @@ use crate::recover::*;
 use crate::router::reactor_of;
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
-use crate::types::{
-    At, Blob, Duration, Event, LeaseId, MemberId, ReactorId, Revision, ShardId, StoreId, Time,
-};
+use crate::types::{At, Blob, Duration, Event, Index, LeaseId, ReactorId, Revision, ShardId, Time};
 use bytes::Bytes;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod formats;
 mod memory;
-
-const MEMBER: MemberId = MemberId(7);
-const STORE: StoreId = StoreId(5);
 
 /// What a power cut leaves.
 #[derive(Default)]
@@ -57,16 +53,20 @@ impl Disk {
     }
 
     fn plan(&self, reactors: u16) -> Result<MemberPlan, String> {
+        self.plan_of(self.logs(), reactors)
+    }
+
+    fn plan_of(&self, logs: Vec<Recovered>, reactors: u16) -> Result<MemberPlan, String> {
         let mut fresh = |id| {
             self.last_key.set(self.last_key.get() + 1);
             Start::fresh(id, STORE, self.last_key.get(), SEGMENTS)
         };
         let mut read = |name: &str, offset, len| self.read(name, offset, len);
-        place(self.logs(), &self.names(), reactors, &mut fresh, &mut read)
+        place(logs, &self.names(), reactors, &mut fresh, &mut read)
     }
 
     fn load(&self, plan: ShardPlan) -> Result<Loaded, String> {
-        plan.load(MEMBER, &mut |name, offset, len| self.read(name, offset, len))
+        plan.load(&mut |name, offset, len| self.read(name, offset, len))
     }
 
     fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, String> {
@@ -595,6 +595,7 @@ fn a_file_that_is_not_what_its_name_and_the_log_say_is_refused() {
     refused(newest, &|meta| meta.revision += 1, false, "its revision is");
     refused(newest, &|meta| meta.index -= 1, false, "its index is");
     refused(newest, &|meta| meta.term += 1, false, "its term is");
+    refused(newest, &|meta| meta.voters.push(0), false, "makes no sense");
     refused(newest, &|meta| meta.compacted += 1, false, "its hash is");
     refused(newest, &|_| {}, true, "its hash is");
     refused(base, &|meta| meta.revision -= 1, true, "its revision is");
@@ -718,7 +719,7 @@ fn a_dump_says_what_the_next_start_recovers() {
 
 fn dump(disk: &Disk) -> Contents {
     let mut read = |name: &str, offset, len| disk.read(name, offset, len);
-    let mut contents = Contents::read(disk.plan(1).unwrap(), vec![], MEMBER, &mut read);
+    let mut contents = Contents::read(disk.plan(1).unwrap(), vec![], &mut read);
     contents.slice.keys = 7;
     contents
 }

@@ -17,20 +17,26 @@
 //! damage         one for each thing that is wrong with the directory: what is printed ends there
 //!   what         in words
 //! control_state  at most once: the control entries up to `index` are only in this
-//!   index, cluster_id, token, compacted
-//!   members        [{id, name, peer_urls, client_urls, is_learner}]
+//!   index, cluster_id, token, compacted, feature_level
+//!   members        [{id, name, peer_urls, client_urls, is_learner, directory_id, raft_ids}]; raft_ids are
+//!                  [{log, incarnation, id}]; those that are joining or leaving are among them
+//!   intents        [{member_id, change}]: changes of members under way; adding, promoting or removing
+//!   removed        [member_id]
 //!   cuts           [{start, shard}]; start in base64
 //!   leases         [{lease, ttl_seconds}]
 //!   alarms         [{member_id, alarm}]; the alarm as in etcd's enum
-//! control, fence, seal: an entry of a log, the control shard's first, then shard by shard
+//! control, conf_change, fence, seal: an entry of a log, the control shard's first, then shard by shard
 //!   shard, index, term
-//!   epoch          {term, attempt}
+//!   epoch          {term, attempt}; not in conf_change
+//!   change, id     conf_change only: add_voter, add_learner or remove, and whom: a raft id
 //!   prefix         seal only: the writes before it above this revision are void
 //!   settled        control only: the newest settled revision when it was proposed
 //!   void           control only: whether it takes no effect
 //!   what           control only, with the fields of each:
-//!                  bootstrap {cluster_id, token, members, cuts}; member_attributes {member_id, name,
-//!                  client_urls}; lease_grant {lease, ttl_seconds}; lease_end {lease};
+//!                  bootstrap {cluster_id, token, members, cuts, feature_level}; member_attributes
+//!                  {member_id, directory_id, name, client_urls, raft_ids}; intent_adding {member};
+//!                  intent_promoting, intent_removing {member_id}; intent_done {member_id, change};
+//!                  feature_level {level}; lease_grant {lease, ttl_seconds}; lease_end {lease};
 //!                  compact {revision}; alarm_on, alarm_off {member_id, alarm}
 //! write          a settled revision, ascending
 //!   revision
@@ -42,8 +48,8 @@
 //! ```
 
 use super::Identity;
-use crate::checkpoint::ControlState;
-use crate::record::{Control, CutRecord, MemberRecord};
+use crate::checkpoint::{ControlState, IntentRecord};
+use crate::record::{ConfChange, Control, CutRecord, Intent, MemberRecord, RaftIdRecord};
 use crate::recover::dump::{Contents, LogEntry, Says, Write};
 use crate::types::{Epoch, Event, Index, Revision, ShardId, Sub};
 use base64::Engine;
@@ -82,6 +88,14 @@ pub fn entry(entry: &LogEntry) -> String {
         Says::Fence(of) => json!({"type": "fence", "epoch": epoch(*of)}),
         Says::Seal { epoch: of, prefix } => {
             json!({"type": "seal", "epoch": epoch(*of), "prefix": prefix.0})
+        }
+        Says::ConfChange(change) => {
+            let (change, id) = match change {
+                ConfChange::AddVoter(id) => ("add_voter", id),
+                ConfChange::AddLearner(id) => ("add_learner", id),
+                ConfChange::Remove(id) => ("remove", id),
+            };
+            json!({"type": "conf_change", "change": change, "id": id})
         }
         Says::Control { epoch: of, settled, control, void } => {
             let mut said = what(control);
@@ -130,12 +144,25 @@ fn event((sub, shard, event): &(Sub, ShardId, Event)) -> Value {
 
 fn what(control: &Control) -> Value {
     match control {
-        Control::Bootstrap { cluster, token, members: of, cuts: at } => json!({
+        Control::Bootstrap { cluster, token, members: of, cuts: at, feature_level } => json!({
             "what": "bootstrap", "cluster_id": cluster, "token": token, "members": members(of), "cuts": cuts(at),
+            "feature_level": feature_level,
         }),
-        Control::MemberAttributes { member, name, client_urls } => json!({
-            "what": "member_attributes", "member_id": member, "name": name, "client_urls": client_urls,
+        Control::MemberAttributes { member, directory, name, client_urls, raft_ids: ids } => json!({
+            "what": "member_attributes", "member_id": member, "directory_id": directory, "name": name,
+            "client_urls": client_urls, "raft_ids": raft_ids(ids),
         }),
+        Control::Intent(Intent::Adding(of)) => json!({"what": "intent_adding", "member": member(of)}),
+        Control::Intent(Intent::Promoting { member }) => {
+            json!({"what": "intent_promoting", "member_id": member})
+        }
+        Control::Intent(Intent::Removing { member }) => {
+            json!({"what": "intent_removing", "member_id": member})
+        }
+        Control::IntentDone { member, change } => {
+            json!({"what": "intent_done", "member_id": member, "change": change.name()})
+        }
+        Control::FeatureLevel { level } => json!({"what": "feature_level", "level": level}),
         Control::LeaseGrant { lease, ttl_secs } => {
             json!({"what": "lease_grant", "lease": lease, "ttl_seconds": ttl_secs})
         }
@@ -150,7 +177,7 @@ fn what(control: &Control) -> Value {
     }
 }
 
-fn control_state(index: Index, state: &ControlState) -> Value {
+pub fn control_state(index: Index, state: &ControlState) -> Value {
     let leases = state.leases.iter().map(|l| json!({"lease": l.lease, "ttl_seconds": l.ttl_secs}));
     let alarms = state.alarms.iter().map(|a| json!({"member_id": a.member, "alarm": a.alarm}));
     json!({
@@ -159,7 +186,10 @@ fn control_state(index: Index, state: &ControlState) -> Value {
         "cluster_id": state.cluster,
         "token": state.token,
         "compacted": state.compact_revision,
+        "feature_level": state.feature_level,
         "members": members(&state.members),
+        "intents": state.intents.iter().map(intent).collect::<Vec<Value>>(),
+        "removed": state.removed,
         "cuts": cuts(&state.cuts),
         "leases": leases.collect::<Vec<Value>>(),
         "alarms": alarms.collect::<Vec<Value>>(),
@@ -167,16 +197,27 @@ fn control_state(index: Index, state: &ControlState) -> Value {
 }
 
 fn members(members: &[MemberRecord]) -> Value {
-    let member = |member: &MemberRecord| {
-        json!({
-            "id": member.id,
-            "name": member.name,
-            "peer_urls": member.peer_urls,
-            "client_urls": member.client_urls,
-            "is_learner": member.is_learner,
-        })
-    };
     members.iter().map(member).collect()
+}
+
+fn member(member: &MemberRecord) -> Value {
+    json!({
+        "id": member.id,
+        "name": member.name,
+        "peer_urls": member.peer_urls,
+        "client_urls": member.client_urls,
+        "is_learner": member.is_learner,
+        "directory_id": member.directory,
+        "raft_ids": raft_ids(&member.raft_ids),
+    })
+}
+
+fn raft_ids(ids: &[RaftIdRecord]) -> Value {
+    ids.iter().map(|of| json!({"log": of.log, "incarnation": of.incarnation, "id": of.id})).collect()
+}
+
+fn intent(intent: &IntentRecord) -> Value {
+    json!({"member_id": intent.member, "change": intent.change.name()})
 }
 
 fn cuts(cuts: &[CutRecord]) -> Value {

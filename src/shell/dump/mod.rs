@@ -2,10 +2,12 @@
 //! is changed but the lock.
 //!
 //! Both forms say the same in the same order: a head, the control shard's state from its checkpoint where
-//! there is one, control entries, fences and seals as the logs have them, then all settled writes by
+//! there is one, control entries, changes of peers, fences and seals as the logs have them, then all settled writes by
 //! revision. `json` documents its fields, `text` is for people.
 
 mod json;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use super::data_dir::{DataDir, Identity};
@@ -54,7 +56,7 @@ fn read(data_dir: &DataDir) -> Result<Contents, String> {
     let mut fresh = |log| Start::fresh(log, store, 0, SegmentBytes::USUAL);
     let (plan, more) = survey(logs, &listing.checkpoints, 1, &mut fresh, &mut files.reader());
     damage.extend(more);
-    Ok(Contents::read(plan, damage, data_dir.identity.member, &mut files.reader()))
+    Ok(Contents::read(plan, damage, &mut files.reader()))
 }
 
 fn print(identity: &Identity, contents: &Contents, json: bool) -> io::Result<()> {

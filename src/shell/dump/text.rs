@@ -4,7 +4,7 @@
 use super::Identity;
 use crate::checkpoint::ControlState;
 use crate::control::alarm_name;
-use crate::record::{Control, CutRecord, MemberRecord};
+use crate::record::{ConfChange, Control, CutRecord, Intent, MemberRecord, RaftIdRecord};
 use crate::recover::dump::{Contents, LogEntry, Says, Write};
 use crate::types::{Event, Index, LeaseId};
 
@@ -47,6 +47,11 @@ pub fn entry(entry: &LogEntry) -> String {
     let said = match &entry.says {
         Says::Fence(epoch) => format!("fence of epoch {epoch}"),
         Says::Seal { epoch, prefix } => format!("seal of epoch {epoch}, prefix {prefix}"),
+        Says::ConfChange(change) => match change {
+            ConfChange::AddVoter(id) => format!("peer {id:x} votes from here on"),
+            ConfChange::AddLearner(id) => format!("peer {id:x} learns from here on"),
+            ConfChange::Remove(id) => format!("peer {id:x} is none from here on"),
+        },
         Says::Control { epoch, settled, control, void } => {
             let void = if *void { " (void)" } else { "" };
             format!("control in epoch {epoch}, revision {settled} settled{void}: {}", what(control))
@@ -79,14 +84,23 @@ pub fn write(write: &Write) -> String {
 
 fn what(control: &Control) -> String {
     match control {
-        Control::Bootstrap { cluster, token, members: of, cuts: at } => {
+        Control::Bootstrap { cluster, token, members: of, cuts: at, feature_level } => {
             let (token, members, cuts) = (quoted(token.as_bytes()), members(of), cuts(at));
-            format!("bootstrap of cluster {cluster:x}, token {token}; {members}; {cuts}")
+            format!(
+                "bootstrap of cluster {cluster:x}, token {token}, feature level {feature_level}; {members}; {cuts}"
+            )
         }
-        Control::MemberAttributes { member, name, client_urls } => {
-            let name = quoted(name.as_bytes());
-            format!("member {member:x} is {name} at {}", client_urls.join(","))
+        Control::MemberAttributes { member, directory, name, client_urls, raft_ids: ids } => {
+            let (name, urls, ids) = (quoted(name.as_bytes()), client_urls.join(","), raft_ids(ids));
+            format!("member {member:x} is {name} at {urls} in directory {directory:016x}; {ids}")
         }
+        Control::Intent(Intent::Adding(member)) => {
+            format!("adding {}", members(std::slice::from_ref(&**member)))
+        }
+        Control::Intent(Intent::Promoting { member }) => format!("promoting member {member:x}"),
+        Control::Intent(Intent::Removing { member }) => format!("removing member {member:x}"),
+        Control::IntentDone { member, change } => format!("{} member {member:x} is done", change.name()),
+        Control::FeatureLevel { level } => format!("feature level {level}"),
         Control::LeaseGrant { lease, ttl_secs } => format!("lease {lease} granted for {ttl_secs} s"),
         Control::LeaseEnd { lease } => format!("lease {lease} ended"),
         Control::Compact { revision } => format!("compaction at revision {revision}"),
@@ -99,11 +113,20 @@ fn what(control: &Control) -> String {
     }
 }
 
-fn control_state(index: Index, state: &ControlState) -> String {
+pub fn control_state(index: Index, state: &ControlState) -> String {
     let mut text = format!("# control entries up to {index} are only in this state, from a checkpoint:\n");
     let (token, compacted) = (quoted(state.token.as_bytes()), state.compact_revision);
-    text += &format!("#   cluster {:x}, token {token}, compacted at revision {compacted}\n", state.cluster);
+    text += &format!(
+        "#   cluster {:x}, token {token}, feature level {}, compacted at revision {compacted}\n",
+        state.cluster, state.feature_level
+    );
     text += &format!("#   {}; {}\n", members(&state.members), cuts(&state.cuts));
+    for intent in &state.intents {
+        text += &format!("#   {} member {:x} is under way\n", intent.change.name(), intent.member);
+    }
+    for removed in &state.removed {
+        text += &format!("#   member {removed:x} has been removed\n");
+    }
     for lease in &state.leases {
         text += &format!("#   lease {} of {} s\n", lease.lease, lease.ttl_secs);
     }
@@ -118,8 +141,16 @@ fn members(members: &[MemberRecord]) -> String {
         let (name, learner) =
             (quoted(member.name.as_bytes()), if member.is_learner { ", learner" } else { "" });
         let (peers, clients) = (member.peer_urls.join(","), member.client_urls.join(","));
-        format!("member {:x} {name} (peers {peers}; clients {clients}{learner})", member.id)
+        let (id, directory, ids) = (member.id, member.directory, raft_ids(&member.raft_ids));
+        format!(
+            "member {id:x} {name} (peers {peers}; clients {clients}; directory {directory:016x}; {ids}{learner})"
+        )
     });
+    shown.collect::<Vec<String>>().join(", ")
+}
+
+fn raft_ids(ids: &[RaftIdRecord]) -> String {
+    let shown = ids.iter().map(|of| format!("log {}.{} is peer {:x}", of.log, of.incarnation, of.id));
     shown.collect::<Vec<String>>().join(", ")
 }
 

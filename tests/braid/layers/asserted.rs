@@ -20,7 +20,7 @@ const LINES_PER_ASSERTION: &[(&str, usize)] = &[
     ("shard", 16),
     ("checkpoint", 26),
     ("mvcc", 25),
-    ("control", 26),
+    ("control", 20),
     ("lease", 22),
     ("txn", 30),
     ("reactor", 39),
