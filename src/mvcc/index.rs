@@ -340,7 +340,7 @@ mod tests {
                 let key = key(&mut rng, space);
                 let place = index.seek(&key);
                 assert_eq!(place.tip(), model.get(&key).copied());
-                let tip = Tip::new(step, rng.chance(2, 3));
+                let tip = Tip::new(step, rng.chance(2, 3), 0);
                 let grow = step / 1000 % 2 == 0;
                 match (place.tip(), rng.chance(1, 8) != grow) {
                     (None, true) => {
@@ -388,7 +388,7 @@ mod tests {
         let mut index = KeyIndex::default();
         for n in 0..1000u32 {
             let key = n.to_be_bytes();
-            index.insert(&index.seek(&key), Blob::new(&key), Tip::new(n, true));
+            index.insert(&index.seek(&key), Blob::new(&key), Tip::new(n, true, 0));
         }
         assert_eq!(index.leaves.nodes.len(), 1000usize.div_ceil(ROWS));
     }

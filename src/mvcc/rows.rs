@@ -4,28 +4,35 @@
 use crate::types::Blob;
 use std::cmp::Ordering;
 
-/// Rows of a node: one below 64, so that a node with its header fits a size that allocators have (1,280 and
-/// 1,536 bytes).
+/// Rows of a node: one below 64, so that a node with its header fits a size that allocators have (1,536 bytes).
 #[cfg(not(test))]
 pub(super) const ROWS: usize = 63;
 #[cfg(test)]
 pub(super) const ROWS: usize = 8;
 const ROWS_MERGED_MAX: usize = ROWS * 3 / 4;
 
-/// The newest version of a key, and whether it is live (not a tombstone).
+/// The newest version of a key, whether it is live (not a tombstone), and what it is reckoned to cost: so that a
+/// put need not look at the value that it takes the place of, which may lie far away in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tip(u32);
+pub(super) struct Tip {
+    version_and_live: u32,
+    cost: u32,
+}
 
 impl Tip {
-    pub(super) fn new(version: u32, live: bool) -> Tip {
+    pub(super) fn new(version: u32, live: bool, cost: u64) -> Tip {
         assert!(version < 1 << 31, "a shard holds fewer than 2^31 versions");
-        Tip(version << 1 | u32::from(live))
+        let cost = u32::try_from(cost).expect("a request is shorter than 4 GiB");
+        Tip { version_and_live: version << 1 | u32::from(live), cost }
     }
     pub(super) fn version(self) -> u32 {
-        self.0 >> 1
+        self.version_and_live >> 1
     }
     pub(super) fn live(self) -> bool {
-        self.0 & 1 == 1
+        self.version_and_live & 1 == 1
+    }
+    pub(super) fn cost(self) -> u64 {
+        u64::from(self.cost)
     }
 }
 
@@ -42,7 +49,7 @@ pub(super) trait Live: Copy + Default {
 
 impl Live for Tip {
     fn live(self) -> u32 {
-        self.0 & 1
+        self.version_and_live & 1
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! A version is one cache line in a slab and has a number for as long as it is held. It names the version
 //! before it (`prev`) and one further back (`jump`), chosen as in a skew-binary list, so that the state at
-//! an old revision is found in O(log n) steps however often the key has changed since.
+//! an old revision is found in O(log n) steps however often the key has changed since. Which one that is follows
+//! from how many versions lie below, so that a write looks at one or two old versions, which lie far away.
 //!
-//! Compaction drops the old end of a chain and leaves the names of what it dropped standing. That is sound:
-//! a number given out again goes to a version written later than all that could still name it by mistake,
-//! so a name counts only where it leads to an older version. A free slot is later than everything.
+//! Compaction drops the old end of a chain and leaves the names of what it dropped standing. That is sound.
+//! A number given out again goes to a version written later than all that were written while it was in use,
+//! so `prev` counts only where it leads to an older version. A `jump` may have been copied from another version
+//! after what it names was dropped, so it counts only where it leads to an older version of the same key: whatever
+//! that is, it is further back in the same chain. A free slot is later than everything.
 //!
 //! The order of revisions is a row of chunks of numbers. Changes are added and undone at the back;
 //! what compaction drops leaves holes; a chunk half empty is closed up and joined with a neighbour.
@@ -28,7 +31,7 @@ pub(super) struct Version {
     /// The version before it; for a free slot the next free one.
     prev: u32,
     jump: u32,
-    /// How many versions of the chain lay before it when it was written.
+    /// How many versions of the chain lay before it when it was written; wraps.
     depth: u32,
     key: Option<Blob>,
     /// `None` is a tombstone.
@@ -143,6 +146,11 @@ impl Versions {
         (version.at() < than.at()).then_some(version)
     }
 
+    /// The version further back that one names.
+    fn jump(&self, from: &Version) -> Option<&Version> {
+        self.older(from.jump, from).filter(|version| version.key().is_same(from.key()))
+    }
+
     /// The number of the version before one.
     pub(super) fn previous(&self, id: u32) -> Option<u32> {
         let version = self.get(id);
@@ -153,7 +161,7 @@ impl Versions {
     pub(super) fn find(&self, newest: u32, at: Revision) -> Option<&Version> {
         let mut version = self.get(newest);
         while version.main() > at {
-            version = match self.older(version.jump, version) {
+            version = match self.jump(version) {
                 Some(jump) if jump.main() > at => jump,
                 _ => self.older(version.prev, version)?,
             };
@@ -168,15 +176,9 @@ impl Versions {
             assert!(before.at() < version.at(), "a chain goes from new to old");
             version.prev = prev;
             version.depth = before.depth.wrapping_add(1);
-            let jump = self.older(before.jump, before);
-            let further = jump.and_then(|jump| self.older(jump.jump, jump).map(|further| (jump, further)));
-            version.jump = match further {
-                Some((jump, further))
-                    if before.depth.wrapping_sub(jump.depth) == jump.depth.wrapping_sub(further.depth) =>
-                {
-                    jump.jump
-                }
-                _ => prev,
+            version.jump = match ends_with_twins(before.depth) {
+                true => self.jump(before).map_or(prev, |jump| jump.jump),
+                false => prev,
             };
         }
         let at = version.at();
@@ -318,6 +320,21 @@ impl Versions {
     }
 }
 
+/// Whether, of so many versions cut into runs of `2^k - 1` from the longest down, the last two are equally long:
+/// then the next version jumps over both.
+fn ends_with_twins(versions: u32) -> bool {
+    let (mut rest, mut last) = (u64::from(versions), 0);
+    while rest > 0 {
+        let run = (1 << (rest + 1).ilog2()) - 1;
+        rest -= run;
+        if rest == 0 {
+            return run == last;
+        }
+        last = run;
+    }
+    false
+}
+
 #[cfg(test)]
 impl Versions {
     /// Order, holes and free slots; gives the numbers in use.
@@ -358,7 +375,7 @@ mod tests {
         let mut steps = 0;
         while version.main() > at {
             steps += 1;
-            version = match versions.older(version.jump, version) {
+            version = match versions.jump(version) {
                 Some(jump) if jump.main() > at => jump,
                 _ => versions.older(version.prev, version).unwrap(),
             };

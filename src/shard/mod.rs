@@ -360,10 +360,9 @@ fn apply(
             ArchivedChange::Put { sub, key, value, lease } => {
                 let at = At { main: write.revision, sub: Sub(sub.to_native()) };
                 let lease = LeaseId(lease.to_native());
-                let previous = store.put(at, key, Blob::new(value), lease);
-                let from = previous.map_or(LeaseId::NONE, |kv| kv.lease);
+                let (key, from) = store.put_over(at, key, Blob::new(value), lease);
                 if from != lease {
-                    moves.push(LeaseMove { key: Blob::new(key), from, to: lease });
+                    moves.push(LeaseMove { key, from, to: lease });
                 }
             }
             ArchivedChange::Delete { sub, key } => {

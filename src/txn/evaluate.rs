@@ -49,9 +49,9 @@ pub fn evaluate_put(
     check_put_state(store, request, false, leases)?;
     let mut changed = Changed::default();
     let mut places = Places::Taking { take, next: None };
-    let before = put(store, request, &mut places, &mut changed)?;
+    let prev_kv = put(store, request, &mut places, &mut changed)?;
     let revision = places.taken().expect("a put takes a revision");
-    let reply = PutReply { revision, prev_kv: before.filter(|_| request.prev_kv) };
+    let reply = PutReply { revision, prev_kv };
     Ok(Evaluated::new(reply, Some(revision), changed))
 }
 
