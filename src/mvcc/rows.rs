@@ -11,6 +11,9 @@ pub(super) const ROWS: usize = 63;
 pub(super) const ROWS: usize = 8;
 const ROWS_MERGED_MAX: usize = ROWS * 3 / 4;
 
+/// Heads in a line of the processor's memory.
+const LINE: usize = 8;
+
 /// The newest version of a key, whether it is live (not a tombstone), and what it is reckoned to cost: so that a
 /// put need not look at the value that it takes the place of, which may lie far away in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +82,11 @@ impl<P: Live> Rows<P> {
         self.keys[row].as_ref().expect("rows in use have keys")
     }
 
+    /// What stands in a row, which need not be in use.
+    pub(super) fn peek(&self, row: usize) -> (Option<&Blob>, P) {
+        (self.keys[row].as_ref(), self.items[row])
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len as usize
     }
@@ -89,12 +97,7 @@ impl<P: Live> Rows<P> {
 
     /// The row of the key, or else the row it would take.
     pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        let head = head(key, self.skip());
-        let heads = &self.heads[..self.len()];
-        // Counting all is faster than halving: the processor fetches a row of numbers ahead.
-        let low = heads.iter().filter(|one| **one < head).count();
-        let ties = heads[low..].iter().take_while(|one| **one == head).count();
-        let (mut low, mut high) = (low, low + ties);
+        let (mut low, mut high) = self.ties(key);
         while low < high {
             let middle = usize::midpoint(low, high);
             match self.key(middle)[self.skip()..].cmp(&key[self.skip()..]) {
@@ -104,6 +107,26 @@ impl<P: Live> Rows<P> {
             }
         }
         Err(low)
+    }
+
+    /// The rows whose heads are the key's: from one up to another.
+    pub(super) fn ties(&self, key: &[u8]) -> (usize, usize) {
+        let head = head(key, self.skip());
+        let heads = &self.heads[..self.len()];
+        let below = |heads: &[u64]| heads.iter().filter(|one| **one < head).count();
+        // To count is faster than to halve, as the processor need not wait for one line to know the next. First one of
+        // each line, then that line.
+        let lines = heads.iter().skip(LINE - 1).step_by(LINE).filter(|one| **one < head).count();
+        let rest = &heads[lines * LINE..];
+        let low = lines * LINE + below(&rest[..rest.len().min(LINE)]);
+        let ties = heads[low..].iter().take_while(|one| **one == head).count();
+        (low, low + ties)
+    }
+
+    /// Reads a little of each line of memory that [`Rows::ties`] will read.
+    pub(super) fn touch_heads(&self) -> u64 {
+        let lines = self.heads.iter().step_by(LINE);
+        lines.fold(u64::from(self.len), |all, head| all ^ head)
     }
 
     pub(super) fn insert(&mut self, row: usize, key: Blob, item: P) {

@@ -4,7 +4,7 @@
 //! compacted; up to `settled` nothing is undone. How compaction goes about dropping is told at
 //! [`Store::compact_slice`].
 
-use super::index::{KeyIndex, KeyPosition, Tip};
+use super::index::{KeyIndex, KeyPosition, TOUCHED, Tip};
 use super::on_disk::OnDisk;
 use super::versions::{Version, Versions};
 use super::{Budget, Change, Counted, History, KeyMeta, PinId, RangeSlice, Sizes, StoredVersion, Undone};
@@ -67,6 +67,22 @@ impl Store {
     pub fn put_over(&mut self, at: At, key: &[u8], value: Blob, lease: LeaseId) -> (Blob, LeaseId) {
         let (key, before) = self.write(at, key, value, lease);
         (key, before.map_or(LeaseId::NONE, |before| self.versions.get(before).lease))
+    }
+
+    /// Brings to the processor what [`Store::put_over`] will look at for the next of these keys, and says for how
+    /// many; it changes nothing. What a store of any size has of a key lies far away, and most of the time that a
+    /// put takes would be waiting for one place in memory after the other.
+    pub fn touch<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> usize {
+        let mut touched: [&[u8]; TOUCHED] = [&[]; TOUCHED];
+        let mut count = 0;
+        for (place, key) in touched.iter_mut().zip(keys) {
+            *place = key;
+            count += 1;
+        }
+        if count > 1 {
+            self.versions.touch(&self.index.touch(&touched[..count]).map(Tip::version)[..count]);
+        }
+        count
     }
 
     /// Gives the key as it is shared, and the live version before.

@@ -16,6 +16,7 @@
 
 use crate::types::{At, Blob, Event, KeyValue, LeaseId, Revision, Sub};
 use std::collections::VecDeque;
+use std::hint::black_box;
 
 #[cfg(not(test))]
 const CHUNK: usize = 512;
@@ -134,6 +135,13 @@ pub(super) struct Versions {
 impl Versions {
     pub(super) fn get(&self, id: u32) -> &Version {
         &self.slab[(id >> SLAB_BITS) as usize][(id & ((1 << SLAB_BITS) - 1)) as usize]
+    }
+
+    /// Brings versions to the processor, those that there are.
+    pub(super) fn touch(&self, ids: &[u32]) {
+        let slot =
+            |id: &u32| self.slab.get((id >> SLAB_BITS) as usize)?.get((id & ((1 << SLAB_BITS) - 1)) as usize);
+        black_box(ids.iter().filter_map(slot).fold(0, |all, version| all ^ version.prev));
     }
 
     fn slot(&mut self, id: u32) -> &mut Version {

@@ -32,6 +32,8 @@ pub(super) struct Turn {
     pub settings: Arc<Settings>,
     pub sequencer: Arc<Sequencer>,
     pub now: Time,
+    /// When it began, where it is under way.
+    pub began: Option<Time>,
     pub standing: EpochState,
     /// Up to where this reactor has taken what is settled into account.
     pub settled: Revision,
@@ -63,6 +65,7 @@ impl Turn {
             settings,
             sequencer,
             now,
+            began: None,
             standing: EpochState::new(),
             settled: Revision::NONE,
             router: None,
