@@ -137,11 +137,15 @@ impl Versions {
         &self.slab[(id >> SLAB_BITS) as usize][(id & ((1 << SLAB_BITS) - 1)) as usize]
     }
 
-    /// Brings versions to the processor, those that there are.
+    /// Brings to the processor what [`Versions::push`] will look at before it pushes onto these versions, those that
+    /// there are.
     pub(super) fn touch(&self, ids: &[u32]) {
         let slot =
-            |id: &u32| self.slab.get((id >> SLAB_BITS) as usize)?.get((id & ((1 << SLAB_BITS) - 1)) as usize);
-        black_box(ids.iter().filter_map(slot).fold(0, |all, version| all ^ version.prev));
+            |id: u32| self.slab.get((id >> SLAB_BITS) as usize)?.get((id & ((1 << SLAB_BITS) - 1)) as usize);
+        let versions = || ids.iter().filter_map(|id| slot(*id));
+        black_box(versions().fold(0, |all, version| all ^ version.prev));
+        let jumps = versions().filter(|version| ends_with_twins(version.depth)).map(|version| version.jump);
+        black_box(jumps.filter_map(slot).fold(0, |all, version| all ^ version.prev));
     }
 
     fn slot(&mut self, id: u32) -> &mut Version {

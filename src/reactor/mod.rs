@@ -59,8 +59,8 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Takes one input. What follows from it for this reactor follows at once; what leaves, leaves with
-    /// [`Reactor::flush`].
+    /// Takes one input. What follows from it for this reactor follows at once, but that writes are evaluated, as
+    /// what leaves leaves, with [`Reactor::flush`].
     pub fn step(&mut self, now: Time, input: Input<'_>) {
         assert!(now >= self.turn.now, "time does not run backwards");
         self.turn.now = now;

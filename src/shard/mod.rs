@@ -124,7 +124,7 @@ impl Shard {
         settled: Revision,
         entry_bytes: usize,
     ) -> Result<(), Refused> {
-        let effects = std::mem::take(&mut self.effects);
+        let mut effects = std::mem::take(&mut self.effects);
         self.effects_bytes = 0;
         if let Some(first) = effects.first() {
             assert!(epoch == self.meaning.seal().epoch, "writes are proposed behind their epoch's seal");
@@ -143,6 +143,8 @@ impl Shard {
             self.entries_cut += u64::from(to < pieces.len());
             from = to;
         }
+        effects.clear();
+        self.effects = effects;
         Ok(())
     }
 

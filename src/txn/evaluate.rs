@@ -48,6 +48,7 @@ pub fn evaluate_put(
 ) -> Result<Evaluated<PutReply>, Refusal> {
     check_put_state(store, request, false, leases)?;
     let mut changed = Changed::default();
+    changed.changes.reserve_exact(1);
     let mut places = Places::Taking { take, next: None };
     let prev_kv = put(store, request, &mut places, &mut changed)?;
     let revision = places.taken().expect("a put takes a revision");

@@ -184,7 +184,7 @@ impl Shards {
         }
     }
 
-    /// The write is evaluated at once, against the newest state, settled or not.
+    /// The write is evaluated against the newest state, settled or not.
     fn evaluate(&mut self, turn: &mut Turn, call: CallId, id: ShardId, request: Request) {
         if turn.settings.quota_bytes.is_some() {
             let sizes = self.sizes(turn);
@@ -195,8 +195,8 @@ impl Shards {
         }
         // Read before evaluation: what the reply shows where it takes no revision itself.
         let current = turn.sequencer.counter();
-        let (kind, about) = (kind_of(&request), About::of(&request));
-        let evaluated = self.evaluate_request(turn, id, request, current);
+        let kind = kind_of(&request);
+        let evaluated = self.evaluate_request(turn, id, &request, current);
         let (answer, effect, leases): (Answer, _, _) = match evaluated {
             Ok(Evaluated { reply, effect, leases }) => (Ok(reply), effect, leases),
             Err(Refusal::Client(error)) => (Err(error), None, vec![]),
@@ -204,7 +204,7 @@ impl Shards {
             Err(Refusal::Ended) => return turn.lose_epoch(),
         };
         let began = turn.began.expect("writes are evaluated in turns");
-        turn.applied(kind, matches!(answer, Ok(_) | Err(Error::Compacted)), began, about);
+        turn.applied(kind, matches!(answer, Ok(_) | Err(Error::Compacted)), began, About::of(request));
         let revision = effect.as_ref().map(|effect: &Effect| effect.revision);
         let needs = revision.map_or_else(|| turn.gate.unbacked(current), Needs::entry);
         let local = self.of.get_mut(&id).expect("the caller found it");
@@ -222,7 +222,7 @@ impl Shards {
         &mut self,
         turn: &mut Turn,
         id: ShardId,
-        request: Request,
+        request: &Request,
         current: Revision,
     ) -> Result<Evaluated<Reply>, Refusal> {
         let Turn { control, sequencer, room, counters, settings, .. } = turn;
@@ -232,18 +232,18 @@ impl Shards {
         let mut take = || sequencer.take(room, 1, ShardSet::of([id])).map_err(|_| Ended);
         match request {
             Request::Put(put) => {
-                let done = txn::evaluate_put(store, &put, &leases, &mut take)?;
-                count_put(counters, &put);
+                let done = txn::evaluate_put(store, put, &leases, &mut take)?;
+                count_put(counters, put);
                 Ok(done.map(Reply::Put))
             }
             Request::DeleteRange(delete) => {
-                let done = txn::evaluate_delete_range(store, &delete, current, list_max, &mut take)?;
+                let done = txn::evaluate_delete_range(store, delete, current, list_max, &mut take)?;
                 counters.deletes += 1;
                 Ok(done.map(Reply::DeleteRange))
             }
             Request::Txn(request) => {
-                let done = txn::evaluate_txn(store, &request, current, list_max, &leases, &mut take)?;
-                count_txn(counters, &request, &done.reply);
+                let done = txn::evaluate_txn(store, request, current, list_max, &leases, &mut take)?;
+                count_txn(counters, request, &done.reply);
                 Ok(done.map(Reply::Txn))
             }
             _ => unreachable!("only writes and transactions are evaluated at a shard"),
