@@ -116,7 +116,7 @@ impl<P: Live> Rows<P> {
         let below = |heads: &[u64]| heads.iter().filter(|one| **one < head).count();
         // To count is faster than to halve, as the processor need not wait for one line to know the next. First one of
         // each line, then that line.
-        let lines = heads.iter().skip(LINE - 1).step_by(LINE).filter(|one| **one < head).count();
+        let lines = heads.chunks_exact(LINE).filter(|line| line[LINE - 1] < head).count();
         let rest = &heads[lines * LINE..];
         let low = lines * LINE + below(&rest[..rest.len().min(LINE)]);
         let ties = heads[low..].iter().take_while(|one| **one == head).count();
@@ -125,8 +125,7 @@ impl<P: Live> Rows<P> {
 
     /// Reads a little of each line of memory that [`Rows::ties`] will read.
     pub(super) fn touch_heads(&self) -> u64 {
-        let lines = self.heads.iter().step_by(LINE);
-        lines.fold(u64::from(self.len), |all, head| all ^ head)
+        self.heads.chunks(LINE).fold(u64::from(self.len), |all, line| all ^ line[0])
     }
 
     pub(super) fn insert(&mut self, row: usize, key: Blob, item: P) {
