@@ -21,6 +21,8 @@ pub use paths::Paths;
 
 use crate::log::{Buffer, Command, SegmentName, WriteId};
 use crate::types::{ConnId, ReactorId, Revision, ShardId};
+use std::any::Any;
+use std::fmt;
 
 /// What happens to a reactor.
 #[derive(Debug)]
@@ -29,6 +31,11 @@ pub enum Input<'a> {
     Opened {
         conn: ConnId,
         port: Port,
+    },
+    /// A connection has come from another reactor, or was sent back by the world.
+    Moved {
+        conn: ConnId,
+        state: ConnectionState,
     },
     Received {
         conn: ConnId,
@@ -95,6 +102,13 @@ pub enum Output {
     Close {
         conn: ConnId,
     },
+    /// Hand the connection to another reactor, of which everything handed out is sent. It is nobody's from here
+    /// on, and what comes meanwhile goes with it; the world may send it back at once.
+    Move {
+        conn: ConnId,
+        to: ReactorId,
+        state: ConnectionState,
+    },
     Mail {
         to: ReactorId,
         mail: Mail,
@@ -111,6 +125,15 @@ pub enum Output {
     Notice(Notice),
     /// This process cannot go on, for this reason.
     Halt(String),
+}
+
+/// What a reactor knows of a connection, on its way to another: only the clients' side looks inside.
+pub struct ConnectionState(pub Box<dyn Any + Send>);
+
+impl fmt::Debug for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionState")
+    }
 }
 
 /// Which kind of listener a connection came in by.

@@ -102,7 +102,8 @@
 //!    (`front/grpc.rs: receive`), protobuf (`wire/decode.rs: unary`), an ask (`front/rpc.rs: ask`).
 //! 3. What needs no state is checked, and the key's shard is looked up (`reactor/calls/mod.rs: call, route`,
 //!    `router/mod.rs: shard_of`). The request goes to its owner as mail, or by the same way to itself
-//!    (`reactor/turn.rs: send`).
+//!    (`reactor/turn.rs: send`). A connection whose requests go elsewhere moves there in a moment of rest
+//!    (`front/affinity.rs: asked`, `front/mod.rs: flush, moved`, `shell/driver.rs: hand`).
 //! 4. There it waits for the end of the turn, and for a reservation, the log or the ring, or none of them
 //!    (`reactor/shards/writes.rs: evaluate_fresh, try_waiting`). What the turn's writes will look at is fetched from
 //!    memory together (`mvcc/store.rs: touch`).

@@ -356,6 +356,12 @@ pub const CONNECTION_LINGER_MS: u64 = 1_000;
 /// How long an address may be in use when the server starts, and when it is tried again.
 pub const LISTEN_TIMEOUT_MS: u64 = 2_000;
 pub const LISTEN_RETRY_MS: u64 = 20;
+/// A connection that was moved to the reactor of its keys moves again after a streak of requests that is longer
+/// by so many bits.
+pub const MOVE_STREAK_GROWTH_BITS: u32 = 3;
+/// Up to so many connections gather at a reactor in any case; more only up to twice a reactor's share, so that a
+/// shard that everybody asks for does not draw all clients to one thread.
+pub const CONNECTIONS_GATHERED_MIN: usize = 8;
 /// Connections the kernel holds for us before they are accepted (cut to net.core.somaxconn).
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// How old the wall clock's time may be that answers are dated with.

@@ -18,6 +18,8 @@ pub(super) struct HeldBytes {
 pub(super) struct Accounting {
     /// Slots whose connections have something to send, or to close.
     pub dirty: Vec<u32>,
+    /// Empty: the next list, which keeps its memory.
+    pub flushed: Vec<u32>,
     pub held: HeldBytes,
     pub answers_max: usize,
     /// Whether more answers wait than `answers_max`, or did and half of them are still there.
@@ -33,6 +35,15 @@ impl Accounting {
     pub fn update(&mut self, connection: &mut ClientConnection) {
         if connection.set_dirty() {
             self.dirty.push(connection.id.slot);
+        }
+        let (held, before) = connection.account();
+        self.count(held, before);
+    }
+
+    /// Takes into account what the kernel has taken of a connection: mostly it has no more to send then.
+    pub fn update_sent(&mut self, connection: &mut ClientConnection) {
+        if connection.needs_flush() {
+            return self.update(connection);
         }
         let (held, before) = connection.account();
         self.count(held, before);

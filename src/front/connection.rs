@@ -1,5 +1,6 @@
 //! One client connection: HTTP/2 with gRPC, or HTTP/1 with pages.
 
+use super::affinity::Affinity;
 use super::grpc::Http2;
 use super::long::SendTurn;
 use super::rpc::ClientCall;
@@ -8,7 +9,7 @@ use crate::api::{Code, Error};
 use crate::http2::StreamId;
 use crate::io::{Output, Port};
 use crate::limits::{FrontBounds, HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX};
-use crate::types::{ConnId, Duration, Time};
+use crate::types::{ConnId, Duration, ReactorId, Time};
 use crate::wire::encode::LongMessage;
 use crate::wire::health;
 use crate::wire::http1::{self, Audience, Http1Request, HttpMethod, Response, Sniffed};
@@ -72,6 +73,7 @@ impl Http1Deadline {
 
 pub(super) struct ClientConnection {
     pub id: ConnId,
+    pub affinity: Affinity,
     protocol: Protocol,
     bounds: FrontBounds,
     /// Bytes handed out that the kernel has not taken yet.
@@ -91,6 +93,7 @@ impl ClientConnection {
     pub fn new(now: Time, id: ConnId, port: Port, bounds: &FrontBounds) -> ClientConnection {
         ClientConnection {
             id,
+            affinity: Affinity::new(),
             protocol: protocol(port),
             bounds: *bounds,
             unsent: 0,
@@ -98,10 +101,25 @@ impl ClientConnection {
             moves: false,
             checks: 0,
             deadline: Http1Deadline::request(now, bounds),
-            is_dirty: true,
+            is_dirty: false,
             closing: false,
             close_asked: false,
         }
+    }
+
+    /// The reactor that it moves to now: nothing is under way, and nothing waits to be sent.
+    pub fn moves_to(&self) -> Option<ReactorId> {
+        let Protocol::Http2(http2) = &self.protocol else { return None };
+        let to = self.affinity.elsewhere(self.id.reactor)?;
+        let at_rest = http2.connection.streams_len() == 0 && self.written() == 0 && !self.closing;
+        (at_rest && !self.is_dirty).then_some(to)
+    }
+
+    /// It has come to the reactor that this name says, which has taken nothing of it into account.
+    pub fn moved(&mut self, id: ConnId) {
+        self.id = id;
+        self.affinity.moved();
+        self.held = HeldBytes::default();
     }
 
     /// Puts it among those to be flushed. False where it was there already.
@@ -504,6 +522,19 @@ impl ClientConnection {
         let capacity = self.stream_capacity(full);
         let Protocol::Http2(http2) = &mut self.protocol else { return false };
         http2.longs.any() && http2.send_longs(capacity, turn)
+    }
+
+    /// Whether [`ClientConnection::flush`] has something to hand out, or a long message may go on.
+    pub fn needs_flush(&self) -> bool {
+        let (has_output, is_over) = match &self.protocol {
+            Protocol::Unknown(_) => (false, false),
+            Protocol::Http1(http1) => (!http1.output.is_empty(), false),
+            Protocol::Http2(http2) => {
+                let has_output = !http2.connection.output().is_empty() || http2.longs.any();
+                (has_output, http2.connection.is_drained())
+            }
+        };
+        has_output || (self.closing || is_over) && !self.close_asked || self.moves_to().is_some()
     }
 
     /// Hands out what was written, and closes if that is all. Returns the bytes handed out.

@@ -5,6 +5,7 @@
 //! their windows, answers by budgets that streams pull by ([`Front::budget`]).
 
 mod accounting;
+mod affinity;
 mod connection;
 mod grpc;
 mod lists;
@@ -20,9 +21,9 @@ use crate::api::{
     WatchRequest,
 };
 use crate::http2::{self, StreamId};
-use crate::io::{Output, Port};
+use crate::io::{ConnectionState, Output, Port};
 use crate::limits::{FRONT_SCRATCH_KEEP_BYTES, FrontBounds, REPLY_BYTES_MAX, REQUEST_OVERHEAD_BYTES};
-use crate::types::{ConnId, LeaseId, Term, Time};
+use crate::types::{ConnId, LeaseId, ReactorId, Term, Time};
 use crate::wire::encode::LongMessage;
 use crate::wire::health::Page;
 use crate::wire::http1::Response;
@@ -164,8 +165,6 @@ pub struct Front {
     free: Vec<Rpc>,
     /// What clients have lost since [`Front::take_untaken`] was last called.
     untaken: Vec<(ConnId, Untaken)>,
-    /// Whether long messages wait for nothing but the next turn.
-    goes_on: bool,
     wake_at: Time,
     wall_secs: Option<u64>,
 }
@@ -179,6 +178,7 @@ impl Front {
             connections: vec![],
             accounting: Accounting {
                 dirty: vec![],
+                flushed: vec![],
                 held,
                 answers_max,
                 full: false,
@@ -193,7 +193,6 @@ impl Front {
             lost: vec![],
             free: vec![],
             untaken: vec![],
-            goes_on: false,
             wake_at: Time::NEVER,
             wall_secs: None,
         }
@@ -205,19 +204,43 @@ impl Front {
     }
 
     pub fn opened(&mut self, now: Time, conn: ConnId, port: Port) {
-        let slot = conn.slot as usize;
-        if self.connections.len() <= slot {
-            self.connections.resize_with(slot + 1, || None);
-        }
-        assert!(self.connections[slot].is_none(), "a slot holds one connection at a time");
         let mut connection = ClientConnection::new(now, conn, port, &self.config.bounds);
         if self.stopping {
             connection.close();
         }
+        self.insert(connection);
+        self.wake_at = self.wake_at.min(now);
+    }
+
+    /// A connection has come from another reactor, or back. Returns whether from another.
+    pub fn moved(&mut self, conn: ConnId, state: ConnectionState) -> bool {
+        let mut connection = *state.0.downcast::<ClientConnection>().expect("it was a front that sent it");
+        let is_other = connection.id.reactor != conn.reactor;
+        connection.moved(conn);
+        if self.stopping {
+            connection.shutdown(&mut self.counters);
+        }
+        self.wake_at = self.wake_at.min(connection.wake_at());
+        self.insert(connection);
+        is_other
+    }
+
+    fn insert(&mut self, mut connection: ClientConnection) {
+        let slot = connection.id.slot as usize;
+        if self.connections.len() <= slot {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        assert!(self.connections[slot].is_none(), "a slot holds one connection at a time");
+        self.accounting.update(&mut connection);
         self.connections[slot] = Some(connection);
         self.open += 1;
-        self.accounting.dirty.push(conn.slot);
-        self.wake_at = self.wake_at.min(now);
+    }
+
+    /// A call's request goes to the shard of this reactor: connections go where their requests do.
+    pub fn asks_of(&mut self, rpc: Rpc, reactor: ReactorId) {
+        if let Some(connection) = of(&mut self.connections, rpc.conn) {
+            connection.affinity.asked(reactor);
+        }
     }
 
     /// Reads what a client sent, and appends what it wants.
@@ -238,7 +261,7 @@ impl Front {
         let Front { connections, accounting, .. } = self;
         if let Some(connection) = of(connections, conn) {
             connection.sent(now, bytes, asks);
-            accounting.update(connection);
+            accounting.update_sent(connection);
             connection.wake(accounting.full, asks);
         }
     }
@@ -453,12 +476,17 @@ impl Front {
         of(&mut self.connections, rpc.conn)?.method(rpc)
     }
 
+    /// Whether [`Front::flush`] has something to hand out.
+    pub fn has_more_to_send(&self) -> bool {
+        !self.accounting.dirty.is_empty()
+    }
+
     /// When [`Front::on_time`] has something to do; a time that has passed is now.
     pub fn wake_at(&self) -> Time {
         let news = self.accounting.relieved || !self.lost.is_empty() || !self.free.is_empty();
         let unwatched = self.accounting.full && self.waiting.check_at() == Time::NEVER;
         let looks = (self.waiting.is_idle() && self.accounting.fell) || unwatched;
-        if news || looks || self.goes_on { Time(0) } else { self.wake_at.min(self.waiting.check_at()) }
+        if news || looks { Time(0) } else { self.wake_at.min(self.waiting.check_at()) }
     }
 
     /// Does what is due by time (pings, deadlines of calls), and tells what could not be told at once: streams
@@ -507,7 +535,8 @@ impl Front {
             lost: vec![],
         };
         let Front { connections, accounting, .. } = self;
-        for slot in std::mem::take(&mut accounting.dirty) {
+        let mut dirty = std::mem::replace(&mut accounting.dirty, std::mem::take(&mut accounting.flushed));
+        for slot in dirty.drain(..) {
             let Some(connection) = &mut connections[slot as usize] else { continue };
             let again = connection.send_longs(&mut turn, accounting.full);
             let id = connection.id;
@@ -519,8 +548,16 @@ impl Front {
             if again && connection.set_dirty() {
                 accounting.dirty.push(slot);
             }
+            if let Some(to) = connection.moves_to()
+                && !self.stopping
+            {
+                let mut connection = connections[slot as usize].take().expect("it was there above");
+                accounting.forget(&mut connection);
+                self.open -= 1;
+                out.push(Output::Move { conn: id, to, state: ConnectionState(Box::new(connection)) });
+            }
         }
-        self.goes_on = !self.accounting.dirty.is_empty();
+        self.accounting.flushed = dirty;
         self.keep(scratch);
     }
 }

@@ -3,6 +3,7 @@
 mod bounds;
 mod lists;
 mod long;
+mod moves;
 
 use super::*;
 use crate::api::{Code, DeleteRangeReply, PutReply, Reply};
@@ -30,6 +31,9 @@ struct Wire {
     now: Time,
     seen: std::collections::BTreeMap<u32, Seen>,
     closed: bool,
+    conn: ConnId,
+    /// Where the connection went, with its state.
+    moved: Option<(ReactorId, ConnectionState)>,
 }
 
 fn config() -> FrontConfig {
@@ -45,7 +49,8 @@ impl Wire {
         let mut front = front();
         front.opened(Time(0), CONN, Port::Client);
         let client = Client::new(&http2::Config::default(), "localhost", Time(0));
-        Wire { front, client, now: Time(0), seen: Default::default(), closed: false }
+        let (now, seen) = (Time(0), Default::default());
+        Wire { front, client, now, seen, closed: false, conn: CONN, moved: None }
     }
 
     /// Carries bytes both ways, in pieces of a size, and returns what the client wants.
@@ -56,7 +61,7 @@ impl Wire {
             self.client.take_output(&mut bytes);
             let quiet = bytes.is_empty();
             for piece in bytes.chunks(piece) {
-                self.front.receive(self.now, CONN, piece, &mut asks);
+                self.front.receive(self.now, self.conn, piece, &mut asks);
             }
             if !self.flush(&mut asks) && quiet {
                 return asks;
@@ -75,13 +80,17 @@ impl Wire {
         for output in out {
             match output {
                 Output::Send { conn, bytes } => {
-                    assert_eq!(conn, CONN);
+                    assert_eq!(conn, self.conn);
                     self.receive(&bytes);
-                    self.front.sent(self.now, CONN, bytes.len(), asks);
+                    self.front.sent(self.now, conn, bytes.len(), asks);
                 }
                 Output::Close { .. } => {
                     assert!(!self.closed, "closed once");
                     self.closed = true;
+                }
+                Output::Move { conn, to, state } => {
+                    assert_eq!(conn, self.conn);
+                    assert!(self.moved.replace((to, state)).is_none(), "moved once");
                 }
                 other => panic!("a front gives no {other:?}"),
             }

@@ -43,6 +43,9 @@ paths! {
     waited_for_turn,
     waited_for_reservation,
     waited_for_lease,
+    /// A connection came from another reactor, or was sent back.
+    connection_moved,
+    connection_sent_back,
     /// Calls that came to their deadline.
     call_expired,
     call_parked,

@@ -68,6 +68,7 @@ impl Reactor {
         let Reactor { turn, calls, shards, storage, .. } = self;
         match input {
             Input::Opened { conn, port } => calls.front.opened(now, conn, port),
+            Input::Moved { conn, state } => calls.on_moved(turn, conn, state),
             Input::Received { conn, bytes } => calls.on_received(turn, conn, bytes),
             Input::Sent { conn, bytes } => calls.on_sent(turn, conn, bytes),
             Input::Ended { conn } => calls.on_ended(turn, conn),
@@ -155,7 +156,8 @@ impl Reactor {
 
     /// Whether the next turn has work that no input will bring.
     fn has_more_to_do(&self) -> bool {
-        self.shards.has_more_to_do()
+        !self.turn.out.is_empty()
+            || self.shards.has_more_to_do()
             || self.storage.has_background_work()
             || self.calls.has_more_to_do()
             || self.epochs.goes_on(&self.turn, &self.shards)

@@ -216,6 +216,8 @@ impl Member {
                     None => self.receive(&bytes),
                 }
             }
+            // This world has one connection, and keeps it where it is.
+            Output::Move { conn, state, .. } => self.reactors[id].step(now, Input::Moved { conn, state }),
             Output::Close { .. } => {}
             Output::Mail { to, mail } => match &mut self.cut_off {
                 Some((deaf, waiting)) if *deaf == to => waiting.push((from, mail)),

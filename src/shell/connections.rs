@@ -16,6 +16,9 @@
 //! A client that has shut its side is told to the reactor, which closes when it has answered what was asked. It
 //! sends nothing more, so it lingers for no time.
 //!
+//! A connection that moves to another reactor goes with what has come for it: it is *Moving* until the kernel has
+//! no request of it here, and nothing of it is to be sent then.
+//!
 //! One send is in flight; what is handed out meanwhile is appended and goes next. A connection that has too
 //! much unsent is not received from until half of it is gone.
 
@@ -24,6 +27,7 @@
 use super::kernel;
 use super::receive::GROUP;
 use super::ring::{Completion, Ring, SLOTS_MAX, Tag};
+use crate::io::{ConnectionState, Port};
 use crate::limits::{
     CONNECTION_BACKLOG_BYTES_MAX, CONNECTION_END_TIMEOUT_SECS, CONNECTION_LINGER_MS, SEND_BYTES_MAX,
 };
@@ -65,11 +69,36 @@ struct Socket {
     next: Vec<u8>,
     /// Whether the client has taken anything since the last look.
     takes: bool,
+    moving: Option<Box<Moving>>,
+}
+
+/// A connection on its way to another reactor.
+struct Moving {
+    to: ReactorId,
+    state: ConnectionState,
+    /// What has come from the client meanwhile.
+    received: Vec<u8>,
+}
+
+/// A connection that comes to a reactor.
+pub struct Arrival {
+    pub fd: OwnedFd,
+    pub from: Origin,
+}
+
+pub enum Origin {
+    Listener(Port),
+    /// Another reactor, with what it knew of it and what has come since.
+    Reactor {
+        state: ConnectionState,
+        received: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SocketPhase {
     Open,
+    Moving,
     Ending,
     Lingering,
     Dead,
@@ -89,6 +118,11 @@ pub enum SocketEvent {
     Nothing,
     /// Bytes have come, in the completion's buffer.
     Received {
+        conn: ConnId,
+        bytes: usize,
+    },
+    /// Bytes have come, in the completion's buffer, of a connection that moves.
+    Kept {
         conn: ConnId,
         bytes: usize,
     },
@@ -143,6 +177,7 @@ impl Connections {
             sent: 0,
             next: Vec::new(),
             takes: false,
+            moving: None,
         };
         entry.connection.insert(connection).receive(ring);
         self.open += 1;
@@ -155,19 +190,25 @@ impl Connections {
         (connection.id.generation == generation).then_some(connection)
     }
 
-    /// Sends bytes behind all that was handed out before. A connection that is ending takes none.
-    pub fn send(&mut self, ring: &mut Ring, conn: ConnId, bytes: Vec<u8>) {
-        let Some(connection) = self.get(conn.slot, conn.generation) else { return };
+    /// Sends bytes behind all that was handed out before. A connection that is ending takes none. Returns how
+    /// many the kernel has taken at once; for the others [`SocketEvent::Sent`] follows.
+    pub fn send(&mut self, ring: &mut Ring, conn: ConnId, bytes: Vec<u8>) -> usize {
+        let Some(connection) = self.get(conn.slot, conn.generation) else { return 0 };
         if connection.phase != SocketPhase::Open || bytes.is_empty() {
-            return;
+            return 0;
         }
-        if connection.next.is_empty() {
-            connection.next = bytes;
+        let taken = if connection.unsent() == 0 { connection.send_at_once(&bytes) } else { 0 };
+        if taken == bytes.len() {
+            return taken;
+        }
+        if taken > 0 || !connection.next.is_empty() {
+            connection.next.extend_from_slice(&bytes[taken..]);
         } else {
-            connection.next.extend_from_slice(&bytes);
+            connection.next = bytes;
         }
         connection.go_on_sending(ring);
         connection.hold_back(ring);
+        taken
     }
 
     /// Closes once everything is sent; [`SocketEvent::Closed`] follows in any case.
@@ -178,6 +219,41 @@ impl Connections {
             self.ending.push_back((now + END_TIMEOUT, conn));
             self.linger_if_sent(ring, now, conn);
         }
+    }
+
+    /// Begins to hand a connection over, of which nothing is to be sent: [`Connections::take_moved`] gives it once
+    /// the kernel has no request of it.
+    pub fn begin_move(&mut self, ring: &mut Ring, conn: ConnId, to: ReactorId, state: ConnectionState) {
+        let connection = self.get(conn.slot, conn.generation).expect("the reactor was not told of its end");
+        assert!(connection.phase == SocketPhase::Open, "a connection that ends does not move");
+        assert!(connection.unsent() == 0, "a connection moves when all is sent");
+        connection.phase = SocketPhase::Moving;
+        connection.moving = Some(Box::new(Moving { to, state, received: vec![] }));
+        if connection.receiving == Receiving::Armed {
+            connection.stop_receiving(ring);
+        }
+    }
+
+    /// Keeps what a client sends while its connection moves.
+    pub fn keep(&mut self, conn: ConnId, bytes: &[u8]) {
+        let connection = self.get(conn.slot, conn.generation).expect("the caller has it");
+        let moving = connection.moving.as_mut().expect("it moves");
+        moving.received.extend_from_slice(bytes);
+    }
+
+    /// Gives up a connection that moves, if the kernel has no request of it here.
+    pub fn take_moved(&mut self, conn: ConnId) -> Option<(ReactorId, Arrival)> {
+        let connection = self.get(conn.slot, conn.generation)?;
+        if connection.phase != SocketPhase::Moving || !connection.is_idle() {
+            return None;
+        }
+        let slot = &mut self.slots[conn.slot as usize];
+        let Socket { fd, moving, .. } = slot.connection.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(conn.slot);
+        self.open -= 1;
+        let Moving { to, state, received } = *moving.expect("it moves");
+        Some((to, Arrival { fd, from: Origin::Reactor { state, received } }))
     }
 
     fn linger_if_sent(&mut self, ring: &mut Ring, now: Time, conn: ConnId) {
@@ -234,9 +310,16 @@ impl Connections {
         if !completion.more {
             connection.receiving = Receiving::Idle;
         }
-        if phase == SocketPhase::Dead {
-            self.free_if_idle(conn);
-            return SocketEvent::Nothing;
+        match phase {
+            SocketPhase::Dead => {
+                self.free_if_idle(conn);
+                return SocketEvent::Nothing;
+            }
+            // Its end, or an error, is told where it goes: a receive there finds it again.
+            SocketPhase::Moving => {
+                return SocketEvent::Kept { conn, bytes: usize::try_from(completion.result).unwrap_or(0) };
+            }
+            _ => {}
         }
         match completion.result {
             bytes @ 1.. => {
@@ -347,9 +430,13 @@ impl Socket {
     /// Stops receiving where too much is unsent: a client that reads no answers may ask nothing more.
     fn hold_back(&mut self, ring: &mut Ring) {
         if self.unsent() > CONNECTION_BACKLOG_BYTES_MAX && self.receiving == Receiving::Armed {
-            ring.cancel(Tag::Receive { slot: self.id.slot, generation: self.id.generation });
-            self.receiving = Receiving::Stopping;
+            self.stop_receiving(ring);
         }
+    }
+
+    fn stop_receiving(&mut self, ring: &mut Ring) {
+        ring.cancel(Tag::Receive { slot: self.id.slot, generation: self.id.generation });
+        self.receiving = Receiving::Stopping;
     }
 
     fn unsent(&self) -> usize {
@@ -359,6 +446,15 @@ impl Socket {
     /// Whether the kernel has no request of this connection.
     fn is_idle(&self) -> bool {
         self.receiving == Receiving::Idle && self.sending.is_empty()
+    }
+
+    /// Most sends are short and find room in the socket: a call of their own is cheaper than a request that
+    /// comes back as a completion, for which the thread would take another turn. An error is left to the ring,
+    /// where the connection's end is told.
+    fn send_at_once(&mut self, bytes: &[u8]) -> usize {
+        let taken = kernel::send_now(self.fd.as_fd(), &bytes[..bytes.len().min(SEND_BYTES_MAX)]).unwrap_or(0);
+        self.takes |= taken > 0;
+        taken
     }
 
     fn go_on_sending(&mut self, ring: &mut Ring) {
@@ -384,7 +480,7 @@ impl Socket {
 mod tests {
     use super::*;
     use crate::shell::receive::Buffers;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener};
 
     struct Scene {
@@ -423,6 +519,9 @@ mod tests {
                     }
                     _ => SocketEvent::Nothing,
                 };
+                if let (SocketEvent::Kept { conn, bytes }, Some(buffer)) = (event, completion.buffer) {
+                    self.connections.keep(conn, self.buffers.bytes(buffer, bytes));
+                }
                 completion.buffer.into_iter().for_each(|buffer| self.buffers.put(buffer));
                 self.buffers.publish();
                 if event != SocketEvent::Nothing {
@@ -432,9 +531,8 @@ mod tests {
         }
 
         fn answer_and_close(&mut self, now: Time) {
-            self.connections.send(&mut self.ring, self.conn, b"answer".to_vec());
+            assert_eq!(self.connections.send(&mut self.ring, self.conn, b"answer".to_vec()), 6);
             self.connections.close(&mut self.ring, now, self.conn);
-            assert_eq!(self.event(now), SocketEvent::Sent { conn: self.conn, bytes: 6 });
         }
 
         fn gone(&mut self, now: Time) -> Vec<ConnId> {
@@ -470,5 +568,73 @@ mod tests {
         scene.client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(scene.event(now), SocketEvent::Closed { conn });
         assert_eq!(scene.connections.open(), 0);
+    }
+
+    #[test]
+    fn who_takes_little_gets_the_rest_in_order() {
+        let (mut scene, now) = (Scene::new(), Time::from_ms(1));
+        let bytes: Vec<u8> = (0..8u32 << 20).map(|at| (at % 251) as u8).collect();
+        let conn = scene.conn;
+        let mut sent = scene.connections.send(&mut scene.ring, conn, bytes.clone());
+        assert!((1..bytes.len()).contains(&sent), "the socket takes some of it: {sent}");
+        assert_eq!(scene.connections.send(&mut scene.ring, conn, b"behind".to_vec()), 0, "it waits its turn");
+        let mut client = scene.client.try_clone().unwrap();
+        let wanted = bytes.len() + 6;
+        let reader = std::thread::spawn(move || {
+            let mut read = vec![0; wanted];
+            client.read_exact(&mut read).map(|()| read)
+        });
+        while sent < wanted {
+            match scene.event(now) {
+                SocketEvent::Sent { bytes, .. } => sent += bytes,
+                other => panic!("{other:?}"),
+            }
+        }
+        let read = reader.join().unwrap().unwrap();
+        assert!(read == [&bytes[..], b"behind"].concat());
+        assert_eq!(scene.connections.send(&mut scene.ring, conn, b"at once".to_vec()), 7);
+    }
+
+    #[test]
+    fn what_comes_while_a_connection_moves_goes_with_it() {
+        for closes in [false, true] {
+            let (mut scene, now) = (Scene::new(), Time::from_ms(1));
+            let conn = scene.conn;
+            scene.client.write_all(b"before").unwrap();
+            let state = ConnectionState(Box::new("what the reactor knows"));
+            scene.connections.begin_move(&mut scene.ring, conn, ReactorId(1), state);
+            assert!(scene.connections.take_moved(conn).is_none(), "a receive is armed");
+            scene.client.write_all(b", after").unwrap();
+            if closes {
+                scene.client.shutdown(Shutdown::Write).unwrap();
+            }
+            let (to, arrival) = loop {
+                assert!(matches!(scene.event(now), SocketEvent::Kept { conn: of, .. } if of == conn));
+                if let Some(moved) = scene.connections.take_moved(conn) {
+                    break moved;
+                }
+            };
+            assert_eq!((to, scene.connections.open()), (ReactorId(1), 0));
+            let Origin::Reactor { state, mut received } = arrival.from else { panic!("it was at a reactor") };
+            assert_eq!(state.0.downcast_ref(), Some(&"what the reactor knows"));
+            scene.conn = scene.connections.add(&mut scene.ring, arrival.fd);
+            assert_ne!(scene.conn, conn);
+            if !closes {
+                scene.client.shutdown(Shutdown::Write).unwrap();
+            }
+            while received != b"before, after" {
+                let mut came = vec![];
+                scene.ring.park(Some(Duration::from_secs(5)));
+                scene.ring.reap(1, &mut came);
+                let [completion] = came[..] else { panic!("something comes in time") };
+                let Some(buffer) = completion.buffer else { continue };
+                received.extend_from_slice(scene.buffers.bytes(buffer, completion.result as usize));
+                scene.buffers.put(buffer);
+            }
+            scene.answer_and_close(now);
+            let mut read = String::new();
+            scene.client.read_to_string(&mut read).unwrap();
+            assert_eq!(read, "answer");
+        }
     }
 }

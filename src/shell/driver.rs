@@ -7,15 +7,15 @@
 //! ```
 //!
 //! A turn takes a bounded number of each kind, so that one busy neighbour cannot keep the rest waiting. Parking
-//! is one system call that also submits; a request of a lone client costs its receive, its log write and its
-//! send one such call each.
+//! is one system call that also submits; a request of a lone client costs its receive and its log write one such
+//! call each, and its send a call of its own.
 
 #![allow(unsafe_code)]
 
 use super::boot::KernelResources;
 use super::bulk::{BulkAnswer, Order};
 use super::clock::{timestamp, wall_us};
-use super::connections::{Connections, SocketEvent};
+use super::connections::{Arrival, Connections, Origin, SocketEvent};
 use super::kernel;
 use super::listeners::Listener;
 use super::log_files::{Failed, LogFiles};
@@ -23,14 +23,14 @@ use super::mail::Outbox;
 use super::receive::Buffers;
 use super::ring::{Completion, Ring, Tag};
 use super::shared::Shared;
-use crate::io::{Input, Mail, Notice, Output, Port, Value};
+use crate::io::{ConnectionState, Input, Mail, Notice, Output, Port, Value};
 use crate::limits::{
     ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_TIMEOUT_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
     TURN_MAIL_MAX, WALL_CHECK_MS,
 };
 use crate::log::Command;
 use crate::reactor::Reactor;
-use crate::types::{Duration, ReactorId, Revision, Time};
+use crate::types::{ConnId, Duration, ReactorId, Revision, Time};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -196,9 +196,15 @@ impl Driver {
         match completion.tag {
             Tag::Receive { slot, generation } => {
                 let event = self.connections.received(&mut self.ring, completion, slot, generation);
-                if let (SocketEvent::Received { conn, bytes }, Some(buffer)) = (event, completion.buffer) {
-                    let bytes = self.buffers.bytes(buffer, bytes);
-                    self.reactor.step(self.now, Input::Received { conn, bytes });
+                match (event, completion.buffer) {
+                    (SocketEvent::Received { conn, bytes }, Some(buffer)) => {
+                        let bytes = self.buffers.bytes(buffer, bytes);
+                        self.reactor.step(self.now, Input::Received { conn, bytes });
+                    }
+                    (SocketEvent::Kept { conn, bytes }, Some(buffer)) => {
+                        self.connections.keep(conn, self.buffers.bytes(buffer, bytes));
+                    }
+                    _ => {}
                 }
                 completion.buffer.into_iter().for_each(|buffer| self.buffers.put(buffer));
                 self.tell(event);
@@ -224,6 +230,7 @@ impl Driver {
     fn tell(&mut self, event: SocketEvent) {
         match event {
             SocketEvent::Nothing | SocketEvent::Received { .. } => {}
+            SocketEvent::Kept { conn, .. } => self.hand_over(conn),
             SocketEvent::Sent { conn, bytes } => self.step(Input::Sent { conn, bytes }),
             SocketEvent::Ended { conn } => self.step(Input::Ended { conn }),
             SocketEvent::Closed { conn } => {
@@ -267,8 +274,13 @@ impl Driver {
         if reactor == usize::from(self.id.0) {
             return self.open(fd, port);
         }
-        self.shared.arrivals[reactor].push((fd, port));
-        self.shared.wakers.notify(ReactorId(reactor as u16));
+        self.arrives(ReactorId(reactor as u16), Arrival { fd, from: Origin::Listener(port) });
+    }
+
+    /// A connection comes to another reactor.
+    fn arrives(&self, reactor: ReactorId, arrival: Arrival) {
+        self.shared.arrivals[usize::from(reactor.0)].push(arrival);
+        self.shared.wakers.notify(reactor);
     }
 
     fn open(&mut self, fd: OwnedFd, port: Port) {
@@ -276,10 +288,36 @@ impl Driver {
         self.step(Input::Opened { conn, port });
     }
 
+    /// Moves a connection to another reactor, or sends it back where that one has enough.
+    fn hand(&mut self, conn: ConnId, to: ReactorId, state: ConnectionState) {
+        if !self.shared.loads.moves(usize::from(self.id.0), usize::from(to.0)) {
+            return self.step(Input::Moved { conn, state });
+        }
+        self.connections.begin_move(&mut self.ring, conn, to, state);
+        self.hand_over(conn);
+    }
+
+    fn hand_over(&mut self, conn: ConnId) {
+        if let Some((to, arrival)) = self.connections.take_moved(conn) {
+            self.arrives(to, arrival);
+        }
+    }
+
     fn take_arrivals(&mut self) {
         for _ in 0..TURN_ARRIVALS_MAX {
-            let Some((fd, port)) = self.shared.arrivals[usize::from(self.id.0)].pop() else { break };
-            self.open(fd, port);
+            let Some(Arrival { fd, from }) = self.shared.arrivals[usize::from(self.id.0)].pop() else {
+                break;
+            };
+            match from {
+                Origin::Listener(port) => self.open(fd, port),
+                Origin::Reactor { state, received } => {
+                    let conn = self.connections.add(&mut self.ring, fd);
+                    self.step(Input::Moved { conn, state });
+                    if !received.is_empty() {
+                        self.reactor.step(self.now, Input::Received { conn, bytes: &received });
+                    }
+                }
+            }
         }
     }
 
@@ -368,7 +406,13 @@ impl Driver {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Send { conn, bytes } => self.connections.send(&mut self.ring, conn, bytes),
+            Output::Send { conn, bytes } => {
+                let bytes = self.connections.send(&mut self.ring, conn, bytes);
+                if bytes > 0 {
+                    self.step(Input::Sent { conn, bytes });
+                }
+            }
+            Output::Move { conn, to, state } => self.hand(conn, to, state),
             Output::Close { conn } => self.connections.close(&mut self.ring, self.now, conn),
             Output::Mail { to, mail } => {
                 if self.outbox.send(&self.shared.mail, usize::from(to.0), mail) {

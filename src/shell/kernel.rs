@@ -39,6 +39,14 @@ impl AsFd for Waker {
     }
 }
 
+/// Sends what the socket takes without waiting. Returns how many bytes that is.
+pub fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: pointer and length are those of `bytes`, which the call only reads.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+    usize::try_from(sent).map_err(|_| Error::last_os_error())
+}
+
 /// Fills the bytes from the operating system's random source.
 pub fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;

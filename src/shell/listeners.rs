@@ -3,7 +3,7 @@
 use super::{kernel, process};
 use crate::config::Url;
 use crate::io::Port;
-use crate::limits::{LISTEN_BACKLOG, LISTEN_RETRY_MS, LISTEN_TIMEOUT_MS};
+use crate::limits::{CONNECTIONS_GATHERED_MIN, LISTEN_BACKLOG, LISTEN_RETRY_MS, LISTEN_TIMEOUT_MS};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
@@ -119,6 +119,19 @@ impl Loads {
         reactor
     }
 
+    /// Counts a connection from one reactor to another, unless that one has enough of them: twice its share, and
+    /// more than a few.
+    pub fn moves(&self, from: usize, to: usize) -> bool {
+        let connections: usize = self.0.iter().map(|load| load.load(Ordering::Relaxed)).sum();
+        let most = (2 * connections).div_ceil(self.0.len()).max(CONNECTIONS_GATHERED_MIN);
+        let fits = self.0[to].load(Ordering::Relaxed) < most;
+        if fits {
+            self.left(from);
+            self.0[to].fetch_add(1, Ordering::Relaxed);
+        }
+        fits
+    }
+
     /// Counts a connection of this reactor that is gone.
     pub fn left(&self, reactor: usize) {
         self.0[reactor].fetch_sub(1, Ordering::Relaxed);
@@ -183,5 +196,19 @@ mod tests {
         assert_eq!(first, [0, 1, 2]);
         loads.left(1);
         assert_eq!(loads.assign(), 1);
+    }
+
+    #[test]
+    fn connections_gather_up_to_twice_a_reactors_share() {
+        let counts =
+            |loads: &Loads| loads.0.iter().map(|load| load.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let loads = Loads::new(4);
+        (0..40).for_each(|_| _ = loads.assign());
+        let moved = (0..30).filter(|round| loads.moves(1 + round % 3, 0)).count();
+        assert_eq!((moved, counts(&loads)), (10, vec![20, 6, 7, 7]));
+        let few = Loads::new(4);
+        (0..8).for_each(|_| _ = few.assign());
+        assert!((1..4).all(|from| few.moves(from, 0) && few.moves(from, 0)));
+        assert_eq!(counts(&few), [8, 0, 0, 0], "a few may gather in any case");
     }
 }

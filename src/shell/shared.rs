@@ -2,17 +2,17 @@
 
 use super::bulk::Lane;
 use super::clock::Clock;
+use super::connections::Arrival;
 use super::listeners::Loads;
 use super::mail::Mailboxes;
 use super::notices::Notices;
 use super::wakers::Wakers;
-use crate::io::{Mail, Port, ProcessFigures};
+use crate::io::{Mail, ProcessFigures};
 use crate::limits::{MAIL_QUEUED_MAX, MAIL_QUEUED_MIN, MAIL_QUEUED_TOTAL};
 use crate::sequencer::Sequencer;
 use crate::types::{ReactorId, Time};
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use crossbeam::utils::CachePadded;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -23,7 +23,7 @@ pub struct Shared {
     pub wakers: Arc<Wakers>,
     pub mail: Mailboxes<Mail>,
     /// Connections on their way to their reactor; at most as many as there are descriptors.
-    pub arrivals: Box<[SegQueue<(OwnedFd, Port)>]>,
+    pub arrivals: Box<[SegQueue<Arrival>]>,
     pub loads: Loads,
     pub lane: Arc<Lane>,
     pub turn_clocks: Box<[CachePadded<TurnClock>]>,

@@ -4,7 +4,8 @@ use super::client::{Broken, Session};
 use super::hits::Hit;
 use super::process::Item;
 use super::world::World;
-use crate::types::{ConnId, Duration, ReactorId};
+use crate::io::ConnectionState;
+use crate::types::{ConnId, Duration, ReactorId, Time};
 use crate::wire::Method;
 use bytes::Bytes;
 
@@ -86,6 +87,35 @@ impl World {
         if let Some(session) = self.session_of(conn) {
             let at = session.coming.back().map_or(at, |(last, _)| at.max(*last));
             session.coming.push_back((at, bytes));
+        }
+    }
+
+    /// A reactor hands a connection to another. Some are sent back, as to a reactor that has enough of them.
+    pub(super) fn move_connection(&mut self, at: usize, conn: ConnId, to: ReactorId, state: ConnectionState) {
+        let now = self.now;
+        let from = usize::from(conn.reactor.0);
+        let is_sent_back = self.rng.chance(1, 4);
+        let begins = now + Duration(self.rng.below(self.shape.mail_delay.0 + 1));
+        let Some(process) = self.members[at].process_mut() else { return };
+        if is_sent_back {
+            // Before all else that comes to it.
+            return process.deliver(from, Time(0), Item::Moved(conn, state));
+        }
+        let items = process.take_items_of(from, conn);
+        self.connections += 1;
+        let name = ConnId { reactor: to, slot: self.connections, generation: self.connections };
+        process.deliver(usize::from(to.0), begins, Item::Moved(name, state));
+        for (at, item) in items {
+            let item = match item {
+                Item::Received(_, bytes) => Item::Received(name, bytes),
+                Item::Closed(_) => Item::Closed(name),
+                other => other,
+            };
+            process.deliver(usize::from(to.0), at.max(begins), item);
+        }
+        if let Some(session) = self.session_of(conn) {
+            session.conn = name;
+            session.sent_upto = session.sent_upto.max(begins);
         }
     }
 

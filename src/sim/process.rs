@@ -6,7 +6,7 @@
 use super::clock::Clock;
 use super::hits::{Hit, Hits};
 use super::trace::Trace;
-use crate::io::{Body, BulkDone, EpochMail, Input, JobId, Mail, Output, Port, Value};
+use crate::io::{Body, BulkDone, ConnectionState, EpochMail, Input, JobId, Mail, Output, Port, Value};
 use crate::log::{Buffer, SegmentName, WriteId};
 use crate::reactor::Reactor;
 use crate::sequencer::Sequencer;
@@ -19,6 +19,7 @@ use std::sync::Arc;
 /// An input that owns what it carries.
 pub enum Item {
     Opened(ConnId),
+    Moved(ConnId, ConnectionState),
     Received(ConnId, Vec<u8>),
     Sent(ConnId, usize),
     Closed(ConnId),
@@ -102,6 +103,16 @@ impl Process {
     pub fn deliver(&mut self, reactor: usize, at: Time, item: Item) {
         self.items += 1;
         self.seats[reactor].inbox.insert((at, self.items), item);
+    }
+
+    /// Takes what is on its way to a reactor of a connection.
+    pub fn take_items_of(&mut self, reactor: usize, conn: ConnId) -> Vec<(Time, Item)> {
+        let is_of = |_: &(Time, u64), item: &mut Item| match item {
+            Item::Received(of, _) | Item::Closed(of) | Item::Sent(of, _) => *of == conn,
+            _ => false,
+        };
+        let taken = self.seats[reactor].inbox.extract_if(.., is_of);
+        taken.map(|((at, _), item)| (at, item)).collect()
     }
 
     /// Mail keeps its order for each pair.
@@ -241,6 +252,7 @@ fn take(
     trace: &mut Trace,
 ) {
     let input = match item {
+        Item::Moved(conn, state) => Input::Moved { conn, state },
         Item::Opened(conn) => Input::Opened { conn, port: Port::Client },
         Item::Received(conn, ref bytes) => Input::Received { conn, bytes },
         Item::Sent(conn, bytes) => Input::Sent { conn, bytes },

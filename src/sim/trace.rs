@@ -58,7 +58,10 @@ impl Trace {
             Input::Bulk { job, .. } => self.mix(job.0),
             Input::Settled(settled) => self.mix(settled.0),
             Input::Deposed { shard } => self.mix(u64::from(shard.0)),
-            Input::Opened { conn, .. } | Input::Ended { conn } | Input::Closed { conn } => {
+            Input::Opened { conn, .. }
+            | Input::Moved { conn, .. }
+            | Input::Ended { conn }
+            | Input::Closed { conn } => {
                 self.mix(u64::from(conn.slot));
             }
             Input::Wall { secs } => self.mix(*secs),
@@ -77,6 +80,10 @@ impl Trace {
             Output::Mail { to, mail } => {
                 self.mix(u64::from(to.0));
                 self.mail(mail);
+            }
+            Output::Move { conn, to, .. } => {
+                self.mix(u64::from(conn.slot));
+                self.mix(u64::from(to.0));
             }
             Output::Log(Command::Write { offset, bytes, .. }) => {
                 self.mix(*offset);

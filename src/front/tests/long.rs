@@ -59,7 +59,8 @@ impl Wire {
             self.front.receive(self.now, CONN, &bytes, asks);
             self.front.on_time(self.now, asks);
             let before = self.front.counters.sent_bytes;
-            if !self.flush(asks) && bytes.is_empty() && self.front.wake_at() > self.now {
+            let idle = bytes.is_empty() && self.front.wake_at() > self.now;
+            if !self.flush(asks) && idle && !self.front.has_more_to_send() {
                 return (turns, most);
             }
             turns += 1;

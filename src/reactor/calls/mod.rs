@@ -190,7 +190,7 @@ impl Calls {
 
     /// Whether the next turn has work that no input will bring.
     pub fn has_more_to_do(&self) -> bool {
-        self.watches.is_ready()
+        self.watches.is_ready() || self.front.has_more_to_send()
     }
 
     pub fn waits_for_ring(&self) -> bool {
@@ -348,11 +348,20 @@ impl Calls {
     }
 
     fn evaluate_at(&mut self, turn: &mut Turn, asker: Asker, shard: ShardId, request: Request) {
+        let owner = turn.router().reactor_of(shard);
+        self.asks_of(asker, owner);
         let call = self.begin_of(turn, asker, Course::Waiting, request.bytes());
         if is_write(&request) {
             self.under_way.proposes(call);
         }
-        turn.send_to_owner(shard, ShardMail::Evaluate { call, shard, request });
+        turn.send(owner, ShardMail::Evaluate { call, shard, request });
+    }
+
+    /// A client's request goes to this reactor alone.
+    fn asks_of(&mut self, asker: Asker, owner: ReactorId) {
+        if let Asker::Rpc(rpc) = asker {
+            self.front.asks_of(rpc, owner);
+        }
     }
 
     fn ask_control(&mut self, turn: &mut Turn, asker: Asker, request: ControlRequest) {

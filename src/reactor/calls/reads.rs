@@ -26,6 +26,10 @@ pub(super) struct Reading {
     parts: Vec<(ShardId, Option<RangePart>)>,
 }
 
+fn first_two(mut shards: impl Iterator<Item = ShardId>) -> (Option<ShardId>, Option<ShardId>) {
+    (shards.next(), shards.next())
+}
+
 impl Calls {
     pub(super) fn read(
         &mut self,
@@ -45,6 +49,9 @@ impl Calls {
             }
         };
         let touched = turn.router().shards_of(&request.range());
+        if let (Some(shard), None) = first_two(touched.clone()) {
+            self.asks_of(asker, turn.router().reactor_of(shard));
+        }
         if let Some(part) = self.read_at_once(turn, shards, touched.clone(), &request, at, counting) {
             let reply = txn::finish_range(&request, noted, part);
             return self.answer_range(turn, asker, request, reply);
@@ -65,12 +72,12 @@ impl Calls {
         &mut self,
         turn: &mut Turn,
         shards: &Shards,
-        mut touched: impl Iterator<Item = ShardId>,
+        touched: impl Iterator<Item = ShardId>,
         request: &RangeRequest,
         at: Revision,
         counting: Counting,
     ) -> Option<Option<RangePart>> {
-        let (shard, more) = (touched.next(), touched.next());
+        let (shard, more) = first_two(touched);
         let Some(shard) = shard else { return Some(None) };
         let store = &shards.get(shard).filter(|_| more.is_none())?.shard.store;
         let part = match txn::read_point(store, request, at) {

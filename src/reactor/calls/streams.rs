@@ -4,7 +4,7 @@ use super::super::shards::Shards;
 use super::{Asker, Calls, Errand, Turn};
 use crate::api::{Answer, Error, RangeReply, RangeRequest, Reply, ServingStatus};
 use crate::front::{Ask, Rpc, Untaken};
-use crate::io::{ControlRequest, Level, Value};
+use crate::io::{ConnectionState, ControlRequest, Level, Value};
 use crate::stdx::HashMap;
 use crate::txn::{self, Counting, Next, RangeStream};
 use crate::types::{ConnId, Duration, LeaseId};
@@ -38,6 +38,14 @@ pub(super) struct Streams {
 }
 
 impl Calls {
+    pub fn on_moved(&mut self, turn: &mut Turn, conn: ConnId, state: ConnectionState) {
+        let paths = &mut turn.counters.paths;
+        match self.front.moved(conn, state) {
+            true => paths.connection_moved += 1,
+            false => paths.connection_sent_back += 1,
+        }
+    }
+
     pub fn on_received(&mut self, turn: &Turn, conn: ConnId, bytes: &[u8]) {
         self.front.receive(turn.now, conn, bytes, &mut self.asks);
     }
