@@ -395,6 +395,28 @@ mod tests {
         steps
     }
 
+    /// The jump of a version is copied from another one's, and what that names may have been dropped.
+    #[test]
+    fn a_number_that_another_key_has_been_given_misleads_no_search() {
+        let mut versions = Versions::default();
+        let [a, b] = [Blob::new(b"a"), Blob::new(b"b")];
+        let put = |main, key: &Blob| {
+            let at = At { main: Revision(main), sub: Sub(0) };
+            Version::put(at, key.clone(), key.clone(), Revision(1), main, LeaseId::NONE)
+        };
+        let first = versions.push(put(1, &a), None);
+        let second = versions.push(put(2, &a), Some(first));
+        let third = versions.push(put(3, &a), Some(second));
+        versions.remove(first);
+        assert_eq!(versions.push(put(4, &b), None), first, "the number is given out again");
+        let newest = versions.push(put(5, &a), Some(third));
+        assert_eq!(versions.get(newest).jump, first, "and named by another key");
+        for main in 2..=3 {
+            assert_eq!(versions.find(newest, Revision(main)).map(Version::main), Some(Revision(main)));
+        }
+        assert!(versions.find(newest, Revision(1)).is_none());
+    }
+
     #[test]
     fn a_key_that_changed_often_is_read_in_few_steps_also_behind_a_compaction() {
         let mut versions = Versions::default();
