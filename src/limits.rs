@@ -154,8 +154,6 @@ pub const WATCH_ANSWERS_MAX: usize = 128;
 pub const WATCH_CATCH_UP_WATCHERS: usize = 512;
 /// Events that one turn puts into a message: a revision of more takes several.
 pub const WATCH_MERGE_EVENTS: usize = 4000;
-/// etcd's default for `--watch-progress-notify-interval`.
-pub const WATCH_PROGRESS_INTERVAL_SECS: u64 = 600;
 /// Where replies are cut for clients that ask for it, if a request may be longer.
 pub const WATCH_FRAGMENT_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 // http2

@@ -103,19 +103,13 @@ errors! {
     LeaseNotFound = NotFound, "etcdserver: requested lease not found";
     LeaseExists = FailedPrecondition, "etcdserver: lease already exists";
     LeaseTtlTooLarge = OutOfRange, "etcdserver: too large lease TTL";
-    MemberNotFound = NotFound, "etcdserver: member not found";
     /// etcd returns this one without a status, so on the wire its code is Unknown.
     TooManyRequests = Unknown, "etcdserver: too many requests";
-    WatchCanceled = Canceled, "etcdserver: watch canceled";
     NoLeader = Unavailable, "etcdserver: no leader";
-    LeaderChanged = Unavailable, "etcdserver: leader changed";
     Stopped = Unavailable, "etcdserver: server stopped";
     Timeout = Unavailable, "etcdserver: request timed out";
-    TimeoutLeaderFailure = Unavailable, "etcdserver: request timed out, possibly due to previous leader failure";
     Corrupt = DataLoss, "etcdserver: corrupt cluster";
-    NotCapable = FailedPrecondition, "etcdserver: not capable";
     BadLeaderTransferee = FailedPrecondition, "etcdserver: bad leader transferee";
-    AuthNotEnabled = FailedPrecondition, "etcdserver: authentication is not enabled";
 }
 
 impl std::error::Error for Error {}

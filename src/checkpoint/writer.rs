@@ -46,6 +46,10 @@ impl Writer {
         let is_control = meta.shard == 0;
         assert!(meta.control.is_none() || is_control, "the control shard alone has the control state");
         assert!(Epoch::from(meta.seal) <= Epoch::from(meta.fence), "a seal follows the fence of its epoch");
+        assert!(meta.index > 0 && meta.term > 0, "a group begins behind an index and a term above 0");
+        let voters = &meta.voters;
+        assert!(!voters.is_empty(), "a group has voters");
+        assert!(meta.learners.iter().all(|learner| !voters.contains(learner)), "a member votes or learns");
         writer.block.fill_to(BLOCK_HEADER_BYTES);
         let bytes = rkyv::to_bytes::<Invalid>(meta).expect("archiving into memory has no way to fail");
         writer.put(&(bytes.len() as u64).to_le_bytes(), out);
@@ -94,6 +98,7 @@ impl Writer {
         }
         self.close(FOOTER, out);
         assert!(self.written.bytes >= self.stream_bytes, "all of the stream is in the blocks");
+        assert!(self.written.bytes.is_multiple_of(BLOCK_BYTES as u64), "a file is whole blocks");
         self.written
     }
 

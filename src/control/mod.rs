@@ -82,6 +82,10 @@ impl Control {
     /// Takes a whole state over.
     pub fn adopt(&mut self, index: Index, state: &ControlState) {
         assert!(index >= self.index, "control entries are not taken back: {index} after {}", self.index);
+        let ours = !self.is_bootstrapped() || self.cluster == ClusterId(state.cluster);
+        assert!(ours, "a member stays in its cluster");
+        let compacted = Revision(state.compact_revision);
+        assert!(compacted >= self.compacted, "a compaction is not taken back: {compacted}");
         *self = Control {
             index,
             leases: Leases::new(self.election_timeout),
@@ -127,6 +131,7 @@ impl Control {
         self.index = index;
         match change {
             record::Control::Bootstrap { cluster, token, members, cuts } => {
+                assert!(!cuts.is_empty() && !members.is_empty(), "a cluster begins with shards and a member");
                 self.cluster = ClusterId(*cluster);
                 self.token = token.clone();
                 self.members = members.iter().map(|member| (member.id(), member.clone())).collect();
@@ -155,6 +160,7 @@ impl Control {
     }
 
     fn grant(&mut self, lease: i64, ttl_secs: i64) {
+        assert!(ttl_secs > 0, "a lease lives for a while: {ttl_secs} s");
         let granted = Granted { lease: LeaseId(lease), ttl_secs };
         self.leases.grant(granted).expect("one grant of a lease at a time is proposed");
     }
@@ -173,10 +179,12 @@ impl Control {
         !self.cuts.is_empty()
     }
 
+    #[cfg(test)]
     pub fn cluster(&self) -> ClusterId {
         self.cluster
     }
 
+    #[cfg(test)]
     pub fn token(&self) -> &str {
         &self.token
     }

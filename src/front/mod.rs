@@ -303,6 +303,7 @@ impl Front {
     }
 
     /// Whether every connection is done, after [`Front::stop`].
+    #[cfg(test)]
     pub fn is_stopped(&self) -> bool {
         self.stopping && self.open == 0
     }

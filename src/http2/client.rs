@@ -127,12 +127,8 @@ impl Client {
         self.connection.streams_len()
     }
 
-    /// Whether the stream is still there.
-    pub fn is_open(&self, stream: StreamId) -> bool {
-        self.connection.is_open(stream)
-    }
-
     /// Bytes that wait for the server's windows.
+    #[cfg(test)]
     pub fn pending_bytes(&self) -> usize {
         self.connection.pending_bytes()
     }

@@ -179,6 +179,7 @@ impl Connection {
     }
 
     /// Whether the stream is still there: not ended both ways, nor reset.
+    #[cfg(test)]
     pub fn is_open(&self, stream: StreamId) -> bool {
         self.streams.get(stream).is_some()
     }

@@ -47,13 +47,12 @@ pub mod setting {
     pub const MAX_HEADER_LIST_SIZE: u16 = 6;
 }
 
-/// The error codes of RFC 9113, section 7.
+/// The error codes of RFC 9113, section 7, as far as they are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum ErrorCode {
     NoError = 0,
     Protocol = 1,
-    Internal = 2,
     FlowControl = 3,
     SettingsTimeout = 4,
     StreamClosed = 5,
@@ -61,10 +60,7 @@ pub enum ErrorCode {
     RefusedStream = 7,
     Cancel = 8,
     Compression = 9,
-    Connect = 10,
     EnhanceYourCalm = 11,
-    InadequateSecurity = 12,
-    Http11Required = 13,
 }
 
 #[derive(Clone, Copy, Debug)]

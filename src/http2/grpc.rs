@@ -86,6 +86,7 @@ impl Messages {
     }
 
     /// Whether the body may end here: no message is incomplete.
+    #[cfg(test)]
     pub fn is_complete(&self) -> bool {
         self.lent || self.partial.is_empty()
     }

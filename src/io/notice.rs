@@ -11,10 +11,8 @@ pub struct Notice {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    Debug,
     Info,
     Warn,
-    Error,
 }
 
 /// What a line says beside its message, in order.

@@ -112,6 +112,8 @@ impl Expiry {
             Phase::Picked => self.picked.retain(|picked| *picked != lease),
             Phase::Revoking => self.revoking -= 1,
         }
+        let placed = self.queue.len() + self.picked.len() + self.revoking;
+        assert!(self.timers.len() == placed, "each lease stands in one place: {placed}");
     }
 
     /// The revoke that [`Expiry::due`] asked for did not go through: it is tried again in a while.

@@ -147,6 +147,8 @@ impl SegmentHeader {
     /// With the words of other logs, as many as have room.
     pub fn encode(&self, words: impl Iterator<Item = Testimony>, block: &mut [u8]) {
         assert_eq!(block.len(), BLOCK_BYTES);
+        assert!(self.end.frame > self.acknowledged, "nothing is acknowledged before it is written");
+        assert!((1..=self.sequence).contains(&self.first), "a segment that begins is needed: {}", self.first);
         block.fill(0);
         block[..8].copy_from_slice(SEGMENT_MAGIC);
         put32(block, 12, FORMAT);
@@ -305,6 +307,7 @@ impl Placed<'_> {
     }
 
     pub fn encode(&self, into: &mut Buffer) {
+        assert!(into.len().is_multiple_of(8), "a record begins where 8 divides its place: {}", into.len());
         let end = into.len() + self.bytes();
         let (kind, detail, index) = match &self.record {
             Record::Entry { kind, index, .. } => (ENTRY, *kind, index.0),

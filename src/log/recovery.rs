@@ -411,6 +411,9 @@ impl Recovery {
                 (_, false) => {}
             }
         }
+        assert!(witness.first <= walk.end.segment + 1, "a log goes on behind its beginning");
+        let ends_in = files.contains_key(&walk.end.segment);
+        assert!(walk.frames.is_empty() || ends_in, "a log ends in one of its files: {:?}", walk.end);
         let start = Start {
             log: self.log,
             store: self.store,
@@ -510,7 +513,7 @@ impl Recovery {
             walk.end = End { segment: first - 1, offset: 0, frame: 1, chain: 0 };
             return walk;
         };
-        let mut incarnation = header.incarnation;
+        let (mut incarnation, begins) = (header.incarnation, header.end.frame);
         walk.end = End { segment: first, offset: BLOCK_BYTES as u64, ..header.end };
         loop {
             let end = walk.end;
@@ -523,6 +526,8 @@ impl Recovery {
                 let offset = end.offset + frame.len as u64;
                 walk.end = End { segment: end.segment, offset, frame: end.frame + 1, chain: frame.crc };
             } else {
+                let passed = walk.end.frame - begins;
+                assert!(passed == walk.frames.len() as u64, "a walk passes over no frame: {passed}");
                 return walk;
             }
         }

@@ -169,6 +169,11 @@ impl Segments {
             segments.held.close(file);
             segments.held_files += file.bytes as u64;
         }
+        let oldest = segments.files.keys().next().zip(segments.retired.keys().next_back());
+        assert!(
+            oldest.is_none_or(|(file, retired)| retired < file),
+            "names that have had their time are below"
+        );
         segments.peak = segments.held_files + segments.retired_bytes();
         segments
     }
@@ -224,6 +229,12 @@ impl Segments {
             }
             (self.window_peak, self.window) = (self.held_files, 0);
         }
+        assert!(
+            self.held_files <= self.peak,
+            "the peak is of all that is held: {} of {}",
+            self.held_files,
+            self.peak
+        );
     }
 
     /// How long new files are made now.
@@ -259,6 +270,11 @@ impl Segments {
     /// Asks for what is missing and removes what is too much. `end` is where the last submitted frame ends,
     /// `offset` where the next one begins in the open file; the first file of a process may take all there is.
     pub fn ask(&mut self, now: Time, end: u64, offset: usize, is_first: bool, out: &mut Vec<Command>) {
+        assert!(
+            end <= self.open,
+            "what is written stands in files that are laid out: {end} of {}",
+            self.open
+        );
         let spare = if 2 * offset < self.bytes(self.open) { 1 } else { LOG_SEGMENTS_SPARE };
         // One at a time, so that names become durable in their order: a file that is missing below one that is
         // there was lost.
@@ -290,6 +306,9 @@ impl Segments {
     fn ask_for(&mut self, now: Time, sequence: u64, is_first: bool, out: &mut Vec<Command>) {
         self.decide(sequence, 0);
         self.refit(sequence);
+        let others = self.files.iter().filter(|(other, _)| **other != sequence);
+        let one = others.map(|(_, file)| file.stage).all(|stage| stage != Stage::Requested);
+        assert!(one, "names become durable in their order: one file is asked for at a time");
         let waits = self.retry_at.is_some_and(|at| now < at);
         let keep_free = if is_first && sequence <= self.open { 0 } else { self.keep_free };
         let new = self.name(sequence);
@@ -322,6 +341,7 @@ impl Segments {
     fn resize(&mut self, sequence: u64, bytes: usize) -> &mut File {
         let file = self.files.get_mut(&sequence).expect("the caller has it");
         assert!(file.stage == Stage::Decided, "a file that is asked for keeps its length");
+        assert!(self.lengths.fits(bytes), "a file of {bytes} bytes can be a segment");
         if sequence < self.open {
             self.held.forget(file);
         }
@@ -353,6 +373,7 @@ impl Segments {
             }
             stays
         });
+        assert!(left == self.retired.len(), "what stays beside the log is counted: {left}");
     }
 
     /// When something is to be asked for again.
@@ -425,9 +446,17 @@ impl Segments {
             self.held.forget(&file);
             self.held_files -= file.bytes as u64;
             assert!(file.stage == Stage::Ready, "a file that is given away is there");
-            self.retired.insert(sequence, file.bytes);
+            let before = self.retired.insert(sequence, file.bytes);
+            assert!(before.is_none(), "one file has a name: {sequence}");
             self.ceiling = usize::MAX;
         }
+        assert!(self.held == self.held_from(below), "what is held is that of the files that are left");
+        let files: u64 = self.files.range(..=self.open).map(|(_, file)| file.bytes as u64).sum();
+        assert!(
+            files == self.held_files,
+            "the files that are held are counted: {files} of {}",
+            self.held_files
+        );
     }
 
     pub fn keep_free(&mut self, bytes: u64) {

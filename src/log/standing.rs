@@ -68,6 +68,7 @@ impl Standing {
     }
 
     pub fn entry(&mut self, index: Index, segment: u64) {
+        assert!(self.spans.last().is_none_or(|(of, _)| *of <= segment), "a log is written forward");
         self.last = index;
         for (_, highest) in self.spans.iter_mut().rev().take_while(|(_, highest)| *highest >= index) {
             *highest = Index(index.0 - 1);

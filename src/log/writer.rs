@@ -8,6 +8,7 @@
 //! names, so nothing may stand behind it before it is durable.
 
 use super::format::{End, FRAME_HEADER_BYTES, FrameHeader, Placed, SegmentHeader, in_blocks};
+use super::recovery::NUMBER_MAX;
 use super::segments::{Held, SegmentBytes, Segments};
 use super::standing::Standing;
 use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, Testimony, WriteId};
@@ -89,6 +90,7 @@ struct Frame {
 
 impl Frame {
     fn begin(segment: u64, offset: usize, mut buffer: Buffer, last: Ordinal) -> Frame {
+        assert!(offset.is_multiple_of(BLOCK_BYTES), "a frame begins a block: {offset}");
         buffer.clear();
         buffer.fill_to(Frame::records_at(offset));
         Frame { segment, offset, buffer, last, records_bytes: 0, due: false, real: false }
@@ -311,6 +313,7 @@ impl Log {
             let before = self.acknowledged;
             assert!(write.frame == before + 1, "writes complete in order: {} after {before}", write.frame);
             assert!(write.last >= self.durable, "what is durable stays so");
+            assert!(write.last <= self.appended, "what is durable was appended");
             assert!(write.first >= self.given, "what is given away is not needed again");
             self.acknowledged = write.frame;
             self.durable = write.last;
@@ -320,9 +323,12 @@ impl Log {
             }
             self.give_away(write.first);
             if let Some((first, _)) = self.candidate.take_if(|(_, frame)| *frame <= write.frame) {
+                assert!(first > self.first, "the beginning of the log rises: {first} after {}", self.first);
                 self.first = first;
             }
         }
+        assert!(self.last_real <= self.acknowledged, "what vouches for itself is acknowledged");
+        assert!(self.given <= self.first, "what is given away is below the beginning");
         self.durable
     }
 
@@ -388,6 +394,7 @@ impl Log {
     /// Whether every record is durable and vouched for.
     pub fn is_at_rest(&self) -> bool {
         let written = self.in_flight.is_empty() && self.sealed.is_empty() && !self.open.due;
+        assert!(!written || self.durable == self.appended, "with nothing on its way all records are durable");
         written && self.last_real <= self.vouched
     }
 
@@ -430,6 +437,7 @@ impl Log {
     }
 
     fn vouch_if_idle(&mut self, now: Time) {
+        assert!(self.open.due || !self.open.real, "a frame that holds a record is worth a write");
         if !self.wants_vouch() {
             self.idle_since = None;
         } else if now >= *self.idle_since.get_or_insert(now) + self.patience() {
@@ -446,7 +454,10 @@ impl Log {
     /// What will be held of it once it is known to be durable that the rest is not needed.
     pub fn needed(&self) -> Held {
         let oldest = self.residents.values().filter_map(Standing::oldest_needed).min();
-        oldest.map_or_else(Held::default, |oldest| self.with_open(self.segments.held_from(oldest)))
+        let needed =
+            oldest.map_or_else(Held::default, |oldest| self.with_open(self.segments.held_from(oldest)));
+        assert!(needed.written <= self.held().written, "what is needed is held: {needed:?}");
+        needed
     }
 
     fn with_open(&self, held: Held) -> Held {
@@ -497,11 +508,18 @@ impl Log {
         let offset = self.open.offset + self.open.buffer.len();
         let buffer = self.buffers.pop().unwrap_or_else(|| Buffer::with_capacity(2 * BLOCK_BYTES));
         let next = Frame::begin(segment, offset, buffer, last);
+        let before = self.sealed.back().map(|frame| (frame.segment, frame.offset, frame.last));
+        let at = (segment, self.open.offset, last);
+        assert!(before.is_none_or(|before| before < at), "frames are sealed in their order: {at:?}");
         self.sealed.push_back(std::mem::replace(&mut self.open, next));
     }
 
     /// Goes on to the next segment, in which a frame of so many bytes has room if its file is yet to be made.
     fn turn_segment(&mut self, frame: usize) {
+        assert!(
+            !self.open.due,
+            "what is in the open frame is sealed before the log goes on from its segment"
+        );
         let standing: Vec<Placed<'_>> =
             self.residents.iter().flat_map(|(resident, standing)| standing.restate(*resident)).collect();
         let bytes: usize = standing.iter().map(Placed::bytes).sum();
@@ -525,6 +543,7 @@ impl Log {
 
     /// Says at the head of a segment what recovery would otherwise need the segments before it for.
     fn restate(&mut self, standing: &[Placed<'_>]) {
+        assert!(self.open.offset == 0, "what stands at the head of a segment is in its first frame");
         for placed in standing {
             if self.open.buffer.len() + placed.bytes() > self.frame_bytes_max() {
                 self.seal();
@@ -564,9 +583,13 @@ impl Log {
             settled: self.settled.0,
             other: self.other.take(),
         };
+        assert!(frame.records_bytes > 0 || !frame.real, "what later frames vouch for has records");
+        assert!(!self.opening || frame.offset == 0, "a process begins in a segment of its own");
         assert!(self.acknowledged < number, "nothing is acknowledged before it is written");
         assert!(self.first <= frame.segment, "the segment that is written is needed");
         assert!(frame.last >= self.durable, "records are written in their order");
+        let highest = number.max(frame.segment).max(self.incarnation);
+        assert!(highest < NUMBER_MAX, "recovery takes no higher number for whole: {highest}");
         let chain = header.encode(body);
         let offset = frame.offset + frame.buffer.len();
         assert!(frame.buffer.len().is_multiple_of(BLOCK_BYTES), "a write is whole blocks");
@@ -606,6 +629,10 @@ impl Log {
     fn compute_first(&mut self) {
         self.stale = false;
         let oldest = self.residents.values().filter_map(Standing::oldest_needed).min();
+        assert!(
+            oldest.is_none_or(|oldest| oldest >= self.given),
+            "nobody needs what is given away: {oldest:?}"
+        );
         let first = oldest.map_or(self.end.segment, |oldest| oldest.min(self.end.segment));
         if first > self.first {
             assert!(self.candidate.is_none(), "one step of the log's beginning is under way at a time");
@@ -617,6 +644,11 @@ impl Log {
     fn give_away(&mut self, first: u64) {
         if first > self.given {
             assert!(first <= self.first, "what is given away is not needed: up to {first}");
+            let mut needed = self.residents.values().filter_map(Standing::oldest_needed);
+            assert!(
+                needed.all(|oldest| oldest >= first),
+                "a segment goes when no resident needs it: {first}"
+            );
             self.segments.give_away(first);
             self.given = first;
             self.residents.values_mut().for_each(|standing| standing.forget_below(first));

@@ -125,6 +125,7 @@ impl KeyIndex {
         assert!(leaf.items[place.row] == before, "a place is good until the next change");
         leaf.items[place.row] = tip;
         self.add_live(place, i64::from(tip.live()) - i64::from(before.live()));
+        assert!(self.live as usize <= self.len, "live keys are keys");
     }
 
     fn add_live(&mut self, place: &KeyPosition, change: i64) {
@@ -144,6 +145,7 @@ impl KeyIndex {
         assert!(place.found.is_none(), "the key is new");
         self.add_live(place, i64::from(tip.live()));
         self.len += 1;
+        assert!(self.live as usize <= self.len, "live keys are keys");
         let row = place.row;
         let leaf = self.leaves.get_mut(place.leaf);
         if leaf.len() < ROWS {
@@ -229,6 +231,7 @@ impl KeyIndex {
         let tip = place.found.expect("a key was found there");
         self.add_live(place, -i64::from(tip.live()));
         self.len -= 1;
+        assert!(self.live as usize <= self.len, "live keys are keys");
         let leaf = self.leaves.get_mut(place.leaf);
         assert!(leaf.items[place.row] == tip, "a place is good until the next change");
         leaf.remove(place.row);
@@ -250,10 +253,12 @@ impl KeyIndex {
         };
         let fences = (&low[..], high.as_deref());
         let pair = (inner.items[left].node, inner.items[left + 1].node);
+        let live = inner.items[left].live + inner.items[left + 1].live;
         let (lives, bound) = match depth + 1 == self.levels {
             true => even_out(&mut self.leaves, pair, fences),
             false => even_out(&mut self.inners, pair, fences),
         };
+        assert!(lives.0 + lives.1 == live, "no key is lost between neighbours: {lives:?} of {live}");
         let inner = self.inners.get_mut(parent);
         inner.items[left].live = lives.0;
         inner.remove(left + 1);

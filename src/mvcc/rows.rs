@@ -220,6 +220,7 @@ pub(super) struct Arena<T> {
 impl<T> Arena<T> {
     pub(super) fn add(&mut self, node: Box<T>) -> u32 {
         if let Some(id) = self.free.pop() {
+            assert!(self.nodes[id as usize].is_none(), "a free number names no node");
             self.nodes[id as usize] = Some(node);
             return id;
         }
@@ -256,6 +257,7 @@ pub(super) fn even_out<P: Live>(
     let total = first.len() + second.len();
     if total <= ROWS_MERGED_MAX {
         second.move_front(second.len(), first);
+        assert!(first.len() == total, "rows are moved, not lost");
         first.fence(low, high);
         return ((first.live(), 0), None);
     }
@@ -264,6 +266,7 @@ pub(super) fn even_out<P: Live>(
     } else {
         second.move_front(total / 2 - first.len(), first);
     }
+    assert!(first.len() + second.len() == total, "rows are moved, not lost");
     let bound = second.key(0).clone();
     first.fence(low, Some(&bound));
     second.fence(&bound, high);

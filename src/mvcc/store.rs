@@ -155,6 +155,7 @@ impl Store {
 
     /// Takes the newest change back.
     fn undo(&mut self, id: u32) -> Undone {
+        assert!(self.versions.last() == Some(id), "changes are taken back from the newest on");
         let version = self.versions.get(id);
         let (at, key, lease) = (version.at(), version.key().clone(), version.lease);
         self.bytes_total -= cost(version);
@@ -418,6 +419,7 @@ impl Store {
         assert!(version.main() <= self.settled, "what may still be undone is not dropped");
         self.bytes_total -= cost(version);
         self.on_disk.drops(version, since);
+        assert!(self.bytes_live <= self.bytes_total, "history that goes was not live");
         self.versions.remove(id);
     }
 
@@ -508,6 +510,7 @@ impl Store {
     /// at once. Gives the lease of the live version that it takes the place of, if there is one.
     pub fn restore(&mut self, stored: &StoredVersion<'_>) -> LeaseId {
         assert!(stored.at.main <= self.settled, "checkpoints hold what is settled");
+        assert!(self.pins.is_empty(), "a store is restored before anybody reads it");
         let place = self.index.seek(stored.key);
         let before = place.tip().map(|tip| self.versions.get(tip.version()));
         let lease = before.map_or(LeaseId::NONE, |version| version.lease);

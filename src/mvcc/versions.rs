@@ -273,6 +273,7 @@ impl Versions {
             chunk.ids.iter().position(|one| *one == id).expect("a version has its place in the order");
         chunk.ids[place] = NONE;
         chunk.holes += 1;
+        assert!(chunk.holes <= chunk.ids.len(), "holes are places of what was dropped");
         self.release(id);
         if n + 1 == self.order.len() {
             self.trim_back();
@@ -288,7 +289,9 @@ impl Versions {
 
     fn close_up(&mut self, n: usize) {
         let chunk = &mut self.order[n];
+        let held = chunk.ids.len() - chunk.holes;
         chunk.ids.retain(|id| *id != NONE);
+        assert!(chunk.ids.len() == held, "the holes of a chunk are counted");
         chunk.ids.shrink_to_fit();
         chunk.holes = 0;
         if chunk.ids.is_empty() {

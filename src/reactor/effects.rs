@@ -45,17 +45,20 @@ impl Reactor {
             Err(strange) => return self.turn.halt(strange.of_shard(shard)),
         };
         for news in news {
+            let of = news.epoch();
+            let is_ours = of.is_none_or(|epoch| self.turn.standing.takes_mail_of(epoch));
+            assert!(is_ours, "a commit is of what this epoch proposed: {news:?} in {}", self.turn.epoch());
             match news {
                 Committed::Revision(_) => unreachable!("revisions are marked, and nobody else hears of them"),
                 Committed::Control => self.apply_due_controls(),
-                Committed::Fence(epoch) if epoch == self.turn.epoch() && shard == ShardId::CONTROL => {
+                Committed::Fence(_) if shard == ShardId::CONTROL => {
                     self.apply_due_controls();
                     self.epochs.on_control_fenced(&mut self.turn, &mut self.shards);
                 }
-                Committed::Seal(seal) if seal.epoch == self.turn.epoch() => {
+                Committed::Seal(_) => {
                     self.epochs.on_shard_sealed(&mut self.turn, &mut self.shards, shard);
                 }
-                Committed::Fence(_) | Committed::Seal(_) => {}
+                Committed::Fence(_) => {} // told when all of them are
             }
         }
     }
@@ -77,6 +80,7 @@ impl Reactor {
     fn settle(&mut self, settled: Revision) {
         assert!(settled >= self.turn.settled, "what is settled does not fall");
         assert!(settled <= self.turn.sequencer.counter(), "what is settled was taken before");
+        assert!(settled <= self.turn.shown(), "no reactor is ahead of the sequencer");
         self.turn.settled = settled;
         self.shards.settle(settled);
         self.apply_due_controls();
@@ -156,6 +160,7 @@ impl Reactor {
 
     /// News of the control state at a reactor without the control shard.
     pub(super) fn on_control_is(&mut self, index: Index, change: &Control) {
+        assert!(self.leader.is_none(), "where the control shard lives its log is followed, not mail");
         self.turn.control.apply(index, change);
         self.follow_control(change);
         self.turn.send(ReactorId(0), LeaderMail::ControlKnown { index });
@@ -194,6 +199,7 @@ impl Reactor {
                 self.adopt(&control.expect("a fence carries the control state"));
             }
             Step::Seal { epoch, prefix } if epoch == self.turn.epoch() => {
+                assert!(prefix >= self.turn.settled, "what was shown is in the prefix: {prefix}");
                 self.epochs.seal(&mut self.turn, &mut self.shards, prefix);
             }
             Step::Serve { epoch, prefix } if epoch == self.turn.epoch() => {
@@ -254,6 +260,8 @@ impl Reactor {
     }
 
     fn serve(&mut self, epoch: Epoch, prefix: Revision, copy: &ControlCopy) {
+        assert!(self.turn.gate.waits_for().is_none(), "no reply waits from one epoch into the next");
+        assert!(copy.generation != Generation::NONE, "an epoch that serves takes revisions");
         if !self.epochs.coordinates() {
             self.turn.control.adopt(copy.index, &copy.state);
         }

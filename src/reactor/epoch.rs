@@ -47,6 +47,7 @@ impl Epochs {
     }
 
     pub fn on_mail(&mut self, turn: &mut Turn, from: ReactorId, sent_in: Epoch, mail: EpochMail) {
+        assert!(self.coordinates(), "steps are answered to the coordinator");
         match mail {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
@@ -95,6 +96,7 @@ impl Epochs {
     fn drive_fencing(&mut self, turn: &mut Turn, shards: &mut Shards) {
         let (epoch, mut refused) = (turn.epoch(), false);
         for local in shards.all_mut().filter(|local| local.shard.id != ShardId::CONTROL) {
+            assert!(local.asked_fence <= epoch, "no shard is fenced for an epoch to come");
             if local.asked_fence < epoch && local.shard.group_mut().campaign() {
                 local.asked_fence = epoch;
                 refused |= local.shard.propose_fence(epoch).is_err();
@@ -118,6 +120,9 @@ impl Epochs {
             return;
         }
         let step = coordinator.end();
+        let taken_in = turn.room.generation();
+        let is_ours = taken_in == Generation::NONE || taken_in == self.generation;
+        assert!(is_ours, "who ends an epoch knows its generation: {taken_in:?}");
         turn.sequencer.end(turn.room.generation());
         let epoch = turn.epoch().to_string();
         turn.notice(Level::Info, "the epoch ends: taking over anew", vec![("epoch", epoch)]);
@@ -160,6 +165,7 @@ impl Epochs {
         }
         let named = shards.all().map(|local| local.shard.meaning().known_settled()).max();
         let base = named.unwrap_or_default().max(self.settled_before).max(turn.sequencer.settled());
+        assert!(base >= turn.settled, "what this reactor has shown is in its report: {base}");
         let holdings = shards.all().map(|local| local.shard.holding(local.read_from)).collect();
         let report = Report { base, shards: holdings };
         turn.standing.go(epoch, Stage::Fenced);
@@ -191,9 +197,11 @@ impl Epochs {
         if let Err(strange) = shards.apply_prefix(shard) {
             return turn.halt(strange.of_shard(shard));
         }
-        if let Stage::Sealing { sealed } = turn.standing.stage() {
-            turn.standing.go(turn.standing.epoch(), Stage::Sealing { sealed: sealed + 1 });
-        }
+        let Stage::Sealing { sealed } = turn.standing.stage() else {
+            panic!("shard {shard} is sealed while its epoch is at {:?}", turn.standing.stage())
+        };
+        assert!(sealed < shards.len(), "each shard is sealed once");
+        turn.standing.go(turn.standing.epoch(), Stage::Sealing { sealed: sealed + 1 });
         report_sealed(turn, shards.len());
     }
 
@@ -201,6 +209,7 @@ impl Epochs {
     pub fn on_sealed(&mut self, turn: &mut Turn, from: ReactorId, epoch: Epoch) -> Option<Step> {
         let step = self.coordinator.as_mut()?.sealed(from, epoch)?;
         if let Step::Serve { prefix, .. } = step {
+            assert!(turn.standing.stage() == Stage::Sealed, "the coordinator has sealed with all others");
             self.generation = self.generation.next();
             turn.sequencer.start(self.generation, prefix);
             turn.settled = prefix;
@@ -250,6 +259,7 @@ fn bootstrap_entry(turn: &Turn) -> Control {
 }
 
 fn control_copy(turn: &Turn, shards: &Shards, generation: Generation) -> Arc<ControlCopy> {
+    assert!(turn.control.is_bootstrapped(), "others begin with the map of the shards");
     let control = shards.get(ShardId::CONTROL).expect("the coordinator is where it lives");
     Arc::new(ControlCopy {
         index: turn.control.index,

@@ -66,6 +66,7 @@ impl Gate {
     }
 
     pub fn hold(&mut self, needs: Needs, call: CallId, answer: Answer) {
+        assert!(needs.round <= self.begun, "a reply waits for a round that has begun");
         // Nearly always the newest: what waits depends on revisions in the order they were taken.
         let place = match self.waiting.back() {
             Some(last) if last.needs.revision > needs.revision => {
@@ -73,6 +74,11 @@ impl Gate {
             }
             _ => self.waiting.len(),
         };
+        let before = place.checked_sub(1).map(|before| self.waiting[before].needs.revision);
+        assert!(
+            before.is_none_or(|before| before <= needs.revision),
+            "replies stand in the order of what they need"
+        );
         self.waiting.insert(place, WaitingReply { needs, call, answer });
     }
 

@@ -25,7 +25,7 @@ mod waiters;
 mod tests;
 
 pub use pace::Observing;
-pub use settings::{AutoCompaction, Boot, Settings};
+pub use settings::{Boot, Settings};
 pub use storage::{AtStart, at_start};
 
 use crate::api::AlarmType;
@@ -33,7 +33,7 @@ use crate::io::{
     Body, CallId, CallMail, Census, Counters, EpochMail, Input, Mail, MemberMail, Output, Paths,
     ProcessFigures, ShardMail,
 };
-use crate::log::{Ordinal, Resident};
+use crate::log::Resident;
 use crate::stdx::Rng;
 use crate::types::{Duration, Epoch, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
@@ -101,6 +101,8 @@ impl Reactor {
         self.turn.counters.turns += 1;
         self.calls.take_turn(&mut self.turn);
         self.epochs.drive(&mut self.turn, &mut self.shards);
+        let coordinates = self.epochs.coordinates();
+        assert!(coordinates == self.leader.is_some(), "who coordinates takeovers leads when they are done");
         self.run_and_evaluate();
         self.shards.take_turn(&mut self.turn);
         if self.shards.gives_history() {
@@ -122,6 +124,7 @@ impl Reactor {
         self.turn.observe_pace();
         self.turn.began = None;
         self.calls.front.flush(now, &mut self.turn.out);
+        assert!(!self.turn.has_local(), "mail of this reactor to itself is taken in its turn");
         out.append(&mut self.turn.out);
     }
 
@@ -182,6 +185,7 @@ impl Reactor {
     }
 
     fn on_mail(&mut self, from: ReactorId, mail: Mail) {
+        assert!(from.0 < self.turn.reactors, "mail comes from a reactor of this member");
         // Mail of an ended epoch could write what the takeover has already voided, and names reservations
         // that are gone; news of settled state and the steps themselves are good in any epoch.
         if !self.turn.standing.takes_mail_of(mail.epoch) && !mail.body.outlives_epochs() {
@@ -257,6 +261,7 @@ impl Reactor {
             process: self.process,
             alarms: Some((self.turn.control.index, self.turn.control.alarms(AlarmType::None))),
         };
+        assert!(census.raft_applied_index <= census.raft_index, "nothing is applied before its commit");
         self.turn.send(call.reactor, CallMail::CensusIs { call, census: Box::new(census) });
     }
 
@@ -271,11 +276,6 @@ impl Reactor {
     /// The ways it has gone since its start.
     pub fn paths(&self) -> Paths {
         self.counters_now().paths
-    }
-
-    /// Everything appended up to here is durable.
-    pub fn durable(&self) -> Ordinal {
-        self.storage.log().durable()
     }
 
     /// Whether the process may end without leaving a write that nothing vouches for.

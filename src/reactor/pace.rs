@@ -115,11 +115,13 @@ impl Turn {
     /// The turn is at its end.
     pub fn observe_pace(&mut self) {
         for (begun, times) in self.pace.ranged.drain(..) {
+            assert!(begun <= self.now, "what is read has begun before");
             self.counters.applies.observe(ApplyKind::Range, true, self.now.since(begun), times);
         }
         let applied = std::mem::take(&mut self.pace.applied);
         for alike in applied.chunk_by(Work::is_like) {
             let Work { kind, success, begun, .. } = alike[0];
+            assert!(begun <= self.now, "what is applied has begun before");
             let took = self.now.since(begun);
             self.counters.applies.observe(kind, success, took, alike.len() as u64);
             // A range is told of with its answer.

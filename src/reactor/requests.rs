@@ -36,6 +36,7 @@ pub fn count_txn(counters: &mut Counters, request: &TxnRequest, reply: &TxnReply
 /// Operations that are no transactions themselves.
 pub fn count_ops(counters: &mut Counters, request: &TxnRequest, reply: &TxnReply) -> usize {
     let ops = if reply.succeeded { &request.success } else { &request.failure };
+    assert!(ops.len() == reply.responses.len(), "each operation of the branch taken is answered");
     let mut count = 0;
     for (op, reply) in ops.iter().zip(&reply.responses) {
         match (op, reply) {

@@ -19,6 +19,7 @@ use crate::log::{self, Log};
 use crate::mvcc::{Budget, Store};
 use crate::raft::{FRESH_BASE, Group, HardState, Start};
 use crate::recover::{MovingRecord, RecoveredShard};
+use crate::router::reactor_of;
 use crate::sequencer::Sequencer;
 use crate::shard::Shard;
 use crate::stdx::Rng;
@@ -173,6 +174,8 @@ impl Reactor {
 
     fn take_in(&mut self, recovered: RecoveredShard) {
         let RecoveredShard { shard, read_from, attached, chain, moved_in } = recovered;
+        let owner = reactor_of(shard.id, self.turn.reactors);
+        assert!(owner == self.turn.id, "shard {} lives on reactor {owner}", shard.id);
         let paths = &mut self.turn.counters.paths;
         paths.shard_of_deltas += u64::from(chain.len() > 1);
         paths.shard_moved += u64::from(!moved_in.is_empty());
@@ -191,6 +194,10 @@ impl Reactor {
 
     /// The first reactor has the control shard, new or recovered, and coordinates takeovers.
     fn prepare_to_lead(&mut self) {
+        assert!(
+            reactor_of(ShardId::CONTROL, self.turn.reactors) == self.turn.id,
+            "who leads has the control shard"
+        );
         if !self.shards.has(ShardId::CONTROL) {
             self.create_shard(ShardId::CONTROL);
         }
@@ -201,6 +208,7 @@ impl Reactor {
 
     /// A shard that never was, with its opening in the log.
     pub(super) fn create_shard(&mut self, id: ShardId) {
+        assert!(reactor_of(id, self.turn.reactors) == self.turn.id, "a shard is made where it lives");
         let me = self.turn.settings.member;
         let hard_state = HardState { term: FRESH_BASE.term, vote: MemberId(0), commit: FRESH_BASE.index };
         let start = Start { member: me, voters: vec![me], base: FRESH_BASE, hard_state, entries: vec![] };

@@ -59,6 +59,7 @@ impl Turn {
         control: Control,
         now: Time,
     ) -> Turn {
+        assert!(id.0 < reactors, "reactors are numbered from 0");
         Turn {
             id,
             reactors,
@@ -87,6 +88,7 @@ impl Turn {
 
     /// Mail that this reactor sends itself takes the same way, through a queue of its own.
     pub fn send(&mut self, to: ReactorId, mail: impl Into<Body>) {
+        assert!(to.0 < self.reactors, "mail goes to a reactor of this member: {to} of {}", self.reactors);
         let mail = Mail { epoch: self.epoch(), body: mail.into() };
         if to == self.id {
             self.local.push_back(mail);
@@ -99,6 +101,10 @@ impl Turn {
         for reactor in 0..self.reactors {
             self.send(ReactorId(reactor), mail());
         }
+    }
+
+    pub fn has_local(&self) -> bool {
+        !self.local.is_empty()
     }
 
     pub fn next_local(&mut self) -> Option<Mail> {
@@ -164,6 +170,7 @@ impl Turn {
         if !self.has_room().unwrap_or(false) {
             return None;
         }
+        assert!(self.standing.may_write(), "revisions are taken while the epoch serves");
         assert!(usize::from(parts) >= shards.len(), "each shard that is touched has a part");
         let shards = ShardSet::of(shards.iter().copied());
         let taken = self.sequencer.take(&mut self.room, parts, shards).ok();

@@ -26,6 +26,7 @@ impl<K: Ord + Copy, T> Waiters<K, T> {
     pub fn take(&mut self, key: K) -> Vec<T> {
         let taken = self.of.remove(&key).unwrap_or_default();
         self.len -= taken.len();
+        assert!(self.of.is_empty() == (self.len == 0), "waiters are counted as they stand");
         taken
     }
 
@@ -36,6 +37,7 @@ impl<K: Ord + Copy, T> Waiters<K, T> {
             taken.extend(entry.remove());
         }
         self.len -= taken.len();
+        assert!(self.of.is_empty() == (self.len == 0), "waiters are counted as they stand");
         taken
     }
 

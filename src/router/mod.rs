@@ -50,10 +50,6 @@ impl Router {
         reactor_of(shard, self.reactors)
     }
 
-    pub fn reactors(&self) -> impl Iterator<Item = ReactorId> + use<> {
-        (0..self.reactors).map(ReactorId)
-    }
-
     pub fn shard_of(&self, key: &[u8]) -> ShardId {
         ShardId(self.starts.partition_point(|start| &start[..] <= key) as u32)
     }

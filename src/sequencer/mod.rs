@@ -170,6 +170,7 @@ impl Sequencer {
         let mut admitted = self.admitted.load(Ordering::Acquire);
         loop {
             let upto = admitted + u64::from(more);
+            assert!(upto <= REVISION_MASK, "48 bits of revisions are used up");
             if upto > self.settled().0 + self.ring.len() as u64 {
                 return Ok(false);
             }

@@ -23,7 +23,7 @@ use crate::record::{
 };
 use crate::takeover::{Decoded, Due, EntryRead, Holding, LiveWrite, Meaning, Seal, Strange};
 use crate::txn::LeaseMove;
-use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Revision, ShardId, Sub};
+use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Revision, ShardId, Sub, Term};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -43,6 +43,17 @@ pub enum Committed {
     Seal(Seal),
     /// Control entries may have become due.
     Control,
+}
+
+impl Committed {
+    /// The epoch that it names.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Committed::Fence(epoch) => Some(*epoch),
+            Committed::Seal(seal) => Some(seal.epoch),
+            Committed::Revision(_) | Committed::Control => None,
+        }
+    }
 }
 
 pub struct Shard {
@@ -179,6 +190,8 @@ impl Shard {
         // Where the log was truncated meanwhile, what was proposed there and behind is gone.
         let before = self.proposed.partition_point(|proposed| proposed.at.index < at.index);
         self.proposed.truncate(before);
+        let last = self.proposed.back().map_or(Term(0), |proposed| proposed.at.term);
+        assert!(last <= at.term, "terms do not fall along a log: {at:?} behind term {last}");
         self.proposed.push_back(Proposed { at, entry: Some(entry) });
     }
 
@@ -250,6 +263,10 @@ impl Shard {
                 EntryRead::Seal(seal) => news.push(Committed::Seal(seal)),
                 // With the last piece of a part all of it is in the log.
                 EntryRead::Writes(count) => {
+                    let epoch = self.meaning.seal().epoch;
+                    let first = self.meaning.newest(count).next();
+                    let own = |write: &LiveWrite| write.epoch == epoch && write.index == at.index;
+                    assert!(first.is_none_or(own), "what commits is of the entry and its epoch: {first:?}");
                     let whole = self.meaning.newest(count).filter(|write| !write.more);
                     news.extend(whole.map(|write| Committed::Revision(write.revision)));
                 }

@@ -88,10 +88,8 @@ impl Notices {
     /// Says what a reactor has to say. Its fields are already resolved.
     pub fn reactor(&self, reactor: u16, notice: Notice) {
         let level = match notice.level {
-            Level::Debug => LogLevel::Debug,
             Level::Info => LogLevel::Info,
             Level::Warn => LogLevel::Warn,
-            Level::Error => LogLevel::Error,
         };
         self.line(level, || format!("reactor/{reactor}"), notice.message, notice.fields);
     }

@@ -299,10 +299,6 @@ impl Disk {
         self.flying.values().map(|(due, _)| *due).min().unwrap_or(Time::NEVER)
     }
 
-    pub fn in_flight(&self) -> usize {
-        self.flying.len()
-    }
-
     /// Completes one of the operations that are due, whichever the numbers choose.
     pub fn complete(&mut self, now: Time, rng: &mut Rng) -> Option<(OpId, Result<(), Fault>)> {
         if self.health == Health::Hung {

@@ -147,10 +147,6 @@ impl Model {
         Ok(self.revision())
     }
 
-    pub fn has_lease(&self, lease: LeaseId) -> bool {
-        self.leases.contains(&lease)
-    }
-
     /// The keys of a lease, ascending.
     pub fn attached(&self, lease: LeaseId) -> Vec<Blob> {
         self.keys.values().filter(|kv| kv.lease == lease).map(|kv| kv.key.clone()).collect()
@@ -173,6 +169,7 @@ impl Model {
     }
 
     /// Forgets all revisions above `to`, as if they had never been. Leases and compaction stay.
+    #[cfg(test)]
     pub fn undo_above(&mut self, to: Revision) {
         while self.history.last().is_some_and(|change| change.at.main > to) {
             let change = self.history.pop().expect("there is a last change");

@@ -5,7 +5,8 @@
 use std::hash::{BuildHasherDefault, Hasher};
 
 pub type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<Fold>>;
-pub type HashSet<K> = std::collections::HashSet<K, BuildHasherDefault<Fold>>;
+#[cfg(test)]
+type HashSet<K> = std::collections::HashSet<K, BuildHasherDefault<Fold>>;
 
 /// A multiply-and-fold hasher without a random seed.
 ///

@@ -6,6 +6,6 @@ mod histogram;
 mod rng;
 
 pub use calendar::civil;
-pub use hash::{HashMap, HashSet};
+pub use hash::HashMap;
 pub use histogram::Histogram;
 pub use rng::Rng;

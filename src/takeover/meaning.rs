@@ -272,6 +272,7 @@ impl Meaning {
 
     /// The last so many of them.
     pub fn newest(&self, count: usize) -> impl Iterator<Item = &LiveWrite> {
+        assert!(count <= self.live.len(), "what has just been read is live");
         self.live.range(self.live.len() - count..)
     }
 
@@ -435,10 +436,11 @@ impl Meaning {
 
     /// What this log brings to the run: a part counts once its last piece is there.
     pub fn parts(&self) -> Vec<Part> {
-        self.live
-            .iter()
-            .filter(|write| !write.more)
-            .map(|write| Part { revision: write.revision, parts: write.parts, epoch: write.epoch })
-            .collect()
+        let whole = self.live.iter().filter(|write| !write.more);
+        let part =
+            |write: &LiveWrite| Part { revision: write.revision, parts: write.parts, epoch: write.epoch };
+        let parts: Vec<Part> = whole.map(part).collect();
+        assert!(parts.is_sorted_by(|a, b| a.revision < b.revision), "a shard has one part of a revision");
+        parts
     }
 }

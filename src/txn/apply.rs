@@ -39,6 +39,7 @@ impl Applying {
     /// `revision` is the one taken, or none where the plan has no changes.
     pub fn new(revision: Option<Revision>, shares: Vec<Share>, delete_list_max: usize) -> Applying {
         let planned = shares.iter().map(|share| share.changes as usize).sum();
+        assert!(revision.is_some() || planned == 0, "changes are planned of a revision that was taken");
         let places = PlannedPlaces::new(revision.unwrap_or(Revision::NONE), shares);
         let changed = Changed::new(delete_list_max);
         Applying { places, planned, ops: Vec::new(), changed, under_way: None }
@@ -85,7 +86,8 @@ impl Applying {
             Op::Range(request) if !request.range_end.is_empty() => {
                 let mut cursor = match self.under_way.take() {
                     Some(UnderWay::Range(cursor)) => cursor,
-                    _ => Box::new(RangeCursor::new(request.clone(), read_at(request))),
+                    Some(UnderWay::Delete(_)) => unreachable!("it is a delete that goes on"),
+                    None => Box::new(RangeCursor::new(request.clone(), read_at(request))),
                 };
                 let found = cursor.step_held(store, budget);
                 let Some(found) = found else {
@@ -97,7 +99,8 @@ impl Applying {
             Op::DeleteRange(request) if !request.range_end.is_empty() => {
                 let mut deleting = match self.under_way.take() {
                     Some(UnderWay::Delete(deleting)) => deleting,
-                    _ => Deleting::new(owned, &self.changed),
+                    Some(UnderWay::Range(_)) => unreachable!("it is a range that goes on"),
+                    None => Deleting::new(owned, &self.changed),
                 };
                 let before = deleting.deleted();
                 let budget = budget.of_changes();
@@ -110,6 +113,7 @@ impl Applying {
                 Some((deleting.into_part(), deleted * CHANGE_KEYS))
             }
             op => {
+                assert!(self.under_way.is_none(), "one operation is under way at a time");
                 let mut places = Places::Planned(&mut self.places);
                 let part = run(store, owned, op, &mut places, &mut self.changed).expect(PLACED);
                 Some((part, CHANGE_KEYS))

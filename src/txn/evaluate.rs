@@ -52,6 +52,7 @@ pub fn evaluate_put(
     let mut places = Places::Taking { take, next: None };
     let prev_kv = put(store, request, &mut places, &mut changed)?;
     let revision = places.taken().expect("a put takes a revision");
+    assert!(changed.changes.len() == 1, "a put is one change");
     let reply = PutReply { revision, prev_kv };
     Ok(Evaluated::new(reply, Some(revision), changed))
 }
@@ -73,6 +74,8 @@ pub fn evaluate_delete_range(
         unreachable!("a delete gives a delete's part");
     };
     let taken = places.taken();
+    assert!(taken.is_some() == (deleted > 0), "a delete that deletes takes a revision, and no other");
+    assert!(taken.is_none_or(|taken| taken > current), "a revision is taken after what was read: {taken:?}");
     let reply = DeleteRangeReply { revision: taken.unwrap_or(current), deleted, prev_kvs };
     Ok(Evaluated::new(reply, taken, changed))
 }

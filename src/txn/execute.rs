@@ -223,6 +223,9 @@ impl Deleting {
     }
 
     pub fn into_part(self) -> OpPart {
+        assert!(self.resume.is_none(), "a delete is taken when it has gone through its range");
+        let pairs = self.prev_kvs.len() as u64;
+        assert!(pairs == 0 || pairs == self.deleted, "of what is deleted all is shown or nothing: {pairs}");
         OpPart::Delete { deleted: self.deleted, prev_kvs: self.prev_kvs }
     }
 }

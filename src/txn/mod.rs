@@ -41,11 +41,11 @@ pub use check::{
     check_delete, check_put, check_range, check_stream, check_txn, cost_put, cost_txn, footprint,
 };
 pub use evaluate::{Evaluated, evaluate_delete_range, evaluate_put, evaluate_txn};
-pub use path::{Comparing, Outcome, Path, compare, merge_outcomes};
+pub use path::{Comparing, Outcome, Path, merge_outcomes};
 pub use range::{
     Counting, Progress, RangeCursor, RangePart, check_read_in_txn, finish_range, read_point, read_revision,
 };
-pub use spread::{Gathered, Plan, Run, Share, gather, merge, oldest_read};
+pub use spread::{Gathered, Plan, Share, gather, merge, oldest_read};
 pub use stream::{Next, RangeStream};
 pub use weight::{is_long, is_long_delete};
 

@@ -48,6 +48,10 @@ impl<'a> Overlay<'a> {
             }
             apart
         });
+        assert!(
+            self.deleted.iter().all(|gone| !span.overlaps(gone)),
+            "what is deleted is named once: {span:?}"
+        );
         self.deleted.push(span);
         u32::try_from(count).expect("a shard in memory has fewer keys than 32 bits count")
     }
@@ -87,6 +91,7 @@ impl Span {
 
     /// From the first start to the last end.
     fn hull(&self, other: &Span) -> Span {
+        assert!(self.overlaps(other), "between two spans that are apart lies what neither has");
         let end = match (&self.end, &other.end) {
             (Some(end), Some(other)) => Some(end.max(other).clone()),
             _ => None,

@@ -20,6 +20,7 @@ impl Outcome {
     const NOTHING: Outcome = Outcome { seen: false, holds: true };
 
     pub fn merge(&mut self, other: Outcome) {
+        assert!(other.seen || other.holds, "no key fails a compare that has seen none");
         self.seen |= other.seen;
         self.holds &= other.holds;
     }
@@ -27,6 +28,7 @@ impl Outcome {
     /// etcd's law for a range without keys: one key of all zeros stands in, but a value is never equal, nor
     /// unequal, to what is not there.
     fn verdict(self, compare: &Compare) -> bool {
+        assert!(self.seen || self.holds, "no key fails a compare that has seen none");
         match compare.target {
             _ if self.seen => self.holds,
             CompareTarget::Value(_) => false,
@@ -143,6 +145,7 @@ impl Comparing {
             self.resume = None;
             left = left.saturating_sub(looked_at.max(1));
         }
+        assert!(self.outcomes.len() == compares.len(), "each compare has its outcome, in their order");
         Some(std::mem::take(&mut self.outcomes))
     }
 }
@@ -223,11 +226,6 @@ impl Path {
         }
     }
 
-    /// Whether the outermost transaction succeeded.
-    pub fn succeeded(&self) -> bool {
-        self.outer
-    }
-
     /// The branches in the order in which they are met, for walking a request beside its path.
     pub(super) fn decisions(&self) -> impl Iterator<Item = bool> {
         std::iter::once(self.outer).chain(self.nested.iter().copied())
@@ -264,7 +262,11 @@ impl<'a> Iterator for Ops<'a> {
                     self.outer.push(outer);
                 }
                 Some(op) => return Some(op),
-                None => self.current = self.outer.pop()?,
+                None => {
+                    let goes_on = !self.outer.is_empty() || self.nested.len() == 0;
+                    assert!(goes_on, "all of the path was gone: {} decisions are left", self.nested.len());
+                    self.current = self.outer.pop()?;
+                }
             }
         }
     }

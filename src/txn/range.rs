@@ -222,6 +222,8 @@ impl RangeCursor {
         self.part.count += slice.kvs.len() as u64;
         self.part.bytes += slice.bytes;
         if bounded {
+            let ends = self.part.kvs.last().zip(slice.kvs.first());
+            assert!(ends.is_none_or(|(last, first)| last.key < first.key), "a range goes forward");
             append(&mut self.part.kvs, slice.kvs);
         } else {
             let request = &self.request;
@@ -322,6 +324,7 @@ pub fn finish_range(
     if more {
         all.kvs.truncate(keep(request) - 1);
     }
+    assert!(!more || !all.kvs.is_empty(), "a range that is cut shows the keys before the cut");
     assert!(all.kvs.len() as u64 <= all.count, "what is shown is counted");
     RangeReply { revision: header, kvs: all.kvs, keys_only: keys_only(request), more, count: all.count }
 }

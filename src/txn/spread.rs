@@ -46,6 +46,8 @@ impl Gathered {
                 None => runs.push(run(range, 1)),
             }
         }
+        let named: usize = runs.iter().map(|run| run.changes as usize).sum();
+        assert!(named == count, "a lease has the keys that it counts: {named} of {count}");
         Gathered { error: None, runs }
     }
 }
@@ -91,6 +93,8 @@ pub fn gather(
             _ => {}
         }
     }
+    let rises = |a: &Run, b: &Run| (a.op, &a.start) < (b.op, &b.start);
+    assert!(runs.is_sorted_by(rises), "what a shard gathers rises with operation and key: {runs:?}");
     Gathered { error: None, runs }
 }
 
@@ -136,6 +140,7 @@ impl Plan {
     /// Hands out the places: in the order of operations and, within one, of keys. The error is the one etcd
     /// would meet first; then nothing may be written.
     pub fn of(gathered: &[Gathered]) -> Result<Plan, Error> {
+        assert!(!gathered.is_empty(), "a plan is made of what shards have gathered");
         let errors = gathered.iter().filter_map(|shard| shard.error.as_ref());
         if let Some((_, error)) = errors.min_by_key(|(op, _)| *op) {
             return Err(error.clone());
@@ -183,6 +188,7 @@ impl Plan {
     /// In how many shards it changes something.
     pub fn parts(&self) -> u16 {
         let parts = self.shares.iter().filter(|shares| !shares.is_empty()).count();
+        assert!(parts as u64 <= self.changes, "each part changes something: {parts} of {}", self.changes);
         u16::try_from(parts).expect("there are at most 4,096 shards")
     }
 
@@ -203,6 +209,7 @@ pub fn merge(
     applied: &mut [Applied],
 ) -> TxnReply {
     assert!(taken.is_some() == (plan.changes > 0), "a revision is taken for changes, and only for those");
+    assert!(applied.len() == plan.shares.len(), "each shard has applied its part");
     let mut parts: Vec<_> =
         applied.iter_mut().map(|shard| std::mem::take(&mut shard.ops).into_iter()).collect();
     let mut decisions = path.decisions();
@@ -241,11 +248,16 @@ pub(super) fn finish_op(op: &Op, parts: impl Iterator<Item = OpPart>) -> OpReply
             OpReply::Range(finish_range(request, Revision::NONE, ranges))
         }
         Op::Put(_) => {
-            let prev_kv = parts.fold(None, |found, part| match part {
-                OpPart::Put { prev_kv } => prev_kv,
-                _ => found,
-            });
-            OpReply::Put(PutReply { revision: Revision::NONE, prev_kv })
+            let (mut owners, mut found) = (0, None);
+            for part in parts {
+                match part {
+                    OpPart::Put { prev_kv } => (owners, found) = (owners + 1, prev_kv),
+                    OpPart::Elsewhere => {}
+                    _ => unreachable!("a put gives a put's part"),
+                }
+            }
+            assert!(owners == 1, "a key is one shard's: {owners} have put it");
+            OpReply::Put(PutReply { revision: Revision::NONE, prev_kv: found })
         }
         Op::DeleteRange(_) => {
             let mut reply = DeleteRangeReply::default();
@@ -257,6 +269,11 @@ pub(super) fn finish_op(op: &Op, parts: impl Iterator<Item = OpPart>) -> OpReply
                 reply.prev_kvs.extend(prev_kvs);
             }
             reply.prev_kvs.sort_by(|a, b| a.key.cmp(&b.key));
+            let pairs = reply.prev_kvs.len() as u64;
+            assert!(
+                pairs == 0 || pairs == reply.deleted,
+                "all shards show what they deleted, or none: {pairs}"
+            );
             OpReply::DeleteRange(reply)
         }
         Op::Txn(_) | Op::Empty => {

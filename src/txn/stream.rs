@@ -48,6 +48,7 @@ impl RangeStream {
     /// Begins a stream that reads at `at` (see [`super::read_revision`]) and shows `header` in its last
     /// chunk.
     pub fn open(mut request: RangeRequest, at: Revision, header: Revision) -> RangeStream {
+        assert!(at <= header, "a stream reads nothing above what its header shows: {at} of {header}");
         let named = std::mem::replace(&mut request.revision, at.wire());
         let left = u64::try_from(request.limit).ok().filter(|limit| *limit > 0);
         let (chunk_keys, sent) = (STREAM_CHUNK_KEYS_FIRST, 0);
@@ -87,6 +88,8 @@ impl RangeStream {
     /// comes near `target` bytes. `bytes` is the size of this answer. Header, `more` and `count` stand in the
     /// last chunk only.
     pub fn chunk(&mut self, mut reply: RangeReply, bytes: usize, target: usize) -> RangeReply {
+        assert!(!self.done, "nothing is read behind the last chunk");
+        assert!(self.sorted.is_none(), "what is read at once is read once");
         if self.is_read_at_once() {
             let RangeReply { kvs, keys_only, more, count, .. } = reply;
             self.sorted = Some(Sorted { kvs: kvs.into_iter(), keys_only, more, count });
@@ -121,6 +124,7 @@ impl RangeStream {
 impl RangeStream {
     /// The next of what was read at once, of about `target` bytes.
     pub fn piece(&mut self, target: usize) -> RangeReply {
+        assert!(!self.done, "nothing follows the last piece");
         let sorted = self.sorted.as_mut().expect("a piece is of what was read");
         let (mut kvs, mut bytes) = (vec![], 0);
         while bytes < target

@@ -124,10 +124,6 @@ impl Hub {
         self.readers.keys().copied()
     }
 
-    pub fn len(&self) -> usize {
-        self.subscribers.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.subscribers.is_empty()
     }
@@ -258,29 +254,6 @@ impl Hub {
     fn settle(&mut self, upto: Revision) {
         assert!(upto >= self.settled, "settled never falls");
         self.settled = upto;
-    }
-
-    /// Starts anew on a store that has been replaced by a state settled up to here. No subscription has seen
-    /// what lies between; it is read from history like all that was missed. The hub's pins went with the old
-    /// store.
-    pub fn restored(&mut self, settled: Revision, compacted: Revision) {
-        let next = start_of(self.settled.next());
-        self.publishing = None;
-        self.settle(settled);
-        let mut in_step: Vec<_> =
-            self.subscribers.iter().filter(|(_, subscriber)| subscriber.sync == SyncState::InStep).collect();
-        in_step.sort_by_key(|(id, _)| **id);
-        let missed = |subscriber: &Subscriber| {
-            next.max(start_of(subscriber.subscription.from)).max(above(subscriber.last))
-        };
-        let in_step: Vec<_> = in_step.into_iter().map(|(id, subscriber)| (*id, missed(subscriber))).collect();
-        for (id, next) in in_step {
-            if next.main <= settled {
-                self.fall_behind(id, next);
-                self.enqueue(id);
-            }
-        }
-        self.compact(compacted);
     }
 
     /// Ends the subscriptions that still need history below a compaction, and tells them so.

@@ -178,10 +178,7 @@ impl World {
             }
         }
         shard.store.settle(self.settled);
-        match self.rng.chance(1, 50) {
-            true => shard.hub.restored(self.settled, self.compacted),
-            false => shard.hub.publish(&mut shard.store, self.settled, self.slice),
-        }
+        shard.hub.publish(&mut shard.store, self.settled, self.slice);
         shard.store.compact(self.compacted);
         shard.hub.compact(self.compacted);
         shard.store.compact_slice(self.rng.below(10) as usize);

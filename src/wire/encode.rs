@@ -56,22 +56,6 @@ pub fn watch(
     append(out, &Watched { header, reply }, bytes_max)
 }
 
-/// The bytes [`watch`] would append: what etcd's fragments are cut by.
-pub fn watch_length(header: &Header, reply: &WatchReply) -> usize {
-    Length::of(&Watched { header, reply })
-}
-
-/// The bytes one event adds to a Watch message.
-pub fn event_length(event: &WatchEvent) -> usize {
-    struct Alone<'a>(&'a WatchEvent);
-    impl ProtoMessage for Alone<'_> {
-        fn fields(&self, sink: &mut impl Sink) {
-            sink.message(EVENTS, self.0);
-        }
-    }
-    Length::of(&Alone(event))
-}
-
 /// Appends a message of a LeaseKeepAlive stream.
 pub fn keep_alive(
     out: &mut Vec<u8>,

@@ -75,7 +75,7 @@ impl Check {
     }
 
     /// Why it fails, if it does.
-    pub fn failure(self, facts: &Facts, reads: &Reads<Result<(), Error>>) -> Option<String> {
+    pub fn failure(self, facts: &Facts, reads: &Reads) -> Option<String> {
         match self {
             Check::DataCorruption => {
                 let corrupt = facts.alarms.iter().any(|alarm| alarm.alarm == AlarmType::Corrupt);
@@ -137,11 +137,11 @@ pub struct Facts {
     pub is_learner: bool,
 }
 
-/// Reads of one key, as the root user: what a page wants, and what came of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reads<T> {
-    pub serializable: T,
-    pub linearizable: T,
+/// What came of reads of one key, as the root user.
+#[derive(Clone, Debug)]
+pub struct Reads {
+    pub serializable: Result<(), Error>,
+    pub linearizable: Result<(), Error>,
 }
 
 /// Finds the page of a request. Browsers' questions come before all pages; of the version only clients are
@@ -182,24 +182,9 @@ fn checks(request: &Http1Request) -> Option<(Probe, Vec<Check>)> {
 }
 
 impl Page {
-    /// The reads that [`Page::render`] will ask for, given the facts.
-    pub fn reads(&self, facts: &Facts) -> Reads<bool> {
-        match self {
-            Page::Health { serializable, exclude } => {
-                let reads = local_fault(facts, *serializable, exclude).is_none();
-                Reads { serializable: reads && *serializable, linearizable: reads && !serializable }
-            }
-            Page::Checks { checks, .. } => Reads {
-                serializable: checks.contains(&Check::SerializableRead),
-                linearizable: checks.contains(&Check::LinearizableRead),
-            },
-            _ => Reads::default(),
-        }
-    }
-
     /// The page. Reads it did not ask for may be given as anything. Panics for `Metrics` and `Vars`, which are
     /// not known here.
-    pub fn render(&self, facts: &Facts, reads: &Reads<Result<(), Error>>) -> Response {
+    pub fn render(&self, facts: &Facts, reads: &Reads) -> Response {
         match self {
             Page::Version => version(),
             Page::Metrics | Page::Vars => panic!("figures are rendered where they are counted"),
@@ -249,7 +234,7 @@ fn health(fault: Option<String>) -> Response {
     }
 }
 
-fn report(checks: &[Check], verbose: bool, facts: &Facts, reads: &Reads<Result<(), Error>>) -> Response {
+fn report(checks: &[Check], verbose: bool, facts: &Facts, reads: &Reads) -> Response {
     let (mut lines, mut failed) = (String::new(), false);
     for check in checks {
         match check.failure(facts, reads) {

@@ -31,11 +31,6 @@ impl Encoder {
         self.table.generation()
     }
 
-    /// Whether the next block must begin with a change of the table's size.
-    pub fn is_resized(&self) -> bool {
-        self.resized.is_some()
-    }
-
     /// The other end's SETTINGS_HEADER_TABLE_SIZE.
     pub fn limit(&mut self, size: usize) {
         let size = size.min(self.size_limit);

@@ -79,6 +79,7 @@ impl Calls {
     fn gathering(&mut self, call: CallId, from: ReactorId) -> Option<&mut Gathering> {
         match &mut self.under_way.get_mut(call)?.course {
             Course::Gathering(gathering) => {
+                assert!(gathering.waiting.contains(&from), "reactor {from} answers once");
                 gathering.waiting.retain(|waiting| *waiting != from);
                 Some(gathering)
             }
@@ -137,6 +138,7 @@ impl Calls {
         *seen = newer.max(*seen);
         if done {
             reply.keys.sort();
+            assert!(reply.keys.is_sorted_by(|a, b| a < b), "a key is one shard's");
             let (reply, seen) = (std::mem::take(reply), *seen);
             let reply = LeaseTimeToLiveReply { revision: seen, ..reply };
             let needs = turn.gate.unbacked(seen);

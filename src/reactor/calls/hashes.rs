@@ -35,6 +35,7 @@ impl Calls {
     fn begin_hash(&mut self, turn: &mut Turn, asker: Asker, revision: i64, whole: bool) {
         let settled = turn.shown();
         let compacted = turn.control.compacted();
+        assert!(compacted <= settled, "only what is settled is compacted: {compacted} at {settled}");
         // etcd's law: 0 is the newest, and what is negative hashes nothing.
         if revision > 0 && revision < compacted.wire() {
             return self.reply(turn, asker, Err(Error::Compacted));
@@ -64,6 +65,7 @@ impl Calls {
         let Some(under_way) = self.under_way.get_mut(call) else { return };
         let Course::Hashing(hashing) = &mut under_way.course else { unreachable!("only hashes get history") };
         while let Some((at, change)) = hashing.history.next() {
+            assert!(at.main <= hashing.upto, "history ends at the revision that is hashed: {at:?}");
             hashing.sum.add(at, &change);
         }
         let upto = hashing.upto;

@@ -64,6 +64,7 @@ impl MergedHistory {
         assert!(source.asked, "a slice comes once");
         let begins = history.changes.first().is_none_or(|(at, _)| *at > source.resume);
         assert!(begins, "a slice begins behind the one before");
+        assert!(history.done || history.resume > source.resume, "a slice that is not the last goes on");
         source.changes.extend(history.changes);
         (source.resume, source.done, source.asked) = (history.resume, history.done, false);
     }

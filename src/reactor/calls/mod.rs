@@ -222,6 +222,7 @@ impl Calls {
 
     /// The epoch is over.
     pub fn end_epoch(&mut self, turn: &mut Turn) {
+        assert!(!turn.standing.may_write(), "calls fail when their epoch is over");
         self.deciding.clear();
         self.fail_calls(turn, &Error::Timeout);
         self.retrying.clear();
@@ -348,6 +349,7 @@ impl Calls {
     }
 
     fn evaluate_at(&mut self, turn: &mut Turn, asker: Asker, shard: ShardId, request: Request) {
+        assert!(shard != ShardId::CONTROL, "the control shard has no keys");
         let owner = turn.router().reactor_of(shard);
         self.asks_of(asker, owner);
         let call = self.begin_of(turn, asker, Course::Waiting, request.bytes());
@@ -447,7 +449,10 @@ impl Calls {
     }
 
     fn unpark_calls(&mut self, turn: &mut Turn) {
+        assert!(turn.standing.may_write(), "what was parked begins when an epoch serves");
         let parked = std::mem::take(&mut self.under_way.parked);
+        let bytes: usize = parked.iter().map(|parked| parked.bytes).sum();
+        assert!(bytes == self.under_way.parked_bytes, "what is parked is counted: {bytes}");
         self.under_way.parked_bytes = 0;
         for Parked { asker, errand, .. } in parked {
             // A client that has left or waits no longer was told so, and its request does nothing.

@@ -48,6 +48,7 @@ impl Calls {
                 return self.reply(turn, asker, Err(error));
             }
         };
+        assert!(at <= noted, "nothing above what is settled is read: {at} at {noted}");
         let touched = turn.router().shards_of(&request.range());
         if let (Some(shard), None) = first_two(touched.clone()) {
             self.asks_of(asker, turn.router().reactor_of(shard));
@@ -57,6 +58,7 @@ impl Calls {
             return self.answer_range(turn, asker, request, reply);
         }
         let parts: Vec<_> = touched.clone().map(|shard| (shard, None)).collect();
+        assert!(parts.is_sorted_by(|(a, _), (b, _)| a < b), "parts stand in the order of keys");
         turn.counters.paths.range_spread += u64::from(parts.len() > 1);
         let bytes = request.key.len() + request.range_end.len();
         let reading = Reading { request: request.clone(), noted, counting, parts };
@@ -195,6 +197,7 @@ impl Calls {
             return self.reread(turn, asker, request, counting);
         };
         let place = reading.parts.iter_mut().find(|(of, _)| *of == shard).expect("the shard was asked");
+        assert!(place.1.is_none(), "shard {shard} gives its part of a range once");
         place.1 = Some(part);
         if reading.parts.iter().any(|(_, part)| part.is_none()) {
             let (asker, parts) = (call.asker, reading.parts.iter().flat_map(|(_, part)| part));

@@ -171,6 +171,7 @@ impl Calls {
     pub(super) fn on_kept_alive(&mut self, turn: &mut Turn, rpc: Rpc, answer: Answer) {
         let term = turn.epoch().term;
         let Some(stream) = self.streams.keeping_alive.get_mut(&rpc) else { return };
+        assert!(stream.outstanding > 0, "each renewal is answered once");
         stream.outstanding -= 1;
         match answer {
             Ok(Reply::KeepAlive(reply)) => self.front.kept_alive(rpc, term, &reply),
@@ -251,6 +252,7 @@ impl Calls {
     pub(super) fn on_chunk(&mut self, turn: &mut Turn, rpc: Rpc, answer: Answer) {
         let target = turn.settings.request_bytes_max;
         let Some(chunking) = self.streams.chunking.get_mut(&rpc) else { return };
+        assert!(chunking.reading, "a chunk comes that was asked for");
         chunking.reading = false;
         let reply = match answer {
             Ok(Reply::Range(reply)) => reply,

@@ -73,6 +73,8 @@ impl CallTable {
         self.len -= 1;
         self.bytes -= removed.bytes;
         self.proposals -= usize::from(removed.proposes);
+        let idle = self.bytes == 0 && self.proposals == 0;
+        assert!(self.len > 0 || idle, "what calls hold is counted as they are");
         Some(removed)
     }
 

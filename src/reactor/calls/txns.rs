@@ -101,6 +101,8 @@ impl Calls {
     ) {
         let reads = matches!(shape, Shape::Txn) && txn.is_read_only();
         assert!(shards.is_sorted(), "shards are reserved in ascending order");
+        let with_keys = shards.first().is_some_and(|first| *first > ShardId::CONTROL);
+        assert!(with_keys, "a transaction is over shards that have keys: {shards:?}");
         turn.counters.paths.txn_spread += u64::from(shards.len() > 1);
         let bytes = txn.bytes();
         let spread = Spread {
@@ -164,6 +166,7 @@ impl Calls {
     fn gather_all(&mut self, turn: &mut Turn, call: CallId) {
         let current = turn.sequencer.counter();
         let Some(spread) = self.spread_of(call) else { return };
+        assert!(spread.reserved == spread.shards.len(), "no shard gathers before all are reserved");
         let path = Arc::new(Path::of(&spread.txn, &spread.outcomes));
         spread.path = Some(path.clone());
         spread.current = current;
@@ -185,6 +188,7 @@ impl Calls {
         };
         let place = spread.place_of(shard);
         spread.ending = spread.ending.or(ending);
+        assert!(spread.gathered[place].is_none(), "shard {shard} gathers once");
         spread.gathered[place] = Some(gathered);
         if spread.gathered.iter().all(Option::is_some) {
             self.decide(turn, call);
@@ -195,6 +199,7 @@ impl Calls {
     fn decide(&mut self, turn: &mut Turn, call: CallId) {
         let Some(spread) = self.spread_of(call) else { return };
         let gathered: Vec<Gathered> = spread.gathered.iter_mut().flat_map(Option::take).collect();
+        assert!(gathered.len() == spread.shards.len(), "a revision is taken when all shards have gathered");
         let plan = match Plan::of(&gathered) {
             Ok(plan) => plan,
             Err(error) => {
@@ -214,6 +219,7 @@ impl Calls {
         let mut touched: Vec<ShardId> = spread.shards.clone();
         touched.retain(|shard| !plan.shares(spread.place_of(*shard)).is_empty());
         touched.extend(revoked.map(|_| ShardId::CONTROL));
+        assert!(usize::from(parts) == touched.len(), "each shard that is touched has one part: {touched:?}");
         let revision = if plan.changes() == 0 { None } else { turn.take(parts, &touched) };
         let Some(spread) = self.spread_of(call) else { return };
         if plan.changes() > 0 && revision.is_none() {
@@ -223,6 +229,9 @@ impl Calls {
             turn.counters.paths.txn_redecided += 1;
             return;
         }
+        let is_later = revision.is_none_or(|revision| revision > spread.current);
+        assert!(is_later, "the revision is taken after all shards were reserved: {revision:?}");
+        assert!(spread.plan.is_none(), "parts are handed out once");
         spread.revision = revision;
         let shards: Vec<(ShardId, Vec<Share>)> =
             spread.shards.iter().enumerate().map(|(n, shard)| (*shard, plan.shares(n).to_vec())).collect();
@@ -276,6 +285,7 @@ impl Calls {
             // It may have failed at its deadline meanwhile.
             let Some(under_way) = self.under_way.remove(call) else { continue };
             let Course::Spread(spread) = under_way.course else { unreachable!("only such calls wait here") };
+            assert!(spread.plan.is_none(), "what begins anew has written nothing");
             turn.counters.paths.txn_retried += 1;
             let txn = Arc::try_unwrap(spread.txn).unwrap_or_else(|shared| (*shared).clone());
             self.spread(turn, under_way.asker, txn, spread.shards);
@@ -327,6 +337,7 @@ impl Calls {
     pub fn on_applied(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, applied: Applied) {
         let Some(spread) = self.spread_of(call) else { return };
         let place = spread.place_of(shard);
+        assert!(spread.applied[place].is_none(), "shard {shard} applies its part once");
         spread.applied[place] = Some(applied);
         if spread.applied.iter().any(Option::is_none) {
             return;

@@ -107,6 +107,7 @@ impl Watches {
             self.due_at.insert(rpc, due);
             self.due.insert((due, rpc));
         }
+        assert!(self.due.len() == self.due_at.len(), "a stream is due once");
         if marks {
             self.awaiting_marks.insert(rpc);
         } else {
@@ -117,6 +118,7 @@ impl Watches {
 
 impl Calls {
     pub fn watch(&mut self, turn: &mut Turn, rpc: Rpc, request: WatchRequest) {
+        assert!(turn.router.is_some(), "a watch begins when the shards are known");
         if self.front.method(rpc).is_none() {
             return; // the stream was ended by what came before this
         }
@@ -128,6 +130,10 @@ impl Calls {
         let fragment = fragment_bytes(turn);
         let watches = &mut self.watches;
         watches.subscriptions += 1;
+        assert!(
+            watches.subscriptions < 1 << 48,
+            "the reactor's number stands above that of the subscription"
+        );
         let id = SubscriptionId(u64::from(turn.id.0) << 48 | watches.subscriptions);
         let interval = turn.settings.watch_progress_interval;
         let (reader, bounds, rng) = (turn.id, turn.settings.bounds.watch, &mut watches.rng);
@@ -151,7 +157,8 @@ impl Calls {
             &mut actions,
         );
         if creates && !actions.is_empty() {
-            watches.by_subscription.insert(id.0, rpc);
+            let before = watches.by_subscription.insert(id.0, rpc);
+            assert!(before.is_none(), "each subscription has a number of its own");
         }
         // What came with this in one piece is still taken.
         if stream.is_full() && watches.paused.insert(rpc) {
@@ -184,11 +191,12 @@ impl Calls {
     }
 
     fn drop_lane(&mut self, shard: ShardId) {
-        if let Some(lanes) = self.watches.lanes.get_mut(&shard) {
-            *lanes -= 1;
-            if *lanes == 0 {
-                self.watches.lanes.remove(&shard);
-            }
+        let Some(lanes) = self.watches.lanes.get_mut(&shard) else {
+            panic!("a lane on shard {shard} ends that never began")
+        };
+        *lanes -= 1;
+        if *lanes == 0 {
+            self.watches.lanes.remove(&shard);
         }
     }
 

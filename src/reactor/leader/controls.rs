@@ -45,6 +45,7 @@ impl Leader {
     }
 
     pub(super) fn decide_request(&mut self, turn: &mut Turn, Asked { by, request }: Asked) {
+        assert!(turn.standing.leads(), "only who leads decides");
         if self.pending.len() >= turn.settings.bounds.control_pending_max && !by.own {
             turn.counters.paths.refused_control += 1;
             return turn.answer(by.call, Err(Error::TooManyRequests));
@@ -274,6 +275,8 @@ impl Leader {
         let seen = turn.sequencer.counter();
         let waits = seen > turn.sequencer.settled();
         turn.counters.paths.control_waited += u64::from(waits);
+        let behind = self.pending.back().is_none_or(|(last, _)| *last <= seen);
+        assert!(behind, "what is decided later has seen as much: {seen}");
         self.pending.push_back((seen, Decided { control, call }));
     }
 
@@ -289,8 +292,11 @@ impl Leader {
 
     /// It stands in the log.
     pub fn proposed(&mut self, index: Index, call: Option<(CallId, Answer)>) {
+        let last = self.announced.last_key_value().map(|(last, _)| *last);
+        assert!(last.is_none_or(|last| last < index), "an entry takes effect after it was proposed");
         if let Some(call) = call {
-            self.proposed.insert(index, call);
+            let before = self.proposed.insert(index, call);
+            assert!(before.is_none(), "an entry is proposed for one call");
         }
     }
 

@@ -111,7 +111,9 @@ impl Leader {
     ) {
         turn.sizes.set(from, sizes);
         let compacted = turn.control.compacted();
-        self.compacted_by.insert(from, revision);
+        let before = self.compacted_by.insert(from, revision);
+        assert!(before.is_none_or(|before| before <= revision), "what is dropped does not come back");
+        assert!(revision <= compacted, "nobody drops what the log has not compacted: {revision}");
         if let Some(compaction) = &mut self.compaction {
             compaction.dropped += dropped;
         }

@@ -186,6 +186,7 @@ impl Auto {
         if target <= self.last || target == Revision::NONE {
             return None;
         }
+        assert!(target <= settled, "only what is settled is compacted: {target}");
         self.last = target;
         Some(target)
     }
@@ -218,6 +219,7 @@ impl Leader {
 
     /// Serving begins: leases get their full time anew, and the member says who it is.
     pub fn begin(&mut self, turn: &mut Turn) {
+        assert!(turn.standing.leads(), "the leader's work begins when the epoch serves");
         let now = turn.now;
         self.end_epoch();
         self.serves = true;

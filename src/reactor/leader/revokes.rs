@@ -19,12 +19,14 @@ impl Leader {
         }
         self.ending.insert(lease);
         let waiting: Vec<ReactorId> = (0..turn.reactors).map(ReactorId).collect();
-        self.revoking.insert(by.call, Revoking { lease, waiting, shards: vec![] });
+        let before = self.revoking.insert(by.call, Revoking { lease, waiting, shards: vec![] });
+        assert!(before.is_none(), "a call revokes one lease");
         turn.send_to_all(|| ShardMail::Revoking { call: by.call, lease });
     }
 
     pub fn on_revoking_has(&mut self, turn: &mut Turn, from: ReactorId, call: CallId, having: Vec<ShardId>) {
         let Some(revoking) = self.revoking.get_mut(&call) else { return };
+        assert!(revoking.waiting.contains(&from), "reactor {from} says once which shards have keys");
         revoking.shards.extend(having);
         revoking.waiting.retain(|reactor| *reactor != from);
         if !revoking.waiting.is_empty() {
@@ -35,6 +37,7 @@ impl Leader {
             return self.end_bare_lease(turn, lease, call);
         }
         shards.sort();
+        assert!(shards.is_sorted_by(|a, b| a < b), "a shard has one owner: {shards:?}");
         turn.counters.paths.revoked_with_keys += 1;
         // A transaction of this reactor's, whoever asked for it.
         turn.send(turn.id, CallMail::SpreadRevoke { call, lease, shards });
@@ -42,6 +45,7 @@ impl Leader {
 
     /// A lease without keys ends by an entry of its own.
     pub fn end_bare_lease(&mut self, turn: &mut Turn, lease: LeaseId, call: CallId) {
+        assert!(self.ending.contains(&lease), "a lease ends that is being revoked: {lease}");
         turn.counters.paths.revoked_bare += 1;
         let revision = turn.sequencer.counter();
         let answer = Ok(Reply::LeaseRevoke { revision });

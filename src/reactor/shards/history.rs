@@ -28,6 +28,7 @@ impl Shards {
         }
         let (pin, compacted) = *local.pins.entry(call).or_insert_with(|| (store.pin(upto), compacted));
         let history = store.history_pinned(pin, after, turn.settings.slice.of_changes());
+        assert!(history.resume >= after, "history goes forward: to {:?} from {after:?}", history.resume);
         turn.counters.paths.history_sliced += u64::from(!history.done);
         if history.done {
             local.pins.remove(&call);

@@ -13,6 +13,7 @@ impl Shards {
         | Action::Renew { shard, .. }
         | Action::Unsubscribe { shard, .. }
         | Action::Credit { shard, .. }) = &action;
+        assert!(*shard != ShardId::CONTROL, "the control shard has no keys to watch");
         let local = self.of.get_mut(shard).expect("the router knows whose shard it is");
         match action {
             Action::Subscribe { subscription, .. } | Action::Renew { subscription, .. } => {
@@ -30,6 +31,7 @@ impl Shards {
         // Behind the events it covers.
         self.send_notices(turn);
         let upto = self.of[&shard].hub.settled();
+        assert!(upto <= turn.shown(), "a mark covers what is settled: {upto}");
         turn.send(from, CallMail::Marks { marks: vec![(shard, upto)] });
     }
 
@@ -80,6 +82,7 @@ impl Shards {
             if upto > local.marked {
                 local.marked = upto;
                 for reader in local.hub.readers() {
+                    assert!(upto <= turn.shown(), "a mark covers what is settled: {upto}");
                     marks.entry(reader).or_default().push((*id, upto));
                 }
             }

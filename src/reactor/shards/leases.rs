@@ -39,6 +39,7 @@ impl Shards {
 
     /// The control shard's part of the revision that deletes a lease's keys.
     pub fn end_lease_with(&mut self, lease: LeaseId, part: PartOf) {
+        assert!(part.parts > 1, "a lease that ends with a revision has keys in some shard");
         let changes = vec![EffectChange::LeaseEnd { lease }];
         let effect = Effect { revision: part.revision, parts: part.parts, more: false, changes };
         self.shard_mut(ShardId::CONTROL).push_effect(effect);

@@ -81,6 +81,7 @@ impl LocalShard {
 
     /// Hands what has settled, or a slice of it, to the hub.
     pub fn publish(&mut self, settled: Revision, slice: Budget) {
+        assert!(settled <= self.shard.store.settled(), "nothing is published that may be undone");
         let held = self.hub.is_publishing();
         self.hub.publish(&mut self.shard.store, settled, slice);
         self.compacting |= held && !self.hub.is_publishing();

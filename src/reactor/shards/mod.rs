@@ -61,7 +61,8 @@ struct Compacting {
 
 impl Shards {
     pub fn take_in(&mut self, local: LocalShard) {
-        self.of.insert(local.shard.id, local);
+        let before = self.of.insert(local.shard.id, local);
+        assert!(before.is_none(), "a shard lives once on its reactor");
     }
 
     pub fn has(&self, shard: ShardId) -> bool {
@@ -161,6 +162,7 @@ impl Shards {
 
     /// Makes the turn's effects an entry per shard; false where raft refuses one.
     pub fn propose_turn(&mut self, turn: &Turn) -> bool {
+        assert!(turn.standing.may_write(), "writes are proposed only while the epoch serves");
         let (epoch, settled, bytes) = (turn.epoch(), turn.settled, turn.settings.entry_bytes_max);
         let refused = self.of.values_mut().filter_map(|local| {
             local.shard.propose_turn(epoch, settled, bytes).err() // of all: one is as good as lost with another
@@ -172,6 +174,7 @@ impl Shards {
     pub fn take_readies(&mut self, mut persist: impl FnMut(ShardId, u32, &Writes)) {
         for local in self.of.values_mut() {
             if let Some(writes) = local.shard.ready() {
+                assert!(local.shard.effects_bytes() == 0, "a Ready is taken behind all of the turn's writes");
                 persist(local.shard.id, local.shard.home, &writes);
             }
         }
@@ -190,6 +193,8 @@ impl Shards {
             Committed::Revision(revision) => Some(*revision),
             _ => None,
         });
+        let (marked, serves) = (revisions.clone().next(), turn.standing.may_write());
+        assert!(marked.is_none() || serves, "revisions are marked in the epoch that took them: {marked:?}");
         turn.sequencer.mark_all(turn.room.generation(), revisions);
         news.retain(|news| !matches!(news, Committed::Revision(_)));
         Ok(news)
@@ -235,6 +240,7 @@ impl Shards {
 
     /// Takes back what of the epoch is not settled, and forgets what only it wanted.
     pub fn end_epoch(&mut self, turn: &mut Turn) {
+        assert!(!turn.standing.may_write(), "an epoch's writes are taken back when it is over");
         let settled = turn.sequencer.settled();
         let mut moves: Vec<LeaseMove> = vec![];
         for local in self.of.values_mut() {
@@ -322,6 +328,7 @@ impl Shards {
             sizes.bytes_live += leases;
             sizes.bytes_total += leases;
         }
+        assert!(sizes.bytes_live <= sizes.bytes_total, "what is live is part of all");
         sizes
     }
 

@@ -56,6 +56,7 @@ impl Shards {
     ) {
         let local = self.of.get_mut(&id).expect("the shard is this reactor's");
         assert!(local.reserved.is_none(), "a shard is reserved once at a time");
+        assert!(turn.standing.may_write(), "shards are reserved while the epoch serves");
         let step = Some(Step::Comparing(Comparing::default()));
         local.reserved = Some(Reservation { call, txn, revokes, path: None, step });
         self.go_on_with(turn, id);
@@ -78,6 +79,8 @@ impl Shards {
     ) {
         let ranges = turn.router().ranges_of(id);
         let reservation = self.reservation_of(call, id);
+        assert!(reservation.step.is_none(), "a shard gathers when it has compared");
+        assert!(reservation.path.is_none(), "a shard gathers once for who has it");
         reservation.path = Some(path.clone());
         let (txn, revokes) = (reservation.txn.clone(), reservation.revokes);
         let control = &turn.control;
@@ -109,7 +112,10 @@ impl Shards {
     ) {
         let list_max = turn.settings.bounds.delete_list_max;
         let applying = Box::new(Applying::new(write.map(|part| part.revision), shares, list_max));
-        self.reservation_of(call, id).step = Some(Step::Applying(write, applying));
+        let reservation = self.reservation_of(call, id);
+        assert!(reservation.path.is_some(), "a part comes after gathering");
+        assert!(reservation.step.is_none(), "a shard has one part of a revision");
+        reservation.step = Some(Step::Applying(write, applying));
         self.go_on_with(turn, id);
     }
 
@@ -117,7 +123,9 @@ impl Shards {
         let local = self.of.get_mut(&id).expect("the shard is this reactor's");
         local.waiting.retain(|waiting| !matches!(waiting, Waiting::Reserve { call: by, .. } if *by == call));
         if local.reserved.as_ref().is_some_and(|reservation| reservation.call == call) {
-            local.reserved = None;
+            let step = local.reserved.take().and_then(|reservation| reservation.step);
+            let writes = matches!(step, Some(Step::Applying(..)));
+            assert!(!writes, "a part that is under way is applied to its end");
             local.let_history_go(call);
         }
         self.answer_revokes(turn);
@@ -192,7 +200,8 @@ impl Shards {
         let local = self.of.get_mut(&id).expect("the caller found it");
         let reservation = local.reserved.as_ref().expect("its step is under way");
         let store = &mut local.shard.store;
-        let applied = match reservation.revokes {
+        let revokes = reservation.revokes;
+        let applied = match revokes {
             Some(lease) => {
                 let doomed = local.attached.keys(lease).take(budget.of_changes().keys);
                 let doomed: Vec<Blob> = doomed.cloned().collect();
@@ -206,6 +215,8 @@ impl Shards {
             }
         };
         local.follow_leases(&mut applying.take_leases());
+        let bare = |lease| local.attached.count(lease) == 0;
+        assert!(applied.is_none() || revokes.is_none_or(bare), "a lease that ends has no keys left");
         let Some(mut applied) = applied else {
             let reservation = local.reserved.as_mut().expect("looked at above");
             reservation.step = Some(Step::Applying(write, applying));
@@ -225,6 +236,7 @@ impl Shards {
 impl LocalShard {
     /// What a slice has changed goes into the turn's entry. With `more`, the part goes on.
     fn push_part(&mut self, write: Option<PartOf>, changes: Vec<crate::record::EffectChange>, more: bool) {
+        assert!(write.is_some() || changes.is_empty(), "what a part changes has its revision");
         if let (Some(PartOf { revision, parts }), false) = (write, changes.is_empty()) {
             self.shard.push_effect(Effect { revision, parts, more, changes });
         }

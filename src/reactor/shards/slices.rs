@@ -88,6 +88,7 @@ impl Slices {
     fn pop(&mut self) -> Option<Slice> {
         let slice = self.waiting.pop_front()?;
         self.kept_bytes -= slice.kept_bytes();
+        assert!(!self.waiting.is_empty() || self.kept_bytes == 0, "what slices hold is counted as they wait");
         Some(slice)
     }
 

@@ -31,6 +31,7 @@ impl Source for Shards {
             return None; // The state may hold entries behind the position that raft would let it name.
         }
         let position = shard.checkpoint_position()?;
+        assert!(position.index <= shard.group().applied(), "a checkpoint's index is applied: {position:?}");
         let (seal, fence) = (shard.meaning().seal(), shard.meaning().fence());
         Some(HeldState {
             pin: shard.store.pin(settled),

@@ -186,6 +186,8 @@ impl Shards {
 
     /// The write is evaluated against the newest state, settled or not.
     fn evaluate(&mut self, turn: &mut Turn, call: CallId, id: ShardId, request: Request) {
+        assert!(turn.standing.may_write(), "a write is evaluated while its epoch serves");
+        assert!(id != ShardId::CONTROL, "the control shard has no keys");
         if turn.settings.quota_bytes.is_some() {
             let sizes = self.sizes(turn);
             turn.sizes.set(turn.id, sizes);
@@ -206,8 +208,10 @@ impl Shards {
         let began = turn.began.expect("writes are evaluated in turns");
         turn.applied(kind, matches!(answer, Ok(_) | Err(Error::Compacted)), began, About::of(request));
         let revision = effect.as_ref().map(|effect: &Effect| effect.revision);
+        assert!(revision.is_none_or(|revision| revision > current), "a write comes after what it has seen");
         let needs = revision.map_or_else(|| turn.gate.unbacked(current), Needs::entry);
         let local = self.of.get_mut(&id).expect("the caller found it");
+        assert!(local.reserved.is_none(), "a reserved shard evaluates nothing else");
         let mut leases = leases;
         local.follow_leases(&mut leases);
         if let Some(effect) = effect {

@@ -94,8 +94,11 @@ impl Storage {
         shard: ShardId,
         whole: Whole,
     ) {
+        assert!(self.under_way.is_none(), "one checkpoint is written at a time");
+        assert!(turn.standing.may_write(), "a checkpoint is of a state that serves");
         let revision = turn.settled;
         let Some(held) = source.hold(shard, revision) else { return };
+        assert!(held.seal.prefix <= revision, "an epoch settles what is behind its prefix: {revision}");
         let job = self.next_job();
         self.last_file += 1;
         let files_max = turn.settings.bounds.checkpoint_chain_files_max;
@@ -104,6 +107,8 @@ impl Storage {
             Whole::WhereDue => self.stored(shard).chain_to_go_on_from(shard, files_max),
         };
         let meta = self.checkpoint_meta(turn, shard, &held, chain.clone());
+        let last = self.stored(shard).chain.last().map_or(0, |link| link.revision);
+        assert!(last <= revision.0, "checkpoints of a shard go forward: {revision} after {last}");
         let name = CheckpointName { shard, home: held.home, file: meta.file };
         let mut blocks = vec![];
         let writer = Some(Writer::new(&meta, &mut blocks));
@@ -218,6 +223,7 @@ impl Storage {
     fn go_on_with_checkpoint(&mut self, turn: &mut Turn, source: &mut impl Source) {
         let Some(under_way) = &mut self.under_way else { return };
         let (job, name) = (under_way.job, under_way.name);
+        assert!(!under_way.filling, "no step of a file is on its way while its next blocks are filled");
         if under_way.publishing {
             return self.finish_checkpoint(turn, source);
         }
@@ -234,9 +240,11 @@ impl Storage {
     pub(super) fn fill_checkpoint(&mut self, turn: &mut Turn, source: &impl Source) {
         let budget = Budget { bytes: CHECKPOINT_BLOCK_BYTES_MAX, ..turn.settings.slice.of_changes() };
         let Some(under_way) = self.under_way.as_mut().filter(|checkpoint| checkpoint.filling) else { return };
+        assert!(!under_way.publishing, "a file is filled before it gets its name");
         let mut writer = under_way.writer.take().expect("it is filled until its history ends");
         let (shard, is_delta) = (under_way.shard(), under_way.is_delta());
         let history = source.slice(shard, under_way.pin, is_delta, under_way.after, budget);
+        assert!(history.resume >= under_way.after, "a checkpoint goes forward through its history");
         for (at, change) in &history.changes {
             writer.version(*at, &change.event, &mut under_way.blocks);
         }
@@ -258,10 +266,13 @@ impl Storage {
     fn finish_checkpoint(&mut self, turn: &mut Turn, source: &mut impl Source) {
         let Some(done) = self.under_way.take() else { return };
         let (shard, is_delta) = (done.shard(), done.is_delta());
+        assert!(done.writer.is_none() && done.blocks.is_empty(), "a file gets its name when all is written");
+        assert!(done.revision <= turn.settled, "a checkpoint's revision is settled: {}", done.revision);
         source.written(shard, done.pin, is_delta);
         source.let_go(shard, done.pin);
         let (CheckpointName { home, file, .. }, Written { bytes, hash }) = (done.name, done.written);
         let stored = self.of.get_mut(&shard).expect("it was taken in");
+        assert!(!is_delta || done.chain == stored.chain, "a delta goes on from the files that are there");
         let mut replaced = vec![];
         let had_deltas = !is_delta && stored.chain.len() > 1;
         if !is_delta {

@@ -78,6 +78,7 @@ impl Storage {
         let Some(step) = self.clearing.steps.pop_front() else { return };
         // Only marks of dead logs are published.
         turn.counters.paths.dead_log_cleared += u64::from(matches!(step, BulkStep::Publish { .. }));
+        assert!(self.clearing.job.is_none(), "each step of clearing rests on the one before");
         let job = self.next_job();
         self.clearing.job = Some(job);
         turn.out.push(Output::Bulk { job, step });

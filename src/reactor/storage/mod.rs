@@ -138,7 +138,8 @@ impl Storage {
     /// A shard of this reactor, as it starts.
     pub fn take_in(&mut self, shard: ShardId, hard_state: HardState, chain: Vec<LinkRecord>) {
         let voted = (hard_state.term, hard_state.vote);
-        self.of.insert(shard, Stored { voted, chain, base_has_no_room: false });
+        let before = self.of.insert(shard, Stored { voted, chain, base_has_no_room: false });
+        assert!(before.is_none(), "a shard has one stay in the log of its reactor");
     }
 
     pub fn log(&self) -> &Log {
@@ -155,6 +156,7 @@ impl Storage {
 
     /// An epoch serves, so every shard's stay is durable where it is: earlier stays and their files go.
     pub fn drop_left_over(&mut self, turn: &mut Turn) {
+        assert!(turn.standing.may_write(), "earlier stays go when an epoch has served from the new ones");
         for Resident { shard, home } in std::mem::take(&mut self.stale) {
             self.append(shard, home, Record::Close);
             turn.counters.paths.stay_closed += 1;
@@ -173,6 +175,8 @@ impl Storage {
         let left = writing.remove(place).map_or(turn.now, |(_, left)| left);
         turn.counters.times.log_writes.observe(turn.now.since(left).0);
         self.in_flight_bytes -= buffer.len();
+        let rests = self.writing.is_empty();
+        assert!(!rests || self.in_flight_bytes == 0, "bytes on their way are those of writes on their way");
         self.log.reuse(buffer);
         self.log.written(write);
         turn.sequencer.testify(self.log.testimony());
@@ -193,6 +197,8 @@ impl Storage {
             let hard = crate::log::HardState { term: hard.term, vote: hard.vote.0, commit: hard.commit };
             self.appended = self.log.append(resident, Record::HardState(hard));
         }
+        let behind = self.persisting.back().is_none_or(|last| last.upto <= self.appended);
+        assert!(behind, "Readies are appended in the order in which they were taken");
         self.persisting.push_back(Persisting { upto: self.appended, shard, number: writes.number });
     }
 
@@ -211,6 +217,8 @@ impl Storage {
             paths.log_recycled += u64::from(matches!(command, Command::Recycle { .. }));
             if let Command::Write { id, bytes, .. } = &command {
                 paths.log_write_while_one_is_in_flight += u64::from(!self.writing.is_empty());
+                let behind = self.writing.back().is_none_or(|(last, _)| last < id);
+                assert!(behind, "writes leave in the order of their numbers: {id:?}");
                 self.writing.push_back((*id, turn.now));
                 self.in_flight_bytes += bytes.len();
                 self.log_writes += 1;
@@ -223,6 +231,7 @@ impl Storage {
     /// The Readies that have become durable, in order, by shard and number; and what they replace goes.
     pub fn take_durable(&mut self, turn: &mut Turn) -> Vec<(ShardId, u64)> {
         let durable = self.log.durable();
+        assert!(durable <= self.appended, "what is durable was appended: {durable:?} of {:?}", self.appended);
         let mut done = vec![];
         while let Some(persisting) = self.persisting.pop_front_if(|persisting| persisting.upto <= durable) {
             done.push((persisting.shard, persisting.number));

@@ -53,6 +53,7 @@ impl Storage {
     fn hear(&mut self, turn: &mut Turn, log: u16) -> bool {
         let Some(word) = turn.sequencer.testimony(LogId(u32::from(log))) else { return false };
         let known = &mut self.heard.frames[usize::from(log)];
+        assert!(word.frame >= *known, "a log takes nothing back of what it had acknowledged");
         let new = word.frame > *known;
         if new {
             *known = word.frame;

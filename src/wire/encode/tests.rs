@@ -332,10 +332,6 @@ fn watch_messages_are_byte_for_byte_prosts_and_as_long_as_foretold() {
         let mut out = vec![];
         watch(&mut out, &HEADER, &reply, usize::MAX).unwrap();
         assert_eq!(out, expected.encode_to_vec());
-        assert_eq!(watch_length(&HEADER, &reply), out.len());
-        let events: usize = reply.events.iter().map(event_length).sum();
-        let without = WatchReply { events: vec![], ..reply };
-        assert_eq!(watch_length(&HEADER, &without) + events, out.len());
     }
 }
 

@@ -15,10 +15,10 @@ fn alarmed(alarm: AlarmType) -> Facts {
     Facts { alarms: vec![Alarm { member: MemberId(1), alarm }], ..good() }
 }
 
-const READ: Reads<Result<(), Error>> = Reads { serializable: Ok(()), linearizable: Ok(()) };
-const UNREAD: Reads<Result<(), Error>> = Reads { serializable: Ok(()), linearizable: Err(Error::Timeout) };
+const READ: Reads = Reads { serializable: Ok(()), linearizable: Ok(()) };
+const UNREAD: Reads = Reads { serializable: Ok(()), linearizable: Err(Error::Timeout) };
 
-fn show(line: &str, facts: &Facts, reads: &Reads<Result<(), Error>>) -> (u16, String) {
+fn show(line: &str, facts: &Facts, reads: &Reads) -> (u16, String) {
     let response = page_of(line).render(facts, reads);
     (response.status, String::from_utf8(response.body).unwrap())
 }
@@ -58,21 +58,6 @@ fn health_leaves_out_what_is_excluded() {
     assert_eq!(show("GET /health?exclude=CORRUPT&exclude=NOSPACE", &full, &READ).0, 200);
     assert_eq!(show("GET /health?exclude=CORRUPT", &full, &READ).0, 503);
     assert_eq!(show("GET /health?exclude=", &full, &READ).0, 503);
-}
-
-#[test]
-fn a_page_asks_for_no_read_it_will_not_use() {
-    let reads = |line, facts: &Facts| page_of(line).reads(facts);
-    let (none, both) = (Reads::default(), Reads { serializable: true, linearizable: true });
-    let (local, quorum) = (Reads { linearizable: false, ..both }, Reads { serializable: false, ..both });
-    assert_eq!(reads("GET /health", &good()), quorum);
-    assert_eq!(reads("GET /health?serializable=true", &good()), local);
-    assert_eq!(reads("GET /health", &Facts { has_leader: false, ..good() }), none);
-    assert_eq!(reads("GET /livez", &good()), local);
-    assert_eq!(reads("GET /readyz", &good()), both);
-    assert_eq!(reads("GET /readyz?exclude=linearizable_read", &good()), local);
-    assert_eq!(reads("GET /readyz/data_corruption", &good()), none);
-    assert_eq!(reads("GET /version", &good()), none);
 }
 
 #[test]

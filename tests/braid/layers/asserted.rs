@@ -1,4 +1,10 @@
 //! How densely a module asserts its invariants in release.
+//!
+//! One assertion in ten lines is the aim where the protocol runs. No module is quite there: what comes from clients,
+//! disks, peers or time is answered by an error and never asserted (recovery and formats in `log`, readers in
+//! `checkpoint`, checks in `txn`), and pages, figures, words of the operator's log and tables of types, a sixth of
+//! `reactor`, hold nothing that could be wrong there. What is asserted costs no more than a comparison of what is at
+//! hand where requests run, and loops only where something loops anyway or seldom.
 
 use super::lexer::{Token, program_tokens};
 use super::paths::sign;
@@ -7,17 +13,17 @@ use std::collections::BTreeSet;
 
 /// Lines of program for each assertion, at most. Who asserts more lowers the number: what was reached stays.
 const LINES_PER_ASSERTION: &[(&str, usize)] = &[
-    ("raft", 15),
-    ("log", 35),
-    ("takeover", 23),
-    ("sequencer", 19),
-    ("shard", 18),
-    ("checkpoint", 35),
-    ("mvcc", 32),
-    ("control", 62),
-    ("lease", 24),
-    ("txn", 58),
-    ("reactor", 120),
+    ("raft", 13),
+    ("log", 23),
+    ("takeover", 20),
+    ("sequencer", 17),
+    ("shard", 16),
+    ("checkpoint", 26),
+    ("mvcc", 25),
+    ("control", 26),
+    ("lease", 22),
+    ("txn", 30),
+    ("reactor", 39),
 ];
 const ASSERTIONS: &[&str] = &["assert", "assert_eq", "assert_ne", "panic", "unreachable"];
 

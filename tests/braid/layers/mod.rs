@@ -6,6 +6,7 @@ mod names;
 mod pages;
 mod parts;
 mod paths;
+mod unused;
 
 use lexer::{Token, closing, program_tokens};
 use paths::{Path, paths, sign, word};
