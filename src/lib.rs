@@ -105,11 +105,12 @@
 //!    mail, or by the same way to itself (`reactor/turn.rs: send`). A connection whose requests go elsewhere
 //!    moves there in a moment of rest (`front/affinity.rs: asked`, `front/mod.rs: flush, moved`,
 //!    `shell/driver.rs: hand`).
-//! 4. There it waits for a reservation, the log or the ring, or none of them
-//!    (`reactor/shards/writes.rs: try_waiting`).
+//! 4. There it waits for the end of the turn, and for a reservation, the log or the ring, or none of them
+//!    (`reactor/shards/writes.rs: evaluate_fresh, try_waiting`). What the turn's writes will look at is fetched from
+//!    memory together (`mvcc/store.rs: touch`).
 //! 5. It is evaluated against the newest state, takes a revision and stands in the store
 //!    (`reactor/shards/writes.rs: evaluate`, `txn/evaluate.rs: evaluate_put`, `sequencer/mod.rs: take`,
-//!    `mvcc/store.rs: put`). Its answer is held (`reactor/turn.rs: hold`).
+//!    `mvcc/store.rs: put_over`). Its answer is held (`reactor/turn.rs: hold`).
 //! 6. The end of the turn makes one entry of all the shard's effects (`reactor/effects.rs: write_log`,
 //!    `shard/mod.rs: propose_turn`, `raft/mod.rs: propose`), and one write of all entries
 //!    (`reactor/shards/mod.rs: take_readies`, `reactor/storage/mod.rs: persist`,

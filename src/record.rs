@@ -14,11 +14,14 @@
 //! runs a program that knows it, so a program that finds a higher one than [`FEATURE_LEVEL`] is too old for the
 //! cluster, whatever it has met so far.
 
+mod borrowed;
 #[cfg(test)]
 mod tests;
 
 use crate::types::{Blob, Epoch, LeaseId, MemberId, RaftId, Revision, Sub, Term};
+use borrowed::{AsNumber, AsVec};
 use rkyv::rancor::Error as Invalid;
+use rkyv::ser::{Allocator, Writer};
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use std::fmt;
@@ -310,12 +313,39 @@ pub struct Effect {
     pub changes: Vec<EffectChange>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+/// Archived as a [`Change`], without a copy between.
+#[derive(Archive, Serialize, Clone, Debug, PartialEq)]
+#[rkyv(as = ArchivedChange)]
 pub enum EffectChange {
-    Put { sub: Sub, key: Blob, value: Blob, lease: LeaseId },
-    Delete { sub: Sub, key: Blob },
-    DeleteRange { sub: Sub, key: Blob, end: Blob, count: u32 },
-    LeaseEnd { lease: LeaseId },
+    Put {
+        #[rkyv(with = AsNumber)]
+        sub: Sub,
+        #[rkyv(with = AsVec)]
+        key: Blob,
+        #[rkyv(with = AsVec)]
+        value: Blob,
+        #[rkyv(with = AsNumber)]
+        lease: LeaseId,
+    },
+    Delete {
+        #[rkyv(with = AsNumber)]
+        sub: Sub,
+        #[rkyv(with = AsVec)]
+        key: Blob,
+    },
+    DeleteRange {
+        #[rkyv(with = AsNumber)]
+        sub: Sub,
+        #[rkyv(with = AsVec)]
+        key: Blob,
+        #[rkyv(with = AsVec)]
+        end: Blob,
+        count: u32,
+    },
+    LeaseEnd {
+        #[rkyv(with = AsNumber)]
+        lease: LeaseId,
+    },
 }
 
 impl Effect {
@@ -342,12 +372,15 @@ impl Effect {
     }
 }
 
-/// What of an effect one entry takes.
-#[derive(Clone, Copy, Debug)]
+/// What of an effect one entry takes. Archived as a [`Write`].
+#[derive(Archive, Serialize, Clone, Copy, Debug)]
+#[rkyv(as = ArchivedWrite, serialize_bounds(__S: Writer + Allocator))]
 pub struct Piece<'a> {
+    #[rkyv(with = AsNumber)]
     pub revision: Revision,
     pub parts: u16,
     pub more: bool,
+    #[rkyv(with = AsVec, omit_bounds)]
     changes: &'a [EffectChange],
 }
 
@@ -355,11 +388,6 @@ impl Piece<'_> {
     /// As [`Effect::bytes`].
     pub fn bytes(&self) -> usize {
         32 + self.changes.iter().map(EffectChange::bytes).sum::<usize>()
-    }
-
-    fn to_write(self) -> Write {
-        let changes = self.changes.iter().map(EffectChange::to_change).collect();
-        Write { revision: self.revision.0, parts: self.parts, more: self.more, changes }
     }
 }
 
@@ -381,25 +409,34 @@ impl EffectChange {
             EffectChange::LeaseEnd { .. } => 0,
         }
     }
-
-    fn to_change(&self) -> Change {
-        match self {
-            EffectChange::Put { sub, key, value, lease } => {
-                Change::Put { sub: sub.0, key: key.to_vec(), value: value.to_vec(), lease: lease.0 }
-            }
-            EffectChange::Delete { sub, key } => Change::Delete { sub: sub.0, key: key.to_vec() },
-            EffectChange::DeleteRange { sub, key, end, count } => {
-                Change::DeleteRange { sub: sub.0, key: key.to_vec(), end: end.to_vec(), count: *count }
-            }
-            EffectChange::LeaseEnd { lease } => Change::LeaseEnd { lease: lease.0 },
-        }
-    }
 }
 
 /// Archives a batch.
 pub fn batch(epoch: Epoch, settled: Revision, pieces: &[Piece]) -> Payload {
-    let writes = pieces.iter().map(|piece| piece.to_write()).collect();
-    Payload::of(&Entry::Batch(Batch { epoch: epoch.into(), settled: settled.0, writes }))
+    let about = BATCH_BYTES + pieces.iter().map(Piece::bytes).sum::<usize>();
+    let batch = PiecesEntry::Batch(Pieces { epoch: epoch.into(), settled: settled.0, writes: pieces });
+    let bytes = rkyv::api::high::to_bytes_in::<_, Invalid>(&batch, AlignedVec::with_capacity(about));
+    Payload(Arc::new(bytes.expect("archiving into memory has no way to fail")))
+}
+
+/// A batch takes about so much beside its writes.
+const BATCH_BYTES: usize = 64;
+
+/// Archived as the first kind of [`Entry`].
+#[derive(Archive, Serialize)]
+#[rkyv(as = ArchivedEntry)]
+enum PiecesEntry<'a> {
+    Batch(Pieces<'a>),
+}
+
+/// Archived as a [`Batch`].
+#[derive(Archive, Serialize)]
+#[rkyv(as = ArchivedBatch, serialize_bounds(__S: Writer + Allocator))]
+struct Pieces<'a> {
+    epoch: EpochRecord,
+    settled: u64,
+    #[rkyv(with = AsVec, omit_bounds)]
+    writes: &'a [Piece<'a>],
 }
 
 impl MemberRecord {

@@ -199,6 +199,11 @@ impl Blob {
     pub fn new(bytes: &[u8]) -> Blob {
         Blob(triomphe::ThinArc::from_header_and_slice((), bytes))
     }
+
+    /// Whether both share the same bytes in memory.
+    pub fn is_same(&self, other: &Blob) -> bool {
+        std::ptr::eq(self.0.ptr(), other.0.ptr())
+    }
 }
 
 impl Deref for Blob {

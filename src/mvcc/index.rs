@@ -18,10 +18,14 @@ pub(super) use super::rows::Tip;
 use super::rows::check_rows;
 use super::rows::{Arena, Child, ROWS, Rows, even_out};
 use crate::types::Blob;
+use std::hint::black_box;
 
 const ROWS_MIN: usize = ROWS / 4;
 /// Inner levels: even at the least filling, more keys than [`Tip`] can name do not need as many.
 const LEVELS_MAX: usize = 32;
+
+/// Keys that [`KeyIndex::touch`] takes at once: about as many as the processor can wait for together.
+pub(super) const TOUCHED: usize = 16;
 
 /// Where a key is, or would be. Good until the next insertion or removal.
 pub(super) struct KeyPosition {
@@ -58,15 +62,42 @@ impl Default for KeyIndex {
 }
 
 impl KeyIndex {
-    pub(super) fn get(&self, key: &[u8]) -> Option<(&Blob, Tip)> {
+    /// The leaf that a key belongs to.
+    fn leaf_of(&self, key: &[u8]) -> &Rows<Tip> {
         let mut node = self.root;
         for _ in 0..self.levels {
             let inner = self.inners.get(node);
             node = inner.items[inner.child_of(key)].node;
         }
-        let leaf = self.leaves.get(node);
+        self.leaves.get(node)
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Option<(&Blob, Tip)> {
+        let leaf = self.leaf_of(key);
         let row = leaf.search(key).ok()?;
         Some((leaf.key(row), leaf.items[row]))
+    }
+
+    /// Brings to the processor what a search for each of these keys will read, [`TOUCHED`] at most, and gives the
+    /// newest versions of the keys that they seem to be. Each step is taken for all before the next, so that they wait
+    /// for the memory together.
+    pub(super) fn touch(&self, keys: &[&[u8]]) -> [Tip; TOUCHED] {
+        let mut leaves = [None; TOUCHED];
+        for (leaf, key) in leaves.iter_mut().zip(keys) {
+            *leaf = Some(self.leaf_of(key));
+        }
+        let leaves = || leaves.iter().flatten();
+        black_box(leaves().fold(0, |all, leaf| all ^ leaf.touch_heads()));
+        let mut rows = [0; TOUCHED];
+        for ((row, leaf), key) in rows.iter_mut().zip(leaves()).zip(keys) {
+            *row = leaf.ties(key).0.min(ROWS - 1);
+        }
+        let mut found = [(None, Tip::default()); TOUCHED];
+        for ((found, leaf), row) in found.iter_mut().zip(leaves()).zip(rows) {
+            *found = leaf.peek(row);
+        }
+        black_box(found.iter().fold(0, |all, (key, _)| all ^ key.map_or(0, |key| key.len())));
+        found.map(|(_, tip)| tip)
     }
 
     pub(super) fn seek(&self, key: &[u8]) -> KeyPosition {
@@ -345,7 +376,7 @@ mod tests {
                 let key = key(&mut rng, space);
                 let place = index.seek(&key);
                 assert_eq!(place.tip(), model.get(&key).copied());
-                let tip = Tip::new(step, rng.chance(2, 3));
+                let tip = Tip::new(step, rng.chance(2, 3), 0);
                 let grow = step / 1000 % 2 == 0;
                 match (place.tip(), rng.chance(1, 8) != grow) {
                     (None, true) => {
@@ -393,7 +424,7 @@ mod tests {
         let mut index = KeyIndex::default();
         for n in 0..1000u32 {
             let key = n.to_be_bytes();
-            index.insert(&index.seek(&key), Blob::new(&key), Tip::new(n, true));
+            index.insert(&index.seek(&key), Blob::new(&key), Tip::new(n, true, 0));
         }
         assert_eq!(index.leaves.nodes.len(), 1000usize.div_ceil(ROWS));
     }

@@ -4,28 +4,38 @@
 use crate::types::Blob;
 use std::cmp::Ordering;
 
-/// Rows of a node: one below 64, so that a node with its header fits a size that allocators have (1,280 and
-/// 1,536 bytes).
+/// Rows of a node: one below 64, so that a node with its header fits a size that allocators have (1,536 bytes).
 #[cfg(not(test))]
 pub(super) const ROWS: usize = 63;
 #[cfg(test)]
 pub(super) const ROWS: usize = 8;
 const ROWS_MERGED_MAX: usize = ROWS * 3 / 4;
 
-/// The newest version of a key, and whether it is live (not a tombstone).
+/// Heads in a line of the processor's memory.
+const LINE: usize = 8;
+
+/// The newest version of a key, whether it is live (not a tombstone), and what it is reckoned to cost: so that a
+/// put need not look at the value that it takes the place of, which may lie far away in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tip(u32);
+pub(super) struct Tip {
+    version_and_live: u32,
+    cost: u32,
+}
 
 impl Tip {
-    pub(super) fn new(version: u32, live: bool) -> Tip {
+    pub(super) fn new(version: u32, live: bool, cost: u64) -> Tip {
         assert!(version < 1 << 31, "a shard holds fewer than 2^31 versions");
-        Tip(version << 1 | u32::from(live))
+        let cost = u32::try_from(cost).expect("a request is shorter than 4 GiB");
+        Tip { version_and_live: version << 1 | u32::from(live), cost }
     }
     pub(super) fn version(self) -> u32 {
-        self.0 >> 1
+        self.version_and_live >> 1
     }
     pub(super) fn live(self) -> bool {
-        self.0 & 1 == 1
+        self.version_and_live & 1 == 1
+    }
+    pub(super) fn cost(self) -> u64 {
+        u64::from(self.cost)
     }
 }
 
@@ -42,7 +52,7 @@ pub(super) trait Live: Copy + Default {
 
 impl Live for Tip {
     fn live(self) -> u32 {
-        self.0 & 1
+        self.version_and_live & 1
     }
 }
 
@@ -72,6 +82,11 @@ impl<P: Live> Rows<P> {
         self.keys[row].as_ref().expect("rows in use have keys")
     }
 
+    /// What stands in a row, which need not be in use.
+    pub(super) fn peek(&self, row: usize) -> (Option<&Blob>, P) {
+        (self.keys[row].as_ref(), self.items[row])
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len as usize
     }
@@ -82,12 +97,7 @@ impl<P: Live> Rows<P> {
 
     /// The row of the key, or else the row it would take.
     pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        let head = head(key, self.skip());
-        let heads = &self.heads[..self.len()];
-        // Counting all is faster than halving: the processor fetches a row of numbers ahead.
-        let low = heads.iter().filter(|one| **one < head).count();
-        let ties = heads[low..].iter().take_while(|one| **one == head).count();
-        let (mut low, mut high) = (low, low + ties);
+        let (mut low, mut high) = self.ties(key);
         while low < high {
             let middle = usize::midpoint(low, high);
             match self.key(middle)[self.skip()..].cmp(&key[self.skip()..]) {
@@ -97,6 +107,25 @@ impl<P: Live> Rows<P> {
             }
         }
         Err(low)
+    }
+
+    /// The rows whose heads are the key's: from one up to another.
+    pub(super) fn ties(&self, key: &[u8]) -> (usize, usize) {
+        let head = head(key, self.skip());
+        let heads = &self.heads[..self.len()];
+        let below = |heads: &[u64]| heads.iter().filter(|one| **one < head).count();
+        // To count is faster than to halve, as the processor need not wait for one line to know the next. First one of
+        // each line, then that line.
+        let lines = heads.chunks_exact(LINE).filter(|line| line[LINE - 1] < head).count();
+        let rest = &heads[lines * LINE..];
+        let low = lines * LINE + below(&rest[..rest.len().min(LINE)]);
+        let ties = heads[low..].iter().take_while(|one| **one == head).count();
+        (low, low + ties)
+    }
+
+    /// Reads a little of each line of memory that [`Rows::ties`] will read.
+    pub(super) fn touch_heads(&self) -> u64 {
+        self.heads.chunks(LINE).fold(u64::from(self.len), |all, line| all ^ line[0])
     }
 
     pub(super) fn insert(&mut self, row: usize, key: Blob, item: P) {

@@ -4,7 +4,7 @@
 //! compacted; up to `settled` nothing is undone. How compaction goes about dropping is told at
 //! [`Store::compact_slice`].
 
-use super::index::{KeyIndex, KeyPosition, Tip};
+use super::index::{KeyIndex, KeyPosition, TOUCHED, Tip};
 use super::on_disk::OnDisk;
 use super::versions::{Version, Versions};
 use super::{Budget, Change, Counted, History, KeyMeta, PinId, RangeSlice, Sizes, StoredVersion, Undone};
@@ -58,19 +58,45 @@ impl Store {
     /// Writes a version above all others and gives the key's live state before it. Panics where `at` is not
     /// above every earlier change.
     pub fn put(&mut self, at: At, key: &[u8], value: Blob, lease: LeaseId) -> Option<KeyValue> {
+        let (_, before) = self.write(at, key, value, lease);
+        self.versions.get(before?).key_value()
+    }
+
+    /// As [`Store::put`], for whom the value before does not matter: it is left alone, as it would have to be
+    /// fetched from far away. Gives the key, and the lease that it had.
+    pub fn put_over(&mut self, at: At, key: &[u8], value: Blob, lease: LeaseId) -> (Blob, LeaseId) {
+        let (key, before) = self.write(at, key, value, lease);
+        (key, before.map_or(LeaseId::NONE, |before| self.versions.get(before).lease))
+    }
+
+    /// Brings to the processor what [`Store::put_over`] will look at for the next of these keys, and says for how
+    /// many; it changes nothing. What a store of any size has of a key lies far away, and most of the time that a
+    /// put takes would be waiting for one place in memory after the other.
+    pub fn touch<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> usize {
+        let mut touched: [&[u8]; TOUCHED] = [&[]; TOUCHED];
+        let mut count = 0;
+        for (place, key) in touched.iter_mut().zip(keys) {
+            *place = key;
+            count += 1;
+        }
+        if count > 1 {
+            self.versions.touch(&self.index.touch(&touched[..count]).map(Tip::version)[..count]);
+        }
+        count
+    }
+
+    /// Gives the key as it is shared, and the live version before.
+    fn write(&mut self, at: At, key: &[u8], value: Blob, lease: LeaseId) -> (Blob, Option<u32>) {
         assert!(at.main > self.settled, "what is settled is not written anew: {at:?} at {}", self.settled);
         let place = self.index.seek(key);
-        let previous = place.tip().map(|tip| self.versions.get(tip.version()));
-        let (previous, key) = match previous {
-            Some(version) => (version.key_value(), version.key().clone()),
-            None => (None, Blob::new(key)),
-        };
-        let (create_revision, count) = match &previous {
-            Some(kv) => (kv.create_revision, kv.version + 1),
+        let before = place.tip().map(|tip| self.versions.get(tip.version()));
+        let key = before.map_or_else(|| Blob::new(key), |version| version.key().clone());
+        let (create_revision, count) = match before.filter(|version| version.live()) {
+            Some(version) => (version.create_revision, version.version + 1),
             None => (at.main, 1),
         };
-        self.push(&place, Version::put(at, key, value, create_revision, count, lease));
-        previous
+        self.push(&place, Version::put(at, key.clone(), value, create_revision, count, lease));
+        (key, place.tip().filter(|tip| tip.live()).map(Tip::version))
     }
 
     /// Writes a tombstone and gives the state it ended. `None`: nothing was live and nothing changed.
@@ -88,20 +114,17 @@ impl Store {
         let (at, live, bytes) = (version.at(), version.live(), cost(&version));
         self.bytes_total += bytes;
         self.bytes_live += if live { bytes } else { 0 };
-        let key = version.key().clone();
         let before = place.tip();
         let was_live = before.is_some_and(Tip::live);
-        if let Some(before) = before.filter(|tip| tip.live()) {
-            self.bytes_live -= cost(self.versions.get(before.version()));
-        }
+        self.bytes_live -= before.filter(|tip| tip.live()).map_or(0, Tip::cost);
         let id = self.versions.push(version, before.map(Tip::version));
         if was_live != live && at.main > self.settled {
             self.liveness_changes.push_back(LivenessChange { main: at.main, version: id, birth: live });
         }
-        let tip = Tip::new(id, live);
+        let tip = Tip::new(id, live, bytes);
         match before {
             Some(_) => self.index.set(place, tip),
-            None => self.index.insert(place, key, tip),
+            None => self.index.insert(place, self.versions.get(id).key().clone(), tip),
         }
         id
     }
@@ -146,7 +169,7 @@ impl Store {
                 let version = self.versions.get(again);
                 lease_again = version.lease;
                 self.bytes_live += if version.live() { cost(version) } else { 0 };
-                self.index.set(&place, Tip::new(again, version.live()));
+                self.index.set(&place, Tip::new(again, version.live(), cost(version)));
             }
             None => self.index.remove(&place),
         }
@@ -524,7 +547,8 @@ impl Store {
         let used = self.versions.check_invariants();
         let mut chained = Vec::new();
         self.index.walk(b"", |key, tip| {
-            assert_eq!(self.versions.get(tip.version()).live(), tip.live());
+            let newest = self.versions.get(tip.version());
+            assert_eq!((newest.live(), cost(newest)), (tip.live(), tip.cost()));
             let mut next = Some(tip.version());
             while let Some(id) = next {
                 assert_eq!(self.versions.get(id).key(), key);

@@ -2,17 +2,21 @@
 //!
 //! A version is one cache line in a slab and has a number for as long as it is held. It names the version
 //! before it (`prev`) and one further back (`jump`), chosen as in a skew-binary list, so that the state at
-//! an old revision is found in O(log n) steps however often the key has changed since.
+//! an old revision is found in O(log n) steps however often the key has changed since. Which one that is follows
+//! from how many versions lie below, so that a write looks at one or two old versions, which lie far away.
 //!
-//! Compaction drops the old end of a chain and leaves the names of what it dropped standing. That is sound:
-//! a number given out again goes to a version written later than all that could still name it by mistake,
-//! so a name counts only where it leads to an older version. A free slot is later than everything.
+//! Compaction drops the old end of a chain and leaves the names of what it dropped standing. That is sound.
+//! A number given out again goes to a version written later than all that were written while it was in use,
+//! so `prev` counts only where it leads to an older version. A `jump` may have been copied from another version
+//! after what it names was dropped, so it counts only where it leads to an older version of the same key: whatever
+//! that is, it is further back in the same chain. A free slot is later than everything.
 //!
 //! The order of revisions is a row of chunks of numbers. Changes are added and undone at the back;
 //! what compaction drops leaves holes; a chunk half empty is closed up and joined with a neighbour.
 
 use crate::types::{At, Blob, Event, KeyValue, LeaseId, Revision, Sub};
 use std::collections::VecDeque;
+use std::hint::black_box;
 
 #[cfg(not(test))]
 const CHUNK: usize = 512;
@@ -28,7 +32,7 @@ pub(super) struct Version {
     /// The version before it; for a free slot the next free one.
     prev: u32,
     jump: u32,
-    /// How many versions of the chain lay before it when it was written.
+    /// How many versions of the chain lay before it when it was written; wraps.
     depth: u32,
     key: Option<Blob>,
     /// `None` is a tombstone.
@@ -133,6 +137,17 @@ impl Versions {
         &self.slab[(id >> SLAB_BITS) as usize][(id & ((1 << SLAB_BITS) - 1)) as usize]
     }
 
+    /// Brings to the processor what [`Versions::push`] will look at before it pushes onto these versions, those that
+    /// there are.
+    pub(super) fn touch(&self, ids: &[u32]) {
+        let slot =
+            |id: u32| self.slab.get((id >> SLAB_BITS) as usize)?.get((id & ((1 << SLAB_BITS) - 1)) as usize);
+        let versions = || ids.iter().filter_map(|id| slot(*id));
+        black_box(versions().fold(0, |all, version| all ^ version.prev));
+        let jumps = versions().filter(|version| ends_with_twins(version.depth)).map(|version| version.jump);
+        black_box(jumps.filter_map(slot).fold(0, |all, version| all ^ version.prev));
+    }
+
     fn slot(&mut self, id: u32) -> &mut Version {
         &mut self.slab[(id >> SLAB_BITS) as usize][(id & ((1 << SLAB_BITS) - 1)) as usize]
     }
@@ -141,6 +156,11 @@ impl Versions {
     fn older(&self, id: u32, than: &Version) -> Option<&Version> {
         let version = (id != NONE).then(|| self.get(id))?;
         (version.at() < than.at()).then_some(version)
+    }
+
+    /// The version further back that one names.
+    fn jump(&self, from: &Version) -> Option<&Version> {
+        self.older(from.jump, from).filter(|version| version.key().is_same(from.key()))
     }
 
     /// The number of the version before one.
@@ -153,7 +173,7 @@ impl Versions {
     pub(super) fn find(&self, newest: u32, at: Revision) -> Option<&Version> {
         let mut version = self.get(newest);
         while version.main() > at {
-            version = match self.older(version.jump, version) {
+            version = match self.jump(version) {
                 Some(jump) if jump.main() > at => jump,
                 _ => self.older(version.prev, version)?,
             };
@@ -168,15 +188,9 @@ impl Versions {
             assert!(before.at() < version.at(), "a chain goes from new to old");
             version.prev = prev;
             version.depth = before.depth.wrapping_add(1);
-            let jump = self.older(before.jump, before);
-            let further = jump.and_then(|jump| self.older(jump.jump, jump).map(|further| (jump, further)));
-            version.jump = match further {
-                Some((jump, further))
-                    if before.depth.wrapping_sub(jump.depth) == jump.depth.wrapping_sub(further.depth) =>
-                {
-                    jump.jump
-                }
-                _ => prev,
+            version.jump = match ends_with_twins(before.depth) {
+                true => self.jump(before).map_or(prev, |jump| jump.jump),
+                false => prev,
             };
         }
         let at = version.at();
@@ -321,6 +335,21 @@ impl Versions {
     }
 }
 
+/// Whether, of so many versions cut into runs of `2^k - 1` from the longest down, the last two are equally long:
+/// then the next version jumps over both.
+fn ends_with_twins(versions: u32) -> bool {
+    let (mut rest, mut last) = (u64::from(versions), 0);
+    while rest > 0 {
+        let run = (1 << (rest + 1).ilog2()) - 1;
+        rest -= run;
+        if rest == 0 {
+            return run == last;
+        }
+        last = run;
+    }
+    false
+}
+
 #[cfg(test)]
 impl Versions {
     /// Order, holes and free slots; gives the numbers in use.
@@ -361,12 +390,34 @@ mod tests {
         let mut steps = 0;
         while version.main() > at {
             steps += 1;
-            version = match versions.older(version.jump, version) {
+            version = match versions.jump(version) {
                 Some(jump) if jump.main() > at => jump,
                 _ => versions.older(version.prev, version).unwrap(),
             };
         }
         steps
+    }
+
+    /// The jump of a version is copied from another one's, and what that names may have been dropped.
+    #[test]
+    fn a_number_that_another_key_has_been_given_misleads_no_search() {
+        let mut versions = Versions::default();
+        let [a, b] = [Blob::new(b"a"), Blob::new(b"b")];
+        let put = |main, key: &Blob| {
+            let at = At { main: Revision(main), sub: Sub(0) };
+            Version::put(at, key.clone(), key.clone(), Revision(1), main, LeaseId::NONE)
+        };
+        let first = versions.push(put(1, &a), None);
+        let second = versions.push(put(2, &a), Some(first));
+        let third = versions.push(put(3, &a), Some(second));
+        versions.remove(first);
+        assert_eq!(versions.push(put(4, &b), None), first, "the number is given out again");
+        let newest = versions.push(put(5, &a), Some(third));
+        assert_eq!(versions.get(newest).jump, first, "and named by another key");
+        for main in 2..=3 {
+            assert_eq!(versions.find(newest, Revision(main)).map(Version::main), Some(Revision(main)));
+        }
+        assert!(versions.find(newest, Revision(1)).is_none());
     }
 
     #[test]

@@ -59,11 +59,12 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Takes one input. What follows from it for this reactor follows at once; what leaves, leaves with
-    /// [`Reactor::flush`].
+    /// Takes one input. What follows from it for this reactor follows at once, but that writes are evaluated, as
+    /// what leaves leaves, with [`Reactor::flush`].
     pub fn step(&mut self, now: Time, input: Input<'_>) {
         assert!(now >= self.turn.now, "time does not run backwards");
         self.turn.now = now;
+        self.turn.began.get_or_insert(now);
         let Reactor { turn, calls, shards, storage, .. } = self;
         match input {
             Input::Opened { conn, port } => calls.front.opened(now, conn, port),
@@ -96,12 +97,13 @@ impl Reactor {
     pub fn flush(&mut self, now: Time, out: &mut Vec<Output>) {
         assert!(now >= self.turn.now, "time does not run backwards");
         self.turn.now = now;
+        self.turn.began.get_or_insert(now);
         self.turn.counters.turns += 1;
         self.calls.take_turn(&mut self.turn);
         self.epochs.drive(&mut self.turn, &mut self.shards);
         let coordinates = self.epochs.coordinates();
         assert!(coordinates == self.leader.is_some(), "who coordinates takeovers leads when they are done");
-        self.run_local();
+        self.run_and_evaluate();
         self.shards.take_turn(&mut self.turn);
         if self.shards.gives_history() {
             self.follow_settled();
@@ -111,7 +113,7 @@ impl Reactor {
             leader.take_turn(&mut self.turn);
         }
         self.drop_late();
-        self.run_local();
+        self.run_and_evaluate();
         self.write_log();
         self.run_local();
         self.shards.work_in_background(&mut self.turn);
@@ -120,6 +122,7 @@ impl Reactor {
         self.calls.flush_watches(&mut self.turn);
         self.run_local();
         self.turn.observe_pace();
+        self.turn.began = None;
         self.calls.front.flush(now, &mut self.turn.out);
         assert!(!self.turn.has_local(), "mail of this reactor to itself is taken in its turn");
         out.append(&mut self.turn.out);
@@ -170,6 +173,14 @@ impl Reactor {
             self.propose_decided();
             let Some(mail) = self.turn.next_local() else { return };
             self.on_mail(self.turn.id, mail);
+        }
+    }
+
+    /// As [`Reactor::run_local`], and evaluates what has come, until nothing follows from that.
+    fn run_and_evaluate(&mut self) {
+        self.run_local();
+        while self.shards.evaluate_fresh(&mut self.turn) {
+            self.run_local();
         }
     }
 

@@ -57,19 +57,26 @@ pub(super) struct About {
 }
 
 impl About {
-    /// Shares the request's bytes.
-    pub fn of(request: &Request) -> About {
+    /// Keeps of the request its key.
+    pub fn of(request: Request) -> About {
+        let bytes = request.bytes();
         let key = match request {
-            Request::Put(put) => put.key.clone(),
-            Request::DeleteRange(delete) => delete.key.clone(),
-            Request::Txn(txn) => return About::of_txn(txn),
+            Request::Put(put) => put.key,
+            Request::DeleteRange(delete) => delete.key,
+            Request::Txn(txn) => return About::of_txn(&txn),
             _ => Bytes::new(),
         };
-        About { key, bytes: request.bytes() }
+        About { key, bytes }
     }
 
     pub fn of_txn(txn: &TxnRequest) -> About {
         About { key: txn.first_key().cloned().unwrap_or_default(), bytes: txn.bytes() }
+    }
+}
+
+impl Work {
+    fn is_like(&self, other: &Work) -> bool {
+        (self.kind, self.success, self.begun) == (other.kind, other.success, other.begun)
     }
 }
 
@@ -112,13 +119,16 @@ impl Turn {
             self.counters.applies.observe(ApplyKind::Range, true, self.now.since(begun), times);
         }
         let applied = std::mem::take(&mut self.pace.applied);
-        for Work { kind, success, begun, about } in &applied {
-            assert!(*begun <= self.now, "what is applied has begun before");
-            let took = self.now.since(*begun);
-            self.counters.applies.observe(*kind, *success, took, 1);
+        for alike in applied.chunk_by(Work::is_like) {
+            let Work { kind, success, begun, .. } = alike[0];
+            assert!(begun <= self.now, "what is applied has begun before");
+            let took = self.now.since(begun);
+            self.counters.applies.observe(kind, success, took, alike.len() as u64);
             // A range is told of with its answer.
-            if took > self.settings.observing.slow_apply && *kind != ApplyKind::Range {
-                self.tell_slow_apply(took, "", || kind.describe(about), String::new(), None);
+            if took > self.settings.observing.slow_apply && kind != ApplyKind::Range {
+                for Work { about, .. } in alike {
+                    self.tell_slow_apply(took, "", || kind.describe(about), String::new(), None);
+                }
             }
         }
         self.pace.applied = applied;

@@ -53,6 +53,8 @@ pub(super) struct Turn {
     pub settings: Arc<Settings>,
     pub sequencer: Arc<Sequencer>,
     pub now: Time,
+    /// When it began, where it is under way.
+    pub began: Option<Time>,
     pub epoch_state: ReadOnly<EpochState>,
     /// Up to where this reactor has taken what is settled into account.
     pub settled: ReadOnly<Revision>,
@@ -85,6 +87,7 @@ impl Turn {
             settings,
             sequencer,
             now,
+            began: None,
             epoch_state: ReadOnly { value: EpochState::new() },
             settled: ReadOnly { value: Revision::NONE },
             router: ReadOnly { value: None },

@@ -135,7 +135,7 @@ impl Shard {
         settled: Revision,
         entry_bytes: usize,
     ) -> Result<(), Refused> {
-        let effects = std::mem::take(&mut self.effects);
+        let mut effects = std::mem::take(&mut self.effects);
         self.effects_bytes = 0;
         if let Some(first) = effects.first() {
             assert!(epoch == self.meaning.seal().epoch, "writes are proposed behind their epoch's seal");
@@ -154,6 +154,8 @@ impl Shard {
             self.entries_cut += u64::from(to < pieces.len());
             from = to;
         }
+        effects.clear();
+        self.effects = effects;
         Ok(())
     }
 
@@ -391,10 +393,9 @@ fn apply(
             ArchivedChange::Put { sub, key, value, lease } => {
                 let at = At { main: write.revision, sub: Sub(sub.to_native()) };
                 let lease = LeaseId(lease.to_native());
-                let previous = store.put(at, key, Blob::new(value), lease);
-                let from = previous.map_or(LeaseId::NONE, |kv| kv.lease);
+                let (key, from) = store.put_over(at, key, Blob::new(value), lease);
                 if from != lease {
-                    moves.push(LeaseMove { key: Blob::new(key), from, to: lease });
+                    moves.push(LeaseMove { key, from, to: lease });
                 }
             }
             ArchivedChange::Delete { sub, key } => {

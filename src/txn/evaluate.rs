@@ -48,11 +48,12 @@ pub fn evaluate_put(
 ) -> Result<Evaluated<PutReply>, Refusal> {
     check_put_state(store, request, false, leases)?;
     let mut changed = Changed::default();
+    changed.changes.reserve_exact(1);
     let mut places = Places::Taking { take, next: None };
-    let before = put(store, request, &mut places, &mut changed)?;
+    let prev_kv = put(store, request, &mut places, &mut changed)?;
     let revision = places.taken().expect("a put takes a revision");
     assert!(changed.changes.len() == 1, "a put is one change");
-    let reply = PutReply { revision, prev_kv: before.filter(|_| request.prev_kv) };
+    let reply = PutReply { revision, prev_kv };
     Ok(Evaluated::new(reply, Some(revision), changed))
 }
 

@@ -109,10 +109,7 @@ pub(super) fn run(
     match op {
         Op::Range(request) => Ok(OpPart::Range(range_at_once(store, request, read_at(request)))),
         Op::Put(request) if !owns(owned, &request.key) => Ok(OpPart::Elsewhere),
-        Op::Put(request) => {
-            let prev_kv = put(store, request, places, changed)?;
-            Ok(OpPart::Put { prev_kv: prev_kv.filter(|_| request.prev_kv) })
-        }
+        Op::Put(request) => Ok(OpPart::Put { prev_kv: put(store, request, places, changed)? }),
         Op::DeleteRange(request) => delete(store, owned, request, places, changed),
         Op::Txn(_) | Op::Empty => {
             unreachable!("a path gives single operations, and checks refuse empty ones")
@@ -125,6 +122,7 @@ pub(super) fn read_at(request: &RangeRequest) -> Revision {
     if request.revision <= 0 { NEWEST } else { Revision(request.revision.cast_unsigned()) }
 }
 
+/// Gives the key's state before where that was asked for.
 pub(super) fn put(
     store: &mut Store,
     request: &PutRequest,
@@ -141,10 +139,15 @@ pub(super) fn put(
     }
     let value = value.unwrap_or_else(|| Blob::new(&request.value));
     let at = places.next()?;
-    let before = store.put(at, &request.key, value.clone(), lease);
-    let (key, from) = match &before {
-        Some(kv) => (kv.key.clone(), kv.lease),
-        None => (Blob::new(&request.key), LeaseId::NONE),
+    let (key, from, before) = if request.prev_kv {
+        let before = store.put(at, &request.key, value.clone(), lease);
+        match &before {
+            Some(kv) => (kv.key.clone(), kv.lease, before),
+            None => (Blob::new(&request.key), LeaseId::NONE, None),
+        }
+    } else {
+        let (key, from) = store.put_over(at, &request.key, value.clone(), lease);
+        (key, from, None)
     };
     changed.note_lease(&key, from, lease);
     changed.changes.push(EffectChange::Put { sub: at.sub, key, value, lease });

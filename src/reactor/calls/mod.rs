@@ -26,6 +26,7 @@ mod metrics;
 mod pace;
 mod reads;
 mod streams;
+mod table;
 mod txns;
 mod vars;
 mod watches;
@@ -38,7 +39,7 @@ use crate::api::{
 };
 use crate::front::{Ask, Front, Rpc};
 use crate::io::{CallId, CallMail, ControlRequest, Counters, LeaderMail, Own, ShardMail};
-use crate::stdx::{HashMap, Rng};
+use crate::stdx::Rng;
 use crate::txn::{self, Counting};
 use crate::types::{LeaseId, ReactorId, Revision, ShardId, Time};
 use crate::wire::http1::Response;
@@ -46,6 +47,7 @@ use door::Parking;
 use reads::Reading;
 use std::collections::VecDeque;
 use streams::Streams;
+use table::CallTable;
 use txns::Spread;
 use watches::Watches;
 
@@ -113,59 +115,6 @@ pub(super) struct Calls {
     parked_watches: Vec<(Rpc, WatchRequest)>,
     /// Ranges that this turn has tried to read at once, and that were too long for it.
     tried: usize,
-}
-
-#[derive(Debug, Default)]
-struct CallTable {
-    calls: HashMap<u64, Call>,
-    /// What their requests hold in memory.
-    bytes: usize,
-    /// How many of them go through the log.
-    proposals: usize,
-    made: u64,
-}
-
-impl CallTable {
-    pub fn get_mut(&mut self, call: CallId) -> Option<&mut Call> {
-        self.calls.get_mut(&call.number)
-    }
-
-    pub fn get(&self, call: CallId) -> Option<&Call> {
-        self.calls.get(&call.number)
-    }
-
-    pub fn remove(&mut self, call: CallId) -> Option<Call> {
-        let removed = self.calls.remove(&call.number)?;
-        self.bytes -= removed.bytes;
-        self.proposals -= usize::from(removed.proposes);
-        let idle = self.bytes == 0 && self.proposals == 0;
-        assert!(!self.calls.is_empty() || idle, "what calls hold is counted as they are");
-        Some(removed)
-    }
-
-    /// The call goes through the log.
-    pub fn proposes(&mut self, call: CallId) {
-        if let Some(call) = self.calls.get_mut(&call.number)
-            && !std::mem::replace(&mut call.proposes, true)
-        {
-            self.proposals += 1;
-        }
-    }
-
-    pub fn proposals(&self) -> usize {
-        self.proposals
-    }
-
-    pub fn len(&self) -> usize {
-        self.calls.len()
-    }
-
-    /// The call has no deadline: it ends by its answer, or with its epoch.
-    pub fn keep(&mut self, call: CallId) {
-        if let Some(call) = self.get_mut(call) {
-            call.deadline = Time::NEVER;
-        }
-    }
 }
 
 impl Calls {
@@ -333,12 +282,8 @@ impl Calls {
     /// Begins a call whose request holds so many bytes.
     fn begin_of(&mut self, turn: &Turn, asker: Asker, course: Course, bytes: usize) -> CallId {
         let (begun, deadline) = (turn.now, turn.now + turn.settings.request_timeout());
-        self.under_way.made += 1;
-        let number = self.under_way.made;
-        self.under_way.bytes += bytes;
         let call = Call { asker, course, begun, deadline, bytes, proposes: false };
-        let before = self.under_way.calls.insert(number, call);
-        assert!(before.is_none(), "each call has a number of its own");
+        let number = self.under_way.add(call);
         CallId { reactor: turn.id, number }
     }
 
@@ -426,9 +371,8 @@ impl Calls {
 
     /// The epoch is over: what was under way has an unknown outcome.
     fn fail_calls(&mut self, turn: &mut Turn, error: &Error) {
-        let under_way = self.under_way.calls.iter().filter(|(_, call)| !call.course.outlives_epochs());
-        let mut numbers: Vec<u64> = under_way.map(|(number, _)| *number).collect();
-        numbers.sort();
+        let under_way = self.under_way.all().filter(|(_, call)| !call.course.outlives_epochs());
+        let numbers: Vec<u64> = under_way.map(|(number, _)| number).collect();
         for number in numbers {
             self.count_failed(turn, number);
             self.finish(turn, CallId { reactor: turn.id, number }, Err(error.clone()));
@@ -438,10 +382,8 @@ impl Calls {
     /// Fails what has waited too long, as etcd does: its outcome is unknown.
     pub fn expire(&mut self, turn: &mut Turn) {
         let now = turn.now;
-        let under_way = self.under_way.calls.iter();
-        let mut late: Vec<u64> =
-            under_way.filter(|(_, call)| call.deadline <= now).map(|(number, _)| *number).collect();
-        late.sort();
+        let late = self.under_way.all().filter(|(_, call)| call.deadline <= now);
+        let late: Vec<u64> = late.map(|(number, _)| number).collect();
         for number in late {
             self.count_failed(turn, number);
             turn.counters.paths.call_expired += 1;
@@ -452,7 +394,7 @@ impl Calls {
     }
 
     fn count_failed(&self, turn: &mut Turn, number: u64) {
-        let Some(call) = self.under_way.calls.get(&number) else { return };
+        let Some(call) = self.under_way.get(CallId { reactor: turn.id, number }) else { return };
         turn.counters.proposals_failed += u64::from(call.proposes);
         turn.counters.ranges_failed += u64::from(matches!(call.course, Course::Reading(_)));
     }

@@ -34,6 +34,8 @@ use writes::Evaluation;
 #[derive(Default)]
 pub(super) struct Shards {
     of: BTreeMap<ShardId, LocalShard>,
+    /// Where something has come to be evaluated.
+    fresh: Vec<ShardId>,
     slices: Slices,
     /// Writes that wait for a lease's end.
     lease_waiting: Waiters<LeaseId, Evaluation>,
@@ -130,7 +132,8 @@ impl Shards {
 
     /// What is under way at the shards goes a bounded piece on.
     pub fn take_turn(&mut self, turn: &mut Turn) {
-        let ids: Vec<ShardId> = self.of.keys().copied().collect();
+        let waiting = self.of.iter().filter(|(_, local)| !local.waiting.is_empty());
+        let ids: Vec<ShardId> = waiting.map(|(id, _)| *id).collect();
         for id in ids {
             self.run_waiting(turn, id);
         }
@@ -147,6 +150,7 @@ impl Shards {
     /// Whether the next turn has work that no input will bring.
     pub fn has_more_to_do(&self) -> bool {
         !self.slices.is_empty()
+            || !self.fresh.is_empty()
             || self.has_steps()
             || self.of.values().any(|local| local.compacting || local.hub_goes_on() || local.shard.lags())
     }
@@ -247,6 +251,7 @@ impl Shards {
             local.follow_leases(&mut moves);
             local.end_epoch();
         }
+        self.fresh.clear();
         self.revokes_asked.clear();
         self.lease_waiting.clear();
     }

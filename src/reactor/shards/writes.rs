@@ -10,6 +10,9 @@
 //! end of the epoch. An answer without a revision of its own shows, and waits for, the counter as it was read
 //! before the evaluation.
 //!
+//! What comes in a turn is evaluated together, at its end: then what several writes will look at can be fetched from
+//! memory at once, before the first of them waits for it.
+//!
 //! **Why not otherwise.** A check after the evaluation would have to undo one write among others that have
 //! already seen it.
 
@@ -40,29 +43,62 @@ pub struct Evaluation {
     until: Time,
 }
 
+impl Waiting {
+    /// A key that its evaluation will look at.
+    fn key(&self) -> Option<&[u8]> {
+        let Waiting::Evaluate(Evaluation { request, .. }) = self else { return None };
+        match request {
+            Request::Put(put) => Some(&put.key),
+            Request::DeleteRange(delete) => Some(&delete.key),
+            Request::Txn(txn) => txn.first_key().map(|key| &key[..]),
+            _ => None,
+        }
+    }
+}
+
 impl Shards {
     pub fn on_evaluate(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, request: Request) {
         let until = turn.now + turn.settings.request_timeout();
-        self.try_evaluation(turn, Evaluation { call, shard, request, until });
+        self.take_evaluation(turn, Evaluation { call, shard, request, until });
     }
 
-    /// Evaluates a write at once, or in its turn among what waits at the shard.
-    fn try_evaluation(&mut self, turn: &mut Turn, evaluation: Evaluation) {
+    /// It is evaluated with all others of its turn, behind what waits at the shard.
+    fn take_evaluation(&mut self, turn: &mut Turn, evaluation: Evaluation) {
         if let Some(lease) = ending_lease(turn, &evaluation.request) {
             return self.wait_for_lease(turn, lease, evaluation);
         }
         let id = evaluation.shard;
         let local = self.of.get_mut(&id).expect("the router knows whose shard it is");
-        if local.waiting.len() >= turn.settings.bounds.waiting_max {
-            turn.counters.paths.refused_waiting += 1;
-            return turn.answer(evaluation.call, Err(Error::TooManyRequests));
+        local.waiting.push_back(Waiting::Evaluate(evaluation));
+        if !self.fresh.contains(&id) {
+            self.fresh.push(id);
         }
-        if local.waiting.is_empty() {
-            if let Tried::Again(waiting) = self.try_waiting(turn, id, Waiting::Evaluate(evaluation)) {
-                self.of.get_mut(&id).expect("found above").waiting.push_back(waiting);
+    }
+
+    /// Evaluates what has come, and says whether anything has. What has to wait is refused beyond a bound.
+    pub fn evaluate_fresh(&mut self, turn: &mut Turn) -> bool {
+        let any = !self.fresh.is_empty();
+        while let Some(id) = self.fresh.pop() {
+            self.run_waiting(turn, id);
+            self.refuse_beyond_bound(turn, id);
+        }
+        any
+    }
+
+    fn refuse_beyond_bound(&mut self, turn: &mut Turn, id: ShardId) {
+        let waiting = &mut self.of.get_mut(&id).expect("what has come is at a shard of this reactor").waiting;
+        let waiting_max = turn.settings.bounds.waiting_max;
+        if waiting.len() <= waiting_max {
+            return;
+        }
+        for late in waiting.split_off(waiting_max) {
+            match late {
+                Waiting::Evaluate(evaluation) => {
+                    turn.counters.paths.refused_waiting += 1;
+                    turn.answer(evaluation.call, Err(Error::TooManyRequests));
+                }
+                reserve => waiting.push_back(reserve),
             }
-        } else {
-            local.waiting.push_back(Waiting::Evaluate(evaluation));
         }
     }
 
@@ -81,11 +117,19 @@ impl Shards {
 
     /// Goes on with what waits at a shard, in order, as far as it gets.
     pub(super) fn run_waiting(&mut self, turn: &mut Turn, id: ShardId) {
-        while let Some(waiting) = self.of.get_mut(&id).and_then(|local| local.waiting.pop_front()) {
+        // The first may be the only one, or get no further.
+        let mut touched = 1;
+        loop {
+            let local = self.of.get_mut(&id).expect("the shard is this reactor's");
+            if touched == 0 {
+                touched = local.shard.store.touch(local.waiting.iter().map_while(Waiting::key));
+            }
+            let Some(waiting) = local.waiting.pop_front() else { return };
             if let Tried::Again(waiting) = self.try_waiting(turn, id, waiting) {
                 self.of.get_mut(&id).expect("found above").waiting.push_front(waiting);
                 return;
             }
+            touched = touched.saturating_sub(1);
         }
     }
 
@@ -140,7 +184,7 @@ impl Shards {
         }
     }
 
-    /// The write is evaluated at once, against the newest state, settled or not.
+    /// The write is evaluated against the newest state, settled or not.
     fn evaluate(&mut self, turn: &mut Turn, call: CallId, id: ShardId, request: Request) {
         assert!(turn.epoch_state.may_write(), "a write is evaluated while its epoch serves");
         assert!(id != ShardId::CONTROL, "the control shard has no keys");
@@ -153,15 +197,16 @@ impl Shards {
         }
         // Read before evaluation: what the reply shows where it takes no revision itself.
         let current = turn.sequencer.counter();
-        let (kind, about) = (kind_of(&request), About::of(&request));
-        let evaluated = self.evaluate_request(turn, id, request, current);
+        let kind = kind_of(&request);
+        let evaluated = self.evaluate_request(turn, id, &request, current);
         let (answer, effect, leases): (Answer, _, _) = match evaluated {
             Ok(Evaluated { reply, effect, leases }) => (Ok(reply), effect, leases),
             Err(Refusal::Client(error)) => (Err(error), None, vec![]),
             // The epoch is over; the Stop on its way fails the call.
             Err(Refusal::Ended) => return turn.lose_epoch(),
         };
-        turn.applied(kind, matches!(answer, Ok(_) | Err(Error::Compacted)), turn.now, about);
+        let began = turn.began.expect("writes are evaluated in turns");
+        turn.applied(kind, matches!(answer, Ok(_) | Err(Error::Compacted)), began, About::of(request));
         let revision = effect.as_ref().map(|effect: &Effect| effect.revision);
         assert!(revision.is_none_or(|revision| revision > current), "a write comes after what it has seen");
         let needs = revision.map_or_else(|| turn.gate.unbacked(current), Needs::entry);
@@ -181,7 +226,7 @@ impl Shards {
         &mut self,
         turn: &mut Turn,
         id: ShardId,
-        request: Request,
+        request: &Request,
         current: Revision,
     ) -> Result<Evaluated<Reply>, Refusal> {
         let Turn { control, sequencer, room, counters, settings, .. } = turn;
@@ -191,18 +236,18 @@ impl Shards {
         let mut take = || sequencer.take(room, 1, ShardSet::of([id])).map_err(|_| Ended);
         match request {
             Request::Put(put) => {
-                let done = txn::evaluate_put(store, &put, &leases, &mut take)?;
-                count_put(counters, &put);
+                let done = txn::evaluate_put(store, put, &leases, &mut take)?;
+                count_put(counters, put);
                 Ok(done.map(Reply::Put))
             }
             Request::DeleteRange(delete) => {
-                let done = txn::evaluate_delete_range(store, &delete, current, list_max, &mut take)?;
+                let done = txn::evaluate_delete_range(store, delete, current, list_max, &mut take)?;
                 counters.deletes += 1;
                 Ok(done.map(Reply::DeleteRange))
             }
             Request::Txn(request) => {
-                let done = txn::evaluate_txn(store, &request, current, list_max, &leases, &mut take)?;
-                count_txn(counters, &request, &done.reply);
+                let done = txn::evaluate_txn(store, request, current, list_max, &leases, &mut take)?;
+                count_txn(counters, request, &done.reply);
                 Ok(done.map(Reply::Txn))
             }
             _ => unreachable!("only writes and transactions are evaluated at a shard"),
@@ -221,7 +266,7 @@ impl Shards {
     /// What waited for the lease's end is evaluated after it.
     pub fn run_lease_waiting(&mut self, turn: &mut Turn, lease: LeaseId) {
         for evaluation in self.lease_waiting.take(lease) {
-            self.try_evaluation(turn, evaluation);
+            self.take_evaluation(turn, evaluation);
         }
     }
 }
