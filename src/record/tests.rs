@@ -13,6 +13,7 @@ fn sample() -> Entry {
             changes: vec![
                 Change::Put { sub: 0, key: b"a".to_vec(), value: b"1".to_vec(), lease: -5 },
                 Change::Delete { sub: 1, key: b"b".to_vec() },
+                Change::DeleteRange { sub: 2, key: b"c".to_vec(), end: b"dd".to_vec(), count: 3 },
                 Change::LeaseEnd { lease: 9 },
             ],
         }],
@@ -31,12 +32,14 @@ fn a_batch_of_effects_is_that_of_its_writes() {
     let changes = vec![
         EffectChange::Put { sub: Sub(0), key: Blob::new(b"a"), value: Blob::new(b"1"), lease: LeaseId(-5) },
         EffectChange::Delete { sub: Sub(1), key: Blob::new(b"b") },
+        EffectChange::DeleteRange { sub: Sub(2), key: Blob::new(b"c"), end: Blob::new(b"dd"), count: 3 },
         EffectChange::LeaseEnd { lease: LeaseId(9) },
     ];
     let effect = Effect { revision: Revision(42), parts: 2, more: false, changes };
     let made =
         batch(Epoch { term: Term(3), attempt: 7 }, Revision(41), &effect.pieces(1 << 20).collect::<Vec<_>>());
     assert_eq!(made.to_entry().unwrap(), sample());
+    assert_eq!(made, Payload::of(&sample()), "what is borrowed is archived as what owns it");
 }
 
 #[test]
