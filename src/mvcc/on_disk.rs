@@ -90,7 +90,7 @@ impl OnDisk {
         self.graves.last_key_value().is_some_and(|(at, _)| at.main > self.upto())
     }
 
-    /// What the next delta has to tell of beside what the store holds.
+    /// Gives what the next delta has to tell of beside what the store holds.
     pub fn graves(&self, after: At, upto: At) -> impl Iterator<Item = (&At, &Blob)> {
         self.graves.range((Excluded(after), Included(upto)))
     }

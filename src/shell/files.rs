@@ -281,7 +281,7 @@ impl Files {
         Ok(listing)
     }
 
-    /// What a start would read; changes nothing.
+    /// Lists what a start would read, and changes nothing.
     pub fn list_to_read(&self) -> io::Result<Listing> {
         let mut listing = match self.survey() {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Listing::default()),
@@ -291,7 +291,7 @@ impl Files {
         Ok(listing)
     }
 
-    /// What is whole, and the names of what is not.
+    /// Lists what is whole, and gives the names of what is not.
     fn survey(&self) -> io::Result<(Listing, Vec<String>)> {
         let (mut listing, mut not_whole) = (Listing::default(), vec![]);
         for entry in fs::read_dir(&self.directory)? {

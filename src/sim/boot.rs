@@ -26,7 +26,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// That of the member at a place in the world's list.
+    /// Makes the identity of the member at a place in the world's list.
     pub fn of(member: usize) -> Identity {
         let url = |port: usize| format!("http://localhost:{}", port + 10_000 * member);
         Identity {

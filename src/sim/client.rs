@@ -40,7 +40,7 @@ pub struct Session {
 pub struct Client {
     pub id: usize,
     pub session: Option<Session>,
-    /// Of the streams of its next connection.
+    /// The window of each stream of its next connection.
     pub window_bytes: u32,
     /// Does not read before.
     pub stalled_until: Time,

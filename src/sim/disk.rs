@@ -410,7 +410,7 @@ impl Patch {
     }
 }
 
-/// What goes wrong.
+/// The faults of a disk.
 impl Disk {
     /// The power goes, and comes back.
     pub fn power_loss(&mut self, rng: &mut Rng) {

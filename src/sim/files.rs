@@ -112,7 +112,7 @@ impl Files {
         self.doing.values().any(|doing| matches!(doing, Doing::Start))
     }
 
-    /// What the log wants.
+    /// Begins what the log wants.
     pub fn log(&mut self, now: Time, reactor: usize, command: Command) -> Result<(), Final> {
         let done = match command {
             Command::Write { id, segment, offset, bytes } => {
@@ -165,7 +165,7 @@ impl Files {
         self.disk.wake_at().min(known)
     }
 
-    /// What the bulk lane is to do. An answer that is known at once is given.
+    /// Begins what the bulk lane is to do. Gives an answer that is known at once.
     pub fn bulk(&mut self, now: Time, reactor: usize, job: JobId, step: BulkStep) -> Option<BulkDone> {
         if let Some(left) = self.failing_steps.checked_sub(1) {
             self.failing_steps = left;

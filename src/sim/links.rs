@@ -152,9 +152,9 @@ impl PeerConnection {
     }
 }
 
-/// What goes wrong.
+/// The faults of links.
 impl Links {
-    /// What is in flight is lost, and both ends hear of it; but for one that has not heard of the connection.
+    /// Breaks a connection: what is in flight is lost, and each end that knows of the connection hears of it.
     pub fn break_one(&mut self, now: Time, id: PeerConnId) {
         let Some(connection) = self.connections.get_mut(&id).filter(|open| !open.broken) else { return };
         connection.broken = true;

@@ -59,7 +59,7 @@ impl World {
         Some(op)
     }
 
-    /// What a client has to send goes, in pieces.
+    /// Sends what a client has to send, in pieces.
     pub fn send_to_server(&mut self, client: usize) {
         let bytes = self.clients[client].take_output();
         let Some(session) = &mut self.clients[client].session else { return };

@@ -124,9 +124,9 @@ const USUAL: [u64; OPS.len()] = [30, 6, 14, 12, 4, 3, 4, 3, 2, 3, 4, 3, 2, 1, 1,
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Of the member at this place.
+    /// A fault of the member at this place.
     Member(usize, MemberFault),
-    /// Of the link from one member to another.
+    /// A fault of the link from one member to another.
     Link {
         from: usize,
         to: usize,

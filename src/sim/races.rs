@@ -185,7 +185,7 @@ impl Run<'_> {
         let key = *rng.pick(&KEYS);
         let txn = read_and_put(named, key, self.mark());
         self.ask_of(0, Method::Txn, txn.encode_to_vec());
-        // The reactor is asked once a shard, then for what it has, then for its part.
+        // The reactor is asked once per shard, then for what it has, then for its part.
         let rounds = 2 + (self.plan.shape.shards / self.world.reactors(member)) as u64;
         self.advance(self.world.now + Duration(rng.below(rounds * SLOW.0 / 2)))?;
         let compact = proto::CompactionRequest { revision: compacted, physical: false };

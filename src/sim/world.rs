@@ -212,7 +212,7 @@ impl World {
         }
     }
 
-    /// What a reactor of a member wants done.
+    /// Does what a reactor of a member wants done.
     fn carry_out(&mut self, at: usize, from: usize, output: Output) -> Result<(), Failure> {
         let now = self.now;
         self.count_output(at, &output);
@@ -259,7 +259,7 @@ impl World {
         true
     }
 
-    /// What the run met, whose last processes end.
+    /// Ends the last processes, and gives what the run met.
     pub fn end(&mut self) -> Tally {
         for at in self.places() {
             self.walk(at);

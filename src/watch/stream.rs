@@ -321,7 +321,7 @@ impl Stream {
         self.unfinished
     }
 
-    /// When to poll without any other cause.
+    /// The time at which the stream has to be polled even where nothing came for it.
     pub fn wake_at(&self) -> Time {
         self.timers.first().map_or(Time::NEVER, |(at, _)| *at)
     }

@@ -339,7 +339,7 @@ fn answers_to_all_clients_of_a_reactor_are_bounded() {
     odd().take(100).for_each(|number| client.delete(number, 64 << 10));
     assert_eq!(client.handled(Method::DeleteRange, Code::Ok), 64 + 15);
     client.read();
-    // The streams of all connections hear of room, once half has gone, whichever connection took it.
+    // The streams of all connections hear that they may send once half has gone, whichever of them took it.
     let mut asks = vec![];
     client.front.sent(Time(0), first.0, first.1 / 2, &mut asks);
     client.front.on_time(Time(0), &mut asks);

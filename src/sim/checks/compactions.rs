@@ -77,7 +77,7 @@ fn lowest_named(op: &Op, request: &Request) -> i64 {
     }
 }
 
-/// On the branch that was taken.
+/// The lowest revision that the ranges of the branch taken name.
 fn lowest_read(txn: &TxnRequest, reply: &proto::TxnResponse) -> Option<i64> {
     let taken = if reply.succeeded { &txn.success } else { &txn.failure };
     let read =

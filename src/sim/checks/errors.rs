@@ -72,7 +72,7 @@ pub fn look(pending: &mut [Pending], model: &Model, revision: i64) {
     }
 }
 
-/// What was never true was wrong.
+/// Fails where an error's reason was never true while its call was under way.
 pub fn check(pending: &[Pending], evidence: &Evidence<'_>) -> Result<(), Failure> {
     match pending.iter().find(|error| !error.justified) {
         None => Ok(()),

@@ -33,7 +33,7 @@ pub(super) struct Evidence<'a> {
     first_shown: Vec<(u64, i64, Moment)>,
     /// Compactions that were asked for, with when.
     pub compactions: Vec<(u64, i64)>,
-    /// Those that were confirmed, with when.
+    /// The compactions that were confirmed, with when.
     confirmed: Vec<(u64, i64)>,
 }
 

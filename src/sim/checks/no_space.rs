@@ -83,7 +83,7 @@ fn adds(request: &Request) -> bool {
     }
 }
 
-/// On either branch: etcd does not look at what holds before it refuses.
+/// Whether either branch has a put: etcd does not look at which one holds before it refuses.
 fn has_put(txn: &TxnRequest) -> bool {
     txn.success.iter().chain(&txn.failure).any(|op| match op {
         TxnOp::Put(_) => true,

@@ -32,7 +32,7 @@ struct Attached {
     lease: LeaseId,
     revisions: std::ops::RangeInclusive<i64>,
     told: BTreeSet<Vec<u8>>,
-    /// At some of these revisions, and at all.
+    /// The keys that the lease had at some of these revisions, and those that it had at all of them.
     some: BTreeSet<Vec<u8>>,
     all: Option<BTreeSet<Vec<u8>>>,
 }

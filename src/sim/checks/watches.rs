@@ -191,8 +191,8 @@ impl Watcher<'_> {
         events.iter().filter(|event| self.wants(event)).cloned().collect()
     }
 
-    /// Those of them that it must see. etcd's law: a compaction at the very revision takes what a later change
-    /// of the same key in the same revision has replaced.
+    /// The events that it must see of a revision. etcd's law: a compaction at the very revision takes what a
+    /// later change of the same key in the same revision has replaced.
     fn certain(&self, evidence: &Evidence<'_>, revision: i64, moment: Moment) -> Vec<proto::Event> {
         if evidence.compacted_before(moment.tick) < revision {
             return self.of(evidence, revision);

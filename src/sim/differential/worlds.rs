@@ -316,7 +316,7 @@ impl Cut {
         Cut { server: Server::new(stores, seed), owned }
     }
 
-    /// What a coordinator does.
+    /// Does what a coordinator of a transaction does.
     fn txn(&mut self, request: &TxnRequest) -> Result<TxnReply, Error> {
         let Server { stores, current, leases, rng, .. } = &mut self.server;
         let budget = |rng: &mut Rng| Budget { keys: 1 + rng.below(6) as usize, bytes: usize::MAX };
