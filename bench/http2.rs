@@ -1,7 +1,7 @@
 //! CPU of HTTP/2 for a small unary request: the server's receive and reply, one core.
 
 use braid::http2::client::Client;
-use braid::http2::{Config, Connection, Event, grpc};
+use braid::http2::{Connection, Http2Config, Http2Event, grpc};
 use braid::types::Time;
 use std::hint::black_box;
 use std::time::Instant;
@@ -19,7 +19,7 @@ struct Run {
 /// Nanoseconds a request at the server and at the client.
 #[allow(clippy::disallowed_methods)] // measuring is what this program is for
 fn measure(run: &Run) -> (f64, f64) {
-    let config = Config::default();
+    let config = Http2Config::default();
     let (mut server, mut client) =
         (Connection::new(&config, NOW), Client::new(&config, "localhost:2379", NOW));
     let message = vec![7; run.message];
@@ -50,10 +50,10 @@ fn measure(run: &Run) -> (f64, f64) {
             let mut rest = piece;
             while let Some(event) = server.receive(NOW, &mut rest).expect("the client makes no mistakes") {
                 match event {
-                    Event::Headers { head, .. } => {
+                    Http2Event::Headers { head, .. } => {
                         black_box(head.path());
                     }
-                    Event::Data { stream, bytes, end } => {
+                    Http2Event::Data { stream, bytes, end } => {
                         let len = bytes.len();
                         let whole =
                             grpc::Messages::default().read(&mut &bytes[..], 1 << 20).ok().flatten().is_some();

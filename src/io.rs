@@ -6,17 +6,17 @@
 
 mod applies;
 mod figures;
+mod log_line;
 mod mail;
-mod notice;
 mod paths;
 
 pub use applies::{Applies, ApplyKind};
-pub use figures::{Census, Counters, ProcessFigures, ShardFigures, Times};
+pub use figures::{Census, ProcessFigures, ReactorCounters, ShardFigures, Times};
+pub use log_line::{Fields, Level, LogLine, Value};
 pub use mail::{
     Body, CallId, CallMail, ControlCopy, ControlRequest, EpochMail, LeaderMail, Mail, MemberMail, Own,
     PartOf, ShardMail,
 };
-pub use notice::{Fields, Level, Notice, Value};
 pub use paths::Paths;
 
 use crate::log::{Buffer, Command, SegmentName, WriteId};
@@ -68,7 +68,7 @@ pub enum Input<'a> {
         segment: SegmentName,
     },
     /// The disk has no room for a segment's file.
-    NoRoom {
+    DiskFull {
         segment: SegmentName,
     },
     Bulk {
@@ -113,7 +113,7 @@ pub enum Output {
         to: ReactorId,
         mail: Mail,
     },
-    /// Answered by `Written`, `Prepared` and `NoRoom`; what else fails is final, and the world halts.
+    /// Answered by `Written`, `Prepared` and `DiskFull`; what else fails is final, and the world halts.
     Log(Command),
     Bulk {
         job: JobId,
@@ -122,7 +122,7 @@ pub enum Output {
     /// Whether what this reactor has asked of the bulk lane presses: then it gets its share of CPU and disk, beside
     /// whoever else wants them; else it takes what is left.
     Haste(bool),
-    Notice(Notice),
+    LogLine(LogLine),
     /// This process cannot go on, for this reason.
     Halt(String),
 }

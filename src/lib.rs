@@ -159,12 +159,12 @@
 //!    (`reactor/shards/hubs.rs: work_at_hubs`, `watch/hub.rs: catch_up`).
 //! 4. When something settles, the owner publishes it: those in step get the events, which are made once and
 //!    shared (`reactor/shards/hubs.rs: publish`, `watch/hub.rs: publish, publish_change`).
-//! 5. At the end of the turn notices leave, and behind them the marks
-//!    (`reactor/shards/hubs.rs: send_notices`).
-//! 6. The stream takes both in (`reactor/calls/watches.rs: on_watch_news, on_marks`,
-//!    `watch/stream.rs: notice`). Shards that nothing touched are passed without their owners
-//!    (`reactor/calls/watches.rs: raise_marks_of_idle_shards`, `sequencer/mod.rs: untouched`).
-//! 7. It merges its lanes by (main, sub) up to the lowest mark, whole revisions at a time
+//! 5. At the end of the turn messages leave, and behind them the watermarks
+//!    (`reactor/shards/hubs.rs: send_hub_messages`).
+//! 6. The stream takes both in (`reactor/calls/watches.rs: on_watch_news, on_watermarks`,
+//!    `watch/stream.rs: hub_message`). Shards that nothing touched are passed without their owners
+//!    (`reactor/calls/watches.rs: raise_watermarks_of_idle_shards`, `sequencer/mod.rs: untouched`).
+//! 7. It merges its feeds by (main, sub) up to the lowest watermark, whole revisions at a time
 //!    (`watch/stream/watcher.rs: next, merge`), as far as its client takes more
 //!    (`reactor/calls/watches.rs: flush_stream`, `watch/stream.rs: poll`).
 //! 8. What was sent gives credit back to the hubs. A subscription without credit falls behind, and costs no
@@ -179,23 +179,23 @@
 //!
 //! 1. The client's reactor finds that its keys are in several shards, and coordinates
 //!    (`reactor/calls/mod.rs: call_txn`, `txn/check.rs: footprint`,
-//!    `reactor/calls/txns.rs: spread, begin_spread`). A shard that finds a request too long for one step
-//!    sends it the same way (`reactor/shards/writes.rs: is_long`, `reactor/calls/txns.rs: on_long`).
+//!    `reactor/calls/txns.rs: cross_shard_txn, begin_cross_shard`). A shard that finds a request too long for
+//!    one step sends it the same way (`reactor/shards/writes.rs: is_long`, `reactor/calls/txns.rs: on_long`).
 //! 2. It reserves the shards in ascending order, one after the other
 //!    (`reactor/calls/txns.rs: reserve_next, on_reserved`).
 //! 3. A reserved shard evaluates nothing else. It looks at the compares, in slices
-//!    (`reactor/shards/reservations.rs: reserve, compare_slice`, `txn/path.rs: step`).
-//! 4. The outcomes of all shards choose the branches (`txn/path.rs: merge_outcomes, of`), and every shard
+//!    (`reactor/shards/reservations.rs: reserve, compare_slice`, `txn/branches.rs: step`).
+//! 4. The outcomes of all shards choose the branches (`txn/branches.rs: merge_outcomes, of`), and every shard
 //!    gathers what these would change, and whether they may (`reactor/calls/txns.rs: gather_all`,
-//!    `reactor/shards/reservations.rs: on_gather`, `txn/spread.rs: gather`).
+//!    `reactor/shards/reservations.rs: on_gather`, `txn/cross_shard.rs: gather`).
 //! 5. The coordinator makes one plan of it, and takes one revision if anything changes
-//!    (`reactor/calls/txns.rs: on_gathered, decide`, `txn/spread.rs: of`, `reactor/turn.rs: take`).
+//!    (`reactor/calls/txns.rs: on_gathered, decide`, `txn/cross_shard.rs: of`, `reactor/turn.rs: take`).
 //! 6. Each shard gets its part: the revision, the number of parts, its `sub`s
 //!    (`reactor/shards/reservations.rs: on_part`).
 //! 7. It applies the part in slices, the effects go into its turns' entries, and it is free again
 //!    (`reactor/shards/reservations.rs: apply_slice, push_part`, `txn/apply.rs: step`).
 //! 8. The coordinator merges what they did into one reply (`reactor/calls/txns.rs: on_applied`,
-//!    `txn/spread.rs: merge`).
+//!    `txn/cross_shard.rs: merge`).
 //! 9. Each part is committed in its own log. The revision is settled when all are
 //!    (`sequencer/mod.rs: mark_all`), and then the reply leaves. There is nothing else to commit.
 //! 10. If the epoch ends before, every part is undone (`reactor/effects.rs: stop_epoch`) and the takeover
@@ -222,7 +222,7 @@
 //!    (`takeover/coordinator.rs: fenced`, `takeover/run.rs: longest_run`).
 //! 8. Every log gets a seal. When it is committed, what stands above the prefix is void, and the store takes
 //!    from the log what it lacks (`reactor/effects.rs: on_step, follow_commits`,
-//!    `takeover/meaning.rs: sealed`, `shard/mod.rs: apply_prefix`).
+//!    `takeover/log_view.rs: sealed`, `shard/mod.rs: apply_prefix`).
 //! 9. When all are sealed the sequencer starts behind the prefix (`reactor/effects.rs: on_sealed`,
 //!    `sequencer/mod.rs: start`).
 //! 10. Every reactor serves: leases get their full time, parked requests are evaluated
@@ -242,7 +242,7 @@
 //!    (`recover/mod.rs: place, survey`).
 //! 6. Each thread loads its own shards: the checkpoint's files, then the log behind them
 //!    (`shell/boot.rs: driver`, `recover/mod.rs: load`, `recover/chain.rs: restore`,
-//!    `takeover/meaning.rs: read`).
+//!    `takeover/log_view.rs: read`).
 //! 7. A reactor is made of them, and the turns begin (`reactor/settings.rs: new, take_in`,
 //!    `shell/driver.rs: run`). The first reactor accepts connections from now on, and gives each to the one
 //!    that has fewest (`shell/driver.rs: spread`).

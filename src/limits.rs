@@ -374,8 +374,8 @@ pub const STOP_TIMEOUT_SECS: u64 = 5;
 pub const STOP_SECS_MAX: u64 = 10;
 const _: () = assert!(STOP_TIMEOUT_SECS < STOP_SECS_MAX);
 /// Lines that wait for the log's outputs, and lines written at a time.
-pub const NOTICES_QUEUED_MAX: usize = 4096;
-pub const NOTICES_WRITTEN_MAX: usize = 256;
+pub const LOG_LINES_QUEUED_MAX: usize = 4096;
+pub const LOG_LINES_WRITTEN_MAX: usize = 256;
 /// Orders to the bulk lane that wait: two per shard are many.
 pub const BULK_ORDERS_QUEUED_MAX: usize = 1024;
 /// One write of the bulk lane: larger ones make the logs' writes wait longer.

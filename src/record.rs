@@ -45,7 +45,7 @@ pub enum Entry {
     Control {
         epoch: EpochRecord,
         settled: u64,
-        control: Control,
+        control: ControlEntry,
     },
     /// Stands under a kind of its own in the log, since raft reads it too.
     ConfChange(ConfChange),
@@ -118,7 +118,7 @@ pub enum Change {
 
 /// An entry of the control shard that takes no revision.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
-pub enum Control {
+pub enum ControlEntry {
     /// The first entry of a cluster: who it is and how its keys are cut.
     Bootstrap {
         cluster: u64,
@@ -453,12 +453,12 @@ impl ConfChange {
     }
 }
 
-impl ArchivedControl {
+impl ArchivedControlEntry {
     /// The feature level that the entry sets, if it sets one.
     pub fn feature_level(&self) -> Option<u32> {
         match self {
-            ArchivedControl::Bootstrap { feature_level: level, .. }
-            | ArchivedControl::FeatureLevel { level } => Some(level.to_native()),
+            ArchivedControlEntry::Bootstrap { feature_level: level, .. }
+            | ArchivedControlEntry::FeatureLevel { level } => Some(level.to_native()),
             _ => None,
         }
     }

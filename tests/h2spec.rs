@@ -3,7 +3,7 @@
 //! It needs the program, which `tools/fetch-etcd` builds too:
 //! `H2SPEC=/path/to/h2spec cargo test --test h2spec -- --ignored`.
 
-use braid::http2::{Config, Connection, Event};
+use braid::http2::{Connection, Http2Config, Http2Event};
 use braid::types::Time;
 use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,7 +13,7 @@ const NOW: Time = Time::from_ms(1);
 
 /// Answers every request with a page, as h2spec expects of a web server.
 async fn serve(mut socket: TcpStream) {
-    let mut server = Connection::new(&Config::default(), NOW);
+    let mut server = Connection::new(&Http2Config::default(), NOW);
     let (mut input, mut output) = (vec![0; 16 << 10], vec![]);
     loop {
         server.take_output(&mut output);
@@ -33,9 +33,9 @@ async fn serve(mut socket: TcpStream) {
                     let _ = socket.shutdown().await;
                     return;
                 }
-                Ok(Some(Event::Headers { stream, end, .. })) => (stream, 0, end),
-                Ok(Some(Event::Data { stream, bytes, end })) => (stream, bytes.len(), end),
-                Ok(Some(Event::Trailers { stream, .. })) => (stream, 0, true),
+                Ok(Some(Http2Event::Headers { stream, end, .. })) => (stream, 0, end),
+                Ok(Some(Http2Event::Data { stream, bytes, end })) => (stream, bytes.len(), end),
+                Ok(Some(Http2Event::Trailers { stream, .. })) => (stream, 0, true),
                 Ok(Some(_)) => continue,
             };
             server.consumed(stream, len);

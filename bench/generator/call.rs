@@ -2,7 +2,7 @@
 
 use braid::http2::client::Client;
 use braid::http2::grpc::{self, Messages};
-use braid::http2::{Config, Event, FieldName};
+use braid::http2::{FieldName, Http2Config, Http2Event};
 use braid::types::Time;
 use prost::Message;
 use std::io::{Error, Read, Result, Write};
@@ -31,7 +31,7 @@ fn exchange<A: Message + Default>(
 ) -> Result<A> {
     let mut socket = TcpStream::connect_timeout(&to, patience)?;
     socket.set_read_timeout(Some(patience))?;
-    let mut client = Client::new(&Config::default(), &to.to_string(), Time(0));
+    let mut client = Client::new(&Http2Config::default(), &to.to_string(), Time(0));
     client.call(path, &[], &request.encode_to_vec()).expect("a new connection has room for a stream");
     let (mut output, mut buffer) = (Vec::new(), vec![0; BUFFER_BYTES]);
     let (mut messages, mut answer) = (Messages::default(), None);
@@ -48,13 +48,13 @@ fn exchange<A: Message + Default>(
             client.receive(Time(0), &mut bytes).map_err(|fault| Error::other(fault.why))?
         {
             match event {
-                Event::Data { mut bytes, .. } => {
+                Http2Event::Data { mut bytes, .. } => {
                     let message = messages.read(&mut bytes, MESSAGE_BYTES_MAX);
                     if let Some(message) = message.map_err(|_| Error::other("an answer that is too long"))? {
                         answer = Some(A::decode(message.bytes).map_err(Error::other)?);
                     }
                 }
-                Event::Headers { head, end: true, .. } | Event::Trailers { head, .. } => {
+                Http2Event::Headers { head, end: true, .. } | Http2Event::Trailers { head, .. } => {
                     let why = match head.grpc_status() {
                         Some(0) => "status 0 without a message".to_owned(),
                         None => "an answer without grpc-status".to_owned(),
@@ -66,9 +66,13 @@ fn exchange<A: Message + Default>(
                     let answer = answer.filter(|_| head.grpc_status() == Some(0));
                     return answer.ok_or_else(|| Error::other(why));
                 }
-                Event::Reset { code, .. } => return Err(Error::other(format!("reset with code {code}"))),
-                Event::GoAway { code, .. } => return Err(Error::other(format!("GOAWAY with code {code}"))),
-                Event::Headers { .. } | Event::Writable { .. } => (),
+                Http2Event::Reset { code, .. } => {
+                    return Err(Error::other(format!("reset with code {code}")));
+                }
+                Http2Event::GoAway { code, .. } => {
+                    return Err(Error::other(format!("GOAWAY with code {code}")));
+                }
+                Http2Event::Headers { .. } | Http2Event::Writable { .. } => (),
             }
         }
     }

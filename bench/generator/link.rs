@@ -3,7 +3,7 @@
 use super::workload::{Book, Request};
 use braid::http2::client::Client;
 use braid::http2::grpc::{self, Messages};
-use braid::http2::{Config, Event, FieldName, Head, StreamId};
+use braid::http2::{FieldName, Head, Http2Config, Http2Event, StreamId};
 use braid::types::Time;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -56,7 +56,7 @@ impl Link {
         Ok(Link {
             to,
             socket,
-            client: Client::new(&Config::default(), &to.to_string(), Time(0)),
+            client: Client::new(&Http2Config::default(), &to.to_string(), Time(0)),
             flights: Vec::new(),
             in_flight: 0,
             outgoing: Vec::new(),
@@ -142,20 +142,22 @@ impl Link {
             let event = event.map_err(|fault| Error::other(format!("{to}: HTTP/2: {}", fault.why)))?;
             match event {
                 None => return Ok(()),
-                Some(Event::Headers { end: false, .. } | Event::Writable { .. }) => (),
-                Some(Event::Headers { stream, head, end: true } | Event::Trailers { stream, head }) => {
+                Some(Http2Event::Headers { end: false, .. } | Http2Event::Writable { .. }) => (),
+                Some(
+                    Http2Event::Headers { stream, head, end: true } | Http2Event::Trailers { stream, head },
+                ) => {
                     let verdict = flights[stream.slot()].as_mut().and_then(|flight| flight.verdict.take());
                     over(flights, stream, end_of(head, verdict));
                 }
-                Some(Event::Data { stream, mut bytes, .. }) => {
+                Some(Http2Event::Data { stream, mut bytes, .. }) => {
                     if let Some(flight) = &mut flights[stream.slot()] {
                         take_message(flight, &mut bytes, book);
                     }
                 }
-                Some(Event::Reset { stream, code }) => {
+                Some(Http2Event::Reset { stream, code }) => {
                     over(flights, stream, End::Refused(format!("a stream was reset: code {code}")));
                 }
-                Some(Event::GoAway { code, .. }) => {
+                Some(Http2Event::GoAway { code, .. }) => {
                     return Err(Error::other(format!(
                         "{to}: the server ends a connection: GOAWAY with code {code}"
                     )));

@@ -1,5 +1,5 @@
 use super::*;
-use braid::http2::{Connection, Event};
+use braid::http2::{Connection, Http2Event};
 use braid::types::Time;
 use braid::wire::proto::{PutResponse, ResponseHeader};
 use prost::Message;
@@ -30,7 +30,7 @@ fn serve(reply: fn(i64) -> Reply) -> SocketAddr {
 }
 
 fn answer(mut socket: TcpStream, reply: fn(i64) -> Reply) {
-    let mut connection = Connection::new(&braid::http2::Config::default(), Time(0));
+    let mut connection = Connection::new(&braid::http2::Http2Config::default(), Time(0));
     let (mut buffer, mut out, mut asked, mut count) = (vec![0; 65_536], Vec::new(), Vec::new(), 0);
     loop {
         connection.take_output(&mut out);
@@ -41,7 +41,7 @@ fn answer(mut socket: TcpStream, reply: fn(i64) -> Reply) {
         let Ok(received @ 1..) = socket.read(&mut buffer) else { return };
         let mut bytes = &buffer[..received];
         while let Some(event) = connection.receive(Time(0), &mut bytes).unwrap() {
-            if let Event::Data { stream, bytes, end } = event {
+            if let Http2Event::Data { stream, bytes, end } = event {
                 let len = bytes.len();
                 connection.consumed(stream, len);
                 if end {

@@ -36,9 +36,9 @@ mod state;
 mod tests;
 mod writer;
 
-pub use reader::{Damage, Footer, Item, Reader};
+pub use reader::{CheckpointDamage, Footer, Item, Reader};
 pub use state::{AlarmRecord, ControlState, IntentRecord, LeaseRecord, LinkRecord, Meta};
-pub use writer::{Writer, Written};
+pub use writer::{Writer, WrittenFile};
 
 use crate::types::ShardId;
 use std::fmt;

@@ -28,7 +28,7 @@ pub struct Footer {
 
 /// The file is not what was written. It must not be used; the shard's state has to come from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damage {
+pub enum CheckpointDamage {
     /// The block is torn, rotten, or none of this place.
     Block(u32),
     /// The blocks are whole and what stands in them makes no sense.
@@ -41,19 +41,21 @@ pub enum Damage {
     Long,
 }
 
-impl fmt::Display for Damage {
+impl fmt::Display for CheckpointDamage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Damage::Block(number) => write!(f, "block {number} of the checkpoint cannot be read"),
-            Damage::Senseless(number) => write!(f, "block {number} of the checkpoint makes no sense"),
-            Damage::Format(version) => write!(f, "the checkpoint {version}"),
-            Damage::Short => f.write_str("the checkpoint ends before its footer"),
-            Damage::Long => f.write_str("something follows the checkpoint's footer"),
+            CheckpointDamage::Block(number) => write!(f, "block {number} of the checkpoint cannot be read"),
+            CheckpointDamage::Senseless(number) => {
+                write!(f, "block {number} of the checkpoint makes no sense")
+            }
+            CheckpointDamage::Format(version) => write!(f, "the checkpoint {version}"),
+            CheckpointDamage::Short => f.write_str("the checkpoint ends before its footer"),
+            CheckpointDamage::Long => f.write_str("something follows the checkpoint's footer"),
         }
     }
 }
 
-impl std::error::Error for Damage {}
+impl std::error::Error for CheckpointDamage {}
 
 /// Reads one file. After an error it must not be fed again.
 #[derive(Default)]
@@ -72,10 +74,10 @@ impl Reader {
     }
 
     /// Takes the next bytes, as many as there are, and calls `on` for what they complete.
-    pub fn feed(&mut self, mut bytes: &[u8], on: &mut dyn FnMut(Item<'_>)) -> Result<(), Damage> {
+    pub fn feed(&mut self, mut bytes: &[u8], on: &mut dyn FnMut(Item<'_>)) -> Result<(), CheckpointDamage> {
         while !bytes.is_empty() {
             if self.footer.is_some() {
-                return Err(Damage::Long);
+                return Err(CheckpointDamage::Long);
             }
             if self.block.is_empty()
                 && let Some(len) = self.block_len(bytes)?
@@ -101,42 +103,42 @@ impl Reader {
     }
 
     /// Whether the whole file was there.
-    pub fn finish(self) -> Result<Footer, Damage> {
-        self.footer.ok_or(Damage::Short)
+    pub fn finish(self) -> Result<Footer, CheckpointDamage> {
+        self.footer.ok_or(CheckpointDamage::Short)
     }
 
     /// The length of the block that begins here; none where its header is not all there.
-    fn block_len(&self, bytes: &[u8]) -> Result<Option<usize>, Damage> {
+    fn block_len(&self, bytes: &[u8]) -> Result<Option<usize>, CheckpointDamage> {
         if bytes.len() < BLOCK_HEADER_BYTES {
             return Ok(None);
         }
         let len = (BLOCK_HEADER_BYTES + u32_at(bytes, 12) as usize).next_multiple_of(BLOCK_BYTES);
         let plausible = &bytes[..8] == MAGIC && len <= CHECKPOINT_BLOCK_BYTES_MAX;
-        if plausible { Ok(Some(len)) } else { Err(Damage::Block(self.number)) }
+        if plausible { Ok(Some(len)) } else { Err(CheckpointDamage::Block(self.number)) }
     }
 
-    fn block(&mut self, block: &[u8], on: &mut dyn FnMut(Item<'_>)) -> Result<(), Damage> {
+    fn block(&mut self, block: &[u8], on: &mut dyn FnMut(Item<'_>)) -> Result<(), CheckpointDamage> {
         let number = self.number;
         let crc = crc32c::crc32c(&block[CRC_FROM..]);
         if crc != u32_at(block, CRC_AT) || u32_at(block, 20) != self.chain || u32_at(block, 16) != number {
-            return Err(Damage::Block(number));
+            return Err(CheckpointDamage::Block(number));
         }
         let (found, known) = (u64::from(u16_at(block, 24)), u64::from(FORMAT));
         if found != known {
-            return Err(Damage::Format(VersionMismatch { what: "format", found, known }));
+            return Err(CheckpointDamage::Format(VersionMismatch { what: "format", found, known }));
         }
         let body = &block[BLOCK_HEADER_BYTES..][..u32_at(block, 12) as usize];
         (self.number, self.chain) = (number.wrapping_add(1), crc);
         match u16_at(block, 26) {
             BODY => {
                 self.stream.hash = fold(self.stream.hash, crc);
-                self.stream.body(body, on).ok_or(Damage::Senseless(number))
+                self.stream.body(body, on).ok_or(CheckpointDamage::Senseless(number))
             }
             FOOTER => {
-                self.footer = Some(self.stream.footer(body).ok_or(Damage::Senseless(number))?);
+                self.footer = Some(self.stream.footer(body).ok_or(CheckpointDamage::Senseless(number))?);
                 Ok(())
             }
-            _ => Err(Damage::Senseless(number)),
+            _ => Err(CheckpointDamage::Senseless(number)),
         }
     }
 }

@@ -79,7 +79,7 @@ fn file(meta: &Meta, changes: &[(At, Event)]) -> Vec<u8> {
     written(meta, changes).0
 }
 
-fn written(meta: &Meta, changes: &[(At, Event)]) -> (Vec<u8>, Written) {
+fn written(meta: &Meta, changes: &[(At, Event)]) -> (Vec<u8>, WrittenFile) {
     let mut blocks: Vec<Buffer> = Vec::new();
     let mut writer = Writer::new(meta, &mut blocks);
     for (at, event) in changes {
@@ -101,7 +101,7 @@ fn event(version: &StoredVersion<'_>) -> Event {
     Event::Put(KeyValue { key, value: Blob::new(value), create_revision, mod_revision, version, lease })
 }
 
-type Read = Result<(Meta, Vec<(At, Event)>, Footer), Damage>;
+type Read = Result<(Meta, Vec<(At, Event)>, Footer), CheckpointDamage>;
 
 fn read(bytes: &[u8], mut piece: impl FnMut() -> usize) -> Read {
     let mut reader = Reader::new();
@@ -231,7 +231,7 @@ fn every_changed_byte_and_every_cut_is_noticed() {
         assert!(read(&good[..cut], || usize::MAX).is_err(), "cut at {cut}");
     }
     let long = [&good[..], &[0]].concat();
-    assert_eq!(read(&long, || usize::MAX).unwrap_err(), Damage::Long);
+    assert_eq!(read(&long, || usize::MAX).unwrap_err(), CheckpointDamage::Long);
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn a_newer_or_older_format_is_named() {
         repair(&mut bytes);
         let damage = read(&bytes, || usize::MAX).unwrap_err();
         let found = u64::from(format);
-        assert_eq!(damage, Damage::Format(VersionMismatch { what: "format", found, known: 3 }));
+        assert_eq!(damage, CheckpointDamage::Format(VersionMismatch { what: "format", found, known: 3 }));
         assert!(damage.to_string().starts_with(told), "{damage}");
     }
 }

@@ -16,12 +16,12 @@ pub struct Writer {
     versions: u64,
     last: Option<At>,
     revision: u64,
-    written: Written,
+    written: WrittenFile,
 }
 
 /// What a file has come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenFile {
     pub bytes: u64,
     pub hash: u64,
 }
@@ -38,7 +38,7 @@ impl Writer {
             versions: 0,
             last: meta.chain.last().map(|link| At { main: Revision(link.revision), sub: Sub(u32::MAX) }),
             revision: meta.revision,
-            written: Written::default(),
+            written: WrittenFile::default(),
         };
         assert!(meta.compacted <= meta.revision, "what is compacted is settled");
         let revisions = meta.chain.iter().map(|link| link.revision).chain([meta.revision]);
@@ -90,7 +90,7 @@ impl Writer {
     }
 
     /// The end of the file.
-    pub fn finish(mut self, out: &mut Vec<Buffer>) -> Written {
+    pub fn finish(mut self, out: &mut Vec<Buffer>) -> WrittenFile {
         if self.block.len() > BLOCK_HEADER_BYTES {
             self.close(BODY, out);
         }

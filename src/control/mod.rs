@@ -141,13 +141,13 @@ impl Control {
     }
 
     /// An entry takes effect. What it says of something that is not there any more says nothing.
-    pub fn apply(&mut self, index: Index, change: &record::Control) {
+    pub fn apply(&mut self, index: Index, change: &record::ControlEntry) {
         assert!(index >= self.index, "control entries take effect in the order of their log");
-        let is_first = matches!(change, record::Control::Bootstrap { .. });
+        let is_first = matches!(change, record::ControlEntry::Bootstrap { .. });
         assert!(is_first != self.is_bootstrapped(), "a cluster begins once, and with nothing else");
         self.index = index;
         match change {
-            record::Control::Bootstrap { cluster, token, members, cuts, feature_level } => {
+            record::ControlEntry::Bootstrap { cluster, token, members, cuts, feature_level } => {
                 assert!(!cuts.is_empty() && !members.is_empty(), "a cluster begins with shards and a member");
                 self.cluster = ClusterId(*cluster);
                 self.token = token.clone();
@@ -155,25 +155,27 @@ impl Control {
                 self.raise_feature_level(*feature_level);
                 self.cuts = cuts.clone();
             }
-            record::Control::MemberAttributes { member, directory, name, client_urls, raft_ids } => {
+            record::ControlEntry::MemberAttributes { member, directory, name, client_urls, raft_ids } => {
                 let directory = StoreId(*directory);
                 let attributes = Attributes { directory, name, client_urls, raft_ids };
                 self.members.publish(MemberId(*member), &attributes);
             }
-            record::Control::Intent(intent) => self.members.intend(intent),
-            record::Control::IntentDone { member, change } => self.members.done(MemberId(*member), *change),
-            record::Control::FeatureLevel { level } => self.raise_feature_level(*level),
-            record::Control::LeaseGrant { lease, ttl_secs } => self.grant(*lease, *ttl_secs),
-            record::Control::LeaseEnd { lease } => {
+            record::ControlEntry::Intent(intent) => self.members.intend(intent),
+            record::ControlEntry::IntentDone { member, change } => {
+                self.members.done(MemberId(*member), *change)
+            }
+            record::ControlEntry::FeatureLevel { level } => self.raise_feature_level(*level),
+            record::ControlEntry::LeaseGrant { lease, ttl_secs } => self.grant(*lease, *ttl_secs),
+            record::ControlEntry::LeaseEnd { lease } => {
                 self.leases.end(LeaseId(*lease));
             }
-            record::Control::Compact { revision } => {
+            record::ControlEntry::Compact { revision } => {
                 self.compacted = self.compacted.max(Revision(*revision));
             }
-            record::Control::AlarmOn { member, alarm } => {
+            record::ControlEntry::AlarmOn { member, alarm } => {
                 self.alarms.insert((MemberId(*member), *alarm));
             }
-            record::Control::AlarmOff { member, alarm } => {
+            record::ControlEntry::AlarmOff { member, alarm } => {
                 self.alarms.remove(&(MemberId(*member), *alarm));
             }
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::{Control as Change, CutRecord, Intent, MemberChange, RaftIdRecord};
+use crate::record::{ControlEntry, CutRecord, Intent, MemberChange, RaftIdRecord};
 
 fn fresh() -> Control {
     Control::new(Duration::from_ms(1000))
@@ -17,25 +17,31 @@ fn member(id: u64) -> MemberRecord {
     }
 }
 
-fn published(id: u64, directory: u64, name: &str, raft_ids: Vec<RaftIdRecord>) -> Change {
+fn published(id: u64, directory: u64, name: &str, raft_ids: Vec<RaftIdRecord>) -> ControlEntry {
     let client_urls = vec!["http://c".into()];
-    Change::MemberAttributes { member: id, directory, name: name.into(), client_urls, raft_ids }
+    ControlEntry::MemberAttributes { member: id, directory, name: name.into(), client_urls, raft_ids }
 }
 
 fn sample() -> Control {
     let cuts = vec![CutRecord { start: vec![], shard: 1 }, CutRecord { start: b"m".to_vec(), shard: 2 }];
     let changes = [
-        Change::Bootstrap { cluster: 9, token: "t".into(), members: vec![member(7)], cuts, feature_level: 1 },
+        ControlEntry::Bootstrap {
+            cluster: 9,
+            token: "t".into(),
+            members: vec![member(7)],
+            cuts,
+            feature_level: 1,
+        },
         published(7, 5, "b", vec![]),
         published(8, 5, "nobody", vec![]),
-        Change::LeaseGrant { lease: 1, ttl_secs: 10 },
-        Change::LeaseGrant { lease: -2, ttl_secs: 20 },
-        Change::LeaseEnd { lease: 1 },
-        Change::Compact { revision: 40 },
-        Change::Compact { revision: 30 },
-        Change::AlarmOn { member: 7, alarm: 1 },
-        Change::AlarmOn { member: 7, alarm: 2 },
-        Change::AlarmOff { member: 7, alarm: 2 },
+        ControlEntry::LeaseGrant { lease: 1, ttl_secs: 10 },
+        ControlEntry::LeaseGrant { lease: -2, ttl_secs: 20 },
+        ControlEntry::LeaseEnd { lease: 1 },
+        ControlEntry::Compact { revision: 40 },
+        ControlEntry::Compact { revision: 30 },
+        ControlEntry::AlarmOn { member: 7, alarm: 1 },
+        ControlEntry::AlarmOn { member: 7, alarm: 2 },
+        ControlEntry::AlarmOff { member: 7, alarm: 2 },
     ];
     let mut control = fresh();
     for (index, change) in (1..).zip(&changes) {
@@ -65,7 +71,7 @@ fn a_state_taken_over_is_the_same_state() {
     assert_eq!((copy.index, copy.cluster(), copy.token()), (Index(11), ClusterId(9), "t"));
 }
 
-fn apply(control: &mut Control, change: Change) {
+fn apply(control: &mut Control, change: ControlEntry) {
     control.apply(control.index.next(), &change);
 }
 
@@ -82,7 +88,7 @@ fn under_way(control: &Control) -> (Vec<(u64, MemberChange)>, Vec<u64>) {
 }
 
 /// Each step, and the same state from a checkpoint taken there, go on alike.
-fn follow(steps: Vec<(Change, Expected)>) {
+fn follow(steps: Vec<(ControlEntry, Expected)>) {
     let mut control = sample();
     for (step, (change, (members, changes, removed))) in steps.into_iter().enumerate() {
         let mut copy = fresh();
@@ -96,20 +102,20 @@ fn follow(steps: Vec<(Change, Expected)>) {
 
 type Expected = (Vec<i64>, Vec<(u64, MemberChange)>, Vec<u64>);
 
-fn adding(member: MemberRecord) -> Change {
-    Change::Intent(Intent::Adding(Box::new(member)))
+fn adding(member: MemberRecord) -> ControlEntry {
+    ControlEntry::Intent(Intent::Adding(Box::new(member)))
 }
 
-fn promoting(member: u64) -> Change {
-    Change::Intent(Intent::Promoting { member })
+fn promoting(member: u64) -> ControlEntry {
+    ControlEntry::Intent(Intent::Promoting { member })
 }
 
-fn removing(member: u64) -> Change {
-    Change::Intent(Intent::Removing { member })
+fn removing(member: u64) -> ControlEntry {
+    ControlEntry::Intent(Intent::Removing { member })
 }
 
-fn done(member: u64, change: MemberChange) -> Change {
-    Change::IntentDone { member, change }
+fn done(member: u64, change: MemberChange) -> ControlEntry {
+    ControlEntry::IntentDone { member, change }
 }
 
 #[test]
@@ -211,12 +217,12 @@ fn the_raft_ids_of_founders_are_these() {
 fn the_feature_level_never_falls() {
     let mut control = sample();
     assert_eq!((fresh().to_state().feature_level, control.to_state().feature_level), (0, 1));
-    apply(&mut control, Change::FeatureLevel { level: 0 });
+    apply(&mut control, ControlEntry::FeatureLevel { level: 0 });
     assert_eq!(control.to_state().feature_level, 1);
 }
 
 #[test]
 #[should_panic(expected = "a level is raised to what every member's program knows")]
 fn a_level_beyond_this_program_is_none_that_it_could_apply() {
-    apply(&mut sample(), Change::FeatureLevel { level: FEATURE_LEVEL + 1 });
+    apply(&mut sample(), ControlEntry::FeatureLevel { level: FEATURE_LEVEL + 1 });
 }

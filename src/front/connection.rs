@@ -4,7 +4,7 @@ use super::affinity::Affinity;
 use super::grpc::Http2;
 use super::long::SendTurn;
 use super::rpc::ClientCall;
-use super::{Ask, Counters, FrontConfig, HeldBytes, Lost, Rpc, Untaken, protocol};
+use super::{Ask, FrontConfig, HeldBytes, Lost, ReaderLoss, Rpc, RpcCounters, protocol};
 use crate::api::{Code, Error};
 use crate::http2::StreamId;
 use crate::io::{Output, Port};
@@ -12,7 +12,7 @@ use crate::limits::{FrontBounds, HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX};
 use crate::types::{ConnId, Duration, ReactorId, Time};
 use crate::wire::encode::LongMessage;
 use crate::wire::health;
-use crate::wire::http1::{self, Audience, Http1Request, HttpMethod, Response, Sniffed};
+use crate::wire::http1::{self, Audience, Http1Request, Http1Response, HttpMethod, Sniffed};
 
 pub(super) enum Protocol {
     /// Too few bytes have come to tell.
@@ -132,7 +132,7 @@ impl ClientConnection {
         self.closing = true;
     }
 
-    pub fn shutdown(&mut self, counters: &mut Counters) {
+    pub fn shutdown(&mut self, counters: &mut RpcCounters) {
         match &mut self.protocol {
             Protocol::Unknown(_) => self.closing = true,
             Protocol::Http1(http1) => match &mut http1.answering {
@@ -153,7 +153,7 @@ impl ClientConnection {
         now: Time,
         bytes: &[u8],
         config: &FrontConfig,
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
         asks: &mut Vec<Ask>,
     ) {
         if self.closing {
@@ -227,7 +227,7 @@ impl ClientConnection {
     }
 
     /// The client sends nothing more. To HTTP/2 that is the connection's end, as to grpc-go.
-    pub fn ended(&mut self, now: Time, counters: &mut Counters, asks: &mut Vec<Ask>) {
+    pub fn ended(&mut self, now: Time, counters: &mut RpcCounters, asks: &mut Vec<Ask>) {
         match &mut self.protocol {
             Protocol::Unknown(_) => self.closing = true,
             Protocol::Http1(http1) => {
@@ -242,7 +242,7 @@ impl ClientConnection {
     }
 
     /// Sends the response to the request being answered, dated with `wall_secs`.
-    pub fn page(&mut self, now: Time, response: &Response, wall_secs: Option<u64>, asks: &mut Vec<Ask>) {
+    pub fn page(&mut self, now: Time, response: &Http1Response, wall_secs: Option<u64>, asks: &mut Vec<Ask>) {
         let Protocol::Http1(http1) = &mut self.protocol else { return };
         let Some((method, keep_alive)) = http1.answering.take() else { return };
         response.write(&mut http1.output, &method, keep_alive, http1.audience, wall_secs);
@@ -295,7 +295,7 @@ impl ClientConnection {
     }
 
     /// Looks at this client while others wait for what it does not take. Says what it has lost for that.
-    pub fn check_reader(&mut self, counters: &mut Counters, asks: &mut Vec<Ask>) -> Untaken {
+    pub fn check_reader(&mut self, counters: &mut RpcCounters, asks: &mut Vec<Ask>) -> ReaderLoss {
         let moves = std::mem::take(&mut self.moves);
         let written = self.written();
         let waits = written > self.bounds.connection_answers_bytes_min;
@@ -303,18 +303,18 @@ impl ClientConnection {
         let (behind, checks_max) = (self.is_behind(), self.bounds.reader_checks_max);
         let closes = self.checks > checks_max && !self.closing;
         self.closing |= closes;
-        let mut untaken = Untaken::default();
+        let mut loss = ReaderLoss::default();
         if let Protocol::Http2(http2) = &mut self.protocol {
-            untaken = http2.end_unread(self.id, checks_max, moves && behind, counters, asks);
+            loss = http2.end_unread(self.id, checks_max, moves && behind, counters, asks);
             if closes {
                 http2.connection.give_up("answers_not_taken");
                 http2.cancel_calls(self.id, counters, asks);
             }
         }
         if closes {
-            untaken = Untaken { closes, bytes: untaken.bytes + written as u64, ..untaken };
+            loss = ReaderLoss { closes, bytes: loss.bytes + written as u64, ..loss };
         }
-        untaken
+        loss
     }
 
     /// The longest answer that is taken; `full`: all connections together hold too much.
@@ -358,13 +358,13 @@ impl ClientConnection {
     }
 
     /// The connection is gone.
-    pub fn end(mut self, counters: &mut Counters, asks: &mut Vec<Ask>) {
+    pub fn end(mut self, counters: &mut RpcCounters, asks: &mut Vec<Ask>) {
         if let Protocol::Http2(http2) = &mut self.protocol {
             http2.cancel_calls(self.id, counters, asks);
         }
     }
 
-    pub fn answer(&mut self, stream: StreamId, outcome: Result<&[u8], &Error>, counters: &mut Counters) {
+    pub fn answer(&mut self, stream: StreamId, outcome: Result<&[u8], &Error>, counters: &mut RpcCounters) {
         let Protocol::Http2(http2) = &mut self.protocol else { return };
         http2.answer(stream, outcome, counters);
     }
@@ -382,7 +382,7 @@ impl ClientConnection {
         &mut self,
         rpc: Rpc,
         message: Result<&[u8], Error>,
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
     ) -> Option<Lost> {
         let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&mut self.protocol, rpc.exchange)
         else {
@@ -391,7 +391,7 @@ impl ClientConnection {
         http2.message(stream, message, counters)
     }
 
-    pub fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
+    pub fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut RpcCounters) {
         let Protocol::Http2(http2) = &mut self.protocol else { return };
         http2.finish(stream, outcome, counters);
     }
@@ -421,7 +421,7 @@ impl ClientConnection {
     }
 
     /// Sets how many bytes the source of a stream holds for it.
-    pub fn holds(&mut self, rpc: Rpc, bytes: usize) {
+    pub fn set_held(&mut self, rpc: Rpc, bytes: usize) {
         if let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&mut self.protocol, rpc.exchange)
         {
             http2.calls.hold(stream, bytes);
@@ -457,7 +457,7 @@ impl ClientConnection {
         }
     }
 
-    pub fn read_on(&mut self, rpc: Rpc, messages: usize, counters: &mut Counters, asks: &mut Vec<Ask>) {
+    pub fn read_on(&mut self, rpc: Rpc, messages: usize, counters: &mut RpcCounters, asks: &mut Vec<Ask>) {
         let (Protocol::Http2(http2), super::Exchange::Stream(stream)) = (&mut self.protocol, rpc.exchange)
         else {
             return;
@@ -494,7 +494,7 @@ impl ClientConnection {
         }
     }
 
-    pub fn on_time(&mut self, now: Time, counters: &mut Counters, asks: &mut Vec<Ask>) {
+    pub fn on_time(&mut self, now: Time, counters: &mut RpcCounters, asks: &mut Vec<Ask>) {
         let Protocol::Http2(http2) = &mut self.protocol else {
             self.closing |= self.deadline.until() <= now;
             return;

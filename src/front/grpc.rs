@@ -2,9 +2,9 @@
 
 use super::long::LongMessages;
 use super::rpc::{ClientCall, ClientCalls, Taken};
-use super::{Ask, Counters, FrontConfig, Lost, Rpc};
+use super::{Ask, FrontConfig, Lost, Rpc, RpcCounters};
 use crate::api::{Code, Error};
-use crate::http2::{self, ErrorCode, Event, StreamId};
+use crate::http2::{self, ErrorCode, Http2Event, StreamId};
 use crate::types::{ConnId, Time};
 use crate::wire::metadata::{self, ReplyEncoding};
 use crate::wire::{grpc, gzip};
@@ -29,7 +29,7 @@ impl Http2 {
         now: Time,
         mut bytes: &[u8],
         config: &FrontConfig,
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
         asks: &mut Vec<Ask>,
     ) -> Result<(), http2::ConnectionError> {
         let Http2 { connection, calls, .. } = self;
@@ -40,7 +40,7 @@ impl Http2 {
         loop {
             match connection.receive(now, &mut bytes)? {
                 None => break,
-                Some(Event::Headers { stream, head, end }) => {
+                Some(Http2Event::Headers { stream, head, end }) => {
                     match ClientCall::begin(now, head, config, counters) {
                         Ok(call) => {
                             calls.insert(stream, call);
@@ -53,7 +53,7 @@ impl Http2 {
                         Err(refusal) => refused.push((stream, refusal)),
                     }
                 }
-                Some(Event::Data { stream, bytes, end }) => {
+                Some(Http2Event::Data { stream, bytes, end }) => {
                     let taken = calls.take_data(id, stream, bytes, counters, asks);
                     if !bytes.is_empty() {
                         consumed.push((stream, bytes.len(), *taken.as_ref().unwrap_or(&Taken::Read)));
@@ -62,24 +62,24 @@ impl Http2 {
                         .and_then(|_| if end { calls.take_end(id, stream, counters, asks) } else { Ok(()) });
                     taken.unwrap_or_else(|error| failed.push((stream, error)));
                 }
-                Some(Event::Trailers { stream, .. }) => {
+                Some(Http2Event::Trailers { stream, .. }) => {
                     calls
                         .take_end(id, stream, counters, asks)
                         .unwrap_or_else(|error| failed.push((stream, error)));
                 }
-                Some(Event::Reset { stream, .. }) => {
+                Some(Http2Event::Reset { stream, .. }) => {
                     if let Some(call) = calls.remove(stream) {
                         counters.ended(call.method, Code::Canceled, call.begun);
                         asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
                     }
                 }
-                Some(Event::Writable { stream }) => {
+                Some(Http2Event::Writable { stream }) => {
                     // A stream with a long message is told once that is sent.
                     if calls.get(stream).is_none_or(|call| call.long.is_none()) {
                         asks.push(Ask::Writable { rpc: Rpc::stream(id, stream) });
                     }
                 }
-                Some(Event::GoAway { .. }) => {}
+                Some(Http2Event::GoAway { .. }) => {}
             }
         }
         for (stream, bytes, taken) in consumed {
@@ -98,7 +98,7 @@ impl Http2 {
         Ok(())
     }
 
-    pub fn answer(&mut self, stream: StreamId, outcome: Result<&[u8], &Error>, counters: &mut Counters) {
+    pub fn answer(&mut self, stream: StreamId, outcome: Result<&[u8], &Error>, counters: &mut RpcCounters) {
         let Some(call) = self.calls.remove(stream) else { return };
         match outcome {
             Ok(message) => {
@@ -129,7 +129,7 @@ impl Http2 {
         &mut self,
         stream: StreamId,
         message: Result<&[u8], Error>,
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
     ) -> Option<Lost> {
         let call = self.calls.get_mut(stream)?;
         let message = match message {
@@ -207,7 +207,7 @@ impl Http2 {
         }
     }
 
-    pub fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut Counters) {
+    pub fn finish(&mut self, stream: StreamId, outcome: Result<(), Error>, counters: &mut RpcCounters) {
         let Some(call) = self.calls.remove(stream) else { return };
         let code = outcome.as_ref().err().map_or(Code::Ok, Error::code);
         let text = outcome.err().map(|error| error.to_string()).unwrap_or_default();
@@ -225,7 +225,7 @@ impl Http2 {
     }
 
     /// The connection is over, and its calls with it: their clients have left them.
-    pub fn cancel_calls(&mut self, id: ConnId, counters: &mut Counters, asks: &mut Vec<Ask>) {
+    pub fn cancel_calls(&mut self, id: ConnId, counters: &mut RpcCounters, asks: &mut Vec<Ask>) {
         let streams: Vec<StreamId> = self.calls.all().collect();
         for call in streams.into_iter().filter_map(|stream| self.calls.remove(stream)) {
             counters.ended(call.method, Code::Canceled, call.begun);
@@ -233,7 +233,7 @@ impl Http2 {
         }
     }
 
-    pub fn end_streams(&mut self, counters: &mut Counters) {
+    pub fn end_streams(&mut self, counters: &mut RpcCounters) {
         let streams: Vec<StreamId> = self.calls.streaming().collect();
         for stream in streams {
             self.finish(stream, Err(Error::Stopped), counters);

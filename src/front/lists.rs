@@ -7,7 +7,7 @@
 
 use super::accounting::Accounting;
 use super::connection::ClientConnection;
-use super::{Ask, Caller, Front, Rpc, Untaken, of};
+use super::{Ask, Caller, Front, ReaderLoss, Rpc, of};
 use crate::api::{Error, RangeReply, Reply, Request, TxnReply};
 use crate::limits::FrontBounds;
 use crate::types::{ConnId, Duration, KeyValue, Term, Time};
@@ -137,11 +137,11 @@ impl Front {
     }
 
     /// Sets how many bytes the source of a stream holds for it: they count as answers do.
-    pub fn holds(&mut self, rpc: Rpc, bytes: usize) {
+    pub fn set_held(&mut self, rpc: Rpc, bytes: usize) {
         self.waiting.answered(rpc);
         let Front { connections, accounting, .. } = self;
         if let Some(connection) = of(connections, rpc.conn) {
-            connection.holds(rpc, bytes);
+            connection.set_held(rpc, bytes);
             accounting.update(connection);
         }
     }
@@ -220,7 +220,7 @@ impl Front {
             return;
         }
         self.drop_gone();
-        let Front { connections, waiting, accounting, counters, untaken, .. } = self;
+        let Front { connections, waiting, accounting, counters, reader_losses, .. } = self;
         let somebody = waiting.any() || accounting.full;
         waiting.check_at = somebody.then_some(next);
         if !somebody {
@@ -229,15 +229,15 @@ impl Front {
         for connection in connections.iter_mut().flatten() {
             let lost = connection.check_reader(counters, asks);
             if lost.answers > 0 || lost.closes {
-                untaken.push((connection.id, lost));
+                reader_losses.push((connection.id, lost));
             }
             accounting.update(connection);
         }
     }
 
     /// What clients have lost since this was last called, as they took nothing for long.
-    pub fn take_untaken(&mut self) -> Vec<(ConnId, Untaken)> {
-        std::mem::take(&mut self.untaken)
+    pub fn take_reader_losses(&mut self) -> Vec<(ConnId, ReaderLoss)> {
+        std::mem::take(&mut self.reader_losses)
     }
 }
 

@@ -4,7 +4,7 @@
 //! first, in slices as well, and what came of it is kept until the client has taken it.
 
 use super::grpc::Http2;
-use super::{Ask, Counters, NOT_TAKEN, Rpc, Untaken, too_large};
+use super::{Ask, NOT_TAKEN, ReaderLoss, Rpc, RpcCounters, too_large};
 use crate::api::{Code, Error};
 use crate::http2::StreamId;
 use crate::http2::grpc::{PREFIX_BYTES, compressed_prefix, prefix};
@@ -143,7 +143,7 @@ pub(super) struct SendTurn<'a> {
     /// The longest message that is sent.
     pub bytes_max: usize,
     pub scratch: &'a mut Vec<u8>,
-    pub counters: &'a mut Counters,
+    pub counters: &'a mut RpcCounters,
     /// Streams that may send their next message.
     pub free: Vec<StreamId>,
     /// Streams that have ended because their message could not be sent.
@@ -207,19 +207,19 @@ impl Http2 {
         id: ConnId,
         checks_max: u32,
         moves: bool,
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
         asks: &mut Vec<Ask>,
-    ) -> Untaken {
+    ) -> ReaderLoss {
         let Http2 { connection, calls, .. } = self;
-        let mut untaken = Untaken::default();
+        let mut loss = ReaderLoss::default();
         for (stream, bytes) in calls.unread(checks_max, moves, |stream| connection.pending_of(stream)) {
-            untaken.answers += 1;
-            untaken.bytes += bytes as u64;
+            loss.answers += 1;
+            loss.bytes += bytes as u64;
             asks.push(Ask::Gone { rpc: Rpc::stream(id, stream) });
             let (code, text) = (Code::ResourceExhausted, NOT_TAKEN.into());
             self.finish(stream, Err(Error::Other { code, text }), counters);
         }
-        untaken
+        loss
     }
 
     fn send_long(
@@ -269,7 +269,7 @@ impl Http2 {
         }
     }
 
-    fn send_beginning(&mut self, stream: StreamId, prefix: &[u8], counters: &mut Counters) {
+    fn send_beginning(&mut self, stream: StreamId, prefix: &[u8], counters: &mut RpcCounters) {
         let call = self.calls.get_mut(stream).expect("its message is being sent");
         counters.of_mut(call.method).messages_sent += 1;
         if !std::mem::replace(&mut call.has_sent, true) {

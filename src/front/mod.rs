@@ -14,7 +14,7 @@ mod rpc;
 #[cfg(test)]
 mod tests;
 
-pub use crate::wire::{Counters, MethodCounters};
+pub use crate::wire::{MethodCounters, RpcCounters};
 
 use crate::api::{
     Answer, Code, Error, KeepAliveReply, RangeReply, RangeRequest, Reply, Request, ServingStatus, WatchReply,
@@ -26,7 +26,7 @@ use crate::limits::{FRONT_SCRATCH_KEEP_BYTES, FrontBounds, REPLY_BYTES_MAX, REQU
 use crate::types::{ConnId, LeaseId, ReactorId, Term, Time};
 use crate::wire::encode::LongMessage;
 use crate::wire::health::Page;
-use crate::wire::http1::Response;
+use crate::wire::http1::Http1Response;
 use crate::wire::{Header, Method, Timed, TooLong, decode, encode};
 use accounting::{Accounting, HeldBytes};
 use connection::{ClientConnection, Protocol};
@@ -106,7 +106,7 @@ pub enum Ask {
 
 /// What a client has lost, as it took nothing for long while others waited for what was held for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Untaken {
+pub struct ReaderLoss {
     pub answers: u64,
     /// How many bytes were held for it.
     pub bytes: u64,
@@ -134,7 +134,7 @@ pub struct FrontConfig {
     pub reply_bytes_max: usize,
     /// The settings' bounds; those on partial requests are raised where the longest request needs it.
     pub bounds: FrontBounds,
-    pub http2: http2::Config,
+    pub http2: http2::Http2Config,
 }
 
 impl FrontConfig {
@@ -143,7 +143,7 @@ impl FrontConfig {
         request_bytes_max: usize,
         txn_ops_max: usize,
         mut bounds: FrontBounds,
-        http2: http2::Config,
+        http2: http2::Http2Config,
     ) -> FrontConfig {
         let message_bytes_max = request_bytes_max + REQUEST_OVERHEAD_BYTES;
         let messages_bytes = bounds.connection_partial_messages * message_bytes_max;
@@ -169,15 +169,15 @@ pub struct Front {
     waiting: DeferredRequests,
     open: usize,
     stopping: bool,
-    pub counters: Counters,
+    pub counters: RpcCounters,
     /// A buffer for encoding, kept between messages.
     scratch: Vec<u8>,
     /// Streams that have ended because their message could not be sent: their sources are to be told.
     lost: Vec<Rpc>,
     /// Streams whose long messages are sent: their sources are to be told.
     free: Vec<Rpc>,
-    /// What clients have lost since [`Front::take_untaken`] was last called.
-    untaken: Vec<(ConnId, Untaken)>,
+    /// What clients have lost since [`Front::take_reader_losses`] was last called.
+    reader_losses: Vec<(ConnId, ReaderLoss)>,
     wake_at: Time,
     wall_secs: Option<u64>,
 }
@@ -201,11 +201,11 @@ impl Front {
             waiting: DeferredRequests::default(),
             open: 0,
             stopping: false,
-            counters: Counters::default(),
+            counters: RpcCounters::default(),
             scratch: vec![],
             lost: vec![],
             free: vec![],
-            untaken: vec![],
+            reader_losses: vec![],
             wake_at: Time::NEVER,
             wall_secs: None,
         }
@@ -355,7 +355,7 @@ impl Front {
     }
 
     /// What is known of a unary call that is about to be answered.
-    pub fn asked(&mut self, rpc: Rpc) -> Option<CallInfo> {
+    pub fn call_info(&mut self, rpc: Rpc) -> Option<CallInfo> {
         let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
         Some(CallInfo { method: call.method, begun: call.begun, timed: call.timed })
     }
@@ -481,7 +481,7 @@ impl Front {
     }
 
     /// Answers a request of HTTP/1.
-    pub fn page(&mut self, now: Time, rpc: Rpc, response: &Response, asks: &mut Vec<Ask>) {
+    pub fn page(&mut self, now: Time, rpc: Rpc, response: &Http1Response, asks: &mut Vec<Ask>) {
         if let Some(connection) = of(&mut self.connections, rpc.conn) {
             connection.page(now, response, self.wall_secs, asks);
             self.accounting.update(connection);

@@ -1,7 +1,7 @@
 //! The calls of one HTTP/2 connection, and how their messages become asks.
 
 use super::long::Sending;
-use super::{Ask, Caller, Counters, FrontConfig, Rpc};
+use super::{Ask, Caller, FrontConfig, Rpc, RpcCounters};
 use crate::api::{Code, Error};
 use crate::http2::{FieldName, Head, StreamId};
 use crate::types::{ConnId, Time};
@@ -61,7 +61,7 @@ impl ClientCall {
         now: Time,
         head: &Head,
         config: &FrontConfig,
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
     ) -> Result<BegunCall, metadata::CallRefusal> {
         let judged = metadata::head(fields(head))?;
         counters.begun(judged.method, judged.client_api_version);
@@ -273,7 +273,7 @@ impl ClientCalls {
         conn: ConnId,
         stream: StreamId,
         bytes: &[u8],
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
         asks: &mut Vec<Ask>,
     ) -> Result<Taken, Error> {
         let ops = self.txn_ops_max;
@@ -313,7 +313,7 @@ impl ClientCalls {
         conn: ConnId,
         stream: StreamId,
         messages_max: usize,
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
         asks: &mut Vec<Ask>,
     ) -> Result<usize, Error> {
         let ops = self.txn_ops_max;
@@ -329,7 +329,7 @@ impl ClientCalls {
         &mut self,
         conn: ConnId,
         stream: StreamId,
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
         asks: &mut Vec<Ask>,
     ) -> Result<(), Error> {
         let ops = self.txn_ops_max;
@@ -357,7 +357,7 @@ impl ClientCall {
         conn: ConnId,
         messages_max: usize,
         ops: usize,
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
         asks: &mut Vec<Ask>,
     ) -> Result<usize, Error> {
         let Some(mut unread) = self.unread.take() else { return Ok(0) };
@@ -387,7 +387,7 @@ impl ClientCall {
         conn: ConnId,
         mut bytes: &[u8],
         ops: usize,
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
         asks: &mut Vec<Ask>,
     ) -> Result<(), Error> {
         while let Some(message) = self.inbound.next(&mut bytes)? {
@@ -401,7 +401,7 @@ impl ClientCall {
         &mut self,
         conn: ConnId,
         ops: usize,
-        counters: &mut Counters,
+        counters: &mut RpcCounters,
         asks: &mut Vec<Ask>,
     ) -> Result<(), Error> {
         if std::mem::replace(&mut self.ended, true) {

@@ -8,7 +8,7 @@ mod moves;
 use super::*;
 use crate::api::{Code, DeleteRangeReply, PutReply, Reply};
 use crate::http2::client::Client;
-use crate::http2::{Event, FieldName};
+use crate::http2::{FieldName, Http2Event};
 use crate::limits::{CONNECTION_UNSENT_BYTES_MAX, HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX};
 use crate::types::{Duration, ReactorId, Revision};
 use crate::wire::proto;
@@ -37,7 +37,7 @@ struct Wire {
 }
 
 fn config() -> FrontConfig {
-    FrontConfig::new(Header::default(), 1 << 20, 128, FrontBounds::PRODUCTION, http2::Config::default())
+    FrontConfig::new(Header::default(), 1 << 20, 128, FrontBounds::PRODUCTION, http2::Http2Config::default())
 }
 
 fn front() -> Front {
@@ -48,7 +48,7 @@ impl Wire {
     fn new() -> Wire {
         let mut front = front();
         front.opened(Time(0), CONN, Port::Client);
-        let client = Client::new(&http2::Config::default(), "localhost", Time(0));
+        let client = Client::new(&http2::Http2Config::default(), "localhost", Time(0));
         let (now, seen) = (Time(0), Default::default());
         Wire { front, client, now, seen, closed: false, conn: CONN, moved: None }
     }
@@ -101,13 +101,13 @@ impl Wire {
     fn receive(&mut self, mut bytes: &[u8]) {
         while let Some(event) = self.client.receive(self.now, &mut bytes).expect("HTTP/2") {
             match event {
-                Event::Headers { stream, head, end: true } | Event::Trailers { stream, head } => {
+                Http2Event::Headers { stream, head, end: true } | Http2Event::Trailers { stream, head } => {
                     let text =
                         http2::grpc::percent_decoded(head.get(FieldName::GrpcMessage).unwrap_or_default());
                     let status = Some((head.grpc_status().expect("a status"), text));
                     self.seen.entry(stream.number()).or_default().status = status;
                 }
-                Event::Data { stream, bytes, .. } => {
+                Http2Event::Data { stream, bytes, .. } => {
                     self.seen.entry(stream.number()).or_default().body.extend_from_slice(bytes);
                 }
                 _ => {}
@@ -311,7 +311,7 @@ fn calls_that_end_with_their_connection_are_canceled() {
     wire.front.receive(wire.now, CONN, &[0, 0, 0, 4, 0, 0, 0, 0, 1], &mut asks);
     ended(wire, std::mem::take(&mut asks), gone);
     let (mut wire, gone) = open();
-    let keepalive = http2::Config::default().keepalive;
+    let keepalive = http2::Http2Config::default().keepalive;
     for wait in [keepalive.interval.expect("pings are on"), keepalive.timeout] {
         wire.now = wire.now + wait;
         wire.front.on_time(wire.now, &mut asks);
@@ -399,7 +399,7 @@ impl Plain {
 
     fn show(&mut self, rpc: Rpc, body: &str) -> Vec<Ask> {
         let mut asks = vec![];
-        let page = Response::ok(crate::wire::http1::ContentType::Text, body.as_bytes().to_vec());
+        let page = Http1Response::ok(crate::wire::http1::ContentType::Text, body.as_bytes().to_vec());
         self.front.page(self.now, rpc, &page, &mut asks);
         self.flush();
         asks

@@ -7,7 +7,7 @@ use super::connection::{Connection, ConnectionPhase, Role};
 use super::frame::{STREAM_ID_MAX, put_block};
 use super::hpack::Indexing;
 use super::streams::{Sent, StreamState};
-use super::{Config, ConnectionError, ErrorCode, Event, StreamId};
+use super::{ConnectionError, ErrorCode, Http2Config, Http2Event, StreamId};
 use crate::types::Time;
 
 /// Requests whose header block is kept: those without fields of their own, so one per method.
@@ -30,7 +30,7 @@ struct PreparedRequest {
 
 impl Client {
     /// Preface and SETTINGS are in the output. Of `config` only the windows and the pending bytes count.
-    pub fn new(config: &Config, authority: &str, now: Time) -> Client {
+    pub fn new(config: &Http2Config, authority: &str, now: Time) -> Client {
         Client {
             connection: Connection::of(Role::Client, config, now),
             authority: authority.to_owned(),
@@ -106,12 +106,12 @@ impl Client {
         &'a mut self,
         now: Time,
         bytes: &mut &'b [u8],
-    ) -> Result<Option<Event<'a>>, ConnectionError> {
+    ) -> Result<Option<Http2Event<'a>>, ConnectionError> {
         if let Some((stream, len)) = self.lent.take() {
             self.connection.consumed(stream, len);
         }
         let event = self.connection.receive(now, bytes)?;
-        if let Some(Event::Data { stream, bytes, .. }) = &event {
+        if let Some(Http2Event::Data { stream, bytes, .. }) = &event {
             self.lent = Some((*stream, bytes.len()));
         }
         Ok(event)

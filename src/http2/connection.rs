@@ -7,7 +7,7 @@ use super::keepalive::Pings;
 use super::outbound::PreparedBlocks;
 use super::streams::{Recent, StreamTable};
 use super::token_bucket::TokenBucket;
-use super::{Config, ConnectionError, Head, StreamId};
+use super::{ConnectionError, Head, Http2Config, StreamId};
 use crate::limits::{HTTP2_HEADER_LIST_BYTES_MAX, HTTP2_TABLE_BYTES};
 use crate::types::Time;
 use std::collections::VecDeque;
@@ -49,7 +49,7 @@ pub(super) struct PeerSettings {
 /// One end of an HTTP/2 connection.
 pub struct Connection {
     pub(super) role: Role,
-    pub(super) config: Config,
+    pub(super) config: Http2Config,
     pub(super) now: Time,
     pub(super) phase: ConnectionPhase,
     pub(super) shutdown_state: ShutdownState,
@@ -92,11 +92,11 @@ pub struct Connection {
 
 impl Connection {
     /// The server's end. Its SETTINGS are in the output.
-    pub fn new(config: &Config, now: Time) -> Connection {
+    pub fn new(config: &Http2Config, now: Time) -> Connection {
         Connection::of(Role::Server, config, now)
     }
 
-    pub(super) fn of(role: Role, config: &Config, now: Time) -> Connection {
+    pub(super) fn of(role: Role, config: &Http2Config, now: Time) -> Connection {
         let bounds = &config.bounds;
         let stream_window = i64::from(bounds.stream_window_bytes);
         let connection_window = i64::from(bounds.connection_window_bytes);

@@ -65,7 +65,7 @@ impl StreamId {
 
 /// What a connection allows, and how it keeps alive.
 #[derive(Clone, Copy, Debug)]
-pub struct Config {
+pub struct Http2Config {
     /// Streams a client may have open at a time.
     pub streams_max: u32,
     /// Owners of messages longer than a window consume the parts as they store them. The connection's is at
@@ -74,9 +74,9 @@ pub struct Config {
     pub keepalive: KeepaliveRules,
 }
 
-impl Config {
+impl Http2Config {
     /// Sets the window of each stream.
-    pub fn with_window(mut self, stream_window_bytes: u32) -> Config {
+    pub fn with_window(mut self, stream_window_bytes: u32) -> Http2Config {
         self.bounds.stream_window_bytes = stream_window_bytes;
         self
     }
@@ -95,10 +95,10 @@ pub struct KeepaliveRules {
     pub timeout: Duration,
 }
 
-impl Default for Config {
+impl Default for Http2Config {
     /// etcd's settings, with finite limits.
-    fn default() -> Config {
-        Config {
+    fn default() -> Http2Config {
+        Http2Config {
             streams_max: HTTP2_STREAMS_DEFAULT,
             bounds: Http2Bounds::PRODUCTION,
             keepalive: KeepaliveRules {
@@ -113,7 +113,7 @@ impl Default for Config {
 
 /// What the other end did.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum Http2Event<'a> {
     /// A request began (at a client: its response).
     Headers { stream: StreamId, head: &'a Head, end: bool },
     /// Part of the body. The owner gives the bytes back with [`Connection::consumed`].

@@ -166,8 +166,8 @@ impl Connection {
     }
 
     /// How many bytes a stream that pulls may send now: 0 where it waits for a window or the socket. When
-    /// what waits on it has gone, [`super::Event::Writable`] says so; when the connection has capacity again
-    /// ([`Connection::send_capacity`]), no event does.
+    /// what waits on it has gone, [`super::Http2Event::Writable`] says so; when the connection has capacity
+    /// again ([`Connection::send_capacity`]), no event does.
     pub fn send_budget(&self, stream: StreamId) -> usize {
         if self.streams.get(stream).is_none() {
             return 0;

@@ -3,7 +3,7 @@
 use super::connection::{Connection, ConnectionPhase};
 use super::frame::{ErrorCode, FRAME_BYTES, FrameHead, HEAD_BYTES, PREFACE, kind};
 use super::headers::HeadAt;
-use super::{ConnectionError, Event, StreamId};
+use super::{ConnectionError, Http2Event, StreamId};
 use crate::limits::HTTP2_PARTIAL_FRAME_KEEP_BYTES;
 use crate::types::Time;
 use std::ops::Range;
@@ -38,7 +38,7 @@ impl Connection {
         &'a mut self,
         now: Time,
         bytes: &mut &'b [u8],
-    ) -> Result<Option<Event<'a>>, ConnectionError> {
+    ) -> Result<Option<Http2Event<'a>>, ConnectionError> {
         self.now = now;
         if let ConnectionPhase::Over(fault) = self.phase {
             return Err(fault);
@@ -71,20 +71,20 @@ impl Connection {
         Ok(Some(self.event(step, payload)))
     }
 
-    fn event<'a>(&'a self, step: FrameOutcome, payload: Option<&'a [u8]>) -> Event<'a> {
+    fn event<'a>(&'a self, step: FrameOutcome, payload: Option<&'a [u8]>) -> Http2Event<'a> {
         match step {
             FrameOutcome::Nothing => unreachable!("a frame that says nothing is no event"),
             FrameOutcome::Headers { stream, at, end } => {
-                Event::Headers { stream, head: self.head_at(at), end }
+                Http2Event::Headers { stream, head: self.head_at(at), end }
             }
             FrameOutcome::Data { stream, range, end } => {
                 let payload = payload.unwrap_or_else(|| &self.assembled[HEAD_BYTES..]);
-                Event::Data { stream, bytes: &payload[range], end }
+                Http2Event::Data { stream, bytes: &payload[range], end }
             }
-            FrameOutcome::Trailers { stream, at } => Event::Trailers { stream, head: self.head_at(at) },
-            FrameOutcome::Reset { stream, code } => Event::Reset { stream, code },
-            FrameOutcome::Writable { stream } => Event::Writable { stream },
-            FrameOutcome::GoAway { last, code } => Event::GoAway { last, code },
+            FrameOutcome::Trailers { stream, at } => Http2Event::Trailers { stream, head: self.head_at(at) },
+            FrameOutcome::Reset { stream, code } => Http2Event::Reset { stream, code },
+            FrameOutcome::Writable { stream } => Http2Event::Writable { stream },
+            FrameOutcome::GoAway { last, code } => Http2Event::GoAway { last, code },
         }
     }
 

@@ -13,7 +13,7 @@ pub struct Census {
     pub sizes: Sizes,
     pub raft_index: u64,
     pub raft_applied_index: u64,
-    pub counters: Counters,
+    pub counters: ReactorCounters,
     pub shards: Vec<ShardFigures>,
     /// When the last compaction was done here; 0 for none since the start.
     pub compacted_at: Time,
@@ -72,8 +72,8 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// What a reactor counts.
         #[derive(Clone, Debug, Default, PartialEq)]
-        pub struct Counters {
-            pub front: wire::Counters,
+        pub struct ReactorCounters {
+            pub front: wire::RpcCounters,
             pub times: Times,
             pub applies: Applies,
             pub checks: wire::health::CheckCounters,
@@ -81,8 +81,8 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
         }
 
-        impl Counters {
-            pub fn add(&mut self, more: &Counters) {
+        impl ReactorCounters {
+            pub fn add(&mut self, more: &ReactorCounters) {
                 self.front.add(&more.front);
                 self.times.add(&more.times);
                 self.applies.add(&more.applies);

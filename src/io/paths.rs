@@ -28,10 +28,10 @@ paths! {
     /// The end of an epoch took back what was not settled.
     epoch_undone,
     /// A write went over several shards, or was too long for a step.
-    txn_spread,
+    txn_cross_shard,
     txn_long,
-    /// A spread write began anew at the end of a lease, found the ring full, and failed at its deadline with
-    /// shards reserved.
+    /// A write over several shards began anew at the end of a lease, found the ring full, and failed at its
+    /// deadline with shards reserved.
     txn_retried,
     txn_redecided,
     txn_released_late,
@@ -71,7 +71,7 @@ paths! {
     lease_renewed_too_late,
     no_space_raised,
     no_space_refused,
-    range_spread,
+    range_cross_shard,
     range_sliced,
     range_read_anew,
     range_unwanted,

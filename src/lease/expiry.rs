@@ -24,7 +24,7 @@ pub enum Renewal {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum TimerPhase {
     /// Stands in the queue by its expiry, or by the time of the next attempt to revoke it.
     Queued(Time),
     Picked,
@@ -35,7 +35,7 @@ enum Phase {
 struct Timer {
     ttl_secs: i64,
     expiry: Time,
-    phase: Phase,
+    phase: TimerPhase,
 }
 
 /// The expiry of every lease.
@@ -66,7 +66,7 @@ impl Expiry {
 
     fn insert(&mut self, lease: LeaseId, ttl_secs: i64, from: Time) {
         let expiry = from + secs(ttl_secs);
-        let timer = Timer { ttl_secs, expiry, phase: Phase::Queued(expiry) };
+        let timer = Timer { ttl_secs, expiry, phase: TimerPhase::Queued(expiry) };
         assert!(self.timers.insert(lease, timer).is_none(), "lease {lease} is granted once");
         assert!(self.queue.insert((expiry, lease)), "a lease is queued once");
     }
@@ -92,7 +92,7 @@ impl Expiry {
                 }
             }
             let timer = self.timers.get_mut(&lease).expect("what is queued has a timer");
-            (timer.expiry, timer.phase) = (later, Phase::Queued(later));
+            (timer.expiry, timer.phase) = (later, TimerPhase::Queued(later));
             assert!(later >= expiry, "a lease is put off, and does not end sooner");
             spread.insert((later, lease));
         }
@@ -108,9 +108,11 @@ impl Expiry {
     pub fn end(&mut self, lease: LeaseId) {
         let Some(timer) = self.timers.remove(&lease) else { return };
         match timer.phase {
-            Phase::Queued(at) => assert!(self.queue.remove(&(at, lease)), "a queued timer is in the queue"),
-            Phase::Picked => self.picked.retain(|picked| *picked != lease),
-            Phase::Revoking => self.revoking -= 1,
+            TimerPhase::Queued(at) => {
+                assert!(self.queue.remove(&(at, lease)), "a queued timer is in the queue")
+            }
+            TimerPhase::Picked => self.picked.retain(|picked| *picked != lease),
+            TimerPhase::Revoking => self.revoking -= 1,
         }
         let placed = self.queue.len() + self.picked.len() + self.revoking;
         assert!(self.timers.len() == placed, "each lease stands in one place: {placed}");
@@ -118,11 +120,12 @@ impl Expiry {
 
     /// The revoke that [`Expiry::due`] asked for did not go through: it is tried again in a while.
     pub fn failed(&mut self, lease: LeaseId, now: Time) {
-        let Some(timer) = self.timers.get_mut(&lease).filter(|timer| timer.phase == Phase::Revoking) else {
+        let Some(timer) = self.timers.get_mut(&lease).filter(|timer| timer.phase == TimerPhase::Revoking)
+        else {
             return;
         };
         let again = now + Duration::from_ms(limits::LEASE_REVOKE_RETRY_MS);
-        timer.phase = Phase::Queued(again);
+        timer.phase = TimerPhase::Queued(again);
         assert!(self.queue.insert((again, lease)), "a lease is queued once");
         self.revoking -= 1;
     }
@@ -133,10 +136,12 @@ impl Expiry {
         if timer.expiry <= now {
             return Renewal::Expired;
         }
-        let Phase::Queued(at) = timer.phase else { panic!("lease {lease} is revoked before its expiry") };
+        let TimerPhase::Queued(at) = timer.phase else {
+            panic!("lease {lease} is revoked before its expiry")
+        };
         assert!(self.queue.remove(&(at, lease)), "what is queued stands in the queue");
         timer.expiry = now + secs(timer.ttl_secs);
-        timer.phase = Phase::Queued(timer.expiry);
+        timer.phase = TimerPhase::Queued(timer.expiry);
         self.queue.insert((timer.expiry, lease));
         Renewal::Renewed { ttl_secs: timer.ttl_secs }
     }
@@ -158,9 +163,9 @@ impl Expiry {
         while self.revoking < limits::LEASE_REVOKES_OUTSTANDING_MAX {
             let Some(lease) = self.picked.pop_front() else { return };
             let timer = self.timers.get_mut(&lease).expect("what is picked has a timer");
-            assert!(timer.phase == Phase::Picked, "lease {lease} is revoked once");
+            assert!(timer.phase == TimerPhase::Picked, "lease {lease} is revoked once");
             assert!(timer.expiry <= now, "no lease is revoked before its expiry");
-            timer.phase = Phase::Revoking;
+            timer.phase = TimerPhase::Revoking;
             self.revoking += 1;
             revoke.push(lease);
         }
@@ -170,7 +175,7 @@ impl Expiry {
         while self.picked.len() < PICKED_MAX {
             let Some((at, lease)) = self.queue.first().copied().filter(|(at, _)| *at <= now) else { return };
             self.queue.remove(&(at, lease));
-            self.timers.get_mut(&lease).expect("what is queued has a timer").phase = Phase::Picked;
+            self.timers.get_mut(&lease).expect("what is queued has a timer").phase = TimerPhase::Picked;
             self.picked.push_back(lease);
         }
     }

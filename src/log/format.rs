@@ -50,7 +50,7 @@
 //! do a record's length and version: so what a newer program wrote is told from damage. Votes, voters and
 //! learners are raft ids, and 0 is nobody.
 
-use super::{Buffer, Checkpointed, Coverage, HardState, LogId, Opening, Record, Resident, Testimony};
+use super::{Buffer, Checkpointed, Coverage, LogId, Opening, Record, Resident, StoredHardState, Testimony};
 use crate::limits::BLOCK_BYTES;
 use crate::record::VERSION;
 use crate::stdx::VersionMismatch;
@@ -69,7 +69,7 @@ const WORD_BYTES: usize = 24;
 
 /// Where a run of frames ends and the next begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct End {
+pub(super) struct LogEnd {
     pub segment: u64,
     pub offset: u64,
     /// Number of the frame that comes here.
@@ -85,7 +85,7 @@ pub(super) struct SegmentHeader {
     pub key: u64,
     pub incarnation: u64,
     pub sequence: u64,
-    pub end: End,
+    pub end: LogEnd,
     pub acknowledged: u64,
     pub first: u64,
     /// How long the file is.
@@ -213,7 +213,7 @@ impl SegmentHeader {
             key: u64_at(block, 24),
             incarnation: u64_at(block, 32),
             sequence: u64_at(block, 40),
-            end: End {
+            end: LogEnd {
                 segment: u64_at(block, 48),
                 offset: u64_at(block, 56),
                 frame: u64_at(block, 64),
@@ -449,12 +449,12 @@ fn decode_body<'a>(head: &[u8], body: &'a [u8]) -> Option<Record<'a>> {
     })
 }
 
-fn hard_numbers(hard: &HardState) -> [u64; 3] {
+fn hard_numbers(hard: &StoredHardState) -> [u64; 3] {
     [hard.term.0, hard.vote.map_or(0, RaftId::get), hard.commit.0]
 }
 
-fn hard_state_at(bytes: &[u8], at: usize) -> HardState {
-    HardState {
+fn hard_state_at(bytes: &[u8], at: usize) -> StoredHardState {
+    StoredHardState {
         term: Term(u64_at(bytes, at)),
         vote: RaftId::new(u64_at(bytes, at + 8)),
         commit: Index(u64_at(bytes, at + 16)),

@@ -39,11 +39,11 @@ mod witness;
 mod writer;
 
 pub use buffer::Buffer;
-pub use recovery::{Cause, Damage, Needed, Recovered, Recovery};
+pub use recovery::{Cause, LogDamage, Needed, Recovered, Recovery};
 pub use replay::{RecoveredEntry, RecoveredResident};
 pub use segments::{Held, SegmentBytes};
 pub use witness::{cross_examine, keep_words};
-pub use writer::{Log, Start};
+pub use writer::{Log, LogStart};
 
 use crate::types::{Index, Peers, RaftId, Revision, ShardId, Term};
 use std::borrow::Cow;
@@ -114,7 +114,7 @@ pub struct Resident {
 
 /// What Raft must not forget beside the entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HardState {
+pub struct StoredHardState {
     pub term: Term,
     /// The peer voted for in `term`.
     pub vote: Option<RaftId>,
@@ -127,7 +127,7 @@ pub struct Opening {
     /// The first entry has the next index.
     pub index: Index,
     pub term: Term,
-    pub hard: HardState,
+    pub hard: StoredHardState,
     /// Which of the group's peers the resident is, in whichever of the member's logs it lives.
     pub own: RaftId,
     /// As of the index.
@@ -165,7 +165,7 @@ pub enum Record<'a> {
         kind: u8,
         payload: &'a [u8],
     },
-    HardState(HardState),
+    HardState(StoredHardState),
     Open(Cow<'a, Opening>),
     Checkpoint(Checkpointed),
     Coverage(Coverage),
@@ -183,7 +183,7 @@ pub enum Command {
     Write { id: WriteId, segment: SegmentName, offset: u64, bytes: Buffer },
     /// Make a file of zeros, written and synced, under another name; rename it; sync the directory; report
     /// [`Log::prepared`]. Where the disk has no room for it and `keep_free` bytes beside it, make none, and
-    /// report [`Log::no_room`].
+    /// report [`Log::disk_full`].
     Prepare { segment: SegmentName, bytes: u64, keep_free: u64 },
     /// Rename; sync the directory; report [`Log::prepared`] for `new`.
     Recycle { old: SegmentName, new: SegmentName },

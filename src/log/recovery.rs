@@ -48,9 +48,9 @@
 //! and damage differ by a whole block behind the break alone, and as a lost write leaves a gap of its own
 //! length, that block may stand anywhere. These are few: the one that was being filled and its spares.
 
-use super::format::{Bad, BadRecord, End, FrameHeader, SegmentHeader};
+use super::format::{Bad, BadRecord, FrameHeader, LogEnd, SegmentHeader};
 use super::replay::{RecoveredResident, Replay, Replayed};
-use super::writer::Start;
+use super::writer::LogStart;
 use super::{LogId, Resident, SegmentBytes, SegmentName, Testimony};
 use crate::limits::BLOCK_BYTES;
 use crate::stdx::VersionMismatch;
@@ -111,14 +111,14 @@ impl Needed {
 
 struct Scanned {
     len: usize,
-    head: Head,
+    head: SegmentHead,
     /// What a whole head says of other logs.
     words: Vec<Testimony>,
     frames: Vec<WholeFrame>,
 }
 
 /// What the first block of a file is.
-enum Head {
+enum SegmentHead {
     Whole(SegmentHeader),
     /// Zeros, torn or rotten.
     Nothing,
@@ -145,7 +145,7 @@ struct WholeFrame {
 #[derive(Debug)]
 pub struct Recovered {
     /// What [`super::Log::new`] goes on from, once the directory and the files of `sync` are synced.
-    pub start: Start,
+    pub start: LogStart,
     pub residents: BTreeMap<Resident, RecoveredResident>,
     /// The highest settled revision that any frame carries.
     pub settled: Revision,
@@ -172,7 +172,7 @@ pub(super) struct Testified {
 
 /// Something that was acknowledged is gone, or can't be read. The log must not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
+pub struct LogDamage {
     pub segment: SegmentName,
     pub offset: u64,
     pub cause: Cause,
@@ -206,7 +206,7 @@ pub enum Cause {
 const RESTORE: &str = "Nothing was cut off. Put the file back if it was moved, or restore the data directory \
     from a copy that was made while the server was stopped; braid dump-log prints what can still be read";
 
-impl fmt::Display for Damage {
+impl fmt::Display for LogDamage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (segment, offset) = (self.segment, self.offset);
         match self.cause {
@@ -264,7 +264,7 @@ impl fmt::Display for Damage {
     }
 }
 
-impl std::error::Error for Damage {}
+impl std::error::Error for LogDamage {}
 
 impl Recovered {
     /// Whether nothing was ever written to it.
@@ -275,7 +275,7 @@ impl Recovered {
 
 impl Recovery {
     /// `store` is what the data directory's identity names; `fresh_key` is used where no log is found: see
-    /// [`Start::fresh`].
+    /// [`LogStart::fresh`].
     pub fn new(log: LogId, store: StoreId, fresh_key: u64, lengths: SegmentBytes) -> Recovery {
         Recovery { log, store, key: None, fresh_key, lengths, segments: BTreeMap::new() }
     }
@@ -289,45 +289,45 @@ impl Recovery {
     pub fn part(&mut self, name: SegmentName, beginning: &[u8], len: usize) {
         let (head, words) = self.look(name, beginning, len);
         let frames = match head {
-            Head::Strange(_) => vec![],
+            SegmentHead::Strange(_) => vec![],
             _ => self.scan(name.sequence, beginning),
         };
         self.segments.insert(name.sequence, Scanned { len, head, words, frames });
     }
 
-    fn look(&mut self, name: SegmentName, beginning: &[u8], len: usize) -> (Head, Vec<Testimony>) {
+    fn look(&mut self, name: SegmentName, beginning: &[u8], len: usize) -> (SegmentHead, Vec<Testimony>) {
         assert_eq!(name.log, self.log, "a log is recovered from its own files");
         let last = self.segments.last_key_value().map(|(last, _)| *last);
         assert!(last.is_none_or(|last| last < name.sequence), "files come in order, each once");
         assert!(beginning.len() <= len, "no more is read of a file than it has");
         let head = match beginning.get(..BLOCK_BYTES).ok_or(Bad::Bytes).and_then(SegmentHeader::decode) {
             Ok(header) => self.head(name.sequence, header, len),
-            Err(Bad::Format(version)) => Head::Format(version),
-            Err(Bad::Bytes) => Head::Nothing,
+            Err(Bad::Format(version)) => SegmentHead::Format(version),
+            Err(Bad::Bytes) => SegmentHead::Nothing,
         };
-        let Head::Whole(header) = head else { return (head, vec![]) };
+        let SegmentHead::Whole(header) = head else { return (head, vec![]) };
         self.key = Some(header.key);
         (head, SegmentHeader::words(beginning).collect())
     }
 
-    fn head(&self, sequence: u64, header: SegmentHeader, len: usize) -> Head {
+    fn head(&self, sequence: u64, header: SegmentHeader, len: usize) -> SegmentHead {
         if header.store != self.store {
-            return Head::Strange(header.store);
+            return SegmentHead::Strange(header.store);
         }
         let ours = header.log == self.log && self.key.is_none_or(|key| key == header.key);
         if !ours || header.sequence > sequence {
-            return Head::Foreign(SegmentName { log: header.log, sequence: header.sequence });
+            return SegmentHead::Foreign(SegmentName { log: header.log, sequence: header.sequence });
         }
         if header.sequence < sequence {
-            return Head::Earlier(header.sequence);
+            return SegmentHead::Earlier(header.sequence);
         }
         let makes_sense = header.end.frame > header.acknowledged
             && (1..=sequence).contains(&header.first)
             && sequence.max(header.end.frame).max(header.incarnation) < NUMBER_MAX;
         match makes_sense {
-            true if header.bytes != len as u64 => Head::Cut(header),
-            true => Head::Whole(header),
-            false => Head::Nothing,
+            true if header.bytes != len as u64 => SegmentHead::Cut(header),
+            true => SegmentHead::Whole(header),
+            false => SegmentHead::Nothing,
         }
     }
 
@@ -356,7 +356,7 @@ impl Recovery {
     }
 
     /// Applies the rule at the head of this file.
-    pub fn finish(self) -> Result<Recovered, Damage> {
+    pub fn finish(self) -> Result<Recovered, LogDamage> {
         match self.read() {
             (recovered, None) => Ok(recovered),
             (_, Some(damage)) => Err(damage),
@@ -364,7 +364,7 @@ impl Recovery {
     }
 
     /// As [`Recovery::finish`], with what can be read in front of the damage, for who only looks.
-    pub fn read(self) -> (Recovered, Option<Damage>) {
+    pub fn read(self) -> (Recovered, Option<LogDamage>) {
         let witness = self.witness();
         let heads = self.check_heads(witness.first);
         let walk = self.walk(witness.first);
@@ -415,7 +415,7 @@ impl Recovery {
         assert!(witness.first <= walk.end.segment + 1, "a log goes on behind its beginning");
         let ends_in = files.contains_key(&walk.end.segment);
         assert!(walk.frames.is_empty() || ends_in, "a log ends in one of its files: {:?}", walk.end);
-        let start = Start {
+        let start = LogStart {
             log: self.log,
             store: self.store,
             key: self.key.unwrap_or(self.fresh_key),
@@ -435,17 +435,19 @@ impl Recovery {
     }
 
     /// Whether the files that count are those that their names say.
-    fn check_heads(&self, first: u64) -> Result<(), Damage> {
+    fn check_heads(&self, first: u64) -> Result<(), LogDamage> {
         for (sequence, scanned) in &self.segments {
             let cause = match scanned.head {
                 // Names only rise: whatever the file is needed for, it was never that of a later segment.
-                Head::Foreign(with) => Cause::Exchanged { with },
-                Head::Strange(store) => Cause::Strange { store, ours: self.store },
+                SegmentHead::Foreign(with) => Cause::Exchanged { with },
+                SegmentHead::Strange(store) => Cause::Strange { store, ours: self.store },
                 _ if *sequence < first => continue,
-                Head::Format(version) => Cause::Format(version),
-                Head::Cut(header) => Cause::Cut { made: header.bytes, found: scanned.len as u64 },
-                Head::Earlier(earlier) if earlier >= first => Cause::Exchanged { with: self.name(earlier) },
-                Head::Whole(_) | Head::Nothing | Head::Earlier(_) => continue,
+                SegmentHead::Format(version) => Cause::Format(version),
+                SegmentHead::Cut(header) => Cause::Cut { made: header.bytes, found: scanned.len as u64 },
+                SegmentHead::Earlier(earlier) if earlier >= first => {
+                    Cause::Exchanged { with: self.name(earlier) }
+                }
+                SegmentHead::Whole(_) | SegmentHead::Nothing | SegmentHead::Earlier(_) => continue,
             };
             return Err(self.damage(*sequence, 0, cause));
         }
@@ -453,7 +455,7 @@ impl Recovery {
     }
 
     /// Whether the log may end there, as far as its own files tell.
-    fn check_end(&self, end: End, witness: &Witness) -> Result<(), Damage> {
+    fn check_end(&self, end: LogEnd, witness: &Witness) -> Result<(), LogDamage> {
         let next = end.segment + 1;
         if !self.segments.contains_key(&next) && self.segments.range(next..).next().is_some() {
             return Err(self.damage(next, 0, Cause::Missing));
@@ -469,7 +471,7 @@ impl Recovery {
         let mut highest: BTreeMap<(LogId, u64), Testified> = BTreeMap::new();
         for (sequence, scanned) in &self.segments {
             let of_head = match &scanned.head {
-                Head::Whole(header) => header.incarnation,
+                SegmentHead::Whole(header) => header.incarnation,
                 _ => 0,
             };
             let in_head = scanned.words.iter().map(|of| (*of, of_head));
@@ -496,7 +498,7 @@ impl Recovery {
     fn witness(&self) -> Witness {
         let mut witness = Witness { acknowledged: 0, first: 1, incarnation: 0 };
         for scanned in self.segments.values() {
-            if let Head::Whole(header) = &scanned.head {
+            if let SegmentHead::Whole(header) = &scanned.head {
                 witness.hear(header.acknowledged, header.first, header.incarnation);
             }
             for WholeFrame { header, .. } in scanned.frames.iter().filter(|frame| self.is_ours(frame)) {
@@ -508,24 +510,24 @@ impl Recovery {
 
     /// The chain of whole frames from the beginning of segment `first` on.
     fn walk(&self, first: u64) -> Walk<'_> {
-        let mut walk = Walk { frames: Vec::new(), end: End { segment: first, ..End::default() } };
+        let mut walk = Walk { frames: Vec::new(), end: LogEnd { segment: first, ..LogEnd::default() } };
         let Some(header) = self.header(first) else {
             // Where nothing was ever acknowledged, this is a log that never was.
-            walk.end = End { segment: first - 1, offset: 0, frame: 1, chain: 0 };
+            walk.end = LogEnd { segment: first - 1, offset: 0, frame: 1, chain: 0 };
             return walk;
         };
         let (mut incarnation, begins) = (header.incarnation, header.end.frame);
-        walk.end = End { segment: first, offset: BLOCK_BYTES as u64, ..header.end };
+        walk.end = LogEnd { segment: first, offset: BLOCK_BYTES as u64, ..header.end };
         loop {
             let end = walk.end;
             let next = self.header(end.segment + 1);
             if let Some(next) = next.filter(|next| next.end == end && next.incarnation >= incarnation) {
                 incarnation = next.incarnation;
-                walk.end = End { segment: end.segment + 1, offset: BLOCK_BYTES as u64, ..end };
+                walk.end = LogEnd { segment: end.segment + 1, offset: BLOCK_BYTES as u64, ..end };
             } else if let Some(frame) = self.frame(end).filter(|f| f.header.incarnation == incarnation) {
                 walk.frames.push(frame);
                 let offset = end.offset + frame.len as u64;
-                walk.end = End { segment: end.segment, offset, frame: end.frame + 1, chain: frame.crc };
+                walk.end = LogEnd { segment: end.segment, offset, frame: end.frame + 1, chain: frame.crc };
             } else {
                 let passed = walk.end.frame - begins;
                 assert!(passed == walk.frames.len() as u64, "a walk passes over no frame: {passed}");
@@ -537,13 +539,13 @@ impl Recovery {
     /// Of a file that was cut too: who only looks reads it up to there.
     fn header(&self, sequence: u64) -> Option<&SegmentHeader> {
         match &self.segments.get(&sequence)?.head {
-            Head::Whole(header) | Head::Cut(header) => Some(header),
+            SegmentHead::Whole(header) | SegmentHead::Cut(header) => Some(header),
             _ => None,
         }
     }
 
     /// The frame that comes at `end`, if it is there.
-    fn frame(&self, end: End) -> Option<&WholeFrame> {
+    fn frame(&self, end: LogEnd) -> Option<&WholeFrame> {
         let frames = &self.segments.get(&end.segment)?.frames;
         let place = frames.binary_search_by_key(&end.offset, |frame| frame.header.offset).ok()?;
         let frame = &frames[place];
@@ -554,8 +556,8 @@ impl Recovery {
         SegmentName { log: self.log, sequence }
     }
 
-    fn damage(&self, sequence: u64, offset: u64, cause: Cause) -> Damage {
-        Damage { segment: self.name(sequence), offset, cause }
+    fn damage(&self, sequence: u64, offset: u64, cause: Cause) -> LogDamage {
+        LogDamage { segment: self.name(sequence), offset, cause }
     }
 }
 
@@ -597,5 +599,5 @@ impl Witness {
 
 struct Walk<'a> {
     frames: Vec<&'a WholeFrame>,
-    end: End,
+    end: LogEnd,
 }

@@ -7,7 +7,7 @@
 use super::format::{BadRecord, Placed};
 use super::recovery::NUMBER_MAX;
 use super::standing::Standing;
-use super::{Checkpointed, Coverage, HardState, Opening, Record, Resident};
+use super::{Checkpointed, Coverage, Opening, Record, Resident, StoredHardState};
 use crate::record::Payload;
 use crate::types::{Index, Term};
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ pub struct RecoveredEntry {
 pub struct RecoveredResident {
     pub opening: Opening,
     /// The last one; `commit` is not above the last index.
-    pub hard: HardState,
+    pub hard: StoredHardState,
     pub checkpoint: Option<Checkpointed>,
     pub coverage: Option<Coverage>,
     /// The stay began with a move from another log, and all that was moved is there.
@@ -70,7 +70,7 @@ impl RecoveredResident {
     }
 
     /// Drops what the checkpoint holds. None where an entry between is missing.
-    fn settle(&mut self) -> Option<()> {
+    fn finish(&mut self) -> Option<()> {
         let base = self.base().0;
         let covered = self.entries.partition_point(|entry| entry.index <= base);
         self.entries.drain(..covered);
@@ -156,7 +156,7 @@ impl Replay {
     pub fn finish(self) -> Replayed {
         let mut replayed = Replayed::default();
         for (resident, (mut known, mut standing)) in self.residents {
-            if known.settle().is_none() {
+            if known.finish().is_none() {
                 replayed.senseless = true;
                 continue;
             }

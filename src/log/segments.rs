@@ -115,7 +115,7 @@ pub(super) struct Segments {
     /// The one being filled.
     open: u64,
     /// Whether this process has a file of its own.
-    has_turned: bool,
+    has_rolled: bool,
     held: Held,
     /// Bytes of the files from the oldest needed to the open one.
     held_files: u64,
@@ -155,7 +155,7 @@ impl Segments {
             gives_up: false,
             given_up: false,
             open: end,
-            has_turned: false,
+            has_rolled: false,
             held: Held::default(),
             held_files: 0,
             peak: 0,
@@ -208,7 +208,7 @@ impl Segments {
 
     /// The log goes on from the open file, of which it has used so much, to the next one, in which so many
     /// bytes are to have room if it is not yet there.
-    pub fn turn(&mut self, used: usize, room: usize) {
+    pub fn roll(&mut self, used: usize, room: usize) {
         if let Some(file) = self.files.get_mut(&self.open).filter(|_| used > 0) {
             assert!(file.used <= used, "a file is not used less than it was");
             file.used = used;
@@ -216,7 +216,7 @@ impl Segments {
         }
         self.open += 1;
         self.decide(self.open, room);
-        self.has_turned = true;
+        self.has_rolled = true;
         let bytes = self.bytes(self.open) as u64;
         self.held_files += bytes;
         self.window += bytes;
@@ -249,7 +249,7 @@ impl Segments {
             return;
         }
         // A process that has only begun may not come far.
-        let wanted = if self.has_turned { self.wanted() } else { self.lengths.least };
+        let wanted = if self.has_rolled { self.wanted() } else { self.lengths.least };
         let room = room.next_multiple_of(BLOCK_BYTES);
         let from = self.retired_for(sequence, |bytes| bytes >= room && is_worth(bytes, wanted));
         let bytes = from.and_then(|old| self.retired.remove(&old)).unwrap_or(wanted.max(room));
@@ -402,7 +402,7 @@ impl Segments {
 
     /// Gives whether no shorter file would do: then the disk is full. `laid` is what is laid out in the open
     /// file; the first file of a process may be shorter than any other.
-    pub fn no_room(&mut self, segment: SegmentName, now: Time, laid: usize, is_first: bool) -> bool {
+    pub fn disk_full(&mut self, segment: SegmentName, now: Time, laid: usize, is_first: bool) -> bool {
         if self.making_reserve.take_if(|reserve| *reserve == segment.sequence).is_some() {
             self.retry_at = Some(now + RETRY);
             return true;
@@ -438,7 +438,7 @@ impl Segments {
     }
 
     /// Nobody will look for the segments below.
-    pub fn give_away(&mut self, below: u64) {
+    pub fn retire_below(&mut self, below: u64) {
         assert!(below <= self.open, "the file that is filled is not given away");
         self.given_up = false;
         let kept = self.files.split_off(&below);

@@ -2,14 +2,14 @@
 //! its entries still need.
 
 use super::format::Placed;
-use super::{Checkpointed, Coverage, HardState, Opening, Record, Resident};
+use super::{Checkpointed, Coverage, Opening, Record, Resident, StoredHardState};
 use crate::types::Index;
 use std::borrow::Cow;
 
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
     opening: Opening,
-    hard: HardState,
+    hard: StoredHardState,
     checkpoint: Option<Checkpointed>,
     coverage: Option<Coverage>,
     moved_in: bool,
@@ -35,7 +35,7 @@ impl Standing {
                 );
             }
             Record::HardState(next) => {
-                let HardState { term, vote, .. } = self.hard;
+                let StoredHardState { term, vote, .. } = self.hard;
                 assert!(next.term >= term, "terms do not fall: {next:?} after {:?}", self.hard);
                 let may_vote = next.term > term || vote.is_none() || next.vote == vote;
                 assert!(may_vote, "a vote does not change in its term: {next:?} after {:?}", self.hard);
@@ -83,7 +83,7 @@ impl Standing {
     }
 
     /// Takes over what recovery made of the records.
-    pub fn recovered(&mut self, hard: HardState, last: Index) {
+    pub fn recovered(&mut self, hard: StoredHardState, last: Index) {
         (self.hard, self.last) = (hard, last);
     }
 

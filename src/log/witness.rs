@@ -21,14 +21,14 @@
 //! them: in that process the log was alive, and its files go only after a later one has served, of which the
 //! first log would know. The first log itself never dies.
 
-use super::recovery::{Cause, Damage, Recovered, Testified};
+use super::recovery::{Cause, LogDamage, Recovered, Testified};
 use super::{LogId, SegmentName, Testimony};
 use std::collections::BTreeMap;
 
 const FIRST: LogId = LogId(0);
 
 /// Whether the logs of a member go together: nothing is missing that one of them knows another had.
-pub fn cross_examine(logs: &[Recovered]) -> Result<(), Damage> {
+pub fn cross_examine(logs: &[Recovered]) -> Result<(), LogDamage> {
     let known: BTreeMap<LogId, &Recovered> = logs.iter().map(|log| (log.start.log, log)).collect();
     for log in logs {
         for told in &log.testimonies {
@@ -53,11 +53,11 @@ pub fn keep_words(logs: &mut [Recovered], reactors: u16) {
 }
 
 /// `alive`: the log that is spoken of was there when the last process ran.
-fn examine(log: Option<&Recovered>, told: &Testified, alive: bool) -> Result<(), Damage> {
+fn examine(log: Option<&Recovered>, told: &Testified, alive: bool) -> Result<(), LogDamage> {
     let (frame, by) = (told.of.frame, told.by);
     let Some(log) = log else {
         let segment = SegmentName { log: told.of.log, sequence: 0 };
-        return if alive { Err(Damage { segment, offset: 0, cause: Cause::Gone { by } }) } else { Ok(()) };
+        return if alive { Err(LogDamage { segment, offset: 0, cause: Cause::Gone { by } }) } else { Ok(()) };
     };
     let end = log.start.end;
     // Where nothing is read, the file is named that would have come first.
@@ -69,5 +69,5 @@ fn examine(log: Option<&Recovered>, told: &Testified, alive: bool) -> Result<(),
         None if alive => Cause::Outlived { frame, by },
         _ => return Ok(()),
     };
-    Err(Damage { segment, offset: end.offset, cause })
+    Err(LogDamage { segment, offset: end.offset, cause })
 }

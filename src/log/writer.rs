@@ -7,7 +7,7 @@
 //! The first write of an incarnation goes alone: its header makes void for ever what follows the end it
 //! names, so nothing may stand behind it before it is durable.
 
-use super::format::{End, FRAME_HEADER_BYTES, FrameHeader, Placed, SegmentHeader, in_blocks};
+use super::format::{FRAME_HEADER_BYTES, FrameHeader, LogEnd, Placed, SegmentHeader, in_blocks};
 use super::recovery::NUMBER_MAX;
 use super::segments::{Held, SegmentBytes, Segments};
 use super::standing::Standing;
@@ -21,15 +21,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 const VOUCH_DELAY: Duration = Duration::from_ms(LOG_VOUCH_DELAY_MS);
 
-/// What a log goes on from: [`Start::fresh`], or what recovery found.
+/// What a log goes on from: [`LogStart::fresh`], or what recovery found.
 #[derive(Clone, Debug)]
-pub struct Start {
+pub struct LogStart {
     pub(super) log: LogId,
     pub(super) store: StoreId,
     pub(super) key: u64,
     pub(super) incarnation: u64,
     pub(super) lengths: SegmentBytes,
-    pub(super) end: End,
+    pub(super) end: LogEnd,
     pub(super) first: u64,
     pub(super) settled: Revision,
     pub(super) residents: BTreeMap<Resident, Standing>,
@@ -42,7 +42,7 @@ pub struct Start {
     pub(super) words: BTreeMap<LogId, Testimony>,
 }
 
-impl Start {
+impl LogStart {
     pub fn log(&self) -> LogId {
         self.log
     }
@@ -54,14 +54,14 @@ impl Start {
     }
 
     /// A log that never was. `key` is a random number that no client may learn.
-    pub fn fresh(log: LogId, store: StoreId, key: u64, lengths: SegmentBytes) -> Start {
-        Start {
+    pub fn fresh(log: LogId, store: StoreId, key: u64, lengths: SegmentBytes) -> LogStart {
+        LogStart {
             log,
             store,
             key,
             incarnation: 1,
             lengths,
-            end: End { frame: 1, ..End::default() },
+            end: LogEnd { frame: 1, ..LogEnd::default() },
             first: 1,
             settled: Revision::NONE,
             residents: BTreeMap::new(),
@@ -85,7 +85,7 @@ struct Frame {
     /// Whether it holds anything worth a write.
     due: bool,
     /// Whether it holds anything that later frames should vouch for.
-    real: bool,
+    has_records: bool,
 }
 
 impl Frame {
@@ -93,7 +93,7 @@ impl Frame {
         assert!(offset.is_multiple_of(BLOCK_BYTES), "a frame begins a block: {offset}");
         buffer.clear();
         buffer.fill_to(Frame::records_at(offset));
-        Frame { segment, offset, buffer, last, records_bytes: 0, due: false, real: false }
+        Frame { segment, offset, buffer, last, records_bytes: 0, due: false, has_records: false }
     }
 
     /// Where records begin in the buffer of a frame at `offset`.
@@ -111,7 +111,7 @@ impl Frame {
 struct InFlight {
     frame: u64,
     last: Ordinal,
-    real: bool,
+    has_records: bool,
     first: u64,
     done: bool,
 }
@@ -134,14 +134,14 @@ pub struct Log {
     open: Frame,
     sealed: VecDeque<Frame>,
     /// Where the last submitted frame ends.
-    end: End,
+    end: LogEnd,
     in_flight: VecDeque<InFlight>,
     /// Whether the incarnation's first write is not yet acknowledged.
     opening: bool,
     acknowledged: u64,
     durable: Ordinal,
     /// The last frame that holds more than a vouch.
-    last_real: u64,
+    last_with_records: u64,
     /// The highest frame that a submitted frame names as acknowledged.
     vouched: u64,
     idle_since: Option<Time>,
@@ -150,11 +150,11 @@ pub struct Log {
 
     first: u64,
     /// Takes effect when the frame is acknowledged: (first, frame).
-    candidate: Option<(u64, u64)>,
-    /// Whether what is needed may have changed since the candidate was computed.
+    pending_first: Option<(u64, u64)>,
+    /// Whether what is needed may have changed since `pending_first` was computed.
     stale: bool,
     /// All below is given away.
-    given: u64,
+    retired_below: u64,
     segments: Segments,
     buffers: Vec<Buffer>,
 }
@@ -162,7 +162,7 @@ pub struct Log {
 impl Log {
     /// The first [`Log::flush`] asks for segments and writes the new incarnation's header.
     /// `write_bytes_max`: one write at most, and so a record with its frame.
-    pub fn new(start: Start, write_bytes_max: usize) -> Log {
+    pub fn new(start: LogStart, write_bytes_max: usize) -> Log {
         assert!(write_bytes_max.is_multiple_of(BLOCK_BYTES), "a write is whole blocks");
         assert!(write_bytes_max >= 3 * BLOCK_BYTES, "a write has room for a segment's head and a record");
         assert!(start.end.frame > 0 && start.incarnation > 0, "frames and incarnations are numbered from 1");
@@ -186,18 +186,18 @@ impl Log {
             opening: true,
             acknowledged: start.end.frame - 1,
             durable: Ordinal(0),
-            last_real: start.end.frame - 1,
+            last_with_records: start.end.frame - 1,
             vouched: 0,
             idle_since: None,
             stopping: false,
             first,
-            candidate: None,
+            pending_first: None,
             stale: true,
-            given: first,
+            retired_below: first,
             segments: Segments::new(start.log, start.lengths, files, start.retired, end),
             buffers: Vec::new(),
         };
-        log.turn_segment(0);
+        log.roll_segment(0);
         log.open.due = true;
         log
     }
@@ -206,14 +206,14 @@ impl Log {
     /// where an entry leaves a gap, and where it is no single write.
     pub fn append(&mut self, resident: Resident, record: Record<'_>) -> Ordinal {
         let placed = Placed { resident, restated: false, record };
-        self.make_room(placed.bytes());
+        self.reserve_frame(placed.bytes());
         let end = self.open.buffer.len() + placed.bytes();
         placed.encode(&mut self.open.buffer);
         assert!(self.open.buffer.len() == end, "a record takes what it says: {end}");
         self.appended.0 += 1;
         self.open.last = self.appended;
         self.open.due = true;
-        self.open.real = true;
+        self.open.has_records = true;
         self.note(resident, &placed.record);
         self.appended
     }
@@ -282,7 +282,7 @@ impl Log {
 
     /// Ends a turn: everything appended becomes writes, as far as writes may be in flight.
     pub fn flush(&mut self, now: Time, out: &mut Vec<Command>) {
-        if self.stale && self.candidate.is_none() {
+        if self.stale && self.pending_first.is_none() {
             self.compute_first();
         }
         self.vouch_if_idle(now);
@@ -319,21 +319,21 @@ impl Log {
             assert!(write.frame == before + 1, "writes complete in order: {} after {before}", write.frame);
             assert!(write.last >= self.durable, "what is durable stays so");
             assert!(write.last <= self.appended, "what is durable was appended");
-            assert!(write.first >= self.given, "what is given away is not needed again");
+            assert!(write.first >= self.retired_below, "what is given away is not needed again");
             self.acknowledged = write.frame;
             self.durable = write.last;
             self.opening = false;
-            if write.real {
-                self.last_real = write.frame;
+            if write.has_records {
+                self.last_with_records = write.frame;
             }
-            self.give_away(write.first);
-            if let Some((first, _)) = self.candidate.take_if(|(_, frame)| *frame <= write.frame) {
+            self.retire_below(write.first);
+            if let Some((first, _)) = self.pending_first.take_if(|(_, frame)| *frame <= write.frame) {
                 assert!(first > self.first, "the beginning of the log rises: {first} after {}", self.first);
                 self.first = first;
             }
         }
-        assert!(self.last_real <= self.acknowledged, "what vouches for itself is acknowledged");
-        assert!(self.given <= self.first, "what is given away is below the beginning");
+        assert!(self.last_with_records <= self.acknowledged, "what vouches for itself is acknowledged");
+        assert!(self.retired_below <= self.first, "what is given away is below the beginning");
         self.durable
     }
 
@@ -349,10 +349,10 @@ impl Log {
 
     /// The disk has no room for that file. A shorter one is asked for; where none would do, which is said, one
     /// that is given away takes its name, or it is asked for again after a while.
-    pub fn no_room(&mut self, segment: SegmentName, now: Time) -> bool {
+    pub fn disk_full(&mut self, segment: SegmentName, now: Time) -> bool {
         let (laid, is_first) =
             (self.open.offset + in_blocks(self.open.buffer.len()), self.begins_in(segment));
-        self.segments.no_room(segment, now, laid, is_first)
+        self.segments.disk_full(segment, now, laid, is_first)
     }
 
     /// Whether the disk had no room for the least of files when one was last asked for.
@@ -400,7 +400,7 @@ impl Log {
     pub fn is_at_rest(&self) -> bool {
         let written = self.in_flight.is_empty() && self.sealed.is_empty() && !self.open.due;
         assert!(!written || self.durable == self.appended, "with nothing on its way all records are durable");
-        written && self.last_real <= self.vouched
+        written && self.last_with_records <= self.vouched
     }
 
     /// Writes that are full and have not begun.
@@ -433,7 +433,9 @@ impl Log {
     }
 
     fn wants_vouch(&self) -> bool {
-        let owed = self.last_real > self.vouched || self.candidate.is_some() || self.first > self.given;
+        let owed = self.last_with_records > self.vouched
+            || self.pending_first.is_some()
+            || self.first > self.retired_below;
         owed && self.in_flight.is_empty() && self.sealed.is_empty() && !self.open.due
     }
 
@@ -442,11 +444,11 @@ impl Log {
     }
 
     fn vouch_if_idle(&mut self, now: Time) {
-        assert!(self.open.due || !self.open.real, "a frame that holds a record is worth a write");
+        assert!(self.open.due || !self.open.has_records, "a frame that holds a record is worth a write");
         if !self.wants_vouch() {
             self.idle_since = None;
         } else if now >= *self.idle_since.get_or_insert(now) + self.patience() {
-            self.make_room(0);
+            self.reserve_frame(0);
             self.open.due = true;
         }
     }
@@ -481,7 +483,7 @@ impl Log {
     /// The segment files that may hold entries, oldest first.
     #[cfg(test)]
     pub fn segments(&self) -> impl Iterator<Item = SegmentName> + '_ {
-        (self.given..=self.end.segment).map(|sequence| self.segments.name(sequence))
+        (self.retired_below..=self.end.segment).map(|sequence| self.segments.name(sequence))
     }
 }
 
@@ -493,11 +495,11 @@ impl Log {
     }
 
     /// Goes on to a frame or a segment in which `bytes` of records have room.
-    fn make_room(&mut self, bytes: usize) {
+    fn reserve_frame(&mut self, bytes: usize) {
         let frame = in_blocks(FRAME_HEADER_BYTES + bytes);
         assert!(frame <= self.write_bytes_max, "a record of {bytes} bytes is no single write");
         while self.open.buffer.len() + bytes > self.frame_bytes_max() {
-            if self.open.due { self.seal() } else { self.turn_segment(frame) }
+            if self.open.due { self.seal() } else { self.roll_segment(frame) }
         }
     }
 
@@ -520,7 +522,7 @@ impl Log {
     }
 
     /// Goes on to the next segment, in which a frame of so many bytes has room if its file is yet to be made.
-    fn turn_segment(&mut self, frame: usize) {
+    fn roll_segment(&mut self, frame: usize) {
         assert!(
             !self.open.due,
             "what is in the open frame is sealed before the log goes on from its segment"
@@ -533,7 +535,7 @@ impl Log {
         let head = BLOCK_BYTES + in_blocks(bytes) + frames * 2 * BLOCK_BYTES;
         loop {
             let next = self.open.segment + 1;
-            self.segments.turn(self.open.offset, head + frame);
+            self.segments.roll(self.open.offset, head + frame);
             let buffer = std::mem::replace(&mut self.open.buffer, Buffer::with_capacity(2 * BLOCK_BYTES));
             self.open = Frame::begin(next, 0, buffer, self.open.last);
             self.open.due = true;
@@ -588,7 +590,7 @@ impl Log {
             settled: self.settled.0,
             other: self.other.take(),
         };
-        assert!(frame.records_bytes > 0 || !frame.real, "what later frames vouch for has records");
+        assert!(frame.records_bytes > 0 || !frame.has_records, "what later frames vouch for has records");
         assert!(!self.opening || frame.offset == 0, "a process begins in a segment of its own");
         assert!(self.acknowledged < number, "nothing is acknowledged before it is written");
         assert!(self.first <= frame.segment, "the segment that is written is needed");
@@ -599,13 +601,13 @@ impl Log {
         let offset = frame.offset + frame.buffer.len();
         assert!(frame.buffer.len().is_multiple_of(BLOCK_BYTES), "a write is whole blocks");
         assert!(offset <= self.segments.bytes(frame.segment), "a write ends in its segment");
-        self.end = End { segment: frame.segment, offset: offset as u64, frame: number + 1, chain };
+        self.end = LogEnd { segment: frame.segment, offset: offset as u64, frame: number + 1, chain };
         self.vouched = self.vouched.max(self.acknowledged);
-        let (last, real, first) = (frame.last, frame.real, self.first);
+        let (last, has_records, first) = (frame.last, frame.has_records, self.first);
         let before = self.in_flight.back().map_or(self.acknowledged, |write| write.frame);
         assert!(number == before + 1, "frames are numbered without a gap: {number} after {before}");
         assert!(self.in_flight.len() < self.in_flight_max(), "so many writes may be in flight");
-        self.in_flight.push_back(InFlight { frame: number, last, real, first, done: false });
+        self.in_flight.push_back(InFlight { frame: number, last, has_records, first, done: false });
         Command::Write {
             id: WriteId(number),
             segment: self.segments.name(frame.segment),
@@ -635,27 +637,27 @@ impl Log {
         self.stale = false;
         let oldest = self.residents.values().filter_map(Standing::oldest_needed).min();
         assert!(
-            oldest.is_none_or(|oldest| oldest >= self.given),
+            oldest.is_none_or(|oldest| oldest >= self.retired_below),
             "nobody needs what is given away: {oldest:?}"
         );
         let first = oldest.map_or(self.end.segment, |oldest| oldest.min(self.end.segment));
         if first > self.first {
-            assert!(self.candidate.is_none(), "one step of the log's beginning is under way at a time");
-            self.candidate = Some((first, self.end.frame + self.sealed.len() as u64));
+            assert!(self.pending_first.is_none(), "one step of the log's beginning is under way at a time");
+            self.pending_first = Some((first, self.end.frame + self.sealed.len() as u64));
         }
     }
 
     /// A frame that names `first` is durable: nobody will look for the segments below.
-    fn give_away(&mut self, first: u64) {
-        if first > self.given {
+    fn retire_below(&mut self, first: u64) {
+        if first > self.retired_below {
             assert!(first <= self.first, "what is given away is not needed: up to {first}");
             let mut needed = self.residents.values().filter_map(Standing::oldest_needed);
             assert!(
                 needed.all(|oldest| oldest >= first),
                 "a segment goes when no resident needs it: {first}"
             );
-            self.segments.give_away(first);
-            self.given = first;
+            self.segments.retire_below(first);
+            self.retired_below = first;
             self.residents.values_mut().for_each(|standing| standing.forget_below(first));
         }
     }

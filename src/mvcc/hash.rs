@@ -11,7 +11,7 @@
 //! what compaction keeps counts. Which of the two holds is known only at the end; so two sums run until the
 //! first live key is seen.
 
-use super::Change;
+use super::HistoryChange;
 use crate::types::{At, Event, KeyValue, Revision};
 
 /// The running hash. One for all shards: changes come in the order of [`At`] over all of them.
@@ -34,7 +34,7 @@ impl HashKv {
     }
 
     /// Takes a change of the history up to the revision hashed. Panics where the order is not ascending.
-    pub fn add(&mut self, at: At, change: &Change) {
+    pub fn add(&mut self, at: At, change: &HistoryChange) {
         assert!(at > self.previous, "history is hashed in order");
         self.previous = at;
         let kept = change.last && matches!(change.event, Event::Put(_));

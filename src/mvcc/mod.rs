@@ -73,7 +73,7 @@ pub struct KeyMeta {
 
 /// One version of history.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Change {
+pub struct HistoryChange {
     pub event: Event,
     /// Whether it is the key's last change at or below the revision up to which history was asked for.
     pub last: bool,
@@ -94,7 +94,7 @@ pub struct StoredVersion<'a> {
 /// A part of history in the order of [`At`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
-    pub changes: Vec<(At, Change)>,
+    pub changes: Vec<(At, HistoryChange)>,
     /// Whether nothing up to the revision asked for is left. If not, ask again after [`History::resume`].
     pub done: bool,
     /// The place up to which history was looked at.

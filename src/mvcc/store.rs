@@ -7,7 +7,9 @@
 use super::index::{KeyIndex, KeyPosition, TOUCHED, Tip};
 use super::on_disk::OnDisk;
 use super::versions::{Version, Versions};
-use super::{Budget, Change, Counted, History, KeyMeta, PinId, RangeSlice, Sizes, StoredVersion, Undone};
+use super::{
+    Budget, Counted, History, HistoryChange, KeyMeta, PinId, RangeSlice, Sizes, StoredVersion, Undone,
+};
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -328,7 +330,7 @@ impl Store {
             history.resume = version.at();
             let Some(last) = wanted(version) else { continue };
             bytes += version.bytes();
-            history.changes.push((version.at(), Change { event: version.event(), last }));
+            history.changes.push((version.at(), HistoryChange { event: version.event(), last }));
         }
         history
     }
@@ -470,7 +472,7 @@ impl Store {
         }
         history.changes.extend(buried.into_iter().map(|(at, key)| {
             let event = Event::Delete { key: key.clone(), mod_revision: at.main };
-            (*at, Change { event, last: false })
+            (*at, HistoryChange { event, last: false })
         }));
         history.changes.sort_unstable_by_key(|(at, _)| *at);
         history

@@ -37,7 +37,7 @@ impl Model {
 
     /// etcd's law of what a compaction keeps: what is above, and of each key the last change at or below,
     /// unless that is a tombstone below.
-    fn kept(&self, compacted: Revision, upto: Revision) -> Vec<(At, Change)> {
+    fn kept(&self, compacted: Revision, upto: Revision) -> Vec<(At, HistoryChange)> {
         let (base, last) = (self.states(compacted), self.states(upto));
         let kept = self.log.iter().filter(|(at, event)| {
             let tombstone = matches!(event, Event::Delete { .. });
@@ -46,7 +46,7 @@ impl Model {
         });
         kept.map(|(at, event)| {
             let last = last[event.key()].0 == *at;
-            (*at, Change { event: event.clone(), last })
+            (*at, HistoryChange { event: event.clone(), last })
         })
         .collect()
     }
@@ -118,7 +118,7 @@ struct Pinned {
     id: PinId,
     revision: Revision,
     compacted: Revision,
-    history: Vec<(At, Change)>,
+    history: Vec<(At, HistoryChange)>,
 }
 
 struct Run {

@@ -75,7 +75,7 @@ impl GroupEntry {
 
 /// What a group starts from.
 #[derive(Clone, Debug)]
-pub struct Start {
+pub struct GroupStart {
     /// Which peer this is.
     pub own: RaftId,
     /// The peers as of the base.
@@ -111,7 +111,7 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn new(start: Start) -> Group {
+    pub fn new(start: GroupStart) -> Group {
         let last = start.entries.last().map_or(start.base.index, |entry| entry.index);
         // A crash can leave a commit index behind that points past the entries (entries precede hard
         // state in a write, but not in every write); raft-rs would panic on it.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::record::{Control, Entry, EpochRecord};
+use crate::record::{ControlEntry, Entry, EpochRecord};
 use crate::stdx::Rng;
 use ::raft::eraftpb;
 
@@ -49,12 +49,12 @@ impl Group {
 
 fn payload(n: u64) -> Payload {
     let epoch = EpochRecord { term: 1, attempt: 1 };
-    Payload::of(&Entry::Control { epoch, settled: 1, control: Control::Compact { revision: n } })
+    Payload::of(&Entry::Control { epoch, settled: 1, control: ControlEntry::Compact { revision: n } })
 }
 
-fn fresh() -> Start {
+fn fresh() -> GroupStart {
     let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
-    Start { own: id(7), peers: peers(&[7], &[]), base: FRESH_BASE, hard_state, entries: vec![] }
+    GroupStart { own: id(7), peers: peers(&[7], &[]), base: FRESH_BASE, hard_state, entries: vec![] }
 }
 
 fn id(id: u64) -> RaftId {
@@ -243,7 +243,7 @@ fn a_restarted_group_has_the_peers_of_each_index() {
     ];
     let hard_state = HardState { term: Term(2), vote: None, commit: Index(5) };
     let entries = entries.into_iter().map(entry).collect();
-    let mut group = Group::new(Start { hard_state, entries, ..fresh() });
+    let mut group = Group::new(GroupStart { hard_state, entries, ..fresh() });
     settle(&mut group);
     assert_eq!(group.applied(), Index(5));
     let at = |group: &Group, from| (from..=5).map(|n| group.peers_at(Index(n)).clone()).collect::<Vec<_>>();
@@ -265,7 +265,7 @@ fn nobody_knows_the_peers_of_an_index_that_is_not_applied() {
 #[test]
 #[should_panic = "a group has a voter"]
 fn no_group_starts_without_a_voter() {
-    Group::new(Start { peers: peers(&[], &[7]), ..fresh() });
+    Group::new(GroupStart { peers: peers(&[], &[7]), ..fresh() });
 }
 
 #[test]

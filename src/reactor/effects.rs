@@ -2,14 +2,14 @@
 //! settled takes effect, and an epoch ends and begins.
 
 use super::Reactor;
-use super::epoch_state::Stage;
+use super::epoch_state::EpochStage;
 use super::leader::Decided;
 use super::turn::ReadOnly;
 use crate::io::{ControlCopy, EpochMail, LeaderMail, MemberMail};
-use crate::record::{ArchivedChange, ArchivedEntry, Control, Entry, Payload};
-use crate::sequencer::{Generation, Room};
+use crate::record::{ArchivedChange, ArchivedEntry, ControlEntry, Entry, Payload};
+use crate::sequencer::{Allotment, Generation};
 use crate::shard::Committed;
-use crate::takeover::{Due, LiveWrite, Step};
+use crate::takeover::{LiveWrite, NextEffect, Step};
 use crate::types::{Epoch, Index, LeaseId, ReactorId, Revision, ShardId};
 use std::sync::Arc;
 
@@ -107,15 +107,15 @@ impl Reactor {
         let settled = *self.turn.settled;
         while let Some(due) = self.shards.next_due(settled) {
             match due {
-                Due::Control(index, payload) => self.take_effect(index, &payload),
-                Due::Write(write) => self.take_part_effect(&write),
+                NextEffect::Control(index, payload) => self.take_effect(index, &payload),
+                NextEffect::Write(write) => self.take_part_effect(&write),
             }
         }
     }
 
     fn take_effect(&mut self, index: Index, payload: &Payload) {
         let Ok(Entry::Control { control, .. }) = payload.to_entry() else {
-            unreachable!("the log's meaning has read it as a control entry")
+            unreachable!("the view of the log has read it as a control entry")
         };
         self.change_control(index, control);
     }
@@ -123,7 +123,7 @@ impl Reactor {
     /// The control shard's part of a revision: leases end with it.
     fn take_part_effect(&mut self, write: &LiveWrite) {
         let Ok(ArchivedEntry::Batch(batch)) = write.batch.entry() else {
-            unreachable!("the log's meaning has read it as a batch")
+            unreachable!("the view of the log has read it as a batch")
         };
         let changes = batch.writes[write.place as usize].changes.iter();
         let ended = changes.filter_map(|change| match change {
@@ -132,13 +132,13 @@ impl Reactor {
         });
         let ended: Vec<i64> = ended.collect();
         for lease in ended {
-            self.change_control(write.index, Control::LeaseEnd { lease });
+            self.change_control(write.index, ControlEntry::LeaseEnd { lease });
         }
     }
 
-    fn change_control(&mut self, index: Index, change: Control) {
+    fn change_control(&mut self, index: Index, change: ControlEntry) {
         ReadOnly::change(&mut self.turn.control).apply(index, &change);
-        if matches!(change, Control::Bootstrap { .. }) {
+        if matches!(change, ControlEntry::Bootstrap { .. }) {
             return self.epochs.fence_all(&mut self.turn, &self.shards);
         }
         let others: Vec<ReactorId> = (1..self.turn.reactors).map(ReactorId).collect();
@@ -160,7 +160,7 @@ impl Reactor {
     }
 
     /// News of the control state at a reactor without the control shard.
-    pub(super) fn on_control_is(&mut self, index: Index, change: &Control) {
+    pub(super) fn on_control_is(&mut self, index: Index, change: &ControlEntry) {
         assert!(self.leader.is_none(), "where the control shard lives its log is followed, not mail");
         ReadOnly::change(&mut self.turn.control).apply(index, change);
         self.follow_control(change);
@@ -168,12 +168,12 @@ impl Reactor {
     }
 
     /// What shards and calls have to do with a change of the control state.
-    fn follow_control(&mut self, change: &Control) {
+    fn follow_control(&mut self, change: &ControlEntry) {
         match *change {
-            Control::Compact { .. } => self.apply_compaction(),
-            Control::LeaseEnd { lease } => {
+            ControlEntry::Compact { .. } => self.apply_compaction(),
+            ControlEntry::LeaseEnd { lease } => {
                 self.shards.run_lease_waiting(&mut self.turn, LeaseId(lease));
-                self.calls.retry_spread(&mut self.turn, LeaseId(lease));
+                self.calls.retry_cross_shard(&mut self.turn, LeaseId(lease));
             }
             _ => {}
         }
@@ -196,7 +196,7 @@ impl Reactor {
             Step::Stop => self.stop_epoch(),
             Step::FenceControl { .. } => {}
             Step::Fence { epoch } => {
-                ReadOnly::change(&mut self.turn.epoch_state).go(epoch, Stage::Fencing);
+                ReadOnly::change(&mut self.turn.epoch_state).go(epoch, EpochStage::Fencing);
                 self.adopt(&control.expect("a fence carries the control state"));
             }
             Step::Seal { epoch, prefix } if epoch == self.turn.epoch() => {
@@ -217,8 +217,8 @@ impl Reactor {
     /// unknown outcome.
     fn stop_epoch(&mut self) {
         let epoch = self.turn.epoch();
-        ReadOnly::change(&mut self.turn.epoch_state).go(epoch, Stage::Over);
-        self.turn.room = Room::new(Generation::NONE);
+        ReadOnly::change(&mut self.turn.epoch_state).go(epoch, EpochStage::Over);
+        self.turn.allotment = Allotment::new(Generation::NONE);
         self.shards.end_epoch(&mut self.turn);
         self.turn.gate.clear();
         ReadOnly::change(&mut self.turn.control).leases.clear_all_revoking();
@@ -267,8 +267,8 @@ impl Reactor {
         if !self.epochs.coordinates() {
             ReadOnly::change(&mut self.turn.control).adopt(copy.index, &copy.state);
         }
-        self.turn.room = Room::new(copy.generation);
-        ReadOnly::change(&mut self.turn.epoch_state).go(epoch, Stage::Serving);
+        self.turn.allotment = Allotment::new(copy.generation);
+        ReadOnly::change(&mut self.turn.epoch_state).go(epoch, EpochStage::Serving);
         self.settle(prefix);
         // Others may have served for a while: that news came before this reactor could take it.
         self.follow_settled();

@@ -13,12 +13,12 @@
 //! **Why not otherwise.** To keep what was evaluated and hope that it commits would save a replay of some
 //! milliseconds, and would need a proof for every way in which a log can lose its end.
 
-use super::epoch_state::Stage;
+use super::epoch_state::EpochStage;
 use super::shards::Shards;
 use super::turn::{ReadOnly, Turn};
 use crate::control::first_raft_ids;
 use crate::io::{ControlCopy, EpochMail, Level};
-use crate::record::{Control, FEATURE_LEVEL, MemberRecord};
+use crate::record::{ControlEntry, FEATURE_LEVEL, MemberRecord};
 use crate::sequencer::Generation;
 use crate::takeover::{Coordinator, Report, Seal, Step};
 use crate::types::{Epoch, ReactorId, Revision, ShardId};
@@ -61,7 +61,7 @@ impl Epochs {
 
     /// Moves whatever takeover is under way; called once per turn, before the shards' Readies are taken.
     pub fn drive(&mut self, turn: &mut Turn, shards: &mut Shards) {
-        if turn.epoch_state.stage() == Stage::Fencing {
+        if turn.epoch_state.stage() == EpochStage::Fencing {
             self.drive_fencing(turn, shards);
         }
         if self.coordinator.is_some() {
@@ -76,7 +76,8 @@ impl Epochs {
             let group = shards.get(ShardId::CONTROL).expect("it lives here").shard.group();
             if group.leads() { coordinator.may_begin() } else { group.is_persisted() }
         });
-        beginning || (turn.epoch_state.stage() == Stage::Fencing && fencing_goes_on(turn.epoch(), shards))
+        beginning
+            || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn.epoch(), shards))
     }
 
     fn drive_coordinator(&mut self, turn: &mut Turn, shards: &mut Shards) {
@@ -87,7 +88,7 @@ impl Epochs {
         let term = control.group().term();
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(term));
         if let Some(Step::FenceControl { epoch }) = step {
-            ReadOnly::change(&mut turn.epoch_state).go(epoch, Stage::Begun);
+            ReadOnly::change(&mut turn.epoch_state).go(epoch, EpochStage::Begun);
             if control.propose_fence(epoch).is_err() {
                 turn.lose_epoch();
             }
@@ -97,9 +98,9 @@ impl Epochs {
     fn drive_fencing(&mut self, turn: &mut Turn, shards: &mut Shards) {
         let (epoch, mut refused) = (turn.epoch(), false);
         for local in shards.all_mut().filter(|local| local.shard.id != ShardId::CONTROL) {
-            assert!(local.asked_fence <= epoch, "no shard is fenced for an epoch to come");
-            if local.asked_fence < epoch && local.shard.group_mut().campaign() {
-                local.asked_fence = epoch;
+            assert!(local.fence_proposed_for <= epoch, "no shard is fenced for an epoch to come");
+            if local.fence_proposed_for < epoch && local.shard.group_mut().campaign() {
+                local.fence_proposed_for = epoch;
                 refused |= local.shard.propose_fence(epoch).is_err();
             }
         }
@@ -121,12 +122,12 @@ impl Epochs {
             return;
         }
         let step = coordinator.end();
-        let taken_in = turn.room.generation();
+        let taken_in = turn.allotment.generation();
         let is_ours = taken_in == Generation::NONE || taken_in == self.generation;
         assert!(is_ours, "who ends an epoch knows its generation: {taken_in:?}");
-        turn.sequencer.end(turn.room.generation());
+        turn.sequencer.end(turn.allotment.generation());
         let epoch = turn.epoch().to_string();
-        turn.notice(Level::Info, "the epoch ends: taking over anew", vec![("epoch", epoch)]);
+        turn.log_line(Level::Info, "the epoch ends: taking over anew", vec![("epoch", epoch)]);
         turn.send_to_all(|| EpochMail::Step { step, control: None });
     }
 
@@ -161,15 +162,15 @@ impl Epochs {
     /// Tells the coordinator once every shard's fence is committed.
     fn report_fenced(&mut self, turn: &mut Turn, shards: &Shards) {
         let epoch = turn.epoch();
-        if shards.all().any(|local| local.shard.meaning().fence() != epoch) {
+        if shards.all().any(|local| local.shard.log_view().fence() != epoch) {
             return;
         }
-        let named = shards.all().map(|local| local.shard.meaning().known_settled()).max();
+        let named = shards.all().map(|local| local.shard.log_view().known_settled()).max();
         let base = named.unwrap_or_default().max(self.settled_before).max(turn.settled_truth());
         assert!(base >= *turn.settled, "what this reactor has shown is in its report: {base}");
         let holdings = shards.all().map(|local| local.shard.holding(local.read_from)).collect();
         let report = Report { base, shards: holdings };
-        ReadOnly::change(&mut turn.epoch_state).go(epoch, Stage::Fenced);
+        ReadOnly::change(&mut turn.epoch_state).go(epoch, EpochStage::Fenced);
         turn.send(ReactorId(0), EpochMail::Fenced { epoch, report });
     }
 
@@ -185,7 +186,7 @@ impl Epochs {
     /// The prefix is known: every shard seals.
     pub fn seal(&mut self, turn: &mut Turn, shards: &mut Shards, prefix: Revision) {
         let epoch = turn.epoch();
-        ReadOnly::change(&mut turn.epoch_state).go(epoch, Stage::Sealing { sealed: 0 });
+        ReadOnly::change(&mut turn.epoch_state).go(epoch, EpochStage::Sealing { sealed: 0 });
         let seal = Seal { epoch, prefix };
         if shards.all_mut().any(|local| local.shard.propose_seal(seal).is_err()) {
             turn.lose_epoch();
@@ -198,12 +199,12 @@ impl Epochs {
         if let Err(strange) = shards.apply_prefix(shard) {
             return turn.halt(strange.of_shard(shard));
         }
-        let Stage::Sealing { sealed } = turn.epoch_state.stage() else {
+        let EpochStage::Sealing { sealed } = turn.epoch_state.stage() else {
             panic!("shard {shard} is sealed while its epoch is at {:?}", turn.epoch_state.stage())
         };
         let epoch = turn.epoch();
         assert!(sealed < shards.len(), "each shard is sealed once");
-        ReadOnly::change(&mut turn.epoch_state).go(epoch, Stage::Sealing { sealed: sealed + 1 });
+        ReadOnly::change(&mut turn.epoch_state).go(epoch, EpochStage::Sealing { sealed: sealed + 1 });
         report_sealed(turn, shards.len());
     }
 
@@ -211,7 +212,10 @@ impl Epochs {
     pub fn on_sealed(&mut self, turn: &mut Turn, from: ReactorId, epoch: Epoch) -> Option<Step> {
         let step = self.coordinator.as_mut()?.sealed(from, epoch)?;
         if let Step::Serve { prefix, .. } = step {
-            assert!(turn.epoch_state.stage() == Stage::Sealed, "the coordinator has sealed with all others");
+            assert!(
+                turn.epoch_state.stage() == EpochStage::Sealed,
+                "the coordinator has sealed with all others"
+            );
             self.generation = self.generation.next();
             turn.sequencer.start(self.generation, prefix);
             *ReadOnly::change(&mut turn.settled) = prefix;
@@ -230,20 +234,20 @@ fn fencing_goes_on(epoch: Epoch, shards: &Shards) -> bool {
     let mut data = shards.all().filter(|local| local.shard.id != ShardId::CONTROL);
     let may_campaign = data.any(|local| {
         let group = local.shard.group();
-        local.asked_fence < epoch && (group.leads() || group.is_persisted())
+        local.fence_proposed_for < epoch && (group.leads() || group.is_persisted())
     });
-    may_campaign || shards.all().all(|local| local.shard.meaning().fence() == epoch)
+    may_campaign || shards.all().all(|local| local.shard.log_view().fence() == epoch)
 }
 
 fn report_sealed(turn: &mut Turn, shards: usize) {
     let epoch = turn.epoch();
-    if turn.epoch_state.stage() == (Stage::Sealing { sealed: shards }) {
-        ReadOnly::change(&mut turn.epoch_state).go(epoch, Stage::Sealed);
+    if turn.epoch_state.stage() == (EpochStage::Sealing { sealed: shards }) {
+        ReadOnly::change(&mut turn.epoch_state).go(epoch, EpochStage::Sealed);
         turn.send(ReactorId(0), EpochMail::Sealed { epoch });
     }
 }
 
-fn bootstrap_entry(turn: &Turn) -> Control {
+fn bootstrap_entry(turn: &Turn) -> ControlEntry {
     let settings = &turn.settings;
     let member = MemberRecord {
         id: settings.member.0,
@@ -254,7 +258,7 @@ fn bootstrap_entry(turn: &Turn) -> Control {
         client_urls: vec![],
         is_learner: false,
     };
-    Control::Bootstrap {
+    ControlEntry::Bootstrap {
         cluster: settings.cluster.0,
         token: settings.token.clone(),
         members: vec![member],
@@ -269,7 +273,7 @@ fn control_copy(turn: &Turn, shards: &Shards, generation: Generation) -> Arc<Con
     Arc::new(ControlCopy {
         index: turn.control.index,
         state: turn.control.to_state(),
-        may_create: control.shard.meaning().seal() == Seal::default(),
+        may_create: control.shard.log_view().seal() == Seal::default(),
         generation,
     })
 }

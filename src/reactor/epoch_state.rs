@@ -6,7 +6,7 @@
 use crate::types::Epoch;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum EpochStage {
     /// No epoch is under way: the mail of the last one counts no more, and the next one has no name yet.
     Over,
     /// The control shard's fence is on its way. Only its reactor gets here.
@@ -26,7 +26,7 @@ pub(super) enum Stage {
 
 #[derive(Debug)]
 pub(super) struct EpochState {
-    stage: Stage,
+    stage: EpochStage,
     /// The one under way, or the last one.
     epoch: Epoch,
     /// A group of this reactor was lost in this epoch, and the coordinator knows.
@@ -37,10 +37,10 @@ pub(super) struct EpochState {
 
 impl EpochState {
     pub fn new() -> EpochState {
-        EpochState { stage: Stage::Over, epoch: Epoch::default(), is_lost: false, served: 0 }
+        EpochState { stage: EpochStage::Over, epoch: Epoch::default(), is_lost: false, served: 0 }
     }
 
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> EpochStage {
         self.stage
     }
 
@@ -54,7 +54,7 @@ impl EpochState {
 
     /// Whether linearizable reads are answered.
     pub fn may_read(&self) -> bool {
-        self.stage == Stage::Serving
+        self.stage == EpochStage::Serving
     }
 
     /// Whether what was shown once may be shown: watches, and reads that need not be the newest.
@@ -64,12 +64,12 @@ impl EpochState {
 
     /// Whether writes are evaluated and proposed.
     pub fn may_write(&self) -> bool {
-        self.stage == Stage::Serving
+        self.stage == EpochStage::Serving
     }
 
     /// Whether this member leads the cluster.
     pub fn leads(&self) -> bool {
-        self.stage == Stage::Serving
+        self.stage == EpochStage::Serving
     }
 
     /// Whether this member knows who leads the cluster. A lone member knows of itself alone.
@@ -85,7 +85,7 @@ impl EpochState {
 
     /// Whether mail of this epoch may change anything here.
     pub fn takes_mail_of(&self, epoch: Epoch) -> bool {
-        self.stage != Stage::Over && epoch == self.epoch
+        self.stage != EpochStage::Over && epoch == self.epoch
     }
 
     /// A group is lost: true for the first one that is in this epoch.
@@ -94,25 +94,27 @@ impl EpochState {
     }
 
     /// An epoch goes a step on, or is over. Each step follows from the one before it.
-    pub fn go(&mut self, epoch: Epoch, to: Stage) {
+    pub fn go(&mut self, epoch: Epoch, to: EpochStage) {
         let (from, same) = (self.stage, epoch == self.epoch);
         let follows = match to {
-            Stage::Over => same,
-            Stage::Begun => from == Stage::Over && epoch > self.epoch,
+            EpochStage::Over => same,
+            EpochStage::Begun => from == EpochStage::Over && epoch > self.epoch,
             // The other reactors first hear of an epoch by this.
-            Stage::Fencing => (from == Stage::Begun && same) || (from == Stage::Over && epoch > self.epoch),
-            Stage::Fenced => from == Stage::Fencing && same,
-            Stage::Sealing { sealed: 0 } => from == Stage::Fenced && same,
-            Stage::Sealing { sealed } => from == Stage::Sealing { sealed: sealed - 1 } && same,
-            Stage::Sealed => matches!(from, Stage::Sealing { .. }) && same,
-            Stage::Serving => from == Stage::Sealed && same,
+            EpochStage::Fencing => {
+                (from == EpochStage::Begun && same) || (from == EpochStage::Over && epoch > self.epoch)
+            }
+            EpochStage::Fenced => from == EpochStage::Fencing && same,
+            EpochStage::Sealing { sealed: 0 } => from == EpochStage::Fenced && same,
+            EpochStage::Sealing { sealed } => from == EpochStage::Sealing { sealed: sealed - 1 } && same,
+            EpochStage::Sealed => matches!(from, EpochStage::Sealing { .. }) && same,
+            EpochStage::Serving => from == EpochStage::Sealed && same,
         };
         assert!(follows, "an epoch goes from {from:?} of {} to {to:?} of {epoch}", self.epoch);
         // What was lost between two epochs, or before all groups fence, is campaigned for anew.
-        if matches!(to, Stage::Over | Stage::Begun | Stage::Fencing) {
+        if matches!(to, EpochStage::Over | EpochStage::Begun | EpochStage::Fencing) {
             self.is_lost = false;
         }
-        self.served += u64::from(to == Stage::Serving);
+        self.served += u64::from(to == EpochStage::Serving);
         (self.stage, self.epoch) = (to, epoch);
     }
 }
@@ -129,13 +131,13 @@ mod tests {
     fn serving() -> EpochState {
         let mut state = EpochState::new();
         let steps = [
-            Stage::Begun,
-            Stage::Fencing,
-            Stage::Fenced,
-            Stage::Sealing { sealed: 0 },
-            Stage::Sealing { sealed: 1 },
-            Stage::Sealed,
-            Stage::Serving,
+            EpochStage::Begun,
+            EpochStage::Fencing,
+            EpochStage::Fenced,
+            EpochStage::Sealing { sealed: 0 },
+            EpochStage::Sealing { sealed: 1 },
+            EpochStage::Sealed,
+            EpochStage::Serving,
         ];
         for step in steps {
             assert!(!state.may_write() && !state.may_read() && !state.leads());
@@ -150,10 +152,10 @@ mod tests {
         assert!(state.may_write() && state.may_watch() && state.takes_mail_of(epoch(1)));
         assert!(!state.takes_mail_of(epoch(2)));
         assert!(state.lose() && !state.lose());
-        state.go(epoch(1), Stage::Over);
+        state.go(epoch(1), EpochStage::Over);
         assert!(!state.may_write() && state.may_watch() && !state.takes_mail_of(epoch(1)));
         assert!(state.lose(), "the next one can be lost");
-        state.go(epoch(2), Stage::Fencing);
+        state.go(epoch(2), EpochStage::Fencing);
         assert_eq!((state.epoch(), state.served()), (epoch(2), 1));
     }
 
@@ -161,15 +163,15 @@ mod tests {
     #[should_panic(expected = "an epoch goes from Fencing")]
     fn a_step_that_is_left_out_is_noticed() {
         let mut state = EpochState::new();
-        state.go(epoch(1), Stage::Fencing);
-        state.go(epoch(1), Stage::Sealing { sealed: 0 });
+        state.go(epoch(1), EpochStage::Fencing);
+        state.go(epoch(1), EpochStage::Sealing { sealed: 0 });
     }
 
     #[test]
     #[should_panic(expected = "an epoch goes from Over")]
     fn an_epoch_does_not_begin_twice() {
         let mut state = serving();
-        state.go(epoch(1), Stage::Over);
-        state.go(epoch(1), Stage::Fencing);
+        state.go(epoch(1), EpochStage::Over);
+        state.go(epoch(1), EpochStage::Fencing);
     }
 }

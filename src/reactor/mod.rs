@@ -30,8 +30,8 @@ pub use storage::{AtStart, at_start};
 
 use crate::api::AlarmType;
 use crate::io::{
-    Body, CallId, CallMail, Census, Counters, EpochMail, Input, Mail, MemberMail, Output, Paths,
-    ProcessFigures, ShardMail,
+    Body, CallId, CallMail, Census, EpochMail, Input, Mail, MemberMail, Output, Paths, ProcessFigures,
+    ReactorCounters, ShardMail,
 };
 use crate::log::Resident;
 use crate::stdx::Rng;
@@ -79,7 +79,7 @@ impl Reactor {
                 self.follow_durable();
             }
             Input::Prepared { segment } => storage.on_prepared(turn, segment),
-            Input::NoRoom { segment } => storage.on_no_room(turn, shards, segment),
+            Input::DiskFull { segment } => storage.on_disk_full(turn, shards, segment),
             Input::Bulk { job, done } => storage.on_bulk(turn, shards, job, done),
             Input::Settled(settled) => self.on_settled(settled),
             Input::Deposed { shard } => self.on_deposed(shard),
@@ -198,7 +198,7 @@ impl Reactor {
         let Reactor { turn, calls, storage, .. } = self;
         match body {
             Body::Shard(mail) => {
-                if matches!(mail, ShardMail::History { .. } | ShardMail::MarkWanted { .. }) {
+                if matches!(mail, ShardMail::History { .. } | ShardMail::WatermarkWanted { .. }) {
                     // What it asks for may have settled since this reactor last heard.
                     self.follow_settled();
                 }
@@ -265,7 +265,7 @@ impl Reactor {
         self.turn.send(call.reactor, CallMail::CensusIs { call, census: Box::new(census) });
     }
 
-    fn counters_now(&self) -> Counters {
+    fn counters_now(&self) -> ReactorCounters {
         let mut counters = self.turn.counters.clone();
         self.calls.count(&mut counters);
         self.shards.count(&mut counters);

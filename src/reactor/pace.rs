@@ -137,7 +137,7 @@ impl Turn {
         let untold = std::mem::take(&mut self.pace.untold);
         if untold > 0 {
             let message = "more requests took too long than there are lines for";
-            self.notice(Level::Warn, message, [("requests", untold.into())]);
+            self.log_line(Level::Warn, message, [("requests", untold.into())]);
         }
     }
 
@@ -161,7 +161,7 @@ impl Turn {
             ("response", response.into()),
         ]);
         fields.0.extend(error.map(|error| ("error", error.to_string().into())));
-        self.notice(Level::Warn, "apply request took too long", fields);
+        self.log_line(Level::Warn, "apply request took too long", fields);
     }
 
     pub fn may_tell_of_slow(&mut self) -> bool {

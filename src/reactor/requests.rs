@@ -1,7 +1,7 @@
 //! What a request is, as both a client's reactor and a shard's owner have to know.
 
 use crate::api::{Op, OpReply, PutRequest, Request, TxnReply, TxnRequest};
-use crate::io::{ApplyKind, Counters};
+use crate::io::{ApplyKind, ReactorCounters};
 use crate::types::LeaseId;
 
 /// Whether etcd would send it through its log: all but transactions of plain ranges.
@@ -23,18 +23,18 @@ pub fn kind_of(request: &Request) -> ApplyKind {
     }
 }
 
-pub fn count_put(counters: &mut Counters, put: &PutRequest) {
+pub fn count_put(counters: &mut ReactorCounters, put: &PutRequest) {
     counters.puts += 1;
     counters.put_bytes += (put.key.len() + put.value.len()) as u64;
 }
 
 /// Counts what a transaction did, as etcd does: each operation, and the whole where there are several.
-pub fn count_txn(counters: &mut Counters, request: &TxnRequest, reply: &TxnReply) {
+pub fn count_txn(counters: &mut ReactorCounters, request: &TxnRequest, reply: &TxnReply) {
     counters.txns += u64::from(count_ops(counters, request, reply) > 1);
 }
 
 /// Counts the operations that are no transactions themselves, and returns how many they are.
-pub fn count_ops(counters: &mut Counters, request: &TxnRequest, reply: &TxnReply) -> usize {
+pub fn count_ops(counters: &mut ReactorCounters, request: &TxnRequest, reply: &TxnReply) -> usize {
     let ops = if reply.succeeded { &request.success } else { &request.failure };
     assert!(ops.len() == reply.responses.len(), "each operation of the branch taken is answered");
     let mut count = 0;

@@ -17,13 +17,13 @@ use crate::lease::Attached;
 use crate::limits::Bounds;
 use crate::log::{self, Log};
 use crate::mvcc::{Budget, Store};
-use crate::raft::{FRESH_BASE, Group, HardState, Start};
+use crate::raft::{FRESH_BASE, Group, GroupStart, HardState};
 use crate::recover::{MovingRecord, RecoveredShard};
 use crate::router::reactor_of;
 use crate::sequencer::Sequencer;
 use crate::shard::Shard;
 use crate::stdx::Rng;
-use crate::takeover::Meaning;
+use crate::takeover::LogView;
 use crate::types::{
     ClusterId, Duration, Index, MemberId, Peers, ReactorId, Revision, ShardId, StoreId, Time,
 };
@@ -82,7 +82,8 @@ impl Settings {
             interval,
             timeout,
         };
-        let http2 = http2::Config { streams_max: self.streams_max, bounds: self.bounds.http2, keepalive };
+        let http2 =
+            http2::Http2Config { streams_max: self.streams_max, bounds: self.bounds.http2, keepalive };
         FrontConfig::new(header, self.request_bytes_max, self.txn_ops_max, self.bounds.front, http2)
     }
 
@@ -125,7 +126,7 @@ pub struct Boot {
     pub reactors: u16,
     pub settings: Arc<Settings>,
     pub sequencer: Arc<Sequencer>,
-    pub log: log::Start,
+    pub log: log::LogStart,
     pub shards: Vec<RecoveredShard>,
     /// The control state, where the control shard lives and it has a checkpoint.
     pub control: Option<(Index, ControlState)>,
@@ -211,7 +212,7 @@ impl Reactor {
         if !self.shards.has(ShardId::CONTROL) {
             self.create_shard(ShardId::CONTROL);
         }
-        let last = self.shards.shard_mut(ShardId::CONTROL).meaning().newest_epoch();
+        let last = self.shards.shard_mut(ShardId::CONTROL).log_view().newest_epoch();
         self.epochs.coordinate(self.turn.reactors, last);
         self.leader = Some(Leader::new(&self.turn.settings, self.rng.fork(), self.turn.now));
     }
@@ -223,17 +224,17 @@ impl Reactor {
         let own = self.turn.control.raft_id(settings.cluster, settings.member, log);
         let peers = Peers { voters: vec![own], learners: vec![] };
         let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
-        let start = Start { own, peers: peers.clone(), base: FRESH_BASE, hard_state, entries: vec![] };
+        let start = GroupStart { own, peers: peers.clone(), base: FRESH_BASE, hard_state, entries: vec![] };
         let home = 0;
         let opening = log::Opening {
             index: FRESH_BASE.index,
             term: FRESH_BASE.term,
-            hard: log::HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index },
+            hard: log::StoredHardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index },
             own,
             peers,
         };
         self.storage.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
-        let shard = Shard::new(id, home, Store::new(), Group::new(start), Meaning::default());
+        let shard = Shard::new(id, home, Store::new(), Group::new(start), LogView::default());
         self.storage.take_in(id, shard.group().hard_state(), vec![]);
         self.shards.take_in(LocalShard::new(shard, self.storage.log().id(), Attached::default()));
     }

@@ -4,9 +4,9 @@ use super::*;
 use crate::api::{AlarmType, Error};
 use crate::config::AutoCompaction;
 use crate::http2::client::Client;
-use crate::http2::{self, Event};
-use crate::io::{BulkDone, BulkStep, Notice, Port};
-use crate::log::{Command, LogId, SegmentBytes, SegmentName, Start};
+use crate::http2::{self, Http2Event};
+use crate::io::{BulkDone, BulkStep, LogLine, Port};
+use crate::log::{Command, LogId, LogStart, SegmentBytes, SegmentName};
 use crate::sequencer::Sequencer;
 use crate::types::{ClusterId, ConnId, Duration, MemberId, StoreId};
 use crate::wire::proto;
@@ -95,7 +95,7 @@ struct Member {
     words: Vec<(SegmentName, LogId, u64)>,
     /// Begun.
     checkpoints: usize,
-    notices: Vec<Notice>,
+    log_lines: Vec<LogLine>,
     /// What came on connections that are not the client's.
     pages: Vec<u8>,
 }
@@ -127,7 +127,7 @@ impl Member {
             reactors,
             settings: settings.clone(),
             sequencer: sequencer.clone(),
-            log: Start::fresh(LogId(u32::from(id)), STORE, 77, SEGMENTS),
+            log: LogStart::fresh(LogId(u32::from(id)), STORE, 77, SEGMENTS),
             shards: vec![],
             control: None,
             stale: vec![],
@@ -143,7 +143,7 @@ impl Member {
             reactors: list,
             sequencer,
             now: Time(0),
-            client: Client::new(&http2::Config::default(), "localhost", Time(0)),
+            client: Client::new(&http2::Http2Config::default(), "localhost", Time(0)),
             conn,
             answers: vec![],
             statuses: vec![],
@@ -165,7 +165,7 @@ impl Member {
             checkpoint_bytes: Default::default(),
             words: vec![],
             checkpoints: 0,
-            notices: vec![],
+            log_lines: vec![],
             pages: vec![],
         };
         member.reactors[usize::from(conn.reactor.0)]
@@ -246,14 +246,14 @@ impl Member {
                 self.reactors[id].step(now, Input::Written { write, buffer: bytes });
             }
             Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full || self.no_new_segments => {
-                self.reactors[id].step(now, Input::NoRoom { segment });
+                self.reactors[id].step(now, Input::DiskFull { segment });
             }
             Output::Log(Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. }) => {
                 self.reactors[id].step(now, Input::Prepared { segment });
             }
             Output::Log(Command::Remove { .. }) => self.given_up_bytes += SEGMENT_BYTES,
             Output::Haste(haste) => self.haste[id] = haste,
-            Output::Notice(notice) => self.notices.push(notice),
+            Output::LogLine(line) => self.log_lines.push(line),
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
@@ -293,9 +293,9 @@ impl Member {
                 self.statuses.push((stream.number(), code, http2::grpc::percent_decoded(message)));
             };
             match event {
-                Event::Headers { stream, head, end: true } => status(stream, head),
-                Event::Trailers { stream, head } => status(stream, head),
-                Event::Data { stream, bytes, .. } => {
+                Http2Event::Headers { stream, head, end: true } => status(stream, head),
+                Http2Event::Trailers { stream, head } => status(stream, head),
+                Http2Event::Data { stream, bytes, .. } => {
                     let partial = self.partial.entry(stream.number()).or_default();
                     partial.extend_from_slice(bytes);
                     while let Some((prefix, rest)) = partial.split_first_chunk::<5>() {
@@ -342,7 +342,7 @@ impl Member {
     /// From now on another client asks. What the server sends stays with its kernel: its windows, which are
     /// small, do not open.
     fn deafen(&mut self) {
-        let config = http2::Config::default().with_window(16 << 10);
+        let config = http2::Http2Config::default().with_window(16 << 10);
         self.client = Client::new(&config, "localhost", self.now);
         self.conn.slot += 1;
         let (conn, port) = (self.conn, Port::Client);

@@ -16,11 +16,11 @@ use super::sizes::MemberSizes;
 use crate::api::{Answer, Error, Request};
 use crate::control::Control;
 use crate::io::{
-    ApplyKind, Body, CallId, CallMail, Counters, EpochMail, Fields, LeaderMail, Level, Mail, Notice, Output,
-    ShardMail,
+    ApplyKind, Body, CallId, CallMail, EpochMail, Fields, LeaderMail, Level, LogLine, Mail, Output,
+    ReactorCounters, ShardMail,
 };
 use crate::router::Router;
-use crate::sequencer::{Generation, Room, Sequencer, ShardSet};
+use crate::sequencer::{Allotment, Generation, Sequencer, ShardSet};
 use crate::txn;
 use crate::types::{Epoch, LeaseId, ReactorId, Revision, ShardId, Time};
 use std::collections::VecDeque;
@@ -61,9 +61,9 @@ pub(super) struct Turn {
     pub router: ReadOnly<Option<Router>>,
     pub control: ReadOnly<Control>,
     /// Revisions that the sequencer has promised to this reactor.
-    pub room: Room,
+    pub allotment: Allotment,
     pub sizes: MemberSizes,
-    pub counters: Counters,
+    pub counters: ReactorCounters,
     pub pace: Pace,
     pub gate: Gate,
     /// Mail to this reactor itself.
@@ -92,9 +92,9 @@ impl Turn {
             settled: ReadOnly { value: Revision::NONE },
             router: ReadOnly { value: None },
             control: ReadOnly { value: control },
-            room: Room::new(Generation::NONE),
+            allotment: Allotment::new(Generation::NONE),
             sizes: MemberSizes::new(reactors),
-            counters: Counters::default(),
+            counters: ReactorCounters::default(),
             pace: Pace::default(),
             gate: Gate::default(),
             local: VecDeque::new(),
@@ -138,8 +138,8 @@ impl Turn {
         self.local.pop_front()
     }
 
-    pub fn notice(&mut self, level: Level, message: &'static str, fields: impl Into<Fields>) {
-        self.out.push(Output::Notice(Notice { level, message, fields: fields.into() }));
+    pub fn log_line(&mut self, level: Level, message: &'static str, fields: impl Into<Fields>) {
+        self.out.push(Output::LogLine(LogLine { level, message, fields: fields.into() }));
     }
 
     pub fn halt(&mut self, reason: String) {
@@ -200,7 +200,7 @@ impl Turn {
         assert!(self.epoch_state.may_write(), "revisions are taken while the epoch serves");
         assert!(usize::from(parts) >= shards.len(), "each shard that is touched has a part");
         let shards = ShardSet::of(shards.iter().copied());
-        let taken = self.sequencer.take(&mut self.room, parts, shards).ok();
+        let taken = self.sequencer.take(&mut self.allotment, parts, shards).ok();
         assert!(taken.is_none_or(|revision| revision > *self.settled), "what is taken is not settled");
         taken
     }
@@ -208,7 +208,7 @@ impl Turn {
     /// Whether a revision is promised to this reactor; none after the epoch's end. Revisions are asked for write
     /// by write: what one reactor kept in store the others could not use.
     pub fn has_room(&mut self) -> Option<bool> {
-        self.sequencer.reserve(&mut self.room, 1).ok()
+        self.sequencer.reserve(&mut self.allotment, 1).ok()
     }
 
     /// Some group of this reactor is lost: nothing more is written in this epoch.

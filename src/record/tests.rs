@@ -76,9 +76,10 @@ fn all() -> Vec<(&'static str, Entry)> {
     let control = |control| Entry::Control { epoch, settled: 41, control };
     let cuts = vec![CutRecord { start: vec![], shard: 1 }, CutRecord { start: b"m".to_vec(), shard: 2 }];
     let members = vec![member(5)];
-    let bootstrap = Control::Bootstrap { cluster: 9, token: "t".into(), members, cuts, feature_level: 1 };
+    let bootstrap =
+        ControlEntry::Bootstrap { cluster: 9, token: "t".into(), members, cuts, feature_level: 1 };
     let MemberRecord { directory, raft_ids, name, client_urls, .. } = member(5);
-    let attributes = Control::MemberAttributes { member: 5, directory, name, client_urls, raft_ids };
+    let attributes = ControlEntry::MemberAttributes { member: 5, directory, name, client_urls, raft_ids };
     vec![
         ("batch", sample()),
         ("batch_cut", Entry::Batch(Batch { epoch, settled: 41, writes: vec![cut] })),
@@ -89,16 +90,16 @@ fn all() -> Vec<(&'static str, Entry)> {
         ("conf_change_remove", Entry::ConfChange(ConfChange::Remove(6))),
         ("bootstrap", control(bootstrap)),
         ("member_attributes", control(attributes)),
-        ("intent_adding", control(Control::Intent(Intent::Adding(Box::new(member(6)))))),
-        ("intent_promoting", control(Control::Intent(Intent::Promoting { member: 6 }))),
-        ("intent_removing", control(Control::Intent(Intent::Removing { member: 6 }))),
-        ("intent_done", control(Control::IntentDone { member: 6, change: MemberChange::Removing })),
-        ("feature_level", control(Control::FeatureLevel { level: 2 })),
-        ("lease_grant", control(Control::LeaseGrant { lease: -5, ttl_secs: 60 })),
-        ("lease_end", control(Control::LeaseEnd { lease: -5 })),
-        ("compact", control(Control::Compact { revision: 40 })),
-        ("alarm_on", control(Control::AlarmOn { member: 5, alarm: 1 })),
-        ("alarm_off", control(Control::AlarmOff { member: 5, alarm: 1 })),
+        ("intent_adding", control(ControlEntry::Intent(Intent::Adding(Box::new(member(6)))))),
+        ("intent_promoting", control(ControlEntry::Intent(Intent::Promoting { member: 6 }))),
+        ("intent_removing", control(ControlEntry::Intent(Intent::Removing { member: 6 }))),
+        ("intent_done", control(ControlEntry::IntentDone { member: 6, change: MemberChange::Removing })),
+        ("feature_level", control(ControlEntry::FeatureLevel { level: 2 })),
+        ("lease_grant", control(ControlEntry::LeaseGrant { lease: -5, ttl_secs: 60 })),
+        ("lease_end", control(ControlEntry::LeaseEnd { lease: -5 })),
+        ("compact", control(ControlEntry::Compact { revision: 40 })),
+        ("alarm_on", control(ControlEntry::AlarmOn { member: 5, alarm: 1 })),
+        ("alarm_off", control(ControlEntry::AlarmOff { member: 5, alarm: 1 })),
     ]
 }
 

@@ -5,7 +5,7 @@
 //! whole and wrong.
 
 use super::RESTORE;
-use crate::checkpoint::{CheckpointName, Damage, Item, LinkRecord, Meta, Reader};
+use crate::checkpoint::{CheckpointDamage, CheckpointName, Item, LinkRecord, Meta, Reader};
 use crate::lease::Attached;
 use crate::log::Checkpointed;
 use crate::mvcc::{Store, StoredVersion};
@@ -143,7 +143,7 @@ fn read_meta(name: &CheckpointName, read: ReadPiece<'_>) -> Result<Box<Meta>, St
     while meta.is_none() {
         let piece = read(&name.to_string(), bytes, META_PIECE_BYTES)?;
         if piece.is_empty() {
-            return Err(damaged(name, Damage::Short));
+            return Err(damaged(name, CheckpointDamage::Short));
         }
         bytes += piece.len() as u64;
         let mut take = |item: Item<'_>| {
@@ -176,8 +176,8 @@ fn missing(name: &CheckpointName) -> String {
     )
 }
 
-fn damaged(name: &CheckpointName, damage: Damage) -> String {
-    if let Damage::Format(version) = damage {
+fn damaged(name: &CheckpointName, damage: CheckpointDamage) -> String {
+    if let CheckpointDamage::Format(version) = damage {
         return format!("checkpoint {name} {version}");
     }
     format!("checkpoint {name} cannot be used: {damage}; put back the file that belongs here, or {RESTORE}")

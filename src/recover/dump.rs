@@ -14,8 +14,8 @@
 
 use super::{MemberPlan, ReadPiece, ShardPlan};
 use crate::checkpoint::ControlState;
-use crate::mvcc::{Budget, Change, Store};
-use crate::record::{ArchivedChange, ArchivedEntry, ConfChange, Control, Entry};
+use crate::mvcc::{Budget, HistoryChange, Store};
+use crate::record::{ArchivedChange, ArchivedEntry, ConfChange, ControlEntry, Entry};
 use crate::shard::Shard;
 use crate::takeover::{LiveWrite, longest_run};
 use crate::types::{At, Epoch, Event, Index, LeaseId, Revision, ShardId, Sub, Term};
@@ -69,7 +69,7 @@ pub enum Says {
         epoch: Epoch,
         /// When it was proposed.
         settled: Revision,
-        control: Control,
+        control: ControlEntry,
         void: bool,
     },
     ConfChange(ConfChange),
@@ -77,7 +77,7 @@ pub enum Says {
 
 /// One settled revision.
 #[derive(Debug, PartialEq)]
-pub struct Write {
+pub struct DumpedRevision {
     pub revision: Revision,
     /// None where no log holds a part of it any more.
     pub epoch: Option<Epoch>,
@@ -110,14 +110,14 @@ impl Contents {
             entries.extend(entries_of(&plan));
             let loaded = plan.load(read).and_then(|mut loaded| {
                 let read = loaded.shard.shard.read_to_end();
-                read.map_err(|strange| strange.of_shard(id)).map(|()| loaded)
+                read.map_err(|inconsistent| inconsistent.of_shard(id)).map(|()| loaded)
             });
             match loaded {
                 Ok(loaded) => {
                     let shard = loaded.shard.shard;
                     mark_void(&mut entries[from..], &shard);
                     control = control.or(loaded.control);
-                    base = base.max(shard.meaning().known_settled());
+                    base = base.max(shard.log_view().known_settled());
                     holdings.push(shard.holding(loaded.shard.read_from));
                     shards.push(shard);
                 }
@@ -134,8 +134,8 @@ impl Contents {
         let (mut beyond, mut logged) = (BTreeSet::new(), BTreeMap::new());
         for shard in &mut shards {
             gather(shard, settled, &mut beyond, &mut logged);
-            if let Err(strange) = shard.apply_upto(settled, &mut vec![]) {
-                damage.push(format!("the log of shard {} makes no sense: {strange}", shard.id));
+            if let Err(inconsistent) = shard.apply_upto(settled, &mut vec![]) {
+                damage.push(format!("the log of shard {} makes no sense: {inconsistent}", shard.id));
                 whole = false;
             }
         }
@@ -157,14 +157,19 @@ impl Contents {
     }
 
     /// All settled writes, in the order of their revisions.
-    pub fn writes(&self) -> Writes<'_> {
+    pub fn writes(&self) -> DumpedRevisions<'_> {
         let (mut cursors, mut fronts) = (vec![], BTreeMap::new());
         for (n, shard) in self.shards.iter().enumerate() {
             let mut cursor = Cursor::new(&shard.store, self.settled, self.slice);
             fronts.extend(cursor.next().map(|(at, event)| (at, (n, event))));
             cursors.push((shard.id, cursor));
         }
-        Writes { cursors, fronts, logged: self.logged.iter().peekable(), complete_from: self.complete_from }
+        DumpedRevisions {
+            cursors,
+            fronts,
+            logged: self.logged.iter().peekable(),
+            complete_from: self.complete_from,
+        }
     }
 }
 
@@ -190,7 +195,7 @@ fn entries_of(plan: &ShardPlan) -> Vec<LogEntry> {
 }
 
 fn mark_void(entries: &mut [LogEntry], shard: &Shard) {
-    let live: BTreeSet<Index> = shard.meaning().controls().collect();
+    let live: BTreeSet<Index> = shard.log_view().controls().collect();
     for entry in entries {
         if let Says::Control { void, .. } = &mut entry.says {
             *void = !live.contains(&entry.index);
@@ -214,7 +219,7 @@ fn gather(
     beyond: &mut BTreeSet<Revision>,
     logged: &mut BTreeMap<Revision, Logged>,
 ) {
-    for write in shard.meaning().live() {
+    for write in shard.log_view().live() {
         if write.revision > settled {
             beyond.insert(write.revision);
         } else {
@@ -230,7 +235,7 @@ struct Cursor<'a> {
     store: &'a Store,
     upto: Revision,
     budget: Budget,
-    slice: std::vec::IntoIter<(At, Change)>,
+    slice: std::vec::IntoIter<(At, HistoryChange)>,
     after: At,
     done: bool,
 }
@@ -256,7 +261,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// All shards' events, merged by their places, one revision at a time.
-pub struct Writes<'a> {
+pub struct DumpedRevisions<'a> {
     cursors: Vec<(ShardId, Cursor<'a>)>,
     /// Each shard's next event, and which shard it is of. A place is in one shard only.
     fronts: BTreeMap<At, (usize, Event)>,
@@ -264,10 +269,10 @@ pub struct Writes<'a> {
     complete_from: Revision,
 }
 
-impl Iterator for Writes<'_> {
-    type Item = Write;
+impl Iterator for DumpedRevisions<'_> {
+    type Item = DumpedRevision;
 
-    fn next(&mut self) -> Option<Write> {
+    fn next(&mut self) -> Option<DumpedRevision> {
         let front = self.fronts.first_key_value().map(|(at, _)| at.main);
         let logged = self.logged.peek().map(|(revision, _)| **revision);
         let revision = front.into_iter().chain(logged).min()?;
@@ -281,7 +286,7 @@ impl Iterator for Writes<'_> {
                 self.fronts.insert(at, (n, event));
             }
         }
-        Some(Write {
+        Some(DumpedRevision {
             revision,
             epoch: logged.map(|logged| logged.epoch),
             partial: revision < self.complete_from,

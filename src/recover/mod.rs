@@ -14,15 +14,15 @@ pub use chain::ReadPiece;
 use crate::checkpoint::{CheckpointName, ControlState, LinkRecord, Meta};
 use crate::lease::Attached;
 use crate::log::{
-    LogId, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, Start, cross_examine,
+    LogId, LogStart, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, cross_examine,
     keep_words,
 };
-use crate::raft::{Content, Group, GroupEntry, HardState, Position, Start as GroupStart};
+use crate::raft::{Content, Group, GroupEntry, GroupStart, HardState, Position};
 use crate::record::{ArchivedEntry, FEATURE_LEVEL, Payload};
 use crate::router::reactor_of;
 use crate::shard::Shard;
 use crate::stdx::VersionMismatch;
-use crate::takeover::{Decoded, Meaning, Ruling, Seal, Strange};
+use crate::takeover::{Decoded, InconsistentEntry, LogView, Ruling, Seal};
 use crate::types::{Index, Peers, Revision, ShardId};
 use chain::{Chain, Restored};
 use std::borrow::Cow;
@@ -35,7 +35,7 @@ const RESTORE: &str = "restore the data directory from a copy that was made whil
 /// What one reactor begins with.
 #[derive(Debug)]
 pub struct ReactorPlan {
-    pub log: Start,
+    pub log: LogStart,
     pub shards: Vec<ShardPlan>,
     /// Earlier stays in this log of shards that live elsewhere now.
     pub stale: Vec<Resident>,
@@ -72,7 +72,7 @@ pub fn place(
     logs: Vec<Recovered>,
     files: &[CheckpointName],
     reactors: u16,
-    fresh: &mut dyn FnMut(LogId) -> Start,
+    fresh: &mut dyn FnMut(LogId) -> LogStart,
     read: ReadPiece<'_>,
 ) -> Result<MemberPlan, String> {
     let (plan, mut damage) = survey(logs, files, reactors, fresh, read);
@@ -84,13 +84,13 @@ pub fn survey(
     mut logs: Vec<Recovered>,
     files: &[CheckpointName],
     reactors: u16,
-    fresh: &mut dyn FnMut(LogId) -> Start,
+    fresh: &mut dyn FnMut(LogId) -> LogStart,
     read: ReadPiece<'_>,
 ) -> (MemberPlan, Vec<String>) {
     let mut damage: Vec<String> = cross_examine(&logs).err().iter().map(ToString::to_string).collect();
     keep_words(&mut logs, reactors);
     let settled = logs.iter().map(|log| log.settled).max().unwrap_or_default();
-    let mut starts: BTreeMap<LogId, Start> = BTreeMap::new();
+    let mut starts: BTreeMap<LogId, LogStart> = BTreeMap::new();
     let mut stays: BTreeMap<ShardId, BTreeMap<u32, (LogId, RecoveredResident)>> = BTreeMap::new();
     for log in logs {
         let id = log.start.log();
@@ -177,8 +177,8 @@ impl ShardPlan {
         let (index, term) = self.resident.base();
         let base = Position { index, term };
         let (held, ruling) = meta.map(position_of).unwrap_or_default();
-        let mut meaning = Meaning::new(held, ruling, base);
-        let entries = self.read_entries(&mut meaning)?;
+        let mut log_view = LogView::new(held, ruling, base);
+        let entries = self.read_entries(&mut log_view)?;
         let peers = match meta {
             Some(meta) => meta.peers().expect("a checkpoint whose peers have no ids is not read"),
             None => self.resident.opening.peers.clone(),
@@ -188,27 +188,27 @@ impl ShardPlan {
         let hard_state = HardState { term: hard.term, vote: hard.vote, commit: hard.commit };
         let own = self.resident.opening.own;
         let group = Group::new(GroupStart { own, peers, base, hard_state, entries });
-        let mut shard = Shard::new(self.shard, self.home, state.store, group, meaning);
+        let mut shard = Shard::new(self.shard, self.home, state.store, group, log_view);
         // What was known to be committed counts now, the rest once this member is elected again.
-        shard.committed(&mut vec![]).map_err(|strange| strange.of_shard(self.shard))?;
+        shard.committed(&mut vec![]).map_err(|inconsistent| inconsistent.of_shard(self.shard))?;
         let (read_from, attached, chain) = (self.log, state.attached, state.files);
         let shard = RecoveredShard { shard, read_from, attached, chain, moved_in };
         Ok(Loaded { shard, control })
     }
 
     /// All entries for the group, each of which stands in the meaning of its log as well.
-    fn read_entries(&self, meaning: &mut Meaning) -> Result<Vec<GroupEntry>, String> {
+    fn read_entries(&self, log_view: &mut LogView) -> Result<Vec<GroupEntry>, String> {
         let mut entries = Vec::with_capacity(self.resident.entries.len());
         for RecoveredEntry { index, term, kind, payload } in &self.resident.entries {
-            let strange = |why| Strange { index: *index, why }.of_shard(self.shard);
+            let inconsistent = |why| InconsistentEntry { index: *index, why }.of_shard(self.shard);
             let content = Content::of(*kind, payload);
-            let content = content.ok_or_else(|| strange("it is not what its kind says"))?;
-            if *term < meaning.last().term {
-                return Err(strange("its term is older than that of the one before"));
+            let content = content.ok_or_else(|| inconsistent("it is not what its kind says"))?;
+            if *term < log_view.last().term {
+                return Err(inconsistent("its term is older than that of the one before"));
             }
             self.check_level(content.data().and_then(|data| self.level_of(data)))?;
             let entry = GroupEntry { index: *index, term: *term, content };
-            meaning.stand(entry.at(), Decoded::of(*index, entry.content.data()));
+            log_view.stand(entry.at(), Decoded::of(*index, entry.content.data()));
             entries.push(entry);
         }
         Ok(entries)

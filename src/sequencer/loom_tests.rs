@@ -19,9 +19,9 @@ fn started(ring: usize) -> Arc<Sequencer> {
     sequencer
 }
 
-fn take(sequencer: &Sequencer, room: &mut Room, parts: u16) -> Revision {
-    assert_eq!(sequencer.reserve(room, 1), Ok(true));
-    sequencer.take(room, parts, ShardSet::of([ShardId(1)])).expect("the generation runs")
+fn take(sequencer: &Sequencer, allotment: &mut Allotment, parts: u16) -> Revision {
+    assert_eq!(sequencer.reserve(allotment, 1), Ok(true));
+    sequencer.take(allotment, parts, ShardSet::of([ShardId(1)])).expect("the generation runs")
 }
 
 /// Takes and marks one revision each: whoever is last, `settled` reaches the counter.
@@ -33,7 +33,7 @@ fn concurrent_writers_get_distinct_revisions_and_all_settle() {
             .map(|_| {
                 let sequencer = sequencer.clone();
                 thread::spawn(move || {
-                    let revision = take(&sequencer, &mut Room::new(ONE), 1);
+                    let revision = take(&sequencer, &mut Allotment::new(ONE), 1);
                     sequencer.mark(ONE, revision);
                     revision
                 })
@@ -51,8 +51,8 @@ fn concurrent_writers_get_distinct_revisions_and_all_settle() {
 fn crossing_marks_leave_nothing_unsettled() {
     model(|| {
         let sequencer = started(4);
-        let mut room = Room::new(ONE);
-        let (a, b) = (take(&sequencer, &mut room, 2), take(&sequencer, &mut room, 1));
+        let mut allotment = Allotment::new(ONE);
+        let (a, b) = (take(&sequencer, &mut allotment, 2), take(&sequencer, &mut allotment, 1));
         let other = {
             let sequencer = sequencer.clone();
             thread::spawn(move || {
@@ -74,11 +74,11 @@ fn the_ring_is_never_overrun() {
     model(|| {
         let sequencer = started(1);
         let attempt = |sequencer: &Sequencer| {
-            let mut room = Room::new(ONE);
-            if sequencer.reserve(&mut room, 1) != Ok(true) {
+            let mut allotment = Allotment::new(ONE);
+            if sequencer.reserve(&mut allotment, 1) != Ok(true) {
                 return 0;
             }
-            let revision = sequencer.take(&mut room, 1, ShardSet::default()).expect("runs");
+            let revision = sequencer.take(&mut allotment, 1, ShardSet::default()).expect("runs");
             assert!(sequencer.settled().next() == revision, "one slot, so all before is settled");
             sequencer.mark(ONE, revision);
             1
@@ -101,9 +101,9 @@ fn a_take_and_an_end_are_one_before_the_other() {
         let other = {
             let sequencer = sequencer.clone();
             thread::spawn(move || {
-                let mut room = Room::new(ONE);
-                match sequencer.reserve(&mut room, 1) {
-                    Ok(_) => sequencer.take(&mut room, 1, ShardSet::default()),
+                let mut allotment = Allotment::new(ONE);
+                match sequencer.reserve(&mut allotment, 1) {
+                    Ok(_) => sequencer.take(&mut allotment, 1, ShardSet::default()),
                     Err(ended) => Err(ended),
                 }
             })
@@ -121,7 +121,7 @@ fn a_take_and_an_end_are_one_before_the_other() {
 fn settled_stands_once_the_epoch_has_ended() {
     model(|| {
         let sequencer = started(4);
-        let revision = take(&sequencer, &mut Room::new(ONE), 1);
+        let revision = take(&sequencer, &mut Allotment::new(ONE), 1);
         let other = {
             let sequencer = sequencer.clone();
             thread::spawn(move || sequencer.mark(ONE, revision))
@@ -139,14 +139,14 @@ fn settled_stands_once_the_epoch_has_ended() {
 fn a_slot_overwritten_while_read_counts_as_unknown() {
     model(|| {
         let sequencer = started(1);
-        let mut room = Room::new(ONE);
-        let first = take(&sequencer, &mut room, 1);
+        let mut allotment = Allotment::new(ONE);
+        let first = take(&sequencer, &mut allotment, 1);
         sequencer.mark(ONE, first);
         let other = {
             let sequencer = sequencer.clone();
             thread::spawn(move || {
-                sequencer.reserve(&mut room, 1).expect("runs");
-                sequencer.take(&mut room, 1, ShardSet::of([ShardId(2)])).expect("runs");
+                sequencer.reserve(&mut allotment, 1).expect("runs");
+                sequencer.take(&mut allotment, 1, ShardSet::of([ShardId(2)])).expect("runs");
             })
         };
         assert_eq!(sequencer.untouched(ShardId(1), Revision(1), Revision(9)), Revision(1));
@@ -159,8 +159,8 @@ fn no_wake_up_for_a_settled_revision_is_lost() {
     model(|| {
         let sequencer = started(4);
         let sleepers = Arc::new(Sleepers::new(1));
-        let mut room = Room::new(ONE);
-        let revision = take(&sequencer, &mut room, 1);
+        let mut allotment = Allotment::new(ONE);
+        let revision = take(&sequencer, &mut allotment, 1);
         let mover = {
             let (sequencer, sleepers) = (sequencer.clone(), sleepers.clone());
             thread::spawn(move || {
@@ -183,8 +183,8 @@ fn no_wake_up_is_lost_between_two_movers() {
     model(|| {
         let sequencer = started(4);
         let sleepers = Arc::new(Sleepers::new(1));
-        let mut room = Room::new(ONE);
-        let revisions = [take(&sequencer, &mut room, 1), take(&sequencer, &mut room, 1)];
+        let mut allotment = Allotment::new(ONE);
+        let revisions = [take(&sequencer, &mut allotment, 1), take(&sequencer, &mut allotment, 1)];
         let movers: Vec<_> = revisions
             .into_iter()
             .map(|revision| {

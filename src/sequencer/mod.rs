@@ -6,9 +6,10 @@
 //!  ----+--of them marked-+--not taken----+-------------+---->  revisions
 //! ```
 //!
-//! `settled <= counter <= admitted <= settled + ring` holds at every moment. A reactor first secures *room*
-//! (it moves `admitted`), evaluates, then takes a revision out of its room (it moves `counter`), so that a
-//! revision once evaluated never finds the ring full, however many threads take at a time.
+//! `settled <= counter <= admitted <= settled + ring` holds at every moment. A reactor first fills its
+//! *allotment* (it moves `admitted`), evaluates, then takes a revision out of its allotment (it moves
+//! `counter`), so that a revision once evaluated never finds the ring full, however many threads take at a
+//! time.
 //!
 //! `counter` and `settled` each share their word with the generation, the process's own number of the epoch
 //! that may move them: one compare-and-swap refuses who belongs to an ended epoch. So both stand still once
@@ -56,7 +57,7 @@ pub struct Generation(pub u16);
 impl Generation {
     pub const NONE: Generation = Generation(0);
 
-    /// The generation of the next epoch. It wraps: no reactor keeps room of an epoch whose end it has
+    /// The generation of the next epoch. It wraps: no reactor keeps an allotment of an epoch whose end it has
     /// acknowledged, so that of 65,535 epochs ago is nobody's any more.
     pub fn next(self) -> Generation {
         Generation(self.0.wrapping_add(1).max(1))
@@ -65,7 +66,7 @@ impl Generation {
 
 /// The epoch is over: nothing of its generation counts any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended;
+pub struct GenerationEnded;
 
 /// Shards by number modulo 64: may hold more than was put in, never less.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,14 +83,14 @@ impl ShardSet {
 
 /// Revisions promised to one reactor and not yet taken. Worth nothing once its generation has ended.
 #[derive(Debug)]
-pub struct Room {
+pub struct Allotment {
     generation: Generation,
     left: u32,
 }
 
-impl Room {
-    pub fn new(generation: Generation) -> Room {
-        Room { generation, left: 0 }
+impl Allotment {
+    pub fn new(generation: Generation) -> Allotment {
+        Allotment { generation, left: 0 }
     }
     pub fn generation(&self) -> Generation {
         self.generation
@@ -159,12 +160,12 @@ impl Sequencer {
         }
     }
 
-    /// Fills the room up to `wanted` revisions; false where the ring has no space for them now.
-    pub fn reserve(&self, room: &mut Room, wanted: u32) -> Result<bool, Ended> {
-        if self.split().0 != room.generation {
-            return Err(Ended);
+    /// Fills the allotment up to `wanted` revisions; false where the ring has no space for them now.
+    pub fn reserve(&self, allotment: &mut Allotment, wanted: u32) -> Result<bool, GenerationEnded> {
+        if self.split().0 != allotment.generation {
+            return Err(GenerationEnded);
         }
-        let Some(more) = wanted.checked_sub(room.left).filter(|more| *more > 0) else {
+        let Some(more) = wanted.checked_sub(allotment.left).filter(|more| *more > 0) else {
             return Ok(true);
         };
         let mut admitted = self.admitted.load(Ordering::Acquire);
@@ -179,28 +180,33 @@ impl Sequencer {
                 Err(now) => admitted = now,
             }
         }
-        room.left += more;
-        assert!(room.left as usize <= self.ring.len(), "nobody is promised more than the ring holds");
+        allotment.left += more;
+        assert!(allotment.left as usize <= self.ring.len(), "nobody is promised more than the ring holds");
         Ok(true)
     }
 
     /// The next revision, for a write with so many parts in these shards. It must be proposed, or its epoch
-    /// ends. Panics where the epoch goes on and the room is empty: room is secured before evaluation.
-    pub fn take(&self, room: &mut Room, parts: u16, shards: ShardSet) -> Result<Revision, Ended> {
+    /// ends. Panics where the epoch goes on and the allotment is empty: it is filled before evaluation.
+    pub fn take(
+        &self,
+        allotment: &mut Allotment,
+        parts: u16,
+        shards: ShardSet,
+    ) -> Result<Revision, GenerationEnded> {
         assert!(parts > 0, "a revision has at least one part");
         let mut word = self.word.load(Ordering::Acquire);
         let revision = loop {
-            if generation_of(word) != room.generation {
-                return Err(Ended);
+            if generation_of(word) != allotment.generation {
+                return Err(GenerationEnded);
             }
-            assert!(room.left > 0, "room is secured before evaluation");
+            assert!(allotment.left > 0, "the allotment is filled before evaluation");
             assert!(word & REVISION_MASK < REVISION_MASK, "48 bits of revisions are used up");
             match self.exchange_word(word, word + 1) {
                 Ok(_) => break (word + 1) & REVISION_MASK,
                 Err(now) => word = now,
             }
         };
-        room.left -= 1;
+        allotment.left -= 1;
         let slot = self.slot(revision);
         let before = slot.stamp.load(Ordering::Relaxed);
         assert!(before & PARTS_MASK == 0, "revision {revision} takes the slot of one that is not settled");

@@ -19,9 +19,11 @@ use crate::log::LogId;
 use crate::mvcc::{Budget, Store, Undone};
 use crate::raft::{Group, GroupEntry, Position, Refused, Writes};
 use crate::record::{
-    self, ArchivedBatch, ArchivedChange, ArchivedEntry, Control, Effect, Entry, Payload, Piece,
+    self, ArchivedBatch, ArchivedChange, ArchivedEntry, ControlEntry, Effect, Entry, Payload, Piece,
 };
-use crate::takeover::{Decoded, Due, EntryRead, Holding, LiveWrite, Meaning, Ruling, Seal, Strange};
+use crate::takeover::{
+    Decoded, EntryRead, Holding, InconsistentEntry, LiveWrite, LogView, NextEffect, Ruling, Seal,
+};
 use crate::txn::LeaseMove;
 use crate::types::{At, Blob, Epoch, Index, KeyRange, LeaseId, Peers, Revision, ShardId, Sub, Term};
 use bytes::Bytes;
@@ -62,7 +64,7 @@ pub struct Shard {
     pub home: u32,
     pub store: Store,
     group: Group,
-    meaning: Meaning,
+    log_view: LogView,
     effects: Vec<Effect>,
     effects_bytes: usize,
     /// The revision of the last effect of this epoch, and whether the shard's part of it goes on.
@@ -73,18 +75,21 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// A shard whose store is at the revision that `meaning` holds, and whose group starts from the log's
-    /// entries after it, which stand in `meaning`.
-    pub fn new(id: ShardId, home: u32, store: Store, group: Group, meaning: Meaning) -> Shard {
-        assert!(meaning.last().index == group.last_index(), "what the group holds stands in its meaning");
+    /// A shard whose store is at the revision that `log_view` holds, and whose group starts from the log's
+    /// entries after it, which stand in `log_view`.
+    pub fn new(id: ShardId, home: u32, store: Store, group: Group, log_view: LogView) -> Shard {
+        assert!(
+            log_view.last().index == group.last_index(),
+            "what the group holds stands in the view of its log"
+        );
         let newest = store.newest_revision().main;
-        assert!(newest <= meaning.held(), "a state does not hold more than is known of it");
+        assert!(newest <= log_view.held(), "a state does not hold more than is known of it");
         Shard {
             id,
             home,
             store,
             group,
-            meaning,
+            log_view,
             effects: vec![],
             effects_bytes: 0,
             pushed: (Revision::NONE, false),
@@ -101,8 +106,8 @@ impl Shard {
         &mut self.group
     }
 
-    pub fn meaning(&self) -> &Meaning {
-        &self.meaning
+    pub fn log_view(&self) -> &LogView {
+        &self.log_view
     }
 
     /// Takes what a write changed; it is proposed at the end of the turn.
@@ -138,7 +143,7 @@ impl Shard {
         let mut effects = std::mem::take(&mut self.effects);
         self.effects_bytes = 0;
         if let Some(first) = effects.first() {
-            assert!(epoch == self.meaning.seal().epoch, "writes are proposed behind their epoch's seal");
+            assert!(epoch == self.log_view.seal().epoch, "writes are proposed behind their epoch's seal");
             assert!(settled < first.revision, "what is settled is not proposed");
         }
         let pieces: Vec<Piece> = effects.iter().flat_map(|effect| effect.pieces(entry_bytes)).collect();
@@ -167,15 +172,15 @@ impl Shard {
     }
 
     pub fn propose_fence(&mut self, epoch: Epoch) -> Result<(), Refused> {
-        let newest = self.meaning.newest_epoch();
+        let newest = self.log_view.newest_epoch();
         assert!(epoch > newest, "no epoch is used twice: {epoch} after {newest}");
         assert!(self.effects.is_empty(), "nothing is written before the epoch serves");
         self.propose(&Entry::Fence(epoch.into())).map(|_| ())
     }
 
     pub fn propose_seal(&mut self, seal: Seal) -> Result<(), Refused> {
-        assert!(seal.epoch == self.meaning.fence(), "a seal follows the fence of its epoch");
-        assert!(seal.prefix >= self.meaning.held(), "a prefix has what the state holds");
+        assert!(seal.epoch == self.log_view.fence(), "a seal follows the fence of its epoch");
+        assert!(seal.prefix >= self.log_view.held(), "a prefix has what the state holds");
         self.propose(&Entry::Seal { epoch: seal.epoch.into(), prefix: seal.prefix.0 }).map(|_| ())
     }
 
@@ -201,12 +206,12 @@ impl Shard {
         &mut self,
         epoch: Epoch,
         settled: Revision,
-        control: Control,
+        control: ControlEntry,
     ) -> Result<Index, Refused> {
         assert!(self.id == ShardId::CONTROL, "control entries stand in the control shard's log");
         assert!(self.effects.is_empty(), "a control entry overtakes nothing");
-        let is_first = matches!(control, Control::Bootstrap { .. });
-        let serves = epoch == self.meaning.seal().epoch;
+        let is_first = matches!(control, ControlEntry::Bootstrap { .. });
+        let serves = epoch == self.log_view.seal().epoch;
         assert!(is_first || serves, "control entries are proposed behind their epoch's seal");
         self.propose(&Entry::Control { epoch: epoch.into(), settled: settled.0, control })
     }
@@ -218,8 +223,11 @@ impl Shard {
         for entry in writes.iter().flat_map(|writes| &writes.entries) {
             self.stand(entry);
         }
-        let (stands, last) = (self.meaning.last().index, self.group.last_index());
-        assert!(stands == last, "what the group holds stands in its meaning: up to {stands} of {last}");
+        let (stands, last) = (self.log_view.last().index, self.group.last_index());
+        assert!(
+            stands == last,
+            "what the group holds stands in the view of its log: up to {stands} of {last}"
+        );
         if self.group.applied() > applied {
             self.release();
         }
@@ -233,7 +241,7 @@ impl Shard {
         let own = own.map(|place| &mut self.proposed[place]).filter(|proposed| proposed.at == at);
         let decoded = own.and_then(|proposed| proposed.entry.take());
         let decoded = decoded.unwrap_or_else(|| Decoded::of(at.index, entry.content.data()));
-        self.meaning.stand(at, decoded);
+        self.log_view.stand(at, decoded);
     }
 
     /// Whether many committed entries wait to be handed out, as after a start: their payloads are held until then,
@@ -244,9 +252,9 @@ impl Shard {
     }
 
     /// Follows the group's commit index: reads what it has reached, and tells of what this epoch proposed.
-    pub fn committed(&mut self, news: &mut Vec<Committed>) -> Result<(), Strange> {
+    pub fn committed(&mut self, news: &mut Vec<Committed>) -> Result<(), InconsistentEntry> {
         let committed = self.group.committed();
-        while let Some((at, read)) = self.meaning.read_next(committed)? {
+        while let Some((at, read)) = self.log_view.read_next(committed)? {
             let term = self.group.term_of(at.index);
             assert!(term == Some(at.term), "the log is read as it is: {at:?} where its term is {term:?}");
             let mut is_ours = false;
@@ -263,11 +271,11 @@ impl Shard {
                 EntryRead::Seal(seal) => news.push(Committed::Seal(seal)),
                 // With the last piece of a part all of it is in the log.
                 EntryRead::Writes(count) => {
-                    let epoch = self.meaning.seal().epoch;
-                    let first = self.meaning.newest(count).next();
+                    let epoch = self.log_view.seal().epoch;
+                    let first = self.log_view.newest(count).next();
                     let own = |write: &LiveWrite| write.epoch == epoch && write.index == at.index;
                     assert!(first.is_none_or(own), "what commits is of the entry and its epoch: {first:?}");
-                    let whole = self.meaning.newest(count).filter(|write| !write.more);
+                    let whole = self.log_view.newest(count).filter(|write| !write.more);
                     news.extend(whole.map(|write| Committed::Revision(write.revision)));
                 }
             }
@@ -276,9 +284,9 @@ impl Shard {
     }
 
     /// Reads also what is not known to be committed: a lone voter's next election commits all of its log.
-    pub fn read_to_end(&mut self) -> Result<(), Strange> {
-        let last = self.meaning.last().index;
-        while self.meaning.read_next(last)?.is_some() {}
+    pub fn read_to_end(&mut self) -> Result<(), InconsistentEntry> {
+        let last = self.log_view.last().index;
+        while self.log_view.read_next(last)?.is_some() {}
         Ok(())
     }
 
@@ -287,16 +295,16 @@ impl Shard {
     pub fn settle(&mut self, upto: Revision) {
         self.store.settle(upto);
         if self.id != ShardId::CONTROL {
-            self.meaning.settle(upto);
+            self.log_view.settle(upto);
             self.release();
         }
     }
 
     /// The next thing of the control shard's log that takes effect.
-    pub fn next_due(&mut self, settled: Revision) -> Option<Due> {
-        let due = self.meaning.next_due(settled);
+    pub fn next_due(&mut self, settled: Revision) -> Option<NextEffect> {
+        let due = self.log_view.next_due(settled);
         if due.is_none() {
-            self.meaning.hold(settled);
+            self.log_view.hold(settled);
             self.release();
         }
         due
@@ -306,12 +314,12 @@ impl Shard {
     fn release(&mut self) {
         let upto = self.needed_after();
         self.group.release(upto);
-        self.meaning.pass(upto);
+        self.log_view.pass(upto);
     }
 
     /// The index before the first entry that the settled state does not hold, or that raft has not handed out.
     fn needed_after(&self) -> Index {
-        self.meaning.needed_after().min(self.group.applied())
+        self.log_view.needed_after().min(self.group.applied())
     }
 
     /// The position before the first entry that the settled state does not hold: where a checkpoint of that
@@ -324,7 +332,7 @@ impl Shard {
 
     /// What a checkpoint at that position says of the log before it: the last fence and seal, and the peers.
     pub fn as_of(&self, index: Index) -> (Ruling, &Peers) {
-        let ruling = self.meaning.ruling_at(index);
+        let ruling = self.log_view.ruling_at(index);
         assert!(ruling.seal.epoch <= ruling.fence, "a seal follows the fence of its epoch: {ruling:?}");
         (ruling, self.group.peers_at(index))
     }
@@ -345,19 +353,23 @@ impl Shard {
 
     /// What the shard brings to a takeover, having been read from that log.
     pub fn holding(&self, log: LogId) -> Holding {
-        Holding { shard: self.id, log, held: self.meaning.held(), parts: self.meaning.parts() }
+        Holding { shard: self.id, log, held: self.log_view.held(), parts: self.log_view.parts() }
     }
 
     /// After the seal: applies what the prefix holds and the store does not.
-    pub fn apply_prefix(&mut self, moves: &mut Vec<LeaseMove>) -> Result<(), Strange> {
+    pub fn apply_prefix(&mut self, moves: &mut Vec<LeaseMove>) -> Result<(), InconsistentEntry> {
         self.apply_upto(Revision(u64::MAX), moves)
     }
 
     /// As [`Shard::apply_prefix`] where no seal has cut the log yet: what it holds above `prefix` is let be.
-    pub fn apply_upto(&mut self, prefix: Revision, moves: &mut Vec<LeaseMove>) -> Result<(), Strange> {
-        let Shard { store, meaning, .. } = self;
+    pub fn apply_upto(
+        &mut self,
+        prefix: Revision,
+        moves: &mut Vec<LeaseMove>,
+    ) -> Result<(), InconsistentEntry> {
+        let Shard { store, log_view, .. } = self;
         let applied = store.newest_revision().main;
-        let missing = meaning.live().filter(|write| write.revision > applied && write.revision <= prefix);
+        let missing = log_view.live().filter(|write| write.revision > applied && write.revision <= prefix);
         // To read a batch is to check all of it, so that is done once for all its writes.
         let mut read: Option<(Index, &ArchivedBatch)> = None;
         for write in missing {
@@ -372,10 +384,10 @@ impl Shard {
     }
 }
 
-fn batch_of(write: &LiveWrite) -> Result<&ArchivedBatch, Strange> {
+fn batch_of(write: &LiveWrite) -> Result<&ArchivedBatch, InconsistentEntry> {
     match write.batch.entry() {
         Ok(ArchivedEntry::Batch(batch)) => Ok(batch),
-        _ => Err(Strange { index: write.index, why: "a live write in no batch" }),
+        _ => Err(InconsistentEntry { index: write.index, why: "a live write in no batch" }),
     }
 }
 
@@ -384,8 +396,8 @@ fn apply(
     write: &LiveWrite,
     batch: &ArchivedBatch,
     moves: &mut Vec<LeaseMove>,
-) -> Result<(), Strange> {
-    let strange = |why| Strange { index: write.index, why };
+) -> Result<(), InconsistentEntry> {
+    let strange = |why| InconsistentEntry { index: write.index, why };
     let logged = &batch.writes[write.place as usize];
     assert!(logged.revision.to_native() == write.revision.0, "a write stands where it was read");
     for change in logged.changes.iter() {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::raft::{FRESH_BASE, HardState, Start};
+use crate::raft::{FRESH_BASE, GroupStart, HardState};
 use crate::record::{Batch, Write};
 use crate::types::{RaftId, Term};
 
@@ -8,8 +8,8 @@ fn serving() -> Shard {
     let own = RaftId::new(7).unwrap();
     let peers = Peers { voters: vec![own], learners: vec![] };
     let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
-    let start = Start { own, peers, base: FRESH_BASE, hard_state, entries: vec![] };
-    let mut shard = Shard::new(ShardId(1), 0, Store::new(), Group::new(start), Meaning::default());
+    let start = GroupStart { own, peers, base: FRESH_BASE, hard_state, entries: vec![] };
+    let mut shard = Shard::new(ShardId(1), 0, Store::new(), Group::new(start), LogView::default());
     assert!(shard.group_mut().campaign());
     let epoch = epoch();
     take_over(&mut shard, epoch, 1);
@@ -23,7 +23,7 @@ fn take_over(shard: &mut Shard, epoch: Epoch, prefix: u64) {
     let seal = Seal { epoch, prefix: Revision(prefix) };
     shard.propose_seal(seal).unwrap();
     assert_eq!(persist(shard), [Committed::Seal(seal)]);
-    assert_eq!((shard.meaning().fence(), shard.meaning().seal()), (epoch, seal));
+    assert_eq!((shard.log_view().fence(), shard.log_view().seal()), (epoch, seal));
 }
 
 fn epoch() -> Epoch {
@@ -55,11 +55,11 @@ fn commits_are_told_in_order_and_settling_forgets() {
     put(&mut shard, 5, "b", 0);
     shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
     assert_eq!(persist(&mut shard), [2, 5].map(|r| Committed::Revision(Revision(r))));
-    assert_eq!(shard.meaning().live().count(), 2);
+    assert_eq!(shard.log_view().live().count(), 2);
     shard.settle(Revision(2));
-    assert_eq!(shard.meaning().live().count(), 1);
+    assert_eq!(shard.log_view().live().count(), 1);
     shard.settle(Revision(9));
-    assert_eq!(shard.meaning().live().count(), 0);
+    assert_eq!(shard.log_view().live().count(), 0);
 }
 
 /// What an epoch leaves unsettled is undone, and what the prefix holds of it comes back from the log:
@@ -124,14 +124,14 @@ fn a_part_cut_in_pieces_is_whole_or_not_there() {
     put(&mut shard, 4, "l", 0);
     shard.propose_turn(epoch(), Revision(1), 300).unwrap();
     assert_eq!(persist(&mut shard), [2, 3, 4].map(|r| Committed::Revision(Revision(r))), "each once");
-    let pieces: Vec<LiveWrite> = shard.meaning().live().cloned().collect();
-    assert!(pieces.len() > 10 && shard.meaning().parts().len() == 3);
+    let pieces: Vec<LiveWrite> = shard.log_view().live().cloned().collect();
+    assert!(pieces.len() > 10 && shard.log_view().parts().len() == 3);
 
     // A log that ends within the pieces does not have the revision.
     let first = pieces[0].index;
     let base = Position { index: Index(first.0 - 1), term: Term(2) };
     let seal = Seal { epoch: epoch(), prefix: Revision(1) };
-    let mut cut = Meaning::new(Revision(1), Ruling { fence: epoch(), seal }, base);
+    let mut cut = LogView::new(Revision(1), Ruling { fence: epoch(), seal }, base);
     let mut whole = 0;
     for piece in pieces.iter().filter(|piece| piece.place == 0) {
         let at = Position { index: piece.index, term: Term(2) };
@@ -171,7 +171,7 @@ fn a_checkpoint_position_has_the_fence_and_seal_before_it() {
     let first = Ruling { fence: epoch(), seal: Seal { epoch: epoch(), prefix: Revision(1) } };
     let (before, ruling) = at(&shard);
     assert_eq!(ruling, first);
-    assert_ne!(shard.meaning().seal(), ruling.seal);
+    assert_ne!(shard.log_view().seal(), ruling.seal);
     shard.settle(Revision(2));
     assert_eq!(at(&shard), (before, first), "the batch also holds what is not settled");
     shard.settle(Revision(3));
@@ -192,21 +192,21 @@ fn anothers(revision: u64) -> Payload {
 #[test]
 fn anothers_entry_at_the_index_of_a_proposal_is_not_ours() {
     let mut shard = serving();
-    let after = shard.meaning().last();
+    let after = shard.log_view().last();
     put(&mut shard, 2, "a", 0);
     shard.propose_turn(epoch(), Revision(1), 1 << 20).unwrap();
     let number = shard.ready().unwrap().number;
-    let proposed = shard.meaning().last();
+    let proposed = shard.log_view().last();
     assert_eq!(proposed.index, after.index.next());
     // It never reached a quorum, and the new leader's reached one.
     let term = Term(proposed.term.0 + 1);
     shard.group_mut().appended_by_another(after, term, vec![anothers(9)], proposed.index);
     let replaced = shard.ready().unwrap().number;
-    assert_eq!(shard.meaning().last(), Position { index: proposed.index, term });
+    assert_eq!(shard.log_view().last(), Position { index: proposed.index, term });
     shard.group_mut().persisted(number);
     shard.group_mut().persisted(replaced);
     assert_eq!(persist(&mut shard), [], "what commits there is another's");
-    assert_eq!(shard.meaning().live().map(|write| write.revision.0).collect::<Vec<_>>(), [9]);
+    assert_eq!(shard.log_view().live().map(|write| write.revision.0).collect::<Vec<_>>(), [9]);
     assert!(shard.group_mut().campaign());
     assert_eq!(persist(&mut shard), []);
     put(&mut shard, 10, "b", 0);
@@ -224,8 +224,8 @@ fn proposals_are_forgotten_when_the_epoch_ends() {
     shard.propose_fence(next).unwrap();
     shard.undo(Revision(1), &mut vec![]);
     assert_eq!(persist(&mut shard), []);
-    assert_eq!(shard.meaning().fence(), next, "the log has been read");
-    assert_eq!(shard.meaning().live().count(), 1);
+    assert_eq!(shard.log_view().fence(), next, "the log has been read");
+    assert_eq!(shard.log_view().live().count(), 1);
     take_over(&mut shard, Epoch { term: Term(2), attempt: 3 }, 2);
 }
 

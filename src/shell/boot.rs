@@ -7,7 +7,7 @@ use super::files::Files;
 use super::kernel;
 use super::listeners::Listener;
 use super::log_files::LogFiles;
-use super::notices::Notices;
+use super::logger::Logger;
 use super::placement::CpuPlacement;
 use super::receive::Buffers;
 use super::restart::Restart;
@@ -87,15 +87,15 @@ pub struct SpawnedReactors {
 }
 
 /// Starts a thread for each reactor. The error says what to change.
-pub fn spawn(placed: CpuPlacement, notices: &Notices) -> Result<SpawnedReactors, String> {
+pub fn spawn(placed: CpuPlacement, logger: &Logger) -> Result<SpawnedReactors, String> {
     let reactors = placed.reactors.len();
     let (report, reports) = bounded(reactors);
     let mut spawned = SpawnedReactors { threads: Vec::new(), starts: Vec::new() };
     for (number, cpus) in placed.reactors.into_iter().enumerate() {
-        let (report, notices) = (report.clone(), notices.clone());
+        let (report, logger) = (report.clone(), logger.clone());
         let (give, start) = bounded(1);
         let run = move || {
-            pin(cpus, number, &notices);
+            pin(cpus, number, &logger);
             take_resources(&report, &start);
         };
         let builder = Builder::new().name(format!("reactor-{number}")).stack_size(REACTOR_STACK_BYTES);
@@ -111,12 +111,12 @@ pub fn spawn(placed: CpuPlacement, notices: &Notices) -> Result<SpawnedReactors,
 }
 
 /// Pins the calling thread, first of all, so that memory comes from the CPU's own node.
-fn pin(cpus: Option<Vec<usize>>, reactor: usize, notices: &Notices) {
+fn pin(cpus: Option<Vec<usize>>, reactor: usize, logger: &Logger) {
     if let Some(cpus) = cpus
         && let Err(error) = kernel::pin(&cpus)
     {
         let fields = vec![("reactor", reactor.to_string()), ("error", error.to_string())];
-        notices.warn("a reactor is not bound to its CPU", fields);
+        logger.warn("a reactor is not bound to its CPU", fields);
     }
 }
 
@@ -180,10 +180,10 @@ pub fn start(
 
 impl ReactorStart {
     fn run(self, resources: KernelResources) {
-        let notices = self.shared.notices.clone();
+        let logger = self.shared.logger.clone();
         match self.driver(resources) {
             Ok(driver) => driver.run(),
-            Err(error) => notices.halt(&error, vec![]),
+            Err(error) => logger.halt(&error, vec![]),
         }
     }
 

@@ -16,7 +16,7 @@
 use super::bulk_file::{BulkFile, Medium};
 use super::files::{Files, is_full};
 use super::kernel::{self, Interruptible};
-use super::notices::Notices;
+use super::logger::Logger;
 use super::wakers::Wakers;
 use crate::io::{BulkDone, BulkStep, JobId};
 use crate::limits::{
@@ -104,7 +104,7 @@ impl OrderQueue {
 /// The entrance to the lane, shared by all threads.
 pub struct Lane {
     files: Arc<Files>,
-    notices: Notices,
+    logger: Logger,
     segments: OrderQueue,
     steps: OrderQueue,
     answers: Box<[SegQueue<BulkAnswer>]>,
@@ -128,11 +128,11 @@ pub enum WorkerName {
 }
 
 impl Lane {
-    pub fn new(files: Arc<Files>, notices: Notices, wakers: Arc<Wakers>) -> Lane {
+    pub fn new(files: Arc<Files>, logger: Logger, wakers: Arc<Wakers>) -> Lane {
         let answers = (0..wakers.reactors()).map(|_| SegQueue::new()).collect();
         Lane {
             files,
-            notices,
+            logger,
             segments: OrderQueue::new(),
             steps: OrderQueue::new(),
             answers,
@@ -278,7 +278,7 @@ impl<'a> Worker<'a> {
             Order::Remove { segment } => {
                 if let Err(error) = self.remove(&segment.to_string()).await {
                     let fields = vec![("segment", segment.to_string()), ("error", error.to_string())];
-                    self.lane.notices.warn("failed to remove a log file", fields);
+                    self.lane.logger.warn("failed to remove a log file", fields);
                 }
             }
         }
@@ -286,7 +286,7 @@ impl<'a> Worker<'a> {
 
     fn halt(&self, segment: SegmentName, error: &io::Error) -> ! {
         let fields = vec![("segment", segment.to_string()), ("error", error.to_string())];
-        self.lane.notices.halt("failed to prepare a log file", fields)
+        self.lane.logger.halt("failed to prepare a log file", fields)
     }
 
     /// Prepares a segment. Where the disk is full it is given up: other orders may free some. Any other

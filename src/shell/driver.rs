@@ -23,7 +23,7 @@ use super::mail::Outbox;
 use super::receive::Buffers;
 use super::ring::{Completion, Ring, Tag};
 use super::shared::Shared;
-use crate::io::{ConnectionState, Input, Mail, Notice, Output, Port, Value};
+use crate::io::{ConnectionState, Input, LogLine, Mail, Output, Port, Value};
 use crate::limits::{
     ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_TIMEOUT_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
     TURN_MAIL_MAX, WALL_CHECK_MS,
@@ -118,7 +118,7 @@ impl Driver {
         if !self.log.is_idle() {
             let fields = vec![("reactor", self.id.to_string())];
             self.shared
-                .notices
+                .logger
                 .warn("the disk has not answered the log's last writes; stopping without", fields);
         }
         // The kernel may still hold requests with this thread's memory; the process ends in a moment.
@@ -250,7 +250,7 @@ impl Driver {
 
     fn log_has_failed(&self, failed: &Failed) -> ! {
         let fields = vec![("segment", failed.segment.to_string()), ("error", failed.error.to_string())];
-        self.shared.notices.halt("a write to the log failed: nothing more can be promised", fields)
+        self.shared.logger.halt("a write to the log failed: nothing more can be promised", fields)
     }
 
     fn accepted(&mut self, listener: u32, completion: &Completion) {
@@ -262,7 +262,7 @@ impl Driver {
             let error = std::io::Error::from_raw_os_error(-completion.result.min(0));
             if completion.result < 0 && self.silent.is_empty() {
                 let fields = vec![("error", error.to_string())];
-                self.shared.notices.warn("cannot accept connections; trying again", fields);
+                self.shared.logger.warn("cannot accept connections; trying again", fields);
             }
             self.silent.push(listener);
             self.accept_at = self.now + Duration::from_ms(ACCEPT_RETRY_MS);
@@ -329,7 +329,7 @@ impl Driver {
                     self.log.prepared(segment, file);
                     self.step(Input::Prepared { segment });
                 }
-                BulkAnswer::DiskFull { segment } => self.step(Input::NoRoom { segment }),
+                BulkAnswer::DiskFull { segment } => self.step(Input::DiskFull { segment }),
             }
         }
     }
@@ -424,14 +424,14 @@ impl Driver {
                 self.orders.push_back(Order::Step { reactor: self.id, job, step });
             }
             Output::Haste(haste) => self.shared.lane.hasten(self.id, haste),
-            Output::Notice(notice) => self.say(notice),
-            Output::Halt(reason) => self.shared.notices.halt(&reason, vec![]),
+            Output::LogLine(line) => self.say(line),
+            Output::Halt(reason) => self.shared.logger.halt(&reason, vec![]),
         }
     }
 
     /// Writes a line to the log, with what a reactor does not know: the wall clock and the address of a client.
-    fn say(&self, mut notice: Notice) {
-        for (_, value) in &mut notice.fields.0 {
+    fn say(&self, mut line: LogLine) {
+        for (_, value) in &mut line.fields.0 {
             match *value {
                 Value::Moment(moment) => {
                     let ago = self.shared.clock.now().since(moment);
@@ -444,7 +444,7 @@ impl Driver {
                 _ => {}
             }
         }
-        self.shared.notices.reactor(self.id.0, notice);
+        self.shared.logger.reactor(self.id.0, line);
     }
 
     fn log_command(&mut self, command: Command) {

@@ -19,7 +19,7 @@
 
 use super::bulk_file::Durable;
 use super::kernel;
-use super::notices::Notices;
+use super::logger::Logger;
 use crate::checkpoint::CheckpointName;
 use crate::limits::BLOCK_BYTES;
 use crate::log::{Buffer, LogId, SegmentName};
@@ -43,7 +43,7 @@ pub struct Files {
     note: Mutex<Option<(PathBuf, String)>>,
     is_noted: AtomicBool,
     /// The log is told, at its lowest level, what is done to files: in which order things become durable.
-    notices: Option<Notices>,
+    logger: Option<Logger>,
 }
 
 /// What stands in the directory.
@@ -161,15 +161,15 @@ impl Files {
         self.options(true).open(self.path(&segment.to_string()))
     }
 
-    pub fn tell_to(&mut self, notices: Notices) {
-        self.notices = Some(notices);
+    pub fn tell_to(&mut self, logger: Logger) {
+        self.logger = Some(logger);
     }
 
     /// Tells the log what has been done to a file.
     pub fn tell(&self, what: &str, path: &Path) {
-        let Some(notices) = self.notices.as_ref().filter(|notices| notices.tells_all()) else { return };
+        let Some(logger) = self.logger.as_ref().filter(|logger| logger.tells_all()) else { return };
         let name = path.file_name().unwrap_or_default();
-        notices.debug(what, vec![("file", name.to_string_lossy().into_owned())]);
+        logger.debug(what, vec![("file", name.to_string_lossy().into_owned())]);
     }
 
     /// Makes the names in the directory durable.
@@ -268,7 +268,7 @@ impl Files {
             one_request: false,
             note: Mutex::new(None),
             is_noted: AtomicBool::new(true),
-            notices: None,
+            logger: None,
         }
     }
 

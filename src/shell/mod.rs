@@ -6,7 +6,7 @@
 //!   reactor-0 … ── driver: one ring, its connections, its log's writes ─── around one `Reactor` each
 //!   bulk        ── lane: checkpoints (glommio)
 //!   segments    ── lane: files for the logs
-//!   notices     ── the process's log
+//!   logger      ── the process's log
 //! ```
 //!
 //! Three decisions that surprise. A reactor is *not bound to one CPU* where everybody may use all of them:
@@ -37,8 +37,8 @@ mod kernel;
 mod line;
 mod listeners;
 mod log_files;
+mod logger;
 mod mail;
-mod notices;
 mod placement;
 mod process;
 mod receive;
@@ -60,7 +60,7 @@ use crossbeam::channel::bounded;
 pub use dump::dump_log;
 use greeting::Terminal;
 use kernel::{StopSignal, StopSignals};
-use notices::{Notices, Outputs};
+use logger::{Logger, Outputs};
 use service::InitSystem;
 use start::Started;
 use std::net::SocketAddr;
@@ -85,19 +85,19 @@ pub fn run(mut config: Config, warnings: &[config::Warning]) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return plain_failure(&format!("cannot wait for signals: {error}")),
     };
-    let notices = match Notices::start(outputs, config.log_format, config.log_level) {
-        Ok(notices) => notices,
+    let logger = match Logger::start(outputs, config.log_format, config.log_level) {
+        Ok(logger) => logger,
         Err(error) => return plain_failure(&error.to_string()),
     };
-    log_panics(&notices);
-    warnings.iter().for_each(|warning| notices.warn(&warning.0, vec![]));
-    match serve(Arc::new(config), clock, terminal, &signals, &notices) {
+    log_panics(&logger);
+    warnings.iter().for_each(|warning| logger.warn(&warning.0, vec![]));
+    match serve(Arc::new(config), clock, terminal, &signals, &logger) {
         Ok(signal) => {
-            notices.flush();
+            logger.flush();
             signal.die();
             ExitCode::SUCCESS
         }
-        Err(reason) => notices.halt(&reason, vec![]),
+        Err(reason) => logger.halt(&reason, vec![]),
     }
 }
 
@@ -107,11 +107,11 @@ fn plain_failure(reason: &str) -> ExitCode {
 }
 
 /// What a panic says is a line of the log, as nothing else may stand in its stream.
-fn log_panics(notices: &Notices) {
-    let notices = notices.clone();
+fn log_panics(logger: &Logger) {
+    let logger = logger.clone();
     std::panic::set_hook(Box::new(move |panic| {
         let message = panic.payload_as_str().unwrap_or("a panic without words");
-        notices.panicked(panic.location(), message);
+        logger.panicked(panic.location(), message);
     }));
 }
 
@@ -121,11 +121,11 @@ fn serve(
     clock: Clock,
     terminal: Terminal,
     signals: &StopSignals,
-    notices: &Notices,
+    logger: &Logger,
 ) -> Result<StopSignal, String> {
     let init = InitSystem::of_environment();
     let (report, start) = bounded(1);
-    let (wish, log) = (config.clone(), notices.clone());
+    let (wish, log) = (config.clone(), logger.clone());
     let starting = move || {
         // Nobody waits for it any more where a signal has come.
         let _ = report.send(start::start(&wish, clock, &log));
@@ -133,22 +133,22 @@ fn serve(
     let thread = Builder::new().name("start".to_string()).spawn(starting);
     thread.map_err(|error| format!("cannot start a thread: {error}"))?;
     let next_signal = |timeout| signals.next(timeout);
-    let started = match supervisor::await_start(&start, next_signal, notices) {
+    let started = match supervisor::await_start(&start, next_signal, logger) {
         Ok(started) => started,
         Err(Early::Refused(reason)) => return Err(reason),
         Err(Early::Signal(signal)) => return Ok(signal),
     };
     let serving = || {
-        announce(&started, notices);
+        announce(&started, logger);
         init.serving();
         if terminal.is_there() {
-            greet(&started, terminal, &config, notices);
+            greet(&started, terminal, &config, logger);
         }
     };
     let stop_max = Duration::from_secs(STOP_SECS_MAX);
     match supervisor::supervise(&started, stop_max, next_signal, serving, || init.stopping()) {
         Stopped::InOrder(signal) => {
-            notices.info("closed Braid server", vec![("name", config.name.clone())]);
+            logger.info("closed Braid server", vec![("name", config.name.clone())]);
             Ok(signal)
         }
         Stopped::AtOnce(signal) => Ok(signal),
@@ -156,19 +156,19 @@ fn serve(
 }
 
 /// Says in etcd's words, which its harness waits for, that clients are served.
-fn announce(started: &Started, notices: &Notices) {
+fn announce(started: &Started, logger: &Logger) {
     for (port, address) in &started.served {
         let traffic = if *port == Port::Client { "grpc+http" } else { "http" };
-        notices.info("ready to serve client requests", vec![("address", address.to_string())]);
+        logger.info("ready to serve client requests", vec![("address", address.to_string())]);
         let fields = vec![("traffic", traffic.to_string()), ("address", address.to_string())];
-        notices.info("serving client traffic insecurely; this is strongly discouraged!", fields);
+        logger.info("serving client traffic insecurely; this is strongly discouraged!", fields);
     }
 }
 
 /// Greets a person at the terminal, behind all that the log has said so far.
-fn greet(started: &Started, terminal: Terminal, config: &Config, notices: &Notices) {
+fn greet(started: &Started, terminal: Terminal, config: &Config, logger: &Logger) {
     let of_clients = |(port, address): &(Port, SocketAddr)| (*port == Port::Client).then_some(*address);
     let clients: Vec<SocketAddr> = started.served.iter().filter_map(of_clients).collect();
-    notices.flush();
+    logger.flush();
     terminal.greet(config, &clients);
 }

@@ -10,7 +10,7 @@
 use super::bulk::{Lane, WorkerName};
 use super::bulk_file::{Medium, run_here};
 use super::kernel;
-use super::notices::Notices;
+use super::logger::Logger;
 use crate::limits::BULK_IO_MEMORY_BYTES;
 use glommio::{
     CpuLocation, CpuSet, Latency, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, Shares,
@@ -89,11 +89,11 @@ fn of_the_same_node(cpus: &[usize], locations: &[CpuLocation]) -> Vec<usize> {
 /// Starts the lane's two threads, and waits for neither: an executor may sleep before it has polled anything,
 /// and on a busy machine one that lets others go first may not run for long. What the lane has to do it finds
 /// in its queues.
-pub fn start_lane(lane: &Arc<Lane>, placement: Placement, notices: &Notices) -> io::Result<()> {
+pub fn start_lane(lane: &Arc<Lane>, placement: Placement, logger: &Logger) -> io::Result<()> {
     let segments = lane.clone();
     let run = move || run_here(segments.run(WorkerName::Segments, Medium::Thread));
     Builder::new().name("segments".to_string()).spawn(run)?;
-    let (lane, notices) = (lane.clone(), notices.clone());
+    let (lane, logger) = (lane.clone(), logger.clone());
     Builder::new().name("bulk".to_string()).spawn(move || {
         // Before the executor sleeps for the first time: from here on it can be woken.
         let made = lane.runs_here().map_err(|error| error.to_string()).and_then(|()| executor(placement));
@@ -101,7 +101,7 @@ pub fn start_lane(lane: &Arc<Lane>, placement: Placement, notices: &Notices) -> 
             Ok(executor) => executor.run(run_steps(lane)),
             Err(why) => {
                 let fields = vec![("error", why)];
-                notices.warn("the bulk lane runs on a plain thread: glommio does not start", fields);
+                logger.warn("the bulk lane runs on a plain thread: glommio does not start", fields);
                 kernel::step_back();
                 run_here(lane.run(WorkerName::Steps, Medium::Thread));
             }

@@ -7,7 +7,7 @@ use super::data_dir::DataDir;
 use super::files::{Files, Listing};
 use super::kernel;
 use crate::limits::{BLOCK_BYTES, DISK_RESERVE_BYTES, SEGMENT_BYTES_MIN};
-use crate::log::{LogId, Needed, Recovered, Recovery, SegmentBytes, SegmentName, Start};
+use crate::log::{LogId, LogStart, Needed, Recovered, Recovery, SegmentBytes, SegmentName};
 use crate::recover::{ReactorPlan, place};
 use crate::types::{Revision, StoreId};
 use std::collections::BTreeSet;
@@ -47,7 +47,7 @@ pub fn restart(data_dir: &DataDir, files: &Files, reactors: usize) -> Result<Res
     for _ in 0..reactors {
         keys.push(kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?);
     }
-    let mut fresh = |log: LogId| Start::fresh(log, store, keys[log.0 as usize], SegmentBytes::USUAL);
+    let mut fresh = |log: LogId| LogStart::fresh(log, store, keys[log.0 as usize], SegmentBytes::USUAL);
     let reactors = u16::try_from(reactors).expect("the configuration bounds the reactors");
     let plan = place(logs, &listing.checkpoints, reactors, &mut fresh, &mut files.reader())?;
     let needed: BTreeSet<_> = plan.checkpoints.iter().collect();

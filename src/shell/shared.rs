@@ -4,8 +4,8 @@ use super::bulk::Lane;
 use super::clock::Clock;
 use super::connections::Arrival;
 use super::listeners::Loads;
+use super::logger::Logger;
 use super::mail::Mailboxes;
-use super::notices::Notices;
 use super::wakers::Wakers;
 use crate::io::{Mail, ProcessFigures};
 use crate::limits::{MAIL_QUEUED_MAX, MAIL_QUEUED_MIN, MAIL_QUEUED_TOTAL};
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 pub struct Shared {
     pub clock: Clock,
-    pub notices: Notices,
+    pub logger: Logger,
     pub sequencer: Arc<Sequencer>,
     pub wakers: Arc<Wakers>,
     pub mail: Mailboxes<Mail>,
@@ -37,7 +37,7 @@ pub struct Shared {
 impl Shared {
     pub fn new(
         clock: Clock,
-        notices: Notices,
+        logger: Logger,
         sequencer: Arc<Sequencer>,
         wakers: Arc<Wakers>,
         lane: Arc<Lane>,
@@ -46,7 +46,7 @@ impl Shared {
         let queued = (MAIL_QUEUED_TOTAL / (reactors * reactors)).clamp(MAIL_QUEUED_MIN, MAIL_QUEUED_MAX);
         Shared {
             clock,
-            notices,
+            logger,
             sequencer,
             wakers,
             mail: Mailboxes::new(reactors, queued),

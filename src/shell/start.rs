@@ -11,7 +11,7 @@ use super::data_dir::DataDir;
 use super::files::Files;
 use super::kernel;
 use super::listeners::{self, Listener};
-use super::notices::Notices;
+use super::logger::Logger;
 use super::placement;
 use super::restart;
 use super::shared::Shared;
@@ -34,26 +34,26 @@ pub struct Started {
 }
 
 /// Starts a server. The error is a line that says what to change.
-pub fn start(config: &Config, clock: Clock, notices: &Notices) -> Result<Started, String> {
-    notices.info("starting a Braid server", start_line::fields(config));
+pub fn start(config: &Config, clock: Clock, logger: &Logger) -> Result<Started, String> {
+    logger.info("starting a Braid server", start_line::fields(config));
     if let Err(error) = kernel::raise_open_files() {
-        notices.warn("the limit of open files stays", vec![("error", error.to_string())]);
+        logger.warn("the limit of open files stays", vec![("error", error.to_string())]);
     }
-    let listeners = listen(config, notices)?;
+    let listeners = listen(config, logger)?;
     let served = listeners.iter().map(|listener| (listener.port, listener.address)).collect();
     let placed = placement::place(config.reactors);
     let lane_placement = placed.lane();
-    let spawned = boot::spawn(placed, notices)?;
+    let spawned = boot::spawn(placed, logger)?;
 
-    let (data_dir, files) = open_data_dir(config, notices)?;
+    let (data_dir, files) = open_data_dir(config, logger)?;
     let restart = restart::restart(&data_dir, &files, config.reactors)?;
-    announce_restart(notices, &data_dir, &restart);
+    announce_restart(logger, &data_dir, &restart);
     let failed = |error: std::io::Error| format!("cannot start: {error}");
     let wakers = Arc::new(Wakers::new(config.reactors).map_err(failed)?);
-    let lane = Arc::new(Lane::new(files.clone(), notices.clone(), wakers.clone()));
+    let lane = Arc::new(Lane::new(files.clone(), logger.clone(), wakers.clone()));
     let sequencer = Arc::new(Sequencer::new(UNSETTLED_REVISIONS_MAX));
-    let shared = Arc::new(Shared::new(clock, notices.clone(), sequencer, wakers, lane.clone()));
-    placement::start_lane(&lane, lane_placement, notices).map_err(failed)?;
+    let shared = Arc::new(Shared::new(clock, logger.clone(), sequencer, wakers, lane.clone()));
+    placement::start_lane(&lane, lane_placement, logger).map_err(failed)?;
     let settings = Arc::new(boot::settings(config, &data_dir.identity));
     let threads = boot::start(spawned, restart, &settings, &shared, &files, listeners).map_err(failed)?;
     // A reactor may write as long as there is a process: the lock goes with it.
@@ -61,33 +61,33 @@ pub fn start(config: &Config, clock: Clock, notices: &Notices) -> Result<Started
     Ok(Started { shared, threads, served })
 }
 
-fn listen(config: &Config, notices: &Notices) -> Result<Vec<Listener>, String> {
+fn listen(config: &Config, logger: &Logger) -> Result<Vec<Listener>, String> {
     let reuse_port = config.socket_reuse_port;
     let mut listeners = listeners::listen(&config.listen_client_urls, Port::Client, reuse_port)?;
     listeners.extend(listeners::listen(&config.listen_metrics_urls, Port::Metrics, reuse_port)?);
-    notices.debug("with one member nothing listens on the peer URLs", vec![]);
+    logger.debug("with one member nothing listens on the peer URLs", vec![]);
     Ok(listeners)
 }
 
-fn open_data_dir(config: &Config, notices: &Notices) -> Result<(DataDir, Arc<Files>), String> {
+fn open_data_dir(config: &Config, logger: &Logger) -> Result<(DataDir, Arc<Files>), String> {
     let data_dir = DataDir::open(config)?;
     if let Some(warning) = &data_dir.warning {
-        notices.warn("check file permission", vec![("error", warning.clone())]);
+        logger.warn("check file permission", vec![("error", warning.clone())]);
     }
     let mut files = data_dir.files()?;
-    files.tell_to(notices.clone());
+    files.tell_to(logger.clone());
     let files = Arc::new(files);
     if !files.is_direct() || !files.writes_in_one_request() {
         let fields = vec![
             ("direct", files.is_direct().to_string()),
             ("durable-in-one-request", files.writes_in_one_request().to_string()),
         ];
-        notices.warn("the file system of the data directory makes durable writes slower", fields);
+        logger.warn("the file system of the data directory makes durable writes slower", fields);
     }
     Ok((data_dir, files))
 }
 
-fn announce_restart(notices: &Notices, data_dir: &DataDir, restart: &restart::Restart) {
+fn announce_restart(logger: &Logger, data_dir: &DataDir, restart: &restart::Restart) {
     let identity = &data_dir.identity;
     let mut fields = vec![
         ("cluster-id", format!("{:x}", identity.cluster.0)),
@@ -95,10 +95,10 @@ fn announce_restart(notices: &Notices, data_dir: &DataDir, restart: &restart::Re
         ("data-dir", data_dir.path().display().to_string()),
     ];
     if data_dir.is_new {
-        notices.info("beginning a new cluster", fields);
+        logger.info("beginning a new cluster", fields);
         return;
     }
     fields.push(("log-bytes", restart.log_bytes.to_string()));
     fields.push(("shards", restart.reactors.iter().map(|plan| plan.shards.len()).sum::<usize>().to_string()));
-    notices.info("restarting a member from its data directory", fields);
+    logger.info("restarting a member from its data directory", fields);
 }

@@ -5,7 +5,7 @@
 //! not answer.
 
 use super::kernel::StopSignal;
-use super::notices::Notices;
+use super::logger::Logger;
 use super::process;
 use super::shared::Shared;
 use super::start::Started;
@@ -31,7 +31,7 @@ pub enum Early {
 pub fn await_start<S>(
     start: &Receiver<Result<S, String>>,
     mut next_signal: impl FnMut(std::time::Duration) -> Option<StopSignal>,
-    notices: &Notices,
+    logger: &Logger,
 ) -> Result<S, Early> {
     loop {
         match start.try_recv() {
@@ -41,7 +41,7 @@ pub fn await_start<S>(
         }
         if let Some(signal) = next_signal(BUSY_POLL) {
             let fields = vec![("signal", signal.name().to_string())];
-            notices.info("received signal; giving up the start", fields);
+            logger.info("received signal; giving up the start", fields);
             return Err(Early::Signal(signal));
         }
     }
@@ -85,7 +85,7 @@ pub fn supervise(
                 return Stopped::InOrder(signal);
             }
             if now.since(since) >= stop_max {
-                report_hanging(threads, stop_max, &shared.notices);
+                report_hanging(threads, stop_max, &shared.logger);
                 return Stopped::AtOnce(signal);
             }
         }
@@ -111,23 +111,23 @@ pub fn supervise(
 fn hear(signal: StopSignal, is_stopping: bool, is_starting: bool, shared: &Shared) -> Option<Stopped> {
     let fields = vec![("signal", signal.name().to_string())];
     if is_stopping {
-        shared.notices.warn("received a second signal; stopping at once", fields);
+        shared.logger.warn("received a second signal; stopping at once", fields);
         return Some(Stopped::AtOnce(signal));
     }
     if is_starting && shared.sequencer.settled() == Revision::NONE {
-        shared.notices.info("received signal; giving up the start", fields);
+        shared.logger.info("received signal; giving up the start", fields);
         return Some(Stopped::AtOnce(signal));
     }
-    shared.notices.info("received signal; shutting down", fields);
+    shared.logger.info("received signal; shutting down", fields);
     shared.stop();
     None
 }
 
-fn report_hanging(threads: &[JoinHandle<()>], waited: Duration, notices: &Notices) {
+fn report_hanging(threads: &[JoinHandle<()>], waited: Duration, logger: &Logger) {
     let hanging = threads.iter().filter(|thread| !thread.is_finished());
     let names: Vec<&str> = hanging.filter_map(|thread| thread.thread().name()).collect();
     let fields = vec![("threads", names.join(", ")), ("waited", milliseconds(waited))];
-    notices.warn("threads do not end, as where the disk does not answer: stopping without them", fields);
+    logger.warn("threads do not end, as where the disk does not answer: stopping without them", fields);
 }
 
 /// The watchdog's memory: what stood where at the last look.
@@ -169,7 +169,7 @@ impl Watchdog {
         }
         if !lines.is_empty() {
             self.reported_at = now;
-            lines.into_iter().for_each(|(message, fields)| shared.notices.warn(message, fields));
+            lines.into_iter().for_each(|(message, fields)| shared.logger.warn(message, fields));
         }
     }
 }
@@ -183,7 +183,7 @@ mod tests {
     use super::super::bulk::Lane;
     use super::super::clock::Clock;
     use super::super::files::Files;
-    use super::super::notices::Outputs;
+    use super::super::logger::Outputs;
     use super::super::wakers::Wakers;
     use super::*;
     use crate::config::{LogFormat, LogLevel, LogOutput};
@@ -205,12 +205,12 @@ mod tests {
     fn world() -> World {
         let directory = tempfile::tempdir().unwrap();
         let outputs = Outputs::open(&[LogOutput::File(directory.path().join("log"))]).unwrap();
-        let notices = Notices::start(outputs, LogFormat::Json, LogLevel::Info).unwrap();
+        let logger = Logger::start(outputs, LogFormat::Json, LogLevel::Info).unwrap();
         let files = Arc::new(Files::open(directory.path().join("store")).unwrap());
         let wakers = Arc::new(Wakers::new(1).unwrap());
-        let lane = Arc::new(Lane::new(files, notices.clone(), wakers.clone()));
+        let lane = Arc::new(Lane::new(files, logger.clone(), wakers.clone()));
         let sequencer = Arc::new(Sequencer::new(4));
-        let shared = Arc::new(Shared::new(Clock::start(), notices, sequencer, wakers, lane));
+        let shared = Arc::new(Shared::new(Clock::start(), logger, sequencer, wakers, lane));
         let (hold, held) = bounded::<()>(0);
         let hangs = std::thread::Builder::new().name("reactor-0".to_string());
         let threads = vec![hangs.spawn(move || assert!(held.recv().is_err())).unwrap()];
@@ -219,7 +219,7 @@ mod tests {
 
     impl World {
         fn log(&self) -> String {
-            self.started.shared.notices.flush();
+            self.started.shared.logger.flush();
             fs::read_to_string(self.directory.path().join("log")).unwrap()
         }
 
@@ -281,7 +281,7 @@ mod tests {
         let world = world();
         let (_never, start) = bounded::<Result<(), String>>(1);
         let mut signals = vec![Some(SIGNAL), None];
-        let ended = await_start(&start, |_| signals.pop().flatten(), &world.started.shared.notices);
+        let ended = await_start(&start, |_| signals.pop().flatten(), &world.started.shared.logger);
         assert_eq!(ended, Err(Early::Signal(SIGNAL)));
         drop(world.hold);
     }

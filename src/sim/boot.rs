@@ -5,7 +5,7 @@ use super::plan::Shape;
 use super::process::Process;
 use crate::checkpoint::CheckpointName;
 use crate::limits::{REQUEST_BYTES_DEFAULT, TXN_OPS_DEFAULT};
-use crate::log::{LogId, Needed, Recovered, Recovery, SegmentName, Start};
+use crate::log::{LogId, LogStart, Needed, Recovered, Recovery, SegmentName};
 use crate::reactor::{AtStart, Boot, Reactor, Settings};
 use crate::recover::{self, Loaded, MemberPlan, ReactorPlan};
 use crate::sequencer::Sequencer;
@@ -142,7 +142,7 @@ pub fn begin(
         recovered.push(log);
     }
     sync.retain(|name| files.disk.files().any(|file| file == name));
-    let mut fresh = |log: LogId| Start::fresh(log, store, key ^ u64::from(log.0), shape.segments);
+    let mut fresh = |log: LogId| LogStart::fresh(log, store, key ^ u64::from(log.0), shape.segments);
     let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
     let plan = recover::place(recovered, &checkpoints, reactors, &mut fresh, &mut read)?;
     let unneeded = checkpoints.iter().filter(|name| !plan.checkpoints.contains(name));

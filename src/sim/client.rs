@@ -2,7 +2,7 @@
 
 use super::history::{History, Stream};
 use crate::http2::client::Client as Http2;
-use crate::http2::{self, Event, FieldName, Head, StreamId};
+use crate::http2::{self, FieldName, Head, Http2Event, StreamId};
 use crate::types::{ConnId, Time};
 use crate::wire::Method;
 use crate::wire::proto::{self, Message, watch_request::RequestUnion};
@@ -59,7 +59,7 @@ impl Client {
 
     pub fn connect(&mut self, now: Time, member: usize, conn: ConnId) {
         assert!(self.session.is_none(), "one connection at a time");
-        let config = http2::Config::default().with_window(self.window_bytes);
+        let config = http2::Http2Config::default().with_window(self.window_bytes);
         self.session = Some(Session {
             member,
             conn,
@@ -181,11 +181,13 @@ impl Client {
                 Err(fault) => return Err(Broken(format!("{fault:?}"))),
             };
             match event {
-                Event::Headers { stream, head, end: true } => {
+                Http2Event::Headers { stream, head, end: true } => {
                     finish(&mut session.calls, stream, head, now, history);
                 }
-                Event::Trailers { stream, head } => finish(&mut session.calls, stream, head, now, history),
-                Event::Data { stream, bytes, .. } => {
+                Http2Event::Trailers { stream, head } => {
+                    finish(&mut session.calls, stream, head, now, history)
+                }
+                Http2Event::Data { stream, bytes, .. } => {
                     if let Some(call) = session.calls.get_mut(&stream.number()) {
                         call.partial.extend_from_slice(bytes);
                         for message in messages(&mut call.partial) {
@@ -193,12 +195,12 @@ impl Client {
                         }
                     }
                 }
-                Event::Reset { stream, .. } => {
+                Http2Event::Reset { stream, .. } => {
                     if let Some(call) = session.calls.remove(&stream.number()) {
                         end(history, now, call.place, None);
                     }
                 }
-                Event::Headers { .. } | Event::Writable { .. } | Event::GoAway { .. } => {}
+                Http2Event::Headers { .. } | Http2Event::Writable { .. } | Http2Event::GoAway { .. } => {}
             }
         }
         Ok((bytes.len(), session.closing && session.coming.is_empty()))

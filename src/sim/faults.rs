@@ -45,7 +45,7 @@ impl World {
                     self.hits.count(Hit::HungDisk);
                 }
             }
-            Output::Notice(notice) if notice.message == EPOCH_ENDS => self.hits.count(Hit::EpochEnd),
+            Output::LogLine(line) if line.message == EPOCH_ENDS => self.hits.count(Hit::EpochEnd),
             _ => {}
         }
     }

@@ -58,7 +58,7 @@ pub struct Files {
     /// Files go one after the other, each durably.
     removing: VecDeque<(usize, JobId, String)>,
     /// Segments for which there was no room, and since when that is known.
-    no_room: VecDeque<(Time, usize, SegmentName)>,
+    disk_full: VecDeque<(Time, usize, SegmentName)>,
     /// After so many more writes of logs one is confirmed and lost, or lands at another offset.
     pub lie_at: Option<(u64, Option<u64>)>,
     /// So many steps of the bulk lane fail, without any effect.
@@ -75,7 +75,7 @@ impl Files {
             rng,
             doing: BTreeMap::new(),
             removing: VecDeque::new(),
-            no_room: VecDeque::new(),
+            disk_full: VecDeque::new(),
             lie_at: None,
             failing_steps: 0,
         }
@@ -85,7 +85,7 @@ impl Files {
     pub fn forget(&mut self) {
         self.doing.clear();
         self.removing.clear();
-        self.no_room.clear();
+        self.disk_full.clear();
     }
 
     fn submit(&mut self, now: Time, op: Op, doing: Doing) -> Result<(), Fault> {
@@ -143,7 +143,7 @@ impl Files {
     ) -> Result<(), Fault> {
         if self.disk.free_bytes() < bytes.saturating_add(keep_free) {
             self.disk.hits.count(Hit::FullDisk);
-            self.no_room.push_back((now, reactor, segment));
+            self.disk_full.push_back((now, reactor, segment));
             return Ok(());
         }
         let file = format!("{segment}.new");
@@ -152,7 +152,7 @@ impl Files {
         let op = Op::Write { file: file.clone(), offset: 0, bytes, durable: false };
         match self.submit(now, op, Doing::Zeros { reactor, segment }) {
             Err(Fault::Full) => {
-                self.no_room.push_back((now, reactor, segment));
+                self.disk_full.push_back((now, reactor, segment));
                 self.disk.remove(&file)
             }
             other => other,
@@ -161,7 +161,7 @@ impl Files {
 
     /// When something completes.
     pub fn wake_at(&self) -> Time {
-        let known = self.no_room.front().map_or(Time::NEVER, |(at, ..)| *at);
+        let known = self.disk_full.front().map_or(Time::NEVER, |(at, ..)| *at);
         self.disk.wake_at().min(known)
     }
 
@@ -215,10 +215,10 @@ impl Files {
     /// Takes what the disk has done by now.
     pub fn complete(&mut self, now: Time, mut process: Option<&mut Process>) -> Result<bool, Final> {
         let mut any = false;
-        while let Some((_, reactor, segment)) = self.no_room.pop_front_if(|(at, ..)| *at <= now) {
+        while let Some((_, reactor, segment)) = self.disk_full.pop_front_if(|(at, ..)| *at <= now) {
             any = true;
             let process = process.as_mut().expect("who is gone waits for nothing");
-            process.deliver(reactor, now, Item::NoRoom(segment));
+            process.deliver(reactor, now, Item::DiskFull(segment));
         }
         while let Some((id, result)) = self.disk.complete(now, &mut self.rng) {
             any = true;

@@ -26,7 +26,7 @@ pub enum Item {
     Mail(ReactorId, Mail),
     Written(WriteId, Buffer),
     Prepared(SegmentName),
-    NoRoom(SegmentName),
+    DiskFull(SegmentName),
     Bulk(JobId, BulkDone),
     Settled(Revision),
     Deposed(ShardId),
@@ -187,8 +187,8 @@ impl Process {
 
 /// The term of the epoch that serves from now on, if this says so.
 fn term_of_reign(output: &Output) -> Option<u64> {
-    let Output::Notice(notice) = output else { return None };
-    let epoch = notice.fields.0.iter().find(|(name, _)| *name == "epoch" && notice.message == "serving");
+    let Output::LogLine(line) = output else { return None };
+    let epoch = line.fields.0.iter().find(|(name, _)| *name == "epoch" && line.message == "serving");
     let Value::Text(epoch) = &epoch?.1 else { return None };
     epoch.split('.').next()?.parse().ok()
 }
@@ -260,7 +260,7 @@ fn take(
         Item::Mail(from, mail) => Input::Mail { from, mail },
         Item::Written(write, buffer) => Input::Written { write, buffer },
         Item::Prepared(segment) => Input::Prepared { segment },
-        Item::NoRoom(segment) => Input::NoRoom { segment },
+        Item::DiskFull(segment) => Input::DiskFull { segment },
         Item::Bulk(job, done) => Input::Bulk { job, done },
         Item::Settled(settled) => Input::Settled(settled),
         Item::Deposed(shard) => Input::Deposed { shard },

@@ -54,7 +54,7 @@ impl Trace {
                 self.mail(mail);
             }
             Input::Written { write, .. } => self.mix(write.0),
-            Input::Prepared { segment } | Input::NoRoom { segment } => self.mix(segment.sequence),
+            Input::Prepared { segment } | Input::DiskFull { segment } => self.mix(segment.sequence),
             Input::Bulk { job, .. } => self.mix(job.0),
             Input::Settled(settled) => self.mix(settled.0),
             Input::Deposed { shard } => self.mix(u64::from(shard.0)),
@@ -91,7 +91,7 @@ impl Trace {
             }
             Output::Bulk { job, .. } => self.mix(job.0),
             Output::Haste(haste) => self.mix(u64::from(*haste)),
-            Output::Log(_) | Output::Close { .. } | Output::Notice(_) | Output::Halt(_) => {}
+            Output::Log(_) | Output::Close { .. } | Output::LogLine(_) | Output::Halt(_) => {}
         }
         let (member, reactor) = place;
         self.line(now, || format!("m{member} r{reactor} -> {}", short(&format!("{output:?}"))));

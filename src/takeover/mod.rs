@@ -12,12 +12,12 @@
 //! readers have seen missing. A log of decisions beside the logs (two-phase commit) would cost a second write
 //! for each revision over several shards.
 //!
-//! [`Meaning`] reads one log, [`longest_run`] joins what all of them hold, [`Coordinator`] orders the steps.
+//! [`LogView`] reads one log, [`longest_run`] joins what all of them hold, [`Coordinator`] orders the steps.
 //! None of them knows keys. What follows is the protocol as a whole.
 #![doc = include_str!("../protocol.md")]
 
 mod coordinator;
-mod meaning;
+mod log_view;
 mod run;
 
 #[cfg(test)]
@@ -26,5 +26,5 @@ mod tests;
 mod transcripts;
 
 pub use coordinator::{Coordinator, Report, Step};
-pub use meaning::{Decoded, Due, EntryRead, LiveWrite, Meaning, Ruling, Seal, Strange};
+pub use log_view::{Decoded, EntryRead, InconsistentEntry, LiveWrite, LogView, NextEffect, Ruling, Seal};
 pub use run::{Holding, Hole, Part, Why, longest_run};

@@ -1,7 +1,7 @@
 use super::*;
 use crate::log::LogId;
 use crate::raft::{FRESH_BASE, Position};
-use crate::record::{Batch, Change, ConfChange, Control, Entry, Payload, Write};
+use crate::record::{Batch, Change, ConfChange, ControlEntry, Entry, Payload, Write};
 use crate::types::{Epoch, Index, ReactorId, Revision, ShardId, Term};
 
 fn epoch(attempt: u32) -> Epoch {
@@ -30,33 +30,33 @@ fn fence(attempt: u32) -> Payload {
 }
 
 /// The log takes one more entry.
-fn stand(meaning: &mut Meaning, payload: &Payload) -> Position {
-    let at = Position { index: meaning.last().index.next(), term: Term(2) };
-    meaning.stand(at, Decoded::of(at.index, Some(payload)));
+fn stand(log_view: &mut LogView, payload: &Payload) -> Position {
+    let at = Position { index: log_view.last().index.next(), term: Term(2) };
+    log_view.stand(at, Decoded::of(at.index, Some(payload)));
     at
 }
 
 /// Everything that stands up to an index is committed.
-fn commit(meaning: &mut Meaning, upto: Index) -> Result<(), Strange> {
-    while meaning.read_next(upto)?.is_some() {}
+fn commit(log_view: &mut LogView, upto: Index) -> Result<(), InconsistentEntry> {
+    while log_view.read_next(upto)?.is_some() {}
     Ok(())
 }
 
 /// One more entry is committed at once.
-fn read(meaning: &mut Meaning, payload: &Payload) -> Result<(), Strange> {
-    let at = stand(meaning, payload);
-    commit(meaning, at.index)
+fn read(log_view: &mut LogView, payload: &Payload) -> Result<(), InconsistentEntry> {
+    let at = stand(log_view, payload);
+    commit(log_view, at.index)
 }
 
-fn revisions(meaning: &Meaning) -> Vec<u64> {
-    meaning.live().map(|write| write.revision.0).collect()
+fn revisions(log_view: &LogView) -> Vec<u64> {
+    log_view.live().map(|write| write.revision.0).collect()
 }
 
 /// Reads a log from its first entry on and gives the live revisions.
 fn live(entries: &[Payload]) -> Vec<u64> {
-    let mut meaning = Meaning::default();
-    entries.iter().for_each(|payload| read(&mut meaning, payload).unwrap());
-    revisions(&meaning)
+    let mut log_view = LogView::default();
+    entries.iter().for_each(|payload| read(&mut log_view, payload).unwrap());
+    revisions(&log_view)
 }
 
 #[test]
@@ -74,10 +74,10 @@ fn a_batch_of_another_epoch_than_the_last_seal_is_void() {
 }
 
 /// A log whose state at revision 5 stands behind entry 8, in epoch 3.
-fn behind(prefix: u64) -> Meaning {
+fn behind(prefix: u64) -> LogView {
     let base = Position { index: Index(8), term: Term(2) };
     let seal = Seal { epoch: epoch(3), prefix: Revision(prefix) };
-    Meaning::new(Revision(5), Ruling { fence: epoch(3), seal }, base)
+    LogView::new(Revision(5), Ruling { fence: epoch(3), seal }, base)
 }
 
 #[test]
@@ -90,29 +90,29 @@ fn epochs_and_revisions_that_fall_are_strange() {
         Payload::copy_of(b"rubbish"),
         Payload::of(&Entry::ConfChange(ConfChange::AddVoter(5))),
     ] {
-        let strange = read(&mut behind(5), &senseless).unwrap_err();
-        assert_eq!(strange.index, Index(9));
+        let inconsistent = read(&mut behind(5), &senseless).unwrap_err();
+        assert_eq!(inconsistent.index, Index(9));
     }
 }
 
 #[test]
 fn writes_already_in_the_state_are_passed_over() {
-    let mut meaning = behind(1);
-    read(&mut meaning, &batch(3, 4, &[(4, 1), (6, 1), (9, 2)])).unwrap();
-    assert_eq!(meaning.parts().len(), 2);
-    assert_eq!(meaning.needed_after(), Index(8));
-    meaning.settle(Revision(9));
-    assert_eq!(meaning.needed_after(), Index(9));
-    assert_eq!(meaning.known_settled(), Revision(9));
+    let mut log_view = behind(1);
+    read(&mut log_view, &batch(3, 4, &[(4, 1), (6, 1), (9, 2)])).unwrap();
+    assert_eq!(log_view.parts().len(), 2);
+    assert_eq!(log_view.needed_after(), Index(8));
+    log_view.settle(Revision(9));
+    assert_eq!(log_view.needed_after(), Index(9));
+    assert_eq!(log_view.known_settled(), Revision(9));
 }
 
 /// A log is read at commit: what only stands in it says nothing, and may be replaced.
 #[test]
 fn what_is_truncated_leaves_no_trace() {
-    let mut meaning = behind(5);
-    read(&mut meaning, &batch(3, 5, &[(6, 1)])).unwrap();
-    let kept = stand(&mut meaning, &batch(3, 5, &[(7, 1)]));
-    let control = Control::Compact { revision: 3 };
+    let mut log_view = behind(5);
+    read(&mut log_view, &batch(3, 5, &[(6, 1)])).unwrap();
+    let kept = stand(&mut log_view, &batch(3, 5, &[(7, 1)]));
+    let control = ControlEntry::Compact { revision: 3 };
     let entries = [
         fence(4),
         seal(4, 6),
@@ -121,43 +121,43 @@ fn what_is_truncated_leaves_no_trace() {
         Payload::copy_of(b"rubbish"),
     ];
     for first_gone in 0..entries.len() {
-        let from = meaning.last().index.next();
-        entries.iter().for_each(|entry| _ = stand(&mut meaning, entry));
-        assert_eq!(meaning.newest_epoch(), epoch(4), "an epoch that stands there is not named again");
-        meaning.truncate(Index(from.0 + first_gone as u64));
-        meaning.truncate(from);
-        assert_eq!(meaning.newest_epoch(), epoch(3));
-        assert_eq!(meaning.last(), kept);
+        let from = log_view.last().index.next();
+        entries.iter().for_each(|entry| _ = stand(&mut log_view, entry));
+        assert_eq!(log_view.newest_epoch(), epoch(4), "an epoch that stands there is not named again");
+        log_view.truncate(Index(from.0 + first_gone as u64));
+        log_view.truncate(from);
+        assert_eq!(log_view.newest_epoch(), epoch(3));
+        assert_eq!(log_view.last(), kept);
     }
-    commit(&mut meaning, kept.index).unwrap();
-    assert_eq!(revisions(&meaning), [6, 7]);
-    assert_eq!((meaning.fence(), meaning.seal().epoch), (epoch(3), epoch(3)));
-    assert_eq!((meaning.known_settled(), meaning.controls().count()), (Revision(5), 0));
+    commit(&mut log_view, kept.index).unwrap();
+    assert_eq!(revisions(&log_view), [6, 7]);
+    assert_eq!((log_view.fence(), log_view.seal().epoch), (epoch(3), epoch(3)));
+    assert_eq!((log_view.known_settled(), log_view.controls().count()), (Revision(5), 0));
     // So the next fence and seal of that epoch are the first ones.
-    entries[..2].iter().for_each(|entry| read(&mut meaning, entry).unwrap());
-    assert_eq!(revisions(&meaning), [6]);
-    assert_eq!(meaning.seal().epoch, epoch(4));
+    entries[..2].iter().for_each(|entry| read(&mut log_view, entry).unwrap());
+    assert_eq!(revisions(&log_view), [6]);
+    assert_eq!(log_view.seal().epoch, epoch(4));
 }
 
 /// An entry takes the place of what stood there, and of all behind it.
 #[test]
 fn an_entry_replaces_what_stood_from_its_index_on() {
-    let mut meaning = behind(5);
-    let at = stand(&mut meaning, &batch(3, 5, &[(6, 1), (7, 1)]));
-    stand(&mut meaning, &batch(3, 5, &[(8, 1)]));
+    let mut log_view = behind(5);
+    let at = stand(&mut log_view, &batch(3, 5, &[(6, 1), (7, 1)]));
+    stand(&mut log_view, &batch(3, 5, &[(8, 1)]));
     let newer = Position { term: Term(3), ..at };
-    meaning.stand(newer, Decoded::of(at.index, Some(&batch(3, 5, &[(9, 1)]))));
-    assert_eq!(meaning.last(), newer);
-    commit(&mut meaning, at.index).unwrap();
-    assert_eq!(revisions(&meaning), [9]);
+    log_view.stand(newer, Decoded::of(at.index, Some(&batch(3, 5, &[(9, 1)]))));
+    assert_eq!(log_view.last(), newer);
+    commit(&mut log_view, at.index).unwrap();
+    assert_eq!(revisions(&log_view), [9]);
 }
 
 #[test]
 #[should_panic = "what is committed is not truncated"]
 fn what_is_committed_stays() {
-    let mut meaning = Meaning::default();
-    read(&mut meaning, &fence(1)).unwrap();
-    meaning.truncate(FRESH_BASE.index.next());
+    let mut log_view = LogView::default();
+    read(&mut log_view, &fence(1)).unwrap();
+    log_view.truncate(FRESH_BASE.index.next());
 }
 
 /// A log with a write that is not settled yet and a seal behind it. A checkpoint stands before the write, so it
@@ -173,36 +173,36 @@ fn fence_and_seal_are_those_of_the_index_that_a_checkpoint_names() {
         batch(2, 2, &[(3, 1), (4, 1)]),
         batch(2, 4, &[(5, 1)]),
     ];
-    let mut meaning = Meaning::default();
-    log.iter().for_each(|payload| read(&mut meaning, payload).unwrap());
-    assert_eq!(revisions(&meaning), [2, 3, 4, 5]);
-    let needed_after = meaning.needed_after();
+    let mut log_view = LogView::default();
+    log.iter().for_each(|payload| read(&mut log_view, payload).unwrap());
+    assert_eq!(revisions(&log_view), [2, 3, 4, 5]);
+    let needed_after = log_view.needed_after();
     let read_on = |from: Index, held: u64, ruling: Ruling| {
-        let mut again = Meaning::new(Revision(held), ruling, Position { index: from, term: Term(2) });
+        let mut again = LogView::new(Revision(held), ruling, Position { index: from, term: Term(2) });
         let rest = log.iter().skip((from.0 - FRESH_BASE.index.0) as usize);
         rest.map(|payload| read(&mut again, payload)).find(Result::is_err).unwrap_or(Ok(()))?;
-        Ok::<_, Strange>(revisions(&again))
+        Ok::<_, InconsistentEntry>(revisions(&again))
     };
-    let ruling = meaning.ruling_at(needed_after);
+    let ruling = log_view.ruling_at(needed_after);
     assert_eq!(ruling, Ruling { fence: epoch(1), seal: Seal { epoch: epoch(1), prefix: Revision(1) } });
-    assert_eq!(read_on(needed_after, 1, ruling), Ok(revisions(&meaning)));
-    let newest = Ruling { fence: meaning.fence(), seal: meaning.seal() };
+    assert_eq!(read_on(needed_after, 1, ruling), Ok(revisions(&log_view)));
+    let newest = Ruling { fence: log_view.fence(), seal: log_view.seal() };
     assert_ne!(newest, ruling);
     assert!(read_on(needed_after, 1, newest).is_err());
 
-    meaning.settle(Revision(3));
-    let later = meaning.needed_after();
-    meaning.pass(later);
-    assert_eq!(meaning.ruling_at(later), newest);
-    assert_eq!(read_on(later, 3, newest), Ok(revisions(&meaning)));
+    log_view.settle(Revision(3));
+    let later = log_view.needed_after();
+    log_view.pass(later);
+    assert_eq!(log_view.ruling_at(later), newest);
+    assert_eq!(read_on(later, 3, newest), Ok(revisions(&log_view)));
 }
 
 #[test]
 #[should_panic = "a checkpoint may stand before what is not settled"]
 fn what_is_not_settled_is_not_passed() {
-    let mut meaning = behind(5);
-    read(&mut meaning, &batch(3, 5, &[(6, 1)])).unwrap();
-    meaning.pass(meaning.last().index);
+    let mut log_view = behind(5);
+    read(&mut log_view, &batch(3, 5, &[(6, 1)])).unwrap();
+    log_view.pass(log_view.last().index);
 }
 
 fn part(revision: u64, parts: u16, attempt: u32) -> Part {

@@ -26,11 +26,11 @@ use std::fmt::Write as _;
 
 struct LoneMember {
     coordinator: Coordinator,
-    logs: [Meaning; 3],
+    logs: [LogView; 3],
 }
 
 /// A fresh member, or one whose last epoch was the one that its control log names.
-fn member(logs: [Meaning; 3]) -> LoneMember {
+fn member(logs: [LogView; 3]) -> LoneMember {
     LoneMember { coordinator: Coordinator::new(2, logs[0].newest_epoch()), logs }
 }
 
@@ -85,7 +85,7 @@ impl LoneMember {
 
     fn report(&self, reactor: u16) -> Report {
         let logs = || LoneMember::shards(reactor).iter().map(|shard| (*shard as u32, &self.logs[*shard]));
-        let holding = |(shard, log): (u32, &Meaning)| Holding {
+        let holding = |(shard, log): (u32, &LogView)| Holding {
             shard: ShardId(shard),
             log: LogId(u32::from(reactor)),
             held: log.held(),
@@ -110,7 +110,7 @@ impl LoneMember {
                     writeln!(said, "{}: writes {revisions}", at.index)
                 }
                 Ok(Some((at, read))) => writeln!(said, "{}: {read:?}", at.index),
-                Err(strange) => return said + &strange.to_string(),
+                Err(inconsistent) => return said + &inconsistent.to_string(),
             }
             .unwrap();
         }
@@ -221,7 +221,7 @@ const SERVING_2_1: &str = "
 ";
 
 fn fresh() -> LoneMember {
-    member([Meaning::default(), Meaning::default(), Meaning::default()])
+    member([LogView::default(), LogView::default(), LogView::default()])
 }
 
 /// The control shard fences first, then all others, and nothing is sealed before the last fence is committed.

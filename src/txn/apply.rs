@@ -2,7 +2,7 @@
 
 use super::execute::{Changed, Deleting, OpPart, Places, PlannedPlaces, read_at, run};
 use super::range::RangeCursor;
-use super::{LeaseMove, Path, Share};
+use super::{Branches, LeaseMove, SubRange};
 use crate::api::{Op, TxnRequest};
 use crate::limits::CHANGE_KEYS;
 use crate::mvcc::{Budget, Store};
@@ -37,10 +37,10 @@ enum UnderWay {
 
 impl Applying {
     /// `revision` is the one taken, or none where the plan has no changes.
-    pub fn new(revision: Option<Revision>, shares: Vec<Share>, delete_list_max: usize) -> Applying {
-        let planned = shares.iter().map(|share| share.changes as usize).sum();
+    pub fn new(revision: Option<Revision>, sub_ranges: Vec<SubRange>, delete_list_max: usize) -> Applying {
+        let planned = sub_ranges.iter().map(|sub_range| sub_range.changes as usize).sum();
         assert!(revision.is_some() || planned == 0, "changes are planned of a revision that was taken");
-        let places = PlannedPlaces::new(revision.unwrap_or(Revision::NONE), shares);
+        let places = PlannedPlaces::new(revision.unwrap_or(Revision::NONE), sub_ranges);
         let changed = Changed::new(delete_list_max);
         Applying { places, planned, ops: Vec::new(), changed, under_way: None }
     }
@@ -52,11 +52,11 @@ impl Applying {
         store: &mut Store,
         owned: &[KeyRange],
         request: &TxnRequest,
-        path: &Path,
+        branches: &Branches,
         budget: Budget,
     ) -> Option<Applied> {
         let mut left = budget.keys;
-        for op in path.ops(request).skip(self.ops.len()) {
+        for op in branches.ops(request).skip(self.ops.len()) {
             if left == 0 {
                 return None;
             }

@@ -96,12 +96,12 @@ fn check_duplicates(branch: &[Op]) -> Result<(), Error> {
 
 /// The keys a branch could put and delete, both branches of what is nested taken together.
 #[derive(Default)]
-struct Written<'a> {
+struct WrittenKeys<'a> {
     puts: BTreeSet<&'a [u8]>,
     deletes: Intervals<'a>,
 }
 
-impl<'a> Written<'a> {
+impl<'a> WrittenKeys<'a> {
     fn put(&mut self, key: &'a [u8]) -> Result<(), Error> {
         if self.deletes.contain(key) || !self.puts.insert(key) { Err(Error::DuplicateKey) } else { Ok(()) }
     }
@@ -110,8 +110,8 @@ impl<'a> Written<'a> {
 /// etcd's rule: a key is put at most once, and not where a delete covers it. The order is etcd's too, with
 /// what follows from it: nested transactions are taken in turn, so that a put in one may be deleted by a
 /// *later* one, while deletes of the level itself and of earlier siblings refuse it.
-fn written(branch: &[Op]) -> Result<Written<'_>, Error> {
-    let mut all = Written::default();
+fn written(branch: &[Op]) -> Result<WrittenKeys<'_>, Error> {
+    let mut all = WrittenKeys::default();
     for op in branch {
         if let Op::DeleteRange(delete) = op {
             all.deletes.insert_request(delete);
@@ -144,21 +144,21 @@ fn written(branch: &[Op]) -> Result<Written<'_>, Error> {
 /// A union of half-open ranges of keys, kept disjoint.
 #[derive(Default)]
 struct Intervals<'a> {
-    ends: BTreeMap<&'a [u8], End<'a>>,
+    ends: BTreeMap<&'a [u8], IntervalEnd<'a>>,
 }
 
 /// Where a range of keys stops. The single key `k` ends before `k` followed by a zero byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End<'a> {
+enum IntervalEnd<'a> {
     After(&'a [u8]),
     Before(&'a [u8]),
 }
 
-impl End<'_> {
+impl IntervalEnd<'_> {
     fn bounds(self, key: &[u8]) -> bool {
         match self {
-            End::After(last) => key <= last,
-            End::Before(end) => key < end,
+            IntervalEnd::After(last) => key <= last,
+            IntervalEnd::Before(end) => key < end,
         }
     }
 }
@@ -168,9 +168,9 @@ impl<'a> Intervals<'a> {
     /// "all keys from there", is no special case, so that such a delete covers nothing and never conflicts.
     fn insert_request(&mut self, delete: &'a DeleteRangeRequest) {
         if delete.range_end.is_empty() {
-            self.insert(&delete.key, End::After(&delete.key));
+            self.insert(&delete.key, IntervalEnd::After(&delete.key));
         } else if delete.key < delete.range_end {
-            self.insert(&delete.key, End::Before(&delete.range_end));
+            self.insert(&delete.key, IntervalEnd::Before(&delete.range_end));
         }
     }
 
@@ -180,7 +180,7 @@ impl<'a> Intervals<'a> {
         }
     }
 
-    fn insert(&mut self, mut start: &'a [u8], mut end: End<'a>) {
+    fn insert(&mut self, mut start: &'a [u8], mut end: IntervalEnd<'a>) {
         if let Some((&before, &reach)) = self.ends.range(..=start).next_back()
             && reach.bounds(start)
         {
@@ -201,11 +201,13 @@ impl<'a> Intervals<'a> {
     }
 }
 
-fn later<'a>(a: End<'a>, b: End<'a>) -> End<'a> {
+fn later<'a>(a: IntervalEnd<'a>, b: IntervalEnd<'a>) -> IntervalEnd<'a> {
     let a_is_later = match (a, b) {
-        (End::After(a), End::After(b)) | (End::Before(a), End::Before(b)) => a > b,
-        (End::After(a), End::Before(b)) => a >= b,
-        (End::Before(a), End::After(b)) => a > b,
+        (IntervalEnd::After(a), IntervalEnd::After(b)) | (IntervalEnd::Before(a), IntervalEnd::Before(b)) => {
+            a > b
+        }
+        (IntervalEnd::After(a), IntervalEnd::Before(b)) => a >= b,
+        (IntervalEnd::Before(a), IntervalEnd::After(b)) => a > b,
     };
     if a_is_later { a } else { b }
 }

@@ -1,8 +1,8 @@
 //! Evaluation on a single shard: all steps in one go.
 
+use super::cross_shard::{Stamp, finish_op};
 use super::execute::{Changed, OpPart, Places, check_put_state, precheck, put, run};
-use super::spread::{Stamp, finish_op};
-use super::{Ended, LeaseMove, Path, Refusal};
+use super::{Branches, EpochEnded, LeaseMove, Refusal};
 use crate::api::{
     DeleteRangeReply, DeleteRangeRequest, Op, OpReply, PutReply, PutRequest, TxnReply, TxnRequest,
 };
@@ -44,7 +44,7 @@ pub fn evaluate_put(
     store: &mut Store,
     request: &PutRequest,
     leases: &dyn Fn(LeaseId) -> bool,
-    take: &mut dyn FnMut() -> Result<Revision, Ended>,
+    take: &mut dyn FnMut() -> Result<Revision, EpochEnded>,
 ) -> Result<Evaluated<PutReply>, Refusal> {
     check_put_state(store, request, false, leases)?;
     let mut changed = Changed::default();
@@ -64,7 +64,7 @@ pub fn evaluate_delete_range(
     request: &DeleteRangeRequest,
     current: Revision,
     delete_list_max: usize,
-    take: &mut dyn FnMut() -> Result<Revision, Ended>,
+    take: &mut dyn FnMut() -> Result<Revision, EpochEnded>,
 ) -> Result<Evaluated<DeleteRangeReply>, Refusal> {
     let mut changed = Changed::new(delete_list_max);
     let mut places = Places::Taking { take, next: None };
@@ -87,10 +87,10 @@ pub fn evaluate_txn(
     current: Revision,
     delete_list_max: usize,
     leases: &dyn Fn(LeaseId) -> bool,
-    take: &mut dyn FnMut() -> Result<Revision, Ended>,
+    take: &mut dyn FnMut() -> Result<Revision, EpochEnded>,
 ) -> Result<Evaluated<TxnReply>, Refusal> {
-    let path = Path::on(store, request);
-    if let Some((_, error)) = precheck(store, &EVERYTHING, request, &path, current, leases) {
+    let branches = Branches::on(store, request);
+    if let Some((_, error)) = precheck(store, &EVERYTHING, request, &branches, current, leases) {
         return Err(Refusal::Client(error));
     }
     let mut execution = Execution {
@@ -99,9 +99,9 @@ pub fn evaluate_txn(
         changed: Changed::new(delete_list_max),
         stamp: Stamp::new(current),
     };
-    let mut decisions = path.decisions();
+    let mut decisions = branches.decisions();
     let mut reply = execution.level(request, &mut decisions)?;
-    assert!(decisions.next().is_none(), "all of the path was gone");
+    assert!(decisions.next().is_none(), "all decisions were used");
     let taken = execution.places.taken();
     execution.stamp.finish(&mut reply, taken);
     Ok(Evaluated::new(reply, taken, execution.changed))
@@ -118,14 +118,14 @@ impl Execution<'_> {
     fn level(
         &mut self,
         request: &TxnRequest,
-        path: &mut dyn Iterator<Item = bool>,
-    ) -> Result<TxnReply, Ended> {
-        let succeeded = path.next().expect("the path has a decision for every transaction taken");
-        let ops = super::path::branch(request, succeeded);
+        branches: &mut dyn Iterator<Item = bool>,
+    ) -> Result<TxnReply, EpochEnded> {
+        let succeeded = branches.next().expect("the branches have a decision for every transaction taken");
+        let ops = super::branches::branch(request, succeeded);
         let mut responses = Vec::with_capacity(ops.len());
         for op in ops {
             responses.push(match op {
-                Op::Txn(nested) => OpReply::Txn(self.level(nested, path)?),
+                Op::Txn(nested) => OpReply::Txn(self.level(nested, branches)?),
                 op => {
                     let part = run(self.store, &EVERYTHING, op, &mut self.places, &mut self.changed)?;
                     self.stamp.op(!self.changed.changes.is_empty());

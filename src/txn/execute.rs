@@ -1,7 +1,7 @@
 //! Runs the operations of a transaction against one shard's store.
 
 use super::range::{RangePart, check_read_in_txn, range_at_once};
-use super::{Ended, LeaseMove, NEWEST, Path};
+use super::{Branches, EpochEnded, LeaseMove, NEWEST};
 use crate::api::{DeleteRangeRequest, Error, Op, PutRequest, RangeRequest, TxnRequest};
 use crate::mvcc::{Budget, Store};
 use crate::record::EffectChange;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 pub(super) enum Places<'a> {
     /// The first change takes the revision: for a shard that evaluates alone.
     Taking {
-        take: &'a mut dyn FnMut() -> Result<Revision, Ended>,
+        take: &'a mut dyn FnMut() -> Result<Revision, EpochEnded>,
         next: Option<At>,
     },
     Planned(&'a mut PlannedPlaces),
@@ -22,21 +22,25 @@ pub(super) enum Places<'a> {
 #[derive(Debug)]
 pub(super) struct PlannedPlaces {
     revision: Revision,
-    shares: std::vec::IntoIter<super::Share>,
+    sub_ranges: std::vec::IntoIter<super::SubRange>,
     sub: Sub,
     left: u32,
 }
 
 impl PlannedPlaces {
-    pub fn new(revision: Revision, shares: Vec<super::Share>) -> PlannedPlaces {
-        PlannedPlaces { revision, shares: shares.into_iter(), sub: Sub(0), left: 0 }
+    pub fn new(revision: Revision, sub_ranges: Vec<super::SubRange>) -> PlannedPlaces {
+        PlannedPlaces { revision, sub_ranges: sub_ranges.into_iter(), sub: Sub(0), left: 0 }
     }
 
     pub fn next(&mut self) -> At {
         while self.left == 0 {
-            let share = self.shares.next().expect("the plan has a place for every change");
-            assert!(share.first >= self.sub, "the places of a shard rise: {share:?} after {}", self.sub);
-            (self.sub, self.left) = (share.first, share.changes);
+            let sub_range = self.sub_ranges.next().expect("the plan has a place for every change");
+            assert!(
+                sub_range.first >= self.sub,
+                "the places of a shard rise: {sub_range:?} after {}",
+                self.sub
+            );
+            (self.sub, self.left) = (sub_range.first, sub_range.changes);
         }
         let at = At { main: self.revision, sub: self.sub };
         self.sub = Sub(at.sub.0 + 1);
@@ -45,12 +49,12 @@ impl PlannedPlaces {
     }
 
     pub fn are_used_up(&self) -> bool {
-        self.left == 0 && self.shares.len() == 0
+        self.left == 0 && self.sub_ranges.len() == 0
     }
 }
 
 impl Places<'_> {
-    pub(super) fn next(&mut self) -> Result<At, Ended> {
+    pub(super) fn next(&mut self) -> Result<At, EpochEnded> {
         match self {
             Places::Taking { take, next } => {
                 let at = match *next {
@@ -105,14 +109,14 @@ pub(super) fn run(
     op: &Op,
     places: &mut Places<'_>,
     changed: &mut Changed,
-) -> Result<OpPart, Ended> {
+) -> Result<OpPart, EpochEnded> {
     match op {
         Op::Range(request) => Ok(OpPart::Range(range_at_once(store, request, read_at(request)))),
         Op::Put(request) if !owns(owned, &request.key) => Ok(OpPart::Elsewhere),
         Op::Put(request) => Ok(OpPart::Put { prev_kv: put(store, request, places, changed)? }),
         Op::DeleteRange(request) => delete(store, owned, request, places, changed),
         Op::Txn(_) | Op::Empty => {
-            unreachable!("a path gives single operations, and checks refuse empty ones")
+            unreachable!("branches give single operations, and checks refuse empty ones")
         }
     }
 }
@@ -128,7 +132,7 @@ pub(super) fn put(
     request: &PutRequest,
     places: &mut Places<'_>,
     changed: &mut Changed,
-) -> Result<Option<KeyValue>, Ended> {
+) -> Result<Option<KeyValue>, EpochEnded> {
     let (mut value, mut lease) = (None, request.lease);
     if request.ignore_value || request.ignore_lease {
         let before = store.newest(&request.key).expect("a put that keeps something was checked for its key");
@@ -160,7 +164,7 @@ pub(super) fn delete(
     request: &DeleteRangeRequest,
     places: &mut Places<'_>,
     changed: &mut Changed,
-) -> Result<OpPart, Ended> {
+) -> Result<OpPart, EpochEnded> {
     let mut deleting = Deleting::new(owned, changed);
     while !deleting.step(store, request, places, changed, Budget::UNBOUNDED)? {}
     Ok(deleting.into_part())
@@ -193,7 +197,7 @@ impl Deleting {
         places: &mut Places<'_>,
         changed: &mut Changed,
         budget: Budget,
-    ) -> Result<bool, Ended> {
+    ) -> Result<bool, EpochEnded> {
         let doomed = if request.range_end.is_empty() {
             store.newest(&request.key).into_iter().collect()
         } else {
@@ -287,12 +291,12 @@ pub(super) fn precheck(
     store: &Store,
     owned: &[KeyRange],
     request: &TxnRequest,
-    path: &Path,
+    branches: &Branches,
     current: Revision,
     leases: &dyn Fn(LeaseId) -> bool,
 ) -> Option<(usize, Error)> {
     let mut deleted_from: Option<&Bytes> = None;
-    for (at, op) in path.ops(request).enumerate() {
+    for (at, op) in branches.ops(request).enumerate() {
         let checked = match op {
             Op::Range(range) => check_read_in_txn(range.revision, current, store.compacted()),
             Op::Put(put) if owns(owned, &put.key) => {

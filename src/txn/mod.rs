@@ -26,26 +26,26 @@
 //! the order of their keys.
 
 mod apply;
+mod branches;
 mod check;
+mod cross_shard;
 mod evaluate;
 mod execute;
 mod overlay;
-mod path;
 mod range;
-mod spread;
 mod stream;
 mod weight;
 
 pub use apply::{Applied, Applying};
+pub use branches::{Branches, Comparing, Outcome, merge_outcomes};
 pub use check::{
     check_delete, check_put, check_range, check_stream, check_txn, cost_put, cost_txn, footprint,
 };
+pub use cross_shard::{Gathered, Plan, SubRange, gather, merge, oldest_read};
 pub use evaluate::{Evaluated, evaluate_delete_range, evaluate_put, evaluate_txn};
-pub use path::{Comparing, Outcome, Path, merge_outcomes};
 pub use range::{
     Counting, Progress, RangeCursor, RangePart, check_read_in_txn, finish_range, read_point, read_revision,
 };
-pub use spread::{Gathered, Plan, Share, gather, merge, oldest_read};
 pub use stream::{Next, RangeStream};
 pub use weight::{is_long, is_long_delete};
 
@@ -57,7 +57,7 @@ const NEWEST: Revision = Revision(u64::MAX);
 
 /// The epoch ended before a revision could be taken: nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended;
+pub struct EpochEnded;
 
 /// Why a write was not evaluated to its end. The store is as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +72,8 @@ impl From<Error> for Refusal {
     }
 }
 
-impl From<Ended> for Refusal {
-    fn from(_: Ended) -> Refusal {
+impl From<EpochEnded> for Refusal {
+    fn from(_: EpochEnded) -> Refusal {
         Refusal::Ended
     }
 }

@@ -138,10 +138,11 @@ fn an_epoch_that_ends_leaves_the_store_as_it_was() {
     let mut store = filled(3);
     let (before, newest) = (store.sizes(), store.newest_revision());
     let request = txn(vec![range("key00001"), put("new"), delete("key00000", "")]);
-    let result = evaluate_txn(&mut store, &request, Revision(4), LIST_MAX, &any_lease, &mut || Err(Ended));
+    let result =
+        evaluate_txn(&mut store, &request, Revision(4), LIST_MAX, &any_lease, &mut || Err(EpochEnded));
     assert_eq!(result.unwrap_err(), Refusal::Ended);
     let all = DeleteRangeRequest { key: bytes("k"), range_end: bytes("\0"), prev_kv: false };
-    let result = evaluate_delete_range(&mut store, &all, Revision(4), LIST_MAX, &mut || Err(Ended));
+    let result = evaluate_delete_range(&mut store, &all, Revision(4), LIST_MAX, &mut || Err(EpochEnded));
     assert_eq!(result.unwrap_err(), Refusal::Ended);
     assert_eq!((store.sizes(), store.newest_revision()), (before, newest));
 }

@@ -2,8 +2,8 @@
 //!
 //! In each turn the owner calls `publish` with what settles, and goes on while the hub `is_publishing`; it
 //! calls
-//! `catch_up` while the hub `lags`; then it `take`s the notices and sends, behind them, the mark `settled` to
-//! every reader.
+//! `catch_up` while the hub `lags`; then it `take`s the messages and sends, behind them, the watermark
+//! `settled` to every reader.
 //!
 //! A revision may have more changes than one step has time for, so both ways go in slices that end anywhere.
 //! Between two slices of publishing a revision is *begun*: those in step have a part of it. So nobody joins
@@ -15,7 +15,7 @@
 //! not delay one that is nearly there, and many that begin at one revision cost hardly more than one.
 
 use super::index::SubscriptionIndex;
-use super::{Batch, Delivery, Notice, Subscription, SubscriptionId, cost_bytes};
+use super::{Delivery, EventBatch, HubMessage, Subscription, SubscriptionId, cost_bytes};
 use crate::api::WatchEvent;
 use crate::mvcc::{Budget, PinId, Store};
 use crate::stdx::HashMap;
@@ -50,7 +50,7 @@ struct Subscriber {
     /// The last event that it got.
     last: At,
     pending: Vec<Delivery>,
-    /// Whether it has something to tell with the next notices.
+    /// Whether it has something to tell with the next messages.
     told: bool,
     /// Whether it stands in the queue of those that wait to read history.
     queued: bool,
@@ -80,7 +80,7 @@ pub struct Hub {
     ready: BTreeSet<(At, SubscriptionId)>,
     read_queue: VecDeque<SubscriptionId>,
     to_tell: Vec<SubscriptionId>,
-    notices: Vec<Notice>,
+    messages: Vec<HubMessage>,
     readers: BTreeMap<ReactorId, usize>,
     settled: Revision,
     compacted: Revision,
@@ -99,7 +99,7 @@ impl Hub {
             ready: BTreeSet::new(),
             read_queue: VecDeque::new(),
             to_tell: Vec::new(),
-            notices: Vec::new(),
+            messages: Vec::new(),
             readers: BTreeMap::new(),
             settled,
             compacted,
@@ -113,13 +113,13 @@ impl Hub {
         self.counts
     }
 
-    /// The revision up to which everything has been published: the mark that goes out behind the notices says
-    /// it.
+    /// The revision up to which everything has been published: the watermark that goes out behind the
+    /// messages says it.
     pub fn settled(&self) -> Revision {
         self.settled
     }
 
-    /// The reactors that have subscriptions here, and so want marks.
+    /// The reactors that have subscriptions here, and so want watermarks.
     pub fn readers(&self) -> impl Iterator<Item = ReactorId> + '_ {
         self.readers.keys().copied()
     }
@@ -133,7 +133,7 @@ impl Hub {
     pub fn subscribe(&mut self, subscription: Subscription) {
         let (id, reader, from) = (subscription.id, subscription.reader, subscription.from);
         if from < self.compacted {
-            self.notices.push(Notice::Compacted { id, reader, revision: self.compacted });
+            self.messages.push(HubMessage::Compacted { id, reader, revision: self.compacted });
             return;
         }
         let reached = self.publishing.as_ref().map_or(self.settled, |publishing| publishing.after.main);
@@ -276,7 +276,7 @@ impl Hub {
         self.counts.compacted += 1;
         let reader = self.subscribers[&id].subscription.reader;
         self.unsubscribe(id);
-        self.notices.push(Notice::Compacted { id, reader, revision: self.compacted });
+        self.messages.push(HubMessage::Compacted { id, reader, revision: self.compacted });
     }
 
     /// Whether [`Hub::catch_up`] has work. While a revision is begun it has none.
@@ -310,8 +310,8 @@ impl Hub {
     }
 
     /// Takes what there is to tell: batches of those that got events or changed between in step and behind.
-    pub fn take(&mut self) -> Vec<Notice> {
-        let mut notices = std::mem::take(&mut self.notices);
+    pub fn take(&mut self) -> Vec<HubMessage> {
+        let mut messages = std::mem::take(&mut self.messages);
         for id in std::mem::take(&mut self.to_tell) {
             let Some(subscriber) = self.subscribers.get_mut(&id) else { continue };
             subscriber.told = false;
@@ -320,9 +320,9 @@ impl Hub {
                 SyncState::Behind { next } => (Revision(next.main.0 - 1), false),
             };
             let (events, reader) = (std::mem::take(&mut subscriber.pending), subscriber.subscription.reader);
-            notices.push(Notice::Batch(Batch { id, reader, events, upto, in_step }));
+            messages.push(HubMessage::Batch(EventBatch { id, reader, events, upto, in_step }));
         }
-        notices
+        messages
     }
 
     fn tell(&mut self, id: SubscriptionId) {

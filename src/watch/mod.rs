@@ -1,8 +1,8 @@
 //! Watches: from the owner of a shard to one client's stream.
 //!
 //! ```text
-//!   owner of shard 1: Hub --- notices, marks --->\
-//!   owner of shard 2: Hub --- notices, marks ---> Stream --- poll: replies ---> client
+//!   owner of shard 1: Hub --- messages, watermarks --->\
+//!   owner of shard 2: Hub --- messages, watermarks ---> Stream --- poll: replies ---> client
 //!                      ^------ subscribe, credit ---/
 //! ```
 //!
@@ -11,16 +11,16 @@
 //! reads history for it when credit has come, until it is in step again. So a slow reader costs no memory
 //! and delays nobody.
 //!
-//! A [`Stream`] stands at the connection. A watcher has one *feed* per shard that its range touches. A feed's
-//! position is the revision up to which its shard has sent everything: while behind what its last batch
-//! says, while in step also what the shard's marks say, which travel behind the batches once for all
-//! watchers of a reactor ([`Marks`]). Events leave in the order of (main, sub) up to the lowest position
-//! over the feeds. So a revision is never torn, and what a progress reply promises is true.
+//! A [`WatchStream`] stands at the connection. A watcher has one *feed* per shard that its range touches. A
+//! feed's position is the revision up to which its shard has sent everything: while behind what its last
+//! batch says, while in step also what the shard's watermarks say, which travel behind the batches once for
+//! all watchers of a reactor ([`Watermarks`]). Events leave in the order of (main, sub) up to the lowest
+//! position over the feeds. So a revision is never torn, and what a progress reply promises is true.
 //!
-//! Why marks: a shard that has nothing to say must say so, or every merge would wait for it. Said for each
-//! watcher that would cost as many messages as there are watchers; a mark is said once for each pair of
-//! reactors and turn. Why no common queue of all shards' events: each owner would wait for the slowest, and
-//! each reader would look at what all others watch.
+//! Why watermarks: a shard that has nothing to say must say so, or every merge would wait for it. Said for
+//! each watcher that would cost as many messages as there are watchers; a watermark is said once for each
+//! pair of reactors and turn. Why no common queue of all shards' events: each owner would wait for the
+//! slowest, and each reader would look at what all others watch.
 //!
 //! Credit: a subscription starts with some, events use it up where they are sent, and the stream gives it
 //! back when the client has taken them. The feed with the lowest position can always be emptied, so it gets
@@ -38,7 +38,7 @@ mod transcripts;
 
 pub use hub::{Hub, HubCounts};
 pub use reply::AuthError;
-pub use stream::{Stream, StreamStats, View};
+pub use stream::{StreamStats, View, WatchStream};
 
 use crate::api::{WatchCreate, WatchEvent};
 use crate::limits;
@@ -69,10 +69,10 @@ pub struct Subscription {
 /// An event with its place, shared by all who get it.
 pub type Delivery = (At, Arc<WatchEvent>);
 
-/// What a hub tells a reader. A notice comes before every mark that covers more than it does.
+/// What a hub tells a reader. A message comes before every watermark that covers more than it does.
 #[derive(Clone, Debug)]
-pub enum Notice {
-    Batch(Batch),
+pub enum HubMessage {
+    Batch(EventBatch),
     /// History from the subscription's place on is gone, and with it the subscription.
     Compacted {
         id: SubscriptionId,
@@ -84,12 +84,12 @@ pub enum Notice {
 /// Events for a subscription, which then has everything up to `upto`. Events above it belong to one revision
 /// of which more is to come: a stream keeps them until then.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct EventBatch {
     pub id: SubscriptionId,
     pub reader: ReactorId,
     pub events: Vec<Delivery>,
     pub upto: Revision,
-    /// Whether the shard's marks hold for this subscription from here on.
+    /// Whether the shard's watermarks hold for this subscription from here on.
     pub in_step: bool,
 }
 
@@ -118,24 +118,25 @@ pub enum Action {
 
 /// How far each shard has sent its events to this reactor, for all subscriptions in step.
 #[derive(Clone, Debug, Default)]
-pub struct Marks {
+pub struct Watermarks {
     upto: BTreeMap<ShardId, Revision>,
     raised: u64,
 }
 
-impl Marks {
-    /// Raises a shard's mark, which has come, or which the sequencer's ring shows (nothing touched the shard).
+impl Watermarks {
+    /// Raises a shard's watermark, which has come, or which the sequencer's ring shows (nothing touched the
+    /// shard).
     pub fn raise(&mut self, shard: ShardId, upto: Revision) {
-        let mark = self.upto.entry(shard).or_default();
-        if upto > *mark {
-            *mark = upto;
+        let watermark = self.upto.entry(shard).or_default();
+        if upto > *watermark {
+            *watermark = upto;
             self.raised += 1;
         }
     }
     pub fn of(&self, shard: ShardId) -> Revision {
         self.upto.get(&shard).copied().unwrap_or(Revision::NONE)
     }
-    /// A number that changes whenever some mark rises.
+    /// A number that changes whenever some watermark rises.
     fn stamp(&self) -> u64 {
         self.raised
     }

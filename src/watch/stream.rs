@@ -11,7 +11,7 @@
 mod watcher;
 
 use super::reply::{self, AuthError};
-use super::{Action, Batch, Marks, Notice, Subscription, SubscriptionId, range_of};
+use super::{Action, EventBatch, HubMessage, Subscription, SubscriptionId, Watermarks, range_of};
 use crate::api::{WatchCreate, WatchReply, WatchRequest};
 use crate::limits::WatchBounds;
 use crate::stdx::Rng;
@@ -26,7 +26,7 @@ pub struct View<'a> {
     /// What the store shows as its current revision here.
     pub settled: Revision,
     pub compacted: Revision,
-    pub marks: &'a Marks,
+    pub watermarks: &'a Watermarks,
 }
 
 /// What the stream owes the client for a request.
@@ -40,7 +40,7 @@ enum PendingReply {
 
 /// The state of one Watch RPC.
 #[derive(Debug)]
-pub struct Stream {
+pub struct WatchStream {
     reader: ReactorId,
     watchers: BTreeMap<i64, Watcher>,
     ids: BTreeMap<SubscriptionId, i64>,
@@ -52,9 +52,9 @@ pub struct Stream {
     fragments: VecDeque<WatchReply>,
     /// Watchers that may have something to send.
     ready: VecDeque<i64>,
-    /// Watchers whose next reply waits for marks to rise.
+    /// Watchers whose next reply waits for watermarks to rise.
     blocked: BTreeSet<i64>,
-    marks_seen: u64,
+    watermarks_seen: u64,
     feeds: usize,
     feeds_behind: usize,
     timers: BTreeSet<(Time, SubscriptionId)>,
@@ -76,7 +76,7 @@ pub struct StreamStats {
     pub events: u64,
 }
 
-impl Stream {
+impl WatchStream {
     /// `fragment_bytes`: where replies are cut for clients that ask for it.
     pub fn new(
         reader: ReactorId,
@@ -84,8 +84,8 @@ impl Stream {
         fragment_bytes: usize,
         bounds: WatchBounds,
         rng: Rng,
-    ) -> Stream {
-        Stream {
+    ) -> WatchStream {
+        WatchStream {
             reader,
             watchers: BTreeMap::new(),
             ids: BTreeMap::new(),
@@ -95,7 +95,7 @@ impl Stream {
             fragments: VecDeque::new(),
             ready: VecDeque::new(),
             blocked: BTreeSet::new(),
-            marks_seen: 0,
+            watermarks_seen: 0,
             feeds: 0,
             feeds_behind: 0,
             timers: BTreeSet::new(),
@@ -107,7 +107,7 @@ impl Stream {
         }
     }
 
-    pub fn census(&self) -> StreamStats {
+    pub fn stats(&self) -> StreamStats {
         StreamStats {
             watchers: self.watchers.len() as u64,
             behind: self.watchers.values().filter(|watcher| watcher.feeds_behind() > 0).count() as u64,
@@ -266,11 +266,11 @@ impl Stream {
         }
     }
 
-    /// Takes a hub's notice for one of this stream's subscriptions. One that is gone already is ignored.
-    pub fn notice(&mut self, shard: ShardId, notice: Notice, actions: &mut Vec<Action>) {
-        match notice {
-            Notice::Batch(batch) => self.batch(shard, batch),
-            Notice::Compacted { id, revision, .. } => {
+    /// Takes a hub's message for one of this stream's subscriptions. One that is gone already is ignored.
+    pub fn hub_message(&mut self, shard: ShardId, message: HubMessage, actions: &mut Vec<Action>) {
+        match message {
+            HubMessage::Batch(batch) => self.batch(shard, batch),
+            HubMessage::Compacted { id, revision, .. } => {
                 let Some(watch_id) = self.ids.get(&id).copied() else { return };
                 let watcher = self.watchers.get_mut(&watch_id).expect("an id leads to a watcher");
                 let behind = watcher.feeds_behind();
@@ -293,7 +293,7 @@ impl Stream {
         }
     }
 
-    fn batch(&mut self, shard: ShardId, batch: Batch) {
+    fn batch(&mut self, shard: ShardId, batch: EventBatch) {
         let Some(watch_id) = self.ids.get(&batch.id).copied() else { return };
         let watcher = self.watchers.get_mut(&watch_id).expect("an id leads to a watcher");
         self.feeds_behind -= watcher.feeds_behind();
@@ -310,8 +310,8 @@ impl Stream {
         }
     }
 
-    /// Whether a rise of the reactor's marks may release a reply: poll again then.
-    pub fn waits_for_marks(&self) -> bool {
+    /// Whether a rise of the reactor's watermarks may release a reply: poll again then.
+    pub fn waits_for_watermarks(&self) -> bool {
         !self.blocked.is_empty() || matches!(self.answers.front(), Some(PendingReply::Progress(_)))
     }
 
@@ -334,7 +334,7 @@ impl Stream {
             return Some(fragment);
         }
         self.ring_timers(view.now);
-        if std::mem::replace(&mut self.marks_seen, view.marks.stamp()) != view.marks.stamp() {
+        if std::mem::replace(&mut self.watermarks_seen, view.watermarks.stamp()) != view.watermarks.stamp() {
             std::mem::take(&mut self.blocked).into_iter().for_each(|watch_id| self.enqueue(watch_id));
         }
         loop {
@@ -362,7 +362,7 @@ impl Stream {
                     if let Some(reply) = self.serve(Some(revision), budget_bytes, view, actions) {
                         return Some(reply);
                     }
-                    if !self.watchers.values().all(|watcher| watcher.is_through(revision, view.marks)) {
+                    if !self.watchers.values().all(|watcher| watcher.is_through(revision, view.watermarks)) {
                         return None;
                     }
                     self.answers.pop_front();

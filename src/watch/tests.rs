@@ -22,7 +22,7 @@ struct Happened {
 }
 
 enum Message {
-    Notice(Notice),
+    Hub(HubMessage),
     Mark(Revision),
 }
 
@@ -45,7 +45,7 @@ struct Watched {
 }
 
 struct Client {
-    stream: Stream,
+    stream: WatchStream,
     asked: VecDeque<WatchCreate>,
     watched: BTreeMap<i64, Watched>,
     canceling: Vec<i64>,
@@ -60,7 +60,7 @@ struct World {
     written: Revision,
     settled: Revision,
     compacted: Revision,
-    marks: Marks,
+    watermarks: Watermarks,
     now: Time,
     ids: u64,
     slice: Budget,
@@ -111,7 +111,7 @@ impl World {
             to_hub: VecDeque::new(),
         };
         let client = |rng: &mut Rng| Client {
-            stream: Stream::new(READER, INTERVAL, FRAGMENT_BYTES, bounds(), rng.fork()),
+            stream: WatchStream::new(READER, INTERVAL, FRAGMENT_BYTES, bounds(), rng.fork()),
             asked: VecDeque::new(),
             watched: BTreeMap::new(),
             canceling: Vec::new(),
@@ -125,7 +125,7 @@ impl World {
             written: Revision::FRESH,
             settled: Revision::FRESH,
             compacted: Revision::NONE,
-            marks: Marks::default(),
+            watermarks: Watermarks::default(),
             now: Time(0),
             ids: 0,
             slice: Budget { keys: [1, 3, 1000][seed as usize % 3], bytes: 1 << 20 },
@@ -185,10 +185,10 @@ impl World {
         for _ in 0..self.rng.below(3) {
             shard.hub.catch_up(&shard.store, self.slice, bounds().catch_up_watchers);
         }
-        let notices = shard.hub.take();
-        let behind = |notice: &Notice| matches!(notice, Notice::Batch(batch) if !batch.in_step);
-        self.seen.behind += notices.iter().filter(|notice| behind(notice)).count();
-        shard.to_reader.extend(notices.into_iter().map(Message::Notice));
+        let messages = shard.hub.take();
+        let behind = |message: &HubMessage| matches!(message, HubMessage::Batch(batch) if !batch.in_step);
+        self.seen.behind += messages.iter().filter(|message| behind(message)).count();
+        shard.to_reader.extend(messages.into_iter().map(Message::Hub));
         shard.to_reader.push_back(Message::Mark(shard.hub.settled()));
     }
 
@@ -196,10 +196,10 @@ impl World {
         let mut actions = Vec::new();
         let shard = ShardId(number as u32 + 1);
         match self.shards[number].to_reader.pop_front() {
-            Some(Message::Mark(upto)) => self.marks.raise(shard, upto),
-            Some(Message::Notice(notice)) => {
+            Some(Message::Mark(upto)) => self.watermarks.raise(shard, upto),
+            Some(Message::Hub(message)) => {
                 for client in &mut self.clients {
-                    client.stream.notice(shard, notice.clone(), &mut actions);
+                    client.stream.hub_message(shard, message.clone(), &mut actions);
                 }
             }
             None => {}
@@ -253,8 +253,12 @@ impl World {
             _ => {}
         }
         let (count, mut actions) = (self.shards.len(), Vec::new());
-        let view =
-            View { now: self.now, settled: self.settled, compacted: self.compacted, marks: &self.marks };
+        let view = View {
+            now: self.now,
+            settled: self.settled,
+            compacted: self.compacted,
+            watermarks: &self.watermarks,
+        };
         let id = SubscriptionId(self.ids);
         client.stream.request(request, id, Ok(()), |range| shards_of(range, count), view, &mut actions);
         self.post(actions);
@@ -262,8 +266,12 @@ impl World {
 
     fn poll(&mut self, number: usize, budget_bytes: usize) -> bool {
         let mut actions = Vec::new();
-        let view =
-            View { now: self.now, settled: self.settled, compacted: self.compacted, marks: &self.marks };
+        let view = View {
+            now: self.now,
+            settled: self.settled,
+            compacted: self.compacted,
+            watermarks: &self.watermarks,
+        };
         let client = &mut self.clients[number];
         let reply = client.stream.poll(budget_bytes, view, &mut actions);
         let polled = reply.is_some() || client.stream.is_unfinished();

@@ -12,8 +12,8 @@ const INTERVAL: Duration = Duration::from_ms(1000);
 
 /// A stream over two shards without hubs: the test says what they send.
 struct StreamClient {
-    stream: Stream,
-    marks: Marks,
+    stream: WatchStream,
+    watermarks: Watermarks,
     settled: u64,
     compacted: u64,
     now: Time,
@@ -22,15 +22,15 @@ struct StreamClient {
 }
 
 fn client(settled: u64) -> StreamClient {
-    let stream = Stream::new(ReactorId(3), INTERVAL, 1000, bounds(), Rng::new(7));
-    let (marks, now) = (Marks::default(), Time(0));
-    StreamClient { stream, marks, settled, compacted: 0, now, ids: 0, actions: Vec::new() }
+    let stream = WatchStream::new(ReactorId(3), INTERVAL, 1000, bounds(), Rng::new(7));
+    let (watermarks, now) = (Watermarks::default(), Time(0));
+    StreamClient { stream, watermarks, settled, compacted: 0, now, ids: 0, actions: Vec::new() }
 }
 
 impl StreamClient {
     fn view(&self) -> View<'_> {
         let (settled, compacted) = (Revision(self.settled), Revision(self.compacted));
-        View { now: self.now, settled, compacted, marks: &self.marks }
+        View { now: self.now, settled, compacted, watermarks: &self.watermarks }
     }
 
     fn send(&mut self, request: WatchRequest, permitted: Result<(), AuthError>) -> Vec<WatchReply> {
@@ -40,7 +40,7 @@ impl StreamClient {
             now: self.now,
             settled: Revision(self.settled),
             compacted: Revision(self.compacted),
-            marks: &self.marks,
+            watermarks: &self.watermarks,
         };
         let shards_of = |range: &KeyRange| match range {
             KeyRange::One(_) => vec![SHARDS[0]],
@@ -75,7 +75,7 @@ impl StreamClient {
         let (mut replies, mut actions) = (Vec::new(), Vec::new());
         loop {
             let (settled, compacted) = (Revision(self.settled), Revision(self.compacted));
-            let view = View { now: self.now, settled, compacted, marks: &self.marks };
+            let view = View { now: self.now, settled, compacted, watermarks: &self.watermarks };
             match self.stream.poll(usize::MAX, view, &mut actions) {
                 Some(reply) => replies.push(reply),
                 None if self.stream.is_unfinished() => {}
@@ -88,13 +88,13 @@ impl StreamClient {
 
     fn batch(&mut self, shard: usize, id: u64, events: Vec<Delivery>, upto: u64, in_step: bool) {
         let (id, reader, upto) = (SubscriptionId(id), ReactorId(3), Revision(upto));
-        let notice = Notice::Batch(Batch { id, reader, events, upto, in_step });
-        self.stream.notice(SHARDS[shard], notice, &mut self.actions);
+        let message = HubMessage::Batch(EventBatch { id, reader, events, upto, in_step });
+        self.stream.hub_message(SHARDS[shard], message, &mut self.actions);
     }
 
-    fn mark(&mut self, upto: u64) -> Vec<WatchReply> {
+    fn raise_watermarks(&mut self, upto: u64) -> Vec<WatchReply> {
         self.settled = self.settled.max(upto);
-        SHARDS.iter().for_each(|shard| self.marks.raise(*shard, Revision(upto)));
+        SHARDS.iter().for_each(|shard| self.watermarks.raise(*shard, Revision(upto)));
         self.poll()
     }
 
@@ -230,8 +230,9 @@ fn a_compacted_start_is_created_and_then_canceled_without_a_reason() {
     let from = |start_revision| WatchCreate { start_revision, ..one("k") };
     assert_eq!(client.create(from(5)), [created(0, 9), gone(0)]);
     assert_eq!(client.create(from(6)), [created(1, 9)], "the compacted revision itself is there");
-    let notice = Notice::Compacted { id: SubscriptionId(2), reader: ReactorId(3), revision: Revision(6) };
-    client.stream.notice(SHARDS[0], notice, &mut client.actions);
+    let message =
+        HubMessage::Compacted { id: SubscriptionId(2), reader: ReactorId(3), revision: Revision(6) };
+    client.stream.hub_message(SHARDS[0], message, &mut client.actions);
     assert_eq!(client.poll(), [gone(1)]);
     // To etcd both are there until the client cancels them.
     assert_eq!(client.create(from(0)), [created(2, 9)]);
@@ -250,9 +251,9 @@ fn a_watch_from_now_is_answered_when_all_shards_have_it_and_begins_behind_what_w
     client.batch(0, 1, vec![put(6, 0, "a"), put(8, 0, "b")], 9, true);
     assert_eq!(client.poll(), []);
     let (id, reader, revision) = (SubscriptionId(1), ReactorId(3), Revision(8));
-    let late = Notice::Compacted { id, reader, revision };
+    let late = HubMessage::Compacted { id, reader, revision };
     client.actions.clear();
-    client.stream.notice(SHARDS[1], late, &mut client.actions);
+    client.stream.hub_message(SHARDS[1], late, &mut client.actions);
     let [Action::Renew { shard, subscription }] = &client.actions[..] else { panic!("{:?}", client.actions) };
     assert_eq!((*shard, subscription.id, subscription.from), (SHARDS[1], id, revision));
     assert_eq!(client.poll(), []);
@@ -260,14 +261,18 @@ fn a_watch_from_now_is_answered_when_all_shards_have_it_and_begins_behind_what_w
     let shown = [(0, 7, vec![]), (0, 9, vec!["b@8".into(), "x@9".into()])];
     assert_eq!(brief(&client.poll()), shown);
     // One that is told of is ended.
-    client.stream.notice(SHARDS[1], Notice::Compacted { id, reader, revision: Revision(11) }, &mut vec![]);
+    client.stream.hub_message(
+        SHARDS[1],
+        HubMessage::Compacted { id, reader, revision: Revision(11) },
+        &mut vec![],
+    );
     assert!(client.poll()[0].canceled);
     // So is one that has named its beginning, as if it had come after the compaction.
     client.settled = 10;
     assert_eq!(client.send(WatchRequest::Create(WatchCreate { start_revision: 11, ..all() }), Ok(())), []);
     client.settled = 12;
-    let late = Notice::Compacted { id: SubscriptionId(2), reader, revision: Revision(12) };
-    client.stream.notice(SHARDS[0], late, &mut vec![]);
+    let late = HubMessage::Compacted { id: SubscriptionId(2), reader, revision: Revision(12) };
+    client.stream.hub_message(SHARDS[0], late, &mut vec![]);
     let [begun, ended] = &client.poll()[..] else { panic!("created and canceled") };
     assert_eq!((begun, ended.compact_revision), (&created(1, 12), Revision(12)));
 }
@@ -280,9 +285,9 @@ fn what_a_shard_has_lost_is_dropped_and_its_credit_lent_once() {
     let (id, reader, revision) = (SubscriptionId(1), ReactorId(3), Revision(8));
     client.batch(0, 1, vec![put(6, 0, "a"), put(7, 0, "b")], 7, false);
     client.actions.clear();
-    client.stream.notice(SHARDS[0], Notice::Compacted { id, reader, revision }, &mut client.actions);
+    client.stream.hub_message(SHARDS[0], HubMessage::Compacted { id, reader, revision }, &mut client.actions);
     assert!(matches!(&client.actions[..], [Action::Renew { .. }]), "{:?}", client.actions);
-    assert_eq!(client.stream.census().events, 0);
+    assert_eq!(client.stream.stats().events, 0);
     client.batch(0, 1, vec![put(8, 0, "c")], 9, true);
     client.batch(1, 1, vec![], 9, true);
     assert_eq!(brief(&client.poll()), [(0, 7, vec![]), (0, 8, vec!["c@8".into()])]);
@@ -297,11 +302,11 @@ fn a_cancel_is_answered_once_and_ends_the_subscriptions() {
     client.actions.clear();
     let canceled = WatchReply { revision: Revision(5), watch_id: 0, canceled: true, ..WatchReply::default() };
     assert_eq!(client.cancel(0), [canceled]);
-    assert_eq!((client.cancel(0), client.mark(6)), (vec![], vec![]));
+    assert_eq!((client.cancel(0), client.raise_watermarks(6)), (vec![], vec![]));
     let ended = |action: &Action| matches!(action, Action::Unsubscribe { id: of, .. } if of.0 == id);
     assert!(client.actions.len() == 2 && client.actions.iter().all(ended));
     client.batch(1, id, vec![put(7, 0, "x")], 7, true);
-    assert_eq!(client.mark(7), [], "late notices are ignored");
+    assert_eq!(client.raise_watermarks(7), [], "late messages are ignored");
     assert_eq!(client.send(WatchRequest::Empty, Ok(())), []);
 }
 
@@ -311,13 +316,13 @@ fn events_of_several_shards_merge_up_to_the_lowest_position() {
     let id = client.watcher(all());
     client.settled = 9;
     client.batch(0, id, vec![put(6, 1, "a"), put(8, 0, "b")], 8, true);
-    assert!(client.poll().is_empty() && client.stream.waits_for_marks());
+    assert!(client.poll().is_empty() && client.stream.waits_for_watermarks());
     client.batch(1, id, vec![put(6, 0, "x"), put(6, 2, "y")], 7, true);
     assert_eq!(brief(&client.poll()), [(0, 6, ["x@6", "a@6", "y@6"].map(String::from).to_vec())]);
-    assert_eq!(brief(&client.mark(8)), [(0, 8, vec!["b@8".into()])]);
+    assert_eq!(brief(&client.raise_watermarks(8)), [(0, 8, vec!["b@8".into()])]);
     client.batch(0, id, Vec::new(), 8, false);
     client.batch(1, id, vec![put(9, 0, "x")], 9, true);
-    assert_eq!(client.mark(20), [], "a feed behind does not go by marks");
+    assert_eq!(client.raise_watermarks(20), [], "a feed behind does not go by marks");
     client.batch(0, id, vec![put(9, 1, "a")], 10, false);
     assert_eq!(brief(&client.poll()), [(0, 20, vec!["x@9".into(), "a@9".into()])], "catching up: current");
 }
@@ -348,8 +353,8 @@ fn manual_progress_waits_for_what_it_promises() {
     assert_eq!(progress(&mut client), [], "nobody watches");
     let a = client.watcher(all());
     let b = client.watcher(one("k"));
-    client.marks.raise(SHARDS[0], Revision(5));
-    client.marks.raise(SHARDS[1], Revision(5));
+    client.watermarks.raise(SHARDS[0], Revision(5));
+    client.watermarks.raise(SHARDS[1], Revision(5));
     assert_eq!(progress(&mut client), report(5));
     client.settled = 7;
     assert_eq!(progress(&mut client), []);
@@ -358,18 +363,18 @@ fn manual_progress_waits_for_what_it_promises() {
     let behind = |revision| vec![format!("k@{revision}")];
     assert_eq!(brief(&client.poll()), [(1, 7, behind(7))], "nothing above 7 may pass");
     let rest = [(0, 7, behind(7)), (NO_WATCHER, 7, Vec::new()), (1, 8, behind(8)), (0, 8, behind(8))];
-    let mut got = brief(&client.mark(8));
+    let mut got = brief(&client.raise_watermarks(8));
     got[2..].sort_by_key(|(id, ..)| std::cmp::Reverse(*id));
     assert_eq!(got, rest);
     client.batch(0, b, Vec::new(), 8, false);
     assert_eq!(progress(&mut client), [], "one is behind: dropped");
     client.batch(0, b, Vec::new(), 8, true);
-    assert_eq!(client.mark(9), [], "and stays dropped");
+    assert_eq!(client.raise_watermarks(9), [], "and stays dropped");
     assert_eq!(progress(&mut client), report(9));
     client.create(WatchCreate { start_revision: 12, ..one("z") });
     client.batch(0, client.ids, Vec::new(), 9, true);
     assert_eq!(progress(&mut client), [], "one has not begun");
-    client.mark(12);
+    client.raise_watermarks(12);
     assert_eq!(progress(&mut client), report(12));
 }
 
@@ -382,14 +387,14 @@ fn progress_is_notified_once_an_interval_without_events() {
     let tenth = INTERVAL.0 / 10;
     let due = client.stream.wake_at();
     assert!(due.0 >= INTERVAL.0 && due.0 <= INTERVAL.0 + tenth, "up to a tenth of jitter");
-    client.mark(6);
+    client.raise_watermarks(6);
     client.now = Time(due.0 - 1);
     assert_eq!(client.poll(), []);
     client.now = due;
     assert_eq!(brief(&client.poll()), [(0, 6, vec![])]);
     assert_eq!(client.poll(), []);
     client.batch(0, id, vec![put(7, 0, "k")], 7, true);
-    assert_eq!(brief(&client.mark(7)), [(0, 7, vec!["k@7".into()])]);
+    assert_eq!(brief(&client.raise_watermarks(7)), [(0, 7, vec!["k@7".into()])]);
     client.now = client.stream.wake_at();
     assert_eq!(client.poll(), [], "the interval had an event");
     client.batch(0, id, Vec::new(), 7, false);
@@ -397,15 +402,15 @@ fn progress_is_notified_once_an_interval_without_events() {
     assert_eq!(client.poll(), [], "behind");
     client.batch(0, id, Vec::new(), 7, true);
     client.now = client.stream.wake_at();
-    assert_eq!(brief(&client.mark(8)), [(0, 8, vec![])]);
+    assert_eq!(brief(&client.raise_watermarks(8)), [(0, 8, vec![])]);
     client.cancel(0);
     assert_eq!(client.stream.wake_at(), Time::NEVER);
     assert_eq!(client.create(WatchCreate { start_revision: 12, ..notify }).len(), 1);
     client.batch(0, client.ids, Vec::new(), 8, true);
     client.now = client.stream.wake_at();
-    assert_eq!(client.mark(10), [], "not below its start");
+    assert_eq!(client.raise_watermarks(10), [], "not below its start");
     assert_eq!(client.view().settled, Revision(10));
-    assert_eq!(brief(&client.mark(12)), [(2, 12, vec![])]);
+    assert_eq!(brief(&client.raise_watermarks(12)), [(2, 12, vec![])]);
 }
 
 #[test]
@@ -437,8 +442,13 @@ fn a_client_that_only_asks_is_not_read_for_ever() {
     let request = || WatchRequest::Create(one("k"));
     while !client.stream.is_full() {
         client.ids += 1;
-        let marks = client.marks.clone();
-        let view = View { now: client.now, settled: Revision(5), compacted: Revision::NONE, marks: &marks };
+        let watermarks = client.watermarks.clone();
+        let view = View {
+            now: client.now,
+            settled: Revision(5),
+            compacted: Revision::NONE,
+            watermarks: &watermarks,
+        };
         let id = SubscriptionId(client.ids);
         client.stream.request(request(), id, Ok(()), |_| vec![SHARDS[0]], view, &mut client.actions);
     }

@@ -130,7 +130,7 @@ const HANDLING_BOUNDS: &[u64] = &[
 type ClientVersion = (String, [u64; 2]);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct RpcCounters {
     pub received_bytes: u64,
     pub sent_bytes: u64,
     methods: [MethodCounters; METHODS],
@@ -142,7 +142,7 @@ pub struct Counters {
     versions: Vec<ClientVersion>,
 }
 
-impl Counters {
+impl RpcCounters {
     pub fn of(&self, method: Method) -> &MethodCounters {
         &self.methods[method as usize]
     }
@@ -216,7 +216,7 @@ impl Counters {
         })
     }
 
-    pub fn add(&mut self, more: &Counters) {
+    pub fn add(&mut self, more: &RpcCounters) {
         self.received_bytes += more.received_bytes;
         self.sent_bytes += more.sent_bytes;
         for (sum, more) in self.times.0.as_flattened_mut().iter_mut().zip(more.times.0.as_flattened()) {
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn versions_of_clients_take_bounded_room_and_only_harmless_text() {
-        let mut counters = Counters::default();
+        let mut counters = RpcCounters::default();
         counters.begun(Method::Put, None);
         counters.begun(Method::Watch, Some("3.7.1"));
         for strange in ["a\"b", "a\\", "a\nb", "é", &"x".repeat(33)] {
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn durations_are_told_apart_by_request_and_success() {
-        let mut counters = Counters::default();
+        let mut counters = RpcCounters::default();
         for (timed, code, ms) in [
             (Timed::Range, Code::OutOfRange, 3),
             (Timed::LeaseRevoke, Code::NotFound, 5),
@@ -278,7 +278,7 @@ mod tests {
         ] {
             counters.answered(timed, timed.succeeds(code), Duration::from_ms(ms));
         }
-        let mut sum = Counters::default();
+        let mut sum = RpcCounters::default();
         sum.add(&counters);
         sum.add(&counters);
         let seen: Vec<_> = sum.durations().map(|(name, success, of)| (name, success, of.sum())).collect();

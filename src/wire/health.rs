@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::http1::{Audience, ContentType, Http1Request, HttpMethod, Response};
+use super::http1::{Audience, ContentType, Http1Request, Http1Response, HttpMethod};
 use super::{CLUSTER_VERSION, SERVER_VERSION, STORAGE_VERSION};
 use crate::api::{Alarm, AlarmType, Error};
 use crate::types::Time;
@@ -184,7 +184,7 @@ fn checks(request: &Http1Request) -> Option<(Probe, Vec<Check>)> {
 impl Page {
     /// The page. Reads it did not ask for may be given as anything. Panics for `Metrics` and `Vars`, which are
     /// not known here.
-    pub fn render(&self, facts: &Facts, reads: &Reads) -> Response {
+    pub fn render(&self, facts: &Facts, reads: &Reads) -> Http1Response {
         match self {
             Page::Version => version(),
             Page::Metrics | Page::Vars => panic!("figures are rendered where they are counted"),
@@ -194,18 +194,18 @@ impl Page {
                 health(local_fault(facts, *serializable, exclude).map(str::to_owned).or_else(range_error))
             }
             Page::Checks { checks, verbose, .. } => report(checks, *verbose, facts, reads),
-            Page::NotFound => Response::not_found(),
-            Page::MethodNotAllowed => Response::only_get(),
-            Page::Preflight => Response::empty(),
+            Page::NotFound => Http1Response::not_found(),
+            Page::MethodNotAllowed => Http1Response::only_get(),
+            Page::Preflight => Http1Response::empty(),
         }
     }
 }
 
-fn version() -> Response {
+fn version() -> Http1Response {
     let body = format!(
         r#"{{"etcdserver":"{SERVER_VERSION}","etcdcluster":"{CLUSTER_VERSION}","storage":"{STORAGE_VERSION}"}}"#
     );
-    Response::ok(ContentType::Json, body.into_bytes())
+    Http1Response::ok(ContentType::Json, body.into_bytes())
 }
 
 /// What makes `/health` fail before any read.
@@ -224,17 +224,17 @@ fn local_fault(facts: &Facts, serializable: bool, exclude: &[String]) -> Option<
     facts.alarms.iter().find_map(reason).or_else(no_leader)
 }
 
-fn health(fault: Option<String>) -> Response {
+fn health(fault: Option<String>) -> Http1Response {
     match fault {
-        None => Response::ok(ContentType::Text, br#"{"health":"true","reason":""}"#.to_vec()),
+        None => Http1Response::ok(ContentType::Text, br#"{"health":"true","reason":""}"#.to_vec()),
         Some(reason) => {
             let reason = serde_json::Value::String(reason);
-            Response::error(503, &format!(r#"{{"health":"false","reason":{reason}}}"#))
+            Http1Response::error(503, &format!(r#"{{"health":"false","reason":{reason}}}"#))
         }
     }
 }
 
-fn report(checks: &[Check], verbose: bool, facts: &Facts, reads: &Reads) -> Response {
+fn report(checks: &[Check], verbose: bool, facts: &Facts, reads: &Reads) -> Http1Response {
     let (mut lines, mut failed) = (String::new(), false);
     for check in checks {
         match check.failure(facts, reads) {
@@ -246,8 +246,8 @@ fn report(checks: &[Check], verbose: bool, facts: &Facts, reads: &Reads) -> Resp
         }
     }
     if failed {
-        return Response::error(503, &lines);
+        return Http1Response::error(503, &lines);
     }
     let body = if verbose { lines + "ok\n" } else { "ok\n".to_owned() };
-    Response { nosniff: true, ..Response::ok(ContentType::Text, body.into_bytes()) }
+    Http1Response { nosniff: true, ..Http1Response::ok(ContentType::Text, body.into_bytes()) }
 }

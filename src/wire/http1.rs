@@ -74,7 +74,7 @@ impl Http1Request {
 ///
 /// None: more bytes are needed; they are never more than `HTTP1_HEAD_BYTES_MAX + HTTP1_BODY_BYTES_MAX`. An
 /// error is the answer to send before closing the connection.
-pub fn parse(bytes: &[u8]) -> Result<Option<(Http1Request, usize)>, Response> {
+pub fn parse(bytes: &[u8]) -> Result<Option<(Http1Request, usize)>, Http1Response> {
     let mut headers = [httparse::EMPTY_HEADER; HTTP1_HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     let head = match parsed.parse(&bytes[..bytes.len().min(HTTP1_HEAD_BYTES_MAX)]) {
@@ -107,7 +107,7 @@ struct Framing {
     keep_alive: bool,
 }
 
-fn framing(headers: &[httparse::Header], one_dot_one: bool) -> Result<Framing, Response> {
+fn framing(headers: &[httparse::Header], one_dot_one: bool) -> Result<Framing, Http1Response> {
     let (mut hosts, mut length, mut keep_alive) = (0, None, one_dot_one);
     for header in headers {
         let is = |name| header.name.eq_ignore_ascii_case(name);
@@ -208,7 +208,7 @@ pub enum Audience {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
+pub struct Http1Response {
     pub status: u16,
     /// The type of the body; `None` where there is none.
     pub content_type: Option<ContentType>,
@@ -219,27 +219,27 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-impl Response {
-    pub fn ok(content_type: ContentType, body: Vec<u8>) -> Response {
-        Response { status: 200, content_type: Some(content_type), nosniff: false, allow: None, body }
+impl Http1Response {
+    pub fn ok(content_type: ContentType, body: Vec<u8>) -> Http1Response {
+        Http1Response { status: 200, content_type: Some(content_type), nosniff: false, allow: None, body }
     }
 
-    pub fn empty() -> Response {
-        Response { status: 200, content_type: None, nosniff: false, allow: None, body: vec![] }
+    pub fn empty() -> Http1Response {
+        Http1Response { status: 200, content_type: None, nosniff: false, allow: None, body: vec![] }
     }
 
     /// A response as `http.Error` of Go words it: the text and a line feed.
-    pub fn error(status: u16, text: &str) -> Response {
+    pub fn error(status: u16, text: &str) -> Http1Response {
         let body = format!("{text}\n").into_bytes();
-        Response { status, content_type: Some(ContentType::Text), nosniff: true, allow: None, body }
+        Http1Response { status, content_type: Some(ContentType::Text), nosniff: true, allow: None, body }
     }
 
-    pub fn not_found() -> Response {
-        Response::error(404, "404 page not found")
+    pub fn not_found() -> Http1Response {
+        Http1Response::error(404, "404 page not found")
     }
 
-    pub fn only_get() -> Response {
-        Response { allow: Some("GET"), ..Response::error(405, "Method Not Allowed") }
+    pub fn only_get() -> Http1Response {
+        Http1Response { allow: Some("GET"), ..Http1Response::error(405, "Method Not Allowed") }
     }
 
     /// Appends the answer to a request; `keep_alive` as the request had it, false where the server wants to
@@ -308,9 +308,9 @@ fn date(secs: u64) -> String {
     format!("{name}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
 }
 
-fn refusal(status: u16, text: &str) -> Response {
+fn refusal(status: u16, text: &str) -> Http1Response {
     let body = text.as_bytes().to_vec();
-    Response { status, content_type: Some(ContentType::Text), nosniff: false, allow: None, body }
+    Http1Response { status, content_type: Some(ContentType::Text), nosniff: false, allow: None, body }
 }
 
 fn reason(status: u16) -> &'static str {

@@ -18,7 +18,7 @@ mod quote;
 mod sink;
 pub mod text;
 
-pub use counters::{Counters, MethodCounters, Timed};
+pub use counters::{MethodCounters, RpcCounters, Timed};
 pub use encode::{Header, TooLong};
 pub use method::{CallKind, Method};
 

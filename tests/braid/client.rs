@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_types)]
 
 use braid::http2::client::Client as Http2;
-use braid::http2::{Config, Event, StreamId};
+use braid::http2::{Http2Config, Http2Event, StreamId};
 use braid::types::Time;
 use braid::wire::Method;
 use braid::wire::proto::{self, Message, watch_request::RequestUnion};
@@ -26,7 +26,7 @@ impl Client {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         // Time counts only for keepalive, which a client this short-lived does not need.
-        let http2 = Http2::new(&Config::default(), "localhost", Time(0));
+        let http2 = Http2::new(&Http2Config::default(), "localhost", Time(0));
         Client { socket, http2, bodies: BTreeMap::new(), ended: BTreeMap::new() }
     }
 
@@ -93,13 +93,13 @@ impl Client {
         let mut bytes = &received[..len];
         while let Some(event) = self.http2.receive(Time(0), &mut bytes).unwrap() {
             match event {
-                Event::Data { stream, bytes, .. } => {
+                Http2Event::Data { stream, bytes, .. } => {
                     self.bodies.entry(stream.number()).or_default().extend_from_slice(bytes);
                 }
-                Event::Headers { stream, head, end: true } | Event::Trailers { stream, head } => {
+                Http2Event::Headers { stream, head, end: true } | Http2Event::Trailers { stream, head } => {
                     self.ended.insert(stream.number(), head.grpc_status());
                 }
-                Event::Reset { stream, .. } => {
+                Http2Event::Reset { stream, .. } => {
                     self.ended.insert(stream.number(), None);
                 }
                 _ => {}

@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 use super::client::Client;
-use braid::log::{Damage, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
+use braid::log::{LogDamage, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
 use braid::types::StoreId;
 use braid::wire::{Method, proto};
 use std::collections::BTreeMap;
@@ -232,7 +232,7 @@ pub fn store_id(data_dir: &Path) -> StoreId {
     StoreId(u64::from_str_radix(identity["store_id"].as_str().unwrap(), 16).unwrap())
 }
 
-fn recover(store: StoreId, log: LogId, files: &[(SegmentName, Vec<u8>)]) -> Result<Recovered, Damage> {
+fn recover(store: StoreId, log: LogId, files: &[(SegmentName, Vec<u8>)]) -> Result<Recovered, LogDamage> {
     let mut recovery = Recovery::new(log, store, 1, SegmentBytes::USUAL);
     files.iter().for_each(|(name, bytes)| recovery.segment(*name, bytes));
     recovery.finish()

@@ -2,12 +2,12 @@
 
 use super::fuzz_targets::{LOG_KEY, LOG_STORE, SEGMENT_BYTES, SEGMENTS};
 use braid::checkpoint::{Meta, Writer};
-use braid::http2::Config;
+use braid::http2::Http2Config;
 use braid::http2::client::Client;
 use braid::http2::hpack::{Encoder, Indexing};
-use braid::log::{Command, HardState, Log, LogId, Opening, Record, Resident, Start};
+use braid::log::{Command, Log, LogId, LogStart, Opening, Record, Resident, StoredHardState};
 use braid::record::{
-    Batch, Change, ConfChange, Control, CutRecord, Entry, EpochRecord, Intent, MemberRecord, Payload,
+    Batch, Change, ConfChange, ControlEntry, CutRecord, Entry, EpochRecord, Intent, MemberRecord, Payload,
     RaftIdRecord, Write,
 };
 use braid::types::{
@@ -37,7 +37,7 @@ pub fn all() -> Vec<Seed> {
 
 fn http2() -> Vec<Seed> {
     const GRPC: &[(&[u8], &[u8])] = &[(b"content-type", b"application/grpc"), (b"te", b"trailers")];
-    let mut client = Client::new(&Config::default(), "localhost", Time(0));
+    let mut client = Client::new(&Http2Config::default(), "localhost", Time(0));
     for (name, message) in messages() {
         let path = if name == "txn" { "/etcdserverpb.KV/Txn" } else { "/etcdserverpb.KV/Put" };
         client.call(path, GRPC, &message);
@@ -141,14 +141,14 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
         client_urls: vec![],
         is_learner: false,
     };
-    let bootstrap = Control::Bootstrap {
+    let bootstrap = ControlEntry::Bootstrap {
         cluster: 1,
         token: "token".into(),
         members: vec![member.clone()],
         cuts: vec![CutRecord { start: b"m".to_vec(), shard: 1 }],
         feature_level: 1,
     };
-    let intent = Control::Intent(Intent::Adding(Box::new(member)));
+    let intent = ControlEntry::Intent(Intent::Adding(Box::new(member)));
     [
         ("batch", Entry::Batch(Batch { epoch, settled: 8, writes })),
         ("seal", Entry::Seal { epoch, prefix: 8 }),
@@ -160,11 +160,11 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
 }
 
 fn log() -> Vec<u8> {
-    let mut log = Log::new(Start::fresh(LogId(0), LOG_STORE, LOG_KEY, SEGMENTS), SEGMENT_BYTES);
+    let mut log = Log::new(LogStart::fresh(LogId(0), LOG_STORE, LOG_KEY, SEGMENTS), SEGMENT_BYTES);
     let resident = Resident { shard: ShardId(1), home: 0 };
     let own = RaftId::new(5).expect("5 is not 0");
     let peers = Peers { voters: vec![own], learners: vec![] };
-    let opening = Opening { index: Index(0), term: Term(0), hard: HardState::default(), own, peers };
+    let opening = Opening { index: Index(0), term: Term(0), hard: StoredHardState::default(), own, peers };
     log.append(resident, Record::Open(Cow::Owned(opening)));
     let mut files: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     for number in 1..=5 {
@@ -173,7 +173,7 @@ fn log() -> Vec<u8> {
             resident,
             Record::Entry { index: Index(number), term: Term(1), kind: 0, payload: &payload },
         );
-        let hard = HardState { term: Term(1), vote: RaftId::new(5), commit: Index(number) };
+        let hard = StoredHardState { term: Term(1), vote: RaftId::new(5), commit: Index(number) };
         log.append(resident, Record::HardState(hard));
         loop {
             let mut commands = vec![];

@@ -17,10 +17,10 @@ use braid::api::Code;
 use braid::checkpoint::Reader;
 use braid::front::{Ask, Front, FrontConfig};
 use braid::http2::hpack::{Decoder, Encoder, Indexing};
-use braid::http2::{Config, Connection, Event, Head};
+use braid::http2::{Connection, Head, Http2Config, Http2Event};
 use braid::io::Port;
 use braid::limits::{FrontBounds, LOG_WRITE_BYTES_MAX, TXN_OPS_DEFAULT};
-use braid::log::{Damage, Log, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
+use braid::log::{Log, LogDamage, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
 use braid::record::Payload;
 use braid::types::{ConnId, ReactorId, StoreId, Time};
 use braid::wire::http1::Audience;
@@ -61,7 +61,7 @@ pub fn client_port(bytes: &[u8]) {
         MESSAGE_BYTES_MAX,
         TXN_OPS_DEFAULT,
         FrontBounds::PRODUCTION,
-        Config::default(),
+        Http2Config::default(),
     );
     let mut front = Front::new(config);
     let (mut asks, mut out) = (vec![], vec![]);
@@ -70,7 +70,7 @@ pub fn client_port(bytes: &[u8]) {
         front.receive(Time(1), conn, part, &mut asks);
         for ask in asks.drain(..) {
             if let Ask::Page { rpc, .. } = ask {
-                front.page(Time(1), rpc, &http1::Response::not_found(), &mut vec![]);
+                front.page(Time(1), rpc, &http1::Http1Response::not_found(), &mut vec![]);
             }
         }
         front.flush(Time(0), &mut out);
@@ -79,13 +79,13 @@ pub fn client_port(bytes: &[u8]) {
 }
 
 pub fn http2(bytes: &[u8]) {
-    let mut connection = Connection::new(&Config::default(), Time(0));
+    let mut connection = Connection::new(&Http2Config::default(), Time(0));
     let mut consumed = vec![];
     for part in bytes.chunks(700) {
         let mut rest = part;
         loop {
             match connection.receive(Time(1), &mut rest) {
-                Ok(Some(Event::Data { stream, bytes, .. })) => consumed.push((stream, bytes.len())),
+                Ok(Some(Http2Event::Data { stream, bytes, .. })) => consumed.push((stream, bytes.len())),
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(_) => return,
@@ -196,7 +196,7 @@ pub fn log(bytes: &[u8]) {
     recover(&with_log_mended(bytes.to_vec()));
 }
 
-pub fn recovered(bytes: &[u8]) -> Result<Recovered, Damage> {
+pub fn recovered(bytes: &[u8]) -> Result<Recovered, LogDamage> {
     let log = LogId(0);
     let mut recovery = Recovery::new(log, LOG_STORE, LOG_KEY, SEGMENTS);
     for (at, file) in bytes.chunks(SEGMENT_BYTES).enumerate() {

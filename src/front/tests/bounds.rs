@@ -441,7 +441,7 @@ fn paused_streams_are_read_no_further_than_their_windows_and_hinder_no_other() {
     let message = proto::WatchRequest { request_union: Some(create) }.encode_to_vec();
     let framed = [&http2::grpc::prefix(message.len())[..], &message].concat();
     // Together they send more than the connection's window.
-    let window = http2::Config::default().bounds.stream_window_bytes as usize;
+    let window = http2::Http2Config::default().bounds.stream_window_bytes as usize;
     let messages = window / framed.len() - 10;
     let unread = framed.repeat(messages);
     let mut watches = vec![];

@@ -198,13 +198,13 @@ fn what_a_stream_holds_for_its_client_counts_and_is_given_back() {
     let mut client = Closed::new(small(), OPEN);
     client.open_windows(&[0], OPEN);
     let stream = range_stream(&mut client, 1);
-    client.front.holds(stream, 5 * MIB);
+    client.front.set_held(stream, 5 * MIB);
     assert_eq!(client.front.accounting.held.lists, 5 * MIB);
     let reply = list(2 * MIB);
     let asks = client.call(3, super::bounds::RANGE, b"\x0a\x01k", true);
     let rpc = rpc_of(&asks);
     assert!(client.front.takes(rpc, &reply).is_err());
-    client.front.holds(stream, MIB);
+    client.front.set_held(stream, MIB);
     assert!(client.front.takes(rpc, &reply).is_ok());
     client.front.end(stream, Ok(()));
     assert_eq!(client.front.accounting.held.lists, 0);
@@ -226,7 +226,7 @@ fn what_is_gathered_counts_and_no_reader_is_ended_for_it() {
         client.front.on_time(Time::from_ms(second * READER_CHECK_MS), &mut asks);
         assert_eq!(asks, []);
     }
-    assert_eq!(client.front.take_untaken(), []);
+    assert_eq!(client.front.take_reader_losses(), []);
     let mut reset = vec![];
     http2::frame::put_number(&mut reset, http2::frame::kind::RST_STREAM, 1, 8);
     client.send(&reset);
@@ -236,7 +236,7 @@ fn what_is_gathered_counts_and_no_reader_is_ended_for_it() {
 /// Whatever the limits, an honest client gets all it asks for.
 #[test]
 fn the_smallest_limits_that_work_hold_nobody_up_for_ever() {
-    let http2 = http2::Config { bounds: crate::limits::Http2Bounds::TINY, ..Default::default() };
+    let http2 = http2::Http2Config { bounds: crate::limits::Http2Bounds::TINY, ..Default::default() };
     let config = FrontConfig::new(Header::default(), 1 << 20, 128, FrontBounds::TINY, http2);
     let mut client = Closed::new(config, 300);
     client.open_windows(&[0], OPEN);

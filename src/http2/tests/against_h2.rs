@@ -33,7 +33,7 @@ fn answer(server: &mut Connection, stream: StreamId, len: usize, what: &str, bod
 }
 
 /// Serves one end of the pipe until the client hangs up. Sums what bodies hold and answers at their end.
-async fn serve(mut wire: DuplexStream, config: Config, mut rng: Rng) -> Connection {
+async fn serve(mut wire: DuplexStream, config: Http2Config, mut rng: Rng) -> Connection {
     let mut server = Connection::new(&config, NOW);
     let (mut input, mut output) = (vec![0; 30_000], vec![]);
     let mut open: Vec<(StreamId, (usize, String), u64)> = vec![];
@@ -51,23 +51,23 @@ async fn serve(mut wire: DuplexStream, config: Config, mut rng: Rng) -> Connecti
         let mut rest = &input[..n];
         while let Some(event) = server.receive(NOW, &mut rest).expect("h2 makes no mistakes") {
             let done = match event {
-                Event::Headers { stream, head, end } => {
+                Http2Event::Headers { stream, head, end } => {
                     open.push((stream, wanted(head.path()), 0));
                     end.then_some(stream)
                 }
-                Event::Data { stream, bytes, end } => {
+                Http2Event::Data { stream, bytes, end } => {
                     let sum: u64 = bytes.iter().map(|&byte| u64::from(byte)).sum();
                     open.iter_mut().find(|(other, ..)| *other == stream).unwrap().2 += sum;
                     let len = bytes.len();
                     server.consumed(stream, len);
                     end.then_some(stream)
                 }
-                Event::Trailers { stream, .. } => Some(stream),
-                Event::Reset { stream, .. } => {
+                Http2Event::Trailers { stream, .. } => Some(stream),
+                Http2Event::Reset { stream, .. } => {
                     open.retain(|(other, ..)| *other != stream);
                     None
                 }
-                Event::Writable { .. } | Event::GoAway { .. } => None,
+                Http2Event::Writable { .. } | Http2Event::GoAway { .. } => None,
             };
             if let Some(stream) = done {
                 let place = open.iter().position(|(other, ..)| *other == stream).unwrap();
@@ -169,7 +169,7 @@ fn h2_gets_what_it_asks_for_through_small_windows_and_many_streams() {
                 connection_window_bytes: *rng.pick(&[65_535, 1 << 20]),
                 ..Http2Bounds::PRODUCTION
             };
-            let config = Config { streams_max, bounds, ..Config::default() };
+            let config = Http2Config { streams_max, bounds, ..Http2Config::default() };
             let (near, far) = tokio::io::duplex(1 + rng.below(20_000) as usize);
             let server = tokio::spawn(serve(far, config, rng.fork()));
             let (send, connection) = h2::client::Builder::new()

@@ -21,7 +21,7 @@ const CANCEL: [u8; 4] = [0, 0, 0, 8];
 fn rapid_reset_ends_the_connection() {
     let all = [Http2Bounds::PRODUCTION, Http2Bounds::TINY];
     for (end, bounds) in [0, flag::END_STREAM].into_iter().flat_map(|end| all.map(|bounds| (end, bounds))) {
-        let mut bench = Bench::with(&Config { bounds, ..Config::default() });
+        let mut bench = Bench::with(&Http2Config { bounds, ..Http2Config::default() });
         let block = bench.request_block(&[]);
         bench.feed(&frame_of(kind::HEADERS, flag::END_HEADERS, 1, &block)).unwrap();
         let block = bench.request_block(&[]);
@@ -209,7 +209,7 @@ fn a_silent_client_is_pinged_and_then_given_up() {
 
 #[test]
 fn a_client_that_says_nothing_is_not_waited_for_long() {
-    let mut bench = Bench::raw(&Config::default());
+    let mut bench = Bench::raw(&Http2Config::default());
     bench.feed(&frame::PREFACE[..10]).unwrap();
     let due = NOW + Duration::from_secs(HTTP2_HANDSHAKE_SECS_MAX);
     assert_eq!(bench.server.wake_at(), due);

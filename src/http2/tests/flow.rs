@@ -3,7 +3,7 @@
 use super::*;
 use crate::limits::{HTTP2_OUTPUT_BYTES, HTTP2_STREAM_PENDING_BYTES, Http2Bounds};
 
-const SMALL: Config = Config {
+const SMALL: Http2Config = Http2Config {
     streams_max: 100,
     bounds: Http2Bounds {
         stream_window_bytes: 1000,

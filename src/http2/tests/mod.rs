@@ -26,16 +26,16 @@ enum Seen {
     GoAway(u32, u32),
 }
 
-fn seen(event: &Event) -> Seen {
+fn seen(event: &Http2Event) -> Seen {
     match event {
-        Event::Headers { stream, head, end } => {
+        Http2Event::Headers { stream, head, end } => {
             Seen::Headers(stream.number(), String::from_utf8_lossy(head.path()).into_owned(), *end)
         }
-        Event::Data { stream, bytes, end } => Seen::Data(stream.number(), bytes.to_vec(), *end),
-        Event::Trailers { stream, .. } => Seen::Trailers(stream.number()),
-        Event::Reset { stream, code } => Seen::Reset(stream.number(), *code),
-        Event::Writable { stream } => Seen::Writable(stream.number()),
-        Event::GoAway { last, code } => Seen::GoAway(*last, *code),
+        Http2Event::Data { stream, bytes, end } => Seen::Data(stream.number(), bytes.to_vec(), *end),
+        Http2Event::Trailers { stream, .. } => Seen::Trailers(stream.number()),
+        Http2Event::Reset { stream, code } => Seen::Reset(stream.number(), *code),
+        Http2Event::Writable { stream } => Seen::Writable(stream.number()),
+        Http2Event::GoAway { last, code } => Seen::GoAway(*last, *code),
     }
 }
 
@@ -48,12 +48,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn raw(config: &Config) -> Bench {
+    fn raw(config: &Http2Config) -> Bench {
         Bench { server: Connection::new(config, NOW), encoder: Encoder::new(4096), streams: vec![], now: NOW }
     }
 
     /// After preface and SETTINGS both ways.
-    fn with(config: &Config) -> Bench {
+    fn with(config: &Http2Config) -> Bench {
         let mut bench = Bench::raw(config);
         let mut bytes = frame::PREFACE.to_vec();
         frame::put_settings(&mut bytes, &[]);
@@ -64,14 +64,14 @@ impl Bench {
     }
 
     fn new() -> Bench {
-        Bench::with(&Config::default())
+        Bench::with(&Http2Config::default())
     }
 
     fn feed(&mut self, mut bytes: &[u8]) -> Result<Vec<Seen>, ConnectionError> {
         let mut events = vec![];
         while let Some(event) = self.server.receive(self.now, &mut bytes)? {
             events.push(seen(&event));
-            if let Event::Headers { stream, .. } = event {
+            if let Http2Event::Headers { stream, .. } = event {
                 self.streams.push(stream);
             }
         }

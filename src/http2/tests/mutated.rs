@@ -6,7 +6,7 @@ use crate::stdx::Rng;
 
 /// What a client sends who knows nothing of the server: requests, bodies, pings, resets, windows.
 fn conversation(rng: &mut Rng) -> Vec<u8> {
-    let mut config = Config::default().with_window(65_535);
+    let mut config = Http2Config::default().with_window(65_535);
     config.bounds.connection_window_bytes = 65_535;
     let mut client = Client::new(&config, "localhost", NOW);
     let (mut bytes, mut by_hand) = (vec![], vec![]);
@@ -57,7 +57,7 @@ fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
 /// Feeds the bytes in the given pieces to a server that answers everything, and tells what it saw and sent.
 /// DATA counts as a whole however it came.
 fn run(pieces: &[&[u8]]) -> (Vec<Seen>, Option<ConnectionError>, Vec<u8>) {
-    let mut config = Config { streams_max: 8, ..Config::default() };
+    let mut config = Http2Config { streams_max: 8, ..Http2Config::default() };
     config.bounds.pending_bytes_max = 10_000;
     let mut server = Connection::new(&config, NOW);
     let (mut events, mut output) = (vec![], vec![]);
@@ -74,9 +74,9 @@ fn run(pieces: &[&[u8]]) -> (Vec<Seen>, Option<ConnectionError>, Vec<u8>) {
                 Ok(Some(event)) => {
                     events.push(seen(&event));
                     match event {
-                        Event::Headers { stream, end, .. } => (stream, 0, end),
-                        Event::Data { stream, bytes, end } => (stream, bytes.len(), end),
-                        Event::Trailers { stream, .. } => (stream, 0, true),
+                        Http2Event::Headers { stream, end, .. } => (stream, 0, end),
+                        Http2Event::Data { stream, bytes, end } => (stream, bytes.len(), end),
+                        Http2Event::Trailers { stream, .. } => (stream, 0, true),
                         _ => continue,
                     }
                 }
@@ -132,15 +132,15 @@ fn no_bytes_make_it_panic_and_how_they_are_cut_makes_no_difference() {
 fn no_bytes_from_a_server_make_the_client_panic() {
     for seed in 0..1500 {
         let mut rng = Rng::new(seed);
-        let mut client = Client::new(&Config::default(), "localhost", NOW);
-        let mut server = Connection::new(&Config::default(), NOW);
+        let mut client = Client::new(&Http2Config::default(), "localhost", NOW);
+        let mut server = Connection::new(&Http2Config::default(), NOW);
         let (mut up, mut down) = (vec![], vec![]);
         let asked: Vec<_> = (0..4).map(|n| client.call("/a", &[], &[n; 50]).unwrap()).collect();
         client.take_output(&mut up);
         let mut rest = &up[..];
         let mut streams = vec![];
         while let Some(event) = server.receive(NOW, &mut rest).unwrap() {
-            if let Event::Data { stream, .. } = event {
+            if let Http2Event::Data { stream, .. } = event {
                 streams.push(stream);
             }
         }

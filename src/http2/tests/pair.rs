@@ -11,8 +11,8 @@ fn echo(server: &mut Connection, bytes: &[u8], bodies: &mut Vec<(StreamId, Vec<u
         let event = server.receive(NOW, &mut rest).expect("our client makes no mistakes");
         let (stream, part, end) = match event {
             None => return,
-            Some(Event::Data { stream, bytes, end }) => (stream, bytes.to_vec(), end),
-            Some(Event::Reset { stream, .. }) => {
+            Some(Http2Event::Data { stream, bytes, end }) => (stream, bytes.to_vec(), end),
+            Some(Http2Event::Reset { stream, .. }) => {
                 bodies.retain(|(other, _)| *other != stream);
                 continue;
             }
@@ -43,15 +43,15 @@ type Answer = (StreamId, Vec<u8>, Option<u8>);
 fn take_answers(client: &mut Client, mut bytes: &[u8], answers: &mut Vec<Answer>) {
     while let Some(event) = client.receive(NOW, &mut bytes).expect("our server makes no mistakes") {
         match event {
-            Event::Headers { stream, head, .. } => {
+            Http2Event::Headers { stream, head, .. } => {
                 assert_eq!(head.status(), Some(200));
                 answers.push((stream, vec![], head.grpc_status()));
             }
-            Event::Data { stream, bytes, .. } => {
+            Http2Event::Data { stream, bytes, .. } => {
                 let answer = answers.iter_mut().find(|(other, ..)| *other == stream).unwrap();
                 answer.1.extend_from_slice(bytes);
             }
-            Event::Trailers { stream, head } => {
+            Http2Event::Trailers { stream, head } => {
                 let answer = answers.iter_mut().find(|(other, ..)| *other == stream).unwrap();
                 answer.2 = head.grpc_status();
                 if answer.2 == Some(5) {
@@ -69,9 +69,9 @@ fn requests_of_all_sizes_come_back_through_small_windows_and_odd_cuts() {
     for seed in 0..12 {
         let mut rng = Rng::new(seed);
         let window = *rng.pick(&[1, 100, 5000, 65_535, 1 << 20]);
-        let config = Config::default().with_window(window);
+        let config = Http2Config::default().with_window(window);
         let client_window = *rng.pick(&[7, 3000, 1 << 20]);
-        let mut client_config = Config::default().with_window(client_window);
+        let mut client_config = Http2Config::default().with_window(client_window);
         client_config.bounds.connection_window_bytes = 65_535;
         let mut server = Connection::new(&config, NOW);
         let mut client = Client::new(&client_config, "localhost", NOW);
@@ -122,7 +122,7 @@ fn requests_of_all_sizes_come_back_through_small_windows_and_odd_cuts() {
 #[test]
 fn a_warm_request_and_its_answer_are_few_bytes() {
     let (mut server, mut client) =
-        (Connection::new(&Config::default(), NOW), Client::new(&Config::default(), "h", NOW));
+        (Connection::new(&Http2Config::default(), NOW), Client::new(&Http2Config::default(), "h", NOW));
     let (mut up, mut down, mut bodies) = (vec![], vec![], vec![]);
     for round in 0..4 {
         client.call("/etcdserverpb.KV/Put", &[], b"message").expect("the limit is far");
@@ -144,8 +144,9 @@ fn a_warm_request_and_its_answer_are_few_bytes() {
 
 #[test]
 fn a_client_minds_the_servers_limit_of_streams_and_its_goaway() {
-    let config = Config { streams_max: 2, ..Config::default() };
-    let (mut server, mut client) = (Connection::new(&config, NOW), Client::new(&Config::default(), "h", NOW));
+    let config = Http2Config { streams_max: 2, ..Http2Config::default() };
+    let (mut server, mut client) =
+        (Connection::new(&config, NOW), Client::new(&Http2Config::default(), "h", NOW));
     let mut down = vec![];
     server.take_output(&mut down);
     while client.receive(NOW, &mut &down[..]).unwrap().is_some() {}
@@ -155,6 +156,6 @@ fn a_client_minds_the_servers_limit_of_streams_and_its_goaway() {
     assert!(client.request("/d", &[]).is_some());
     let goaway = frame_of(kind::GOAWAY, 0, 0, &[0, 0, 0, 9, 0, 0, 0, 0]);
     let mut rest = &goaway[..];
-    assert!(matches!(client.receive(NOW, &mut rest), Ok(Some(Event::GoAway { last: 9, code: 0 }))));
+    assert!(matches!(client.receive(NOW, &mut rest), Ok(Some(Http2Event::GoAway { last: 9, code: 0 }))));
     assert!(client.request("/e", &[]).is_none());
 }

@@ -8,12 +8,12 @@ const BLOCK: u8 = flag::END_HEADERS;
 
 #[test]
 fn s3_4_preface_and_settings_come_first() {
-    let mut bench = Bench::raw(&Config::default());
+    let mut bench = Bench::raw(&Http2Config::default());
     assert_eq!(bench.feed(b"GET / HTTP/1.1\r\n").expect_err("not HTTP/2").code, E::Protocol);
-    let mut bench = Bench::raw(&Config::default());
+    let mut bench = Bench::raw(&Http2Config::default());
     assert_eq!(bench.feed(frame::PREFACE), Ok(vec![]));
     bench.expect_fault(E::Protocol, kind::PING, 0, 0, &[0; 8]);
-    let mut bench = Bench::raw(&Config::default());
+    let mut bench = Bench::raw(&Http2Config::default());
     let first = bench.frames();
     assert_eq!(first[0].0.kind, kind::SETTINGS, "the server's SETTINGS wait for nothing");
     bench.feed(frame::PREFACE).unwrap();
@@ -119,7 +119,7 @@ fn s5_1_1_numbers_are_odd_and_rise() {
 
 #[test]
 fn s5_1_2_streams_beyond_the_limit_are_refused() {
-    let mut bench = Bench::with(&Config { streams_max: 2, ..Config::default() });
+    let mut bench = Bench::with(&Http2Config { streams_max: 2, ..Http2Config::default() });
     let first = bench.open(1, true);
     bench.open(3, false);
     let block = bench.request_block(&[("new", "entry")]);
@@ -346,7 +346,7 @@ fn a_head_tells_what_grpc_and_etcd_look_at() {
         let block = bench.request_block(&extra);
         let bytes = frame_of(kind::HEADERS, BLOCK, number, &block);
         let mut rest = &bytes[..];
-        let Ok(Some(Event::Headers { head, .. })) = bench.server.receive(NOW, &mut rest) else {
+        let Ok(Some(Http2Event::Headers { head, .. })) = bench.server.receive(NOW, &mut rest) else {
             panic!("no head")
         };
         assert_eq!((head.method(), head.path()), (&b"POST"[..], &b"/pkg.Service/Call"[..]));

@@ -55,7 +55,7 @@ pub enum CallMail {
         applied: Applied,
     },
     /// These have keys of it: one transaction deletes them and ends it.
-    SpreadRevoke {
+    CrossShardRevoke {
         call: CallId,
         lease: LeaseId,
         shards: Vec<ShardId>,
@@ -79,11 +79,11 @@ pub enum CallMail {
     },
     Watched {
         shard: ShardId,
-        notice: watch::Notice,
+        message: watch::HubMessage,
     },
     /// Everything these shards of the sender have up to here was sent before.
-    Marks {
-        marks: Vec<(ShardId, Revision)>,
+    Watermarks {
+        watermarks: Vec<(ShardId, Revision)>,
     },
     CensusIs {
         call: CallId,
@@ -104,7 +104,7 @@ impl CallMail {
                 | CallMail::RangeGoesOn { .. }
                 | CallMail::HistoryIs { .. }
                 | CallMail::Watched { .. }
-                | CallMail::Marks { .. }
+                | CallMail::Watermarks { .. }
                 | CallMail::CensusIs { .. }
                 | CallMail::Defragmented { .. }
         )

@@ -2,7 +2,7 @@
 
 use crate::io::CallId;
 use crate::mvcc::Sizes;
-use crate::record::Control;
+use crate::record::ControlEntry;
 use crate::types::Index;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub enum MemberMail {
     ControlIs {
         index: Index,
-        change: Arc<Control>,
+        change: Arc<ControlEntry>,
     },
     Census {
         call: CallId,

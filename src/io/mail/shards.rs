@@ -2,7 +2,7 @@
 
 use crate::api::{Request, TxnRequest};
 use crate::io::{CallId, PartOf};
-use crate::txn::{Counting, Path, RangeCursor, Share};
+use crate::txn::{Branches, Counting, RangeCursor, SubRange};
 use crate::types::{At, LeaseId, Revision, ShardId};
 use crate::watch;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub enum ShardMail {
     Gather {
         call: CallId,
         shard: ShardId,
-        path: Arc<Path>,
+        branches: Arc<Branches>,
         current: Revision,
     },
     /// Executes the shard's part, and releases the shard.
@@ -43,7 +43,7 @@ pub enum ShardMail {
         call: CallId,
         shard: ShardId,
         write: Option<PartOf>,
-        shares: Vec<Share>,
+        sub_ranges: Vec<SubRange>,
     },
     Release {
         call: CallId,
@@ -75,7 +75,7 @@ pub enum ShardMail {
     Watch {
         action: watch::Action,
     },
-    MarkWanted {
+    WatermarkWanted {
         shard: ShardId,
     },
 }
@@ -90,7 +90,7 @@ impl ShardMail {
                 | ShardMail::History { .. }
                 | ShardMail::HistoryUnwanted { .. }
                 | ShardMail::Watch { .. }
-                | ShardMail::MarkWanted { .. }
+                | ShardMail::WatermarkWanted { .. }
         )
     }
 }

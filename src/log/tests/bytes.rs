@@ -16,7 +16,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn new(start: Start) -> Memory {
+    fn new(start: LogStart) -> Memory {
         Memory { log: Log::new(start, LOG_WRITE_BYTES_MAX), files: Default::default() }
     }
 
@@ -44,7 +44,7 @@ impl Memory {
         }
     }
 
-    fn recover(&self) -> Result<Recovered, Damage> {
+    fn recover(&self) -> Result<Recovered, LogDamage> {
         let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
         for (sequence, bytes) in &self.files {
             recovery.segment(SegmentName { log: LogId(7), sequence: *sequence }, bytes);
@@ -54,7 +54,7 @@ impl Memory {
 }
 
 fn sample() -> Memory {
-    let mut memory = Memory::new(Start::fresh(LogId(7), STORE, 0x1122_3344_5566_7788, SEGMENTS));
+    let mut memory = Memory::new(LogStart::fresh(LogId(7), STORE, 0x1122_3344_5566_7788, SEGMENTS));
     memory.log.settle(Revision(9));
     memory.flush();
     memory.log.hear(Testimony { log: LogId(2), key: 0x99AA_BBCC_DDEE_FF00, frame: 5 });
@@ -62,7 +62,7 @@ fn sample() -> Memory {
     memory.log.append(of, opening(10));
     memory.log.append(of, Record::Entry { index: Index(11), term: Term(2), kind: 1, payload: b"braid" });
     memory.log.append(of, Record::Entry { index: Index(12), term: Term(2), kind: 2, payload: b"" });
-    let hard = HardState { term: Term(2), vote: RaftId::new(5), commit: Index(11) };
+    let hard = StoredHardState { term: Term(2), vote: RaftId::new(5), commit: Index(11) };
     memory.log.append(of, Record::HardState(hard));
     let (revision, index) = (Revision(8), Index(11));
     let checkpoint = Checkpointed { revision, index, term: Term(2), file: 6, home: 1, hash: 0x99AA };
@@ -130,7 +130,7 @@ fn a_segment_of_this_format_is_read() {
     let recovered = recovery.finish().unwrap();
     let known = &recovered.residents[&resident(3)];
     assert_eq!((known.base(), known.last()), ((Index(11), Term(2)), (Index(12), Term(2))));
-    assert_eq!(known.hard, HardState { term: Term(2), vote: RaftId::new(5), commit: Index(11) });
+    assert_eq!(known.hard, StoredHardState { term: Term(2), vote: RaftId::new(5), commit: Index(11) });
     assert_eq!((recovered.settled, known.entries.len()), (Revision(9), 1));
     assert_eq!(known.entries[0].kind, 2, "a kind that only the caller knows");
     assert_eq!(known.opening.own, RaftId::new(2).unwrap());
@@ -141,14 +141,14 @@ fn a_segment_of_this_format_is_read() {
 
 #[test]
 fn a_later_entry_replaces_what_stands_from_its_index_on() {
-    let mut memory = Memory::new(Start::fresh(LogId(7), STORE, 1, SEGMENTS));
+    let mut memory = Memory::new(LogStart::fresh(LogId(7), STORE, 1, SEGMENTS));
     let of = resident(3);
     memory.log.append(of, opening(0));
     for (index, term) in [(1, 1), (2, 1), (3, 1), (2, 2)] {
         let entry = Record::Entry { index: Index(index), term: Term(term), kind: 0, payload: b"x" };
         memory.log.append(of, entry);
     }
-    memory.log.append(of, Record::HardState(HardState { term: Term(2), vote: None, commit: Index(3) }));
+    memory.log.append(of, Record::HardState(StoredHardState { term: Term(2), vote: None, commit: Index(3) }));
     memory.flush();
     let known = &memory.recover().unwrap().residents[&of];
     let found: Vec<_> = known.entries.iter().map(|entry| (entry.index.0, entry.term.0)).collect();

@@ -26,7 +26,7 @@ fn append_any(rig: &mut Rig) {
             let vote = RaftId::new(rig.rng.below(3));
             let votes = term > known.hard.term || known.hard.vote.is_none();
             let vote = if votes { vote } else { known.hard.vote };
-            rig.append(of, Record::HardState(HardState { term, vote, commit }));
+            rig.append(of, Record::HardState(StoredHardState { term, vote, commit }));
         }
         10..=16 => {
             let index = base + rig.rng.below(last - base + 1);

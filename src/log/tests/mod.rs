@@ -16,7 +16,7 @@ fn resident(shard: u32) -> Resident {
 }
 
 fn opening(index: u64) -> Record<'static> {
-    let hard = HardState { term: Term(1), vote: None, commit: Index(index) };
+    let hard = StoredHardState { term: Term(1), vote: None, commit: Index(index) };
     let (index, term, own) = (Index(index), Term(1), RaftId::new(2).unwrap());
     let peers = Peers::of(&[1, 2, 3], &[4]).unwrap();
     Record::Open(Cow::Owned(Opening { index, term, hard, own, peers }))

@@ -14,7 +14,7 @@ pub const SEGMENTS: SegmentBytes = SegmentBytes { least: SEGMENT, most: 4 * SEGM
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expected {
     pub opening: Opening,
-    pub hard: HardState,
+    pub hard: StoredHardState,
     pub checkpoint: Option<Checkpointed>,
     pub coverage: Option<Coverage>,
     pub moved_in: bool,
@@ -68,7 +68,7 @@ pub fn state_of(recovered: &Recovered) -> State {
         }
         assert!(r.hard.commit <= r.last().0);
         Expected {
-            opening: Opening { hard: HardState::default(), ..r.opening.clone() },
+            opening: Opening { hard: StoredHardState::default(), ..r.opening.clone() },
             hard: r.hard,
             checkpoint: r.checkpoint,
             coverage: r.coverage,
@@ -83,7 +83,7 @@ pub fn state_of(recovered: &Recovered) -> State {
 pub fn comparable(state: &State) -> State {
     let mut state = state.clone();
     for known in state.values_mut() {
-        known.opening.hard = HardState::default();
+        known.opening.hard = StoredHardState::default();
         known.hard.commit = known.hard.commit.min(Index(known.last()));
     }
     state
@@ -120,7 +120,7 @@ impl Rig {
             disk: Disk::new(64 << 20, (Duration(0), Duration::from_us(200))),
             rng,
             now: Time(0),
-            log: Log::new(Start::fresh(LogId(7), STORE, key, SEGMENTS), LOG_WRITE_BYTES_MAX),
+            log: Log::new(LogStart::fresh(LogId(7), STORE, key, SEGMENTS), LOG_WRITE_BYTES_MAX),
             doing: BTreeMap::new(),
             states: vec![State::new()],
             recycled: 0,
@@ -180,7 +180,7 @@ impl Rig {
             }
             Command::Prepare { segment, bytes, keep_free } => {
                 if self.disk.free_bytes() < bytes + keep_free {
-                    self.is_full = self.log.no_room(segment, self.now);
+                    self.is_full = self.log.disk_full(segment, self.now);
                     return;
                 }
                 self.is_full = false;
@@ -247,7 +247,7 @@ impl Rig {
         panic!("the log does not come to rest");
     }
 
-    pub fn read_back(&self) -> Result<Recovered, Damage> {
+    pub fn read_back(&self) -> Result<Recovered, LogDamage> {
         read_back(&self.disk)
     }
 
@@ -305,7 +305,7 @@ pub fn files(disk: &Disk) -> impl Iterator<Item = (SegmentName, &[u8])> {
     disk.files().filter_map(named)
 }
 
-pub fn read_back(disk: &Disk) -> Result<Recovered, Damage> {
+pub fn read_back(disk: &Disk) -> Result<Recovered, LogDamage> {
     collect(disk).finish()
 }
 
@@ -321,7 +321,7 @@ pub fn collect(disk: &Disk) -> Recovery {
 }
 
 /// With all that stands in the files of segments which are needed.
-fn read_whole(disk: &Disk, first: u64) -> Result<Recovered, Damage> {
+fn read_whole(disk: &Disk, first: u64) -> Result<Recovered, LogDamage> {
     let mut recovery = Recovery::new(LogId(7), STORE, 99, SEGMENTS);
     for (segment, bytes) in files(disk) {
         let upto = if segment.sequence < first { 4096 } else { bytes.len() };

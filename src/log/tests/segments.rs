@@ -354,7 +354,7 @@ fn a_write_completes_once() {
     let mut rig = begin(16);
     rig.log.append(
         resident(1),
-        Record::HardState(HardState { term: Term(1), vote: RaftId::new(2), commit: Index(0) }),
+        Record::HardState(StoredHardState { term: Term(1), vote: RaftId::new(2), commit: Index(0) }),
     );
     let mut out = vec![];
     rig.log.flush(Time(0), &mut out);
@@ -373,7 +373,7 @@ fn no_other_vote_in_a_term_is_written() {
     for vote in [2, 3] {
         rig.append(
             resident(1),
-            Record::HardState(HardState { term: Term(1), vote: RaftId::new(vote), commit: Index(0) }),
+            Record::HardState(StoredHardState { term: Term(1), vote: RaftId::new(vote), commit: Index(0) }),
         );
     }
 }

@@ -21,7 +21,7 @@ impl Member {
     /// Three logs with an opening each, then so many writes in turn.
     fn new(writes: u64) -> Member {
         let start = |log| {
-            Log::new(Start::fresh(LogId(log), STORE, 70 + u64::from(log), SEGMENTS), LOG_WRITE_BYTES_MAX)
+            Log::new(LogStart::fresh(LogId(log), STORE, 70 + u64::from(log), SEGMENTS), LOG_WRITE_BYTES_MAX)
         };
         let mut member = Member { logs: (0..3).map(start).collect(), files: Files::default(), written: 0 };
         for log in 0..3 {
@@ -77,7 +77,7 @@ impl Member {
 }
 
 impl Files {
-    fn recover(&self) -> Result<Vec<Recovered>, Damage> {
+    fn recover(&self) -> Result<Vec<Recovered>, LogDamage> {
         let mut logs: Vec<LogId> = self.0.keys().map(|name| name.log).collect();
         logs.dedup();
         let recover = |log: LogId| {
@@ -212,7 +212,7 @@ fn a_log_that_is_gone_or_anothers_is_found_out() {
     // The same log of another member.
     let mut files = member.files.clone();
     let mut other = Member::new(0);
-    other.logs[1] = Log::new(Start::fresh(LogId(1), STORE, 5, SEGMENTS), LOG_WRITE_BYTES_MAX);
+    other.logs[1] = Log::new(LogStart::fresh(LogId(1), STORE, 5, SEGMENTS), LOG_WRITE_BYTES_MAX);
     other.files.0.retain(|name, _| name.log != LogId(1));
     other.logs[1].append(resident(1), opening(0));
     other.flush(1);
@@ -242,7 +242,7 @@ fn a_log_that_died_is_missed_by_nobody_and_may_be_born_again() {
     assert_eq!(member.files.cause(), None);
     // One of three again: the new log is there before anybody speaks of it.
     restart(&mut member);
-    member.logs[2] = Log::new(Start::fresh(LogId(2), STORE, 1000, SEGMENTS), LOG_WRITE_BYTES_MAX);
+    member.logs[2] = Log::new(LogStart::fresh(LogId(2), STORE, 1000, SEGMENTS), LOG_WRITE_BYTES_MAX);
     member.logs[2].append(resident(2), opening(0));
     member.flush(2);
     assert_eq!(member.files.cause(), None);

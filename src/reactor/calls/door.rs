@@ -12,7 +12,7 @@
 //! **Why not otherwise.** A check beside every handler is one that the next handler lacks: a request that came in
 //! by another way would be done for a user who may not ask for it.
 
-use super::{Asker, Calls, Turn};
+use super::{Calls, ReplyTo, Turn};
 use crate::api::{Error, RangeRequest, Request, WatchRequest};
 use crate::front::{Caller, Rpc};
 use crate::io::ControlRequest;
@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 
 /// What a client asks for: a call, or one message of a stream.
 #[derive(Debug)]
-pub(super) enum Errand {
+pub(super) enum ParkedRequest {
     Call(Request),
     RangeStream(RangeRequest),
     KeepAlive(LeaseId),
@@ -58,13 +58,13 @@ impl Requires {
 }
 
 /// Says what a request requires, or what is wrong with it at any time.
-fn rule(turn: &Turn, errand: &Errand) -> Result<Requires, Error> {
-    let request = match errand {
-        Errand::Call(request) => request,
-        Errand::RangeStream(range) => return txn::check_stream(range).map(|()| Requires::Reads),
-        Errand::KeepAlive(_) => return Ok(Requires::Writes), // the leader alone renews leases
-        Errand::Watch(_) => return Ok(Requires::Shown),
-        Errand::HealthWatch(_) | Errand::Page(_) => return Ok(Requires::Nothing),
+fn rule(turn: &Turn, request: &ParkedRequest) -> Result<Requires, Error> {
+    let request = match request {
+        ParkedRequest::Call(request) => request,
+        ParkedRequest::RangeStream(range) => return txn::check_stream(range).map(|()| Requires::Reads),
+        ParkedRequest::KeepAlive(_) => return Ok(Requires::Writes), // the leader alone renews leases
+        ParkedRequest::Watch(_) => return Ok(Requires::Shown),
+        ParkedRequest::HealthWatch(_) | ParkedRequest::Page(_) => return Ok(Requires::Nothing),
     };
     match request {
         Request::Range(range) => txn::check_range(range).map(|()| Requires::Reads),
@@ -92,7 +92,7 @@ fn rule(turn: &Turn, errand: &Errand) -> Result<Requires, Error> {
 #[derive(Debug)]
 struct Parked {
     rpc: Rpc,
-    errand: Errand,
+    request: ParkedRequest,
     bytes: usize,
     deadline: Time,
 }
@@ -117,112 +117,121 @@ impl Calls {
         &mut self,
         turn: &mut Turn,
         (rpc, caller): (Rpc, Caller),
-        errand: Errand,
+        request: ParkedRequest,
         bytes: usize,
     ) -> Option<RangeRequest> {
-        if caller.requires_leader && turn.epoch_state.has_lost_leader() && !self.is_open(rpc, &errand) {
-            self.refuse_unchecked(turn, rpc, &errand, Error::NoLeader);
+        if caller.requires_leader && turn.epoch_state.has_lost_leader() && !self.is_open(rpc, &request) {
+            self.refuse_unchecked(turn, rpc, &request, Error::NoLeader);
             return None;
         }
-        let requires = match rule(turn, &errand) {
+        let requires = match rule(turn, &request) {
             Ok(requires) => requires,
             Err(error) => {
-                self.refuse_unchecked(turn, rpc, &errand, error);
+                self.refuse_unchecked(turn, rpc, &request, error);
                 return None;
             }
         };
-        if is_too_large(turn, &errand, bytes) {
-            self.refuse(turn, rpc, &errand, Error::RequestTooLarge);
+        if is_too_large(turn, &request, bytes) {
+            self.refuse(turn, rpc, &request, Error::RequestTooLarge);
             return None;
         }
-        if let Errand::KeepAlive(_) = errand {
+        if let ParkedRequest::KeepAlive(_) = request {
             self.expect_renewal(turn, rpc);
         }
         if !requires.is_met(&turn.epoch_state) {
-            self.park(turn, rpc, errand);
+            self.park(turn, rpc, request);
             None
         } else if requires == Requires::Nothing {
-            self.admit(turn, rpc, errand)
+            self.admit(turn, rpc, request)
         } else {
-            self.admit_if_room(turn, rpc, errand)
+            self.admit_if_room(turn, rpc, request)
         }
     }
 
     /// Whether a message comes on a stream that was let in before: etcd asks for a leader only where a stream
     /// begins, and ends one that goes on without later ([`Calls::end_leaderless`]).
-    fn is_open(&self, rpc: Rpc, errand: &Errand) -> bool {
-        match errand {
-            Errand::Watch(_) => self.watches.has(rpc),
-            Errand::KeepAlive(_) => self.keeps_alive(rpc),
-            Errand::Call(_) | Errand::RangeStream(_) | Errand::HealthWatch(_) | Errand::Page(_) => false,
+    fn is_open(&self, rpc: Rpc, request: &ParkedRequest) -> bool {
+        match request {
+            ParkedRequest::Watch(_) => self.watches.has(rpc),
+            ParkedRequest::KeepAlive(_) => self.keeps_alive(rpc),
+            ParkedRequest::Call(_)
+            | ParkedRequest::RangeStream(_)
+            | ParkedRequest::HealthWatch(_)
+            | ParkedRequest::Page(_) => false,
         }
     }
 
-    fn admit_if_room(&mut self, turn: &mut Turn, rpc: Rpc, errand: Errand) -> Option<RangeRequest> {
+    fn admit_if_room(&mut self, turn: &mut Turn, rpc: Rpc, request: ParkedRequest) -> Option<RangeRequest> {
         let is_full = self.under_way.bytes > turn.settings.bounds.calls_bytes_max;
-        if is_full && matches!(errand, Errand::Call(_)) {
+        if is_full && matches!(request, ParkedRequest::Call(_)) {
             turn.counters.paths.refused_bytes += 1;
-            self.refuse(turn, rpc, &errand, Error::TooManyRequests);
+            self.refuse(turn, rpc, &request, Error::TooManyRequests);
             return None;
         }
-        self.admit(turn, rpc, errand)
+        self.admit(turn, rpc, request)
     }
 
-    fn admit(&mut self, turn: &mut Turn, rpc: Rpc, errand: Errand) -> Option<RangeRequest> {
-        match errand {
-            Errand::Call(Request::Range(range)) => return Some(range),
-            Errand::Call(request) => self.route(turn, Asker::Rpc(rpc), request),
-            Errand::RangeStream(range) => self.begin_range_stream(turn, rpc, range),
-            Errand::KeepAlive(lease) => {
-                self.ask_control(turn, Asker::KeepAlive(rpc), ControlRequest::KeepAlive(lease));
+    fn admit(&mut self, turn: &mut Turn, rpc: Rpc, request: ParkedRequest) -> Option<RangeRequest> {
+        match request {
+            ParkedRequest::Call(Request::Range(range)) => return Some(range),
+            ParkedRequest::Call(request) => self.route(turn, ReplyTo::Rpc(rpc), request),
+            ParkedRequest::RangeStream(range) => self.begin_range_stream(turn, rpc, range),
+            ParkedRequest::KeepAlive(lease) => {
+                self.ask_control(turn, ReplyTo::KeepAlive(rpc), ControlRequest::KeepAlive(lease));
             }
-            Errand::Watch(request) => self.watch(turn, rpc, request),
-            Errand::HealthWatch(service) => self.watch_health(rpc, &service),
-            Errand::Page(page) => self.open_page(turn, rpc, page),
+            ParkedRequest::Watch(request) => self.watch(turn, rpc, request),
+            ParkedRequest::HealthWatch(service) => self.watch_health(rpc, &service),
+            ParkedRequest::Page(page) => self.open_page(turn, rpc, page),
         }
         None
     }
 
     /// Refuses what etcd refuses before its handlers see it: how long that took counts nowhere.
-    fn refuse_unchecked(&mut self, turn: &mut Turn, rpc: Rpc, errand: &Errand, error: Error) {
-        if let Errand::Call(_) = errand {
+    fn refuse_unchecked(&mut self, turn: &mut Turn, rpc: Rpc, request: &ParkedRequest, error: Error) {
+        if let ParkedRequest::Call(_) = request {
             self.front.forget_duration(rpc);
         }
-        self.refuse(turn, rpc, errand, error);
+        self.refuse(turn, rpc, request, error);
     }
 
-    fn refuse(&mut self, turn: &mut Turn, rpc: Rpc, errand: &Errand, error: Error) {
-        match errand {
-            Errand::Call(_) => self.answer_rpc(turn, rpc, Err(error)),
-            Errand::RangeStream(_) | Errand::KeepAlive(_) | Errand::Watch(_) | Errand::HealthWatch(_) => {
+    fn refuse(&mut self, turn: &mut Turn, rpc: Rpc, request: &ParkedRequest, error: Error) {
+        match request {
+            ParkedRequest::Call(_) => self.answer_rpc(turn, rpc, Err(error)),
+            ParkedRequest::RangeStream(_)
+            | ParkedRequest::KeepAlive(_)
+            | ParkedRequest::Watch(_)
+            | ParkedRequest::HealthWatch(_) => {
                 self.end_stream(turn, rpc, error);
             }
-            Errand::Page(_) => unreachable!("a page requires nothing, and is checked for nothing"),
+            ParkedRequest::Page(_) => unreachable!("a page requires nothing, and is checked for nothing"),
         }
     }
 
     /// Holds what arrives during a takeover, for as long as any request may take.
-    fn park(&mut self, turn: &mut Turn, rpc: Rpc, errand: Errand) {
+    fn park(&mut self, turn: &mut Turn, rpc: Rpc, request: ParkedRequest) {
         assert!(!turn.epoch_state.may_write(), "nothing is parked while an epoch serves");
-        let errand = match errand {
-            Errand::Watch(request) => return self.park_watch(turn, rpc, request),
-            errand => errand,
+        let request = match request {
+            ParkedRequest::Watch(request) => return self.park_watch(turn, rpc, request),
+            request => request,
         };
-        let bytes = match &errand {
-            Errand::Call(request) => request.bytes(),
-            Errand::RangeStream(range) => range.key.len() + range.range_end.len(),
-            Errand::KeepAlive(_) | Errand::Watch(_) | Errand::HealthWatch(_) | Errand::Page(_) => 0,
+        let bytes = match &request {
+            ParkedRequest::Call(request) => request.bytes(),
+            ParkedRequest::RangeStream(range) => range.key.len() + range.range_end.len(),
+            ParkedRequest::KeepAlive(_)
+            | ParkedRequest::Watch(_)
+            | ParkedRequest::HealthWatch(_)
+            | ParkedRequest::Page(_) => 0,
         };
         let (bytes, bounds) = (PARKED_FIXED_BYTES + bytes, &turn.settings.bounds);
         let is_full = self.parking.len() >= bounds.parked_calls_max;
         if is_full || self.parking.bytes + bytes > bounds.parked_bytes_max {
             turn.counters.paths.refused_parked += 1;
-            return self.refuse(turn, rpc, &errand, Error::TooManyRequests);
+            return self.refuse(turn, rpc, &request, Error::TooManyRequests);
         }
         let deadline = turn.now + turn.settings.request_timeout();
         self.parking.bytes += bytes;
         turn.counters.paths.call_parked += 1;
-        self.parking.waiting.push_back(Parked { rpc, errand, bytes, deadline });
+        self.parking.waiting.push_back(Parked { rpc, request, bytes, deadline });
     }
 
     /// An epoch serves: what was parked is let in.
@@ -231,11 +240,11 @@ impl Calls {
         let Parking { waiting, bytes } = std::mem::take(&mut self.parking);
         let counted: usize = waiting.iter().map(|parked| parked.bytes).sum();
         assert!(counted == bytes, "what is parked is counted: {counted} of {bytes}");
-        for Parked { rpc, errand, .. } in waiting {
+        for Parked { rpc, request, .. } in waiting {
             // A client that has left or waits no longer was told so, and its request does nothing.
             if self.front.method(rpc).is_some() {
-                let range = self.admit_if_room(turn, rpc, errand);
-                self.ready.extend(range.map(|range| (Asker::Rpc(rpc), range, Counting::Total)));
+                let range = self.admit_if_room(turn, rpc, request);
+                self.ready.extend(range.map(|range| (ReplyTo::Rpc(rpc), range, Counting::Total)));
             }
         }
     }
@@ -243,20 +252,22 @@ impl Calls {
     /// Fails what was parked for too long.
     pub(super) fn expire_parked(&mut self, turn: &mut Turn) {
         while let Some(parked) = self.parking.waiting.pop_front_if(|parked| parked.deadline <= turn.now) {
-            let Parked { rpc, errand, bytes, .. } = parked;
+            let Parked { rpc, request, bytes, .. } = parked;
             assert!(bytes <= self.parking.bytes, "what is parked is counted: {bytes}");
             self.parking.bytes -= bytes;
-            let is_range = matches!(errand, Errand::Call(Request::Range(_)) | Errand::RangeStream(_));
+            let is_range =
+                matches!(request, ParkedRequest::Call(Request::Range(_)) | ParkedRequest::RangeStream(_));
             turn.counters.ranges_failed += u64::from(is_range);
-            self.refuse(turn, rpc, &errand, Error::Timeout);
+            self.refuse(turn, rpc, &request, Error::Timeout);
         }
     }
 }
 
-fn is_too_large(turn: &Turn, errand: &Errand, bytes: usize) -> bool {
+fn is_too_large(turn: &Turn, request: &ParkedRequest, bytes: usize) -> bool {
     let length_bytes = (usize::BITS - (bytes | 1).leading_zeros()).div_ceil(7) as usize;
     let logged = bytes + length_bytes + REQUEST_ENVELOPE_BYTES;
-    logged > turn.settings.request_bytes_max && matches!(errand, Errand::Call(request) if is_write(request))
+    logged > turn.settings.request_bytes_max
+        && matches!(request, ParkedRequest::Call(request) if is_write(request))
 }
 
 /// What a request takes beside its keys and values.

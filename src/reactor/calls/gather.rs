@@ -1,6 +1,6 @@
 //! Answers that every reactor has a share in: Status, metrics, the keys of a lease, Defragment.
 
-use super::{Asker, Calls, Course, Turn};
+use super::{CallState, Calls, ReplyTo, Turn};
 use crate::api::{Alarm, AlarmType, Error, LeaseTimeToLiveReply, Reply, StatusReply};
 use crate::front::Rpc;
 use crate::io::{Body, CallId, Census, Fields, Level, MemberMail, ShardMail};
@@ -36,14 +36,14 @@ impl Calls {
     fn ask_all<M: Into<Body>>(
         &mut self,
         turn: &mut Turn,
-        asker: Asker,
+        reply_to: ReplyTo,
         question: Question,
         mail: impl Fn(CallId) -> M,
     ) {
         let waiting: Vec<ReactorId> = (0..turn.reactors).map(ReactorId).collect();
         let gathering = Gathering { waiting: waiting.clone(), question };
         let has_deadline = !matches!(gathering.question, Question::Defragment { .. });
-        let call = self.begin(turn, asker, Course::Gathering(Box::new(gathering)));
+        let call = self.begin(turn, reply_to, CallState::Gathering(Box::new(gathering)));
         if !has_deadline {
             self.under_way.keep(call); // It takes as long as the data is, and etcd has no deadline here either.
         }
@@ -52,20 +52,20 @@ impl Calls {
         }
     }
 
-    pub(super) fn take_census(&mut self, turn: &mut Turn, asker: Asker) {
-        self.ask_all(turn, asker, Question::Status(Box::default()), |call| MemberMail::Census { call });
+    pub(super) fn take_census(&mut self, turn: &mut Turn, reply_to: ReplyTo) {
+        self.ask_all(turn, reply_to, Question::Status(Box::default()), |call| MemberMail::Census { call });
     }
 
     /// The figures of all reactors, for the text of /metrics or /debug/vars.
     pub(super) fn take_figures(&mut self, turn: &mut Turn, rpc: Rpc, page: Page) {
         let question = Question::Figures { rpc, page, rows: BTreeMap::new() };
-        self.ask_all(turn, Asker::Page(rpc), question, |call| MemberMail::Census { call });
+        self.ask_all(turn, ReplyTo::Page(rpc), question, |call| MemberMail::Census { call });
     }
 
-    pub(super) fn defragment(&mut self, turn: &mut Turn, asker: Asker) {
-        turn.notice(Level::Info, "starting defragment", Fields::default());
-        self.ask_all(turn, asker, Question::Defragment { begun: turn.now }, |call| MemberMail::Defragment {
-            call,
+    pub(super) fn defragment(&mut self, turn: &mut Turn, reply_to: ReplyTo) {
+        turn.log_line(Level::Info, "starting defragment", Fields::default());
+        self.ask_all(turn, reply_to, Question::Defragment { begun: turn.now }, |call| {
+            MemberMail::Defragment { call }
         });
     }
 
@@ -73,12 +73,12 @@ impl Calls {
         let (lease, seen) = (reply.lease, reply.revision);
         turn.counters.paths.lease_keys_gathered += 1;
         let question = Question::Keys { reply, seen };
-        self.ask_all(turn, Asker::Call(call), question, |call| ShardMail::LeaseKeys { call, lease });
+        self.ask_all(turn, ReplyTo::Call(call), question, |call| ShardMail::LeaseKeys { call, lease });
     }
 
     fn gathering(&mut self, call: CallId, from: ReactorId) -> Option<&mut Gathering> {
-        match &mut self.under_way.get_mut(call)?.course {
-            Course::Gathering(gathering) => {
+        match &mut self.under_way.get_mut(call)?.state {
+            CallState::Gathering(gathering) => {
                 assert!(gathering.waiting.contains(&from), "reactor {from} answers once");
                 gathering.waiting.retain(|waiting| *waiting != from);
                 Some(gathering)
@@ -163,7 +163,7 @@ impl Calls {
         if let Question::Defragment { begun } = gathering.question {
             let took = turn.now.since(begun);
             turn.counters.times.defragmentations.observe(took.0);
-            turn.notice(Level::Info, "finished defragment", [("took", took.into())]);
+            turn.log_line(Level::Info, "finished defragment", [("took", took.into())]);
         }
         self.finish(turn, call, Ok(Reply::Defragment));
     }

@@ -3,7 +3,7 @@
 //! Each compaction in between changes what there is to add up: then the sum begins anew.
 
 use super::history::MergedHistory;
-use super::{Asker, Calls, Course, Turn};
+use super::{CallState, Calls, ReplyTo, Turn};
 use crate::api::{Error, Reply};
 use crate::io::{CallId, ShardMail};
 use crate::mvcc::{HashKv, History};
@@ -24,24 +24,24 @@ pub(super) struct Hashing {
 }
 
 impl Calls {
-    pub(super) fn hash(&mut self, turn: &mut Turn, asker: Asker) {
-        self.begin_hash(turn, asker, 0, true);
+    pub(super) fn hash(&mut self, turn: &mut Turn, reply_to: ReplyTo) {
+        self.begin_hash(turn, reply_to, 0, true);
     }
 
-    pub(super) fn hash_kv(&mut self, turn: &mut Turn, asker: Asker, revision: i64) {
-        self.begin_hash(turn, asker, revision, false);
+    pub(super) fn hash_kv(&mut self, turn: &mut Turn, reply_to: ReplyTo, revision: i64) {
+        self.begin_hash(turn, reply_to, revision, false);
     }
 
-    fn begin_hash(&mut self, turn: &mut Turn, asker: Asker, revision: i64, whole: bool) {
+    fn begin_hash(&mut self, turn: &mut Turn, reply_to: ReplyTo, revision: i64, whole: bool) {
         let settled = turn.shown();
         let compacted = turn.control.compacted();
         assert!(compacted <= settled, "only what is settled is compacted: {compacted} at {settled}");
         // etcd's law: 0 is the newest, and what is negative hashes nothing.
         if revision > 0 && revision < compacted.wire() {
-            return self.reply(turn, asker, Err(Error::Compacted));
+            return self.reply(turn, reply_to, Err(Error::Compacted));
         }
         if revision > settled.wire() {
-            return self.reply(turn, asker, Err(Error::FutureRevision));
+            return self.reply(turn, reply_to, Err(Error::FutureRevision));
         }
         let upto = match revision {
             0 => settled,
@@ -54,7 +54,7 @@ impl Calls {
         let sum = HashKv::new(compacted);
         let begun = turn.now;
         let hashing = Hashing { sum, upto, shown, compacted, settled, history, begun, whole };
-        let call = self.begin(turn, asker, Course::Hashing(Box::new(hashing)));
+        let call = self.begin(turn, reply_to, CallState::Hashing(Box::new(hashing)));
         // It takes as long as the history is, and etcd has no deadline here either.
         self.under_way.keep(call);
         self.go_on_hashing(turn, call);
@@ -63,7 +63,9 @@ impl Calls {
     /// Adds what is there in order, asks for what is missing.
     fn go_on_hashing(&mut self, turn: &mut Turn, call: CallId) {
         let Some(under_way) = self.under_way.get_mut(call) else { return };
-        let Course::Hashing(hashing) = &mut under_way.course else { unreachable!("only hashes get history") };
+        let CallState::Hashing(hashing) = &mut under_way.state else {
+            unreachable!("only hashes get history")
+        };
         while let Some((at, change)) = hashing.history.next() {
             assert!(at.main <= hashing.upto, "history ends at the revision that is hashed: {at:?}");
             hashing.sum.add(at, &change);
@@ -100,7 +102,9 @@ impl Calls {
         let Some(under_way) = self.under_way.get_mut(call) else {
             return self.let_history_go(turn, call, shard, &history);
         };
-        let Course::Hashing(hashing) = &mut under_way.course else { unreachable!("only hashes get history") };
+        let CallState::Hashing(hashing) = &mut under_way.state else {
+            unreachable!("only hashes get history")
+        };
         if compacted != hashing.compacted {
             return self.hash_anew(turn, call);
         }
@@ -112,12 +116,12 @@ impl Calls {
     fn hash_anew(&mut self, turn: &mut Turn, call: CallId) {
         turn.counters.paths.hash_made_anew += 1;
         let Some(under_way) = self.under_way.remove(call) else { return };
-        let Course::Hashing(hashing) = under_way.course else { unreachable!("only hashes get history") };
+        let CallState::Hashing(hashing) = under_way.state else { unreachable!("only hashes get history") };
         for shard in hashing.history.unfinished() {
             turn.send_to_owner(shard, ShardMail::HistoryUnwanted { call, shard });
         }
         let revision = if hashing.whole { 0 } else { hashing.shown };
-        self.begin_hash(turn, under_way.asker, revision, hashing.whole);
+        self.begin_hash(turn, under_way.reply_to, revision, hashing.whole);
     }
 
     /// The hash is gone: the shard need not hold its history any longer.

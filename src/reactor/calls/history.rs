@@ -3,7 +3,7 @@
 //! Every shard holds its history as it is and gives it in slices; they are merged here by revision and sub. A slice
 //! is asked for only when the one before is used up, so that what waits here is bounded by a slice per shard.
 
-use crate::mvcc::{Change, History};
+use crate::mvcc::{History, HistoryChange};
 use crate::types::{At, ShardId};
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ pub(super) struct MergedHistory {
 #[derive(Debug)]
 struct ShardHistory {
     shard: ShardId,
-    changes: VecDeque<(At, Change)>,
+    changes: VecDeque<(At, HistoryChange)>,
     /// Where its next slice begins.
     resume: At,
     /// No slice comes after those that came.
@@ -39,7 +39,7 @@ impl MergedHistory {
     }
 
     /// Returns the next change, as soon as that of every shard is known.
-    pub fn next(&mut self) -> Option<(At, Change)> {
+    pub fn next(&mut self) -> Option<(At, HistoryChange)> {
         if self.sources.iter().any(|source| !source.done && source.changes.is_empty()) {
             return None;
         }
@@ -89,7 +89,7 @@ mod tests {
         let at = |main| At { main: Revision(main), sub: Sub(0) };
         let change = |main| {
             let event = Event::Delete { key: Blob::new(b"k"), mod_revision: Revision(main) };
-            (at(main), Change { event, last: true })
+            (at(main), HistoryChange { event, last: true })
         };
         let resume = revisions.last().map_or(At::default(), |last| at(*last));
         History { changes: revisions.iter().copied().map(change).collect(), resume, done }

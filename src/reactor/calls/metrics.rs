@@ -24,7 +24,7 @@ use crate::io::{ApplyKind, Census, ProcessFigures};
 use crate::stdx::Histogram;
 use crate::types::{Duration, MemberId, ReactorId, Revision, Time};
 use crate::wire::health::{Check, Probe};
-use crate::wire::http1::{ContentType, Response};
+use crate::wire::http1::{ContentType, Http1Response};
 use crate::wire::{CLUSTER_VERSION, Method, SERVER_VERSION};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
@@ -49,7 +49,7 @@ struct Figures {
     sum: Census,
 }
 
-pub fn page(turn: &Turn, rows: BTreeMap<ReactorId, Census>) -> Response {
+pub fn page(turn: &Turn, rows: BTreeMap<ReactorId, Census>) -> Http1Response {
     let mut sum = Census::default();
     rows.values().for_each(|row| sum.add(row));
     let figures = Figures {
@@ -63,7 +63,7 @@ pub fn page(turn: &Turn, rows: BTreeMap<ReactorId, Census>) -> Response {
         rows,
         sum,
     };
-    Response::ok(ContentType::Metrics, render(figures).into_bytes())
+    Http1Response::ok(ContentType::Metrics, render(figures).into_bytes())
 }
 
 fn render(figures: Figures) -> String {
@@ -77,7 +77,7 @@ fn render(figures: Figures) -> String {
 
 impl Collector for Figures {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut page = Page(encoder);
+        let mut page = MetricsText(encoder);
         for (name, kind, help, value) in PLAIN {
             page.plain(name, *kind, help, value(self))?;
         }
@@ -248,7 +248,7 @@ impl Figures {
         }
     }
 
-    fn encode_requests(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn encode_requests(&self, page: &mut MetricsText<'_>) -> fmt::Result {
         let front = &self.sum.counters.front;
         let rows = front.versions().flat_map(|(version, counts)| {
             let row = |kind: &str, count| {
@@ -269,7 +269,7 @@ impl Figures {
     }
 
     /// Shows how long it took until a request was evaluated, and a range read.
-    fn encode_applies(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn encode_applies(&self, page: &mut MetricsText<'_>) -> fmt::Result {
         let applies = || self.sum.counters.applies.seen();
         let name = "etcd_server_apply_duration_seconds";
         let mut family = page.0.encode_descriptor(name, "Evaluations.", None, MetricType::Histogram)?;
@@ -290,7 +290,7 @@ impl Figures {
     }
 
     /// Shows how long calls took, where extensive metrics are asked for.
-    fn encode_handling(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn encode_handling(&self, page: &mut MetricsText<'_>) -> fmt::Result {
         let mut handling = self.sum.counters.front.handling().peekable();
         if handling.peek().is_none() {
             return Ok(());
@@ -307,7 +307,7 @@ impl Figures {
     }
 
     /// Shows what is asked over HTTP/1.
-    fn encode_probes(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn encode_probes(&self, page: &mut MetricsText<'_>) -> fmt::Result {
         let counters = &self.sum.counters;
         let labels = |probe: Probe, check: Check| {
             [("type", probe.name().to_owned()), ("name", check.name().to_owned())]
@@ -328,7 +328,7 @@ impl Figures {
         page.labelled("promhttp_metric_handler_requests_total", Counter, "Pages like this.", rows)
     }
 
-    fn encode_identity(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn encode_identity(&self, page: &mut MetricsText<'_>) -> fmt::Result {
         let id = format!("{:x}", self.member.0);
         let rows = [([("server_id", id.clone())], 1)];
         page.labelled("etcd_server_id", Gauge, "Identity of this member.", rows)?;
@@ -355,7 +355,7 @@ impl Figures {
     }
 
     /// Shows every method from the start, so that a rate over the first call is right.
-    fn encode_grpc(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn encode_grpc(&self, page: &mut MetricsText<'_>) -> fmt::Result {
         let front = &self.sum.counters.front;
         let methods = || Method::ALL.iter().copied();
         let rows = methods().map(|method| (labels(method), front.of(method).started));
@@ -403,9 +403,9 @@ fn short_version(version: &str) -> String {
 }
 
 /// The text being written.
-struct Page<'a>(DescriptorEncoder<'a>);
+struct MetricsText<'a>(DescriptorEncoder<'a>);
 
-impl Page<'_> {
+impl MetricsText<'_> {
     fn plain(&mut self, name: &str, kind: MetricType, help: &str, value: u64) -> fmt::Result {
         self.0.encode_descriptor(name, help, None, kind)?.encode_gauge(&value)
     }

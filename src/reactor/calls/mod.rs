@@ -38,22 +38,22 @@ use crate::api::{
     Answer, Code, Error, RangeRequest, Reply, Request, ServingStatus, TxnRequest, WatchRequest,
 };
 use crate::front::{Ask, Front, Rpc};
-use crate::io::{CallId, CallMail, ControlRequest, Counters, LeaderMail, Own, ShardMail};
+use crate::io::{CallId, CallMail, ControlRequest, LeaderMail, Own, ReactorCounters, ShardMail};
 use crate::stdx::Rng;
 use crate::txn::{self, Counting};
 use crate::types::{LeaseId, ReactorId, Revision, ShardId, Time};
-use crate::wire::http1::Response;
+use crate::wire::http1::Http1Response;
 use door::Parking;
 use reads::Reading;
 use std::collections::VecDeque;
 use streams::Streams;
 use table::CallTable;
-use txns::Spread;
+use txns::CrossShardTxn;
 use watches::Watches;
 
 /// Who wants the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asker {
+enum ReplyTo {
     Rpc(Rpc),
     /// One renewal of a stream.
     KeepAlive(Rpc),
@@ -69,26 +69,26 @@ enum Asker {
 
 /// How far a call has come.
 #[derive(Debug)]
-enum Course {
+enum CallState {
     /// One answer settles it.
     Waiting,
     Reading(Box<Reading>),
-    Spread(Box<Spread>),
+    CrossShard(Box<CrossShardTxn>),
     Gathering(Box<gather::Gathering>),
     Hashing(Box<hashes::Hashing>),
 }
 
-impl Course {
+impl CallState {
     /// Whether the end of an epoch is nothing to it.
     fn outlives_epochs(&self) -> bool {
-        matches!(self, Course::Gathering(gathering) if gathering.is_census())
+        matches!(self, CallState::Gathering(gathering) if gathering.is_census())
     }
 }
 
 #[derive(Debug)]
 struct Call {
-    pub asker: Asker,
-    pub course: Course,
+    pub reply_to: ReplyTo,
+    pub state: CallState,
     pub begun: Time,
     deadline: Time,
     /// What its request holds in memory, here or where it waits.
@@ -110,7 +110,7 @@ pub(super) struct Calls {
     /// What clients ask, until it is served.
     asks: Vec<Ask>,
     /// Ranges to be read, beside what clients ask now.
-    ready: VecDeque<(Asker, RangeRequest, Counting)>,
+    ready: VecDeque<(ReplyTo, RangeRequest, Counting)>,
     /// Watches that wait for the first epoch.
     parked_watches: Vec<(Rpc, WatchRequest)>,
     /// Ranges that this turn has tried to read at once, and that were too long for it.
@@ -148,8 +148,8 @@ impl Calls {
                 self.on_gathered(turn, call, shard, gathered, ending);
             }
             CallMail::Applied { call, shard, applied } => self.on_applied(turn, call, shard, applied),
-            CallMail::SpreadRevoke { call, lease, shards } => {
-                self.on_spread_revoke(turn, call, lease, shards)
+            CallMail::CrossShardRevoke { call, lease, shards } => {
+                self.on_cross_shard_revoke(turn, call, lease, shards)
             }
             CallMail::LeaseKeysWanted { call, reply } => self.gather_lease_keys(turn, call, reply),
             CallMail::LeaseKeysAre { call, keys, seen } => {
@@ -158,8 +158,8 @@ impl Calls {
             CallMail::HistoryIs { call, shard, compacted, history } => {
                 self.on_history_is(turn, call, shard, compacted, history);
             }
-            CallMail::Watched { shard, notice } => self.on_watch_news(turn, shard, notice),
-            CallMail::Marks { marks } => self.on_marks(marks),
+            CallMail::Watched { shard, message } => self.on_watch_news(turn, shard, message),
+            CallMail::Watermarks { watermarks } => self.on_watermarks(watermarks),
             CallMail::CensusIs { call, census } => self.on_census_is(turn, from, call, *census),
             CallMail::Defragmented { call, done } => self.on_defragmented(turn, from, call, done),
         }
@@ -192,7 +192,7 @@ impl Calls {
         self.retrying.len()
     }
 
-    pub fn count(&self, counters: &mut Counters) {
+    pub fn count(&self, counters: &mut ReactorCounters) {
         counters.front = self.front.counters.clone();
         counters.connections = self.front.open() as u64;
         counters.proposals_pending = self.under_way.proposals() as u64;
@@ -219,7 +219,7 @@ impl Calls {
     /// The leader asks something of its own.
     fn call_of_leader(&mut self, turn: &mut Turn, of: Own, request: Request) {
         assert!(turn.epoch_state.may_write(), "the leader asks while its epoch serves");
-        self.route(turn, Asker::Own(of), request);
+        self.route(turn, ReplyTo::Own(of), request);
     }
 
     pub fn wake_at(&self) -> Time {
@@ -227,79 +227,85 @@ impl Calls {
     }
 
     /// Answers a request, or sends it to where the state is that it reads or changes.
-    fn route(&mut self, turn: &mut Turn, asker: Asker, request: Request) {
+    fn route(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: Request) {
         match request {
             Request::Put(ref put) => {
                 let shard = turn.router().shard_of(&put.key);
-                self.evaluate_at(turn, asker, shard, request);
+                self.evaluate_at(turn, reply_to, shard, request);
             }
             Request::DeleteRange(ref delete) => {
                 let mut shards = turn.router().shards_of(&delete.range());
                 match (shards.next(), shards.next()) {
-                    (None, _) => self.answer_empty_delete(turn, asker),
-                    (Some(shard), None) => self.evaluate_at(turn, asker, shard, request),
+                    (None, _) => self.answer_empty_delete(turn, reply_to),
+                    (Some(shard), None) => self.evaluate_at(turn, reply_to, shard, request),
                     _ => {
                         let Request::DeleteRange(delete) = request else { unreachable!("matched above") };
-                        self.spread_delete(turn, asker, delete);
+                        self.delete_cross_shard(turn, reply_to, delete);
                     }
                 }
             }
-            Request::Txn(txn) => self.call_txn(turn, asker, txn),
+            Request::Txn(txn) => self.call_txn(turn, reply_to, txn),
             Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => {
-                self.ask_control(turn, asker, ControlRequest::Client(request));
+                self.ask_control(turn, reply_to, ControlRequest::Client(request));
             }
             Request::LeaseTimeToLive { .. } | Request::LeaseLeases | Request::Alarm(_) => {
-                self.ask_control(turn, asker, ControlRequest::Client(request));
+                self.ask_control(turn, reply_to, ControlRequest::Client(request));
             }
             Request::MemberList { .. } => {
                 let members = turn.control.members();
-                self.reply(turn, asker, Ok(Reply::MemberList { members }));
+                self.reply(turn, reply_to, Ok(Reply::MemberList { members }));
             }
             // Nothing can turn authentication on, nor make users and roles.
             Request::AuthStatus => {
-                self.answer_unbacked(turn, asker, |revision| Reply::AuthStatus { revision })
+                self.answer_unbacked(turn, reply_to, |revision| Reply::AuthStatus { revision })
             }
-            Request::UserList => self.answer_unbacked(turn, asker, |revision| Reply::UserList { revision }),
-            Request::RoleList => self.answer_unbacked(turn, asker, |revision| Reply::RoleList { revision }),
+            Request::UserList => {
+                self.answer_unbacked(turn, reply_to, |revision| Reply::UserList { revision })
+            }
+            Request::RoleList => {
+                self.answer_unbacked(turn, reply_to, |revision| Reply::RoleList { revision })
+            }
             Request::MoveLeader { target } if target == turn.settings.member => {
-                self.reply(turn, asker, Ok(Reply::MoveLeader)); // it leads
+                self.reply(turn, reply_to, Ok(Reply::MoveLeader)); // it leads
             }
-            Request::MoveLeader { .. } => self.reply(turn, asker, Err(Error::BadLeaderTransferee)),
-            Request::Status => self.take_census(turn, asker),
-            Request::Defragment => self.defragment(turn, asker),
-            Request::Hash => self.hash(turn, asker),
-            Request::HashKv { revision } => self.hash_kv(turn, asker, revision),
-            Request::HealthCheck { service } => self.reply(turn, asker, health(&service)),
-            Request::HealthList => self.reply(turn, asker, Ok(Reply::HealthList(ServingStatus::Serving))),
+            Request::MoveLeader { .. } => self.reply(turn, reply_to, Err(Error::BadLeaderTransferee)),
+            Request::Status => self.take_census(turn, reply_to),
+            Request::Defragment => self.defragment(turn, reply_to),
+            Request::Hash => self.hash(turn, reply_to),
+            Request::HashKv { revision } => self.hash_kv(turn, reply_to, revision),
+            Request::HealthCheck { service } => self.reply(turn, reply_to, health(&service)),
+            Request::HealthList => self.reply(turn, reply_to, Ok(Reply::HealthList(ServingStatus::Serving))),
             Request::Range(_) => unreachable!("a range is read where it was let in"),
         }
     }
 
-    fn begin(&mut self, turn: &Turn, asker: Asker, course: Course) -> CallId {
-        self.begin_of(turn, asker, course, 0)
+    fn begin(&mut self, turn: &Turn, reply_to: ReplyTo, state: CallState) -> CallId {
+        self.begin_of(turn, reply_to, state, 0)
     }
 
     /// Begins a call whose request holds so many bytes.
-    fn begin_of(&mut self, turn: &Turn, asker: Asker, course: Course, bytes: usize) -> CallId {
+    fn begin_of(&mut self, turn: &Turn, reply_to: ReplyTo, state: CallState, bytes: usize) -> CallId {
         let (begun, deadline) = (turn.now, turn.now + turn.settings.request_timeout());
-        let call = Call { asker, course, begun, deadline, bytes, proposes: false };
+        let call = Call { reply_to, state, begun, deadline, bytes, proposes: false };
         let number = self.under_way.add(call);
         CallId { reactor: turn.id, number }
     }
 
     /// Whether somebody still waits for the answer.
-    fn is_there(&mut self, asker: Asker) -> bool {
-        match asker {
-            Asker::Rpc(rpc) | Asker::KeepAlive(rpc) | Asker::Chunk(rpc) => self.front.method(rpc).is_some(),
-            Asker::Call(_) | Asker::Page(_) | Asker::Own(_) => true,
+    fn is_there(&mut self, reply_to: ReplyTo) -> bool {
+        match reply_to {
+            ReplyTo::Rpc(rpc) | ReplyTo::KeepAlive(rpc) | ReplyTo::Chunk(rpc) => {
+                self.front.method(rpc).is_some()
+            }
+            ReplyTo::Call(_) | ReplyTo::Page(_) | ReplyTo::Own(_) => true,
         }
     }
 
-    fn evaluate_at(&mut self, turn: &mut Turn, asker: Asker, shard: ShardId, request: Request) {
+    fn evaluate_at(&mut self, turn: &mut Turn, reply_to: ReplyTo, shard: ShardId, request: Request) {
         assert!(shard != ShardId::CONTROL, "the control shard has no keys");
         let owner = turn.router().reactor_of(shard);
-        self.asks_of(asker, owner);
-        let call = self.begin_of(turn, asker, Course::Waiting, request.bytes());
+        self.asks_of(reply_to, owner);
+        let call = self.begin_of(turn, reply_to, CallState::Waiting, request.bytes());
         if is_write(&request) {
             self.under_way.proposes(call);
         }
@@ -307,41 +313,41 @@ impl Calls {
     }
 
     /// A client's request goes to this reactor alone.
-    fn asks_of(&mut self, asker: Asker, owner: ReactorId) {
-        if let Asker::Rpc(rpc) = asker {
+    fn asks_of(&mut self, reply_to: ReplyTo, owner: ReactorId) {
+        if let ReplyTo::Rpc(rpc) = reply_to {
             self.front.asks_of(rpc, owner);
         }
     }
 
-    fn ask_control(&mut self, turn: &mut Turn, asker: Asker, request: ControlRequest) {
-        let call = self.begin(turn, asker, Course::Waiting);
+    fn ask_control(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: ControlRequest) {
+        let call = self.begin(turn, reply_to, CallState::Waiting);
         // An alarm goes through etcd's log even where it is only asked for.
         if matches!(&request, ControlRequest::Client(of) if is_write(of) || matches!(of, Request::Alarm(_))) {
             self.under_way.proposes(call);
         }
-        let own = matches!(asker, Asker::Own(_));
+        let own = matches!(reply_to, ReplyTo::Own(_));
         turn.send(ReactorId(0), LeaderMail::Control { call, request, own });
     }
 
-    fn call_txn(&mut self, turn: &mut Turn, asker: Asker, request: TxnRequest) {
+    fn call_txn(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: TxnRequest) {
         let shards = shards_of_txn(turn, &request);
         match shards[..] {
             // A transaction without a key reads nothing and writes nothing: any shard can say so.
-            [] => self.evaluate_at(turn, asker, ShardId(1), Request::Txn(request)),
-            [shard] => self.evaluate_at(turn, asker, shard, Request::Txn(request)),
-            _ => self.spread(turn, asker, request, shards),
+            [] => self.evaluate_at(turn, reply_to, ShardId(1), Request::Txn(request)),
+            [shard] => self.evaluate_at(turn, reply_to, shard, Request::Txn(request)),
+            _ => self.cross_shard_txn(turn, reply_to, request, shards),
         }
     }
 
-    fn answer_empty_delete(&mut self, turn: &mut Turn, asker: Asker) {
-        self.answer_unbacked(turn, asker, |revision| {
+    fn answer_empty_delete(&mut self, turn: &mut Turn, reply_to: ReplyTo) {
+        self.answer_unbacked(turn, reply_to, |revision| {
             Reply::DeleteRange(crate::api::DeleteRangeReply { revision, ..Default::default() })
         });
     }
 
     /// Answers with a reply that no entry backs.
-    fn answer_unbacked(&mut self, turn: &mut Turn, asker: Asker, reply: impl FnOnce(Revision) -> Reply) {
-        let call = self.begin(turn, asker, Course::Waiting);
+    fn answer_unbacked(&mut self, turn: &mut Turn, reply_to: ReplyTo, reply: impl FnOnce(Revision) -> Reply) {
+        let call = self.begin(turn, reply_to, CallState::Waiting);
         turn.hold_unbacked(call, |revision| Ok(reply(revision)));
     }
 
@@ -350,28 +356,28 @@ impl Calls {
         assert!(call.reactor == turn.id, "an answer goes to the reactor of its client");
         // A call that is gone failed at its deadline or at the end of its epoch.
         if let Some(call) = self.under_way.remove(call) {
-            self.reply(turn, call.asker, answer);
+            self.reply(turn, call.reply_to, answer);
         }
     }
 
-    fn reply(&mut self, turn: &mut Turn, asker: Asker, answer: Answer) {
-        match asker {
-            Asker::Rpc(rpc) => self.answer_rpc(turn, rpc, answer),
-            Asker::KeepAlive(rpc) => self.on_kept_alive(turn, rpc, answer),
-            Asker::Chunk(rpc) => self.on_chunk(turn, rpc, answer),
-            Asker::Call(call) => turn.answer(call, answer),
-            Asker::Own(of) => turn.send(ReactorId(0), LeaderMail::OwnDone { of, answer }),
-            Asker::Page(rpc) => {
+    fn reply(&mut self, turn: &mut Turn, reply_to: ReplyTo, answer: Answer) {
+        match reply_to {
+            ReplyTo::Rpc(rpc) => self.answer_rpc(turn, rpc, answer),
+            ReplyTo::KeepAlive(rpc) => self.on_kept_alive(turn, rpc, answer),
+            ReplyTo::Chunk(rpc) => self.on_chunk(turn, rpc, answer),
+            ReplyTo::Call(call) => turn.answer(call, answer),
+            ReplyTo::Own(of) => turn.send(ReactorId(0), LeaderMail::OwnDone { of, answer }),
+            ReplyTo::Page(rpc) => {
                 turn.counters.scrapes_failed += 1;
                 let error = answer.expect_err("only a page that cannot be made is answered this way");
-                self.show_page(turn, rpc, &Response::error(503, &error.to_string()));
+                self.show_page(turn, rpc, &Http1Response::error(503, &error.to_string()));
             }
         }
     }
 
     /// The epoch is over: what was under way has an unknown outcome.
     fn fail_calls(&mut self, turn: &mut Turn, error: &Error) {
-        let under_way = self.under_way.all().filter(|(_, call)| !call.course.outlives_epochs());
+        let under_way = self.under_way.all().filter(|(_, call)| !call.state.outlives_epochs());
         let numbers: Vec<u64> = under_way.map(|(number, _)| number).collect();
         for number in numbers {
             self.count_failed(turn, number);
@@ -387,7 +393,7 @@ impl Calls {
         for number in late {
             self.count_failed(turn, number);
             turn.counters.paths.call_expired += 1;
-            self.release_spread_of(turn, CallId { reactor: turn.id, number });
+            self.release_cross_shard_of(turn, CallId { reactor: turn.id, number });
             self.finish(turn, CallId { reactor: turn.id, number }, Err(Error::Timeout));
         }
         self.expire_parked(turn);
@@ -396,7 +402,7 @@ impl Calls {
     fn count_failed(&self, turn: &mut Turn, number: u64) {
         let Some(call) = self.under_way.get(CallId { reactor: turn.id, number }) else { return };
         turn.counters.proposals_failed += u64::from(call.proposes);
-        turn.counters.ranges_failed += u64::from(matches!(call.course, Course::Reading(_)));
+        turn.counters.ranges_failed += u64::from(matches!(call.state, CallState::Reading(_)));
     }
 }
 

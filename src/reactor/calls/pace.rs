@@ -37,11 +37,11 @@ impl Calls {
 
     /// A unary call gets its answer.
     fn observe_answer(&mut self, turn: &mut Turn, rpc: Rpc, answer: &Answer) {
-        let Some(asked) = self.front.asked(rpc) else { return };
-        let took = turn.now.since(asked.begun);
+        let Some(info) = self.front.call_info(rpc) else { return };
+        let took = turn.now.since(info.begun);
         let code = answer.as_ref().err().map_or(Code::Ok, Error::code);
         // What is refused before it is proposed counts nowhere in etcd.
-        let timed = asked.timed.filter(|_| !matches!(answer, Err(Error::TooManyRequests)));
+        let timed = info.timed.filter(|_| !matches!(answer, Err(Error::TooManyRequests)));
         if let Some(timed) = timed {
             let success = timed.succeeds(code) && !matches!(answer, Err(Error::RequestTooLarge));
             self.front.counters.answered(timed, success, took);
@@ -56,7 +56,7 @@ impl Calls {
             turn.tell_slow_apply(took, prefix, describe, response, answer.as_ref().err());
         }
         if slow_answer {
-            self.tell_slow_answer(turn, rpc, asked, took, answer);
+            self.tell_slow_answer(turn, rpc, info, took, answer);
         }
     }
 
@@ -64,7 +64,7 @@ impl Calls {
         &mut self,
         turn: &mut Turn,
         rpc: Rpc,
-        asked: CallInfo,
+        info: CallInfo,
         took: Duration,
         answer: &Answer,
     ) {
@@ -76,17 +76,17 @@ impl Calls {
             Counts::of(request.as_ref(), answer, turn.settings.bounds.front.long_message_bytes);
         let content = request.as_ref().map(text::request).unwrap_or_default();
         let fields = [
-            ("start time", Value::Moment(asked.begun)),
+            ("start time", Value::Moment(info.begun)),
             ("time spent", took.into()),
             ("remote", Value::Client(rpc.conn)),
-            ("response type", asked.method.path().into()),
+            ("response type", info.method.path().into()),
             ("request count", request_count.into()),
             ("request size", request_size.into()),
             ("response count", response_count.into()),
             ("response size", response_size.into()),
             ("request content", content.into()),
         ];
-        turn.notice(Level::Warn, "request stats", fields);
+        turn.log_line(Level::Warn, "request stats", fields);
     }
 }
 

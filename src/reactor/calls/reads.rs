@@ -7,7 +7,7 @@
 
 use super::super::pace::About;
 use super::super::shards::Shards;
-use super::{Asker, Call, Calls, Course, Turn};
+use super::{Call, CallState, Calls, ReplyTo, Turn};
 use crate::api::{Error, RangeReply, RangeRequest, Reply, Request};
 use crate::front::Rpc;
 use crate::io::{ApplyKind, CallId, ShardMail};
@@ -35,7 +35,7 @@ impl Calls {
         &mut self,
         turn: &mut Turn,
         shards: &Shards,
-        asker: Asker,
+        reply_to: ReplyTo,
         request: RangeRequest,
         counting: Counting,
     ) {
@@ -45,24 +45,24 @@ impl Calls {
             Ok(at) => at,
             Err(error) => {
                 turn.applied(ApplyKind::Range, false, turn.now, About::default());
-                return self.reply(turn, asker, Err(error));
+                return self.reply(turn, reply_to, Err(error));
             }
         };
         assert!(at <= noted, "nothing above what is settled is read: {at} at {noted}");
         let touched = turn.router().shards_of(&request.range());
         if let (Some(shard), None) = first_two(touched.clone()) {
-            self.asks_of(asker, turn.router().reactor_of(shard));
+            self.asks_of(reply_to, turn.router().reactor_of(shard));
         }
         if let Some(part) = self.read_at_once(turn, shards, touched.clone(), &request, at, counting) {
             let reply = txn::finish_range(&request, noted, part);
-            return self.answer_range(turn, asker, request, reply);
+            return self.answer_range(turn, reply_to, request, reply);
         }
         let parts: Vec<_> = touched.clone().map(|shard| (shard, None)).collect();
         assert!(parts.is_sorted_by(|(a, _), (b, _)| a < b), "parts stand in the order of keys");
-        turn.counters.paths.range_spread += u64::from(parts.len() > 1);
+        turn.counters.paths.range_cross_shard += u64::from(parts.len() > 1);
         let bytes = request.key.len() + request.range_end.len();
         let reading = Reading { request: request.clone(), noted, counting, parts };
-        let call = self.begin_of(turn, asker, Course::Reading(Box::new(reading)), bytes);
+        let call = self.begin_of(turn, reply_to, CallState::Reading(Box::new(reading)), bytes);
         for shard in touched {
             let cursor = Box::new(RangeCursor::new(request.clone(), at));
             turn.send_to_owner(shard, ShardMail::Range { call, shard, cursor, counting });
@@ -99,13 +99,13 @@ impl Calls {
     }
 
     /// What has no place beside the answers that clients do not take is read later.
-    fn answer_range(&mut self, turn: &mut Turn, asker: Asker, request: RangeRequest, reply: RangeReply) {
-        match asker {
-            Asker::Rpc(rpc) => match self.front.takes(rpc, &reply) {
-                Ok(()) => self.reply(turn, asker, Ok(Reply::Range(reply))),
+    fn answer_range(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: RangeRequest, reply: RangeReply) {
+        match reply_to {
+            ReplyTo::Rpc(rpc) => match self.front.takes(rpc, &reply) {
+                Ok(()) => self.reply(turn, reply_to, Ok(Reply::Range(reply))),
                 Err(bytes) => self.read_later(turn, rpc, request, Some(bytes)),
             },
-            asker => self.reply(turn, asker, Ok(Reply::Range(reply))),
+            reply_to => self.reply(turn, reply_to, Ok(Reply::Range(reply))),
         }
     }
 
@@ -133,35 +133,35 @@ impl Calls {
         let Some(call) = self.under_way.get(id) else {
             return turn.send(from, ShardMail::RangeUnwanted { call: id, shard });
         };
-        let asker = call.asker;
-        if !self.is_there(asker) {
+        let reply_to = call.reply_to;
+        if !self.is_there(reply_to) {
             self.give_up_reading(turn, id);
-        } else if self.gives_way(asker, bytes) {
+        } else if self.gives_way(reply_to, bytes) {
             self.wait_for_place(turn, id);
         }
     }
 
     /// Whether a range that has found so many bytes more than it has gathered may as well wait.
-    fn gives_way(&mut self, asker: Asker, bytes: usize) -> bool {
-        match asker {
-            Asker::Rpc(rpc) => self.front.is_in_vain(rpc, bytes),
-            Asker::Chunk(rpc) => self.is_read_at_once(rpc) && self.front.is_in_vain(rpc, bytes),
+    fn gives_way(&mut self, reply_to: ReplyTo, bytes: usize) -> bool {
+        match reply_to {
+            ReplyTo::Rpc(rpc) => self.front.is_in_vain(rpc, bytes),
+            ReplyTo::Chunk(rpc) => self.is_read_at_once(rpc) && self.front.is_in_vain(rpc, bytes),
             _ => false,
         }
     }
 
     fn wait_for_place(&mut self, turn: &mut Turn, id: CallId) {
-        let Some((asker, request)) = self.give_up_reading(turn, id) else { return };
-        match asker {
-            Asker::Rpc(rpc) => self.read_later(turn, rpc, request, None),
-            Asker::Chunk(rpc) => self.begin_later(turn, rpc, None),
+        let Some((reply_to, request)) = self.give_up_reading(turn, id) else { return };
+        match reply_to {
+            ReplyTo::Rpc(rpc) => self.read_later(turn, rpc, request, None),
+            ReplyTo::Chunk(rpc) => self.begin_later(turn, rpc, None),
             _ => unreachable!("others do not give way"),
         }
     }
 
     /// Forgets what was read. The shards that go on hear of it.
-    fn give_up_reading(&mut self, turn: &mut Turn, id: CallId) -> Option<(Asker, RangeRequest)> {
-        let Call { asker, course: Course::Reading(reading), .. } = self.under_way.remove(id)? else {
+    fn give_up_reading(&mut self, turn: &mut Turn, id: CallId) -> Option<(ReplyTo, RangeRequest)> {
+        let Call { reply_to, state: CallState::Reading(reading), .. } = self.under_way.remove(id)? else {
             unreachable!("only a range goes on")
         };
         for (shard, part) in &reading.parts {
@@ -169,67 +169,68 @@ impl Calls {
                 turn.send_to_owner(*shard, ShardMail::RangeUnwanted { call: id, shard: *shard });
             }
         }
-        Some((asker, reading.request))
+        Some((reply_to, reading.request))
     }
 
     /// Some parts have come: they count as the answer will.
-    fn gather_parts(&mut self, turn: &mut Turn, id: CallId, asker: Asker, bytes: usize) {
-        let (Asker::Rpc(rpc) | Asker::Chunk(rpc)) = asker else { return };
+    fn gather_parts(&mut self, turn: &mut Turn, id: CallId, reply_to: ReplyTo, bytes: usize) {
+        let (ReplyTo::Rpc(rpc) | ReplyTo::Chunk(rpc)) = reply_to else { return };
         if bytes <= turn.settings.bounds.front.answer_bytes_min {
             return;
         }
         self.front.set_gathered(rpc, bytes);
-        if self.gives_way(asker, 0) {
+        if self.gives_way(reply_to, 0) {
             self.wait_for_place(turn, id);
         }
     }
 
     pub fn on_ranged(&mut self, turn: &mut Turn, id: CallId, shard: ShardId, part: Option<RangePart>) {
         let Some(call) = self.under_way.get_mut(id) else { return };
-        let Course::Reading(reading) = &mut call.course else {
+        let CallState::Reading(reading) = &mut call.state else {
             unreachable!("only a range gets ranges' parts")
         };
         let Some(part) = part else {
-            let (asker, request, counting) = (call.asker, reading.request.clone(), reading.counting);
+            let (reply_to, request, counting) = (call.reply_to, reading.request.clone(), reading.counting);
             self.under_way.remove(id);
             turn.counters.paths.range_read_anew += 1;
-            self.let_go(asker);
-            return self.reread(turn, asker, request, counting);
+            self.let_go(reply_to);
+            return self.reread(turn, reply_to, request, counting);
         };
         let place = reading.parts.iter_mut().find(|(of, _)| *of == shard).expect("the shard was asked");
         assert!(place.1.is_none(), "shard {shard} gives its part of a range once");
         place.1 = Some(part);
         if reading.parts.iter().any(|(_, part)| part.is_none()) {
-            let (asker, parts) = (call.asker, reading.parts.iter().flat_map(|(_, part)| part));
+            let (reply_to, parts) = (call.reply_to, reading.parts.iter().flat_map(|(_, part)| part));
             let bytes = parts.map(RangePart::kept_bytes).sum();
-            return self.gather_parts(turn, id, asker, bytes);
+            return self.gather_parts(turn, id, reply_to, bytes);
         }
-        let Some(Call { asker, begun, course: Course::Reading(reading), .. }) = self.under_way.remove(id)
+        let Some(Call { reply_to, begun, state: CallState::Reading(reading), .. }) =
+            self.under_way.remove(id)
         else {
             unreachable!("it was there above")
         };
         turn.pace.ranged(begun);
         if reading.parts.len() > 1 {
-            self.let_go(asker);
+            self.let_go(reply_to);
         }
         let parts = reading.parts.into_iter().filter_map(|(_, part)| part);
         let reply = txn::finish_range(&reading.request, reading.noted, parts);
-        self.answer_range(turn, asker, reading.request, reply);
+        self.answer_range(turn, reply_to, reading.request, reply);
     }
 
     /// Nothing is gathered any more.
-    fn let_go(&mut self, asker: Asker) {
-        if let Asker::Rpc(rpc) | Asker::Chunk(rpc) = asker {
+    fn let_go(&mut self, reply_to: ReplyTo) {
+        if let ReplyTo::Rpc(rpc) | ReplyTo::Chunk(rpc) = reply_to {
             self.front.set_gathered(rpc, 0);
         }
     }
 
     /// A shard has been compacted above the revision: the newest is noted anew, an older one is gone.
-    fn reread(&mut self, turn: &mut Turn, asker: Asker, request: RangeRequest, counting: Counting) {
+    fn reread(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: RangeRequest, counting: Counting) {
         if request.revision > 0 {
-            self.reply(turn, asker, Err(Error::Compacted));
+            self.reply(turn, reply_to, Err(Error::Compacted));
         } else {
-            self.ready.push_back((asker, request, counting));
+            self.ready.push_back((reply_to, request, counting));
         }
     }
 }

@@ -1,16 +1,16 @@
 //! What the front asks, and the calls that answer with more than one message.
 
 use super::super::shards::Shards;
-use super::door::Errand;
-use super::{Asker, Calls, Turn};
+use super::door::ParkedRequest;
+use super::{Calls, ReplyTo, Turn};
 use crate::api::{Answer, Error, RangeReply, RangeRequest, Reply, ServingStatus, WatchRequest};
-use crate::front::{Ask, Caller, Rpc, Untaken};
+use crate::front::{Ask, Caller, ReaderLoss, Rpc};
 use crate::io::{ConnectionState, Level, Value};
 use crate::stdx::HashMap;
 use crate::txn::{self, Counting, Next, RangeStream};
 use crate::types::{ConnId, Duration, Time};
 use crate::wire::health::{Facts, Page, Reads};
-use crate::wire::http1::Response;
+use crate::wire::http1::Http1Response;
 use crate::wire::{Method, encode};
 
 /// A RangeStream under way.
@@ -75,8 +75,8 @@ impl Calls {
 
     pub(super) fn front_on_time(&mut self, turn: &mut Turn) {
         self.front.on_time(turn.now, &mut self.asks);
-        for (conn, untaken) in self.front.take_untaken() {
-            tell_untaken(turn, conn, untaken);
+        for (conn, loss) in self.front.take_reader_losses() {
+            tell_reader_loss(turn, conn, loss);
         }
     }
 
@@ -84,8 +84,8 @@ impl Calls {
     /// shards at once, for which nothing has to travel.
     pub fn serve(&mut self, turn: &mut Turn, shards: &Shards) {
         loop {
-            while let Some((asker, request, counting)) = self.ready.pop_front() {
-                self.read(turn, shards, asker, request, counting);
+            while let Some((reply_to, request, counting)) = self.ready.pop_front() {
+                self.read(turn, shards, reply_to, request, counting);
             }
             if self.asks.is_empty() {
                 return;
@@ -101,25 +101,29 @@ impl Calls {
     }
 
     fn serve_ask(&mut self, turn: &mut Turn, shards: &Shards, ask: Ask) {
-        let (rpc, caller, errand, bytes) = match ask {
-            Ask::Call { rpc, caller, request, bytes } => (rpc, caller, Errand::Call(request), bytes),
-            Ask::RangeStream { rpc, caller, request } => (rpc, caller, Errand::RangeStream(request), 0),
-            Ask::KeepAlive { rpc, caller, lease } => (rpc, caller, Errand::KeepAlive(lease), 0),
-            Ask::Watch { rpc, caller, request } => (rpc, caller, Errand::Watch(request), 0),
-            Ask::HealthWatch { rpc, caller, service } => (rpc, caller, Errand::HealthWatch(service), 0),
+        let (rpc, caller, request, bytes) = match ask {
+            Ask::Call { rpc, caller, request, bytes } => (rpc, caller, ParkedRequest::Call(request), bytes),
+            Ask::RangeStream { rpc, caller, request } => {
+                (rpc, caller, ParkedRequest::RangeStream(request), 0)
+            }
+            Ask::KeepAlive { rpc, caller, lease } => (rpc, caller, ParkedRequest::KeepAlive(lease), 0),
+            Ask::Watch { rpc, caller, request } => (rpc, caller, ParkedRequest::Watch(request), 0),
+            Ask::HealthWatch { rpc, caller, service } => {
+                (rpc, caller, ParkedRequest::HealthWatch(service), 0)
+            }
             // HTTP/1 has no header that asks for a leader.
-            Ask::Page { rpc, page } => (rpc, Caller { requires_leader: false }, Errand::Page(page), 0),
+            Ask::Page { rpc, page } => (rpc, Caller { requires_leader: false }, ParkedRequest::Page(page), 0),
             Ask::Ended { rpc } => return self.client_ended(rpc),
             Ask::Gone { rpc } => return self.client_gone(turn, rpc),
             Ask::Writable { rpc } => return self.client_takes_more(turn, rpc),
         };
-        if let Some(range) = self.enter(turn, (rpc, caller), errand, bytes) {
-            self.read(turn, shards, Asker::Rpc(rpc), range, Counting::Total);
+        if let Some(range) = self.enter(turn, (rpc, caller), request, bytes) {
+            self.read(turn, shards, ReplyTo::Rpc(rpc), range, Counting::Total);
         }
     }
 
     fn client_takes_more(&mut self, turn: &mut Turn, rpc: Rpc) {
-        self.watches.room(rpc);
+        self.watches.on_writable(rpc);
         self.go_on_chunking(turn, rpc);
         self.go_on_keeping_alive(turn, rpc);
     }
@@ -271,7 +275,7 @@ impl Calls {
         match chunking.next.take() {
             Some(Next::Read(request, counting)) => {
                 chunking.reading = true;
-                self.ready.push_back((Asker::Chunk(rpc), request, counting));
+                self.ready.push_back((ReplyTo::Chunk(rpc), request, counting));
             }
             Some(Next::Piece) => {
                 let piece = chunking.stream.piece(turn.settings.request_bytes_max);
@@ -320,7 +324,7 @@ impl Calls {
         let Some(chunking) = self.streams.chunking.get_mut(&rpc) else { return };
         chunking.next = chunking.stream.next();
         let last = chunking.next.is_none();
-        self.front.holds(rpc, chunking.stream.kept_bytes());
+        self.front.set_held(rpc, chunking.stream.kept_bytes());
         assert!(chunk.revision <= turn.shown(), "a chunk shows nothing above what is settled");
         self.front.chunk(rpc, term, chunk, last);
         if last {
@@ -364,13 +368,13 @@ impl Calls {
         self.show_page(turn, rpc, &response);
     }
 
-    pub(super) fn show_page(&mut self, turn: &Turn, rpc: Rpc, response: &Response) {
+    pub(super) fn show_page(&mut self, turn: &Turn, rpc: Rpc, response: &Http1Response) {
         self.front.page(turn.now, rpc, response, &mut self.asks);
     }
 }
 
-fn tell_untaken(turn: &mut Turn, conn: ConnId, untaken: Untaken) {
-    let message = if untaken.closes {
+fn tell_reader_loss(turn: &mut Turn, conn: ConnId, loss: ReaderLoss) {
+    let message = if loss.closes {
         "closing a connection: its client took nothing of its answers while others waited"
     } else {
         "dropping answers: their client took nothing of them while others waited"
@@ -379,9 +383,9 @@ fn tell_untaken(turn: &mut Turn, conn: ConnId, untaken: Untaken) {
     let waited = Duration::from_ms(bounds.reader_check_ms * u64::from(bounds.reader_checks_max));
     let fields = [
         ("remote", Value::Client(conn)),
-        ("answers", untaken.answers.into()),
-        ("bytes", untaken.bytes.into()),
+        ("answers", loss.answers.into()),
+        ("bytes", loss.bytes.into()),
         ("waited", waited.into()),
     ];
-    turn.notice(Level::Warn, message, fields);
+    turn.log_line(Level::Warn, message, fields);
 }

@@ -114,15 +114,15 @@ const HOLES: usize = 4;
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Asker, Course};
+    use super::super::{CallState, ReplyTo};
     use super::*;
     use crate::io::Own;
     use crate::stdx::Rng;
     use crate::types::{LeaseId, ReactorId};
 
     fn call(bytes: usize) -> Call {
-        let (asker, begun) = (Asker::Own(Own::Expiry(LeaseId(1))), Time(0));
-        Call { asker, course: Course::Waiting, begun, deadline: begun, bytes, proposes: false }
+        let (reply_to, begun) = (ReplyTo::Own(Own::Expiry(LeaseId(1))), Time(0));
+        Call { reply_to, state: CallState::Waiting, begun, deadline: begun, bytes, proposes: false }
     }
 
     #[test]

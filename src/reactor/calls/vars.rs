@@ -4,11 +4,11 @@
 use super::Turn;
 use crate::io::Census;
 use crate::types::{ReactorId, ShardId};
-use crate::wire::http1::{ContentType, Response};
+use crate::wire::http1::{ContentType, Http1Response};
 use serde_json::json;
 use std::collections::BTreeMap;
 
-pub fn page(turn: &Turn, rows: &BTreeMap<ReactorId, Census>) -> Response {
+pub fn page(turn: &Turn, rows: &BTreeMap<ReactorId, Census>) -> Http1Response {
     let process = rows.values().find_map(|row| row.process).unwrap_or_default();
     let shards = rows.values().flat_map(|row| &row.shards);
     let control = shards.clone().find(|shard| shard.shard == ShardId::CONTROL);
@@ -32,5 +32,5 @@ pub fn page(turn: &Turn, rows: &BTreeMap<ReactorId, Census>) -> Response {
             "leadtransferee": "0",
         },
     });
-    Response::ok(ContentType::Json, format!("{vars:#}\n").into_bytes())
+    Http1Response::ok(ContentType::Json, format!("{vars:#}\n").into_bytes())
 }

@@ -3,40 +3,40 @@
 //! **The question.** A watcher's events come from several shards on several threads. How does its client see
 //! them in the order of revisions, each revision whole, and know up to where it has seen everything?
 //!
-//! **The rule.** A stream passes on what stands up to the lowest mark of its shards; marks come behind the
-//! events that they cover. Shards that nothing has touched are passed by the sequencer's ring, and where the
-//! ring no longer knows, the owner is asked. A stream is looked at in a turn only if something came for it:
-//! news, marks that it waits for, place at its client, or its time. Streams outlive epochs: they have seen
-//! nothing that could be undone.
+//! **The rule.** A stream passes on what stands up to the lowest watermark of its shards; watermarks come
+//! behind the events that they cover. Shards that nothing has touched are passed by the sequencer's ring, and
+//! where the ring no longer knows, the owner is asked. A stream is looked at in a turn only if something came
+//! for it: news, watermarks that it waits for, place at its client, or its time. Streams outlive epochs: they
+//! have seen nothing that could be undone.
 //!
-//! **Why not otherwise.** Without marks an idle shard would hold all others up for ever. A mark for each
-//! watcher would make every put cost as much as there are watchers.
+//! **Why not otherwise.** Without watermarks an idle shard would hold all others up for ever. A watermark for
+//! each watcher would make every put cost as much as there are watchers.
 
 use super::{Calls, Turn};
 use crate::api::{Error, WatchRequest};
 use crate::front::Rpc;
-use crate::io::{Counters, ShardMail};
+use crate::io::{ReactorCounters, ShardMail};
 use crate::stdx::{HashMap, Rng};
 use crate::types::{Revision, ShardId, Time};
-use crate::watch::{Action, Marks, Notice, Stream, SubscriptionId, View};
+use crate::watch::{Action, HubMessage, SubscriptionId, View, WatchStream, Watermarks};
 use crate::wire::encode;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The Watch RPCs of this reactor's clients.
 pub(super) struct Watches {
-    streams: BTreeMap<Rpc, Stream>,
+    streams: BTreeMap<Rpc, WatchStream>,
     /// When streams are to be polled without any other cause: one entry per stream that has such a time.
     due: BTreeSet<(Time, Rpc)>,
     /// Where a stream stands in `due`.
     due_at: HashMap<Rpc, Time>,
-    /// Streams that a rise of the marks may let go on.
+    /// Streams that a rise of the watermarks may let go on.
     awaiting_marks: BTreeSet<Rpc>,
     by_subscription: HashMap<u64, Rpc>,
     subscriptions: u64,
     /// How many lanes the streams have on each shard.
-    lanes: BTreeMap<ShardId, usize>,
-    marks: Marks,
-    /// Up to where the shards' owners were asked for marks.
+    feeds: BTreeMap<ShardId, usize>,
+    watermarks: Watermarks,
+    /// Up to where the shards' owners were asked for watermarks.
     marks_asked: BTreeMap<ShardId, Revision>,
     /// Streams that may have something to send.
     ready: BTreeSet<Rpc>,
@@ -55,8 +55,8 @@ impl Watches {
             awaiting_marks: BTreeSet::new(),
             by_subscription: HashMap::default(),
             subscriptions: 0,
-            lanes: BTreeMap::new(),
-            marks: Marks::default(),
+            feeds: BTreeMap::new(),
+            watermarks: Watermarks::default(),
             marks_asked: BTreeMap::new(),
             ready: BTreeSet::new(),
             paused: BTreeSet::new(),
@@ -69,17 +69,17 @@ impl Watches {
         self.due.first().map_or(Time::NEVER, |(at, _)| *at)
     }
 
-    pub fn count(&self, counters: &mut Counters) {
+    pub fn count(&self, counters: &mut ReactorCounters) {
         counters.watch_streams = self.streams.len() as u64;
         for stream in self.streams.values() {
-            let census = stream.census();
-            counters.watchers += census.watchers;
-            counters.watchers_behind += census.behind;
-            counters.events_pending += census.events;
+            let stats = stream.stats();
+            counters.watchers += stats.watchers;
+            counters.watchers_behind += stats.behind;
+            counters.events_pending += stats.events;
         }
     }
 
-    pub fn room(&mut self, rpc: Rpc) {
+    pub fn on_writable(&mut self, rpc: Rpc) {
         if self.streams.contains_key(&rpc) {
             self.ready.insert(rpc);
         }
@@ -95,15 +95,15 @@ impl Watches {
     }
 
     fn is_full(&self, rpc: Rpc) -> bool {
-        self.streams.get(&rpc).is_some_and(Stream::is_full)
+        self.streams.get(&rpc).is_some_and(WatchStream::is_full)
     }
 
-    fn waits_for_marks(&self) -> bool {
+    fn waits_for_watermarks(&self) -> bool {
         !self.awaiting_marks.is_empty()
     }
 
     /// What a stream waits for is kept beside it, so that a turn looks at no stream in vain.
-    fn note_wait(&mut self, rpc: Rpc, due: Time, marks: bool) {
+    fn note_wait(&mut self, rpc: Rpc, due: Time, watermarks: bool) {
         if let Some(before) = self.due_at.remove(&rpc) {
             self.due.remove(&(before, rpc));
         }
@@ -112,7 +112,7 @@ impl Watches {
             self.due.insert((due, rpc));
         }
         assert!(self.due.len() == self.due_at.len(), "a stream is due once");
-        if marks {
+        if watermarks {
             self.awaiting_marks.insert(rpc);
         } else {
             self.awaiting_marks.remove(&rpc);
@@ -141,13 +141,13 @@ impl Calls {
         let id = SubscriptionId(u64::from(turn.id.0) << 48 | watches.subscriptions);
         let interval = turn.settings.watch_progress_interval;
         let (reader, bounds, rng) = (turn.id, turn.settings.bounds.watch, &mut watches.rng);
-        let begin = || Stream::new(reader, interval, fragment, bounds, rng.fork());
+        let begin = || WatchStream::new(reader, interval, fragment, bounds, rng.fork());
         let stream = watches.streams.entry(rpc).or_insert_with(begin);
         let view = View {
             now: turn.now,
             settled: turn.shown(),
             compacted: turn.control.compacted(),
-            marks: &watches.marks,
+            watermarks: &watches.watermarks,
         };
         let router = turn.router();
         let mut actions = vec![];
@@ -169,7 +169,7 @@ impl Calls {
         for action in actions {
             let shard = match &action {
                 Action::Subscribe { shard, .. } => {
-                    *self.watches.lanes.entry(*shard).or_default() += 1;
+                    *self.watches.feeds.entry(*shard).or_default() += 1;
                     *shard
                 }
                 Action::Unsubscribe { shard, id } => {
@@ -188,12 +188,12 @@ impl Calls {
     }
 
     fn drop_lane(&mut self, shard: ShardId) {
-        let Some(lanes) = self.watches.lanes.get_mut(&shard) else {
+        let Some(feeds) = self.watches.feeds.get_mut(&shard) else {
             panic!("a lane on shard {shard} ends that never began")
         };
-        *lanes -= 1;
-        if *lanes == 0 {
-            self.watches.lanes.remove(&shard);
+        *feeds -= 1;
+        if *feeds == 0 {
+            self.watches.feeds.remove(&shard);
         }
     }
 
@@ -212,24 +212,24 @@ impl Calls {
         }
     }
 
-    pub fn on_watch_news(&mut self, turn: &mut Turn, shard: ShardId, notice: Notice) {
-        let id = match &notice {
-            Notice::Batch(batch) => batch.id,
-            Notice::Compacted { id, .. } => *id,
+    pub fn on_watch_news(&mut self, turn: &mut Turn, shard: ShardId, message: HubMessage) {
+        let id = match &message {
+            HubMessage::Batch(batch) => batch.id,
+            HubMessage::Compacted { id, .. } => *id,
         };
         let Some(rpc) = self.watches.by_subscription.get(&id.0).copied() else { return };
         let Some(stream) = self.watches.streams.get_mut(&rpc) else { return };
         let mut actions = vec![];
-        stream.notice(shard, notice, &mut actions);
+        stream.hub_message(shard, message, &mut actions);
         self.watches.ready.insert(rpc);
         self.route_actions(turn, actions);
     }
 
-    pub fn on_marks(&mut self, marks: Vec<(ShardId, Revision)>) {
+    pub fn on_watermarks(&mut self, watermarks: Vec<(ShardId, Revision)>) {
         let mut raised = false;
-        for (shard, upto) in marks {
-            raised |= upto > self.watches.marks.of(shard);
-            self.watches.marks.raise(shard, upto);
+        for (shard, upto) in watermarks {
+            raised |= upto > self.watches.watermarks.of(shard);
+            self.watches.watermarks.raise(shard, upto);
         }
         if raised {
             self.wake_streams_for_marks();
@@ -242,31 +242,31 @@ impl Calls {
     }
 
     /// Shards that nothing touched are passed without waking their owners (the sequencer's ring knows).
-    fn raise_marks_of_idle_shards(&mut self, turn: &mut Turn) {
-        if self.watches.lanes.is_empty() {
+    fn raise_watermarks_of_idle_shards(&mut self, turn: &mut Turn) {
+        if self.watches.feeds.is_empty() {
             return;
         }
         let settled = turn.shown();
-        let shards: Vec<ShardId> = self.watches.lanes.keys().copied().collect();
+        let shards: Vec<ShardId> = self.watches.feeds.keys().copied().collect();
         let shards_len = turn.router().data_shards().count() + 1;
-        let waiting = shards_len > 64 && self.watches.waits_for_marks();
+        let waiting = shards_len > 64 && self.watches.waits_for_watermarks();
         let mut raised = false;
         for shard in shards {
-            let mark = self.watches.marks.of(shard);
-            let upto = turn.sequencer.untouched(shard, mark, settled);
-            if upto > mark {
-                self.watches.marks.raise(shard, upto);
+            let watermark = self.watches.watermarks.of(shard);
+            let upto = turn.sequencer.untouched(shard, watermark, settled);
+            if upto > watermark {
+                self.watches.watermarks.raise(shard, upto);
                 raised = true;
             }
             // The ring tells shards apart by their number modulo 64: beyond that an idle one may look busy,
-            // and its owner has no reason of its own to send a mark.
+            // and its owner has no reason of its own to send a watermark.
             let ambiguous = shards_len > 64 && waiting && upto < settled;
-            let lost = settled.0 - mark.0.min(settled.0) > turn.sequencer.ring_len() / 2;
+            let lost = settled.0 - watermark.0.min(settled.0) > turn.sequencer.ring_len() / 2;
             let asked = self.watches.marks_asked.get(&shard).is_some_and(|asked| *asked >= settled);
             if (ambiguous || lost) && !asked {
                 self.watches.marks_asked.insert(shard, settled);
                 turn.counters.paths.watch_mark_asked += 1;
-                turn.send_to_owner(shard, ShardMail::MarkWanted { shard });
+                turn.send_to_owner(shard, ShardMail::WatermarkWanted { shard });
             }
         }
         if raised {
@@ -276,7 +276,7 @@ impl Calls {
 
     /// Sends what streams have, as far as their clients take it.
     pub fn flush_watches(&mut self, turn: &mut Turn) {
-        self.raise_marks_of_idle_shards(turn);
+        self.raise_watermarks_of_idle_shards(turn);
         let now = turn.now;
         let Watches { due, ready, .. } = &mut self.watches;
         ready.extend(due.iter().take_while(|(at, _)| *at <= now).map(|(_, rpc)| *rpc));
@@ -314,7 +314,8 @@ impl Calls {
                 // Whatever it waits for, it goes on when its client takes more.
                 return watches.note_wait(rpc, Time::NEVER, false);
             }
-            let view = View { now: *now, settled, compacted: control.compacted(), marks: &watches.marks };
+            let view =
+                View { now: *now, settled, compacted: control.compacted(), watermarks: &watches.watermarks };
             match stream.poll(budget, view, actions) {
                 Some(reply) => {
                     assert!(reply.revision <= view.settled, "a watch shows nothing above what is settled");
@@ -330,8 +331,9 @@ impl Calls {
                 None => break,
             }
         }
-        let (due, marks, unfinished) = (stream.wake_at(), stream.waits_for_marks(), stream.is_unfinished());
-        watches.note_wait(rpc, due, marks);
+        let (due, watermarks, unfinished) =
+            (stream.wake_at(), stream.waits_for_watermarks(), stream.is_unfinished());
+        watches.note_wait(rpc, due, watermarks);
         if unfinished {
             counters.paths.watch_revision_in_turns += 1;
             watches.ready.insert(rpc);
@@ -340,7 +342,7 @@ impl Calls {
 
     /// The settled revision that lets a stream go on.
     pub fn watched_revision(&self, turn: &Turn) -> Option<Revision> {
-        self.watches.waits_for_marks().then(|| turn.settled.next())
+        self.watches.waits_for_watermarks().then(|| turn.settled.next())
     }
 }
 

@@ -12,13 +12,13 @@ use crate::control;
 use crate::io::{CallId, CallMail, ControlRequest, Fields, Level};
 use crate::lease::{Granted, Renewal};
 use crate::limits::LEASE_BYTES;
-use crate::record::Control;
+use crate::record::ControlEntry;
 use crate::types::{Index, LeaseId, Revision, Time};
 
 /// A control entry that is decided and waits to be proposed, with who asked.
 #[derive(Debug)]
 pub struct Decided {
-    pub control: Control,
+    pub control: ControlEntry,
     pub call: Option<(CallId, Answer)>,
 }
 
@@ -81,7 +81,7 @@ impl Leader {
     pub fn drop_late(&mut self, turn: &Turn) {
         let now = turn.now;
         self.waiting.retain(|asked| asked.by.until > now);
-        self.outdone.retain(|asked| asked.by.until > now);
+        self.superseded.retain(|asked| asked.by.until > now);
     }
 
     #[cfg(test)]
@@ -90,7 +90,7 @@ impl Leader {
     }
 
     pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty() || !self.outdone.is_empty()
+        !self.waiting.is_empty() || !self.superseded.is_empty()
     }
 
     /// An answer read from the control state: it shows, and waits for, the newest revision taken.
@@ -136,7 +136,7 @@ impl Leader {
         let reply = Reply::LeaseGrant { revision, lease, ttl: ttl_secs };
         self.decide_control(
             turn,
-            Control::LeaseGrant { lease: lease.0, ttl_secs },
+            ControlEntry::LeaseGrant { lease: lease.0, ttl_secs },
             Some((by.call, Ok(reply))),
         );
     }
@@ -195,22 +195,26 @@ impl Leader {
         let revision = Revision(request.revision.unsigned_abs());
         if revision <= self.compacting_to {
             // It may yet be lost, and then nothing is compacted.
-            if self.outdone.len() >= turn.settings.bounds.control_waiting_max && !by.own {
+            if self.superseded.len() >= turn.settings.bounds.control_waiting_max && !by.own {
                 turn.counters.paths.refused_control += 1;
                 return turn.answer(by.call, Err(Error::TooManyRequests));
             }
             let request = ControlRequest::Client(Request::Compact(request));
             turn.counters.paths.control_outdone += 1;
-            return self.outdone.push(revision, Asked { by, request });
+            return self.superseded.push(revision, Asked { by, request });
         }
         self.compacting_to = revision;
         let answer = Ok(Reply::Compact { revision: settled });
         if request.physical {
             self.physical.push((revision, by.call, answer));
             turn.counters.paths.compacted_physically += 1;
-            self.decide_control(turn, Control::Compact { revision: revision.0 }, None);
+            self.decide_control(turn, ControlEntry::Compact { revision: revision.0 }, None);
         } else {
-            self.decide_control(turn, Control::Compact { revision: revision.0 }, Some((by.call, answer)));
+            self.decide_control(
+                turn,
+                ControlEntry::Compact { revision: revision.0 },
+                Some((by.call, answer)),
+            );
         }
     }
 
@@ -222,12 +226,12 @@ impl Leader {
         match (request.action, number) {
             (AlarmAction::Activate, Some(number)) => {
                 let reply = Reply::Alarm { revision: current, alarms: vec![alarm] };
-                let control = Control::AlarmOn { member: request.member.0, alarm: number };
+                let control = ControlEntry::AlarmOn { member: request.member.0, alarm: number };
                 self.decide_control(turn, control, Some((call, Ok(reply))));
             }
             (AlarmAction::Deactivate, Some(number)) if stands => {
                 let reply = Reply::Alarm { revision: current, alarms: vec![alarm] };
-                let control = Control::AlarmOff { member: request.member.0, alarm: number };
+                let control = ControlEntry::AlarmOff { member: request.member.0, alarm: number };
                 self.decide_control(turn, control, Some((call, Ok(reply))));
             }
             (AlarmAction::Get, _) => {
@@ -259,7 +263,7 @@ impl Leader {
                 *none = Some(vec![]);
                 turn.counters.paths.no_space_raised += 1;
                 notice_full(turn, call.is_some());
-                let control = Control::AlarmOn { member: member.0, alarm: control::NO_SPACE };
+                let control = ControlEntry::AlarmOn { member: member.0, alarm: control::NO_SPACE };
                 self.decide_control(turn, control, call.map(|call| (call, Err(Error::NoSpace))));
             }
         }
@@ -269,7 +273,7 @@ impl Leader {
     pub(super) fn decide_control(
         &mut self,
         turn: &mut Turn,
-        control: Control,
+        control: ControlEntry,
         call: Option<(CallId, Answer)>,
     ) {
         let seen = turn.sequencer.counter();
@@ -311,8 +315,8 @@ fn notice_full(turn: &mut Turn, by_quota: bool) {
     match turn.settings.quota_bytes.filter(|_| by_quota) {
         Some(quota) => {
             let fields = [("quota-size-bytes", quota.into()), ("quota-size", human(quota).into())];
-            turn.notice(Level::Warn, "message exceeded backend quota; raising alarm", fields);
+            turn.log_line(Level::Warn, "message exceeded backend quota; raising alarm", fields);
         }
-        None => turn.notice(Level::Warn, "the disk is full; raising alarm", Fields::default()),
+        None => turn.log_line(Level::Warn, "the disk is full; raising alarm", Fields::default()),
     }
 }

@@ -7,7 +7,7 @@ use crate::api::Error;
 use crate::control;
 use crate::io::{ApplyKind, Level};
 use crate::mvcc::Sizes;
-use crate::record::Control;
+use crate::record::ControlEntry;
 use crate::types::{Index, LeaseId, ReactorId, Revision};
 
 impl Leader {
@@ -24,24 +24,24 @@ impl Leader {
     }
 
     /// What the leader keeps beside the control state follows it.
-    pub fn follow(&mut self, turn: &mut Turn, change: &Control) {
+    pub fn follow(&mut self, turn: &mut Turn, change: &ControlEntry) {
         self.note_control(turn, change);
         let woken = match change {
-            Control::LeaseGrant { lease, ttl_secs } => {
+            ControlEntry::LeaseGrant { lease, ttl_secs } => {
                 self.expiry.grant(LeaseId(*lease), *ttl_secs, turn.now);
                 self.granting.remove(&LeaseId(*lease));
                 turn.counters.leases_granted += 1;
                 turn.counters.times.lease_ttls.observe(ttl_secs.unsigned_abs());
                 self.waiting.take(LeaseId(*lease))
             }
-            Control::LeaseEnd { lease } => {
+            ControlEntry::LeaseEnd { lease } => {
                 self.expiry.end(LeaseId(*lease));
                 self.ending.remove(&LeaseId(*lease));
                 turn.counters.leases_revoked += 1;
                 self.waiting.take(LeaseId(*lease))
             }
-            Control::Compact { revision } => self.outdone.take_upto(Revision(*revision)),
-            Control::AlarmOn { alarm: control::NO_SPACE, .. } => {
+            ControlEntry::Compact { revision } => self.superseded.take_upto(Revision(*revision)),
+            ControlEntry::AlarmOn { alarm: control::NO_SPACE, .. } => {
                 for call in self.raising_no_space.take().unwrap_or_default() {
                     self.refuse(turn, call, Error::NoSpace);
                 }
@@ -55,32 +55,32 @@ impl Leader {
     }
 
     /// Counts a control entry that takes effect, and tells the operator of an alarm.
-    fn note_control(&mut self, turn: &mut Turn, change: &Control) {
+    fn note_control(&mut self, turn: &mut Turn, change: &ControlEntry) {
         if !self.serves {
             return;
         }
         let kind = match change {
-            Control::LeaseGrant { .. } => ApplyKind::LeaseGrant,
-            Control::LeaseEnd { .. } => ApplyKind::LeaseRevoke,
-            Control::Compact { .. } => ApplyKind::Compaction,
-            Control::AlarmOn { .. } | Control::AlarmOff { .. } => ApplyKind::Alarm,
-            Control::MemberAttributes { .. } => ApplyKind::MemberAttributes,
-            Control::Bootstrap { .. }
-            | Control::Intent(_)
-            | Control::IntentDone { .. }
-            | Control::FeatureLevel { .. } => return,
+            ControlEntry::LeaseGrant { .. } => ApplyKind::LeaseGrant,
+            ControlEntry::LeaseEnd { .. } => ApplyKind::LeaseRevoke,
+            ControlEntry::Compact { .. } => ApplyKind::Compaction,
+            ControlEntry::AlarmOn { .. } | ControlEntry::AlarmOff { .. } => ApplyKind::Alarm,
+            ControlEntry::MemberAttributes { .. } => ApplyKind::MemberAttributes,
+            ControlEntry::Bootstrap { .. }
+            | ControlEntry::Intent(_)
+            | ControlEntry::IntentDone { .. }
+            | ControlEntry::FeatureLevel { .. } => return,
         };
         turn.applied(kind, true, turn.now, About::default());
         if kind == ApplyKind::Compaction {
             self.compaction.get_or_insert(Compaction { begun: turn.now, dropped: 0 });
         }
         let (level, message, member, alarm) = match change {
-            Control::AlarmOn { member, alarm } => (Level::Warn, "alarm raised", member, alarm),
-            Control::AlarmOff { member, alarm } => (Level::Info, "alarm disarmed", member, alarm),
+            ControlEntry::AlarmOn { member, alarm } => (Level::Warn, "alarm raised", member, alarm),
+            ControlEntry::AlarmOff { member, alarm } => (Level::Info, "alarm disarmed", member, alarm),
             _ => return,
         };
         let fields = [("alarm", control::alarm_name(*alarm).into()), ("from", format!("{member:x}").into())];
-        turn.notice(level, message, fields);
+        turn.log_line(level, message, fields);
     }
 
     pub fn on_control_known(&mut self, turn: &mut Turn, from: ReactorId, index: Index) {
@@ -151,7 +151,7 @@ fn notice_compacted(turn: &mut Turn, revision: Revision, compaction: &Compaction
         ("current-db-size-in-use-bytes", in_use.into()),
         ("current-db-size-in-use", human(in_use).into()),
     ];
-    turn.notice(Level::Info, "finished scheduled compaction", fields);
+    turn.log_line(Level::Info, "finished scheduled compaction", fields);
 }
 
 /// Bytes as etcd's log shows them to people: in powers of 1000, with one digit behind the point below ten.

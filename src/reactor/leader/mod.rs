@@ -16,7 +16,7 @@ use crate::api::{Answer, CompactRequest, Error, Reply, Request};
 use crate::control::first_raft_ids;
 use crate::io::{CallId, CallMail, Fields, LeaderMail, Level, Own, Value};
 use crate::lease::{Expiry, Leases};
-use crate::record::{Control, MemberRecord};
+use crate::record::{ControlEntry, MemberRecord};
 use crate::stdx::Rng;
 use crate::types::{Duration, Index, LeaseId, ReactorId, Revision, ShardId, Time};
 use controls::Asked;
@@ -72,7 +72,7 @@ pub(super) struct Leader {
     /// A compaction on its way.
     compacting_to: Revision,
     /// Compactions that one on its way goes beyond, by their revision: they are refused when it is durable.
-    outdone: Waiters<Revision, Asked>,
+    superseded: Waiters<Revision, Asked>,
     /// The alarm of a full disk or quota is on its way, and these calls are refused with it.
     raising_no_space: Option<Vec<CallId>>,
     /// A full disk was heard of while no epoch served: the alarm is raised when one does.
@@ -111,7 +111,7 @@ impl Leader {
             compacted_by: BTreeMap::new(),
             compaction: None,
             compacting_to: Revision::NONE,
-            outdone: Waiters::default(),
+            superseded: Waiters::default(),
             raising_no_space: None,
             no_space_heard: false,
             auto: Auto::new(settings.auto_compaction, settings.bounds.auto_compaction_revisions_ms, now),
@@ -130,7 +130,7 @@ impl Leader {
         self.revoking.clear();
         self.physical.clear();
         self.compacting_to = Revision::NONE;
-        self.outdone.clear();
+        self.superseded.clear();
         self.raising_no_space = None;
     }
 }
@@ -226,7 +226,7 @@ impl Leader {
         self.serves = true;
         self.expiry = Expiry::take_over(&turn.control.leases, now, turn.settings.election_timeout);
         let (epoch, revision) = (turn.epoch().to_string(), turn.settled.wire());
-        turn.notice(Level::Info, "serving", [("epoch", epoch.into()), ("revision", revision.into())]);
+        turn.log_line(Level::Info, "serving", [("epoch", epoch.into()), ("revision", revision.into())]);
         self.publish_attributes(turn);
         if std::mem::take(&mut self.no_space_heard) {
             self.on_no_space(turn, None);
@@ -245,7 +245,7 @@ impl Leader {
         if turn.control.member(settings.member).is_some_and(says_all) {
             return;
         }
-        let attributes = Control::MemberAttributes {
+        let attributes = ControlEntry::MemberAttributes {
             member: settings.member.0,
             directory: settings.directory.0,
             name: settings.name.clone(),
@@ -339,7 +339,7 @@ fn notice_auto_compaction<const N: usize>(
     };
     let mut fields = Fields::from([("revision", revision.wire().into())]);
     fields.0.extend(kept.into_iter().chain(more));
-    turn.notice(level, message, fields);
+    turn.log_line(level, message, fields);
 }
 
 /// What somebody else has compacted is compacted too.

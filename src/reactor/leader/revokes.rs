@@ -5,7 +5,7 @@ use super::controls::{Asked, Asking};
 use super::{Leader, Revoking, Turn};
 use crate::api::{Error, Reply, Request};
 use crate::io::{CallId, CallMail, ControlRequest, ShardMail};
-use crate::record::Control;
+use crate::record::ControlEntry;
 use crate::types::{LeaseId, ReactorId, ShardId};
 
 impl Leader {
@@ -40,7 +40,7 @@ impl Leader {
         assert!(shards.is_sorted_by(|a, b| a < b), "a shard has one owner: {shards:?}");
         turn.counters.paths.revoked_with_keys += 1;
         // It is a transaction of this reactor's, whoever asked for it.
-        turn.send(turn.id, CallMail::SpreadRevoke { call, lease, shards });
+        turn.send(turn.id, CallMail::CrossShardRevoke { call, lease, shards });
     }
 
     /// A lease without keys ends by an entry of its own.
@@ -49,6 +49,6 @@ impl Leader {
         turn.counters.paths.revoked_bare += 1;
         let revision = turn.sequencer.counter();
         let answer = Ok(Reply::LeaseRevoke { revision });
-        self.decide_control(turn, Control::LeaseEnd { lease: lease.0 }, Some((call, answer)));
+        self.decide_control(turn, ControlEntry::LeaseEnd { lease: lease.0 }, Some((call, answer)));
     }
 }

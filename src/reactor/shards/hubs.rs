@@ -4,7 +4,7 @@ use super::{LocalShard, Shards, Turn};
 use crate::io::CallMail;
 use crate::mvcc::Budget;
 use crate::types::{ReactorId, Revision, ShardId};
-use crate::watch::{Action, Notice};
+use crate::watch::{Action, HubMessage};
 use std::collections::BTreeMap;
 
 impl Shards {
@@ -17,8 +17,8 @@ impl Shards {
         let local = self.of.get_mut(shard).expect("the router knows whose shard it is");
         match action {
             Action::Subscribe { subscription, .. } | Action::Renew { subscription, .. } => {
-                // Its reader may have missed marks while it had no subscription here: they are sent anew, as
-                // an idle shard has no other reason to send any.
+                // Its reader may have missed watermarks while it had no subscription here: they are sent
+                // anew, as an idle shard has no other reason to send any.
                 local.marked = Revision::NONE;
                 local.hub.subscribe(subscription);
             }
@@ -27,12 +27,12 @@ impl Shards {
         }
     }
 
-    pub fn on_mark_wanted(&mut self, turn: &mut Turn, from: ReactorId, shard: ShardId) {
-        // A mark travels behind the events that it covers.
-        self.send_notices(turn);
+    pub fn on_watermark_wanted(&mut self, turn: &mut Turn, from: ReactorId, shard: ShardId) {
+        // A watermark travels behind the events that it covers.
+        self.send_hub_messages(turn);
         let upto = self.of[&shard].hub.settled();
         assert!(upto <= turn.shown(), "a mark covers what is settled: {upto}");
-        turn.send(from, CallMail::Marks { marks: vec![(shard, upto)] });
+        turn.send(from, CallMail::Watermarks { watermarks: vec![(shard, upto)] });
     }
 
     /// Hands what has settled to the hubs. Those that had more than a slice before go on turn by turn.
@@ -68,32 +68,32 @@ impl Shards {
     pub fn watched_revision(&self) -> Option<Revision> {
         let published = self.of.values().filter(|local| !local.hub.is_empty());
         let events =
-            published.filter_map(|local| local.shard.meaning().live().next().map(|write| write.revision));
+            published.filter_map(|local| local.shard.log_view().live().next().map(|write| write.revision));
         events.min()
     }
 
     /// Sends what the hubs have, and behind it how far it goes.
-    pub(super) fn send_notices(&mut self, turn: &mut Turn) {
-        let mut marks: BTreeMap<ReactorId, Vec<(ShardId, Revision)>> = BTreeMap::new();
-        let mut notices = vec![];
+    pub(super) fn send_hub_messages(&mut self, turn: &mut Turn) {
+        let mut watermarks: BTreeMap<ReactorId, Vec<(ShardId, Revision)>> = BTreeMap::new();
+        let mut messages = vec![];
         for (id, local) in self.of.iter_mut().filter(|(id, _)| **id != ShardId::CONTROL) {
-            notices.extend(local.hub.take().into_iter().map(|notice| (*id, notice)));
+            messages.extend(local.hub.take().into_iter().map(|message| (*id, message)));
             let upto = local.hub.settled();
             if upto > local.marked {
                 local.marked = upto;
                 for reader in local.hub.readers() {
                     assert!(upto <= turn.shown(), "a mark covers what is settled: {upto}");
-                    marks.entry(reader).or_default().push((*id, upto));
+                    watermarks.entry(reader).or_default().push((*id, upto));
                 }
             }
         }
-        for (shard, notice) in notices {
-            let (Notice::Batch(crate::watch::Batch { reader, .. }) | Notice::Compacted { reader, .. }) =
-                &notice;
-            turn.send(*reader, CallMail::Watched { shard, notice });
+        for (shard, message) in messages {
+            let (HubMessage::Batch(crate::watch::EventBatch { reader, .. })
+            | HubMessage::Compacted { reader, .. }) = &message;
+            turn.send(*reader, CallMail::Watched { shard, message });
         }
-        for (reader, marks) in marks {
-            turn.send(reader, CallMail::Marks { marks });
+        for (reader, watermarks) in watermarks {
+            turn.send(reader, CallMail::Watermarks { watermarks });
         }
     }
 

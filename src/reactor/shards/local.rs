@@ -30,10 +30,10 @@ pub struct LocalShard {
     pub reserved: Option<Reservation>,
     pub waiting: VecDeque<Waiting>,
     /// The last epoch whose fence was proposed here.
-    pub asked_fence: Epoch,
+    pub fence_proposed_for: Epoch,
     /// History held for hashes and transactions under way.
     pub pins: BTreeMap<CallId, (PinId, Revision)>,
-    /// Readers know that the hub's notices are complete up to here.
+    /// Readers know that the hub's messages are complete up to here.
     pub marked: Revision,
     /// A compaction has history left to drop.
     pub compacting: bool,
@@ -49,7 +49,7 @@ impl LocalShard {
             attached,
             reserved: None,
             waiting: VecDeque::new(),
-            asked_fence: Epoch::default(),
+            fence_proposed_for: Epoch::default(),
             pins: BTreeMap::new(),
             marked: Revision::NONE,
             compacting: false,

@@ -17,14 +17,14 @@ pub use slices::Slice;
 
 use super::turn::Turn;
 use super::waiters::Waiters;
-use crate::io::{CallId, Counters, LeaderMail, MemberMail, ShardFigures, ShardMail};
+use crate::io::{CallId, LeaderMail, MemberMail, ReactorCounters, ShardFigures, ShardMail};
 use crate::limits::{EMPTY_SHARD_BYTES, LEASE_BYTES};
 use crate::mvcc::Sizes;
 use crate::raft::Refused;
 use crate::raft::Writes;
-use crate::record::Control;
+use crate::record::ControlEntry;
 use crate::shard::{Committed, Shard};
-use crate::takeover::{Due, Strange};
+use crate::takeover::{InconsistentEntry, NextEffect};
 use crate::txn::LeaseMove;
 use crate::types::{Index, LeaseId, ReactorId, Revision, ShardId, Time};
 use slices::Slices;
@@ -113,10 +113,12 @@ impl Shards {
             ShardMail::Reserve { call, shard, txn, revokes } => {
                 self.on_reserve(turn, call, shard, txn, revokes)
             }
-            ShardMail::Gather { call, shard, path, current } => {
-                self.on_gather(turn, call, shard, path, current)
+            ShardMail::Gather { call, shard, branches, current } => {
+                self.on_gather(turn, call, shard, branches, current)
             }
-            ShardMail::Part { call, shard, write, shares } => self.on_part(turn, call, shard, write, shares),
+            ShardMail::Part { call, shard, write, sub_ranges } => {
+                self.on_part(turn, call, shard, write, sub_ranges)
+            }
             ShardMail::Release { call, shard } => self.on_release(turn, call, shard),
             ShardMail::Revoking { call, lease } => self.on_revoking(turn, call, lease),
             ShardMail::LeaseEnds { lease, part } => self.end_lease_with(lease, part),
@@ -126,7 +128,7 @@ impl Shards {
             }
             ShardMail::HistoryUnwanted { call, shard } => self.on_history_unwanted(call, shard),
             ShardMail::Watch { action } => self.on_watch_action(action),
-            ShardMail::MarkWanted { shard } => self.on_mark_wanted(turn, from, shard),
+            ShardMail::WatermarkWanted { shard } => self.on_watermark_wanted(turn, from, shard),
         }
     }
 
@@ -143,7 +145,7 @@ impl Shards {
     pub fn work_in_background(&mut self, turn: &mut Turn) {
         self.compact_in_slices(turn);
         self.work_at_hubs(turn);
-        self.send_notices(turn);
+        self.send_hub_messages(turn);
         self.tell_sizes(turn);
     }
 
@@ -186,7 +188,11 @@ impl Shards {
     }
 
     /// Follows what a group has committed: revisions are marked, other news go to whoever waits for them.
-    pub fn follow_commits(&mut self, turn: &Turn, shard: ShardId) -> Result<Vec<Committed>, Strange> {
+    pub fn follow_commits(
+        &mut self,
+        turn: &Turn,
+        shard: ShardId,
+    ) -> Result<Vec<Committed>, InconsistentEntry> {
         let mut news = vec![];
         self.shard_mut(shard).committed(&mut news)?;
         let revisions = news.iter().filter_map(|news| match news {
@@ -195,7 +201,7 @@ impl Shards {
         });
         let (marked, serves) = (revisions.clone().next(), turn.epoch_state.may_write());
         assert!(marked.is_none() || serves, "revisions are marked in the epoch that took them: {marked:?}");
-        turn.sequencer.mark_all(turn.room.generation(), revisions);
+        turn.sequencer.mark_all(turn.allotment.generation(), revisions);
         news.retain(|news| !matches!(news, Committed::Revision(_)));
         Ok(news)
     }
@@ -208,19 +214,19 @@ impl Shards {
     }
 
     /// The next thing of the control shard's log that takes effect.
-    pub fn next_due(&mut self, settled: Revision) -> Option<Due> {
+    pub fn next_due(&mut self, settled: Revision) -> Option<NextEffect> {
         self.of.get_mut(&ShardId::CONTROL)?.shard.next_due(settled)
     }
 
     /// The revision of the control shard's next part, which takes effect when that settles.
     pub fn due_revision(&self) -> Option<Revision> {
         let control = self.of.get(&ShardId::CONTROL)?;
-        control.shard.meaning().live().next().map(|write| write.revision)
+        control.shard.log_view().live().next().map(|write| write.revision)
     }
 
     /// A control entry goes into its log, behind the turn's effects, among which a revoke's part may stand: the log
     /// keeps the order of decisions.
-    pub fn propose_control(&mut self, turn: &Turn, control: Control) -> Result<Index, Refused> {
+    pub fn propose_control(&mut self, turn: &Turn, control: ControlEntry) -> Result<Index, Refused> {
         assert!(turn.epoch_state.may_write(), "control entries are proposed only while the epoch serves");
         let (epoch, bytes) = (turn.epoch(), turn.settings.entry_bytes_max);
         let settled = turn.settled_truth();
@@ -230,7 +236,7 @@ impl Shards {
     }
 
     /// After the seal: applies what the prefix holds and the store does not.
-    pub fn apply_prefix(&mut self, shard: ShardId) -> Result<(), Strange> {
+    pub fn apply_prefix(&mut self, shard: ShardId) -> Result<(), InconsistentEntry> {
         let mut moves = vec![];
         let local = self.local_mut(shard);
         local.shard.apply_prefix(&mut moves)?;
@@ -353,7 +359,7 @@ impl Shards {
         figures.collect()
     }
 
-    pub fn count(&self, counters: &mut Counters) {
+    pub fn count(&self, counters: &mut ReactorCounters) {
         counters.ranges_under_way = self.slices.len() as u64;
         for local in self.of.values() {
             local.count(&mut counters.paths);

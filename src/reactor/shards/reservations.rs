@@ -9,7 +9,7 @@ use super::{LocalShard, Shards, Turn};
 use crate::api::TxnRequest;
 use crate::io::{CallId, CallMail, PartOf};
 use crate::record::Effect;
-use crate::txn::{self, Applied, Applying, Comparing, Gathered, Path, Share};
+use crate::txn::{self, Applied, Applying, Branches, Comparing, Gathered, SubRange};
 use crate::types::{Blob, LeaseId, Revision, ShardId};
 use std::sync::Arc;
 
@@ -20,13 +20,13 @@ pub struct Reservation {
     txn: Arc<TxnRequest>,
     /// All that is attached to this lease is deleted.
     revokes: Option<LeaseId>,
-    path: Option<Arc<Path>>,
+    branches: Option<Arc<Branches>>,
     /// What is under way. Where nothing is, the coordinator has the word.
-    step: Option<Step>,
+    step: Option<ReservationStep>,
 }
 
 #[derive(Debug)]
-enum Step {
+enum ReservationStep {
     Comparing(Comparing),
     Applying(Option<PartOf>, Box<Applying>),
 }
@@ -57,8 +57,8 @@ impl Shards {
         let local = self.of.get_mut(&id).expect("the shard is this reactor's");
         assert!(local.reserved.is_none(), "a shard is reserved once at a time");
         assert!(turn.epoch_state.may_write(), "shards are reserved while the epoch serves");
-        let step = Some(Step::Comparing(Comparing::default()));
-        local.reserved = Some(Reservation { call, txn, revokes, path: None, step });
+        let step = Some(ReservationStep::Comparing(Comparing::default()));
+        local.reserved = Some(Reservation { call, txn, revokes, branches: None, step });
         self.go_on_with(turn, id);
     }
 
@@ -74,14 +74,14 @@ impl Shards {
         turn: &mut Turn,
         call: CallId,
         id: ShardId,
-        path: Arc<Path>,
+        branches: Arc<Branches>,
         current: Revision,
     ) {
         let ranges = turn.router().ranges_of(id);
         let reservation = self.reservation_of(call, id);
         assert!(reservation.step.is_none(), "a shard gathers when it has compared");
-        assert!(reservation.path.is_none(), "a shard gathers once for who has it");
-        reservation.path = Some(path.clone());
+        assert!(reservation.branches.is_none(), "a shard gathers once for who has it");
+        reservation.branches = Some(branches.clone());
         let (txn, revokes) = (reservation.txn.clone(), reservation.revokes);
         let control = &turn.control;
         let local = self.of.get_mut(&id).expect("the shard is this reactor's");
@@ -91,11 +91,11 @@ impl Shards {
             }
             None => {
                 let leases = |lease| control.is_granted(lease);
-                txn::gather(&local.shard.store, &ranges, &txn, &path, current, &leases)
+                txn::gather(&local.shard.store, &ranges, &txn, &branches, current, &leases)
             }
         };
         // A compaction may come before the part that reads.
-        if txn::oldest_read(&txn, &path).is_some() {
+        if txn::oldest_read(&txn, &branches).is_some() {
             local.hold_history(call);
         }
         let ending = find_lease(&txn, &|lease| control.is_revoking(lease));
@@ -108,14 +108,14 @@ impl Shards {
         call: CallId,
         id: ShardId,
         write: Option<PartOf>,
-        shares: Vec<Share>,
+        sub_ranges: Vec<SubRange>,
     ) {
         let list_max = turn.settings.bounds.delete_list_max;
-        let applying = Box::new(Applying::new(write.map(|part| part.revision), shares, list_max));
+        let applying = Box::new(Applying::new(write.map(|part| part.revision), sub_ranges, list_max));
         let reservation = self.reservation_of(call, id);
-        assert!(reservation.path.is_some(), "a part comes after gathering");
+        assert!(reservation.branches.is_some(), "a part comes after gathering");
         assert!(reservation.step.is_none(), "a shard has one part of a revision");
-        reservation.step = Some(Step::Applying(write, applying));
+        reservation.step = Some(ReservationStep::Applying(write, applying));
         self.go_on_with(turn, id);
     }
 
@@ -124,7 +124,7 @@ impl Shards {
         local.waiting.retain(|waiting| !matches!(waiting, Waiting::Reserve { call: by, .. } if *by == call));
         if local.reserved.as_ref().is_some_and(|reservation| reservation.call == call) {
             let step = local.reserved.take().and_then(|reservation| reservation.step);
-            let writes = matches!(step, Some(Step::Applying(..)));
+            let writes = matches!(step, Some(ReservationStep::Applying(..)));
             assert!(!writes, "a part that is under way is applied to its end");
             local.let_history_go(call);
         }
@@ -166,8 +166,8 @@ impl Shards {
     fn go_on_with(&mut self, turn: &mut Turn, id: ShardId) {
         let local = self.of.get_mut(&id).expect("the shard is this reactor's");
         match local.reserved.as_mut().and_then(|reservation| reservation.step.take()) {
-            Some(Step::Comparing(comparing)) => self.compare_slice(turn, id, comparing),
-            Some(Step::Applying(write, applying)) => self.apply_slice(turn, id, write, applying),
+            Some(ReservationStep::Comparing(comparing)) => self.compare_slice(turn, id, comparing),
+            Some(ReservationStep::Applying(write, applying)) => self.apply_slice(turn, id, write, applying),
             None => {}
         }
     }
@@ -178,7 +178,7 @@ impl Shards {
         let reservation = local.reserved.as_mut().expect("its step is under way");
         match comparing.step(&local.shard.store, &reservation.txn, budget) {
             None => {
-                reservation.step = Some(Step::Comparing(comparing));
+                reservation.step = Some(ReservationStep::Comparing(comparing));
                 turn.counters.paths.txn_compared_in_slices += 1;
             }
             Some(outcomes) => {
@@ -210,8 +210,8 @@ impl Shards {
                 (!more).then(Applied::default)
             }
             None => {
-                let path = reservation.path.as_ref().expect("a part comes after gathering");
-                applying.step(store, &ranges, &reservation.txn, path, budget)
+                let branches = reservation.branches.as_ref().expect("a part comes after gathering");
+                applying.step(store, &ranges, &reservation.txn, branches, budget)
             }
         };
         local.follow_leases(&mut applying.take_leases());
@@ -219,7 +219,7 @@ impl Shards {
         assert!(applied.is_none() || revokes.is_none_or(bare), "a lease that ends has no keys left");
         let Some(mut applied) = applied else {
             let reservation = local.reserved.as_mut().expect("looked at above");
-            reservation.step = Some(Step::Applying(write, applying));
+            reservation.step = Some(ReservationStep::Applying(write, applying));
             turn.counters.paths.txn_applied_in_slices += 1;
             return;
         };

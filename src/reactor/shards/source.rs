@@ -33,7 +33,7 @@ impl Source for Shards {
         let position = shard.checkpoint_position()?;
         assert!(position.index <= shard.group().applied(), "a checkpoint's index is applied: {position:?}");
         let (ruling, peers) = shard.as_of(position.index);
-        let (peers, epoch) = (peers.clone(), shard.meaning().seal().epoch);
+        let (peers, epoch) = (peers.clone(), shard.log_view().seal().epoch);
         Some(HeldState {
             pin: shard.store.pin(settled),
             home: shard.home,

@@ -25,7 +25,7 @@ use crate::api::{Answer, Error, Reply, Request};
 use crate::io::{CallId, CallMail};
 use crate::record::{Effect, EffectChange};
 use crate::sequencer::ShardSet;
-use crate::txn::{self, Ended, Evaluated, Refusal};
+use crate::txn::{self, EpochEnded, Evaluated, Refusal};
 use crate::types::{LeaseId, Revision, ShardId, Time};
 
 /// Whether something was evaluated, or has to be tried again later.
@@ -229,11 +229,11 @@ impl Shards {
         request: &Request,
         current: Revision,
     ) -> Result<Evaluated<Reply>, Refusal> {
-        let Turn { control, sequencer, room, counters, settings, .. } = turn;
+        let Turn { control, sequencer, allotment, counters, settings, .. } = turn;
         let list_max = settings.bounds.delete_list_max;
         let store = &mut self.of.get_mut(&id).expect("the caller found it").shard.store;
         let leases = |lease| control.is_granted(lease);
-        let mut take = || sequencer.take(room, 1, ShardSet::of([id])).map_err(|_| Ended);
+        let mut take = || sequencer.take(allotment, 1, ShardSet::of([id])).map_err(|_| EpochEnded);
         match request {
             Request::Put(put) => {
                 let done = txn::evaluate_put(store, put, &leases, &mut take)?;

@@ -6,7 +6,7 @@
 //! disk has no room is put off for a delta, so that the log may go all the same.
 
 use super::{HeldState, Source, Storage, Stored, Turn};
-use crate::checkpoint::{CheckpointName, LinkRecord, Meta, Writer, Written};
+use crate::checkpoint::{CheckpointName, LinkRecord, Meta, Writer, WrittenFile};
 use crate::io::{BulkDone, BulkStep, JobId, Level, Output};
 use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, EMPTY_SHARD_BYTES};
 use crate::log::{Buffer, Checkpointed, Record};
@@ -44,7 +44,7 @@ pub(super) struct Checkpointing {
     whole: Whole,
     /// The files that it goes on from. A base has none.
     chain: Vec<LinkRecord>,
-    written: Written,
+    written: WrittenFile,
     /// Blocks that the meta already filled.
     blocks: Vec<Buffer>,
     publishing: bool,
@@ -129,7 +129,7 @@ impl Storage {
             name,
             whole,
             chain,
-            written: Written::default(),
+            written: WrittenFile::default(),
             blocks,
             publishing: false,
             filling: false,
@@ -223,7 +223,7 @@ impl Storage {
         let job = self.next_job();
         turn.out.push(Output::Bulk { job, step: BulkStep::Remove { name: name.unfinished() } });
         let fields = vec![("shard", name.shard.to_string()), ("error", why.to_owned())];
-        turn.notice(Level::Warn, "failed to write a checkpoint", fields);
+        turn.log_line(Level::Warn, "failed to write a checkpoint", fields);
     }
 
     fn go_on_with_checkpoint(&mut self, turn: &mut Turn, source: &mut impl Source) {
@@ -276,7 +276,7 @@ impl Storage {
         assert!(done.revision <= *turn.settled, "a checkpoint's revision is settled: {}", done.revision);
         source.written(shard, done.pin, is_delta);
         source.let_go(shard, done.pin);
-        let (CheckpointName { home, file, .. }, Written { bytes, hash }) = (done.name, done.written);
+        let (CheckpointName { home, file, .. }, WrittenFile { bytes, hash }) = (done.name, done.written);
         let stored = self.of.get_mut(&shard).expect("it was taken in");
         assert!(!is_delta || done.chain == stored.chain, "a delta goes on from the files that are there");
         let mut replaced = vec![];

@@ -95,7 +95,7 @@ impl Storage {
         } else {
             self.clearing.steps.clear();
             let fields = vec![("error", format!("{done:?}"))];
-            turn.notice(Level::Warn, "failed to remove files that nothing needs", fields);
+            turn.log_line(Level::Warn, "failed to remove files that nothing needs", fields);
         }
         true
     }

@@ -26,7 +26,7 @@ pub(super) use source::{HeldState, Source};
 use super::turn::Turn;
 use crate::api::{Code, Error};
 use crate::checkpoint::LinkRecord;
-use crate::io::{BulkStep, CallId, CallMail, Counters, JobId, Level, Output};
+use crate::io::{BulkStep, CallId, CallMail, JobId, Level, Output, ReactorCounters};
 use crate::limits::{
     CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_SHARE, CHECKPOINT_PATIENCE_SECS, EMPTY_SHARD_BYTES,
     LOG_UNUSED_FILES_MAX,
@@ -128,7 +128,7 @@ impl Storage {
         }
     }
 
-    pub fn count(&self, counters: &mut Counters) {
+    pub fn count(&self, counters: &mut ReactorCounters) {
         counters.log_writes = self.log_writes;
         counters.log_bytes = self.log_bytes;
         counters.defragmenting = self.defragmenting.len() as u64;
@@ -195,7 +195,7 @@ impl Storage {
             && (hard.term, hard.vote) != stored.voted
         {
             stored.voted = (hard.term, hard.vote);
-            let hard = crate::log::HardState { term: hard.term, vote: hard.vote, commit: hard.commit };
+            let hard = crate::log::StoredHardState { term: hard.term, vote: hard.vote, commit: hard.commit };
             self.appended = self.log.append(resident, Record::HardState(hard));
         }
         let behind = self.persisting.back().is_none_or(|last| last.upto <= self.appended);
@@ -253,9 +253,9 @@ impl Storage {
 
     /// The log goes on in the files it has and in what has been kept free; they have room for what makes room:
     /// deletes, compaction, and this alarm, which keeps everything else out.
-    pub fn on_no_room(&mut self, turn: &mut Turn, source: &impl Source, segment: SegmentName) {
+    pub fn on_disk_full(&mut self, turn: &mut Turn, source: &impl Source, segment: SegmentName) {
         let was_short = self.log.is_short();
-        if !self.log.no_room(segment, turn.now) {
+        if !self.log.disk_full(segment, turn.now) {
             return;
         }
         turn.counters.paths.log_without_room += 1;
@@ -275,7 +275,7 @@ impl Storage {
         }
         if !was_short {
             let fields = vec![("segment", segment.to_string())];
-            turn.notice(
+            turn.log_line(
                 Level::Warn,
                 "the disk has no room for the log to grow: only what makes room is taken",
                 fields,

@@ -145,9 +145,9 @@ fn whose_answers_are_given_up_is_told_in_the_log() {
         member.ask(RANGE, &everything());
     }
     member.run();
-    let told = |member: &Member| -> Vec<Notice> {
-        let of = |notice: &&Notice| notice.message.starts_with("dropping answers");
-        member.notices.iter().filter(of).cloned().collect()
+    let told = |member: &Member| -> Vec<LogLine> {
+        let of = |line: &&LogLine| line.message.starts_with("dropping answers");
+        member.log_lines.iter().filter(of).cloned().collect()
     };
     let mut checks = 0;
     while told(&member).is_empty() {
@@ -156,10 +156,10 @@ fn whose_answers_are_given_up_is_told_in_the_log() {
         member.turn_all();
         checks += 1;
     }
-    let notices = told(&member);
-    let [notice] = &notices[..] else { panic!("{notices:?}") };
-    assert_eq!(notice.level, Level::Warn);
-    let [remote, answers, (_, Value::Uint(bytes)), _] = &notice.fields.0[..] else { panic!("{notice:?}") };
+    let lines = told(&member);
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(line.level, Level::Warn);
+    let [remote, answers, (_, Value::Uint(bytes)), _] = &line.fields.0[..] else { panic!("{line:?}") };
     assert_eq!((&remote.1, &answers.1), (&Value::Client(member.conn), &Value::Uint(1)));
     assert!(*bytes > (KEYS * VALUE / 2) as u64, "{bytes}");
 }

@@ -1,12 +1,12 @@
 //! What is counted, logged and shown of requests.
 
 use super::*;
-use crate::io::{Notice, Value};
+use crate::io::{LogLine, Value};
 
 impl Member {
     /// The lines with a message, in order.
-    fn lines(&self, message: &str) -> Vec<&Notice> {
-        self.notices.iter().filter(|notice| notice.message == message).collect()
+    fn lines(&self, message: &str) -> Vec<&LogLine> {
+        self.log_lines.iter().filter(|line| line.message == message).collect()
     }
 
     /// The page of a path.
@@ -28,8 +28,8 @@ impl Member {
     }
 }
 
-fn field<'a>(notice: &'a Notice, name: &str) -> &'a Value {
-    &notice.fields.0.iter().find(|(of, _)| *of == name).unwrap_or_else(|| panic!("{name}: {notice:?}")).1
+fn field<'a>(line: &'a LogLine, name: &str) -> &'a Value {
+    &line.fields.0.iter().find(|(of, _)| *of == name).unwrap_or_else(|| panic!("{name}: {line:?}")).1
 }
 
 fn range_op(key: &'static [u8]) -> proto::request_op::Request {
@@ -130,7 +130,7 @@ fn only_writes_are_pending_proposals() {
 fn what_is_slow_is_logged_as_etcd_logs_it() {
     let mut member = Member::new(1, 1);
     member.put("a", "1");
-    assert_eq!(member.lines("request stats"), Vec::<&Notice>::new());
+    assert_eq!(member.lines("request stats"), Vec::<&LogLine>::new());
     member.disk_stands = true;
     let put = proto::PutRequest {
         key: Bytes::from_static(b"a"),
@@ -175,7 +175,7 @@ fn a_slow_read_counts_as_slow_to_apply() {
     member.now = member.now + Duration::from_ms(101);
     member.write_all();
     let lines = member.lines("apply request took too long");
-    assert_eq!(lines.len(), 1, "{:?}", member.notices);
+    assert_eq!(lines.len(), 1, "{:?}", member.log_lines);
     assert_eq!(field(lines[0], "prefix"), &Value::from("read-only range "));
     assert_eq!(field(lines[0], "request"), &Value::from(r#"key:"a""#));
     assert_eq!(field(lines[0], "expected-duration"), &Value::Span(Duration::from_ms(100)));

@@ -6,7 +6,7 @@ use crate::api::{
 };
 use crate::checkpoint::{CheckpointName, Item, LinkRecord, Meta, Reader, Writer};
 use crate::io::{Body, BulkDone, BulkStep, CallMail, Input, LeaderMail, Output, Own, ShardMail};
-use crate::log::{Command, LogId, Recovered, Recovery, Resident, SegmentName, Start};
+use crate::log::{Command, LogId, LogStart, Recovered, Recovery, Resident, SegmentName};
 use crate::mvcc::Budget;
 use crate::reactor::{Boot, Reactor, Settings};
 use crate::recover::dump::Contents;
@@ -59,7 +59,7 @@ impl Disk {
     fn plan_of(&self, logs: Vec<Recovered>, reactors: u16) -> Result<MemberPlan, String> {
         let mut fresh = |id| {
             self.last_key.set(self.last_key.get() + 1);
-            Start::fresh(id, STORE, self.last_key.get(), SEGMENTS)
+            LogStart::fresh(id, STORE, self.last_key.get(), SEGMENTS)
         };
         let mut read = |name: &str, offset, len| self.read(name, offset, len);
         place(logs, &self.names(), reactors, &mut fresh, &mut read)
@@ -183,7 +183,7 @@ impl Member {
                 self.bulk(step);
                 self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
             }
-            Output::Bulk { .. } | Output::Haste(_) | Output::Notice(_) => {}
+            Output::Bulk { .. } | Output::Haste(_) | Output::LogLine(_) => {}
             Output::Halt(why) => self.halted = Some(why),
             other => panic!("nobody is connected: {other:?}"),
         }
@@ -746,7 +746,8 @@ fn mail_of_an_epoch_that_is_stopped_here_does_nothing() {
     assert!(member.reactors[0].shards.get(shard).unwrap().reserved.is_some());
     member.reactors[0].step(now, Input::Deposed { shard: ShardId::CONTROL });
     // The other reactor has not heard of the end yet.
-    member.reactors[0].step(now, mail(ShardMail::Part { call, shard, write: None, shares: vec![] }.into()));
+    member.reactors[0]
+        .step(now, mail(ShardMail::Part { call, shard, write: None, sub_ranges: vec![] }.into()));
     let revoke = crate::io::ControlRequest::Client(Request::LeaseRevoke(LeaseId(5)));
     member.reactors[0].step(now, mail(LeaderMail::Control { call, request: revoke, own: false }.into()));
     member.run();

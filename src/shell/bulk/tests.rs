@@ -1,5 +1,5 @@
 use super::super::bulk_file::run_here;
-use super::super::notices::Outputs;
+use super::super::logger::Outputs;
 use super::super::placement::{place, start_lane};
 use super::*;
 use crate::config::{LogFormat, LogLevel, LogOutput};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 struct World {
     directory: tempfile::TempDir,
     lane: Arc<Lane>,
-    notices: Notices,
+    logger: Logger,
 }
 
 const ME: ReactorId = ReactorId(0);
@@ -21,18 +21,18 @@ fn world_with(files: impl FnOnce(PathBuf) -> Files) -> World {
     let directory = tempfile::tempdir().unwrap();
     let output = LogOutput::File(directory.path().join("log"));
     let outputs = Outputs::open(&[output]).unwrap();
-    let notices = Notices::start(outputs, LogFormat::Json, LogLevel::Debug).unwrap();
+    let logger = Logger::start(outputs, LogFormat::Json, LogLevel::Debug).unwrap();
     let mut files = files(directory.path().join("store"));
-    files.tell_to(notices.clone());
-    let lane = Arc::new(Lane::new(Arc::new(files), notices.clone(), Arc::new(Wakers::new(1).unwrap())));
-    World { directory, lane, notices }
+    files.tell_to(logger.clone());
+    let lane = Arc::new(Lane::new(Arc::new(files), logger.clone(), Arc::new(Wakers::new(1).unwrap())));
+    World { directory, lane, logger }
 }
 
 impl World {
     /// Both media, one after the other, each in a world of its own.
     fn each(test: impl Fn(&World)) {
         let world = self::world();
-        start_lane(&world.lane, place(1).lane(), &world.notices).unwrap();
+        start_lane(&world.lane, place(1).lane(), &world.logger).unwrap();
         test(&world);
         self::world().on_threads(test);
     }
@@ -73,7 +73,7 @@ impl World {
 
     /// What has been done to files since the last look, as the log has it.
     fn deeds(&self) -> Vec<String> {
-        self.notices.flush();
+        self.logger.flush();
         let path = self.directory.path().join("log");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, "").unwrap();

@@ -49,8 +49,8 @@
 
 use super::Identity;
 use crate::checkpoint::{ControlState, IntentRecord};
-use crate::record::{ConfChange, Control, CutRecord, Intent, MemberRecord, RaftIdRecord};
-use crate::recover::dump::{Contents, LogEntry, Says, Write};
+use crate::record::{ConfChange, ControlEntry, CutRecord, Intent, MemberRecord, RaftIdRecord};
+use crate::recover::dump::{Contents, DumpedRevision, LogEntry, Says};
 use crate::types::{Epoch, Event, Index, Revision, ShardId, Sub};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -112,7 +112,7 @@ pub fn entry(entry: &LogEntry) -> String {
     line(&said)
 }
 
-pub fn write(write: &Write) -> String {
+pub fn write(write: &DumpedRevision) -> String {
     let events: Vec<Value> = write.events.iter().map(event).collect();
     let leases_ended: Vec<i64> = write.leases_ended.iter().map(|lease| lease.0).collect();
     line(&json!({
@@ -142,36 +142,36 @@ fn event((sub, shard, event): &(Sub, ShardId, Event)) -> Value {
     }
 }
 
-fn what(control: &Control) -> Value {
+fn what(control: &ControlEntry) -> Value {
     match control {
-        Control::Bootstrap { cluster, token, members: of, cuts: at, feature_level } => json!({
+        ControlEntry::Bootstrap { cluster, token, members: of, cuts: at, feature_level } => json!({
             "what": "bootstrap", "cluster_id": cluster, "token": token, "members": members(of), "cuts": cuts(at),
             "feature_level": feature_level,
         }),
-        Control::MemberAttributes { member, directory, name, client_urls, raft_ids: ids } => json!({
+        ControlEntry::MemberAttributes { member, directory, name, client_urls, raft_ids: ids } => json!({
             "what": "member_attributes", "member_id": member, "directory_id": directory, "name": name,
             "client_urls": client_urls, "raft_ids": raft_ids(ids),
         }),
-        Control::Intent(Intent::Adding(of)) => json!({"what": "intent_adding", "member": member(of)}),
-        Control::Intent(Intent::Promoting { member }) => {
+        ControlEntry::Intent(Intent::Adding(of)) => json!({"what": "intent_adding", "member": member(of)}),
+        ControlEntry::Intent(Intent::Promoting { member }) => {
             json!({"what": "intent_promoting", "member_id": member})
         }
-        Control::Intent(Intent::Removing { member }) => {
+        ControlEntry::Intent(Intent::Removing { member }) => {
             json!({"what": "intent_removing", "member_id": member})
         }
-        Control::IntentDone { member, change } => {
+        ControlEntry::IntentDone { member, change } => {
             json!({"what": "intent_done", "member_id": member, "change": change.name()})
         }
-        Control::FeatureLevel { level } => json!({"what": "feature_level", "level": level}),
-        Control::LeaseGrant { lease, ttl_secs } => {
+        ControlEntry::FeatureLevel { level } => json!({"what": "feature_level", "level": level}),
+        ControlEntry::LeaseGrant { lease, ttl_secs } => {
             json!({"what": "lease_grant", "lease": lease, "ttl_seconds": ttl_secs})
         }
-        Control::LeaseEnd { lease } => json!({"what": "lease_end", "lease": lease}),
-        Control::Compact { revision } => json!({"what": "compact", "revision": revision}),
-        Control::AlarmOn { member, alarm } => {
+        ControlEntry::LeaseEnd { lease } => json!({"what": "lease_end", "lease": lease}),
+        ControlEntry::Compact { revision } => json!({"what": "compact", "revision": revision}),
+        ControlEntry::AlarmOn { member, alarm } => {
             json!({"what": "alarm_on", "member_id": member, "alarm": alarm})
         }
-        Control::AlarmOff { member, alarm } => {
+        ControlEntry::AlarmOff { member, alarm } => {
             json!({"what": "alarm_off", "member_id": member, "alarm": alarm})
         }
     }

@@ -14,7 +14,7 @@ use super::data_dir::{DataDir, Identity};
 use super::plain_failure;
 use super::restart::read_to_look;
 use crate::config::DumpLog;
-use crate::log::{SegmentBytes, Start};
+use crate::log::{LogStart, SegmentBytes};
 use crate::recover::dump::Contents;
 use crate::recover::survey;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -53,7 +53,7 @@ fn read(data_dir: &DataDir) -> Result<Contents, String> {
     }
     damage.extend(data_dir.check_logs(&logs).err().filter(|_| damage.is_empty()));
     // Keys are for logs that never were, and here nothing is written to them.
-    let mut fresh = |log| Start::fresh(log, store, 0, SegmentBytes::USUAL);
+    let mut fresh = |log| LogStart::fresh(log, store, 0, SegmentBytes::USUAL);
     let (plan, more) = survey(logs, &listing.checkpoints, 1, &mut fresh, &mut files.reader());
     damage.extend(more);
     Ok(Contents::read(plan, damage, &mut files.reader()))

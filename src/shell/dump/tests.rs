@@ -2,7 +2,7 @@
 
 use super::{json, text};
 use crate::checkpoint::{ControlState, IntentRecord};
-use crate::record::{ConfChange, Control, CutRecord, Intent, MemberChange, MemberRecord, RaftIdRecord};
+use crate::record::{ConfChange, ControlEntry, CutRecord, Intent, MemberChange, MemberRecord, RaftIdRecord};
 use crate::recover::dump::{LogEntry, Says};
 use crate::types::{Epoch, Index, Revision, ShardId, Term};
 use serde_json::Value;
@@ -26,8 +26,8 @@ fn entries() -> Vec<(Says, &'static str, &'static str)> {
         Says::Control { epoch, settled: Revision(5), control, void: false }
     };
     let MemberRecord { id, directory, raft_ids, name, client_urls, .. } = member();
-    let attributes = Control::MemberAttributes { member: id, directory, name, client_urls, raft_ids };
-    let done = Control::IntentDone { member: id, change: MemberChange::Promoting };
+    let attributes = ControlEntry::MemberAttributes { member: id, directory, name, client_urls, raft_ids };
+    let done = ControlEntry::IntentDone { member: id, change: MemberChange::Promoting };
     vec![
         (
             Says::ConfChange(ConfChange::AddVoter(0xE1)),
@@ -51,7 +51,7 @@ fn entries() -> Vec<(Says, &'static str, &'static str)> {
                 "raft_ids":[{"log":1,"incarnation":2,"id":225}]}"#,
         ),
         (
-            control(Control::Intent(Intent::Adding(Box::new(member())))),
+            control(ControlEntry::Intent(Intent::Adding(Box::new(member())))),
             "adding member a1 \"b\" (peers http://p; clients http://c; directory 00000000000000d1; log 1.2 is peer \
              e1, learner)",
             r#"{"what":"intent_adding","member":{"id":161,"name":"b","peer_urls":["http://p"],
@@ -59,12 +59,12 @@ fn entries() -> Vec<(Says, &'static str, &'static str)> {
                 "raft_ids":[{"log":1,"incarnation":2,"id":225}]}}"#,
         ),
         (
-            control(Control::Intent(Intent::Promoting { member: id })),
+            control(ControlEntry::Intent(Intent::Promoting { member: id })),
             "promoting member a1",
             r#"{"what":"intent_promoting","member_id":161}"#,
         ),
         (
-            control(Control::Intent(Intent::Removing { member: id })),
+            control(ControlEntry::Intent(Intent::Removing { member: id })),
             "removing member a1",
             r#"{"what":"intent_removing","member_id":161}"#,
         ),
@@ -74,7 +74,7 @@ fn entries() -> Vec<(Says, &'static str, &'static str)> {
             r#"{"what":"intent_done","member_id":161,"change":"promoting"}"#,
         ),
         (
-            control(Control::FeatureLevel { level: 1 }),
+            control(ControlEntry::FeatureLevel { level: 1 }),
             "feature level 1",
             r#"{"what":"feature_level","level":1}"#,
         ),

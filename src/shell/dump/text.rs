@@ -4,8 +4,8 @@
 use super::Identity;
 use crate::checkpoint::ControlState;
 use crate::control::alarm_name;
-use crate::record::{ConfChange, Control, CutRecord, Intent, MemberRecord, RaftIdRecord};
-use crate::recover::dump::{Contents, LogEntry, Says, Write};
+use crate::record::{ConfChange, ControlEntry, CutRecord, Intent, MemberRecord, RaftIdRecord};
+use crate::recover::dump::{Contents, DumpedRevision, LogEntry, Says};
 use crate::types::{Event, Index, LeaseId};
 
 pub fn head(identity: &Identity, contents: &Contents) -> String {
@@ -60,7 +60,7 @@ pub fn entry(entry: &LogEntry) -> String {
     format!("shard {shard} entry {index} term {term}: {said}\n")
 }
 
-pub fn write(write: &Write) -> String {
+pub fn write(write: &DumpedRevision) -> String {
     let epoch = write.epoch.map_or("unknown".to_string(), |epoch| epoch.to_string());
     let partial = if write.partial { ", maybe in part" } else { "" };
     let mut text = format!("revision {} epoch {epoch}{partial}\n", write.revision);
@@ -82,32 +82,32 @@ pub fn write(write: &Write) -> String {
     text
 }
 
-fn what(control: &Control) -> String {
+fn what(control: &ControlEntry) -> String {
     match control {
-        Control::Bootstrap { cluster, token, members: of, cuts: at, feature_level } => {
+        ControlEntry::Bootstrap { cluster, token, members: of, cuts: at, feature_level } => {
             let (token, members, cuts) = (quoted(token.as_bytes()), members(of), cuts(at));
             format!(
                 "bootstrap of cluster {cluster:x}, token {token}, feature level {feature_level}; {members}; {cuts}"
             )
         }
-        Control::MemberAttributes { member, directory, name, client_urls, raft_ids: ids } => {
+        ControlEntry::MemberAttributes { member, directory, name, client_urls, raft_ids: ids } => {
             let (name, urls, ids) = (quoted(name.as_bytes()), client_urls.join(","), raft_ids(ids));
             format!("member {member:x} is {name} at {urls} in directory {directory:016x}; {ids}")
         }
-        Control::Intent(Intent::Adding(member)) => {
+        ControlEntry::Intent(Intent::Adding(member)) => {
             format!("adding {}", members(std::slice::from_ref(&**member)))
         }
-        Control::Intent(Intent::Promoting { member }) => format!("promoting member {member:x}"),
-        Control::Intent(Intent::Removing { member }) => format!("removing member {member:x}"),
-        Control::IntentDone { member, change } => format!("{} member {member:x} is done", change.name()),
-        Control::FeatureLevel { level } => format!("feature level {level}"),
-        Control::LeaseGrant { lease, ttl_secs } => format!("lease {lease} granted for {ttl_secs} s"),
-        Control::LeaseEnd { lease } => format!("lease {lease} ended"),
-        Control::Compact { revision } => format!("compaction at revision {revision}"),
-        Control::AlarmOn { member, alarm } => {
+        ControlEntry::Intent(Intent::Promoting { member }) => format!("promoting member {member:x}"),
+        ControlEntry::Intent(Intent::Removing { member }) => format!("removing member {member:x}"),
+        ControlEntry::IntentDone { member, change } => format!("{} member {member:x} is done", change.name()),
+        ControlEntry::FeatureLevel { level } => format!("feature level {level}"),
+        ControlEntry::LeaseGrant { lease, ttl_secs } => format!("lease {lease} granted for {ttl_secs} s"),
+        ControlEntry::LeaseEnd { lease } => format!("lease {lease} ended"),
+        ControlEntry::Compact { revision } => format!("compaction at revision {revision}"),
+        ControlEntry::AlarmOn { member, alarm } => {
             format!("alarm {} of member {member:x} is on", alarm_name(*alarm))
         }
-        Control::AlarmOff { member, alarm } => {
+        ControlEntry::AlarmOff { member, alarm } => {
             format!("alarm {} of member {member:x} is off", alarm_name(*alarm))
         }
     }

@@ -8,9 +8,10 @@ use crate::mvcc::{Budget, Store};
 use crate::record::EffectChange;
 use crate::stdx::Rng;
 use crate::txn::{
-    Applied, Applying, Comparing, Evaluated, LeaseMove, Next, Path, Plan, Progress, RangeCursor, RangeStream,
-    Refusal, check_delete, check_put, check_range, check_stream, check_txn, evaluate_delete_range,
-    evaluate_put, evaluate_txn, finish_range, gather, merge, merge_outcomes, read_revision,
+    Applied, Applying, Branches, Comparing, Evaluated, LeaseMove, Next, Plan, Progress, RangeCursor,
+    RangeStream, Refusal, check_delete, check_put, check_range, check_stream, check_txn,
+    evaluate_delete_range, evaluate_put, evaluate_txn, finish_range, gather, merge, merge_outcomes,
+    read_revision,
 };
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use bytes::Bytes;
@@ -207,7 +208,7 @@ impl Single {
             &mut Store,
             Revision,
             &dyn Fn(LeaseId) -> bool,
-            &mut dyn FnMut() -> Result<Revision, crate::txn::Ended>,
+            &mut dyn FnMut() -> Result<Revision, crate::txn::EpochEnded>,
         ) -> Result<Evaluated<T>, Refusal>,
     ) -> Result<T, Error> {
         let Server { stores, current, leases, .. } = &mut self.0;
@@ -331,7 +332,7 @@ impl Cut {
                 merge_outcomes(&mut outcomes, &of_store);
             }
         }
-        let path = Path::of(request, &outcomes);
+        let path = Branches::of(request, &outcomes);
         let exists = |lease| leases.contains(&lease);
         let gathered: Vec<_> = (stores.iter().zip(&self.owned))
             .map(|(store, owned)| gather(store, owned, request, &path, *current, &exists))
@@ -341,7 +342,7 @@ impl Cut {
         let taken = (plan.changes() > 0).then(|| before.next());
         let (mut applied, mut moves): (Vec<Applied>, Vec<LeaseMove>) = (vec![], vec![]);
         for (shard, (store, owned)) in stores.iter_mut().zip(&self.owned).enumerate() {
-            let mut applying = Applying::new(taken, plan.shares(shard).to_vec(), LIST_MAX);
+            let mut applying = Applying::new(taken, plan.sub_ranges(shard).to_vec(), LIST_MAX);
             let done = (0..).find_map(|_| applying.step(store, owned, request, &path, budget(rng)));
             applied.push(done.expect("a transaction over a bounded store ends"));
             moves.extend(applying.take_leases());

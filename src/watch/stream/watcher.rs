@@ -2,12 +2,14 @@
 //!
 //! An event leaves when no feed can bring an earlier one any more, which is so up to the lowest position over
 //! the feeds. Revisions leave whole: one that began has all its events below that position. A feed in step
-//! has the position that its shard's mark gives, one behind what its last batch said.
+//! has the position that its shard's watermark gives, one behind what its last batch said.
 
 use crate::api::WatchEvent;
 use crate::limits::WatchBounds;
 use crate::types::{At, Revision, ShardId, Time};
-use crate::watch::{Action, Batch, Delivery, Marks, Subscription, SubscriptionId, View, cost_bytes};
+use crate::watch::{
+    Action, Delivery, EventBatch, Subscription, SubscriptionId, View, Watermarks, cost_bytes,
+};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -24,7 +26,7 @@ enum FeedState {
 struct ShardFeed {
     shard: ShardId,
     state: FeedState,
-    /// The revision up to which everything has come; in step the shard's mark counts as well.
+    /// The revision up to which everything has come; in step the shard's watermark counts as well.
     position: Revision,
     queue: VecDeque<Delivery>,
     /// Bytes taken by the client and not yet given back to the hub as credit.
@@ -32,9 +34,9 @@ struct ShardFeed {
 }
 
 impl ShardFeed {
-    fn position(&self, marks: &Marks) -> Revision {
+    fn position(&self, watermarks: &Watermarks) -> Revision {
         match self.state {
-            FeedState::InStep => self.position.max(marks.of(self.shard)),
+            FeedState::InStep => self.position.max(watermarks.of(self.shard)),
             FeedState::Joining | FeedState::Behind => self.position,
         }
     }
@@ -43,7 +45,7 @@ impl ShardFeed {
 /// What a watcher has to send.
 pub enum NextReply {
     Nothing,
-    /// It has something that waits for marks to rise, or for a progress reply of the stream.
+    /// It has something that waits for watermarks to rise, or for a progress reply of the stream.
     Blocked,
     /// A revision has more events than one turn merges; the next turn goes on with it.
     Unfinished,
@@ -176,7 +178,7 @@ impl Watcher {
         self.feeds.iter().map(|feed| feed.shard)
     }
 
-    pub fn receive(&mut self, shard: ShardId, batch: Batch) {
+    pub fn receive(&mut self, shard: ShardId, batch: EventBatch) {
         let number = self.feeds.iter().position(|feed| feed.shard == shard).expect("it subscribed there");
         let feed = &mut self.feeds[number];
         assert!(batch.upto >= feed.position, "a feed's position never falls");
@@ -188,8 +190,8 @@ impl Watcher {
         feed.state = if batch.in_step { FeedState::InStep } else { FeedState::Behind };
     }
 
-    fn lowest(&self, marks: &Marks) -> Revision {
-        self.feeds.iter().map(|feed| feed.position(marks)).min().expect("a watcher has a feed")
+    fn lowest(&self, watermarks: &Watermarks) -> Revision {
+        self.feeds.iter().map(|feed| feed.position(watermarks)).min().expect("a watcher has a feed")
     }
 
     fn in_step(&self) -> bool {
@@ -198,11 +200,11 @@ impl Watcher {
 
     /// Whether everything up to a revision has come and been sent. A watcher that is not announced was
     /// created after the progress request.
-    pub fn is_through(&self, revision: Revision, marks: &Marks) -> bool {
+    pub fn is_through(&self, revision: Revision, watermarks: &Watermarks) -> bool {
         !self.announced
             || (self.in_step()
                 && self.merging.events.is_empty()
-                && self.lowest(marks) >= revision
+                && self.lowest(watermarks) >= revision
                 && self.heads.first().is_none_or(|(at, _)| at.main > revision))
     }
 
@@ -221,7 +223,7 @@ impl Watcher {
         view: View,
         actions: &mut Vec<Action>,
     ) -> NextReply {
-        let lowest = self.lowest(view.marks);
+        let lowest = self.lowest(view.watermarks);
         let upto = cap.map_or(lowest, |cap| cap.min(lowest));
         let finished = self.merge(upto, budget_bytes, bounds, actions);
         if !finished {

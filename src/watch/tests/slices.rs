@@ -184,12 +184,12 @@ impl Scene {
         self.listen();
     }
 
-    /// Takes the notices, and the mark behind them.
+    /// Takes the messages, and the watermark behind them.
     fn listen(&mut self) {
-        for notice in self.hub.take() {
-            match notice {
-                Notice::Batch(batch) => self.on_batch(batch),
-                Notice::Compacted { id, revision, .. } => {
+        for message in self.hub.take() {
+            match message {
+                HubMessage::Batch(batch) => self.on_batch(batch),
+                HubMessage::Compacted { id, revision, .. } => {
                     let reader = self.readers.remove(&id).expect("it is subscribed");
                     let next = reader.position.next().max(reader.subscription.from);
                     assert!(next < revision, "it is still there");
@@ -200,17 +200,17 @@ impl Scene {
                 }
             }
         }
-        let mark = self.hub.settled();
+        let watermark = self.hub.settled();
         for id in self.readers.keys().copied().collect::<Vec<_>>() {
             let reader = self.readers.get_mut(&id).expect("it is there");
-            if reader.in_step && mark > reader.position {
-                reader.position = mark;
+            if reader.in_step && watermark > reader.position {
+                reader.position = watermark;
                 self.pass_on(id);
             }
         }
     }
 
-    fn on_batch(&mut self, batch: Batch) {
+    fn on_batch(&mut self, batch: EventBatch) {
         assert!(batch.events.len() <= self.slice.keys, "a step takes no more than a slice");
         let reader = self.readers.get_mut(&batch.id).expect("who has left gets nothing");
         assert!(batch.upto >= reader.position, "a position never falls");

@@ -87,7 +87,7 @@ fn a_request_may_have_the_headers_that_proxies_send() {
     assert_eq!(whole(&request).path, "/health");
 }
 
-fn written(response: &Response, method: HttpMethod, keep_alive: bool) -> String {
+fn written(response: &Http1Response, method: HttpMethod, keep_alive: bool) -> String {
     let mut out = vec![];
     response.write(&mut out, &method, keep_alive, Audience::Scrapers, None);
     String::from_utf8(out).unwrap()
@@ -95,18 +95,18 @@ fn written(response: &Response, method: HttpMethod, keep_alive: bool) -> String 
 
 #[test]
 fn answers_are_written_as_go_writes_them() {
-    let ok = Response::ok(ContentType::Json, b"{}".to_vec());
+    let ok = Http1Response::ok(ContentType::Json, b"{}".to_vec());
     let text = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n";
     assert_eq!(written(&ok, HttpMethod::Get, true), format!("{text}{{}}"));
     assert_eq!(written(&ok, HttpMethod::Head, true), text);
     assert_eq!(
-        written(&Response::only_get(), HttpMethod::Post, false),
+        written(&Http1Response::only_get(), HttpMethod::Post, false),
         "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Type: text/plain; charset=utf-8\r\n\
          X-Content-Type-Options: nosniff\r\nContent-Length: 19\r\nConnection: close\r\n\r\nMethod Not Allowed\n"
     );
     let mut out = vec![];
     let options = HttpMethod::Other("OPTIONS".into());
-    Response::empty().write(&mut out, &options, true, Audience::Everyone, Some(951_782_400));
+    Http1Response::empty().write(&mut out, &options, true, Audience::Everyone, Some(951_782_400));
     let recorded = "HTTP/1.1 200 OK\r\n\
          Access-Control-Allow-Headers: accept, content-type, authorization\r\n\
          Access-Control-Allow-Methods: POST, GET, OPTIONS, PUT, DELETE\r\n\

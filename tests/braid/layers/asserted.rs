@@ -17,13 +17,13 @@ const LINES_PER_ASSERTION: &[(&str, usize)] = &[
     ("log", 23),
     ("takeover", 20),
     ("sequencer", 17),
-    ("shard", 16),
+    ("shard", 17),
     ("checkpoint", 26),
-    ("mvcc", 25),
+    ("mvcc", 26),
     ("control", 20),
     ("lease", 22),
-    ("txn", 30),
-    ("reactor", 39),
+    ("txn", 31),
+    ("reactor", 40),
 ];
 const ASSERTIONS: &[&str] = &["assert", "assert_eq", "assert_ne", "panic", "unreachable"];
 

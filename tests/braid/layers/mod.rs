@@ -12,7 +12,7 @@ use lexer::{Token, closing, program_tokens};
 use paths::{Path, paths, sign, word};
 use std::fs;
 
-/// From below to above. A room may use the lines before its own and, on its line, what stands to its left.
+/// From below to above. A module may use the lines before its own and, on its line, what stands to its left.
 const LAYERS: &[&[&str]] = &[
     &["stdx", "limits", "types"],
     &["config", "api", "record"],
@@ -24,10 +24,10 @@ const LAYERS: &[&[&str]] = &[
     &["shell", "sim"],
     &["main"],
 ];
-/// Rooms that the table would let see each other, and that must not: (who, whom).
+/// Modules that the table would let see each other, and that must not: (who, whom).
 const STRANGERS: &[(&str, &str)] = &[("lease", "mvcc"), ("sim", "shell"), ("main", "sim")];
 
-/// Packages that stop at a room's door, and the rooms.
+/// Packages that only some modules name, and these modules.
 const PACKAGES: &[(&str, &[&str])] = &[
     ("rkyv", &["record", "log", "checkpoint", "raft"]),
     ("raft", &["raft"]),
@@ -46,8 +46,8 @@ const EFFECTS: &[&[&str]] = &[
     &["std", "thread"],
     &["std", "env"],
 ];
-const EFFECT_ROOMS: &[&str] = &["shell", "main"];
-const UNSAFE_ROOMS: &[&str] = &["shell", "log", "raft", "record"];
+const EFFECT_MODULES: &[&str] = &["shell", "main"];
+const UNSAFE_MODULES: &[&str] = &["shell", "log", "raft", "record"];
 const CFG_WORDS: &[&str] = &["test", "loom", "not", "all", "any"];
 const EMPTY_WORDS: &[&str] = &["manager", "handler", "helper", "util", "common", "core"];
 const FILE_LINES_MAX: usize = 1_000;
@@ -68,13 +68,13 @@ const TOP_LEVEL: &[&str] = &[
 /// Everything wrong with one source file, `path` being relative to `src/`.
 fn check(path: &str, source: &str) -> Vec<String> {
     let module = module_of(path);
-    let room = module.first().map_or("lib", String::as_str);
+    let top = module.first().map_or("lib", String::as_str);
     let mut faults = Vec::new();
     if source.lines().count() > FILE_LINES_MAX {
         faults.push(format!("more than {FILE_LINES_MAX} lines"));
     }
-    if room != "lib" && place(room).is_none() {
-        faults.push(format!("{room} is not in the layer table"));
+    if top != "lib" && place(top).is_none() {
+        faults.push(format!("{top} is not in the layer table"));
     }
     for name in module.iter().filter(|name| is_empty_word(name)) {
         faults.push(format!("{name} says nothing as a name"));
@@ -85,10 +85,10 @@ fn check(path: &str, source: &str) -> Vec<String> {
     }
     let tokens = program_tokens(source);
     let paths = paths(&tokens, &module[..]);
-    faults.extend(check_layers(room, &paths));
-    faults.extend(check_packages(room, &paths));
-    faults.extend(check_effects(room, &paths));
-    faults.extend(check_words(room, &tokens));
+    faults.extend(check_layers(top, &paths));
+    faults.extend(check_packages(top, &paths));
+    faults.extend(check_effects(top, &paths));
+    faults.extend(check_words(top, &tokens));
     faults
 }
 
@@ -99,42 +99,45 @@ fn module_of(path: &str) -> Vec<String> {
     if stem == "lib" { Vec::new() } else { stem.split('/').map(str::to_string).collect() }
 }
 
-fn place(room: &str) -> Option<(usize, usize)> {
-    LAYERS.iter().enumerate().find_map(|(line, rooms)| Some((line, rooms.iter().position(|r| *r == room)?)))
+fn place(top: &str) -> Option<(usize, usize)> {
+    LAYERS
+        .iter()
+        .enumerate()
+        .find_map(|(line, modules)| Some((line, modules.iter().position(|r| *r == top)?)))
 }
 
-fn may_use(room: &str, other: &str) -> bool {
-    let (Some(own), Some(others)) = (place(room), place(other)) else { return room == "lib" };
-    room == other || (others < own && !STRANGERS.contains(&(room, other)))
+fn may_use(top: &str, other: &str) -> bool {
+    let (Some(own), Some(others)) = (place(top), place(other)) else { return top == "lib" };
+    top == other || (others < own && !STRANGERS.contains(&(top, other)))
 }
 
-fn check_layers(room: &str, paths: &[Path]) -> Vec<String> {
+fn check_layers(top: &str, paths: &[Path]) -> Vec<String> {
     let mut faults = Vec::new();
     for path in paths {
         let ours = ["crate", "braid"].contains(&path.segments[0].as_str());
         let Some(other) = path.segments.get(1).filter(|_| ours) else { continue };
         // Names that lib.rs itself defines or re-exports would hide where they come from.
-        if room != "lib" && !may_use(room, other) {
-            faults.push(format!("line {}: {room} may not use {other}", path.line));
+        if top != "lib" && !may_use(top, other) {
+            faults.push(format!("line {}: {top} may not use {other}", path.line));
         }
     }
     faults
 }
 
-fn check_packages(room: &str, paths: &[Path]) -> Vec<String> {
+fn check_packages(top: &str, paths: &[Path]) -> Vec<String> {
     let mut faults = Vec::new();
-    for (package, rooms) in PACKAGES.iter().filter(|(_, rooms)| !rooms.contains(&room)) {
-        // `use crate::raft;` makes a bare `raft::` our own room.
-        let own_room = paths.iter().any(|path| path.segments == ["crate", package]);
-        for path in paths.iter().filter(|path| path.segments[0] == *package && !own_room) {
-            faults.push(format!("line {}: {package} is named only in {}", path.line, rooms.join(", ")));
+    for (package, modules) in PACKAGES.iter().filter(|(_, modules)| !modules.contains(&top)) {
+        // `use crate::raft;` makes a bare `raft::` our own module.
+        let own_module = paths.iter().any(|path| path.segments == ["crate", package]);
+        for path in paths.iter().filter(|path| path.segments[0] == *package && !own_module) {
+            faults.push(format!("line {}: {package} is named only in {}", path.line, modules.join(", ")));
         }
     }
     faults
 }
 
-fn check_effects(room: &str, paths: &[Path]) -> Vec<String> {
-    if EFFECT_ROOMS.contains(&room) {
+fn check_effects(top: &str, paths: &[Path]) -> Vec<String> {
+    if EFFECT_MODULES.contains(&top) {
         return Vec::new();
     }
     let effect = |path: &&Path| {
@@ -148,13 +151,13 @@ fn check_effects(room: &str, paths: &[Path]) -> Vec<String> {
     paths.iter().filter(effect).map(fault).collect()
 }
 
-fn check_words(room: &str, tokens: &[Token]) -> Vec<String> {
+fn check_words(top: &str, tokens: &[Token]) -> Vec<String> {
     let mut faults = Vec::new();
     for (at, token) in tokens.iter().enumerate() {
         let line = token.line;
         match token.text.as_str() {
-            "unsafe" if !UNSAFE_ROOMS.contains(&room) => {
-                faults.push(format!("line {line}: unsafe code belongs to {}", UNSAFE_ROOMS.join(", ")));
+            "unsafe" if !UNSAFE_MODULES.contains(&top) => {
+                faults.push(format!("line {line}: unsafe code belongs to {}", UNSAFE_MODULES.join(", ")));
             }
             "mod" | "struct" | "enum" | "trait" | "type" | "union" if word(tokens, at + 1) => {
                 let name = &tokens[at + 1].text;
@@ -298,14 +301,14 @@ fn a_use_against_the_layers_is_found() {
 }
 
 #[test]
-fn a_package_outside_its_rooms_is_found() {
-    for (package, room) in
+fn a_package_outside_its_modules_is_found() {
+    for (package, top) in
         [("rkyv", "log"), ("raft", "raft"), ("prost", "wire"), ("glommio", "shell"), ("io_uring", "shell")]
             .into_iter()
             .chain([("libc", "shell")])
     {
         let source = format!("use {package}::Thing;");
-        expect(&format!("{room}/a.rs"), &source, "");
+        expect(&format!("{top}/a.rs"), &source, "");
         expect("router.rs", &source, &format!("{package} is named only in"));
         expect(
             "router.rs",

@@ -214,8 +214,8 @@ fn what_the_pages_name_is_in_the_tree() {
 #[test]
 fn the_architecture_page_shows_the_layers_as_they_are() {
     let is_there =
-        |room: &&&str| ["", "/mod"].iter().any(|end| root().join(format!("src/{room}{end}.rs")).exists());
-    let there = |rooms: &&[&str]| rooms.iter().filter(is_there).map(|room| room.to_string()).collect();
+        |top: &&&str| ["", "/mod"].iter().any(|end| root().join(format!("src/{top}{end}.rs")).exists());
+    let there = |modules: &&[&str]| modules.iter().filter(is_there).map(|top| top.to_string()).collect();
     let layers: Vec<Vec<String>> = LAYERS.iter().map(there).collect();
     assert_eq!(drawn_behind("lib.rs", "# Layers"), layers);
 }
@@ -223,12 +223,12 @@ fn the_architecture_page_shows_the_layers_as_they_are() {
 /// What a module must not know, by the names that its program uses.
 fn check_absent(path: &str, source: &str) -> Vec<String> {
     let module = module_of(path);
-    let room = module.first().map_or("lib", String::as_str);
+    let top = module.first().map_or("lib", String::as_str);
     let is_test = module.iter().any(|name| name == "tests");
-    let Some((_, absent)) = ABSENT.iter().find(|(of, _)| *of == room && !is_test) else { return vec![] };
+    let Some((_, absent)) = ABSENT.iter().find(|(of, _)| *of == top && !is_test) else { return vec![] };
     let tokens = program_tokens(source);
     let known = tokens.iter().filter(|token| absent.contains(&token.text.as_str()));
-    known.map(|token| format!("line {}: {room} knows no {}", token.line, token.text)).collect()
+    known.map(|token| format!("line {}: {top} knows no {}", token.line, token.text)).collect()
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_module_knows_nothing_of_what_is_said_to_be_absent() {
     let seen = check_absent("mvcc/store.rs", "use crate::types::{Revision,\nTerm};");
     assert_eq!(seen, ["line 2: mvcc knows no Term"]);
     assert_eq!(check_absent("mvcc/tests.rs", "use crate::types::Term;"), Vec::<String>::new());
-    assert!(ABSENT.iter().all(|(room, _)| place(room).is_some()));
+    assert!(ABSENT.iter().all(|(top, _)| place(top).is_some()));
     for (path, source) in sources("src") {
         assert_eq!(check_absent(&path, &source), Vec::<String>::new(), "src/{path}");
     }

@@ -186,7 +186,7 @@ fn every_method_and_code_begins_at_zero() {
         assert_eq!(of("grpc_server_msg_sent_total"), [0.0]);
         assert_eq!(of("grpc_server_handled_total"), [0.0; 17]);
     }
-    assert_eq!(front::Counters::default().of(Method::Watch).handled.len(), 17);
+    assert_eq!(front::RpcCounters::default().of(Method::Watch).handled.len(), 17);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn what_clients_ask_is_counted_as_in_etcd() {
 #[test]
 fn extensive_metrics_say_how_long_calls_take() {
     assert!(!render(figures()).contains("grpc_server_handling_seconds"));
-    let mut front = front::Counters::default();
+    let mut front = front::RpcCounters::default();
     front.now = Time::from_ms(30);
     front.measure_handling();
     front.ended(Method::Put, Code::Ok, Time::from_ms(9));

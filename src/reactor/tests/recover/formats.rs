@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::log::{Coverage, RecoveredEntry, RecoveredResident};
-use crate::record::{ConfChange, Control, Entry, EpochRecord, Payload};
+use crate::record::{ConfChange, ControlEntry, Entry, EpochRecord, Payload};
 use crate::recover::dump::Says;
 use crate::types::{MemberId, Peers};
 
@@ -165,7 +165,7 @@ fn a_feature_level_that_this_program_does_not_know_is_a_newer_programs() {
     let disk = member.crash(usize::MAX);
     let told = control_of(&disk, |resident| {
         let epoch = EpochRecord { term: 2, attempt: 1 };
-        let control = Control::FeatureLevel { level: 2 };
+        let control = ControlEntry::FeatureLevel { level: 2 };
         first_of_kind(resident, 1).payload = Payload::of(&Entry::Control { epoch, settled: 1, control });
     });
     assert_eq!(told.err().unwrap(), NEWER_LEVEL);

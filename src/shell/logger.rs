@@ -7,8 +7,8 @@
 use super::clock::wall_us;
 use super::line::Line;
 use crate::config::{LogFormat, LogLevel, LogOutput};
-use crate::io::{Fields, Level, Notice};
-use crate::limits::{NOTICES_QUEUED_MAX, NOTICES_WRITTEN_MAX};
+use crate::io::{Fields, Level, LogLine};
+use crate::limits::{LOG_LINES_QUEUED_MAX, LOG_LINES_WRITTEN_MAX};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -28,7 +28,7 @@ impl Outputs {
 
 /// The entrance to the log; clones share it.
 #[derive(Clone)]
-pub struct Notices {
+pub struct Logger {
     queue: Sender<WriterMessage>,
     dropped: Arc<AtomicU64>,
     least: LogLevel,
@@ -39,14 +39,14 @@ enum WriterMessage {
     Flush(Sender<()>),
 }
 
-impl Notices {
+impl Logger {
     /// Starts the thread that writes.
-    pub fn start(outputs: Outputs, format: LogFormat, least: LogLevel) -> io::Result<Notices> {
-        let (queue, lines) = bounded(NOTICES_QUEUED_MAX);
+    pub fn start(outputs: Outputs, format: LogFormat, least: LogLevel) -> io::Result<Logger> {
+        let (queue, lines) = bounded(LOG_LINES_QUEUED_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let mut writer = LogWriter { outputs: outputs.0, format, dropped: dropped.clone() };
-        std::thread::Builder::new().name("notices".to_string()).spawn(move || writer.run(&lines))?;
-        Ok(Notices { queue, dropped, least })
+        std::thread::Builder::new().name("logger".to_string()).spawn(move || writer.run(&lines))?;
+        Ok(Logger { queue, dropped, least })
     }
 
     /// Whether lines of the lowest level are written.
@@ -86,12 +86,12 @@ impl Notices {
     }
 
     /// Says what a reactor has to say. Its fields are already resolved.
-    pub fn reactor(&self, reactor: u16, notice: Notice) {
-        let level = match notice.level {
+    pub fn reactor(&self, reactor: u16, line: LogLine) {
+        let level = match line.level {
             Level::Info => LogLevel::Info,
             Level::Warn => LogLevel::Warn,
         };
-        self.line(level, || format!("reactor/{reactor}"), notice.message, notice.fields);
+        self.line(level, || format!("reactor/{reactor}"), line.message, line.fields);
     }
 
     #[track_caller]
@@ -170,7 +170,7 @@ impl LogWriter {
     fn run(&mut self, queue: &Receiver<WriterMessage>) {
         while let Ok(first) = queue.recv() {
             let (mut lines, mut flushed) = (Vec::new(), None);
-            let rest = queue.try_iter().take(NOTICES_WRITTEN_MAX);
+            let rest = queue.try_iter().take(LOG_LINES_WRITTEN_MAX);
             for message in std::iter::once(first).chain(rest) {
                 match message {
                     WriterMessage::Line(line) => lines.push(line),
@@ -211,13 +211,13 @@ mod tests {
     fn a_file_gets_what_is_at_least_as_grave_as_asked() {
         let path = tempfile::tempdir().unwrap().keep().join("log");
         let outputs = Outputs::open(&[LogOutput::File(path.clone())]).unwrap();
-        let notices = Notices::start(outputs, LogFormat::Json, LogLevel::Warn).unwrap();
-        notices.info("quiet", vec![]);
-        notices.warn("loud", vec![]);
-        notices.flush();
+        let logger = Logger::start(outputs, LogFormat::Json, LogLevel::Warn).unwrap();
+        logger.info("quiet", vec![]);
+        logger.warn("loud", vec![]);
+        logger.flush();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("\"msg\":\"loud\"") && !text.contains("quiet"), "{text}");
-        assert!(text.contains("\"caller\":\"shell/notices.rs:"), "{text}");
+        assert!(text.contains("\"caller\":\"shell/logger.rs:"), "{text}");
         std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 }

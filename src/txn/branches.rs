@@ -108,7 +108,7 @@ fn compare_slice(
 }
 
 /// Evaluates all compares of a transaction, of all levels and branches, on one shard, in slices. The order is
-/// that of [`Path::of`].
+/// that of [`Branches::of`].
 #[derive(Debug)]
 pub struct Comparing {
     outcomes: Vec<Outcome>,
@@ -178,29 +178,31 @@ pub fn merge_outcomes(all: &mut [Outcome], more: &[Outcome]) {
 /// The branches taken: for each transaction that is evaluated, whether its compares hold. In the order in
 /// which they are met.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Path {
+pub struct Branches {
     outer: bool,
     nested: Vec<bool>,
 }
 
-impl Path {
+impl Branches {
     /// Chooses by the merged outcomes of [`Comparing`].
-    pub fn of(request: &TxnRequest, outcomes: &[Outcome]) -> Path {
+    pub fn of(request: &TxnRequest, outcomes: &[Outcome]) -> Branches {
         assert_eq!(outcomes.len(), compares_in(request), "every compare has its outcome");
-        Path::choose(request, &mut |at, compare| outcomes[at].verdict(compare))
+        Branches::choose(request, &mut |at, compare| outcomes[at].verdict(compare))
     }
 
     /// Chooses on a single shard; looks only at what the branches taken ask.
-    pub(super) fn on(store: &Store, request: &TxnRequest) -> Path {
-        Path::choose(request, &mut |_, one| compare(store, one).verdict(one))
+    pub(super) fn on(store: &Store, request: &TxnRequest) -> Branches {
+        Branches::choose(request, &mut |_, one| compare(store, one).verdict(one))
     }
 
-    fn choose(request: &TxnRequest, holds: &mut dyn FnMut(usize, &Compare) -> bool) -> Path {
-        let mut path =
-            Path { outer: request.compare.iter().enumerate().all(|(at, c)| holds(at, c)), nested: vec![] };
+    fn choose(request: &TxnRequest, holds: &mut dyn FnMut(usize, &Compare) -> bool) -> Branches {
+        let mut branches = Branches {
+            outer: request.compare.iter().enumerate().all(|(at, c)| holds(at, c)),
+            nested: vec![],
+        };
         let mut at = request.compare.len();
-        path.descend(request, path.outer, &mut at, holds);
-        path
+        branches.descend(request, branches.outer, &mut at, holds);
+        branches
     }
 
     fn descend(
@@ -226,7 +228,7 @@ impl Path {
         }
     }
 
-    /// The branches in the order in which they are met, for walking a request beside its path.
+    /// The branches in the order in which they are met, for walking a request beside its branches.
     pub(super) fn decisions(&self) -> impl Iterator<Item = bool> {
         std::iter::once(self.outer).chain(self.nested.iter().copied())
     }
@@ -256,8 +258,10 @@ impl<'a> Iterator for Ops<'a> {
         loop {
             match self.current.next() {
                 Some(Op::Txn(request)) => {
-                    let held =
-                        *self.nested.next().expect("the path has a decision for every transaction taken");
+                    let held = *self
+                        .nested
+                        .next()
+                        .expect("the branches have a decision for every transaction taken");
                     let outer = std::mem::replace(&mut self.current, branch(request, held).iter());
                     self.outer.push(outer);
                 }

@@ -3,7 +3,7 @@
 use crate::types::{ConnId, Duration, Time};
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Notice {
+pub struct LogLine {
     pub level: Level,
     pub message: &'static str,
     pub fields: Fields,

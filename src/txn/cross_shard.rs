@@ -3,7 +3,7 @@
 use super::execute::{OpPart, owns, precheck};
 use super::overlay::Overlay;
 use super::range::finish_range;
-use super::{Applied, Path};
+use super::{Applied, Branches};
 use crate::api::{DeleteRangeReply, Error, Op, OpReply, PutReply, TxnReply, TxnRequest};
 use crate::mvcc::Store;
 use crate::types::{Blob, KeyRange, LeaseId, Revision, Sub};
@@ -12,7 +12,7 @@ use bytes::Bytes;
 /// Changes that one operation makes in one range of one shard. They are neighbours in the order of subs: no
 /// other shard has keys between them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Run {
+pub struct ChangeRun {
     op: usize,
     /// Where the range begins.
     start: Bytes,
@@ -25,15 +25,15 @@ pub struct Gathered {
     /// The first operation that fails the checks which need the state.
     error: Option<(usize, Error)>,
     /// In ascending order of operation and key.
-    runs: Vec<Run>,
+    runs: Vec<ChangeRun>,
 }
 
 impl Gathered {
     /// Of a shard that will delete these keys, so many, for a transaction without operations. Keys and ranges
     /// ascend.
     pub fn deletes<'a>(owned: &[KeyRange], keys: impl Iterator<Item = &'a Blob>, count: usize) -> Gathered {
-        let mut runs: Vec<Run> = Vec::new();
-        let run = |range: &KeyRange, changes| Run { op: 0, start: range.start().clone(), changes };
+        let mut runs: Vec<ChangeRun> = Vec::new();
+        let run = |range: &KeyRange, changes| ChangeRun { op: 0, start: range.start().clone(), changes };
         if let [range] = owned {
             let changes = u32::try_from(count).expect("a shard in memory has fewer keys than 32 bits count");
             runs.extend((changes > 0).then(|| run(range, changes)));
@@ -52,9 +52,9 @@ impl Gathered {
     }
 }
 
-/// The places of a [`Run`]: `changes` subs from `first` on.
+/// The places of a [`ChangeRun`]: `changes` subs from `first` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct SubRange {
     pub first: Sub,
     pub changes: u32,
 }
@@ -65,43 +65,43 @@ pub fn gather(
     store: &Store,
     owned: &[KeyRange],
     request: &TxnRequest,
-    path: &Path,
+    branches: &Branches,
     current: Revision,
     leases: &dyn Fn(LeaseId) -> bool,
 ) -> Gathered {
-    let error = precheck(store, owned, request, path, current, leases);
+    let error = precheck(store, owned, request, branches, current, leases);
     if error.is_some() {
         return Gathered { error, runs: Vec::new() };
     }
     let mut overlay = Overlay::new(store);
     let mut runs = Vec::new();
-    for (number, op) in path.ops(request).enumerate() {
+    for (number, op) in branches.ops(request).enumerate() {
         match op {
             Op::Put(put) if owns(owned, &put.key) => {
                 overlay.put(&put.key);
-                runs.push(Run { op: number, start: put.key.clone(), changes: 1 });
+                runs.push(ChangeRun { op: number, start: put.key.clone(), changes: 1 });
             }
             Op::DeleteRange(delete) => {
                 let range = delete.range();
                 for part in owned.iter().filter_map(|own| intersection(own, &range)) {
                     let changes = overlay.delete(&part);
                     if changes > 0 {
-                        runs.push(Run { op: number, start: part.start().clone(), changes });
+                        runs.push(ChangeRun { op: number, start: part.start().clone(), changes });
                     }
                 }
             }
             _ => {}
         }
     }
-    let rises = |a: &Run, b: &Run| (a.op, &a.start) < (b.op, &b.start);
+    let rises = |a: &ChangeRun, b: &ChangeRun| (a.op, &a.start) < (b.op, &b.start);
     assert!(runs.is_sorted_by(rises), "what a shard gathers rises with operation and key: {runs:?}");
     Gathered { error: None, runs }
 }
 
 /// The lowest revision that the ranges taken name, if any names one: compaction must not pass it before they
 /// are read.
-pub fn oldest_read(request: &TxnRequest, path: &Path) -> Option<i64> {
-    let named = path.ops(request).filter_map(|op| match op {
+pub fn oldest_read(request: &TxnRequest, branches: &Branches) -> Option<i64> {
+    let named = branches.ops(request).filter_map(|op| match op {
         Op::Range(range) if range.revision != 0 => Some(range.revision),
         _ => None,
     });
@@ -133,7 +133,7 @@ pub struct Plan {
     /// The first operation that changes anything: it and all behind it show the new revision.
     first: Option<usize>,
     /// For each shard, in the order in which they were gathered.
-    shares: Vec<Vec<Share>>,
+    sub_ranges: Vec<Vec<SubRange>>,
 }
 
 impl Plan {
@@ -146,7 +146,7 @@ impl Plan {
             return Err(error.clone());
         }
         let shards = gathered.iter().enumerate();
-        let mut runs: Vec<(&Run, usize)> =
+        let mut runs: Vec<(&ChangeRun, usize)> =
             shards.flat_map(|(shard, part)| part.runs.iter().map(move |run| (run, shard))).collect();
         runs.sort();
         let in_order = runs.is_sorted_by(|(a, _), (b, _)| (a.op, &a.start) < (b.op, &b.start));
@@ -154,13 +154,13 @@ impl Plan {
         let mut plan = Plan {
             changes: 0,
             first: runs.first().map(|(run, _)| run.op),
-            shares: vec![Vec::new(); gathered.len()],
+            sub_ranges: vec![Vec::new(); gathered.len()],
         };
         for (run, shard) in runs {
             let first = Sub(
                 u32::try_from(plan.changes).expect("a transaction changes fewer keys than 32 bits count")
             );
-            plan.shares[shard].push(Share { first, changes: run.changes });
+            plan.sub_ranges[shard].push(SubRange { first, changes: run.changes });
             plan.changes += u64::from(run.changes);
         }
         plan.check();
@@ -170,11 +170,14 @@ impl Plan {
     /// Places of one shard rise and do not overlap, and all together are as many as the transaction's changes.
     fn check(&self) {
         let mut sum = 0;
-        for shares in &self.shares {
-            let apart = |a: &Share, b: &Share| a.first.0 + a.changes <= b.first.0;
-            assert!(shares.is_sorted_by(apart), "the places of a plan are disjoint: {shares:?}");
-            assert!(shares.iter().all(|share| share.changes > 0), "no share is empty: {shares:?}");
-            sum += shares.iter().map(|share| u64::from(share.changes)).sum::<u64>();
+        for sub_ranges in &self.sub_ranges {
+            let apart = |a: &SubRange, b: &SubRange| a.first.0 + a.changes <= b.first.0;
+            assert!(sub_ranges.is_sorted_by(apart), "the places of a plan are disjoint: {sub_ranges:?}");
+            assert!(
+                sub_ranges.iter().all(|sub_range| sub_range.changes > 0),
+                "no range of subs is empty: {sub_ranges:?}"
+            );
+            sum += sub_ranges.iter().map(|sub_range| u64::from(sub_range.changes)).sum::<u64>();
         }
         assert!(sum == self.changes, "the parts of a plan sum up: {sum} of {}", self.changes);
         assert!(self.first.is_some() == (sum > 0), "a plan with changes has a first one");
@@ -187,14 +190,14 @@ impl Plan {
 
     /// In how many shards it changes something.
     pub fn parts(&self) -> u16 {
-        let parts = self.shares.iter().filter(|shares| !shares.is_empty()).count();
+        let parts = self.sub_ranges.iter().filter(|sub_ranges| !sub_ranges.is_empty()).count();
         assert!(parts as u64 <= self.changes, "each part changes something: {parts} of {}", self.changes);
         u16::try_from(parts).expect("there are at most 4,096 shards")
     }
 
     /// The places of one shard, by its number among those gathered.
-    pub fn shares(&self, shard: usize) -> &[Share] {
-        &self.shares[shard]
+    pub fn sub_ranges(&self, shard: usize) -> &[SubRange] {
+        &self.sub_ranges[shard]
     }
 }
 
@@ -202,19 +205,19 @@ impl Plan {
 /// taken, if the plan had changes.
 pub fn merge(
     request: &TxnRequest,
-    path: &Path,
+    branches: &Branches,
     plan: &Plan,
     current: Revision,
     taken: Option<Revision>,
     applied: &mut [Applied],
 ) -> TxnReply {
     assert!(taken.is_some() == (plan.changes > 0), "a revision is taken for changes, and only for those");
-    assert!(applied.len() == plan.shares.len(), "each shard has applied its part");
+    assert!(applied.len() == plan.sub_ranges.len(), "each shard has applied its part");
     let mut parts: Vec<_> =
         applied.iter_mut().map(|shard| std::mem::take(&mut shard.ops).into_iter()).collect();
-    let mut decisions = path.decisions();
+    let mut decisions = branches.decisions();
     let mut reply = merge_level(request, &mut decisions, &mut parts);
-    assert!(decisions.next().is_none(), "all of the path was gone");
+    assert!(decisions.next().is_none(), "all decisions were used");
     assert!(parts.iter().all(|part| part.len() == 0), "the reply has what every shard gave");
     let stamp = Stamp { current, first: plan.first.unwrap_or(usize::MAX), ops: 0 };
     stamp.finish(&mut reply, taken);
@@ -223,13 +226,13 @@ pub fn merge(
 
 fn merge_level(
     request: &TxnRequest,
-    path: &mut dyn Iterator<Item = bool>,
+    branches: &mut dyn Iterator<Item = bool>,
     parts: &mut [std::vec::IntoIter<OpPart>],
 ) -> TxnReply {
-    let succeeded = path.next().expect("the path has a decision for every transaction taken");
-    let ops = super::path::branch(request, succeeded);
+    let succeeded = branches.next().expect("the branches have a decision for every transaction taken");
+    let ops = super::branches::branch(request, succeeded);
     let responses = ops.iter().map(|op| match op {
-        Op::Txn(nested) => OpReply::Txn(merge_level(nested, path, parts)),
+        Op::Txn(nested) => OpReply::Txn(merge_level(nested, branches, parts)),
         op => {
             finish_op(op, parts.iter_mut().map(|part| part.next().expect("every shard ran every operation")))
         }
@@ -277,7 +280,7 @@ pub(super) fn finish_op(op: &Op, parts: impl Iterator<Item = OpPart>) -> OpReply
             OpReply::DeleteRange(reply)
         }
         Op::Txn(_) | Op::Empty => {
-            unreachable!("a path gives single operations, and checks refuse empty ones")
+            unreachable!("branches give single operations, and checks refuse empty ones")
         }
     }
 }
@@ -337,7 +340,7 @@ mod tests {
     use super::*;
 
     fn gathered(runs: &[(usize, &'static str, u32)]) -> Gathered {
-        let run = |&(op, start, changes): &(usize, &'static str, u32)| Run {
+        let run = |&(op, start, changes): &(usize, &'static str, u32)| ChangeRun {
             op,
             start: Bytes::from_static(start.as_bytes()),
             changes,
@@ -348,9 +351,9 @@ mod tests {
     #[test]
     fn places_go_round_the_shards_in_the_order_of_operations_and_keys() {
         let plan = Plan::of(&[gathered(&[(0, "b", 2), (1, "a", 1)]), gathered(&[(0, "a", 3)])]).unwrap();
-        let share = |first, changes| Share { first: Sub(first), changes };
-        assert_eq!(plan.shares(0), [share(3, 2), share(5, 1)]);
-        assert_eq!(plan.shares(1), [share(0, 3)]);
+        let sub_range = |first, changes| SubRange { first: Sub(first), changes };
+        assert_eq!(plan.sub_ranges(0), [sub_range(3, 2), sub_range(5, 1)]);
+        assert_eq!(plan.sub_ranges(1), [sub_range(0, 3)]);
         assert_eq!((plan.changes(), plan.parts()), (6, 2));
     }
 
@@ -363,7 +366,7 @@ mod tests {
     #[test]
     #[should_panic = "places of a plan are disjoint"]
     fn no_two_changes_have_one_place() {
-        let share = |first, changes| Share { first: Sub(first), changes };
-        Plan { changes: 3, first: Some(0), shares: vec![vec![share(0, 2), share(1, 1)]] }.check();
+        let sub_range = |first, changes| SubRange { first: Sub(first), changes };
+        Plan { changes: 3, first: Some(0), sub_ranges: vec![vec![sub_range(0, 2), sub_range(1, 1)]] }.check();
     }
 }

@@ -3,12 +3,12 @@
 //! The log is read once, in its order, and seals alone decide: a seal voids the writes before it that are
 //! above its prefix, and a batch of another epoch than the last seal's is void. So whether a write is live
 //! follows from the log, and every member that reads the same log finds the same. What contradicts the order
-//! of epochs or revisions is [`Strange`]: neither a power cut nor a lost leader leaves it.
+//! of epochs or revisions is [`InconsistentEntry`]: neither a power cut nor a lost leader leaves it.
 //! A log is read at commit, never at proposal: what only stands in it is kept beside, and can be taken back.
 
 use super::Part;
 use crate::raft::{FRESH_BASE, Position};
-use crate::record::{ArchivedControl, ArchivedEntry, Payload, Piece};
+use crate::record::{ArchivedControlEntry, ArchivedEntry, Payload, Piece};
 use crate::stdx::AsOf;
 use crate::types::{Epoch, Index, Revision, ShardId};
 use std::collections::VecDeque;
@@ -51,19 +51,19 @@ fn shrink<T>(queue: &mut VecDeque<T>, kept: usize) {
 
 /// What of the control shard's log takes effect next.
 #[derive(Clone, Debug)]
-pub enum Due {
+pub enum NextEffect {
     Write(LiveWrite),
     Control(Index, Payload),
 }
 
 /// An entry that contradicts the rules of the log: our own mistake, or a disk that lies beyond its checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Strange {
+pub struct InconsistentEntry {
     pub index: Index,
     pub why: &'static str,
 }
 
-impl Strange {
+impl InconsistentEntry {
     /// What is said to the operator.
     pub fn of_shard(self, shard: ShardId) -> String {
         format!(
@@ -73,7 +73,7 @@ impl Strange {
     }
 }
 
-impl fmt::Display for Strange {
+impl fmt::Display for InconsistentEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "entry {}: {}", self.index, self.why)
     }
@@ -133,7 +133,7 @@ impl Decoded {
             Ok(ArchivedEntry::Control { epoch, settled, control }) => EntryKind::Control {
                 epoch: epoch.into(),
                 settled: Revision(settled.to_native()),
-                first: matches!(control, ArchivedControl::Bootstrap { .. }),
+                first: matches!(control, ArchivedControlEntry::Bootstrap { .. }),
                 payload: payload.clone(),
             },
         };
@@ -191,7 +191,7 @@ struct StandingEntry {
 pub enum EntryRead {
     Fence(Epoch),
     Seal(Seal),
-    /// So many writes have become live: see [`Meaning::newest`].
+    /// So many writes have become live: see [`LogView::newest`].
     Writes(usize),
     Control,
     /// Raft's own, or void.
@@ -202,7 +202,7 @@ pub enum EntryRead {
 /// their revisions. Beside it stand the entries that are not committed, which say nothing yet: what a member has
 /// proposed may still be truncated, and then leaves no trace here.
 #[derive(Debug)]
-pub struct Meaning {
+pub struct LogView {
     /// As of each index that a checkpoint may still name: a seal may be committed while a write before it is not
     /// settled here, and a checkpoint stands before that write.
     rulings: AsOf<Index, Ruling>,
@@ -222,16 +222,16 @@ pub struct Meaning {
 }
 
 /// That of a log that has just begun.
-impl Default for Meaning {
-    fn default() -> Meaning {
-        Meaning::new(Revision::NONE, Ruling::default(), FRESH_BASE)
+impl Default for LogView {
+    fn default() -> LogView {
+        LogView::new(Revision::NONE, Ruling::default(), FRESH_BASE)
     }
 }
 
-impl Meaning {
+impl LogView {
     /// For a log whose state at `held` is known. The log goes on behind `base`, as of which the ruling is.
-    pub fn new(held: Revision, ruling: Ruling, base: Position) -> Meaning {
-        Meaning {
+    pub fn new(held: Revision, ruling: Ruling, base: Position) -> LogView {
+        LogView {
             rulings: AsOf::new(ruling),
             held,
             named_settled: held.max(ruling.seal.prefix),
@@ -326,7 +326,10 @@ impl Meaning {
     }
 
     /// Reads the next entry, if it is committed.
-    pub fn read_next(&mut self, committed: Index) -> Result<Option<(Position, EntryRead)>, Strange> {
+    pub fn read_next(
+        &mut self,
+        committed: Index,
+    ) -> Result<Option<(Position, EntryRead)>, InconsistentEntry> {
         let Some(StandingEntry { at, says }) = self.standing.pop_front_if(|next| next.at.index <= committed)
         else {
             assert!(self.committed.index >= committed, "the log does not hold all that is committed");
@@ -336,7 +339,7 @@ impl Meaning {
         };
         assert!(at.index == self.committed.index.next(), "each entry is read once, and none is passed over");
         self.committed = at;
-        let read = self.read(at.index, says).map_err(|why| Strange { index: at.index, why })?;
+        let read = self.read(at.index, says).map_err(|why| InconsistentEntry { index: at.index, why })?;
         Ok(Some((at, read)))
     }
 
@@ -403,11 +406,11 @@ impl Meaning {
 
     /// What takes effect next, in the order of the log: a write once it is settled, a control entry once
     /// everything before it has taken effect.
-    pub fn next_due(&mut self, settled: Revision) -> Option<Due> {
+    pub fn next_due(&mut self, settled: Revision) -> Option<NextEffect> {
         let write = self.live.front().map(|write| write.index);
         let control = self.controls.front().map(|(index, _)| *index);
         if control.is_some_and(|control| write.is_none_or(|write| control < write)) {
-            return self.controls.pop_front().map(|(index, payload)| Due::Control(index, payload));
+            return self.controls.pop_front().map(|(index, payload)| NextEffect::Control(index, payload));
         }
         let write = self.live.pop_front_if(|write| write.revision <= settled)?;
         assert!(
@@ -417,7 +420,7 @@ impl Meaning {
             self.held
         );
         self.held = write.revision;
-        Some(Due::Write(write))
+        Some(NextEffect::Write(write))
     }
 
     /// The state is known to hold everything up to a settled revision, of which nothing is left here.
