@@ -122,6 +122,8 @@ pub enum Output {
     /// Whether what this reactor has asked of the bulk lane presses: then it gets its share of CPU and disk, beside
     /// whoever else wants them; else it takes what is left.
     Haste(bool),
+    /// Whether writes of the log wait for a segment's file: then it is made without a pause.
+    LogWaits(bool),
     LogLine(LogLine),
     /// This process cannot go on, for this reason.
     Halt(String),

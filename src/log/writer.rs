@@ -355,6 +355,11 @@ impl Log {
         self.segments.disk_full(segment, now, laid, is_first)
     }
 
+    /// Whether writes wait for nothing but the file that they go to.
+    pub fn awaits_segment(&self) -> bool {
+        self.sealed.front().is_some_and(|frame| !self.segments.is_ready(frame.segment))
+    }
+
     /// Whether the disk had no room for the least of files when one was last asked for.
     pub fn is_short(&self) -> bool {
         self.segments.is_short()

@@ -85,6 +85,9 @@ struct Member {
     undone: Vec<(usize, crate::io::JobId)>,
     /// Which reactors' orders press.
     haste: Vec<bool>,
+    log_waits: bool,
+    /// Segments are not made ready before.
+    unprepared: Option<Vec<(usize, SegmentName)>>,
     /// No file has room but what the log gives up, or none for the log alone; or no checkpoint beyond a length.
     disk_is_full: bool,
     given_up_bytes: usize,
@@ -158,6 +161,8 @@ impl Member {
             lane_stands: false,
             undone: vec![],
             haste: vec![false; usize::from(reactors)],
+            log_waits: false,
+            unprepared: None,
             disk_is_full,
             given_up_bytes: 0,
             no_new_segments: false,
@@ -249,10 +254,14 @@ impl Member {
                 self.reactors[id].step(now, Input::DiskFull { segment });
             }
             Output::Log(Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. }) => {
-                self.reactors[id].step(now, Input::Prepared { segment });
+                match &mut self.unprepared {
+                    Some(unprepared) => unprepared.push((id, segment)),
+                    None => self.reactors[id].step(now, Input::Prepared { segment }),
+                }
             }
             Output::Log(Command::Remove { .. }) => self.given_up_bytes += SEGMENT_BYTES,
             Output::Haste(haste) => self.haste[id] = haste,
+            Output::LogWaits(waits) => self.log_waits = waits,
             Output::LogLine(line) => self.log_lines.push(line),
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));

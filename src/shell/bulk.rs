@@ -11,7 +11,8 @@
 //!   machine with Linux 6.18), its first one too, and then sleeps for ever: [`Lane::keep_awake`] interrupts a
 //!   lane that has something to do and does not move, and nobody waits for the lane to begin.
 //! - `Segments`: files for the logs, on a plain thread of normal priority. A log that has no next segment
-//!   stands still, and on a machine that others keep busy, the lowest priority may mean never.
+//!   stands still ([`Lane::log_waits`]: then its file is made without a pause), and on a machine that others keep
+//!   busy, the lowest priority may mean never.
 
 use super::bulk_file::{BulkFile, Medium};
 use super::files::{Files, is_full};
@@ -113,6 +114,8 @@ pub struct Lane {
     hurry: AtomicBool,
     /// Whether the steps of each reactor press.
     haste: Box<[AtomicBool]>,
+    /// Whether each reactor's log stands still until it has its next segment.
+    log_waits: Box<[AtomicBool]>,
     steps_asked: AtomicU64,
     steps_answered: AtomicU64,
     /// Counts writes, pauses and answers of the steps' worker, which shows that it moves.
@@ -138,6 +141,7 @@ impl Lane {
             answers,
             hurry: AtomicBool::new(true),
             haste: (0..wakers.reactors()).map(|_| AtomicBool::new(false)).collect(),
+            log_waits: (0..wakers.reactors()).map(|_| AtomicBool::new(false)).collect(),
             wakers,
             steps_asked: AtomicU64::new(0),
             steps_answered: AtomicU64::new(0),
@@ -175,6 +179,11 @@ impl Lane {
     /// Sets whether what this reactor has asked for presses.
     pub fn hasten(&self, reactor: ReactorId, haste: bool) {
         self.haste[usize::from(reactor.0)].store(haste, Ordering::Relaxed);
+    }
+
+    /// Sets whether writes of this reactor's log wait for its next segment.
+    pub fn log_waits(&self, reactor: ReactorId, waits: bool) {
+        self.log_waits[usize::from(reactor.0)].store(waits, Ordering::Relaxed);
     }
 
     fn presses(&self) -> bool {
@@ -268,7 +277,7 @@ impl<'a> Worker<'a> {
                 self.lane.give(reactor, BulkAnswer::Done { job, done });
             }
             Order::Prepare { reactor, segment, bytes, keep_free } => {
-                let answer = self.prepare_or_not(segment, bytes, keep_free).await;
+                let answer = self.prepare_or_not(reactor, segment, bytes, keep_free).await;
                 self.lane.give(reactor, answer);
             }
             Order::Recycle { reactor, old, new } => {
@@ -291,13 +300,19 @@ impl<'a> Worker<'a> {
 
     /// Prepares a segment. Where the disk is full it is given up: other orders may free some. Any other
     /// failure is final.
-    async fn prepare_or_not(&mut self, segment: SegmentName, bytes: u64, keep_free: u64) -> BulkAnswer {
+    async fn prepare_or_not(
+        &mut self,
+        reactor: ReactorId,
+        segment: SegmentName,
+        bytes: u64,
+        keep_free: u64,
+    ) -> BulkAnswer {
         let prepared = match self.lane.files.free_bytes() {
             // What may take all there is finds out by the write: some of it may be kept for this user alone.
             Ok(free) if keep_free > 0 && free < bytes.saturating_add(keep_free) => {
                 Err(io::ErrorKind::StorageFull.into())
             }
-            Ok(_) => self.prepare(segment, bytes).await,
+            Ok(_) => self.prepare(reactor, segment, bytes).await,
             Err(error) => Err(error),
         };
         match prepared {
@@ -311,8 +326,8 @@ impl<'a> Worker<'a> {
     }
 
     /// Writes a segment's zeros. A reservation would not do: the first write to reserved space would be
-    /// journaled.
-    async fn prepare(&self, segment: SegmentName, bytes: u64) -> io::Result<File> {
+    /// journaled. A log that waits for it has no writes that a pause would let go first.
+    async fn prepare(&self, reactor: ReactorId, segment: SegmentName, bytes: u64) -> io::Result<File> {
         let files = &self.lane.files;
         let unfinished = files.unfinished(segment);
         let file = BulkFile::create(self.medium, files, &unfinished).await?;
@@ -326,7 +341,7 @@ impl<'a> Worker<'a> {
             let piece = piece.min(usize::try_from(bytes - at).unwrap_or(piece));
             file.write(&zeros[..piece], at).await?;
             at += piece as u64;
-            if !hurry {
+            if !hurry && !self.lane.log_waits[usize::from(reactor.0)].load(Ordering::Relaxed) {
                 limit.wrote(self.medium, piece).await;
             }
         }

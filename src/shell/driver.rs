@@ -424,6 +424,7 @@ impl Driver {
                 self.orders.push_back(Order::Step { reactor: self.id, job, step });
             }
             Output::Haste(haste) => self.shared.lane.hasten(self.id, haste),
+            Output::LogWaits(waits) => self.shared.lane.log_waits(self.id, waits),
             Output::LogLine(line) => self.say(line),
             Output::Halt(reason) => self.shared.logger.halt(&reason, vec![]),
         }

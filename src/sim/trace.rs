@@ -90,7 +90,7 @@ impl Trace {
                 self.mix(u64::from(crc32c::crc32c(bytes)));
             }
             Output::Bulk { job, .. } => self.mix(job.0),
-            Output::Haste(haste) => self.mix(u64::from(*haste)),
+            Output::Haste(presses) | Output::LogWaits(presses) => self.mix(u64::from(*presses)),
             Output::Log(_) | Output::Close { .. } | Output::LogLine(_) | Output::Halt(_) => {}
         }
         let (member, reactor) = place;

@@ -244,7 +244,7 @@ impl World {
                     }
                 }
             }
-            Output::Haste(_) | Output::LogLine(_) => {}
+            Output::Haste(_) | Output::LogWaits(_) | Output::LogLine(_) => {}
             // A start that has no room for its first file says so and ends.
             Output::Halt(why) if member.full_until != Time::NEVER => self.halt(at, &why)?,
             Output::Halt(why) => return Err(Failure::of_halt(why)),

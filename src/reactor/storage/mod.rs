@@ -88,6 +88,7 @@ pub(super) struct Storage {
     log_bytes: u64,
     /// Whether the bulk lane knows that its work presses.
     haste: bool,
+    log_waits: bool,
 }
 
 /// An entry as the log takes it.
@@ -125,6 +126,7 @@ impl Storage {
             log_writes: 0,
             log_bytes: 0,
             haste: false,
+            log_waits: false,
         }
     }
 
@@ -369,8 +371,9 @@ impl Storage {
         is_long(self.log.held()) && is_long(self.log.needed())
     }
 
-    /// Whether the bulk lane's work for this reactor presses: somebody waits for it, or what it leaves undone
-    /// grows, log that no checkpoint covers and history that one holds.
+    /// Says whether the bulk lane's work for this reactor presses: somebody waits for it, or what it leaves undone
+    /// grows, log that no checkpoint covers and history that one holds; and whether the log stands still for want
+    /// of a file.
     fn tell_haste(&mut self, turn: &mut Turn) {
         let is_long = |held: Held| held.written / 2 >= turn.settings.checkpoint_log_bytes;
         // What is held is at hand each turn, what is needed of it has to be counted.
@@ -380,6 +383,11 @@ impl Storage {
         if haste != self.haste {
             self.haste = haste;
             turn.out.push(Output::Haste(haste));
+        }
+        let log_waits = self.log.awaits_segment();
+        if log_waits != self.log_waits {
+            self.log_waits = log_waits;
+            turn.out.push(Output::LogWaits(log_waits));
         }
     }
 

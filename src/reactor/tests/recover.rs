@@ -183,7 +183,7 @@ impl Member {
                 self.bulk(step);
                 self.reactors[id].step(now, Input::Bulk { job, done: BulkDone::Done });
             }
-            Output::Bulk { .. } | Output::Haste(_) | Output::LogLine(_) => {}
+            Output::Bulk { .. } | Output::Haste(_) | Output::LogWaits(_) | Output::LogLine(_) => {}
             Output::Halt(why) => self.halted = Some(why),
             other => panic!("nobody is connected: {other:?}"),
         }

@@ -342,3 +342,23 @@ fn the_bulk_lane_hears_when_its_work_presses() {
     finish(&mut member);
     assert!(!member.haste[0]);
 }
+
+#[test]
+fn a_log_that_stands_still_for_a_file_says_so() {
+    let mut member = Member::new(1, 1);
+    member.put("a", "1");
+    member.unprepared = Some(vec![]);
+    let mut puts = 0;
+    while !member.log_waits {
+        puts += 1;
+        assert!(puts < 200, "the files that are ready are used up");
+        let (key, value) = (Bytes::from_static(b"a"), Bytes::from(vec![7; 4000]));
+        let put = proto::PutRequest { key, value, ..Default::default() };
+        member.client.call("/etcdserverpb.KV/Put", &[], &put.encode_to_vec()).expect("streams are free");
+        member.run();
+    }
+    let (at, segment) = member.unprepared.take().expect("set above").remove(0);
+    member.reactors[at].step(member.now, Input::Prepared { segment });
+    member.run();
+    assert!(!member.log_waits, "it goes on");
+}
