@@ -52,7 +52,7 @@ impl Gathered {
     }
 }
 
-/// The places of a [`ChangeRun`]: `changes` subs from `first` on.
+/// The places of a `ChangeRun`: `changes` subs from `first` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubRange {
     pub first: Sub,
