@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 
 /// What a client asks for: a call, or one message of a stream.
 #[derive(Debug)]
-pub(super) enum ParkedRequest {
+pub(super) enum ClientRequest {
     Call(Request),
     RangeStream(RangeRequest),
     KeepAlive(LeaseId),
@@ -58,13 +58,13 @@ impl Requires {
 }
 
 /// Says what a request requires, or what is wrong with it at any time.
-fn rule(turn: &Turn, request: &ParkedRequest) -> Result<Requires, Error> {
+fn rule(turn: &Turn, request: &ClientRequest) -> Result<Requires, Error> {
     let request = match request {
-        ParkedRequest::Call(request) => request,
-        ParkedRequest::RangeStream(range) => return txn::check_stream(range).map(|()| Requires::Reads),
-        ParkedRequest::KeepAlive(_) => return Ok(Requires::Writes), // the leader alone renews leases
-        ParkedRequest::Watch(_) => return Ok(Requires::Shown),
-        ParkedRequest::HealthWatch(_) | ParkedRequest::Page(_) => return Ok(Requires::Nothing),
+        ClientRequest::Call(request) => request,
+        ClientRequest::RangeStream(range) => return txn::check_stream(range).map(|()| Requires::Reads),
+        ClientRequest::KeepAlive(_) => return Ok(Requires::Writes), // the leader alone renews leases
+        ClientRequest::Watch(_) => return Ok(Requires::Shown),
+        ClientRequest::HealthWatch(_) | ClientRequest::Page(_) => return Ok(Requires::Nothing),
     };
     match request {
         Request::Range(range) => txn::check_range(range).map(|()| Requires::Reads),
@@ -92,7 +92,7 @@ fn rule(turn: &Turn, request: &ParkedRequest) -> Result<Requires, Error> {
 #[derive(Debug)]
 struct Parked {
     rpc: Rpc,
-    request: ParkedRequest,
+    request: ClientRequest,
     bytes: usize,
     deadline: Time,
 }
@@ -117,7 +117,7 @@ impl Calls {
         &mut self,
         turn: &mut Turn,
         (rpc, caller): (Rpc, Caller),
-        request: ParkedRequest,
+        request: ClientRequest,
         bytes: usize,
     ) -> Option<RangeRequest> {
         if caller.requires_leader && turn.epoch_state.has_lost_leader() && !self.is_open(rpc, &request) {
@@ -135,7 +135,7 @@ impl Calls {
             self.refuse(turn, rpc, &request, Error::RequestTooLarge);
             return None;
         }
-        if let ParkedRequest::KeepAlive(_) = request {
+        if let ClientRequest::KeepAlive(_) = request {
             self.expect_renewal(turn, rpc);
         }
         if !requires.is_met(&turn.epoch_state) {
@@ -150,20 +150,20 @@ impl Calls {
 
     /// Whether a message comes on a stream that was let in before: etcd asks for a leader only where a stream
     /// begins, and ends one that goes on without later ([`Calls::end_leaderless`]).
-    fn is_open(&self, rpc: Rpc, request: &ParkedRequest) -> bool {
+    fn is_open(&self, rpc: Rpc, request: &ClientRequest) -> bool {
         match request {
-            ParkedRequest::Watch(_) => self.watches.has(rpc),
-            ParkedRequest::KeepAlive(_) => self.keeps_alive(rpc),
-            ParkedRequest::Call(_)
-            | ParkedRequest::RangeStream(_)
-            | ParkedRequest::HealthWatch(_)
-            | ParkedRequest::Page(_) => false,
+            ClientRequest::Watch(_) => self.watches.has(rpc),
+            ClientRequest::KeepAlive(_) => self.keeps_alive(rpc),
+            ClientRequest::Call(_)
+            | ClientRequest::RangeStream(_)
+            | ClientRequest::HealthWatch(_)
+            | ClientRequest::Page(_) => false,
         }
     }
 
-    fn admit_if_room(&mut self, turn: &mut Turn, rpc: Rpc, request: ParkedRequest) -> Option<RangeRequest> {
+    fn admit_if_room(&mut self, turn: &mut Turn, rpc: Rpc, request: ClientRequest) -> Option<RangeRequest> {
         let is_full = self.under_way.bytes > turn.settings.bounds.calls_bytes_max;
-        if is_full && matches!(request, ParkedRequest::Call(_)) {
+        if is_full && matches!(request, ClientRequest::Call(_)) {
             turn.counters.paths.refused_bytes += 1;
             self.refuse(turn, rpc, &request, Error::TooManyRequests);
             return None;
@@ -171,56 +171,56 @@ impl Calls {
         self.admit(turn, rpc, request)
     }
 
-    fn admit(&mut self, turn: &mut Turn, rpc: Rpc, request: ParkedRequest) -> Option<RangeRequest> {
+    fn admit(&mut self, turn: &mut Turn, rpc: Rpc, request: ClientRequest) -> Option<RangeRequest> {
         match request {
-            ParkedRequest::Call(Request::Range(range)) => return Some(range),
-            ParkedRequest::Call(request) => self.route(turn, ReplyTo::Rpc(rpc), request),
-            ParkedRequest::RangeStream(range) => self.begin_range_stream(turn, rpc, range),
-            ParkedRequest::KeepAlive(lease) => {
+            ClientRequest::Call(Request::Range(range)) => return Some(range),
+            ClientRequest::Call(request) => self.route(turn, ReplyTo::Rpc(rpc), request),
+            ClientRequest::RangeStream(range) => self.begin_range_stream(turn, rpc, range),
+            ClientRequest::KeepAlive(lease) => {
                 self.ask_control(turn, ReplyTo::KeepAlive(rpc), ControlRequest::KeepAlive(lease));
             }
-            ParkedRequest::Watch(request) => self.watch(turn, rpc, request),
-            ParkedRequest::HealthWatch(service) => self.watch_health(rpc, &service),
-            ParkedRequest::Page(page) => self.open_page(turn, rpc, page),
+            ClientRequest::Watch(request) => self.watch(turn, rpc, request),
+            ClientRequest::HealthWatch(service) => self.watch_health(rpc, &service),
+            ClientRequest::Page(page) => self.open_page(turn, rpc, page),
         }
         None
     }
 
     /// Refuses what etcd refuses before its handlers see it: how long that took counts nowhere.
-    fn refuse_unchecked(&mut self, turn: &mut Turn, rpc: Rpc, request: &ParkedRequest, error: Error) {
-        if let ParkedRequest::Call(_) = request {
+    fn refuse_unchecked(&mut self, turn: &mut Turn, rpc: Rpc, request: &ClientRequest, error: Error) {
+        if let ClientRequest::Call(_) = request {
             self.front.forget_duration(rpc);
         }
         self.refuse(turn, rpc, request, error);
     }
 
-    fn refuse(&mut self, turn: &mut Turn, rpc: Rpc, request: &ParkedRequest, error: Error) {
+    fn refuse(&mut self, turn: &mut Turn, rpc: Rpc, request: &ClientRequest, error: Error) {
         match request {
-            ParkedRequest::Call(_) => self.answer_rpc(turn, rpc, Err(error)),
-            ParkedRequest::RangeStream(_)
-            | ParkedRequest::KeepAlive(_)
-            | ParkedRequest::Watch(_)
-            | ParkedRequest::HealthWatch(_) => {
+            ClientRequest::Call(_) => self.answer_rpc(turn, rpc, Err(error)),
+            ClientRequest::RangeStream(_)
+            | ClientRequest::KeepAlive(_)
+            | ClientRequest::Watch(_)
+            | ClientRequest::HealthWatch(_) => {
                 self.end_stream(turn, rpc, error);
             }
-            ParkedRequest::Page(_) => unreachable!("a page requires nothing, and is checked for nothing"),
+            ClientRequest::Page(_) => unreachable!("a page requires nothing, and is checked for nothing"),
         }
     }
 
     /// Holds what arrives during a takeover, for as long as any request may take.
-    fn park(&mut self, turn: &mut Turn, rpc: Rpc, request: ParkedRequest) {
+    fn park(&mut self, turn: &mut Turn, rpc: Rpc, request: ClientRequest) {
         assert!(!turn.epoch_state.may_write(), "nothing is parked while an epoch serves");
         let request = match request {
-            ParkedRequest::Watch(request) => return self.park_watch(turn, rpc, request),
+            ClientRequest::Watch(request) => return self.park_watch(turn, rpc, request),
             request => request,
         };
         let bytes = match &request {
-            ParkedRequest::Call(request) => request.bytes(),
-            ParkedRequest::RangeStream(range) => range.key.len() + range.range_end.len(),
-            ParkedRequest::KeepAlive(_)
-            | ParkedRequest::Watch(_)
-            | ParkedRequest::HealthWatch(_)
-            | ParkedRequest::Page(_) => 0,
+            ClientRequest::Call(request) => request.bytes(),
+            ClientRequest::RangeStream(range) => range.key.len() + range.range_end.len(),
+            ClientRequest::KeepAlive(_)
+            | ClientRequest::Watch(_)
+            | ClientRequest::HealthWatch(_)
+            | ClientRequest::Page(_) => 0,
         };
         let (bytes, bounds) = (PARKED_FIXED_BYTES + bytes, &turn.settings.bounds);
         let is_full = self.parking.len() >= bounds.parked_calls_max;
@@ -256,18 +256,18 @@ impl Calls {
             assert!(bytes <= self.parking.bytes, "what is parked is counted: {bytes}");
             self.parking.bytes -= bytes;
             let is_range =
-                matches!(request, ParkedRequest::Call(Request::Range(_)) | ParkedRequest::RangeStream(_));
+                matches!(request, ClientRequest::Call(Request::Range(_)) | ClientRequest::RangeStream(_));
             turn.counters.ranges_failed += u64::from(is_range);
             self.refuse(turn, rpc, &request, Error::Timeout);
         }
     }
 }
 
-fn is_too_large(turn: &Turn, request: &ParkedRequest, bytes: usize) -> bool {
+fn is_too_large(turn: &Turn, request: &ClientRequest, bytes: usize) -> bool {
     let length_bytes = (usize::BITS - (bytes | 1).leading_zeros()).div_ceil(7) as usize;
     let logged = bytes + length_bytes + REQUEST_ENVELOPE_BYTES;
     logged > turn.settings.request_bytes_max
-        && matches!(request, ParkedRequest::Call(request) if is_write(request))
+        && matches!(request, ClientRequest::Call(request) if is_write(request))
 }
 
 /// What a request takes beside its keys and values.

@@ -1,7 +1,7 @@
 //! What the front asks, and the calls that answer with more than one message.
 
 use super::super::shards::Shards;
-use super::door::ParkedRequest;
+use super::door::ClientRequest;
 use super::{Calls, ReplyTo, Turn};
 use crate::api::{Answer, Error, RangeReply, RangeRequest, Reply, ServingStatus, WatchRequest};
 use crate::front::{Ask, Caller, ReaderLoss, Rpc};
@@ -102,17 +102,17 @@ impl Calls {
 
     fn serve_ask(&mut self, turn: &mut Turn, shards: &Shards, ask: Ask) {
         let (rpc, caller, request, bytes) = match ask {
-            Ask::Call { rpc, caller, request, bytes } => (rpc, caller, ParkedRequest::Call(request), bytes),
+            Ask::Call { rpc, caller, request, bytes } => (rpc, caller, ClientRequest::Call(request), bytes),
             Ask::RangeStream { rpc, caller, request } => {
-                (rpc, caller, ParkedRequest::RangeStream(request), 0)
+                (rpc, caller, ClientRequest::RangeStream(request), 0)
             }
-            Ask::KeepAlive { rpc, caller, lease } => (rpc, caller, ParkedRequest::KeepAlive(lease), 0),
-            Ask::Watch { rpc, caller, request } => (rpc, caller, ParkedRequest::Watch(request), 0),
+            Ask::KeepAlive { rpc, caller, lease } => (rpc, caller, ClientRequest::KeepAlive(lease), 0),
+            Ask::Watch { rpc, caller, request } => (rpc, caller, ClientRequest::Watch(request), 0),
             Ask::HealthWatch { rpc, caller, service } => {
-                (rpc, caller, ParkedRequest::HealthWatch(service), 0)
+                (rpc, caller, ClientRequest::HealthWatch(service), 0)
             }
             // HTTP/1 has no header that asks for a leader.
-            Ask::Page { rpc, page } => (rpc, Caller { requires_leader: false }, ParkedRequest::Page(page), 0),
+            Ask::Page { rpc, page } => (rpc, Caller { requires_leader: false }, ClientRequest::Page(page), 0),
             Ask::Ended { rpc } => return self.client_ended(rpc),
             Ask::Gone { rpc } => return self.client_gone(turn, rpc),
             Ask::Writable { rpc } => return self.client_takes_more(turn, rpc),
