@@ -19,7 +19,8 @@ pub struct Census {
     pub compacted_at: Time,
     /// Where the world has given them to this reactor.
     pub process: Option<ProcessFigures>,
-    /// The alarms that stand, as the control state has them up to this index.
+    /// The alarms that stand, as the control state has them up to this index; none of a reactor that does not
+    /// serve.
     pub alarms: Option<(Index, Vec<Alarm>)>,
 }
 
@@ -32,7 +33,7 @@ impl Census {
         self.counters.add(&more.counters);
         self.compacted_at = self.compacted_at.max(more.compacted_at);
         self.process = self.process.or(more.process);
-        // What every reactor knows: whoever is shown an alarm finds it everywhere.
+        // What every reactor that serves knows: whoever is shown an alarm finds it everywhere.
         let newer = |ours: &(Index, _)| more.alarms.as_ref().is_some_and(|(index, _)| *index < ours.0);
         if self.alarms.as_ref().is_none_or(newer) {
             self.alarms.clone_from(&more.alarms);
@@ -191,6 +192,7 @@ mod tests {
         for order in [[&late, &early], [&early, &late]] {
             let mut sum = Census::default();
             order.into_iter().for_each(|one| sum.add(one));
+            sum.add(&Census::default());
             assert_eq!(sum.alarms, late.alarms);
         }
     }

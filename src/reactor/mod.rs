@@ -28,14 +28,14 @@ pub use pace::Observing;
 pub use settings::{Boot, Settings};
 pub use storage::{AtStart, at_start};
 
-use crate::api::AlarmType;
+use crate::api::{Alarm, AlarmType};
 use crate::io::{
     Body, CallId, CallMail, Census, EpochMail, Input, Mail, MemberMail, Output, Paths, ProcessFigures,
     ReactorCounters, ShardMail,
 };
 use crate::log::Resident;
 use crate::stdx::Rng;
-use crate::types::{Duration, Epoch, ReactorId, Revision, ShardId, Time};
+use crate::types::{Duration, Epoch, Index, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
 use epoch::Epochs;
 use leader::Leader;
@@ -259,10 +259,16 @@ impl Reactor {
             shards,
             compacted_at: self.shards.compacted_at(),
             process: self.process,
-            alarms: Some((self.turn.control.index, self.turn.control.alarms(AlarmType::None))),
+            alarms: self.alarms_known(),
         };
         assert!(census.raft_applied_index <= census.raft_index, "nothing is applied before its commit");
         self.turn.send(call.reactor, CallMail::CensusIs { call, census: Box::new(census) });
+    }
+
+    /// The alarms that this reactor goes by, and up to which entry; none before it serves: it is told then.
+    fn alarms_known(&self) -> Option<(Index, Vec<Alarm>)> {
+        let control = &self.turn.control;
+        self.turn.epoch_state.may_write().then(|| (control.index, control.alarms(AlarmType::None)))
     }
 
     fn counters_now(&self) -> ReactorCounters {

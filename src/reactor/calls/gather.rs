@@ -171,7 +171,9 @@ impl Calls {
 
 fn status(turn: &Turn, sum: &Census) -> StatusReply {
     let leads = turn.epoch_state.leads();
-    let alarms = sum.alarms.as_ref().map_or(&[][..], |(_, alarms)| alarms);
+    // While none serves, what this reactor knew last.
+    let alarms =
+        sum.alarms.clone().map_or_else(|| turn.control.alarms(AlarmType::None), |(_, alarms)| alarms);
     let no_leader = (!turn.epoch_state.knows_leader()).then(|| Error::NoLeader.to_string());
     StatusReply {
         revision: turn.shown(),

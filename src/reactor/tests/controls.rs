@@ -234,3 +234,15 @@ fn leases_that_end_in_one_entry_leave_nobody_without_an_answer() {
     member.run();
     assert_eq!(revokes.map(|of| member.status_of(of)), [Some(0), Some(5), Some(0)]);
 }
+
+/// A reactor that is yet to hear that its epoch serves knows no alarm of before the start: were it asked, Status
+/// would show none.
+#[test]
+fn who_does_not_serve_says_nothing_of_alarms() {
+    let mut member = Member::new(2, 2);
+    assert!(member.reactors.iter().all(|reactor| reactor.alarms_known().is_some()));
+    member.reactors[0].step(member.now, Input::Deposed { shard: ShardId::CONTROL });
+    assert_eq!(member.reactors[0].alarms_known(), None);
+    member.run();
+    assert!(member.reactors.iter().all(|reactor| reactor.alarms_known().is_some()), "the next epoch serves");
+}
