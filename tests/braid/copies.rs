@@ -13,7 +13,8 @@ use std::process::{Command, Stdio};
 
 const FLAGS: [&str; 2] = ["--reactors=2", "--shards=4"];
 
-/// The files with such names, one after the other, as `cp -a` does.
+/// The files with such names, one after the other, as `cp -a` does. A server that lives may rename one before its
+/// turn comes.
 fn copy(from: &Path, to: &Path, wanted: &dyn Fn(&str) -> bool) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -22,7 +23,10 @@ fn copy(from: &Path, to: &Path, wanted: &dyn Fn(&str) -> bool) {
         if path.is_dir() {
             copy(&path, &to.join(name), wanted);
         } else if wanted(name) {
-            fs::copy(&path, to.join(name)).unwrap();
+            match fs::copy(&path, to.join(name)) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                copied => _ = copied.unwrap(),
+            }
         }
     }
 }
