@@ -4,7 +4,7 @@ use super::*;
 use crate::log::Buffer;
 use crate::mvcc::{Budget, Store, StoredVersion};
 use crate::record::{CutRecord, EpochRecord, MemberChange, MemberRecord, RaftIdRecord};
-use crate::stdx::{Rng, VersionMismatch};
+use crate::stdx::{Rng, VersionMismatch, dump, read_dump};
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 
 fn meta(revision: u64) -> Meta {
@@ -187,35 +187,15 @@ fn the_bytes_of_a_checkpoint_are_these() {
     assert_eq!(dump(&file(&meta(3), &[])), include_str!("control.hex"), "what the control shard adds");
 }
 
-/// Lines of 16 bytes, those of zeros left out.
-fn dump(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for (line, bytes) in bytes.chunks(16).enumerate().filter(|(_, bytes)| bytes.iter().any(|b| *b != 0)) {
-        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        text.push_str(&format!("{:05x} {}\n", line * 16, hex.join(" ")));
-    }
-    text
-}
+/// The length of a file of one body block, with its footer.
+const ONE_BODY_BLOCK: usize = 2 * 4096;
 
 #[test]
 fn checkpoints_of_these_bytes_are_read() {
-    let control = read(&read_dump(include_str!("control.hex")), || usize::MAX).unwrap();
+    let control = read(&read_dump(include_str!("control.hex"), ONE_BODY_BLOCK), || usize::MAX).unwrap();
     assert_eq!(control.0, meta(3));
-    let data = read(&read_dump(include_str!("golden.hex")), || usize::MAX).unwrap();
+    let data = read(&read_dump(include_str!("golden.hex"), ONE_BODY_BLOCK), || usize::MAX).unwrap();
     assert_eq!((data.0.control, data.0.learners, data.1.len()), (None, vec![80], 3));
-}
-
-/// The file of one body block and a footer whose [`dump`] this is.
-fn read_dump(text: &str) -> Vec<u8> {
-    let mut bytes = vec![0; 2 * 4096];
-    for line in text.lines() {
-        let (at, hex) = line.split_once(' ').unwrap();
-        let at = usize::from_str_radix(at, 16).unwrap();
-        for (place, byte) in hex.split(' ').enumerate() {
-            bytes[at + place] = u8::from_str_radix(byte, 16).unwrap();
-        }
-    }
-    bytes
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod as_of;
 mod calendar;
 mod hash;
+#[cfg(test)]
+mod hex_dump;
 mod histogram;
 mod rng;
 mod version;
@@ -10,6 +12,8 @@ mod version;
 pub use as_of::AsOf;
 pub use calendar::civil;
 pub use hash::HashMap;
+#[cfg(test)]
+pub use hex_dump::{dump, read_dump};
 pub use histogram::Histogram;
 pub use rng::Rng;
 pub use version::VersionMismatch;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::limits::LOG_WRITE_BYTES_MAX;
 use crate::record::VERSION;
-use crate::stdx::{Rng, VersionMismatch};
+use crate::stdx::{Rng, VersionMismatch, dump, read_dump};
 use crate::types::{Peers, RaftId, Time};
 
 const SEGMENT: usize = 8 * 4096;
@@ -73,29 +73,6 @@ fn sample() -> Memory {
     memory
 }
 
-/// Lines of 16 bytes, those of zeros left out.
-fn dump(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for (line, bytes) in bytes.chunks(16).enumerate().filter(|(_, bytes)| bytes.iter().any(|b| *b != 0)) {
-        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        text.push_str(&format!("{:05x} {}\n", line * 16, hex.join(" ")));
-    }
-    text
-}
-
-/// The segment whose [`dump`] this is.
-fn read_dump(text: &str) -> Vec<u8> {
-    let mut bytes = vec![0; SEGMENT];
-    for line in text.lines() {
-        let (at, hex) = line.split_once(' ').unwrap();
-        let at = usize::from_str_radix(at, 16).unwrap();
-        for (place, byte) in hex.split(' ').enumerate() {
-            bytes[at + place] = u8::from_str_radix(byte, 16).unwrap();
-        }
-    }
-    bytes
-}
-
 #[test]
 fn the_bytes_of_a_segment_are_these() {
     let memory = sample();
@@ -125,7 +102,7 @@ fn the_words_of_other_logs_in_a_header_are_these() {
 #[test]
 fn a_segment_of_this_format_is_read() {
     let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
-    let bytes = read_dump(include_str!("segment.hex"));
+    let bytes = read_dump(include_str!("segment.hex"), SEGMENT);
     recovery.segment(SegmentName { log: LogId(7), sequence: 1 }, &bytes);
     let recovered = recovery.finish().unwrap();
     let known = &recovered.residents[&resident(3)];
@@ -269,7 +246,7 @@ fn a_segment_of_the_last_format_is_refused_by_name() {
 00060 ef cd ab 89 67 45 23 01 00 00 00 00 00 00 00 00
 ";
     let mut recovery = Recovery::new(LogId(7), STORE, 1, SEGMENTS);
-    recovery.segment(SegmentName { log: LogId(7), sequence: 1 }, &read_dump(header));
+    recovery.segment(SegmentName { log: LogId(7), sequence: 1 }, &read_dump(header, SEGMENT));
     let damage = recovery.finish().unwrap_err();
     assert_eq!(damage.cause, mismatch("format", 3, 4));
     assert!(
