@@ -75,7 +75,7 @@ pub enum Input<'a> {
         job: JobId,
         done: BulkDone,
     },
-    /// `settled` has moved; at most once a turn.
+    /// `settled` has moved; at most once per turn.
     Settled(Revision),
     /// A group lost its leadership, as by a message of a higher term.
     Deposed {

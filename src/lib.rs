@@ -15,7 +15,7 @@
 //! where all logs are complete.
 //!
 //! ```text
-//!   client ──bytes──▶ front ─▶ calls ──mail──▶ the shard's reactor: evaluate ─▶ one entry a turn ─▶ log
+//!   client ──bytes──▶ front ─▶ calls ──mail──▶ the shard's reactor: evaluate ─▶ one entry per turn ─▶ log
 //!     ▲                                                   │ takes a revision          durable │
 //!     │                                                   ▼                                   ▼
 //!     └────────── reply, once settled ◀────────────── sequencer ◀──────────────── marks the revision

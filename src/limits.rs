@@ -110,7 +110,7 @@ pub const LOG_BUFFERS_SPARE_MAX: usize = 4;
 pub const LOG_SEGMENT_RETRY_MS: u64 = 1_000;
 /// A buffer larger than this is not kept after its write.
 pub const LOG_BUFFER_SPARE_BYTES_MAX: usize = 8 << 20;
-/// How long an idle log waits before it writes a block only to vouch for the last write. Ten writes a second
+/// How long an idle log waits before it writes a block only to vouch for the last write. Ten writes per second
 /// and more vouch for each other; what a shorter wait would add is to know of a disk that loses or changes a
 /// confirmed write within that time of a crash.
 pub const LOG_VOUCH_DELAY_MS: u64 = 100;

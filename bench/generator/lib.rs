@@ -1,7 +1,7 @@
 //! The load generator: requests to a server of etcd's protocol, and what became of them.
 //!
 //! One thread, its own HTTP/2, epoll: it shares the cores with the server it measures, so it has to be light
-//! (its own CPU a request is reported). [`workload`] makes the requests and judges the answers, `link` is
+//! (its own CPU per request is reported). [`workload`] makes the requests and judges the answers, `link` is
 //! one connection, `engine` keeps the pace, `outcome` is the result; [`call`] asks one thing beside the load,
 //! and [`arguments`] reads what both programs are given.
 //!

@@ -156,7 +156,7 @@ fn a_start_that_is_refused_leaves_nothing_behind() {
     }
 }
 
-/// Programs read the two streams: on one stands the log, a JSON object a line, and on the other nothing.
+/// Programs read the two streams: on one stands the log, a JSON object per line, and on the other nothing.
 #[test]
 fn without_a_terminal_nothing_but_the_log_is_said() {
     let directory = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ pub enum Item {
 pub struct Step {
     /// Number of its first line, from 1.
     pub line: usize,
-    /// The request as written, one entry a line.
+    /// The request as written, one entry per line.
     pub written: Vec<String>,
     pub answer: Vec<String>,
 }
