@@ -1,6 +1,7 @@
 //! Bytes of files as text, for the golden bytes of formats.
 
 /// Lines of 16 bytes, each with its place; those of zeros are left out.
+#[cfg(test)]
 pub fn dump(bytes: &[u8]) -> String {
     let mut text = String::new();
     for (line, bytes) in bytes.chunks(16).enumerate().filter(|(_, bytes)| bytes.iter().any(|b| *b != 0)) {
@@ -11,6 +12,7 @@ pub fn dump(bytes: &[u8]) -> String {
 }
 
 /// The file of this length whose [`dump`] this is.
+#[cfg(test)]
 pub fn read_dump(text: &str, bytes: usize) -> Vec<u8> {
     let mut bytes = vec![0; bytes];
     for line in text.lines() {

@@ -3,7 +3,6 @@
 mod as_of;
 mod calendar;
 mod hash;
-#[cfg(test)]
 mod hex_dump;
 mod histogram;
 mod rng;

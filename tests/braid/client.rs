@@ -88,7 +88,13 @@ impl Client {
         self.http2.take_output(&mut output);
         self.socket.write_all(&output).unwrap();
         let mut received = vec![0; 64 << 10];
-        let len = self.socket.read(&mut received).unwrap();
+        let len = loop {
+            // A read with a timeout ends early where the process is stopped for a while and goes on.
+            match self.socket.read(&mut received) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                read => break read.unwrap(),
+            }
+        };
         assert!(len > 0, "the server has hung up");
         let mut bytes = &received[..len];
         while let Some(event) = self.http2.receive(Time(0), &mut bytes).unwrap() {
