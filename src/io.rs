@@ -20,6 +20,7 @@ pub use mail::{
 pub use paths::Paths;
 
 use crate::log::{Buffer, Command, SegmentName, WriteId};
+use crate::record::Payload;
 use crate::types::{ConnId, ReactorId, Revision, ShardId};
 use std::any::Any;
 use std::fmt;
@@ -27,10 +28,19 @@ use std::fmt;
 /// What happens to a reactor.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// A client has connected.
+    /// A client has connected, or at the first reactor another member.
     Opened {
         conn: ConnId,
         port: Port,
+    },
+    /// The connection that was asked for is made.
+    Dialed {
+        dial: DialId,
+        conn: ConnId,
+    },
+    DialFailed {
+        dial: DialId,
+        why: String,
     },
     /// A connection has come from another reactor, or was sent back by the world.
     Moved {
@@ -98,6 +108,16 @@ pub enum Output {
         conn: ConnId,
         bytes: Vec<u8>,
     },
+    /// Sends pieces one behind the other.
+    SendChunks {
+        conn: ConnId,
+        chunks: Vec<Chunk>,
+    },
+    /// Connect to a member that listens there: answered once, by `Dialed` or `DialFailed`.
+    Dial {
+        dial: DialId,
+        url: String,
+    },
     /// Close once everything handed out is sent.
     Close {
         conn: ConnId,
@@ -138,10 +158,32 @@ impl fmt::Debug for ConnectionState {
     }
 }
 
+/// An attempt to connect, numbered by the reactor that makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DialId(pub u64);
+
+/// A piece of what is sent: an entry's bytes are shared by all that send them.
+#[derive(Clone, Debug)]
+pub enum Chunk {
+    Bytes(Vec<u8>),
+    Payload(Payload),
+}
+
+impl Chunk {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Bytes(bytes) => bytes,
+            Chunk::Payload(payload) => payload.bytes(),
+        }
+    }
+}
+
 /// Which kind of listener a connection came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
     Client,
+    /// `--listen-peer-urls`: other members, and HTTP/1 for operators.
+    Peer,
     /// `--listen-metrics-urls`: HTTP/1 alone.
     Metrics,
 }

@@ -35,7 +35,7 @@ pub(super) struct Http1 {
 impl Protocol {
     pub fn http1(port: Port) -> Protocol {
         let audience = match port {
-            Port::Client => Audience::Everyone,
+            Port::Client | Port::Peer => Audience::Everyone,
             Port::Metrics => Audience::Scrapers,
         };
         Protocol::Http1(Http1 { audience, received: vec![], answering: None, ended: false, output: vec![] })

@@ -627,6 +627,6 @@ pub fn ends_with_client(method: Method) -> bool {
 fn protocol(port: Port) -> Protocol {
     match port {
         Port::Client => Protocol::Unknown(vec![]),
-        Port::Metrics => Protocol::http1(port),
+        Port::Metrics | Port::Peer => Protocol::http1(port),
     }
 }

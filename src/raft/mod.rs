@@ -16,12 +16,14 @@
 //! a log from index 1 would believe itself its only voter.
 
 mod content;
+mod message;
 mod tail;
 
 #[cfg(test)]
 mod tests;
 
 pub use content::Content;
+pub use message::{Message, MessageBody, RoundId, VoteKind};
 
 use crate::record::{ConfChange, Payload};
 use crate::stdx::AsOf;

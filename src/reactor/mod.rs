@@ -25,7 +25,7 @@ mod waiters;
 mod tests;
 
 pub use pace::Observing;
-pub use settings::{Boot, Settings};
+pub use settings::{Boot, Founder, Settings};
 pub use storage::{AtStart, at_start};
 
 use crate::api::{Alarm, AlarmType};
@@ -68,6 +68,7 @@ impl Reactor {
         let Reactor { turn, calls, shards, storage, .. } = self;
         match input {
             Input::Opened { conn, port } => calls.front.opened(now, conn, port),
+            Input::Dialed { .. } | Input::DialFailed { .. } => unreachable!("nobody is dialed"),
             Input::Moved { conn, state } => calls.on_moved(turn, conn, state),
             Input::Received { conn, bytes } => calls.on_received(turn, conn, bytes),
             Input::Sent { conn, bytes } => calls.on_sent(turn, conn, bytes),

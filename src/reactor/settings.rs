@@ -40,6 +40,8 @@ pub struct Settings {
     pub name: String,
     pub token: String,
     pub peer_urls: Vec<String>,
+    /// Who begins a new cluster, this member included, in the order of their ids.
+    pub founders: Vec<Founder>,
     pub client_urls: Vec<String>,
     /// Where the data shards of a new cluster start.
     pub shard_starts: Vec<Bytes>,
@@ -52,6 +54,8 @@ pub struct Settings {
     pub streams_max: u32,
     /// `None`: no quota.
     pub quota_bytes: Option<u64>,
+    /// How often a leader shows that it lives; group 0 counts time in these.
+    pub heartbeat: Duration,
     pub election_timeout: Duration,
     pub watch_progress_interval: Duration,
     pub auto_compaction: AutoCompaction,
@@ -65,6 +69,14 @@ pub struct Settings {
     pub disk_reserve_bytes: u64,
     pub bounds: Bounds,
     pub observing: Observing,
+}
+
+/// A member of a new cluster, as the operators of all of them have named it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founder {
+    pub id: MemberId,
+    pub name: String,
+    pub peer_urls: Vec<String>,
 }
 
 pub use crate::config::AutoCompaction;

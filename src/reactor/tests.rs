@@ -36,6 +36,11 @@ fn settings(shards: usize) -> Settings {
         name: "default".into(),
         token: "t".into(),
         peer_urls: vec!["http://localhost:2380".into()],
+        founders: vec![Founder {
+            id: MemberId(7),
+            name: "default".into(),
+            peer_urls: vec!["http://localhost:2380".into()],
+        }],
         client_urls: vec!["http://localhost:2379".into()],
         shard_starts: crate::router::default_starts(shards),
         request_bytes_max: crate::limits::REQUEST_BYTES_DEFAULT,
@@ -44,6 +49,7 @@ fn settings(shards: usize) -> Settings {
         txn_ops_max: crate::limits::TXN_OPS_DEFAULT,
         streams_max: 1000,
         quota_bytes: None,
+        heartbeat: Duration::from_ms(100),
         election_timeout: Duration::from_ms(1000),
         watch_progress_interval: Duration::from_secs(600),
         auto_compaction: AutoCompaction::Off,
@@ -261,6 +267,7 @@ impl Member {
             }
             Output::Log(Command::Remove { .. }) => self.given_up_bytes += SEGMENT_BYTES,
             Output::Haste(haste) => self.haste[id] = haste,
+            Output::SendChunks { .. } | Output::Dial { .. } => unreachable!("there is no other member"),
             Output::LogWaits(waits) => self.log_waits = waits,
             Output::LogLine(line) => self.log_lines.push(line),
             Output::Bulk { job, step } => {

@@ -412,6 +412,13 @@ impl Driver {
                     self.step(Input::Sent { conn, bytes });
                 }
             }
+            Output::SendChunks { conn, chunks } => {
+                let bytes = chunks.iter().flat_map(|chunk| chunk.bytes().iter().copied()).collect();
+                self.carry_out(Output::Send { conn, bytes });
+            }
+            Output::Dial { dial, .. } => {
+                self.step(Input::DialFailed { dial, why: "no way to other members".to_owned() });
+            }
             Output::Move { conn, to, state } => self.hand(conn, to, state),
             Output::Close { conn } => self.connections.close(&mut self.ring, self.now, conn),
             Output::Mail { to, mail } => {

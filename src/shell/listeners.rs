@@ -47,6 +47,7 @@ fn why_not(address: SocketAddr, port: Port, error: &io::Error) -> String {
     let flags = match port {
         Port::Client => "--listen-client-urls and --advertise-client-urls",
         Port::Metrics => "--listen-metrics-urls",
+        Port::Peer => "--listen-peer-urls and --initial-advertise-peer-urls",
     };
     let otherwise = match error.kind() {
         io::ErrorKind::AddrInUse => {

@@ -6,7 +6,7 @@ use super::process::Process;
 use crate::checkpoint::CheckpointName;
 use crate::limits::{REQUEST_BYTES_DEFAULT, TXN_OPS_DEFAULT};
 use crate::log::{LogId, LogStart, Needed, Recovered, Recovery, SegmentName};
-use crate::reactor::{AtStart, Boot, Reactor, Settings};
+use crate::reactor::{AtStart, Boot, Founder, Reactor, Settings};
 use crate::recover::{self, Loaded, MemberPlan, ReactorPlan};
 use crate::sequencer::Sequencer;
 use crate::stdx::Rng;
@@ -49,8 +49,9 @@ pub fn settings(member: usize, shape: &Shape) -> Settings {
         member: id,
         directory: store(member),
         cluster: CLUSTER,
-        name,
         token: "t".into(),
+        founders: vec![Founder { id, name: name.clone(), peer_urls: vec![peer_url.clone()] }],
+        name,
         peer_urls: vec![peer_url],
         client_urls: vec![client_url],
         shard_starts: crate::router::default_starts(shape.shards),
@@ -60,6 +61,7 @@ pub fn settings(member: usize, shape: &Shape) -> Settings {
         txn_ops_max: TXN_OPS_DEFAULT,
         streams_max: 1000,
         quota_bytes: shape.quota_bytes,
+        heartbeat: Duration::from_ms(100),
         election_timeout: ELECTION_TIMEOUT,
         watch_progress_interval: Duration::from_ms(700),
         auto_compaction: shape.auto_compaction,

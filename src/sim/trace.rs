@@ -64,6 +64,7 @@ impl Trace {
             | Input::Closed { conn } => {
                 self.mix(u64::from(conn.slot));
             }
+            Input::Dialed { dial, .. } | Input::DialFailed { dial, .. } => self.mix(dial.0),
             Input::Wall { secs } => self.mix(*secs),
             Input::Stop | Input::Process(_) => {}
         }
@@ -77,6 +78,10 @@ impl Trace {
         self.mix(variant(output));
         match output {
             Output::Send { bytes, .. } => self.mix(u64::from(crc32c::crc32c(bytes))),
+            Output::SendChunks { chunks, .. } => {
+                chunks.iter().for_each(|chunk| self.mix(u64::from(crc32c::crc32c(chunk.bytes()))));
+            }
+            Output::Dial { dial, .. } => self.mix(dial.0),
             Output::Mail { to, mail } => {
                 self.mix(u64::from(to.0));
                 self.mail(mail);

@@ -219,6 +219,7 @@ impl World {
         let member = &mut self.members[at];
         match output {
             Output::Send { conn, bytes } => self.send_to_client(conn, bytes),
+            Output::SendChunks { .. } | Output::Dial { .. } => unreachable!("nobody is dialed"),
             Output::Move { conn, to, state } => self.move_connection(at, conn, to, state),
             Output::Close { conn } => self.close_from_server(conn),
             Output::Mail { to, mail } => {
