@@ -9,7 +9,7 @@ use super::shards::{LocalShard, Shards};
 use super::storage::{Storage, entry_record};
 use super::turn::Turn;
 use crate::checkpoint::ControlState;
-use crate::control::Control;
+use crate::control::{Control, first_raft_id};
 use crate::front::{Front, FrontConfig};
 use crate::http2;
 use crate::io::EpochMail;
@@ -114,6 +114,12 @@ impl Settings {
             control.adopt(*index, state);
         }
         control
+    }
+
+    /// Who takes part in the groups of a new cluster.
+    fn founding_peers(&self) -> Peers {
+        let voters = self.founders.iter().map(|founder| first_raft_id(self.cluster, founder.id));
+        Peers { voters: voters.collect(), learners: vec![] }
     }
 
     /// The quota as Status shows it.
@@ -232,9 +238,9 @@ impl Reactor {
     /// A shard that never was, with its opening in the log.
     pub(super) fn create_shard(&mut self, id: ShardId) {
         assert!(reactor_of(id, self.turn.reactors) == self.turn.id, "a shard is made where it lives");
-        let (settings, log) = (&self.turn.settings, self.storage.log().id());
-        let own = self.turn.control.raft_id(settings.cluster, settings.member, log);
-        let peers = Peers { voters: vec![own], learners: vec![] };
+        let settings = &self.turn.settings;
+        let own = first_raft_id(settings.cluster, settings.member);
+        let peers = settings.founding_peers();
         let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
         let start = GroupStart { own, peers: peers.clone(), base: FRESH_BASE, hard_state, entries: vec![] };
         let home = 0;

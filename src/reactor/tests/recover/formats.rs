@@ -1,7 +1,7 @@
 //! What a start makes of the kinds of records and of what other versions of the program have written.
 
 use super::*;
-use crate::log::{Coverage, RecoveredEntry, RecoveredResident};
+use crate::log::{CoverageRecord, RecoveredEntry, RecoveredResident};
 use crate::record::{ConfChange, ControlEntry, Entry, EpochRecord, Payload};
 use crate::recover::dump::Says;
 use crate::types::{MemberId, Peers};
@@ -107,7 +107,7 @@ fn a_coverage_record_makes_no_stay_whole() {
             let mut logs = disk.logs();
             for stay in logs.iter_mut().flat_map(|log| log.residents.values_mut()) {
                 if std::mem::take(&mut stay.moved_in) {
-                    stay.coverage = Some(Coverage { revision: Revision(9), index: Index(9) });
+                    stay.coverage = Some(CoverageRecord { revision: Revision(9), index: Index(9) });
                 }
             }
             assert_eq!(found_in(logs), from);
