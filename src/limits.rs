@@ -205,6 +205,14 @@ pub const HTTP2_HANDSHAKE_SECS_MAX: u64 = 120;
 /// The capacity of a buffer for a split frame up to which it is kept for the next one.
 pub const HTTP2_PARTIAL_FRAME_KEEP_BYTES: usize = 4096;
 
+// raft
+/// Payload of one message with entries to a peer, but for one larger entry: a frame between members, so that no
+/// group holds up the others on their connection.
+pub const APPEND_BYTES_MAX: usize = 256 << 10;
+/// Payload that a leader's group keeps for followers that lack it: what a follower misses in a moment comes from
+/// memory, and while a member is away 64 groups hold 64 MiB. What is let go is read from the log.
+pub const HELD_BYTES_MAX: usize = 1 << 20;
+const _: () = assert!(APPEND_BYTES_MAX <= HELD_BYTES_MAX);
 // reactor
 /// Committed entries that raft has not handed out, beyond which a turn follows for them though nothing comes
 /// in.

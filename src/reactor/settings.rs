@@ -17,7 +17,7 @@ use crate::lease::Attached;
 use crate::limits::Bounds;
 use crate::log::{self, Log};
 use crate::mvcc::{Budget, Store};
-use crate::raft::{FRESH_BASE, Group, GroupStart, HardState};
+use crate::raft::{Elections, FRESH_BASE, Group, GroupStart, HardState};
 use crate::recover::{MovingRecord, RecoveredShard};
 use crate::router::reactor_of;
 use crate::sequencer::Sequencer;
@@ -125,6 +125,20 @@ impl Settings {
     /// The quota as Status shows it.
     pub fn quota_shown(&self) -> i64 {
         self.quota_bytes.map_or(crate::limits::QUOTA_BYTES_DEFAULT, u64::cast_signed)
+    }
+
+    /// The control shard's group elects by time, and who leads it says when the others do.
+    pub fn elections(&self, shard: ShardId, rng: Rng) -> Elections {
+        match shard {
+            ShardId::CONTROL => Elections::ByTimeout { election_ticks: self.election_ticks(), rng },
+            _ => Elections::ByOwner,
+        }
+    }
+
+    /// A tick is a heartbeat's time. The configuration keeps an election timeout five times as long.
+    fn election_ticks(&self) -> u32 {
+        let ticks = self.election_timeout.0 / self.heartbeat.0.max(1);
+        u32::try_from(ticks.max(2)).expect("an election timeout is at most some ten thousand heartbeats")
     }
 
     /// etcd's patience with a request: 5 s and two election timeouts.
@@ -242,7 +256,9 @@ impl Reactor {
         let own = first_raft_id(settings.cluster, settings.member);
         let peers = settings.founding_peers();
         let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
-        let start = GroupStart { own, peers: peers.clone(), base: FRESH_BASE, hard_state, entries: vec![] };
+        let elections = self.turn.settings.elections(id, self.rng.fork());
+        let (base, entries) = (FRESH_BASE, vec![]);
+        let start = GroupStart { own, peers: peers.clone(), base, hard_state, entries, elections };
         let home = 0;
         let opening = log::Opening {
             index: FRESH_BASE.index,

@@ -18,6 +18,7 @@ use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, DISK_RESERVE_BYTES, REACTOR_ST
 use crate::reactor::{Boot, Founder, Observing, Reactor, Settings};
 use crate::recover::ReactorPlan;
 use crate::router::default_starts;
+use crate::stdx::Rng;
 use crate::types::{ReactorId, Revision};
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -212,8 +213,10 @@ impl ReactorStart {
             listeners,
         } = self;
         let (mut shards, mut control) = (Vec::new(), None);
+        let mut elections = Rng::new(seed).fork();
         for shard in plan.shards {
-            let loaded = shard.load(&mut files.reader())?;
+            let elections = settings.elections(shard.id(), elections.fork());
+            let loaded = shard.load(elections, &mut files.reader())?;
             control = control.or(loaded.control);
             shards.push(loaded.shard);
         }

@@ -189,7 +189,8 @@ impl Starting {
             let mut loaded = vec![];
             for shard in shards {
                 let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
-                let Loaded { shard, control: state } = shard.load(&mut read)?;
+                let elections = settings.elections(shard.id(), rng.fork());
+                let Loaded { shard, control: state } = shard.load(elections, &mut read)?;
                 control = control.or(state);
                 loaded.push(shard);
             }
