@@ -207,6 +207,12 @@ impl Group {
         Term(self.node.raft.term)
     }
 
+    /// The last entry, committed or not.
+    pub fn last(&self) -> Position {
+        let index = self.last_index();
+        Position { index, term: self.term_of(index).expect("the last entry is kept or the base") }
+    }
+
     pub fn last_index(&self) -> Index {
         Index(self.node.raft.raft_log.last_index())
     }

@@ -40,7 +40,7 @@ impl Reactor {
         self.shards.log_is_behind = self.storage.log_is_behind(&self.turn);
     }
 
-    fn follow_commits(&mut self, shard: ShardId) {
+    pub(super) fn follow_commits(&mut self, shard: ShardId) {
         let news = match self.shards.follow_commits(&self.turn, shard) {
             Ok(news) => news,
             Err(strange) => return self.turn.halt(strange.of_shard(shard)),

@@ -41,7 +41,7 @@ use crate::types::{Duration, Epoch, Index, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
 use epoch::Epochs;
 use leader::Leader;
-use peers::{Peers, Taken};
+use peers::{PeerLinks, Taken};
 use shards::Shards;
 use std::collections::BTreeMap;
 use storage::Storage;
@@ -52,7 +52,7 @@ pub struct Reactor {
     calls: Calls,
     shards: Shards,
     storage: Storage,
-    peers: Peers,
+    peers: PeerLinks,
     epochs: Epochs,
     /// Only where the control shard lives.
     leader: Option<Leader>,
@@ -75,7 +75,7 @@ impl Reactor {
             Input::Opened { conn, port } => calls.front.opened(now, conn, port),
             Input::Dialed { dial, conn } => peers.on_dialed(turn, dial, conn),
             Input::DialFailed { dial, why } => peers.on_dial_failed(turn, dial, &why),
-            Input::Moved { conn, state } if Peers::is_greeted(&state) => peers.on_moved(turn, conn, state),
+            Input::Moved { conn, state } if PeerLinks::is_greeted(&state) => peers.on_moved(turn, conn, state),
             Input::Moved { conn, state } => calls.on_moved(turn, conn, state),
             Input::Received { conn, bytes } => match peers.on_received(turn, conn, bytes) {
                 Taken::Read => {}

@@ -106,7 +106,7 @@ struct Other {
     boot: u64,
 }
 
-pub(super) struct Peers {
+pub(super) struct PeerLinks {
     boot: u64,
     others: BTreeMap<MemberId, Other>,
     /// As of which control state.
@@ -118,10 +118,10 @@ pub(super) struct Peers {
     events: Vec<PeerEvent>,
 }
 
-impl Peers {
+impl PeerLinks {
     /// `boot` is a number of the process, and of no other.
-    pub fn new(boot: u64) -> Peers {
-        Peers {
+    pub fn new(boot: u64) -> PeerLinks {
+        PeerLinks {
             boot,
             others: BTreeMap::new(),
             known_at: None,
@@ -162,7 +162,7 @@ impl Peers {
     /// Somebody has connected to the peer port.
     pub fn on_opened(&mut self, turn: &Turn, conn: ConnId) {
         let own = self.introduction(turn);
-        let link = Link::accept(turn.now, own, Peers::times(turn), turn.settings.bounds.peer);
+        let link = Link::accept(turn.now, own, PeerLinks::times(turn), turn.settings.bounds.peer);
         self.insert(conn, Connection::new(link, None));
     }
 
@@ -175,14 +175,14 @@ impl Peers {
     pub fn on_dialed(&mut self, turn: &Turn, dial: DialId, conn: ConnId) {
         let found = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial));
         let Some((&(to, to_reactor), of)) = found else {
-            let (times, bounds) = (Peers::times(turn), turn.settings.bounds.peer);
+            let (times, bounds) = (PeerLinks::times(turn), turn.settings.bounds.peer);
             let link = Link::accept(turn.now, self.introduction(turn), times, bounds);
             return self.insert(conn, Connection { ends: true, ..Connection::new(link, None) });
         };
         of.under_way = None;
         of.at = Time::NEVER; // until the connection ends
         let hello = Hello { from: self.introduction(turn), to, from_reactor: turn.id, to_reactor };
-        let link = Link::dial(turn.now, hello, Peers::times(turn), turn.settings.bounds.peer);
+        let link = Link::dial(turn.now, hello, PeerLinks::times(turn), turn.settings.bounds.peer);
         self.insert(conn, Connection { is_known: true, ..Connection::new(link, Some((to, to_reactor))) });
     }
 
@@ -193,7 +193,7 @@ impl Peers {
         of.under_way = None;
         of.fail(turn.now);
         let fields = [("remote-peer-id", hex(member)), ("error", why.to_owned())];
-        turn.log_line(Level::Debug, "cannot connect to a peer", fields.map(|(name, is)| (name, is.into())));
+        turn.log_line(Level::Info, "cannot connect to a peer", fields.map(|(name, is)| (name, is.into())));
     }
 
     /// A connection whose greeting another reactor has read.

@@ -5,6 +5,7 @@ use super::calls::Calls;
 use super::epoch::Epochs;
 use super::leader::Leader;
 use super::pace::Observing;
+use super::peers::PeerLinks;
 use super::shards::{LocalShard, Shards};
 use super::storage::{Storage, entry_record};
 use super::turn::Turn;
@@ -170,6 +171,8 @@ pub struct Boot {
     pub last_file: u64,
     /// The highest revision that any log of the member, also one without a reactor, names as settled.
     pub settled: Revision,
+    /// A number of the process, by which others tell it from any other.
+    pub process: u64,
     pub seed: u64,
     pub now: Time,
 }
@@ -188,6 +191,7 @@ impl Reactor {
             left_over,
             last_file,
             settled,
+            process,
             seed,
             now,
         } = boot;
@@ -199,6 +203,7 @@ impl Reactor {
             calls: Calls::new(settings.front(), rng.fork()),
             shards: Shards::default(),
             storage: Storage::new(log, reactors, last_file, stale, left_over),
+            peers: PeerLinks::new(process),
             epochs: Epochs::new(settled),
             leader: None,
             process: None,

@@ -143,6 +143,7 @@ impl Member {
             left_over: vec![],
             last_file: 0,
             settled: Revision::NONE,
+            process: 1,
             seed: u64::from(id),
             now: Time(0),
         };

@@ -78,8 +78,8 @@ impl Epochs {
         }
         let mut lost = false;
         for local in shards.all_mut() {
-            let group = local.shard.group_mut();
             if local.shard.id == ShardId::CONTROL {
+                let group = local.shard.group_mut();
                 if ticks && !group.is_alone() {
                     group.tick();
                 }
@@ -103,11 +103,23 @@ impl Epochs {
         let others = group.progress().filter(|(id, ..)| *id != group.own());
         let next = others.filter(|(.., is_active)| *is_active).max_by_key(|(id, matched, _)| (*matched, *id));
         turn.counters.paths.takeover_given_up += 1;
-        match next.map(|(id, ..)| id) {
-            Some(next) => group.transfer_leader(next),
-            None => group.step_down(),
+        let next = next.map(|(id, ..)| id);
+        if !next.is_some_and(|next| group.transfer_leader(next)) {
+            group.step_down();
         }
         self.end_if_under_way(turn);
+    }
+
+    /// The connection to a member is gone. Where it led, others may be voted for at once.
+    pub fn on_peer_down(&mut self, turn: &mut Turn, shards: &mut Shards, member: MemberId) {
+        if self.coordinator.is_none() {
+            return;
+        }
+        let group = shards.shard_mut(ShardId::CONTROL).group_mut();
+        let led = group.leader().and_then(|id| turn.member_of(id)) == Some(member);
+        if led && group.role() == Role::Follower {
+            group.forget_leader();
+        }
     }
 
     /// The winner of the control shard's group asks for a group in which this member's log is longer.
@@ -127,7 +139,8 @@ impl Epochs {
         }
         let Some(wanted_by) = peer_of(turn, group, from) else { return };
         if !group.leads() {
-            return group.campaign();
+            group.campaign();
+            return;
         }
         // A transfer that has not come through is begun anew.
         group.abort_transfer();
@@ -173,7 +186,7 @@ fn drive(turn: &mut Turn, local: &mut LocalShard, ticks: bool) -> bool {
 }
 
 fn stand(turn: &mut Turn, local: &mut LocalShard) {
-    let (epoch, driving) = (turn.epoch(), &mut local.driving);
+    let (epoch, shard, driving) = (turn.epoch(), local.shard.id, &mut local.driving);
     let group = local.shard.group_mut();
     if driving.stood.0 != epoch {
         driving.stood = (epoch, 0);
@@ -190,7 +203,7 @@ fn stand(turn: &mut Turn, local: &mut LocalShard) {
         driving.stands_at = turn.now + Duration::from_ms(CAMPAIGN_AGAIN_MS);
         driving.stood.1 += 1;
         if driving.stood.1 > 1 {
-            let (shard, control_term, last) = (local.shard.id, epoch.term, group.last());
+            let (control_term, last) = (epoch.term, group.last());
             turn.counters.paths.group_wanted += 1;
             turn.tell(ToPeers::All, shard, PeerMessage::WantsGroup { shard, control_term, last });
         }
