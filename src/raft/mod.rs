@@ -350,8 +350,8 @@ impl Group {
         assert!(self.applied() <= self.committed(), "nothing is handed out before its commit");
     }
 
-    /// Lets go of payloads up to an index, which must be applied. A leader keeps what its followers lack, within
-    /// bounds.
+    /// Lets go of payloads up to an index, which must be applied. What others lack, or may lack as far as this peer
+    /// knows, is kept within bounds.
     pub fn release(&mut self, upto: Index) {
         let upto = upto.min(self.applied());
         assert!(upto <= self.committed(), "what may still be replaced is kept");
@@ -365,7 +365,9 @@ impl Group {
 
     fn let_go(&mut self) {
         let matched = self.progress().map(|(_, matched, _)| matched).min();
-        let (released, wanted) = (self.released, matched.unwrap_or(self.released));
+        // Who may come to lead does not know yet what the others lack.
+        let unknown = if self.is_alone() { self.released } else { Index(0) };
+        let (released, wanted) = (self.released, matched.unwrap_or(unknown));
         self.node.mut_store().release(released, wanted.min(released));
     }
 

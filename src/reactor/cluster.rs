@@ -106,8 +106,11 @@ impl Reactor {
         for shard in self.shards.take_touched() {
             self.follow_commits(shard);
         }
-        let covered = self.shards.covered();
-        self.epochs.report_covered(&mut self.turn, covered);
+        // Which shards are to be covered is known with the control state.
+        if self.turn.router.is_some() {
+            let covered = self.shards.covered();
+            self.epochs.report_covered(&mut self.turn, covered);
+        }
     }
 
     /// The messages of this turn's groups, and what the leader has settled, go to the links.

@@ -62,6 +62,9 @@ impl Reactor {
                 Committed::Fence(_) => {} // told when all of them are
             }
         }
+        if shard == ShardId::CONTROL && self.turn.epoch_state.may_follow() {
+            self.apply_due_controls();
+        }
     }
 
     // What is settled.

@@ -516,6 +516,13 @@ impl PeerLinks {
     }
 }
 
+#[cfg(test)]
+impl PeerLinks {
+    pub fn lanes(&self) -> String {
+        format!("lanes {:?} dials {:?}", self.lanes.keys().collect::<Vec<_>>(), self.dials.keys().collect::<Vec<_>>())
+    }
+}
+
 impl Connection {
     fn new(link: Link, dialed: Option<(MemberId, ReactorId)>) -> Connection {
         let (first, told) = (vec![], Told::default());

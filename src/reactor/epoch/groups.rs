@@ -193,6 +193,7 @@ fn stand(turn: &mut Turn, local: &mut LocalShard) {
         driving.stands_at = turn.now;
     }
     if group.leads() {
+        group.abort_transfer(); // It was for a winner before.
         return group.ping(); // One that is deaf to others' terms hears of them in the answers.
     }
     if driving.stands_at > turn.now {
