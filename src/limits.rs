@@ -205,6 +205,25 @@ pub const HTTP2_HANDSHAKE_SECS_MAX: u64 = 120;
 /// The capacity of a buffer for a split frame up to which it is kept for the next one.
 pub const HTTP2_PARTIAL_FRAME_KEEP_BYTES: usize = 4096;
 
+// raft
+/// Payload of one message with entries to a peer, but for one larger entry: a frame between members, so that no
+/// group holds up the others on their connection.
+pub const APPEND_BYTES_MAX: usize = 256 << 10;
+/// Payload that a leader's group keeps for followers that lack it: what a follower misses in a moment comes from
+/// memory, and while a member is away 64 groups hold 64 MiB. What is let go is read from the log.
+pub const HELD_BYTES_MAX: usize = 1 << 20;
+const _: () = assert!(APPEND_BYTES_MAX <= HELD_BYTES_MAX);
+// reactor: a cluster
+/// When a member stands again in a group that it has not won: some round trips and log writes, a few of which pass
+/// before a busy peer has answered.
+pub const CAMPAIGN_AGAIN_MS: u64 = 50;
+/// How often the time that a takeover may last is doubled, from an election timeout on, where one after the other
+/// comes to nothing.
+pub const TAKEOVER_PATIENCE_DOUBLED_MAX: u32 = 5;
+/// Pauses between attempts to connect to a member: it may be starting, or gone for long.
+pub const DIAL_AGAIN_MS: u64 = 20;
+pub const DIAL_AGAIN_MS_MAX: u64 = 500;
+
 // peer
 /// One frame between members: what a message of the control shard waits behind.
 pub const PEER_FRAME_BYTES_MAX: usize = 256 << 10;
