@@ -161,6 +161,10 @@ impl Link {
         }
         while !bytes.is_empty() && !matches!(self.state, LinkState::Over) {
             if let Err(error) = self.receive_frame(now, &mut bytes, events) {
+                if matches!(self.state, LinkState::Greeted(..)) {
+                    // Nobody is to decide about a link that has ended.
+                    events.retain(|event| !matches!(event, LinkEvent::Hello(_)));
+                }
                 self.state = LinkState::Over;
                 return Err(error);
             }
@@ -216,7 +220,7 @@ impl Link {
         self.patience.begin(now);
     }
 
-    /// The listener takes the link: it is up, unless something wrong came behind the hello.
+    /// The listener takes the link: it is up. One that has ended since its hello came stays as it is.
     pub fn answer(&mut self, now: Time) {
         let LinkState::Greeted(own, hello) = self.state else { return };
         self.outgoing.hello(&hello.answer(own));
