@@ -99,7 +99,7 @@ impl Reactor {
     fn settle(&mut self, settled: Revision) {
         assert!(settled >= *self.turn.settled, "what is settled does not fall");
         assert!(settled <= self.turn.sequencer.counter(), "what is settled was taken before");
-        assert!(settled <= self.turn.shown(), "no reactor is ahead of the sequencer");
+        assert!(settled <= self.turn.settled_truth(), "no reactor is ahead of the sequencer");
         *ReadOnly::change(&mut self.turn.settled) = settled;
         self.shards.settle(settled);
         self.apply_due_controls();

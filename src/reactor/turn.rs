@@ -24,7 +24,7 @@ use crate::record::MemberRecord;
 use crate::router::Router;
 use crate::sequencer::{Allotment, Generation, Sequencer, ShardSet};
 use crate::txn;
-use crate::types::{Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Time};
+use crate::types::{ConnId, Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Time};
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -54,6 +54,8 @@ impl<T> Deref for ReadOnly<T> {
 pub(super) enum ToPeers {
     All,
     One(MemberId),
+    /// Who has asked on this connection.
+    Asker(ConnId),
 }
 
 pub(super) struct Turn {
@@ -114,13 +116,15 @@ impl Turn {
         }
     }
 
-    /// The one value that this member shows: everything up to it is settled, and nothing above it is visible.
+    /// The one value that this member shows: everything up to it is settled, and nothing above it is visible. Where
+    /// another member leads, this reactor shows what its own shards have taken over, which is looked at anew with
+    /// each input: so nobody is shown less than an answer before has shown, at whatever reactor.
     pub fn shown(&self) -> Revision {
-        self.sequencer.settled()
+        if self.epoch_state.may_follow() { *self.settled } else { self.sequencer.settled() }
     }
 
-    /// What the leader's sequencer has settled, though this reactor may not have heard of it: the truth by which
-    /// entries are proposed and epochs end. A member that does not lead shows less than that.
+    /// What the sequencer has settled, or where another member leads what all shards here cover, though this reactor
+    /// may not have heard of it: the truth by which entries are proposed and epochs end.
     pub fn settled_truth(&self) -> Revision {
         self.sequencer.settled()
     }
@@ -212,8 +216,19 @@ impl Turn {
     /// A reply that no entry backs shows, and waits for, the newest revision taken.
     pub fn hold_unbacked(&mut self, call: CallId, answer: impl FnOnce(Revision) -> Answer) {
         let current = self.sequencer.counter();
-        let needs = self.gate.unbacked(current);
+        let needs = self.unbacked(current);
         self.hold(needs, call, answer(current));
+    }
+
+    /// What a reply needs that no entry backs, and that shows nothing newer than this revision.
+    pub fn unbacked(&mut self, revision: Revision) -> Needs {
+        let is_alone = self.is_alone();
+        self.gate.unbacked(is_alone, revision)
+    }
+
+    /// Whether this member is the only one, and so a majority by itself.
+    pub fn is_alone(&self) -> bool {
+        if self.control.is_bootstrapped() { self.control.is_of_one() } else { self.settings.founders.len() <= 1 }
     }
 
     /// `settled` has risen: what waited for it leaves.

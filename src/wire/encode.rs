@@ -183,6 +183,7 @@ impl ProtoMessage for Outer<'_> {
                 sink.int(4, *hash_revision);
             }
             Reply::KeepAlive(reply) => KeptAlive { header, reply }.fields(sink),
+            Reply::Encoded(bytes) => sink.raw(bytes),
             Reply::Health(status) => status.fields(sink),
             Reply::HealthList(status) => sink.message(1, &WholeServer(*status)),
         }

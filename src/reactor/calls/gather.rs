@@ -141,7 +141,7 @@ impl Calls {
             assert!(reply.keys.is_sorted_by(|a, b| a < b), "a key is one shard's");
             let (reply, seen) = (std::mem::take(reply), *seen);
             let reply = LeaseTimeToLiveReply { revision: seen, ..reply };
-            let needs = turn.gate.unbacked(seen);
+            let needs = turn.unbacked(seen);
             turn.hold(needs, call, Ok(Reply::LeaseTimeToLive(reply)));
         }
     }
