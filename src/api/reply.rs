@@ -95,6 +95,7 @@ impl Reply {
             Reply::MemberList { .. }
             | Reply::Defragment
             | Reply::MoveLeader
+            | Reply::Encoded(_)
             | Reply::Health(_)
             | Reply::HealthList(_) => Revision::NONE,
         }

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 /// A round in which the members confirm who leads; later ones are greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Round(u64);
+pub struct Round(pub u64);
 
 /// What a reply waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -103,7 +103,8 @@ impl Rounds {
         // What is noted is noted before the round begins.
         let (revision, control) = (turn.settled_truth(), turn.control.index);
         if group.begin_round(id) {
-            let (askers, until) = (std::mem::take(&mut self.waiting), turn.now + turn.settings.election_timeout);
+            let (askers, until) =
+                (std::mem::take(&mut self.waiting), turn.now + turn.settings.election_timeout);
             self.under_way.push_back(UnderWay { id, revision, control, until, askers });
         }
     }

@@ -7,11 +7,11 @@
 //! Where the epoch stands, what is settled and what is decided is [`ReadOnly`] for them: only the router of
 //! messages ([`super::Reactor`]) and the epoch change it.
 
-use super::settings::{Founder, Settings};
 use super::epoch_state::EpochState;
 use super::gate::{Gate, Needs};
 use super::pace::{About, Pace};
 use super::requests::{has_put, is_write};
+use super::settings::{Founder, Settings};
 use super::sizes::MemberSizes;
 use crate::api::{Answer, Error, Request};
 use crate::control::{Control, first_raft_id};
@@ -24,7 +24,9 @@ use crate::record::MemberRecord;
 use crate::router::Router;
 use crate::sequencer::{Allotment, Generation, Sequencer, ShardSet};
 use crate::txn;
-use crate::types::{ConnId, Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Time};
+use crate::types::{
+    ClockReading, ConnId, Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Time,
+};
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -61,6 +63,8 @@ pub(super) enum ToPeers {
 pub(super) struct Turn {
     pub id: ReactorId,
     pub reactors: u16,
+    /// A number of the process, and of no other.
+    pub boot: u64,
     pub settings: Arc<Settings>,
     pub sequencer: Arc<Sequencer>,
     pub now: Time,
@@ -79,6 +83,8 @@ pub(super) struct Turn {
     pub gate: Gate,
     /// What other members are told with this turn, at the reactors where a shard lives there.
     pub to_peers: Vec<(ToPeers, ShardId, PeerMessage)>,
+    /// What the clock of the member that leads was last known to show.
+    pub leader_clock: ClockReading,
     /// Mail to this reactor itself.
     local: VecDeque<Mail>,
     pub out: Vec<Output>,
@@ -88,6 +94,7 @@ impl Turn {
     pub fn new(
         id: ReactorId,
         reactors: u16,
+        boot: u64,
         settings: Arc<Settings>,
         sequencer: Arc<Sequencer>,
         control: Control,
@@ -97,6 +104,7 @@ impl Turn {
         Turn {
             id,
             reactors,
+            boot,
             settings,
             sequencer,
             now,
@@ -111,6 +119,7 @@ impl Turn {
             pace: Pace::default(),
             gate: Gate::default(),
             to_peers: vec![],
+            leader_clock: ClockReading::default(),
             local: VecDeque::new(),
             out: vec![],
         }
@@ -228,7 +237,11 @@ impl Turn {
 
     /// Whether this member is the only one, and so a majority by itself.
     pub fn is_alone(&self) -> bool {
-        if self.control.is_bootstrapped() { self.control.is_of_one() } else { self.settings.founders.len() <= 1 }
+        if self.control.is_bootstrapped() {
+            self.control.is_of_one()
+        } else {
+            self.settings.founders.len() <= 1
+        }
     }
 
     /// `settled` has risen: what waited for it leaves.

@@ -57,9 +57,9 @@ impl Calls {
         let forwarded = CallState::Forwarded(Box::new(Forwarded { leader, request }));
         let call = self.begin_of(turn, reply_to, forwarded, bytes);
         turn.counters.paths.forwarded += 1;
-        let (number, timeout) = (call.number, turn.settings.request_timeout());
-        let timeout_ms = timeout.0 / 1_000_000;
-        let call = PeerMessage::Call { number, method: method as u8, timeout_ms, message };
+        let (number, clock) = (call.number, turn.leader_clock);
+        let timeout_ms = turn.settings.request_timeout().0 / 1_000_000;
+        let call = PeerMessage::Call { number, method: method as u8, clock, timeout_ms, message };
         turn.tell(ToPeers::One(leader), shard, call);
     }
 
@@ -110,15 +110,21 @@ impl Calls {
         (member, conn): (MemberId, ConnId),
         number: u64,
         method: u8,
+        is_late: bool,
         message: Bytes,
     ) {
         let of = MemberCall { conn, number, member };
-        if !turn.epoch_state.may_write() {
+        // Its client may have been told by now that it has timed out, and must not find it done.
+        if is_late || !turn.epoch_state.may_write() {
             let refusal = PeerMessage::CallRefused { number };
             return turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, refusal);
         }
         let Some(method) = Method::ALL.get(usize::from(method)).copied() else {
-            return self.answer_member(turn, of, Err(Error::UnknownMethod { text: format!("method {method}") }));
+            return self.answer_member(
+                turn,
+                of,
+                Err(Error::UnknownMethod { text: format!("method {method}") }),
+            );
         };
         if method == Method::LeaseKeepAlive {
             return match decode::keep_alive(message) {
@@ -141,7 +147,10 @@ impl Calls {
         let encoded = answer.and_then(|reply| {
             let bytes_max = crate::limits::PEER_MESSAGE_BYTES_MAX / 2;
             encode::reply(&mut bytes, &header, &reply, bytes_max).map_err(|too_long| {
-                let text = format!("grpc: trying to send message larger than max ({} vs. {bytes_max})", too_long.bytes);
+                let text = format!(
+                    "grpc: trying to send message larger than max ({} vs. {bytes_max})",
+                    too_long.bytes
+                );
                 Error::Other { code: Code::ResourceExhausted, text }
             })
         });
@@ -162,4 +171,3 @@ fn shard_of(turn: &Turn, request: &Request) -> ShardId {
         _ => ShardId::CONTROL,
     }
 }
-

@@ -45,15 +45,6 @@ impl Parking {
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
-
-    /// The revision that some wait for.
-    pub fn revision_awaited(&self) -> Option<Revision> {
-        let awaited = self.waiting.iter().filter_map(|parked| match parked.awaits {
-            Awaits::State(revision, _) => Some(revision),
-            Awaits::Shown | Awaits::Leader | Awaits::Round(_) => None,
-        });
-        awaited.min()
-    }
 }
 
 impl Calls {
@@ -152,7 +143,8 @@ impl Calls {
     /// Fails what was parked for too long, with what etcd says of it: a write was never proposed.
     pub(super) fn expire_parked(&mut self, turn: &mut Turn) {
         let now = turn.now;
-        let late: Vec<Parked> = self.parking.waiting.extract_if(.., |parked| parked.deadline <= now).collect();
+        let late: Vec<Parked> =
+            self.parking.waiting.extract_if(.., |parked| parked.deadline <= now).collect();
         for Parked { rpc, request, requires, bytes, .. } in late {
             assert!(bytes <= self.parking.bytes, "what is parked is counted: {bytes}");
             self.parking.bytes -= bytes;
