@@ -213,6 +213,18 @@ impl Group {
         })
     }
 
+    /// Whether this peer is the only one that votes, so that what it says is so.
+    pub fn is_alone(&self) -> bool {
+        let peers = self.peers.newest();
+        peers.learners.is_empty() && peers.voters == [self.own()]
+    }
+
+    /// Whether another peer lacks some of the leader's log, as far as it has answered.
+    pub fn someone_lags(&self) -> bool {
+        let last = self.last_index();
+        self.progress().any(|(_, matched, _)| matched < last)
+    }
+
     /// The leader says otherwise than by an append that its group has committed up to a position. Says whether the
     /// group's commit is there: not where another entry or none stands there.
     pub fn commit_to(&mut self, at: Position) -> bool {

@@ -209,6 +209,12 @@ impl Group {
         Term(self.node.raft.term)
     }
 
+    /// The last entry, committed or not.
+    pub fn last(&self) -> Position {
+        let index = self.last_index();
+        Position { index, term: self.term_of(index).expect("the last entry is kept or the base") }
+    }
+
     pub fn last_index(&self) -> Index {
         Index(self.node.raft.raft_log.last_index())
     }
@@ -346,8 +352,8 @@ impl Group {
         assert!(self.applied() <= self.committed(), "nothing is handed out before its commit");
     }
 
-    /// Lets go of payloads up to an index, which must be applied. A leader keeps what its followers lack, within
-    /// bounds.
+    /// Lets go of payloads up to an index, which must be applied. What others lack, or may lack as far as this peer
+    /// knows, is kept within bounds.
     pub fn release(&mut self, upto: Index) {
         let upto = upto.min(self.applied());
         assert!(upto <= self.committed(), "what may still be replaced is kept");
@@ -361,7 +367,9 @@ impl Group {
 
     fn let_go(&mut self) {
         let matched = self.progress().map(|(_, matched, _)| matched).min();
-        let (released, wanted) = (self.released, matched.unwrap_or(self.released));
+        // Who may come to lead does not know yet what the others lack.
+        let unknown = if self.is_alone() { self.released } else { Index(0) };
+        let (released, wanted) = (self.released, matched.unwrap_or(unknown));
         self.node.mut_store().release(released, wanted.min(released));
     }
 

@@ -5,11 +5,12 @@ use super::calls::Calls;
 use super::epoch::Epochs;
 use super::leader::Leader;
 use super::pace::Observing;
+use super::peers::PeerLinks;
 use super::shards::{LocalShard, Shards};
 use super::storage::{Storage, entry_record};
 use super::turn::Turn;
 use crate::checkpoint::ControlState;
-use crate::control::Control;
+use crate::control::{Control, first_raft_id};
 use crate::front::{Front, FrontConfig};
 use crate::http2;
 use crate::io::EpochMail;
@@ -116,6 +117,12 @@ impl Settings {
         control
     }
 
+    /// Who takes part in the groups of a new cluster.
+    fn founding_peers(&self) -> Peers {
+        let voters = self.founders.iter().map(|founder| first_raft_id(self.cluster, founder.id));
+        Peers { voters: voters.collect(), learners: vec![] }
+    }
+
     /// The quota as Status shows it.
     pub fn quota_shown(&self) -> i64 {
         self.quota_bytes.map_or(crate::limits::QUOTA_BYTES_DEFAULT, u64::cast_signed)
@@ -164,6 +171,8 @@ pub struct Boot {
     pub last_file: u64,
     /// The highest revision that any log of the member, also one without a reactor, names as settled.
     pub settled: Revision,
+    /// A number of the process, by which others tell it from any other.
+    pub process: u64,
     pub seed: u64,
     pub now: Time,
 }
@@ -182,6 +191,7 @@ impl Reactor {
             left_over,
             last_file,
             settled,
+            process,
             seed,
             now,
         } = boot;
@@ -193,6 +203,7 @@ impl Reactor {
             calls: Calls::new(settings.front(), rng.fork()),
             shards: Shards::default(),
             storage: Storage::new(log, reactors, last_file, stale, left_over),
+            peers: PeerLinks::new(process),
             epochs: Epochs::new(settled),
             leader: None,
             process: None,
@@ -246,9 +257,9 @@ impl Reactor {
     /// A shard that never was, with its opening in the log.
     pub(super) fn create_shard(&mut self, id: ShardId) {
         assert!(reactor_of(id, self.turn.reactors) == self.turn.id, "a shard is made where it lives");
-        let (settings, log) = (&self.turn.settings, self.storage.log().id());
-        let own = self.turn.control.raft_id(settings.cluster, settings.member, log);
-        let peers = Peers { voters: vec![own], learners: vec![] };
+        let settings = &self.turn.settings;
+        let own = first_raft_id(settings.cluster, settings.member);
+        let peers = settings.founding_peers();
         let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
         let elections = self.turn.settings.elections(id, self.rng.fork());
         let (base, entries) = (FRESH_BASE, vec![]);

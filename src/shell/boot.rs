@@ -154,6 +154,7 @@ struct ReactorStart {
     left_over: Vec<String>,
     last_file: u64,
     settled: Revision,
+    process: u64,
     seed: u64,
     settings: Arc<Settings>,
     shared: Arc<Shared>,
@@ -170,7 +171,7 @@ pub fn start(
     files: &Arc<Files>,
     listeners: Vec<Listener>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let mut left_over = Some(restart.left_over);
+    let (mut left_over, process) = (Some(restart.left_over), kernel::random_u64()?);
     let mut listeners = Some(listeners);
     for (number, (plan, give)) in restart.reactors.into_iter().zip(spawned.starts).enumerate() {
         let start = ReactorStart {
@@ -179,6 +180,7 @@ pub fn start(
             left_over: left_over.take().unwrap_or_default(),
             last_file: restart.last_file,
             settled: restart.settled,
+            process,
             seed: kernel::random_u64()?,
             settings: settings.clone(),
             shared: shared.clone(),
@@ -206,6 +208,7 @@ impl ReactorStart {
             left_over,
             last_file,
             settled,
+            process,
             seed,
             settings,
             shared,
@@ -232,6 +235,7 @@ impl ReactorStart {
             left_over,
             last_file,
             settled,
+            process,
             seed,
             now: shared.clock.now(),
         };
