@@ -172,8 +172,8 @@ impl PeerMessage {
             }
             _ => 0,
         };
-        // Each list may begin behind a gap.
-        size_of::<ArchivedMessageRecord>() + behind + 16
+        // What stands behind a text may begin behind a gap.
+        size_of::<ArchivedMessageRecord>() + behind + 8
     }
 
     /// Its payloads, in order.

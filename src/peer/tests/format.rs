@@ -124,8 +124,13 @@ fn the_bytes_of_frames_are_these() {
 #[test]
 fn a_message_takes_no_more_of_a_head_than_was_reckoned() {
     let mut rng = Rng::new(1);
-    let drawn: Vec<PeerMessage> = (0..500).map(|_| draw::message(&mut rng)).collect();
-    for messages in drawn.chunks(5) {
+    let failure = |text: &str| PeerMessage::Answer {
+        number: 1,
+        outcome: Err(CallFailure { code: 2, text: text.into() }),
+    };
+    let uneven = (0..50).flat_map(|_| [failure("uneven text"), PeerMessage::Attributes(draw::attributes(2))]);
+    let drawn: Vec<PeerMessage> = (0..500).map(|_| draw::message(&mut rng)).chain(uneven).collect();
+    for messages in drawn.chunks(50) {
         let reckoned = messages.iter().map(PeerMessage::head_bytes).sum::<usize>() + LIST_BYTES;
         let written = write_messages(messages.iter(), vec![0; HEADER_BYTES]).len() - HEADER_BYTES;
         assert!(written <= reckoned, "{written} bytes, and {reckoned} were reckoned: {messages:?}");

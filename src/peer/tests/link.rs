@@ -149,6 +149,7 @@ fn an_end_that_gives_up_says_why_in_place_of_what_waits() {
     ours.send(settled(3)).unwrap();
     ours.refuse("the checksum of a frame is wrong");
     let said = handed_out(&mut ours);
+    assert_eq!(said.len(), 48 + "the checksum of a frame is wrong".len());
     let error = LinkError::Refused("the checksum of a frame is wrong".into());
     assert_eq!(taken_in(&mut theirs, Time(0), &said), Err(error));
     assert!(handed_out(&mut ours).is_empty() && !ours.is_up() && !theirs.is_up());
@@ -376,11 +377,14 @@ fn what_is_too_much_is_told_and_groups_messages_are_counted() {
     assert_eq!((ours.send(heartbeat(0, 6)), ours.dropped()), (Err(NotSent::Full), 2));
     let heard = taken_in(&mut theirs, Time(0), &handed_out(&mut ours)).unwrap();
     assert_eq!(heard.len(), 6);
-    // One that is longer than all that may wait gets through by itself.
+    // One that is longer than all that may wait gets through by itself, and behind nothing.
     ours.send(append(1, 7, &payload(5000))).unwrap();
     assert_eq!(ours.send(append(1, 8, &payload(1))), Err(NotSent::Full));
     assert_eq!(taken_in(&mut theirs, Time(0), &handed_out(&mut ours)).unwrap().len(), 1);
     ours.send(append(1, 8, &payload(1))).unwrap();
+    assert_eq!(ours.send(append(1, 9, &payload(5000))), Err(NotSent::Full));
+    ours.send(append(1, 9, &payload(1000))).unwrap();
+    assert_eq!(ours.send(append(1, 10, &payload(1000))), Err(NotSent::Full));
 }
 
 #[test]
