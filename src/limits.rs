@@ -38,6 +38,9 @@ pub const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
 
 /// Reactors of one process: what the bits of the identifiers leave room for.
 pub const REACTORS_MAX: usize = 256;
+/// Members of one cluster: each is connected with every other one, and more than seven that vote make writes slower
+/// without making them safer.
+pub const MEMBERS_MAX: usize = 32;
 /// Shards of one cluster.
 pub const SHARDS_MAX: usize = 4096;
 
