@@ -532,7 +532,7 @@ mod tests {
         let founders = first.identity.founders.clone();
         assert_eq!(
             founders.iter().map(|founder| founder.name.as_str()).collect::<Vec<_>>(),
-            ["b", "default"]
+            ["default", "b"]
         );
         assert_eq!(founders[1].peer_urls, ["http://10.0.0.2:2380"]);
         drop(first);

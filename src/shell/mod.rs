@@ -6,6 +6,7 @@
 //!   reactor-0 … ── driver: one ring, its connections, its log's writes ─── around one `Reactor` each
 //!   bulk        ── lane: checkpoints (glommio)
 //!   segments    ── lane: files for the logs
+//!   lookup      ── one for each name of another member, while it is looked up
 //!   logger      ── the process's log
 //! ```
 //!
@@ -29,6 +30,7 @@ mod bulk_file;
 mod clock;
 mod connections;
 mod data_dir;
+mod dials;
 mod driver;
 mod dump;
 mod files;
@@ -39,6 +41,7 @@ mod listeners;
 mod log_files;
 mod logger;
 mod mail;
+mod names;
 mod placement;
 mod process;
 mod receive;
@@ -49,6 +52,7 @@ mod shared;
 mod start;
 mod start_line;
 mod supervisor;
+mod unsent;
 mod wakers;
 
 use crate::config::{self, Config};
@@ -157,7 +161,7 @@ fn serve(
 
 /// Says in etcd's words, which its harness waits for, that clients are served.
 fn announce(started: &Started, logger: &Logger) {
-    for (port, address) in &started.served {
+    for (port, address) in started.served.iter().filter(|(port, _)| *port != Port::Peer) {
         let traffic = if *port == Port::Client { "grpc+http" } else { "http" };
         logger.info("ready to serve client requests", vec![("address", address.to_string())]);
         let fields = vec![("traffic", traffic.to_string()), ("address", address.to_string())];
