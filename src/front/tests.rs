@@ -532,7 +532,7 @@ fn on_the_port_of_members_there_are_other_pages() {
         ("HEAD /members", PeerPage::MethodNotAllowed),
     ] {
         let (rpc, asked) = page_of(&plain.send(&format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n")));
-        assert_eq!(asked, Page::Peer(page), "{line}");
+        assert_eq!(asked, &Page::Peer(page), "{line}");
         plain.show(rpc, "answer");
     }
     assert!(!plain.closed && !plain.text.contains("Access-Control"), "{}", plain.text);

@@ -50,10 +50,10 @@ struct Attempt {
     until: Time,
     /// What has come of the addresses tried so far.
     why: String,
-    phase: Phase,
+    phase: DialPhase,
 }
 
-enum Phase {
+enum DialPhase {
     LookingUp,
     Connecting {
         connecting: Connecting,
@@ -86,7 +86,7 @@ impl Dials {
             }
         };
         let (port, until) = (url.port(), now + Duration::from_ms(DIAL_MS_MAX));
-        let attempt = Attempt { dial, port, until, why: String::new(), phase: Phase::LookingUp };
+        let attempt = Attempt { dial, port, until, why: String::new(), phase: DialPhase::LookingUp };
         self.insert(attempt);
         match addresses(url.host()) {
             Some(addresses) => {
@@ -112,7 +112,7 @@ impl Dials {
         dial: DialId,
         addresses: Result<Vec<IpAddr>, String>,
     ) {
-        let waits = |attempt: &Attempt| attempt.dial == dial && matches!(attempt.phase, Phase::LookingUp);
+        let waits = |attempt: &Attempt| attempt.dial == dial && matches!(attempt.phase, DialPhase::LookingUp);
         let place = self.attempts.iter().position(|attempt| attempt.as_ref().is_some_and(waits));
         let Some(place) = place else { return };
         match addresses {
@@ -143,7 +143,7 @@ impl Dials {
             let share = attempt.until.since(now).0 / (addresses.len() as u64 + 1);
             let until = now + Duration(share);
             let connecting = Connecting { socket, address, _name: name };
-            attempt.phase = Phase::Connecting { connecting, until, addresses };
+            attempt.phase = DialPhase::Connecting { connecting, until, addresses };
             return;
         }
         let why = std::mem::take(&mut attempt.why);
@@ -161,14 +161,14 @@ impl Dials {
         let place = place as usize;
         let attempt =
             self.attempts[place].as_mut().expect("a place stays taken until its request has come back");
-        let phase = std::mem::replace(&mut attempt.phase, Phase::LookingUp);
+        let phase = std::mem::replace(&mut attempt.phase, DialPhase::LookingUp);
         let (connecting, addresses) = match phase {
-            Phase::Connecting { connecting, addresses, .. } => (connecting, addresses),
-            Phase::GivenUp { .. } => {
+            DialPhase::Connecting { connecting, addresses, .. } => (connecting, addresses),
+            DialPhase::GivenUp { .. } => {
                 self.attempts[place] = None;
                 return;
             }
-            Phase::LookingUp => unreachable!("nothing is asked of the kernel while a name is looked up"),
+            DialPhase::LookingUp => unreachable!("nothing is asked of the kernel while a name is looked up"),
         };
         let done = match result {
             0.. => usable(&connecting.socket),
@@ -198,22 +198,22 @@ impl Dials {
             let Some(attempt) = self.attempts[place].as_mut().filter(|attempt| attempt.due() <= now) else {
                 continue;
             };
-            match std::mem::replace(&mut attempt.phase, Phase::LookingUp) {
-                Phase::LookingUp => self.fail(place, "its name is not found in time".to_owned()),
-                Phase::Connecting { connecting, addresses, .. } if attempt.until > now => {
+            match std::mem::replace(&mut attempt.phase, DialPhase::LookingUp) {
+                DialPhase::LookingUp => self.fail(place, "its name is not found in time".to_owned()),
+                DialPhase::Connecting { connecting, addresses, .. } if attempt.until > now => {
                     ring.cancel(Tag::Connect(place as u32));
                     // What comes of it decides, at the latest with the attempt's own end.
                     let until = attempt.until;
-                    attempt.phase = Phase::Connecting { connecting, until, addresses };
+                    attempt.phase = DialPhase::Connecting { connecting, until, addresses };
                 }
-                Phase::Connecting { connecting, .. } => {
+                DialPhase::Connecting { connecting, .. } => {
                     ring.cancel(Tag::Connect(place as u32));
                     attempt.failed(connecting.address, &Error::from_raw_os_error(libc::ETIMEDOUT));
-                    attempt.phase = Phase::GivenUp { _connecting: connecting };
+                    attempt.phase = DialPhase::GivenUp { _connecting: connecting };
                     let (dial, why) = (attempt.dial, std::mem::take(&mut attempt.why));
                     self.ended.push_back(DialEnd { dial, connected: Err(why) });
                 }
-                Phase::GivenUp { .. } => unreachable!("it is due no more"),
+                DialPhase::GivenUp { .. } => unreachable!("it is due no more"),
             }
         }
     }
@@ -232,9 +232,9 @@ impl Attempt {
 
     fn due(&self) -> Time {
         match &self.phase {
-            Phase::LookingUp => self.until,
-            Phase::Connecting { until, .. } => *until,
-            Phase::GivenUp { .. } => Time::NEVER,
+            DialPhase::LookingUp => self.until,
+            DialPhase::Connecting { until, .. } => *until,
+            DialPhase::GivenUp { .. } => Time::NEVER,
         }
     }
 }
