@@ -358,6 +358,10 @@ pub const SEND_MERGED_BYTES_MAX: usize = 4 << 10;
 /// slowest path. A longer wait would be for the next of the kernel's attempts, which come at ever longer intervals
 /// where a new one may find the path healed.
 pub const DIAL_MS_MAX: u64 = 2_000;
+/// How long a first start waits for the members that begin the cluster with it to say whom they know already, and how
+/// long a list it reads: two or three hundred bytes a member, and names may be long.
+pub const MEMBERS_PAGE_MS_MAX: u64 = 1_000;
+pub const MEMBERS_PAGE_BYTES_MAX: u64 = 256 << 10;
 /// Names that are looked up at a time, each by a thread: one for each other member.
 pub const LOOKUPS_MAX: usize = MEMBERS_MAX;
 /// How long what was sent to another member may stay unacknowledged before the kernel ends the connection (etcd's

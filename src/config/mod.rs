@@ -17,7 +17,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use identity::{Bootstrap, BootstrapMember};
+pub use identity::{Bootstrap, BootstrapMember, member_id};
 pub use shards::ShardMap;
 pub use url::Url;
 

@@ -531,7 +531,8 @@ fn on_the_port_of_members_there_are_other_pages() {
         ("GET /health", PeerPage::NotFound),
         ("HEAD /members", PeerPage::MethodNotAllowed),
     ] {
-        let (rpc, asked) = page_of(&plain.send(&format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n")));
+        let asks = plain.send(&format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        let (rpc, asked) = page_of(&asks);
         assert_eq!(asked, &Page::Peer(page), "{line}");
         plain.show(rpc, "answer");
     }

@@ -1,8 +1,9 @@
 //! The data directory: which member's it is, and that no other process uses it.
 
 use super::files::{DIRECTORY_MODE, Files, sync_name};
+use super::founders;
 use super::kernel;
-use crate::config::{BootstrapMember, Config};
+use crate::config::{Bootstrap, BootstrapMember, Config};
 use crate::log::Recovered;
 use crate::reactor::Founder;
 use crate::stdx::VersionMismatch;
@@ -60,7 +61,7 @@ impl DataDir {
         refuse_etcds(&path)?;
         let found = find(&path)?;
         if found.is_none() {
-            bootstrap(config)?;
+            founders::refuse_known(&bootstrap(config)?)?;
         }
         make(&path).map_err(|error| format!("cannot create data directory {shown}: {error}"))?;
         let lock = lock(&path, "stop that one, or give this one its own --data-dir")?;
@@ -185,8 +186,12 @@ fn check_mode(path: &Path) -> Result<Option<String>, String> {
     }))
 }
 
-fn bootstrap(config: &Config) -> Result<Identity, String> {
-    let bootstrap = config.bootstrap().map_err(|refusal| refusal.message)?;
+fn bootstrap(config: &Config) -> Result<Bootstrap, String> {
+    config.bootstrap().map_err(|refusal| refusal.message)
+}
+
+fn new_identity(config: &Config) -> Result<Identity, String> {
+    let bootstrap = bootstrap(config)?;
     let store = kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?;
     Ok(Identity {
         cluster: bootstrap.cluster,
@@ -206,7 +211,7 @@ fn founder(member: BootstrapMember) -> Founder {
 
 fn begin(config: &Config, path: &Path) -> Result<Identity, String> {
     let shown = path.display();
-    let identity = bootstrap(config)?;
+    let identity = new_identity(config)?;
     let written = Files::replace(&path.join(IDENTITY), identity.text().as_bytes());
     written.map_err(|error| format!("cannot write to data directory {shown}: {error}"))?;
     Ok(identity)
@@ -527,14 +532,14 @@ mod tests {
     #[test]
     fn a_restart_knows_the_founders_whatever_the_flags_say() {
         let root = tempfile::tempdir().unwrap();
-        let cluster = "--initial-cluster=default=http://localhost:2380,b=http://10.0.0.2:2380";
+        let cluster = "--initial-cluster=default=http://localhost:2380,b=http://127.0.0.1:2";
         let first = begun(&config(root.path(), &[cluster]));
         let founders = first.identity.founders.clone();
         assert_eq!(
             founders.iter().map(|founder| founder.name.as_str()).collect::<Vec<_>>(),
             ["default", "b"]
         );
-        assert_eq!(founders[1].peer_urls, ["http://10.0.0.2:2380"]);
+        assert_eq!(founders[1].peer_urls, ["http://127.0.0.1:2"]);
         drop(first);
         let other = "--initial-cluster=default=http://localhost:2380,c=http://10.0.0.3:2380";
         assert_eq!(DataDir::open(&config(root.path(), &[other])).unwrap().identity.founders, founders);

@@ -6,6 +6,7 @@
 //!   reactor-0 … ── driver: one ring, its connections, its log's writes ─── around one `Reactor` each
 //!   bulk        ── lane: checkpoints (glommio)
 //!   segments    ── lane: files for the logs
+//!   founders    ── one for each other member, at a first start
 //!   lookup      ── one for each name of another member, while it is looked up
 //!   logger      ── the process's log
 //! ```
@@ -34,6 +35,7 @@ mod dials;
 mod driver;
 mod dump;
 mod files;
+mod founders;
 mod greeting;
 mod kernel;
 mod line;

@@ -4,9 +4,10 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 use super::process::{Server, command, free_port};
+use braid::config::{Url, member_id};
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -94,6 +95,30 @@ fn an_initial_cluster_that_contradicts_itself_is_refused_in_etcds_words() {
             r#"couldn't find local name "default" in the initial cluster configuration"#,
         ),
     ]);
+}
+
+/// It has lost its directory, and the others run.
+#[test]
+fn a_member_that_others_know_does_not_begin_again() {
+    let (own, others) = (free_port(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (urls, other) = (format!("http://127.0.0.1:{own}"), others.local_addr().unwrap());
+    let id = member_id(&[Url::parse(&urls).unwrap()], "etcd-cluster").0;
+    let serve = std::thread::spawn(move || {
+        let (mut stream, _) = others.accept().unwrap();
+        let mut asked = [0; 21];
+        stream.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, b"GET /members HTTP/1.1");
+        let page =
+            format!(r#"[{{"id":{id},"peerURLs":["http://a:1"],"name":"a","clientURLs":["http://a:2"]}}]"#);
+        write!(stream, "HTTP/1.1 200 OK\r\n\r\n{page}\n").unwrap();
+    });
+    let cluster = format!("--initial-cluster=a={urls},b=http://{other}");
+    let (ended, said) = refused(&["--name=a", &cluster, &format!("--initial-advertise-peer-urls={urls}")]);
+    serve.join().unwrap();
+    assert!(
+        ended == Some(1) && said.contains(&format!("member {id:x} has already been bootstrapped")),
+        "{said}"
+    );
 }
 
 #[test]
