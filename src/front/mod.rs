@@ -294,6 +294,11 @@ impl Front {
         self.wall_secs = Some(secs);
     }
 
+    /// What the wall clock showed last.
+    pub fn wall_secs(&self) -> Option<u64> {
+        self.wall_secs
+    }
+
     /// The connection is gone; so are its calls.
     pub fn closed(&mut self, conn: ConnId, asks: &mut Vec<Ask>) {
         let slot = conn.slot as usize;

@@ -329,6 +329,11 @@ impl Reactor {
         self.counters_now().paths
     }
 
+    /// Whether nothing is left to do after [`Input::Stop`] for which other reactors, or members, are needed.
+    pub fn is_done(&self) -> bool {
+        self.calls.front.open() == 0
+    }
+
     /// Whether the process may end without leaving a write that nothing vouches for.
     pub fn log_is_at_rest(&self) -> bool {
         self.storage.log_is_at_rest()

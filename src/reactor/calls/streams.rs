@@ -3,14 +3,16 @@
 use super::super::shards::Shards;
 use super::door::ClientRequest;
 use super::{Calls, ReplyTo, Turn};
-use crate::api::{Answer, Error, RangeReply, RangeRequest, Reply, ServingStatus, WatchRequest};
+use crate::api::{Answer, Error, Member, RangeReply, RangeRequest, Reply, ServingStatus, WatchRequest};
 use crate::front::{Ask, Caller, ReaderLoss, Rpc};
 use crate::io::{ConnectionState, Level, Value};
+use crate::reactor::Founder;
 use crate::stdx::HashMap;
 use crate::txn::{self, Counting, Next, RangeStream};
 use crate::types::{ConnId, Duration, Time};
 use crate::wire::health::{Facts, Page, Reads};
 use crate::wire::http1::Http1Response;
+use crate::wire::peer_pages::PeerFacts;
 use crate::wire::{Method, encode};
 
 /// A RangeStream under way.
@@ -342,6 +344,10 @@ impl Calls {
         if matches!(page, Page::Metrics | Page::Vars) {
             return self.take_figures(turn, rpc, page);
         }
+        if let Page::Peer(page) = page {
+            let response = page.render(&self.peer_facts(turn));
+            return self.show_page(turn, rpc, &response);
+        }
         // A lone member that serves has nobody to ask: both kinds of read say the same.
         let serving = turn.epoch_state.may_read();
         let facts = Facts {
@@ -367,6 +373,26 @@ impl Calls {
             }
         }
         self.show_page(turn, rpc, &response);
+    }
+
+    /// The members as far as this one knows: those that begin the cluster, until it has begun.
+    fn peer_facts(&self, turn: &Turn) -> PeerFacts {
+        let known = turn.control.members();
+        let founder = |founder: &Founder| Member {
+            id: founder.id,
+            name: founder.name.clone(),
+            peer_urls: founder.peer_urls.clone(),
+            ..Default::default()
+        };
+        PeerFacts {
+            cluster: turn.settings.cluster,
+            has_begun: !known.is_empty(),
+            members: match known.is_empty() {
+                true => turn.settings.founders.iter().map(founder).collect(),
+                false => known,
+            },
+            wall_secs: self.front.wall_secs().unwrap_or(0),
+        }
     }
 
     pub(super) fn show_page(&mut self, turn: &Turn, rpc: Rpc, response: &Http1Response) {
