@@ -40,7 +40,7 @@ impl Op {
     pub fn is_unknown(&self) -> bool {
         match (&self.returned, self.status.0) {
             (None, _) => true,
-            (Some(_), _) if self.is_refused() => false,
+            (Some(_), _) if self.is_refused() || self.is_leaderless() => false,
             (Some(_), _) if [DROPPED, NOT_TAKEN].contains(&&self.status.1[..]) => true,
             // Deadlines, the end of an epoch, a connection that closes.
             (Some(_), code) => matches!(code, 1 | 2 | 4 | 13 | 14),
@@ -50,6 +50,11 @@ impl Op {
     /// Told to come again, and so never looked at.
     pub fn is_refused(&self) -> bool {
         self.returned.is_some() && self.status.1 == Error::TooManyRequests.to_string()
+    }
+
+    /// Told that nobody leads, and so never done.
+    pub fn is_leaderless(&self) -> bool {
+        self.returned.is_some() && self.status.1 == Error::NoLeader.to_string()
     }
 
     /// The revision of the answer's header, where it has one.

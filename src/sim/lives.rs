@@ -10,6 +10,7 @@ use crate::types::{Duration, Time};
 impl World {
     pub(super) fn clear(&mut self, at: usize) -> Result<bool, Failure> {
         let member = &mut self.members[at];
+        member.has_power = true;
         member.life = Life::Clearing(at_start(member.files.disk.files()));
         Ok(true)
     }
@@ -26,7 +27,7 @@ impl World {
         member.starts += 1;
         let mut reactors = member.shape.reactors;
         if member.shape.resizes && member.starts > 1 {
-            reactors = 1 + member.boot_rng.below(4) as u16;
+            reactors = shape.draw_reactors(&mut member.boot_rng);
         }
         self.trace.line(now, || format!("m{at} starts with {reactors} reactors"));
         let key = member.boot_rng.next_u64();
@@ -95,6 +96,7 @@ impl World {
         self.walk(at);
         let (now, member) = (self.now, &mut self.members[at]);
         member.dying = None;
+        member.has_power = death == Death::Kill;
         let files = &mut member.files;
         match death {
             Death::Kill => files.disk.kill(&mut files.rng),
@@ -102,6 +104,10 @@ impl World {
         }
         files.forget();
         let mut until = now + Duration(self.rng.below(30_000_000));
+        // Long enough for the others to elect, now and then.
+        if self.shape.members.len() > 1 && self.rng.chance(1, 2) {
+            until = now + Duration(self.rng.below(4_000_000_000));
+        }
         if member.dead_until != Time::NEVER {
             until = until.max(member.dead_until + Duration(1));
         }
@@ -112,6 +118,13 @@ impl World {
         // Of a process that dies its kernel says so; of a machine nobody does until it is back.
         let said_at = if death == Death::Kill { now } else { until };
         self.links.sever(now, at, said_at);
+        self.peers.forget(at);
+    }
+
+    /// It dies, and does not come back before all is calm.
+    pub(super) fn die_for_good(&mut self, at: usize, death: Death) {
+        self.die(at, death);
+        self.members[at].life = Life::Down { until: Time::NEVER };
     }
 
     /// All members die at once, and come back.

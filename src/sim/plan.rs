@@ -126,11 +126,19 @@ const USUAL: [u64; OPS.len()] = [30, 6, 14, 12, 4, 3, 4, 3, 2, 3, 4, 3, 2, 1, 1,
 pub enum Fault {
     /// A fault of the member at this place.
     Member(usize, MemberFault),
+    /// A fault of whoever leads then.
+    Leader(MemberFault),
     /// A fault of the link from one member to another.
     Link {
         from: usize,
         to: usize,
         fault: LinkFault,
+    },
+    /// Some members and all others are cut off from each other for so long.
+    Cut {
+        off: Off,
+        way: Way,
+        span: Duration,
     },
     /// The world's time jumps, and with it all clocks.
     Jump(Duration),
@@ -142,6 +150,24 @@ pub enum Fault {
     Disconnect {
         client: usize,
     },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Off {
+    /// The members at these places, a bit for each.
+    Places(u64),
+    /// Whoever leads then, and so many others with it.
+    Leader { with: usize },
+}
+
+/// In which direction nothing arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Both,
+    /// Who is cut off hears nothing.
+    In,
+    /// Nobody hears who is cut off.
+    Out,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +202,8 @@ pub enum MemberFault {
     FailedSteps(u64),
     /// One of its reactors stands still.
     Pause(Duration),
+    /// All of them do, and its clock goes on.
+    Freeze(Duration),
     Depose,
     /// Mail between one pair of reactors takes up to so long, for so long.
     SlowMail(Duration, Duration),
@@ -215,7 +243,11 @@ impl Plan {
             shape.draw_http2(&mut of_clients);
         }
         shape.bounds.assert_fit();
-        let span_ms = 200 + rng.below(6000);
+        let mut span_ms = 200 + rng.below(6000);
+        if members > 1 {
+            // Elections take their time.
+            span_ms = 2000 + 2 * span_ms;
+        }
         let mut events = vec![];
         for _ in 0..50 + rng.below(250) {
             let what = What::Ask {
@@ -243,6 +275,10 @@ impl Plan {
         }
         events.extend(company_of_deposals(seed, &shape, &events));
         events.extend(company_of_compactions(seed, &shape, &events));
+        if members > 1 {
+            events.extend(company_of_stalls(seed, &events));
+            events.extend(storm(seed, &shape, span_ms));
+        }
         if shape.auto_compaction != AutoCompaction::Off {
             // Nobody asks whether the observer has seen what goes: it must not stand still for long.
             for event in &mut events {
@@ -322,7 +358,7 @@ const DISK_LATENCIES_US: [u64; 4] = [1, 100, 1000, 20_000];
 /// What a clock may be ahead, up to some of these: nothing, an hour, three years.
 const CLOCKS_AHEAD_US: [u64; 3] = [1, 3_600_000_000, 100_000_000_000_000];
 /// How far a clock may run from the world's time, either way: what a cheap quartz does.
-const DRIFT_PPM_MAX: u64 = 200;
+pub const DRIFT_PPM_MAX: u64 = 200;
 
 impl MemberShape {
     fn draw(rng: &mut Rng) -> MemberShape {
@@ -384,6 +420,52 @@ impl Shape {
     }
 }
 
+/// Half of the links that stall do so again and again.
+fn company_of_stalls(seed: u64, events: &[Event]) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0xF1A9);
+    let mut company = vec![];
+    for event in events {
+        let What::Fault(Fault::Link { from, to, fault }) = event.what else { continue };
+        if !matches!(fault, LinkFault::Stall(_) | LinkFault::StallBothWays(_)) || rng.chance(1, 2) {
+            continue;
+        }
+        let both_ways = matches!(fault, LinkFault::StallBothWays(_));
+        let mut at = event.at;
+        for _ in 0..rng.below(8) {
+            let span = up_to_ms(&mut rng, 800);
+            let fault = if both_ways { LinkFault::StallBothWays(span) } else { LinkFault::Stall(span) };
+            at = at + span + up_to_ms(&mut rng, 800);
+            let what = What::Fault(Fault::Link { from, to, fault });
+            company.push(Event { at, salt: rng.next_u64(), what });
+        }
+    }
+    company
+}
+
+/// In a third of the clusters whoever leads is struck, and so is whoever leads then, some times in a row, while
+/// clients go on asking.
+fn storm(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0x0057_0121);
+    let mut events = vec![];
+    if !rng.chance(1, 3) {
+        return events;
+    }
+    let mut at = Time::from_ms(rng.below(span_ms));
+    let longest_gap_ms = *rng.pick(&[200, 1500, 4000]);
+    for _ in 0..2 + rng.below(6) {
+        let fault = Fault::draw_of_leader(&mut rng, shape);
+        events.push(Event { at, salt: rng.next_u64(), what: What::Fault(fault) });
+        for n in 0..4 {
+            let at = at + up_to_ms(&mut rng, longest_gap_ms);
+            let op = [OpKind::Put, OpKind::Txn, OpKind::Range, OpKind::Put][n];
+            let client = rng.below(shape.clients as u64) as usize;
+            events.push(Event { at, salt: rng.next_u64(), what: What::Ask { client, op } });
+        }
+        at = at + up_to_ms(&mut rng, longest_gap_ms);
+    }
+    events
+}
+
 /// A compaction is worth little where nobody reads old revisions: a third of them come in the midst of
 /// transactions that do.
 fn company_of_compactions(seed: u64, shape: &Shape, events: &[Event]) -> Vec<Event> {
@@ -425,6 +507,11 @@ impl Shape {
     /// All members but the first, and all clocks: each shows a time of its own, and those of several members part.
     fn draw_members(&mut self, rng: &mut Rng, members: usize) {
         self.members.extend((1..members).map(|_| MemberShape::draw(rng)));
+        if members > 1 {
+            self.members
+                .iter_mut()
+                .for_each(|member| member.reactors = member.reactors.min(REACTORS_OF_MANY));
+        }
         for member in &mut self.members {
             let most = *rng.pick(&CLOCKS_AHEAD_US);
             member.clock.ahead = Duration::from_us(rng.below(most));
@@ -434,9 +521,15 @@ impl Shape {
         }
     }
 
-    /// How many kinds of faults there are: links only lie between several members.
+    /// How many kinds of faults there are: some befall only several members.
     fn fault_kinds(&self) -> u64 {
-        FAULTS + if self.members.len() > 1 { LINK_FAULTS } else { 0 }
+        FAULTS + if self.members.len() > 1 { LINK_FAULTS + CLUSTER_FAULTS } else { 0 }
+    }
+
+    /// How many reactors come up where another number may than before.
+    pub fn draw_reactors(&self, rng: &mut Rng) -> u16 {
+        let most = if self.members.len() > 1 { REACTORS_OF_MANY } else { 4 };
+        1 + rng.below(most.into()) as u16
     }
 
     /// Whether some limit is so small that honest clients are told to come again.
@@ -592,9 +685,14 @@ impl Event {
     }
 }
 
-/// Kinds of faults, those of links last.
+/// Kinds of faults: of a member, of links, and of several members.
 const FAULTS: u64 = 15;
 const LINK_FAULTS: u64 = 5;
+const CLUSTER_FAULTS: u64 = 4;
+const LINKS: u64 = FAULTS + LINK_FAULTS;
+const FREEZE: u64 = LINKS + 1;
+/// Reactors of a member that has others.
+const REACTORS_OF_MANY: u16 = 3;
 /// The longest way of a mail, ever.
 pub const SLOW_MAIL_MAX: Duration = Duration::from_ms(400);
 
@@ -605,13 +703,39 @@ impl Fault {
             6 => Fault::Jump(up_to_ms(rng, 8000)),
             10 => Fault::Stall { client: client(rng), span: up_to_ms(rng, 4000) },
             11 => Fault::Disconnect { client: client(rng) },
+            // Where there are others, messages depose.
+            8 if shape.members.len() > 1 => Fault::Leader(MemberFault::Freeze(up_to_ms(rng, 3000))),
             0..FAULTS => Fault::Member(shape.draw_member(rng), MemberFault::draw(rng, kind)),
-            _ => {
+            FAULTS..LINKS => {
                 let from = shape.draw_member(rng);
                 let to =
                     (from + 1 + rng.below(shape.members.len() as u64 - 1) as usize) % shape.members.len();
                 Fault::Link { from, to, fault: LinkFault::draw(rng, kind - FAULTS) }
             }
+            LINKS => {
+                let off = Off::Places(1 + rng.below((1 << shape.members.len()) - 2));
+                Fault::Cut { off, way: Way::draw(rng), span: up_to_ms(rng, 4000) }
+            }
+            FREEZE => {
+                let longest_ms = *rng.pick(&[300, 5000]);
+                let span = up_to_ms(rng, longest_ms);
+                Fault::Member(shape.draw_member(rng), MemberFault::Freeze(span))
+            }
+            _ => Fault::draw_of_leader(rng, shape),
+        }
+    }
+
+    /// What strikes whoever leads.
+    fn draw_of_leader(rng: &mut Rng, shape: &Shape) -> Fault {
+        match rng.below(8) {
+            0..4 => {
+                let with = rng.below(shape.members.len() as u64 / 2) as usize;
+                Fault::Cut { off: Off::Leader { with }, way: Way::draw(rng), span: up_to_ms(rng, 4000) }
+            }
+            4 => Fault::Leader(MemberFault::Freeze(up_to_ms(rng, 4000))),
+            5 => Fault::Leader(MemberFault::Kill { steps: rng.below(60) }),
+            6 => Fault::Leader(MemberFault::PowerLoss { steps: rng.below(60) }),
+            _ => Fault::Leader(MemberFault::HungDisk(up_to_ms(rng, 4000))),
         }
     }
 
@@ -621,6 +745,12 @@ impl Fault {
             Fault::Member(member, MemberFault::Kill { .. } | MemberFault::PowerLoss { .. }) => Some(*member),
             _ => None,
         }
+    }
+}
+
+impl Way {
+    fn draw(rng: &mut Rng) -> Way {
+        *rng.pick(&[Way::Both, Way::Both, Way::In, Way::Out])
     }
 }
 

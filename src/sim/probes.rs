@@ -168,8 +168,7 @@ impl Run<'_> {
             }
         }
         self.world.lose_power();
-        self.world.calm();
-        self.come_to_rest("after the quota was used up")?;
+        self.recover("after the quota was used up")?;
         if self.put(member, KEYS[0], 0)? {
             return Err(Failure::new("no space", "the alarm is forgotten"));
         }
@@ -239,7 +238,7 @@ impl Run<'_> {
         let (net, mail) = (shape.net_delay.0, shape.mail_delay.0);
         let disk = shape.members.iter().map(|member| member.disk_latency.0).max().unwrap_or_default();
         let patience = Duration(20_000_000 + 4 * net + 16 * disk + 20 * mail);
-        for client in 0..=shape.clients {
+        for client in 0..self.world.clients.len() {
             self.world.disconnect(client);
         }
         self.world.advance(self.world.now + patience)?;
