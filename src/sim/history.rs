@@ -60,7 +60,9 @@ impl Op {
     /// The revision of the answer's header, where it has one.
     pub fn revision(&self) -> Option<i64> {
         // etcd shows none with these.
-        if !self.is_ok() || matches!(self.method, Method::MemberList | Method::Defragment) {
+        if !self.is_ok()
+            || matches!(self.method, Method::MemberList | Method::Defragment | Method::MoveLeader)
+        {
             return None;
         }
         let message = self.messages.first()?;
@@ -182,5 +184,6 @@ pub fn method_of(kind: OpKind) -> Method {
         OpKind::Members => Method::MemberList,
         OpKind::Hash => Method::Hash,
         OpKind::Defragment => Method::Defragment,
+        OpKind::MoveLeader => Method::MoveLeader,
     }
 }

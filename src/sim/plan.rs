@@ -96,6 +96,8 @@ pub enum OpKind {
     Hash,
     Defragment,
     Disarm,
+    /// Only where there are several members.
+    MoveLeader,
 }
 
 pub const OPS: [OpKind; 20] = [
@@ -278,6 +280,7 @@ impl Plan {
         if members > 1 {
             events.extend(company_of_stalls(seed, &events));
             events.extend(storm(seed, &shape, span_ms));
+            events.extend(moves(seed, &shape, span_ms));
         }
         if shape.auto_compaction != AutoCompaction::Off {
             // Nobody asks whether the observer has seen what goes: it must not stand still for long.
@@ -462,6 +465,27 @@ fn storm(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
             events.push(Event { at, salt: rng.next_u64(), what: What::Ask { client, op } });
         }
         at = at + up_to_ms(&mut rng, longest_gap_ms);
+    }
+    events
+}
+
+/// In half of the clusters somebody wants another leader, now and then, while clients go on asking.
+fn moves(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0x307E);
+    let mut events = vec![];
+    if rng.chance(1, 2) {
+        return events;
+    }
+    for _ in 0..1 + rng.below(4) {
+        let client = rng.below(shape.clients as u64) as usize;
+        let what = What::Ask { client, op: OpKind::MoveLeader };
+        let moved = Event::draw(&mut rng, span_ms, what);
+        for n in 0..6 {
+            let at = moved.at + up_to_ms(&mut rng, 100);
+            let what = What::Ask { client: n % shape.clients, op: [OpKind::Put, OpKind::Txn][n % 2] };
+            events.push(Event { at, salt: rng.next_u64(), what });
+        }
+        events.push(moved);
     }
     events
 }

@@ -8,7 +8,7 @@ use super::plan::{OpKind, Plan, SLOW_MAIL_MAX, What};
 use super::workload::{Asker, Knows};
 use super::world::{Failure, World};
 use crate::stdx::Rng;
-use crate::types::{Duration, Time};
+use crate::types::{Duration, MemberId, Time};
 use crate::wire::proto::{self, watch_request::RequestUnion};
 use bytes::Bytes;
 
@@ -168,8 +168,13 @@ impl<'a> Run<'a> {
         if self.world.places().len() > 1 && rng.chance(1, 12) {
             self.world.disconnect(client);
         }
+        // Only who leads can hand over.
+        if let Some(leader) = self.world.leader().filter(|_| kind == OpKind::MoveLeader) {
+            self.world.connect_with(client, leader);
+        }
         self.world.connect(client);
         let world = &mut *self.world;
+        let members: Vec<MemberId> = world.places().map(|member| Identity::of(member).id).collect();
         let one = &world.clients[client];
         let Some(session) = &one.session else { return };
         if one.outstanding() >= OUTSTANDING_MAX {
@@ -182,6 +187,7 @@ impl<'a> Run<'a> {
             leases: &one.leases.clone(),
             value_bytes: self.plan.shape.value_bytes,
             member: Identity::of(session.member).id.0,
+            members: &members,
         };
         if matches!(kind, OpKind::Watch | OpKind::WatchMore) {
             return self.ask_watch(client, kind, rng, knows);

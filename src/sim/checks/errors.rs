@@ -17,6 +17,9 @@ pub struct Pending {
     justified: bool,
 }
 
+/// Whoever is asked to hand the lead over may have lost it meanwhile.
+const NOT_LEADER: &str = "etcdserver: not leader";
+
 /// Sorts the errors: what does not depend on keys is judged at once.
 pub fn pending(evidence: &Evidence<'_>) -> Result<Vec<Pending>, Failure> {
     let mut pending = vec![];
@@ -42,6 +45,9 @@ pub fn pending(evidence: &Evidence<'_>) -> Result<Vec<Pending>, Failure> {
             if evidence.history.known.members == 1 {
                 return wrong("who else would lead");
             }
+            continue;
+        }
+        if op.method == Method::MoveLeader && text == NOT_LEADER {
             continue;
         }
         if *text == Error::Compacted.to_string() {
