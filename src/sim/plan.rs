@@ -281,6 +281,9 @@ impl Plan {
             events.extend(company_of_stalls(seed, &events));
             events.extend(storm(seed, &shape, span_ms));
             events.extend(moves(seed, &shape, span_ms));
+            // Some runs ask and suffer nothing before there is a leader.
+            let begin = Duration::from_ms(*Rng::new(seed ^ 0xBE61).pick(&[0, 1000, 2500]));
+            events.iter_mut().for_each(|event| event.at = event.at + begin);
         }
         if shape.auto_compaction != AutoCompaction::Off {
             // Nobody asks whether the observer has seen what goes: it must not stand still for long.

@@ -68,7 +68,13 @@ impl Trace {
             Input::Stop | Input::Process(_) => {}
         }
         let (member, reactor) = place;
-        self.line(now, || format!("m{member} r{reactor} <- {}", short(&format!("{input:?}"))));
+        self.line(now, || {
+            let shown = match input {
+                Input::Received { conn, bytes } => format!("Received {{ {conn:?}, {} bytes }}", bytes.len()),
+                _ => short(&format!("{input:?}")),
+            };
+            format!("m{member} r{reactor} <- {shown}")
+        });
     }
 
     /// A reactor of a member gives something.
@@ -98,7 +104,17 @@ impl Trace {
             Output::Log(_) | Output::Close { .. } | Output::LogLine(_) | Output::Halt(_) => {}
         }
         let (member, reactor) = place;
-        self.line(now, || format!("m{member} r{reactor} -> {}", short(&format!("{output:?}"))));
+        self.line(now, || {
+            let shown = match output {
+                Output::Send { conn, bytes } => format!("Send {{ {conn:?}, {} bytes }}", bytes.len()),
+                Output::SendChunks { conn, chunks } => {
+                    let bytes: usize = chunks.iter().map(|chunk| chunk.bytes().len()).sum();
+                    format!("SendChunks {{ {conn:?}, {bytes} bytes }}")
+                }
+                _ => short(&format!("{output:?}")),
+            };
+            format!("m{member} r{reactor} -> {shown}")
+        });
     }
 }
 

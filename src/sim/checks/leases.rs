@@ -153,8 +153,9 @@ fn lives_until(evidence: &Evidence<'_>, lease: LeaseId, op: &Op) -> Option<Time>
     renewals.into_iter().map(|r| r.lives_until).max().filter(|until| returned.time < *until)
 }
 
-/// What clients were told of leases otherwise.
-pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
+/// What clients were told of leases otherwise. `ended` are those that ended with a revision.
+pub fn check(evidence: &Evidence<'_>, ended: &[(LeaseId, i64)]) -> Result<(), Failure> {
+    check_ended(evidence, ended)?;
     for (call, op) in evidence.history.ops.iter().enumerate() {
         let (true, Some(message)) = (op.is_ok(), op.messages.first().cloned()) else { continue };
         let checked = match op.method {
@@ -172,6 +173,34 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
             _ => Ok(()),
         };
         checked.map_err(|what| Failure::new("leases", format!("call {call} ({:?}): {what}", op.method)))?;
+    }
+    Ok(())
+}
+
+/// Nobody finds a lease once it was shown what its end deleted: who renews one surely leads.
+fn check_ended(evidence: &Evidence<'_>, ended: &[(LeaseId, i64)]) -> Result<(), Failure> {
+    let ops = evidence.history.ops.iter().enumerate().filter(|(_, op)| op.is_ok());
+    for (call, op) in ops.filter(|(_, op)| !op.messages.is_empty()) {
+        let message = op.messages[0].clone();
+        let found = match op.method {
+            Method::LeaseKeepAlive => {
+                let reply = proto::LeaseKeepAliveResponse::decode(message).expect("it is protobuf");
+                (reply.ttl > 0).then_some(reply.id)
+            }
+            Method::LeaseTimeToLive => {
+                let reply = proto::LeaseTimeToLiveResponse::decode(message).expect("it is protobuf");
+                (reply.granted_ttl > 0).then_some(reply.id)
+            }
+            _ => None,
+        };
+        let is_over = |(lease, revision): &&(LeaseId, i64)| {
+            let shown = evidence.shown_at(*revision);
+            found == Some(lease.0) && shown.is_some_and(|shown| shown < op.invoked)
+        };
+        if let Some((lease, revision)) = ended.iter().find(is_over) {
+            let what = format!("call {call} ({:?}) found {lease}, ended by {revision}", op.method);
+            return Err(Failure::new("leases", what));
+        }
     }
     Ok(())
 }

@@ -50,11 +50,11 @@ pub fn check(history: &History, observers: usize) -> Result<(), Failure> {
     compactions::check(&evidence)?;
     no_space::check(&evidence)?;
     members::check(&evidence)?;
-    let writers = replay::replay(&evidence)?;
-    evidence.causes(&writers)?;
-    late::check(&evidence, &writers)?;
+    let done = replay::replay(&evidence)?;
+    evidence.causes(&done.writers)?;
+    late::check(&evidence, &done.writers)?;
     watches::check(&evidence)?;
-    leases::check(&evidence)
+    leases::check(&evidence, &done.ended_leases)
 }
 
 /// The request as the server understands it.
