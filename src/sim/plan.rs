@@ -260,7 +260,9 @@ impl Plan {
         }
         let kinds: Vec<u64> = (0..shape.fault_kinds()).filter(|_| rng.chance(2, 5)).collect();
         if !kinds.is_empty() {
-            for _ in 0..rng.below(1 + kinds.len() as u64 * 4) {
+            // More would leave a cluster no time to serve in.
+            let of_each = if members > 1 { 2 } else { 4 };
+            for _ in 0..rng.below(1 + kinds.len() as u64 * of_each) {
                 let kind = *rng.pick(&kinds);
                 let fault = Fault::draw(&mut rng, kind, &shape);
                 let event = Event::draw(&mut rng, span_ms, What::Fault(fault));
@@ -282,7 +284,7 @@ impl Plan {
             events.extend(storm(seed, &shape, span_ms));
             events.extend(moves(seed, &shape, span_ms));
             // Some runs ask and suffer nothing before there is a leader.
-            let begin = Duration::from_ms(*Rng::new(seed ^ 0xBE61).pick(&[0, 1000, 2500]));
+            let begin = Duration::from_ms(*Rng::new(seed ^ 0xBE61).pick(&[0, 2500, 2500, 4000]));
             events.iter_mut().for_each(|event| event.at = event.at + begin);
         }
         if shape.auto_compaction != AutoCompaction::Off {
@@ -727,7 +729,7 @@ impl Fault {
     fn draw(rng: &mut Rng, kind: u64, shape: &Shape) -> Fault {
         let client = |rng: &mut Rng| rng.below(shape.clients as u64) as usize;
         match kind {
-            6 => Fault::Jump(up_to_ms(rng, 8000)),
+            6 => Fault::Jump(up_to_ms(rng, if shape.members.len() > 1 { 2500 } else { 8000 })),
             10 => Fault::Stall { client: client(rng), span: up_to_ms(rng, 4000) },
             11 => Fault::Disconnect { client: client(rng) },
             // Where there are others, messages depose.
