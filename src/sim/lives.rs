@@ -7,6 +7,9 @@ use super::world::{Failure, REFUSED, World};
 use crate::reactor::at_start;
 use crate::types::{Duration, Time};
 
+/// Longer than any run.
+const FOR_GOOD: Duration = Duration::from_secs(1_000_000);
+
 impl World {
     pub(super) fn clear(&mut self, at: usize) -> Result<bool, Failure> {
         let member = &mut self.members[at];
@@ -92,6 +95,15 @@ impl World {
     }
 
     pub(super) fn die(&mut self, at: usize, death: Death) {
+        let mut until = self.now + Duration(self.rng.below(30_000_000));
+        // Long enough for the others to elect, now and then.
+        if self.shape.members.len() > 1 && self.rng.chance(1, 2) {
+            until = self.now + Duration(self.rng.below(4_000_000_000));
+        }
+        self.die_until(at, death, until);
+    }
+
+    fn die_until(&mut self, at: usize, death: Death, mut until: Time) {
         self.trace.line(self.now, || format!("m{at}: {death:?}"));
         self.walk(at);
         let (now, member) = (self.now, &mut self.members[at]);
@@ -103,11 +115,6 @@ impl World {
             Death::PowerLoss => files.disk.power_loss(&mut files.rng),
         }
         files.forget();
-        let mut until = now + Duration(self.rng.below(30_000_000));
-        // Long enough for the others to elect, now and then.
-        if self.shape.members.len() > 1 && self.rng.chance(1, 2) {
-            until = now + Duration(self.rng.below(4_000_000_000));
-        }
         if member.dead_until != Time::NEVER {
             until = until.max(member.dead_until + Duration(1));
         }
@@ -123,8 +130,7 @@ impl World {
 
     /// It dies, and does not come back before all is calm.
     pub(super) fn die_for_good(&mut self, at: usize, death: Death) {
-        self.die(at, death);
-        self.members[at].life = Life::Down { until: Time::NEVER };
+        self.die_until(at, death, self.now + FOR_GOOD);
     }
 
     /// All members die at once, and come back.

@@ -96,7 +96,7 @@ impl Run<'_> {
     pub(super) fn agree(&mut self, when: &str) -> Result<(), Failure> {
         let first = self.hash(0, 0)?;
         for member in self.world.places().skip(1) {
-            let other = self.hash(member, first.hash_revision)?;
+            let other = self.hash_once_there(member, first.hash_revision, when)?;
             // What members compact by themselves takes effect at each in its time.
             let same_compaction = first.compact_revision == other.compact_revision;
             let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
@@ -106,6 +106,29 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What a member's history up to a revision comes to, once it has it.
+    fn hash_once_there(
+        &mut self,
+        member: usize,
+        revision: i64,
+        when: &str,
+    ) -> Result<proto::HashKvResponse, Failure> {
+        let until = self.world.now + PATIENCE;
+        let request = proto::HashKvRequest { revision }.encode_to_vec();
+        loop {
+            match self.ask_alone(member, Method::HashKv, request.clone())? {
+                Ok(hash) => {
+                    return Ok(proto::HashKvResponse::decode(hash).expect("the server speaks protobuf"));
+                }
+                Err(text) if self.world.now > until || text != Error::FutureRevision.to_string() => {
+                    let what = format!("{when}, m{member} has no revision {revision}: {text}");
+                    return Err(Failure::new("liveness", what));
+                }
+                Err(_) => self.advance(self.world.now + Duration::from_ms(100))?,
+            }
+        }
     }
 
     /// A minority is unwell, the leader among it or not: the others serve again, and their term stands then.
