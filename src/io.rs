@@ -10,6 +10,7 @@ mod log_line;
 mod mail;
 mod paths;
 
+pub use crate::record::Chunk;
 pub use applies::{Applies, ApplyKind};
 pub use figures::{Census, ProcessFigures, ReactorCounters, ShardFigures, Times};
 pub use log_line::{Fields, Level, LogLine, Value};
@@ -20,7 +21,6 @@ pub use mail::{
 pub use paths::Paths;
 
 use crate::log::{Buffer, Command, SegmentName, WriteId};
-use crate::record::Payload;
 use crate::types::{ConnId, ReactorId, Revision, ShardId};
 use std::any::Any;
 use std::fmt;
@@ -161,22 +161,6 @@ impl fmt::Debug for ConnectionState {
 /// An attempt to connect, numbered by the reactor that makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DialId(pub u64);
-
-/// A piece of what is sent: an entry's bytes are shared by all that send them.
-#[derive(Clone, Debug)]
-pub enum Chunk {
-    Bytes(Vec<u8>),
-    Payload(Payload),
-}
-
-impl Chunk {
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Chunk::Bytes(bytes) => bytes,
-            Chunk::Payload(payload) => payload.bytes(),
-        }
-    }
-}
 
 /// Which kind of listener a connection came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,7 +40,7 @@
 //! config api record                   flags; requests and replies; what stands in Raft entries
 //! mvcc lease txn watch                a shard's keys and versions; leases; evaluation; watches
 //! raft log checkpoint sequencer       one group; a reactor's log; state on disk; revisions and settled
-//! takeover router control shard       from logs to one prefix; keys to shards; control state; one shard
+//! takeover router control shard peer  from logs to one prefix; keys to shards; control state; one shard; links
 //! http2 wire io front                 HTTP/2; protobuf and gRPC; Input and Output; connections and calls
 //! recover reactor                     from a member at rest to its shards; one thread's whole database
 //! shell sim                           the two worlds
@@ -52,8 +52,8 @@
 //! is handed the whole. A second table holds who may see whom (`tests/braid/layers/parts.rs: PARTS`).
 //!
 //! `lease` and `mvcc` do not know each other, nor do `shell` and `sim`. Packages stop at a door as well:
-//! prost in `wire`, raft-rs in `raft`, glommio, io_uring and libc in `shell`, rkyv in `record`, `raft`, `log`
-//! and `checkpoint`.
+//! prost in `wire`, raft-rs in `raft`, glommio, io_uring and libc in `shell`, rkyv in `record`, `raft`, `log`,
+//! `checkpoint` and `peer`.
 //!
 //! # What is absent where
 //!
@@ -273,6 +273,7 @@ pub mod raft;
 pub mod sequencer;
 
 pub mod control;
+pub mod peer;
 pub mod router;
 pub mod shard;
 pub mod takeover;

@@ -4,7 +4,7 @@ mod bounds;
 mod parts;
 
 pub use bounds::Bounds;
-pub use parts::{FrontBounds, Http2Bounds, WatchBounds};
+pub use parts::{FrontBounds, Http2Bounds, PeerBounds, WatchBounds};
 
 /// Blocks of the log and of checkpoints: the physical sector of current disks.
 pub const BLOCK_BYTES: usize = 4096;
@@ -204,6 +204,51 @@ pub const HTTP2_EMPTY_FRAMES_PER_SEC: u32 = 100;
 pub const HTTP2_HANDSHAKE_SECS_MAX: u64 = 120;
 /// The capacity of a buffer for a split frame up to which it is kept for the next one.
 pub const HTTP2_PARTIAL_FRAME_KEEP_BYTES: usize = 4096;
+
+// raft
+/// Payload of one message with entries to a peer, but for one larger entry: a frame between members, so that no
+/// group holds up the others on their connection.
+pub const APPEND_BYTES_MAX: usize = 256 << 10;
+/// Payload that a leader's group keeps for followers that lack it: what a follower misses in a moment comes from
+/// memory, and while a member is away 64 groups hold 64 MiB. What is let go is read from the log.
+pub const HELD_BYTES_MAX: usize = 1 << 20;
+const _: () = assert!(APPEND_BYTES_MAX <= HELD_BYTES_MAX);
+// reactor: a cluster
+/// When a member stands again in a group that it has not won: some round trips and log writes, a few of which pass
+/// before a busy peer has answered.
+pub const CAMPAIGN_AGAIN_MS: u64 = 50;
+/// How often the time that a takeover may last is doubled, from an election timeout on, where one after the other
+/// comes to nothing.
+pub const TAKEOVER_PATIENCE_DOUBLED_MAX: u32 = 5;
+/// Pauses between attempts to connect to a member: it may be starting, or gone for long.
+pub const DIAL_AGAIN_MS: u64 = 20;
+pub const DIAL_AGAIN_MS_MAX: u64 = 500;
+
+// peer
+/// One frame between members: what a message of the control shard waits behind.
+pub const PEER_FRAME_BYTES_MAX: usize = 256 << 10;
+/// One message between members, cut over frames: no entry is longer than what a log writes at once.
+pub const PEER_MESSAGE_BYTES_MAX: usize = LOG_WRITE_BYTES_MAX;
+/// What of a message is no payload: the ends of all logs, in the longest, are a third of it.
+pub const PEER_HEAD_BYTES_MAX: usize = PEER_FRAME_BYTES_MAX;
+/// First frames of a link: before them the other end may be anybody.
+pub const PEER_GREETING_BYTES_MAX: usize = 2 << 10;
+/// Why a link is refused: a line for the other member's log.
+pub const PEER_REFUSAL_BYTES_MAX: usize = 1 << 10;
+/// Bytes of a link handed out and not with the kernel, beyond which the next frame waits: one on its way and one
+/// behind it, so that what comes first passes the rest.
+pub const PEER_UNSENT_BYTES_MAX: usize = 2 * PEER_FRAME_BYTES_MAX;
+/// What waits at a link, for the messages that go first and for all others: more than a leader has in its log
+/// before it waits for the disk, so that what is dropped is dropped for the peer's slowness.
+pub const PEER_QUEUED_BYTES_MAX: usize = 2 * LOG_BEHIND_BYTES_MAX;
+/// Their number: a few for each shard.
+pub const PEER_QUEUED_MESSAGES_MAX: usize = 4 * SHARDS_MAX;
+/// A payload up to this length is copied: a piece of its own costs the kernel more.
+pub const PEER_COPIED_BYTES_MAX: usize = 1 << 10;
+/// Heartbeats without a word from the peer, after which it is asked for one: two of three may be late.
+pub const PEER_SILENT_HEARTBEATS: u64 = 3;
+const _: () = assert!(PEER_MESSAGE_BYTES_MAX < u32::MAX as usize, "lengths in frames have 32 bits");
+const _: () = assert!(SHARDS_MAX * 32 < PEER_HEAD_BYTES_MAX);
 
 // reactor
 /// Committed entries that raft has not handed out, beyond which a turn follows for them though nothing comes

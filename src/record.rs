@@ -20,6 +20,7 @@ mod tests;
 
 use crate::types::{Blob, Epoch, LeaseId, MemberId, RaftId, Revision, Sub, Term};
 use borrowed::{AsNumber, AsVec};
+use bytes::Bytes;
 use rkyv::rancor::Error as Invalid;
 use rkyv::ser::{Allocator, Writer};
 use rkyv::util::AlignedVec;
@@ -300,6 +301,31 @@ impl fmt::Debug for Payload {
 impl PartialEq for Payload {
     fn eq(&self, other: &Payload) -> bool {
         self.bytes() == other.bytes()
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+/// A piece of what is sent: an entry's bytes are shared by all that send them.
+#[derive(Clone, Debug)]
+pub enum Chunk {
+    Bytes(Vec<u8>),
+    Payload(Payload),
+    /// Some of a payload, or what is no entry's and shared as well.
+    Shared(Bytes),
+}
+
+impl Chunk {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Bytes(bytes) => bytes,
+            Chunk::Payload(payload) => payload.bytes(),
+            Chunk::Shared(bytes) => bytes,
+        }
     }
 }
 

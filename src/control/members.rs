@@ -2,9 +2,10 @@
 //!
 //! **Raft ids are not member ids.** A peer of a group is one log of a member. Where a log is given up for damage,
 //! all groups in it come back as new peers, while the member stays who it is. So each log has an id for each of
-//! its incarnations, under which it takes part in every group that begins in it; a shard that moves to another
-//! log of its member takes its id along, and says in its opening which that is. Whose an id is, the member's
-//! record says.
+//! its incarnations, under which its groups come back that were given up with the one before. The groups of a new
+//! cluster begin with one id for each founder, that of its first log, wherever they live: nobody knows how many
+//! logs another founder has. A shard that moves to another log of its member takes its id along. A group's opening
+//! says which id that is, and the member's record whose.
 //!
 //! **The rule.** Every member computes the ids of all founders alike, from what all of them know:
 //!
@@ -37,7 +38,7 @@ use sha1::{Digest, Sha1};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The id of a log's peers, by the rule at the head of this file.
-pub fn raft_id(cluster: ClusterId, member: MemberId, log: LogId, incarnation: u32) -> RaftId {
+pub(super) fn raft_id(cluster: ClusterId, member: MemberId, log: LogId, incarnation: u32) -> RaftId {
     let mut hash = Sha1::new();
     hash.update(cluster.0.to_be_bytes());
     hash.update(member.0.to_be_bytes());
@@ -48,13 +49,14 @@ pub fn raft_id(cluster: ClusterId, member: MemberId, log: LogId, incarnation: u3
     RaftId::new(id.max(1)).expect("1 is not 0")
 }
 
-/// The ids of a member's first so many logs, none of which was given up yet.
-pub fn first_raft_ids(cluster: ClusterId, member: MemberId, logs: u16) -> Vec<RaftIdRecord> {
-    let record = |log: u16| {
-        let (log, incarnation) = (u32::from(log), 0);
-        RaftIdRecord { log, incarnation, id: raft_id(cluster, member, LogId(log), incarnation).get() }
-    };
-    (0..logs).map(record).collect()
+/// The id under which a member takes part in the groups that a cluster begins with.
+pub fn first_raft_id(cluster: ClusterId, member: MemberId) -> RaftId {
+    raft_id(cluster, member, LogId(0), 0)
+}
+
+/// What a founder's record says of its ids.
+pub fn founder_raft_ids(cluster: ClusterId, member: MemberId) -> Vec<RaftIdRecord> {
+    vec![RaftIdRecord { log: 0, incarnation: 0, id: first_raft_id(cluster, member).get() }]
 }
 
 /// What a member publishes of itself.
@@ -126,6 +128,10 @@ impl Members {
 
     pub fn get(&self, id: MemberId) -> Option<&MemberRecord> {
         self.records.get(&id)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &MemberRecord> {
+        self.records.values()
     }
 
     /// The members as clients are told of them: one that leaves is none.
@@ -206,9 +212,9 @@ impl Members {
         self.check();
     }
 
-    /// The id of the newest incarnation of a member's log.
-    pub fn raft_id(&self, member: MemberId, log: LogId) -> Option<RaftId> {
-        let of_log = self.records.get(&member)?.raft_ids.iter().filter(|of| of.log == log.0);
-        RaftId::new(of_log.max_by_key(|of| of.incarnation)?.id)
+    /// Whose a raft id is.
+    pub fn of_raft_id(&self, id: RaftId) -> Option<MemberId> {
+        let is_its = |member: &&MemberRecord| member.raft_ids.iter().any(|of| of.id == id.get());
+        self.records.values().find(is_its).map(MemberRecord::id)
     }
 }

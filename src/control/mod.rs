@@ -12,12 +12,11 @@ mod members;
 #[cfg(test)]
 mod tests;
 
-pub use members::{first_raft_ids, raft_id};
+pub use members::{first_raft_id, founder_raft_ids};
 
 use crate::api::{Alarm, AlarmType, Member};
 use crate::checkpoint::{AlarmRecord, ControlState, LeaseRecord};
 use crate::lease::{Granted, Leases};
-use crate::log::LogId;
 use crate::record::{self, FEATURE_LEVEL, MemberRecord};
 use crate::router::{BadMap, Router};
 use crate::types::{ClusterId, Duration, Index, LeaseId, MemberId, RaftId, Revision, StoreId};
@@ -230,10 +229,14 @@ impl Control {
         self.members.get(id)
     }
 
-    /// The id that a member's log has in the groups that begin in it: by the rule, where none is known.
-    pub fn raft_id(&self, cluster: ClusterId, member: MemberId, log: LogId) -> RaftId {
-        let known = self.members.raft_id(member, log);
-        known.unwrap_or_else(|| members::raft_id(cluster, member, log, 0))
+    /// The member whose peer has this id in Raft groups.
+    pub fn member_of(&self, id: RaftId) -> Option<MemberId> {
+        self.members.of_raft_id(id)
+    }
+
+    /// All that take part, also who joins or leaves.
+    pub fn records(&self) -> impl Iterator<Item = &MemberRecord> {
+        self.members.all()
     }
 
     pub fn members(&self) -> Vec<Member> {

@@ -1,4 +1,6 @@
+use super::members::raft_id;
 use super::*;
+use crate::log::LogId;
 use crate::record::{ControlEntry, CutRecord, Intent, MemberChange, RaftIdRecord};
 
 fn fresh() -> Control {
@@ -9,12 +11,17 @@ fn member(id: u64) -> MemberRecord {
     MemberRecord {
         id,
         directory: 0,
-        raft_ids: first_raft_ids(ClusterId(9), MemberId(id), 2),
+        raft_ids: raft_ids(id, 2),
         name: "a".into(),
         peer_urls: vec!["http://localhost:2380".into()],
         client_urls: vec![],
         is_learner: false,
     }
+}
+
+fn raft_ids(member: u64, logs: u32) -> Vec<RaftIdRecord> {
+    let id = |log| raft_id(ClusterId(9), MemberId(member), LogId(log), 0).get();
+    (0..logs).map(|log| RaftIdRecord { log, incarnation: 0, id: id(log) }).collect()
 }
 
 fn published(id: u64, directory: u64, name: &str, raft_ids: Vec<RaftIdRecord>) -> ControlEntry {
@@ -188,9 +195,9 @@ fn what_a_member_publishes_adds_to_its_raft_ids_and_comes_from_one_directory() {
     let record = control.member(MemberId(7)).unwrap().clone();
     assert_eq!((record.directory, &record.name[..]), (5, "c"));
     assert_eq!(record.raft_ids, [known[0], known[1], new, again]);
-    let of = |log| control.raft_id(ClusterId(9), MemberId(7), LogId(log)).get();
-    assert_eq!([of(0), of(1), of(2)], [known[0].id, 11, 22], "the newest incarnation counts");
-    assert_eq!(of(3), raft_id(ClusterId(9), MemberId(7), LogId(3), 0).get());
+    let whose = |id| control.member_of(RaftId::new(id).unwrap());
+    assert_eq!([known[0].id, known[1].id, 11, 22].map(whose), [Some(MemberId(7)); 4]);
+    assert_eq!(whose(33), None);
     apply(&mut control, published(7, 6, "d", vec![RaftIdRecord { log: 4, incarnation: 0, id: 44 }]));
     assert_eq!(control.member(MemberId(7)), Some(&record), "another directory lost what this one promised");
 }
@@ -206,11 +213,9 @@ fn the_raft_ids_of_founders_are_these() {
     );
     let of_cluster = raft_id(ClusterId(10), MemberId(7), LogId(0), 0).get();
     assert!(!ids.contains(&of_cluster));
-    let records = first_raft_ids(ClusterId(9), MemberId(7), 2);
-    assert_eq!(
-        records.iter().map(|of| (of.log, of.incarnation, of.id)).collect::<Vec<_>>(),
-        [(0, 0, ids[0]), (1, 0, ids[1])]
-    );
+    let records = founder_raft_ids(ClusterId(9), MemberId(7));
+    assert_eq!(records, [RaftIdRecord { log: 0, incarnation: 0, id: ids[0] }]);
+    assert_eq!(first_raft_id(ClusterId(9), MemberId(7)).get(), ids[0]);
 }
 
 #[test]

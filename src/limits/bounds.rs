@@ -45,6 +45,7 @@ pub struct Bounds {
     pub watch: WatchBounds,
     pub front: FrontBounds,
     pub http2: Http2Bounds,
+    pub peer: PeerBounds,
 }
 
 impl Bounds {
@@ -70,6 +71,7 @@ impl Bounds {
         watch: WatchBounds::PRODUCTION,
         front: FrontBounds::PRODUCTION,
         http2: Http2Bounds::PRODUCTION,
+        peer: PeerBounds::PRODUCTION,
     };
 
     /// The smallest that work: a few events, keys and requests reach each of them.
@@ -96,5 +98,6 @@ impl Bounds {
         watch: WatchBounds::TINY,
         front: FrontBounds::TINY,
         http2: Http2Bounds::TINY,
+        peer: PeerBounds::TINY,
     };
 }

@@ -88,6 +88,17 @@ part! {
     }
 }
 
+part! {
+    /// What one end of a link between members puts into a frame, and lets wait.
+    PeerBounds {
+        // A message counts for about a hundred bytes and its payloads.
+        frame_bytes_max: usize = PEER_FRAME_BYTES_MAX, tiny 400;
+        unsent_bytes_max: usize = PEER_UNSENT_BYTES_MAX, tiny 500;
+        queued_bytes_max: usize = PEER_QUEUED_BYTES_MAX, tiny 4000;
+        queued_messages_max: usize = PEER_QUEUED_MESSAGES_MAX, tiny 6;
+    }
+}
+
 const _: () = {
     Bounds::PRODUCTION.assert_fit();
     Bounds::TINY.assert_fit();
@@ -96,7 +107,7 @@ const _: () = {
 impl Bounds {
     /// What has to hold between the limits, however they are mixed. Panics where it does not.
     pub const fn assert_fit(&self) {
-        let Bounds { watch, front, http2, .. } = self;
+        let Bounds { watch, front, http2, peer, .. } = self;
         assert!(watch.credit_bytes_min <= watch.credit_bytes_max);
         assert!(watch.credit_bytes_max <= watch.stream_credit_bytes);
         assert!(front.answer_bytes_min < front.connection_lists_bytes_min);
@@ -107,5 +118,8 @@ impl Bounds {
         let framed = front.answer_bytes_min + 64;
         assert!(framed < http2.stream_pending_bytes_min, "with what frames and packs it");
         assert!(http2.connection_window_bytes >= 65_535);
+        assert!(peer.frame_bytes_max <= PEER_FRAME_BYTES_MAX);
+        let handed_out = peer.unsent_bytes_max + peer.frame_bytes_max;
+        assert!(handed_out < CONNECTION_BACKLOG_BYTES_MAX, "or both ends wait for the other to read");
     }
 }

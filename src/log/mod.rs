@@ -149,7 +149,7 @@ pub struct Checkpointed {
 
 /// All revisions up to `revision` of the shard stand at or before `index`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Coverage {
+pub struct CoverageRecord {
     pub revision: Revision,
     pub index: Index,
 }
@@ -168,7 +168,7 @@ pub enum Record<'a> {
     HardState(StoredHardState),
     Open(Cow<'a, Opening>),
     Checkpoint(Checkpointed),
-    Coverage(Coverage),
+    Coverage(CoverageRecord),
     /// All that the resident brought from another log of the member stands before this: the stay is whole.
     MovedIn,
     /// The resident is gone from this log, with all its records.

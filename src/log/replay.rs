@@ -7,7 +7,7 @@
 use super::format::{BadRecord, Placed};
 use super::recovery::NUMBER_MAX;
 use super::standing::Standing;
-use super::{Checkpointed, Coverage, Opening, Record, Resident, StoredHardState};
+use super::{Checkpointed, CoverageRecord, Opening, Record, Resident, StoredHardState};
 use crate::record::Payload;
 use crate::types::{Index, Term};
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ pub struct RecoveredResident {
     /// The last one; `commit` is not above the last index.
     pub hard: StoredHardState,
     pub checkpoint: Option<Checkpointed>,
-    pub coverage: Option<Coverage>,
+    pub coverage: Option<CoverageRecord>,
     /// The stay began with a move from another log, and all that was moved is there.
     pub moved_in: bool,
     /// Without gaps, from the index after the checkpoint's (or the opening's).

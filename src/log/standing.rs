@@ -2,7 +2,7 @@
 //! its entries still need.
 
 use super::format::Placed;
-use super::{Checkpointed, Coverage, Opening, Record, Resident, StoredHardState};
+use super::{Checkpointed, CoverageRecord, Opening, Record, Resident, StoredHardState};
 use crate::types::Index;
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ pub(super) struct Standing {
     opening: Opening,
     hard: StoredHardState,
     checkpoint: Option<Checkpointed>,
-    coverage: Option<Coverage>,
+    coverage: Option<CoverageRecord>,
     moved_in: bool,
     last: Index,
     /// Segments in ascending order, each with the highest index whose entry there is not replaced.

@@ -115,7 +115,7 @@ impl Version {
     }
 }
 
-struct Chunk {
+struct Stretch {
     /// The first change it ever held: all that it holds is at or above it, all before the chunk is below.
     first: At,
     /// Numbers in order; [`NONE`] is a hole.
@@ -128,7 +128,7 @@ pub(super) struct Versions {
     slab: Vec<Vec<Version>>,
     /// The first of the free slots, which are chained by `prev`.
     free: Option<u32>,
-    order: VecDeque<Chunk>,
+    order: VecDeque<Stretch>,
     len: usize,
 }
 
@@ -200,7 +200,7 @@ impl Versions {
             _ => {
                 let mut ids = Vec::with_capacity(CHUNK);
                 ids.push(id);
-                self.order.push_back(Chunk { first: at, ids, holes: 0 });
+                self.order.push_back(Stretch { first: at, ids, holes: 0 });
             }
         }
         self.len += 1;

@@ -1,12 +1,16 @@
-//! One Raft group, driven by raft-rs: proposals in, entries to persist out, commits seen.
+//! One Raft group, driven by raft-rs: proposals and messages in, entries to persist and messages out, commits seen.
 //!
 //! raft-rs clones entries freely, so its entries carry a reference of eight bytes; the payload itself is
 //! kept once, in the group's `tail`. The rules of driving are those of the crate as published:
 //! propose only where the role is leader (elsewhere it forwards in silence), campaign only
 //! with nothing unpersisted, one Ready a turn, persisted in the order of their numbers.
 //!
-//! Nothing here ticks and no group elects by itself: whoever owns the groups says when to campaign, as all
-//! groups of a member are to be led by one. With one voter a campaign is won in the call.
+//! One group of a member elects by time; of the others their owner says when to campaign, as all groups are to be
+//! led by one member. With one voter a campaign is won in the call.
+//!
+//! What a message promises is durable before it leaves. A leader's appends promise nothing but its term, and leave
+//! beside the write of the same entries; all that others say waits for its Ready and every earlier one. An answer
+//! to a heartbeat acknowledges no entry, and goes as soon as the term is durable.
 //!
 //! A change of peers is one of the log's entries, under a kind of its own. It takes effect when raft hands it
 //! out, committed and persisted here; and what the group was at an index stays known until no checkpoint can
@@ -15,21 +19,30 @@
 //! A group exists as a snapshot with an index and a term above 0 from its creation on: a member that joins
 //! a log from index 1 would believe itself its only voter.
 
+mod check;
 mod content;
+mod elections;
+mod exchange;
 mod message;
 mod tail;
+mod translate;
 
 #[cfg(test)]
 mod tests;
 
+pub use check::BadMessage;
 pub use content::Content;
+pub use elections::{Elections, Role};
+pub use exchange::EntriesWanted;
 pub use message::{Message, MessageBody, RoundId, VoteKind};
 
 use crate::record::{ConfChange, Payload};
 use crate::stdx::AsOf;
 use crate::types::{Index, Peers, RaftId, Term};
 use ::raft::eraftpb::{self, ConfState, EntryType};
-use ::raft::{Config, RawNode, ReadOnlyOption, StateRole};
+use ::raft::{Config, RawNode, ReadOnlyOption};
+use elections::Timer;
+use exchange::Outbox;
 use tail::Tail;
 
 /// The index and term a fresh group starts behind, as if from a snapshot.
@@ -87,6 +100,7 @@ pub struct GroupStart {
     pub hard_state: HardState,
     /// The entries after the base, without a gap.
     pub entries: Vec<GroupEntry>,
+    pub elections: Elections,
 }
 
 /// What must be durable before [`Group::persisted`] is called with the number.
@@ -110,19 +124,36 @@ pub struct Group {
     persisted: u64,
     /// As the last Ready that had one gave it.
     hard_state: HardState,
+    outbox: Outbox,
+    /// Where the group elects by time.
+    timer: Option<Timer>,
+    /// Role and term as of the last input.
+    seen: (Role, Term),
+    last_round: Option<RoundId>,
+    /// Rounds that are confirmed and not taken.
+    rounds: Vec<RoundId>,
+    /// Up to here the owner needs no payload.
+    released: Index,
 }
 
 impl Group {
     pub fn new(start: GroupStart) -> Group {
-        let last = start.entries.last().map_or(start.base.index, |entry| entry.index);
+        let last = start.entries.last().map_or(start.base, GroupEntry::at);
         // A crash can leave a commit index behind that points past the entries (entries precede hard
-        // state in a write, but not in every write); raft-rs would panic on it.
+        // state in a write, but not in every write); raft-rs would panic on it. Entries can be left behind
+        // whose term is not: nothing was said in that term, so no vote was either.
         let mut hard_state = start.hard_state;
-        hard_state.commit = hard_state.commit.max(start.base.index).min(last);
-        hard_state.term = hard_state.term.max(start.base.term);
+        hard_state.commit = hard_state.commit.max(start.base.index).min(last.index);
+        if hard_state.term < last.term {
+            (hard_state.term, hard_state.vote) = (last.term, None);
+        }
+        let by_time = match start.elections {
+            Elections::ByOwner => None,
+            Elections::ByTimeout { election_ticks, .. } => Some(election_ticks as usize),
+        };
         let config = Config {
             id: start.own.get(),
-            election_tick: 10,
+            election_tick: by_time.unwrap_or(10),
             heartbeat_tick: 1,
             applied: start.base.index.0,
             max_size_per_msg: ::raft::NO_LIMIT,
@@ -130,7 +161,7 @@ impl Group {
             max_committed_size_per_ready: 64 << 10,
             max_inflight_msgs: 256,
             pre_vote: true,
-            check_quorum: false,
+            check_quorum: by_time.is_some(),
             batch_append: true,
             skip_bcast_commit: true,
             read_only_option: ReadOnlyOption::Safe,
@@ -144,9 +175,22 @@ impl Group {
         let tail = Tail::new(start.base, hard_state, peers, start.entries);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, tail, &logger).expect("the start of a group was checked above");
-        let group = Group { node, peers: AsOf::new(start.peers), taken: 0, persisted: 0, hard_state };
+        let mut group = Group {
+            node,
+            peers: AsOf::new(start.peers),
+            taken: 0,
+            persisted: 0,
+            hard_state,
+            outbox: Outbox::default(),
+            timer: Timer::of(start.elections),
+            seen: (Role::Follower, hard_state.term),
+            last_round: None,
+            rounds: vec![],
+            released: start.base.index,
+        };
+        group.draw_timeout();
         assert!(group.hard_state() == hard_state, "a group starts from the state that it is given");
-        assert!(group.last_index() == last, "a group starts with all its entries");
+        assert!(group.last_index() == last.index, "a group starts with all its entries");
         group
     }
 
@@ -155,32 +199,18 @@ impl Group {
         self.taken == self.persisted
     }
 
-    /// Stands for election and says whether the group leads; with one voter the answer is known at once.
-    /// With anything unpersisted or a Ready not taken it waits: to be called again in a later turn.
-    pub fn campaign(&mut self) -> bool {
-        if !self.is_persisted() || self.node.has_ready() {
-            return self.leads();
-        }
-        if !self.leads() {
-            let term = self.term();
-            self.node.campaign().expect("campaign has no error of its own");
-            assert!(!self.leads() || self.term() > term, "a leader is elected in a term of its own");
-        }
-        self.leads()
-    }
-
-    /// Gives leadership up, as a message of a higher term makes it.
-    pub fn step_down(&mut self) {
-        let term = self.node.raft.term;
-        self.node.raft.become_follower(term, 0);
-    }
-
-    pub fn leads(&self) -> bool {
-        self.node.raft.state == StateRole::Leader
+    pub fn own(&self) -> RaftId {
+        RaftId::new(self.node.raft.id).expect("no peer is 0")
     }
 
     pub fn term(&self) -> Term {
         Term(self.node.raft.term)
+    }
+
+    /// The last entry, committed or not.
+    pub fn last(&self) -> Position {
+        let index = self.last_index();
+        Position { index, term: self.term_of(index).expect("the last entry is kept or the base") }
     }
 
     pub fn last_index(&self) -> Index {
@@ -190,6 +220,11 @@ impl Group {
     /// What a quorum has; may run ahead of what is persisted here.
     pub fn committed(&self) -> Index {
         Index(self.node.raft.raft_log.committed)
+    }
+
+    /// Up to where the group's entries are durable here.
+    pub fn persisted_index(&self) -> Index {
+        Index(self.node.raft.raft_log.persisted)
     }
 
     pub fn applied(&self) -> Index {
@@ -209,6 +244,7 @@ impl Group {
         let before = self.last_index();
         let reference = self.node.mut_store().keep(payload);
         if self.node.propose(Vec::new(), reference.to_vec()).is_err() {
+            self.node.mut_store().take_back(reference);
             return Err(Refused);
         }
         let at = Position { index: self.last_index(), term: self.term() };
@@ -226,10 +262,10 @@ impl Group {
         if !self.node.has_ready() {
             return None;
         }
+        self.collect_rounds();
         let mut ready = self.node.ready();
-        assert!(ready.messages().is_empty(), "a group of one voter has nobody to write to");
-        assert!(ready.snapshot().is_empty(), "a group of one voter is sent no state");
-        assert!(ready.read_states().is_empty(), "nobody asks a group of one voter who leads it");
+        assert!(ready.snapshot().is_empty(), "no peer sends a state");
+        assert!(ready.read_states().is_empty(), "the rounds were collected");
         assert!(ready.number() == self.taken + 1, "Readies are numbered without a gap");
         let first = ready.entries().first().map(|entry| Index(entry.index));
         assert!(
@@ -243,8 +279,12 @@ impl Group {
         });
         if let Some(next) = hard_state {
             self.hard_state.check_next(next);
+            if (next.term, next.vote) != (self.hard_state.term, self.hard_state.vote) {
+                self.outbox.promised_in(ready.number());
+            }
             self.hard_state = next;
         }
+        self.post(&mut ready);
         let entries = self.node.mut_store().append(ready.take_entries());
         let (kept, last) = (self.node.store().last(), self.last_index());
         assert!(kept == last, "all of the group's entries are kept: up to {kept} of {last}");
@@ -265,6 +305,7 @@ impl Group {
             assert!(self.applied() == Index(last.index), "what is handed out is applied");
         }
         self.taken = number;
+        self.let_go();
         Some(Writes { number, entries, hard_state })
     }
 
@@ -304,16 +345,30 @@ impl Group {
         self.persisted = number;
         let committed = self.committed();
         self.node.on_persist_ready(number);
+        self.outbox.persisted(number);
         assert!(self.committed() >= committed, "what is committed stays so");
         assert!(self.applied() <= self.committed(), "nothing is handed out before its commit");
     }
 
-    /// Lets go of payloads up to an index, which must be applied.
+    /// Lets go of payloads up to an index, which must be applied. What others lack, or may lack as far as this peer
+    /// knows, is kept within bounds.
     pub fn release(&mut self, upto: Index) {
         let upto = upto.min(self.applied());
         assert!(upto <= self.committed(), "what may still be replaced is kept");
-        self.node.mut_store().release(upto);
         self.peers.pass(upto);
+        self.released = self.released.max(upto);
+        // What raft-rs wants to send refers to payloads, and goes with the next Ready.
+        if self.node.raft.msgs.is_empty() {
+            self.let_go();
+        }
+    }
+
+    fn let_go(&mut self) {
+        let matched = self.progress().map(|(_, matched, _)| matched).min();
+        // Who may come to lead does not know yet what the others lack.
+        let unknown = if self.is_alone() { self.released } else { Index(0) };
+        let (released, wanted) = (self.released, matched.unwrap_or(unknown));
+        self.node.mut_store().release(released, wanted.min(released));
     }
 
     pub fn hard_state(&self) -> HardState {

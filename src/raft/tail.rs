@@ -1,19 +1,33 @@
 //! The entries of a group that are still in memory, as raft-rs' `Storage`.
 //!
 //! What raft-rs has of an entry is a reference of eight bytes, which it may copy as it likes; the payload is
-//! kept once, here. References rise in the order of proposals and are never used again, so an entry that
-//! gives way to another at its index cannot be taken for it. What is released was applied before.
+//! kept once, here. References rise in the order in which entries come, and none that an entry had is used again,
+//! so an entry that gives way to another at its index cannot be taken for it. What is released was applied before.
+//!
+//! ```text
+//!            log only         |  for followers    |  needed here
+//!   ----|---------------------|-------------------|------------------|
+//!   log_after                base              released            last
+//! ```
+//!
+//! An entry that a follower lacks and that is not here any more comes from the log: raft-rs is told to wait, the
+//! owner reads, and what was read stays here until the next Ready has taken it into messages.
 
 use super::{Content, GroupEntry, HardState, Position};
+use crate::limits::{APPEND_BYTES_MAX, HELD_BYTES_MAX};
 use crate::record::Payload;
 use crate::types::{Index, RaftId, Term};
 use ::raft::eraftpb::{self, ConfState, EntryType, Snapshot};
 use ::raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 /// Where raft-rs' copy of an entry finds its payload: its data, or beside a change of peers, whose data raft-rs
 /// makes and reads itself, its context.
-type Reference = [u8; 8];
+pub(super) type Reference = [u8; 8];
+
+/// A reference to what was read from the log: with the entry's index instead of a number.
+const FETCHED: u64 = 1 << 63;
 
 /// An entry as the tail keeps it: the number is the payload's reference.
 #[derive(Clone, Copy)]
@@ -59,6 +73,15 @@ pub(super) struct Tail {
     /// Payloads in the order of their references.
     payloads: VecDeque<Payload>,
     first_reference: u64,
+    /// The log has the entries behind this one.
+    log_after: Index,
+    /// Up to here entries are kept for followers alone, and the bytes of their payloads.
+    released: Index,
+    held_bytes: usize,
+    /// Entries from the log, and what they stand behind.
+    fetched: Vec<(Position, Vec<GroupEntry>)>,
+    /// raft-rs asked for entries that only the log has.
+    is_wanting: Cell<bool>,
 }
 
 impl Tail {
@@ -70,16 +93,16 @@ impl Tail {
             entries: VecDeque::new(),
             payloads: VecDeque::new(),
             first_reference: 0,
+            log_after: base.index,
+            released: base.index,
+            held_bytes: 0,
+            fetched: vec![],
+            is_wanting: Cell::new(false),
         };
         for entry in entries {
             assert!(entry.index == tail.last().next(), "the entries of a group start without a gap");
             assert!(entry.term >= tail.last_term(), "terms do not fall along a log");
-            let mut keep = |payload| u64::from_le_bytes(tail.keep(payload));
-            let kept = match entry.content {
-                Content::Empty => Kept::Empty,
-                Content::Data(payload) => Kept::Data(keep(payload)),
-                Content::ConfChange(payload) => Kept::ConfChange(keep(payload)),
-            };
+            let kept = tail.keep_content(entry.content);
             tail.entries.push_back((entry.term, kept));
         }
         let known = tail.base.index..=tail.last();
@@ -100,15 +123,49 @@ impl Tail {
         (self.first_reference + self.payloads.len() as u64 - 1).to_le_bytes()
     }
 
+    fn keep_content(&mut self, content: Content) -> Kept {
+        let mut keep = |payload| u64::from_le_bytes(self.keep(payload));
+        match content {
+            Content::Empty => Kept::Empty,
+            Content::Data(payload) => Kept::Data(keep(payload)),
+            Content::ConfChange(payload) => Kept::ConfChange(keep(payload)),
+        }
+    }
+
+    /// Keeps what an entry of another peer holds, and gives raft-rs' form of it.
+    pub fn keep_entry(&mut self, entry: GroupEntry) -> eraftpb::Entry {
+        let at = entry.at();
+        raft_entry(at, self.keep_content(entry.content))
+    }
+
+    /// Gives back the payload that was kept last, which no entry came to refer to.
+    pub fn take_back(&mut self, reference: Reference) {
+        let next = self.first_reference + self.payloads.len() as u64;
+        assert!(u64::from_le_bytes(reference) + 1 == next, "what was kept last goes first");
+        self.payloads.pop_back();
+    }
+
     fn payload(&self, reference: u64) -> Payload {
         let at = reference.checked_sub(self.first_reference).expect("the payload was not released");
         assert!(at < self.payloads.len() as u64, "a reference is to a payload that is kept");
         self.payloads[at as usize].clone()
     }
 
-    /// What an entry holds that raft-rs has handed out.
+    /// What an entry of raft-rs holds.
     pub fn content_of(&self, entry: &eraftpb::Entry) -> Content {
-        self.content(Kept::of(entry))
+        let kept = Kept::of(entry);
+        match kept.reference() {
+            Some(reference) if reference == FETCHED | entry.index => {
+                let fetched = self.fetched(Index(entry.index));
+                fetched.expect("what was fetched stays until it is sent").content.clone()
+            }
+            _ => self.content(kept),
+        }
+    }
+
+    pub fn group_entry(&self, entry: &eraftpb::Entry) -> GroupEntry {
+        let content = self.content_of(entry);
+        GroupEntry { index: Index(entry.index), term: Term(entry.term), content }
     }
 
     fn content(&self, kept: Kept) -> Content {
@@ -137,10 +194,24 @@ impl Tail {
         appended
     }
 
-    pub fn release(&mut self, upto: Index) {
-        while self.base.index < upto {
-            let Some((term, kept)) = self.entries.pop_front() else { break };
-            self.base = Position { index: self.base.index.next(), term };
+    /// Nobody but followers needs what stands up to `upto`, and they have everything up to `matched`. Beyond a bound
+    /// they have to do with the log.
+    pub fn release(&mut self, upto: Index, matched: Index) {
+        assert!(
+            upto <= self.last() && matched <= upto,
+            "what is not there is not released: {upto}, {matched}"
+        );
+        while self.released < upto {
+            self.released = self.released.next();
+            self.held_bytes += self.payload_bytes(self.released);
+        }
+        while self.base.index < self.released
+            && (self.base.index < matched || self.held_bytes > HELD_BYTES_MAX)
+        {
+            let index = self.base.index.next();
+            self.held_bytes -= self.payload_bytes(index);
+            let (term, kept) = self.entries.pop_front().expect("what is released is kept");
+            self.base = Position { index, term };
             if let Some(reference) = kept.reference() {
                 assert!(reference >= self.first_reference, "payloads go in the order of their entries");
                 let done = reference + 1 - self.first_reference;
@@ -149,6 +220,87 @@ impl Tail {
             }
         }
         self.give_back();
+    }
+
+    fn payload_bytes(&self, index: Index) -> usize {
+        let (_, kept) = self.entries[(index.0 - self.base.index.0 - 1) as usize];
+        let place = kept.reference().map(|reference| (reference - self.first_reference) as usize);
+        place.map_or(0, |place| self.payloads[place].bytes().len())
+    }
+
+    /// The index before the first entry that is in memory.
+    pub fn base(&self) -> Index {
+        self.base.index
+    }
+
+    /// The log has lost the entries up to here.
+    pub fn log_begins_after(&mut self, index: Index) {
+        assert!(index <= self.last(), "a log does not begin behind its end: {index}");
+        self.log_after = self.log_after.max(index);
+    }
+
+    /// The index before the first entry that is in memory or in the log.
+    pub fn log_after(&self) -> Index {
+        self.log_after.min(self.base.index)
+    }
+
+    pub fn is_wanting(&self) -> bool {
+        self.is_wanting.get()
+    }
+
+    /// Entries that the log had, for raft-rs to ask for anew.
+    pub fn take_fetched(&mut self, after: Position, entries: Vec<GroupEntry>) {
+        let mut index = after.index;
+        for entry in &entries {
+            index = index.next();
+            assert!(entry.index == index, "the log has its entries without a gap: {index}");
+        }
+        assert!(index <= self.base.index, "only what is not in memory is fetched: {index}");
+        self.is_wanting.set(false);
+        self.fetched.push((after, entries));
+    }
+
+    /// All that was fetched is in messages, or is not needed any more.
+    pub fn drop_fetched(&mut self) {
+        self.fetched.clear();
+    }
+
+    fn fetched(&self, index: Index) -> Option<&GroupEntry> {
+        self.fetched.iter().find_map(|(after, entries)| {
+            let place = index.0.checked_sub(after.index.0 + 1)?;
+            entries.get(usize::try_from(place).ok()?)
+        })
+    }
+
+    fn fetched_term(&self, index: Index) -> Option<Term> {
+        let before = self.fetched.iter().map(|(after, _)| *after).find(|after| after.index == index);
+        before.map(|before| before.term).or_else(|| self.fetched(index).map(|entry| entry.term))
+    }
+
+    /// What raft-rs reads of the entries from `low` on for a follower: at least one, and about as much as a message
+    /// may hold.
+    fn entries_to_send(&self, low: u64, high: u64) -> Result<Vec<eraftpb::Entry>> {
+        let mut found = vec![];
+        let mut bytes = 0;
+        for index in low..high {
+            let (entry, more) = if index > self.base.index.0 {
+                (self.raft_entry(index), self.payload_bytes(Index(index)))
+            } else {
+                let Some(fetched) = self.fetched(Index(index)) else { break };
+                let bytes = fetched.content.payload().map_or(0, |payload| payload.bytes().len());
+                (Some(fetched_entry(fetched)), bytes)
+            };
+            bytes += more;
+            if bytes > APPEND_BYTES_MAX && !found.is_empty() {
+                break;
+            }
+            found.extend(entry);
+        }
+        if found.is_empty() {
+            self.is_wanting.set(true);
+            return Err(Error::Store(StorageError::LogTemporarilyUnavailable));
+        }
+        Ok(found)
     }
 
     /// Gives back what the queues took while a whole log was read into them.
@@ -164,18 +316,33 @@ impl Tail {
     fn raft_entry(&self, index: u64) -> Option<eraftpb::Entry> {
         assert!(index > self.base.index.0, "entry {index} is kept");
         let (term, kept) = *self.entries.get((index - self.base.index.0 - 1) as usize)?;
-        let reference =
-            kept.reference().map(|reference| reference.to_le_bytes().to_vec()).unwrap_or_default();
-        let mut entry = eraftpb::Entry { index, term: term.0, ..eraftpb::Entry::default() };
-        match kept {
-            Kept::Empty | Kept::Data(_) => entry.data = reference,
-            Kept::ConfChange(_) => {
-                entry.set_entry_type(EntryType::EntryConfChangeV2);
-                entry.context = reference;
-            }
-        }
-        Some(entry)
+        Some(raft_entry(Position { index: Index(index), term }, kept))
     }
+}
+
+fn raft_entry(at: Position, kept: Kept) -> eraftpb::Entry {
+    let reference = kept.reference().map(|reference| reference.to_le_bytes().to_vec()).unwrap_or_default();
+    let mut entry = eraftpb::Entry { index: at.index.0, term: at.term.0, ..eraftpb::Entry::default() };
+    match kept {
+        Kept::Empty | Kept::Data(_) => entry.data = reference,
+        Kept::ConfChange(_) => {
+            entry.set_entry_type(EntryType::EntryConfChangeV2);
+            entry.context = reference;
+        }
+    }
+    entry
+}
+
+fn fetched_entry(entry: &GroupEntry) -> eraftpb::Entry {
+    let reference = FETCHED | entry.index.0;
+    raft_entry(
+        entry.at(),
+        match &entry.content {
+            Content::Empty => Kept::Empty,
+            Content::Data(_) => Kept::Data(reference),
+            Content::ConfChange(_) => Kept::ConfChange(reference),
+        },
+    )
 }
 
 impl Storage for Tail {
@@ -193,10 +360,13 @@ impl Storage for Tail {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> Result<Vec<eraftpb::Entry>> {
-        if low <= self.base.index.0 {
+        if low <= self.log_after().0 {
             return Err(Error::Store(StorageError::Compacted));
+        }
+        if context.can_async() {
+            return self.entries_to_send(low, high);
         }
         let mut found: Vec<_> = (low..high).map_while(|index| self.raft_entry(index)).collect();
         if found.len() as u64 != high - low {
@@ -211,7 +381,8 @@ impl Storage for Tail {
             return Ok(self.base.term.0);
         }
         if index < self.base.index.0 {
-            return Err(Error::Store(StorageError::Compacted));
+            let fetched = self.fetched_term(Index(index));
+            return fetched.map(|term| term.0).ok_or(Error::Store(StorageError::Compacted));
         }
         match self.entries.get((index - self.base.index.0 - 1) as usize) {
             Some((term, _)) => Ok(term.0),
@@ -220,7 +391,7 @@ impl Storage for Tail {
     }
 
     fn first_index(&self) -> Result<u64> {
-        Ok(self.base.index.0 + 1)
+        Ok(self.log_after().0 + 1)
     }
 
     fn last_index(&self) -> Result<u64> {

@@ -40,7 +40,7 @@ impl Reactor {
         self.shards.log_is_behind = self.storage.log_is_behind(&self.turn);
     }
 
-    fn follow_commits(&mut self, shard: ShardId) {
+    pub(super) fn follow_commits(&mut self, shard: ShardId) {
         let news = match self.shards.follow_commits(&self.turn, shard) {
             Ok(news) => news,
             Err(strange) => return self.turn.halt(strange.of_shard(shard)),
@@ -62,15 +62,33 @@ impl Reactor {
                 Committed::Fence(_) => {} // told when all of them are
             }
         }
+        if shard == ShardId::CONTROL && self.turn.epoch_state.may_follow() {
+            self.apply_due_controls();
+        }
     }
 
     // What is settled.
 
     /// `settled` has moved: what waited for it leaves, and what it settles can no longer be undone.
     pub(super) fn on_settled(&mut self, settled: Revision) {
-        if self.turn.epoch_state.may_write() && settled > *self.turn.settled {
-            self.settle(settled);
+        if settled <= *self.turn.settled {
+            return;
         }
+        if self.turn.epoch_state.may_write() {
+            self.settle(settled);
+        } else if self.turn.epoch_state.may_follow() {
+            self.follow(settled);
+        }
+    }
+
+    /// What another member has settled, and every reactor here holds, is shown.
+    fn follow(&mut self, settled: Revision) {
+        if let Err((shard, strange)) = self.shards.follow(settled) {
+            return self.turn.halt(strange.of_shard(shard));
+        }
+        ReadOnly::change(&mut self.turn.epoch_state).show();
+        self.settle(settled);
+        self.apply_compaction();
     }
 
     /// Others may have settled more than this reactor has heard of.
@@ -139,17 +157,23 @@ impl Reactor {
     fn change_control(&mut self, index: Index, change: ControlEntry) {
         ReadOnly::change(&mut self.turn.control).apply(index, &change);
         if matches!(change, ControlEntry::Bootstrap { .. }) {
-            return self.epochs.fence_all(&mut self.turn, &self.shards);
+            // Whoever takes over goes on with it; whoever follows gives it to the others with its next turn.
+            return match self.turn.epoch_state.may_follow() {
+                true => {}
+                false => self.epochs.fence_all(&mut self.turn, &self.shards),
+            };
         }
         let others: Vec<ReactorId> = (1..self.turn.reactors).map(ReactorId).collect();
         let change = Arc::new(change);
-        if self.turn.epoch_state.may_write() {
+        if self.epochs.has_copied_control() {
             for reactor in &others {
                 self.turn.send(*reactor, MemberMail::ControlIs { index, change: change.clone() });
             }
         }
         if let Some(leader) = &mut self.leader {
-            leader.announce(index, others);
+            if self.turn.epoch_state.may_write() {
+                leader.announce(index, others);
+            }
             leader.follow(&mut self.turn, &change);
         }
         // It may let later entries take effect, which everybody hears of later.
@@ -164,7 +188,9 @@ impl Reactor {
         assert!(self.leader.is_none(), "where the control shard lives its log is followed, not mail");
         ReadOnly::change(&mut self.turn.control).apply(index, change);
         self.follow_control(change);
-        self.turn.send(ReactorId(0), LeaderMail::ControlKnown { index });
+        if self.turn.epoch_state.may_write() {
+            self.turn.send(ReactorId(0), LeaderMail::ControlKnown { index });
+        }
     }
 
     /// What shards and calls have to do with a change of the control state.
@@ -179,11 +205,14 @@ impl Reactor {
         }
     }
 
-    /// The compaction in effect takes hold of this reactor's shards. During a takeover the stores are behind it,
-    /// and serving begins with it.
+    /// The compaction in effect takes hold of this reactor's shards, once this member shows its revision. During a
+    /// takeover the stores are behind it, and serving begins with it.
     fn apply_compaction(&mut self) {
-        if self.turn.epoch_state.may_write() {
+        let epoch_state = &self.turn.epoch_state;
+        if epoch_state.may_write() {
             self.follow_settled();
+            self.shards.compact(&mut self.turn);
+        } else if epoch_state.may_follow() && self.turn.control.compacted() <= *self.turn.settled {
             self.shards.compact(&mut self.turn);
         }
     }
@@ -227,6 +256,12 @@ impl Reactor {
         }
         self.calls.end_epoch(&mut self.turn);
         self.turn.send(ReactorId(0), EpochMail::Stopped);
+    }
+
+    /// This member follows, and its reactors begin with this control state.
+    pub(super) fn on_control(&mut self, copy: &ControlCopy) {
+        assert!(self.turn.epoch_state.may_follow(), "who takes over begins with its fence");
+        self.adopt(copy);
     }
 
     /// Takes the control state over, and makes the shards that are new.

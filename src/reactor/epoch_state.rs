@@ -1,13 +1,15 @@
 //! Where an epoch stands at this reactor: one value, changed in one place.
 //!
-//! A lone member leads and shows what it has as long as its epoch serves, so that five questions have few answers
-//! today. They are asked by name all the same, as a member that does not lead will answer them differently.
+//! An epoch is this member's own: it takes over, and then it leads. While none is under way the member follows,
+//! where another one leads. Whether this one leads, whether it knows a leader, and whether it may read, show or
+//! write are five questions, and each is asked by its name.
 
-use crate::types::Epoch;
+use crate::types::{Epoch, MemberId, Term};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EpochStage {
-    /// No epoch is under way: the mail of the last one counts no more, and the next one has no name yet.
+    /// No epoch is under way: the mail of the last one counts no more, and the next one has no name yet. What
+    /// another member leads is followed.
     Over,
     /// The control shard's fence is on its way. Only its reactor gets here.
     Begun,
@@ -33,11 +35,25 @@ pub(super) struct EpochState {
     is_lost: bool,
     /// Epochs that have served since the start.
     served: u64,
+    /// The term of the control shard's group.
+    term: Term,
+    /// The other member that leads, from when its epoch is known to serve.
+    follows: Option<MemberId>,
+    /// What another member has settled was shown here.
+    has_shown: bool,
 }
 
 impl EpochState {
     pub fn new() -> EpochState {
-        EpochState { stage: EpochStage::Over, epoch: Epoch::default(), is_lost: false, served: 0 }
+        EpochState {
+            stage: EpochStage::Over,
+            epoch: Epoch::default(),
+            is_lost: false,
+            served: 0,
+            term: Term(0),
+            follows: None,
+            has_shown: false,
+        }
     }
 
     pub fn stage(&self) -> EpochStage {
@@ -59,7 +75,18 @@ impl EpochState {
 
     /// Whether what was shown once may be shown: watches, and reads that need not be the newest.
     pub fn may_watch(&self) -> bool {
-        self.served > 0
+        self.served > 0 || self.has_shown
+    }
+
+    /// Whether the stores hold what is shown and nothing undecided below it: not while a takeover decides.
+    pub fn is_settled(&self) -> bool {
+        self.may_write() || self.may_follow() && self.may_watch()
+    }
+
+    /// Whether what another member settles is followed here. Not while this one takes over: what its logs hold is
+    /// being decided.
+    pub fn may_follow(&self) -> bool {
+        self.stage == EpochStage::Over
     }
 
     /// Whether writes are evaluated and proposed.
@@ -72,15 +99,37 @@ impl EpochState {
         self.stage == EpochStage::Serving
     }
 
-    /// Whether this member knows who leads the cluster. A lone member knows of itself alone.
+    /// The member that leads, where it is another one.
+    pub fn follows(&self) -> Option<MemberId> {
+        self.follows.filter(|_| self.may_follow())
+    }
+
+    /// Whether this member knows who leads the cluster.
     pub fn knows_leader(&self) -> bool {
-        self.leads()
+        self.leads() || self.follows().is_some()
+    }
+
+    /// The term of the control shard's group, as this reactor has heard.
+    pub fn term(&self) -> Term {
+        self.term.max(self.epoch.term)
+    }
+
+    /// The control shard's group is in this term, and that member leads in it and serves.
+    pub fn hear_of_leader(&mut self, term: Term, leader: Option<MemberId>) {
+        assert!(term >= self.term, "terms do not fall: {term} after {}", self.term);
+        (self.term, self.follows) = (term, leader);
+    }
+
+    /// Something that another member has settled is shown.
+    pub fn show(&mut self) {
+        assert!(self.may_follow(), "who leads shows what it settles itself");
+        self.has_shown = true;
     }
 
     /// Whether there was a leader and now there is none: then calls that require one are refused. Before the first
     /// epoch they wait, as every request to an etcd that starts waits until that has found its leader.
     pub fn has_lost_leader(&self) -> bool {
-        self.served > 0 && !self.knows_leader()
+        self.may_watch() && !self.knows_leader()
     }
 
     /// Whether mail of this epoch may change anything here.

@@ -7,12 +7,14 @@
 //! `Reactor` routes: it alone is handed the whole, and what takes more than one part stands here and in `effects`.
 
 mod calls;
+mod cluster;
 mod effects;
 mod epoch;
 mod epoch_state;
 mod gate;
 mod leader;
 mod pace;
+mod peers;
 mod requests;
 mod settings;
 mod shards;
@@ -30,7 +32,7 @@ pub use storage::{AtStart, at_start};
 
 use crate::api::{Alarm, AlarmType};
 use crate::io::{
-    Body, CallId, CallMail, Census, EpochMail, Input, Mail, MemberMail, Output, Paths, ProcessFigures,
+    Body, CallId, CallMail, Census, EpochMail, Input, Mail, MemberMail, Output, Paths, Port, ProcessFigures,
     ReactorCounters, ShardMail,
 };
 use crate::log::Resident;
@@ -39,6 +41,7 @@ use crate::types::{Duration, Epoch, Index, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
 use epoch::Epochs;
 use leader::Leader;
+use peers::{PeerLinks, Taken};
 use shards::Shards;
 use std::collections::BTreeMap;
 use storage::Storage;
@@ -49,6 +52,7 @@ pub struct Reactor {
     calls: Calls,
     shards: Shards,
     storage: Storage,
+    peers: PeerLinks,
     epochs: Epochs,
     /// Only where the control shard lives.
     leader: Option<Leader>,
@@ -65,14 +69,27 @@ impl Reactor {
         assert!(now >= self.turn.now, "time does not run backwards");
         self.turn.now = now;
         self.turn.began.get_or_insert(now);
-        let Reactor { turn, calls, shards, storage, .. } = self;
+        let Reactor { turn, calls, shards, storage, peers, .. } = self;
         match input {
+            Input::Opened { conn, port: Port::Peer } => peers.on_opened(turn, conn),
             Input::Opened { conn, port } => calls.front.opened(now, conn, port),
-            Input::Dialed { .. } | Input::DialFailed { .. } => unreachable!("nobody is dialed"),
+            Input::Dialed { dial, conn } => peers.on_dialed(turn, dial, conn),
+            Input::DialFailed { dial, why } => peers.on_dial_failed(turn, dial, &why),
+            Input::Moved { conn, state } if PeerLinks::is_greeted(&state) => peers.on_moved(turn, conn, state),
             Input::Moved { conn, state } => calls.on_moved(turn, conn, state),
-            Input::Received { conn, bytes } => calls.on_received(turn, conn, bytes),
+            Input::Received { conn, bytes } => match peers.on_received(turn, conn, bytes) {
+                Taken::Read => {}
+                Taken::NotHere => calls.on_received(turn, conn, bytes),
+                Taken::NoMember(bytes) => {
+                    calls.front.opened(now, conn, Port::Peer);
+                    calls.on_received(turn, conn, &bytes);
+                }
+            },
+            Input::Sent { conn, bytes } if peers.on_sent(conn, bytes) => {}
             Input::Sent { conn, bytes } => calls.on_sent(turn, conn, bytes),
+            Input::Ended { conn } if peers.on_ended(turn, conn) => {}
             Input::Ended { conn } => calls.on_ended(turn, conn),
+            Input::Closed { conn } if peers.on_closed(turn, conn) => {}
             Input::Closed { conn } => calls.on_closed(conn),
             Input::Mail { from, mail } => self.on_mail(from, mail),
             Input::Written { write, buffer } => {
@@ -91,6 +108,7 @@ impl Reactor {
                 storage.log_mut().stop();
             }
         }
+        self.take_peer_events();
         self.run_local();
     }
 
@@ -100,6 +118,8 @@ impl Reactor {
         self.turn.now = now;
         self.turn.began.get_or_insert(now);
         self.turn.counters.turns += 1;
+        self.peers.take_turn(&mut self.turn);
+        self.take_peer_events();
         self.calls.take_turn(&mut self.turn);
         self.epochs.drive(&mut self.turn, &mut self.shards);
         let coordinates = self.epochs.coordinates();
@@ -116,12 +136,14 @@ impl Reactor {
         self.drop_late();
         self.run_and_evaluate();
         self.write_log();
+        self.follow_touched();
         self.run_local();
         self.shards.work_in_background(&mut self.turn);
         self.storage.work_in_background(&mut self.turn, &mut self.shards);
         self.run_local();
         self.calls.flush_watches(&mut self.turn);
         self.run_local();
+        self.tell_peers();
         self.turn.observe_pace();
         self.turn.began = None;
         self.calls.front.flush(now, &mut self.turn.out);
@@ -140,6 +162,8 @@ impl Reactor {
             self.leader.as_ref().map_or(Time::NEVER, |leader| leader.wake_at(&self.turn)),
             self.storage.checkpoints_wake_at(self.turn.now),
             self.calls.wake_at(),
+            self.peers.wake_at(),
+            self.epochs.wake_at(&self.turn, &self.shards),
         ];
         times.into_iter().min().expect("there are several")
     }
@@ -147,10 +171,13 @@ impl Reactor {
     /// The settled revision that would give this reactor something to do.
     pub fn waits_for(&self) -> Option<Revision> {
         let Reactor { turn, calls, shards, leader, .. } = self;
+        let next = turn.settled.next();
+        if turn.epoch_state.may_follow() {
+            return Some(next); // every shard takes over what another member settles
+        }
         if !turn.epoch_state.may_write() {
             return None; // what is settled means nothing here before the next epoch
         }
-        let next = turn.settled.next();
         let room = (shards.has_waiting() || calls.waits_for_ring()).then_some(next);
         let pending = leader.as_ref().and_then(Leader::waits_for);
         let news = [turn.gate.waits_for(), shards.watched_revision(), calls.watched_revision(turn)];
@@ -212,8 +239,13 @@ impl Reactor {
             }
             Body::Epoch(EpochMail::Step { step, control }) => self.on_step(epoch, step, control),
             Body::Epoch(EpochMail::Sealed { epoch }) => self.on_sealed(from, epoch),
+            Body::Epoch(EpochMail::Control { control }) => self.on_control(&control),
+            Body::Epoch(EpochMail::LeaderIs { term, leader }) => self.on_leader_is(term, leader),
             Body::Epoch(mail) => self.epochs.on_mail(turn, from, epoch, mail),
             Body::Member(MemberMail::ControlIs { index, change }) => self.on_control_is(index, &change),
+            Body::Member(MemberMail::PeerIs { member, reactors, boot }) => {
+                self.peers.on_peer_is(member, reactors, boot);
+            }
             Body::Member(MemberMail::Census { call }) => self.on_census(call),
             Body::Member(MemberMail::Sizes { sizes }) => turn.sizes.set(from, sizes),
             Body::Member(MemberMail::Defragment { call }) => storage.on_defragment(turn, call),

@@ -5,11 +5,12 @@ use super::calls::Calls;
 use super::epoch::Epochs;
 use super::leader::Leader;
 use super::pace::Observing;
+use super::peers::PeerLinks;
 use super::shards::{LocalShard, Shards};
 use super::storage::{Storage, entry_record};
 use super::turn::Turn;
 use crate::checkpoint::ControlState;
-use crate::control::Control;
+use crate::control::{Control, first_raft_id};
 use crate::front::{Front, FrontConfig};
 use crate::http2;
 use crate::io::EpochMail;
@@ -17,7 +18,7 @@ use crate::lease::Attached;
 use crate::limits::Bounds;
 use crate::log::{self, Log};
 use crate::mvcc::{Budget, Store};
-use crate::raft::{FRESH_BASE, Group, GroupStart, HardState};
+use crate::raft::{Elections, FRESH_BASE, Group, GroupStart, HardState};
 use crate::recover::{MovingRecord, RecoveredShard};
 use crate::router::reactor_of;
 use crate::sequencer::Sequencer;
@@ -116,9 +117,29 @@ impl Settings {
         control
     }
 
+    /// Who takes part in the groups of a new cluster.
+    fn founding_peers(&self) -> Peers {
+        let voters = self.founders.iter().map(|founder| first_raft_id(self.cluster, founder.id));
+        Peers { voters: voters.collect(), learners: vec![] }
+    }
+
     /// The quota as Status shows it.
     pub fn quota_shown(&self) -> i64 {
         self.quota_bytes.map_or(crate::limits::QUOTA_BYTES_DEFAULT, u64::cast_signed)
+    }
+
+    /// The control shard's group elects by time, and who leads it says when the others do.
+    pub fn elections(&self, shard: ShardId, rng: Rng) -> Elections {
+        match shard {
+            ShardId::CONTROL => Elections::ByTimeout { election_ticks: self.election_ticks(), rng },
+            _ => Elections::ByOwner,
+        }
+    }
+
+    /// A tick is a heartbeat's time. The configuration keeps an election timeout five times as long.
+    fn election_ticks(&self) -> u32 {
+        let ticks = self.election_timeout.0 / self.heartbeat.0.max(1);
+        u32::try_from(ticks.max(2)).expect("an election timeout is at most some ten thousand heartbeats")
     }
 
     /// etcd's patience with a request: 5 s and two election timeouts.
@@ -150,6 +171,8 @@ pub struct Boot {
     pub last_file: u64,
     /// The highest revision that any log of the member, also one without a reactor, names as settled.
     pub settled: Revision,
+    /// A number of the process, by which others tell it from any other.
+    pub process: u64,
     pub seed: u64,
     pub now: Time,
 }
@@ -168,6 +191,7 @@ impl Reactor {
             left_over,
             last_file,
             settled,
+            process,
             seed,
             now,
         } = boot;
@@ -179,6 +203,7 @@ impl Reactor {
             calls: Calls::new(settings.front(), rng.fork()),
             shards: Shards::default(),
             storage: Storage::new(log, reactors, last_file, stale, left_over),
+            peers: PeerLinks::new(process),
             epochs: Epochs::new(settled),
             leader: None,
             process: None,
@@ -232,11 +257,13 @@ impl Reactor {
     /// A shard that never was, with its opening in the log.
     pub(super) fn create_shard(&mut self, id: ShardId) {
         assert!(reactor_of(id, self.turn.reactors) == self.turn.id, "a shard is made where it lives");
-        let (settings, log) = (&self.turn.settings, self.storage.log().id());
-        let own = self.turn.control.raft_id(settings.cluster, settings.member, log);
-        let peers = Peers { voters: vec![own], learners: vec![] };
+        let settings = &self.turn.settings;
+        let own = first_raft_id(settings.cluster, settings.member);
+        let peers = settings.founding_peers();
         let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
-        let start = GroupStart { own, peers: peers.clone(), base: FRESH_BASE, hard_state, entries: vec![] };
+        let elections = self.turn.settings.elections(id, self.rng.fork());
+        let (base, entries) = (FRESH_BASE, vec![]);
+        let start = GroupStart { own, peers: peers.clone(), base, hard_state, entries, elections };
         let home = 0;
         let opening = log::Opening {
             index: FRESH_BASE.index,

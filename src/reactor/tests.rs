@@ -14,6 +14,7 @@ use bytes::Bytes;
 use prost::Message;
 use std::sync::Arc;
 
+mod cluster;
 mod controls;
 mod door;
 mod lists;
@@ -107,6 +108,8 @@ struct Member {
     log_lines: Vec<LogLine>,
     /// What came on connections that are not the client's.
     pages: Vec<u8>,
+    /// What is for other members, by reactor.
+    network: Vec<(usize, Output)>,
 }
 
 impl Member {
@@ -143,6 +146,7 @@ impl Member {
             left_over: vec![],
             last_file: 0,
             settled: Revision::NONE,
+            process: 1,
             seed: u64::from(id),
             now: Time(0),
         };
@@ -178,6 +182,7 @@ impl Member {
             checkpoints: 0,
             log_lines: vec![],
             pages: vec![],
+            network: vec![],
         };
         member.reactors[usize::from(conn.reactor.0)]
             .step(Time(0), Input::Opened { conn, port: Port::Client });
@@ -236,7 +241,10 @@ impl Member {
                     None => self.receive(&bytes),
                 }
             }
-            // This world has one connection, and keeps it where it is.
+            Output::Move { ref state, .. } if PeerLinks::is_greeted(state) => self.network.push((id, output)),
+            Output::Close { conn } if conn != self.conn => self.network.push((id, output)),
+            Output::SendChunks { .. } | Output::Dial { .. } => self.network.push((id, output)),
+            // This world has one client, and keeps it where it is.
             Output::Move { conn, state, .. } => self.reactors[id].step(now, Input::Moved { conn, state }),
             Output::Close { .. } => {}
             Output::Mail { to, mail } => match &mut self.cut_off {
@@ -267,7 +275,6 @@ impl Member {
             }
             Output::Log(Command::Remove { .. }) => self.given_up_bytes += SEGMENT_BYTES,
             Output::Haste(haste) => self.haste[id] = haste,
-            Output::SendChunks { .. } | Output::Dial { .. } => unreachable!("there is no other member"),
             Output::LogWaits(waits) => self.log_waits = waits,
             Output::LogLine(line) => self.log_lines.push(line),
             Output::Bulk { job, step } => {

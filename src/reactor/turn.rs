@@ -7,22 +7,24 @@
 //! Where the epoch stands, what is settled and what is decided is [`ReadOnly`] for them: only the router of
 //! messages ([`super::Reactor`]) and the epoch change it.
 
-use super::Settings;
+use super::settings::{Founder, Settings};
 use super::epoch_state::EpochState;
 use super::gate::{Gate, Needs};
 use super::pace::{About, Pace};
 use super::requests::{has_put, is_write};
 use super::sizes::MemberSizes;
 use crate::api::{Answer, Error, Request};
-use crate::control::Control;
+use crate::control::{Control, first_raft_id};
 use crate::io::{
     ApplyKind, Body, CallId, CallMail, EpochMail, Fields, LeaderMail, Level, LogLine, Mail, Output,
     ReactorCounters, ShardMail,
 };
+use crate::peer::PeerMessage;
+use crate::record::MemberRecord;
 use crate::router::Router;
 use crate::sequencer::{Allotment, Generation, Sequencer, ShardSet};
 use crate::txn;
-use crate::types::{Epoch, LeaseId, ReactorId, Revision, ShardId, Time};
+use crate::types::{Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Time};
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -47,6 +49,13 @@ impl<T> Deref for ReadOnly<T> {
     }
 }
 
+/// Which of the other members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ToPeers {
+    All,
+    One(MemberId),
+}
+
 pub(super) struct Turn {
     pub id: ReactorId,
     pub reactors: u16,
@@ -66,6 +75,8 @@ pub(super) struct Turn {
     pub counters: ReactorCounters,
     pub pace: Pace,
     pub gate: Gate,
+    /// What other members are told with this turn, at the reactors where a shard lives there.
+    pub to_peers: Vec<(ToPeers, ShardId, PeerMessage)>,
     /// Mail to this reactor itself.
     local: VecDeque<Mail>,
     pub out: Vec<Output>,
@@ -97,6 +108,7 @@ impl Turn {
             counters: ReactorCounters::default(),
             pace: Pace::default(),
             gate: Gate::default(),
+            to_peers: vec![],
             local: VecDeque::new(),
             out: vec![],
         }
@@ -128,6 +140,30 @@ impl Turn {
         for reactor in 0..self.reactors {
             self.send(ReactorId(reactor), mail());
         }
+    }
+
+    /// Says something to other members, to the reactors that have the shard there.
+    pub fn tell(&mut self, to: ToPeers, shard: ShardId, message: PeerMessage) {
+        self.to_peers.push((to, shard, message));
+    }
+
+    /// The member whose peer has this id in Raft groups. Before a cluster has begun its founders are known.
+    pub fn member_of(&self, id: RaftId) -> Option<MemberId> {
+        let is_its = |founder: &&Founder| first_raft_id(self.settings.cluster, founder.id) == id;
+        let founder = || self.settings.founders.iter().find(is_its).map(|founder| founder.id);
+        if self.control.is_bootstrapped() { self.control.member_of(id) } else { founder() }
+    }
+
+    /// The other members, each with its directory and peer URLs. Before a cluster has begun they are its founders.
+    pub fn other_members(&self) -> Vec<(MemberId, StoreId, Vec<String>)> {
+        let own = self.settings.member;
+        let founder = |of: &Founder| (of.id, StoreId(0), of.peer_urls.clone());
+        let member = |of: &MemberRecord| (of.id(), StoreId(of.directory), of.peer_urls.clone());
+        let all: Vec<_> = match self.control.is_bootstrapped() {
+            true => self.control.records().map(member).collect(),
+            false => self.settings.founders.iter().map(founder).collect(),
+        };
+        all.into_iter().filter(|(id, ..)| *id != own).collect()
     }
 
     pub fn has_local(&self) -> bool {

@@ -15,6 +15,7 @@
 use super::{MemberPlan, ReadPiece, ShardPlan};
 use crate::checkpoint::ControlState;
 use crate::mvcc::{Budget, HistoryChange, Store};
+use crate::raft::Elections;
 use crate::record::{ArchivedChange, ArchivedEntry, ConfChange, ControlEntry, Entry};
 use crate::shard::Shard;
 use crate::takeover::{LiveWrite, longest_run};
@@ -108,7 +109,7 @@ impl Contents {
         for plan in plans {
             let (from, id) = (entries.len(), plan.id());
             entries.extend(entries_of(&plan));
-            let loaded = plan.load(read).and_then(|mut loaded| {
+            let loaded = plan.load(Elections::ByOwner, read).and_then(|mut loaded| {
                 let read = loaded.shard.shard.read_to_end();
                 read.map_err(|inconsistent| inconsistent.of_shard(id)).map(|()| loaded)
             });

@@ -17,7 +17,7 @@ use crate::log::{
     LogId, LogStart, Opening, Record, Recovered, RecoveredEntry, RecoveredResident, Resident, cross_examine,
     keep_words,
 };
-use crate::raft::{Content, Group, GroupEntry, GroupStart, HardState, Position};
+use crate::raft::{Content, Elections, Group, GroupEntry, GroupStart, HardState, Position};
 use crate::record::{ArchivedEntry, FEATURE_LEVEL, Payload};
 use crate::router::reactor_of;
 use crate::shard::Shard;
@@ -166,7 +166,7 @@ impl ShardPlan {
     }
 
     /// Reads the checkpoint, then the log after it. An error says what cannot be read.
-    pub fn load(self, read: ReadPiece<'_>) -> Result<Loaded, String> {
+    pub fn load(self, elections: Elections, read: ReadPiece<'_>) -> Result<Loaded, String> {
         let state = match &self.chain {
             Some(chain) => chain.restore(read)?,
             None => Restored::default(),
@@ -187,7 +187,7 @@ impl ShardPlan {
         let hard = self.resident.hard;
         let hard_state = HardState { term: hard.term, vote: hard.vote, commit: hard.commit };
         let own = self.resident.opening.own;
-        let group = Group::new(GroupStart { own, peers, base, hard_state, entries });
+        let group = Group::new(GroupStart { own, peers, base, hard_state, entries, elections });
         let mut shard = Shard::new(self.shard, self.home, state.store, group, log_view);
         // What was known to be committed counts now, the rest once this member is elected again.
         shard.committed(&mut vec![]).map_err(|inconsistent| inconsistent.of_shard(self.shard))?;

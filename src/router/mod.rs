@@ -8,6 +8,7 @@
 use crate::record::CutRecord;
 use crate::types::{KeyRange, ReactorId, ShardId};
 use bytes::Bytes;
+use sha1::{Digest, Sha1};
 
 /// The shard map of a cluster on a member with so many reactors.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +91,17 @@ pub fn reactor_of(shard: ShardId, reactors: u16) -> ReactorId {
 /// The cuts of a new cluster: where the operator named them, else [`default_starts`].
 pub fn cuts(starts: &[Bytes]) -> Vec<CutRecord> {
     starts.iter().zip(1..).map(|(start, shard)| CutRecord { start: start.to_vec(), shard }).collect()
+}
+
+/// A number by which two maps are told apart.
+pub fn map_number(starts: &[Bytes]) -> u64 {
+    let mut hash = Sha1::new();
+    for start in starts {
+        hash.update((start.len() as u64).to_be_bytes());
+        hash.update(start);
+    }
+    let digest = hash.finalize();
+    u64::from_be_bytes(digest[..8].try_into().expect("a SHA-1 has 20 bytes"))
 }
 
 /// Where `shards` data shards start by default: Kubernetes' keys split by kind, its busiest kinds apart

@@ -160,6 +160,19 @@ impl Sequencer {
         }
     }
 
+    /// This member does not lead, and everything up to here is settled as it knows. Lower than before says nothing.
+    /// Call it only while no generation takes revisions, and no other thread begins one.
+    pub fn show(&self, upto: Revision) {
+        assert!(upto.0 <= REVISION_MASK, "a revision has 48 bits");
+        let (generation, _) = self.split();
+        assert!(generation == Generation::NONE, "who takes revisions settles them: {}", generation.0);
+        // What others have taken the ring knows nothing of.
+        self.base.store(u64::MAX, Ordering::Release);
+        for word in [&self.admitted, &self.word, &self.settled] {
+            word.fetch_max(upto.0, Ordering::AcqRel);
+        }
+    }
+
     /// Fills the allotment up to `wanted` revisions; false where the ring has no space for them now.
     pub fn reserve(&self, allotment: &mut Allotment, wanted: u32) -> Result<bool, GenerationEnded> {
         if self.split().0 != allotment.generation {

@@ -11,8 +11,11 @@
 //! proposed. Here a write sees all that was evaluated before it, committed or not. The price is the undo, and
 //! only the end of an epoch pays it.
 
+mod coverage;
 #[cfg(test)]
 mod tests;
+
+pub use coverage::Coverage;
 
 use crate::limits::RAFT_LAG_MAX;
 use crate::log::LogId;
@@ -369,7 +372,8 @@ impl Shard {
     ) -> Result<(), InconsistentEntry> {
         let Shard { store, log_view, .. } = self;
         let applied = store.newest_revision().main;
-        let missing = log_view.live().filter(|write| write.revision > applied && write.revision <= prefix);
+        let missing = log_view.live().skip_while(|write| write.revision <= applied);
+        let missing = missing.take_while(|write| write.revision <= prefix);
         // To read a batch is to check all of it, so that is done once for all its writes.
         let mut read: Option<(Index, &ArchivedBatch)> = None;
         for write in missing {

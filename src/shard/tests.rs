@@ -1,5 +1,5 @@
 use super::*;
-use crate::raft::{FRESH_BASE, GroupStart, HardState};
+use crate::raft::{Elections, FRESH_BASE, GroupStart, HardState};
 use crate::record::{Batch, Write};
 use crate::types::{RaftId, Term};
 
@@ -8,7 +8,14 @@ fn serving() -> Shard {
     let own = RaftId::new(7).unwrap();
     let peers = Peers { voters: vec![own], learners: vec![] };
     let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
-    let start = GroupStart { own, peers, base: FRESH_BASE, hard_state, entries: vec![] };
+    let start = GroupStart {
+        own,
+        peers,
+        base: FRESH_BASE,
+        hard_state,
+        entries: vec![],
+        elections: Elections::ByOwner,
+    };
     let mut shard = Shard::new(ShardId(1), 0, Store::new(), Group::new(start), LogView::default());
     assert!(shard.group_mut().campaign());
     let epoch = epoch();

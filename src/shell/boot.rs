@@ -18,6 +18,7 @@ use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, DISK_RESERVE_BYTES, REACTOR_ST
 use crate::reactor::{Boot, Founder, Observing, Reactor, Settings};
 use crate::recover::ReactorPlan;
 use crate::router::default_starts;
+use crate::stdx::Rng;
 use crate::types::{ReactorId, Revision};
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -153,6 +154,7 @@ struct ReactorStart {
     left_over: Vec<String>,
     last_file: u64,
     settled: Revision,
+    process: u64,
     seed: u64,
     settings: Arc<Settings>,
     shared: Arc<Shared>,
@@ -169,7 +171,7 @@ pub fn start(
     files: &Arc<Files>,
     listeners: Vec<Listener>,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let mut left_over = Some(restart.left_over);
+    let (mut left_over, process) = (Some(restart.left_over), kernel::random_u64()?);
     let mut listeners = Some(listeners);
     for (number, (plan, give)) in restart.reactors.into_iter().zip(spawned.starts).enumerate() {
         let start = ReactorStart {
@@ -178,6 +180,7 @@ pub fn start(
             left_over: left_over.take().unwrap_or_default(),
             last_file: restart.last_file,
             settled: restart.settled,
+            process,
             seed: kernel::random_u64()?,
             settings: settings.clone(),
             shared: shared.clone(),
@@ -205,6 +208,7 @@ impl ReactorStart {
             left_over,
             last_file,
             settled,
+            process,
             seed,
             settings,
             shared,
@@ -212,8 +216,10 @@ impl ReactorStart {
             listeners,
         } = self;
         let (mut shards, mut control) = (Vec::new(), None);
+        let mut elections = Rng::new(seed).fork();
         for shard in plan.shards {
-            let loaded = shard.load(&mut files.reader())?;
+            let elections = settings.elections(shard.id(), elections.fork());
+            let loaded = shard.load(elections, &mut files.reader())?;
             control = control.or(loaded.control);
             shards.push(loaded.shard);
         }
@@ -229,6 +235,7 @@ impl ReactorStart {
             left_over,
             last_file,
             settled,
+            process,
             seed,
             now: shared.clock.now(),
         };

@@ -185,14 +185,15 @@ impl Starting {
         let settings = Arc::new(settings(member, shape));
         let clock = shape.members[member].clock.begun(now);
         let (reactors, settled) = (plan.reactors.len() as u16, plan.settled);
-        let mut left_over = Some(left_over);
+        let (mut left_over, process) = (Some(left_over), rng.next_u64());
         let mut made = vec![];
         for (id, ReactorPlan { log, shards, stale }) in plan.reactors.into_iter().enumerate() {
             let mut control = None;
             let mut loaded = vec![];
             for shard in shards {
                 let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
-                let Loaded { shard, control: state } = shard.load(&mut read)?;
+                let elections = settings.elections(shard.id(), rng.fork());
+                let Loaded { shard, control: state } = shard.load(elections, &mut read)?;
                 control = control.or(state);
                 loaded.push(shard);
             }
@@ -208,6 +209,7 @@ impl Starting {
                 left_over: left_over.take().unwrap_or_default(),
                 last_file,
                 settled,
+                process,
                 seed: rng.next_u64(),
                 now: clock.shows(now),
             }));

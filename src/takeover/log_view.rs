@@ -211,8 +211,8 @@ pub struct LogView {
     /// The highest `settled` that a batch or seal of this log names.
     named_settled: Revision,
     live: VecDeque<LiveWrite>,
-    /// Live control entries that have not taken effect.
-    controls: VecDeque<(Index, Payload)>,
+    /// Live control entries that have not taken effect, each with what was settled when it was proposed.
+    controls: VecDeque<(Index, Revision, Payload)>,
     /// The last entry that was read.
     committed: Position,
     /// What stands behind it, without a gap.
@@ -299,7 +299,7 @@ impl LogView {
 
     /// Where the live control entries stand that have not taken effect.
     pub fn controls(&self) -> impl Iterator<Item = Index> {
-        self.controls.iter().map(|(index, _)| *index)
+        self.controls.iter().map(|(index, ..)| *index)
     }
 
     /// The log takes an entry, which may be voided, truncated or committed. What stood there and behind gives way.
@@ -374,7 +374,8 @@ impl LogView {
                     return Ok(EntryRead::Nothing); // void
                 }
                 self.named_settled = self.named_settled.max(settled);
-                self.controls.push_back((index, payload));
+                let needs = if first { Revision::NONE } else { settled };
+                self.controls.push_back((index, needs, payload));
                 Ok(EntryRead::Control)
             }
         }
@@ -404,13 +405,24 @@ impl LogView {
         Ok(read)
     }
 
-    /// What takes effect next, in the order of the log: a write once it is settled, a control entry once
-    /// everything before it has taken effect.
-    pub fn next_due(&mut self, settled: Revision) -> Option<NextEffect> {
+    /// Whether what takes effect next is a control entry, and what has to be settled for it.
+    fn next_is_control(&self) -> Option<Revision> {
         let write = self.live.front().map(|write| write.index);
-        let control = self.controls.front().map(|(index, _)| *index);
-        if control.is_some_and(|control| write.is_none_or(|write| control < write)) {
-            return self.controls.pop_front().map(|(index, payload)| NextEffect::Control(index, payload));
+        let (control, needs, _) = self.controls.front()?;
+        write.is_none_or(|write| *control < write).then_some(*needs)
+    }
+
+    /// What has to be settled for the next thing to take effect.
+    pub fn due_revision(&self) -> Option<Revision> {
+        self.next_is_control().or_else(|| self.live.front().map(|write| write.revision))
+    }
+
+    /// What takes effect next, in the order of the log: a write once it is settled, a control entry once
+    /// everything before it has taken effect, and what it had seen is settled here.
+    pub fn next_due(&mut self, settled: Revision) -> Option<NextEffect> {
+        if let Some(needs) = self.next_is_control() {
+            let (index, _, payload) = self.controls.pop_front_if(|_| needs <= settled)?;
+            return Some(NextEffect::Control(index, payload));
         }
         let write = self.live.pop_front_if(|write| write.revision <= settled)?;
         assert!(
@@ -451,7 +463,7 @@ impl LogView {
     /// The index before the first entry that the state does not hold yet: the log from there on is needed.
     pub fn needed_after(&self) -> Index {
         let write = self.live.front().map(|write| write.index);
-        let control = self.controls.front().map(|(index, _)| *index);
+        let control = self.controls.front().map(|(index, ..)| *index);
         let first = write.into_iter().chain(control).min();
         let needed_after = first.map_or(self.committed.index, |index| Index(index.0 - 1));
         assert!(needed_after <= self.committed.index, "what is live is committed");

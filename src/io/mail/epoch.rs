@@ -2,7 +2,7 @@
 
 use crate::io::ControlCopy;
 use crate::takeover::{Report, Step};
-use crate::types::Epoch;
+use crate::types::{Epoch, MemberId, Revision, Term};
 use std::sync::Arc;
 
 /// Takeovers: the coordinator's steps, and what the reactors answer.
@@ -22,6 +22,19 @@ pub enum EpochMail {
     },
     /// A group was lost: the epoch cannot go on.
     Lost,
+    /// The control state of a member that follows, to begin with.
+    Control {
+        control: Arc<ControlCopy>,
+    },
+    /// The control shard's group is in this term. Another member leads and serves, where one is named.
+    LeaderIs {
+        term: Term,
+        leader: Option<MemberId>,
+    },
+    /// The sender's shards may show everything up to here.
+    Covered {
+        revision: Revision,
+    },
 }
 
 impl EpochMail {

@@ -3,7 +3,7 @@
 use crate::io::CallId;
 use crate::mvcc::Sizes;
 use crate::record::ControlEntry;
-use crate::types::Index;
+use crate::types::{Index, MemberId};
 use std::sync::Arc;
 
 /// What every reactor of a member hears, and what it is asked of itself.
@@ -12,6 +12,12 @@ pub enum MemberMail {
     ControlIs {
         index: Index,
         change: Arc<ControlEntry>,
+    },
+    /// Another member's process, which has so many reactors, is connected.
+    PeerIs {
+        member: MemberId,
+        reactors: u16,
+        boot: u64,
     },
     Census {
         call: CallId,
@@ -28,6 +34,11 @@ pub enum MemberMail {
 impl MemberMail {
     /// Whether it means the same in a later epoch.
     pub fn outlives_epochs(&self) -> bool {
-        matches!(self, MemberMail::Census { .. } | MemberMail::Sizes { .. } | MemberMail::Defragment { .. })
+        match self {
+            // The sender tells of each change once the reactor has a whole state, and the steps of takeovers come
+            // in between in their order.
+            MemberMail::ControlIs { .. } | MemberMail::PeerIs { .. } => true,
+            MemberMail::Census { .. } | MemberMail::Sizes { .. } | MemberMail::Defragment { .. } => true,
+        }
     }
 }

@@ -67,7 +67,7 @@ fn sample() -> Memory {
     let (revision, index) = (Revision(8), Index(11));
     let checkpoint = Checkpointed { revision, index, term: Term(2), file: 6, home: 1, hash: 0x99AA };
     memory.log.append(of, Record::Checkpoint(checkpoint));
-    memory.log.append(of, Record::Coverage(Coverage { revision, index }));
+    memory.log.append(of, Record::Coverage(CoverageRecord { revision, index }));
     memory.log.append(of, Record::MovedIn);
     memory.flush();
     memory
@@ -113,7 +113,7 @@ fn a_segment_of_this_format_is_read() {
     assert_eq!(known.opening.own, RaftId::new(2).unwrap());
     assert_eq!(known.opening.peers, Peers::of(&[1, 2, 3], &[4]).unwrap());
     assert!(known.moved_in);
-    assert_eq!(known.coverage, Some(Coverage { revision: Revision(8), index: Index(11) }));
+    assert_eq!(known.coverage, Some(CoverageRecord { revision: Revision(8), index: Index(11) }));
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn append_any(rig: &mut Rig) {
         }
         17..=19 => {
             let revision = Revision(rig.rng.below(1000));
-            rig.append(of, Record::Coverage(Coverage { revision, index: Index(last) }));
+            rig.append(of, Record::Coverage(CoverageRecord { revision, index: Index(last) }));
         }
         20 => rig.append(of, Record::MovedIn),
         _ => {

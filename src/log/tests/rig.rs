@@ -16,7 +16,7 @@ pub struct Expected {
     pub opening: Opening,
     pub hard: StoredHardState,
     pub checkpoint: Option<Checkpointed>,
-    pub coverage: Option<Coverage>,
+    pub coverage: Option<CoverageRecord>,
     pub moved_in: bool,
     pub entries: BTreeMap<u64, (u64, u8, Vec<u8>)>,
 }

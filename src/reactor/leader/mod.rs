@@ -13,7 +13,7 @@ use super::settings::{AutoCompaction, Settings};
 use super::turn::Turn;
 use super::waiters::Waiters;
 use crate::api::{Answer, CompactRequest, Error, Reply, Request};
-use crate::control::first_raft_ids;
+use crate::control::founder_raft_ids;
 use crate::io::{CallId, CallMail, Fields, LeaderMail, Level, Own, Value};
 use crate::lease::{Expiry, Leases};
 use crate::record::{ControlEntry, MemberRecord};
@@ -235,12 +235,9 @@ impl Leader {
 
     fn publish_attributes(&mut self, turn: &mut Turn) {
         let settings = turn.settings.clone();
-        let raft_ids = first_raft_ids(settings.cluster, settings.member, turn.reactors);
         let says_all = |known: &MemberRecord| {
-            let logs: Vec<u32> = known.raft_ids.iter().map(|of| of.log).collect();
             (&known.name, &known.client_urls, known.directory)
                 == (&settings.name, &settings.client_urls, settings.directory.0)
-                && raft_ids.iter().all(|of| logs.contains(&of.log))
         };
         if turn.control.member(settings.member).is_some_and(says_all) {
             return;
@@ -250,7 +247,7 @@ impl Leader {
             directory: settings.directory.0,
             name: settings.name.clone(),
             client_urls: settings.client_urls.clone(),
-            raft_ids,
+            raft_ids: founder_raft_ids(settings.cluster, settings.member),
         };
         self.decide_control(turn, attributes, None);
     }

@@ -1,5 +1,6 @@
 //! A shard of this reactor, with all that stands around it.
 
+use super::super::epoch::Driving;
 use super::reservations::Reservation;
 use super::writes::Evaluation;
 use crate::api::TxnRequest;
@@ -7,9 +8,9 @@ use crate::io::{CallId, Paths};
 use crate::lease::Attached;
 use crate::log::LogId;
 use crate::mvcc::{Budget, PinId};
-use crate::shard::Shard;
+use crate::shard::{Coverage, Shard};
 use crate::txn::LeaseMove;
-use crate::types::{Epoch, LeaseId, Revision};
+use crate::types::{LeaseId, Revision};
 use crate::watch::{Hub, HubCounts};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,8 +30,10 @@ pub struct LocalShard {
     pub hub: Hub,
     pub reserved: Option<Reservation>,
     pub waiting: VecDeque<Waiting>,
-    /// The last epoch whose fence was proposed here.
-    pub fence_proposed_for: Epoch,
+    /// What is done that the group is led here.
+    pub driving: Driving,
+    /// How far it may be shown while another member leads.
+    pub coverage: Coverage,
     /// History held for hashes and transactions under way.
     pub pins: BTreeMap<CallId, (PinId, Revision)>,
     /// Readers know that the hub's messages are complete up to here.
@@ -49,7 +52,8 @@ impl LocalShard {
             attached,
             reserved: None,
             waiting: VecDeque::new(),
-            fence_proposed_for: Epoch::default(),
+            driving: Driving::default(),
+            coverage: Coverage::default(),
             pins: BTreeMap::new(),
             marked: Revision::NONE,
             compacting: false,

@@ -3,6 +3,7 @@
 //! It sees no client. What is asked of it comes as mail from a call's reactor, this one or another, and what it
 //! has to say leaves as mail for that call, behind the gate where it depends on what is not settled.
 
+mod following;
 mod history;
 mod hubs;
 mod leases;
@@ -12,6 +13,7 @@ mod slices;
 mod source;
 mod writes;
 
+pub use following::Settled;
 pub use local::LocalShard;
 pub use slices::Slice;
 
@@ -20,15 +22,14 @@ use super::waiters::Waiters;
 use crate::io::{CallId, LeaderMail, MemberMail, ReactorCounters, ShardFigures, ShardMail};
 use crate::limits::{EMPTY_SHARD_BYTES, LEASE_BYTES};
 use crate::mvcc::Sizes;
-use crate::raft::Refused;
-use crate::raft::Writes;
+use crate::raft::{Message, Position, Refused, Writes};
 use crate::record::ControlEntry;
 use crate::shard::{Committed, Shard};
 use crate::takeover::{InconsistentEntry, NextEffect};
 use crate::txn::LeaseMove;
 use crate::types::{Index, LeaseId, ReactorId, Revision, ShardId, Time};
 use slices::Slices;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use writes::Evaluation;
 
 #[derive(Default)]
@@ -46,6 +47,8 @@ pub(super) struct Shards {
     /// So much waits for the disk that evaluations wait too.
     pub log_is_behind: bool,
     compacting: Compacting,
+    /// Whose groups were given messages in this turn.
+    touched: BTreeSet<ShardId>,
 }
 
 /// The dropping of history.
@@ -75,6 +78,10 @@ impl Shards {
 
     pub fn get(&self, shard: ShardId) -> Option<&LocalShard> {
         self.of.get(&shard)
+    }
+
+    pub fn get_mut(&mut self, shard: ShardId) -> Option<&mut LocalShard> {
+        self.of.get_mut(&shard)
     }
 
     pub fn all(&self) -> impl Iterator<Item = &LocalShard> {
@@ -182,6 +189,36 @@ impl Shards {
         }
     }
 
+    /// A message was stepped: what it commits is followed when the log has what came with it.
+    pub fn touch(&mut self, shard: ShardId) {
+        self.touched.insert(shard);
+    }
+
+    pub fn take_touched(&mut self) -> BTreeSet<ShardId> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// What the groups have to say to their peers.
+    pub fn take_messages(&mut self) -> Vec<(ShardId, Message)> {
+        let mut taken = vec![];
+        for local in self.of.values_mut() {
+            let id = local.shard.id;
+            taken.extend(local.shard.group_mut().take_messages().into_iter().map(|message| (id, message)));
+        }
+        taken
+    }
+
+    /// Up to where the groups are committed.
+    pub fn committed(&self) -> Vec<(ShardId, Position)> {
+        let committed = self.of.values().map(|local| {
+            let group = local.shard.group();
+            let index = group.committed();
+            let term = group.term_of(index).expect("what is committed last is kept or the base");
+            (local.shard.id, Position { index, term })
+        });
+        committed.collect()
+    }
+
     /// A Ready is durable.
     pub fn persisted(&mut self, shard: ShardId, number: u64) {
         self.shard_mut(shard).group_mut().persisted(number);
@@ -218,10 +255,10 @@ impl Shards {
         self.of.get_mut(&ShardId::CONTROL)?.shard.next_due(settled)
     }
 
-    /// The revision of the control shard's next part, which takes effect when that settles.
+    /// The revision whose settling lets the next thing of the control shard's log take effect.
     pub fn due_revision(&self) -> Option<Revision> {
         let control = self.of.get(&ShardId::CONTROL)?;
-        control.shard.log_view().live().next().map(|write| write.revision)
+        control.shard.log_view().due_revision()
     }
 
     /// A control entry goes into its log, behind the turn's effects, among which a revoke's part may stand: the log

@@ -96,13 +96,9 @@ impl Storage {
         whole: Whole,
     ) {
         assert!(self.under_way.is_none(), "one checkpoint is written at a time");
-        assert!(turn.epoch_state.may_write(), "a checkpoint is of a state that serves");
+        assert!(turn.epoch_state.is_settled(), "a checkpoint is of a state that stands");
         let revision = *turn.settled;
         let Some(held) = source.hold(shard, revision) else { return };
-        assert!(
-            held.ruling.seal.prefix <= revision,
-            "an epoch settles what is behind its prefix: {revision}"
-        );
         let job = self.next_job();
         self.last_file += 1;
         let files_max = turn.settings.bounds.checkpoint_chain_files_max;

@@ -324,7 +324,7 @@ impl Storage {
     }
 
     fn schedule_checkpoints(&mut self, turn: &mut Turn, source: &mut impl Source) {
-        if self.under_way.is_some() || !turn.epoch_state.may_write() || turn.now < self.retry_at {
+        if self.under_way.is_some() || !turn.epoch_state.is_settled() || turn.now < self.retry_at {
             return;
         }
         // What the last one frees goes once its record is durable. A log that waits for the disk to have room

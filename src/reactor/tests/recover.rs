@@ -8,6 +8,7 @@ use crate::checkpoint::{CheckpointName, Item, LinkRecord, Meta, Reader, Writer};
 use crate::io::{Body, BulkDone, BulkStep, CallMail, Input, LeaderMail, Output, Own, ShardMail};
 use crate::log::{Command, LogId, LogStart, Recovered, Recovery, Resident, SegmentName};
 use crate::mvcc::Budget;
+use crate::raft::Elections;
 use crate::reactor::{Boot, Reactor, Settings};
 use crate::recover::dump::Contents;
 use crate::recover::*;
@@ -66,7 +67,7 @@ impl Disk {
     }
 
     fn load(&self, plan: ShardPlan) -> Result<Loaded, String> {
-        plan.load(&mut |name, offset, len| self.read(name, offset, len))
+        plan.load(Elections::ByOwner, &mut |name, offset, len| self.read(name, offset, len))
     }
 
     fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, String> {
@@ -131,6 +132,7 @@ impl Member {
                 left_over: if id == 0 { left_over.clone() } else { vec![] },
                 last_file,
                 settled,
+                process: 1,
                 seed: id as u64,
                 now: Time(0),
             }));

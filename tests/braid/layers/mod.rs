@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["config", "api", "record"],
     &["mvcc", "lease", "auth", "txn", "watch"],
     &["raft", "log", "checkpoint", "sequencer"],
-    &["takeover", "router", "control", "shard"],
+    &["takeover", "router", "control", "shard", "peer"],
     &["http2", "wire", "io", "front"],
     &["recover", "reactor"],
     &["shell", "sim"],
@@ -29,7 +29,7 @@ const STRANGERS: &[(&str, &str)] = &[("lease", "mvcc"), ("sim", "shell"), ("main
 
 /// Packages that only some modules name, and these modules.
 const PACKAGES: &[(&str, &[&str])] = &[
-    ("rkyv", &["record", "log", "checkpoint", "raft"]),
+    ("rkyv", &["record", "log", "checkpoint", "raft", "peer"]),
     ("raft", &["raft"]),
     ("prost", &["wire"]),
     ("glommio", &["shell"]),

@@ -13,15 +13,22 @@
 //! **Why not otherwise.** To keep what was evaluated and hope that it commits would save a replay of some
 //! milliseconds, and would need a proof for every way in which a log can lose its end.
 
+mod following;
+mod groups;
+
 use super::epoch_state::EpochStage;
+use super::settings::Founder;
 use super::shards::Shards;
 use super::turn::{ReadOnly, Turn};
-use crate::control::first_raft_ids;
+use crate::control::founder_raft_ids;
 use crate::io::{ControlCopy, EpochMail, Level};
 use crate::record::{ControlEntry, FEATURE_LEVEL, MemberRecord};
 use crate::sequencer::Generation;
 use crate::takeover::{Coordinator, Report, Seal, Step};
-use crate::types::{Epoch, ReactorId, Revision, ShardId};
+use crate::types::{Epoch, ReactorId, Revision, ShardId, Time};
+use following::Known;
+use groups::Clock;
+pub(super) use groups::Driving;
 use std::sync::Arc;
 
 pub(super) struct Epochs {
@@ -31,11 +38,22 @@ pub(super) struct Epochs {
     generation: Generation,
     /// What some log names as settled by earlier processes.
     settled_before: Revision,
+    clock: Clock,
+    known: Known,
+    /// What this reactor has said of the coverage of its shards.
+    covered: Revision,
 }
 
 impl Epochs {
     pub fn new(settled_before: Revision) -> Epochs {
-        Epochs { coordinator: None, generation: Generation::NONE, settled_before }
+        Epochs {
+            coordinator: None,
+            generation: Generation::NONE,
+            settled_before,
+            clock: Clock::default(),
+            known: Known::default(),
+            covered: Revision::NONE,
+        }
     }
 
     /// The control shard lives here, and this was the last epoch of its log.
@@ -53,19 +71,23 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Step { .. } | EpochMail::Sealed { .. } => {
-                unreachable!("these take more than one part")
-            }
+            EpochMail::Covered { revision } => self.on_covered(from, revision),
+            EpochMail::Step { .. }
+            | EpochMail::Sealed { .. }
+            | EpochMail::Control { .. }
+            | EpochMail::LeaderIs { .. } => unreachable!("these take more than one part"),
         }
     }
 
     /// Moves whatever takeover is under way; called once per turn, before the shards' Readies are taken.
     pub fn drive(&mut self, turn: &mut Turn, shards: &mut Shards) {
+        self.drive_groups(turn, shards);
         if turn.epoch_state.stage() == EpochStage::Fencing {
-            self.drive_fencing(turn, shards);
+            self.report_fenced(turn, shards);
         }
         if self.coordinator.is_some() {
             self.drive_coordinator(turn, shards);
+            self.follow_leader(turn, shards);
         }
     }
 
@@ -74,40 +96,40 @@ impl Epochs {
     pub fn goes_on(&self, turn: &Turn, shards: &Shards) -> bool {
         let beginning = self.coordinator.as_ref().is_some_and(|coordinator| {
             let group = shards.get(ShardId::CONTROL).expect("it lives here").shard.group();
-            if group.leads() { coordinator.may_begin() } else { group.is_persisted() }
+            let may_stand = || group.is_alone() && group.is_persisted();
+            if group.leads() { coordinator.may_begin() } else { may_stand() }
         });
         beginning
-            || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn.epoch(), shards))
+            || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn, shards))
+    }
+
+    /// When a turn is due for the groups though nothing comes in.
+    pub fn wake_at(&self, turn: &Turn, shards: &Shards) -> Time {
+        self.clock.wake_at(turn, shards)
     }
 
     fn drive_coordinator(&mut self, turn: &mut Turn, shards: &mut Shards) {
         let control = shards.shard_mut(ShardId::CONTROL);
-        if !control.group_mut().campaign() {
-            return self.end_if_under_way(turn);
+        let group = control.group_mut();
+        if group.is_alone() {
+            group.campaign();
         }
-        let term = control.group().term();
+        let (leads, term) = (group.leads() && !group.is_transferring(), group.term());
+        if !leads || term != turn.epoch().term {
+            self.end_if_under_way(turn);
+        }
+        if !leads {
+            return;
+        }
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(term));
         if let Some(Step::FenceControl { epoch }) = step {
             ReadOnly::change(&mut turn.epoch_state).go(epoch, EpochStage::Begun);
-            if control.propose_fence(epoch).is_err() {
+            self.clock.begun(turn);
+            if shards.shard_mut(ShardId::CONTROL).propose_fence(epoch).is_err() {
                 turn.lose_epoch();
             }
         }
-    }
-
-    fn drive_fencing(&mut self, turn: &mut Turn, shards: &mut Shards) {
-        let (epoch, mut refused) = (turn.epoch(), false);
-        for local in shards.all_mut().filter(|local| local.shard.id != ShardId::CONTROL) {
-            assert!(local.fence_proposed_for <= epoch, "no shard is fenced for an epoch to come");
-            if local.fence_proposed_for < epoch && local.shard.group_mut().campaign() {
-                local.fence_proposed_for = epoch;
-                refused |= local.shard.propose_fence(epoch).is_err();
-            }
-        }
-        if refused {
-            turn.lose_epoch();
-        }
-        self.report_fenced(turn, shards);
+        self.hand_over_if_stuck(turn, shards);
     }
 
     fn on_lost(&mut self, turn: &mut Turn, epoch: Epoch) {
@@ -154,7 +176,8 @@ impl Epochs {
         let epoch = turn.epoch();
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.control_fenced(epoch));
         if let Some(step) = step {
-            let copy = control_copy(turn, shards, Generation::NONE);
+            let copy = self.control_copy(turn, shards, Generation::NONE);
+            self.known.copied = true;
             turn.send_to_all(|| EpochMail::Step { step, control: Some(copy.clone()) });
         }
     }
@@ -223,18 +246,35 @@ impl Epochs {
         Some(step)
     }
 
+    fn control_copy(&self, turn: &Turn, shards: &Shards, generation: Generation) -> Arc<ControlCopy> {
+        assert!(turn.control.is_bootstrapped(), "others begin with the map of the shards");
+        let control = &shards.get(ShardId::CONTROL).expect("the coordinator is where it lives").shard;
+        let is_new = control.log_view().seal() == Seal::default();
+        // A member that has shown anything had all its shards, and what it settles its logs name. Another member
+        // may have sealed before this one has made its shards.
+        let never_shown = self.settled_before.max(turn.shown()) == Revision::NONE;
+        Arc::new(ControlCopy {
+            index: turn.control.index,
+            state: turn.control.to_state(),
+            may_create: is_new || (!control.group().is_alone() && never_shown),
+            generation,
+        })
+    }
+
     /// The control state that the others begin to serve with is complete.
     pub fn tell_to_serve(&self, turn: &mut Turn, shards: &Shards, step: Step) {
-        let copy = control_copy(turn, shards, self.generation);
+        let copy = self.control_copy(turn, shards, self.generation);
         turn.send_to_all(|| EpochMail::Step { step, control: Some(copy.clone()) });
     }
 }
 
-fn fencing_goes_on(epoch: Epoch, shards: &Shards) -> bool {
+fn fencing_goes_on(turn: &Turn, shards: &Shards) -> bool {
+    let epoch = turn.epoch();
     let mut data = shards.all().filter(|local| local.shard.id != ShardId::CONTROL);
     let may_campaign = data.any(|local| {
         let group = local.shard.group();
-        local.fence_proposed_for < epoch && (group.leads() || group.is_persisted())
+        let may_stand = || local.driving.stands_at() <= turn.now && group.is_persisted();
+        local.driving.fenced_for() < epoch && (group.leads() || may_stand())
     });
     may_campaign || shards.all().all(|local| local.shard.log_view().fence() == epoch)
 }
@@ -249,31 +289,22 @@ fn report_sealed(turn: &mut Turn, shards: usize) {
 
 fn bootstrap_entry(turn: &Turn) -> ControlEntry {
     let settings = &turn.settings;
-    let member = MemberRecord {
-        id: settings.member.0,
-        directory: settings.directory.0,
-        raft_ids: first_raft_ids(settings.cluster, settings.member, turn.reactors),
-        name: settings.name.clone(),
-        peer_urls: settings.peer_urls.clone(),
+    // What the others have begun in they publish themselves.
+    let member = |founder: &Founder| MemberRecord {
+        id: founder.id.0,
+        directory: if founder.id == settings.member { settings.directory.0 } else { 0 },
+        raft_ids: founder_raft_ids(settings.cluster, founder.id),
+        name: founder.name.clone(),
+        peer_urls: founder.peer_urls.clone(),
         client_urls: vec![],
         is_learner: false,
     };
     ControlEntry::Bootstrap {
         cluster: settings.cluster.0,
         token: settings.token.clone(),
-        members: vec![member],
+        members: settings.founders.iter().map(member).collect(),
         cuts: crate::router::cuts(&settings.shard_starts),
         feature_level: FEATURE_LEVEL,
     }
 }
 
-fn control_copy(turn: &Turn, shards: &Shards, generation: Generation) -> Arc<ControlCopy> {
-    assert!(turn.control.is_bootstrapped(), "others begin with the map of the shards");
-    let control = shards.get(ShardId::CONTROL).expect("the coordinator is where it lives");
-    Arc::new(ControlCopy {
-        index: turn.control.index,
-        state: turn.control.to_state(),
-        may_create: control.shard.log_view().seal() == Seal::default(),
-        generation,
-    })
-}

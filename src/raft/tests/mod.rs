@@ -1,3 +1,5 @@
+mod three;
+
 use super::*;
 use crate::record::{ControlEntry, Entry, EpochRecord};
 use crate::stdx::Rng;
@@ -54,7 +56,15 @@ fn payload(n: u64) -> Payload {
 
 fn fresh() -> GroupStart {
     let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
-    GroupStart { own: id(7), peers: peers(&[7], &[]), base: FRESH_BASE, hard_state, entries: vec![] }
+    let elections = Elections::ByOwner;
+    GroupStart {
+        own: id(7),
+        peers: peers(&[7], &[]),
+        base: FRESH_BASE,
+        hard_state,
+        entries: vec![],
+        elections,
+    }
 }
 
 fn id(id: u64) -> RaftId {

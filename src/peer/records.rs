@@ -1,0 +1,580 @@
+//! The head of a frame as one rkyv value, and the way from messages to it and back.
+//!
+//! Back again every number is looked at: who gets a [`PeerMessage`] has a message that somebody can mean. What it
+//! means where it arrives (an unknown shard, a term of the past) is for others.
+
+use super::frame::length;
+use super::link::LinkError;
+use super::message::{CallFailure, Founding, Hello, Introduction, PeerMessage};
+use crate::limits::{REACTORS_MAX, SHARDS_MAX};
+use crate::raft::{Content, GroupEntry, Message, MessageBody, Position, RoundId, VoteKind};
+use crate::record::{Chunk, ControlEntry, Payload};
+use crate::types::{ClusterId, Epoch, Index, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Term};
+use bytes::Bytes;
+use rkyv::option::ArchivedOption;
+use rkyv::rancor::Error as Invalid;
+use rkyv::result::ArchivedResult;
+use rkyv::vec::ArchivedVec;
+use rkyv::{Archive, Serialize};
+
+/// Terms and indexes lie below: what raft-rs counts with never gets near the end of its numbers.
+const RAFT_NUMBERS: u64 = 1 << 62;
+/// Revisions lie below.
+const REVISIONS: u64 = 1 << 48;
+/// gRPC's codes of errors.
+const CODES: std::ops::RangeInclusive<u8> = 1..=16;
+
+#[derive(Archive, Serialize)]
+struct HelloRecord {
+    cluster: u64,
+    member: u64,
+    directory: u64,
+    boot: u64,
+    feature_level: u32,
+    founding: Option<FoundingRecord>,
+    reactors: u16,
+    to: u64,
+    from_reactor: u16,
+    to_reactor: u16,
+}
+
+#[derive(Archive, Serialize)]
+struct FoundingRecord {
+    shards: u32,
+    map: u64,
+}
+
+#[derive(Archive, Serialize)]
+enum MessageRecord {
+    Group {
+        shard: u32,
+        control_term: u64,
+        tails: Vec<ShardPositionRecord>,
+        from: u64,
+        to: u64,
+        term: u64,
+        body: BodyRecord,
+    },
+    Settled {
+        epoch_term: u64,
+        attempt: u32,
+        revision: u64,
+        commits: Vec<ShardPositionRecord>,
+    },
+    WantsGroup {
+        shard: u32,
+        control_term: u64,
+        last: PositionRecord,
+    },
+    ReadAt(u64),
+    ReadAtIs {
+        number: u64,
+        revision: u64,
+        control: u64,
+    },
+    ReadAtRefused(u64),
+    Call {
+        number: u64,
+        method: u8,
+        timeout_ms: u64,
+        bytes: u32,
+    },
+    Answer {
+        number: u64,
+        /// The bytes of the answer, which is a payload; or the error.
+        outcome: Result<u32, FailureRecord>,
+    },
+    CallGone(u64),
+    Attributes(Box<ControlEntry>),
+    Leaving,
+}
+
+#[derive(Archive, Serialize)]
+enum BodyRecord {
+    Append { after: PositionRecord, commit: u64, entries: Vec<EntryRecord> },
+    AppendAnswer { index: u64, commit: u64, rejected: Option<PositionRecord> },
+    Vote { kind: VoteRecord, last: PositionRecord, commit: PositionRecord },
+    VoteAnswer { kind: VoteRecord, is_granted: bool, commit: PositionRecord },
+    Heartbeat { commit: u64, round: Option<RoundRecord> },
+    HeartbeatAnswer { commit: u64, round: Option<RoundRecord> },
+    TimeoutNow,
+}
+
+#[derive(Archive, Serialize)]
+enum VoteRecord {
+    Pre,
+    Real,
+    Transfer,
+}
+
+/// An entry whose index follows that of the one before; what it holds is a payload.
+#[derive(Archive, Serialize)]
+struct EntryRecord {
+    term: u64,
+    bytes: u32,
+    kind: u8,
+}
+
+#[derive(Archive, Serialize)]
+struct PositionRecord {
+    index: u64,
+    term: u64,
+}
+
+#[derive(Archive, Serialize)]
+struct ShardPositionRecord {
+    position: PositionRecord,
+    shard: u32,
+}
+
+#[derive(Archive, Serialize)]
+struct RoundRecord {
+    boot: u64,
+    number: u64,
+}
+
+#[derive(Archive, Serialize)]
+struct FailureRecord {
+    code: u8,
+    text: String,
+}
+
+const _: () = assert!(align_of::<ArchivedMessageRecord>() <= 16 && align_of::<ArchivedHelloRecord>() <= 16);
+
+/// What the list of messages takes beside them.
+pub(super) const LIST_BYTES: usize = 16;
+
+impl PeerMessage {
+    /// What it takes of a head, at most.
+    pub(super) fn head_bytes(&self) -> usize {
+        let behind = match self {
+            PeerMessage::Group { tails, message, .. } => {
+                let entries = match &message.body {
+                    MessageBody::Append { entries, .. } => entries.len(),
+                    _ => 0,
+                };
+                tails.len() * size_of::<ArchivedShardPositionRecord>()
+                    + entries * size_of::<ArchivedEntryRecord>()
+            }
+            PeerMessage::Settled { commits, .. } => commits.len() * size_of::<ArchivedShardPositionRecord>(),
+            PeerMessage::Answer { outcome: Err(failure), .. } => failure.text.len(),
+            PeerMessage::Attributes(entry) => {
+                rkyv::to_bytes::<Invalid>(entry).expect("archiving into memory has no way to fail").len()
+            }
+            _ => 0,
+        };
+        // Each list may begin behind a gap.
+        size_of::<ArchivedMessageRecord>() + behind + 16
+    }
+
+    /// Its payloads, in order.
+    pub(super) fn payloads(&self) -> impl Iterator<Item = Chunk> + '_ {
+        let entries = match self {
+            PeerMessage::Group {
+                message: Message { body: MessageBody::Append { entries, .. }, .. }, ..
+            } => &entries[..],
+            _ => &[],
+        };
+        let single = match self {
+            PeerMessage::Call { message: bytes, .. } | PeerMessage::Answer { outcome: Ok(bytes), .. } => {
+                Some(bytes)
+            }
+            _ => None,
+        };
+        let of_entries = entries.iter().filter_map(|entry| entry.content.payload()).cloned();
+        of_entries.map(Chunk::Payload).chain(single.cloned().map(Chunk::Shared))
+    }
+}
+
+/// Appends a hello to a frame's first piece.
+pub(super) fn write_hello(hello: &Hello, into: Vec<u8>) -> Vec<u8> {
+    let Hello { from, to, from_reactor, to_reactor } = hello;
+    let record = HelloRecord {
+        cluster: from.cluster.0,
+        member: from.member.0,
+        directory: from.directory.0,
+        boot: from.boot,
+        feature_level: from.feature_level,
+        founding: from.founding.map(|Founding { shards, map }| FoundingRecord { shards, map }),
+        reactors: from.reactors,
+        to: to.0,
+        from_reactor: from_reactor.0,
+        to_reactor: to_reactor.0,
+    };
+    rkyv::api::high::to_bytes_in::<_, Invalid>(&record, into)
+        .expect("archiving into memory has no way to fail")
+}
+
+/// Appends messages, without their payloads, to a frame's first piece.
+pub(super) fn write_messages<'a>(messages: impl Iterator<Item = &'a PeerMessage>, into: Vec<u8>) -> Vec<u8> {
+    assert!(into.len().is_multiple_of(16), "a head begins where 16 divides its place");
+    let records: Vec<MessageRecord> = messages.map(record).collect();
+    rkyv::api::high::to_bytes_in::<_, Invalid>(&records, into)
+        .expect("archiving into memory has no way to fail")
+}
+
+fn record(message: &PeerMessage) -> MessageRecord {
+    match message {
+        PeerMessage::Group { shard, control_term, tails, message } => MessageRecord::Group {
+            shard: shard.0,
+            control_term: control_term.0,
+            tails: shard_positions(tails),
+            from: message.from.get(),
+            to: message.to.get(),
+            term: message.term.0,
+            body: body(&message.body),
+        },
+        PeerMessage::Settled { epoch, revision, commits } => MessageRecord::Settled {
+            epoch_term: epoch.term.0,
+            attempt: epoch.attempt,
+            revision: revision.0,
+            commits: shard_positions(commits),
+        },
+        PeerMessage::WantsGroup { shard, control_term, last } => {
+            MessageRecord::WantsGroup { shard: shard.0, control_term: control_term.0, last: position(*last) }
+        }
+        PeerMessage::ReadAt { number } => MessageRecord::ReadAt(*number),
+        PeerMessage::ReadAtIs { number, revision, control } => {
+            MessageRecord::ReadAtIs { number: *number, revision: revision.0, control: control.0 }
+        }
+        PeerMessage::ReadAtRefused { number } => MessageRecord::ReadAtRefused(*number),
+        PeerMessage::Call { number, method, timeout_ms, message } => MessageRecord::Call {
+            number: *number,
+            method: *method,
+            timeout_ms: *timeout_ms,
+            bytes: length(message.len()),
+        },
+        PeerMessage::Answer { number, outcome } => MessageRecord::Answer {
+            number: *number,
+            outcome: match outcome {
+                Ok(bytes) => Ok(length(bytes.len())),
+                Err(CallFailure { code, text }) => Err(FailureRecord { code: *code, text: text.clone() }),
+            },
+        },
+        PeerMessage::CallGone { number } => MessageRecord::CallGone(*number),
+        PeerMessage::Attributes(entry) => MessageRecord::Attributes(Box::new(entry.clone())),
+        PeerMessage::Leaving => MessageRecord::Leaving,
+    }
+}
+
+fn body(body: &MessageBody) -> BodyRecord {
+    let round = |round: &Option<RoundId>| round.map(|RoundId { boot, number }| RoundRecord { boot, number });
+    match body {
+        MessageBody::Append { after, commit, entries } => {
+            let record = |(place, entry): (usize, &GroupEntry)| {
+                assert_eq!(entry.index.0, after.index.0 + 1 + place as u64, "entries follow each other");
+                let bytes = entry.content.payload().map_or(0, |payload| payload.bytes().len());
+                EntryRecord { term: entry.term.0, bytes: length(bytes), kind: entry.content.kind() }
+            };
+            let entries = entries.iter().enumerate().map(record).collect();
+            BodyRecord::Append { after: position(*after), commit: commit.0, entries }
+        }
+        MessageBody::AppendAnswer { index, commit, rejected } => {
+            BodyRecord::AppendAnswer { index: index.0, commit: commit.0, rejected: rejected.map(position) }
+        }
+        MessageBody::Vote { kind, last, commit } => {
+            BodyRecord::Vote { kind: vote(*kind), last: position(*last), commit: position(*commit) }
+        }
+        MessageBody::VoteAnswer { kind, is_granted, commit } => {
+            BodyRecord::VoteAnswer { kind: vote(*kind), is_granted: *is_granted, commit: position(*commit) }
+        }
+        MessageBody::Heartbeat { commit, round: of } => {
+            BodyRecord::Heartbeat { commit: commit.0, round: round(of) }
+        }
+        MessageBody::HeartbeatAnswer { commit, round: of } => {
+            BodyRecord::HeartbeatAnswer { commit: commit.0, round: round(of) }
+        }
+        MessageBody::TimeoutNow => BodyRecord::TimeoutNow,
+    }
+}
+
+fn vote(kind: VoteKind) -> VoteRecord {
+    match kind {
+        VoteKind::Pre => VoteRecord::Pre,
+        VoteKind::Real => VoteRecord::Real,
+        VoteKind::Transfer => VoteRecord::Transfer,
+    }
+}
+
+fn position(at: Position) -> PositionRecord {
+    PositionRecord { index: at.index.0, term: at.term.0 }
+}
+
+fn shard_positions(of: &[(ShardId, Position)]) -> Vec<ShardPositionRecord> {
+    of.iter().map(|(shard, at)| ShardPositionRecord { shard: shard.0, position: position(*at) }).collect()
+}
+
+/// Why a number of a message means nothing.
+type Why = &'static str;
+
+/// Reads the head of a hello.
+pub(super) fn read_hello(head: &[u8]) -> Result<Hello, LinkError> {
+    let record = rkyv::access::<ArchivedHelloRecord, Invalid>(head).map_err(|_| LinkError::Unreadable)?;
+    hello(record).map_err(|why| LinkError::Senseless { message: "a hello", why })
+}
+
+fn hello(record: &ArchivedHelloRecord) -> Result<Hello, Why> {
+    let founding = record
+        .founding
+        .as_ref()
+        .map(|founding| Founding { shards: founding.shards.to_native(), map: founding.map.to_native() });
+    let from = Introduction {
+        cluster: ClusterId(named(record.cluster.to_native(), "it names no cluster")?),
+        member: MemberId(named(record.member.to_native(), "it names no member")?),
+        directory: StoreId(named(record.directory.to_native(), "it names no directory")?),
+        boot: record.boot.to_native(),
+        reactors: record.reactors.to_native(),
+        feature_level: record.feature_level.to_native(),
+        founding,
+    };
+    let hello = Hello {
+        from,
+        to: MemberId(named(record.to.to_native(), "it is for no member")?),
+        from_reactor: ReactorId(record.from_reactor.to_native()),
+        to_reactor: ReactorId(record.to_reactor.to_native()),
+    };
+    if !(1..=REACTORS_MAX).contains(&usize::from(from.reactors)) {
+        return Err("no member has so many reactors");
+    }
+    if hello.from_reactor.0 >= from.reactors {
+        return Err("it comes from a reactor beyond the last");
+    }
+    if usize::from(hello.to_reactor.0) >= REACTORS_MAX {
+        return Err("it is for a reactor beyond all");
+    }
+    if founding.is_some_and(|founding| !(1..=SHARDS_MAX).contains(&(founding.shards as usize))) {
+        return Err("no cluster has so many shards");
+    }
+    Ok(hello)
+}
+
+fn named(id: u64, why: Why) -> Result<u64, Why> {
+    if id == 0 { Err(why) } else { Ok(id) }
+}
+
+/// Reads messages off a head and the payloads behind it.
+pub(super) fn read_messages(head: &[u8], payloads: &[u8]) -> Result<Vec<PeerMessage>, LinkError> {
+    let records = rkyv::access::<ArchivedVec<ArchivedMessageRecord>, Invalid>(head);
+    let records = records.map_err(|_| LinkError::Unreadable)?;
+    let mut reader = MessageReader { payloads };
+    let read = |record: &ArchivedMessageRecord| {
+        reader.message(record).map_err(|why| LinkError::Senseless { message: name(record), why })
+    };
+    let messages = records.iter().map(read).collect::<Result<Vec<PeerMessage>, LinkError>>()?;
+    match reader.payloads {
+        [] => Ok(messages),
+        _ => Err(LinkError::Senseless { message: "a frame", why: "it has payloads that are no message's" }),
+    }
+}
+
+fn name(record: &ArchivedMessageRecord) -> &'static str {
+    match record {
+        ArchivedMessageRecord::Group { body, .. } => match body {
+            ArchivedBodyRecord::Append { .. } => "an append",
+            ArchivedBodyRecord::AppendAnswer { .. } => "an append's answer",
+            ArchivedBodyRecord::Vote { .. } => "a request for a vote",
+            ArchivedBodyRecord::VoteAnswer { .. } => "a vote",
+            ArchivedBodyRecord::Heartbeat { .. } => "a heartbeat",
+            ArchivedBodyRecord::HeartbeatAnswer { .. } => "a heartbeat's answer",
+            ArchivedBodyRecord::TimeoutNow => "a transfer of a group",
+        },
+        ArchivedMessageRecord::Settled { .. } => "what is settled",
+        ArchivedMessageRecord::WantsGroup { .. } => "a request for a group",
+        ArchivedMessageRecord::ReadAt(_) => "a question of a read",
+        ArchivedMessageRecord::ReadAtIs { .. } | ArchivedMessageRecord::ReadAtRefused(_) => "a read's answer",
+        ArchivedMessageRecord::Call { .. } => "a call",
+        ArchivedMessageRecord::Answer { .. } => "a call's answer",
+        ArchivedMessageRecord::CallGone(_) => "a call's end",
+        ArchivedMessageRecord::Attributes(_) => "a member's attributes",
+        ArchivedMessageRecord::Leaving => "a farewell",
+    }
+}
+
+struct MessageReader<'a> {
+    /// Those that no message has taken yet.
+    payloads: &'a [u8],
+}
+
+impl MessageReader<'_> {
+    fn take(&mut self, bytes: u32) -> Result<&[u8], Why> {
+        let taken = self.payloads.split_at_checked(bytes as usize);
+        let (taken, rest) = taken.ok_or("it names more payload than there is")?;
+        self.payloads = rest;
+        Ok(taken)
+    }
+
+    fn message(&mut self, record: &ArchivedMessageRecord) -> Result<PeerMessage, Why> {
+        Ok(match record {
+            ArchivedMessageRecord::Group { shard, control_term, tails, from, to, term: of, body } => {
+                let message = Message {
+                    from: peer(from.to_native())?,
+                    to: peer(to.to_native())?,
+                    term: term(of.to_native())?,
+                    body: self.body(body)?,
+                };
+                PeerMessage::Group {
+                    shard: ShardId(shard.to_native()),
+                    control_term: Term(raft_number(control_term.to_native())?),
+                    tails: read_shard_positions(tails)?,
+                    message,
+                }
+            }
+            ArchivedMessageRecord::Settled { epoch_term, attempt, revision: of, commits } => {
+                PeerMessage::Settled {
+                    epoch: Epoch { term: term(epoch_term.to_native())?, attempt: attempt.to_native() },
+                    revision: revision(of.to_native())?,
+                    commits: read_shard_positions(commits)?,
+                }
+            }
+            ArchivedMessageRecord::WantsGroup { shard, control_term, last } => PeerMessage::WantsGroup {
+                shard: ShardId(shard.to_native()),
+                control_term: term(control_term.to_native())?,
+                last: read_position(last)?,
+            },
+            ArchivedMessageRecord::ReadAt(number) => PeerMessage::ReadAt { number: number.to_native() },
+            ArchivedMessageRecord::ReadAtIs { number, revision: of, control } => PeerMessage::ReadAtIs {
+                number: number.to_native(),
+                revision: revision(of.to_native())?,
+                control: index(control.to_native())?,
+            },
+            ArchivedMessageRecord::ReadAtRefused(number) => {
+                PeerMessage::ReadAtRefused { number: number.to_native() }
+            }
+            ArchivedMessageRecord::Call { number, method, timeout_ms, bytes } => PeerMessage::Call {
+                number: number.to_native(),
+                method: *method,
+                timeout_ms: timeout_ms.to_native(),
+                message: Bytes::copy_from_slice(self.take(bytes.to_native())?),
+            },
+            ArchivedMessageRecord::Answer { number, outcome } => {
+                PeerMessage::Answer { number: number.to_native(), outcome: self.outcome(outcome)? }
+            }
+            ArchivedMessageRecord::CallGone(number) => PeerMessage::CallGone { number: number.to_native() },
+            ArchivedMessageRecord::Attributes(entry) => {
+                let entry = rkyv::deserialize::<ControlEntry, Invalid>(&**entry);
+                match entry.map_err(|_| "it cannot be read")? {
+                    entry @ ControlEntry::MemberAttributes { .. } => PeerMessage::Attributes(entry),
+                    _ => return Err("it is another entry"),
+                }
+            }
+            ArchivedMessageRecord::Leaving => PeerMessage::Leaving,
+        })
+    }
+
+    fn outcome(
+        &mut self,
+        record: &ArchivedResult<rkyv::Archived<u32>, ArchivedFailureRecord>,
+    ) -> Result<Result<Bytes, CallFailure>, Why> {
+        match record {
+            ArchivedResult::Ok(bytes) => Ok(Ok(Bytes::copy_from_slice(self.take(bytes.to_native())?))),
+            ArchivedResult::Err(failure) if !CODES.contains(&failure.code) => {
+                Err("its code is none of gRPC's")
+            }
+            ArchivedResult::Err(failure) => {
+                Ok(Err(CallFailure { code: failure.code, text: failure.text.to_string() }))
+            }
+        }
+    }
+
+    fn body(&mut self, record: &ArchivedBodyRecord) -> Result<MessageBody, Why> {
+        Ok(match record {
+            ArchivedBodyRecord::Append { after, commit, entries } => {
+                let after = read_position(after)?;
+                if after.index.0 + entries.len() as u64 >= RAFT_NUMBERS {
+                    return Err("an index is beyond all");
+                }
+                let indexes = (after.index.0 + 1..).map(Index);
+                let entries = entries.iter().zip(indexes).map(|(record, index)| self.entry(record, index));
+                MessageBody::Append {
+                    after,
+                    entries: entries.collect::<Result<_, Why>>()?,
+                    commit: index(commit.to_native())?,
+                }
+            }
+            ArchivedBodyRecord::AppendAnswer { index: of, commit, rejected } => MessageBody::AppendAnswer {
+                index: index(of.to_native())?,
+                commit: index(commit.to_native())?,
+                rejected: rejected.as_ref().map(read_position).transpose()?,
+            },
+            ArchivedBodyRecord::Vote { kind, last, commit } => MessageBody::Vote {
+                kind: read_vote(kind),
+                last: read_position(last)?,
+                commit: read_position(commit)?,
+            },
+            ArchivedBodyRecord::VoteAnswer { kind, is_granted, commit } => MessageBody::VoteAnswer {
+                kind: read_vote(kind),
+                is_granted: *is_granted,
+                commit: read_position(commit)?,
+            },
+            ArchivedBodyRecord::Heartbeat { commit, round } => {
+                MessageBody::Heartbeat { commit: index(commit.to_native())?, round: read_round(round) }
+            }
+            ArchivedBodyRecord::HeartbeatAnswer { commit, round } => {
+                MessageBody::HeartbeatAnswer { commit: index(commit.to_native())?, round: read_round(round) }
+            }
+            ArchivedBodyRecord::TimeoutNow => MessageBody::TimeoutNow,
+        })
+    }
+
+    fn entry(&mut self, record: &ArchivedEntryRecord, index: Index) -> Result<GroupEntry, Why> {
+        let payload = Payload::copy_of(self.take(record.bytes.to_native())?);
+        let content = Content::of(record.kind, &payload)
+            .ok_or("an entry is of no kind, or is not what its kind holds")?;
+        Ok(GroupEntry { index, term: term(record.term.to_native())?, content })
+    }
+}
+
+fn peer(id: u64) -> Result<RaftId, Why> {
+    RaftId::new(id).ok_or("it names nobody as a peer")
+}
+
+fn raft_number(number: u64) -> Result<u64, Why> {
+    if number < RAFT_NUMBERS { Ok(number) } else { Err("a term or an index is beyond all") }
+}
+
+fn term(number: u64) -> Result<Term, Why> {
+    match raft_number(number)? {
+        0 => Err("a term is 0"),
+        number => Ok(Term(number)),
+    }
+}
+
+fn index(number: u64) -> Result<Index, Why> {
+    raft_number(number).map(Index)
+}
+
+fn revision(number: u64) -> Result<Revision, Why> {
+    if number < REVISIONS { Ok(Revision(number)) } else { Err("a revision is beyond all") }
+}
+
+fn read_position(record: &ArchivedPositionRecord) -> Result<Position, Why> {
+    Ok(Position {
+        index: index(record.index.to_native())?,
+        term: Term(raft_number(record.term.to_native())?),
+    })
+}
+
+fn read_shard_positions(
+    records: &ArchivedVec<ArchivedShardPositionRecord>,
+) -> Result<Vec<(ShardId, Position)>, Why> {
+    if records.len() > SHARDS_MAX {
+        return Err("no cluster has so many shards");
+    }
+    let read = |record: &ArchivedShardPositionRecord| {
+        Ok((ShardId(record.shard.to_native()), read_position(&record.position)?))
+    };
+    records.iter().map(read).collect()
+}
+
+fn read_vote(record: &ArchivedVoteRecord) -> VoteKind {
+    match record {
+        ArchivedVoteRecord::Pre => VoteKind::Pre,
+        ArchivedVoteRecord::Real => VoteKind::Real,
+        ArchivedVoteRecord::Transfer => VoteKind::Transfer,
+    }
+}
+
+fn read_round(record: &ArchivedOption<ArchivedRoundRecord>) -> Option<RoundId> {
+    let record = record.as_ref()?;
+    Some(RoundId { boot: record.boot.to_native(), number: record.number.to_native() })
+}

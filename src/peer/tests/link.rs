@@ -1,0 +1,1 @@
+//! What one end of a link does, message by message.

@@ -1,0 +1,159 @@
+//! What the peers of a group say to each other: messages in, messages out, and entries for those that lack them.
+
+use super::check::BadMessage;
+use super::translate::{from_raft, to_raft};
+use super::{Group, GroupEntry, Message, MessageBody, Position};
+use crate::types::{Index, RaftId, Term};
+use ::raft::Ready;
+use ::raft::eraftpb;
+use std::collections::VecDeque;
+
+/// Messages on their way out.
+#[derive(Default)]
+pub(super) struct Outbox {
+    free: Vec<Message>,
+    /// With the Ready that has to be durable before.
+    waiting: VecDeque<(u64, Message)>,
+    /// The Ready that brought the term and the vote as they are, and the last one that is durable.
+    promised: u64,
+    persisted: u64,
+}
+
+impl Outbox {
+    /// A Ready has a new term or vote.
+    pub fn promised_in(&mut self, number: u64) {
+        assert!(number > self.promised, "Readies come in their order");
+        self.promised = number;
+    }
+
+    fn post(&mut self, number: u64, message: Message, acknowledges: bool) {
+        if !acknowledges && self.promised <= self.persisted {
+            self.free.push(message);
+        } else {
+            assert!(number > self.persisted, "a Ready is taken before it is durable");
+            self.waiting.push_back((number, message));
+        }
+    }
+
+    pub fn persisted(&mut self, number: u64) {
+        assert!(number > self.persisted, "Readies are persisted in their order");
+        self.persisted = number;
+        while let Some((_, message)) = self.waiting.pop_front_if(|(waits_for, _)| *waits_for <= number) {
+            self.free.push(message);
+        }
+    }
+}
+
+/// Entries that a follower lacks and that only the log has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntriesWanted {
+    pub from: Index,
+    /// The last one that may be given: what follows is in memory. Fewer will do.
+    pub upto: Index,
+    pub peer: RaftId,
+}
+
+impl Group {
+    /// A message of another peer.
+    pub fn step(&mut self, message: Message) -> Result<(), BadMessage> {
+        self.check(&message)?;
+        let mut raft = to_raft(&message);
+        if let MessageBody::Append { after, entries, .. } = message.body {
+            let (after, taken) = self.keep_entries(message.term, after, entries);
+            (raft.index, raft.log_term, raft.entries) = (after.index.0, after.term.0, taken);
+        }
+        let last = raft.entries.last().map(|entry| Index(entry.index));
+        self.node.step(raft).expect("raft-rs takes what a peer may say");
+        let is_taken = last.is_none_or(|last| last == self.last_index());
+        assert!(is_taken, "what was kept of an append is appended: {last:?} of {}", self.last_index());
+        self.follow_role();
+        Ok(())
+    }
+
+    /// What raft-rs will append of a leader's entries, all of which it takes: without those that stand here already,
+    /// and nothing of what it will not look at.
+    fn keep_entries(
+        &mut self,
+        term: Term,
+        after: Position,
+        entries: Vec<GroupEntry>,
+    ) -> (Position, Vec<eraftpb::Entry>) {
+        let is_taken = term >= self.term()
+            && after.index >= self.committed()
+            && self.term_of(after.index) == Some(after.term);
+        if !is_taken {
+            return (after, vec![]);
+        }
+        let stands = |entry: &&GroupEntry| self.term_of(entry.index) == Some(entry.term);
+        let standing = entries.iter().take_while(stands).count();
+        let after = entries[..standing].last().map_or(after, GroupEntry::at);
+        let tail = self.node.mut_store();
+        let new = entries.into_iter().skip(standing);
+        (after, new.map(|entry| tail.keep_entry(entry)).collect())
+    }
+
+    /// What a Ready says to others, in our words.
+    pub(super) fn post(&mut self, ready: &mut Ready) {
+        let number = ready.number();
+        let (at_once, promising) = (ready.take_messages(), ready.take_persisted_messages());
+        assert!(at_once.is_empty() || promising.is_empty(), "a Ready is a leader's or not");
+        assert!(at_once.is_empty() || self.leads(), "only a leader's messages promise nothing");
+        let (outbox, tail) = (&mut self.outbox, &self.node.raft.raft_log.store);
+        for message in at_once {
+            from_raft(message, tail, |message| outbox.post(number, message, false));
+        }
+        for message in promising {
+            from_raft(message, tail, |message| {
+                let acknowledges = !matches!(message.body, MessageBody::HeartbeatAnswer { .. });
+                outbox.post(number, message, acknowledges);
+            });
+        }
+        self.node.mut_store().drop_fetched();
+    }
+
+    /// The messages that may leave, in order. To be taken after each [`Group::ready`] and [`Group::persisted`].
+    pub fn take_messages(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.outbox.free)
+    }
+
+    /// What a follower lacks that is not in memory, if raft-rs has asked for such since entries were given last.
+    pub fn wanted_entries(&self) -> Option<EntriesWanted> {
+        let tail = self.node.store();
+        if !tail.is_wanting() || !self.leads() {
+            return None;
+        }
+        let (log_after, base) = (tail.log_after(), tail.base());
+        let others = self.node.raft.prs().iter().filter(|(id, _)| **id != self.node.raft.id);
+        let lacking = others.filter(|(_, progress)| !progress.is_paused()).filter_map(|(id, progress)| {
+            let from = Index(progress.next_idx);
+            let peer = RaftId::new(*id)?;
+            (log_after < from && from <= base).then_some(EntriesWanted { from, upto: base, peer })
+        });
+        lacking.min_by_key(|wanted| (wanted.from, wanted.peer))
+    }
+
+    /// Entries as the log has them, and what they stand behind: goes on with every follower that lacks them.
+    pub fn give_entries(&mut self, after: Position, entries: Vec<GroupEntry>) {
+        let known = after.index.0 + 1..=after.index.0 + entries.len() as u64;
+        self.node.mut_store().take_fetched(after, entries);
+        let peers: Vec<RaftId> = self.progress().map(|(peer, ..)| peer).collect();
+        for peer in peers {
+            let next = |group: &Group| {
+                let progress = group.node.raft.prs().get(peer.get()).filter(|peer| !peer.is_paused());
+                progress.map(|progress| progress.next_idx).filter(|next| known.contains(next))
+            };
+            while let Some(before) = next(self) {
+                self.node.raft.send_append(peer.get());
+                if next(self) == Some(before) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The log has let go of the entries up to an index: who lacks one of them needs the state instead.
+    pub fn log_begins_after(&mut self, index: Index) {
+        let index = index.min(self.applied());
+        self.node.mut_store().log_begins_after(index);
+    }
+}

@@ -1,0 +1,136 @@
+//! What other members say, and what they are told: between the links and the parts of this reactor.
+
+use super::Reactor;
+use super::epoch_state::EpochStage;
+use super::peers::{Lane, PeerEvent};
+use super::shards::Settled;
+use super::turn::ToPeers;
+use crate::peer::PeerMessage;
+use crate::raft::{Message, MessageBody};
+use crate::types::{MemberId, ShardId, Term};
+use std::collections::BTreeSet;
+
+impl Reactor {
+    /// Takes what has come of links.
+    pub(super) fn take_peer_events(&mut self) {
+        let mut answered = BTreeSet::new();
+        for event in self.peers.take_events() {
+            match event {
+                PeerEvent::Up(lane) => self.on_peer_up(lane),
+                PeerEvent::Down(lane) => self.on_peer_down(lane),
+                PeerEvent::Said { lane, conn, message } => match message {
+                    PeerMessage::Group { shard, control_term, message, .. } => {
+                        if matches!(message.body, MessageBody::AppendAnswer { .. }) {
+                            answered.insert(shard);
+                        }
+                        if let Err(why) = self.on_group_message(lane.member, shard, control_term, message) {
+                            self.peers.fail(&mut self.turn, conn, &why);
+                        }
+                    }
+                    message => self.on_peer_message(lane, message),
+                },
+            }
+        }
+        // What a leader's answers wait for is marked at once, and they may leave with this turn.
+        for shard in answered {
+            if self.shards.has(shard) && self.shards.shard_mut(shard).group().leads() {
+                self.follow_commits(shard);
+            }
+        }
+    }
+
+    fn on_peer_message(&mut self, lane: Lane, message: PeerMessage) {
+        match message {
+            PeerMessage::Settled { epoch, revision, commits } => {
+                let (said, own) = (Settled { epoch, revision, commits }, self.turn.reactors);
+                self.shards.hear_settled(&said, |shard| lane.joins(shard, own));
+                self.epochs.hear_serving(epoch);
+            }
+            PeerMessage::WantsGroup { shard, control_term, last } => {
+                if let Some(local) = self.shards.get_mut(shard) {
+                    self.epochs.on_group_wanted(&self.turn, local, lane.member, control_term, last);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What was on its way when the connection before this one broke is lost: groups ask for it again.
+    fn on_peer_up(&mut self, lane: Lane) {
+        let Reactor { turn, shards, .. } = self;
+        let joined = shards.all_mut().filter(|local| lane.joins(local.shard.id, turn.reactors));
+        for local in joined {
+            let group = local.shard.group_mut();
+            let peers = group.peers_at(group.applied());
+            let ids = peers.voters.iter().chain(&peers.learners).copied();
+            let peer = ids.into_iter().find(|id| turn.member_of(*id) == Some(lane.member));
+            if let Some(peer) = peer.filter(|_| group.leads()) {
+                group.report_unreachable(peer);
+                group.ping();
+            }
+        }
+    }
+
+    fn on_peer_down(&mut self, lane: Lane) {
+        self.epochs.on_peer_down(&mut self.turn, &mut self.shards, lane.member);
+    }
+
+    pub(super) fn on_leader_is(&mut self, term: Term, leader: Option<MemberId>) {
+        self.epochs.on_leader_is(&mut self.turn, term, leader);
+    }
+
+    /// A peer's message goes to its group, if that is here. An error is the peer's fault.
+    fn on_group_message(
+        &mut self,
+        from: MemberId,
+        shard: ShardId,
+        control_term: Term,
+        message: Message,
+    ) -> Result<(), String> {
+        let turn = &self.turn;
+        if turn.member_of(message.from) != Some(from) {
+            return Err(format!("it speaks for peer {:x}, which is not its own", message.from.get()));
+        }
+        let votes = matches!(message.body, MessageBody::Vote { .. });
+        if votes && shard != ShardId::CONTROL && control_term < turn.epoch_state.term() {
+            return Ok(());
+        }
+        let Some(local) = self.shards.get_mut(shard) else { return Ok(()) };
+        local.shard.group_mut().step(message).map_err(|bad| format!("shard {shard}: {bad}"))?;
+        self.shards.touch(shard);
+        Ok(())
+    }
+
+    /// What was stepped in this turn and has come to be committed or covered.
+    pub(super) fn follow_touched(&mut self) {
+        for shard in self.shards.take_touched() {
+            self.follow_commits(shard);
+        }
+        // Which shards are to be covered is known with the control state.
+        if self.turn.router.is_some() {
+            let covered = self.shards.covered();
+            self.epochs.report_covered(&mut self.turn, covered);
+        }
+    }
+
+    /// The messages of this turn's groups, and what the leader has settled, go to the links.
+    pub(super) fn tell_peers(&mut self) {
+        let Reactor { turn, shards, peers, .. } = self;
+        let control_term = turn.epoch_state.term();
+        for (shard, message) in shards.take_messages() {
+            let Some(member) = turn.member_of(message.to) else { continue };
+            let message = PeerMessage::Group { shard, control_term, tails: vec![], message };
+            turn.tell(ToPeers::One(member), shard, message);
+        }
+        for (to, shard, message) in std::mem::take(&mut turn.to_peers) {
+            peers.tell(to, shard, message);
+        }
+        if turn.epoch_state.stage() == EpochStage::Serving {
+            // First what is settled, then the indexes: so it is true for ever.
+            let (epoch, revision) = (turn.epoch(), *turn.settled);
+            let committed = shards.committed();
+            peers.tell_settled(epoch, revision, &committed, turn.reactors);
+        }
+        peers.flush(turn);
+    }
+}

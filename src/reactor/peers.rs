@@ -1,0 +1,557 @@
+//! The links to other members: one from this reactor to each reactor there that has shards in common with it.
+//!
+//! It sees neither groups nor clients: what comes is handed to the router, and what goes is given by shard.
+//!
+//! **The question.** Members find each other while some are down, restart, or are somebody else's copy. Over which
+//! connection goes what, and who is believed?
+//!
+//! **The rule.** Of two members the one with the greater id dials. A lane joins one reactor to one reactor, and a
+//! shard's messages go by the lane of its owners, so that they keep their order. The first reactor dials first, and
+//! learns there how many reactors the other has. Whoever is dialed looks at the greeting before anything else: it
+//! must be of a member of this cluster, of the directory that the member has begun in, and of no second process
+//! beside one that is connected. A newer connection of the same process replaces the one before.
+//!
+//! **Why not otherwise.** Two connections of each pair, one for each direction as in etcd, would cost as many
+//! packets again for acknowledgements. A lane for each group would multiply connections by shards.
+
+use super::turn::{ToPeers, Turn};
+use crate::io::{Chunk, ConnectionState, DialId, Level, MemberMail, Output};
+use crate::limits::{DIAL_AGAIN_MS, DIAL_AGAIN_MS_MAX};
+use crate::peer::{self, Founding, Hello, Introduction, Link, LinkEvent, LinkTimes, NotSent, PeerMessage};
+use crate::raft::Position;
+use crate::record::FEATURE_LEVEL;
+use crate::router::{map_number, reactor_of};
+use crate::types::{ConnId, Duration, Epoch, Index, MemberId, ReactorId, Revision, ShardId, StoreId, Time};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The reactor of another member that a link leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lane {
+    pub member: MemberId,
+    own: ReactorId,
+    theirs: ReactorId,
+    /// How many reactors the other member has.
+    reactors: u16,
+}
+
+impl Lane {
+    /// Whether it joins the owners of a shard, where this member has so many reactors.
+    pub fn joins(&self, shard: ShardId, own_reactors: u16) -> bool {
+        reactor_of(shard, self.reactors) == self.theirs && reactor_of(shard, own_reactors) == self.own
+    }
+}
+
+/// What comes of a link.
+#[derive(Debug)]
+pub(super) enum PeerEvent {
+    Up(Lane),
+    Down(Lane),
+    Said { lane: Lane, conn: ConnId, message: PeerMessage },
+}
+
+/// What has become of a connection's bytes.
+#[derive(Debug, PartialEq)]
+pub(super) enum Taken {
+    Read,
+    /// It is no member that speaks: these are all the bytes that have come.
+    NoMember(Vec<u8>),
+    /// The connection is none of a member's.
+    NotHere,
+}
+
+/// A connection whose greeting was read by the first reactor, on its way to the one that it is for.
+struct Greeted {
+    link: Link,
+    hello: Hello,
+}
+
+struct Connection {
+    link: Link,
+    /// What has come before it is known who speaks.
+    first: Vec<u8>,
+    is_known: bool,
+    /// At the end that dialed.
+    dialed: Option<(MemberId, ReactorId)>,
+    lane: Option<Lane>,
+    told: Told,
+    /// It is closed once what it still has to say is handed out.
+    ends: bool,
+}
+
+/// What a lane's other end was told of what is settled, since the connection began.
+#[derive(Default)]
+struct Told {
+    of: (Epoch, Revision),
+    commits: BTreeMap<ShardId, Index>,
+}
+
+/// A reactor that this one has to be connected to.
+#[derive(Default)]
+struct Dial {
+    under_way: Option<DialId>,
+    at: Time,
+    /// How long the next try waits, if this one fails.
+    pause: Duration,
+    /// Which of the member's addresses is next.
+    address: usize,
+}
+
+/// What is known of another member.
+struct Other {
+    urls: Vec<String>,
+    directory: StoreId,
+    /// How many reactors it has, once it has said so.
+    reactors: Option<u16>,
+    /// Of its process, as it said last.
+    boot: u64,
+}
+
+pub(super) struct PeerLinks {
+    boot: u64,
+    others: BTreeMap<MemberId, Other>,
+    /// As of which control state.
+    known_at: Option<Index>,
+    connections: BTreeMap<ConnId, Connection>,
+    lanes: BTreeMap<(MemberId, ReactorId), ConnId>,
+    dials: BTreeMap<(MemberId, ReactorId), Dial>,
+    dialed: u64,
+    events: Vec<PeerEvent>,
+}
+
+impl PeerLinks {
+    /// `boot` is a number of the process, and of no other.
+    pub fn new(boot: u64) -> PeerLinks {
+        PeerLinks {
+            boot,
+            others: BTreeMap::new(),
+            known_at: None,
+            connections: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            dialed: 0,
+            events: vec![],
+        }
+    }
+
+    /// What has come of links since it was last asked.
+    pub fn take_events(&mut self) -> Vec<PeerEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn introduction(&self, turn: &Turn) -> Introduction {
+        let settings = &turn.settings;
+        let founding = || Founding {
+            shards: settings.shard_starts.len() as u32 + 1,
+            map: map_number(&settings.shard_starts),
+        };
+        Introduction {
+            cluster: settings.cluster,
+            member: settings.member,
+            directory: settings.directory,
+            boot: self.boot,
+            reactors: turn.reactors,
+            feature_level: FEATURE_LEVEL,
+            founding: (!turn.control.is_bootstrapped()).then(founding),
+        }
+    }
+
+    fn times(turn: &Turn) -> LinkTimes {
+        LinkTimes { heartbeat: turn.settings.heartbeat, election: turn.settings.election_timeout }
+    }
+
+    /// Somebody has connected to the peer port.
+    pub fn on_opened(&mut self, turn: &Turn, conn: ConnId) {
+        let own = self.introduction(turn);
+        let link = Link::accept(turn.now, own, PeerLinks::times(turn), turn.settings.bounds.peer);
+        self.insert(conn, Connection::new(link, None));
+    }
+
+    fn insert(&mut self, conn: ConnId, connection: Connection) {
+        let before = self.connections.insert(conn, connection);
+        assert!(before.is_none(), "a connection begins once");
+    }
+
+    /// The connection that was asked for is made.
+    pub fn on_dialed(&mut self, turn: &Turn, dial: DialId, conn: ConnId) {
+        let found = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial));
+        let Some((&(to, to_reactor), of)) = found else {
+            let (times, bounds) = (PeerLinks::times(turn), turn.settings.bounds.peer);
+            let link = Link::accept(turn.now, self.introduction(turn), times, bounds);
+            return self.insert(conn, Connection { ends: true, ..Connection::new(link, None) });
+        };
+        of.under_way = None;
+        of.at = Time::NEVER; // until the connection ends
+        let hello = Hello { from: self.introduction(turn), to, from_reactor: turn.id, to_reactor };
+        let link = Link::dial(turn.now, hello, PeerLinks::times(turn), turn.settings.bounds.peer);
+        self.insert(conn, Connection { is_known: true, ..Connection::new(link, Some((to, to_reactor))) });
+    }
+
+    pub fn on_dial_failed(&mut self, turn: &mut Turn, dial: DialId, why: &str) {
+        let Some((&(member, _), of)) = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial)) else {
+            return;
+        };
+        of.under_way = None;
+        of.fail(turn.now);
+        let fields = [("remote-peer-id", hex(member)), ("error", why.to_owned())];
+        turn.log_line(Level::Info, "cannot connect to a peer", fields.map(|(name, is)| (name, is.into())));
+    }
+
+    /// A connection whose greeting another reactor has read.
+    pub fn on_moved(&mut self, turn: &mut Turn, conn: ConnId, state: ConnectionState) {
+        let Greeted { link, hello } = *state.0.downcast::<Greeted>().expect("only peers move this way");
+        self.insert(conn, Connection { is_known: true, ..Connection::new(link, None) });
+        if hello.to_reactor == turn.id {
+            self.welcome(turn, conn, &hello);
+        } else {
+            self.pass_on(turn, conn, hello); // it was sent back
+        }
+    }
+
+    /// Whether a connection's state is one of a member's.
+    pub fn is_greeted(state: &ConnectionState) -> bool {
+        state.0.is::<Greeted>()
+    }
+
+    pub fn on_received(&mut self, turn: &mut Turn, conn: ConnId, bytes: &[u8]) -> Taken {
+        let Some(connection) = self.connections.get_mut(&conn) else { return Taken::NotHere };
+        if connection.is_known {
+            self.receive(turn, conn, bytes);
+            return Taken::Read;
+        }
+        connection.first.extend_from_slice(bytes);
+        match peer::greets(&connection.first) {
+            None => Taken::Read,
+            Some(true) => {
+                connection.is_known = true;
+                let first = std::mem::take(&mut connection.first);
+                self.receive(turn, conn, &first);
+                Taken::Read
+            }
+            Some(false) => {
+                let connection = self.connections.remove(&conn).expect("found above");
+                Taken::NoMember(connection.first)
+            }
+        }
+    }
+
+    fn receive(&mut self, turn: &mut Turn, conn: ConnId, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(&conn).filter(|connection| !connection.ends) else {
+            return;
+        };
+        let mut events = vec![];
+        let received = connection.link.receive(turn.now, bytes, &mut events);
+        for event in events {
+            match event {
+                LinkEvent::Hello(hello) => self.on_hello(turn, conn, hello),
+                LinkEvent::Message(message) => {
+                    let lane = self.connections.get(&conn).and_then(|connection| connection.lane);
+                    let said = lane.map(|lane| PeerEvent::Said { lane, conn, message });
+                    self.events.extend(said);
+                }
+            }
+        }
+        if let Err(error) = received {
+            self.fail(turn, conn, &error.to_string());
+        }
+    }
+
+    fn on_hello(&mut self, turn: &mut Turn, conn: ConnId, hello: Hello) {
+        let refusal = self.why_not(&hello);
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        match (refusal, connection.dialed) {
+            (Some(why), _) => {
+                if connection.dialed.is_none() {
+                    connection.link.refuse(&why);
+                }
+                self.fail(turn, conn, &why);
+            }
+            (None, Some(_)) => self.come_up(turn, conn, &hello),
+            (None, None) if hello.to_reactor == turn.id => self.welcome(turn, conn, &hello),
+            (None, None) => self.pass_on(turn, conn, hello),
+        }
+    }
+
+    /// Why a process is not believed to be a member's.
+    fn why_not(&self, hello: &Hello) -> Option<String> {
+        let (from, id) = (&hello.from, hex(hello.from.member));
+        let Some(known) = self.others.get(&from.member) else {
+            return Some(format!("member {id} is none of this cluster"));
+        };
+        if known.directory != StoreId(0) && known.directory != from.directory {
+            return Some(format!(
+                "member {id} has begun in another data directory, which has what it promised: remove the member and                  add it anew, or start it with the directory that it had"
+            ));
+        }
+        let is_connected = self.lanes.keys().any(|(member, _)| *member == from.member);
+        (is_connected && known.boot != from.boot).then(|| {
+            format!("member {id} runs already, in another process: a copy of its data directory must not run beside it")
+        })
+    }
+
+    /// Hands the connection to the reactor that it is for.
+    fn pass_on(&mut self, turn: &mut Turn, conn: ConnId, hello: Hello) {
+        let Some(Connection { link, .. }) = self.connections.remove(&conn) else { return };
+        let state = ConnectionState(Box::new(Greeted { link, hello }));
+        turn.out.push(Output::Move { conn, to: hello.to_reactor, state });
+    }
+
+    /// Answers a greeting.
+    fn welcome(&mut self, turn: &mut Turn, conn: ConnId, hello: &Hello) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.link.answer(turn.now);
+            self.come_up(turn, conn, hello);
+        }
+    }
+
+    fn come_up(&mut self, turn: &mut Turn, conn: ConnId, hello: &Hello) {
+        let (member, theirs, reactors) = (hello.from.member, hello.from_reactor, hello.from.reactors);
+        let lane = Lane { member, own: turn.id, theirs, reactors };
+        if let Some(before) = self.lanes.insert((member, theirs), conn) {
+            self.lanes.remove(&(member, theirs));
+            self.end(turn, before);
+            self.lanes.insert((member, theirs), conn);
+        }
+        self.connections.get_mut(&conn).expect("it is coming up").lane = Some(lane);
+        if let Some(dial) = self.dials.get_mut(&(member, theirs)) {
+            dial.pause = Duration(0);
+        }
+        let Some(other) = self.others.get_mut(&member) else { return };
+        let is_news = other.reactors != Some(reactors) || other.boot != hello.from.boot;
+        if is_news {
+            let boot = hello.from.boot;
+            turn.send_to_all(|| MemberMail::PeerIs { member, reactors, boot });
+        }
+        (other.reactors, other.boot) = (Some(reactors), hello.from.boot);
+        let fields = [("remote-peer-id", hex(member)), ("reactor", theirs.to_string())];
+        turn.log_line(Level::Info, "peer is connected", fields.map(|(name, is)| (name, is.into())));
+        self.events.push(PeerEvent::Up(lane));
+    }
+
+    /// Another reactor here has heard how many reactors a member has.
+    pub fn on_peer_is(&mut self, member: MemberId, reactors: u16, boot: u64) {
+        if let Some(other) = self.others.get_mut(&member) {
+            (other.reactors, other.boot) = (Some(reactors), boot);
+        }
+    }
+
+    /// So many bytes are with the kernel. Whether the connection is a member's.
+    pub fn on_sent(&mut self, conn: ConnId, bytes: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(&conn) else { return false };
+        connection.link.sent(bytes);
+        true
+    }
+
+    /// The other end sends nothing more. Whether the connection is a member's.
+    pub fn on_ended(&mut self, turn: &mut Turn, conn: ConnId) -> bool {
+        let is_here = self.has(conn);
+        self.end(turn, conn);
+        is_here
+    }
+
+    /// The connection is gone. Whether it was a member's.
+    pub fn on_closed(&mut self, turn: &mut Turn, conn: ConnId) -> bool {
+        let is_here = self.connections.contains_key(&conn);
+        self.forget(turn, conn);
+        is_here
+    }
+
+    fn has(&self, conn: ConnId) -> bool {
+        self.connections.contains_key(&conn)
+    }
+
+    /// What came on the connection is wrong, and it ends.
+    pub fn fail(&mut self, turn: &mut Turn, conn: ConnId, why: &str) {
+        let Some(connection) = self.connections.get(&conn).filter(|connection| !connection.ends) else { return };
+        let member = connection.lane.map(|lane| lane.member).or(connection.dialed.map(|(member, _)| member));
+        let member = member.map_or("unknown".to_owned(), hex);
+        let fields = [("remote-peer-id", member), ("error", why.to_owned())];
+        turn.log_line(Level::Warn, "closed the link to a peer", fields.map(|(name, is)| (name, is.into())));
+        self.end(turn, conn);
+    }
+
+    /// Ends a connection, behind what it still has to say.
+    fn end(&mut self, turn: &mut Turn, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn).filter(|connection| !connection.ends) else {
+            return;
+        };
+        connection.ends = true;
+        let mut chunks = vec![];
+        connection.link.flush(&mut chunks);
+        if !chunks.is_empty() {
+            turn.out.push(Output::SendChunks { conn, chunks });
+        }
+        turn.out.push(Output::Close { conn });
+        self.go_down(turn, conn);
+    }
+
+    /// The lane has lost its connection, if it was this one.
+    fn go_down(&mut self, turn: &Turn, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let lane = connection.lane.take();
+        let dialed = connection.dialed.take();
+        if let Some(lane) = lane {
+            self.lanes.remove(&(lane.member, lane.theirs));
+            self.events.push(PeerEvent::Down(lane));
+        }
+        if let Some(dial) = dialed.and_then(|to| self.dials.get_mut(&to)) {
+            dial.fail(turn.now);
+        }
+    }
+
+    fn forget(&mut self, turn: &Turn, conn: ConnId) {
+        self.go_down(turn, conn);
+        self.connections.remove(&conn);
+    }
+
+    /// Looks who the members are, dials, and looks who is silent.
+    pub fn take_turn(&mut self, turn: &mut Turn) {
+        self.know_others(turn);
+        let silent: Vec<(ConnId, String)> = self.connections.iter_mut().filter_map(|(conn, connection)| {
+            let error = connection.link.wake(turn.now).err()?;
+            Some((*conn, error.to_string()))
+        }).collect();
+        for (conn, why) in silent {
+            self.fail(turn, conn, &why);
+        }
+        let due = self.dials.iter_mut().filter(|(_, dial)| dial.under_way.is_none() && dial.at <= turn.now);
+        for ((member, _), dial) in due {
+            let Some(other) = self.others.get(member).filter(|other| !other.urls.is_empty()) else { continue };
+            self.dialed += 1;
+            let id = DialId(self.dialed);
+            dial.under_way = Some(id);
+            let url = other.urls[dial.address % other.urls.len()].clone();
+            dial.address += 1;
+            turn.out.push(Output::Dial { dial: id, url });
+        }
+    }
+
+    /// Whom this reactor is to be connected to follows from who the members are, and how many reactors they have.
+    fn know_others(&mut self, turn: &mut Turn) {
+        let as_of = turn.control.is_bootstrapped().then_some(turn.control.index);
+        if self.others.is_empty() || as_of != self.known_at {
+            self.known_at = as_of;
+            let now = turn.other_members();
+            self.others.retain(|id, _| now.iter().any(|(known, ..)| known == id));
+            for (id, directory, urls) in now {
+                let other = self.others.entry(id).or_insert_with(Other::unheard);
+                (other.urls, other.directory) = (urls, directory);
+            }
+            let gone: Vec<ConnId> = self.lanes.iter()
+                .filter(|((member, _), _)| !self.others.contains_key(member))
+                .map(|(_, conn)| *conn)
+                .collect();
+            for conn in gone {
+                self.end(turn, conn);
+            }
+        }
+        let (own, id, reactors) = (turn.settings.member, turn.id, turn.reactors);
+        let mut wanted = BTreeSet::new();
+        for (member, other) in self.others.iter().filter(|(member, _)| **member < own) {
+            let theirs = other.reactors.map_or(vec![], |theirs| reactors_joined(id, reactors, theirs));
+            wanted.extend(theirs.into_iter().map(|theirs| (*member, theirs)));
+            if id == ReactorId(0) {
+                wanted.insert((*member, ReactorId(0)));
+            }
+        }
+        self.dials.retain(|to, _| wanted.contains(to));
+        for to in wanted {
+            self.dials.entry(to).or_default();
+        }
+    }
+
+    pub fn wake_at(&self) -> Time {
+        let dials = self.dials.values().filter(|dial| dial.under_way.is_none()).map(|dial| dial.at);
+        let links = self.connections.values().map(|connection| connection.link.wake_at());
+        dials.chain(links).min().unwrap_or(Time::NEVER)
+    }
+
+    /// Says something to members, by the lane of a shard's owners.
+    pub fn tell(&mut self, to: ToPeers, shard: ShardId, message: PeerMessage) {
+        let lanes = self.others.iter().filter(|(member, _)| to == ToPeers::All || to == ToPeers::One(**member));
+        let owners = lanes.filter_map(|(member, other)| Some((*member, reactor_of(shard, other.reactors?))));
+        for owner in owners {
+            let conn = self.lanes.get(&owner).and_then(|conn| self.connections.get_mut(conn));
+            // What finds no lane is lost, as on any network; and it is asked for again.
+            let _ = conn.map(|connection| connection.link.send(message.clone()));
+        }
+    }
+
+    /// Says something on one connection, if it is still there.
+    pub fn answer(&mut self, conn: ConnId, message: PeerMessage) -> Result<(), NotSent> {
+        self.connections.get_mut(&conn).map_or(Err(NotSent::NotUp), |connection| connection.link.send(message))
+    }
+
+    /// Says what is settled, and up to where each shard is committed, where that is news at the other end. The
+    /// revision was read before the positions.
+    pub fn tell_settled(&mut self, epoch: Epoch, revision: Revision, committed: &[(ShardId, Position)], reactors: u16) {
+        for connection in self.connections.values_mut() {
+            let Some(lane) = connection.lane else { continue };
+            let told = &mut connection.told;
+            if told.of.0 != epoch {
+                told.commits.clear();
+            }
+            let joined = committed.iter().filter(|(shard, _)| lane.joins(*shard, reactors));
+            let news = joined.filter(|(shard, at)| told.commits.get(shard) != Some(&at.index));
+            let commits: Vec<(ShardId, Position)> = news.copied().collect();
+            if commits.is_empty() && told.of == (epoch, revision) {
+                continue;
+            }
+            let said = PeerMessage::Settled { epoch, revision, commits: commits.clone() };
+            if connection.link.send(said).is_ok() {
+                told.of = (epoch, revision);
+                told.commits.extend(commits.into_iter().map(|(shard, at)| (shard, at.index)));
+            }
+        }
+    }
+
+    /// Hands out what waits.
+    pub fn flush(&mut self, turn: &mut Turn) {
+        for (conn, connection) in self.connections.iter_mut().filter(|(_, connection)| !connection.ends) {
+            let mut chunks: Vec<Chunk> = vec![];
+            connection.link.flush(&mut chunks);
+            if !chunks.is_empty() {
+                turn.out.push(Output::SendChunks { conn: *conn, chunks });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl PeerLinks {
+    pub fn lanes(&self) -> String {
+        format!("lanes {:?} dials {:?}", self.lanes.keys().collect::<Vec<_>>(), self.dials.keys().collect::<Vec<_>>())
+    }
+}
+
+impl Connection {
+    fn new(link: Link, dialed: Option<(MemberId, ReactorId)>) -> Connection {
+        let (first, told) = (vec![], Told::default());
+        Connection { link, first, is_known: false, dialed, lane: None, told, ends: false }
+    }
+}
+
+impl Dial {
+    /// The next try waits twice as long, up to a bound.
+    fn fail(&mut self, now: Time) {
+        let (least, most) = (Duration::from_ms(DIAL_AGAIN_MS), Duration::from_ms(DIAL_AGAIN_MS_MAX));
+        self.pause = Duration(2 * self.pause.0).clamp(least, most);
+        self.at = now + self.pause;
+    }
+}
+
+impl Other {
+    fn unheard() -> Other {
+        Other { urls: vec![], directory: StoreId(0), reactors: None, boot: 0 }
+    }
+}
+
+/// The reactors of another member that have shards in common with this one, whatever the number of shards.
+fn reactors_joined(id: ReactorId, own: u16, theirs: u16) -> Vec<ReactorId> {
+    let shards = (0..u32::from(own) * u32::from(theirs) + 1).map(ShardId);
+    let joined = shards.filter(|shard| reactor_of(*shard, own) == id).map(|shard| reactor_of(shard, theirs));
+    joined.collect::<BTreeSet<ReactorId>>().into_iter().collect()
+}
+
+fn hex(member: MemberId) -> String {
+    format!("{:x}", member.0)
+}

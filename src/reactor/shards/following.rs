@@ -1,0 +1,52 @@
+//! The shards of a member that does not lead: they take over what the leader has settled.
+
+use super::Shards;
+use crate::raft::Position;
+use crate::takeover::InconsistentEntry;
+use crate::types::{Epoch, Revision, ShardId};
+
+/// What a leader has said of some shards: everything up to the revision stands at or before the committed entry of
+/// each. Those that are not named are as it last said in this epoch.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    pub epoch: Epoch,
+    pub revision: Revision,
+    pub commits: Vec<(ShardId, Position)>,
+}
+
+impl Shards {
+    /// A leader has said this of those of the shards that the filter lets pass. Commits move with it.
+    pub fn hear_settled(&mut self, said: &Settled, is_meant: impl Fn(ShardId) -> bool) {
+        assert!(said.commits.is_sorted_by(|(a, _), (b, _)| a < b), "a shard is named once");
+        for local in self.of.values_mut().filter(|local| is_meant(local.shard.id)) {
+            let named = said.commits.binary_search_by_key(&local.shard.id, |(shard, _)| *shard).ok();
+            let committed = named.map(|place| said.commits[place].1);
+            if let Some(at) = committed {
+                self.touched.insert(local.shard.id);
+                local.shard.group_mut().commit_to(at);
+            }
+            local.coverage.hear(said.epoch, said.revision, committed);
+        }
+    }
+
+    /// Everything up to here may be shown, as far as these shards go. Without shards that is everything.
+    pub fn covered(&mut self) -> Revision {
+        let covered = self.of.values_mut().map(|local| {
+            let group = local.shard.group();
+            // What a quorum has and this disk has not would be gone with the process, and shown no more.
+            local.coverage.advance(group.committed().min(group.persisted_index()));
+            local.coverage.covered()
+        });
+        covered.min().unwrap_or(Revision(u64::MAX))
+    }
+
+    /// Takes over from the logs what is settled up to here.
+    pub fn follow(&mut self, upto: Revision) -> Result<(), (ShardId, InconsistentEntry)> {
+        let mut moves = vec![];
+        for local in self.of.values_mut() {
+            local.shard.apply_upto(upto, &mut moves).map_err(|strange| (local.shard.id, strange))?;
+            local.follow_leases(&mut moves);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! Several members in one thread, with a network and disks that do at once what they are asked for.
+
+use super::*;
+use crate::io::DialId;
+use std::collections::BTreeMap;
+
+/// One end of a connection between members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct End {
+    member: usize,
+    conn: ConnId,
+}
+
+struct Cluster {
+    /// None where a member is down.
+    members: Vec<Option<Member>>,
+    now: Time,
+    /// Each end's other end.
+    ends: BTreeMap<End, End>,
+    slots: u32,
+    /// Nothing passes between these.
+    cut: Vec<(usize, usize)>,
+}
+
+fn url(member: usize) -> String {
+    format!("http://m{member}:2380")
+}
+
+fn settings_of(member: usize, members: usize, shards: usize) -> Settings {
+    let founder =
+        |at| Founder { id: MemberId(7 + at as u64), name: format!("m{at}"), peer_urls: vec![url(at)] };
+    let founders: Vec<Founder> = (0..members).map(founder).collect();
+    let Founder { id, name, peer_urls } = founders[member].clone();
+    Settings { member: id, name, peer_urls, founders, ..settings(shards) }
+}
+
+impl Cluster {
+    fn new(reactors: &[u16], shards: usize) -> Cluster {
+        let count = reactors.len();
+        let member = |(at, reactors): (usize, &u16)| {
+            Some(Member::before_its_first_turn(false, *reactors, settings_of(at, count, shards)))
+        };
+        let members = reactors.iter().enumerate().map(member).collect();
+        Cluster { members, now: Time(0), ends: BTreeMap::new(), slots: 10, cut: vec![] }
+    }
+
+    /// Time passes until something holds.
+    fn until(&mut self, what: &str, holds: impl Fn(&Cluster) -> bool) {
+        for _ in 0..3_000 {
+            self.settle();
+            if holds(self) {
+                return;
+            }
+            self.now = self.now + Duration::from_ms(10);
+        }
+        panic!("it never comes to this: {what}\n{}", self.picture());
+    }
+
+    /// How it stands with every reactor.
+    fn picture(&mut self) -> String {
+        let mut lines = vec![];
+        for (at, member) in self.members.iter_mut().enumerate().filter_map(|(at, m)| Some((at, m.as_mut()?))) {
+            for reactor in &mut member.reactors {
+                let (turn, lanes) = (&reactor.turn, reactor.peers.lanes());
+                lines.push(format!("m{at} r{}: {:?} settled {}, {lanes}", turn.id, *turn.epoch_state, *turn.settled));
+                for local in reactor.shards.all() {
+                    let group = local.shard.group();
+                    lines.push(format!(
+                        "  shard {} {:?} term {} last {} committed {} persisted {} covered {} fence {} seal {:?}",
+                        local.shard.id,
+                        group.role(),
+                        group.term(),
+                        group.last_index(),
+                        group.committed(),
+                        group.persisted_index(),
+                        local.coverage.covered(),
+                        local.shard.log_view().fence(),
+                        local.shard.log_view().seal(),
+                    ));
+                }
+            }
+        }
+        lines.join("\n")
+    }
+
+    /// Everything that can be done now is done.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut busy = false;
+            for at in 0..self.members.len() {
+                let Some(member) = &mut self.members[at] else { continue };
+                self.now = self.now.max(member.now);
+                member.now = self.now;
+                busy |= member.turn_all();
+                assert_eq!(member.halted, None, "member {at}");
+                for (reactor, output) in std::mem::take(&mut member.network) {
+                    busy = true;
+                    self.carry_out(at, reactor, output);
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+        panic!("the cluster never comes to rest\n{}", self.picture());
+    }
+
+    fn passes(&self, one: usize, other: usize) -> bool {
+        !self.cut.contains(&(one, other)) && !self.cut.contains(&(other, one))
+    }
+
+    fn carry_out(&mut self, at: usize, reactor: usize, output: Output) {
+        match output {
+            Output::Dial { dial, url: to } => self.dial(at, reactor, dial, &to),
+            Output::SendChunks { conn, chunks } => {
+                let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.bytes().to_vec()).collect();
+                let Some(other) = self.ends.get(&End { member: at, conn }).copied() else { return };
+                self.step(at, conn, Input::Sent { conn, bytes: bytes.len() });
+                if self.passes(at, other.member) {
+                    self.step(other.member, other.conn, Input::Received { conn: other.conn, bytes: &bytes });
+                }
+            }
+            Output::Close { conn } => self.hang_up(End { member: at, conn }),
+            Output::Move { conn, to, state } => {
+                let moved = self.conn(to);
+                let other = self.ends.remove(&End { member: at, conn }).expect("it is open");
+                let end = End { member: at, conn: moved };
+                self.ends.insert(end, other);
+                self.ends.insert(other, end);
+                self.step(at, moved, Input::Moved { conn: moved, state });
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn conn(&mut self, reactor: ReactorId) -> ConnId {
+        self.slots += 1;
+        ConnId { reactor, slot: self.slots, generation: 0 }
+    }
+
+    fn step(&mut self, at: usize, conn: ConnId, input: Input<'_>) {
+        let now = self.now;
+        if let Some(member) = &mut self.members[at] {
+            let now = now.max(member.now);
+            member.now = now;
+            member.reactors[usize::from(conn.reactor.0)].step(now, input);
+        }
+    }
+
+    fn dial(&mut self, at: usize, reactor: usize, dial: DialId, to: &str) {
+        let to = (0..self.members.len()).find(|member| url(*member) == to).expect("a member has the URL");
+        let conn = self.conn(ReactorId(reactor as u16));
+        if self.members[to].is_none() || !self.passes(at, to) {
+            return self.step(at, conn, Input::DialFailed { dial, why: "refused".into() });
+        }
+        let other = self.conn(ReactorId(0));
+        let (here, there) = (End { member: at, conn }, End { member: to, conn: other });
+        self.ends.insert(here, there);
+        self.ends.insert(there, here);
+        self.step(to, other, Input::Opened { conn: other, port: Port::Peer });
+        self.step(at, conn, Input::Dialed { dial, conn });
+    }
+
+    fn hang_up(&mut self, end: End) {
+        let Some(other) = self.ends.remove(&end) else { return };
+        self.ends.remove(&other);
+        self.step(end.member, end.conn, Input::Closed { conn: end.conn });
+        self.step(other.member, other.conn, Input::Closed { conn: other.conn });
+    }
+
+    fn kill(&mut self, at: usize) {
+        self.members[at] = None;
+        let ends: Vec<End> = self.ends.keys().filter(|end| end.member == at).copied().collect();
+        ends.into_iter().for_each(|end| self.hang_up(end));
+    }
+
+    fn member(&mut self, at: usize) -> &mut Member {
+        self.members[at].as_mut().expect("it is up")
+    }
+
+    fn leaders(&self) -> Vec<usize> {
+        let leads = |at: &usize| {
+            let member = self.members[*at].as_ref();
+            member.is_some_and(|member| member.reactors.iter().all(|reactor| reactor.turn.epoch_state.leads()))
+        };
+        (0..self.members.len()).filter(leads).collect()
+    }
+
+    /// The revisions that the members show.
+    fn shown(&self) -> Vec<u64> {
+        let shown = |member: &Member| {
+            let least = member.reactors.iter().map(|reactor| reactor.turn.settled.0).min();
+            assert!(least <= Some(member.sequencer.settled().0));
+            least.unwrap()
+        };
+        self.members.iter().flatten().map(shown).collect()
+    }
+
+    /// Puts at the member that leads, and gives the revision.
+    fn put(&mut self, at: usize, key: &str) -> i64 {
+        let request = proto::PutRequest {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: Bytes::from_static(b"v"),
+            ..Default::default()
+        };
+        let stream = self.member(at).ask("/etcdserverpb.KV/Put", &request).number();
+        let done = move |cluster: &Cluster| {
+            cluster.members[at].as_ref().unwrap().statuses.iter().any(|(of, ..)| *of == stream)
+        };
+        self.until("a put is answered", done);
+        let member = self.member(at);
+        let place = member.statuses.iter().position(|(of, ..)| *of == stream).unwrap();
+        assert_eq!(member.statuses.remove(place).1, 0);
+        let place = member.answers.iter().position(|(of, _)| *of == stream).unwrap();
+        let reply = proto::PutResponse::decode(&member.answers.remove(place).1[..]).unwrap();
+        reply.header.unwrap().revision
+    }
+}
+
+fn serving(cluster: &Cluster) -> bool {
+    !cluster.leaders().is_empty()
+}
+
+#[test]
+fn three_members_elect_one_that_leads_all_groups_and_all_show_what_it_settles() {
+    let mut cluster = Cluster::new(&[1, 2, 3], 5);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let mut revision = 1;
+    for n in 0..200u32 {
+        let put = cluster.put(leader, &format!("{}k{n}", char::from((n * 7 % 128) as u8)));
+        assert_eq!(put, revision + 1);
+        revision = put;
+    }
+    cluster.until("all show it", |cluster| cluster.shown() == [201; 3]);
+}
+
+#[test]
+fn where_the_leader_is_killed_another_member_goes_on_with_the_next_revision() {
+    let mut cluster = Cluster::new(&[2, 2, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    for n in 0..20 {
+        cluster.put(leader, &format!("k{n}"));
+    }
+    cluster.kill(leader);
+    cluster.until("another serves", serving);
+    let [next] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    assert_eq!(cluster.put(next, "after"), 22);
+    cluster.until("both show it", |cluster| cluster.shown() == [22; 2]);
+}
