@@ -2,7 +2,9 @@
 
 use crate::raft::{Message, MessageBody, Position};
 use crate::record::ControlEntry;
-use crate::types::{ClusterId, Epoch, Index, MemberId, ReactorId, Revision, ShardId, StoreId, Term};
+use crate::types::{
+    ClockReading, ClusterId, Epoch, Index, MemberId, ReactorId, Revision, ShardId, StoreId, Term,
+};
 use bytes::Bytes;
 
 /// Who a member is, as its process says on every link.
@@ -84,7 +86,9 @@ pub enum PeerMessage {
         number: u64,
         /// What `wire` numbers it by.
         method: u8,
-        /// What the client's time has left.
+        /// What the leader's clock was last known to show here, and how long after that the request may be taken: its
+        /// client is told that it has timed out, and must not find it done after that.
+        clock: ClockReading,
         timeout_ms: u64,
         /// As the client encoded it.
         message: Bytes,
@@ -94,12 +98,14 @@ pub enum PeerMessage {
         /// Encoded as the client gets it.
         outcome: Result<Bytes, CallFailure>,
     },
-    /// Nobody waits for the answer any more.
-    CallGone {
+    /// Nothing was done for the call, and another member may be asked.
+    CallRefused {
         number: u64,
     },
     /// What the sender publishes of itself, for the leader to enter.
     Attributes(ControlEntry),
+    /// What the leader's clock shows.
+    Clock(ClockReading),
     /// The sender's process ends, by order.
     Leaving,
 }
@@ -125,11 +131,12 @@ impl PeerMessage {
             | PeerMessage::ReadAt { .. }
             | PeerMessage::ReadAtIs { .. }
             | PeerMessage::ReadAtRefused { .. }
+            | PeerMessage::Clock(_)
             | PeerMessage::Leaving => true,
             PeerMessage::Settled { .. }
             | PeerMessage::Call { .. }
             | PeerMessage::Answer { .. }
-            | PeerMessage::CallGone { .. }
+            | PeerMessage::CallRefused { .. }
             | PeerMessage::Attributes(_) => false,
         }
     }

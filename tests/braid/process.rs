@@ -28,7 +28,13 @@ pub struct Server {
 
 pub fn command(data_dir: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_braid"));
-    command.arg("--data-dir").arg(data_dir).args(flags).env_clear();
+    // The default port of other members is one for each machine.
+    command
+        .arg("--data-dir")
+        .arg(data_dir)
+        .arg("--listen-peer-urls=http://127.0.0.1:0")
+        .args(flags)
+        .env_clear();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }

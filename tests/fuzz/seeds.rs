@@ -14,7 +14,8 @@ use braid::record::{
     RaftIdRecord, Write,
 };
 use braid::types::{
-    At, Blob, Epoch, Event, Index, KeyValue, LeaseId, Peers, RaftId, Revision, ShardId, Sub, Term, Time,
+    At, Blob, ClockReading, Epoch, Event, Index, KeyValue, LeaseId, Peers, RaftId, Revision, ShardId, Sub,
+    Term, Time,
 };
 use braid::wire::proto;
 use braid::wire::{grpc, gzip};
@@ -305,10 +306,17 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::ReadAt { number: 17 },
         PeerMessage::ReadAtIs { number: 17, revision: Revision(40), control: Index(6) },
         PeerMessage::ReadAtRefused { number: 18 },
-        PeerMessage::Call { number: 3, method: 1, timeout_ms: 5000, message: call.clone() },
+        PeerMessage::Call {
+            number: 3,
+            method: 1,
+            clock: ClockReading { boot: 7, time: Time(9) },
+            timeout_ms: 5000,
+            message: call.clone(),
+        },
+        PeerMessage::Clock(ClockReading { boot: 7, time: Time(9) }),
         PeerMessage::Answer { number: 3, outcome: Ok(call) },
         PeerMessage::Answer { number: 4, outcome: Err(failure) },
-        PeerMessage::CallGone { number: 5 },
+        PeerMessage::CallRefused { number: 5 },
         PeerMessage::Attributes(attributes),
         PeerMessage::Leaving,
     ]

@@ -5,7 +5,7 @@ use crate::limits::{PEER_FRAME_BYTES_MAX, PeerBounds};
 use crate::peer::*;
 use crate::record::{ControlEntry, Payload};
 use crate::stdx::Rng;
-use crate::types::Time;
+use crate::types::{ClockReading, Time};
 use bytes::Bytes;
 
 /// Gives a frame the checksum that it should have.
@@ -114,7 +114,14 @@ fn parts() -> Vec<Vec<u8>> {
     let bounds = PeerBounds { frame_bytes_max: 200, ..PeerBounds::PRODUCTION };
     let (mut ours, _) = pair(bounds);
     let call = Bytes::from(vec![7; 500]);
-    ours.send(PeerMessage::Call { number: 3, method: 1, timeout_ms: 5, message: call }).unwrap();
+    ours.send(PeerMessage::Call {
+        number: 3,
+        method: 1,
+        clock: ClockReading::default(),
+        timeout_ms: 5,
+        message: call,
+    })
+    .unwrap();
     let mut bytes = handed_out(&mut ours);
     let mut frames = vec![];
     while !bytes.is_empty() {
@@ -252,10 +259,10 @@ fn messages_that_nobody_means_are_found() {
         assert_eq!(error(&with(append.clone(), at, &[byte])), senseless("an append", why), "{at}: {byte}");
     }
     let call = frame(named("call"));
-    assert_eq!(call[80], 12);
+    assert_eq!(call[96], 12);
     let rest = senseless("a frame", "it has payloads that are no message's");
-    assert_eq!(error(&with(call.clone(), 80, &[11])), rest);
-    assert_eq!(error(&with(call.clone(), 48, &[11])), "the head of a frame cannot be read");
+    assert_eq!(error(&with(call.clone(), 96, &[11])), rest);
+    assert_eq!(error(&with(call.clone(), 48, &[12])), "the head of a frame cannot be read");
     assert_eq!(error(&with(call, 148, &[2])), "the head of a frame cannot be read");
 }
 

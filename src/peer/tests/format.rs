@@ -8,7 +8,7 @@ use crate::peer::*;
 use crate::raft::{Content, GroupEntry, Message, MessageBody, Position, RoundId, VoteKind};
 use crate::record::{ConfChange, Entry, Payload};
 use crate::stdx::{Rng, dump};
-use crate::types::{Epoch, Index, RaftId, Revision, ShardId, Term};
+use crate::types::{ClockReading, Epoch, Index, RaftId, Revision, ShardId, Term, Time};
 use bytes::Bytes;
 
 fn at(index: u64, term: u64) -> Position {
@@ -80,14 +80,16 @@ pub fn all() -> Vec<(&'static str, PeerMessage)> {
             PeerMessage::Call {
                 number: 3,
                 method: 1,
+                clock: ClockReading { boot: 5, time: Time(9) },
                 timeout_ms: 5000,
                 message: Bytes::from_static(b"\x0a\x03key\x12\x05value"),
             },
         ),
         ("answer", PeerMessage::Answer { number: 3, outcome: Ok(Bytes::from_static(b"\x0a\x02\x18\x28")) }),
         ("failure", PeerMessage::Answer { number: 3, outcome: Err(failure) }),
-        ("call_gone", PeerMessage::CallGone { number: 3 }),
+        ("call_refused", PeerMessage::CallRefused { number: 3 }),
         ("attributes", PeerMessage::Attributes(draw::attributes(2))),
+        ("clock", PeerMessage::Clock(ClockReading { boot: 5, time: Time(9) })),
         ("leaving", PeerMessage::Leaving),
     ]
 }

@@ -6,7 +6,9 @@ use crate::peer::*;
 use crate::raft::{Content, GroupEntry, Message, MessageBody, Position};
 use crate::record::{Chunk, Payload};
 use crate::stdx::Rng;
-use crate::types::{ClusterId, Index, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time};
+use crate::types::{
+    ClockReading, ClusterId, Index, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time,
+};
 use bytes::Bytes;
 
 fn ms(ms: u64) -> Time {
@@ -366,7 +368,7 @@ fn what_is_too_much_is_told_and_groups_messages_are_counted() {
         ours.send(heartbeat(1, 6)).unwrap();
     }
     assert_eq!(ours.send(heartbeat(1, 6)), Err(NotSent::Full));
-    assert_eq!(ours.send(PeerMessage::CallGone { number: 1 }), Err(NotSent::Full));
+    assert_eq!(ours.send(PeerMessage::CallRefused { number: 1 }), Err(NotSent::Full));
     assert_eq!(ours.dropped(), 1, "the caller of the other one is told");
     // What goes first has a bound of its own.
     for _ in 0..3 {
@@ -391,6 +393,7 @@ fn a_message_that_is_too_long_is_refused_at_once() {
     let call = |bytes| PeerMessage::Call {
         number: 1,
         method: 1,
+        clock: ClockReading::default(),
         timeout_ms: 1,
         message: Bytes::from(vec![0; bytes]),
     };

@@ -63,7 +63,7 @@ impl Epochs {
             return;
         }
         let covered = self.known.covered_by.values().min().copied().unwrap_or_default();
-        if covered > turn.shown() {
+        if covered > turn.settled_truth() {
             turn.sequencer.show(covered);
         }
     }

@@ -12,7 +12,7 @@ use super::Epochs;
 use crate::limits::{CAMPAIGN_AGAIN_MS, TAKEOVER_PATIENCE_DOUBLED_MAX};
 use crate::peer::PeerMessage;
 use crate::raft::{Group, Position, Role};
-use crate::types::{Duration, Epoch, MemberId, RaftId, ShardId, Term, Time};
+use crate::types::{ClockReading, Duration, Epoch, MemberId, RaftId, ShardId, Term, Time};
 
 /// What this member does about a group that no clock drives.
 #[derive(Debug, Default)]
@@ -73,6 +73,10 @@ impl Epochs {
         if ticks {
             // A process that slept does not count what it has slept: it would depose a leader that lives.
             self.clock.ticks_at = turn.now + turn.settings.heartbeat;
+            if self.coordinator.is_some() && turn.epoch_state.leads() && !turn.is_alone() {
+                let clock = ClockReading { boot: turn.boot, time: turn.now };
+                turn.tell(ToPeers::All, ShardId::CONTROL, PeerMessage::Clock(clock));
+            }
         }
         if turn.epoch_state.stage() == EpochStage::Serving {
             self.clock.failed = 0;

@@ -251,7 +251,7 @@ impl Epochs {
         let is_new = control.log_view().seal() == Seal::default();
         // A member that has shown anything had all its shards, and what it settles its logs name. Another member
         // may have sealed before this one has made its shards.
-        let never_shown = self.settled_before.max(turn.shown()) == Revision::NONE;
+        let never_shown = self.settled_before.max(turn.settled_truth()) == Revision::NONE;
         Arc::new(ControlCopy {
             index: turn.control.index,
             state: turn.control.to_state(),
