@@ -110,9 +110,9 @@ impl Clock {
             group.tick();
         }
         let wants = self.stands > 0 && group.role() == Role::Follower && group.leader().is_none();
-        if !wants {
+        if !wants || !may_stand {
             self.stands = 0;
-        } else if turn.now >= self.stands_at && may_stand {
+        } else if turn.now >= self.stands_at {
             group.campaign();
             self.stands -= 1;
             self.stands_at = turn.now + Duration::from_ms(CAMPAIGN_AGAIN_MS);
