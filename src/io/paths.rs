@@ -33,6 +33,11 @@ paths! {
     group_wanted,
     /// What another member had settled was shown.
     shown_by_coverage,
+    /// A request went to the leader; to another one, as it certainly was not taken; and had an outcome that nobody
+    /// tells.
+    forwarded,
+    forwarded_anew,
+    forwarded_lost,
     /// A write went over several shards, or was too long for a step.
     txn_cross_shard,
     txn_long,

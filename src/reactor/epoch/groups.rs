@@ -12,7 +12,7 @@ use super::Epochs;
 use crate::limits::{CAMPAIGN_AGAIN_MS, TAKEOVER_PATIENCE_DOUBLED_MAX};
 use crate::peer::PeerMessage;
 use crate::raft::{Group, Position, Role};
-use crate::types::{Duration, Epoch, MemberId, RaftId, ShardId, Term, Time};
+use crate::types::{ClockReading, Duration, Epoch, MemberId, RaftId, ShardId, Term, Time};
 
 /// What this member does about a group that no clock drives.
 #[derive(Debug, Default)]
@@ -61,7 +61,8 @@ impl Clock {
     }
 
     pub fn wake_at(&self, turn: &Turn, shards: &Shards) -> Time {
-        let has_others = turn.settings.founders.len() > 1 || shards.all().any(|local| !local.shard.group().is_alone());
+        let has_others =
+            turn.settings.founders.len() > 1 || shards.all().any(|local| !local.shard.group().is_alone());
         if has_others { self.ticks_at } else { Time::NEVER }
     }
 }
@@ -72,6 +73,10 @@ impl Epochs {
         if ticks {
             // A process that slept does not count what it has slept: it would depose a leader that lives.
             self.clock.ticks_at = turn.now + turn.settings.heartbeat;
+            if self.coordinator.is_some() && turn.epoch_state.leads() && !turn.is_alone() {
+                let clock = ClockReading { boot: turn.boot, time: turn.now };
+                turn.tell(ToPeers::All, ShardId::CONTROL, PeerMessage::Clock(clock));
+            }
         }
         if turn.epoch_state.stage() == EpochStage::Serving {
             self.clock.failed = 0;
@@ -95,7 +100,8 @@ impl Epochs {
     /// Gives the control shard's group to another member, where this one does not come through with its takeover.
     pub(super) fn hand_over_if_stuck(&mut self, turn: &mut Turn, shards: &mut Shards) {
         let Some(coordinator) = &self.coordinator else { return };
-        let late = coordinator.is_taking_over() && turn.now >= self.clock.begun_at + self.clock.patience(turn);
+        let late =
+            coordinator.is_taking_over() && turn.now >= self.clock.begun_at + self.clock.patience(turn);
         let group = shards.shard_mut(ShardId::CONTROL).group_mut();
         if !late || group.is_alone() {
             return;

@@ -99,8 +99,7 @@ impl Epochs {
             let may_stand = || group.is_alone() && group.is_persisted();
             if group.leads() { coordinator.may_begin() } else { may_stand() }
         });
-        beginning
-            || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn, shards))
+        beginning || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn, shards))
     }
 
     /// When a turn is due for the groups though nothing comes in.
@@ -252,7 +251,7 @@ impl Epochs {
         let is_new = control.log_view().seal() == Seal::default();
         // A member that has shown anything had all its shards, and what it settles its logs name. Another member
         // may have sealed before this one has made its shards.
-        let never_shown = self.settled_before.max(turn.shown()) == Revision::NONE;
+        let never_shown = self.settled_before.max(turn.settled_truth()) == Revision::NONE;
         Arc::new(ControlCopy {
             index: turn.control.index,
             state: turn.control.to_state(),
@@ -307,4 +306,3 @@ fn bootstrap_entry(turn: &Turn) -> ControlEntry {
         feature_level: FEATURE_LEVEL,
     }
 }
-
