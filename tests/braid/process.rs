@@ -136,6 +136,11 @@ impl Server {
         answer
     }
 
+    /// What it says from now on.
+    pub fn lines(&mut self) -> &mut impl BufRead {
+        &mut self.lines
+    }
+
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(name).arg(self.child.id().to_string()).status().unwrap();
         assert!(sent.success());
