@@ -61,7 +61,7 @@ impl Standing {
     pub fn apply(&mut self, record: &Record<'_>, segment: u64) {
         match record {
             Record::Entry { index, .. } => self.entry(*index, segment),
-            Record::HardState(hard) => self.hard = *hard,
+            Record::HardState(hard) => (self.hard, self.coverage) = (*hard, None),
             Record::Checkpoint(checkpoint) => self.checkpoint = Some(*checkpoint),
             Record::Coverage(coverage) => self.coverage = Some(*coverage),
             Record::MovedIn => self.moved_in = true,
@@ -72,7 +72,7 @@ impl Standing {
 
     pub fn entry(&mut self, index: Index, segment: u64) {
         assert!(self.spans.last().is_none_or(|(of, _)| *of <= segment), "a log is written forward");
-        self.last = index;
+        (self.last, self.coverage) = (index, None);
         for (_, highest) in self.spans.iter_mut().rev().take_while(|(_, highest)| *highest >= index) {
             *highest = Index(index.0 - 1);
         }

@@ -186,7 +186,7 @@ impl Reactor {
     pub fn waits_for(&self) -> Option<Revision> {
         let Reactor { turn, calls, shards, leader, .. } = self;
         let next = turn.settled.next();
-        if turn.epoch_state.may_follow() {
+        if turn.epoch_state.may_follow() && turn.router.is_some() {
             return Some(next); // every shard takes over what another member settles
         }
         if !turn.epoch_state.may_write() {

@@ -194,6 +194,10 @@ impl Shards {
         self.touched.insert(shard);
     }
 
+    pub fn touch_all(&mut self) {
+        self.touched.extend(self.of.keys());
+    }
+
     pub fn take_touched(&mut self) -> BTreeSet<ShardId> {
         std::mem::take(&mut self.touched)
     }
@@ -229,12 +233,9 @@ impl Shards {
         &mut self,
         turn: &Turn,
         shard: ShardId,
-        log_rests: bool,
     ) -> Result<Vec<Committed>, InconsistentEntry> {
         let mut news = vec![];
-        let shard = self.shard_mut(shard);
-        let upto = if log_rests { shard.group().persisted_index() } else { Index(u64::MAX) };
-        shard.committed(upto, &mut news)?;
+        self.shard_mut(shard).committed(&mut news)?;
         let revisions = news.iter().filter_map(|news| match news {
             Committed::Revision(revision) => Some(*revision),
             _ => None,

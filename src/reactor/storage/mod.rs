@@ -72,6 +72,9 @@ pub(super) struct Storage {
     /// durable, up to this record where it is on its way.
     rests: bool,
     disturbed: Option<Ordinal>,
+    was_disturbed: bool,
+    /// A record was appended that no flush has seen.
+    is_unwritten: bool,
     /// Bytes of log writes on their way.
     in_flight_bytes: usize,
     /// The number of the newest checkpoint file.
@@ -120,6 +123,8 @@ impl Storage {
             appended: Ordinal::default(),
             rests: true,
             disturbed: None,
+            was_disturbed: false,
+            is_unwritten: false,
             in_flight_bytes: 0,
             last_file,
             stale,
@@ -171,6 +176,20 @@ impl Storage {
         (self.rests, self.disturbed) = (true, None);
     }
 
+    /// More is committed than the log says at its end.
+    pub fn disturb(&mut self, shard: ShardId, home: u32, hard: HardState) {
+        if self.disturbed.is_none() {
+            let hard = crate::log::StoredHardState { term: hard.term, vote: hard.vote, commit: hard.commit };
+            self.append(shard, home, Record::HardState(hard));
+            (self.disturbed, self.is_unwritten) = (Some(self.appended), true);
+        }
+    }
+
+    /// Whether the log no longer rests, since it was last asked.
+    pub fn take_disturbed(&mut self) -> bool {
+        std::mem::take(&mut self.was_disturbed)
+    }
+
     /// Whether a start would take the end of this log for all that there was.
     pub fn rests(&self) -> bool {
         self.rests
@@ -210,7 +229,7 @@ impl Storage {
         for entry in &writes.entries {
             self.appended = self.log.append(resident, entry_record(entry));
         }
-        if !writes.entries.is_empty() {
+        if self.rests && !writes.entries.is_empty() {
             self.disturbed.get_or_insert(self.appended);
         }
         let stored = self.of.get_mut(&shard).expect("it was taken in");
@@ -233,6 +252,7 @@ impl Storage {
         if turn.epoch_state.may_watch() {
             self.log.settle(*turn.settled);
         }
+        self.is_unwritten = false;
         self.keep_disk_free(turn, source);
         self.hear_of_others(turn);
         let mut commands = vec![];
@@ -258,7 +278,7 @@ impl Storage {
         let durable = self.log.durable();
         assert!(durable <= self.appended, "what is durable was appended: {durable:?} of {:?}", self.appended);
         if self.disturbed.is_some_and(|entry| entry <= durable) {
-            (self.rests, self.disturbed) = (false, None);
+            (self.rests, self.disturbed, self.was_disturbed) = (false, None, true);
         }
         let mut done = vec![];
         while let Some(persisting) = self.persisting.pop_front_if(|persisting| persisting.upto <= durable) {
@@ -345,7 +365,7 @@ impl Storage {
 
     /// Whether the next turn goes on though no input comes.
     pub fn has_background_work(&self) -> bool {
-        self.under_way.as_ref().is_some_and(Checkpointing::is_filled)
+        self.is_unwritten || self.under_way.as_ref().is_some_and(Checkpointing::is_filled)
     }
 
     fn schedule_checkpoints(&mut self, turn: &mut Turn, source: &mut impl Source) {
