@@ -75,7 +75,9 @@ impl Reactor {
             Input::Opened { conn, port } => calls.front.opened(now, conn, port),
             Input::Dialed { dial, conn } => peers.on_dialed(turn, dial, conn),
             Input::DialFailed { dial, why } => peers.on_dial_failed(turn, dial, &why),
-            Input::Moved { conn, state } if PeerLinks::is_greeted(&state) => peers.on_moved(turn, conn, state),
+            Input::Moved { conn, state } if PeerLinks::is_greeted(&state) => {
+                peers.on_moved(turn, conn, state)
+            }
             Input::Moved { conn, state } => calls.on_moved(turn, conn, state),
             Input::Received { conn, bytes } => match peers.on_received(turn, conn, bytes) {
                 Taken::Read => {}

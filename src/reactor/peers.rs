@@ -187,7 +187,8 @@ impl PeerLinks {
     }
 
     pub fn on_dial_failed(&mut self, turn: &mut Turn, dial: DialId, why: &str) {
-        let Some((&(member, _), of)) = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial)) else {
+        let Some((&(member, _), of)) = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial))
+        else {
             return;
         };
         of.under_way = None;
@@ -361,7 +362,9 @@ impl PeerLinks {
 
     /// What came on the connection is wrong, and it ends.
     pub fn fail(&mut self, turn: &mut Turn, conn: ConnId, why: &str) {
-        let Some(connection) = self.connections.get(&conn).filter(|connection| !connection.ends) else { return };
+        let Some(connection) = self.connections.get(&conn).filter(|connection| !connection.ends) else {
+            return;
+        };
         let member = connection.lane.map(|lane| lane.member).or(connection.dialed.map(|(member, _)| member));
         let member = member.map_or("unknown".to_owned(), hex);
         let fields = [("remote-peer-id", member), ("error", why.to_owned())];
@@ -406,16 +409,22 @@ impl PeerLinks {
     /// Looks who the members are, dials, and looks who is silent.
     pub fn take_turn(&mut self, turn: &mut Turn) {
         self.know_others(turn);
-        let silent: Vec<(ConnId, String)> = self.connections.iter_mut().filter_map(|(conn, connection)| {
-            let error = connection.link.wake(turn.now).err()?;
-            Some((*conn, error.to_string()))
-        }).collect();
+        let silent: Vec<(ConnId, String)> = self
+            .connections
+            .iter_mut()
+            .filter_map(|(conn, connection)| {
+                let error = connection.link.wake(turn.now).err()?;
+                Some((*conn, error.to_string()))
+            })
+            .collect();
         for (conn, why) in silent {
             self.fail(turn, conn, &why);
         }
         let due = self.dials.iter_mut().filter(|(_, dial)| dial.under_way.is_none() && dial.at <= turn.now);
         for ((member, _), dial) in due {
-            let Some(other) = self.others.get(member).filter(|other| !other.urls.is_empty()) else { continue };
+            let Some(other) = self.others.get(member).filter(|other| !other.urls.is_empty()) else {
+                continue;
+            };
             self.dialed += 1;
             let id = DialId(self.dialed);
             dial.under_way = Some(id);
@@ -436,7 +445,9 @@ impl PeerLinks {
                 let other = self.others.entry(id).or_insert_with(Other::unheard);
                 (other.urls, other.directory) = (urls, directory);
             }
-            let gone: Vec<ConnId> = self.lanes.iter()
+            let gone: Vec<ConnId> = self
+                .lanes
+                .iter()
                 .filter(|((member, _), _)| !self.others.contains_key(member))
                 .map(|(_, conn)| *conn)
                 .collect();
@@ -467,7 +478,8 @@ impl PeerLinks {
 
     /// Says something to members, by the lane of a shard's owners.
     pub fn tell(&mut self, to: ToPeers, shard: ShardId, message: PeerMessage) {
-        let lanes = self.others.iter().filter(|(member, _)| to == ToPeers::All || to == ToPeers::One(**member));
+        let lanes =
+            self.others.iter().filter(|(member, _)| to == ToPeers::All || to == ToPeers::One(**member));
         let owners = lanes.filter_map(|(member, other)| Some((*member, reactor_of(shard, other.reactors?))));
         for owner in owners {
             let conn = self.lanes.get(&owner).and_then(|conn| self.connections.get_mut(conn));
@@ -478,12 +490,20 @@ impl PeerLinks {
 
     /// Says something on one connection, if it is still there.
     pub fn answer(&mut self, conn: ConnId, message: PeerMessage) -> Result<(), NotSent> {
-        self.connections.get_mut(&conn).map_or(Err(NotSent::NotUp), |connection| connection.link.send(message))
+        self.connections
+            .get_mut(&conn)
+            .map_or(Err(NotSent::NotUp), |connection| connection.link.send(message))
     }
 
     /// Says what is settled, and up to where each shard is committed, where that is news at the other end. The
     /// revision was read before the positions.
-    pub fn tell_settled(&mut self, epoch: Epoch, revision: Revision, committed: &[(ShardId, Position)], reactors: u16) {
+    pub fn tell_settled(
+        &mut self,
+        epoch: Epoch,
+        revision: Revision,
+        committed: &[(ShardId, Position)],
+        reactors: u16,
+    ) {
         for connection in self.connections.values_mut() {
             let Some(lane) = connection.lane else { continue };
             let told = &mut connection.told;
@@ -519,7 +539,11 @@ impl PeerLinks {
 #[cfg(test)]
 impl PeerLinks {
     pub fn lanes(&self) -> String {
-        format!("lanes {:?} dials {:?}", self.lanes.keys().collect::<Vec<_>>(), self.dials.keys().collect::<Vec<_>>())
+        format!(
+            "lanes {:?} dials {:?}",
+            self.lanes.keys().collect::<Vec<_>>(),
+            self.dials.keys().collect::<Vec<_>>()
+        )
     }
 }
 

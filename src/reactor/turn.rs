@@ -7,11 +7,11 @@
 //! Where the epoch stands, what is settled and what is decided is [`ReadOnly`] for them: only the router of
 //! messages ([`super::Reactor`]) and the epoch change it.
 
-use super::settings::{Founder, Settings};
 use super::epoch_state::EpochState;
 use super::gate::{Gate, Needs};
 use super::pace::{About, Pace};
 use super::requests::{has_put, is_write};
+use super::settings::{Founder, Settings};
 use super::sizes::MemberSizes;
 use crate::api::{Answer, Error, Request};
 use crate::control::{Control, first_raft_id};

@@ -38,7 +38,8 @@ impl Epochs {
         }
         let term = group.term();
         let leader = group.leader().and_then(|id| turn.member_of(id));
-        let leader = leader.filter(|leader| *leader != turn.settings.member && self.known.serves.term == term);
+        let leader =
+            leader.filter(|leader| *leader != turn.settings.member && self.known.serves.term == term);
         if (term, leader) != self.known.told {
             self.known.told = (term, leader);
             turn.send_to_all(|| EpochMail::LeaderIs { term, leader });

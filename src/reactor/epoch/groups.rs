@@ -61,7 +61,8 @@ impl Clock {
     }
 
     pub fn wake_at(&self, turn: &Turn, shards: &Shards) -> Time {
-        let has_others = turn.settings.founders.len() > 1 || shards.all().any(|local| !local.shard.group().is_alone());
+        let has_others =
+            turn.settings.founders.len() > 1 || shards.all().any(|local| !local.shard.group().is_alone());
         if has_others { self.ticks_at } else { Time::NEVER }
     }
 }
@@ -95,7 +96,8 @@ impl Epochs {
     /// Gives the control shard's group to another member, where this one does not come through with its takeover.
     pub(super) fn hand_over_if_stuck(&mut self, turn: &mut Turn, shards: &mut Shards) {
         let Some(coordinator) = &self.coordinator else { return };
-        let late = coordinator.is_taking_over() && turn.now >= self.clock.begun_at + self.clock.patience(turn);
+        let late =
+            coordinator.is_taking_over() && turn.now >= self.clock.begun_at + self.clock.patience(turn);
         let group = shards.shard_mut(ShardId::CONTROL).group_mut();
         if !late || group.is_alone() {
             return;

@@ -99,8 +99,7 @@ impl Epochs {
             let may_stand = || group.is_alone() && group.is_persisted();
             if group.leads() { coordinator.may_begin() } else { may_stand() }
         });
-        beginning
-            || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn, shards))
+        beginning || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn, shards))
     }
 
     /// When a turn is due for the groups though nothing comes in.
@@ -307,4 +306,3 @@ fn bootstrap_entry(turn: &Turn) -> ControlEntry {
         feature_level: FEATURE_LEVEL,
     }
 }
-

@@ -59,10 +59,14 @@ impl Cluster {
     /// How it stands with every reactor.
     fn picture(&mut self) -> String {
         let mut lines = vec![];
-        for (at, member) in self.members.iter_mut().enumerate().filter_map(|(at, m)| Some((at, m.as_mut()?))) {
+        for (at, member) in self.members.iter_mut().enumerate().filter_map(|(at, m)| Some((at, m.as_mut()?)))
+        {
             for reactor in &mut member.reactors {
                 let (turn, lanes) = (&reactor.turn, reactor.peers.lanes());
-                lines.push(format!("m{at} r{}: {:?} settled {}, {lanes}", turn.id, *turn.epoch_state, *turn.settled));
+                lines.push(format!(
+                    "m{at} r{}: {:?} settled {}, {lanes}",
+                    turn.id, *turn.epoch_state, *turn.settled
+                ));
                 for local in reactor.shards.all() {
                     let group = local.shard.group();
                     lines.push(format!(
@@ -181,7 +185,8 @@ impl Cluster {
     fn leaders(&self) -> Vec<usize> {
         let leads = |at: &usize| {
             let member = self.members[*at].as_ref();
-            member.is_some_and(|member| member.reactors.iter().all(|reactor| reactor.turn.epoch_state.leads()))
+            member
+                .is_some_and(|member| member.reactors.iter().all(|reactor| reactor.turn.epoch_state.leads()))
         };
         (0..self.members.len()).filter(leads).collect()
     }
