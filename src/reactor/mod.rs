@@ -16,6 +16,8 @@ mod leader;
 mod pace;
 mod peers;
 mod requests;
+mod rest;
+mod rounds;
 mod settings;
 mod shards;
 mod sizes;
@@ -32,8 +34,8 @@ pub use storage::{AtStart, at_start};
 
 use crate::api::{Alarm, AlarmType};
 use crate::io::{
-    Body, CallId, CallMail, Census, EpochMail, Input, Mail, MemberMail, Output, Paths, Port, ProcessFigures,
-    ReactorCounters, ShardMail,
+    Body, CallId, CallMail, Census, EpochMail, Input, LeaderMail, Mail, MemberMail, Output, Paths, Port,
+    ProcessFigures, ReactorCounters, ShardMail,
 };
 use crate::log::Resident;
 use crate::stdx::Rng;
@@ -42,6 +44,8 @@ use calls::Calls;
 use epoch::Epochs;
 use leader::Leader;
 use peers::{PeerLinks, Taken};
+use rest::Rest;
+use rounds::Rounds;
 use shards::Shards;
 use std::collections::BTreeMap;
 use storage::Storage;
@@ -53,6 +57,9 @@ pub struct Reactor {
     shards: Shards,
     storage: Storage,
     peers: PeerLinks,
+    /// Used where the control shard lives.
+    rounds: Rounds,
+    rest: Rest,
     epochs: Epochs,
     /// Only where the control shard lives.
     leader: Option<Leader>,
@@ -69,6 +76,7 @@ impl Reactor {
         assert!(now >= self.turn.now, "time does not run backwards");
         self.turn.now = now;
         self.turn.began.get_or_insert(now);
+        self.follow_shown();
         let Reactor { turn, calls, shards, storage, peers, .. } = self;
         match input {
             Input::Opened { conn, port: Port::Peer } => peers.on_opened(turn, conn),
@@ -120,6 +128,7 @@ impl Reactor {
         self.turn.now = now;
         self.turn.began.get_or_insert(now);
         self.turn.counters.turns += 1;
+        self.follow_shown();
         self.peers.take_turn(&mut self.turn);
         self.take_peer_events();
         self.calls.take_turn(&mut self.turn);
@@ -145,6 +154,7 @@ impl Reactor {
         self.run_local();
         self.calls.flush_watches(&mut self.turn);
         self.run_local();
+        self.drive_rounds();
         self.tell_peers();
         self.turn.observe_pace();
         self.turn.began = None;
@@ -165,6 +175,8 @@ impl Reactor {
             self.storage.checkpoints_wake_at(self.turn.now),
             self.calls.wake_at(),
             self.peers.wake_at(),
+            self.rounds.wake_at(),
+            self.rest.wake_at(&self.turn),
             self.epochs.wake_at(&self.turn, &self.shards),
         ];
         times.into_iter().min().expect("there are several")
@@ -197,7 +209,7 @@ impl Reactor {
     }
 
     /// Serves what has been asked, and takes the mail of this reactor to itself, until there is no more.
-    fn run_local(&mut self) {
+    pub(super) fn run_local(&mut self) {
         loop {
             self.calls.serve(&mut self.turn, &self.shards);
             self.propose_decided();
@@ -235,6 +247,7 @@ impl Reactor {
                 self.shards.on_mail(&mut self.turn, from, mail);
             }
             Body::Call(mail) => calls.on_mail(turn, from, mail),
+            Body::Leader(LeaderMail::Round { round }) => self.rounds.want(from, round),
             Body::Leader(mail) => {
                 let leader = self.leader.as_mut().expect("it goes where the control shard lives");
                 leader.on_mail(turn, from, mail);
@@ -245,6 +258,7 @@ impl Reactor {
             Body::Epoch(EpochMail::LeaderIs { term, leader }) => self.on_leader_is(term, leader),
             Body::Epoch(mail) => self.epochs.on_mail(turn, from, epoch, mail),
             Body::Member(MemberMail::ControlIs { index, change }) => self.on_control_is(index, &change),
+            Body::Member(MemberMail::LeaderClock { clock }) => turn.leader_clock = clock,
             Body::Member(MemberMail::PeerIs { member, reactors, boot }) => {
                 self.peers.on_peer_is(member, reactors, boot);
             }
@@ -317,6 +331,11 @@ impl Reactor {
     /// How often each way through the program was gone here since the start.
     pub fn paths(&self) -> Paths {
         self.counters_now().paths
+    }
+
+    /// Whether nothing is left to do after [`Input::Stop`] for which other reactors, or members, are needed.
+    pub fn is_done(&self) -> bool {
+        self.calls.front.open() == 0
     }
 
     /// Whether the process may end without leaving a write that nothing vouches for.

@@ -6,6 +6,8 @@ use super::epoch::Epochs;
 use super::leader::Leader;
 use super::pace::Observing;
 use super::peers::PeerLinks;
+use super::rest::Rest;
+use super::rounds::Rounds;
 use super::shards::{LocalShard, Shards};
 use super::storage::{Storage, entry_record};
 use super::turn::Turn;
@@ -171,6 +173,8 @@ pub struct Boot {
     pub last_file: u64,
     /// The highest revision that any log of the member, also one without a reactor, names as settled.
     pub settled: Revision,
+    /// What may be shown though nobody leads.
+    pub rested: Option<Revision>,
     /// A number of the process, by which others tell it from any other.
     pub process: u64,
     pub seed: u64,
@@ -191,6 +195,7 @@ impl Reactor {
             left_over,
             last_file,
             settled,
+            rested,
             process,
             seed,
             now,
@@ -203,12 +208,14 @@ impl Reactor {
             calls: Calls::new(settings.front(), rng.fork()),
             shards: Shards::default(),
             storage: Storage::new(log, reactors, last_file, stale, left_over),
-            peers: PeerLinks::new(process),
-            epochs: Epochs::new(settled),
+            peers: PeerLinks::new(),
+            rounds: Rounds::new(process),
+            rest: Rest::default(),
+            epochs: Epochs::new(settled, rested),
             leader: None,
             process: None,
             deadlines_at: now,
-            turn: Turn::new(id, reactors, settings, sequencer, control, now),
+            turn: Turn::new(id, reactors, process, settings, sequencer, control, now),
             rng,
         };
         shards.into_iter().for_each(|recovered| reactor.take_in(recovered));

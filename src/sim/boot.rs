@@ -45,12 +45,15 @@ fn store(member: usize) -> StoreId {
 
 pub fn settings(member: usize, shape: &Shape) -> Settings {
     let Identity { id, name, peer_url, client_url } = Identity::of(member);
+    let founders = (0..shape.members.len()).map(Identity::of);
     Settings {
         member: id,
         directory: store(member),
         cluster: CLUSTER,
         token: "t".into(),
-        founders: vec![Founder { id, name: name.clone(), peer_urls: vec![peer_url.clone()] }],
+        founders: founders
+            .map(|Identity { id, name, peer_url, .. }| Founder { id, name, peer_urls: vec![peer_url] })
+            .collect(),
         name,
         peer_urls: vec![peer_url],
         client_urls: vec![client_url],
@@ -181,7 +184,7 @@ impl Starting {
         let sequencer = Arc::new(Sequencer::new(shape.ring));
         let settings = Arc::new(settings(member, shape));
         let clock = shape.members[member].clock.begun(now);
-        let (reactors, settled) = (plan.reactors.len() as u16, plan.settled);
+        let (reactors, settled, rested) = (plan.reactors.len() as u16, plan.settled, plan.rested);
         let (mut left_over, process) = (Some(left_over), rng.next_u64());
         let mut made = vec![];
         for (id, ReactorPlan { log, shards, stale }) in plan.reactors.into_iter().enumerate() {
@@ -206,6 +209,7 @@ impl Starting {
                 left_over: left_over.take().unwrap_or_default(),
                 last_file,
                 settled,
+                rested,
                 process,
                 seed: rng.next_u64(),
                 now: clock.shows(now),

@@ -59,11 +59,14 @@ impl Epochs {
 
     /// What is covered by all reactors is shown.
     fn show_covered(&mut self, turn: &mut Turn) {
+        if let Some(rested) = self.rested.take().filter(|_| turn.epoch_state.may_follow()) {
+            turn.sequencer.show(rested);
+        }
         if !turn.epoch_state.may_follow() || self.known.covered_by.len() < usize::from(turn.reactors) {
             return;
         }
         let covered = self.known.covered_by.values().min().copied().unwrap_or_default();
-        if covered > turn.shown() {
+        if covered > turn.settled_truth() {
             turn.sequencer.show(covered);
         }
     }

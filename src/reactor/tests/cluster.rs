@@ -201,24 +201,50 @@ impl Cluster {
         self.members.iter().flatten().map(shown).collect()
     }
 
-    /// Puts at the member that leads, and gives the revision.
+    /// A call at a member, until it is answered.
+    fn call<Q: Message, R: Message + Default>(
+        &mut self,
+        at: usize,
+        path: &str,
+        request: &Q,
+    ) -> Result<R, (u8, String)> {
+        let stream = self.member(at).ask(path, request).number();
+        self.until("a call is answered", |cluster| {
+            cluster.members[at].as_ref().unwrap().statuses.iter().any(|(of, ..)| *of == stream)
+        });
+        let member = self.member(at);
+        let place = member.statuses.iter().position(|(of, ..)| *of == stream).unwrap();
+        let (_, code, text) = member.statuses.remove(place);
+        if code != 0 {
+            return Err((code, text));
+        }
+        let place = member.answers.iter().position(|(of, _)| *of == stream).unwrap();
+        Ok(R::decode(&member.answers.remove(place).1[..]).unwrap())
+    }
+
     fn put(&mut self, at: usize, key: &str) -> i64 {
         let request = proto::PutRequest {
             key: Bytes::copy_from_slice(key.as_bytes()),
             value: Bytes::from_static(b"v"),
             ..Default::default()
         };
-        let stream = self.member(at).ask("/etcdserverpb.KV/Put", &request).number();
-        let done = move |cluster: &Cluster| {
-            cluster.members[at].as_ref().unwrap().statuses.iter().any(|(of, ..)| *of == stream)
+        let reply: proto::PutResponse = self.call(at, "/etcdserverpb.KV/Put", &request).unwrap();
+        let header = reply.header.unwrap();
+        assert_eq!(header.member_id, 7 + at as u64, "a header names the member that was asked");
+        header.revision
+    }
+
+    /// A range over everything: the revision and the keys.
+    fn range(&mut self, at: usize, serializable: bool) -> (i64, usize) {
+        let everything = Bytes::from_static(b"\0");
+        let request = proto::RangeRequest {
+            key: everything.clone(),
+            range_end: everything,
+            serializable,
+            ..Default::default()
         };
-        self.until("a put is answered", done);
-        let member = self.member(at);
-        let place = member.statuses.iter().position(|(of, ..)| *of == stream).unwrap();
-        assert_eq!(member.statuses.remove(place).1, 0);
-        let place = member.answers.iter().position(|(of, _)| *of == stream).unwrap();
-        let reply = proto::PutResponse::decode(&member.answers.remove(place).1[..]).unwrap();
-        reply.header.unwrap().revision
+        let reply: proto::RangeResponse = self.call(at, "/etcdserverpb.KV/Range", &request).unwrap();
+        (reply.header.unwrap().revision, reply.kvs.len())
     }
 }
 
@@ -253,4 +279,67 @@ fn where_the_leader_is_killed_another_member_goes_on_with_the_next_revision() {
     let [next] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
     assert_eq!(cluster.put(next, "after"), 22);
     cluster.until("both show it", |cluster| cluster.shown() == [22; 2]);
+}
+
+#[test]
+fn every_member_takes_writes_and_answers_reads() {
+    let mut cluster = Cluster::new(&[2, 3, 1], 4);
+    let mut revision = 1;
+    for n in 0..60usize {
+        let put = cluster.put(n % 3, &format!("{}k{n}", char::from((n * 5 % 128) as u8)));
+        assert_eq!(put, revision + 1);
+        revision = put;
+        for at in 0..3 {
+            assert_eq!(cluster.range(at, false), (revision, n + 1), "member {at}");
+        }
+    }
+    cluster.until("all show it", |cluster| cluster.shown() == [61; 3]);
+    for at in 0..3 {
+        assert_eq!(cluster.range(at, true), (61, 60));
+    }
+    let grant = proto::LeaseGrantRequest { ttl: 100, id: 0 };
+    for at in 0..3 {
+        let granted: proto::LeaseGrantResponse =
+            cluster.call(at, "/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
+        let list: proto::LeaseTimeToLiveResponse = cluster
+            .call(
+                (at + 1) % 3,
+                "/etcdserverpb.Lease/LeaseTimeToLive",
+                &proto::LeaseTimeToLiveRequest { id: granted.id, keys: true },
+            )
+            .unwrap();
+        assert_eq!((list.granted_ttl, list.id), (100, granted.id));
+    }
+    let members: proto::MemberListResponse = cluster
+        .call(0, "/etcdserverpb.Cluster/MemberList", &proto::MemberListRequest { linearizable: true })
+        .unwrap();
+    let names: Vec<&str> = members.members.iter().map(|member| &member.name[..]).collect();
+    assert_eq!(names, ["m0", "m1", "m2"]);
+    assert!(members.members.iter().all(|member| !member.client_urls.is_empty()), "{members:?}");
+}
+
+#[test]
+fn a_member_that_is_cut_off_answers_nothing_that_is_not_so_and_is_served_again_afterwards() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    assert_eq!(cluster.put((leader + 1) % 3, "a"), 2);
+    cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+    cluster.cut = vec![(leader, (leader + 1) % 3), (leader, (leader + 2) % 3)];
+    let put = proto::PutRequest { key: Bytes::from_static(b"b"), ..Default::default() };
+    let lost = cluster.member(leader).ask("/etcdserverpb.KV/Put", &put).number();
+    cluster.until("another serves", |cluster| cluster.leaders().iter().any(|at| *at != leader));
+    let next = *cluster.leaders().iter().find(|at| **at != leader).unwrap();
+    assert_eq!(cluster.put(next, "c"), 3);
+    assert_eq!(cluster.range(leader, true), (2, 1), "what need not be the newest is answered");
+    let answered = |cluster: &Cluster| {
+        let member = cluster.members[leader].as_ref().unwrap();
+        member.statuses.iter().find(|(of, ..)| *of == lost).map(|(_, code, text)| (*code, text.clone()))
+    };
+    cluster.until("the put is answered", |cluster| answered(cluster).is_some());
+    assert_eq!(answered(&cluster), Some((14, "etcdserver: request timed out".to_owned())));
+    cluster.cut.clear();
+    cluster.until("all show it", |cluster| cluster.shown() == [3; 3]);
+    assert_eq!(cluster.range(leader, false), (3, 2));
+    assert_eq!(cluster.put(leader, "d"), 4);
 }
