@@ -212,8 +212,8 @@ pub const HTTP2_PARTIAL_FRAME_KEEP_BYTES: usize = 4096;
 /// Payload of one message with entries to a peer, but for one larger entry: a frame between members, so that no
 /// group holds up the others on their connection.
 pub const APPEND_BYTES_MAX: usize = 256 << 10;
-/// Payload that a leader's group keeps for followers that lack it: what a follower misses in a moment comes from
-/// memory, and while a member is away 64 groups hold 64 MiB. What is let go is read from the log.
+/// Payload that a group keeps though only other peers may lack it: what one misses in a moment comes from memory, and
+/// 64 groups hold 64 MiB. What is let go is read from the log.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(APPEND_BYTES_MAX <= HELD_BYTES_MAX);
 // reactor: a cluster
