@@ -220,6 +220,10 @@ const _: () = assert!(APPEND_BYTES_MAX <= HELD_BYTES_MAX);
 /// When a member stands again in a group that it has not won: some round trips and log writes, a few of which pass
 /// before a busy peer has answered.
 pub const CAMPAIGN_AGAIN_MS: u64 = 50;
+/// When what is settled has stood for long enough that it is worth a write: a pause between bursts of writes.
+pub const REST_AFTER_MS: u64 = 100;
+/// How often a member stands whose leader's connection is gone: the others may hear of it a little later.
+pub const STANDS_FOR_LOST_LEADER: u32 = 4;
 /// How often the time that a takeover may last is doubled, from an election timeout on, where one after the other
 /// comes to nothing.
 pub const TAKEOVER_PATIENCE_DOUBLED_MAX: u32 = 5;

@@ -27,9 +27,10 @@ macro_rules! paths {
 paths! {
     /// The end of an epoch took back what was not settled.
     epoch_undone,
-    /// A takeover lasted too long, and the control shard's group was handed on; another member was asked for a group
-    /// whose log is longer there.
+    /// A takeover lasted too long, and the control shard's group was handed on; a leader gave up that was not well;
+    /// another member was asked for a group whose log is longer there.
     takeover_given_up,
+    leader_gave_up,
     group_wanted,
     /// What another member had settled was shown.
     shown_by_coverage,

@@ -396,7 +396,7 @@ fn name(record: &ArchivedMessageRecord) -> &'static str {
         ArchivedMessageRecord::ReadAtIs { .. } | ArchivedMessageRecord::ReadAtRefused(_) => "a read's answer",
         ArchivedMessageRecord::Call { .. } => "a call",
         ArchivedMessageRecord::Answer { .. } => "a call's answer",
-        ArchivedMessageRecord::CallRefused(_) => "a refusal",
+        ArchivedMessageRecord::CallRefused(_) => "a call's refusal",
         ArchivedMessageRecord::Attributes(_) => "a member's attributes",
         ArchivedMessageRecord::Clock { .. } => "a clock",
         ArchivedMessageRecord::Leaving => "a farewell",

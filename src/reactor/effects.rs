@@ -21,6 +21,7 @@ impl Reactor {
         }
         let storage = &mut self.storage;
         self.shards.take_readies(|shard, home, writes| storage.persist(shard, home, writes));
+        self.rest.take_turn(&self.turn, &self.shards, storage);
         self.storage.flush(&mut self.turn, &self.shards);
         self.follow_durable();
     }
@@ -41,7 +42,7 @@ impl Reactor {
     }
 
     pub(super) fn follow_commits(&mut self, shard: ShardId) {
-        let news = match self.shards.follow_commits(&self.turn, shard) {
+        let news = match self.shards.follow_commits(&self.turn, shard, self.storage.rests()) {
             Ok(news) => news,
             Err(strange) => return self.turn.halt(strange.of_shard(shard)),
         };

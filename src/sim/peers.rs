@@ -7,11 +7,9 @@ use super::member::Life;
 use super::process::Item;
 use super::world::World;
 use crate::io::{Chunk, DialId};
+use crate::limits::DIAL_MS_MAX;
 use crate::types::{ConnId, Duration, ReactorId, Time};
 use std::collections::BTreeMap;
-
-/// So long a kernel tries to connect.
-const DIAL_TIMEOUT: Duration = Duration::from_ms(1000);
 
 /// A member that asked for a connection and waits.
 struct Dialing {
@@ -85,7 +83,7 @@ impl World {
             return self.deliver(member, reactor, Item::DialFailed(dial, format!("nobody is at {url}")));
         };
         let id = self.links.dial(self.now, member, listener);
-        let until = self.now + DIAL_TIMEOUT;
+        let until = self.now + Duration::from_ms(DIAL_MS_MAX);
         self.peers.dialing.insert(id, Dialing { member, reactor, dial, until });
     }
 

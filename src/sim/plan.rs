@@ -12,6 +12,7 @@ pub use shape::{DRIFT_PPM_MAX, MemberShape, Shape};
 
 use super::damage::Damage;
 use crate::config::AutoCompaction;
+use crate::limits::Bounds;
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 
@@ -116,6 +117,9 @@ impl Plan {
         if of_clients.chance(1, 4) {
             shape.draw_front(&mut of_clients);
             shape.draw_http2(&mut of_clients);
+        }
+        if members > 1 && Rng::new(seed ^ 0x9EE5).chance(1, 3) {
+            shape.bounds.peer = Bounds::TINY.peer;
         }
         shape.bounds.assert_fit();
         let mut span_ms = 200 + rng.below(6000);

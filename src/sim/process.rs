@@ -78,8 +78,8 @@ pub struct Process {
 pub enum Stepped {
     Took,
     Gave(Output),
-    /// It turns without end and without doing anything.
-    Spins,
+    /// It turns without end and without doing anything: why it does.
+    Spins(String),
 }
 
 impl Process {
@@ -199,7 +199,11 @@ impl Process {
         seat.turn = None;
         seat.rest_until = now + Duration(1 + rng.below(20_000));
         seat.empty_turns += 1;
-        if seat.empty_turns > EMPTY_TURNS_MAX { Stepped::Spins } else { Stepped::Took }
+        if seat.empty_turns <= EMPTY_TURNS_MAX {
+            return Stepped::Took;
+        }
+        let (waits_for, wakes_at) = (seat.reactor.waits_for(), seat.reactor.wake_at());
+        Stepped::Spins(format!("it waits for {waits_for:?} of {settled:?}, or for {wakes_at:?} of {shown:?}"))
     }
 }
 

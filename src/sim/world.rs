@@ -213,8 +213,8 @@ impl World {
         match stepped {
             Stepped::Took => Ok(()),
             Stepped::Gave(output) => self.carry_out(at, reactor, output),
-            Stepped::Spins => {
-                let what = format!("reactor {reactor} of member {at} turns without end");
+            Stepped::Spins(why) => {
+                let what = format!("reactor {reactor} of member {at} turns without end: {why}");
                 Err(Failure::new("liveness", what))
             }
         }

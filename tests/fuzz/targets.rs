@@ -362,7 +362,7 @@ pub fn handed_out(link: &mut Link) -> Vec<u8> {
 fn said_and_heard(message: PeerMessage) {
     let (mut theirs, mut ours) = (dialer(PeerBounds::PRODUCTION), listener(PeerBounds::TINY));
     heard(&mut ours, &handed_out(&mut theirs));
-    let stream = said(&mut ours, &[message.clone()]);
+    let stream = said(&mut ours, std::slice::from_ref(&message));
     assert_eq!((heard(&mut theirs, &stream), ours.dropped()), (vec![message], 0));
 }
 

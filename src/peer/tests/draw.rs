@@ -119,7 +119,7 @@ pub fn attributes(member: u64) -> ControlEntry {
 }
 
 pub fn message(rng: &mut Rng) -> PeerMessage {
-    match rng.below(16) {
+    match rng.below(17) {
         0..=5 => PeerMessage::Group {
             shard: shard(rng),
             control_term: Term(number(rng, RAFT_LAST)),

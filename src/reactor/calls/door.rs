@@ -20,7 +20,7 @@ use crate::io::ControlRequest;
 use crate::limits::REQUEST_ENVELOPE_BYTES;
 use crate::reactor::requests::is_write;
 use crate::txn;
-use crate::types::LeaseId;
+use crate::types::{LeaseId, Time};
 use crate::wire::health::Page;
 
 /// What a client asks for: a call, or one message of a stream.
@@ -106,7 +106,8 @@ impl Calls {
         if let ClientRequest::KeepAlive(_) = request {
             self.expect_renewal(turn, rpc);
         }
-        self.place(turn, rpc, request, requires)
+        let deadline = turn.now + turn.settings.request_timeout();
+        self.place(turn, rpc, request, requires, deadline)
     }
 
     /// Lets a request in, sends it to the leader, or has it wait for what it requires.
@@ -116,6 +117,7 @@ impl Calls {
         rpc: Rpc,
         request: ClientRequest,
         requires: Requires,
+        deadline: Time,
     ) -> Option<RangeRequest> {
         let (state, is_alone) = (&turn.epoch_state, turn.is_alone());
         let awaits = match requires {
@@ -132,13 +134,13 @@ impl Calls {
             Requires::Leader if state.may_write() => return self.admit_if_room(turn, rpc, request),
             Requires::Leader => match state.follows() {
                 Some(leader) => {
-                    self.forward(turn, leader, rpc, request);
+                    self.forward(turn, leader, rpc, request, deadline);
                     return None;
                 }
                 None => Awaits::Leader,
             },
         };
-        self.park(turn, rpc, request, requires, awaits);
+        self.park(turn, deadline, rpc, request, requires, awaits);
         None
     }
 

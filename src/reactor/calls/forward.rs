@@ -19,7 +19,7 @@ use crate::front::Rpc;
 use crate::io::{CallId, ControlRequest};
 use crate::peer::{CallFailure, PeerMessage};
 use crate::reactor::turn::ToPeers;
-use crate::types::{ConnId, MemberId, ShardId};
+use crate::types::{ConnId, MemberId, ShardId, Time};
 use crate::wire::{Header, Method, decode, encode};
 use bytes::Bytes;
 
@@ -41,7 +41,14 @@ pub(super) struct MemberCall {
 
 impl Calls {
     /// Sends a request to the leader.
-    pub(super) fn forward(&mut self, turn: &mut Turn, leader: MemberId, rpc: Rpc, request: ClientRequest) {
+    pub(super) fn forward(
+        &mut self,
+        turn: &mut Turn,
+        leader: MemberId,
+        rpc: Rpc,
+        request: ClientRequest,
+        deadline: Time,
+    ) {
         let (method, message, reply_to, shard) = match &request {
             ClientRequest::Call(call) => {
                 let Some((method, message)) = self.front.message_of(rpc) else { return };
@@ -56,9 +63,10 @@ impl Calls {
         let bytes = message.len();
         let forwarded = CallState::Forwarded(Box::new(Forwarded { leader, request }));
         let call = self.begin_of(turn, reply_to, forwarded, bytes);
+        self.under_way.until(call, deadline);
         turn.counters.paths.forwarded += 1;
         let (number, clock) = (call.number, turn.leader_clock);
-        let timeout_ms = turn.settings.request_timeout().0 / 1_000_000;
+        let timeout_ms = deadline.since(turn.now).0 / 1_000_000;
         let call = PeerMessage::Call { number, method: method as u8, clock, timeout_ms, message };
         turn.tell(ToPeers::One(leader), shard, call);
     }
@@ -78,7 +86,7 @@ impl Calls {
         };
         turn.counters.paths.forwarded_anew += 1;
         if self.front.method(rpc).is_some() {
-            self.park_until(turn, call.deadline, rpc, forwarded.request, Requires::Leader, Awaits::Leader);
+            self.park(turn, call.deadline, rpc, forwarded.request, Requires::Leader, Awaits::Leader);
         }
     }
 

@@ -51,18 +51,6 @@ impl Calls {
     pub(super) fn park(
         &mut self,
         turn: &mut Turn,
-        rpc: Rpc,
-        request: ClientRequest,
-        requires: Requires,
-        awaits: Awaits,
-    ) {
-        let deadline = turn.now + turn.settings.request_timeout();
-        self.park_until(turn, deadline, rpc, request, requires, awaits);
-    }
-
-    pub(super) fn park_until(
-        &mut self,
-        turn: &mut Turn,
         deadline: Time,
         rpc: Rpc,
         request: ClientRequest,
@@ -96,14 +84,16 @@ impl Calls {
     /// does nothing.
     fn unpark(&mut self, turn: &mut Turn, is_due: impl Fn(Awaits) -> bool) {
         let due: Vec<Parked> = self.parking.waiting.extract_if(.., |parked| is_due(parked.awaits)).collect();
-        for Parked { rpc, request, requires, awaits, bytes, .. } in due {
+        for Parked { rpc, request, requires, awaits, bytes, deadline } in due {
             self.parking.bytes -= bytes;
             if self.front.method(rpc).is_none() {
                 continue;
             }
             let range = match awaits {
                 Awaits::State(..) => self.admit_if_room(turn, rpc, request),
-                Awaits::Shown | Awaits::Leader | Awaits::Round(_) => self.place(turn, rpc, request, requires),
+                Awaits::Shown | Awaits::Leader | Awaits::Round(_) => {
+                    self.place(turn, rpc, request, requires, deadline)
+                }
             };
             self.ready.extend(range.map(|range| (ReplyTo::Rpc(rpc), range, Counting::Total)));
         }

@@ -38,6 +38,8 @@ pub(super) struct Epochs {
     generation: Generation,
     /// What some log names as settled by earlier processes.
     settled_before: Revision,
+    /// What earlier processes have shown, and may be shown again.
+    rested: Option<Revision>,
     clock: Clock,
     known: Known,
     /// What this reactor has said of the coverage of its shards.
@@ -45,8 +47,9 @@ pub(super) struct Epochs {
 }
 
 impl Epochs {
-    pub fn new(settled_before: Revision) -> Epochs {
+    pub fn new(settled_before: Revision, rested: Option<Revision>) -> Epochs {
         Epochs {
+            rested,
             coordinator: None,
             generation: Generation::NONE,
             settled_before,
@@ -72,6 +75,7 @@ impl Epochs {
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
             EpochMail::Covered { revision } => self.on_covered(from, revision),
+            EpochMail::Turns => self.clock.turns(from, turn.now),
             EpochMail::Step { .. }
             | EpochMail::Sealed { .. }
             | EpochMail::Control { .. }
@@ -97,7 +101,8 @@ impl Epochs {
         let beginning = self.coordinator.as_ref().is_some_and(|coordinator| {
             let group = shards.get(ShardId::CONTROL).expect("it lives here").shard.group();
             let may_stand = || group.is_alone() && group.is_persisted();
-            if group.leads() { coordinator.may_begin() } else { may_stand() }
+            let leads = group.leads() && !group.is_transferring();
+            if leads { coordinator.may_begin() } else { may_stand() }
         });
         beginning || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn, shards))
     }
@@ -241,6 +246,7 @@ impl Epochs {
             self.generation = self.generation.next();
             turn.sequencer.start(self.generation, prefix);
             *ReadOnly::change(&mut turn.settled) = prefix;
+            self.clock.serves(turn);
         }
         Some(step)
     }

@@ -335,7 +335,8 @@ impl Leader {
 
     pub fn wake_at(&self, turn: &Turn) -> Time {
         if !turn.epoch_state.leads() {
-            return if turn.epoch_state.follows().is_some() { self.publishes_at } else { Time::NEVER };
+            let may_publish = turn.epoch_state.follows().is_some() && turn.control.is_bootstrapped();
+            return if may_publish { self.publishes_at } else { Time::NEVER };
         }
         self.expiry.wake_at().min(self.auto.next_look)
     }

@@ -229,9 +229,12 @@ impl Shards {
         &mut self,
         turn: &Turn,
         shard: ShardId,
+        log_rests: bool,
     ) -> Result<Vec<Committed>, InconsistentEntry> {
         let mut news = vec![];
-        self.shard_mut(shard).committed(&mut news)?;
+        let shard = self.shard_mut(shard);
+        let upto = if log_rests { shard.group().persisted_index() } else { Index(u64::MAX) };
+        shard.committed(upto, &mut news)?;
         let revisions = news.iter().filter_map(|news| match news {
             Committed::Revision(revision) => Some(*revision),
             _ => None,

@@ -31,7 +31,9 @@ use crate::limits::{
     CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_SHARE, CHECKPOINT_PATIENCE_SECS, EMPTY_SHARD_BYTES,
     LOG_UNUSED_FILES_MAX,
 };
-use crate::log::{Buffer, Command, Held, Log, Ordinal, Record, Resident, SegmentName, WriteId};
+use crate::log::{
+    Buffer, Command, CoverageRecord, Held, Log, Ordinal, Record, Resident, SegmentName, WriteId,
+};
 use crate::raft::{GroupEntry, HardState, Writes};
 use crate::record::Payload;
 use crate::types::{Duration, Index, RaftId, ShardId, Term, Time};
@@ -66,6 +68,10 @@ pub(super) struct Storage {
     under_way: Option<Checkpointing>,
     persisting: VecDeque<Persisting>,
     appended: Ordinal,
+    /// The log may end with how far its shards are covered, as a start would take it: until an entry behind that is
+    /// durable, up to this record where it is on its way.
+    rests: bool,
+    disturbed: Option<Ordinal>,
     /// Bytes of log writes on their way.
     in_flight_bytes: usize,
     /// The number of the newest checkpoint file.
@@ -112,6 +118,8 @@ impl Storage {
             under_way: None,
             persisting: VecDeque::new(),
             appended: Ordinal::default(),
+            rests: true,
+            disturbed: None,
             in_flight_bytes: 0,
             last_file,
             stale,
@@ -157,6 +165,17 @@ impl Storage {
         self.appended = self.log.append(Resident { shard, home }, record);
     }
 
+    /// How far a shard is covered, behind which nothing follows for now.
+    pub fn rest(&mut self, shard: ShardId, home: u32, covered: CoverageRecord) {
+        self.append(shard, home, Record::Coverage(covered));
+        (self.rests, self.disturbed) = (true, None);
+    }
+
+    /// Whether a start would take the end of this log for all that there was.
+    pub fn rests(&self) -> bool {
+        self.rests
+    }
+
     /// An epoch serves, so every shard's stay is durable where it is: earlier stays and their files go.
     pub fn drop_left_over(&mut self, turn: &mut Turn) {
         assert!(turn.epoch_state.may_write(), "earlier stays go when an epoch has served from the new ones");
@@ -190,6 +209,9 @@ impl Storage {
         let resident = Resident { shard, home };
         for entry in &writes.entries {
             self.appended = self.log.append(resident, entry_record(entry));
+        }
+        if !writes.entries.is_empty() {
+            self.disturbed.get_or_insert(self.appended);
         }
         let stored = self.of.get_mut(&shard).expect("it was taken in");
         // A commit index alone is not worth a write: an election finds it again. Terms and votes are.
@@ -235,6 +257,9 @@ impl Storage {
     pub fn take_durable(&mut self, turn: &mut Turn) -> Vec<(ShardId, u64)> {
         let durable = self.log.durable();
         assert!(durable <= self.appended, "what is durable was appended: {durable:?} of {:?}", self.appended);
+        if self.disturbed.is_some_and(|entry| entry <= durable) {
+            (self.rests, self.disturbed) = (false, None);
+        }
         let mut done = vec![];
         while let Some(persisting) = self.persisting.pop_front_if(|persisting| persisting.upto <= durable) {
             done.push((persisting.shard, persisting.number));
