@@ -248,6 +248,10 @@ impl Tail {
         self.is_wanting.get()
     }
 
+    pub fn set_wanting(&mut self, is_wanting: bool) {
+        self.is_wanting.set(is_wanting);
+    }
+
     /// Entries that the log had, for raft-rs to ask for anew.
     pub fn take_fetched(&mut self, after: Position, entries: Vec<GroupEntry>) {
         let mut index = after.index;

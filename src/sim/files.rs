@@ -4,7 +4,7 @@ use super::disk::{Disk, Fault, Lie, Op, OpId};
 use super::hits::Hit;
 use super::process::{Item, Process};
 use crate::io::{BulkDone, BulkStep, JobId};
-use crate::log::{Buffer, Command, SegmentName, WriteId};
+use crate::log::{Buffer, Command, Piece, SegmentName, WriteId};
 use crate::stdx::Rng;
 use crate::types::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -45,6 +45,11 @@ enum Doing {
     Removed {
         reactor: usize,
         job: JobId,
+    },
+    Read {
+        reactor: usize,
+        job: JobId,
+        piece: Piece,
     },
     /// A start makes what it read durable.
     Start,
@@ -198,6 +203,10 @@ impl Files {
                     _ => Ok(()),
                 }
             }
+            BulkStep::Read(piece) => {
+                let op = Op::Read { file: piece.segment.to_string() };
+                self.submit(now, op, Doing::Read { reactor, job, piece })
+            }
         };
         done.err().map(|fault| answer(Err(fault)))
     }
@@ -264,9 +273,24 @@ impl Files {
                 next.map_err(|fault| Final(format!("the disk: {fault:?}")))?;
                 return Ok(Some((reactor, Item::Bulk(job, BulkDone::Done))));
             }
+            Doing::Read { reactor, job, piece } => {
+                return Ok(Some((reactor, Item::Bulk(job, self.read(piece)))));
+            }
             Doing::Start => Ok(()),
         };
         next.map(|()| None).map_err(|fault| Final(format!("the disk: {fault:?}")))
+    }
+}
+
+impl Files {
+    fn read(&self, Piece { segment, offset, bytes }: Piece) -> BulkDone {
+        match self.disk.read(&segment.to_string()) {
+            Ok(file) => {
+                let from = file.len().min(usize::try_from(offset).expect("a simulated file fits into memory"));
+                BulkDone::Read(file[from..file.len().min(from + bytes)].to_vec())
+            }
+            Err(fault) => BulkDone::Failed(format!("{fault:?}")),
+        }
     }
 }
 

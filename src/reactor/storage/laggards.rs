@@ -1,0 +1,280 @@
+//! Followers that lack more than their group has in memory get it from the log on disk.
+//!
+//! **The question.** A member was away and lacks megabytes, some of which checkpoints hold by now. How does it get
+//! them without a client waiting for the disk, and without a link being given more than it takes?
+//!
+//! **The rule.** The bulk lane reads, one piece at a time for all groups of a reactor; a turn takes a slice of what
+//! was read. A follower is given a batch, and the next once it has all but that one. The log keeps what followers
+//! lack, up to a bound and for as long as they may be back soon; on a full disk it keeps nothing for them. Who lacks
+//! what the log has let go of, or what the disk has lost, is left to its group, which does not ask again.
+//!
+//! **Why not otherwise.** To keep all that a follower lacks in memory would take as much as is written while it is
+//! away. To read for all of them at once would make each slower, and what is read of one group's log is in the same
+//! segments as the others'.
+
+use super::{Source, Storage, Turn};
+use crate::io::{BulkDone, BulkStep, JobId, Level, Output};
+use crate::limits::{
+    CHECKPOINT_PATIENCE_SECS, LAGGARD_BATCH_BYTES, LAGGARD_LOOK_MS, LAGGARD_PATIENCE_SECS, LAGGARD_RETRY_SECS,
+    READ_SLICE_BYTES,
+};
+use crate::log::{Entries, EntryReader, Piece, RecoveredEntry, Resident, Unreadable};
+use crate::raft::{Content, EntriesWanted, GroupEntry, Position};
+use crate::types::{Duration, Index, RaftId, ShardId, Term, Time};
+use std::collections::BTreeMap;
+
+#[derive(Default)]
+pub(super) struct Laggards {
+    under_way: Option<LogRead>,
+    followers: BTreeMap<(ShardId, RaftId), Follower>,
+    /// Whose group was read for last: the next one's turn comes before it.
+    served: ShardId,
+    /// A read has failed, and none is begun before this time.
+    retry_at: Time,
+    looked_at: Option<Time>,
+    /// Since when somebody wants what is read.
+    wanted_since: Option<Time>,
+    /// Something was given behind this turn's messages.
+    gave: bool,
+}
+
+struct LogRead {
+    job: JobId,
+    resident: Resident,
+    wanted: EntriesWanted,
+    reader: EntryReader,
+    /// Payload that was given.
+    bytes: usize,
+}
+
+/// What is known of a follower.
+struct Follower {
+    matched: Index,
+    /// Of the entry there, where it was known while it was the follower's last.
+    term: Option<Term>,
+    /// When it last had more than before, or everything.
+    moved_at: Time,
+    /// The first entry of the last batch that was read for it.
+    given_from: Index,
+}
+
+/// How far a follower has the entries of a group that is led here.
+pub struct FollowerFigures {
+    pub resident: Resident,
+    pub peer: RaftId,
+    pub matched: Index,
+    /// Of the entry there, if it is committed and the group knows it.
+    pub term: Option<Term>,
+    /// The last one that there is.
+    pub last: Index,
+}
+
+impl Laggards {
+    /// Whether something that was read is to be taken.
+    fn has_records(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|read| read.reader.has_records())
+    }
+
+    /// Whether the follower has all that was read for it, but for the last batch; or lacks some of that again.
+    fn may_have_more(&self, shard: ShardId, wanted: &EntriesWanted) -> bool {
+        let follower = self.followers.get(&(shard, wanted.peer));
+        follower.is_none_or(|follower| {
+            wanted.matched.next() >= follower.given_from || wanted.from <= follower.given_from
+        })
+    }
+
+    /// Takes note of where a follower is. From which index on the log is to be kept for it, if it is.
+    fn heard(&mut self, now: Time, of: &FollowerFigures) -> Option<Index> {
+        let FollowerFigures { resident, peer, matched, term, last } = *of;
+        let fresh = Follower { matched, term, moved_at: now, given_from: Index(0) };
+        let follower = self.followers.entry((resident.shard, peer)).or_insert(fresh);
+        if matched > follower.matched || matched == last {
+            follower.moved_at = now;
+        }
+        let known = follower.term.filter(|_| matched == follower.matched);
+        (follower.matched, follower.term) = (matched, term.or(known));
+        // Entries are given with the term of the one before the first.
+        let from = if follower.term.is_some() { matched.next() } else { matched };
+        (now < follower.moved_at + Duration::from_secs(LAGGARD_PATIENCE_SECS)).then_some(from)
+    }
+
+    /// The term of the entry before the first one that is wanted, if it is known.
+    fn term_before(&self, shard: ShardId, wanted: &EntriesWanted) -> Option<Term> {
+        let follower = self.followers.get(&(shard, wanted.peer))?;
+        follower.term.filter(|_| follower.matched.next() == wanted.from)
+    }
+}
+
+impl Storage {
+    /// Goes on reading for followers, or begins to where one wants it.
+    pub(super) fn serve_laggards(&mut self, turn: &mut Turn, source: &mut impl Source) {
+        self.keep_log_for_followers(turn, source);
+        self.laggards.gave = self.laggards.has_records();
+        self.take_entries(turn, source);
+        if self.laggards.under_way.is_none() && turn.now >= self.laggards.retry_at {
+            self.begin_log_read(turn, source);
+        }
+    }
+
+    /// Whether the next turn goes on though no input comes.
+    pub(super) fn has_entries_to_give(&self) -> bool {
+        self.laggards.gave || self.laggards.has_records()
+    }
+
+    /// When reading for followers has taken so long that it presses.
+    pub(super) fn laggards_press_at(&self) -> Time {
+        let since = self.laggards.wanted_since;
+        since.map_or(Time::NEVER, |since| since + Duration::from_secs(CHECKPOINT_PATIENCE_SECS))
+    }
+
+    /// When a read that has failed is tried again, or one begins to press.
+    pub fn laggards_wake_at(&self, now: Time) -> Time {
+        let retry_at = self.laggards.retry_at;
+        let retry_at = if now < retry_at { retry_at } else { Time::NEVER };
+        let press_at = if self.haste { Time::NEVER } else { self.laggards_press_at() };
+        retry_at.min(press_at)
+    }
+
+    /// What followers of this reactor's groups lack stays in the log, though checkpoints hold it.
+    fn keep_log_for_followers(&mut self, turn: &Turn, source: &impl Source) {
+        let laggards = &mut self.laggards;
+        if laggards.looked_at.is_some_and(|at| turn.now < at + Duration::from_ms(LAGGARD_LOOK_MS)) {
+            return;
+        }
+        laggards.looked_at = Some(turn.now);
+        let followers = source.followers();
+        let mut kept: BTreeMap<Resident, Index> = BTreeMap::new();
+        for follower in &followers {
+            if let Some(from) = laggards.heard(turn.now, follower) {
+                let least = kept.entry(follower.resident).or_insert(from);
+                *least = from.min(*least);
+            }
+        }
+        let is_there = |(shard, peer): &(ShardId, RaftId)| {
+            followers.iter().any(|follower| (follower.resident.shard, follower.peer) == (*shard, *peer))
+        };
+        laggards.followers.retain(|of, _| is_there(of));
+        let is_short = self.log.is_short() || turn.control.no_space();
+        let bytes_max = if is_short { 0 } else { turn.settings.bounds.laggard_log_bytes_max };
+        self.log.keep_for_others(kept, bytes_max);
+    }
+
+    fn begin_log_read(&mut self, turn: &mut Turn, source: &mut impl Source) {
+        let mut wanted = source.wanted_entries();
+        if wanted.is_empty() {
+            self.laggards.wanted_since = None;
+            return;
+        }
+        self.laggards.wanted_since.get_or_insert(turn.now);
+        let served = self.laggards.served;
+        wanted.sort_by_key(|(resident, _)| (resident.shard <= served, resident.shard));
+        for (resident, wanted) in wanted {
+            let shard = resident.shard;
+            if !self.laggards.may_have_more(shard, &wanted) {
+                continue;
+            }
+            let before = self.laggards.term_before(shard, &wanted);
+            match self.log.read(resident, wanted.from, wanted.upto, before) {
+                Ok(reader) => {
+                    let piece = reader.wants().expect("it has read nothing");
+                    let job = self.next_job();
+                    self.laggards.served = shard;
+                    if let Some(follower) = self.laggards.followers.get_mut(&(shard, wanted.peer)) {
+                        follower.given_from = wanted.from;
+                    }
+                    let read = LogRead { job, resident, wanted, reader, bytes: 0 };
+                    return self.read_on(turn, read, piece);
+                }
+                Err(after) => source.log_begins_after(shard, after),
+            }
+        }
+    }
+
+    fn read_on(&mut self, turn: &mut Turn, read: LogRead, piece: Piece) {
+        turn.out.push(Output::Bulk { job: read.job, step: BulkStep::Read(piece) });
+        self.laggards.under_way = Some(read);
+    }
+
+    /// Takes the answer to a step of this; else gives it back.
+    pub(super) fn on_log_read(
+        &mut self,
+        turn: &mut Turn,
+        source: &mut impl Source,
+        job: JobId,
+        done: BulkDone,
+    ) -> Option<BulkDone> {
+        let Some(mut read) = self.laggards.under_way.take_if(|read| read.job == job) else {
+            return Some(done);
+        };
+        match done {
+            BulkDone::Read(bytes) => match read.reader.take(&bytes) {
+                Ok(()) => {
+                    self.laggards.under_way = Some(read);
+                    self.take_entries(turn, source);
+                }
+                Err(unreadable) => self.log_is_unreadable(turn, source, &read, unreadable),
+            },
+            BulkDone::Failed(why) => self.log_read_failed(turn, &why),
+            BulkDone::Done | BulkDone::Full => unreachable!("a read gives bytes, or fails: {done:?}"),
+        }
+        None
+    }
+
+    fn log_read_failed(&mut self, turn: &mut Turn, why: &str) {
+        self.log.end_read();
+        self.laggards.retry_at = turn.now + Duration::from_secs(LAGGARD_RETRY_SECS);
+        let fields = vec![("error", why.to_owned())];
+        turn.log_line(Level::Warn, "failed to read the log for a member that lags", fields);
+    }
+
+    /// One slice of what was read goes to the group; then the next piece is asked for, if there is room for it.
+    fn take_entries(&mut self, turn: &mut Turn, source: &mut impl Source) {
+        let Some(mut read) = self.laggards.under_way.take_if(|read| read.reader.has_records()) else { return };
+        let shard = read.resident.shard;
+        match read.reader.entries(READ_SLICE_BYTES) {
+            Ok(None) => {}
+            Ok(Some(found)) => match group_entries(&found) {
+                Some(entries) => {
+                    read.bytes += found.entries.iter().map(|entry| entry.payload.bytes().len()).sum::<usize>();
+                    let (index, term) = found.after;
+                    source.give_entries(shard, Position { index, term }, entries);
+                }
+                None => {
+                    let unreadable = read.reader.unreadable();
+                    return self.log_is_unreadable(turn, source, &read, unreadable);
+                }
+            },
+            Err(unreadable) => return self.log_is_unreadable(turn, source, &read, unreadable),
+        }
+        match read.reader.wants() {
+            _ if read.reader.has_records() => self.laggards.under_way = Some(read),
+            Some(piece) if read.bytes < LAGGARD_BATCH_BYTES => self.read_on(turn, read, piece),
+            _ => self.log.end_read(),
+        }
+    }
+
+    /// The disk has lost or changed what was written. Nothing of it is given to anybody; whoever lacks it needs the
+    /// state instead.
+    fn log_is_unreadable(
+        &mut self,
+        turn: &mut Turn,
+        source: &mut impl Source,
+        read: &LogRead,
+        Unreadable { segment, offset, upto }: Unreadable,
+    ) {
+        self.log.end_read();
+        source.log_begins_after(read.resident.shard, upto.max(read.wanted.from));
+        let fields = vec![("segment", segment.to_string()), ("offset", offset.to_string())];
+        let message = "the log cannot be read back as it was written: the disk has lost or changed it";
+        turn.log_line(Level::Warn, message, fields);
+    }
+}
+
+/// None where an entry is of no kind that a group has.
+fn group_entries(found: &Entries) -> Option<Vec<GroupEntry>> {
+    let entry = |RecoveredEntry { index, term, kind, payload }: &RecoveredEntry| {
+        let content = Content::of(*kind, payload)?;
+        Some(GroupEntry { index: *index, term: *term, content })
+    };
+    found.entries.iter().map(entry).collect()
+}
