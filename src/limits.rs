@@ -220,10 +220,11 @@ pub const APPEND_BYTES_MAX: usize = 256 << 10;
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(APPEND_BYTES_MAX <= HELD_BYTES_MAX);
 // reactor: a cluster
-/// Payload that a follower is given from the log before another read begins: with the one before, which it must have
-/// by then, far less than a link queues.
+/// Payload that a follower is given of a group from the log before another read begins. Two are on their way at most.
 pub const LAGGARD_BATCH_BYTES: usize = 1 << 20;
-const _: () = assert!(2 * LAGGARD_BATCH_BYTES < PEER_QUEUED_BYTES_MAX);
+const _: () = assert!(2 * LAGGARD_GROUPS_MAX * LAGGARD_BATCH_BYTES < PEER_QUEUED_BYTES_MAX);
+/// Groups of which a follower may have a batch on its way: all go by one link.
+pub const LAGGARD_GROUPS_MAX: usize = 4;
 /// Files of a log that are kept for followers though checkpoints hold what is in them: as much as a log holds before
 /// checkpoints are written, so that a log at most doubles. Who lacks more gets the state, which is less than that or
 /// not much more.

@@ -301,3 +301,44 @@ fn answer(done: Result<(), Fault>) -> BulkDone {
         Err(fault) => BulkDone::Failed(format!("{fault:?}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::LogId;
+    use crate::types::Duration;
+
+    #[test]
+    fn a_piece_of_the_log_takes_the_disk_a_while_and_may_fail() {
+        let disk = Disk::new(1 << 20, (Duration::from_ms(1), Duration::from_ms(1)));
+        let mut files = Files::new(disk, Rng::new(1));
+        let segment = SegmentName { log: LogId(0), sequence: 3 };
+        files.disk.create(&segment.to_string()).unwrap();
+        let bytes: Vec<u8> = (0..3u8).flat_map(|n| [n; 4096]).collect();
+        let write = Op::Write { file: segment.to_string(), offset: 0, bytes: bytes.clone(), durable: true };
+        files.disk.submit(Time(0), &mut files.rng, write).unwrap();
+        files.disk.complete(Time::NEVER, &mut files.rng).unwrap().1.unwrap();
+        let mut read = |files: &mut Files, offset, bytes| {
+            let step = BulkStep::Read(Piece { segment, offset, bytes });
+            assert_eq!(files.bulk(Time(0), 0, JobId(1), step), None);
+            assert_eq!(files.wake_at(), Time(0) + Duration::from_ms(1));
+            let (id, done) = files.disk.complete(files.wake_at(), &mut files.rng).unwrap();
+            done.unwrap();
+            let doing = files.doing.remove(&id).unwrap();
+            match files.follow(Time(0), doing) {
+                Ok(Some((0, Item::Bulk(JobId(1), done)))) => done,
+                _ => panic!("it is an answer"),
+            }
+        };
+        assert_eq!(read(&mut files, 4096, 4096), BulkDone::Read(vec![1; 4096]));
+        assert_eq!(read(&mut files, 8192, 1 << 20), BulkDone::Read(vec![2; 4096]));
+        assert_eq!(read(&mut files, 1 << 20, 4096), BulkDone::Read(vec![]));
+        files.disk.fail_read(0);
+        assert!(matches!(read(&mut files, 0, 4096), BulkDone::Failed(_)));
+        let missing = Piece { segment: SegmentName { sequence: 4, ..segment }, offset: 0, bytes: 4096 };
+        assert!(matches!(
+            files.bulk(Time(0), 0, JobId(2), BulkStep::Read(missing)),
+            Some(BulkDone::Failed(_))
+        ));
+    }
+}

@@ -15,8 +15,8 @@
 use super::{Source, Storage, Turn};
 use crate::io::{BulkDone, BulkStep, JobId, Level, Output};
 use crate::limits::{
-    CHECKPOINT_PATIENCE_SECS, LAGGARD_BATCH_BYTES, LAGGARD_LOOK_MS, LAGGARD_PATIENCE_SECS, LAGGARD_RETRY_SECS,
-    READ_SLICE_BYTES,
+    CHECKPOINT_PATIENCE_SECS, LAGGARD_BATCH_BYTES, LAGGARD_GROUPS_MAX, LAGGARD_LOOK_MS, LAGGARD_PATIENCE_SECS,
+    LAGGARD_RETRY_SECS, READ_SLICE_BYTES,
 };
 use crate::log::{Entries, EntryReader, Piece, RecoveredEntry, Resident, Unreadable};
 use crate::raft::{Content, EntriesWanted, GroupEntry, Position};
@@ -54,8 +54,16 @@ struct Follower {
     term: Option<Term>,
     /// When it last had more than before, or everything.
     moved_at: Time,
-    /// The first entry of the last batch that was read for it.
-    given_from: Index,
+    given: Option<Given>,
+}
+
+/// The last batch that was read for a follower.
+#[derive(Clone, Copy)]
+struct Given {
+    from: Index,
+    /// The last entry so far.
+    upto: Index,
+    at: Time,
 }
 
 /// How far a follower has the entries of a group that is led here.
@@ -75,18 +83,21 @@ impl Laggards {
         self.under_way.as_ref().is_some_and(|read| read.reader.has_records())
     }
 
-    /// Whether the follower has all that was read for it, but for the last batch; or lacks some of that again.
-    fn may_have_more(&self, shard: ShardId, wanted: &EntriesWanted) -> bool {
-        let follower = self.followers.get(&(shard, wanted.peer));
-        follower.is_none_or(|follower| {
-            wanted.matched.next() >= follower.given_from || wanted.from <= follower.given_from
-        })
+    /// Whether the follower has all that was read for it, but for the last batch, or lacks some of that again; and has
+    /// what was read for it of other groups, but for a few.
+    fn may_have_more(&self, now: Time, shard: ShardId, wanted: &EntriesWanted) -> bool {
+        let given = self.followers.get(&(shard, wanted.peer)).and_then(|follower| follower.given);
+        let has_it = given.is_none_or(|given| wanted.matched.next() >= given.from || wanted.from <= given.from);
+        let others = self.followers.iter().filter(|((of, peer), follower)| {
+            *of != shard && *peer == wanted.peer && follower.has_some_on_its_way(now)
+        });
+        has_it && others.count() < LAGGARD_GROUPS_MAX
     }
 
     /// Takes note of where a follower is. From which index on the log is to be kept for it, if it is.
     fn heard(&mut self, now: Time, of: &FollowerFigures) -> Option<Index> {
         let FollowerFigures { resident, peer, matched, term, last } = *of;
-        let fresh = Follower { matched, term, moved_at: now, given_from: Index(0) };
+        let fresh = Follower { matched, term, moved_at: now, given: None };
         let follower = self.followers.entry((resident.shard, peer)).or_insert(fresh);
         if matched > follower.matched || matched == last {
             follower.moved_at = now;
@@ -98,10 +109,25 @@ impl Laggards {
         (now < follower.moved_at + Duration::from_secs(LAGGARD_PATIENCE_SECS)).then_some(from)
     }
 
+    fn note_given(&mut self, now: Time, read: &LogRead, entries: &[GroupEntry]) {
+        let (follower, last) = ((read.resident.shard, read.wanted.peer), entries.last());
+        if let (Some(follower), Some(last)) = (self.followers.get_mut(&follower), last) {
+            follower.given = Some(Given { from: read.wanted.from, upto: last.index, at: now });
+        }
+    }
+
     /// The term of the entry before the first one that is wanted, if it is known.
     fn term_before(&self, shard: ShardId, wanted: &EntriesWanted) -> Option<Term> {
         let follower = self.followers.get(&(shard, wanted.peer))?;
         follower.term.filter(|_| follower.matched.next() == wanted.from)
+    }
+}
+
+impl Follower {
+    /// Whether what it was given may still be on its way. What has not come for long was lost.
+    fn has_some_on_its_way(&self, now: Time) -> bool {
+        let patience = Duration::from_secs(LAGGARD_RETRY_SECS);
+        self.given.is_some_and(|given| given.upto > self.matched && now < given.at + patience)
     }
 }
 
@@ -170,7 +196,7 @@ impl Storage {
         wanted.sort_by_key(|(resident, _)| (resident.shard <= served, resident.shard));
         for (resident, wanted) in wanted {
             let shard = resident.shard;
-            if !self.laggards.may_have_more(shard, &wanted) {
+            if !self.laggards.may_have_more(turn.now, shard, &wanted) {
                 continue;
             }
             let before = self.laggards.term_before(shard, &wanted);
@@ -179,9 +205,6 @@ impl Storage {
                     let piece = reader.wants().expect("it has read nothing");
                     let job = self.next_job();
                     self.laggards.served = shard;
-                    if let Some(follower) = self.laggards.followers.get_mut(&(shard, wanted.peer)) {
-                        follower.given_from = wanted.from;
-                    }
                     let read = LogRead { job, resident, wanted, reader, bytes: 0 };
                     return self.read_on(turn, read, piece);
                 }
@@ -236,6 +259,7 @@ impl Storage {
             Ok(Some(found)) => match group_entries(&found) {
                 Some(entries) => {
                     read.bytes += found.entries.iter().map(|entry| entry.payload.bytes().len()).sum::<usize>();
+                    self.laggards.note_given(turn.now, &read, &entries);
                     let (index, term) = found.after;
                     source.give_entries(shard, Position { index, term }, entries);
                 }
@@ -277,4 +301,73 @@ fn group_entries(found: &Entries) -> Option<Vec<GroupEntry>> {
         Some(GroupEntry { index: *index, term: *term, content })
     };
     found.entries.iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time(1_000_000);
+
+    fn figures(shard: u32, matched: u64, term: Option<u64>) -> FollowerFigures {
+        let resident = Resident { shard: ShardId(shard), home: 0 };
+        let (peer, matched) = (RaftId::new(3).unwrap(), Index(matched));
+        FollowerFigures { resident, peer, matched, term: term.map(Term), last: Index(100) }
+    }
+
+    fn wants(from: u64, matched: u64) -> EntriesWanted {
+        let (from, matched) = (Index(from), Index(matched));
+        EntriesWanted { from, upto: Index(90), peer: RaftId::new(3).unwrap(), matched }
+    }
+
+    fn given(laggards: &mut Laggards, shard: u32, from: u64, upto: u64) {
+        let follower = laggards.followers.get_mut(&(ShardId(shard), RaftId::new(3).unwrap())).unwrap();
+        follower.given = Some(Given { from: Index(from), upto: Index(upto), at: NOW });
+    }
+
+    #[test]
+    fn a_follower_is_given_a_batch_when_it_has_all_but_the_last_one() {
+        let mut laggards = Laggards::default();
+        let shard = ShardId(1);
+        assert!(laggards.may_have_more(NOW, shard, &wants(11, 10)));
+        laggards.heard(NOW, &figures(1, 10, None));
+        given(&mut laggards, 1, 11, 20);
+        assert!(laggards.may_have_more(NOW, shard, &wants(21, 10)));
+        given(&mut laggards, 1, 21, 30);
+        assert!(!laggards.may_have_more(NOW, shard, &wants(31, 19)));
+        assert!(laggards.may_have_more(NOW, shard, &wants(31, 20)));
+        assert!(laggards.may_have_more(NOW, shard, &wants(11, 10)), "what was given is lost");
+    }
+
+    #[test]
+    fn a_few_groups_at_a_time_have_something_on_its_way_to_a_follower() {
+        let mut laggards = Laggards::default();
+        let groups = 1..=LAGGARD_GROUPS_MAX as u32;
+        for shard in groups.clone() {
+            assert!(laggards.may_have_more(NOW, ShardId(shard), &wants(11, 10)));
+            laggards.heard(NOW, &figures(shard, 10, None));
+            given(&mut laggards, shard, 11, 20);
+        }
+        let next = ShardId(*groups.end() + 1);
+        assert!(!laggards.may_have_more(NOW, next, &wants(11, 10)));
+        assert!(laggards.may_have_more(NOW, ShardId(1), &wants(21, 10)), "its own is not counted");
+        let late = NOW + Duration::from_secs(LAGGARD_RETRY_SECS);
+        assert!(laggards.may_have_more(late, next, &wants(11, 10)), "it was lost");
+        laggards.heard(NOW, &figures(2, 20, None));
+        assert!(laggards.may_have_more(NOW, next, &wants(11, 10)));
+    }
+
+    #[test]
+    fn the_log_is_kept_for_who_lags_and_may_be_back() {
+        let mut laggards = Laggards::default();
+        assert_eq!(laggards.heard(NOW, &figures(1, 100, Some(2))), Some(Index(101)), "it lacks nothing");
+        assert_eq!(laggards.heard(NOW, &figures(1, 10, None)), Some(Index(10)), "of the entry before a term is needed");
+        assert_eq!(laggards.heard(NOW, &figures(1, 20, Some(2))), Some(Index(21)));
+        assert_eq!(laggards.heard(NOW, &figures(1, 20, None)), Some(Index(21)), "it was known");
+        assert_eq!(laggards.term_before(ShardId(1), &wants(21, 20)), Some(Term(2)));
+        assert_eq!(laggards.term_before(ShardId(1), &wants(31, 20)), None);
+        let late = NOW + Duration::from_secs(LAGGARD_PATIENCE_SECS);
+        assert_eq!(laggards.heard(late, &figures(1, 20, None)), None);
+        assert_eq!(laggards.heard(late, &figures(1, 21, None)), Some(Index(21)), "it moves");
+    }
 }

@@ -307,6 +307,14 @@ fn a_follower_that_was_away_catches_up_from_the_log_on_disk() {
         bytes < 3_000_000
     });
     assert!(log_begins(&mut cluster, leader) > before);
+    // A group in which nothing was written has kept nothing, and serves who was away since all the same.
+    let router = cluster.member(leader).reactors[0].turn.router();
+    let idle = ["/registry/", "/registry/pods/", "/registry/leases/", "/registry/events/"];
+    let idle = idle.into_iter().find(|key| router.shard_of(key.as_bytes()) == ShardId(2)).unwrap();
+    cluster.cut = (0..3).filter(|other| *other != away).map(|other| (away, other)).collect();
+    (0..150).for_each(|n| _ = cluster.put_value(leader, &format!("{idle}{n}"), vec![7; 20_000]));
+    cluster.cut.clear();
+    cluster.until("all show it", |cluster| cluster.shown() == [511; 3]);
 }
 
 #[test]
