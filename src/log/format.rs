@@ -50,7 +50,9 @@
 //! do a record's length and version: so what a newer program wrote is told from damage. Votes, voters and
 //! learners are raft ids, and 0 is nobody.
 
-use super::{Buffer, Checkpointed, CoverageRecord, LogId, Opening, Record, Resident, StoredHardState, Testimony};
+use super::{
+    Buffer, Checkpointed, CoverageRecord, LogId, Opening, Record, Resident, StoredHardState, Testimony,
+};
 use crate::limits::BLOCK_BYTES;
 use crate::record::VERSION;
 use crate::stdx::VersionMismatch;
@@ -441,7 +443,10 @@ fn decode_body<'a>(head: &[u8], body: &'a [u8]) -> Option<Record<'a>> {
         }
         COVERAGE => {
             exact(16)?;
-            Record::Coverage(CoverageRecord { revision: Revision(u64_at(body, 0)), index: Index(u64_at(body, 8)) })
+            Record::Coverage(CoverageRecord {
+                revision: Revision(u64_at(body, 0)),
+                index: Index(u64_at(body, 8)),
+            })
         }
         CLOSE => {
             exact(0)?;

@@ -6,16 +6,17 @@
 //!
 //! **The rule.** The log knows its *stretches*: where a resident's entries stand one behind the other in a segment, and
 //! how far none of them is replaced. A read begins at the frame of the stretch that has the first entry and goes from
-//! stretch to stretch. Of a frame nothing counts before all of it is there with its CRC, at its place, and chained to
-//! the one before. Entries that are read are durable and so are the frames they stand in, so whatever is missing or
-//! does not fit is damage: never the torn end of a log, which is not looked at.
+//! stretch to stretch. Of a frame nothing counts before all of it is there with its CRC, at its place, and of the
+//! incarnation that wrote there: what an earlier one had left may show where the disk has lost a write. Entries that
+//! are read are durable, so whatever is missing or does not fit is damage: never the torn end of a log, which is not
+//! looked at.
 //!
 //! **Why not otherwise.** To replay a log's segments from their beginning, as recovery does, would read most of it
 //! again for every few entries. To find each entry by a place of its own would cost as much memory as small entries
 //! take.
 
 use super::format::{CRC_FROM, FRAME_HEADER_BYTES, FrameHeader, Placed};
-use super::standing::Stretch;
+use super::standing::{Place, Stretch};
 use super::{LogId, Record, RecoveredEntry, Resident, SegmentName};
 use crate::limits::{BLOCK_BYTES, LOG_READ_BYTES};
 use crate::record::Payload;
@@ -52,9 +53,9 @@ enum Front {
     /// Less than a block of it is there.
     Nothing,
     /// It is not whole yet: what it claims, and the CRC of the bytes so far.
-    Part { header: FrameHeader, crc: u32, len: usize, summed: usize, sum: u32 },
-    /// It is what was written; the next record stands there.
-    Whole { header: FrameHeader, crc: u32, len: usize, next: usize },
+    Part { records_bytes: u32, crc: u32, len: usize, summed: usize, sum: u32 },
+    /// It is what was written; its records go on there, and end there.
+    Whole { len: usize, next: usize, end: usize },
 }
 
 pub struct EntryReader {
@@ -68,12 +69,11 @@ pub struct EntryReader {
     /// The term of the entry before, once it is known.
     term_before: Option<Term>,
     segment: u64,
+    incarnation: u64,
     /// Of the front in the segment.
     offset: u64,
     bytes: Vec<u8>,
     front: Front,
-    /// Number and CRC of the frame before the front.
-    chained: Option<(u64, u32)>,
 }
 
 impl EntryReader {
@@ -89,7 +89,7 @@ impl EntryReader {
         let first = term_before.map_or(Index(from.0 - 1), |_| from);
         let begins = stretches.front().expect("what is read stands somewhere");
         assert!(begins.first <= first && begins.upto >= first, "a read begins in its first stretch: {first}");
-        let (segment, offset) = (begins.begins.segment, begins.begins.frame);
+        let Place { segment, frame, incarnation, .. } = begins.begins;
         EntryReader {
             of,
             resident,
@@ -98,10 +98,10 @@ impl EntryReader {
             upto,
             term_before,
             segment,
-            offset,
+            incarnation,
+            offset: frame,
             bytes: vec![],
             front: Front::Nothing,
-            chained: None,
         }
     }
 
@@ -149,9 +149,10 @@ impl EntryReader {
             let claimed = FrameHeader::claimed(block);
             let (header, crc, len) =
                 claimed.filter(|(header, ..)| self.is_next(header)).ok_or(self.unreadable())?;
-            self.front = Front::Part { header, crc, len, summed: CRC_FROM, sum: 0 };
+            let records_bytes = header.records_bytes;
+            self.front = Front::Part { records_bytes, crc, len, summed: CRC_FROM, sum: 0 };
         }
-        if let Front::Part { header, crc, len, summed, sum } = &mut self.front {
+        if let Front::Part { records_bytes, crc, len, summed, sum } = &mut self.front {
             let there = self.bytes.len().min(*len);
             *sum = crc32c::crc32c_append(*sum, &self.bytes[*summed..there]);
             *summed = there;
@@ -159,8 +160,8 @@ impl EntryReader {
                 if sum != crc {
                     return Err(self.unreadable());
                 }
-                self.front =
-                    Front::Whole { header: *header, crc: *crc, len: *len, next: FRAME_HEADER_BYTES };
+                let end = FRAME_HEADER_BYTES + *records_bytes as usize;
+                self.front = Front::Whole { len: *len, next: FRAME_HEADER_BYTES, end };
             }
         }
         Ok(())
@@ -168,18 +169,16 @@ impl EntryReader {
 
     /// Whether it is the header of the frame that was written here.
     fn is_next(&self, header: &FrameHeader) -> bool {
-        let place = (header.log, header.key, header.segment, header.offset);
-        let chained = self.chained.is_none_or(|(number, crc)| (header.frame, header.chain) == (number + 1, crc));
-        place == (self.of.0, self.of.1, self.segment, self.offset) && chained
+        let (of, place) = ((header.log, header.key), (header.incarnation, header.segment, header.offset));
+        of == self.of && place == (self.incarnation, self.segment, self.offset)
     }
 
     /// The next entries that are there, in about so many bytes of records: there may be none in these.
     pub fn entries(&mut self, bytes_max: usize) -> Result<Option<Entries>, Unreadable> {
         let (mut found, mut after, mut looked) = (vec![], None, 0);
-        while let Front::Whole { header, crc, len, next } = self.front {
-            let end = FRAME_HEADER_BYTES + header.records_bytes as usize;
+        while let Front::Whole { len, next, end } = self.front {
             if next == end || self.next > self.upto {
-                self.pass(header.frame, crc, len)?;
+                self.pass(len)?;
                 continue;
             }
             if looked >= bytes_max {
@@ -208,7 +207,7 @@ impl EntryReader {
                     self.pass_stretches();
                 }
             }
-            self.front = Front::Whole { header, crc, len, next: then };
+            self.front = Front::Whole { len, next: then, end };
         }
         Ok(after.map(|after| Entries { after, entries: found }))
     }
@@ -226,7 +225,7 @@ impl EntryReader {
     }
 
     /// Goes on behind the front, or to where the next stretch begins.
-    fn pass(&mut self, number: u64, crc: u32, len: usize) -> Result<(), Unreadable> {
+    fn pass(&mut self, len: usize) -> Result<(), Unreadable> {
         self.front = Front::Nothing;
         if self.next > self.upto {
             self.bytes = vec![];
@@ -238,10 +237,10 @@ impl EntryReader {
         if begins.segment == self.segment && begins.frame <= end {
             self.bytes.drain(..len);
             self.offset += len as u64;
-            self.chained = Some((number, crc));
         } else {
             self.bytes.clear();
-            (self.segment, self.offset, self.chained) = (begins.segment, begins.frame, None);
+            (self.segment, self.incarnation, self.offset) =
+                (begins.segment, begins.incarnation, begins.frame);
         }
         self.look()
     }

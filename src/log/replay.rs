@@ -94,7 +94,8 @@ impl Replay {
         while !rest.is_empty() {
             let before = (records.len() - rest.len()) as u64;
             let at = header.offset + FRAME_HEADER_BYTES as u64 + before;
-            let place = Place { segment: header.segment, frame: header.offset, at };
+            let (segment, frame, incarnation) = (header.segment, header.offset, header.incarnation);
+            let place = Place { segment, frame, at, incarnation };
             let placed = Placed::decode(&mut rest)?;
             self.record(placed, place).ok_or(BadRecord::Senseless)?;
         }

@@ -7,12 +7,14 @@ use crate::limits::LOG_STRETCH_BYTES;
 use crate::types::{Index, Term};
 use std::borrow::Cow;
 
-/// Where a record stands: in which segment, at which offset there its frame begins, and at which it begins itself.
+/// Where a record stands: in which segment, at which offset there its frame begins, at which it begins itself, and in
+/// which incarnation of the log it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub segment: u64,
     pub frame: u64,
     pub at: u64,
+    pub incarnation: u64,
 }
 
 /// Entries one behind the other in one segment. What another took the place of is in none.
@@ -39,7 +41,15 @@ pub(super) struct Standing {
 impl Standing {
     pub fn new(opening: Opening) -> Standing {
         let (hard, last) = (opening.hard, opening.index);
-        Standing { opening, hard, checkpoint: None, coverage: None, moved_in: false, last, stretches: Vec::new() }
+        Standing {
+            opening,
+            hard,
+            checkpoint: None,
+            coverage: None,
+            moved_in: false,
+            last,
+            stretches: Vec::new(),
+        }
     }
 
     /// Panics on a record of this process that does not go on from those before it: no Raft log has such.

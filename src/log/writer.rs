@@ -8,9 +8,9 @@
 //! names, so nothing may stand behind it before it is durable.
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, LogEnd, Placed, SegmentHeader, in_blocks};
+use super::reading::EntryReader;
 use super::recovery::NUMBER_MAX;
 use super::segments::{Held, SegmentBytes, Segments};
-use super::reading::EntryReader;
 use super::standing::{Place, Standing};
 use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, Testimony, WriteId};
 use crate::limits::{
@@ -103,10 +103,10 @@ impl Frame {
     }
 
     /// Where the next record will stand.
-    fn next_place(&self) -> Place {
+    fn next_place(&self, incarnation: u64) -> Place {
         let frame = if self.offset == 0 { BLOCK_BYTES } else { self.offset };
         let at = self.offset + self.buffer.len();
-        Place { segment: self.segment, frame: frame as u64, at: at as u64 }
+        Place { segment: self.segment, frame: frame as u64, at: at as u64, incarnation }
     }
 
     fn pad(&mut self) {
@@ -224,7 +224,7 @@ impl Log {
     pub fn append(&mut self, resident: Resident, record: Record<'_>) -> Ordinal {
         let placed = Placed { resident, restated: false, record };
         self.reserve_frame(placed.bytes());
-        let place = self.open.next_place();
+        let place = self.open.next_place(self.incarnation);
         let end = self.open.buffer.len() + placed.bytes();
         placed.encode(&mut self.open.buffer);
         assert!(self.open.buffer.len() == end, "a record takes what it says: {end}");
@@ -716,7 +716,8 @@ impl Log {
             return Err(if is_named { Index(first_held.0 - 1) } else { first_held });
         }
         let wanted = held.iter().filter(|stretch| stretch.upto >= first && stretch.first <= upto);
-        let reader = EntryReader::new((self.id, self.key), resident, wanted.copied().collect(), (from, before), upto);
+        let reader =
+            EntryReader::new((self.id, self.key), resident, wanted.copied().collect(), (from, before), upto);
         self.reads = Some(reader.segment());
         Ok(reader)
     }

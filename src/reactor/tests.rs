@@ -259,41 +259,7 @@ impl Member {
                 Some((deaf, waiting)) if *deaf == to => waiting.push((from, mail)),
                 _ => self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail }),
             },
-            Output::Log(Command::Write { .. }) if self.disk_stands || self.log_stands == Some(id) => {
-                self.unwritten.push((id, output));
-            }
-            Output::Log(Command::Write { id: write, segment, offset, bytes }) => {
-                if offset == 0 {
-                    let number = |word: &[u8], at| u64::from_le_bytes(word[at..at + 8].try_into().unwrap());
-                    let word = |word: &[u8]| (number(word, 0) as u32, number(word, 16));
-                    let words = bytes[104..crate::limits::BLOCK_BYTES].chunks_exact(24).map(word);
-                    let words = words.take_while(|(_, frame)| *frame > 0);
-                    self.words.extend(words.map(|(log, frame)| (segment, LogId(log), frame)));
-                }
-                let end = offset as usize + bytes.len();
-                let file = self.segments.entry(segment).or_default();
-                file.resize(file.len().max(end), 0);
-                file[offset as usize..end].copy_from_slice(&bytes);
-                self.reactors[id].step(now, Input::Written { write, buffer: bytes });
-            }
-            Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full || self.no_new_segments => {
-                self.reactors[id].step(now, Input::DiskFull { segment });
-            }
-            Output::Log(Command::Recycle { old, new }) if self.unprepared.is_none() => {
-                let file = self.segments.remove(&old).unwrap_or_default();
-                self.segments.insert(new, file);
-                self.reactors[id].step(now, Input::Prepared { segment: new });
-            }
-            Output::Log(Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. }) => {
-                match &mut self.unprepared {
-                    Some(unprepared) => unprepared.push((id, segment)),
-                    None => self.reactors[id].step(now, Input::Prepared { segment }),
-                }
-            }
-            Output::Log(Command::Remove { segment }) => {
-                self.segments.remove(&segment);
-                self.given_up_bytes += SEGMENT_BYTES;
-            }
+            Output::Log(command) => self.log(id, command),
             Output::Haste(haste) => self.haste[id] = haste,
             Output::LogWaits(waits) => self.log_waits = waits,
             Output::LogLine(line) => self.log_lines.push(line),
@@ -315,6 +281,46 @@ impl Member {
                 }
             }
             Output::Halt(why) => self.halted = Some(why),
+        }
+    }
+
+    fn log(&mut self, id: usize, command: Command) {
+        let now = self.now;
+        match command {
+            Command::Write { .. } if self.disk_stands || self.log_stands == Some(id) => {
+                self.unwritten.push((id, Output::Log(command)));
+            }
+            Command::Write { id: write, segment, offset, bytes } => {
+                if offset == 0 {
+                    let number = |word: &[u8], at| u64::from_le_bytes(word[at..at + 8].try_into().unwrap());
+                    let word = |word: &[u8]| (number(word, 0) as u32, number(word, 16));
+                    let words = bytes[104..crate::limits::BLOCK_BYTES].chunks_exact(24).map(word);
+                    let words = words.take_while(|(_, frame)| *frame > 0);
+                    self.words.extend(words.map(|(log, frame)| (segment, LogId(log), frame)));
+                }
+                let end = offset as usize + bytes.len();
+                let file = self.segments.entry(segment).or_default();
+                file.resize(file.len().max(end), 0);
+                file[offset as usize..end].copy_from_slice(&bytes);
+                self.reactors[id].step(now, Input::Written { write, buffer: bytes });
+            }
+            Command::Prepare { segment, .. } if self.disk_is_full || self.no_new_segments => {
+                self.reactors[id].step(now, Input::DiskFull { segment });
+            }
+            Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. } => {
+                if let Command::Recycle { old, .. } = command {
+                    let file = self.segments.remove(&old).unwrap_or_default();
+                    self.segments.insert(segment, file);
+                }
+                match &mut self.unprepared {
+                    Some(unprepared) => unprepared.push((id, segment)),
+                    None => self.reactors[id].step(now, Input::Prepared { segment }),
+                }
+            }
+            Command::Remove { segment } => {
+                self.segments.remove(&segment);
+                self.given_up_bytes += SEGMENT_BYTES;
+            }
         }
     }
 

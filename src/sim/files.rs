@@ -286,7 +286,8 @@ impl Files {
     fn read(&self, Piece { segment, offset, bytes }: Piece) -> BulkDone {
         match self.disk.read(&segment.to_string()) {
             Ok(file) => {
-                let from = file.len().min(usize::try_from(offset).expect("a simulated file fits into memory"));
+                let from =
+                    file.len().min(usize::try_from(offset).expect("a simulated file fits into memory"));
                 BulkDone::Read(file[from..file.len().min(from + bytes)].to_vec())
             }
             Err(fault) => BulkDone::Failed(format!("{fault:?}")),
@@ -318,7 +319,7 @@ mod tests {
         let write = Op::Write { file: segment.to_string(), offset: 0, bytes: bytes.clone(), durable: true };
         files.disk.submit(Time(0), &mut files.rng, write).unwrap();
         files.disk.complete(Time::NEVER, &mut files.rng).unwrap().1.unwrap();
-        let mut read = |files: &mut Files, offset, bytes| {
+        let read = |files: &mut Files, offset, bytes| {
             let step = BulkStep::Read(Piece { segment, offset, bytes });
             assert_eq!(files.bulk(Time(0), 0, JobId(1), step), None);
             assert_eq!(files.wake_at(), Time(0) + Duration::from_ms(1));

@@ -1,5 +1,6 @@
 //! What is read back of a log that goes on is what was written, wherever it stands, or nothing.
 
+use super::format::FrameHeader;
 use super::rig::{Rig, SEGMENT, files};
 use super::*;
 use crate::sim::disk::Disk;
@@ -183,9 +184,17 @@ fn of_a_damaged_log_nothing_is_read_that_was_not_written() {
             let bytes = whole.read(name).unwrap();
             let at = 4096 * rng.below(bytes.len() as u64 / 4096) as usize;
             let within = rng.below(3500);
-            match rng.below(3) {
+            match rng.below(4) {
                 0 => written.rig.disk.rot(&mut rng, name, at as u64 + within, 1).unwrap(),
                 1 => written.rig.disk.overwrite(name, at, &[0; 4096]),
+                2 => {
+                    // What another incarnation had written there.
+                    let frame = FrameHeader::decode(&bytes[at..], |_| true);
+                    let Some((header, _, len)) = frame else { continue };
+                    let mut frame = bytes[at..at + len].to_vec();
+                    FrameHeader { incarnation: header.incarnation + 1, ..header }.encode(&mut frame);
+                    written.rig.disk.overwrite(name, at, &frame);
+                }
                 _ => {
                     let from = 4096 * rng.below(bytes.len() as u64 / 4096) as usize;
                     written.rig.disk.overwrite(name, at, &bytes[from..from + 4096]);

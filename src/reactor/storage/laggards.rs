@@ -15,8 +15,8 @@
 use super::{Source, Storage, Turn};
 use crate::io::{BulkDone, BulkStep, JobId, Level, Output};
 use crate::limits::{
-    CHECKPOINT_PATIENCE_SECS, LAGGARD_BATCH_BYTES, LAGGARD_GROUPS_MAX, LAGGARD_LOOK_MS, LAGGARD_PATIENCE_SECS,
-    LAGGARD_RETRY_SECS, READ_SLICE_BYTES,
+    CHECKPOINT_PATIENCE_SECS, LAGGARD_BATCH_BYTES, LAGGARD_GROUPS_MAX, LAGGARD_LOOK_MS,
+    LAGGARD_PATIENCE_SECS, LAGGARD_RETRY_SECS, READ_SLICE_BYTES,
 };
 use crate::log::{Entries, EntryReader, Piece, RecoveredEntry, Resident, Unreadable};
 use crate::raft::{Content, EntriesWanted, GroupEntry, Position};
@@ -87,7 +87,8 @@ impl Laggards {
     /// what was read for it of other groups, but for a few.
     fn may_have_more(&self, now: Time, shard: ShardId, wanted: &EntriesWanted) -> bool {
         let given = self.followers.get(&(shard, wanted.peer)).and_then(|follower| follower.given);
-        let has_it = given.is_none_or(|given| wanted.matched.next() >= given.from || wanted.from <= given.from);
+        let has_it =
+            given.is_none_or(|given| wanted.matched.next() >= given.from || wanted.from <= given.from);
         let others = self.followers.iter().filter(|((of, peer), follower)| {
             *of != shard && *peer == wanted.peer && follower.has_some_on_its_way(now)
         });
@@ -252,13 +253,16 @@ impl Storage {
 
     /// One slice of what was read goes to the group; then the next piece is asked for, if there is room for it.
     fn take_entries(&mut self, turn: &mut Turn, source: &mut impl Source) {
-        let Some(mut read) = self.laggards.under_way.take_if(|read| read.reader.has_records()) else { return };
+        let Some(mut read) = self.laggards.under_way.take_if(|read| read.reader.has_records()) else {
+            return;
+        };
         let shard = read.resident.shard;
         match read.reader.entries(READ_SLICE_BYTES) {
             Ok(None) => {}
             Ok(Some(found)) => match group_entries(&found) {
                 Some(entries) => {
-                    read.bytes += found.entries.iter().map(|entry| entry.payload.bytes().len()).sum::<usize>();
+                    read.bytes +=
+                        found.entries.iter().map(|entry| entry.payload.bytes().len()).sum::<usize>();
                     self.laggards.note_given(turn.now, &read, &entries);
                     let (index, term) = found.after;
                     source.give_entries(shard, Position { index, term }, entries);
@@ -361,7 +365,11 @@ mod tests {
     fn the_log_is_kept_for_who_lags_and_may_be_back() {
         let mut laggards = Laggards::default();
         assert_eq!(laggards.heard(NOW, &figures(1, 100, Some(2))), Some(Index(101)), "it lacks nothing");
-        assert_eq!(laggards.heard(NOW, &figures(1, 10, None)), Some(Index(10)), "of the entry before a term is needed");
+        assert_eq!(
+            laggards.heard(NOW, &figures(1, 10, None)),
+            Some(Index(10)),
+            "of the entry before a term is needed"
+        );
         assert_eq!(laggards.heard(NOW, &figures(1, 20, Some(2))), Some(Index(21)));
         assert_eq!(laggards.heard(NOW, &figures(1, 20, None)), Some(Index(21)), "it was known");
         assert_eq!(laggards.term_before(ShardId(1), &wants(21, 20)), Some(Term(2)));

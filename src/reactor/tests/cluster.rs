@@ -63,10 +63,14 @@ impl Cluster {
     /// How it stands with every reactor.
     fn picture(&mut self) -> String {
         let mut lines = vec![];
-        for (at, member) in self.members.iter_mut().enumerate().filter_map(|(at, m)| Some((at, m.as_mut()?))) {
+        for (at, member) in self.members.iter_mut().enumerate().filter_map(|(at, m)| Some((at, m.as_mut()?)))
+        {
             for reactor in &mut member.reactors {
                 let (turn, lanes) = (&reactor.turn, reactor.peers.lanes());
-                lines.push(format!("m{at} r{}: {:?} settled {}, {lanes}", turn.id, *turn.epoch_state, *turn.settled));
+                lines.push(format!(
+                    "m{at} r{}: {:?} settled {}, {lanes}",
+                    turn.id, *turn.epoch_state, *turn.settled
+                ));
                 for local in reactor.shards.all() {
                     let group = local.shard.group();
                     lines.push(format!(
@@ -185,7 +189,8 @@ impl Cluster {
     fn leaders(&self) -> Vec<usize> {
         let leads = |at: &usize| {
             let member = self.members[*at].as_ref();
-            member.is_some_and(|member| member.reactors.iter().all(|reactor| reactor.turn.epoch_state.leads()))
+            member
+                .is_some_and(|member| member.reactors.iter().all(|reactor| reactor.turn.epoch_state.leads()))
         };
         (0..self.members.len()).filter(leads).collect()
     }
@@ -271,7 +276,8 @@ fn cluster_with_a_laggard(settings: impl Fn(Settings) -> Settings) -> (Cluster, 
 /// Writes so many values of 20 KB each, to one shard and to others in turn.
 fn write_much(cluster: &mut Cluster, leader: usize, values: usize) {
     for n in 0..values {
-        let key = if n % 3 == 0 { format!("{}k{n}", char::from((n * 7 % 128) as u8)) } else { format!("/k{n}") };
+        let key =
+            if n % 3 == 0 { format!("{}k{n}", char::from((n * 7 % 128) as u8)) } else { format!("/k{n}") };
         cluster.put_value(leader, &key, vec![n as u8; 20_000]);
     }
 }
@@ -297,7 +303,8 @@ fn a_follower_that_was_away_catches_up_from_the_log_on_disk() {
         let stores = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
         stores.map(|local| (local.shard.id, local.shard.store.sizes().keys)).collect()
     };
-    let counts: Vec<u64> = [leader, away].map(|at| stores(cluster.member(at)).iter().map(|(_, n)| n).sum()).into();
+    let counts: Vec<u64> =
+        [leader, away].map(|at| stores(cluster.member(at)).iter().map(|(_, n)| n).sum()).into();
     assert_eq!(counts, [300, 300]);
     // What nobody lacks any more goes.
     write_much(&mut cluster, leader, 60);
