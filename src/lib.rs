@@ -65,6 +65,7 @@
 //! - `takeover` knows no keys: parts, epochs and prefixes are enough.
 //! - `sequencer` knows no epoch, only a generation, and never waits.
 //! - `http2` knows no message of etcd's, `wire` no connection, `front` no shard.
+//! - `peer` knows what members say and no connection, and does nothing of what it says.
 //! - etcd's protobuf is known in `wire` alone: all of the server above it speaks [`api`]. (The simulator's
 //!   clients speak protobuf.)
 //! - There is no clock, no randomness, no file, no socket, no thread and no `async` outside `shell`.
@@ -90,6 +91,7 @@
 //! | **payload** | The archived bytes of one entry, shared by log, group and apply ([`record::Payload`]). |
 //! | **slice** | A bounded piece of work that may be long: a range, a delete, a hash, a compaction. |
 //! | **hub** | The subscriptions to one shard, at its owner ([`watch::Hub`]). |
+//! | **link** | One connection between two reactors of two members ([`peer::Link`]). |
 //! | **pin** | History that a reader still needs and compaction leaves ([`mvcc::Store::pin`]). |
 //! | **path** | A way through the program that few requests take, counted so that seeds must reach it ([`io::Paths`]). |
 //! | **mutant** | A bug planted on purpose, to see that a check finds it (`tests/mutants`). |

@@ -38,6 +38,9 @@ pub const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
 
 /// Reactors of one process: what the bits of the identifiers leave room for.
 pub const REACTORS_MAX: usize = 256;
+/// Members of one cluster: each is connected with every other one, and more than seven that vote make writes slower
+/// without making them safer.
+pub const MEMBERS_MAX: usize = 32;
 /// Shards of one cluster.
 pub const SHARDS_MAX: usize = 4096;
 
@@ -238,6 +241,8 @@ pub const LAGGARD_LOOK_MS: u64 = 100;
 /// When a member stands again in a group that it has not won: some round trips and log writes, a few of which pass
 /// before a busy peer has answered.
 pub const CAMPAIGN_AGAIN_MS: u64 = 50;
+/// How often a member stands whose leader's connection is gone: the others may hear of it a little later.
+pub const STANDS_FOR_LOST_LEADER: u32 = 4;
 /// How often the time that a takeover may last is doubled, from an election timeout on, where one after the other
 /// comes to nothing.
 pub const TAKEOVER_PATIENCE_DOUBLED_MAX: u32 = 5;
@@ -413,6 +418,23 @@ pub const MAIL_RETRY_US: u64 = 100;
 pub const CONNECTION_BACKLOG_BYTES_MAX: usize = 1 << 20;
 /// One send: it comes back when all of it is with the kernel, and shows by then that the client reads.
 pub const SEND_BYTES_MAX: usize = 1 << 20;
+/// Pieces of one send: what a turn has for another member is a few frames, each of a head and some payloads.
+pub const SEND_PIECES_MAX: usize = 64;
+/// A piece up to this length is copied behind the one before it: that is cheaper than a place of its own.
+pub const SEND_MERGED_BYTES_MAX: usize = 4 << 10;
+/// How long connecting to another member may take, all addresses of its name together: many round trips of the
+/// slowest path. A longer wait would be for the next of the kernel's attempts, which come at ever longer intervals
+/// where a new one may find the path healed.
+pub const DIAL_MS_MAX: u64 = 2_000;
+/// How long a first start waits for the members that begin the cluster with it to say whom they know already, and how
+/// long a list it reads: two or three hundred bytes a member, and names may be long.
+pub const MEMBERS_PAGE_MS_MAX: u64 = 1_000;
+pub const MEMBERS_PAGE_BYTES_MAX: u64 = 256 << 10;
+/// Names that are looked up at a time, each by a thread: one for each other member.
+pub const LOOKUPS_MAX: usize = MEMBERS_MAX;
+/// How long what was sent to another member may stay unacknowledged before the kernel ends the connection (etcd's
+/// number for its peers' reads and writes).
+pub const PEER_UNACKNOWLEDGED_MS_MAX: u64 = 5_000;
 /// How long a connection that is to be closed may take nothing of what it is still owed.
 pub const CONNECTION_END_TIMEOUT_SECS: u64 = 20;
 /// How long a closed connection is kept for the client to read its last replies.

@@ -132,6 +132,13 @@ impl Time {
     }
 }
 
+/// The time of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockReading {
+    pub boot: u64,
+    pub time: Time,
+}
+
 /// A span of [`Time`] in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration(pub u64);

@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const HELP: &str = "\
-Runs the whole server in a simulated world: a seed draws the member, its clients and its faults, and decides
-every step of it. What clients saw must be what one etcd could have answered.
+Runs the whole server in a simulated world: a seed draws the members, their clients and their faults, and
+decides every step of it. What clients saw must be what one etcd could have answered.
 
-    cargo sim -- run [--seeds A..B] [--minutes M] [--reach-all]
-    cargo sim -- repeat SEED [--trace] [--only I,J,...]
-    cargo sim -- shrink SEED
+    cargo sim -- run [--seeds A..B] [--minutes M] [--members N] [--reach-all]
+    cargo sim -- repeat SEED [--trace] [--members N] [--only I,J,...]
+    cargo sim -- shrink SEED [--members N]
 
   run      the seeds from A up to, not including, B     [0..1000]
            until one fails, all are done, or M minutes are over; with --reach-all they fail as well where
@@ -26,6 +26,8 @@ every step of it. What clients saw must be what one etcd could have answered.
            nothing but those events of the plan, by their places from 0 on
   shrink   leaves events out of a failing seed for as long as it still fails, and says which are left
 
+Of how many members a cluster is the seed says as well, unless --members does: another run is another cluster.
+
 The exit code is 0 where every seed held, 1 where one failed, 2 where an argument is wrong. A seed that
 panics ends the process; the command that repeats it is printed before.";
 
@@ -33,14 +35,32 @@ panics ends the process; the command that repeats it is printed before.";
 const PROGRESS_ON_TERMINAL: Duration = Duration::from_millis(500);
 const PROGRESS_IN_FILE: Duration = Duration::from_secs(60);
 
+/// As many as etcd advises at most.
+const MEMBERS_MAX: usize = 7;
+
 static SEED: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, PartialEq)]
 enum Task {
     Help,
-    Run { seeds: Range<u64>, minutes: Option<u64>, reach_all: bool },
-    Repeat { seed: u64, trace: bool, only: Option<Vec<usize>> },
-    Shrink { seed: u64 },
+    Run { seeds: Range<u64>, minutes: Option<u64>, members: Members, reach_all: bool },
+    Repeat { seed: u64, members: Members, trace: bool, only: Option<Vec<usize>> },
+    Shrink { seed: u64, members: Members },
+}
+
+/// How many members a cluster has, where the seed does not say.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Members(Option<usize>);
+
+impl Members {
+    fn plan(self, seed: u64) -> Plan {
+        self.0.map_or_else(|| Plan::draw(seed), |members| Plan::draw_for(seed, members))
+    }
+
+    /// The words that give as many again.
+    fn words(self) -> String {
+        self.0.map_or_else(String::new, |members| format!(" --members {members}"))
+    }
 }
 
 fn main() -> ExitCode {
@@ -53,18 +73,24 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    std::panic::set_hook(Box::new(|info| {
+    let words = match task {
+        Task::Help => String::new(),
+        Task::Run { members, .. } | Task::Repeat { members, .. } | Task::Shrink { members, .. } => {
+            members.words()
+        }
+    };
+    std::panic::set_hook(Box::new(move |info| {
         let seed = SEED.load(Ordering::Relaxed);
-        println!("seed {seed} panics: {info}\nrepeat it with: cargo sim -- repeat {seed}");
+        println!("seed {seed} panics: {info}\nrepeat it with: cargo sim -- repeat {seed}{words}");
     }));
     match task {
         Task::Help => {
             println!("{HELP}");
             ExitCode::SUCCESS
         }
-        Task::Run { seeds, minutes, reach_all } => run_seeds(seeds, minutes, reach_all),
-        Task::Repeat { seed, trace, only } => repeat(seed, trace, only.as_deref()),
-        Task::Shrink { seed } => shrink(seed),
+        Task::Run { seeds, minutes, members, reach_all } => run_seeds(seeds, minutes, members, reach_all),
+        Task::Repeat { seed, members, trace, only } => repeat(seed, members, trace, only.as_deref()),
+        Task::Shrink { seed, members } => shrink(seed, members),
     }
 }
 
@@ -75,14 +101,18 @@ fn parse(words: &[&str]) -> Result<Task, String> {
     if words.iter().any(|word| ["--help", "-h"].contains(word)) {
         return Ok(Task::Help);
     }
+    let drawn = Members(None);
     let (task, mut rest) = match *words {
         ["run", ref rest @ ..] => {
-            (Task::Run { seeds: 0..1000, minutes: None, reach_all: false }, rest.iter())
+            (Task::Run { seeds: 0..1000, minutes: None, members: drawn, reach_all: false }, rest.iter())
         }
         ["repeat", seed, ref rest @ ..] => {
-            (Task::Repeat { seed: number("SEED", seed)?, trace: false, only: None }, rest.iter())
+            let seed = number("SEED", seed)?;
+            (Task::Repeat { seed, members: drawn, trace: false, only: None }, rest.iter())
         }
-        ["shrink", seed, ref rest @ ..] => (Task::Shrink { seed: number("SEED", seed)? }, rest.iter()),
+        ["shrink", seed, ref rest @ ..] => {
+            (Task::Shrink { seed: number("SEED", seed)?, members: drawn }, rest.iter())
+        }
         [task @ ("repeat" | "shrink")] => return Err(format!("{task} takes a SEED")),
         [word, ..] => return Err(format!("{word:?} is no task; there are run, repeat and shrink")),
         [] => return Err("the task is missing: run, repeat or shrink".to_owned()),
@@ -93,6 +123,10 @@ fn parse(words: &[&str]) -> Result<Task, String> {
         match (&mut task, name) {
             (Task::Run { seeds, .. }, "--seeds") => *seeds = range(value()?)?,
             (Task::Run { minutes, .. }, "--minutes") => *minutes = Some(number(name, value()?)?),
+            (
+                Task::Run { members, .. } | Task::Repeat { members, .. } | Task::Shrink { members, .. },
+                "--members",
+            ) => *members = Members(Some(several(value()?)?)),
             (Task::Run { reach_all, .. }, "--reach-all") => *reach_all = true,
             (Task::Repeat { trace, .. }, "--trace") => *trace = true,
             (Task::Repeat { only, .. }, "--only") => *only = Some(places(value()?)?),
@@ -104,6 +138,11 @@ fn parse(words: &[&str]) -> Result<Task, String> {
 
 fn number(name: &str, word: &str) -> Result<u64, String> {
     word.parse().map_err(|_| format!("{name} is a number, not {word:?}"))
+}
+
+fn several(word: &str) -> Result<usize, String> {
+    let members = word.parse().ok().filter(|members| (1..=MEMBERS_MAX).contains(members));
+    members.ok_or_else(|| format!("--members is a number from 1 to {MEMBERS_MAX}, not {word:?}"))
 }
 
 fn range(word: &str) -> Result<Range<u64>, String> {
@@ -151,7 +190,7 @@ impl Progress {
     }
 }
 
-fn run_seeds(seeds: Range<u64>, minutes: Option<u64>, reach_all: bool) -> ExitCode {
+fn run_seeds(seeds: Range<u64>, minutes: Option<u64>, members: Members, reach_all: bool) -> ExitCode {
     let (began, mut progress) = (Instant::now(), Progress::begin());
     let (mut done, mut calls, mut starts, mut tally) = (0_u64, 0, 0, Tally::default());
     for seed in seeds.clone() {
@@ -160,7 +199,7 @@ fn run_seeds(seeds: Range<u64>, minutes: Option<u64>, reach_all: bool) -> ExitCo
         }
         progress.say(done, &seeds);
         SEED.store(seed, Ordering::Relaxed);
-        match run(&Plan::draw(seed), false).outcome {
+        match run(&members.plan(seed), false).outcome {
             Ok(summary) => {
                 done += 1;
                 calls += summary.calls;
@@ -170,7 +209,7 @@ fn run_seeds(seeds: Range<u64>, minutes: Option<u64>, reach_all: bool) -> ExitCo
             Err(failure) => {
                 progress.end();
                 println!("seed {seed} fails: {}: {}", failure.check, failure.what);
-                println!("repeat it with: cargo sim -- repeat {seed} --trace");
+                println!("repeat it with: cargo sim -- repeat {seed}{} --trace", members.words());
                 return ExitCode::FAILURE;
             }
         }
@@ -192,9 +231,9 @@ fn run_seeds(seeds: Range<u64>, minutes: Option<u64>, reach_all: bool) -> ExitCo
     ExitCode::SUCCESS
 }
 
-fn repeat(seed: u64, trace: bool, only: Option<&[usize]>) -> ExitCode {
+fn repeat(seed: u64, members: Members, trace: bool, only: Option<&[usize]>) -> ExitCode {
     SEED.store(seed, Ordering::Relaxed);
-    let mut plan = Plan::draw(seed);
+    let mut plan = members.plan(seed);
     let events = plan.events.len();
     if let Some(place) = only.unwrap_or_default().iter().find(|place| **place >= events) {
         eprintln!("sim: seed {seed} has {events} events, so there is none at place {place}");
@@ -224,9 +263,9 @@ fn repeat(seed: u64, trace: bool, only: Option<&[usize]>) -> ExitCode {
 }
 
 /// Leaves events out, first many at a time, as long as the run still fails.
-fn shrink(seed: u64) -> ExitCode {
-    let mut left: Vec<usize> = (0..Plan::draw(seed).events.len()).collect();
-    if !fails(seed, &left) {
+fn shrink(seed: u64, members: Members) -> ExitCode {
+    let mut left: Vec<usize> = (0..members.plan(seed).events.len()).collect();
+    if !fails(seed, members, &left) {
         println!("seed {seed} holds");
         return ExitCode::SUCCESS;
     }
@@ -236,7 +275,7 @@ fn shrink(seed: u64) -> ExitCode {
         while at < left.len() {
             let mut fewer = left.clone();
             fewer.drain(at..(at + piece).min(left.len()));
-            if fails(seed, &fewer) {
+            if fails(seed, members, &fewer) {
                 left = fewer;
             } else {
                 at += piece;
@@ -247,7 +286,12 @@ fn shrink(seed: u64) -> ExitCode {
         }
         piece = piece.div_ceil(2);
     }
-    println!("{} events are left: cargo sim -- repeat {seed} --trace --only {}", left.len(), list(&left));
+    let words = members.words();
+    println!(
+        "{} events are left: cargo sim -- repeat {seed}{words} --trace --only {}",
+        left.len(),
+        list(&left)
+    );
     ExitCode::FAILURE
 }
 
@@ -258,11 +302,12 @@ fn list(events: &[usize]) -> String {
 }
 
 /// In a process of its own, since a panic ends it.
-fn fails(seed: u64, events: &[usize]) -> bool {
+fn fails(seed: u64, members: Members, events: &[usize]) -> bool {
     let program = std::env::current_exe().expect("a running program has a path");
     let only = list(events);
     let mut again = Command::new(program);
-    again.args(["repeat", &seed.to_string(), "--only", &only]).stdout(Stdio::null()).stderr(Stdio::null());
+    again.args(["repeat", &seed.to_string(), "--only", &only]).args(members.words().split_whitespace());
+    again.stdout(Stdio::null()).stderr(Stdio::null());
     !again.status().expect("this program can be run").success()
 }
 
@@ -273,12 +318,16 @@ mod tests {
     #[test]
     fn a_task_is_read_whole_or_refused() {
         let read = |line: &str| parse(&line.split_whitespace().collect::<Vec<&str>>());
-        assert_eq!(read("run"), Ok(Task::Run { seeds: 0..1000, minutes: None, reach_all: false }));
-        let run = Task::Run { seeds: 5..9, minutes: Some(2), reach_all: true };
+        let drawn = Members(None);
+        let run = Task::Run { seeds: 0..1000, minutes: None, members: drawn, reach_all: false };
+        assert_eq!(read("run"), Ok(run));
+        let run = Task::Run { seeds: 5..9, minutes: Some(2), members: drawn, reach_all: true };
         assert_eq!(read("run --minutes 2 --reach-all --seeds 5..9"), Ok(run));
         let only = Some(vec![1, 20]);
-        assert_eq!(read("repeat 7 --trace --only 1,20,"), Ok(Task::Repeat { seed: 7, trace: true, only }));
-        assert_eq!(read("shrink 7"), Ok(Task::Shrink { seed: 7 }));
+        let repeat = Task::Repeat { seed: 7, members: drawn, trace: true, only };
+        assert_eq!(read("repeat 7 --trace --only 1,20,"), Ok(repeat));
+        assert_eq!(read("shrink 7"), Ok(Task::Shrink { seed: 7, members: drawn }));
+        assert_eq!(read("shrink 7 --members 3"), Ok(Task::Shrink { seed: 7, members: Members(Some(3)) }));
         assert_eq!(read("-- shrink 7"), read("shrink 7"));
         for help in ["--help", "-h", "-- -h", "run --help", "repeat -h"] {
             assert_eq!(read(help), Ok(Task::Help), "{help}");
@@ -294,6 +343,9 @@ mod tests {
             "run --trace",
             "repeat 7 --reach-all",
             "run --minutes soon",
+            "run --members 0",
+            "run --members 8",
+            "repeat 7 --members",
             "repeat",
             "repeat x",
             "repeat 7 --only a",

@@ -106,6 +106,9 @@ errors! {
     /// etcd returns this one without a status, so on the wire its code is Unknown.
     TooManyRequests = Unknown, "etcdserver: too many requests";
     NoLeader = Unavailable, "etcdserver: no leader";
+    NotLeader = FailedPrecondition, "etcdserver: not leader";
+    /// What etcd says of a write that it could not propose in time.
+    NotProposed = DeadlineExceeded, "context deadline exceeded";
     Stopped = Unavailable, "etcdserver: server stopped";
     Timeout = Unavailable, "etcdserver: request timed out";
     Corrupt = DataLoss, "etcdserver: corrupt cluster";

@@ -2,6 +2,7 @@
 
 use super::{AlarmType, Error};
 use crate::types::{Blob, Event, KeyValue, LeaseId, MemberId, Revision};
+use bytes::Bytes;
 
 /// The revision of a reply's header. Cluster and member id and the Raft term are the front's to add.
 pub type Answer = Result<Reply, Error>;
@@ -63,6 +64,8 @@ pub enum Reply {
         hash_revision: i64,
     },
     KeepAlive(KeepAliveReply),
+    /// What another member has answered, as this one's client gets it.
+    Encoded(Bytes),
     Health(ServingStatus),
     /// Of every service that has a status of its own: that is the server as a whole.
     HealthList(ServingStatus),
@@ -92,6 +95,7 @@ impl Reply {
             Reply::MemberList { .. }
             | Reply::Defragment
             | Reply::MoveLeader
+            | Reply::Encoded(_)
             | Reply::Health(_)
             | Reply::HealthList(_) => Revision::NONE,
         }

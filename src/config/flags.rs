@@ -57,12 +57,16 @@ pub(super) const GATES: &[(&str, bool, Option<&str>)] = &[
     ("AllBeta", false, Some("every beta feature is on")),
     ("TxnModeWriteWithSharedBuffer", true, Some("Braid has no such buffer")),
     ("FastLeaseKeepAlive", true, Some("Braid has one way to keep leases alive")),
-    ("InitialCorruptCheck", false, Some("a lone member has no peer to compare itself with")),
-    ("CompactHashCheck", false, Some("a lone member has no peer to compare itself with")),
-    ("LeaseCheckpoint", false, Some("a lone member has no other leader to tell how long leases have left")),
+    ("InitialCorruptCheck", false, Some(NOT_COMPARED)),
+    ("CompactHashCheck", false, Some(NOT_COMPARED)),
+    (
+        "LeaseCheckpoint",
+        false,
+        Some("a new leader gives every lease its full time again, as etcd's does without it"),
+    ),
     ("LeaseCheckpointPersist", false, None),
     ("StopGRPCServiceOnDefrag", false, Some("defragmentation does not stop the server")),
-    ("SetMemberLocalAddr", false, Some("a lone member dials nobody")),
+    ("SetMemberLocalAddr", false, Some("the kernel chooses the address that members are dialed from")),
     ("PriorityRequest", false, Some("the ends of leases never wait behind clients' requests")),
 ];
 
@@ -108,7 +112,8 @@ const TLS_VERSIONS: &[&str] = &["", "TLS1.2", "TLS1.3"];
 
 const NO_BBOLT: &str = "Braid does not store its data in bbolt";
 const OWN_PACE: &str = "Braid compacts in slices at a pace of its own";
-const ALONE: &str = "a cluster of one member has no other member";
+const NOT_COMPARED: &str = "members do not compare their data with each other yet";
+const SILENCE: &str = "a connection to a member that is silent for an election timeout is given up";
 const NO_CHANGES: &str = "members cannot be added or removed yet";
 const NO_TLS: &str = "there is no TLS yet";
 const NO_PASSWORDS: &str = "users and roles are not built yet";
@@ -148,19 +153,20 @@ pub(super) const FLAGS: &[Flag] = &[
     built("advertise-client-urls", Urls, "http://localhost:2379",
         "The client URLs other members and clients are told. Required when listen-client-urls is set."),
     built("listen-metrics-urls", Urls, "", "Where else to answer /metrics, /health, /livez and /readyz."),
-    built("listen-peer-urls", Urls, "http://localhost:2380", "Where to listen for other members. There are none yet, and nothing listens."),
+    built("listen-peer-urls", Urls, "http://localhost:2380", "Where to listen for other members."),
     built("initial-advertise-peer-urls", Urls, "http://localhost:2380",
         "The peer URLs of this member that others are told. Read once, while the data directory is empty."),
     built("initial-cluster", Text, "default=http://localhost:2380",
-        "The members at bootstrap, as name=url,name=url; one member for now. Read once, while the data \
-         directory is empty."),
+        "The members that begin the cluster, as name=url,name=url, with the peer URLs of each: alike at all of them. \
+         Read once, while the data directory is empty."),
     built("initial-cluster-state", Choice(&["new", "existing"]), "new",
-        "Whether to bootstrap a cluster or to join one. Read once, while the data directory is empty."),
+        "Whether to begin a cluster (new) or to join one (existing, which is not built yet). Read once, while the data directory is empty."),
     built("initial-cluster-token", Text, "etcd-cluster",
-        "Tells clusters of equal URLs apart. Read once, while the data directory is empty."),
-    built("heartbeat-interval", Uint, "100", "Milliseconds between heartbeats to other members, of which there are none yet."),
+        "Tells clusters of equal URLs apart; alike at all members. Read once, while the data directory is empty."),
+    built("heartbeat-interval", Uint, "100", "Milliseconds between a leader's heartbeats to the other members; alike at all of them."),
     built("election-timeout", Uint, "1000",
-        "Milliseconds without a leader before an election: at least 5 heartbeats, at most 50000."),
+        "Milliseconds without a leader before an election, and up to twice as long: at least 5 heartbeats, at most \
+         50000; alike at all members."),
     built("quota-backend-bytes", Int, "0",
         "Bytes of data past which writes raise the NOSPACE alarm; 0 means 2 GiB, less than 0 no quota."),
     built("max-request-bytes", Uint, "1572864", "Largest request in bytes; at most 32 MiB."),
@@ -220,14 +226,13 @@ pub(super) const FLAGS: &[Flag] = &[
     ignored("v2-deprecation", Text, "write-only", "Braid has no v2 store"),
     ignored("strict-reconfig-check", Bool, "true", NO_CHANGES),
     ignored("max-learners", Int, "1", NO_CHANGES),
-    ignored("pre-vote", Bool, "true", ALONE),
-    ignored("initial-election-tick-advance", Bool, "true", "a lone member leads at once"),
-    ignored("force-new-cluster", Bool, "false", "a lone member is its whole cluster"),
-    ignored("corrupt-check-time", Span, "0s", ALONE),
-    ignored("compact-hash-check-time", Span, "1m", ALONE),
-    ignored("downgrade-check-time", Span, "5s", ALONE),
-    ignored("raft-read-timeout", Span, "5s", ALONE),
-    ignored("raft-write-timeout", Span, "5s", ALONE),
+    ignored("pre-vote", Bool, "true", "a member always asks the others before it stands for election"),
+    ignored("initial-election-tick-advance", Bool, "true", "a member that starts disturbs no leader, as it asks before it stands for election"),
+    ignored("corrupt-check-time", Span, "0s", NOT_COMPARED),
+    ignored("compact-hash-check-time", Span, "1m", NOT_COMPARED),
+    ignored("downgrade-check-time", Span, "5s", "a cluster cannot be downgraded yet"),
+    ignored("raft-read-timeout", Span, "5s", SILENCE),
+    ignored("raft-write-timeout", Span, "5s", SILENCE),
     ignored("peer-skip-client-san-verification", Bool, "false", NO_TLS),
     ignored("self-signed-cert-validity", Uint, "1", NO_TLS),
     ignored("cipher-suites", Text, "", NO_TLS),
@@ -258,6 +263,7 @@ pub(super) const FLAGS: &[Flag] = &[
     removed("peer-heartbeat-interval"), removed("peer-election-timeout"), removed("retry-interval"),
     removed("snapshot"), removed("v"), removed("vv"), removed("test.coverprofile"), removed("test.outputdir"),
 
+    unbuilt("force-new-cluster", Bool, "false", "Begin a cluster of this member alone with the data it has."),
     unbuilt("config-file", Text, "", "Read the configuration from a YAML file."),
     unbuilt("wal-dir", Text, "", "A directory of its own for the log."),
     unbuilt("listen-client-http-urls", Text, "", "Serve HTTP/1 at URLs of its own."),

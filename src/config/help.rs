@@ -38,6 +38,11 @@ in default.etcd. To serve others than this machine:
   braid --name m1 --data-dir /var/lib/braid \\
     --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls http://10.0.0.1:2379
 
+To begin a cluster, start each member so, with its own name and addresses, and add to all of them
+
+    --listen-peer-urls http://0.0.0.0:2380 --initial-advertise-peer-urls http://10.0.0.1:2380 \\
+    --initial-cluster m1=http://10.0.0.1:2380,m2=http://10.0.0.2:2380,m3=http://10.0.0.3:2380
+
 Flags are etcd's: one dash or two, --flag=value or --flag value; a boolean takes its value only behind =.
 Each may also be given as a variable of the environment, ETCD_SOME_FLAG for --some-flag; the command line wins.
 Exit codes are etcd's: 2 where an argument cannot be read, 1 where it is refused or the server cannot start.

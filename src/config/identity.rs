@@ -59,18 +59,15 @@ impl Config {
     pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
         let initial_cluster = self.initial_cluster.as_ref().map_err(ConfigError::clone)?;
         let Some(own) = initial_cluster.iter().find(|member| member.name == self.name) else {
-            let (name, named) = (&self.name, &initial_cluster[0].name);
-            return Err(ConfigError::error(format!(
-                "couldn't find local name {name:?} in the initial cluster configuration: start with --name={named}, \
-                 or name {name} in --initial-cluster"
-            )));
+            return Err(ConfigError::error(not_named(&self.name, initial_cluster)));
         };
-        self.check_advertised(own)?;
         if self.initial_cluster_state == ClusterState::Existing {
             let message =
                 "--initial-cluster-state=existing: joining a cluster is not built yet; new begins one";
             return Err(ConfigError::error(message.to_string()));
         }
+        self.check_advertised(own)?;
+        check_distinct(initial_cluster)?;
         let token = &self.initial_cluster_token;
         let identified = |member: &InitialMember| BootstrapMember {
             id: member_id(&member.peer_urls, token),
@@ -84,7 +81,7 @@ impl Config {
     }
 
     fn check_advertised(&self, own: &InitialMember) -> Result<(), ConfigError> {
-        let advertised = &self.initial_advertise_peer_urls;
+        let advertised = &self.initial_advertise_peer_urls; // sorted, as those of the initial cluster are
         let named = |urls: Vec<&Url>| {
             urls.iter().map(|url| format!("{}={url}", own.name)).collect::<Vec<_>>().join(",")
         };
@@ -92,8 +89,9 @@ impl Config {
         if !missing.is_empty() {
             let list = advertised.iter().map(Url::as_str).collect::<Vec<_>>().join(",");
             return Err(ConfigError::error(format!(
-                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={list}",
-                named(missing)
+                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={list} ({})",
+                named(missing),
+                difference(advertised, &own.peer_urls)
             )));
         }
         let missing: Vec<&Url> = advertised.iter().filter(|url| !own.peer_urls.contains(url)).collect();
@@ -106,6 +104,43 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn not_named(name: &str, initial_cluster: &[InitialMember]) -> String {
+    let refusal = format!("couldn't find local name {name:?} in the initial cluster configuration");
+    let names: Vec<&str> = initial_cluster.iter().map(|member| member.name.as_str()).collect();
+    match names[..] {
+        [] => format!("{refusal}, which is empty: name {name} in --initial-cluster"),
+        _ => {
+            let names = names.join(" or ");
+            format!("{refusal}: start with --name={names}, or name {name} in --initial-cluster")
+        }
+    }
+}
+
+/// What etcd finds first where two lists of URLs differ, in the forms of Go's `%q`.
+fn difference(left: &[Url], right: &[Url]) -> String {
+    let list =
+        |urls: &[Url]| urls.iter().map(|url| format!("{:?}", url.as_str())).collect::<Vec<_>>().join(" ");
+    match left.iter().zip(right).find(|(left, right)| left != right) {
+        _ if left.len() != right.len() => format!("len([{}]) != len([{}])", list(left), list(right)),
+        Some((left, right)) => format!("resolved urls: {:?} != {:?}", left.as_str(), right.as_str()),
+        None => panic!("{left:?} has a URL that {right:?} has not"),
+    }
+}
+
+/// A URL leads to one member.
+fn check_distinct(initial_cluster: &[InitialMember]) -> Result<(), ConfigError> {
+    let named =
+        initial_cluster.iter().flat_map(|member| member.peer_urls.iter().map(move |url| (member, url)));
+    let mut urls: Vec<&Url> = named.clone().map(|(_, url)| url).collect();
+    urls.sort();
+    if urls.windows(2).all(|pair| pair[0] != pair[1]) {
+        return Ok(());
+    }
+    let mut pairs: Vec<String> = named.map(|(member, url)| format!("{}={url}", member.name)).collect();
+    pairs.sort();
+    Err(ConfigError::error(format!("initial cluster {} has duplicate url", pairs.join(","))))
 }
 
 /// Reads `name=url,name=url`; a name may come several times with one URL each.

@@ -22,6 +22,9 @@ braid \- a drop\-in replacement for etcd v3
 Serves etcd's clients: keys, ranges, transactions, leases and watches in one gap\-free order of revisions, durably,
 on one thread a CPU. Without flags it listens on localhost:2379 and keeps its data in default.etcd.
 .PP
+The members of a cluster are begun with the same \-\-initial\-cluster, which names the peer URLs of each; those that a
+member is reached under are its \-\-initial\-advertise\-peer\-urls.
+.PP
 Flags are etcd's: one dash or two, with the value behind = or as the next argument; a boolean takes its value only
 behind =. Each may also be given as a variable of the environment, ETCD_SOME_FLAG for \-\-some\-flag; the command
 line wins.

@@ -17,7 +17,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use identity::{Bootstrap, BootstrapMember};
+pub use identity::{Bootstrap, BootstrapMember, member_id};
 pub use shards::ShardMap;
 pub use url::Url;
 
@@ -42,7 +42,7 @@ pub struct Config {
     pub listen_peer_urls: Vec<Url>,
     pub initial_advertise_peer_urls: Vec<Url>,
 
-    /// The members at bootstrap, exactly one for now, or what is wrong with them: only a bootstrap asks.
+    /// The members at bootstrap, or what is wrong with them: only a bootstrap asks.
     pub initial_cluster: Result<Vec<InitialMember>, ConfigError>,
     pub initial_cluster_state: ClusterState,
     pub initial_cluster_token: String,

@@ -106,6 +106,7 @@ pub(super) fn config(
     let initial_advertise_peer_urls = refusals.value_or_default(advertised_peers);
     let initial_cluster = initial_cluster(given, &name, &initial_advertise_peer_urls);
     refuse_unadvertised(given, refusals);
+    refuse_learners_below_zero(&values, refusals);
     Config {
         data_dir: PathBuf::from(data_dir),
         listen_client_urls: refusals.value_or_default(values.bindable("listen-client-urls", 1)),
@@ -157,6 +158,14 @@ fn refuse_unadvertised(given: &Given, refusals: &mut ConfigErrors) {
     let advertised = "advertise-client-urls";
     if given.has("listen-client-urls") && !given.has(advertised) && !given.is_unreadable(advertised) {
         let message = "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+        refusals.add(ConfigError::error(message.to_string()));
+    }
+}
+
+/// etcd counts the learners of the initial cluster, and finds none to be too many.
+fn refuse_learners_below_zero(values: &Values, refusals: &mut ConfigErrors) {
+    if values.int("max-learners") < 0 {
+        let message = "membership: too many learner members in cluster: --max-learners is at least 0";
         refusals.add(ConfigError::error(message.to_string()));
     }
 }
@@ -251,14 +260,12 @@ fn initial_cluster(given: &Given, name: &str, peer_urls: &[Url]) -> Result<Vec<I
     }
     let members = read_initial_cluster(&text)
         .map_err(|why| ConfigError::error(format!("error setting up initial cluster: {why}")))?;
-    match members.len() {
-        0 => Err(ConfigError::error("initial cluster unset and no discovery endpoints found".to_string())),
-        1 => Ok(members),
-        count => Err(ConfigError::error(format!(
-            "--initial-cluster names {count} members; Braid does not build clusters of several members yet: name \
-             this one alone"
-        ))),
+    let (count, most) = (members.len(), limits::MEMBERS_MAX);
+    if count > most {
+        let message = format!("--initial-cluster names {count} members, and a cluster has at most {most}");
+        return Err(ConfigError::error(message));
     }
+    Ok(members)
 }
 
 fn timers(values: &Values) -> Result<(Duration, Duration), ConfigError> {

@@ -103,7 +103,11 @@ fn what_go_flags_refuse_is_refused_in_their_words() {
         (&["--pre-vote=maybe"], 2, "invalid boolean value \"maybe\" for -pre-vote: parse error"),
         (&["--pre-vote", "false"], 1, "\"false\" is not a valid flag"),
         (&["--election-timeout=1s"], 2, "invalid value \"1s\" for flag -election-timeout: parse error"),
-        (&["--initial-cluster-state=old"], 2, "must be one of new, existing"),
+        (
+            &["--initial-cluster-state=old"],
+            2,
+            "invalid value \"old\" for flag -initial-cluster-state: invalid value: it is one of new, existing",
+        ),
         (&["word"], 1, "\"word\" is not a valid flag"),
         (&["-"], 1, "\"-\" is not a valid flag"),
         (&["--", "--name=a"], 1, "\"--name=a\" is not a valid flag"),
@@ -330,15 +334,14 @@ fn what_has_no_effect_is_named_once() {
     );
 }
 
-/// What charts, operators and installers pass to a lone member, each with another value than etcd's default.
+/// What charts, operators and installers pass, each with another value than etcd's default.
 #[test]
-fn what_means_nothing_to_a_lone_member_is_taken_and_named() {
+fn what_has_no_effect_here_is_taken_and_named() {
     for arg in [
         "--strict-reconfig-check=false",
         "--max-learners=3",
         "--pre-vote=false",
         "--initial-election-tick-advance=false",
-        "--force-new-cluster",
         "--socket-reuse-address",
         "--bcrypt-cost=4",
         "--auth-token-ttl=60",
@@ -527,6 +530,43 @@ fn a_named_member_without_a_cluster_is_its_own() {
     );
 }
 
+/// As a real etcd 3.7.1 with these flags shows them.
+#[test]
+fn founders_know_each_other_by_the_same_ids() {
+    let cluster = "--initial-cluster=a=http://127.0.0.1:12380,b=http://127.0.0.1:22380,c=http://127.0.0.1:32380,\
+                   c=http://127.0.0.1:32381";
+    let begun = |name: &str, urls: &str| {
+        let (name, urls) = (format!("--name={name}"), format!("--initial-advertise-peer-urls={urls}"));
+        run(&[cluster, &name, &urls, "--initial-cluster-token=t"]).bootstrap().unwrap()
+    };
+    let first = begun("a", "http://127.0.0.1:12380");
+    let others =
+        [begun("b", "http://127.0.0.1:22380"), begun("c", "http://127.0.0.1:32380,http://127.0.0.1:32381")];
+    assert_eq!(first.cluster, ClusterId(0xda94_da6a_8a3a_6e47));
+    let ids: Vec<(u64, &str)> =
+        first.members.iter().map(|member| (member.id.0, member.name.as_str())).collect();
+    let seen = [
+        (8_028_269_193_448_852_703, "c"),
+        (9_337_176_598_445_387_855, "b"),
+        (15_384_607_655_018_781_953, "a"),
+    ];
+    assert_eq!(ids, seen);
+    for (other, name) in others.iter().zip(["b", "c"]) {
+        assert_eq!((other.cluster, &other.members), (first.cluster, &first.members));
+        assert!(first.members.iter().any(|member| member.id == other.member && member.name == name));
+    }
+}
+
+#[test]
+fn a_cluster_has_not_more_members_than_can_be_kept_together() {
+    let named = |count: usize| {
+        let members = (1..count).map(|at| format!(",m{at}=http://10.0.0.1:{at}")).collect::<String>();
+        run(&[&format!("--initial-cluster=default=http://localhost:2380{members}")]).bootstrap()
+    };
+    assert_eq!(named(limits::MEMBERS_MAX).unwrap().members.len(), limits::MEMBERS_MAX);
+    assert!(named(limits::MEMBERS_MAX + 1).unwrap_err().message.contains("has at most 32"));
+}
+
 #[test]
 fn a_bootstrap_that_contradicts_itself_is_refused_and_only_then() {
     for (args, words) in [
@@ -535,8 +575,13 @@ fn a_bootstrap_that_contradicts_itself_is_refused_and_only_then() {
             "couldn't find local name \"default\" in the initial cluster configuration: start with --name=m2, or",
         ),
         (
+            &["--initial-cluster="],
+            "couldn't find local name \"default\" in the initial cluster configuration, which is",
+        ),
+        (
             &["--initial-advertise-peer-urls=http://a:1"],
-            "--initial-cluster has default=http://localhost:2380 but missing from --initial-advertise-peer-urls=http://a:1",
+            "--initial-cluster has default=http://localhost:2380 but missing from --initial-advertise-peer-urls=http://a:1 \
+             (resolved urls: \"http://a:1\" != \"http://localhost:2380\")",
         ),
         (
             &["--initial-advertise-peer-urls=http://a:1,http://localhost:2380"],
@@ -545,10 +590,15 @@ fn a_bootstrap_that_contradicts_itself_is_refused_and_only_then() {
         ),
         (&["--initial-cluster-state=existing"], "joining a cluster is not built yet; new begins one"),
         (
-            &["--initial-cluster=default=http://localhost:2380,b=http://b:1"],
-            "several members yet: name this one alone",
+            &["--initial-cluster=default=http://localhost:2380,default=http://b:1"],
+            "--initial-cluster has default=http://b:1 but missing from \
+             --initial-advertise-peer-urls=http://localhost:2380 (len([\"http://localhost:2380\"]) != \
+             len([\"http://b:1\" \"http://localhost:2380\"]))",
         ),
-        (&["--initial-cluster="], "initial cluster unset"),
+        (
+            &["--initial-cluster=default=http://localhost:2380,b=http://localhost:2380"],
+            "initial cluster b=http://localhost:2380,default=http://localhost:2380 has duplicate url",
+        ),
         (&["--initial-cluster=default"], "error setting up initial cluster"),
         (&["--initial-cluster=default=https://localhost:2380"], "built yet"),
     ] {

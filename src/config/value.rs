@@ -36,7 +36,9 @@ impl FlagValue {
             FlagKind::Span => FlagValue::Span(read_span(text).map_err(|_| UNREADABLE)?),
             FlagKind::Urls => FlagValue::Urls(Url::parse_list(text)?),
             FlagKind::Choice(choices) if choices.contains(&text) => FlagValue::Text(text.to_string()),
-            FlagKind::Choice(choices) => return Err(format!("must be one of {}", choices.join(", "))),
+            FlagKind::Choice(choices) => {
+                return Err(format!("invalid value: it is one of {}", choices.join(", ")));
+            }
             FlagKind::Gates => FlagValue::Gates(read_gates(text)?),
             FlagKind::Cuts => FlagValue::Cuts(read_cuts(text)?),
         })

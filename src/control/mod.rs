@@ -234,6 +234,11 @@ impl Control {
         self.members.of_raft_id(id)
     }
 
+    /// Whether there is one member.
+    pub fn is_of_one(&self) -> bool {
+        self.members.all().count() == 1
+    }
+
     /// All that take part, also who joins or leaves.
     pub fn records(&self) -> impl Iterator<Item = &MemberRecord> {
         self.members.all()

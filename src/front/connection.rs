@@ -35,8 +35,9 @@ pub(super) struct Http1 {
 impl Protocol {
     pub fn http1(port: Port) -> Protocol {
         let audience = match port {
-            Port::Client | Port::Peer => Audience::Everyone,
+            Port::Client => Audience::Everyone,
             Port::Metrics => Audience::Scrapers,
+            Port::Peer => Audience::Members,
         };
         Protocol::Http1(Http1 { audience, received: vec![], answering: None, ended: false, output: vec![] })
     }

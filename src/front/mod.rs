@@ -29,6 +29,7 @@ use crate::wire::health::Page;
 use crate::wire::http1::Http1Response;
 use crate::wire::{Header, Method, Timed, TooLong, decode, encode};
 use accounting::{Accounting, HeldBytes};
+use bytes::Bytes;
 use connection::{ClientConnection, Protocol};
 use lists::{DeferredRequests, has_place};
 use long::SendTurn;
@@ -293,6 +294,11 @@ impl Front {
         self.wall_secs = Some(secs);
     }
 
+    /// What the wall clock showed last.
+    pub fn wall_secs(&self) -> Option<u64> {
+        self.wall_secs
+    }
+
     /// The connection is gone; so are its calls.
     pub fn closed(&mut self, conn: ConnId, asks: &mut Vec<Ask>) {
         let slot = conn.slot as usize;
@@ -365,6 +371,12 @@ impl Front {
         let txn_ops_max = self.config.txn_ops_max;
         let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
         decode::unary(call.method, call.request.as_ref()?, txn_ops_max).ok()
+    }
+
+    /// What a unary call was asked, as it came.
+    pub fn message_of(&mut self, rpc: Rpc) -> Option<(Method, Bytes)> {
+        let call = of(&mut self.connections, rpc.conn)?.call(rpc)?;
+        Some((call.method, call.request.clone()?))
     }
 
     /// Answers a call with a reply that [`encode::is_long`], which is sent as its stream takes it. The call
@@ -456,6 +468,12 @@ impl Front {
     pub fn kept_alive(&mut self, rpc: Rpc, term: Term, reply: &KeepAliveReply) {
         let header = Header { raft_term: term, ..self.config.header };
         self.message(rpc, |out, bytes_max| encode::keep_alive(out, &header, reply, bytes_max));
+    }
+
+    /// Sends a message of a stream that another member has encoded.
+    pub fn encoded(&mut self, rpc: Rpc, reply: &Reply) {
+        let header = self.config.header;
+        self.message(rpc, |out, bytes_max| encode::reply(out, &header, reply, bytes_max));
     }
 
     pub fn health(&mut self, rpc: Rpc, status: ServingStatus) {

@@ -11,6 +11,7 @@ use crate::http2::client::Client;
 use crate::http2::{FieldName, Http2Event};
 use crate::limits::{CONNECTION_UNSENT_BYTES_MAX, HTTP1_IDLE_SECS_MAX, HTTP1_REQUEST_SECS_MAX};
 use crate::types::{Duration, ReactorId, Revision};
+use crate::wire::peer_pages::PeerPage;
 use crate::wire::proto;
 use bytes::Bytes;
 use prost::Message;
@@ -505,16 +506,37 @@ fn pages_are_dated_where_the_time_is_known() {
 
 #[test]
 fn malformed_http1_is_refused_and_closed() {
-    for port in [Port::Client, Port::Metrics] {
+    for port in [Port::Client, Port::Metrics, Port::Peer] {
         let mut plain = Plain::new(port);
         assert_eq!(plain.send("GARBAGE\r\n\r\n"), []);
         assert!(plain.text.starts_with("HTTP/1.1 400"), "{}", plain.text);
         assert!(plain.closed);
     }
-    // The port of metrics speaks no HTTP/2.
-    let mut plain = Plain::new(Port::Metrics);
-    plain.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    assert!(plain.closed);
+    // The ports of metrics and of members speak no HTTP/2.
+    for port in [Port::Metrics, Port::Peer] {
+        let mut plain = Plain::new(port);
+        plain.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        assert!(plain.closed);
+    }
+}
+
+/// A whole request that comes with the opening, as after a look at its first bytes.
+#[test]
+fn on_the_port_of_members_there_are_other_pages() {
+    let mut plain = Plain::new(Port::Peer);
+    for (line, page) in [
+        ("GET /members", PeerPage::Members),
+        ("GET /version", PeerPage::Version),
+        ("POST /raft/probing", PeerPage::Probing),
+        ("GET /health", PeerPage::NotFound),
+        ("HEAD /members", PeerPage::MethodNotAllowed),
+    ] {
+        let asks = plain.send(&format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        let (rpc, asked) = page_of(&asks);
+        assert_eq!(asked, &Page::Peer(page), "{line}");
+        plain.show(rpc, "answer");
+    }
+    assert!(!plain.closed && !plain.text.contains("Access-Control"), "{}", plain.text);
 }
 
 #[test]

@@ -27,12 +27,18 @@ macro_rules! paths {
 paths! {
     /// The end of an epoch took back what was not settled.
     epoch_undone,
-    /// A takeover lasted too long, and the control shard's group was handed on; another member was asked for a group
-    /// whose log is longer there.
+    /// A takeover lasted too long, and the control shard's group was handed on; a leader gave up that was not well;
+    /// another member was asked for a group whose log is longer there.
     takeover_given_up,
+    leader_gave_up,
     group_wanted,
     /// What another member had settled was shown.
     shown_by_coverage,
+    /// A request went to the leader; to another one, as it certainly was not taken; and had an outcome that nobody
+    /// tells.
+    forwarded,
+    forwarded_anew,
+    forwarded_lost,
     /// A write went over several shards, or was too long for a step.
     txn_cross_shard,
     txn_long,

@@ -34,7 +34,7 @@ impl Expected {
             Expected::Hello => is_greeting,
             Expected::HelloOrRefusal => is_greeting || kind == FrameKind::Refusal,
             Expected::Nothing => false,
-            Expected::Messages => !is_greeting && kind != FrameKind::Refusal,
+            Expected::Messages => !is_greeting,
         }
     }
 }
@@ -46,11 +46,11 @@ pub(super) struct Incoming {
     header: Option<LinkHeader>,
     /// Of the next frame.
     number: u64,
-    long: Option<LongMessage>,
+    long: Option<MessageInParts>,
 }
 
 /// A message that comes in parts.
-struct LongMessage {
+struct MessageInParts {
     head: u32,
     payloads: u32,
     /// What has come of it.
@@ -58,6 +58,12 @@ struct LongMessage {
 }
 
 impl Incoming {
+    /// Memory set aside for what is under way.
+    #[cfg(test)]
+    pub fn room(&self) -> usize {
+        self.frame.capacity() + self.long.as_ref().map_or(0, |long| long.bytes.capacity())
+    }
+
     /// Takes bytes up to the end of a frame; none where all are taken before one ends.
     pub fn next(&mut self, bytes: &mut &[u8], expected: Expected) -> Result<Option<FrameIn>, LinkError> {
         loop {
@@ -104,7 +110,7 @@ impl Incoming {
                 let (head, payloads) = body.split_at(header.head as usize);
                 FrameIn::Messages(read_messages(head, payloads)?)
             }
-            FrameKind::Part => FrameIn::Messages(LongMessage::part(&mut self.long, header, body)?),
+            FrameKind::Part => FrameIn::Messages(MessageInParts::part(&mut self.long, header, body)?),
         };
         match self.frame.capacity() > RECEIVE_BUFFER_BYTES {
             true => self.frame = AlignedVec::new(),
@@ -114,16 +120,16 @@ impl Incoming {
     }
 }
 
-impl LongMessage {
+impl MessageInParts {
     /// Takes a part in; with the last one the message is there.
     fn part(
-        long: &mut Option<LongMessage>,
+        long: &mut Option<MessageInParts>,
         header: &LinkHeader,
         body: &[u8],
     ) -> Result<Vec<PeerMessage>, LinkError> {
         let LinkHeader { head, payloads, place, .. } = *header;
         let under_way = match long {
-            None if place == 0 => long.insert(LongMessage { head, payloads, bytes: AlignedVec::new() }),
+            None if place == 0 => long.insert(MessageInParts { head, payloads, bytes: AlignedVec::new() }),
             None => return Err(LinkError::Part { why: "it begins in the middle" }),
             Some(long) if (long.head, long.payloads) != (head, payloads) => {
                 return Err(LinkError::Part { why: "it is of another message than the part before" });

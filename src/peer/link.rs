@@ -94,7 +94,7 @@ pub struct LinkTimes {
     pub election: Duration,
 }
 
-enum State {
+enum LinkState {
     /// The dialer has said this and waits for the answer.
     Dialed(Hello),
     /// The listener, being this one, waits for a hello.
@@ -108,7 +108,7 @@ enum State {
 
 /// One end of a connection to another member.
 pub struct Link {
-    state: State,
+    state: LinkState,
     incoming: Incoming,
     outgoing: Outgoing,
     patience: Patience,
@@ -118,17 +118,17 @@ pub struct Link {
 impl Link {
     /// At the end that connected: the hello goes out with the next flush.
     pub fn dial(now: Time, hello: Hello, times: LinkTimes, bounds: PeerBounds) -> Link {
-        let mut link = Link::new(now, State::Dialed(hello), times, bounds);
+        let mut link = Link::new(now, LinkState::Dialed(hello), times, bounds);
         link.outgoing.hello(&hello);
         link
     }
 
     /// At the end that was connected to.
     pub fn accept(now: Time, own: Introduction, times: LinkTimes, bounds: PeerBounds) -> Link {
-        Link::new(now, State::Accepted(own), times, bounds)
+        Link::new(now, LinkState::Accepted(own), times, bounds)
     }
 
-    fn new(now: Time, state: State, times: LinkTimes, bounds: PeerBounds) -> Link {
+    fn new(now: Time, state: LinkState, times: LinkTimes, bounds: PeerBounds) -> Link {
         Link {
             state,
             incoming: Incoming::default(),
@@ -140,7 +140,7 @@ impl Link {
 
     /// Whether both ends have said hello, and no error has come since.
     pub fn is_up(&self) -> bool {
-        matches!(self.state, State::Up)
+        matches!(self.state, LinkState::Up)
     }
 
     /// Groups' messages that were not sent, since too much waited.
@@ -159,9 +159,13 @@ impl Link {
         if self.is_up() && !bytes.is_empty() {
             self.patience.heard(now);
         }
-        while !bytes.is_empty() && !matches!(self.state, State::Over) {
+        while !bytes.is_empty() && !matches!(self.state, LinkState::Over) {
             if let Err(error) = self.receive_frame(now, &mut bytes, events) {
-                self.state = State::Over;
+                if matches!(self.state, LinkState::Greeted(..)) {
+                    // Nobody is to decide about a link that has ended.
+                    events.retain(|event| !matches!(event, LinkEvent::Hello(_)));
+                }
+                self.state = LinkState::Over;
                 return Err(error);
             }
         }
@@ -175,10 +179,10 @@ impl Link {
         events: &mut Vec<LinkEvent>,
     ) -> Result<(), LinkError> {
         let expected = match self.state {
-            State::Dialed(_) => Expected::HelloOrRefusal,
-            State::Accepted(_) => Expected::Hello,
-            State::Greeted(..) | State::Over => Expected::Nothing,
-            State::Up => Expected::Messages,
+            LinkState::Dialed(_) => Expected::HelloOrRefusal,
+            LinkState::Accepted(_) => Expected::Hello,
+            LinkState::Greeted(..) | LinkState::Over => Expected::Nothing,
+            LinkState::Up => Expected::Messages,
         };
         let Some(frame) = self.incoming.next(bytes, expected)? else { return Ok(()) };
         match frame {
@@ -193,41 +197,41 @@ impl Link {
 
     fn hello(&mut self, now: Time, hello: Hello, events: &mut Vec<LinkEvent>) -> Result<(), LinkError> {
         match self.state {
-            State::Dialed(own) => {
+            LinkState::Dialed(own) => {
                 if let Some(why) = own.misfit(&hello) {
                     return Err(LinkError::Misfit(why));
                 }
                 self.go_up(now);
             }
-            State::Accepted(own) => {
+            LinkState::Accepted(own) => {
                 if let Some(why) = hello.refusal(&own) {
                     return Err(LinkError::Misfit(why));
                 }
-                self.state = State::Greeted(own, hello);
+                self.state = LinkState::Greeted(own, hello);
             }
-            State::Greeted(..) | State::Up | State::Over => unreachable!("a hello is not due"),
+            LinkState::Greeted(..) | LinkState::Up | LinkState::Over => unreachable!("a hello is not due"),
         }
         events.push(LinkEvent::Hello(hello));
         Ok(())
     }
 
     fn go_up(&mut self, now: Time) {
-        self.state = State::Up;
-        self.patience.heard(now);
+        self.state = LinkState::Up;
+        self.patience.begin(now);
     }
 
-    /// The listener takes the link: it is up.
+    /// The listener takes the link: it is up. One that has ended since its hello came stays as it is.
     pub fn answer(&mut self, now: Time) {
-        let State::Greeted(own, hello) = self.state else { panic!("only a hello is answered") };
+        let LinkState::Greeted(own, hello) = self.state else { return };
         self.outgoing.hello(&hello.answer(own));
         self.go_up(now);
     }
 
-    /// The listener does not take the link; with the next flush the dialer hears why, and behind it the connection is
-    /// to be closed.
+    /// Ends the link from this side, whatever its state: with the next flush the other end hears why, and behind it
+    /// the connection is to be closed.
     pub fn refuse(&mut self, why: &str) {
         self.outgoing.refusal(why);
-        self.state = State::Over;
+        self.state = LinkState::Over;
     }
 
     /// Queues a message for the next flush.
@@ -248,34 +252,53 @@ impl Link {
 
     /// Hands out what may go now, in order. What waits goes with a later flush, behind [`Link::sent`].
     pub fn flush(&mut self, out: &mut Vec<Chunk>) {
-        self.outgoing.flush(out);
+        let before = out.len();
+        self.outgoing.flush_greeting(out);
+        if self.is_up() {
+            self.outgoing.flush(out);
+        }
+        if out.len() > before {
+            self.patience.said();
+        }
     }
 
     /// When [`Link::wake`] is to be called.
     pub fn wake_at(&self) -> Time {
         match self.state {
-            State::Over => Time::NEVER,
-            State::Up => self.patience.wake_at(),
-            State::Dialed(_) | State::Accepted(_) | State::Greeted(..) => self.patience.greeting_ends(),
+            LinkState::Over => Time::NEVER,
+            LinkState::Up => self.patience.question_due().min(self.patience.word_due()),
+            LinkState::Dialed(_) | LinkState::Accepted(_) | LinkState::Greeted(..) => {
+                self.patience.greeting_ends()
+            }
         }
     }
 
-    /// Looks whether the other end is silent: it is asked for a word, and in the end the link is dead.
+    /// Looks whether either end is silent: the other one is asked for a word, and in the end the link is dead. A flush
+    /// is to follow.
     pub fn wake(&mut self, now: Time) -> Result<(), LinkError> {
         if now < self.wake_at() {
             return Ok(());
         }
-        if self.is_up() && self.patience.ask(now) {
-            self.outgoing.ping();
-            return Ok(());
+        if !self.is_up() {
+            self.state = LinkState::Over;
+            return Err(LinkError::Silent);
         }
-        self.state = State::Over;
-        Err(LinkError::Silent)
+        if now < self.patience.question_due() {
+            self.outgoing.pong();
+        } else if self.patience.asked.replace(now).is_none() {
+            self.outgoing.ping();
+        } else {
+            self.state = LinkState::Over;
+            return Err(LinkError::Silent);
+        }
+        self.patience.said();
+        Ok(())
     }
 }
 
 /// How long silence is borne. A peer that was not asked is not dead: a process that stood still itself for a while
-/// asks first, and then waits for the rest of the time.
+/// asks first, and then waits for the rest of the time. Who hears much and has nothing to say gives a word unasked,
+/// since the question may stand behind a long message on a slow line.
 struct Patience {
     /// From the last word to a question.
     ask: Duration,
@@ -284,32 +307,45 @@ struct Patience {
     /// Since when nothing was heard.
     heard: Time,
     asked: Option<Time>,
+    /// When something was heard first since the last word of this end.
+    unanswered: Option<Time>,
 }
 
 impl Patience {
     fn new(now: Time, times: LinkTimes) -> Patience {
         let end = times.election;
         let ask = Duration(times.heartbeat.0.saturating_mul(PEER_SILENT_HEARTBEATS).min(end.0 / 2));
-        Patience { ask, end, heard: now, asked: None }
+        Patience { ask, end, heard: now, asked: None, unanswered: None }
+    }
+
+    /// Both ends have greeted: the time is counted anew.
+    fn begin(&mut self, now: Time) {
+        (self.heard, self.asked, self.unanswered) = (now, None, None);
     }
 
     fn heard(&mut self, now: Time) {
         (self.heard, self.asked) = (now, None);
+        self.unanswered.get_or_insert(now);
     }
 
-    fn wake_at(&self) -> Time {
+    fn said(&mut self) {
+        self.unanswered = None;
+    }
+
+    /// When the peer is to be asked, or has not answered.
+    fn question_due(&self) -> Time {
         match self.asked {
             None => self.heard + self.ask,
             Some(asked) => asked + Duration(self.end.0 - self.ask.0),
         }
     }
 
-    fn greeting_ends(&self) -> Time {
-        self.heard + self.end
+    /// When this end has heard for so long without a word of its own that the peer may doubt it.
+    fn word_due(&self) -> Time {
+        self.unanswered.map_or(Time::NEVER, |since| since + self.ask)
     }
 
-    /// Whether the peer is to be asked, which counts once.
-    fn ask(&mut self, now: Time) -> bool {
-        self.asked.replace(now).is_none()
+    fn greeting_ends(&self) -> Time {
+        self.heard + self.end
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::raft::{Message, MessageBody, Position};
 use crate::record::ControlEntry;
-use crate::types::{ClusterId, Epoch, Index, MemberId, ReactorId, Revision, ShardId, StoreId, Term};
+use crate::types::{
+    ClockReading, ClusterId, Epoch, Index, MemberId, ReactorId, Revision, ShardId, StoreId, Term,
+};
 use bytes::Bytes;
 
 /// Who a member is, as its process says on every link.
@@ -38,8 +40,7 @@ pub struct Hello {
     pub to_reactor: ReactorId,
 }
 
-/// All that is said behind the [`Hello`]s. Another one takes a variant here, one of `records.rs: MessageRecord`,
-/// and a line in each `match` that the compiler then asks for.
+/// All that is said behind the [`Hello`]s.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PeerMessage {
     /// From one peer of a group to another.
@@ -85,7 +86,9 @@ pub enum PeerMessage {
         number: u64,
         /// What `wire` numbers it by.
         method: u8,
-        /// What the client's time has left.
+        /// What the leader's clock was last known to show here, and how long after that the request may be taken: its
+        /// client is told that it has timed out, and must not find it done after that.
+        clock: ClockReading,
         timeout_ms: u64,
         /// As the client encoded it.
         message: Bytes,
@@ -95,12 +98,14 @@ pub enum PeerMessage {
         /// Encoded as the client gets it.
         outcome: Result<Bytes, CallFailure>,
     },
-    /// Nobody waits for the answer any more.
-    CallGone {
+    /// Nothing was done for the call, and another member may be asked.
+    CallRefused {
         number: u64,
     },
     /// What the sender publishes of itself, for the leader to enter.
     Attributes(ControlEntry),
+    /// What the leader's clock shows.
+    Clock(ClockReading),
     /// The sender's process ends, by order.
     Leaving,
 }
@@ -126,11 +131,12 @@ impl PeerMessage {
             | PeerMessage::ReadAt { .. }
             | PeerMessage::ReadAtIs { .. }
             | PeerMessage::ReadAtRefused { .. }
+            | PeerMessage::Clock(_)
             | PeerMessage::Leaving => true,
             PeerMessage::Settled { .. }
             | PeerMessage::Call { .. }
             | PeerMessage::Answer { .. }
-            | PeerMessage::CallGone { .. }
+            | PeerMessage::CallRefused { .. }
             | PeerMessage::Attributes(_) => false,
         }
     }
@@ -138,7 +144,7 @@ impl PeerMessage {
 
 impl Hello {
     /// What the listener answers with.
-    pub fn answer(&self, own: Introduction) -> Hello {
+    pub(super) fn answer(&self, own: Introduction) -> Hello {
         Hello {
             from: own,
             to: self.from.member,
@@ -147,56 +153,58 @@ impl Hello {
         }
     }
 
-    /// Why the listener, being this one, does not take the link; who is a member it must know by itself.
-    pub fn refusal(&self, own: &Introduction) -> Option<String> {
+    /// Why the listener, being this one, does not take the link. Who is a member it has to know by itself.
+    pub(super) fn refusal(&self, own: &Introduction) -> Option<String> {
+        let (theirs, ours) = (self.from.member, own.member);
+        let by_dialing = || {
+            let why = format!("member {} is to wait for member {} to dial", hex(theirs.0), hex(ours.0));
+            (theirs < ours).then_some(why)
+        };
+        self.unfit(own).or_else(by_dialing)
+    }
+
+    /// What two ends of a link cannot differ in, or not be the same in.
+    fn unfit(&self, own: &Introduction) -> Option<String> {
         let Hello { from, to, to_reactor, .. } = self;
+        let (theirs, ours) = (hex(from.member.0), hex(own.member.0));
         if from.cluster != own.cluster {
+            let [their_cluster, our_cluster] = [from.cluster, own.cluster].map(|cluster| hex(cluster.0));
             return Some(format!(
-                "cluster ID mismatch: member {} belongs to cluster {}, and this one to {}",
-                hex(from.member.0),
-                hex(from.cluster.0),
-                hex(own.cluster.0)
+                "cluster ID mismatch: member {theirs} belongs to cluster {their_cluster}, and member {ours} to \
+                 {our_cluster}"
             ));
         }
         if *to != own.member {
-            return Some(format!(
-                "member {} was looked for, and this is member {}",
-                hex(to.0),
-                hex(own.member.0)
-            ));
+            return Some(format!("member {} was looked for, and this is member {ours}", hex(to.0)));
         }
         if from.member == own.member {
-            return Some(format!("member {} is this one itself", hex(own.member.0)));
+            return Some(format!("member {ours} is both ends of the link"));
         }
         if to_reactor.0 >= own.reactors {
             return Some(format!(
-                "reactor {to_reactor} was looked for, and this member has {} of them, from 0 on",
+                "reactor {to_reactor} was looked for, and member {ours} has {} of them, from 0 on",
                 own.reactors
             ));
         }
-        let (Some(theirs), Some(ours)) = (from.founding, own.founding) else { return None };
-        if theirs.shards != ours.shards {
+        let (Some(of_theirs), Some(of_ours)) = (from.founding, own.founding) else { return None };
+        if of_theirs.shards != of_ours.shards {
             return Some(format!(
-                "the founders of a cluster need the same --shards: member {} makes {} shards, the control shard \
-                 among them, and this member {}",
-                hex(from.member.0),
-                theirs.shards,
-                ours.shards
+                "founders need the same --shards: with the control shard, member {theirs} makes {} shards and member \
+                 {ours} makes {}",
+                of_theirs.shards, of_ours.shards
             ));
         }
-        (theirs.map != ours.map).then(|| {
+        (of_theirs.map != of_ours.map).then(|| {
+            let [their_map, our_map] = [of_theirs, of_ours].map(|founding| hex(founding.map));
             format!(
-                "the founders of a cluster need the same --shard-map: the cuts of member {} hash to {}, and those of \
-                 this member to {}",
-                hex(from.member.0),
-                hex(theirs.map),
-                hex(ours.map)
+                "founders need the same --shard-map: the cuts of member {theirs} hash to {their_map}, those of member \
+                 {ours} to {our_map}"
             )
         })
     }
 
     /// Why the dialer, which has said this, does not take the answer.
-    pub fn misfit(&self, answer: &Hello) -> Option<String> {
+    pub(super) fn misfit(&self, answer: &Hello) -> Option<String> {
         if answer.from.member != self.to {
             return Some(format!(
                 "member {} was looked for, and member {} answers",
@@ -210,7 +218,7 @@ impl Hello {
                 self.to_reactor, self.from_reactor, answer.from_reactor, answer.to_reactor
             ));
         }
-        answer.refusal(&self.from)
+        answer.unfit(&self.from)
     }
 }
 

@@ -23,13 +23,13 @@ pub enum NotSent {
 
 /// Messages that wait, in order.
 #[derive(Default)]
-struct Waiting {
+struct SendQueue {
     /// With the bytes of the head and of the payloads of each.
     messages: VecDeque<(PeerMessage, usize, usize)>,
     bytes: usize,
 }
 
-impl Waiting {
+impl SendQueue {
     fn push(&mut self, message: PeerMessage, bounds: &PeerBounds) -> Result<(), NotSent> {
         let head = message.head_bytes();
         let payloads: usize = message.payloads().map(|payload| payload.bytes().len()).sum();
@@ -82,14 +82,14 @@ struct CutMessage {
 
 pub(super) struct Outgoing {
     bounds: PeerBounds,
-    first: Waiting,
-    others: Waiting,
+    first: SendQueue,
+    others: SendQueue,
     long: Option<CutMessage>,
     /// Of the next frame.
     number: u64,
     /// Handed out, and not with the kernel.
     unsent: usize,
-    /// The frame that comes before all messages.
+    /// The frame that comes before all messages, or ends them.
     greeting: Vec<Chunk>,
     /// Whether these are due.
     ping: bool,
@@ -100,8 +100,8 @@ impl Outgoing {
     pub fn new(bounds: PeerBounds) -> Outgoing {
         Outgoing {
             bounds,
-            first: Waiting::default(),
-            others: Waiting::default(),
+            first: SendQueue::default(),
+            others: SendQueue::default(),
             long: None,
             number: 0,
             unsent: 0,
@@ -151,9 +151,13 @@ impl Outgoing {
         self.unsent -= bytes;
     }
 
-    /// Hands out as much as may be under way.
-    pub fn flush(&mut self, out: &mut Vec<Chunk>) {
+    /// Hands out what begins or ends a link.
+    pub fn flush_greeting(&mut self, out: &mut Vec<Chunk>) {
         out.append(&mut self.greeting);
+    }
+
+    /// Hands out as much of all else as may be under way.
+    pub fn flush(&mut self, out: &mut Vec<Chunk>) {
         while self.unsent < self.bounds.unsent_bytes_max {
             let word = [(&mut self.ping, FrameKind::Ping), (&mut self.pong, FrameKind::Pong)]
                 .into_iter()
@@ -267,9 +271,8 @@ impl Outgoing {
 fn push(frame: &mut Vec<Chunk>, piece: Chunk) {
     match frame.last_mut() {
         _ if piece.bytes().is_empty() => {}
-        Some(Chunk::Bytes(last)) if piece.bytes().len() <= PEER_COPIED_BYTES_MAX => {
-            last.extend_from_slice(piece.bytes());
-        }
-        _ => frame.push(piece),
+        _ if piece.bytes().len() > PEER_COPIED_BYTES_MAX => frame.push(piece),
+        Some(Chunk::Bytes(last)) => last.extend_from_slice(piece.bytes()),
+        _ => frame.push(Chunk::Bytes(piece.bytes().to_vec())),
     }
 }

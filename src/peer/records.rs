@@ -9,7 +9,10 @@ use super::message::{CallFailure, Founding, Hello, Introduction, PeerMessage};
 use crate::limits::{REACTORS_MAX, SHARDS_MAX};
 use crate::raft::{Content, GroupEntry, Message, MessageBody, Position, RoundId, VoteKind};
 use crate::record::{Chunk, ControlEntry, Payload};
-use crate::types::{ClusterId, Epoch, Index, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Term};
+use crate::types::{
+    ClockReading, ClusterId, Epoch, Index, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Term,
+    Time,
+};
 use bytes::Bytes;
 use rkyv::option::ArchivedOption;
 use rkyv::rancor::Error as Invalid;
@@ -76,6 +79,8 @@ enum MessageRecord {
     Call {
         number: u64,
         method: u8,
+        boot: u64,
+        time: u64,
         timeout_ms: u64,
         bytes: u32,
     },
@@ -84,8 +89,12 @@ enum MessageRecord {
         /// The bytes of the answer, which is a payload; or the error.
         outcome: Result<u32, FailureRecord>,
     },
-    CallGone(u64),
+    CallRefused(u64),
     Attributes(Box<ControlEntry>),
+    Clock {
+        boot: u64,
+        time: u64,
+    },
     Leaving,
 }
 
@@ -163,8 +172,8 @@ impl PeerMessage {
             }
             _ => 0,
         };
-        // Each list may begin behind a gap.
-        size_of::<ArchivedMessageRecord>() + behind + 16
+        // What stands behind a text may begin behind a gap.
+        size_of::<ArchivedMessageRecord>() + behind + 8
     }
 
     /// Its payloads, in order.
@@ -238,9 +247,11 @@ fn record(message: &PeerMessage) -> MessageRecord {
             MessageRecord::ReadAtIs { number: *number, revision: revision.0, control: control.0 }
         }
         PeerMessage::ReadAtRefused { number } => MessageRecord::ReadAtRefused(*number),
-        PeerMessage::Call { number, method, timeout_ms, message } => MessageRecord::Call {
+        PeerMessage::Call { number, method, clock, timeout_ms, message } => MessageRecord::Call {
             number: *number,
             method: *method,
+            boot: clock.boot,
+            time: clock.time.0,
             timeout_ms: *timeout_ms,
             bytes: length(message.len()),
         },
@@ -251,8 +262,9 @@ fn record(message: &PeerMessage) -> MessageRecord {
                 Err(CallFailure { code, text }) => Err(FailureRecord { code: *code, text: text.clone() }),
             },
         },
-        PeerMessage::CallGone { number } => MessageRecord::CallGone(*number),
+        PeerMessage::CallRefused { number } => MessageRecord::CallRefused(*number),
         PeerMessage::Attributes(entry) => MessageRecord::Attributes(Box::new(entry.clone())),
+        PeerMessage::Clock(ClockReading { boot, time }) => MessageRecord::Clock { boot: *boot, time: time.0 },
         PeerMessage::Leaving => MessageRecord::Leaving,
     }
 }
@@ -384,8 +396,9 @@ fn name(record: &ArchivedMessageRecord) -> &'static str {
         ArchivedMessageRecord::ReadAtIs { .. } | ArchivedMessageRecord::ReadAtRefused(_) => "a read's answer",
         ArchivedMessageRecord::Call { .. } => "a call",
         ArchivedMessageRecord::Answer { .. } => "a call's answer",
-        ArchivedMessageRecord::CallGone(_) => "a call's end",
+        ArchivedMessageRecord::CallRefused(_) => "a call's refusal",
         ArchivedMessageRecord::Attributes(_) => "a member's attributes",
+        ArchivedMessageRecord::Clock { .. } => "a clock",
         ArchivedMessageRecord::Leaving => "a farewell",
     }
 }
@@ -440,22 +453,30 @@ impl MessageReader<'_> {
             ArchivedMessageRecord::ReadAtRefused(number) => {
                 PeerMessage::ReadAtRefused { number: number.to_native() }
             }
-            ArchivedMessageRecord::Call { number, method, timeout_ms, bytes } => PeerMessage::Call {
-                number: number.to_native(),
-                method: *method,
-                timeout_ms: timeout_ms.to_native(),
-                message: Bytes::copy_from_slice(self.take(bytes.to_native())?),
-            },
+            ArchivedMessageRecord::Call { number, method, boot, time, timeout_ms, bytes } => {
+                PeerMessage::Call {
+                    number: number.to_native(),
+                    method: *method,
+                    clock: ClockReading { boot: boot.to_native(), time: Time(time.to_native()) },
+                    timeout_ms: timeout_ms.to_native(),
+                    message: Bytes::copy_from_slice(self.take(bytes.to_native())?),
+                }
+            }
             ArchivedMessageRecord::Answer { number, outcome } => {
                 PeerMessage::Answer { number: number.to_native(), outcome: self.outcome(outcome)? }
             }
-            ArchivedMessageRecord::CallGone(number) => PeerMessage::CallGone { number: number.to_native() },
+            ArchivedMessageRecord::CallRefused(number) => {
+                PeerMessage::CallRefused { number: number.to_native() }
+            }
             ArchivedMessageRecord::Attributes(entry) => {
                 let entry = rkyv::deserialize::<ControlEntry, Invalid>(&**entry);
                 match entry.map_err(|_| "it cannot be read")? {
                     entry @ ControlEntry::MemberAttributes { .. } => PeerMessage::Attributes(entry),
                     _ => return Err("it is another entry"),
                 }
+            }
+            ArchivedMessageRecord::Clock { boot, time } => {
+                PeerMessage::Clock(ClockReading { boot: boot.to_native(), time: Time(time.to_native()) })
             }
             ArchivedMessageRecord::Leaving => PeerMessage::Leaving,
         })

@@ -1,3 +1,4 @@
+mod bad_input;
 mod draw;
 mod format;
 mod link;

@@ -49,9 +49,10 @@ impl Group {
             }
             MessageBody::AppendAnswer { index, commit, rejected } => {
                 ensure!(index.0 < NUMBER_MAX, "index {index} is out of range");
+                ensure!(commit.0 < NUMBER_MAX, "commit index {commit} is out of range");
                 let hint = rejected.unwrap_or_default();
                 check_position(hint, *term)?;
-                self.check_answer(*term, [*index, *commit, hint.index])
+                self.check_acknowledged(*term, (*index).max(hint.index))
             }
             MessageBody::Vote { last, commit, .. } => {
                 check_position(*last, *term)?;
@@ -63,7 +64,11 @@ impl Group {
             }
             MessageBody::VoteAnswer { kind, commit, .. } => {
                 ensure!(*kind != VoteKind::Transfer, "votes are answered alike, whatever was asked for them");
-                check_position(*commit, *term)
+                check_position(*commit, *term)?;
+                // raft-rs panics where a candidate wins whose log is not durable, and it asks nobody before.
+                let is_early = *kind == VoteKind::Real && *term == self.term() && !self.has_promised(*term);
+                ensure!(!is_early, "{:x} answers in term {term} before it was asked", from.get());
+                Ok(())
             }
             MessageBody::Heartbeat { commit, .. } => {
                 self.check_leader(message)?;
@@ -74,7 +79,10 @@ impl Group {
                 );
                 Ok(())
             }
-            MessageBody::HeartbeatAnswer { commit, .. } => self.check_answer(*term, [*commit; 3]),
+            MessageBody::HeartbeatAnswer { commit, .. } => {
+                ensure!(commit.0 < NUMBER_MAX, "commit index {commit} is out of range");
+                Ok(())
+            }
             MessageBody::TimeoutNow => self.check_leader(message),
         }
     }
@@ -93,12 +101,11 @@ impl Group {
         Ok(())
     }
 
-    /// A peer has nothing that the leader has not.
-    fn check_answer(&self, term: Term, indexes: [Index; 3]) -> Result<(), BadMessage> {
+    /// A peer agrees with the leader on nothing that the leader has not.
+    fn check_acknowledged(&self, term: Term, index: Index) -> Result<(), BadMessage> {
         let last = self.last_index();
-        let highest = indexes.into_iter().max().unwrap_or_default();
-        let is_had = term != self.term() || self.role() != Role::Leader || highest <= last;
-        ensure!(is_had, "a peer says that it has index {highest}, and the leader's log ends at {last}");
+        let is_had = term != self.term() || self.role() != Role::Leader || index <= last;
+        ensure!(is_had, "a peer says that it has index {index}, and the leader's log ends at {last}");
         Ok(())
     }
 

@@ -26,8 +26,13 @@ impl Outbox {
         self.promised = number;
     }
 
+    /// Whether the term and the vote as they were last are durable.
+    fn is_promise_kept(&self) -> bool {
+        self.promised <= self.persisted
+    }
+
     fn post(&mut self, number: u64, message: Message, acknowledges: bool) {
-        if !acknowledges && self.promised <= self.persisted {
+        if !acknowledges && self.is_promise_kept() {
             self.free.push(message);
         } else {
             assert!(number > self.persisted, "a Ready is taken before it is durable");
@@ -92,6 +97,11 @@ impl Group {
         let tail = self.node.mut_store();
         let new = entries.into_iter().skip(standing);
         (after, new.map(|entry| tail.keep_entry(entry)).collect())
+    }
+
+    /// Whether others can have heard of this peer in the term: it is durable, with the vote in it.
+    pub(super) fn has_promised(&self, term: Term) -> bool {
+        self.hard_state.term >= term && self.outbox.is_promise_kept()
     }
 
     /// What a Ready says to others, in our words.

@@ -162,7 +162,9 @@ impl Group {
             max_inflight_msgs: 256,
             pre_vote: true,
             check_quorum: by_time.is_some(),
-            batch_append: true,
+            // With it raft-rs adds entries to an append without any that it has queued for the same peer, also where
+            // they do not follow what that one stands behind.
+            batch_append: false,
             skip_bcast_commit: true,
             read_only_option: ReadOnlyOption::Safe,
             ..Config::default()

@@ -5,9 +5,10 @@ use super::epoch_state::EpochStage;
 use super::peers::{Lane, PeerEvent};
 use super::shards::Settled;
 use super::turn::ToPeers;
+use crate::io::{LeaderMail, MemberMail};
 use crate::peer::PeerMessage;
 use crate::raft::{Message, MessageBody};
-use crate::types::{MemberId, ShardId, Term};
+use crate::types::{ConnId, Duration, MemberId, ReactorId, ShardId, Term};
 use std::collections::BTreeSet;
 
 impl Reactor {
@@ -27,7 +28,7 @@ impl Reactor {
                             self.peers.fail(&mut self.turn, conn, &why);
                         }
                     }
-                    message => self.on_peer_message(lane, message),
+                    message => self.on_peer_message(lane, conn, message),
                 },
             }
         }
@@ -39,8 +40,31 @@ impl Reactor {
         }
     }
 
-    fn on_peer_message(&mut self, lane: Lane, message: PeerMessage) {
+    fn on_peer_message(&mut self, lane: Lane, conn: ConnId, message: PeerMessage) {
+        let Reactor { turn, calls, rounds, .. } = self;
         match message {
+            PeerMessage::Call { number, method, clock, timeout_ms, message } => {
+                let age = turn.now.since(clock.time);
+                let is_late = clock.boot != turn.boot || age >= Duration::from_ms(timeout_ms);
+                calls.on_forwarded(turn, (lane.member, conn), number, method, is_late, message);
+            }
+            PeerMessage::Answer { number, outcome } => calls.on_forwarded_answer(turn, number, outcome),
+            PeerMessage::CallRefused { number } => calls.on_not_taken(turn, number),
+            PeerMessage::ReadAt { number } => rounds.on_read_at(turn, conn, number),
+            PeerMessage::ReadAtIs { number, revision, control } => {
+                rounds.on_read_at_is(turn, number, revision, control);
+            }
+            PeerMessage::ReadAtRefused { number } => rounds.on_read_at_refused(number),
+            PeerMessage::Clock(clock) if turn.epoch_state.follows() == Some(lane.member) => {
+                turn.send_to_all(|| MemberMail::LeaderClock { clock });
+            }
+            PeerMessage::Attributes(attributes) => {
+                if let Some(leader) = &mut self.leader {
+                    leader.on_attributes(turn, lane.member, attributes);
+                }
+            }
+            PeerMessage::Clock(_) | PeerMessage::Leaving => {}
+            PeerMessage::Group { .. } => unreachable!("it goes to its group"),
             PeerMessage::Settled { epoch, revision, commits } => {
                 let (said, own) = (Settled { epoch, revision, commits }, self.turn.reactors);
                 self.shards.hear_settled(&said, |shard| lane.joins(shard, own));
@@ -51,7 +75,6 @@ impl Reactor {
                     self.epochs.on_group_wanted(&self.turn, local, lane.member, control_term, last);
                 }
             }
-            _ => {}
         }
     }
 
@@ -72,11 +95,17 @@ impl Reactor {
     }
 
     fn on_peer_down(&mut self, lane: Lane) {
+        // Answers come by the connection that the question went by.
+        self.calls.lose_forwarded(&mut self.turn, |leader| leader == lane.member);
         self.epochs.on_peer_down(&mut self.turn, &mut self.shards, lane.member);
     }
 
     pub(super) fn on_leader_is(&mut self, term: Term, leader: Option<MemberId>) {
         self.epochs.on_leader_is(&mut self.turn, term, leader);
+        self.calls.on_leader_is(&mut self.turn, leader);
+        if let Some(leader) = &mut self.leader {
+            leader.on_leader_is(&self.turn);
+        }
     }
 
     /// A peer's message goes to its group, if that is here. An error is the peer's fault.
@@ -113,9 +142,21 @@ impl Reactor {
         }
     }
 
+    /// The round that this turn's replies and reads wait for begins, and those that are confirmed let them go.
+    pub(super) fn drive_rounds(&mut self) {
+        if let Some(round) = self.turn.gate.begin_round() {
+            self.turn.send(ReactorId(0), LeaderMail::Round { round: round.0 });
+            self.run_local();
+        }
+        if let Some(control) = self.shards.get_mut(ShardId::CONTROL) {
+            self.rounds.drive(&mut self.turn, control.shard.group_mut());
+            self.run_local();
+        }
+    }
+
     /// The messages of this turn's groups, and what the leader has settled, go to the links.
     pub(super) fn tell_peers(&mut self) {
-        let Reactor { turn, shards, peers, .. } = self;
+        let Reactor { turn, shards, peers, calls, .. } = self;
         let control_term = turn.epoch_state.term();
         for (shard, message) in shards.take_messages() {
             let Some(member) = turn.member_of(message.to) else { continue };
@@ -123,7 +164,12 @@ impl Reactor {
             turn.tell(ToPeers::One(member), shard, message);
         }
         for (to, shard, message) in std::mem::take(&mut turn.to_peers) {
-            peers.tell(to, shard, message);
+            let call = if let PeerMessage::Call { number, .. } = message { Some(number) } else { None };
+            if !peers.tell(to, shard, message)
+                && let Some(number) = call
+            {
+                calls.on_not_taken(turn, number);
+            }
         }
         if turn.epoch_state.stage() == EpochStage::Serving {
             // First what is settled, then the indexes: so it is true for ever.

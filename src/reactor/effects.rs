@@ -76,7 +76,7 @@ impl Reactor {
         }
         if self.turn.epoch_state.may_write() {
             self.settle(settled);
-        } else if self.turn.epoch_state.may_follow() {
+        } else if self.turn.epoch_state.may_follow() && self.turn.router.is_some() {
             self.follow(settled);
         }
     }
@@ -86,9 +86,22 @@ impl Reactor {
         if let Err((shard, strange)) = self.shards.follow(settled) {
             return self.turn.halt(strange.of_shard(shard));
         }
+        let is_first = !self.turn.epoch_state.may_watch();
         ReadOnly::change(&mut self.turn.epoch_state).show();
+        self.turn.counters.paths.shown_by_coverage += 1;
         self.settle(settled);
         self.apply_compaction();
+        if is_first {
+            self.calls.unpark_shown(&mut self.turn);
+        }
+        self.calls.unpark_shown_upto(&mut self.turn);
+    }
+
+    /// While another member leads, this reactor shows what the member shows from the beginning of each step on.
+    pub(super) fn follow_shown(&mut self) {
+        if self.turn.epoch_state.may_follow() && self.turn.router.is_some() {
+            self.follow_settled();
+        }
     }
 
     /// Others may have settled more than this reactor has heard of.
@@ -99,7 +112,7 @@ impl Reactor {
     fn settle(&mut self, settled: Revision) {
         assert!(settled >= *self.turn.settled, "what is settled does not fall");
         assert!(settled <= self.turn.sequencer.counter(), "what is settled was taken before");
-        assert!(settled <= self.turn.shown(), "no reactor is ahead of the sequencer");
+        assert!(settled <= self.turn.settled_truth(), "no reactor is ahead of the sequencer");
         *ReadOnly::change(&mut self.turn.settled) = settled;
         self.shards.settle(settled);
         self.apply_due_controls();
@@ -188,6 +201,7 @@ impl Reactor {
         assert!(self.leader.is_none(), "where the control shard lives its log is followed, not mail");
         ReadOnly::change(&mut self.turn.control).apply(index, change);
         self.follow_control(change);
+        self.calls.unpark_shown_upto(&mut self.turn);
         if self.turn.epoch_state.may_write() {
             self.turn.send(ReactorId(0), LeaderMail::ControlKnown { index });
         }
@@ -312,6 +326,6 @@ impl Reactor {
         if let Some(leader) = &mut self.leader {
             leader.begin(&mut self.turn);
         }
-        self.calls.unpark(&mut self.turn);
+        self.calls.begin_epoch(&mut self.turn);
     }
 }

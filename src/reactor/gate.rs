@@ -3,7 +3,8 @@
 //! A reply leaves once `settled` has reached the revision that it depends on. One that no entry of its own backs (a
 //! failed compare, an error or an answer read from state, a renewal of a lease) is a linearizable read: it also
 //! waits for a round among the members, begun after its evaluation, in which they confirm who leads. A lone member
-//! is its own majority: its rounds are over as soon as they begin.
+//! is its own majority: its rounds are over as soon as they begin. Among several, all that a turn's replies and reads
+//! wait for is one round, which begins with the turn's end.
 
 use crate::api::Answer;
 use crate::io::CallId;
@@ -12,7 +13,7 @@ use std::collections::VecDeque;
 
 /// A round in which the members confirm who leads; later ones are greater.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Round(u64);
+pub struct Round(pub u64);
 
 /// What a reply waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(super) struct Gate {
     waiting: VecDeque<WaitingReply>,
     begun: Round,
     confirmed: Round,
+    /// Whether a reply waits for a round that has not begun.
+    wanted: bool,
 }
 
 impl Needs {
@@ -45,18 +48,32 @@ impl Needs {
 
 impl Gate {
     /// What a reply needs that no entry backs. It was evaluated now, and shows nothing newer than this revision.
-    pub fn unbacked(&mut self, revision: Revision) -> Needs {
-        Needs { revision, round: self.begin_round() }
+    pub fn unbacked(&mut self, is_alone: bool, revision: Revision) -> Needs {
+        let round = self.join_round();
+        if is_alone {
+            let begun = self.begin_round().expect("it was joined");
+            self.confirm(begun);
+        }
+        Needs { revision, round }
     }
 
-    fn begin_round(&mut self) -> Round {
+    /// The next round, which has not begun.
+    pub fn join_round(&mut self) -> Round {
+        self.wanted = true;
+        Round(self.begun.0 + 1)
+    }
+
+    /// Begins the next round, if somebody waits for it.
+    pub fn begin_round(&mut self) -> Option<Round> {
+        if !std::mem::take(&mut self.wanted) {
+            return None;
+        }
         self.begun.0 += 1;
-        self.confirm(self.begun);
-        self.begun
+        Some(self.begun)
     }
 
     /// A majority has answered.
-    fn confirm(&mut self, round: Round) {
+    pub fn confirm(&mut self, round: Round) {
         assert!(round <= self.begun, "a round is confirmed after it has begun");
         self.confirmed = self.confirmed.max(round);
     }
@@ -66,7 +83,7 @@ impl Gate {
     }
 
     pub fn hold(&mut self, needs: Needs, call: CallId, answer: Answer) {
-        assert!(needs.round <= self.begun, "a reply waits for a round that has begun");
+        assert!(needs.round.0 <= self.begun.0 + 1, "a reply waits for the next round at most");
         // Nearly always the newest: what waits depends on revisions in the order they were taken.
         let place = match self.waiting.back() {
             Some(last) if last.needs.revision > needs.revision => {
@@ -129,15 +146,22 @@ mod tests {
     #[test]
     fn a_reply_without_an_entry_waits_for_a_round_as_well() {
         let mut gate = Gate::default();
-        let lone = gate.unbacked(Revision(5));
+        let lone = gate.unbacked(true, Revision(5));
         assert!(gate.lets_pass(lone, Revision(5)) && !gate.lets_pass(lone, Revision(4)));
         // With other members a round takes a while.
-        gate.begun.0 += 1;
-        let needs = Needs { revision: Revision(5), round: gate.begun };
+        let needs = gate.unbacked(false, Revision(5));
         held(&mut gate, 1, needs);
         held(&mut gate, 2, Needs::entry(Revision(6)));
         assert_eq!(passed(&mut gate, 6), [2], "one that an entry backs does not wait behind it");
-        gate.confirm(needs.round);
+        let begun = gate.begin_round().unwrap();
+        assert_eq!((passed(&mut gate, 6), gate.begin_round()), (vec![], None));
+        // One that is evaluated now is not vouched for by a round that has begun.
+        let later = gate.unbacked(false, Revision(5));
+        held(&mut gate, 3, later);
+        gate.confirm(begun);
         assert_eq!(passed(&mut gate, 6), [1]);
+        let begun = gate.begin_round().unwrap();
+        gate.confirm(begun);
+        assert_eq!(passed(&mut gate, 6), [3]);
     }
 }

@@ -16,6 +16,7 @@ mod leader;
 mod pace;
 mod peers;
 mod requests;
+mod rounds;
 mod settings;
 mod shards;
 mod sizes;
@@ -32,8 +33,8 @@ pub use storage::{AtStart, at_start};
 
 use crate::api::{Alarm, AlarmType};
 use crate::io::{
-    Body, CallId, CallMail, Census, EpochMail, Input, Mail, MemberMail, Output, Paths, Port, ProcessFigures,
-    ReactorCounters, ShardMail,
+    Body, CallId, CallMail, Census, EpochMail, Input, LeaderMail, Mail, MemberMail, Output, Paths, Port,
+    ProcessFigures, ReactorCounters, ShardMail,
 };
 use crate::log::Resident;
 use crate::stdx::Rng;
@@ -42,6 +43,7 @@ use calls::Calls;
 use epoch::Epochs;
 use leader::Leader;
 use peers::{PeerLinks, Taken};
+use rounds::Rounds;
 use shards::Shards;
 use std::collections::BTreeMap;
 use storage::Storage;
@@ -53,6 +55,8 @@ pub struct Reactor {
     shards: Shards,
     storage: Storage,
     peers: PeerLinks,
+    /// Used where the control shard lives.
+    rounds: Rounds,
     epochs: Epochs,
     /// Only where the control shard lives.
     leader: Option<Leader>,
@@ -69,13 +73,16 @@ impl Reactor {
         assert!(now >= self.turn.now, "time does not run backwards");
         self.turn.now = now;
         self.turn.began.get_or_insert(now);
+        self.follow_shown();
         let Reactor { turn, calls, shards, storage, peers, .. } = self;
         match input {
             Input::Opened { conn, port: Port::Peer } => peers.on_opened(turn, conn),
             Input::Opened { conn, port } => calls.front.opened(now, conn, port),
             Input::Dialed { dial, conn } => peers.on_dialed(turn, dial, conn),
             Input::DialFailed { dial, why } => peers.on_dial_failed(turn, dial, &why),
-            Input::Moved { conn, state } if PeerLinks::is_greeted(&state) => peers.on_moved(turn, conn, state),
+            Input::Moved { conn, state } if PeerLinks::is_greeted(&state) => {
+                peers.on_moved(turn, conn, state)
+            }
             Input::Moved { conn, state } => calls.on_moved(turn, conn, state),
             Input::Received { conn, bytes } => match peers.on_received(turn, conn, bytes) {
                 Taken::Read => {}
@@ -118,6 +125,7 @@ impl Reactor {
         self.turn.now = now;
         self.turn.began.get_or_insert(now);
         self.turn.counters.turns += 1;
+        self.follow_shown();
         self.peers.take_turn(&mut self.turn);
         self.take_peer_events();
         self.calls.take_turn(&mut self.turn);
@@ -143,6 +151,7 @@ impl Reactor {
         self.run_local();
         self.calls.flush_watches(&mut self.turn);
         self.run_local();
+        self.drive_rounds();
         self.tell_peers();
         self.turn.observe_pace();
         self.turn.began = None;
@@ -164,6 +173,7 @@ impl Reactor {
             self.storage.laggards_wake_at(self.turn.now),
             self.calls.wake_at(),
             self.peers.wake_at(),
+            self.rounds.wake_at(),
             self.epochs.wake_at(&self.turn, &self.shards),
         ];
         times.into_iter().min().expect("there are several")
@@ -196,7 +206,7 @@ impl Reactor {
     }
 
     /// Serves what has been asked, and takes the mail of this reactor to itself, until there is no more.
-    fn run_local(&mut self) {
+    pub(super) fn run_local(&mut self) {
         loop {
             self.calls.serve(&mut self.turn, &self.shards);
             self.propose_decided();
@@ -234,6 +244,7 @@ impl Reactor {
                 self.shards.on_mail(&mut self.turn, from, mail);
             }
             Body::Call(mail) => calls.on_mail(turn, from, mail),
+            Body::Leader(LeaderMail::Round { round }) => self.rounds.want(from, round),
             Body::Leader(mail) => {
                 let leader = self.leader.as_mut().expect("it goes where the control shard lives");
                 leader.on_mail(turn, from, mail);
@@ -244,6 +255,7 @@ impl Reactor {
             Body::Epoch(EpochMail::LeaderIs { term, leader }) => self.on_leader_is(term, leader),
             Body::Epoch(mail) => self.epochs.on_mail(turn, from, epoch, mail),
             Body::Member(MemberMail::ControlIs { index, change }) => self.on_control_is(index, &change),
+            Body::Member(MemberMail::LeaderClock { clock }) => turn.leader_clock = clock,
             Body::Member(MemberMail::PeerIs { member, reactors, boot }) => {
                 self.peers.on_peer_is(member, reactors, boot);
             }
@@ -316,6 +328,11 @@ impl Reactor {
     /// How often each way through the program was gone here since the start.
     pub fn paths(&self) -> Paths {
         self.counters_now().paths
+    }
+
+    /// Whether nothing is left to do after [`Input::Stop`] for which other reactors, or members, are needed.
+    pub fn is_done(&self) -> bool {
+        self.calls.front.open() == 0
     }
 
     /// Whether the process may end without leaving a write that nothing vouches for.

@@ -17,7 +17,7 @@
 use super::turn::{ToPeers, Turn};
 use crate::io::{Chunk, ConnectionState, DialId, Level, MemberMail, Output};
 use crate::limits::{DIAL_AGAIN_MS, DIAL_AGAIN_MS_MAX};
-use crate::peer::{self, Founding, Hello, Introduction, Link, LinkEvent, LinkTimes, NotSent, PeerMessage};
+use crate::peer::{self, Founding, Hello, Introduction, Link, LinkEvent, LinkTimes, PeerMessage};
 use crate::raft::Position;
 use crate::record::FEATURE_LEVEL;
 use crate::router::{map_number, reactor_of};
@@ -107,7 +107,6 @@ struct Other {
 }
 
 pub(super) struct PeerLinks {
-    boot: u64,
     others: BTreeMap<MemberId, Other>,
     /// As of which control state.
     known_at: Option<Index>,
@@ -119,10 +118,8 @@ pub(super) struct PeerLinks {
 }
 
 impl PeerLinks {
-    /// `boot` is a number of the process, and of no other.
-    pub fn new(boot: u64) -> PeerLinks {
+    pub fn new() -> PeerLinks {
         PeerLinks {
-            boot,
             others: BTreeMap::new(),
             known_at: None,
             connections: BTreeMap::new(),
@@ -148,7 +145,7 @@ impl PeerLinks {
             cluster: settings.cluster,
             member: settings.member,
             directory: settings.directory,
-            boot: self.boot,
+            boot: turn.boot,
             reactors: turn.reactors,
             feature_level: FEATURE_LEVEL,
             founding: (!turn.control.is_bootstrapped()).then(founding),
@@ -187,7 +184,8 @@ impl PeerLinks {
     }
 
     pub fn on_dial_failed(&mut self, turn: &mut Turn, dial: DialId, why: &str) {
-        let Some((&(member, _), of)) = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial)) else {
+        let Some((&(member, _), of)) = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial))
+        else {
             return;
         };
         of.under_way = None;
@@ -361,7 +359,9 @@ impl PeerLinks {
 
     /// What came on the connection is wrong, and it ends.
     pub fn fail(&mut self, turn: &mut Turn, conn: ConnId, why: &str) {
-        let Some(connection) = self.connections.get(&conn).filter(|connection| !connection.ends) else { return };
+        let Some(connection) = self.connections.get(&conn).filter(|connection| !connection.ends) else {
+            return;
+        };
         let member = connection.lane.map(|lane| lane.member).or(connection.dialed.map(|(member, _)| member));
         let member = member.map_or("unknown".to_owned(), hex);
         let fields = [("remote-peer-id", member), ("error", why.to_owned())];
@@ -406,16 +406,22 @@ impl PeerLinks {
     /// Looks who the members are, dials, and looks who is silent.
     pub fn take_turn(&mut self, turn: &mut Turn) {
         self.know_others(turn);
-        let silent: Vec<(ConnId, String)> = self.connections.iter_mut().filter_map(|(conn, connection)| {
-            let error = connection.link.wake(turn.now).err()?;
-            Some((*conn, error.to_string()))
-        }).collect();
+        let silent: Vec<(ConnId, String)> = self
+            .connections
+            .iter_mut()
+            .filter_map(|(conn, connection)| {
+                let error = connection.link.wake(turn.now).err()?;
+                Some((*conn, error.to_string()))
+            })
+            .collect();
         for (conn, why) in silent {
             self.fail(turn, conn, &why);
         }
         let due = self.dials.iter_mut().filter(|(_, dial)| dial.under_way.is_none() && dial.at <= turn.now);
         for ((member, _), dial) in due {
-            let Some(other) = self.others.get(member).filter(|other| !other.urls.is_empty()) else { continue };
+            let Some(other) = self.others.get(member).filter(|other| !other.urls.is_empty()) else {
+                continue;
+            };
             self.dialed += 1;
             let id = DialId(self.dialed);
             dial.under_way = Some(id);
@@ -436,7 +442,9 @@ impl PeerLinks {
                 let other = self.others.entry(id).or_insert_with(Other::unheard);
                 (other.urls, other.directory) = (urls, directory);
             }
-            let gone: Vec<ConnId> = self.lanes.iter()
+            let gone: Vec<ConnId> = self
+                .lanes
+                .iter()
                 .filter(|((member, _), _)| !self.others.contains_key(member))
                 .map(|(_, conn)| *conn)
                 .collect();
@@ -466,24 +474,43 @@ impl PeerLinks {
     }
 
     /// Says something to members, by the lane of a shard's owners.
-    pub fn tell(&mut self, to: ToPeers, shard: ShardId, message: PeerMessage) {
-        let lanes = self.others.iter().filter(|(member, _)| to == ToPeers::All || to == ToPeers::One(**member));
-        let owners = lanes.filter_map(|(member, other)| Some((*member, reactor_of(shard, other.reactors?))));
-        for owner in owners {
-            let conn = self.lanes.get(&owner).and_then(|conn| self.connections.get_mut(conn));
-            // What finds no lane is lost, as on any network; and it is asked for again.
-            let _ = conn.map(|connection| connection.link.send(message.clone()));
+    ///
+    /// A member that has none of them hears it by any other. Whether it goes out; what finds no lane is lost, as on any
+    /// network.
+    pub fn tell(&mut self, to: ToPeers, shard: ShardId, message: PeerMessage) -> bool {
+        match to {
+            ToPeers::Asker(conn) => self.say(conn, message),
+            ToPeers::One(member) => self.lane_to(member, shard).is_some_and(|conn| self.say(conn, message)),
+            ToPeers::All => {
+                let members: Vec<MemberId> = self.others.keys().copied().collect();
+                let lanes = members.into_iter().filter_map(|member| self.lane_to(member, shard));
+                let lanes: Vec<ConnId> = lanes.collect();
+                lanes.into_iter().fold(false, |any, conn| self.say(conn, message.clone()) || any)
+            }
         }
     }
 
-    /// Says something on one connection, if it is still there.
-    pub fn answer(&mut self, conn: ConnId, message: PeerMessage) -> Result<(), NotSent> {
-        self.connections.get_mut(&conn).map_or(Err(NotSent::NotUp), |connection| connection.link.send(message))
+    fn lane_to(&self, member: MemberId, shard: ShardId) -> Option<ConnId> {
+        let reactors = self.others.get(&member)?.reactors?;
+        let owner = self.lanes.get(&(member, reactor_of(shard, reactors)));
+        let any = || self.lanes.range((member, ReactorId(0))..=(member, ReactorId(u16::MAX))).next();
+        owner.or_else(|| any().map(|(_, conn)| conn)).copied()
+    }
+
+    fn say(&mut self, conn: ConnId, message: PeerMessage) -> bool {
+        let connection = self.connections.get_mut(&conn).filter(|connection| !connection.ends);
+        connection.is_some_and(|connection| connection.link.send(message).is_ok())
     }
 
     /// Says what is settled, and up to where each shard is committed, where that is news at the other end. The
     /// revision was read before the positions.
-    pub fn tell_settled(&mut self, epoch: Epoch, revision: Revision, committed: &[(ShardId, Position)], reactors: u16) {
+    pub fn tell_settled(
+        &mut self,
+        epoch: Epoch,
+        revision: Revision,
+        committed: &[(ShardId, Position)],
+        reactors: u16,
+    ) {
         for connection in self.connections.values_mut() {
             let Some(lane) = connection.lane else { continue };
             let told = &mut connection.told;
@@ -519,7 +546,11 @@ impl PeerLinks {
 #[cfg(test)]
 impl PeerLinks {
     pub fn lanes(&self) -> String {
-        format!("lanes {:?} dials {:?}", self.lanes.keys().collect::<Vec<_>>(), self.dials.keys().collect::<Vec<_>>())
+        format!(
+            "lanes {:?} dials {:?}",
+            self.lanes.keys().collect::<Vec<_>>(),
+            self.dials.keys().collect::<Vec<_>>()
+        )
     }
 }
 

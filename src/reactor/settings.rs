@@ -6,6 +6,7 @@ use super::epoch::Epochs;
 use super::leader::Leader;
 use super::pace::Observing;
 use super::peers::PeerLinks;
+use super::rounds::Rounds;
 use super::shards::{LocalShard, Shards};
 use super::storage::{Storage, entry_record};
 use super::turn::Turn;
@@ -203,12 +204,13 @@ impl Reactor {
             calls: Calls::new(settings.front(), rng.fork()),
             shards: Shards::default(),
             storage: Storage::new(log, reactors, last_file, stale, left_over),
-            peers: PeerLinks::new(process),
+            peers: PeerLinks::new(),
+            rounds: Rounds::new(process),
             epochs: Epochs::new(settled),
             leader: None,
             process: None,
             deadlines_at: now,
-            turn: Turn::new(id, reactors, settings, sequencer, control, now),
+            turn: Turn::new(id, reactors, process, settings, sequencer, control, now),
             rng,
         };
         shards.into_iter().for_each(|recovered| reactor.take_in(recovered));

@@ -7,11 +7,11 @@
 //! Where the epoch stands, what is settled and what is decided is [`ReadOnly`] for them: only the router of
 //! messages ([`super::Reactor`]) and the epoch change it.
 
-use super::settings::{Founder, Settings};
 use super::epoch_state::EpochState;
 use super::gate::{Gate, Needs};
 use super::pace::{About, Pace};
 use super::requests::{has_put, is_write};
+use super::settings::{Founder, Settings};
 use super::sizes::MemberSizes;
 use crate::api::{Answer, Error, Request};
 use crate::control::{Control, first_raft_id};
@@ -24,7 +24,9 @@ use crate::record::MemberRecord;
 use crate::router::Router;
 use crate::sequencer::{Allotment, Generation, Sequencer, ShardSet};
 use crate::txn;
-use crate::types::{Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Time};
+use crate::types::{
+    ClockReading, ConnId, Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Time,
+};
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -54,11 +56,15 @@ impl<T> Deref for ReadOnly<T> {
 pub(super) enum ToPeers {
     All,
     One(MemberId),
+    /// Who has asked on this connection.
+    Asker(ConnId),
 }
 
 pub(super) struct Turn {
     pub id: ReactorId,
     pub reactors: u16,
+    /// A number of the process, and of no other.
+    pub boot: u64,
     pub settings: Arc<Settings>,
     pub sequencer: Arc<Sequencer>,
     pub now: Time,
@@ -77,6 +83,8 @@ pub(super) struct Turn {
     pub gate: Gate,
     /// What other members are told with this turn, at the reactors where a shard lives there.
     pub to_peers: Vec<(ToPeers, ShardId, PeerMessage)>,
+    /// What the clock of the member that leads was last known to show.
+    pub leader_clock: ClockReading,
     /// Mail to this reactor itself.
     local: VecDeque<Mail>,
     pub out: Vec<Output>,
@@ -86,6 +94,7 @@ impl Turn {
     pub fn new(
         id: ReactorId,
         reactors: u16,
+        boot: u64,
         settings: Arc<Settings>,
         sequencer: Arc<Sequencer>,
         control: Control,
@@ -95,6 +104,7 @@ impl Turn {
         Turn {
             id,
             reactors,
+            boot,
             settings,
             sequencer,
             now,
@@ -109,18 +119,21 @@ impl Turn {
             pace: Pace::default(),
             gate: Gate::default(),
             to_peers: vec![],
+            leader_clock: ClockReading::default(),
             local: VecDeque::new(),
             out: vec![],
         }
     }
 
-    /// The one value that this member shows: everything up to it is settled, and nothing above it is visible.
+    /// The one value that this member shows: everything up to it is settled, and nothing above it is visible. Where
+    /// another member leads, this reactor shows what its own shards have taken over, which is looked at anew with
+    /// each input: so nobody is shown less than an answer before has shown, at whatever reactor.
     pub fn shown(&self) -> Revision {
-        self.sequencer.settled()
+        if self.epoch_state.may_follow() { *self.settled } else { self.sequencer.settled() }
     }
 
-    /// What the leader's sequencer has settled, though this reactor may not have heard of it: the truth by which
-    /// entries are proposed and epochs end. A member that does not lead shows less than that.
+    /// What the sequencer has settled, or where another member leads what all shards here cover, though this reactor
+    /// may not have heard of it: the truth by which entries are proposed and epochs end.
     pub fn settled_truth(&self) -> Revision {
         self.sequencer.settled()
     }
@@ -212,8 +225,23 @@ impl Turn {
     /// A reply that no entry backs shows, and waits for, the newest revision taken.
     pub fn hold_unbacked(&mut self, call: CallId, answer: impl FnOnce(Revision) -> Answer) {
         let current = self.sequencer.counter();
-        let needs = self.gate.unbacked(current);
+        let needs = self.unbacked(current);
         self.hold(needs, call, answer(current));
+    }
+
+    /// What a reply needs that no entry backs, and that shows nothing newer than this revision.
+    pub fn unbacked(&mut self, revision: Revision) -> Needs {
+        let is_alone = self.is_alone();
+        self.gate.unbacked(is_alone, revision)
+    }
+
+    /// Whether this member is the only one, and so a majority by itself.
+    pub fn is_alone(&self) -> bool {
+        if self.control.is_bootstrapped() {
+            self.control.is_of_one()
+        } else {
+            self.settings.founders.len() <= 1
+        }
     }
 
     /// `settled` has risen: what waited for it leaves.

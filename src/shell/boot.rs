@@ -13,9 +13,9 @@ use super::receive::Buffers;
 use super::restart::Restart;
 use super::ring::{Ring, why_no_ring};
 use super::shared::Shared;
-use crate::config::{Bootstrap, BootstrapMember, Config, ShardMap};
+use crate::config::{Config, ShardMap};
 use crate::limits::{Bounds, CHECKPOINT_LOG_BYTES, DISK_RESERVE_BYTES, REACTOR_STACK_BYTES};
-use crate::reactor::{Boot, Founder, Observing, Reactor, Settings};
+use crate::reactor::{Boot, Observing, Reactor, Settings};
 use crate::recover::ReactorPlan;
 use crate::router::default_starts;
 use crate::stdx::Rng;
@@ -35,8 +35,8 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
         cluster: identity.cluster,
         name: config.name.clone(),
         token: identity.token.clone(),
-        peer_urls: texts(&config.initial_advertise_peer_urls),
-        founders: config.bootstrap().map_or_else(|_| vec![], |begun| founders(&begun)),
+        peer_urls: identity.own_peer_urls(),
+        founders: identity.founders.clone(),
         client_urls: texts(&config.advertise_client_urls),
         shard_starts: match &config.shard_map {
             ShardMap::Default => default_starts(config.shards),
@@ -67,15 +67,6 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
             command_line: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
         },
     }
-}
-
-fn founders(begun: &Bootstrap) -> Vec<Founder> {
-    let founder = |member: &BootstrapMember| Founder {
-        id: member.id,
-        name: member.name.clone(),
-        peer_urls: member.peer_urls.iter().map(ToString::to_string).collect(),
-    };
-    begun.members.iter().map(founder).collect()
 }
 
 /// What a thread gets from the kernel for its reactor.

@@ -1,9 +1,11 @@
 //! The data directory: which member's it is, and that no other process uses it.
 
 use super::files::{DIRECTORY_MODE, Files, sync_name};
+use super::founders;
 use super::kernel;
-use crate::config::Config;
+use crate::config::{Bootstrap, BootstrapMember, Config};
 use crate::log::Recovered;
+use crate::reactor::Founder;
 use crate::stdx::VersionMismatch;
 use crate::types::{ClusterId, MemberId, StoreId};
 use serde_json::{Value, json};
@@ -13,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The format of everything below the data directory. A change that an older program would misread raises it.
-const FORMAT: u64 = 4;
+const FORMAT: u64 = 5;
 const IDENTITY: &str = "braid.json";
 const LOCK: &str = "lock";
 const STORE: &str = "store";
@@ -30,6 +32,8 @@ pub struct Identity {
     pub name: String,
     /// The value of `--initial-cluster-token`.
     pub token: String,
+    /// Who began the cluster with this member: what the flags say later does not count.
+    pub founders: Vec<Founder>,
     /// Whether something has been written to a log. An identity without a log has promised nothing, and is
     /// given up for another; from the first write on a store in which nothing stands is a loss.
     pub has_begun: bool,
@@ -57,7 +61,7 @@ impl DataDir {
         refuse_etcds(&path)?;
         let found = find(&path)?;
         if found.is_none() {
-            bootstrap(config)?;
+            founders::refuse_known(&bootstrap(config)?)?;
         }
         make(&path).map_err(|error| format!("cannot create data directory {shown}: {error}"))?;
         let lock = lock(&path, "stop that one, or give this one its own --data-dir")?;
@@ -182,8 +186,12 @@ fn check_mode(path: &Path) -> Result<Option<String>, String> {
     }))
 }
 
-fn bootstrap(config: &Config) -> Result<Identity, String> {
-    let bootstrap = config.bootstrap().map_err(|refusal| refusal.message)?;
+fn bootstrap(config: &Config) -> Result<Bootstrap, String> {
+    config.bootstrap().map_err(|refusal| refusal.message)
+}
+
+fn new_identity(config: &Config) -> Result<Identity, String> {
+    let bootstrap = bootstrap(config)?;
     let store = kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?;
     Ok(Identity {
         cluster: bootstrap.cluster,
@@ -191,13 +199,19 @@ fn bootstrap(config: &Config) -> Result<Identity, String> {
         store: StoreId(store),
         name: config.name.clone(),
         token: config.initial_cluster_token.clone(),
+        founders: bootstrap.members.into_iter().map(founder).collect(),
         has_begun: false,
     })
 }
 
+fn founder(member: BootstrapMember) -> Founder {
+    let BootstrapMember { id, name, peer_urls } = member;
+    Founder { id, name, peer_urls: peer_urls.iter().map(ToString::to_string).collect() }
+}
+
 fn begin(config: &Config, path: &Path) -> Result<Identity, String> {
     let shown = path.display();
-    let identity = bootstrap(config)?;
+    let identity = new_identity(config)?;
     let written = Files::replace(&path.join(IDENTITY), identity.text().as_bytes());
     written.map_err(|error| format!("cannot write to data directory {shown}: {error}"))?;
     Ok(identity)
@@ -266,6 +280,7 @@ impl Identity {
             "member_id": format!("{:x}", self.member.0),
             "name": self.name,
             "initial_cluster_token": self.token,
+            "founders": self.founders.iter().map(founder_json).collect::<Vec<_>>(),
             "store_id": format!("{:016x}", self.store.0),
             "store_has_begun": self.has_begun,
         });
@@ -274,16 +289,23 @@ impl Identity {
     }
 
     fn of(value: &Value) -> Option<Identity> {
-        let number = |name: &str| u64::from_str_radix(value[name].as_str()?, 16).ok();
-        let text = |name: &str| Some(value[name].as_str()?.to_string());
+        let number = |name: &str| number(&value[name]);
+        let text = |name: &str| text(&value[name]);
         Some(Identity {
             cluster: ClusterId(number("cluster_id")?),
             member: MemberId(number("member_id")?),
             store: StoreId(number("store_id")?),
             name: text("name")?,
             token: text("initial_cluster_token")?,
+            founders: value["founders"].as_array()?.iter().map(founder_of).collect::<Option<_>>()?,
             has_begun: value["store_has_begun"].as_bool()?,
         })
+    }
+
+    /// Under which URLs this member was begun.
+    pub fn own_peer_urls(&self) -> Vec<String> {
+        let own = self.founders.iter().find(|founder| founder.id == self.member);
+        own.map_or_else(Vec::new, |founder| founder.peer_urls.clone())
     }
 
     fn check_store(&self, path: &Path) -> Result<(), String> {
@@ -292,6 +314,26 @@ impl Identity {
         }
         Err(gone(path, "is empty or not there"))
     }
+}
+
+fn founder_json(founder: &Founder) -> Value {
+    json!({ "id": format!("{:x}", founder.id.0), "name": founder.name, "peer_urls": founder.peer_urls })
+}
+
+fn founder_of(value: &Value) -> Option<Founder> {
+    Some(Founder {
+        id: MemberId(number(&value["id"])?),
+        name: text(&value["name"])?,
+        peer_urls: value["peer_urls"].as_array()?.iter().map(text).collect::<Option<_>>()?,
+    })
+}
+
+fn number(value: &Value) -> Option<u64> {
+    u64::from_str_radix(value.as_str()?, 16).ok()
+}
+
+fn text(value: &Value) -> Option<String> {
+    Some(value.as_str()?.to_string())
 }
 
 #[cfg(test)]
@@ -405,8 +447,17 @@ mod tests {
         let identity = Identity { store: StoreId(0x1234), has_begun: true, ..first.identity.clone() };
         let golden = r#"{
   "cluster_id": "cdf818194e3a8c32",
-  "crc32c": "df37df76",
-  "format": 4,
+  "crc32c": "40237f2e",
+  "format": 5,
+  "founders": [
+    {
+      "id": "8e9e05c52164694d",
+      "name": "default",
+      "peer_urls": [
+        "http://localhost:2380"
+      ]
+    }
+  ],
   "initial_cluster_token": "etcd-cluster",
   "member_id": "8e9e05c52164694d",
   "name": "default",
@@ -422,8 +473,8 @@ mod tests {
     /// An identity of the format before this one.
     const LAST_FORMAT: &str = r#"{
   "cluster_id": "cdf818194e3a8c32",
-  "crc32c": "78386c4e",
-  "format": 3,
+  "crc32c": "df37df76",
+  "format": 4,
   "initial_cluster_token": "etcd-cluster",
   "member_id": "8e9e05c52164694d",
   "name": "default",
@@ -447,17 +498,17 @@ mod tests {
         let (etcd, newer, older, lost) = (at("e"), at("n"), at("o"), at("l"));
         fs::create_dir_all(etcd.join("member/wal")).unwrap();
         fs::create_dir_all(&newer).unwrap();
-        fs::write(newer.join(IDENTITY), r#"{"format": 5}"#).unwrap();
+        fs::write(newer.join(IDENTITY), r#"{"format": 6}"#).unwrap();
         fs::create_dir_all(&older).unwrap();
         fs::write(older.join(IDENTITY), LAST_FORMAT).unwrap();
         fs::create_dir_all(lost.join(STORE)).unwrap();
         for (path, words) in [
             (etcd, "data of etcd"),
-            (newer, "braid.json was written by a newer program: it has format 5, and"),
+            (newer, "braid.json was written by a newer program: it has format 6, and"),
             (
                 older,
-                "braid.json has format 3, of a version before the first release, and this program reads \
-                         format 4: start the version that wrote it",
+                "braid.json has format 4, of a version before the first release, and this program reads \
+                         format 5: start the version that wrote it",
             ),
             (lost, "has lost its"),
         ] {
@@ -469,12 +520,26 @@ mod tests {
     #[test]
     fn damage_to_the_identity_is_refused_and_not_overwritten() {
         let root = tempfile::tempdir().unwrap();
-        for text in ["", "{", "{}", r#"{"format": 4}"#, r#"{"format": 4, "cluster_id": "xyz"}"#] {
+        for text in ["", "{", "{}", r#"{"format": 5}"#, r#"{"format": 5, "cluster_id": "xyz"}"#] {
             fs::write(root.path().join(IDENTITY), text).unwrap();
             let error = DataDir::open(&config(root.path(), &[])).unwrap_err();
             assert!(error.contains("is damaged"), "{error}");
             assert_eq!(fs::read_to_string(root.path().join(IDENTITY)).unwrap(), text);
         }
+    }
+
+    /// A founder that was killed before it had heard of the others knows them all the same.
+    #[test]
+    fn a_restart_knows_the_founders_whatever_the_flags_say() {
+        let root = tempfile::tempdir().unwrap();
+        let cluster = "--initial-cluster=default=http://localhost:2380,b=http://127.0.0.1:2";
+        let first = begun(&config(root.path(), &[cluster]));
+        let founders = first.identity.founders.clone();
+        let other = founders.iter().find(|founder| founder.name == "b").unwrap();
+        assert_eq!((founders.len(), &other.peer_urls[..]), (2, &["http://127.0.0.1:2".to_owned()][..]));
+        drop(first);
+        let other = "--initial-cluster=default=http://localhost:2380,c=http://10.0.0.3:2380";
+        assert_eq!(DataDir::open(&config(root.path(), &[other])).unwrap().identity.founders, founders);
     }
 
     /// A member whose address has changed comes back: who it is stands in the directory, and only there.

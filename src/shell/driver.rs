@@ -15,15 +15,17 @@
 use super::boot::KernelResources;
 use super::bulk::{BulkAnswer, Order};
 use super::clock::{timestamp, wall_us};
-use super::connections::{Arrival, Connections, Origin, SocketEvent};
+use super::connections::{Arrival, Connections, Origin, Party, SocketEvent};
+use super::dials::{DialEnd, Dials, Lookup};
 use super::kernel;
 use super::listeners::Listener;
 use super::log_files::{Failed, LogFiles};
 use super::mail::Outbox;
+use super::names::Found;
 use super::receive::Buffers;
 use super::ring::{Completion, Ring, Tag};
 use super::shared::Shared;
-use crate::io::{ConnectionState, Input, LogLine, Mail, Output, Port, Value};
+use crate::io::{ConnectionState, DialId, Input, LogLine, Mail, Output, Port, Value};
 use crate::limits::{
     ACCEPT_RETRY_MS, MAIL_RETRY_US, STOP_TIMEOUT_SECS, TURN_ARRIVALS_MAX, TURN_COMPLETIONS_MAX,
     TURN_MAIL_MAX, WALL_CHECK_MS,
@@ -43,6 +45,7 @@ pub struct Driver {
     ring: Ring,
     buffers: Buffers,
     connections: Connections,
+    dials: Dials,
     log: LogFiles,
     outbox: Outbox<Mail>,
     /// Orders that the lane's queue could not take.
@@ -90,6 +93,7 @@ impl Driver {
             ring,
             buffers,
             connections: Connections::new(id),
+            dials: Dials::default(),
             log,
             outbox: Outbox::new(usize::from(id.0), shared.reactors()),
             orders: VecDeque::new(),
@@ -133,6 +137,7 @@ impl Driver {
         self.take_arrivals();
         self.take_answers();
         self.take_mail();
+        self.take_names();
         self.take_figures();
         self.hear_stop();
         self.keep_time();
@@ -151,7 +156,7 @@ impl Driver {
     /// Goes on, or sleeps until something comes.
     fn rest(&mut self) {
         let mut wake_at = self.reactor.wake_at().min(self.connections.wake_at()).min(self.accept_at);
-        wake_at = wake_at.min(self.stop_by.unwrap_or(Time::NEVER));
+        wake_at = wake_at.min(self.dials.wake_at()).min(self.stop_by.unwrap_or(Time::NEVER));
         if !self.outbox.is_empty() || !self.orders.is_empty() {
             wake_at = wake_at.min(self.now + Duration::from_us(MAIL_RETRY_US));
         }
@@ -217,6 +222,10 @@ impl Driver {
             Tag::Write(place) => self.written(place, completion.result, false),
             Tag::Sync(place) => self.written(place, completion.result, true),
             Tag::Accept(listener) => self.accepted(listener, completion),
+            Tag::Connect(place) => {
+                self.dials.connected(&mut self.ring, self.now, place, completion.result);
+                self.tell_dials();
+            }
             Tag::Wake => {
                 assert!(completion.result == 8, "a wake cannot be read: {}", completion.result);
                 let wake = self.shared.wakers.waker(self.id).as_fd();
@@ -233,8 +242,8 @@ impl Driver {
             SocketEvent::Kept { conn, .. } => self.hand_over(conn),
             SocketEvent::Sent { conn, bytes } => self.step(Input::Sent { conn, bytes }),
             SocketEvent::Ended { conn } => self.step(Input::Ended { conn }),
-            SocketEvent::Closed { conn } => {
-                self.shared.loads.left(usize::from(self.id.0));
+            SocketEvent::Closed { conn, party } => {
+                self.shared.loads.left(usize::from(self.id.0), party);
                 self.step(Input::Closed { conn });
             }
         }
@@ -258,7 +267,7 @@ impl Driver {
             let port = self.listeners[listener as usize].port;
             self.spread(kernel::adopt(completion.result), port);
         }
-        if !completion.more && self.stop_by.is_none() {
+        if !completion.more && self.accepts(listener) {
             let error = std::io::Error::from_raw_os_error(-completion.result.min(0));
             if completion.result < 0 && self.silent.is_empty() {
                 let fields = vec![("error", error.to_string())];
@@ -269,12 +278,19 @@ impl Driver {
         }
     }
 
+    /// Whether a listener is still listened to: other members are, as long as anything is to be said to them.
+    fn accepts(&self, listener: u32) -> bool {
+        self.stop_by.is_none() || self.listeners[listener as usize].port == Port::Peer
+    }
+
+    /// Clients go to the reactor that has the fewest. Who calls another member's port says where it wants to go.
     fn spread(&mut self, fd: OwnedFd, port: Port) {
-        let reactor = self.shared.loads.assign();
-        if reactor == usize::from(self.id.0) {
+        let (here, party) = (usize::from(self.id.0), Party::of(port));
+        let reactor = if party == Party::Peer { here } else { self.shared.loads.assign() };
+        if reactor == here {
             return self.open(fd, port);
         }
-        self.arrives(ReactorId(reactor as u16), Arrival { fd, from: Origin::Listener(port) });
+        self.arrives(ReactorId(reactor as u16), Arrival { fd, party, from: Origin::Listener(port) });
     }
 
     /// A connection comes to another reactor.
@@ -284,13 +300,14 @@ impl Driver {
     }
 
     fn open(&mut self, fd: OwnedFd, port: Port) {
-        let conn = self.connections.add(&mut self.ring, fd);
+        let conn = self.connections.add(&mut self.ring, fd, Party::of(port));
         self.step(Input::Opened { conn, port });
     }
 
-    /// Moves a connection to another reactor, or sends it back where that one has enough.
+    /// Moves a connection to another reactor, or sends it back where that one has enough clients.
     fn hand(&mut self, conn: ConnId, to: ReactorId, state: ConnectionState) {
-        if !self.shared.loads.moves(usize::from(self.id.0), usize::from(to.0)) {
+        let party = self.connections.party(conn);
+        if !self.shared.loads.moves(usize::from(self.id.0), usize::from(to.0), party) {
             return self.step(Input::Moved { conn, state });
         }
         self.connections.begin_move(&mut self.ring, conn, to, state);
@@ -305,13 +322,13 @@ impl Driver {
 
     fn take_arrivals(&mut self) {
         for _ in 0..TURN_ARRIVALS_MAX {
-            let Some(Arrival { fd, from }) = self.shared.arrivals[usize::from(self.id.0)].pop() else {
+            let Some(Arrival { fd, party, from }) = self.shared.arrivals[usize::from(self.id.0)].pop() else {
                 break;
             };
             match from {
                 Origin::Listener(port) => self.open(fd, port),
                 Origin::Reactor { state, received } => {
-                    let conn = self.connections.add(&mut self.ring, fd);
+                    let conn = self.connections.add(&mut self.ring, fd, party);
                     self.step(Input::Moved { conn, state });
                     if !received.is_empty() {
                         self.reactor.step(self.now, Input::Received { conn, bytes: &received });
@@ -343,6 +360,34 @@ impl Driver {
         }
     }
 
+    fn take_names(&mut self) {
+        while let Some(Found { dial, addresses }) = self.shared.names.found(self.id) {
+            self.dials.found(&mut self.ring, self.now, dial, addresses);
+        }
+        self.tell_dials();
+    }
+
+    fn dial(&mut self, dial: DialId, url: &str) {
+        if let Some(Lookup { dial, name }) = self.dials.dial(&mut self.ring, self.now, dial, url)
+            && let Err(why) = self.shared.names.look_up(&name, self.id, dial)
+        {
+            self.dials.found(&mut self.ring, self.now, dial, Err(why));
+        }
+        self.tell_dials();
+    }
+
+    fn tell_dials(&mut self) {
+        while let Some(DialEnd { dial, connected }) = self.dials.take_ended() {
+            match connected {
+                Ok(fd) => {
+                    let conn = self.connections.add(&mut self.ring, fd, Party::Peer);
+                    self.step(Input::Dialed { dial, conn });
+                }
+                Err(why) => self.step(Input::DialFailed { dial, why }),
+            }
+        }
+    }
+
     /// Takes the process's figures. They wake no thread: a request for metrics goes to the first reactor too.
     fn take_figures(&mut self) {
         if self.id == ReactorId(0)
@@ -355,10 +400,11 @@ impl Driver {
     fn hear_stop(&mut self) {
         if self.stop_by.is_none() && self.shared.is_stopping() {
             self.stop_by = Some(self.now + Duration::from_secs(STOP_TIMEOUT_SECS));
-            for listener in 0..self.listeners.len() {
-                self.ring.cancel(Tag::Accept(listener as u32));
+            for listener in 0..self.listeners.len() as u32 {
+                if !self.accepts(listener) {
+                    self.ring.cancel(Tag::Accept(listener));
+                }
             }
-            self.accept_at = Time::NEVER;
             self.step(Input::Stop);
         }
     }
@@ -373,16 +419,20 @@ impl Driver {
     fn keep_time(&mut self) {
         let Driver { connections, shared, reactor, .. } = self;
         let (now, id) = (self.now, usize::from(self.id.0));
-        connections.on_time(now, |conn| {
-            shared.loads.left(id);
+        connections.on_time(now, |conn, party| {
+            shared.loads.left(id, party);
             reactor.step(now, Input::Closed { conn });
         });
         if self.accept_at <= now {
             self.accept_at = Time::NEVER;
             for listener in std::mem::take(&mut self.silent) {
-                self.ring.accept(listener, self.listeners[listener as usize].socket.as_fd());
+                if self.accepts(listener) {
+                    self.ring.accept(listener, self.listeners[listener as usize].socket.as_fd());
+                }
             }
         }
+        self.dials.on_time(&mut self.ring, now);
+        self.tell_dials();
     }
 
     /// Tells the reactor where `settled` stands, once per turn at most, what this turn's completions moved
@@ -413,12 +463,12 @@ impl Driver {
                 }
             }
             Output::SendChunks { conn, chunks } => {
-                let bytes = chunks.iter().flat_map(|chunk| chunk.bytes().iter().copied()).collect();
-                self.carry_out(Output::Send { conn, bytes });
+                let bytes = self.connections.send_chunks(&mut self.ring, conn, chunks);
+                if bytes > 0 {
+                    self.step(Input::Sent { conn, bytes });
+                }
             }
-            Output::Dial { dial, .. } => {
-                self.step(Input::DialFailed { dial, why: "no way to other members".to_owned() });
-            }
+            Output::Dial { dial, url } => self.dial(dial, &url),
             Output::Move { conn, to, state } => self.hand(conn, to, state),
             Output::Close { conn } => self.connections.close(&mut self.ring, self.now, conn),
             Output::Mail { to, mail } => {
@@ -482,11 +532,14 @@ impl Driver {
         }
     }
 
-    /// Whether this thread may end: all connections of all reactors are closed, or the time to wait is over.
+    /// Whether this thread may end: the clients of all reactors are gone and the reactors are done with what they
+    /// have to say to other members, or the time to wait is over. Until then members are listened to and heard; they
+    /// see the process end.
     fn may_leave(&mut self) -> bool {
         let Some(stop_by) = self.stop_by else { return false };
         let over = self.now >= stop_by;
-        let done = self.connections.open() == 0 && self.shared.arrivals[usize::from(self.id.0)].is_empty();
+        let arrivals = &self.shared.arrivals[usize::from(self.id.0)];
+        let done = self.connections.open(Party::Client) == 0 && arrivals.is_empty() && self.reactor.is_done();
         if done && !self.is_done {
             self.is_done = true;
             self.shared.is_done();

@@ -2,9 +2,10 @@
 
 #![allow(unsafe_code)]
 
+use crate::limits::PEER_UNACKNOWLEDGED_MS_MAX;
 use std::fs::File;
-use std::io::{self, Error};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, Error, IoSlice};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// -1 is the kernel's way to say that `errno` holds the reason.
@@ -45,6 +46,109 @@ pub fn send_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: pointer and length are those of `bytes`, which the call only reads.
     let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
     usize::try_from(sent).map_err(|_| Error::last_os_error())
+}
+
+/// As [`send_now`], pieces one behind the other.
+pub fn send_pieces_now(socket: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: an `IoSlice` is an iovec; the call only reads what the pieces name, and they outlive it.
+    let sent = unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        header.msg_iov = pieces.as_ptr().cast_mut().cast();
+        header.msg_iovlen = pieces.len() as _;
+        libc::sendmsg(socket.as_raw_fd(), &raw const header, flags)
+    };
+    usize::try_from(sent).map_err(|_| Error::last_os_error())
+}
+
+/// The pieces of a send as the kernel reads them while it is under way: in one place in memory.
+pub struct SendPieces {
+    header: libc::msghdr,
+    /// Named by the header.
+    _pieces: Vec<libc::iovec>,
+}
+
+impl SendPieces {
+    pub fn of(pieces: &[IoSlice<'_>]) -> Box<SendPieces> {
+        let iovec = |piece: &IoSlice<'_>| libc::iovec {
+            iov_base: piece.as_ptr().cast_mut().cast(),
+            iov_len: piece.len(),
+        };
+        let mut pieces: Vec<libc::iovec> = pieces.iter().map(iovec).collect();
+        // SAFETY: zero is a value of every field.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_iov = pieces.as_mut_ptr();
+        header.msg_iovlen = pieces.len() as _;
+        Box::new(SendPieces { header, _pieces: pieces })
+    }
+
+    pub fn header(&self) -> *const libc::msghdr {
+        &raw const self.header
+    }
+}
+
+/// An address as the kernel reads it.
+pub struct SocketName {
+    name: libc::sockaddr_storage,
+    bytes: libc::socklen_t,
+}
+
+impl SocketName {
+    pub fn of(address: SocketAddr) -> SocketName {
+        // SAFETY: zero is a value of every field.
+        let mut name: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        let place = &raw mut name;
+        let bytes = match address {
+            SocketAddr::V4(address) => {
+                let name = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: address.port().to_be(),
+                    sin_addr: libc::in_addr { s_addr: address.ip().to_bits().to_be() },
+                    sin_zero: [0; 8],
+                };
+                // SAFETY: the storage has room and alignment for the name of any family.
+                unsafe { place.cast::<libc::sockaddr_in>().write(name) };
+                size_of_val(&name)
+            }
+            SocketAddr::V6(address) => {
+                let name = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: address.port().to_be(),
+                    sin6_flowinfo: address.flowinfo(),
+                    sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
+                    sin6_scope_id: address.scope_id(),
+                };
+                // SAFETY: as above.
+                unsafe { place.cast::<libc::sockaddr_in6>().write(name) };
+                size_of_val(&name)
+            }
+        };
+        SocketName { name, bytes: bytes as libc::socklen_t }
+    }
+
+    pub fn pointer(&self) -> *const libc::sockaddr {
+        (&raw const self.name).cast()
+    }
+
+    pub fn bytes(&self) -> libc::socklen_t {
+        self.bytes
+    }
+}
+
+/// A socket of the family of an address.
+pub fn tcp_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no memory is passed, and nobody else has the descriptor.
+    unsafe {
+        let fd = checked(libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Whether a socket is connected to itself: where nobody listens on a port, an attempt from that port meets itself.
+pub fn is_its_own_peer(socket: &OwnedFd) -> io::Result<bool> {
+    let stream = TcpStream::from(socket.try_clone()?);
+    Ok(stream.local_addr()? == stream.peer_addr()?)
 }
 
 /// Fills the bytes from the operating system's random source.
@@ -243,17 +347,22 @@ pub fn release() -> String {
 /// What a socket is set to before clients come; those accepted from a listener inherit it.
 pub fn set_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
     let keepalive_secs = 15;
-    for (level, option, value) in [
-        (libc::IPPROTO_TCP, libc::TCP_NODELAY, 1),
-        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
-        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, keepalive_secs),
-        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, keepalive_secs),
-    ] {
-        let value: libc::c_int = value;
-        let (pointer, bytes) = ((&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t);
-        // SAFETY: the option's value lives on this stack and has the size given.
-        checked(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, pointer, bytes) })?;
-    }
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, keepalive_secs)?;
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, keepalive_secs)
+}
+
+/// As [`set_socket`], for other members: one that is gone without a word is noticed.
+pub fn set_peer_socket(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_socket(fd)?;
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, PEER_UNACKNOWLEDGED_MS_MAX as libc::c_int)
+}
+
+fn set_option(fd: BorrowedFd<'_>, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+    let (pointer, bytes) = ((&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the option's value lives on this stack and has the size given.
+    checked(unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, pointer, bytes) })?;
     Ok(())
 }
 
@@ -270,42 +379,13 @@ pub fn utc_offset_secs(secs: u64) -> i64 {
 
 /// Binds to an address beside others that share it in the same way (SO_REUSEPORT).
 pub fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: no memory is passed, and nobody else has the descriptor.
-    let socket = unsafe {
-        let fd = checked(libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0))?;
-        TcpListener::from(OwnedFd::from_raw_fd(fd))
-    };
+    let socket = TcpListener::from(tcp_socket(address)?);
     for option in [libc::SO_REUSEADDR, libc::SO_REUSEPORT] {
-        let value: libc::c_int = 1;
-        let (pointer, bytes) = ((&raw const value).cast(), size_of::<libc::c_int>() as libc::socklen_t);
-        // SAFETY: the option's value lives on this stack and has the size given.
-        checked(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, pointer, bytes) })?;
+        set_option(socket.as_fd(), libc::SOL_SOCKET, option, 1)?;
     }
-    let bound = match address {
-        SocketAddr::V4(address) => {
-            let name = libc::sockaddr_in {
-                sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: address.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: address.ip().to_bits().to_be() },
-                sin_zero: [0; 8],
-            };
-            // SAFETY: the name lives on this stack and has the size given.
-            unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), size_of_val(&name) as u32) }
-        }
-        SocketAddr::V6(address) => {
-            let name = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                sin6_port: address.port().to_be(),
-                sin6_flowinfo: address.flowinfo(),
-                sin6_addr: libc::in6_addr { s6_addr: address.ip().octets() },
-                sin6_scope_id: address.scope_id(),
-            };
-            // SAFETY: as above.
-            unsafe { libc::bind(socket.as_raw_fd(), (&raw const name).cast(), size_of_val(&name) as u32) }
-        }
-    };
-    checked(bound)?;
+    let name = SocketName::of(address);
+    // SAFETY: the name lives on this stack and has the size given.
+    checked(unsafe { libc::bind(socket.as_raw_fd(), name.pointer(), name.bytes()) })?;
     Ok(socket)
 }
 

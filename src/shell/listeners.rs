@@ -1,5 +1,6 @@
-//! The sockets that clients come in by, and which reactor gets a client.
+//! The sockets that clients and other members come in by, and which reactor gets a client.
 
+use super::connections::Party;
 use super::{kernel, process};
 use crate::config::Url;
 use crate::io::Port;
@@ -64,7 +65,17 @@ fn why_not(address: SocketAddr, port: Port, error: &io::Error) -> String {
         }
         _ => format!("choose another address with {flags}"),
     };
-    format!("listen tcp {address}: {error}; {otherwise}")
+    format!("listen tcp {address}: bind: {}; {otherwise}", as_go_says(error))
+}
+
+/// etcd's words are Go's, and Go's those of C without their capital.
+fn as_go_says(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "address already in use".to_string(),
+        io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_string(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_string(),
+        _ => error.to_string(),
+    }
 }
 
 fn addresses(url: &Url) -> Vec<IpAddr> {
@@ -98,13 +109,17 @@ fn bind_patiently(address: SocketAddr, port: Port, reuse_port: bool) -> io::Resu
 
 fn bind(address: SocketAddr, port: Port, reuse_port: bool) -> io::Result<Listener> {
     let socket = if reuse_port { kernel::bind_beside(address)? } else { TcpListener::bind(address)? };
-    kernel::set_socket(socket.as_fd())?;
+    match Party::of(port) {
+        Party::Client => kernel::set_socket(socket.as_fd())?,
+        Party::Peer => kernel::set_peer_socket(socket.as_fd())?,
+    }
     kernel::listen(socket.as_fd(), LISTEN_BACKLOG)?;
     let address = socket.local_addr()?;
     Ok(Listener { socket, port, address })
 }
 
-/// How many connections each reactor has: a new one goes to the one with the fewest.
+/// How many clients' connections each reactor has: a new one goes to the one with the fewest. Other members'
+/// connections are where they have to be, and do not count.
 pub struct Loads(Box<[AtomicUsize]>);
 
 impl Loads {
@@ -122,20 +137,26 @@ impl Loads {
 
     /// Counts a connection from one reactor to another, unless that one has enough of them: twice its share, and
     /// more than a few.
-    pub fn moves(&self, from: usize, to: usize) -> bool {
+    pub fn moves(&self, from: usize, to: usize, party: Party) -> bool {
+        if party == Party::Peer {
+            return true;
+        }
         let connections: usize = self.0.iter().map(|load| load.load(Ordering::Relaxed)).sum();
         let most = (2 * connections).div_ceil(self.0.len()).max(CONNECTIONS_GATHERED_MIN);
         let fits = self.0[to].load(Ordering::Relaxed) < most;
         if fits {
-            self.left(from);
+            self.left(from, party);
             self.0[to].fetch_add(1, Ordering::Relaxed);
         }
         fits
     }
 
     /// Counts a connection of this reactor that is gone.
-    pub fn left(&self, reactor: usize) {
-        self.0[reactor].fetch_sub(1, Ordering::Relaxed);
+    pub fn left(&self, reactor: usize, party: Party) {
+        if party == Party::Client {
+            let before = self.0[reactor].fetch_sub(1, Ordering::Relaxed);
+            assert!(before > 0, "who leaves was counted");
+        }
     }
 }
 
@@ -160,7 +181,10 @@ mod tests {
         let held = listen(&[url("http://127.0.0.1:0")], Port::Client, false).unwrap();
         let taken = url(&format!("http://{}", held[0].address));
         let error = listen(&[taken], Port::Metrics, false).err().unwrap();
-        assert!(error.contains(&format!("listen tcp {}: ", held[0].address)), "{error}");
+        assert!(
+            error.contains(&format!("listen tcp {}: bind: address already in use; ", held[0].address)),
+            "{error}"
+        );
         assert!(error.contains(&format!("(pid {}) listens there", std::process::id())), "{error}");
         assert!(error.contains("--listen-metrics-urls"), "{error}");
     }
@@ -195,7 +219,8 @@ mod tests {
         let mut first: Vec<usize> = (0..3).map(|_| loads.assign()).collect();
         first.sort();
         assert_eq!(first, [0, 1, 2]);
-        loads.left(1);
+        loads.left(1, Party::Peer);
+        loads.left(1, Party::Client);
         assert_eq!(loads.assign(), 1);
     }
 
@@ -205,11 +230,13 @@ mod tests {
             |loads: &Loads| loads.0.iter().map(|load| load.load(Ordering::Relaxed)).collect::<Vec<_>>();
         let loads = Loads::new(4);
         (0..40).for_each(|_| _ = loads.assign());
-        let moved = (0..30).filter(|round| loads.moves(1 + round % 3, 0)).count();
+        let moved = (0..30).filter(|round| loads.moves(1 + round % 3, 0, Party::Client)).count();
         assert_eq!((moved, counts(&loads)), (10, vec![20, 6, 7, 7]));
+        assert!(loads.moves(1, 0, Party::Peer), "a member's connection goes where it has to");
+        assert_eq!(counts(&loads), [20, 6, 7, 7]);
         let few = Loads::new(4);
         (0..8).for_each(|_| _ = few.assign());
-        assert!((1..4).all(|from| few.moves(from, 0) && few.moves(from, 0)));
+        assert!((1..4).all(|from| few.moves(from, 0, Party::Client) && few.moves(from, 0, Party::Client)));
         assert_eq!(counts(&few), [8, 0, 0, 0], "a few may gather in any case");
     }
 }

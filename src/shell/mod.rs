@@ -6,6 +6,8 @@
 //!   reactor-0 … ── driver: one ring, its connections, its log's writes ─── around one `Reactor` each
 //!   bulk        ── lane: checkpoints (glommio)
 //!   segments    ── lane: files for the logs
+//!   founders    ── one for each other member, at a first start
+//!   lookup      ── one for each name of another member, while it is looked up
 //!   logger      ── the process's log
 //! ```
 //!
@@ -29,9 +31,11 @@ mod bulk_file;
 mod clock;
 mod connections;
 mod data_dir;
+mod dials;
 mod driver;
 mod dump;
 mod files;
+mod founders;
 mod greeting;
 mod kernel;
 mod line;
@@ -39,6 +43,7 @@ mod listeners;
 mod log_files;
 mod logger;
 mod mail;
+mod names;
 mod placement;
 mod process;
 mod receive;
@@ -49,6 +54,7 @@ mod shared;
 mod start;
 mod start_line;
 mod supervisor;
+mod unsent;
 mod wakers;
 
 use crate::config::{self, Config};
@@ -157,7 +163,7 @@ fn serve(
 
 /// Says in etcd's words, which its harness waits for, that clients are served.
 fn announce(started: &Started, logger: &Logger) {
-    for (port, address) in &started.served {
+    for (port, address) in started.served.iter().filter(|(port, _)| *port != Port::Peer) {
         let traffic = if *port == Port::Client { "grpc+http" } else { "http" };
         logger.info("ready to serve client requests", vec![("address", address.to_string())]);
         let fields = vec![("traffic", traffic.to_string()), ("address", address.to_string())];

@@ -18,7 +18,7 @@
 
 #![allow(unsafe_code)]
 
-use super::kernel;
+use super::kernel::{self, SendPieces, SocketName};
 use crate::limits::{
     BULK_LOCKED_BYTES, RING_COMPLETIONS, RING_LOCKED_BYTES, RING_SUBMISSIONS, RING_TIMEOUT_MS,
 };
@@ -41,6 +41,8 @@ pub enum Tag {
         slot: u32,
         generation: u32,
     },
+    /// The place of an attempt to connect.
+    Connect(u32),
     /// The place of a log write among those in flight.
     Write(u32),
     /// The sync linked behind it.
@@ -63,6 +65,7 @@ impl Tag {
             Tag::Sync(place) => (5, place, 0),
             Tag::Wake => (6, 0, 0),
             Tag::Cancel => (7, 0, 0),
+            Tag::Connect(place) => (8, place, 0),
         };
         debug_assert!(slot < SLOTS_MAX);
         kind << 56 | u64::from(slot) << 32 | u64::from(generation)
@@ -78,6 +81,7 @@ impl Tag {
             5 => Tag::Sync(slot),
             6 => Tag::Wake,
             7 => Tag::Cancel,
+            8 => Tag::Connect(slot),
             kind => panic!("a completion of unknown kind {kind}"),
         }
     }
@@ -156,6 +160,31 @@ impl Ring {
         let entry = opcode::Send::new(types::Fd(fd.as_raw_fd()), bytes.as_ptr(), len).flags(flags).build();
         // SAFETY: the caller's promise.
         unsafe { self.push(entry, Tag::Send { slot, generation }) };
+    }
+
+    /// As [`Ring::send`], pieces one behind the other.
+    ///
+    /// # Safety
+    /// The pieces and what they name neither move nor go before the completion.
+    pub unsafe fn send_pieces(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        fd: BorrowedFd<'_>,
+        pieces: &SendPieces,
+    ) {
+        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+        let entry = opcode::SendMsg::new(types::Fd(fd.as_raw_fd()), pieces.header()).flags(flags).build();
+        // SAFETY: the caller's promise.
+        unsafe { self.push(entry, Tag::Send { slot, generation }) };
+    }
+
+    /// # Safety
+    /// `name` neither moves nor goes before the completion.
+    pub unsafe fn connect(&mut self, place: u32, fd: BorrowedFd<'_>, name: &SocketName) {
+        let entry = opcode::Connect::new(types::Fd(fd.as_raw_fd()), name.pointer(), name.bytes()).build();
+        // SAFETY: the caller's promise.
+        unsafe { self.push(entry, Tag::Connect(place)) };
     }
 
     /// A durable write: in one request where the start's probe found that to work, else in two linked ones.
@@ -340,6 +369,7 @@ mod tests {
             Tag::Sync(1),
             Tag::Wake,
             Tag::Cancel,
+            Tag::Connect(SLOTS_MAX - 1),
         ] {
             assert_eq!(Tag::decode(tag.encode()), tag);
         }

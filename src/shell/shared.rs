@@ -6,6 +6,7 @@ use super::connections::Arrival;
 use super::listeners::Loads;
 use super::logger::Logger;
 use super::mail::Mailboxes;
+use super::names::Names;
 use super::wakers::Wakers;
 use crate::io::{Mail, ProcessFigures};
 use crate::limits::{MAIL_QUEUED_MAX, MAIL_QUEUED_MIN, MAIL_QUEUED_TOTAL};
@@ -25,12 +26,13 @@ pub struct Shared {
     /// Connections on their way to their reactor; at most as many as there are descriptors.
     pub arrivals: Box<[SegQueue<Arrival>]>,
     pub loads: Loads,
+    pub names: Arc<Names>,
     pub lane: Arc<Lane>,
     pub turn_clocks: Box<[CachePadded<TurnClock>]>,
     /// The newest figures of the process, for the first reactor.
     pub process: ArrayQueue<ProcessFigures>,
     stopping: AtomicBool,
-    /// Reactors that still have connections.
+    /// Reactors that still have clients.
     busy: AtomicUsize,
 }
 
@@ -48,6 +50,7 @@ impl Shared {
             clock,
             logger,
             sequencer,
+            names: Arc::new(Names::new(wakers.clone())),
             wakers,
             mail: Mailboxes::new(reactors, queued),
             arrivals: (0..reactors).map(|_| SegQueue::new()).collect(),
@@ -74,6 +77,7 @@ impl Shared {
         self.mail.is_empty(place)
             && self.arrivals[place].is_empty()
             && self.lane.has_no_answer(reactor)
+            && self.names.has_nothing_for(reactor)
             && self.is_stopping() == heard_stop
     }
 
@@ -87,7 +91,7 @@ impl Shared {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Notes that a reactor has closed its last connection after the stop; others may still need it.
+    /// Notes that a reactor has closed its last client's connection after the stop; others may still need it.
     pub fn is_done(&self) {
         if self.busy.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.wake_all();

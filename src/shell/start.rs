@@ -63,9 +63,12 @@ pub fn start(config: &Config, clock: Clock, logger: &Logger) -> Result<Started, 
 
 fn listen(config: &Config, logger: &Logger) -> Result<Vec<Listener>, String> {
     let reuse_port = config.socket_reuse_port;
-    let mut listeners = listeners::listen(&config.listen_client_urls, Port::Client, reuse_port)?;
+    let mut listeners = listeners::listen(&config.listen_peer_urls, Port::Peer, reuse_port)?;
+    for listener in &listeners {
+        logger.info("serving peer traffic", vec![("address", listener.address.to_string())]);
+    }
+    listeners.extend(listeners::listen(&config.listen_client_urls, Port::Client, reuse_port)?);
     listeners.extend(listeners::listen(&config.listen_metrics_urls, Port::Metrics, reuse_port)?);
-    logger.debug("with one member nothing listens on the peer URLs", vec![]);
     Ok(listeners)
 }
 

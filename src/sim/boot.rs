@@ -45,12 +45,15 @@ fn store(member: usize) -> StoreId {
 
 pub fn settings(member: usize, shape: &Shape) -> Settings {
     let Identity { id, name, peer_url, client_url } = Identity::of(member);
+    let founders = (0..shape.members.len()).map(Identity::of);
     Settings {
         member: id,
         directory: store(member),
         cluster: CLUSTER,
         token: "t".into(),
-        founders: vec![Founder { id, name: name.clone(), peer_urls: vec![peer_url.clone()] }],
+        founders: founders
+            .map(|Identity { id, name, peer_url, .. }| Founder { id, name, peer_urls: vec![peer_url] })
+            .collect(),
         name,
         peer_urls: vec![peer_url],
         client_urls: vec![client_url],

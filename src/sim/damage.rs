@@ -75,6 +75,9 @@ impl Run<'_> {
             self.fall_silent(member)?;
         }
         self.world.trace.line(self.world.now, || format!("m{member}: {damage:?}"));
+        if self.world.places().len() > 1 {
+            return self.outlive_damage_of_one(member, &before, &mut rng);
+        }
         let history = self.world.history.clone();
         let can_be_known = self.world.damage(member, damage, &mut rng);
         self.world.calm();
@@ -105,6 +108,44 @@ impl Run<'_> {
             return Err(Failure::new("damage", format!("{damage:?}: the last lease is gone")));
         }
         Ok(Hit::DamageHarmless)
+    }
+
+    /// The files of one of several members are damaged. It says so and stays away, or has lost nothing; the others
+    /// have what there was.
+    fn outlive_damage_of_one(
+        &mut self,
+        member: usize,
+        before: &proto::HashKvResponse,
+        rng: &mut Rng,
+    ) -> Result<Hit, Failure> {
+        let damage = self.plan.shape.damage;
+        let can_be_known = self.world.damage(member, damage, rng);
+        self.world.calm();
+        let mut hit = Hit::DamageHarmless;
+        if can_be_known {
+            match self.recover("after the damage") {
+                Err(Failure { check: REFUSED, .. }) => hit = hit_of(damage),
+                Err(other) => return Err(other),
+                Ok(()) => self.agree("after the damage")?,
+            }
+        } else {
+            // What it does not know to have promised it would not keep.
+            hit = Hit::DamageUnknowable;
+        }
+        if hit != Hit::DamageHarmless {
+            self.world.die_for_good(member, Death::Kill);
+        }
+        let others: Vec<usize> = self.world.places().filter(|other| *other != member).collect();
+        self.serve_again(&others, "after the damage of another member")?;
+        let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
+        for other in others.into_iter().filter(|_| !compacts_itself) {
+            let after = self.hash(other, before.hash_revision)?;
+            if (after.hash, after.compact_revision) != (before.hash, before.compact_revision) {
+                let what = format!("{damage:?} of m{member}: {before:?} before, {after:?} at m{other} after");
+                return Err(Failure::new("damage", what));
+            }
+        }
+        Ok(hit)
     }
 
     /// Where nothing more is written, what was is vouched for nevertheless, if the disk does what it confirms.

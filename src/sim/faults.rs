@@ -2,7 +2,7 @@
 
 use super::hits::{Hit, Hits};
 use super::member::{Death, Life, Member, SlowMail};
-use super::plan::{Fault, LinkFault, MemberFault};
+use super::plan::{Fault, LinkFault, MemberFault, Off, Way};
 use super::process::Item;
 use super::world::World;
 use crate::io::Output;
@@ -17,7 +17,14 @@ impl World {
     pub fn hits(&self) -> Hits {
         let mut hits = self.hits;
         self.members.iter().for_each(|member| hits += member.files.disk.hits);
+        hits += self.links.hits;
         hits
+    }
+
+    /// The member that began to lead last, if it is up.
+    pub fn leader(&self) -> Option<usize> {
+        let last = self.history.known.reigns.last()?;
+        Some(last.member).filter(|member| self.is_up(*member))
     }
 
     /// A death that was drawn meets a process.
@@ -68,6 +75,13 @@ impl World {
         self.trace.line(self.now, || format!("{fault:?}"));
         match fault {
             Fault::Member(member, fault) => self.fault_of_member(member, fault, rng),
+            Fault::Leader(fault) => {
+                if let Some(leader) = self.leader() {
+                    self.hits.count(Hit::LeaderStruck);
+                    self.fault_of_member(leader, fault, rng);
+                }
+            }
+            Fault::Cut { off, way, span } => self.cut(off, way, span, rng),
             Fault::Link { from, to, fault } => self.fault_of_link(from, to, fault),
             Fault::Jump(span) => {
                 self.now = self.now + span;
@@ -103,9 +117,10 @@ impl World {
             }
             MemberFault::FailedSteps(steps) => member.files.failing_steps = steps,
             MemberFault::UnreadableStart => member.unreadable = true,
-            MemberFault::Pause(_) | MemberFault::Depose | MemberFault::SlowMail(..) => {
-                self.fault_in_process(at, fault, &mut rng);
-            }
+            MemberFault::Pause(_)
+            | MemberFault::Freeze(_)
+            | MemberFault::Depose
+            | MemberFault::SlowMail(..) => self.fault_in_process(at, fault, &mut rng),
         }
     }
 
@@ -123,6 +138,40 @@ impl World {
         }
     }
 
+    /// Cuts some members off from the others. Their connections last until somebody ends them, or break now.
+    fn cut(&mut self, off: Off, way: Way, span: Duration, mut rng: Rng) {
+        let members = self.members.len();
+        let mut is_off: Vec<bool> = vec![false; members];
+        match off {
+            Off::Places(places) => {
+                is_off.iter_mut().enumerate().for_each(|(at, off)| *off = places >> at & 1 == 1);
+                self.hits.count(Hit::MembersCutOff);
+            }
+            Off::Leader { with } => {
+                let Some(leader) = self.leader() else { return };
+                let first = rng.below(members as u64) as usize;
+                let others = (first..first + members).map(|at| at % members).filter(|at| *at != leader);
+                others.take(with).chain([leader]).for_each(|at| is_off[at] = true);
+                self.hits.count(Hit::LeaderCutOff);
+            }
+        }
+        let breaks = rng.chance(1, 3);
+        let ways = (0..members).flat_map(|from| (0..members).map(move |to| (from, to)));
+        for (from, to) in ways.filter(|(from, to)| is_off[*from] != is_off[*to]) {
+            let is_cut = match way {
+                Way::Both => true,
+                Way::In => is_off[to],
+                Way::Out => is_off[from],
+            };
+            if is_cut {
+                self.links.stall(from, to, self.now + span);
+            }
+            if breaks && from < to {
+                self.links.break_between(self.now, from, to);
+            }
+        }
+    }
+
     fn doom(&mut self, at: usize, steps: u64, death: Death) {
         let member = &mut self.members[at];
         match &member.life {
@@ -134,6 +183,7 @@ impl World {
                 self.die(at, death);
             }
             Life::Down { .. } if death == Death::PowerLoss => {
+                member.has_power = false;
                 let files = &mut member.files;
                 files.disk.power_loss(&mut files.rng);
                 self.count_death(at, death);
@@ -159,6 +209,10 @@ impl World {
         let from = rng.below(seats as u64) as usize;
         match fault {
             MemberFault::Pause(span) => process.seats[from].paused_until = now + span,
+            MemberFault::Freeze(span) => {
+                process.seats.iter_mut().for_each(|seat| seat.paused_until = now + span);
+                self.hits.count(Hit::Freeze);
+            }
             MemberFault::SlowMail(longest, span) => {
                 let to = (from + 1 + rng.below(seats.max(2) as u64 - 1) as usize) % seats;
                 member.slow_mail = Some(SlowMail { from, to, longest, until: now + span });

@@ -40,7 +40,7 @@ impl Op {
     pub fn is_unknown(&self) -> bool {
         match (&self.returned, self.status.0) {
             (None, _) => true,
-            (Some(_), _) if self.is_refused() => false,
+            (Some(_), _) if self.is_refused() || self.is_leaderless() => false,
             (Some(_), _) if [DROPPED, NOT_TAKEN].contains(&&self.status.1[..]) => true,
             // Deadlines, the end of an epoch, a connection that closes.
             (Some(_), code) => matches!(code, 1 | 2 | 4 | 13 | 14),
@@ -52,10 +52,17 @@ impl Op {
         self.returned.is_some() && self.status.1 == Error::TooManyRequests.to_string()
     }
 
+    /// Told that nobody leads, and so never done.
+    pub fn is_leaderless(&self) -> bool {
+        self.returned.is_some() && self.status.1 == Error::NoLeader.to_string()
+    }
+
     /// The revision of the answer's header, where it has one.
     pub fn revision(&self) -> Option<i64> {
         // etcd shows none with these.
-        if !self.is_ok() || matches!(self.method, Method::MemberList | Method::Defragment) {
+        if !self.is_ok()
+            || matches!(self.method, Method::MemberList | Method::Defragment | Method::MoveLeader)
+        {
             return None;
         }
         let message = self.messages.first()?;
@@ -177,5 +184,6 @@ pub fn method_of(kind: OpKind) -> Method {
         OpKind::Members => Method::MemberList,
         OpKind::Hash => Method::Hash,
         OpKind::Defragment => Method::Defragment,
+        OpKind::MoveLeader => Method::MoveLeader,
     }
 }

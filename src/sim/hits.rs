@@ -57,10 +57,25 @@ pub enum Hit {
     /// A client with something to read did not; one was cut off.
     Stall,
     Disconnect,
+    /// The rest befalls only several members. A link that was slow or stalled was to carry something; a connection
+    /// broke; nobody was there to connect with, or nobody answered.
+    SlowLink,
+    StalledLink,
+    BrokenConnection,
+    DialRefused,
+    DialTimedOut,
+    /// A process stood still as a whole.
+    Freeze,
+    /// Members were cut off from others, whoever led among them or not.
+    MembersCutOff,
+    LeaderCutOff,
+    /// Something else befell whoever led; a member could not reach it.
+    LeaderStruck,
+    LeaderOutOfReach,
 }
 
 impl Hit {
-    pub const ALL: [Hit; 34] = [
+    pub const ALL: [Hit; 44] = [
         Hit::Kill,
         Hit::KillInTurn,
         Hit::KillInStart,
@@ -95,7 +110,22 @@ impl Hit {
         Hit::LateMail,
         Hit::Stall,
         Hit::Disconnect,
+        Hit::SlowLink,
+        Hit::StalledLink,
+        Hit::BrokenConnection,
+        Hit::DialRefused,
+        Hit::DialTimedOut,
+        Hit::Freeze,
+        Hit::MembersCutOff,
+        Hit::LeaderCutOff,
+        Hit::LeaderStruck,
+        Hit::LeaderOutOfReach,
     ];
+
+    /// Whether it befalls only several members.
+    fn needs_several(self) -> bool {
+        self as usize >= Hit::SlowLink as usize
+    }
 }
 
 /// How often each.
@@ -131,6 +161,8 @@ impl AddAssign for Hits {
 pub struct Tally {
     pub hits: Hits,
     pub paths: Paths,
+    /// Runs of several members.
+    pub clusters: u64,
 }
 
 impl Tally {
@@ -142,10 +174,16 @@ impl Tally {
         Paths::NAMES.iter().map(ToString::to_string).zip(self.paths.counts()).collect()
     }
 
+    /// The faults that never hit anything, of those that could have.
+    pub fn missing_faults(&self) -> Vec<String> {
+        let possible = Hit::ALL.iter().filter(|hit| self.clusters > 0 || !hit.needs_several());
+        possible.filter(|hit| self.hits.of(**hit) == 0).map(|hit| format!("{hit:?}")).collect()
+    }
+
     /// What never came to pass.
     pub fn missing(&self) -> Vec<String> {
-        let all = self.faults().into_iter().chain(self.ways());
-        all.filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+        let ways = self.ways().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name);
+        self.missing_faults().into_iter().chain(ways).collect()
     }
 }
 
@@ -153,5 +191,6 @@ impl AddAssign for Tally {
     fn add_assign(&mut self, more: Tally) {
         self.hits += more.hits;
         self.paths.add(&more.paths);
+        self.clusters += more.clusters;
     }
 }

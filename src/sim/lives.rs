@@ -7,9 +7,13 @@ use super::world::{Failure, REFUSED, World};
 use crate::reactor::at_start;
 use crate::types::{Duration, Time};
 
+/// Longer than any run.
+const FOR_GOOD: Duration = Duration::from_secs(1_000_000);
+
 impl World {
     pub(super) fn clear(&mut self, at: usize) -> Result<bool, Failure> {
         let member = &mut self.members[at];
+        member.has_power = true;
         member.life = Life::Clearing(at_start(member.files.disk.files()));
         Ok(true)
     }
@@ -26,7 +30,7 @@ impl World {
         member.starts += 1;
         let mut reactors = member.shape.reactors;
         if member.shape.resizes && member.starts > 1 {
-            reactors = 1 + member.boot_rng.below(4) as u16;
+            reactors = shape.draw_reactors(&mut member.boot_rng);
         }
         self.trace.line(now, || format!("m{at} starts with {reactors} reactors"));
         let key = member.boot_rng.next_u64();
@@ -91,17 +95,26 @@ impl World {
     }
 
     pub(super) fn die(&mut self, at: usize, death: Death) {
+        let mut until = self.now + Duration(self.rng.below(30_000_000));
+        // Long enough for the others to elect, now and then.
+        if self.shape.members.len() > 1 && self.rng.chance(1, 2) {
+            until = self.now + Duration(self.rng.below(4_000_000_000));
+        }
+        self.die_until(at, death, until);
+    }
+
+    fn die_until(&mut self, at: usize, death: Death, mut until: Time) {
         self.trace.line(self.now, || format!("m{at}: {death:?}"));
         self.walk(at);
         let (now, member) = (self.now, &mut self.members[at]);
         member.dying = None;
+        member.has_power = death == Death::Kill;
         let files = &mut member.files;
         match death {
             Death::Kill => files.disk.kill(&mut files.rng),
             Death::PowerLoss => files.disk.power_loss(&mut files.rng),
         }
         files.forget();
-        let mut until = now + Duration(self.rng.below(30_000_000));
         if member.dead_until != Time::NEVER {
             until = until.max(member.dead_until + Duration(1));
         }
@@ -112,6 +125,12 @@ impl World {
         // Of a process that dies its kernel says so; of a machine nobody does until it is back.
         let said_at = if death == Death::Kill { now } else { until };
         self.links.sever(now, at, said_at);
+        self.peers.forget(at);
+    }
+
+    /// It dies, and does not come back before all is calm.
+    pub(super) fn die_for_good(&mut self, at: usize, death: Death) {
+        self.die_until(at, death, self.now + FOR_GOOD);
     }
 
     /// All members die at once, and come back.

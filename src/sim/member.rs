@@ -44,6 +44,8 @@ pub(super) struct Member {
     pub files: Files,
     pub boot_rng: Rng,
     pub starts: u64,
+    /// Without it no kernel says that a process is gone.
+    pub has_power: bool,
     /// Its process dies after so many more of its steps.
     pub dying: Option<(u64, Death)>,
     /// When what is wrong with the disk ends; never where nothing is.
@@ -71,6 +73,7 @@ impl Member {
             files: Files::new(disk, rng.fork()),
             boot_rng: rng.fork(),
             starts: 0,
+            has_power: true,
             dying: None,
             slow_disk_until: Time::NEVER,
             hung_until: Time::NEVER,

@@ -10,13 +10,16 @@ use crate::wire::Method;
 use bytes::Bytes;
 
 impl World {
-    /// Connects a client that is not, with a member that it chooses, if that one listens.
+    /// Connects a client that is not, with a member that it chooses, or with the next one that listens.
     pub fn connect(&mut self, client: usize) {
         if self.clients[client].session.is_some() {
             return;
         }
-        let member = self.shape.draw_member(&mut self.rng);
-        self.connect_with(client, member);
+        let (first, members) = (self.shape.draw_member(&mut self.rng), self.members.len());
+        let next = (first..first + members).map(|at| at % members).find(|at| self.is_up(*at));
+        if let Some(member) = next {
+            self.connect_with(client, member);
+        }
     }
 
     /// Connects a client with this member and no other, if it listens.
@@ -90,29 +93,22 @@ impl World {
         }
     }
 
-    /// A reactor hands a connection to another. Some are sent back, as to a reactor that has enough of them.
+    /// A reactor hands a connection to another. Some of clients are sent back, as to a reactor that has enough of
+    /// them.
     pub(super) fn move_connection(&mut self, at: usize, conn: ConnId, to: ReactorId, state: ConnectionState) {
         let now = self.now;
         let from = usize::from(conn.reactor.0);
-        let is_sent_back = self.rng.chance(1, 4);
+        let is_sent_back = !self.peers.has(conn) && self.rng.chance(1, 4);
         let begins = now + Duration(self.rng.below(self.shape.mail_delay.0 + 1));
         let Some(process) = self.members[at].process_mut() else { return };
         if is_sent_back {
             // Before all else that comes to it.
             return process.deliver(from, Time(0), Item::Moved(conn, state));
         }
-        let items = process.take_items_of(from, conn);
         self.connections += 1;
         let name = ConnId { reactor: to, slot: self.connections, generation: self.connections };
-        process.deliver(usize::from(to.0), begins, Item::Moved(name, state));
-        for (at, item) in items {
-            let item = match item {
-                Item::Received(_, bytes) => Item::Received(name, bytes),
-                Item::Closed(_) => Item::Closed(name),
-                other => other,
-            };
-            process.deliver(usize::from(to.0), at.max(begins), item);
-        }
+        process.move_connection(conn, name, begins, state);
+        self.peers.rename(conn, name, begins);
         if let Some(session) = self.session_of(conn) {
             session.conn = name;
             session.sent_upto = session.sent_upto.max(begins);

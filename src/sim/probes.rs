@@ -27,7 +27,7 @@ impl Run<'_> {
 
     /// One call to a member by a client of its own, which must be answered. Nothing goes wrong any more, so no
     /// outcome is unknown; one that is told to come again does.
-    fn ask_alone(
+    pub(super) fn ask_alone(
         &mut self,
         member: usize,
         method: Method,
@@ -168,8 +168,7 @@ impl Run<'_> {
             }
         }
         self.world.lose_power();
-        self.world.calm();
-        self.come_to_rest("after the quota was used up")?;
+        self.recover("after the quota was used up")?;
         if self.put(member, KEYS[0], 0)? {
             return Err(Failure::new("no space", "the alarm is forgotten"));
         }
@@ -238,8 +237,10 @@ impl Run<'_> {
         }
         let (net, mail) = (shape.net_delay.0, shape.mail_delay.0);
         let disk = shape.members.iter().map(|member| member.disk_latency.0).max().unwrap_or_default();
-        let patience = Duration(20_000_000 + 4 * net + 16 * disk + 20 * mail);
-        for client in 0..=shape.clients {
+        // Of several members each step of a call takes a way there and back, and a write at each end.
+        let steps = if shape.members.len() > 1 { 6 } else { 1 };
+        let patience = Duration(20_000_000 + steps * (4 * net + 16 * disk) + 20 * mail);
+        for client in 0..self.world.clients.len() {
             self.world.disconnect(client);
         }
         self.world.advance(self.world.now + patience)?;

@@ -6,7 +6,9 @@
 use super::clock::Clock;
 use super::hits::{Hit, Hits};
 use super::trace::Trace;
-use crate::io::{Body, BulkDone, ConnectionState, EpochMail, Input, JobId, Mail, Output, Port, Value};
+use crate::io::{
+    Body, BulkDone, ConnectionState, DialId, EpochMail, Input, JobId, Mail, Output, Port, Value,
+};
 use crate::log::{Buffer, SegmentName, WriteId};
 use crate::reactor::Reactor;
 use crate::sequencer::Sequencer;
@@ -19,9 +21,13 @@ use std::sync::Arc;
 /// An input that owns what it carries.
 pub enum Item {
     Opened(ConnId),
+    PeerOpened(ConnId),
+    Dialed(DialId, ConnId),
+    DialFailed(DialId, String),
     Moved(ConnId, ConnectionState),
     Received(ConnId, Vec<u8>),
     Sent(ConnId, usize),
+    Ended(ConnId),
     Closed(ConnId),
     Mail(ReactorId, Mail),
     Written(WriteId, Buffer),
@@ -72,8 +78,8 @@ pub struct Process {
 pub enum Stepped {
     Took,
     Gave(Output),
-    /// It turns without end and without doing anything.
-    Spins,
+    /// It turns without end and without doing anything: why it does.
+    Spins(String),
 }
 
 impl Process {
@@ -105,14 +111,26 @@ impl Process {
         self.seats[reactor].inbox.insert((at, self.items), item);
     }
 
-    /// Takes what is on its way to a reactor of a connection.
-    pub fn take_items_of(&mut self, reactor: usize, conn: ConnId) -> Vec<(Time, Item)> {
+    /// Hands a connection from one reactor to another, where it begins at the time under another name. What is on
+    /// its way comes behind it.
+    pub fn move_connection(&mut self, conn: ConnId, name: ConnId, begins: Time, state: ConnectionState) {
         let is_of = |_: &(Time, u64), item: &mut Item| match item {
-            Item::Received(of, _) | Item::Closed(of) | Item::Sent(of, _) => *of == conn,
+            Item::Received(of, _) | Item::Closed(of) | Item::Ended(of) | Item::Sent(of, _) => *of == conn,
             _ => false,
         };
-        let taken = self.seats[reactor].inbox.extract_if(.., is_of);
-        taken.map(|((at, _), item)| (at, item)).collect()
+        let taken = self.seats[usize::from(conn.reactor.0)].inbox.extract_if(.., is_of);
+        let taken: Vec<(Time, Item)> = taken.map(|((at, _), item)| (at, item)).collect();
+        let to = usize::from(name.reactor.0);
+        self.deliver(to, begins, Item::Moved(name, state));
+        for (at, item) in taken {
+            let item = match item {
+                Item::Received(_, bytes) => Item::Received(name, bytes),
+                Item::Closed(_) => Item::Closed(name),
+                Item::Ended(_) => Item::Ended(name),
+                other => other,
+            };
+            self.deliver(to, at.max(begins), item);
+        }
     }
 
     /// Mail keeps its order for each pair.
@@ -181,7 +199,11 @@ impl Process {
         seat.turn = None;
         seat.rest_until = now + Duration(1 + rng.below(20_000));
         seat.empty_turns += 1;
-        if seat.empty_turns > EMPTY_TURNS_MAX { Stepped::Spins } else { Stepped::Took }
+        if seat.empty_turns <= EMPTY_TURNS_MAX {
+            return Stepped::Took;
+        }
+        let (waits_for, wakes_at) = (seat.reactor.waits_for(), seat.reactor.wake_at());
+        Stepped::Spins(format!("it waits for {waits_for:?} of {settled:?}, or for {wakes_at:?} of {shown:?}"))
     }
 }
 
@@ -254,8 +276,12 @@ fn take(
     let input = match item {
         Item::Moved(conn, state) => Input::Moved { conn, state },
         Item::Opened(conn) => Input::Opened { conn, port: Port::Client },
+        Item::PeerOpened(conn) => Input::Opened { conn, port: Port::Peer },
+        Item::Dialed(dial, conn) => Input::Dialed { dial, conn },
+        Item::DialFailed(dial, why) => Input::DialFailed { dial, why },
         Item::Received(conn, ref bytes) => Input::Received { conn, bytes },
         Item::Sent(conn, bytes) => Input::Sent { conn, bytes },
+        Item::Ended(conn) => Input::Ended { conn },
         Item::Closed(conn) => Input::Closed { conn },
         Item::Mail(from, mail) => Input::Mail { from, mail },
         Item::Written(write, buffer) => Input::Written { write, buffer },

@@ -8,7 +8,7 @@ use super::plan::{OpKind, Plan, SLOW_MAIL_MAX, What};
 use super::workload::{Asker, Knows};
 use super::world::{Failure, World};
 use crate::stdx::Rng;
-use crate::types::{Duration, Time};
+use crate::types::{Duration, MemberId, Time};
 use crate::wire::proto::{self, watch_request::RequestUnion};
 use bytes::Bytes;
 
@@ -67,18 +67,32 @@ fn show(at: usize, op: &Op) -> String {
 pub(super) struct Run<'a> {
     pub world: &'a mut World,
     pub plan: &'a Plan,
-    /// The observer has every revision up to this one.
+    /// Some observer has every revision up to this one, or what is compacted of it was another's.
     pub observed: i64,
-    observer_stream: Option<usize>,
+    observers: Vec<Observer>,
+}
+
+/// A client that watches everything at one member.
+#[derive(Clone, Copy, Debug)]
+struct Observer {
+    member: usize,
+    /// It has every revision up to this one, or that is compacted.
+    upto: i64,
+    stream: Option<usize>,
+    /// Responses of the stream that it has read.
+    read: usize,
 }
 
 impl<'a> Run<'a> {
     pub fn of(world: &'a mut World, plan: &'a Plan) -> Run<'a> {
-        Run { world, plan, observed: 1, observer_stream: None }
+        let observer = |member| Observer { member, upto: 1, stream: None, read: 0 };
+        let observers = world.places().map(observer).collect();
+        Run { world, plan, observed: 1, observers }
     }
 
     fn whole(&mut self) -> Result<Summary, Failure> {
         self.go_through_events()?;
+        let several = self.world.places().len() > 1;
         // Mail that was slow may still bring news of a full disk, which no disarming before it ends.
         self.advance(self.world.now + SLOW_MAIL_MAX)?;
         let last = self.probe_all()?;
@@ -87,18 +101,26 @@ impl<'a> Run<'a> {
         let shown_upto = last.iter().map(|hash| hash.hash_revision).max();
         self.world.history.quiet = shown_upto.map(|revision| (moment, revision));
         self.probe_together()?;
+        if several {
+            self.agree("after calm")?;
+            self.outlive_minority()?;
+            self.outlive_the_leaders_absence()?;
+            self.outlive_majority()?;
+        }
         // What only one member can be asked, or suffers.
         let member = self.world.draw_member(&mut Rng::new(self.plan.seed ^ 0x3E3B));
         self.race(member)?;
         let last = self.hash_all()?;
         self.start_badly(member)?;
         self.world.lose_power();
-        self.world.calm();
-        self.come_to_rest("after the last power loss")?;
+        self.recover("after the last power loss")?;
         self.probe_again(&last)?;
         self.outlive_leases(member)?;
         self.compact_physically(member)?;
-        self.outlive_full_disks()?;
+        if !several {
+            // Whoever elects writes more than one that is alone, and has kept nothing for it.
+            self.outlive_full_disks()?;
+        }
         if let Some(quota) = self.plan.shape.quota_bytes {
             self.use_quota_up(member, quota)?;
             self.outlive_leases(member)?;
@@ -126,25 +148,33 @@ impl<'a> Run<'a> {
                 What::Fault(fault) => self.world.fault(*fault, rng),
                 What::Ask { client, op } => self.ask(*client, *op, rng),
             }
-            self.follow_observer();
+            self.follow_observers();
         }
-        self.world.calm();
-        self.come_to_rest("after calm")
+        self.recover("after calm")
     }
 
-    /// Time goes on, with the observer never far behind.
+    /// Time goes on, with the observers never far behind.
     pub fn advance(&mut self, until: Time) -> Result<(), Failure> {
         while self.world.now < until {
             let next = until.min(self.world.now + Duration::from_ms(50));
             self.world.advance(next)?;
-            self.follow_observer();
+            self.follow_observers();
         }
         Ok(())
     }
 
     fn ask(&mut self, client: usize, kind: OpKind, mut rng: Rng) {
+        // Where there are others, clients move on now and then.
+        if self.world.places().len() > 1 && rng.chance(1, 12) {
+            self.world.disconnect(client);
+        }
+        // Only who leads can hand over.
+        if let Some(leader) = self.world.leader().filter(|_| kind == OpKind::MoveLeader) {
+            self.world.connect_with(client, leader);
+        }
         self.world.connect(client);
         let world = &mut *self.world;
+        let members: Vec<MemberId> = world.places().map(|member| Identity::of(member).id).collect();
         let one = &world.clients[client];
         let Some(session) = &one.session else { return };
         if one.outstanding() >= OUTSTANDING_MAX {
@@ -157,6 +187,7 @@ impl<'a> Run<'a> {
             leases: &one.leases.clone(),
             value_bytes: self.plan.shape.value_bytes,
             member: Identity::of(session.member).id.0,
+            members: &members,
         };
         if matches!(kind, OpKind::Watch | OpKind::WatchMore) {
             return self.ask_watch(client, kind, rng, knows);
@@ -202,32 +233,13 @@ impl<'a> Run<'a> {
         world.send_to_server(client);
     }
 
-    /// The observer watches everything from where it has got to, whatever happens to its connection.
-    fn follow_observer(&mut self) {
-        let id = self.plan.shape.clients;
-        let world = &mut *self.world;
-        for (_, response) in self.observer_stream.iter().flat_map(|at| &world.history.streams[*at].responses)
-        {
-            let last = response.events.last().and_then(|event| event.kv.as_ref());
-            self.observed = self.observed.max(last.map_or(0, |kv| kv.mod_revision));
+    /// The observers watch everything from where they have got to, whatever happens to their connections.
+    fn follow_observers(&mut self) {
+        for mut observer in std::mem::take(&mut self.observers) {
+            observer.follow(self.world, self.plan.shape.clients + observer.member);
+            self.observed = self.observed.max(observer.upto);
+            self.observers.push(observer);
         }
-        if self.observer_stream.is_some_and(|stream| world.history.streams[stream].ended.is_none()) {
-            return;
-        }
-        self.observer_stream = None;
-        world.connect(id);
-        let now = world.now;
-        let Some(stream) = world.clients[id].open_stream(now, &mut world.history) else { return };
-        let create = proto::WatchCreateRequest {
-            key: Bytes::from_static(b"\0"),
-            range_end: Bytes::from_static(b"\0"),
-            start_revision: self.observed + 1,
-            prev_kv: true,
-            ..Default::default()
-        };
-        world.clients[id].ask(now, stream, RequestUnion::CreateRequest(create), &mut world.history);
-        world.send_to_server(id);
-        self.observer_stream = Some(stream);
     }
 
     /// Every call is answered in time.
@@ -245,5 +257,42 @@ impl<'a> Run<'a> {
             late.map(|op| format!("{:?} of client {} to m{}", op.method, op.client, op.member)).collect();
         let down: Vec<usize> = self.world.places().filter(|member| !self.world.is_up(*member)).collect();
         Err(Failure::new("liveness", format!("{when}, not answered: {late:?}, members down: {down:?}")))
+    }
+}
+
+impl Observer {
+    fn follow(&mut self, world: &mut World, client: usize) {
+        let mut compacted = 0;
+        if let Some(stream) = self.stream {
+            let responses = &world.history.streams[stream].responses;
+            for (_, response) in &responses[self.read..] {
+                let last = response.events.last().and_then(|event| event.kv.as_ref());
+                self.upto = self.upto.max(last.map_or(0, |kv| kv.mod_revision));
+                compacted = response.compact_revision.max(compacted);
+            }
+            self.read = responses.len();
+        }
+        // What one member has compacted before its observer had it, another's has.
+        if compacted > 0 && world.places().len() > 1 {
+            self.upto = self.upto.max(compacted - 1);
+            world.disconnect(client);
+        }
+        if self.stream.is_some_and(|stream| world.history.streams[stream].ended.is_none()) {
+            return;
+        }
+        self.stream = None;
+        world.connect_with(client, self.member);
+        let now = world.now;
+        let Some(stream) = world.clients[client].open_stream(now, &mut world.history) else { return };
+        let create = proto::WatchCreateRequest {
+            key: Bytes::from_static(b"\0"),
+            range_end: Bytes::from_static(b"\0"),
+            start_revision: self.upto + 1,
+            prev_kv: true,
+            ..Default::default()
+        };
+        world.clients[client].ask(now, stream, RequestUnion::CreateRequest(create), &mut world.history);
+        world.send_to_server(client);
+        (self.stream, self.read) = (Some(stream), 0);
     }
 }

@@ -1,6 +1,5 @@
-//! One number for all that went into and came out of the reactors, and came over links: the same seed gives the same.
+//! One number for all that went into and came out of the reactors: the same seed gives the same.
 
-use super::links::{Arrival, Heard};
 use crate::io::{Body, Input, Mail, Output};
 use crate::log::Command;
 use crate::types::Time;
@@ -69,7 +68,13 @@ impl Trace {
             Input::Stop | Input::Process(_) => {}
         }
         let (member, reactor) = place;
-        self.line(now, || format!("m{member} r{reactor} <- {}", short(&format!("{input:?}"))));
+        self.line(now, || {
+            let shown = match input {
+                Input::Received { conn, bytes } => format!("Received {{ {conn:?}, {} bytes }}", bytes.len()),
+                _ => short(&format!("{input:?}")),
+            };
+            format!("m{member} r{reactor} <- {shown}")
+        });
     }
 
     /// A reactor of a member gives something.
@@ -99,19 +104,17 @@ impl Trace {
             Output::Log(_) | Output::Close { .. } | Output::LogLine(_) | Output::Halt(_) => {}
         }
         let (member, reactor) = place;
-        self.line(now, || format!("m{member} r{reactor} -> {}", short(&format!("{output:?}"))));
-    }
-
-    /// Something comes to a member over a link.
-    pub fn arrival(&mut self, now: Time, arrival: &Arrival) {
-        self.mix(now.0);
-        self.mix(arrival.to as u64);
-        self.mix(arrival.connection.0);
-        self.mix(variant(&arrival.heard));
-        if let Heard::Frame(bytes) = &arrival.heard {
-            self.mix(u64::from(crc32c::crc32c(bytes)));
-        }
-        self.line(now, || format!("m{} <= {}", arrival.to, short(&format!("{arrival:?}"))));
+        self.line(now, || {
+            let shown = match output {
+                Output::Send { conn, bytes } => format!("Send {{ {conn:?}, {} bytes }}", bytes.len()),
+                Output::SendChunks { conn, chunks } => {
+                    let bytes: usize = chunks.iter().map(|chunk| chunk.bytes().len()).sum();
+                    format!("SendChunks {{ {conn:?}, {bytes} bytes }}")
+                }
+                _ => short(&format!("{output:?}")),
+            };
+            format!("m{member} r{reactor} -> {shown}")
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::plan::OpKind;
 use crate::stdx::Rng;
+use crate::types::MemberId;
 use crate::wire::proto::{self, Message, compare::TargetUnion, request_op::Request as Union};
 use bytes::Bytes;
 
@@ -38,6 +39,7 @@ pub struct Knows<'a> {
     pub leases: &'a [i64],
     pub value_bytes: u64,
     pub member: u64,
+    pub members: &'a [MemberId],
 }
 
 pub struct Asker<'a> {
@@ -101,6 +103,10 @@ impl Asker<'_> {
             OpKind::Leases | OpKind::Hash | OpKind::Defragment => vec![],
             OpKind::Disarm => {
                 proto::AlarmRequest { action: 2, member_id: self.knows.member, alarm: 1 }.encode_to_vec()
+            }
+            OpKind::MoveLeader => {
+                let target_id = self.rng.pick(self.knows.members).0;
+                proto::MoveLeaderRequest { target_id }.encode_to_vec()
             }
             OpKind::Watch | OpKind::WatchMore => unreachable!("a watch is a stream"),
         }

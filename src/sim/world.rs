@@ -6,11 +6,12 @@ use super::history::{History, Known, Reign};
 use super::hits::{Hit, Hits, Tally};
 use super::links::Links;
 use super::member::{Life, Member};
+use super::peers::Peers;
 use super::plan::{Plan, Shape};
 use super::process::{Item, Stepped};
 use super::trace::Trace;
 use crate::config::AutoCompaction;
-use crate::io::{BulkDone, Output, Paths};
+use crate::io::{BulkDone, Chunk, Output, Paths};
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 
@@ -41,6 +42,7 @@ pub struct World {
     pub(super) shape: Shape,
     pub(super) members: Vec<Member>,
     pub(super) links: Links,
+    pub(super) peers: Peers,
     pub clients: Vec<Client>,
     pub history: History,
     pub trace: Trace,
@@ -64,7 +66,8 @@ impl World {
             (0..shape.members.len()).map(|at| Member::new(at, &shape, &mut rng)).collect();
         let mut clients: Vec<Client> =
             (0..shape.clients).map(|id| Client::new(id, shape.window_bytes)).collect();
-        clients.push(Client::new(shape.clients, 1 << 20));
+        // And for each member one that observes.
+        clients.extend((0..members.len()).map(|at| Client::new(shape.clients + at, 1 << 20)));
         let known = Known {
             members: members.len(),
             compacts_itself: shape.auto_compaction != AutoCompaction::Off,
@@ -75,6 +78,7 @@ impl World {
         World {
             now: Time(0),
             links: Links::new(members.len(), shape.net_delay, Rng::new(plan.seed ^ 0x11_4B5)),
+            peers: Peers::default(),
             shape,
             members,
             clients,
@@ -127,7 +131,11 @@ impl World {
     fn next_time(&self) -> Time {
         let members = self.members.iter().map(Member::wake_at);
         let clients = self.clients.iter().map(Client::wake_at);
-        members.chain(clients).chain([self.links.wake_at()]).min().unwrap_or(Time::NEVER)
+        members
+            .chain(clients)
+            .chain([self.links.wake_at(), self.peers.wake_at()])
+            .min()
+            .unwrap_or(Time::NEVER)
     }
 
     /// One thing that is due now. False where nothing is.
@@ -205,8 +213,8 @@ impl World {
         match stepped {
             Stepped::Took => Ok(()),
             Stepped::Gave(output) => self.carry_out(at, reactor, output),
-            Stepped::Spins => {
-                let what = format!("reactor {reactor} of member {at} turns without end");
+            Stepped::Spins(why) => {
+                let what = format!("reactor {reactor} of member {at} turns without end: {why}");
                 Err(Failure::new("liveness", what))
             }
         }
@@ -218,9 +226,14 @@ impl World {
         self.count_output(at, &output);
         let member = &mut self.members[at];
         match output {
+            Output::Send { conn, bytes } if self.peers.has(conn) => {
+                self.send_to_peer(conn, &[Chunk::Bytes(bytes)]);
+            }
             Output::Send { conn, bytes } => self.send_to_client(conn, bytes),
-            Output::SendChunks { .. } | Output::Dial { .. } => unreachable!("nobody is dialed"),
+            Output::SendChunks { conn, chunks } => self.send_to_peer(conn, &chunks),
+            Output::Dial { dial, url } => self.dial(at, from, dial, &url),
             Output::Move { conn, to, state } => self.move_connection(at, conn, to, state),
+            Output::Close { conn } if self.peers.has(conn) => self.close_to_peer(conn),
             Output::Close { conn } => self.close_from_server(conn),
             Output::Mail { to, mail } => {
                 let to = usize::from(to.0);
@@ -253,20 +266,14 @@ impl World {
         Ok(())
     }
 
-    /// The program has no input for frames: that they came is all that comes of them.
-    fn read_links(&mut self) -> bool {
-        let Some(arrival) = self.links.take(self.now) else { return false };
-        self.trace.arrival(self.now, &arrival);
-        true
-    }
-
     /// Ends the last processes, and gives what the run met.
     pub fn end(&mut self) -> Tally {
         for at in self.places() {
             self.walk(at);
             self.members[at].life = Life::Down { until: Time::NEVER };
         }
-        Tally { hits: self.hits(), paths: self.paths }
+        let clusters = u64::from(self.members.len() > 1);
+        Tally { hits: self.hits(), paths: self.paths, clusters }
     }
 
     /// Starts of all members.

@@ -17,6 +17,7 @@ use crate::api::{
     PutReply, RangeReply, Reply, ServingStatus, StatusReply, TxnReply, WatchEvent, WatchReply,
 };
 use crate::types::{ClusterId, Event, KeyValue, LeaseId, MemberId, Revision, Term};
+use bytes::Bytes;
 
 /// The field of a Watch message that holds its events.
 const EVENTS: u32 = 11;
@@ -64,6 +65,19 @@ pub fn keep_alive(
     bytes_max: usize,
 ) -> Result<(), TooLong> {
     append(out, &KeptAlive { header, reply }, bytes_max)
+}
+
+/// The message that asks for a renewal of a lease.
+pub fn keep_alive_request(lease: LeaseId) -> Bytes {
+    struct Renewal(LeaseId);
+    impl ProtoMessage for Renewal {
+        fn fields(&self, sink: &mut impl Sink) {
+            sink.int(1, self.0.0);
+        }
+    }
+    let mut out = vec![];
+    Renewal(lease).fields(&mut out);
+    Bytes::from(out)
 }
 
 /// Appends a chunk of a range stream. Header, `more` and `count` go into the last chunk only, so that the
@@ -183,6 +197,7 @@ impl ProtoMessage for Outer<'_> {
                 sink.int(4, *hash_revision);
             }
             Reply::KeepAlive(reply) => KeptAlive { header, reply }.fields(sink),
+            Reply::Encoded(bytes) => sink.raw(bytes),
             Reply::Health(status) => status.fields(sink),
             Reply::HealthList(status) => sink.message(1, &WholeServer(*status)),
         }

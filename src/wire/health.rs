@@ -7,7 +7,8 @@
 mod tests;
 
 use super::http1::{Audience, ContentType, Http1Request, Http1Response, HttpMethod};
-use super::{CLUSTER_VERSION, SERVER_VERSION, STORAGE_VERSION};
+use super::peer_pages::{self, PeerPage, version};
+use super::{CLUSTER_VERSION, STORAGE_VERSION};
 use crate::api::{Alarm, AlarmType, Error};
 use crate::types::Time;
 
@@ -31,6 +32,8 @@ pub enum Page {
     MethodNotAllowed,
     /// A browser asks whether it may ask.
     Preflight,
+    /// On the port of other members.
+    Peer(PeerPage),
 }
 
 /// Whether the server is to be restarted, and whether it is to be asked.
@@ -147,6 +150,9 @@ pub struct Reads {
 /// Finds the page of a request. Browsers' questions come before all pages; of the version only clients are
 /// told.
 pub fn page(request: &Http1Request, audience: Audience) -> Page {
+    if audience == Audience::Members {
+        return Page::Peer(peer_pages::page(request));
+    }
     if audience == Audience::Everyone && request.method == HttpMethod::Other("OPTIONS".to_owned()) {
         return Page::Preflight;
     }
@@ -182,12 +188,13 @@ fn checks(request: &Http1Request) -> Option<(Probe, Vec<Check>)> {
 }
 
 impl Page {
-    /// The page. Reads it did not ask for may be given as anything. Panics for `Metrics` and `Vars`, which are
-    /// not known here.
+    /// The page. Reads it did not ask for may be given as anything. Panics for `Metrics`, `Vars` and `Peer`, for
+    /// which other facts are needed.
     pub fn render(&self, facts: &Facts, reads: &Reads) -> Http1Response {
         match self {
-            Page::Version => version(),
+            Page::Version => version(CLUSTER_VERSION, STORAGE_VERSION),
             Page::Metrics | Page::Vars => panic!("figures are rendered where they are counted"),
+            Page::Peer(_) => panic!("what members see of a cluster is rendered from other facts"),
             Page::Health { serializable, exclude } => {
                 let read = if *serializable { &reads.serializable } else { &reads.linearizable };
                 let range_error = || read.as_ref().err().map(|error| format!("RANGE ERROR:{error}"));
@@ -199,13 +206,6 @@ impl Page {
             Page::Preflight => Http1Response::empty(),
         }
     }
-}
-
-fn version() -> Http1Response {
-    let body = format!(
-        r#"{{"etcdserver":"{SERVER_VERSION}","etcdcluster":"{CLUSTER_VERSION}","storage":"{STORAGE_VERSION}"}}"#
-    );
-    Http1Response::ok(ContentType::Json, body.into_bytes())
 }
 
 /// What makes `/health` fail before any read.

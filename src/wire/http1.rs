@@ -9,6 +9,7 @@ mod tests;
 
 use crate::limits::{HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX, HTTP1_HEADERS_MAX};
 use crate::stdx::civil;
+use crate::types::ClusterId;
 
 /// What etcd says to browsers, sorted as Go's server sorts headers.
 const CROSS_ORIGIN: [(&str, &str); 3] = [
@@ -205,6 +206,8 @@ pub enum Audience {
     Everyone,
     /// Probes and scrapers.
     Scrapers,
+    /// Members and those who run them.
+    Members,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,22 +219,31 @@ pub struct Http1Response {
     pub nosniff: bool,
     /// The header `Allow` of a 405.
     pub allow: Option<&'static str>,
+    /// The header `X-Etcd-Cluster-Id`.
+    pub cluster: Option<ClusterId>,
     pub body: Vec<u8>,
 }
 
 impl Http1Response {
     pub fn ok(content_type: ContentType, body: Vec<u8>) -> Http1Response {
-        Http1Response { status: 200, content_type: Some(content_type), nosniff: false, allow: None, body }
+        Http1Response { content_type: Some(content_type), body, ..Http1Response::empty() }
     }
 
     pub fn empty() -> Http1Response {
-        Http1Response { status: 200, content_type: None, nosniff: false, allow: None, body: vec![] }
+        Http1Response {
+            status: 200,
+            content_type: None,
+            nosniff: false,
+            allow: None,
+            cluster: None,
+            body: vec![],
+        }
     }
 
     /// A response as `http.Error` of Go words it: the text and a line feed.
     pub fn error(status: u16, text: &str) -> Http1Response {
         let body = format!("{text}\n").into_bytes();
-        Http1Response { status, content_type: Some(ContentType::Text), nosniff: true, allow: None, body }
+        Http1Response { status, nosniff: true, ..Http1Response::ok(ContentType::Text, body) }
     }
 
     pub fn not_found() -> Http1Response {
@@ -285,6 +297,9 @@ impl Http1Response {
         if self.nosniff {
             line(["X-Content-Type-Options", ": ", "nosniff"]);
         }
+        if let Some(cluster) = self.cluster {
+            line(["X-Etcd-Cluster-Id", ": ", &format!("{:x}", cluster.0)]);
+        }
         if let Some(secs) = wall_secs {
             line(["Date", ": ", &date(secs)]);
         }
@@ -310,7 +325,7 @@ fn date(secs: u64) -> String {
 
 fn refusal(status: u16, text: &str) -> Http1Response {
     let body = text.as_bytes().to_vec();
-    Http1Response { status, content_type: Some(ContentType::Text), nosniff: false, allow: None, body }
+    Http1Response { status, ..Http1Response::ok(ContentType::Text, body) }
 }
 
 fn reason(status: u16) -> &'static str {

@@ -13,6 +13,7 @@ pub mod health;
 pub mod http1;
 pub mod metadata;
 pub mod method;
+pub mod peer_pages;
 pub mod proto;
 mod quote;
 mod sink;

@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "a test reads the corpus beside it")]
 
 use super::fuzz_targets::{self, TARGETS, Target};
+use braid::limits::PeerBounds;
+use braid::peer::PeerMessage;
 use braid::stdx::Rng;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -108,7 +110,7 @@ macro_rules! held {
     };
 }
 
-held! { client_port http2 hpack http1 metadata grpc gzip protobuf record log checkpoint }
+held! { client_port http2 hpack http1 metadata grpc gzip protobuf record log checkpoint peer }
 
 #[test]
 fn a_planted_panic_is_found() {
@@ -135,6 +137,20 @@ fn mutations_get_behind_the_checksums() {
         assert!(votes().all(|vote| vote.get() == 5), "planted");
     };
     let found = failure(planted, &corpus("log"), MUTATIONS).expect("another vote is found");
+    assert!(found.0.starts_with("mutation"), "{}", found.0);
+}
+
+#[test]
+fn mutations_get_behind_the_checksums_of_frames() {
+    // The corpus' only question of a read is numbered 17.
+    let planted = |bytes: &[u8]| {
+        let mut link = fuzz_targets::dialer(PeerBounds::PRODUCTION);
+        let heard = fuzz_targets::heard(&mut link, &fuzz_targets::with_frames_mended(bytes.to_vec()));
+        let another =
+            |message: &PeerMessage| matches!(message, PeerMessage::ReadAt { number } if *number != 17);
+        assert!(!heard.iter().any(another), "planted");
+    };
+    let found = failure(planted, &corpus("peer"), MUTATIONS).expect("another number is found");
     assert!(found.0.starts_with("mutation"), "{}", found.0);
 }
 

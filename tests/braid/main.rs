@@ -18,4 +18,5 @@ mod process;
 mod seccomp;
 mod sim;
 mod start_stop;
+mod start_up;
 mod surface;

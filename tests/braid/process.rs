@@ -28,7 +28,13 @@ pub struct Server {
 
 pub fn command(data_dir: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_braid"));
-    command.arg("--data-dir").arg(data_dir).args(flags).env_clear();
+    // The default port of other members is one for each machine.
+    command
+        .arg("--data-dir")
+        .arg(data_dir)
+        .arg("--listen-peer-urls=http://127.0.0.1:0")
+        .args(flags)
+        .env_clear();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
@@ -128,6 +134,11 @@ impl Server {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
+    }
+
+    /// What it says from now on.
+    pub fn lines(&mut self) -> &mut impl BufRead {
+        &mut self.lines
     }
 
     pub fn signal(&self, name: &str) {

@@ -113,7 +113,7 @@ fn it_serves_under_the_containers_profile() {
     for round in 1..3 {
         let mut command = Command::new(env!("CARGO_BIN_EXE_braid"));
         command.arg("--data-dir").arg(directory.path()).args(["--reactors=2", "--listen-client-urls", &url]);
-        command.args(["--advertise-client-urls", &url]).env_clear();
+        command.args(["--advertise-client-urls", &url, "--listen-peer-urls=http://127.0.0.1:0"]).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         confine(&mut command, steps.clone());
         let mut child = command.spawn().unwrap();

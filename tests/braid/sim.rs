@@ -32,7 +32,7 @@ fn what_clients_see_could_have_been() {
     let seeds = SEEDS.end - SEEDS.start;
     assert!(sum.answered * 10 > sum.calls * 8, "{sum:?}");
     assert!(sum.starts > 2 * seeds && sum.revisions.unsigned_abs() > 50 * seeds, "{sum:?}");
-    let missing: Vec<_> = sum.tally.faults().into_iter().filter(|(_, count)| *count == 0).collect();
+    let missing = sum.tally.missing_faults();
     assert!(missing.is_empty(), "no seed has {missing:?}: {sum:?}");
 }
 

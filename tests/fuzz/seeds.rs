@@ -1,17 +1,21 @@
 //! What the corpora begin with: well-formed inputs, made by the encoders.
 
-use super::fuzz_targets::{LOG_KEY, LOG_STORE, SEGMENT_BYTES, SEGMENTS};
+use super::fuzz_targets::{self, LOG_KEY, LOG_STORE, SEGMENT_BYTES, SEGMENTS};
 use braid::checkpoint::{Meta, Writer};
 use braid::http2::Http2Config;
 use braid::http2::client::Client;
 use braid::http2::hpack::{Encoder, Indexing};
+use braid::limits::PeerBounds;
 use braid::log::{Command, Log, LogId, LogStart, Opening, Record, Resident, StoredHardState};
+use braid::peer::{CallFailure, PeerMessage};
+use braid::raft::{Content, GroupEntry, Message as RaftMessage, MessageBody, Position, RoundId, VoteKind};
 use braid::record::{
     Batch, Change, ConfChange, ControlEntry, CutRecord, Entry, EpochRecord, Intent, MemberRecord, Payload,
     RaftIdRecord, Write,
 };
 use braid::types::{
-    At, Blob, Event, Index, KeyValue, LeaseId, Peers, RaftId, Revision, ShardId, Sub, Term, Time,
+    At, Blob, ClockReading, Epoch, Event, Index, KeyValue, LeaseId, Peers, RaftId, Revision, ShardId, Sub,
+    Term, Time,
 };
 use braid::wire::proto;
 use braid::wire::{grpc, gzip};
@@ -32,6 +36,7 @@ pub fn all() -> Vec<Seed> {
     seeds.extend(entries().map(|(name, entry)| ("record", name, Payload::of(&entry).bytes().to_vec())));
     seeds.push(("log", "segments", log()));
     seeds.push(("checkpoint", "versions", checkpoint()));
+    seeds.extend(links());
     seeds
 }
 
@@ -238,4 +243,81 @@ fn checkpoint() -> Vec<u8> {
     }
     writer.finish(&mut blocks);
     blocks.iter().flat_map(|block| block.iter().copied()).collect()
+}
+
+/// A dialer's hello, and what a listener says from its own on: with messages whole, and cut small.
+fn links() -> Vec<Seed> {
+    let hello = fuzz_targets::handed_out(&mut fuzz_targets::dialer(PeerBounds::PRODUCTION));
+    let of = |bounds| {
+        let mut link = fuzz_targets::listener(bounds);
+        fuzz_targets::heard(&mut link, &hello);
+        fuzz_targets::said(&mut link, &peer_messages())
+    };
+    let [whole, parts] = [PeerBounds::PRODUCTION, PeerBounds::TINY].map(of);
+    vec![("peer", "hello", hello), ("peer", "messages", whole), ("peer", "parts", parts)]
+}
+
+fn peer_messages() -> Vec<PeerMessage> {
+    let at = |index, term| Position { index: Index(index), term: Term(term) };
+    let [from, to] = [5, 6].map(|id| RaftId::new(id).expect("it is not 0"));
+    let group = |shard, body| PeerMessage::Group {
+        shard: ShardId(shard),
+        control_term: Term(3),
+        tails: vec![(ShardId(0), at(9, 3)), (ShardId(1), at(8, 2))],
+        message: RaftMessage { from, to, term: Term(3), body },
+    };
+    let contents = entries().filter_map(|(name, entry)| match name {
+        "batch" => Some(Content::Data(Payload::of(&entry))),
+        "conf_change" => Some(Content::ConfChange(Payload::of(&entry))),
+        _ => None,
+    });
+    let append = MessageBody::Append {
+        after: at(7, 2),
+        commit: Index(6),
+        entries: std::iter::once(Content::Empty)
+            .chain(contents)
+            .zip(8..)
+            .map(|(content, index)| GroupEntry { index: Index(index), term: Term(3), content })
+            .collect(),
+    };
+    let round = Some(RoundId { boot: 11, number: 4 });
+    let attributes = ControlEntry::MemberAttributes {
+        member: 1,
+        directory: 1,
+        name: "one".into(),
+        client_urls: vec!["http://127.0.0.1:2379".into()],
+        raft_ids: vec![RaftIdRecord { log: 0, incarnation: 0, id: 6 }],
+    };
+    let failure = CallFailure { code: 14, text: "etcdserver: no leader".into() };
+    let call = Bytes::from_static(b"\x0a\x03key\x12\x05value");
+    vec![
+        group(0, MessageBody::Vote { kind: VoteKind::Pre, last: at(9, 3), commit: at(8, 2) }),
+        group(0, MessageBody::VoteAnswer { kind: VoteKind::Real, is_granted: true, commit: at(8, 2) }),
+        group(0, MessageBody::Heartbeat { commit: Index(6), round }),
+        group(1, append),
+        group(1, MessageBody::AppendAnswer { index: Index(7), commit: Index(6), rejected: Some(at(5, 2)) }),
+        group(1, MessageBody::TimeoutNow),
+        PeerMessage::Settled {
+            epoch: Epoch { term: Term(3), attempt: 1 },
+            revision: Revision(40),
+            commits: vec![(ShardId(1), at(10, 3))],
+        },
+        PeerMessage::WantsGroup { shard: ShardId(1), control_term: Term(3), last: at(8, 2) },
+        PeerMessage::ReadAt { number: 17 },
+        PeerMessage::ReadAtIs { number: 17, revision: Revision(40), control: Index(6) },
+        PeerMessage::ReadAtRefused { number: 18 },
+        PeerMessage::Call {
+            number: 3,
+            method: 1,
+            clock: ClockReading { boot: 7, time: Time(9) },
+            timeout_ms: 5000,
+            message: call.clone(),
+        },
+        PeerMessage::Clock(ClockReading { boot: 7, time: Time(9) }),
+        PeerMessage::Answer { number: 3, outcome: Ok(call) },
+        PeerMessage::Answer { number: 4, outcome: Err(failure) },
+        PeerMessage::CallRefused { number: 5 },
+        PeerMessage::Attributes(attributes),
+        PeerMessage::Leaving,
+    ]
 }

@@ -1,4 +1,4 @@
-//! Fuzz targets: each takes any bytes to one decoder of what clients send or disks give back, and panics
+//! Fuzz targets: each takes any bytes to one decoder of what clients or peers send or disks give back, and panics
 //! where the decoder does or breaks its promise.
 //!
 //! Their corpora stand beside this file, `corpus/NAME/`; `cargo test fuzz` runs each corpus and seeded
@@ -10,8 +10,8 @@
 //! libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::http2(bytes));
 //! ```
 //!
-//! What a checksum protects no mutation would pass, so the files' targets look at the bytes twice: as they
-//! are, and with all checksums mended.
+//! What a checksum protects no mutation would pass, so the targets of files and of peers look at the bytes twice:
+//! as they are, and with all checksums mended.
 
 use braid::api::Code;
 use braid::checkpoint::Reader;
@@ -19,10 +19,11 @@ use braid::front::{Ask, Front, FrontConfig};
 use braid::http2::hpack::{Decoder, Encoder, Indexing};
 use braid::http2::{Connection, Head, Http2Config, Http2Event};
 use braid::io::Port;
-use braid::limits::{FrontBounds, LOG_WRITE_BYTES_MAX, TXN_OPS_DEFAULT};
+use braid::limits::{FrontBounds, LOG_WRITE_BYTES_MAX, PeerBounds, TXN_OPS_DEFAULT};
 use braid::log::{Log, LogDamage, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
-use braid::record::Payload;
-use braid::types::{ConnId, ReactorId, StoreId, Time};
+use braid::peer::{Founding, Hello, Introduction, Link, LinkEvent, LinkTimes, PeerMessage, greets};
+use braid::record::{Chunk, Payload};
+use braid::types::{ClusterId, ConnId, Duration, MemberId, ReactorId, StoreId, Time};
 use braid::wire::http1::Audience;
 use braid::wire::{CallKind, Header, Method, decode, grpc, gzip, health, http1, metadata};
 use bytes::Bytes;
@@ -42,6 +43,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("record", record),
     ("log", log),
     ("checkpoint", checkpoint),
+    ("peer", peer),
 ];
 
 /// A message's limit, and what a compressed one may grow to.
@@ -286,4 +288,114 @@ fn mend(block: &mut [u8]) -> u32 {
     let crc = crc32c::crc32c(&block[12..]);
     block[8..12].copy_from_slice(&crc.to_le_bytes());
     crc
+}
+
+/// What comes from a connection to another member: at the dialer, whose hello is answered by these bytes, and at
+/// the listener.
+pub fn peer(bytes: &[u8]) {
+    for bytes in [bytes, &with_frames_mended(bytes.to_vec())] {
+        greets(bytes);
+        let mut link = dialer(PeerBounds::PRODUCTION);
+        for message in heard(&mut link, bytes) {
+            said_and_heard(message);
+        }
+        handed_out(&mut link);
+        let due = link.wake_at();
+        if link.wake(due).is_ok() && due != Time::NEVER {
+            assert!(link.is_up() && link.wake_at() > due, "it does nothing until then");
+        }
+        heard(&mut listener(PeerBounds::TINY), bytes);
+    }
+}
+
+fn introduction(member: u64) -> Introduction {
+    Introduction {
+        cluster: ClusterId(0xc1),
+        member: MemberId(member),
+        directory: StoreId(member),
+        boot: 7,
+        reactors: 2,
+        feature_level: 1,
+        founding: Some(Founding { shards: 3, map: 5 }),
+    }
+}
+
+const TIMES: LinkTimes = LinkTimes { heartbeat: Duration::from_ms(100), election: Duration::from_ms(1000) };
+
+pub fn dialer(bounds: PeerBounds) -> Link {
+    let (from_reactor, to_reactor) = (ReactorId(0), ReactorId(1));
+    let hello = Hello { from: introduction(2), to: MemberId(1), from_reactor, to_reactor };
+    Link::dial(Time(0), hello, TIMES, bounds)
+}
+
+pub fn listener(bounds: PeerBounds) -> Link {
+    Link::accept(Time(0), introduction(1), TIMES, bounds)
+}
+
+/// The messages that come of bytes up to the first error.
+pub fn heard(link: &mut Link, bytes: &[u8]) -> Vec<PeerMessage> {
+    let (mut events, mut messages) = (vec![], vec![]);
+    for part in bytes.chunks(700) {
+        if let Err(error) = link.receive(Time(1), part, &mut events) {
+            link.refuse(&error.to_string());
+        }
+        for event in events.drain(..) {
+            match event {
+                LinkEvent::Message(message) => messages.push(message),
+                LinkEvent::Hello(_) if link.is_up() => {}
+                LinkEvent::Hello(_) => link.answer(Time(1)),
+            }
+        }
+    }
+    messages
+}
+
+pub fn handed_out(link: &mut Link) -> Vec<u8> {
+    let (mut out, mut bytes): (Vec<Chunk>, _) = (vec![], vec![]);
+    link.flush(&mut out);
+    out.iter().for_each(|chunk| bytes.extend_from_slice(chunk.bytes()));
+    link.sent(bytes.len());
+    bytes
+}
+
+/// What was read can be said, and is read as the same.
+fn said_and_heard(message: PeerMessage) {
+    let (mut theirs, mut ours) = (dialer(PeerBounds::PRODUCTION), listener(PeerBounds::TINY));
+    heard(&mut ours, &handed_out(&mut theirs));
+    let stream = said(&mut ours, std::slice::from_ref(&message));
+    assert_eq!((heard(&mut theirs, &stream), ours.dropped()), (vec![message], 0));
+}
+
+/// All that a link hands out where it says these.
+pub fn said(link: &mut Link, messages: &[PeerMessage]) -> Vec<u8> {
+    let mut stream = handed_out(link);
+    for message in messages {
+        link.send(message.clone()).expect("what came is not too long, and waits for nothing");
+        loop {
+            let frames = handed_out(link);
+            if frames.is_empty() {
+                break;
+            }
+            stream.extend(frames);
+        }
+    }
+    stream
+}
+
+/// Every frame with the checksum and the number it should have.
+pub fn with_frames_mended(mut bytes: Vec<u8>) -> Vec<u8> {
+    let (mut at, mut number) = (0, 0_u64);
+    while at + 48 <= bytes.len() {
+        let frame = &mut bytes[at..];
+        let body = u32::from_le_bytes(frame[20..24].try_into().expect("four bytes")) as usize;
+        let len = 48 + body;
+        if len > frame.len() {
+            break;
+        }
+        frame[24..32].copy_from_slice(&number.to_le_bytes());
+        mend(&mut frame[..len]);
+        number += 1;
+        at += len;
+    }
+    bytes
 }

@@ -4,7 +4,7 @@ use crate::api::{Answer, Error, LeaseTimeToLiveReply, Request};
 use crate::io::{CallId, Census, Own};
 use crate::mvcc::History;
 use crate::txn::{Applied, Gathered, Outcome, RangePart};
-use crate::types::{Blob, LeaseId, Revision, ShardId};
+use crate::types::{Blob, Index, LeaseId, Revision, ShardId};
 use crate::watch;
 
 /// What comes to the reactor of a client, for a call or a stream of its.
@@ -13,6 +13,13 @@ pub enum CallMail {
     Answer {
         call: CallId,
         answer: Answer,
+    },
+    /// A round that the reactor wanted is confirmed: when it began, the leader had settled so much, and the control
+    /// entry had taken effect there.
+    RoundIs {
+        round: u64,
+        revision: Revision,
+        control: Index,
     },
     /// The leader asks something of its own.
     Own {
@@ -100,7 +107,8 @@ impl CallMail {
     pub fn outlives_epochs(&self) -> bool {
         matches!(
             self,
-            CallMail::Ranged { .. }
+            CallMail::RoundIs { .. }
+                | CallMail::Ranged { .. }
                 | CallMail::RangeGoesOn { .. }
                 | CallMail::HistoryIs { .. }
                 | CallMail::Watched { .. }

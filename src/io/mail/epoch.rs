@@ -31,6 +31,8 @@ pub enum EpochMail {
         term: Term,
         leader: Option<MemberId>,
     },
+    /// The sender turns: who leads and has a reactor that does not gives up.
+    Turns,
     /// The sender's shards may show everything up to here.
     Covered {
         revision: Revision,

@@ -15,6 +15,10 @@ pub enum LeaderMail {
         /// The leader itself asks.
         own: bool,
     },
+    /// A reactor wants a round among the members to begin.
+    Round {
+        round: u64,
+    },
     OwnDone {
         of: Own,
         answer: Answer,
@@ -50,6 +54,9 @@ pub enum LeaderMail {
 impl LeaderMail {
     /// Whether it means the same in a later epoch.
     pub fn outlives_epochs(&self) -> bool {
-        matches!(self, LeaderMail::OwnDone { .. } | LeaderMail::NoSpace { call: None })
+        matches!(
+            self,
+            LeaderMail::OwnDone { .. } | LeaderMail::Round { .. } | LeaderMail::NoSpace { call: None }
+        )
     }
 }

@@ -3,7 +3,7 @@
 use crate::io::CallId;
 use crate::mvcc::Sizes;
 use crate::record::ControlEntry;
-use crate::types::{Index, MemberId};
+use crate::types::{ClockReading, Index, MemberId};
 use std::sync::Arc;
 
 /// What every reactor of a member hears, and what it is asked of itself.
@@ -18,6 +18,10 @@ pub enum MemberMail {
         member: MemberId,
         reactors: u16,
         boot: u64,
+    },
+    /// What the leader's clock shows.
+    LeaderClock {
+        clock: ClockReading,
     },
     Census {
         call: CallId,
@@ -37,7 +41,7 @@ impl MemberMail {
         match self {
             // The sender tells of each change once the reactor has a whole state, and the steps of takeovers come
             // in between in their order.
-            MemberMail::ControlIs { .. } | MemberMail::PeerIs { .. } => true,
+            MemberMail::ControlIs { .. } | MemberMail::PeerIs { .. } | MemberMail::LeaderClock { .. } => true,
             MemberMail::Census { .. } | MemberMail::Sizes { .. } | MemberMail::Defragment { .. } => true,
         }
     }

@@ -4,7 +4,7 @@ use super::super::*;
 use crate::raft::{Content, GroupEntry, Message, MessageBody, Position, RoundId, VoteKind};
 use crate::record::{ConfChange, ControlEntry, Entry, Payload, RaftIdRecord};
 use crate::stdx::Rng;
-use crate::types::{Epoch, Index, RaftId, Revision, ShardId, Term};
+use crate::types::{ClockReading, Epoch, Index, RaftId, Revision, ShardId, Term, Time};
 use bytes::Bytes;
 
 /// Those that raft-rs may count with end here.
@@ -119,7 +119,7 @@ pub fn attributes(member: u64) -> ControlEntry {
 }
 
 pub fn message(rng: &mut Rng) -> PeerMessage {
-    match rng.below(16) {
+    match rng.below(17) {
         0..=5 => PeerMessage::Group {
             shard: shard(rng),
             control_term: Term(number(rng, RAFT_LAST)),
@@ -142,12 +142,14 @@ pub fn message(rng: &mut Rng) -> PeerMessage {
         11 => PeerMessage::Call {
             number: any(rng),
             method: rng.next_u64() as u8,
+            clock: ClockReading { boot: any(rng), time: Time(any(rng)) },
             timeout_ms: any(rng),
             message: Bytes::from(bytes(rng)),
         },
         12 => PeerMessage::Answer { number: any(rng), outcome: outcome(rng) },
-        13 => PeerMessage::CallGone { number: any(rng) },
+        13 => PeerMessage::CallRefused { number: any(rng) },
         14 => PeerMessage::Attributes(attributes(rng.below(9))),
+        15 => PeerMessage::Clock(ClockReading { boot: any(rng), time: Time(any(rng)) }),
         _ => PeerMessage::Leaving,
     }
 }

@@ -1,3 +1,5 @@
+mod bad;
+mod groups;
 mod three;
 
 use super::*;

@@ -72,7 +72,7 @@ impl Net {
         panic!("the peers do not come to rest");
     }
 
-    fn led_by(leader: u64) -> Net {
+    pub fn led_by(leader: u64) -> Net {
         let mut net = Net::by_owner();
         assert!(!net.group(leader).campaign(), "votes take their time");
         assert_eq!(net.group(leader).role(), Role::PreCandidate);
@@ -297,6 +297,7 @@ fn no_election_before_the_log_is_durable() {
     group.step_down();
     group.ready().unwrap();
     for _ in 0..50 {
+        assert!(!group.campaign());
         group.tick();
         assert_eq!(group.role(), Role::Follower);
     }
@@ -386,4 +387,21 @@ fn who_lacks_what_the_log_let_go_is_passed_over() {
     net.settle(&[]);
     assert_eq!(net.group(1).committed(), at.index);
     assert_eq!(net.group(3).last_index(), Index(2));
+}
+
+/// A crash can keep entries and lose the hard state that was written behind them.
+#[test]
+fn a_group_starts_in_the_term_of_its_last_entry() {
+    let last = GroupEntry { index: Index(2), term: Term(5), content: Content::Empty };
+    let hard_state = HardState { vote: Some(id(3)), ..fresh().hard_state };
+    let from = start(1, &[1, 2, 3], Elections::ByOwner);
+    let mut group = Group::new(GroupStart { hard_state, entries: vec![last], ..from });
+    assert_eq!((group.term(), group.hard_state().vote), (Term(5), None), "nobody was voted for in it");
+    group.campaign();
+    let writes = group.ready().unwrap();
+    group.persisted(writes.number);
+    let mut other = Group::new(start(2, &[1, 2, 3], Elections::ByOwner));
+    let asks = group.take_messages().into_iter().find(|message| message.to == id(2)).unwrap();
+    assert_eq!(asks.term, Term(6));
+    other.step(asks).unwrap();
 }

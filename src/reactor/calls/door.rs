@@ -12,17 +12,16 @@
 //! **Why not otherwise.** A check beside every handler is one that the next handler lacks: a request that came in
 //! by another way would be done for a user who may not ask for it.
 
+use super::parking::Awaits;
 use super::{Calls, ReplyTo, Turn};
 use crate::api::{Error, RangeRequest, Request, WatchRequest};
 use crate::front::{Caller, Rpc};
 use crate::io::ControlRequest;
 use crate::limits::REQUEST_ENVELOPE_BYTES;
-use crate::reactor::epoch_state::EpochState;
 use crate::reactor::requests::is_write;
-use crate::txn::{self, Counting};
+use crate::txn;
 use crate::types::{LeaseId, Time};
 use crate::wire::health::Page;
-use std::collections::VecDeque;
 
 /// What a client asks for: a call, or one message of a stream.
 #[derive(Debug)]
@@ -35,78 +34,47 @@ pub(super) enum ClientRequest {
     Page(Page),
 }
 
-/// What a request requires of this member. Without it, it waits.
+/// What a request requires. Without it, it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Requires {
+pub(super) enum Requires {
     /// The process answers, whoever leads.
     Nothing,
-    /// The member has shown something. Before the first takeover nobody knows what was shown before the start.
+    /// The member has shown something. Before it has taken over or followed nobody knows what was shown before the
+    /// start.
     Shown,
-    Reads,
-    Writes,
-}
-
-impl Requires {
-    fn is_met(self, epoch_state: &EpochState) -> bool {
-        match self {
-            Requires::Nothing => true,
-            Requires::Shown => epoch_state.may_watch(),
-            Requires::Reads => epoch_state.may_read(),
-            Requires::Writes => epoch_state.may_write(),
-        }
-    }
+    /// It is answered from what this member holds, once a majority has confirmed that this is the newest.
+    Latest,
+    /// The leader does it, wherever the client has asked.
+    Leader,
 }
 
 /// Says what a request requires, or what is wrong with it at any time.
 fn rule(turn: &Turn, request: &ClientRequest) -> Result<Requires, Error> {
     let request = match request {
         ClientRequest::Call(request) => request,
-        ClientRequest::RangeStream(range) => return txn::check_stream(range).map(|()| Requires::Reads),
-        ClientRequest::KeepAlive(_) => return Ok(Requires::Writes), // the leader alone renews leases
+        ClientRequest::RangeStream(range) => return txn::check_stream(range).map(|()| latest(range)),
+        ClientRequest::KeepAlive(_) => return Ok(Requires::Leader), // it alone renews leases
         ClientRequest::Watch(_) => return Ok(Requires::Shown),
         ClientRequest::HealthWatch(_) | ClientRequest::Page(_) => return Ok(Requires::Nothing),
     };
     match request {
-        Request::Range(range) => txn::check_range(range).map(|()| Requires::Reads),
-        Request::Put(put) => txn::check_put(put).map(|()| Requires::Writes),
-        Request::DeleteRange(delete) => txn::check_delete(delete).map(|()| Requires::Writes),
-        Request::Txn(txn) => {
-            let requires = if txn.is_read_only() { Requires::Reads } else { Requires::Writes };
-            txn::check_txn(txn, turn.settings.txn_ops_max).map(|()| requires)
-        }
-        Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => Ok(Requires::Writes),
+        Request::Range(range) => txn::check_range(range).map(|()| latest(range)),
+        Request::Put(put) => txn::check_put(put).map(|()| Requires::Leader),
+        Request::DeleteRange(delete) => txn::check_delete(delete).map(|()| Requires::Leader),
+        Request::Txn(txn) => txn::check_txn(txn, turn.settings.txn_ops_max).map(|()| Requires::Leader),
+        Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => Ok(Requires::Leader),
         // Etcd's log takes an alarm that is only asked for as well.
-        Request::Alarm(_) | Request::MoveLeader { .. } => Ok(Requires::Writes),
-        Request::LeaseTimeToLive { .. } | Request::LeaseLeases | Request::MemberList { .. } => {
-            Ok(Requires::Reads)
-        }
-        Request::AuthStatus | Request::UserList | Request::RoleList => Ok(Requires::Reads),
-        Request::Defragment | Request::Hash | Request::HashKv { .. } => Ok(Requires::Reads),
+        Request::Alarm(_) | Request::LeaseTimeToLive { .. } => Ok(Requires::Leader),
+        Request::AuthStatus | Request::UserList | Request::RoleList => Ok(Requires::Leader),
+        // Only who leads can hand over, and the others say so whoever is named.
+        Request::MoveLeader { .. } if turn.is_alone() || turn.epoch_state.leads() => Ok(Requires::Leader),
+        Request::MoveLeader { .. } => Err(Error::NotLeader),
+        Request::MemberList { linearizable: true } => Ok(Requires::Latest),
+        Request::MemberList { linearizable: false } | Request::LeaseLeases => Ok(of_member(turn)),
+        Request::Defragment | Request::Hash | Request::HashKv { .. } => Ok(of_member(turn)),
         // Monitors ask for it above all while nobody leads.
         Request::Status => Ok(Requires::Shown),
         Request::HealthCheck { .. } | Request::HealthList => Ok(Requires::Nothing),
-    }
-}
-
-/// What arrived during a takeover: begun once that is done.
-#[derive(Debug)]
-struct Parked {
-    rpc: Rpc,
-    request: ClientRequest,
-    bytes: usize,
-    deadline: Time,
-}
-
-/// The requests that wait for a takeover, in the order in which they came.
-#[derive(Debug, Default)]
-pub(super) struct Parking {
-    waiting: VecDeque<Parked>,
-    bytes: usize,
-}
-
-impl Parking {
-    pub fn len(&self) -> usize {
-        self.waiting.len()
     }
 }
 
@@ -138,13 +106,59 @@ impl Calls {
         if let ClientRequest::KeepAlive(_) = request {
             self.expect_renewal(turn, rpc);
         }
-        if !requires.is_met(&turn.epoch_state) {
-            self.park(turn, rpc, request);
-            None
-        } else if requires == Requires::Nothing {
-            self.admit(turn, rpc, request)
-        } else {
-            self.admit_if_room(turn, rpc, request)
+        let deadline = turn.now + turn.settings.request_timeout();
+        self.place(turn, rpc, request, requires, deadline)
+    }
+
+    /// Lets a request in, sends it to the leader, or has it wait for what it requires.
+    pub(super) fn place(
+        &mut self,
+        turn: &mut Turn,
+        rpc: Rpc,
+        request: ClientRequest,
+        requires: Requires,
+        deadline: Time,
+    ) -> Option<RangeRequest> {
+        let (state, is_alone) = (&turn.epoch_state, turn.is_alone());
+        let awaits = match requires {
+            Requires::Nothing => return self.admit(turn, rpc, request),
+            Requires::Shown if state.may_watch() && turn.router.is_some() => {
+                return self.admit_if_room(turn, rpc, request);
+            }
+            Requires::Shown => Awaits::Shown,
+            Requires::Latest if is_alone && state.may_read() => {
+                return self.admit_if_room(turn, rpc, request);
+            }
+            Requires::Latest if is_alone => Awaits::Leader,
+            Requires::Latest => Awaits::Round(turn.gate.join_round()),
+            Requires::Leader if state.may_write() => return self.admit_if_room(turn, rpc, request),
+            Requires::Leader => match state.follows() {
+                Some(leader) => {
+                    self.forward(turn, leader, rpc, request, deadline);
+                    return None;
+                }
+                None => Awaits::Leader,
+            },
+        };
+        self.park(turn, deadline, rpc, request, requires, awaits);
+        None
+    }
+
+    /// What of the checks of a client's request concerns its leader, where another member has sent it.
+    pub(super) fn check_forwarded(
+        &self,
+        turn: &Turn,
+        request: Request,
+        bytes: usize,
+    ) -> Result<Request, Error> {
+        let request = ClientRequest::Call(request);
+        let requires = rule(turn, &request)?;
+        if is_too_large(turn, &request, bytes) {
+            return Err(Error::RequestTooLarge);
+        }
+        match request {
+            ClientRequest::Call(request) if requires == Requires::Leader => Ok(request),
+            _ => Err(Error::NotLeader),
         }
     }
 
@@ -161,7 +175,12 @@ impl Calls {
         }
     }
 
-    fn admit_if_room(&mut self, turn: &mut Turn, rpc: Rpc, request: ClientRequest) -> Option<RangeRequest> {
+    pub(super) fn admit_if_room(
+        &mut self,
+        turn: &mut Turn,
+        rpc: Rpc,
+        request: ClientRequest,
+    ) -> Option<RangeRequest> {
         let is_full = self.under_way.bytes > turn.settings.bounds.calls_bytes_max;
         if is_full && matches!(request, ClientRequest::Call(_)) {
             turn.counters.paths.refused_bytes += 1;
@@ -194,7 +213,7 @@ impl Calls {
         self.refuse(turn, rpc, request, error);
     }
 
-    fn refuse(&mut self, turn: &mut Turn, rpc: Rpc, request: &ClientRequest, error: Error) {
+    pub(super) fn refuse(&mut self, turn: &mut Turn, rpc: Rpc, request: &ClientRequest, error: Error) {
         match request {
             ClientRequest::Call(_) => self.answer_rpc(turn, rpc, Err(error)),
             ClientRequest::RangeStream(_)
@@ -206,61 +225,16 @@ impl Calls {
             ClientRequest::Page(_) => unreachable!("a page requires nothing, and is checked for nothing"),
         }
     }
+}
 
-    /// Holds what arrives during a takeover, for as long as any request may take.
-    fn park(&mut self, turn: &mut Turn, rpc: Rpc, request: ClientRequest) {
-        assert!(!turn.epoch_state.may_write(), "nothing is parked while an epoch serves");
-        let request = match request {
-            ClientRequest::Watch(request) => return self.park_watch(turn, rpc, request),
-            request => request,
-        };
-        let bytes = match &request {
-            ClientRequest::Call(request) => request.bytes(),
-            ClientRequest::RangeStream(range) => range.key.len() + range.range_end.len(),
-            ClientRequest::KeepAlive(_)
-            | ClientRequest::Watch(_)
-            | ClientRequest::HealthWatch(_)
-            | ClientRequest::Page(_) => 0,
-        };
-        let (bytes, bounds) = (PARKED_FIXED_BYTES + bytes, &turn.settings.bounds);
-        let is_full = self.parking.len() >= bounds.parked_calls_max;
-        if is_full || self.parking.bytes + bytes > bounds.parked_bytes_max {
-            turn.counters.paths.refused_parked += 1;
-            return self.refuse(turn, rpc, &request, Error::TooManyRequests);
-        }
-        let deadline = turn.now + turn.settings.request_timeout();
-        self.parking.bytes += bytes;
-        turn.counters.paths.call_parked += 1;
-        self.parking.waiting.push_back(Parked { rpc, request, bytes, deadline });
-    }
+/// A range that need not be the newest is answered from what the member shows.
+fn latest(range: &RangeRequest) -> Requires {
+    if range.serializable { Requires::Shown } else { Requires::Latest }
+}
 
-    /// An epoch serves: what was parked is let in.
-    pub(super) fn unpark_calls(&mut self, turn: &mut Turn) {
-        assert!(turn.epoch_state.may_write(), "what was parked begins when an epoch serves");
-        let Parking { waiting, bytes } = std::mem::take(&mut self.parking);
-        let counted: usize = waiting.iter().map(|parked| parked.bytes).sum();
-        assert!(counted == bytes, "what is parked is counted: {counted} of {bytes}");
-        for Parked { rpc, request, .. } in waiting {
-            // A client that has left or waits no longer was told so, and its request does nothing.
-            if self.front.method(rpc).is_some() {
-                let range = self.admit_if_room(turn, rpc, request);
-                self.ready.extend(range.map(|range| (ReplyTo::Rpc(rpc), range, Counting::Total)));
-            }
-        }
-    }
-
-    /// Fails what was parked for too long.
-    pub(super) fn expire_parked(&mut self, turn: &mut Turn) {
-        while let Some(parked) = self.parking.waiting.pop_front_if(|parked| parked.deadline <= turn.now) {
-            let Parked { rpc, request, bytes, .. } = parked;
-            assert!(bytes <= self.parking.bytes, "what is parked is counted: {bytes}");
-            self.parking.bytes -= bytes;
-            let is_range =
-                matches!(request, ClientRequest::Call(Request::Range(_)) | ClientRequest::RangeStream(_));
-            turn.counters.ranges_failed += u64::from(is_range);
-            self.refuse(turn, rpc, &request, Error::Timeout);
-        }
-    }
+/// What each member answers for itself. One that is alone has what it shows while it leads.
+fn of_member(turn: &Turn) -> Requires {
+    if turn.is_alone() { Requires::Latest } else { Requires::Shown }
 }
 
 fn is_too_large(turn: &Turn, request: &ClientRequest, bytes: usize) -> bool {
@@ -269,6 +243,3 @@ fn is_too_large(turn: &Turn, request: &ClientRequest, bytes: usize) -> bool {
     logged > turn.settings.request_bytes_max
         && matches!(request, ClientRequest::Call(request) if is_write(request))
 }
-
-/// What a request takes beside its keys and values.
-const PARKED_FIXED_BYTES: usize = 128;

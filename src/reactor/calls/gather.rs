@@ -141,7 +141,7 @@ impl Calls {
             assert!(reply.keys.is_sorted_by(|a, b| a < b), "a key is one shard's");
             let (reply, seen) = (std::mem::take(reply), *seen);
             let reply = LeaseTimeToLiveReply { revision: seen, ..reply };
-            let needs = turn.gate.unbacked(seen);
+            let needs = turn.unbacked(seen);
             turn.hold(needs, call, Ok(Reply::LeaseTimeToLive(reply)));
         }
     }
@@ -170,7 +170,8 @@ impl Calls {
 }
 
 fn status(turn: &Turn, sum: &Census) -> StatusReply {
-    let leads = turn.epoch_state.leads();
+    let leader =
+        if turn.epoch_state.leads() { Some(turn.settings.member) } else { turn.epoch_state.follows() };
     // While none serves, what this reactor knew last.
     let alarms =
         sum.alarms.clone().map_or_else(|| turn.control.alarms(AlarmType::None), |(_, alarms)| alarms);
@@ -180,10 +181,10 @@ fn status(turn: &Turn, sum: &Census) -> StatusReply {
         db_size_bytes: sum.sizes.db_bytes(),
         db_size_in_use_bytes: sum.sizes.db_bytes_in_use(),
         db_size_quota_bytes: turn.settings.quota_shown(),
-        leader: if leads { turn.settings.member } else { MemberId(0) },
+        leader: leader.unwrap_or(MemberId(0)),
         raft_index: sum.raft_index,
         raft_applied_index: sum.raft_applied_index,
-        raft_term: turn.epoch().term.0,
+        raft_term: turn.epoch_state.term().0,
         errors: no_leader.into_iter().chain(alarms.iter().map(alarm_text)).collect(),
         is_learner: false,
     }

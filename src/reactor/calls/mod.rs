@@ -19,11 +19,13 @@
 //! whose predecessor is lost.
 
 mod door;
+mod forward;
 mod gather;
 mod hashes;
 mod history;
 mod metrics;
 mod pace;
+mod parking;
 mod reads;
 mod streams;
 mod table;
@@ -31,6 +33,7 @@ mod txns;
 mod vars;
 mod watches;
 
+use super::gate::Round;
 use super::requests::is_write;
 use super::turn::Turn;
 use super::waiters::Waiters;
@@ -41,9 +44,10 @@ use crate::front::{Ask, Front, Rpc};
 use crate::io::{CallId, CallMail, ControlRequest, LeaderMail, Own, ReactorCounters, ShardMail};
 use crate::stdx::Rng;
 use crate::txn::{self, Counting};
-use crate::types::{LeaseId, ReactorId, Revision, ShardId, Time};
+use crate::types::{LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
 use crate::wire::http1::Http1Response;
-use door::Parking;
+use forward::{Forwarded, MemberCall};
+use parking::Parking;
 use reads::Reading;
 use std::collections::VecDeque;
 use streams::Streams;
@@ -65,6 +69,8 @@ enum ReplyTo {
     Page(Rpc),
     /// The leader itself.
     Own(Own),
+    /// A client of another member.
+    Member(MemberCall),
 }
 
 /// How far a call has come.
@@ -76,12 +82,19 @@ enum CallState {
     CrossShard(Box<CrossShardTxn>),
     Gathering(Box<gather::Gathering>),
     Hashing(Box<hashes::Hashing>),
+    /// It is with the leader.
+    Forwarded(Box<Forwarded>),
 }
 
 impl CallState {
     /// Whether the end of an epoch is nothing to it.
     fn outlives_epochs(&self) -> bool {
-        matches!(self, CallState::Gathering(gathering) if gathering.is_census())
+        match self {
+            CallState::Gathering(gathering) => gathering.is_census(),
+            // What a member answers for itself is settled.
+            CallState::Hashing(_) | CallState::Forwarded(_) => true,
+            CallState::Waiting | CallState::Reading(_) | CallState::CrossShard(_) => false,
+        }
     }
 }
 
@@ -137,6 +150,11 @@ impl Calls {
     pub fn on_mail(&mut self, turn: &mut Turn, from: ReactorId, mail: CallMail) {
         match mail {
             CallMail::Answer { call, answer } => self.finish(turn, call, answer),
+            CallMail::RoundIs { round, revision, control } => {
+                turn.gate.confirm(Round(round));
+                turn.open_gate();
+                self.on_round_is(turn, Round(round), revision, control);
+            }
             CallMail::Own { of, request } => self.call_of_leader(turn, of, request),
             CallMail::Ranged { call, shard, part } => self.on_ranged(turn, call, shard, part),
             CallMail::RangeGoesOn { call, shard, bytes } => {
@@ -201,10 +219,24 @@ impl Calls {
     }
 
     /// An epoch serves: what was parked goes on.
-    pub fn unpark(&mut self, turn: &mut Turn) {
+    pub fn begin_epoch(&mut self, turn: &mut Turn) {
         self.find_leader();
-        self.unpark_watches(turn);
-        self.unpark_calls(turn);
+        self.lose_forwarded(turn, |_| true);
+        self.unpark_shown(turn);
+        self.unpark_leaderless(turn);
+        self.unpark_shown_upto(turn);
+    }
+
+    /// Another member leads, or nobody does that this one knows of.
+    pub fn on_leader_is(&mut self, turn: &mut Turn, leader: Option<MemberId>) {
+        match leader {
+            Some(leader) => {
+                self.find_leader();
+                self.lose_forwarded(turn, |with| with != leader);
+                self.unpark_leaderless(turn);
+            }
+            None => self.lose_leader(turn),
+        }
     }
 
     /// The epoch is over.
@@ -247,6 +279,11 @@ impl Calls {
             Request::Txn(txn) => self.call_txn(turn, reply_to, txn),
             Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => {
                 self.ask_control(turn, reply_to, ControlRequest::Client(request));
+            }
+            Request::LeaseLeases if !turn.epoch_state.may_write() => {
+                let (revision, leases) =
+                    (turn.shown(), turn.control.leases.iter().map(|(id, _)| id).collect());
+                self.reply(turn, reply_to, Ok(Reply::LeaseLeases { revision, leases }));
             }
             Request::LeaseTimeToLive { .. } | Request::LeaseLeases | Request::Alarm(_) => {
                 self.ask_control(turn, reply_to, ControlRequest::Client(request));
@@ -297,7 +334,7 @@ impl Calls {
             ReplyTo::Rpc(rpc) | ReplyTo::KeepAlive(rpc) | ReplyTo::Chunk(rpc) => {
                 self.front.method(rpc).is_some()
             }
-            ReplyTo::Call(_) | ReplyTo::Page(_) | ReplyTo::Own(_) => true,
+            ReplyTo::Call(_) | ReplyTo::Page(_) | ReplyTo::Own(_) | ReplyTo::Member(_) => true,
         }
     }
 
@@ -366,6 +403,7 @@ impl Calls {
             ReplyTo::KeepAlive(rpc) => self.on_kept_alive(turn, rpc, answer),
             ReplyTo::Chunk(rpc) => self.on_chunk(turn, rpc, answer),
             ReplyTo::Call(call) => turn.answer(call, answer),
+            ReplyTo::Member(of) => self.answer_member(turn, of, answer),
             ReplyTo::Own(of) => turn.send(ReactorId(0), LeaderMail::OwnDone { of, answer }),
             ReplyTo::Page(rpc) => {
                 turn.counters.scrapes_failed += 1;
@@ -397,6 +435,8 @@ impl Calls {
             self.finish(turn, CallId { reactor: turn.id, number }, Err(Error::Timeout));
         }
         self.expire_parked(turn);
+        // Who could not be reached may be by now.
+        self.unpark_leaderless(turn);
     }
 
     fn count_failed(&self, turn: &mut Turn, number: u64) {

@@ -3,14 +3,16 @@
 use super::super::shards::Shards;
 use super::door::ClientRequest;
 use super::{Calls, ReplyTo, Turn};
-use crate::api::{Answer, Error, RangeReply, RangeRequest, Reply, ServingStatus, WatchRequest};
+use crate::api::{Answer, Error, Member, RangeReply, RangeRequest, Reply, ServingStatus, WatchRequest};
 use crate::front::{Ask, Caller, ReaderLoss, Rpc};
 use crate::io::{ConnectionState, Level, Value};
+use crate::reactor::Founder;
 use crate::stdx::HashMap;
 use crate::txn::{self, Counting, Next, RangeStream};
 use crate::types::{ConnId, Duration, Time};
 use crate::wire::health::{Facts, Page, Reads};
 use crate::wire::http1::Http1Response;
+use crate::wire::peer_pages::PeerFacts;
 use crate::wire::{Method, encode};
 
 /// A RangeStream under way.
@@ -215,12 +217,13 @@ impl Calls {
     }
 
     pub(super) fn on_kept_alive(&mut self, turn: &mut Turn, rpc: Rpc, answer: Answer) {
-        let term = turn.epoch().term;
+        let term = turn.epoch_state.term();
         let Some(stream) = self.streams.keeping_alive.get_mut(&rpc) else { return };
         assert!(stream.outstanding > 0, "each renewal is answered once");
         stream.outstanding -= 1;
         match answer {
             Ok(Reply::KeepAlive(reply)) => self.front.kept_alive(rpc, term, &reply),
+            Ok(reply @ Reply::Encoded(_)) => self.front.encoded(rpc, &reply),
             Ok(_) => unreachable!("a renewal is answered by a renewal"),
             Err(error) => {
                 self.streams.keeping_alive.remove(&rpc);
@@ -320,7 +323,7 @@ impl Calls {
     }
 
     fn send_chunk(&mut self, turn: &mut Turn, rpc: Rpc, chunk: &RangeReply) {
-        let term = turn.epoch().term;
+        let term = turn.epoch_state.term();
         let Some(chunking) = self.streams.chunking.get_mut(&rpc) else { return };
         chunking.next = chunking.stream.next();
         let last = chunking.next.is_none();
@@ -340,6 +343,10 @@ impl Calls {
     pub(super) fn open_page(&mut self, turn: &mut Turn, rpc: Rpc, page: Page) {
         if matches!(page, Page::Metrics | Page::Vars) {
             return self.take_figures(turn, rpc, page);
+        }
+        if let Page::Peer(page) = page {
+            let response = page.render(&self.peer_facts(turn));
+            return self.show_page(turn, rpc, &response);
         }
         // A lone member that serves has nobody to ask: both kinds of read say the same.
         let serving = turn.epoch_state.may_read();
@@ -366,6 +373,26 @@ impl Calls {
             }
         }
         self.show_page(turn, rpc, &response);
+    }
+
+    /// The members as far as this one knows: those that begin the cluster, until it has begun.
+    fn peer_facts(&self, turn: &Turn) -> PeerFacts {
+        let known = turn.control.members();
+        let founder = |founder: &Founder| Member {
+            id: founder.id,
+            name: founder.name.clone(),
+            peer_urls: founder.peer_urls.clone(),
+            ..Default::default()
+        };
+        PeerFacts {
+            cluster: turn.settings.cluster,
+            has_begun: !known.is_empty(),
+            members: match known.is_empty() {
+                true => turn.settings.founders.iter().map(founder).collect(),
+                false => known,
+            },
+            wall_secs: self.front.wall_secs().unwrap_or(0),
+        }
     }
 
     pub(super) fn show_page(&mut self, turn: &Turn, rpc: Rpc, response: &Http1Response) {

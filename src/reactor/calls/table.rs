@@ -100,6 +100,13 @@ impl CallTable {
         self.len
     }
 
+    /// The call has waited before it began: it ends when it would have.
+    pub fn until(&mut self, call: CallId, deadline: Time) {
+        if let Some(call) = self.get_mut(call) {
+            call.deadline = deadline;
+        }
+    }
+
     /// The call has no deadline: it ends by its answer, or with its epoch.
     pub fn keep(&mut self, call: CallId) {
         if let Some(call) = self.get_mut(call) {

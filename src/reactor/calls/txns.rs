@@ -319,7 +319,7 @@ impl Calls {
         // What it was read from may not be settled yet.
         let current = self.cross_shard_of(call).map_or(Revision::NONE, |cross| cross.current);
         self.release_cross_shard(turn, call);
-        let needs = turn.gate.unbacked(current);
+        let needs = turn.unbacked(current);
         turn.hold(needs, call, Err(error));
     }
 
@@ -389,7 +389,7 @@ impl Calls {
                 Reply::LeaseRevoke { revision: shown }
             }
         };
-        let needs = taken.map_or_else(|| turn.gate.unbacked(current), Needs::entry);
+        let needs = taken.map_or_else(|| turn.unbacked(current), Needs::entry);
         turn.hold(needs, call, Ok(reply));
     }
 }

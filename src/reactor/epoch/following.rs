@@ -38,7 +38,8 @@ impl Epochs {
         }
         let term = group.term();
         let leader = group.leader().and_then(|id| turn.member_of(id));
-        let leader = leader.filter(|leader| *leader != turn.settings.member && self.known.serves.term == term);
+        let leader =
+            leader.filter(|leader| *leader != turn.settings.member && self.known.serves.term == term);
         if (term, leader) != self.known.told {
             self.known.told = (term, leader);
             turn.send_to_all(|| EpochMail::LeaderIs { term, leader });
@@ -62,7 +63,7 @@ impl Epochs {
             return;
         }
         let covered = self.known.covered_by.values().min().copied().unwrap_or_default();
-        if covered > turn.shown() {
+        if covered > turn.settled_truth() {
             turn.sequencer.show(covered);
         }
     }

@@ -9,10 +9,14 @@ use super::super::epoch_state::EpochStage;
 use super::super::shards::{LocalShard, Shards};
 use super::super::turn::{ToPeers, Turn};
 use super::Epochs;
-use crate::limits::{CAMPAIGN_AGAIN_MS, TAKEOVER_PATIENCE_DOUBLED_MAX};
+use crate::io::{EpochMail, Level};
+use crate::limits::{CAMPAIGN_AGAIN_MS, STANDS_FOR_LOST_LEADER, TAKEOVER_PATIENCE_DOUBLED_MAX};
 use crate::peer::PeerMessage;
 use crate::raft::{Group, Position, Role};
-use crate::types::{Duration, Epoch, MemberId, RaftId, ShardId, Term, Time};
+use crate::types::{
+    ClockReading, Duration, Epoch, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time,
+};
+use std::collections::BTreeMap;
 
 /// What this member does about a group that no clock drives.
 #[derive(Debug, Default)]
@@ -47,6 +51,15 @@ pub(super) struct Clock {
     /// When the takeover under way began, and how many have come to nothing since one served.
     begun_at: Time,
     failed: u32,
+    /// When this member stands because the leader's connection is gone, and how often it still does.
+    stands_at: Time,
+    stands: u32,
+    /// When each reactor was last known to turn.
+    turned_at: BTreeMap<ReactorId, Time>,
+    /// The highest revision known to be settled while this member leads, and since when.
+    settled: (Revision, Time),
+    /// Until when this member does not stand, having given up.
+    unwell_until: Time,
 }
 
 impl Clock {
@@ -61,8 +74,83 @@ impl Clock {
     }
 
     pub fn wake_at(&self, turn: &Turn, shards: &Shards) -> Time {
-        let has_others = turn.settings.founders.len() > 1 || shards.all().any(|local| !local.shard.group().is_alone());
-        if has_others { self.ticks_at } else { Time::NEVER }
+        let has_others =
+            turn.settings.founders.len() > 1 || shards.all().any(|local| !local.shard.group().is_alone());
+        let stands_at = if self.stands > 0 { self.stands_at } else { Time::NEVER };
+        if has_others { self.ticks_at.min(stands_at) } else { Time::NEVER }
+    }
+
+    /// Why a member that leads should not: revisions that do not settle, or a reactor that does not turn.
+    fn why_unwell(&mut self, turn: &Turn) -> Option<&'static str> {
+        let (now, patience) = (turn.now, turn.settings.election_timeout);
+        let (settled, taken) = (turn.settled_truth(), turn.sequencer.counter());
+        if settled != self.settled.0 || settled == taken {
+            self.settled = (settled, now);
+        }
+        let hangs = self.turned_at.values().any(|turned| now.since(*turned) > patience);
+        match now.since(self.settled.1) > patience {
+            true => Some("what is written does not settle"),
+            false => hangs.then_some("one of its threads does not turn"),
+        }
+    }
+}
+
+impl Clock {
+    /// The control shard's group counts on.
+    fn tick(&mut self, turn: &mut Turn, group: &mut Group, ticks: bool) {
+        if group.is_alone() {
+            return;
+        }
+        if ticks && group.leads() && turn.epoch_state.leads() {
+            self.give_up_if_unwell(turn, group);
+        }
+        // Who is not well follows, and stands for nothing.
+        let may_stand = group.leads() || turn.now >= self.unwell_until;
+        if ticks && may_stand {
+            group.tick();
+        }
+        let wants = self.stands > 0 && group.role() == Role::Follower && group.leader().is_none();
+        if !wants || !may_stand {
+            self.stands = 0;
+        } else if turn.now >= self.stands_at {
+            group.campaign();
+            self.stands -= 1;
+            self.stands_at = turn.now + Duration::from_ms(CAMPAIGN_AGAIN_MS);
+        }
+    }
+
+    fn give_up_if_unwell(&mut self, turn: &mut Turn, group: &mut Group) {
+        let Some(why) = self.why_unwell(turn) else { return };
+        self.unwell_until = turn.now + Duration(2 * turn.settings.election_timeout.0);
+        turn.counters.paths.leader_gave_up += 1;
+        turn.log_line(Level::Warn, "giving the leadership up", [("reason", why.into())]);
+        hand_over(group);
+    }
+
+    /// A reactor turns.
+    pub fn turns(&mut self, from: ReactorId, now: Time) {
+        self.turned_at.insert(from, now);
+    }
+
+    /// An epoch begins to serve.
+    pub fn serves(&mut self, turn: &Turn) {
+        self.failed = 0;
+        self.wakes(turn);
+    }
+
+    /// What stood still before now is no sign of anything.
+    fn wakes(&mut self, turn: &Turn) {
+        self.settled = (turn.settled_truth(), turn.now);
+        self.turned_at.values_mut().for_each(|turned| *turned = turn.now);
+    }
+}
+
+/// Gives a group to whom it has heard of and that has most of its log; nobody leads where there is none.
+fn hand_over(group: &mut Group) {
+    let others = group.progress().filter(|(.., is_active)| *is_active);
+    let next = others.max_by_key(|(id, matched, _)| (*matched, *id)).map(|(id, ..)| id);
+    if !next.is_some_and(|next| group.transfer_leader(next)) {
+        group.step_down();
     }
 }
 
@@ -70,19 +158,23 @@ impl Epochs {
     pub(super) fn drive_groups(&mut self, turn: &mut Turn, shards: &mut Shards) {
         let ticks = self.clock.ticks_at <= turn.now;
         if ticks {
-            // A process that slept does not count what it has slept: it would depose a leader that lives.
+            // A process that slept does not count what it has slept: it would depose a leader that lives, or itself.
+            if turn.now.since(self.clock.ticks_at) > Duration(turn.settings.election_timeout.0 / 2) {
+                self.clock.wakes(turn);
+            }
             self.clock.ticks_at = turn.now + turn.settings.heartbeat;
+            if self.coordinator.is_some() && turn.epoch_state.leads() && !turn.is_alone() {
+                let clock = ClockReading { boot: turn.boot, time: turn.now };
+                turn.tell(ToPeers::All, ShardId::CONTROL, PeerMessage::Clock(clock));
+            }
         }
-        if turn.epoch_state.stage() == EpochStage::Serving {
-            self.clock.failed = 0;
+        if ticks && !turn.is_alone() {
+            turn.send(ReactorId(0), EpochMail::Turns);
         }
         let mut lost = false;
         for local in shards.all_mut() {
             if local.shard.id == ShardId::CONTROL {
-                let group = local.shard.group_mut();
-                if ticks && !group.is_alone() {
-                    group.tick();
-                }
+                self.clock.tick(turn, local.shard.group_mut(), ticks);
                 continue;
             }
             lost |= drive(turn, local, ticks);
@@ -95,18 +187,14 @@ impl Epochs {
     /// Gives the control shard's group to another member, where this one does not come through with its takeover.
     pub(super) fn hand_over_if_stuck(&mut self, turn: &mut Turn, shards: &mut Shards) {
         let Some(coordinator) = &self.coordinator else { return };
-        let late = coordinator.is_taking_over() && turn.now >= self.clock.begun_at + self.clock.patience(turn);
+        let late =
+            coordinator.is_taking_over() && turn.now >= self.clock.begun_at + self.clock.patience(turn);
         let group = shards.shard_mut(ShardId::CONTROL).group_mut();
         if !late || group.is_alone() {
             return;
         }
-        let others = group.progress().filter(|(id, ..)| *id != group.own());
-        let next = others.filter(|(.., is_active)| *is_active).max_by_key(|(id, matched, _)| (*matched, *id));
         turn.counters.paths.takeover_given_up += 1;
-        let next = next.map(|(id, ..)| id);
-        if !next.is_some_and(|next| group.transfer_leader(next)) {
-            group.step_down();
-        }
+        hand_over(group);
         self.end_if_under_way(turn);
     }
 
@@ -117,9 +205,16 @@ impl Epochs {
         }
         let group = shards.shard_mut(ShardId::CONTROL).group_mut();
         let led = group.leader().and_then(|id| turn.member_of(id)) == Some(member);
-        if led && group.role() == Role::Follower {
-            group.forget_leader();
+        if !led || group.role() != Role::Follower {
+            return;
         }
+        // One after the other, so that they do not share the votes: the first is done before the second begins.
+        let (gone, own) = (group.leader(), group.own());
+        let voters = &group.peers_at(group.applied()).voters;
+        let before = voters.iter().filter(|id| **id < own && Some(**id) != gone).count() as u64;
+        group.forget_leader();
+        self.clock.stands = STANDS_FOR_LOST_LEADER;
+        self.clock.stands_at = turn.now + Duration::from_ms(before * CAMPAIGN_AGAIN_MS / 2);
     }
 
     /// The winner of the control shard's group asks for a group in which this member's log is longer.

@@ -72,6 +72,7 @@ impl Epochs {
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
             EpochMail::Covered { revision } => self.on_covered(from, revision),
+            EpochMail::Turns => self.clock.turns(from, turn.now),
             EpochMail::Step { .. }
             | EpochMail::Sealed { .. }
             | EpochMail::Control { .. }
@@ -97,10 +98,10 @@ impl Epochs {
         let beginning = self.coordinator.as_ref().is_some_and(|coordinator| {
             let group = shards.get(ShardId::CONTROL).expect("it lives here").shard.group();
             let may_stand = || group.is_alone() && group.is_persisted();
-            if group.leads() { coordinator.may_begin() } else { may_stand() }
+            let leads = group.leads() && !group.is_transferring();
+            if leads { coordinator.may_begin() } else { may_stand() }
         });
-        beginning
-            || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn, shards))
+        beginning || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn, shards))
     }
 
     /// When a turn is due for the groups though nothing comes in.
@@ -242,6 +243,7 @@ impl Epochs {
             self.generation = self.generation.next();
             turn.sequencer.start(self.generation, prefix);
             *ReadOnly::change(&mut turn.settled) = prefix;
+            self.clock.serves(turn);
         }
         Some(step)
     }
@@ -252,7 +254,7 @@ impl Epochs {
         let is_new = control.log_view().seal() == Seal::default();
         // A member that has shown anything had all its shards, and what it settles its logs name. Another member
         // may have sealed before this one has made its shards.
-        let never_shown = self.settled_before.max(turn.shown()) == Revision::NONE;
+        let never_shown = self.settled_before.max(turn.settled_truth()) == Revision::NONE;
         Arc::new(ControlCopy {
             index: turn.control.index,
             state: turn.control.to_state(),
@@ -307,4 +309,3 @@ fn bootstrap_entry(turn: &Turn) -> ControlEntry {
         feature_level: FEATURE_LEVEL,
     }
 }
-

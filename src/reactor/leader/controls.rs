@@ -102,7 +102,7 @@ impl Leader {
     /// Whoever has seen an entry's effect finds it everywhere: what may show one that not every reactor has
     /// waits for them.
     fn hold_shown(&mut self, turn: &mut Turn, revision: Revision, call: CallId, answer: Answer) {
-        let needs = turn.gate.unbacked(revision);
+        let needs = turn.unbacked(revision);
         match self.announced.last_entry() {
             Some(mut last) => {
                 turn.counters.paths.control_shown_later += 1;

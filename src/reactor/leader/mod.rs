@@ -10,15 +10,16 @@ mod revokes;
 
 use super::gate::Needs;
 use super::settings::{AutoCompaction, Settings};
-use super::turn::Turn;
+use super::turn::{ToPeers, Turn};
 use super::waiters::Waiters;
 use crate::api::{Answer, CompactRequest, Error, Reply, Request};
 use crate::control::founder_raft_ids;
 use crate::io::{CallId, CallMail, Fields, LeaderMail, Level, Own, Value};
 use crate::lease::{Expiry, Leases};
+use crate::peer::PeerMessage;
 use crate::record::{ControlEntry, MemberRecord};
 use crate::stdx::Rng;
-use crate::types::{Duration, Index, LeaseId, ReactorId, Revision, ShardId, Time};
+use crate::types::{Duration, Index, LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
 use controls::Asked;
 pub use controls::Decided;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -77,6 +78,8 @@ pub(super) struct Leader {
     raising_no_space: Option<Vec<CallId>>,
     /// A full disk was heard of while no epoch served: the alarm is raised when one does.
     no_space_heard: bool,
+    /// When the member that leads is told next what this one is.
+    publishes_at: Time,
     auto: Auto,
 }
 
@@ -114,6 +117,7 @@ impl Leader {
             superseded: Waiters::default(),
             raising_no_space: None,
             no_space_heard: false,
+            publishes_at: Time::NEVER,
             auto: Auto::new(settings.auto_compaction, settings.bounds.auto_compaction_revisions_ms, now),
         }
     }
@@ -205,6 +209,7 @@ impl Auto {
 impl Leader {
     pub fn on_mail(&mut self, turn: &mut Turn, from: ReactorId, mail: LeaderMail) {
         match mail {
+            LeaderMail::Round { .. } => unreachable!("rounds are not the leader's alone"),
             LeaderMail::Control { call, request, own } => self.on_request(turn, call, request, own),
             LeaderMail::OwnDone { of, answer } => self.on_own_done(turn, of, &answer),
             LeaderMail::RevokingHas { call, shards } => self.on_revoking_has(turn, from, call, shards),
@@ -233,29 +238,59 @@ impl Leader {
         }
     }
 
-    fn publish_attributes(&mut self, turn: &mut Turn) {
-        let settings = turn.settings.clone();
+    /// What this member is to publish of itself; none where the cluster knows it.
+    fn attributes(turn: &Turn) -> Option<ControlEntry> {
+        let settings = &turn.settings;
         let says_all = |known: &MemberRecord| {
             (&known.name, &known.client_urls, known.directory)
                 == (&settings.name, &settings.client_urls, settings.directory.0)
         };
-        if turn.control.member(settings.member).is_some_and(says_all) {
-            return;
-        }
-        let attributes = ControlEntry::MemberAttributes {
+        let known = turn.control.member(settings.member);
+        known.is_none_or(|known| !says_all(known)).then(|| ControlEntry::MemberAttributes {
             member: settings.member.0,
             directory: settings.directory.0,
             name: settings.name.clone(),
             client_urls: settings.client_urls.clone(),
             raft_ids: founder_raft_ids(settings.cluster, settings.member),
-        };
-        self.decide_control(turn, attributes, None);
+        })
+    }
+
+    fn publish_attributes(&mut self, turn: &mut Turn) {
+        if let Some(attributes) = Leader::attributes(turn) {
+            self.decide_control(turn, attributes, None);
+        }
+    }
+
+    /// Another member publishes what it is.
+    pub fn on_attributes(&mut self, turn: &mut Turn, from: MemberId, attributes: ControlEntry) {
+        let of = if let ControlEntry::MemberAttributes { member, .. } = attributes { member } else { 0 };
+        if turn.epoch_state.leads() && of == from.0 {
+            self.decide_control(turn, attributes, None);
+        }
+    }
+
+    /// Tells the member that leads what this one is, until it is known.
+    fn publish_elsewhere(&mut self, turn: &mut Turn) {
+        let Some(leader) = turn.epoch_state.follows() else { return };
+        if turn.now < self.publishes_at || !turn.control.is_bootstrapped() {
+            return;
+        }
+        self.publishes_at = Time::NEVER;
+        if let Some(attributes) = Leader::attributes(turn) {
+            self.publishes_at = turn.now + turn.settings.election_timeout;
+            turn.tell(ToPeers::One(leader), ShardId::CONTROL, PeerMessage::Attributes(attributes));
+        }
+    }
+
+    /// Another member leads now: it is told anew what this one is, where it does not know.
+    pub fn on_leader_is(&mut self, turn: &Turn) {
+        self.publishes_at = turn.now;
     }
 
     /// The lead's own work of a turn.
     pub fn take_turn(&mut self, turn: &mut Turn) {
         if !turn.epoch_state.leads() {
-            return;
+            return self.publish_elsewhere(turn);
         }
         self.expire_leases(turn);
         let (now, settled) = (turn.now, *turn.settled);
@@ -300,7 +335,8 @@ impl Leader {
 
     pub fn wake_at(&self, turn: &Turn) -> Time {
         if !turn.epoch_state.leads() {
-            return Time::NEVER;
+            let may_publish = turn.epoch_state.follows().is_some() && turn.control.is_bootstrapped();
+            return if may_publish { self.publishes_at } else { Time::NEVER };
         }
         self.expiry.wake_at().min(self.auto.next_look)
     }

@@ -209,7 +209,7 @@ impl Shards {
         turn.applied(kind, matches!(answer, Ok(_) | Err(Error::Compacted)), began, About::of(request));
         let revision = effect.as_ref().map(|effect: &Effect| effect.revision);
         assert!(revision.is_none_or(|revision| revision > current), "a write comes after what it has seen");
-        let needs = revision.map_or_else(|| turn.gate.unbacked(current), Needs::entry);
+        let needs = revision.map_or_else(|| turn.unbacked(current), Needs::entry);
         let local = self.of.get_mut(&id).expect("the caller found it");
         assert!(local.reserved.is_none(), "a reserved shard evaluates nothing else");
         let mut leases = leases;

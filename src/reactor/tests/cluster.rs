@@ -4,6 +4,8 @@ use super::*;
 use crate::io::DialId;
 use std::collections::BTreeMap;
 
+mod laggards;
+
 /// One end of a connection between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct End {
@@ -205,7 +207,27 @@ impl Cluster {
         self.members.iter().flatten().map(shown).collect()
     }
 
-    /// Puts at the member that leads, and gives the revision.
+    /// A call at a member, until it is answered.
+    fn call<Q: Message, R: Message + Default>(
+        &mut self,
+        at: usize,
+        path: &str,
+        request: &Q,
+    ) -> Result<R, (u8, String)> {
+        let stream = self.member(at).ask(path, request).number();
+        self.until("a call is answered", |cluster| {
+            cluster.members[at].as_ref().unwrap().statuses.iter().any(|(of, ..)| *of == stream)
+        });
+        let member = self.member(at);
+        let place = member.statuses.iter().position(|(of, ..)| *of == stream).unwrap();
+        let (_, code, text) = member.statuses.remove(place);
+        if code != 0 {
+            return Err((code, text));
+        }
+        let place = member.answers.iter().position(|(of, _)| *of == stream).unwrap();
+        Ok(R::decode(&member.answers.remove(place).1[..]).unwrap())
+    }
+
     fn put(&mut self, at: usize, key: &str) -> i64 {
         self.put_value(at, key, b"v".to_vec())
     }
@@ -216,17 +238,23 @@ impl Cluster {
             value: Bytes::from(value),
             ..Default::default()
         };
-        let stream = self.member(at).ask("/etcdserverpb.KV/Put", &request).number();
-        let done = move |cluster: &Cluster| {
-            cluster.members[at].as_ref().unwrap().statuses.iter().any(|(of, ..)| *of == stream)
+        let reply: proto::PutResponse = self.call(at, "/etcdserverpb.KV/Put", &request).unwrap();
+        let header = reply.header.unwrap();
+        assert_eq!(header.member_id, 7 + at as u64, "a header names the member that was asked");
+        header.revision
+    }
+
+    /// A range over everything: the revision and the keys.
+    fn range(&mut self, at: usize, serializable: bool) -> (i64, usize) {
+        let everything = Bytes::from_static(b"\0");
+        let request = proto::RangeRequest {
+            key: everything.clone(),
+            range_end: everything,
+            serializable,
+            ..Default::default()
         };
-        self.until("a put is answered", done);
-        let member = self.member(at);
-        let place = member.statuses.iter().position(|(of, ..)| *of == stream).unwrap();
-        assert_eq!(member.statuses.remove(place).1, 0);
-        let place = member.answers.iter().position(|(of, _)| *of == stream).unwrap();
-        let reply = proto::PutResponse::decode(&member.answers.remove(place).1[..]).unwrap();
-        reply.header.unwrap().revision
+        let reply: proto::RangeResponse = self.call(at, "/etcdserverpb.KV/Range", &request).unwrap();
+        (reply.header.unwrap().revision, reply.kvs.len())
     }
 }
 
@@ -263,119 +291,65 @@ fn where_the_leader_is_killed_another_member_goes_on_with_the_next_revision() {
     cluster.until("both show it", |cluster| cluster.shown() == [22; 2]);
 }
 
-/// A follower that is away while more is written than its groups keep in memory.
-fn cluster_with_a_laggard(settings: impl Fn(Settings) -> Settings) -> (Cluster, usize, usize) {
-    let mut cluster = Cluster::of(&[1, 2, 1], 3, settings);
-    cluster.until("one serves", serving);
-    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
-    let away = (leader + 1) % 3;
-    cluster.cut = (0..3).filter(|other| *other != away).map(|other| (away, other)).collect();
-    (cluster, leader, away)
-}
-
-/// Writes so many values of 20 KB each, to one shard and to others in turn.
-fn write_much(cluster: &mut Cluster, leader: usize, values: usize) {
-    for n in 0..values {
-        let key =
-            if n % 3 == 0 { format!("{}k{n}", char::from((n * 7 % 128) as u8)) } else { format!("/k{n}") };
-        cluster.put_value(leader, &key, vec![n as u8; 20_000]);
-    }
-}
-
-fn log_begins(cluster: &mut Cluster, at: usize) -> Vec<u64> {
-    cluster.member(at).reactors.iter().map(|r| r.storage.log().segments().next().unwrap().sequence).collect()
-}
-
 #[test]
-fn a_follower_that_was_away_catches_up_from_the_log_on_disk() {
-    let (mut cluster, leader, away) = cluster_with_a_laggard(|settings| settings);
-    let before = log_begins(&mut cluster, leader);
-    write_much(&mut cluster, leader, 300);
-    let (checkpoints, shown) = (cluster.member(leader).checkpoints, cluster.shown());
-    assert!(checkpoints > 3, "{checkpoints}");
-    assert_eq!(log_begins(&mut cluster, leader), before, "the follower lacks what stands there");
-    let least = *shown.iter().min().unwrap();
-    assert!(least < 10, "{shown:?}");
-    cluster.cut.clear();
-    cluster.until("all show it", |cluster| cluster.shown() == [301; 3]);
-    assert!(cluster.member(leader).pieces_read > 10, "{}", cluster.member(leader).pieces_read);
-    let stores = |member: &Member| -> Vec<_> {
-        let stores = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
-        stores.map(|local| (local.shard.id, local.shard.store.sizes().keys)).collect()
-    };
-    let counts: Vec<u64> =
-        [leader, away].map(|at| stores(cluster.member(at)).iter().map(|(_, n)| n).sum()).into();
-    assert_eq!(counts, [300, 300]);
-    // What nobody lacks any more goes.
-    write_much(&mut cluster, leader, 60);
-    cluster.until("the log is short again", |cluster| {
-        let reactors = &cluster.members[leader].as_ref().unwrap().reactors;
-        let bytes: u64 = reactors.iter().map(|reactor| reactor.storage.log().held().written).sum();
-        bytes < 3_000_000
-    });
-    assert!(log_begins(&mut cluster, leader) > before);
-    // A group in which nothing was written has kept nothing, and serves who was away since all the same.
-    let router = cluster.member(leader).reactors[0].turn.router();
-    let idle = ["/registry/", "/registry/pods/", "/registry/leases/", "/registry/events/"];
-    let idle = idle.into_iter().find(|key| router.shard_of(key.as_bytes()) == ShardId(2)).unwrap();
-    cluster.cut = (0..3).filter(|other| *other != away).map(|other| (away, other)).collect();
-    (0..150).for_each(|n| _ = cluster.put_value(leader, &format!("{idle}{n}"), vec![7; 20_000]));
-    cluster.cut.clear();
-    cluster.until("all show it", |cluster| cluster.shown() == [511; 3]);
-}
-
-#[test]
-fn what_the_log_has_let_go_of_is_not_asked_for_again_and_again() {
-    let (mut cluster, leader, away) = cluster_with_a_laggard(|settings| {
-        let bounds = crate::limits::Bounds { laggard_log_bytes_max: 0, ..settings.bounds };
-        Settings { bounds, ..settings }
-    });
-    let before = log_begins(&mut cluster, leader);
-    write_much(&mut cluster, leader, 300);
-    assert!(log_begins(&mut cluster, leader) > before, "nothing is kept for the follower");
-    cluster.cut.clear();
-    for _ in 0..500 {
-        cluster.now = cluster.now + Duration::from_ms(10);
-        cluster.settle();
-    }
-    let read = cluster.member(leader).pieces_read;
-    assert!(cluster.shown()[away] < 301);
-    cluster.put_value(leader, "/last", vec![1]);
-    for _ in 0..100 {
-        cluster.now = cluster.now + Duration::from_ms(10);
-        cluster.settle();
-    }
-    assert_eq!(cluster.member(leader).pieces_read, read);
-}
-
-#[test]
-fn a_read_of_the_log_that_fails_is_tried_again_and_what_the_disk_has_changed_is_given_to_nobody() {
-    let (mut cluster, leader, away) = cluster_with_a_laggard(|settings| settings);
-    write_much(&mut cluster, leader, 150);
-    cluster.member(leader).reads_fail = true;
-    cluster.cut.clear();
-    cluster.until("a read fails", |cluster| cluster.members[leader].as_ref().unwrap().pieces_read > 0);
-    assert!(cluster.member(leader).pieces_read < 5, "{}", cluster.member(leader).pieces_read);
-    cluster.member(leader).reads_fail = false;
-    cluster.until("all show it", |cluster| cluster.shown() == [151; 3]);
-
-    cluster.cut = (0..3).filter(|other| *other != away).map(|other| (away, other)).collect();
-    cluster.until("it is away", |cluster| cluster.members[away].as_ref().unwrap().network.is_empty());
-    let known: std::collections::BTreeMap<_, _> = cluster.member(leader).segments.clone();
-    write_much(&mut cluster, leader, 150);
-    let last = known.keys().next_back().unwrap();
-    for (name, file) in &mut cluster.member(leader).segments {
-        if name.sequence > last.sequence {
-            file.chunks_mut(4096).for_each(|block| block[200] ^= 1);
+fn every_member_takes_writes_and_answers_reads() {
+    let mut cluster = Cluster::new(&[2, 3, 1], 4);
+    let mut revision = 1;
+    for n in 0..60usize {
+        let put = cluster.put(n % 3, &format!("{}k{n}", char::from((n * 5 % 128) as u8)));
+        assert_eq!(put, revision + 1);
+        revision = put;
+        for at in 0..3 {
+            assert_eq!(cluster.range(at, false), (revision, n + 1), "member {at}");
         }
     }
-    cluster.cut.clear();
-    for _ in 0..500 {
-        cluster.now = cluster.now + Duration::from_ms(10);
-        cluster.settle();
+    cluster.until("all show it", |cluster| cluster.shown() == [61; 3]);
+    for at in 0..3 {
+        assert_eq!(cluster.range(at, true), (61, 60));
     }
-    let said = |line: &&LogLine| line.message.contains("the disk has lost or changed it");
-    assert!(cluster.member(leader).log_lines.iter().filter(said).count() >= 1);
-    assert!(cluster.shown()[away] < 301, "{:?}", cluster.shown());
-    assert_eq!(cluster.member(away).halted, None);
+    let grant = proto::LeaseGrantRequest { ttl: 100, id: 0 };
+    for at in 0..3 {
+        let granted: proto::LeaseGrantResponse =
+            cluster.call(at, "/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
+        let list: proto::LeaseTimeToLiveResponse = cluster
+            .call(
+                (at + 1) % 3,
+                "/etcdserverpb.Lease/LeaseTimeToLive",
+                &proto::LeaseTimeToLiveRequest { id: granted.id, keys: true },
+            )
+            .unwrap();
+        assert_eq!((list.granted_ttl, list.id), (100, granted.id));
+    }
+    let members: proto::MemberListResponse = cluster
+        .call(0, "/etcdserverpb.Cluster/MemberList", &proto::MemberListRequest { linearizable: true })
+        .unwrap();
+    let names: Vec<&str> = members.members.iter().map(|member| &member.name[..]).collect();
+    assert_eq!(names, ["m0", "m1", "m2"]);
+    assert!(members.members.iter().all(|member| !member.client_urls.is_empty()), "{members:?}");
+}
+
+#[test]
+fn a_member_that_is_cut_off_answers_nothing_that_is_not_so_and_is_served_again_afterwards() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    assert_eq!(cluster.put((leader + 1) % 3, "a"), 2);
+    cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+    cluster.cut = vec![(leader, (leader + 1) % 3), (leader, (leader + 2) % 3)];
+    let put = proto::PutRequest { key: Bytes::from_static(b"b"), ..Default::default() };
+    let lost = cluster.member(leader).ask("/etcdserverpb.KV/Put", &put).number();
+    cluster.until("another serves", |cluster| cluster.leaders().iter().any(|at| *at != leader));
+    let next = *cluster.leaders().iter().find(|at| **at != leader).unwrap();
+    assert_eq!(cluster.put(next, "c"), 3);
+    assert_eq!(cluster.range(leader, true), (2, 1), "what need not be the newest is answered");
+    let answered = |cluster: &Cluster| {
+        let member = cluster.members[leader].as_ref().unwrap();
+        member.statuses.iter().find(|(of, ..)| *of == lost).map(|(_, code, text)| (*code, text.clone()))
+    };
+    cluster.until("the put is answered", |cluster| answered(cluster).is_some());
+    assert_eq!(answered(&cluster), Some((14, "etcdserver: request timed out".to_owned())));
+    cluster.cut.clear();
+    cluster.until("all show it", |cluster| cluster.shown() == [3; 3]);
+    assert_eq!(cluster.range(leader, false), (3, 2));
+    assert_eq!(cluster.put(leader, "d"), 4);
 }

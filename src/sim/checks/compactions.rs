@@ -1,6 +1,6 @@
 //! A compaction that was confirmed has taken effect: nothing below it is read any more, nor compacted again.
 
-use super::{Evidence, request_of};
+use super::{Evidence, is_local, request_of};
 use crate::api::{Op as TxnOp, Request, TxnRequest};
 use crate::sim::history::Op;
 use crate::sim::world::Failure;
@@ -12,7 +12,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
     for (call, op) in evidence.history.ops.iter().enumerate().filter(|(_, op)| op.is_ok()) {
         let Some(returned) = op.returned else { continue };
         let request = request_of(op);
-        let (surely, named) = (evidence.compacted_surely(op.invoked.tick), lowest_named(op, &request));
+        let (surely, named) = (evidence.compacted_for(op), lowest_named(op, &request));
         let later = op.revision().map_or(0, |revision| compacted_before(&shown, revision));
         if named > 0 && named < surely.max(later) {
             let what = format!(
@@ -40,9 +40,11 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
 /// behind every compaction that was confirmed before they were asked for. Their revisions, ascending, with the
 /// highest such compaction.
 fn shown_since(evidence: &Evidence<'_>) -> Vec<(i64, i64)> {
+    let several = evidence.history.known.members > 1;
     let newest = |op: &&Op| {
         use Method::{Alarm, LeaseKeepAlive, LeaseLeases, LeaseTimeToLive, Put};
         matches!(op.method, Put | Alarm | LeaseKeepAlive | LeaseLeases | LeaseTimeToLive)
+            && !(several && is_local(op))
     };
     let answers = evidence.history.ops.iter().filter(newest);
     let mut shown: Vec<(i64, i64)> =

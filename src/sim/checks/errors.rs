@@ -17,6 +17,9 @@ pub struct Pending {
     justified: bool,
 }
 
+/// Whoever is asked to hand the lead over may have lost it meanwhile.
+const NOT_LEADER: &str = "etcdserver: not leader";
+
 /// Sorts the errors: what does not depend on keys is judged at once.
 pub fn pending(evidence: &Evidence<'_>) -> Result<Vec<Pending>, Failure> {
     let mut pending = vec![];
@@ -38,6 +41,15 @@ pub fn pending(evidence: &Evidence<'_>) -> Result<Vec<Pending>, Failure> {
             }
             continue;
         }
+        if op.is_leaderless() {
+            if evidence.history.known.members == 1 {
+                return wrong("who else would lead");
+            }
+            continue;
+        }
+        if op.method == Method::MoveLeader && text == NOT_LEADER {
+            continue;
+        }
         if *text == Error::Compacted.to_string() {
             let asked = lowest_revision(op);
             if evidence.compacted_before(returned.tick) < asked {
@@ -46,7 +58,7 @@ pub fn pending(evidence: &Evidence<'_>) -> Result<Vec<Pending>, Failure> {
             continue;
         }
         if *text == Error::FutureRevision.to_string() {
-            if highest_revision(op) <= evidence.floor(op.invoked.tick) {
+            if highest_revision(op) <= evidence.floor_of(op) {
                 return wrong("the revision had been shown before");
             }
             continue;
@@ -58,7 +70,7 @@ pub fn pending(evidence: &Evidence<'_>) -> Result<Vec<Pending>, Failure> {
         if !matches!(op.method, Method::Put | Method::DeleteRange | Method::Txn | Method::Range) {
             return wrong("that should not happen");
         }
-        let (floor, request) = (evidence.floor(op.invoked.tick), request_of(op));
+        let (floor, request) = (evidence.floor_of(op), request_of(op));
         pending.push(Pending { call, floor, request, text: text.clone(), justified: false });
     }
     Ok(pending)

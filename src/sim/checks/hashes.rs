@@ -32,7 +32,7 @@ fn check_whole(evidence: &Evidence<'_>) -> Result<(), Failure> {
     for (call, op) in hashes.filter(|(_, op)| op.method == Method::Hash && op.is_ok()) {
         let hash = proto::HashResponse::decode(op.messages[0].clone()).expect("it is protobuf");
         let upto = hash.header.map_or(0, |header| header.revision);
-        let surely = evidence.compacted_surely(op.invoked.tick);
+        let surely = evidence.compacted_for(op);
         let asked = evidence.compactions.iter().map(|(_, revision)| *revision).filter(|c| *c >= surely);
         let mut known = std::iter::once(surely).chain(asked);
         if !known.any(|compacted| hash_kv(&evidence.record, upto, compacted) == hash.hash) {

@@ -1,10 +1,11 @@
 //! Leases end when nobody renews them, and not before.
 
 use super::errors::leases_of;
-use super::{Evidence, request_of};
+use super::{Evidence, is_local, request_of};
 use crate::api::Request;
 use crate::sim::boot::ELECTION_TIMEOUT;
 use crate::sim::history::{Moment, Op};
+use crate::sim::plan::DRIFT_PPM_MAX;
 use crate::sim::world::Failure;
 use crate::types::{Duration, LeaseId, Time};
 use crate::wire::Method;
@@ -13,6 +14,8 @@ use crate::wire::proto::{self, Message};
 /// A renewal that was confirmed: until when the lease lives at least.
 struct Renewal {
     returned: Moment,
+    /// The member that granted the lease, where this is its grant.
+    granted_by: Option<usize>,
     lives_until: Time,
 }
 
@@ -40,11 +43,17 @@ fn renewals(evidence: &Evidence<'_>, lease: LeaseId) -> Vec<Renewal> {
             let renewed =
                 asked_renewals(evidence, lease).any(|r| r.returned.is_none_or(|at| reign.begun < at));
             let extension = if renewed { Duration(0) } else { ELECTION_TIMEOUT };
-            let lives_until = reign.begun.time + whole + extension;
-            renewals.push(Renewal { returned: reign.begun, lives_until });
+            let lives_until = reign.begun.time + shortest(evidence, Duration(whole.0 + extension.0));
+            renewals.push(Renewal { returned: reign.begun, granted_by: None, lives_until });
         }
     }
     renewals
+}
+
+/// What a span by a member's clock takes at least: those of several members part.
+fn shortest(evidence: &Evidence<'_>, span: Duration) -> Duration {
+    let several = evidence.history.known.members > 1;
+    Duration(span.0 - if several { span.0 / 1_000_000 * DRIFT_PPM_MAX } else { 0 })
 }
 
 fn asked_renewals<'a>(evidence: &Evidence<'a>, lease: LeaseId) -> impl Iterator<Item = &'a Op> {
@@ -69,8 +78,10 @@ fn confirmed_renewals(evidence: &Evidence<'_>, lease: LeaseId) -> Vec<Renewal> {
             _ => continue,
         };
         if id == lease.0 && ttl > 0 {
-            let lives_until = op.invoked.time + Duration::from_secs(ttl.unsigned_abs());
-            renewals.push(Renewal { returned, lives_until });
+            let whole = Duration::from_secs(ttl.unsigned_abs());
+            let lives_until = op.invoked.time + shortest(evidence, whole);
+            let granted_by = (op.method == Method::LeaseGrant).then_some(op.member);
+            renewals.push(Renewal { returned, granted_by, lives_until });
         }
     }
     renewals
@@ -113,12 +124,17 @@ fn revoked_before(evidence: &Evidence<'_>, lease: LeaseId, moment: Moment) -> bo
     revokes.filter(|op| op.invoked < moment).any(|op| request_of(op) == Request::LeaseRevoke(lease))
 }
 
-/// Whether a revoke of the lease was confirmed before.
-fn ended_before(evidence: &Evidence<'_>, lease: LeaseId, moment: Moment) -> bool {
+/// Whether the call knows what a member has said: what is answered by what a member has itself knows that one's.
+fn knows(op: &Op, member: usize) -> bool {
+    op.member == member || !is_local(op)
+}
+
+/// Whether a revoke of the lease was confirmed before the call, which knows of it.
+fn ended_before(evidence: &Evidence<'_>, lease: LeaseId, op: &Op) -> bool {
     let revokes = evidence.history.ops.iter().filter(|op| op.method == Method::LeaseRevoke && op.is_ok());
     revokes
-        .filter(|op| op.returned.is_some_and(|returned| returned < moment))
-        .any(|op| request_of(op) == Request::LeaseRevoke(lease))
+        .filter(|revoke| revoke.returned.is_some_and(|returned| returned < op.invoked))
+        .any(|revoke| knows(op, revoke.member) && request_of(revoke) == Request::LeaseRevoke(lease))
 }
 
 /// Until when the lease surely lives, by what was promised before the call.
@@ -127,12 +143,19 @@ fn lives_until(evidence: &Evidence<'_>, lease: LeaseId, op: &Op) -> Option<Time>
     if revoked_before(evidence, lease, returned) {
         return None;
     }
-    let promised = renewals(evidence, lease).into_iter().filter(|r| r.returned < op.invoked);
-    promised.map(|r| r.lives_until).max().filter(|until| returned.time < *until)
+    let mut renewals = renewals(evidence, lease);
+    renewals.retain(|r| r.returned < op.invoked);
+    // A member need not have heard of what another granted.
+    let granted = renewals.iter().any(|r| r.granted_by.is_some_and(|by| knows(op, by)));
+    if !granted && is_local(op) {
+        return None;
+    }
+    renewals.into_iter().map(|r| r.lives_until).max().filter(|until| returned.time < *until)
 }
 
-/// What clients were told of leases otherwise.
-pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
+/// What clients were told of leases otherwise. `ended` are those that ended with a revision.
+pub fn check(evidence: &Evidence<'_>, ended: &[(LeaseId, i64)]) -> Result<(), Failure> {
+    check_ended(evidence, ended)?;
     for (call, op) in evidence.history.ops.iter().enumerate() {
         let (true, Some(message)) = (op.is_ok(), op.messages.first().cloned()) else { continue };
         let checked = match op.method {
@@ -154,13 +177,41 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Nobody finds a lease once it was shown what its end deleted: who renews one surely leads.
+fn check_ended(evidence: &Evidence<'_>, ended: &[(LeaseId, i64)]) -> Result<(), Failure> {
+    let ops = evidence.history.ops.iter().enumerate().filter(|(_, op)| op.is_ok());
+    for (call, op) in ops.filter(|(_, op)| !op.messages.is_empty()) {
+        let message = op.messages[0].clone();
+        let found = match op.method {
+            Method::LeaseKeepAlive => {
+                let reply = proto::LeaseKeepAliveResponse::decode(message).expect("it is protobuf");
+                (reply.ttl > 0).then_some(reply.id)
+            }
+            Method::LeaseTimeToLive => {
+                let reply = proto::LeaseTimeToLiveResponse::decode(message).expect("it is protobuf");
+                (reply.granted_ttl > 0).then_some(reply.id)
+            }
+            _ => None,
+        };
+        let is_over = |(lease, revision): &&(LeaseId, i64)| {
+            let shown = evidence.shown_at(*revision);
+            found == Some(lease.0) && shown.is_some_and(|shown| shown < op.invoked)
+        };
+        if let Some((lease, revision)) = ended.iter().find(is_over) {
+            let what = format!("call {call} ({:?}) found {lease}, ended by {revision}", op.method);
+            return Err(Failure::new("leases", what));
+        }
+    }
+    Ok(())
+}
+
 /// `granted` is the time to live that the answer shows, where it shows the lease.
 fn check_there(evidence: &Evidence<'_>, op: &Op, lease: LeaseId, granted: Option<i64>) -> Result<(), String> {
     match granted {
         None if lives_until(evidence, lease, op).is_some() => {
             Err(format!("did not find lease {lease}, which was there"))
         }
-        Some(_) if ended_before(evidence, lease, op.invoked) => {
+        Some(_) if ended_before(evidence, lease, op) => {
             Err(format!("found lease {lease}, which had been revoked"))
         }
         Some(ttl) if granted_ttl(evidence, lease) != Some(ttl) => {

@@ -1,23 +1,38 @@
 //! What members say of themselves: who they are, which term they are in, how they stand.
 
-use super::Evidence;
+use super::{Evidence, is_local};
 use crate::limits::QUOTA_BYTES_DEFAULT;
 use crate::sim::boot::{CLUSTER, Identity};
-use crate::sim::history::{Header, History, Moment, Op};
+use crate::sim::history::{Header, History, Moment, Op, Reign};
 use crate::sim::world::Failure;
 use crate::wire::Method;
 use crate::wire::proto::{self, Message};
+use std::collections::BTreeMap;
 
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
     check_headers(evidence.history)?;
-    let mut published: Vec<Option<Moment>> = vec![None; evidence.history.known.members];
+    check_reigns(&evidence.history.known.reigns)?;
+    let members = evidence.history.known.members;
+    let mut published = vec![vec![]; members];
     for (call, op) in evidence.history.ops.iter().enumerate().filter(|(_, op)| op.is_ok()) {
         let checked = match op.method {
             Method::Status => check_status(evidence.history, op),
-            Method::MemberList => check_list(op, &mut published),
+            Method::MemberList => check_list(members, op, &mut published),
             _ => Ok(()),
         };
         checked.map_err(|what| wrong(call, op, what))?;
+    }
+    Ok(())
+}
+
+/// No two members lead in one term.
+fn check_reigns(reigns: &[Reign]) -> Result<(), Failure> {
+    let mut leaders: BTreeMap<u64, usize> = BTreeMap::new();
+    for Reign { member, term, .. } in reigns {
+        let leader = *leaders.entry(*term).or_insert(*member);
+        if leader != *member {
+            return Err(Failure::new("member", format!("in term {term} both m{leader} and m{member} led")));
+        }
     }
     Ok(())
 }
@@ -28,21 +43,71 @@ fn wrong(call: usize, op: &Op, what: String) -> Failure {
 
 /// Every answer is of the member that was asked, in its term.
 pub fn check_headers(history: &History) -> Result<(), Failure> {
+    let mut terms = Terms::new(history.known.members);
+    let mut shown = vec![];
     for (call, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_ok()) {
         let Some(message) = op.messages.first() else { continue };
-        if !matches!(op.method, Method::RangeStream | Method::Defragment) {
+        if !matches!(op.method, Method::RangeStream | Method::Defragment | Method::MoveLeader) {
             let header = crate::sim::history::header(message).unwrap_or_default();
             check_header(history, op.member, &header, op.invoked).map_err(|what| wrong(call, op, what))?;
+            let what = format!("call {call} ({:?})", op.method);
+            shown.push((op.invoked, op.returned.unwrap_or(op.invoked), op.member, header.raft_term, what));
         }
     }
-    for stream in &history.streams {
-        for (_, response) in &stream.responses {
+    for (at, stream) in history.streams.iter().enumerate() {
+        let mut last = 0;
+        for (moment, response) in &stream.responses {
             let header = response.header.unwrap_or_default();
             let wrong = |what| Failure::new("member", format!("{response:?} of m{}: {what}", stream.member));
             check_header(history, stream.member, &header, stream.opened).map_err(wrong)?;
+            if header.raft_term < last {
+                return Err(wrong(format!("term {last} had been shown on stream {at}")));
+            }
+            last = header.raft_term;
+            shown.push((stream.opened, *moment, stream.member, last, format!("stream {at}")));
+        }
+    }
+    for (_, returned, member, term, _) in &shown {
+        terms.show(*member, *returned, *term);
+    }
+    terms.sort();
+    for (asked, _, member, term, what) in shown {
+        let before = terms.before(member, asked);
+        if term < before {
+            let what = format!("{what} to m{member} shows term {term}, {before} had been shown");
+            return Err(Failure::new("member", what));
         }
     }
     Ok(())
+}
+
+/// The terms that each member has shown, which never fall, restarts included.
+struct Terms(Vec<Vec<(Moment, u64)>>);
+
+impl Terms {
+    fn new(members: usize) -> Terms {
+        Terms(vec![vec![]; members])
+    }
+
+    fn show(&mut self, member: usize, at: Moment, term: u64) {
+        self.0[member].push((at, term));
+    }
+
+    fn sort(&mut self) {
+        for shown in &mut self.0 {
+            shown.sort();
+            let mut highest = 0;
+            for (_, term) in shown {
+                highest = highest.max(*term);
+                *term = highest;
+            }
+        }
+    }
+
+    fn before(&self, member: usize, moment: Moment) -> u64 {
+        let before = self.0[member].partition_point(|(at, _)| *at < moment);
+        self.0[member][..before].last().map_or(0, |(_, term)| *term)
+    }
 }
 
 fn check_header(history: &History, member: usize, header: &Header, asked: Moment) -> Result<(), String> {
@@ -51,6 +116,8 @@ fn check_header(history: &History, member: usize, header: &Header, asked: Moment
     }
     let mut reigns = history.known.reigns.iter().rev().filter(|reign| reign.member == member).peekable();
     let last = reigns.peek().filter(|reign| reign.begun < asked).map(|reign| reign.term);
+    // Where there are others, terms go on without this member's leading.
+    let last = last.filter(|_| history.known.members == 1);
     let least = reigns.find(|reign| reign.begun < asked).map_or(0, |reign| reign.term);
     if header.raft_term < least || last.is_some_and(|last| header.raft_term != last) {
         return Err(format!("term {}, {least} had begun, and {last:?}", header.raft_term));
@@ -58,12 +125,12 @@ fn check_header(history: &History, member: usize, header: &Header, asked: Moment
     Ok(())
 }
 
-/// Each member is listed as what it is, in the order of their ids. It makes its clients' URLs known once it serves:
-/// from then on they are there.
-fn check_list(op: &Op, published: &mut [Option<Moment>]) -> Result<(), String> {
+/// Each member is listed as what it is, in the order of their ids. It makes its clients' URLs known once there is a
+/// leader: from then on they are there, for all or for who asks the member that listed them.
+fn check_list(members: usize, op: &Op, published: &mut [Vec<(Moment, usize)>]) -> Result<(), String> {
     let reply = proto::MemberListResponse::decode(op.messages[0].clone()).expect("it is protobuf");
-    if reply.members.len() != published.len() {
-        return Err(format!("there are {}, not {:?}", published.len(), reply.members));
+    if reply.members.len() != members {
+        return Err(format!("there are {members}, not {:?}", reply.members));
     }
     for (at, (member, published)) in reply.members.into_iter().zip(published).enumerate() {
         let Identity { id, name, peer_url, client_url } = Identity::of(at);
@@ -74,11 +141,13 @@ fn check_list(op: &Op, published: &mut [Option<Moment>]) -> Result<(), String> {
         if member != expected {
             return Err(format!("it is {expected:?}, not {member:?}"));
         }
-        if lacks_urls && published.is_some_and(|before| before < op.invoked) {
+        let knows =
+            |(before, by): &(Moment, usize)| *before < op.invoked && (*by == op.member || !is_local(op));
+        if lacks_urls && published.iter().any(knows) {
             return Err(format!("the URLs of m{at} are gone"));
         }
-        if !lacks_urls {
-            *published = published.or(op.returned);
+        if let Some(returned) = op.returned.filter(|_| !lacks_urls) {
+            published.push((returned, op.member));
         }
     }
     Ok(())

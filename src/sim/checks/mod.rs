@@ -1,16 +1,20 @@
 //! Whether what clients saw could have been: judged from outside, in one scan along the revisions.
 //!
-//! The observer's watch is the record of history: one list of events a revision, without gaps. The model
-//! repeats it. Each revision is explained by the call that shows it in its answer, by one whose outcome is
-//! unknown, or by a lease that ended; each answer must be, to the byte, what the model answers at the
-//! revision that the answer shows; and what was shown before a call began bounds its revision from below.
+//! The observers' watches, one at each member, are the record of history: one list of events per revision, the
+//! same at all members and without gaps. The model repeats it. Each revision is explained by the call that shows
+//! it in its answer, by one whose outcome is unknown, or by a lease that ended; each answer must be, to the byte,
+//! what the model answers at the revision that the answer shows; and what was shown before a call began bounds its
+//! revision from below: what anybody was shown, or, for what a member answers by what it has itself, what that
+//! member has shown.
 
 mod compactions;
 mod errors;
 mod hashes;
+mod late;
 mod leases;
 pub(super) mod members;
 mod no_space;
+mod record;
 mod replay;
 mod watches;
 
@@ -18,7 +22,7 @@ use super::history::{Header, History, Moment, Op};
 use super::world::Failure;
 use crate::api::Request;
 use crate::limits::TXN_OPS_DEFAULT;
-use crate::wire::proto::{self, Message};
+use crate::wire::proto::{self, Message, request_op::Request as Union};
 use crate::wire::{Method, decode};
 use std::collections::BTreeMap;
 
@@ -29,26 +33,28 @@ pub(super) type Record = BTreeMap<i64, Vec<proto::Event>>;
 pub(super) struct Evidence<'a> {
     pub history: &'a History,
     pub record: Record,
-    /// When anything first showed the revision, or a later one.
-    first_shown: Vec<(u64, i64, Moment)>,
+    /// When anything first showed the revision, or a later one; and for each member when it did.
+    first_shown: Vec<(Moment, i64)>,
+    first_shown_by: Vec<Vec<(Moment, i64)>>,
     /// Compactions that were asked for, with when.
     pub compactions: Vec<(u64, i64)>,
-    /// The compactions that were confirmed, with when.
-    confirmed: Vec<(u64, i64)>,
+    /// The compactions that were confirmed, with when and by which member.
+    confirmed: Vec<(u64, usize, i64)>,
 }
 
-/// Checks a whole run.
-pub fn check(history: &History, observer: usize) -> Result<(), Failure> {
-    let evidence = Evidence::gather(history, observer)?;
+/// Checks a whole run. Clients from this number on are observers.
+pub fn check(history: &History, observers: usize) -> Result<(), Failure> {
+    let evidence = Evidence::gather(history, observers)?;
     evidence.real_time()?;
     hashes::check(&evidence)?;
     compactions::check(&evidence)?;
     no_space::check(&evidence)?;
     members::check(&evidence)?;
-    let writers = replay::replay(&evidence)?;
-    evidence.causes(&writers)?;
+    let done = replay::replay(&evidence)?;
+    evidence.causes(&done.writers)?;
+    late::check(&evidence, &done.writers)?;
     watches::check(&evidence)?;
-    leases::check(&evidence)
+    leases::check(&evidence, &done.ended_leases)
 }
 
 /// The request as the server understands it.
@@ -69,48 +75,55 @@ pub fn request_of(op: &Op) -> Request {
     }
 }
 
+/// Whether a member answers by what it has itself, which may be older than what others have.
+pub(super) fn is_local(op: &Op) -> bool {
+    let message = op.request.clone();
+    match op.method {
+        Method::LeaseLeases | Method::HashKv | Method::Hash | Method::Status | Method::Defragment => true,
+        Method::MemberList => {
+            proto::MemberListRequest::decode(message).is_ok_and(|request| !request.linearizable)
+        }
+        Method::Range | Method::RangeStream => {
+            proto::RangeRequest::decode(message).is_ok_and(|range| range.serializable)
+        }
+        Method::Txn => proto::TxnRequest::decode(message).is_ok_and(|txn| {
+            let mut ops = txn.success.iter().chain(&txn.failure);
+            ops.all(|op| matches!(&op.request, Some(Union::RequestRange(range)) if range.serializable))
+        }),
+        _ => false,
+    }
+}
+
+/// Those that rise above all before, of what was shown when.
+fn rising(mut shown: Vec<(Moment, i64)>) -> Vec<(Moment, i64)> {
+    shown.sort();
+    let mut highest = i64::MIN;
+    shown.retain(|(_, revision)| {
+        let rises = *revision > highest;
+        highest = highest.max(*revision);
+        rises
+    });
+    shown
+}
+
+/// The newest of what was shown before the tick.
+fn newest(shown: &[(Moment, i64)], tick: u64) -> i64 {
+    let after = shown.partition_point(|(moment, _)| moment.tick < tick);
+    shown[..after].last().map_or(1, |(_, revision)| *revision)
+}
+
 impl Evidence<'_> {
-    fn gather(history: &History, observer: usize) -> Result<Evidence<'_>, Failure> {
-        let mut record = Record::new();
-        for stream in history.streams.iter().filter(|stream| stream.client == observer) {
-            for (_, response) in &stream.responses {
-                if response.canceled {
-                    return Err(Failure::new("watch", format!("the observer was canceled: {response:?}")));
-                }
-                let mut now: Record = Record::new();
-                for event in &response.events {
-                    let revision = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
-                    now.entry(revision).or_default().push(event.clone());
-                }
-                for (revision, events) in now {
-                    if let Some(before) = record.insert(revision, events) {
-                        let what = format!("revision {revision} is shown twice, first as {before:?}");
-                        return Err(Failure::new("history", what));
-                    }
-                }
-            }
-        }
-        for (at, revision) in record.keys().enumerate() {
-            if *revision != at as i64 + 2 {
-                return Err(Failure::new("history", format!("there is a gap before revision {revision}")));
-            }
-        }
-        let mut shown: Vec<(Moment, i64)> = vec![];
+    fn gather(history: &History, observers: usize) -> Result<Evidence<'_>, Failure> {
+        let mut shown_by: Vec<Vec<(Moment, i64)>> = vec![vec![]; history.known.members];
         for op in &history.ops {
             if let (Some(returned), Some(revision)) = (op.returned, op.revision()) {
-                shown.push((returned, revision));
+                shown_by[op.member].push((returned, revision));
             }
         }
         for stream in &history.streams {
             for (moment, response) in &stream.responses {
-                shown.push((*moment, response.header.map_or(0, |header| header.revision)));
-            }
-        }
-        shown.sort();
-        let mut first_shown: Vec<(u64, i64, Moment)> = vec![];
-        for (moment, revision) in shown {
-            if first_shown.last().is_none_or(|(_, last, _)| *last < revision) {
-                first_shown.push((moment.tick, revision, moment));
+                let revision = response.header.map_or(0, |header| header.revision);
+                shown_by[stream.member].push((*moment, revision));
             }
         }
         let (mut compactions, mut confirmed) = (vec![], vec![]);
@@ -118,10 +131,18 @@ impl Evidence<'_> {
             let request = proto::CompactionRequest::decode(op.request.clone()).expect("it is protobuf");
             compactions.push((op.invoked.tick, request.revision));
             if let Some(returned) = op.returned.filter(|_| op.is_ok()) {
-                confirmed.push((returned.tick, request.revision));
+                confirmed.push((returned.tick, op.member, request.revision));
             }
         }
-        let mut evidence = Evidence { history, record, first_shown, compactions, confirmed };
+        let mut evidence = Evidence {
+            history,
+            record: Record::new(),
+            first_shown: rising(shown_by.concat()),
+            first_shown_by: shown_by.into_iter().map(rising).collect(),
+            compactions,
+            confirmed,
+        };
+        evidence.record = record::gather(&evidence, observers)?;
         evidence.fill_in_what_was_compacted();
         Ok(evidence)
     }
@@ -152,20 +173,46 @@ impl Evidence<'_> {
 
     /// The newest revision that anybody had been shown before the tick.
     pub fn floor(&self, tick: u64) -> i64 {
-        let after = self.first_shown.partition_point(|(shown, ..)| *shown < tick);
-        self.first_shown[..after].last().map_or(1, |(_, revision, _)| *revision)
+        newest(&self.first_shown, tick)
+    }
+
+    /// The newest revision that a member had shown before the tick.
+    pub fn floor_at(&self, member: usize, tick: u64) -> i64 {
+        newest(&self.first_shown_by[member], tick)
+    }
+
+    /// The lowest revision that the call may be answered at.
+    pub fn floor_of(&self, op: &Op) -> i64 {
+        match is_local(op) {
+            true => self.floor_at(op.member, op.invoked.tick),
+            false => self.floor(op.invoked.tick),
+        }
     }
 
     /// When the revision, or a later one, was first shown.
     pub fn shown_at(&self, revision: i64) -> Option<Moment> {
-        let at = self.first_shown.partition_point(|(_, shown, _)| *shown < revision);
-        self.first_shown.get(at).map(|(.., moment)| *moment)
+        let at = self.first_shown.partition_point(|(_, shown)| *shown < revision);
+        self.first_shown.get(at).map(|(moment, _)| *moment)
     }
 
     /// The highest compaction confirmed before the tick.
     pub fn compacted_surely(&self, tick: u64) -> i64 {
-        let before = self.confirmed.iter().filter(|(returned, _)| *returned < tick);
-        before.map(|(_, revision)| *revision).max().unwrap_or(0)
+        let before = self.confirmed.iter().filter(|(returned, ..)| *returned < tick);
+        before.map(|(.., revision)| *revision).max().unwrap_or(0)
+    }
+
+    /// The highest compaction that a member had confirmed before the tick.
+    pub fn compacted_surely_at(&self, member: usize, tick: u64) -> i64 {
+        let before = self.confirmed.iter().filter(|(returned, by, _)| *returned < tick && *by == member);
+        before.map(|(.., revision)| *revision).max().unwrap_or(0)
+    }
+
+    /// The highest compaction that surely is in effect for the call.
+    pub fn compacted_for(&self, op: &Op) -> i64 {
+        match is_local(op) {
+            true => self.compacted_surely_at(op.member, op.invoked.tick),
+            false => self.compacted_surely(op.invoked.tick),
+        }
     }
 
     /// Whether history may have been compacted to exactly this revision before the tick.
@@ -189,9 +236,12 @@ impl Evidence<'_> {
         let last = self.record.keys().next_back().copied().unwrap_or(1);
         for (at, op) in self.history.ops.iter().enumerate() {
             let Some(revision) = op.revision() else { continue };
-            let floor = self.floor(op.invoked.tick);
+            let floor = self.floor_of(op);
             if revision < floor {
-                let what = format!("call {at} ({:?}) shows {revision}, {floor} had been shown", op.method);
+                let what = format!(
+                    "call {at} ({:?}) to m{} shows {revision}, {floor} had been shown",
+                    op.method, op.member
+                );
                 return Err(Failure::new("real time", what));
             }
             if revision > last {

@@ -1,7 +1,7 @@
 //! NOSPACE: raised for a reason, known to everybody once anybody knows it, kept over restarts, until it is
 //! disarmed; and as long as it stands nothing that adds is taken.
 
-use super::{Evidence, request_of};
+use super::{Evidence, is_local, request_of};
 use crate::api::{AlarmAction, AlarmType, Error, Op as TxnOp, Request, TxnRequest};
 use crate::sim::history::Op;
 use crate::sim::world::Failure;
@@ -24,8 +24,10 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
         if shows(op) == Some(true) || !(shows(op) == Some(false) || adds(&request_of(op))) {
             continue;
         }
+        let local = is_local(op);
         let stands = |before: &&&Op| {
             before.returned < Some(op.invoked)
+                && (before.member == op.member || !local)
                 && !disarms.iter().any(|disarm| {
                     // One that failed may have been done, at any time since.
                     let ended = disarm.returned.filter(|_| disarm.is_ok());

@@ -21,9 +21,16 @@ struct Replay<'a> {
     answered: BTreeMap<i64, Vec<usize>>,
     /// Calls of unknown outcome that may yet explain a revision.
     unknown: BTreeSet<usize>,
-    writers: BTreeMap<i64, usize>,
+    done: Done,
     errors: Vec<errors::Pending>,
     attached: Vec<Attached>,
+}
+
+/// What made the revisions: calls, and leases that ended, by themselves or not.
+#[derive(Default)]
+pub struct Done {
+    pub writers: BTreeMap<i64, usize>,
+    pub ended_leases: Vec<(LeaseId, i64)>,
 }
 
 /// The keys of a lease that a call was told, and those that the lease had while the call was under way.
@@ -37,8 +44,8 @@ struct Attached {
     all: Option<BTreeSet<Vec<u8>>>,
 }
 
-/// Gives the call that made each revision; those of leases that ended by themselves have none.
-pub fn replay(evidence: &Evidence<'_>) -> Result<BTreeMap<i64, usize>, Failure> {
+/// Gives what made each revision.
+pub fn replay(evidence: &Evidence<'_>) -> Result<Done, Failure> {
     let history = evidence.history;
     let mut model = Model::new(TXN_OPS_DEFAULT);
     let mut answered: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
@@ -58,9 +65,8 @@ pub fn replay(evidence: &Evidence<'_>) -> Result<BTreeMap<i64, usize>, Failure> 
         }
     }
     let errors = errors::pending(evidence)?;
-    let writers = BTreeMap::new();
     let attached = asked_keys(evidence);
-    let mut replay = Replay { evidence, model, answered, unknown, writers, errors, attached };
+    let mut replay = Replay { evidence, model, answered, unknown, done: Done::default(), errors, attached };
     replay.read_at(1)?;
     for revision in evidence.record.keys() {
         replay.write(*revision)?;
@@ -68,7 +74,7 @@ pub fn replay(evidence: &Evidence<'_>) -> Result<BTreeMap<i64, usize>, Failure> 
     }
     errors::check(&replay.errors, evidence)?;
     replay.check_attached()?;
-    Ok(replay.writers)
+    Ok(replay.done)
 }
 
 fn is_of_model(method: Method) -> bool {
@@ -122,7 +128,7 @@ impl Replay<'_> {
                     let what = format!("call {at} wrote {:?}", self.events(&self.model, revision));
                     return Err(self.fail(revision, what));
                 }
-                self.writers.insert(revision, at);
+                self.done.writers.insert(revision, at);
                 Ok(())
             }
             _ => Err(self.fail(revision, format!("calls {writers:?} each have it for their own"))),
@@ -166,7 +172,10 @@ impl Replay<'_> {
                 if !named.is_empty() {
                     self.unknown.remove(&at);
                 }
-                self.writers.insert(revision, at);
+                self.done.writers.insert(revision, at);
+                if let Request::LeaseRevoke(lease) = request_of(self.op(at)) {
+                    self.done.ended_leases.push((lease, revision));
+                }
                 return Ok(());
             }
         }
@@ -175,6 +184,7 @@ impl Replay<'_> {
             if model.lease_revoke(lease).is_ok() && self.agrees(&model, revision) {
                 super::leases::may_end(self.evidence, lease, revision)?;
                 self.model = model;
+                self.done.ended_leases.push((lease, revision));
                 return Ok(());
             }
         }
@@ -225,7 +235,7 @@ impl Replay<'_> {
     fn read_at(&mut self, revision: i64) -> Result<(), Failure> {
         for at in self.answered.get(&revision).cloned().unwrap_or_default() {
             let op = self.op(at);
-            if self.writers.get(&revision) == Some(&at) {
+            if self.done.writers.get(&revision) == Some(&at) {
                 continue;
             }
             if op.method == Method::LeaseRevoke {

@@ -25,7 +25,8 @@ struct Watcher<'a> {
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
     for (at, stream) in evidence.history.streams.iter().enumerate() {
         check_stream(evidence, stream).map_err(|what| {
-            Failure::new("watch", format!("stream {at} of client {}: {what}", stream.client))
+            let (client, member) = (stream.client, stream.member);
+            Failure::new("watch", format!("stream {at} of client {client} at m{member}: {what}"))
         })?;
     }
     Ok(())
@@ -50,10 +51,10 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
                 continue;
             }
             may_be_created(create, response, &watchers)?;
-            not_stale(evidence, header.revision, *asked)?;
+            not_stale(evidence, stream.member, header.revision, *asked)?;
             let now = if create.start_revision > 0 { create.start_revision - 1 } else { header.revision };
             let watcher = Watcher {
-                compacted: evidence.compacted_surely(asked.tick),
+                compacted: evidence.compacted_surely_at(stream.member, asked.tick),
                 reads_history: (1..=header.revision).contains(&create.start_revision),
                 create,
                 range: KeyRange::of(create.key.clone(), create.range_end.clone()),
@@ -66,7 +67,7 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
             if response.watch_id == -1 {
                 // Some are passed over, so it answers this request or a later one.
                 let Some(asked) = reports.next() else { return Err("progress, and nobody asked".into()) };
-                not_stale(evidence, header.revision, *asked)?;
+                not_stale(evidence, stream.member, header.revision, *asked)?;
             } else if !watchers.get(&response.watch_id).is_some_and(|w| w.create.progress_notify) {
                 return Err(format!("nobody wants to be told of {response:?}"));
             }
@@ -103,11 +104,11 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
     quiet_check(evidence, &mut quiet, &watchers, None)
 }
 
-/// No answer is older than what had been shown when it was asked for.
-fn not_stale(evidence: &Evidence<'_>, revision: i64, asked: Moment) -> Result<(), String> {
-    let floor = evidence.floor(asked.tick);
+/// No answer is older than what its member had shown when it was asked for.
+fn not_stale(evidence: &Evidence<'_>, member: usize, revision: i64, asked: Moment) -> Result<(), String> {
+    let floor = evidence.floor_at(member, asked.tick);
     if revision < floor {
-        return Err(format!("{revision} is shown to one that asked when {floor} had been"));
+        return Err(format!("{revision} is shown to one that asked m{member} when {floor} had been"));
     }
     Ok(())
 }

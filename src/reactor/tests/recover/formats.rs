@@ -35,7 +35,11 @@ fn a_shard_keeps_its_raft_id_wherever_it_moves() {
     }
     for reactors in [3, 1, 4, 2] {
         member = Member::start(member.crash(usize::MAX), reactors).unwrap();
-        assert_eq!((peers(&member), raft_ids(&member)), (before.clone(), first.clone()), "{reactors} reactors");
+        assert_eq!(
+            (peers(&member), raft_ids(&member)),
+            (before.clone(), first.clone()),
+            "{reactors} reactors"
+        );
     }
     assert_eq!(member.check(), 200);
 }

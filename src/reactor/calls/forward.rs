@@ -1,0 +1,181 @@
+//! What another member has to do: requests go to the leader, and its answers go to the clients.
+//!
+//! **The question.** A client may ask any member, and only the leader writes. What becomes of a request while
+//! leaders change and connections break?
+//!
+//! **The rule.** A request goes to a leader once. If it certainly was not taken (it never left, or was refused as
+//! nobody leads there), it waits for the next leader. If it may have been, its outcome is unknown: its client is told
+//! so as soon as another leader serves or the connection is lost, and it is never sent again, since it could take
+//! effect twice.
+//!
+//! **Why not otherwise.** A follower that sends and forgets, as etcd's does, leaves its clients to their deadlines
+//! whenever a leader dies.
+
+use super::door::{ClientRequest, Requires};
+use super::parking::Awaits;
+use super::{CallState, Calls, ReplyTo, Turn};
+use crate::api::{Answer, Code, Error, Reply, Request};
+use crate::front::Rpc;
+use crate::io::{CallId, ControlRequest};
+use crate::peer::{CallFailure, PeerMessage};
+use crate::reactor::turn::ToPeers;
+use crate::types::{ConnId, MemberId, ShardId, Time};
+use crate::wire::{Header, Method, decode, encode};
+use bytes::Bytes;
+
+/// A request that is with the leader.
+#[derive(Debug)]
+pub(super) struct Forwarded {
+    leader: MemberId,
+    /// In case that the leader does not take it.
+    request: ClientRequest,
+}
+
+/// Another member's client asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MemberCall {
+    conn: ConnId,
+    number: u64,
+    member: MemberId,
+}
+
+impl Calls {
+    /// Sends a request to the leader.
+    pub(super) fn forward(
+        &mut self,
+        turn: &mut Turn,
+        leader: MemberId,
+        rpc: Rpc,
+        request: ClientRequest,
+        deadline: Time,
+    ) {
+        let (method, message, reply_to, shard) = match &request {
+            ClientRequest::Call(call) => {
+                let Some((method, message)) = self.front.message_of(rpc) else { return };
+                (method, message, ReplyTo::Rpc(rpc), shard_of(turn, call))
+            }
+            ClientRequest::KeepAlive(lease) => {
+                let message = encode::keep_alive_request(*lease);
+                (Method::LeaseKeepAlive, message, ReplyTo::KeepAlive(rpc), ShardId::CONTROL)
+            }
+            _ => unreachable!("only calls and renewals are the leader's"),
+        };
+        let bytes = message.len();
+        let forwarded = CallState::Forwarded(Box::new(Forwarded { leader, request }));
+        let call = self.begin_of(turn, reply_to, forwarded, bytes);
+        self.under_way.until(call, deadline);
+        turn.counters.paths.forwarded += 1;
+        let (number, clock) = (call.number, turn.leader_clock);
+        let timeout_ms = deadline.since(turn.now).0 / 1_000_000;
+        let call = PeerMessage::Call { number, method: method as u8, clock, timeout_ms, message };
+        turn.tell(ToPeers::One(leader), shard, call);
+    }
+
+    /// The leader was not told, or has refused to take it: it waits for another one.
+    pub fn on_not_taken(&mut self, turn: &mut Turn, number: u64) {
+        let id = CallId { reactor: turn.id, number };
+        let is_forwarded = |call: &super::Call| matches!(call.state, CallState::Forwarded(_));
+        if !self.under_way.get(id).is_some_and(is_forwarded) {
+            return;
+        }
+        let Some(call) = self.under_way.remove(id) else { return };
+        let (CallState::Forwarded(forwarded), ReplyTo::Rpc(rpc) | ReplyTo::KeepAlive(rpc)) =
+            (call.state, call.reply_to)
+        else {
+            unreachable!("a client's request was forwarded")
+        };
+        turn.counters.paths.forwarded_anew += 1;
+        if self.front.method(rpc).is_some() {
+            self.park(turn, call.deadline, rpc, forwarded.request, Requires::Leader, Awaits::Leader);
+        }
+    }
+
+    /// The leader has answered.
+    pub fn on_forwarded_answer(&mut self, turn: &mut Turn, number: u64, outcome: Result<Bytes, CallFailure>) {
+        let answer = outcome.map(Reply::Encoded).map_err(|CallFailure { code, text }| {
+            let code = Code::ALL.get(usize::from(code)).copied().unwrap_or(Code::Unknown);
+            Error::Other { code, text }
+        });
+        self.finish(turn, CallId { reactor: turn.id, number }, answer);
+    }
+
+    /// What is with any other member than this leader has an outcome that nobody will tell.
+    pub fn lose_forwarded(&mut self, turn: &mut Turn, is_lost: impl Fn(MemberId) -> bool) {
+        let lost = self.under_way.all().filter(
+            |(_, call)| matches!(&call.state, CallState::Forwarded(forwarded) if is_lost(forwarded.leader)),
+        );
+        let numbers: Vec<u64> = lost.map(|(number, _)| number).collect();
+        for number in numbers {
+            turn.counters.paths.forwarded_lost += 1;
+            self.finish(turn, CallId { reactor: turn.id, number }, Err(Error::Timeout));
+        }
+    }
+
+    /// Another member's client asks this one, which is to lead.
+    pub fn on_forwarded(
+        &mut self,
+        turn: &mut Turn,
+        (member, conn): (MemberId, ConnId),
+        number: u64,
+        method: u8,
+        is_late: bool,
+        message: Bytes,
+    ) {
+        let of = MemberCall { conn, number, member };
+        // Its client may have been told by now that it has timed out, and must not find it done.
+        if is_late || !turn.epoch_state.may_write() {
+            let refusal = PeerMessage::CallRefused { number };
+            return turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, refusal);
+        }
+        let Some(method) = Method::ALL.get(usize::from(method)).copied() else {
+            return self.answer_member(
+                turn,
+                of,
+                Err(Error::UnknownMethod { text: format!("method {method}") }),
+            );
+        };
+        if method == Method::LeaseKeepAlive {
+            return match decode::keep_alive(message) {
+                Ok(lease) => self.ask_control(turn, ReplyTo::Member(of), ControlRequest::KeepAlive(lease)),
+                Err(error) => self.answer_member(turn, of, Err(error)),
+            };
+        }
+        let request = decode::unary(method, &message, turn.settings.txn_ops_max);
+        match request.and_then(|request| self.check_forwarded(turn, request, message.len())) {
+            Ok(request) => self.route(turn, ReplyTo::Member(of), request),
+            Err(error) => self.answer_member(turn, of, Err(error)),
+        }
+    }
+
+    pub(super) fn answer_member(&mut self, turn: &mut Turn, of: MemberCall, answer: Answer) {
+        let MemberCall { conn, number, member } = of;
+        let settings = &turn.settings;
+        let header = Header { cluster: settings.cluster, member, raft_term: turn.epoch_state.term() };
+        let mut bytes = vec![];
+        let encoded = answer.and_then(|reply| {
+            let bytes_max = crate::limits::PEER_MESSAGE_BYTES_MAX / 2;
+            encode::reply(&mut bytes, &header, &reply, bytes_max).map_err(|too_long| {
+                let text = format!(
+                    "grpc: trying to send message larger than max ({} vs. {bytes_max})",
+                    too_long.bytes
+                );
+                Error::Other { code: Code::ResourceExhausted, text }
+            })
+        });
+        let outcome = encoded
+            .map(|()| Bytes::from(bytes))
+            .map_err(|error| CallFailure { code: error.code() as u8, text: error.to_string() });
+        turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, PeerMessage::Answer { number, outcome });
+    }
+}
+
+/// A shard that the request is about, whose owner at the leader is asked if it can be reached from here.
+fn shard_of(turn: &Turn, request: &Request) -> ShardId {
+    let Some(router) = turn.router.as_ref() else { return ShardId::CONTROL };
+    match request {
+        Request::Put(put) => router.shard_of(&put.key),
+        Request::DeleteRange(delete) => router.shard_of(&delete.key),
+        Request::Txn(txn) => txn.first_key().map_or(ShardId::CONTROL, |key| router.shard_of(key)),
+        _ => ShardId::CONTROL,
+    }
+}

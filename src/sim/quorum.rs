@@ -1,0 +1,281 @@
+//! What must hold of several members once only a minority of them is unwell, or one cannot reach the leader: the
+//! others serve within a bounded time and are left in peace, and nobody is left without an answer.
+
+use super::hits::Hit;
+use super::member::Death;
+use super::plan::{Fault, MemberFault, Off, Way};
+use super::run::{PATIENCE, Run};
+use super::workload::KEYS;
+use super::world::Failure;
+use crate::api::Error;
+use crate::config::AutoCompaction;
+use crate::stdx::Rng;
+use crate::types::Duration;
+use crate::wire::Method;
+use crate::wire::proto::{self, Message};
+use bytes::Bytes;
+
+/// Longer than anything is looked at here.
+const LONG: Duration = Duration::from_secs(600);
+/// How long nothing changes where nothing should.
+const CALM: Duration = Duration::from_secs(8);
+/// How long a member that cannot serve may take to say so: etcd's limit, and some.
+const ANSWER: Duration = Duration::from_secs(8);
+
+/// What the minority suffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Malady {
+    Dead(Death),
+    Frozen,
+    CutOff(Way),
+    HungDisk,
+    /// One reactor stands still.
+    HungReactor,
+}
+
+const MALADIES: [Malady; 8] = [
+    Malady::Dead(Death::Kill),
+    Malady::Dead(Death::PowerLoss),
+    Malady::Frozen,
+    Malady::CutOff(Way::Both),
+    Malady::CutOff(Way::In),
+    Malady::CutOff(Way::Out),
+    Malady::HungDisk,
+    Malady::HungReactor,
+];
+
+impl Run<'_> {
+    /// Nothing goes wrong any more: what was asked is answered, and where there are several members all of them serve
+    /// again.
+    pub(super) fn recover(&mut self, when: &str) -> Result<(), Failure> {
+        self.world.calm();
+        self.come_to_rest(when)?;
+        let all: Vec<usize> = self.world.places().collect();
+        if all.len() > 1 { self.serve_again(&all, when) } else { Ok(()) }
+    }
+
+    /// All of these members take writes again, within a bounded time.
+    pub(super) fn serve_again(&mut self, members: &[usize], when: &str) -> Result<(), Failure> {
+        let until = self.world.now + PATIENCE;
+        for member in members {
+            while let Err(why) = self.try_to_put(*member)? {
+                if self.world.now > until {
+                    let what = format!("{when}, m{member} does not serve: {why}");
+                    return Err(Failure::new("liveness", what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A put to a member, and whether it was done or refused for want of space.
+    fn try_to_put(&mut self, member: usize) -> Result<Result<(), String>, Failure> {
+        self.world.connect_with(0, member);
+        let key = KEYS[self.world.history.next() % KEYS.len()];
+        let put = proto::PutRequest { key: Bytes::from(key), value: self.mark(), ..Default::default() };
+        let asked = self.world.now;
+        let Some(op) = self.world.call(0, Method::Put, put.encode_to_vec().into()) else {
+            self.advance(self.world.now + Duration::from_ms(100))?;
+            return Ok(Err("it takes no call".into()));
+        };
+        while self.world.now < asked + PATIENCE {
+            self.advance(self.world.now + Duration::from_ms(50))?;
+            let answered = &self.world.history.ops[op];
+            if answered.is_ok() || answered.status.1 == Error::NoSpace.to_string() {
+                return Ok(Ok(()));
+            }
+            if answered.returned.is_some() || self.world.clients[0].session.is_none() {
+                return Ok(Err(format!("{:?}", answered.status)));
+            }
+        }
+        self.world.disconnect(0);
+        Ok(Err("it does not answer".into()))
+    }
+
+    /// All members have the same history.
+    pub(super) fn agree(&mut self, when: &str) -> Result<(), Failure> {
+        let first = self.hash(0, 0)?;
+        for member in self.world.places().skip(1) {
+            let other = self.hash_once_there(member, first.hash_revision, when)?;
+            // What members compact by themselves takes effect at each in its time.
+            let same_compaction = first.compact_revision == other.compact_revision;
+            let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
+            if same_compaction && first.hash != other.hash || !same_compaction && !compacts_itself {
+                let what = format!("{when}: {first:?} at m0, {other:?} at m{member}");
+                return Err(Failure::new("equal state", what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a member's history up to a revision comes to, once it has it.
+    fn hash_once_there(
+        &mut self,
+        member: usize,
+        revision: i64,
+        when: &str,
+    ) -> Result<proto::HashKvResponse, Failure> {
+        let until = self.world.now + PATIENCE;
+        let request = proto::HashKvRequest { revision }.encode_to_vec();
+        loop {
+            match self.ask_alone(member, Method::HashKv, request.clone())? {
+                Ok(hash) => {
+                    return Ok(proto::HashKvResponse::decode(hash).expect("the server speaks protobuf"));
+                }
+                Err(text) if self.world.now > until || text != Error::FutureRevision.to_string() => {
+                    let what = format!("{when}, m{member} has no revision {revision}: {text}");
+                    return Err(Failure::new("liveness", what));
+                }
+                Err(_) => self.advance(self.world.now + Duration::from_ms(100))?,
+            }
+        }
+    }
+
+    /// A minority is unwell, the leader among it or not: the others serve again, and their term stands then.
+    pub(super) fn outlive_minority(&mut self) -> Result<(), Failure> {
+        let mut rng = Rng::new(self.plan.seed ^ 0x314_0217);
+        let members = self.world.places().len();
+        let mut unwell = vec![];
+        if rng.chance(1, 2) {
+            unwell.extend(self.world.leader());
+        }
+        let most = 1 + rng.below((members as u64 - 1) / 2) as usize;
+        while unwell.len() < most {
+            let member = rng.below(members as u64) as usize;
+            if !unwell.contains(&member) {
+                unwell.push(member);
+            }
+        }
+        let malady = *rng.pick(&MALADIES);
+        self.world.trace.line(self.world.now, || format!("{malady:?} befalls {unwell:?}"));
+        self.befall(&unwell, malady, &mut rng);
+        let well: Vec<usize> = self.world.places().filter(|member| !unwell.contains(member)).collect();
+        let when = format!("while {unwell:?} suffer {malady:?}");
+        self.serve_again(&well, &when)?;
+        self.stay_calm(&well, &when)?;
+        self.recover("after a minority was unwell")?;
+        self.advance(self.world.now + Duration::from_secs(1))?;
+        self.agree("after a minority was unwell")
+    }
+
+    fn befall(&mut self, unwell: &[usize], malady: Malady, rng: &mut Rng) {
+        let world = &mut *self.world;
+        let fault = match malady {
+            Malady::Frozen => MemberFault::Freeze(LONG),
+            Malady::HungDisk => MemberFault::HungDisk(LONG),
+            Malady::HungReactor => MemberFault::Pause(LONG),
+            Malady::Dead(death) => {
+                unwell.iter().for_each(|member| world.die_for_good(*member, death));
+                return;
+            }
+            Malady::CutOff(way) => {
+                let places = unwell.iter().map(|member| 1 << member).sum();
+                return world.fault(Fault::Cut { off: Off::Places(places), way, span: LONG }, rng.fork());
+            }
+        };
+        for member in unwell {
+            world.fault(Fault::Member(*member, fault), rng.fork());
+        }
+    }
+
+    /// The members go on serving, and no term rises.
+    fn stay_calm(&mut self, members: &[usize], when: &str) -> Result<(), Failure> {
+        let before = self.world.history.known.reigns.len();
+        let term = self.term_at(members[0])?;
+        self.advance(self.world.now + CALM)?;
+        for member in members {
+            if let Err(why) = self.try_to_put(*member)? {
+                return Err(Failure::new("liveness", format!("{when}, m{member} serves no longer: {why}")));
+            }
+        }
+        let later = self.term_at(members[0])?;
+        let reigns = &self.world.history.known.reigns[before..];
+        if later != term || !reigns.is_empty() {
+            let what = format!("{when}, term {term} became {later}, and these led anew: {reigns:?}");
+            return Err(Failure::new("flapping", what));
+        }
+        Ok(())
+    }
+
+    /// The term that a member shows.
+    fn term_at(&mut self, member: usize) -> Result<u64, Failure> {
+        let status = self.must(member, Method::Status, vec![])?;
+        Ok(super::history::header(&status).map_or(0, |header| header.raft_term))
+    }
+
+    /// A member and the leader do not reach each other, and both reach all others: they are served, it is served or
+    /// told in time that it is not, and the leader leads on.
+    pub(super) fn outlive_the_leaders_absence(&mut self) -> Result<(), Failure> {
+        let mut rng = Rng::new(self.plan.seed ^ 0xAB5E_4CE5);
+        let Some(leader) = self.world.leader() else { return Ok(()) };
+        let members = self.world.places().len();
+        let alone = (leader + 1 + rng.below(members as u64 - 1) as usize) % members;
+        self.world.trace.line(self.world.now, || format!("m{alone} does not reach m{leader}, who leads"));
+        self.world.hits.count(Hit::LeaderOutOfReach);
+        let until = self.world.now + LONG;
+        self.world.links.stall(leader, alone, until);
+        self.world.links.stall(alone, leader, until);
+        let others: Vec<usize> = self.world.places().filter(|member| *member != alone).collect();
+        let when = format!("while m{alone} does not reach m{leader}, who leads");
+        self.serve_again(&others, &when)?;
+        self.ask_the_lonely(alone, false, &when)?;
+        self.stay_calm(&others, &when)?;
+        self.recover("after all were in reach again")
+    }
+
+    /// All members but one are dead: what the last one has is read there, also after it comes back, and of all else
+    /// it says that it cannot.
+    pub(super) fn outlive_majority(&mut self) -> Result<(), Failure> {
+        let mut rng = Rng::new(self.plan.seed ^ 0x1A57_0E0E);
+        let last = self.plan.shape.draw_member(&mut rng);
+        let death = *rng.pick(&[Death::Kill, Death::PowerLoss]);
+        self.world.trace.line(self.world.now, || format!("m{last} outlives the others' {death:?}"));
+        for member in self.world.places().filter(|member| *member != last) {
+            self.world.die_for_good(member, death);
+        }
+        self.ask_the_lonely(last, true, "where one member is left")?;
+        self.world.die(last, death);
+        let until = self.world.now + PATIENCE;
+        while !self.world.is_up(last) {
+            if self.world.now > until {
+                return Err(Failure::new("liveness", "the last member does not come back"));
+            }
+            self.advance(self.world.now + Duration::from_ms(50))?;
+        }
+        self.ask_the_lonely(last, true, "where the one member that is left has come back")?;
+        self.recover("after one member was left")?;
+        self.advance(self.world.now + Duration::from_secs(1))?;
+        self.agree("after one member was left")
+    }
+
+    /// A member that perhaps has no quorum, or surely, answers in time, and reads what it has.
+    fn ask_the_lonely(&mut self, member: usize, has_none: bool, when: &str) -> Result<(), Failure> {
+        self.world.connect_with(0, member);
+        let put = proto::PutRequest { key: Bytes::from(KEYS[0]), value: self.mark(), ..Default::default() };
+        let range = proto::RangeRequest { key: Bytes::from(KEYS[0]), ..Default::default() };
+        let local = proto::RangeRequest { serializable: true, ..range.clone() };
+        // The put comes first, as its mark is the number of its call.
+        let asked = [
+            (Method::Put, put.encode_to_vec()),
+            (Method::Range, local.encode_to_vec()),
+            (Method::Range, range.encode_to_vec()),
+            (Method::LeaseKeepAlive, proto::LeaseKeepAliveRequest { id: 1_000_000 }.encode_to_vec()),
+        ];
+        let ops = asked.map(|(method, request)| self.world.call(0, method, request.into()));
+        self.advance(self.world.now + ANSWER)?;
+        for (at, op) in ops.into_iter().enumerate() {
+            let Some(op) = op.map(|op| &self.world.history.ops[op]) else {
+                return Err(Failure::new("liveness", format!("{when}, m{member} takes no call")));
+            };
+            let wrong = match at {
+                _ if op.returned.is_none() => "is not answered in time",
+                1 if !op.is_ok() => "fails, and asks for what the member has",
+                0 | 2 | 3 if has_none && op.is_ok() => "succeeds",
+                _ => continue,
+            };
+            let what = format!("{when}, call {at} ({:?}) {wrong}: {:?}", op.method, op.status);
+            return Err(Failure::new("liveness", what));
+        }
+        Ok(())
+    }
+}
