@@ -58,6 +58,8 @@ pub struct EntriesWanted {
     /// The last one that may be given: what follows is in memory. Fewer will do.
     pub upto: Index,
     pub peer: RaftId,
+    /// Up to here the peer has said that it has the leader's entries.
+    pub matched: Index,
 }
 
 impl Group {
@@ -133,21 +135,26 @@ impl Group {
         std::mem::take(&mut self.outbox.free)
     }
 
-    /// What a follower lacks that is not in memory, if raft-rs has asked for such since entries were given last.
-    pub fn wanted_entries(&self) -> Option<EntriesWanted> {
-        let tail = self.node.store();
-        if !tail.is_wanting() || !self.leads() {
-            return None;
+    /// What followers lack that is not in memory, who lacks most first. Looked at only if raft-rs has asked for such.
+    pub fn wanted_entries(&self) -> Vec<EntriesWanted> {
+        if !self.node.store().is_wanting() || !self.leads() {
+            return vec![];
         }
-        let (log_after, base) = (tail.log_after(), tail.base());
-        let others = self.node.raft.prs().iter().filter(|(id, _)| **id != self.node.raft.id);
-        let lacking = others.filter(|(_, progress)| !progress.is_paused()).filter_map(|(id, progress)| {
-            let from = Index(progress.next_idx);
-            let peer = RaftId::new(*id)?;
-            (log_after < from && from <= base).then_some(EntriesWanted { from, upto: base, peer })
-        });
+        let mut lacking: Vec<EntriesWanted> = self.lacking().collect();
+        lacking.sort_by_key(|wanted| (wanted.from, wanted.peer));
+        lacking
+    }
+
+    fn lacking(&self) -> impl Iterator<Item = EntriesWanted> + '_ {
+        let (log_after, base) = (self.node.store().log_after(), self.node.store().base());
         assert!(log_after <= base, "what is in memory is known: behind {base}, and {log_after} in the log");
-        lacking.min_by_key(|wanted| (wanted.from, wanted.peer))
+        let others = self.node.raft.prs().iter().filter(|(id, _)| **id != self.node.raft.id);
+        others.filter(|(_, progress)| !progress.is_paused()).filter_map(move |(id, progress)| {
+            let (from, matched) = (Index(progress.next_idx), Index(progress.matched));
+            let peer = RaftId::new(*id)?;
+            let is_lacking = log_after < from && from <= base;
+            is_lacking.then_some(EntriesWanted { from, upto: base, peer, matched })
+        })
     }
 
     /// Entries as the log has them, and what they stand behind: goes on with every follower that lacks them.
@@ -168,11 +175,19 @@ impl Group {
                 }
             }
         }
+        self.look_who_lacks();
+    }
+
+    /// Others may lack other entries, and raft-rs asks but once.
+    fn look_who_lacks(&mut self) {
+        let is_wanting = self.leads() && self.lacking().next().is_some();
+        self.node.mut_store().set_wanting(is_wanting);
     }
 
     /// The log has let go of the entries up to an index: who lacks one of them needs the state instead.
     pub fn log_begins_after(&mut self, index: Index) {
         let index = index.min(self.applied());
         self.node.mut_store().log_begins_after(index);
+        self.look_who_lacks();
     }
 }

@@ -36,6 +36,7 @@ pub use elections::{Elections, Role};
 pub use exchange::EntriesWanted;
 pub use message::{Message, MessageBody, RoundId, VoteKind};
 
+use crate::limits::HELD_BYTES_MAX;
 use crate::record::{ConfChange, Payload};
 use crate::stdx::AsOf;
 use crate::types::{Index, Peers, RaftId, Term};
@@ -132,8 +133,9 @@ pub struct Group {
     last_round: Option<RoundId>,
     /// Rounds that are confirmed and not taken.
     rounds: Vec<RoundId>,
-    /// Up to here the owner needs no payload.
+    /// Up to here the owner needs no payload; and for how many bytes of it followers may find it here all the same.
     released: Index,
+    held_bytes_max: usize,
 }
 
 impl Group {
@@ -189,6 +191,7 @@ impl Group {
             last_round: None,
             rounds: vec![],
             released: start.base.index,
+            held_bytes_max: HELD_BYTES_MAX,
         };
         group.draw_timeout();
         assert!(group.hard_state() == hard_state, "a group starts from the state that it is given");
@@ -373,7 +376,13 @@ impl Group {
         // Who may come to lead does not know yet what the others lack.
         let unknown = if self.is_alone() { self.released } else { Index(0) };
         let (released, wanted) = (self.released, matched.unwrap_or(unknown));
-        self.node.mut_store().release(released, wanted.min(released));
+        let held_bytes_max = self.held_bytes_max;
+        self.node.mut_store().release(released, wanted.min(released), held_bytes_max);
+    }
+
+    /// Keeps so much payload in memory for followers that lack it, from now on.
+    pub fn hold_for_followers(&mut self, bytes_max: usize) {
+        self.held_bytes_max = bytes_max;
     }
 
     pub fn hard_state(&self) -> HardState {

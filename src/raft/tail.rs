@@ -14,7 +14,7 @@
 //! owner reads, and what was read stays here until the next Ready has taken it into messages.
 
 use super::{Content, GroupEntry, HardState, Position};
-use crate::limits::{APPEND_BYTES_MAX, HELD_BYTES_MAX};
+use crate::limits::APPEND_BYTES_MAX;
 use crate::record::Payload;
 use crate::types::{Index, RaftId, Term};
 use ::raft::eraftpb::{self, ConfState, EntryType, Snapshot};
@@ -195,9 +195,9 @@ impl Tail {
         appended
     }
 
-    /// Nobody but followers needs what stands up to `upto`, and they have everything up to `matched`. Beyond a bound
-    /// they have to do with the log.
-    pub fn release(&mut self, upto: Index, matched: Index) {
+    /// Nobody but followers needs what stands up to `upto`, and they have everything up to `matched`. Beyond so many
+    /// bytes they have to do with the log.
+    pub fn release(&mut self, upto: Index, matched: Index, held_bytes_max: usize) {
         assert!(
             upto <= self.last() && matched <= upto,
             "what is not there is not released: {upto}, {matched}"
@@ -207,7 +207,7 @@ impl Tail {
             self.held_bytes += self.payload_bytes(self.released);
         }
         while self.base.index < self.released
-            && (self.base.index < matched || self.held_bytes > HELD_BYTES_MAX)
+            && (self.base.index < matched || self.held_bytes > held_bytes_max)
         {
             let index = self.base.index.next();
             self.held_bytes -= self.payload_bytes(index);
@@ -253,6 +253,10 @@ impl Tail {
 
     pub fn is_wanting(&self) -> bool {
         self.is_wanting.get()
+    }
+
+    pub fn set_wanting(&mut self, is_wanting: bool) {
+        self.is_wanting.set(is_wanting);
     }
 
     /// Entries that the log had, for raft-rs to ask for anew.

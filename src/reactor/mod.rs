@@ -173,6 +173,7 @@ impl Reactor {
             self.storage.log().wake_at(),
             self.leader.as_ref().map_or(Time::NEVER, |leader| leader.wake_at(&self.turn)),
             self.storage.checkpoints_wake_at(self.turn.now),
+            self.storage.laggards_wake_at(self.turn.now),
             self.calls.wake_at(),
             self.peers.wake_at(),
             self.rounds.wake_at(),

@@ -17,10 +17,12 @@
 
 mod checkpoints;
 mod clearing;
+mod laggards;
 mod source;
 mod witness;
 
 pub use clearing::{AtStart, at_start};
+pub(super) use laggards::FollowerFigures;
 pub(super) use source::{HeldState, Source};
 
 use super::turn::Turn;
@@ -39,6 +41,7 @@ use crate::record::Payload;
 use crate::types::{Duration, Index, RaftId, ShardId, Term, Time};
 use checkpoints::{Checkpointing, Whole};
 use clearing::Clearing;
+use laggards::Laggards;
 use std::collections::{BTreeMap, VecDeque};
 use witness::Heard;
 
@@ -98,6 +101,7 @@ pub(super) struct Storage {
     /// Whether the bulk lane knows that its work presses.
     haste: bool,
     log_waits: bool,
+    laggards: Laggards,
 }
 
 /// An entry as the log takes it.
@@ -140,6 +144,7 @@ impl Storage {
             log_bytes: 0,
             haste: false,
             log_waits: false,
+            laggards: Laggards::default(),
         }
     }
 
@@ -360,12 +365,15 @@ impl Storage {
     pub fn work_in_background(&mut self, turn: &mut Turn, source: &mut impl Source) {
         self.fill_checkpoint(turn, source);
         self.schedule_checkpoints(turn, source);
+        self.serve_laggards(turn, source);
         self.tell_haste(turn);
     }
 
     /// Whether the next turn goes on though no input comes.
     pub fn has_background_work(&self) -> bool {
-        self.is_unwritten || self.under_way.as_ref().is_some_and(Checkpointing::is_filled)
+        self.is_unwritten
+            || self.has_entries_to_give()
+            || self.under_way.as_ref().is_some_and(Checkpointing::is_filled)
     }
 
     fn schedule_checkpoints(&mut self, turn: &mut Turn, source: &mut impl Source) {
@@ -424,7 +432,8 @@ impl Storage {
         // What is held is at hand each turn, what is needed of it has to be counted.
         let log_waits = is_long(self.log.held()) && is_long(self.log.needed());
         let history_waits = self.checkpoints_press_at() <= turn.now;
-        let haste = !self.defragmenting.is_empty() || log_waits || history_waits;
+        let laggards_wait = self.laggards_press_at() <= turn.now;
+        let haste = !self.defragmenting.is_empty() || log_waits || history_waits || laggards_wait;
         if haste != self.haste {
             self.haste = haste;
             turn.out.push(Output::Haste(haste));

@@ -168,7 +168,9 @@ impl World {
         let from = start(at as u64 + 1, &voters, elections);
         self.boots += 1;
         peer.boot = self.boots;
-        peer.group = Some(Group::new(GroupStart { base, hard_state: hard, entries, ..from }));
+        let mut group = Group::new(GroupStart { base, hard_state: hard, entries, ..from });
+        group.hold_for_followers(100);
+        peer.group = Some(group);
         self.checks.started(at, peer.group.as_ref().unwrap());
     }
 
@@ -422,7 +424,8 @@ impl World {
         let most = 1 + self.rng.below(5) as usize;
         let peer = &mut self.peers[at];
         let Some(group) = &mut peer.group else { return };
-        let Some(EntriesWanted { from, upto, .. }) = group.wanted_entries() else { return };
+        let wanted = group.wanted_entries();
+        let Some(&EntriesWanted { from, upto, .. }) = wanted.first() else { return };
         let before = Index(from.0 - 1);
         let after = Position { index: before, term: peer.disk.term(before).expect("the log has it") };
         let found = peer.disk.entries.iter().filter(|entry| (from..=upto).contains(&entry.index));
