@@ -223,7 +223,7 @@ impl Tail {
         let held = self.base.index < self.released;
         assert!(held || self.held_bytes == 0, "nothing is held, and {} bytes of it", self.held_bytes);
         assert!(
-            self.held_bytes <= HELD_BYTES_MAX || self.base.index >= self.released,
+            self.held_bytes <= held_bytes_max || self.base.index >= self.released,
             "what is held is bounded"
         );
         self.give_back();
