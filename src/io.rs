@@ -20,7 +20,7 @@ pub use mail::{
 };
 pub use paths::Paths;
 
-use crate::log::{Buffer, Command, SegmentName, WriteId};
+use crate::log::{Buffer, Command, Piece, SegmentName, WriteId};
 use crate::types::{ConnId, ReactorId, Revision, ShardId};
 use std::any::Any;
 use std::fmt;
@@ -176,7 +176,7 @@ pub enum Port {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
 
-/// Steps of writing a file that is not there before it is whole.
+/// Steps of writing a file that is not there before it is whole, and of reading the log back.
 #[derive(Debug)]
 pub enum BulkStep {
     /// Creates the file, or empties what an earlier process left under the name.
@@ -187,11 +187,14 @@ pub enum BulkStep {
     Publish { name: String, as_name: String },
     /// Removes a file, in slices; one that is not there is no error.
     Remove { name: String },
+    /// Reads a piece of a log's segment: whole blocks, up to the file's end.
+    Read(Piece),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BulkDone {
     Done,
+    Read(Vec<u8>),
     /// The disk has no room. The file is as it was before the step, or absent.
     Full,
     /// Any other failure.

@@ -107,6 +107,12 @@ pub const LOG_SEGMENTS_SPARE: u64 = 2;
 /// The share of what the log held lately that a new segment has: the last one, which is never quite used, then
 /// weighs little, and few are changed on the way from small ones to large ones.
 pub const LOG_SEGMENT_SHARE: usize = 4;
+/// How long the log of one resident goes on before a place to read from is noted: what a read passes over before the
+/// first entry that is wanted is about half of it, and the places of a log of `CHECKPOINT_LOG_BYTES` take some KiB.
+pub const LOG_STRETCH_BYTES: u64 = 512 << 10;
+/// A piece of the log that is read back: two writes of the bulk lane, so that what follows of it takes a turn well
+/// under a millisecond.
+pub const LOG_READ_BYTES: usize = 2 * BULK_WRITE_BYTES;
 /// Buffers kept for reuse: those in flight, the open one and one between.
 pub const LOG_BUFFERS_SPARE_MAX: usize = 4;
 /// When a segment for which the disk was full is asked for again.
@@ -212,11 +218,26 @@ pub const HTTP2_PARTIAL_FRAME_KEEP_BYTES: usize = 4096;
 /// Payload of one message with entries to a peer, but for one larger entry: a frame between members, so that no
 /// group holds up the others on their connection.
 pub const APPEND_BYTES_MAX: usize = 256 << 10;
-/// Payload that a leader's group keeps for followers that lack it: what a follower misses in a moment comes from
-/// memory, and while a member is away 64 groups hold 64 MiB. What is let go is read from the log.
+/// Payload that a group keeps though only other peers may lack it: what one misses in a moment comes from memory, and
+/// 64 groups hold 64 MiB. What is let go is read from the log.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(APPEND_BYTES_MAX <= HELD_BYTES_MAX);
 // reactor: a cluster
+/// Payload that a follower is given of a group from the log before another read begins. Two are on their way at most.
+pub const LAGGARD_BATCH_BYTES: usize = 1 << 20;
+const _: () = assert!(2 * LAGGARD_GROUPS_MAX * LAGGARD_BATCH_BYTES < PEER_QUEUED_BYTES_MAX);
+/// Groups of which a follower may have a batch on its way: all go by one link.
+pub const LAGGARD_GROUPS_MAX: usize = 4;
+/// Files of a log that are kept for followers though checkpoints hold what is in them: as much as a log holds before
+/// checkpoints are written, so that a log at most doubles. Who lacks more gets the state, which is less than that or
+/// not much more.
+pub const LAGGARD_LOG_BYTES_MAX: u64 = CHECKPOINT_LOG_BYTES;
+/// For how long entries are kept for a follower that takes none: a machine that starts anew is back by then.
+pub const LAGGARD_PATIENCE_SECS: u64 = 1_800;
+/// When a read of the log is tried again that has failed.
+pub const LAGGARD_RETRY_SECS: u64 = 5;
+/// How often a leader looks up to where its followers have the entries: far more often than checkpoints are written.
+pub const LAGGARD_LOOK_MS: u64 = 100;
 /// When a member stands again in a group that it has not won: some round trips and log writes, a few of which pass
 /// before a busy peer has answered.
 pub const CAMPAIGN_AGAIN_MS: u64 = 50;

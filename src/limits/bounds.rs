@@ -34,6 +34,10 @@ pub struct Bounds {
     pub checkpoint_step_blocks: usize,
     /// See [`CHECKPOINT_CHAIN_FILES_MAX`].
     pub checkpoint_chain_files_max: usize,
+    /// See [`HELD_BYTES_MAX`].
+    pub held_bytes_max: usize,
+    /// See [`LAGGARD_LOG_BYTES_MAX`].
+    pub laggard_log_bytes_max: u64,
     /// See [`READS_BYTES_MAX`].
     pub reads_bytes_max: usize,
     /// See [`KEEP_ALIVES_MAX`].
@@ -64,6 +68,8 @@ impl Bounds {
         compact_slice_keys: COMPACT_SLICE_KEYS,
         checkpoint_step_blocks: CHECKPOINT_STEP_BLOCKS,
         checkpoint_chain_files_max: CHECKPOINT_CHAIN_FILES_MAX,
+        held_bytes_max: HELD_BYTES_MAX,
+        laggard_log_bytes_max: LAGGARD_LOG_BYTES_MAX,
         reads_bytes_max: READS_BYTES_MAX,
         keep_alives_max: KEEP_ALIVES_MAX,
         sizes_step_bytes: SIZES_STEP_BYTES,
@@ -91,6 +97,8 @@ impl Bounds {
         compact_slice_keys: 1,
         checkpoint_step_blocks: 1,
         checkpoint_chain_files_max: 3,
+        held_bytes_max: 300,
+        laggard_log_bytes_max: 4 * BLOCK_BYTES as u64,
         reads_bytes_max: 300,
         keep_alives_max: 1,
         sizes_step_bytes: 200,

@@ -63,7 +63,7 @@ pub(super) const FORMAT: u32 = 4;
 const SEGMENT_MAGIC: &[u8; 8] = b"braidseg";
 const FRAME_MAGIC: &[u8; 8] = b"braidfrm";
 const CRC_AT: usize = 8;
-const CRC_FROM: usize = 12;
+pub(super) const CRC_FROM: usize = 12;
 pub(super) const FRAME_HEADER_BYTES: usize = 112;
 pub(super) const RECORD_HEADER_BYTES: usize = 24;
 const WORDS_FROM: usize = 104;
@@ -264,6 +264,16 @@ impl FrameHeader {
         bytes: &[u8],
         plausible: impl FnOnce(&FrameHeader) -> bool,
     ) -> Option<(FrameHeader, u32, usize)> {
+        let (header, crc, len) = FrameHeader::claimed(bytes)?;
+        if len > bytes.len() || !plausible(&header) {
+            return None;
+        }
+        (crc32c::crc32c(&bytes[CRC_FROM..len]) == crc).then_some((header, crc, len))
+    }
+
+    /// As [`FrameHeader::decode`], of the frame's first block alone: what it says is so if its CRC is that of the
+    /// whole, from byte [`CRC_FROM`] on.
+    pub fn claimed(bytes: &[u8]) -> Option<(FrameHeader, u32, usize)> {
         if bytes.len() < BLOCK_BYTES || &bytes[..8] != FRAME_MAGIC {
             return None;
         }
@@ -282,11 +292,7 @@ impl FrameHeader {
             other: word_at(bytes, 88),
         };
         let len = in_blocks(FRAME_HEADER_BYTES + header.records_bytes as usize);
-        if len > bytes.len() || !plausible(&header) {
-            return None;
-        }
-        let crc = u32_at(bytes, CRC_AT);
-        (crc32c::crc32c(&bytes[CRC_FROM..len]) == crc).then_some((header, crc, len))
+        Some((header, u32_at(bytes, CRC_AT), len))
     }
 }
 

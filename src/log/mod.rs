@@ -25,10 +25,12 @@
 //! resident's checkpoint. `first` moves in two steps. Computed while frame f is the next, it takes effect
 //! when f is acknowledged, since only then all it rests on is durable; from then on every frame carries
 //! it, and when such a frame is acknowledged the segments below are given away. So recovery neither
-//! misses a segment that somebody still needs nor minds one whose renaming was lost.
+//! misses a segment that somebody still needs nor minds one whose renaming was lost. Beside what its own residents
+//! need, a log keeps what others lack of them, within a bound, and what is being read back: see `reading`.
 
 mod buffer;
 mod format;
+mod reading;
 mod recovery;
 mod replay;
 mod segments;
@@ -39,6 +41,7 @@ mod witness;
 mod writer;
 
 pub use buffer::Buffer;
+pub use reading::{Entries, EntryReader, Piece, Unreadable};
 pub use recovery::{Cause, LogDamage, Needed, Recovered, Recovery};
 pub use replay::{RecoveredEntry, RecoveredResident};
 pub use segments::{Held, SegmentBytes};
@@ -147,7 +150,8 @@ pub struct Checkpointed {
     pub hash: u64,
 }
 
-/// All revisions up to `revision` of the shard stand at or before `index`.
+/// All revisions up to `revision` of the shard stand at or before `index`, which is committed, and more was not known
+/// when it was written. Whatever is appended behind it takes it back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CoverageRecord {
     pub revision: Revision,

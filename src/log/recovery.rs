@@ -373,7 +373,7 @@ impl Recovery {
         let mut settled = Revision::NONE;
         for frame in &walk.frames {
             let header = &frame.header;
-            if let Err(bad) = replay.frame(&frame.records.take(), header.segment) {
+            if let Err(bad) = replay.frame(header, &frame.records.take()) {
                 let cause = match bad {
                     BadRecord::Senseless => Cause::Senseless,
                     BadRecord::Version(version) => Cause::Format(version),

@@ -4,9 +4,9 @@
 //! hard state that of the one before. A gap between entries is nothing that a crash leaves, since frames are
 //! accepted without one: the log is then damaged, and is not used.
 
-use super::format::{BadRecord, Placed};
+use super::format::{BadRecord, FRAME_HEADER_BYTES, FrameHeader, Placed};
 use super::recovery::NUMBER_MAX;
-use super::standing::Standing;
+use super::standing::{Place, Standing};
 use super::{Checkpointed, CoverageRecord, Opening, Record, Resident, StoredHardState};
 use crate::record::Payload;
 use crate::types::{Index, Term};
@@ -29,6 +29,7 @@ pub struct RecoveredResident {
     /// The last one; `commit` is not above the last index.
     pub hard: StoredHardState,
     pub checkpoint: Option<Checkpointed>,
+    /// Only where no entry and no hard state stands behind it.
     pub coverage: Option<CoverageRecord>,
     /// The stay began with a move from another log, and all that was moved is there.
     pub moved_in: bool,
@@ -88,16 +89,21 @@ pub(super) struct Replay {
 }
 
 impl Replay {
-    /// Applies the records of one frame of `segment`.
-    pub fn frame(&mut self, mut records: &[u8], segment: u64) -> Result<(), BadRecord> {
-        while !records.is_empty() {
-            let placed = Placed::decode(&mut records)?;
-            self.record(placed, segment).ok_or(BadRecord::Senseless)?;
+    /// Applies the records of one frame.
+    pub fn frame(&mut self, header: &FrameHeader, records: &[u8]) -> Result<(), BadRecord> {
+        let mut rest = records;
+        while !rest.is_empty() {
+            let before = (records.len() - rest.len()) as u64;
+            let at = header.offset + FRAME_HEADER_BYTES as u64 + before;
+            let (segment, frame, incarnation) = (header.segment, header.offset, header.incarnation);
+            let place = Place { segment, frame, at, incarnation };
+            let placed = Placed::decode(&mut rest)?;
+            self.record(placed, place).ok_or(BadRecord::Senseless)?;
         }
         Ok(())
     }
 
-    fn record(&mut self, placed: Placed<'_>, segment: u64) -> Option<()> {
+    fn record(&mut self, placed: Placed<'_>, place: Place) -> Option<()> {
         let resident = placed.resident;
         let index = match &placed.record {
             Record::Entry { index, .. } if *index == Index(0) => return None,
@@ -121,7 +127,7 @@ impl Replay {
             match self.residents.get_mut(&resident) {
                 Some((known, standing)) if placed.restated => {
                     known.hard = opening.hard;
-                    standing.apply(&Record::HardState(opening.hard), segment);
+                    standing.apply(&Record::HardState(opening.hard), place);
                 }
                 _ => {
                     let standing = Standing::new(opening.clone());
@@ -134,11 +140,12 @@ impl Replay {
         match placed.record {
             Record::Entry { index, term, kind, payload } => {
                 let payload = Payload::copy_of(payload);
+                known.coverage = None;
                 known.entry(RecoveredEntry { index, term, kind, payload })?;
-                standing.entry(index, segment);
+                standing.entry(index, place);
                 return Some(());
             }
-            Record::HardState(hard) => known.hard = hard,
+            Record::HardState(hard) => (known.hard, known.coverage) = (hard, None),
             Record::Checkpoint(checkpoint) => known.checkpoint = Some(checkpoint),
             Record::Coverage(coverage) => known.coverage = Some(coverage),
             Record::MovedIn => known.moved_in = true,
@@ -148,7 +155,7 @@ impl Replay {
             }
             Record::Open(_) => unreachable!("handled above"),
         }
-        standing.apply(&placed.record, segment);
+        standing.apply(&placed.record, place);
         Some(())
     }
 

@@ -206,6 +206,17 @@ impl Segments {
         held
     }
 
+    /// The oldest segment from which on the files behind the open one take no more than so many bytes.
+    pub fn oldest_within(&self, bytes: u64) -> u64 {
+        let mut left = bytes;
+        let fits = self.files.range(..self.open).rev().take_while(|(_, file)| {
+            let rest = left.checked_sub(file.bytes as u64);
+            left = rest.unwrap_or(0);
+            rest.is_some()
+        });
+        fits.last().map_or(self.open, |(sequence, _)| *sequence)
+    }
+
     /// The log goes on from the open file, of which it has used so much, to the next one, in which so many
     /// bytes are to have room if it is not yet there.
     pub fn roll(&mut self, used: usize, room: usize) {

@@ -3,8 +3,28 @@
 
 use super::format::Placed;
 use super::{Checkpointed, CoverageRecord, Opening, Record, Resident, StoredHardState};
-use crate::types::Index;
+use crate::limits::LOG_STRETCH_BYTES;
+use crate::types::{Index, Term};
 use std::borrow::Cow;
+
+/// Where a record stands: in which segment, at which offset there its frame begins, at which it begins itself, and in
+/// which incarnation of the log it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub segment: u64,
+    pub frame: u64,
+    pub at: u64,
+    pub incarnation: u64,
+}
+
+/// Entries one behind the other in one segment. What another took the place of is in none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    /// The first one's record.
+    pub begins: Place,
+    pub first: Index,
+    pub upto: Index,
+}
 
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
@@ -14,14 +34,22 @@ pub(super) struct Standing {
     coverage: Option<CoverageRecord>,
     moved_in: bool,
     last: Index,
-    /// Segments in ascending order, each with the highest index whose entry there is not replaced.
-    spans: Vec<(u64, Index)>,
+    /// In ascending order, of places as of indexes, and without a gap between those.
+    stretches: Vec<Stretch>,
 }
 
 impl Standing {
     pub fn new(opening: Opening) -> Standing {
         let (hard, last) = (opening.hard, opening.index);
-        Standing { opening, hard, checkpoint: None, coverage: None, moved_in: false, last, spans: Vec::new() }
+        Standing {
+            opening,
+            hard,
+            checkpoint: None,
+            coverage: None,
+            moved_in: false,
+            last,
+            stretches: Vec::new(),
+        }
     }
 
     /// Panics on a record of this process that does not go on from those before it: no Raft log has such.
@@ -57,11 +85,11 @@ impl Standing {
         }
     }
 
-    /// Applies a record that stands in `segment`.
-    pub fn apply(&mut self, record: &Record<'_>, segment: u64) {
+    /// Applies a record that stands there.
+    pub fn apply(&mut self, record: &Record<'_>, place: Place) {
         match record {
-            Record::Entry { index, .. } => self.entry(*index, segment),
-            Record::HardState(hard) => self.hard = *hard,
+            Record::Entry { index, .. } => self.entry(*index, place),
+            Record::HardState(hard) => (self.hard, self.coverage) = (*hard, None),
             Record::Checkpoint(checkpoint) => self.checkpoint = Some(*checkpoint),
             Record::Coverage(coverage) => self.coverage = Some(*coverage),
             Record::MovedIn => self.moved_in = true,
@@ -70,16 +98,22 @@ impl Standing {
         }
     }
 
-    pub fn entry(&mut self, index: Index, segment: u64) {
-        assert!(self.spans.last().is_none_or(|(of, _)| *of <= segment), "a log is written forward");
-        self.last = index;
-        for (_, highest) in self.spans.iter_mut().rev().take_while(|(_, highest)| *highest >= index) {
-            *highest = Index(index.0 - 1);
+    pub fn entry(&mut self, index: Index, place: Place) {
+        let behind = self.stretches.last().is_none_or(|last| last.begins < place);
+        assert!(behind, "a log is written forward: {place:?}");
+        let replaces = index <= self.last;
+        (self.last, self.coverage) = (index, None);
+        while self.stretches.pop_if(|stretch| stretch.first >= index).is_some() {}
+        if let Some(last) = self.stretches.last_mut() {
+            last.upto = last.upto.min(Index(index.0 - 1));
+            let begins = last.begins;
+            let goes_on = begins.segment == place.segment && place.at - begins.at < LOG_STRETCH_BYTES;
+            if goes_on && !replaces {
+                last.upto = index;
+                return;
+            }
         }
-        match self.spans.last_mut() {
-            Some((of, highest)) if *of == segment => *highest = index,
-            _ => self.spans.push((segment, index)),
-        }
+        self.stretches.push(Stretch { begins: place, first: index, upto: index });
     }
 
     /// Takes over what recovery made of the records.
@@ -98,13 +132,36 @@ impl Standing {
     }
 
     pub fn oldest_needed(&self) -> Option<u64> {
-        let floor = self.floor();
-        self.spans.iter().find(|(_, highest)| *highest > floor).map(|(segment, _)| *segment)
+        self.oldest_behind(self.floor())
+    }
+
+    /// The oldest segment that holds an entry behind an index.
+    pub fn oldest_behind(&self, index: Index) -> Option<u64> {
+        let before = self.stretches.partition_point(|stretch| stretch.upto <= index);
+        self.stretches.get(before).map(|stretch| stretch.begins.segment)
+    }
+
+    /// The stretches in segments that are not older.
+    pub fn stretches_from(&self, segment: u64) -> &[Stretch] {
+        let older = self.stretches.partition_point(|stretch| stretch.begins.segment < segment);
+        &self.stretches[older..]
+    }
+
+    pub fn last(&self) -> Index {
+        self.last
+    }
+
+    /// The term of an entry that the opening or the checkpoint names.
+    pub fn named_term(&self, index: Index) -> Option<Term> {
+        let checkpoint = self.checkpoint.map(|checkpoint| (checkpoint.index, checkpoint.term));
+        let named = [Some((self.opening.index, self.opening.term)), checkpoint];
+        named.into_iter().flatten().find(|(of, _)| *of == index).map(|(_, term)| term)
     }
 
     /// Forgets segments that are given away.
     pub fn forget_below(&mut self, first: u64) {
-        self.spans.retain(|(segment, _)| *segment >= first);
+        let gone = self.stretches.partition_point(|stretch| stretch.begins.segment < first);
+        self.stretches.drain(..gone);
     }
 
     /// The records that say it all again.

@@ -8,15 +8,16 @@
 //! names, so nothing may stand behind it before it is durable.
 
 use super::format::{FRAME_HEADER_BYTES, FrameHeader, LogEnd, Placed, SegmentHeader, in_blocks};
+use super::reading::EntryReader;
 use super::recovery::NUMBER_MAX;
 use super::segments::{Held, SegmentBytes, Segments};
-use super::standing::Standing;
+use super::standing::{Place, Standing};
 use super::{Buffer, Command, LogId, Ordinal, Record, Resident, SegmentName, Testimony, WriteId};
 use crate::limits::{
     BLOCK_BYTES, LOG_BUFFER_SPARE_BYTES_MAX, LOG_BUFFERS_SPARE_MAX, LOG_VOUCH_DELAY_MS,
     LOG_WRITES_IN_FLIGHT_MAX,
 };
-use crate::types::{Duration, Index, Revision, StoreId, Time};
+use crate::types::{Duration, Index, Revision, StoreId, Term, Time};
 use std::collections::{BTreeMap, VecDeque};
 
 const VOUCH_DELAY: Duration = Duration::from_ms(LOG_VOUCH_DELAY_MS);
@@ -101,6 +102,13 @@ impl Frame {
         if offset == 0 { BLOCK_BYTES + FRAME_HEADER_BYTES } else { FRAME_HEADER_BYTES }
     }
 
+    /// Where the next record will stand.
+    fn next_place(&self, incarnation: u64) -> Place {
+        let frame = if self.offset == 0 { BLOCK_BYTES } else { self.offset };
+        let at = self.offset + self.buffer.len();
+        Place { segment: self.segment, frame: frame as u64, at: at as u64, incarnation }
+    }
+
     fn pad(&mut self) {
         let bytes = self.buffer.len() - Frame::records_at(self.offset);
         self.records_bytes = u32::try_from(bytes).expect("a frame is at most one write");
@@ -155,6 +163,12 @@ pub struct Log {
     stale: bool,
     /// All below is given away.
     retired_below: u64,
+    /// From which index on entries are kept for others though a checkpoint holds them, and for how many bytes of
+    /// files.
+    kept: BTreeMap<Resident, Index>,
+    kept_bytes_max: u64,
+    /// The oldest segment that is being read.
+    reads: Option<u64>,
     segments: Segments,
     buffers: Vec<Buffer>,
 }
@@ -194,6 +208,9 @@ impl Log {
             pending_first: None,
             stale: true,
             retired_below: first,
+            kept: BTreeMap::new(),
+            kept_bytes_max: 0,
+            reads: None,
             segments: Segments::new(start.log, start.lengths, files, start.retired, end),
             buffers: Vec::new(),
         };
@@ -207,6 +224,7 @@ impl Log {
     pub fn append(&mut self, resident: Resident, record: Record<'_>) -> Ordinal {
         let placed = Placed { resident, restated: false, record };
         self.reserve_frame(placed.bytes());
+        let place = self.open.next_place(self.incarnation);
         let end = self.open.buffer.len() + placed.bytes();
         placed.encode(&mut self.open.buffer);
         assert!(self.open.buffer.len() == end, "a record takes what it says: {end}");
@@ -214,12 +232,11 @@ impl Log {
         self.open.last = self.appended;
         self.open.due = true;
         self.open.has_records = true;
-        self.note(resident, &placed.record);
+        self.note(resident, &placed.record, place);
         self.appended
     }
 
-    fn note(&mut self, resident: Resident, record: &Record<'_>) {
-        let segment = self.open.segment;
+    fn note(&mut self, resident: Resident, record: &Record<'_>, place: Place) {
         self.stale |= !matches!(record, Record::HardState(_) | Record::Coverage(_));
         match (self.residents.get_mut(&resident), record) {
             (Some(_), Record::Close) => {
@@ -227,7 +244,7 @@ impl Log {
             }
             (Some(standing), record) => {
                 standing.check_next(record);
-                standing.apply(record, segment);
+                standing.apply(record, place);
             }
             (None, Record::Open(opening)) => {
                 self.residents.insert(resident, Standing::new(opening.clone().into_owned()));
@@ -646,10 +663,69 @@ impl Log {
             "nobody needs what is given away: {oldest:?}"
         );
         let first = oldest.map_or(self.end.segment, |oldest| oldest.min(self.end.segment));
+        let first = first.min(self.oldest_kept(first)).min(self.reads.unwrap_or(first));
         if first > self.first {
             assert!(self.pending_first.is_none(), "one step of the log's beginning is under way at a time");
             self.pending_first = Some((first, self.end.frame + self.sealed.len() as u64));
         }
+    }
+
+    /// The oldest segment below `first` that is kept for others, or `first`.
+    fn oldest_kept(&self, first: u64) -> u64 {
+        let oldest = |(of, from): (&Resident, &Index)| {
+            self.residents.get(of)?.oldest_behind(Index(from.0.saturating_sub(1)))
+        };
+        let kept = self.kept.iter().filter_map(oldest);
+        match kept.min() {
+            Some(kept) if kept < first => kept.max(self.segments.oldest_within(self.kept_bytes_max)),
+            _ => first,
+        }
+    }
+
+    /// From these indexes on entries are kept though checkpoints hold them, as long as files of no more than these
+    /// bytes stand behind the oldest.
+    pub fn keep_for_others(&mut self, kept: BTreeMap<Resident, Index>, bytes_max: u64) {
+        if (&self.kept, self.kept_bytes_max) != (&kept, bytes_max) {
+            (self.kept, self.kept_bytes_max) = (kept, bytes_max);
+            self.stale = true;
+        }
+    }
+
+    /// Begins to read a resident's entries, which must be durable, and stand for ever; the term of the one before the
+    /// first need not be known. Until [`Log::end_read`] the segments stay that they are in. Where the log has let go of
+    /// what is to be read, gives the index behind which it has all.
+    pub fn read(
+        &mut self,
+        resident: Resident,
+        from: Index,
+        upto: Index,
+        before: Option<Term>,
+    ) -> Result<EntryReader, Index> {
+        assert!(self.reads.is_none(), "one read is under way at a time");
+        let Some(standing) = self.residents.get(&resident) else { return Err(upto) };
+        assert!(from <= upto && upto <= standing.last(), "what is read was appended: {from} to {upto}");
+        // What is about to go is not read any more.
+        let oldest = self.pending_first.map_or(self.first, |(first, _)| first);
+        let held = standing.stretches_from(oldest);
+        let Some(first_held) = held.first().map(|stretch| stretch.first) else { return Err(upto) };
+        let before = before.or(standing.named_term(Index(from.0 - 1)));
+        let first = if before.is_some() { from } else { Index(from.0 - 1) };
+        if first < first_held {
+            // Without the one before, the first that is held says but its term.
+            let is_named = standing.named_term(Index(first_held.0 - 1)).is_some();
+            return Err(if is_named { Index(first_held.0 - 1) } else { first_held });
+        }
+        let wanted = held.iter().filter(|stretch| stretch.upto >= first && stretch.first <= upto);
+        let reader =
+            EntryReader::new((self.id, self.key), resident, wanted.copied().collect(), (from, before), upto);
+        self.reads = Some(reader.segment());
+        Ok(reader)
+    }
+
+    /// Nothing is read any more.
+    pub fn end_read(&mut self) {
+        assert!(self.reads.take().is_some(), "a read ends that has begun");
+        self.stale = true;
     }
 
     /// A frame that names `first` is durable: nobody will look for the segments below.

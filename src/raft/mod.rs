@@ -36,13 +36,14 @@ pub use elections::{Elections, Role};
 pub use exchange::EntriesWanted;
 pub use message::{Message, MessageBody, RoundId, VoteKind};
 
+use crate::limits::HELD_BYTES_MAX;
 use crate::record::{ConfChange, Payload};
 use crate::stdx::AsOf;
 use crate::types::{Index, Peers, RaftId, Term};
 use ::raft::eraftpb::{self, ConfState, EntryType};
 use ::raft::{Config, RawNode, ReadOnlyOption};
-use elections::Timer;
-use exchange::Outbox;
+use elections::ElectionTimer;
+use exchange::MessagesOut;
 use tail::Tail;
 
 /// The index and term a fresh group starts behind, as if from a snapshot.
@@ -124,16 +125,17 @@ pub struct Group {
     persisted: u64,
     /// As the last Ready that had one gave it.
     hard_state: HardState,
-    outbox: Outbox,
+    outbox: MessagesOut,
     /// Where the group elects by time.
-    timer: Option<Timer>,
+    timer: Option<ElectionTimer>,
     /// Role and term as of the last input.
     seen: (Role, Term),
     last_round: Option<RoundId>,
     /// Rounds that are confirmed and not taken.
     rounds: Vec<RoundId>,
-    /// Up to here the owner needs no payload.
+    /// Up to here the owner needs no payload; and for how many bytes of it followers may find it here all the same.
     released: Index,
+    held_bytes_max: usize,
 }
 
 impl Group {
@@ -183,12 +185,13 @@ impl Group {
             taken: 0,
             persisted: 0,
             hard_state,
-            outbox: Outbox::default(),
-            timer: Timer::of(start.elections),
+            outbox: MessagesOut::default(),
+            timer: ElectionTimer::of(start.elections),
             seen: (Role::Follower, hard_state.term),
             last_round: None,
             rounds: vec![],
             released: start.base.index,
+            held_bytes_max: HELD_BYTES_MAX,
         };
         group.draw_timeout();
         assert!(group.hard_state() == hard_state, "a group starts from the state that it is given");
@@ -299,6 +302,7 @@ impl Group {
         }
         let number = ready.number();
         self.node.advance_append_async(ready);
+        assert!(self.hard_state() == self.hard_state, "a Ready has the newest term, vote and commit");
         for entry in handed_out.iter().filter(|entry| entry.entry_type() == EntryType::EntryConfChangeV2) {
             self.change_peers(entry);
         }
@@ -348,6 +352,8 @@ impl Group {
         let committed = self.committed();
         self.node.on_persist_ready(number);
         self.outbox.persisted(number);
+        let all = self.is_persisted() && !self.node.has_ready();
+        assert!(!all || self.persisted_index() == self.last_index(), "all that was taken is durable");
         assert!(self.committed() >= committed, "what is committed stays so");
         assert!(self.applied() <= self.committed(), "nothing is handed out before its commit");
     }
@@ -370,7 +376,13 @@ impl Group {
         // Who may come to lead does not know yet what the others lack.
         let unknown = if self.is_alone() { self.released } else { Index(0) };
         let (released, wanted) = (self.released, matched.unwrap_or(unknown));
-        self.node.mut_store().release(released, wanted.min(released));
+        let held_bytes_max = self.held_bytes_max;
+        self.node.mut_store().release(released, wanted.min(released), held_bytes_max);
+    }
+
+    /// Keeps so much payload in memory for followers that lack it, from now on.
+    pub fn hold_for_followers(&mut self, bytes_max: usize) {
+        self.held_bytes_max = bytes_max;
     }
 
     pub fn hard_state(&self) -> HardState {

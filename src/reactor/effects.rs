@@ -32,6 +32,9 @@ impl Reactor {
         for (shard, number) in &done {
             self.shards.persisted(*shard, *number);
         }
+        if self.storage.take_disturbed() {
+            self.shards.touch_all();
+        }
         let mut touched: Vec<ShardId> = done.into_iter().map(|(shard, _)| shard).collect();
         touched.sort();
         touched.dedup();
@@ -42,7 +45,10 @@ impl Reactor {
     }
 
     pub(super) fn follow_commits(&mut self, shard: ShardId) {
-        let news = match self.shards.follow_commits(&self.turn, shard, self.storage.rests()) {
+        if self.storage.rests() && !self.turn.is_alone() {
+            return self.disturb(shard);
+        }
+        let news = match self.shards.follow_commits(&self.turn, shard) {
             Ok(news) => news,
             Err(strange) => return self.turn.halt(strange.of_shard(shard)),
         };
@@ -65,6 +71,15 @@ impl Reactor {
         }
         if shard == ShardId::CONTROL && self.turn.epoch_state.may_follow() {
             self.apply_due_controls();
+        }
+    }
+
+    /// The log rests: before more is known to be committed than it says, something has to stand behind that.
+    fn disturb(&mut self, shard: ShardId) {
+        let local = self.shards.get_mut(shard).expect("its commits are followed here");
+        let (group, read) = (local.shard.group(), local.shard.log_view().committed().index);
+        if group.committed() > read {
+            self.storage.disturb(shard, local.shard.home, group.hard_state());
         }
     }
 
@@ -277,6 +292,7 @@ impl Reactor {
     pub(super) fn on_control(&mut self, copy: &ControlCopy) {
         assert!(self.turn.epoch_state.may_follow(), "who takes over begins with its fence");
         self.adopt(copy);
+        self.follow_shown();
     }
 
     /// Takes the control state over, and makes the shards that are new.
@@ -312,7 +328,7 @@ impl Reactor {
     }
 
     fn serve(&mut self, epoch: Epoch, prefix: Revision, copy: &ControlCopy) {
-        assert!(self.turn.gate.waits_for().is_none(), "no reply waits from one epoch into the next");
+        assert!(self.turn.gate.is_empty(), "no reply waits from one epoch into the next");
         assert!(copy.generation != Generation::NONE, "an epoch that serves takes revisions");
         if !self.epochs.coordinates() {
             ReadOnly::change(&mut self.turn.control).adopt(copy.index, &copy.state);

@@ -146,6 +146,7 @@ impl Reactor {
         }
         self.drop_late();
         self.run_and_evaluate();
+        self.drive_rounds();
         self.write_log();
         self.follow_touched();
         self.run_local();
@@ -154,7 +155,6 @@ impl Reactor {
         self.run_local();
         self.calls.flush_watches(&mut self.turn);
         self.run_local();
-        self.drive_rounds();
         self.tell_peers();
         self.turn.observe_pace();
         self.turn.began = None;
@@ -173,6 +173,7 @@ impl Reactor {
             self.storage.log().wake_at(),
             self.leader.as_ref().map_or(Time::NEVER, |leader| leader.wake_at(&self.turn)),
             self.storage.checkpoints_wake_at(self.turn.now),
+            self.storage.laggards_wake_at(self.turn.now),
             self.calls.wake_at(),
             self.peers.wake_at(),
             self.rounds.wake_at(),
@@ -186,7 +187,7 @@ impl Reactor {
     pub fn waits_for(&self) -> Option<Revision> {
         let Reactor { turn, calls, shards, leader, .. } = self;
         let next = turn.settled.next();
-        if turn.epoch_state.may_follow() {
+        if turn.epoch_state.may_follow() && turn.router.is_some() {
             return Some(next); // every shard takes over what another member settles
         }
         if !turn.epoch_state.may_write() {
@@ -194,7 +195,8 @@ impl Reactor {
         }
         let room = (shards.has_waiting() || calls.waits_for_ring()).then_some(next);
         let pending = leader.as_ref().and_then(Leader::waits_for);
-        let news = [turn.gate.waits_for(), shards.watched_revision(), calls.watched_revision(turn)];
+        let news =
+            [turn.gate.waits_for(*turn.settled), shards.watched_revision(), calls.watched_revision(turn)];
         let due = [shards.due_revision(), pending, room];
         news.into_iter().chain(due).flatten().min()
     }
@@ -202,6 +204,7 @@ impl Reactor {
     /// Whether the next turn has work that no input will bring.
     fn has_more_to_do(&self) -> bool {
         !self.turn.out.is_empty()
+            || self.turn.gate.wants_round()
             || self.shards.has_more_to_do()
             || self.storage.has_background_work()
             || self.calls.has_more_to_do()
@@ -248,6 +251,9 @@ impl Reactor {
             }
             Body::Call(mail) => calls.on_mail(turn, from, mail),
             Body::Leader(LeaderMail::Round { round }) => self.rounds.want(from, round),
+            Body::Leader(LeaderMail::HandOver { target }) => {
+                self.epochs.hand_over(turn, &mut self.shards, target);
+            }
             Body::Leader(mail) => {
                 let leader = self.leader.as_mut().expect("it goes where the control shard lives");
                 leader.on_mail(turn, from, mail);

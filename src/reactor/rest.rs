@@ -4,16 +4,16 @@
 //! **The question.** A member that comes back alone does not know which of its log's entries are committed. What may it
 //! show, and never less than it has shown before?
 //!
-//! **The rule.** When what is settled has stood for a moment and each log ends with what is committed, every reactor
-//! writes of each of its shards: everything up to this revision stands at or before this entry. At a start these
-//! records count where each is the last that its shard's log says: then nothing can have been shown beyond them,
-//! since who follows shows nothing before it is durable here, and who leads nothing before some entry behind the
-//! records is. Where something follows, only a leader can say what became of it.
+//! **The rule.** When what is settled has stood for a moment, every reactor writes of each of its shards: everything up
+//! to this revision stands at or before this entry, which is committed. From then on its log *rests*: no commit is
+//! followed beyond what the records say before something behind them is durable here, an entry or the hard state
+//! once more. So at a start the records say all that can have been shown, where each is the last that its log says of
+//! its shard. Where something follows, only a leader can say what became of it.
 //!
 //! **Why not otherwise.** To write them whenever something settles would cost each member a second log write for each
 //! write of a client's.
 
-use super::shards::Shards;
+use super::shards::{LocalShard, Shards};
 use super::storage::Storage;
 use super::turn::Turn;
 use crate::limits::REST_AFTER_MS;
@@ -39,21 +39,23 @@ impl Rest {
         if !self.waits(turn) {
             return;
         }
-        if *turn.settled != self.settled {
+        // What other reactors have settled, or show, this one has to have heard of.
+        if *turn.settled != self.settled || *turn.settled != turn.settled_truth() {
             (self.settled, self.since) = (*turn.settled, turn.now);
         }
-        let ends_committed = shards.all().all(|local| {
+        let group = |local: &LocalShard| {
             let group = local.shard.group();
-            group.committed() == group.last_index() && group.persisted_index() == group.last_index()
-        });
-        if !ends_committed {
+            let is_read = local.shard.log_view().committed().index == group.committed();
+            is_read && group.persisted_index() >= group.committed()
+        };
+        if !shards.all().all(group) {
             self.since = turn.now;
         }
         if turn.now.since(self.since) < REST_AFTER {
             return;
         }
         for local in shards.all() {
-            let record = CoverageRecord { revision: self.settled, index: local.shard.group().last_index() };
+            let record = CoverageRecord { revision: self.settled, index: local.shard.group().committed() };
             storage.rest(local.shard.id, local.shard.home, record);
         }
         self.recorded = self.settled;

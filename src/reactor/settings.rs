@@ -244,6 +244,11 @@ impl Reactor {
         }
         paths.shard_moved_in_writes += u64::from(self.storage.log().sealed() > before);
         self.storage.take_in(shard.id, shard.group().hard_state(), chain);
+        self.own(shard, read_from, attached);
+    }
+
+    fn own(&mut self, mut shard: Shard, read_from: log::LogId, attached: Attached) {
+        shard.group_mut().hold_for_followers(self.turn.settings.bounds.held_bytes_max);
         self.shards.take_in(LocalShard::new(shard, read_from, attached));
     }
 
@@ -282,6 +287,7 @@ impl Reactor {
         self.storage.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
         let shard = Shard::new(id, home, Store::new(), Group::new(start), LogView::default());
         self.storage.take_in(id, shard.group().hard_state(), vec![]);
-        self.shards.take_in(LocalShard::new(shard, self.storage.log().id(), Attached::default()));
+        let read_from = self.storage.log().id();
+        self.own(shard, read_from, Attached::default());
     }
 }

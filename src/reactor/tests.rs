@@ -6,7 +6,7 @@ use crate::config::AutoCompaction;
 use crate::http2::client::Client;
 use crate::http2::{self, Http2Event};
 use crate::io::{BulkDone, BulkStep, LogLine, Port};
-use crate::log::{Command, LogId, LogStart, SegmentBytes, SegmentName};
+use crate::log::{Command, LogId, LogStart, Piece, SegmentBytes, SegmentName};
 use crate::sequencer::Sequencer;
 use crate::types::{ClusterId, ConnId, Duration, MemberId, StoreId};
 use crate::wire::proto;
@@ -110,6 +110,11 @@ struct Member {
     pages: Vec<u8>,
     /// What is for other members, by reactor.
     network: Vec<(usize, Output)>,
+    /// The logs' files.
+    segments: std::collections::BTreeMap<SegmentName, Vec<u8>>,
+    /// Pieces of them that were read, and whether the device fails.
+    pieces_read: usize,
+    reads_fail: bool,
 }
 
 impl Member {
@@ -184,6 +189,9 @@ impl Member {
             log_lines: vec![],
             pages: vec![],
             network: vec![],
+            segments: Default::default(),
+            pieces_read: 0,
+            reads_fail: false,
         };
         member.reactors[usize::from(conn.reactor.0)]
             .step(Time(0), Input::Opened { conn, port: Port::Client });
@@ -252,32 +260,14 @@ impl Member {
                 Some((deaf, waiting)) if *deaf == to => waiting.push((from, mail)),
                 _ => self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail }),
             },
-            Output::Log(Command::Write { .. }) if self.disk_stands || self.log_stands == Some(id) => {
-                self.unwritten.push((id, output));
-            }
-            Output::Log(Command::Write { id: write, segment, offset, bytes }) => {
-                if offset == 0 {
-                    let number = |word: &[u8], at| u64::from_le_bytes(word[at..at + 8].try_into().unwrap());
-                    let word = |word: &[u8]| (number(word, 0) as u32, number(word, 16));
-                    let words = bytes[104..crate::limits::BLOCK_BYTES].chunks_exact(24).map(word);
-                    let words = words.take_while(|(_, frame)| *frame > 0);
-                    self.words.extend(words.map(|(log, frame)| (segment, LogId(log), frame)));
-                }
-                self.reactors[id].step(now, Input::Written { write, buffer: bytes });
-            }
-            Output::Log(Command::Prepare { segment, .. }) if self.disk_is_full || self.no_new_segments => {
-                self.reactors[id].step(now, Input::DiskFull { segment });
-            }
-            Output::Log(Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. }) => {
-                match &mut self.unprepared {
-                    Some(unprepared) => unprepared.push((id, segment)),
-                    None => self.reactors[id].step(now, Input::Prepared { segment }),
-                }
-            }
-            Output::Log(Command::Remove { .. }) => self.given_up_bytes += SEGMENT_BYTES,
+            Output::Log(command) => self.log(id, command),
             Output::Haste(haste) => self.haste[id] = haste,
             Output::LogWaits(waits) => self.log_waits = waits,
             Output::LogLine(line) => self.log_lines.push(line),
+            Output::Bulk { job, step: BulkStep::Read(piece) } => {
+                let done = self.read_piece(piece);
+                self.reactors[id].step(now, Input::Bulk { job, done });
+            }
             Output::Bulk { job, step } => {
                 self.checkpoints += usize::from(matches!(step, BulkStep::Create { .. }));
                 assert!(!matches!(&step, BulkStep::Append { blocks, .. } if blocks.is_empty()));
@@ -293,6 +283,56 @@ impl Member {
             }
             Output::Halt(why) => self.halted = Some(why),
         }
+    }
+
+    fn log(&mut self, id: usize, command: Command) {
+        let now = self.now;
+        match command {
+            Command::Write { .. } if self.disk_stands || self.log_stands == Some(id) => {
+                self.unwritten.push((id, Output::Log(command)));
+            }
+            Command::Write { id: write, segment, offset, bytes } => {
+                if offset == 0 {
+                    let number = |word: &[u8], at| u64::from_le_bytes(word[at..at + 8].try_into().unwrap());
+                    let word = |word: &[u8]| (number(word, 0) as u32, number(word, 16));
+                    let words = bytes[104..crate::limits::BLOCK_BYTES].chunks_exact(24).map(word);
+                    let words = words.take_while(|(_, frame)| *frame > 0);
+                    self.words.extend(words.map(|(log, frame)| (segment, LogId(log), frame)));
+                }
+                let end = offset as usize + bytes.len();
+                let file = self.segments.entry(segment).or_default();
+                file.resize(file.len().max(end), 0);
+                file[offset as usize..end].copy_from_slice(&bytes);
+                self.reactors[id].step(now, Input::Written { write, buffer: bytes });
+            }
+            Command::Prepare { segment, .. } if self.disk_is_full || self.no_new_segments => {
+                self.reactors[id].step(now, Input::DiskFull { segment });
+            }
+            Command::Prepare { segment, .. } | Command::Recycle { new: segment, .. } => {
+                if let Command::Recycle { old, .. } = command {
+                    let file = self.segments.remove(&old).unwrap_or_default();
+                    self.segments.insert(segment, file);
+                }
+                match &mut self.unprepared {
+                    Some(unprepared) => unprepared.push((id, segment)),
+                    None => self.reactors[id].step(now, Input::Prepared { segment }),
+                }
+            }
+            Command::Remove { segment } => {
+                self.segments.remove(&segment);
+                self.given_up_bytes += SEGMENT_BYTES;
+            }
+        }
+    }
+
+    fn read_piece(&mut self, Piece { segment, offset, bytes }: Piece) -> BulkDone {
+        self.pieces_read += 1;
+        if self.reads_fail {
+            return BulkDone::Failed("the device fails".into());
+        }
+        let file = &self.segments[&segment];
+        let from = file.len().min(offset as usize);
+        BulkDone::Read(file[from..file.len().min(from + bytes)].to_vec())
     }
 
     /// Whether a checkpoint's blocks have room.

@@ -64,7 +64,7 @@ pub struct MemberPlan {
     pub checkpoints: Vec<CheckpointName>,
     /// The highest revision that any log names as settled.
     pub settled: Revision,
-    /// Where each shard's log ends with how far it is covered: what may be shown though nobody leads.
+    /// Where the last that is said of each shard is how far it is covered: what may be shown though nobody leads.
     pub rested: Option<Revision>,
 }
 
@@ -144,8 +144,7 @@ pub fn survey(
         plan[usize::from(reactor.0)].shards.push(shard);
     }
     let rested = plan.iter().flat_map(|reactor| &reactor.shards).map(ShardPlan::rested);
-    let rested =
-        rested.reduce(|least, next| Some(least?.min(next?))).flatten().filter(|least| *least >= settled);
+    let rested = rested.reduce(|most, next| Some(most?.max(next?))).flatten().filter(|most| *most >= settled);
     let dead_logs = starts.into_keys().collect();
     (MemberPlan { reactors: plan, dead_logs, checkpoints, settled, rested }, damage)
 }
@@ -166,11 +165,9 @@ impl ShardPlan {
         self.resident.checkpoint.map_or(Revision::NONE, |checkpoint| checkpoint.revision)
     }
 
-    /// Up to where all is there, and known to be committed, where nothing follows.
+    /// Up to where all is there, and known to be committed, where no more was known.
     fn rested(&self) -> Option<Revision> {
-        let coverage = self.resident.coverage?;
-        let last = self.resident.entries.last().map_or(self.resident.base().0, |entry| entry.index);
-        (coverage.index == last).then_some(coverage.revision)
+        self.resident.coverage.map(|coverage| coverage.revision)
     }
 
     /// The log's entries after the checkpoint, without raft's own.
@@ -205,9 +202,7 @@ impl ShardPlan {
         let group = Group::new(GroupStart { own, peers, base, hard_state, entries, elections });
         let mut shard = Shard::new(self.shard, self.home, state.store, group, log_view);
         // What was known to be committed counts now, the rest once this member is elected again.
-        shard
-            .committed(Index(u64::MAX), &mut vec![])
-            .map_err(|inconsistent| inconsistent.of_shard(self.shard))?;
+        shard.committed(&mut vec![]).map_err(|inconsistent| inconsistent.of_shard(self.shard))?;
         let (read_from, attached, chain) = (self.log, state.attached, state.files);
         let shard = RecoveredShard { shard, read_from, attached, chain, moved_in };
         Ok(Loaded { shard, control })

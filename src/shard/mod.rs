@@ -254,9 +254,9 @@ impl Shard {
         behind > RAFT_LAG_MAX && self.group.has_ready()
     }
 
-    /// Follows the group's commit index, up to a bound: reads what it has reached, and tells of what this epoch proposed.
-    pub fn committed(&mut self, upto: Index, news: &mut Vec<Committed>) -> Result<(), InconsistentEntry> {
-        let committed = self.group.committed().min(upto);
+    /// Follows the group's commit index: reads what it has reached, and tells of what this epoch proposed.
+    pub fn committed(&mut self, news: &mut Vec<Committed>) -> Result<(), InconsistentEntry> {
+        let committed = self.group.committed();
         while let Some((at, read)) = self.log_view.read_next(committed)? {
             let term = self.group.term_of(at.index);
             assert!(term == Some(at.term), "the log is read as it is: {at:?} where its term is {term:?}");

@@ -43,7 +43,7 @@ fn persist(shard: &mut Shard) -> Vec<Committed> {
     while let Some(writes) = shard.ready() {
         shard.group_mut().persisted(writes.number);
     }
-    shard.committed(Index(u64::MAX), &mut news).unwrap();
+    shard.committed(&mut news).unwrap();
     news
 }
 

@@ -3,7 +3,7 @@
 //! Two *workers* run side by side, each doing its orders one by one; the answer goes to the reactor that asked.
 //! All writes are small, one at a time and paced, so that the disk's queue stays short for the logs.
 //!
-//! - `Steps`: checkpoints are written and files removed, on a glommio executor that lets others go before it, on
+//! - `Steps`: checkpoints are written, files removed and logs read back for members that lag, on a glommio executor that lets others go before it, on
 //!   CPU and disk, and keeps to a calm rate. What a reactor says presses ([`Lane::hasten`]) goes faster, beside
 //!   the others: checkpoints that fall behind hold memory, log and disk that grow. Where glommio cannot start
 //!   (too little lockable memory), a plain thread runs the same with calls that block.
@@ -24,14 +24,14 @@ use crate::limits::{
     BULK_BYTES_PER_SEC, BULK_BYTES_PER_SEC_PRESSING, BULK_ORDERS_QUEUED_MAX, BULK_WRITE_BYTES,
     REMOVE_PAUSE_MS, REMOVE_SLICE_BYTES, SEGMENT_BYTES_PER_SEC, SEGMENT_WRITE_BYTES_AT_START,
 };
-use crate::log::{Buffer, LogId, SegmentName};
+use crate::log::{Buffer, LogId, Piece, SegmentName};
 use crate::stdx::HashMap;
 use crate::types::ReactorId;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
-
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
@@ -216,7 +216,8 @@ impl Lane {
 
     /// Carries out one worker's orders, for ever.
     pub async fn run(&self, queue: WorkerName, medium: Medium) {
-        let mut worker = Worker { lane: self, medium, open: HashMap::default(), pressing: false };
+        let reads = RateLimit::new(BULK_BYTES_PER_SEC);
+        let mut worker = Worker { lane: self, medium, open: HashMap::default(), reads, pressing: false };
         let queue = match queue {
             WorkerName::Segments => &self.segments,
             WorkerName::Steps => &self.steps,
@@ -249,6 +250,7 @@ struct Worker<'a> {
     lane: &'a Lane,
     medium: Medium,
     open: HashMap<String, Growing<'a>>,
+    reads: RateLimit,
     /// Whether the steps pressed at the last look, which set the thread's priority.
     pressing: bool,
 }
@@ -268,7 +270,7 @@ impl<'a> Worker<'a> {
         match order {
             Order::Step { reactor, job, step } => {
                 let done = match self.step(step).await {
-                    Ok(()) => BulkDone::Done,
+                    Ok(done) => done,
                     Err(error) if is_full(&error) => BulkDone::Full,
                     Err(error) => BulkDone::Failed(error.to_string()),
                 };
@@ -342,7 +344,7 @@ impl<'a> Worker<'a> {
             file.write(&zeros[..piece], at).await?;
             at += piece as u64;
             if !hurry && !self.lane.log_waits[usize::from(reactor.0)].load(Ordering::Relaxed) {
-                limit.wrote(self.medium, piece).await;
+                limit.passed(self.medium, piece).await;
             }
         }
         files.publish(&file.finish().await?, &segment.to_string())?;
@@ -355,8 +357,9 @@ impl<'a> Worker<'a> {
         files.open_segment(new)
     }
 
-    async fn step(&mut self, step: BulkStep) -> io::Result<()> {
-        match step {
+    async fn step(&mut self, step: BulkStep) -> io::Result<BulkDone> {
+        let written = match step {
+            BulkStep::Read(piece) => return self.read(piece).await.map(BulkDone::Read),
             BulkStep::Create { name } => {
                 let path = self.lane.files.path(&name);
                 let file = BulkFile::create(self.medium, &self.lane.files, &path).await?;
@@ -383,7 +386,28 @@ impl<'a> Worker<'a> {
                 }
                 self.remove(&name).await
             }
+        };
+        written.map(|()| BulkDone::Done)
+    }
+
+    /// Reads a piece of a segment past the page cache, as it is written. The reads hold the thread up, as writes do.
+    async fn read(&mut self, Piece { segment, offset, bytes }: Piece) -> io::Result<Vec<u8>> {
+        let file = self.lane.files.open_segment_to_read(segment)?;
+        let mut buffer = Buffer::with_capacity(BULK_WRITE_BYTES);
+        buffer.fill_to(BULK_WRITE_BYTES);
+        let mut piece = Vec::with_capacity(bytes);
+        while piece.len() < bytes {
+            let wanted = BULK_WRITE_BYTES.min(bytes - piece.len());
+            let there = file.read_at(&mut buffer[..wanted], offset + piece.len() as u64)?;
+            piece.extend_from_slice(&buffer[..there]);
+            self.reads.bytes_per_sec = self.follow_haste();
+            self.reads.passed(self.medium, there).await;
+            self.lane.moves.fetch_add(1, Ordering::Relaxed);
+            if there < wanted {
+                break;
+            }
         }
+        Ok(piece)
     }
 
     async fn append(&mut self, growing: &mut Growing<'a>, blocks: &[Buffer]) -> io::Result<()> {
@@ -392,7 +416,7 @@ impl<'a> Worker<'a> {
             growing.file.write(piece, at).await?;
             at += piece.len() as u64;
             growing.limit.bytes_per_sec = self.follow_haste();
-            growing.limit.wrote(self.medium, piece.len()).await;
+            growing.limit.passed(self.medium, piece.len()).await;
             self.lane.moves.fetch_add(1, Ordering::Relaxed);
         }
         growing.bytes = at;
@@ -418,7 +442,7 @@ fn not_written(name: &str) -> io::Error {
     io::Error::other(format!("{name} is not being written"))
 }
 
-/// Keeps writes below a rate, and lets none catch up on a time in which nothing was written.
+/// Keeps writes or reads below a rate, and lets none catch up on a time in which there were none.
 struct RateLimit {
     bytes_per_sec: u64,
     due: Instant,
@@ -429,7 +453,7 @@ impl RateLimit {
         RateLimit { bytes_per_sec, due: Instant::now() }
     }
 
-    async fn wrote(&mut self, medium: Medium, bytes: usize) {
+    async fn passed(&mut self, medium: Medium, bytes: usize) {
         let now = Instant::now();
         let cost = Duration::from_nanos(bytes as u64 * 1_000_000_000 / self.bytes_per_sec);
         self.due = self.due.max(now - cost) + cost;

@@ -161,6 +161,15 @@ impl Files {
         self.options(true).open(self.path(&segment.to_string()))
     }
 
+    /// Opens a segment that is being used: what the page cache may have of it does not count.
+    pub fn open_segment_to_read(&self, segment: SegmentName) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        if self.direct {
+            options.custom_flags(kernel::DIRECT);
+        }
+        options.read(true).open(self.path(&segment.to_string()))
+    }
+
     pub fn tell_to(&mut self, logger: Logger) {
         self.logger = Some(logger);
     }

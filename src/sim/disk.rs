@@ -43,6 +43,10 @@ pub enum Op {
         file: String,
     },
     SyncDirectory,
+    /// What stands there when it completes, [`Disk::read`] tells.
+    Read {
+        file: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +115,7 @@ enum Flying {
     SyncDirectory {
         made: u64,
     },
+    Read,
 }
 
 #[derive(Clone, Debug)]
@@ -283,6 +288,7 @@ impl Disk {
                 Flying::Sync { file, completed: self.next }
             }
             Op::SyncDirectory => Flying::SyncDirectory { made: self.next },
+            Op::Read { file } => self.find(&file).map(|_| Flying::Read)?,
         };
         let (least, most) = self.latency;
         let due = now + least + Duration(rng.below(most.0 - least.0 + 1));
@@ -344,6 +350,7 @@ impl Disk {
                     apply(&mut self.durable_names, &change);
                 }
             }
+            Flying::Read => {}
         }
     }
 

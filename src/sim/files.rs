@@ -4,7 +4,7 @@ use super::disk::{Disk, Fault, Lie, Op, OpId};
 use super::hits::Hit;
 use super::process::{Item, Process};
 use crate::io::{BulkDone, BulkStep, JobId};
-use crate::log::{Buffer, Command, SegmentName, WriteId};
+use crate::log::{Buffer, Command, Piece, SegmentName, WriteId};
 use crate::stdx::Rng;
 use crate::types::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -45,6 +45,11 @@ enum Doing {
     Removed {
         reactor: usize,
         job: JobId,
+    },
+    Read {
+        reactor: usize,
+        job: JobId,
+        piece: Piece,
     },
     /// A start makes what it read durable.
     Start,
@@ -198,6 +203,10 @@ impl Files {
                     _ => Ok(()),
                 }
             }
+            BulkStep::Read(piece) => {
+                let op = Op::Read { file: piece.segment.to_string() };
+                self.submit(now, op, Doing::Read { reactor, job, piece })
+            }
         };
         done.err().map(|fault| answer(Err(fault)))
     }
@@ -264,9 +273,25 @@ impl Files {
                 next.map_err(|fault| Final(format!("the disk: {fault:?}")))?;
                 return Ok(Some((reactor, Item::Bulk(job, BulkDone::Done))));
             }
+            Doing::Read { reactor, job, piece } => {
+                return Ok(Some((reactor, Item::Bulk(job, self.read(piece)))));
+            }
             Doing::Start => Ok(()),
         };
         next.map(|()| None).map_err(|fault| Final(format!("the disk: {fault:?}")))
+    }
+}
+
+impl Files {
+    fn read(&self, Piece { segment, offset, bytes }: Piece) -> BulkDone {
+        match self.disk.read(&segment.to_string()) {
+            Ok(file) => {
+                let from =
+                    file.len().min(usize::try_from(offset).expect("a simulated file fits into memory"));
+                BulkDone::Read(file[from..file.len().min(from + bytes)].to_vec())
+            }
+            Err(fault) => BulkDone::Failed(format!("{fault:?}")),
+        }
     }
 }
 
@@ -275,5 +300,46 @@ fn answer(done: Result<(), Fault>) -> BulkDone {
         Ok(()) => BulkDone::Done,
         Err(Fault::Full) => BulkDone::Full,
         Err(fault) => BulkDone::Failed(format!("{fault:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::LogId;
+    use crate::types::Duration;
+
+    #[test]
+    fn a_piece_of_the_log_takes_the_disk_a_while_and_may_fail() {
+        let disk = Disk::new(1 << 20, (Duration::from_ms(1), Duration::from_ms(1)));
+        let mut files = Files::new(disk, Rng::new(1));
+        let segment = SegmentName { log: LogId(0), sequence: 3 };
+        files.disk.create(&segment.to_string()).unwrap();
+        let bytes: Vec<u8> = (0..3u8).flat_map(|n| [n; 4096]).collect();
+        let write = Op::Write { file: segment.to_string(), offset: 0, bytes: bytes.clone(), durable: true };
+        files.disk.submit(Time(0), &mut files.rng, write).unwrap();
+        files.disk.complete(Time::NEVER, &mut files.rng).unwrap().1.unwrap();
+        let read = |files: &mut Files, offset, bytes| {
+            let step = BulkStep::Read(Piece { segment, offset, bytes });
+            assert_eq!(files.bulk(Time(0), 0, JobId(1), step), None);
+            assert_eq!(files.wake_at(), Time(0) + Duration::from_ms(1));
+            let (id, done) = files.disk.complete(files.wake_at(), &mut files.rng).unwrap();
+            done.unwrap();
+            let doing = files.doing.remove(&id).unwrap();
+            match files.follow(Time(0), doing) {
+                Ok(Some((0, Item::Bulk(JobId(1), done)))) => done,
+                _ => panic!("it is an answer"),
+            }
+        };
+        assert_eq!(read(&mut files, 4096, 4096), BulkDone::Read(vec![1; 4096]));
+        assert_eq!(read(&mut files, 8192, 1 << 20), BulkDone::Read(vec![2; 4096]));
+        assert_eq!(read(&mut files, 1 << 20, 4096), BulkDone::Read(vec![]));
+        files.disk.fail_read(0);
+        assert!(matches!(read(&mut files, 0, 4096), BulkDone::Failed(_)));
+        let missing = Piece { segment: SegmentName { sequence: 4, ..segment }, offset: 0, bytes: 4096 };
+        assert!(matches!(
+            files.bulk(Time(0), 0, JobId(2), BulkStep::Read(missing)),
+            Some(BulkDone::Failed(_))
+        ));
     }
 }

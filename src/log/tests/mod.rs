@@ -2,6 +2,7 @@
 
 mod bytes;
 mod crash;
+mod reading;
 mod rig;
 mod segments;
 mod witness;

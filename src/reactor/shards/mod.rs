@@ -161,7 +161,7 @@ impl Shards {
         !self.slices.is_empty()
             || !self.fresh.is_empty()
             || self.has_steps()
-            || self.of.values().any(|local| local.compacting || local.hub_goes_on() || local.shard.lags())
+            || self.of.values().any(LocalShard::goes_on)
     }
 
     /// Whether an evaluation waits for room in the ring or in the log, or for a reservation's end.
@@ -192,6 +192,10 @@ impl Shards {
     /// A message was stepped: what it commits is followed when the log has what came with it.
     pub fn touch(&mut self, shard: ShardId) {
         self.touched.insert(shard);
+    }
+
+    pub fn touch_all(&mut self) {
+        self.touched.extend(self.of.keys());
     }
 
     pub fn take_touched(&mut self) -> BTreeSet<ShardId> {
@@ -229,12 +233,9 @@ impl Shards {
         &mut self,
         turn: &Turn,
         shard: ShardId,
-        log_rests: bool,
     ) -> Result<Vec<Committed>, InconsistentEntry> {
         let mut news = vec![];
-        let shard = self.shard_mut(shard);
-        let upto = if log_rests { shard.group().persisted_index() } else { Index(u64::MAX) };
-        shard.committed(upto, &mut news)?;
+        self.shard_mut(shard).committed(&mut news)?;
         let revisions = news.iter().filter_map(|news| match news {
             Committed::Revision(revision) => Some(*revision),
             _ => None,

@@ -1,10 +1,11 @@
-//! What checkpoints are made of.
+//! What checkpoints are made of, and who lags.
 
-use super::super::storage::{HeldState, Source};
-use super::Shards;
+use super::super::storage::{FollowerFigures, HeldState, Source};
+use super::{LocalShard, Shards};
+use crate::log::Resident;
 use crate::mvcc::{Budget, History, PinId};
-use crate::raft::Position;
-use crate::types::{At, Revision, ShardId};
+use crate::raft::{EntriesWanted, GroupEntry, Position};
+use crate::types::{At, Index, Revision, ShardId};
 
 impl Source for Shards {
     fn bytes_sum(&self) -> u64 {
@@ -65,4 +66,36 @@ impl Source for Shards {
     fn let_go(&mut self, shard: ShardId, of: PinId) {
         self.local_mut(shard).unpin(of);
     }
+
+    fn wanted_entries(&self) -> Vec<(Resident, EntriesWanted)> {
+        let wanted = self.of.values().flat_map(|local| {
+            let wanted = local.shard.group().wanted_entries();
+            wanted.into_iter().map(|wanted| (resident(local), wanted))
+        });
+        wanted.collect()
+    }
+
+    fn give_entries(&mut self, shard: ShardId, after: Position, entries: Vec<GroupEntry>) {
+        self.shard_mut(shard).group_mut().give_entries(after, entries);
+    }
+
+    fn log_begins_after(&mut self, shard: ShardId, index: Index) {
+        self.shard_mut(shard).group_mut().log_begins_after(index);
+    }
+
+    fn followers(&self) -> Vec<FollowerFigures> {
+        let followers = self.of.values().flat_map(|local| {
+            let (resident, group) = (resident(local), local.shard.group());
+            let last = group.last_index();
+            group.progress().map(move |(peer, matched, _)| {
+                let term = group.term_of(matched).filter(|_| matched <= group.committed());
+                FollowerFigures { resident, peer, matched, term, last }
+            })
+        });
+        followers.collect()
+    }
+}
+
+fn resident(local: &LocalShard) -> Resident {
+    Resident { shard: local.shard.id, home: local.shard.home }
 }

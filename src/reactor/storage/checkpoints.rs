@@ -166,6 +166,7 @@ impl Storage {
         if self.on_cleared(turn, job, &done) {
             return;
         }
+        let Some(done) = self.on_log_read(turn, source, job, done) else { return };
         let Some(shard) = self.under_way.as_ref().filter(|c| c.job == job).map(Checkpointing::shard) else {
             return;
         };
@@ -173,6 +174,7 @@ impl Storage {
         self.step_left = turn.now;
         match done {
             BulkDone::Done => self.go_on_with_checkpoint(turn, source),
+            BulkDone::Read(_) => unreachable!("a checkpoint that is written reads nothing"),
             BulkDone::Full => self.checkpoint_has_no_room(turn, source, shard),
             BulkDone::Failed(why) => {
                 self.give_checkpoint_up(turn, source, &why);

@@ -115,7 +115,7 @@ mod tests {
                 BulkStep::Create { name } => format!("create {name}"),
                 BulkStep::Publish { as_name, .. } => format!("publish {as_name}"),
                 BulkStep::Remove { name } => format!("remove {name}"),
-                BulkStep::Append { .. } => unreachable!(),
+                BulkStep::Append { .. } | BulkStep::Read(_) => unreachable!(),
             })
             .collect();
         assert_eq!(

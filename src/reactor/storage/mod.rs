@@ -17,10 +17,12 @@
 
 mod checkpoints;
 mod clearing;
+mod laggards;
 mod source;
 mod witness;
 
 pub use clearing::{AtStart, at_start};
+pub(super) use laggards::FollowerFigures;
 pub(super) use source::{HeldState, Source};
 
 use super::turn::Turn;
@@ -39,6 +41,7 @@ use crate::record::Payload;
 use crate::types::{Duration, Index, RaftId, ShardId, Term, Time};
 use checkpoints::{Checkpointing, Whole};
 use clearing::Clearing;
+use laggards::Laggards;
 use std::collections::{BTreeMap, VecDeque};
 use witness::Heard;
 
@@ -72,6 +75,9 @@ pub(super) struct Storage {
     /// durable, up to this record where it is on its way.
     rests: bool,
     disturbed: Option<Ordinal>,
+    was_disturbed: bool,
+    /// A record was appended that no flush has seen.
+    is_unwritten: bool,
     /// Bytes of log writes on their way.
     in_flight_bytes: usize,
     /// The number of the newest checkpoint file.
@@ -95,6 +101,7 @@ pub(super) struct Storage {
     /// Whether the bulk lane knows that its work presses.
     haste: bool,
     log_waits: bool,
+    laggards: Laggards,
 }
 
 /// An entry as the log takes it.
@@ -120,6 +127,8 @@ impl Storage {
             appended: Ordinal::default(),
             rests: true,
             disturbed: None,
+            was_disturbed: false,
+            is_unwritten: false,
             in_flight_bytes: 0,
             last_file,
             stale,
@@ -135,6 +144,7 @@ impl Storage {
             log_bytes: 0,
             haste: false,
             log_waits: false,
+            laggards: Laggards::default(),
         }
     }
 
@@ -169,6 +179,20 @@ impl Storage {
     pub fn rest(&mut self, shard: ShardId, home: u32, covered: CoverageRecord) {
         self.append(shard, home, Record::Coverage(covered));
         (self.rests, self.disturbed) = (true, None);
+    }
+
+    /// More is committed than the log says at its end.
+    pub fn disturb(&mut self, shard: ShardId, home: u32, hard: HardState) {
+        if self.disturbed.is_none() {
+            let hard = crate::log::StoredHardState { term: hard.term, vote: hard.vote, commit: hard.commit };
+            self.append(shard, home, Record::HardState(hard));
+            (self.disturbed, self.is_unwritten) = (Some(self.appended), true);
+        }
+    }
+
+    /// Whether the log no longer rests, since it was last asked.
+    pub fn take_disturbed(&mut self) -> bool {
+        std::mem::take(&mut self.was_disturbed)
     }
 
     /// Whether a start would take the end of this log for all that there was.
@@ -210,7 +234,7 @@ impl Storage {
         for entry in &writes.entries {
             self.appended = self.log.append(resident, entry_record(entry));
         }
-        if !writes.entries.is_empty() {
+        if self.rests && !writes.entries.is_empty() {
             self.disturbed.get_or_insert(self.appended);
         }
         let stored = self.of.get_mut(&shard).expect("it was taken in");
@@ -233,6 +257,7 @@ impl Storage {
         if turn.epoch_state.may_watch() {
             self.log.settle(*turn.settled);
         }
+        self.is_unwritten = false;
         self.keep_disk_free(turn, source);
         self.hear_of_others(turn);
         let mut commands = vec![];
@@ -258,7 +283,7 @@ impl Storage {
         let durable = self.log.durable();
         assert!(durable <= self.appended, "what is durable was appended: {durable:?} of {:?}", self.appended);
         if self.disturbed.is_some_and(|entry| entry <= durable) {
-            (self.rests, self.disturbed) = (false, None);
+            (self.rests, self.disturbed, self.was_disturbed) = (false, None, true);
         }
         let mut done = vec![];
         while let Some(persisting) = self.persisting.pop_front_if(|persisting| persisting.upto <= durable) {
@@ -340,12 +365,15 @@ impl Storage {
     pub fn work_in_background(&mut self, turn: &mut Turn, source: &mut impl Source) {
         self.fill_checkpoint(turn, source);
         self.schedule_checkpoints(turn, source);
+        self.serve_laggards(turn, source);
         self.tell_haste(turn);
     }
 
     /// Whether the next turn goes on though no input comes.
     pub fn has_background_work(&self) -> bool {
-        self.under_way.as_ref().is_some_and(Checkpointing::is_filled)
+        self.is_unwritten
+            || self.has_entries_to_give()
+            || self.under_way.as_ref().is_some_and(Checkpointing::is_filled)
     }
 
     fn schedule_checkpoints(&mut self, turn: &mut Turn, source: &mut impl Source) {
@@ -404,7 +432,8 @@ impl Storage {
         // What is held is at hand each turn, what is needed of it has to be counted.
         let log_waits = is_long(self.log.held()) && is_long(self.log.needed());
         let history_waits = self.checkpoints_press_at() <= turn.now;
-        let haste = !self.defragmenting.is_empty() || log_waits || history_waits;
+        let laggards_wait = self.laggards_press_at() <= turn.now;
+        let haste = !self.defragmenting.is_empty() || log_waits || history_waits || laggards_wait;
         if haste != self.haste {
             self.haste = haste;
             turn.out.push(Output::Haste(haste));

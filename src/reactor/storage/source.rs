@@ -1,9 +1,11 @@
-//! What checkpoints are made of, as the storage sees it.
+//! What checkpoints are made of and who lags, as the storage sees it.
 
+use super::laggards::FollowerFigures;
+use crate::log::Resident;
 use crate::mvcc::{Budget, History, PinId};
-use crate::raft::Position;
+use crate::raft::{EntriesWanted, GroupEntry, Position};
 use crate::takeover::Ruling;
-use crate::types::{At, Epoch, Peers, Revision, ShardId};
+use crate::types::{At, Epoch, Index, Peers, Revision, ShardId};
 
 /// The shards of a reactor.
 pub trait Source {
@@ -20,6 +22,13 @@ pub trait Source {
     /// The state is written.
     fn written(&mut self, shard: ShardId, of: PinId, is_delta: bool);
     fn let_go(&mut self, shard: ShardId, of: PinId);
+    /// What followers of the groups that are led here lack and only the log has, who lacks most first.
+    fn wanted_entries(&self) -> Vec<(Resident, EntriesWanted)>;
+    fn give_entries(&mut self, shard: ShardId, after: Position, entries: Vec<GroupEntry>);
+    /// The log has nothing up to the index to give.
+    fn log_begins_after(&mut self, shard: ShardId, index: Index);
+    /// How far the followers are of the groups that are led here.
+    fn followers(&self) -> Vec<FollowerFigures>;
 }
 
 /// A state that is held, and what is known of it.

@@ -4,6 +4,8 @@ use super::*;
 use crate::io::DialId;
 use std::collections::BTreeMap;
 
+mod laggards;
+
 /// One end of a connection between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct End {
@@ -36,9 +38,13 @@ fn settings_of(member: usize, members: usize, shards: usize) -> Settings {
 
 impl Cluster {
     fn new(reactors: &[u16], shards: usize) -> Cluster {
+        Cluster::of(reactors, shards, |settings| settings)
+    }
+
+    fn of(reactors: &[u16], shards: usize, change: impl Fn(Settings) -> Settings) -> Cluster {
         let count = reactors.len();
         let member = |(at, reactors): (usize, &u16)| {
-            Some(Member::before_its_first_turn(false, *reactors, settings_of(at, count, shards)))
+            Some(Member::before_its_first_turn(false, *reactors, change(settings_of(at, count, shards))))
         };
         let members = reactors.iter().enumerate().map(member).collect();
         Cluster { members, now: Time(0), ends: BTreeMap::new(), slots: 10, cut: vec![] }
@@ -223,9 +229,13 @@ impl Cluster {
     }
 
     fn put(&mut self, at: usize, key: &str) -> i64 {
+        self.put_value(at, key, b"v".to_vec())
+    }
+
+    fn put_value(&mut self, at: usize, key: &str, value: Vec<u8>) -> i64 {
         let request = proto::PutRequest {
             key: Bytes::copy_from_slice(key.as_bytes()),
-            value: Bytes::from_static(b"v"),
+            value: Bytes::from(value),
             ..Default::default()
         };
         let reply: proto::PutResponse = self.call(at, "/etcdserverpb.KV/Put", &request).unwrap();

@@ -236,6 +236,7 @@ impl Member {
             BulkStep::Remove { name } => {
                 files.remove(&name);
             }
+            BulkStep::Read(_) => unreachable!("nobody lags"),
         }
     }
 

@@ -10,7 +10,7 @@ const GROUND: &[&str] = &["turn", "epoch_state", "gate", "pace", "requests", "si
 /// The parts, and what of another one each may name: a borrow that its signatures show, or a view of its own.
 const PARTS: &[(&str, &[&str])] = &[
     ("calls", &["shards::Shards"]),
-    ("shards", &["storage::Source", "storage::HeldState"]),
+    ("shards", &["storage::Source", "storage::HeldState", "storage::FollowerFigures"]),
     ("storage", &[]),
     ("leader", &[]),
     ("epoch", &["shards::Shards"]),

@@ -1,0 +1,120 @@
+//! Followers that lack what only the leader's log on disk has.
+
+use super::*;
+
+/// A follower that is away while more is written than its groups keep in memory.
+fn cluster_with_a_laggard(settings: impl Fn(Settings) -> Settings) -> (Cluster, usize, usize) {
+    let mut cluster = Cluster::of(&[1, 2, 1], 3, settings);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let away = (leader + 1) % 3;
+    cluster.cut = (0..3).filter(|other| *other != away).map(|other| (away, other)).collect();
+    (cluster, leader, away)
+}
+
+/// Writes so many values of 20 KB each, to one shard and to others in turn.
+fn write_much(cluster: &mut Cluster, leader: usize, values: usize) {
+    for n in 0..values {
+        let key =
+            if n % 3 == 0 { format!("{}k{n}", char::from((n * 7 % 128) as u8)) } else { format!("/k{n}") };
+        cluster.put_value(leader, &key, vec![n as u8; 20_000]);
+    }
+}
+
+fn log_begins(cluster: &mut Cluster, at: usize) -> Vec<u64> {
+    cluster.member(at).reactors.iter().map(|r| r.storage.log().segments().next().unwrap().sequence).collect()
+}
+
+#[test]
+fn a_follower_that_was_away_catches_up_from_the_log_on_disk() {
+    let (mut cluster, leader, away) = cluster_with_a_laggard(|settings| settings);
+    let before = log_begins(&mut cluster, leader);
+    write_much(&mut cluster, leader, 300);
+    let (checkpoints, shown) = (cluster.member(leader).checkpoints, cluster.shown());
+    assert!(checkpoints > 3, "{checkpoints}");
+    assert_eq!(log_begins(&mut cluster, leader), before, "the follower lacks what stands there");
+    let least = *shown.iter().min().unwrap();
+    assert!(least < 10, "{shown:?}");
+    cluster.cut.clear();
+    cluster.until("all show it", |cluster| cluster.shown() == [301; 3]);
+    assert!(cluster.member(leader).pieces_read > 10, "{}", cluster.member(leader).pieces_read);
+    let stores = |member: &Member| -> Vec<_> {
+        let stores = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
+        stores.map(|local| (local.shard.id, local.shard.store.sizes().keys)).collect()
+    };
+    let counts: Vec<u64> =
+        [leader, away].map(|at| stores(cluster.member(at)).iter().map(|(_, n)| n).sum()).into();
+    assert_eq!(counts, [300, 300]);
+    // What nobody lacks any more goes.
+    write_much(&mut cluster, leader, 60);
+    cluster.until("the log is short again", |cluster| {
+        let reactors = &cluster.members[leader].as_ref().unwrap().reactors;
+        let bytes: u64 = reactors.iter().map(|reactor| reactor.storage.log().held().written).sum();
+        bytes < 3_000_000
+    });
+    assert!(log_begins(&mut cluster, leader) > before);
+    // A group in which nothing was written has kept nothing, and serves who was away since all the same.
+    let router = cluster.member(leader).reactors[0].turn.router();
+    let idle = ["/registry/", "/registry/pods/", "/registry/leases/", "/registry/events/"];
+    let idle = idle.into_iter().find(|key| router.shard_of(key.as_bytes()) == ShardId(2)).unwrap();
+    cluster.cut = (0..3).filter(|other| *other != away).map(|other| (away, other)).collect();
+    (0..150).for_each(|n| _ = cluster.put_value(leader, &format!("{idle}{n}"), vec![7; 20_000]));
+    cluster.cut.clear();
+    cluster.until("all show it", |cluster| cluster.shown() == [511; 3]);
+}
+
+#[test]
+fn what_the_log_has_let_go_of_is_not_asked_for_again_and_again() {
+    let (mut cluster, leader, away) = cluster_with_a_laggard(|settings| {
+        let bounds = crate::limits::Bounds { laggard_log_bytes_max: 0, ..settings.bounds };
+        Settings { bounds, ..settings }
+    });
+    let before = log_begins(&mut cluster, leader);
+    write_much(&mut cluster, leader, 300);
+    assert!(log_begins(&mut cluster, leader) > before, "nothing is kept for the follower");
+    cluster.cut.clear();
+    for _ in 0..500 {
+        cluster.now = cluster.now + Duration::from_ms(10);
+        cluster.settle();
+    }
+    let read = cluster.member(leader).pieces_read;
+    assert!(cluster.shown()[away] < 301);
+    cluster.put_value(leader, "/last", vec![1]);
+    for _ in 0..100 {
+        cluster.now = cluster.now + Duration::from_ms(10);
+        cluster.settle();
+    }
+    assert_eq!(cluster.member(leader).pieces_read, read);
+}
+
+#[test]
+fn a_read_of_the_log_that_fails_is_tried_again_and_what_the_disk_has_changed_is_given_to_nobody() {
+    let (mut cluster, leader, away) = cluster_with_a_laggard(|settings| settings);
+    write_much(&mut cluster, leader, 150);
+    cluster.member(leader).reads_fail = true;
+    cluster.cut.clear();
+    cluster.until("a read fails", |cluster| cluster.members[leader].as_ref().unwrap().pieces_read > 0);
+    assert!(cluster.member(leader).pieces_read < 5, "{}", cluster.member(leader).pieces_read);
+    cluster.member(leader).reads_fail = false;
+    cluster.until("all show it", |cluster| cluster.shown() == [151; 3]);
+
+    cluster.cut = (0..3).filter(|other| *other != away).map(|other| (away, other)).collect();
+    cluster.until("it is away", |cluster| cluster.members[away].as_ref().unwrap().network.is_empty());
+    let known: std::collections::BTreeMap<_, _> = cluster.member(leader).segments.clone();
+    write_much(&mut cluster, leader, 150);
+    let last = known.keys().next_back().unwrap();
+    for (name, file) in &mut cluster.member(leader).segments {
+        if name.sequence > last.sequence {
+            file.chunks_mut(4096).for_each(|block| block[200] ^= 1);
+        }
+    }
+    cluster.cut.clear();
+    for _ in 0..500 {
+        cluster.now = cluster.now + Duration::from_ms(10);
+        cluster.settle();
+    }
+    let said = |line: &&LogLine| line.message.contains("the disk has lost or changed it");
+    assert!(cluster.member(leader).log_lines.iter().filter(said).count() >= 1);
+    assert!(cluster.shown()[away] < 301, "{:?}", cluster.shown());
+    assert_eq!(cluster.member(away).halted, None);
+}
