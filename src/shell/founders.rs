@@ -18,8 +18,8 @@ pub fn refuse_known(begun: &Bootstrap) -> Result<(), String> {
     let others = begun.members.iter().filter(|member| member.id != own);
     let patience = Duration::from_millis(MEMBERS_PAGE_MS_MAX);
     let (tell, told) = channel();
-    for url in others.flat_map(|member| &member.peer_urls).cloned() {
-        let tell = tell.clone();
+    for url in others.flat_map(|member| &member.peer_urls) {
+        let (tell, url) = (tell.clone(), url.clone());
         let ask = move || {
             // Nobody listens any more where the time was up.
             let _ = tell.send(members_page(&url, patience).is_ok_and(|page| has_published(&page, own)));

@@ -115,11 +115,11 @@ fn a_member_that_others_know_does_not_begin_again() {
     });
     let cluster = format!("--initial-cluster=a={urls},b=http://{other}");
     let (ended, said) = refused(&["--name=a", &cluster, &format!("--initial-advertise-peer-urls={urls}")]);
-    serve.join().unwrap();
     assert!(
         ended == Some(1) && said.contains(&format!("member {id:x} has already been bootstrapped")),
         "{said}"
     );
+    serve.join().unwrap();
 }
 
 #[test]
