@@ -190,6 +190,9 @@ impl Reactor {
         if turn.epoch_state.may_follow() && turn.router.is_some() {
             return Some(next); // every shard takes over what another member settles
         }
+        if turn.epoch_state.may_write() && !turn.is_alone() {
+            return Some(next); // the other members are told
+        }
         if !turn.epoch_state.may_write() {
             return None; // what is settled means nothing here before the next epoch
         }

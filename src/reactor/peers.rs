@@ -108,8 +108,8 @@ struct Other {
 
 pub(super) struct PeerLinks {
     others: BTreeMap<MemberId, Other>,
-    /// As of which control state.
-    known_at: Option<Index>,
+    /// As of which control state, or of none.
+    known_at: Option<Option<Index>>,
     connections: BTreeMap<ConnId, Connection>,
     lanes: BTreeMap<(MemberId, ReactorId), ConnId>,
     dials: BTreeMap<(MemberId, ReactorId), Dial>,
@@ -327,9 +327,8 @@ impl PeerLinks {
 
     /// Another reactor here has heard how many reactors a member has.
     pub fn on_peer_is(&mut self, member: MemberId, reactors: u16, boot: u64) {
-        if let Some(other) = self.others.get_mut(&member) {
-            (other.reactors, other.boot) = (Some(reactors), boot);
-        }
+        let other = self.others.entry(member).or_insert_with(Other::unheard);
+        (other.reactors, other.boot) = (Some(reactors), boot);
     }
 
     /// So many bytes are with the kernel. Whether the connection is a member's.
@@ -434,8 +433,8 @@ impl PeerLinks {
     /// Whom this reactor is to be connected to follows from who the members are, and how many reactors they have.
     fn know_others(&mut self, turn: &mut Turn) {
         let as_of = turn.control.is_bootstrapped().then_some(turn.control.index);
-        if self.others.is_empty() || as_of != self.known_at {
-            self.known_at = as_of;
+        if self.known_at != Some(as_of) {
+            self.known_at = Some(as_of);
             let now = turn.other_members();
             self.others.retain(|id, _| now.iter().any(|(known, ..)| known == id));
             for (id, directory, urls) in now {
