@@ -218,8 +218,8 @@ pub const HTTP2_PARTIAL_FRAME_KEEP_BYTES: usize = 4096;
 /// Payload of one message with entries to a peer, but for one larger entry: a frame between members, so that no
 /// group holds up the others on their connection.
 pub const APPEND_BYTES_MAX: usize = 256 << 10;
-/// Payload that a leader's group keeps for followers that lack it: what a follower misses in a moment comes from
-/// memory, and while a member is away 64 groups hold 64 MiB. What is let go is read from the log.
+/// Payload that a group keeps though only other peers may lack it: what one misses in a moment comes from memory, and
+/// 64 groups hold 64 MiB. What is let go is read from the log.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(APPEND_BYTES_MAX <= HELD_BYTES_MAX);
 // reactor: a cluster
@@ -241,6 +241,8 @@ pub const LAGGARD_LOOK_MS: u64 = 100;
 /// When a member stands again in a group that it has not won: some round trips and log writes, a few of which pass
 /// before a busy peer has answered.
 pub const CAMPAIGN_AGAIN_MS: u64 = 50;
+/// When what is settled has stood for long enough that it is worth a write: a pause between bursts of writes.
+pub const REST_AFTER_MS: u64 = 100;
 /// How often a member stands whose leader's connection is gone: the others may hear of it a little later.
 pub const STANDS_FOR_LOST_LEADER: u32 = 4;
 /// How often the time that a takeover may last is doubled, from an election timeout on, where one after the other

@@ -3,7 +3,7 @@
 //! It is the same state machine with the other role. What it receives counts as consumed at the next call,
 //! so windows stay open by themselves.
 
-use super::connection::{Connection, ConnectionPhase, Role};
+use super::connection::{Connection, ConnectionPhase, Side};
 use super::frame::{STREAM_ID_MAX, put_block};
 use super::hpack::Indexing;
 use super::streams::{Sent, StreamState};
@@ -32,7 +32,7 @@ impl Client {
     /// Preface and SETTINGS are in the output. Of `config` only the windows and the pending bytes count.
     pub fn new(config: &Http2Config, authority: &str, now: Time) -> Client {
         Client {
-            connection: Connection::of(Role::Client, config, now),
+            connection: Connection::of(Side::Client, config, now),
             authority: authority.to_owned(),
             prepared: Vec::new(),
             lent: None,

@@ -13,7 +13,7 @@ use crate::types::Time;
 use std::collections::VecDeque;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum Side {
     Server,
     Client,
 }
@@ -48,7 +48,7 @@ pub(super) struct PeerSettings {
 
 /// One end of an HTTP/2 connection.
 pub struct Connection {
-    pub(super) role: Role,
+    pub(super) role: Side,
     pub(super) config: Http2Config,
     pub(super) now: Time,
     pub(super) phase: ConnectionPhase,
@@ -93,10 +93,10 @@ pub struct Connection {
 impl Connection {
     /// The server's end. Its SETTINGS are in the output.
     pub fn new(config: &Http2Config, now: Time) -> Connection {
-        Connection::of(Role::Server, config, now)
+        Connection::of(Side::Server, config, now)
     }
 
-    pub(super) fn of(role: Role, config: &Http2Config, now: Time) -> Connection {
+    pub(super) fn of(role: Side, config: &Http2Config, now: Time) -> Connection {
         let bounds = &config.bounds;
         let stream_window = i64::from(bounds.stream_window_bytes);
         let connection_window = i64::from(bounds.connection_window_bytes);
@@ -105,11 +105,11 @@ impl Connection {
         let mut output = Vec::new();
         let mut parameters = vec![(setting::INITIAL_WINDOW_SIZE, bounds.stream_window_bytes)];
         match role {
-            Role::Server => {
+            Side::Server => {
                 parameters.push((setting::MAX_CONCURRENT_STREAMS, config.streams_max));
                 parameters.push((setting::MAX_HEADER_LIST_SIZE, HTTP2_HEADER_LIST_BYTES_MAX as u32));
             }
-            Role::Client => {
+            Side::Client => {
                 output.extend_from_slice(frame::PREFACE);
                 parameters.push((setting::ENABLE_PUSH, 0));
             }
@@ -123,7 +123,7 @@ impl Connection {
             role,
             config: *config,
             now,
-            phase: if role == Role::Server { ConnectionPhase::Preface(0) } else { ConnectionPhase::Settings },
+            phase: if role == Side::Server { ConnectionPhase::Preface(0) } else { ConnectionPhase::Settings },
             shutdown_state: ShutdownState::None,
             peer: PeerSettings {
                 initial_window: WINDOW_BYTES,
@@ -211,7 +211,7 @@ impl Connection {
     /// Ends the connection for a mistake of the other end. Nothing is received or sent on it any more.
     pub(super) fn fail(&mut self, code: ErrorCode, why: &'static str) -> ConnectionError {
         let debug = if code == ErrorCode::EnhanceYourCalm { why.as_bytes() } else { b"" };
-        let last = if self.role == Role::Server { self.last_stream } else { 0 };
+        let last = if self.role == Side::Server { self.last_stream } else { 0 };
         frame::put_goaway(&mut self.output, last, code, debug);
         self.end(ConnectionError { code, why })
     }

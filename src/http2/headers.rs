@@ -1,6 +1,6 @@
 //! HEADERS and CONTINUATION: header blocks to requests, responses and trailers.
 
-use super::connection::{Connection, Role, ShutdownState};
+use super::connection::{Connection, ShutdownState, Side};
 use super::frame::{self, ErrorCode, FrameHead, flag};
 use super::receive::{FrameError, FrameOutcome, protocol};
 use super::streams::{Sent, StreamState};
@@ -69,7 +69,7 @@ impl Connection {
         frame: FrameHead,
         payload: &[u8],
     ) -> Result<FrameOutcome, FrameError> {
-        if frame.stream == 0 || (self.role == Role::Server && frame.stream.is_multiple_of(2)) {
+        if frame.stream == 0 || (self.role == Side::Server && frame.stream.is_multiple_of(2)) {
             return Err(protocol("HEADERS on a stream no client opens"));
         }
         let range = frame::unpadded(&frame, payload).ok_or(protocol("padding exceeds HEADERS"))?;
@@ -118,7 +118,7 @@ impl Connection {
         on_itself: bool,
         block: &[u8],
     ) -> Result<FrameOutcome, FrameError> {
-        let opens = self.role == Role::Server && number > self.last_stream;
+        let opens = self.role == Side::Server && number > self.last_stream;
         let stream = if opens { None } else { self.streams.find(number) };
         if !opens && stream.is_none() && !self.reset.contains(number) {
             return Err(match self.closed.contains(number) {

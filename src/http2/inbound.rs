@@ -1,7 +1,7 @@
 //! All other frames: bodies, windows, resets, settings.
 
 use super::StreamId;
-use super::connection::{Connection, ConnectionPhase, Role, ShutdownState};
+use super::connection::{Connection, ConnectionPhase, ShutdownState, Side};
 use super::frame::{self, ErrorCode, FrameHead, WINDOW_BYTES_MAX, flag, kind, setting};
 use super::headers::dependency;
 use super::receive::{FrameError, FrameOutcome, protocol};
@@ -175,7 +175,7 @@ impl Connection {
             return Err(protocol("RST_STREAM on an idle stream"));
         }
         let Some(stream) = self.streams.find(head.stream) else { return Ok(FrameOutcome::Nothing) };
-        let taken_back = self.role == Role::Server && self.is_taken_back(stream);
+        let taken_back = self.role == Side::Server && self.is_taken_back(stream);
         if taken_back && !self.resets.take(self.now) {
             return Err(FrameError::Connection(ErrorCode::EnhanceYourCalm, "too_many_resets"));
         }
@@ -251,7 +251,7 @@ impl Connection {
         if !rest.is_empty() || (ack && !payload.is_empty()) {
             return Err(FrameError::Connection(ErrorCode::FrameSize, "SETTINGS of a wrong size"));
         }
-        if self.role == Role::Server && !self.settings.take(self.now) {
+        if self.role == Side::Server && !self.settings.take(self.now) {
             return Err(FrameError::Connection(ErrorCode::EnhanceYourCalm, "too_many_settings"));
         }
         if ack {
@@ -343,7 +343,7 @@ impl Connection {
         frame::put_head(&mut self.output, 8, kind::PING, flag::ACK, 0);
         self.output.extend_from_slice(opaque);
         let streams = self.streams.len();
-        if self.role == Role::Server && !self.pings.allows(&self.config.keepalive, streams, self.now) {
+        if self.role == Side::Server && !self.pings.allows(&self.config.keepalive, streams, self.now) {
             return Err(FrameError::Connection(ErrorCode::EnhanceYourCalm, "too_many_pings"));
         }
         Ok(FrameOutcome::Nothing)

@@ -6,7 +6,7 @@
 //! The head of a gRPC answer and the trailers of success are always the same two blocks: their fields are
 //! entered into the dynamic table once, and from then on each is prepared bytes.
 
-use super::connection::{Connection, Role};
+use super::connection::{Connection, Side};
 use super::frame::{self, ErrorCode, FRAME_BYTES, HEAD_BYTES, flag, kind};
 use super::hpack::Indexing;
 use super::streams::{Finish, Queue, Sent};
@@ -233,7 +233,7 @@ impl Connection {
     fn end_sent(&mut self, stream: StreamId) {
         if self.streams.at(stream.slot).end_received {
             self.close(stream);
-        } else if self.role == Role::Server {
+        } else if self.role == Side::Server {
             self.put_reset(stream.number, ErrorCode::NoError);
             self.forget(stream);
         }

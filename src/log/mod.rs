@@ -150,7 +150,8 @@ pub struct Checkpointed {
     pub hash: u64,
 }
 
-/// All revisions up to `revision` of the shard stand at or before `index`.
+/// All revisions up to `revision` of the shard stand at or before `index`, which is committed, and more was not known
+/// when it was written. Whatever is appended behind it takes it back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CoverageRecord {
     pub revision: Revision,

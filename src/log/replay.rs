@@ -29,6 +29,7 @@ pub struct RecoveredResident {
     /// The last one; `commit` is not above the last index.
     pub hard: StoredHardState,
     pub checkpoint: Option<Checkpointed>,
+    /// Only where no entry and no hard state stands behind it.
     pub coverage: Option<CoverageRecord>,
     /// The stay began with a move from another log, and all that was moved is there.
     pub moved_in: bool,
@@ -139,11 +140,12 @@ impl Replay {
         match placed.record {
             Record::Entry { index, term, kind, payload } => {
                 let payload = Payload::copy_of(payload);
+                known.coverage = None;
                 known.entry(RecoveredEntry { index, term, kind, payload })?;
                 standing.entry(index, place);
                 return Some(());
             }
-            Record::HardState(hard) => known.hard = hard,
+            Record::HardState(hard) => (known.hard, known.coverage) = (hard, None),
             Record::Checkpoint(checkpoint) => known.checkpoint = Some(checkpoint),
             Record::Coverage(coverage) => known.coverage = Some(coverage),
             Record::MovedIn => known.moved_in = true,

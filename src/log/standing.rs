@@ -89,7 +89,7 @@ impl Standing {
     pub fn apply(&mut self, record: &Record<'_>, place: Place) {
         match record {
             Record::Entry { index, .. } => self.entry(*index, place),
-            Record::HardState(hard) => self.hard = *hard,
+            Record::HardState(hard) => (self.hard, self.coverage) = (*hard, None),
             Record::Checkpoint(checkpoint) => self.checkpoint = Some(*checkpoint),
             Record::Coverage(coverage) => self.coverage = Some(*coverage),
             Record::MovedIn => self.moved_in = true,
@@ -102,7 +102,7 @@ impl Standing {
         let behind = self.stretches.last().is_none_or(|last| last.begins < place);
         assert!(behind, "a log is written forward: {place:?}");
         let replaces = index <= self.last;
-        self.last = index;
+        (self.last, self.coverage) = (index, None);
         while self.stretches.pop_if(|stretch| stretch.first >= index).is_some() {}
         if let Some(last) = self.stretches.last_mut() {
             last.upto = last.upto.min(Index(index.0 - 1));

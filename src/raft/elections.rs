@@ -28,21 +28,22 @@ pub enum Role {
 
 /// How long a group waits for a leader, drawn anew in `election_ticks..2 * election_ticks`. raft-rs draws as well, of
 /// a randomness that no seed repeats; each of its draws is written over.
-pub(super) struct Timer {
+pub(super) struct ElectionTimer {
     election_ticks: u32,
     rng: Rng,
 }
 
-impl Timer {
-    pub fn of(elections: Elections) -> Option<Timer> {
+impl ElectionTimer {
+    pub fn of(elections: Elections) -> Option<ElectionTimer> {
         match elections {
             Elections::ByOwner => None,
-            Elections::ByTimeout { election_ticks, rng } => Some(Timer { election_ticks, rng }),
+            Elections::ByTimeout { election_ticks, rng } => Some(ElectionTimer { election_ticks, rng }),
         }
     }
 
     fn draw(&mut self) -> usize {
         let ticks = u64::from(self.election_ticks);
+        assert!(ticks > 1, "an election timeout is longer than a heartbeat");
         usize::try_from(ticks + self.rng.below(ticks)).expect("ticks are few")
     }
 }
@@ -94,6 +95,7 @@ impl Group {
     pub fn campaign(&mut self) -> bool {
         if !self.leads() && self.may_campaign() {
             let term = self.term();
+            assert!(self.persisted_index() == self.last_index(), "who stands has all of its log durable");
             self.node.campaign().expect("campaign has no error of its own");
             assert!(!self.leads() || self.term() > term, "a leader is elected in a term of its own");
             self.follow_role();
@@ -126,6 +128,9 @@ impl Group {
     pub(super) fn follow_role(&mut self) {
         let now = (self.role(), self.term());
         assert!(now.1 >= self.seen.1, "terms do not fall: {now:?} after {:?}", self.seen);
+        let deposed = self.seen.0 == Role::Leader && now.0 != Role::Leader;
+        assert!(!deposed || !self.is_transferring(), "who does not lead hands nothing over");
+        assert!(!self.leads() || self.leader() == Some(self.own()), "who leads knows it");
         if now != self.seen {
             self.seen = now;
             self.rounds.clear();
@@ -156,7 +161,9 @@ impl Group {
     /// which is the owner's to do: what asks the other to stand may be lost.
     pub fn transfer_leader(&mut self, to: RaftId) -> bool {
         if self.leads() && to != self.own() && self.peers.newest().voters.contains(&to) {
+            let had = self.is_transferring();
             self.node.transfer_leader(to.get());
+            assert!(had || self.is_transferring(), "a hand-over to a voter begins");
         }
         self.node.raft.lead_transferee == Some(to.get())
     }
@@ -198,6 +205,8 @@ impl Group {
         for state in std::mem::take(&mut self.node.raft.read_states) {
             let round = round_of(&state.request_ctx).expect("a round has an id");
             assert!(self.last_round >= Some(round), "what is confirmed was begun: {round:?}");
+            assert!(self.rounds.last() < Some(&round), "rounds are confirmed in their order: {round:?}");
+            assert!(Index(state.index) <= self.committed(), "a round began at what was committed");
             self.rounds.push(round);
         }
     }
@@ -205,10 +214,12 @@ impl Group {
     /// What the leader knows of the others: up to where their logs match its own, and whether they were heard since
     /// the last check of the quorum. Empty where this peer does not lead.
     pub fn progress(&self) -> impl Iterator<Item = (RaftId, Index, bool)> + '_ {
+        let last = self.last_index();
         let all = self.leads().then(|| self.node.raft.prs().iter());
         let others = all.into_iter().flatten().filter(|(id, _)| **id != self.node.raft.id);
-        others.map(|(id, progress)| {
+        others.map(move |(id, progress)| {
             let id = RaftId::new(*id).expect("no peer is 0");
+            assert!(Index(progress.matched) <= last, "nobody agrees on more than the leader has: {id:?}");
             (id, Index(progress.matched), progress.recent_active)
         })
     }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 /// Messages on their way out.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub(super) struct MessagesOut {
     free: Vec<Message>,
     /// With the Ready that has to be durable before.
     waiting: VecDeque<(u64, Message)>,
@@ -19,7 +19,7 @@ pub(super) struct Outbox {
     persisted: u64,
 }
 
-impl Outbox {
+impl MessagesOut {
     /// A Ready has a new term or vote.
     pub fn promised_in(&mut self, number: u64) {
         assert!(number > self.promised, "Readies come in their order");
@@ -36,6 +36,8 @@ impl Outbox {
             self.free.push(message);
         } else {
             assert!(number > self.persisted, "a Ready is taken before it is durable");
+            let in_order = self.waiting.back().is_none_or(|(last, _)| *last <= number);
+            assert!(in_order, "what a later Ready says waits behind it");
             self.waiting.push_back((number, message));
         }
     }
@@ -70,9 +72,13 @@ impl Group {
             (raft.index, raft.log_term, raft.entries) = (after.index.0, after.term.0, taken);
         }
         let last = raft.entries.last().map(|entry| Index(entry.index));
+        let first = raft.entries.first().map(|entry| Index(entry.index));
+        let committed = self.committed();
+        assert!(first.is_none_or(|first| first > committed), "what is committed is not replaced: {first:?}");
         self.node.step(raft).expect("raft-rs takes what a peer may say");
         let is_taken = last.is_none_or(|last| last == self.last_index());
         assert!(is_taken, "what was kept of an append is appended: {last:?} of {}", self.last_index());
+        assert!(self.committed() >= committed, "what is committed stays so");
         self.follow_role();
         Ok(())
     }
@@ -108,6 +114,7 @@ impl Group {
     pub(super) fn post(&mut self, ready: &mut Ready) {
         let number = ready.number();
         let (at_once, promising) = (ready.take_messages(), ready.take_persisted_messages());
+        assert!(self.node.raft.msgs.is_empty(), "a Ready has all messages");
         assert!(at_once.is_empty() || promising.is_empty(), "a Ready is a leader's or not");
         assert!(at_once.is_empty() || self.leads(), "only a leader's messages promise nothing");
         let (outbox, tail) = (&mut self.outbox, &self.node.raft.raft_log.store);
@@ -140,6 +147,7 @@ impl Group {
 
     fn lacking(&self) -> impl Iterator<Item = EntriesWanted> + '_ {
         let (log_after, base) = (self.node.store().log_after(), self.node.store().base());
+        assert!(log_after <= base, "what is in memory is known: behind {base}, and {log_after} in the log");
         let others = self.node.raft.prs().iter().filter(|(id, _)| **id != self.node.raft.id);
         others.filter(|(_, progress)| !progress.is_paused()).filter_map(move |(id, progress)| {
             let (from, matched) = (Index(progress.next_idx), Index(progress.matched));
@@ -151,6 +159,7 @@ impl Group {
 
     /// Entries as the log has them, and what they stand behind: goes on with every follower that lacks them.
     pub fn give_entries(&mut self, after: Position, entries: Vec<GroupEntry>) {
+        assert!(after.index <= self.committed(), "only what is committed is read from the log");
         let known = after.index.0 + 1..=after.index.0 + entries.len() as u64;
         self.node.mut_store().take_fetched(after, entries);
         let peers: Vec<RaftId> = self.progress().map(|(peer, ..)| peer).collect();

@@ -42,8 +42,8 @@ use crate::stdx::AsOf;
 use crate::types::{Index, Peers, RaftId, Term};
 use ::raft::eraftpb::{self, ConfState, EntryType};
 use ::raft::{Config, RawNode, ReadOnlyOption};
-use elections::Timer;
-use exchange::Outbox;
+use elections::ElectionTimer;
+use exchange::MessagesOut;
 use tail::Tail;
 
 /// The index and term a fresh group starts behind, as if from a snapshot.
@@ -125,9 +125,9 @@ pub struct Group {
     persisted: u64,
     /// As the last Ready that had one gave it.
     hard_state: HardState,
-    outbox: Outbox,
+    outbox: MessagesOut,
     /// Where the group elects by time.
-    timer: Option<Timer>,
+    timer: Option<ElectionTimer>,
     /// Role and term as of the last input.
     seen: (Role, Term),
     last_round: Option<RoundId>,
@@ -185,8 +185,8 @@ impl Group {
             taken: 0,
             persisted: 0,
             hard_state,
-            outbox: Outbox::default(),
-            timer: Timer::of(start.elections),
+            outbox: MessagesOut::default(),
+            timer: ElectionTimer::of(start.elections),
             seen: (Role::Follower, hard_state.term),
             last_round: None,
             rounds: vec![],
@@ -302,6 +302,7 @@ impl Group {
         }
         let number = ready.number();
         self.node.advance_append_async(ready);
+        assert!(self.hard_state() == self.hard_state, "a Ready has the newest term, vote and commit");
         for entry in handed_out.iter().filter(|entry| entry.entry_type() == EntryType::EntryConfChangeV2) {
             self.change_peers(entry);
         }
@@ -351,6 +352,8 @@ impl Group {
         let committed = self.committed();
         self.node.on_persist_ready(number);
         self.outbox.persisted(number);
+        let all = self.is_persisted() && !self.node.has_ready();
+        assert!(!all || self.persisted_index() == self.last_index(), "all that was taken is durable");
         assert!(self.committed() >= committed, "what is committed stays so");
         assert!(self.applied() <= self.committed(), "nothing is handed out before its commit");
     }

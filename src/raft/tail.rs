@@ -142,7 +142,8 @@ impl Tail {
     pub fn take_back(&mut self, reference: Reference) {
         let next = self.first_reference + self.payloads.len() as u64;
         assert!(u64::from_le_bytes(reference) + 1 == next, "what was kept last goes first");
-        self.payloads.pop_back();
+        let taken = self.payloads.pop_back();
+        assert!(taken.is_some(), "it was kept");
     }
 
     fn payload(&self, reference: u64) -> Payload {
@@ -219,6 +220,12 @@ impl Tail {
                 self.first_reference += done;
             }
         }
+        let held = self.base.index < self.released;
+        assert!(held || self.held_bytes == 0, "nothing is held, and {} bytes of it", self.held_bytes);
+        assert!(
+            self.held_bytes <= held_bytes_max || self.base.index >= self.released,
+            "what is held is bounded"
+        );
         self.give_back();
     }
 
@@ -254,10 +261,12 @@ impl Tail {
 
     /// Entries that the log had, for raft-rs to ask for anew.
     pub fn take_fetched(&mut self, after: Position, entries: Vec<GroupEntry>) {
-        let mut index = after.index;
+        let (mut index, mut term) = (after.index, after.term);
         for entry in &entries {
             index = index.next();
             assert!(entry.index == index, "the log has its entries without a gap: {index}");
+            assert!(entry.term >= term, "terms do not fall along a log: {index}");
+            term = entry.term;
         }
         assert!(index <= self.base.index, "only what is not in memory is fetched: {index}");
         self.is_wanting.set(false);
@@ -300,7 +309,9 @@ impl Tail {
             }
             found.extend(entry);
         }
+        assert!(found.len() as u64 <= high - low, "no more is read than was asked for");
         if found.is_empty() {
+            assert!(low <= self.base.index.0, "what is in memory need not be fetched: {low}");
             self.is_wanting.set(true);
             return Err(Error::Store(StorageError::LogTemporarilyUnavailable));
         }
@@ -372,6 +383,7 @@ impl Storage for Tail {
         if context.can_async() {
             return self.entries_to_send(low, high);
         }
+        assert!(low > self.base.index.0, "what is not handed out stays in memory: {low}");
         let mut found: Vec<_> = (low..high).map_while(|index| self.raft_entry(index)).collect();
         if found.len() as u64 != high - low {
             return Err(Error::Store(StorageError::Unavailable));

@@ -64,6 +64,8 @@ pub(super) fn from_raft(raft: eraftpb::Message, tail: &Tail, mut send: impl FnMu
     let id = |id| RaftId::new(id).expect("raft-rs names who says it and to whom");
     let (from, to, term) = (id(raft.from), id(raft.to), Term(raft.term));
     assert!(from != to, "no peer writes to itself");
+    assert!(term > Term(0), "every message has a term");
+    assert!(raft.snapshot.is_none() && raft.request_snapshot == 0, "nobody has or asks for a state");
     let at = |index, term| Position { index: Index(index), term: Term(term) };
     let commit = Index(raft.commit);
     let body = match raft.msg_type() {
@@ -94,6 +96,7 @@ pub(super) fn from_raft(raft: eraftpb::Message, tail: &Tail, mut send: impl FnMu
 fn vote(kind: VoteKind, raft: &eraftpb::Message) -> MessageBody {
     let last = Position { index: Index(raft.index), term: Term(raft.log_term) };
     let commit = Position { index: Index(raft.commit), term: Term(raft.commit_term) };
+    assert!(last.term.0 <= raft.term, "no log is of a later term than its peer's: {last:?}");
     assert!(commit.index <= last.index, "what is committed stands in the log: {commit:?} of {last:?}");
     MessageBody::Vote { kind, last, commit }
 }
@@ -111,7 +114,7 @@ fn appends(
     tail: &Tail,
     mut send: impl FnMut(MessageBody),
 ) {
-    let mut part = vec![];
+    let mut part: Vec<super::GroupEntry> = vec![];
     let mut bytes = 0;
     for entry in entries {
         let entry = tail.group_entry(entry);
@@ -127,6 +130,8 @@ fn appends(
             entry.at(),
             part.len()
         );
+        let rises = entry.term >= part.last().map_or(after.term, |last| last.term);
+        assert!(rises, "terms do not fall along a log: {:?}", entry.at());
         bytes += more;
         part.push(entry);
     }
@@ -147,6 +152,7 @@ pub(super) fn round_of(context: &[u8]) -> Option<RoundId> {
     if context.is_empty() {
         return None;
     }
+    assert!(context.len() == 16, "a round's context has two numbers");
     let (boot, number) = context.split_first_chunk().expect("a round's context is ours");
     let number = number.try_into().expect("a round's context is ours");
     Some(RoundId { boot: u64::from_le_bytes(*boot), number: u64::from_le_bytes(number) })

@@ -21,6 +21,7 @@ impl Reactor {
         }
         let storage = &mut self.storage;
         self.shards.take_readies(|shard, home, writes| storage.persist(shard, home, writes));
+        self.rest.take_turn(&self.turn, &self.shards, storage);
         self.storage.flush(&mut self.turn, &self.shards);
         self.follow_durable();
     }
@@ -30,6 +31,9 @@ impl Reactor {
         let done = self.storage.take_durable(&mut self.turn);
         for (shard, number) in &done {
             self.shards.persisted(*shard, *number);
+        }
+        if self.storage.take_disturbed() {
+            self.shards.touch_all();
         }
         let mut touched: Vec<ShardId> = done.into_iter().map(|(shard, _)| shard).collect();
         touched.sort();
@@ -41,6 +45,9 @@ impl Reactor {
     }
 
     pub(super) fn follow_commits(&mut self, shard: ShardId) {
+        if self.storage.rests() && !self.turn.is_alone() {
+            return self.disturb(shard);
+        }
         let news = match self.shards.follow_commits(&self.turn, shard) {
             Ok(news) => news,
             Err(strange) => return self.turn.halt(strange.of_shard(shard)),
@@ -64,6 +71,15 @@ impl Reactor {
         }
         if shard == ShardId::CONTROL && self.turn.epoch_state.may_follow() {
             self.apply_due_controls();
+        }
+    }
+
+    /// The log rests: before more is known to be committed than it says, something has to stand behind that.
+    fn disturb(&mut self, shard: ShardId) {
+        let local = self.shards.get_mut(shard).expect("its commits are followed here");
+        let (group, read) = (local.shard.group(), local.shard.log_view().committed().index);
+        if group.committed() > read {
+            self.storage.disturb(shard, local.shard.home, group.hard_state());
         }
     }
 
@@ -276,6 +292,7 @@ impl Reactor {
     pub(super) fn on_control(&mut self, copy: &ControlCopy) {
         assert!(self.turn.epoch_state.may_follow(), "who takes over begins with its fence");
         self.adopt(copy);
+        self.follow_shown();
     }
 
     /// Takes the control state over, and makes the shards that are new.

@@ -16,6 +16,7 @@ mod leader;
 mod pace;
 mod peers;
 mod requests;
+mod rest;
 mod rounds;
 mod settings;
 mod shards;
@@ -43,6 +44,7 @@ use calls::Calls;
 use epoch::Epochs;
 use leader::Leader;
 use peers::{PeerLinks, Taken};
+use rest::Rest;
 use rounds::Rounds;
 use shards::Shards;
 use std::collections::BTreeMap;
@@ -57,6 +59,7 @@ pub struct Reactor {
     peers: PeerLinks,
     /// Used where the control shard lives.
     rounds: Rounds,
+    rest: Rest,
     epochs: Epochs,
     /// Only where the control shard lives.
     leader: Option<Leader>,
@@ -174,6 +177,7 @@ impl Reactor {
             self.calls.wake_at(),
             self.peers.wake_at(),
             self.rounds.wake_at(),
+            self.rest.wake_at(&self.turn),
             self.epochs.wake_at(&self.turn, &self.shards),
         ];
         times.into_iter().min().expect("there are several")
@@ -183,7 +187,7 @@ impl Reactor {
     pub fn waits_for(&self) -> Option<Revision> {
         let Reactor { turn, calls, shards, leader, .. } = self;
         let next = turn.settled.next();
-        if turn.epoch_state.may_follow() {
+        if turn.epoch_state.may_follow() && turn.router.is_some() {
             return Some(next); // every shard takes over what another member settles
         }
         if !turn.epoch_state.may_write() {

@@ -6,6 +6,7 @@ use super::epoch::Epochs;
 use super::leader::Leader;
 use super::pace::Observing;
 use super::peers::PeerLinks;
+use super::rest::Rest;
 use super::rounds::Rounds;
 use super::shards::{LocalShard, Shards};
 use super::storage::{Storage, entry_record};
@@ -172,6 +173,8 @@ pub struct Boot {
     pub last_file: u64,
     /// The highest revision that any log of the member, also one without a reactor, names as settled.
     pub settled: Revision,
+    /// What may be shown though nobody leads.
+    pub rested: Option<Revision>,
     /// A number of the process, by which others tell it from any other.
     pub process: u64,
     pub seed: u64,
@@ -192,6 +195,7 @@ impl Reactor {
             left_over,
             last_file,
             settled,
+            rested,
             process,
             seed,
             now,
@@ -206,7 +210,8 @@ impl Reactor {
             storage: Storage::new(log, reactors, last_file, stale, left_over),
             peers: PeerLinks::new(),
             rounds: Rounds::new(process),
-            epochs: Epochs::new(settled),
+            rest: Rest::default(),
+            epochs: Epochs::new(settled, rested),
             leader: None,
             process: None,
             deadlines_at: now,

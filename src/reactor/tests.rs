@@ -151,6 +151,7 @@ impl Member {
             left_over: vec![],
             last_file: 0,
             settled: Revision::NONE,
+            rested: None,
             process: 1,
             seed: u64::from(id),
             now: Time(0),

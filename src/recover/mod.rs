@@ -64,6 +64,8 @@ pub struct MemberPlan {
     pub checkpoints: Vec<CheckpointName>,
     /// The highest revision that any log names as settled.
     pub settled: Revision,
+    /// Where the last that is said of each shard is how far it is covered: what may be shown though nobody leads.
+    pub rested: Option<Revision>,
 }
 
 /// Decides where every shard lives, once the logs have been heard about each other. `files` are the checkpoints
@@ -141,7 +143,11 @@ pub fn survey(
         let shard = ShardPlan { shard, home, log, resident, moves_in, chain };
         plan[usize::from(reactor.0)].shards.push(shard);
     }
-    (MemberPlan { reactors: plan, dead_logs: starts.into_keys().collect(), checkpoints, settled }, damage)
+    let rested = plan.iter().flat_map(|reactor| &reactor.shards).map(ShardPlan::rested);
+    let rested =
+        rested.reduce(|least, next| Some(least?.min(next?))).flatten().filter(|least| *least >= settled);
+    let dead_logs = starts.into_keys().collect();
+    (MemberPlan { reactors: plan, dead_logs, checkpoints, settled, rested }, damage)
 }
 
 /// A shard, loaded, with what only the control shard has.
@@ -158,6 +164,11 @@ impl ShardPlan {
     /// The revision up to which the state comes from a checkpoint, if there is one.
     pub fn checkpointed(&self) -> Revision {
         self.resident.checkpoint.map_or(Revision::NONE, |checkpoint| checkpoint.revision)
+    }
+
+    /// Up to where all is there, and known to be committed, where no more was known.
+    fn rested(&self) -> Option<Revision> {
+        self.resident.coverage.map(|coverage| coverage.revision)
     }
 
     /// The log's entries after the checkpoint, without raft's own.
@@ -185,7 +196,9 @@ impl ShardPlan {
         };
         let moved_in = if self.moves_in { self.moving_records(base, &peers, &entries) } else { vec![] };
         let hard = self.resident.hard;
-        let hard_state = HardState { term: hard.term, vote: hard.vote, commit: hard.commit };
+        // What is covered is committed, whatever came behind it.
+        let covered = self.resident.coverage.map_or(Index(0), |coverage| coverage.index);
+        let hard_state = HardState { term: hard.term, vote: hard.vote, commit: hard.commit.max(covered) };
         let own = self.resident.opening.own;
         let group = Group::new(GroupStart { own, peers, base, hard_state, entries, elections });
         let mut shard = Shard::new(self.shard, self.home, state.store, group, log_view);

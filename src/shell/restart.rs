@@ -25,6 +25,8 @@ pub struct Restart {
     pub last_file: u64,
     /// The highest revision that any log names as settled.
     pub settled: Revision,
+    /// What may be shown though nobody leads.
+    pub rested: Option<Revision>,
     /// Bytes of the log's files.
     pub log_bytes: u64,
 }
@@ -58,6 +60,7 @@ pub fn restart(data_dir: &DataDir, files: &Files, reactors: usize) -> Result<Res
         last_file: listing.checkpoints.iter().map(|name| name.file).max().unwrap_or(0),
         log_bytes,
         settled: plan.settled,
+        rested: plan.rested,
         reactors: plan.reactors,
     })
 }

@@ -184,7 +184,7 @@ impl Starting {
         let sequencer = Arc::new(Sequencer::new(shape.ring));
         let settings = Arc::new(settings(member, shape));
         let clock = shape.members[member].clock.begun(now);
-        let (reactors, settled) = (plan.reactors.len() as u16, plan.settled);
+        let (reactors, settled, rested) = (plan.reactors.len() as u16, plan.settled, plan.rested);
         let (mut left_over, process) = (Some(left_over), rng.next_u64());
         let mut made = vec![];
         for (id, ReactorPlan { log, shards, stale }) in plan.reactors.into_iter().enumerate() {
@@ -209,6 +209,7 @@ impl Starting {
                 left_over: left_over.take().unwrap_or_default(),
                 last_file,
                 settled,
+                rested,
                 process,
                 seed: rng.next_u64(),
                 now: clock.shows(now),

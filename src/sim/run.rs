@@ -40,7 +40,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(12);
 
 pub fn run(plan: &Plan, keeps_trace: bool) -> Report {
     let mut world = World::new(plan, keeps_trace);
-    let outcome = Run::of(&mut world, plan).whole();
+    let mut run = Run::of(&mut world, plan);
+    let outcome = run.whole().map_err(|failure| run.look_for_worse(failure));
     let mut lines = std::mem::take(&mut world.trace.lines);
     if keeps_trace {
         lines.extend(world.history.ops.iter().enumerate().map(|(at, op)| show(at, op)));
@@ -137,6 +138,23 @@ impl<'a> Run<'a> {
             refused: !matches!(hit, Hit::DamageHarmless | Hit::DamageUnknowable),
             tally: self.world.end(),
         })
+    }
+
+    /// A cluster that does not answer may have answered wrongly before, which says more.
+    fn look_for_worse(&mut self, failure: Failure) -> Failure {
+        let several = self.world.places().len() > 1;
+        if !several || !["liveness", "flapping"].contains(&failure.check) {
+            return failure;
+        }
+        self.world.calm();
+        // Whatever fails now does so since something has failed before.
+        let _ = self.advance(self.world.now + PATIENCE);
+        let shown = self.world.history.ops.iter().filter_map(Op::revision).max();
+        if shown.is_some_and(|shown| shown > self.observed) {
+            return failure; // nobody has seen what was done
+        }
+        let observers = self.plan.shape.clients;
+        checks::check(&self.world.history, observers).err().unwrap_or(failure)
     }
 
     /// All that the plan has happen, until what it leads to is over.

@@ -272,6 +272,11 @@ impl LogView {
         standing.fold(self.fence().max(self.seal().epoch), Epoch::max)
     }
 
+    /// The last entry that was read.
+    pub fn committed(&self) -> Position {
+        self.committed
+    }
+
     /// The last entry of the log, committed or not.
     pub fn last(&self) -> Position {
         self.standing.back().map_or(self.committed, |standing| standing.at)

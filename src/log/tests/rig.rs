@@ -44,9 +44,10 @@ pub fn apply(state: &mut State, of: Resident, record: &Record<'_>) {
     match record {
         Record::Entry { index, term, kind, payload } => {
             known.entries.split_off(&index.0);
+            known.coverage = None;
             known.entries.insert(index.0, (term.0, *kind, payload.to_vec()));
         }
-        Record::HardState(hard) => known.hard = *hard,
+        Record::HardState(hard) => (known.hard, known.coverage) = (*hard, None),
         Record::Checkpoint(checkpoint) => {
             known.checkpoint = Some(*checkpoint);
             known.entries = known.entries.split_off(&(checkpoint.index.0 + 1));

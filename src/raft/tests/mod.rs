@@ -13,6 +13,14 @@ impl Group {
         self.node.store().entry(index)
     }
 
+    /// As if so much had been let go that nothing could be held for followers.
+    fn hold_nothing(&mut self) {
+        if self.node.raft.msgs.is_empty() {
+            let applied = self.applied();
+            self.node.mut_store().release(applied, applied);
+        }
+    }
+
     /// As a leader will propose a change of peers.
     pub(crate) fn propose_conf_change(&mut self, change: ConfChange) -> Index {
         let reference = self.node.mut_store().keep(Payload::of(&Entry::ConfChange(change)));

@@ -59,6 +59,9 @@ impl Epochs {
 
     /// What is covered by all reactors is shown.
     fn show_covered(&mut self, turn: &mut Turn) {
+        if let Some(rested) = self.rested.take().filter(|_| turn.epoch_state.may_follow()) {
+            turn.sequencer.show(rested);
+        }
         if !turn.epoch_state.may_follow() || self.known.covered_by.len() < usize::from(turn.reactors) {
             return;
         }

@@ -38,6 +38,8 @@ pub(super) struct Epochs {
     generation: Generation,
     /// What some log names as settled by earlier processes.
     settled_before: Revision,
+    /// What earlier processes have shown, and may be shown again.
+    rested: Option<Revision>,
     clock: Clock,
     known: Known,
     /// What this reactor has said of the coverage of its shards.
@@ -45,8 +47,9 @@ pub(super) struct Epochs {
 }
 
 impl Epochs {
-    pub fn new(settled_before: Revision) -> Epochs {
+    pub fn new(settled_before: Revision, rested: Option<Revision>) -> Epochs {
         Epochs {
+            rested,
             coordinator: None,
             generation: Generation::NONE,
             settled_before,

@@ -34,7 +34,8 @@ impl Shards {
         let covered = self.of.values_mut().map(|local| {
             let group = local.shard.group();
             // What a quorum has and this disk has not would be gone with the process, and shown no more.
-            local.coverage.advance(group.committed().min(group.persisted_index()));
+            let read = local.shard.log_view().committed().index;
+            local.coverage.advance(read.min(group.persisted_index()));
             local.coverage.covered()
         });
         covered.min().unwrap_or(Revision(u64::MAX))

@@ -194,6 +194,10 @@ impl Shards {
         self.touched.insert(shard);
     }
 
+    pub fn touch_all(&mut self) {
+        self.touched.extend(self.of.keys());
+    }
+
     pub fn take_touched(&mut self) -> BTreeSet<ShardId> {
         std::mem::take(&mut self.touched)
     }

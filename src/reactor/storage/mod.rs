@@ -33,7 +33,9 @@ use crate::limits::{
     CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_SHARE, CHECKPOINT_PATIENCE_SECS, EMPTY_SHARD_BYTES,
     LOG_UNUSED_FILES_MAX,
 };
-use crate::log::{Buffer, Command, Held, Log, Ordinal, Record, Resident, SegmentName, WriteId};
+use crate::log::{
+    Buffer, Command, CoverageRecord, Held, Log, Ordinal, Record, Resident, SegmentName, WriteId,
+};
 use crate::raft::{GroupEntry, HardState, Writes};
 use crate::record::Payload;
 use crate::types::{Duration, Index, RaftId, ShardId, Term, Time};
@@ -69,6 +71,13 @@ pub(super) struct Storage {
     under_way: Option<Checkpointing>,
     persisting: VecDeque<Persisting>,
     appended: Ordinal,
+    /// The log may end with how far its shards are covered, as a start would take it: until an entry behind that is
+    /// durable, up to this record where it is on its way.
+    rests: bool,
+    disturbed: Option<Ordinal>,
+    was_disturbed: bool,
+    /// A record was appended that no flush has seen.
+    is_unwritten: bool,
     /// Bytes of log writes on their way.
     in_flight_bytes: usize,
     /// The number of the newest checkpoint file.
@@ -116,6 +125,10 @@ impl Storage {
             under_way: None,
             persisting: VecDeque::new(),
             appended: Ordinal::default(),
+            rests: true,
+            disturbed: None,
+            was_disturbed: false,
+            is_unwritten: false,
             in_flight_bytes: 0,
             last_file,
             stale,
@@ -162,6 +175,31 @@ impl Storage {
         self.appended = self.log.append(Resident { shard, home }, record);
     }
 
+    /// How far a shard is covered, behind which nothing follows for now.
+    pub fn rest(&mut self, shard: ShardId, home: u32, covered: CoverageRecord) {
+        self.append(shard, home, Record::Coverage(covered));
+        (self.rests, self.disturbed) = (true, None);
+    }
+
+    /// More is committed than the log says at its end.
+    pub fn disturb(&mut self, shard: ShardId, home: u32, hard: HardState) {
+        if self.disturbed.is_none() {
+            let hard = crate::log::StoredHardState { term: hard.term, vote: hard.vote, commit: hard.commit };
+            self.append(shard, home, Record::HardState(hard));
+            (self.disturbed, self.is_unwritten) = (Some(self.appended), true);
+        }
+    }
+
+    /// Whether the log no longer rests, since it was last asked.
+    pub fn take_disturbed(&mut self) -> bool {
+        std::mem::take(&mut self.was_disturbed)
+    }
+
+    /// Whether a start would take the end of this log for all that there was.
+    pub fn rests(&self) -> bool {
+        self.rests
+    }
+
     /// An epoch serves, so every shard's stay is durable where it is: earlier stays and their files go.
     pub fn drop_left_over(&mut self, turn: &mut Turn) {
         assert!(turn.epoch_state.may_write(), "earlier stays go when an epoch has served from the new ones");
@@ -196,6 +234,9 @@ impl Storage {
         for entry in &writes.entries {
             self.appended = self.log.append(resident, entry_record(entry));
         }
+        if self.rests && !writes.entries.is_empty() {
+            self.disturbed.get_or_insert(self.appended);
+        }
         let stored = self.of.get_mut(&shard).expect("it was taken in");
         // A commit index alone is not worth a write: an election finds it again. Terms and votes are.
         if let Some(hard) = writes.hard_state
@@ -216,6 +257,7 @@ impl Storage {
         if turn.epoch_state.may_watch() {
             self.log.settle(*turn.settled);
         }
+        self.is_unwritten = false;
         self.keep_disk_free(turn, source);
         self.hear_of_others(turn);
         let mut commands = vec![];
@@ -240,6 +282,9 @@ impl Storage {
     pub fn take_durable(&mut self, turn: &mut Turn) -> Vec<(ShardId, u64)> {
         let durable = self.log.durable();
         assert!(durable <= self.appended, "what is durable was appended: {durable:?} of {:?}", self.appended);
+        if self.disturbed.is_some_and(|entry| entry <= durable) {
+            (self.rests, self.disturbed, self.was_disturbed) = (false, None, true);
+        }
         let mut done = vec![];
         while let Some(persisting) = self.persisting.pop_front_if(|persisting| persisting.upto <= durable) {
             done.push((persisting.shard, persisting.number));
@@ -326,7 +371,9 @@ impl Storage {
 
     /// Whether the next turn goes on though no input comes.
     pub fn has_background_work(&self) -> bool {
-        self.has_entries_to_give() || self.under_way.as_ref().is_some_and(Checkpointing::is_filled)
+        self.is_unwritten
+            || self.has_entries_to_give()
+            || self.under_way.as_ref().is_some_and(Checkpointing::is_filled)
     }
 
     fn schedule_checkpoints(&mut self, turn: &mut Turn, source: &mut impl Source) {

@@ -132,6 +132,7 @@ impl Member {
                 left_over: if id == 0 { left_over.clone() } else { vec![] },
                 last_file,
                 settled,
+                rested: None,
                 process: 1,
                 seed: id as u64,
                 now: Time(0),

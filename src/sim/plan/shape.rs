@@ -173,6 +173,7 @@ impl Shape {
             || bounds.parked_calls_max < usual.parked_calls_max
             || bounds.parked_bytes_max < usual.parked_bytes_max
             || bounds.calls_bytes_max < usual.calls_bytes_max
+            || bounds.peer.queued_messages_max < usual.peer.queued_messages_max
             || bounds.front.lists_waiting_max < usual.front.lists_waiting_max
             || bounds.front.answers_bytes_max < usual.front.answers_bytes_max
     }

@@ -16,7 +16,7 @@ const PARTS: &[(&str, &[&str])] = &[
     ("epoch", &["shards::Shards"]),
 ];
 /// The files of the router, which alone has the whole.
-const ROUTER: &[&str] = &["", "effects", "settings"];
+const ROUTER: &[&str] = &["", "cluster", "effects", "rest", "settings"];
 /// Who may change what is read-only for the others, beside the router.
 const CHANGES: &[&str] = &["turn", "epoch"];
 
