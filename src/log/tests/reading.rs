@@ -40,7 +40,7 @@ fn read_all(disk: &Disk, reader: &mut EntryReader, slice: usize) -> Result<Read,
                 found.insert(index.0, (term.0, kind, payload.bytes().to_vec()));
             }
         }
-        let Some(Piece { segment, offset, bytes }) = reader.wants() else { break };
+        let Some(LogPiece { segment, offset, bytes }) = reader.wants() else { break };
         let file = disk.read(&segment.to_string()).unwrap();
         let from = file.len().min(offset as usize);
         reader.take(&file[from..file.len().min(from + bytes)])?;
