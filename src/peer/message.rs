@@ -95,6 +95,9 @@ pub enum PeerMessage {
     },
     Answer {
         number: u64,
+        /// What the answer may depend on: whoever gets it at another member finds it there as well.
+        revision: Revision,
+        control: Index,
         /// Encoded as the client gets it.
         outcome: Result<Bytes, CallFailure>,
     },

@@ -86,6 +86,8 @@ enum MessageRecord {
     },
     Answer {
         number: u64,
+        revision: u64,
+        control: u64,
         /// The bytes of the answer, which is a payload; or the error.
         outcome: Result<u32, FailureRecord>,
     },
@@ -255,8 +257,10 @@ fn record(message: &PeerMessage) -> MessageRecord {
             timeout_ms: *timeout_ms,
             bytes: length(message.len()),
         },
-        PeerMessage::Answer { number, outcome } => MessageRecord::Answer {
+        PeerMessage::Answer { number, revision, control, outcome } => MessageRecord::Answer {
             number: *number,
+            revision: revision.0,
+            control: control.0,
             outcome: match outcome {
                 Ok(bytes) => Ok(length(bytes.len())),
                 Err(CallFailure { code, text }) => Err(FailureRecord { code: *code, text: text.clone() }),
@@ -462,9 +466,12 @@ impl MessageReader<'_> {
                     message: Bytes::copy_from_slice(self.take(bytes.to_native())?),
                 }
             }
-            ArchivedMessageRecord::Answer { number, outcome } => {
-                PeerMessage::Answer { number: number.to_native(), outcome: self.outcome(outcome)? }
-            }
+            ArchivedMessageRecord::Answer { number, revision: of, control, outcome } => PeerMessage::Answer {
+                number: number.to_native(),
+                revision: revision(of.to_native())?,
+                control: index(control.to_native())?,
+                outcome: self.outcome(outcome)?,
+            },
             ArchivedMessageRecord::CallRefused(number) => {
                 PeerMessage::CallRefused { number: number.to_native() }
             }

@@ -1,6 +1,7 @@
 //! What other members say, and what they are told: between the links and the parts of this reactor.
 
 use super::Reactor;
+use super::calls::ForwardedAnswer;
 use super::epoch_state::EpochStage;
 use super::peers::{Lane, PeerEvent};
 use super::shards::Settled;
@@ -48,7 +49,9 @@ impl Reactor {
                 let is_late = clock.boot != turn.boot || age >= Duration::from_ms(timeout_ms);
                 calls.on_forwarded(turn, (lane.member, conn), number, method, is_late, message);
             }
-            PeerMessage::Answer { number, outcome } => calls.on_forwarded_answer(turn, number, outcome),
+            PeerMessage::Answer { number, revision: shows, control, outcome } => {
+                calls.on_forwarded_answer(turn, ForwardedAnswer { number, shows, control, outcome });
+            }
             PeerMessage::CallRefused { number } => calls.on_not_taken(turn, number),
             PeerMessage::ReadAt { number } => rounds.on_read_at(turn, conn, number),
             PeerMessage::ReadAtIs { number, revision, control } => {

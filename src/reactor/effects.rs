@@ -131,9 +131,10 @@ impl Reactor {
         assert!(settled <= self.turn.settled_truth(), "no reactor is ahead of the sequencer");
         *ReadOnly::change(&mut self.turn.settled) = settled;
         self.shards.settle(settled);
+        // Before a compaction among the control entries takes away what watchers have not seen.
+        self.shards.publish(&self.turn);
         self.apply_due_controls();
         self.turn.open_gate();
-        self.shards.publish(&self.turn);
     }
 
     // Control entries.

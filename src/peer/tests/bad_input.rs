@@ -5,7 +5,7 @@ use crate::limits::{PEER_FRAME_BYTES_MAX, PeerBounds};
 use crate::peer::*;
 use crate::record::{ControlEntry, Payload};
 use crate::stdx::Rng;
-use crate::types::{ClockReading, Time};
+use crate::types::{ClockReading, Index, Revision, Time};
 use bytes::Bytes;
 
 /// Gives a frame the checksum that it should have.
@@ -231,8 +231,12 @@ fn numbers_that_nobody_means_are_found() {
 #[test]
 fn messages_that_nobody_means_are_found() {
     let senseless = |what: &str, why: &str| format!("it sent {what} that makes no sense: {why}");
-    let failure =
-        |code| PeerMessage::Answer { number: 3, outcome: Err(CallFailure { code, text: "text".into() }) };
+    let failure = |code| PeerMessage::Answer {
+        number: 3,
+        revision: Revision(4),
+        control: Index(3),
+        outcome: Err(CallFailure { code, text: "text".into() }),
+    };
     for code in [0, 17, 255] {
         let why = "its code is none of gRPC's";
         assert_eq!(error(&frame(failure(code))), senseless("a call's answer", why));

@@ -146,7 +146,12 @@ pub fn message(rng: &mut Rng) -> PeerMessage {
             timeout_ms: any(rng),
             message: Bytes::from(bytes(rng)),
         },
-        12 => PeerMessage::Answer { number: any(rng), outcome: outcome(rng) },
+        12 => PeerMessage::Answer {
+            number: any(rng),
+            revision: Revision(number(rng, (1 << 48) - 1)),
+            control: index(rng),
+            outcome: outcome(rng),
+        },
         13 => PeerMessage::CallRefused { number: any(rng) },
         14 => PeerMessage::Attributes(attributes(rng.below(9))),
         15 => PeerMessage::Clock(ClockReading { boot: any(rng), time: Time(any(rng)) }),

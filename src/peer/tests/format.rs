@@ -85,8 +85,24 @@ pub fn all() -> Vec<(&'static str, PeerMessage)> {
                 message: Bytes::from_static(b"\x0a\x03key\x12\x05value"),
             },
         ),
-        ("answer", PeerMessage::Answer { number: 3, outcome: Ok(Bytes::from_static(b"\x0a\x02\x18\x28")) }),
-        ("failure", PeerMessage::Answer { number: 3, outcome: Err(failure) }),
+        (
+            "answer",
+            PeerMessage::Answer {
+                number: 3,
+                revision: Revision(4),
+                control: Index(3),
+                outcome: Ok(Bytes::from_static(b"\x0a\x02\x18\x28")),
+            },
+        ),
+        (
+            "failure",
+            PeerMessage::Answer {
+                number: 3,
+                revision: Revision(4),
+                control: Index(3),
+                outcome: Err(failure),
+            },
+        ),
         ("call_refused", PeerMessage::CallRefused { number: 3 }),
         ("attributes", PeerMessage::Attributes(draw::attributes(2))),
         ("clock", PeerMessage::Clock(ClockReading { boot: 5, time: Time(9) })),
@@ -126,6 +142,8 @@ fn a_message_takes_no_more_of_a_head_than_was_reckoned() {
     let mut rng = Rng::new(1);
     let failure = |text: &str| PeerMessage::Answer {
         number: 1,
+        revision: Revision(4),
+        control: Index(3),
         outcome: Err(CallFailure { code: 2, text: text.into() }),
     };
     let uneven = (0..50).flat_map(|_| [failure("uneven text"), PeerMessage::Attributes(draw::attributes(2))]);

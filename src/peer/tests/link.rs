@@ -400,7 +400,12 @@ fn a_message_that_is_too_long_is_refused_at_once() {
     assert_eq!(ours.send(call(40 << 20)), Err(NotSent::TooLong));
     ours.send(call((40 << 20) - 200)).unwrap();
     let text = "t".repeat(256 << 10);
-    let failure = PeerMessage::Answer { number: 1, outcome: Err(CallFailure { code: 2, text }) };
+    let failure = PeerMessage::Answer {
+        number: 1,
+        revision: Revision(4),
+        control: Index(3),
+        outcome: Err(CallFailure { code: 2, text }),
+    };
     assert_eq!(ours.send(failure), Err(NotSent::TooLong));
     assert_eq!(ours.dropped(), 0);
 }

@@ -19,7 +19,7 @@ use crate::front::Rpc;
 use crate::io::{CallId, ControlRequest};
 use crate::peer::{CallFailure, PeerMessage};
 use crate::reactor::turn::ToPeers;
-use crate::types::{ConnId, MemberId, ShardId, Time};
+use crate::types::{ConnId, Index, MemberId, Revision, ShardId, Time};
 use crate::wire::{Header, Method, decode, encode};
 use bytes::Bytes;
 
@@ -29,6 +29,16 @@ pub(super) struct Forwarded {
     leader: MemberId,
     /// In case that the leader does not take it.
     request: ClientRequest,
+}
+
+/// The leader's answer to a request.
+#[derive(Debug)]
+pub(in crate::reactor) struct ForwardedAnswer {
+    pub number: u64,
+    /// What it may depend on.
+    pub shows: Revision,
+    pub control: Index,
+    pub outcome: Result<Bytes, CallFailure>,
 }
 
 /// Another member's client asks.
@@ -90,8 +100,27 @@ impl Calls {
         }
     }
 
-    /// The leader has answered.
-    pub fn on_forwarded_answer(&mut self, turn: &mut Turn, number: u64, outcome: Result<Bytes, CallFailure>) {
+    /// The leader has answered. The answer waits until this member shows what it shows: whoever has it asks here next.
+    pub fn on_forwarded_answer(&mut self, turn: &mut Turn, answer: ForwardedAnswer) {
+        if answer.shows <= turn.shown() && answer.control <= turn.control.index {
+            self.finish_forwarded(turn, answer);
+        } else {
+            self.unshown_answers.push(answer);
+        }
+    }
+
+    /// More is shown, or known.
+    pub(super) fn finish_shown_answers(&mut self, turn: &mut Turn) {
+        let (shown, known) = (turn.shown(), turn.control.index);
+        let is_due = |answer: &mut ForwardedAnswer| answer.shows <= shown && answer.control <= known;
+        let due: Vec<ForwardedAnswer> = self.unshown_answers.extract_if(.., is_due).collect();
+        for answer in due {
+            self.finish_forwarded(turn, answer);
+        }
+    }
+
+    fn finish_forwarded(&mut self, turn: &mut Turn, answer: ForwardedAnswer) {
+        let ForwardedAnswer { number, outcome, .. } = answer;
         let answer = outcome.map(Reply::Encoded).map_err(|CallFailure { code, text }| {
             let code = Code::ALL.get(usize::from(code)).copied().unwrap_or(Code::Unknown);
             Error::Other { code, text }
@@ -152,6 +181,8 @@ impl Calls {
         let settings = &turn.settings;
         let header = Header { cluster: settings.cluster, member, raft_term: turn.epoch_state.term() };
         let mut bytes = vec![];
+        let revision = answer.as_ref().map_or(Revision::NONE, Reply::revision);
+        let control = turn.control.index;
         let encoded = answer.and_then(|reply| {
             let bytes_max = crate::limits::PEER_MESSAGE_BYTES_MAX / 2;
             encode::reply(&mut bytes, &header, &reply, bytes_max).map_err(|too_long| {
@@ -165,7 +196,8 @@ impl Calls {
         let outcome = encoded
             .map(|()| Bytes::from(bytes))
             .map_err(|error| CallFailure { code: error.code() as u8, text: error.to_string() });
-        turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, PeerMessage::Answer { number, outcome });
+        let answer = PeerMessage::Answer { number, revision, control, outcome };
+        turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, answer);
     }
 }
 

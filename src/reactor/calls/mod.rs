@@ -46,6 +46,7 @@ use crate::stdx::Rng;
 use crate::txn::{self, Counting};
 use crate::types::{LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
 use crate::wire::http1::Http1Response;
+pub(super) use forward::ForwardedAnswer;
 use forward::{Forwarded, MemberCall};
 use parking::Parking;
 use reads::Reading;
@@ -116,6 +117,8 @@ pub(super) struct Calls {
     pub front: Front,
     under_way: CallTable,
     parking: Parking,
+    /// Answers of the leader that wait until this member shows as much.
+    unshown_answers: Vec<ForwardedAnswer>,
     streams: Streams,
     watches: Watches,
     /// Transactions over several shards that found no revision to take.
@@ -138,6 +141,7 @@ impl Calls {
             front,
             under_way: CallTable::default(),
             parking: Parking::default(),
+            unshown_answers: vec![],
             streams: Streams::default(),
             watches: Watches::new(rng),
             deciding: vec![],

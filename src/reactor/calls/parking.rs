@@ -123,6 +123,7 @@ impl Calls {
 
     /// More is shown, or known.
     pub fn unpark_shown_upto(&mut self, turn: &mut Turn) {
+        self.finish_shown_answers(turn);
         let (shown, known) = (turn.shown(), turn.control.index);
         let is_due = |awaits| matches!(awaits, Awaits::State(revision, control) if revision <= shown && control <= known);
         if turn.router.is_some() && self.parking.waiting.iter().any(|parked| is_due(parked.awaits)) {
