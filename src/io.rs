@@ -20,7 +20,7 @@ pub use mail::{
 };
 pub use paths::Paths;
 
-use crate::log::{Buffer, Command, Piece, SegmentName, WriteId};
+use crate::log::{Buffer, Command, LogPiece, SegmentName, WriteId};
 use crate::types::{ConnId, ReactorId, Revision, ShardId};
 use std::any::Any;
 use std::fmt;
@@ -188,7 +188,7 @@ pub enum BulkStep {
     /// Removes a file, in slices; one that is not there is no error.
     Remove { name: String },
     /// Reads a piece of a log's segment: whole blocks, up to the file's end.
-    Read(Piece),
+    Read(LogPiece),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,7 +41,7 @@ mod witness;
 mod writer;
 
 pub use buffer::Buffer;
-pub use reading::{Entries, EntryReader, Piece, Unreadable};
+pub use reading::{Entries, EntryReader, LogPiece, Unreadable};
 pub use recovery::{Cause, LogDamage, Needed, Recovered, Recovery};
 pub use replay::{RecoveredEntry, RecoveredResident};
 pub use segments::{Held, SegmentBytes};

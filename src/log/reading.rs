@@ -16,7 +16,7 @@
 //! take.
 
 use super::format::{CRC_FROM, FRAME_HEADER_BYTES, FrameHeader, Placed};
-use super::standing::{Place, Stretch};
+use super::standing::{EntryStretch, Place};
 use super::{LogId, Record, RecoveredEntry, Resident, SegmentName};
 use crate::limits::{BLOCK_BYTES, LOG_READ_BYTES};
 use crate::record::Payload;
@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 
 /// A piece of a segment's file: whole blocks, or fewer at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct LogPiece {
     pub segment: SegmentName,
     pub offset: u64,
     pub bytes: usize,
@@ -49,7 +49,7 @@ pub struct Entries {
 }
 
 /// The frame at the beginning of what was read.
-enum Front {
+enum FrameAtHand {
     /// Less than a block of it is there.
     Nothing,
     /// It is not whole yet: what it claims, and the CRC of the bytes so far.
@@ -62,7 +62,7 @@ pub struct EntryReader {
     of: (LogId, u64),
     resident: Resident,
     /// Those that hold what is still to be read.
-    stretches: VecDeque<Stretch>,
+    stretches: VecDeque<EntryStretch>,
     /// The next entry, and the last one.
     next: Index,
     upto: Index,
@@ -73,7 +73,7 @@ pub struct EntryReader {
     /// Of the front in the segment.
     offset: u64,
     bytes: Vec<u8>,
-    front: Front,
+    front: FrameAtHand,
 }
 
 impl EntryReader {
@@ -82,13 +82,15 @@ impl EntryReader {
     pub(super) fn new(
         of: (LogId, u64),
         resident: Resident,
-        stretches: VecDeque<Stretch>,
+        stretches: VecDeque<EntryStretch>,
         (from, term_before): (Index, Option<Term>),
         upto: Index,
     ) -> EntryReader {
         let first = term_before.map_or(Index(from.0 - 1), |_| from);
         let begins = stretches.front().expect("what is read stands somewhere");
         assert!(begins.first <= first && begins.upto >= first, "a read begins in its first stretch: {first}");
+        let ends = stretches.back().map(|stretch| stretch.upto);
+        assert!(ends >= Some(upto), "all that is read stands somewhere: up to {ends:?} of {upto}");
         let Place { segment, frame, incarnation, .. } = begins.begins;
         EntryReader {
             of,
@@ -101,7 +103,7 @@ impl EntryReader {
             incarnation,
             offset: frame,
             bytes: vec![],
-            front: Front::Nothing,
+            front: FrameAtHand::Nothing,
         }
     }
 
@@ -112,22 +114,23 @@ impl EntryReader {
 
     /// Whether a frame is there whose records are not all taken.
     pub fn has_records(&self) -> bool {
-        matches!(self.front, Front::Whole { .. })
+        matches!(self.front, FrameAtHand::Whole { .. })
     }
 
     /// What is to be read next: none while there are records, and at the end.
-    pub fn wants(&self) -> Option<Piece> {
+    pub fn wants(&self) -> Option<LogPiece> {
         if self.has_records() || self.next > self.upto {
             return None;
         }
         let segment = SegmentName { log: self.of.0, sequence: self.segment };
         let offset = self.offset + self.bytes.len() as u64;
-        Some(Piece { segment, offset, bytes: LOG_READ_BYTES })
+        Some(LogPiece { segment, offset, bytes: LOG_READ_BYTES })
     }
 
     /// Takes what stands in the piece that was wanted: less where the file ends.
     pub fn take(&mut self, piece: &[u8]) -> Result<(), Unreadable> {
         assert!(self.wants().is_some(), "what is read is wanted");
+        assert!(piece.len() <= LOG_READ_BYTES, "no more is read than was wanted: {}", piece.len());
         if piece.is_empty() || !piece.len().is_multiple_of(BLOCK_BYTES) {
             return Err(self.unreadable());
         }
@@ -144,15 +147,15 @@ impl EntryReader {
 
     /// Looks at the front as far as it is there.
     fn look(&mut self) -> Result<(), Unreadable> {
-        if let Front::Nothing = self.front {
+        if let FrameAtHand::Nothing = self.front {
             let Some(block) = self.bytes.get(..BLOCK_BYTES) else { return Ok(()) };
             let claimed = FrameHeader::claimed(block);
             let (header, crc, len) =
                 claimed.filter(|(header, ..)| self.is_next(header)).ok_or(self.unreadable())?;
             let records_bytes = header.records_bytes;
-            self.front = Front::Part { records_bytes, crc, len, summed: CRC_FROM, sum: 0 };
+            self.front = FrameAtHand::Part { records_bytes, crc, len, summed: CRC_FROM, sum: 0 };
         }
-        if let Front::Part { records_bytes, crc, len, summed, sum } = &mut self.front {
+        if let FrameAtHand::Part { records_bytes, crc, len, summed, sum } = &mut self.front {
             let there = self.bytes.len().min(*len);
             *sum = crc32c::crc32c_append(*sum, &self.bytes[*summed..there]);
             *summed = there;
@@ -161,7 +164,7 @@ impl EntryReader {
                     return Err(self.unreadable());
                 }
                 let end = FRAME_HEADER_BYTES + *records_bytes as usize;
-                self.front = Front::Whole { len: *len, next: FRAME_HEADER_BYTES, end };
+                self.front = FrameAtHand::Whole { len: *len, next: FRAME_HEADER_BYTES, end };
             }
         }
         Ok(())
@@ -176,7 +179,7 @@ impl EntryReader {
     /// The next entries that are there, in about so many bytes of records: there may be none in these.
     pub fn entries(&mut self, bytes_max: usize) -> Result<Option<Entries>, Unreadable> {
         let (mut found, mut after, mut looked) = (vec![], None, 0);
-        while let Front::Whole { len, next, end } = self.front {
+        while let FrameAtHand::Whole { len, next, end } = self.front {
             if next == end || self.next > self.upto {
                 self.pass(len)?;
                 continue;
@@ -193,11 +196,10 @@ impl EntryReader {
                 && let Record::Entry { index, term, kind, payload } = placed.record
                 && self.stands(self.offset + next as u64)
             {
-                if index > self.next {
-                    return Err(self.unreadable());
-                }
+                assert!(index <= self.next, "a stretch has its entries one behind the other: {index}");
                 if index == self.next {
                     let before = self.term_before.replace(term);
+                    assert!(before <= Some(term), "terms do not fall along a log: {term} after {before:?}");
                     if let Some(before) = before {
                         after.get_or_insert((Index(index.0 - 1), before));
                         let payload = Payload::copy_of(payload);
@@ -207,7 +209,7 @@ impl EntryReader {
                     self.pass_stretches();
                 }
             }
-            self.front = Front::Whole { len, next: then, end };
+            self.front = FrameAtHand::Whole { len, next: then, end };
         }
         Ok(after.map(|after| Entries { after, entries: found }))
     }
@@ -226,7 +228,7 @@ impl EntryReader {
 
     /// Goes on behind the front, or to where the next stretch begins.
     fn pass(&mut self, len: usize) -> Result<(), Unreadable> {
-        self.front = Front::Nothing;
+        self.front = FrameAtHand::Nothing;
         if self.next > self.upto {
             self.bytes = vec![];
             return Ok(());
@@ -238,6 +240,8 @@ impl EntryReader {
             self.bytes.drain(..len);
             self.offset += len as u64;
         } else {
+            let (here, there) = ((self.segment, self.offset), (begins.segment, begins.frame));
+            assert!(there > here, "a log is read forward: {there:?} after {here:?}");
             self.bytes.clear();
             (self.segment, self.incarnation, self.offset) =
                 (begins.segment, begins.incarnation, begins.frame);

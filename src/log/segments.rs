@@ -214,7 +214,10 @@ impl Segments {
             left = rest.unwrap_or(0);
             rest.is_some()
         });
-        fits.last().map_or(self.open, |(sequence, _)| *sequence)
+        let oldest = fits.last().map_or(self.open, |(sequence, _)| *sequence);
+        let held = self.files.range(oldest..self.open).map(|(_, file)| file.bytes as u64).sum::<u64>();
+        assert!(held <= bytes, "what fits takes no more than it may: {held} of {bytes}");
+        oldest
     }
 
     /// The log goes on from the open file, of which it has used so much, to the next one, in which so many

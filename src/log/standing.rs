@@ -19,7 +19,7 @@ pub(super) struct Place {
 
 /// Entries one behind the other in one segment. What another took the place of is in none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stretch {
+pub(super) struct EntryStretch {
     /// The first one's record.
     pub begins: Place,
     pub first: Index,
@@ -35,7 +35,7 @@ pub(super) struct Standing {
     moved_in: bool,
     last: Index,
     /// In ascending order, of places as of indexes, and without a gap between those.
-    stretches: Vec<Stretch>,
+    stretches: Vec<EntryStretch>,
 }
 
 impl Standing {
@@ -113,7 +113,9 @@ impl Standing {
                 return;
             }
         }
-        self.stretches.push(Stretch { begins: place, first: index, upto: index });
+        let before = self.stretches.last().is_none_or(|last| last.upto.next() == index);
+        assert!(before, "stretches follow each other without a gap: {index} in {:?}", self.stretches.last());
+        self.stretches.push(EntryStretch { begins: place, first: index, upto: index });
     }
 
     /// Takes over what recovery made of the records.
@@ -142,7 +144,7 @@ impl Standing {
     }
 
     /// The stretches in segments that are not older.
-    pub fn stretches_from(&self, segment: u64) -> &[Stretch] {
+    pub fn stretches_from(&self, segment: u64) -> &[EntryStretch] {
         let older = self.stretches.partition_point(|stretch| stretch.begins.segment < segment);
         &self.stretches[older..]
     }

@@ -718,6 +718,7 @@ impl Log {
         let wanted = held.iter().filter(|stretch| stretch.upto >= first && stretch.first <= upto);
         let reader =
             EntryReader::new((self.id, self.key), resident, wanted.copied().collect(), (from, before), upto);
+        assert!(reader.segment() >= self.retired_below, "what is read was not given away");
         self.reads = Some(reader.segment());
         Ok(reader)
     }
@@ -737,6 +738,8 @@ impl Log {
                 needed.all(|oldest| oldest >= first),
                 "a segment goes when no resident needs it: {first}"
             );
+            let is_read = self.reads.is_some_and(|reads| reads < first);
+            assert!(!is_read, "a segment goes when nothing is read of it: {:?} below {first}", self.reads);
             self.segments.retire_below(first);
             self.retired_below = first;
             self.residents.values_mut().for_each(|standing| standing.forget_below(first));

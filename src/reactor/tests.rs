@@ -6,7 +6,7 @@ use crate::config::AutoCompaction;
 use crate::http2::client::Client;
 use crate::http2::{self, Http2Event};
 use crate::io::{BulkDone, BulkStep, LogLine, Port};
-use crate::log::{Command, LogId, LogStart, Piece, SegmentBytes, SegmentName};
+use crate::log::{Command, LogId, LogStart, LogPiece, SegmentBytes, SegmentName};
 use crate::sequencer::Sequencer;
 use crate::types::{ClusterId, ConnId, Duration, MemberId, StoreId};
 use crate::wire::proto;
@@ -325,7 +325,7 @@ impl Member {
         }
     }
 
-    fn read_piece(&mut self, Piece { segment, offset, bytes }: Piece) -> BulkDone {
+    fn read_piece(&mut self, LogPiece { segment, offset, bytes }: LogPiece) -> BulkDone {
         self.pieces_read += 1;
         if self.reads_fail {
             return BulkDone::Failed("the device fails".into());

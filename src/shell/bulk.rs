@@ -24,7 +24,7 @@ use crate::limits::{
     BULK_BYTES_PER_SEC, BULK_BYTES_PER_SEC_PRESSING, BULK_ORDERS_QUEUED_MAX, BULK_WRITE_BYTES,
     REMOVE_PAUSE_MS, REMOVE_SLICE_BYTES, SEGMENT_BYTES_PER_SEC, SEGMENT_WRITE_BYTES_AT_START,
 };
-use crate::log::{Buffer, LogId, Piece, SegmentName};
+use crate::log::{Buffer, LogId, LogPiece, SegmentName};
 use crate::stdx::HashMap;
 use crate::types::ReactorId;
 use crossbeam::queue::{ArrayQueue, SegQueue};
@@ -391,7 +391,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Reads a piece of a segment past the page cache, as it is written. The reads hold the thread up, as writes do.
-    async fn read(&mut self, Piece { segment, offset, bytes }: Piece) -> io::Result<Vec<u8>> {
+    async fn read(&mut self, LogPiece { segment, offset, bytes }: LogPiece) -> io::Result<Vec<u8>> {
         let file = self.lane.files.open_segment_to_read(segment)?;
         let mut buffer = Buffer::with_capacity(BULK_WRITE_BYTES);
         buffer.fill_to(BULK_WRITE_BYTES);

@@ -4,7 +4,7 @@ use super::disk::{Disk, Fault, Lie, Op, OpId};
 use super::hits::Hit;
 use super::process::{Item, Process};
 use crate::io::{BulkDone, BulkStep, JobId};
-use crate::log::{Buffer, Command, Piece, SegmentName, WriteId};
+use crate::log::{Buffer, Command, LogPiece, SegmentName, WriteId};
 use crate::stdx::Rng;
 use crate::types::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -49,7 +49,7 @@ enum Doing {
     Read {
         reactor: usize,
         job: JobId,
-        piece: Piece,
+        piece: LogPiece,
     },
     /// A start makes what it read durable.
     Start,
@@ -283,7 +283,7 @@ impl Files {
 }
 
 impl Files {
-    fn read(&self, Piece { segment, offset, bytes }: Piece) -> BulkDone {
+    fn read(&self, LogPiece { segment, offset, bytes }: LogPiece) -> BulkDone {
         match self.disk.read(&segment.to_string()) {
             Ok(file) => {
                 let from =
@@ -320,7 +320,7 @@ mod tests {
         files.disk.submit(Time(0), &mut files.rng, write).unwrap();
         files.disk.complete(Time::NEVER, &mut files.rng).unwrap().1.unwrap();
         let read = |files: &mut Files, offset, bytes| {
-            let step = BulkStep::Read(Piece { segment, offset, bytes });
+            let step = BulkStep::Read(LogPiece { segment, offset, bytes });
             assert_eq!(files.bulk(Time(0), 0, JobId(1), step), None);
             assert_eq!(files.wake_at(), Time(0) + Duration::from_ms(1));
             let (id, done) = files.disk.complete(files.wake_at(), &mut files.rng).unwrap();
@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(read(&mut files, 1 << 20, 4096), BulkDone::Read(vec![]));
         files.disk.fail_read(0);
         assert!(matches!(read(&mut files, 0, 4096), BulkDone::Failed(_)));
-        let missing = Piece { segment: SegmentName { sequence: 4, ..segment }, offset: 0, bytes: 4096 };
+        let missing = LogPiece { segment: SegmentName { sequence: 4, ..segment }, offset: 0, bytes: 4096 };
         assert!(matches!(
             files.bulk(Time(0), 0, JobId(2), BulkStep::Read(missing)),
             Some(BulkDone::Failed(_))

@@ -40,7 +40,7 @@ fn read_all(disk: &Disk, reader: &mut EntryReader, slice: usize) -> Result<Read,
                 found.insert(index.0, (term.0, kind, payload.bytes().to_vec()));
             }
         }
-        let Some(Piece { segment, offset, bytes }) = reader.wants() else { break };
+        let Some(LogPiece { segment, offset, bytes }) = reader.wants() else { break };
         let file = disk.read(&segment.to_string()).unwrap();
         let from = file.len().min(offset as usize);
         reader.take(&file[from..file.len().min(from + bytes)])?;
@@ -192,6 +192,8 @@ fn of_a_damaged_log_nothing_is_read_that_was_not_written() {
                     let frame = FrameHeader::decode(&bytes[at..], |_| true);
                     let Some((header, _, len)) = frame else { continue };
                     let mut frame = bytes[at..at + len].to_vec();
+                    // In the first record's body, behind a term.
+                    frame[112 + 24 + 8] ^= 1;
                     FrameHeader { incarnation: header.incarnation + 1, ..header }.encode(&mut frame);
                     written.rig.disk.overwrite(name, at, &frame);
                 }

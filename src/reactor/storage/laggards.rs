@@ -18,7 +18,7 @@ use crate::limits::{
     CHECKPOINT_PATIENCE_SECS, LAGGARD_BATCH_BYTES, LAGGARD_GROUPS_MAX, LAGGARD_LOOK_MS,
     LAGGARD_PATIENCE_SECS, LAGGARD_RETRY_SECS, READ_SLICE_BYTES,
 };
-use crate::log::{Entries, EntryReader, Piece, RecoveredEntry, Resident, Unreadable};
+use crate::log::{Entries, EntryReader, LogPiece, RecoveredEntry, Resident, Unreadable};
 use crate::raft::{Content, EntriesWanted, GroupEntry, Position};
 use crate::types::{Duration, Index, RaftId, ShardId, Term, Time};
 use std::collections::BTreeMap;
@@ -54,12 +54,12 @@ struct Follower {
     term: Option<Term>,
     /// When it last had more than before, or everything.
     moved_at: Time,
-    given: Option<Given>,
+    given: Option<LastBatch>,
 }
 
 /// The last batch that was read for a follower.
 #[derive(Clone, Copy)]
-struct Given {
+struct LastBatch {
     from: Index,
     /// The last entry so far.
     upto: Index,
@@ -98,6 +98,7 @@ impl Laggards {
     /// Takes note of where a follower is. From which index on the log is to be kept for it, if it is.
     fn heard(&mut self, now: Time, of: &FollowerFigures) -> Option<Index> {
         let FollowerFigures { resident, peer, matched, term, last } = *of;
+        assert!(matched <= last, "a follower has nothing that its leader has not: {matched} of {last}");
         let fresh = Follower { matched, term, moved_at: now, given: None };
         let follower = self.followers.entry((resident.shard, peer)).or_insert(fresh);
         if matched > follower.matched || matched == last {
@@ -112,8 +113,10 @@ impl Laggards {
 
     fn note_given(&mut self, now: Time, read: &LogRead, entries: &[GroupEntry]) {
         let (follower, last) = ((read.resident.shard, read.wanted.peer), entries.last());
+        let upto = read.wanted.upto;
+        assert!(last.is_some_and(|last| last.index <= upto), "what was wanted is given, up to {upto}");
         if let (Some(follower), Some(last)) = (self.followers.get_mut(&follower), last) {
-            follower.given = Some(Given { from: read.wanted.from, upto: last.index, at: now });
+            follower.given = Some(LastBatch { from: read.wanted.from, upto: last.index, at: now });
         }
     }
 
@@ -187,6 +190,7 @@ impl Storage {
     }
 
     fn begin_log_read(&mut self, turn: &mut Turn, source: &mut impl Source) {
+        assert!(self.laggards.under_way.is_none(), "one read is under way at a time");
         let mut wanted = source.wanted_entries();
         if wanted.is_empty() {
             self.laggards.wanted_since = None;
@@ -214,7 +218,7 @@ impl Storage {
         }
     }
 
-    fn read_on(&mut self, turn: &mut Turn, read: LogRead, piece: Piece) {
+    fn read_on(&mut self, turn: &mut Turn, read: LogRead, piece: LogPiece) {
         turn.out.push(Output::Bulk { job: read.job, step: BulkStep::Read(piece) });
         self.laggards.under_way = Some(read);
     }
@@ -326,7 +330,7 @@ mod tests {
 
     fn given(laggards: &mut Laggards, shard: u32, from: u64, upto: u64) {
         let follower = laggards.followers.get_mut(&(ShardId(shard), RaftId::new(3).unwrap())).unwrap();
-        follower.given = Some(Given { from: Index(from), upto: Index(upto), at: NOW });
+        follower.given = Some(LastBatch { from: Index(from), upto: Index(upto), at: NOW });
     }
 
     #[test]

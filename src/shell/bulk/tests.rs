@@ -128,13 +128,13 @@ fn a_piece_of_a_segment_is_read_up_to_the_end_of_its_file() {
         let segment = SegmentName { log: LogId(0), sequence: 3 };
         let blocks: Vec<u8> = (0..100u8).flat_map(|n| [n; 4096]).collect();
         fs::write(world.lane.files.path(&segment.to_string()), &blocks).unwrap();
-        let read = |offset, bytes| world.step(BulkStep::Read(Piece { segment, offset, bytes }));
+        let read = |offset, bytes| world.step(BulkStep::Read(LogPiece { segment, offset, bytes }));
         assert!(read(0, 256 << 10) == BulkDone::Read(blocks[..256 << 10].to_vec()));
         assert!(read(8192, 4096) == BulkDone::Read(vec![2; 4096]));
         assert!(read(90 * 4096, 256 << 10) == BulkDone::Read(blocks[90 * 4096..].to_vec()));
         assert_eq!(read(100 * 4096, 256 << 10), BulkDone::Read(vec![]));
         let segment = SegmentName { log: LogId(0), sequence: 4 };
-        let missing = world.step(BulkStep::Read(Piece { segment, offset: 0, bytes: 4096 }));
+        let missing = world.step(BulkStep::Read(LogPiece { segment, offset: 0, bytes: 4096 }));
         assert!(matches!(missing, BulkDone::Failed(_)), "{missing:?}");
     });
 }

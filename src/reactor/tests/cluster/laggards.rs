@@ -79,6 +79,11 @@ fn what_the_log_has_let_go_of_is_not_asked_for_again_and_again() {
     }
     let read = cluster.member(leader).pieces_read;
     assert!(cluster.shown()[away] < 301);
+    let groups = |member: &Member| -> Vec<usize> {
+        let locals = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
+        locals.map(|local| local.shard.group().wanted_entries().len()).collect()
+    };
+    assert_eq!(groups(cluster.member(leader)), [0; 4], "nobody waits for what is not there");
     cluster.put_value(leader, "/last", vec![1]);
     for _ in 0..100 {
         cluster.now = cluster.now + Duration::from_ms(10);
