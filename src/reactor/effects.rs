@@ -328,7 +328,7 @@ impl Reactor {
     }
 
     fn serve(&mut self, epoch: Epoch, prefix: Revision, copy: &ControlCopy) {
-        assert!(self.turn.gate.waits_for().is_none(), "no reply waits from one epoch into the next");
+        assert!(self.turn.gate.is_empty(), "no reply waits from one epoch into the next");
         assert!(copy.generation != Generation::NONE, "an epoch that serves takes revisions");
         if !self.epochs.coordinates() {
             ReadOnly::change(&mut self.turn.control).adopt(copy.index, &copy.state);

@@ -106,9 +106,19 @@ impl Gate {
         self.waiting.remove(place).map(|WaitingReply { call, answer, .. }| (call, answer))
     }
 
-    /// The lowest revision that a reply waits for.
-    pub fn waits_for(&self) -> Option<Revision> {
-        self.waiting.front().map(|waiting| waiting.needs.revision)
+    /// The lowest revision that a reply waits for, above what is settled.
+    pub fn waits_for(&self, settled: Revision) -> Option<Revision> {
+        let reached = self.waiting.partition_point(|waiting| waiting.needs.revision <= settled);
+        self.waiting.get(reached).map(|waiting| waiting.needs.revision)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether somebody waits for a round that has not begun.
+    pub fn wants_round(&self) -> bool {
+        self.wanted
     }
 
     /// The epoch is over: its calls fail otherwise.
@@ -137,8 +147,8 @@ mod tests {
         for (number, revision) in [(1, 5), (2, 7), (3, 6), (4, 5)] {
             held(&mut gate, number, Needs::entry(Revision(revision)));
         }
-        assert_eq!((passed(&mut gate, 4), gate.waits_for()), (vec![], Some(Revision(5))));
-        assert_eq!((passed(&mut gate, 6), gate.waits_for()), (vec![1, 4, 3], Some(Revision(7))));
+        assert_eq!((passed(&mut gate, 4), gate.waits_for(Revision(4))), (vec![], Some(Revision(5))));
+        assert_eq!((passed(&mut gate, 6), gate.waits_for(Revision(6))), (vec![1, 4, 3], Some(Revision(7))));
         gate.clear();
         assert_eq!(passed(&mut gate, 9), [0u64; 0]);
     }

@@ -146,6 +146,7 @@ impl Reactor {
         }
         self.drop_late();
         self.run_and_evaluate();
+        self.drive_rounds();
         self.write_log();
         self.follow_touched();
         self.run_local();
@@ -154,7 +155,6 @@ impl Reactor {
         self.run_local();
         self.calls.flush_watches(&mut self.turn);
         self.run_local();
-        self.drive_rounds();
         self.tell_peers();
         self.turn.observe_pace();
         self.turn.began = None;
@@ -195,7 +195,8 @@ impl Reactor {
         }
         let room = (shards.has_waiting() || calls.waits_for_ring()).then_some(next);
         let pending = leader.as_ref().and_then(Leader::waits_for);
-        let news = [turn.gate.waits_for(), shards.watched_revision(), calls.watched_revision(turn)];
+        let news =
+            [turn.gate.waits_for(*turn.settled), shards.watched_revision(), calls.watched_revision(turn)];
         let due = [shards.due_revision(), pending, room];
         news.into_iter().chain(due).flatten().min()
     }
@@ -203,6 +204,7 @@ impl Reactor {
     /// Whether the next turn has work that no input will bring.
     fn has_more_to_do(&self) -> bool {
         !self.turn.out.is_empty()
+            || self.turn.gate.wants_round()
             || self.shards.has_more_to_do()
             || self.storage.has_background_work()
             || self.calls.has_more_to_do()
@@ -249,6 +251,9 @@ impl Reactor {
             }
             Body::Call(mail) => calls.on_mail(turn, from, mail),
             Body::Leader(LeaderMail::Round { round }) => self.rounds.want(from, round),
+            Body::Leader(LeaderMail::HandOver { target }) => {
+                self.epochs.hand_over(turn, &mut self.shards, target);
+            }
             Body::Leader(mail) => {
                 let leader = self.leader.as_mut().expect("it goes where the control shard lives");
                 leader.on_mail(turn, from, mail);

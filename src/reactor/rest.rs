@@ -39,7 +39,8 @@ impl Rest {
         if !self.waits(turn) {
             return;
         }
-        if *turn.settled != self.settled {
+        // What other reactors have settled, or show, this one has to have heard of.
+        if *turn.settled != self.settled || *turn.settled != turn.settled_truth() {
             (self.settled, self.since) = (*turn.settled, turn.now);
         }
         let group = |local: &LocalShard| {

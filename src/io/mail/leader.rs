@@ -3,7 +3,7 @@
 use crate::api::Answer;
 use crate::io::{CallId, ControlRequest, Own};
 use crate::mvcc::Sizes;
-use crate::types::{Index, LeaseId, Revision, ShardId};
+use crate::types::{Index, LeaseId, MemberId, Revision, ShardId};
 
 /// What is asked of the leader, and what it has to hear: at the control shard's reactor.
 #[derive(Debug)]
@@ -14,6 +14,10 @@ pub enum LeaderMail {
         request: ControlRequest,
         /// The leader itself asks.
         own: bool,
+    },
+    /// Another member is to lead.
+    HandOver {
+        target: MemberId,
     },
     /// A reactor wants a round among the members to begin.
     Round {

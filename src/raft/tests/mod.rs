@@ -17,7 +17,7 @@ impl Group {
     fn hold_nothing(&mut self) {
         if self.node.raft.msgs.is_empty() {
             let applied = self.applied();
-            self.node.mut_store().release(applied, applied);
+            self.node.mut_store().release(applied, applied, usize::MAX);
         }
     }
 

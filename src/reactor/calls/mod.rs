@@ -84,6 +84,8 @@ enum CallState {
     Hashing(Box<hashes::Hashing>),
     /// It is with the leader.
     Forwarded(Box<Forwarded>),
+    /// The leadership goes to another member.
+    HandingOver,
 }
 
 impl CallState {
@@ -92,7 +94,7 @@ impl CallState {
         match self {
             CallState::Gathering(gathering) => gathering.is_census(),
             // What a member answers for itself is settled.
-            CallState::Hashing(_) | CallState::Forwarded(_) => true,
+            CallState::Hashing(_) | CallState::Forwarded(_) | CallState::HandingOver => true,
             CallState::Waiting | CallState::Reading(_) | CallState::CrossShard(_) => false,
         }
     }
@@ -232,6 +234,7 @@ impl Calls {
         match leader {
             Some(leader) => {
                 self.find_leader();
+                self.answer_handed_over(turn);
                 self.lose_forwarded(turn, |with| with != leader);
                 self.unpark_leaderless(turn);
             }
@@ -246,6 +249,15 @@ impl Calls {
         self.fail_calls(turn, &Error::Timeout);
         self.retrying.clear();
         self.lose_leader(turn);
+    }
+
+    /// Another member leads, which is what whoever asked for it wanted.
+    fn answer_handed_over(&mut self, turn: &mut Turn) {
+        let asked = self.under_way.all().filter(|(_, call)| matches!(call.state, CallState::HandingOver));
+        let asked: Vec<u64> = asked.map(|(number, _)| number).collect();
+        for number in asked {
+            self.finish(turn, CallId { reactor: turn.id, number }, Ok(Reply::MoveLeader));
+        }
     }
 
     /// The leader asks something of its own.
@@ -305,7 +317,15 @@ impl Calls {
             Request::MoveLeader { target } if target == turn.settings.member => {
                 self.reply(turn, reply_to, Ok(Reply::MoveLeader)); // it leads
             }
-            Request::MoveLeader { .. } => self.reply(turn, reply_to, Err(Error::BadLeaderTransferee)),
+            Request::MoveLeader { target } => {
+                let is_voter = turn.control.member(target).is_some_and(|member| !member.is_learner);
+                if !is_voter {
+                    return self.reply(turn, reply_to, Err(Error::BadLeaderTransferee));
+                }
+                let call = self.begin(turn, reply_to, CallState::HandingOver);
+                self.under_way.until(call, turn.now + turn.settings.election_timeout);
+                turn.send(ReactorId(0), LeaderMail::HandOver { target });
+            }
             Request::Status => self.take_census(turn, reply_to),
             Request::Defragment => self.defragment(turn, reply_to),
             Request::Hash => self.hash(turn, reply_to),

@@ -198,6 +198,14 @@ impl Epochs {
         self.end_if_under_way(turn);
     }
 
+    /// Another member is to lead: it is asked to, unless this one has lost the leadership meanwhile.
+    pub fn hand_over(&mut self, turn: &Turn, shards: &mut Shards, target: MemberId) {
+        let group = shards.shard_mut(ShardId::CONTROL).group_mut();
+        if let Some(peer) = peer_of(turn, group, target) {
+            group.transfer_leader(peer);
+        }
+    }
+
     /// The connection to a member is gone. Where it led, others may be voted for at once.
     pub fn on_peer_down(&mut self, turn: &mut Turn, shards: &mut Shards, member: MemberId) {
         if self.coordinator.is_none() {

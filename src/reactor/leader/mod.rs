@@ -209,7 +209,9 @@ impl Auto {
 impl Leader {
     pub fn on_mail(&mut self, turn: &mut Turn, from: ReactorId, mail: LeaderMail) {
         match mail {
-            LeaderMail::Round { .. } => unreachable!("rounds are not the leader's alone"),
+            LeaderMail::HandOver { .. } | LeaderMail::Round { .. } => {
+                unreachable!("rounds are not the leader's alone")
+            }
             LeaderMail::Control { call, request, own } => self.on_request(turn, call, request, own),
             LeaderMail::OwnDone { of, answer } => self.on_own_done(turn, of, &answer),
             LeaderMail::RevokingHas { call, shards } => self.on_revoking_has(turn, from, call, shards),

@@ -60,6 +60,13 @@ impl LocalShard {
         }
     }
 
+    /// Whether the next turn has something to do for it.
+    pub fn goes_on(&self) -> bool {
+        let group = self.shard.group();
+        let has_messages = !group.is_alone() && group.has_ready();
+        self.compacting || self.hub_goes_on() || self.shard.lags() || has_messages
+    }
+
     /// Adds what shard and hub count.
     pub fn count(&self, paths: &mut Paths) {
         let HubCounts { fell_behind, caught_up, compacted, published_in_slices } = self.hub.counts();

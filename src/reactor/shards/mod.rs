@@ -161,7 +161,7 @@ impl Shards {
         !self.slices.is_empty()
             || !self.fresh.is_empty()
             || self.has_steps()
-            || self.of.values().any(|local| local.compacting || local.hub_goes_on() || local.shard.lags())
+            || self.of.values().any(LocalShard::goes_on)
     }
 
     /// Whether an evaluation waits for room in the ring or in the log, or for a reservation's end.
