@@ -10,9 +10,7 @@ mod shape;
 pub use faults::{Fault, LinkFault, MemberFault, Off, SLOW_MAIL_MAX, Way};
 pub use shape::{DRIFT_PPM_MAX, MemberShape, Shape};
 
-use super::damage::Damage;
 use crate::config::AutoCompaction;
-use crate::limits::Bounds;
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 
@@ -95,33 +93,7 @@ impl Plan {
     /// A run of so many members.
     pub fn draw_for(seed: u64, members: usize) -> Plan {
         let mut rng = Rng::new(seed ^ 0x5EED);
-        let mut shape = Shape::draw(&mut rng);
-        shape.draw_members(&mut Rng::new(seed ^ 0x3E3B_0725), members);
-        // More than the sequencer's ring tells apart.
-        if Rng::new(seed ^ 0x0040).chance(1, 60) {
-            shape.shards = 66;
-        }
-        if Rng::new(seed ^ 0x0C07).chance(1, 3) {
-            shape.entry_bytes = 200;
-        }
-        if Rng::new(seed ^ 0x511C).chance(1, 3) {
-            shape.slice_keys = 1;
-        }
-        if shape.damage != Damage::Rot {
-            shape.damage = *Rng::new(seed ^ 0xDA3A6E).pick(&Damage::OTHERS);
-        }
-        shape.draw_bounds(&mut Rng::new(seed ^ 0xB0DD));
-        shape.draw_refusals(&mut Rng::new(seed ^ 0x4EF5));
-        // Most runs have none of these, so that what others show is not hidden by their waiting.
-        let mut of_clients = Rng::new(seed ^ 0xF407);
-        if of_clients.chance(1, 4) {
-            shape.draw_front(&mut of_clients);
-            shape.draw_http2(&mut of_clients);
-        }
-        if members > 1 && Rng::new(seed ^ 0x9EE5).chance(1, 3) {
-            shape.bounds.peer = Bounds::TINY.peer;
-        }
-        shape.bounds.assert_fit();
+        let shape = Shape::draw_for(seed, members, &mut rng);
         let mut span_ms = 200 + rng.below(6000);
         if members > 1 {
             // Elections take their time.

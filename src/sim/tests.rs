@@ -3,7 +3,7 @@
 use super::checks;
 use super::hits::Hits;
 use super::member::Death;
-use super::plan::{Fault, MemberFault, Off, Plan, Way};
+use super::plan::{Fault, MemberFault, Plan};
 use super::run;
 use super::world::World;
 use crate::config::AutoCompaction;
@@ -95,19 +95,4 @@ fn what_a_minority_suffers_is_not_the_clusters() {
     cluster.go_on(5000);
     assert_eq!(cluster.put(), [true; 3]);
     assert_eq!(cluster.0.members.iter().map(|member| member.starts).collect::<Vec<u64>>(), [1, 2, 1]);
-}
-
-#[test]
-fn whoever_leads_is_cut_off_and_another_leads() {
-    for way in [Way::Both, Way::In, Way::Out] {
-        let mut cluster = Cluster::new(5);
-        let first = cluster.0.leader().unwrap();
-        let cut = Fault::Cut { off: Off::Leader { with: 1 }, way, span: Duration::from_secs(60) };
-        cluster.0.fault(cut, Rng::new(1));
-        assert!(cluster.put().iter().filter(|done| **done).count() >= 3, "{way:?}");
-        assert!(cluster.0.leader().is_some_and(|now| now != first), "{way:?}");
-        cluster.0.calm();
-        cluster.go_on(5000);
-        assert_eq!(cluster.put(), [true; 5], "{way:?}");
-    }
 }

@@ -3,15 +3,34 @@
 
 use super::{Evidence, Record};
 use crate::sim::world::Failure;
+use crate::types::Time;
 use crate::wire::proto;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// Where a revision was seen: by a watch of a member from a revision on, and when.
+#[derive(Clone, Copy)]
+struct Seen {
+    member: usize,
+    from: i64,
+    at: Time,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Seen { member, from, at } = self;
+        write!(f, "m{member} showed it at {:.3} ms to who watches from {from} on", at.0 as f64 / 1e6)
+    }
+}
 
 pub fn gather(evidence: &Evidence<'_>, observers: usize) -> Result<Record, Failure> {
     let history = evidence.history;
     let mut record = Record::new();
     let mut seen: BTreeSet<(usize, i64)> = BTreeSet::new();
+    let mut first_seen: BTreeMap<i64, Seen> = BTreeMap::new();
     for stream in history.streams.iter().filter(|stream| stream.client >= observers) {
-        for (_, response) in &stream.responses {
+        let from = stream.creates.first().map_or(0, |(_, create)| create.start_revision);
+        for (moment, response) in &stream.responses {
             // What one member has compacted others have shown, or there is a gap.
             let may_be = response.compact_revision > 0 && history.known.members > 1;
             if response.canceled && !may_be {
@@ -28,7 +47,11 @@ pub fn gather(evidence: &Evidence<'_>, observers: usize) -> Result<Record, Failu
                     let what = format!("revision {revision} is shown twice, first as {before:?}");
                     return Err(Failure::new("history", what));
                 }
-                add(evidence, &mut record, revision, events, stream.member)?;
+                let seen = Seen { member: stream.member, from, at: moment.time };
+                let first = *first_seen.entry(revision).or_insert(seen);
+                add(evidence, &mut record, revision, events).map_err(|what| {
+                    Failure::new("history", format!("revision {revision} {what}: {seen}, and {first}"))
+                })?;
             }
         }
     }
@@ -45,8 +68,7 @@ fn add(
     record: &mut Record,
     revision: i64,
     events: Vec<proto::Event>,
-    member: usize,
-) -> Result<(), Failure> {
+) -> Result<(), String> {
     let Some(known) = record.get_mut(&revision) else {
         record.insert(revision, events);
         return Ok(());
@@ -64,8 +86,7 @@ fn add(
         false => false,
     };
     if !same {
-        let what = format!("revision {revision} is {events:?} at m{member}, and was {known:?}");
-        return Err(Failure::new("history", what));
+        return Err(format!("is {events:?}, and is {known:?}"));
     }
     let prev_kvs = |events: &[proto::Event]| events.iter().filter(|event| event.prev_kv.is_some()).count();
     if (events.len(), prev_kvs(&events)) > (known.len(), prev_kvs(known)) {

@@ -75,7 +75,41 @@ impl MemberShape {
 }
 
 impl Shape {
-    pub(super) fn draw(rng: &mut Rng) -> Shape {
+    /// The shape of a seed's world with so many members.
+    pub(super) fn draw_for(seed: u64, members: usize, rng: &mut Rng) -> Shape {
+        let mut shape = Shape::draw(rng);
+        shape.draw_members(&mut Rng::new(seed ^ 0x3E3B_0725), members);
+        // More than the sequencer's ring tells apart.
+        if Rng::new(seed ^ 0x0040).chance(1, 60) {
+            shape.shards = 66;
+        }
+        if Rng::new(seed ^ 0x0C07).chance(1, 3) {
+            shape.entry_bytes = 200;
+        }
+        if Rng::new(seed ^ 0x511C).chance(1, 3) {
+            shape.slice_keys = 1;
+        }
+        if shape.damage != Damage::Rot {
+            shape.damage = *Rng::new(seed ^ 0xDA3A6E).pick(&Damage::OTHERS);
+        }
+        shape.draw_bounds(&mut Rng::new(seed ^ 0xB0DD));
+        shape.draw_refusals(&mut Rng::new(seed ^ 0x4EF5));
+        // Most runs have none of these, so that what others show is not hidden by their waiting.
+        let mut of_clients = Rng::new(seed ^ 0xF407);
+        if of_clients.chance(1, 4) {
+            shape.draw_front(&mut of_clients);
+            shape.draw_http2(&mut of_clients);
+        }
+        if members > 1 && Rng::new(seed ^ 0x9EE5).chance(1, 3) {
+            shape.bounds.peer = Bounds::TINY.peer;
+        }
+        shape.bounds.assert_fit();
+        shape
+    }
+}
+
+impl Shape {
+    fn draw(rng: &mut Rng) -> Shape {
         let mut weights = USUAL;
         for weight in &mut weights {
             *weight = match rng.below(6) {
@@ -137,7 +171,7 @@ impl Shape {
     }
 
     /// All members but the first, and all clocks: each shows a time of its own, and those of several members part.
-    pub(super) fn draw_members(&mut self, rng: &mut Rng, members: usize) {
+    fn draw_members(&mut self, rng: &mut Rng, members: usize) {
         self.members.extend((1..members).map(|_| MemberShape::draw(rng)));
         if members > 1 {
             self.members
@@ -179,7 +213,7 @@ impl Shape {
     }
 
     /// Limits on requests and data, which clients hear of.
-    pub(super) fn draw_refusals(&mut self, rng: &mut Rng) {
+    fn draw_refusals(&mut self, rng: &mut Rng) {
         let (tiny, bounds) = (Bounds::TINY, &mut self.bounds);
         if rng.chance(1, 5) {
             let drawn: [(&mut usize, usize); 5] = [
@@ -210,7 +244,7 @@ impl Shape {
     }
 
     /// What the front holds and writes, and how long it waits for readers.
-    pub(super) fn draw_front(&mut self, rng: &mut Rng) {
+    fn draw_front(&mut self, rng: &mut Rng) {
         let (tiny, front) = (Bounds::TINY.front, &mut self.bounds.front);
         self.bounds.watch.catch_up_watchers = Bounds::TINY.watch.catch_up_watchers;
         if rng.chance(1, 2) {
@@ -253,7 +287,7 @@ impl Shape {
 
     /// What the server's end of a connection has waiting, and what its clients have to make do with. They are
     /// honest: however little is allowed, they stay below it.
-    pub(super) fn draw_http2(&mut self, rng: &mut Rng) {
+    fn draw_http2(&mut self, rng: &mut Rng) {
         let (tiny, http2) = (Bounds::TINY.http2, &mut self.bounds.http2);
         if rng.chance(1, 2) {
             http2.stream_window_bytes = tiny.stream_window_bytes;
@@ -273,7 +307,7 @@ impl Shape {
     }
 
     /// Each limit as in production, or so small that the run reaches it.
-    pub(super) fn draw_bounds(&mut self, rng: &mut Rng) {
+    fn draw_bounds(&mut self, rng: &mut Rng) {
         let (tiny, bounds) = (Bounds::TINY, &mut self.bounds);
         // A write of the log has to take an entry whole, and an entry a change.
         if rng.chance(1, 2) && self.entry_bytes < Bounds::TINY.log_write_bytes_max {
