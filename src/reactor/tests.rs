@@ -6,7 +6,7 @@ use crate::config::AutoCompaction;
 use crate::http2::client::Client;
 use crate::http2::{self, Http2Event};
 use crate::io::{BulkDone, BulkStep, LogLine, Port};
-use crate::log::{Command, LogId, LogStart, LogPiece, SegmentBytes, SegmentName};
+use crate::log::{Command, LogId, LogPiece, LogStart, SegmentBytes, SegmentName};
 use crate::sequencer::Sequencer;
 use crate::types::{ClusterId, ConnId, Duration, MemberId, StoreId};
 use crate::wire::proto;
