@@ -131,7 +131,7 @@
 //! # The life of a range
 //!
 //! 1. It arrives as a put does, and is checked (`reactor/calls/door.rs: enter`, `txn/check.rs: check_range`).
-//! 2. During a takeover it is parked (`reactor/calls/door.rs: park`).
+//! 2. During a takeover it is parked (`reactor/calls/parking.rs: park`).
 //! 3. It notes `settled`, which its header will show and which it reads at unless it names an older revision
 //!    (`reactor/calls/reads.rs: read`, `txn/range.rs: read_revision`).
 //! 4. If its keys are in one shard of this reactor it is read at once, one key without a cursor
@@ -206,19 +206,19 @@
 //! # The life of a takeover
 //!
 //! 1. A group is lost, or a process starts. The reactor that finds it says so (`reactor/turn.rs: lose_epoch`,
-//!    `reactor/epoch.rs: on_lost`), and the coordinator, at the control shard's reactor, ends the epoch
+//!    `reactor/epoch/mod.rs: on_lost`), and the coordinator, at the control shard's reactor, ends the epoch
 //!    (`takeover/coordinator.rs: end`, `sequencer/mod.rs: end`).
 //! 2. Every reactor stops: it undoes what is not settled, fails what is under way and drops reservations
 //!    (`reactor/effects.rs: stop_epoch`, `shard/mod.rs: undo`, `reactor/calls/mod.rs: fail_calls`). Requests
 //!    that come now are parked.
 //! 3. When all have stopped and the control shard's group leads, a new epoch begins and its log gets a fence
-//!    (`reactor/epoch.rs: drive_coordinator`, `takeover/coordinator.rs: begin`,
+//!    (`reactor/epoch/mod.rs: drive_coordinator`, `takeover/coordinator.rs: begin`,
 //!    `shard/mod.rs: propose_fence`).
 //! 4. In a new cluster the first entry follows, which says who it is and how its keys are cut
-//!    (`reactor/epoch.rs: on_control_fenced, bootstrap_entry`).
+//!    (`reactor/epoch/mod.rs: on_control_fenced, bootstrap_entry`).
 //! 5. Every reactor gets the control state, makes shards that are new, and fences its own
-//!    (`reactor/epoch.rs: fence_all, drive_fencing`, `reactor/effects.rs: adopt`).
-//! 6. When its fences are committed it reports what its logs hold (`reactor/epoch.rs: report_fenced`,
+//!    (`reactor/epoch/mod.rs: fence_all`, `reactor/epoch/groups.rs: drive, stand`, `reactor/effects.rs: adopt`).
+//! 6. When its fences are committed it reports what its logs hold (`reactor/epoch/mod.rs: report_fenced`,
 //!    `shard/mod.rs: holding`).
 //! 7. From all reports comes the prefix, or a hole, which ends the process
 //!    (`takeover/coordinator.rs: fenced`, `takeover/run.rs: longest_run`).
@@ -228,7 +228,7 @@
 //! 9. When all are sealed the sequencer starts behind the prefix (`reactor/effects.rs: on_sealed`,
 //!    `sequencer/mod.rs: start`).
 //! 10. Every reactor serves: leases get their full time, parked requests are evaluated
-//!     (`reactor/effects.rs: serve`, `reactor/leader/mod.rs: begin`, `reactor/calls/door.rs: unpark_calls`).
+//!     (`reactor/effects.rs: serve`, `reactor/leader/mod.rs: begin`, `reactor/calls/parking.rs: unpark_leaderless`).
 //!
 //! # The life of a restart
 //!

@@ -3,7 +3,7 @@
 use super::Reactor;
 use super::calls::ForwardedAnswer;
 use super::epoch_state::EpochStage;
-use super::peers::{Lane, PeerEvent};
+use super::peers::{PeerEvent, PeerLane};
 use super::shards::Settled;
 use super::turn::ToPeers;
 use crate::io::{LeaderMail, MemberMail};
@@ -41,7 +41,7 @@ impl Reactor {
         }
     }
 
-    fn on_peer_message(&mut self, lane: Lane, conn: ConnId, message: PeerMessage) {
+    fn on_peer_message(&mut self, lane: PeerLane, conn: ConnId, message: PeerMessage) {
         let Reactor { turn, calls, rounds, .. } = self;
         match message {
             PeerMessage::Call { number, method, clock, timeout_ms, message } => {
@@ -82,7 +82,7 @@ impl Reactor {
     }
 
     /// What was on its way when the connection before this one broke is lost: groups ask for it again.
-    fn on_peer_up(&mut self, lane: Lane) {
+    fn on_peer_up(&mut self, lane: PeerLane) {
         let Reactor { turn, shards, .. } = self;
         let joined = shards.all_mut().filter(|local| lane.joins(local.shard.id, turn.reactors));
         for local in joined {
@@ -97,7 +97,7 @@ impl Reactor {
         }
     }
 
-    fn on_peer_down(&mut self, lane: Lane) {
+    fn on_peer_down(&mut self, lane: PeerLane) {
         // Answers come by the connection that the question went by.
         self.calls.lose_forwarded(&mut self.turn, |leader| leader == lane.member);
         self.epochs.on_peer_down(&mut self.turn, &mut self.shards, lane.member);

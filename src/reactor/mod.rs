@@ -43,7 +43,7 @@ use crate::types::{Duration, Epoch, Index, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
 use epoch::Epochs;
 use leader::Leader;
-use peers::{PeerLinks, Taken};
+use peers::{PeerInput, PeerLinks};
 use rest::Rest;
 use rounds::Rounds;
 use shards::Shards;
@@ -88,9 +88,9 @@ impl Reactor {
             }
             Input::Moved { conn, state } => calls.on_moved(turn, conn, state),
             Input::Received { conn, bytes } => match peers.on_received(turn, conn, bytes) {
-                Taken::Read => {}
-                Taken::NotHere => calls.on_received(turn, conn, bytes),
-                Taken::NoMember(bytes) => {
+                PeerInput::Read => {}
+                PeerInput::NotHere => calls.on_received(turn, conn, bytes),
+                PeerInput::NoMember(bytes) => {
                     calls.front.opened(now, conn, Port::Peer);
                     calls.on_received(turn, conn, &bytes);
                 }

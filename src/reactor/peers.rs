@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The reactor of another member that a link leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Lane {
+pub(super) struct PeerLane {
     pub member: MemberId,
     own: ReactorId,
     theirs: ReactorId,
@@ -34,7 +34,7 @@ pub(super) struct Lane {
     reactors: u16,
 }
 
-impl Lane {
+impl PeerLane {
     /// Whether it joins the owners of a shard, where this member has so many reactors.
     pub fn joins(&self, shard: ShardId, own_reactors: u16) -> bool {
         reactor_of(shard, self.reactors) == self.theirs && reactor_of(shard, own_reactors) == self.own
@@ -44,14 +44,14 @@ impl Lane {
 /// What comes of a link.
 #[derive(Debug)]
 pub(super) enum PeerEvent {
-    Up(Lane),
-    Down(Lane),
-    Said { lane: Lane, conn: ConnId, message: PeerMessage },
+    Up(PeerLane),
+    Down(PeerLane),
+    Said { lane: PeerLane, conn: ConnId, message: PeerMessage },
 }
 
 /// What has become of a connection's bytes.
 #[derive(Debug, PartialEq)]
-pub(super) enum Taken {
+pub(super) enum PeerInput {
     Read,
     /// It is no member that speaks: these are all the bytes that have come.
     NoMember(Vec<u8>),
@@ -65,14 +65,14 @@ struct Greeted {
     hello: Hello,
 }
 
-struct Connection {
+struct PeerConnection {
     link: Link,
     /// What has come before it is known who speaks.
     first: Vec<u8>,
     is_known: bool,
     /// At the end that dialed.
     dialed: Option<(MemberId, ReactorId)>,
-    lane: Option<Lane>,
+    lane: Option<PeerLane>,
     told: Told,
     /// It is closed once what it still has to say is handed out.
     ends: bool,
@@ -110,7 +110,7 @@ pub(super) struct PeerLinks {
     others: BTreeMap<MemberId, Other>,
     /// As of which control state, or of none.
     known_at: Option<Option<Index>>,
-    connections: BTreeMap<ConnId, Connection>,
+    connections: BTreeMap<ConnId, PeerConnection>,
     lanes: BTreeMap<(MemberId, ReactorId), ConnId>,
     dials: BTreeMap<(MemberId, ReactorId), Dial>,
     dialed: u64,
@@ -160,10 +160,10 @@ impl PeerLinks {
     pub fn on_opened(&mut self, turn: &Turn, conn: ConnId) {
         let own = self.introduction(turn);
         let link = Link::accept(turn.now, own, PeerLinks::times(turn), turn.settings.bounds.peer);
-        self.insert(conn, Connection::new(link, None));
+        self.insert(conn, PeerConnection::new(link, None));
     }
 
-    fn insert(&mut self, conn: ConnId, connection: Connection) {
+    fn insert(&mut self, conn: ConnId, connection: PeerConnection) {
         let before = self.connections.insert(conn, connection);
         assert!(before.is_none(), "a connection begins once");
     }
@@ -174,13 +174,16 @@ impl PeerLinks {
         let Some((&(to, to_reactor), of)) = found else {
             let (times, bounds) = (PeerLinks::times(turn), turn.settings.bounds.peer);
             let link = Link::accept(turn.now, self.introduction(turn), times, bounds);
-            return self.insert(conn, Connection { ends: true, ..Connection::new(link, None) });
+            return self.insert(conn, PeerConnection { ends: true, ..PeerConnection::new(link, None) });
         };
         of.under_way = None;
         of.at = Time::NEVER; // until the connection ends
         let hello = Hello { from: self.introduction(turn), to, from_reactor: turn.id, to_reactor };
         let link = Link::dial(turn.now, hello, PeerLinks::times(turn), turn.settings.bounds.peer);
-        self.insert(conn, Connection { is_known: true, ..Connection::new(link, Some((to, to_reactor))) });
+        self.insert(
+            conn,
+            PeerConnection { is_known: true, ..PeerConnection::new(link, Some((to, to_reactor))) },
+        );
     }
 
     pub fn on_dial_failed(&mut self, turn: &mut Turn, dial: DialId, why: &str) {
@@ -197,7 +200,7 @@ impl PeerLinks {
     /// A connection whose greeting another reactor has read.
     pub fn on_moved(&mut self, turn: &mut Turn, conn: ConnId, state: ConnectionState) {
         let Greeted { link, hello } = *state.0.downcast::<Greeted>().expect("only peers move this way");
-        self.insert(conn, Connection { is_known: true, ..Connection::new(link, None) });
+        self.insert(conn, PeerConnection { is_known: true, ..PeerConnection::new(link, None) });
         if hello.to_reactor == turn.id {
             self.welcome(turn, conn, &hello);
         } else {
@@ -210,24 +213,24 @@ impl PeerLinks {
         state.0.is::<Greeted>()
     }
 
-    pub fn on_received(&mut self, turn: &mut Turn, conn: ConnId, bytes: &[u8]) -> Taken {
-        let Some(connection) = self.connections.get_mut(&conn) else { return Taken::NotHere };
+    pub fn on_received(&mut self, turn: &mut Turn, conn: ConnId, bytes: &[u8]) -> PeerInput {
+        let Some(connection) = self.connections.get_mut(&conn) else { return PeerInput::NotHere };
         if connection.is_known {
             self.receive(turn, conn, bytes);
-            return Taken::Read;
+            return PeerInput::Read;
         }
         connection.first.extend_from_slice(bytes);
         match peer::greets(&connection.first) {
-            None => Taken::Read,
+            None => PeerInput::Read,
             Some(true) => {
                 connection.is_known = true;
                 let first = std::mem::take(&mut connection.first);
                 self.receive(turn, conn, &first);
-                Taken::Read
+                PeerInput::Read
             }
             Some(false) => {
                 let connection = self.connections.remove(&conn).expect("found above");
-                Taken::NoMember(connection.first)
+                PeerInput::NoMember(connection.first)
             }
         }
     }
@@ -277,7 +280,8 @@ impl PeerLinks {
         };
         if known.directory != StoreId(0) && known.directory != from.directory {
             return Some(format!(
-                "member {id} has begun in another data directory, which has what it promised: remove the member and                  add it anew, or start it with the directory that it had"
+                "member {id} has begun in another data directory, which has what it promised: remove the member and \
+                 add it anew, or start it with the directory that it had"
             ));
         }
         let is_connected = self.lanes.keys().any(|(member, _)| *member == from.member);
@@ -288,7 +292,7 @@ impl PeerLinks {
 
     /// Hands the connection to the reactor that it is for.
     fn pass_on(&mut self, turn: &mut Turn, conn: ConnId, hello: Hello) {
-        let Some(Connection { link, .. }) = self.connections.remove(&conn) else { return };
+        let Some(PeerConnection { link, .. }) = self.connections.remove(&conn) else { return };
         let state = ConnectionState(Box::new(Greeted { link, hello }));
         turn.out.push(Output::Move { conn, to: hello.to_reactor, state });
     }
@@ -303,7 +307,7 @@ impl PeerLinks {
 
     fn come_up(&mut self, turn: &mut Turn, conn: ConnId, hello: &Hello) {
         let (member, theirs, reactors) = (hello.from.member, hello.from_reactor, hello.from.reactors);
-        let lane = Lane { member, own: turn.id, theirs, reactors };
+        let lane = PeerLane { member, own: turn.id, theirs, reactors };
         if let Some(before) = self.lanes.insert((member, theirs), conn) {
             self.lanes.remove(&(member, theirs));
             self.end(turn, before);
@@ -484,7 +488,8 @@ impl PeerLinks {
                 let members: Vec<MemberId> = self.others.keys().copied().collect();
                 let lanes = members.into_iter().filter_map(|member| self.lane_to(member, shard));
                 let lanes: Vec<ConnId> = lanes.collect();
-                lanes.into_iter().fold(false, |any, conn| self.say(conn, message.clone()) || any)
+                let said = lanes.into_iter().filter(|conn| self.say(*conn, message.clone()));
+                said.count() > 0
             }
         }
     }
@@ -553,10 +558,10 @@ impl PeerLinks {
     }
 }
 
-impl Connection {
-    fn new(link: Link, dialed: Option<(MemberId, ReactorId)>) -> Connection {
+impl PeerConnection {
+    fn new(link: Link, dialed: Option<(MemberId, ReactorId)>) -> PeerConnection {
         let (first, told) = (vec![], Told::default());
-        Connection { link, first, is_known: false, dialed, lane: None, told, ends: false }
+        PeerConnection { link, first, is_known: false, dialed, lane: None, told, ends: false }
     }
 }
 

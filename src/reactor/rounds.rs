@@ -22,12 +22,12 @@ use std::collections::{BTreeMap, VecDeque};
 /// Who waits for a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asker {
-    Reactor(ReactorId, u64),
+    Here(ReactorId, u64),
     Member(ConnId, u64),
 }
 
 /// A round of this member's, and what was noted before it began.
-struct UnderWay {
+struct RoundUnderWay {
     id: RoundId,
     revision: Revision,
     control: Index,
@@ -36,7 +36,7 @@ struct UnderWay {
 }
 
 /// A question to the leader.
-struct Asked {
+struct AskedLeader {
     leader: MemberId,
     until: Time,
     askers: Vec<Asker>,
@@ -46,8 +46,8 @@ pub(super) struct Rounds {
     boot: u64,
     numbers: u64,
     waiting: Vec<Asker>,
-    under_way: VecDeque<UnderWay>,
-    asked: BTreeMap<u64, Asked>,
+    under_way: VecDeque<RoundUnderWay>,
+    asked: BTreeMap<u64, AskedLeader>,
 }
 
 impl Rounds {
@@ -58,7 +58,7 @@ impl Rounds {
 
     /// A reactor wants a round to begin.
     pub fn want(&mut self, from: ReactorId, round: u64) {
-        self.waiting.push(Asker::Reactor(from, round));
+        self.waiting.push(Asker::Here(from, round));
     }
 
     /// Another member does.
@@ -105,7 +105,7 @@ impl Rounds {
         if group.begin_round(id) {
             let (askers, until) =
                 (std::mem::take(&mut self.waiting), turn.now + turn.settings.election_timeout);
-            self.under_way.push_back(UnderWay { id, revision, control, until, askers });
+            self.under_way.push_back(RoundUnderWay { id, revision, control, until, askers });
         }
     }
 
@@ -113,7 +113,7 @@ impl Rounds {
         self.numbers += 1;
         let (number, until) = (self.numbers, turn.now + turn.settings.election_timeout);
         let askers = std::mem::take(&mut self.waiting);
-        self.asked.insert(number, Asked { leader, until, askers });
+        self.asked.insert(number, AskedLeader { leader, until, askers });
         turn.tell(ToPeers::One(leader), ShardId::CONTROL, PeerMessage::ReadAt { number });
     }
 
@@ -134,12 +134,12 @@ impl Rounds {
         while let Some(late) = self.under_way.pop_front_if(|round| !leads || round.until <= turn.now) {
             self.waiting.extend(late.askers);
         }
-        let is_late = |asked: &Asked| asked.until <= turn.now || follows != Some(asked.leader);
+        let is_late = |asked: &AskedLeader| asked.until <= turn.now || follows != Some(asked.leader);
         let late = self.asked.extract_if(.., |_, asked| is_late(asked));
         self.waiting.extend(late.flat_map(|(_, asked)| asked.askers));
         if !leads {
             // Who asks from elsewhere asks the next leader.
-            self.waiting.retain(|asker| matches!(asker, Asker::Reactor(..)));
+            self.waiting.retain(|asker| matches!(asker, Asker::Here(..)));
         }
     }
 
@@ -152,7 +152,7 @@ impl Rounds {
 
 fn answer(turn: &mut Turn, asker: Asker, revision: Revision, control: Index) {
     match asker {
-        Asker::Reactor(reactor, round) => turn.send(reactor, CallMail::RoundIs { round, revision, control }),
+        Asker::Here(reactor, round) => turn.send(reactor, CallMail::RoundIs { round, revision, control }),
         Asker::Member(conn, number) => {
             let message = PeerMessage::ReadAtIs { number, revision, control };
             turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, message);

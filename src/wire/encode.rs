@@ -69,14 +69,14 @@ pub fn keep_alive(
 
 /// The message that asks for a renewal of a lease.
 pub fn keep_alive_request(lease: LeaseId) -> Bytes {
-    struct Renewal(LeaseId);
-    impl ProtoMessage for Renewal {
+    struct RenewalOf(LeaseId);
+    impl ProtoMessage for RenewalOf {
         fn fields(&self, sink: &mut impl Sink) {
             sink.int(1, self.0.0);
         }
     }
     let mut out = vec![];
-    Renewal(lease).fields(&mut out);
+    RenewalOf(lease).fields(&mut out);
     Bytes::from(out)
 }
 

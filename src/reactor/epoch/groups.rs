@@ -45,7 +45,7 @@ impl Driving {
 
 /// The times of the groups.
 #[derive(Debug, Default)]
-pub(super) struct Clock {
+pub(super) struct GroupTimes {
     /// When the control shard's group counts on, and leaders look at who lags.
     ticks_at: Time,
     /// When the takeover under way began, and how many have come to nothing since one served.
@@ -62,7 +62,7 @@ pub(super) struct Clock {
     unwell_until: Time,
 }
 
-impl Clock {
+impl GroupTimes {
     pub fn begun(&mut self, turn: &Turn) {
         self.begun_at = turn.now;
         self.failed = (self.failed + 1).min(TAKEOVER_PATIENCE_DOUBLED_MAX);
@@ -95,7 +95,7 @@ impl Clock {
     }
 }
 
-impl Clock {
+impl GroupTimes {
     /// The control shard's group counts on.
     fn tick(&mut self, turn: &mut Turn, group: &mut Group, ticks: bool) {
         if group.is_alone() {

@@ -27,8 +27,8 @@ use crate::sequencer::Generation;
 use crate::takeover::{Coordinator, Report, Seal, Step};
 use crate::types::{Epoch, ReactorId, Revision, ShardId, Time};
 use following::Known;
-use groups::Clock;
 pub(super) use groups::Driving;
+use groups::GroupTimes;
 use std::sync::Arc;
 
 pub(super) struct Epochs {
@@ -40,7 +40,7 @@ pub(super) struct Epochs {
     settled_before: Revision,
     /// What earlier processes have shown, and may be shown again.
     rested: Option<Revision>,
-    clock: Clock,
+    clock: GroupTimes,
     known: Known,
     /// What this reactor has said of the coverage of its shards.
     covered: Revision,
@@ -53,7 +53,7 @@ impl Epochs {
             coordinator: None,
             generation: Generation::NONE,
             settled_before,
-            clock: Clock::default(),
+            clock: GroupTimes::default(),
             known: Known::default(),
             covered: Revision::NONE,
         }

@@ -10,10 +10,12 @@ const GROUND: &[&str] = &["turn", "epoch_state", "gate", "pace", "requests", "si
 /// The parts, and what of another one each may name: a borrow that its signatures show, or a view of its own.
 const PARTS: &[(&str, &[&str])] = &[
     ("calls", &["shards::Shards"]),
-    ("shards", &["storage::Source", "storage::HeldState", "storage::FollowerFigures"]),
+    ("shards", &["storage::Source", "storage::HeldState", "storage::FollowerFigures", "epoch::Driving"]),
     ("storage", &[]),
     ("leader", &[]),
-    ("epoch", &["shards::Shards"]),
+    ("epoch", &["shards::Shards", "shards::LocalShard"]),
+    ("peers", &[]),
+    ("rounds", &[]),
 ];
 /// The files of the router, which alone has the whole.
 const ROUTER: &[&str] = &["", "cluster", "effects", "rest", "settings"];
@@ -99,7 +101,13 @@ fn a_part_that_sees_another_is_found() {
     assert_eq!(found("reactor/effects.rs", "use super::Reactor; use super::epoch::Epochs;"), 0);
     assert_eq!(found("reactor/calls/mod.rs", "use super::turn::{ReadOnly, Turn};"), 1);
     assert_eq!(found("reactor/shards/mod.rs", "use super::turn::*;"), 1);
-    assert_eq!(found("reactor/epoch.rs", "use super::turn::{ReadOnly, Turn};"), 0);
+    assert_eq!(found("reactor/epoch/mod.rs", "use super::turn::{ReadOnly, Turn};"), 0);
+    assert_eq!(found("reactor/epoch/following.rs", "use super::super::turn::ReadOnly;"), 0);
+    assert_eq!(found("reactor/calls/forward.rs", "use crate::reactor::turn::ReadOnly;"), 1);
+    assert_eq!(found("reactor/rounds.rs", "use super::shards::Shards;"), 1);
+    assert_eq!(found("reactor/peers.rs", "use super::calls::Calls; use super::turn::Turn;"), 1);
+    assert_eq!(found("reactor/shards/local.rs", "use super::super::epoch::Epochs;"), 1);
+    assert_eq!(found("reactor/cluster.rs", "use super::Reactor; use super::peers::PeerEvent;"), 0);
     assert_eq!(found("reactor/tests.rs", "use super::Reactor;"), 0);
     assert_eq!(found("shell/driver.rs", "use crate::reactor::Reactor;"), 0);
 }
