@@ -213,6 +213,7 @@ impl Reactor {
         if let Some(leader) = &mut self.leader {
             leader.answer_announced(&mut self.turn);
         }
+        self.calls.unpark_shown_upto(&mut self.turn);
     }
 
     /// News of the control state at a reactor without the control shard.

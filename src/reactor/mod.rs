@@ -177,7 +177,7 @@ impl Reactor {
             self.calls.wake_at(),
             self.peers.wake_at(),
             self.rounds.wake_at(),
-            self.rest.wake_at(&self.turn),
+            self.rest.wake_at(&self.turn, &self.storage),
             self.epochs.wake_at(&self.turn, &self.shards),
         ];
         times.into_iter().min().expect("there are several")

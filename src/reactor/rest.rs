@@ -30,13 +30,14 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    fn waits(&self, turn: &Turn) -> bool {
-        turn.epoch_state.is_settled() && !turn.is_alone() && *turn.settled > self.recorded
+    fn waits(&self, turn: &Turn, storage: &Storage) -> bool {
+        let is_news = *turn.settled > self.recorded || !storage.says_rest();
+        turn.epoch_state.is_settled() && !turn.is_alone() && is_news
     }
 
     /// Writes the records, where it is time and the logs allow it.
     pub fn take_turn(&mut self, turn: &Turn, shards: &Shards, storage: &mut Storage) {
-        if !self.waits(turn) {
+        if !self.waits(turn, storage) {
             return;
         }
         // What other reactors have settled, or show, this one has to have heard of.
@@ -65,8 +66,8 @@ impl Rest {
         self.recorded = self.settled;
     }
 
-    pub fn wake_at(&self, turn: &Turn) -> Time {
-        if self.waits(turn) { self.since + REST_AFTER } else { Time::NEVER }
+    pub fn wake_at(&self, turn: &Turn, storage: &Storage) -> Time {
+        if self.waits(turn, storage) { self.since + REST_AFTER } else { Time::NEVER }
     }
 }
 

@@ -83,6 +83,14 @@ impl Source for Shards {
         self.shard_mut(shard).group_mut().log_begins_after(index);
     }
 
+    fn led_elsewhere(&self) -> Vec<Resident> {
+        let others = self.of.values().filter(|local| {
+            let group = local.shard.group();
+            !group.is_alone() && !group.leads()
+        });
+        others.map(resident).collect()
+    }
+
     fn followers(&self) -> Vec<FollowerFigures> {
         let followers = self.of.values().flat_map(|local| {
             let (resident, group) = (resident(local), local.shard.group());

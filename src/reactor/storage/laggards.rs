@@ -180,6 +180,8 @@ impl Storage {
                 *least = from.min(*least);
             }
         }
+        // Whoever comes to lead next may find that somebody lacks any of it.
+        kept.extend(source.led_elsewhere().into_iter().map(|resident| (resident, Index(1))));
         let is_there = |(shard, peer): &(ShardId, RaftId)| {
             followers.iter().any(|follower| (follower.resident.shard, follower.peer) == (*shard, *peer))
         };

@@ -75,6 +75,8 @@ pub(super) struct Storage {
     /// durable, up to this record where it is on its way.
     rests: bool,
     disturbed: Option<Ordinal>,
+    /// The log ends with how far its shards are covered, as far as this process has written it.
+    says_rest: bool,
     was_disturbed: bool,
     /// A record was appended that no flush has seen.
     is_unwritten: bool,
@@ -127,6 +129,7 @@ impl Storage {
             appended: Ordinal::default(),
             rests: true,
             disturbed: None,
+            says_rest: false,
             was_disturbed: false,
             is_unwritten: false,
             in_flight_bytes: 0,
@@ -178,7 +181,7 @@ impl Storage {
     /// How far a shard is covered, behind which nothing follows for now.
     pub fn rest(&mut self, shard: ShardId, home: u32, covered: CoverageRecord) {
         self.append(shard, home, Record::Coverage(covered));
-        (self.rests, self.disturbed) = (true, None);
+        (self.rests, self.disturbed, self.says_rest) = (true, None, true);
     }
 
     /// More is committed than the log says at its end.
@@ -186,13 +189,18 @@ impl Storage {
         if self.disturbed.is_none() {
             let hard = crate::log::StoredHardState { term: hard.term, vote: hard.vote, commit: hard.commit };
             self.append(shard, home, Record::HardState(hard));
-            (self.disturbed, self.is_unwritten) = (Some(self.appended), true);
+            (self.disturbed, self.is_unwritten, self.says_rest) = (Some(self.appended), true, false);
         }
     }
 
     /// Whether the log no longer rests, since it was last asked.
     pub fn take_disturbed(&mut self) -> bool {
         std::mem::take(&mut self.was_disturbed)
+    }
+
+    /// Whether the log ends with that, so that there is nothing to write.
+    pub fn says_rest(&self) -> bool {
+        self.says_rest
     }
 
     /// Whether a start would take the end of this log for all that there was.
@@ -234,9 +242,7 @@ impl Storage {
         for entry in &writes.entries {
             self.appended = self.log.append(resident, entry_record(entry));
         }
-        if self.rests && !writes.entries.is_empty() {
-            self.disturbed.get_or_insert(self.appended);
-        }
+        let appended = self.appended;
         let stored = self.of.get_mut(&shard).expect("it was taken in");
         // A commit index alone is not worth a write: an election finds it again. Terms and votes are.
         if let Some(hard) = writes.hard_state
@@ -245,6 +251,12 @@ impl Storage {
             stored.voted = (hard.term, hard.vote);
             let hard = crate::log::StoredHardState { term: hard.term, vote: hard.vote, commit: hard.commit };
             self.appended = self.log.append(resident, Record::HardState(hard));
+        }
+        if !writes.entries.is_empty() || self.appended > appended {
+            self.says_rest = false;
+            if self.rests {
+                self.disturbed.get_or_insert(self.appended);
+            }
         }
         let behind = self.persisting.back().is_none_or(|last| last.upto <= self.appended);
         assert!(behind, "Readies are appended in the order in which they were taken");

@@ -27,6 +27,8 @@ pub trait Source {
     fn give_entries(&mut self, shard: ShardId, after: Position, entries: Vec<GroupEntry>);
     /// The log has nothing up to the index to give.
     fn log_begins_after(&mut self, shard: ShardId, index: Index);
+    /// The shards whose groups others may lead.
+    fn led_elsewhere(&self) -> Vec<Resident>;
     /// How far the followers are of the groups that are led here.
     fn followers(&self) -> Vec<FollowerFigures>;
 }
