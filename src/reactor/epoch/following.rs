@@ -66,7 +66,8 @@ impl Epochs {
             return;
         }
         let covered = self.known.covered_by.values().min().copied().unwrap_or_default();
-        if covered > turn.settled_truth() {
+        // What an earlier process has shown is not gone below.
+        if covered > turn.settled_truth() && covered >= self.settled_before {
             turn.sequencer.show(covered);
         }
     }
