@@ -170,10 +170,14 @@ impl Reactor {
         }
         for (to, shard, message) in std::mem::take(&mut turn.to_peers) {
             let call = if let PeerMessage::Call { number, .. } = message { Some(number) } else { None };
-            if !peers.tell(to, shard, message)
-                && let Some(number) = call
-            {
-                calls.on_not_taken(turn, number);
+            let is_answer = matches!(message, PeerMessage::Answer { .. } | PeerMessage::CallRefused { .. });
+            match (peers.tell(to, shard, message), call, to) {
+                (false, Some(number), _) => calls.on_not_taken(turn, number),
+                // Whoever waits for it is to know that it does not come.
+                (false, None, ToPeers::Asker(conn)) if is_answer => {
+                    peers.fail(turn, conn, "more answers wait for it than it takes");
+                }
+                _ => {}
             }
         }
         if turn.epoch_state.stage() == EpochStage::Serving {

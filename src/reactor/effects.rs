@@ -45,6 +45,11 @@ impl Reactor {
     }
 
     pub(super) fn follow_commits(&mut self, shard: ShardId) {
+        // What a message has brought is followed once the log has taken it.
+        let of = &self.shards.get(shard).expect("its commits are followed here").shard;
+        if of.group().last() != of.log_view().last() {
+            return self.shards.touch(shard);
+        }
         if self.storage.rests() && !self.turn.is_alone() {
             return self.disturb(shard);
         }

@@ -69,7 +69,8 @@ impl Epochs {
         }
         let covered = self.known.covered_by.values().min().copied().unwrap_or_default();
         assert!(covered < Revision(u64::MAX), "the control shard is one of those that are covered");
-        if covered > turn.settled_truth() {
+        // What an earlier process has shown is not gone below.
+        if covered > turn.settled_truth() && covered >= self.settled_before {
             turn.sequencer.show(covered);
         }
     }

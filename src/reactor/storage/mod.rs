@@ -200,7 +200,7 @@ impl Storage {
 
     /// Whether the log ends with that, so that there is nothing to write.
     pub fn says_rest(&self) -> bool {
-        self.says_rest
+        self.says_rest || self.of.is_empty()
     }
 
     /// Whether a start would take the end of this log for all that there was.
