@@ -51,7 +51,8 @@
 //!
 //! Inside `reactor` the same holds: its parts `calls` (the clients' side), `shards` (the owner's side),
 //! `storage`, `leader`, `epoch`, `peers` (the links) and `rounds` (who leads still) own their fields, are lent a
-//! turn and speak by mail, and the router alone is handed the whole. A second table holds who may see whom (`tests/braid/layers/parts.rs: PARTS`).
+//! turn and speak by mail, and the router alone is handed the whole. A second table holds who may see whom
+//! (`tests/braid/layers/parts.rs: PARTS`).
 //!
 //! `lease` and `mvcc` do not know each other, nor do `shell` and `sim`. Packages stop at a door as well:
 //! prost in `wire`, raft-rs in `raft`, glommio, io_uring and libc in `shell`, rkyv in `record`, `raft`, `log`,
