@@ -26,8 +26,10 @@
 //! threads, sockets and files, and [`sim`] with virtual time, a faulty disk and a seed. So a failure is a
 //! number that repeats it.
 //!
-//! This commit is one member. Its protocol is written for several; what is not built is named in the
-//! protocol's notes.
+//! Several members are one etcd: each shard's group has a peer on every member, one member leads them all, and
+//! the others send it what they cannot answer, and serve reads and watches from what it has settled. Members speak
+//! over *lanes*, each from one reactor to one of another member. What of the protocol is not built is named in its
+//! notes.
 //!
 //! # Layers
 //!
@@ -48,8 +50,8 @@
 //! ```
 //!
 //! Inside `reactor` the same holds: its parts `calls` (the clients' side), `shards` (the owner's side),
-//! `storage`, `leader` and `epoch` own their fields, are lent a turn and speak by mail, and the router alone
-//! is handed the whole. A second table holds who may see whom (`tests/braid/layers/parts.rs: PARTS`).
+//! `storage`, `leader`, `epoch`, `peers` (the links) and `rounds` (who leads still) own their fields, are lent a
+//! turn and speak by mail, and the router alone is handed the whole. A second table holds who may see whom (`tests/braid/layers/parts.rs: PARTS`).
 //!
 //! `lease` and `mvcc` do not know each other, nor do `shell` and `sim`. Packages stop at a door as well:
 //! prost in `wire`, raft-rs in `raft`, glommio, io_uring and libc in `shell`, rkyv in `record`, `raft`, `log`,
@@ -205,18 +207,18 @@
 //!
 //! # The life of a takeover
 //!
-//! 1. A group is lost, or a process starts. The reactor that finds it says so (`reactor/turn.rs: lose_epoch`,
+//! 1. A group is lost, a process starts, or a member is elected. The reactor that loses a group says so (`reactor/turn.rs: lose_epoch`,
 //!    `reactor/epoch/mod.rs: on_lost`), and the coordinator, at the control shard's reactor, ends the epoch
 //!    (`takeover/coordinator.rs: end`, `sequencer/mod.rs: end`).
 //! 2. Every reactor stops: it undoes what is not settled, fails what is under way and drops reservations
 //!    (`reactor/effects.rs: stop_epoch`, `shard/mod.rs: undo`, `reactor/calls/mod.rs: fail_calls`). Requests
 //!    that come now are parked.
-//! 3. When all have stopped and the control shard's group leads, a new epoch begins and its log gets a fence
+//! 3. When all have stopped and the control shard's group is led here (`reactor/epoch/groups.rs: tick`), a new epoch begins and its log gets a fence
 //!    (`reactor/epoch/mod.rs: drive_coordinator`, `takeover/coordinator.rs: begin`,
 //!    `shard/mod.rs: propose_fence`).
 //! 4. In a new cluster the first entry follows, which says who it is and how its keys are cut
 //!    (`reactor/epoch/mod.rs: on_control_fenced, bootstrap_entry`).
-//! 5. Every reactor gets the control state, makes shards that are new, and fences its own
+//! 5. Every reactor gets the control state, makes shards that are new, stands in their groups and fences them
 //!    (`reactor/epoch/mod.rs: fence_all`, `reactor/epoch/groups.rs: drive, stand`, `reactor/effects.rs: adopt`).
 //! 6. When its fences are committed it reports what its logs hold (`reactor/epoch/mod.rs: report_fenced`,
 //!    `shard/mod.rs: holding`).

@@ -437,10 +437,14 @@ impl MessageReader<'_> {
                 }
             }
             ArchivedMessageRecord::Settled { epoch_term, attempt, revision: of, commits } => {
+                let commits = read_shard_positions(commits)?;
+                if !commits.is_sorted_by(|(a, _), (b, _)| a < b) {
+                    return Err("a shard is named twice, or out of order");
+                }
                 PeerMessage::Settled {
                     epoch: Epoch { term: term(epoch_term.to_native())?, attempt: attempt.to_native() },
                     revision: revision(of.to_native())?,
-                    commits: read_shard_positions(commits)?,
+                    commits,
                 }
             }
             ArchivedMessageRecord::WantsGroup { shard, control_term, last } => PeerMessage::WantsGroup {

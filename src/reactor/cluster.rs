@@ -104,6 +104,7 @@ impl Reactor {
     }
 
     pub(super) fn on_leader_is(&mut self, term: Term, leader: Option<MemberId>) {
+        assert!(leader != Some(self.turn.settings.member), "who leads is told by its epoch");
         self.epochs.on_leader_is(&mut self.turn, term, leader);
         self.calls.on_leader_is(&mut self.turn, leader);
         if let Some(leader) = &mut self.leader {
@@ -136,6 +137,7 @@ impl Reactor {
     /// What was stepped in this turn and has come to be committed or covered.
     pub(super) fn follow_touched(&mut self) {
         for shard in self.shards.take_touched() {
+            assert!(self.shards.has(shard), "messages are stepped where the shard lives");
             self.follow_commits(shard);
         }
         // Which shards are to be covered is known with the control state.
@@ -181,6 +183,7 @@ impl Reactor {
         if turn.epoch_state.stage() == EpochStage::Serving {
             // First what is settled, then the indexes: so it is true for ever.
             let (epoch, revision) = (turn.epoch(), *turn.settled);
+            assert!(revision <= turn.settled_truth(), "others are told what is settled");
             let committed = shards.committed();
             peers.tell_settled(epoch, revision, &committed, turn.reactors);
         }

@@ -81,6 +81,7 @@ impl Reactor {
 
     /// The log rests: before more is known to be committed than it says, something has to stand behind that.
     fn disturb(&mut self, shard: ShardId) {
+        assert!(!self.turn.is_alone(), "a lone member's log never rests");
         let local = self.shards.get_mut(shard).expect("its commits are followed here");
         let (group, read) = (local.shard.group(), local.shard.log_view().committed().index);
         if group.committed() > read {
@@ -104,6 +105,7 @@ impl Reactor {
 
     /// What another member has settled, and every reactor here holds, is shown.
     fn follow(&mut self, settled: Revision) {
+        assert!(self.leader.is_none() || !self.turn.epoch_state.leads(), "who leads settles itself");
         if let Err((shard, strange)) = self.shards.follow(settled) {
             return self.turn.halt(strange.of_shard(shard));
         }

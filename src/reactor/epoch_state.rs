@@ -117,6 +117,7 @@ impl EpochState {
     /// The control shard's group is in this term, and that member leads in it and serves.
     pub fn hear_of_leader(&mut self, term: Term, leader: Option<MemberId>) {
         assert!(term >= self.term, "terms do not fall: {term} after {}", self.term);
+        assert!(leader.is_none() || self.may_follow(), "who takes over, or leads, follows nobody");
         (self.term, self.follows) = (term, leader);
     }
 

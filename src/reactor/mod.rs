@@ -1,10 +1,11 @@
 //! One thread's whole database: its connections, its shards, its log.
 //!
 //! [`Reactor::step`] takes one input, [`Reactor::flush`] ends the turn: one Raft entry per shard, one log write, one
-//! send per connection. What a reactor has is in five parts, each of which owns its fields: `calls` is the
+//! send per connection. What a reactor has is in seven parts, each of which owns its fields: `calls` is the
 //! clients' side, `shards` the owner's side, `storage` what is on disk, `leader` what only the leader has,
-//! `epoch` the takeover. They are lent a `turn::Turn` and speak by mail, to each other as to other reactors.
-//! `Reactor` routes: it alone is handed the whole, and what takes more than one part stands here and in `effects`.
+//! `epoch` the takeover and who leads, `peers` the links to other members, `rounds` the asking who leads still.
+//! They are lent a `turn::Turn` and speak by mail, to each other as to other reactors. `Reactor` routes: it alone
+//! is handed the whole, and what takes more than one part stands here, in `effects`, `cluster` and `rest`.
 
 mod calls;
 mod cluster;

@@ -158,6 +158,7 @@ impl PeerLinks {
 
     /// Somebody has connected to the peer port.
     pub fn on_opened(&mut self, turn: &Turn, conn: ConnId) {
+        assert!(turn.id == ReactorId(0), "who connects is greeted at the first reactor");
         let own = self.introduction(turn);
         let link = Link::accept(turn.now, own, PeerLinks::times(turn), turn.settings.bounds.peer);
         self.insert(conn, PeerConnection::new(link, None));
@@ -176,6 +177,7 @@ impl PeerLinks {
             let link = Link::accept(turn.now, self.introduction(turn), times, bounds);
             return self.insert(conn, PeerConnection { ends: true, ..PeerConnection::new(link, None) });
         };
+        assert!(to < turn.settings.member, "of two members the greater one dials");
         of.under_way = None;
         of.at = Time::NEVER; // until the connection ends
         let hello = Hello { from: self.introduction(turn), to, from_reactor: turn.id, to_reactor };
@@ -299,7 +301,9 @@ impl PeerLinks {
 
     /// Answers a greeting.
     fn welcome(&mut self, turn: &mut Turn, conn: ConnId, hello: &Hello) {
+        assert!(hello.to_reactor == turn.id, "a greeting is answered by whom it is for");
         if let Some(connection) = self.connections.get_mut(&conn) {
+            assert!(connection.dialed.is_none(), "who has dialed has spoken first");
             connection.link.answer(turn.now);
             self.come_up(turn, conn, hello);
         }
@@ -308,12 +312,15 @@ impl PeerLinks {
     fn come_up(&mut self, turn: &mut Turn, conn: ConnId, hello: &Hello) {
         let (member, theirs, reactors) = (hello.from.member, hello.from_reactor, hello.from.reactors);
         let lane = PeerLane { member, own: turn.id, theirs, reactors };
-        if let Some(before) = self.lanes.insert((member, theirs), conn) {
-            self.lanes.remove(&(member, theirs));
+        assert!(member != turn.settings.member, "nobody is connected to itself");
+        if let Some(before) = self.lanes.get(&(member, theirs)).copied() {
             self.end(turn, before);
-            self.lanes.insert((member, theirs), conn);
         }
-        self.connections.get_mut(&conn).expect("it is coming up").lane = Some(lane);
+        let before = self.lanes.insert((member, theirs), conn);
+        assert!(before.is_none(), "a lane has one connection");
+        let connection = self.connections.get_mut(&conn).expect("it is coming up");
+        let before = connection.lane.replace(lane);
+        assert!(before.is_none(), "a connection comes up once");
         if let Some(dial) = self.dials.get_mut(&(member, theirs)) {
             dial.pause = Duration(0);
         }
@@ -393,7 +400,8 @@ impl PeerLinks {
         let lane = connection.lane.take();
         let dialed = connection.dialed.take();
         if let Some(lane) = lane {
-            self.lanes.remove(&(lane.member, lane.theirs));
+            let removed = self.lanes.remove(&(lane.member, lane.theirs));
+            assert!(removed == Some(conn), "a lane goes down with its own connection");
             self.events.push(PeerEvent::Down(lane));
         }
         if let Some(dial) = dialed.and_then(|to| self.dials.get_mut(&to)) {
@@ -518,8 +526,11 @@ impl PeerLinks {
         for connection in self.connections.values_mut() {
             let Some(lane) = connection.lane else { continue };
             let told = &mut connection.told;
+            assert!(told.of.0 <= epoch, "an older epoch settles nothing: {epoch} after {}", told.of.0);
             if told.of.0 != epoch {
                 told.commits.clear();
+            } else {
+                assert!(told.of.1 <= revision, "what others were told is settled stays so: {revision}");
             }
             let joined = committed.iter().filter(|(shard, _)| lane.joins(*shard, reactors));
             let news = joined.filter(|(shard, at)| told.commits.get(shard) != Some(&at.index));
@@ -584,7 +595,9 @@ impl Other {
 fn reactors_joined(id: ReactorId, own: u16, theirs: u16) -> Vec<ReactorId> {
     let shards = (0..u32::from(own) * u32::from(theirs) + 1).map(ShardId);
     let joined = shards.filter(|shard| reactor_of(*shard, own) == id).map(|shard| reactor_of(shard, theirs));
-    joined.collect::<BTreeSet<ReactorId>>().into_iter().collect()
+    let joined: BTreeSet<ReactorId> = joined.collect();
+    assert!(!joined.is_empty(), "each reactor has shards in common with some of another member");
+    joined.into_iter().collect()
 }
 
 fn hex(member: MemberId) -> String {

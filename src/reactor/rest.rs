@@ -55,7 +55,16 @@ impl Rest {
         if turn.now.since(self.since) < REST_AFTER {
             return;
         }
+        assert!(
+            self.settled >= self.recorded,
+            "records do not fall: {} after {}",
+            self.settled,
+            self.recorded
+        );
+        assert!(self.settled <= turn.settled_truth(), "a log rests on what is settled");
         for local in shards.all() {
+            let group = local.shard.group();
+            assert!(group.persisted_index() >= group.committed(), "what rests is durable");
             let record = CoverageRecord { revision: self.settled, index: local.shard.group().committed() };
             storage.rest(local.shard.id, local.shard.home, record);
         }

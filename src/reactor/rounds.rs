@@ -105,11 +105,17 @@ impl Rounds {
         if group.begin_round(id) {
             let (askers, until) =
                 (std::mem::take(&mut self.waiting), turn.now + turn.settings.election_timeout);
+            assert!(!askers.is_empty(), "a round begins for somebody");
+            let last = self.under_way.back().map(|last| (last.id, last.revision, last.control));
+            let follows =
+                last.is_none_or(|(of, noted, entry)| of < id && noted <= revision && entry <= control);
+            assert!(follows, "what rounds note rises along them: {revision} after {last:?}");
             self.under_way.push_back(RoundUnderWay { id, revision, control, until, askers });
         }
     }
 
     fn ask(&mut self, turn: &mut Turn, leader: MemberId) {
+        assert!(leader != turn.settings.member, "who leads asks its own group");
         self.numbers += 1;
         let (number, until) = (self.numbers, turn.now + turn.settings.election_timeout);
         let askers = std::mem::take(&mut self.waiting);
@@ -119,8 +125,11 @@ impl Rounds {
 
     fn take_confirmed(&mut self, turn: &mut Turn, group: &mut Group) {
         for confirmed in group.take_rounds() {
+            let is_own = confirmed.boot == self.boot && confirmed.number <= self.numbers;
+            assert!(is_own, "a round is confirmed that this process has begun: {confirmed:?}");
             // A majority that has answered a later one has answered those before it.
             while let Some(done) = self.under_way.pop_front_if(|round| round.id <= confirmed) {
+                assert!(done.revision <= turn.settled_truth(), "what was settled once stays so");
                 for asker in done.askers {
                     answer(turn, asker, done.revision, done.control);
                 }
@@ -138,6 +147,7 @@ impl Rounds {
         let late = self.asked.extract_if(.., |_, asked| is_late(asked));
         self.waiting.extend(late.flat_map(|(_, asked)| asked.askers));
         if !leads {
+            assert!(self.under_way.is_empty(), "no round is under way where nobody leads");
             // Who asks from elsewhere asks the next leader.
             self.waiting.retain(|asker| matches!(asker, Asker::Here(..)));
         }

@@ -32,12 +32,15 @@ impl Coverage {
             Some((last, index)) if at.index <= *index => *last = revision,
             _ => self.said.push_back((revision, at.index)),
         }
+        let last = self.said.back();
+        assert!(last.is_none_or(|(last, _)| *last > self.covered), "what is covered is not waited for");
     }
 
     /// The log holds everything up to this index, durably, and knows it to be committed.
     pub fn advance(&mut self, upto: Index) {
         while let Some((revision, _)) = self.said.pop_front_if(|(_, index)| *index <= upto) {
-            self.covered = self.covered.max(revision);
+            assert!(revision > self.covered, "coverage rises: {revision} behind {}", self.covered);
+            self.covered = revision;
         }
     }
 

@@ -248,6 +248,12 @@ fn messages_that_nobody_means_are_found() {
     let tails = tails.into_iter().cycle().take(4097).collect();
     let many = PeerMessage::Group { shard, control_term, message, tails };
     assert_eq!(error(&frame(many)), senseless("a request for a vote", "no cluster has so many shards"));
+    let PeerMessage::Settled { epoch, revision, commits } = named("settled") else { unreachable!() };
+    for commits in [vec![commits[1], commits[0]], vec![commits[0], commits[0]]] {
+        let settled = PeerMessage::Settled { epoch, revision, commits };
+        let why = "a shard is named twice, or out of order";
+        assert_eq!(error(&frame(settled)), senseless("what is settled", why));
+    }
     // Payloads: the entries' bytes and kinds stand where the golden bytes show them.
     let append = frame(named("append"));
     assert_eq!(append[72..76], [0x17, 0, 0, 0]);

@@ -6,6 +6,7 @@ use crate::record::{ConfChange, ControlEntry, Entry, Payload, RaftIdRecord};
 use crate::stdx::Rng;
 use crate::types::{ClockReading, Epoch, Index, RaftId, Revision, ShardId, Term, Time};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 /// Those that raft-rs may count with end here.
 const RAFT_LAST: u64 = (1 << 62) - 1;
@@ -129,7 +130,10 @@ pub fn message(rng: &mut Rng) -> PeerMessage {
         6 => PeerMessage::Settled {
             epoch: Epoch { term: term(rng), attempt: rng.next_u64() as u32 },
             revision: Revision(number(rng, (1 << 48) - 1)),
-            commits: positions(rng),
+            commits: {
+                let by_shard: BTreeMap<ShardId, Position> = positions(rng).into_iter().collect();
+                by_shard.into_iter().collect()
+            },
         },
         7 => PeerMessage::WantsGroup { shard: shard(rng), control_term: term(rng), last: position(rng) },
         8 => PeerMessage::ReadAt { number: any(rng) },

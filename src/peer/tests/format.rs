@@ -32,6 +32,10 @@ fn group(shard: u32, body: MessageBody) -> PeerMessage {
 
 /// One of each, and all that their parts may be.
 pub fn all() -> Vec<(&'static str, PeerMessage)> {
+    of_groups().into_iter().chain(beside_groups()).collect()
+}
+
+fn of_groups() -> Vec<(&'static str, PeerMessage)> {
     let entry = |index, content| GroupEntry { index: Index(index), term: Term(5), content };
     let conf = Payload::of(&Entry::ConfChange(ConfChange::AddVoter(0xf3)));
     let entries = vec![
@@ -42,7 +46,6 @@ pub fn all() -> Vec<(&'static str, PeerMessage)> {
     let round = Some(RoundId { boot: 0xb2, number: 3 });
     let vote = |kind| MessageBody::Vote { kind, last: at(9, 4), commit: at(8, 4) };
     let granted = |kind| MessageBody::VoteAnswer { kind, is_granted: true, commit: at(8, 4) };
-    let failure = CallFailure { code: 14, text: "etcdserver: no leader".into() };
     vec![
         ("append", group(1, MessageBody::Append { after: at(7, 4), commit: Index(6), entries })),
         (
@@ -63,6 +66,12 @@ pub fn all() -> Vec<(&'static str, PeerMessage)> {
         ("heartbeat", group(0, MessageBody::Heartbeat { commit: Index(6), round })),
         ("heartbeat_answer", group(0, MessageBody::HeartbeatAnswer { commit: Index(6), round })),
         ("timeout_now", group(2, MessageBody::TimeoutNow)),
+    ]
+}
+
+fn beside_groups() -> Vec<(&'static str, PeerMessage)> {
+    let failure = CallFailure { code: 14, text: "etcdserver: no leader".into() };
+    vec![
         (
             "settled",
             PeerMessage::Settled {

@@ -59,6 +59,8 @@ impl Calls {
         request: ClientRequest,
         deadline: Time,
     ) {
+        assert!(leader != turn.settings.member, "who leads does it itself");
+        assert!(!turn.epoch_state.may_write(), "only the leader writes, and nobody sends it elsewhere");
         let (method, message, reply_to, shard) = match &request {
             ClientRequest::Call(call) => {
                 let Some((method, message)) = self.front.message_of(rpc) else { return };
@@ -120,7 +122,9 @@ impl Calls {
     }
 
     fn finish_forwarded(&mut self, turn: &mut Turn, answer: ForwardedAnswer) {
-        let ForwardedAnswer { number, outcome, .. } = answer;
+        let ForwardedAnswer { number, shows, control, outcome } = answer;
+        let is_shown = shows <= turn.shown() && control <= turn.control.index;
+        assert!(is_shown, "an answer shows nothing that this member does not: {shows}, {control}");
         let answer = outcome.map(Reply::Encoded).map_err(|CallFailure { code, text }| {
             let code = Code::ALL.get(usize::from(code)).copied().unwrap_or(Code::Unknown);
             Error::Other { code, text }
@@ -183,6 +187,7 @@ impl Calls {
         let mut bytes = vec![];
         let revision = answer.as_ref().map_or(Revision::NONE, Reply::revision);
         let control = turn.control.index;
+        assert!(revision <= turn.shown(), "a reply shows nothing above what is settled: {revision}");
         let encoded = answer.and_then(|reply| {
             let bytes_max = crate::limits::PEER_MESSAGE_BYTES_MAX / 2;
             encode::reply(&mut bytes, &header, &reply, bytes_max).map_err(|too_long| {

@@ -75,6 +75,7 @@ impl Calls {
             turn.counters.paths.refused_parked += 1;
             return self.refuse(turn, rpc, &request, Error::TooManyRequests);
         }
+        assert!(requires != Requires::Nothing, "what requires nothing waits for nothing");
         self.parking.bytes += bytes;
         turn.counters.paths.call_parked += 1;
         self.parking.waiting.push(Parked { rpc, request, requires, awaits, bytes, deadline });
@@ -85,6 +86,7 @@ impl Calls {
     fn unpark(&mut self, turn: &mut Turn, is_due: impl Fn(Awaits) -> bool) {
         let due: Vec<Parked> = self.parking.waiting.extract_if(.., |parked| is_due(parked.awaits)).collect();
         for Parked { rpc, request, requires, awaits, bytes, deadline } in due {
+            assert!(bytes <= self.parking.bytes, "what is parked is counted: {bytes}");
             self.parking.bytes -= bytes;
             if self.front.method(rpc).is_none() {
                 continue;
@@ -102,6 +104,7 @@ impl Calls {
 
     /// Something is shown for the first time.
     pub fn unpark_shown(&mut self, turn: &mut Turn) {
+        assert!(turn.epoch_state.may_watch(), "something is shown");
         self.unpark_watches(turn);
         self.unpark(turn, |awaits| awaits == Awaits::Shown);
     }

@@ -40,11 +40,13 @@ impl Epochs {
         let leader = group.leader().and_then(|id| turn.member_of(id));
         let leader =
             leader.filter(|leader| *leader != turn.settings.member && self.known.serves.term == term);
+        assert!(term >= self.known.told.0, "terms do not fall: {term} after {}", self.known.told.0);
         if (term, leader) != self.known.told {
             self.known.told = (term, leader);
             turn.send_to_all(|| EpochMail::LeaderIs { term, leader });
         }
         if turn.epoch_state.may_follow() && turn.control.is_bootstrapped() && !self.known.copied {
+            assert!(!turn.epoch_state.leads(), "who leads has given its reactors the state with the fence");
             self.known.copied = true;
             let control = self.control_copy(turn, shards, Generation::NONE);
             turn.send_to_all(|| EpochMail::Control { control: control.clone() });
@@ -66,6 +68,7 @@ impl Epochs {
             return;
         }
         let covered = self.known.covered_by.values().min().copied().unwrap_or_default();
+        assert!(covered < Revision(u64::MAX), "the control shard is one of those that are covered");
         // What an earlier process has shown is not gone below.
         if covered > turn.settled_truth() && covered >= self.settled_before {
             turn.sequencer.show(covered);
@@ -74,6 +77,7 @@ impl Epochs {
 
     /// Tells the coordinator how far this reactor's shards are covered.
     pub fn report_covered(&mut self, turn: &mut Turn, covered: Revision) {
+        assert!(covered >= self.covered, "coverage does not fall: {covered} after {}", self.covered);
         if covered > self.covered {
             self.covered = covered;
             turn.send(ReactorId(0), EpochMail::Covered { revision: covered });

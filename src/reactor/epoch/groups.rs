@@ -70,6 +70,7 @@ impl GroupTimes {
 
     /// How long the takeover under way may last.
     fn patience(&self, turn: &Turn) -> Duration {
+        assert!(self.failed <= TAKEOVER_PATIENCE_DOUBLED_MAX, "patience is bounded: {}", self.failed);
         Duration(turn.settings.election_timeout.0 << self.failed.saturating_sub(1))
     }
 
@@ -84,6 +85,8 @@ impl GroupTimes {
     fn why_unwell(&mut self, turn: &Turn) -> Option<&'static str> {
         let (now, patience) = (turn.now, turn.settings.election_timeout);
         let (settled, taken) = (turn.settled_truth(), turn.sequencer.counter());
+        assert!(self.settled.0 <= settled, "what is settled does not fall: {settled}");
+        assert!(settled <= taken, "what is settled was taken before: {settled} of {taken}");
         if settled != self.settled.0 || settled == taken {
             self.settled = (settled, now);
         }
@@ -109,6 +112,11 @@ impl GroupTimes {
         if ticks && may_stand {
             group.tick();
         }
+        assert!(
+            self.stands <= STANDS_FOR_LOST_LEADER,
+            "a lost leader is stood for some times: {}",
+            self.stands
+        );
         let wants = self.stands > 0 && group.role() == Role::Follower && group.leader().is_none();
         if !wants || !may_stand {
             self.stands = 0;
@@ -120,6 +128,7 @@ impl GroupTimes {
     }
 
     fn give_up_if_unwell(&mut self, turn: &mut Turn, group: &mut Group) {
+        assert!(turn.epoch_state.leads(), "only who leads can give it up");
         let Some(why) = self.why_unwell(turn) else { return };
         self.unwell_until = turn.now + Duration(2 * turn.settings.election_timeout.0);
         turn.counters.paths.leader_gave_up += 1;
@@ -211,6 +220,7 @@ impl Epochs {
         if self.coordinator.is_none() {
             return;
         }
+        assert!(member != turn.settings.member, "nobody is connected to itself");
         let group = shards.shard_mut(ShardId::CONTROL).group_mut();
         let led = group.leader().and_then(|id| turn.member_of(id)) == Some(member);
         if !led || group.role() != Role::Follower {
@@ -278,6 +288,7 @@ fn drive(turn: &mut Turn, local: &mut LocalShard, ticks: bool) -> bool {
         }
         _ => {}
     }
+    assert!(local.driving.fenced.0 == epoch, "an epoch goes on with groups that it has fenced");
     let group = local.shard.group_mut();
     if !local.driving.is_held(group) {
         return true;
@@ -290,6 +301,8 @@ fn drive(turn: &mut Turn, local: &mut LocalShard, ticks: bool) -> bool {
 
 fn stand(turn: &mut Turn, local: &mut LocalShard) {
     let (epoch, shard, driving) = (turn.epoch(), local.shard.id, &mut local.driving);
+    assert!(shard != ShardId::CONTROL, "the control shard's group elects by time");
+    assert!(driving.fenced.0 < epoch, "a group that was fenced is not stood for: it is lost with its epoch");
     let group = local.shard.group_mut();
     if driving.stood.0 != epoch {
         driving.stood = (epoch, 0);

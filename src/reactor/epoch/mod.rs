@@ -189,6 +189,7 @@ impl Epochs {
     /// Tells the coordinator once every shard's fence is committed.
     fn report_fenced(&mut self, turn: &mut Turn, shards: &Shards) {
         let epoch = turn.epoch();
+        assert!(turn.epoch_state.follows().is_none(), "who takes over follows nobody");
         if shards.all().any(|local| local.shard.log_view().fence() != epoch) {
             return;
         }

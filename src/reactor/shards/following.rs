@@ -45,6 +45,7 @@ impl Shards {
     pub fn follow(&mut self, upto: Revision) -> Result<(), (ShardId, InconsistentEntry)> {
         let mut moves = vec![];
         for local in self.of.values_mut() {
+            assert!(local.shard.effects_bytes() == 0, "who follows writes nothing of its own");
             local.shard.apply_upto(upto, &mut moves).map_err(|strange| (local.shard.id, strange))?;
             local.follow_leases(&mut moves);
         }
