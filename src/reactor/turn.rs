@@ -25,7 +25,7 @@ use crate::router::Router;
 use crate::sequencer::{Allotment, Generation, Sequencer, ShardSet};
 use crate::txn;
 use crate::types::{
-    ClockReading, ConnId, Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Time,
+    ClockReading, ConnId, Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Term, Time,
 };
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -130,6 +130,11 @@ impl Turn {
     /// each input: so nobody is shown less than an answer before has shown, at whatever reactor.
     pub fn shown(&self) -> Revision {
         if self.epoch_state.may_follow() { *self.settled } else { self.sequencer.settled() }
+    }
+
+    /// The term that this member shows: of the control shard's group, whichever reactor was asked before.
+    pub fn term(&self) -> Term {
+        self.sequencer.term()
     }
 
     /// What the sequencer has settled, or where another member leads what all shards here cover, though this reactor

@@ -36,7 +36,7 @@ mod tests;
 
 pub use sleepers::Sleepers;
 
-use crate::types::{Revision, ShardId};
+use crate::types::{Revision, ShardId, Term};
 use crossbeam::utils::CachePadded;
 use testimonies::Testimonies;
 
@@ -112,6 +112,8 @@ pub struct Sequencer {
     settled: CachePadded<AtomicU64>,
     /// The prefix this generation began with: of revisions up to it the ring knows nothing.
     base: CachePadded<AtomicU64>,
+    /// The newest term of the control shard's group that a reactor may show.
+    term: CachePadded<AtomicU64>,
     ring: Box<[Slot]>,
     testimonies: Testimonies,
 }
@@ -126,6 +128,7 @@ impl Sequencer {
             admitted: CachePadded::new(AtomicU64::new(0)),
             settled: CachePadded::new(AtomicU64::new(0)),
             base: CachePadded::new(AtomicU64::new(0)),
+            term: CachePadded::new(AtomicU64::new(0)),
             ring: (0..ring).map(|_| slot()).collect(),
             testimonies: Testimonies::new(),
         }
@@ -282,6 +285,16 @@ impl Sequencer {
     /// Every revision up to this one is committed in every shard it touches.
     pub fn settled(&self) -> Revision {
         Revision(self.settled.load(Ordering::Acquire) & REVISION_MASK)
+    }
+
+    /// The control shard's group is in this term. Lower than before says nothing.
+    pub fn show_term(&self, term: Term) {
+        self.term.fetch_max(term.0, Ordering::AcqRel);
+    }
+
+    /// The newest term that any reactor has shown, or may: so that none shows an older one after it.
+    pub fn term(&self) -> Term {
+        Term(self.term.load(Ordering::Acquire))
     }
 
     /// The highest revision taken.

@@ -128,6 +128,10 @@ impl Hit {
     }
 }
 
+/// Of [`Paths::NAMES`] those that only several members go.
+const WAYS_OF_SEVERAL: [&str; 6] =
+    ["takeover_given_up", "leader_gave_up", "group_wanted", "forwarded", "forwarded_anew", "forwarded_lost"];
+
 /// How often each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hits([u64; Hit::ALL.len()]);
@@ -182,8 +186,9 @@ impl Tally {
 
     /// What never came to pass.
     pub fn missing(&self) -> Vec<String> {
+        let possible = |name: &String| self.clusters > 0 || !WAYS_OF_SEVERAL.contains(&name.as_str());
         let ways = self.ways().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name);
-        self.missing_faults().into_iter().chain(ways).collect()
+        self.missing_faults().into_iter().chain(ways.filter(possible)).collect()
     }
 }
 
@@ -192,5 +197,21 @@ impl AddAssign for Tally {
         self.hits += more.hits;
         self.paths.add(&more.paths);
         self.clusters += more.clusters;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_lone_member_is_asked_what_it_can_do() {
+        let names = |clusters| Tally { clusters, ..Tally::default() }.missing();
+        let (alone, all) = (names(0), names(1));
+        assert_eq!(all.len(), Hit::ALL.len() + Paths::NAMES.len());
+        let left_out: Vec<_> = all.iter().filter(|name| !alone.contains(name)).cloned().collect();
+        let several = Hit::ALL.iter().filter(|hit| hit.needs_several()).map(|hit| format!("{hit:?}"));
+        let expected: Vec<_> = several.chain(WAYS_OF_SEVERAL.map(str::to_owned)).collect();
+        assert_eq!(left_out, expected);
     }
 }

@@ -183,7 +183,7 @@ impl Calls {
     pub(super) fn answer_member(&mut self, turn: &mut Turn, of: MemberCall, answer: Answer) {
         let MemberCall { conn, number, member } = of;
         let settings = &turn.settings;
-        let header = Header { cluster: settings.cluster, member, raft_term: turn.epoch_state.term() };
+        let header = Header { cluster: settings.cluster, member, raft_term: turn.term() };
         let mut bytes = vec![];
         let revision = answer.as_ref().map_or(Revision::NONE, Reply::revision);
         let control = turn.control.index;

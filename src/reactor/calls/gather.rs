@@ -184,7 +184,7 @@ fn status(turn: &Turn, sum: &Census) -> StatusReply {
         leader: leader.unwrap_or(MemberId(0)),
         raft_index: sum.raft_index,
         raft_applied_index: sum.raft_applied_index,
-        raft_term: turn.epoch_state.term().0,
+        raft_term: turn.term().0,
         errors: no_leader.into_iter().chain(alarms.iter().map(alarm_text)).collect(),
         is_learner: false,
     }

@@ -22,7 +22,7 @@ impl Calls {
         let shows = answer.as_ref().map_or(Revision::NONE, Reply::revision);
         assert!(shows <= turn.shown(), "a reply shows nothing above what is settled");
         self.observe_answer(turn, rpc, &answer);
-        let term = turn.epoch_state.term();
+        let term = turn.term();
         let long_bytes = turn.settings.bounds.front.long_message_bytes;
         match answer {
             Ok(reply @ (Reply::Range(_) | Reply::Txn(_))) if taken.is_ok() => {

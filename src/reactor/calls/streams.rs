@@ -217,7 +217,7 @@ impl Calls {
     }
 
     pub(super) fn on_kept_alive(&mut self, turn: &mut Turn, rpc: Rpc, answer: Answer) {
-        let term = turn.epoch_state.term();
+        let term = turn.term();
         let Some(stream) = self.streams.keeping_alive.get_mut(&rpc) else { return };
         assert!(stream.outstanding > 0, "each renewal is answered once");
         stream.outstanding -= 1;
@@ -323,7 +323,7 @@ impl Calls {
     }
 
     fn send_chunk(&mut self, turn: &mut Turn, rpc: Rpc, chunk: &RangeReply) {
-        let term = turn.epoch_state.term();
+        let term = turn.term();
         let Some(chunking) = self.streams.chunking.get_mut(&rpc) else { return };
         chunking.next = chunking.stream.next();
         let last = chunking.next.is_none();

@@ -301,7 +301,7 @@ impl Calls {
 
     fn flush_stream(&mut self, turn: &mut Turn, rpc: Rpc, actions: &mut Vec<Action>) {
         let Calls { watches, front, .. } = self;
-        let (settled, term) = (turn.shown(), turn.epoch_state.term());
+        let (settled, term) = (turn.shown(), turn.term());
         let Turn { control, now, counters, settings, .. } = turn;
         let long_bytes = &settings.bounds.front.long_message_bytes;
         let Some(stream) = watches.streams.get_mut(&rpc) else { return };

@@ -43,6 +43,7 @@ impl Epochs {
         assert!(term >= self.known.told.0, "terms do not fall: {term} after {}", self.known.told.0);
         if (term, leader) != self.known.told {
             self.known.told = (term, leader);
+            turn.sequencer.show_term(term);
             turn.send_to_all(|| EpochMail::LeaderIs { term, leader });
         }
         if turn.epoch_state.may_follow() && turn.control.is_bootstrapped() && !self.known.copied {

@@ -128,6 +128,7 @@ impl Epochs {
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.begin(term));
         if let Some(Step::FenceControl { epoch }) = step {
             ReadOnly::change(&mut turn.epoch_state).go(epoch, EpochStage::Begun);
+            turn.sequencer.show_term(term);
             self.clock.begun(turn);
             if shards.shard_mut(ShardId::CONTROL).propose_fence(epoch).is_err() {
                 turn.lose_epoch();
