@@ -404,6 +404,14 @@ impl ClientConnection {
         http2.calls.get(stream).map(|call| call.method)
     }
 
+    /// Whether the answer is still wanted.
+    pub fn waits(&self, rpc: Rpc) -> bool {
+        match (&self.protocol, rpc.exchange) {
+            (Protocol::Http1(http1), super::Exchange::Page) => http1.answering.is_some(),
+            _ => self.method(rpc).is_some(),
+        }
+    }
+
     /// How many bytes a stream may send now.
     pub fn budget(&mut self, rpc: Rpc, full: bool) -> usize {
         let capacity = self.stream_capacity(full);

@@ -513,6 +513,11 @@ impl Front {
         of(&mut self.connections, rpc.conn)?.method(rpc)
     }
 
+    /// Whether a client still waits for this answer.
+    pub fn waits(&mut self, rpc: Rpc) -> bool {
+        of(&mut self.connections, rpc.conn).is_some_and(|connection| connection.waits(rpc))
+    }
+
     /// Whether [`Front::flush`] has something to hand out.
     pub fn has_more_to_send(&self) -> bool {
         !self.accounting.dirty.is_empty()

@@ -35,6 +35,8 @@ pub(super) struct EpochState {
     is_lost: bool,
     /// Epochs that have served since the start.
     served: u64,
+    /// How often another member was found to lead.
+    followed: u64,
     /// The term of the control shard's group.
     term: Term,
     /// The other member that leads, from when its epoch is known to serve.
@@ -50,6 +52,7 @@ impl EpochState {
             epoch: Epoch::default(),
             is_lost: false,
             served: 0,
+            followed: 0,
             term: Term(0),
             follows: None,
             has_shown: false,
@@ -64,8 +67,9 @@ impl EpochState {
         self.epoch
     }
 
-    pub fn served(&self) -> u64 {
-        self.served
+    /// How often this member has learned who leads since the start, itself included.
+    pub fn leader_changes(&self) -> u64 {
+        self.served + self.followed
     }
 
     /// Whether linearizable reads are answered.
@@ -118,6 +122,7 @@ impl EpochState {
     pub fn hear_of_leader(&mut self, term: Term, leader: Option<MemberId>) {
         assert!(term >= self.term, "terms do not fall: {term} after {}", self.term);
         assert!(leader.is_none() || self.may_follow(), "who takes over, or leads, follows nobody");
+        self.followed += u64::from(leader.is_some() && leader != self.follows);
         (self.term, self.follows) = (term, leader);
     }
 
@@ -206,7 +211,19 @@ mod tests {
         assert!(!state.may_write() && state.may_watch() && !state.takes_mail_of(epoch(1)));
         assert!(state.lose(), "the next one can be lost");
         state.go(epoch(2), EpochStage::Fencing);
-        assert_eq!((state.epoch(), state.served()), (epoch(2), 1));
+        assert_eq!((state.epoch(), state.leader_changes()), (epoch(2), 1));
+    }
+
+    #[test]
+    fn each_leader_that_is_found_is_a_change() {
+        let mut state = serving();
+        state.go(epoch(1), EpochStage::Over);
+        for (term, leader, changes) in
+            [(2, None, 1), (3, Some(7), 2), (4, Some(7), 2), (5, Some(8), 3), (6, None, 3), (7, Some(8), 4)]
+        {
+            state.hear_of_leader(Term(term), leader.map(MemberId));
+            assert_eq!((state.leader_changes(), state.knows_leader()), (changes, leader.is_some()), "{term}");
+        }
     }
 
     #[test]

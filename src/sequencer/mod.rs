@@ -112,7 +112,7 @@ pub struct Sequencer {
     settled: CachePadded<AtomicU64>,
     /// The prefix this generation began with: of revisions up to it the ring knows nothing.
     base: CachePadded<AtomicU64>,
-    /// The newest term of the control shard's group that a reactor may show.
+    /// The newest term that this member shows, of the control shard's group: beside `settled` what is shown.
     term: CachePadded<AtomicU64>,
     ring: Box<[Slot]>,
     testimonies: Testimonies,

@@ -188,6 +188,15 @@ fn checks(request: &Http1Request) -> Option<(Probe, Vec<Check>)> {
 }
 
 impl Page {
+    /// Whether the page tells if the newest state can be read.
+    pub fn reads_latest(&self) -> bool {
+        match self {
+            Page::Health { serializable, .. } => !serializable,
+            Page::Checks { checks, .. } => checks.contains(&Check::LinearizableRead),
+            _ => false,
+        }
+    }
+
     /// The page. Reads it did not ask for may be given as anything. Panics for `Metrics`, `Vars` and `Peer`, for
     /// which other facts are needed.
     pub fn render(&self, facts: &Facts, reads: &Reads) -> Http1Response {

@@ -55,6 +55,11 @@ fn rule(turn: &Turn, request: &ClientRequest) -> Result<Requires, Error> {
         ClientRequest::RangeStream(range) => return txn::check_stream(range).map(|()| latest(range)),
         ClientRequest::KeepAlive(_) => return Ok(Requires::Leader), // it alone renews leases
         ClientRequest::Watch(_) => return Ok(Requires::Shown),
+        // A lone member has nobody to ask, and without a leader the page says so at once.
+        ClientRequest::Page(page) if page.reads_latest() && !turn.is_alone() => {
+            let asks = turn.epoch_state.knows_leader();
+            return Ok(if asks { Requires::Latest } else { Requires::Nothing });
+        }
         ClientRequest::HealthWatch(_) | ClientRequest::Page(_) => return Ok(Requires::Nothing),
     };
     match request {
@@ -222,7 +227,7 @@ impl Calls {
             | ClientRequest::HealthWatch(_) => {
                 self.end_stream(turn, rpc, error);
             }
-            ClientRequest::Page(_) => unreachable!("a page requires nothing, and is checked for nothing"),
+            ClientRequest::Page(page) => self.show_checks(turn, rpc, page, Err(error)),
         }
     }
 }

@@ -38,9 +38,9 @@ use std::fmt;
 #[derive(Debug, Default)]
 struct Figures {
     member: MemberId,
-    serving: bool,
-    /// Epochs that have served since the start.
-    epochs: u64,
+    leads: bool,
+    knows_leader: bool,
+    leader_changes: u64,
     settled: Revision,
     compacted: Revision,
     quota_bytes: u64,
@@ -54,8 +54,9 @@ pub fn page(turn: &Turn, rows: BTreeMap<ReactorId, Census>) -> Http1Response {
     rows.values().for_each(|row| sum.add(row));
     let figures = Figures {
         member: turn.settings.member,
-        serving: turn.epoch_state.leads(),
-        epochs: turn.epoch_state.served(),
+        leads: turn.epoch_state.leads(),
+        knows_leader: turn.epoch_state.knows_leader(),
+        leader_changes: turn.epoch_state.leader_changes(),
         settled: turn.shown(),
         compacted: turn.control.compacted(),
         quota_bytes: turn.settings.quota_shown().unsigned_abs(),
@@ -121,10 +122,10 @@ type Timed = (&'static str, &'static str, f64, fn(&Figures) -> &Histogram);
 
 #[rustfmt::skip]
 const PLAIN: &[Plain<Figures>] = &[
-    ("etcd_server_has_leader", Gauge, "Whether an epoch serves.", |f| f.serving.into()),
-    ("etcd_server_is_leader", Gauge, "Whether this member leads.", |f| f.serving.into()),
+    ("etcd_server_has_leader", Gauge, "Whether this member knows who leads.", |f| f.knows_leader.into()),
+    ("etcd_server_is_leader", Gauge, "Whether this member leads.", |f| f.leads.into()),
     ("etcd_server_is_learner", Gauge, "Whether this member is a learner.", |_| 0),
-    ("etcd_server_leader_changes_seen_total", Counter, "Epochs that have served.", |f| f.epochs),
+    ("etcd_server_leader_changes_seen_total", Counter, "How often it was found who leads.", |f| f.leader_changes),
     ("etcd_server_proposals_committed_total", Gauge, "Sum of all groups' commit indexes.", |f| f.sum.raft_index),
     ("etcd_server_proposals_applied_total", Gauge, "Sum of all groups' applied indexes.", |f| f.sum.raft_applied_index),
     ("etcd_server_proposals_pending", Gauge, "Writes under way.", |f| f.sum.counters.proposals_pending),

@@ -88,7 +88,7 @@ impl Calls {
         for Parked { rpc, request, requires, awaits, bytes, deadline } in due {
             assert!(bytes <= self.parking.bytes, "what is parked is counted: {bytes}");
             self.parking.bytes -= bytes;
-            if self.front.method(rpc).is_none() {
+            if !self.front.waits(rpc) {
                 continue;
             }
             let range = match awaits {

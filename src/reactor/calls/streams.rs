@@ -348,17 +348,22 @@ impl Calls {
             let response = page.render(&self.peer_facts(turn));
             return self.show_page(turn, rpc, &response);
         }
-        // A lone member that serves has nobody to ask: both kinds of read say the same.
-        let serving = turn.epoch_state.may_read();
+        // Whoever has others to ask has asked them, where the page wants it.
+        let has_read =
+            if turn.is_alone() { turn.epoch_state.may_read() } else { turn.epoch_state.knows_leader() };
+        self.show_checks(turn, rpc, &page, if has_read { Ok(()) } else { Err(Error::Timeout) });
+    }
+
+    /// A page of health, where the newest state could be read, or could not.
+    pub(super) fn show_checks(&mut self, turn: &mut Turn, rpc: Rpc, page: &Page, latest: Result<(), Error>) {
         let facts = Facts {
             alarms: turn.control.alarms(crate::api::AlarmType::None),
             has_leader: turn.epoch_state.knows_leader(),
             is_learner: false,
         };
-        let read = || if serving { Ok(()) } else { Err(Error::Timeout) };
         let reads = Reads {
-            serializable: if turn.epoch_state.may_watch() { Ok(()) } else { read() },
-            linearizable: read(),
+            serializable: if turn.epoch_state.may_watch() { Ok(()) } else { latest.clone() },
+            linearizable: latest,
         };
         let response = page.render(&facts, &reads);
         if let Page::Health { .. } = page {
@@ -366,7 +371,7 @@ impl Calls {
             turn.counters.health_successes += u64::from(healthy);
             turn.counters.health_failures += u64::from(!healthy);
         }
-        if let Page::Checks { probe, checks, .. } = &page {
+        if let Page::Checks { probe, checks, .. } = page {
             for check in checks {
                 let passes = check.failure(&facts, &reads).is_none();
                 turn.counters.checks.count(turn.now, *probe, *check, passes);

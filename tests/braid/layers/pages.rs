@@ -12,7 +12,7 @@ const ABSENT: &[(&str, &[&str])] = &[
     ("mvcc", &["Term", "Epoch", "LogId", "ConnId"]),
     ("log", &["KeyRange", "Blob", "Epoch"]),
     ("takeover", &["KeyRange", "Blob"]),
-    ("sequencer", &["Epoch", "Term"]),
+    ("sequencer", &["Epoch"]),
     ("wire", &["ConnId"]),
     ("front", &["ShardId"]),
 ];

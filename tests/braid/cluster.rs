@@ -1,0 +1,110 @@
+//! Three members as processes: each serves every client, and two go on without the third.
+
+use super::client::Client;
+use super::process::{NEVER, Server, free_port};
+use braid::wire::{Method, proto};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The flags of each member of a new cluster.
+fn flags_of(members: usize) -> Vec<Vec<String>> {
+    let urls: Vec<String> = (0..members).map(|_| format!("http://127.0.0.1:{}", free_port())).collect();
+    let all: Vec<String> = urls.iter().enumerate().map(|(at, url)| format!("m{at}={url}")).collect();
+    let of = |(at, url): (usize, &String)| {
+        vec![
+            format!("--name=m{at}"),
+            format!("--initial-cluster={}", all.join(",")),
+            format!("--listen-peer-urls={url}"),
+            format!("--initial-advertise-peer-urls={url}"),
+            // Members need not be alike.
+            format!("--reactors={}", at + 1),
+            "--shards=4".to_owned(),
+        ]
+    };
+    urls.iter().enumerate().map(of).collect()
+}
+
+fn start(data_dir: &Path, flags: &[String]) -> Server {
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    Server::start(data_dir, &flags)
+}
+
+fn put(server: &Server, key: &str) -> i64 {
+    let request = proto::PutRequest { key: key.to_owned().into(), ..Default::default() };
+    let answer: proto::PutResponse = Client::connect(server.address).call(Method::Put, &request);
+    answer.header.unwrap().revision
+}
+
+/// The revision, and how many keys there are, as the newest state says.
+fn count(server: &Server) -> (i64, i64) {
+    let everything: bytes::Bytes = vec![0].into();
+    let range = proto::RangeRequest {
+        key: everything.clone(),
+        range_end: everything,
+        count_only: true,
+        ..Default::default()
+    };
+    let answer: proto::RangeResponse = Client::connect(server.address).call(Method::Range, &range);
+    (answer.header.unwrap().revision, answer.count)
+}
+
+fn leads(server: &Server) -> bool {
+    server.get("/metrics").contains("\netcd_server_is_leader 1\n")
+}
+
+/// Looks again until it is so.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < NEVER, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn three_members_serve_as_one_and_two_go_on_without_the_leader() {
+    let root = tempfile::tempdir().unwrap();
+    let directories: Vec<_> = (0..3).map(|at| root.path().join(format!("m{at}"))).collect();
+    let flags = flags_of(3);
+    // None is ready before most are there.
+    let mut servers: Vec<Server> = std::thread::scope(|scope| {
+        let starts: Vec<_> =
+            directories.iter().zip(&flags).map(|(dir, flags)| scope.spawn(|| start(dir, flags))).collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    });
+    for at in 0..9 {
+        assert_eq!(put(&servers[at % 3], &format!("{at}")), at as i64 + 2);
+        let other = &servers[(at + 1) % 3];
+        assert_eq!(count(other), (at as i64 + 2, at as i64 + 1));
+    }
+    for server in &servers {
+        for page in ["/health", "/readyz", "/livez"] {
+            let answer = server.get(page);
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{page}: {answer}");
+        }
+        assert!(server.get("/metrics").contains("\netcd_server_has_leader 1\n"));
+    }
+    let leaders: Vec<usize> = (0..3).filter(|at| leads(&servers[*at])).collect();
+    let [leader] = leaders[..] else { panic!("one leads: {leaders:?}") };
+
+    let mut killed = servers.remove(leader);
+    killed.child.kill().unwrap();
+    killed.child.wait().unwrap();
+    until("another one leads", || servers.iter().any(leads));
+    for server in &servers {
+        until("it knows who leads", || server.get("/health").starts_with("HTTP/1.1 200 "));
+    }
+    assert_eq!(put(&servers[0], "after"), 11, "no revision is skipped");
+    assert_eq!(put(&servers[1], "after"), 12);
+
+    let back = start(&directories[leader], &flags[leader]);
+    assert_eq!(count(&back), (12, 10), "who comes back has what it missed");
+    assert_eq!(put(&back, "back"), 13);
+    for server in servers.iter().chain([&back]) {
+        assert_eq!(count(server), (13, 11));
+    }
+    for server in servers.into_iter().chain([back]) {
+        server.signal("-TERM");
+        assert_eq!(server.end().0, Some(15));
+    }
+}
