@@ -1,5 +1,7 @@
 //! Three members as processes: each serves every client, and two go on without the third.
 
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
+
 use super::client::Client;
 use super::process::{NEVER, Server, free_port};
 use braid::wire::{Method, proto};
