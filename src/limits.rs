@@ -432,6 +432,8 @@ pub const DIAL_MS_MAX: u64 = 2_000;
 /// long a list it reads: two or three hundred bytes a member, and names may be long.
 pub const MEMBERS_PAGE_MS_MAX: u64 = 1_000;
 pub const MEMBERS_PAGE_BYTES_MAX: u64 = 256 << 10;
+/// Addresses of one name that are asked for that list, one after the other: they share the time.
+pub const MEMBER_ADDRESSES_MAX: usize = 4;
 /// Names that are looked up at a time, each by a thread: one for each other member.
 pub const LOOKUPS_MAX: usize = MEMBERS_MAX;
 /// How long what was sent to another member may stay unacknowledged before the kernel ends the connection (etcd's

@@ -26,7 +26,7 @@ decides every step of it. What clients saw must be what one etcd could have answ
            nothing but those events of the plan, by their places from 0 on
   shrink   leaves events out of a failing seed for as long as it still fails, and says which are left
 
-Of how many members a cluster is the seed says as well, unless --members does: another run is another cluster.
+A seed is a run of one member, unless --members says how many: that is another run.
 
 The exit code is 0 where every seed held, 1 where one failed, 2 where an argument is wrong. A seed that
 panics ends the process; the command that repeats it is printed before.";
@@ -48,7 +48,7 @@ enum Task {
     Shrink { seed: u64, members: Members },
 }
 
-/// How many members a cluster has, where the seed does not say.
+/// How many members, if not one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Members(Option<usize>);
 

@@ -120,6 +120,6 @@ impl Bounds {
         assert!(http2.connection_window_bytes >= 65_535);
         assert!(peer.frame_bytes_max <= PEER_FRAME_BYTES_MAX);
         let handed_out = peer.unsent_bytes_max + peer.frame_bytes_max;
-        assert!(handed_out < CONNECTION_BACKLOG_BYTES_MAX, "or both ends wait for the other to read");
+        assert!(handed_out < CONNECTION_BACKLOG_BYTES_MAX, "what is handed out to a peer fits");
     }
 }

@@ -48,7 +48,7 @@ pub enum PeerMessage {
         shard: ShardId,
         /// Of votes outside the control shard: the sender's term there, below which they count nothing.
         control_term: Term,
-        /// Of votes in the control shard: where the sender's logs of all groups end.
+        /// Of votes in the control shard: where the sender's logs of all groups end. Nobody says it yet.
         tails: Vec<(ShardId, Position)>,
         message: Message,
     },
@@ -109,7 +109,7 @@ pub enum PeerMessage {
     Attributes(ControlEntry),
     /// What the leader's clock shows.
     Clock(ClockReading),
-    /// The sender's process ends, by order.
+    /// The sender's process ends, by order. Nobody says it yet.
     Leaving,
 }
 

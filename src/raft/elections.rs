@@ -103,7 +103,7 @@ impl Group {
         self.leads()
     }
 
-    /// Gives leadership up, as a message of a higher term makes it.
+    /// Gives leadership up, in the same term.
     pub fn step_down(&mut self) {
         self.follow_nobody();
     }
@@ -224,7 +224,7 @@ impl Group {
         })
     }
 
-    /// Whether this peer is the only one that votes, so that what it says is so.
+    /// Whether this peer is the only one of its group, so that what it says is so.
     pub fn is_alone(&self) -> bool {
         let peers = self.peers.newest();
         peers.learners.is_empty() && peers.voters == [self.own()]

@@ -180,7 +180,7 @@ impl Reactor {
                 _ => {}
             }
         }
-        if turn.epoch_state.stage() == EpochStage::Serving {
+        if turn.epoch_state.stage() == EpochStage::Serving && peers.has_lanes() {
             // First what is settled, then the indexes: so it is true for ever.
             let (epoch, revision) = (turn.epoch(), *turn.settled);
             assert!(revision <= turn.settled_truth(), "others are told what is settled");

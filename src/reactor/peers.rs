@@ -170,11 +170,13 @@ impl PeerLinks {
     }
 
     /// The connection that was asked for is made.
-    pub fn on_dialed(&mut self, turn: &Turn, dial: DialId, conn: ConnId) {
+    pub fn on_dialed(&mut self, turn: &mut Turn, dial: DialId, conn: ConnId) {
         let found = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial));
         let Some((&(to, to_reactor), of)) = found else {
             let (times, bounds) = (PeerLinks::times(turn), turn.settings.bounds.peer);
             let link = Link::accept(turn.now, self.introduction(turn), times, bounds);
+            // Nobody wants it any more.
+            turn.out.push(Output::Close { conn });
             return self.insert(conn, PeerConnection { ends: true, ..PeerConnection::new(link, None) });
         };
         assert!(to < turn.settings.member, "of two members the greater one dials");
@@ -512,6 +514,11 @@ impl PeerLinks {
     fn say(&mut self, conn: ConnId, message: PeerMessage) -> bool {
         let connection = self.connections.get_mut(&conn).filter(|connection| !connection.ends);
         connection.is_some_and(|connection| connection.link.send(message).is_ok())
+    }
+
+    /// Whether any connection is a member's with which shards are shared.
+    pub fn has_lanes(&self) -> bool {
+        self.connections.values().any(|connection| connection.lane.is_some())
     }
 
     /// Says what is settled, and up to where each shard is committed, where that is news at the other end. The

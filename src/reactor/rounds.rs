@@ -56,8 +56,9 @@ impl Rounds {
         Rounds { boot, numbers: 0, waiting: vec![], under_way: VecDeque::new(), asked: BTreeMap::new() }
     }
 
-    /// A reactor wants a round to begin.
+    /// A reactor wants a round to begin. It serves all that the reactor wanted before.
     pub fn want(&mut self, from: ReactorId, round: u64) {
+        self.waiting.retain(|asker| !matches!(asker, Asker::Here(reactor, _) if *reactor == from));
         self.waiting.push(Asker::Here(from, round));
     }
 
@@ -167,5 +168,20 @@ fn answer(turn: &mut Turn, asker: Asker, revision: Revision, control: Index) {
             let message = PeerMessage::ReadAtIs { number, revision, control };
             turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, message);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_nobody_leads_a_reactor_waits_for_one_round() {
+        let mut rounds = Rounds::new(1);
+        for round in 1..=1000 {
+            rounds.want(ReactorId(0), round);
+            rounds.want(ReactorId(1), round);
+        }
+        assert_eq!(rounds.waiting, [Asker::Here(ReactorId(0), 1000), Asker::Here(ReactorId(1), 1000)]);
     }
 }

@@ -532,8 +532,8 @@ impl Driver {
         }
     }
 
-    /// Whether this thread may end: the clients of all reactors are gone and the reactors are done with what they
-    /// have to say to other members, or the time to wait is over. Until then members are listened to and heard; they
+    /// Whether this thread may end: the clients of all reactors are gone, or the time to wait is
+    /// over. Until then members are listened to and heard; they
     /// see the process end.
     fn may_leave(&mut self) -> bool {
         let Some(stop_by) = self.stop_by else { return false };

@@ -2,11 +2,11 @@
 //! before. A member that has lost its directory has forgotten what it promised, and may not begin once more.
 
 use crate::config::{Bootstrap, Url};
-use crate::limits::{MEMBERS_PAGE_BYTES_MAX, MEMBERS_PAGE_MS_MAX};
+use crate::limits::{MEMBER_ADDRESSES_MAX, MEMBERS_PAGE_BYTES_MAX, MEMBERS_PAGE_MS_MAX};
 use crate::types::MemberId;
 use serde_json::Value;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::channel;
 use std::thread::Builder;
 use std::time::{Duration, Instant};
@@ -47,9 +47,16 @@ fn has_published(page: &Value, member: MemberId) -> bool {
     own.is_some_and(|own| own["clientURLs"].as_array().is_some_and(|urls| !urls.is_empty()))
 }
 
-/// The page `/members` of a member.
+/// The page `/members` of a member, from the first of its addresses that gives it.
 fn members_page(url: &Url, patience: Duration) -> io::Result<Value> {
-    let address = (url.host(), url.port()).to_socket_addrs()?.next().ok_or(ErrorKind::NotFound)?;
+    let addresses = (url.host(), url.port()).to_socket_addrs()?;
+    let addresses: Vec<SocketAddr> = addresses.take(MEMBER_ADDRESSES_MAX).collect();
+    let each = patience / u32::try_from(addresses.len().max(1)).expect("they are few");
+    let mut pages = addresses.into_iter().map(|address| members_page_at(address, each));
+    pages.find_map(io::Result::ok).ok_or_else(|| ErrorKind::NotFound.into())
+}
+
+fn members_page_at(address: SocketAddr, patience: Duration) -> io::Result<Value> {
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;

@@ -138,6 +138,9 @@ impl Run<'_> {
 
     /// A minority is unwell, the leader among it or not: the others serve again, and their term stands then.
     pub(super) fn outlive_minority(&mut self) -> Result<(), Failure> {
+        if self.world.places().len() < 3 {
+            return Ok(()); // of two, each is needed
+        }
         let mut rng = Rng::new(self.plan.seed ^ 0x314_0217);
         let members = self.world.places().len();
         let mut unwell = vec![];
@@ -221,6 +224,9 @@ impl Run<'_> {
         let mut rng = Rng::new(self.plan.seed ^ 0xAB5E_4CE5);
         let Some(leader) = self.world.leader() else { return Ok(()) };
         let members = self.world.places().len();
+        if members < 3 {
+            return Ok(()); // who leads two leads nobody then
+        }
         let alone = (leader + 1 + rng.below(members as u64 - 1) as usize) % members;
         self.world.trace.line(self.world.now, || format!("m{alone} does not reach m{leader}, who leads"));
         self.world.hits.count(Hit::LeaderOutOfReach);

@@ -6,8 +6,8 @@
 use super::process::{Server, command, free_port};
 use braid::config::{Url, member_id};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -251,12 +251,7 @@ fn a_restart_takes_no_notice_of_the_flags_of_a_bootstrap() {
 }
 
 fn get(port: u16, path: &str) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    super::process::get(SocketAddr::from(([127, 0, 0, 1], port)), path)
 }
 
 #[test]
@@ -295,7 +290,7 @@ fn operators_read_the_peer_port() {
     drop(idle);
 }
 
-/// Leadership is handed over while clients get their last answers.
+/// Other members have their say while clients get their last answers.
 #[test]
 fn members_are_heard_while_a_stop_waits_for_a_client() {
     let (root, port) = (tempfile::tempdir().unwrap(), free_port());

@@ -55,13 +55,18 @@ fn cluster(options: &Options) -> Result<()> {
         None => (new_directory()?, options.keep),
     };
     std::fs::create_dir_all(&directory)?;
+    let mut may_be_in_use = false;
     let ran = start(&binary, options, &directory).and_then(|mut members| {
         present(&members, &directory, is_kept);
         let ran = watch(&mut members, &stop);
+        // Whoever ended before may have been started again by hand.
+        may_be_in_use = ran.is_ok() && members.iter().any(|member| member.ended.is_some());
         println!("\nStopping the members.");
         stop_all(&mut members).and(ran)
     });
-    if !is_kept {
+    if may_be_in_use && !is_kept {
+        println!("What was started by hand runs on; data and logs stay in {}.", directory.display());
+    } else if !is_kept {
         std::fs::remove_dir_all(&directory)?;
     }
     ran
@@ -128,9 +133,6 @@ fn watch(members: &mut [Member], stop: &AtomicBool) -> Result<()> {
                 return Err(Error::other(format!("{name} has ended ({status}):\n{words}")));
             }
             println!("{name} has ended ({status}). To start it again:\n  {}", member.command);
-        }
-        if has_led && members.iter().all(|member| member.ended.is_some()) {
-            return Err(Error::other("no member is left"));
         }
         let leads = members.iter().find(|member| member.leads() == Some(true));
         let now = leads.map(|member| member.place.name.clone());

@@ -124,17 +124,17 @@ impl Calls {
         requires: Requires,
         deadline: Time,
     ) -> Option<RangeRequest> {
-        let (state, is_alone) = (&turn.epoch_state, turn.is_alone());
+        let state = &turn.epoch_state;
         let awaits = match requires {
             Requires::Nothing => return self.admit(turn, rpc, request),
             Requires::Shown if state.may_watch() && turn.router.is_some() => {
                 return self.admit_if_room(turn, rpc, request);
             }
             Requires::Shown => Awaits::Shown,
-            Requires::Latest if is_alone && state.may_read() => {
+            Requires::Latest if state.may_read() && turn.is_alone() => {
                 return self.admit_if_room(turn, rpc, request);
             }
-            Requires::Latest if is_alone => Awaits::Leader,
+            Requires::Latest if turn.is_alone() => Awaits::Leader,
             Requires::Latest => Awaits::Round(turn.gate.join_round()),
             Requires::Leader if state.may_write() => return self.admit_if_room(turn, rpc, request),
             Requires::Leader => match state.follows() {

@@ -329,6 +329,19 @@ fn every_member_takes_writes_and_answers_reads() {
 }
 
 #[test]
+fn a_connection_that_nobody_wants_any_more_is_closed() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 2);
+    cluster.until("one serves", serving);
+    let conn = cluster.conn(ReactorId(0));
+    cluster.step(0, conn, Input::Dialed { dial: DialId(u64::MAX), conn });
+    let member = cluster.member(0);
+    member.turn_all();
+    let is_close =
+        |(_, output): &(usize, Output)| matches!(output, Output::Close { conn: of } if *of == conn);
+    assert!(member.network.iter().any(is_close), "{:?}", member.network);
+}
+
+#[test]
 fn a_member_that_is_cut_off_answers_nothing_that_is_not_so_and_is_served_again_afterwards() {
     let mut cluster = Cluster::new(&[1, 1, 1], 3);
     cluster.until("one serves", serving);

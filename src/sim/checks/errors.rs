@@ -47,7 +47,7 @@ pub fn pending(evidence: &Evidence<'_>) -> Result<Vec<Pending>, Failure> {
             }
             continue;
         }
-        if op.method == Method::MoveLeader && text == NOT_LEADER {
+        if evidence.history.known.members > 1 && op.method == Method::MoveLeader && text == NOT_LEADER {
             continue;
         }
         if *text == Error::Compacted.to_string() {

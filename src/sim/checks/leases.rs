@@ -147,7 +147,7 @@ fn lives_until(evidence: &Evidence<'_>, lease: LeaseId, op: &Op) -> Option<Time>
     renewals.retain(|r| r.returned < op.invoked);
     // A member need not have heard of what another granted.
     let granted = renewals.iter().any(|r| r.granted_by.is_some_and(|by| knows(op, by)));
-    if !granted && is_local(op) {
+    if evidence.history.known.members > 1 && !granted && is_local(op) {
         return None;
     }
     renewals.into_iter().map(|r| r.lives_until).max().filter(|until| returned.time < *until)
