@@ -144,7 +144,8 @@ impl Drop for Member {
 fn get(address: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
@@ -188,9 +189,10 @@ mod tests {
         let serve = std::thread::spawn(move || {
             for body in answers {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut line = String::new();
-                std::io::BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
-                assert_eq!(line, "GET /metrics HTTP/1.1\r\n");
+                // All of it: a connection closed over bytes nobody has read is reset, and its answer with it.
+                let lines = std::io::BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+                let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                assert_eq!(request[0], "GET /metrics HTTP/1.1");
                 write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}").unwrap();
             }
         });
