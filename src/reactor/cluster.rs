@@ -45,9 +45,12 @@ impl Reactor {
         let Reactor { turn, calls, rounds, .. } = self;
         match message {
             PeerMessage::Call { number, method, clock, timeout_ms, message } => {
-                let age = turn.now.since(clock.time);
-                let is_late = clock.boot != turn.boot || age >= Duration::from_ms(timeout_ms);
-                calls.on_forwarded(turn, (lane.member, conn), number, method, is_late, message);
+                // Nobody is believed to wait for longer than a client of this member does.
+                let longest = turn.settings.request_timeout();
+                let patience = Duration::from_ms(timeout_ms.min(longest.0 / 1_000_000));
+                let is_ours = clock.boot == turn.boot;
+                let deadline = is_ours.then(|| (clock.time + patience).min(turn.now + longest));
+                calls.on_forwarded(turn, (lane.member, conn), number, method, deadline, message);
             }
             PeerMessage::Answer { number, revision: shows, control, outcome } => {
                 calls.on_forwarded_answer(turn, ForwardedAnswer { number, shows, control, outcome });

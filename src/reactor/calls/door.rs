@@ -126,17 +126,19 @@ impl Calls {
     ) -> Option<RangeRequest> {
         let state = &turn.epoch_state;
         let awaits = match requires {
-            Requires::Nothing => return self.admit(turn, rpc, request),
+            Requires::Nothing => return self.admit(turn, rpc, request, deadline),
             Requires::Shown if state.may_watch() && turn.router.is_some() => {
-                return self.admit_if_room(turn, rpc, request);
+                return self.admit_if_room(turn, rpc, request, deadline);
             }
             Requires::Shown => Awaits::Shown,
             Requires::Latest if state.may_read() && turn.is_alone() => {
-                return self.admit_if_room(turn, rpc, request);
+                return self.admit_if_room(turn, rpc, request, deadline);
             }
             Requires::Latest if turn.is_alone() => Awaits::Leader,
             Requires::Latest => Awaits::Round(turn.gate.join_round()),
-            Requires::Leader if state.may_write() => return self.admit_if_room(turn, rpc, request),
+            Requires::Leader if state.may_write() => {
+                return self.admit_if_room(turn, rpc, request, deadline);
+            }
             Requires::Leader => match state.follows() {
                 Some(leader) => {
                     self.forward(turn, leader, rpc, request, deadline);
@@ -185,6 +187,7 @@ impl Calls {
         turn: &mut Turn,
         rpc: Rpc,
         request: ClientRequest,
+        deadline: Time,
     ) -> Option<RangeRequest> {
         let is_full = self.under_way.bytes > turn.settings.bounds.calls_bytes_max;
         if is_full && matches!(request, ClientRequest::Call(_)) {
@@ -192,16 +195,23 @@ impl Calls {
             self.refuse(turn, rpc, &request, Error::TooManyRequests);
             return None;
         }
-        self.admit(turn, rpc, request)
+        self.admit(turn, rpc, request, deadline)
     }
 
-    fn admit(&mut self, turn: &mut Turn, rpc: Rpc, request: ClientRequest) -> Option<RangeRequest> {
+    fn admit(
+        &mut self,
+        turn: &mut Turn,
+        rpc: Rpc,
+        request: ClientRequest,
+        deadline: Time,
+    ) -> Option<RangeRequest> {
         match request {
             ClientRequest::Call(Request::Range(range)) => return Some(range),
-            ClientRequest::Call(request) => self.route(turn, ReplyTo::Rpc(rpc), request),
+            ClientRequest::Call(request) => self.route(turn, ReplyTo::Rpc(rpc), request, deadline),
             ClientRequest::RangeStream(range) => self.begin_range_stream(turn, rpc, range),
             ClientRequest::KeepAlive(lease) => {
-                self.ask_control(turn, ReplyTo::KeepAlive(rpc), ControlRequest::KeepAlive(lease));
+                let request = ControlRequest::KeepAlive(lease);
+                self.ask_control(turn, ReplyTo::KeepAlive(rpc), request, deadline);
             }
             ClientRequest::Watch(request) => self.watch(turn, rpc, request),
             ClientRequest::HealthWatch(service) => self.watch_health(rpc, &service),

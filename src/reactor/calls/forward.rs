@@ -144,22 +144,24 @@ impl Calls {
         }
     }
 
-    /// Another member's client asks this one, which is to lead.
+    /// Another member's client asks this one, which is to lead. The deadline is by this member's clock; none stands in
+    /// what was meant for another process.
     pub fn on_forwarded(
         &mut self,
         turn: &mut Turn,
         (member, conn): (MemberId, ConnId),
         number: u64,
         method: u8,
-        is_late: bool,
+        deadline: Option<Time>,
         message: Bytes,
     ) {
         let of = MemberCall { conn, number, member };
         // Its client may have been told by now that it has timed out, and must not find it done.
-        if is_late || !turn.epoch_state.may_write() {
+        let Some(deadline) = deadline.filter(|until| turn.now < *until && turn.epoch_state.may_write())
+        else {
             let refusal = PeerMessage::CallRefused { number };
             return turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, refusal);
-        }
+        };
         let Some(method) = Method::ALL.get(usize::from(method)).copied() else {
             return self.answer_member(
                 turn,
@@ -169,13 +171,16 @@ impl Calls {
         };
         if method == Method::LeaseKeepAlive {
             return match decode::keep_alive(message) {
-                Ok(lease) => self.ask_control(turn, ReplyTo::Member(of), ControlRequest::KeepAlive(lease)),
+                Ok(lease) => {
+                    let request = ControlRequest::KeepAlive(lease);
+                    self.ask_control(turn, ReplyTo::Member(of), request, deadline);
+                }
                 Err(error) => self.answer_member(turn, of, Err(error)),
             };
         }
         let request = decode::unary(method, &message, turn.settings.txn_ops_max);
         match request.and_then(|request| self.check_forwarded(turn, request, message.len())) {
-            Ok(request) => self.route(turn, ReplyTo::Member(of), request),
+            Ok(request) => self.route(turn, ReplyTo::Member(of), request, deadline),
             Err(error) => self.answer_member(turn, of, Err(error)),
         }
     }

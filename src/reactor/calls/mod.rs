@@ -267,34 +267,36 @@ impl Calls {
     /// The leader asks something of its own.
     fn call_of_leader(&mut self, turn: &mut Turn, of: Own, request: Request) {
         assert!(turn.epoch_state.may_write(), "the leader asks while its epoch serves");
-        self.route(turn, ReplyTo::Own(of), request);
+        let deadline = turn.now + turn.settings.request_timeout();
+        self.route(turn, ReplyTo::Own(of), request, deadline);
     }
 
     pub fn wake_at(&self) -> Time {
         self.watches.wake_at().min(self.front.wake_at()).min(self.streams.wake_at())
     }
 
-    /// Answers a request, or sends it to where the state is that it reads or changes.
-    fn route(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: Request) {
+    /// Answers a request, or sends it to where the state is that it reads or changes. From the deadline on it does
+    /// nothing.
+    fn route(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: Request, deadline: Time) {
         match request {
             Request::Put(ref put) => {
                 let shard = turn.router().shard_of(&put.key);
-                self.evaluate_at(turn, reply_to, shard, request);
+                self.evaluate_at(turn, reply_to, shard, request, deadline);
             }
             Request::DeleteRange(ref delete) => {
                 let mut shards = turn.router().shards_of(&delete.range());
                 match (shards.next(), shards.next()) {
                     (None, _) => self.answer_empty_delete(turn, reply_to),
-                    (Some(shard), None) => self.evaluate_at(turn, reply_to, shard, request),
+                    (Some(shard), None) => self.evaluate_at(turn, reply_to, shard, request, deadline),
                     _ => {
                         let Request::DeleteRange(delete) = request else { unreachable!("matched above") };
-                        self.delete_cross_shard(turn, reply_to, delete);
+                        self.delete_cross_shard(turn, reply_to, delete, deadline);
                     }
                 }
             }
-            Request::Txn(txn) => self.call_txn(turn, reply_to, txn),
+            Request::Txn(txn) => self.call_txn(turn, reply_to, txn, deadline),
             Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => {
-                self.ask_control(turn, reply_to, ControlRequest::Client(request));
+                self.ask_control(turn, reply_to, ControlRequest::Client(request), deadline);
             }
             Request::LeaseLeases if !turn.epoch_state.may_write() => {
                 let (revision, leases) =
@@ -302,7 +304,7 @@ impl Calls {
                 self.reply(turn, reply_to, Ok(Reply::LeaseLeases { revision, leases }));
             }
             Request::LeaseTimeToLive { .. } | Request::LeaseLeases | Request::Alarm(_) => {
-                self.ask_control(turn, reply_to, ControlRequest::Client(request));
+                self.ask_control(turn, reply_to, ControlRequest::Client(request), deadline);
             }
             Request::MemberList { .. } => {
                 let members = turn.control.members();
@@ -346,8 +348,19 @@ impl Calls {
 
     /// Begins a call whose request holds so many bytes.
     fn begin_of(&mut self, turn: &Turn, reply_to: ReplyTo, state: CallState, bytes: usize) -> CallId {
-        let (begun, deadline) = (turn.now, turn.now + turn.settings.request_timeout());
-        let call = Call { reply_to, state, begun, deadline, bytes, proposes: false };
+        self.begin_until(turn, reply_to, state, bytes, turn.now + turn.settings.request_timeout())
+    }
+
+    /// Begins a call that may have waited before.
+    fn begin_until(
+        &mut self,
+        turn: &Turn,
+        reply_to: ReplyTo,
+        state: CallState,
+        bytes: usize,
+        deadline: Time,
+    ) -> CallId {
+        let call = Call { reply_to, state, begun: turn.now, deadline, bytes, proposes: false };
         let number = self.under_way.add(call);
         CallId { reactor: turn.id, number }
     }
@@ -362,15 +375,22 @@ impl Calls {
         }
     }
 
-    fn evaluate_at(&mut self, turn: &mut Turn, reply_to: ReplyTo, shard: ShardId, request: Request) {
+    fn evaluate_at(
+        &mut self,
+        turn: &mut Turn,
+        reply_to: ReplyTo,
+        shard: ShardId,
+        request: Request,
+        until: Time,
+    ) {
         assert!(shard != ShardId::CONTROL, "the control shard has no keys");
         let owner = turn.router().reactor_of(shard);
         self.asks_of(reply_to, owner);
-        let call = self.begin_of(turn, reply_to, CallState::Waiting, request.bytes());
+        let call = self.begin_until(turn, reply_to, CallState::Waiting, request.bytes(), until);
         if is_write(&request) {
             self.under_way.proposes(call);
         }
-        turn.send(owner, ShardMail::Evaluate { call, shard, request });
+        turn.send(owner, ShardMail::Evaluate { call, shard, request, until });
     }
 
     /// A client's request goes to this reactor alone.
@@ -380,23 +400,23 @@ impl Calls {
         }
     }
 
-    fn ask_control(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: ControlRequest) {
-        let call = self.begin(turn, reply_to, CallState::Waiting);
+    fn ask_control(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: ControlRequest, until: Time) {
+        let call = self.begin_until(turn, reply_to, CallState::Waiting, 0, until);
         // An alarm goes through etcd's log even where it is only asked for.
         if matches!(&request, ControlRequest::Client(of) if is_write(of) || matches!(of, Request::Alarm(_))) {
             self.under_way.proposes(call);
         }
         let own = matches!(reply_to, ReplyTo::Own(_));
-        turn.send(ReactorId(0), LeaderMail::Control { call, request, own });
+        turn.send(ReactorId(0), LeaderMail::Control { call, request, until, own });
     }
 
-    fn call_txn(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: TxnRequest) {
+    fn call_txn(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: TxnRequest, deadline: Time) {
         let shards = shards_of_txn(turn, &request);
         match shards[..] {
             // A transaction without a key reads nothing and writes nothing: any shard can say so.
-            [] => self.evaluate_at(turn, reply_to, ShardId(1), Request::Txn(request)),
-            [shard] => self.evaluate_at(turn, reply_to, shard, Request::Txn(request)),
-            _ => self.cross_shard_txn(turn, reply_to, request, shards),
+            [] => self.evaluate_at(turn, reply_to, ShardId(1), Request::Txn(request), deadline),
+            [shard] => self.evaluate_at(turn, reply_to, shard, Request::Txn(request), deadline),
+            _ => self.cross_shard_txn(turn, reply_to, request, shards, deadline),
         }
     }
 
@@ -453,14 +473,18 @@ impl Calls {
         let late = self.under_way.all().filter(|(_, call)| call.deadline <= now);
         let late: Vec<u64> = late.map(|(number, _)| number).collect();
         for number in late {
-            self.count_failed(turn, number);
-            turn.counters.paths.call_expired += 1;
-            self.release_cross_shard_of(turn, CallId { reactor: turn.id, number });
-            self.finish(turn, CallId { reactor: turn.id, number }, Err(Error::Timeout));
+            self.expire_call(turn, CallId { reactor: turn.id, number });
         }
         self.expire_parked(turn);
         // Who could not be reached may be by now.
         self.unpark_leaderless(turn);
+    }
+
+    fn expire_call(&mut self, turn: &mut Turn, call: CallId) {
+        self.count_failed(turn, call.number);
+        turn.counters.paths.call_expired += 1;
+        self.release_cross_shard_of(turn, call);
+        self.finish(turn, call, Err(Error::Timeout));
     }
 
     fn count_failed(&self, turn: &mut Turn, number: u64) {

@@ -92,7 +92,7 @@ impl Calls {
                 continue;
             }
             let range = match awaits {
-                Awaits::State(..) => self.admit_if_room(turn, rpc, request),
+                Awaits::State(..) => self.admit_if_room(turn, rpc, request, deadline),
                 Awaits::Shown | Awaits::Leader | Awaits::Round(_) => {
                     self.place(turn, rpc, request, requires, deadline)
                 }

@@ -20,8 +20,8 @@ use crate::peer::PeerMessage;
 use crate::record::{ControlEntry, MemberRecord};
 use crate::stdx::Rng;
 use crate::types::{Duration, Index, LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
-use controls::Asked;
 pub use controls::Decided;
+use controls::{Asked, Asking};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A control entry that took effect here, until every reactor has it.
@@ -70,8 +70,9 @@ pub(super) struct Leader {
     physical: Vec<(Revision, CallId, Answer)>,
     compacted_by: BTreeMap<ReactorId, Revision>,
     compaction: Option<Compaction>,
-    /// A compaction on its way.
+    /// A compaction on its way; and the last one that went into the log.
     compacting_to: Revision,
+    compaction_proposed: Revision,
     /// Compactions that one on its way goes beyond, by their revision: they are refused when it is durable.
     superseded: Waiters<Revision, Asked>,
     /// The alarm of a full disk or quota is on its way, and these calls are refused with it.
@@ -114,6 +115,7 @@ impl Leader {
             compacted_by: BTreeMap::new(),
             compaction: None,
             compacting_to: Revision::NONE,
+            compaction_proposed: Revision::NONE,
             superseded: Waiters::default(),
             raising_no_space: None,
             no_space_heard: false,
@@ -134,6 +136,7 @@ impl Leader {
         self.revoking.clear();
         self.physical.clear();
         self.compacting_to = Revision::NONE;
+        self.compaction_proposed = Revision::NONE;
         self.superseded.clear();
         self.raising_no_space = None;
     }
@@ -212,7 +215,9 @@ impl Leader {
             LeaderMail::HandOver { .. } | LeaderMail::Round { .. } => {
                 unreachable!("rounds are not the leader's alone")
             }
-            LeaderMail::Control { call, request, own } => self.on_request(turn, call, request, own),
+            LeaderMail::Control { call, request, until, own } => {
+                self.decide_request(turn, Asked { by: Asking { call, own, until }, request });
+            }
             LeaderMail::OwnDone { of, answer } => self.on_own_done(turn, of, &answer),
             LeaderMail::RevokingHas { call, shards } => self.on_revoking_has(turn, from, call, shards),
             LeaderMail::EndBareLease { call, lease } => self.end_bare_lease(turn, lease, call),

@@ -5,6 +5,7 @@ use crate::io::DialId;
 use std::collections::BTreeMap;
 
 mod laggards;
+mod late;
 
 /// One end of a connection between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -186,6 +187,24 @@ impl Cluster {
 
     fn member(&mut self, at: usize) -> &mut Member {
         self.members[at].as_mut().expect("it is up")
+    }
+
+    /// The member that a member's reactors all follow.
+    fn follows(&self, at: usize) -> Option<usize> {
+        let reactors = &self.members[at].as_ref()?.reactors;
+        let mut followed = reactors.iter().map(|reactor| reactor.turn.epoch_state.follows());
+        let first = followed.next()??;
+        followed.all(|of| of == Some(first)).then_some((first.0 - 7) as usize)
+    }
+
+    /// So much time passes.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.settle();
+            self.now = self.now + Duration::from_ms(10);
+        }
+        self.settle();
     }
 
     fn leaders(&self) -> Vec<usize> {
