@@ -47,6 +47,7 @@ fn a_request_that_has_waited_at_two_members_is_not_done_after_its_client_was_tol
     ];
     cluster.pass(Duration::from_ms(3_000));
     // The others commit without the leader's disk, and what is to be evaluated waits for it.
+    cluster.put(leader, "w");
     cluster.member(leader).disk_stands = true;
     for n in 0..3 {
         cluster.member(leader).ask(PUT, &put_of([b"/registry/pods/x", &b"x"[..], b"/y"][n], b"1"));
@@ -62,6 +63,7 @@ fn a_request_that_has_waited_at_two_members_is_not_done_after_its_client_was_tol
     let told = (TIMED_OUT.0, TIMED_OUT.1.to_owned());
     assert_eq!(is_told(&cluster), [Some(told.clone()), Some(told)]);
     assert!(cluster.member(away).reactors[0].paths().forwarded >= 2, "they are with the leader");
+    assert_eq!(cluster.leaders(), [leader]);
     cluster.member(leader).write_all();
     for key in [&b"a"[..], b"b", b"/registry/pods/b"] {
         let put = put_of(key, b"newer");
