@@ -16,7 +16,7 @@ impl Reactor {
     /// Takes what has come of links.
     pub(super) fn take_peer_events(&mut self) {
         let mut answered = BTreeSet::new();
-        for event in self.peers.take_events() {
+        while let Some(event) = self.peers.next_event() {
             match event {
                 PeerEvent::Up(lane) => self.on_peer_up(lane),
                 PeerEvent::Down(lane) => self.on_peer_down(lane),
@@ -61,15 +61,19 @@ impl Reactor {
                 rounds.on_read_at_is(turn, number, revision, control);
             }
             PeerMessage::ReadAtRefused { number } => rounds.on_read_at_refused(number),
-            PeerMessage::Clock(clock) if turn.epoch_state.follows() == Some(lane.member) => {
-                turn.send_to_all(|| MemberMail::LeaderClock { clock });
+            // Who begins to lead says so with it, and may not be known yet to do so.
+            PeerMessage::Clock(clock)
+                if turn.epoch_state.follows().is_none_or(|leader| leader == lane.member) =>
+            {
+                turn.send_to_all(|| MemberMail::LeaderClock { member: lane.member, clock });
             }
             PeerMessage::Attributes(attributes) => {
                 if let Some(leader) = &mut self.leader {
                     leader.on_attributes(turn, lane.member, attributes);
                 }
             }
-            PeerMessage::Clock(_) | PeerMessage::Leaving => {}
+            PeerMessage::Clock(_) => {}
+            PeerMessage::Leaving => self.peers.on_leaving(turn, conn),
             PeerMessage::Group { .. } => unreachable!("it goes to its group"),
             PeerMessage::Settled { epoch, revision, commits } => {
                 let (said, own) = (Settled { epoch, revision, commits }, self.turn.reactors);

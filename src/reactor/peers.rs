@@ -22,7 +22,7 @@ use crate::raft::Position;
 use crate::record::FEATURE_LEVEL;
 use crate::router::{map_number, reactor_of};
 use crate::types::{ConnId, Duration, Epoch, Index, MemberId, ReactorId, Revision, ShardId, StoreId, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The reactor of another member that a link leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,7 +114,9 @@ pub(super) struct PeerLinks {
     lanes: BTreeMap<(MemberId, ReactorId), ConnId>,
     dials: BTreeMap<(MemberId, ReactorId), Dial>,
     dialed: u64,
-    events: Vec<PeerEvent>,
+    events: VecDeque<PeerEvent>,
+    /// This process ends: it connects with nobody any more.
+    leaves: bool,
 }
 
 impl PeerLinks {
@@ -126,13 +128,14 @@ impl PeerLinks {
             lanes: BTreeMap::new(),
             dials: BTreeMap::new(),
             dialed: 0,
-            events: vec![],
+            events: VecDeque::new(),
+            leaves: false,
         }
     }
 
-    /// What has come of links since it was last asked.
-    pub fn take_events(&mut self) -> Vec<PeerEvent> {
-        std::mem::take(&mut self.events)
+    /// The next thing that has come of links.
+    pub fn next_event(&mut self) -> Option<PeerEvent> {
+        self.events.pop_front()
     }
 
     fn introduction(&self, turn: &Turn) -> Introduction {
@@ -335,7 +338,7 @@ impl PeerLinks {
         (other.reactors, other.boot) = (Some(reactors), hello.from.boot);
         let fields = [("remote-peer-id", hex(member)), ("reactor", theirs.to_string())];
         turn.log_line(Level::Info, "peer is connected", fields.map(|(name, is)| (name, is.into())));
-        self.events.push(PeerEvent::Up(lane));
+        self.events.push_back(PeerEvent::Up(lane));
     }
 
     /// Another reactor here has heard how many reactors a member has.
@@ -404,7 +407,7 @@ impl PeerLinks {
         if let Some(lane) = lane {
             let removed = self.lanes.remove(&(lane.member, lane.theirs));
             assert!(removed == Some(conn), "a lane goes down with its own connection");
-            self.events.push(PeerEvent::Down(lane));
+            self.events.push_back(PeerEvent::Down(lane));
         }
         if let Some(dial) = dialed.and_then(|to| self.dials.get_mut(&to)) {
             dial.fail(turn.now);
@@ -429,6 +432,9 @@ impl PeerLinks {
             .collect();
         for (conn, why) in silent {
             self.fail(turn, conn, &why);
+        }
+        if self.leaves {
+            return;
         }
         let due = self.dials.iter_mut().filter(|(_, dial)| dial.under_way.is_none() && dial.at <= turn.now);
         for ((member, _), dial) in due {
@@ -481,7 +487,8 @@ impl PeerLinks {
     }
 
     pub fn wake_at(&self) -> Time {
-        let dials = self.dials.values().filter(|dial| dial.under_way.is_none()).map(|dial| dial.at);
+        let dials = self.dials.values().filter(|dial| dial.under_way.is_none() && !self.leaves);
+        let dials = dials.map(|dial| dial.at);
         let links = self.connections.values().map(|connection| connection.link.wake_at());
         dials.chain(links).min().unwrap_or(Time::NEVER)
     }
@@ -514,6 +521,27 @@ impl PeerLinks {
     fn say(&mut self, conn: ConnId, message: PeerMessage) -> bool {
         let connection = self.connections.get_mut(&conn).filter(|connection| !connection.ends);
         connection.is_some_and(|connection| connection.link.send(message).is_ok())
+    }
+
+    /// Whether this reactor has a connection to the member.
+    pub fn reaches(&self, member: MemberId) -> bool {
+        self.lanes.range((member, ReactorId(0))..=(member, ReactorId(u16::MAX))).next().is_some()
+    }
+
+    /// This process ends: every other end hears of it.
+    pub fn leave(&mut self) {
+        self.leaves = true;
+        for connection in self.connections.values_mut().filter(|connection| connection.lane.is_some()) {
+            // Where it finds no place any more, the connection's end says the same a little later.
+            let _ = connection.link.send(PeerMessage::Leaving);
+        }
+    }
+
+    /// The other end's process ends, by order. It is not waited for.
+    pub fn on_leaving(&mut self, turn: &mut Turn, conn: ConnId) {
+        let Some(lane) = self.connections.get(&conn).and_then(|connection| connection.lane) else { return };
+        turn.log_line(Level::Info, "peer leaves", [("remote-peer-id", hex(lane.member).into())]);
+        self.end(turn, conn);
     }
 
     /// Whether any connection is a member's with which shards are shared.

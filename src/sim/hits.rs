@@ -129,8 +129,16 @@ impl Hit {
 }
 
 /// Of [`Paths::NAMES`] those that only several members go.
-const WAYS_OF_SEVERAL: [&str; 6] =
-    ["takeover_given_up", "leader_gave_up", "group_wanted", "forwarded", "forwarded_anew", "forwarded_lost"];
+const WAYS_OF_SEVERAL: [&str; 8] = [
+    "takeover_given_up",
+    "leader_gave_up",
+    "group_wanted",
+    "hand_over_begun",
+    "hand_over_failed",
+    "forwarded",
+    "forwarded_anew",
+    "forwarded_lost",
+];
 
 /// How often each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

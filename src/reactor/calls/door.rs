@@ -72,7 +72,8 @@ fn rule(turn: &Turn, request: &ClientRequest) -> Result<Requires, Error> {
         Request::Alarm(_) | Request::LeaseTimeToLive { .. } => Ok(Requires::Leader),
         Request::AuthStatus | Request::UserList | Request::RoleList => Ok(Requires::Leader),
         // Only who leads can hand over, and the others say so whoever is named.
-        Request::MoveLeader { .. } if turn.is_alone() || turn.epoch_state.leads() => Ok(Requires::Leader),
+        Request::MoveLeader { .. } if turn.epoch_state.leads() => Ok(Requires::Nothing),
+        Request::MoveLeader { .. } if turn.is_alone() => Ok(Requires::Leader),
         Request::MoveLeader { .. } => Err(Error::NotLeader),
         Request::MemberList { linearizable: true } => Ok(Requires::Latest),
         Request::MemberList { linearizable: false } | Request::LeaseLeases => Ok(of_member(turn)),
@@ -136,10 +137,10 @@ impl Calls {
             }
             Requires::Latest if turn.is_alone() => Awaits::Leader,
             Requires::Latest => Awaits::Round(turn.gate.join_round()),
-            Requires::Leader if state.may_write() => {
+            Requires::Leader if state.takes_writes() => {
                 return self.admit_if_room(turn, rpc, request, deadline);
             }
-            Requires::Leader => match state.follows() {
+            Requires::Leader => match state.follows().filter(|leader| turn.clock_of(*leader).is_some()) {
                 Some(leader) => {
                     self.forward(turn, leader, rpc, request, deadline);
                     return None;

@@ -77,7 +77,8 @@ impl Calls {
         let call = self.begin_of(turn, reply_to, forwarded, bytes);
         self.under_way.until(call, deadline);
         turn.counters.paths.forwarded += 1;
-        let (number, clock) = (call.number, turn.leader_clock);
+        let number = call.number;
+        let clock = turn.clock_of(leader).expect("nothing is sent to whom no clock is known of");
         let timeout_ms = deadline.since(turn.now).0 / 1_000_000;
         let call = PeerMessage::Call { number, method: method as u8, clock, timeout_ms, message };
         turn.tell(ToPeers::One(leader), shard, call);
@@ -157,8 +158,8 @@ impl Calls {
     ) {
         let of = MemberCall { conn, number, member };
         // Its client may have been told by now that it has timed out, and must not find it done.
-        let Some(deadline) = deadline.filter(|until| turn.now < *until && turn.epoch_state.may_write())
-        else {
+        let takes = turn.epoch_state.takes_writes() && !self.front.is_stopping();
+        let Some(deadline) = deadline.filter(|until| turn.now < *until && takes) else {
             let refusal = PeerMessage::CallRefused { number };
             return turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, refusal);
         };

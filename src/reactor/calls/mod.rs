@@ -44,7 +44,7 @@ use crate::front::{Ask, Front, Rpc};
 use crate::io::{CallId, CallMail, ControlRequest, LeaderMail, Own, ReactorCounters, ShardMail};
 use crate::stdx::Rng;
 use crate::txn::{self, Counting};
-use crate::types::{LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
+use crate::types::{Duration, LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
 use crate::wire::http1::Http1Response;
 pub(super) use forward::ForwardedAnswer;
 use forward::{Forwarded, MemberCall};
@@ -85,8 +85,8 @@ enum CallState {
     Hashing(Box<hashes::Hashing>),
     /// It is with the leader.
     Forwarded(Box<Forwarded>),
-    /// The leadership goes to another member.
-    HandingOver,
+    /// The leadership is to go to this member.
+    HandingOver(MemberId),
 }
 
 impl CallState {
@@ -95,7 +95,7 @@ impl CallState {
         match self {
             CallState::Gathering(gathering) => gathering.is_census(),
             // What a member answers for itself is settled.
-            CallState::Hashing(_) | CallState::Forwarded(_) | CallState::HandingOver => true,
+            CallState::Hashing(_) | CallState::Forwarded(_) | CallState::HandingOver(_) => true,
             CallState::Waiting | CallState::Reading(_) | CallState::CrossShard(_) => false,
         }
     }
@@ -227,6 +227,7 @@ impl Calls {
     /// An epoch serves: what was parked goes on.
     pub fn begin_epoch(&mut self, turn: &mut Turn) {
         self.find_leader();
+        self.answer_handed_over(turn, turn.settings.member);
         self.lose_forwarded(turn, |_| true);
         self.unpark_shown(turn);
         self.unpark_leaderless(turn);
@@ -238,7 +239,7 @@ impl Calls {
         match leader {
             Some(leader) => {
                 self.find_leader();
-                self.answer_handed_over(turn);
+                self.answer_handed_over(turn, leader);
                 self.lose_forwarded(turn, |with| with != leader);
                 self.unpark_leaderless(turn);
             }
@@ -255,13 +256,34 @@ impl Calls {
         self.lose_leader(turn);
     }
 
-    /// Another member leads, which is what whoever asked for it wanted.
-    fn answer_handed_over(&mut self, turn: &mut Turn) {
-        let asked = self.under_way.all().filter(|(_, call)| matches!(call.state, CallState::HandingOver));
-        let asked: Vec<u64> = asked.map(|(number, _)| number).collect();
-        for number in asked {
-            self.finish(turn, CallId { reactor: turn.id, number }, Ok(Reply::MoveLeader));
+    /// This member leads, or leads on: whoever wanted another one to is told.
+    fn answer_handed_over(&mut self, turn: &mut Turn, leader: MemberId) {
+        let asked = self.under_way.all().filter_map(|(number, call)| match call.state {
+            CallState::HandingOver(target) => Some((number, target)),
+            _ => None,
+        });
+        let asked: Vec<(u64, MemberId)> = asked.collect();
+        for (number, target) in asked {
+            let answer = if target == leader { Ok(Reply::MoveLeader) } else { Err(Error::TransferTooLong) };
+            self.finish(turn, CallId { reactor: turn.id, number }, answer);
         }
+    }
+
+    /// The leadership was to be handed over, and stays here: what has waited goes on.
+    pub fn stay(&mut self, turn: &mut Turn) {
+        assert!(turn.epoch_state.takes_writes(), "who leads on takes requests on again");
+        self.answer_handed_over(turn, turn.settings.member);
+        self.unpark_leaderless(turn);
+    }
+
+    /// Whether nothing is under way that would end with the epoch.
+    pub fn is_drained(&self) -> bool {
+        self.under_way.all().all(|(_, call)| call.state.outlives_epochs())
+    }
+
+    /// Whether something is under way for other members' clients.
+    pub fn serves_members(&self) -> bool {
+        self.under_way.all().any(|(_, call)| matches!(call.reply_to, ReplyTo::Member(_)))
     }
 
     /// The leader asks something of its own.
@@ -298,7 +320,7 @@ impl Calls {
             Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => {
                 self.ask_control(turn, reply_to, ControlRequest::Client(request), deadline);
             }
-            Request::LeaseLeases if !turn.epoch_state.may_write() => {
+            Request::LeaseLeases if !turn.epoch_state.takes_writes() => {
                 let (revision, leases) =
                     (turn.shown(), turn.control.leases.iter().map(|(id, _)| id).collect());
                 self.reply(turn, reply_to, Ok(Reply::LeaseLeases { revision, leases }));
@@ -328,8 +350,9 @@ impl Calls {
                 if !is_voter {
                     return self.reply(turn, reply_to, Err(Error::BadLeaderTransferee));
                 }
-                let call = self.begin(turn, reply_to, CallState::HandingOver);
-                self.under_way.until(call, turn.now + turn.settings.election_timeout);
+                // Who leads then says so, or that it still does; what is left is that nobody does.
+                let until = turn.now + Duration(2 * turn.settings.election_timeout.0);
+                self.begin_until(turn, reply_to, CallState::HandingOver(target), 0, until);
                 turn.send(ReactorId(0), LeaderMail::HandOver { target });
             }
             Request::Status => self.take_census(turn, reply_to),
@@ -484,7 +507,12 @@ impl Calls {
         self.count_failed(turn, call.number);
         turn.counters.paths.call_expired += 1;
         self.release_cross_shard_of(turn, call);
-        self.finish(turn, call, Err(Error::Timeout));
+        let hands_over = |call: &Call| matches!(call.state, CallState::HandingOver(_));
+        let error = match self.under_way.get(call).is_some_and(hands_over) {
+            true => Error::TransferTooLong,
+            false => Error::Timeout,
+        };
+        self.finish(turn, call, Err(error));
     }
 
     fn count_failed(&self, turn: &mut Turn, number: u64) {

@@ -292,7 +292,7 @@ impl Leader {
     /// The next entry that may go into the log. Only while the epoch serves: before its seal the log would call it
     /// void, and every reactor here would have seen it take effect.
     pub fn next_to_propose(&mut self, turn: &mut Turn) -> Option<Decided> {
-        if !turn.epoch_state.may_write() {
+        if !turn.epoch_state.may_propose_control() {
             return None;
         }
         let settled = turn.settled_truth();
@@ -345,6 +345,11 @@ impl Leader {
             let before = self.proposed.insert(index, call);
             assert!(before.is_none(), "an entry is proposed for one call");
         }
+    }
+
+    /// Whether no entry is on its way, and none waits to be known everywhere.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.proposed.is_empty() && self.announced.is_empty()
     }
 
     /// The revision whose settling lets an entry go into the log.

@@ -299,6 +299,9 @@ impl Leader {
         if !turn.epoch_state.leads() {
             return self.publish_elsewhere(turn);
         }
+        if turn.epoch_state.is_draining() {
+            return; // Whoever leads next finds the same to do.
+        }
         self.expire_leases(turn);
         let (now, settled) = (turn.now, *turn.settled);
         if let Some(revision) = self.auto.look(now, settled) {
@@ -345,7 +348,10 @@ impl Leader {
             let may_publish = turn.epoch_state.follows().is_some() && turn.control.is_bootstrapped();
             return if may_publish { self.publishes_at } else { Time::NEVER };
         }
-        self.expiry.wake_at().min(self.auto.next_look)
+        match turn.epoch_state.is_draining() {
+            true => Time::NEVER,
+            false => self.expiry.wake_at().min(self.auto.next_look),
+        }
     }
 }
 
