@@ -75,7 +75,7 @@ impl Cluster {
 
     /// The process is told to end.
     fn stop(&mut self, at: usize) {
-        let now = self.now;
+        let now = self.now.max(self.member(at).now);
         self.member(at).now = now;
         self.member(at).reactors.iter_mut().for_each(|reactor| reactor.step(now, Input::Stop));
     }
