@@ -109,8 +109,10 @@ pub enum PeerMessage {
     Attributes(ControlEntry),
     /// What the leader's clock shows.
     Clock(ClockReading),
-    /// The sender's process ends, by order. Nobody says it yet.
+    /// The sender's process ends, by order.
     Leaving,
+    /// The sender's disk or quota is full, for the leader to raise its alarm.
+    NoSpace,
 }
 
 /// A call's end by an error: gRPC's code and the text.
@@ -140,7 +142,8 @@ impl PeerMessage {
             | PeerMessage::Call { .. }
             | PeerMessage::Answer { .. }
             | PeerMessage::CallRefused { .. }
-            | PeerMessage::Attributes(_) => false,
+            | PeerMessage::Attributes(_)
+            | PeerMessage::NoSpace => false,
         }
     }
 }

@@ -98,6 +98,7 @@ enum MessageRecord {
         time: u64,
     },
     Leaving,
+    NoSpace,
 }
 
 #[derive(Archive, Serialize)]
@@ -270,6 +271,7 @@ fn record(message: &PeerMessage) -> MessageRecord {
         PeerMessage::Attributes(entry) => MessageRecord::Attributes(Box::new(entry.clone())),
         PeerMessage::Clock(ClockReading { boot, time }) => MessageRecord::Clock { boot: *boot, time: time.0 },
         PeerMessage::Leaving => MessageRecord::Leaving,
+        PeerMessage::NoSpace => MessageRecord::NoSpace,
     }
 }
 
@@ -404,6 +406,7 @@ fn name(record: &ArchivedMessageRecord) -> &'static str {
         ArchivedMessageRecord::Attributes(_) => "a member's attributes",
         ArchivedMessageRecord::Clock { .. } => "a clock",
         ArchivedMessageRecord::Leaving => "a farewell",
+        ArchivedMessageRecord::NoSpace => "a full disk",
     }
 }
 
@@ -490,6 +493,7 @@ impl MessageReader<'_> {
                 PeerMessage::Clock(ClockReading { boot: boot.to_native(), time: Time(time.to_native()) })
             }
             ArchivedMessageRecord::Leaving => PeerMessage::Leaving,
+            ArchivedMessageRecord::NoSpace => PeerMessage::NoSpace,
         })
     }
 

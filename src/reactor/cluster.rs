@@ -61,6 +61,11 @@ impl Reactor {
                 rounds.on_read_at_is(turn, number, revision, control);
             }
             PeerMessage::ReadAtRefused { number } => rounds.on_read_at_refused(number),
+            PeerMessage::NoSpace => {
+                if let Some(leader) = &mut self.leader {
+                    leader.on_no_space_at(turn, lane.member);
+                }
+            }
             // Who begins to lead says so with it, and may not be known yet to do so.
             PeerMessage::Clock(clock)
                 if turn.epoch_state.follows().is_none_or(|leader| leader == lane.member) =>

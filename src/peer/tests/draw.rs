@@ -120,7 +120,7 @@ pub fn attributes(member: u64) -> ControlEntry {
 }
 
 pub fn message(rng: &mut Rng) -> PeerMessage {
-    match rng.below(17) {
+    match rng.below(18) {
         0..=5 => PeerMessage::Group {
             shard: shard(rng),
             control_term: Term(number(rng, RAFT_LAST)),
@@ -159,6 +159,7 @@ pub fn message(rng: &mut Rng) -> PeerMessage {
         13 => PeerMessage::CallRefused { number: any(rng) },
         14 => PeerMessage::Attributes(attributes(rng.below(9))),
         15 => PeerMessage::Clock(ClockReading { boot: any(rng), time: Time(any(rng)) }),
+        16 => PeerMessage::NoSpace,
         _ => PeerMessage::Leaving,
     }
 }

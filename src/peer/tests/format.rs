@@ -116,6 +116,7 @@ fn beside_groups() -> Vec<(&'static str, PeerMessage)> {
         ("attributes", PeerMessage::Attributes(draw::attributes(2))),
         ("clock", PeerMessage::Clock(ClockReading { boot: 5, time: Time(9) })),
         ("leaving", PeerMessage::Leaving),
+        ("no_space", PeerMessage::NoSpace),
     ]
 }
 

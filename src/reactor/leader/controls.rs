@@ -13,7 +13,7 @@ use crate::io::{CallId, CallMail, ControlRequest, Fields, Level};
 use crate::lease::{Granted, Renewal};
 use crate::limits::LEASE_BYTES;
 use crate::record::ControlEntry;
-use crate::types::{Index, LeaseId, Revision, Time};
+use crate::types::{Index, LeaseId, MemberId, Revision, Time};
 
 /// A control entry that is decided and waits to be proposed, with who asked.
 #[derive(Debug)]
@@ -244,8 +244,7 @@ impl Leader {
         let stands = turn.control.has_alarm(member, AlarmType::NoSpace);
         if !turn.epoch_state.leads() {
             // A reactor whose disk is full says so at any time. No call is behind it: none is evaluated now.
-            self.no_space_heard = true;
-            return;
+            return self.hear_no_space(turn);
         }
         match (call, &mut self.raising_no_space) {
             (Some(call), _) if stands => self.refuse(turn, call, Error::NoSpace),
@@ -261,6 +260,16 @@ impl Leader {
                 let control = ControlEntry::AlarmOn { member: member.0, alarm: control::NO_SPACE };
                 self.decide_control(turn, control, call.map(|call| (call, Err(Error::NoSpace))));
             }
+        }
+    }
+
+    /// The disk or the quota of another member is full.
+    pub fn on_no_space_at(&mut self, turn: &mut Turn, member: MemberId) {
+        let stands = turn.control.has_alarm(member, AlarmType::NoSpace);
+        if turn.epoch_state.takes_writes() && !stands {
+            turn.counters.paths.no_space_raised += 1;
+            let control = ControlEntry::AlarmOn { member: member.0, alarm: control::NO_SPACE };
+            self.decide_control(turn, control, None);
         }
     }
 

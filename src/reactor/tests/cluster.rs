@@ -4,6 +4,7 @@ use super::*;
 use crate::io::DialId;
 use std::collections::BTreeMap;
 
+mod alarms;
 mod hand_over;
 mod laggards;
 mod late;
