@@ -66,7 +66,11 @@ fn rule(turn: &Turn, request: &ClientRequest) -> Result<Requires, Error> {
         Request::Range(range) => txn::check_range(range).map(|()| latest(range)),
         Request::Put(put) => txn::check_put(put).map(|()| Requires::Leader),
         Request::DeleteRange(delete) => txn::check_delete(delete).map(|()| Requires::Leader),
-        Request::Txn(txn) => txn::check_txn(txn, turn.settings.txn_ops_max).map(|()| Requires::Leader),
+        Request::Txn(txn) => {
+            let reads_here = !turn.is_alone() && txn.is_serializable();
+            let requires = if reads_here { Requires::Shown } else { Requires::Leader };
+            txn::check_txn(txn, turn.settings.txn_ops_max).map(|()| requires)
+        }
         Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => Ok(Requires::Leader),
         // Etcd's log takes an alarm that is only asked for as well.
         Request::Alarm(_) | Request::LeaseTimeToLive { .. } => Ok(Requires::Leader),

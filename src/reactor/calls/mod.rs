@@ -23,6 +23,7 @@ mod forward;
 mod gather;
 mod hashes;
 mod history;
+mod local_txns;
 mod metrics;
 mod pace;
 mod parking;
@@ -48,6 +49,7 @@ use crate::types::{Duration, LeaseId, MemberId, ReactorId, Revision, ShardId, Ti
 use crate::wire::http1::Http1Response;
 pub(super) use forward::ForwardedAnswer;
 use forward::{Forwarded, MemberCall};
+use local_txns::LocalTxn;
 use parking::Parking;
 use reads::Reading;
 use std::collections::VecDeque;
@@ -68,6 +70,8 @@ enum ReplyTo {
     Call(CallId),
     /// A page of HTTP/1.
     Page(Rpc),
+    /// A transaction that reads what this member shows.
+    LocalTxn(CallId),
     /// The leader itself.
     Own(Own),
     /// A client of another member.
@@ -81,6 +85,7 @@ enum CallState {
     Waiting,
     Reading(Box<Reading>),
     CrossShard(Box<CrossShardTxn>),
+    LocalTxn(Box<LocalTxn>),
     Gathering(Box<gather::Gathering>),
     Hashing(Box<hashes::Hashing>),
     /// It is with the leader.
@@ -95,7 +100,8 @@ impl CallState {
         match self {
             CallState::Gathering(gathering) => gathering.is_census(),
             // What a member answers for itself is settled.
-            CallState::Hashing(_) | CallState::Forwarded(_) | CallState::HandingOver(_) => true,
+            CallState::Hashing(_) | CallState::LocalTxn(_) => true,
+            CallState::Forwarded(_) | CallState::HandingOver(_) => true,
             CallState::Waiting | CallState::Reading(_) | CallState::CrossShard(_) => false,
         }
     }
@@ -316,6 +322,9 @@ impl Calls {
                     }
                 }
             }
+            Request::Txn(txn) if !turn.epoch_state.takes_writes() => {
+                self.read_txn(turn, reply_to, txn, deadline);
+            }
             Request::Txn(txn) => self.call_txn(turn, reply_to, txn, deadline),
             Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => {
                 self.ask_control(turn, reply_to, ControlRequest::Client(request), deadline);
@@ -394,7 +403,8 @@ impl Calls {
             ReplyTo::Rpc(rpc) | ReplyTo::KeepAlive(rpc) | ReplyTo::Chunk(rpc) => {
                 self.front.method(rpc).is_some()
             }
-            ReplyTo::Call(_) | ReplyTo::Page(_) | ReplyTo::Own(_) | ReplyTo::Member(_) => true,
+            ReplyTo::Call(_) | ReplyTo::Page(_) | ReplyTo::Own(_) => true,
+            ReplyTo::LocalTxn(_) | ReplyTo::Member(_) => true,
         }
     }
 
@@ -470,6 +480,7 @@ impl Calls {
             ReplyTo::KeepAlive(rpc) => self.on_kept_alive(turn, rpc, answer),
             ReplyTo::Chunk(rpc) => self.on_chunk(turn, rpc, answer),
             ReplyTo::Call(call) => turn.answer(call, answer),
+            ReplyTo::LocalTxn(call) => self.on_local_range(turn, call, answer),
             ReplyTo::Member(of) => self.answer_member(turn, of, answer),
             ReplyTo::Own(of) => turn.send(ReactorId(0), LeaderMail::OwnDone { of, answer }),
             ReplyTo::Page(rpc) => {

@@ -8,6 +8,7 @@ mod alarms;
 mod hand_over;
 mod laggards;
 mod late;
+mod local_txns;
 
 /// One end of a connection between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
