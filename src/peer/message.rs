@@ -113,6 +113,15 @@ pub enum PeerMessage {
     Leaving,
     /// The sender's disk or quota is full, for the leader to raise its alarm.
     NoSpace,
+    /// Calls that the sender has made on connections between the two that are gone have no answer. It asks when none
+    /// of them can be done any more.
+    CallsLost {
+        number: u64,
+    },
+    /// From now on none can.
+    CallsOver {
+        number: u64,
+    },
 }
 
 /// A call's end by an error: gRPC's code and the text.
@@ -143,7 +152,9 @@ impl PeerMessage {
             | PeerMessage::Answer { .. }
             | PeerMessage::CallRefused { .. }
             | PeerMessage::Attributes(_)
-            | PeerMessage::NoSpace => false,
+            | PeerMessage::NoSpace
+            | PeerMessage::CallsLost { .. }
+            | PeerMessage::CallsOver { .. } => false,
         }
     }
 }

@@ -99,6 +99,8 @@ enum MessageRecord {
     },
     Leaving,
     NoSpace,
+    CallsLost(u64),
+    CallsOver(u64),
 }
 
 #[derive(Archive, Serialize)]
@@ -272,6 +274,8 @@ fn record(message: &PeerMessage) -> MessageRecord {
         PeerMessage::Clock(ClockReading { boot, time }) => MessageRecord::Clock { boot: *boot, time: time.0 },
         PeerMessage::Leaving => MessageRecord::Leaving,
         PeerMessage::NoSpace => MessageRecord::NoSpace,
+        PeerMessage::CallsLost { number } => MessageRecord::CallsLost(*number),
+        PeerMessage::CallsOver { number } => MessageRecord::CallsOver(*number),
     }
 }
 
@@ -407,6 +411,8 @@ fn name(record: &ArchivedMessageRecord) -> &'static str {
         ArchivedMessageRecord::Clock { .. } => "a clock",
         ArchivedMessageRecord::Leaving => "a farewell",
         ArchivedMessageRecord::NoSpace => "a full disk",
+        ArchivedMessageRecord::CallsLost(_) => "a question for lost calls",
+        ArchivedMessageRecord::CallsOver(_) => "the end of lost calls",
     }
 }
 
@@ -494,6 +500,8 @@ impl MessageReader<'_> {
             }
             ArchivedMessageRecord::Leaving => PeerMessage::Leaving,
             ArchivedMessageRecord::NoSpace => PeerMessage::NoSpace,
+            ArchivedMessageRecord::CallsLost(number) => PeerMessage::CallsLost { number: number.to_native() },
+            ArchivedMessageRecord::CallsOver(number) => PeerMessage::CallsOver { number: number.to_native() },
         })
     }
 

@@ -18,8 +18,8 @@ impl Reactor {
         let mut answered = BTreeSet::new();
         while let Some(event) = self.peers.next_event() {
             match event {
-                PeerEvent::Up(lane) => self.on_peer_up(lane),
-                PeerEvent::Down(lane) => self.on_peer_down(lane),
+                PeerEvent::Up { lane, conn } => self.on_peer_up(lane, conn),
+                PeerEvent::Down { lane, conn } => self.on_peer_down(lane, conn),
                 PeerEvent::Said { lane, conn, message } => match message {
                     PeerMessage::Group { shard, control_term, message, .. } => {
                         if matches!(message.body, MessageBody::AppendAnswer { .. }) {
@@ -56,6 +56,8 @@ impl Reactor {
                 calls.on_forwarded_answer(turn, ForwardedAnswer { number, shows, control, outcome });
             }
             PeerMessage::CallRefused { number } => calls.on_not_taken(turn, number),
+            PeerMessage::CallsLost { number } => calls.on_calls_lost(turn, (lane.member, conn), number),
+            PeerMessage::CallsOver { number } => calls.on_calls_over(turn, number),
             PeerMessage::ReadAt { number } => rounds.on_read_at(turn, conn, number),
             PeerMessage::ReadAtIs { number, revision, control } => {
                 rounds.on_read_at_is(turn, number, revision, control);
@@ -94,8 +96,9 @@ impl Reactor {
     }
 
     /// What was on its way when the connection before this one broke is lost: groups ask for it again.
-    fn on_peer_up(&mut self, lane: PeerLane) {
-        let Reactor { turn, shards, .. } = self;
+    fn on_peer_up(&mut self, lane: PeerLane, conn: ConnId) {
+        let Reactor { turn, shards, calls, .. } = self;
+        calls.ask_for_lost(turn, conn, (lane.member, lane.theirs()));
         let joined = shards.all_mut().filter(|local| lane.joins(local.shard.id, turn.reactors));
         for local in joined {
             let group = local.shard.group_mut();
@@ -109,9 +112,8 @@ impl Reactor {
         }
     }
 
-    fn on_peer_down(&mut self, lane: PeerLane) {
-        // Answers come by the connection that the question went by.
-        self.calls.lose_forwarded(&mut self.turn, |leader| leader == lane.member);
+    fn on_peer_down(&mut self, lane: PeerLane, conn: ConnId) {
+        self.calls.on_connection_lost(conn, lane.theirs());
         self.epochs.on_peer_down(&mut self.turn, &mut self.shards, lane.member);
     }
 
@@ -182,11 +184,15 @@ impl Reactor {
         }
         for (to, shard, message) in std::mem::take(&mut turn.to_peers) {
             let call = if let PeerMessage::Call { number, .. } = message { Some(number) } else { None };
-            let is_answer = matches!(message, PeerMessage::Answer { .. } | PeerMessage::CallRefused { .. });
+            let is_answer = matches!(
+                message,
+                PeerMessage::Answer { .. } | PeerMessage::CallRefused { .. } | PeerMessage::CallsOver { .. }
+            );
             match (peers.tell(to, shard, message), call, to) {
-                (false, Some(number), _) => calls.on_not_taken(turn, number),
+                (Some(conn), Some(number), _) => calls.on_handed_out(turn, number, conn),
+                (None, Some(number), _) => calls.on_not_taken(turn, number),
                 // Whoever waits for it is to know that it does not come.
-                (false, None, ToPeers::Asker(conn)) if is_answer => {
+                (None, None, ToPeers::Asker(conn)) if is_answer => {
                     peers.fail(turn, conn, "more answers wait for it than it takes");
                 }
                 _ => {}

@@ -35,6 +35,11 @@ pub(super) struct PeerLane {
 }
 
 impl PeerLane {
+    /// The reactor at the other end.
+    pub fn theirs(&self) -> ReactorId {
+        self.theirs
+    }
+
     /// Whether it joins the owners of a shard, where this member has so many reactors.
     pub fn joins(&self, shard: ShardId, own_reactors: u16) -> bool {
         reactor_of(shard, self.reactors) == self.theirs && reactor_of(shard, own_reactors) == self.own
@@ -44,8 +49,8 @@ impl PeerLane {
 /// What comes of a link.
 #[derive(Debug)]
 pub(super) enum PeerEvent {
-    Up(PeerLane),
-    Down(PeerLane),
+    Up { lane: PeerLane, conn: ConnId },
+    Down { lane: PeerLane, conn: ConnId },
     Said { lane: PeerLane, conn: ConnId, message: PeerMessage },
 }
 
@@ -338,7 +343,7 @@ impl PeerLinks {
         (other.reactors, other.boot) = (Some(reactors), hello.from.boot);
         let fields = [("remote-peer-id", hex(member)), ("reactor", theirs.to_string())];
         turn.log_line(Level::Info, "peer is connected", fields.map(|(name, is)| (name, is.into())));
-        self.events.push_back(PeerEvent::Up(lane));
+        self.events.push_back(PeerEvent::Up { lane, conn });
     }
 
     /// Another reactor here has heard how many reactors a member has.
@@ -407,7 +412,7 @@ impl PeerLinks {
         if let Some(lane) = lane {
             let removed = self.lanes.remove(&(lane.member, lane.theirs));
             assert!(removed == Some(conn), "a lane goes down with its own connection");
-            self.events.push_back(PeerEvent::Down(lane));
+            self.events.push_back(PeerEvent::Down { lane, conn });
         }
         if let Some(dial) = dialed.and_then(|to| self.dials.get_mut(&to)) {
             dial.fail(turn.now);
@@ -495,18 +500,18 @@ impl PeerLinks {
 
     /// Says something to members, by the lane of a shard's owners.
     ///
-    /// A member that has none of them hears it by any other. Whether it goes out; what finds no lane is lost, as on any
-    /// network.
-    pub fn tell(&mut self, to: ToPeers, shard: ShardId, message: PeerMessage) -> bool {
+    /// A member that has none of them hears it by any other. By which connection it goes out; what finds no lane is
+    /// lost, as on any network.
+    pub fn tell(&mut self, to: ToPeers, shard: ShardId, message: PeerMessage) -> Option<ConnId> {
         match to {
-            ToPeers::Asker(conn) => self.say(conn, message),
-            ToPeers::One(member) => self.lane_to(member, shard).is_some_and(|conn| self.say(conn, message)),
+            ToPeers::Asker(conn) => Some(conn).filter(|conn| self.say(*conn, message)),
+            ToPeers::One(member) => self.lane_to(member, shard).filter(|conn| self.say(*conn, message)),
             ToPeers::All => {
                 let members: Vec<MemberId> = self.others.keys().copied().collect();
                 let lanes = members.into_iter().filter_map(|member| self.lane_to(member, shard));
                 let lanes: Vec<ConnId> = lanes.collect();
                 let said = lanes.into_iter().filter(|conn| self.say(*conn, message.clone()));
-                said.count() > 0
+                said.last()
             }
         }
     }

@@ -120,7 +120,7 @@ pub fn attributes(member: u64) -> ControlEntry {
 }
 
 pub fn message(rng: &mut Rng) -> PeerMessage {
-    match rng.below(18) {
+    match rng.below(20) {
         0..=5 => PeerMessage::Group {
             shard: shard(rng),
             control_term: Term(number(rng, RAFT_LAST)),
@@ -160,6 +160,8 @@ pub fn message(rng: &mut Rng) -> PeerMessage {
         14 => PeerMessage::Attributes(attributes(rng.below(9))),
         15 => PeerMessage::Clock(ClockReading { boot: any(rng), time: Time(any(rng)) }),
         16 => PeerMessage::NoSpace,
+        17 => PeerMessage::CallsLost { number: any(rng) },
+        18 => PeerMessage::CallsOver { number: any(rng) },
         _ => PeerMessage::Leaving,
     }
 }

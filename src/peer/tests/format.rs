@@ -117,6 +117,8 @@ fn beside_groups() -> Vec<(&'static str, PeerMessage)> {
         ("clock", PeerMessage::Clock(ClockReading { boot: 5, time: Time(9) })),
         ("leaving", PeerMessage::Leaving),
         ("no_space", PeerMessage::NoSpace),
+        ("calls_lost", PeerMessage::CallsLost { number: 3 }),
+        ("calls_over", PeerMessage::CallsOver { number: 3 }),
     ]
 }
 

@@ -4,9 +4,10 @@
 //! leaders change and connections break?
 //!
 //! **The rule.** A request goes to a leader once. If it certainly was not taken (it never left, or was refused as
-//! nobody leads there), it waits for the next leader. If it may have been, its outcome is unknown: its client is told
-//! so as soon as another leader serves or the connection is lost, and it is never sent again, since it could take
-//! effect twice.
+//! nobody leads there), it waits for the next leader. If it may have been, its outcome is unknown, and it is never sent
+//! again, since it could take effect twice. Its client is told so once it cannot be done any more: when another leader
+//! serves, or where only the connection was lost, when the leader has said on the next one that it is through with what
+//! came by those before.
 //!
 //! **Why not otherwise.** A follower that sends and forgets, as etcd's does, leaves its clients to their deadlines
 //! whenever a leader dies.
@@ -19,7 +20,7 @@ use crate::front::Rpc;
 use crate::io::{CallId, ControlRequest};
 use crate::peer::{CallFailure, PeerMessage};
 use crate::reactor::turn::ToPeers;
-use crate::types::{ConnId, Index, MemberId, Revision, ShardId, Time};
+use crate::types::{ConnId, Index, MemberId, ReactorId, Revision, ShardId, Time};
 use crate::wire::{Header, Method, decode, encode};
 use bytes::Bytes;
 
@@ -29,6 +30,28 @@ pub(super) struct Forwarded {
     leader: MemberId,
     /// In case that the leader does not take it.
     request: ClientRequest,
+    /// What it went by. None where it has not left, or where that connection is gone.
+    conn: Option<ConnId>,
+    /// The connection is gone.
+    lost: Option<Lost>,
+}
+
+/// What went by a connection that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lost {
+    /// The leader's reactor, which may have it.
+    at: ReactorId,
+    /// By which number that was asked for it.
+    asked: Option<u64>,
+}
+
+/// A member has lost calls to this one with a connection.
+#[derive(Debug)]
+pub(super) struct LostCalls {
+    member: MemberId,
+    /// Who asks, by which number.
+    conn: ConnId,
+    number: u64,
 }
 
 /// The leader's answer to a request.
@@ -73,7 +96,8 @@ impl Calls {
             _ => unreachable!("only calls and renewals are the leader's"),
         };
         let bytes = message.len();
-        let forwarded = CallState::Forwarded(Box::new(Forwarded { leader, request }));
+        let forwarded = Forwarded { leader, request, conn: None, lost: None };
+        let forwarded = CallState::Forwarded(Box::new(forwarded));
         let call = self.begin_of(turn, reply_to, forwarded, bytes);
         self.under_way.until(call, deadline);
         turn.counters.paths.forwarded += 1;
@@ -82,6 +106,81 @@ impl Calls {
         let timeout_ms = deadline.since(turn.now).0 / 1_000_000;
         let call = PeerMessage::Call { number, method: method as u8, clock, timeout_ms, message };
         turn.tell(ToPeers::One(leader), shard, call);
+    }
+
+    fn forwarded(&mut self, turn: &Turn, number: u64) -> Option<&mut Forwarded> {
+        match &mut self.under_way.get_mut(CallId { reactor: turn.id, number })?.state {
+            CallState::Forwarded(forwarded) => Some(forwarded),
+            _ => None,
+        }
+    }
+
+    /// A request is on its way to the leader, by this connection.
+    pub fn on_handed_out(&mut self, turn: &Turn, number: u64, conn: ConnId) {
+        if let Some(forwarded) = self.forwarded(turn, number) {
+            assert!(forwarded.conn.is_none() && forwarded.lost.is_none(), "a request is sent once");
+            forwarded.conn = Some(conn);
+        }
+    }
+
+    /// Answers come by the connection that the question went by. What went by this one may be done still.
+    pub fn on_connection_lost(&mut self, conn: ConnId, theirs: ReactorId) {
+        for call in self.under_way.all_mut() {
+            match (&mut call.state, call.reply_to) {
+                (CallState::Forwarded(of), _) if of.conn == Some(conn) => {
+                    (of.conn, of.lost) = (None, Some(Lost { at: theirs, asked: None }));
+                }
+                (_, ReplyTo::Member(of)) if of.conn == conn => _ = self.lost_conns.insert(conn),
+                _ => {}
+            }
+        }
+    }
+
+    /// A member is connected again: what was lost with an earlier connection is asked for.
+    pub fn ask_for_lost(&mut self, turn: &mut Turn, conn: ConnId, (member, theirs): (MemberId, ReactorId)) {
+        self.lost_asked += 1;
+        let number = self.lost_asked;
+        let mut any = false;
+        for call in self.under_way.all_mut() {
+            if let CallState::Forwarded(of) = &mut call.state
+                && of.leader == member
+                && of.lost.is_some_and(|lost| lost.at == theirs)
+            {
+                (of.lost, any) = (Some(Lost { at: theirs, asked: Some(number) }), true);
+            }
+        }
+        if any {
+            turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, PeerMessage::CallsLost { number });
+        }
+    }
+
+    /// A member asks when calls of its, which came by connections that are gone, are over.
+    pub fn on_calls_lost(&mut self, turn: &mut Turn, (member, conn): (MemberId, ConnId), number: u64) {
+        self.lost_calls.retain(|of| of.conn != conn);
+        self.lost_calls.push(LostCalls { member, conn, number });
+        self.tell_lost_over(turn);
+    }
+
+    /// Says so where nothing of them is under way any more.
+    pub(super) fn tell_lost_over(&mut self, turn: &mut Turn) {
+        if self.lost_calls.is_empty() {
+            return;
+        }
+        let of_lost = self.under_way.all().filter_map(|(_, call)| match call.reply_to {
+            ReplyTo::Member(of) if self.lost_conns.contains(&of.conn) => Some((of.member, of.conn)),
+            _ => None,
+        });
+        let of_lost: Vec<(MemberId, ConnId)> = of_lost.collect();
+        self.lost_conns.retain(|conn| of_lost.iter().any(|(_, of)| of == conn));
+        let is_over = |lost: &mut LostCalls| of_lost.iter().all(|(member, _)| *member != lost.member);
+        for LostCalls { conn, number, .. } in self.lost_calls.extract_if(.., is_over) {
+            turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, PeerMessage::CallsOver { number });
+        }
+    }
+
+    /// The leader is through with what was lost before it was asked.
+    pub fn on_calls_over(&mut self, turn: &mut Turn, number: u64) {
+        self.lose(turn, |of| of.lost.is_some_and(|lost| lost.asked == Some(number)));
     }
 
     /// The leader was not told, or has refused to take it: it waits for another one.
@@ -135,9 +234,14 @@ impl Calls {
 
     /// What is with any other member than this leader has an outcome that nobody will tell.
     pub fn lose_forwarded(&mut self, turn: &mut Turn, is_lost: impl Fn(MemberId) -> bool) {
-        let lost = self.under_way.all().filter(
-            |(_, call)| matches!(&call.state, CallState::Forwarded(forwarded) if is_lost(forwarded.leader)),
-        );
+        self.lose(turn, |forwarded| is_lost(forwarded.leader));
+    }
+
+    fn lose(&mut self, turn: &mut Turn, is_lost: impl Fn(&Forwarded) -> bool) {
+        let lost = self
+            .under_way
+            .all()
+            .filter(|(_, call)| matches!(&call.state, CallState::Forwarded(forwarded) if is_lost(forwarded)));
         let numbers: Vec<u64> = lost.map(|(number, _)| number).collect();
         for number in numbers {
             turn.counters.paths.forwarded_lost += 1;

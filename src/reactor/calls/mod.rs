@@ -45,14 +45,14 @@ use crate::front::{Ask, Front, Rpc};
 use crate::io::{CallId, CallMail, ControlRequest, LeaderMail, Own, ReactorCounters, ShardMail};
 use crate::stdx::Rng;
 use crate::txn::{self, Counting};
-use crate::types::{Duration, LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
+use crate::types::{ConnId, Duration, LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
 use crate::wire::http1::Http1Response;
 pub(super) use forward::ForwardedAnswer;
-use forward::{Forwarded, MemberCall};
+use forward::{Forwarded, LostCalls, MemberCall};
 use local_txns::LocalTxn;
 use parking::Parking;
 use reads::Reading;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use streams::Streams;
 use table::CallTable;
 use txns::CrossShardTxn;
@@ -123,6 +123,11 @@ pub(super) struct Calls {
     pub front: Front,
     under_way: CallTable,
     parking: Parking,
+    /// Members that have lost calls to this one with a connection; the connections; and how often this one has asked
+    /// for such calls.
+    lost_calls: Vec<LostCalls>,
+    lost_conns: BTreeSet<ConnId>,
+    lost_asked: u64,
     /// Answers of the leader that wait until this member shows as much.
     unshown_answers: Vec<ForwardedAnswer>,
     streams: Streams,
@@ -147,6 +152,9 @@ impl Calls {
             front,
             under_way: CallTable::default(),
             parking: Parking::default(),
+            lost_calls: vec![],
+            lost_conns: BTreeSet::new(),
+            lost_asked: 0,
             unshown_answers: vec![],
             streams: Streams::default(),
             watches: Watches::new(rng),
@@ -201,6 +209,7 @@ impl Calls {
         self.front_on_time(turn);
         self.end_leaderless(turn);
         self.redecide(turn);
+        self.tell_lost_over(turn);
     }
 
     /// Whether the next turn has work that no input will bring.

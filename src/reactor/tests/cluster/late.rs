@@ -135,3 +135,68 @@ fn a_control_entry_that_waited_for_what_it_has_seen_is_not_proposed_after_its_cl
     let _: proto::CompactionResponse = member.call("/etcdserverpb.KV/Compact", &compact).unwrap();
     assert_eq!(member.reactors[0].turn.control.compacted(), Revision(2));
 }
+
+impl Cluster {
+    /// All connections between two members break.
+    fn break_between(&mut self, one: usize, other: usize) {
+        let between = |(end, far): (&End, &End)| (end.member == one && far.member == other).then_some(*end);
+        let ends: Vec<End> = self.ends.iter().filter_map(between).collect();
+        assert!(!ends.is_empty());
+        ends.into_iter().for_each(|end| self.hang_up(end));
+    }
+
+    fn has(&mut self, at: usize, key: &'static [u8]) -> bool {
+        let range = proto::RangeRequest { key: Bytes::from_static(key), ..Default::default() };
+        let found: proto::RangeResponse = self.call(at, "/etcdserverpb.KV/Range", &range).unwrap();
+        !found.kvs.is_empty()
+    }
+}
+
+/// The leader may still do what came by a connection that is gone. Whoever is told of a timeout before could write
+/// something newer, and find the older.
+#[test]
+fn a_client_whose_request_went_by_a_broken_connection_is_told_when_it_cannot_be_done_any_more() {
+    let mut cluster = Cluster::of(&[1; 5], 3, narrow);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let follower = (leader + 1) % 5;
+    cluster.until("it follows", |cluster| cluster.follows(follower) == Some(leader));
+    cluster.put(follower, "w");
+    cluster.member(leader).disk_stands = true;
+    for n in 0..3 {
+        cluster.member(leader).ask(PUT, &put_of([b"/registry/pods/x", &b"x"[..], b"/y"][n], b"1"));
+        cluster.settle();
+    }
+    let asked = cluster.member(follower).ask(PUT, &put_of(b"a", b"1")).number();
+    cluster.settle();
+    cluster.break_between(leader, follower);
+    cluster.pass(Duration::from_ms(500));
+    assert_eq!(cluster.follows(follower), Some(leader), "they are connected again");
+    assert_eq!(cluster.member(follower).answered(asked), None, "it waits at the leader");
+    cluster.member(leader).write_all();
+    cluster.pass(Duration::from_ms(20));
+    assert_eq!(cluster.member(follower).answered(asked), Some(TIMED_OUT));
+    assert!(cluster.has(follower, b"a"), "it was done before");
+}
+
+#[test]
+fn a_request_that_got_lost_with_its_connection_has_no_outcome_as_soon_as_the_next_one_is_there() {
+    let mut cluster = Cluster::new(&[2, 3, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let follower = (leader + 1) % 3;
+    cluster.until("it follows", |cluster| cluster.follows(follower) == Some(leader));
+    cluster.cut = vec![(leader, follower)];
+    let keys = [&b"a"[..], b"/registry/pods/b", b"/registry/leases/c", b"x"];
+    let asked = keys.map(|key| cluster.member(follower).ask(PUT, &put_of(key, b"1")).number());
+    cluster.settle();
+    cluster.break_between(leader, follower);
+    cluster.pass(Duration::from_ms(50));
+    let member = cluster.member(follower);
+    assert_eq!(asked.map(|stream| member.answered(stream)), [None; 4]);
+    cluster.cut.clear();
+    cluster.pass(Duration::from_ms(700));
+    let member = cluster.member(follower);
+    assert_eq!(asked.map(|stream| member.answered(stream)), [Some(TIMED_OUT); 4]);
+    assert!(!keys.into_iter().any(|key| cluster.has(leader, key)));
+}
