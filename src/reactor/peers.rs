@@ -165,11 +165,19 @@ impl PeerLinks {
     }
 
     /// Somebody has connected to the peer port.
-    pub fn on_opened(&mut self, turn: &Turn, conn: ConnId) {
+    pub fn on_opened(&mut self, turn: &mut Turn, conn: ConnId) {
         assert!(turn.id == ReactorId(0), "who connects is greeted at the first reactor");
-        let own = self.introduction(turn);
-        let link = Link::accept(turn.now, own, PeerLinks::times(turn), turn.settings.bounds.peer);
-        self.insert(conn, PeerConnection::new(link, None));
+        let connection = PeerConnection::new(self.accept(turn), None);
+        if !self.leaves {
+            return self.insert(conn, connection);
+        }
+        turn.out.push(Output::Close { conn });
+        self.insert(conn, PeerConnection { ends: true, ..connection });
+    }
+
+    fn accept(&self, turn: &Turn) -> Link {
+        let (times, bounds) = (PeerLinks::times(turn), turn.settings.bounds.peer);
+        Link::accept(turn.now, self.introduction(turn), times, bounds)
     }
 
     fn insert(&mut self, conn: ConnId, connection: PeerConnection) {
@@ -181,8 +189,7 @@ impl PeerLinks {
     pub fn on_dialed(&mut self, turn: &mut Turn, dial: DialId, conn: ConnId) {
         let found = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial));
         let Some((&(to, to_reactor), of)) = found else {
-            let (times, bounds) = (PeerLinks::times(turn), turn.settings.bounds.peer);
-            let link = Link::accept(turn.now, self.introduction(turn), times, bounds);
+            let link = self.accept(turn);
             // Nobody wants it any more.
             turn.out.push(Output::Close { conn });
             return self.insert(conn, PeerConnection { ends: true, ..PeerConnection::new(link, None) });

@@ -99,10 +99,10 @@ impl CallState {
     fn outlives_epochs(&self) -> bool {
         match self {
             CallState::Gathering(gathering) => gathering.is_census(),
-            // What a member answers for itself is settled.
-            CallState::Hashing(_) | CallState::LocalTxn(_) => true,
+            // What a member answers for itself is settled, and what is read is.
+            CallState::Hashing(_) | CallState::Reading(_) | CallState::LocalTxn(_) => true,
             CallState::Forwarded(_) | CallState::HandingOver(_) => true,
-            CallState::Waiting | CallState::Reading(_) | CallState::CrossShard(_) => false,
+            CallState::Waiting | CallState::CrossShard(_) => false,
         }
     }
 }
