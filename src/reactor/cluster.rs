@@ -113,7 +113,7 @@ impl Reactor {
     }
 
     fn on_peer_down(&mut self, lane: PeerLane, conn: ConnId) {
-        self.calls.on_connection_lost(conn, lane.theirs());
+        self.calls.on_connection_lost(&mut self.turn, conn, lane.theirs());
         self.epochs.on_peer_down(&mut self.turn, &mut self.shards, lane.member);
     }
 

@@ -5,9 +5,10 @@
 //!
 //! **The rule.** A request goes to a leader once. If it certainly was not taken (it never left, or was refused as
 //! nobody leads there), it waits for the next leader. If it may have been, its outcome is unknown, and it is never sent
-//! again, since it could take effect twice. Its client is told so once it cannot be done any more: when another leader
-//! serves, or where only the connection was lost, when the leader has said on the next one that it is through with what
-//! came by those before.
+//! again, since it could take effect twice. Its client is told so once it cannot be done any more: when the connection
+//! is lost and another leader serves, or when the same leader has said on the next connection that it is through with
+//! what came by those before. As long as the connection stands, who was the leader says what became of the request:
+//! mostly that it has come too late, and then the next one gets it.
 //!
 //! **Why not otherwise.** A follower that sends and forgets, as etcd's does, leaves its clients to their deadlines
 //! whenever a leader dies.
@@ -34,6 +35,8 @@ pub(super) struct Forwarded {
     conn: Option<ConnId>,
     /// The connection is gone.
     lost: Option<Lost>,
+    /// Another leader has served since.
+    superseded: bool,
 }
 
 /// What went by a connection that is gone.
@@ -96,7 +99,7 @@ impl Calls {
             _ => unreachable!("only calls and renewals are the leader's"),
         };
         let bytes = message.len();
-        let forwarded = Forwarded { leader, request, conn: None, lost: None };
+        let forwarded = Forwarded { leader, request, conn: None, lost: None, superseded: false };
         let forwarded = CallState::Forwarded(Box::new(forwarded));
         let call = self.begin_of(turn, reply_to, forwarded, bytes);
         self.under_way.until(call, deadline);
@@ -124,7 +127,7 @@ impl Calls {
     }
 
     /// Answers come by the connection that the question went by. What went by this one may be done still.
-    pub fn on_connection_lost(&mut self, conn: ConnId, theirs: ReactorId) {
+    pub fn on_connection_lost(&mut self, turn: &mut Turn, conn: ConnId, theirs: ReactorId) {
         for call in self.under_way.all_mut() {
             match (&mut call.state, call.reply_to) {
                 (CallState::Forwarded(of), _) if of.conn == Some(conn) => {
@@ -134,6 +137,22 @@ impl Calls {
                 _ => {}
             }
         }
+        self.lose_superseded(turn);
+    }
+
+    /// Another leader serves than the one that some requests are with.
+    pub fn supersede(&mut self, turn: &mut Turn, leader: MemberId) {
+        for call in self.under_way.all_mut() {
+            if let CallState::Forwarded(of) = &mut call.state {
+                of.superseded |= of.leader != leader;
+            }
+        }
+        self.lose_superseded(turn);
+    }
+
+    /// Of requests without a connection that was the leader's nobody tells anything any more.
+    fn lose_superseded(&mut self, turn: &mut Turn) {
+        self.lose(turn, |of| of.superseded && of.lost.is_some());
     }
 
     /// A member is connected again: what was lost with an earlier connection is asked for.
@@ -200,6 +219,9 @@ impl Calls {
         if self.front.method(rpc).is_some() {
             self.park(turn, call.deadline, rpc, forwarded.request, Requires::Leader, Awaits::Leader);
         }
+        if forwarded.superseded {
+            self.unpark_leaderless(turn); // The next leader is known, and may be this member.
+        }
     }
 
     /// The leader has answered. The answer waits until this member shows what it shows: whoever has it asks here next.
@@ -232,11 +254,7 @@ impl Calls {
         self.finish(turn, CallId { reactor: turn.id, number }, answer);
     }
 
-    /// What is with any other member than this leader has an outcome that nobody will tell.
-    pub fn lose_forwarded(&mut self, turn: &mut Turn, is_lost: impl Fn(MemberId) -> bool) {
-        self.lose(turn, |forwarded| is_lost(forwarded.leader));
-    }
-
+    /// These have an outcome that nobody will tell.
     fn lose(&mut self, turn: &mut Turn, is_lost: impl Fn(&Forwarded) -> bool) {
         let lost = self
             .under_way

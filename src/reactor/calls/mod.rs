@@ -243,7 +243,7 @@ impl Calls {
     pub fn begin_epoch(&mut self, turn: &mut Turn) {
         self.find_leader();
         self.answer_handed_over(turn, turn.settings.member);
-        self.lose_forwarded(turn, |_| true);
+        self.supersede(turn, turn.settings.member);
         self.unpark_shown(turn);
         self.unpark_leaderless(turn);
         self.unpark_shown_upto(turn);
@@ -255,7 +255,7 @@ impl Calls {
             Some(leader) => {
                 self.find_leader();
                 self.answer_handed_over(turn, leader);
-                self.lose_forwarded(turn, |with| with != leader);
+                self.supersede(turn, leader);
                 self.unpark_leaderless(turn);
             }
             None => self.lose_leader(turn),

@@ -26,6 +26,9 @@ struct Cluster {
     slots: u32,
     /// Nothing passes between these.
     cut: Vec<(usize, usize)>,
+    /// What the first has sent to the second arrives later.
+    held: Vec<(usize, usize)>,
+    waiting: Vec<(End, Vec<u8>)>,
 }
 
 fn url(member: usize) -> String {
@@ -51,7 +54,15 @@ impl Cluster {
             Some(Member::before_its_first_turn(false, *reactors, change(settings_of(at, count, shards))))
         };
         let members = reactors.iter().enumerate().map(member).collect();
-        Cluster { members, now: Time(0), ends: BTreeMap::new(), slots: 10, cut: vec![] }
+        Cluster {
+            members,
+            now: Time(0),
+            ends: BTreeMap::new(),
+            slots: 10,
+            cut: vec![],
+            held: vec![],
+            waiting: vec![],
+        }
     }
 
     /// Time passes until something holds.
@@ -130,7 +141,9 @@ impl Cluster {
                 let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.bytes().to_vec()).collect();
                 let Some(other) = self.ends.get(&End { member: at, conn }).copied() else { return };
                 self.step(at, conn, Input::Sent { conn, bytes: bytes.len() });
-                if self.passes(at, other.member) {
+                if self.held.contains(&(at, other.member)) {
+                    self.waiting.push((other, bytes));
+                } else if self.passes(at, other.member) {
                     self.step(other.member, other.conn, Input::Received { conn: other.conn, bytes: &bytes });
                 }
             }
@@ -144,6 +157,14 @@ impl Cluster {
                 self.step(at, moved, Input::Moved { conn: moved, state });
             }
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// All that was held arrives.
+    fn release(&mut self) {
+        self.held.clear();
+        for (End { member, conn }, bytes) in std::mem::take(&mut self.waiting) {
+            self.step(member, conn, Input::Received { conn, bytes: &bytes });
         }
     }
 

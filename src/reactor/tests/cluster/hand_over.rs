@@ -119,6 +119,30 @@ fn the_leadership_is_moved_and_what_is_written_meanwhile_waits() {
     }
 }
 
+/// The refusal of who was the leader may come when the next one serves already.
+#[test]
+fn a_request_that_comes_too_late_to_a_leader_goes_to_the_next_one() {
+    let (mut cluster, leader) = Cluster::led(&[1, 2, 1]);
+    let (target, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.member(target).disk_stands = true;
+    let mut asked = Asked::default();
+    asked.put(&mut cluster, leader);
+    cluster.settle();
+    let request = proto::MoveLeaderRequest { target_id: 7 + target as u64 };
+    cluster.member(leader).ask(MOVE, &request);
+    cluster.settle();
+    cluster.held = vec![(leader, other)];
+    (0..4).for_each(|_| asked.put(&mut cluster, other));
+    cluster.pass(Duration::from_ms(20));
+    cluster.member(target).write_all();
+    cluster.until("the target leads", |cluster| cluster.leaders() == [target]);
+    cluster.until("the other one follows", |cluster| cluster.follows(other) == Some(target));
+    cluster.pass(Duration::from_ms(100));
+    cluster.release();
+    asked.check(&mut cluster, 2);
+    assert!(cluster.paths(other).forwarded_anew >= 4, "they were refused once");
+}
+
 impl Cluster {
     fn paths(&mut self, at: usize) -> crate::io::Paths {
         let mut all = crate::io::Paths::default();
