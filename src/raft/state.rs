@@ -20,12 +20,17 @@ pub enum Installing {
 }
 
 impl Group {
+    /// The index behind which the log has all entries.
+    pub fn log_begins_behind(&self) -> Index {
+        self.node.store().log_after()
+    }
+
     /// The peers of a leader that have to be given the state, and the index behind which this log begins.
     pub fn lacking_state(&self) -> Vec<(RaftId, Index)> {
         if !self.leads() {
             return vec![];
         }
-        let log_after = self.node.store().log_after();
+        let log_after = self.log_begins_behind();
         let others = self.node.raft.prs().iter().filter(|(id, _)| **id != self.node.raft.id);
         let lacking = others.filter(|(_, progress)| progress.next_idx <= log_after.0);
         let mut lacking: Vec<(RaftId, Index)> =

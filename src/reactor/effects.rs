@@ -310,8 +310,8 @@ impl Reactor {
     /// The control state of another member has come, with its log. It is ahead of what is shown here, and nothing reads
     /// it at a revision.
     pub(super) fn adopt_arrived_control(&mut self) {
-        if let Some((index, state)) = self.storage.take_arrived_control() {
-            ReadOnly::change(&mut self.turn.control).adopt(index, &state);
+        if let Some(state) = self.storage.take_arrived_control() {
+            ReadOnly::change(&mut self.turn.control).adopt(&state);
             self.epochs.copy_control_anew();
         }
     }
@@ -319,7 +319,7 @@ impl Reactor {
     /// Takes the control state over, and makes the shards that are new.
     fn adopt(&mut self, copy: &ControlCopy) {
         if !self.epochs.coordinates() {
-            ReadOnly::change(&mut self.turn.control).adopt(copy.index, &copy.state);
+            ReadOnly::change(&mut self.turn.control).adopt(&copy.state);
         }
         let router = self.turn.control.router(self.turn.reactors);
         let router = router.expect("the map was checked when it was bootstrapped");
@@ -352,7 +352,7 @@ impl Reactor {
         assert!(self.turn.gate.is_empty(), "no reply waits from one epoch into the next");
         assert!(copy.generation != Generation::NONE, "an epoch that serves takes revisions");
         if !self.epochs.coordinates() {
-            ReadOnly::change(&mut self.turn.control).adopt(copy.index, &copy.state);
+            ReadOnly::change(&mut self.turn.control).adopt(&copy.state);
         }
         self.turn.allotment = Allotment::new(copy.generation);
         ReadOnly::change(&mut self.turn.epoch_state).go(epoch, EpochStage::Serving);

@@ -16,6 +16,7 @@ mod gate;
 mod leader;
 mod pace;
 mod peers;
+mod picture;
 mod requests;
 mod rest;
 mod rounds;

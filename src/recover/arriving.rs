@@ -83,6 +83,7 @@ fn check(name: &CheckpointName, meta: &Meta) -> Result<(), &'static str> {
         && (1..RAFT_NUMBERS).contains(&meta.term)
         && meta.revision < REVISIONS
         && meta.compacted <= meta.revision;
+    let known_at = meta.control.as_ref().map_or(0, |control| control.index);
     let is_control = name.shard == ShardId::CONTROL;
     let cuts = meta.control.as_ref().map(|control| Router::new(&control.cuts, 1));
     match () {
@@ -91,6 +92,7 @@ fn check(name: &CheckpointName, meta: &Meta) -> Result<(), &'static str> {
         () if !in_bounds => Err("its numbers are beyond all"),
         () if Epoch::from(meta.seal) > Epoch::from(meta.fence) => Err("its seal is ahead of its fence"),
         () if meta.control.is_some() != is_control => Err("the control shard alone has the control state"),
+        () if known_at > meta.index => Err("its control state is ahead of its index"),
         () if cuts.is_some_and(|cuts| cuts.is_err()) => Err("its map of the shards is none"),
         () => Ok(()),
     }

@@ -114,7 +114,7 @@ pub(super) struct Storage {
     taking: Option<Taking>,
     /// Shards whose log begins anew, until it says so durably.
     installing: VecDeque<(Ordinal, ShardId)>,
-    arrived_control: Option<(Index, ControlState)>,
+    arrived_control: Option<ControlState>,
 }
 
 /// An entry as the log takes it.

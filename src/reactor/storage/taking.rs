@@ -239,7 +239,7 @@ impl Storage {
             self.replaced.push_back((self.appended, link.name(shard).to_string()));
         }
         if let Some(control) = &arrived.meta.control {
-            self.arrived_control = Some((index, control.clone()));
+            self.arrived_control = Some(control.clone());
         }
         turn.counters.paths.state_installed += 1;
         let fields = vec![("shard", shard.to_string()), ("revision", revision.to_string())];
@@ -250,7 +250,7 @@ impl Storage {
     }
 
     /// The control state that came with the control shard's, if it has come since this was asked last.
-    pub fn take_arrived_control(&mut self) -> Option<(Index, ControlState)> {
+    pub fn take_arrived_control(&mut self) -> Option<ControlState> {
         self.arrived_control.take()
     }
 
