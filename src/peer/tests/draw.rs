@@ -120,7 +120,7 @@ pub fn attributes(member: u64) -> ControlEntry {
 }
 
 pub fn message(rng: &mut Rng) -> PeerMessage {
-    match rng.below(20) {
+    match rng.below(25) {
         0..=5 => PeerMessage::Group {
             shard: shard(rng),
             control_term: Term(number(rng, RAFT_LAST)),
@@ -159,9 +159,25 @@ pub fn message(rng: &mut Rng) -> PeerMessage {
         13 => PeerMessage::CallRefused { number: any(rng) },
         14 => PeerMessage::Attributes(attributes(rng.below(9))),
         15 => PeerMessage::Clock(ClockReading { boot: any(rng), time: Time(any(rng)) }),
-        16 => PeerMessage::NoSpace,
-        17 => PeerMessage::CallsLost { number: any(rng) },
-        18 => PeerMessage::CallsOver { number: any(rng) },
+        16 => PeerMessage::StateOffered { shard: shard(rng), after: index(rng) },
+        17 => PeerMessage::StateHeld { shard: shard(rng), upto: index(rng) },
+        18 => PeerMessage::StateWanted {
+            shard: shard(rng),
+            home: any(rng) as u32,
+            file: any(rng).max(1),
+            from: any(rng) as u32,
+        },
+        19 => PeerMessage::StateBlock {
+            shard: shard(rng),
+            file: any(rng),
+            number: any(rng) as u32,
+            is_last: rng.chance(1, 2),
+            block: Bytes::from(vec![7; rng.below(20_000) as usize]),
+        },
+        20 => PeerMessage::StateGone { shard: shard(rng), file: any(rng) },
+        21 => PeerMessage::NoSpace,
+        22 => PeerMessage::CallsLost { number: any(rng) },
+        23 => PeerMessage::CallsOver { number: any(rng) },
         _ => PeerMessage::Leaving,
     }
 }

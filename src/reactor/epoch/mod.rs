@@ -45,8 +45,8 @@ pub(super) struct Epochs {
     rested: Option<Revision>,
     clock: GroupTimes,
     known: Known,
-    /// What this reactor has said of the coverage of its shards.
-    covered: Revision,
+    /// What this reactor has said of the coverage of its shards, and of what is ahead.
+    covered: (Revision, Revision),
     /// The leadership is being handed over.
     handing: Option<HandOver>,
     /// Who has all that this reactor's groups have, as it has said since it was to drain.
@@ -62,7 +62,7 @@ impl Epochs {
             settled_before,
             clock: GroupTimes::default(),
             known: Known::default(),
-            covered: Revision::NONE,
+            covered: (Revision::NONE, Revision::NONE),
             handing: None,
             drained: None,
         }
@@ -83,7 +83,7 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Covered { revision } => self.on_covered(from, revision),
+            EpochMail::Covered { revision, ahead } => self.on_covered(from, revision, ahead),
             EpochMail::Turns => self.clock.turns(from, turn.now),
             EpochMail::Drained { caught_up } if sent_in == turn.epoch() => self.on_drained(from, caught_up),
             EpochMail::Drained { .. } => {}
@@ -120,8 +120,8 @@ impl Epochs {
     }
 
     /// When a turn is due for the groups though nothing comes in.
-    pub fn wake_at(&self, turn: &Turn, shards: &Shards) -> Time {
-        self.clock.wake_at(turn, shards).min(self.hand_over_wakes_at(turn))
+    pub fn wake_at(&self, turn: &Turn) -> Time {
+        self.clock.wake_at(turn).min(self.hand_over_wakes_at(turn))
     }
 
     fn drive_coordinator(&mut self, turn: &mut Turn, shards: &mut Shards) {
@@ -276,7 +276,6 @@ impl Epochs {
         // may have sealed before this one has made its shards.
         let never_shown = self.settled_before.max(turn.settled_truth()) == Revision::NONE;
         Arc::new(ControlCopy {
-            index: turn.control.index,
             state: turn.control.to_state(),
             may_create: is_new || (!control.group().is_alone() && never_shown),
             generation,

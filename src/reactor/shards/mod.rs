@@ -159,11 +159,11 @@ impl Shards {
     }
 
     /// Whether the next turn has work that no input will bring.
-    pub fn has_more_to_do(&self) -> bool {
+    pub fn has_more_to_do(&self, is_alone: bool) -> bool {
         !self.slices.is_empty()
             || !self.fresh.is_empty()
             || self.has_steps()
-            || self.of.values().any(LocalShard::goes_on)
+            || self.of.values().any(|local| local.goes_on() || !is_alone && local.shard.group().has_ready())
     }
 
     /// Whether an evaluation waits for room in the ring or in the log, or for a reservation's end.
@@ -282,6 +282,7 @@ impl Shards {
     pub fn apply_prefix(&mut self, shard: ShardId) -> Result<(), InconsistentEntry> {
         let mut moves = vec![];
         let local = self.local_mut(shard);
+        local.exchange();
         local.shard.apply_prefix(&mut moves)?;
         local.follow_leases(&mut moves);
         Ok(())
@@ -296,8 +297,11 @@ impl Shards {
             let store = &local.shard.store;
             let undone = store.newest_revision().main > settled.max(store.settled());
             turn.counters.paths.epoch_undone += u64::from(undone);
-            local.shard.undo(settled, &mut moves);
-            local.follow_leases(&mut moves);
+            // A store that another is to take the place of holds nothing that may be undone.
+            if local.arrived.is_none() {
+                local.shard.undo(settled, &mut moves);
+                local.follow_leases(&mut moves);
+            }
             local.end_epoch();
         }
         self.fresh.clear();
