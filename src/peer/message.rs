@@ -139,7 +139,7 @@ pub enum PeerMessage {
     Attributes(ControlEntry),
     /// What the leader's clock shows.
     Clock(ClockReading),
-    /// The sender's process ends, by order.
+    /// The sender's process ends, by order. It has answered all the calls that it has taken, and takes none.
     Leaving,
     /// The sender's disk or quota is full, for the leader to raise its alarm.
     NoSpace,
@@ -175,9 +175,9 @@ impl PeerMessage {
             | PeerMessage::ReadAt { .. }
             | PeerMessage::ReadAtIs { .. }
             | PeerMessage::ReadAtRefused { .. }
-            | PeerMessage::Clock(_)
-            | PeerMessage::Leaving => true,
+            | PeerMessage::Clock(_) => true,
             PeerMessage::Settled { .. }
+            | PeerMessage::Leaving
             | PeerMessage::Call { .. }
             | PeerMessage::Answer { .. }
             | PeerMessage::CallRefused { .. }

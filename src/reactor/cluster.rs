@@ -81,7 +81,10 @@ impl Reactor {
                 }
             }
             PeerMessage::Clock(_) => {}
-            PeerMessage::Leaving => self.peers.on_leaving(turn, conn),
+            PeerMessage::Leaving => {
+                calls.on_leaving(turn, conn);
+                self.peers.on_leaving(turn, conn);
+            }
             PeerMessage::Group { .. } => unreachable!("it goes to its group"),
             PeerMessage::StateOffered { shard, after } => {
                 storage.on_state_offered(turn, shards, lane.member, shard, after);

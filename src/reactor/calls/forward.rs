@@ -140,6 +140,15 @@ impl Calls {
         self.lose_superseded(turn);
     }
 
+    /// The other end has answered all that it has taken, and ends.
+    pub fn on_leaving(&mut self, turn: &mut Turn, conn: ConnId) {
+        let went_by =
+            |call: &super::Call| matches!(&call.state, CallState::Forwarded(of) if of.conn == Some(conn));
+        let not_taken = self.under_way.all().filter(|(_, call)| went_by(call));
+        let not_taken: Vec<u64> = not_taken.map(|(number, _)| number).collect();
+        not_taken.into_iter().for_each(|number| self.on_not_taken(turn, number));
+    }
+
     /// Another leader serves than the one that some requests are with.
     pub fn supersede(&mut self, turn: &mut Turn, leader: MemberId) {
         for call in self.under_way.all_mut() {

@@ -228,6 +228,20 @@ fn a_leader_that_is_told_to_end_hands_over_first_and_no_write_is_lost() {
     }
 }
 
+/// What has not reached it when it says farewell was not taken.
+#[test]
+fn a_request_that_is_on_its_way_to_a_leader_that_ends_goes_to_the_next_one() {
+    let (mut cluster, leader) = Cluster::led(&[2, 1, 1]);
+    let other = (leader + 2) % 3;
+    cluster.held = vec![(other, leader)];
+    let mut asked = Asked::default();
+    (0..4).for_each(|_| asked.put(&mut cluster, other));
+    cluster.settle();
+    cluster.stop(leader);
+    cluster.until("it is done", |cluster| cluster.is_done(leader));
+    asked.check(&mut cluster, 2);
+}
+
 #[test]
 fn a_leader_that_nobody_can_follow_ends_all_the_same() {
     let (mut cluster, leader) = Cluster::led(&[2, 1, 1]);
