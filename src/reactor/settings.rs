@@ -27,9 +27,7 @@ use crate::sequencer::Sequencer;
 use crate::shard::Shard;
 use crate::stdx::Rng;
 use crate::takeover::LogView;
-use crate::types::{
-    ClusterId, Duration, MemberId, Peers, ReactorId, Revision, ShardId, StoreId, Time,
-};
+use crate::types::{ClusterId, Duration, MemberId, Peers, ReactorId, Revision, ShardId, StoreId, Time};
 use bytes::Bytes;
 use std::sync::Arc;
 

@@ -67,10 +67,10 @@ impl Arriving {
     /// Everything has come.
     pub fn finish(self) -> Result<ArrivedState, String> {
         let CheckpointName { shard, home, file } = self.name;
-        let footer = self.reader.finish().map_err(|damage| format!("the state of shard {shard}: {damage}"))?;
+        let footer =
+            self.reader.finish().map_err(|damage| format!("the state of shard {shard}: {damage}"))?;
         let meta = self.meta.expect("what has a footer has a meta before it");
-        let file =
-            LinkRecord { home, file, revision: meta.revision, bytes: self.bytes, hash: footer.hash };
+        let file = LinkRecord { home, file, revision: meta.revision, bytes: self.bytes, hash: footer.hash };
         let Restored { store, attached, .. } = self.state;
         Ok(ArrivedState { meta, store, attached, file })
     }

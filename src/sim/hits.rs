@@ -129,8 +129,16 @@ impl Hit {
 }
 
 /// Of [`Paths::NAMES`] those that only several members go.
-const WAYS_OF_SEVERAL: [&str; 6] =
-    ["takeover_given_up", "leader_gave_up", "group_wanted", "forwarded", "forwarded_anew", "forwarded_lost"];
+const WAYS_OF_SEVERAL: &[&str] = &[
+    "takeover_given_up",
+    "leader_gave_up",
+    "group_wanted",
+    "forwarded",
+    "forwarded_anew",
+    "forwarded_lost",
+    "state_given",
+    "state_installed",
+];
 
 /// How often each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -139,7 +139,13 @@ impl Storage {
         self.of.get_mut(&shard).expect("it was taken in")
     }
 
-    pub(super) fn checkpoint_meta(&self, turn: &Turn, shard: ShardId, held: &HeldState, chain: Vec<LinkRecord>) -> Meta {
+    pub(super) fn checkpoint_meta(
+        &self,
+        turn: &Turn,
+        shard: ShardId,
+        held: &HeldState,
+        chain: Vec<LinkRecord>,
+    ) -> Meta {
         let Ruling { fence, seal } = held.ruling;
         let [voters, learners] = held.peers.numbers();
         Meta {
