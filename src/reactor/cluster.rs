@@ -5,12 +5,12 @@ use super::calls::ForwardedAnswer;
 use super::epoch_state::EpochStage;
 use super::peers::{PeerEvent, PeerLane};
 use super::shards::Settled;
-use super::turn::ToPeers;
+use super::turn::{ToPeers, Turn};
 use crate::checkpoint::CheckpointName;
 use crate::io::{LeaderMail, MemberMail};
 use crate::peer::PeerMessage;
 use crate::raft::{Message, MessageBody};
-use crate::types::{ConnId, Duration, MemberId, ReactorId, ShardId, Term};
+use crate::types::{ClockReading, ConnId, Duration, MemberId, ReactorId, ShardId, Term, Time};
 use std::collections::BTreeSet;
 
 impl Reactor {
@@ -46,11 +46,7 @@ impl Reactor {
         let Reactor { turn, calls, rounds, shards, storage, epochs, .. } = self;
         match message {
             PeerMessage::Call { number, method, clock, timeout_ms, message } => {
-                // Nobody is believed to wait for longer than a client of this member does.
-                let longest = turn.settings.request_timeout();
-                let patience = Duration::from_ms(timeout_ms.min(longest.0 / 1_000_000));
-                let is_ours = clock.boot == turn.boot;
-                let deadline = is_ours.then(|| (clock.time + patience).min(turn.now + longest));
+                let deadline = deadline_of(turn, clock, timeout_ms);
                 calls.on_forwarded(turn, (lane.member, conn), number, method, deadline, message);
             }
             PeerMessage::Answer { number, revision: shows, control, outcome } => {
@@ -232,4 +228,13 @@ impl Reactor {
         }
         peers.flush(turn);
     }
+}
+
+/// Until when a request may be done that has waited since this member's clock has shown that; never what was meant for
+/// another process.
+fn deadline_of(turn: &Turn, clock: ClockReading, timeout_ms: u64) -> Option<Time> {
+    // Nobody is believed to wait for longer than a client of this member does.
+    let longest = turn.settings.request_timeout();
+    let patience = Duration::from_ms(timeout_ms.min(longest.0 / 1_000_000));
+    (clock.boot == turn.boot).then(|| (clock.time + patience).min(turn.now + longest))
 }
