@@ -66,6 +66,15 @@ fn a_follower_that_was_away_catches_up_from_the_log_on_disk() {
     cluster.until("all show it", |cluster| cluster.shown() == [511; 3]);
 }
 
+#[test]
+fn a_follower_catches_up_behind_frames_that_are_read_in_pieces() {
+    let (mut cluster, leader, _) = cluster_with_a_laggard(|settings| settings);
+    (0..6).for_each(|n| _ = cluster.put_value(leader, &format!("/k{n}"), vec![n; 1_200_000]));
+    cluster.cut.clear();
+    cluster.until("all show it", |cluster| cluster.shown() == [7; 3]);
+    assert!(cluster.member(leader).pieces_read > 6, "{}", cluster.member(leader).pieces_read);
+}
+
 fn cluster_that_keeps_no_log() -> (Cluster, usize, usize) {
     cluster_with_a_laggard(|settings| {
         let bounds = crate::limits::Bounds { laggard_log_bytes_max: 0, ..settings.bounds };
