@@ -99,6 +99,7 @@ impl Reactor {
 
     /// Every reactor answers its clients now.
     pub(super) fn on_close(&mut self) {
+        assert!(!self.turn.epoch_state.is_draining(), "clients are answered when a hand-over is over");
         if matches!(self.leaving.step, LeavingStep::Stays | LeavingStep::HandsOver) {
             self.calls.front.stop();
             self.leaving.step = LeavingStep::Closing;
@@ -107,6 +108,7 @@ impl Reactor {
 
     /// A reactor has answered its clients. When all have, the others may know.
     pub(super) fn on_left_by_all(&mut self, from: ReactorId) {
+        assert!(self.epochs.coordinates(), "the first reactor has the word");
         let is_new = self.leaving.closed.insert(from);
         assert!(is_new, "reactor {from} closes once");
         if self.leaving.closed.len() == usize::from(self.turn.reactors) {

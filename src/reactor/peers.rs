@@ -542,6 +542,7 @@ impl PeerLinks {
 
     /// This process ends: every other end hears of it.
     pub fn leave(&mut self) {
+        assert!(!self.leaves, "a member leaves once");
         self.leaves = true;
         for connection in self.connections.values_mut().filter(|connection| connection.lane.is_some()) {
             // Where it finds no place any more, the connection's end says the same a little later.

@@ -34,14 +34,14 @@ pub(super) struct Forwarded {
     /// What it went by. None where it has not left, or where that connection is gone.
     conn: Option<ConnId>,
     /// The connection is gone.
-    lost: Option<Lost>,
+    lost: Option<LostAt>,
     /// Another leader has served since.
     superseded: bool,
 }
 
 /// What went by a connection that is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lost {
+struct LostAt {
     /// The leader's reactor, which may have it.
     at: ReactorId,
     /// By which number that was asked for it.
@@ -131,7 +131,7 @@ impl Calls {
         for call in self.under_way.all_mut() {
             match (&mut call.state, call.reply_to) {
                 (CallState::Forwarded(of), _) if of.conn == Some(conn) => {
-                    (of.conn, of.lost) = (None, Some(Lost { at: theirs, asked: None }));
+                    (of.conn, of.lost) = (None, Some(LostAt { at: theirs, asked: None }));
                 }
                 (_, ReplyTo::Member(of)) if of.conn == conn => _ = self.lost_conns.insert(conn),
                 _ => {}
@@ -174,7 +174,7 @@ impl Calls {
                 && of.leader == member
                 && of.lost.is_some_and(|lost| lost.at == theirs)
             {
-                (of.lost, any) = (Some(Lost { at: theirs, asked: Some(number) }), true);
+                (of.lost, any) = (Some(LostAt { at: theirs, asked: Some(number) }), true);
             }
         }
         if any {
@@ -184,6 +184,8 @@ impl Calls {
 
     /// A member asks when calls of its, which came by connections that are gone, are over.
     pub fn on_calls_lost(&mut self, turn: &mut Turn, (member, conn): (MemberId, ConnId), number: u64) {
+        assert!(member != turn.settings.member, "another member asks for what it has lost");
+        assert!(!self.lost_conns.contains(&conn), "it asks by a connection that is there");
         self.lost_calls.retain(|of| of.conn != conn);
         self.lost_calls.push(LostCalls { member, conn, number });
         self.tell_lost_over(turn);
@@ -294,6 +296,8 @@ impl Calls {
             let refusal = PeerMessage::CallRefused { number };
             return turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, refusal);
         };
+        let longest = turn.now + turn.settings.request_timeout();
+        assert!(deadline <= longest, "nobody waits for longer than a client of this member: {deadline:?}");
         let Some(method) = Method::ALL.get(usize::from(method)).copied() else {
             return self.answer_member(
                 turn,

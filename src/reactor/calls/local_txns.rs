@@ -30,6 +30,7 @@ impl LocalTxn {
     /// The range that it needs next; none where it has all.
     fn next(&self) -> Option<(RangeRequest, Counting)> {
         let Some(succeeded) = self.succeeded else {
+            assert!(self.compared < self.txn.compare.len(), "a branch is chosen once all is compared");
             let compare = &self.txn.compare[self.compared];
             let (key, range_end) = (compare.key.clone(), compare.range_end.clone());
             let range = RangeRequest { key, range_end, revision: self.at.wire(), ..Default::default() };
@@ -91,19 +92,22 @@ impl Calls {
         // It may have failed at its deadline meanwhile.
         let Some(local) = self.local_txn_of(call) else { return };
         match answer {
-            Ok(Reply::Range(mut range)) => match local.succeeded {
-                None => {
-                    turn.counters.ranges -= 1; // compares count nowhere
-                    let holds = txn::holds(&local.txn.compare[local.compared], &range.kvs);
-                    local.compared += 1;
-                    let all = local.compared == local.txn.compare.len();
-                    local.succeeded = if holds { all.then_some(true) } else { Some(false) };
+            Ok(Reply::Range(mut range)) => {
+                assert!(range.revision >= local.at, "what is shown does not fall: {}", range.revision);
+                match local.succeeded {
+                    None => {
+                        turn.counters.ranges -= 1; // compares count nowhere
+                        let holds = txn::holds(&local.txn.compare[local.compared], &range.kvs);
+                        local.compared += 1;
+                        let all = local.compared == local.txn.compare.len();
+                        local.succeeded = if holds { all.then_some(true) } else { Some(false) };
+                    }
+                    Some(_) => {
+                        range.revision = local.at;
+                        local.responses.push(OpReply::Range(range));
+                    }
                 }
-                Some(_) => {
-                    range.revision = local.at;
-                    local.responses.push(OpReply::Range(range));
-                }
-            },
+            }
             Ok(_) => unreachable!("a range is answered by a range"),
             // It was compacted beyond what was noted: what it shows now is not.
             Err(Error::Compacted) if local.at < turn.control.compacted() => {

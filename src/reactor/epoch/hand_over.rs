@@ -47,6 +47,7 @@ pub(super) struct HandOver {
 impl HandOver {
     /// Who has all that all reactors' groups have.
     fn ready(&self, reactors: u16) -> BTreeSet<MemberId> {
+        assert!(self.drained.len() <= usize::from(reactors), "each reactor says whom it has drained to");
         let mut said = self.drained.values();
         let first = said.next().filter(|_| self.drained.len() == usize::from(reactors));
         let first: BTreeSet<MemberId> = first.into_iter().flatten().copied().collect();
@@ -149,12 +150,14 @@ impl Epochs {
         if !peer.is_some_and(|peer| group.transfer_leader(peer)) {
             return self.stay(turn, group);
         }
+        assert!(next != Some(turn.settings.member), "nobody hands over to itself");
         handing.asked = next;
         ReadOnly::change(&mut turn.epoch_state).hand(Handing::Transferring);
     }
 
     /// It has come to nothing: this member leads on.
     fn stay(&mut self, turn: &mut Turn, group: &mut Group) {
+        assert!(self.handing.is_some(), "what comes to nothing was under way");
         self.handing = None;
         group.abort_transfer();
         turn.log_line(Level::Warn, "leadership transfer took too long: leading on", []);

@@ -265,6 +265,7 @@ impl Leader {
 
     /// The disk or the quota of another member is full.
     pub fn on_no_space_at(&mut self, turn: &mut Turn, member: MemberId) {
+        assert!(member != turn.settings.member, "this member's own alarm it raises itself");
         let stands = turn.control.has_alarm(member, AlarmType::NoSpace);
         if turn.epoch_state.takes_writes() && !stands {
             turn.counters.paths.no_space_raised += 1;
@@ -321,7 +322,8 @@ impl Leader {
 
     /// Nothing is done for whoever may have been told by now that it has timed out. What waited for it is decided
     /// anew.
-    fn give_up(&mut self, turn: &mut Turn, Decided { control, call, .. }: Decided) {
+    fn give_up(&mut self, turn: &mut Turn, Decided { control, call, until }: Decided) {
+        assert!(until <= turn.now, "what somebody waits for is proposed");
         let mut calls: Vec<CallId> = call.into_iter().map(|(call, _)| call).collect();
         let woken = match control {
             ControlEntry::LeaseGrant { lease, .. } => {

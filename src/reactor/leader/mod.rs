@@ -304,6 +304,7 @@ impl Leader {
 
     /// Tells the member that leads of this one's full disk or quota, until the alarm stands.
     fn raise_elsewhere(&mut self, turn: &mut Turn) {
+        assert!(!turn.epoch_state.leads(), "who leads raises its alarm itself");
         // What a disarmed alarm was raised for may be so still; it counts when more is written (etcd's law).
         if turn.is_over_quota(0) && turn.shown() > self.over_quota_at {
             self.over_quota_at = turn.shown();

@@ -170,6 +170,7 @@ impl Shards {
                     turn.counters.paths.waited_for_ring += 1;
                     return Tried::Again(Waiting::Evaluate(evaluation));
                 }
+                assert!(evaluation.until > turn.now, "what is evaluated somebody waits for");
                 self.evaluate(turn, evaluation.call, id, evaluation.request);
                 Tried::Done
             }
