@@ -112,7 +112,7 @@ fn a_follower_behind_all_logs_is_given_the_state() {
     let before = log_begins(&mut cluster, leader);
     write_much(&mut cluster, leader, 300);
     assert!(log_begins(&mut cluster, leader) > before, "nothing is kept for the follower");
-    let least = cluster.shown()[away];
+    let (least, begun) = (cluster.shown()[away], cluster.now);
     cluster.cut.clear();
     cluster.until("all show it", |cluster| {
         let shown = cluster.shown()[away];
@@ -123,6 +123,8 @@ fn a_follower_behind_all_logs_is_given_the_state() {
         cluster.shown() == [301; 3]
     });
     assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
+    let took = cluster.now.since(begun);
+    assert!(took < Duration::from_secs(2), "no block waits for the next question: {took:?}");
     let installed = paths(cluster.member(away)).state_installed;
     assert!(installed > 0 && paths(cluster.member(leader)).state_given >= installed, "{installed}");
     // It goes on by the log, and may lead.
