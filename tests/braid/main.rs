@@ -16,8 +16,11 @@ mod fuzz_seeds;
 mod fuzz_targets;
 mod layers;
 mod process;
+#[path = "../processes/mod.rs"]
+mod processes;
 mod seccomp;
 mod sim;
 mod start_stop;
 mod start_up;
 mod surface;
+mod trials;

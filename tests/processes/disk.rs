@@ -1,0 +1,63 @@
+//! A small disk of its own for a member, on a loop device: it can be full.
+//!
+//! It needs `mkfs.ext4`, and the right to mount.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+pub struct Disk {
+    mount: PathBuf,
+}
+
+fn run(program: &str, words: &[&str]) -> Result<(), String> {
+    let mut command = Command::new(program);
+    command.args(words).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+    let output = command.output().map_err(|error| format!("{program}: {error}"))?;
+    let why = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("{program}: {}", why.trim())) }
+}
+
+impl Disk {
+    /// Errors say what the machine does not allow.
+    pub fn new(mount: &Path, bytes: u64) -> Result<Disk, String> {
+        let image = mount.with_extension("image");
+        let says = |error: std::io::Error| format!("{}: {error}", mount.display());
+        std::fs::create_dir_all(mount).map_err(says)?;
+        File::create(&image).and_then(|file| file.set_len(bytes)).map_err(says)?;
+        let (image, point) = (image.display().to_string(), mount.display().to_string());
+        run("mkfs.ext4", &["-q", "-m", "0", &image])?;
+        run("mount", &["-o", "loop", &image, &point])?;
+        Ok(Disk { mount: mount.to_owned() })
+    }
+
+    /// Where a member may keep its data there.
+    pub fn directory(&self) -> PathBuf {
+        self.mount.join("data")
+    }
+
+    /// Takes all the room that there is.
+    pub fn fill(&self) {
+        let filler = self.mount.join("filler").display().to_string();
+        let mut taken = 0_u64;
+        for step in [64 << 20, 4 << 20, 256 << 10, 16 << 10, 4 << 10] {
+            let (len, mut at) = (step.to_string(), taken);
+            while run("fallocate", &["--offset", &at.to_string(), "--length", &len, &filler]).is_ok() {
+                at += step;
+            }
+            taken = at;
+        }
+        assert!(taken > 0, "there was room");
+    }
+
+    pub fn empty(&self) {
+        std::fs::remove_file(self.mount.join("filler")).expect("it was filled");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Whoever still has a file there ends soon.
+        let _ = run("umount", &["--lazy", &self.mount.display().to_string()]);
+    }
+}
