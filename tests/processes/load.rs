@@ -38,7 +38,6 @@ const KINDS: &[(OpKind, u64)] = &[
     (OpKind::Txn, 15),
     (OpKind::Range, 25),
     (OpKind::RangeStream, 2),
-    (OpKind::Compact, 1),
     (OpKind::Grant, 2),
     (OpKind::KeepAlive, 2),
     (OpKind::Revoke, 1),
@@ -49,6 +48,8 @@ const KINDS: &[(OpKind, u64)] = &[
     (OpKind::Status, 1),
     (OpKind::Members, 1),
 ];
+
+const COMPACTIONS: &[(OpKind, u64)] = &[(OpKind::Compact, 1)];
 
 /// What is asked as well where a disk may be full: clients take the alarm back, again and again.
 const KINDS_OF_FULL_DISKS: &[(OpKind, u64)] = &[(OpKind::Disarm, 4), (OpKind::Alarms, 1)];
@@ -75,9 +76,10 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn begin(members: &Members, disks_fill: bool, rng: &mut Rng) -> Load {
-        let more = if disks_fill { KINDS_OF_FULL_DISKS } else { &[] };
-        let kinds = [KINDS, more].concat();
+    pub fn begin(members: &Members, compacts: bool, disks_fill: bool, rng: &mut Rng) -> Load {
+        let more = [(compacts, COMPACTIONS), (disks_fill, KINDS_OF_FULL_DISKS)];
+        let more = more.into_iter().filter(|(wanted, _)| *wanted).flat_map(|(_, kinds)| kinds);
+        let kinds: Vec<(OpKind, u64)> = KINDS.iter().chain(more).copied().collect();
         let known = known(members);
         let count = members.places().len();
         let shared = Arc::new(Shared {

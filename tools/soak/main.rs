@@ -79,7 +79,15 @@ fn trial(
     seed: u64,
 ) -> std::result::Result<Judged, String> {
     let disk = options.faults.contains(&Fault::Disk);
-    let setup = Setup { program: binary, root, members: options.members, network, disk, seed };
+    let setup = Setup {
+        program: binary,
+        root,
+        members: options.members,
+        network,
+        disk,
+        compacts: options.compacts,
+        seed,
+    };
     let run = || {
         let (mut trial, mut rng, began) = (Trial::begin(&setup)?, Rng::new(!seed), Instant::now());
         while began.elapsed() < options.of_trial {
