@@ -55,9 +55,11 @@ impl Epochs {
         self.show_covered(turn);
     }
 
-    pub(super) fn on_covered(&mut self, from: ReactorId, revision: Revision) {
+    /// Shown at once: no other input need come before the next tick.
+    pub(super) fn on_covered(&mut self, turn: &mut Turn, from: ReactorId, revision: Revision) {
         let before = self.known.covered_by.insert(from, revision);
         assert!(before.is_none_or(|before| before <= revision), "coverage does not fall: {revision}");
+        self.show_covered(turn);
     }
 
     /// What is covered by all reactors is shown.

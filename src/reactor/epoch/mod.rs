@@ -74,7 +74,7 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Covered { revision } => self.on_covered(from, revision),
+            EpochMail::Covered { revision } => self.on_covered(turn, from, revision),
             EpochMail::Turns => self.clock.turns(from, turn.now),
             EpochMail::Step { .. }
             | EpochMail::Sealed { .. }

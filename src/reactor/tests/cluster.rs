@@ -4,6 +4,7 @@ use super::*;
 use crate::io::DialId;
 use std::collections::BTreeMap;
 
+mod following;
 mod laggards;
 
 /// One end of a connection between members.
