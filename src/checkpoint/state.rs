@@ -67,6 +67,9 @@ impl LinkRecord {
 /// The state of the control shard.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct ControlState {
+    /// The last entry that has changed it, at or before the checkpoint's index: whoever waits for an entry waits for
+    /// one that changes something.
+    pub index: u64,
     pub cluster: u64,
     pub token: String,
     /// With what they have published, and those that are joining or leaving.

@@ -32,6 +32,9 @@ impl Reactor {
         for (shard, number) in &done {
             self.shards.persisted(*shard, *number);
         }
+        for shard in self.storage.take_installed() {
+            self.shards.installed(shard);
+        }
         if self.storage.take_disturbed() {
             self.shards.touch_all();
         }
@@ -304,10 +307,19 @@ impl Reactor {
         self.follow_shown();
     }
 
+    /// The control state of another member has come, with its log. It is ahead of what is shown here, and nothing reads
+    /// it at a revision.
+    pub(super) fn adopt_arrived_control(&mut self) {
+        if let Some(state) = self.storage.take_arrived_control() {
+            ReadOnly::change(&mut self.turn.control).adopt(&state);
+            self.epochs.copy_control_anew();
+        }
+    }
+
     /// Takes the control state over, and makes the shards that are new.
     fn adopt(&mut self, copy: &ControlCopy) {
         if !self.epochs.coordinates() {
-            ReadOnly::change(&mut self.turn.control).adopt(copy.index, &copy.state);
+            ReadOnly::change(&mut self.turn.control).adopt(&copy.state);
         }
         let router = self.turn.control.router(self.turn.reactors);
         let router = router.expect("the map was checked when it was bootstrapped");
@@ -340,7 +352,7 @@ impl Reactor {
         assert!(self.turn.gate.is_empty(), "no reply waits from one epoch into the next");
         assert!(copy.generation != Generation::NONE, "an epoch that serves takes revisions");
         if !self.epochs.coordinates() {
-            ReadOnly::change(&mut self.turn.control).adopt(copy.index, &copy.state);
+            ReadOnly::change(&mut self.turn.control).adopt(&copy.state);
         }
         self.turn.allotment = Allotment::new(copy.generation);
         ReadOnly::change(&mut self.turn.epoch_state).go(epoch, EpochStage::Serving);

@@ -16,6 +16,7 @@ mod gate;
 mod leader;
 mod pace;
 mod peers;
+mod picture;
 mod requests;
 mod rest;
 mod rounds;
@@ -153,6 +154,7 @@ impl Reactor {
         self.run_local();
         self.shards.work_in_background(&mut self.turn);
         self.storage.work_in_background(&mut self.turn, &mut self.shards);
+        self.adopt_arrived_control();
         self.run_local();
         self.calls.flush_watches(&mut self.turn);
         self.run_local();
@@ -175,6 +177,8 @@ impl Reactor {
             self.leader.as_ref().map_or(Time::NEVER, |leader| leader.wake_at(&self.turn)),
             self.storage.checkpoints_wake_at(self.turn.now),
             self.storage.laggards_wake_at(self.turn.now),
+            self.storage.giving_wakes_at(),
+            self.storage.taking_wakes_at(),
             self.calls.wake_at(),
             self.peers.wake_at(),
             self.rounds.wake_at(),

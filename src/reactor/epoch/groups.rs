@@ -14,7 +14,7 @@ use crate::limits::{CAMPAIGN_AGAIN_MS, STANDS_FOR_LOST_LEADER, TAKEOVER_PATIENCE
 use crate::peer::PeerMessage;
 use crate::raft::{Group, Position, Role};
 use crate::types::{
-    ClockReading, Duration, Epoch, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time,
+    ClockReading, Duration, Epoch, Index, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time,
 };
 use std::collections::BTreeMap;
 
@@ -258,6 +258,16 @@ impl Epochs {
         // A transfer that has not come through is begun anew.
         group.abort_transfer();
         group.transfer_leader(wanted_by);
+    }
+}
+
+impl Epochs {
+    /// A member says up to where its peer of a group is committed, to which no log goes back.
+    pub fn on_state_held(&self, turn: &Turn, local: &mut LocalShard, from: MemberId, upto: Index) {
+        let group = local.shard.group_mut();
+        if let Some(peer) = peer_of(turn, group, from) {
+            group.has_state(peer, upto);
+        }
     }
 }
 

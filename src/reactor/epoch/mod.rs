@@ -42,8 +42,8 @@ pub(super) struct Epochs {
     rested: Option<Revision>,
     clock: GroupTimes,
     known: Known,
-    /// What this reactor has said of the coverage of its shards.
-    covered: Revision,
+    /// What this reactor has said of the coverage of its shards, and of what is ahead.
+    covered: (Revision, Revision),
 }
 
 impl Epochs {
@@ -55,7 +55,7 @@ impl Epochs {
             settled_before,
             clock: GroupTimes::default(),
             known: Known::default(),
-            covered: Revision::NONE,
+            covered: (Revision::NONE, Revision::NONE),
         }
     }
 
@@ -74,7 +74,7 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Covered { revision } => self.on_covered(turn, from, revision),
+            EpochMail::Covered { revision, ahead } => self.on_covered(turn, from, revision, ahead),
             EpochMail::Turns => self.clock.turns(from, turn.now),
             EpochMail::Step { .. }
             | EpochMail::Sealed { .. }
@@ -261,7 +261,6 @@ impl Epochs {
         // may have sealed before this one has made its shards.
         let never_shown = self.settled_before.max(turn.settled_truth()) == Revision::NONE;
         Arc::new(ControlCopy {
-            index: turn.control.index,
             state: turn.control.to_state(),
             may_create: is_new || (!control.group().is_alone() && never_shown),
             generation,

@@ -280,6 +280,7 @@ impl Shards {
     pub fn apply_prefix(&mut self, shard: ShardId) -> Result<(), InconsistentEntry> {
         let mut moves = vec![];
         let local = self.local_mut(shard);
+        local.exchange();
         local.shard.apply_prefix(&mut moves)?;
         local.follow_leases(&mut moves);
         Ok(())
@@ -294,8 +295,11 @@ impl Shards {
             let store = &local.shard.store;
             let undone = store.newest_revision().main > settled.max(store.settled());
             turn.counters.paths.epoch_undone += u64::from(undone);
-            local.shard.undo(settled, &mut moves);
-            local.follow_leases(&mut moves);
+            // A store that another is to take the place of holds nothing that may be undone.
+            if local.arrived.is_none() {
+                local.shard.undo(settled, &mut moves);
+                local.follow_leases(&mut moves);
+            }
             local.end_epoch();
         }
         self.fresh.clear();

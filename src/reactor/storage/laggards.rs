@@ -166,7 +166,7 @@ impl Storage {
     }
 
     /// What followers of this reactor's groups lack stays in the log, though checkpoints hold it.
-    fn keep_log_for_followers(&mut self, turn: &Turn, source: &impl Source) {
+    fn keep_log_for_followers(&mut self, turn: &mut Turn, source: &impl Source) {
         let laggards = &mut self.laggards;
         if laggards.looked_at.is_some_and(|at| turn.now < at + Duration::from_ms(LAGGARD_LOOK_MS)) {
             return;
@@ -186,9 +186,20 @@ impl Storage {
             followers.iter().any(|follower| (follower.resident.shard, follower.peer) == (*shard, *peer))
         };
         laggards.followers.retain(|of, _| is_there(of));
+        let given = self.kept_for_state(turn.now);
+        if let Some((resident, from)) = given {
+            let least = kept.entry(resident).or_insert(from);
+            *least = from.min(*least);
+        }
         let is_short = self.log.is_short() || turn.control.no_space();
-        let bytes_max = if is_short { 0 } else { turn.settings.bounds.laggard_log_bytes_max };
+        let bytes_max = match is_short {
+            true => 0,
+            // What comes behind a state that is given away is worth more than the state.
+            false if given.is_some() => u64::MAX,
+            false => turn.settings.bounds.laggard_log_bytes_max,
+        };
         self.log.keep_for_others(kept, bytes_max);
+        self.offer_states(turn, source);
     }
 
     fn begin_log_read(&mut self, turn: &mut Turn, source: &mut impl Source) {
