@@ -14,7 +14,7 @@ use std::path::Path;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_braid");
 
 fn setup(root: &Path, seed: u64) -> Setup<'_> {
-    Setup { program: Path::new(PROGRAM), root, members: 3, network: None, disk: false, compacts: false, seed }
+    Setup { program: Path::new(PROGRAM), root, members: 3, network: None, disk: false, controls: false, seed }
 }
 
 /// A trial with these faults, which must hold.

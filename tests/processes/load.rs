@@ -46,10 +46,10 @@ const KINDS: &[(OpKind, u64)] = &[
     (OpKind::WatchMore, 2),
     (OpKind::HashKv, 1),
     (OpKind::Status, 1),
-    (OpKind::Members, 1),
 ];
 
-const COMPACTIONS: &[(OpKind, u64)] = &[(OpKind::Compact, 1)];
+/// What makes entries of the control log, or shows their effect.
+const KINDS_OF_CONTROL: &[(OpKind, u64)] = &[(OpKind::Compact, 1), (OpKind::Members, 1)];
 
 /// What is asked as well where a disk may be full: clients take the alarm back, again and again.
 const KINDS_OF_FULL_DISKS: &[(OpKind, u64)] = &[(OpKind::Disarm, 4), (OpKind::Alarms, 1)];
@@ -76,8 +76,8 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn begin(members: &Members, compacts: bool, disks_fill: bool, rng: &mut Rng) -> Load {
-        let more = [(compacts, COMPACTIONS), (disks_fill, KINDS_OF_FULL_DISKS)];
+    pub fn begin(members: &Members, controls: bool, disks_fill: bool, rng: &mut Rng) -> Load {
+        let more = [(controls, KINDS_OF_CONTROL), (disks_fill, KINDS_OF_FULL_DISKS)];
         let more = more.into_iter().filter(|(wanted, _)| *wanted).flat_map(|(_, kinds)| kinds);
         let kinds: Vec<(OpKind, u64)> = KINDS.iter().chain(more).copied().collect();
         let known = known(members);

@@ -44,8 +44,8 @@ pub struct Setup<'a> {
     pub network: Option<&'a Network>,
     /// The first member has a disk of its own.
     pub disk: bool,
-    /// Clients compact history as well.
-    pub compacts: bool,
+    /// Clients compact history and list members as well.
+    pub controls: bool,
     pub seed: u64,
 }
 
@@ -104,7 +104,7 @@ impl<'a> Trial<'a> {
         members.start_all();
         members.await_leader();
         members.await_all();
-        let load = Load::begin(&members, setup.compacts, setup.disk, &mut rng);
+        let load = Load::begin(&members, setup.controls, setup.disk, &mut rng);
         let root = setup.root.to_owned();
         let trial = Trial { members, load, network: setup.network, disk, rng, root };
         trial.load.await_answers(Method::Put);

@@ -85,7 +85,7 @@ fn trial(
         members: options.members,
         network,
         disk,
-        compacts: options.compacts,
+        controls: options.controls,
         seed,
     };
     let run = || {

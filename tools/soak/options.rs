@@ -23,7 +23,7 @@ the clients of a trial saw must be one history, as the simulator's checks judge 
                    partition  packets between one member and the others are dropped, in one direction or both;
                               needs ip (iproute2) and the right to make network namespaces
                    disk       a member's disk is full for a while; needs mkfs.ext4, fallocate and the right to mount
-  --compact        clients compact history as well
+  --control        clients compact history and list members as well
   --seed N         the first trial's; the next has the next one
                                                   [1]
   --binary PATH    the members' program           [target/release/braid, which is built first]
@@ -58,7 +58,7 @@ pub struct Options {
     pub span: Duration,
     pub of_trial: Duration,
     pub faults: Vec<Fault>,
-    pub compacts: bool,
+    pub controls: bool,
     pub seed: u64,
     pub binary: Option<PathBuf>,
     pub directory: Option<PathBuf>,
@@ -73,7 +73,7 @@ pub fn parse(args: &[String]) -> Result<Wish, String> {
         span: Duration::from_secs(600),
         of_trial: Duration::from_secs(20),
         faults: FAULTS[..5].iter().map(|(_, fault)| *fault).collect(),
-        compacts: false,
+        controls: false,
         seed: 1,
         binary: None,
         directory: None,
@@ -89,7 +89,7 @@ pub fn parse(args: &[String]) -> Result<Wish, String> {
             "--seconds" => options.span = Duration::from_secs(number(arg, value()?, u64::MAX)?),
             "--trial-seconds" => options.of_trial = Duration::from_secs(number(arg, value()?, 600)?),
             "--faults" => options.faults = value()?.split(',').map(fault).collect::<Result<_, _>>()?,
-            "--compact" => options.compacts = true,
+            "--control" => options.controls = true,
             "--seed" => options.seed = number(arg, value()?, u64::MAX)?,
             "--binary" => options.binary = Some(PathBuf::from(value()?)),
             "--dir" => options.directory = Some(PathBuf::from(value()?)),
@@ -120,11 +120,11 @@ mod tests {
 
     #[test]
     fn what_is_given_counts_and_the_rest_has_defaults() {
-        let Ok(Wish::Run(options)) = read("-- --members 5 --compact --faults kill,partition --seed 9") else {
+        let Ok(Wish::Run(options)) = read("-- --members 5 --control --faults kill,partition --seed 9") else {
             panic!("it runs")
         };
         assert_eq!((options.members, options.seed, options.span.as_secs()), (5, 9, 600));
-        assert!(options.compacts);
+        assert!(options.controls);
         assert_eq!(options.faults, [Fault::Kill, Fault::Partition]);
         let Ok(Wish::Run(options)) = read("") else { panic!("it runs") };
         assert!(!options.faults.contains(&Fault::Partition) && !options.faults.contains(&Fault::Disk));
