@@ -3,12 +3,13 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
-use super::processes::{Fault, Judged, Setup, Trial, in_a_network};
+use super::processes::{Fault, Judged, Network, Setup, Trial, in_a_network};
 use braid::sim::check;
 use braid::sim::history::{History, Moment, Op};
 use braid::sim::workload::tagged;
 use braid::wire::Method;
 use braid::wire::proto::{self, Message};
+use std::io::Write;
 use std::path::Path;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_braid");
@@ -28,13 +29,13 @@ fn judged(trial: Trial<'_>) -> Judged {
     let judged = trial.end().unwrap_or_else(|why| panic!("{why}"));
     println!("{judged}");
     let (answered, calls) = judged.answered();
-    assert!(judged.revision > 50 && answered * 2 > calls, "{judged}");
+    assert!(judged.revision > 30 && answered * 2 > calls, "{judged}");
     judged
 }
 
-/// Says that a test proves nothing here, and why.
+/// Says that a test proves nothing here, and why. What is printed by macros is shown of tests that fail alone.
 fn skips(test: &str, why: &str) {
-    eprintln!("{test}: SKIPPED, {why}");
+    writeln!(std::io::stderr(), "{test}: SKIPPED, {why}").unwrap();
 }
 
 #[test]
@@ -59,7 +60,7 @@ fn members_that_are_restarted_one_after_the_other_lose_nothing() {
 #[test]
 fn members_whose_packets_are_dropped_agree_again() {
     let root = tempfile::tempdir().unwrap();
-    let ran = in_a_network(3, |network| {
+    let ran = in_a_network(3, |network: &Network| {
         let setup = Setup { network: Some(network), ..setup(root.path(), 4) };
         holds(&setup, &[Fault::Partition, Fault::Partition]);
     });
@@ -75,10 +76,25 @@ fn a_member_whose_disk_is_full_takes_nothing_from_the_others() {
     let setup = Setup { disk: true, ..setup(root.path(), 5) };
     match Trial::begin(&setup) {
         Ok(mut trial) => {
-            trial.strike(Fault::Disk);
+            trial.strike(Fault::FullDisk);
             judged(trial);
         }
         Err(why) => skips("a_member_whose_disk_is_full_takes_nothing_from_the_others", &why),
+    }
+}
+
+/// Needs `mkfs.ext4` and the right to mount.
+#[test]
+fn a_member_whose_disk_fails_ends_and_comes_back_with_all_that_it_promised() {
+    let root = tempfile::tempdir().unwrap();
+    let setup = Setup { disk: true, ..setup(root.path(), 8) };
+    match Trial::begin(&setup) {
+        Ok(mut trial) => {
+            trial.strike(Fault::FailingDisk);
+            trial.strike(Fault::FailingDisk);
+            judged(trial);
+        }
+        Err(why) => skips("a_member_whose_disk_fails_ends_and_comes_back_with_all_that_it_promised", &why),
     }
 }
 
@@ -211,7 +227,7 @@ fn a_doctored_history_is_refused() {
             Box::new(|history| {
                 let at = history.ops.iter().rposition(|op| op.is_ok() && is_plain_range(op)).unwrap();
                 rewrite::<proto::RangeResponse>(&mut history.ops[at], |range| {
-                    range.header.as_mut().unwrap().revision -= 20;
+                    range.header.as_mut().unwrap().revision -= 10;
                 });
             }),
         ),

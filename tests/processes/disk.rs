@@ -1,6 +1,6 @@
-//! A small disk of its own for a member, on a loop device: it can be full.
+//! A small disk of its own for a member, on a loop device: it can be full, and it can fail.
 //!
-//! It needs `mkfs.ext4`, and the right to mount.
+//! It needs `mkfs.ext4`, `fallocate`, and the right to mount.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,10 +25,15 @@ impl Disk {
         let says = |error: std::io::Error| format!("{}: {error}", mount.display());
         std::fs::create_dir_all(mount).map_err(says)?;
         File::create(&image).and_then(|file| file.set_len(bytes)).map_err(says)?;
-        let (image, point) = (image.display().to_string(), mount.display().to_string());
-        run("mkfs.ext4", &["-q", "-m", "0", &image])?;
-        run("mount", &["-o", "loop", &image, &point])?;
-        Ok(Disk { mount: mount.to_owned() })
+        run("mkfs.ext4", &["-q", "-m", "0", &image.display().to_string()])?;
+        let disk = Disk { mount: mount.to_owned() };
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    fn mount(&self) -> Result<(), String> {
+        let image = self.mount.with_extension("image").display().to_string();
+        run("mount", &["-o", "loop", &image, &self.mount.display().to_string()])
     }
 
     /// Where a member may keep its data there.
@@ -52,6 +57,27 @@ impl Disk {
 
     pub fn empty(&self) {
         std::fs::remove_file(self.mount.join("filler")).expect("it was filled");
+    }
+}
+
+impl Disk {
+    /// Every read and every write fails from now on, and what was not yet on the disk is lost.
+    #[allow(unsafe_code, reason = "std has no safe way to shut a file system down")]
+    pub fn fail(&self) {
+        use std::os::fd::AsRawFd;
+        /// ext4's, with what is said of its journal: it is not written either.
+        const SHUT_DOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
+        let without_journal = 2_u32;
+        let directory = File::open(&self.mount).expect("it is mounted");
+        // SAFETY: the file is open, and the call reads the number that it is given and nothing else.
+        let done = unsafe { libc::ioctl(directory.as_raw_fd(), SHUT_DOWN, &raw const without_journal) };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// The disk is well again, with what it had. Nobody may use it meanwhile.
+    pub fn mend(&self) {
+        run("umount", &[&self.mount.display().to_string()]).expect("nobody uses it");
+        self.mount().expect("it was mounted before");
     }
 }
 

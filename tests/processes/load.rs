@@ -124,6 +124,12 @@ impl Load {
         self.shared.members[at]
     }
 
+    /// Waits until so many calls were answered.
+    pub fn await_calls(&self, count: usize) {
+        let answered = || self.history().ops.iter().filter(|op| op.returned.is_some()).count();
+        until(|| format!("{} calls are answered", answered()), || answered() >= count);
+    }
+
     /// Waits until each member has answered such a call that was asked from now on.
     pub fn await_answers(&self, method: Method) {
         let from = self.history().next();

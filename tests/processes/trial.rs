@@ -17,6 +17,9 @@ use std::time::Duration;
 /// Room for the logs of a short trial, and little more.
 const DISK_BYTES: u64 = 2 << 30;
 
+/// Nothing goes wrong before: what was never written cannot be lost.
+const CALLS_BEFORE: usize = 150;
+
 /// What goes wrong, at some time and for some time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -30,7 +33,9 @@ pub enum Fault {
     /// One after the other is ended by a signal and started again.
     Restart,
     /// A member's disk is full for a while.
-    Disk,
+    FullDisk,
+    /// A member's disk fails: it ends, and is started again once the disk is well.
+    FailingDisk,
     /// A copy of a running member's directory is started beside it, which the others refuse.
     Copy,
 }
@@ -108,6 +113,7 @@ impl<'a> Trial<'a> {
         let root = setup.root.to_owned();
         let trial = Trial { members, load, network: setup.network, disk, rng, root };
         trial.load.await_answers(Method::Put);
+        trial.load.await_calls(CALLS_BEFORE);
         Ok(trial)
     }
 
@@ -156,7 +162,8 @@ impl<'a> Trial<'a> {
                     self.members.await_all();
                 }
             }
-            Fault::Disk => self.fill_disk(),
+            Fault::FullDisk => self.fill_disk(),
+            Fault::FailingDisk => self.fail_disk(),
             Fault::Copy => self.start_a_copy(),
         }
     }
@@ -215,6 +222,18 @@ impl<'a> Trial<'a> {
         }
         // A member that has no room may end, and is started again once it has.
         self.members.start_those_down();
+        self.pass(1000);
+    }
+
+    fn fail_disk(&mut self) {
+        let Some(disk) = &self.disk else { panic!("there is no disk to fail") };
+        disk.fail();
+        // It has the first member's data.
+        let member = self.members.member_mut(0);
+        until(|| "a member whose disk fails goes on".to_owned(), || !member.is_up());
+        disk.mend();
+        self.pass(1000);
+        self.members.start(0);
         self.pass(1000);
     }
 

@@ -78,7 +78,7 @@ fn trial(
     network: Option<&Network>,
     seed: u64,
 ) -> std::result::Result<Judged, String> {
-    let disk = options.faults.contains(&Fault::Disk);
+    let disk = [Fault::FullDisk, Fault::FailingDisk].iter().any(|fault| options.faults.contains(fault));
     let setup = Setup {
         program: binary,
         root,

@@ -22,7 +22,9 @@ the clients of a trial saw must be one history, as the simulator's checks judge 
                    copy       a copy of a running member's directory is started beside it, which the others refuse
                    partition  packets between one member and the others are dropped, in one direction or both;
                               needs ip (iproute2) and the right to make network namespaces
-                   disk       a member's disk is full for a while; needs mkfs.ext4, fallocate and the right to mount
+                   full-disk  a member's disk is full for a while
+                   failing-disk    it fails: reads and writes end with errors; both need mkfs.ext4, fallocate and the
+                              right to mount
   --control        clients compact history and list members as well
   --seed N         the first trial's; the next has the next one
                                                   [1]
@@ -36,14 +38,15 @@ kept. The exit code is 0 where every trial held, 1 where one failed or could not
 const MEMBERS_MAX: usize = 7;
 
 /// What goes wrong, by its name.
-pub const FAULTS: [(&str, Fault); 7] = [
+pub const FAULTS: [(&str, Fault); 8] = [
     ("kill", Fault::Kill),
     ("kill-all", Fault::KillAll),
     ("pause", Fault::Pause),
     ("restart", Fault::Restart),
     ("copy", Fault::Copy),
     ("partition", Fault::Partition),
-    ("disk", Fault::Disk),
+    ("full-disk", Fault::FullDisk),
+    ("failing-disk", Fault::FailingDisk),
 ];
 
 #[derive(Debug, PartialEq)]
@@ -127,7 +130,7 @@ mod tests {
         assert!(options.controls);
         assert_eq!(options.faults, [Fault::Kill, Fault::Partition]);
         let Ok(Wish::Run(options)) = read("") else { panic!("it runs") };
-        assert!(!options.faults.contains(&Fault::Partition) && !options.faults.contains(&Fault::Disk));
+        assert!(!options.faults.contains(&Fault::Partition) && !options.faults.contains(&Fault::FullDisk));
         assert_eq!(read("--seed 3 -h"), Ok(Wish::Help));
     }
 
