@@ -7,6 +7,7 @@ mod client;
 mod cluster;
 mod copies;
 mod cpus;
+mod doctored;
 mod dump;
 mod durable;
 mod fuzz;
