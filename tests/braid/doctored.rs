@@ -23,8 +23,10 @@ struct Patient {
     middle: i64,
 }
 
+type Doctor = fn(&mut Patient);
+
 /// What is done to a history, which check refuses it, and how it is done.
-const DOCTORS: [(&str, &str, fn(&mut Patient)); 13] = [
+const DOCTORS: [(&str, &str, Doctor); 13] = [
     ("a revision is skipped", "history", skip_a_revision),
     ("a revision is used twice", "replay", use_a_revision_twice),
     ("members show different revisions", "history", show_another_event),
