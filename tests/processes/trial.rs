@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Room for the logs of a short trial, and little more.
+/// More than a short trial writes. It takes room where something is written.
 const DISK_BYTES: u64 = 2 << 30;
 
 /// Nothing goes wrong before: what was never written cannot be lost.
