@@ -130,6 +130,10 @@ impl Members {
         self.records.get(&id)
     }
 
+    pub fn count(&self) -> usize {
+        self.records.len()
+    }
+
     pub fn all(&self) -> impl Iterator<Item = &MemberRecord> {
         self.records.values()
     }

@@ -238,7 +238,7 @@ impl Control {
 
     /// Whether there is one member.
     pub fn is_of_one(&self) -> bool {
-        self.members.all().count() == 1
+        self.members.count() == 1
     }
 
     /// All that take part, also who joins or leaves.

@@ -161,7 +161,7 @@ impl Reactor {
             self.follow_commits(shard);
         }
         // Which shards are to be covered is known with the control state.
-        if self.turn.router.is_some() {
+        if self.turn.router.is_some() && !self.turn.is_alone() {
             let (covered, ahead) = (self.shards.covered(), self.shards.ahead(*self.turn.settled));
             self.epochs.report_covered(&mut self.turn, covered, ahead);
         }
@@ -183,7 +183,9 @@ impl Reactor {
     pub(super) fn tell_peers(&mut self) {
         let Reactor { turn, shards, peers, calls, .. } = self;
         let control_term = turn.epoch_state.term();
-        for (shard, message) in shards.take_messages() {
+        // A lone member's groups have nothing to say.
+        let said = if turn.is_alone() { vec![] } else { shards.take_messages() };
+        for (shard, message) in said {
             let Some(member) = turn.member_of(message.to) else { continue };
             let message = PeerMessage::Group { shard, control_term, tails: vec![], message };
             turn.tell(ToPeers::One(member), shard, message);

@@ -183,7 +183,7 @@ impl Reactor {
             self.peers.wake_at(),
             self.rounds.wake_at(),
             self.rest.wake_at(&self.turn, &self.storage),
-            self.epochs.wake_at(&self.turn, &self.shards),
+            self.epochs.wake_at(&self.turn),
         ];
         times.into_iter().min().expect("there are several")
     }
@@ -213,7 +213,7 @@ impl Reactor {
     fn has_more_to_do(&self) -> bool {
         !self.turn.out.is_empty()
             || self.turn.gate.wants_round()
-            || self.shards.has_more_to_do()
+            || self.shards.has_more_to_do(self.turn.is_alone())
             || self.storage.has_background_work()
             || self.calls.has_more_to_do()
             || self.epochs.goes_on(&self.turn, &self.shards)

@@ -74,11 +74,9 @@ impl GroupTimes {
         Duration(turn.settings.election_timeout.0 << self.failed.saturating_sub(1))
     }
 
-    pub fn wake_at(&self, turn: &Turn, shards: &Shards) -> Time {
-        let has_others =
-            turn.settings.founders.len() > 1 || shards.all().any(|local| !local.shard.group().is_alone());
+    pub fn wake_at(&self, turn: &Turn) -> Time {
         let stands_at = if self.stands > 0 { self.stands_at } else { Time::NEVER };
-        if has_others { self.ticks_at.min(stands_at) } else { Time::NEVER }
+        if turn.is_alone() { Time::NEVER } else { self.ticks_at.min(stands_at) }
     }
 
     /// Why a member that leads should not: revisions that do not settle, or a reactor that does not turn.
@@ -179,6 +177,10 @@ impl Epochs {
         }
         if ticks && !turn.is_alone() {
             turn.send(ReactorId(0), EpochMail::Turns);
+        }
+        // Nobody takes a group from a lone member, and nobody lags; that one of its own is gone is told.
+        if !ticks && turn.is_alone() && turn.epoch_state.stage() == EpochStage::Serving {
+            return;
         }
         let mut lost = false;
         for local in shards.all_mut() {

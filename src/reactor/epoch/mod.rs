@@ -108,8 +108,8 @@ impl Epochs {
     }
 
     /// When a turn is due for the groups though nothing comes in.
-    pub fn wake_at(&self, turn: &Turn, shards: &Shards) -> Time {
-        self.clock.wake_at(turn, shards)
+    pub fn wake_at(&self, turn: &Turn) -> Time {
+        self.clock.wake_at(turn)
     }
 
     fn drive_coordinator(&mut self, turn: &mut Turn, shards: &mut Shards) {

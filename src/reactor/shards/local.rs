@@ -70,9 +70,7 @@ impl LocalShard {
 
     /// Whether the next turn has something to do for it.
     pub fn goes_on(&self) -> bool {
-        let group = self.shard.group();
-        let has_messages = !group.is_alone() && group.has_ready();
-        self.compacting || self.hub_goes_on() || self.shard.lags() || has_messages
+        self.compacting || self.hub_goes_on() || self.shard.lags()
     }
 
     /// Adds what shard and hub count.

@@ -157,11 +157,11 @@ impl Shards {
     }
 
     /// Whether the next turn has work that no input will bring.
-    pub fn has_more_to_do(&self) -> bool {
+    pub fn has_more_to_do(&self, is_alone: bool) -> bool {
         !self.slices.is_empty()
             || !self.fresh.is_empty()
             || self.has_steps()
-            || self.of.values().any(LocalShard::goes_on)
+            || self.of.values().any(|local| local.goes_on() || !is_alone && local.shard.group().has_ready())
     }
 
     /// Whether an evaluation waits for room in the ring or in the log, or for a reservation's end.

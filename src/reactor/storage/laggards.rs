@@ -138,6 +138,9 @@ impl Follower {
 impl Storage {
     /// Goes on reading for followers, or begins to where one wants it.
     pub(super) fn serve_laggards(&mut self, turn: &mut Turn, source: &mut impl Source) {
+        if turn.is_alone() {
+            return;
+        }
         self.keep_log_for_followers(turn, source);
         self.laggards.gave = self.laggards.has_records();
         self.take_entries(turn, source);
