@@ -118,3 +118,84 @@ impl ArrivedState {
         self.meta.peers().expect("a checkpoint whose peers have no ids is not read")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Writer;
+    use crate::record::EpochRecord;
+    use crate::types::{At, Blob, Event, KeyValue, LeaseId, Sub};
+
+    const NAME: CheckpointName = CheckpointName { shard: ShardId(2), home: 1, file: 9 };
+
+    fn meta() -> Meta {
+        let epoch = EpochRecord { term: 3, attempt: 1 };
+        Meta {
+            shard: 2,
+            home: 1,
+            file: 9,
+            chain: vec![],
+            revision: 40,
+            compacted: 5,
+            index: 12,
+            term: 3,
+            voters: vec![7, 8],
+            learners: vec![],
+            fence: epoch,
+            seal: epoch,
+            seal_prefix: 30,
+            epoch,
+            map_version: 0,
+            control: None,
+        }
+    }
+
+    /// The blocks of a state with one key.
+    fn blocks(meta: &Meta) -> Vec<Vec<u8>> {
+        let (at, mut blocks) = (At { main: Revision(7), sub: Sub(0) }, vec![]);
+        let mut writer = Writer::new(meta, &mut blocks);
+        let (key, value, lease) = (Blob::new(b"k"), Blob::new(b"v"), LeaseId(4));
+        let (create_revision, mod_revision) = (at.main, at.main);
+        let kv = KeyValue { key, value, create_revision, mod_revision, version: 1, lease };
+        writer.version(at, &Event::Put(kv), &mut blocks);
+        writer.finish(&mut blocks);
+        blocks.iter().map(|block| block.to_vec()).collect()
+    }
+
+    fn taken(blocks: &[Vec<u8>]) -> Result<ArrivedState, String> {
+        let mut arriving = Arriving::new(NAME);
+        blocks.iter().try_for_each(|block| arriving.take(block))?;
+        arriving.finish()
+    }
+
+    #[test]
+    fn a_state_comes_whole() {
+        let blocks = blocks(&meta());
+        let arrived = taken(&blocks).unwrap();
+        assert_eq!((arrived.at().index, arrived.revision()), (Index(12), Revision(40)));
+        assert_eq!(arrived.file.bytes as usize, blocks.concat().len());
+        assert_eq!(arrived.store.get(b"k", Revision(40)).unwrap().lease, LeaseId(4));
+        assert!(taken(&blocks[..1]).is_err(), "the end is missing");
+    }
+
+    #[test]
+    fn a_state_that_nobody_means_is_refused() {
+        let is_refused = |change: &dyn Fn(&mut Meta), why: &str| {
+            let mut meta = meta();
+            change(&mut meta);
+            let refusal = taken(&blocks(&meta)).err().expect(why);
+            assert!(refusal.contains(why), "{refusal}");
+        };
+        is_refused(&|meta| meta.shard = 3, "another file");
+        is_refused(&|meta| meta.file = 8, "another file");
+        is_refused(&|meta| meta.index = RAFT_NUMBERS, "beyond all");
+        is_refused(&|meta| meta.revision = REVISIONS, "beyond all");
+        let link = LinkRecord { home: 1, file: 4, revision: 6, bytes: 1, hash: 1 };
+        is_refused(&|meta| meta.chain = vec![link], "files that are not here");
+        let block = &blocks(&meta())[0];
+        let mut rotten = block.clone();
+        rotten[100] ^= 1;
+        assert!(taken(&[rotten]).err().unwrap().contains("cannot be read"));
+        assert!(taken(&[block[..1000].to_vec()]).err().unwrap().contains("blocks of 1000 bytes"));
+    }
+}

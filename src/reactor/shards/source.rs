@@ -102,8 +102,12 @@ impl Source for Shards {
         Some((shard.home, shard.group().committed()))
     }
 
-    fn installing(&self, shard: ShardId, at: Position) -> Installing {
-        self.of[&shard].shard.group().installing(at)
+    fn installing(&self, shard: ShardId, arrived: &ArrivedState) -> Installing {
+        let shard = &self.of[&shard].shard;
+        let (group, peers) = (shard.group(), arrived.peers());
+        let is_of_us = peers.voters.contains(&group.own()) || peers.learners.contains(&group.own());
+        let goes_back = arrived.revision() < shard.log_view().held().max(shard.store.settled());
+        if is_of_us && !goes_back { group.installing(arrived.at()) } else { Installing::Never }
     }
 
     fn install(&mut self, shard: ShardId, arrived: ArrivedState) -> Result<(), InconsistentEntry> {

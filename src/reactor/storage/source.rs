@@ -34,8 +34,8 @@ pub trait Source {
     fn lacking_state(&self) -> Vec<(ShardId, RaftId, Index)>;
     /// Of a shard that lives here: its stay, and up to where its group is committed.
     fn stands(&self, shard: ShardId) -> Option<(u32, Index)>;
-    /// Whether a state as of this place takes the place of what is here.
-    fn installing(&self, shard: ShardId, at: Position) -> Installing;
+    /// Whether a state takes the place of what is here.
+    fn installing(&self, shard: ShardId, arrived: &ArrivedState) -> Installing;
     /// The shard's log begins anew behind the state. Its store is exchanged for the state's once what is shown here has
     /// reached that, or this member takes over.
     fn install(&mut self, shard: ShardId, arrived: ArrivedState) -> Result<(), InconsistentEntry>;

@@ -194,7 +194,12 @@ impl Storage {
     pub(super) fn take_state(&mut self, turn: &mut Turn, source: &mut impl Source) {
         let Some(mut taking) = self.taking.take() else { return };
         match taking.doing {
-            Doing::Done(arrived) => match source.installing(taking.name.shard, arrived.at()) {
+            Doing::Done(arrived) if misfit(turn, &arrived).is_some() => {
+                let why = misfit(turn, &arrived).unwrap_or_default();
+                taking.doing = Doing::Done(arrived);
+                self.give_taking_up(turn, taking, why);
+            }
+            Doing::Done(arrived) => match source.installing(taking.name.shard, &arrived) {
                 Installing::Now => self.install(turn, source, taking.name, *arrived),
                 Installing::Later => {
                     taking.doing = Doing::Done(arrived);
@@ -259,6 +264,11 @@ impl Storage {
         let asking = self.taking.as_ref().filter(|taking| matches!(taking.doing, Doing::Asking(_)));
         asking.map_or(Time::NEVER, |taking| taking.asked_at + Duration::from_ms(STATE_RETRY_MS))
     }
+}
+
+/// Why the control state that came with a state does not go on from the one that is here.
+fn misfit(turn: &Turn, arrived: &ArrivedState) -> Option<&'static str> {
+    arrived.meta.control.as_ref().and_then(|control| turn.control.misfit(control))
 }
 
 /// Asks for a file's next block: all before it are written.
