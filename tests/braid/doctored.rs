@@ -192,7 +192,10 @@ fn delay_a_write(patient: &mut Patient) {
         })
         .collect();
     puts.sort();
-    let pair = puts.windows(2).find(|pair| pair[0].0 == pair[1].0).expect("a key is put twice");
+    // Not one that was asked for first of all: something comes before it.
+    let has_before = |put: usize| patient.history.ops[put].invoked.tick > 2;
+    let is_pair = |pair: &&[(bytes::Bytes, i64, usize)]| pair[0].0 == pair[1].0 && has_before(pair[0].2);
+    let pair = puts.windows(2).find(is_pair).expect("a key is put twice");
     let (newer, late) = (pair[0].2, pair[1].2);
     let asked = patient.history.ops[newer].invoked;
     let before = |ticks: u64| Moment { tick: asked.tick - ticks, time: asked.time };

@@ -19,3 +19,18 @@ fn a_lone_put_at_a_follower_waits_for_no_tick() {
         }
     }
 }
+
+/// As one is whose operator starts the members by hand, one after the other.
+#[test]
+fn a_founder_that_starts_when_the_others_serve_is_served_as_well() {
+    for reactors in [[1, 1, 1], [1, 2, 2]] {
+        let mut cluster = Cluster::new(&reactors, 3);
+        let late = cluster.members[2].take();
+        cluster.until("the others serve", serving);
+        let began = cluster.now;
+        cluster.until("time passes", |cluster| cluster.now > began + Duration::from_secs(3));
+        cluster.members[2] = late;
+        cluster.until("it shows what they show", |cluster| cluster.shown() == [1; 3]);
+        assert_eq!(cluster.put(2, "a"), 2);
+    }
+}
