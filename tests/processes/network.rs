@@ -1,7 +1,7 @@
 //! A network of its own for each member, with a router between them that drops what it is told to: packets go in
 //! one direction, or neither, and nobody is told.
 //!
-//! It needs `ip` (iproute2) and the right to make network namespaces.
+//! It needs `ip` (iproute2), `nsenter` and the right to make network namespaces.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -70,8 +70,10 @@ impl Network {
     }
 
     /// The words that have a member's command run where it is.
+    ///
+    /// `ip netns exec` would give it mounts of its own as well, and so hold what is unmounted here.
     pub fn words(&self, at: usize) -> Vec<String> {
-        ["ip", "netns", "exec", &self.of(at)].map(str::to_owned).to_vec()
+        vec!["nsenter".to_owned(), format!("--net=/run/netns/{}", self.of(at))]
     }
 
     /// Drops what one sends to another from now on.

@@ -106,8 +106,11 @@ impl<'a> Trial<'a> {
         if let Some(disk) = &disk {
             members.member_mut(0).keep_data_in(disk.directory());
         }
-        members.start_all();
+        // The last one comes when the others serve already, as where they are started by hand.
+        let (last, others) = (setup.members - 1, 0..setup.members - 1);
+        others.for_each(|at| members.start(at));
         members.await_leader();
+        members.start(last);
         members.await_all();
         let load = Load::begin(&members, setup.controls, setup.disk, &mut rng);
         let root = setup.root.to_owned();
