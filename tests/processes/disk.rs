@@ -2,6 +2,7 @@
 //!
 //! It needs `mkfs.ext4`, `fallocate`, and the right to mount.
 
+use super::members::until;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -76,7 +77,9 @@ impl Disk {
 
     /// The disk is well again, with what it had. Nobody may use it meanwhile.
     pub fn mend(&self) {
-        run("umount", &[&self.mount.display().to_string()]).expect("nobody uses it");
+        let mount = self.mount.display().to_string();
+        // The kernel lets go of what a process had under way after its end.
+        until(|| format!("{mount} stays in use"), || run("umount", &[&mount]).is_ok());
         self.mount().expect("it was mounted before");
     }
 }
