@@ -2,20 +2,22 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
-use super::processes::{Fault, Judged, Network, Setup, Trial, in_a_network};
+use super::processes::{Disk, Fault, Judged, Network, Setup, Trial, in_a_network};
 use std::io::Write;
 use std::path::Path;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_braid");
 
 pub fn setup(root: &Path, seed: u64) -> Setup<'_> {
-    Setup { program: Path::new(PROGRAM), root, members: 3, network: None, disk: false, controls: false, seed }
+    Setup { program: Path::new(PROGRAM), root, members: 3, network: None, disk: None, controls: false, seed }
 }
 
 /// A trial with these faults, which must hold.
 fn holds(setup: &Setup<'_>, faults: &[Fault]) -> Judged {
     let mut trial = Trial::begin(setup).unwrap_or_else(|why| panic!("{why}"));
-    faults.iter().for_each(|fault| trial.strike(*fault));
+    for fault in faults {
+        trial.strike(*fault).unwrap_or_else(|why| panic!("{fault:?}: {why}"));
+    }
     judged(trial)
 }
 
@@ -67,12 +69,8 @@ fn members_whose_packets_are_dropped_agree_again() {
 #[test]
 fn a_member_whose_disk_is_full_takes_nothing_from_the_others() {
     let root = tempfile::tempdir().unwrap();
-    let setup = Setup { disk: true, ..setup(root.path(), 5) };
-    match Trial::begin(&setup) {
-        Ok(mut trial) => {
-            trial.strike(Fault::FullDisk);
-            judged(trial);
-        }
+    match Disk::new(&root.path().join("disk")) {
+        Ok(disk) => _ = holds(&Setup { disk: Some(&disk), ..setup(root.path(), 5) }, &[Fault::FullDisk]),
         Err(why) => skips("a_member_whose_disk_is_full_takes_nothing_from_the_others", &why),
     }
 }
@@ -81,12 +79,10 @@ fn a_member_whose_disk_is_full_takes_nothing_from_the_others() {
 #[test]
 fn a_member_whose_disk_fails_ends_and_comes_back_with_all_that_it_promised() {
     let root = tempfile::tempdir().unwrap();
-    let setup = Setup { disk: true, ..setup(root.path(), 8) };
-    match Trial::begin(&setup) {
-        Ok(mut trial) => {
-            trial.strike(Fault::FailingDisk);
-            trial.strike(Fault::FailingDisk);
-            judged(trial);
+    match Disk::new(&root.path().join("disk")) {
+        Ok(disk) => {
+            let setup = Setup { disk: Some(&disk), ..setup(root.path(), 8) };
+            holds(&setup, &[Fault::FailingDisk, Fault::FailingDisk]);
         }
         Err(why) => skips("a_member_whose_disk_fails_ends_and_comes_back_with_all_that_it_promised", &why),
     }

@@ -7,6 +7,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// More than a short trial writes. It takes room where something is written.
+const BYTES: u64 = 2 << 30;
+
 pub struct Disk {
     mount: PathBuf,
 }
@@ -21,11 +24,11 @@ fn run(program: &str, words: &[&str]) -> Result<(), String> {
 
 impl Disk {
     /// Errors say what the machine does not allow.
-    pub fn new(mount: &Path, bytes: u64) -> Result<Disk, String> {
+    pub fn new(mount: &Path) -> Result<Disk, String> {
         let image = mount.with_extension("image");
         let says = |error: std::io::Error| format!("{}: {error}", mount.display());
         std::fs::create_dir_all(mount).map_err(says)?;
-        File::create(&image).and_then(|file| file.set_len(bytes)).map_err(says)?;
+        File::create(&image).and_then(|file| file.set_len(BYTES)).map_err(says)?;
         run("mkfs.ext4", &["-q", "-m", "0", &image.display().to_string()])?;
         let disk = Disk { mount: mount.to_owned() };
         disk.mount()?;
@@ -76,11 +79,11 @@ impl Disk {
     }
 
     /// The disk is well again, with what it had. Nobody may use it meanwhile.
-    pub fn mend(&self) {
+    pub fn mend(&self) -> Result<(), String> {
         let mount = self.mount.display().to_string();
         // The kernel lets go of what a process had under way after its end.
-        until(|| format!("{mount} stays in use"), || run("umount", &[&mount]).is_ok());
-        self.mount().expect("it was mounted before");
+        until(|| format!("{mount} stays in use"), || run("umount", &[&mount]).is_ok())?;
+        self.mount()
     }
 }
 

@@ -76,11 +76,11 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn begin(members: &Members, controls: bool, disks_fill: bool, rng: &mut Rng) -> Load {
+    pub fn begin(members: &Members, controls: bool, disks_fill: bool, rng: &mut Rng) -> Result<Load, String> {
         let more = [(controls, KINDS_OF_CONTROL), (disks_fill, KINDS_OF_FULL_DISKS)];
         let more = more.into_iter().filter(|(wanted, _)| *wanted).flat_map(|(_, kinds)| kinds);
         let kinds: Vec<(OpKind, u64)> = KINDS.iter().chain(more).copied().collect();
-        let known = known(members);
+        let known = known(members)?;
         let count = members.places().len();
         let shared = Arc::new(Shared {
             begun: Instant::now(),
@@ -104,7 +104,7 @@ impl Load {
             let talker = Talker::new(&shared, shared.outstanding.len() + member, member, Rng::new(0));
             std::thread::spawn(move || talker.observe())
         }));
-        Load { shared, threads }
+        Ok(Load { shared, threads })
     }
 
     /// Clients from this number on are observers.
@@ -125,43 +125,45 @@ impl Load {
     }
 
     /// Waits until so many calls were answered.
-    pub fn await_calls(&self, count: usize) {
+    pub fn await_calls(&self, count: usize) -> Result<(), String> {
         let answered = || self.history().ops.iter().filter(|op| op.returned.is_some()).count();
-        until(|| format!("{} calls are answered", answered()), || answered() >= count);
+        until(|| format!("{} calls are answered", answered()), || answered() >= count)
     }
 
     /// Waits until each member has answered such a call that was asked from now on.
-    pub fn await_answers(&self, method: Method) {
+    pub fn await_answers(&self, method: Method) -> Result<(), String> {
         let from = self.history().next();
         for member in 0..self.shared.addresses.len() {
             let is_one = |op: &Op| op.member == member && op.method == method && op.is_ok();
             until(
                 || format!("m{member} answers no {method:?}"),
                 || self.history().ops[from..].iter().any(is_one),
-            );
+            )?;
         }
+        Ok(())
     }
 
     /// Has nothing more asked, and waits until all that is under way is over. Gives the newest revision shown.
-    pub fn rest(&self) -> i64 {
+    pub fn rest(&self) -> Result<i64, String> {
         self.shared.asks.store(false, Ordering::SeqCst);
         let idle = || self.shared.outstanding.iter().all(|calls| calls.load(Ordering::SeqCst) == 0);
-        until(|| "a call is under way for ever".to_owned(), idle);
-        self.history().ops.iter().filter_map(Op::revision).max().unwrap_or(1)
+        until(|| "a call is under way for ever".to_owned(), idle)?;
+        Ok(self.history().ops.iter().filter_map(Op::revision).max().unwrap_or(1))
     }
 
-    pub fn await_observers(&self, revision: i64) {
+    pub fn await_observers(&self, revision: i64) -> Result<(), String> {
         for (member, observed) in self.shared.observed.iter().enumerate() {
             let shown = || observed.load(Ordering::SeqCst);
             let what = || format!("a watch at m{member} is shown {} of {revision} revisions", shown());
-            until(what, || shown() >= revision);
+            until(what, || shown() >= revision)?;
         }
+        Ok(())
     }
 
     /// Has every member asked for its hash at a revision.
-    pub fn hash(&self, revision: i64) {
+    pub fn hash(&self, revision: i64) -> Result<(), String> {
         self.shared.hashes_at.store(revision, Ordering::SeqCst);
-        self.await_answers(Method::HashKv);
+        self.await_answers(Method::HashKv)
     }
 
     /// Ends the clients. Gives what they have seen.
@@ -187,7 +189,7 @@ impl Drop for Load {
 }
 
 /// Who the members are, as one of them lists them once all have made themselves known.
-fn known(members: &Members) -> Known {
+fn known(members: &Members) -> Result<Known, String> {
     let request = proto::MemberListRequest { linearizable: true }.encode_to_vec();
     let mut known = Known::default();
     until(
@@ -211,8 +213,8 @@ fn known(members: &Members) -> Known {
             known.members = members.places().filter_map(identity).collect();
             known.members.len() == members.places().len()
         },
-    );
-    known
+    )?;
+    Ok(known)
 }
 
 /// The answer to one call, if it is answered.

@@ -2,7 +2,7 @@
 
 use super::network::Network;
 use std::fs::File;
-use std::io::{Read, Result, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,17 @@ const PAGE_WITHIN: Duration = Duration::from_millis(500);
 const CLIENTS: u16 = 2379;
 const PEERS: u16 = 2380;
 
-/// Looks again until it is so. Panics where it never is.
-pub fn until(what: impl Fn() -> String, mut holds: impl FnMut() -> bool) {
+/// Looks again until it is so. The error says what never is: a program that ends where it panics would leave
+/// processes, networks and mounts behind.
+pub fn until(what: impl Fn() -> String, mut holds: impl FnMut() -> bool) -> Result<(), String> {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < NEVER, "{}", what());
+        if began.elapsed() > NEVER {
+            return Err(what());
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
+    Ok(())
 }
 
 pub struct Member {
@@ -122,7 +126,7 @@ impl Members {
         self.places().find(|at| self.0[*at].leads())
     }
 
-    pub fn await_leader(&self) -> usize {
+    pub fn await_leader(&self) -> Result<usize, String> {
         let mut leader = None;
         until(
             || format!("nobody leads; {}", self.last_words()),
@@ -130,15 +134,16 @@ impl Members {
                 leader = self.leader();
                 leader.is_some()
             },
-        );
-        leader.expect("it was waited for")
+        )?;
+        Ok(leader.expect("it was waited for"))
     }
 
     /// Waits until every member serves.
-    pub fn await_all(&self) {
+    pub fn await_all(&self) -> Result<(), String> {
         for member in &self.0 {
-            until(|| format!("{} does not serve; {}", member.name, self.last_words()), || member.serves());
+            until(|| format!("{} does not serve; {}", member.name, self.last_words()), || member.serves())?;
         }
+        Ok(())
     }
 
     pub fn last_words(&self) -> String {
@@ -153,7 +158,7 @@ impl Member {
         self.child = Some(child);
     }
 
-    fn spawn(&self, words: &[String]) -> Result<Child> {
+    fn spawn(&self, words: &[String]) -> io::Result<Child> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -210,9 +215,9 @@ impl Member {
     }
 
     /// Ends it as its operator does.
-    pub fn terminate(&mut self) {
+    pub fn terminate(&mut self) -> Result<(), String> {
         if !self.is_up() {
-            return;
+            return Ok(());
         }
         self.signal("-TERM");
         let mut ended = None;
@@ -223,10 +228,11 @@ impl Member {
                 ended = child.try_wait().expect("it is our child");
                 ended.is_some()
             },
-        );
+        )?;
         self.child = None;
         let died_of = ended.and_then(|status| status.signal());
-        assert_eq!(died_of, Some(15), "{} dies of the signal that it was stopped by", self.name);
+        // As etcd does, of the signal that it was stopped by.
+        if died_of == Some(15) { Ok(()) } else { Err(format!("{} died of {died_of:?}", self.name)) }
     }
 
     pub fn pause(&mut self) {

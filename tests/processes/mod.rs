@@ -11,5 +11,6 @@ mod members;
 mod network;
 mod trial;
 
+pub use disk::Disk;
 pub use network::{Network, in_a_network};
 pub use trial::{Fault, Judged, Setup, Trial};

@@ -14,9 +14,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// More than a short trial writes. It takes room where something is written.
-const DISK_BYTES: u64 = 2 << 30;
-
 /// Nothing goes wrong before: what was never written cannot be lost.
 const CALLS_BEFORE: usize = 150;
 
@@ -47,8 +44,8 @@ pub struct Setup<'a> {
     pub root: &'a Path,
     pub members: usize,
     pub network: Option<&'a Network>,
-    /// The first member has a disk of its own.
-    pub disk: bool,
+    /// The first member's data are on it.
+    pub disk: Option<&'a Disk>,
     /// Clients compact history and list members as well.
     pub controls: bool,
     pub seed: u64,
@@ -58,7 +55,7 @@ pub struct Trial<'a> {
     pub members: Members,
     pub load: Load,
     network: Option<&'a Network>,
-    disk: Option<Disk>,
+    disk: Option<&'a Disk>,
     rng: Rng,
     root: PathBuf,
 }
@@ -94,29 +91,25 @@ impl fmt::Display for Judged {
 }
 
 impl<'a> Trial<'a> {
-    /// Errors say what the machine does not allow.
+    /// Errors say what never came to be.
     pub fn begin(setup: &Setup<'a>) -> Result<Trial<'a>, String> {
         let mut rng = Rng::new(setup.seed);
         let mut members =
             Members::new(setup.program, setup.root, setup.members, &["--shards=4"], setup.network);
-        let disk = match setup.disk {
-            true => Some(Disk::new(&members.member(0).directory, DISK_BYTES)?),
-            false => None,
-        };
-        if let Some(disk) = &disk {
+        if let Some(disk) = setup.disk {
             members.member_mut(0).keep_data_in(disk.directory());
         }
         // The last one comes when the others serve already, as where they are started by hand.
         let (last, others) = (setup.members - 1, 0..setup.members - 1);
         others.for_each(|at| members.start(at));
-        members.await_leader();
+        members.await_leader()?;
         members.start(last);
-        members.await_all();
-        let load = Load::begin(&members, setup.controls, setup.disk, &mut rng);
+        members.await_all()?;
+        let load = Load::begin(&members, setup.controls, setup.disk.is_some(), &mut rng)?;
         let root = setup.root.to_owned();
-        let trial = Trial { members, load, network: setup.network, disk, rng, root };
-        trial.load.await_answers(Method::Put);
-        trial.load.await_calls(CALLS_BEFORE);
+        let trial = Trial { members, load, network: setup.network, disk: setup.disk, rng, root };
+        trial.load.await_answers(Method::Put)?;
+        trial.load.await_calls(CALLS_BEFORE)?;
         Ok(trial)
     }
 
@@ -132,7 +125,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Has something go wrong, and makes it good again.
-    pub fn strike(&mut self, fault: Fault) {
+    pub fn strike(&mut self, fault: Fault) -> Result<(), String> {
         match fault {
             Fault::Kill => {
                 let at = self.draw();
@@ -147,11 +140,11 @@ impl<'a> Trial<'a> {
                     self.pass(20);
                 }
                 self.members.start_all();
-                self.members.await_leader();
+                self.members.await_leader()?;
                 self.pass(1000);
             }
             Fault::Pause => {
-                let at = self.members.await_leader();
+                let at = self.members.await_leader()?;
                 self.members.member_mut(at).pause();
                 self.pass(4000);
                 self.members.member_mut(at).go_on();
@@ -160,15 +153,16 @@ impl<'a> Trial<'a> {
             Fault::Partition => self.part(),
             Fault::Restart => {
                 for at in self.members.places() {
-                    self.members.member_mut(at).terminate();
+                    self.members.member_mut(at).terminate()?;
                     self.members.start(at);
-                    self.members.await_all();
+                    self.members.await_all()?;
                 }
             }
             Fault::FullDisk => self.fill_disk(),
-            Fault::FailingDisk => self.fail_disk(),
-            Fault::Copy => self.start_a_copy(),
+            Fault::FailingDisk => self.fail_disk()?,
+            Fault::Copy => self.start_a_copy()?,
         }
+        Ok(())
     }
 
     /// Cuts a member off from all others, in one direction or both.
@@ -186,7 +180,7 @@ impl<'a> Trial<'a> {
         self.pass(1500);
     }
 
-    fn start_a_copy(&mut self) {
+    fn start_a_copy(&mut self) -> Result<(), String> {
         // Of two members the one with the greater id dials: nobody would hear of another one's copy.
         let places = self.members.places();
         let one = places.max_by_key(|at| self.load.member(*at)).expect("there are members");
@@ -200,7 +194,7 @@ impl<'a> Trial<'a> {
         let mut process = member.start_beside(&copied);
         let refused = format!("member {:x} runs already, in another process", self.load.member(one).0);
         let others: Vec<usize> = self.members.places().filter(|other| *other != one).collect();
-        until(
+        let said = until(
             || format!("nobody says that {refused}; {}", self.members.last_words()),
             || others.iter().any(|other| self.members.member(*other).log().contains(&refused)),
         );
@@ -209,10 +203,11 @@ impl<'a> Trial<'a> {
         let _ = process.wait();
         std::fs::remove_dir_all(&copied).expect("nobody uses it any more");
         self.pass(1000);
+        said
     }
 
     fn fill_disk(&mut self) {
-        let Some(disk) = &self.disk else { panic!("there is no disk to fill") };
+        let Some(disk) = self.disk else { panic!("there is no disk to fill") };
         let now = self.load.now();
         let mut history = self.load.history();
         let full_since = history.moment(now);
@@ -220,41 +215,40 @@ impl<'a> Trial<'a> {
         drop(history);
         disk.fill();
         self.pass(3000);
-        if let Some(disk) = &self.disk {
-            disk.empty();
-        }
+        disk.empty();
         // A member that has no room may end, and is started again once it has.
         self.members.start_those_down();
         self.pass(1000);
     }
 
-    fn fail_disk(&mut self) {
-        let Some(disk) = &self.disk else { panic!("there is no disk to fail") };
+    fn fail_disk(&mut self) -> Result<(), String> {
+        let Some(disk) = self.disk else { panic!("there is no disk to fail") };
         disk.fail();
         // It has the first member's data.
         let member = self.members.member_mut(0);
-        until(|| "a member whose disk fails goes on".to_owned(), || !member.is_up());
-        disk.mend();
+        until(|| "a member whose disk fails goes on".to_owned(), || !member.is_up())?;
+        disk.mend()?;
         self.pass(1000);
         self.members.start(0);
         self.pass(1000);
+        Ok(())
     }
 
     /// Lets calm come, and judges all that was seen.
     pub fn end(mut self) -> Result<Judged, String> {
         self.members.start_those_down();
-        self.members.await_leader();
-        self.members.await_all();
-        self.load.await_answers(Method::Put);
-        let revision = self.load.rest();
-        self.load.await_observers(revision);
+        self.members.await_leader()?;
+        self.members.await_all()?;
+        self.load.await_answers(Method::Put)?;
+        let revision = self.load.rest()?;
+        self.load.await_observers(revision)?;
         let now = self.load.now();
         let mut history = self.load.history();
         let moment = history.moment(now);
         history.quiet = Some((moment, revision));
         let from = history.next();
         drop(history);
-        self.load.hash(revision);
+        self.load.hash(revision)?;
         let observers = self.load.observers();
         let history = self.load.end();
         let judged = agree(&history.ops[from..]).and_then(|()| check(&history, observers));

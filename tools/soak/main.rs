@@ -9,9 +9,8 @@ mod processes;
 
 use braid::stdx::Rng;
 use options::{FAULTS, Options, Wish};
-use processes::{Fault, Judged, Network, Setup, Trial, in_a_network};
+use processes::{Disk, Fault, Judged, Network, Setup, Trial, in_a_network};
 use std::io::{Error, Result};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -70,7 +69,7 @@ fn soak(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// One cluster, and what goes wrong with it. What never comes to be panics, and is an error as well.
+/// One cluster, and what goes wrong with it.
 fn trial(
     options: &Options,
     binary: &Path,
@@ -78,30 +77,18 @@ fn trial(
     network: Option<&Network>,
     seed: u64,
 ) -> std::result::Result<Judged, String> {
-    let disk = [Fault::FullDisk, Fault::FailingDisk].iter().any(|fault| options.faults.contains(fault));
-    let setup = Setup {
-        program: binary,
-        root,
-        members: options.members,
-        network,
-        disk,
-        controls: options.controls,
-        seed,
-    };
-    let run = || {
-        let (mut trial, mut rng, began) = (Trial::begin(&setup)?, Rng::new(!seed), Instant::now());
-        while began.elapsed() < options.of_trial {
-            let fault = *rng.pick(&options.faults);
-            let name = FAULTS.iter().find(|(_, of)| *of == fault).map_or("", |(name, _)| name);
-            println!("seed {seed}, {:.1} s: {name}", began.elapsed().as_secs_f64());
-            trial.strike(fault);
-        }
-        trial.end()
-    };
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map_or("something never came to be", String::as_str);
-        Err(text.to_owned())
-    })
+    let wants_disk = [Fault::FullDisk, Fault::FailingDisk].iter().any(|fault| options.faults.contains(fault));
+    let disk = wants_disk.then(|| Disk::new(&root.join("disk"))).transpose()?;
+    let (members, controls) = (options.members, options.controls);
+    let setup = Setup { program: binary, root, members, network, disk: disk.as_ref(), controls, seed };
+    let (mut trial, mut rng, began) = (Trial::begin(&setup)?, Rng::new(!seed), Instant::now());
+    while began.elapsed() < options.of_trial {
+        let fault = *rng.pick(&options.faults);
+        let name = FAULTS.iter().find(|(_, of)| *of == fault).map_or("", |(name, _)| name);
+        println!("seed {seed}, {:.1} s: {name}", began.elapsed().as_secs_f64());
+        trial.strike(fault)?;
+    }
+    trial.end()
 }
 
 /// This program is target/release/examples/soak.
