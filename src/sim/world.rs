@@ -1,5 +1,6 @@
 //! The world of one run: virtual time, the members, the links between them, their clients, and what happens next.
 
+use super::boot::{CLUSTER, Identity};
 use super::client::Client;
 use super::files::Final;
 use super::history::{History, Known, Reign};
@@ -69,7 +70,8 @@ impl World {
         // And for each member one that observes.
         clients.extend((0..members.len()).map(|at| Client::new(shape.clients + at, 1 << 20)));
         let known = Known {
-            members: members.len(),
+            cluster: CLUSTER,
+            members: (0..members.len()).map(Identity::of).collect(),
             compacts_itself: shape.auto_compaction != AutoCompaction::Off,
             refuses: shape.refuses(),
             quota_bytes: shape.quota_bytes,

@@ -83,7 +83,7 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Covered { revision, ahead } => self.on_covered(from, revision, ahead),
+            EpochMail::Covered { revision, ahead } => self.on_covered(turn, from, revision, ahead),
             EpochMail::Turns => self.clock.turns(from, turn.now),
             EpochMail::Drained { caught_up } if sent_in == turn.epoch() => self.on_drained(from, caught_up),
             EpochMail::Drained { .. } => {}
