@@ -67,6 +67,8 @@ impl LinkRecord {
 /// The state of the control shard.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct ControlState {
+    /// The last entry that has taken effect: it may stand before the meta's index, and members agree on it.
+    pub index: u64,
     pub cluster: u64,
     pub token: String,
     /// With what they have published, and those that are joining or leaving.

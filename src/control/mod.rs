@@ -87,7 +87,8 @@ impl Control {
     }
 
     /// Takes a whole state over.
-    pub fn adopt(&mut self, index: Index, state: &ControlState) {
+    pub fn adopt(&mut self, state: &ControlState) {
+        let index = Index(state.index);
         assert!(index >= self.index, "control entries are not taken back: {index} after {}", self.index);
         let ours = !self.is_bootstrapped() || self.cluster == ClusterId(state.cluster);
         assert!(ours, "a member stays in its cluster");
@@ -118,6 +119,7 @@ impl Control {
     pub fn to_state(&self) -> ControlState {
         let (members, intents, removed) = self.members.to_state();
         ControlState {
+            index: self.index.0,
             cluster: self.cluster.0,
             token: self.token.clone(),
             members,

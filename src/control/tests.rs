@@ -73,7 +73,7 @@ fn entries_take_effect_in_order() {
 fn a_state_taken_over_is_the_same_state() {
     let control = sample();
     let mut copy = fresh();
-    copy.adopt(control.index, &control.to_state());
+    copy.adopt(&control.to_state());
     assert_eq!(copy.to_state(), control.to_state());
     assert_eq!((copy.index, copy.cluster(), copy.token()), (Index(11), ClusterId(9), "t"));
 }
@@ -99,7 +99,7 @@ fn follow(steps: Vec<(ControlEntry, Expected)>) {
     let mut control = sample();
     for (step, (change, (members, changes, removed))) in steps.into_iter().enumerate() {
         let mut copy = fresh();
-        copy.adopt(control.index, &control.to_state());
+        copy.adopt(&control.to_state());
         apply(&mut control, change.clone());
         apply(&mut copy, change);
         assert_eq!((shown(&control), under_way(&control)), (members, (changes, removed)), "step {step}");
@@ -173,7 +173,7 @@ fn done_closes_the_intent_that_it_names_and_no_other() {
 #[should_panic = "a member that was removed never comes back"]
 fn no_state_has_a_member_that_was_removed() {
     let state = ControlState { removed: vec![7], ..sample().to_state() };
-    fresh().adopt(Index(1), &state);
+    fresh().adopt(&state);
 }
 
 #[test]

@@ -115,6 +115,7 @@ impl Reactor {
         self.settle(settled);
         self.apply_compaction();
         if is_first {
+            self.storage.drop_left_over(&mut self.turn);
             self.calls.unpark_shown(&mut self.turn);
         }
         self.calls.unpark_shown_upto(&mut self.turn);
@@ -307,7 +308,7 @@ impl Reactor {
     /// Takes the control state over, and makes the shards that are new.
     fn adopt(&mut self, copy: &ControlCopy) {
         if !self.epochs.coordinates() {
-            ReadOnly::change(&mut self.turn.control).adopt(copy.index, &copy.state);
+            ReadOnly::change(&mut self.turn.control).adopt(&copy.state);
         }
         let router = self.turn.control.router(self.turn.reactors);
         let router = router.expect("the map was checked when it was bootstrapped");
@@ -340,7 +341,7 @@ impl Reactor {
         assert!(self.turn.gate.is_empty(), "no reply waits from one epoch into the next");
         assert!(copy.generation != Generation::NONE, "an epoch that serves takes revisions");
         if !self.epochs.coordinates() {
-            ReadOnly::change(&mut self.turn.control).adopt(copy.index, &copy.state);
+            ReadOnly::change(&mut self.turn.control).adopt(&copy.state);
         }
         self.turn.allotment = Allotment::new(copy.generation);
         ReadOnly::change(&mut self.turn.epoch_state).go(epoch, EpochStage::Serving);

@@ -27,9 +27,7 @@ use crate::sequencer::Sequencer;
 use crate::shard::Shard;
 use crate::stdx::Rng;
 use crate::takeover::LogView;
-use crate::types::{
-    ClusterId, Duration, Index, MemberId, Peers, ReactorId, Revision, ShardId, StoreId, Time,
-};
+use crate::types::{ClusterId, Duration, MemberId, Peers, ReactorId, Revision, ShardId, StoreId, Time};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -111,10 +109,10 @@ impl Settings {
     }
 
     /// The control state, as far as a checkpoint has it.
-    fn control(&self, recovered: Option<&(Index, ControlState)>) -> Control {
+    fn control(&self, recovered: Option<&ControlState>) -> Control {
         let mut control = Control::new(self.election_timeout);
-        if let Some((index, state)) = recovered {
-            control.adopt(*index, state);
+        if let Some(state) = recovered {
+            control.adopt(state);
         }
         control
     }
@@ -164,10 +162,10 @@ pub struct Boot {
     pub log: log::LogStart,
     pub shards: Vec<RecoveredShard>,
     /// The control state, where the control shard lives and it has a checkpoint.
-    pub control: Option<(Index, ControlState)>,
-    /// Stays of shards that live elsewhere now: closed once an epoch has served.
+    pub control: Option<ControlState>,
+    /// Stays of shards that live elsewhere now: closed once they are durable there, and something is shown.
     pub stale: Vec<log::Resident>,
-    /// Files that nothing needs once an epoch has served.
+    /// Files that nothing needs then.
     pub left_over: Vec<String>,
     /// The highest number that any checkpoint file of the member has.
     pub last_file: u64,

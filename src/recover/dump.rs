@@ -39,8 +39,8 @@ pub struct Contents {
     pub checkpointed: Revision,
     /// Why there is not more; a start would refuse for it.
     pub damage: Vec<String>,
-    /// The control shard's state in its checkpoint, and the last entry that it holds.
-    pub control: Option<(Index, ControlState)>,
+    /// The control shard's state in its checkpoint.
+    pub control: Option<ControlState>,
     /// What the logs say beside writes, the control shard's first, in the order of each log.
     pub entries: Vec<LogEntry>,
     /// How much of a store's history is held at a time.

@@ -152,7 +152,7 @@ pub fn survey(
 /// A shard, loaded, with what only the control shard has.
 pub struct Loaded {
     pub shard: RecoveredShard,
-    pub control: Option<(Index, ControlState)>,
+    pub control: Option<ControlState>,
 }
 
 impl ShardPlan {
@@ -182,8 +182,8 @@ impl ShardPlan {
             None => Restored::default(),
         };
         let meta = self.chain.as_ref().map(Chain::meta);
-        let control = meta.and_then(|meta| Some((Index(meta.index), meta.control.clone()?)));
-        self.check_level(control.as_ref().map(|(_, control)| control.feature_level))?;
+        let control = meta.and_then(|meta| meta.control.clone());
+        self.check_level(control.as_ref().map(|control| control.feature_level))?;
         let (index, term) = self.resident.base();
         let base = Position { index, term };
         let (held, ruling) = meta.map(position_of).unwrap_or_default();

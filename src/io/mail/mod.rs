@@ -15,7 +15,7 @@ pub use shards::ShardMail;
 use crate::api::Request;
 use crate::checkpoint::ControlState;
 use crate::sequencer::Generation;
-use crate::types::{Epoch, Index, LeaseId, ReactorId, Revision, Time};
+use crate::types::{Epoch, LeaseId, ReactorId, Revision, Time};
 
 /// A request under way, numbered by the reactor that answers it to its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,7 +112,6 @@ pub enum Own {
 /// What other reactors start an epoch from.
 #[derive(Debug)]
 pub struct ControlCopy {
-    pub index: Index,
     pub state: ControlState,
     /// Whether shards that no log knows may be made: only until the first seal.
     pub may_create: bool,

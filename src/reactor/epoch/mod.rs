@@ -261,7 +261,6 @@ impl Epochs {
         // may have sealed before this one has made its shards.
         let never_shown = self.settled_before.max(turn.settled_truth()) == Revision::NONE;
         Arc::new(ControlCopy {
-            index: turn.control.index,
             state: turn.control.to_state(),
             may_create: is_new || (!control.group().is_alone() && never_shown),
             generation,

@@ -51,7 +51,7 @@ use super::Identity;
 use crate::checkpoint::{ControlState, IntentRecord};
 use crate::record::{ConfChange, ControlEntry, CutRecord, Intent, MemberRecord, RaftIdRecord};
 use crate::recover::dump::{Contents, DumpedRevision, LogEntry, Says};
-use crate::types::{Epoch, Event, Index, Revision, ShardId, Sub};
+use crate::types::{Epoch, Event, Revision, ShardId, Sub};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -79,7 +79,7 @@ pub fn head(identity: &Identity, contents: &Contents) -> String {
     for what in &contents.damage {
         lines += &line(&json!({"type": "damage", "what": what}));
     }
-    let state = contents.control.as_ref().map(|(index, state)| line(&control_state(*index, state)));
+    let state = contents.control.as_ref().map(|state| line(&control_state(state)));
     lines + &state.unwrap_or_default()
 }
 
@@ -177,12 +177,12 @@ fn what(control: &ControlEntry) -> Value {
     }
 }
 
-pub fn control_state(index: Index, state: &ControlState) -> Value {
+pub fn control_state(state: &ControlState) -> Value {
     let leases = state.leases.iter().map(|l| json!({"lease": l.lease, "ttl_seconds": l.ttl_secs}));
     let alarms = state.alarms.iter().map(|a| json!({"member_id": a.member, "alarm": a.alarm}));
     json!({
         "type": "control_state",
-        "index": index.0,
+        "index": state.index,
         "cluster_id": state.cluster,
         "token": state.token,
         "compacted": state.compact_revision,

@@ -106,6 +106,7 @@ fn entries_about_members_are_said() {
 #[test]
 fn the_state_says_who_is_joining_or_leaving_and_who_has_left() {
     let state = ControlState {
+        index: 7,
         cluster: 9,
         token: "t".into(),
         members: vec![member()],
@@ -117,7 +118,7 @@ fn the_state_says_who_is_joining_or_leaving_and_who_has_left() {
         alarms: vec![],
         compact_revision: 4,
     };
-    let said = text::control_state(Index(7), &state);
+    let said = text::control_state(&state);
     for line in [
         "#   cluster 9, token \"t\", feature level 1, compacted at revision 4\n",
         "#   removing member a1 is under way\n",
@@ -125,7 +126,7 @@ fn the_state_says_who_is_joining_or_leaving_and_who_has_left() {
     ] {
         assert!(said.contains(line), "{said}");
     }
-    let said = json::control_state(Index(7), &state);
+    let said = json::control_state(&state);
     assert_eq!(said["intents"], serde_json::json!([{"member_id": 0xA1, "change": "removing"}]));
     assert_eq!((&said["removed"], &said["feature_level"]), (&serde_json::json!([0xA2]), &1.into()));
     assert_eq!(said["members"][0]["directory_id"], 0xD1);

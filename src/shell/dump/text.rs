@@ -6,7 +6,7 @@ use crate::checkpoint::ControlState;
 use crate::control::alarm_name;
 use crate::record::{ConfChange, ControlEntry, CutRecord, Intent, MemberRecord, RaftIdRecord};
 use crate::recover::dump::{Contents, DumpedRevision, LogEntry, Says};
-use crate::types::{Event, Index, LeaseId};
+use crate::types::{Event, LeaseId};
 
 pub fn head(identity: &Identity, contents: &Contents) -> String {
     let Contents { settled, unsettled, complete_from, checkpointed, .. } = contents;
@@ -36,8 +36,8 @@ pub fn head(identity: &Identity, contents: &Contents) -> String {
     for damage in &contents.damage {
         text += &format!("# damaged: {damage}\n");
     }
-    if let Some((index, state)) = &contents.control {
-        text += &control_state(*index, state);
+    if let Some(state) = &contents.control {
+        text += &control_state(state);
     }
     text
 }
@@ -113,8 +113,9 @@ fn what(control: &ControlEntry) -> String {
     }
 }
 
-pub fn control_state(index: Index, state: &ControlState) -> String {
-    let mut text = format!("# control entries up to {index} are only in this state, from a checkpoint:\n");
+pub fn control_state(state: &ControlState) -> String {
+    let mut text =
+        format!("# control entries up to {} are only in this state, from a checkpoint:\n", state.index);
     let (token, compacted) = (quoted(state.token.as_bytes()), state.compact_revision);
     text += &format!(
         "#   cluster {:x}, token {token}, feature level {}, compacted at revision {compacted}\n",
