@@ -170,7 +170,7 @@ impl Reactor {
         }
         for (to, shard, message) in std::mem::take(&mut turn.to_peers) {
             let call = if let PeerMessage::Call { number, .. } = message { Some(number) } else { None };
-            let is_answer = matches!(message, PeerMessage::Answer { .. } | PeerMessage::CallRefused { .. });
+            let is_answer = message.is_answer();
             match (peers.tell(to, shard, message), call, to) {
                 (false, Some(number), _) => calls.on_not_taken(turn, number),
                 // Whoever waits for it is to know that it does not come.

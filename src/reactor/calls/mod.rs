@@ -119,6 +119,10 @@ pub(super) struct Calls {
     parking: Parking,
     /// Answers of the leader that wait until this member shows as much.
     unshown_answers: Vec<ForwardedAnswer>,
+    /// The history up to here is dropped at this member.
+    dropped: Revision,
+    /// One more call may be with the leader than in the last turn.
+    has_place: bool,
     streams: Streams,
     watches: Watches,
     /// Transactions over several shards that found no revision to take.
@@ -142,6 +146,8 @@ impl Calls {
             under_way: CallTable::default(),
             parking: Parking::default(),
             unshown_answers: vec![],
+            dropped: Revision::NONE,
+            has_place: false,
             streams: Streams::default(),
             watches: Watches::new(rng),
             deciding: vec![],
@@ -194,6 +200,7 @@ impl Calls {
         self.tried = 0;
         self.front_on_time(turn);
         self.end_leaderless(turn);
+        self.forward_more(turn);
         self.redecide(turn);
     }
 
