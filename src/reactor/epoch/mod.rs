@@ -74,7 +74,11 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Covered { revision } => self.on_covered(from, revision),
+            EpochMail::Covered { revision } => {
+                self.on_covered(from, revision);
+                // This reactor says it at the end of a turn, and the next one may be long in coming.
+                self.show_covered(turn);
+            }
             EpochMail::Turns => self.clock.turns(from, turn.now),
             EpochMail::Step { .. }
             | EpochMail::Sealed { .. }

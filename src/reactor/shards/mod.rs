@@ -311,6 +311,9 @@ impl Shards {
     pub fn compact(&mut self, turn: &mut Turn) {
         let compacted = turn.control.compacted();
         assert!(compacted <= *turn.settled, "only settled history is compacted");
+        if compacted == self.compacting.upto {
+            return; // it has taken hold
+        }
         self.compacting.upto = compacted;
         for local in self.of.values_mut().filter(|local| local.shard.id != ShardId::CONTROL) {
             if local.shard.store.compacted() < compacted {

@@ -442,3 +442,17 @@ fn a_physical_compaction_is_answered_when_the_member_that_was_asked_has_dropped_
         assert_eq!(shards(cluster.member(at)), [(revision as u64, true); 3], "member {at}");
     }
 }
+
+#[test]
+fn what_is_settled_is_shown_by_all_though_no_time_passes() {
+    let mut cluster = Cluster::new(&[1, 2, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let first = cluster.put(leader, "/first") as u64;
+    cluster.until("all show it", |cluster| cluster.shown() == [first; 3]);
+    for n in 0..20 {
+        let revision = cluster.put(leader, &format!("/k{n}")) as u64;
+        cluster.settle();
+        assert_eq!(cluster.shown(), [revision; 3]);
+    }
+}
