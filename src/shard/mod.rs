@@ -355,15 +355,20 @@ impl Shard {
     /// The epoch is over: takes back what is not settled, and says how leases move with it. What was proposed and
     /// is not committed stands in the log as anybody's.
     pub fn undo(&mut self, settled: Revision, moves: &mut Vec<LeaseMove>) {
-        self.effects.clear();
-        self.effects_bytes = 0;
-        self.proposed.clear();
-        self.pushed = (Revision::NONE, false);
+        self.forget_epoch();
         // A state from a checkpoint is settled further than a process knows that has not served yet.
         let settled = settled.max(self.store.settled());
         self.store.undo_above(settled, &mut |undone: Undone| {
             moves.push(LeaseMove { key: undone.key, from: undone.lease, to: undone.lease_again });
         });
+    }
+
+    /// As [`Shard::undo`], of a shard whose store holds nothing that may be undone.
+    pub fn forget_epoch(&mut self) {
+        self.effects.clear();
+        self.effects_bytes = 0;
+        self.proposed.clear();
+        self.pushed = (Revision::NONE, false);
     }
 
     /// What the shard brings to a takeover, having been read from that log.

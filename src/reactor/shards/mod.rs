@@ -304,10 +304,13 @@ impl Shards {
             let store = &local.shard.store;
             let undone = store.newest_revision().main > settled.max(store.settled());
             turn.counters.paths.epoch_undone += u64::from(undone);
-            // A store that another is to take the place of holds nothing that may be undone.
-            if local.arrived.is_none() {
-                local.shard.undo(settled, &mut moves);
-                local.follow_leases(&mut moves);
+            match local.arrived {
+                // A store that another is to take the place of holds what is settled, though not all is shown.
+                Some(_) => local.shard.forget_epoch(),
+                None => {
+                    local.shard.undo(settled, &mut moves);
+                    local.follow_leases(&mut moves);
+                }
             }
             local.end_epoch();
         }
