@@ -6,7 +6,7 @@ use super::files::Final;
 use super::history::{History, Known, Reign};
 use super::hits::{Hit, Hits, Tally};
 use super::links::Links;
-use super::member::{Life, Member};
+use super::member::{Death, Life, Member};
 use super::peers::Peers;
 use super::plan::{Plan, Shape};
 use super::process::{Item, Stepped};
@@ -186,6 +186,11 @@ impl World {
                 self.die(at, death);
                 return Ok(true);
             }
+        }
+        let ended = |member: &&Member| member.process().is_some_and(|process| process.has_ended(self.now));
+        if let Some(at) = self.members.iter().find(ended).map(|member| member.at) {
+            self.die(at, Death::Kill);
+            return Ok(true);
         }
         let mut due = vec![];
         for member in &self.members {

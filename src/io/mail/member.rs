@@ -19,10 +19,17 @@ pub enum MemberMail {
         reactors: u16,
         boot: u64,
     },
-    /// What the leader's clock shows.
+    /// What the clock of a member that leads shows.
     LeaderClock {
+        member: MemberId,
         clock: ClockReading,
     },
+    /// The process ends: no new calls are taken, and those under way are answered.
+    Close,
+    /// At the sender they are.
+    Closed,
+    /// They are everywhere, and other members are told.
+    Leave,
     Census {
         call: CallId,
     },
@@ -43,6 +50,7 @@ impl MemberMail {
             // in between in their order.
             MemberMail::ControlIs { .. } | MemberMail::PeerIs { .. } | MemberMail::LeaderClock { .. } => true,
             MemberMail::Census { .. } | MemberMail::Sizes { .. } | MemberMail::Defragment { .. } => true,
+            MemberMail::Close | MemberMail::Closed | MemberMail::Leave => true,
         }
     }
 }

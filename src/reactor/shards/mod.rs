@@ -117,7 +117,9 @@ impl Shards {
 
     pub fn on_mail(&mut self, turn: &mut Turn, from: ReactorId, mail: ShardMail) {
         match mail {
-            ShardMail::Evaluate { call, shard, request } => self.on_evaluate(turn, call, shard, request),
+            ShardMail::Evaluate { call, shard, request, until } => {
+                self.take_evaluation(turn, Evaluation { call, shard, request, until });
+            }
             ShardMail::Range { call, shard, cursor, counting } => {
                 self.slice(turn, Slice::Range { call, shard, cursor, counting });
             }

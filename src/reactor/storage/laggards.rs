@@ -252,10 +252,14 @@ impl Storage {
         };
         match done {
             BulkDone::Read(bytes) => match read.reader.take(&bytes) {
-                Ok(()) => {
-                    self.laggards.under_way = Some(read);
-                    self.take_entries(turn, source);
-                }
+                Ok(()) => match read.reader.wants() {
+                    // A long frame comes in several pieces.
+                    Some(piece) => self.read_on(turn, read, piece),
+                    None => {
+                        self.laggards.under_way = Some(read);
+                        self.take_entries(turn, source);
+                    }
+                },
                 Err(unreadable) => self.log_is_unreadable(turn, source, &read, unreadable),
             },
             BulkDone::Failed(why) => self.log_read_failed(turn, &why),

@@ -14,7 +14,7 @@
 use super::{Source, Storage, Turn};
 use crate::checkpoint::{CheckpointName, ControlState};
 use crate::io::{BulkDone, BulkStep, JobId, Level, Output};
-use crate::limits::{BLOCK_BYTES, STATE_PATIENCE_SECS, STATE_RETRY_MS};
+use crate::limits::{BLOCK_BYTES, STATE_BLOCKS_AHEAD, STATE_PATIENCE_SECS, STATE_RETRY_MS};
 use crate::log::{Buffer, Checkpointed, Record};
 use crate::peer::PeerMessage;
 use crate::raft::Installing;
@@ -22,6 +22,7 @@ use crate::reactor::turn::ToPeers;
 use crate::recover::{ArrivedState, Arriving};
 use crate::types::{Duration, Index, MemberId, ShardId, Time};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 
 /// A state that comes.
 pub(super) struct Taking {
@@ -29,8 +30,9 @@ pub(super) struct Taking {
     name: CheckpointName,
     job: JobId,
     doing: Doing,
-    /// The block that is next.
+    /// The block that is next, and those that have come before their turn.
     next: u32,
+    come: BTreeMap<u32, (bool, Bytes)>,
     /// When it was asked for last, and when something came of it.
     asked_at: Time,
     heard_at: Time,
@@ -47,6 +49,12 @@ enum Doing {
     Naming(Box<ArrivedState>),
     /// All is there, and is to take the place of what is here.
     Done(Box<ArrivedState>),
+}
+
+impl Taking {
+    fn is_of(&self, from: MemberId, shard: ShardId, file: u64) -> bool {
+        (self.from, self.name.shard, self.name.file) == (from, shard, file)
+    }
 }
 
 impl Storage {
@@ -78,6 +86,7 @@ impl Storage {
             job,
             doing: Doing::Creating(arriving),
             next: 0,
+            come: BTreeMap::new(),
             asked_at: turn.now,
             heard_at: turn.now,
         });
@@ -89,23 +98,36 @@ impl Storage {
         &mut self,
         turn: &mut Turn,
         from: MemberId,
-        place: (ShardId, u64, u32),
+        (shard, file, number): (ShardId, u64, u32),
         is_last: bool,
-        block: &Bytes,
+        block: Bytes,
     ) -> Result<(), String> {
-        let expected = |taking: &mut Taking| {
-            let Taking { from: giver, name, next, doing, .. } = taking;
-            let is_next = (*giver, (name.shard, name.file, *next)) == (from, place);
-            is_next && matches!(doing, Doing::Asking(_))
+        let Some(taking) = self.taking.as_mut().filter(|taking| taking.is_of(from, shard, file)) else {
+            return Ok(());
         };
-        let Some(mut taking) = self.taking.take_if(expected) else { return Ok(()) };
-        let Doing::Asking(mut arriving) = taking.doing else { unreachable!("it was expected") };
-        if let Err(why) = arriving.take(block) {
+        if (taking.next..taking.next + STATE_BLOCKS_AHEAD as u32).contains(&number) {
+            taking.come.insert(number, (is_last, block));
+        }
+        self.write_block(turn)
+    }
+
+    /// The next block goes to the disk, if it has come and the one before is there.
+    fn write_block(&mut self, turn: &mut Turn) -> Result<(), String> {
+        let is_due = |taking: &mut Taking| {
+            matches!(taking.doing, Doing::Asking(_)) && taking.come.contains_key(&taking.next)
+        };
+        let Some(mut taking) = self.taking.take_if(is_due) else { return Ok(()) };
+        let (Doing::Asking(mut arriving), Some((is_last, block))) =
+            (taking.doing, taking.come.remove(&taking.next))
+        else {
+            unreachable!("it is due")
+        };
+        if let Err(why) = arriving.take(&block) {
             self.drop_file(turn, taking.name.unfinished());
             return Err(why);
         }
         let mut bytes = Buffer::with_capacity(block.len().next_multiple_of(BLOCK_BYTES));
-        bytes.extend(block);
+        bytes.extend(&block);
         taking.heard_at = turn.now;
         taking.doing = Doing::Writing(arriving, is_last);
         let step = BulkStep::Append { name: taking.name.unfinished(), blocks: vec![bytes] };
@@ -117,8 +139,7 @@ impl Storage {
     /// The member that gave has it no more.
     pub fn on_state_gone(&mut self, turn: &mut Turn, from: MemberId, shard: ShardId, file: u64) {
         let is_it = |taking: &mut Taking| {
-            (taking.from, taking.name.shard, taking.name.file) == (from, shard, file)
-                && matches!(taking.doing, Doing::Asking(_))
+            taking.is_of(from, shard, file) && matches!(taking.doing, Doing::Asking(_))
         };
         if let Some(taking) = self.taking.take_if(is_it) {
             self.drop_file(turn, taking.name.unfinished());
@@ -173,6 +194,9 @@ impl Storage {
             ask(turn, taking.from, taking.name, taking.next);
         }
         self.taking = Some(taking);
+        if let Err(why) = self.write_block(turn) {
+            turn.log_line(Level::Warn, "failed to take the state of a shard", vec![("error", why)]);
+        }
         true
     }
 

@@ -66,6 +66,15 @@ fn a_follower_that_was_away_catches_up_from_the_log_on_disk() {
     cluster.until("all show it", |cluster| cluster.shown() == [511; 3]);
 }
 
+#[test]
+fn a_follower_catches_up_behind_frames_that_are_read_in_pieces() {
+    let (mut cluster, leader, _) = cluster_with_a_laggard(|settings| settings);
+    (0..6).for_each(|n| _ = cluster.put_value(leader, &format!("/k{n}"), vec![n; 1_200_000]));
+    cluster.cut.clear();
+    cluster.until("all show it", |cluster| cluster.shown() == [7; 3]);
+    assert!(cluster.member(leader).pieces_read > 6, "{}", cluster.member(leader).pieces_read);
+}
+
 fn cluster_that_keeps_no_log() -> (Cluster, usize, usize) {
     cluster_with_a_laggard(|settings| {
         let bounds = crate::limits::Bounds { laggard_log_bytes_max: 0, ..settings.bounds };
@@ -73,8 +82,11 @@ fn cluster_that_keeps_no_log() -> (Cluster, usize, usize) {
     })
 }
 
+/// Each shard's keys, with the revisions of their last changes.
+type Held = Vec<(ShardId, Vec<(Vec<u8>, Revision)>)>;
+
 /// What the shards of a member hold, as far as it shows it.
-fn held(member: &Member) -> Vec<(ShardId, Vec<(Vec<u8>, Revision)>)> {
+fn held(member: &Member) -> Held {
     let locals = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
     let mut held: Vec<_> = locals
         .map(|local| {
@@ -100,7 +112,7 @@ fn a_follower_behind_all_logs_is_given_the_state() {
     let before = log_begins(&mut cluster, leader);
     write_much(&mut cluster, leader, 300);
     assert!(log_begins(&mut cluster, leader) > before, "nothing is kept for the follower");
-    let least = cluster.shown()[away];
+    let (least, begun) = (cluster.shown()[away], cluster.now);
     cluster.cut.clear();
     cluster.until("all show it", |cluster| {
         let shown = cluster.shown()[away];
@@ -111,6 +123,8 @@ fn a_follower_behind_all_logs_is_given_the_state() {
         cluster.shown() == [301; 3]
     });
     assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
+    let took = cluster.now.since(begun);
+    assert!(took < Duration::from_secs(2), "no block waits for the next question: {took:?}");
     let installed = paths(cluster.member(away)).state_installed;
     assert!(installed > 0 && paths(cluster.member(leader)).state_given >= installed, "{installed}");
     // It goes on by the log, and may lead.
