@@ -255,8 +255,9 @@
 //!    `shell/driver.rs: run`). The first reactor accepts connections from now on, and gives each to the one
 //!    that has fewest (`shell/driver.rs: spread`).
 //! 8. A takeover follows, as behind the end of any epoch. Requests that come before it serves are parked.
-//! 9. With the first epoch that serves, left-over files and stays are cleared
-//!    (`reactor/storage/mod.rs: drop_left_over`, `reactor/storage/clearing.rs: begin_clearing`).
+//! 9. Once every log has what was moved into it, durably, and something is shown, left-over files and stays are
+//!    cleared
+//!    (`reactor/storage/mod.rs: on_moved_in, drop_left_over`, `reactor/storage/clearing.rs: begin_clearing`).
 //! 10. When an epoch serves, the main thread says that clients are served (`shell/supervisor.rs: supervise`,
 //!     `shell/mod.rs: announce`).
 

@@ -277,10 +277,11 @@ pub const PEER_REFUSAL_BYTES_MAX: usize = 1 << 10;
 /// Bytes of a link handed out and not with the kernel, beyond which the next frame waits: one on its way and one
 /// behind it, so that what comes first passes the rest.
 pub const PEER_UNSENT_BYTES_MAX: usize = 2 * PEER_FRAME_BYTES_MAX;
-/// What waits at a link, for the messages that go first and for all others: more than a leader has in its log
+/// What waits at a link, of the messages that go first, of answers and of all others each: more than a leader has in its log
 /// before it waits for the disk, so that what is dropped is dropped for the peer's slowness.
 pub const PEER_QUEUED_BYTES_MAX: usize = 2 * LOG_BEHIND_BYTES_MAX;
-/// Their number: a few for each shard.
+/// Their number: a few for each shard. As many calls of a reactor are with the leader, whose answers are to find a
+/// place.
 pub const PEER_QUEUED_MESSAGES_MAX: usize = 4 * SHARDS_MAX;
 /// A payload up to this length is copied: a piece of its own costs the kernel more.
 pub const PEER_COPIED_BYTES_MAX: usize = 1 << 10;

@@ -162,6 +162,11 @@ pub struct CallFailure {
 }
 
 impl PeerMessage {
+    /// Whether a call ends with it. There is one for each call, and who has asked for so many has a place for as many.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, PeerMessage::Answer { .. } | PeerMessage::CallRefused { .. })
+    }
+
     /// Whether it passes the messages that wait: who leads is decided by it, or a read waits for nothing else. What
     /// counts behind entries sent before it keeps its place.
     pub fn goes_first(&self) -> bool {

@@ -26,30 +26,47 @@ pub enum NotSent {
 struct SendQueue {
     /// With the bytes of the head and of the payloads of each.
     messages: VecDeque<(PeerMessage, usize, usize)>,
+    /// Answers, and all others: what else waits takes no answer's place.
+    answers: Load,
+    rest: Load,
+}
+
+/// What waits of one kind.
+#[derive(Default)]
+struct Load {
+    messages: usize,
     bytes: usize,
 }
 
 impl SendQueue {
+    fn load(&mut self, message: &PeerMessage) -> &mut Load {
+        if message.is_answer() { &mut self.answers } else { &mut self.rest }
+    }
+
     fn push(&mut self, message: PeerMessage, bounds: &PeerBounds) -> Result<(), NotSent> {
         let head = message.head_bytes();
         let payloads: usize = message.payloads().map(|payload| payload.bytes().len()).sum();
         if LIST_BYTES + head > PEER_HEAD_BYTES_MAX || LIST_BYTES + head + payloads > PEER_MESSAGE_BYTES_MAX {
             return Err(NotSent::TooLong);
         }
-        let is_full = self.messages.len() >= bounds.queued_messages_max
-            || self.bytes + head + payloads > bounds.queued_bytes_max;
+        let load = self.load(&message);
+        let is_full = load.messages >= bounds.queued_messages_max
+            || load.bytes + head + payloads > bounds.queued_bytes_max;
         // A long one has to get through by itself.
-        if is_full && !self.messages.is_empty() {
+        if is_full && load.messages > 0 {
             return Err(NotSent::Full);
         }
-        self.bytes += head + payloads;
+        load.messages += 1;
+        load.bytes += head + payloads;
         self.messages.push_back((message, head, payloads));
         Ok(())
     }
 
     fn pop(&mut self) -> Option<(PeerMessage, usize)> {
         let (message, head, payloads) = self.messages.pop_front()?;
-        self.bytes -= head + payloads;
+        let load = self.load(&message);
+        load.messages -= 1;
+        load.bytes -= head + payloads;
         Some((message, head + payloads))
     }
 

@@ -205,10 +205,7 @@ impl Reactor {
         }
         for (to, shard, message) in std::mem::take(&mut turn.to_peers) {
             let call = if let PeerMessage::Call { number, .. } = message { Some(number) } else { None };
-            let is_answer = matches!(
-                message,
-                PeerMessage::Answer { .. } | PeerMessage::CallRefused { .. } | PeerMessage::CallsOver { .. }
-            );
+            let is_answer = message.is_answer() || matches!(message, PeerMessage::CallsOver { .. });
             match (peers.tell(to, shard, message), call, to) {
                 (Some(conn), Some(number), _) => calls.on_handed_out(turn, number, conn),
                 (None, Some(number), _) => calls.on_not_taken(turn, number),

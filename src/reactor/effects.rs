@@ -118,6 +118,7 @@ impl Reactor {
         self.settle(settled);
         self.apply_compaction();
         if is_first {
+            self.storage.drop_left_over(&mut self.turn);
             self.calls.unpark_shown(&mut self.turn);
         }
         self.calls.unpark_shown_upto(&mut self.turn);

@@ -285,6 +285,8 @@ impl Reactor {
             Body::Member(MemberMail::PeerIs { member, reactors, boot }) => {
                 self.peers.on_peer_is(member, reactors, boot);
             }
+            Body::Member(MemberMail::MovedIn) => storage.on_moved_in(turn),
+            Body::Member(MemberMail::HistoryDropped { upto }) => calls.on_history_dropped(turn, upto),
             Body::Member(MemberMail::Census { call }) => self.on_census(call),
             Body::Member(MemberMail::Sizes { sizes }) => turn.sizes.set(from, sizes),
             Body::Member(MemberMail::Defragment { call }) => storage.on_defragment(turn, call),

@@ -164,9 +164,9 @@ pub struct Boot {
     pub shards: Vec<RecoveredShard>,
     /// The control state, where the control shard lives and it has a checkpoint.
     pub control: Option<ControlState>,
-    /// Stays of shards that live elsewhere now: closed once an epoch has served.
+    /// Stays of shards that live elsewhere now: closed once they are durable there, and something is shown.
     pub stale: Vec<log::Resident>,
-    /// Files that nothing needs once an epoch has served.
+    /// Files that nothing needs then.
     pub left_over: Vec<String>,
     /// The highest number that any checkpoint file of the member has.
     pub last_file: u64,

@@ -61,7 +61,10 @@ impl LeaderMail {
     pub fn outlives_epochs(&self) -> bool {
         matches!(
             self,
-            LeaderMail::OwnDone { .. } | LeaderMail::Round { .. } | LeaderMail::NoSpace { call: None }
+            LeaderMail::OwnDone { .. }
+                | LeaderMail::Round { .. }
+                | LeaderMail::Compacted { .. }
+                | LeaderMail::NoSpace { call: None }
         )
     }
 }

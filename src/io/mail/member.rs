@@ -3,7 +3,7 @@
 use crate::io::CallId;
 use crate::mvcc::Sizes;
 use crate::record::ControlEntry;
-use crate::types::{ClockReading, Index, MemberId};
+use crate::types::{ClockReading, Index, MemberId, Revision};
 use std::sync::Arc;
 
 /// What every reactor of a member hears, and what it is asked of itself.
@@ -30,6 +30,12 @@ pub enum MemberMail {
     Closed,
     /// They are everywhere, and other members are told.
     Leave,
+    /// The sender's log has all that was moved into it at the start, durably.
+    MovedIn,
+    /// Every reactor here has dropped the history up to this revision.
+    HistoryDropped {
+        upto: Revision,
+    },
     Census {
         call: CallId,
     },
@@ -49,6 +55,7 @@ impl MemberMail {
             // The sender tells of each change once the reactor has a whole state, and the steps of takeovers come
             // in between in their order.
             MemberMail::ControlIs { .. } | MemberMail::PeerIs { .. } | MemberMail::LeaderClock { .. } => true,
+            MemberMail::HistoryDropped { .. } | MemberMail::MovedIn => true,
             MemberMail::Census { .. } | MemberMail::Sizes { .. } | MemberMail::Defragment { .. } => true,
             MemberMail::Close | MemberMail::Closed | MemberMail::Leave => true,
         }

@@ -368,7 +368,11 @@ fn what_is_too_much_is_told_and_groups_messages_are_counted() {
         ours.send(heartbeat(1, 6)).unwrap();
     }
     assert_eq!(ours.send(heartbeat(1, 6)), Err(NotSent::Full));
-    assert_eq!(ours.send(PeerMessage::CallRefused { number: 1 }), Err(NotSent::Full));
+    // Nothing else takes an answer's place, nor an answer that of anything else.
+    for number in 0..3 {
+        ours.send(PeerMessage::CallRefused { number }).unwrap();
+    }
+    assert_eq!(ours.send(PeerMessage::CallRefused { number: 3 }), Err(NotSent::Full));
     assert_eq!(ours.dropped(), 1, "the caller of the other one is told");
     // What goes first has a bound of its own.
     for _ in 0..3 {
@@ -376,7 +380,7 @@ fn what_is_too_much_is_told_and_groups_messages_are_counted() {
     }
     assert_eq!((ours.send(heartbeat(0, 6)), ours.dropped()), (Err(NotSent::Full), 2));
     let heard = taken_in(&mut theirs, Time(0), &handed_out(&mut ours)).unwrap();
-    assert_eq!(heard.len(), 6);
+    assert_eq!(heard.len(), 9);
     // One that is longer than all that may wait gets through by itself, and behind nothing.
     ours.send(append(1, 7, &payload(5000))).unwrap();
     assert_eq!(ours.send(append(1, 8, &payload(1))), Err(NotSent::Full));

@@ -87,6 +87,9 @@ impl Calls {
     ) {
         assert!(leader != turn.settings.member, "who leads does it itself");
         assert!(!turn.epoch_state.may_write(), "only the leader writes, and nobody sends it elsewhere");
+        if self.under_way.forwarded() >= turn.settings.bounds.peer.queued_messages_max {
+            return self.park(turn, deadline, rpc, request, Requires::Leader, Awaits::Leader);
+        }
         let (method, message, reply_to, shard) = match &request {
             ClientRequest::Call(call) => {
                 let Some((method, message)) = self.front.message_of(rpc) else { return };
@@ -237,18 +240,46 @@ impl Calls {
 
     /// The leader has answered. The answer waits until this member shows what it shows: whoever has it asks here next.
     pub fn on_forwarded_answer(&mut self, turn: &mut Turn, answer: ForwardedAnswer) {
-        if answer.shows <= turn.shown() && answer.control <= turn.control.index {
+        if self.has_all(turn, &answer) {
             self.finish_forwarded(turn, answer);
         } else {
             self.unshown_answers.push(answer);
         }
     }
 
-    /// More is shown, or known.
+    /// Whether this member has what an answer may depend on. A compaction that was asked for with `physical` has
+    /// dropped here what it drops.
+    fn has_all(&self, turn: &Turn, answer: &ForwardedAnswer) -> bool {
+        let is_shown = answer.shows <= turn.shown() && answer.control <= turn.control.index;
+        is_shown && self.drops(turn, answer) <= self.dropped
+    }
+
+    fn drops(&self, turn: &Turn, answer: &ForwardedAnswer) -> Revision {
+        let call = self.under_way.get(CallId { reactor: turn.id, number: answer.number });
+        let Some(CallState::Forwarded(forwarded)) = call.map(|call| &call.state) else {
+            return Revision::NONE;
+        };
+        match &forwarded.request {
+            ClientRequest::Call(Request::Compact(compact)) if compact.physical && answer.outcome.is_ok() => {
+                Revision(compact.revision.unsigned_abs())
+            }
+            _ => Revision::NONE,
+        }
+    }
+
+    /// All reactors here have dropped more history.
+    pub fn on_history_dropped(&mut self, turn: &mut Turn, upto: Revision) {
+        assert!(upto >= self.dropped, "what is dropped does not come back: {upto} after {}", self.dropped);
+        self.dropped = upto;
+        self.finish_shown_answers(turn);
+    }
+
+    /// More is shown, or known, or dropped.
     pub(super) fn finish_shown_answers(&mut self, turn: &mut Turn) {
-        let (shown, known) = (turn.shown(), turn.control.index);
-        let is_due = |answer: &mut ForwardedAnswer| answer.shows <= shown && answer.control <= known;
-        let due: Vec<ForwardedAnswer> = self.unshown_answers.extract_if(.., is_due).collect();
+        let waiting = std::mem::take(&mut self.unshown_answers);
+        let (due, waiting) = waiting.into_iter().partition(|answer| self.has_all(turn, answer));
+        self.unshown_answers = waiting;
+        let due: Vec<ForwardedAnswer> = due;
         for answer in due {
             self.finish_forwarded(turn, answer);
         }
@@ -263,6 +294,14 @@ impl Calls {
             Error::Other { code, text }
         });
         self.finish(turn, CallId { reactor: turn.id, number }, answer);
+        self.has_place = true;
+    }
+
+    /// The leader has answered, and what has waited for that goes to it.
+    pub(super) fn forward_more(&mut self, turn: &mut Turn) {
+        if std::mem::take(&mut self.has_place) && turn.epoch_state.follows().is_some() {
+            self.unpark_leaderless(turn);
+        }
     }
 
     /// These have an outcome that nobody will tell.

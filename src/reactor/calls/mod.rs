@@ -130,6 +130,10 @@ pub(super) struct Calls {
     lost_asked: u64,
     /// Answers of the leader that wait until this member shows as much.
     unshown_answers: Vec<ForwardedAnswer>,
+    /// The history up to here is dropped at this member.
+    dropped: Revision,
+    /// One more call may be with the leader than in the last turn.
+    has_place: bool,
     streams: Streams,
     watches: Watches,
     /// Transactions over several shards that found no revision to take.
@@ -156,6 +160,8 @@ impl Calls {
             lost_conns: BTreeSet::new(),
             lost_asked: 0,
             unshown_answers: vec![],
+            dropped: Revision::NONE,
+            has_place: false,
             streams: Streams::default(),
             watches: Watches::new(rng),
             deciding: vec![],
@@ -208,6 +214,7 @@ impl Calls {
         self.tried = 0;
         self.front_on_time(turn);
         self.end_leaderless(turn);
+        self.forward_more(turn);
         self.redecide(turn);
         self.tell_lost_over(turn);
     }

@@ -3,7 +3,7 @@
 //! Numbers rise, and nearly all calls are answered in about the order in which they began: so they stand in a queue,
 //! at the place that the number names. The few that stay while many come and go are moved out of it.
 
-use super::Call;
+use super::{Call, CallState};
 use crate::io::CallId;
 use crate::types::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +19,8 @@ pub(super) struct CallTable {
     pub bytes: usize,
     /// How many of them go through the log.
     proposals: usize,
+    /// How many of them are with the leader.
+    forwarded: usize,
     made: u64,
 }
 
@@ -28,6 +30,7 @@ impl CallTable {
         self.made += 1;
         self.len += 1;
         self.bytes += call.bytes;
+        self.forwarded += usize::from(is_forwarded(&call));
         assert!(!call.proposes, "what goes through the log is told by itself");
         self.recent.push_back(Some(call));
         while self.recent.len() > RECENT_MIN && self.recent.len() > HOLES * self.len {
@@ -71,7 +74,8 @@ impl CallTable {
         self.len -= 1;
         self.bytes -= removed.bytes;
         self.proposals -= usize::from(removed.proposes);
-        let idle = self.bytes == 0 && self.proposals == 0;
+        self.forwarded -= usize::from(is_forwarded(&removed));
+        let idle = self.bytes == 0 && self.proposals == 0 && self.forwarded == 0;
         assert!(self.len > 0 || idle, "what calls hold is counted as they are");
         Some(removed)
     }
@@ -101,6 +105,10 @@ impl CallTable {
         self.proposals
     }
 
+    pub fn forwarded(&self) -> usize {
+        self.forwarded
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }
@@ -118,6 +126,10 @@ impl CallTable {
             call.deadline = Time::NEVER;
         }
     }
+}
+
+fn is_forwarded(call: &Call) -> bool {
+    matches!(call.state, CallState::Forwarded(_))
 }
 
 /// So many places stay in the queue whatever they hold, and otherwise as many for each call.

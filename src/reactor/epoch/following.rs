@@ -75,7 +75,7 @@ impl Epochs {
     }
 
     /// What is covered by all reactors is shown.
-    fn show_covered(&mut self, turn: &mut Turn) {
+    pub(super) fn show_covered(&mut self, turn: &mut Turn) {
         if let Some(rested) = self.rested.take().filter(|_| turn.epoch_state.may_follow()) {
             turn.sequencer.show(rested);
         }

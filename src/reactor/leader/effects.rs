@@ -5,7 +5,7 @@ use super::super::pace::About;
 use super::{Compaction, Leader, Turn};
 use crate::api::Error;
 use crate::control;
-use crate::io::{ApplyKind, Level};
+use crate::io::{ApplyKind, Level, MemberMail};
 use crate::mvcc::Sizes;
 use crate::record::ControlEntry;
 use crate::types::{Index, LeaseId, ReactorId, Revision};
@@ -130,6 +130,10 @@ impl Leader {
             notice_compacted(turn, compacted, &compaction);
         }
         let all = self.compacted_by.values().min().copied().unwrap_or_default();
+        if all > self.dropped && !turn.is_alone() {
+            turn.send_to_all(|| MemberMail::HistoryDropped { upto: all });
+        }
+        self.dropped = all;
         let (done, waiting) = std::mem::take(&mut self.physical).into_iter().partition(|(r, ..)| *r <= all);
         self.physical = waiting;
         let done: Vec<_> = done;

@@ -69,6 +69,8 @@ pub(super) struct Leader {
     /// Compactions asked for with `physical`, until all reactors have dropped the history.
     physical: Vec<(Revision, CallId, Answer)>,
     compacted_by: BTreeMap<ReactorId, Revision>,
+    /// What all of them have dropped.
+    dropped: Revision,
     compaction: Option<Compaction>,
     /// A compaction on its way; and the last one that went into the log.
     compacting_to: Revision,
@@ -117,6 +119,7 @@ impl Leader {
             revoking: BTreeMap::new(),
             physical: vec![],
             compacted_by: BTreeMap::new(),
+            dropped: Revision::NONE,
             compaction: None,
             compacting_to: Revision::NONE,
             compaction_proposed: Revision::NONE,

@@ -60,6 +60,8 @@ struct Compacting {
     since: Option<Time>,
     /// When the last one was done; 0 for none since the start.
     done_at: Time,
+    /// The compaction that has taken hold of the shards here: the one in effect may wait until it is shown.
+    upto: Revision,
     /// Versions dropped since the leader was last told.
     dropped: u64,
 }
@@ -320,6 +322,10 @@ impl Shards {
     pub fn compact(&mut self, turn: &mut Turn) {
         let compacted = turn.control.compacted();
         assert!(compacted <= *turn.settled, "only settled history is compacted");
+        if compacted == self.compacting.upto {
+            return; // it has taken hold
+        }
+        self.compacting.upto = compacted;
         for local in self.of.values_mut().filter(|local| local.shard.id != ShardId::CONTROL) {
             if local.shard.store.compacted() < compacted {
                 local.shard.store.compact(compacted);
@@ -361,7 +367,7 @@ impl Shards {
     /// slices take.
     fn report_compacted(&mut self, turn: &mut Turn) {
         if self.is_swept() {
-            let revision = turn.control.compacted();
+            let revision = self.compacting.upto;
             let (dropped, sizes) = (std::mem::take(&mut self.compacting.dropped), self.sizes(turn));
             turn.send(ReactorId(0), LeaderMail::Compacted { revision, dropped, sizes });
         }

@@ -30,7 +30,7 @@ pub(super) use source::{HeldState, Source};
 use super::turn::Turn;
 use crate::api::{Code, Error};
 use crate::checkpoint::{ControlState, LinkRecord};
-use crate::io::{BulkStep, CallId, CallMail, JobId, Level, Output, ReactorCounters};
+use crate::io::{BulkStep, CallId, CallMail, JobId, Level, MemberMail, Output, ReactorCounters};
 use crate::limits::{
     CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_SHARE, CHECKPOINT_PATIENCE_SECS, EMPTY_SHARD_BYTES,
     LOG_UNUSED_FILES_MAX,
@@ -90,6 +90,11 @@ pub(super) struct Storage {
     last_file: u64,
     stale: Vec<Resident>,
     clearing: Clearing,
+    /// Up to here the log has what was moved into it at the start, and whether others know that it is durable.
+    moved_in: Ordinal,
+    has_told_moved_in: bool,
+    /// So many logs of this member have theirs durable.
+    logs_moved_in: u16,
     jobs: u64,
     /// The record of the last checkpoint.
     checkpointed: Ordinal,
@@ -147,6 +152,9 @@ impl Storage {
             last_file,
             stale,
             clearing: Clearing::of(left_over),
+            moved_in: Ordinal::default(),
+            has_told_moved_in: false,
+            logs_moved_in: 0,
             jobs: 0,
             checkpointed: Ordinal::default(),
             replaced: VecDeque::new(),
@@ -180,6 +188,7 @@ impl Storage {
         let voted = (hard_state.term, hard_state.vote);
         let before = self.of.insert(shard, Stored { voted, chain, base_has_no_room: false });
         assert!(before.is_none(), "a shard has one stay in the log of its reactor");
+        self.moved_in = self.appended;
     }
 
     pub fn log(&self) -> &Log {
@@ -224,9 +233,19 @@ impl Storage {
         self.rests
     }
 
-    /// An epoch serves, so every shard's stay is durable where it is: earlier stays and their files go.
+    /// Another log of this member has all that was moved into it, durably, or this one has.
+    pub fn on_moved_in(&mut self, turn: &mut Turn) {
+        self.logs_moved_in += 1;
+        assert!(self.logs_moved_in <= turn.reactors, "each reactor says it once");
+        self.drop_left_over(turn);
+    }
+
+    /// Earlier stays and their files go once every shard's is durable where it is now, whoever leads, and something
+    /// was shown from there.
     pub fn drop_left_over(&mut self, turn: &mut Turn) {
-        assert!(turn.epoch_state.may_write(), "earlier stays go when an epoch has served from the new ones");
+        if self.logs_moved_in < turn.reactors || !turn.epoch_state.is_settled() {
+            return;
+        }
         for Resident { shard, home } in std::mem::take(&mut self.stale) {
             self.append(shard, home, Record::Close);
             turn.counters.paths.stay_closed += 1;
@@ -331,6 +350,9 @@ impl Storage {
         let mut done = vec![];
         while let Some(persisting) = self.persisting.pop_front_if(|persisting| persisting.upto <= durable) {
             done.push((persisting.shard, persisting.number));
+        }
+        if self.moved_in <= durable && !std::mem::replace(&mut self.has_told_moved_in, true) {
+            turn.send_to_all(|| MemberMail::MovedIn);
         }
         while let Some((_, name)) = self.replaced.pop_front_if(|(upto, _)| *upto <= durable) {
             let job = self.next_job();

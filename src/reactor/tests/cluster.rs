@@ -89,23 +89,28 @@ impl Cluster {
     /// Everything that can be done now is done.
     fn settle(&mut self) {
         for _ in 0..10_000 {
-            let mut busy = false;
-            for at in 0..self.members.len() {
-                let Some(member) = &mut self.members[at] else { continue };
-                self.now = self.now.max(member.now);
-                member.now = self.now;
-                busy |= member.turn_all();
-                assert_eq!(member.halted, None, "member {at}");
-                for (reactor, output) in std::mem::take(&mut member.network) {
-                    busy = true;
-                    self.carry_out(at, reactor, output);
-                }
-            }
-            if !busy {
+            if !self.turn_all() {
                 return;
             }
         }
         panic!("the cluster never comes to rest\n{}", self.picture());
+    }
+
+    /// A turn of every reactor. False where none has anything to do.
+    fn turn_all(&mut self) -> bool {
+        let mut busy = false;
+        for at in 0..self.members.len() {
+            let Some(member) = &mut self.members[at] else { continue };
+            self.now = self.now.max(member.now);
+            member.now = self.now;
+            busy |= member.turn_all();
+            assert_eq!(member.halted, None, "member {at}");
+            for (reactor, output) in std::mem::take(&mut member.network) {
+                busy = true;
+                self.carry_out(at, reactor, output);
+            }
+        }
+        busy
     }
 
     fn passes(&self, one: usize, other: usize) -> bool {
@@ -386,4 +391,87 @@ fn a_member_that_is_cut_off_answers_nothing_that_is_not_so_and_is_served_again_a
     cluster.until("all show it", |cluster| cluster.shown() == [3; 3]);
     assert_eq!(cluster.range(leader, false), (3, 2));
     assert_eq!(cluster.put(leader, "d"), 4);
+}
+
+#[test]
+fn more_calls_than_a_link_has_place_for_are_answered_one_after_the_other() {
+    let mut cluster = Cluster::of(&[1, 1, 1], 3, |mut settings| {
+        settings.bounds.peer.queued_messages_max = 6;
+        settings
+    });
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let (at, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    assert_eq!(cluster.put(at, "first"), 2);
+    // Their answers come all at once.
+    [at, other].into_iter().for_each(|slow| cluster.member(slow).disk_stands = true);
+    for n in 0..40u8 {
+        let put = proto::PutRequest { key: Bytes::from(vec![3 * n]), ..Default::default() };
+        cluster.member(at).ask("/etcdserverpb.KV/Put", &put);
+        if n % 4 == 3 {
+            cluster.settle();
+        }
+    }
+    assert!(cluster.member(leader).reactors[0].calls.len() > 0, "they are with the leader");
+    [at, other].into_iter().for_each(|slow| cluster.member(slow).write_all());
+    cluster.until("all are answered", |cluster| cluster.members[at].as_ref().unwrap().statuses.len() == 40);
+    let statuses = &cluster.member(at).statuses;
+    assert!(statuses.iter().all(|(_, code, _)| *code == 0), "{statuses:?}");
+    assert_eq!(cluster.range(leader, false), (42, 41));
+    let closed = |line: &&LogLine| line.message.contains("closed the link");
+    assert_eq!(cluster.member(leader).log_lines.iter().filter(closed).count(), 0);
+}
+
+#[test]
+fn a_physical_compaction_is_answered_when_the_member_that_was_asked_has_dropped_what_it_drops() {
+    // The first is done with it long before the others.
+    let mut cluster = Cluster::of(&[1, 2, 1], 3, |mut settings| {
+        settings.bounds.compact_slice_keys = if settings.member == MemberId(7) { 1000 } else { 1 };
+        settings
+    });
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let first = proto::MoveLeaderRequest { target_id: 7 };
+    let _: proto::MoveLeaderResponse =
+        cluster.call(leader, "/etcdserverpb.Maintenance/MoveLeader", &first).unwrap();
+    cluster.until("the first leads", |cluster| cluster.leaders() == [0]);
+    for at in [1, 2] {
+        for n in 0..60 {
+            cluster.put(0, &format!("/k{}", n % 30));
+        }
+        let revision = cluster.put(0, "/last");
+        cluster.until("all show it", |cluster| cluster.shown() == [revision as u64; 3]);
+        let compact = proto::CompactionRequest { revision, physical: true };
+        let call = cluster.member(at).ask("/etcdserverpb.KV/Compact", &compact).number();
+        let answer = |cluster: &mut Cluster| {
+            let mut statuses = cluster.member(at).statuses.iter();
+            statuses.find(|(of, ..)| *of == call).map(|(_, code, _)| *code)
+        };
+        while answer(&mut cluster).is_none() {
+            if !cluster.turn_all() {
+                cluster.now = cluster.now + Duration::from_ms(10);
+            }
+        }
+        assert_eq!(answer(&mut cluster), Some(0));
+        let shards = |member: &Member| -> Vec<_> {
+            let shards = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
+            let data = shards.filter(|local| local.shard.id != ShardId::CONTROL);
+            data.map(|local| (local.shard.store.compacted().0, local.shard.store.is_swept())).collect()
+        };
+        assert_eq!(shards(cluster.member(at)), [(revision as u64, true); 3], "member {at}");
+    }
+}
+
+#[test]
+fn what_is_settled_is_shown_by_all_though_no_time_passes() {
+    let mut cluster = Cluster::new(&[1, 2, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let first = cluster.put(leader, "/first") as u64;
+    cluster.until("all show it", |cluster| cluster.shown() == [first; 3]);
+    for n in 0..20 {
+        let revision = cluster.put(leader, &format!("/k{n}")) as u64;
+        cluster.settle();
+        assert_eq!(cluster.shown(), [revision; 3]);
+    }
 }

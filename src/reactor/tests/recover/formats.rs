@@ -197,3 +197,20 @@ fn a_checkpoint_of_a_newer_format_is_a_newer_programs() {
     assert!(told.starts_with(&format!("checkpoint {name} was written by a newer program")), "{told}");
     assert!(!told.contains("restore"), "{told}");
 }
+
+/// What an answer depends on is named by the last entry that has taken effect, and members compare that.
+#[test]
+fn the_control_state_comes_back_as_of_its_last_entry_wherever_its_checkpoint_stands() {
+    let mut member = Member::start(endless(), 2).unwrap();
+    member = Member::start(member.crash(usize::MAX), 2).unwrap();
+    member.put(0, 400);
+    let before = member.reactors[0].turn.control.index;
+    let disk = member.crash(usize::MAX);
+    let resident = Resident { shard: ShardId::CONTROL, home: 0 };
+    let (stands_at, _) = disk.logs()[0].residents[&resident].base();
+    assert!(stands_at > before, "the checkpoint stands at {stands_at}, behind {before}");
+    let control = control_of(&disk, |_| {}).ok().and_then(|loaded| loaded.control);
+    assert_eq!(control.map(|control| Index(control.index)), Some(before));
+    let member = Member::start(disk, 2).unwrap();
+    assert!(member.reactors.iter().all(|reactor| reactor.turn.control.index == before));
+}
