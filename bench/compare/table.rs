@@ -84,8 +84,9 @@ fn factor(ratio: f64) -> String {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     };
     match ratio {
-        // Of nothing.
+        // Of nothing, and nothing of something.
         _ if !ratio.is_finite() => String::new(),
+        0.0 => "0".to_owned(),
         0.0..0.9 => format!("1/{}", trimmed(1.0 / ratio, 2)),
         0.9..1.1 => trimmed(ratio, 3),
         _ => trimmed(ratio, 2),
@@ -154,6 +155,12 @@ mod tests {
         assert!(markdown(&heading, std::slice::from_ref(&rounds)).contains("| 1.029 | ≤ 1.03: met |"));
         rounds.braid = worse;
         assert!(markdown(&heading, &[rounds]).contains("| 1.04 | ≤ 1.03: **not met** |"));
+    }
+
+    #[test]
+    fn a_ratio_tells_what_it_is_one_of() {
+        let ratios = [0.16, 1.029, 6.0, 0.0, f64::NAN, f64::INFINITY].map(factor);
+        assert_eq!(ratios, ["1/6.25", "1.029", "6", "0", "", ""]);
     }
 
     #[test]

@@ -58,7 +58,7 @@ fn members_whose_packets_are_dropped_agree_again() {
     let root = tempfile::tempdir().unwrap();
     let ran = in_a_network(3, |network: &Network| {
         let setup = Setup { network: Some(network), ..setup(root.path(), 4) };
-        holds(&setup, &[Fault::Partition, Fault::Partition]);
+        holds(&setup, &[Fault::CutOff, Fault::Mute, Fault::Deaf]);
     });
     if let Err(why) = ran {
         skips("members_whose_packets_are_dropped_agree_again", &why);

@@ -25,8 +25,12 @@ pub enum Fault {
     KillAll,
     /// Whoever leads is stopped for a while, and goes on.
     Pause,
-    /// Between one member and all others, in one direction or both.
-    Partition,
+    /// Packets between a member and all others are dropped for a while.
+    CutOff,
+    /// What it sends to others is.
+    Mute,
+    /// What others send to it is.
+    Deaf,
     /// One after the other is ended by a signal and started again.
     Restart,
     /// A member's disk is full for a while.
@@ -150,7 +154,9 @@ impl<'a> Trial<'a> {
                 self.members.member_mut(at).go_on();
                 self.pass(1000);
             }
-            Fault::Partition => self.part(),
+            Fault::CutOff => self.part(true, true),
+            Fault::Mute => self.part(true, false),
+            Fault::Deaf => self.part(false, true),
             Fault::Restart => {
                 for at in self.members.places() {
                     self.members.member_mut(at).terminate()?;
@@ -165,17 +171,16 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Cuts a member off from all others, in one direction or both.
-    fn part(&mut self) {
+    /// Drops what a member sends to all others, or what they send to it.
+    fn part(&mut self, to: bool, from: bool) {
         let Some(network) = self.network else { panic!("there is no network to part") };
         let one = self.draw();
-        let (to, from) = *self.rng.pick(&[(true, true), (true, false), (false, true)]);
         let others = self.members.places().filter(|other| *other != one);
         let pairs = others.flat_map(|other| [(to, one, other), (from, other, one)]);
         let pairs: Vec<(usize, usize)> =
             pairs.filter(|(cuts, ..)| *cuts).map(|(_, from, to)| (from, to)).collect();
         pairs.iter().for_each(|(from, to)| network.cut(*from, *to));
-        self.pass(6000);
+        self.pass(5000);
         pairs.iter().for_each(|(from, to)| network.mend(*from, *to));
         self.pass(1500);
     }

@@ -8,8 +8,8 @@ mod options;
 mod processes;
 
 use braid::stdx::Rng;
-use options::{FAULTS, Options, Wish};
-use processes::{Disk, Fault, Judged, Network, Setup, Trial, in_a_network};
+use options::{DISKS, Options, PARTITIONS, Wish};
+use processes::{Disk, Judged, Network, Setup, Trial, in_a_network};
 use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -51,7 +51,7 @@ fn soak(options: &Options) -> Result<()> {
         }
         let root = directory.join(format!("{}-{seed}", std::process::id()));
         std::fs::create_dir_all(&root)?;
-        let judged = match options.faults.contains(&Fault::Partition) {
+        let judged = match options.faults.iter().any(|fault| PARTITIONS.contains(fault)) {
             true => {
                 in_a_network(options.members, |network| trial(options, &binary, &root, Some(network), seed))
             }
@@ -77,15 +77,14 @@ fn trial(
     network: Option<&Network>,
     seed: u64,
 ) -> std::result::Result<Judged, String> {
-    let wants_disk = [Fault::FullDisk, Fault::FailingDisk].iter().any(|fault| options.faults.contains(fault));
+    let wants_disk = options.faults.iter().any(|fault| DISKS.contains(fault));
     let disk = wants_disk.then(|| Disk::new(&root.join("disk"))).transpose()?;
     let (members, controls) = (options.members, options.controls);
     let setup = Setup { program: binary, root, members, network, disk: disk.as_ref(), controls, seed };
     let (mut trial, mut rng, began) = (Trial::begin(&setup)?, Rng::new(!seed), Instant::now());
     while began.elapsed() < options.of_trial {
         let fault = *rng.pick(&options.faults);
-        let name = FAULTS.iter().find(|(_, of)| *of == fault).map_or("", |(name, _)| name);
-        println!("seed {seed}, {:.1} s: {name}", began.elapsed().as_secs_f64());
+        println!("seed {seed}, {:.1} s: {fault:?}", began.elapsed().as_secs_f64());
         trial.strike(fault)?;
     }
     trial.end()

@@ -22,9 +22,8 @@ the clients of a trial saw must be one history, as the simulator's checks judge 
                    copy       a copy of a running member's directory is started beside it, which the others refuse
                    partition  packets between one member and the others are dropped, in one direction or both;
                               needs ip (iproute2) and the right to make network namespaces
-                   full-disk  a member's disk is full for a while
-                   failing-disk    it fails: reads and writes end with errors; both need mkfs.ext4, fallocate and the
-                              right to mount
+                   disk       a member's disk is full for a while, or fails: reads and writes end with errors; needs
+                              mkfs.ext4, fallocate and the right to mount
   --control        clients compact history and list members as well
   --seed N         the first trial's; the next has the next one
                                                   [1]
@@ -38,16 +37,19 @@ kept. The exit code is 0 where every trial held, 1 where one failed or could not
 const MEMBERS_MAX: usize = 7;
 
 /// What goes wrong, by its name.
-pub const FAULTS: [(&str, Fault); 8] = [
-    ("kill", Fault::Kill),
-    ("kill-all", Fault::KillAll),
-    ("pause", Fault::Pause),
-    ("restart", Fault::Restart),
-    ("copy", Fault::Copy),
-    ("partition", Fault::Partition),
-    ("full-disk", Fault::FullDisk),
-    ("failing-disk", Fault::FailingDisk),
+const FAULTS: [(&str, &[Fault]); 7] = [
+    ("kill", &[Fault::Kill]),
+    ("kill-all", &[Fault::KillAll]),
+    ("pause", &[Fault::Pause]),
+    ("restart", &[Fault::Restart]),
+    ("copy", &[Fault::Copy]),
+    ("partition", &PARTITIONS),
+    ("disk", &DISKS),
 ];
+
+/// What needs a network, and what needs a disk.
+pub const PARTITIONS: [Fault; 3] = [Fault::CutOff, Fault::Mute, Fault::Deaf];
+pub const DISKS: [Fault; 2] = [Fault::FullDisk, Fault::FailingDisk];
 
 #[derive(Debug, PartialEq)]
 pub enum Wish {
@@ -75,7 +77,7 @@ pub fn parse(args: &[String]) -> Result<Wish, String> {
         members: 3,
         span: Duration::from_secs(600),
         of_trial: Duration::from_secs(20),
-        faults: FAULTS[..5].iter().map(|(_, fault)| *fault).collect(),
+        faults: FAULTS[..5].iter().flat_map(|(_, faults)| *faults).copied().collect(),
         controls: false,
         seed: 1,
         binary: None,
@@ -91,7 +93,9 @@ pub fn parse(args: &[String]) -> Result<Wish, String> {
             }
             "--seconds" => options.span = Duration::from_secs(number(arg, value()?, u64::MAX)?),
             "--trial-seconds" => options.of_trial = Duration::from_secs(number(arg, value()?, 600)?),
-            "--faults" => options.faults = value()?.split(',').map(fault).collect::<Result<_, _>>()?,
+            "--faults" => {
+                options.faults = value()?.split(',').map(faults).collect::<Result<Vec<_>, _>>()?.concat();
+            }
             "--control" => options.controls = true,
             "--seed" => options.seed = number(arg, value()?, u64::MAX)?,
             "--binary" => options.binary = Some(PathBuf::from(value()?)),
@@ -107,8 +111,8 @@ fn number(name: &str, text: &str, most: u64) -> Result<u64, String> {
     number.ok_or_else(|| format!("{name} is a number from 1 to {most}, not {text:?}"))
 }
 
-fn fault(word: &str) -> Result<Fault, String> {
-    let found = FAULTS.iter().find(|(name, _)| *name == word).map(|(_, fault)| *fault);
+fn faults(word: &str) -> Result<&'static [Fault], String> {
+    let found = FAULTS.iter().find(|(name, _)| *name == word).map(|(_, faults)| *faults);
     let names: Vec<&str> = FAULTS.iter().map(|(name, _)| *name).collect();
     found.ok_or_else(|| format!("{word:?} is no fault; there are {}", names.join(", ")))
 }
@@ -128,9 +132,9 @@ mod tests {
         };
         assert_eq!((options.members, options.seed, options.span.as_secs()), (5, 9, 600));
         assert!(options.controls);
-        assert_eq!(options.faults, [Fault::Kill, Fault::Partition]);
+        assert_eq!(options.faults, [Fault::Kill, Fault::CutOff, Fault::Mute, Fault::Deaf]);
         let Ok(Wish::Run(options)) = read("") else { panic!("it runs") };
-        assert!(!options.faults.contains(&Fault::Partition) && !options.faults.contains(&Fault::FullDisk));
+        assert!(!options.faults.iter().any(|fault| PARTITIONS.contains(fault) || DISKS.contains(fault)));
         assert_eq!(read("--seed 3 -h"), Ok(Wish::Help));
     }
 
