@@ -33,6 +33,7 @@ impl Group {
         let log_after = self.log_begins_behind();
         let others = self.node.raft.prs().iter().filter(|(id, _)| **id != self.node.raft.id);
         let lacking = others.filter(|(_, progress)| progress.next_idx <= log_after.0);
+        assert!(log_after <= self.committed(), "what may still be replaced is in the log: {log_after}");
         let mut lacking: Vec<(RaftId, Index)> =
             lacking.filter_map(|(id, _)| Some((RaftId::new(*id)?, log_after))).collect();
         lacking.sort_unstable();
@@ -75,6 +76,8 @@ impl Group {
         let (last_round, held_bytes_max) = (self.last_round, self.held_bytes_max);
         *self = Group::new(GroupStart { own, peers, base: at, hard_state, entries: vec![], elections });
         (self.last_round, self.held_bytes_max) = (last_round, held_bytes_max);
+        assert!(self.last_index() == at.index, "a log that begins anew is empty");
+        assert!(self.is_persisted(), "nothing of a log that begins anew is on its way");
         // Where the state is of a later term, nobody has been heard in it.
         if self.term() == hard_state.term {
             self.node.raft.become_follower(hard_state.term.0, leader);
