@@ -90,6 +90,7 @@
 //! |---|---|
 //! | **call** | A request under way, numbered by the reactor of its client ([`io::CallId`]). |
 //! | **rpc** | One stream of one connection that waits for an answer ([`front::Rpc`]). |
+//! | **state** | A shard's, as one member gives it to another that lacks what no log has any more ([`recover::ArrivedState`]). |
 //! | **effect** | What a write has changed, before it is archived into an entry ([`record::Effect`]). |
 //! | **payload** | The archived bytes of one entry, shared by log, group and apply ([`record::Payload`]). |
 //! | **slice** | A bounded piece of work that may be long: a range, a delete, a hash, a compaction. |

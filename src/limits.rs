@@ -44,6 +44,10 @@ pub const MEMBERS_MAX: usize = 32;
 /// Shards of one cluster.
 pub const SHARDS_MAX: usize = 4096;
 
+/// Terms, indexes and the log's numbers lie below: counting on from any of them is safe.
+pub const RAFT_NUMBERS: u64 = 1 << 62;
+/// Revisions lie below.
+pub const REVISIONS: u64 = 1 << 48;
 /// Revisions taken and not yet settled, in the whole process: the ring of commit marks.
 pub const UNSETTLED_REVISIONS_MAX: usize = 1 << 16;
 const _: () = assert!(UNSETTLED_REVISIONS_MAX.is_power_of_two(), "the ring is indexed by a mask");
@@ -238,6 +242,13 @@ pub const LAGGARD_PATIENCE_SECS: u64 = 1_800;
 pub const LAGGARD_RETRY_SECS: u64 = 5;
 /// How often a leader looks up to where its followers have the entries: far more often than checkpoints are written.
 pub const LAGGARD_LOOK_MS: u64 = 100;
+/// Blocks of a state that are made before the follower has asked for them: one is on its way while another is written.
+pub const STATE_BLOCKS_AHEAD: usize = 2;
+/// When a follower asks again for a block that has not come.
+pub const STATE_RETRY_MS: u64 = 1_000;
+/// For how long a state is held that nobody asks for, and asked for where nothing comes: a connection that broke is
+/// back by then, and what is held costs history.
+pub const STATE_PATIENCE_SECS: u64 = 10;
 /// When a member stands again in a group that it has not won: some round trips and log writes, a few of which pass
 /// before a busy peer has answered.
 pub const CAMPAIGN_AGAIN_MS: u64 = 50;

@@ -67,7 +67,8 @@ impl LinkRecord {
 /// The state of the control shard.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub struct ControlState {
-    /// The last entry that has taken effect: it may stand before the meta's index, and members agree on it.
+    /// The last entry that has changed it, at or before the checkpoint's index: whoever waits for an entry waits for
+    /// one that changes something.
     pub index: u64,
     pub cluster: u64,
     pub token: String,

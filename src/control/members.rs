@@ -76,18 +76,23 @@ pub(super) struct Members {
 
 impl Members {
     pub fn of(state: &ControlState) -> Members {
+        Members::read(state).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// As [`Members::of`], of a state that nobody has looked at. An error says what is wrong with it.
+    pub fn read(state: &ControlState) -> Result<Members, &'static str> {
         let members = Members {
             records: state.members.iter().map(|member| (member.id(), member.clone())).collect(),
             changes: state.intents.iter().map(|intent| (MemberId(intent.member), intent.change)).collect(),
             removed: state.removed.iter().copied().map(MemberId).collect(),
         };
-        assert!(
-            members.changes.len() == state.intents.len(),
-            "one change of a member is under way at a time"
-        );
-        assert!(members.records.len() == state.members.len(), "each member has an id of its own");
-        members.check();
-        members
+        if members.changes.len() != state.intents.len() {
+            return Err("one change of a member is under way at a time");
+        }
+        if members.records.len() != state.members.len() {
+            return Err("each member has an id of its own");
+        }
+        members.fault().map_or(Ok(members), Err)
     }
 
     pub fn founded(founders: &[MemberRecord]) -> Members {
@@ -99,15 +104,29 @@ impl Members {
     }
 
     fn check(&self) {
+        let fault = self.fault();
+        assert!(fault.is_none(), "{}", fault.unwrap_or_default());
+    }
+
+    fn fault(&self) -> Option<&'static str> {
         let known = |id: &MemberId| self.records.contains_key(id);
-        assert!(self.changes.keys().all(known), "a change that is under way is that of a member");
-        assert!(!self.removed.iter().any(known), "a member that was removed never comes back");
+        if !self.changes.keys().all(known) {
+            return Some("a change that is under way is that of a member");
+        }
+        if self.removed.iter().any(known) {
+            return Some("a member that was removed never comes back");
+        }
         let learns = |id: &MemberId| self.records[id].is_learner;
         let mut promoted = self.changes.iter().filter(|(_, change)| **change == MemberChange::Promoting);
-        assert!(!promoted.any(|(id, _)| learns(id)), "who is promoted is to vote");
+        if promoted.any(|(id, _)| learns(id)) {
+            return Some("who is promoted is to vote");
+        }
         let ids = || self.records.values().flat_map(|member| member.raft_ids.iter().map(|of| of.id));
-        assert!(ids().all(|id| id != 0), "0 is nobody in Raft");
-        assert!(ids().count() == ids().collect::<BTreeSet<u64>>().len(), "a raft id is that of one log");
+        if ids().any(|id| id == 0) {
+            return Some("0 is nobody in Raft");
+        }
+        let is_shared = ids().count() != ids().collect::<BTreeSet<u64>>().len();
+        is_shared.then_some("a raft id is that of one log")
     }
 
     /// Goes on from a state that this one was: who was removed stays so.
@@ -128,6 +147,10 @@ impl Members {
 
     pub fn get(&self, id: MemberId) -> Option<&MemberRecord> {
         self.records.get(&id)
+    }
+
+    pub fn count(&self) -> usize {
+        self.records.len()
     }
 
     pub fn all(&self) -> impl Iterator<Item = &MemberRecord> {

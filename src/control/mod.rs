@@ -86,20 +86,36 @@ impl Control {
         }
     }
 
+    /// Why a state does not go on from this one, if it does not.
+    pub fn misfit(&self, state: &ControlState) -> Option<&'static str> {
+        let members = match Members::read(state) {
+            Ok(members) => members,
+            Err(fault) => return Some(fault),
+        };
+        let ours = !self.is_bootstrapped() || self.cluster == ClusterId(state.cluster);
+        let leases: BTreeSet<i64> = state.leases.iter().map(|lease| lease.lease).collect();
+        let levels = self.feature_level..=FEATURE_LEVEL;
+        match () {
+            () if Index(state.index) < self.index => Some("control entries are not taken back"),
+            () if !ours => Some("a member stays in its cluster"),
+            () if Revision(state.compact_revision) < self.compacted => Some("a compaction is not taken back"),
+            () if !members.follows(&self.members) => Some("who was removed stays so"),
+            () if leases.len() != state.leases.len() => Some("a lease is granted once"),
+            () if state.leases.iter().any(|lease| lease.ttl_secs <= 0) => Some("a lease lives for a while"),
+            () if !levels.contains(&state.feature_level) => {
+                Some("the feature level does not fall, and is one that this program knows")
+            }
+            () => None,
+        }
+    }
+
     /// Takes a whole state over.
     pub fn adopt(&mut self, state: &ControlState) {
-        let index = Index(state.index);
-        assert!(index >= self.index, "control entries are not taken back: {index} after {}", self.index);
-        let ours = !self.is_bootstrapped() || self.cluster == ClusterId(state.cluster);
-        assert!(ours, "a member stays in its cluster");
-        let compacted = Revision(state.compact_revision);
-        assert!(compacted >= self.compacted, "a compaction is not taken back: {compacted}");
+        let misfit = self.misfit(state);
+        assert!(misfit.is_none(), "a state goes on from the one before: {misfit:?}");
         let members = Members::of(state);
-        assert!(members.follows(&self.members), "who was removed stays so");
-        let levels = self.feature_level..=FEATURE_LEVEL;
-        assert!(levels.contains(&state.feature_level), "the feature level never falls, and is known");
         *self = Control {
-            index,
+            index: Index(state.index),
             leases: Leases::new(self.election_timeout),
             cluster: ClusterId(state.cluster),
             token: state.token.clone(),
@@ -238,7 +254,7 @@ impl Control {
 
     /// Whether there is one member.
     pub fn is_of_one(&self) -> bool {
-        self.members.all().count() == 1
+        self.members.count() == 1
     }
 
     /// All that take part, also who joins or leaves.

@@ -176,6 +176,27 @@ fn no_state_has_a_member_that_was_removed() {
     fresh().adopt(&state);
 }
 
+/// As another member may give it.
+#[test]
+fn a_state_that_does_not_go_on_from_this_one_is_told() {
+    let control = sample();
+    let told = |change: &dyn Fn(&mut ControlState)| {
+        let mut state = control.to_state();
+        change(&mut state);
+        control.misfit(&state)
+    };
+    assert_eq!(told(&|_| {}), None);
+    assert_eq!(told(&|state| state.index -= 1), Some("control entries are not taken back"));
+    assert_eq!(told(&|state| state.cluster += 1), Some("a member stays in its cluster"));
+    assert_eq!(told(&|state| state.compact_revision = 1), Some("a compaction is not taken back"));
+    assert_eq!(told(&|state| state.removed = vec![7]), Some("a member that was removed never comes back"));
+    assert!(told(&|state| state.feature_level = 1 + FEATURE_LEVEL).is_some());
+    let lease = LeaseRecord { lease: 5, ttl_secs: 0 };
+    assert_eq!(told(&|state| state.leases.push(lease)), Some("a lease lives for a while"));
+    let twice = LeaseRecord { lease: 6, ttl_secs: 9 };
+    assert_eq!(told(&|state| state.leases.extend([twice, twice])), Some("a lease is granted once"));
+}
+
 #[test]
 fn nobody_joins_under_a_raft_id_of_another() {
     let mut control = sample();

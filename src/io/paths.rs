@@ -34,6 +34,9 @@ paths! {
     group_wanted,
     /// What another member had settled was shown.
     shown_by_coverage,
+    /// A follower was given a state, and put one in the place of its own.
+    state_given,
+    state_installed,
     /// A request went to the leader; to another one, as it certainly was not taken; and had an outcome that nobody
     /// tells.
     forwarded,

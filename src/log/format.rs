@@ -303,6 +303,7 @@ const CHECKPOINT: u8 = 4;
 const COVERAGE: u8 = 5;
 const CLOSE: u8 = 6;
 const MOVED_IN: u8 = 7;
+const INSTALLED: u8 = 8;
 
 /// A record as it stands in a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -319,7 +320,7 @@ impl Placed<'_> {
             Record::Entry { payload, .. } => 8 + payload.len(),
             Record::HardState(_) => 24,
             Record::Open(open) => 56 + 8 * (open.peers.voters.len() + open.peers.learners.len()),
-            Record::Checkpoint(_) => 48,
+            Record::Checkpoint(_) | Record::Installed(_) => 48,
             Record::Coverage(_) => 16,
             Record::MovedIn | Record::Close => 0,
         }
@@ -338,6 +339,7 @@ impl Placed<'_> {
             Record::HardState(_) => (HARD_STATE, 0, 0),
             Record::Open(_) => (OPEN, u8::from(self.restated), 0),
             Record::Checkpoint(_) => (CHECKPOINT, 0, 0),
+            Record::Installed(_) => (INSTALLED, 0, 0),
             Record::Coverage(_) => (COVERAGE, 0, 0),
             Record::MovedIn => (MOVED_IN, 0, 0),
             Record::Close => (CLOSE, 0, 0),
@@ -372,7 +374,7 @@ impl Placed<'_> {
                 numbers(&voters);
                 numbers(&learners);
             }
-            Record::Checkpoint(c) => {
+            Record::Checkpoint(c) | Record::Installed(c) => {
                 numbers(&[c.revision.0, c.index.0, c.term.0, c.file, c.hash, u64::from(c.home)]);
             }
             Record::Coverage(c) => numbers(&[c.revision.0, c.index.0]),
@@ -430,16 +432,20 @@ fn decode_body<'a>(head: &[u8], body: &'a [u8]) -> Option<Record<'a>> {
                 peers: Peers::of(&ids[..voters], &ids[voters..])?,
             }))
         }
-        CHECKPOINT => {
+        CHECKPOINT | INSTALLED => {
             exact(48)?;
-            Record::Checkpoint(Checkpointed {
+            let checkpoint = Checkpointed {
                 revision: Revision(u64_at(body, 0)),
                 index: Index(u64_at(body, 8)),
                 term: Term(u64_at(body, 16)),
                 file: u64_at(body, 24),
                 hash: u64_at(body, 32),
                 home: u32::try_from(u64_at(body, 40)).ok()?,
-            })
+            };
+            match head[4] {
+                INSTALLED => Record::Installed(checkpoint),
+                _ => Record::Checkpoint(checkpoint),
+            }
         }
         COVERAGE => {
             exact(16)?;

@@ -172,6 +172,9 @@ pub enum Record<'a> {
     HardState(StoredHardState),
     Open(Cow<'a, Opening>),
     Checkpoint(Checkpointed),
+    /// As a checkpoint, of a state that another member has given: whatever stood in the log before gives way, and its
+    /// entries go on behind the index.
+    Installed(Checkpointed),
     Coverage(CoverageRecord),
     /// All that the resident brought from another log of the member stands before this: the stay is whole.
     MovedIn,

@@ -61,7 +61,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// No log gets so far; counting on from any number below is safe.
-pub(super) const NUMBER_MAX: u64 = 1 << 62;
+pub(super) const NUMBER_MAX: u64 = crate::limits::RAFT_NUMBERS;
 
 /// Collects the segment files of one log.
 pub struct Recovery {

@@ -70,6 +70,12 @@ impl RecoveredResident {
         Some(())
     }
 
+    /// The log begins anew behind a state that another member has given.
+    fn install(&mut self, checkpoint: Checkpointed) {
+        (self.checkpoint, self.coverage) = (Some(checkpoint), None);
+        self.entries.clear();
+    }
+
     /// Drops what the checkpoint holds. None where an entry between is missing.
     fn finish(&mut self) -> Option<()> {
         let base = self.base().0;
@@ -109,14 +115,14 @@ impl Replay {
             Record::Entry { index, .. } if *index == Index(0) => return None,
             Record::Entry { index, .. } => *index,
             Record::Open(opening) => opening.index,
-            Record::Checkpoint(checkpoint) => checkpoint.index,
+            Record::Checkpoint(checkpoint) | Record::Installed(checkpoint) => checkpoint.index,
             Record::HardState(_) | Record::Coverage(_) | Record::MovedIn | Record::Close => Index(0),
         };
         let term = match &placed.record {
             Record::Entry { term, .. } => *term,
             Record::Open(opening) => opening.term.max(opening.hard.term),
             Record::HardState(hard) => hard.term,
-            Record::Checkpoint(checkpoint) => checkpoint.term,
+            Record::Checkpoint(checkpoint) | Record::Installed(checkpoint) => checkpoint.term,
             Record::Coverage(_) | Record::MovedIn | Record::Close => Term(0),
         };
         if index.0.max(term.0) >= NUMBER_MAX {
@@ -147,6 +153,7 @@ impl Replay {
             }
             Record::HardState(hard) => (known.hard, known.coverage) = (hard, None),
             Record::Checkpoint(checkpoint) => known.checkpoint = Some(checkpoint),
+            Record::Installed(checkpoint) => known.install(checkpoint),
             Record::Coverage(coverage) => known.coverage = Some(coverage),
             Record::MovedIn => known.moved_in = true,
             Record::Close => {

@@ -77,6 +77,14 @@ impl Standing {
                     "checkpoints go forward: {next:?} after {before:?}"
                 );
             }
+            Record::Installed(next) => {
+                let before = self.checkpoint.unwrap_or_default();
+                assert!(next.index > self.floor(), "a state is ahead of the one before: {next:?}");
+                assert!(
+                    next.revision >= before.revision,
+                    "checkpoints go forward: {next:?} after {before:?}"
+                );
+            }
             Record::Coverage(next) => {
                 assert!(next.index <= self.last, "coverage is of entries that are there: {next:?}");
             }
@@ -91,11 +99,17 @@ impl Standing {
             Record::Entry { index, .. } => self.entry(*index, place),
             Record::HardState(hard) => (self.hard, self.coverage) = (*hard, None),
             Record::Checkpoint(checkpoint) => self.checkpoint = Some(*checkpoint),
+            Record::Installed(checkpoint) => self.install(*checkpoint),
             Record::Coverage(coverage) => self.coverage = Some(*coverage),
             Record::MovedIn => self.moved_in = true,
             Record::Open(opening) => *self = Standing::new(opening.clone().into_owned()),
             Record::Close => unreachable!("closing takes the standing away"),
         }
+    }
+
+    fn install(&mut self, checkpoint: Checkpointed) {
+        (self.checkpoint, self.coverage, self.last) = (Some(checkpoint), None, checkpoint.index);
+        self.stretches.clear();
     }
 
     pub fn entry(&mut self, index: Index, place: Place) {

@@ -105,6 +105,36 @@ pub enum PeerMessage {
     CallRefused {
         number: u64,
     },
+    /// The receiver's peer of the shard's group lacks entries that no log here has, which begins behind this index.
+    StateOffered {
+        shard: ShardId,
+        after: Index,
+    },
+    /// The peer has all up to this index, which is committed: it lacks what follows.
+    StateHeld {
+        shard: ShardId,
+        upto: Index,
+    },
+    /// Asks for the state, as the file that it is to be, from this block on: all before it are written.
+    StateWanted {
+        shard: ShardId,
+        home: u32,
+        file: u64,
+        from: u32,
+    },
+    /// A block of the file.
+    StateBlock {
+        shard: ShardId,
+        file: u64,
+        number: u32,
+        is_last: bool,
+        block: Bytes,
+    },
+    /// What there was of the file is not given any more.
+    StateGone {
+        shard: ShardId,
+        file: u64,
+    },
     /// What the sender publishes of itself, for the leader to enter.
     Attributes(ControlEntry),
     /// What the leader's clock shows.
@@ -145,6 +175,11 @@ impl PeerMessage {
             | PeerMessage::Call { .. }
             | PeerMessage::Answer { .. }
             | PeerMessage::CallRefused { .. }
+            | PeerMessage::StateOffered { .. }
+            | PeerMessage::StateHeld { .. }
+            | PeerMessage::StateWanted { .. }
+            | PeerMessage::StateBlock { .. }
+            | PeerMessage::StateGone { .. }
             | PeerMessage::Attributes(_) => false,
         }
     }

@@ -6,7 +6,7 @@
 use super::frame::length;
 use super::link::LinkError;
 use super::message::{CallFailure, Founding, Hello, Introduction, PeerMessage};
-use crate::limits::{REACTORS_MAX, SHARDS_MAX};
+use crate::limits::{RAFT_NUMBERS, REACTORS_MAX, REVISIONS, SHARDS_MAX};
 use crate::raft::{Content, GroupEntry, Message, MessageBody, Position, RoundId, VoteKind};
 use crate::record::{Chunk, ControlEntry, Payload};
 use crate::types::{
@@ -20,10 +20,6 @@ use rkyv::result::ArchivedResult;
 use rkyv::vec::ArchivedVec;
 use rkyv::{Archive, Serialize};
 
-/// Terms and indexes lie below: what raft-rs counts with never gets near the end of its numbers.
-const RAFT_NUMBERS: u64 = 1 << 62;
-/// Revisions lie below.
-const REVISIONS: u64 = 1 << 48;
 /// gRPC's codes of errors.
 const CODES: std::ops::RangeInclusive<u8> = 1..=16;
 
@@ -92,6 +88,31 @@ enum MessageRecord {
         outcome: Result<u32, FailureRecord>,
     },
     CallRefused(u64),
+    StateOffered {
+        shard: u32,
+        after: u64,
+    },
+    StateHeld {
+        shard: u32,
+        upto: u64,
+    },
+    StateWanted {
+        shard: u32,
+        home: u32,
+        file: u64,
+        from: u32,
+    },
+    StateBlock {
+        shard: u32,
+        file: u64,
+        number: u32,
+        is_last: bool,
+        bytes: u32,
+    },
+    StateGone {
+        shard: u32,
+        file: u64,
+    },
     Attributes(Box<ControlEntry>),
     Clock {
         boot: u64,
@@ -187,9 +208,9 @@ impl PeerMessage {
             _ => &[],
         };
         let single = match self {
-            PeerMessage::Call { message: bytes, .. } | PeerMessage::Answer { outcome: Ok(bytes), .. } => {
-                Some(bytes)
-            }
+            PeerMessage::Call { message: bytes, .. }
+            | PeerMessage::Answer { outcome: Ok(bytes), .. }
+            | PeerMessage::StateBlock { block: bytes, .. } => Some(bytes),
             _ => None,
         };
         let of_entries = entries.iter().filter_map(|entry| entry.content.payload()).cloned();
@@ -267,6 +288,21 @@ fn record(message: &PeerMessage) -> MessageRecord {
             },
         },
         PeerMessage::CallRefused { number } => MessageRecord::CallRefused(*number),
+        PeerMessage::StateOffered { shard, after } => {
+            MessageRecord::StateOffered { shard: shard.0, after: after.0 }
+        }
+        PeerMessage::StateHeld { shard, upto } => MessageRecord::StateHeld { shard: shard.0, upto: upto.0 },
+        PeerMessage::StateWanted { shard, home, file, from } => {
+            MessageRecord::StateWanted { shard: shard.0, home: *home, file: *file, from: *from }
+        }
+        PeerMessage::StateBlock { shard, file, number, is_last, block } => MessageRecord::StateBlock {
+            shard: shard.0,
+            file: *file,
+            number: *number,
+            is_last: *is_last,
+            bytes: length(block.len()),
+        },
+        PeerMessage::StateGone { shard, file } => MessageRecord::StateGone { shard: shard.0, file: *file },
         PeerMessage::Attributes(entry) => MessageRecord::Attributes(Box::new(entry.clone())),
         PeerMessage::Clock(ClockReading { boot, time }) => MessageRecord::Clock { boot: *boot, time: time.0 },
         PeerMessage::Leaving => MessageRecord::Leaving,
@@ -401,6 +437,10 @@ fn name(record: &ArchivedMessageRecord) -> &'static str {
         ArchivedMessageRecord::Call { .. } => "a call",
         ArchivedMessageRecord::Answer { .. } => "a call's answer",
         ArchivedMessageRecord::CallRefused(_) => "a call's refusal",
+        ArchivedMessageRecord::StateOffered { .. } => "the offer of a state",
+        ArchivedMessageRecord::StateHeld { .. } => "an offer's answer",
+        ArchivedMessageRecord::StateWanted { .. } => "a request for a state",
+        ArchivedMessageRecord::StateBlock { .. } | ArchivedMessageRecord::StateGone { .. } => "a state",
         ArchivedMessageRecord::Attributes(_) => "a member's attributes",
         ArchivedMessageRecord::Clock { .. } => "a clock",
         ArchivedMessageRecord::Leaving => "a farewell",
@@ -478,6 +518,31 @@ impl MessageReader<'_> {
             },
             ArchivedMessageRecord::CallRefused(number) => {
                 PeerMessage::CallRefused { number: number.to_native() }
+            }
+            ArchivedMessageRecord::StateOffered { shard, after } => PeerMessage::StateOffered {
+                shard: ShardId(shard.to_native()),
+                after: index(after.to_native())?,
+            },
+            ArchivedMessageRecord::StateHeld { shard, upto } => {
+                PeerMessage::StateHeld { shard: ShardId(shard.to_native()), upto: index(upto.to_native())? }
+            }
+            ArchivedMessageRecord::StateWanted { shard, home, file, from } => PeerMessage::StateWanted {
+                shard: ShardId(shard.to_native()),
+                home: home.to_native(),
+                file: named(file.to_native(), "it is of no file")?,
+                from: from.to_native(),
+            },
+            ArchivedMessageRecord::StateBlock { shard, file, number, is_last, bytes } => {
+                PeerMessage::StateBlock {
+                    shard: ShardId(shard.to_native()),
+                    file: file.to_native(),
+                    number: number.to_native(),
+                    is_last: *is_last,
+                    block: Bytes::copy_from_slice(self.take(bytes.to_native())?),
+                }
+            }
+            ArchivedMessageRecord::StateGone { shard, file } => {
+                PeerMessage::StateGone { shard: ShardId(shard.to_native()), file: file.to_native() }
             }
             ArchivedMessageRecord::Attributes(entry) => {
                 let entry = rkyv::deserialize::<ControlEntry, Invalid>(&**entry);

@@ -8,7 +8,7 @@ use crate::types::{Index, Term};
 use std::fmt;
 
 /// Terms and indexes stay far below where raft-rs' arithmetic would end.
-const NUMBER_MAX: u64 = 1 << 62;
+const NUMBER_MAX: u64 = crate::limits::RAFT_NUMBERS;
 
 /// A message that no peer of the group says which is sane: its link is to be closed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -41,6 +41,15 @@ impl ElectionTimer {
         }
     }
 
+    pub fn into_elections(self) -> Elections {
+        Elections::ByTimeout { election_ticks: self.election_ticks, rng: self.rng }
+    }
+
+    /// The least number of ticks that is waited for.
+    pub fn ticks(&self) -> usize {
+        self.election_ticks as usize
+    }
+
     fn draw(&mut self) -> usize {
         let ticks = u64::from(self.election_ticks);
         assert!(ticks > 1, "an election timeout is longer than a heartbeat");

@@ -24,6 +24,7 @@ mod content;
 mod elections;
 mod exchange;
 mod message;
+mod state;
 mod tail;
 mod translate;
 
@@ -35,6 +36,7 @@ pub use content::Content;
 pub use elections::{Elections, Role};
 pub use exchange::EntriesWanted;
 pub use message::{Message, MessageBody, RoundId, VoteKind};
+pub use state::Installing;
 
 use crate::limits::HELD_BYTES_MAX;
 use crate::record::{ConfChange, Payload};
@@ -149,10 +151,8 @@ impl Group {
         if hard_state.term < last.term {
             (hard_state.term, hard_state.vote) = (last.term, None);
         }
-        let by_time = match start.elections {
-            Elections::ByOwner => None,
-            Elections::ByTimeout { election_ticks, .. } => Some(election_ticks as usize),
-        };
+        let timer = ElectionTimer::of(start.elections);
+        let by_time = timer.as_ref().map(ElectionTimer::ticks);
         let config = Config {
             id: start.own.get(),
             election_tick: by_time.unwrap_or(10),
@@ -186,7 +186,7 @@ impl Group {
             persisted: 0,
             hard_state,
             outbox: MessagesOut::default(),
-            timer: ElectionTimer::of(start.elections),
+            timer,
             seen: (Role::Follower, hard_state.term),
             last_round: None,
             rounds: vec![],

@@ -6,6 +6,7 @@ use super::epoch_state::EpochStage;
 use super::peers::{PeerEvent, PeerLane};
 use super::shards::Settled;
 use super::turn::ToPeers;
+use crate::checkpoint::CheckpointName;
 use crate::io::{LeaderMail, MemberMail};
 use crate::peer::PeerMessage;
 use crate::raft::{Message, MessageBody};
@@ -42,7 +43,7 @@ impl Reactor {
     }
 
     fn on_peer_message(&mut self, lane: PeerLane, conn: ConnId, message: PeerMessage) {
-        let Reactor { turn, calls, rounds, .. } = self;
+        let Reactor { turn, calls, rounds, shards, storage, epochs, .. } = self;
         match message {
             PeerMessage::Call { number, method, clock, timeout_ms, message } => {
                 let age = turn.now.since(clock.time);
@@ -68,6 +69,25 @@ impl Reactor {
             }
             PeerMessage::Clock(_) | PeerMessage::Leaving => {}
             PeerMessage::Group { .. } => unreachable!("it goes to its group"),
+            PeerMessage::StateOffered { shard, after } => {
+                storage.on_state_offered(turn, shards, lane.member, shard, after);
+            }
+            PeerMessage::StateHeld { shard, upto } => {
+                if let Some(local) = shards.get_mut(shard) {
+                    epochs.on_state_held(turn, local, lane.member, upto);
+                }
+            }
+            PeerMessage::StateWanted { shard, home, file, from } => {
+                let name = CheckpointName { shard, home, file };
+                storage.on_state_wanted(turn, shards, lane.member, name, from);
+            }
+            PeerMessage::StateBlock { shard, file, number, is_last, block } => {
+                let place = (shard, file, number);
+                if let Err(why) = storage.on_state_block(turn, lane.member, place, is_last, block) {
+                    self.peers.fail(&mut self.turn, conn, &why);
+                }
+            }
+            PeerMessage::StateGone { shard, file } => storage.on_state_gone(turn, lane.member, shard, file),
             PeerMessage::Settled { epoch, revision, commits } => {
                 let (said, own) = (Settled { epoch, revision, commits }, self.turn.reactors);
                 self.shards.hear_settled(&said, |shard| lane.joins(shard, own));
@@ -141,9 +161,9 @@ impl Reactor {
             self.follow_commits(shard);
         }
         // Which shards are to be covered is known with the control state.
-        if self.turn.router.is_some() {
-            let covered = self.shards.covered();
-            self.epochs.report_covered(&mut self.turn, covered);
+        if self.turn.router.is_some() && !self.turn.is_alone() {
+            let (covered, ahead) = (self.shards.covered(), self.shards.ahead(*self.turn.settled));
+            self.epochs.report_covered(&mut self.turn, covered, ahead);
         }
     }
 
@@ -163,7 +183,9 @@ impl Reactor {
     pub(super) fn tell_peers(&mut self) {
         let Reactor { turn, shards, peers, calls, .. } = self;
         let control_term = turn.epoch_state.term();
-        for (shard, message) in shards.take_messages() {
+        // A lone member's groups have nothing to say.
+        let said = if turn.is_alone() { vec![] } else { shards.take_messages() };
+        for (shard, message) in said {
             let Some(member) = turn.member_of(message.to) else { continue };
             let message = PeerMessage::Group { shard, control_term, tails: vec![], message };
             turn.tell(ToPeers::One(member), shard, message);

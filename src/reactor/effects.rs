@@ -32,6 +32,9 @@ impl Reactor {
         for (shard, number) in &done {
             self.shards.persisted(*shard, *number);
         }
+        for shard in self.storage.take_installed() {
+            self.shards.installed(shard);
+        }
         if self.storage.take_disturbed() {
             self.shards.touch_all();
         }
@@ -303,6 +306,15 @@ impl Reactor {
         assert!(self.turn.epoch_state.may_follow(), "who takes over begins with its fence");
         self.adopt(copy);
         self.follow_shown();
+    }
+
+    /// The control state of another member has come, with its log. It is ahead of what is shown here, and nothing reads
+    /// it at a revision.
+    pub(super) fn adopt_arrived_control(&mut self) {
+        if let Some(state) = self.storage.take_arrived_control() {
+            ReadOnly::change(&mut self.turn.control).adopt(&state);
+            self.epochs.copy_control_anew();
+        }
     }
 
     /// Takes the control state over, and makes the shards that are new.

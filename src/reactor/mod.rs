@@ -16,6 +16,7 @@ mod gate;
 mod leader;
 mod pace;
 mod peers;
+mod picture;
 mod requests;
 mod rest;
 mod rounds;
@@ -153,6 +154,7 @@ impl Reactor {
         self.run_local();
         self.shards.work_in_background(&mut self.turn);
         self.storage.work_in_background(&mut self.turn, &mut self.shards);
+        self.adopt_arrived_control();
         self.run_local();
         self.calls.flush_watches(&mut self.turn);
         self.run_local();
@@ -175,11 +177,13 @@ impl Reactor {
             self.leader.as_ref().map_or(Time::NEVER, |leader| leader.wake_at(&self.turn)),
             self.storage.checkpoints_wake_at(self.turn.now),
             self.storage.laggards_wake_at(self.turn.now),
+            self.storage.giving_wakes_at(),
+            self.storage.taking_wakes_at(),
             self.calls.wake_at(),
             self.peers.wake_at(),
             self.rounds.wake_at(),
             self.rest.wake_at(&self.turn, &self.storage),
-            self.epochs.wake_at(&self.turn, &self.shards),
+            self.epochs.wake_at(&self.turn),
         ];
         times.into_iter().min().expect("there are several")
     }
@@ -209,7 +213,7 @@ impl Reactor {
     fn has_more_to_do(&self) -> bool {
         !self.turn.out.is_empty()
             || self.turn.gate.wants_round()
-            || self.shards.has_more_to_do()
+            || self.shards.has_more_to_do(self.turn.is_alone())
             || self.storage.has_background_work()
             || self.calls.has_more_to_do()
             || self.epochs.goes_on(&self.turn, &self.shards)

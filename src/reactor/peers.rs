@@ -553,6 +553,11 @@ impl PeerLinks {
         }
     }
 
+    /// Who is connected, and who is dialed.
+    pub fn picture(&self) -> String {
+        format!("lanes {:?} dials {:?}", self.lanes.keys(), self.dials.keys())
+    }
+
     /// Hands out what waits.
     pub fn flush(&mut self, turn: &mut Turn) {
         for (conn, connection) in self.connections.iter_mut().filter(|(_, connection)| !connection.ends) {
@@ -562,17 +567,6 @@ impl PeerLinks {
                 turn.out.push(Output::SendChunks { conn: *conn, chunks });
             }
         }
-    }
-}
-
-#[cfg(test)]
-impl PeerLinks {
-    pub fn lanes(&self) -> String {
-        format!(
-            "lanes {:?} dials {:?}",
-            self.lanes.keys().collect::<Vec<_>>(),
-            self.dials.keys().collect::<Vec<_>>()
-        )
     }
 }
 

@@ -49,7 +49,9 @@ impl Rest {
             let is_read = local.shard.log_view().committed().index == group.committed();
             is_read && group.persisted_index() >= group.committed()
         };
-        if !shards.all().all(group) {
+        // A state that is ahead of what is shown cannot be shown as it was.
+        let is_ahead = shards.ahead(*turn.settled) > *turn.settled;
+        if is_ahead || !shards.all().all(group) {
             self.since = turn.now;
         }
         if turn.now.since(self.since) < REST_AFTER {

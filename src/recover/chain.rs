@@ -130,7 +130,7 @@ impl Chain {
 }
 
 impl Restored {
-    fn take(&mut self, version: &StoredVersion<'_>) {
+    pub fn take(&mut self, version: &StoredVersion<'_>) {
         let before = self.store.restore(version);
         if before != version.lease {
             self.attached.change(&Blob::new(version.key), before, version.lease);

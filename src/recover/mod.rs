@@ -7,8 +7,11 @@
 //! that is whole counts, so a crash anywhere in between changes nothing.
 //! Checkpoint files stay as they are and are named by the stay in which they were written.
 
+mod arriving;
 mod chain;
 pub mod dump;
+
+pub use arriving::{ArrivedState, Arriving};
 pub use chain::ReadPiece;
 
 use crate::checkpoint::{CheckpointName, ControlState, LinkRecord, Meta};

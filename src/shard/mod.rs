@@ -20,7 +20,7 @@ pub use coverage::Coverage;
 use crate::limits::RAFT_LAG_MAX;
 use crate::log::LogId;
 use crate::mvcc::{Budget, Store, Undone};
-use crate::raft::{Group, GroupEntry, Position, Refused, Writes};
+use crate::raft::{Group, GroupEntry, Installing, Position, Refused, Writes};
 use crate::record::{
     self, ArchivedBatch, ArchivedChange, ArchivedEntry, ControlEntry, Effect, Entry, Payload, Piece,
 };
@@ -254,6 +254,17 @@ impl Shard {
         behind > RAFT_LAG_MAX && self.group.has_ready()
     }
 
+    /// The log begins anew behind another member's state at a revision. The store stays as it is, until what this
+    /// member shows has reached that.
+    pub fn install(&mut self, at: Position, peers: Peers, revision: Revision, ruling: Ruling) {
+        assert!(self.group.installing(at) == Installing::Now, "it was asked whether it may be");
+        assert!(self.effects.is_empty(), "who follows writes nothing of its own");
+        assert!(revision >= self.log_view.held(), "a state does not go back: {revision}");
+        self.group.install(at, peers);
+        self.log_view = LogView::new(revision, ruling, at);
+        self.proposed.clear();
+    }
+
     /// Follows the group's commit index: reads what it has reached, and tells of what this epoch proposed.
     pub fn committed(&mut self, news: &mut Vec<Committed>) -> Result<(), InconsistentEntry> {
         let committed = self.group.committed();
@@ -297,7 +308,8 @@ impl Shard {
     /// entry: see [`Shard::next_due`].
     pub fn settle(&mut self, upto: Revision) {
         self.store.settle(upto);
-        if self.id != ShardId::CONTROL {
+        // A state that has come from another member may be ahead of what is shown.
+        if self.id != ShardId::CONTROL && self.log_view.held() <= upto {
             self.log_view.settle(upto);
             self.release();
         }

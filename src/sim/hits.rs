@@ -129,8 +129,16 @@ impl Hit {
 }
 
 /// Of [`Paths::NAMES`] those that only several members go.
-const WAYS_OF_SEVERAL: [&str; 6] =
-    ["takeover_given_up", "leader_gave_up", "group_wanted", "forwarded", "forwarded_anew", "forwarded_lost"];
+const WAYS_OF_SEVERAL: &[&str] = &[
+    "takeover_given_up",
+    "leader_gave_up",
+    "group_wanted",
+    "state_given",
+    "state_installed",
+    "forwarded",
+    "forwarded_anew",
+    "forwarded_lost",
+];
 
 /// How often each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +219,7 @@ mod tests {
         assert_eq!(all.len(), Hit::ALL.len() + Paths::NAMES.len());
         let left_out: Vec<_> = all.iter().filter(|name| !alone.contains(name)).cloned().collect();
         let several = Hit::ALL.iter().filter(|hit| hit.needs_several()).map(|hit| format!("{hit:?}"));
-        let expected: Vec<_> = several.chain(WAYS_OF_SEVERAL.map(str::to_owned)).collect();
+        let expected: Vec<_> = several.chain(WAYS_OF_SEVERAL.iter().map(|way| (*way).to_owned())).collect();
         assert_eq!(left_out, expected);
     }
 }

@@ -89,6 +89,12 @@ impl Member {
         if let Life::Up(process) = &self.life { Some(process) } else { None }
     }
 
+    /// How it stands with its reactors.
+    pub fn picture(&self) -> Vec<String> {
+        let seats = self.process().into_iter().flat_map(|process| &process.seats);
+        seats.flat_map(|seat| seat.reactor.picture()).map(|line| format!("m{} {line}", self.at)).collect()
+    }
+
     pub fn process_mut(&mut self) -> Option<&mut Process> {
         if let Life::Up(process) = &mut self.life { Some(process) } else { None }
     }

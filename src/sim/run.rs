@@ -4,6 +4,7 @@ use super::boot::Identity;
 use super::checks;
 use super::history::{Moment, Op, method_of};
 use super::hits::{Hit, Tally};
+use super::member::Member;
 use super::plan::{OpKind, Plan, SLOW_MAIL_MAX, What};
 use super::workload::{Asker, Knows};
 use super::world::{Failure, World};
@@ -44,6 +45,7 @@ pub fn run(plan: &Plan, keeps_trace: bool) -> Report {
     let outcome = run.whole().map_err(|failure| run.look_for_worse(failure));
     let mut lines = std::mem::take(&mut world.trace.lines);
     if keeps_trace {
+        lines.extend(world.members.iter().flat_map(Member::picture));
         lines.extend(world.history.ops.iter().enumerate().map(|(at, op)| show(at, op)));
     }
     Report { trace_hash: world.trace.hash, lines, outcome }

@@ -271,6 +271,22 @@ impl Hub {
         }
     }
 
+    /// The store was exchanged for one that holds the same history and more, but for what was compacted at this
+    /// revision. Nothing is being published.
+    pub fn exchanged(&mut self, compacted: Revision) {
+        assert!(!self.is_publishing(), "what was begun is told from the store that it was begun of");
+        let next = self.settled.next();
+        let is_lost = |subscriber: &Subscriber| {
+            subscriber.sync == SyncState::InStep && subscriber.subscription.from.max(next) < compacted
+        };
+        let lost = self.subscribers.iter().filter(|(_, subscriber)| is_lost(subscriber));
+        let mut lost: Vec<SubscriptionId> = lost.map(|(id, _)| *id).collect();
+        lost.sort_unstable();
+        self.compacted = self.compacted.max(compacted);
+        lost.into_iter().for_each(|id| self.lose(id));
+        self.compact(compacted);
+    }
+
     /// Ends a subscription whose next change is compacted.
     fn lose(&mut self, id: SubscriptionId) {
         self.counts.compacted += 1;

@@ -318,6 +318,17 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Answer { number: 4, revision: Revision(4), control: Index(3), outcome: Err(failure) },
         PeerMessage::CallRefused { number: 5 },
         PeerMessage::Attributes(attributes),
+        PeerMessage::StateOffered { shard: ShardId(1), after: Index(8) },
+        PeerMessage::StateHeld { shard: ShardId(1), upto: Index(9) },
+        PeerMessage::StateWanted { shard: ShardId(1), home: 0, file: 3, from: 2 },
+        PeerMessage::StateBlock {
+            shard: ShardId(1),
+            file: 3,
+            number: 2,
+            is_last: false,
+            block: Bytes::from_static(b"block"),
+        },
+        PeerMessage::StateGone { shard: ShardId(1), file: 3 },
         PeerMessage::Leaving,
     ]
 }

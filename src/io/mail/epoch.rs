@@ -33,9 +33,10 @@ pub enum EpochMail {
     },
     /// The sender turns: who leads and has a reactor that does not gives up.
     Turns,
-    /// The sender's shards may show everything up to here.
+    /// The sender's shards may show everything up to here, and nothing that is below what one of them holds ahead.
     Covered {
         revision: Revision,
+        ahead: Revision,
     },
 }
 

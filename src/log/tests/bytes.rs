@@ -69,6 +69,9 @@ fn sample() -> Memory {
     memory.log.append(of, Record::Checkpoint(checkpoint));
     memory.log.append(of, Record::Coverage(CoverageRecord { revision, index }));
     memory.log.append(of, Record::MovedIn);
+    let (of, index) = (resident(4), Index(30));
+    memory.log.append(of, opening(10));
+    memory.log.append(of, Record::Installed(Checkpointed { index, ..checkpoint }));
     memory.flush();
     memory
 }

@@ -40,6 +40,13 @@ fn append_any(rig: &mut Rig) {
             rig.append(of, Record::Coverage(CoverageRecord { revision, index: Index(last) }));
         }
         20 => rig.append(of, Record::MovedIn),
+        21..=22 => {
+            // Ahead of all entries, or of some that are nobody's.
+            let index = Index(base + 1 + rig.rng.below(last - base + 20));
+            let (revision, file) = (Revision(index.0 * 3), rig.rng.below(100));
+            let state = Checkpointed { revision, index, term: Term(1), file, home: 0, hash: file };
+            rig.append(of, Record::Installed(state));
+        }
         _ => {
             let back = if rig.rng.chance(1, 12) { rig.rng.below(last - base + 1) } else { 0 };
             let bytes = if rig.rng.chance(1, 8) { rig.rng.below(9000) } else { rig.rng.below(300) };

@@ -52,6 +52,10 @@ pub fn apply(state: &mut State, of: Resident, record: &Record<'_>) {
             known.checkpoint = Some(*checkpoint);
             known.entries = known.entries.split_off(&(checkpoint.index.0 + 1));
         }
+        Record::Installed(checkpoint) => {
+            (known.checkpoint, known.coverage) = (Some(*checkpoint), None);
+            known.entries.clear();
+        }
         Record::Coverage(coverage) => known.coverage = Some(*coverage),
         Record::MovedIn => known.moved_in = true,
         Record::Close => {

@@ -120,7 +120,7 @@ pub fn attributes(member: u64) -> ControlEntry {
 }
 
 pub fn message(rng: &mut Rng) -> PeerMessage {
-    match rng.below(17) {
+    match rng.below(22) {
         0..=5 => PeerMessage::Group {
             shard: shard(rng),
             control_term: Term(number(rng, RAFT_LAST)),
@@ -159,6 +159,22 @@ pub fn message(rng: &mut Rng) -> PeerMessage {
         13 => PeerMessage::CallRefused { number: any(rng) },
         14 => PeerMessage::Attributes(attributes(rng.below(9))),
         15 => PeerMessage::Clock(ClockReading { boot: any(rng), time: Time(any(rng)) }),
+        16 => PeerMessage::StateOffered { shard: shard(rng), after: index(rng) },
+        17 => PeerMessage::StateHeld { shard: shard(rng), upto: index(rng) },
+        18 => PeerMessage::StateWanted {
+            shard: shard(rng),
+            home: any(rng) as u32,
+            file: any(rng).max(1),
+            from: any(rng) as u32,
+        },
+        19 => PeerMessage::StateBlock {
+            shard: shard(rng),
+            file: any(rng),
+            number: any(rng) as u32,
+            is_last: rng.chance(1, 2),
+            block: Bytes::from(vec![7; rng.below(20_000) as usize]),
+        },
+        20 => PeerMessage::StateGone { shard: shard(rng), file: any(rng) },
         _ => PeerMessage::Leaving,
     }
 }

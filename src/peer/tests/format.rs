@@ -115,6 +115,20 @@ fn beside_groups() -> Vec<(&'static str, PeerMessage)> {
         ("call_refused", PeerMessage::CallRefused { number: 3 }),
         ("attributes", PeerMessage::Attributes(draw::attributes(2))),
         ("clock", PeerMessage::Clock(ClockReading { boot: 5, time: Time(9) })),
+        ("state_offered", PeerMessage::StateOffered { shard: ShardId(2), after: Index(70) }),
+        ("state_held", PeerMessage::StateHeld { shard: ShardId(2), upto: Index(80) }),
+        ("state_wanted", PeerMessage::StateWanted { shard: ShardId(2), home: 1, file: 11, from: 4 }),
+        (
+            "state_block",
+            PeerMessage::StateBlock {
+                shard: ShardId(2),
+                file: 11,
+                number: 4,
+                is_last: true,
+                block: Bytes::from_static(b"block"),
+            },
+        ),
+        ("state_gone", PeerMessage::StateGone { shard: ShardId(2), file: 11 }),
         ("leaving", PeerMessage::Leaving),
     ]
 }

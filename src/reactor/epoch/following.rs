@@ -17,7 +17,8 @@ pub(super) struct Known {
     told: (Term, Option<MemberId>),
     /// The reactors have a copy of the control state, and are told of each change.
     pub copied: bool,
-    covered_by: BTreeMap<ReactorId, Revision>,
+    /// Up to where each reactor's shards are covered, and the revision below which one of them shows nothing more.
+    covered_by: BTreeMap<ReactorId, (Revision, Revision)>,
 }
 
 impl Epochs {
@@ -55,9 +56,14 @@ impl Epochs {
         self.show_covered(turn);
     }
 
-    pub(super) fn on_covered(&mut self, from: ReactorId, revision: Revision) {
-        let before = self.known.covered_by.insert(from, revision);
-        assert!(before.is_none_or(|before| before <= revision), "coverage does not fall: {revision}");
+    /// The reactors are told the whole control state once more.
+    pub fn copy_control_anew(&mut self) {
+        self.known.copied = false;
+    }
+
+    pub(super) fn on_covered(&mut self, from: ReactorId, revision: Revision, ahead: Revision) {
+        let before = self.known.covered_by.insert(from, (revision, ahead));
+        assert!(before.is_none_or(|(before, _)| before <= revision), "coverage does not fall: {revision}");
     }
 
     /// What is covered by all reactors is shown.
@@ -68,20 +74,22 @@ impl Epochs {
         if !turn.epoch_state.may_follow() || self.known.covered_by.len() < usize::from(turn.reactors) {
             return;
         }
-        let covered = self.known.covered_by.values().min().copied().unwrap_or_default();
+        let covered = self.known.covered_by.values().map(|(covered, _)| *covered).min().unwrap_or_default();
+        let ahead = self.known.covered_by.values().map(|(_, ahead)| *ahead).max().unwrap_or_default();
         assert!(covered < Revision(u64::MAX), "the control shard is one of those that are covered");
-        // What an earlier process has shown is not gone below.
-        if covered > turn.settled_truth() && covered >= self.settled_before {
+        // What an earlier process has shown is not gone below, nor what another member's state has.
+        if covered > turn.settled_truth() && covered >= self.settled_before.max(ahead) {
             turn.sequencer.show(covered);
         }
     }
 
     /// Tells the coordinator how far this reactor's shards are covered.
-    pub fn report_covered(&mut self, turn: &mut Turn, covered: Revision) {
-        assert!(covered >= self.covered, "coverage does not fall: {covered} after {}", self.covered);
-        if covered > self.covered {
-            self.covered = covered;
-            turn.send(ReactorId(0), EpochMail::Covered { revision: covered });
+    pub fn report_covered(&mut self, turn: &mut Turn, covered: Revision, ahead: Revision) {
+        let (before, was_ahead) = self.covered;
+        assert!(covered >= before, "coverage does not fall: {covered} after {before}");
+        if covered > before || ahead != was_ahead {
+            self.covered = (covered, ahead);
+            turn.send(ReactorId(0), EpochMail::Covered { revision: covered, ahead });
         }
     }
 

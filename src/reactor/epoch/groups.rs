@@ -14,7 +14,7 @@ use crate::limits::{CAMPAIGN_AGAIN_MS, STANDS_FOR_LOST_LEADER, TAKEOVER_PATIENCE
 use crate::peer::PeerMessage;
 use crate::raft::{Group, Position, Role};
 use crate::types::{
-    ClockReading, Duration, Epoch, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time,
+    ClockReading, Duration, Epoch, Index, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time,
 };
 use std::collections::BTreeMap;
 
@@ -74,11 +74,9 @@ impl GroupTimes {
         Duration(turn.settings.election_timeout.0 << self.failed.saturating_sub(1))
     }
 
-    pub fn wake_at(&self, turn: &Turn, shards: &Shards) -> Time {
-        let has_others =
-            turn.settings.founders.len() > 1 || shards.all().any(|local| !local.shard.group().is_alone());
+    pub fn wake_at(&self, turn: &Turn) -> Time {
         let stands_at = if self.stands > 0 { self.stands_at } else { Time::NEVER };
-        if has_others { self.ticks_at.min(stands_at) } else { Time::NEVER }
+        if turn.is_alone() { Time::NEVER } else { self.ticks_at.min(stands_at) }
     }
 
     /// Why a member that leads should not: revisions that do not settle, or a reactor that does not turn.
@@ -180,6 +178,10 @@ impl Epochs {
         if ticks && !turn.is_alone() {
             turn.send(ReactorId(0), EpochMail::Turns);
         }
+        // Nobody takes a group from a lone member, and nobody lags; that one of its own is gone is told.
+        if !ticks && turn.is_alone() && turn.epoch_state.stage() == EpochStage::Serving {
+            return;
+        }
         let mut lost = false;
         for local in shards.all_mut() {
             if local.shard.id == ShardId::CONTROL {
@@ -258,6 +260,16 @@ impl Epochs {
         // A transfer that has not come through is begun anew.
         group.abort_transfer();
         group.transfer_leader(wanted_by);
+    }
+}
+
+impl Epochs {
+    /// A member says up to where its peer of a group is committed, to which no log goes back.
+    pub fn on_state_held(&self, turn: &Turn, local: &mut LocalShard, from: MemberId, upto: Index) {
+        let group = local.shard.group_mut();
+        if let Some(peer) = peer_of(turn, group, from) {
+            group.has_state(peer, upto);
+        }
     }
 }
 

@@ -42,8 +42,8 @@ pub(super) struct Epochs {
     rested: Option<Revision>,
     clock: GroupTimes,
     known: Known,
-    /// What this reactor has said of the coverage of its shards.
-    covered: Revision,
+    /// What this reactor has said of the coverage of its shards, and of what is ahead.
+    covered: (Revision, Revision),
 }
 
 impl Epochs {
@@ -55,7 +55,7 @@ impl Epochs {
             settled_before,
             clock: GroupTimes::default(),
             known: Known::default(),
-            covered: Revision::NONE,
+            covered: (Revision::NONE, Revision::NONE),
         }
     }
 
@@ -74,8 +74,8 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Covered { revision } => {
-                self.on_covered(from, revision);
+            EpochMail::Covered { revision, ahead } => {
+                self.on_covered(from, revision, ahead);
                 // This reactor says it at the end of a turn, and the next one may be long in coming.
                 self.show_covered(turn);
             }
@@ -112,8 +112,8 @@ impl Epochs {
     }
 
     /// When a turn is due for the groups though nothing comes in.
-    pub fn wake_at(&self, turn: &Turn, shards: &Shards) -> Time {
-        self.clock.wake_at(turn, shards)
+    pub fn wake_at(&self, turn: &Turn) -> Time {
+        self.clock.wake_at(turn)
     }
 
     fn drive_coordinator(&mut self, turn: &mut Turn, shards: &mut Shards) {

@@ -32,6 +32,9 @@ impl Shards {
     /// Everything up to here may be shown, as far as these shards go. Without shards that is everything.
     pub fn covered(&mut self) -> Revision {
         let covered = self.of.values_mut().map(|local| {
+            if local.is_installing {
+                return local.coverage.covered(); // Its log does not say durably that it begins anew.
+            }
             let group = local.shard.group();
             // What a quorum has and this disk has not would be gone with the process, and shown no more.
             let read = local.shard.log_view().committed().index;
@@ -41,11 +44,25 @@ impl Shards {
         covered.min().unwrap_or(Revision(u64::MAX))
     }
 
+    /// The log says durably that it begins anew behind another member's state.
+    pub fn installed(&mut self, shard: ShardId) {
+        self.local_mut(shard).is_installing = false;
+    }
+
+    /// The highest revision of a state that is ahead of what is shown here: nothing below it can be shown.
+    pub fn ahead(&self, settled: Revision) -> Revision {
+        let held = self.of.values().map(|local| local.shard.log_view().held());
+        held.max().filter(|held| *held > settled).unwrap_or_default()
+    }
+
     /// Takes over from the logs what is settled up to here.
     pub fn follow(&mut self, upto: Revision) -> Result<(), (ShardId, InconsistentEntry)> {
         let mut moves = vec![];
         for local in self.of.values_mut() {
             assert!(local.shard.effects_bytes() == 0, "who follows writes nothing of its own");
+            if local.arrived.as_ref().is_some_and(|arrived| arrived.revision() <= upto) {
+                local.exchange();
+            }
             local.shard.apply_upto(upto, &mut moves).map_err(|strange| (local.shard.id, strange))?;
             local.follow_leases(&mut moves);
         }

@@ -8,6 +8,7 @@ use crate::io::{CallId, Paths};
 use crate::lease::Attached;
 use crate::log::LogId;
 use crate::mvcc::{Budget, PinId};
+use crate::recover::ArrivedState;
 use crate::shard::{Coverage, Shard};
 use crate::txn::LeaseMove;
 use crate::types::{LeaseId, Revision};
@@ -40,6 +41,11 @@ pub struct LocalShard {
     pub marked: Revision,
     /// A compaction has history left to drop.
     pub compacting: bool,
+    /// Another member's state, behind which the log goes on; the store is exchanged for it once what is shown here
+    /// has reached it.
+    pub arrived: Option<ArrivedState>,
+    /// The log does not have it durably yet.
+    pub is_installing: bool,
 }
 
 impl LocalShard {
@@ -57,14 +63,14 @@ impl LocalShard {
             pins: BTreeMap::new(),
             marked: Revision::NONE,
             compacting: false,
+            arrived: None,
+            is_installing: false,
         }
     }
 
     /// Whether the next turn has something to do for it.
     pub fn goes_on(&self) -> bool {
-        let group = self.shard.group();
-        let has_messages = !group.is_alone() && group.has_ready();
-        self.compacting || self.hub_goes_on() || self.shard.lags() || has_messages
+        self.compacting || self.hub_goes_on() || self.shard.lags()
     }
 
     /// Adds what shard and hub count.
@@ -88,6 +94,21 @@ impl LocalShard {
     pub(super) fn unpin(&mut self, pin: PinId) {
         self.shard.store.unpin(pin);
         self.compacting = true;
+    }
+
+    /// Exchanges the store for the state that has arrived, if one has.
+    pub(super) fn exchange(&mut self) {
+        let Some(ArrivedState { meta, store, attached, .. }) = self.arrived.take() else { return };
+        assert!(meta.revision >= self.shard.store.settled().0, "a state does not go back: {}", meta.revision);
+        // What was begun is told from the store that it was begun of.
+        while self.hub.is_publishing() {
+            let settled = self.shard.store.settled();
+            self.hub.publish(&mut self.shard.store, settled, Budget::UNBOUNDED);
+        }
+        self.hub.exchanged(store.compacted());
+        // Whoever holds history of the old one finds that it has gone, and begins anew.
+        self.pins.clear();
+        (self.shard.store, self.attached, self.compacting) = (store, attached, true);
     }
 
     /// Hands what has settled, or a slice of it, to the hub.

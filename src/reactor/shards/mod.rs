@@ -159,11 +159,11 @@ impl Shards {
     }
 
     /// Whether the next turn has work that no input will bring.
-    pub fn has_more_to_do(&self) -> bool {
+    pub fn has_more_to_do(&self, is_alone: bool) -> bool {
         !self.slices.is_empty()
             || !self.fresh.is_empty()
             || self.has_steps()
-            || self.of.values().any(LocalShard::goes_on)
+            || self.of.values().any(|local| local.goes_on() || !is_alone && local.shard.group().has_ready())
     }
 
     /// Whether an evaluation waits for room in the ring or in the log, or for a reservation's end.
@@ -282,6 +282,7 @@ impl Shards {
     pub fn apply_prefix(&mut self, shard: ShardId) -> Result<(), InconsistentEntry> {
         let mut moves = vec![];
         let local = self.local_mut(shard);
+        local.exchange();
         local.shard.apply_prefix(&mut moves)?;
         local.follow_leases(&mut moves);
         Ok(())
@@ -296,8 +297,11 @@ impl Shards {
             let store = &local.shard.store;
             let undone = store.newest_revision().main > settled.max(store.settled());
             turn.counters.paths.epoch_undone += u64::from(undone);
-            local.shard.undo(settled, &mut moves);
-            local.follow_leases(&mut moves);
+            // A store that another is to take the place of holds nothing that may be undone.
+            if local.arrived.is_none() {
+                local.shard.undo(settled, &mut moves);
+                local.follow_leases(&mut moves);
+            }
             local.end_epoch();
         }
         self.fresh.clear();
@@ -311,21 +315,20 @@ impl Shards {
     pub fn compact(&mut self, turn: &mut Turn) {
         let compacted = turn.control.compacted();
         assert!(compacted <= *turn.settled, "only settled history is compacted");
-        if compacted == self.compacting.upto {
-            return; // it has taken hold
-        }
-        self.compacting.upto = compacted;
+        let mut is_news = std::mem::replace(&mut self.compacting.upto, compacted) != compacted;
         for local in self.of.values_mut().filter(|local| local.shard.id != ShardId::CONTROL) {
             if local.shard.store.compacted() < compacted {
                 local.shard.store.compact(compacted);
-                local.compacting = true;
+                (local.compacting, is_news) = (true, true);
                 self.compacting.since.get_or_insert(turn.now);
             }
         }
         for local in self.of.values_mut() {
             local.hub.compact(compacted);
         }
-        self.report_compacted(turn);
+        if is_news {
+            self.report_compacted(turn);
+        }
     }
 
     fn compact_in_slices(&mut self, turn: &mut Turn) {

@@ -4,8 +4,10 @@ use super::super::storage::{FollowerFigures, HeldState, Source};
 use super::{LocalShard, Shards};
 use crate::log::Resident;
 use crate::mvcc::{Budget, History, PinId};
-use crate::raft::{EntriesWanted, GroupEntry, Position};
-use crate::types::{At, Index, Revision, ShardId};
+use crate::raft::{EntriesWanted, GroupEntry, Installing, Position};
+use crate::recover::ArrivedState;
+use crate::takeover::InconsistentEntry;
+use crate::types::{At, Index, RaftId, Revision, ShardId};
 
 impl Source for Shards {
     fn bytes_sum(&self) -> u64 {
@@ -21,11 +23,15 @@ impl Source for Shards {
     }
 
     fn position(&self, shard: ShardId) -> Option<Position> {
-        self.of.get(&shard)?.shard.checkpoint_position()
+        self.of.get(&shard).filter(|local| local.arrived.is_none())?.shard.checkpoint_position()
     }
 
     fn hold(&mut self, shard: ShardId, settled: Revision) -> Option<HeldState> {
-        let shard = &mut self.local_mut(shard).shard;
+        let local = self.local_mut(shard);
+        let shard = &mut local.shard;
+        if local.arrived.is_some() || shard.log_view().held() > settled {
+            return None; // The log goes on behind a later state than the store holds, or is shown.
+        }
         assert!(settled <= shard.store.settled(), "a checkpoint holds nothing that may be undone");
         let group = shard.group();
         if group.applied() < group.committed() {
@@ -81,6 +87,41 @@ impl Source for Shards {
 
     fn log_begins_after(&mut self, shard: ShardId, index: Index) {
         self.shard_mut(shard).group_mut().log_begins_after(index);
+    }
+
+    fn lacking_state(&self) -> Vec<(ShardId, RaftId, Index)> {
+        let lacking = self.of.values().flat_map(|local| {
+            let lacking = local.shard.group().lacking_state();
+            lacking.into_iter().map(|(peer, after)| (local.shard.id, peer, after))
+        });
+        lacking.collect()
+    }
+
+    fn stands(&self, shard: ShardId) -> Option<(u32, Index)> {
+        let shard = &self.of.get(&shard)?.shard;
+        Some((shard.home, shard.group().committed()))
+    }
+
+    fn installing(&self, shard: ShardId, arrived: &ArrivedState) -> Installing {
+        let shard = &self.of[&shard].shard;
+        let (group, peers) = (shard.group(), arrived.peers());
+        let is_of_us = peers.voters.contains(&group.own()) || peers.learners.contains(&group.own());
+        let goes_back = arrived.revision() < shard.log_view().held().max(shard.store.settled());
+        if is_of_us && !goes_back { group.installing(arrived.at()) } else { Installing::Never }
+    }
+
+    fn install(&mut self, shard: ShardId, arrived: ArrivedState) -> Result<(), InconsistentEntry> {
+        // No more than this was said to be covered, so no more is shown before the state's revision is.
+        let covered = self.covered();
+        let local = self.local_mut(shard);
+        if local.arrived.is_none() && shard != ShardId::CONTROL {
+            let mut moves = vec![];
+            local.shard.apply_upto(covered, &mut moves)?;
+            local.follow_leases(&mut moves);
+        }
+        local.shard.install(arrived.at(), arrived.peers(), arrived.revision(), arrived.ruling());
+        (local.arrived, local.is_installing) = (Some(arrived), true);
+        Ok(())
     }
 
     fn led_elsewhere(&self) -> Vec<Resident> {

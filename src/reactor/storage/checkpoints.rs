@@ -139,7 +139,13 @@ impl Storage {
         self.of.get_mut(&shard).expect("it was taken in")
     }
 
-    fn checkpoint_meta(&self, turn: &Turn, shard: ShardId, held: &HeldState, chain: Vec<LinkRecord>) -> Meta {
+    pub(super) fn checkpoint_meta(
+        &self,
+        turn: &Turn,
+        shard: ShardId,
+        held: &HeldState,
+        chain: Vec<LinkRecord>,
+    ) -> Meta {
         let Ruling { fence, seal } = held.ruling;
         let [voters, learners] = held.peers.numbers();
         Meta {
@@ -164,6 +170,9 @@ impl Storage {
 
     pub fn on_bulk(&mut self, turn: &mut Turn, source: &mut impl Source, job: JobId, done: BulkDone) {
         if self.on_cleared(turn, job, &done) {
+            return;
+        }
+        if self.on_state_written(turn, job, &done) {
             return;
         }
         let Some(done) = self.on_log_read(turn, source, job, done) else { return };
@@ -213,7 +222,11 @@ impl Storage {
         }
     }
 
-    fn give_checkpoint_up(&mut self, turn: &mut Turn, source: &mut impl Source, why: &str) {
+    pub(super) fn under_way_is_of(&self, shard: ShardId) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| under_way.shard() == shard)
+    }
+
+    pub(super) fn give_checkpoint_up(&mut self, turn: &mut Turn, source: &mut impl Source, why: &str) {
         let Some(Checkpointing { pin, name, .. }) = self.under_way.take() else { return };
         source.let_go(name.shard, pin);
         self.retry_at = turn.now + CHECKPOINT_RETRY;

@@ -138,6 +138,9 @@ impl Follower {
 impl Storage {
     /// Goes on reading for followers, or begins to where one wants it.
     pub(super) fn serve_laggards(&mut self, turn: &mut Turn, source: &mut impl Source) {
+        if turn.is_alone() {
+            return;
+        }
         self.keep_log_for_followers(turn, source);
         self.laggards.gave = self.laggards.has_records();
         self.take_entries(turn, source);
@@ -166,7 +169,7 @@ impl Storage {
     }
 
     /// What followers of this reactor's groups lack stays in the log, though checkpoints hold it.
-    fn keep_log_for_followers(&mut self, turn: &Turn, source: &impl Source) {
+    fn keep_log_for_followers(&mut self, turn: &mut Turn, source: &impl Source) {
         let laggards = &mut self.laggards;
         if laggards.looked_at.is_some_and(|at| turn.now < at + Duration::from_ms(LAGGARD_LOOK_MS)) {
             return;
@@ -186,9 +189,20 @@ impl Storage {
             followers.iter().any(|follower| (follower.resident.shard, follower.peer) == (*shard, *peer))
         };
         laggards.followers.retain(|of, _| is_there(of));
+        let given = self.kept_for_state(turn.now);
+        if let Some((resident, from)) = given {
+            let least = kept.entry(resident).or_insert(from);
+            *least = from.min(*least);
+        }
         let is_short = self.log.is_short() || turn.control.no_space();
-        let bytes_max = if is_short { 0 } else { turn.settings.bounds.laggard_log_bytes_max };
+        let bytes_max = match is_short {
+            true => 0,
+            // What comes behind a state that is given away is worth more than the state.
+            false if given.is_some() => u64::MAX,
+            false => turn.settings.bounds.laggard_log_bytes_max,
+        };
         self.log.keep_for_others(kept, bytes_max);
+        self.offer_states(turn, source);
     }
 
     fn begin_log_read(&mut self, turn: &mut Turn, source: &mut impl Source) {
@@ -238,10 +252,14 @@ impl Storage {
         };
         match done {
             BulkDone::Read(bytes) => match read.reader.take(&bytes) {
-                Ok(()) => {
-                    self.laggards.under_way = Some(read);
-                    self.take_entries(turn, source);
-                }
+                Ok(()) => match read.reader.wants() {
+                    // A long frame comes in several pieces.
+                    Some(piece) => self.read_on(turn, read, piece),
+                    None => {
+                        self.laggards.under_way = Some(read);
+                        self.take_entries(turn, source);
+                    }
+                },
                 Err(unreadable) => self.log_is_unreadable(turn, source, &read, unreadable),
             },
             BulkDone::Failed(why) => self.log_read_failed(turn, &why),

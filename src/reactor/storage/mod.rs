@@ -17,8 +17,10 @@
 
 mod checkpoints;
 mod clearing;
+mod giving;
 mod laggards;
 mod source;
+mod taking;
 mod witness;
 
 pub use clearing::{AtStart, at_start};
@@ -27,7 +29,7 @@ pub(super) use source::{HeldState, Source};
 
 use super::turn::Turn;
 use crate::api::{Code, Error};
-use crate::checkpoint::LinkRecord;
+use crate::checkpoint::{ControlState, LinkRecord};
 use crate::io::{BulkStep, CallId, CallMail, JobId, Level, MemberMail, Output, ReactorCounters};
 use crate::limits::{
     CHECKPOINT_LOG_BYTES_MIN, CHECKPOINT_LOG_SHARE, CHECKPOINT_PATIENCE_SECS, EMPTY_SHARD_BYTES,
@@ -41,8 +43,10 @@ use crate::record::Payload;
 use crate::types::{Duration, Index, RaftId, ShardId, Term, Time};
 use checkpoints::{Checkpointing, Whole};
 use clearing::Clearing;
+use giving::Giving;
 use laggards::Laggards;
 use std::collections::{BTreeMap, VecDeque};
+use taking::Taking;
 use witness::Heard;
 
 /// A Ready whose records are in the log up to the ordinal.
@@ -109,6 +113,13 @@ pub(super) struct Storage {
     haste: bool,
     log_waits: bool,
     laggards: Laggards,
+    giving: Option<Giving>,
+    /// The last state that was given whole, the index behind which its taker goes on, and when.
+    last_given: Option<(Resident, Index, Time)>,
+    taking: Option<Taking>,
+    /// Shards whose log begins anew, until it says so durably.
+    installing: VecDeque<(Ordinal, ShardId)>,
+    arrived_control: Option<ControlState>,
 }
 
 /// An entry as the log takes it.
@@ -156,6 +167,11 @@ impl Storage {
             haste: false,
             log_waits: false,
             laggards: Laggards::default(),
+            giving: None,
+            last_given: None,
+            taking: None,
+            installing: VecDeque::new(),
+            arrived_control: None,
         }
     }
 
@@ -272,14 +288,29 @@ impl Storage {
             self.appended = self.log.append(resident, Record::HardState(hard));
         }
         if !writes.entries.is_empty() || self.appended > appended {
-            self.says_rest = false;
-            if self.rests {
-                self.disturbed.get_or_insert(self.appended);
-            }
+            self.wakes_from_rest();
         }
         let behind = self.persisting.back().is_none_or(|last| last.upto <= self.appended);
         assert!(behind, "Readies are appended in the order in which they were taken");
         self.persisting.push_back(Persisting { upto: self.appended, shard, number: writes.number });
+    }
+
+    /// Something stands behind what the log said of how far its shards are covered.
+    fn wakes_from_rest(&mut self) {
+        self.says_rest = false;
+        if self.rests {
+            self.disturbed.get_or_insert(self.appended);
+        }
+    }
+
+    /// The shards whose logs have come to say durably that they begin anew.
+    pub fn take_installed(&mut self) -> Vec<ShardId> {
+        let durable = self.log.durable();
+        let mut done = vec![];
+        while let Some((_, shard)) = self.installing.pop_front_if(|(upto, _)| *upto <= durable) {
+            done.push(shard);
+        }
+        done
     }
 
     /// Hands the turn's records to the disk, in one write.
@@ -400,6 +431,8 @@ impl Storage {
         self.fill_checkpoint(turn, source);
         self.schedule_checkpoints(turn, source);
         self.serve_laggards(turn, source);
+        self.give_state(turn, source);
+        self.take_state(turn, source);
         self.tell_haste(turn);
     }
 
@@ -407,6 +440,7 @@ impl Storage {
     pub fn has_background_work(&self) -> bool {
         self.is_unwritten
             || self.has_entries_to_give()
+            || self.has_state_to_give()
             || self.under_way.as_ref().is_some_and(Checkpointing::is_filled)
     }
 

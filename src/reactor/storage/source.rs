@@ -3,9 +3,10 @@
 use super::laggards::FollowerFigures;
 use crate::log::Resident;
 use crate::mvcc::{Budget, History, PinId};
-use crate::raft::{EntriesWanted, GroupEntry, Position};
-use crate::takeover::Ruling;
-use crate::types::{At, Epoch, Index, Peers, Revision, ShardId};
+use crate::raft::{EntriesWanted, GroupEntry, Installing, Position};
+use crate::recover::ArrivedState;
+use crate::takeover::{InconsistentEntry, Ruling};
+use crate::types::{At, Epoch, Index, Peers, RaftId, Revision, ShardId};
 
 /// The shards of a reactor.
 pub trait Source {
@@ -29,6 +30,15 @@ pub trait Source {
     fn log_begins_after(&mut self, shard: ShardId, index: Index);
     /// The shards whose groups others may lead.
     fn led_elsewhere(&self) -> Vec<Resident>;
+    /// The peers of groups that are led here which lack what this log has no more, and the index that it begins behind.
+    fn lacking_state(&self) -> Vec<(ShardId, RaftId, Index)>;
+    /// Of a shard that lives here: its stay, and up to where its group is committed.
+    fn stands(&self, shard: ShardId) -> Option<(u32, Index)>;
+    /// Whether a state takes the place of what is here.
+    fn installing(&self, shard: ShardId, arrived: &ArrivedState) -> Installing;
+    /// The shard's log begins anew behind the state. Its store is exchanged for the state's once what is shown here has
+    /// reached that, or this member takes over.
+    fn install(&mut self, shard: ShardId, arrived: ArrivedState) -> Result<(), InconsistentEntry>;
     /// How far the followers are of the groups that are led here.
     fn followers(&self) -> Vec<FollowerFigures>;
 }

@@ -63,34 +63,11 @@ impl Cluster {
     }
 
     /// How it stands with every reactor.
-    fn picture(&mut self) -> String {
-        let mut lines = vec![];
-        for (at, member) in self.members.iter_mut().enumerate().filter_map(|(at, m)| Some((at, m.as_mut()?)))
-        {
-            for reactor in &mut member.reactors {
-                let (turn, lanes) = (&reactor.turn, reactor.peers.lanes());
-                lines.push(format!(
-                    "m{at} r{}: {:?} settled {}, {lanes}",
-                    turn.id, *turn.epoch_state, *turn.settled
-                ));
-                for local in reactor.shards.all() {
-                    let group = local.shard.group();
-                    lines.push(format!(
-                        "  shard {} {:?} term {} last {} committed {} persisted {} covered {} fence {} seal {:?}",
-                        local.shard.id,
-                        group.role(),
-                        group.term(),
-                        group.last_index(),
-                        group.committed(),
-                        group.persisted_index(),
-                        local.coverage.covered(),
-                        local.shard.log_view().fence(),
-                        local.shard.log_view().seal(),
-                    ));
-                }
-            }
-        }
-        lines.join("\n")
+    fn picture(&self) -> String {
+        let up = self.members.iter().enumerate().filter_map(|(at, member)| Some((at, member.as_ref()?)));
+        let reactors = up.flat_map(|(at, member)| member.reactors.iter().map(move |reactor| (at, reactor)));
+        let lines = reactors.map(|(at, reactor)| format!("m{at} {}", reactor.picture().join("\n")));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     /// Everything that can be done now is done.

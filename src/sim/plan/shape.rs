@@ -103,6 +103,10 @@ impl Shape {
         if members > 1 && Rng::new(seed ^ 0x9EE5).chance(1, 3) {
             shape.bounds.peer = Bounds::TINY.peer;
         }
+        // Who is away for a moment lacks what no log has any more.
+        if members > 1 && Rng::new(seed ^ 0x1A66).chance(1, 3) {
+            (shape.bounds.held_bytes_max, shape.bounds.laggard_log_bytes_max) = (0, 0);
+        }
         shape.bounds.assert_fit();
         shape
     }

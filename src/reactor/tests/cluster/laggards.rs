@@ -1,6 +1,9 @@
 //! Followers that lack what only the leader's log on disk has.
 
 use super::*;
+use crate::io::Paths;
+use crate::mvcc::Budget;
+use crate::types::KeyRange;
 
 /// A follower that is away while more is written than its groups keep in memory.
 fn cluster_with_a_laggard(settings: impl Fn(Settings) -> Settings) -> (Cluster, usize, usize) {
@@ -64,32 +67,71 @@ fn a_follower_that_was_away_catches_up_from_the_log_on_disk() {
 }
 
 #[test]
-fn what_the_log_has_let_go_of_is_not_asked_for_again_and_again() {
-    let (mut cluster, leader, away) = cluster_with_a_laggard(|settings| {
+fn a_follower_catches_up_behind_frames_that_are_read_in_pieces() {
+    let (mut cluster, leader, _) = cluster_with_a_laggard(|settings| settings);
+    (0..6).for_each(|n| _ = cluster.put_value(leader, &format!("/k{n}"), vec![n; 1_200_000]));
+    cluster.cut.clear();
+    cluster.until("all show it", |cluster| cluster.shown() == [7; 3]);
+    assert!(cluster.member(leader).pieces_read > 6, "{}", cluster.member(leader).pieces_read);
+}
+
+fn cluster_that_keeps_no_log() -> (Cluster, usize, usize) {
+    cluster_with_a_laggard(|settings| {
         let bounds = crate::limits::Bounds { laggard_log_bytes_max: 0, ..settings.bounds };
         Settings { bounds, ..settings }
-    });
+    })
+}
+
+/// What the shards of a member hold, as far as it shows it.
+fn held(member: &Member) -> Vec<(ShardId, Vec<(Vec<u8>, Revision)>)> {
+    let locals = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
+    let mut held: Vec<_> = locals
+        .map(|local| {
+            let store = &local.shard.store;
+            let all = store.range(&KeyRange::everything(), store.settled(), None, Budget::UNBOUNDED);
+            let kvs = all.kvs.iter().map(|kv| (kv.key.to_vec(), kv.mod_revision));
+            (local.shard.id, kvs.collect())
+        })
+        .collect();
+    held.sort();
+    held
+}
+
+fn paths(member: &Member) -> Paths {
+    let mut sum = Paths::default();
+    member.reactors.iter().for_each(|reactor| sum.add(&reactor.paths()));
+    sum
+}
+
+#[test]
+fn a_follower_behind_all_logs_is_given_the_state() {
+    let (mut cluster, leader, away) = cluster_that_keeps_no_log();
     let before = log_begins(&mut cluster, leader);
     write_much(&mut cluster, leader, 300);
     assert!(log_begins(&mut cluster, leader) > before, "nothing is kept for the follower");
+    let (least, begun) = (cluster.shown()[away], cluster.now);
     cluster.cut.clear();
-    for _ in 0..500 {
-        cluster.now = cluster.now + Duration::from_ms(10);
-        cluster.settle();
-    }
-    let read = cluster.member(leader).pieces_read;
-    assert!(cluster.shown()[away] < 301);
-    let groups = |member: &Member| -> Vec<usize> {
-        let locals = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
-        locals.map(|local| local.shard.group().wanted_entries().len()).collect()
-    };
-    assert_eq!(groups(cluster.member(leader)), [0; 4], "nobody waits for what is not there");
-    cluster.put_value(leader, "/last", vec![1]);
-    for _ in 0..100 {
-        cluster.now = cluster.now + Duration::from_ms(10);
-        cluster.settle();
-    }
-    assert_eq!(cluster.member(leader).pieces_read, read);
+    cluster.until("all show it", |cluster| {
+        let shown = cluster.shown()[away];
+        let member = cluster.members[away].as_ref().unwrap();
+        let serves = held(member).iter().map(|(_, kvs)| kvs.len()).sum::<usize>();
+        assert!(shown == least || shown >= 301, "nothing between is shown: {shown}");
+        assert!(serves as u64 >= shown - 1, "what is shown is served: {serves} of {shown}");
+        cluster.shown() == [301; 3]
+    });
+    assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
+    let took = cluster.now.since(begun);
+    assert!(took < Duration::from_secs(2), "no block waits for the next question: {took:?}");
+    let installed = paths(cluster.member(away)).state_installed;
+    assert!(installed > 0 && paths(cluster.member(leader)).state_given >= installed, "{installed}");
+    // It goes on by the log, and may lead.
+    write_much(&mut cluster, leader, 20);
+    cluster.until("all show it", |cluster| cluster.shown() == [321; 3]);
+    let third = 3 - leader - away;
+    cluster.kill(third);
+    cluster.put_value(leader, "/now/with/its/help", vec![1]);
+    cluster.until("both show it", |cluster| cluster.shown()[away] == 322);
+    assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
 }
 
 #[test]
@@ -120,6 +162,8 @@ fn a_read_of_the_log_that_fails_is_tried_again_and_what_the_disk_has_changed_is_
     }
     let said = |line: &&LogLine| line.message.contains("the disk has lost or changed it");
     assert!(cluster.member(leader).log_lines.iter().filter(said).count() >= 1);
-    assert!(cluster.shown()[away] < 301, "{:?}", cluster.shown());
-    assert_eq!(cluster.member(away).halted, None);
+    // The state takes its place.
+    assert_eq!(cluster.shown(), [301; 3]);
+    assert!(paths(cluster.member(away)).state_installed > 0);
+    assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
 }
