@@ -78,8 +78,10 @@
 //! # Beside `src`
 //!
 //! `tests/braid` is the one integration test; `tests/recorded` holds etcd's own answers, `tests/mutants` bugs
-//! to plant, `tests/fuzz` what decoders are fed. `tools` has the simulator's program, the recorder and what
-//! builds etcd; `bench` the load generator and the comparison with etcd.
+//! to plant, `tests/fuzz` what decoders are fed, `tests/processes` clusters of real processes under load and
+//! faults, whose clients' history the simulator's checks judge. `tools` has the simulator's program, the same
+//! clusters for hours (`tools/soak`), the recorder and what builds etcd; `bench` the load generator and the
+//! comparison with etcd.
 //!
 //! # Glossary
 //!

@@ -472,6 +472,10 @@ pub const WALL_CHECK_MS: u64 = 500;
 pub const ACCEPT_RETRY_MS: u64 = 100;
 /// How long a stop waits for clients, beyond what their requests take.
 pub const STOP_TIMEOUT_SECS: u64 = 5;
+/// How long the leadership is tried to be handed over, where an election timeout is not less: a stop needs the rest of
+/// its time for clients.
+pub const HAND_OVER_MS_MAX: u64 = 2_000;
+const _: () = assert!(HAND_OVER_MS_MAX < STOP_TIMEOUT_SECS * 1_000);
 /// How long a stop takes at most: a reactor that hangs in a call to the kernel, as where the disk does not
 /// answer, is waited for no longer. Far below the 90 seconds after which systemd kills, and the 30 of
 /// Kubernetes.

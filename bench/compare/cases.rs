@@ -18,11 +18,21 @@ pub enum Measure {
     MemoryAfter,
     DiskEmpty,
     Disk,
+    EventsPerSecond,
+    EventP50,
+    EventP99,
+    EventCpu,
+    FirstPut,
+    FirstPutAtLast,
+    LongestWait,
+    PutsFailed,
+    IdleCpu,
+    IdlePackets,
 }
 
 impl Measure {
     /// In the order of a case's rows.
-    pub const ALL: [Measure; 13] = [
+    pub const ALL: [Measure; 23] = [
         Measure::OpsPerSecond,
         Measure::P50,
         Measure::P99,
@@ -36,6 +46,16 @@ impl Measure {
         Measure::MemoryAfter,
         Measure::DiskEmpty,
         Measure::Disk,
+        Measure::EventsPerSecond,
+        Measure::EventP50,
+        Measure::EventP99,
+        Measure::EventCpu,
+        Measure::FirstPut,
+        Measure::FirstPutAtLast,
+        Measure::LongestWait,
+        Measure::PutsFailed,
+        Measure::IdleCpu,
+        Measure::IdlePackets,
     ];
 
     pub fn name(self) -> &'static str {
@@ -53,6 +73,16 @@ impl Measure {
             Measure::MemoryAfter => "memory after the restart, MiB",
             Measure::DiskEmpty => "disk of a new store, MiB",
             Measure::Disk => "disk, MiB",
+            Measure::EventsPerSecond => "events/s",
+            Measure::EventP50 => "event after its put was sent, p50 µs",
+            Measure::EventP99 => "event after its put was sent, p99 µs",
+            Measure::EventCpu => "server CPU µs/event",
+            Measure::FirstPut => "first put that any other answers, ms",
+            Measure::FirstPutAtLast => "until each other has answered one, ms",
+            Measure::LongestWait => "longest wait for an answer, ms",
+            Measure::PutsFailed => "puts refused by others",
+            Measure::IdleCpu => "CPU of one member, % of a core",
+            Measure::IdlePackets => "packets/s of all members",
         }
     }
 }
@@ -67,6 +97,16 @@ impl Measure {
             Measure::MemoryAfter => "memory_after_mib",
             Measure::DiskEmpty => "disk_empty_mib",
             Measure::Disk => "disk_mib",
+            Measure::EventsPerSecond => "events_per_second",
+            Measure::EventP50 => "event_p50_us",
+            Measure::EventP99 => "event_p99_us",
+            Measure::EventCpu => "event_cpu_us",
+            Measure::FirstPut => "first_put_ms",
+            Measure::FirstPutAtLast => "first_put_at_last_ms",
+            Measure::LongestWait => "longest_wait_ms",
+            Measure::PutsFailed => "puts_failed",
+            Measure::IdleCpu => "idle_cpu_percent",
+            Measure::IdlePackets => "idle_packets_per_second",
             other => other.name(),
         }
     }
@@ -117,6 +157,30 @@ pub enum Course {
     /// Every key is put, the server killed and started again: `at_once`, or after it has had time for what it
     /// does in the background.
     Restart { at_once: bool },
+    /// The load on the members of a new cluster.
+    Members(Asked),
+    /// So many watches at each member, while keys are put at a rate.
+    Watches { of_each: usize, per_second: u64 },
+    /// The leader gets a signal, again and again, under puts at every member.
+    Failover(Strike),
+    /// Nobody asks for anything.
+    Idle,
+}
+
+/// Which members are asked.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Asked {
+    All,
+    Leader,
+    Followers,
+}
+
+/// What befalls a leader.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Strike {
+    Kill,
+    Stop,
+    Terminate,
 }
 
 pub struct Case {
@@ -132,7 +196,7 @@ pub struct Case {
 impl Case {
     /// Whether it takes minutes, so that it runs only where it is named.
     pub fn is_long(&self) -> bool {
-        self.course != Course::Fresh
+        matches!(self.course, Course::Aged { .. } | Course::Disk { .. } | Course::Restart { .. })
     }
 }
 
@@ -146,6 +210,7 @@ const PUTS: Workload = Workload {
     scattered: true,
     in_turn: false,
     puts_percent: 100,
+    guarded: false,
     serializable: false,
     limit: 1,
 };
@@ -220,4 +285,74 @@ pub const CASES: [Case; 11] = [
     ),
     course("restart", Course::Restart { at_once: false }, MILLION, RESTART_AIMS),
     course("restart at once", Course::Restart { at_once: true }, MILLION, RESTART_AIMS),
+];
+
+const KUBERNETES: Workload = Workload { keys: 2_000, puts_percent: 95, guarded: true, ..PUTS };
+
+const fn members(
+    name: &'static str,
+    course: Course,
+    (connections, streams): (usize, usize),
+    workload: Workload,
+    aims: &'static [Aim],
+) -> Case {
+    Case { name, course, connections, streams, pace: Pace::Closed, workload, aims }
+}
+
+/// Two election timeouts, as both programs have them by default.
+const WAIT_AIM: Aim = Aim { measure: Measure::LongestWait, over: Over::One, bound: Bound::AtMost(2_000.0) };
+
+/// What clusters are compared by.
+pub const CLUSTER_CASES: [Case; 12] = [
+    members(
+        "put 12×64",
+        Course::Members(Asked::All),
+        (12, 64),
+        PUTS,
+        &[aim(Measure::OpsPerSecond, Bound::AtLeast(4.0)), aim(Measure::ServerCpu, Bound::AtMost(0.2))],
+    ),
+    members("put 3×16", Course::Members(Asked::All), (3, 16), PUTS, &[]),
+    members(
+        "put 1×1 at the leader",
+        Course::Members(Asked::Leader),
+        (1, 1),
+        PUTS,
+        &[aim(Measure::P50, Bound::AtMost(0.8))],
+    ),
+    members("put 1×1 at a follower", Course::Members(Asked::Followers), (1, 1), PUTS, &[]),
+    Case {
+        pace: Pace::Open { per_second: 2_000 },
+        ..members(
+            "put 2,000/s",
+            Course::Members(Asked::All),
+            (12, 64),
+            PUTS,
+            &[aim(Measure::P99, Bound::AtMost(0.25)), aim(Measure::ServerCpu, Bound::AtMost(0.2))],
+        )
+    },
+    members("Kubernetes' transactions 12×16", Course::Members(Asked::All), (12, 16), KUBERNETES, &[]),
+    members(
+        "range 4×16 at followers",
+        Course::Members(Asked::Followers),
+        (4, 16),
+        RANGES,
+        &[aim(Measure::OpsPerSecond, Bound::AtLeast(4.0))],
+    ),
+    members("watches, 100 at each", Course::Watches { of_each: 100, per_second: 100 }, (1, 1), PUTS, &[]),
+    members(
+        "failover: kill -9",
+        Course::Failover(Strike::Kill),
+        (1, 1),
+        PUTS,
+        &[aim(Measure::FirstPut, Bound::AtMost(0.3)), WAIT_AIM],
+    ),
+    members("failover: SIGSTOP", Course::Failover(Strike::Stop), (1, 1), PUTS, &[WAIT_AIM]),
+    members("failover: SIGTERM", Course::Failover(Strike::Terminate), (1, 1), PUTS, &[WAIT_AIM]),
+    members(
+        "idle",
+        Course::Idle,
+        (1, 1),
+        PUTS,
+        &[Aim { measure: Measure::IdleCpu, over: Over::One, bound: Bound::AtMost(1.0) }],
+    ),
 ];

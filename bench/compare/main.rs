@@ -6,11 +6,15 @@
 
 mod beside;
 mod cases;
+mod cluster;
+mod members;
 mod options;
+mod probe;
 mod run;
 mod sample;
 mod server;
 mod table;
+mod watches;
 
 use beside::Busy;
 use cases::BUILDS;
@@ -117,6 +121,13 @@ fn conditions(options: &Options, other: (&str, &Path), braid: (&str, &Path), fil
             options.compact_every.as_secs_f64(),
             options.settle.as_secs_f64(),
             options.scale
+        );
+    }
+    if options.members > 1 {
+        how += &format!(
+            " Clusters of {}: CPU and bytes are those of all members; {} strikes in a round of a failover, times are \
+             medians of them, waits the longest of all.",
+            options.members, options.strikes
         );
     }
     if options.busy > 0 {

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::cases::{CASES, Case, LONG};
+use crate::cases::{CASES, CLUSTER_CASES, Case, LONG};
 use generator::arguments::{behind_alias, number, seconds};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,6 +42,17 @@ The long cases run only where --case names them:
   --scale X        multiplies the long cases' keys and overwrites; with another than 1 no aim is judged
                                                     [1]
 
+Several members:
+
+  --members N      compares clusters of N on this machine, with cases of their own: puts, Kubernetes' transactions,
+                   ranges at followers, watches at all members, failover, an idle cluster (Braid with 64 shards)
+                                                    [1]
+  --strikes N      how often a leader is killed, stopped or ended in a round of `failover`
+                                                    [5]
+
+CPU and bytes written are those of all members. The packets of an idle cluster are counted where `ip` may make a
+network namespace.
+
 The generator is one thread beside the server. On a larger machine give all of them the same two cores:
 taskset -c 0,1 cargo compare …
 The exit code is 1 where a request failed or was answered wrongly, 2 where an argument is wrong.";
@@ -72,6 +83,9 @@ pub struct Options {
     pub compact_every: Duration,
     pub settle: Duration,
     pub scale: f64,
+    /// Of a cluster; 1 is a server alone.
+    pub members: usize,
+    pub strikes: usize,
 }
 
 /// Errors are sentences for the user.
@@ -94,6 +108,8 @@ pub fn parse(args: &[String]) -> Result<Parsed, String> {
         compact_every: Duration::from_secs(60),
         settle: Duration::from_secs(40),
         scale: 1.0,
+        members: 1,
+        strikes: 5,
     };
     let mut rest = args.iter().map(String::as_str);
     while let Some(name) = rest.next() {
@@ -117,11 +133,16 @@ pub fn parse(args: &[String]) -> Result<Parsed, String> {
             "--compact-every" => options.compact_every = seconds(name, value()?)?,
             "--settle" => options.settle = seconds(name, value()?)?,
             "--scale" => options.scale = number(name, value()?, 0.001)?,
+            "--members" => options.members = number(name, value()?, 1)?,
+            "--strikes" => options.strikes = number(name, value()?, 1)?,
             _ => return Err(format!("{name} is no option")),
         }
     }
     options.other = other.ok_or("--etcd or --against is missing: what Braid is compared with")?;
-    options.cases = chosen(&words)?;
+    if options.members == 2 {
+        return Err("two members go on without none: --members is 1, or 3 and more".to_owned());
+    }
+    options.cases = chosen(if options.members == 1 { &CASES } else { &CLUSTER_CASES }, &words)?;
     if options.window < options.compact_every {
         return Err("--window is shorter than --compact-every: no compaction might fall into it".to_owned());
     }
@@ -129,20 +150,20 @@ pub fn parse(args: &[String]) -> Result<Parsed, String> {
 }
 
 /// The cases that the words name; without words all that are not long.
-fn chosen(words: &[&str]) -> Result<Vec<&'static Case>, String> {
+fn chosen(cases: &'static [Case], words: &[&str]) -> Result<Vec<&'static Case>, String> {
     let named = |case: &Case, word: &str| match LONG.contains(&word) {
         true => case.is_long() && case.name.contains(word),
         false => case.name == word || (!case.is_long() && case.name.contains(word)),
     };
-    if let Some(word) = words.iter().find(|word| !CASES.iter().any(|case| named(case, word))) {
-        let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+    if let Some(word) = words.iter().find(|word| !cases.iter().any(|case| named(case, word))) {
+        let names: Vec<&str> = cases.iter().map(|case| case.name).collect();
         return Err(format!("no case's name has {word:?}; there are {}", names.join(", ")));
     }
     let wanted = |case: &Case| match words {
         [] => !case.is_long(),
         words => words.iter().any(|word| named(case, word)),
     };
-    Ok(CASES.iter().filter(|case| wanted(case)).collect())
+    Ok(cases.iter().filter(|case| wanted(case)).collect())
 }
 
 #[cfg(test)]
@@ -161,6 +182,10 @@ mod tests {
         let Ok(Parsed::Run(options)) = read("--against|old|--rounds|5|--busy|4") else { panic!("refused") };
         assert_eq!(options.other, Other::Build("old".into()));
         assert_eq!((options.rounds, options.busy, options.cases.len()), (5, 4, CASES.len() - 4));
+        let Ok(Parsed::Run(options)) = read("--etcd|x|--members|3|--case|failover") else {
+            panic!("refused")
+        };
+        assert_eq!((options.members, options.cases.len()), (3, 3));
         for wrong in [
             "",
             "--etcd",
@@ -171,6 +196,9 @@ mod tests {
             "--etcd|x|--scale|0",
             "--etcd|x|--case|nothing",
             "--etcd|x|--window|10",
+            "--etcd|x|--members|2",
+            "--etcd|x|--members|3|--case|aged",
+            "--etcd|x|--case|failover",
             "--etcd|x|--verbose",
             "--etcd|x|y",
         ] {
@@ -181,7 +209,7 @@ mod tests {
     #[test]
     fn long_cases_run_where_they_are_named() {
         let names = |words: &[&str]| -> Vec<&str> {
-            chosen(words).unwrap_or_default().iter().map(|case| case.name).collect()
+            chosen(&CASES, words).unwrap_or_default().iter().map(|case| case.name).collect()
         };
         assert_eq!(names(&["5,000"]), ["put 5,000/s"]);
         assert_eq!(names(&["aged"]), ["put 5,000/s, aged"]);

@@ -2,6 +2,7 @@
 
 use crate::beside::{Compactor, compact, revision};
 use crate::cases::{Case, Course, Measure};
+use crate::members;
 use crate::options::Options;
 use crate::sample::Sample;
 use crate::server::Server;
@@ -9,6 +10,7 @@ use generator::usage::{Usage, resident_bytes};
 use generator::workload::Workload;
 use generator::{Pace, Plan, Span};
 use std::io::{Error, Result};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -30,12 +32,15 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     pub fn measure(&self) -> Result<Sample> {
-        let mut server = Server::start(self.program, self.directory, &self.workload())?;
+        let start = || Server::start(self.program, self.directory, &self.workload());
         let mut sample = match self.case.course {
-            Course::Fresh => self.fresh(&server)?,
-            Course::Aged { overwrites } => self.aged(&server, overwrites)?,
-            Course::Disk { overwrites } => self.disk(&server, overwrites)?,
-            Course::Restart { at_once } => self.restart(&mut server, at_once)?,
+            Course::Fresh => self.fresh(&start()?)?,
+            Course::Aged { overwrites } => self.aged(&start()?, overwrites)?,
+            Course::Disk { overwrites } => self.disk(&start()?, overwrites)?,
+            Course::Restart { at_once } => self.restart(&mut start()?, at_once)?,
+            Course::Members(_) | Course::Watches { .. } | Course::Failover(_) | Course::Idle => {
+                members::measure(self)?
+            }
         };
         sample.json["who"] = self.who.into();
         sample.json["case"] = self.case.name.into();
@@ -63,15 +68,19 @@ impl Run<'_> {
         )
     }
 
-    fn say(&self, doing: &str) {
+    pub fn say(&self, doing: &str) {
         eprintln!("compare: {}", self.label(doing));
     }
 
-    fn plan(&self, server: &Server) -> Plan {
+    fn plan_of(&self, server: &Server) -> Plan {
+        self.plan(vec![server.client], vec![server.pid()])
+    }
+
+    pub fn plan(&self, endpoints: Vec<SocketAddr>, pids: Vec<u32>) -> Plan {
         Plan {
             label: self.label(""),
-            endpoints: vec![server.client],
-            pids: vec![server.pid()],
+            endpoints,
+            pids,
             connections: self.case.connections,
             streams: self.case.streams,
             workload: self.workload(),
@@ -84,7 +93,7 @@ impl Run<'_> {
     }
 
     /// A load that only prepares what is measured: nothing in it may fail.
-    fn prepare(&self, plan: &Plan) -> Result<()> {
+    pub fn prepare(&self, plan: &Plan) -> Result<()> {
         match generator::run(plan)?.fault {
             Some(fault) => Err(Error::other(format!("{}: {fault}", plan.label))),
             None => Ok(()),
@@ -93,7 +102,7 @@ impl Run<'_> {
 
     /// Puts every key, then random ones as often as `overwrites` says, as fast as the server takes them.
     fn fill(&self, server: &Server, overwrites: u64) -> Result<()> {
-        let plan = self.plan(server);
+        let plan = self.plan_of(server);
         self.say(": filling");
         self.prepare(&plan.prefill())?;
         if overwrites == 0 {
@@ -110,7 +119,7 @@ impl Run<'_> {
     }
 
     fn fresh(&self, server: &Server) -> Result<Sample> {
-        let plan = self.plan(server);
+        let plan = self.plan_of(server);
         if self.case.workload.puts_percent < 100 {
             self.prepare(&plan.prefill())?;
         }
@@ -122,8 +131,11 @@ impl Run<'_> {
         let every = self.options.compact_every;
         let compactor = Compactor::start(server.client, every);
         // The first compaction takes the history of the overwrites, the window has the usual ones.
-        let plan =
-            Plan { warm_up: every.mul_f64(1.25), span: Span::For(self.options.window), ..self.plan(server) };
+        let plan = Plan {
+            warm_up: every.mul_f64(1.25),
+            span: Span::For(self.options.window),
+            ..self.plan_of(server)
+        };
         self.say(": measuring");
         let outcome = generator::run(&plan);
         let compactions = compactor.end()?;
@@ -164,7 +176,7 @@ impl Run<'_> {
             workload: Workload { puts_percent: 0, ..self.workload() },
             warm_up: Duration::ZERO,
             span: Span::Requests(CHECKS),
-            ..self.plan(server)
+            ..self.plan_of(server)
         };
         self.prepare(&plan)?;
         Ok(sample)

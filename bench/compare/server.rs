@@ -43,7 +43,7 @@ impl Server {
         }
         fs::create_dir_all(&directory)?;
         let (client, peer) = free_ports()?;
-        let child = spawn(program, &directory, client, peer)?;
+        let child = spawn(Command::new(program), &directory, client, peer)?;
         let mut server = Server { child, program: program.to_owned(), client, peer, directory };
         server.await_ready(workload)?;
         thread::sleep(PAUSE);
@@ -59,7 +59,7 @@ impl Server {
     /// Starts a killed server on what it had: the time until it has taken a put.
     pub fn start_again(&mut self, workload: &Workload) -> Result<Duration> {
         let begun = Instant::now();
-        self.child = spawn(&self.program, &self.directory, self.client, self.peer)?;
+        self.child = spawn(Command::new(&self.program), &self.directory, self.client, self.peer)?;
         self.await_ready(workload)?;
         Ok(begun.elapsed())
     }
@@ -92,7 +92,7 @@ impl Server {
             pids: Vec::new(),
             connections: 1,
             streams: 1,
-            workload: Workload { puts_percent: 100, ..*workload },
+            workload: Workload { puts_percent: 100, guarded: false, ..*workload },
             pace: Pace::Closed,
             warm_up: Duration::ZERO,
             span: Span::Requests(1),
@@ -119,9 +119,9 @@ impl Server {
     }
 }
 
-fn spawn(program: &Path, directory: &Path, client: SocketAddr, peer: SocketAddr) -> Result<Child> {
+/// Starts a server by a command that has its other flags already.
+pub fn spawn(mut command: Command, directory: &Path, client: SocketAddr, peer: SocketAddr) -> Result<Child> {
     let log = File::options().create(true).append(true).open(directory.join("log"))?;
-    let mut command = Command::new(program);
     command
         .arg("--data-dir")
         .arg(directory.join("data"))
@@ -133,6 +133,7 @@ fn spawn(program: &Path, directory: &Path, client: SocketAddr, peer: SocketAddr)
         .stdout(log.try_clone()?)
         .stderr(log);
     end_with_parent(&mut command);
+    let program = command.get_program().to_owned();
     command.spawn().map_err(|error| Error::other(format!("{}: {error}", program.display())))
 }
 
@@ -160,7 +161,7 @@ pub fn end_with_parent(command: &mut Command) {
 }
 
 /// Two ports nobody listens on, chosen together so that they differ.
-fn free_ports() -> Result<(SocketAddr, SocketAddr)> {
+pub fn free_ports() -> Result<(SocketAddr, SocketAddr)> {
     let any = (Ipv4Addr::LOCALHOST, 0);
     let (one, other) = (TcpListener::bind(any)?, TcpListener::bind(any)?);
     Ok((one.local_addr()?, other.local_addr()?))

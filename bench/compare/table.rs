@@ -84,6 +84,8 @@ fn factor(ratio: f64) -> String {
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     };
     match ratio {
+        // Of nothing.
+        _ if !ratio.is_finite() => String::new(),
         0.0..0.9 => format!("1/{}", trimmed(1.0 / ratio, 2)),
         0.9..1.1 => trimmed(ratio, 3),
         _ => trimmed(ratio, 2),

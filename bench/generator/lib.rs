@@ -82,7 +82,7 @@ impl Plan {
             label: format!("{}: filling", self.label),
             connections: 4,
             streams: 64,
-            workload: Workload { puts_percent: 100, in_turn: true, ..self.workload },
+            workload: Workload { puts_percent: 100, guarded: false, in_turn: true, ..self.workload },
             pace: Pace::Closed,
             warm_up: Duration::ZERO,
             span: Span::Requests(self.workload.keys),

@@ -1,7 +1,7 @@
 use super::*;
 use braid::http2::{Connection, Http2Event};
 use braid::types::Time;
-use braid::wire::proto::{PutResponse, ResponseHeader};
+use braid::wire::proto::{PutResponse, ResponseHeader, ResponseOp, TxnResponse, response_op::Response};
 use prost::Message;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,6 +15,8 @@ enum Reply {
     Revision(i64),
     Status(u8),
     After(Duration, i64),
+    /// A guarded put did put, or it read nothing.
+    Guarded(i64, bool),
     Never,
 }
 
@@ -53,6 +55,11 @@ fn answer(mut socket: TcpStream, reply: fn(i64) -> Reply) {
             count += 1;
             let revision = match reply(count) {
                 Reply::Never => continue,
+                Reply::Guarded(revision, succeeded) => {
+                    let message = guarded(revision, succeeded).encode_to_vec();
+                    connection.reply(stream, message.len(), |out| out.extend_from_slice(&message));
+                    continue;
+                }
                 Reply::Status(code) => {
                     connection.send_trailers(stream, code, "no");
                     continue;
@@ -70,6 +77,16 @@ fn answer(mut socket: TcpStream, reply: fn(i64) -> Reply) {
     }
 }
 
+fn guarded(revision: i64, succeeded: bool) -> TxnResponse {
+    let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
+    let response = if succeeded {
+        Response::ResponsePut(PutResponse::default())
+    } else {
+        Response::ResponseRange(Default::default())
+    };
+    TxnResponse { header, succeeded, responses: vec![ResponseOp { response: Some(response) }] }
+}
+
 fn plan(reply: fn(i64) -> Reply, pace: Pace) -> Plan {
     let workload = Workload {
         keys: 1000,
@@ -78,6 +95,7 @@ fn plan(reply: fn(i64) -> Reply, pace: Pace) -> Plan {
         scattered: true,
         in_turn: false,
         puts_percent: 100,
+        guarded: false,
         serializable: false,
         limit: 1,
     };
@@ -114,6 +132,21 @@ fn wrong_revisions_are_noticed() {
     ] {
         let outcome = run(&plan(reply, Pace::Closed)).unwrap();
         assert!(outcome.violations > 0 && outcome.errors == 0);
+    }
+}
+
+#[test]
+fn a_guarded_put_is_judged_by_what_it_did() {
+    for (reply, violations) in [
+        ((|count| Reply::Guarded(count + 1, true)) as fn(i64) -> Reply, 0),
+        // A revision twice, and a key that is gone.
+        (|count| Reply::Guarded(if count == 500 { 500 } else { count + 1 }, true), 1),
+        (|count| Reply::Guarded(count + 1, count != 700), 1),
+    ] {
+        let mut plan = plan(reply, Pace::Closed);
+        plan.workload.guarded = true;
+        let outcome = run(&plan).unwrap();
+        assert_eq!((outcome.answers, outcome.violations), (2000, violations), "{:?}", outcome.fault);
     }
 }
 

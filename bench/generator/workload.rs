@@ -7,10 +7,14 @@
 //! What is checked: a revision in every header; a put's revision is above every revision that any answer
 //! had shown when the put was sent, and no two puts have the same; a linearizable range is not behind those
 //! revisions; a range returns the key asked for (or, with a limit, keys in order from there) with values
-//! of their keys.
+//! of their keys. A guarded put is a transaction, as kube-apiserver's updates are: it puts if the key's
+//! revision is the last one known, else it reads the key; what it did is judged as a put or a range.
 
 use braid::stdx::Rng;
-use braid::wire::proto::{PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader};
+use braid::wire::proto::{
+    Compare, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TxnRequest,
+    TxnResponse, compare::TargetUnion, request_op::Request as Union, response_op::Response,
+};
 use bytes::Bytes;
 use prost::Message;
 
@@ -36,6 +40,8 @@ pub struct Workload {
     pub in_turn: bool,
     /// Puts among a hundred requests; the others are ranges.
     pub puts_percent: u64,
+    /// Puts are transactions that compare the key's revision first.
+    pub guarded: bool,
     pub serializable: bool,
     /// 1 is a range of one key; more is that many from a key on.
     pub limit: u64,
@@ -44,6 +50,7 @@ pub struct Workload {
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Kind {
     Put,
+    Guarded,
     Range,
 }
 
@@ -51,6 +58,7 @@ impl Kind {
     pub fn path(self) -> &'static str {
         match self {
             Kind::Put => "/etcdserverpb.KV/Put",
+            Kind::Guarded => "/etcdserverpb.KV/Txn",
             Kind::Range => "/etcdserverpb.KV/Range",
         }
     }
@@ -86,6 +94,11 @@ pub(crate) struct Book {
     turn: u64,
     put: Template,
     range: Template,
+    /// The message of the last guarded put.
+    guarded: Vec<u8>,
+    value: Bytes,
+    /// The last known revision of each key, where puts are guarded.
+    known: Vec<i64>,
     highest: i64,
     /// A bit for each revision of a put from `revisions_from` on.
     revisions: Vec<u64>,
@@ -97,7 +110,8 @@ impl Book {
         let mut rng = Rng::new(seed);
         let key = Bytes::from(key_of(workload, 0));
         let value: Vec<u8> = (0..workload.value_bytes).map(|_| rng.next_u64() as u8).collect();
-        let put = PutRequest { key: key.clone(), value: value.into(), ..PutRequest::default() };
+        let value = Bytes::from(value);
+        let put = PutRequest { key: key.clone(), value: value.clone(), ..PutRequest::default() };
         let put = put.encode_to_vec();
         let mark_at = put.len() - workload.value_bytes;
         let many = workload.limit > 1;
@@ -114,6 +128,9 @@ impl Book {
             turn: 0,
             put: Template::new(put, mark_at),
             range: Template::new(range.encode_to_vec(), 0),
+            guarded: Vec::new(),
+            value,
+            known: vec![0; if workload.guarded { workload.keys as usize } else { 0 }],
             highest: 0,
             revisions: Vec::new(),
             revisions_from: 0,
@@ -130,6 +147,10 @@ impl Book {
             self.rng.below(keys)
         };
         let put = puts_percent == 100 || (puts_percent > 0 && self.rng.chance(puts_percent, 100));
+        if put && self.workload.guarded {
+            self.guard(number);
+            return (Request { kind: Kind::Guarded, key: number, floor: self.highest }, &self.guarded);
+        }
         let (kind, template) = if put { (Kind::Put, &mut self.put) } else { (Kind::Range, &mut self.range) };
         write_digits(&mut template.bytes[template.digits_at..][..DIGITS], scattered, number);
         if put {
@@ -137,6 +158,29 @@ impl Book {
             template.bytes[template.mark_at..][..mark].copy_from_slice(&number.to_le_bytes()[..mark]);
         }
         (Request { kind, key: number, floor: self.highest }, &template.bytes)
+    }
+
+    fn guard(&mut self, number: u64) {
+        let key = Bytes::from(key_of(&self.workload, number));
+        let mut value = self.value.to_vec();
+        let mark = value.len().min(MARK_BYTES);
+        value[..mark].copy_from_slice(&number.to_le_bytes()[..mark]);
+        let op = |request| vec![RequestOp { request: Some(request) }];
+        let put = PutRequest { key: key.clone(), value: value.into(), ..PutRequest::default() };
+        let range = RangeRequest { key: key.clone(), ..RangeRequest::default() };
+        let compare = Compare {
+            target: 2,
+            key,
+            target_union: Some(TargetUnion::ModRevision(self.known[number as usize])),
+            ..Compare::default()
+        };
+        let txn = TxnRequest {
+            compare: vec![compare],
+            success: op(Union::RequestPut(put)),
+            failure: op(Union::RequestRange(range)),
+        };
+        self.guarded.clear();
+        txn.encode(&mut self.guarded).expect("a Vec takes all that is written");
     }
 
     /// Judges the message of an answer; an error says what is wrong with it.
@@ -151,6 +195,11 @@ impl Book {
                 }
                 self.enter(revision)
             }
+            Kind::Guarded => {
+                let answer = TxnResponse::decode(message).map_err(unreadable)?;
+                let revision = self.revision(answer.header)?;
+                self.judge_guarded(request, &answer, revision)
+            }
             Kind::Range => {
                 let answer = RangeResponse::decode(message).map_err(unreadable)?;
                 let revision = self.revision(answer.header)?;
@@ -160,6 +209,25 @@ impl Book {
                 self.judge_range(request, &answer, revision)
             }
         }
+    }
+
+    fn judge_guarded(
+        &mut self,
+        request: &Request,
+        answer: &TxnResponse,
+        revision: i64,
+    ) -> Result<(), String> {
+        let known = &mut self.known[request.key as usize];
+        let read = match answer.responses.first().and_then(|op| op.response.as_ref()) {
+            Some(Response::ResponsePut(_)) if answer.succeeded && revision > request.floor => {
+                *known = (*known).max(revision);
+                return self.enter(revision);
+            }
+            Some(Response::ResponseRange(range)) if !answer.succeeded && revision >= request.floor => range,
+            _ => return Err(format!("a guarded put got {revision} after {}: {answer:?}", request.floor)),
+        };
+        *known = (*known).max(read.kvs.first().map_or(0, |kv| kv.mod_revision));
+        self.judge_range(request, read, revision)
     }
 
     fn revision(&mut self, header: Option<ResponseHeader>) -> Result<i64, String> {

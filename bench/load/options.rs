@@ -63,6 +63,7 @@ pub fn parse(args: &[String]) -> Result<Parsed, String> {
             scattered: true,
             in_turn: false,
             puts_percent: 100,
+            guarded: false,
             serializable: false,
             limit: 1,
         },

@@ -112,6 +112,8 @@ errors! {
     Stopped = Unavailable, "etcdserver: server stopped";
     Timeout = Unavailable, "etcdserver: request timed out";
     Corrupt = DataLoss, "etcdserver: corrupt cluster";
+    /// A text that etcd's table of errors does not know.
+    TransferTooLong = Unknown, "etcdserver: request timed out, leader transfer took too long";
     BadLeaderTransferee = FailedPrecondition, "etcdserver: bad leader transferee";
 }
 

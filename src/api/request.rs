@@ -234,6 +234,12 @@ impl TxnRequest {
         self.success.iter().chain(&self.failure).all(|op| matches!(op, Op::Range(_)))
     }
 
+    /// Whether it only reads, and nothing that has to be the newest.
+    pub fn is_serializable(&self) -> bool {
+        let reads_any = |op: &Op| matches!(op, Op::Range(range) if range.serializable);
+        self.success.iter().chain(&self.failure).all(reads_any)
+    }
+
     /// About what its compares and operations hold in memory.
     pub fn bytes(&self) -> usize {
         let compares = self.compare.iter().map(|compare| {

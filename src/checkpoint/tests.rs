@@ -10,7 +10,7 @@ use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 fn meta(revision: u64) -> Meta {
     let epoch = EpochRecord { term: 3, attempt: 1 };
     let control = ControlState {
-        index: 6,
+        index: 11,
         cluster: 77,
         token: "etcd-cluster".into(),
         members: vec![MemberRecord {

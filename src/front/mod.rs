@@ -321,6 +321,11 @@ impl Front {
         }
     }
 
+    /// Whether no new calls are taken.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     /// Whether every connection is done, after [`Front::stop`].
     #[cfg(test)]
     pub fn is_stopped(&self) -> bool {

@@ -32,6 +32,9 @@ paths! {
     takeover_given_up,
     leader_gave_up,
     group_wanted,
+    /// The leadership was to go to another member, by order; and stayed.
+    hand_over_begun,
+    hand_over_failed,
     /// What another member had settled was shown.
     shown_by_coverage,
     /// A follower was given a state, and put one in the place of its own.

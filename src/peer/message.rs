@@ -139,8 +139,19 @@ pub enum PeerMessage {
     Attributes(ControlEntry),
     /// What the leader's clock shows.
     Clock(ClockReading),
-    /// The sender's process ends, by order. Nobody says it yet.
+    /// The sender's process ends, by order. It has answered all the calls that it has taken, and takes none.
     Leaving,
+    /// The sender's disk or quota is full, for the leader to raise its alarm.
+    NoSpace,
+    /// Calls that the sender has made on connections between the two that are gone have no answer. It asks when none
+    /// of them can be done any more.
+    CallsLost {
+        number: u64,
+    },
+    /// From now on none can.
+    CallsOver {
+        number: u64,
+    },
 }
 
 /// A call's end by an error: gRPC's code and the text.
@@ -169,9 +180,9 @@ impl PeerMessage {
             | PeerMessage::ReadAt { .. }
             | PeerMessage::ReadAtIs { .. }
             | PeerMessage::ReadAtRefused { .. }
-            | PeerMessage::Clock(_)
-            | PeerMessage::Leaving => true,
+            | PeerMessage::Clock(_) => true,
             PeerMessage::Settled { .. }
+            | PeerMessage::Leaving
             | PeerMessage::Call { .. }
             | PeerMessage::Answer { .. }
             | PeerMessage::CallRefused { .. }
@@ -180,7 +191,10 @@ impl PeerMessage {
             | PeerMessage::StateWanted { .. }
             | PeerMessage::StateBlock { .. }
             | PeerMessage::StateGone { .. }
-            | PeerMessage::Attributes(_) => false,
+            | PeerMessage::Attributes(_)
+            | PeerMessage::NoSpace
+            | PeerMessage::CallsLost { .. }
+            | PeerMessage::CallsOver { .. } => false,
         }
     }
 }

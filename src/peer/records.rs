@@ -119,6 +119,9 @@ enum MessageRecord {
         time: u64,
     },
     Leaving,
+    NoSpace,
+    CallsLost(u64),
+    CallsOver(u64),
 }
 
 #[derive(Archive, Serialize)]
@@ -306,6 +309,9 @@ fn record(message: &PeerMessage) -> MessageRecord {
         PeerMessage::Attributes(entry) => MessageRecord::Attributes(Box::new(entry.clone())),
         PeerMessage::Clock(ClockReading { boot, time }) => MessageRecord::Clock { boot: *boot, time: time.0 },
         PeerMessage::Leaving => MessageRecord::Leaving,
+        PeerMessage::NoSpace => MessageRecord::NoSpace,
+        PeerMessage::CallsLost { number } => MessageRecord::CallsLost(*number),
+        PeerMessage::CallsOver { number } => MessageRecord::CallsOver(*number),
     }
 }
 
@@ -444,6 +450,9 @@ fn name(record: &ArchivedMessageRecord) -> &'static str {
         ArchivedMessageRecord::Attributes(_) => "a member's attributes",
         ArchivedMessageRecord::Clock { .. } => "a clock",
         ArchivedMessageRecord::Leaving => "a farewell",
+        ArchivedMessageRecord::NoSpace => "a full disk",
+        ArchivedMessageRecord::CallsLost(_) => "a question for lost calls",
+        ArchivedMessageRecord::CallsOver(_) => "the end of lost calls",
     }
 }
 
@@ -477,14 +486,10 @@ impl MessageReader<'_> {
                 }
             }
             ArchivedMessageRecord::Settled { epoch_term, attempt, revision: of, commits } => {
-                let commits = read_shard_positions(commits)?;
-                if !commits.is_sorted_by(|(a, _), (b, _)| a < b) {
-                    return Err("a shard is named twice, or out of order");
-                }
                 PeerMessage::Settled {
                     epoch: Epoch { term: term(epoch_term.to_native())?, attempt: attempt.to_native() },
                     revision: revision(of.to_native())?,
-                    commits,
+                    commits: read_commits(commits)?,
                 }
             }
             ArchivedMessageRecord::WantsGroup { shard, control_term, last } => PeerMessage::WantsGroup {
@@ -519,6 +524,24 @@ impl MessageReader<'_> {
             ArchivedMessageRecord::CallRefused(number) => {
                 PeerMessage::CallRefused { number: number.to_native() }
             }
+            ArchivedMessageRecord::StateOffered { .. }
+            | ArchivedMessageRecord::StateHeld { .. }
+            | ArchivedMessageRecord::StateWanted { .. }
+            | ArchivedMessageRecord::StateBlock { .. }
+            | ArchivedMessageRecord::StateGone { .. } => self.of_state(record)?,
+            ArchivedMessageRecord::Attributes(entry) => attributes(rkyv::deserialize(&**entry))?,
+            ArchivedMessageRecord::Clock { boot, time } => {
+                PeerMessage::Clock(ClockReading { boot: boot.to_native(), time: Time(time.to_native()) })
+            }
+            ArchivedMessageRecord::Leaving => PeerMessage::Leaving,
+            ArchivedMessageRecord::NoSpace => PeerMessage::NoSpace,
+            ArchivedMessageRecord::CallsLost(number) => PeerMessage::CallsLost { number: number.to_native() },
+            ArchivedMessageRecord::CallsOver(number) => PeerMessage::CallsOver { number: number.to_native() },
+        })
+    }
+
+    fn of_state(&mut self, record: &ArchivedMessageRecord) -> Result<PeerMessage, Why> {
+        Ok(match record {
             ArchivedMessageRecord::StateOffered { shard, after } => PeerMessage::StateOffered {
                 shard: ShardId(shard.to_native()),
                 after: index(after.to_native())?,
@@ -544,17 +567,7 @@ impl MessageReader<'_> {
             ArchivedMessageRecord::StateGone { shard, file } => {
                 PeerMessage::StateGone { shard: ShardId(shard.to_native()), file: file.to_native() }
             }
-            ArchivedMessageRecord::Attributes(entry) => {
-                let entry = rkyv::deserialize::<ControlEntry, Invalid>(&**entry);
-                match entry.map_err(|_| "it cannot be read")? {
-                    entry @ ControlEntry::MemberAttributes { .. } => PeerMessage::Attributes(entry),
-                    _ => return Err("it is another entry"),
-                }
-            }
-            ArchivedMessageRecord::Clock { boot, time } => {
-                PeerMessage::Clock(ClockReading { boot: boot.to_native(), time: Time(time.to_native()) })
-            }
-            ArchivedMessageRecord::Leaving => PeerMessage::Leaving,
+            _ => unreachable!("it is of no state"),
         })
     }
 
@@ -649,6 +662,19 @@ fn read_position(record: &ArchivedPositionRecord) -> Result<Position, Why> {
         index: index(record.index.to_native())?,
         term: Term(raft_number(record.term.to_native())?),
     })
+}
+
+fn attributes(entry: Result<ControlEntry, Invalid>) -> Result<PeerMessage, Why> {
+    match entry.map_err(|_| "it cannot be read")? {
+        entry @ ControlEntry::MemberAttributes { .. } => Ok(PeerMessage::Attributes(entry)),
+        _ => Err("it is another entry"),
+    }
+}
+
+fn read_commits(records: &ArchivedVec<ArchivedShardPositionRecord>) -> Result<Vec<(ShardId, Position)>, Why> {
+    let commits = read_shard_positions(records)?;
+    let rise = commits.is_sorted_by(|(a, _), (b, _)| a < b);
+    if rise { Ok(commits) } else { Err("a shard is named twice, or out of order") }
 }
 
 fn read_shard_positions(

@@ -5,22 +5,22 @@ use super::calls::ForwardedAnswer;
 use super::epoch_state::EpochStage;
 use super::peers::{PeerEvent, PeerLane};
 use super::shards::Settled;
-use super::turn::ToPeers;
+use super::turn::{ToPeers, Turn};
 use crate::checkpoint::CheckpointName;
 use crate::io::{LeaderMail, MemberMail};
 use crate::peer::PeerMessage;
 use crate::raft::{Message, MessageBody};
-use crate::types::{ConnId, Duration, MemberId, ReactorId, ShardId, Term};
+use crate::types::{ClockReading, ConnId, Duration, MemberId, ReactorId, ShardId, Term, Time};
 use std::collections::BTreeSet;
 
 impl Reactor {
     /// Takes what has come of links.
     pub(super) fn take_peer_events(&mut self) {
         let mut answered = BTreeSet::new();
-        for event in self.peers.take_events() {
+        while let Some(event) = self.peers.next_event() {
             match event {
-                PeerEvent::Up(lane) => self.on_peer_up(lane),
-                PeerEvent::Down(lane) => self.on_peer_down(lane),
+                PeerEvent::Up { lane, conn } => self.on_peer_up(lane, conn),
+                PeerEvent::Down { lane, conn } => self.on_peer_down(lane, conn),
                 PeerEvent::Said { lane, conn, message } => match message {
                     PeerMessage::Group { shard, control_term, message, .. } => {
                         if matches!(message.body, MessageBody::AppendAnswer { .. }) {
@@ -46,28 +46,41 @@ impl Reactor {
         let Reactor { turn, calls, rounds, shards, storage, epochs, .. } = self;
         match message {
             PeerMessage::Call { number, method, clock, timeout_ms, message } => {
-                let age = turn.now.since(clock.time);
-                let is_late = clock.boot != turn.boot || age >= Duration::from_ms(timeout_ms);
-                calls.on_forwarded(turn, (lane.member, conn), number, method, is_late, message);
+                let deadline = deadline_of(turn, clock, timeout_ms);
+                calls.on_forwarded(turn, (lane.member, conn), number, method, deadline, message);
             }
             PeerMessage::Answer { number, revision: shows, control, outcome } => {
                 calls.on_forwarded_answer(turn, ForwardedAnswer { number, shows, control, outcome });
             }
             PeerMessage::CallRefused { number } => calls.on_not_taken(turn, number),
+            PeerMessage::CallsLost { number } => calls.on_calls_lost(turn, (lane.member, conn), number),
+            PeerMessage::CallsOver { number } => calls.on_calls_over(turn, number),
             PeerMessage::ReadAt { number } => rounds.on_read_at(turn, conn, number),
             PeerMessage::ReadAtIs { number, revision, control } => {
                 rounds.on_read_at_is(turn, number, revision, control);
             }
             PeerMessage::ReadAtRefused { number } => rounds.on_read_at_refused(number),
-            PeerMessage::Clock(clock) if turn.epoch_state.follows() == Some(lane.member) => {
-                turn.send_to_all(|| MemberMail::LeaderClock { clock });
+            PeerMessage::NoSpace => {
+                if let Some(leader) = &mut self.leader {
+                    leader.on_no_space_at(turn, lane.member);
+                }
+            }
+            // Who begins to lead says so with it, and may not be known yet to do so.
+            PeerMessage::Clock(clock)
+                if turn.epoch_state.follows().is_none_or(|leader| leader == lane.member) =>
+            {
+                turn.send_to_all(|| MemberMail::LeaderClock { member: lane.member, clock });
             }
             PeerMessage::Attributes(attributes) => {
                 if let Some(leader) = &mut self.leader {
                     leader.on_attributes(turn, lane.member, attributes);
                 }
             }
-            PeerMessage::Clock(_) | PeerMessage::Leaving => {}
+            PeerMessage::Clock(_) => {}
+            PeerMessage::Leaving => {
+                calls.on_leaving(turn, conn);
+                self.peers.on_leaving(turn, conn);
+            }
             PeerMessage::Group { .. } => unreachable!("it goes to its group"),
             PeerMessage::StateOffered { shard, after } => {
                 storage.on_state_offered(turn, shards, lane.member, shard, after);
@@ -102,8 +115,9 @@ impl Reactor {
     }
 
     /// What was on its way when the connection before this one broke is lost: groups ask for it again.
-    fn on_peer_up(&mut self, lane: PeerLane) {
-        let Reactor { turn, shards, .. } = self;
+    fn on_peer_up(&mut self, lane: PeerLane, conn: ConnId) {
+        let Reactor { turn, shards, calls, .. } = self;
+        calls.ask_for_lost(turn, conn, (lane.member, lane.theirs()));
         let joined = shards.all_mut().filter(|local| lane.joins(local.shard.id, turn.reactors));
         for local in joined {
             let group = local.shard.group_mut();
@@ -117,9 +131,8 @@ impl Reactor {
         }
     }
 
-    fn on_peer_down(&mut self, lane: PeerLane) {
-        // Answers come by the connection that the question went by.
-        self.calls.lose_forwarded(&mut self.turn, |leader| leader == lane.member);
+    fn on_peer_down(&mut self, lane: PeerLane, conn: ConnId) {
+        self.calls.on_connection_lost(&mut self.turn, conn, lane.theirs());
         self.epochs.on_peer_down(&mut self.turn, &mut self.shards, lane.member);
     }
 
@@ -192,11 +205,12 @@ impl Reactor {
         }
         for (to, shard, message) in std::mem::take(&mut turn.to_peers) {
             let call = if let PeerMessage::Call { number, .. } = message { Some(number) } else { None };
-            let is_answer = message.is_answer();
+            let is_answer = message.is_answer() || matches!(message, PeerMessage::CallsOver { .. });
             match (peers.tell(to, shard, message), call, to) {
-                (false, Some(number), _) => calls.on_not_taken(turn, number),
+                (Some(conn), Some(number), _) => calls.on_handed_out(turn, number, conn),
+                (None, Some(number), _) => calls.on_not_taken(turn, number),
                 // Whoever waits for it is to know that it does not come.
-                (false, None, ToPeers::Asker(conn)) if is_answer => {
+                (None, None, ToPeers::Asker(conn)) if is_answer => {
                     peers.fail(turn, conn, "more answers wait for it than it takes");
                 }
                 _ => {}
@@ -211,4 +225,13 @@ impl Reactor {
         }
         peers.flush(turn);
     }
+}
+
+/// Until when a request may be done that has waited since this member's clock has shown that; never what was meant for
+/// another process.
+fn deadline_of(turn: &Turn, clock: ClockReading, timeout_ms: u64) -> Option<Time> {
+    // Nobody is believed to wait for longer than a client of this member does.
+    let longest = turn.settings.request_timeout();
+    let patience = Duration::from_ms(timeout_ms.min(longest.0 / 1_000_000));
+    (clock.boot == turn.boot).then(|| (clock.time + patience).min(turn.now + longest))
 }

@@ -153,7 +153,7 @@ impl Reactor {
     /// What the leader has decided goes into the log, once all that it saw is settled.
     pub(super) fn propose_decided(&mut self) {
         let Reactor { turn, shards, leader: Some(leader), .. } = self else { return };
-        while let Some(Decided { control, call }) = leader.next_to_propose(turn) {
+        while let Some(Decided { control, call, .. }) = leader.next_to_propose(turn) {
             match shards.propose_control(turn, control) {
                 Ok(index) => leader.proposed(index, call),
                 Err(_) => return turn.lose_epoch(),

@@ -1,8 +1,8 @@
 //! Where an epoch stands at this reactor: one value, changed in one place.
 //!
 //! An epoch is this member's own: it takes over, and then it leads. While none is under way the member follows,
-//! where another one leads. Whether this one leads, whether it knows a leader, and whether it may read, show or
-//! write are five questions, and each is asked by its name.
+//! where another one leads. Whether this one leads, whether it knows a leader, and whether it may read, show, write or
+//! take on more to be written are six questions, and each is asked by its name.
 
 use crate::types::{Epoch, MemberId, Term};
 
@@ -26,9 +26,20 @@ pub(super) enum EpochStage {
     Serving,
 }
 
+/// Whether the leadership is being handed over, by order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handing {
+    No,
+    /// What is under way is done, and nothing new is begun.
+    Draining,
+    /// Another member is asked to stand: the control shard's group takes no proposal.
+    Transferring,
+}
+
 #[derive(Debug)]
 pub(super) struct EpochState {
     stage: EpochStage,
+    handing: Handing,
     /// The one under way, or the last one.
     epoch: Epoch,
     /// A group of this reactor was lost in this epoch, and the coordinator knows.
@@ -49,6 +60,7 @@ impl EpochState {
     pub fn new() -> EpochState {
         EpochState {
             stage: EpochStage::Over,
+            handing: Handing::No,
             epoch: Epoch::default(),
             is_lost: false,
             served: 0,
@@ -96,6 +108,29 @@ impl EpochState {
     /// Whether writes are evaluated and proposed.
     pub fn may_write(&self) -> bool {
         self.stage == EpochStage::Serving
+    }
+
+    /// Whether requests are taken on that only the leader does. While it hands over they wait.
+    pub fn takes_writes(&self) -> bool {
+        self.may_write() && self.handing == Handing::No
+    }
+
+    /// Whether control entries are proposed.
+    pub fn may_propose_control(&self) -> bool {
+        self.may_write() && self.handing != Handing::Transferring
+    }
+
+    /// Whether what is under way is to be done before the leadership is another member's.
+    pub fn is_draining(&self) -> bool {
+        self.may_write() && self.handing != Handing::No
+    }
+
+    /// A hand-over begins, goes on, or has come to nothing. With the epoch it ends by itself.
+    pub fn hand(&mut self, handing: Handing) {
+        assert!(self.leads(), "only who leads hands over");
+        let goes_on = handing != Handing::Transferring || self.handing == Handing::Draining;
+        assert!(goes_on, "nothing is handed over before it is drained");
+        self.handing = handing;
     }
 
     /// Whether this member leads the cluster.
@@ -170,7 +205,7 @@ impl EpochState {
             self.is_lost = false;
         }
         self.served += u64::from(to == EpochStage::Serving);
-        (self.stage, self.epoch) = (to, epoch);
+        (self.stage, self.epoch, self.handing) = (to, epoch, Handing::No);
     }
 }
 

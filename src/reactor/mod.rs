@@ -5,7 +5,7 @@
 //! clients' side, `shards` the owner's side, `storage` what is on disk, `leader` what only the leader has,
 //! `epoch` the takeover and who leads, `peers` the links to other members, `rounds` the asking who leads still.
 //! They are lent a `turn::Turn` and speak by mail, to each other as to other reactors. `Reactor` routes: it alone
-//! is handed the whole, and what takes more than one part stands here, in `effects`, `cluster` and `rest`.
+//! is handed the whole, and what takes more than one part stands here, in `effects`, `cluster`, `leaving` and `rest`.
 
 mod calls;
 mod cluster;
@@ -14,6 +14,7 @@ mod epoch;
 mod epoch_state;
 mod gate;
 mod leader;
+mod leaving;
 mod pace;
 mod peers;
 mod picture;
@@ -45,6 +46,7 @@ use crate::types::{Duration, Epoch, Index, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
 use epoch::Epochs;
 use leader::Leader;
+use leaving::Leaving;
 use peers::{PeerInput, PeerLinks};
 use rest::Rest;
 use rounds::Rounds;
@@ -65,6 +67,7 @@ pub struct Reactor {
     epochs: Epochs,
     /// Only where the control shard lives.
     leader: Option<Leader>,
+    leaving: Leaving,
     process: Option<ProcessFigures>,
     rng: Rng,
     /// When deadlines were looked at last.
@@ -115,10 +118,7 @@ impl Reactor {
             Input::Deposed { shard } => self.on_deposed(shard),
             Input::Process(figures) => self.process = Some(figures),
             Input::Wall { secs } => calls.front.wall(secs),
-            Input::Stop => {
-                calls.front.stop();
-                storage.log_mut().stop();
-            }
+            Input::Stop => self.on_stop(),
         }
         self.take_peer_events();
         self.run_local();
@@ -149,6 +149,8 @@ impl Reactor {
         self.drop_late();
         self.run_and_evaluate();
         self.drive_rounds();
+        self.drive_hand_over();
+        self.drive_leaving();
         self.write_log();
         self.follow_touched();
         self.run_local();
@@ -259,9 +261,7 @@ impl Reactor {
             }
             Body::Call(mail) => calls.on_mail(turn, from, mail),
             Body::Leader(LeaderMail::Round { round }) => self.rounds.want(from, round),
-            Body::Leader(LeaderMail::HandOver { target }) => {
-                self.epochs.hand_over(turn, &mut self.shards, target);
-            }
+            Body::Leader(LeaderMail::HandOver { target }) => self.on_hand_over_wanted(target),
             Body::Leader(mail) => {
                 let leader = self.leader.as_mut().expect("it goes where the control shard lives");
                 leader.on_mail(turn, from, mail);
@@ -270,9 +270,18 @@ impl Reactor {
             Body::Epoch(EpochMail::Sealed { epoch }) => self.on_sealed(from, epoch),
             Body::Epoch(EpochMail::Control { control }) => self.on_control(&control),
             Body::Epoch(EpochMail::LeaderIs { term, leader }) => self.on_leader_is(term, leader),
+            Body::Epoch(EpochMail::Drain) => self.on_drain(epoch),
+            Body::Epoch(EpochMail::GoOn) => self.on_go_on(epoch),
             Body::Epoch(mail) => self.epochs.on_mail(turn, from, epoch, mail),
             Body::Member(MemberMail::ControlIs { index, change }) => self.on_control_is(index, &change),
-            Body::Member(MemberMail::LeaderClock { clock }) => turn.leader_clock = clock,
+            Body::Member(MemberMail::LeaderClock { member, clock }) => {
+                turn.leader_clock = Some((member, clock));
+                // What it has refused, or was not sent for want of its clock.
+                calls.unpark_leaderless(turn);
+            }
+            Body::Member(MemberMail::Close) => self.on_close(),
+            Body::Member(MemberMail::Closed) => self.on_left_by_all(from),
+            Body::Member(MemberMail::Leave) => self.on_leave(),
             Body::Member(MemberMail::PeerIs { member, reactors, boot }) => {
                 self.peers.on_peer_is(member, reactors, boot);
             }
@@ -347,11 +356,6 @@ impl Reactor {
     /// How often each way through the program was gone here since the start.
     pub fn paths(&self) -> Paths {
         self.counters_now().paths
-    }
-
-    /// Whether nothing is left to do after [`Input::Stop`] for which other reactors, or members, are needed.
-    pub fn is_done(&self) -> bool {
-        self.calls.front.open() == 0
     }
 
     /// Whether the process may end without leaving a write that nothing vouches for.

@@ -22,7 +22,7 @@ use crate::raft::Position;
 use crate::record::FEATURE_LEVEL;
 use crate::router::{map_number, reactor_of};
 use crate::types::{ConnId, Duration, Epoch, Index, MemberId, ReactorId, Revision, ShardId, StoreId, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The reactor of another member that a link leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +35,11 @@ pub(super) struct PeerLane {
 }
 
 impl PeerLane {
+    /// The reactor at the other end.
+    pub fn theirs(&self) -> ReactorId {
+        self.theirs
+    }
+
     /// Whether it joins the owners of a shard, where this member has so many reactors.
     pub fn joins(&self, shard: ShardId, own_reactors: u16) -> bool {
         reactor_of(shard, self.reactors) == self.theirs && reactor_of(shard, own_reactors) == self.own
@@ -44,8 +49,8 @@ impl PeerLane {
 /// What comes of a link.
 #[derive(Debug)]
 pub(super) enum PeerEvent {
-    Up(PeerLane),
-    Down(PeerLane),
+    Up { lane: PeerLane, conn: ConnId },
+    Down { lane: PeerLane, conn: ConnId },
     Said { lane: PeerLane, conn: ConnId, message: PeerMessage },
 }
 
@@ -114,7 +119,9 @@ pub(super) struct PeerLinks {
     lanes: BTreeMap<(MemberId, ReactorId), ConnId>,
     dials: BTreeMap<(MemberId, ReactorId), Dial>,
     dialed: u64,
-    events: Vec<PeerEvent>,
+    events: VecDeque<PeerEvent>,
+    /// This process ends: it connects with nobody any more.
+    leaves: bool,
 }
 
 impl PeerLinks {
@@ -126,13 +133,14 @@ impl PeerLinks {
             lanes: BTreeMap::new(),
             dials: BTreeMap::new(),
             dialed: 0,
-            events: vec![],
+            events: VecDeque::new(),
+            leaves: false,
         }
     }
 
-    /// What has come of links since it was last asked.
-    pub fn take_events(&mut self) -> Vec<PeerEvent> {
-        std::mem::take(&mut self.events)
+    /// The next thing that has come of links.
+    pub fn next_event(&mut self) -> Option<PeerEvent> {
+        self.events.pop_front()
     }
 
     fn introduction(&self, turn: &Turn) -> Introduction {
@@ -157,11 +165,19 @@ impl PeerLinks {
     }
 
     /// Somebody has connected to the peer port.
-    pub fn on_opened(&mut self, turn: &Turn, conn: ConnId) {
+    pub fn on_opened(&mut self, turn: &mut Turn, conn: ConnId) {
         assert!(turn.id == ReactorId(0), "who connects is greeted at the first reactor");
-        let own = self.introduction(turn);
-        let link = Link::accept(turn.now, own, PeerLinks::times(turn), turn.settings.bounds.peer);
-        self.insert(conn, PeerConnection::new(link, None));
+        let connection = PeerConnection::new(self.accept(turn), None);
+        if !self.leaves {
+            return self.insert(conn, connection);
+        }
+        turn.out.push(Output::Close { conn });
+        self.insert(conn, PeerConnection { ends: true, ..connection });
+    }
+
+    fn accept(&self, turn: &Turn) -> Link {
+        let (times, bounds) = (PeerLinks::times(turn), turn.settings.bounds.peer);
+        Link::accept(turn.now, self.introduction(turn), times, bounds)
     }
 
     fn insert(&mut self, conn: ConnId, connection: PeerConnection) {
@@ -173,8 +189,7 @@ impl PeerLinks {
     pub fn on_dialed(&mut self, turn: &mut Turn, dial: DialId, conn: ConnId) {
         let found = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial));
         let Some((&(to, to_reactor), of)) = found else {
-            let (times, bounds) = (PeerLinks::times(turn), turn.settings.bounds.peer);
-            let link = Link::accept(turn.now, self.introduction(turn), times, bounds);
+            let link = self.accept(turn);
             // Nobody wants it any more.
             turn.out.push(Output::Close { conn });
             return self.insert(conn, PeerConnection { ends: true, ..PeerConnection::new(link, None) });
@@ -335,7 +350,7 @@ impl PeerLinks {
         (other.reactors, other.boot) = (Some(reactors), hello.from.boot);
         let fields = [("remote-peer-id", hex(member)), ("reactor", theirs.to_string())];
         turn.log_line(Level::Info, "peer is connected", fields.map(|(name, is)| (name, is.into())));
-        self.events.push(PeerEvent::Up(lane));
+        self.events.push_back(PeerEvent::Up { lane, conn });
     }
 
     /// Another reactor here has heard how many reactors a member has.
@@ -404,7 +419,7 @@ impl PeerLinks {
         if let Some(lane) = lane {
             let removed = self.lanes.remove(&(lane.member, lane.theirs));
             assert!(removed == Some(conn), "a lane goes down with its own connection");
-            self.events.push(PeerEvent::Down(lane));
+            self.events.push_back(PeerEvent::Down { lane, conn });
         }
         if let Some(dial) = dialed.and_then(|to| self.dials.get_mut(&to)) {
             dial.fail(turn.now);
@@ -429,6 +444,9 @@ impl PeerLinks {
             .collect();
         for (conn, why) in silent {
             self.fail(turn, conn, &why);
+        }
+        if self.leaves {
+            return;
         }
         let due = self.dials.iter_mut().filter(|(_, dial)| dial.under_way.is_none() && dial.at <= turn.now);
         for ((member, _), dial) in due {
@@ -481,25 +499,26 @@ impl PeerLinks {
     }
 
     pub fn wake_at(&self) -> Time {
-        let dials = self.dials.values().filter(|dial| dial.under_way.is_none()).map(|dial| dial.at);
+        let dials = self.dials.values().filter(|dial| dial.under_way.is_none() && !self.leaves);
+        let dials = dials.map(|dial| dial.at);
         let links = self.connections.values().map(|connection| connection.link.wake_at());
         dials.chain(links).min().unwrap_or(Time::NEVER)
     }
 
     /// Says something to members, by the lane of a shard's owners.
     ///
-    /// A member that has none of them hears it by any other. Whether it goes out; what finds no lane is lost, as on any
-    /// network.
-    pub fn tell(&mut self, to: ToPeers, shard: ShardId, message: PeerMessage) -> bool {
+    /// A member that has none of them hears it by any other. By which connection it goes out; what finds no lane is
+    /// lost, as on any network.
+    pub fn tell(&mut self, to: ToPeers, shard: ShardId, message: PeerMessage) -> Option<ConnId> {
         match to {
-            ToPeers::Asker(conn) => self.say(conn, message),
-            ToPeers::One(member) => self.lane_to(member, shard).is_some_and(|conn| self.say(conn, message)),
+            ToPeers::Asker(conn) => Some(conn).filter(|conn| self.say(*conn, message)),
+            ToPeers::One(member) => self.lane_to(member, shard).filter(|conn| self.say(*conn, message)),
             ToPeers::All => {
                 let members: Vec<MemberId> = self.others.keys().copied().collect();
                 let lanes = members.into_iter().filter_map(|member| self.lane_to(member, shard));
                 let lanes: Vec<ConnId> = lanes.collect();
                 let said = lanes.into_iter().filter(|conn| self.say(*conn, message.clone()));
-                said.count() > 0
+                said.last()
             }
         }
     }
@@ -514,6 +533,28 @@ impl PeerLinks {
     fn say(&mut self, conn: ConnId, message: PeerMessage) -> bool {
         let connection = self.connections.get_mut(&conn).filter(|connection| !connection.ends);
         connection.is_some_and(|connection| connection.link.send(message).is_ok())
+    }
+
+    /// Whether this reactor has a connection to the member.
+    pub fn reaches(&self, member: MemberId) -> bool {
+        self.lanes.range((member, ReactorId(0))..=(member, ReactorId(u16::MAX))).next().is_some()
+    }
+
+    /// This process ends: every other end hears of it.
+    pub fn leave(&mut self) {
+        assert!(!self.leaves, "a member leaves once");
+        self.leaves = true;
+        for connection in self.connections.values_mut().filter(|connection| connection.lane.is_some()) {
+            // Where it finds no place any more, the connection's end says the same a little later.
+            let _ = connection.link.send(PeerMessage::Leaving);
+        }
+    }
+
+    /// The other end's process ends, by order. It is not waited for.
+    pub fn on_leaving(&mut self, turn: &mut Turn, conn: ConnId) {
+        let Some(lane) = self.connections.get(&conn).and_then(|connection| connection.lane) else { return };
+        turn.log_line(Level::Info, "peer leaves", [("remote-peer-id", hex(lane.member).into())]);
+        self.end(turn, conn);
     }
 
     /// Whether any connection is a member's with which shards are shared.

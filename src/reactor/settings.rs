@@ -4,6 +4,7 @@ use super::Reactor;
 use super::calls::Calls;
 use super::epoch::Epochs;
 use super::leader::Leader;
+use super::leaving::Leaving;
 use super::pace::Observing;
 use super::peers::PeerLinks;
 use super::rest::Rest;
@@ -209,6 +210,7 @@ impl Reactor {
             peers: PeerLinks::new(),
             rounds: Rounds::new(process),
             rest: Rest::default(),
+            leaving: Leaving::default(),
             epochs: Epochs::new(settled, rested),
             leader: None,
             process: None,

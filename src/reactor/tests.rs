@@ -255,7 +255,7 @@ impl Member {
             Output::SendChunks { .. } | Output::Dial { .. } => self.network.push((id, output)),
             // This world has one client, and keeps it where it is.
             Output::Move { conn, state, .. } => self.reactors[id].step(now, Input::Moved { conn, state }),
-            Output::Close { .. } => {}
+            Output::Close { conn } => self.reactors[id].step(now, Input::Closed { conn }),
             Output::Mail { to, mail } => match &mut self.cut_off {
                 Some((deaf, waiting)) if *deaf == to => waiting.push((from, mail)),
                 _ => self.reactors[usize::from(to.0)].step(now, Input::Mail { from, mail }),

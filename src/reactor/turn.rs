@@ -83,8 +83,8 @@ pub(super) struct Turn {
     pub gate: Gate,
     /// What other members are told with this turn, at the reactors where a shard lives there.
     pub to_peers: Vec<(ToPeers, ShardId, PeerMessage)>,
-    /// What the clock of the member that leads was last known to show.
-    pub leader_clock: ClockReading,
+    /// What the clock of a member that leads was last known to show.
+    pub leader_clock: Option<(MemberId, ClockReading)>,
     /// Mail to this reactor itself.
     local: VecDeque<Mail>,
     pub out: Vec<Output>,
@@ -119,7 +119,7 @@ impl Turn {
             pace: Pace::default(),
             gate: Gate::default(),
             to_peers: vec![],
-            leader_clock: ClockReading::default(),
+            leader_clock: None,
             local: VecDeque::new(),
             out: vec![],
         }
@@ -141,6 +141,11 @@ impl Turn {
     /// may not have heard of it: the truth by which entries are proposed and epochs end.
     pub fn settled_truth(&self) -> Revision {
         self.sequencer.settled()
+    }
+
+    /// What the clock of a member that leads was last known to show.
+    pub fn clock_of(&self, leader: MemberId) -> Option<ClockReading> {
+        self.leader_clock.filter(|(of, _)| *of == leader).map(|(_, clock)| clock)
     }
 
     /// Mail that this reactor sends itself takes the same way, through a queue of its own.

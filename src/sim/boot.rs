@@ -18,6 +18,7 @@ pub const CLUSTER: ClusterId = ClusterId(9);
 pub const ELECTION_TIMEOUT: Duration = Duration::from_ms(1000);
 
 /// Who a member is.
+#[derive(Clone, Debug)]
 pub struct Identity {
     pub id: MemberId,
     pub name: String,

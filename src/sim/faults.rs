@@ -105,6 +105,12 @@ impl World {
         match fault {
             MemberFault::Kill { steps } => self.doom(at, steps, Death::Kill),
             MemberFault::PowerLoss { steps } => self.doom(at, steps, Death::PowerLoss),
+            MemberFault::Stop => {
+                if let Some(process) = member.process_mut() {
+                    process.tell_to_end(now);
+                    self.hits.count(Hit::Stopped);
+                }
+            }
             MemberFault::SlowDisk(longest, span) => member.slow_disk(longest, now + span),
             MemberFault::HungDisk(span) if member.disk_goes() => member.hang_disk(now + span),
             MemberFault::DeadDisk(span) if member.disk_goes() && member.is_up() => {

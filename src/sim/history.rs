@@ -1,9 +1,10 @@
 //! What clients saw, and when: all that the checks may use.
 
+use super::boot::Identity;
 use super::plan::OpKind;
 use crate::api::Error;
 use crate::front::{DROPPED, NOT_TAKEN};
-use crate::types::Time;
+use crate::types::{ClusterId, Time};
 use crate::wire::Method;
 use crate::wire::proto::{self, Message};
 use bytes::Bytes;
@@ -103,7 +104,9 @@ pub struct Stream {
 /// What the checks may know of the world beside.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    pub members: usize,
+    pub cluster: ClusterId,
+    /// In the order of their places.
+    pub members: Vec<Identity>,
     /// Members compact history of their own accord.
     pub compacts_itself: bool,
     /// Some limit is so small that honest clients are told to come again.

@@ -72,10 +72,12 @@ pub enum Hit {
     /// Something else befell whoever led; a member could not reach it.
     LeaderStruck,
     LeaderOutOfReach,
+    /// A process was told to end.
+    Stopped,
 }
 
 impl Hit {
-    pub const ALL: [Hit; 44] = [
+    pub const ALL: [Hit; 45] = [
         Hit::Kill,
         Hit::KillInTurn,
         Hit::KillInStart,
@@ -120,6 +122,7 @@ impl Hit {
         Hit::LeaderCutOff,
         Hit::LeaderStruck,
         Hit::LeaderOutOfReach,
+        Hit::Stopped,
     ];
 
     /// Whether it befalls only several members.
@@ -133,6 +136,8 @@ const WAYS_OF_SEVERAL: &[&str] = &[
     "takeover_given_up",
     "leader_gave_up",
     "group_wanted",
+    "hand_over_begun",
+    "hand_over_failed",
     "state_given",
     "state_installed",
     "forwarded",

@@ -10,16 +10,19 @@
 //! a seed it turns red and the check that sees it, or the unit test that sees what no seed of the world can show:
 //! `tools/mutants` builds and runs them, and tells the score. A bug that the simulator has found stands there as
 //! well, so that it is found again.
+//!
+//! What clients of real processes have seen is judged by the same checks: [`client::Client`] speaks over bytes that
+//! may come from a socket as well, and writes the same [`history::History`].
 
 mod boot;
 mod checks;
-mod client;
+pub mod client;
 mod clock;
 pub mod damage;
 pub mod disk;
 mod faults;
 mod files;
-mod history;
+pub mod history;
 pub mod hits;
 pub mod links;
 mod lives;
@@ -34,7 +37,7 @@ mod quorum;
 mod races;
 mod run;
 mod trace;
-mod workload;
+pub mod workload;
 mod world;
 
 #[cfg(test)]
@@ -42,5 +45,7 @@ mod differential;
 #[cfg(test)]
 mod tests;
 
+pub use boot::Identity;
+pub use checks::check;
 pub use run::{Report, Summary, run};
 pub use world::Failure;

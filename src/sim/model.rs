@@ -11,6 +11,7 @@ use crate::api::{
 };
 use crate::types::{At, Blob, Event, KeyRange, KeyValue, LeaseId, Revision, Sub};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 type Keys = BTreeMap<Vec<u8>, KeyValue>;
 
@@ -31,7 +32,8 @@ pub struct Model {
     /// -1 before the first compaction, as in etcd.
     compacted: i64,
     keys: Keys,
-    history: Vec<Change>,
+    /// Shared with copies, which are many.
+    history: Vec<Arc<Change>>,
     leases: BTreeSet<LeaseId>,
 }
 
@@ -173,8 +175,8 @@ impl Model {
     pub fn undo_above(&mut self, to: Revision) {
         while self.history.last().is_some_and(|change| change.at.main > to) {
             let change = self.history.pop().expect("there is a last change");
-            match change.before {
-                Some(kv) => self.keys.insert(change.key, kv),
+            match &change.before {
+                Some(kv) => self.keys.insert(change.key.clone(), kv.clone()),
                 None => self.keys.remove(&change.key),
             };
         }
@@ -325,7 +327,7 @@ impl Write {
             self.model.keys.insert(key.to_vec(), kv.clone());
         }
         self.changes += 1;
-        self.model.history.push(Change { at, key: key.to_vec(), before, after });
+        self.model.history.push(Arc::new(Change { at, key: key.to_vec(), before, after }));
     }
 
     fn put(&mut self, request: &PutRequest) -> PutReply {

@@ -16,10 +16,15 @@ impl World {
             return;
         }
         let (first, members) = (self.shape.draw_member(&mut self.rng), self.members.len());
-        let next = (first..first + members).map(|at| at % members).find(|at| self.is_up(*at));
+        let next = (first..first + members).map(|at| at % members).find(|at| self.listens(*at));
         if let Some(member) = next {
             self.connect_with(client, member);
         }
+    }
+
+    /// Whether a member takes connections of clients.
+    fn listens(&self, member: usize) -> bool {
+        self.members[member].process().is_some_and(|process| !process.is_ending())
     }
 
     /// Connects a client with this member and no other, if it listens.
@@ -28,7 +33,9 @@ impl World {
             return;
         }
         self.disconnect(client);
-        let Some(process) = self.members[member].process_mut() else { return };
+        let Some(process) = self.members[member].process_mut().filter(|process| !process.is_ending()) else {
+            return;
+        };
         self.connections += 1;
         let reactor = ReactorId(self.rng.below(process.seats.len() as u64) as u16);
         let conn = ConnId { reactor, slot: self.connections, generation: self.connections };

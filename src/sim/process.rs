@@ -9,6 +9,7 @@ use super::trace::Trace;
 use crate::io::{
     Body, BulkDone, ConnectionState, DialId, EpochMail, Input, JobId, Mail, Output, Port, Value,
 };
+use crate::limits::STOP_TIMEOUT_SECS;
 use crate::log::{Buffer, SegmentName, WriteId};
 use crate::reactor::Reactor;
 use crate::sequencer::Sequencer;
@@ -36,6 +37,7 @@ pub enum Item {
     Bulk(JobId, BulkDone),
     Settled(Revision),
     Deposed(ShardId),
+    Stop,
 }
 
 struct Turn {
@@ -72,6 +74,8 @@ pub struct Process {
     items: u64,
     /// Terms of epochs that have begun to serve, until the world takes note.
     pub reigns: Vec<u64>,
+    /// It was told to end, and is not waited for any longer than this.
+    ends_by: Option<Time>,
 }
 
 /// What one step of a reactor came to.
@@ -102,7 +106,34 @@ impl Process {
             empty_turns: 0,
         };
         let seats = reactors.into_iter().map(seat).collect();
-        Process { member, seats, clock, sequencer, mail_upto: BTreeMap::new(), items: 0, reigns: vec![] }
+        Process {
+            member,
+            seats,
+            clock,
+            sequencer,
+            mail_upto: BTreeMap::new(),
+            items: 0,
+            reigns: vec![],
+            ends_by: None,
+        }
+    }
+
+    /// All reactors hear that the process is to end, in their next turns.
+    pub fn tell_to_end(&mut self, now: Time) {
+        if self.ends_by.is_none() {
+            self.ends_by = Some(now + Duration::from_secs(STOP_TIMEOUT_SECS));
+            (0..self.seats.len()).for_each(|reactor| self.deliver(reactor, now, Item::Stop));
+        }
+    }
+
+    pub fn is_ending(&self) -> bool {
+        self.ends_by.is_some()
+    }
+
+    /// Whether it was told to end, and is done with it or late.
+    pub fn has_ended(&self, now: Time) -> bool {
+        let is_done = |seat: &Seat| seat.reactor.is_done() && seat.reactor.log_is_at_rest();
+        self.ends_by.is_some_and(|by| now >= by || self.seats.iter().all(is_done))
     }
 
     /// Something reaches a reactor at the time.
@@ -144,7 +175,8 @@ impl Process {
     /// When some reactor has something to do.
     pub fn wake_at(&self) -> Time {
         let settled = self.sequencer.settled();
-        self.seats.iter().map(|seat| seat.wake_at(settled, &self.clock)).min().unwrap_or(Time::NEVER)
+        let seats = self.seats.iter().map(|seat| seat.wake_at(settled, &self.clock));
+        seats.chain(self.ends_by).min().unwrap_or(Time::NEVER)
     }
 
     /// The reactors that have something to do now.
@@ -290,6 +322,7 @@ fn take(
         Item::Bulk(job, done) => Input::Bulk { job, done },
         Item::Settled(settled) => Input::Settled(settled),
         Item::Deposed(shard) => Input::Deposed { shard },
+        Item::Stop => Input::Stop,
     };
     trace.input(now, place, &input);
     reactor.step(shown, input);

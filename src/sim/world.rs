@@ -1,11 +1,12 @@
 //! The world of one run: virtual time, the members, the links between them, their clients, and what happens next.
 
+use super::boot::{CLUSTER, Identity};
 use super::client::Client;
 use super::files::Final;
 use super::history::{History, Known, Reign};
 use super::hits::{Hit, Hits, Tally};
 use super::links::Links;
-use super::member::{Life, Member};
+use super::member::{Death, Life, Member};
 use super::peers::Peers;
 use super::plan::{Plan, Shape};
 use super::process::{Item, Stepped};
@@ -69,7 +70,8 @@ impl World {
         // And for each member one that observes.
         clients.extend((0..members.len()).map(|at| Client::new(shape.clients + at, 1 << 20)));
         let known = Known {
-            members: members.len(),
+            cluster: CLUSTER,
+            members: (0..members.len()).map(Identity::of).collect(),
             compacts_itself: shape.auto_compaction != AutoCompaction::Off,
             refuses: shape.refuses(),
             quota_bytes: shape.quota_bytes,
@@ -184,6 +186,11 @@ impl World {
                 self.die(at, death);
                 return Ok(true);
             }
+        }
+        let ended = |member: &&Member| member.process().is_some_and(|process| process.has_ended(self.now));
+        if let Some(at) = self.members.iter().find(ended).map(|member| member.at) {
+            self.die(at, Death::Kill);
+            return Ok(true);
         }
         let mut due = vec![];
         for member in &self.members {

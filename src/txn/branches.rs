@@ -4,7 +4,7 @@ use super::NEWEST;
 use crate::api::{Compare, CompareResult, CompareTarget, Op, TxnRequest};
 use crate::limits::COMPARE_SLICE_KEYS;
 use crate::mvcc::{Budget, KeyMeta, Store};
-use crate::types::{Blob, LeaseId, Revision};
+use crate::types::{Blob, KeyValue, LeaseId, Revision};
 use std::cmp::Ordering;
 
 /// What one shard says of a compare: parts of several shards merge into the whole answer.
@@ -62,6 +62,24 @@ fn satisfies(compare: &Compare, meta: &KeyMeta, value: &[u8]) -> bool {
     }
 }
 
+/// Whether a compare holds of all that its range has.
+pub fn holds(compare: &Compare, found: &[KeyValue]) -> bool {
+    let mut outcome = Outcome::NOTHING;
+    for kv in found {
+        outcome.merge(Outcome { seen: true, holds: satisfies(compare, &meta_of(kv), &kv.value) });
+    }
+    outcome.verdict(compare)
+}
+
+fn meta_of(kv: &KeyValue) -> KeyMeta {
+    KeyMeta {
+        create_revision: kv.create_revision,
+        mod_revision: kv.mod_revision,
+        version: kv.version,
+        lease: kv.lease,
+    }
+}
+
 /// Evaluates one compare on the newest state of one shard.
 pub fn compare(store: &Store, compare: &Compare) -> Outcome {
     if !compare.range_end.is_empty() {
@@ -92,13 +110,7 @@ fn compare_slice(
 ) -> Option<usize> {
     let slice = store.range(&compare.range(), NEWEST, resume.as_deref(), budget);
     for kv in &slice.kvs {
-        let meta = KeyMeta {
-            create_revision: kv.create_revision,
-            mod_revision: kv.mod_revision,
-            version: kv.version,
-            lease: kv.lease,
-        };
-        outcome.merge(Outcome { seen: true, holds: satisfies(compare, &meta, &kv.value) });
+        outcome.merge(Outcome { seen: true, holds: satisfies(compare, &meta_of(kv), &kv.value) });
         if !outcome.holds {
             return Some(slice.kvs.len());
         }

@@ -37,7 +37,7 @@ mod stream;
 mod weight;
 
 pub use apply::{Applied, Applying};
-pub use branches::{Branches, Comparing, Outcome, merge_outcomes};
+pub use branches::{Branches, Comparing, Outcome, holds, merge_outcomes};
 pub use check::{
     check_delete, check_put, check_range, check_stream, check_txn, cost_put, cost_txn, footprint,
 };

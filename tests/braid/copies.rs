@@ -4,6 +4,7 @@
 
 use crate::client::Client;
 use crate::process::{Server, store_id};
+use crate::processes::copy::copy;
 use braid::wire::Method;
 use braid::wire::proto;
 use std::fs;
@@ -12,24 +13,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 const FLAGS: [&str; 2] = ["--reactors=2", "--shards=4"];
-
-/// The files with such names, one after the other, as `cp -a` does. A server that lives may rename one before its
-/// turn comes.
-fn copy(from: &Path, to: &Path, wanted: &dyn Fn(&str) -> bool) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if path.is_dir() {
-            copy(&path, &to.join(name), wanted);
-        } else if wanted(name) {
-            match fs::copy(&path, to.join(name)) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                copied => _ = copied.unwrap(),
-            }
-        }
-    }
-}
 
 /// A key of its own for each revision from 2 on, all over the shards.
 fn put(client: &mut Client, numbers: Range<u64>) {
@@ -59,13 +42,13 @@ fn a_copy_of_logs_at_different_moments_is_refused() {
         let server = Server::start(&directory, &FLAGS);
         let mut client = Client::connect(server.address);
         put(&mut client, 0..20);
-        copy(&directory, &copied, &|name| name.starts_with(early));
+        copy(&directory, &copied, &|name| name.starts_with(early)).unwrap();
         put(&mut client, 20..60);
         let checkpoints = proto::DefragmentRequest {};
         client.call::<proto::DefragmentResponse>(Method::Defragment, &checkpoints);
         server.signal("-KILL");
         server.end();
-        copy(&directory, &copied, &|name| !name.starts_with(early));
+        copy(&directory, &copied, &|name| !name.starts_with(early)).unwrap();
         let said = match Server::try_start(&copied, &FLAGS) {
             Ok(server) => panic!("{} of 60 keys are served", count(&server)),
             Err(said) => said,
@@ -84,7 +67,7 @@ fn a_copy_of_a_stopped_directory_is_whole() {
     put(&mut Client::connect(server.address), 0..60);
     server.signal("-TERM");
     server.end();
-    copy(&directory, &copied, &|_| true);
+    copy(&directory, &copied, &|_| true).unwrap();
     let server = Server::start(&copied, &FLAGS);
     assert_eq!(count(&server), 60);
     server.signal("-TERM");
@@ -146,7 +129,7 @@ fn a_store_of_another_directory_is_refused_and_a_whole_copy_is_not() {
     fs::rename(one.join("store"), other.join("store")).unwrap();
     fs::rename(&moved, one.join("store")).unwrap();
     serves(&one, 1);
-    copy(&other, &moved, &|_| true);
+    copy(&other, &moved, &|_| true).unwrap();
     serves(&other, 2);
     serves(&moved, 2);
 }

@@ -159,6 +159,32 @@ impl Server {
     }
 }
 
+impl Drop for Server {
+    /// A test that fails leaves no process behind: it would hold ports and files, and slow all others down.
+    fn drop(&mut self) {
+        // One that has ended, and was waited for, needs neither.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_server_ends_where_its_test_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let pid = std::thread::scope(|scope| {
+        let (says, said) = channel();
+        let test = scope.spawn(move || {
+            let server = Server::start(directory.path(), &["--reactors=1"]);
+            says.send(server.child.id()).unwrap();
+            // As a failed assertion does, without its words on the terminal.
+            std::panic::resume_unwind(Box::new("it fails"));
+        });
+        assert!(test.join().is_err());
+        said.recv().unwrap()
+    });
+    assert!(!Path::new(&format!("/proc/{pid}")).exists(), "process {pid} lives");
+}
+
 #[test]
 fn it_serves_until_a_signal_and_dies_of_it() {
     let directory = tempfile::tempdir().unwrap();

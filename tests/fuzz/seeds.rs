@@ -251,7 +251,8 @@ fn links() -> Vec<Seed> {
     let of = |bounds| {
         let mut link = fuzz_targets::listener(bounds);
         fuzz_targets::heard(&mut link, &hello);
-        fuzz_targets::said(&mut link, &peer_messages())
+        let messages: Vec<PeerMessage> = [peer_messages(), short_peer_messages()].concat();
+        fuzz_targets::said(&mut link, &messages)
     };
     let [whole, parts] = [PeerBounds::PRODUCTION, PeerBounds::TINY].map(of);
     vec![("peer", "hello", hello), ("peer", "messages", whole), ("peer", "parts", parts)]
@@ -318,6 +319,11 @@ fn peer_messages() -> Vec<PeerMessage> {
         PeerMessage::Answer { number: 4, revision: Revision(4), control: Index(3), outcome: Err(failure) },
         PeerMessage::CallRefused { number: 5 },
         PeerMessage::Attributes(attributes),
+    ]
+}
+
+fn short_peer_messages() -> Vec<PeerMessage> {
+    vec![
         PeerMessage::StateOffered { shard: ShardId(1), after: Index(8) },
         PeerMessage::StateHeld { shard: ShardId(1), upto: Index(9) },
         PeerMessage::StateWanted { shard: ShardId(1), home: 0, file: 3, from: 2 },
@@ -329,6 +335,9 @@ fn peer_messages() -> Vec<PeerMessage> {
             block: Bytes::from_static(b"block"),
         },
         PeerMessage::StateGone { shard: ShardId(1), file: 3 },
+        PeerMessage::CallsLost { number: 6 },
+        PeerMessage::CallsOver { number: 6 },
+        PeerMessage::NoSpace,
         PeerMessage::Leaving,
     ]
 }

@@ -42,7 +42,8 @@ Asks a server what transcripts ask, and writes its answers into them or compares
 
   --server HOST:PORT  a server that runs
   --spawn COMMAND     a server of its own for each transcript: COMMAND, in which {client} and {peer} (each a
-                      host:port) and {dir} are filled in, then the transcript's flags; some run at a time
+                      host:port), {dir}, {name} and {cluster} (all members, as --initial-cluster has them) are
+                      filled in, then the transcript's flags; some run at a time
   --out               writes the answers into the files
   --against           compares
   --differences FILE  exactly the steps that FILE lists must differ
@@ -132,19 +133,29 @@ struct Outcome {
 async fn run(options: &Options, schema: &Schema, path: &Path) -> Result<Outcome, String> {
     let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     let mut transcript = Transcript::parse(&text);
-    let spawned = match &options.spawn {
-        Some(command) => Some(Server::spawn(command, &transcript.flags).await?),
+    let mut spawned = match &options.spawn {
+        Some(command) => Some(Server::spawn(command, &transcript.flags, transcript.members).await?),
+        None if transcript.members > 1 => return Err("members are started by --spawn".to_owned()),
         None => None,
     };
-    let authority = spawned.as_ref().map(|server| &server.authority).or(options.server.as_ref());
-    let mut session = Session::open(schema, authority.expect("one of both was given")).await?;
+    let authority = match &spawned {
+        Some(server) => server.asked().await?,
+        None => options.server.clone().expect("one of both was given"),
+    };
+    let mut session = Session::open(schema, &authority).await?;
     let (mut outcome, mut occurrences) = (Outcome::default(), Occurrences::default());
     for item in &mut transcript.items {
         let Item::Step(step) = item else { continue };
         let request = step.request();
         let named = occurrences.step(&request);
         let recorded = (!options.write).then_some(&step.answer[..]);
-        let answer = session.run(&request, recorded).await;
+        let answer = match (&mut spawned, &request[..]) {
+            (Some(server), "kill others") => {
+                server.kill_others(&authority);
+                Ok(Vec::new())
+            }
+            _ => session.run(&request, recorded).await,
+        };
         let answer = match answer {
             Ok(answer) => answer,
             // A step may need what an earlier one, which differed, did not give.

@@ -1,9 +1,10 @@
-//! A fresh server for each transcript, in a fresh directory, on free ports of the loopback.
+//! A fresh server for each transcript, or fresh members of one, in a fresh directory, on free ports of the loopback.
 
-use crate::client::{Connection, Outgoing, Part, framed};
+use crate::client::{Connection, Outgoing, Part, framed, http1};
 use crate::message::contents;
 use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -14,11 +15,17 @@ const READY_MAX: Duration = Duration::from_secs(30);
 const SETTLED_MAX: Duration = Duration::from_secs(6);
 const READY_PAUSE: Duration = Duration::from_millis(50);
 
+/// The members of one cluster, which is mostly one.
 pub struct Server {
-    child: Child,
+    members: Vec<Member>,
+    dir: tempfile::TempDir,
+}
+
+struct Member {
+    name: String,
     /// Host and port for clients.
-    pub authority: String,
-    _dir: tempfile::TempDir,
+    authority: String,
+    child: Child,
 }
 
 /// A port that is free, and that no server before was given: it may not have bound its own yet.
@@ -33,54 +40,109 @@ fn free_port() -> Result<u16, String> {
     }
 }
 
+/// The words of a member's command, filled in.
+fn filled(command: &str, names: &[(&str, String)]) -> Vec<String> {
+    let fill =
+        |word: &str| names.iter().fold(word.to_owned(), |word, (name, value)| word.replace(name, value));
+    command.split_whitespace().map(fill).collect()
+}
+
 impl Server {
-    /// Starts `command`, with `{client}`, `{peer}` and `{dir}` filled in and `flags` after it, and waits until
-    /// it answers a linearizable read.
-    pub async fn spawn(command: &str, flags: &str) -> Result<Server, String> {
+    /// Starts `command` for each member, with its names filled in and `flags` after it, and waits until all of
+    /// them answer a linearizable read.
+    pub async fn spawn(command: &str, flags: &str, members: usize) -> Result<Server, String> {
         let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let authority = format!("127.0.0.1:{}", free_port()?);
-        let filled = format!("{command} {flags}")
-            .replace("{client}", &authority)
-            .replace("{peer}", &format!("127.0.0.1:{}", free_port()?))
-            .replace("{dir}", &dir.path().join("data").to_string_lossy());
-        let words: Vec<&str> = filled.split_whitespace().collect();
-        let log = std::fs::File::create(dir.path().join("log")).map_err(|error| error.to_string())?;
-        let child = Command::new(words[0])
-            .args(&words[1..])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .map_err(|error| format!("{}: {error}", words[0]))?;
-        let mut server = Server { child, authority, _dir: dir };
-        let begun = Instant::now();
-        while !answers(&server.authority).await {
-            if let Ok(Some(status)) = server.child.try_wait() {
-                return Err(format!("the server ended with {status}: {}", server.last_words()));
-            }
-            if begun.elapsed() > READY_MAX {
-                return Err(format!("the server is not ready: {}", server.last_words()));
-            }
-            tokio::time::sleep(READY_PAUSE).await;
+        // Whoever is alone is called as one is by default.
+        let name = |at| if members == 1 { "default".to_owned() } else { format!("m{at}") };
+        let ports: Vec<(u16, u16)> =
+            (0..members).map(|_| Ok((free_port()?, free_port()?))).collect::<Result<_, String>>()?;
+        let cluster = ports.iter().enumerate();
+        let cluster: Vec<String> =
+            cluster.map(|(at, (_, peer))| format!("{}=http://127.0.0.1:{peer}", name(at))).collect();
+        let mut server = Server { members: Vec::new(), dir };
+        for (at, (client, peer)) in ports.into_iter().enumerate() {
+            let (name, authority) = (name(at), format!("127.0.0.1:{client}"));
+            let names = [
+                ("{name}", name.clone()),
+                ("{client}", authority.clone()),
+                ("{peer}", format!("127.0.0.1:{peer}")),
+                ("{cluster}", cluster.join(",")),
+                ("{dir}", server.dir.path().join(&name).display().to_string()),
+            ];
+            let words = filled(&format!("{command} {flags}"), &names);
+            let log = std::fs::File::create(server.log(&name)).map_err(|error| error.to_string())?;
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+            let child = command.spawn().map_err(|error| format!("{}: {error}", words[0]))?;
+            server.members.push(Member { name, authority, child });
         }
-        let begun = Instant::now();
-        while !settled(&server.authority).await && begun.elapsed() < SETTLED_MAX {
-            tokio::time::sleep(READY_PAUSE).await;
-        }
+        server.await_ready().await?;
         Ok(server)
     }
 
-    fn last_words(&self) -> String {
-        let log = std::fs::read_to_string(self._dir.path().join("log")).unwrap_or_default();
+    async fn await_ready(&mut self) -> Result<(), String> {
+        let begun = Instant::now();
+        for at in 0..self.members.len() {
+            while !answers(&self.members[at].authority).await {
+                let words = self.last_words(at);
+                if let Ok(Some(status)) = self.members[at].child.try_wait() {
+                    return Err(format!("the server ended with {status}: {words}"));
+                }
+                if begun.elapsed() > READY_MAX {
+                    return Err(format!("the server is not ready: {words}"));
+                }
+                tokio::time::sleep(READY_PAUSE).await;
+            }
+        }
+        let begun = Instant::now();
+        for member in &self.members {
+            while !settled(&member.authority).await && begun.elapsed() < SETTLED_MAX {
+                tokio::time::sleep(READY_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who is asked: the one that is there, or one that does not lead.
+    pub async fn asked(&self) -> Result<String, String> {
+        for Member { authority, .. } in &self.members {
+            let page = http1(authority, "GET", "/metrics", "").await?;
+            let leads = page.iter().any(|line| line.ends_with("etcd_server_is_leader 1"));
+            if self.members.len() == 1 || !leads {
+                return Ok(authority.clone());
+            }
+        }
+        Err("every member leads".to_owned())
+    }
+
+    /// Ends all but one, at once.
+    pub fn kill_others(&mut self, authority: &str) {
+        for member in self.members.iter_mut().filter(|member| member.authority != authority) {
+            member.end();
+        }
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.log"))
+    }
+
+    fn last_words(&self, at: usize) -> String {
+        let log = std::fs::read_to_string(self.log(&self.members[at].name)).unwrap_or_default();
         log.lines().last().unwrap_or("its log is empty").to_string()
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
+impl Member {
+    fn end(&mut self) {
         // A process that is already gone needs no killing.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -15,6 +15,7 @@
 //! raw /etcdserverpb.KV/Range hex=0a01  any bytes and headers: flag=1, bytes=unframed, method=GET, name=value
 //! http GET /version                    HTTP/1.1
 //! sleep 300                            milliseconds
+//! kill others                          ends all members but the one that is asked
 //! ```
 
 use crate::client::{Call, Connection, Ending, Outgoing, Part, framed, http1};

@@ -67,9 +67,9 @@ fn bytes_that_are_no_message_are_shown_as_such() {
 
 #[test]
 fn a_transcript_prints_as_it_was_parsed() {
-    let text = "flags: --a=b\n\n# Comment.\nKV.Put key:\"a\"\n  value:\"1\"\n----\nheader:{}\n\nopen w Watch.Watch\nrecv w\n----\nnothing\n";
+    let text = "flags: --a=b\nmembers: 3\n\n# Comment.\nKV.Put key:\"a\"\n  value:\"1\"\n----\nheader:{}\n\nopen w Watch.Watch\nrecv w\n----\nnothing\n";
     let transcript = Transcript::parse(text);
-    assert_eq!(transcript.print(), text);
+    assert_eq!((transcript.print(), transcript.members), (text.to_string(), 3));
     let steps: Vec<String> = transcript
         .items
         .iter()

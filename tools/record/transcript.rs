@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! flags: --max-txn-ops=10                first line, if any: flags for the server of this transcript
+//! members: 3                             next line, if any: it has so many members, and a follower is asked
 //!
 //! # A comment stays where it is.
 //! KV.Put key:"a"
@@ -33,19 +34,21 @@ impl Step {
 
 pub struct Transcript {
     pub flags: String,
+    pub members: usize,
     pub items: Vec<Item>,
 }
 
 impl Transcript {
     pub fn parse(text: &str) -> Transcript {
-        let mut flags = String::new();
         let mut items = Vec::new();
         let mut lines = text.lines().enumerate().peekable();
+        let mut head = |name: &str| {
+            let (_, line) = lines.next_if(|(_, line)| line.starts_with(name))?;
+            Some(line[name.len()..].trim().to_string())
+        };
+        let flags = head("flags:").unwrap_or_default();
+        let members = head("members:").and_then(|count| count.parse().ok()).unwrap_or(1);
         while let Some((number, line)) = lines.next() {
-            if number == 0 && line.starts_with("flags:") {
-                flags = line["flags:".len()..].trim().to_string();
-                continue;
-            }
             if line.trim().is_empty() || line.starts_with('#') {
                 items.push(Item::Other(line.to_string()));
                 continue;
@@ -61,7 +64,7 @@ impl Transcript {
             }
             items.push(Item::Step(step));
         }
-        Transcript { flags, items }
+        Transcript { flags, members, items }
     }
 
     /// The file's text. An empty line follows every answer; a step without an answer has no rule either.
@@ -69,6 +72,9 @@ impl Transcript {
         let mut lines = Vec::new();
         if !self.flags.is_empty() {
             lines.push(format!("flags: {}", self.flags));
+        }
+        if self.members > 1 {
+            lines.push(format!("members: {}", self.members));
         }
         let mut answered = false;
         for item in &self.items {

@@ -31,6 +31,14 @@ pub enum EpochMail {
         term: Term,
         leader: Option<MemberId>,
     },
+    /// The leadership is to be another member's: nothing new is taken on, and what is under way is done.
+    Drain,
+    /// Nothing is under way at the sender any more, and these members have all that its groups' logs have.
+    Drained {
+        caught_up: Vec<MemberId>,
+    },
+    /// The leadership stays here.
+    GoOn,
     /// The sender turns: who leads and has a reactor that does not gives up.
     Turns,
     /// The sender's shards may show everything up to here, and nothing that is below what one of them holds ahead.

@@ -3,15 +3,16 @@
 use crate::api::Answer;
 use crate::io::{CallId, ControlRequest, Own};
 use crate::mvcc::Sizes;
-use crate::types::{Index, LeaseId, MemberId, Revision, ShardId};
+use crate::types::{Index, LeaseId, MemberId, Revision, ShardId, Time};
 
 /// What is asked of the leader, and what it has to hear: at the control shard's reactor.
 #[derive(Debug)]
 pub enum LeaderMail {
-    /// For the control shard's reactor.
+    /// For the control shard's reactor: done before `until`, or not at all.
     Control {
         call: CallId,
         request: ControlRequest,
+        until: Time,
         /// The leader itself asks.
         own: bool,
     },

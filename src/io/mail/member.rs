@@ -19,10 +19,17 @@ pub enum MemberMail {
         reactors: u16,
         boot: u64,
     },
-    /// What the leader's clock shows.
+    /// What the clock of a member that leads shows.
     LeaderClock {
+        member: MemberId,
         clock: ClockReading,
     },
+    /// The process ends: no new calls are taken, and those under way are answered.
+    Close,
+    /// At the sender they are.
+    Closed,
+    /// They are everywhere, and other members are told.
+    Leave,
     /// The sender's log has all that was moved into it at the start, durably.
     MovedIn,
     /// Every reactor here has dropped the history up to this revision.
@@ -50,6 +57,7 @@ impl MemberMail {
             MemberMail::ControlIs { .. } | MemberMail::PeerIs { .. } | MemberMail::LeaderClock { .. } => true,
             MemberMail::HistoryDropped { .. } | MemberMail::MovedIn => true,
             MemberMail::Census { .. } | MemberMail::Sizes { .. } | MemberMail::Defragment { .. } => true,
+            MemberMail::Close | MemberMail::Closed | MemberMail::Leave => true,
         }
     }
 }

@@ -3,17 +3,19 @@
 use crate::api::{Request, TxnRequest};
 use crate::io::{CallId, PartOf};
 use crate::txn::{Branches, Counting, RangeCursor, SubRange};
-use crate::types::{At, LeaseId, Revision, ShardId};
+use crate::types::{At, LeaseId, Revision, ShardId, Time};
 use crate::watch;
 use std::sync::Arc;
 
 /// What is asked of the owner of a shard.
 #[derive(Debug)]
 pub enum ShardMail {
+    /// Done before `until`, or not at all: its client may be told then that it has timed out.
     Evaluate {
         call: CallId,
         shard: ShardId,
         request: Request,
+        until: Time,
     },
     Range {
         call: CallId,

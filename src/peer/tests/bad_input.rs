@@ -272,7 +272,7 @@ fn messages_that_nobody_means_are_found() {
     assert_eq!(call[96], 12);
     let rest = senseless("a frame", "it has payloads that are no message's");
     assert_eq!(error(&with(call.clone(), 96, &[11])), rest);
-    assert_eq!(error(&with(call.clone(), 48, &[17])), "the head of a frame cannot be read");
+    assert_eq!(error(&with(call.clone(), 48, &[0xff])), "the head of a frame cannot be read");
     assert_eq!(error(&with(call, 148, &[2])), "the head of a frame cannot be read");
 }
 

@@ -120,7 +120,7 @@ pub fn attributes(member: u64) -> ControlEntry {
 }
 
 pub fn message(rng: &mut Rng) -> PeerMessage {
-    match rng.below(22) {
+    match rng.below(25) {
         0..=5 => PeerMessage::Group {
             shard: shard(rng),
             control_term: Term(number(rng, RAFT_LAST)),
@@ -175,6 +175,9 @@ pub fn message(rng: &mut Rng) -> PeerMessage {
             block: Bytes::from(vec![7; rng.below(20_000) as usize]),
         },
         20 => PeerMessage::StateGone { shard: shard(rng), file: any(rng) },
+        21 => PeerMessage::NoSpace,
+        22 => PeerMessage::CallsLost { number: any(rng) },
+        23 => PeerMessage::CallsOver { number: any(rng) },
         _ => PeerMessage::Leaving,
     }
 }

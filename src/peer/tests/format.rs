@@ -130,6 +130,9 @@ fn beside_groups() -> Vec<(&'static str, PeerMessage)> {
         ),
         ("state_gone", PeerMessage::StateGone { shard: ShardId(2), file: 11 }),
         ("leaving", PeerMessage::Leaving),
+        ("no_space", PeerMessage::NoSpace),
+        ("calls_lost", PeerMessage::CallsLost { number: 3 }),
+        ("calls_over", PeerMessage::CallsOver { number: 3 }),
     ]
 }
 

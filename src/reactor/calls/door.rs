@@ -66,13 +66,18 @@ fn rule(turn: &Turn, request: &ClientRequest) -> Result<Requires, Error> {
         Request::Range(range) => txn::check_range(range).map(|()| latest(range)),
         Request::Put(put) => txn::check_put(put).map(|()| Requires::Leader),
         Request::DeleteRange(delete) => txn::check_delete(delete).map(|()| Requires::Leader),
-        Request::Txn(txn) => txn::check_txn(txn, turn.settings.txn_ops_max).map(|()| Requires::Leader),
+        Request::Txn(txn) => {
+            let reads_here = !turn.is_alone() && txn.is_serializable();
+            let requires = if reads_here { Requires::Shown } else { Requires::Leader };
+            txn::check_txn(txn, turn.settings.txn_ops_max).map(|()| requires)
+        }
         Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => Ok(Requires::Leader),
         // Etcd's log takes an alarm that is only asked for as well.
         Request::Alarm(_) | Request::LeaseTimeToLive { .. } => Ok(Requires::Leader),
         Request::AuthStatus | Request::UserList | Request::RoleList => Ok(Requires::Leader),
         // Only who leads can hand over, and the others say so whoever is named.
-        Request::MoveLeader { .. } if turn.is_alone() || turn.epoch_state.leads() => Ok(Requires::Leader),
+        Request::MoveLeader { .. } if turn.epoch_state.leads() => Ok(Requires::Nothing),
+        Request::MoveLeader { .. } if turn.is_alone() => Ok(Requires::Leader),
         Request::MoveLeader { .. } => Err(Error::NotLeader),
         Request::MemberList { linearizable: true } => Ok(Requires::Latest),
         Request::MemberList { linearizable: false } | Request::LeaseLeases => Ok(of_member(turn)),
@@ -126,18 +131,20 @@ impl Calls {
     ) -> Option<RangeRequest> {
         let state = &turn.epoch_state;
         let awaits = match requires {
-            Requires::Nothing => return self.admit(turn, rpc, request),
+            Requires::Nothing => return self.admit(turn, rpc, request, deadline),
             Requires::Shown if state.may_watch() && turn.router.is_some() => {
-                return self.admit_if_room(turn, rpc, request);
+                return self.admit_if_room(turn, rpc, request, deadline);
             }
             Requires::Shown => Awaits::Shown,
             Requires::Latest if state.may_read() && turn.is_alone() => {
-                return self.admit_if_room(turn, rpc, request);
+                return self.admit_if_room(turn, rpc, request, deadline);
             }
             Requires::Latest if turn.is_alone() => Awaits::Leader,
             Requires::Latest => Awaits::Round(turn.gate.join_round()),
-            Requires::Leader if state.may_write() => return self.admit_if_room(turn, rpc, request),
-            Requires::Leader => match state.follows() {
+            Requires::Leader if state.takes_writes() => {
+                return self.admit_if_room(turn, rpc, request, deadline);
+            }
+            Requires::Leader => match state.follows().filter(|leader| turn.clock_of(*leader).is_some()) {
                 Some(leader) => {
                     self.forward(turn, leader, rpc, request, deadline);
                     return None;
@@ -185,6 +192,7 @@ impl Calls {
         turn: &mut Turn,
         rpc: Rpc,
         request: ClientRequest,
+        deadline: Time,
     ) -> Option<RangeRequest> {
         let is_full = self.under_way.bytes > turn.settings.bounds.calls_bytes_max;
         if is_full && matches!(request, ClientRequest::Call(_)) {
@@ -192,16 +200,23 @@ impl Calls {
             self.refuse(turn, rpc, &request, Error::TooManyRequests);
             return None;
         }
-        self.admit(turn, rpc, request)
+        self.admit(turn, rpc, request, deadline)
     }
 
-    fn admit(&mut self, turn: &mut Turn, rpc: Rpc, request: ClientRequest) -> Option<RangeRequest> {
+    fn admit(
+        &mut self,
+        turn: &mut Turn,
+        rpc: Rpc,
+        request: ClientRequest,
+        deadline: Time,
+    ) -> Option<RangeRequest> {
         match request {
             ClientRequest::Call(Request::Range(range)) => return Some(range),
-            ClientRequest::Call(request) => self.route(turn, ReplyTo::Rpc(rpc), request),
+            ClientRequest::Call(request) => self.route(turn, ReplyTo::Rpc(rpc), request, deadline),
             ClientRequest::RangeStream(range) => self.begin_range_stream(turn, rpc, range),
             ClientRequest::KeepAlive(lease) => {
-                self.ask_control(turn, ReplyTo::KeepAlive(rpc), ControlRequest::KeepAlive(lease));
+                let request = ControlRequest::KeepAlive(lease);
+                self.ask_control(turn, ReplyTo::KeepAlive(rpc), request, deadline);
             }
             ClientRequest::Watch(request) => self.watch(turn, rpc, request),
             ClientRequest::HealthWatch(service) => self.watch_health(rpc, &service),

@@ -4,9 +4,11 @@
 //! leaders change and connections break?
 //!
 //! **The rule.** A request goes to a leader once. If it certainly was not taken (it never left, or was refused as
-//! nobody leads there), it waits for the next leader. If it may have been, its outcome is unknown: its client is told
-//! so as soon as another leader serves or the connection is lost, and it is never sent again, since it could take
-//! effect twice.
+//! nobody leads there), it waits for the next leader. If it may have been, its outcome is unknown, and it is never sent
+//! again, since it could take effect twice. Its client is told so once it cannot be done any more: when the connection
+//! is lost and another leader serves, or when the same leader has said on the next connection that it is through with
+//! what came by those before. As long as the connection stands, who was the leader says what became of the request:
+//! mostly that it has come too late, and then the next one gets it.
 //!
 //! **Why not otherwise.** A follower that sends and forgets, as etcd's does, leaves its clients to their deadlines
 //! whenever a leader dies.
@@ -19,7 +21,7 @@ use crate::front::Rpc;
 use crate::io::{CallId, ControlRequest};
 use crate::peer::{CallFailure, PeerMessage};
 use crate::reactor::turn::ToPeers;
-use crate::types::{ConnId, Index, MemberId, Revision, ShardId, Time};
+use crate::types::{ConnId, Index, MemberId, ReactorId, Revision, ShardId, Time};
 use crate::wire::{Header, Method, decode, encode};
 use bytes::Bytes;
 
@@ -29,6 +31,30 @@ pub(super) struct Forwarded {
     leader: MemberId,
     /// In case that the leader does not take it.
     request: ClientRequest,
+    /// What it went by. None where it has not left, or where that connection is gone.
+    conn: Option<ConnId>,
+    /// The connection is gone.
+    lost: Option<LostAt>,
+    /// Another leader has served since.
+    superseded: bool,
+}
+
+/// What went by a connection that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LostAt {
+    /// The leader's reactor, which may have it.
+    at: ReactorId,
+    /// By which number that was asked for it.
+    asked: Option<u64>,
+}
+
+/// A member has lost calls to this one with a connection.
+#[derive(Debug)]
+pub(super) struct LostCalls {
+    member: MemberId,
+    /// Who asks, by which number.
+    conn: ConnId,
+    number: u64,
 }
 
 /// The leader's answer to a request.
@@ -76,14 +102,118 @@ impl Calls {
             _ => unreachable!("only calls and renewals are the leader's"),
         };
         let bytes = message.len();
-        let forwarded = CallState::Forwarded(Box::new(Forwarded { leader, request }));
+        let forwarded = Forwarded { leader, request, conn: None, lost: None, superseded: false };
+        let forwarded = CallState::Forwarded(Box::new(forwarded));
         let call = self.begin_of(turn, reply_to, forwarded, bytes);
         self.under_way.until(call, deadline);
         turn.counters.paths.forwarded += 1;
-        let (number, clock) = (call.number, turn.leader_clock);
+        let number = call.number;
+        let clock = turn.clock_of(leader).expect("nothing is sent to whom no clock is known of");
         let timeout_ms = deadline.since(turn.now).0 / 1_000_000;
         let call = PeerMessage::Call { number, method: method as u8, clock, timeout_ms, message };
         turn.tell(ToPeers::One(leader), shard, call);
+    }
+
+    fn forwarded(&mut self, turn: &Turn, number: u64) -> Option<&mut Forwarded> {
+        match &mut self.under_way.get_mut(CallId { reactor: turn.id, number })?.state {
+            CallState::Forwarded(forwarded) => Some(forwarded),
+            _ => None,
+        }
+    }
+
+    /// A request is on its way to the leader, by this connection.
+    pub fn on_handed_out(&mut self, turn: &Turn, number: u64, conn: ConnId) {
+        if let Some(forwarded) = self.forwarded(turn, number) {
+            assert!(forwarded.conn.is_none() && forwarded.lost.is_none(), "a request is sent once");
+            forwarded.conn = Some(conn);
+        }
+    }
+
+    /// Answers come by the connection that the question went by. What went by this one may be done still.
+    pub fn on_connection_lost(&mut self, turn: &mut Turn, conn: ConnId, theirs: ReactorId) {
+        for call in self.under_way.all_mut() {
+            match (&mut call.state, call.reply_to) {
+                (CallState::Forwarded(of), _) if of.conn == Some(conn) => {
+                    (of.conn, of.lost) = (None, Some(LostAt { at: theirs, asked: None }));
+                }
+                (_, ReplyTo::Member(of)) if of.conn == conn => _ = self.lost_conns.insert(conn),
+                _ => {}
+            }
+        }
+        self.lose_superseded(turn);
+    }
+
+    /// The other end has answered all that it has taken, and ends.
+    pub fn on_leaving(&mut self, turn: &mut Turn, conn: ConnId) {
+        let went_by =
+            |call: &super::Call| matches!(&call.state, CallState::Forwarded(of) if of.conn == Some(conn));
+        let not_taken = self.under_way.all().filter(|(_, call)| went_by(call));
+        let not_taken: Vec<u64> = not_taken.map(|(number, _)| number).collect();
+        not_taken.into_iter().for_each(|number| self.on_not_taken(turn, number));
+    }
+
+    /// Another leader serves than the one that some requests are with.
+    pub fn supersede(&mut self, turn: &mut Turn, leader: MemberId) {
+        for call in self.under_way.all_mut() {
+            if let CallState::Forwarded(of) = &mut call.state {
+                of.superseded |= of.leader != leader;
+            }
+        }
+        self.lose_superseded(turn);
+    }
+
+    /// Of requests without a connection that was the leader's nobody tells anything any more.
+    fn lose_superseded(&mut self, turn: &mut Turn) {
+        self.lose(turn, |of| of.superseded && of.lost.is_some());
+    }
+
+    /// A member is connected again: what was lost with an earlier connection is asked for.
+    pub fn ask_for_lost(&mut self, turn: &mut Turn, conn: ConnId, (member, theirs): (MemberId, ReactorId)) {
+        self.lost_asked += 1;
+        let number = self.lost_asked;
+        let mut any = false;
+        for call in self.under_way.all_mut() {
+            if let CallState::Forwarded(of) = &mut call.state
+                && of.leader == member
+                && of.lost.is_some_and(|lost| lost.at == theirs)
+            {
+                (of.lost, any) = (Some(LostAt { at: theirs, asked: Some(number) }), true);
+            }
+        }
+        if any {
+            turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, PeerMessage::CallsLost { number });
+        }
+    }
+
+    /// A member asks when calls of its, which came by connections that are gone, are over.
+    pub fn on_calls_lost(&mut self, turn: &mut Turn, (member, conn): (MemberId, ConnId), number: u64) {
+        assert!(member != turn.settings.member, "another member asks for what it has lost");
+        assert!(!self.lost_conns.contains(&conn), "it asks by a connection that is there");
+        self.lost_calls.retain(|of| of.conn != conn);
+        self.lost_calls.push(LostCalls { member, conn, number });
+        self.tell_lost_over(turn);
+    }
+
+    /// Says so where nothing of them is under way any more.
+    pub(super) fn tell_lost_over(&mut self, turn: &mut Turn) {
+        if self.lost_calls.is_empty() {
+            return;
+        }
+        let of_lost = self.under_way.all().filter_map(|(_, call)| match call.reply_to {
+            ReplyTo::Member(of) if self.lost_conns.contains(&of.conn) => Some((of.member, of.conn)),
+            _ => None,
+        });
+        let of_lost: Vec<(MemberId, ConnId)> = of_lost.collect();
+        self.lost_conns.retain(|conn| of_lost.iter().any(|(_, of)| of == conn));
+        let is_over = |lost: &mut LostCalls| of_lost.iter().all(|(member, _)| *member != lost.member);
+        for LostCalls { conn, number, .. } in self.lost_calls.extract_if(.., is_over) {
+            turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, PeerMessage::CallsOver { number });
+        }
+    }
+
+    /// The leader is through with what was lost before it was asked.
+    pub fn on_calls_over(&mut self, turn: &mut Turn, number: u64) {
+        self.lose(turn, |of| of.lost.is_some_and(|lost| lost.asked == Some(number)));
     }
 
     /// The leader was not told, or has refused to take it: it waits for another one.
@@ -102,6 +232,9 @@ impl Calls {
         turn.counters.paths.forwarded_anew += 1;
         if self.front.method(rpc).is_some() {
             self.park(turn, call.deadline, rpc, forwarded.request, Requires::Leader, Awaits::Leader);
+        }
+        if forwarded.superseded {
+            self.unpark_leaderless(turn); // The next leader is known, and may be this member.
         }
     }
 
@@ -171,11 +304,12 @@ impl Calls {
         }
     }
 
-    /// What is with any other member than this leader has an outcome that nobody will tell.
-    pub fn lose_forwarded(&mut self, turn: &mut Turn, is_lost: impl Fn(MemberId) -> bool) {
-        let lost = self.under_way.all().filter(
-            |(_, call)| matches!(&call.state, CallState::Forwarded(forwarded) if is_lost(forwarded.leader)),
-        );
+    /// These have an outcome that nobody will tell.
+    fn lose(&mut self, turn: &mut Turn, is_lost: impl Fn(&Forwarded) -> bool) {
+        let lost = self
+            .under_way
+            .all()
+            .filter(|(_, call)| matches!(&call.state, CallState::Forwarded(forwarded) if is_lost(forwarded)));
         let numbers: Vec<u64> = lost.map(|(number, _)| number).collect();
         for number in numbers {
             turn.counters.paths.forwarded_lost += 1;
@@ -183,22 +317,26 @@ impl Calls {
         }
     }
 
-    /// Another member's client asks this one, which is to lead.
+    /// Another member's client asks this one, which is to lead. The deadline is by this member's clock; none stands in
+    /// what was meant for another process.
     pub fn on_forwarded(
         &mut self,
         turn: &mut Turn,
         (member, conn): (MemberId, ConnId),
         number: u64,
         method: u8,
-        is_late: bool,
+        deadline: Option<Time>,
         message: Bytes,
     ) {
         let of = MemberCall { conn, number, member };
         // Its client may have been told by now that it has timed out, and must not find it done.
-        if is_late || !turn.epoch_state.may_write() {
+        let takes = turn.epoch_state.takes_writes() && !self.front.is_stopping();
+        let Some(deadline) = deadline.filter(|until| turn.now < *until && takes) else {
             let refusal = PeerMessage::CallRefused { number };
             return turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, refusal);
-        }
+        };
+        let longest = turn.now + turn.settings.request_timeout();
+        assert!(deadline <= longest, "nobody waits for longer than a client of this member: {deadline:?}");
         let Some(method) = Method::ALL.get(usize::from(method)).copied() else {
             return self.answer_member(
                 turn,
@@ -208,13 +346,16 @@ impl Calls {
         };
         if method == Method::LeaseKeepAlive {
             return match decode::keep_alive(message) {
-                Ok(lease) => self.ask_control(turn, ReplyTo::Member(of), ControlRequest::KeepAlive(lease)),
+                Ok(lease) => {
+                    let request = ControlRequest::KeepAlive(lease);
+                    self.ask_control(turn, ReplyTo::Member(of), request, deadline);
+                }
                 Err(error) => self.answer_member(turn, of, Err(error)),
             };
         }
         let request = decode::unary(method, &message, turn.settings.txn_ops_max);
         match request.and_then(|request| self.check_forwarded(turn, request, message.len())) {
-            Ok(request) => self.route(turn, ReplyTo::Member(of), request),
+            Ok(request) => self.route(turn, ReplyTo::Member(of), request, deadline),
             Err(error) => self.answer_member(turn, of, Err(error)),
         }
     }

@@ -23,6 +23,7 @@ mod forward;
 mod gather;
 mod hashes;
 mod history;
+mod local_txns;
 mod metrics;
 mod pace;
 mod parking;
@@ -44,13 +45,14 @@ use crate::front::{Ask, Front, Rpc};
 use crate::io::{CallId, CallMail, ControlRequest, LeaderMail, Own, ReactorCounters, ShardMail};
 use crate::stdx::Rng;
 use crate::txn::{self, Counting};
-use crate::types::{LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
+use crate::types::{ConnId, Duration, LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
 use crate::wire::http1::Http1Response;
 pub(super) use forward::ForwardedAnswer;
-use forward::{Forwarded, MemberCall};
+use forward::{Forwarded, LostCalls, MemberCall};
+use local_txns::LocalTxn;
 use parking::Parking;
 use reads::Reading;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use streams::Streams;
 use table::CallTable;
 use txns::CrossShardTxn;
@@ -68,6 +70,8 @@ enum ReplyTo {
     Call(CallId),
     /// A page of HTTP/1.
     Page(Rpc),
+    /// A transaction that reads what this member shows.
+    LocalTxn(CallId),
     /// The leader itself.
     Own(Own),
     /// A client of another member.
@@ -81,12 +85,13 @@ enum CallState {
     Waiting,
     Reading(Box<Reading>),
     CrossShard(Box<CrossShardTxn>),
+    LocalTxn(Box<LocalTxn>),
     Gathering(Box<gather::Gathering>),
     Hashing(Box<hashes::Hashing>),
     /// It is with the leader.
     Forwarded(Box<Forwarded>),
-    /// The leadership goes to another member.
-    HandingOver,
+    /// The leadership is to go to this member.
+    HandingOver(MemberId),
 }
 
 impl CallState {
@@ -94,9 +99,10 @@ impl CallState {
     fn outlives_epochs(&self) -> bool {
         match self {
             CallState::Gathering(gathering) => gathering.is_census(),
-            // What a member answers for itself is settled.
-            CallState::Hashing(_) | CallState::Forwarded(_) | CallState::HandingOver => true,
-            CallState::Waiting | CallState::Reading(_) | CallState::CrossShard(_) => false,
+            // What a member answers for itself is settled, and what is read is.
+            CallState::Hashing(_) | CallState::Reading(_) | CallState::LocalTxn(_) => true,
+            CallState::Forwarded(_) | CallState::HandingOver(_) => true,
+            CallState::Waiting | CallState::CrossShard(_) => false,
         }
     }
 }
@@ -117,6 +123,11 @@ pub(super) struct Calls {
     pub front: Front,
     under_way: CallTable,
     parking: Parking,
+    /// Members that have lost calls to this one with a connection; the connections; and how often this one has asked
+    /// for such calls.
+    lost_calls: Vec<LostCalls>,
+    lost_conns: BTreeSet<ConnId>,
+    lost_asked: u64,
     /// Answers of the leader that wait until this member shows as much.
     unshown_answers: Vec<ForwardedAnswer>,
     /// The history up to here is dropped at this member.
@@ -145,6 +156,9 @@ impl Calls {
             front,
             under_way: CallTable::default(),
             parking: Parking::default(),
+            lost_calls: vec![],
+            lost_conns: BTreeSet::new(),
+            lost_asked: 0,
             unshown_answers: vec![],
             dropped: Revision::NONE,
             has_place: false,
@@ -202,6 +216,7 @@ impl Calls {
         self.end_leaderless(turn);
         self.forward_more(turn);
         self.redecide(turn);
+        self.tell_lost_over(turn);
     }
 
     /// Whether the next turn has work that no input will bring.
@@ -234,7 +249,8 @@ impl Calls {
     /// An epoch serves: what was parked goes on.
     pub fn begin_epoch(&mut self, turn: &mut Turn) {
         self.find_leader();
-        self.lose_forwarded(turn, |_| true);
+        self.answer_handed_over(turn, turn.settings.member);
+        self.supersede(turn, turn.settings.member);
         self.unpark_shown(turn);
         self.unpark_leaderless(turn);
         self.unpark_shown_upto(turn);
@@ -245,8 +261,8 @@ impl Calls {
         match leader {
             Some(leader) => {
                 self.find_leader();
-                self.answer_handed_over(turn);
-                self.lose_forwarded(turn, |with| with != leader);
+                self.answer_handed_over(turn, leader);
+                self.supersede(turn, leader);
                 self.unpark_leaderless(turn);
             }
             None => self.lose_leader(turn),
@@ -262,54 +278,80 @@ impl Calls {
         self.lose_leader(turn);
     }
 
-    /// Another member leads, which is what whoever asked for it wanted.
-    fn answer_handed_over(&mut self, turn: &mut Turn) {
-        let asked = self.under_way.all().filter(|(_, call)| matches!(call.state, CallState::HandingOver));
-        let asked: Vec<u64> = asked.map(|(number, _)| number).collect();
-        for number in asked {
-            self.finish(turn, CallId { reactor: turn.id, number }, Ok(Reply::MoveLeader));
+    /// This member leads, or leads on: whoever wanted another one to is told.
+    fn answer_handed_over(&mut self, turn: &mut Turn, leader: MemberId) {
+        let asked = self.under_way.all().filter_map(|(number, call)| match call.state {
+            CallState::HandingOver(target) => Some((number, target)),
+            _ => None,
+        });
+        let asked: Vec<(u64, MemberId)> = asked.collect();
+        for (number, target) in asked {
+            let answer = if target == leader { Ok(Reply::MoveLeader) } else { Err(Error::TransferTooLong) };
+            self.finish(turn, CallId { reactor: turn.id, number }, answer);
         }
+    }
+
+    /// The leadership was to be handed over, and stays here: what has waited goes on.
+    pub fn stay(&mut self, turn: &mut Turn) {
+        assert!(turn.epoch_state.takes_writes(), "who leads on takes requests on again");
+        self.answer_handed_over(turn, turn.settings.member);
+        self.unpark_leaderless(turn);
+    }
+
+    /// Whether nothing is under way that would end with the epoch.
+    pub fn is_drained(&self) -> bool {
+        self.under_way.all().all(|(_, call)| call.state.outlives_epochs())
+    }
+
+    /// Whether something is under way for other members' clients.
+    pub fn serves_members(&self) -> bool {
+        self.under_way.all().any(|(_, call)| matches!(call.reply_to, ReplyTo::Member(_)))
     }
 
     /// The leader asks something of its own.
     fn call_of_leader(&mut self, turn: &mut Turn, of: Own, request: Request) {
         assert!(turn.epoch_state.may_write(), "the leader asks while its epoch serves");
-        self.route(turn, ReplyTo::Own(of), request);
+        let deadline = turn.now + turn.settings.request_timeout();
+        self.route(turn, ReplyTo::Own(of), request, deadline);
     }
 
     pub fn wake_at(&self) -> Time {
         self.watches.wake_at().min(self.front.wake_at()).min(self.streams.wake_at())
     }
 
-    /// Answers a request, or sends it to where the state is that it reads or changes.
-    fn route(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: Request) {
+    /// Answers a request, or sends it to where the state is that it reads or changes. From the deadline on it does
+    /// nothing.
+    fn route(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: Request, deadline: Time) {
         match request {
             Request::Put(ref put) => {
                 let shard = turn.router().shard_of(&put.key);
-                self.evaluate_at(turn, reply_to, shard, request);
+                self.evaluate_at(turn, reply_to, shard, request, deadline);
             }
             Request::DeleteRange(ref delete) => {
                 let mut shards = turn.router().shards_of(&delete.range());
                 match (shards.next(), shards.next()) {
                     (None, _) => self.answer_empty_delete(turn, reply_to),
-                    (Some(shard), None) => self.evaluate_at(turn, reply_to, shard, request),
+                    (Some(shard), None) => self.evaluate_at(turn, reply_to, shard, request, deadline),
                     _ => {
                         let Request::DeleteRange(delete) = request else { unreachable!("matched above") };
-                        self.delete_cross_shard(turn, reply_to, delete);
+                        self.delete_cross_shard(turn, reply_to, delete, deadline);
                     }
                 }
             }
-            Request::Txn(txn) => self.call_txn(turn, reply_to, txn),
-            Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => {
-                self.ask_control(turn, reply_to, ControlRequest::Client(request));
+            Request::Txn(txn) if !turn.epoch_state.takes_writes() => {
+                self.read_txn(turn, reply_to, txn, deadline);
             }
-            Request::LeaseLeases if !turn.epoch_state.may_write() => {
+            Request::Txn(txn) => self.call_txn(turn, reply_to, txn, deadline),
+            Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => {
+                self.ask_control(turn, reply_to, ControlRequest::Client(request), deadline);
+            }
+            Request::LeaseLeases if !turn.epoch_state.takes_writes() => {
                 let (revision, leases) =
                     (turn.shown(), turn.control.leases.iter().map(|(id, _)| id).collect());
                 self.reply(turn, reply_to, Ok(Reply::LeaseLeases { revision, leases }));
             }
             Request::LeaseTimeToLive { .. } | Request::LeaseLeases | Request::Alarm(_) => {
-                self.ask_control(turn, reply_to, ControlRequest::Client(request));
+                self.ask_control(turn, reply_to, ControlRequest::Client(request), deadline);
             }
             Request::MemberList { .. } => {
                 let members = turn.control.members();
@@ -333,8 +375,9 @@ impl Calls {
                 if !is_voter {
                     return self.reply(turn, reply_to, Err(Error::BadLeaderTransferee));
                 }
-                let call = self.begin(turn, reply_to, CallState::HandingOver);
-                self.under_way.until(call, turn.now + turn.settings.election_timeout);
+                // Who leads then says so, or that it still does; what is left is that nobody does.
+                let until = turn.now + Duration(2 * turn.settings.election_timeout.0);
+                self.begin_until(turn, reply_to, CallState::HandingOver(target), 0, until);
                 turn.send(ReactorId(0), LeaderMail::HandOver { target });
             }
             Request::Status => self.take_census(turn, reply_to),
@@ -353,8 +396,19 @@ impl Calls {
 
     /// Begins a call whose request holds so many bytes.
     fn begin_of(&mut self, turn: &Turn, reply_to: ReplyTo, state: CallState, bytes: usize) -> CallId {
-        let (begun, deadline) = (turn.now, turn.now + turn.settings.request_timeout());
-        let call = Call { reply_to, state, begun, deadline, bytes, proposes: false };
+        self.begin_until(turn, reply_to, state, bytes, turn.now + turn.settings.request_timeout())
+    }
+
+    /// Begins a call that may have waited before.
+    fn begin_until(
+        &mut self,
+        turn: &Turn,
+        reply_to: ReplyTo,
+        state: CallState,
+        bytes: usize,
+        deadline: Time,
+    ) -> CallId {
+        let call = Call { reply_to, state, begun: turn.now, deadline, bytes, proposes: false };
         let number = self.under_way.add(call);
         CallId { reactor: turn.id, number }
     }
@@ -365,19 +419,27 @@ impl Calls {
             ReplyTo::Rpc(rpc) | ReplyTo::KeepAlive(rpc) | ReplyTo::Chunk(rpc) => {
                 self.front.method(rpc).is_some()
             }
-            ReplyTo::Call(_) | ReplyTo::Page(_) | ReplyTo::Own(_) | ReplyTo::Member(_) => true,
+            ReplyTo::Call(_) | ReplyTo::Page(_) | ReplyTo::Own(_) => true,
+            ReplyTo::LocalTxn(_) | ReplyTo::Member(_) => true,
         }
     }
 
-    fn evaluate_at(&mut self, turn: &mut Turn, reply_to: ReplyTo, shard: ShardId, request: Request) {
+    fn evaluate_at(
+        &mut self,
+        turn: &mut Turn,
+        reply_to: ReplyTo,
+        shard: ShardId,
+        request: Request,
+        until: Time,
+    ) {
         assert!(shard != ShardId::CONTROL, "the control shard has no keys");
         let owner = turn.router().reactor_of(shard);
         self.asks_of(reply_to, owner);
-        let call = self.begin_of(turn, reply_to, CallState::Waiting, request.bytes());
+        let call = self.begin_until(turn, reply_to, CallState::Waiting, request.bytes(), until);
         if is_write(&request) {
             self.under_way.proposes(call);
         }
-        turn.send(owner, ShardMail::Evaluate { call, shard, request });
+        turn.send(owner, ShardMail::Evaluate { call, shard, request, until });
     }
 
     /// A client's request goes to this reactor alone.
@@ -387,23 +449,23 @@ impl Calls {
         }
     }
 
-    fn ask_control(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: ControlRequest) {
-        let call = self.begin(turn, reply_to, CallState::Waiting);
+    fn ask_control(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: ControlRequest, until: Time) {
+        let call = self.begin_until(turn, reply_to, CallState::Waiting, 0, until);
         // An alarm goes through etcd's log even where it is only asked for.
         if matches!(&request, ControlRequest::Client(of) if is_write(of) || matches!(of, Request::Alarm(_))) {
             self.under_way.proposes(call);
         }
         let own = matches!(reply_to, ReplyTo::Own(_));
-        turn.send(ReactorId(0), LeaderMail::Control { call, request, own });
+        turn.send(ReactorId(0), LeaderMail::Control { call, request, until, own });
     }
 
-    fn call_txn(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: TxnRequest) {
+    fn call_txn(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: TxnRequest, deadline: Time) {
         let shards = shards_of_txn(turn, &request);
         match shards[..] {
             // A transaction without a key reads nothing and writes nothing: any shard can say so.
-            [] => self.evaluate_at(turn, reply_to, ShardId(1), Request::Txn(request)),
-            [shard] => self.evaluate_at(turn, reply_to, shard, Request::Txn(request)),
-            _ => self.cross_shard_txn(turn, reply_to, request, shards),
+            [] => self.evaluate_at(turn, reply_to, ShardId(1), Request::Txn(request), deadline),
+            [shard] => self.evaluate_at(turn, reply_to, shard, Request::Txn(request), deadline),
+            _ => self.cross_shard_txn(turn, reply_to, request, shards, deadline),
         }
     }
 
@@ -434,6 +496,7 @@ impl Calls {
             ReplyTo::KeepAlive(rpc) => self.on_kept_alive(turn, rpc, answer),
             ReplyTo::Chunk(rpc) => self.on_chunk(turn, rpc, answer),
             ReplyTo::Call(call) => turn.answer(call, answer),
+            ReplyTo::LocalTxn(call) => self.on_local_range(turn, call, answer),
             ReplyTo::Member(of) => self.answer_member(turn, of, answer),
             ReplyTo::Own(of) => turn.send(ReactorId(0), LeaderMail::OwnDone { of, answer }),
             ReplyTo::Page(rpc) => {
@@ -460,14 +523,23 @@ impl Calls {
         let late = self.under_way.all().filter(|(_, call)| call.deadline <= now);
         let late: Vec<u64> = late.map(|(number, _)| number).collect();
         for number in late {
-            self.count_failed(turn, number);
-            turn.counters.paths.call_expired += 1;
-            self.release_cross_shard_of(turn, CallId { reactor: turn.id, number });
-            self.finish(turn, CallId { reactor: turn.id, number }, Err(Error::Timeout));
+            self.expire_call(turn, CallId { reactor: turn.id, number });
         }
         self.expire_parked(turn);
         // Who could not be reached may be by now.
         self.unpark_leaderless(turn);
+    }
+
+    fn expire_call(&mut self, turn: &mut Turn, call: CallId) {
+        self.count_failed(turn, call.number);
+        turn.counters.paths.call_expired += 1;
+        self.release_cross_shard_of(turn, call);
+        let hands_over = |call: &Call| matches!(call.state, CallState::HandingOver(_));
+        let error = match self.under_way.get(call).is_some_and(hands_over) {
+            true => Error::TransferTooLong,
+            false => Error::Timeout,
+        };
+        self.finish(turn, call, Err(error));
     }
 
     fn count_failed(&self, turn: &mut Turn, number: u64) {

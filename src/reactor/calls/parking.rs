@@ -92,7 +92,7 @@ impl Calls {
                 continue;
             }
             let range = match awaits {
-                Awaits::State(..) => self.admit_if_room(turn, rpc, request),
+                Awaits::State(..) => self.admit_if_room(turn, rpc, request, deadline),
                 Awaits::Shown | Awaits::Leader | Awaits::Round(_) => {
                     self.place(turn, rpc, request, requires, deadline)
                 }
@@ -149,6 +149,8 @@ impl Calls {
                 _ if turn.is_alone() => Error::Timeout,
                 (ClientRequest::KeepAlive(_), _) => Error::NoLeader,
                 (ClientRequest::Call(Request::LeaseTimeToLive { .. }), _) => Error::NoLeader,
+                // To etcd it is a read, which goes through no log.
+                (ClientRequest::Call(Request::Txn(txn)), _) if txn.is_read_only() => Error::Timeout,
                 (_, Requires::Leader) => Error::NotProposed,
                 _ => Error::Timeout,
             };

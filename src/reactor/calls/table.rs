@@ -87,6 +87,11 @@ impl CallTable {
         old.chain(recent.filter_map(|(number, call)| Some((number, call.as_ref()?))))
     }
 
+    /// All of them, in any order.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Call> {
+        self.old.values_mut().chain(self.recent.iter_mut().flatten())
+    }
+
     /// The call goes through the log.
     pub fn proposes(&mut self, call: CallId) {
         if let Some(call) = self.get_mut(call)

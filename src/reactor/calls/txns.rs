@@ -13,7 +13,7 @@ use super::{CallState, Calls, ReplyTo, Turn, shards_of_txn};
 use crate::api::{DeleteRangeReply, DeleteRangeRequest, Error, Op, OpReply, Reply, Request, TxnRequest};
 use crate::io::{ApplyKind, CallId, LeaderMail, PartOf, ShardMail};
 use crate::txn::{self, Applied, Branches, Gathered, Outcome, Plan, SubRange};
-use crate::types::{LeaseId, ReactorId, Revision, ShardId};
+use crate::types::{LeaseId, ReactorId, Revision, ShardId, Time};
 use std::sync::Arc;
 
 /// What the client asked, which the reply has to look like.
@@ -50,13 +50,14 @@ impl Calls {
         turn: &mut Turn,
         reply_to: ReplyTo,
         delete: DeleteRangeRequest,
+        deadline: Time,
     ) {
         if turn.control.corrupt() {
             return self.refuse_call(turn, reply_to, Error::Corrupt);
         }
         let shards = turn.router().shards_of(&delete.range()).collect();
         let txn = TxnRequest { success: vec![Op::DeleteRange(delete)], ..TxnRequest::default() };
-        self.begin_cross_shard(turn, reply_to, Shape::DeleteRange, txn, shards);
+        self.begin_cross_shard(turn, reply_to, (Shape::DeleteRange, txn), shards, deadline);
     }
 
     /// The shard found that it would look at too much for one step: it goes over several, over one shard
@@ -65,11 +66,14 @@ impl Calls {
         // It may have failed at its deadline meanwhile.
         let Some(under_way) = self.under_way.remove(call) else { return };
         turn.counters.paths.txn_long += 1;
+        let deadline = under_way.deadline;
         match request {
-            Request::DeleteRange(delete) => self.delete_cross_shard(turn, under_way.reply_to, delete),
+            Request::DeleteRange(delete) => {
+                self.delete_cross_shard(turn, under_way.reply_to, delete, deadline);
+            }
             Request::Txn(txn) => {
                 let shards = shards_of_txn(turn, &txn);
-                self.cross_shard_txn(turn, under_way.reply_to, txn, shards);
+                self.cross_shard_txn(turn, under_way.reply_to, txn, shards, deadline);
             }
             _ => unreachable!("other requests are short"),
         }
@@ -81,6 +85,7 @@ impl Calls {
         reply_to: ReplyTo,
         txn: TxnRequest,
         shards: Vec<ShardId>,
+        deadline: Time,
     ) {
         let request = Request::Txn(txn);
         if let Err(error) = turn.check_alarms(&request) {
@@ -88,7 +93,7 @@ impl Calls {
             return turn.refuse_write(call, error);
         }
         let Request::Txn(txn) = request else { unreachable!("made above") };
-        self.begin_cross_shard(turn, reply_to, Shape::Txn, txn, shards);
+        self.begin_cross_shard(turn, reply_to, (Shape::Txn, txn), shards, deadline);
     }
 
     /// An error read from state is a linearizable read.
@@ -106,16 +111,18 @@ impl Calls {
         lease: LeaseId,
         shards: Vec<ShardId>,
     ) {
-        self.begin_cross_shard(turn, ReplyTo::Call(of), Shape::Revoke(lease), TxnRequest::default(), shards);
+        // Given up, it would leave its lease marked, and what names the lease waiting, for ever.
+        let revoke = (Shape::Revoke(lease), TxnRequest::default());
+        self.begin_cross_shard(turn, ReplyTo::Call(of), revoke, shards, Time::NEVER);
     }
 
     fn begin_cross_shard(
         &mut self,
         turn: &mut Turn,
         reply_to: ReplyTo,
-        shape: Shape,
-        txn: TxnRequest,
+        (shape, txn): (Shape, TxnRequest),
         shards: Vec<ShardId>,
+        deadline: Time,
     ) {
         let reads = matches!(shape, Shape::Txn) && txn.is_read_only();
         assert!(shards.is_sorted(), "shards are reserved in ascending order");
@@ -137,14 +144,11 @@ impl Calls {
             applied: shards.iter().map(|_| None).collect(),
             shards,
         };
-        let call = self.begin_of(turn, reply_to, CallState::CrossShard(Box::new(cross)), bytes);
+        let state = CallState::CrossShard(Box::new(cross));
+        let call = self.begin_until(turn, reply_to, state, bytes, deadline);
         // Where it is a part of another call, that one counts.
         if !reads && !matches!(reply_to, ReplyTo::Call(_)) {
             self.under_way.proposes(call);
-        }
-        if matches!(shape, Shape::Revoke(_)) {
-            // Given up, it would leave its lease marked, and what names the lease waiting, for ever.
-            self.under_way.keep(call);
         }
         self.reserve_next(turn, call);
     }
@@ -215,6 +219,9 @@ impl Calls {
 
     /// All is known: the revision is taken, if anything changes, and the parts go out.
     fn decide(&mut self, turn: &mut Turn, call: CallId) {
+        if self.under_way.get(call).is_some_and(|call| call.deadline <= turn.now) {
+            return self.expire_call(turn, call);
+        }
         let Some(cross) = self.cross_shard_of(call) else { return };
         let gathered: Vec<Gathered> = cross.gathered.iter_mut().flat_map(Option::take).collect();
         assert!(gathered.len() == cross.shards.len(), "a revision is taken when all shards have gathered");
@@ -311,7 +318,7 @@ impl Calls {
             assert!(cross.plan.is_none(), "what begins anew has written nothing");
             turn.counters.paths.txn_retried += 1;
             let txn = Arc::try_unwrap(cross.txn).unwrap_or_else(|shared| (*shared).clone());
-            self.cross_shard_txn(turn, under_way.reply_to, txn, cross.shards);
+            self.cross_shard_txn(turn, under_way.reply_to, txn, cross.shards, under_way.deadline);
         }
     }
 

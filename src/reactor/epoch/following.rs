@@ -61,9 +61,17 @@ impl Epochs {
         self.known.copied = false;
     }
 
-    pub(super) fn on_covered(&mut self, from: ReactorId, revision: Revision, ahead: Revision) {
+    /// Shown at once: no other input need come before the next tick.
+    pub(super) fn on_covered(
+        &mut self,
+        turn: &mut Turn,
+        from: ReactorId,
+        revision: Revision,
+        ahead: Revision,
+    ) {
         let before = self.known.covered_by.insert(from, (revision, ahead));
         assert!(before.is_none_or(|(before, _)| before <= revision), "coverage does not fall: {revision}");
+        self.show_covered(turn);
     }
 
     /// What is covered by all reactors is shown.

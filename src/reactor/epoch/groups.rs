@@ -9,13 +9,12 @@ use super::super::epoch_state::EpochStage;
 use super::super::shards::{LocalShard, Shards};
 use super::super::turn::{ToPeers, Turn};
 use super::Epochs;
+use super::hand_over::tell_clock;
 use crate::io::{EpochMail, Level};
 use crate::limits::{CAMPAIGN_AGAIN_MS, STANDS_FOR_LOST_LEADER, TAKEOVER_PATIENCE_DOUBLED_MAX};
 use crate::peer::PeerMessage;
 use crate::raft::{Group, Position, Role};
-use crate::types::{
-    ClockReading, Duration, Epoch, Index, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time,
-};
+use crate::types::{Duration, Epoch, Index, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time};
 use std::collections::BTreeMap;
 
 /// What this member does about a group that no clock drives.
@@ -170,9 +169,8 @@ impl Epochs {
                 self.clock.wakes(turn);
             }
             self.clock.ticks_at = turn.now + turn.settings.heartbeat;
-            if self.coordinator.is_some() && turn.epoch_state.leads() && !turn.is_alone() {
-                let clock = ClockReading { boot: turn.boot, time: turn.now };
-                turn.tell(ToPeers::All, ShardId::CONTROL, PeerMessage::Clock(clock));
+            if self.coordinator.is_some() && turn.epoch_state.takes_writes() && !turn.is_alone() {
+                tell_clock(turn);
             }
         }
         if ticks && !turn.is_alone() {
@@ -209,12 +207,9 @@ impl Epochs {
         self.end_if_under_way(turn);
     }
 
-    /// Another member is to lead: it is asked to, unless this one has lost the leadership meanwhile.
-    pub fn hand_over(&mut self, turn: &Turn, shards: &mut Shards, target: MemberId) {
-        let group = shards.shard_mut(ShardId::CONTROL).group_mut();
-        if let Some(peer) = peer_of(turn, group, target) {
-            group.transfer_leader(peer);
-        }
+    /// The process is to end: another member leads next.
+    pub fn stand_no_more(&mut self) {
+        self.clock.unwell_until = Time::NEVER;
     }
 
     /// The connection to a member is gone. Where it led, others may be voted for at once.
@@ -274,7 +269,7 @@ impl Epochs {
 }
 
 /// The peer of a group that is that member's.
-fn peer_of(turn: &Turn, group: &Group, member: MemberId) -> Option<RaftId> {
+pub(super) fn peer_of(turn: &Turn, group: &Group, member: MemberId) -> Option<RaftId> {
     let peers = group.peers_at(group.applied());
     let ids = peers.voters.iter().chain(&peers.learners).copied();
     ids.into_iter().find(|id| turn.member_of(*id) == Some(member))

@@ -15,6 +15,7 @@
 
 mod following;
 mod groups;
+mod hand_over;
 
 use super::epoch_state::EpochStage;
 use super::settings::Founder;
@@ -25,10 +26,12 @@ use crate::io::{ControlCopy, EpochMail, Level};
 use crate::record::{ControlEntry, FEATURE_LEVEL, MemberRecord};
 use crate::sequencer::Generation;
 use crate::takeover::{Coordinator, Report, Seal, Step};
-use crate::types::{Epoch, ReactorId, Revision, ShardId, Time};
+use crate::types::{Epoch, MemberId, ReactorId, Revision, ShardId, Time};
 use following::Known;
 pub(super) use groups::Driving;
 use groups::GroupTimes;
+pub(super) use hand_over::HandOverTo;
+use hand_over::{HandOver, tell_clock};
 use std::sync::Arc;
 
 pub(super) struct Epochs {
@@ -44,6 +47,10 @@ pub(super) struct Epochs {
     known: Known,
     /// What this reactor has said of the coverage of its shards, and of what is ahead.
     covered: (Revision, Revision),
+    /// The leadership is being handed over.
+    handing: Option<HandOver>,
+    /// Who has all that this reactor's groups have, as it has said since it was to drain.
+    drained: Option<Vec<MemberId>>,
 }
 
 impl Epochs {
@@ -56,6 +63,8 @@ impl Epochs {
             clock: GroupTimes::default(),
             known: Known::default(),
             covered: (Revision::NONE, Revision::NONE),
+            handing: None,
+            drained: None,
         }
     }
 
@@ -74,15 +83,15 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Covered { revision, ahead } => {
-                self.on_covered(from, revision, ahead);
-                // This reactor says it at the end of a turn, and the next one may be long in coming.
-                self.show_covered(turn);
-            }
+            EpochMail::Covered { revision, ahead } => self.on_covered(turn, from, revision, ahead),
             EpochMail::Turns => self.clock.turns(from, turn.now),
+            EpochMail::Drained { caught_up } if sent_in == turn.epoch() => self.on_drained(from, caught_up),
+            EpochMail::Drained { .. } => {}
             EpochMail::Step { .. }
             | EpochMail::Sealed { .. }
             | EpochMail::Control { .. }
+            | EpochMail::Drain
+            | EpochMail::GoOn
             | EpochMail::LeaderIs { .. } => unreachable!("these take more than one part"),
         }
     }
@@ -105,15 +114,14 @@ impl Epochs {
         let beginning = self.coordinator.as_ref().is_some_and(|coordinator| {
             let group = shards.get(ShardId::CONTROL).expect("it lives here").shard.group();
             let may_stand = || group.is_alone() && group.is_persisted();
-            let leads = group.leads() && !group.is_transferring();
-            if leads { coordinator.may_begin() } else { may_stand() }
+            if self.keeps(group) { coordinator.may_begin() } else { may_stand() }
         });
         beginning || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn, shards))
     }
 
     /// When a turn is due for the groups though nothing comes in.
     pub fn wake_at(&self, turn: &Turn) -> Time {
-        self.clock.wake_at(turn)
+        self.clock.wake_at(turn).min(self.hand_over_wakes_at(turn))
     }
 
     fn drive_coordinator(&mut self, turn: &mut Turn, shards: &mut Shards) {
@@ -122,7 +130,8 @@ impl Epochs {
         if group.is_alone() {
             group.campaign();
         }
-        let (leads, term) = (group.leads() && !group.is_transferring(), group.term());
+        let term = group.term();
+        let leads = self.keeps(shards.shard_mut(ShardId::CONTROL).group());
         if !leads || term != turn.epoch().term {
             self.end_if_under_way(turn);
         }
@@ -153,6 +162,7 @@ impl Epochs {
             return;
         }
         let step = coordinator.end();
+        self.handing = None;
         let taken_in = turn.allotment.generation();
         let is_ours = taken_in == Generation::NONE || taken_in == self.generation;
         assert!(is_ours, "who ends an epoch knows its generation: {taken_in:?}");
@@ -253,6 +263,7 @@ impl Epochs {
             turn.sequencer.start(self.generation, prefix);
             *ReadOnly::change(&mut turn.settled) = prefix;
             self.clock.serves(turn);
+            tell_clock(turn);
         }
         Some(step)
     }

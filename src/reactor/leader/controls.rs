@@ -13,13 +13,15 @@ use crate::io::{CallId, CallMail, ControlRequest, Fields, Level};
 use crate::lease::{Granted, Renewal};
 use crate::limits::LEASE_BYTES;
 use crate::record::ControlEntry;
-use crate::types::{Index, LeaseId, Revision, Time};
+use crate::types::{Index, LeaseId, MemberId, Revision, Time};
 
 /// A control entry that is decided and waits to be proposed, with who asked.
 #[derive(Debug)]
 pub struct Decided {
     pub control: ControlEntry,
     pub call: Option<(CallId, Answer)>,
+    /// From then on it is not proposed.
+    until: Time,
 }
 
 /// Who asks, and until when they wait.
@@ -39,13 +41,12 @@ pub struct Asked {
 }
 
 impl Leader {
-    pub fn on_request(&mut self, turn: &mut Turn, call: CallId, request: ControlRequest, own: bool) {
-        let until = turn.now + turn.settings.request_timeout();
-        self.decide_request(turn, Asked { by: Asking { call, own, until }, request });
-    }
-
     pub(super) fn decide_request(&mut self, turn: &mut Turn, Asked { by, request }: Asked) {
         assert!(turn.epoch_state.leads(), "only who leads decides");
+        if by.until <= turn.now {
+            // Its client may know by now that it has timed out, and must not find it done.
+            return turn.answer(by.call, Err(Error::Timeout));
+        }
         if self.pending.len() >= turn.settings.bounds.control_pending_max && !by.own {
             turn.counters.paths.refused_control += 1;
             return turn.answer(by.call, Err(Error::TooManyRequests));
@@ -61,7 +62,7 @@ impl Leader {
                 Request::LeaseTimeToLive { lease, keys } => self.time_to_live(turn, by.call, lease, keys),
                 Request::LeaseLeases => self.list_leases(turn, by.call),
                 Request::Compact(compact) => self.compact(turn, by, compact),
-                Request::Alarm(alarm) => self.alarm(turn, by.call, &alarm),
+                Request::Alarm(alarm) => self.alarm(turn, by, &alarm),
                 _ => unreachable!("other requests are answered elsewhere"),
             },
         }
@@ -134,11 +135,8 @@ impl Leader {
         }
         let revision = turn.sequencer.counter();
         let reply = Reply::LeaseGrant { revision, lease, ttl: ttl_secs };
-        self.decide_control(
-            turn,
-            ControlEntry::LeaseGrant { lease: lease.0, ttl_secs },
-            Some((by.call, Ok(reply))),
-        );
+        let control = ControlEntry::LeaseGrant { lease: lease.0, ttl_secs };
+        self.decide_until(turn, control, Some((by.call, Ok(reply))), by.until);
     }
 
     fn keep_alive(&mut self, turn: &mut Turn, by: Asking, lease: LeaseId) {
@@ -205,20 +203,17 @@ impl Leader {
         }
         self.compacting_to = revision;
         let answer = Ok(Reply::Compact { revision: settled });
+        let control = ControlEntry::Compact { revision: revision.0 };
         if request.physical {
             self.physical.push((revision, by.call, answer));
             turn.counters.paths.compacted_physically += 1;
-            self.decide_control(turn, ControlEntry::Compact { revision: revision.0 }, None);
+            self.decide_until(turn, control, None, by.until);
         } else {
-            self.decide_control(
-                turn,
-                ControlEntry::Compact { revision: revision.0 },
-                Some((by.call, answer)),
-            );
+            self.decide_until(turn, control, Some((by.call, answer)), by.until);
         }
     }
 
-    fn alarm(&mut self, turn: &mut Turn, call: CallId, request: &AlarmRequest) {
+    fn alarm(&mut self, turn: &mut Turn, Asking { call, until, .. }: Asking, request: &AlarmRequest) {
         let number = control::alarm_number(request.alarm);
         let current = turn.sequencer.counter();
         let alarm = crate::api::Alarm { member: request.member, alarm: request.alarm };
@@ -227,12 +222,12 @@ impl Leader {
             (AlarmAction::Activate, Some(number)) => {
                 let reply = Reply::Alarm { revision: current, alarms: vec![alarm] };
                 let control = ControlEntry::AlarmOn { member: request.member.0, alarm: number };
-                self.decide_control(turn, control, Some((call, Ok(reply))));
+                self.decide_until(turn, control, Some((call, Ok(reply))), until);
             }
             (AlarmAction::Deactivate, Some(number)) if stands => {
                 let reply = Reply::Alarm { revision: current, alarms: vec![alarm] };
                 let control = ControlEntry::AlarmOff { member: request.member.0, alarm: number };
-                self.decide_control(turn, control, Some((call, Ok(reply))));
+                self.decide_until(turn, control, Some((call, Ok(reply))), until);
             }
             (AlarmAction::Get, _) => {
                 let alarms = turn.control.alarms(request.alarm);
@@ -249,8 +244,7 @@ impl Leader {
         let stands = turn.control.has_alarm(member, AlarmType::NoSpace);
         if !turn.epoch_state.leads() {
             // A reactor whose disk is full says so at any time. No call is behind it: none is evaluated now.
-            self.no_space_heard = true;
-            return;
+            return self.hear_no_space(turn);
         }
         match (call, &mut self.raising_no_space) {
             (Some(call), _) if stands => self.refuse(turn, call, Error::NoSpace),
@@ -269,6 +263,17 @@ impl Leader {
         }
     }
 
+    /// The disk or the quota of another member is full.
+    pub fn on_no_space_at(&mut self, turn: &mut Turn, member: MemberId) {
+        assert!(member != turn.settings.member, "this member's own alarm it raises itself");
+        let stands = turn.control.has_alarm(member, AlarmType::NoSpace);
+        if turn.epoch_state.takes_writes() && !stands {
+            turn.counters.paths.no_space_raised += 1;
+            let control = ControlEntry::AlarmOn { member: member.0, alarm: control::NO_SPACE };
+            self.decide_control(turn, control, None);
+        }
+    }
+
     /// What is decided is proposed once everything its evaluation could have seen is settled.
     pub(super) fn decide_control(
         &mut self,
@@ -276,22 +281,71 @@ impl Leader {
         control: ControlEntry,
         call: Option<(CallId, Answer)>,
     ) {
+        self.decide_until(turn, control, call, Time::NEVER);
+    }
+
+    fn decide_until(
+        &mut self,
+        turn: &mut Turn,
+        control: ControlEntry,
+        call: Option<(CallId, Answer)>,
+        until: Time,
+    ) {
         let seen = turn.sequencer.counter();
         let waits = seen > turn.settled_truth();
         turn.counters.paths.control_waited += u64::from(waits);
         let behind = self.pending.back().is_none_or(|(last, _)| *last <= seen);
         assert!(behind, "what is decided later has seen as much: {seen}");
-        self.pending.push_back((seen, Decided { control, call }));
+        self.pending.push_back((seen, Decided { control, call, until }));
     }
 
     /// The next entry that may go into the log. Only while the epoch serves: before its seal the log would call it
     /// void, and every reactor here would have seen it take effect.
-    pub fn next_to_propose(&mut self, turn: &Turn) -> Option<Decided> {
-        if !turn.epoch_state.may_write() {
+    pub fn next_to_propose(&mut self, turn: &mut Turn) -> Option<Decided> {
+        if !turn.epoch_state.may_propose_control() {
             return None;
         }
         let settled = turn.settled_truth();
-        self.pending.pop_front_if(|(seen, _)| *seen <= settled).map(|(_, decided)| decided)
+        while let Some((_, decided)) = self.pending.pop_front_if(|(seen, _)| *seen <= settled) {
+            if decided.until <= turn.now {
+                self.give_up(turn, decided);
+                continue;
+            }
+            if let ControlEntry::Compact { revision } = decided.control {
+                assert!(Revision(revision) > self.compaction_proposed, "compactions rise: {revision}");
+                self.compaction_proposed = Revision(revision);
+            }
+            return Some(decided);
+        }
+        None
+    }
+
+    /// Nothing is done for whoever may have been told by now that it has timed out. What waited for it is decided
+    /// anew.
+    fn give_up(&mut self, turn: &mut Turn, Decided { control, call, until }: Decided) {
+        assert!(until <= turn.now, "what somebody waits for is proposed");
+        let mut calls: Vec<CallId> = call.into_iter().map(|(call, _)| call).collect();
+        let woken = match control {
+            ControlEntry::LeaseGrant { lease, .. } => {
+                self.granting.remove(&LeaseId(lease));
+                self.waiting.take(LeaseId(lease))
+            }
+            ControlEntry::Compact { revision } => {
+                let revision = Revision(revision);
+                let physical = self.physical.extract_if(.., |(of, ..)| *of == revision);
+                calls.extend(physical.map(|(_, call, _)| call));
+                if self.compacting_to > revision {
+                    return calls.into_iter().for_each(|call| turn.answer(call, Err(Error::Timeout)));
+                }
+                self.compacting_to = self.compaction_proposed;
+                self.superseded.take_upto(revision)
+            }
+            _ => vec![],
+        };
+        calls.into_iter().for_each(|call| turn.answer(call, Err(Error::Timeout)));
+        for asked in woken {
+            self.decide_request(turn, asked);
+        }
     }
 
     /// It stands in the log.
@@ -302,6 +356,11 @@ impl Leader {
             let before = self.proposed.insert(index, call);
             assert!(before.is_none(), "an entry is proposed for one call");
         }
+    }
+
+    /// Whether no entry is on its way, and none waits to be known everywhere.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.proposed.is_empty() && self.announced.is_empty()
     }
 
     /// The revision whose settling lets an entry go into the log.

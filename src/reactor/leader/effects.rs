@@ -41,7 +41,8 @@ impl Leader {
                 self.waiting.take(LeaseId(*lease))
             }
             ControlEntry::Compact { revision } => self.superseded.take_upto(Revision(*revision)),
-            ControlEntry::AlarmOn { alarm: control::NO_SPACE, .. } => {
+            ControlEntry::AlarmOn { alarm: control::NO_SPACE, member } => {
+                self.no_space_heard &= *member != turn.settings.member.0;
                 for call in self.raising_no_space.take().unwrap_or_default() {
                     self.refuse(turn, call, Error::NoSpace);
                 }

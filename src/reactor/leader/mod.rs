@@ -12,7 +12,7 @@ use super::gate::Needs;
 use super::settings::{AutoCompaction, Settings};
 use super::turn::{ToPeers, Turn};
 use super::waiters::Waiters;
-use crate::api::{Answer, CompactRequest, Error, Reply, Request};
+use crate::api::{AlarmType, Answer, CompactRequest, Error, Reply, Request};
 use crate::control::founder_raft_ids;
 use crate::io::{CallId, CallMail, Fields, LeaderMail, Level, Own, Value};
 use crate::lease::{Expiry, Leases};
@@ -20,8 +20,8 @@ use crate::peer::PeerMessage;
 use crate::record::{ControlEntry, MemberRecord};
 use crate::stdx::Rng;
 use crate::types::{Duration, Index, LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
-use controls::Asked;
 pub use controls::Decided;
+use controls::{Asked, Asking};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A control entry that took effect here, until every reactor has it.
@@ -72,14 +72,19 @@ pub(super) struct Leader {
     /// What all of them have dropped.
     dropped: Revision,
     compaction: Option<Compaction>,
-    /// A compaction on its way.
+    /// A compaction on its way; and the last one that went into the log.
     compacting_to: Revision,
+    compaction_proposed: Revision,
     /// Compactions that one on its way goes beyond, by their revision: they are refused when it is durable.
     superseded: Waiters<Revision, Asked>,
     /// The alarm of a full disk or quota is on its way, and these calls are refused with it.
     raising_no_space: Option<Vec<CallId>>,
-    /// A full disk was heard of while no epoch served: the alarm is raised when one does.
+    /// A full disk or quota was heard of while this member did not lead: who leads is told, or the alarm is raised when
+    /// this one does.
     no_space_heard: bool,
+    /// When it is told next; and what was shown here when the quota was last found exceeded.
+    raises_at: Time,
+    over_quota_at: Revision,
     /// When the member that leads is told next what this one is.
     publishes_at: Time,
     auto: Auto,
@@ -117,9 +122,12 @@ impl Leader {
             dropped: Revision::NONE,
             compaction: None,
             compacting_to: Revision::NONE,
+            compaction_proposed: Revision::NONE,
             superseded: Waiters::default(),
             raising_no_space: None,
             no_space_heard: false,
+            raises_at: Time::NEVER,
+            over_quota_at: Revision::NONE,
             publishes_at: Time::NEVER,
             auto: Auto::new(settings.auto_compaction, settings.bounds.auto_compaction_revisions_ms, now),
         }
@@ -137,6 +145,7 @@ impl Leader {
         self.revoking.clear();
         self.physical.clear();
         self.compacting_to = Revision::NONE;
+        self.compaction_proposed = Revision::NONE;
         self.superseded.clear();
         self.raising_no_space = None;
     }
@@ -173,8 +182,9 @@ impl Auto {
         }
     }
 
-    /// The revision to compact to, if it is time.
-    fn look(&mut self, now: Time, settled: Revision) -> Option<Revision> {
+    /// The revision to compact to, if it is time. Every member looks, so that one that begins to lead goes on at once
+    /// (etcd's law); only who leads compacts.
+    fn look(&mut self, now: Time, settled: Revision, leads: bool) -> Option<Revision> {
         if now < self.next_look {
             return None;
         }
@@ -184,14 +194,15 @@ impl Auto {
             AutoCompaction::Revisions(keep) => settled.0.checked_sub(keep).map(Revision),
             AutoCompaction::Periodic(period) => {
                 self.seen.push_back((now, settled));
-                if now < self.next_compaction {
+                let target = self.one_period_ago(now, period);
+                if !leads || now < self.next_compaction {
                     return None;
                 }
                 self.next_compaction = now + period.min(HOUR);
-                self.one_period_ago(now, period)
+                target
             }
         }?;
-        if target <= self.last || target == Revision::NONE {
+        if !leads || target <= self.last || target == Revision::NONE {
             return None;
         }
         assert!(target <= settled, "only what is settled is compacted: {target}");
@@ -201,11 +212,11 @@ impl Auto {
 
     /// The revision seen one period ago; what was seen before it is forgotten.
     fn one_period_ago(&mut self, now: Time, period: Duration) -> Option<Revision> {
-        let mut target = None;
-        while let Some((_, revision)) = self.seen.pop_front_if(|(at, _)| now.since(*at) >= period) {
-            target = Some(revision);
+        let is_old = |(at, _): &(Time, Revision)| now.since(*at) >= period;
+        while self.seen.get(1).is_some_and(is_old) {
+            self.seen.pop_front();
         }
-        target
+        self.seen.front().filter(|seen| is_old(seen)).map(|(_, revision)| *revision)
     }
 }
 
@@ -215,7 +226,9 @@ impl Leader {
             LeaderMail::HandOver { .. } | LeaderMail::Round { .. } => {
                 unreachable!("rounds are not the leader's alone")
             }
-            LeaderMail::Control { call, request, own } => self.on_request(turn, call, request, own),
+            LeaderMail::Control { call, request, until, own } => {
+                self.decide_request(turn, Asked { by: Asking { call, own, until }, request });
+            }
             LeaderMail::OwnDone { of, answer } => self.on_own_done(turn, of, &answer),
             LeaderMail::RevokingHas { call, shards } => self.on_revoking_has(turn, from, call, shards),
             LeaderMail::EndBareLease { call, lease } => self.end_bare_lease(turn, lease, call),
@@ -289,17 +302,46 @@ impl Leader {
 
     /// Another member leads now: it is told anew what this one is, where it does not know.
     pub fn on_leader_is(&mut self, turn: &Turn) {
-        self.publishes_at = turn.now;
+        (self.publishes_at, self.raises_at) = (turn.now, turn.now);
+    }
+
+    /// Tells the member that leads of this one's full disk or quota, until the alarm stands.
+    fn raise_elsewhere(&mut self, turn: &mut Turn) {
+        assert!(!turn.epoch_state.leads(), "who leads raises its alarm itself");
+        // What a disarmed alarm was raised for may be so still; it counts when more is written (etcd's law).
+        if turn.is_over_quota(0) && turn.shown() > self.over_quota_at {
+            self.over_quota_at = turn.shown();
+            self.hear_no_space(turn);
+        }
+        let Some(leader) = turn.epoch_state.follows().filter(|_| turn.now >= self.raises_at) else { return };
+        self.raises_at = Time::NEVER;
+        self.no_space_heard &= !turn.control.has_alarm(turn.settings.member, AlarmType::NoSpace);
+        if self.no_space_heard {
+            self.raises_at = turn.now + turn.settings.election_timeout;
+            turn.tell(ToPeers::One(leader), ShardId::CONTROL, PeerMessage::NoSpace);
+        }
+    }
+
+    /// A reactor's disk or the quota is full, while this member does not lead.
+    pub(super) fn hear_no_space(&mut self, turn: &Turn) {
+        if !std::mem::replace(&mut self.no_space_heard, true) {
+            self.raises_at = turn.now;
+        }
     }
 
     /// The lead's own work of a turn.
     pub fn take_turn(&mut self, turn: &mut Turn) {
         if !turn.epoch_state.leads() {
-            return self.publish_elsewhere(turn);
+            self.auto.look(turn.now, *turn.settled, false);
+            self.publish_elsewhere(turn);
+            return self.raise_elsewhere(turn);
+        }
+        if turn.epoch_state.is_draining() {
+            return; // Whoever leads next finds the same to do.
         }
         self.expire_leases(turn);
-        let (now, settled) = (turn.now, *turn.settled);
-        if let Some(revision) = self.auto.look(now, settled) {
+        let now = turn.now;
+        if let Some(revision) = self.auto.look(now, *turn.settled, true) {
             let (starting, ..) = auto_compaction_words(turn);
             notice_auto_compaction(turn, Level::Info, starting, revision, []);
             let request = CompactRequest { revision: revision.wire(), physical: false };
@@ -341,9 +383,13 @@ impl Leader {
     pub fn wake_at(&self, turn: &Turn) -> Time {
         if !turn.epoch_state.leads() {
             let may_publish = turn.epoch_state.follows().is_some() && turn.control.is_bootstrapped();
-            return if may_publish { self.publishes_at } else { Time::NEVER };
+            let publishes_at = if may_publish { self.publishes_at.min(self.raises_at) } else { Time::NEVER };
+            return publishes_at.min(self.auto.next_look);
         }
-        self.expiry.wake_at().min(self.auto.next_look)
+        match turn.epoch_state.is_draining() {
+            true => Time::NEVER,
+            false => self.expiry.wake_at().min(self.auto.next_look),
+        }
     }
 }
 
@@ -400,13 +446,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_has_followed_compacts_at_its_own_next_look() {
+        let period = Duration::from_secs(100);
+        let mut auto = Auto::new(AutoCompaction::Periodic(period), 300_000, Time(0));
+        let mut compacted = vec![];
+        for second in 0..600 {
+            let (now, leads) = (Time::from_ms(second * 1000), second >= 345);
+            compacted
+                .extend(auto.look(now, Revision(second + 1), leads).map(|revision| (second, revision.0)));
+        }
+        assert_eq!(compacted, [(350, 251), (450, 351), (550, 451)]);
+        assert!(auto.seen.len() <= 11, "{}", auto.seen.len());
+    }
+
+    #[test]
     fn periodic_compaction_goes_to_the_revision_of_one_period_ago_once_a_period() {
         let period = Duration::from_secs(100);
         let mut auto = Auto::new(AutoCompaction::Periodic(period), 300_000, Time(0));
         let mut compacted = vec![];
         for second in 0..400 {
             let now = Time::from_ms(second * 1000);
-            compacted.extend(auto.look(now, Revision(second + 1)).map(|revision| (second, revision.0)));
+            compacted.extend(auto.look(now, Revision(second + 1), true).map(|revision| (second, revision.0)));
         }
         assert_eq!(compacted, [(100, 1), (200, 101), (300, 201)]);
     }
@@ -414,9 +474,9 @@ mod tests {
     #[test]
     fn keeping_revisions_compacts_every_five_minutes() {
         let mut auto = Auto::new(AutoCompaction::Revisions(1000), 300_000, Time(0));
-        assert_eq!(auto.look(Time::from_ms(299_999), Revision(5000)), None);
-        assert_eq!(auto.look(Time::from_ms(300_000), Revision(5000)), Some(Revision(4000)));
-        assert_eq!(auto.look(Time::from_ms(600_000), Revision(5000)), None);
-        assert_eq!(auto.look(Time::from_ms(900_000), Revision(900)), None);
+        assert_eq!(auto.look(Time::from_ms(299_999), Revision(5000), true), None);
+        assert_eq!(auto.look(Time::from_ms(300_000), Revision(5000), true), Some(Revision(4000)));
+        assert_eq!(auto.look(Time::from_ms(600_000), Revision(5000), true), None);
+        assert_eq!(auto.look(Time::from_ms(900_000), Revision(900), true), None);
     }
 }

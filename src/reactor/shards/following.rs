@@ -1,6 +1,7 @@
 //! The shards of a member that does not lead: they take over what the leader has settled.
 
 use super::Shards;
+use crate::limits::SHARDS_MAX;
 use crate::raft::Position;
 use crate::takeover::InconsistentEntry;
 use crate::types::{Epoch, Revision, ShardId};
@@ -18,6 +19,7 @@ impl Shards {
     /// A leader has said this of those of the shards that the filter lets pass. Commits move with it.
     pub fn hear_settled(&mut self, said: &Settled, is_meant: impl Fn(ShardId) -> bool) {
         assert!(said.commits.is_sorted_by(|(a, _), (b, _)| a < b), "a shard is named once");
+        self.hear_of_unmade(said, &is_meant);
         for local in self.of.values_mut().filter(|local| is_meant(local.shard.id)) {
             let named = said.commits.binary_search_by_key(&local.shard.id, |(shard, _)| *shard).ok();
             let committed = named.map(|place| said.commits[place].1);
@@ -26,6 +28,18 @@ impl Shards {
                 local.shard.group_mut().commit_to(at);
             }
             local.coverage.hear(said.epoch, said.revision, committed);
+        }
+    }
+
+    fn hear_of_unmade(&mut self, said: &Settled, is_meant: impl Fn(ShardId) -> bool) {
+        for (shard, at) in &said.commits {
+            let is_unmade = !self.of.contains_key(shard) && is_meant(*shard);
+            if is_unmade && (self.unmade.len() < SHARDS_MAX || self.unmade.contains_key(shard)) {
+                self.unmade.entry(*shard).or_default().hear(said.epoch, said.revision, Some(*at));
+            }
+        }
+        for (_, coverage) in self.unmade.iter_mut().filter(|(shard, _)| is_meant(**shard)) {
+            coverage.hear(said.epoch, said.revision, None);
         }
     }
 

@@ -24,7 +24,7 @@ use crate::limits::{EMPTY_SHARD_BYTES, LEASE_BYTES};
 use crate::mvcc::Sizes;
 use crate::raft::{Message, Position, Refused, Writes};
 use crate::record::ControlEntry;
-use crate::shard::{Committed, Shard};
+use crate::shard::{Committed, Coverage, Shard};
 use crate::takeover::{InconsistentEntry, NextEffect};
 use crate::txn::LeaseMove;
 use crate::types::{Index, LeaseId, ReactorId, Revision, ShardId, Time};
@@ -49,6 +49,8 @@ pub(super) struct Shards {
     compacting: Compacting,
     /// Whose groups were given messages in this turn.
     touched: BTreeSet<ShardId>,
+    /// What a leader has said of shards that are made here once the control state is known: it says it once.
+    unmade: BTreeMap<ShardId, Coverage>,
 }
 
 /// The dropping of history.
@@ -65,7 +67,10 @@ struct Compacting {
 }
 
 impl Shards {
-    pub fn take_in(&mut self, local: LocalShard) {
+    pub fn take_in(&mut self, mut local: LocalShard) {
+        if let Some(coverage) = self.unmade.remove(&local.shard.id) {
+            local.coverage = coverage;
+        }
         let before = self.of.insert(local.shard.id, local);
         assert!(before.is_none(), "a shard lives once on its reactor");
     }
@@ -114,7 +119,9 @@ impl Shards {
 
     pub fn on_mail(&mut self, turn: &mut Turn, from: ReactorId, mail: ShardMail) {
         match mail {
-            ShardMail::Evaluate { call, shard, request } => self.on_evaluate(turn, call, shard, request),
+            ShardMail::Evaluate { call, shard, request, until } => {
+                self.take_evaluation(turn, Evaluation { call, shard, request, until });
+            }
             ShardMail::Range { call, shard, cursor, counting } => {
                 self.slice(turn, Slice::Range { call, shard, cursor, counting });
             }

@@ -5,7 +5,8 @@
 //!
 //! **The rule.** First what may run out is secured: a revision that the ring has space for, a log that is not
 //! far behind, a turn with place for the effect, no reservation, no lease that is about to end. What lacks
-//! one of them waits at its shard, in order and unevaluated. Then the write is evaluated against the newest
+//! one of them waits at its shard, in order and unevaluated; once its client may have been told that it has timed
+//! out, it is refused. Then the write is evaluated against the newest
 //! state, and takes a revision only where it changes something. From there on there is no way back but the
 //! end of the epoch. An answer without a revision of its own shows, and waits for, the counter as it was read
 //! before the evaluation.
@@ -37,10 +38,10 @@ enum Tried {
 /// A write on its way to its shard's state, and when its client stops waiting for it.
 #[derive(Debug)]
 pub struct Evaluation {
-    call: CallId,
-    shard: ShardId,
-    request: Request,
-    until: Time,
+    pub call: CallId,
+    pub shard: ShardId,
+    pub request: Request,
+    pub until: Time,
 }
 
 impl Waiting {
@@ -57,13 +58,8 @@ impl Waiting {
 }
 
 impl Shards {
-    pub fn on_evaluate(&mut self, turn: &mut Turn, call: CallId, shard: ShardId, request: Request) {
-        let until = turn.now + turn.settings.request_timeout();
-        self.take_evaluation(turn, Evaluation { call, shard, request, until });
-    }
-
     /// It is evaluated with all others of its turn, behind what waits at the shard.
-    fn take_evaluation(&mut self, turn: &mut Turn, evaluation: Evaluation) {
+    pub(super) fn take_evaluation(&mut self, turn: &mut Turn, evaluation: Evaluation) {
         if let Some(lease) = ending_lease(turn, &evaluation.request) {
             return self.wait_for_lease(turn, lease, evaluation);
         }
@@ -155,6 +151,11 @@ impl Shards {
                 self.reserve(turn, call, id, txn, revokes);
                 Tried::Done
             }
+            // Its client may know by now that it has timed out, and must not find it done.
+            Waiting::Evaluate(late) if late.until <= turn.now => {
+                turn.answer(late.call, Err(Error::Timeout));
+                Tried::Done
+            }
             Waiting::Evaluate(evaluation) => {
                 if let Some(lease) = ending_lease(turn, &evaluation.request) {
                     self.wait_for_lease(turn, lease, evaluation);
@@ -169,6 +170,7 @@ impl Shards {
                     turn.counters.paths.waited_for_ring += 1;
                     return Tried::Again(Waiting::Evaluate(evaluation));
                 }
+                assert!(evaluation.until > turn.now, "what is evaluated somebody waits for");
                 self.evaluate(turn, evaluation.call, id, evaluation.request);
                 Tried::Done
             }

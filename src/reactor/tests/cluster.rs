@@ -4,7 +4,12 @@ use super::*;
 use crate::io::DialId;
 use std::collections::BTreeMap;
 
+mod alarms;
+mod following;
+mod hand_over;
 mod laggards;
+mod late;
+mod local_txns;
 
 /// One end of a connection between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +27,9 @@ struct Cluster {
     slots: u32,
     /// Nothing passes between these.
     cut: Vec<(usize, usize)>,
+    /// What the first has sent to the second arrives later.
+    held: Vec<(usize, usize)>,
+    waiting: Vec<(End, Vec<u8>)>,
 }
 
 fn url(member: usize) -> String {
@@ -47,7 +55,15 @@ impl Cluster {
             Some(Member::before_its_first_turn(false, *reactors, change(settings_of(at, count, shards))))
         };
         let members = reactors.iter().enumerate().map(member).collect();
-        Cluster { members, now: Time(0), ends: BTreeMap::new(), slots: 10, cut: vec![] }
+        Cluster {
+            members,
+            now: Time(0),
+            ends: BTreeMap::new(),
+            slots: 10,
+            cut: vec![],
+            held: vec![],
+            waiting: vec![],
+        }
     }
 
     /// Time passes until something holds.
@@ -108,7 +124,9 @@ impl Cluster {
                 let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.bytes().to_vec()).collect();
                 let Some(other) = self.ends.get(&End { member: at, conn }).copied() else { return };
                 self.step(at, conn, Input::Sent { conn, bytes: bytes.len() });
-                if self.passes(at, other.member) {
+                if self.held.contains(&(at, other.member)) {
+                    self.waiting.push((other, bytes));
+                } else if self.passes(at, other.member) {
                     self.step(other.member, other.conn, Input::Received { conn: other.conn, bytes: &bytes });
                 }
             }
@@ -122,6 +140,14 @@ impl Cluster {
                 self.step(at, moved, Input::Moved { conn: moved, state });
             }
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// All that was held arrives.
+    fn release(&mut self) {
+        self.held.clear();
+        for (End { member, conn }, bytes) in std::mem::take(&mut self.waiting) {
+            self.step(member, conn, Input::Received { conn, bytes: &bytes });
         }
     }
 
@@ -168,6 +194,24 @@ impl Cluster {
 
     fn member(&mut self, at: usize) -> &mut Member {
         self.members[at].as_mut().expect("it is up")
+    }
+
+    /// The member that a member's reactors all follow.
+    fn follows(&self, at: usize) -> Option<usize> {
+        let reactors = &self.members[at].as_ref()?.reactors;
+        let mut followed = reactors.iter().map(|reactor| reactor.turn.epoch_state.follows());
+        let first = followed.next()??;
+        followed.all(|of| of == Some(first)).then_some((first.0 - 7) as usize)
+    }
+
+    /// So much time passes.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.settle();
+            self.now = self.now + Duration::from_ms(10);
+        }
+        self.settle();
     }
 
     fn leaders(&self) -> Vec<usize> {

@@ -13,7 +13,8 @@ impl Member {
     fn ask_control(&mut self, number: u64, request: ControlRequest) {
         let call = CallId { reactor: ReactorId(1), number: 1_000_000 + number };
         let epoch = self.reactors[0].turn.epoch();
-        let mail = Mail { epoch, body: LeaderMail::Control { call, request, own: false }.into() };
+        let until = self.now + self.reactors[0].turn.settings.request_timeout();
+        let mail = Mail { epoch, body: LeaderMail::Control { call, request, until, own: false }.into() };
         self.reactors[0].step(self.now, Input::Mail { from: ReactorId(1), mail });
     }
 

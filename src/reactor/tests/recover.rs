@@ -753,7 +753,10 @@ fn mail_of_an_epoch_that_is_stopped_here_does_nothing() {
     member.reactors[0]
         .step(now, mail(ShardMail::Part { call, shard, write: None, sub_ranges: vec![] }.into()));
     let revoke = crate::io::ControlRequest::Client(Request::LeaseRevoke(LeaseId(5)));
-    member.reactors[0].step(now, mail(LeaderMail::Control { call, request: revoke, own: false }.into()));
+    member.reactors[0].step(
+        now,
+        mail(LeaderMail::Control { call, request: revoke, until: Time::NEVER, own: false }.into()),
+    );
     member.run();
     assert!(member.serves() && member.reactors[0].turn.epoch() > epoch);
     assert!(member.reactors[0].shards.get(shard).unwrap().reserved.is_none());

@@ -114,8 +114,8 @@ fn what(control: &ControlEntry) -> String {
 }
 
 pub fn control_state(state: &ControlState) -> String {
-    let index = state.index;
-    let mut text = format!("# control entries up to {index} are only in this state, from a checkpoint:\n");
+    let mut text =
+        format!("# control entries up to {} are only in this state, from a checkpoint:\n", state.index);
     let (token, compacted) = (quoted(state.token.as_bytes()), state.compact_revision);
     text += &format!(
         "#   cluster {:x}, token {token}, feature level {}, compacted at revision {compacted}\n",

@@ -40,7 +40,7 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
 /// behind every compaction that was confirmed before they were asked for. Their revisions, ascending, with the
 /// highest such compaction.
 fn shown_since(evidence: &Evidence<'_>) -> Vec<(i64, i64)> {
-    let several = evidence.history.known.members > 1;
+    let several = evidence.history.known.members.len() > 1;
     let newest = |op: &&Op| {
         use Method::{Alarm, LeaseKeepAlive, LeaseLeases, LeaseTimeToLive, Put};
         matches!(op.method, Put | Alarm | LeaseKeepAlive | LeaseLeases | LeaseTimeToLive)

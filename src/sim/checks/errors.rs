@@ -42,12 +42,12 @@ pub fn pending(evidence: &Evidence<'_>) -> Result<Vec<Pending>, Failure> {
             continue;
         }
         if op.is_leaderless() {
-            if evidence.history.known.members == 1 {
+            if evidence.history.known.members.len() == 1 {
                 return wrong("who else would lead");
             }
             continue;
         }
-        if evidence.history.known.members > 1 && op.method == Method::MoveLeader && text == NOT_LEADER {
+        if evidence.history.known.members.len() > 1 && op.method == Method::MoveLeader && text == NOT_LEADER {
             continue;
         }
         if *text == Error::Compacted.to_string() {

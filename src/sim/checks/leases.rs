@@ -52,7 +52,7 @@ fn renewals(evidence: &Evidence<'_>, lease: LeaseId) -> Vec<Renewal> {
 
 /// What a span by a member's clock takes at least: those of several members part.
 fn shortest(evidence: &Evidence<'_>, span: Duration) -> Duration {
-    let several = evidence.history.known.members > 1;
+    let several = evidence.history.known.members.len() > 1;
     Duration(span.0 - if several { span.0 / 1_000_000 * DRIFT_PPM_MAX } else { 0 })
 }
 
@@ -147,7 +147,7 @@ fn lives_until(evidence: &Evidence<'_>, lease: LeaseId, op: &Op) -> Option<Time>
     renewals.retain(|r| r.returned < op.invoked);
     // A member need not have heard of what another granted.
     let granted = renewals.iter().any(|r| r.granted_by.is_some_and(|by| knows(op, by)));
-    if evidence.history.known.members > 1 && !granted && is_local(op) {
+    if evidence.history.known.members.len() > 1 && !granted && is_local(op) {
         return None;
     }
     renewals.into_iter().map(|r| r.lives_until).max().filter(|until| returned.time < *until)

@@ -2,7 +2,7 @@
 
 use super::{Evidence, is_local};
 use crate::limits::QUOTA_BYTES_DEFAULT;
-use crate::sim::boot::{CLUSTER, Identity};
+use crate::sim::boot::Identity;
 use crate::sim::history::{Header, History, Moment, Op, Reign};
 use crate::sim::world::Failure;
 use crate::wire::Method;
@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
     check_headers(evidence.history)?;
     check_reigns(&evidence.history.known.reigns)?;
-    let members = evidence.history.known.members;
-    let mut published = vec![vec![]; members];
+    let members = &evidence.history.known.members;
+    let mut published = vec![vec![]; members.len()];
     for (call, op) in evidence.history.ops.iter().enumerate().filter(|(_, op)| op.is_ok()) {
         let checked = match op.method {
             Method::Status => check_status(evidence.history, op),
@@ -43,7 +43,7 @@ fn wrong(call: usize, op: &Op, what: String) -> Failure {
 
 /// Every answer is of the member that was asked, in its term.
 pub fn check_headers(history: &History) -> Result<(), Failure> {
-    let mut terms = Terms::new(history.known.members);
+    let mut terms = Terms::new(history.known.members.len());
     let mut shown = vec![];
     for (call, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_ok()) {
         let Some(message) = op.messages.first() else { continue };
@@ -111,13 +111,14 @@ impl Terms {
 }
 
 fn check_header(history: &History, member: usize, header: &Header, asked: Moment) -> Result<(), String> {
-    if (header.cluster_id, header.member_id) != (CLUSTER.0, Identity::of(member).id.0) {
+    if (header.cluster_id, header.member_id) != (history.known.cluster.0, history.known.members[member].id.0)
+    {
         return Err(format!("who is {header:?}"));
     }
     let mut reigns = history.known.reigns.iter().rev().filter(|reign| reign.member == member).peekable();
     let last = reigns.peek().filter(|reign| reign.begun < asked).map(|reign| reign.term);
     // Where there are others, terms go on without this member's leading.
-    let last = last.filter(|_| history.known.members == 1);
+    let last = last.filter(|_| history.known.members.len() == 1);
     let least = reigns.find(|reign| reign.begun < asked).map_or(0, |reign| reign.term);
     if header.raft_term < least || last.is_some_and(|last| header.raft_term != last) {
         return Err(format!("term {}, {least} had begun, and {last:?}", header.raft_term));
@@ -127,13 +128,20 @@ fn check_header(history: &History, member: usize, header: &Header, asked: Moment
 
 /// Each member is listed as what it is, in the order of their ids. It makes its clients' URLs known once there is a
 /// leader: from then on they are there, for all or for who asks the member that listed them.
-fn check_list(members: usize, op: &Op, published: &mut [Vec<(Moment, usize)>]) -> Result<(), String> {
+fn check_list(members: &[Identity], op: &Op, published: &mut [Vec<(Moment, usize)>]) -> Result<(), String> {
     let reply = proto::MemberListResponse::decode(op.messages[0].clone()).expect("it is protobuf");
-    if reply.members.len() != members {
-        return Err(format!("there are {members}, not {:?}", reply.members));
+    if reply.members.len() != members.len() {
+        return Err(format!("there are {}, not {:?}", members.len(), reply.members));
     }
-    for (at, (member, published)) in reply.members.into_iter().zip(published).enumerate() {
-        let Identity { id, name, peer_url, client_url } = Identity::of(at);
+    if !reply.members.is_sorted_by(|one, other| one.id < other.id) {
+        return Err(format!("not in the order of their ids: {:?}", reply.members));
+    }
+    for member in reply.members {
+        let Some(at) = members.iter().position(|known| known.id.0 == member.id) else {
+            return Err(format!("who is {member:?}"));
+        };
+        let Identity { id, name, peer_url, client_url } = members[at].clone();
+        let published = &mut published[at];
         let lacks_urls = member.client_urls.is_empty();
         let client_urls = if lacks_urls { vec![] } else { vec![client_url] };
         let (id, peer_urls) = (id.0, vec![peer_url]);
@@ -157,7 +165,7 @@ fn check_status(history: &History, op: &Op) -> Result<(), String> {
     let status = proto::StatusResponse::decode(op.messages[0].clone()).expect("it is protobuf");
     let quota = history.known.quota_bytes.map_or(QUOTA_BYTES_DEFAULT, u64::cast_signed);
     let no_leader = status.errors.iter().any(|error| error.contains("no leader"));
-    let is_member = (0..history.known.members).any(|member| Identity::of(member).id.0 == status.leader);
+    let is_member = history.known.members.iter().any(|member| member.id.0 == status.leader);
     let right = (if no_leader { status.leader == 0 } else { is_member })
         && !status.is_learner
         && status.raft_applied_index <= status.raft_index

@@ -114,7 +114,7 @@ fn newest(shown: &[(Moment, i64)], tick: u64) -> i64 {
 
 impl Evidence<'_> {
     fn gather(history: &History, observers: usize) -> Result<Evidence<'_>, Failure> {
-        let mut shown_by: Vec<Vec<(Moment, i64)>> = vec![vec![]; history.known.members];
+        let mut shown_by: Vec<Vec<(Moment, i64)>> = vec![vec![]; history.known.members.len()];
         for op in &history.ops {
             if let (Some(returned), Some(revision)) = (op.returned, op.revision()) {
                 shown_by[op.member].push((returned, revision));

@@ -32,7 +32,7 @@ pub fn gather(evidence: &Evidence<'_>, observers: usize) -> Result<Record, Failu
         let from = stream.creates.first().map_or(0, |(_, create)| create.start_revision);
         for (moment, response) in &stream.responses {
             // What one member has compacted others have shown, or there is a gap.
-            let may_be = response.compact_revision > 0 && history.known.members > 1;
+            let may_be = response.compact_revision > 0 && history.known.members.len() > 1;
             if response.canceled && !may_be {
                 return Err(Failure::new("watch", format!("the observer was canceled: {response:?}")));
             }

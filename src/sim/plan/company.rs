@@ -119,6 +119,29 @@ pub(super) fn storm(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
     events
 }
 
+/// In half of the clusters members are told to end, whoever leads among them or not, while clients go on asking.
+pub(super) fn stops(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0x570_9057);
+    let mut events = vec![];
+    if rng.chance(1, 2) {
+        return events;
+    }
+    for _ in 0..1 + rng.below(3) {
+        let fault = match rng.chance(2, 3) {
+            true => Fault::Leader(MemberFault::Stop),
+            false => Fault::Member(shape.draw_member(&mut rng), MemberFault::Stop),
+        };
+        let stop = Event::draw(&mut rng, span_ms, What::Fault(fault));
+        for n in 0..8 {
+            let at = Time((stop.at.0 + 30_000_000).saturating_sub(up_to_ms(&mut rng, 60).0));
+            let what = What::Ask { client: n % shape.clients, op: [OpKind::Put, OpKind::Txn][n % 2] };
+            events.push(Event { at, salt: rng.next_u64(), what });
+        }
+        events.push(stop);
+    }
+    events
+}
+
 /// In half of the clusters somebody wants another leader, now and then, while clients go on asking.
 pub(super) fn moves(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
     let mut rng = Rng::new(seed ^ 0x307E);

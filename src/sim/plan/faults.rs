@@ -74,6 +74,8 @@ pub enum MemberFault {
     PowerLoss {
         steps: u64,
     },
+    /// The process is told to end.
+    Stop,
     /// Every operation takes up to so long, for so long.
     SlowDisk(Duration, Duration),
     HungDisk(Duration),

@@ -82,8 +82,11 @@ fn cluster_that_keeps_no_log() -> (Cluster, usize, usize) {
     })
 }
 
+/// Each shard's keys, with the revisions of their last changes.
+type Held = Vec<(ShardId, Vec<(Vec<u8>, Revision)>)>;
+
 /// What the shards of a member hold, as far as it shows it.
-fn held(member: &Member) -> Vec<(ShardId, Vec<(Vec<u8>, Revision)>)> {
+fn held(member: &Member) -> Held {
     let locals = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
     let mut held: Vec<_> = locals
         .map(|local| {

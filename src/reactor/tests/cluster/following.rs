@@ -1,0 +1,36 @@
+//! Members that do not lead: what their clients wait for.
+
+use super::*;
+
+/// The follower of a lone client has nothing else to do, and nothing else to wake it before the next tick.
+#[test]
+fn a_lone_put_at_a_follower_waits_for_no_tick() {
+    for reactors in [[1, 1, 1], [2, 2, 2]] {
+        let mut cluster = Cluster::new(&reactors, 3);
+        cluster.until("one serves", serving);
+        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        cluster.put((leader + 1) % 3, "a");
+        cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+        for n in 0..40 {
+            let began = cluster.now;
+            cluster.put((leader + 1 + n % 2) % 3, &format!("{}k", char::from(n as u8 * 3)));
+            let took = cluster.now.since(began);
+            assert!(took < Duration::from_ms(1), "put {n} of {reactors:?} takes {took:?}");
+        }
+    }
+}
+
+/// As one is whose operator starts the members by hand, one after the other.
+#[test]
+fn a_founder_that_starts_when_the_others_serve_is_served_as_well() {
+    for reactors in [[1, 1, 1], [1, 2, 2]] {
+        let mut cluster = Cluster::new(&reactors, 3);
+        let late = cluster.members[2].take();
+        cluster.until("the others serve", serving);
+        let began = cluster.now;
+        cluster.until("time passes", |cluster| cluster.now > began + Duration::from_secs(3));
+        cluster.members[2] = late;
+        cluster.until("it shows what they show", |cluster| cluster.shown() == [1; 3]);
+        assert_eq!(cluster.put(2, "a"), 2);
+    }
+}
