@@ -138,9 +138,8 @@ impl Storage {
 
     /// The member that gave has it no more.
     pub fn on_state_gone(&mut self, turn: &mut Turn, from: MemberId, shard: ShardId, file: u64) {
-        let is_it = |taking: &mut Taking| {
-            taking.is_of(from, shard, file) && matches!(taking.doing, Doing::Asking(_))
-        };
+        let is_it =
+            |taking: &mut Taking| taking.is_of(from, shard, file) && matches!(taking.doing, Doing::Asking(_));
         if let Some(taking) = self.taking.take_if(is_it) {
             self.drop_file(turn, taking.name.unfinished());
         }
