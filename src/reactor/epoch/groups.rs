@@ -87,11 +87,17 @@ impl GroupTimes {
         if settled != self.settled.0 || settled == taken {
             self.settled = (settled, now);
         }
-        let hangs = self.turned_at.values().any(|turned| now.since(*turned) > patience);
         match now.since(self.settled.1) > patience {
             true => Some("what is written does not settle"),
-            false => hangs.then_some("one of its threads does not turn"),
+            false => self.why_hung(turn),
         }
+    }
+
+    /// Why a member should not take over either: no epoch begins before all its reactors have stopped.
+    fn why_hung(&self, turn: &Turn) -> Option<&'static str> {
+        let patience = turn.settings.election_timeout;
+        let hangs = self.turned_at.values().any(|turned| turn.now.since(*turned) > patience);
+        hangs.then_some("one of its threads does not turn")
     }
 }
 
@@ -101,7 +107,7 @@ impl GroupTimes {
         if group.is_alone() {
             return;
         }
-        if ticks && group.leads() && turn.epoch_state.leads() {
+        if ticks && group.leads() {
             self.give_up_if_unwell(turn, group);
         }
         // Who is not well follows, and stands for nothing.
@@ -125,12 +131,15 @@ impl GroupTimes {
     }
 
     fn give_up_if_unwell(&mut self, turn: &mut Turn, group: &mut Group) {
-        assert!(turn.epoch_state.leads(), "only who leads can give it up");
-        let Some(why) = self.why_unwell(turn) else { return };
+        assert!(group.leads(), "only who leads can give it up");
+        let why = if turn.epoch_state.leads() { self.why_unwell(turn) } else { self.why_hung(turn) };
+        let Some(why) = why else { return };
+        let was_unwell = turn.now < self.unwell_until;
         self.unwell_until = turn.now + Duration(2 * turn.settings.election_timeout.0);
         turn.counters.paths.leader_gave_up += 1;
         turn.log_line(Level::Warn, "giving the leadership up", [("reason", why.into())]);
-        hand_over(group);
+        // Where nobody has taken it, the others elect.
+        if was_unwell { group.step_down() } else { hand_over(group) }
     }
 
     /// A reactor turns.

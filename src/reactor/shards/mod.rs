@@ -325,21 +325,20 @@ impl Shards {
     pub fn compact(&mut self, turn: &mut Turn) {
         let compacted = turn.control.compacted();
         assert!(compacted <= *turn.settled, "only settled history is compacted");
-        if compacted == self.compacting.upto {
-            return; // it has taken hold
-        }
-        self.compacting.upto = compacted;
+        let mut is_news = std::mem::replace(&mut self.compacting.upto, compacted) != compacted;
         for local in self.of.values_mut().filter(|local| local.shard.id != ShardId::CONTROL) {
             if local.shard.store.compacted() < compacted {
                 local.shard.store.compact(compacted);
-                local.compacting = true;
+                (local.compacting, is_news) = (true, true);
                 self.compacting.since.get_or_insert(turn.now);
             }
         }
         for local in self.of.values_mut() {
             local.hub.compact(compacted);
         }
-        self.report_compacted(turn);
+        if is_news {
+            self.report_compacted(turn);
+        }
     }
 
     fn compact_in_slices(&mut self, turn: &mut Turn) {
