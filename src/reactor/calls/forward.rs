@@ -243,6 +243,10 @@ impl Calls {
         if self.has_all(turn, &answer) {
             self.finish_forwarded(turn, answer);
         } else {
+            // It is answered, whatever becomes of the leader and of the connection.
+            if let Some(forwarded) = self.forwarded(turn, answer.number) {
+                (forwarded.conn, forwarded.lost) = (None, None);
+            }
             self.unshown_answers.push(answer);
         }
     }
