@@ -13,6 +13,8 @@ struct Watcher<'a> {
     compacted: i64,
     /// It begins with what was there when it was created.
     reads_history: bool,
+    /// Its member has taken another's state, and does not know what there was between that and its own.
+    may_lose_history: bool,
     create: &'a proto::WatchCreateRequest,
     range: KeyRange,
     /// Everything up to here has been shown, or is before the beginning.
@@ -56,6 +58,7 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
             let watcher = Watcher {
                 compacted: evidence.compacted_surely_at(stream.member, asked.tick),
                 reads_history: (1..=header.revision).contains(&create.start_revision),
+                may_lose_history: evidence.history.took_states.contains(&stream.member),
                 create,
                 range: KeyRange::of(create.key.clone(), create.range_end.clone()),
                 upto: now,
@@ -167,7 +170,7 @@ impl Watcher<'_> {
             return Err(format!("canceled by a compaction at {revision}, for which nobody asked"));
         }
         // From a revision that was there it may have been reading history, whatever there was in it.
-        let named = self.reads_history && self.upto + 1 < revision;
+        let named = (self.reads_history || self.may_lose_history) && self.upto + 1 < revision;
         let missed = evidence
             .record
             .range((self.upto + 1).min(revision)..revision)
