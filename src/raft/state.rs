@@ -25,6 +25,16 @@ impl Group {
         self.node.store().log_after()
     }
 
+    /// How a leader's peers stand, in words.
+    pub fn peers_in_words(&self) -> String {
+        let others = self.node.raft.prs().iter().filter(|(id, _)| self.leads() && **id != self.node.raft.id);
+        let words = others.map(|(id, of)| {
+            let pause = if of.is_paused() { ", paused" } else { "" };
+            format!("{id:x} has {}, next {}, {:?}{pause}", of.matched, of.next_idx, of.state)
+        });
+        words.collect::<Vec<String>>().join("; ")
+    }
+
     /// The peers of a leader that have to be given the state, and the index behind which this log begins.
     pub fn lacking_state(&self) -> Vec<(RaftId, Index)> {
         if !self.leads() {

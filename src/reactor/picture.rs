@@ -17,8 +17,6 @@ impl Reactor {
         )];
         for local in self.shards.all() {
             let (shard, group) = (&local.shard, local.shard.group());
-            let progress: Vec<String> =
-                group.progress().map(|(id, at, _)| format!("{:x} has {at}", id.get())).collect();
             lines.push(format!(
                 "  shard {} {:?} term {} log {}..{} committed {} persisted {} covered {} held {} arrived {:?} \
                  fence {} seal {:?} [{}]",
@@ -34,7 +32,7 @@ impl Reactor {
                 local.arrived.as_ref().map(|arrived| arrived.revision()),
                 shard.log_view().fence(),
                 shard.log_view().seal(),
-                progress.join(", ")
+                group.peers_in_words()
             ));
         }
         lines

@@ -86,7 +86,8 @@ impl Laggards {
     /// Whether the follower has all that was read for it, but for the last batch, or lacks some of that again; and has
     /// what was read for it of other groups, but for a few.
     fn may_have_more(&self, now: Time, shard: ShardId, wanted: &EntriesWanted) -> bool {
-        let given = self.followers.get(&(shard, wanted.peer)).and_then(|follower| follower.given);
+        let follower = self.followers.get(&(shard, wanted.peer));
+        let given = follower.filter(|follower| follower.has_some_on_its_way(now)).and_then(|of| of.given);
         let has_it =
             given.is_none_or(|given| wanted.matched.next() >= given.from || wanted.from <= given.from);
         let others = self.followers.iter().filter(|((of, peer), follower)| {
@@ -365,6 +366,8 @@ mod tests {
         assert!(!laggards.may_have_more(NOW, shard, &wants(31, 19)));
         assert!(laggards.may_have_more(NOW, shard, &wants(31, 20)));
         assert!(laggards.may_have_more(NOW, shard, &wants(11, 10)), "what was given is lost");
+        let late = NOW + Duration::from_secs(LAGGARD_RETRY_SECS);
+        assert!(laggards.may_have_more(late, shard, &wants(31, 0)), "it was, though nobody has said so");
     }
 
     #[test]
