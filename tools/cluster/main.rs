@@ -4,6 +4,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[path = "../built.rs"]
+mod built;
 mod member;
 mod options;
 
@@ -48,7 +50,7 @@ fn cluster(options: &Options) -> Result<()> {
     }
     let binary = match &options.binary {
         Some(binary) => binary.clone(),
-        None => build()?,
+        None => built::build()?,
     };
     let (directory, is_kept) = match &options.directory {
         Some(directory) => (directory.clone(), true),
@@ -72,27 +74,8 @@ fn cluster(options: &Options) -> Result<()> {
     ran
 }
 
-/// Has cargo build the program, where cargo runs this one; else the one beside this program is meant.
-fn build() -> Result<PathBuf> {
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let arguments = ["build", "--release", "--locked", "--package", "braid", "--bin", "braid"];
-        if !Command::new(cargo).args(arguments).status()?.success() {
-            return Err(Error::other("the program cannot be built"));
-        }
-    }
-    Ok(release_directory()?.join("braid"))
-}
-
-/// This program is target/release/examples/cluster.
-fn release_directory() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let directory = program.ancestors().nth(2).map(Path::to_path_buf);
-    directory
-        .ok_or_else(|| Error::other("this program lies in no directory of cargo's: give --binary and --dir"))
-}
-
 fn new_directory() -> Result<PathBuf> {
-    Ok(release_directory()?.join("cluster").join(std::process::id().to_string()))
+    Ok(built::release_directory()?.join("cluster").join(std::process::id().to_string()))
 }
 
 fn start(binary: &Path, options: &Options, directory: &Path) -> Result<Vec<Member>> {

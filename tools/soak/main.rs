@@ -3,6 +3,8 @@
 // Processes, files and a clock are what it is made of.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[path = "../built.rs"]
+mod built;
 mod options;
 #[path = "../../tests/processes/mod.rs"]
 mod processes;
@@ -12,7 +14,7 @@ use options::{DISKS, Options, PARTITIONS, Wish};
 use processes::{Disk, Judged, Network, Setup, Trial, in_a_network};
 use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
 fn main() -> ExitCode {
@@ -38,12 +40,14 @@ fn main() -> ExitCode {
 }
 
 fn soak(options: &Options) -> Result<()> {
-    let release = release_directory()?;
     let binary = match &options.binary {
         Some(binary) => binary.clone(),
-        None => build(&release)?,
+        None => built::build()?,
     };
-    let directory = options.directory.clone().unwrap_or_else(|| release.join("soak"));
+    let directory = match &options.directory {
+        Some(directory) => directory.clone(),
+        None => built::release_directory()?.join("soak"),
+    };
     let began = Instant::now();
     for seed in options.seed.. {
         if began.elapsed() > options.span {
@@ -88,22 +92,4 @@ fn trial(
         trial.strike(fault)?;
     }
     trial.end()
-}
-
-/// This program is target/release/examples/soak.
-fn release_directory() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let directory = program.ancestors().nth(2).map(Path::to_path_buf);
-    directory.ok_or_else(|| Error::other("this program lies in no directory of cargo's"))
-}
-
-/// Has cargo build the program, where cargo runs this one; else the one beside this program is meant.
-fn build(release: &Path) -> Result<PathBuf> {
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        let arguments = ["build", "--release", "--locked", "--package", "braid", "--bin", "braid"];
-        if !Command::new(cargo).args(arguments).status()?.success() {
-            return Err(Error::other("the program cannot be built"));
-        }
-    }
-    Ok(release.join("braid"))
 }

@@ -153,11 +153,11 @@ impl Storage {
             BulkDone::Done => {}
             BulkDone::Full => {
                 turn.raise_no_space(None);
-                self.give_taking_up(turn, taking, "no space left on device");
+                self.give_taking_up(turn, taking.name, unfinished, "no space left on device");
                 return true;
             }
             BulkDone::Failed(why) => {
-                self.give_taking_up(turn, taking, why);
+                self.give_taking_up(turn, taking.name, unfinished, why);
                 return true;
             }
             BulkDone::Read(_) => unreachable!("a file that is written is not read"),
@@ -179,8 +179,7 @@ impl Storage {
                         Doing::Naming(Box::new(arrived))
                     }
                     Err(why) => {
-                        taking.doing = Doing::Asking(Box::new(Arriving::new(taking.name)));
-                        self.give_taking_up(turn, taking, &why);
+                        self.give_taking_up(turn, taking.name, unfinished, &why);
                         return true;
                     }
                 }
@@ -192,20 +191,21 @@ impl Storage {
             taking.asked_at = turn.now;
             ask(turn, taking.from, taking.name, taking.next);
         }
+        let from = format!("{:x}", taking.from.0);
         self.taking = Some(taking);
         if let Err(why) = self.write_block(turn) {
-            turn.log_line(Level::Warn, "failed to take the state of a shard", vec![("error", why)]);
+            let fields = vec![("remote-peer-id", from), ("error", why)];
+            turn.log_line(Level::Warn, "failed to take the state of a shard", fields);
         }
         true
     }
 
-    fn give_taking_up(&mut self, turn: &mut Turn, taking: Taking, why: &str) {
-        let fields = vec![("shard", taking.name.shard.to_string()), ("error", why.to_owned())];
+    /// Nothing is taken for a while; what there is of the state goes.
+    fn give_taking_up(&mut self, turn: &mut Turn, of: CheckpointName, file: String, why: &str) {
+        let fields = vec![("shard", of.shard.to_string()), ("error", why.to_owned())];
         turn.log_line(Level::Warn, "failed to take the state of a shard", fields);
         self.retry_at = self.retry_at.max(turn.now + Duration::from_secs(STATE_PATIENCE_SECS));
-        let is_named = matches!(taking.doing, Doing::Done(_));
-        let name = if is_named { taking.name.to_string() } else { taking.name.unfinished() };
-        self.drop_file(turn, name);
+        self.drop_file(turn, file);
     }
 
     fn drop_file(&mut self, turn: &mut Turn, name: String) {
@@ -217,19 +217,17 @@ impl Storage {
     pub(super) fn take_state(&mut self, turn: &mut Turn, source: &mut impl Source) {
         let Some(mut taking) = self.taking.take() else { return };
         match taking.doing {
-            Doing::Done(arrived) if misfit(turn, &arrived).is_some() => {
-                let why = misfit(turn, &arrived).unwrap_or_default();
-                taking.doing = Doing::Done(arrived);
-                self.give_taking_up(turn, taking, why);
-            }
-            Doing::Done(arrived) => match source.installing(taking.name.shard, &arrived) {
-                Installing::Now => self.install(turn, source, taking.name, *arrived),
-                Installing::Later => {
-                    taking.doing = Doing::Done(arrived);
-                    self.taking = Some(taking);
+            Doing::Done(arrived) => {
+                match (misfit(turn, &arrived), source.installing(taking.name.shard, &arrived)) {
+                    (Some(why), _) => self.give_taking_up(turn, taking.name, taking.name.to_string(), why),
+                    (None, Installing::Now) => self.install(turn, source, taking.name, *arrived),
+                    (None, Installing::Later) => {
+                        taking.doing = Doing::Done(arrived);
+                        self.taking = Some(taking);
+                    }
+                    (None, Installing::Never) => self.drop_file(turn, taking.name.to_string()),
                 }
-                Installing::Never => self.drop_file(turn, taking.name.to_string()),
-            },
+            }
             Doing::Asking(_) if turn.now >= taking.heard_at + Duration::from_secs(STATE_PATIENCE_SECS) => {
                 self.drop_file(turn, taking.name.unfinished());
             }
