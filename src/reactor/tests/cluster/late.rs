@@ -1,6 +1,8 @@
 //! What was answered with a timeout is not done later, wherever it has waited.
 
 use super::*;
+use crate::reactor::calls::ForwardedAnswer;
+use crate::types::Index;
 
 fn put_of(key: &'static [u8], value: &'static [u8]) -> proto::PutRequest {
     proto::PutRequest { key: Bytes::from_static(key), value: Bytes::from_static(value), ..Default::default() }
@@ -199,4 +201,31 @@ fn a_request_that_got_lost_with_its_connection_has_no_outcome_as_soon_as_the_nex
     let member = cluster.member(follower);
     assert_eq!(asked.map(|stream| member.answered(stream)), [Some(TIMED_OUT); 4]);
     assert!(!keys.into_iter().any(|key| cluster.has(leader, key)));
+}
+
+/// Its answer may be here, and wait until this member shows what it shows.
+#[test]
+fn a_request_that_is_answered_is_not_done_again_where_its_leader_leaves() {
+    for has_answer in [false, true] {
+        let mut cluster = Cluster::of(&[1; 3], 3, |settings| settings);
+        cluster.until("one serves", serving);
+        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        let asked = (leader + 1) % 3;
+        cluster.until("it follows", |cluster| cluster.follows(asked) == Some(leader));
+        cluster.member(leader).disk_stands = true;
+        cluster.cut = vec![(leader, 3 - leader - asked)];
+        cluster.member(asked).ask(PUT, &put_of(b"a", b"once"));
+        cluster.settle();
+        let conns: Vec<ConnId> =
+            cluster.ends.keys().filter(|end| end.member == asked).map(|end| end.conn).collect();
+        let reactor = &mut cluster.member(asked).reactors[0];
+        assert_eq!((reactor.paths().forwarded, reactor.paths().forwarded_anew), (1, 0));
+        let Reactor { turn, calls, .. } = reactor;
+        for number in 0..if has_answer { 100 } else { 0 } {
+            let (shows, control, outcome) = (Revision(99), Index(0), Ok(Bytes::new()));
+            calls.on_forwarded_answer(turn, ForwardedAnswer { number, shows, control, outcome });
+        }
+        conns.into_iter().for_each(|conn| calls.on_leaving(turn, conn));
+        assert_eq!(reactor.paths().forwarded_anew, u64::from(!has_answer));
+    }
 }
