@@ -13,7 +13,7 @@ use braid::stdx::Rng;
 use options::{DISKS, Options, PARTITIONS, Wish};
 use processes::{Disk, Judged, Network, Setup, Trial, in_a_network};
 use std::io::{Error, Result};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
