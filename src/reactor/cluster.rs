@@ -96,9 +96,7 @@ impl Reactor {
             }
             PeerMessage::StateBlock { shard, file, number, is_last, block } => {
                 let place = (shard, file, number);
-                if let Err(why) = storage.on_state_block(turn, lane.member, place, is_last, block) {
-                    self.peers.fail(&mut self.turn, conn, &why);
-                }
+                storage.on_state_block(turn, (lane.member, conn), place, is_last, block);
             }
             PeerMessage::StateGone { shard, file } => storage.on_state_gone(turn, lane.member, shard, file),
             PeerMessage::Settled { epoch, revision, commits } => {

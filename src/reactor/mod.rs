@@ -156,6 +156,9 @@ impl Reactor {
         self.run_local();
         self.shards.work_in_background(&mut self.turn);
         self.storage.work_in_background(&mut self.turn, &mut self.shards);
+        if let Some((conn, why)) = self.storage.take_misgiven() {
+            self.peers.fail(&mut self.turn, conn, &why);
+        }
         self.adopt_arrived_control();
         self.run_local();
         self.calls.flush_watches(&mut self.turn);

@@ -40,7 +40,7 @@ use crate::log::{
 };
 use crate::raft::{GroupEntry, HardState, Writes};
 use crate::record::Payload;
-use crate::types::{Duration, Index, RaftId, ShardId, Term, Time};
+use crate::types::{ConnId, Duration, Index, RaftId, ShardId, Term, Time};
 use checkpoints::{Checkpointing, Whole};
 use clearing::Clearing;
 use giving::Giving;
@@ -117,6 +117,8 @@ pub(super) struct Storage {
     /// The last state that was given whole, the index behind which its taker goes on, and when.
     last_given: Option<(Resident, Index, Time)>,
     taking: Option<Taking>,
+    /// The connection that brought what is no state, and what is wrong with it.
+    misgiven: Option<(ConnId, String)>,
     /// Shards whose log begins anew, until it says so durably.
     installing: VecDeque<(Ordinal, ShardId)>,
     arrived_control: Option<ControlState>,
@@ -170,6 +172,7 @@ impl Storage {
             giving: None,
             last_given: None,
             taking: None,
+            misgiven: None,
             installing: VecDeque::new(),
             arrived_control: None,
         }

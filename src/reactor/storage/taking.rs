@@ -20,7 +20,7 @@ use crate::peer::PeerMessage;
 use crate::raft::Installing;
 use crate::reactor::turn::ToPeers;
 use crate::recover::{ArrivedState, Arriving};
-use crate::types::{Duration, Index, MemberId, ShardId, Time};
+use crate::types::{ConnId, Duration, Index, MemberId, ShardId, Time};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -36,6 +36,8 @@ pub(super) struct Taking {
     /// When it was asked for last, and when something came of it.
     asked_at: Time,
     heard_at: Time,
+    /// The connection that brought the newest block.
+    by: Option<ConnId>,
 }
 
 enum Doing {
@@ -89,42 +91,54 @@ impl Storage {
             come: BTreeMap::new(),
             asked_at: turn.now,
             heard_at: turn.now,
+            by: None,
         });
         turn.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
     }
 
-    /// The member that gives has a block. An error is its fault.
+    /// The member that gives has a block.
     pub fn on_state_block(
         &mut self,
         turn: &mut Turn,
-        from: MemberId,
+        (from, by): (MemberId, ConnId),
         (shard, file, number): (ShardId, u64, u32),
         is_last: bool,
         block: Bytes,
-    ) -> Result<(), String> {
+    ) {
         let Some(taking) = self.taking.as_mut().filter(|taking| taking.is_of(from, shard, file)) else {
-            return Ok(());
+            return;
         };
         if (taking.next..taking.next + STATE_BLOCKS_AHEAD as u32).contains(&number) {
+            taking.by = Some(by);
             taking.come.insert(number, (is_last, block));
         }
-        self.write_block(turn)
+        self.write_block(turn);
+    }
+
+    /// The connection that brought what is no state, and what is wrong with that, if one did since this was asked last.
+    pub fn take_misgiven(&mut self) -> Option<(ConnId, String)> {
+        self.misgiven.take()
+    }
+
+    /// What has come is no state: that is the giver's fault, and nothing is taken for a while.
+    fn refuse_state(&mut self, turn: &mut Turn, of: CheckpointName, by: Option<ConnId>, why: String) {
+        self.give_taking_up(turn, of, of.unfinished(), &why);
+        self.misgiven = by.map(|by| (by, why));
     }
 
     /// The next block goes to the disk, if it has come and the one before is there.
-    fn write_block(&mut self, turn: &mut Turn) -> Result<(), String> {
+    fn write_block(&mut self, turn: &mut Turn) {
         let is_due = |taking: &mut Taking| {
             matches!(taking.doing, Doing::Asking(_)) && taking.come.contains_key(&taking.next)
         };
-        let Some(mut taking) = self.taking.take_if(is_due) else { return Ok(()) };
+        let Some(mut taking) = self.taking.take_if(is_due) else { return };
         let (Doing::Asking(mut arriving), Some((is_last, block))) =
             (taking.doing, taking.come.remove(&taking.next))
         else {
             unreachable!("it is due")
         };
         if let Err(why) = arriving.take(&block) {
-            self.drop_file(turn, taking.name.unfinished());
-            return Err(why);
+            return self.refuse_state(turn, taking.name, taking.by, why);
         }
         let mut bytes = Buffer::with_capacity(block.len().next_multiple_of(BLOCK_BYTES));
         bytes.extend(&block);
@@ -133,7 +147,6 @@ impl Storage {
         let step = BulkStep::Append { name: taking.name.unfinished(), blocks: vec![bytes] };
         turn.out.push(Output::Bulk { job: taking.job, step });
         self.taking = Some(taking);
-        Ok(())
     }
 
     /// The member that gave has it no more.
@@ -179,7 +192,7 @@ impl Storage {
                         Doing::Naming(Box::new(arrived))
                     }
                     Err(why) => {
-                        self.give_taking_up(turn, taking.name, unfinished, &why);
+                        self.refuse_state(turn, taking.name, taking.by, why);
                         return true;
                     }
                 }
@@ -191,12 +204,8 @@ impl Storage {
             taking.asked_at = turn.now;
             ask(turn, taking.from, taking.name, taking.next);
         }
-        let from = format!("{:x}", taking.from.0);
         self.taking = Some(taking);
-        if let Err(why) = self.write_block(turn) {
-            let fields = vec![("remote-peer-id", from), ("error", why)];
-            turn.log_line(Level::Warn, "failed to take the state of a shard", fields);
-        }
+        self.write_block(turn);
         true
     }
 

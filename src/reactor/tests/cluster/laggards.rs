@@ -138,6 +138,41 @@ fn a_follower_behind_all_logs_is_given_the_state() {
 }
 
 #[test]
+fn a_member_that_gives_what_is_no_state_is_named_and_asked_again() {
+    let (mut cluster, leader, away) = cluster_that_keeps_no_log();
+    write_much(&mut cluster, leader, 300);
+    cluster.cut.clear();
+    let begins = "taking the state of a shard: no log has what is missing here";
+    let takes = |member: &Member| member.log_lines.iter().any(|line| line.message == begins);
+    for _ in 0..1_000 {
+        if takes(cluster.member(away)) {
+            break;
+        }
+        cluster.turn_all();
+        cluster.now = cluster.now + Duration::from_ms(1);
+    }
+    assert!(takes(cluster.member(away)), "it is given a state");
+    let ends: Vec<(End, End)> = cluster.ends.iter().map(|(end, other)| (*end, *other)).collect();
+    let links = ends.iter().filter(|(end, other)| (end.member, other.member) == (away, leader));
+    let giver = MemberId(7 + leader as u64);
+    for (End { conn, .. }, _) in links {
+        let reactor = &mut cluster.member(away).reactors[usize::from(conn.reactor.0)];
+        for (shard, file) in (0..8).flat_map(|shard| (0..50).map(move |file| (ShardId(shard), file))) {
+            let zeros = Bytes::from(vec![0; 4096]);
+            reactor.storage.on_state_block(&mut reactor.turn, (giver, *conn), (shard, file, 0), false, zeros);
+        }
+    }
+    cluster.until("all show it", |cluster| cluster.shown() == [301; 3]);
+    let lines = &cluster.member(away).log_lines;
+    let refused = lines.iter().filter(|line| line.message == "closed the link to a peer");
+    let words: Vec<String> = refused.map(|line| format!("{line:?}")).collect();
+    let names =
+        |line: &String| line.contains(&format!("{:x}", giver.0)) && line.contains("the state of shard");
+    assert!(words.iter().any(names), "{words:?}");
+    assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
+}
+
+#[test]
 fn a_read_of_the_log_that_fails_is_tried_again_and_what_the_disk_has_changed_is_given_to_nobody() {
     let (mut cluster, leader, away) = cluster_with_a_laggard(|settings| settings);
     write_much(&mut cluster, leader, 150);
