@@ -12,7 +12,7 @@ mod paths;
 
 pub use crate::record::Chunk;
 pub use applies::{Applies, ApplyKind};
-pub use figures::{Census, ProcessFigures, ReactorCounters, ShardFigures, Times};
+pub use figures::{Census, PeerFigures, ProcessFigures, ReactorCounters, ShardFigures, Times};
 pub use log_line::{Fields, Level, LogLine, Value};
 pub use mail::{
     Body, CallId, CallMail, ControlCopy, ControlRequest, EpochMail, LeaderMail, Mail, MemberMail, Own,

@@ -285,6 +285,8 @@ pub const PEER_QUEUED_BYTES_MAX: usize = 2 * LOG_BEHIND_BYTES_MAX;
 pub const PEER_QUEUED_MESSAGES_MAX: usize = 4 * SHARDS_MAX;
 /// A payload up to this length is copied: a piece of its own costs the kernel more.
 pub const PEER_COPIED_BYTES_MAX: usize = 1 << 10;
+/// How often a round trip to a member is measured: as often as etcd does it.
+pub const PEER_PROBE_SECS: u64 = 4;
 /// Heartbeats without a word from the peer, after which it is asked for one: two of three may be late.
 pub const PEER_SILENT_HEARTBEATS: u64 = 3;
 const _: () = assert!(PEER_MESSAGE_BYTES_MAX < u32::MAX as usize, "lengths in frames have 32 bits");

@@ -4,8 +4,9 @@ use super::{Applies, Paths};
 use crate::api::Alarm;
 use crate::mvcc::Sizes;
 use crate::stdx::Histogram;
-use crate::types::{Duration, Index, ShardId, Time};
+use crate::types::{Duration, Index, MemberId, ShardId, Time};
 use crate::wire;
+use std::collections::BTreeMap;
 
 /// Figures of one reactor, for Status and metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +23,8 @@ pub struct Census {
     /// The alarms that stand, as the control state has them up to this index; none of a reactor that does not
     /// serve.
     pub alarms: Option<(Index, Vec<Alarm>)>,
+    /// Of every other member.
+    pub peers: BTreeMap<MemberId, PeerFigures>,
 }
 
 impl Census {
@@ -38,6 +41,51 @@ impl Census {
         if self.alarms.as_ref().is_none_or(newer) {
             self.alarms.clone_from(&more.alarms);
         }
+        for (member, figures) in &more.peers {
+            self.peers.entry(*member).or_default().add(figures);
+        }
+    }
+}
+
+/// What passes between this member and another one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerFigures {
+    /// Whether the first reactor, which every member has, is connected with it.
+    pub is_active: bool,
+    /// How often that connection was lost.
+    pub disconnects: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    /// Messages of groups that found no connection or no room in one, and connections that were not made.
+    pub send_failures: u64,
+    /// Connections that ended over what came.
+    pub receive_failures: u64,
+    pub round_trips: Histogram,
+}
+
+impl Default for PeerFigures {
+    fn default() -> PeerFigures {
+        PeerFigures {
+            is_active: false,
+            disconnects: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
+            send_failures: 0,
+            receive_failures: 0,
+            round_trips: Histogram::new(Duration::from_us(100).0, 16),
+        }
+    }
+}
+
+impl PeerFigures {
+    fn add(&mut self, more: &PeerFigures) {
+        self.is_active |= more.is_active;
+        self.disconnects += more.disconnects;
+        self.received_bytes += more.received_bytes;
+        self.sent_bytes += more.sent_bytes;
+        self.send_failures += more.send_failures;
+        self.receive_failures += more.receive_failures;
+        self.round_trips.add(&more.round_trips);
     }
 }
 

@@ -11,7 +11,7 @@
 //!  14  version of entries                     4 pong      nothing
 //!  16  kind, zero 3                           5 messages  head, payloads: of some messages
 //!  20  bytes of the body                      6 part      a piece of the head and payloads of one message
-//!  24  number of the frame in its direction
+//!  24  number of the frame in its direction      7 word      nothing
 //!  32  bytes of the head                    head: one rkyv value, `records.rs`
 //!  36  bytes of the payloads                payloads: entries, requests and answers that messages name by their
 //!  40  where in the message the body              length alone, in the messages' order, without gaps
@@ -47,6 +47,8 @@ pub(super) enum FrameKind {
     Pong,
     Messages,
     Part,
+    /// A pong that nobody has asked for.
+    Word,
 }
 
 impl FrameKind {
@@ -58,12 +60,13 @@ impl FrameKind {
             FrameKind::Pong => 4,
             FrameKind::Messages => 5,
             FrameKind::Part => 6,
+            FrameKind::Word => 7,
         }
     }
 
     fn of(number: u8) -> Option<FrameKind> {
-        use FrameKind::{Hello, Messages, Part, Ping, Pong, Refusal};
-        [Hello, Refusal, Ping, Pong, Messages, Part].into_iter().find(|kind| kind.number() == number)
+        use FrameKind::{Hello, Messages, Part, Ping, Pong, Refusal, Word};
+        [Hello, Refusal, Ping, Pong, Messages, Part, Word].into_iter().find(|kind| kind.number() == number)
     }
 
     pub fn name(self) -> &'static str {
@@ -74,6 +77,7 @@ impl FrameKind {
             FrameKind::Pong => "a pong",
             FrameKind::Messages => "messages",
             FrameKind::Part => "a part of a message",
+            FrameKind::Word => "a word",
         }
     }
 }
@@ -178,7 +182,7 @@ impl LinkHeader {
         let longest = match self.kind {
             FrameKind::Hello => PEER_GREETING_BYTES_MAX,
             FrameKind::Refusal => PEER_REFUSAL_BYTES_MAX,
-            FrameKind::Ping | FrameKind::Pong => 0,
+            FrameKind::Ping | FrameKind::Pong | FrameKind::Word => 0,
             FrameKind::Messages | FrameKind::Part => PEER_FRAME_BYTES_MAX - HEADER_BYTES,
         };
         if body > longest {

@@ -13,6 +13,7 @@ pub(super) enum FrameIn {
     Refusal(String),
     Ping,
     Pong,
+    Word,
     /// None where a long message still lacks parts.
     Messages(Vec<PeerMessage>),
 }
@@ -106,6 +107,7 @@ impl Incoming {
             FrameKind::Refusal => FrameIn::Refusal(String::from_utf8_lossy(body).into_owned()),
             FrameKind::Ping => FrameIn::Ping,
             FrameKind::Pong => FrameIn::Pong,
+            FrameKind::Word => FrameIn::Word,
             FrameKind::Messages => {
                 let (head, payloads) = body.split_at(header.head as usize);
                 FrameIn::Messages(read_messages(head, payloads)?)

@@ -15,6 +15,8 @@ pub enum LinkEvent {
     /// for [`Link::answer`] or [`Link::refuse`].
     Hello(Hello),
     Message(PeerMessage),
+    /// A ping was answered after so long.
+    RoundTrip(Duration),
 }
 
 /// Why a link ends.
@@ -112,6 +114,8 @@ pub struct Link {
     incoming: Incoming,
     outgoing: Outgoing,
     patience: Patience,
+    /// When a ping left that is not answered yet.
+    pinged: Option<Time>,
     dropped: u64,
 }
 
@@ -134,6 +138,7 @@ impl Link {
             incoming: Incoming::default(),
             outgoing: Outgoing::new(bounds),
             patience: Patience::new(now, times),
+            pinged: None,
             dropped: 0,
         }
     }
@@ -189,7 +194,10 @@ impl Link {
             FrameIn::Hello(hello) => self.hello(now, hello, events)?,
             FrameIn::Refusal(why) => return Err(LinkError::Refused(why)),
             FrameIn::Ping => self.outgoing.pong(),
-            FrameIn::Pong => {}
+            FrameIn::Pong => {
+                events.extend(self.pinged.take().map(|pinged| LinkEvent::RoundTrip(now.since(pinged))));
+            }
+            FrameIn::Word => {}
             FrameIn::Messages(messages) => events.extend(messages.into_iter().map(LinkEvent::Message)),
         }
         Ok(())
@@ -262,6 +270,14 @@ impl Link {
         }
     }
 
+    /// Asks for a word, so that it is known how long a round trip takes.
+    pub fn probe(&mut self, now: Time) {
+        if self.is_up() && self.pinged.is_none() {
+            self.pinged = Some(now);
+            self.outgoing.ping();
+        }
+    }
+
     /// When [`Link::wake`] is to be called.
     pub fn wake_at(&self) -> Time {
         match self.state {
@@ -284,8 +300,9 @@ impl Link {
             return Err(LinkError::Silent);
         }
         if now < self.patience.question_due() {
-            self.outgoing.pong();
+            self.outgoing.word();
         } else if self.patience.asked.replace(now).is_none() {
+            self.pinged.get_or_insert(now);
             self.outgoing.ping();
         } else {
             self.state = LinkState::Over;

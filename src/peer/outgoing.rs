@@ -111,6 +111,7 @@ pub(super) struct Outgoing {
     /// Whether these are due.
     ping: bool,
     pong: bool,
+    word: bool,
 }
 
 impl Outgoing {
@@ -125,6 +126,7 @@ impl Outgoing {
             greeting: vec![],
             ping: false,
             pong: false,
+            word: false,
         }
     }
 
@@ -155,6 +157,11 @@ impl Outgoing {
         self.pong = true;
     }
 
+    /// A pong that nobody has asked for.
+    pub fn word(&mut self) {
+        self.word = true;
+    }
+
     fn greet(&mut self, kind: FrameKind, first: Vec<u8>, head: usize) {
         let header = LinkHeader::whole(kind, self.number, head, 0);
         let mut out = std::mem::take(&mut self.greeting);
@@ -176,7 +183,8 @@ impl Outgoing {
     /// Hands out as much of all else as may be under way.
     pub fn flush(&mut self, out: &mut Vec<Chunk>) {
         while self.unsent < self.bounds.unsent_bytes_max {
-            let word = [(&mut self.ping, FrameKind::Ping), (&mut self.pong, FrameKind::Pong)]
+            let (ping, pong) = ((&mut self.ping, FrameKind::Ping), (&mut self.pong, FrameKind::Pong));
+            let word = [ping, pong, (&mut self.word, FrameKind::Word)]
                 .into_iter()
                 .find_map(|(due, kind)| std::mem::take(due).then_some(kind));
             if let Some(kind) = word {

@@ -337,6 +337,7 @@ impl Reactor {
             compacted_at: self.shards.compacted_at(),
             process: self.process,
             alarms: self.alarms_known(),
+            peers: self.peers.figures(),
         };
         assert!(census.raft_applied_index <= census.raft_index, "nothing is applied before its commit");
         self.turn.send(call.reactor, CallMail::CensusIs { call, census: Box::new(census) });

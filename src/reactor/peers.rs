@@ -15,8 +15,8 @@
 //! packets again for acknowledgements. A lane for each group would multiply connections by shards.
 
 use super::turn::{ToPeers, Turn};
-use crate::io::{Chunk, ConnectionState, DialId, Level, MemberMail, Output};
-use crate::limits::{DIAL_AGAIN_MS, DIAL_AGAIN_MS_MAX};
+use crate::io::{Chunk, ConnectionState, DialId, Level, MemberMail, Output, PeerFigures};
+use crate::limits::{DIAL_AGAIN_MS, DIAL_AGAIN_MS_MAX, PEER_PROBE_SECS};
 use crate::peer::{self, Founding, Hello, Introduction, Link, LinkEvent, LinkTimes, PeerMessage};
 use crate::raft::Position;
 use crate::record::FEATURE_LEVEL;
@@ -38,6 +38,11 @@ impl PeerLane {
     /// The reactor at the other end.
     pub fn theirs(&self) -> ReactorId {
         self.theirs
+    }
+
+    /// Whether it joins the first reactors of both, which every member has.
+    fn joins_first(&self) -> bool {
+        (self.own, self.theirs) == (ReactorId(0), ReactorId(0))
     }
 
     /// Whether it joins the owners of a shard, where this member has so many reactors.
@@ -120,6 +125,9 @@ pub(super) struct PeerLinks {
     dials: BTreeMap<(MemberId, ReactorId), Dial>,
     dialed: u64,
     events: VecDeque<PeerEvent>,
+    figures: BTreeMap<MemberId, PeerFigures>,
+    /// When round trips are measured next, between first reactors.
+    probe_at: Time,
     /// This process ends: it connects with nobody any more.
     leaves: bool,
 }
@@ -134,6 +142,8 @@ impl PeerLinks {
             dials: BTreeMap::new(),
             dialed: 0,
             events: VecDeque::new(),
+            figures: BTreeMap::new(),
+            probe_at: Time::NEVER,
             leaves: false,
         }
     }
@@ -212,6 +222,7 @@ impl PeerLinks {
         };
         of.under_way = None;
         of.fail(turn.now);
+        self.figures.entry(member).or_default().send_failures += 1;
         let fields = [("remote-peer-id", hex(member)), ("error", why.to_owned())];
         turn.log_line(Level::Info, "cannot connect to a peer", fields.map(|(name, is)| (name, is.into())));
     }
@@ -260,9 +271,17 @@ impl PeerLinks {
         };
         let mut events = vec![];
         let received = connection.link.receive(turn.now, bytes, &mut events);
+        let member = connection.member();
+        if let Some(member) = member {
+            self.figures.entry(member).or_default().received_bytes += bytes.len() as u64;
+        }
         for event in events {
             match event {
                 LinkEvent::Hello(hello) => self.on_hello(turn, conn, hello),
+                LinkEvent::RoundTrip(took) => {
+                    let figures = member.map(|member| self.figures.entry(member).or_default());
+                    figures.into_iter().for_each(|figures| figures.round_trips.observe(took.0));
+                }
                 LinkEvent::Message(message) => {
                     let lane = self.connections.get(&conn).and_then(|connection| connection.lane);
                     let said = lane.map(|lane| PeerEvent::Said { lane, conn, message });
@@ -341,6 +360,9 @@ impl PeerLinks {
         if let Some(dial) = self.dials.get_mut(&(member, theirs)) {
             dial.pause = Duration(0);
         }
+        if lane.joins_first() {
+            self.probe_at = turn.now;
+        }
         let Some(other) = self.others.get_mut(&member) else { return };
         let is_news = other.reactors != Some(reactors) || other.boot != hello.from.boot;
         if is_news {
@@ -363,6 +385,9 @@ impl PeerLinks {
     pub fn on_sent(&mut self, conn: ConnId, bytes: usize) -> bool {
         let Some(connection) = self.connections.get_mut(&conn) else { return false };
         connection.link.sent(bytes);
+        if let Some(member) = connection.member() {
+            self.figures.entry(member).or_default().sent_bytes += bytes as u64;
+        }
         true
     }
 
@@ -389,7 +414,10 @@ impl PeerLinks {
         let Some(connection) = self.connections.get(&conn).filter(|connection| !connection.ends) else {
             return;
         };
-        let member = connection.lane.map(|lane| lane.member).or(connection.dialed.map(|(member, _)| member));
+        let member = connection.member();
+        if let Some(member) = member {
+            self.figures.entry(member).or_default().receive_failures += 1;
+        }
         let member = member.map_or("unknown".to_owned(), hex);
         let fields = [("remote-peer-id", member), ("error", why.to_owned())];
         turn.log_line(Level::Warn, "closed the link to a peer", fields.map(|(name, is)| (name, is.into())));
@@ -419,6 +447,7 @@ impl PeerLinks {
         if let Some(lane) = lane {
             let removed = self.lanes.remove(&(lane.member, lane.theirs));
             assert!(removed == Some(conn), "a lane goes down with its own connection");
+            self.figures.entry(lane.member).or_default().disconnects += u64::from(lane.joins_first());
             self.events.push_back(PeerEvent::Down { lane, conn });
         }
         if let Some(dial) = dialed.and_then(|to| self.dials.get_mut(&to)) {
@@ -445,6 +474,7 @@ impl PeerLinks {
         for (conn, why) in silent {
             self.fail(turn, conn, &why);
         }
+        self.measure_round_trips(turn.now);
         if self.leaves {
             return;
         }
@@ -460,6 +490,29 @@ impl PeerLinks {
             dial.address += 1;
             turn.out.push(Output::Dial { dial: id, url });
         }
+    }
+
+    fn measure_round_trips(&mut self, now: Time) {
+        if now < self.probe_at {
+            return;
+        }
+        self.probe_at = Time::NEVER;
+        let is_first = |connection: &&mut PeerConnection| connection.lane.is_some_and(|l| l.joins_first());
+        for connection in self.connections.values_mut().filter(is_first) {
+            connection.link.probe(now);
+            self.probe_at = now + Duration::from_secs(PEER_PROBE_SECS);
+        }
+    }
+
+    /// What has passed between this reactor and each other member.
+    pub fn figures(&self) -> BTreeMap<MemberId, PeerFigures> {
+        let of = |member: &MemberId| {
+            let lane = self.lanes.get(&(*member, ReactorId(0)));
+            let lane = lane.and_then(|conn| self.connections.get(conn)?.lane);
+            let figures = self.figures.get(member).cloned().unwrap_or_default();
+            (*member, PeerFigures { is_active: lane.is_some_and(|lane| lane.joins_first()), ..figures })
+        };
+        self.others.keys().map(of).collect()
     }
 
     /// Whom this reactor is to be connected to follows from who the members are, and how many reactors they have.
@@ -502,7 +555,7 @@ impl PeerLinks {
         let dials = self.dials.values().filter(|dial| dial.under_way.is_none() && !self.leaves);
         let dials = dials.map(|dial| dial.at);
         let links = self.connections.values().map(|connection| connection.link.wake_at());
-        dials.chain(links).min().unwrap_or(Time::NEVER)
+        dials.chain(links).chain([self.probe_at]).min().unwrap_or(Time::NEVER)
     }
 
     /// Says something to members, by the lane of a shard's owners.
@@ -512,15 +565,21 @@ impl PeerLinks {
     pub fn tell(&mut self, to: ToPeers, shard: ShardId, message: PeerMessage) -> Option<ConnId> {
         match to {
             ToPeers::Asker(conn) => Some(conn).filter(|conn| self.say(*conn, message)),
-            ToPeers::One(member) => self.lane_to(member, shard).filter(|conn| self.say(*conn, message)),
+            ToPeers::One(member) => self.say_to(member, shard, message),
             ToPeers::All => {
                 let members: Vec<MemberId> = self.others.keys().copied().collect();
-                let lanes = members.into_iter().filter_map(|member| self.lane_to(member, shard));
-                let lanes: Vec<ConnId> = lanes.collect();
-                let said = lanes.into_iter().filter(|conn| self.say(*conn, message.clone()));
+                let said = members.into_iter().filter_map(|to| self.say_to(to, shard, message.clone()));
                 said.last()
             }
         }
+    }
+
+    fn say_to(&mut self, member: MemberId, shard: ShardId, message: PeerMessage) -> Option<ConnId> {
+        let said = self.lane_to(member, shard).filter(|conn| self.say(*conn, message));
+        if said.is_none() {
+            self.figures.entry(member).or_default().send_failures += 1;
+        }
+        said
     }
 
     fn lane_to(&self, member: MemberId, shard: ShardId) -> Option<ConnId> {
@@ -615,6 +674,11 @@ impl PeerConnection {
     fn new(link: Link, dialed: Option<(MemberId, ReactorId)>) -> PeerConnection {
         let (first, told) = (vec![], Told::default());
         PeerConnection { link, first, is_known: false, dialed, lane: None, told, ends: false }
+    }
+
+    /// Whose it is, as far as that is known.
+    fn member(&self) -> Option<MemberId> {
+        self.lane.map(|lane| lane.member).or(self.dialed.map(|(member, _)| member))
     }
 }
 

@@ -342,6 +342,7 @@ pub fn heard(link: &mut Link, bytes: &[u8]) -> Vec<PeerMessage> {
         for event in events.drain(..) {
             match event {
                 LinkEvent::Message(message) => messages.push(message),
+                LinkEvent::RoundTrip(_) => {}
                 LinkEvent::Hello(_) if link.is_up() => {}
                 LinkEvent::Hello(_) => link.answer(Time(1)),
             }

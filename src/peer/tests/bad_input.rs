@@ -47,7 +47,7 @@ fn headers_that_are_wrong_are_found_before_a_body_comes() {
         (12, &[2, 0][..], "the version of its frames is 2, and this program knows 1"),
         (14, &[9, 0], "the version of its entries is 9, and this program knows 2"),
         (16, &[0], "it sent a frame of kind 0, which there is not"),
-        (16, &[7], "it sent a frame of kind 7, which there is not"),
+        (16, &[8], "it sent a frame of kind 8, which there is not"),
         (16, &[1], "it sent a hello with a wrong header: it has payloads"),
         (16, &[2], "it sent a refusal with a wrong header: it has payloads"),
         (16, &[3], "it sent a ping with a wrong header: it is longer than its kind may be"),
@@ -312,7 +312,7 @@ fn outcome(bytes: &[u8], cuts: &mut Rng) -> (Vec<PeerMessage>, bool) {
     }
     let message = |event| match event {
         LinkEvent::Message(message) => message,
-        LinkEvent::Hello(_) => panic!("a second hello"),
+        LinkEvent::Hello(_) | LinkEvent::RoundTrip(_) => panic!("nobody said hello or asked again"),
     };
     (events.into_iter().map(message).collect(), is_well)
 }

@@ -224,7 +224,7 @@ fn messages_arrive_as_they_were_sent_whatever_the_cuts() {
             .into_iter()
             .map(|event| match event {
                 LinkEvent::Message(message) => message,
-                LinkEvent::Hello(_) => panic!("a second hello"),
+                LinkEvent::Hello(_) | LinkEvent::RoundTrip(_) => panic!("nobody said hello or asked again"),
             })
             .collect();
         let of_kind = |messages: &[PeerMessage], first: bool| -> Vec<PeerMessage> {

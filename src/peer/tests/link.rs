@@ -7,7 +7,7 @@ use crate::raft::{Content, GroupEntry, Message, MessageBody, Position};
 use crate::record::{Chunk, Payload};
 use crate::stdx::Rng;
 use crate::types::{
-    ClockReading, ClusterId, Index, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time,
+    ClockReading, ClusterId, Duration, Index, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time,
 };
 use bytes::Bytes;
 
@@ -44,7 +44,7 @@ fn payload(bytes: usize) -> Payload {
 fn messages(events: Vec<LinkEvent>) -> Vec<PeerMessage> {
     let message = |event| match event {
         LinkEvent::Message(message) => message,
-        LinkEvent::Hello(_) => panic!("a second hello"),
+        LinkEvent::Hello(_) | LinkEvent::RoundTrip(_) => panic!("nobody said hello or asked again"),
     };
     events.into_iter().map(message).collect()
 }
@@ -197,7 +197,8 @@ fn a_silent_peer_is_asked_and_then_dead() {
     assert_eq!(ping.len(), 48);
     assert_eq!(taken_in(&mut theirs, ms(301), &ping), Ok(vec![]));
     let pong = handed_out(&mut theirs);
-    assert_eq!(taken_in(&mut ours, ms(302), &pong), Ok(vec![]));
+    let round_trip = LinkEvent::RoundTrip(Duration::from_ms(2));
+    assert_eq!(taken_in(&mut ours, ms(302), &pong), Ok(vec![round_trip]));
     assert_eq!(ours.wake_at(), ms(602));
     assert!(handed_out(&mut ours).is_empty(), "a pong is not answered");
     assert_eq!(ours.wake(ms(602)), Ok(()));
@@ -231,7 +232,9 @@ fn who_hears_and_has_nothing_to_say_gives_a_word() {
         theirs.wake(now).unwrap();
         let word = handed_out(&mut theirs);
         assert_eq!(word.is_empty(), ![310, 710].contains(&(now.0 / 1_000_000)), "{now}");
-        taken_in(&mut ours, now, &word).unwrap();
+        // A round trip is measured by what was asked for.
+        ours.probe(now);
+        assert_eq!(taken_in(&mut ours, now, &word), Ok(vec![]));
         ours.wake(now).unwrap();
     }
     // Who has just answered anyway gives none.

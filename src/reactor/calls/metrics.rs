@@ -20,7 +20,7 @@ mod tests;
 
 use super::Turn;
 use crate::api::{Alarm, AlarmType, Code};
-use crate::io::{ApplyKind, Census, ProcessFigures};
+use crate::io::{ApplyKind, Census, PeerFigures, ProcessFigures};
 use crate::stdx::Histogram;
 use crate::types::{Duration, MemberId, ReactorId, Revision, Time};
 use crate::wire::health::{Check, Probe};
@@ -94,7 +94,7 @@ impl Collector for Figures {
         self.encode_requests(&mut page)?;
         self.encode_applies(&mut page)?;
         self.encode_probes(&mut page)?;
-        page.peers()?;
+        self.encode_peers(&mut page)?;
         for (name, kind, help, value) in OF_REACTORS {
             let rows = self.rows.iter().map(|(id, row)| ([("reactor", id.0.to_string())], value(row)));
             page.labelled(name, *kind, help, rows)?;
@@ -229,12 +229,18 @@ const OF_SHARDS: &[Plain<crate::io::ShardFigures>] = &[
     ("braid_shard_log_held_bytes", Gauge, "Log since the oldest entry kept for it.", |s| s.log_bytes),
 ];
 
+/// A metric that is one number of each peer: and the label that names the peer.
+type OfPeer = (&'static str, MetricType, &'static str, &'static str, fn(&PeerFigures) -> u64);
+
 /// etcd's figures of each peer. A lone member has none: the names stand without samples.
-const OF_PEERS: &[(&str, MetricType, &str)] = &[
-    ("etcd_network_peer_received_bytes_total", Counter, "Bytes from a peer."),
-    ("etcd_network_peer_sent_bytes_total", Counter, "Bytes to a peer."),
-    ("etcd_network_peer_sent_failures_total", Counter, "Sends to a peer that failed."),
-    ("etcd_network_peer_round_trip_time_seconds", MetricType::Histogram, "Round trips to a peer."),
+#[rustfmt::skip]
+const OF_PEERS: &[OfPeer] = &[
+    ("etcd_network_active_peers", Gauge, "Whether a peer is connected.", "Remote", |p| p.is_active.into()),
+    ("etcd_network_disconnected_peers_total", Counter, "Connections lost.", "Remote", |p| p.disconnects),
+    ("etcd_network_peer_received_bytes_total", Counter, "Bytes from a peer.", "From", |p| p.received_bytes),
+    ("etcd_network_peer_received_failures_total", Counter, "Connections ended over what came.", "From", |p| p.receive_failures),
+    ("etcd_network_peer_sent_bytes_total", Counter, "Bytes to a peer.", "To", |p| p.sent_bytes),
+    ("etcd_network_peer_sent_failures_total", Counter, "Sends to a peer that failed.", "To", |p| p.send_failures),
 ];
 
 impl Figures {
@@ -329,11 +335,35 @@ impl Figures {
         page.labelled("promhttp_metric_handler_requests_total", Counter, "Pages like this.", rows)
     }
 
+    fn encode_peers(&self, page: &mut MetricsText<'_>) -> fmt::Result {
+        for (name, kind, help, label, value) in OF_PEERS {
+            let peer = |of: &MemberId| (*label, hex(*of));
+            let rows = self.sum.peers.iter().map(|(of, figures)| (of, value(figures)));
+            match *label {
+                "Remote" => {
+                    let labels = |of| [("Local", hex(self.member)), peer(of)];
+                    page.labelled(name, *kind, help, rows.map(|(of, value)| (labels(of), value)))?;
+                }
+                _ => page.labelled(name, *kind, help, rows.map(|(of, value)| ([peer(of)], value)))?,
+            }
+        }
+        let name = "etcd_network_peer_round_trip_time_seconds";
+        let mut trips =
+            page.0.encode_descriptor(name, "Round trips to a peer.", None, MetricType::Histogram)?;
+        for (of, figures) in &self.sum.peers {
+            let (sum, buckets) = in_unit(&figures.round_trips, SECONDS);
+            let to = [("To", hex(*of))];
+            let mut row = trips.encode_family(&to)?;
+            row.encode_histogram::<NoLabelSet>(sum, figures.round_trips.count(), &buckets, None)?;
+        }
+        Ok(())
+    }
+
     fn encode_identity(&self, page: &mut MetricsText<'_>) -> fmt::Result {
-        let id = format!("{:x}", self.member.0);
-        let rows = [([("server_id", id.clone())], 1)];
+        let rows = [([("server_id", hex(self.member))], 1)];
         page.labelled("etcd_server_id", Gauge, "Identity of this member.", rows)?;
-        let rows = [([("Local", id.clone()), ("Remote", id)], 1)];
+        let known = std::iter::once(&self.member).chain(self.sum.peers.keys());
+        let rows = known.map(|of| ([("Local", hex(self.member)), ("Remote", hex(*of))], 1));
         page.labelled("etcd_network_known_peers", Gauge, "Members, this one among them.", rows)?;
         let rows = FEATURES.iter().map(|(name, stage, on)| {
             ([("name", (*name).to_owned()), ("stage", (*stage).to_owned())], u64::from(*on))
@@ -350,7 +380,7 @@ impl Figures {
                 AlarmType::None => "NONE".to_owned(),
                 AlarmType::Unknown(number) => number.to_string(),
             };
-            ([("server_id", format!("{:x}", alarm.member.0)), ("alarm_type", kind)], 1)
+            ([("server_id", hex(alarm.member)), ("alarm_type", kind)], 1)
         });
         page.labelled("etcd_debugging_server_alarms", Gauge, "Alarms that stand.", alarms)
     }
@@ -374,6 +404,10 @@ impl Figures {
         });
         page.labelled("grpc_server_handled_total", Counter, "Calls answered, by code.", rows)
     }
+}
+
+fn hex(member: MemberId) -> String {
+    format!("{:x}", member.0)
 }
 
 /// The sum and the buckets of a histogram, as Prometheus wants them.
@@ -433,13 +467,6 @@ impl MetricsText<'_> {
         let (sum, buckets) = in_unit(of, divisor);
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(sum, of.count(), &buckets, None)
-    }
-
-    fn peers(&mut self) -> fmt::Result {
-        for (name, kind, help) in OF_PEERS {
-            self.0.encode_descriptor(name, help, None, *kind)?;
-        }
-        Ok(())
     }
 
     fn process(&mut self, figures: &ProcessFigures) -> fmt::Result {

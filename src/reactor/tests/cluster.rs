@@ -10,6 +10,7 @@ mod hand_over;
 mod laggards;
 mod late;
 mod local_txns;
+mod peers;
 
 /// One end of a connection between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -230,6 +230,45 @@ fn what_clients_ask_is_counted_as_in_etcd() {
 }
 
 #[test]
+fn each_other_member_has_its_rows_and_is_known() {
+    let mut round_trips = PeerFigures::default().round_trips;
+    round_trips.observe(Duration::from_us(150).0);
+    let peer = PeerFigures {
+        is_active: true,
+        disconnects: 2,
+        received_bytes: 3,
+        sent_bytes: 4,
+        send_failures: 5,
+        receive_failures: 6,
+        round_trips,
+    };
+    let mut figures = figures();
+    let mut rows = [Census::default(), Census::default()];
+    rows[0].peers =
+        BTreeMap::from([(MemberId(0xcd), peer.clone()), (MemberId(0xef), PeerFigures::default())]);
+    rows[1].peers = BTreeMap::from([(MemberId(0xcd), peer)]);
+    rows.iter().for_each(|row| figures.sum.add(row));
+    let text = render(figures);
+    parse(&text);
+    for line in [
+        "etcd_network_known_peers{Local=\"ab\",Remote=\"ab\"} 1",
+        "etcd_network_known_peers{Local=\"ab\",Remote=\"cd\"} 1",
+        "etcd_network_active_peers{Local=\"ab\",Remote=\"cd\"} 1",
+        "etcd_network_active_peers{Local=\"ab\",Remote=\"ef\"} 0",
+        "etcd_network_disconnected_peers_total{Local=\"ab\",Remote=\"cd\"} 4",
+        "etcd_network_peer_received_bytes_total{From=\"cd\"} 6",
+        "etcd_network_peer_sent_bytes_total{To=\"cd\"} 8",
+        "etcd_network_peer_sent_failures_total{To=\"cd\"} 10",
+        "etcd_network_peer_received_failures_total{From=\"cd\"} 12",
+        "etcd_network_peer_round_trip_time_seconds_bucket{le=\"0.0001\",To=\"cd\"} 0",
+        "etcd_network_peer_round_trip_time_seconds_bucket{le=\"0.0002\",To=\"cd\"} 2",
+        "etcd_network_peer_round_trip_time_seconds_count{To=\"ef\"} 0",
+    ] {
+        assert!(text.lines().any(|of| of == line), "{line}\n{text}");
+    }
+}
+
+#[test]
 fn extensive_metrics_say_how_long_calls_take() {
     assert!(!render(figures()).contains("grpc_server_handling_seconds"));
     let mut front = front::RpcCounters::default();
