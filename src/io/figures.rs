@@ -182,6 +182,10 @@ counters! {
     health_failures,
     /// Ranges that a takeover kept from an answer in time.
     ranges_failed,
+    /// Reads that no round of the leader's came to in time.
+    rounds_late,
+    /// States of other members that are being taken.
+    states_on_their_way,
     /// Pages of metrics shown, and not shown in time.
     scrapes,
     scrapes_failed,

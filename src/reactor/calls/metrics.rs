@@ -135,6 +135,8 @@ const PLAIN: &[Plain<Figures>] = &[
     ("etcd_server_quota_backend_bytes", Gauge, "Quota of the data.", |f| f.quota_bytes),
     ("etcd_server_health_success", Counter, "Answers of /health that were healthy.", |f| f.sum.counters.health_successes),
     ("etcd_server_health_failures", Counter, "Answers of /health that were not.", |f| f.sum.counters.health_failures),
+    ("etcd_server_slow_read_indexes_total", Counter, "Reads for which the leader was not heard of in time.", |f| f.sum.counters.rounds_late),
+    ("etcd_server_snapshot_apply_in_progress_total", Gauge, "States of other members that are being taken.", |f| f.sum.counters.states_on_their_way),
     ("etcd_server_read_indexes_failed_total", Counter, "Ranges that a takeover kept from an answer.", |f| f.sum.counters.ranges_failed),
     ("etcd_mvcc_db_total_size_in_bytes", Gauge, "Data, with what a defragmentation would free.", |f| f.sum.sizes.db_bytes()),
     ("etcd_mvcc_db_total_size_in_use_in_bytes", Gauge, "Data that is not compacted.", |f| f.sum.sizes.db_bytes_in_use()),
@@ -171,9 +173,7 @@ const MILLISECONDS: f64 = 1e6;
 /// Metrics of what a lone member never does.
 const NOTHING_YET: &[(&str, MetricType, &str)] = &[
     ("etcd_server_heartbeat_send_failures_total", Counter, "Heartbeats that could not be sent in time."),
-    ("etcd_server_slow_read_indexes_total", Counter, "Questions for a read's index that took long."),
     ("etcd_server_learner_promote_successes", Counter, "Learners promoted."),
-    ("etcd_server_snapshot_apply_in_progress_total", Gauge, "Whether a snapshot is taken over."),
 ];
 
 /// etcd's feature gates as they are in effect here: name, stage, and whether it is on.

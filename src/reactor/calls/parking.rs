@@ -145,6 +145,7 @@ impl Calls {
             let is_range =
                 matches!(request, ClientRequest::Call(Request::Range(_)) | ClientRequest::RangeStream(_));
             turn.counters.ranges_failed += u64::from(is_range);
+            turn.counters.rounds_late += u64::from(requires == Requires::Latest);
             let error = match (&request, requires) {
                 _ if turn.is_alone() => Error::Timeout,
                 (ClientRequest::KeepAlive(_), _) => Error::NoLeader,

@@ -182,6 +182,7 @@ impl Storage {
         counters.log_writes = self.log_writes;
         counters.log_bytes = self.log_bytes;
         counters.defragmenting = self.defragmenting.len() as u64;
+        counters.states_on_their_way = u64::from(self.taking.is_some());
     }
 }
 

@@ -106,6 +106,10 @@ fn paths(member: &Member) -> Paths {
     sum
 }
 
+fn on_their_way(member: &Member) -> u64 {
+    member.reactors.iter().map(|reactor| reactor.counters_now().states_on_their_way).sum()
+}
+
 #[test]
 fn a_follower_behind_all_logs_is_given_the_state() {
     let (mut cluster, leader, away) = cluster_that_keeps_no_log();
@@ -123,6 +127,7 @@ fn a_follower_behind_all_logs_is_given_the_state() {
         cluster.shown() == [301; 3]
     });
     assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
+    assert_eq!(on_their_way(cluster.member(away)), 0);
     let took = cluster.now.since(begun);
     assert!(took < Duration::from_secs(2), "no block waits for the next question: {took:?}");
     let installed = paths(cluster.member(away)).state_installed;
@@ -152,6 +157,7 @@ fn a_member_that_gives_what_is_no_state_is_named_and_asked_again() {
         cluster.now = cluster.now + Duration::from_ms(1);
     }
     assert!(takes(cluster.member(away)), "it is given a state");
+    assert!(on_their_way(cluster.member(away)) > 0);
     let ends: Vec<(End, End)> = cluster.ends.iter().map(|(end, other)| (*end, *other)).collect();
     let links = ends.iter().filter(|(end, other)| (end.member, other.member) == (away, leader));
     let giver = MemberId(7 + leader as u64);
