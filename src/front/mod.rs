@@ -333,8 +333,8 @@ impl Front {
     }
 
     /// Streams whose clients want no stream without a leader.
-    pub fn streams_requiring_leader(&self) -> Vec<Rpc> {
-        self.connections.iter().flatten().flat_map(ClientConnection::streams_requiring_leader).collect()
+    pub fn streams_requiring_leader(&self) -> impl Iterator<Item = Rpc> {
+        self.connections.iter().flatten().flat_map(ClientConnection::streams_requiring_leader)
     }
 
     /// Answers a unary call.

@@ -98,7 +98,9 @@ impl Calls {
         request: ClientRequest,
         bytes: usize,
     ) -> Option<RangeRequest> {
-        if caller.requires_leader && turn.epoch_state.has_lost_leader() && !self.is_open(rpc, &request) {
+        let is_stream = matches!(request, ClientRequest::Watch(_) | ClientRequest::KeepAlive(_));
+        let begins = caller.requires_leader && !self.is_open(rpc, &request);
+        if begins && self.is_leaderless(turn, rpc, is_stream) {
             self.refuse_unchecked(turn, rpc, &request, Error::NoLeader);
             return None;
         }

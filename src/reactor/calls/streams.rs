@@ -14,6 +14,7 @@ use crate::wire::health::{Facts, Page, Reads};
 use crate::wire::http1::Http1Response;
 use crate::wire::peer_pages::PeerFacts;
 use crate::wire::{Method, encode};
+use std::collections::BTreeSet;
 
 /// A RangeStream under way.
 pub(super) struct Chunking {
@@ -39,9 +40,11 @@ pub(super) struct Streams {
     chunking: HashMap<Rpc, Chunking>,
     keeping_alive: HashMap<Rpc, KeepingAlive>,
     /// Those that asked for a leader, while there is none.
-    leaderless: Vec<Rpc>,
+    leaderless: BTreeSet<Rpc>,
     /// Until when they wait for the next one.
     leaderless_until: Time,
+    /// From when new ones are refused, since the leader was lost.
+    refused_from: Option<Time>,
 }
 
 impl Streams {
@@ -172,13 +175,16 @@ impl Calls {
         self.front.end(rpc, Err(error));
     }
 
-    // Streams that asked for a leader. Etcd refuses new ones at once, and has more patience with those that are
-    // open: to open them anew elsewhere is dear.
+    // Calls that asked for a leader. Etcd refuses new ones once it has noticed that there is none, an election timeout
+    // or two after the loss, and has more patience with streams that are open: to open them anew elsewhere is dear.
+    // Here the loss is mostly noticed at once, and who is refused at once asks again at once, many times over before
+    // the next leader is there.
 
     /// The epoch is over.
     pub(super) fn lose_leader(&mut self, turn: &Turn) {
-        if turn.epoch_state.has_lost_leader() && self.streams.leaderless.is_empty() {
-            self.streams.leaderless = self.front.streams_requiring_leader();
+        if turn.epoch_state.has_lost_leader() && self.streams.refused_from.is_none() {
+            self.streams.refused_from = Some(turn.now + turn.settings.election_timeout);
+            self.streams.leaderless = self.front.streams_requiring_leader().collect();
             self.streams.leaderless_until = turn.now + turn.settings.leader_patience();
         }
     }
@@ -186,6 +192,20 @@ impl Calls {
     /// An epoch serves.
     pub(super) fn find_leader(&mut self) {
         self.streams.leaderless.clear();
+        self.streams.refused_from = None;
+    }
+
+    /// Whether a new call that requires a leader is refused. A stream that is let in though there is none waits for
+    /// one with those that were open before.
+    pub(super) fn is_leaderless(&mut self, turn: &Turn, rpc: Rpc, is_stream: bool) -> bool {
+        if !turn.epoch_state.has_lost_leader() {
+            return false;
+        }
+        let waits = self.streams.refused_from.is_some_and(|from| turn.now < from);
+        if waits && is_stream {
+            self.streams.leaderless.insert(rpc);
+        }
+        !waits
     }
 
     /// Ends the streams that have waited for a leader for too long.

@@ -89,8 +89,9 @@ fn member_with_a_lease() -> Member {
 }
 
 #[test]
-fn what_requires_a_leader_is_refused_at_once_while_there_is_none() {
+fn what_requires_a_leader_is_refused_while_there_is_none() {
     let mut member = member_without_leader();
+    member.wait(member.reactors[0].turn.settings.election_timeout);
     for stream in member.ask_requiring_leader() {
         assert_eq!(member.ended_with(stream), NO_LEADER, "{stream:?}");
     }
@@ -135,6 +136,31 @@ fn open_streams_that_require_a_leader_outlive_a_short_takeover() {
     for stream in streams {
         assert_eq!((member.ended_with(stream), member.answers_of(stream)), (None, 2));
     }
+}
+
+/// Whoever is refused asks again at once: a leader that is lost is given the time that etcd takes to notice.
+#[test]
+fn what_requires_a_leader_waits_for_a_short_takeover() {
+    let mut member = member_without_leader();
+    let asked = member.ask_requiring_leader();
+    let election = member.reactors[0].turn.settings.election_timeout;
+    member.wait(Duration(election.0 - 1));
+    assert!(asked.iter().all(|stream| member.ended_with(*stream) != NO_LEADER));
+    member.write_all();
+    for stream in asked {
+        assert!(member.ended_with(stream).is_none_or(|status| status == (0, "")), "{stream:?}");
+        assert!(member.answers_of(stream) > 0, "{stream:?}");
+    }
+}
+
+#[test]
+fn streams_that_begin_just_after_the_loss_end_with_those_that_were_open() {
+    let mut member = member_with_a_lease();
+    member.lose_leader();
+    let streams = member.open_streams();
+    let patience = member.reactors[1].turn.settings.leader_patience();
+    member.wait(patience);
+    assert_eq!(streams.map(|stream| member.ended_with(stream)), [NO_LEADER, NO_LEADER, None, None]);
 }
 
 #[test]
