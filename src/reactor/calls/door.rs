@@ -40,7 +40,7 @@ pub(super) enum Requires {
     /// The process answers, whoever leads.
     Nothing,
     /// The member has shown something. Before it has taken over or followed nobody knows what was shown before the
-    /// start.
+    /// start. And what this reactor has of the control state the others have as well.
     Shown,
     /// It is answered from what this member holds, once a majority has confirmed that this is the newest.
     Latest,
@@ -130,9 +130,11 @@ impl Calls {
         deadline: Time,
     ) -> Option<RangeRequest> {
         let state = &turn.epoch_state;
+        // A watch shows events, and its stream's requests keep their order.
+        let is_everywhere = matches!(request, ClientRequest::Watch(_)) || turn.is_known_everywhere();
         let awaits = match requires {
             Requires::Nothing => return self.admit(turn, rpc, request, deadline),
-            Requires::Shown if state.may_watch() && turn.router.is_some() => {
+            Requires::Shown if state.may_watch() && turn.router.is_some() && is_everywhere => {
                 return self.admit_if_room(turn, rpc, request, deadline);
             }
             Requires::Shown => Awaits::Shown,

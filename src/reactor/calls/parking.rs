@@ -15,12 +15,12 @@ use crate::types::{Index, Revision, Time};
 /// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Awaits {
-    /// Something that may be shown at all.
+    /// Something that may be shown at all, and at any reactor.
     Shown,
     /// An epoch that serves, here or at a member that this one can reach.
     Leader,
     Round(Round),
-    /// That this member shows the revision, and has the control entry.
+    /// That this member shows the revision, and every reactor has the control entry.
     State(Revision, Index),
 }
 
@@ -109,6 +109,14 @@ impl Calls {
         self.unpark(turn, |awaits| awaits == Awaits::Shown);
     }
 
+    /// What this reactor has of the control state the others have as well.
+    pub fn unpark_known(&mut self, turn: &mut Turn) {
+        if turn.epoch_state.may_watch() && turn.router.is_some() {
+            self.unpark(turn, |awaits| awaits == Awaits::Shown);
+        }
+        self.unpark_shown_upto(turn);
+    }
+
     /// A leader was found, or one can be reached again.
     pub fn unpark_leaderless(&mut self, turn: &mut Turn) {
         self.unpark(turn, |awaits| awaits == Awaits::Leader);
@@ -127,6 +135,9 @@ impl Calls {
     /// More is shown, or known.
     pub fn unpark_shown_upto(&mut self, turn: &mut Turn) {
         self.finish_shown_answers(turn);
+        if !turn.is_known_everywhere() {
+            return;
+        }
         let (shown, known) = (turn.shown(), turn.control.index);
         let is_due = |awaits| matches!(awaits, Awaits::State(revision, control) if revision <= shown && control <= known);
         if turn.router.is_some() && self.parking.waiting.iter().any(|parked| is_due(parked.awaits)) {
