@@ -120,12 +120,17 @@ impl Reactor {
         }
     }
 
-    /// The compaction in effect takes hold of this reactor's shards, once this member shows its revision. During a
-    /// takeover the stores are behind it, and serving begins with it.
+    /// The compaction takes hold of this reactor's shards, once this member shows its revision and all reactors have
+    /// it: what one says is compacted another does not read. During a takeover the stores are behind it, and serving
+    /// begins with it.
     pub(super) fn apply_compaction(&mut self) {
         let epoch_state = &self.turn.epoch_state;
         if epoch_state.may_write() {
+            // Read before: what shows more was asked for later.
             self.follow_settled();
+            if !self.turn.is_known_everywhere() {
+                return;
+            }
         } else if !epoch_state.may_follow() || self.turn.control.compacted() > *self.turn.settled {
             return;
         }
@@ -212,7 +217,9 @@ impl Reactor {
             let changes = ReadOnly::change(&mut self.turn.changes);
             *changes = number.max(*changes);
         }
-        if !self.turn.is_alone() || !self.turn.epoch_state.may_write() {
+        // A lone member's answers wait at the leader, and for nothing else that it knows.
+        let waits = !self.turn.is_alone() || !self.turn.epoch_state.may_write() || self.turn.compacts();
+        if waits {
             for reactor in (1..self.turn.reactors).map(ReactorId) {
                 self.turn.send(reactor, MemberMail::ControlShown);
             }

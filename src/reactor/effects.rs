@@ -132,6 +132,9 @@ impl Reactor {
         if let Some(settled) = settled {
             self.on_settled(settled);
         }
+        if self.turn.epoch_state.may_write() && self.turn.compacts() {
+            self.apply_compaction();
+        }
     }
 
     /// Others may have settled more than this reactor has heard of.

@@ -78,7 +78,7 @@ pub(super) struct Turn {
     pub control: ReadOnly<Control>,
     /// Up to which change this reactor has it.
     pub changes: ReadOnly<ChangeNumber>,
-    /// The compaction that has taken effect here: it waits until its revision is shown.
+    /// The compaction that has taken effect here: it waits until its revision is shown, and all reactors have it.
     pub compacted: ReadOnly<Revision>,
     /// Revisions that the sequencer has promised to this reactor.
     pub allotment: Allotment,
@@ -136,7 +136,14 @@ impl Turn {
     /// another member leads, this reactor shows what its own shards have taken over, which is looked at anew with
     /// each input: so nobody is shown less than an answer before has shown, at whatever reactor.
     pub fn shown(&self) -> Revision {
-        if self.epoch_state.may_follow() { *self.settled } else { self.sequencer.settled() }
+        // What was taken behind a compaction is shown with it.
+        let goes_by_settled = self.epoch_state.may_follow() || self.epoch_state.may_write() && self.compacts();
+        if goes_by_settled { *self.settled } else { self.sequencer.settled() }
+    }
+
+    /// Whether a compaction is on its way that has not taken effect here.
+    pub fn compacts(&self) -> bool {
+        self.control.compacted() > *self.compacted
     }
 
     /// The term that this member shows: of the control shard's group, whichever reactor was asked before.
