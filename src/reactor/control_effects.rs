@@ -19,7 +19,7 @@ use super::turn::ReadOnly;
 use crate::io::{LeaderMail, MemberMail};
 use crate::record::{ArchivedChange, ArchivedEntry, ControlEntry, Entry, Payload};
 use crate::takeover::{LiveWrite, NextEffect};
-use crate::types::{ChangeNumber, Index, LeaseId, ReactorId, Revision};
+use crate::types::{ChangeNumber, Index, LeaseId, ReactorId, Revision, ShardId};
 use std::sync::Arc;
 
 /// What is to take effect at all reactors at once, as another reactor than the control shard's has it.
@@ -97,8 +97,8 @@ impl Reactor {
     pub(super) fn on_control_is(&mut self, number: ChangeNumber, index: Index, change: &ControlEntry) {
         assert!(self.leader.is_none(), "where the control shard lives its log is followed, not mail");
         assert!(self.coming.is_none(), "who leads has shared all that was due before");
-        self.take_change(index, change);
         *ReadOnly::change(&mut self.turn.changes) = number;
+        self.take_change(index, change);
         self.calls.unpark_shown_upto(&mut self.turn);
         self.turn.send(ReactorId(0), LeaderMail::ControlKnown { number, index });
     }
@@ -111,7 +111,10 @@ impl Reactor {
     /// What shards and calls have to do with a change of the control state.
     fn follow_control(&mut self, change: &ControlEntry) {
         match *change {
-            ControlEntry::Compact { .. } => self.apply_compaction(),
+            ControlEntry::Compact { .. } => {
+                self.compaction = *self.turn.changes;
+                self.apply_compaction();
+            }
             ControlEntry::LeaseEnd { lease } => {
                 self.shards.run_lease_waiting(&mut self.turn, LeaseId(lease));
                 self.calls.retry_cross_shard(&mut self.turn, LeaseId(lease));
@@ -128,7 +131,7 @@ impl Reactor {
         if epoch_state.may_write() {
             // Read before: what shows more was asked for later.
             self.follow_settled();
-            if !self.turn.is_known_everywhere() {
+            if self.turn.sequencer.changes() < self.compaction {
                 return;
             }
         } else if !epoch_state.may_follow() || self.turn.control.compacted() > *self.turn.settled {
@@ -142,14 +145,39 @@ impl Reactor {
 
     /// What is covered is shown, and what is due before it takes effect.
     pub(super) fn share_due(&mut self) {
-        let follows = self.turn.epoch_state.may_follow() && self.epochs.has_copied_control();
-        while follows && !self.turn.is_alone() && !self.epochs.shares() {
+        if !self.epochs.coordinates() || !self.turn.epoch_state.may_follow() || self.turn.is_alone() {
+            return;
+        }
+        if !self.epochs.has_copied_control() {
+            // Of what the log held at the start nobody tells.
+            self.apply_due_controls();
+            if !self.turn.control.is_bootstrapped() {
+                return;
+            }
+            self.epochs.copy_control(&mut self.turn, &self.shards);
+        }
+        while !self.epochs.shares() {
             let truth = self.turn.settled_truth();
-            let upto = self.epochs.showable(&self.turn).map_or(truth, |showable| showable.max(truth));
+            let more = match self.epochs.take_rested() {
+                None => self.epochs.covered_by_all(&self.turn).filter(|_| self.may_show_more()),
+                rested => rested,
+            };
+            let upto = more.map_or(truth, |more| more.max(truth));
             if !self.share(upto) {
                 return self.show(upto);
             }
         }
+    }
+
+    /// While the control shard's log rests it says all that can have been shown: before more is, something has to
+    /// stand behind that.
+    fn may_show_more(&mut self) -> bool {
+        if !self.storage.rests() {
+            return true;
+        }
+        let control = &self.shards.get(ShardId::CONTROL).expect("who coordinates has it").shard;
+        self.storage.disturb(ShardId::CONTROL, control.home, control.group().hard_state());
+        false
     }
 
     /// Gives the other reactors what is due with a revision. False where nothing is.
@@ -183,10 +211,9 @@ impl Reactor {
 
     /// What has come takes effect, where all reactors have it.
     pub(super) fn take_shared(&mut self) {
-        let everywhere = self.turn.sequencer.changes();
-        let Some(Coming { number, changes }) = self.coming.take_if(|coming| coming.number <= everywhere) else {
-            return;
-        };
+        let sequencer = &self.turn.sequencer;
+        let is_everywhere = |coming: &mut Coming| coming.number <= sequencer.changes();
+        let Some(Coming { number, changes }) = self.coming.take_if(is_everywhere) else { return };
         for (index, change) in &*changes {
             self.take_change(*index, change);
         }

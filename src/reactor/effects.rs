@@ -18,7 +18,7 @@ impl Reactor {
         }
         let storage = &mut self.storage;
         self.shards.take_readies(|shard, home, writes| storage.persist(shard, home, writes));
-        self.rest.take_turn(&self.turn, &self.shards, storage);
+        self.rest.take_turn(&self.turn, &self.shards, storage, self.epochs.shares());
         self.storage.flush(&mut self.turn, &self.shards);
         self.follow_durable();
     }
@@ -205,7 +205,8 @@ impl Reactor {
         assert!(!self.turn.epoch_state.may_write(), "who serves has the whole state");
         self.coming = None; // It is part of this.
         self.adopt(copy);
-        *ReadOnly::change(&mut self.turn.changes) = number;
+        let changes = ReadOnly::change(&mut self.turn.changes);
+        *changes = number.max(*changes);
         match self.epochs.coordinates() {
             true => self.tell_known(),
             false => self.turn.send(ReactorId(0), LeaderMail::ControlHeld { number }),
@@ -220,9 +221,7 @@ impl Reactor {
         if let Some(state) = self.storage.take_arrived_control() {
             ReadOnly::change(&mut self.turn.control).adopt(&state);
             self.epochs.copy_control_anew();
-            if self.turn.epoch_state.may_follow() {
-                self.epochs.copy_control(&mut self.turn, &self.shards);
-            }
+            self.share_due();
         }
     }
 

@@ -43,7 +43,7 @@ use crate::io::{
 };
 use crate::log::Resident;
 use crate::stdx::Rng;
-use crate::types::{Duration, Epoch, Index, ReactorId, Revision, ShardId, Time};
+use crate::types::{ChangeNumber, Duration, Epoch, Index, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
 use control_effects::Coming;
 use epoch::Epochs;
@@ -71,6 +71,8 @@ pub struct Reactor {
     leader: Option<Leader>,
     /// What of the control state is to take effect here.
     coming: Option<Coming>,
+    /// With which change the last compaction came here.
+    compaction: ChangeNumber,
     leaving: Leaving,
     process: Option<ProcessFigures>,
     rng: Rng,

@@ -391,7 +391,7 @@ impl Member {
 
     /// A call that is not awaited.
     /// The reactor that hears nothing hears what has waited.
-    fn hear(&mut self) {
+    fn hear_mail(&mut self) {
         let (deaf, waiting) = self.cut_off.take().expect("one hears nothing");
         for (from, mail) in waiting {
             self.reactors[usize::from(deaf.0)].step(self.now, Input::Mail { from, mail });

@@ -46,9 +46,6 @@ impl Epochs {
             turn.sequencer.show_term(term);
             turn.send_to_all(|| EpochMail::LeaderIs { term, leader });
         }
-        if turn.epoch_state.may_follow() && turn.control.is_bootstrapped() {
-            self.copy_control(turn, shards);
-        }
     }
 
     /// The reactors are told the whole control state once more.
@@ -61,13 +58,14 @@ impl Epochs {
         assert!(before.is_none_or(|(before, _)| before <= revision), "coverage does not fall: {revision}");
     }
 
-    /// What may be shown that is not yet: what rests, or is covered by all reactors. The reactors have the control
-    /// state.
-    pub fn showable(&mut self, turn: &Turn) -> Option<Revision> {
+    /// What earlier processes have shown, once.
+    pub fn take_rested(&mut self) -> Option<Revision> {
+        self.rested.take()
+    }
+
+    /// What all reactors cover and is not shown yet. They have the control state.
+    pub fn covered_by_all(&self, turn: &Turn) -> Option<Revision> {
         assert!(turn.epoch_state.may_follow() && self.known.copied, "who follows shows what others have settled");
-        if let Some(rested) = self.rested.take() {
-            return Some(rested);
-        }
         if self.known.covered_by.len() < usize::from(turn.reactors) {
             return None;
         }
