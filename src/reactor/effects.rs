@@ -18,7 +18,8 @@ impl Reactor {
         }
         let storage = &mut self.storage;
         self.shards.take_readies(|shard, home, writes| storage.persist(shard, home, writes));
-        self.rest.take_turn(&self.turn, &self.shards, storage, self.epochs.shares());
+        let shows_more = self.epochs.shows_more(&self.turn);
+        self.rest.take_turn(&self.turn, &self.shards, storage, shows_more);
         self.storage.flush(&mut self.turn, &self.shards);
         self.follow_durable();
     }

@@ -214,7 +214,7 @@ impl Reactor {
             epochs: Epochs::new(settled, rested),
             leader: None,
             coming: None,
-            compaction: ChangeNumber(0),
+            compaction: Default::default(),
             process: None,
             deadlines_at: now,
             turn: Turn::new(id, reactors, process, settings, sequencer, control, now),

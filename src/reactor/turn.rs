@@ -25,8 +25,8 @@ use crate::router::Router;
 use crate::sequencer::{Allotment, Generation, Sequencer, ShardSet};
 use crate::txn;
 use crate::types::{
-    ChangeNumber, ClockReading, ConnId, Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Term,
-    Time,
+    ChangeNumber, ClockReading, ConnId, Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId,
+    StoreId, Term, Time,
 };
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -137,7 +137,8 @@ impl Turn {
     /// each input: so nobody is shown less than an answer before has shown, at whatever reactor.
     pub fn shown(&self) -> Revision {
         // What was taken behind a compaction is shown with it.
-        let goes_by_settled = self.epoch_state.may_follow() || self.epoch_state.may_write() && self.compacts();
+        let goes_by_settled =
+            self.epoch_state.may_follow() || self.epoch_state.may_write() && self.compacts();
         if goes_by_settled { *self.settled } else { self.sequencer.settled() }
     }
 

@@ -63,9 +63,18 @@ impl Epochs {
         self.rested.take()
     }
 
+    /// Whether more is about to be shown.
+    pub fn shows_more(&self, turn: &Turn) -> bool {
+        let follows = self.coordinates() && turn.epoch_state.may_follow() && self.known.copied;
+        self.shares() || follows && self.covered_by_all(turn).is_some()
+    }
+
     /// What all reactors cover and is not shown yet. They have the control state.
     pub fn covered_by_all(&self, turn: &Turn) -> Option<Revision> {
-        assert!(turn.epoch_state.may_follow() && self.known.copied, "who follows shows what others have settled");
+        assert!(
+            turn.epoch_state.may_follow() && self.known.copied,
+            "who follows shows what others have settled"
+        );
         if self.known.covered_by.len() < usize::from(turn.reactors) {
             return None;
         }

@@ -98,7 +98,8 @@ impl Storage {
         name: CheckpointName,
         from: u32,
     ) {
-        if from == 0 && self.giving.as_ref().is_some_and(|giving| giving.gives_way(turn.now, to, name.shard)) {
+        if from == 0 && self.giving.as_ref().is_some_and(|giving| giving.gives_way(turn.now, to, name.shard))
+        {
             self.end_giving(source);
         }
         if from == 0 && self.giving.is_none() {

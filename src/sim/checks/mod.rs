@@ -16,6 +16,8 @@ pub(super) mod members;
 mod no_space;
 mod record;
 mod replay;
+#[cfg(test)]
+mod tests;
 mod watches;
 
 use super::history::{Header, History, Moment, Op};
@@ -138,9 +140,8 @@ impl Evidence<'_> {
         }
         for stream in &history.streams {
             let compacted = stream.responses.iter().filter(|(_, response)| response.compact_revision > 0);
-            confirmed.extend(
-                compacted.map(|(at, response)| (at.tick, stream.member, response.compact_revision)),
-            );
+            confirmed
+                .extend(compacted.map(|(at, response)| (at.tick, stream.member, response.compact_revision)));
         }
         let mut evidence = Evidence {
             history,
