@@ -458,17 +458,18 @@ impl LogView {
         loop {
             let write = writes.peek().map(|write| write.index);
             let is_next = |(index, ..): &&(Index, _, _)| write.is_none_or(|write| *index < write);
-            if let Some((index, needs, payload)) = controls.next_if(is_next) {
-                if *needs > settled {
-                    return due;
-                }
-                due.push(NextEffect::Control(*index, payload.clone()));
-            } else if let Some(write) = writes.next_if(|write| write.revision <= settled) {
-                due.push(NextEffect::Write(write.clone()));
-            } else {
-                return due;
-            }
+            let next = match controls.next_if(is_next) {
+                Some((_, needs, _)) if *needs > settled => None,
+                Some((index, _, payload)) => Some(NextEffect::Control(*index, payload.clone())),
+                None => writes.next_if(|write| write.revision <= settled).cloned().map(NextEffect::Write),
+            };
+            let Some(next) = next else { break };
+            due.push(next);
         }
+        assert!(due.is_sorted_by_key(NextEffect::index), "what takes effect does so in the order of the log");
+        let last = due.last().map(NextEffect::index);
+        assert!(last <= Some(self.committed.index), "what takes effect is committed: {last:?}");
+        due
     }
 
     /// The state is known to hold everything up to a settled revision, of which nothing is left here.

@@ -38,12 +38,16 @@ impl Epochs {
         }
         let term = group.term();
         let leader = group.leader().and_then(|id| turn.member_of(id));
-        let leader =
-            leader.filter(|leader| *leader != turn.settings.member && self.known.serves.term == term);
+        // A term that is not durable may be gone with the process, and clients would be shown an older one.
+        let is_durable = group.has_promised(term);
+        let serves = is_durable && self.known.serves.term == term;
+        let leader = leader.filter(|leader| serves && *leader != turn.settings.member);
         assert!(term >= self.known.told.0, "terms do not fall: {term} after {}", self.known.told.0);
+        if is_durable {
+            turn.sequencer.show_term(term);
+        }
         if (term, leader) != self.known.told {
             self.known.told = (term, leader);
-            turn.sequencer.show_term(term);
             turn.send_to_all(|| EpochMail::LeaderIs { term, leader });
         }
     }
