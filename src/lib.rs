@@ -231,8 +231,8 @@
 //! 8. Every log gets a seal. When it is committed, what stands above the prefix is void, and the store takes
 //!    from the log what it lacks (`reactor/effects.rs: on_step, follow_commits`,
 //!    `takeover/log_view.rs: sealed`, `shard/mod.rs: apply_prefix`).
-//! 9. When all are sealed the sequencer starts behind the prefix (`reactor/effects.rs: on_sealed`,
-//!    `sequencer/mod.rs: start`).
+//! 9. When all are sealed, and every reactor has what is due of the control state, the sequencer starts behind the
+//!    prefix (`reactor/effects.rs: on_sealed, begin_to_serve`, `sequencer/mod.rs: start`).
 //! 10. Every reactor serves: leases get their full time, parked requests are evaluated
 //!     (`reactor/effects.rs: serve`, `reactor/leader/mod.rs: begin`, `reactor/calls/parking.rs: unpark_leaderless`).
 //!

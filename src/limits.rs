@@ -222,7 +222,7 @@ pub const HTTP2_PARTIAL_FRAME_KEEP_BYTES: usize = 4096;
 /// Payload of one message with entries to a peer, but for one larger entry: a frame between members, so that no
 /// group holds up the others on their connection.
 pub const APPEND_BYTES_MAX: usize = 256 << 10;
-/// Payload that a group keeps though only other peers may lack it: what one misses in a moment comes from memory, and
+/// What a group keeps of entries though only other peers may lack them: what one misses in a moment comes from memory, and
 /// 64 groups hold 64 MiB. What is let go is read from the log.
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(APPEND_BYTES_MAX <= HELD_BYTES_MAX);

@@ -35,6 +35,10 @@ number!(
     Index(u64)
 );
 number!(
+    /// A change of the control state, as the reactors of one process count them.
+    ChangeNumber(u64)
+);
+number!(
     /// A lease. 0 is "no lease"; clients may choose negative ones, as etcd lets them.
     LeaseId(i64)
 );

@@ -77,8 +77,10 @@ paths! {
     /// Requests that waited for an entry of their lease, and those of a compaction outdone by another.
     control_waited_for_entry,
     control_outdone,
-    /// Answers that waited for other reactors to know what they show.
+    /// Answers that waited for other reactors to know what they show; and entries that took effect at all reactors at
+    /// once, where this member does not lead.
     control_shown_later,
+    control_shared,
     compacted_physically,
     compacted_by_itself,
     compacted_in_slices,

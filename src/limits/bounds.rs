@@ -97,7 +97,7 @@ impl Bounds {
         compact_slice_keys: 1,
         checkpoint_step_blocks: 1,
         checkpoint_chain_files_max: 3,
-        held_bytes_max: 300,
+        held_bytes_max: 600,
         laggard_log_bytes_max: 4 * BLOCK_BYTES as u64,
         reads_bytes_max: 300,
         keep_alives_max: 1,

@@ -53,7 +53,7 @@
 use super::{
     Buffer, Checkpointed, CoverageRecord, LogId, Opening, Record, Resident, StoredHardState, Testimony,
 };
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, LOG_WRITE_BYTES_MAX};
 use crate::record::VERSION;
 use crate::stdx::VersionMismatch;
 use crate::types::{Index, Peers, RaftId, Revision, ShardId, StoreId, Term};
@@ -272,7 +272,7 @@ impl FrameHeader {
     }
 
     /// As [`FrameHeader::decode`], of the frame's first block alone: what it says is so if its CRC is that of the
-    /// whole, from byte [`CRC_FROM`] on.
+    /// whole, from byte [`CRC_FROM`] on. None where no frame is so long.
     pub fn claimed(bytes: &[u8]) -> Option<(FrameHeader, u32, usize)> {
         if bytes.len() < BLOCK_BYTES || &bytes[..8] != FRAME_MAGIC {
             return None;
@@ -292,7 +292,8 @@ impl FrameHeader {
             other: word_at(bytes, 88),
         };
         let len = in_blocks(FRAME_HEADER_BYTES + header.records_bytes as usize);
-        Some((header, u32_at(bytes, CRC_AT), len))
+        // Whoever reads on gathers so much before the CRC is known.
+        (len <= LOG_WRITE_BYTES_MAX).then(|| (header, u32_at(bytes, CRC_AT), len))
     }
 }
 

@@ -29,6 +29,9 @@ pub(super) type Reference = [u8; 8];
 /// A reference to what was read from the log: with the entry's index instead of a number.
 const FETCHED: u64 = 1 << 63;
 
+/// What an entry takes beside its payload's bytes: its place and the payload's, and the heads of what is shared.
+const ENTRY_FIXED_BYTES: usize = size_of::<(Term, Kept)>() + size_of::<Payload>() + 32;
+
 /// An entry as the tail keeps it: the number is the payload's reference.
 #[derive(Clone, Copy)]
 enum Kept {
@@ -75,7 +78,7 @@ pub(super) struct Tail {
     first_reference: u64,
     /// The log has the entries behind this one.
     log_after: Index,
-    /// Up to here entries are kept for followers alone, and the bytes of their payloads.
+    /// Up to here entries are kept for followers alone, and the bytes that these take.
     released: Index,
     held_bytes: usize,
     /// Entries from the log, and what they stand behind.
@@ -204,13 +207,13 @@ impl Tail {
         );
         while self.released < upto {
             self.released = self.released.next();
-            self.held_bytes += self.payload_bytes(self.released);
+            self.held_bytes += self.entry_bytes(self.released);
         }
         while self.base.index < self.released
             && (self.base.index < matched || self.held_bytes > held_bytes_max)
         {
             let index = self.base.index.next();
-            self.held_bytes -= self.payload_bytes(index);
+            self.held_bytes -= self.entry_bytes(index);
             let (term, kept) = self.entries.pop_front().expect("what is released is kept");
             self.base = Position { index, term };
             if let Some(reference) = kept.reference() {
@@ -229,10 +232,11 @@ impl Tail {
         self.give_back();
     }
 
-    fn payload_bytes(&self, index: Index) -> usize {
+    /// What an entry takes in memory, also where it holds little or nothing.
+    fn entry_bytes(&self, index: Index) -> usize {
         let (_, kept) = self.entries[(index.0 - self.base.index.0 - 1) as usize];
         let place = kept.reference().map(|reference| (reference - self.first_reference) as usize);
-        place.map_or(0, |place| self.payloads[place].bytes().len())
+        ENTRY_FIXED_BYTES + place.map_or(0, |place| self.payloads[place].bytes().len())
     }
 
     /// The index before the first entry that is in memory.
@@ -297,11 +301,11 @@ impl Tail {
         let mut bytes = 0;
         for index in low..high {
             let (entry, more) = if index > self.base.index.0 {
-                (self.raft_entry(index), self.payload_bytes(Index(index)))
+                (self.raft_entry(index), self.entry_bytes(Index(index)))
             } else {
                 let Some(fetched) = self.fetched(Index(index)) else { break };
                 let bytes = fetched.content.payload().map_or(0, |payload| payload.bytes().len());
-                (Some(fetched_entry(fetched)), bytes)
+                (Some(fetched_entry(fetched)), ENTRY_FIXED_BYTES + bytes)
             };
             bytes += more;
             if bytes > APPEND_BYTES_MAX && !found.is_empty() {

@@ -3,15 +3,12 @@
 
 use super::Reactor;
 use super::epoch_state::EpochStage;
-use super::leader::Decided;
 use super::turn::ReadOnly;
-use crate::io::{ControlCopy, EpochMail, LeaderMail, MemberMail};
-use crate::record::{ArchivedChange, ArchivedEntry, ControlEntry, Entry, Payload};
+use crate::io::{ControlCopy, EpochMail, LeaderMail};
 use crate::sequencer::{Allotment, Generation};
 use crate::shard::Committed;
-use crate::takeover::{LiveWrite, NextEffect, Step};
-use crate::types::{Epoch, Index, LeaseId, ReactorId, Revision, ShardId};
-use std::sync::Arc;
+use crate::takeover::Step;
+use crate::types::{ChangeNumber, Epoch, ReactorId, Revision, ShardId};
 
 impl Reactor {
     /// Makes one entry per shard, and one log write of all of them.
@@ -21,7 +18,8 @@ impl Reactor {
         }
         let storage = &mut self.storage;
         self.shards.take_readies(|shard, home, writes| storage.persist(shard, home, writes));
-        self.rest.take_turn(&self.turn, &self.shards, storage);
+        let shows_more = self.epochs.shows_more(&self.turn);
+        self.rest.take_turn(&self.turn, &self.shards, storage, shows_more);
         self.storage.flush(&mut self.turn, &self.shards);
         self.follow_durable();
     }
@@ -79,6 +77,7 @@ impl Reactor {
         }
         if shard == ShardId::CONTROL && self.turn.epoch_state.may_follow() {
             self.apply_due_controls();
+            self.share_due();
         }
     }
 
@@ -124,16 +123,27 @@ impl Reactor {
         self.calls.unpark_shown_upto(&mut self.turn);
     }
 
-    /// While another member leads, this reactor shows what the member shows from the beginning of each step on.
+    /// While another member leads, this reactor shows what the member shows from the beginning of each step on, and
+    /// the control state that goes with it.
     pub(super) fn follow_shown(&mut self) {
-        if self.turn.epoch_state.may_follow() && self.turn.router.is_some() {
-            self.follow_settled();
+        let follows = self.turn.epoch_state.may_follow() && self.turn.router.is_some();
+        // Read before: what it depends on has come by then.
+        let settled = follows.then(|| self.turn.settled_truth());
+        self.take_shared();
+        if let Some(settled) = settled {
+            self.on_settled(settled);
+        }
+        if self.turn.epoch_state.may_write() && self.turn.compacts() {
+            self.apply_compaction();
         }
     }
 
     /// Others may have settled more than this reactor has heard of.
     pub(super) fn follow_settled(&mut self) {
-        self.on_settled(self.turn.settled_truth());
+        match self.turn.epoch_state.may_write() {
+            true => self.on_settled(self.turn.settled_truth()),
+            false => self.follow_shown(),
+        }
     }
 
     fn settle(&mut self, settled: Revision) {
@@ -145,139 +155,29 @@ impl Reactor {
         // Before a compaction among the control entries takes away what watchers have not seen.
         self.shards.publish(&self.turn);
         self.apply_due_controls();
+        if !self.turn.epoch_state.may_write() {
+            self.shards.hold_control(settled);
+        }
         self.turn.open_gate();
-    }
-
-    // Control entries.
-
-    /// What the leader has decided goes into the log, once all that it saw is settled.
-    pub(super) fn propose_decided(&mut self) {
-        let Reactor { turn, shards, leader: Some(leader), .. } = self else { return };
-        while let Some(Decided { control, call, .. }) = leader.next_to_propose(turn) {
-            match shards.propose_control(turn, control) {
-                Ok(index) => leader.proposed(index, call),
-                Err(_) => return turn.lose_epoch(),
-            }
-        }
-    }
-
-    /// What of the control log is due takes effect, here and, by mail, everywhere.
-    fn apply_due_controls(&mut self) {
-        let settled = *self.turn.settled;
-        while let Some(due) = self.shards.next_due(settled) {
-            match due {
-                NextEffect::Control(index, payload) => self.take_effect(index, &payload),
-                NextEffect::Write(write) => self.take_part_effect(&write),
-            }
-        }
-    }
-
-    fn take_effect(&mut self, index: Index, payload: &Payload) {
-        let Ok(Entry::Control { control, .. }) = payload.to_entry() else {
-            unreachable!("the view of the log has read it as a control entry")
-        };
-        self.change_control(index, control);
-    }
-
-    /// The control shard's part of a revision: leases end with it.
-    fn take_part_effect(&mut self, write: &LiveWrite) {
-        let Ok(ArchivedEntry::Batch(batch)) = write.batch.entry() else {
-            unreachable!("the view of the log has read it as a batch")
-        };
-        let changes = batch.writes[write.place as usize].changes.iter();
-        let ended = changes.filter_map(|change| match change {
-            ArchivedChange::LeaseEnd { lease } => Some(lease.to_native()),
-            _ => None,
-        });
-        let ended: Vec<i64> = ended.collect();
-        for lease in ended {
-            self.change_control(write.index, ControlEntry::LeaseEnd { lease });
-        }
-    }
-
-    fn change_control(&mut self, index: Index, change: ControlEntry) {
-        ReadOnly::change(&mut self.turn.control).apply(index, &change);
-        if matches!(change, ControlEntry::Bootstrap { .. }) {
-            // Whoever takes over goes on with it; whoever follows gives it to the others with its next turn.
-            return match self.turn.epoch_state.may_follow() {
-                true => {}
-                false => self.epochs.fence_all(&mut self.turn, &self.shards),
-            };
-        }
-        let others: Vec<ReactorId> = (1..self.turn.reactors).map(ReactorId).collect();
-        let change = Arc::new(change);
-        if self.epochs.has_copied_control() {
-            for reactor in &others {
-                self.turn.send(*reactor, MemberMail::ControlIs { index, change: change.clone() });
-            }
-        }
-        if let Some(leader) = &mut self.leader {
-            if self.turn.epoch_state.may_write() {
-                leader.announce(index, others);
-            }
-            leader.follow(&mut self.turn, &change);
-        }
-        // It may let later entries take effect, which everybody hears of later.
-        self.follow_control(&change);
-        if let Some(leader) = &mut self.leader {
-            leader.answer_announced(&mut self.turn);
-        }
-        self.calls.unpark_shown_upto(&mut self.turn);
-    }
-
-    /// News of the control state at a reactor without the control shard.
-    pub(super) fn on_control_is(&mut self, index: Index, change: &ControlEntry) {
-        assert!(self.leader.is_none(), "where the control shard lives its log is followed, not mail");
-        ReadOnly::change(&mut self.turn.control).apply(index, change);
-        self.follow_control(change);
-        self.calls.unpark_shown_upto(&mut self.turn);
-        if self.turn.epoch_state.may_write() {
-            self.turn.send(ReactorId(0), LeaderMail::ControlKnown { index });
-        }
-    }
-
-    /// What shards and calls have to do with a change of the control state.
-    fn follow_control(&mut self, change: &ControlEntry) {
-        match *change {
-            ControlEntry::Compact { .. } => self.apply_compaction(),
-            ControlEntry::LeaseEnd { lease } => {
-                self.shards.run_lease_waiting(&mut self.turn, LeaseId(lease));
-                self.calls.retry_cross_shard(&mut self.turn, LeaseId(lease));
-            }
-            _ => {}
-        }
-    }
-
-    /// The compaction in effect takes hold of this reactor's shards, once this member shows its revision. During a
-    /// takeover the stores are behind it, and serving begins with it.
-    fn apply_compaction(&mut self) {
-        let epoch_state = &self.turn.epoch_state;
-        if epoch_state.may_write() {
-            self.follow_settled();
-            self.shards.compact(&mut self.turn);
-        } else if epoch_state.may_follow() && self.turn.control.compacted() <= *self.turn.settled {
-            self.shards.compact(&mut self.turn);
-        }
     }
 
     // Epochs.
 
     /// A step of the coordinator reaches this reactor.
-    pub(super) fn on_step(&mut self, epoch: Epoch, step: Step, control: Option<Arc<ControlCopy>>) {
+    pub(super) fn on_step(&mut self, epoch: Epoch, step: Step, generation: Generation) {
         match step {
             Step::Stop => self.stop_epoch(),
             Step::FenceControl { .. } => {}
             Step::Fence { epoch } => {
+                assert!(self.turn.router.is_some(), "the control state comes before the fence");
                 ReadOnly::change(&mut self.turn.epoch_state).go(epoch, EpochStage::Fencing);
-                self.adopt(&control.expect("a fence carries the control state"));
             }
             Step::Seal { epoch, prefix } if epoch == self.turn.epoch() => {
                 assert!(prefix >= *self.turn.settled, "what was shown is in the prefix: {prefix}");
                 self.epochs.seal(&mut self.turn, &mut self.shards, prefix);
             }
             Step::Serve { epoch, prefix } if epoch == self.turn.epoch() => {
-                let copy = control.expect("serving begins with the control state");
-                self.serve(epoch, prefix, &copy);
+                self.serve(epoch, prefix, generation);
             }
             Step::Seal { .. } | Step::Serve { .. } => {
                 assert!(epoch < self.turn.epoch(), "a step that is not this epoch's is an older one's");
@@ -301,11 +201,19 @@ impl Reactor {
         self.turn.send(ReactorId(0), EpochMail::Stopped);
     }
 
-    /// This member follows, and its reactors begin with this control state.
-    pub(super) fn on_control(&mut self, copy: &ControlCopy) {
-        assert!(self.turn.epoch_state.may_follow(), "who takes over begins with its fence");
+    /// The reactors begin with this control state, or go on with it.
+    pub(super) fn on_control(&mut self, number: ChangeNumber, copy: &ControlCopy) {
+        assert!(!self.turn.epoch_state.may_write(), "who serves has the whole state");
+        self.coming = None; // It is part of this.
         self.adopt(copy);
+        let changes = ReadOnly::change(&mut self.turn.changes);
+        *changes = number.max(*changes);
+        match self.epochs.coordinates() {
+            true => self.tell_known(),
+            false => self.turn.send(ReactorId(0), LeaderMail::ControlHeld { number }),
+        }
         self.follow_shown();
+        self.calls.unpark_shown_upto(&mut self.turn);
     }
 
     /// The control state of another member has come, with its log. It is ahead of what is shown here, and nothing reads
@@ -314,6 +222,7 @@ impl Reactor {
         if let Some(state) = self.storage.take_arrived_control() {
             ReadOnly::change(&mut self.turn.control).adopt(&state);
             self.epochs.copy_control_anew();
+            self.share_due();
         }
     }
 
@@ -343,19 +252,30 @@ impl Reactor {
     }
 
     pub(super) fn on_sealed(&mut self, from: ReactorId, epoch: Epoch) {
-        if let Some(step) = self.epochs.on_sealed(&mut self.turn, from, epoch) {
-            self.apply_due_controls();
-            self.epochs.tell_to_serve(&mut self.turn, &self.shards, step);
-        }
+        self.epochs.on_sealed(&self.turn, from, epoch);
+        self.begin_to_serve();
     }
 
-    fn serve(&mut self, epoch: Epoch, prefix: Revision, copy: &ControlCopy) {
-        assert!(self.turn.gate.is_empty(), "no reply waits from one epoch into the next");
-        assert!(copy.generation != Generation::NONE, "an epoch that serves takes revisions");
-        if !self.epochs.coordinates() {
-            ReadOnly::change(&mut self.turn.control).adopt(&copy.state);
+    /// The epoch serves, where all reactors have sealed, and have what is due of the control state: what is read behind
+    /// the prefix is read with what stands before it.
+    pub(super) fn begin_to_serve(&mut self) {
+        let Some((step, epoch, prefix)) = self.epochs.begins() else { return };
+        if epoch != self.turn.epoch() || self.turn.epoch_state.stage() != EpochStage::Sealed {
+            return self.epochs.has_begun();
         }
-        self.turn.allotment = Allotment::new(copy.generation);
+        self.epochs.copy_control(&mut self.turn, &self.shards);
+        if self.epochs.lacks() || self.share(prefix) {
+            return; // It goes on from where they all have it.
+        }
+        self.epochs.has_begun();
+        self.epochs.serve(&mut self.turn, step, prefix);
+    }
+
+    fn serve(&mut self, epoch: Epoch, prefix: Revision, generation: Generation) {
+        assert!(self.turn.gate.is_empty(), "no reply waits from one epoch into the next");
+        assert!(generation != Generation::NONE, "an epoch that serves takes revisions");
+        assert!(self.coming.is_none(), "serving begins with the whole control state");
+        self.turn.allotment = Allotment::new(generation);
         ReadOnly::change(&mut self.turn.epoch_state).go(epoch, EpochStage::Serving);
         self.settle(prefix);
         // Others may have served for a while: that news came before this reactor could take it.

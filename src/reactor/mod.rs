@@ -9,6 +9,7 @@
 
 mod calls;
 mod cluster;
+mod control_effects;
 mod effects;
 mod epoch;
 mod epoch_state;
@@ -42,8 +43,9 @@ use crate::io::{
 };
 use crate::log::Resident;
 use crate::stdx::Rng;
-use crate::types::{Duration, Epoch, Index, ReactorId, Revision, ShardId, Time};
+use crate::types::{ChangeNumber, Duration, Epoch, Index, ReactorId, Revision, ShardId, Time};
 use calls::Calls;
+use control_effects::Coming;
 use epoch::Epochs;
 use leader::Leader;
 use leaving::Leaving;
@@ -67,6 +69,10 @@ pub struct Reactor {
     epochs: Epochs,
     /// Only where the control shard lives.
     leader: Option<Leader>,
+    /// What of the control state is to take effect here.
+    coming: Option<Coming>,
+    /// With which change the last compaction came here.
+    compaction: ChangeNumber,
     leaving: Leaving,
     process: Option<ProcessFigures>,
     rng: Rng,
@@ -135,6 +141,7 @@ impl Reactor {
         self.take_peer_events();
         self.calls.take_turn(&mut self.turn);
         self.epochs.drive(&mut self.turn, &mut self.shards);
+        self.share_due();
         let coordinates = self.epochs.coordinates();
         assert!(coordinates == self.leader.is_some(), "who coordinates takeovers leads when they are done");
         self.run_and_evaluate();
@@ -265,18 +272,37 @@ impl Reactor {
             Body::Call(mail) => calls.on_mail(turn, from, mail),
             Body::Leader(LeaderMail::Round { round }) => self.rounds.want(from, round),
             Body::Leader(LeaderMail::HandOver { target }) => self.on_hand_over_wanted(target),
+            Body::Leader(LeaderMail::ControlKnown { number, index }) => {
+                self.on_change_had(from, number);
+                let Reactor { turn, leader, .. } = self;
+                if let Some(leader) = leader.as_mut().filter(|_| turn.epoch_state.may_write()) {
+                    leader.on_control_known(turn, from, index);
+                }
+            }
+            Body::Leader(LeaderMail::ControlHeld { number }) => self.on_change_had(from, number),
             Body::Leader(mail) => {
                 let leader = self.leader.as_mut().expect("it goes where the control shard lives");
                 leader.on_mail(turn, from, mail);
             }
-            Body::Epoch(EpochMail::Step { step, control }) => self.on_step(epoch, step, control),
+            Body::Epoch(EpochMail::Step { step, generation }) => self.on_step(epoch, step, generation),
             Body::Epoch(EpochMail::Sealed { epoch }) => self.on_sealed(from, epoch),
-            Body::Epoch(EpochMail::Control { control }) => self.on_control(&control),
+            Body::Epoch(EpochMail::Control { number, control }) => self.on_control(number, &control),
+            // Shown at once: no other input need come before the next tick.
+            Body::Epoch(EpochMail::Covered { revision, ahead }) => {
+                self.epochs.on_covered(from, revision, ahead);
+                self.share_due();
+            }
             Body::Epoch(EpochMail::LeaderIs { term, leader }) => self.on_leader_is(term, leader),
             Body::Epoch(EpochMail::Drain) => self.on_drain(epoch),
             Body::Epoch(EpochMail::GoOn) => self.on_go_on(epoch),
             Body::Epoch(mail) => self.epochs.on_mail(turn, from, epoch, mail),
-            Body::Member(MemberMail::ControlIs { index, change }) => self.on_control_is(index, &change),
+            Body::Member(MemberMail::ControlIs { number, index, change }) => {
+                self.on_control_is(number, index, &change);
+            }
+            Body::Member(MemberMail::ControlComes { number, changes }) => {
+                self.on_control_comes(Coming { number, changes });
+            }
+            Body::Member(MemberMail::ControlShown) => self.on_control_shown(),
             Body::Member(MemberMail::LeaderClock { member, clock }) => {
                 turn.leader_clock = Some((member, clock));
                 // What it has refused, or was not sent for want of its clock.

@@ -7,7 +7,8 @@
 //! **The rule.** When what is settled has stood for a moment, every reactor writes of each of its shards: everything up
 //! to this revision stands at or before this entry, which is committed. From then on its log *rests*: no commit is
 //! followed beyond what the records say before something behind them is durable here, an entry or the hard state
-//! once more. So at a start the records say all that can have been shown, where each is the last that its log says of
+//! once more. Nor is more shown than they say before that is so of the control shard's log: what is covered last may
+//! have been committed before the records, and settled later. So at a start the records say all that can have been shown, where each is the last that its log says of
 //! its shard. Where something follows, only a leader can say what became of it.
 //!
 //! **Why not otherwise.** To write them whenever something settles would cost each member a second log write for each
@@ -35,8 +36,8 @@ impl Rest {
         turn.epoch_state.is_settled() && !turn.is_alone() && is_news
     }
 
-    /// Writes the records, where it is time and the logs allow it.
-    pub fn take_turn(&mut self, turn: &Turn, shards: &Shards, storage: &mut Storage) {
+    /// Writes the records, where it is time and the logs allow it. Not while more is about to be shown.
+    pub fn take_turn(&mut self, turn: &Turn, shards: &Shards, storage: &mut Storage, shows_more: bool) {
         if !self.waits(turn, storage) {
             return;
         }
@@ -51,7 +52,7 @@ impl Rest {
         };
         // A state that is ahead of what is shown cannot be shown as it was.
         let is_ahead = shards.ahead(*turn.settled) > *turn.settled;
-        if is_ahead || !shards.all().all(group) {
+        if is_ahead || shows_more || !shards.all().all(group) {
             self.since = turn.now;
         }
         if turn.now.since(self.since) < REST_AFTER {

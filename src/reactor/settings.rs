@@ -213,6 +213,8 @@ impl Reactor {
             leaving: Leaving::default(),
             epochs: Epochs::new(settled, rested),
             leader: None,
+            coming: None,
+            compaction: Default::default(),
             process: None,
             deadlines_at: now,
             turn: Turn::new(id, reactors, process, settings, sequencer, control, now),

@@ -390,6 +390,14 @@ impl Member {
     }
 
     /// A call that is not awaited.
+    /// The reactor that hears nothing hears what has waited.
+    fn hear_mail(&mut self) {
+        let (deaf, waiting) = self.cut_off.take().expect("one hears nothing");
+        for (from, mail) in waiting {
+            self.reactors[usize::from(deaf.0)].step(self.now, Input::Mail { from, mail });
+        }
+    }
+
     fn ask<Q: Message>(&mut self, path: &str, request: &Q) -> http2::StreamId {
         self.client.call(path, &[], &request.encode_to_vec()).expect("streams are free")
     }

@@ -25,7 +25,8 @@ use crate::router::Router;
 use crate::sequencer::{Allotment, Generation, Sequencer, ShardSet};
 use crate::txn;
 use crate::types::{
-    ClockReading, ConnId, Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Term, Time,
+    ChangeNumber, ClockReading, ConnId, Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId,
+    StoreId, Term, Time,
 };
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -75,6 +76,10 @@ pub(super) struct Turn {
     pub settled: ReadOnly<Revision>,
     pub router: ReadOnly<Option<Router>>,
     pub control: ReadOnly<Control>,
+    /// Up to which change this reactor has it.
+    pub changes: ReadOnly<ChangeNumber>,
+    /// The compaction that has taken effect here: it waits until its revision is shown, and all reactors have it.
+    pub compacted: ReadOnly<Revision>,
     /// Revisions that the sequencer has promised to this reactor.
     pub allotment: Allotment,
     pub sizes: MemberSizes,
@@ -113,6 +118,8 @@ impl Turn {
             settled: ReadOnly { value: Revision::NONE },
             router: ReadOnly { value: None },
             control: ReadOnly { value: control },
+            changes: ReadOnly { value: ChangeNumber(0) },
+            compacted: ReadOnly { value: Revision::NONE },
             allotment: Allotment::new(Generation::NONE),
             sizes: MemberSizes::new(reactors),
             counters: ReactorCounters::default(),
@@ -129,7 +136,15 @@ impl Turn {
     /// another member leads, this reactor shows what its own shards have taken over, which is looked at anew with
     /// each input: so nobody is shown less than an answer before has shown, at whatever reactor.
     pub fn shown(&self) -> Revision {
-        if self.epoch_state.may_follow() { *self.settled } else { self.sequencer.settled() }
+        // What was taken behind a compaction is shown with it.
+        let goes_by_settled =
+            self.epoch_state.may_follow() || self.epoch_state.may_write() && self.compacts();
+        if goes_by_settled { *self.settled } else { self.sequencer.settled() }
+    }
+
+    /// Whether a compaction is on its way that has not taken effect here.
+    pub fn compacts(&self) -> bool {
+        self.control.compacted() > *self.compacted
     }
 
     /// The term that this member shows: of the control shard's group, whichever reactor was asked before.
@@ -141,6 +156,12 @@ impl Turn {
     /// may not have heard of it: the truth by which entries are proposed and epochs end.
     pub fn settled_truth(&self) -> Revision {
         self.sequencer.settled()
+    }
+
+    /// Whether every reactor of this member has all that this one has of the control state: whoever has seen an entry's
+    /// effect at one finds it at any other.
+    pub fn is_known_everywhere(&self) -> bool {
+        *self.changes <= self.sequencer.changes()
     }
 
     /// What the clock of a member that leads was last known to show.

@@ -36,7 +36,7 @@ mod tests;
 
 pub use sleepers::Sleepers;
 
-use crate::types::{Revision, ShardId, Term};
+use crate::types::{ChangeNumber, Revision, ShardId, Term};
 use crossbeam::utils::CachePadded;
 use testimonies::Testimonies;
 
@@ -114,6 +114,8 @@ pub struct Sequencer {
     base: CachePadded<AtomicU64>,
     /// The newest term that this member shows, of the control shard's group: beside `settled` what is shown.
     term: CachePadded<AtomicU64>,
+    /// Up to which change every reactor has the control state.
+    changes: CachePadded<AtomicU64>,
     ring: Box<[Slot]>,
     testimonies: Testimonies,
 }
@@ -129,6 +131,7 @@ impl Sequencer {
             settled: CachePadded::new(AtomicU64::new(0)),
             base: CachePadded::new(AtomicU64::new(0)),
             term: CachePadded::new(AtomicU64::new(0)),
+            changes: CachePadded::new(AtomicU64::new(0)),
             ring: (0..ring).map(|_| slot()).collect(),
             testimonies: Testimonies::new(),
         }
@@ -295,6 +298,17 @@ impl Sequencer {
     /// The newest term that any reactor has shown, or may: so that none shows an older one after it.
     pub fn term(&self) -> Term {
         Term(self.term.load(Ordering::Acquire))
+    }
+
+    /// Every reactor has the changes of the control state up to here. What is settled and depends on them is shown
+    /// afterwards: so whoever reads first what is settled, and then this, has them.
+    pub fn show_changes(&self, upto: ChangeNumber) {
+        self.changes.fetch_max(upto.0, Ordering::AcqRel);
+    }
+
+    /// Up to which change of the control state every reactor has it.
+    pub fn changes(&self) -> ChangeNumber {
+        ChangeNumber(self.changes.load(Ordering::Acquire))
     }
 
     /// The highest revision taken.

@@ -315,14 +315,19 @@ impl Shard {
         }
     }
 
-    /// The next thing of the control shard's log that takes effect.
-    pub fn next_due(&mut self, settled: Revision) -> Option<NextEffect> {
-        let due = self.log_view.next_due(settled);
+    /// The next thing of the control shard's log that takes effect, where it stands at `upto` or before.
+    pub fn next_due(&mut self, settled: Revision, upto: Index) -> Option<NextEffect> {
+        let due = self.log_view.next_due(settled, upto);
         if due.is_none() {
-            self.log_view.hold(settled);
-            self.release();
+            self.hold(settled);
         }
         due
+    }
+
+    /// Control shard only. Everything up to here has taken effect, unless something of it is left.
+    pub fn hold(&mut self, settled: Revision) {
+        self.log_view.hold(settled);
+        self.release();
     }
 
     /// Lets go of the payloads that neither an undone epoch nor raft could ask for.

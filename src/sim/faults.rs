@@ -11,6 +11,7 @@ use crate::types::{Duration, ShardId, Time};
 
 /// What a member says then.
 const EPOCH_ENDS: &str = "the epoch ends: taking over anew";
+const STATE_TAKEN: &str = "the log of a shard begins anew behind another member's state";
 
 impl World {
     /// Everything that has gone wrong.
@@ -53,6 +54,10 @@ impl World {
                 }
             }
             Output::LogLine(line) if line.message == EPOCH_ENDS => self.hits.count(Hit::EpochEnd),
+            Output::LogLine(line) if line.message == STATE_TAKEN => {
+                let moment = self.history.moment(self.now);
+                self.history.took_states.entry(at).or_insert(moment);
+            }
             _ => {}
         }
     }

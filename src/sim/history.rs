@@ -8,7 +8,7 @@ use crate::types::{ClusterId, Time};
 use crate::wire::Method;
 use crate::wire::proto::{self, Message};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// A moment of the run: ticks order what happens at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,8 +134,8 @@ pub struct History {
     pub streams: Vec<Stream>,
     /// By this moment every watch then open has been shown everything up to the revision.
     pub quiet: Option<(Moment, i64)>,
-    /// Members that have taken another's state in the place of their own: the history between is gone there.
-    pub took_states: BTreeSet<usize>,
+    /// When members first took another's state in the place of their own: the history between is gone there.
+    pub took_states: BTreeMap<usize, Moment>,
     ticks: u64,
 }
 

@@ -92,17 +92,6 @@ impl World {
         if let Some(process) = self.members[at].process() {
             process.seats.iter().for_each(|seat| self.paths.add(&seat.reactor.paths()));
         }
-        self.note_taken_states();
-    }
-
-    /// Notes which members have taken another's state.
-    pub fn note_taken_states(&mut self) {
-        for member in &self.members {
-            let seats = member.process().into_iter().flat_map(|process| &process.seats);
-            if seats.map(|seat| seat.reactor.paths().state_installed).sum::<u64>() > 0 {
-                self.history.took_states.insert(member.at);
-            }
-        }
     }
 
     pub(super) fn die(&mut self, at: usize, death: Death) {

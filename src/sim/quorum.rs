@@ -99,15 +99,22 @@ impl Run<'_> {
 
     /// All members have the same history.
     pub(super) fn agree(&mut self, when: &str) -> Result<(), Failure> {
-        let first = self.hash(0, 0)?;
         for member in self.world.places().skip(1) {
-            let other = self.hash_once_there(member, first.hash_revision, when)?;
-            // What members compact by themselves takes effect at each in its time.
-            let same_compaction = first.compact_revision == other.compact_revision;
-            let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
-            if same_compaction && first.hash != other.hash || !same_compaction && !compacts_itself {
-                let what = format!("{when}: {first:?} at m0, {other:?} at m{member}");
-                return Err(Failure::new("equal state", what));
+            let until = self.world.now + PATIENCE;
+            loop {
+                let first = self.hash(0, 0)?;
+                let other = self.hash_once_there(member, first.hash_revision, when)?;
+                let same_compaction = first.compact_revision == other.compact_revision;
+                if same_compaction && first.hash == other.hash {
+                    break;
+                }
+                // What members compact by themselves takes effect at each in its time.
+                let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
+                if same_compaction || !compacts_itself || self.world.now > until {
+                    let what = format!("{when}: {first:?} at m0, {other:?} at m{member}");
+                    return Err(Failure::new("equal state", what));
+                }
+                self.advance(self.world.now + Duration::from_ms(100))?;
             }
         }
         Ok(())

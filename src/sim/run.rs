@@ -130,7 +130,6 @@ impl<'a> Run<'a> {
         }
         let hit = self.outlive_damage(member)?;
         self.world.hits.count(hit);
-        self.world.note_taken_states();
         let history = &self.world.history;
         checks::check(history, self.plan.shape.clients)?;
         Ok(Summary {
@@ -157,7 +156,6 @@ impl<'a> Run<'a> {
             return failure; // nobody has seen what was done
         }
         let observers = self.plan.shape.clients;
-        self.world.note_taken_states();
         checks::check(&self.world.history, observers).err().unwrap_or(failure)
     }
 

@@ -56,6 +56,16 @@ pub enum NextEffect {
     Control(Index, Payload),
 }
 
+impl NextEffect {
+    /// Where it stands.
+    pub fn index(&self) -> Index {
+        match self {
+            NextEffect::Write(write) => write.index,
+            NextEffect::Control(index, _) => *index,
+        }
+    }
+}
+
 /// An entry that contradicts the rules of the log: our own mistake, or a disk that lies beyond its checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InconsistentEntry {
@@ -423,13 +433,14 @@ impl LogView {
     }
 
     /// What takes effect next, in the order of the log: a write once it is settled, a control entry once
-    /// everything before it has taken effect, and what it had seen is settled here.
-    pub fn next_due(&mut self, settled: Revision) -> Option<NextEffect> {
+    /// everything before it has taken effect, and what it had seen is settled here. Nothing behind `upto` does.
+    pub fn next_due(&mut self, settled: Revision, upto: Index) -> Option<NextEffect> {
         if let Some(needs) = self.next_is_control() {
-            let (index, _, payload) = self.controls.pop_front_if(|_| needs <= settled)?;
+            let is_due = |(index, ..): &mut (Index, _, _)| needs <= settled && *index <= upto;
+            let (index, _, payload) = self.controls.pop_front_if(is_due)?;
             return Some(NextEffect::Control(index, payload));
         }
-        let write = self.live.pop_front_if(|write| write.revision <= settled)?;
+        let write = self.live.pop_front_if(|write| write.revision <= settled && write.index <= upto)?;
         assert!(
             write.revision >= self.held,
             "what takes effect rises: {} after {}",
@@ -438,6 +449,27 @@ impl LogView {
         );
         self.held = write.revision;
         Some(NextEffect::Write(write))
+    }
+
+    /// All that [`LogView::next_due`] would give, one after the other.
+    pub fn due(&self, settled: Revision) -> Vec<NextEffect> {
+        let (mut controls, mut writes) = (self.controls.iter().peekable(), self.live.iter().peekable());
+        let mut due = vec![];
+        loop {
+            let write = writes.peek().map(|write| write.index);
+            let is_next = |(index, ..): &&(Index, _, _)| write.is_none_or(|write| *index < write);
+            let next = match controls.next_if(is_next) {
+                Some((_, needs, _)) if *needs > settled => None,
+                Some((index, _, payload)) => Some(NextEffect::Control(*index, payload.clone())),
+                None => writes.next_if(|write| write.revision <= settled).cloned().map(NextEffect::Write),
+            };
+            let Some(next) = next else { break };
+            due.push(next);
+        }
+        assert!(due.is_sorted_by_key(NextEffect::index), "what takes effect does so in the order of the log");
+        let last = due.last().map(NextEffect::index);
+        assert!(last <= Some(self.committed.index), "what takes effect is committed: {last:?}");
+        due
     }
 
     /// The state is known to hold everything up to a settled revision, of which nothing is left here.

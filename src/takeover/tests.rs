@@ -106,6 +106,30 @@ fn writes_already_in_the_state_are_passed_over() {
     assert_eq!(log_view.known_settled(), Revision(9));
 }
 
+/// What is told of before it takes effect is what takes effect then, whatever comes behind it meanwhile.
+#[test]
+fn what_is_due_is_what_takes_effect_next() {
+    let control = |settled| {
+        let control = ControlEntry::LeaseEnd { lease: 1 };
+        Payload::of(&Entry::Control { epoch: epoch(3).into(), settled, control })
+    };
+    let log = [control(5), batch(3, 5, &[(6, 1), (8, 1)]), control(7), batch(3, 7, &[(9, 1)]), control(9)];
+    let index = |due: &NextEffect| due.index().0;
+    for settled in 5..11 {
+        let mut log_view = behind(5);
+        log.iter().for_each(|entry| read(&mut log_view, entry).unwrap());
+        let settled = Revision(settled);
+        let due: Vec<u64> = log_view.due(settled).iter().map(index).collect();
+        let all = [9, 10, 10, 11, 12, 13];
+        assert_eq!(due, all[..[1, 2, 2, 4, 6, 6][settled.0 as usize - 5]], "{settled}");
+        let last = Index(due.last().copied().unwrap());
+        read(&mut log_view, &control(5)).unwrap();
+        let next = || log_view.next_due(settled, last);
+        let took: Vec<u64> = std::iter::from_fn(next).map(|due| index(&due)).collect();
+        assert_eq!(took, due, "{settled}");
+    }
+}
+
 /// A log is read at commit: what only stands in it says nothing, and may be replaced.
 #[test]
 fn what_is_truncated_leaves_no_trace() {

@@ -9,7 +9,7 @@ use std::path::Path;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_braid");
 
 pub fn setup(root: &Path, seed: u64) -> Setup<'_> {
-    Setup { program: Path::new(PROGRAM), root, members: 3, network: None, disk: None, controls: false, seed }
+    Setup { program: Path::new(PROGRAM), root, members: 3, network: None, disk: None, controls: true, seed }
 }
 
 /// A trial with these faults, which must hold.

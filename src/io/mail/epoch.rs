@@ -1,16 +1,18 @@
 //! The steps of a takeover, and what the reactors answer.
 
 use crate::io::ControlCopy;
+use crate::sequencer::Generation;
 use crate::takeover::{Report, Step};
-use crate::types::{Epoch, MemberId, Revision, Term};
+use crate::types::{ChangeNumber, Epoch, MemberId, Revision, Term};
 use std::sync::Arc;
 
 /// Takeovers: the coordinator's steps, and what the reactors answer.
 #[derive(Debug)]
 pub enum EpochMail {
+    /// The generation is the epoch's where the step is the last one, and it takes revisions.
     Step {
         step: Step,
-        control: Option<Arc<ControlCopy>>,
+        generation: Generation,
     },
     Stopped,
     Fenced {
@@ -22,8 +24,9 @@ pub enum EpochMail {
     },
     /// A group was lost: the epoch cannot go on.
     Lost,
-    /// The control state of a member that follows, to begin with.
+    /// The whole control state, to begin with, or as it has come from another member.
     Control {
+        number: ChangeNumber,
         control: Arc<ControlCopy>,
     },
     /// The control shard's group is in this term. Another member leads and serves, where one is named.

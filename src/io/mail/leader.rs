@@ -3,7 +3,7 @@
 use crate::api::Answer;
 use crate::io::{CallId, ControlRequest, Own};
 use crate::mvcc::Sizes;
-use crate::types::{Index, LeaseId, MemberId, Revision, ShardId, Time};
+use crate::types::{ChangeNumber, Index, LeaseId, MemberId, Revision, ShardId, Time};
 
 /// What is asked of the leader, and what it has to hear: at the control shard's reactor.
 #[derive(Debug)]
@@ -37,8 +37,14 @@ pub enum LeaderMail {
         call: CallId,
         lease: LeaseId,
     },
+    /// The change has taken effect at the sender.
     ControlKnown {
+        number: ChangeNumber,
         index: Index,
+    },
+    /// The sender has what is to take effect at all reactors at once.
+    ControlHeld {
+        number: ChangeNumber,
     },
     /// History up to here is dropped in all shards of the sender: so many versions since it last said so.
     Compacted {
@@ -62,6 +68,8 @@ impl LeaderMail {
         matches!(
             self,
             LeaderMail::OwnDone { .. }
+                | LeaderMail::ControlKnown { .. }
+                | LeaderMail::ControlHeld { .. }
                 | LeaderMail::Round { .. }
                 | LeaderMail::Compacted { .. }
                 | LeaderMail::NoSpace { call: None }

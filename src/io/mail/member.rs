@@ -3,16 +3,25 @@
 use crate::io::CallId;
 use crate::mvcc::Sizes;
 use crate::record::ControlEntry;
-use crate::types::{ClockReading, Index, MemberId, Revision};
+use crate::types::{ChangeNumber, ClockReading, Index, MemberId, Revision};
 use std::sync::Arc;
 
 /// What every reactor of a member hears, and what it is asked of itself.
 #[derive(Debug)]
 pub enum MemberMail {
+    /// A change of the control state takes effect at this member, which leads, and at the receiver with this.
     ControlIs {
+        number: ChangeNumber,
         index: Index,
         change: Arc<ControlEntry>,
     },
+    /// These, of which the last has the number, take effect at this member once every reactor has them.
+    ControlComes {
+        number: ChangeNumber,
+        changes: Arc<Vec<(Index, ControlEntry)>>,
+    },
+    /// Every reactor has them: more takes effect than at the receiver's last step.
+    ControlShown,
     /// Another member's process, which has so many reactors, is connected.
     PeerIs {
         member: MemberId,
@@ -54,7 +63,8 @@ impl MemberMail {
         match self {
             // The sender tells of each change once the reactor has a whole state, and the steps of takeovers come
             // in between in their order.
-            MemberMail::ControlIs { .. } | MemberMail::PeerIs { .. } | MemberMail::LeaderClock { .. } => true,
+            MemberMail::ControlIs { .. } | MemberMail::ControlComes { .. } => true,
+            MemberMail::ControlShown | MemberMail::PeerIs { .. } | MemberMail::LeaderClock { .. } => true,
             MemberMail::HistoryDropped { .. } | MemberMail::MovedIn => true,
             MemberMail::Census { .. } | MemberMail::Sizes { .. } | MemberMail::Defragment { .. } => true,
             MemberMail::Close | MemberMail::Closed | MemberMail::Leave => true,

@@ -14,7 +14,6 @@ pub use shards::ShardMail;
 
 use crate::api::Request;
 use crate::checkpoint::ControlState;
-use crate::sequencer::Generation;
 use crate::types::{Epoch, LeaseId, ReactorId, Revision, Time};
 
 /// A request under way, numbered by the reactor that answers it to its client.
@@ -109,11 +108,10 @@ pub enum Own {
     Compactor { revision: Revision, begun: Time },
 }
 
-/// What other reactors start an epoch from.
+/// What other reactors begin with.
 #[derive(Debug)]
 pub struct ControlCopy {
     pub state: ControlState,
     /// Whether shards that no log knows may be made: only until the first seal.
     pub may_create: bool,
-    pub generation: Generation,
 }

@@ -217,6 +217,25 @@ fn of_a_damaged_log_nothing_is_read_that_was_not_written() {
     assert!(unreadable > 100 && found > 100, "{unreadable} {found}");
 }
 
+/// The CRC is known once all of a frame is there: what a damaged head claims is not waited for without end.
+#[test]
+fn no_more_is_read_for_one_frame_than_a_log_writes_at_once() {
+    let mut rig = Rig::new(3);
+    rig.append(resident(1), opening(0));
+    rig.settle_down();
+    let name = rig.log.segments().next().unwrap();
+    let block = &rig.disk.read(&name.to_string()).unwrap()[4096..8192];
+    let longest = crate::limits::LOG_WRITE_BYTES_MAX - super::format::FRAME_HEADER_BYTES;
+    let claimed = |records_bytes: usize| {
+        let mut block = block.to_vec();
+        block[20..24].copy_from_slice(&(records_bytes as u32).to_le_bytes());
+        FrameHeader::claimed(&block).map(|(_, _, len)| len)
+    };
+    assert_eq!(claimed(1), Some(4096));
+    assert_eq!(claimed(longest), Some(crate::limits::LOG_WRITE_BYTES_MAX));
+    assert_eq!([longest + 1, u32::MAX as usize].map(claimed), [None; 2]);
+}
+
 #[test]
 fn what_is_being_read_stays_though_nobody_needs_it() {
     let mut rig = Rig::new(1);

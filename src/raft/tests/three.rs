@@ -370,6 +370,21 @@ fn who_lags_is_served_from_memory_from_the_log_or_not_at_all() {
     assert!(net.group(1).entry(last).is_none(), "nobody lacks it any more");
 }
 
+/// Entries that hold next to nothing take memory all the same.
+#[test]
+fn of_small_entries_no_more_is_held_either() {
+    let mut net = Net::led_by(1);
+    net.group(1).hold_for_followers(8_000);
+    for _ in 0..400 {
+        net.group(1).propose(payload(1)).unwrap();
+    }
+    net.settle(&[3]);
+    let last = net.group(1).last_index();
+    net.group(1).release(last);
+    assert!(net.group(1).entry(Index(last.0 - 10)).is_some(), "a follower lacks it");
+    assert!(net.group(1).entry(Index(last.0 - 120)).is_none(), "what is held is bounded");
+}
+
 #[test]
 fn who_lacks_what_the_log_let_go_is_passed_over() {
     let mut net = Net::led_by(1);

@@ -40,7 +40,7 @@ pub(super) enum Requires {
     /// The process answers, whoever leads.
     Nothing,
     /// The member has shown something. Before it has taken over or followed nobody knows what was shown before the
-    /// start.
+    /// start. What shows the control state shows what all reactors have of it.
     Shown,
     /// It is answered from what this member holds, once a majority has confirmed that this is the newest.
     Latest,
@@ -132,9 +132,10 @@ impl Calls {
         deadline: Time,
     ) -> Option<RangeRequest> {
         let state = &turn.epoch_state;
+        let is_everywhere = !shows_control(&request) || turn.is_known_everywhere();
         let awaits = match requires {
             Requires::Nothing => return self.admit(turn, rpc, request, deadline),
-            Requires::Shown if state.may_watch() && turn.router.is_some() => {
+            Requires::Shown if state.may_watch() && turn.router.is_some() && is_everywhere => {
                 return self.admit_if_room(turn, rpc, request, deadline);
             }
             Requires::Shown => Awaits::Shown,
@@ -247,6 +248,15 @@ impl Calls {
             ClientRequest::Page(page) => self.show_checks(turn, rpc, page, Err(error)),
         }
     }
+}
+
+/// Whether the answer shows this reactor's copy of the control state. (What is compacted shows in any read, and is so at
+/// all reactors or at none.)
+pub(super) fn shows_control(request: &ClientRequest) -> bool {
+    matches!(
+        request,
+        ClientRequest::Call(Request::LeaseLeases | Request::MemberList { .. } | Request::Status)
+    )
 }
 
 /// A range that need not be the newest is answered from what the member shows.

@@ -255,7 +255,7 @@ impl Calls {
     /// dropped here what it drops.
     fn has_all(&self, turn: &Turn, answer: &ForwardedAnswer) -> bool {
         let is_shown = answer.shows <= turn.shown() && answer.control <= turn.control.index;
-        is_shown && self.drops(turn, answer) <= self.dropped
+        is_shown && turn.is_known_everywhere() && self.drops(turn, answer) <= self.dropped
     }
 
     fn drops(&self, turn: &Turn, answer: &ForwardedAnswer) -> Revision {

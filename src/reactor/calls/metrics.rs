@@ -58,7 +58,7 @@ pub fn page(turn: &Turn, rows: BTreeMap<ReactorId, Census>) -> Http1Response {
         knows_leader: turn.epoch_state.knows_leader(),
         leader_changes: turn.epoch_state.leader_changes(),
         settled: turn.shown(),
-        compacted: turn.control.compacted(),
+        compacted: *turn.compacted,
         quota_bytes: turn.settings.quota_shown().unsigned_abs(),
         alarms: turn.control.alarms(AlarmType::None),
         rows,

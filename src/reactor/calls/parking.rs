@@ -4,7 +4,7 @@
 //! They wait in bounded number, bytes and time, whoever leads meanwhile: an epoch's end is nothing to a request that
 //! no evaluation has seen.
 
-use super::door::{ClientRequest, Requires};
+use super::door::{ClientRequest, Requires, shows_control};
 use super::{Calls, ReplyTo, Turn};
 use crate::api::{Error, Request};
 use crate::front::Rpc;
@@ -15,12 +15,12 @@ use crate::types::{Index, Revision, Time};
 /// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Awaits {
-    /// Something that may be shown at all.
+    /// Something that may be shown at all, and at any reactor.
     Shown,
     /// An epoch that serves, here or at a member that this one can reach.
     Leader,
     Round(Round),
-    /// That this member shows the revision, and has the control entry.
+    /// That this member shows the revision, and has the control entry: all reactors do, where that is what is shown.
     State(Revision, Index),
 }
 
@@ -83,8 +83,8 @@ impl Calls {
 
     /// Places anew what waits for such a thing. A client that has left or waits no longer was told so, and its request
     /// does nothing.
-    fn unpark(&mut self, turn: &mut Turn, is_due: impl Fn(Awaits) -> bool) {
-        let due: Vec<Parked> = self.parking.waiting.extract_if(.., |parked| is_due(parked.awaits)).collect();
+    fn unpark(&mut self, turn: &mut Turn, is_due: impl Fn(&Parked) -> bool) {
+        let due: Vec<Parked> = self.parking.waiting.extract_if(.., |parked| is_due(parked)).collect();
         for Parked { rpc, request, requires, awaits, bytes, deadline } in due {
             assert!(bytes <= self.parking.bytes, "what is parked is counted: {bytes}");
             self.parking.bytes -= bytes;
@@ -106,12 +106,20 @@ impl Calls {
     pub fn unpark_shown(&mut self, turn: &mut Turn) {
         assert!(turn.epoch_state.may_watch(), "something is shown");
         self.unpark_watches(turn);
-        self.unpark(turn, |awaits| awaits == Awaits::Shown);
+        self.unpark(turn, |parked| parked.awaits == Awaits::Shown);
+    }
+
+    /// What this reactor has of the control state the others have as well.
+    pub fn unpark_known(&mut self, turn: &mut Turn) {
+        if turn.epoch_state.may_watch() && turn.router.is_some() {
+            self.unpark(turn, |parked| parked.awaits == Awaits::Shown);
+        }
+        self.unpark_shown_upto(turn);
     }
 
     /// A leader was found, or one can be reached again.
     pub fn unpark_leaderless(&mut self, turn: &mut Turn) {
-        self.unpark(turn, |awaits| awaits == Awaits::Leader);
+        self.unpark(turn, |parked| parked.awaits == Awaits::Leader);
     }
 
     /// A round that began after these requests had come has found that the leader had settled so much.
@@ -127,9 +135,15 @@ impl Calls {
     /// More is shown, or known.
     pub fn unpark_shown_upto(&mut self, turn: &mut Turn) {
         self.finish_shown_answers(turn);
-        let (shown, known) = (turn.shown(), turn.control.index);
-        let is_due = |awaits| matches!(awaits, Awaits::State(revision, control) if revision <= shown && control <= known);
-        if turn.router.is_some() && self.parking.waiting.iter().any(|parked| is_due(parked.awaits)) {
+        let (shown, known, is_everywhere) = (turn.shown(), turn.control.index, turn.is_known_everywhere());
+        let is_due = |parked: &Parked| match parked.awaits {
+            Awaits::State(revision, control) => {
+                let may_show = is_everywhere || !shows_control(&parked.request);
+                revision <= shown && control <= known && may_show
+            }
+            _ => false,
+        };
+        if turn.router.is_some() && self.parking.waiting.iter().any(is_due) {
             self.unpark(turn, is_due);
         }
     }

@@ -272,7 +272,7 @@ impl Calls {
 
     /// Whether a compaction has taken effect since the shards gathered: its client may know of it already.
     fn reads_what_is_compacted(&mut self, turn: &mut Turn, call: CallId) -> bool {
-        let compacted = turn.control.compacted();
+        let compacted = *turn.compacted;
         let Some(CrossShardTxn { txn, branches: Some(branches), current, .. }) = self.cross_shard_of(call)
         else {
             return false;

@@ -146,7 +146,7 @@ impl Calls {
         let view = View {
             now: turn.now,
             settled: turn.shown(),
-            compacted: turn.control.compacted(),
+            compacted: *turn.compacted,
             watermarks: &watches.watermarks,
         };
         let router = turn.router();

@@ -4,7 +4,6 @@ use super::super::shards::Shards;
 use super::super::turn::{ReadOnly, Turn};
 use super::Epochs;
 use crate::io::EpochMail;
-use crate::sequencer::Generation;
 use crate::types::{Epoch, MemberId, ReactorId, Revision, ShardId, Term};
 use std::collections::BTreeMap;
 
@@ -39,21 +38,18 @@ impl Epochs {
         }
         let term = group.term();
         let leader = group.leader().and_then(|id| turn.member_of(id));
-        let leader =
-            leader.filter(|leader| *leader != turn.settings.member && self.known.serves.term == term);
+        // A term that is not durable may be gone with the process, and clients would be shown an older one.
+        let is_durable = group.has_promised(term);
+        let serves = is_durable && self.known.serves.term == term;
+        let leader = leader.filter(|leader| serves && *leader != turn.settings.member);
         assert!(term >= self.known.told.0, "terms do not fall: {term} after {}", self.known.told.0);
+        if is_durable {
+            turn.sequencer.show_term(term);
+        }
         if (term, leader) != self.known.told {
             self.known.told = (term, leader);
-            turn.sequencer.show_term(term);
             turn.send_to_all(|| EpochMail::LeaderIs { term, leader });
         }
-        if turn.epoch_state.may_follow() && turn.control.is_bootstrapped() && !self.known.copied {
-            assert!(!turn.epoch_state.leads(), "who leads has given its reactors the state with the fence");
-            self.known.copied = true;
-            let control = self.control_copy(turn, shards, Generation::NONE);
-            turn.send_to_all(|| EpochMail::Control { control: control.clone() });
-        }
-        self.show_covered(turn);
     }
 
     /// The reactors are told the whole control state once more.
@@ -61,34 +57,37 @@ impl Epochs {
         self.known.copied = false;
     }
 
-    /// Shown at once: no other input need come before the next tick.
-    pub(super) fn on_covered(
-        &mut self,
-        turn: &mut Turn,
-        from: ReactorId,
-        revision: Revision,
-        ahead: Revision,
-    ) {
+    pub fn on_covered(&mut self, from: ReactorId, revision: Revision, ahead: Revision) {
         let before = self.known.covered_by.insert(from, (revision, ahead));
         assert!(before.is_none_or(|(before, _)| before <= revision), "coverage does not fall: {revision}");
-        self.show_covered(turn);
     }
 
-    /// What is covered by all reactors is shown.
-    pub(super) fn show_covered(&mut self, turn: &mut Turn) {
-        if let Some(rested) = self.rested.take().filter(|_| turn.epoch_state.may_follow()) {
-            turn.sequencer.show(rested);
-        }
-        if !turn.epoch_state.may_follow() || self.known.covered_by.len() < usize::from(turn.reactors) {
-            return;
+    /// What earlier processes have shown, once.
+    pub fn take_rested(&mut self) -> Option<Revision> {
+        self.rested.take()
+    }
+
+    /// Whether more is about to be shown.
+    pub fn shows_more(&self, turn: &Turn) -> bool {
+        let follows = self.coordinates() && turn.epoch_state.may_follow() && self.known.copied;
+        self.shares() || follows && self.covered_by_all(turn).is_some()
+    }
+
+    /// What all reactors cover and is not shown yet. They have the control state.
+    pub fn covered_by_all(&self, turn: &Turn) -> Option<Revision> {
+        assert!(
+            turn.epoch_state.may_follow() && self.known.copied,
+            "who follows shows what others have settled"
+        );
+        if self.known.covered_by.len() < usize::from(turn.reactors) {
+            return None;
         }
         let covered = self.known.covered_by.values().map(|(covered, _)| *covered).min().unwrap_or_default();
         let ahead = self.known.covered_by.values().map(|(_, ahead)| *ahead).max().unwrap_or_default();
         assert!(covered < Revision(u64::MAX), "the control shard is one of those that are covered");
         // What an earlier process has shown is not gone below, nor what another member's state has.
-        if covered > turn.settled_truth() && covered >= self.settled_before.max(ahead) {
-            turn.sequencer.show(covered);
-        }
+        let is_more = covered > turn.settled_truth() && covered >= self.settled_before.max(ahead);
+        is_more.then_some(covered)
     }
 
     /// Tells the coordinator how far this reactor's shards are covered.

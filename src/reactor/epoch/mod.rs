@@ -16,6 +16,7 @@
 mod following;
 mod groups;
 mod hand_over;
+mod sharing;
 
 use super::epoch_state::EpochStage;
 use super::settings::Founder;
@@ -32,6 +33,8 @@ pub(super) use groups::Driving;
 use groups::GroupTimes;
 pub(super) use hand_over::HandOverTo;
 use hand_over::{HandOver, tell_clock};
+pub(super) use sharing::Due;
+use sharing::Sharing;
 use std::sync::Arc;
 
 pub(super) struct Epochs {
@@ -45,6 +48,7 @@ pub(super) struct Epochs {
     rested: Option<Revision>,
     clock: GroupTimes,
     known: Known,
+    sharing: Sharing,
     /// What this reactor has said of the coverage of its shards, and of what is ahead.
     covered: (Revision, Revision),
     /// The leadership is being handed over.
@@ -62,6 +66,7 @@ impl Epochs {
             settled_before,
             clock: GroupTimes::default(),
             known: Known::default(),
+            sharing: Sharing::default(),
             covered: (Revision::NONE, Revision::NONE),
             handing: None,
             drained: None,
@@ -83,12 +88,12 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Covered { revision, ahead } => self.on_covered(turn, from, revision, ahead),
             EpochMail::Turns => self.clock.turns(from, turn.now),
             EpochMail::Drained { caught_up } if sent_in == turn.epoch() => self.on_drained(from, caught_up),
             EpochMail::Drained { .. } => {}
             EpochMail::Step { .. }
             | EpochMail::Sealed { .. }
+            | EpochMail::Covered { .. }
             | EpochMail::Control { .. }
             | EpochMail::Drain
             | EpochMail::GoOn
@@ -169,7 +174,7 @@ impl Epochs {
         turn.sequencer.end(turn.allotment.generation());
         let epoch = turn.epoch().to_string();
         turn.log_line(Level::Info, "the epoch ends: taking over anew", vec![("epoch", epoch)]);
-        turn.send_to_all(|| EpochMail::Step { step, control: None });
+        turn.send_to_all(|| EpochMail::Step { step, generation: Generation::NONE });
     }
 
     fn on_stopped(&mut self, from: ReactorId) {
@@ -195,9 +200,8 @@ impl Epochs {
         let epoch = turn.epoch();
         let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.control_fenced(epoch));
         if let Some(step) = step {
-            let copy = self.control_copy(turn, shards, Generation::NONE);
-            self.known.copied = true;
-            turn.send_to_all(|| EpochMail::Step { step, control: Some(copy.clone()) });
+            self.copy_control(turn, shards);
+            turn.send_to_all(|| EpochMail::Step { step, generation: Generation::NONE });
         }
     }
 
@@ -220,7 +224,7 @@ impl Epochs {
     fn on_fenced(&mut self, turn: &mut Turn, from: ReactorId, epoch: Epoch, report: Report) {
         let Some(coordinator) = &mut self.coordinator else { return };
         match coordinator.fenced(from, epoch, report) {
-            Ok(Some(step)) => turn.send_to_all(|| EpochMail::Step { step, control: None }),
+            Ok(Some(step)) => turn.send_to_all(|| EpochMail::Step { step, generation: Generation::NONE }),
             Ok(None) => {}
             Err(hole) => turn.halt(hole.to_string()),
         }
@@ -251,24 +255,39 @@ impl Epochs {
         report_sealed(turn, shards.len());
     }
 
-    /// A reactor has sealed. When all have, the epoch serves, behind the prefix.
-    pub fn on_sealed(&mut self, turn: &mut Turn, from: ReactorId, epoch: Epoch) -> Option<Step> {
-        let step = self.coordinator.as_mut()?.sealed(from, epoch)?;
-        if let Step::Serve { prefix, .. } = step {
-            assert!(
-                turn.epoch_state.stage() == EpochStage::Sealed,
-                "the coordinator has sealed with all others"
-            );
-            self.generation = self.generation.next();
-            turn.sequencer.start(self.generation, prefix);
-            *ReadOnly::change(&mut turn.settled) = prefix;
-            self.clock.serves(turn);
-            tell_clock(turn);
+    /// A reactor has sealed. When all have, the epoch is to serve, behind the prefix.
+    pub fn on_sealed(&mut self, turn: &Turn, from: ReactorId, epoch: Epoch) {
+        let step = self.coordinator.as_mut().and_then(|coordinator| coordinator.sealed(from, epoch));
+        if let Some(step) = step {
+            let sealed = turn.epoch_state.stage() == EpochStage::Sealed;
+            assert!(sealed, "the coordinator has sealed with all others");
+            self.sharing.begins = Some(step);
         }
-        Some(step)
     }
 
-    fn control_copy(&self, turn: &Turn, shards: &Shards, generation: Generation) -> Arc<ControlCopy> {
+    /// The epoch serves, behind the prefix. Every reactor has the control state that it begins with.
+    pub fn serve(&mut self, turn: &mut Turn, step: Step, prefix: Revision) {
+        assert!(turn.is_known_everywhere(), "what is served is served at every reactor");
+        self.generation = self.generation.next();
+        turn.sequencer.start(self.generation, prefix);
+        *ReadOnly::change(&mut turn.settled) = prefix;
+        self.clock.serves(turn);
+        tell_clock(turn);
+        let generation = self.generation;
+        turn.send_to_all(|| EpochMail::Step { step, generation });
+    }
+
+    /// The reactors are given the whole control state, where they do not have it.
+    pub fn copy_control(&mut self, turn: &mut Turn, shards: &Shards) {
+        if std::mem::replace(&mut self.known.copied, true) {
+            return;
+        }
+        let control = self.control_copy(turn, shards);
+        let number = self.number_change(turn);
+        turn.send_to_all(|| EpochMail::Control { number, control: control.clone() });
+    }
+
+    fn control_copy(&self, turn: &Turn, shards: &Shards) -> Arc<ControlCopy> {
         assert!(turn.control.is_bootstrapped(), "others begin with the map of the shards");
         let control = &shards.get(ShardId::CONTROL).expect("the coordinator is where it lives").shard;
         let is_new = control.log_view().seal() == Seal::default();
@@ -278,14 +297,7 @@ impl Epochs {
         Arc::new(ControlCopy {
             state: turn.control.to_state(),
             may_create: is_new || (!control.group().is_alone() && never_shown),
-            generation,
         })
-    }
-
-    /// The control state that the others begin to serve with is complete.
-    pub fn tell_to_serve(&self, turn: &mut Turn, shards: &Shards, step: Step) {
-        let copy = self.control_copy(turn, shards, self.generation);
-        turn.send_to_all(|| EpochMail::Step { step, control: Some(copy.clone()) });
     }
 }
 

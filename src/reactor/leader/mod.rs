@@ -223,16 +223,16 @@ impl Auto {
 impl Leader {
     pub fn on_mail(&mut self, turn: &mut Turn, from: ReactorId, mail: LeaderMail) {
         match mail {
-            LeaderMail::HandOver { .. } | LeaderMail::Round { .. } => {
-                unreachable!("rounds are not the leader's alone")
-            }
+            LeaderMail::HandOver { .. }
+            | LeaderMail::Round { .. }
+            | LeaderMail::ControlKnown { .. }
+            | LeaderMail::ControlHeld { .. } => unreachable!("these are not the leader's alone"),
             LeaderMail::Control { call, request, until, own } => {
                 self.decide_request(turn, Asked { by: Asking { call, own, until }, request });
             }
             LeaderMail::OwnDone { of, answer } => self.on_own_done(turn, of, &answer),
             LeaderMail::RevokingHas { call, shards } => self.on_revoking_has(turn, from, call, shards),
             LeaderMail::EndBareLease { call, lease } => self.end_bare_lease(turn, lease, call),
-            LeaderMail::ControlKnown { index } => self.on_control_known(turn, from, index),
             LeaderMail::Compacted { revision, dropped, sizes } => {
                 self.on_compacted(turn, from, revision, dropped, sizes);
             }

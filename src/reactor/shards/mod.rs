@@ -263,9 +263,21 @@ impl Shards {
         }
     }
 
-    /// The next thing of the control shard's log that takes effect.
-    pub fn next_due(&mut self, settled: Revision) -> Option<NextEffect> {
-        self.of.get_mut(&ShardId::CONTROL)?.shard.next_due(settled)
+    /// The next thing of the control shard's log that takes effect, where it stands at `upto` or before.
+    pub fn next_due(&mut self, settled: Revision, upto: Index) -> Option<NextEffect> {
+        self.of.get_mut(&ShardId::CONTROL)?.shard.next_due(settled, upto)
+    }
+
+    /// All of the control shard's log that takes effect once so much is settled, in its order.
+    pub fn due(&self, settled: Revision) -> Vec<NextEffect> {
+        self.of.get(&ShardId::CONTROL).map_or_else(Vec::new, |control| control.shard.log_view().due(settled))
+    }
+
+    /// Of the control shard's log everything up to here has taken effect, where it holds nothing else.
+    pub fn hold_control(&mut self, settled: Revision) {
+        if let Some(control) = self.of.get_mut(&ShardId::CONTROL) {
+            control.shard.hold(settled);
+        }
     }
 
     /// The revision whose settling lets the next thing of the control shard's log take effect.

@@ -16,7 +16,7 @@
 use super::{Source, Storage, Turn};
 use crate::checkpoint::{CheckpointName, Writer};
 use crate::io::Level;
-use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, STATE_BLOCKS_AHEAD, STATE_PATIENCE_SECS};
+use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, STATE_BLOCKS_AHEAD, STATE_PATIENCE_SECS, STATE_RETRY_MS};
 use crate::log::{Buffer, Resident};
 use crate::mvcc::{Budget, PinId};
 use crate::peer::PeerMessage;
@@ -57,6 +57,13 @@ impl Giving {
         self.writer.is_some() && self.blocks.len() < STATE_BLOCKS_AHEAD
     }
 
+    /// Whether another state is given instead: a member asks for one anew, and for another one where its process is
+    /// another. Its other reactors wait, or none of them would ever have its own.
+    fn gives_way(&self, now: Time, to: MemberId, shard: ShardId) -> bool {
+        let asks_no_more = now >= self.asked_at + Duration::from_ms(2 * STATE_RETRY_MS);
+        self.is_idle(now) || self.to == to && (self.name.shard == shard || asks_no_more)
+    }
+
     fn is_idle(&self, now: Time) -> bool {
         now >= self.asked_at + Duration::from_secs(STATE_PATIENCE_SECS)
     }
@@ -91,8 +98,8 @@ impl Storage {
         name: CheckpointName,
         from: u32,
     ) {
-        let idle = self.giving.as_ref().is_some_and(|giving| giving.is_idle(turn.now));
-        if from == 0 && (idle || self.giving.as_ref().is_some_and(|giving| giving.to == to)) {
+        if from == 0 && self.giving.as_ref().is_some_and(|giving| giving.gives_way(turn.now, to, name.shard))
+        {
             self.end_giving(source);
         }
         if from == 0 && self.giving.is_none() {

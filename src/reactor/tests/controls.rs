@@ -162,12 +162,29 @@ fn an_alarm_keeps_nobody_out_before_every_reactor_knows_of_it() {
     let put = member.begin("/etcdserverpb.KV/Put", &proto::PutRequest { key, ..Default::default() });
     assert!(member.reactors[2].turn.control.no_space() && !member.reactors[1].turn.control.no_space());
     assert_eq!([alarm, put].map(|stream| member.status_of(stream)), [None; 2]);
-    let (deaf, waiting) = member.cut_off.take().expect("set above");
-    for (from, mail) in waiting {
-        member.reactors[usize::from(deaf.0)].step(member.now, Input::Mail { from, mail });
-    }
+    member.hear_mail();
     member.run();
     assert_eq!([alarm, put].map(|stream| member.status_of(stream)), [Some(0), Some(8)]);
+}
+
+/// Who is told that a revision is compacted asks another reactor next, which does not know it yet.
+#[test]
+fn a_compaction_takes_effect_at_all_reactors_at_once() {
+    let mut member = Member::new(3, 3);
+    for _ in 0..3 {
+        let put = proto::PutRequest { key: Bytes::from_static(b"k"), ..Default::default() };
+        let _: proto::PutResponse = member.call("/etcdserverpb.KV/Put", &put).unwrap();
+    }
+    member.cut_off = Some((ReactorId(1), vec![]));
+    let compact = member.begin(COMPACT, &proto::CompactionRequest { revision: 4, physical: false });
+    let range = proto::RangeRequest { key: Bytes::from_static(b"k"), revision: 3, ..Default::default() };
+    let early = member.begin("/etcdserverpb.KV/Range", &range);
+    assert_eq!(member.reactors[2].turn.control.compacted(), Revision(4), "it has come");
+    assert_eq!([compact, early].map(|stream| member.status_of(stream)), [None, Some(0)]);
+    member.hear_mail();
+    member.run();
+    let late = member.begin("/etcdserverpb.KV/Range", &range);
+    assert_eq!([compact, late].map(|stream| member.status_of(stream)), [Some(0), Some(11)]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! A compaction that was confirmed has taken effect: nothing below it is read any more, nor compacted again.
+//! A compaction that was confirmed, or that an answer has shown, has taken effect: nothing below it is read any more,
+//! nor compacted again.
 
 use super::{Evidence, is_local, request_of};
-use crate::api::{Op as TxnOp, Request, TxnRequest};
+use crate::api::{Error, Op as TxnOp, Request, TxnRequest};
 use crate::sim::history::Op;
 use crate::sim::world::Failure;
 use crate::wire::Method;
@@ -34,6 +35,24 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The least that is compacted where this is answered; none where the answer says nothing of it.
+pub fn shown(op: &Op) -> Option<i64> {
+    let (is_ok, is_compacted) = (op.is_ok(), op.status.1 == Error::Compacted.to_string());
+    if !is_ok && !is_compacted {
+        return None;
+    }
+    match request_of(op) {
+        Request::Compact(compact) => Some(compact.revision),
+        Request::Range(range) if is_compacted => Some(range.revision + 1),
+        Request::HashKv { revision } if is_compacted => Some(revision + 1),
+        Request::HashKv { .. } => {
+            let hash = proto::HashKvResponse::decode(op.messages[0].clone()).expect("it is protobuf");
+            Some(hash.compact_revision).filter(|compacted| *compacted > 0)
+        }
+        _ => None,
+    }
 }
 
 /// Answers that show the newest revision of all, settled or not: what shows a higher one came later, and so

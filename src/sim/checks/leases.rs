@@ -145,12 +145,41 @@ fn lives_until(evidence: &Evidence<'_>, lease: LeaseId, op: &Op) -> Option<Time>
     }
     let mut renewals = renewals(evidence, lease);
     renewals.retain(|r| r.returned < op.invoked);
-    // A member need not have heard of what another granted.
-    let granted = renewals.iter().any(|r| r.granted_by.is_some_and(|by| knows(op, by)));
-    if evidence.history.known.members.len() > 1 && !granted && is_local(op) {
+    // A member need not have heard of what another granted, unless it has shown some of it.
+    if evidence.history.known.members.len() > 1 && is_local(op) && !knows_lease(evidence, lease, op) {
         return None;
     }
     renewals.into_iter().map(|r| r.lives_until).max().filter(|until| returned.time < *until)
+}
+
+/// Whether the call knows that the lease was granted: by who answers it or to any who asks, or since its member has
+/// shown it before, or shows a change that names it.
+fn knows_lease(evidence: &Evidence<'_>, lease: LeaseId, op: &Op) -> bool {
+    let granted = |r: &Renewal| r.returned < op.invoked && r.granted_by.is_some_and(|by| knows(op, by));
+    let names = |event: &proto::Event| event.kv.as_ref().is_some_and(|kv| kv.lease == lease.0);
+    let mut changes = evidence.record.range(..=op.revision().unwrap_or(0)).flat_map(|(_, events)| events);
+    renewals(evidence, lease).iter().any(granted)
+        || lists_before(evidence, op).any(|list| listed(list).contains(&lease))
+        || changes.any(names)
+}
+
+/// What the member of a call has listed before.
+fn lists_before<'a>(evidence: &Evidence<'a>, op: &'a Op) -> impl Iterator<Item = &'a Op> {
+    let lists = evidence.history.ops.iter().filter(|op| op.method == Method::LeaseLeases && op.is_ok());
+    lists.filter(|list| list.member == op.member && list.returned < Some(op.invoked))
+}
+
+fn listed(list: &Op) -> Vec<LeaseId> {
+    let reply = proto::LeaseLeasesResponse::decode(list.messages[0].clone()).expect("it is protobuf");
+    reply.leases.iter().map(|lease| LeaseId(lease.id)).collect()
+}
+
+/// Whether the member of a call has listed leases without this one, and knew that it was granted.
+fn gone_before(evidence: &Evidence<'_>, lease: LeaseId, op: &Op) -> bool {
+    let grants = evidence.history.ops.iter().filter(|op| op.method == Method::LeaseGrant);
+    let of_it = |op: &&Op| matches!(request_of(op), Request::LeaseGrant(grant) if grant.id == lease);
+    let gone = |list: &Op| !listed(list).contains(&lease) && knows_lease(evidence, lease, list);
+    grants.filter(of_it).count() == 1 && lists_before(evidence, op).any(gone)
 }
 
 /// What clients were told of leases otherwise. `ended` are those that ended with a revision.
@@ -240,9 +269,11 @@ fn check_time_to_live(evidence: &Evidence<'_>, op: &Op) -> Result<(), String> {
 }
 
 fn check_list(evidence: &Evidence<'_>, op: &Op) -> Result<(), String> {
-    let reply = proto::LeaseLeasesResponse::decode(op.messages[0].clone()).expect("it is protobuf");
-    let listed: Vec<LeaseId> = reply.leases.iter().map(|lease| LeaseId(lease.id)).collect();
+    let listed = listed(op);
     for lease in &listed {
+        if gone_before(evidence, *lease, op) {
+            return Err(format!("found lease {lease}, which had been listed no more"));
+        }
         let ttl = granted_ttl(evidence, *lease);
         check_there(evidence, op, *lease, ttl.or(Some(-1)))?;
     }

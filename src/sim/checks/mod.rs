@@ -16,6 +16,8 @@ pub(super) mod members;
 mod no_space;
 mod record;
 mod replay;
+#[cfg(test)]
+mod tests;
 mod watches;
 
 use super::history::{Header, History, Moment, Op};
@@ -38,7 +40,7 @@ pub(super) struct Evidence<'a> {
     first_shown_by: Vec<Vec<(Moment, i64)>>,
     /// Compactions that were asked for, with when.
     pub compactions: Vec<(u64, i64)>,
-    /// The compactions that were confirmed, with when and by which member.
+    /// The compactions that were confirmed or shown otherwise, with when and by which member.
     confirmed: Vec<(u64, usize, i64)>,
 }
 
@@ -127,12 +129,19 @@ impl Evidence<'_> {
             }
         }
         let (mut compactions, mut confirmed) = (vec![], vec![]);
-        for op in history.ops.iter().filter(|op| op.method == Method::Compact) {
-            let request = proto::CompactionRequest::decode(op.request.clone()).expect("it is protobuf");
-            compactions.push((op.invoked.tick, request.revision));
-            if let Some(returned) = op.returned.filter(|_| op.is_ok()) {
-                confirmed.push((returned.tick, op.member, request.revision));
+        for op in &history.ops {
+            if op.method == Method::Compact {
+                let request = proto::CompactionRequest::decode(op.request.clone()).expect("it is protobuf");
+                compactions.push((op.invoked.tick, request.revision));
             }
+            if let (Some(returned), Some(revision)) = (op.returned, compactions::shown(op)) {
+                confirmed.push((returned.tick, op.member, revision));
+            }
+        }
+        for stream in &history.streams {
+            let compacted = stream.responses.iter().filter(|(_, response)| response.compact_revision > 0);
+            confirmed
+                .extend(compacted.map(|(at, response)| (at.tick, stream.member, response.compact_revision)));
         }
         let mut evidence = Evidence {
             history,
@@ -195,13 +204,13 @@ impl Evidence<'_> {
         self.first_shown.get(at).map(|(moment, _)| *moment)
     }
 
-    /// The highest compaction confirmed before the tick.
+    /// The highest compaction confirmed or shown before the tick.
     pub fn compacted_surely(&self, tick: u64) -> i64 {
         let before = self.confirmed.iter().filter(|(returned, ..)| *returned < tick);
         before.map(|(.., revision)| *revision).max().unwrap_or(0)
     }
 
-    /// The highest compaction that a member had confirmed before the tick.
+    /// The highest compaction that a member had confirmed or shown before the tick.
     pub fn compacted_surely_at(&self, member: usize, tick: u64) -> i64 {
         let before = self.confirmed.iter().filter(|(returned, by, _)| *returned < tick && *by == member);
         before.map(|(.., revision)| *revision).max().unwrap_or(0)

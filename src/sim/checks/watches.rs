@@ -13,8 +13,8 @@ struct Watcher<'a> {
     compacted: i64,
     /// It begins with what was there when it was created.
     reads_history: bool,
-    /// Its member has taken another's state, and does not know what there was between that and its own.
-    may_lose_history: bool,
+    /// Since then its member may not know what there was between another's state and its own.
+    may_lose_history: Option<Moment>,
     create: &'a proto::WatchCreateRequest,
     range: KeyRange,
     /// Everything up to here has been shown, or is before the beginning.
@@ -58,7 +58,7 @@ fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> 
             let watcher = Watcher {
                 compacted: evidence.compacted_surely_at(stream.member, asked.tick),
                 reads_history: (1..=header.revision).contains(&create.start_revision),
-                may_lose_history: evidence.history.took_states.contains(&stream.member),
+                may_lose_history: evidence.history.took_states.get(&stream.member).copied(),
                 create,
                 range: KeyRange::of(create.key.clone(), create.range_end.clone()),
                 upto: now,
@@ -170,7 +170,8 @@ impl Watcher<'_> {
             return Err(format!("canceled by a compaction at {revision}, for which nobody asked"));
         }
         // From a revision that was there it may have been reading history, whatever there was in it.
-        let named = (self.reads_history || self.may_lose_history) && self.upto + 1 < revision;
+        let loses_history = self.may_lose_history.is_some_and(|since| since < moment);
+        let named = (self.reads_history || loses_history) && self.upto + 1 < revision;
         let missed = evidence
             .record
             .range((self.upto + 1).min(revision)..revision)

@@ -18,7 +18,8 @@ const PARTS: &[(&str, &[&str])] = &[
     ("rounds", &[]),
 ];
 /// The files of the router, which alone has the whole.
-const ROUTER: &[&str] = &["", "cluster", "effects", "leaving", "picture", "rest", "settings"];
+const ROUTER: &[&str] =
+    &["", "cluster", "control_effects", "effects", "leaving", "picture", "rest", "settings"];
 /// Who may change what is read-only for the others, beside the router.
 const CHANGES: &[&str] = &["turn", "epoch"];
 

@@ -19,7 +19,7 @@ impl Cluster {
     }
 
     /// One of them leads, and it is not this one.
-    fn led_by_another_than(&mut self, not: usize) -> usize {
+    pub(super) fn led_by_another_than(&mut self, not: usize) -> usize {
         self.until("one serves", serving);
         if self.leaders() == [not] {
             let request = proto::MoveLeaderRequest { target_id: 7 + (not as u64 + 1) % 3 };

@@ -1,6 +1,9 @@
 //! Members that do not lead: what their clients wait for.
 
 use super::*;
+use crate::types::LeaseId;
+
+const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
 
 /// The follower of a lone client has nothing else to do, and nothing else to wake it before the next tick.
 #[test]
@@ -33,4 +36,57 @@ fn a_founder_that_starts_when_the_others_serve_is_served_as_well() {
         cluster.until("it shows what they show", |cluster| cluster.shown() == [1; 3]);
         assert_eq!(cluster.put(2, "a"), 2);
     }
+}
+
+/// A client may have one connection to each reactor, and asks by the second what it has seen by the first.
+#[test]
+fn a_follower_shows_control_entries_at_all_reactors_at_once_and_before_what_stands_behind_them() {
+    let mut cluster = Cluster::new(&[1, 2, 1], 3);
+    let leader = cluster.led_by_another_than(1);
+    assert_eq!(cluster.put(leader, "a"), 2);
+    cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+    let (ttl, id) = (100, 77);
+    cluster.member(1).cut_off = Some((ReactorId(1), vec![]));
+    let _: proto::LeaseGrantResponse =
+        cluster.call(leader, GRANT, &proto::LeaseGrantRequest { ttl, id }).unwrap();
+    let put = proto::PutRequest { key: Bytes::from_static(b"b"), lease: id, ..Default::default() };
+    let _: proto::PutResponse = cluster.call(leader, "/etcdserverpb.KV/Put", &put).unwrap();
+    cluster.pass(Duration::from_ms(100));
+    let has = |member: &Member| -> Vec<bool> {
+        let of = |reactor: &Reactor| reactor.turn.control.leases.get(LeaseId(id)).is_some();
+        member.reactors.iter().map(of).collect()
+    };
+    let member = cluster.member(1);
+    assert_eq!((member.sequencer.settled(), has(member)), (Revision(2), vec![false; 2]));
+    assert!(member.reactors[0].paths().control_shared > 0);
+    member.hear_mail();
+    cluster.until("all show it", |cluster| cluster.shown() == [3; 3]);
+    assert_eq!(has(cluster.member(1)), [true; 2]);
+}
+
+/// Also where a member leads: what it lists it lists at any reactor.
+#[test]
+fn what_some_reactor_does_not_know_is_not_shown_by_another() {
+    let mut cluster = Cluster::new(&[1, 3, 1], 3);
+    cluster.led_by_another_than(0);
+    if cluster.leaders() != [1] {
+        let request = proto::MoveLeaderRequest { target_id: 8 };
+        let at = cluster.leaders()[0];
+        let _: proto::MoveLeaderResponse =
+            cluster.call(at, "/etcdserverpb.Maintenance/MoveLeader", &request).unwrap();
+    }
+    cluster.until("the second leads", |cluster| cluster.leaders() == [1]);
+    cluster.member(1).cut_off = Some((ReactorId(1), vec![]));
+    let grant = cluster.member(1).ask(GRANT, &proto::LeaseGrantRequest { ttl: 100, id: 77 }).number();
+    cluster.pass(Duration::from_ms(50));
+    let list = proto::MemberListRequest { linearizable: false };
+    let list = cluster.member(1).ask("/etcdserverpb.Cluster/MemberList", &list).number();
+    let answered = |cluster: &Cluster| {
+        let statuses = &cluster.members[1].as_ref().unwrap().statuses;
+        [grant, list].map(|asked| statuses.iter().any(|(of, ..)| *of == asked))
+    };
+    cluster.pass(Duration::from_ms(50));
+    assert_eq!(answered(&cluster), [false; 2]);
+    cluster.member(1).hear_mail();
+    cluster.until("both are answered", |cluster| answered(cluster) == [true; 2]);
 }
