@@ -54,7 +54,8 @@ impl Reactor {
             return self.shards.touch(shard);
         }
         if self.storage.rests() && !self.turn.is_alone() {
-            return self.disturb(shard);
+            self.disturb(shard);
+            return self.follow_due_controls(shard);
         }
         let news = match self.shards.follow_commits(&self.turn, shard) {
             Ok(news) => news,
@@ -77,6 +78,11 @@ impl Reactor {
                 Committed::Fence(_) => {} // told when all of them are
             }
         }
+        self.follow_due_controls(shard);
+    }
+
+    /// What the control shard's log holds takes effect also where another member leads, or nobody.
+    fn follow_due_controls(&mut self, shard: ShardId) {
         if shard == ShardId::CONTROL && self.turn.epoch_state.may_follow() {
             self.apply_due_controls();
         }
