@@ -21,7 +21,7 @@ impl Reactor {
         }
         let storage = &mut self.storage;
         self.shards.take_readies(|shard, home, writes| storage.persist(shard, home, writes));
-        self.rest.take_turn(&self.turn, &self.shards, storage);
+        self.rest.take_turn(&self.turn, &mut self.shards, storage, self.epochs.said_covered());
         self.storage.flush(&mut self.turn, &self.shards);
         self.follow_durable();
     }
@@ -257,13 +257,15 @@ impl Reactor {
     /// The compaction in effect takes hold of this reactor's shards, once this member shows its revision. During a
     /// takeover the stores are behind it, and serving begins with it.
     fn apply_compaction(&mut self) {
-        let epoch_state = &self.turn.epoch_state;
+        let (epoch_state, compacted) = (&self.turn.epoch_state, self.turn.control.compacted());
         if epoch_state.may_write() {
             self.follow_settled();
-            self.shards.compact(&mut self.turn);
-        } else if epoch_state.may_follow() && self.turn.control.compacted() <= *self.turn.settled {
-            self.shards.compact(&mut self.turn);
+        } else if !epoch_state.may_follow() || compacted > *self.turn.settled {
+            return;
         }
+        assert!(compacted >= *self.turn.compacted, "no compaction is taken back: {compacted}");
+        *ReadOnly::change(&mut self.turn.compacted) = compacted;
+        self.shards.compact(&mut self.turn);
     }
 
     // Epochs.

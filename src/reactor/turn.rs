@@ -75,6 +75,8 @@ pub(super) struct Turn {
     pub settled: ReadOnly<Revision>,
     pub router: ReadOnly<Option<Router>>,
     pub control: ReadOnly<Control>,
+    /// The compaction that has taken hold here: not yet one that is ahead of what this member shows.
+    pub compacted: ReadOnly<Revision>,
     /// Revisions that the sequencer has promised to this reactor.
     pub allotment: Allotment,
     pub sizes: MemberSizes,
@@ -113,6 +115,7 @@ impl Turn {
             settled: ReadOnly { value: Revision::NONE },
             router: ReadOnly { value: None },
             control: ReadOnly { value: control },
+            compacted: ReadOnly { value: Revision::NONE },
             allotment: Allotment::new(Generation::NONE),
             sizes: MemberSizes::new(reactors),
             counters: ReactorCounters::default(),

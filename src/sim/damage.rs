@@ -137,6 +137,7 @@ impl Run<'_> {
         }
         let others: Vec<usize> = self.world.places().filter(|other| *other != member).collect();
         self.serve_again(&others, "after the damage of another member")?;
+        self.advance(self.world.now + Duration::from_secs(1))?;
         let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
         for other in others.into_iter().filter(|_| !compacts_itself) {
             let after = self.hash(other, before.hash_revision)?;

@@ -34,7 +34,7 @@ impl Calls {
 
     fn begin_hash(&mut self, turn: &mut Turn, reply_to: ReplyTo, revision: i64, whole: bool) {
         let settled = turn.shown();
-        let compacted = turn.control.compacted();
+        let compacted = *turn.compacted;
         assert!(compacted <= settled, "only what is settled is compacted: {compacted} at {settled}");
         // etcd's law: 0 is the newest, and what is negative hashes nothing.
         if revision > 0 && revision < compacted.wire() {

@@ -69,7 +69,7 @@ impl Calls {
                 Op::Range(range) => Some(range.revision),
                 _ => None,
             });
-            let compacted = turn.control.compacted();
+            let compacted = *turn.compacted;
             let refused =
                 named.map(|named| txn::check_read_in_txn(named, at, compacted)).find(Result::is_err);
             if let Some(Err(error)) = refused {
@@ -110,7 +110,7 @@ impl Calls {
             }
             Ok(_) => unreachable!("a range is answered by a range"),
             // It was compacted beyond what was noted: what it shows now is not.
-            Err(Error::Compacted) if local.at < turn.control.compacted() => {
+            Err(Error::Compacted) if local.at < *turn.compacted => {
                 let at = turn.shown();
                 let succeeded = local.txn.compare.is_empty().then_some(true);
                 (local.at, local.compared, local.succeeded) = (at, 0, succeeded);

@@ -41,7 +41,7 @@ impl Calls {
     ) {
         turn.counters.ranges += 1;
         let noted = turn.shown();
-        let at = match txn::read_revision(request.revision, noted, turn.control.compacted()) {
+        let at = match txn::read_revision(request.revision, noted, *turn.compacted) {
             Ok(at) => at,
             Err(error) => {
                 turn.applied(ApplyKind::Range, false, turn.now, About::default());

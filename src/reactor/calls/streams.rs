@@ -257,7 +257,7 @@ impl Calls {
 
     pub(super) fn begin_range_stream(&mut self, turn: &mut Turn, rpc: Rpc, request: RangeRequest) {
         let noted = turn.shown();
-        let opened = txn::read_revision(request.revision, noted, turn.control.compacted())
+        let opened = txn::read_revision(request.revision, noted, *turn.compacted)
             .map(|at| RangeStream::open(request, at, noted));
         match opened {
             Ok(stream) => {

@@ -5,6 +5,7 @@ use super::super::turn::{ReadOnly, Turn};
 use super::Epochs;
 use crate::io::EpochMail;
 use crate::sequencer::Generation;
+use crate::takeover::Coordinator;
 use crate::types::{Epoch, MemberId, ReactorId, Revision, ShardId, Term};
 use std::collections::BTreeMap;
 
@@ -44,8 +45,11 @@ impl Epochs {
         assert!(term >= self.known.told.0, "terms do not fall: {term} after {}", self.known.told.0);
         if (term, leader) != self.known.told {
             self.known.told = (term, leader);
-            turn.sequencer.show_term(term);
             turn.send_to_all(|| EpochMail::LeaderIs { term, leader });
+        }
+        // A crash takes nothing back that was shown.
+        if group.has_promised(term) {
+            turn.sequencer.show_term(term);
         }
         if turn.epoch_state.may_follow() && turn.control.is_bootstrapped() && !self.known.copied {
             assert!(!turn.epoch_state.leads(), "who leads has given its reactors the state with the fence");
@@ -76,6 +80,10 @@ impl Epochs {
 
     /// What is covered by all reactors is shown.
     pub(super) fn show_covered(&mut self, turn: &mut Turn) {
+        // A reactor that has not stopped would take it for its epoch's, and keep what that has not settled.
+        if !self.coordinator.as_ref().is_some_and(Coordinator::may_begin) {
+            return;
+        }
         if let Some(rested) = self.rested.take().filter(|_| turn.epoch_state.may_follow()) {
             turn.sequencer.show(rested);
         }
@@ -89,6 +97,11 @@ impl Epochs {
         if covered > turn.settled_truth() && covered >= self.settled_before.max(ahead) {
             turn.sequencer.show(covered);
         }
+    }
+
+    /// How far this reactor's shards are covered, as the coordinator was told.
+    pub fn said_covered(&self) -> Revision {
+        self.covered.0
     }
 
     /// Tells the coordinator how far this reactor's shards are covered.

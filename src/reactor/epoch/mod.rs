@@ -29,7 +29,7 @@ use crate::takeover::{Coordinator, Report, Seal, Step};
 use crate::types::{Epoch, MemberId, ReactorId, Revision, ShardId, Time};
 use following::Known;
 pub(super) use groups::Driving;
-use groups::GroupTimes;
+use groups::{GroupTimes, Turned};
 pub(super) use hand_over::HandOverTo;
 use hand_over::{HandOver, tell_clock};
 use std::sync::Arc;
@@ -84,7 +84,10 @@ impl Epochs {
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
             EpochMail::Covered { revision, ahead } => self.on_covered(turn, from, revision, ahead),
-            EpochMail::Turns => self.clock.turns(from, turn.now),
+            EpochMail::Turns { steps, waits_for_others } => {
+                let steps = if sent_in == turn.epoch() { steps } else { 0 };
+                self.clock.turns(from, Turned { at: turn.now, steps, waits_for_others });
+            }
             EpochMail::Drained { caught_up } if sent_in == turn.epoch() => self.on_drained(from, caught_up),
             EpochMail::Drained { .. } => {}
             EpochMail::Step { .. }

@@ -10,6 +10,8 @@ mod hand_over;
 mod laggards;
 mod late;
 mod local_txns;
+mod restart;
+mod unwell;
 
 /// One end of a connection between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
