@@ -156,8 +156,9 @@ impl GroupTimes {
 
     /// A reactor turns.
     pub fn turns(&mut self, from: ReactorId, turned: Turned) {
-        let before = self.turned.insert(from, turned).map_or(0, |before| before.steps);
-        if turned.steps > before {
+        let before = self.turned.insert(from, turned);
+        assert!(before.is_none_or(|before| before.at <= turned.at), "reactor {from} turns as time goes on");
+        if turned.steps > before.map_or(0, |before| before.steps) {
             self.moved_at = turned.at;
         }
     }

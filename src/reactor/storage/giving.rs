@@ -135,6 +135,8 @@ impl Storage {
             self.next_taker.get_or_insert((to, STATE_OFFERS));
             return false;
         }
+        let offers = self.next_taker.map_or(0, |(_, offers)| offers);
+        assert!(offers <= STATE_OFFERS, "who is next is waited for a while: {offers}");
         let is_next = self.next_taker.is_none_or(|(next, _)| next == to);
         if is_next {
             self.next_taker = None;
@@ -143,6 +145,7 @@ impl Storage {
     }
 
     fn begin_giving(&mut self, turn: &mut Turn, source: &mut impl Source, to: Taker, name: CheckpointName) {
+        assert!(self.giving.is_none(), "one state is given at a time");
         let shard = name.shard;
         if !turn.epoch_state.may_write() || source.stands(shard).is_none() {
             return;
