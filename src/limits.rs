@@ -246,12 +246,19 @@ pub const LAGGARD_LOOK_MS: u64 = 100;
 pub const STATE_BLOCKS_AHEAD: usize = 2;
 /// When a follower asks again for a block that has not come.
 pub const STATE_RETRY_MS: u64 = 1_000;
+/// How often who is next is offered a state before all others: until it may have asked again.
+pub const STATE_OFFERS: u32 = (STATE_RETRY_MS / LAGGARD_LOOK_MS) as u32;
 /// For how long a state is held that nobody asks for, and asked for where nothing comes: a connection that broke is
 /// back by then, and what is held costs history.
 pub const STATE_PATIENCE_SECS: u64 = 10;
 /// When a member stands again in a group that it has not won: some round trips and log writes, a few of which pass
-/// before a busy peer has answered.
+/// before a busy peer has answered. Every second time the pause is doubled, up to half an election timeout: who stands
+/// again throws away the votes that are on their way.
 pub const CAMPAIGN_AGAIN_MS: u64 = 50;
+/// Election timeouts that a leader waits for what is written to settle where no other member has acknowledged it: none
+/// is known to do better then, and to change who leads takes several writes of all logs. Only a fault of connections
+/// that none of them notices is left to it.
+pub const SLOW_OTHERS_TIMEOUTS: u64 = 8;
 /// When what is settled has stood for long enough that it is worth a write: a pause between bursts of writes.
 pub const REST_AFTER_MS: u64 = 100;
 /// How often a member stands whose leader's connection is gone: the others may hear of it a little later.

@@ -94,7 +94,7 @@ part! {
         // A message counts for about a hundred bytes and its payloads.
         frame_bytes_max: usize = PEER_FRAME_BYTES_MAX, tiny 400;
         unsent_bytes_max: usize = PEER_UNSENT_BYTES_MAX, tiny 500;
-        queued_bytes_max: usize = PEER_QUEUED_BYTES_MAX, tiny 4000;
+        queued_bytes_max: usize = PEER_QUEUED_BYTES_MAX, tiny 9000;
         queued_messages_max: usize = PEER_QUEUED_MESSAGES_MAX, tiny 6;
     }
 }
@@ -119,6 +119,8 @@ impl Bounds {
         assert!(framed < http2.stream_pending_bytes_min, "with what frames and packs it");
         assert!(http2.connection_window_bytes >= 65_535);
         assert!(peer.frame_bytes_max <= PEER_FRAME_BYTES_MAX);
+        let ahead = STATE_BLOCKS_AHEAD * BLOCK_BYTES;
+        assert!(peer.queued_bytes_max > ahead, "what of a state is sent ahead finds its place");
         let handed_out = peer.unsent_bytes_max + peer.frame_bytes_max;
         assert!(handed_out < CONNECTION_BACKLOG_BYTES_MAX, "what is handed out to a peer fits");
     }

@@ -92,7 +92,7 @@ impl Reactor {
             }
             PeerMessage::StateWanted { shard, home, file, from } => {
                 let name = CheckpointName { shard, home, file };
-                storage.on_state_wanted(turn, shards, lane.member, name, from);
+                storage.on_state_wanted(turn, shards, (lane.member, lane.theirs()), name, from);
             }
             PeerMessage::StateBlock { shard, file, number, is_last, block } => {
                 let place = (shard, file, number);
@@ -174,6 +174,12 @@ impl Reactor {
         // Which shards are to be covered is known with the control state.
         if self.turn.router.is_some() && !self.turn.is_alone() {
             let (covered, ahead) = (self.shards.covered(), self.shards.ahead(*self.turn.settled));
+            if let Some(first) = self.shards.all().next()
+                && !self.rest.lets_pass(covered, &self.storage)
+            {
+                let hard_state = first.shard.group().hard_state();
+                return self.storage.disturb(first.shard.id, first.shard.home, hard_state);
+            }
             self.epochs.report_covered(&mut self.turn, covered, ahead);
         }
     }

@@ -19,7 +19,7 @@ use super::turn::ReadOnly;
 use crate::io::{LeaderMail, MemberMail};
 use crate::record::{ArchivedChange, ArchivedEntry, ControlEntry, Entry, Payload};
 use crate::takeover::{LiveWrite, NextEffect};
-use crate::types::{ChangeNumber, Index, LeaseId, ReactorId, Revision, ShardId};
+use crate::types::{ChangeNumber, Index, LeaseId, ReactorId, Revision};
 use std::sync::Arc;
 
 /// What is to take effect at all reactors at once, as another reactor than the control shard's has it.
@@ -156,28 +156,15 @@ impl Reactor {
             }
             self.epochs.copy_control(&mut self.turn, &self.shards);
         }
-        while !self.epochs.shares() {
+        while self.epochs.have_stopped() && !self.epochs.shares() {
             let truth = self.turn.settled_truth();
-            let more = match self.epochs.take_rested() {
-                None => self.epochs.covered_by_all(&self.turn).filter(|_| self.may_show_more()),
-                rested => rested,
-            };
+            let rested = self.epochs.take_rested();
+            let more = rested.or_else(|| self.epochs.covered_by_all(&self.turn));
             let upto = more.map_or(truth, |more| more.max(truth));
             if !self.share(upto) {
                 return self.show(upto);
             }
         }
-    }
-
-    /// While the control shard's log rests it says all that can have been shown: before more is, something has to
-    /// stand behind that.
-    fn may_show_more(&mut self) -> bool {
-        if !self.storage.rests() {
-            return true;
-        }
-        let control = &self.shards.get(ShardId::CONTROL).expect("who coordinates has it").shard;
-        self.storage.disturb(ShardId::CONTROL, control.home, control.group().hard_state());
-        false
     }
 
     /// Gives the other reactors what is due with a revision. False where nothing is.

@@ -18,8 +18,7 @@ impl Reactor {
         }
         let storage = &mut self.storage;
         self.shards.take_readies(|shard, home, writes| storage.persist(shard, home, writes));
-        let shows_more = self.epochs.shows_more(&self.turn);
-        self.rest.take_turn(&self.turn, &self.shards, storage, shows_more);
+        self.rest.take_turn(&self.turn, &mut self.shards, storage, self.epochs.said_covered());
         self.storage.flush(&mut self.turn, &self.shards);
         self.follow_durable();
     }
@@ -52,7 +51,8 @@ impl Reactor {
             return self.shards.touch(shard);
         }
         if self.storage.rests() && !self.turn.is_alone() {
-            return self.disturb(shard);
+            self.disturb(shard);
+            return self.follow_due_controls(shard);
         }
         let news = match self.shards.follow_commits(&self.turn, shard) {
             Ok(news) => news,
@@ -75,6 +75,11 @@ impl Reactor {
                 Committed::Fence(_) => {} // told when all of them are
             }
         }
+        self.follow_due_controls(shard);
+    }
+
+    /// What the control shard's log holds takes effect also where another member leads, or nobody.
+    fn follow_due_controls(&mut self, shard: ShardId) {
         if shard == ShardId::CONTROL && self.turn.epoch_state.may_follow() {
             self.apply_due_controls();
             self.share_due();

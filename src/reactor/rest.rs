@@ -5,11 +5,13 @@
 //! show, and never less than it has shown before?
 //!
 //! **The rule.** When what is settled has stood for a moment, every reactor writes of each of its shards: everything up
-//! to this revision stands at or before this entry, which is committed. From then on its log *rests*: no commit is
-//! followed beyond what the records say before something behind them is durable here, an entry or the hard state
-//! once more. Nor is more shown than they say before that is so of the control shard's log: what is covered last may
-//! have been committed before the records, and settled later. So at a start the records say all that can have been shown, where each is the last that its log says of
-//! its shard. Where something follows, only a leader can say what became of it.
+//! to this revision stands at or before this entry, which is committed. The revision is what is settled, or what the
+//! reactor has said to be covered where that is more. From then on its log *rests*: no commit is followed beyond what
+//! the records say, and nothing more is said to be covered, before something behind them is durable here, an entry or
+//! the hard state once more. So at a start, where each record is the last that its log says of its shard, no more can
+//! have been shown than the lowest of them says, and that is there. A leader shows more without a word in the logs that
+//! it does not concern; but then some log names it as settled. Where something follows a record, only a leader can say
+//! what became of it.
 //!
 //! **Why not otherwise.** To write them whenever something settles would cost each member a second log write for each
 //! write of a client's.
@@ -21,10 +23,10 @@ use crate::limits::REST_AFTER_MS;
 use crate::log::CoverageRecord;
 use crate::types::{Duration, Revision, Time};
 
-/// How long what is settled has stood.
+/// How long what would be recorded has stood.
 #[derive(Debug, Default)]
 pub(super) struct Rest {
-    settled: Revision,
+    standing: Revision,
     since: Time,
     /// What the last records say.
     recorded: Revision,
@@ -36,14 +38,24 @@ impl Rest {
         turn.epoch_state.is_settled() && !turn.is_alone() && is_news
     }
 
-    /// Writes the records, where it is time and the logs allow it. Not while more is about to be shown.
-    pub fn take_turn(&mut self, turn: &Turn, shards: &Shards, storage: &mut Storage, shows_more: bool) {
+    /// Whether so much may be said to be covered: not what is more than the log says where it rests.
+    pub fn lets_pass(&self, covered: Revision, storage: &Storage) -> bool {
+        covered <= self.recorded || !storage.rests()
+    }
+
+    /// Writes the records, where it is time and the logs allow it. This much was said to be covered.
+    pub fn take_turn(&mut self, turn: &Turn, shards: &mut Shards, storage: &mut Storage, said: Revision) {
         if !self.waits(turn, storage) {
             return;
         }
+        if shards.all().next().is_none() {
+            self.recorded = *turn.settled; // there is nothing to say
+            return;
+        }
+        let standing = said.max(*turn.settled);
         // What other reactors have settled, or show, this one has to have heard of.
-        if *turn.settled != self.settled || *turn.settled != turn.settled_truth() {
-            (self.settled, self.since) = (*turn.settled, turn.now);
+        if standing != self.standing || *turn.settled != turn.settled_truth() {
+            (self.standing, self.since) = (standing, turn.now);
         }
         let group = |local: &LocalShard| {
             let group = local.shard.group();
@@ -52,26 +64,20 @@ impl Rest {
         };
         // A state that is ahead of what is shown cannot be shown as it was.
         let is_ahead = shards.ahead(*turn.settled) > *turn.settled;
-        if is_ahead || shows_more || !shards.all().all(group) {
+        if is_ahead || shards.covered() > standing || !shards.all().all(group) {
             self.since = turn.now;
         }
         if turn.now.since(self.since) < REST_AFTER {
             return;
         }
-        assert!(
-            self.settled >= self.recorded,
-            "records do not fall: {} after {}",
-            self.settled,
-            self.recorded
-        );
-        assert!(self.settled <= turn.settled_truth(), "a log rests on what is settled");
+        assert!(standing >= self.recorded, "records do not fall: {standing} after {}", self.recorded);
         for local in shards.all() {
             let group = local.shard.group();
             assert!(group.persisted_index() >= group.committed(), "what rests is durable");
-            let record = CoverageRecord { revision: self.settled, index: local.shard.group().committed() };
+            let record = CoverageRecord { revision: standing, index: local.shard.group().committed() };
             storage.rest(local.shard.id, local.shard.home, record);
         }
-        self.recorded = self.settled;
+        self.recorded = standing;
     }
 
     pub fn wake_at(&self, turn: &Turn, storage: &Storage) -> Time {

@@ -266,6 +266,10 @@ impl Reactor {
         let last = self.shards.shard_mut(ShardId::CONTROL).log_view().newest_epoch();
         self.epochs.coordinate(self.turn.reactors, last);
         self.leader = Some(Leader::new(&self.turn.settings, self.rng.fork(), self.turn.now));
+        if !self.turn.is_alone() {
+            // What was read back as committed takes effect, though nobody may come to lead.
+            self.shards.touch(ShardId::CONTROL);
+        }
     }
 
     /// A shard that never was, with its opening in the log.

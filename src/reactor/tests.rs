@@ -157,6 +157,11 @@ impl Member {
             now: Time(0),
         };
         let list: Vec<Reactor> = (0..reactors).map(|id| Reactor::new(boot(id))).collect();
+        Member::of(list, sequencer, disk_is_full)
+    }
+
+    fn of(list: Vec<Reactor>, sequencer: Arc<Sequencer>, disk_is_full: bool) -> Member {
+        let reactors = list.len() as u16;
         let conn = ConnId { reactor: ReactorId(reactors - 1), slot: 0, generation: 0 };
         let mut member = Member {
             reactors: list,
@@ -283,6 +288,22 @@ impl Member {
             }
             Output::Halt(why) => self.halted = Some(why),
         }
+    }
+
+    /// What was cut off hears what waits for it.
+    fn hears_again(&mut self) {
+        let Some((deaf, waiting)) = self.cut_off.take() else { return };
+        for (from, mail) in waiting {
+            self.reactors[usize::from(deaf.0)].step(self.now, Input::Mail { from, mail });
+        }
+    }
+
+    /// The oldest step that the bulk lane has not taken, of the first so many reactors.
+    fn take_a_bulk_step(&mut self, reactors: usize) -> bool {
+        let Some(place) = self.undone.iter().position(|(id, _)| *id < reactors) else { return false };
+        let (id, job) = self.undone.remove(place);
+        self.reactors[id].step(self.now, Input::Bulk { job, done: BulkDone::Done });
+        true
     }
 
     fn log(&mut self, id: usize, command: Command) {

@@ -147,7 +147,8 @@ pub fn survey(
         plan[usize::from(reactor.0)].shards.push(shard);
     }
     let rested = plan.iter().flat_map(|reactor| &reactor.shards).map(ShardPlan::rested);
-    let rested = rested.reduce(|most, next| Some(most?.max(next?))).flatten().filter(|most| *most >= settled);
+    let rested =
+        rested.reduce(|least, next| Some(least?.min(next?))).flatten().filter(|least| *least >= settled);
     let dead_logs = starts.into_keys().collect();
     (MemberPlan { reactors: plan, dead_logs, checkpoints, settled, rested }, damage)
 }

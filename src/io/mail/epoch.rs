@@ -43,7 +43,12 @@ pub enum EpochMail {
     /// The leadership stays here.
     GoOn,
     /// The sender turns: who leads and has a reactor that does not gives up.
-    Turns,
+    Turns {
+        /// How many steps of the takeover its shards have behind them.
+        steps: u64,
+        /// A group that it leads has proposed what no other member has acknowledged.
+        waits_for_others: bool,
+    },
     /// The sender's shards may show everything up to here, and nothing that is below what one of them holds ahead.
     Covered {
         revision: Revision,

@@ -302,7 +302,7 @@ impl Calls {
     fn flush_stream(&mut self, turn: &mut Turn, rpc: Rpc, actions: &mut Vec<Action>) {
         let Calls { watches, front, .. } = self;
         let (settled, term) = (turn.shown(), turn.term());
-        let Turn { control, now, counters, settings, .. } = turn;
+        let Turn { compacted, now, counters, settings, .. } = turn;
         let long_bytes = &settings.bounds.front.long_message_bytes;
         let Some(stream) = watches.streams.get_mut(&rpc) else { return };
         loop {
@@ -314,8 +314,7 @@ impl Calls {
                 // Whatever it waits for, it goes on when its client takes more.
                 return watches.note_wait(rpc, Time::NEVER, false);
             }
-            let view =
-                View { now: *now, settled, compacted: control.compacted(), watermarks: &watches.watermarks };
+            let view = View { now: *now, settled, compacted: **compacted, watermarks: &watches.watermarks };
             match stream.poll(budget, view, actions) {
                 Some(reply) => {
                     assert!(reply.revision <= view.settled, "a watch shows nothing above what is settled");

@@ -4,6 +4,7 @@ use super::super::shards::Shards;
 use super::super::turn::{ReadOnly, Turn};
 use super::Epochs;
 use crate::io::EpochMail;
+use crate::takeover::Coordinator;
 use crate::types::{Epoch, MemberId, ReactorId, Revision, ShardId, Term};
 use std::collections::BTreeMap;
 
@@ -62,15 +63,15 @@ impl Epochs {
         assert!(before.is_none_or(|(before, _)| before <= revision), "coverage does not fall: {revision}");
     }
 
+    /// Whether all reactors have stopped in the epoch of this member. One that has not would take what is shown for its
+    /// own epoch's, and keep what that has not settled.
+    pub fn have_stopped(&self) -> bool {
+        self.coordinator.as_ref().is_some_and(Coordinator::may_begin)
+    }
+
     /// What earlier processes have shown, once.
     pub fn take_rested(&mut self) -> Option<Revision> {
         self.rested.take()
-    }
-
-    /// Whether more is about to be shown.
-    pub fn shows_more(&self, turn: &Turn) -> bool {
-        let follows = self.coordinates() && turn.epoch_state.may_follow() && self.known.copied;
-        self.shares() || follows && self.covered_by_all(turn).is_some()
     }
 
     /// What all reactors cover and is not shown yet. They have the control state.
@@ -88,6 +89,11 @@ impl Epochs {
         // What an earlier process has shown is not gone below, nor what another member's state has.
         let is_more = covered > turn.settled_truth() && covered >= self.settled_before.max(ahead);
         is_more.then_some(covered)
+    }
+
+    /// How far this reactor's shards are covered, as the coordinator was told.
+    pub fn said_covered(&self) -> Revision {
+        self.covered.0
     }
 
     /// Tells the coordinator how far this reactor's shards are covered.

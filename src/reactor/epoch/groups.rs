@@ -11,7 +11,9 @@ use super::super::turn::{ToPeers, Turn};
 use super::Epochs;
 use super::hand_over::tell_clock;
 use crate::io::{EpochMail, Level};
-use crate::limits::{CAMPAIGN_AGAIN_MS, STANDS_FOR_LOST_LEADER, TAKEOVER_PATIENCE_DOUBLED_MAX};
+use crate::limits::{
+    CAMPAIGN_AGAIN_MS, SLOW_OTHERS_TIMEOUTS, STANDS_FOR_LOST_LEADER, TAKEOVER_PATIENCE_DOUBLED_MAX,
+};
 use crate::peer::PeerMessage;
 use crate::raft::{Group, Position, Role};
 use crate::types::{Duration, Epoch, Index, MemberId, RaftId, ReactorId, Revision, ShardId, Term, Time};
@@ -42,19 +44,26 @@ impl Driving {
     }
 }
 
+/// When a reactor was last known to turn, and what it said then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turned {
+    pub at: Time,
+    pub steps: u64,
+    pub waits_for_others: bool,
+}
+
 /// The times of the groups.
 #[derive(Debug, Default)]
 pub(super) struct GroupTimes {
     /// When the control shard's group counts on, and leaders look at who lags.
     ticks_at: Time,
-    /// When the takeover under way began, and how many have come to nothing since one served.
-    begun_at: Time,
+    /// When the takeover under way began or got further, and how many have come to nothing since one served.
+    moved_at: Time,
     failed: u32,
     /// When this member stands because the leader's connection is gone, and how often it still does.
     stands_at: Time,
     stands: u32,
-    /// When each reactor was last known to turn.
-    turned_at: BTreeMap<ReactorId, Time>,
+    turned: BTreeMap<ReactorId, Turned>,
     /// The highest revision known to be settled while this member leads, and since when.
     settled: (Revision, Time),
     /// Until when this member does not stand, having given up.
@@ -63,11 +72,12 @@ pub(super) struct GroupTimes {
 
 impl GroupTimes {
     pub fn begun(&mut self, turn: &Turn) {
-        self.begun_at = turn.now;
+        self.moved_at = turn.now;
+        self.turned.values_mut().for_each(|turned| turned.steps = 0);
         self.failed = (self.failed + 1).min(TAKEOVER_PATIENCE_DOUBLED_MAX);
     }
 
-    /// How long the takeover under way may last.
+    /// How long the takeover under way may stand still.
     fn patience(&self, turn: &Turn) -> Duration {
         assert!(self.failed <= TAKEOVER_PATIENCE_DOUBLED_MAX, "patience is bounded: {}", self.failed);
         Duration(turn.settings.election_timeout.0 << self.failed.saturating_sub(1))
@@ -80,14 +90,16 @@ impl GroupTimes {
 
     /// Why a member that leads should not: revisions that do not settle, or a reactor that does not turn.
     fn why_unwell(&mut self, turn: &Turn) -> Option<&'static str> {
-        let (now, patience) = (turn.now, turn.settings.election_timeout);
+        let now = turn.now;
         let (settled, taken) = (turn.settled_truth(), turn.sequencer.counter());
         assert!(self.settled.0 <= settled, "what is settled does not fall: {settled}");
         assert!(settled <= taken, "what is settled was taken before: {settled} of {taken}");
         if settled != self.settled.0 || settled == taken {
             self.settled = (settled, now);
         }
-        match now.since(self.settled.1) > patience {
+        let nobody_is_faster = self.turned.values().any(|turned| turned.waits_for_others);
+        let timeouts = if nobody_is_faster { SLOW_OTHERS_TIMEOUTS } else { 1 };
+        match now.since(self.settled.1) > Duration(timeouts * turn.settings.election_timeout.0) {
             true => Some("what is written does not settle"),
             false => self.why_hung(turn),
         }
@@ -96,7 +108,7 @@ impl GroupTimes {
     /// Why a member should not take over either: no epoch begins before all its reactors have stopped.
     fn why_hung(&self, turn: &Turn) -> Option<&'static str> {
         let patience = turn.settings.election_timeout;
-        let hangs = self.turned_at.values().any(|turned| turn.now.since(*turned) > patience);
+        let hangs = self.turned.values().any(|turned| turn.now.since(turned.at) > patience);
         hangs.then_some("one of its threads does not turn")
     }
 }
@@ -143,8 +155,12 @@ impl GroupTimes {
     }
 
     /// A reactor turns.
-    pub fn turns(&mut self, from: ReactorId, now: Time) {
-        self.turned_at.insert(from, now);
+    pub fn turns(&mut self, from: ReactorId, turned: Turned) {
+        let before = self.turned.insert(from, turned);
+        assert!(before.is_none_or(|before| before.at <= turned.at), "reactor {from} turns as time goes on");
+        if turned.steps > before.map_or(0, |before| before.steps) {
+            self.moved_at = turned.at;
+        }
     }
 
     /// An epoch begins to serve.
@@ -156,7 +172,7 @@ impl GroupTimes {
     /// What stood still before now is no sign of anything.
     fn wakes(&mut self, turn: &Turn) {
         self.settled = (turn.settled_truth(), turn.now);
-        self.turned_at.values_mut().for_each(|turned| *turned = turn.now);
+        self.turned.values_mut().for_each(|turned| turned.at = turn.now);
     }
 }
 
@@ -183,7 +199,8 @@ impl Epochs {
             }
         }
         if ticks && !turn.is_alone() {
-            turn.send(ReactorId(0), EpochMail::Turns);
+            let (steps, waits_for_others) = (steps_done(turn, shards), shards.all().any(waits_for_others));
+            turn.send(ReactorId(0), EpochMail::Turns { steps, waits_for_others });
         }
         // Nobody takes a group from a lone member, and nobody lags; that one of its own is gone is told.
         if !ticks && turn.is_alone() && turn.epoch_state.stage() == EpochStage::Serving {
@@ -206,7 +223,7 @@ impl Epochs {
     pub(super) fn hand_over_if_stuck(&mut self, turn: &mut Turn, shards: &mut Shards) {
         let Some(coordinator) = &self.coordinator else { return };
         let late =
-            coordinator.is_taking_over() && turn.now >= self.clock.begun_at + self.clock.patience(turn);
+            coordinator.is_taking_over() && turn.now >= self.clock.moved_at + self.clock.patience(turn);
         let group = shards.shard_mut(ShardId::CONTROL).group_mut();
         if !late || group.is_alone() {
             return;
@@ -315,6 +332,25 @@ fn drive(turn: &mut Turn, local: &mut LocalShard, ticks: bool) -> bool {
     false
 }
 
+/// How many steps of the takeover under way the shards have behind them: it gets further while they grow.
+fn steps_done(turn: &Turn, shards: &Shards) -> u64 {
+    let epoch = turn.epoch();
+    let steps = shards.all().map(|local| {
+        let view = local.shard.log_view();
+        let steps = [local.driving.fenced.0, view.fence(), view.seal().epoch];
+        steps.into_iter().filter(|of| *of == epoch).count() as u64
+    });
+    steps.sum()
+}
+
+/// Whether the group has proposed something that no other member has acknowledged.
+fn waits_for_others(local: &LocalShard) -> bool {
+    let group = local.shard.group();
+    let committed = group.committed();
+    let is_alone = || group.progress().all(|(_, matched, _)| matched <= committed);
+    group.leads() && group.last_index() > committed && is_alone()
+}
+
 fn stand(turn: &mut Turn, local: &mut LocalShard) {
     let (epoch, shard, driving) = (turn.epoch(), local.shard.id, &mut local.driving);
     assert!(shard != ShardId::CONTROL, "the control shard's group elects by time");
@@ -333,7 +369,8 @@ fn stand(turn: &mut Turn, local: &mut LocalShard) {
     }
     group.campaign();
     if matches!(group.role(), Role::Candidate | Role::PreCandidate) {
-        driving.stands_at = turn.now + Duration::from_ms(CAMPAIGN_AGAIN_MS);
+        let pause = Duration::from_ms(CAMPAIGN_AGAIN_MS << (driving.stood.1 / 2).min(8));
+        driving.stands_at = turn.now + pause.min(Duration(turn.settings.election_timeout.0 / 2));
         driving.stood.1 += 1;
         if driving.stood.1 > 1 {
             let (control_term, last) = (epoch.term, group.last());

@@ -30,7 +30,7 @@ use crate::takeover::{Coordinator, Report, Seal, Step};
 use crate::types::{Epoch, MemberId, ReactorId, Revision, ShardId, Time};
 use following::Known;
 pub(super) use groups::Driving;
-use groups::GroupTimes;
+use groups::{GroupTimes, Turned};
 pub(super) use hand_over::HandOverTo;
 use hand_over::{HandOver, tell_clock};
 pub(super) use sharing::Due;
@@ -88,7 +88,10 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Turns => self.clock.turns(from, turn.now),
+            EpochMail::Turns { steps, waits_for_others } => {
+                let steps = if sent_in == turn.epoch() { steps } else { 0 };
+                self.clock.turns(from, Turned { at: turn.now, steps, waits_for_others });
+            }
             EpochMail::Drained { caught_up } if sent_in == turn.epoch() => self.on_drained(from, caught_up),
             EpochMail::Drained { .. } => {}
             EpochMail::Step { .. }

@@ -16,18 +16,21 @@
 use super::{Source, Storage, Turn};
 use crate::checkpoint::{CheckpointName, Writer};
 use crate::io::Level;
-use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, STATE_BLOCKS_AHEAD, STATE_PATIENCE_SECS, STATE_RETRY_MS};
+use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, STATE_BLOCKS_AHEAD, STATE_OFFERS, STATE_PATIENCE_SECS};
 use crate::log::{Buffer, Resident};
 use crate::mvcc::{Budget, PinId};
 use crate::peer::PeerMessage;
 use crate::reactor::turn::ToPeers;
-use crate::types::{At, Duration, Index, MemberId, ShardId, Time};
+use crate::types::{At, Duration, Index, MemberId, ReactorId, ShardId, Time};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
+/// The reactor of a follower that takes a state, one at a time.
+pub(super) type Taker = (MemberId, ReactorId);
+
 /// A state on its way to a follower.
 pub(super) struct Giving {
-    to: MemberId,
+    to: Taker,
     /// The follower's name for it.
     name: CheckpointName,
     /// This member's shard, and the index behind which the follower will go on.
@@ -45,7 +48,7 @@ pub(super) struct Giving {
 }
 
 impl Giving {
-    fn is_of(&self, to: MemberId, name: CheckpointName) -> bool {
+    fn is_of(&self, to: Taker, name: CheckpointName) -> bool {
         (self.to, self.name) == (to, name)
     }
 
@@ -57,13 +60,6 @@ impl Giving {
         self.writer.is_some() && self.blocks.len() < STATE_BLOCKS_AHEAD
     }
 
-    /// Whether another state is given instead: a member asks for one anew, and for another one where its process is
-    /// another. Its other reactors wait, or none of them would ever have its own.
-    fn gives_way(&self, now: Time, to: MemberId, shard: ShardId) -> bool {
-        let asks_no_more = now >= self.asked_at + Duration::from_ms(2 * STATE_RETRY_MS);
-        self.is_idle(now) || self.to == to && (self.name.shard == shard || asks_no_more)
-    }
-
     fn is_idle(&self, now: Time) -> bool {
         now >= self.asked_at + Duration::from_secs(STATE_PATIENCE_SECS)
     }
@@ -71,12 +67,16 @@ impl Giving {
 
 impl Storage {
     /// Tells followers of groups that are led here which have to be given the state.
-    pub(super) fn offer_states(&self, turn: &mut Turn, source: &impl Source) {
+    pub(super) fn offer_states(&mut self, turn: &mut Turn, source: &impl Source) {
         if self.giving.is_some() || !turn.epoch_state.may_write() {
             return;
         }
+        let next = self.next_taker.map(|((member, _), _)| member);
+        self.next_taker = self.next_taker.and_then(|(next, offers)| Some((next, offers.checked_sub(1)?)));
         for (shard, peer, after) in source.lacking_state() {
-            if let Some(member) = turn.member_of(peer) {
+            if let Some(member) =
+                turn.member_of(peer).filter(|member| next.is_none_or(|next| next == *member))
+            {
                 turn.tell(ToPeers::One(member), shard, PeerMessage::StateOffered { shard, after });
             }
         }
@@ -94,20 +94,24 @@ impl Storage {
         &mut self,
         turn: &mut Turn,
         source: &mut impl Source,
-        to: MemberId,
+        to: Taker,
         name: CheckpointName,
         from: u32,
     ) {
-        if from == 0 && self.giving.as_ref().is_some_and(|giving| giving.gives_way(turn.now, to, name.shard))
-        {
-            self.end_giving(source);
-        }
-        if from == 0 && self.giving.is_none() {
-            self.begin_giving(turn, source, to, name);
+        let is_under_way = |giving: &Giving| giving.is_of(to, name);
+        if from == 0 && !self.giving.as_ref().is_some_and(is_under_way) {
+            // What it has asked for before it wants no more.
+            let is_over = |giving: &Giving| giving.to == to || giving.is_idle(turn.now);
+            if self.giving.as_ref().is_some_and(is_over) {
+                self.end_giving(source);
+            }
+            if self.is_its_turn(to) {
+                self.begin_giving(turn, source, to, name);
+            }
         }
         let Some(giving) = self.giving.as_mut().filter(|giving| giving.is_of(to, name)) else {
             let CheckpointName { shard, file, .. } = name;
-            return turn.tell(ToPeers::One(to), shard, PeerMessage::StateGone { shard, file });
+            return turn.tell(ToPeers::One(to.0), shard, PeerMessage::StateGone { shard, file });
         };
         giving.asked_at = turn.now;
         if from <= giving.first {
@@ -125,13 +129,23 @@ impl Storage {
         }
     }
 
-    fn begin_giving(
-        &mut self,
-        turn: &mut Turn,
-        source: &mut impl Source,
-        to: MemberId,
-        name: CheckpointName,
-    ) {
+    /// Who was refused while another was given to comes before that one's next.
+    fn is_its_turn(&mut self, to: Taker) -> bool {
+        if self.giving.is_some() {
+            self.next_taker.get_or_insert((to, STATE_OFFERS));
+            return false;
+        }
+        let offers = self.next_taker.map_or(0, |(_, offers)| offers);
+        assert!(offers <= STATE_OFFERS, "who is next is waited for a while: {offers}");
+        let is_next = self.next_taker.is_none_or(|(next, _)| next == to);
+        if is_next {
+            self.next_taker = None;
+        }
+        is_next
+    }
+
+    fn begin_giving(&mut self, turn: &mut Turn, source: &mut impl Source, to: Taker, name: CheckpointName) {
+        assert!(self.giving.is_none(), "one state is given at a time");
         let shard = name.shard;
         if !turn.epoch_state.may_write() || source.stands(shard).is_none() {
             return;
@@ -141,7 +155,7 @@ impl Storage {
         (meta.home, meta.file) = (name.home, name.file);
         let mut blocks = vec![];
         let writer = Some(Writer::new(&meta, &mut blocks));
-        let fields = vec![("shard", shard.to_string()), ("to", format!("{:x}", to.0))];
+        let fields = vec![("shard", shard.to_string()), ("to", format!("{:x}", to.0.0))];
         turn.log_line(Level::Info, "giving a member the state: it lacks what the log has no more", fields);
         self.giving = Some(Giving {
             to,
@@ -201,7 +215,7 @@ impl Storage {
             let block = giving.blocks[(number - giving.first) as usize].clone();
             let is_last = giving.writer.is_none() && number + 1 == made;
             let message = PeerMessage::StateBlock { shard, file, number, is_last, block };
-            turn.tell(ToPeers::One(giving.to), shard, message);
+            turn.tell(ToPeers::One(giving.to.0), shard, message);
             giving.sent = number + 1;
         }
     }

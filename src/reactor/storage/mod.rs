@@ -43,7 +43,7 @@ use crate::record::Payload;
 use crate::types::{ConnId, Duration, Index, RaftId, ShardId, Term, Time};
 use checkpoints::{Checkpointing, Whole};
 use clearing::Clearing;
-use giving::Giving;
+use giving::{Giving, Taker};
 use laggards::Laggards;
 use std::collections::{BTreeMap, VecDeque};
 use taking::Taking;
@@ -114,6 +114,8 @@ pub(super) struct Storage {
     log_waits: bool,
     laggards: Laggards,
     giving: Option<Giving>,
+    /// Whose turn it is then, and how often it alone is still offered what it lacks.
+    next_taker: Option<(Taker, u32)>,
     /// The last state that was given whole, the index behind which its taker goes on, and when.
     last_given: Option<(Resident, Index, Time)>,
     taking: Option<Taking>,
@@ -170,6 +172,7 @@ impl Storage {
             log_waits: false,
             laggards: Laggards::default(),
             giving: None,
+            next_taker: None,
             last_given: None,
             taking: None,
             misgiven: None,

@@ -11,6 +11,8 @@ mod laggards;
 mod late;
 mod local_txns;
 mod peers;
+mod restart;
+mod unwell;
 
 /// One end of a connection between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -26,8 +26,8 @@ mod memory;
 
 /// What a power cut leaves.
 #[derive(Default)]
-struct Disk {
-    segments: BTreeMap<SegmentName, Vec<u8>>,
+pub(super) struct Disk {
+    pub segments: BTreeMap<SegmentName, Vec<u8>>,
     files: BTreeMap<String, Vec<u8>>,
     /// So many writes still land.
     writes_left: usize,
@@ -53,7 +53,7 @@ impl Disk {
         self.files.keys().filter_map(|name| CheckpointName::parse(name)).collect()
     }
 
-    fn plan(&self, reactors: u16) -> Result<MemberPlan, String> {
+    pub fn plan(&self, reactors: u16) -> Result<MemberPlan, String> {
         self.plan_of(self.logs(), reactors)
     }
 
@@ -70,7 +70,7 @@ impl Disk {
         plan.load(Elections::ByOwner, &mut |name, offset, len| self.read(name, offset, len))
     }
 
-    fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, String> {
+    pub fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, String> {
         let bytes = self.files.get(name).ok_or_else(|| format!("no file {name}"))?;
         let from = bytes.len().min(offset as usize);
         Ok(bytes[from..bytes.len().min(from + len)].to_vec())

@@ -102,6 +102,10 @@ impl Shape {
         }
         if members > 1 && Rng::new(seed ^ 0x9EE5).chance(1, 3) {
             shape.bounds.peer = Bounds::TINY.peer;
+            // There is a place for each shard's message.
+            let (peer, places) = (&mut shape.bounds.peer, shape.shards + 1);
+            peer.queued_messages_max = peer.queued_messages_max.max(places);
+            peer.queued_bytes_max = peer.queued_bytes_max.max(places * 200);
         }
         // Who is away for a moment lacks what no log has any more.
         if members > 1 && Rng::new(seed ^ 0x1A66).chance(1, 3) {

@@ -83,10 +83,10 @@ fn cluster_that_keeps_no_log() -> (Cluster, usize, usize) {
 }
 
 /// Each shard's keys, with the revisions of their last changes.
-type Held = Vec<(ShardId, Vec<(Vec<u8>, Revision)>)>;
+pub(super) type Held = Vec<(ShardId, Vec<(Vec<u8>, Revision)>)>;
 
 /// What the shards of a member hold, as far as it shows it.
-fn held(member: &Member) -> Held {
+pub(super) fn held(member: &Member) -> Held {
     let locals = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
     let mut held: Vec<_> = locals
         .map(|local| {
@@ -140,6 +140,79 @@ fn a_follower_behind_all_logs_is_given_the_state() {
     cluster.put_value(leader, "/now/with/its/help", vec![1]);
     cluster.until("both show it", |cluster| cluster.shown()[away] == 322);
     assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
+}
+
+/// The member of two reactors is away; nothing is kept for it, in memory neither.
+fn cluster_with_two_reactors_away() -> (Cluster, usize, usize) {
+    let (mut cluster, leader, _) = cluster_with_a_laggard(|settings| {
+        let bounds = crate::limits::Bounds { laggard_log_bytes_max: 0, held_bytes_max: 0, ..settings.bounds };
+        Settings { bounds, ..settings }
+    });
+    let away = 1;
+    cluster.cut.clear();
+    cluster.until("all show it", |cluster| cluster.shown() == [1; 3]);
+    if leader == away {
+        let first = proto::MoveLeaderRequest { target_id: 7 };
+        let _: proto::MoveLeaderResponse =
+            cluster.call(leader, "/etcdserverpb.Maintenance/MoveLeader", &first).unwrap();
+    }
+    cluster.until("another leads", |cluster| cluster.leaders().iter().any(|at| *at != away));
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    cluster.cut = vec![(away, 0), (away, 2)];
+    (cluster, leader, away)
+}
+
+/// The control state of another member is taken over at once, and may name a compaction that is not reached here.
+#[test]
+fn what_a_member_shows_is_read_though_it_knows_of_a_later_compaction() {
+    let (mut cluster, leader, away) = cluster_with_two_reactors_away();
+    write_much(&mut cluster, leader, 150);
+    let compact = proto::CompactionRequest { revision: 140, physical: true };
+    let _: proto::CompactionResponse = cluster.call(leader, "/etcdserverpb.KV/Compact", &compact).unwrap();
+    write_much(&mut cluster, leader, 150);
+    let least = cluster.shown()[away];
+    cluster.member(away).lane_stands = true;
+    cluster.cut.clear();
+    let knows =
+        |member: &Member| member.reactors.iter().all(|of| of.turn.control.compacted() == Revision(140));
+    for _ in 0..1_000 {
+        cluster.pass(Duration::from_ms(10));
+        if knows(cluster.member(away)) {
+            break;
+        }
+        cluster.member(away).take_a_bulk_step(1);
+    }
+    assert!(knows(cluster.member(away)));
+    assert_eq!(cluster.shown()[away], least);
+    assert_eq!(cluster.range(away, true), (least as i64, least as usize - 1));
+    let hash = proto::HashKvRequest { revision: 0 };
+    let hash: proto::HashKvResponse = cluster.call(away, "/etcdserverpb.Maintenance/HashKV", &hash).unwrap();
+    assert_eq!((hash.header.unwrap().revision, hash.compact_revision), (least as i64, -1));
+    cluster.member(away).lane_stands = false;
+    while cluster.member(away).take_a_bulk_step(2) {}
+    cluster.until("all show it", |cluster| cluster.shown() == [301; 3]);
+}
+
+/// Each block is written before the next is asked for, and both reactors take a state at the same time.
+#[test]
+fn reactors_of_a_member_are_given_their_states_one_after_the_other() {
+    let (mut cluster, leader, away) = cluster_with_two_reactors_away();
+    for n in 0..300 {
+        let key = format!("{}k{n}", ["/registry/pods/", "a", "/registry/leases/", "z"][n % 4]);
+        cluster.put_value(leader, &key, vec![n as u8; 20_000]);
+    }
+    cluster.member(away).lane_stands = true;
+    cluster.cut.clear();
+    let mut steps = 0;
+    while cluster.shown()[away] < 301 && steps < 1_000 {
+        cluster.pass(Duration::from_ms(20));
+        steps += usize::from(cluster.member(away).take_a_bulk_step(2));
+    }
+    assert_eq!(cluster.shown()[away], 301, "after {steps} steps");
+    let begun = |line: &&LogLine| line.message.starts_with("giving a member the state");
+    let begun = cluster.member(leader).log_lines.iter().filter(begun).count() as u64;
+    let installed = paths(cluster.member(away)).state_installed;
+    assert!(installed > 1 && begun == installed, "nothing is thrown away: {begun} for {installed}");
 }
 
 #[test]

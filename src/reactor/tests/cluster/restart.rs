@@ -1,0 +1,94 @@
+//! Members that come back from their disks while nobody leads: they show what they had shown, or nothing.
+
+use super::super::recover::Disk;
+use super::*;
+
+impl Cluster {
+    /// A member's process dies, and the next one begins with what the disk has. It has written no checkpoint.
+    fn restart(&mut self, at: usize, shards: usize) {
+        let Some(before) = self.members[at].take() else { panic!("m{at} is up") };
+        assert_eq!(before.checkpoints, 0);
+        self.kill(at);
+        let (count, reactors) = (self.members.len(), before.reactors.len() as u16);
+        let mut disk = Disk::default();
+        disk.segments = before.segments.clone();
+        // What a file is longer than what was written into it, it was made with.
+        for file in disk.segments.values_mut() {
+            file.resize(file.len().next_multiple_of(SEGMENT_BYTES), 0);
+        }
+        let plan = disk.plan(reactors).unwrap();
+        let (settings, sequencer) =
+            (Arc::new(settings_of(at, count, shards)), Arc::new(Sequencer::new(1 << 10)));
+        let (settled, rested) = (plan.settled, plan.rested);
+        let mut list = vec![];
+        for (id, plan) in plan.reactors.into_iter().enumerate() {
+            let load = |shard: crate::recover::ShardPlan| {
+                let elections = settings.elections(shard.id(), crate::stdx::Rng::new(id as u64));
+                shard.load(elections, &mut |name, offset, len| disk.read(name, offset, len)).unwrap().shard
+            };
+            list.push(Reactor::new(Boot {
+                id: ReactorId(id as u16),
+                reactors,
+                settings: settings.clone(),
+                sequencer: sequencer.clone(),
+                log: plan.log,
+                shards: plan.shards.into_iter().map(load).collect(),
+                control: None,
+                stale: plan.stale,
+                left_over: vec![],
+                last_file: 0,
+                settled,
+                rested,
+                process: 2,
+                seed: id as u64,
+                now: Time(0),
+            }));
+        }
+        let mut member = Member::of(list, sequencer, false);
+        (member.now, member.segments) = (self.now, disk.segments);
+        self.members[at] = Some(member);
+    }
+
+    fn kill_all_but(&mut self, last: usize) {
+        (0..self.members.len()).filter(|at| *at != last).for_each(|at| self.kill(at));
+    }
+}
+
+#[test]
+fn the_last_member_reads_what_it_had_shown_after_it_is_back() {
+    for reactors in [[1, 1, 1], [2, 2, 2]] {
+        let mut cluster = Cluster::new(&reactors, 3);
+        cluster.until("one serves", serving);
+        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        let last = (leader + 1) % 3;
+        (0..5u8).for_each(|n| _ = cluster.put(leader, &format!("{}k", char::from(n * 20))));
+        cluster.until("all show it", |cluster| cluster.shown() == [6; 3]);
+        cluster.pass(Duration::from_secs(1));
+        cluster.kill_all_but(last);
+        cluster.restart(last, 3);
+        assert_eq!(cluster.range(last, true), (6, 5));
+    }
+}
+
+/// One reactor has what follows for longer than a pause between bursts, and the other has not heard of it.
+#[test]
+fn a_log_does_not_rest_below_what_may_be_shown_without_another_commit() {
+    let mut cluster = Cluster::new(&[2, 2, 2], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let last = (leader + 1) % 3;
+    cluster.put(leader, "first");
+    cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+    cluster.member(last).cut_off = Some((ReactorId(0), vec![]));
+    (0..5u8).for_each(|n| _ = cluster.put(leader, &format!("{}k", char::from(n * 20))));
+    cluster.pass(Duration::from_secs(1));
+    assert_eq!(cluster.shown()[last], 2, "one of its reactors does not know");
+    cluster.member(last).hears_again();
+    cluster.settle();
+    assert_eq!(cluster.shown()[last], 7);
+    cluster.kill_all_but(last);
+    cluster.restart(last, 3);
+    cluster.pass(Duration::from_secs(2));
+    let shown = cluster.shown();
+    assert!(shown == [0] || shown == [7], "{shown:?}");
+}

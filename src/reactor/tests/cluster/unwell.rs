@@ -1,0 +1,61 @@
+//! Members that are slow, or a part of which is: what they lead, and what they show.
+
+use super::laggards::held;
+use super::*;
+
+const PUT: &str = "/etcdserverpb.KV/Put";
+
+/// To change who leads takes more writes than to wait for one.
+#[test]
+fn where_all_disks_are_slow_nobody_gives_the_leadership_up() {
+    let mut cluster = Cluster::new(&[1, 2, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    assert_eq!(cluster.put((leader + 1) % 3, "a"), 2);
+    (0..3).for_each(|at| cluster.member(at).disk_stands = true);
+    let put = proto::PutRequest { key: Bytes::from_static(b"b"), ..Default::default() };
+    let put = cluster.member(leader).ask(PUT, &put).number();
+    cluster.pass(Duration::from_secs(4));
+    assert_eq!(cluster.leaders(), [leader]);
+    (0..3).for_each(|at| cluster.member(at).write_all());
+    let status = |cluster: &Cluster| {
+        let mut statuses = cluster.members[leader].as_ref().unwrap().statuses.iter();
+        statuses.find(|(of, ..)| *of == put).map(|(_, code, _)| *code)
+    };
+    cluster.until("the put is answered", |cluster| status(cluster).is_some());
+    assert_eq!((status(&cluster), cluster.leaders()), (Some(0), vec![leader]));
+    // What no disk takes for long may be the fault of who leads.
+    (0..3).filter(|at| *at != leader).for_each(|at| cluster.member(at).disk_stands = true);
+    cluster
+        .member(leader)
+        .ask(PUT, &proto::PutRequest { key: Bytes::from_static(b"c"), ..Default::default() });
+    cluster.until("it is given up at last", |cluster| cluster.leaders().is_empty());
+}
+
+/// A reactor that has not heard of its epoch's end takes what another member has settled for its own.
+#[test]
+fn a_member_that_is_deposed_shows_nothing_before_all_its_reactors_have_stopped() {
+    let mut cluster = Cluster::new(&[2, 2, 2], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    let router = cluster.member(leader).reactors[0].turn.router();
+    let is_of_1 = |byte: &u8| router.reactor_of(router.shard_of(&[*byte])) == ReactorId(1);
+    let mut keys = (0..=255).filter(is_of_1);
+    let [lost, kept] = [keys.next().unwrap(), keys.next().unwrap()];
+    cluster.cut = others.map(|other| (leader, other)).into();
+    cluster.member(leader).cut_off = Some((ReactorId(1), vec![]));
+    let put = proto::PutRequest { key: Bytes::from(vec![lost]), ..Default::default() };
+    cluster.member(leader).ask(PUT, &put);
+    let leads = |cluster: &Cluster| cluster.leaders().into_iter().find(|at| *at != leader);
+    cluster.until("another serves", |cluster| leads(cluster).is_some());
+    let next = leads(&cluster).unwrap();
+    let put = proto::PutRequest { key: Bytes::from(vec![kept]), ..Default::default() };
+    let put: proto::PutResponse = cluster.call(next, PUT, &put).unwrap();
+    assert_eq!(put.header.unwrap().revision, 2);
+    cluster.cut.clear();
+    cluster.pass(Duration::from_secs(3));
+    cluster.member(leader).hears_again();
+    cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+    assert_eq!(held(cluster.member(leader)), held(cluster.member(next)));
+}
