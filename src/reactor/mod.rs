@@ -186,6 +186,7 @@ impl Reactor {
             self.rounds.wake_at(),
             self.rest.wake_at(&self.turn, &self.storage),
             self.epochs.wake_at(&self.turn),
+            self.leaving_wakes_at(),
         ];
         times.into_iter().min().expect("there are several")
     }
