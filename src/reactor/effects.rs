@@ -162,7 +162,7 @@ impl Reactor {
     }
 
     /// What of the control log is due takes effect, here and, by mail, everywhere.
-    fn apply_due_controls(&mut self) {
+    pub(super) fn apply_due_controls(&mut self) {
         let settled = *self.turn.settled;
         while let Some(due) = self.shards.next_due(settled) {
             match due {

@@ -45,8 +45,10 @@ pub struct Settings {
     /// Who begins a new cluster, this member included, in the order of their ids.
     pub founders: Vec<Founder>,
     pub client_urls: Vec<String>,
-    /// Where the data shards of a new cluster start.
+    /// Where the data shards of a new cluster start, and whether the operator has said so. Otherwise it is as whoever
+    /// leads first has it.
     pub shard_starts: Vec<Bytes>,
+    pub shards_are_set: bool,
     pub request_bytes_max: usize,
     /// About how large a Raft entry gets; what one request changes beyond it goes into several.
     pub entry_bytes_max: usize,
@@ -226,6 +228,10 @@ impl Reactor {
         shards.into_iter().for_each(|recovered| reactor.take_in(recovered));
         if id == ReactorId(0) {
             reactor.prepare_to_lead();
+            // Who comes back alone hears of no commit, and shows nothing without the map of the shards.
+            if !reactor.turn.is_alone() {
+                reactor.apply_due_controls();
+            }
         }
         // Nothing runs yet, so every reactor has stopped, and says so with its first turn.
         reactor.turn.send(ReactorId(0), EpochMail::Stopped);
