@@ -94,6 +94,7 @@ impl Reactor {
             return;
         }
         self.leaving.step = LeavingStep::HandsOver;
+        assert!(self.leaving.closed.is_empty(), "no reactor closes before the first one says so");
         if self.epochs.coordinates() {
             self.epochs.stand_no_more();
             self.epochs.hand_over(&mut self.turn, HandOverTo::Anybody);

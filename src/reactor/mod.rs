@@ -276,7 +276,11 @@ impl Reactor {
             Body::Epoch(mail) => self.epochs.on_mail(turn, from, epoch, mail),
             Body::Member(MemberMail::ControlIs { index, change }) => self.on_control_is(index, &change),
             Body::Member(MemberMail::LeaderClock { member, clock }) => {
-                turn.leader_clock = Some((member, clock));
+                assert!(
+                    member != turn.settings.member,
+                    "what a clock of another process shows comes from there"
+                );
+                turn.leader_clocks.insert(member, clock);
                 // What it has refused, or was not sent for want of its clock.
                 calls.unpark_leaderless(turn);
             }

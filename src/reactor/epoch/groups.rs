@@ -174,6 +174,8 @@ impl GroupTimes {
         self.wakes(turn);
         let elected_at = self.elected_at.unwrap_or(self.begun_at);
         let lost_at = self.leaderless_since.unwrap_or(elected_at);
+        assert!(lost_at <= elected_at, "one is elected after another is lost: {elected_at:?}, {lost_at:?}");
+        assert!(elected_at <= turn.now, "one serves after it was elected: {elected_at:?}");
         if !turn.is_alone() {
             let fields = [
                 ("without-leader", turn.now.since(lost_at).into()),

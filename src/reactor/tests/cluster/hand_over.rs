@@ -230,6 +230,21 @@ fn a_leader_that_is_told_to_end_hands_over_first_and_no_write_is_lost() {
     }
 }
 
+/// All that the next leader has said comes in one turn, the first of it while the one before is followed.
+#[test]
+fn a_request_behind_a_hand_over_waits_for_no_tick() {
+    let (mut cluster, leader) = Cluster::led(&[1, 2, 1]);
+    let (target, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.held = vec![(target, other)];
+    assert_eq!(cluster.move_leader(leader, target), Ok(()));
+    assert_eq!(cluster.follows(other), Some(leader), "it has not heard of it");
+    let begun = cluster.now;
+    cluster.release();
+    assert_eq!(cluster.put(other, "a"), 2);
+    let took = cluster.now.since(begun);
+    assert!(took < Duration::from_ms(30), "{took:?}");
+}
+
 /// It has no client that it would have to answer first.
 #[test]
 fn a_leader_that_ends_votes_for_the_next_one_before_it_leaves() {
