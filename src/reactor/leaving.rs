@@ -6,13 +6,14 @@
 //!
 //! **The rule.** The first reactor has the word. Where this member leads, it hands the leadership over before
 //! anything else: its clients' writes wait at the door meanwhile, and go to the next leader from there. It stays until
-//! that one serves, since its vote may be needed, and what ends with its threads keeps a disk that others write to as
-//! well. Then every reactor takes no new calls, ends its streams and answers what is under way, also to other members. When all have,
-//! they say farewell on every link: whoever hears it takes the link for broken at once, and looks for another leader
-//! where this one led. Each step is bounded, and so is the whole, by the world.
+//! that one serves. Then every reactor ends its streams, takes no calls of clients that have heard of it, and answers
+//! what is under way, also to other members. When all have, they say farewell on every link: whoever hears it takes the
+//! link for broken at once, and looks for another leader where this one led. Each step is bounded, and so is the whole,
+//! by the world.
 //!
 //! **Why not otherwise.** Who ends its streams first and leads on meanwhile, as etcd does, has all writes of the
-//! cluster wait for its slowest client.
+//! cluster wait for its slowest client. Who goes as soon as it leads no more takes its vote along, and the next leader
+//! waits for the slower of the others at each step of its takeover.
 
 use super::Reactor;
 use super::epoch::HandOverTo;
