@@ -261,8 +261,10 @@ pub const CAMPAIGN_AGAIN_MS: u64 = 50;
 pub const SLOW_OTHERS_TIMEOUTS: u64 = 8;
 /// When what is settled has stood for long enough that it is worth a write: a pause between bursts of writes.
 pub const REST_AFTER_MS: u64 = 100;
-/// How often a member stands whose leader's connection is gone: the others may hear of it a little later.
-pub const STANDS_FOR_LOST_LEADER: u32 = 4;
+/// How often a member stands whose leader's connection is gone, and the first pause between, which doubles: who has not
+/// heard of it yet does not answer, and may hear of it a moment later, or where it is far away.
+pub const STANDS_FOR_LOST_LEADER: u32 = 6;
+pub const STAND_AGAIN_MS: u64 = 5;
 /// How often the time that a takeover may last is doubled, from an election timeout on, where one after the other
 /// comes to nothing.
 pub const TAKEOVER_PATIENCE_DOUBLED_MAX: u32 = 5;
@@ -479,6 +481,9 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 pub const WALL_CHECK_MS: u64 = 500;
 /// When to accept again after accepting failed, as for want of descriptors.
 pub const ACCEPT_RETRY_MS: u64 = 100;
+/// How long a client has to say that it has heard of a connection's end, until when its new calls are served: a
+/// round trip of the widest network.
+pub const HTTP2_FAREWELL_MS_MAX: u64 = 500;
 /// How long a stop waits for clients, beyond what their requests take.
 pub const STOP_TIMEOUT_SECS: u64 = 5;
 /// How long the leadership is tried to be handed over, where an election timeout is not less: a stop needs the rest of
@@ -490,6 +495,7 @@ const _: () = assert!(HAND_OVER_MS_MAX < STOP_TIMEOUT_SECS * 1_000);
 /// Kubernetes.
 pub const STOP_SECS_MAX: u64 = 10;
 const _: () = assert!(STOP_TIMEOUT_SECS < STOP_SECS_MAX);
+const _: () = assert!(HTTP2_FAREWELL_MS_MAX < STOP_TIMEOUT_SECS * 1_000);
 /// Lines that wait for the log's outputs, and lines written at a time.
 pub const LOG_LINES_QUEUED_MAX: usize = 4096;
 pub const LOG_LINES_WRITTEN_MAX: usize = 256;

@@ -201,8 +201,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "Braid: threads that serve; 0 means as many as the CPUs that affinity and a cgroup's quota leave to this \
          process; at most 256."),
     built("shards", Uint, "0",
-        "Braid: Raft groups that hold keys, beside the control group; 0 means one a reactor, or one a range \
-         where shard-map is given. Read once, at bootstrap; at most 4095."),
+        "Braid: Raft groups that hold keys, beside the control group; 0 means one a reactor, of the member that leads \
+         first where several begin, or one a range where shard-map is given. Read once, at bootstrap; at most 4095."),
     built("shard-map", Cuts, "",
         "Braid: the keys at which the key space is cut, ascending, with commas; N cuts make N+1 ranges, dealt \
          to the shards in turn. \\xNN is a byte, \\, a comma, \\\\ a backslash. Empty means cuts that suit \

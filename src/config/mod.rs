@@ -81,6 +81,8 @@ pub struct Config {
     pub reactors: usize,
     /// Groups that hold keys, beside the control shard: from 1 to [`crate::limits::SHARDS_MAX`] − 1.
     pub shards: usize,
+    /// The operator has said how many, or where keys are cut.
+    pub shards_are_set: bool,
     pub shard_map: ShardMap,
 
     /// The names of all flags that arguments or environment gave a value.

@@ -102,6 +102,7 @@ pub(super) fn config(
     let reactors = refusals.value_or(reactors, 1);
     let shards = shards::shards(values.uint("shards"), &shard_map, reactors).map_err(ConfigError::error);
     let shards = refusals.value_or(shards, 1);
+    let shards_are_set = values.uint("shards") > 0 || shard_map != ShardMap::Default;
     let advertised_peers = values.advertised("initial-advertise-peer-urls", PEER_FORM);
     let initial_advertise_peer_urls = refusals.value_or_default(advertised_peers);
     let initial_cluster = initial_cluster(given, &name, &initial_advertise_peer_urls);
@@ -147,6 +148,7 @@ pub(super) fn config(
         log_outputs: refusals.value_or_default(log_outputs(&values)),
         reactors,
         shards,
+        shards_are_set,
         shard_map,
         name,
         given: given.names().collect(),

@@ -141,10 +141,10 @@ impl ClientConnection {
                 None => self.closing = true,
             },
             Protocol::Http2(http2) => {
-                // Streams that never end by themselves end now: etcd's clients go elsewhere.
+                // Streams that never end by themselves end now: etcd's clients go elsewhere. Calls that were on their
+                // way are served still.
                 http2.end_streams(counters);
-                http2.connection.shutdown_now();
-                self.closing |= http2.connection.is_drained();
+                http2.connection.shutdown(counters.now);
             }
         }
     }
@@ -187,6 +187,7 @@ impl ClientConnection {
                     http2.cancel_calls(self.id, counters, asks);
                     self.closing = true;
                 }
+                http2.end_late_streams(counters);
             }
         }
     }
@@ -512,6 +513,7 @@ impl ClientConnection {
             http2.cancel_calls(self.id, counters, asks);
             self.closing = true;
         }
+        http2.end_late_streams(counters);
         for stream in http2.calls.late(now) {
             asks.push(Ask::Gone { rpc: Rpc::stream(self.id, stream) });
             let code = Code::DeadlineExceeded;

@@ -239,4 +239,11 @@ impl Http2 {
             self.finish(stream, Err(Error::Stopped), counters);
         }
     }
+
+    /// Ends the streams that were begun before their client had heard that the connection ends.
+    pub fn end_late_streams(&mut self, counters: &mut RpcCounters) {
+        if self.connection.is_final() {
+            self.end_streams(counters);
+        }
+    }
 }

@@ -318,6 +318,7 @@ impl Front {
         for connection in connections.iter_mut().flatten() {
             connection.shutdown(counters);
             accounting.update(connection);
+            self.wake_at = self.wake_at.min(connection.wake_at());
         }
     }
 

@@ -356,12 +356,20 @@ fn stopping_answers_what_is_under_way_and_closes_the_rest() {
     let stream = wire.client.request(WATCH, &[]).unwrap();
     wire.run();
     wire.front.stop();
-    wire.run();
-    assert_eq!(wire.status(stream), Some((14, "etcdserver: server stopped")));
+    // On its way before the client has heard.
+    let late = wire.client.call(PUT, &[], &put()).unwrap();
+    let late_stream = wire.client.request(WATCH, &[]).unwrap();
+    let late_rpc = rpc_of(&wire.run());
+    for ended in [stream, late_stream] {
+        assert_eq!(wire.status(ended), Some((14, "etcdserver: server stopped")));
+    }
     assert!(!wire.closed && !wire.front.is_stopped());
     wire.front.answer(wire.now, rpc, Term(1), &put_reply());
+    wire.front.answer(wire.now, late_rpc, Term(1), &put_reply());
     wire.run();
-    assert_eq!(wire.status(unary), Some((0, "")));
+    for answered in [unary, late] {
+        assert_eq!(wire.status(answered), Some((0, "")));
+    }
     assert!(wire.closed);
     wire.front.closed(CONN, &mut vec![]);
     assert!(wire.front.is_stopped());

@@ -8,8 +8,8 @@ use super::outbound::PreparedBlocks;
 use super::streams::{Recent, StreamTable};
 use super::token_bucket::TokenBucket;
 use super::{ConnectionError, Head, Http2Config, StreamId};
-use crate::limits::{HTTP2_HEADER_LIST_BYTES_MAX, HTTP2_TABLE_BYTES};
-use crate::types::Time;
+use crate::limits::{HTTP2_FAREWELL_MS_MAX, HTTP2_HEADER_LIST_BYTES_MAX, HTTP2_TABLE_BYTES};
+use crate::types::{Duration, Time};
 use std::collections::VecDeque;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +32,11 @@ pub(super) enum ConnectionPhase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ShutdownState {
     None,
-    /// GOAWAY without a last stream is sent, and a ping after it: streams until its answer are served.
-    Announced,
+    /// GOAWAY without a last stream is sent, and a ping after it: streams until its answer are served, or until
+    /// that has been waited for.
+    Announced {
+        until: Time,
+    },
     /// GOAWAY with the last stream is sent.
     Final,
 }
@@ -184,28 +187,33 @@ impl Connection {
         self.streams.get(stream).is_some()
     }
 
-    /// Ends the connection in peace: says that it will end, then, after the other end has answered a ping,
-    /// which stream is the last. The owner closes once [`Connection::is_drained`].
-    pub fn shutdown(&mut self) {
+    /// Ends the connection in peace: says that it will end, then, after the other end has answered a ping or has
+    /// had the time to, which stream is the last. The owner closes once [`Connection::is_drained`].
+    pub fn shutdown(&mut self, now: Time) {
         if self.shutdown_state == ShutdownState::None && !matches!(self.phase, ConnectionPhase::Over(_)) {
-            self.shutdown_state = ShutdownState::Announced;
+            self.shutdown_state =
+                ShutdownState::Announced { until: now + Duration::from_ms(HTTP2_FAREWELL_MS_MAX) };
             frame::put_goaway(&mut self.output, frame::STREAM_ID_MAX, ErrorCode::NoError, b"");
             self.pings.put_shutdown_ping(&mut self.output);
         }
     }
 
-    /// Ends the connection without waiting for the other end to have heard: streams above the last one seen
-    /// are not served.
-    pub fn shutdown_now(&mut self) {
+    /// Streams above the last one seen are not served.
+    pub(super) fn shutdown_now(&mut self) {
         if self.shutdown_state != ShutdownState::Final && !matches!(self.phase, ConnectionPhase::Over(_)) {
             self.shutdown_state = ShutdownState::Final;
             frame::put_goaway(&mut self.output, self.last_stream, ErrorCode::NoError, b"");
         }
     }
 
+    /// Whether the last stream has been announced.
+    pub fn is_final(&self) -> bool {
+        self.shutdown_state == ShutdownState::Final
+    }
+
     /// Whether the last stream has been announced and none is left.
     pub fn is_drained(&self) -> bool {
-        self.shutdown_state == ShutdownState::Final && self.streams.len() == 0
+        self.is_final() && self.streams.len() == 0
     }
 
     /// Ends the connection for a mistake of the other end. Nothing is received or sent on it any more.

@@ -334,7 +334,8 @@ impl Connection {
         let opaque = <&[u8; 8]>::try_from(payload)
             .map_err(|_| FrameError::Connection(ErrorCode::FrameSize, "PING of a wrong size"))?;
         if head.has(flag::ACK) {
-            if self.shutdown_state == ShutdownState::Announced && self.pings.is_shutdown_ping(opaque) {
+            let is_announced = matches!(self.shutdown_state, ShutdownState::Announced { .. });
+            if is_announced && self.pings.is_shutdown_ping(opaque) {
                 self.shutdown_now();
             }
             self.on_empty_frame()?;

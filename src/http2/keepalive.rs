@@ -7,7 +7,7 @@
 //! After `interval` without a byte from the client the server pings; after `timeout` more without a byte the
 //! connection is dead.
 
-use super::connection::{Connection, ConnectionPhase};
+use super::connection::{Connection, ConnectionPhase, ShutdownState};
 use super::frame::{self, ErrorCode};
 use super::{ConnectionError, KeepaliveRules};
 use crate::types::{Duration, Time};
@@ -69,6 +69,13 @@ impl Pings {
 impl Connection {
     /// When [`Connection::on_time`] has something to do next, if nothing is received before.
     pub fn wake_at(&self) -> Time {
+        match self.shutdown_state {
+            ShutdownState::Announced { until } => until.min(self.ping_at()),
+            ShutdownState::None | ShutdownState::Final => self.ping_at(),
+        }
+    }
+
+    fn ping_at(&self) -> Time {
         let keepalive = &self.config.keepalive;
         match (self.phase, self.pings.asked, keepalive.interval) {
             (ConnectionPhase::Over(_), ..) => Time::NEVER,
@@ -87,7 +94,10 @@ impl Connection {
         if let ConnectionPhase::Over(fault) = self.phase {
             return Err(fault);
         }
-        if now < self.wake_at() {
+        if matches!(self.shutdown_state, ShutdownState::Announced { until } if until <= now) {
+            self.shutdown_now();
+        }
+        if now < self.ping_at() {
             return Ok(());
         }
         match self.phase {

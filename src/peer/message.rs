@@ -23,12 +23,14 @@ pub struct Introduction {
     pub founding: Option<Founding>,
 }
 
-/// How the keys of a new cluster are cut, on which its founders have to agree.
+/// How the keys of a new cluster are cut, on which its founders have to agree where the operator has said it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Founding {
     pub shards: u32,
     /// A hash of the shards' first keys.
     pub map: u64,
+    /// The operator has said so. Where nobody has, the first leader's machine decides.
+    pub is_set: bool,
 }
 
 /// The first that each end of a link says: who it is, and which two reactors the link joins.
@@ -244,11 +246,18 @@ impl Hello {
             ));
         }
         let (Some(of_theirs), Some(of_ours)) = (from.founding, own.founding) else { return None };
+        if !of_theirs.is_set && !of_ours.is_set {
+            return None;
+        }
+        let by_default = |founding: Founding| if founding.is_set { "" } else { " by default" };
         if of_theirs.shards != of_ours.shards {
             return Some(format!(
-                "founders need the same --shards: with the control shard, member {theirs} makes {} shards and member \
-                 {ours} makes {}",
-                of_theirs.shards, of_ours.shards
+                "founders need the same --shards: with the control shard, member {theirs} makes {} shards{} and member \
+                 {ours} makes {}{}",
+                of_theirs.shards,
+                by_default(of_theirs),
+                of_ours.shards,
+                by_default(of_ours)
             ));
         }
         (of_theirs.map != of_ours.map).then(|| {

@@ -40,6 +40,7 @@ struct HelloRecord {
 #[derive(Archive, Serialize)]
 struct FoundingRecord {
     shards: u32,
+    is_set: bool,
     map: u64,
 }
 
@@ -230,7 +231,11 @@ pub(super) fn write_hello(hello: &Hello, into: Vec<u8>) -> Vec<u8> {
         directory: from.directory.0,
         boot: from.boot,
         feature_level: from.feature_level,
-        founding: from.founding.map(|Founding { shards, map }| FoundingRecord { shards, map }),
+        founding: from.founding.map(|Founding { shards, map, is_set }| FoundingRecord {
+            shards,
+            map,
+            is_set,
+        }),
         reactors: from.reactors,
         to: to.0,
         from_reactor: from_reactor.0,
@@ -372,10 +377,11 @@ pub(super) fn read_hello(head: &[u8]) -> Result<Hello, LinkError> {
 }
 
 fn hello(record: &ArchivedHelloRecord) -> Result<Hello, Why> {
-    let founding = record
-        .founding
-        .as_ref()
-        .map(|founding| Founding { shards: founding.shards.to_native(), map: founding.map.to_native() });
+    let founding = record.founding.as_ref().map(|founding| Founding {
+        shards: founding.shards.to_native(),
+        map: founding.map.to_native(),
+        is_set: founding.is_set,
+    });
     let from = Introduction {
         cluster: ClusterId(named(record.cluster.to_native(), "it names no cluster")?),
         member: MemberId(named(record.member.to_native(), "it names no member")?),

@@ -19,7 +19,7 @@ fn introduction(member: u64) -> Introduction {
         boot: 0xb0 + member,
         reactors: member as u16 + 1,
         feature_level: 1,
-        founding: Some(Founding { shards: 5, map: 0x3a9 }),
+        founding: Some(Founding { shards: 5, map: 0x3a9, is_set: true }),
     }
 }
 

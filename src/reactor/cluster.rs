@@ -65,10 +65,8 @@ impl Reactor {
                     leader.on_no_space_at(turn, lane.member);
                 }
             }
-            // Who begins to lead says so with it, and may not be known yet to do so.
-            PeerMessage::Clock(clock)
-                if turn.epoch_state.follows().is_none_or(|leader| leader == lane.member) =>
-            {
+            // Who begins to lead says so with it, and is often not known yet to do so.
+            PeerMessage::Clock(clock) => {
                 turn.send_to_all(|| MemberMail::LeaderClock { member: lane.member, clock });
             }
             PeerMessage::Attributes(attributes) => {
@@ -76,7 +74,6 @@ impl Reactor {
                     leader.on_attributes(turn, lane.member, attributes);
                 }
             }
-            PeerMessage::Clock(_) => {}
             PeerMessage::Leaving => {
                 calls.on_leaving(turn, conn);
                 self.peers.on_leaving(turn, conn);

@@ -5,18 +5,20 @@
 //! leadership. In which order do they end, so that nobody waits for somebody who is gone?
 //!
 //! **The rule.** The first reactor has the word. Where this member leads, it hands the leadership over before
-//! anything else: its clients' writes wait at the door meanwhile, and go to the next leader from there. Then every
-//! reactor takes no new calls, ends its streams and answers what is under way, also to other members. When all have,
-//! they say farewell on every link: whoever hears it takes the link for broken at once, and looks for another leader
-//! where this one led. Each step is bounded, and so is the whole, by the world.
+//! anything else: its clients' writes wait at the door meanwhile, and go to the next leader from there. It stays until
+//! that one serves. Then every reactor ends its streams, takes no calls of clients that have heard of it, and answers
+//! what is under way, also to other members. When all have, they say farewell on every link: whoever hears it takes the
+//! link for broken at once, and looks for another leader where this one led. Each step is bounded, and so is the whole,
+//! by the world.
 //!
 //! **Why not otherwise.** Who ends its streams first and leads on meanwhile, as etcd does, has all writes of the
-//! cluster wait for its slowest client.
+//! cluster wait for its slowest client. Who goes as soon as it leads no more takes its vote along, and the next leader
+//! waits for the slower of the others at each step of its takeover.
 
 use super::Reactor;
 use super::epoch::HandOverTo;
 use crate::io::{EpochMail, MemberMail};
-use crate::types::{Epoch, MemberId, ReactorId};
+use crate::types::{Epoch, MemberId, ReactorId, Time};
 use std::collections::BTreeSet;
 
 /// How far a reactor has come with it.
@@ -36,6 +38,8 @@ enum LeavingStep {
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
     step: LeavingStep,
+    /// Until when the next leader is waited for, where this member was the last one.
+    waits_until: Time,
     /// The reactors that have closed, as the first one has heard.
     closed: BTreeSet<ReactorId>,
 }
@@ -91,10 +95,25 @@ impl Reactor {
             return;
         }
         self.leaving.step = LeavingStep::HandsOver;
+        assert!(self.leaving.closed.is_empty(), "no reactor closes before the first one says so");
         if self.epochs.coordinates() {
             self.epochs.stand_no_more();
             self.epochs.hand_over(&mut self.turn, HandOverTo::Anybody);
+            if self.epochs.hands_over() {
+                self.leaving.waits_until = self.turn.now + self.turn.settings.hand_over_patience();
+            }
         }
+    }
+
+    /// Whether another member leads, or is waited for no longer.
+    fn has_handed_over(&self) -> bool {
+        let is_led = self.turn.epoch_state.knows_leader() || self.turn.now >= self.leaving.waits_until;
+        self.epochs.coordinates() && !self.epochs.hands_over() && is_led
+    }
+
+    pub(super) fn leaving_wakes_at(&self) -> Time {
+        let waits = self.leaving.step == LeavingStep::HandsOver && self.turn.now < self.leaving.waits_until;
+        if waits { self.leaving.waits_until } else { Time::NEVER }
     }
 
     /// Every reactor answers its clients now.
@@ -125,7 +144,7 @@ impl Reactor {
     /// Goes on with leaving, at the end of a turn.
     pub(super) fn drive_leaving(&mut self) {
         match self.leaving.step {
-            LeavingStep::HandsOver if self.epochs.coordinates() && !self.epochs.hands_over() => {
+            LeavingStep::HandsOver if self.has_handed_over() => {
                 self.turn.send_to_all(|| MemberMail::Close);
             }
             LeavingStep::Closing if self.calls.front.open() == 0 && !self.calls.serves_members() => {

@@ -196,6 +196,7 @@ impl Reactor {
             self.rounds.wake_at(),
             self.rest.wake_at(&self.turn, &self.storage),
             self.epochs.wake_at(&self.turn),
+            self.leaving_wakes_at(),
         ];
         times.into_iter().min().expect("there are several")
     }
@@ -304,7 +305,11 @@ impl Reactor {
             }
             Body::Member(MemberMail::ControlShown) => self.on_control_shown(),
             Body::Member(MemberMail::LeaderClock { member, clock }) => {
-                turn.leader_clock = Some((member, clock));
+                assert!(
+                    member != turn.settings.member,
+                    "what a clock of another process shows comes from there"
+                );
+                turn.leader_clocks.insert(member, clock);
                 // What it has refused, or was not sent for want of its clock.
                 calls.unpark_leaderless(turn);
             }

@@ -158,6 +158,7 @@ impl PeerLinks {
         let founding = || Founding {
             shards: settings.shard_starts.len() as u32 + 1,
             map: map_number(&settings.shard_starts),
+            is_set: settings.shards_are_set,
         };
         Introduction {
             cluster: settings.cluster,

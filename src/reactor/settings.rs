@@ -18,7 +18,7 @@ use crate::front::{Front, FrontConfig};
 use crate::http2;
 use crate::io::EpochMail;
 use crate::lease::Attached;
-use crate::limits::Bounds;
+use crate::limits::{Bounds, HAND_OVER_MS_MAX};
 use crate::log::{self, Log};
 use crate::mvcc::{Budget, Store};
 use crate::raft::{Elections, FRESH_BASE, Group, GroupStart, HardState};
@@ -45,8 +45,10 @@ pub struct Settings {
     /// Who begins a new cluster, this member included, in the order of their ids.
     pub founders: Vec<Founder>,
     pub client_urls: Vec<String>,
-    /// Where the data shards of a new cluster start.
+    /// Where the data shards of a new cluster start, and whether the operator has said so. Otherwise it is as whoever
+    /// leads first has it.
     pub shard_starts: Vec<Bytes>,
+    pub shards_are_set: bool,
     pub request_bytes_max: usize,
     /// About how large a Raft entry gets; what one request changes beyond it goes into several.
     pub entry_bytes_max: usize,
@@ -146,6 +148,11 @@ impl Settings {
     /// etcd's patience with a request: 5 s and two election timeouts.
     pub fn request_timeout(&self) -> Duration {
         Duration(Duration::from_secs(5).0 + 2 * self.election_timeout.0)
+    }
+
+    /// How long the leadership is tried to be handed over.
+    pub fn hand_over_patience(&self) -> Duration {
+        self.election_timeout.min(Duration::from_ms(HAND_OVER_MS_MAX))
     }
 
     /// etcd's patience with a stream that requires a leader: three election timeouts without one.

@@ -43,6 +43,7 @@ fn settings(shards: usize) -> Settings {
             peer_urls: vec!["http://localhost:2380".into()],
         }],
         client_urls: vec!["http://localhost:2379".into()],
+        shards_are_set: true,
         shard_starts: crate::router::default_starts(shards),
         request_bytes_max: crate::limits::REQUEST_BYTES_DEFAULT,
         entry_bytes_max: crate::limits::ENTRY_BYTES_MAX,

@@ -28,7 +28,7 @@ use crate::types::{
     ChangeNumber, ClockReading, ConnId, Epoch, LeaseId, MemberId, RaftId, ReactorId, Revision, ShardId,
     StoreId, Term, Time,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -88,8 +88,8 @@ pub(super) struct Turn {
     pub gate: Gate,
     /// What other members are told with this turn, at the reactors where a shard lives there.
     pub to_peers: Vec<(ToPeers, ShardId, PeerMessage)>,
-    /// What the clock of a member that leads was last known to show.
-    pub leader_clock: Option<(MemberId, ClockReading)>,
+    /// What the clocks of members that lead, or have led, were last known to show.
+    pub leader_clocks: BTreeMap<MemberId, ClockReading>,
     /// Mail to this reactor itself.
     local: VecDeque<Mail>,
     pub out: Vec<Output>,
@@ -126,7 +126,7 @@ impl Turn {
             pace: Pace::default(),
             gate: Gate::default(),
             to_peers: vec![],
-            leader_clock: None,
+            leader_clocks: BTreeMap::new(),
             local: VecDeque::new(),
             out: vec![],
         }
@@ -166,7 +166,7 @@ impl Turn {
 
     /// What the clock of a member that leads was last known to show.
     pub fn clock_of(&self, leader: MemberId) -> Option<ClockReading> {
-        self.leader_clock.filter(|(of, _)| *of == leader).map(|(_, clock)| clock)
+        self.leader_clocks.get(&leader).copied()
     }
 
     /// Mail that this reactor sends itself takes the same way, through a queue of its own.

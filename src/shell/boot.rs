@@ -38,6 +38,7 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
         peer_urls: identity.own_peer_urls(),
         founders: identity.founders.clone(),
         client_urls: texts(&config.advertise_client_urls),
+        shards_are_set: config.shards_are_set,
         shard_starts: match &config.shard_map {
             ShardMap::Default => default_starts(config.shards),
             ShardMap::Cuts(cuts) => {

@@ -58,6 +58,7 @@ pub fn settings(member: usize, shape: &Shape) -> Settings {
         name,
         peer_urls: vec![peer_url],
         client_urls: vec![client_url],
+        shards_are_set: true,
         shard_starts: crate::router::default_starts(shape.shards),
         request_bytes_max: REQUEST_BYTES_DEFAULT,
         entry_bytes_max: shape.entry_bytes,

@@ -39,11 +39,16 @@ fn put(server: &Server, key: &str) -> i64 {
 
 /// The revision, and how many keys there are, as the newest state says.
 fn count(server: &Server) -> (i64, i64) {
+    count_of(server, false)
+}
+
+fn count_of(server: &Server, serializable: bool) -> (i64, i64) {
     let everything: bytes::Bytes = vec![0].into();
     let range = proto::RangeRequest {
         key: everything.clone(),
         range_end: everything,
         count_only: true,
+        serializable,
         ..Default::default()
     };
     let answer: proto::RangeResponse = Client::connect(server.address).call(Method::Range, &range);
@@ -109,4 +114,33 @@ fn three_members_serve_as_one_and_two_go_on_without_the_leader() {
         server.signal("-TERM");
         assert_eq!(server.end().0, Some(15));
     }
+}
+
+#[test]
+fn the_one_of_three_that_is_left_reads_on_also_after_a_restart() {
+    let root = tempfile::tempdir().unwrap();
+    let directories: Vec<_> = (0..3).map(|at| root.path().join(format!("m{at}"))).collect();
+    let flags = flags_of(3);
+    let mut servers: Vec<Server> = std::thread::scope(|scope| {
+        let starts: Vec<_> =
+            directories.iter().zip(&flags).map(|(dir, flags)| scope.spawn(|| start(dir, flags))).collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    });
+    for at in 0..3 {
+        put(&servers[at], &format!("{at}"));
+    }
+    // What is settled has stood for a moment by the time that the second one is known to be gone.
+    let left = servers.remove(1);
+    until("it shows all", || count_of(&left, true) == (4, 3));
+    for mut server in servers {
+        server.child.kill().unwrap();
+        server.child.wait().unwrap();
+    }
+    until("it knows that nobody leads", || left.get("/health").starts_with("HTTP/1.1 503 "));
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(count_of(&left, true), (4, 3));
+    left.signal("-TERM");
+    assert_eq!(left.end().0, Some(15));
+    let back = start(&directories[1], &flags[1]);
+    assert_eq!(count_of(&back, true), (4, 3));
 }

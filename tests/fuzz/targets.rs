@@ -316,7 +316,7 @@ fn introduction(member: u64) -> Introduction {
         boot: 7,
         reactors: 2,
         feature_level: 1,
-        founding: Some(Founding { shards: 3, map: 5 }),
+        founding: Some(Founding { shards: 3, map: 5, is_set: true }),
     }
 }
 

@@ -220,7 +220,7 @@ fn a_client_that_says_nothing_is_not_waited_for_long() {
 fn a_shutdown_serves_what_has_begun_and_refuses_what_comes_after() {
     let mut bench = Bench::new();
     let first = bench.open(1, true);
-    bench.server.shutdown();
+    bench.server.shutdown(NOW);
     let frames = bench.frames();
     assert_eq!(be32(&frames[0].1), frame::STREAM_ID_MAX);
     let ping = frames[1].1.clone();
@@ -233,6 +233,20 @@ fn a_shutdown_serves_what_has_begun_and_refuses_what_comes_after() {
     assert!(!bench.server.is_drained());
     bench.server.reply(first, 0, |_| ());
     bench.server.reply(second, 0, |_| ());
+    assert!(bench.server.is_drained());
+}
+
+#[test]
+fn who_does_not_say_that_it_has_heard_of_the_shutdown_is_not_waited_for_long() {
+    let mut bench = Bench::new();
+    let first = bench.open(1, true);
+    bench.server.shutdown(NOW);
+    bench.frames();
+    let due = NOW + Duration::from_ms(HTTP2_FAREWELL_MS_MAX);
+    assert_eq!(bench.server.wake_at(), due);
+    assert!(bench.server.on_time(due).is_ok() && bench.server.is_final());
+    assert_eq!(be32(&bench.frames()[0].1), 1);
+    bench.server.reply(first, 0, |_| ());
     assert!(bench.server.is_drained());
 }
 

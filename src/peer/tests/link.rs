@@ -60,7 +60,7 @@ fn heard(change: impl FnOnce(&mut Hello)) -> Result<Vec<LinkEvent>, LinkError> {
 #[test]
 fn a_listener_takes_those_who_look_for_it_and_says_why_not_others() {
     assert!(heard(|_| {}).is_ok());
-    let founding = |shards, map| Some(Founding { shards, map });
+    let founding = |shards, map| Some(Founding { shards, map, is_set: true });
     assert!(heard(|hello| hello.from.founding = None).is_ok(), "the first entry decides");
     let refused = |change: fn(&mut Hello)| heard(change).unwrap_err().to_string();
     for (change, why) in [
@@ -87,6 +87,25 @@ fn a_listener_takes_those_who_look_for_it_and_says_why_not_others() {
         differing,
         "founders need the same --shard-map: the cuts of member 2 hash to 3aa, those of member 1 to 3a9"
     );
+    let by_default = |shards| Some(Founding { shards, map: 1, is_set: false });
+    let differing = heard(|hello| hello.from.founding = by_default(7)).unwrap_err().to_string();
+    assert_eq!(
+        differing,
+        "founders need the same --shards: with the control shard, member 2 makes 7 shards by default and member 1 \
+         makes 5"
+    );
+}
+
+#[test]
+fn founders_of_whom_nothing_was_said_need_not_be_alike() {
+    let of = |member: u64, shards: u32| Introduction {
+        founding: Some(Founding { shards, map: u64::from(shards), is_set: false }),
+        ..introduction(member)
+    };
+    let said = Hello { from: of(2, 7), ..hello() };
+    let mut ours = Link::dial(Time(0), said, TIMES, PeerBounds::PRODUCTION);
+    let mut theirs = Link::accept(Time(0), of(1, 5), TIMES, PeerBounds::PRODUCTION);
+    assert!(taken_in(&mut theirs, Time(0), &handed_out(&mut ours)).is_ok());
 }
 
 #[test]

@@ -12,7 +12,8 @@ use super::Epochs;
 use super::hand_over::tell_clock;
 use crate::io::{EpochMail, Level};
 use crate::limits::{
-    CAMPAIGN_AGAIN_MS, SLOW_OTHERS_TIMEOUTS, STANDS_FOR_LOST_LEADER, TAKEOVER_PATIENCE_DOUBLED_MAX,
+    CAMPAIGN_AGAIN_MS, SLOW_OTHERS_TIMEOUTS, STAND_AGAIN_MS, STANDS_FOR_LOST_LEADER,
+    TAKEOVER_PATIENCE_DOUBLED_MAX,
 };
 use crate::peer::PeerMessage;
 use crate::raft::{Group, Position, Role};
@@ -60,6 +61,9 @@ pub(super) struct GroupTimes {
     /// When the takeover under way began or got further, and how many have come to nothing since one served.
     moved_at: Time,
     failed: u32,
+    /// Since when no other member is known to lead, and when this one was elected.
+    leaderless_since: Option<Time>,
+    elected_at: Option<Time>,
     /// When this member stands because the leader's connection is gone, and how often it still does.
     stands_at: Time,
     stands: u32,
@@ -132,13 +136,29 @@ impl GroupTimes {
             "a lost leader is stood for some times: {}",
             self.stands
         );
-        let wants = self.stands > 0 && group.role() == Role::Follower && group.leader().is_none();
+        // Who asks whether it would get votes asks once more: those that still believed in the leader said nothing.
+        let is_free = matches!(group.role(), Role::Follower | Role::PreCandidate);
+        let wants = self.stands > 0 && is_free && group.leader().is_none();
         if !wants || !may_stand {
             self.stands = 0;
         } else if turn.now >= self.stands_at {
             group.campaign();
+            let pause_ms = STAND_AGAIN_MS << (STANDS_FOR_LOST_LEADER - self.stands);
+            self.stands_at = turn.now + Duration::from_ms(pause_ms);
             self.stands -= 1;
-            self.stands_at = turn.now + Duration::from_ms(CAMPAIGN_AGAIN_MS);
+        }
+        self.note_leader(turn.now, group);
+    }
+
+    /// How long a takeover takes is counted from when the leader was found to be lost.
+    fn note_leader(&mut self, now: Time, group: &Group) {
+        match (group.leads(), group.leader()) {
+            (true, _) => _ = self.elected_at.get_or_insert(now),
+            (false, Some(_)) => (self.leaderless_since, self.elected_at) = (None, None),
+            (false, None) => {
+                self.leaderless_since.get_or_insert(now);
+                self.elected_at = None;
+            }
         }
     }
 
@@ -164,9 +184,20 @@ impl GroupTimes {
     }
 
     /// An epoch begins to serve.
-    pub fn serves(&mut self, turn: &Turn) {
+    pub fn serves(&mut self, turn: &mut Turn) {
         self.failed = 0;
         self.wakes(turn);
+        let elected_at = self.elected_at.unwrap_or(self.moved_at);
+        let lost_at = self.leaderless_since.unwrap_or(elected_at);
+        assert!(lost_at <= elected_at, "one is elected after another is lost: {elected_at:?}, {lost_at:?}");
+        assert!(elected_at <= turn.now, "one serves after it was elected: {elected_at:?}");
+        if !turn.is_alone() {
+            let fields = [
+                ("without-leader", turn.now.since(lost_at).into()),
+                ("since-election", turn.now.since(elected_at).into()),
+            ];
+            turn.log_line(Level::Info, "took over", fields);
+        }
     }
 
     /// What stood still before now is no sign of anything.

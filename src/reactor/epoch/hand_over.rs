@@ -17,7 +17,6 @@ use super::super::turn::{ReadOnly, ToPeers, Turn};
 use super::Epochs;
 use super::groups::peer_of;
 use crate::io::{EpochMail, Level};
-use crate::limits::HAND_OVER_MS_MAX;
 use crate::peer::PeerMessage;
 use crate::raft::Group;
 use crate::reactor::epoch_state::Handing;
@@ -57,7 +56,7 @@ impl HandOver {
 
 /// How long draining may last, and the whole.
 fn patience(turn: &Turn) -> (Duration, Duration) {
-    let whole = turn.settings.election_timeout.min(Duration::from_ms(HAND_OVER_MS_MAX));
+    let whole = turn.settings.hand_over_patience();
     (Duration(whole.0 / 2), whole)
 }
 

@@ -90,3 +90,27 @@ fn what_some_reactor_does_not_know_is_not_shown_by_another() {
     cluster.member(1).hear_mail();
     cluster.until("both are answered", |cluster| answered(cluster) == [true; 2]);
 }
+
+/// Who still believes in the leader does not answer whoever stands.
+#[test]
+fn where_one_hears_later_that_the_leader_is_gone_the_other_has_not_stood_in_vain() {
+    for first in [1, 2] {
+        let mut cluster = Cluster::new(&[1, 1, 1], 3);
+        cluster.until("one serves", serving);
+        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        cluster.pass(Duration::from_ms(500));
+        cluster.members[leader] = None;
+        let gone: Vec<End> = cluster.ends.keys().filter(|end| end.member == leader).copied().collect();
+        let first = (leader + first) % 3;
+        let (at_once, later) = gone.into_iter().partition(|end| cluster.ends[end].member == first);
+        let (at_once, later): (Vec<End>, Vec<End>) = (at_once, later);
+        at_once.into_iter().for_each(|end| cluster.hang_up(end));
+        cluster.pass(Duration::from_ms(30));
+        assert!(cluster.leaders().is_empty(), "the other one believes in it");
+        later.into_iter().for_each(|end| cluster.hang_up(end));
+        let heard = cluster.now;
+        cluster.until("another serves", serving);
+        let took = cluster.now.since(heard);
+        assert!(took < Duration::from_ms(25), "one of them stands again at once: {took:?}");
+    }
+}

@@ -2,6 +2,8 @@
 
 use super::*;
 
+use crate::raft::Role;
+
 const PUT: &str = "/etcdserverpb.KV/Put";
 const MOVE: &str = "/etcdserverpb.Maintenance/MoveLeader";
 const TOO_LONG: &str = "etcdserver: request timed out, leader transfer took too long";
@@ -226,6 +228,44 @@ fn a_leader_that_is_told_to_end_hands_over_first_and_no_write_is_lost() {
             assert!(!reaches, "m{at} has heard that it leaves");
         }
     }
+}
+
+/// All that the next leader has said comes in one turn, the first of it while the one before is followed.
+#[test]
+fn a_request_behind_a_hand_over_waits_for_no_tick() {
+    let (mut cluster, leader) = Cluster::led(&[1, 2, 1]);
+    let (target, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.held = vec![(target, other)];
+    assert_eq!(cluster.move_leader(leader, target), Ok(()));
+    assert_eq!(cluster.follows(other), Some(leader), "it has not heard of it");
+    let begun = cluster.now;
+    cluster.release();
+    assert_eq!(cluster.put(other, "a"), 2);
+    let took = cluster.now.since(begun);
+    assert!(took < Duration::from_ms(30), "{took:?}");
+}
+
+/// It has no client that it would have to answer first.
+#[test]
+fn a_leader_that_ends_votes_for_the_next_one_before_it_leaves() {
+    let (mut cluster, leader) = Cluster::led(&[1, 2, 1]);
+    cluster.pass(Duration::from_ms(500));
+    // Of the other two the one that is not asked to stand is slow.
+    let begun = cluster.now;
+    cluster.stop(leader);
+    let asked = |cluster: &Cluster, at: usize| {
+        let group = cluster.members[at].as_ref().unwrap().reactors[0].shards.get(ShardId::CONTROL);
+        group.unwrap().shard.group().role() == Role::Candidate
+    };
+    while !(0..3).any(|at| asked(&cluster, at)) {
+        assert!(cluster.turn_all(), "one is asked to stand");
+    }
+    let other = (0..3).find(|at| *at != leader && !asked(&cluster, *at)).unwrap();
+    cluster.member(other).disk_stands = true;
+    cluster.until("another leads", |cluster| cluster.leaders().iter().any(|at| *at != leader));
+    cluster.until("it is done", |cluster| cluster.is_done(leader));
+    let took = cluster.now.since(begun);
+    assert!(took <= Duration::from_ms(100), "nobody waits for a timeout: {took:?}");
 }
 
 /// What has not reached it when it says farewell was not taken.
