@@ -204,6 +204,7 @@ impl Storage {
     fn give_taking_up(&mut self, turn: &mut Turn, of: CheckpointName, file: String, why: &str) {
         let fields = vec![("shard", of.shard.to_string()), ("error", why.to_owned())];
         turn.log_line(Level::Warn, "failed to take the state of a shard", fields);
+        turn.counters.paths.state_given_up += 1;
         self.retry_at = self.retry_at.max(turn.now + Duration::from_secs(STATE_PATIENCE_SECS));
         self.drop_file(turn, file);
     }

@@ -1,7 +1,7 @@
 //! Events that are worth little alone, and what comes with them.
 
 use super::faults::up_to_ms;
-use super::{Event, Fault, LinkFault, MemberFault, OpKind, Shape, What};
+use super::{Event, Fault, LinkFault, MemberFault, Off, OpKind, Shape, Way, What};
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 
@@ -140,6 +140,29 @@ pub(super) fn stops(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
         events.push(stop);
     }
     events
+}
+
+/// Where the leader is cut off as it is to hand over, nobody has what it has: half of the times.
+pub(super) fn company_of_moves(seed: u64, shape: &Shape, events: &[Event]) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0x307E_FA11);
+    let mut company = vec![];
+    let moves = |event: &&Event| matches!(event.what, What::Ask { op: OpKind::MoveLeader, .. });
+    for event in events.iter().filter(moves) {
+        if rng.chance(1, 2) {
+            continue;
+        }
+        let mut before = |most_ms: u64, what| {
+            let at = Time(event.at.0.saturating_sub(up_to_ms(&mut rng, most_ms).0));
+            company.push(Event { at, salt: rng.next_u64(), what });
+        };
+        // It is still the leader when it gives up to hand over, and not for much longer.
+        let span = Duration::from_ms(800);
+        before(10, What::Fault(Fault::Cut { off: Off::Leader { with: 0 }, way: Way::Both, span }));
+        for n in 0..4 {
+            before(10, What::Ask { client: n % shape.clients, op: OpKind::Put });
+        }
+    }
+    company
 }
 
 /// In half of the clusters somebody wants another leader, now and then, while clients go on asking.
