@@ -219,7 +219,12 @@ impl Storage {
         let Some(mut taking) = self.taking.take() else { return };
         match taking.doing {
             Doing::Done(arrived) => {
-                match (misfit(turn, &arrived), source.installing(taking.name.shard, &arrived)) {
+                // A checkpoint that is getting its name is not to be found under either meanwhile.
+                let installing = match source.installing(taking.name.shard, &arrived) {
+                    Installing::Now if self.publishes(taking.name.shard) => Installing::Later,
+                    installing => installing,
+                };
+                match (misfit(turn, &arrived), installing) {
                     (Some(why), _) => self.give_taking_up(turn, taking.name, taking.name.to_string(), why),
                     (None, Installing::Now) => self.install(turn, source, taking.name, *arrived),
                     (None, Installing::Later) => {
