@@ -50,3 +50,45 @@ fn a_vote_of_an_older_election_is_not_asked_of_raft() {
     reactor.on_group_message(candidate, shard, control_term, vote).unwrap();
     assert_eq!(group(reactor).1, Term(term.0 + 1));
 }
+
+/// Whoever wins may lack what another has of a shard, which a majority has: that one takes the shard's group, with the
+/// votes that its log gets.
+#[test]
+fn who_has_the_longer_log_of_a_group_takes_it_for_the_winner() {
+    let mut taken = 0;
+    for nth in [1, 2] {
+        let mut cluster = Cluster::new(&[1, 1, 1], 3);
+        cluster.until("one serves", serving);
+        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        assert_eq!(cluster.put(leader, "a"), 2);
+        cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+        let behind = (leader + nth) % 3;
+        cluster.cut = vec![(leader, behind)];
+        assert_eq!(cluster.put(leader, "a"), 3);
+        cluster.kill(leader);
+        cluster.cut.clear();
+        let begun = cluster.now;
+        cluster.until("another serves", serving);
+        assert!(cluster.now.since(begun) < Duration::from_ms(3_000), "nobody gives its takeover up");
+        let [next] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        assert_eq!(cluster.put(next, "a"), 4);
+        let reactors = cluster.members.iter().flatten().flat_map(|member| &member.reactors);
+        taken += reactors.map(|reactor| reactor.paths().group_taken).sum::<u64>();
+    }
+    assert!(taken > 0, "who was behind has won once");
+}
+
+/// Nothing was heard and nothing settled while all processes stood still, as on machines that were suspended.
+#[test]
+fn time_that_was_slept_deposes_nobody() {
+    let mut cluster = Cluster::new(&[2, 1, 2], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    cluster.pass(Duration::from_ms(500));
+    cluster.now = cluster.now + Duration::from_secs(3);
+    cluster.pass(Duration::from_ms(300));
+    let reactors = &cluster.member(leader).reactors;
+    assert_eq!(reactors.iter().map(|reactor| reactor.paths().leader_gave_up).sum::<u64>(), 0);
+    assert!(reactors.iter().any(|reactor| reactor.paths().sleep_not_counted > 0));
+    assert_eq!(cluster.put(leader, "a"), 2);
+}
