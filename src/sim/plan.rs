@@ -131,6 +131,7 @@ impl Plan {
         if members > 1 {
             events.extend(company::company_of_stalls(seed, &events));
             events.extend(company::storm(seed, &shape, span_ms));
+            events.extend(company::half_said(seed, &shape, span_ms));
             events.extend(company::moves(seed, &shape, span_ms));
             events.extend(company::company_of_moves(seed, &shape, &events));
             events.extend(company::stops(seed, &shape, span_ms));
