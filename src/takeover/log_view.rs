@@ -229,6 +229,8 @@ pub struct LogView {
     standing: VecDeque<StandingEntry>,
     /// The writes of the batches there, one batch behind the other.
     standing_writes: VecDeque<LiveWrite>,
+    /// Writes that a seal has voided.
+    voided: u64,
 }
 
 /// That of a log that has just begun.
@@ -250,6 +252,7 @@ impl LogView {
             committed: base,
             standing: VecDeque::new(),
             standing_writes: VecDeque::new(),
+            voided: 0,
         }
     }
 
@@ -484,7 +487,13 @@ impl LogView {
         self.named_settled = self.named_settled.max(seal.prefix);
         while self.live.back().is_some_and(|write| write.revision > seal.prefix) {
             self.live.pop_back();
+            self.voided += 1;
         }
+    }
+
+    /// Writes that a seal has voided since the log is read here.
+    pub fn voided(&self) -> u64 {
+        self.voided
     }
 
     /// The state holds everything up to here; nothing below can be voided any more.

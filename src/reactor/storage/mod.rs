@@ -184,6 +184,7 @@ impl Storage {
     pub fn count(&self, counters: &mut ReactorCounters) {
         counters.log_writes = self.log_writes;
         counters.log_bytes = self.log_bytes;
+        counters.paths.follower_caught_up = self.laggards.caught_up();
         counters.defragmenting = self.defragmenting.len() as u64;
         counters.states_on_their_way = u64::from(self.taking.is_some());
     }
