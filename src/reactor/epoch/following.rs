@@ -84,11 +84,12 @@ impl Epochs {
         if !self.coordinator.as_ref().is_some_and(Coordinator::may_begin) {
             return;
         }
-        if let Some(rested) = self.rested.take().filter(|_| turn.epoch_state.may_follow()) {
-            turn.sequencer.show(rested);
-        }
+        // Nor does one show anything that has not said a word: it does not know yet which shards it has.
         if !turn.epoch_state.may_follow() || self.known.covered_by.len() < usize::from(turn.reactors) {
             return;
+        }
+        if let Some(rested) = self.rested.take() {
+            turn.sequencer.show(rested);
         }
         let covered = self.known.covered_by.values().map(|(covered, _)| *covered).min().unwrap_or_default();
         let ahead = self.known.covered_by.values().map(|(_, ahead)| *ahead).max().unwrap_or_default();
@@ -101,15 +102,14 @@ impl Epochs {
 
     /// How far this reactor's shards are covered, as the coordinator was told.
     pub fn said_covered(&self) -> Revision {
-        self.covered.0
+        self.covered.map_or(Revision::NONE, |(covered, _)| covered)
     }
 
     /// Tells the coordinator how far this reactor's shards are covered.
     pub fn report_covered(&mut self, turn: &mut Turn, covered: Revision, ahead: Revision) {
-        let (before, was_ahead) = self.covered;
-        assert!(covered >= before, "coverage does not fall: {covered} after {before}");
-        if covered > before || ahead != was_ahead {
-            self.covered = (covered, ahead);
+        assert!(covered >= self.said_covered(), "coverage does not fall: {covered}");
+        if self.covered != Some((covered, ahead)) {
+            self.covered = Some((covered, ahead));
             turn.send(ReactorId(0), EpochMail::Covered { revision: covered, ahead });
         }
     }

@@ -46,7 +46,7 @@ pub(super) struct Epochs {
     clock: GroupTimes,
     known: Known,
     /// What this reactor has said of the coverage of its shards, and of what is ahead.
-    covered: (Revision, Revision),
+    covered: Option<(Revision, Revision)>,
     /// The leadership is being handed over.
     handing: Option<HandOver>,
     /// Who has all that this reactor's groups have, as it has said since it was to drain.
@@ -62,7 +62,7 @@ impl Epochs {
             settled_before,
             clock: GroupTimes::default(),
             known: Known::default(),
-            covered: (Revision::NONE, Revision::NONE),
+            covered: None,
             handing: None,
             drained: None,
         }
