@@ -158,7 +158,7 @@ impl Reactor {
         }
         while self.epochs.have_stopped() && !self.epochs.shares() {
             let truth = self.turn.settled_truth();
-            let rested = self.epochs.take_rested();
+            let rested = self.epochs.take_rested(&self.turn);
             self.turn.counters.paths.shown_at_start += u64::from(rested.is_some());
             let more = rested.or_else(|| self.epochs.covered_by_all(&self.turn));
             let upto = more.map_or(truth, |more| more.max(truth));

@@ -69,9 +69,10 @@ impl Epochs {
         self.coordinator.as_ref().is_some_and(Coordinator::may_begin)
     }
 
-    /// What earlier processes have shown, once.
-    pub fn take_rested(&mut self) -> Option<Revision> {
-        self.rested.take()
+    /// What earlier processes have shown, once. Not before all reactors have said a word: then they know which shards
+    /// they have.
+    pub fn take_rested(&mut self, turn: &Turn) -> Option<Revision> {
+        self.rested.take_if(|_| self.known.covered_by.len() == usize::from(turn.reactors))
     }
 
     /// What all reactors cover and is not shown yet. They have the control state.
@@ -93,15 +94,14 @@ impl Epochs {
 
     /// How far this reactor's shards are covered, as the coordinator was told.
     pub fn said_covered(&self) -> Revision {
-        self.covered.0
+        self.covered.map_or(Revision::NONE, |(covered, _)| covered)
     }
 
     /// Tells the coordinator how far this reactor's shards are covered.
     pub fn report_covered(&mut self, turn: &mut Turn, covered: Revision, ahead: Revision) {
-        let (before, was_ahead) = self.covered;
-        assert!(covered >= before, "coverage does not fall: {covered} after {before}");
-        if covered > before || ahead != was_ahead {
-            self.covered = (covered, ahead);
+        assert!(covered >= self.said_covered(), "coverage does not fall: {covered}");
+        if self.covered != Some((covered, ahead)) {
+            self.covered = Some((covered, ahead));
             turn.send(ReactorId(0), EpochMail::Covered { revision: covered, ahead });
         }
     }

@@ -50,7 +50,7 @@ pub(super) struct Epochs {
     known: Known,
     sharing: Sharing,
     /// What this reactor has said of the coverage of its shards, and of what is ahead.
-    covered: (Revision, Revision),
+    covered: Option<(Revision, Revision)>,
     /// The leadership is being handed over.
     handing: Option<HandOver>,
     /// Who has all that this reactor's groups have, as it has said since it was to drain.
@@ -67,7 +67,7 @@ impl Epochs {
             clock: GroupTimes::default(),
             known: Known::default(),
             sharing: Sharing::default(),
-            covered: (Revision::NONE, Revision::NONE),
+            covered: None,
             handing: None,
             drained: None,
         }

@@ -70,6 +70,25 @@ fn the_last_member_reads_what_it_had_shown_after_it_is_back() {
     }
 }
 
+/// It would be asked for what it has not taken over from its log.
+#[test]
+fn a_member_that_is_back_shows_nothing_before_all_its_reactors_know_which_shards_they_have() {
+    let mut cluster = Cluster::new(&[2, 2, 2], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let last = (leader + 1) % 3;
+    (0..5u8).for_each(|n| _ = cluster.put(leader, &format!("{}k", char::from(n * 20))));
+    cluster.until("all show it", |cluster| cluster.shown() == [6; 3]);
+    cluster.pass(Duration::from_secs(1));
+    cluster.kill_all_but(last);
+    cluster.restart(last, 3);
+    cluster.member(last).cut_off = Some((ReactorId(1), vec![]));
+    cluster.pass(Duration::from_secs(1));
+    assert_eq!(cluster.member(last).sequencer.settled(), Revision::NONE);
+    cluster.member(last).hears_again();
+    assert_eq!(cluster.range(last, true), (6, 5));
+}
+
 /// One reactor has what follows for longer than a pause between bursts, and the other has not heard of it.
 #[test]
 fn a_log_does_not_rest_below_what_may_be_shown_without_another_commit() {
