@@ -138,7 +138,6 @@ const WAYS_OF_SEVERAL: &[&str] = &[
     "group_wanted",
     "group_taken",
     "group_handed_over",
-    "vote_outdated",
     "stood_for_lost_leader",
     "sleep_not_counted",
     "hand_over_begun",
@@ -153,12 +152,14 @@ const WAYS_OF_SEVERAL: &[&str] = &[
     "follower_caught_up",
     "state_given",
     "state_installed",
-    "state_given_up",
     "forwarded",
     "forwarded_late",
     "forwarded_anew",
     "forwarded_lost",
 ];
+
+/// Those that only several members go, and too rarely to ask for them: some seeds in a hundred do.
+const RARE_WAYS: &[&str] = &["vote_outdated", "state_given_up"];
 
 /// Those that every run goes in time, and that several members go otherwise than a lone one.
 const WAYS_OF_ALL: &[&str] = &["epoch_undone", "write_voided", "shown_by_coverage"];
@@ -218,6 +219,9 @@ impl Tally {
     /// What never came to pass, of what is asked for.
     pub fn missing(&self) -> Vec<String> {
         let asked = |name: &String| {
+            if RARE_WAYS.contains(&name.as_str()) {
+                return false;
+            }
             let is_ours = WAYS_OF_SEVERAL.contains(&name.as_str()) == (self.clusters > 0);
             is_ours || WAYS_OF_ALL.contains(&name.as_str())
         };
@@ -245,8 +249,8 @@ mod tests {
         let all = Hit::ALL.map(|hit| format!("{hit:?}")).into_iter();
         let all: Vec<String> = all.chain(Paths::NAMES.iter().map(ToString::to_string)).collect();
         let of_neither = |name: &&String| !alone.contains(name) && !several.contains(name);
-        assert_eq!(all.iter().find(of_neither), None);
-        assert_eq!(alone.len() + several.len(), all.len() + WAYS_OF_ALL.len());
+        assert_eq!(all.iter().filter(of_neither).collect::<Vec<_>>(), RARE_WAYS);
+        assert_eq!(alone.len() + several.len(), all.len() + WAYS_OF_ALL.len() - RARE_WAYS.len());
         let faults = Hit::ALL.iter().filter(|hit| hit.needs_several()).map(|hit| format!("{hit:?}"));
         let ways = WAYS_OF_SEVERAL.iter().chain(WAYS_OF_ALL).map(ToString::to_string);
         let (mut expected, mut asked) = (faults.chain(ways).collect::<Vec<_>>(), several);

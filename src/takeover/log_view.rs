@@ -489,6 +489,8 @@ impl LogView {
             self.live.pop_back();
             self.voided += 1;
         }
+        let last = self.live.back().map(|write| write.revision);
+        assert!(last.is_none_or(|last| last <= seal.prefix), "what is live is in the prefix: {last:?}");
     }
 
     /// Writes that a seal has voided since the log is read here.

@@ -300,6 +300,7 @@ impl Epochs {
         term: Term,
         last: Position,
     ) {
+        assert!(from != turn.settings.member, "nobody asks itself for a group");
         let is_older = term < turn.epoch_state.term();
         let group = local.shard.group_mut();
         let own = group.last();

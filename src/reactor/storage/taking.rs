@@ -263,6 +263,7 @@ impl Storage {
         arrived: ArrivedState,
     ) {
         let (shard, at, link) = (name.shard, arrived.at(), arrived.file);
+        assert!(!self.publishes(shard), "a checkpoint that is getting its name is waited for");
         if self.under_way_is_of(shard) {
             self.give_checkpoint_up(turn, source, "the member takes another's state");
         }

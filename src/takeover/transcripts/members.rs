@@ -16,14 +16,14 @@
 
 use super::*;
 
-struct Members {
+struct ThreeMembers {
     of: [LoneMember; 3],
     /// The entries of each log from index 2 on, those that a state stands for as well.
     entries: [[Vec<(Position, Payload)>; 3]; 3],
 }
 
-fn three() -> Members {
-    Members { of: [fresh(), fresh(), fresh()], entries: Default::default() }
+fn three() -> ThreeMembers {
+    ThreeMembers { of: [fresh(), fresh(), fresh()], entries: Default::default() }
 }
 
 /// `m1` is member 1.
@@ -31,7 +31,7 @@ fn place(name: &str) -> usize {
     name.strip_prefix('m').expect("a member is named mN").parse().unwrap()
 }
 
-impl Members {
+impl ThreeMembers {
     fn append(&mut self, at: usize, shard: usize, words: &[&str]) -> Position {
         let log = &mut self.of[at].logs[shard];
         let term = log.last().term.max(epoch(words[1]).term);
@@ -183,7 +183,7 @@ impl Members {
 }
 
 /// m0 serves, and revision 2 is everywhere and settled.
-fn served_by_m0() -> Members {
+fn served_by_m0() -> ThreeMembers {
     let mut members = three();
     members.play(
         "
