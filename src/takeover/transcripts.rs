@@ -17,6 +17,8 @@
 //!   log S                what shard S's log means
 //! ```
 
+mod members;
+
 use super::*;
 use crate::log::LogId;
 use crate::raft::Position;
@@ -160,17 +162,21 @@ impl LoneMember {
         }
     }
 
-    /// Runs the commands of a script, whose other lines are what they give.
     fn play(&mut self, script: &str) {
-        let script: Vec<&str> = script.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        let mut played = String::new();
-        for command in script.iter().filter_map(|line| line.strip_prefix("> ")) {
-            writeln!(played, "> {command}").unwrap();
-            let said = self.run(command);
-            said.lines().for_each(|line| writeln!(played, "{line}").unwrap());
-        }
-        assert_eq!(played.trim_end(), script.join("\n"), "\nplayed:\n{played}");
+        play(script, |command| self.run(command));
     }
+}
+
+/// Runs the commands of a script, whose other lines are what they give.
+fn play(script: &str, mut run: impl FnMut(&str) -> String) {
+    let script: Vec<&str> = script.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut played = String::new();
+    for command in script.iter().filter_map(|line| line.strip_prefix("> ")) {
+        writeln!(played, "> {command}").unwrap();
+        let said = run(command);
+        said.lines().for_each(|line| writeln!(played, "{line}").unwrap());
+    }
+    assert_eq!(played.trim_end(), script.join("\n"), "\nplayed:\n{played}");
 }
 
 /// The first three steps of a takeover in which nothing is lost, up to the seal.
