@@ -21,7 +21,8 @@ decides every step of it. What clients saw must be what one etcd could have answ
 
   run      the seeds from A up to, not including, B     [0..1000]
            until one fails, all are done, or M minutes are over; with --reach-all they fail as well where
-           some fault never hit anything, or some way through the program was never gone
+           some fault never hit anything, or some way through the program was never gone: with several
+           members, of those that only several have
   repeat   one seed again: its plan, how it ends, and with --trace everything that happens; with --only
            nothing but those events of the plan, by their places from 0 on
   shrink   leaves events out of a failing seed for as long as it still fails, and says which are left

@@ -25,24 +25,48 @@ macro_rules! paths {
 }
 
 paths! {
-    /// The end of an epoch took back what was not settled.
+    /// The end of an epoch took back what was not settled; a seal voided a write, wherever its log is read.
     epoch_undone,
+    write_voided,
     /// A takeover lasted too long, and the control shard's group was handed on; a leader gave up that was not well;
     /// another member was asked for a group whose log is longer there.
     takeover_given_up,
     leader_gave_up,
     group_wanted,
-    /// The leadership was to go to another member, by order; and stayed.
+    /// A member with the longer log of a group took it for the winner, and handed it over.
+    group_taken,
+    group_handed_over,
+    /// A vote that belongs to an older term of the control shard's group was not asked of raft.
+    vote_outdated,
+    /// A member stood as the connection to its leader broke.
+    stood_for_lost_leader,
+    /// A process had slept, and counted nothing of it.
+    sleep_not_counted,
+    /// The leadership was to go to another member, by order; and went; and stayed.
     hand_over_begun,
+    hand_over_done,
     hand_over_failed,
-    /// What another member had settled was shown.
+    /// What another member had settled was shown, or what this one had shown before its start.
     shown_by_coverage,
-    /// A follower was given a state, and put one in the place of its own.
+    shown_at_start,
+    /// More was known to be committed than a log said that rested.
+    rest_disturbed,
+    /// An answer, or a read, waited until what it shows was covered here.
+    answer_waited_for_coverage,
+    read_waited_for_coverage,
+    /// A round that nobody confirmed in time was asked for anew.
+    round_asked_anew,
+    /// A follower had fallen behind what is in memory, and got it from the log; and had all again.
+    follower_fell_behind,
+    follower_caught_up,
+    /// A follower was given a state, put one in the place of its own, and gave up taking one.
     state_given,
     state_installed,
-    /// A request went to the leader; to another one, as it certainly was not taken; and had an outcome that nobody
-    /// tells.
+    state_given_up,
+    /// A request went to the leader; came too late there; went to another one, as it certainly was not taken; and had
+    /// an outcome that nobody tells.
     forwarded,
+    forwarded_late,
     forwarded_anew,
     forwarded_lost,
     /// A write went over several shards, or was too long for a step.

@@ -108,7 +108,7 @@ impl Reactor {
             }
             PeerMessage::WantsGroup { shard, control_term, last } => {
                 if let Some(local) = self.shards.get_mut(shard) {
-                    self.epochs.on_group_wanted(&self.turn, local, lane.member, control_term, last);
+                    self.epochs.on_group_wanted(&mut self.turn, local, lane.member, control_term, last);
                 }
             }
         }
@@ -146,19 +146,20 @@ impl Reactor {
     }
 
     /// A peer's message goes to its group, if that is here. An error is the peer's fault.
-    fn on_group_message(
+    pub(super) fn on_group_message(
         &mut self,
         from: MemberId,
         shard: ShardId,
         control_term: Term,
         message: Message,
     ) -> Result<(), String> {
-        let turn = &self.turn;
+        let turn = &mut self.turn;
         if turn.member_of(message.from) != Some(from) {
             return Err(format!("it speaks for peer {:x}, which is not its own", message.from.get()));
         }
         let votes = matches!(message.body, MessageBody::Vote { .. });
         if votes && shard != ShardId::CONTROL && control_term < turn.epoch_state.term() {
+            turn.counters.paths.vote_outdated += 1;
             return Ok(());
         }
         let Some(local) = self.shards.get_mut(shard) else { return Ok(()) };

@@ -89,6 +89,7 @@ impl Reactor {
         let (group, read) = (local.shard.group(), local.shard.log_view().committed().index);
         if group.committed() > read {
             self.storage.disturb(shard, local.shard.home, group.hard_state());
+            self.turn.counters.paths.rest_disturbed += 1;
         }
     }
 

@@ -139,9 +139,10 @@ impl Rounds {
     }
 
     /// What a round was dropped for, or a question was lost for, is asked for anew.
-    fn give_late_up(&mut self, turn: &Turn) {
+    fn give_late_up(&mut self, turn: &mut Turn) {
         let (leads, follows) = (turn.epoch_state.leads(), turn.epoch_state.follows());
         while let Some(late) = self.under_way.pop_front_if(|round| !leads || round.until <= turn.now) {
+            turn.counters.paths.round_asked_anew += 1;
             self.waiting.extend(late.askers);
         }
         let is_late = |asked: &AskedLeader| asked.until <= turn.now || follows != Some(asked.leader);

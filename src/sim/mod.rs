@@ -4,7 +4,7 @@
 //! A seed draws the members, their clients, what goes wrong, and the limits that decide which way work takes
 //! ([`crate::limits::Bounds`]), most of them so small that a short run comes to them. What is drawn proves
 //! nothing by itself: faults count where they hit something, and the program counts the ways it goes that few
-//! requests take; CI's seeds have to reach all of them.
+//! requests take; CI's seeds have to reach all of them, those of several members what only several do.
 //!
 //! That the judgement bites is shown by bugs planted on purpose, each in a patch of `tests/mutants` that names
 //! a seed it turns red and the check that sees it, or the unit test that sees what no seed of the world can show:

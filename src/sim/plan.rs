@@ -131,7 +131,9 @@ impl Plan {
         if members > 1 {
             events.extend(company::company_of_stalls(seed, &events));
             events.extend(company::storm(seed, &shape, span_ms));
+            events.extend(company::half_said(seed, &shape, span_ms));
             events.extend(company::moves(seed, &shape, span_ms));
+            events.extend(company::company_of_moves(seed, &shape, &events));
             events.extend(company::stops(seed, &shape, span_ms));
             // Some runs ask and suffer nothing before there is a leader.
             let begin = Duration::from_ms(*Rng::new(seed ^ 0xBE61).pick(&[0, 2500, 2500, 4000]));

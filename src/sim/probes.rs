@@ -242,7 +242,14 @@ impl Run<'_> {
         let steps = if shape.members.len() > 1 { 6 } else { 1 };
         // What a link has no place for is said again with a heartbeat.
         let narrow = shape.bounds.peer.queued_messages_max < PEER_QUEUED_MESSAGES_MAX;
-        let least = if narrow { 2_000_000_000 } else { 20_000_000 };
+        // Where nothing is held for who lags for a moment, that one is given the state, in many small messages.
+        let gives_states = shape.bounds.held_bytes_max == 0;
+        let least_ms = match (narrow, gives_states) {
+            (true, true) => 5_000,
+            (true, false) => 2_000,
+            (false, _) => 20,
+        };
+        let least = least_ms * 1_000_000;
         let patience = Duration(least + steps * (4 * net + 16 * disk) + 20 * mail);
         for client in 0..self.world.clients.len() {
             self.world.disconnect(client);

@@ -130,6 +130,10 @@ impl<'a> Run<'a> {
         }
         let hit = self.outlive_damage(member)?;
         self.world.hits.count(hit);
+        if several {
+            // What was answered last is on its way to the observers.
+            self.advance(self.world.now + Duration::from_secs(1))?;
+        }
         self.world.note_taken_states();
         let history = &self.world.history;
         checks::check(history, self.plan.shape.clients)?;

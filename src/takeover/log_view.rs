@@ -219,6 +219,8 @@ pub struct LogView {
     standing: VecDeque<StandingEntry>,
     /// The writes of the batches there, one batch behind the other.
     standing_writes: VecDeque<LiveWrite>,
+    /// Writes that a seal has voided.
+    voided: u64,
 }
 
 /// That of a log that has just begun.
@@ -240,6 +242,7 @@ impl LogView {
             committed: base,
             standing: VecDeque::new(),
             standing_writes: VecDeque::new(),
+            voided: 0,
         }
     }
 
@@ -452,7 +455,15 @@ impl LogView {
         self.named_settled = self.named_settled.max(seal.prefix);
         while self.live.back().is_some_and(|write| write.revision > seal.prefix) {
             self.live.pop_back();
+            self.voided += 1;
         }
+        let last = self.live.back().map(|write| write.revision);
+        assert!(last.is_none_or(|last| last <= seal.prefix), "what is live is in the prefix: {last:?}");
+    }
+
+    /// Writes that a seal has voided since the log is read here.
+    pub fn voided(&self) -> u64 {
+        self.voided
     }
 
     /// The state holds everything up to here; nothing below can be voided any more.

@@ -36,8 +36,17 @@ fn what_clients_see_could_have_been() {
     assert!(missing.is_empty(), "no seed has {missing:?}: {sum:?}");
 }
 
+/// `seed 3, by "watch".`, `seed 3 of 5 members, by "watch".` or `test a_name.`, as `tools/mutants` reads them.
+fn is_red(red: &str) -> bool {
+    let Some(seed) = red.strip_prefix("seed ") else { return red.starts_with("test ") && red.ends_with('.') };
+    let Some((seed, by)) = seed.split_once(", by \"") else { return false };
+    let (seed, members) = seed.split_once(" of ").unwrap_or((seed, "3 members"));
+    let members = members.strip_suffix(" members").and_then(|members| members.parse::<usize>().ok());
+    seed.parse::<u64>().is_ok() && members.is_some_and(|members| members > 1) && by.ends_with("\".")
+}
+
 /// The bugs of tests/mutants, which `tools/mutants` plants to see the simulator's checks bite, have their
-/// places in the sources: the old lines of each patch stand in the file it names, once, and git applies it, as
+/// places in the sources: the old lines of each patch stand in the files it names, once, and git applies it, as
 /// the tool does.
 #[test]
 fn every_mutant_still_has_its_place() {
@@ -48,23 +57,28 @@ fn every_mutant_still_has_its_place() {
         let text = fs::read_to_string(&path).unwrap();
         let (first, diff) = text.split_once('\n').unwrap();
         let (_, red) = first.rsplit_once(" Red: ").unwrap_or_else(|| panic!("{}: {first}", path.display()));
-        assert!(red.starts_with("seed ") || red.starts_with("test "), "{}: {first}", path.display());
+        assert!(is_red(red), "{}: {first}", path.display());
         let mut git = Command::new("git");
         let applied =
             git.args(["apply", "--check"]).arg(&path).current_dir(root).output().expect("git is here");
         let why = String::from_utf8_lossy(&applied.stderr);
         assert!(applied.status.success(), "{} does not apply: {why}", path.display());
-        let (head, hunks) = diff.split_once("\n@@ ").expect("a patch has a hunk");
-        let file = head.lines().find_map(|line| line.strip_prefix("--- a/")).expect("a patch names its file");
-        let source = fs::read_to_string(root.join(file)).unwrap();
-        for hunk in hunks.split("\n@@ ") {
-            let lines = hunk.lines().skip(1);
-            let old: String = lines
-                .filter(|line| line.starts_with([' ', '-']))
-                .map(|line| format!("{}\n", &line[1..]))
-                .collect();
-            let places = source.matches(&old).count();
-            assert_eq!(places, 1, "{}: its lines in {file}:\n{old}", path.display());
+        let files: Vec<&str> = diff.split("\n--- a/").skip(1).collect();
+        assert!(!files.is_empty(), "{} names a file", path.display());
+        for part in files {
+            let (file, _) = part.split_once('\n').unwrap();
+            let source = fs::read_to_string(root.join(file)).unwrap();
+            let hunks: Vec<&str> = part.split("\n@@ ").skip(1).collect();
+            assert!(!hunks.is_empty(), "{} has a hunk for {file}", path.display());
+            for hunk in hunks {
+                let lines = hunk.lines().skip(1);
+                let old: String = lines
+                    .filter(|line| line.starts_with([' ', '-']))
+                    .map(|line| format!("{}\n", &line[1..]))
+                    .collect();
+                let places = source.matches(&old).count();
+                assert_eq!(places, 1, "{}: its lines in {file}:\n{old}", path.display());
+            }
         }
         mutants += 1;
     }

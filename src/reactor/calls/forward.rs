@@ -248,6 +248,7 @@ impl Calls {
                 (forwarded.conn, forwarded.lost) = (None, None);
             }
             self.unshown_answers.push(answer);
+            turn.counters.paths.answer_waited_for_coverage += 1;
         }
     }
 
@@ -337,6 +338,7 @@ impl Calls {
         let takes = turn.epoch_state.takes_writes() && !self.front.is_stopping();
         let Some(deadline) = deadline.filter(|until| turn.now < *until && takes) else {
             let refusal = PeerMessage::CallRefused { number };
+            turn.counters.paths.forwarded_late += u64::from(takes);
             return turn.tell(ToPeers::Asker(conn), ShardId::CONTROL, refusal);
         };
         let longest = turn.now + turn.settings.request_timeout();

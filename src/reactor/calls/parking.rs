@@ -119,6 +119,7 @@ impl Calls {
         for parked in &mut self.parking.waiting {
             if matches!(parked.awaits, Awaits::Round(waits_for) if waits_for <= round) {
                 parked.awaits = Awaits::State(revision, control);
+                turn.counters.paths.read_waited_for_coverage += u64::from(revision > turn.shown());
             }
         }
         self.unpark_shown_upto(turn);

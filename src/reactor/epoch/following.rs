@@ -78,6 +78,7 @@ impl Epochs {
     pub(super) fn show_covered(&mut self, turn: &mut Turn) {
         if let Some(rested) = self.rested.take().filter(|_| turn.epoch_state.may_follow()) {
             turn.sequencer.show(rested);
+            turn.counters.paths.shown_at_start += 1;
         }
         if !turn.epoch_state.may_follow() || self.known.covered_by.len() < usize::from(turn.reactors) {
             return;

@@ -125,6 +125,7 @@ impl GroupTimes {
             self.stands = 0;
         } else if turn.now >= self.stands_at {
             group.campaign();
+            turn.counters.paths.stood_for_lost_leader += 1;
             self.stands -= 1;
             self.stands_at = turn.now + Duration::from_ms(CAMPAIGN_AGAIN_MS);
         }
@@ -176,6 +177,7 @@ impl Epochs {
             // A process that slept does not count what it has slept: it would depose a leader that lives, or itself.
             if turn.now.since(self.clock.ticks_at) > Duration(turn.settings.election_timeout.0 / 2) {
                 self.clock.wakes(turn);
+                turn.counters.paths.sleep_not_counted += u64::from(!turn.is_alone());
             }
             self.clock.ticks_at = turn.now + turn.settings.heartbeat;
             if self.coordinator.is_some() && turn.epoch_state.takes_writes() && !turn.is_alone() {
@@ -244,12 +246,13 @@ impl Epochs {
     /// The winner of the control shard's group asks for a group in which this member's log is longer.
     pub fn on_group_wanted(
         &self,
-        turn: &Turn,
+        turn: &mut Turn,
         local: &mut LocalShard,
         from: MemberId,
         term: Term,
         last: Position,
     ) {
+        assert!(from != turn.settings.member, "nobody asks itself for a group");
         let is_older = term < turn.epoch_state.term();
         let group = local.shard.group_mut();
         let own = group.last();
@@ -259,11 +262,13 @@ impl Epochs {
         let Some(wanted_by) = peer_of(turn, group, from) else { return };
         if !group.leads() {
             group.campaign();
+            turn.counters.paths.group_taken += 1;
             return;
         }
         // A transfer that has not come through is begun anew.
         group.abort_transfer();
-        group.transfer_leader(wanted_by);
+        let begun = group.transfer_leader(wanted_by);
+        turn.counters.paths.group_handed_over += u64::from(begun);
     }
 }
 
@@ -340,5 +345,44 @@ fn stand(turn: &mut Turn, local: &mut LocalShard) {
             turn.counters.paths.group_wanted += 1;
             turn.tell(ToPeers::All, shard, PeerMessage::WantsGroup { shard, control_term, last });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Elections, FRESH_BASE, GroupStart, HardState};
+    use crate::types::Peers;
+
+    fn elect(group: &mut Group) {
+        while !group.campaign() {
+            let writes = group.ready().expect("something is in the way of the election");
+            group.persisted(writes.number);
+        }
+        while let Some(writes) = group.ready() {
+            group.persisted(writes.number);
+        }
+    }
+
+    /// What another leader has appended in between stands behind the fence.
+    #[test]
+    fn a_group_that_is_led_anew_is_not_held_by_its_fence() {
+        let own = RaftId::new(5).unwrap();
+        let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
+        let mut group = Group::new(GroupStart {
+            own,
+            peers: Peers { voters: vec![own], learners: vec![] },
+            base: FRESH_BASE,
+            hard_state,
+            entries: vec![],
+            elections: Elections::ByOwner,
+        });
+        elect(&mut group);
+        let driving = Driving { fenced: (Epoch::default(), group.term()), ..Driving::default() };
+        assert!(driving.is_held(&group));
+        group.step_down();
+        assert!(!driving.is_held(&group));
+        elect(&mut group);
+        assert!(group.leads() && !driving.is_held(&group));
     }
 }

@@ -45,6 +45,11 @@ pub(super) struct HandOver {
 }
 
 impl HandOver {
+    /// Whether somebody is asked to stand.
+    pub fn has_asked(&self) -> bool {
+        self.asked.is_some()
+    }
+
     /// Who has all that all reactors' groups have.
     fn ready(&self, reactors: u16) -> BTreeSet<MemberId> {
         assert!(self.drained.len() <= usize::from(reactors), "each reactor says whom it has drained to");

@@ -162,7 +162,8 @@ impl Epochs {
             return;
         }
         let step = coordinator.end();
-        self.handing = None;
+        let given = self.handing.take().is_some_and(|handing| handing.has_asked());
+        turn.counters.paths.hand_over_done += u64::from(given);
         let taken_in = turn.allotment.generation();
         let is_ours = taken_in == Generation::NONE || taken_in == self.generation;
         assert!(is_ours, "who ends an epoch knows its generation: {taken_in:?}");

@@ -81,6 +81,7 @@ impl LocalShard {
         paths.watch_compacted += compacted;
         paths.watch_published_in_slices += published_in_slices;
         paths.entry_cut += self.shard.entries_cut();
+        paths.write_voided += self.shard.log_view().voided();
     }
 
     /// Moves keys between leases as the store's changes say.

@@ -36,6 +36,8 @@ pub(super) struct Laggards {
     wanted_since: Option<Time>,
     /// Something was given behind this turn's messages.
     gave: bool,
+    /// Followers that had everything again.
+    caught_up: u64,
 }
 
 struct LogRead {
@@ -78,6 +80,11 @@ pub struct FollowerFigures {
 }
 
 impl Laggards {
+    /// How often a follower that was given entries from the log had all of it again.
+    pub fn caught_up(&self) -> u64 {
+        self.caught_up
+    }
+
     /// Whether something that was read is to be taken.
     fn has_records(&self) -> bool {
         self.under_way.as_ref().is_some_and(|read| read.reader.has_records())
@@ -104,6 +111,9 @@ impl Laggards {
         let follower = self.followers.entry((resident.shard, peer)).or_insert(fresh);
         if matched > follower.matched || matched == last {
             follower.moved_at = now;
+        }
+        if matched == last && follower.given.take().is_some() {
+            self.caught_up += 1;
         }
         let known = follower.term.filter(|_| matched == follower.matched);
         (follower.matched, follower.term) = (matched, term.or(known));
@@ -289,6 +299,7 @@ impl Storage {
                     read.bytes +=
                         found.entries.iter().map(|entry| entry.payload.bytes().len()).sum::<usize>();
                     self.laggards.note_given(turn.now, &read, &entries);
+                    turn.counters.paths.follower_fell_behind += 1;
                     let (index, term) = found.after;
                     source.give_entries(shard, Position { index, term }, entries);
                 }

@@ -178,6 +178,7 @@ impl Storage {
     pub fn count(&self, counters: &mut ReactorCounters) {
         counters.log_writes = self.log_writes;
         counters.log_bytes = self.log_bytes;
+        counters.paths.follower_caught_up = self.laggards.caught_up();
         counters.defragmenting = self.defragmenting.len() as u64;
     }
 }

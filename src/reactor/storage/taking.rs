@@ -204,6 +204,7 @@ impl Storage {
     fn give_taking_up(&mut self, turn: &mut Turn, of: CheckpointName, file: String, why: &str) {
         let fields = vec![("shard", of.shard.to_string()), ("error", why.to_owned())];
         turn.log_line(Level::Warn, "failed to take the state of a shard", fields);
+        turn.counters.paths.state_given_up += 1;
         self.retry_at = self.retry_at.max(turn.now + Duration::from_secs(STATE_PATIENCE_SECS));
         self.drop_file(turn, file);
     }
@@ -218,7 +219,12 @@ impl Storage {
         let Some(mut taking) = self.taking.take() else { return };
         match taking.doing {
             Doing::Done(arrived) => {
-                match (misfit(turn, &arrived), source.installing(taking.name.shard, &arrived)) {
+                // A checkpoint that is getting its name is not to be found under either meanwhile.
+                let installing = match source.installing(taking.name.shard, &arrived) {
+                    Installing::Now if self.publishes(taking.name.shard) => Installing::Later,
+                    installing => installing,
+                };
+                match (misfit(turn, &arrived), installing) {
                     (Some(why), _) => self.give_taking_up(turn, taking.name, taking.name.to_string(), why),
                     (None, Installing::Now) => self.install(turn, source, taking.name, *arrived),
                     (None, Installing::Later) => {
@@ -248,6 +254,7 @@ impl Storage {
         arrived: ArrivedState,
     ) {
         let (shard, at, link) = (name.shard, arrived.at(), arrived.file);
+        assert!(!self.publishes(shard), "a checkpoint that is getting its name is waited for");
         if self.under_way_is_of(shard) {
             self.give_checkpoint_up(turn, source, "the member takes another's state");
         }

@@ -1,7 +1,7 @@
 //! Events that are worth little alone, and what comes with them.
 
 use super::faults::up_to_ms;
-use super::{Event, Fault, LinkFault, MemberFault, OpKind, Shape, What};
+use super::{Event, Fault, LinkFault, MemberFault, Off, OpKind, Shape, Way, What};
 use crate::stdx::Rng;
 use crate::types::{Duration, Time};
 
@@ -119,6 +119,38 @@ pub(super) fn storm(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
     events
 }
 
+/// In an eighth of the clusters whoever leads dies while all that members say takes long: of what it has said last some
+/// arrives and some does not, so that a revision may have come and one before it not. That is some times in a row.
+pub(super) fn half_said(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0x0A1F_5A1D);
+    let mut events = vec![];
+    if !rng.chance(1, 8) {
+        return events;
+    }
+    for _ in 0..3 {
+        let begin = Time::from_ms(rng.below(span_ms));
+        let mut push = |at: Time, salt, what| events.push(Event { at, salt, what });
+        let members = shape.members.len();
+        for (from, to) in (0..members).flat_map(|from| (0..members).map(move |to| (from, to))) {
+            let fault = LinkFault::Delay(Duration::from_ms(200), Duration::from_ms(300));
+            if from != to {
+                push(begin, rng.next_u64(), What::Fault(Fault::Link { from, to, fault }));
+            }
+        }
+        for n in 0..12 {
+            let what = What::Ask { client: n % shape.clients, op: [OpKind::Put, OpKind::Txn][n % 2] };
+            push(begin + up_to_ms(&mut rng, 80), rng.next_u64(), what);
+        }
+        let death = match rng.chance(1, 2) {
+            true => MemberFault::Kill { steps: rng.below(60) },
+            false => MemberFault::PowerLoss { steps: rng.below(60) },
+        };
+        let at = begin + Duration::from_ms(60) + up_to_ms(&mut rng, 100);
+        push(at, rng.next_u64(), What::Fault(Fault::Leader(death)));
+    }
+    events
+}
+
 /// In half of the clusters members are told to end, whoever leads among them or not, while clients go on asking.
 pub(super) fn stops(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
     let mut rng = Rng::new(seed ^ 0x570_9057);
@@ -140,6 +172,29 @@ pub(super) fn stops(seed: u64, shape: &Shape, span_ms: u64) -> Vec<Event> {
         events.push(stop);
     }
     events
+}
+
+/// Where the leader is cut off as it is to hand over, nobody has what it has: half of the times.
+pub(super) fn company_of_moves(seed: u64, shape: &Shape, events: &[Event]) -> Vec<Event> {
+    let mut rng = Rng::new(seed ^ 0x307E_FA11);
+    let mut company = vec![];
+    let moves = |event: &&Event| matches!(event.what, What::Ask { op: OpKind::MoveLeader, .. });
+    for event in events.iter().filter(moves) {
+        if rng.chance(1, 2) {
+            continue;
+        }
+        let mut before = |most_ms: u64, what| {
+            let at = Time(event.at.0.saturating_sub(up_to_ms(&mut rng, most_ms).0));
+            company.push(Event { at, salt: rng.next_u64(), what });
+        };
+        // It is still the leader when it gives up to hand over, and not for much longer.
+        let span = Duration::from_ms(800);
+        before(10, What::Fault(Fault::Cut { off: Off::Leader { with: 0 }, way: Way::Both, span }));
+        for n in 0..4 {
+            before(10, What::Ask { client: n % shape.clients, op: OpKind::Put });
+        }
+    }
+    company
 }
 
 /// In half of the clusters somebody wants another leader, now and then, while clients go on asking.
