@@ -137,6 +137,15 @@ impl Member {
     }
 
     fn before_its_first_turn(disk_is_full: bool, reactors: u16, settings: Settings) -> Member {
+        Member::booted(disk_is_full, Revision::NONE, reactors, settings)
+    }
+
+    /// An earlier process has shown what is settled up to there, though the logs do not have it.
+    fn that_has_shown(settled: Revision, reactors: u16, settings: Settings) -> Member {
+        Member::booted(false, settled, reactors, settings)
+    }
+
+    fn booted(disk_is_full: bool, settled: Revision, reactors: u16, settings: Settings) -> Member {
         let sequencer = Arc::new(Sequencer::new(1 << 10));
         let settings = Arc::new(settings);
         let boot = |id: u16| Boot {
@@ -150,7 +159,7 @@ impl Member {
             stale: vec![],
             left_over: vec![],
             last_file: 0,
-            settled: Revision::NONE,
+            settled,
             rested: None,
             process: 1,
             seed: u64::from(id),

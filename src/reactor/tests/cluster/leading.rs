@@ -1,0 +1,94 @@
+//! Who leads, and who does not any more.
+
+use super::*;
+use crate::raft::{Message, MessageBody, Position, VoteKind};
+use crate::types::Term;
+
+/// What a reactor of the leader writes does not reach the others, though all of them hear of it and their disks are
+/// well: nothing of its shards settles, and another member does better.
+#[test]
+fn a_leader_of_which_nothing_settles_gives_the_leadership_up() {
+    let mut cluster = Cluster::new(&[2, 2, 2], 4);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    assert_eq!(cluster.put(leader, "a"), 2);
+    let router = cluster.member(leader).reactors[0].turn.router().clone();
+    let keys = ["a", "/registry/pods/b", "/registry/leases/c", "/registry/events/d", "z"];
+    let of_second = |key: &&str| router.reactor_of(router.shard_of(key.as_bytes())) == ReactorId(1);
+    let key = keys.into_iter().find(of_second).expect("a shard lives there");
+    cluster.mute = Some((leader, 1));
+    let put = proto::PutRequest { key: Bytes::from(key), ..Default::default() };
+    cluster.member(leader).ask("/etcdserverpb.KV/Put", &put);
+    cluster.until("another serves", |cluster| cluster.leaders().iter().any(|at| *at != leader));
+    let next = *cluster.leaders().iter().find(|at| **at != leader).unwrap();
+    assert!(cluster.put(next, key) > 2);
+}
+
+/// It belongs to an election that is over: with it, who has led the cluster before would take a group from who leads it.
+#[test]
+fn a_vote_of_an_older_election_is_not_asked_of_raft() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let (at, candidate) = ((leader + 1) % 3, MemberId(7 + (leader as u64 + 2) % 3));
+    cluster.until("it follows", |cluster| cluster.follows(at) == Some(leader));
+    let (reactor, shard) = (&mut cluster.member(at).reactors[0], ShardId(1));
+    let group = |reactor: &Reactor| {
+        let group = reactor.shards.get(shard).unwrap().shard.group();
+        (group.own(), group.term(), group.last())
+    };
+    let (own, term, last) = group(reactor);
+    let of_shard = reactor.shards.get(shard).unwrap().shard.group();
+    let voters = of_shard.peers_at(of_shard.applied()).voters.clone();
+    let from = voters.into_iter().find(|id| reactor.turn.member_of(*id) == Some(candidate)).unwrap();
+    let body = MessageBody::Vote { kind: VoteKind::Real, last, commit: Position::default() };
+    let vote = Message { from, to: own, term: Term(term.0 + 1), body };
+    let control_term = reactor.turn.epoch_state.term();
+    reactor.on_group_message(candidate, shard, Term(control_term.0 - 1), vote.clone()).unwrap();
+    assert_eq!(group(reactor).1, term);
+    assert_eq!(reactor.paths().vote_outdated, 1);
+    reactor.on_group_message(candidate, shard, control_term, vote).unwrap();
+    assert_eq!(group(reactor).1, Term(term.0 + 1));
+}
+
+/// Whoever wins may lack what another has of a shard, which a majority has: that one takes the shard's group, with the
+/// votes that its log gets.
+#[test]
+fn who_has_the_longer_log_of_a_group_takes_it_for_the_winner() {
+    let mut taken = 0;
+    for nth in [1, 2] {
+        let mut cluster = Cluster::new(&[1, 1, 1], 3);
+        cluster.until("one serves", serving);
+        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        assert_eq!(cluster.put(leader, "a"), 2);
+        cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+        let behind = (leader + nth) % 3;
+        cluster.cut = vec![(leader, behind)];
+        assert_eq!(cluster.put(leader, "a"), 3);
+        cluster.kill(leader);
+        cluster.cut.clear();
+        let begun = cluster.now;
+        cluster.until("another serves", serving);
+        assert!(cluster.now.since(begun) < Duration::from_ms(3_000), "nobody gives its takeover up");
+        let [next] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        assert_eq!(cluster.put(next, "a"), 4);
+        let reactors = cluster.members.iter().flatten().flat_map(|member| &member.reactors);
+        taken += reactors.map(|reactor| reactor.paths().group_taken).sum::<u64>();
+    }
+    assert!(taken > 0, "who was behind has won once");
+}
+
+/// Nothing was heard and nothing settled while all processes stood still, as on machines that were suspended.
+#[test]
+fn time_that_was_slept_deposes_nobody() {
+    let mut cluster = Cluster::new(&[2, 1, 2], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    cluster.pass(Duration::from_ms(500));
+    cluster.now = cluster.now + Duration::from_secs(3);
+    cluster.pass(Duration::from_ms(300));
+    let reactors = &cluster.member(leader).reactors;
+    assert_eq!(reactors.iter().map(|reactor| reactor.paths().leader_gave_up).sum::<u64>(), 0);
+    assert!(reactors.iter().any(|reactor| reactor.paths().sleep_not_counted > 0));
+    assert_eq!(cluster.put(leader, "a"), 2);
+}
