@@ -106,7 +106,7 @@ impl Group {
     }
 
     /// Whether others can have heard of this peer in the term: it is durable, with the vote in it.
-    pub(super) fn has_promised(&self, term: Term) -> bool {
+    pub fn has_promised(&self, term: Term) -> bool {
         self.hard_state.term >= term && self.outbox.is_promise_kept()
     }
 

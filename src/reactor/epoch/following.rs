@@ -44,8 +44,11 @@ impl Epochs {
         assert!(term >= self.known.told.0, "terms do not fall: {term} after {}", self.known.told.0);
         if (term, leader) != self.known.told {
             self.known.told = (term, leader);
-            turn.sequencer.show_term(term);
             turn.send_to_all(|| EpochMail::LeaderIs { term, leader });
+        }
+        // A restart would not know of it before, and show an older one.
+        if group.has_promised(term) {
+            turn.sequencer.show_term(term);
         }
         if turn.epoch_state.may_follow() && turn.control.is_bootstrapped() && !self.known.copied {
             assert!(!turn.epoch_state.leads(), "who leads has given its reactors the state with the fence");
