@@ -114,3 +114,32 @@ fn where_one_hears_later_that_the_leader_is_gone_the_other_has_not_stood_in_vain
         assert!(took < Duration::from_ms(25), "one of them stands again at once: {took:?}");
     }
 }
+
+#[test]
+fn a_term_is_shown_once_a_restart_would_show_it_too() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    cluster.put(leader, "a");
+    cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+    cluster.pass(Duration::from_ms(500));
+    let one = (leader + 1) % 3;
+    let shown = |cluster: &mut Cluster| {
+        let request = proto::RangeRequest { key: "a".into(), serializable: true, ..Default::default() };
+        let reply: proto::RangeResponse = cluster.call(one, "/etcdserverpb.KV/Range", &request).unwrap();
+        reply.header.unwrap().raft_term
+    };
+    let heard = |cluster: &mut Cluster| {
+        let control = cluster.member(one).reactors[0].shards.get(ShardId::CONTROL).unwrap();
+        control.shard.group().term().0
+    };
+    let before = shown(&mut cluster);
+    cluster.member(one).disk_stands = true;
+    cluster.kill(leader);
+    cluster.pass(Duration::from_ms(200));
+    assert!(heard(&mut cluster) > before, "somebody stands");
+    assert_eq!(shown(&mut cluster), before);
+    cluster.member(one).write_all();
+    cluster.pass(Duration::from_ms(500));
+    assert!(shown(&mut cluster) > before);
+}
