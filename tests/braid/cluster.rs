@@ -126,8 +126,8 @@ fn the_one_of_three_that_is_left_reads_on_also_after_a_restart() {
             directories.iter().zip(&flags).map(|(dir, flags)| scope.spawn(|| start(dir, flags))).collect();
         starts.into_iter().map(|start| start.join().unwrap()).collect()
     });
-    for at in 0..3 {
-        put(&servers[at], &format!("{at}"));
+    for (at, server) in servers.iter().enumerate() {
+        put(server, &format!("{at}"));
     }
     // What is settled has stood for a moment by the time that the second one is known to be gone.
     let left = servers.remove(1);
