@@ -217,7 +217,8 @@ impl Leader {
         let number = control::alarm_number(request.alarm);
         let current = turn.sequencer.counter();
         let alarm = crate::api::Alarm { member: request.member, alarm: request.alarm };
-        let stands = turn.control.has_alarm(request.member, request.alarm);
+        let comes = |number| self.raising.contains(&(request.member.0, number));
+        let stands = turn.control.has_alarm(request.member, request.alarm) || number.is_some_and(comes);
         match (request.action, number) {
             (AlarmAction::Activate, Some(number)) => {
                 let reply = Reply::Alarm { revision: current, alarms: vec![alarm] };
@@ -266,7 +267,8 @@ impl Leader {
     /// The disk or the quota of another member is full.
     pub fn on_no_space_at(&mut self, turn: &mut Turn, member: MemberId) {
         assert!(member != turn.settings.member, "this member's own alarm it raises itself");
-        let stands = turn.control.has_alarm(member, AlarmType::NoSpace);
+        let comes = self.raising.contains(&(member.0, control::NO_SPACE));
+        let stands = turn.control.has_alarm(member, AlarmType::NoSpace) || comes;
         if turn.epoch_state.takes_writes() && !stands {
             turn.counters.paths.no_space_raised += 1;
             let control = ControlEntry::AlarmOn { member: member.0, alarm: control::NO_SPACE };
@@ -291,6 +293,9 @@ impl Leader {
         call: Option<(CallId, Answer)>,
         until: Time,
     ) {
+        if let ControlEntry::AlarmOn { member, alarm } = &control {
+            self.raising.insert((*member, *alarm));
+        }
         let seen = turn.sequencer.counter();
         let waits = seen > turn.settled_truth();
         turn.counters.paths.control_waited += u64::from(waits);

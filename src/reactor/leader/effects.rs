@@ -41,10 +41,13 @@ impl Leader {
                 self.waiting.take(LeaseId(*lease))
             }
             ControlEntry::Compact { revision } => self.superseded.take_upto(Revision(*revision)),
-            ControlEntry::AlarmOn { alarm: control::NO_SPACE, member } => {
-                self.no_space_heard &= *member != turn.settings.member.0;
-                for call in self.raising_no_space.take().unwrap_or_default() {
-                    self.refuse(turn, call, Error::NoSpace);
+            ControlEntry::AlarmOn { alarm, member } => {
+                self.raising.remove(&(*member, *alarm));
+                if *alarm == control::NO_SPACE {
+                    self.no_space_heard &= *member != turn.settings.member.0;
+                    for call in self.raising_no_space.take().unwrap_or_default() {
+                        self.refuse(turn, call, Error::NoSpace);
+                    }
                 }
                 vec![]
             }

@@ -79,6 +79,8 @@ pub(super) struct Leader {
     superseded: Waiters<Revision, Asked>,
     /// The alarm of a full disk or quota is on its way, and these calls are refused with it.
     raising_no_space: Option<Vec<CallId>>,
+    /// Alarms, by member and number, that are decided and not in effect: who disarms one means it as well.
+    raising: BTreeSet<(u64, u8)>,
     /// A full disk or quota was heard of while this member did not lead: who leads is told, or the alarm is raised when
     /// this one does.
     no_space_heard: bool,
@@ -125,6 +127,7 @@ impl Leader {
             compaction_proposed: Revision::NONE,
             superseded: Waiters::default(),
             raising_no_space: None,
+            raising: BTreeSet::new(),
             no_space_heard: false,
             raises_at: Time::NEVER,
             over_quota_at: Revision::NONE,
@@ -148,6 +151,7 @@ impl Leader {
         self.compaction_proposed = Revision::NONE;
         self.superseded.clear();
         self.raising_no_space = None;
+        self.raising.clear();
     }
 }
 

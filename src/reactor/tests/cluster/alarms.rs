@@ -34,6 +34,31 @@ impl Cluster {
 
 const FULL: (u8, &str) = (8, "etcdserver: mvcc: database space exceeded");
 
+/// As in one log: what is disarmed behind an alarm takes it away, though that is not in effect yet.
+#[test]
+fn an_alarm_on_its_way_is_disarmed_by_who_comes_behind_it() {
+    let mut cluster = Cluster::new(&[1, 2, 1], 3);
+    let leader = cluster.led_by_another_than(1);
+    cluster.until("it leads on", serving);
+    let followers: Vec<usize> = (0..3).filter(|at| *at != leader).collect();
+    cluster.cut = followers.iter().map(|at| (leader, *at)).collect();
+    let now = cluster.now;
+    let (turn, full) = (&mut cluster.member(leader).reactors[0], MemberId(7 + followers[0] as u64));
+    let Reactor { turn, leader: Some(leads), .. } = turn else { panic!("it leads") };
+    leads.on_no_space_at(turn, full);
+    assert!(!turn.control.has_alarm(full, AlarmType::NoSpace), "nobody has acknowledged it");
+    let disarm = proto::AlarmRequest { action: 2, member_id: full.0, alarm: 1 };
+    let asked = cluster.member(leader).ask(ALARM, &disarm).number();
+    cluster.settle();
+    assert!(cluster.member(leader).statuses.iter().all(|(of, ..)| *of != asked), "it waits for the log");
+    cluster.cut.clear();
+    cluster.until("it is answered", |cluster| {
+        cluster.members[leader].as_ref().unwrap().statuses.iter().any(|(of, ..)| *of == asked)
+    });
+    assert!(cluster.now.since(now) < Duration::from_ms(900), "the same leader answers");
+    assert_eq!(cluster.alarms(leader), []);
+}
+
 #[test]
 fn a_follower_over_its_own_quota_raises_its_own_alarm_and_all_refuse() {
     let quota = 40_000;
