@@ -217,6 +217,8 @@ impl Storage {
     pub(super) fn take_state(&mut self, turn: &mut Turn, source: &mut impl Source) {
         let Some(mut taking) = self.taking.take() else { return };
         match taking.doing {
+            // The file would be taken away under its old name while it gets its new one.
+            Doing::Done(_) if self.is_naming(taking.name.shard) => self.taking = Some(taking),
             Doing::Done(arrived) => {
                 match (misfit(turn, &arrived), source.installing(taking.name.shard, &arrived)) {
                     (Some(why), _) => self.give_taking_up(turn, taking.name, taking.name.to_string(), why),
