@@ -226,6 +226,11 @@ impl Storage {
         self.under_way.as_ref().is_some_and(|under_way| under_way.shard() == shard)
     }
 
+    /// Whether a step of the file of the shard's checkpoint is on its way: it would meet the file's removal.
+    pub(super) fn is_busy_with(&self, shard: ShardId) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| under_way.shard() == shard && !under_way.filling)
+    }
+
     pub(super) fn give_checkpoint_up(&mut self, turn: &mut Turn, source: &mut impl Source, why: &str) {
         let Some(Checkpointing { pin, name, .. }) = self.under_way.take() else { return };
         source.let_go(name.shard, pin);

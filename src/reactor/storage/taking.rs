@@ -220,8 +220,11 @@ impl Storage {
             Doing::Done(arrived) => {
                 match (misfit(turn, &arrived), source.installing(taking.name.shard, &arrived)) {
                     (Some(why), _) => self.give_taking_up(turn, taking.name, taking.name.to_string(), why),
-                    (None, Installing::Now) => self.install(turn, source, taking.name, *arrived),
-                    (None, Installing::Later) => {
+                    (None, Installing::Now) if !self.is_busy_with(taking.name.shard) => {
+                        self.install(turn, source, taking.name, *arrived)
+                    }
+                    // Where its own checkpoint has a step on its way, that is done first.
+                    (None, Installing::Later | Installing::Now) => {
                         taking.doing = Doing::Done(arrived);
                         self.taking = Some(taking);
                     }
