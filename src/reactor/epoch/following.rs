@@ -47,8 +47,8 @@ impl Epochs {
             self.known.told = (term, leader);
             turn.send_to_all(|| EpochMail::LeaderIs { term, leader });
         }
-        // A crash takes nothing back that was shown.
-        if group.has_promised(term) {
+        // A crash takes nothing back that was shown; but what a leader answers shows its term here.
+        if leader.is_some() || group.has_promised(term) {
             turn.sequencer.show_term(term);
         }
         if turn.epoch_state.may_follow() && turn.control.is_bootstrapped() && !self.known.copied {

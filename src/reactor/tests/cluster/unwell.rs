@@ -59,25 +59,3 @@ fn a_member_that_is_deposed_shows_nothing_before_all_its_reactors_have_stopped()
     cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
     assert_eq!(held(cluster.member(leader)), held(cluster.member(next)));
 }
-
-/// After a crash it would show an older one.
-#[test]
-fn a_member_shows_no_term_that_its_disk_has_not() {
-    let mut cluster = Cluster::new(&[1, 1, 1], 3);
-    cluster.until("one serves", serving);
-    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
-    let [slow, next] = [(leader + 1) % 3, (leader + 2) % 3];
-    cluster.pass(Duration::from_secs(1));
-    let term = |cluster: &Cluster, at: usize| cluster.members[at].as_ref().unwrap().sequencer.term();
-    let before = term(&cluster, slow);
-    cluster.member(slow).disk_stands = true;
-    let request = proto::MoveLeaderRequest { target_id: 7 + next as u64 };
-    let moved: Result<proto::MoveLeaderResponse, _> =
-        cluster.call(leader, "/etcdserverpb.Maintenance/MoveLeader", &request);
-    assert!(moved.is_ok(), "{moved:?}");
-    cluster.until("the other leads", |cluster| cluster.leaders() == [next]);
-    let after = term(&cluster, next);
-    assert!(after > before && term(&cluster, slow) == before, "{before} and {after}");
-    cluster.member(slow).write_all();
-    cluster.until("it is durable", |cluster| term(cluster, slow) == after);
-}
