@@ -226,9 +226,9 @@ impl Storage {
         self.under_way.as_ref().is_some_and(|under_way| under_way.shard() == shard)
     }
 
-    /// Whether a checkpoint of the shard is getting its name.
-    pub(super) fn publishes(&self, shard: ShardId) -> bool {
-        self.under_way.as_ref().is_some_and(|under_way| under_way.publishing && under_way.shard() == shard)
+    /// Whether a step of the file of the shard's checkpoint is on its way: it would meet the file's removal.
+    pub(super) fn is_busy_with(&self, shard: ShardId) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| under_way.shard() == shard && !under_way.filling)
     }
 
     pub(super) fn give_checkpoint_up(&mut self, turn: &mut Turn, source: &mut impl Source, why: &str) {

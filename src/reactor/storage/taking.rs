@@ -228,15 +228,13 @@ impl Storage {
         let Some(mut taking) = self.taking.take() else { return };
         match taking.doing {
             Doing::Done(arrived) => {
-                // A checkpoint that is getting its name is not to be found under either meanwhile.
-                let installing = match source.installing(taking.name.shard, &arrived) {
-                    Installing::Now if self.publishes(taking.name.shard) => Installing::Later,
-                    installing => installing,
-                };
-                match (misfit(turn, &arrived), installing) {
+                match (misfit(turn, &arrived), source.installing(taking.name.shard, &arrived)) {
                     (Some(why), _) => self.give_taking_up(turn, taking.name, taking.name.to_string(), why),
-                    (None, Installing::Now) => self.install(turn, source, taking.name, *arrived),
-                    (None, Installing::Later) => {
+                    (None, Installing::Now) if !self.is_busy_with(taking.name.shard) => {
+                        self.install(turn, source, taking.name, *arrived)
+                    }
+                    // Where its own checkpoint has a step on its way, that is done first.
+                    (None, Installing::Later | Installing::Now) => {
                         taking.doing = Doing::Done(arrived);
                         self.taking = Some(taking);
                     }
@@ -263,7 +261,7 @@ impl Storage {
         arrived: ArrivedState,
     ) {
         let (shard, at, link) = (name.shard, arrived.at(), arrived.file);
-        assert!(!self.publishes(shard), "a checkpoint that is getting its name is waited for");
+        assert!(!self.is_busy_with(shard), "the own checkpoint's step that is on its way is waited for");
         if self.under_way_is_of(shard) {
             self.give_checkpoint_up(turn, source, "the member takes another's state");
         }
