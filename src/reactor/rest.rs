@@ -8,10 +8,10 @@
 //! to this revision stands at or before this entry, which is committed. The revision is what is settled, or what the
 //! reactor has said to be covered where that is more. From then on its log *rests*: no commit is followed beyond what
 //! the records say, and nothing more is said to be covered, before something behind them is durable here, an entry or
-//! the hard state once more. So at a start, where each record is the last that its log says of its shard, no more can
-//! have been shown than the lowest of them says, and that is there. A leader shows more without a word in the logs that
-//! it does not concern; but then some log names it as settled. Where something follows a record, only a leader can say
-//! what became of it.
+//! the hard state once more. So at a start, where each record is the last that its log says of its shard and all say
+//! the same, that is what was shown, and it is there. Where they differ, a leader has shown more without a word in the
+//! logs that it did not concern, or a follower less than one of its reactors has covered. Then, and where something
+//! follows a record, only a leader can say what became of it.
 //!
 //! **Why not otherwise.** To write them whenever something settles would cost each member a second log write for each
 //! write of a client's.
