@@ -189,7 +189,9 @@ impl Reactor {
             self.run_local();
         }
         if let Some(control) = self.shards.get_mut(ShardId::CONTROL) {
-            self.rounds.drive(&mut self.turn, control.shard.group_mut());
+            let shard = &mut control.shard;
+            let is_followed = shard.log_view().committed().index == shard.group().committed();
+            self.rounds.drive(&mut self.turn, shard.group_mut(), is_followed);
             self.run_local();
         }
     }

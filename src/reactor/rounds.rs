@@ -5,7 +5,8 @@
 //!
 //! **The rule.** Whoever wants to answer from state waits for a round that begins after its request has come. The
 //! leader notes what is settled and which control entry has taken effect, and then asks a majority of the control
-//! shard's group whether it still leads. That group is enough: nobody finishes a takeover without leading it. A
+//! shard's group whether it still leads. That group is enough: nobody finishes a takeover without leading it. What is committed
+//! and not followed here yet, since this member's disk stands still, is followed first: others may show it already. A
 //! member that follows asks the leader for such a round and what it noted, waits until it has come to that itself,
 //! and reads its own shards. One round serves all that wait for it. What is not confirmed in time is asked for
 //! anew, of whoever leads then.
@@ -84,15 +85,17 @@ impl Rounds {
         self.waiting.extend(self.asked.remove(&number).into_iter().flat_map(|asked| asked.askers));
     }
 
-    /// Begins what is wanted, and answers what is confirmed.
-    pub fn drive(&mut self, turn: &mut Turn, group: &mut Group) {
+    /// Begins what is wanted, and answers what is confirmed. Whether all that the group has committed is followed.
+    pub fn drive(&mut self, turn: &mut Turn, group: &mut Group, is_followed: bool) {
         self.take_confirmed(turn, group);
         self.give_late_up(turn);
         if self.waiting.is_empty() {
             return;
         }
         if turn.epoch_state.leads() {
-            self.begin(turn, group);
+            if is_followed {
+                self.begin(turn, group);
+            }
         } else if let Some(leader) = turn.epoch_state.follows() {
             self.ask(turn, leader);
         }
