@@ -8,10 +8,10 @@
 //! to this revision stands at or before this entry, which is committed. The revision is what is settled, or what the
 //! reactor has said to be covered where that is more. From then on its log *rests*: no commit is followed beyond what
 //! the records say, and nothing more is said to be covered, before something behind them is durable here, an entry or
-//! the hard state once more. So at a start, where each record is the last that its log says of its shard and all say
-//! the same, that is what was shown, and it is there. Where they differ, a leader has shown more without a word in the
-//! logs that it did not concern, or a follower less than one of its reactors has covered. Then, and where something
-//! follows a record, only a leader can say what became of it.
+//! the hard state once more. So at a start, where each record is the last that its log says of its shard, no more can
+//! have been shown than the lowest of them says, and that is there. A leader shows more without a word in the logs that
+//! it does not concern; but then some log names it as settled, since a record is written again once more is shown than
+//! when it was written. Where something follows a record, only a leader can say what became of it.
 //!
 //! **Why not otherwise.** To write them whenever something settles would cost each member a second log write for each
 //! write of a client's.
@@ -28,13 +28,14 @@ use crate::types::{Duration, Revision, Time};
 pub(super) struct Rest {
     standing: Revision,
     since: Time,
-    /// What the last records say.
+    /// What the last records say, and what was shown then.
     recorded: Revision,
+    shown: Revision,
 }
 
 impl Rest {
     fn waits(&self, turn: &Turn, storage: &Storage) -> bool {
-        let is_news = *turn.settled > self.recorded || !storage.says_rest();
+        let is_news = *turn.settled > self.shown || !storage.says_rest();
         turn.epoch_state.is_settled() && !turn.is_alone() && is_news
     }
 
@@ -49,7 +50,7 @@ impl Rest {
             return;
         }
         if shards.all().next().is_none() {
-            self.recorded = *turn.settled; // there is nothing to say
+            (self.recorded, self.shown) = (*turn.settled, *turn.settled); // there is nothing to say
             return;
         }
         let standing = said.max(*turn.settled);
@@ -77,7 +78,7 @@ impl Rest {
             let record = CoverageRecord { revision: standing, index: local.shard.group().committed() };
             storage.rest(local.shard.id, local.shard.home, record);
         }
-        self.recorded = standing;
+        (self.recorded, self.shown) = (standing, *turn.settled);
     }
 
     pub fn wake_at(&self, turn: &Turn, storage: &Storage) -> Time {

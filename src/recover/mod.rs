@@ -147,9 +147,8 @@ pub fn survey(
         plan[usize::from(reactor.0)].shards.push(shard);
     }
     let rested = plan.iter().flat_map(|reactor| &reactor.shards).map(ShardPlan::rested);
-    // Where they differ, the lowest is less than a leader may have shown, and the highest more than a follower has.
-    let rested = rested.reduce(|one, other| one.filter(|_| one == other)).flatten();
-    let rested = rested.filter(|rested| *rested >= settled);
+    let rested =
+        rested.reduce(|least, next| Some(least?.min(next?))).flatten().filter(|least| *least >= settled);
     let dead_logs = starts.into_keys().collect();
     (MemberPlan { reactors: plan, dead_logs, checkpoints, settled, rested }, damage)
 }
