@@ -5,7 +5,7 @@
 use super::client::Client;
 use super::process::{NEVER, Server, free_port};
 use braid::wire::{Method, proto};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The flags of each member of a new cluster.
@@ -68,17 +68,21 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// At once: none is ready before most are there.
+fn start_all(directories: &[PathBuf], flags: &[Vec<String>]) -> Vec<Server> {
+    std::thread::scope(|scope| {
+        let starts: Vec<_> =
+            directories.iter().zip(flags).map(|(dir, flags)| scope.spawn(|| start(dir, flags))).collect();
+        starts.into_iter().map(|start| start.join().unwrap()).collect()
+    })
+}
+
 #[test]
 fn three_members_serve_as_one_and_two_go_on_without_the_leader() {
     let root = tempfile::tempdir().unwrap();
     let directories: Vec<_> = (0..3).map(|at| root.path().join(format!("m{at}"))).collect();
     let flags = flags_of(3);
-    // None is ready before most are there.
-    let mut servers: Vec<Server> = std::thread::scope(|scope| {
-        let starts: Vec<_> =
-            directories.iter().zip(&flags).map(|(dir, flags)| scope.spawn(|| start(dir, flags))).collect();
-        starts.into_iter().map(|start| start.join().unwrap()).collect()
-    });
+    let mut servers = start_all(&directories, &flags);
     for at in 0..9 {
         assert_eq!(put(&servers[at % 3], &format!("{at}")), at as i64 + 2);
         let other = &servers[(at + 1) % 3];
@@ -121,11 +125,7 @@ fn the_one_of_three_that_is_left_reads_on_also_after_a_restart() {
     let root = tempfile::tempdir().unwrap();
     let directories: Vec<_> = (0..3).map(|at| root.path().join(format!("m{at}"))).collect();
     let flags = flags_of(3);
-    let mut servers: Vec<Server> = std::thread::scope(|scope| {
-        let starts: Vec<_> =
-            directories.iter().zip(&flags).map(|(dir, flags)| scope.spawn(|| start(dir, flags))).collect();
-        starts.into_iter().map(|start| start.join().unwrap()).collect()
-    });
+    let mut servers = start_all(&directories, &flags);
     for (at, server) in servers.iter().enumerate() {
         put(server, &format!("{at}"));
     }

@@ -98,11 +98,14 @@ impl Calls {
         request: ClientRequest,
         bytes: usize,
     ) -> Option<RangeRequest> {
-        let is_stream = matches!(request, ClientRequest::Watch(_) | ClientRequest::KeepAlive(_));
-        let begins = caller.requires_leader && !self.is_open(rpc, &request);
-        if begins && self.is_leaderless(turn, rpc, is_stream) {
-            self.refuse_unchecked(turn, rpc, &request, Error::NoLeader);
-            return None;
+        if caller.requires_leader && !self.is_open(rpc, &request) {
+            if self.refuses_leaderless(turn) {
+                self.refuse_unchecked(turn, rpc, &request, Error::NoLeader);
+                return None;
+            }
+            if matches!(request, ClientRequest::Watch(_) | ClientRequest::KeepAlive(_)) {
+                self.let_in_requiring_leader(turn, rpc);
+            }
         }
         let requires = match rule(turn, &request) {
             Ok(requires) => requires,

@@ -166,6 +166,7 @@ impl Calls {
     fn client_gone(&mut self, turn: &mut Turn, rpc: Rpc) {
         self.streams.chunking.remove(&rpc);
         self.streams.keeping_alive.remove(&rpc);
+        self.streams.leaderless.remove(&rpc);
         self.parked_watches.retain(|(of, _)| *of != rpc);
         self.end_watch(turn, rpc, None);
     }
@@ -195,17 +196,17 @@ impl Calls {
         self.streams.refused_from = None;
     }
 
-    /// Whether a new call that requires a leader is refused. A stream that is let in though there is none waits for
-    /// one with those that were open before.
-    pub(super) fn is_leaderless(&mut self, turn: &Turn, rpc: Rpc, is_stream: bool) -> bool {
-        if !turn.epoch_state.has_lost_leader() {
-            return false;
-        }
+    /// Whether a new call that requires a leader is refused.
+    pub(super) fn refuses_leaderless(&self, turn: &Turn) -> bool {
         let waits = self.streams.refused_from.is_some_and(|from| turn.now < from);
-        if waits && is_stream {
+        turn.epoch_state.has_lost_leader() && !waits
+    }
+
+    /// A stream that requires a leader is let in. Where there is none it waits for one with those that were open before.
+    pub(super) fn let_in_requiring_leader(&mut self, turn: &Turn, rpc: Rpc) {
+        if turn.epoch_state.has_lost_leader() {
             self.streams.leaderless.insert(rpc);
         }
-        !waits
     }
 
     /// Ends the streams that have waited for a leader for too long.

@@ -294,7 +294,7 @@ impl Leader {
         until: Time,
     ) {
         if let ControlEntry::AlarmOn { member, alarm } = &control {
-            self.raising.insert((*member, *alarm));
+            self.raising.push((*member, *alarm));
         }
         let seen = turn.sequencer.counter();
         let waits = seen > turn.settled_truth();
@@ -345,11 +345,23 @@ impl Leader {
                 self.compacting_to = self.compaction_proposed;
                 self.superseded.take_upto(revision)
             }
+            ControlEntry::AlarmOn { member, alarm } => {
+                self.raises_no_more((member, alarm));
+                vec![]
+            }
             _ => vec![],
         };
         calls.into_iter().for_each(|call| turn.answer(call, Err(Error::Timeout)));
         for asked in woken {
             self.decide_request(turn, asked);
+        }
+    }
+
+    /// One that was decided is in effect, or is not proposed.
+    pub(super) fn raises_no_more(&mut self, alarm: (u64, u8)) {
+        // What takes effect may be of an epoch before.
+        if let Some(place) = self.raising.iter().position(|of| *of == alarm) {
+            self.raising.swap_remove(place);
         }
     }
 

@@ -42,7 +42,7 @@ impl Leader {
             }
             ControlEntry::Compact { revision } => self.superseded.take_upto(Revision(*revision)),
             ControlEntry::AlarmOn { alarm, member } => {
-                self.raising.remove(&(*member, *alarm));
+                self.raises_no_more((*member, *alarm));
                 if *alarm == control::NO_SPACE {
                     self.no_space_heard &= *member != turn.settings.member.0;
                     for call in self.raising_no_space.take().unwrap_or_default() {

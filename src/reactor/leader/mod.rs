@@ -80,7 +80,7 @@ pub(super) struct Leader {
     /// The alarm of a full disk or quota is on its way, and these calls are refused with it.
     raising_no_space: Option<Vec<CallId>>,
     /// Alarms, by member and number, that are decided and not in effect: who disarms one means it as well.
-    raising: BTreeSet<(u64, u8)>,
+    raising: Vec<(u64, u8)>,
     /// A full disk or quota was heard of while this member did not lead: who leads is told, or the alarm is raised when
     /// this one does.
     no_space_heard: bool,
@@ -127,7 +127,7 @@ impl Leader {
             compaction_proposed: Revision::NONE,
             superseded: Waiters::default(),
             raising_no_space: None,
-            raising: BTreeSet::new(),
+            raising: vec![],
             no_space_heard: false,
             raises_at: Time::NEVER,
             over_quota_at: Revision::NONE,

@@ -26,7 +26,7 @@ fn narrow(settings: Settings) -> Settings {
 }
 
 impl Member {
-    fn answered(&self, stream: u32) -> Option<(u8, &str)> {
+    pub(super) fn answered(&self, stream: u32) -> Option<(u8, &str)> {
         let status = self.statuses.iter().find(|(of, ..)| *of == stream);
         status.map(|(_, code, text)| (*code, &text[..]))
     }
@@ -100,6 +100,29 @@ fn what_waits_at_its_shard_is_not_evaluated_after_its_client_was_told() {
     member.write_all();
     let found = member.range(std::str::from_utf8(key).unwrap(), "");
     assert_eq!((found.kvs[0].version, &found.kvs[0].value[..]), (1, &b"first"[..]));
+}
+
+/// What is given up is on its way no more: a disk that is full later is told of.
+#[test]
+fn an_alarm_that_was_given_up_is_raised_when_there_is_reason() {
+    let mut member = Member::new(2, 2);
+    member.disk_stands = true;
+    member.ask(PUT, &put_of(b"a", b"1"));
+    member.run();
+    let full = MemberId(8);
+    let raise = proto::AlarmRequest { action: 1, member_id: full.0, alarm: 1 };
+    let asked = member.ask("/etcdserverpb.Maintenance/Alarm", &raise).number();
+    member.run();
+    member.now = member.now + member.reactors[0].turn.settings.request_timeout() + Duration::from_ms(500);
+    member.run();
+    assert_eq!(member.answered(asked), Some(TIMED_OUT));
+    member.write_all();
+    let stands = |member: &Member| member.reactors[0].turn.control.has_alarm(full, AlarmType::NoSpace);
+    assert!(!stands(&member), "nobody has raised it");
+    let Reactor { turn, leader: Some(leads), .. } = &mut member.reactors[0] else { panic!("it leads") };
+    leads.on_no_space_at(turn, full);
+    member.run();
+    assert!(stands(&member));
 }
 
 #[test]

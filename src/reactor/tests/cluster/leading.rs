@@ -92,3 +92,30 @@ fn time_that_was_slept_deposes_nobody() {
     assert!(reactors.iter().any(|reactor| reactor.paths().sleep_not_counted > 0));
     assert_eq!(cluster.put(leader, "a"), 2);
 }
+
+/// Its own log rests while its disk stands still, so that it follows no commit, and the others have acknowledged one.
+#[test]
+fn a_leader_whose_disk_stands_still_reads_nothing_older_than_the_others_show() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    cluster.pass(Duration::from_secs(1));
+    cluster.member(leader).disk_stands = true;
+    let grant = proto::LeaseGrantRequest { ttl: 60, id: 77 };
+    cluster.member(leader).ask("/etcdserverpb.Lease/LeaseGrant", &grant);
+    let knows = |cluster: &Cluster, at: usize| {
+        let member = cluster.members[at].as_ref().unwrap();
+        member.reactors[0].turn.control.leases.get(crate::types::LeaseId(77)).is_some()
+    };
+    cluster.until("another one shows it", |cluster| (0..3).any(|at| knows(cluster, at)));
+    assert!(!knows(&cluster, leader));
+    let range = proto::RangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+    let asked = cluster.member(leader).ask("/etcdserverpb.KV/Range", &range).number();
+    cluster.pass(Duration::from_ms(300));
+    assert_eq!(cluster.leaders(), [leader], "it leads on for now");
+    assert_eq!(cluster.member(leader).answered(asked), None);
+    cluster.member(leader).write_all();
+    cluster.settle();
+    assert!(knows(&cluster, leader));
+    assert_eq!(cluster.member(leader).answered(asked), Some((0, "")));
+}

@@ -54,18 +54,28 @@ impl Cluster {
     }
 }
 
+fn put_five(cluster: &mut Cluster, leader: usize) {
+    (0..5u8).for_each(|n| _ = cluster.put(leader, &format!("{}k", char::from(n * 20))));
+}
+
+/// All have shown five puts and come to rest; then one is left, and is back.
+fn one_that_is_left_and_back(reactors: [u16; 3]) -> (Cluster, usize) {
+    let mut cluster = Cluster::new(&reactors, 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let last = (leader + 1) % 3;
+    put_five(&mut cluster, leader);
+    cluster.until("all show it", |cluster| cluster.shown() == [6; 3]);
+    cluster.pass(Duration::from_secs(1));
+    cluster.kill_all_but(last);
+    cluster.restart(last, 3);
+    (cluster, last)
+}
+
 #[test]
 fn the_last_member_reads_what_it_had_shown_after_it_is_back() {
     for reactors in [[1, 1, 1], [2, 2, 2]] {
-        let mut cluster = Cluster::new(&reactors, 3);
-        cluster.until("one serves", serving);
-        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
-        let last = (leader + 1) % 3;
-        (0..5u8).for_each(|n| _ = cluster.put(leader, &format!("{}k", char::from(n * 20))));
-        cluster.until("all show it", |cluster| cluster.shown() == [6; 3]);
-        cluster.pass(Duration::from_secs(1));
-        cluster.kill_all_but(last);
-        cluster.restart(last, 3);
+        let (mut cluster, last) = one_that_is_left_and_back(reactors);
         assert_eq!(cluster.range(last, true), (6, 5));
     }
 }
@@ -73,15 +83,7 @@ fn the_last_member_reads_what_it_had_shown_after_it_is_back() {
 /// It would be asked for what it has not taken over from its log.
 #[test]
 fn a_member_that_is_back_shows_nothing_before_all_its_reactors_know_which_shards_they_have() {
-    let mut cluster = Cluster::new(&[2, 2, 2], 3);
-    cluster.until("one serves", serving);
-    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
-    let last = (leader + 1) % 3;
-    (0..5u8).for_each(|n| _ = cluster.put(leader, &format!("{}k", char::from(n * 20))));
-    cluster.until("all show it", |cluster| cluster.shown() == [6; 3]);
-    cluster.pass(Duration::from_secs(1));
-    cluster.kill_all_but(last);
-    cluster.restart(last, 3);
+    let (mut cluster, last) = one_that_is_left_and_back([2, 2, 2]);
     cluster.member(last).cut_off = Some((ReactorId(1), vec![]));
     cluster.pass(Duration::from_secs(1));
     assert_eq!(cluster.member(last).sequencer.settled(), Revision::NONE);
@@ -99,7 +101,7 @@ fn a_log_does_not_rest_below_what_may_be_shown_without_another_commit() {
     cluster.put(leader, "first");
     cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
     cluster.member(last).cut_off = Some((ReactorId(0), vec![]));
-    (0..5u8).for_each(|n| _ = cluster.put(leader, &format!("{}k", char::from(n * 20))));
+    put_five(&mut cluster, leader);
     cluster.pass(Duration::from_secs(1));
     assert_eq!(cluster.shown()[last], 2, "one of its reactors does not know");
     cluster.member(last).hears_again();
