@@ -397,8 +397,8 @@ fn stand(turn: &mut Turn, local: &mut LocalShard) {
         driving.stands_at = turn.now;
     }
     if group.leads() {
-        group.abort_transfer(); // It was for a winner before.
-        return group.ping(); // One that is deaf to others' terms hears of them in the answers.
+        // It was for a winner before. One that is deaf to others' terms hears of them in the answers to its fence.
+        return group.abort_transfer();
     }
     if driving.stands_at > turn.now {
         return;

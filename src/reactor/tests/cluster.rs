@@ -241,6 +241,14 @@ impl Cluster {
         self.members.iter().flatten().map(shown).collect()
     }
 
+    /// A key of a shard that lives at a member's reactor.
+    fn key_of_reactor(&mut self, at: usize, reactor: u16) -> &'static str {
+        let router = self.member(at).reactors[0].turn.router();
+        let keys = ["a", "/registry/pods/b", "/registry/leases/c", "/registry/events/d", "z"];
+        let is_of = |key: &&str| router.reactor_of(router.shard_of(key.as_bytes())) == ReactorId(reactor);
+        keys.into_iter().find(is_of).expect("a shard lives there")
+    }
+
     /// A call at a member, until it is answered.
     fn call<Q: Message, R: Message + Default>(
         &mut self,
@@ -249,6 +257,11 @@ impl Cluster {
         request: &Q,
     ) -> Result<R, (u8, String)> {
         let stream = self.member(at).ask(path, request).number();
+        self.answer(at, stream)
+    }
+
+    /// The answer to a call that was asked before.
+    fn answer<R: Message + Default>(&mut self, at: usize, stream: u32) -> Result<R, (u8, String)> {
         self.until("a call is answered", |cluster| {
             cluster.members[at].as_ref().unwrap().statuses.iter().any(|(of, ..)| *of == stream)
         });

@@ -143,3 +143,50 @@ fn a_term_is_shown_once_a_restart_would_show_it_too() {
     cluster.pass(Duration::from_ms(500));
     assert!(shown(&mut cluster) > before);
 }
+
+/// A control entry may have seen what a disk here has not yet: who finds its effect would not find that.
+#[test]
+fn a_control_entry_takes_effect_at_a_follower_once_that_shows_what_the_entry_has_seen() {
+    let mut cluster = Cluster::new(&[1, 2, 1], 3);
+    let leader = cluster.led_by_another_than(1);
+    assert_eq!(cluster.put(leader, "a"), 2);
+    cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+    let key = cluster.key_of_reactor(1, 1);
+    cluster.member(1).log_stands = Some(1);
+    assert_eq!(cluster.put(leader, key), 3);
+    let grant = proto::LeaseGrantRequest { ttl: 100, id: 77 };
+    let _: proto::LeaseGrantResponse = cluster.call(leader, GRANT, &grant).unwrap();
+    cluster.pass(Duration::from_ms(100));
+    let has = |member: &Member| -> Vec<bool> {
+        let of = |reactor: &Reactor| reactor.turn.control.leases.get(LeaseId(77)).is_some();
+        member.reactors.iter().map(of).collect()
+    };
+    let member = cluster.member(1);
+    assert_eq!((member.sequencer.settled(), has(member)), (Revision(2), vec![false; 2]));
+    cluster.member(1).write_all();
+    cluster.until("all show it", |cluster| cluster.shown() == [3; 3]);
+    assert_eq!(has(cluster.member(1)), [true; 2]);
+}
+
+/// A tick asks as well, and comes later.
+#[test]
+fn what_got_lost_with_a_connection_is_asked_for_as_soon_as_the_next_one_is_there() {
+    for pause_ms in [0, 30, 60] {
+        let mut cluster = Cluster::new(&[1, 1, 1], 3);
+        cluster.until("one serves", serving);
+        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        let follower = (leader + 1) % 3;
+        assert_eq!(cluster.put(leader, "a"), 2);
+        cluster.kill(3 - leader - follower);
+        cluster.pass(Duration::from_ms(200 + pause_ms));
+        cluster.held = vec![(leader, follower)];
+        let put = proto::PutRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+        let put = cluster.member(leader).ask("/etcdserverpb.KV/Put", &put).number();
+        cluster.settle();
+        (cluster.held.clear(), cluster.waiting.clear());
+        cluster.break_between(leader, follower);
+        let between = |(end, far): (&End, &End)| end.member == leader && far.member == follower;
+        cluster.until("they are connected again", |cluster| cluster.ends.iter().any(between));
+        assert_eq!(cluster.member(leader).answered(put), Some((0, "")), "after {pause_ms} ms");
+    }
+}

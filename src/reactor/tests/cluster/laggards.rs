@@ -284,3 +284,73 @@ fn a_read_of_the_log_that_fails_is_tried_again_and_what_the_disk_has_changed_is_
     assert!(paths(cluster.member(away)).state_installed > 0);
     assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
 }
+
+/// With the process it would be gone, and something older would be shown.
+#[test]
+fn a_state_is_not_shown_before_the_log_says_durably_that_it_begins_anew_behind_it() {
+    let (mut cluster, leader, away) = cluster_that_keeps_no_log();
+    write_much(&mut cluster, leader, 300);
+    let least = cluster.shown()[away];
+    cluster.member(away).lane_stands = true;
+    cluster.cut.clear();
+    let mut unsaid = 0;
+    for _ in 0..2_000 {
+        cluster.pass(Duration::from_ms(20));
+        if cluster.shown()[away] == 301 {
+            break;
+        }
+        let installed = paths(cluster.member(away)).state_installed;
+        cluster.member(away).disk_stands = true;
+        cluster.member(away).take_a_bulk_step(2);
+        cluster.pass(Duration::from_ms(20));
+        if paths(cluster.member(away)).state_installed > installed {
+            assert_eq!(cluster.shown()[away], least);
+            unsaid += 1;
+        }
+        cluster.member(away).write_all();
+    }
+    assert!(unsaid > 0, "a state has come");
+    assert_eq!(cluster.shown(), [301; 3]);
+    assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
+}
+
+/// Its file would be removed while it is being made.
+#[test]
+fn a_state_waits_for_the_step_of_the_shards_own_checkpoint_that_is_on_its_way() {
+    let mut cluster = Cluster::of(&[1, 1, 1], 3, |settings| {
+        let bounds = crate::limits::Bounds { laggard_log_bytes_max: 0, held_bytes_max: 0, ..settings.bounds };
+        Settings { bounds, ..settings }
+    });
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let away = (leader + 1) % 3;
+    let shard = cluster.member(away).reactors[0].turn.router().shard_of(b"/k");
+    let is_of_shard = |name: &String| name.starts_with(&format!("{:04}-", shard.0));
+    cluster.member(away).lane_stands = true;
+    let mut values = 0;
+    while !cluster.member(away).checkpoint_bytes.keys().any(is_of_shard) {
+        cluster.member(away).take_a_bulk_step(1);
+        values += 1;
+        cluster.put_value(leader, &format!("/k{values}"), vec![7; 20_000]);
+        cluster.pass(Duration::from_ms(10));
+    }
+    let (_, own) = *cluster.member(away).undone.last().expect("its blocks are on their way");
+    cluster.cut = (0..3).filter(|other| *other != away).map(|other| (away, other)).collect();
+    (0..300).for_each(|n| _ = cluster.put_value(leader, &format!("/k{n}"), vec![8; 20_000]));
+    let least = cluster.shown()[away];
+    cluster.cut.clear();
+    for _ in 0..1_000 {
+        cluster.pass(Duration::from_ms(10));
+        let member = cluster.member(away);
+        if let Some(place) = member.undone.iter().position(|(_, job)| *job != own) {
+            let (id, job) = member.undone.remove(place);
+            member.reactors[id].step(member.now, Input::Bulk { job, done: BulkDone::Done });
+        }
+    }
+    assert!(on_their_way(cluster.member(away)) > 0, "it has come");
+    assert_eq!(cluster.shown()[away], least);
+    cluster.member(away).lane_stands = false;
+    while cluster.member(away).take_a_bulk_step(1) {}
+    cluster.until("all show it", |cluster| cluster.shown() == [values + 301; 3]);
+    assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
+}

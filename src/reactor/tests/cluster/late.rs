@@ -163,7 +163,7 @@ fn a_control_entry_that_waited_for_what_it_has_seen_is_not_proposed_after_its_cl
 
 impl Cluster {
     /// All connections between two members break.
-    fn break_between(&mut self, one: usize, other: usize) {
+    pub(super) fn break_between(&mut self, one: usize, other: usize) {
         let between = |(end, far): (&End, &End)| (end.member == one && far.member == other).then_some(*end);
         let ends: Vec<End> = self.ends.iter().filter_map(between).collect();
         assert!(!ends.is_empty());

@@ -4,6 +4,8 @@ use super::*;
 use crate::raft::{Message, MessageBody, Position, VoteKind};
 use crate::types::Term;
 
+const RANGE: &str = "/etcdserverpb.KV/Range";
+
 /// What a reactor of the leader writes does not reach the others, though all of them hear of it and their disks are
 /// well: nothing of its shards settles, and another member does better.
 #[test]
@@ -12,10 +14,7 @@ fn a_leader_of_which_nothing_settles_gives_the_leadership_up() {
     cluster.until("one serves", serving);
     let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
     assert_eq!(cluster.put(leader, "a"), 2);
-    let router = cluster.member(leader).reactors[0].turn.router().clone();
-    let keys = ["a", "/registry/pods/b", "/registry/leases/c", "/registry/events/d", "z"];
-    let of_second = |key: &&str| router.reactor_of(router.shard_of(key.as_bytes())) == ReactorId(1);
-    let key = keys.into_iter().find(of_second).expect("a shard lives there");
+    let key = cluster.key_of_reactor(leader, 1);
     cluster.mute = Some((leader, 1));
     let put = proto::PutRequest { key: Bytes::from(key), ..Default::default() };
     cluster.member(leader).ask("/etcdserverpb.KV/Put", &put);
@@ -110,7 +109,7 @@ fn a_leader_whose_disk_stands_still_reads_nothing_older_than_the_others_show() {
     cluster.until("another one shows it", |cluster| (0..3).any(|at| knows(cluster, at)));
     assert!(!knows(&cluster, leader));
     let range = proto::RangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
-    let asked = cluster.member(leader).ask("/etcdserverpb.KV/Range", &range).number();
+    let asked = cluster.member(leader).ask(RANGE, &range).number();
     cluster.pass(Duration::from_ms(300));
     assert_eq!(cluster.leaders(), [leader], "it leads on for now");
     assert_eq!(cluster.member(leader).answered(asked), None);
@@ -118,4 +117,42 @@ fn a_leader_whose_disk_stands_still_reads_nothing_older_than_the_others_show() {
     cluster.settle();
     assert!(knows(&cluster, leader));
     assert_eq!(cluster.member(leader).answered(asked), Some((0, "")));
+}
+
+/// A majority has confirmed it, and by the time its answers come another member leads.
+#[test]
+fn a_round_that_has_begun_serves_nobody_who_comes_later() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    assert_eq!(cluster.put(leader, "a"), 2);
+    cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+    cluster.held = others.map(|other| (other, leader)).into();
+    let range = proto::RangeRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+    let early = cluster.member(leader).ask(RANGE, &range).number();
+    cluster.settle();
+    // The others lose their connections to it, and it has not heard of that.
+    cluster.cut = others.map(|other| (leader, other)).into();
+    let to_it = |(end, far): (&End, &End)| (far.member == leader).then_some((*end, *far));
+    let broken: Vec<(End, End)> = cluster.ends.iter().filter_map(to_it).collect();
+    for (End { member, conn }, _) in &broken {
+        cluster.step(*member, *conn, Input::Closed { conn: *conn });
+    }
+    cluster.until("another serves", |cluster| cluster.leaders().len() == 2);
+    let next = *cluster.leaders().iter().find(|at| **at != leader).unwrap();
+    assert_eq!(cluster.put(next, "a"), 3);
+    let late = cluster.member(leader).ask(RANGE, &range).number();
+    cluster.settle();
+    cluster.release();
+    cluster.settle();
+    assert_eq!(cluster.member(leader).answered(early), Some((0, "")));
+    assert_eq!(cluster.member(leader).answered(late), None, "what was written before is not there");
+    for (end, far) in broken {
+        (cluster.ends.remove(&end), cluster.ends.remove(&far));
+        cluster.step(far.member, far.conn, Input::Closed { conn: far.conn });
+    }
+    cluster.cut.clear();
+    let reply: proto::RangeResponse = cluster.answer(leader, late).unwrap();
+    assert_eq!(reply.header.unwrap().revision, 3);
 }

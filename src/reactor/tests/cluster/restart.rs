@@ -113,3 +113,21 @@ fn a_log_does_not_rest_below_what_may_be_shown_without_another_commit() {
     let shown = cluster.shown();
     assert!(shown == [0] || shown == [7], "{shown:?}");
 }
+
+/// What a leader shows may stand in one of its logs only, and the others rest.
+#[test]
+fn a_log_that_rests_says_anew_how_much_is_shown_though_nothing_else_comes_into_it() {
+    let mut cluster = Cluster::new(&[2, 2, 2], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    put_five(&mut cluster, leader);
+    cluster.until("all show it", |cluster| cluster.shown() == [6; 3]);
+    cluster.pass(Duration::from_secs(1));
+    let key = cluster.key_of_reactor(leader, 1);
+    assert_eq!(cluster.put(leader, key), 7);
+    cluster.pass(Duration::from_secs(1));
+    cluster.kill_all_but(leader);
+    cluster.restart(leader, 3);
+    cluster.pass(Duration::from_secs(1));
+    assert_eq!(cluster.shown(), [7]);
+}
