@@ -420,7 +420,6 @@ impl Member {
         Ok(R::decode(&self.answers.remove(place).1[..]).expect("in protobuf"))
     }
 
-    /// A call that is not awaited.
     /// The reactor that hears nothing hears what has waited.
     fn hear_mail(&mut self) {
         let (deaf, waiting) = self.cut_off.take().expect("one hears nothing");
@@ -429,6 +428,7 @@ impl Member {
         }
     }
 
+    /// A call that is not awaited.
     fn ask<Q: Message>(&mut self, path: &str, request: &Q) -> http2::StreamId {
         self.client.call(path, &[], &request.encode_to_vec()).expect("streams are free")
     }
