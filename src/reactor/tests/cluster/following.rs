@@ -183,7 +183,8 @@ fn what_got_lost_with_a_connection_is_asked_for_as_soon_as_the_next_one_is_there
         let put = proto::PutRequest { key: Bytes::from_static(b"a"), ..Default::default() };
         let put = cluster.member(leader).ask("/etcdserverpb.KV/Put", &put).number();
         cluster.settle();
-        (cluster.held.clear(), cluster.waiting.clear());
+        cluster.held.clear();
+        cluster.waiting.clear();
         cluster.break_between(leader, follower);
         let between = |(end, far): (&End, &End)| end.member == leader && far.member == follower;
         cluster.until("they are connected again", |cluster| cluster.ends.iter().any(between));

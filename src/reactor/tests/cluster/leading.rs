@@ -176,7 +176,8 @@ fn a_round_that_has_begun_serves_nobody_who_comes_later() {
     assert_eq!(cluster.member(leader).answered(early), Some((0, "")));
     assert_eq!(cluster.member(leader).answered(late), None, "what was written before is not there");
     for (end, far) in broken {
-        (cluster.ends.remove(&end), cluster.ends.remove(&far));
+        cluster.ends.remove(&end);
+        cluster.ends.remove(&far);
         cluster.step(far.member, far.conn, Input::Closed { conn: far.conn });
     }
     cluster.cut.clear();

@@ -66,3 +66,17 @@ fn each_epoch_of_a_process_has_a_generation_of_its_own() {
         before = now;
     }
 }
+
+/// What lies between is not in the state, and would be missing in what is shown.
+#[test]
+fn nothing_is_shown_below_a_state_that_a_reactor_has_taken() {
+    let mut cluster = Cluster::new(&[1, 2, 1], 3);
+    cluster.led_by_another_than(1);
+    cluster.until("all show it", |cluster| cluster.shown() == [1; 3]);
+    let Reactor { epochs, turn, .. } = &mut cluster.member(1).reactors[0];
+    for (covered, shown) in [(5, None), (8, None), (9, Some(9)), (12, Some(12))] {
+        epochs.on_covered(ReactorId(0), Revision(12), Revision::NONE);
+        epochs.on_covered(ReactorId(1), Revision(covered), Revision(9));
+        assert_eq!(epochs.covered_by_all(turn), shown.map(Revision), "{covered}");
+    }
+}
