@@ -64,9 +64,12 @@ pub(super) struct GroupTimes {
     /// Since when no other member is known to lead, and when this one was elected.
     leaderless_since: Option<Time>,
     elected_at: Option<Time>,
-    /// When this member stands because the leader's connection is gone, and how often it still does.
+    /// When this member stands because the leader's connection is gone, and how often it still does; how long after
+    /// those that go before it, and in which term that leader was.
     stands_at: Time,
     stands: u32,
+    stands_behind: Duration,
+    lost_in: Term,
     turned: BTreeMap<ReactorId, Turned>,
     /// The highest revision known to be settled while this member leads, and since when.
     settled: (Revision, Time),
@@ -136,19 +139,33 @@ impl GroupTimes {
             "a lost leader is stood for some times: {}",
             self.stands
         );
-        // Who asks whether it would get votes asks once more: those that still believed in the leader said nothing.
-        let is_free = matches!(group.role(), Role::Follower | Role::PreCandidate);
-        let wants = self.stands > 0 && is_free && group.leader().is_none();
-        if !wants || !may_stand {
+        self.stand_for_lost_leader(turn, group, may_stand);
+        self.note_leader(turn.now, group);
+    }
+
+    /// Who asks whether it would get votes asks once more: those that still believed in the leader said nothing. Who
+    /// has votes waits for the others, and begins anew where one was refused: two that have asked each other at the same
+    /// time have both voted for themselves. Who has voted for another one has no say in it any more.
+    fn stand_for_lost_leader(&mut self, turn: &mut Turn, group: &mut Group, may_stand: bool) {
+        let vote = group.hard_state().vote.filter(|_| group.term() > self.lost_in);
+        let has_voted = vote.is_some_and(|vote| vote != group.own());
+        let is_over = group.leads() || group.leader().is_some() || has_voted;
+        if self.stands == 0 || is_over || !may_stand {
             self.stands = 0;
-        } else if turn.now >= self.stands_at {
+            return;
+        }
+        if group.role() == Role::Candidate && !group.is_refused() {
+            self.stands_at = Time::NEVER;
+        } else if self.stands_at == Time::NEVER {
+            self.stands_at = turn.now + self.stands_behind;
+        }
+        if turn.now >= self.stands_at {
             group.campaign();
             let pause_ms = STAND_AGAIN_MS << (STANDS_FOR_LOST_LEADER - self.stands);
             self.stands_at = turn.now + Duration::from_ms(pause_ms);
             turn.counters.paths.stood_for_lost_leader += 1;
             self.stands -= 1;
         }
-        self.note_leader(turn.now, group);
     }
 
     /// How long a takeover takes is counted from when the leader was found to be lost.
@@ -288,7 +305,9 @@ impl Epochs {
         let before = voters.iter().filter(|id| **id < own && Some(**id) != gone).count() as u64;
         group.forget_leader();
         self.clock.stands = STANDS_FOR_LOST_LEADER;
-        self.clock.stands_at = turn.now + Duration::from_ms(before * CAMPAIGN_AGAIN_MS / 2);
+        self.clock.lost_in = group.term();
+        self.clock.stands_behind = Duration::from_ms(before * CAMPAIGN_AGAIN_MS / 2);
+        self.clock.stands_at = turn.now + self.clock.stands_behind;
     }
 
     /// The winner of the control shard's group asks for a group in which this member's log is longer.
