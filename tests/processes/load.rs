@@ -2,11 +2,11 @@
 //! they see is the history that the simulator's checks judge.
 
 use super::members::{Members, until};
-use braid::sim::{Identity, check_shown};
 use braid::sim::client::Client;
 use braid::sim::history::{History, Known, Op, method_of};
 use braid::sim::plan::OpKind;
 use braid::sim::workload::{Asker, Knows};
+use braid::sim::{Identity, check_shown};
 use braid::stdx::Rng;
 use braid::types::{ClusterId, ConnId, MemberId, ReactorId, Time};
 use braid::wire::Method;

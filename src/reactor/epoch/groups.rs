@@ -104,12 +104,16 @@ impl GroupTimes {
         if settled != self.settled.0 || settled == taken {
             self.settled = (settled, now);
         }
-        let nobody_is_faster = self.turned.values().any(|turned| turned.waits_for_others);
-        let timeouts = if nobody_is_faster { SLOW_OTHERS_TIMEOUTS } else { 1 };
+        let timeouts = if self.nobody_is_faster() { SLOW_OTHERS_TIMEOUTS } else { 1 };
         match now.since(self.settled.1) > Duration(timeouts * turn.settings.election_timeout.0) {
             true => Some("what is written does not settle"),
             false => self.why_hung(turn),
         }
+    }
+
+    /// Whether a group waits for all other members: nobody who led it would get further, as where all disks stand.
+    pub fn nobody_is_faster(&self) -> bool {
+        self.turned.values().any(|turned| turned.waits_for_others)
     }
 
     /// Why a member should not take over either: no epoch begins before all its reactors have stopped.
