@@ -42,6 +42,8 @@ paths! {
     stood_for_lost_leader,
     /// A process had slept, and counted nothing of it.
     sleep_not_counted,
+    /// A leader that slept asked the members who leads before it expired a lease.
+    expiry_asked_first,
     /// The leadership was to go to another member, by order; and went; and stayed.
     hand_over_begun,
     hand_over_done,

@@ -192,7 +192,9 @@ impl Reactor {
             let shard = &mut control.shard;
             let is_followed = shard.log_view().committed().index == shard.group().committed();
             self.rounds.drive(&mut self.turn, shard.group_mut(), is_followed);
-            self.run_local();
+            if self.turn.has_local() {
+                self.run_local();
+            }
         }
     }
 

@@ -96,7 +96,7 @@ impl GroupTimes {
     }
 
     /// Why a member that leads should not: revisions that do not settle, or a reactor that does not turn.
-    fn why_unwell(&mut self, turn: &Turn) -> Option<&'static str> {
+    fn why_unwell(&mut self, turn: &Turn, group: &Group) -> Option<&'static str> {
         let now = turn.now;
         let (settled, taken) = (turn.settled_truth(), turn.sequencer.counter());
         assert!(self.settled.0 <= settled, "what is settled does not fall: {settled}");
@@ -105,7 +105,9 @@ impl GroupTimes {
             self.settled = (settled, now);
         }
         let timeouts = if self.nobody_is_faster() { SLOW_OTHERS_TIMEOUTS } else { 1 };
-        match now.since(self.settled.1) > Duration(timeouts * turn.settings.election_timeout.0) {
+        let is_late = now.since(self.settled.1) > Duration(timeouts * turn.settings.election_timeout.0);
+        // Who hears nobody is deposed by the check of the quorum, and is well as soon as it hears them again.
+        match is_late && hears_most(group) {
             true => Some("what is written does not settle"),
             false => self.why_hung(turn),
         }
@@ -186,7 +188,7 @@ impl GroupTimes {
 
     fn give_up_if_unwell(&mut self, turn: &mut Turn, group: &mut Group) {
         assert!(group.leads(), "only who leads can give it up");
-        let why = if turn.epoch_state.leads() { self.why_unwell(turn) } else { self.why_hung(turn) };
+        let why = if turn.epoch_state.leads() { self.why_unwell(turn, group) } else { self.why_hung(turn) };
         let Some(why) = why else { return };
         let was_unwell = turn.now < self.unwell_until;
         self.unwell_until = turn.now + Duration(2 * turn.settings.election_timeout.0);
@@ -239,7 +241,12 @@ fn hand_over(group: &mut Group) {
 }
 
 impl Epochs {
-    pub(super) fn drive_groups(&mut self, turn: &mut Turn, shards: &mut Shards) {
+    pub(super) fn drive_groups(
+        &mut self,
+        turn: &mut Turn,
+        shards: &mut Shards,
+        is_heard_by: impl Fn(MemberId) -> bool,
+    ) {
         let ticks = self.clock.ticks_at <= turn.now;
         if ticks {
             // A process that slept does not count what it has slept: it would depose a leader that lives, or itself.
@@ -253,7 +260,8 @@ impl Epochs {
             }
         }
         if ticks && !turn.is_alone() {
-            let (steps, waits_for_others) = (steps_done(turn, shards), shards.all().any(waits_for_others));
+            let steps = steps_done(turn, shards);
+            let waits_for_others = shards.all().any(|local| waits_for_others(turn, local, &is_heard_by));
             turn.send(ReactorId(0), EpochMail::Turns { steps, waits_for_others });
         }
         // Nobody takes a group from a lone member, and nobody lags; that one of its own is gone is told.
@@ -402,12 +410,24 @@ fn steps_done(turn: &Turn, shards: &Shards) -> u64 {
     steps.sum()
 }
 
-/// Whether the group has proposed something that no other member has acknowledged.
-fn waits_for_others(local: &LocalShard) -> bool {
+/// Whether the group has proposed something that no other member has acknowledged, though most members hear of it:
+/// their disks are slow.
+fn waits_for_others(turn: &Turn, local: &LocalShard, is_heard_by: impl Fn(MemberId) -> bool) -> bool {
     let group = local.shard.group();
     let committed = group.committed();
     let is_alone = || group.progress().all(|(_, matched, _)| matched <= committed);
-    group.leads() && group.last_index() > committed && is_alone()
+    let voters = &group.peers_at(group.applied()).voters;
+    let hears = |id: &RaftId| *id == group.own() || turn.member_of(*id).is_some_and(&is_heard_by);
+    let most_hear = || 2 * voters.iter().filter(|id| hears(id)).count() > voters.len();
+    group.leads() && group.last_index() > committed && is_alone() && most_hear()
+}
+
+/// Whether a majority was heard of since the last check of the quorum.
+fn hears_most(group: &Group) -> bool {
+    let voters = &group.peers_at(group.applied()).voters;
+    let is_heard =
+        |id: &RaftId| *id == group.own() || group.progress().any(|(of, _, heard)| of == *id && heard);
+    2 * voters.iter().filter(|id| is_heard(id)).count() > voters.len()
 }
 
 fn stand(turn: &mut Turn, local: &mut LocalShard) {

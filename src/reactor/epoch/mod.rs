@@ -105,8 +105,9 @@ impl Epochs {
     }
 
     /// Moves whatever takeover is under way; called once per turn, before the shards' Readies are taken.
-    pub fn drive(&mut self, turn: &mut Turn, shards: &mut Shards) {
-        self.drive_groups(turn, shards);
+    /// `is_heard_by` says whether what this reactor says comes to a member.
+    pub fn drive(&mut self, turn: &mut Turn, shards: &mut Shards, is_heard_by: impl Fn(MemberId) -> bool) {
+        self.drive_groups(turn, shards, is_heard_by);
         if turn.epoch_state.stage() == EpochStage::Fencing {
             self.report_fenced(turn, shards);
         }

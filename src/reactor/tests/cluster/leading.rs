@@ -118,6 +118,33 @@ fn time_that_was_slept_deposes_nobody() {
     assert_eq!(cluster.put(leader, "a"), 2);
 }
 
+/// A machine that was suspended comes back, and its member does not know that it leads no more.
+#[test]
+fn a_leader_that_slept_expires_no_lease_before_the_others_say_that_it_leads() {
+    let mut cluster = Cluster::new(&[2, 1, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let grant = proto::LeaseGrantRequest { ttl: 5, id: 77 };
+    let _: proto::LeaseGrantResponse =
+        cluster.call(leader, "/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
+    cluster.pass(Duration::from_ms(500));
+    cluster.held = (0..3).filter(|at| *at != leader).map(|at| (at, leader)).collect();
+    cluster.now = cluster.now + Duration::from_secs(60);
+    let expired = |cluster: &Cluster| {
+        cluster.members[leader].as_ref().unwrap().reactors[0].turn.counters.leases_expired
+    };
+    cluster.pass(Duration::from_ms(300));
+    assert_eq!((cluster.leaders(), expired(&cluster)), (vec![leader], 0));
+    cluster.release();
+    cluster.until("they have said it", |cluster| expired(cluster) == 1);
+    assert_eq!(cluster.leaders(), [leader]);
+    let is_gone = |cluster: &Cluster| {
+        let mut members = cluster.members.iter().flatten();
+        members.all(|member| member.reactors[0].turn.control.leases.get(crate::types::LeaseId(77)).is_none())
+    };
+    cluster.until("it is gone everywhere", is_gone);
+}
+
 /// Its own log rests while its disk stands still, so that it follows no commit, and the others have acknowledged one.
 #[test]
 fn a_leader_whose_disk_stands_still_reads_nothing_older_than_the_others_show() {
