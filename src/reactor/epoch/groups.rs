@@ -28,6 +28,8 @@ pub struct Driving {
     /// When it stands again, and how often it has in this epoch.
     stands_at: Time,
     stood: (Epoch, u32),
+    /// The last entry of the log at the last tick.
+    ticked: Index,
 }
 
 impl Driving {
@@ -262,6 +264,7 @@ impl Epochs {
         if ticks && !turn.is_alone() {
             let steps = steps_done(turn, shards);
             let waits_for_others = shards.all().any(|local| waits_for_others(turn, local, &is_heard_by));
+            shards.all_mut().for_each(|local| local.driving.ticked = local.shard.group().last_index());
             turn.send(ReactorId(0), EpochMail::Turns { steps, waits_for_others });
         }
         // Nobody takes a group from a lone member, and nobody lags; that one of its own is gone is told.
@@ -410,16 +413,16 @@ fn steps_done(turn: &Turn, shards: &Shards) -> u64 {
     steps.sum()
 }
 
-/// Whether the group has proposed something that no other member has acknowledged, though most members hear of it:
-/// their disks are slow.
+/// Whether the group had proposed something by the last tick that no other member has acknowledged all of, though most
+/// members hear of it: their disks are slow. One may have acknowledged what was on its way when its disk came to stand.
 fn waits_for_others(turn: &Turn, local: &LocalShard, is_heard_by: impl Fn(MemberId) -> bool) -> bool {
     let group = local.shard.group();
-    let committed = group.committed();
-    let is_alone = || group.progress().all(|(_, matched, _)| matched <= committed);
+    let proposed = local.driving.ticked.min(group.last_index());
+    let is_alone = || group.progress().all(|(_, matched, _)| matched < proposed);
     let voters = &group.peers_at(group.applied()).voters;
     let hears = |id: &RaftId| *id == group.own() || turn.member_of(*id).is_some_and(&is_heard_by);
     let most_hear = || 2 * voters.iter().filter(|id| hears(id)).count() > voters.len();
-    group.leads() && group.last_index() > committed && is_alone() && most_hear()
+    group.leads() && proposed > group.committed() && is_alone() && most_hear()
 }
 
 /// Whether a majority was heard of since the last check of the quorum.
