@@ -259,6 +259,9 @@ pub const CAMPAIGN_AGAIN_MS: u64 = 50;
 /// acknowledged it: their disks are slow, or their connections. None is known to do better then, and to change who
 /// leads takes several writes of all logs.
 pub const SLOW_OTHERS_TIMEOUTS: u64 = 8;
+/// How many entries of all groups' logs somebody may lack of what another member has, and still get its vote: it has
+/// them in a fraction of an election timeout, and more than it lacks may be on its way.
+pub const BEHIND_ENTRIES_MAX: u64 = 4096;
 /// When what is settled has stood for long enough that it is worth a write: a pause between bursts of writes.
 pub const REST_AFTER_MS: u64 = 100;
 /// How often a member stands whose leader's connection is gone, and the first pause between, which doubles: who has not

@@ -38,6 +38,8 @@ paths! {
     group_handed_over,
     /// A vote that belongs to an older term of the control shard's group was not asked of raft.
     vote_outdated,
+    /// A member that is far behind got no vote for the control shard's group.
+    vote_of_laggard,
     /// A member stood as the connection to its leader broke.
     stood_for_lost_leader,
     /// A process had slept, and counted nothing of it.

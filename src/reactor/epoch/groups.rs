@@ -48,11 +48,13 @@ impl Driving {
 }
 
 /// When a reactor was last known to turn, and what it said then.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Turned {
     pub at: Time,
     pub steps: u64,
     pub waits_for_others: bool,
+    pub entries: u64,
+    pub matched: BTreeMap<MemberId, u64>,
 }
 
 /// The times of the groups.
@@ -90,6 +92,11 @@ impl GroupTimes {
     fn patience(&self, turn: &Turn) -> Duration {
         assert!(self.failed <= TAKEOVER_PATIENCE_DOUBLED_MAX, "patience is bounded: {}", self.failed);
         Duration(turn.settings.election_timeout.0 << self.failed.saturating_sub(1))
+    }
+
+    /// How many entries the logs of all reactors have had.
+    pub fn entries(&self) -> u64 {
+        self.turned.values().map(|turned| turned.entries).sum()
     }
 
     pub fn wake_at(&self, turn: &Turn) -> Time {
@@ -197,16 +204,17 @@ impl GroupTimes {
         turn.counters.paths.leader_gave_up += 1;
         turn.log_line(Level::Warn, "giving the leadership up", [("reason", why.into())]);
         // Where nobody has taken it, the others elect.
-        if was_unwell { group.step_down() } else { hand_over(group) }
+        if was_unwell { group.step_down() } else { self.hand_over(turn, group) }
     }
 
     /// A reactor turns.
     pub fn turns(&mut self, from: ReactorId, turned: Turned) {
-        let before = self.turned.insert(from, turned);
-        assert!(before.is_none_or(|before| before.at <= turned.at), "reactor {from} turns as time goes on");
-        if turned.steps > before.map_or(0, |before| before.steps) {
+        let before = self.turned.get(&from).map(|before| (before.at, before.steps));
+        assert!(before.is_none_or(|(at, _)| at <= turned.at), "reactor {from} turns as time goes on");
+        if turned.steps > before.map_or(0, |(_, steps)| steps) {
             self.moved_at = turned.at;
         }
+        self.turned.insert(from, turned);
     }
 
     /// An epoch begins to serve.
@@ -226,19 +234,23 @@ impl GroupTimes {
         }
     }
 
+    /// Gives the control shard's group to whom it has heard of and that has most of it, and of all other groups; nobody
+    /// leads where there is none.
+    fn hand_over(&self, turn: &Turn, group: &mut Group) {
+        let has =
+            |of: MemberId| self.turned.values().filter_map(|turned| turned.matched.get(&of)).sum::<u64>();
+        let others = group.progress().filter(|(.., is_active)| *is_active);
+        let next = others.max_by_key(|(id, matched, _)| (*matched, turn.member_of(*id).map(has), *id));
+        let next = next.map(|(id, ..)| id);
+        if !next.is_some_and(|next| group.transfer_leader(next)) {
+            group.step_down();
+        }
+    }
+
     /// What stood still before now is no sign of anything.
     fn wakes(&mut self, turn: &Turn) {
         self.settled = (turn.settled_truth(), turn.now);
         self.turned.values_mut().for_each(|turned| turned.at = turn.now);
-    }
-}
-
-/// Gives a group to whom it has heard of and that has most of its log; nobody leads where there is none.
-fn hand_over(group: &mut Group) {
-    let others = group.progress().filter(|(.., is_active)| *is_active);
-    let next = others.max_by_key(|(id, matched, _)| (*matched, *id)).map(|(id, ..)| id);
-    if !next.is_some_and(|next| group.transfer_leader(next)) {
-        group.step_down();
     }
 }
 
@@ -265,7 +277,9 @@ impl Epochs {
             let steps = steps_done(turn, shards);
             let waits_for_others = shards.all().any(|local| waits_for_others(turn, local, &is_heard_by));
             shards.all_mut().for_each(|local| local.driving.ticked = local.shard.group().last_index());
-            turn.send(ReactorId(0), EpochMail::Turns { steps, waits_for_others });
+            let entries = shards.all().map(|local| local.shard.group().last_index().0).sum();
+            let matched = matched(turn, shards);
+            turn.send(ReactorId(0), EpochMail::Turns { steps, waits_for_others, entries, matched });
         }
         // Nobody takes a group from a lone member, and nobody lags; that one of its own is gone is told.
         if !ticks && turn.is_alone() && turn.epoch_state.stage() == EpochStage::Serving {
@@ -294,7 +308,7 @@ impl Epochs {
             return;
         }
         turn.counters.paths.takeover_given_up += 1;
-        hand_over(group);
+        self.clock.hand_over(turn, group);
         self.end_if_under_way(turn);
     }
 
@@ -400,6 +414,17 @@ fn drive(turn: &mut Turn, local: &mut LocalShard, ticks: bool) -> bool {
         group.ping();
     }
     false
+}
+
+/// How many entries of the groups that are led here each other member has.
+fn matched(turn: &Turn, shards: &Shards) -> BTreeMap<MemberId, u64> {
+    let mut matched = BTreeMap::new();
+    for (id, index, _) in shards.all().flat_map(|local| local.shard.group().progress()) {
+        if let Some(member) = turn.member_of(id) {
+            *matched.entry(member).or_default() += index.0;
+        }
+    }
+    matched
 }
 
 /// How many steps of the takeover under way the shards have behind them: it gets further while they grow.

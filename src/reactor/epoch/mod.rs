@@ -17,6 +17,7 @@ mod following;
 mod groups;
 mod hand_over;
 mod sharing;
+mod votes;
 
 use super::epoch_state::EpochStage;
 use super::settings::Founder;
@@ -88,9 +89,9 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Turns { steps, waits_for_others } => {
+            EpochMail::Turns { steps, waits_for_others, entries, matched } => {
                 let steps = if sent_in == turn.epoch() { steps } else { 0 };
-                self.clock.turns(from, Turned { at: turn.now, steps, waits_for_others });
+                self.clock.turns(from, Turned { at: turn.now, steps, waits_for_others, entries, matched });
             }
             EpochMail::Drained { caught_up } if sent_in == turn.epoch() => self.on_drained(from, caught_up),
             EpochMail::Drained { .. } => {}

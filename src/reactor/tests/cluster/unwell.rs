@@ -2,6 +2,7 @@
 
 use super::laggards::held;
 use super::*;
+use crate::raft::Role;
 
 const PUT: &str = "/etcdserverpb.KV/Put";
 
@@ -127,4 +128,26 @@ fn a_leader_that_hears_nobody_is_not_unwell() {
     cluster.pass(Duration::from_secs(1));
     assert!(!cluster.leaders().contains(&leader));
     assert_eq!(cluster.member(leader).reactors[0].paths().leader_gave_up, 0);
+}
+
+/// All have as much of the control shard's group.
+#[test]
+fn who_gives_the_leadership_up_gives_it_to_the_member_that_is_furthest_ahead_in_all_groups() {
+    for nth in [1, 2] {
+        let mut cluster = Cluster::new(&[1, 1, 1], 3);
+        cluster.until("one serves", serving);
+        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        let (behind, other) = ((leader + nth) % 3, (leader + 3 - nth) % 3);
+        cluster.member(behind).disk_stands = true;
+        cluster.put(leader, "a");
+        cluster.pass(Duration::from_ms(300));
+        cluster.member(leader).disk_stands = true;
+        let put = proto::PutRequest { key: Bytes::from_static(b"b"), ..Default::default() };
+        cluster.member(leader).ask(PUT, &put);
+        cluster.until("it is given up", |cluster| !cluster.leaders().contains(&leader));
+        cluster.pass(Duration::from_ms(100));
+        let role =
+            cluster.member(other).reactors[0].shards.get(ShardId::CONTROL).unwrap().shard.group().role();
+        assert_eq!(role, Role::Candidate, "m{other} of {:?} stands", [behind, other]);
+    }
 }
