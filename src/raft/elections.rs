@@ -112,6 +112,12 @@ impl Group {
         self.leads()
     }
 
+    /// Whether another peer has refused its vote to this one, which stands: it may have voted for itself.
+    pub fn is_refused(&self) -> bool {
+        let (_, refused, _) = self.node.raft.prs().tally_votes();
+        self.role() == Role::Candidate && refused > 0
+    }
+
     /// Gives leadership up, in the same term.
     pub fn step_down(&mut self) {
         self.follow_nobody();

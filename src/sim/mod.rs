@@ -46,6 +46,6 @@ mod differential;
 mod tests;
 
 pub use boot::Identity;
-pub use checks::check;
+pub use checks::{check, check_shown};
 pub use run::{Report, Summary, run};
 pub use world::Failure;

@@ -2,11 +2,11 @@
 //! they see is the history that the simulator's checks judge.
 
 use super::members::{Members, until};
-use braid::sim::Identity;
 use braid::sim::client::Client;
 use braid::sim::history::{History, Known, Op, method_of};
 use braid::sim::plan::OpKind;
 use braid::sim::workload::{Asker, Knows};
+use braid::sim::{Identity, check_shown};
 use braid::stdx::Rng;
 use braid::types::{ClusterId, ConnId, MemberId, ReactorId, Time};
 use braid::wire::Method;
@@ -158,6 +158,12 @@ impl Load {
             until(what, || shown() >= revision)?;
         }
         Ok(())
+    }
+
+    /// Waits until every other watch has been shown the same: that the observers were says nothing of them.
+    pub fn await_watches(&self, revision: i64) -> Result<(), String> {
+        let shown = || check_shown(&self.history(), self.observers(), revision);
+        until(|| shown().err().map_or_else(String::new, |failure| failure.what), || shown().is_ok())
     }
 
     /// Has every member asked for its hash at a revision.

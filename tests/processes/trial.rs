@@ -247,6 +247,7 @@ impl<'a> Trial<'a> {
         self.load.await_answers(Method::Put)?;
         let revision = self.load.rest()?;
         self.load.await_observers(revision)?;
+        self.load.await_watches(revision)?;
         let now = self.load.now();
         let mut history = self.load.history();
         let moment = history.moment(now);

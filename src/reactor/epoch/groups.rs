@@ -28,6 +28,8 @@ pub struct Driving {
     /// When it stands again, and how often it has in this epoch.
     stands_at: Time,
     stood: (Epoch, u32),
+    /// The last entry of the log at the last tick.
+    ticked: Index,
 }
 
 impl Driving {
@@ -66,9 +68,12 @@ pub(super) struct GroupTimes {
     /// Since when no other member is known to lead, and when this one was elected.
     leaderless_since: Option<Time>,
     elected_at: Option<Time>,
-    /// When this member stands because the leader's connection is gone, and how often it still does.
+    /// When this member stands because the leader's connection is gone, and how often it still does; how long after
+    /// those that go before it, and in which term that leader was.
     stands_at: Time,
     stands: u32,
+    stands_behind: Duration,
+    lost_in: Term,
     turned: BTreeMap<ReactorId, Turned>,
     /// The highest revision known to be settled while this member leads, and since when.
     settled: (Revision, Time),
@@ -108,14 +113,18 @@ impl GroupTimes {
         if settled != self.settled.0 || settled == taken {
             self.settled = (settled, now);
         }
-        let nobody_is_faster = self.turned.values().any(|turned| turned.waits_for_others);
-        let timeouts = if nobody_is_faster { SLOW_OTHERS_TIMEOUTS } else { 1 };
+        let timeouts = if self.nobody_is_faster() { SLOW_OTHERS_TIMEOUTS } else { 1 };
         let is_late = now.since(self.settled.1) > Duration(timeouts * turn.settings.election_timeout.0);
         // Who hears nobody is deposed by the check of the quorum, and is well as soon as it hears them again.
         match is_late && hears_most(group) {
             true => Some("what is written does not settle"),
             false => self.why_hung(turn),
         }
+    }
+
+    /// Whether a group waits for all other members: nobody who led it would get further, as where all disks stand.
+    pub fn nobody_is_faster(&self) -> bool {
+        self.turned.values().any(|turned| turned.waits_for_others)
     }
 
     /// Why a member should not take over either: no epoch begins before all its reactors have stopped.
@@ -145,19 +154,33 @@ impl GroupTimes {
             "a lost leader is stood for some times: {}",
             self.stands
         );
-        // Who asks whether it would get votes asks once more: those that still believed in the leader said nothing.
-        let is_free = matches!(group.role(), Role::Follower | Role::PreCandidate);
-        let wants = self.stands > 0 && is_free && group.leader().is_none();
-        if !wants || !may_stand {
+        self.stand_for_lost_leader(turn, group, may_stand);
+        self.note_leader(turn.now, group);
+    }
+
+    /// Who asks whether it would get votes asks once more: those that still believed in the leader said nothing. Who
+    /// has votes waits for the others, and begins anew where one was refused: two that have asked each other at the same
+    /// time have both voted for themselves. Who has voted for another one has no say in it any more.
+    fn stand_for_lost_leader(&mut self, turn: &mut Turn, group: &mut Group, may_stand: bool) {
+        let vote = group.hard_state().vote.filter(|_| group.term() > self.lost_in);
+        let has_voted = vote.is_some_and(|vote| vote != group.own());
+        let is_over = group.leads() || group.leader().is_some() || has_voted;
+        if self.stands == 0 || is_over || !may_stand {
             self.stands = 0;
-        } else if turn.now >= self.stands_at {
+            return;
+        }
+        if group.role() == Role::Candidate && !group.is_refused() {
+            self.stands_at = Time::NEVER;
+        } else if self.stands_at == Time::NEVER {
+            self.stands_at = turn.now + self.stands_behind;
+        }
+        if turn.now >= self.stands_at {
             group.campaign();
             let pause_ms = STAND_AGAIN_MS << (STANDS_FOR_LOST_LEADER - self.stands);
             self.stands_at = turn.now + Duration::from_ms(pause_ms);
             turn.counters.paths.stood_for_lost_leader += 1;
             self.stands -= 1;
         }
-        self.note_leader(turn.now, group);
     }
 
     /// How long a takeover takes is counted from when the leader was found to be lost.
@@ -253,6 +276,7 @@ impl Epochs {
         if ticks && !turn.is_alone() {
             let steps = steps_done(turn, shards);
             let waits_for_others = shards.all().any(|local| waits_for_others(turn, local, &is_heard_by));
+            shards.all_mut().for_each(|local| local.driving.ticked = local.shard.group().last_index());
             let entries = shards.all().map(|local| local.shard.group().last_index().0).sum();
             let matched = matched(turn, shards);
             turn.send(ReactorId(0), EpochMail::Turns { steps, waits_for_others, entries, matched });
@@ -310,7 +334,9 @@ impl Epochs {
         let before = voters.iter().filter(|id| **id < own && Some(**id) != gone).count() as u64;
         group.forget_leader();
         self.clock.stands = STANDS_FOR_LOST_LEADER;
-        self.clock.stands_at = turn.now + Duration::from_ms(before * CAMPAIGN_AGAIN_MS / 2);
+        self.clock.lost_in = group.term();
+        self.clock.stands_behind = Duration::from_ms(before * CAMPAIGN_AGAIN_MS / 2);
+        self.clock.stands_at = turn.now + self.clock.stands_behind;
     }
 
     /// The winner of the control shard's group asks for a group in which this member's log is longer.
@@ -412,16 +438,16 @@ fn steps_done(turn: &Turn, shards: &Shards) -> u64 {
     steps.sum()
 }
 
-/// Whether the group has proposed something that no other member has acknowledged, though most members hear of it:
-/// their disks are slow.
+/// Whether the group had proposed something by the last tick that no other member has acknowledged all of, though most
+/// members hear of it: their disks are slow. One may have acknowledged what was on its way when its disk came to stand.
 fn waits_for_others(turn: &Turn, local: &LocalShard, is_heard_by: impl Fn(MemberId) -> bool) -> bool {
     let group = local.shard.group();
-    let committed = group.committed();
-    let is_alone = || group.progress().all(|(_, matched, _)| matched <= committed);
+    let proposed = local.driving.ticked.min(group.last_index());
+    let is_alone = || group.progress().all(|(_, matched, _)| matched < proposed);
     let voters = &group.peers_at(group.applied()).voters;
     let hears = |id: &RaftId| *id == group.own() || turn.member_of(*id).is_some_and(&is_heard_by);
     let most_hear = || 2 * voters.iter().filter(|id| hears(id)).count() > voters.len();
-    group.leads() && group.last_index() > committed && is_alone() && most_hear()
+    group.leads() && proposed > group.committed() && is_alone() && most_hear()
 }
 
 /// Whether a majority was heard of since the last check of the quorum.

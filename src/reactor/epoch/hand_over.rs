@@ -7,7 +7,9 @@
 //! was taken on is answered. Each reactor says when that is done, and who has all that its groups' logs have. Then the
 //! control shard's group is handed to one who has all of all logs, so that its takeover finds everything settled and
 //! needs no entry from anybody. Until that one is elected this member leads on, and where it is not elected in time it
-//! goes on as before: what waits at the door goes by it then, here or there.
+//! goes on as before: what waits at the door goes by it then, here or there. A process that is to end hands over what is
+//! not drained in half of its time as well, but not where a group waits for all others: then the leader answers first,
+//! and the others elect when it has left.
 //!
 //! **Why not otherwise.** Raft's own transfer refuses proposals while it lasts, and knows one group alone: what other
 //! groups had under way would be found half done.
@@ -145,9 +147,14 @@ impl Epochs {
             HandOverTo::Member(target) => **member == target,
             HandOverTo::Anybody => is_connected(**member),
         };
+        // With the epoch what is under way would be lost, for somebody who has to wait for the same disks.
+        let nobody_is_faster = self.clock.nobody_is_faster();
+        let drains_for = if nobody_is_faster { whole } else { to_drain };
         let next = match ready.iter().find(wanted).copied() {
-            None if took < to_drain => return,
-            None if handing.to == HandOverTo::Anybody => furthest(turn, group, is_connected),
+            None if took < drains_for => return,
+            None if handing.to == HandOverTo::Anybody && !nobody_is_faster => {
+                furthest(turn, group, is_connected)
+            }
             next => next,
         };
         let peer = next.and_then(|member| peer_of(turn, group, member));
@@ -179,7 +186,8 @@ impl Epochs {
     pub(super) fn hand_over_wakes_at(&self, turn: &Turn) -> Time {
         let (to_drain, whole) = patience(turn);
         self.handing.as_ref().map_or(Time::NEVER, |handing| {
-            handing.begun + if handing.asked.is_some() { whole } else { to_drain }
+            let goes_on = handing.asked.is_some() || turn.now >= handing.begun + to_drain;
+            handing.begun + if goes_on { whole } else { to_drain }
         })
     }
 }

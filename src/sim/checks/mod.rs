@@ -24,6 +24,7 @@ use super::history::{Header, History, Moment, Op};
 use super::world::Failure;
 use crate::api::Request;
 use crate::limits::TXN_OPS_DEFAULT;
+use crate::types::Time;
 use crate::wire::proto::{self, Message, request_op::Request as Union};
 use crate::wire::{Method, decode};
 use std::collections::BTreeMap;
@@ -55,8 +56,15 @@ pub fn check(history: &History, observers: usize) -> Result<(), Failure> {
     let done = replay::replay(&evidence)?;
     evidence.causes(&done.writers)?;
     late::check(&evidence, &done.writers)?;
-    watches::check(&evidence)?;
+    watches::check(&evidence, history.quiet)?;
     leases::check(&evidence, &done.ended_leases)
+}
+
+/// Whether every watch that is open has been shown everything up to the revision, which all observers have seen. An
+/// error says what is wrong, or not there yet.
+pub fn check_shown(history: &History, observers: usize, revision: i64) -> Result<(), Failure> {
+    let end = Moment { tick: u64::MAX, time: Time::NEVER };
+    watches::check(&Evidence::gather(history, observers)?, Some((end, revision)))
 }
 
 /// The request as the server understands it.

@@ -4,7 +4,6 @@ use super::*;
 use crate::api::Error;
 use crate::sim::boot::Identity;
 use crate::sim::history::{Known, Stream};
-use crate::types::Time;
 
 struct Told(History);
 
@@ -134,6 +133,49 @@ fn history_is_lost_with_a_state_that_was_taken_and_not_before() {
         history.known.compacts_itself = true;
         history.took_states.insert(1, if taken_first { early } else { late });
         let evidence = Evidence::gather(&history, 1).unwrap();
-        assert_eq!(watches::check(&evidence).is_err(), fails, "{taken_first}");
+        assert_eq!(watches::check(&evidence, None).is_err(), fails, "{taken_first}");
     }
+}
+
+/// That an observer was shown a revision says nothing of the others' watches.
+#[test]
+fn what_observers_have_seen_other_watches_may_be_shown_later() {
+    let mut history = Told::new().0;
+    let event = |revision| proto::Event {
+        kv: Some(proto::KeyValue {
+            key: "k".into(),
+            create_revision: revision,
+            mod_revision: revision,
+            version: 1,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let shows = |revision| proto::WatchResponse {
+        header: Told::header(revision),
+        events: vec![event(revision)],
+        ..Default::default()
+    };
+    for client in [0, 1] {
+        let mut moment = || history.moment(Time(0));
+        let (opened, created, shown) = (moment(), moment(), moment());
+        let create = proto::WatchCreateRequest { key: "k".into(), ..Default::default() };
+        let begun = proto::WatchResponse { header: Told::header(1), created: true, ..Default::default() };
+        let mut responses = vec![(created, begun)];
+        responses.extend((client == 1).then(|| (shown, shows(2))));
+        let (progress_asked, cancels) = (vec![], vec![]);
+        let creates = vec![(opened, create)];
+        let stream =
+            Stream { client, member: 1, creates, progress_asked, cancels, responses, opened, ended: None };
+        history.streams.push(stream);
+    }
+    assert!(check_shown(&history, 1, 1).is_ok());
+    let lacks = check_shown(&history, 1, 2).unwrap_err();
+    assert!(lacks.what.contains("has not been shown revision 2"), "{lacks:?}");
+    let shown = history.moment(Time(0));
+    history.streams[0].responses.push((shown, shows(2)));
+    assert!(check_shown(&history, 1, 2).is_ok());
+    history.streams[0].responses.pop();
+    history.streams[0].ended = Some(shown);
+    assert!(check_shown(&history, 1, 2).is_ok());
 }

@@ -24,9 +24,12 @@ struct Watcher<'a> {
     canceled: bool,
 }
 
-pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
+/// By this moment every watch then open has been shown everything up to the revision.
+type Quiet = Option<(Moment, i64)>;
+
+pub fn check(evidence: &Evidence<'_>, quiet: Quiet) -> Result<(), Failure> {
     for (at, stream) in evidence.history.streams.iter().enumerate() {
-        check_stream(evidence, stream).map_err(|what| {
+        check_stream(evidence, stream, quiet).map_err(|what| {
             let (client, member) = (stream.client, stream.member);
             Failure::new("watch", format!("stream {at} of client {client} at m{member}: {what}"))
         })?;
@@ -34,11 +37,11 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_stream(evidence: &Evidence<'_>, stream: &Stream) -> Result<(), String> {
+fn check_stream(evidence: &Evidence<'_>, stream: &Stream, quiet: Quiet) -> Result<(), String> {
     let mut watchers: BTreeMap<i64, Watcher<'_>> = BTreeMap::new();
     let (mut created, mut reports) = (0, stream.progress_asked.iter());
     let mut cancels: BTreeMap<i64, usize> = BTreeMap::new();
-    let quiet = evidence.history.quiet.filter(|(moment, _)| stream.ended.is_none_or(|ended| ended > *moment));
+    let quiet = quiet.filter(|(moment, _)| stream.ended.is_none_or(|ended| ended > *moment));
     let mut quiet = quiet.filter(|(moment, _)| stream.opened < *moment);
     for (moment, response) in &stream.responses {
         quiet_check(evidence, &mut quiet, &watchers, Some(*moment))?;
@@ -119,7 +122,7 @@ fn not_stale(evidence: &Evidence<'_>, member: usize, revision: i64, asked: Momen
 /// Once nothing goes wrong any more, everything arrives.
 fn quiet_check(
     evidence: &Evidence<'_>,
-    quiet: &mut Option<(Moment, i64)>,
+    quiet: &mut Quiet,
     watchers: &BTreeMap<i64, Watcher<'_>>,
     now: Option<Moment>,
 ) -> Result<(), String> {

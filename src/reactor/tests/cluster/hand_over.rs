@@ -293,6 +293,27 @@ fn a_leader_that_nobody_can_follow_ends_all_the_same() {
     assert!(cluster.now.since(begun) <= Duration::from_ms(1_100));
 }
 
+/// Whoever led next would wait for the same disks, and what is under way would have no known outcome.
+#[test]
+fn a_leader_that_ends_while_all_disks_stand_answers_what_was_asked_before() {
+    let (mut cluster, leader) = Cluster::led(&[1, 2, 1]);
+    (0..3).for_each(|at| cluster.member(at).disk_stands = true);
+    let mut asked = Asked::default();
+    (0..9).for_each(|n| asked.put(&mut cluster, n % 3));
+    cluster.pass(Duration::from_ms(300));
+    cluster.stop(leader);
+    cluster.pass(Duration::from_ms(1_500));
+    assert!(!cluster.is_done(leader), "its clients wait");
+    // One after the other they go on, the leader's last.
+    for at in [(leader + 2) % 3, (leader + 1) % 3, leader] {
+        cluster.member(at).write_all();
+        cluster.settle();
+    }
+    cluster.until("it is done", |cluster| cluster.is_done(leader));
+    asked.check(&mut cluster, 2);
+    cluster.until("another leads", |cluster| cluster.leaders().iter().any(|at| *at != leader));
+}
+
 #[test]
 fn where_the_leader_leaves_without_a_hand_over_the_others_wait_for_no_timeout() {
     let (mut cluster, leader) = Cluster::led(&[1, 2, 1]);

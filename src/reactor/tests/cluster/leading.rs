@@ -23,6 +23,31 @@ fn a_leader_of_which_nothing_settles_gives_the_leadership_up() {
     assert!(cluster.put(next, key) > 2);
 }
 
+/// Where each has asked the other before it has heard that the other asks, each has voted for itself: the next election
+/// does not wait until one of them would have missed a leader.
+#[test]
+fn two_that_have_shared_the_votes_stand_again_at_once() {
+    let mut cluster = Cluster::new(&[1, 2, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    assert_eq!(cluster.put(leader, "a"), 2);
+    cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+    let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let settings = cluster.member(one).reactors[0].turn.settings.clone();
+    let term = cluster.member(one).reactors[0].turn.term();
+    cluster.held = vec![(one, other), (other, one)];
+    cluster.kill(leader);
+    cluster.pass(Duration::from_ms(50));
+    cluster.release();
+    let begun = cluster.now;
+    cluster.until("another serves", serving);
+    let [next] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    assert!(cluster.member(next).reactors[0].turn.term().0 > term.0 + 1, "the votes were shared once");
+    let took = cluster.now.since(begun);
+    assert!(took < Duration(settings.election_timeout.0 / 2), "{took:?}");
+    assert_eq!(cluster.put(next, "a"), 3);
+}
+
 /// It belongs to an election that is over: with it, who has led the cluster before would take a group from who leads it.
 #[test]
 fn a_vote_of_an_older_election_is_not_asked_of_raft() {

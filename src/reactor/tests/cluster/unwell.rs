@@ -33,6 +33,33 @@ fn where_all_disks_are_slow_nobody_gives_the_leadership_up() {
     cluster.until("it is given up at last", |cluster| cluster.leaders().is_empty());
 }
 
+/// What was on its way to a disk before it stood is acknowledged still: that one does no better from then on.
+#[test]
+fn where_all_disks_stand_one_after_the_other_nobody_gives_the_leadership_up() {
+    let mut cluster = Cluster::new(&[1, 2, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    assert_eq!(cluster.put((leader + 1) % 3, "a"), 2);
+    let mut puts = vec![];
+    for at in [vec![leader, (leader + 1) % 3], vec![(leader + 2) % 3]] {
+        at.into_iter().for_each(|at| cluster.member(at).disk_stands = true);
+        let put = proto::PutRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+        puts.push(cluster.member(leader).ask(PUT, &put).number());
+        cluster.pass(Duration::from_ms(100));
+    }
+    cluster.pass(Duration::from_secs(4));
+    assert_eq!(cluster.leaders(), [leader]);
+    (0..3).for_each(|at| cluster.member(at).write_all());
+    for put in puts {
+        let status = |cluster: &Cluster| {
+            let mut statuses = cluster.members[leader].as_ref().unwrap().statuses.iter();
+            statuses.find(|(of, ..)| *of == put).map(|(_, code, _)| *code)
+        };
+        cluster.until("the put is answered", |cluster| status(cluster).is_some());
+        assert_eq!(status(&cluster), Some(0));
+    }
+}
+
 /// A reactor that has not heard of its epoch's end takes what another member has settled for its own.
 #[test]
 fn a_member_that_is_deposed_shows_nothing_before_all_its_reactors_have_stopped() {
