@@ -35,7 +35,7 @@ mod vars;
 mod watches;
 
 use super::gate::Round;
-use super::requests::is_write;
+use super::requests::{is_proposal, is_write};
 use super::turn::Turn;
 use super::waiters::Waiters;
 use crate::api::{
@@ -452,8 +452,7 @@ impl Calls {
 
     fn ask_control(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: ControlRequest, until: Time) {
         let call = self.begin_until(turn, reply_to, CallState::Waiting, 0, until);
-        // An alarm goes through etcd's log even where it is only asked for.
-        if matches!(&request, ControlRequest::Client(of) if is_write(of) || matches!(of, Request::Alarm(_))) {
+        if matches!(&request, ControlRequest::Client(of) if is_proposal(of)) {
             self.under_way.proposes(call);
         }
         let own = matches!(reply_to, ReplyTo::Own(_));
