@@ -255,10 +255,13 @@ pub const STATE_PATIENCE_SECS: u64 = 10;
 /// before a busy peer has answered. Every second time the pause is doubled, up to half an election timeout: who stands
 /// again throws away the votes that are on their way.
 pub const CAMPAIGN_AGAIN_MS: u64 = 50;
-/// Election timeouts that a leader waits for what is written to settle where no other member has acknowledged it: none
-/// is known to do better then, and to change who leads takes several writes of all logs. Only a fault of connections
-/// that none of them notices is left to it.
+/// Election timeouts that a leader waits for what is written to settle where most members hear of it and none has
+/// acknowledged it: their disks are slow, or their connections. None is known to do better then, and to change who
+/// leads takes several writes of all logs.
 pub const SLOW_OTHERS_TIMEOUTS: u64 = 8;
+/// How many entries of all groups' logs somebody may lack of what another member has, and still get its vote: it has
+/// them in a fraction of an election timeout, and more than it lacks may be on its way.
+pub const BEHIND_ENTRIES_MAX: u64 = 4096;
 /// When what is settled has stood for long enough that it is worth a write: a pause between bursts of writes.
 pub const REST_AFTER_MS: u64 = 100;
 /// How often a member stands whose leader's connection is gone, and the first pause between, which doubles: who has not

@@ -238,6 +238,11 @@ impl Control {
         Router::new(&self.cuts, reactors)
     }
 
+    /// Whether the cluster began with these shards.
+    pub fn began_with(&self, cuts: &[record::CutRecord]) -> bool {
+        self.cuts == cuts
+    }
+
     /// The revision up to which history is gone.
     pub fn compacted(&self) -> Revision {
         self.compacted

@@ -38,10 +38,14 @@ paths! {
     group_handed_over,
     /// A vote that belongs to an older term of the control shard's group was not asked of raft.
     vote_outdated,
+    /// A member that is far behind got no vote for the control shard's group.
+    vote_of_laggard,
     /// A member stood as the connection to its leader broke.
     stood_for_lost_leader,
     /// A process had slept, and counted nothing of it.
     sleep_not_counted,
+    /// A leader that slept asked the members who leads before it expired a lease.
+    expiry_asked_first,
     /// The leadership was to go to another member, by order; and went; and stayed.
     hand_over_begun,
     hand_over_done,

@@ -38,6 +38,8 @@ pub struct Bounds {
     pub held_bytes_max: usize,
     /// See [`LAGGARD_LOG_BYTES_MAX`].
     pub laggard_log_bytes_max: u64,
+    /// See [`BEHIND_ENTRIES_MAX`].
+    pub behind_entries_max: u64,
     /// See [`READS_BYTES_MAX`].
     pub reads_bytes_max: usize,
     /// See [`KEEP_ALIVES_MAX`].
@@ -70,6 +72,7 @@ impl Bounds {
         checkpoint_chain_files_max: CHECKPOINT_CHAIN_FILES_MAX,
         held_bytes_max: HELD_BYTES_MAX,
         laggard_log_bytes_max: LAGGARD_LOG_BYTES_MAX,
+        behind_entries_max: BEHIND_ENTRIES_MAX,
         reads_bytes_max: READS_BYTES_MAX,
         keep_alives_max: KEEP_ALIVES_MAX,
         sizes_step_bytes: SIZES_STEP_BYTES,
@@ -99,6 +102,7 @@ impl Bounds {
         checkpoint_chain_files_max: 3,
         held_bytes_max: 600,
         laggard_log_bytes_max: 4 * BLOCK_BYTES as u64,
+        behind_entries_max: 8,
         reads_bytes_max: 300,
         keep_alives_max: 1,
         sizes_step_bytes: 200,

@@ -116,6 +116,8 @@ pub struct Link {
     patience: Patience,
     /// When a ping left that is not answered yet.
     pinged: Option<Time>,
+    /// Whether one ever was.
+    has_answered: bool,
     dropped: u64,
 }
 
@@ -139,6 +141,7 @@ impl Link {
             outgoing: Outgoing::new(bounds),
             patience: Patience::new(now, times),
             pinged: None,
+            has_answered: false,
             dropped: 0,
         }
     }
@@ -146,6 +149,11 @@ impl Link {
     /// Whether both ends have said hello, and no error has come since.
     pub fn is_up(&self) -> bool {
         matches!(self.state, LinkState::Up)
+    }
+
+    /// Whether the other end has answered something: what is said here is heard there, and not only the reverse.
+    pub fn has_answered(&self) -> bool {
+        self.has_answered
     }
 
     /// Groups' messages that were not sent, since too much waited.
@@ -195,6 +203,7 @@ impl Link {
             FrameIn::Refusal(why) => return Err(LinkError::Refused(why)),
             FrameIn::Ping => self.outgoing.pong(),
             FrameIn::Pong => {
+                self.has_answered = true;
                 events.extend(self.pinged.take().map(|pinged| LinkEvent::RoundTrip(now.since(pinged))));
             }
             FrameIn::Word => {}

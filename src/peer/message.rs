@@ -50,8 +50,8 @@ pub enum PeerMessage {
         shard: ShardId,
         /// Of votes outside the control shard: the sender's term there, below which they count nothing.
         control_term: Term,
-        /// Of votes in the control shard: where the sender's logs of all groups end. Nobody says it yet.
-        tails: Vec<(ShardId, Position)>,
+        /// Of requests for votes in the control shard: how many entries the sender's logs of all groups have had.
+        entries: u64,
         message: Message,
     },
     /// All revisions up to this one are settled, and each shard's stand at or before what is committed there.

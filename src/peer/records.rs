@@ -49,7 +49,7 @@ enum MessageRecord {
     Group {
         shard: u32,
         control_term: u64,
-        tails: Vec<ShardPositionRecord>,
+        entries: u64,
         from: u64,
         to: u64,
         term: u64,
@@ -184,14 +184,10 @@ impl PeerMessage {
     /// What it takes of a head, at most.
     pub(super) fn head_bytes(&self) -> usize {
         let behind = match self {
-            PeerMessage::Group { tails, message, .. } => {
-                let entries = match &message.body {
-                    MessageBody::Append { entries, .. } => entries.len(),
-                    _ => 0,
-                };
-                tails.len() * size_of::<ArchivedShardPositionRecord>()
-                    + entries * size_of::<ArchivedEntryRecord>()
-            }
+            PeerMessage::Group { message, .. } => match &message.body {
+                MessageBody::Append { entries, .. } => entries.len() * size_of::<ArchivedEntryRecord>(),
+                _ => 0,
+            },
             PeerMessage::Settled { commits, .. } => commits.len() * size_of::<ArchivedShardPositionRecord>(),
             PeerMessage::Answer { outcome: Err(failure), .. } => failure.text.len(),
             PeerMessage::Attributes(entry) => {
@@ -255,10 +251,10 @@ pub(super) fn write_messages<'a>(messages: impl Iterator<Item = &'a PeerMessage>
 
 fn record(message: &PeerMessage) -> MessageRecord {
     match message {
-        PeerMessage::Group { shard, control_term, tails, message } => MessageRecord::Group {
+        PeerMessage::Group { shard, control_term, entries, message } => MessageRecord::Group {
             shard: shard.0,
             control_term: control_term.0,
-            tails: shard_positions(tails),
+            entries: *entries,
             from: message.from.get(),
             to: message.to.get(),
             term: message.term.0,
@@ -477,7 +473,7 @@ impl MessageReader<'_> {
 
     fn message(&mut self, record: &ArchivedMessageRecord) -> Result<PeerMessage, Why> {
         Ok(match record {
-            ArchivedMessageRecord::Group { shard, control_term, tails, from, to, term: of, body } => {
+            ArchivedMessageRecord::Group { shard, control_term, entries, from, to, term: of, body } => {
                 let message = Message {
                     from: peer(from.to_native())?,
                     to: peer(to.to_native())?,
@@ -487,7 +483,7 @@ impl MessageReader<'_> {
                 PeerMessage::Group {
                     shard: ShardId(shard.to_native()),
                     control_term: Term(raft_number(control_term.to_native())?),
-                    tails: read_shard_positions(tails)?,
+                    entries: entries.to_native(),
                     message,
                 }
             }

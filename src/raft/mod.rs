@@ -372,10 +372,13 @@ impl Group {
     }
 
     fn let_go(&mut self) {
-        let matched = self.progress().map(|(_, matched, _)| matched).min();
-        // Who may come to lead does not know yet what the others lack.
-        let unknown = if self.is_alone() { self.released } else { Index(0) };
-        let (released, wanted) = (self.released, matched.unwrap_or(unknown));
+        let released = self.released;
+        let wanted = if self.is_alone() {
+            released
+        } else {
+            // Who may come to lead does not know yet what the others lack.
+            self.progress().map(|(_, matched, _)| matched).min().unwrap_or(Index(0))
+        };
         let held_bytes_max = self.held_bytes_max;
         self.node.mut_store().release(released, wanted.min(released), held_bytes_max);
     }

@@ -22,11 +22,13 @@ impl Reactor {
                 PeerEvent::Up { lane, conn } => self.on_peer_up(lane, conn),
                 PeerEvent::Down { lane, conn } => self.on_peer_down(lane, conn),
                 PeerEvent::Said { lane, conn, message } => match message {
-                    PeerMessage::Group { shard, control_term, message, .. } => {
+                    PeerMessage::Group { shard, control_term, entries, message } => {
                         if matches!(message.body, MessageBody::AppendAnswer { .. }) {
                             answered.insert(shard);
                         }
-                        if let Err(why) = self.on_group_message(lane.member, shard, control_term, message) {
+                        if let Err(why) =
+                            self.on_group_message(lane.member, shard, (control_term, entries), message)
+                        {
                             self.peers.fail(&mut self.turn, conn, &why);
                         }
                     }
@@ -145,7 +147,7 @@ impl Reactor {
         &mut self,
         from: MemberId,
         shard: ShardId,
-        control_term: Term,
+        (control_term, entries): (Term, u64),
         message: Message,
     ) -> Result<(), String> {
         let turn = &mut self.turn;
@@ -158,6 +160,11 @@ impl Reactor {
             return Ok(());
         }
         let Some(local) = self.shards.get_mut(shard) else { return Ok(()) };
+        if shard == ShardId::CONTROL && self.epochs.refuses_vote(turn, local.shard.group(), &message, entries)
+        {
+            turn.counters.paths.vote_of_laggard += 1;
+            return Ok(());
+        }
         local.shard.group_mut().step(message).map_err(|bad| format!("shard {shard}: {bad}"))?;
         self.shards.touch(shard);
         Ok(())
@@ -192,19 +199,22 @@ impl Reactor {
             let shard = &mut control.shard;
             let is_followed = shard.log_view().committed().index == shard.group().committed();
             self.rounds.drive(&mut self.turn, shard.group_mut(), is_followed);
-            self.run_local();
+            if self.turn.has_local() {
+                self.run_local();
+            }
         }
     }
 
     /// The messages of this turn's groups, and what the leader has settled, go to the links.
     pub(super) fn tell_peers(&mut self) {
-        let Reactor { turn, shards, peers, calls, .. } = self;
+        let Reactor { turn, shards, peers, calls, epochs, .. } = self;
         let control_term = turn.epoch_state.term();
         // A lone member's groups have nothing to say.
         let said = if turn.is_alone() { vec![] } else { shards.take_messages() };
         for (shard, message) in said {
             let Some(member) = turn.member_of(message.to) else { continue };
-            let message = PeerMessage::Group { shard, control_term, tails: vec![], message };
+            let entries = if shard == ShardId::CONTROL { epochs.entries() } else { 0 };
+            let message = PeerMessage::Group { shard, control_term, entries, message };
             turn.tell(ToPeers::One(member), shard, message);
         }
         for (to, shard, message) in std::mem::take(&mut turn.to_peers) {

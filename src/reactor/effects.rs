@@ -3,8 +3,8 @@
 
 use super::Reactor;
 use super::epoch_state::EpochStage;
-use super::turn::ReadOnly;
-use crate::io::{ControlCopy, EpochMail, LeaderMail};
+use super::turn::{ReadOnly, Turn};
+use crate::io::{ControlCopy, EpochMail, LeaderMail, Level};
 use crate::sequencer::{Allotment, Generation};
 use crate::shard::Committed;
 use crate::takeover::Step;
@@ -232,6 +232,16 @@ impl Reactor {
         }
     }
 
+    /// What the operator has said of shards counts where a cluster begins.
+    fn warn_of_other_shards(&mut self) {
+        let Turn { settings, control, .. } = &self.turn;
+        let said = crate::router::cuts(&settings.shard_starts);
+        if settings.shards_are_set && !control.began_with(&said) {
+            let message = "--shards and --shard-map have no effect: the cluster began with others";
+            self.turn.log_line(Level::Warn, message, [("shards", (said.len() as u64).into())]);
+        }
+    }
+
     /// Takes the control state over, and makes the shards that are new.
     fn adopt(&mut self, copy: &ControlCopy) {
         if !self.epochs.coordinates() {
@@ -239,6 +249,9 @@ impl Reactor {
         }
         let router = self.turn.control.router(self.turn.reactors);
         let router = router.expect("the map was checked when it was bootstrapped");
+        if self.turn.router.is_none() && self.epochs.coordinates() {
+            self.warn_of_other_shards();
+        }
         let me = self.turn.id;
         for id in router.data_shards().filter(|id| router.reactor_of(*id) == me) {
             if self.shards.has(id) {

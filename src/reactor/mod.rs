@@ -140,7 +140,8 @@ impl Reactor {
         self.peers.take_turn(&mut self.turn);
         self.take_peer_events();
         self.calls.take_turn(&mut self.turn);
-        self.epochs.drive(&mut self.turn, &mut self.shards);
+        let Reactor { turn, shards, epochs, peers, .. } = self;
+        epochs.drive(turn, shards, |member| peers.is_heard_by(member));
         self.share_due();
         let coordinates = self.epochs.coordinates();
         assert!(coordinates == self.leader.is_some(), "who coordinates takeovers leads when they are done");

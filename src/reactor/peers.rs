@@ -630,6 +630,12 @@ impl PeerLinks {
         self.lanes.range((member, ReactorId(0))..=(member, ReactorId(u16::MAX))).next().is_some()
     }
 
+    /// Whether the member has answered something on a connection that this reactor has to it.
+    pub fn is_heard_by(&self, member: MemberId) -> bool {
+        let mut lanes = self.lanes.range((member, ReactorId(0))..=(member, ReactorId(u16::MAX)));
+        lanes.any(|(_, conn)| self.connections.get(conn).is_some_and(|lane| lane.link.has_answered()))
+    }
+
     /// This process ends: every other end hears of it.
     pub fn leave(&mut self) {
         assert!(!self.leaves, "a member leaves once");

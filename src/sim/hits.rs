@@ -140,6 +140,7 @@ const WAYS_OF_SEVERAL: &[&str] = &[
     "group_handed_over",
     "stood_for_lost_leader",
     "sleep_not_counted",
+    "expiry_asked_first",
     "hand_over_begun",
     "hand_over_done",
     "hand_over_failed",

@@ -264,7 +264,7 @@ fn peer_messages() -> Vec<PeerMessage> {
     let group = |shard, body| PeerMessage::Group {
         shard: ShardId(shard),
         control_term: Term(3),
-        tails: vec![(ShardId(0), at(9, 3)), (ShardId(1), at(8, 2))],
+        entries: 17,
         message: RaftMessage { from, to, term: Term(3), body },
     };
     let contents = entries().filter_map(|(name, entry)| match name {

@@ -4,6 +4,7 @@ use crate::io::ControlCopy;
 use crate::sequencer::Generation;
 use crate::takeover::{Report, Step};
 use crate::types::{ChangeNumber, Epoch, MemberId, Revision, Term};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Takeovers: the coordinator's steps, and what the reactors answer.
@@ -48,6 +49,9 @@ pub enum EpochMail {
         steps: u64,
         /// A group that it leads has proposed what no other member has acknowledged.
         waits_for_others: bool,
+        /// How many entries the logs of its shards have had, and how many of those that it leads each member has.
+        entries: u64,
+        matched: BTreeMap<MemberId, u64>,
     },
     /// The sender's shards may show everything up to here, and nothing that is below what one of them holds ahead.
     Covered {

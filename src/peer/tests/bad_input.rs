@@ -243,12 +243,10 @@ fn messages_that_nobody_means_are_found() {
     }
     let attributes = PeerMessage::Attributes(ControlEntry::Compact { revision: 3 });
     assert_eq!(error(&frame(attributes)), senseless("a member's attributes", "it is another entry"));
-    let PeerMessage::Group { shard, control_term, message, .. } = named("vote") else { unreachable!() };
-    let PeerMessage::Group { tails, .. } = named("pre_vote") else { unreachable!() };
-    let tails = tails.into_iter().cycle().take(4097).collect();
-    let many = PeerMessage::Group { shard, control_term, message, tails };
-    assert_eq!(error(&frame(many)), senseless("a request for a vote", "no cluster has so many shards"));
     let PeerMessage::Settled { epoch, revision, commits } = named("settled") else { unreachable!() };
+    let many = commits.iter().copied().cycle().take(4097).collect();
+    let many = PeerMessage::Settled { epoch, revision, commits: many };
+    assert_eq!(error(&frame(many)), senseless("what is settled", "no cluster has so many shards"));
     for commits in [vec![commits[1], commits[0]], vec![commits[0], commits[0]]] {
         let settled = PeerMessage::Settled { epoch, revision, commits };
         let why = "a shard is named twice, or out of order";
@@ -419,12 +417,12 @@ fn an_entrys_bytes_come_as_they_were_whatever_they_are() {
     // Whether they are an entry, their reader says.
     let noise = Payload::copy_of(&[0xff; 31]);
     assert!(noise.entry().is_err());
-    let PeerMessage::Group { shard, control_term, tails, mut message } = named("append") else {
+    let PeerMessage::Group { shard, control_term, entries: told, mut message } = named("append") else {
         unreachable!()
     };
     let crate::raft::MessageBody::Append { entries, .. } = &mut message.body else { unreachable!() };
     entries[1].content = crate::raft::Content::Data(noise);
-    let said = PeerMessage::Group { shard, control_term, tails, message };
+    let said = PeerMessage::Group { shard, control_term, entries: told, message };
     let heard = taken_in(&mut pair(PeerBounds::PRODUCTION).1, Time(0), &frame(said.clone()));
     assert_eq!(heard, Ok(vec![LinkEvent::Message(said)]));
 }

@@ -124,7 +124,7 @@ pub fn message(rng: &mut Rng) -> PeerMessage {
         0..=5 => PeerMessage::Group {
             shard: shard(rng),
             control_term: Term(number(rng, RAFT_LAST)),
-            tails: positions(rng),
+            entries: any(rng),
             message: Message { from: raft_id(rng), to: raft_id(rng), term: term(rng), body: body(rng) },
         },
         6 => PeerMessage::Settled {

@@ -17,15 +17,15 @@ fn at(index: u64, term: u64) -> Position {
 
 fn group(shard: u32, body: MessageBody) -> PeerMessage {
     let id = |id| RaftId::new(id).unwrap();
-    let (control_term, tails) = match (&body, shard) {
-        (MessageBody::Vote { .. }, 0) => (0, vec![(ShardId(0), at(9, 4)), (ShardId(1), at(7, 3))]),
-        (MessageBody::Vote { .. }, _) => (5, vec![]),
-        _ => (0, vec![]),
+    let (control_term, entries) = match (&body, shard) {
+        (MessageBody::Vote { .. }, 0) => (0, 16),
+        (MessageBody::Vote { .. }, _) => (5, 0),
+        _ => (0, 0),
     };
     PeerMessage::Group {
         shard: ShardId(shard),
         control_term: Term(control_term),
-        tails,
+        entries,
         message: Message { from: id(0xf2), to: id(0xf1), term: Term(5), body },
     }
 }

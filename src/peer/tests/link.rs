@@ -18,7 +18,7 @@ fn ms(ms: u64) -> Time {
 fn group(shard: u32, body: MessageBody) -> PeerMessage {
     let [from, to] = [0xf2, 0xf1].map(|id| RaftId::new(id).unwrap());
     let message = Message { from, to, term: Term(5), body };
-    PeerMessage::Group { shard: ShardId(shard), control_term: Term(0), tails: vec![], message }
+    PeerMessage::Group { shard: ShardId(shard), control_term: Term(0), entries: 0, message }
 }
 
 fn heartbeat(shard: u32, commit: u64) -> PeerMessage {

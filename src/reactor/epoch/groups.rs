@@ -46,11 +46,13 @@ impl Driving {
 }
 
 /// When a reactor was last known to turn, and what it said then.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Turned {
     pub at: Time,
     pub steps: u64,
     pub waits_for_others: bool,
+    pub entries: u64,
+    pub matched: BTreeMap<MemberId, u64>,
 }
 
 /// The times of the groups.
@@ -87,13 +89,18 @@ impl GroupTimes {
         Duration(turn.settings.election_timeout.0 << self.failed.saturating_sub(1))
     }
 
+    /// How many entries the logs of all reactors have had.
+    pub fn entries(&self) -> u64 {
+        self.turned.values().map(|turned| turned.entries).sum()
+    }
+
     pub fn wake_at(&self, turn: &Turn) -> Time {
         let stands_at = if self.stands > 0 { self.stands_at } else { Time::NEVER };
         if turn.is_alone() { Time::NEVER } else { self.ticks_at.min(stands_at) }
     }
 
     /// Why a member that leads should not: revisions that do not settle, or a reactor that does not turn.
-    fn why_unwell(&mut self, turn: &Turn) -> Option<&'static str> {
+    fn why_unwell(&mut self, turn: &Turn, group: &Group) -> Option<&'static str> {
         let now = turn.now;
         let (settled, taken) = (turn.settled_truth(), turn.sequencer.counter());
         assert!(self.settled.0 <= settled, "what is settled does not fall: {settled}");
@@ -103,7 +110,9 @@ impl GroupTimes {
         }
         let nobody_is_faster = self.turned.values().any(|turned| turned.waits_for_others);
         let timeouts = if nobody_is_faster { SLOW_OTHERS_TIMEOUTS } else { 1 };
-        match now.since(self.settled.1) > Duration(timeouts * turn.settings.election_timeout.0) {
+        let is_late = now.since(self.settled.1) > Duration(timeouts * turn.settings.election_timeout.0);
+        // Who hears nobody is deposed by the check of the quorum, and is well as soon as it hears them again.
+        match is_late && hears_most(group) {
             true => Some("what is written does not settle"),
             false => self.why_hung(turn),
         }
@@ -165,23 +174,24 @@ impl GroupTimes {
 
     fn give_up_if_unwell(&mut self, turn: &mut Turn, group: &mut Group) {
         assert!(group.leads(), "only who leads can give it up");
-        let why = if turn.epoch_state.leads() { self.why_unwell(turn) } else { self.why_hung(turn) };
+        let why = if turn.epoch_state.leads() { self.why_unwell(turn, group) } else { self.why_hung(turn) };
         let Some(why) = why else { return };
         let was_unwell = turn.now < self.unwell_until;
         self.unwell_until = turn.now + Duration(2 * turn.settings.election_timeout.0);
         turn.counters.paths.leader_gave_up += 1;
         turn.log_line(Level::Warn, "giving the leadership up", [("reason", why.into())]);
         // Where nobody has taken it, the others elect.
-        if was_unwell { group.step_down() } else { hand_over(group) }
+        if was_unwell { group.step_down() } else { self.hand_over(turn, group) }
     }
 
     /// A reactor turns.
     pub fn turns(&mut self, from: ReactorId, turned: Turned) {
-        let before = self.turned.insert(from, turned);
-        assert!(before.is_none_or(|before| before.at <= turned.at), "reactor {from} turns as time goes on");
-        if turned.steps > before.map_or(0, |before| before.steps) {
+        let before = self.turned.get(&from).map(|before| (before.at, before.steps));
+        assert!(before.is_none_or(|(at, _)| at <= turned.at), "reactor {from} turns as time goes on");
+        if turned.steps > before.map_or(0, |(_, steps)| steps) {
             self.moved_at = turned.at;
         }
+        self.turned.insert(from, turned);
     }
 
     /// An epoch begins to serve.
@@ -201,6 +211,19 @@ impl GroupTimes {
         }
     }
 
+    /// Gives the control shard's group to whom it has heard of and that has most of it, and of all other groups; nobody
+    /// leads where there is none.
+    fn hand_over(&self, turn: &Turn, group: &mut Group) {
+        let has =
+            |of: MemberId| self.turned.values().filter_map(|turned| turned.matched.get(&of)).sum::<u64>();
+        let others = group.progress().filter(|(.., is_active)| *is_active);
+        let next = others.max_by_key(|(id, matched, _)| (*matched, turn.member_of(*id).map(has), *id));
+        let next = next.map(|(id, ..)| id);
+        if !next.is_some_and(|next| group.transfer_leader(next)) {
+            group.step_down();
+        }
+    }
+
     /// What stood still before now is no sign of anything.
     fn wakes(&mut self, turn: &Turn) {
         self.settled = (turn.settled_truth(), turn.now);
@@ -208,17 +231,13 @@ impl GroupTimes {
     }
 }
 
-/// Gives a group to whom it has heard of and that has most of its log; nobody leads where there is none.
-fn hand_over(group: &mut Group) {
-    let others = group.progress().filter(|(.., is_active)| *is_active);
-    let next = others.max_by_key(|(id, matched, _)| (*matched, *id)).map(|(id, ..)| id);
-    if !next.is_some_and(|next| group.transfer_leader(next)) {
-        group.step_down();
-    }
-}
-
 impl Epochs {
-    pub(super) fn drive_groups(&mut self, turn: &mut Turn, shards: &mut Shards) {
+    pub(super) fn drive_groups(
+        &mut self,
+        turn: &mut Turn,
+        shards: &mut Shards,
+        is_heard_by: impl Fn(MemberId) -> bool,
+    ) {
         let ticks = self.clock.ticks_at <= turn.now;
         if ticks {
             // A process that slept does not count what it has slept: it would depose a leader that lives, or itself.
@@ -232,8 +251,11 @@ impl Epochs {
             }
         }
         if ticks && !turn.is_alone() {
-            let (steps, waits_for_others) = (steps_done(turn, shards), shards.all().any(waits_for_others));
-            turn.send(ReactorId(0), EpochMail::Turns { steps, waits_for_others });
+            let steps = steps_done(turn, shards);
+            let waits_for_others = shards.all().any(|local| waits_for_others(turn, local, &is_heard_by));
+            let entries = shards.all().map(|local| local.shard.group().last_index().0).sum();
+            let matched = matched(turn, shards);
+            turn.send(ReactorId(0), EpochMail::Turns { steps, waits_for_others, entries, matched });
         }
         // Nobody takes a group from a lone member, and nobody lags; that one of its own is gone is told.
         if !ticks && turn.is_alone() && turn.epoch_state.stage() == EpochStage::Serving {
@@ -262,7 +284,7 @@ impl Epochs {
             return;
         }
         turn.counters.paths.takeover_given_up += 1;
-        hand_over(group);
+        self.clock.hand_over(turn, group);
         self.end_if_under_way(turn);
     }
 
@@ -368,6 +390,17 @@ fn drive(turn: &mut Turn, local: &mut LocalShard, ticks: bool) -> bool {
     false
 }
 
+/// How many entries of the groups that are led here each other member has.
+fn matched(turn: &Turn, shards: &Shards) -> BTreeMap<MemberId, u64> {
+    let mut matched = BTreeMap::new();
+    for (id, index, _) in shards.all().flat_map(|local| local.shard.group().progress()) {
+        if let Some(member) = turn.member_of(id) {
+            *matched.entry(member).or_default() += index.0;
+        }
+    }
+    matched
+}
+
 /// How many steps of the takeover under way the shards have behind them: it gets further while they grow.
 fn steps_done(turn: &Turn, shards: &Shards) -> u64 {
     let epoch = turn.epoch();
@@ -379,12 +412,24 @@ fn steps_done(turn: &Turn, shards: &Shards) -> u64 {
     steps.sum()
 }
 
-/// Whether the group has proposed something that no other member has acknowledged.
-fn waits_for_others(local: &LocalShard) -> bool {
+/// Whether the group has proposed something that no other member has acknowledged, though most members hear of it:
+/// their disks are slow.
+fn waits_for_others(turn: &Turn, local: &LocalShard, is_heard_by: impl Fn(MemberId) -> bool) -> bool {
     let group = local.shard.group();
     let committed = group.committed();
     let is_alone = || group.progress().all(|(_, matched, _)| matched <= committed);
-    group.leads() && group.last_index() > committed && is_alone()
+    let voters = &group.peers_at(group.applied()).voters;
+    let hears = |id: &RaftId| *id == group.own() || turn.member_of(*id).is_some_and(&is_heard_by);
+    let most_hear = || 2 * voters.iter().filter(|id| hears(id)).count() > voters.len();
+    group.leads() && group.last_index() > committed && is_alone() && most_hear()
+}
+
+/// Whether a majority was heard of since the last check of the quorum.
+fn hears_most(group: &Group) -> bool {
+    let voters = &group.peers_at(group.applied()).voters;
+    let is_heard =
+        |id: &RaftId| *id == group.own() || group.progress().any(|(of, _, heard)| of == *id && heard);
+    2 * voters.iter().filter(|id| is_heard(id)).count() > voters.len()
 }
 
 fn stand(turn: &mut Turn, local: &mut LocalShard) {

@@ -17,6 +17,7 @@ mod following;
 mod groups;
 mod hand_over;
 mod sharing;
+mod votes;
 
 use super::epoch_state::EpochStage;
 use super::settings::Founder;
@@ -88,9 +89,9 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Turns { steps, waits_for_others } => {
+            EpochMail::Turns { steps, waits_for_others, entries, matched } => {
                 let steps = if sent_in == turn.epoch() { steps } else { 0 };
-                self.clock.turns(from, Turned { at: turn.now, steps, waits_for_others });
+                self.clock.turns(from, Turned { at: turn.now, steps, waits_for_others, entries, matched });
             }
             EpochMail::Drained { caught_up } if sent_in == turn.epoch() => self.on_drained(from, caught_up),
             EpochMail::Drained { .. } => {}
@@ -105,8 +106,9 @@ impl Epochs {
     }
 
     /// Moves whatever takeover is under way; called once per turn, before the shards' Readies are taken.
-    pub fn drive(&mut self, turn: &mut Turn, shards: &mut Shards) {
-        self.drive_groups(turn, shards);
+    /// `is_heard_by` says whether what this reactor says comes to a member.
+    pub fn drive(&mut self, turn: &mut Turn, shards: &mut Shards, is_heard_by: impl Fn(MemberId) -> bool) {
+        self.drive_groups(turn, shards, is_heard_by);
         if turn.epoch_state.stage() == EpochStage::Fencing {
             self.report_fenced(turn, shards);
         }

@@ -52,6 +52,10 @@ pub(super) struct Leader {
     /// Whether the epoch serves: what takes effect before that was decided in an earlier one.
     serves: bool,
     expiry: Expiry,
+    /// When it last looked for leases that have expired.
+    looked_at: Time,
+    /// What it waits for before it expires a lease: a round, where it slept.
+    expires_after: Option<Needs>,
     rng: Rng,
     /// Entries proposed whose answer waits for their effect.
     proposed: BTreeMap<Index, (CallId, Answer)>,
@@ -111,6 +115,8 @@ impl Leader {
         Leader {
             serves: false,
             expiry: Expiry::take_over(&Leases::new(settings.election_timeout), now, Duration(0)),
+            looked_at: now,
+            expires_after: None,
             rng,
             proposed: BTreeMap::new(),
             announced: BTreeMap::new(),
@@ -252,6 +258,7 @@ impl Leader {
         self.end_epoch();
         self.serves = true;
         self.expiry = Expiry::take_over(&turn.control.leases, now, turn.settings.election_timeout);
+        (self.looked_at, self.expires_after) = (now, None);
         let (epoch, revision) = (turn.epoch().to_string(), turn.settled.wire());
         turn.log_line(Level::Info, "serving", [("epoch", epoch.into()), ("revision", revision.into())]);
         self.publish_attributes(turn);
@@ -365,9 +372,11 @@ impl Leader {
 
     fn expire_leases(&mut self, turn: &mut Turn) {
         let now = turn.now;
-        if now < self.expiry.wake_at() {
+        self.ask_after_sleep(turn);
+        if now < self.expiry_wakes_at(turn) {
             return;
         }
+        self.expires_after = None;
         let mut due = vec![];
         self.expiry.due(now, &mut due);
         for lease in due {
@@ -375,6 +384,21 @@ impl Leader {
             let request = Request::LeaseRevoke(lease);
             turn.send(turn.id, CallMail::Own { of: Own::Expiry(lease), request });
         }
+    }
+
+    /// A member that slept may have been deposed since: a round comes before it says that a lease has expired (etcd's
+    /// law).
+    fn ask_after_sleep(&mut self, turn: &mut Turn) {
+        let last = std::mem::replace(&mut self.looked_at, turn.now);
+        if turn.now.since(last) > turn.settings.election_timeout && !turn.is_alone() {
+            turn.counters.paths.expiry_asked_first += 1;
+            self.expires_after = Some(turn.unbacked(Revision::NONE));
+        }
+    }
+
+    fn expiry_wakes_at(&self, turn: &Turn) -> Time {
+        let may_expire = self.expires_after.is_none_or(|needs| turn.gate.lets_pass(needs, *turn.settled));
+        if may_expire { self.expiry.wake_at() } else { Time::NEVER }
     }
 
     fn on_expiry_done(&mut self, turn: &mut Turn, lease: LeaseId, answer: &Answer) {
@@ -392,7 +416,7 @@ impl Leader {
         }
         match turn.epoch_state.is_draining() {
             true => Time::NEVER,
-            false => self.expiry.wake_at().min(self.auto.next_look),
+            false => self.expiry_wakes_at(turn).min(self.auto.next_look),
         }
     }
 }

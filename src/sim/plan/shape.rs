@@ -353,5 +353,9 @@ impl Shape {
         if rng.chance(1, 2) {
             bounds.sizes_step_bytes = tiny.sizes_step_bytes;
         }
+        // Without a draw of its own, which would make every seed another run.
+        if rng.clone().chance(1, 2) {
+            bounds.behind_entries_max = tiny.behind_entries_max;
+        }
     }
 }

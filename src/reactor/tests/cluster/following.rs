@@ -38,6 +38,26 @@ fn a_founder_that_starts_when_the_others_serve_is_served_as_well() {
     }
 }
 
+#[test]
+fn a_founder_whose_shards_come_too_late_says_so() {
+    for (at, starts, told) in [(2, 5, 1), (2, 3, 0), (1, 3, 0)] {
+        let mut cluster = Cluster::of(&[1, 1, 1], 3, |mut settings| {
+            settings.shards_are_set = settings.member == MemberId(7 + 2);
+            if settings.shards_are_set {
+                settings.shard_starts = self::settings(starts).shard_starts;
+            }
+            settings
+        });
+        let late = cluster.members[2].take();
+        cluster.until("the others serve", serving);
+        cluster.members[2] = late;
+        cluster.until("it shows what they show", |cluster| cluster.shown() == [1; 3]);
+        let is_told = |line: &&LogLine| line.message.contains("have no effect");
+        assert_eq!(cluster.member(at).log_lines.iter().filter(is_told).count(), told, "{starts} shards");
+        assert_eq!(cluster.put(2, "a"), 2);
+    }
+}
+
 /// A client may have one connection to each reactor, and asks by the second what it has seen by the first.
 #[test]
 fn a_follower_shows_control_entries_at_all_reactors_at_once_and_before_what_stands_behind_them() {

@@ -44,10 +44,10 @@ fn a_vote_of_an_older_election_is_not_asked_of_raft() {
     let body = MessageBody::Vote { kind: VoteKind::Real, last, commit: Position::default() };
     let vote = Message { from, to: own, term: Term(term.0 + 1), body };
     let control_term = reactor.turn.epoch_state.term();
-    reactor.on_group_message(candidate, shard, Term(control_term.0 - 1), vote.clone()).unwrap();
+    reactor.on_group_message(candidate, shard, (Term(control_term.0 - 1), 0), vote.clone()).unwrap();
     assert_eq!(group(reactor).1, term);
     assert_eq!(reactor.paths().vote_outdated, 1);
-    reactor.on_group_message(candidate, shard, control_term, vote).unwrap();
+    reactor.on_group_message(candidate, shard, (control_term, 0), vote).unwrap();
     assert_eq!(group(reactor).1, Term(term.0 + 1));
 }
 
@@ -78,6 +78,64 @@ fn who_has_the_longer_log_of_a_group_takes_it_for_the_winner() {
     assert!(taken > 0, "who was behind has won once");
 }
 
+/// Its log of the control shard's group is as long as the others', so that raft would give it any vote.
+#[test]
+fn who_is_far_behind_is_not_elected_and_the_others_are() {
+    let mut refused = 0;
+    for nth in [1, 2] {
+        let mut cluster = Cluster::of(&[1, 2, 1], 3, |mut settings| {
+            settings.bounds.behind_entries_max = 20;
+            settings
+        });
+        cluster.until("one serves", serving);
+        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        let (behind, other) = ((leader + nth) % 3, (leader + 3 - nth) % 3);
+        cluster.cut = vec![(leader, behind)];
+        for n in 0..30 {
+            cluster.put(leader, &format!("k{n}"));
+        }
+        cluster.pass(Duration::from_ms(300));
+        cluster.kill(leader);
+        cluster.cut.clear();
+        cluster.until("another serves", serving);
+        assert_eq!(cluster.leaders(), [other]);
+        assert_eq!(cluster.put(behind, "a"), 32);
+        refused += cluster.member(other).reactors[0].paths().vote_of_laggard;
+    }
+    assert!(refused > 0, "who was behind has asked");
+}
+
+/// Where one is ahead in data and the other's log of the control shard's group is newer, only that one can win.
+#[test]
+fn who_alone_can_win_gets_its_votes_though_it_is_far_behind() {
+    let mut cluster = Cluster::of(&[1, 1, 1], 3, |mut settings| {
+        settings.bounds.behind_entries_max = 20;
+        settings
+    });
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    (0..30).for_each(|n| _ = cluster.put(leader, &format!("k{n}")));
+    cluster.pass(Duration::from_ms(300));
+    let at = (leader + 1) % 3;
+    let candidate = MemberId(7 + ((leader + 2) % 3) as u64);
+    let reactor = &mut cluster.member(at).reactors[0];
+    let group = reactor.shards.get(ShardId::CONTROL).unwrap().shard.group();
+    let (own, term, to) = (group.last(), group.term(), group.own());
+    let voters = group.peers_at(group.applied()).voters.clone();
+    let from = voters.into_iter().find(|id| reactor.turn.member_of(*id) == Some(candidate)).unwrap();
+    let entries = reactor.epochs.entries();
+    let newer = Position { index: own.index.next(), ..own };
+    for (last, entries, refused) in
+        [(own, entries, 0), (own, entries - 20, 0), (own, entries - 21, 1), (newer, 0, 0), (own, 0, 1)]
+    {
+        let body = MessageBody::Vote { kind: VoteKind::Pre, last, commit: Position::default() };
+        let message = Message { from, to, term: Term(term.0 + 1), body };
+        let before = reactor.paths().vote_of_laggard;
+        reactor.on_group_message(candidate, ShardId::CONTROL, (Term(0), entries), message).unwrap();
+        assert_eq!(reactor.paths().vote_of_laggard - before, refused, "{last:?} {entries}");
+    }
+}
+
 /// Nothing was heard and nothing settled while all processes stood still, as on machines that were suspended.
 #[test]
 fn time_that_was_slept_deposes_nobody() {
@@ -91,6 +149,33 @@ fn time_that_was_slept_deposes_nobody() {
     assert_eq!(reactors.iter().map(|reactor| reactor.paths().leader_gave_up).sum::<u64>(), 0);
     assert!(reactors.iter().any(|reactor| reactor.paths().sleep_not_counted > 0));
     assert_eq!(cluster.put(leader, "a"), 2);
+}
+
+/// A machine that was suspended comes back, and its member does not know that it leads no more.
+#[test]
+fn a_leader_that_slept_expires_no_lease_before_the_others_say_that_it_leads() {
+    let mut cluster = Cluster::new(&[2, 1, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let grant = proto::LeaseGrantRequest { ttl: 5, id: 77 };
+    let _: proto::LeaseGrantResponse =
+        cluster.call(leader, "/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
+    cluster.pass(Duration::from_ms(500));
+    cluster.held = (0..3).filter(|at| *at != leader).map(|at| (at, leader)).collect();
+    cluster.now = cluster.now + Duration::from_secs(60);
+    let expired = |cluster: &Cluster| {
+        cluster.members[leader].as_ref().unwrap().reactors[0].turn.counters.leases_expired
+    };
+    cluster.pass(Duration::from_ms(300));
+    assert_eq!((cluster.leaders(), expired(&cluster)), (vec![leader], 0));
+    cluster.release();
+    cluster.until("they have said it", |cluster| expired(cluster) == 1);
+    assert_eq!(cluster.leaders(), [leader]);
+    let is_gone = |cluster: &Cluster| {
+        let mut members = cluster.members.iter().flatten();
+        members.all(|member| member.reactors[0].turn.control.leases.get(crate::types::LeaseId(77)).is_none())
+    };
+    cluster.until("it is gone everywhere", is_gone);
 }
 
 /// Its own log rests while its disk stands still, so that it follows no commit, and the others have acknowledged one.

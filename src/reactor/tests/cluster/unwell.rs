@@ -2,6 +2,7 @@
 
 use super::laggards::held;
 use super::*;
+use crate::raft::Role;
 
 const PUT: &str = "/etcdserverpb.KV/Put";
 
@@ -58,4 +59,68 @@ fn a_member_that_is_deposed_shows_nothing_before_all_its_reactors_have_stopped()
     cluster.member(leader).hears_again();
     cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
     assert_eq!(held(cluster.member(leader)), held(cluster.member(next)));
+}
+
+/// The others hear its first reactor, and nothing of another one: nobody but the leader can end that.
+#[test]
+fn a_leader_of_which_a_reactor_reaches_nobody_gives_the_leadership_up() {
+    let mut cluster = Cluster::new(&[2, 2, 2], 4);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let router = cluster.member(leader).reactors[0].turn.router();
+    let is_of_1 = |byte: &u8| router.reactor_of(router.shard_of(&[*byte])) == ReactorId(1);
+    let key = Bytes::from(vec![(0..=255).find(is_of_1).unwrap()]);
+    cluster.pass(Duration::from_ms(500));
+    cluster.mute = Some((leader, 1));
+    cluster.member(leader).ask(PUT, &proto::PutRequest { key: key.clone(), ..Default::default() });
+    let from = cluster.now;
+    cluster.until("another serves", |cluster| cluster.leaders().iter().any(|at| *at != leader));
+    let timeout = cluster.member(leader).reactors[0].turn.settings.election_timeout;
+    let took = cluster.now.since(from);
+    assert!(
+        took < Duration(3 * timeout.0),
+        "one to notice, one for what is written, and the change: {took:?}"
+    );
+    let next = cluster.leaders()[0];
+    let put: proto::PutResponse =
+        cluster.call(next, PUT, &proto::PutRequest { key, ..Default::default() }).unwrap();
+    assert_eq!(put.header.unwrap().revision, 2);
+}
+
+/// It may stand again as soon as it is heard: none of its own parts is at fault.
+#[test]
+fn a_leader_that_hears_nobody_is_not_unwell() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    cluster.pass(Duration::from_ms(500));
+    cluster.cut = [(leader + 1) % 3, (leader + 2) % 3].map(|other| (leader, other)).into();
+    let put = proto::PutRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+    cluster.member(leader).ask(PUT, &put);
+    cluster.until("another serves", |cluster| cluster.leaders().iter().any(|at| *at != leader));
+    cluster.pass(Duration::from_secs(1));
+    assert!(!cluster.leaders().contains(&leader));
+    assert_eq!(cluster.member(leader).reactors[0].paths().leader_gave_up, 0);
+}
+
+/// All have as much of the control shard's group.
+#[test]
+fn who_gives_the_leadership_up_gives_it_to_the_member_that_is_furthest_ahead_in_all_groups() {
+    for nth in [1, 2] {
+        let mut cluster = Cluster::new(&[1, 1, 1], 3);
+        cluster.until("one serves", serving);
+        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        let (behind, other) = ((leader + nth) % 3, (leader + 3 - nth) % 3);
+        cluster.member(behind).disk_stands = true;
+        cluster.put(leader, "a");
+        cluster.pass(Duration::from_ms(300));
+        cluster.member(leader).disk_stands = true;
+        let put = proto::PutRequest { key: Bytes::from_static(b"b"), ..Default::default() };
+        cluster.member(leader).ask(PUT, &put);
+        cluster.until("it is given up", |cluster| !cluster.leaders().contains(&leader));
+        cluster.pass(Duration::from_ms(100));
+        let role =
+            cluster.member(other).reactors[0].shards.get(ShardId::CONTROL).unwrap().shard.group().role();
+        assert_eq!(role, Role::Candidate, "m{other} of {:?} stands", [behind, other]);
+    }
 }
