@@ -18,8 +18,9 @@ use super::leader::Decided;
 use super::turn::ReadOnly;
 use crate::io::{LeaderMail, MemberMail};
 use crate::record::{ArchivedChange, ArchivedEntry, ControlEntry, Entry, Payload};
-use crate::takeover::{LiveWrite, NextEffect};
-use crate::types::{ChangeNumber, Index, LeaseId, ReactorId, Revision};
+use crate::takeover::{LiveWrite, LogView, NextEffect};
+use crate::types::{ChangeNumber, Index, LeaseId, MemberId, ReactorId, Revision, StoreId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What is to take effect at all reactors at once, as another reactor than the control shard's has it.
@@ -264,6 +265,18 @@ fn control_of(payload: &Payload) -> ControlEntry {
         Ok(Entry::Control { control, .. }) => control,
         _ => unreachable!("the view of the log has read it as a control entry"),
     }
+}
+
+/// The directories that members have begun in, as far as a control log says so behind what has taken effect. It need
+/// not be committed: each member has said it of itself, and what came first is what it has promised in.
+pub(super) fn directories_of(log: &LogView) -> BTreeMap<MemberId, StoreId> {
+    let mut directories = BTreeMap::new();
+    for control in log.controls_ahead().map(control_of) {
+        if let ControlEntry::MemberAttributes { member, directory, .. } = control {
+            directories.entry(MemberId(member)).or_insert(StoreId(directory));
+        }
+    }
+    directories
 }
 
 fn ends_of(write: &LiveWrite) -> impl Iterator<Item = ControlEntry> {

@@ -9,13 +9,14 @@
 //! shard's messages go by the lane of its owners, so that they keep their order. The first reactor dials first, and
 //! learns there how many reactors the other has. Whoever is dialed looks at the greeting before anything else: it
 //! must be of a member of this cluster, of the directory that the member has begun in, and of no second process
-//! beside one that is connected. A newer connection of the same process replaces the one before.
+//! beside one that is connected. In which directories members have begun is said by the control state and, after a
+//! restart, by this member's own log before that. A newer connection of the same process replaces the one before.
 //!
 //! **Why not otherwise.** Two connections of each pair, one for each direction as in etcd, would cost as many
 //! packets again for acknowledgements. A lane for each group would multiply connections by shards.
 
 use super::turn::{ToPeers, Turn};
-use crate::io::{Chunk, ConnectionState, DialId, Level, MemberMail, Output, PeerFigures};
+use crate::io::{Chunk, ConnectionState, DialId, Level, MemberMail, Output, PeerFigures, Value};
 use crate::limits::{DIAL_AGAIN_MS, DIAL_AGAIN_MS_MAX, PEER_PROBE_SECS};
 use crate::peer::{self, Founding, Hello, Introduction, Link, LinkEvent, LinkTimes, PeerMessage};
 use crate::raft::Position;
@@ -83,6 +84,8 @@ struct PeerConnection {
     /// At the end that dialed.
     dialed: Option<(MemberId, ReactorId)>,
     lane: Option<PeerLane>,
+    /// Of the member at the other end, where it has a lane.
+    directory: StoreId,
     told: Told,
     /// It is closed once what it still has to say is handed out.
     ends: bool,
@@ -118,6 +121,9 @@ struct Other {
 
 pub(super) struct PeerLinks {
     others: BTreeMap<MemberId, Other>,
+    /// The directories of members as this one's log said at the start, for those of which the control state says nothing
+    /// yet.
+    directories: BTreeMap<MemberId, StoreId>,
     /// As of which control state, or of none.
     known_at: Option<Option<Index>>,
     connections: BTreeMap<ConnId, PeerConnection>,
@@ -136,6 +142,7 @@ impl PeerLinks {
     pub fn new() -> PeerLinks {
         PeerLinks {
             others: BTreeMap::new(),
+            directories: BTreeMap::new(),
             known_at: None,
             connections: BTreeMap::new(),
             lanes: BTreeMap::new(),
@@ -146,6 +153,13 @@ impl PeerLinks {
             probe_at: Time::NEVER,
             leaves: false,
         }
+    }
+
+    /// This process begins, with what its log says of members' directories. Before it has found a leader it knows of no
+    /// entry that it is committed, and must not help one to be elected that has lost what it promised.
+    pub fn begin(&mut self, directories: BTreeMap<MemberId, StoreId>) {
+        assert!(self.known_at.is_none(), "it is known before the first turn");
+        self.directories = directories;
     }
 
     /// The next thing that has come of links.
@@ -260,8 +274,11 @@ impl PeerLinks {
                 PeerInput::Read
             }
             Some(false) => {
-                let connection = self.connections.remove(&conn).expect("found above");
-                PeerInput::NoMember(connection.first)
+                let PeerConnection { first, .. } = self.connections.remove(&conn).expect("found above");
+                if !first[0].is_ascii_uppercase() {
+                    warn_of(turn, conn, None, "it greets neither as a member nor as HTTP does");
+                }
+                PeerInput::NoMember(first)
             }
         }
     }
@@ -317,11 +334,8 @@ impl PeerLinks {
         let Some(known) = self.others.get(&from.member) else {
             return Some(format!("member {id} is none of this cluster"));
         };
-        if known.directory != StoreId(0) && known.directory != from.directory {
-            return Some(format!(
-                "member {id} has begun in another data directory, which has what it promised: remove the member and \
-                 add it anew, or start it with the directory that it had"
-            ));
+        if known.has_begun_elsewhere(from.directory) {
+            return Some(begun_elsewhere(from.member));
         }
         let is_connected = self.lanes.keys().any(|(member, _)| *member == from.member);
         (is_connected && known.boot != from.boot).then(|| {
@@ -358,6 +372,7 @@ impl PeerLinks {
         let connection = self.connections.get_mut(&conn).expect("it is coming up");
         let before = connection.lane.replace(lane);
         assert!(before.is_none(), "a connection comes up once");
+        connection.directory = hello.from.directory;
         if let Some(dial) = self.dials.get_mut(&(member, theirs)) {
             dial.pause = Duration(0);
         }
@@ -419,9 +434,7 @@ impl PeerLinks {
         if let Some(member) = member {
             self.figures.entry(member).or_default().receive_failures += 1;
         }
-        let member = member.map_or("unknown".to_owned(), hex);
-        let fields = [("remote-peer-id", member), ("error", why.to_owned())];
-        turn.log_line(Level::Warn, "closed the link to a peer", fields.map(|(name, is)| (name, is.into())));
+        warn_of(turn, conn, member, why);
         self.end(turn, conn);
     }
 
@@ -525,8 +538,11 @@ impl PeerLinks {
             self.others.retain(|id, _| now.iter().any(|(known, ..)| known == id));
             for (id, directory, urls) in now {
                 let other = self.others.entry(id).or_insert_with(Other::unheard);
+                let said = || self.directories.get(&id).copied().unwrap_or(StoreId(0));
+                let directory = if directory == StoreId(0) { said() } else { directory };
                 (other.urls, other.directory) = (urls, directory);
             }
+            self.end_begun_elsewhere(turn);
             let gone: Vec<ConnId> = self
                 .lanes
                 .iter()
@@ -549,6 +565,20 @@ impl PeerLinks {
         self.dials.retain(|to, _| wanted.contains(to));
         for to in wanted {
             self.dials.entry(to).or_default();
+        }
+    }
+
+    /// Ends the lanes of members that have greeted before it was known here in which directory they had begun.
+    fn end_begun_elsewhere(&mut self, turn: &mut Turn) {
+        let mut strange = vec![];
+        for ((member, _), conn) in &self.lanes {
+            let (other, connection) = (&self.others.get(member), &self.connections[conn]);
+            if other.is_some_and(|other| other.has_begun_elsewhere(connection.directory)) {
+                strange.push((*conn, *member));
+            }
+        }
+        for (conn, member) in strange {
+            self.fail(turn, conn, &begun_elsewhere(member));
         }
     }
 
@@ -680,7 +710,8 @@ impl PeerLinks {
 impl PeerConnection {
     fn new(link: Link, dialed: Option<(MemberId, ReactorId)>) -> PeerConnection {
         let (first, told) = (vec![], Told::default());
-        PeerConnection { link, first, is_known: false, dialed, lane: None, told, ends: false }
+        let (lane, directory) = (None, StoreId(0));
+        PeerConnection { link, first, is_known: false, dialed, lane, directory, told, ends: false }
     }
 
     /// Whose it is, as far as that is known.
@@ -702,6 +733,10 @@ impl Other {
     fn unheard() -> Other {
         Other { urls: vec![], directory: StoreId(0), reactors: None, boot: 0 }
     }
+
+    fn has_begun_elsewhere(&self, directory: StoreId) -> bool {
+        self.directory != StoreId(0) && self.directory != directory
+    }
 }
 
 /// The reactors of another member that have shards in common with this one, whatever the number of shards.
@@ -711,6 +746,25 @@ fn reactors_joined(id: ReactorId, own: u16, theirs: u16) -> Vec<ReactorId> {
     let joined: BTreeSet<ReactorId> = joined.collect();
     assert!(!joined.is_empty(), "each reactor has shards in common with some of another member");
     joined.into_iter().collect()
+}
+
+/// Who speaks may not have said so, or not truly: the address is what an operator finds it by.
+fn warn_of(turn: &mut Turn, conn: ConnId, member: Option<MemberId>, why: &str) {
+    let member = member.map_or("unknown".to_owned(), hex);
+    let fields = [
+        ("remote-peer-id", member.into()),
+        ("remote", Value::Client(conn)),
+        ("error", why.to_owned().into()),
+    ];
+    turn.log_line(Level::Warn, "closed the link to a peer", fields);
+}
+
+fn begun_elsewhere(member: MemberId) -> String {
+    format!(
+        "member {} has begun in another data directory, which has what it promised: remove the member and add it \
+         anew, or start it with the directory that it had",
+        hex(member)
+    )
 }
 
 fn hex(member: MemberId) -> String {

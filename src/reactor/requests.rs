@@ -14,6 +14,11 @@ pub fn is_write(request: &Request) -> bool {
     }
 }
 
+/// Whether etcd's log takes it: an alarm as well that is only asked for.
+pub fn is_proposal(request: &Request) -> bool {
+    is_write(request) || matches!(request, Request::Alarm(_))
+}
+
 /// What is evaluated at a shard.
 pub fn kind_of(request: &Request) -> ApplyKind {
     match request {

@@ -2,6 +2,7 @@
 
 use super::Reactor;
 use super::calls::Calls;
+use super::control_effects::directories_of;
 use super::epoch::Epochs;
 use super::leader::Leader;
 use super::leaving::Leaving;
@@ -270,7 +271,9 @@ impl Reactor {
         if !self.shards.has(ShardId::CONTROL) {
             self.create_shard(ShardId::CONTROL);
         }
-        let last = self.shards.shard_mut(ShardId::CONTROL).log_view().newest_epoch();
+        let log = self.shards.shard_mut(ShardId::CONTROL).log_view();
+        let last = log.newest_epoch();
+        self.peers.begin(directories_of(log));
         self.epochs.coordinate(self.turn.reactors, last);
         self.leader = Some(Leader::new(&self.turn.settings, self.rng.fork(), self.turn.now));
         if !self.turn.is_alone() {

@@ -154,7 +154,7 @@ impl Member {
             reactors,
             settings: settings.clone(),
             sequencer: sequencer.clone(),
-            log: LogStart::fresh(LogId(u32::from(id)), STORE, 77, SEGMENTS),
+            log: LogStart::fresh(LogId(u32::from(id)), settings.directory, 77, SEGMENTS),
             shards: vec![],
             control: None,
             stale: vec![],

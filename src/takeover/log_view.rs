@@ -320,6 +320,15 @@ impl LogView {
         self.controls.iter().map(|(index, ..)| *index)
     }
 
+    /// The control entries that have not taken effect, in the order of the log. What is not committed of them may never.
+    pub fn controls_ahead(&self) -> impl Iterator<Item = &Payload> {
+        let standing = self.standing.iter().filter_map(|standing| match &standing.says {
+            EntryKind::Control { payload, .. } => Some(payload),
+            _ => None,
+        });
+        self.controls.iter().map(|(.., payload)| payload).chain(standing)
+    }
+
     /// The log takes an entry, which may be voided, truncated or committed. What stood there and behind gives way.
     pub fn stand(&mut self, at: Position, entry: Decoded) {
         self.truncate(at.index);

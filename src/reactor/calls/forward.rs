@@ -20,6 +20,7 @@ use crate::api::{Answer, Code, Error, Reply, Request};
 use crate::front::Rpc;
 use crate::io::{CallId, ControlRequest};
 use crate::peer::{CallFailure, PeerMessage};
+use crate::reactor::requests::is_proposal;
 use crate::reactor::turn::ToPeers;
 use crate::types::{ConnId, Index, MemberId, ReactorId, Revision, ShardId, Time};
 use crate::wire::{Header, Method, decode, encode};
@@ -102,10 +103,14 @@ impl Calls {
             _ => unreachable!("only calls and renewals are the leader's"),
         };
         let bytes = message.len();
+        let proposes = matches!(&request, ClientRequest::Call(call) if is_proposal(call));
         let forwarded = Forwarded { leader, request, conn: None, lost: None, superseded: false };
         let forwarded = CallState::Forwarded(Box::new(forwarded));
         let call = self.begin_of(turn, reply_to, forwarded, bytes);
         self.under_way.until(call, deadline);
+        if proposes {
+            self.under_way.proposes(call);
+        }
         turn.counters.paths.forwarded += 1;
         let number = call.number;
         let clock = turn.clock_of(leader).expect("nothing is sent to whom no clock is known of");
@@ -318,6 +323,7 @@ impl Calls {
         let numbers: Vec<u64> = lost.map(|(number, _)| number).collect();
         for number in numbers {
             turn.counters.paths.forwarded_lost += 1;
+            self.count_failed(turn, number);
             self.finish(turn, CallId { reactor: turn.id, number }, Err(Error::Timeout));
         }
     }

@@ -26,9 +26,9 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    /// Whether it only asks how things are.
-    pub(super) fn is_census(&self) -> bool {
-        matches!(self.question, Question::Status(_) | Question::Figures { .. })
+    /// Whether each reactor does it for itself, whoever leads.
+    pub(super) fn needs_no_leader(&self) -> bool {
+        matches!(self.question, Question::Status(_) | Question::Figures { .. } | Question::Defragment { .. })
     }
 }
 

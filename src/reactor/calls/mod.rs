@@ -35,7 +35,7 @@ mod vars;
 mod watches;
 
 use super::gate::Round;
-use super::requests::is_write;
+use super::requests::{is_proposal, is_write};
 use super::turn::Turn;
 use super::waiters::Waiters;
 use crate::api::{
@@ -98,7 +98,7 @@ impl CallState {
     /// Whether the end of an epoch is nothing to it.
     fn outlives_epochs(&self) -> bool {
         match self {
-            CallState::Gathering(gathering) => gathering.is_census(),
+            CallState::Gathering(gathering) => gathering.needs_no_leader(),
             // What a member answers for itself is settled, and what is read is.
             CallState::Hashing(_) | CallState::Reading(_) | CallState::LocalTxn(_) => true,
             CallState::Forwarded(_) | CallState::HandingOver(_) => true,
@@ -338,14 +338,15 @@ impl Calls {
                     }
                 }
             }
-            Request::Txn(txn) if !turn.epoch_state.takes_writes() => {
+            // A leader reads what it shows as well: its answers from its shards wait until all before them is settled.
+            Request::Txn(txn) if !turn.is_alone() && txn.is_serializable() => {
                 self.read_txn(turn, reply_to, txn, deadline);
             }
             Request::Txn(txn) => self.call_txn(turn, reply_to, txn, deadline),
             Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => {
                 self.ask_control(turn, reply_to, ControlRequest::Client(request), deadline);
             }
-            Request::LeaseLeases if !turn.epoch_state.takes_writes() => {
+            Request::LeaseLeases if !turn.is_alone() => {
                 let (revision, leases) =
                     (turn.shown(), turn.control.leases.iter().map(|(id, _)| id).collect());
                 self.reply(turn, reply_to, Ok(Reply::LeaseLeases { revision, leases }));
@@ -451,8 +452,7 @@ impl Calls {
 
     fn ask_control(&mut self, turn: &mut Turn, reply_to: ReplyTo, request: ControlRequest, until: Time) {
         let call = self.begin_until(turn, reply_to, CallState::Waiting, 0, until);
-        // An alarm goes through etcd's log even where it is only asked for.
-        if matches!(&request, ControlRequest::Client(of) if is_write(of) || matches!(of, Request::Alarm(_))) {
+        if matches!(&request, ControlRequest::Client(of) if is_proposal(of)) {
             self.under_way.proposes(call);
         }
         let own = matches!(reply_to, ReplyTo::Own(_));

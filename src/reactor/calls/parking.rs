@@ -9,6 +9,7 @@ use super::{Calls, ReplyTo, Turn};
 use crate::api::{Error, Request};
 use crate::front::Rpc;
 use crate::reactor::gate::Round;
+use crate::reactor::requests::is_proposal;
 use crate::txn::Counting;
 use crate::types::{Index, Revision, Time};
 
@@ -159,7 +160,9 @@ impl Calls {
             self.parking.bytes -= bytes;
             let is_range =
                 matches!(request, ClientRequest::Call(Request::Range(_)) | ClientRequest::RangeStream(_));
+            let is_proposal = matches!(&request, ClientRequest::Call(call) if is_proposal(call));
             turn.counters.ranges_failed += u64::from(is_range);
+            turn.counters.proposals_failed += u64::from(is_proposal);
             turn.counters.rounds_late += u64::from(requires == Requires::Latest);
             let error = match (&request, requires) {
                 _ if turn.is_alone() => Error::Timeout,

@@ -84,3 +84,54 @@ fn a_member_that_knows_no_leader_answers_transactions_that_need_none() {
     let refused: Result<proto::TxnResponse, _> = cluster.call(alone, TXN, &newest);
     assert_eq!(refused.unwrap_err(), (14, Error::Timeout.to_string()));
 }
+
+/// Its writes do not settle, and what it shows does not wait for them.
+#[test]
+fn a_leader_that_is_cut_off_answers_what_needs_no_leader() {
+    let mut cluster = Cluster::new(&[2, 2, 2], 4);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let grant = proto::LeaseGrantRequest { ttl: 100, id: 8 };
+    let _: proto::LeaseGrantResponse =
+        cluster.call(leader, "/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
+    assert_eq!(cluster.put(leader, "a"), 2);
+    cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+    cluster.cut = vec![(leader, (leader + 1) % 3), (leader, (leader + 2) % 3)];
+    let put = proto::PutRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+    cluster.member(leader).ask("/etcdserverpb.KV/Put", &put);
+    cluster.settle();
+    let txn = proto::TxnRequest { success: vec![range_of("a", true)], ..Default::default() };
+    let reply: proto::TxnResponse = cluster.call(leader, TXN, &txn).unwrap();
+    assert_eq!((values(&reply), reply.header.unwrap().revision), (vec![b"v".to_vec()], 2));
+    let all = proto::LeaseLeasesRequest::default();
+    let leases: proto::LeaseLeasesResponse =
+        cluster.call(leader, "/etcdserverpb.Lease/LeaseLeases", &all).unwrap();
+    assert_eq!(leases.leases.iter().map(|lease| lease.id).collect::<Vec<_>>(), [8]);
+    assert!(cluster.leaders().contains(&leader), "it has not stepped down yet");
+}
+
+/// It is each member's own.
+#[test]
+fn a_defragmentation_goes_on_where_the_leadership_is_lost() {
+    let mut cluster = Cluster::new(&[2, 2, 2], 4);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    cluster.put(leader, "a");
+    cluster.until("all show it", |cluster| cluster.shown() == [2; 3]);
+    cluster.member(leader).lane_stands = true;
+    let asked = cluster
+        .member(leader)
+        .ask("/etcdserverpb.Maintenance/Defragment", &proto::DefragmentRequest::default())
+        .number();
+    cluster.settle();
+    assert!(!cluster.member(leader).undone.is_empty(), "it has begun");
+    cluster.cut = vec![(leader, (leader + 1) % 3), (leader, (leader + 2) % 3)];
+    cluster.until("it does not lead any more", |cluster| !cluster.leaders().contains(&leader));
+    assert_eq!(cluster.member(leader).answered(asked), None);
+    let member = cluster.member(leader);
+    member.lane_stands = false;
+    while member.take_a_bulk_step(2) {}
+    cluster
+        .until("it is done", |cluster| cluster.members[leader].as_ref().unwrap().answered(asked).is_some());
+    assert_eq!(cluster.member(leader).answered(asked), Some((0, "")));
+}

@@ -42,3 +42,30 @@ fn each_other_member_is_counted_and_one_that_dies_is_no_longer_active() {
     // An alert asks for more than one in a hundred seconds.
     assert!(after.send_failures > before.send_failures + 5, "{before:?} {after:?}");
 }
+
+/// As in etcd: whoever watches a cluster asks each member, and the leader may be the one that is gone.
+#[test]
+fn writes_that_fail_are_counted_at_the_member_that_their_client_has_asked() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads") };
+    let alone = (leader + 1) % 3;
+    cluster.until("it follows", |cluster| cluster.follows(alone) == Some(leader));
+    let figures = |cluster: &mut Cluster| {
+        let counters = cluster.member(alone).reactors[0].counters_now();
+        (counters.proposals_pending, counters.proposals_failed)
+    };
+    let put = proto::PutRequest { key: Bytes::from_static(b"a"), ..Default::default() };
+    let fails = |cluster: &mut Cluster| {
+        let refused: Result<proto::PutResponse, _> = cluster.call(alone, "/etcdserverpb.KV/Put", &put);
+        refused.unwrap_err();
+    };
+    cluster.held = vec![(leader, alone)];
+    cluster.member(alone).ask("/etcdserverpb.KV/Put", &put);
+    cluster.settle();
+    assert_eq!(figures(&mut cluster), (1, 0), "it is with the leader");
+    cluster.kill(leader);
+    cluster.kill((leader + 2) % 3);
+    fails(&mut cluster);
+    assert_eq!(figures(&mut cluster), (0, 2), "the other one never left");
+}

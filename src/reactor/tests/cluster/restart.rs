@@ -131,3 +131,70 @@ fn a_log_that_rests_says_anew_how_much_is_shown_though_nothing_else_comes_into_i
     cluster.pass(Duration::from_secs(1));
     assert_eq!(cluster.shown(), [7]);
 }
+
+impl Cluster {
+    /// Whether a member knows where so many have begun, or more.
+    fn knows_directories(&self, at: usize, count: usize) -> bool {
+        let control = &self.members[at].as_ref().unwrap().reactors[0].turn.control;
+        control.records().filter(|of| of.directory != 0).count() >= count
+    }
+
+    /// A member's directory is lost, and it begins again in another one.
+    fn begin_elsewhere(&mut self, at: usize, shards: usize) {
+        let count = self.members.len();
+        let reactors = self.member(at).reactors.len() as u16;
+        self.kill(at);
+        let settings = Settings { directory: StoreId(STORE.0 + 1), ..settings_of(at, count, shards) };
+        self.members[at] = Some(Member::before_its_first_turn(false, reactors, settings));
+    }
+}
+
+/// It has lost what it had acknowledged to the leader.
+#[test]
+fn a_member_that_is_back_helps_none_to_be_elected_that_has_begun_in_another_directory() {
+    for reactors in [[1, 1, 1], [2, 2, 2]] {
+        let mut cluster = Cluster::new(&reactors, 3);
+        cluster.until("one serves", serving);
+        let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+        let (behind, lost) = ((leader + 1) % 3, (leader + 2) % 3);
+        cluster.until("all have said where they have begun", |cluster| {
+            (0..3).all(|at| cluster.knows_directories(at, 3))
+        });
+        cluster.cut = vec![(leader, behind), (lost, behind)];
+        put_five(&mut cluster, leader);
+        cluster.cut = vec![(leader, behind), (lost, leader)];
+        cluster.restart(behind, 3);
+        cluster.begin_elsewhere(lost, 3);
+        cluster.pass(Duration::from_secs(10));
+        assert_eq!(cluster.leaders(), [0; 0], "neither has what was settled");
+        cluster.cut = vec![];
+        cluster.until("those that have kept it serve", serving);
+        assert_eq!(cluster.range(behind, false), (6, 5));
+    }
+}
+
+/// The other one connects while nothing is known here of the cluster.
+#[test]
+fn a_link_ends_when_it_is_known_that_its_member_had_begun_in_another_directory() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 3);
+    cluster.cut = vec![(0, 1), (0, 2)];
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let lost = 3 - leader;
+    cluster.until("both have said where they have begun", |cluster| cluster.knows_directories(leader, 2));
+    put_five(&mut cluster, leader);
+    cluster.begin_elsewhere(lost, 3);
+    (cluster.cut, cluster.held) = (vec![(1, 2)], vec![(leader, 0)]);
+    let is_active = |cluster: &mut Cluster, of: usize| {
+        cluster.member(0).reactors[0].peers.figures()[&MemberId(7 + of as u64)].is_active
+    };
+    for _ in 0..30 {
+        cluster.settle();
+        cluster.now = cluster.now + Duration::from_ms(10);
+    }
+    assert!(is_active(&mut cluster, lost), "nobody has told it yet");
+    cluster.release();
+    cluster.until("it is told", |cluster| cluster.knows_directories(0, 2));
+    cluster.settle();
+    assert_eq!([leader, lost].map(|of| is_active(&mut cluster, of)), [true, false]);
+}
