@@ -67,7 +67,7 @@ fn cluster(options: &Options) -> Result<()> {
         stop_all(&mut members).and(ran)
     });
     if may_be_in_use && !is_kept {
-        println!("What was started by hand runs on; data and logs stay in {}.", directory.display());
+        println!("A member started again by hand runs on: data and logs stay in {}.", directory.display());
     } else if !is_kept {
         std::fs::remove_dir_all(&directory)?;
     }
