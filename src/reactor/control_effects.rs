@@ -248,6 +248,10 @@ impl Reactor {
     /// More of the control state is in effect.
     pub(super) fn on_control_shown(&mut self) {
         self.follow_shown();
+        // The control state of another member may bring one at what is shown already.
+        if self.turn.compacts() && self.turn.is_known_everywhere() {
+            self.apply_compaction();
+        }
         self.calls.unpark_known(&mut self.turn);
     }
 }

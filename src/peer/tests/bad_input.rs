@@ -208,7 +208,7 @@ fn numbers_that_nobody_means_are_found() {
         ("append_answer", 5, RAFT, "an append's answer", beyond),
         ("append_answer", 10, RAFT, "an append's answer", beyond),
         ("append_refusal", 3, RAFT, "an append's answer", beyond),
-        ("pre_vote", 7, RAFT, "a request for a vote", beyond),
+        ("pre_vote", 8, RAFT, "a request for a vote", beyond),
         ("vote_answer", 8, RAFT, "a vote", beyond),
         ("heartbeat", 6, RAFT, "a heartbeat", beyond),
         ("heartbeat_answer", 6, RAFT, "a heartbeat's answer", beyond),

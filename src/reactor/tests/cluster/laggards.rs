@@ -193,6 +193,35 @@ fn what_a_member_shows_is_read_though_it_knows_of_a_later_compaction() {
     cluster.until("all show it", |cluster| cluster.shown() == [301; 3]);
 }
 
+/// Nothing more is settled, so that nothing else moves what is shown.
+#[test]
+fn a_compaction_that_comes_with_a_control_state_takes_hold_of_what_is_shown_already() {
+    let (mut cluster, leader, away) = cluster_with_two_reactors_away();
+    cluster.cut.clear();
+    let revision = (0..20).map(|n| cluster.put(leader, &format!("k{}", n % 10))).last().unwrap();
+    cluster.until("all show it", |cluster| cluster.shown() == [revision as u64; 3]);
+    cluster.cut = vec![(away, 0), (away, 2)];
+    let compact = proto::CompactionRequest { revision, physical: true };
+    let _: proto::CompactionResponse = cluster.call(leader, "/etcdserverpb.KV/Compact", &compact).unwrap();
+    let before = paths(cluster.member(away)).state_installed;
+    for id in 1..=1_000 {
+        let grant = proto::LeaseGrantRequest { ttl: 6_000, id };
+        let _: proto::LeaseGrantResponse =
+            cluster.call(leader, "/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
+    }
+    cluster.cut.clear();
+    let knows = |cluster: &Cluster| {
+        let member = cluster.members[away].as_ref().unwrap();
+        member.reactors.iter().all(|of| of.turn.control.leases.len() == 1_000)
+    };
+    cluster.until("its control state is there", knows);
+    assert!(paths(cluster.member(away)).state_installed > before, "the log is gone");
+    cluster.pass(Duration::from_secs(1));
+    let hash = proto::HashKvRequest { revision: 0 };
+    let hash: proto::HashKvResponse = cluster.call(away, "/etcdserverpb.Maintenance/HashKV", &hash).unwrap();
+    assert_eq!((hash.header.unwrap().revision, hash.compact_revision), (revision, revision));
+}
+
 /// Each block is written before the next is asked for, and both reactors take a state at the same time.
 #[test]
 fn reactors_of_a_member_are_given_their_states_one_after_the_other() {
