@@ -274,6 +274,8 @@ pub const TAKEOVER_PATIENCE_DOUBLED_MAX: u32 = 5;
 /// Pauses between attempts to connect to a member: it may be starting, or gone for long.
 pub const DIAL_AGAIN_MS: u64 = 20;
 pub const DIAL_AGAIN_MS_MAX: u64 = 500;
+/// How often the log says that a member cannot be connected to, where the reason is the same.
+pub const DIAL_TOLD_SECS: u64 = 10;
 
 // peer
 /// One frame between members: what a message of the control shard waits behind.

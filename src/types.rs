@@ -46,6 +46,12 @@ number!(
     /// A member of the cluster, as clients know it. In Raft groups it goes under [`RaftId`]s.
     MemberId(u64)
 );
+impl MemberId {
+    /// As etcd's logs, metrics and etcdctl write it.
+    pub fn hex(self) -> String {
+        format!("{:x}", self.0)
+    }
+}
 number!(ClusterId(u64));
 number!(
     /// What one directory's store was made as: a random number, by which it is told from any other. The

@@ -17,7 +17,7 @@
 
 use super::turn::{ToPeers, Turn};
 use crate::io::{Chunk, ConnectionState, DialId, Level, MemberMail, Output, PeerFigures, Value};
-use crate::limits::{DIAL_AGAIN_MS, DIAL_AGAIN_MS_MAX, PEER_PROBE_SECS};
+use crate::limits::{DIAL_AGAIN_MS, DIAL_AGAIN_MS_MAX, DIAL_TOLD_SECS, PEER_PROBE_SECS};
 use crate::peer::{self, Founding, Hello, Introduction, Link, LinkEvent, LinkTimes, PeerMessage};
 use crate::raft::Position;
 use crate::record::FEATURE_LEVEL;
@@ -107,6 +107,8 @@ struct Dial {
     pause: Duration,
     /// Which of the member's addresses is next.
     address: usize,
+    /// Why the last tries came to nothing, and when that is said again.
+    told: Option<(String, Time)>,
 }
 
 /// What is known of another member.
@@ -237,9 +239,16 @@ impl PeerLinks {
         };
         of.under_way = None;
         of.fail(turn.now);
+        let is_told = of.told.as_ref().is_some_and(|(told, until)| told == why && turn.now < *until);
+        if !is_told {
+            of.told = Some((why.to_owned(), turn.now + Duration::from_secs(DIAL_TOLD_SECS)));
+        }
         self.figures.entry(member).or_default().send_failures += 1;
-        let fields = [("remote-peer-id", hex(member)), ("error", why.to_owned())];
-        turn.log_line(Level::Info, "cannot connect to a peer", fields.map(|(name, is)| (name, is.into())));
+        if !is_told {
+            let fields = [("remote-peer-id", member.hex()), ("error", why.to_owned())];
+            let fields = fields.map(|(name, is)| (name, is.into()));
+            turn.log_line(Level::Info, "cannot connect to a peer", fields);
+        }
     }
 
     /// A connection whose greeting another reactor has read.
@@ -330,7 +339,7 @@ impl PeerLinks {
 
     /// Why a process is not believed to be a member's.
     fn why_not(&self, hello: &Hello) -> Option<String> {
-        let (from, id) = (&hello.from, hex(hello.from.member));
+        let (from, id) = (&hello.from, hello.from.member.hex());
         let Some(known) = self.others.get(&from.member) else {
             return Some(format!("member {id} is none of this cluster"));
         };
@@ -374,7 +383,7 @@ impl PeerLinks {
         assert!(before.is_none(), "a connection comes up once");
         connection.directory = hello.from.directory;
         if let Some(dial) = self.dials.get_mut(&(member, theirs)) {
-            dial.pause = Duration(0);
+            (dial.pause, dial.told) = (Duration(0), None);
         }
         if lane.joins_first() {
             self.probe_at = turn.now;
@@ -386,7 +395,7 @@ impl PeerLinks {
             turn.send_to_all(|| MemberMail::PeerIs { member, reactors, boot });
         }
         (other.reactors, other.boot) = (Some(reactors), hello.from.boot);
-        let fields = [("remote-peer-id", hex(member)), ("reactor", theirs.to_string())];
+        let fields = [("remote-peer-id", member.hex()), ("reactor", theirs.to_string())];
         turn.log_line(Level::Info, "peer is connected", fields.map(|(name, is)| (name, is.into())));
         self.events.push_back(PeerEvent::Up { lane, conn });
     }
@@ -649,7 +658,7 @@ impl PeerLinks {
     /// The other end's process ends, by order. It is not waited for.
     pub fn on_leaving(&mut self, turn: &mut Turn, conn: ConnId) {
         let Some(lane) = self.connections.get(&conn).and_then(|connection| connection.lane) else { return };
-        turn.log_line(Level::Info, "peer leaves", [("remote-peer-id", hex(lane.member).into())]);
+        turn.log_line(Level::Info, "peer leaves", [("remote-peer-id", lane.member.hex().into())]);
         self.end(turn, conn);
     }
 
@@ -750,7 +759,7 @@ fn reactors_joined(id: ReactorId, own: u16, theirs: u16) -> Vec<ReactorId> {
 
 /// Who speaks may not have said so, or not truly: the address is what an operator finds it by.
 fn warn_of(turn: &mut Turn, conn: ConnId, member: Option<MemberId>, why: &str) {
-    let member = member.map_or("unknown".to_owned(), hex);
+    let member = member.map_or("unknown".to_owned(), MemberId::hex);
     let fields = [
         ("remote-peer-id", member.into()),
         ("remote", Value::Client(conn)),
@@ -763,10 +772,6 @@ fn begun_elsewhere(member: MemberId) -> String {
     format!(
         "member {} has begun in another data directory, which has what it promised: remove the member and add it \
          anew, or start it with the directory that it had",
-        hex(member)
+        member.hex()
     )
-}
-
-fn hex(member: MemberId) -> String {
-    format!("{:x}", member.0)
 }

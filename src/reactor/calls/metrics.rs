@@ -337,11 +337,11 @@ impl Figures {
 
     fn encode_peers(&self, page: &mut MetricsText<'_>) -> fmt::Result {
         for (name, kind, help, label, value) in OF_PEERS {
-            let peer = |of: &MemberId| (*label, hex(*of));
+            let peer = |of: &MemberId| (*label, of.hex());
             let rows = self.sum.peers.iter().map(|(of, figures)| (of, value(figures)));
             match *label {
                 "Remote" => {
-                    let labels = |of| [("Local", hex(self.member)), peer(of)];
+                    let labels = |of| [("Local", self.member.hex()), peer(of)];
                     page.labelled(name, *kind, help, rows.map(|(of, value)| (labels(of), value)))?;
                 }
                 _ => page.labelled(name, *kind, help, rows.map(|(of, value)| ([peer(of)], value)))?,
@@ -352,7 +352,7 @@ impl Figures {
             page.0.encode_descriptor(name, "Round trips to a peer.", None, MetricType::Histogram)?;
         for (of, figures) in &self.sum.peers {
             let (sum, buckets) = in_unit(&figures.round_trips, SECONDS);
-            let to = [("To", hex(*of))];
+            let to = [("To", of.hex())];
             let mut row = trips.encode_family(&to)?;
             row.encode_histogram::<NoLabelSet>(sum, figures.round_trips.count(), &buckets, None)?;
         }
@@ -360,10 +360,10 @@ impl Figures {
     }
 
     fn encode_identity(&self, page: &mut MetricsText<'_>) -> fmt::Result {
-        let rows = [([("server_id", hex(self.member))], 1)];
+        let rows = [([("server_id", self.member.hex())], 1)];
         page.labelled("etcd_server_id", Gauge, "Identity of this member.", rows)?;
         let known = std::iter::once(&self.member).chain(self.sum.peers.keys());
-        let rows = known.map(|of| ([("Local", hex(self.member)), ("Remote", hex(*of))], 1));
+        let rows = known.map(|of| ([("Local", self.member.hex()), ("Remote", of.hex())], 1));
         page.labelled("etcd_network_known_peers", Gauge, "Members, this one among them.", rows)?;
         let rows = FEATURES.iter().map(|(name, stage, on)| {
             ([("name", (*name).to_owned()), ("stage", (*stage).to_owned())], u64::from(*on))
@@ -380,7 +380,7 @@ impl Figures {
                 AlarmType::None => "NONE".to_owned(),
                 AlarmType::Unknown(number) => number.to_string(),
             };
-            ([("server_id", hex(alarm.member)), ("alarm_type", kind)], 1)
+            ([("server_id", alarm.member.hex()), ("alarm_type", kind)], 1)
         });
         page.labelled("etcd_debugging_server_alarms", Gauge, "Alarms that stand.", alarms)
     }
@@ -404,10 +404,6 @@ impl Figures {
         });
         page.labelled("grpc_server_handled_total", Counter, "Calls answered, by code.", rows)
     }
-}
-
-fn hex(member: MemberId) -> String {
-    format!("{:x}", member.0)
 }
 
 /// The sum and the buckets of a histogram, as Prometheus wants them.

@@ -3,7 +3,7 @@
 use super::super::shards::Shards;
 use super::super::turn::{ReadOnly, Turn};
 use super::Epochs;
-use crate::io::EpochMail;
+use crate::io::{EpochMail, Level, Value};
 use crate::takeover::Coordinator;
 use crate::types::{Epoch, MemberId, ReactorId, Revision, ShardId, Term};
 use std::collections::BTreeMap;
@@ -15,6 +15,8 @@ pub(super) struct Known {
     serves: Epoch,
     /// What the reactors were told last.
     told: (Term, Option<MemberId>),
+    /// Who leads the control shard's group, this member included, as the log was told last.
+    elected: Option<MemberId>,
     /// The reactors have a copy of the control state, and are told of each change.
     pub copied: bool,
     /// Up to where each reactor's shards are covered, and the revision below which one of them shows nothing more.
@@ -39,6 +41,7 @@ impl Epochs {
         }
         let term = group.term();
         let leader = group.leader().and_then(|id| turn.member_of(id));
+        self.tell_elected(turn, term, leader);
         // A term that is not durable may be gone with the process, and clients would be shown an older one.
         let is_durable = group.has_promised(term);
         let serves = is_durable && self.known.serves.term == term;
@@ -51,6 +54,26 @@ impl Epochs {
             self.known.told = (term, leader);
             turn.send_to_all(|| EpochMail::LeaderIs { term, leader });
         }
+    }
+
+    /// The log says who was elected and who is lost, in etcd's words.
+    fn tell_elected(&mut self, turn: &mut Turn, term: Term, leader: Option<MemberId>) {
+        let before = std::mem::replace(&mut self.known.elected, leader);
+        if before == leader {
+            return;
+        }
+        let (level, message) = match leader {
+            Some(_) => (Level::Info, "elected leader"),
+            None => (Level::Warn, "lost leader"),
+        };
+        let of = leader.or(before).expect("one of them is somebody");
+        let own = turn.settings.member;
+        let fields = [
+            ("local-member-id", own.hex().into()),
+            ("leader", of.hex().into()),
+            ("term", Value::Uint(term.0)),
+        ];
+        turn.log_line(level, message, fields);
     }
 
     /// The reactors are told the whole control state once more.

@@ -211,3 +211,24 @@ fn what_got_lost_with_a_connection_is_asked_for_as_soon_as_the_next_one_is_there
         assert_eq!(cluster.member(leader).answered(put), Some((0, "")), "after {pause_ms} ms");
     }
 }
+
+/// An operator sees in the log of every member who leads, and since when nobody does.
+#[test]
+fn the_log_says_who_is_elected_and_who_is_lost() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 2);
+    let leader = cluster.led_by_another_than(1);
+    cluster.until("it follows", |cluster| cluster.follows(1) == Some(leader));
+    let of_leader = |cluster: &mut Cluster, message: &str| {
+        let of = crate::io::Value::Text(MemberId(7 + leader as u64).hex());
+        let lines = cluster.member(1).log_lines.iter().filter(|line| line.message == message);
+        lines.filter(|line| line.fields.0.contains(&("leader", of.clone()))).count()
+    };
+    assert_eq!((of_leader(&mut cluster, "elected leader"), of_leader(&mut cluster, "lost leader")), (1, 0));
+    cluster.kill(leader);
+    cluster.until("another serves", serving);
+    assert_eq!((of_leader(&mut cluster, "elected leader"), of_leader(&mut cluster, "lost leader")), (1, 1));
+    // Who is gone for long is not told of at each try.
+    cluster.pass(Duration::from_secs(5));
+    let tries = cluster.member(1).log_lines.iter().filter(|line| line.message == "cannot connect to a peer");
+    assert_eq!(tries.count(), 1);
+}
