@@ -237,6 +237,7 @@ impl GroupTimes {
     /// Gives the control shard's group to whom it has heard of and that has most of it, and of all other groups; nobody
     /// leads where there is none.
     fn hand_over(&self, turn: &Turn, group: &mut Group) {
+        assert!(group.leads(), "what is given is held");
         let has =
             |of: MemberId| self.turned.values().filter_map(|turned| turned.matched.get(&of)).sum::<u64>();
         let others = group.progress().filter(|(.., is_active)| *is_active);

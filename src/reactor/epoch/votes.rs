@@ -27,6 +27,7 @@ impl Epochs {
     pub fn refuses_vote(&self, turn: &Turn, group: &Group, message: &Message, entries: u64) -> bool {
         let MessageBody::Vote { last, .. } = message.body else { return false };
         let own = group.last();
+        assert!(own.index >= group.committed(), "a log ends behind what is committed of it");
         let is_newer = (last.term, last.index) > (own.term, own.index);
         let behind = self.entries().saturating_sub(entries);
         behind > turn.settings.bounds.behind_entries_max && !is_newer

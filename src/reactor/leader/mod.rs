@@ -390,6 +390,7 @@ impl Leader {
     /// law).
     fn ask_after_sleep(&mut self, turn: &mut Turn) {
         let last = std::mem::replace(&mut self.looked_at, turn.now);
+        assert!(self.serves, "leases expire while the epoch serves");
         if turn.now.since(last) > turn.settings.election_timeout && !turn.is_alone() {
             turn.counters.paths.expiry_asked_first += 1;
             self.expires_after = Some(turn.unbacked(Revision::NONE));
