@@ -75,8 +75,8 @@ pub(super) struct GroupTimes {
     stands_behind: Duration,
     lost_in: Term,
     turned: BTreeMap<ReactorId, Turned>,
-    /// The highest revision known to be settled while this member leads, and since when.
-    settled: (Revision, Time),
+    /// What is known to be settled while this member leads, how far the control log is followed, and since when.
+    settled: (Revision, Index, Time),
     /// Until when this member does not stand, having given up.
     unwell_until: Time,
 }
@@ -104,17 +104,20 @@ impl GroupTimes {
         if turn.is_alone() { Time::NEVER } else { self.ticks_at.min(stands_at) }
     }
 
-    /// Why a member that leads should not: revisions that do not settle, or a reactor that does not turn.
-    fn why_unwell(&mut self, turn: &Turn, group: &Group) -> Option<&'static str> {
+    /// Why a member that leads should not: revisions that do not settle, control entries that are not followed here, or a
+    /// reactor that does not turn.
+    fn why_unwell(&mut self, turn: &Turn, group: &Group, followed: Index) -> Option<&'static str> {
         let now = turn.now;
         let (settled, taken) = (turn.settled_truth(), turn.sequencer.counter());
         assert!(self.settled.0 <= settled, "what is settled does not fall: {settled}");
         assert!(settled <= taken, "what is settled was taken before: {settled} of {taken}");
-        if settled != self.settled.0 || settled == taken {
-            self.settled = (settled, now);
+        let (before, index, _) = self.settled;
+        let is_all = settled == taken && followed == group.last_index();
+        if (settled, followed) != (before, index) || is_all {
+            self.settled = (settled, followed, now);
         }
         let timeouts = if self.nobody_is_faster() { SLOW_OTHERS_TIMEOUTS } else { 1 };
-        let is_late = now.since(self.settled.1) > Duration(timeouts * turn.settings.election_timeout.0);
+        let is_late = now.since(self.settled.2) > Duration(timeouts * turn.settings.election_timeout.0);
         // Who hears nobody is deposed by the check of the quorum, and is well as soon as it hears them again.
         match is_late && hears_most(group) {
             true => Some("what is written does not settle"),
@@ -137,12 +140,14 @@ impl GroupTimes {
 
 impl GroupTimes {
     /// The control shard's group counts on.
-    fn tick(&mut self, turn: &mut Turn, group: &mut Group, ticks: bool) {
+    fn tick(&mut self, turn: &mut Turn, local: &mut LocalShard, ticks: bool) {
+        let followed = local.shard.log_view().committed().index;
+        let group = local.shard.group_mut();
         if group.is_alone() {
             return;
         }
         if ticks && group.leads() {
-            self.give_up_if_unwell(turn, group);
+            self.give_up_if_unwell(turn, group, followed);
         }
         // Who is not well follows, and stands for nothing.
         let may_stand = group.leads() || turn.now >= self.unwell_until;
@@ -195,9 +200,12 @@ impl GroupTimes {
         }
     }
 
-    fn give_up_if_unwell(&mut self, turn: &mut Turn, group: &mut Group) {
+    fn give_up_if_unwell(&mut self, turn: &mut Turn, group: &mut Group, followed: Index) {
         assert!(group.leads(), "only who leads can give it up");
-        let why = if turn.epoch_state.leads() { self.why_unwell(turn, group) } else { self.why_hung(turn) };
+        let why = match turn.epoch_state.leads() {
+            true => self.why_unwell(turn, group, followed),
+            false => self.why_hung(turn),
+        };
         let Some(why) = why else { return };
         let was_unwell = turn.now < self.unwell_until;
         self.unwell_until = turn.now + Duration(2 * turn.settings.election_timeout.0);
@@ -250,7 +258,7 @@ impl GroupTimes {
 
     /// What stood still before now is no sign of anything.
     fn wakes(&mut self, turn: &Turn) {
-        self.settled = (turn.settled_truth(), turn.now);
+        self.settled.2 = turn.now;
         self.turned.values_mut().for_each(|turned| turned.at = turn.now);
     }
 }
@@ -289,7 +297,7 @@ impl Epochs {
         let mut lost = false;
         for local in shards.all_mut() {
             if local.shard.id == ShardId::CONTROL {
-                self.clock.tick(turn, local.shard.group_mut(), ticks);
+                self.clock.tick(turn, local, ticks);
                 continue;
             }
             lost |= drive(turn, local, ticks);

@@ -229,6 +229,23 @@ fn a_leader_whose_disk_stands_still_reads_nothing_older_than_the_others_show() {
     assert_eq!(cluster.member(leader).answered(asked), Some((0, "")));
 }
 
+/// The others have it, and no revision waits.
+#[test]
+fn a_leader_that_follows_no_control_entry_gives_the_leadership_up() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 3);
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    cluster.pass(Duration::from_secs(1));
+    cluster.member(leader).disk_stands = true;
+    let grant = proto::LeaseGrantRequest { ttl: 60, id: 77 };
+    cluster.member(leader).ask("/etcdserverpb.Lease/LeaseGrant", &grant);
+    let begun = cluster.now;
+    cluster.until("another serves", |cluster| cluster.leaders().iter().any(|at| *at != leader));
+    let timeout = cluster.member(leader).reactors[0].turn.settings.election_timeout;
+    let took = cluster.now.since(begun);
+    assert!(took < Duration(2 * timeout.0), "{took:?}");
+}
+
 /// A majority has confirmed it, and by the time its answers come another member leads.
 #[test]
 fn a_round_that_has_begun_serves_nobody_who_comes_later() {
