@@ -139,6 +139,7 @@ const WAYS_OF_SEVERAL: &[&str] = &[
     "group_taken",
     "group_handed_over",
     "stood_for_lost_leader",
+    "vote_outdated",
     "vote_of_laggard",
     "sleep_not_counted",
     "expiry_asked_first",
