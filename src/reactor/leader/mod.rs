@@ -324,9 +324,11 @@ impl Leader {
             self.over_quota_at = turn.shown();
             self.hear_no_space(turn);
         }
+        // It may have come with another member's state, and who disarms it before the next time to tell means what was
+        // heard as well.
+        self.no_space_heard &= !turn.control.has_alarm(turn.settings.member, AlarmType::NoSpace);
         let Some(leader) = turn.epoch_state.follows().filter(|_| turn.now >= self.raises_at) else { return };
         self.raises_at = Time::NEVER;
-        self.no_space_heard &= !turn.control.has_alarm(turn.settings.member, AlarmType::NoSpace);
         if self.no_space_heard {
             self.raises_at = turn.now + turn.settings.election_timeout;
             turn.tell(ToPeers::One(leader), ShardId::CONTROL, PeerMessage::NoSpace);

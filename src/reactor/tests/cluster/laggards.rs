@@ -193,6 +193,25 @@ fn what_a_member_shows_is_read_though_it_knows_of_a_later_compaction() {
     cluster.until("all show it", |cluster| cluster.shown() == [301; 3]);
 }
 
+/// So much happens to leases that who is away lacks the control log.
+fn grant_much(cluster: &mut Cluster, leader: usize) {
+    for id in 1..=1_000 {
+        let grant = proto::LeaseGrantRequest { ttl: 6_000, id };
+        let _: proto::LeaseGrantResponse =
+            cluster.call(leader, "/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
+    }
+}
+
+/// Who is away is back, and given the control state.
+fn take_control_state(cluster: &mut Cluster, away: usize) {
+    cluster.cut.clear();
+    let knows = |cluster: &Cluster| {
+        let member = cluster.members[away].as_ref().unwrap();
+        member.reactors.iter().all(|of| of.turn.control.leases.len() == 1_000)
+    };
+    cluster.until("its control state is there", knows);
+}
+
 /// Nothing more is settled, so that nothing else moves what is shown.
 #[test]
 fn a_compaction_that_comes_with_a_control_state_takes_hold_of_what_is_shown_already() {
@@ -204,22 +223,30 @@ fn a_compaction_that_comes_with_a_control_state_takes_hold_of_what_is_shown_alre
     let compact = proto::CompactionRequest { revision, physical: true };
     let _: proto::CompactionResponse = cluster.call(leader, "/etcdserverpb.KV/Compact", &compact).unwrap();
     let before = paths(cluster.member(away)).state_installed;
-    for id in 1..=1_000 {
-        let grant = proto::LeaseGrantRequest { ttl: 6_000, id };
-        let _: proto::LeaseGrantResponse =
-            cluster.call(leader, "/etcdserverpb.Lease/LeaseGrant", &grant).unwrap();
-    }
-    cluster.cut.clear();
-    let knows = |cluster: &Cluster| {
-        let member = cluster.members[away].as_ref().unwrap();
-        member.reactors.iter().all(|of| of.turn.control.leases.len() == 1_000)
-    };
-    cluster.until("its control state is there", knows);
+    grant_much(&mut cluster, leader);
+    take_control_state(&mut cluster, away);
     assert!(paths(cluster.member(away)).state_installed > before, "the log is gone");
     cluster.pass(Duration::from_secs(1));
     let hash = proto::HashKvRequest { revision: 0 };
     let hash: proto::HashKvResponse = cluster.call(away, "/etcdserverpb.Maintenance/HashKV", &hash).unwrap();
     assert_eq!((hash.header.unwrap().revision, hash.compact_revision), (revision, revision));
+}
+
+/// It was heard of while the member was away, and another has raised the alarm meanwhile.
+#[test]
+fn an_alarm_that_comes_with_a_control_state_and_is_disarmed_is_not_raised_again() {
+    const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
+    let (mut cluster, leader, away) = cluster_with_two_reactors_away();
+    let member_id = 7 + away as u64;
+    let Reactor { turn, leader: told, .. } = &mut cluster.member(away).reactors[0];
+    told.as_mut().unwrap().hear_no_space(turn);
+    let [raise, disarm] = [1, 2].map(|action| proto::AlarmRequest { action, member_id, alarm: 1 });
+    grant_much(&mut cluster, leader);
+    let _: proto::AlarmResponse = cluster.call(leader, ALARM, &raise).unwrap();
+    take_control_state(&mut cluster, away);
+    let _: proto::AlarmResponse = cluster.call(leader, ALARM, &disarm).unwrap();
+    cluster.pass(Duration::from_secs(3));
+    assert_eq!(cluster.put(away, "a"), 2);
 }
 
 /// Each block is written before the next is asked for, and both reactors take a state at the same time.
