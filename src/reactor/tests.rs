@@ -302,7 +302,7 @@ impl Member {
 
     /// What was cut off hears what waits for it.
     fn hears_again(&mut self) {
-        let Some((deaf, waiting)) = self.cut_off.take() else { return };
+        let (deaf, waiting) = self.cut_off.take().expect("one hears nothing");
         for (from, mail) in waiting {
             self.reactors[usize::from(deaf.0)].step(self.now, Input::Mail { from, mail });
         }
@@ -418,14 +418,6 @@ impl Member {
         }
         let place = self.answers.iter().position(|(of, _)| *of == stream.number()).expect("with a message");
         Ok(R::decode(&self.answers.remove(place).1[..]).expect("in protobuf"))
-    }
-
-    /// The reactor that hears nothing hears what has waited.
-    fn hear_mail(&mut self) {
-        let (deaf, waiting) = self.cut_off.take().expect("one hears nothing");
-        for (from, mail) in waiting {
-            self.reactors[usize::from(deaf.0)].step(self.now, Input::Mail { from, mail });
-        }
     }
 
     /// A call that is not awaited.

@@ -162,7 +162,7 @@ fn an_alarm_keeps_nobody_out_before_every_reactor_knows_of_it() {
     let put = member.begin("/etcdserverpb.KV/Put", &proto::PutRequest { key, ..Default::default() });
     assert!(member.reactors[2].turn.control.no_space() && !member.reactors[1].turn.control.no_space());
     assert_eq!([alarm, put].map(|stream| member.status_of(stream)), [None; 2]);
-    member.hear_mail();
+    member.hears_again();
     member.run();
     assert_eq!([alarm, put].map(|stream| member.status_of(stream)), [Some(0), Some(8)]);
 }
@@ -181,7 +181,7 @@ fn a_compaction_takes_effect_at_all_reactors_at_once() {
     let early = member.begin("/etcdserverpb.KV/Range", &range);
     assert_eq!(member.reactors[2].turn.control.compacted(), Revision(4), "it has come");
     assert_eq!([compact, early].map(|stream| member.status_of(stream)), [None, Some(0)]);
-    member.hear_mail();
+    member.hears_again();
     member.run();
     let late = member.begin("/etcdserverpb.KV/Range", &range);
     assert_eq!([compact, late].map(|stream| member.status_of(stream)), [Some(0), Some(11)]);

@@ -79,7 +79,7 @@ fn a_follower_shows_control_entries_at_all_reactors_at_once_and_before_what_stan
     let member = cluster.member(1);
     assert_eq!((member.sequencer.settled(), has(member)), (Revision(2), vec![false; 2]));
     assert!(member.reactors[0].paths().control_shared > 0);
-    member.hear_mail();
+    member.hears_again();
     cluster.until("all show it", |cluster| cluster.shown() == [3; 3]);
     assert_eq!(has(cluster.member(1)), [true; 2]);
 }
@@ -107,7 +107,7 @@ fn what_some_reactor_does_not_know_is_not_shown_by_another() {
     };
     cluster.pass(Duration::from_ms(50));
     assert_eq!(answered(&cluster), [false; 2]);
-    cluster.member(1).hear_mail();
+    cluster.member(1).hears_again();
     cluster.until("both are answered", |cluster| answered(cluster) == [true; 2]);
 }
 

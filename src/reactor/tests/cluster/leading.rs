@@ -202,9 +202,8 @@ fn a_leader_that_slept_expires_no_lease_before_the_others_say_that_it_leads() {
     cluster.until("it is gone everywhere", is_gone);
 }
 
-/// Its own log rests while its disk stands still, so that it follows no commit, and the others have acknowledged one.
-#[test]
-fn a_leader_whose_disk_stands_still_reads_nothing_older_than_the_others_show() {
+/// The leader's log rests while its disk stands still, so that it follows no commit, and a lease is asked for.
+fn cluster_whose_leader_cannot_write_a_grant() -> (Cluster, usize) {
     let mut cluster = Cluster::new(&[1, 1, 1], 3);
     cluster.until("one serves", serving);
     let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
@@ -212,6 +211,13 @@ fn a_leader_whose_disk_stands_still_reads_nothing_older_than_the_others_show() {
     cluster.member(leader).disk_stands = true;
     let grant = proto::LeaseGrantRequest { ttl: 60, id: 77 };
     cluster.member(leader).ask("/etcdserverpb.Lease/LeaseGrant", &grant);
+    (cluster, leader)
+}
+
+/// The others have acknowledged what it does not follow.
+#[test]
+fn a_leader_whose_disk_stands_still_reads_nothing_older_than_the_others_show() {
+    let (mut cluster, leader) = cluster_whose_leader_cannot_write_a_grant();
     let knows = |cluster: &Cluster, at: usize| {
         let member = cluster.members[at].as_ref().unwrap();
         member.reactors[0].turn.control.leases.get(crate::types::LeaseId(77)).is_some()
@@ -232,13 +238,7 @@ fn a_leader_whose_disk_stands_still_reads_nothing_older_than_the_others_show() {
 /// The others have it, and no revision waits.
 #[test]
 fn a_leader_that_follows_no_control_entry_gives_the_leadership_up() {
-    let mut cluster = Cluster::new(&[1, 1, 1], 3);
-    cluster.until("one serves", serving);
-    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
-    cluster.pass(Duration::from_secs(1));
-    cluster.member(leader).disk_stands = true;
-    let grant = proto::LeaseGrantRequest { ttl: 60, id: 77 };
-    cluster.member(leader).ask("/etcdserverpb.Lease/LeaseGrant", &grant);
+    let (mut cluster, leader) = cluster_whose_leader_cannot_write_a_grant();
     let begun = cluster.now;
     cluster.until("another serves", |cluster| cluster.leaders().iter().any(|at| *at != leader));
     let timeout = cluster.member(leader).reactors[0].turn.settings.election_timeout;

@@ -94,9 +94,7 @@ fn a_leader_of_which_a_reactor_reaches_nobody_gives_the_leadership_up() {
     let mut cluster = Cluster::new(&[2, 2, 2], 4);
     cluster.until("one serves", serving);
     let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
-    let router = cluster.member(leader).reactors[0].turn.router();
-    let is_of_1 = |byte: &u8| router.reactor_of(router.shard_of(&[*byte])) == ReactorId(1);
-    let key = Bytes::from(vec![(0..=255).find(is_of_1).unwrap()]);
+    let key = Bytes::from_static(cluster.key_of_reactor(leader, 1).as_bytes());
     cluster.pass(Duration::from_ms(500));
     cluster.mute = Some((leader, 1));
     cluster.member(leader).ask(PUT, &proto::PutRequest { key: key.clone(), ..Default::default() });
