@@ -239,6 +239,14 @@ impl Group {
         })
     }
 
+    /// Whether those peers of which something holds are a quorum, this one counted as well.
+    pub fn is_quorum(&self, holds: impl Fn(RaftId) -> bool) -> bool {
+        let (peers, own) = (self.node.raft.prs(), self.node.raft.id);
+        let ids = peers.conf().voters().ids();
+        let of = ids.iter().filter(|id| *id == own || RaftId::new(*id).is_some_and(&holds)).collect();
+        peers.has_quorum(&of)
+    }
+
     /// Whether this peer is the only one of its group, so that what it says is so.
     pub fn is_alone(&self) -> bool {
         let peers = self.peers.newest();

@@ -213,7 +213,9 @@ impl Reactor {
         let said = if turn.is_alone() { vec![] } else { shards.take_messages() };
         for (shard, message) in said {
             let Some(member) = turn.member_of(message.to) else { continue };
-            let entries = if shard == ShardId::CONTROL { epochs.entries() } else { 0 };
+            let asks_for_control =
+                shard == ShardId::CONTROL && matches!(message.body, MessageBody::Vote { .. });
+            let entries = if asks_for_control { epochs.entries() } else { 0 };
             let message = PeerMessage::Group { shard, control_term, entries, message };
             turn.tell(ToPeers::One(member), shard, message);
         }

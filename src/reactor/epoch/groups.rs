@@ -57,6 +57,14 @@ pub(super) struct Turned {
     pub matched: BTreeMap<MemberId, u64>,
 }
 
+/// What is known to be settled, how far the control log is followed, and since when.
+#[derive(Debug, Default)]
+struct Progress {
+    settled: Revision,
+    followed: Index,
+    at: Time,
+}
+
 /// The times of the groups.
 #[derive(Debug, Default)]
 pub(super) struct GroupTimes {
@@ -75,8 +83,8 @@ pub(super) struct GroupTimes {
     stands_behind: Duration,
     lost_in: Term,
     turned: BTreeMap<ReactorId, Turned>,
-    /// What is known to be settled while this member leads, how far the control log is followed, and since when.
-    settled: (Revision, Index, Time),
+    /// While this member leads.
+    progress: Progress,
     /// Until when this member does not stand, having given up.
     unwell_until: Time,
 }
@@ -109,15 +117,15 @@ impl GroupTimes {
     fn why_unwell(&mut self, turn: &Turn, group: &Group, followed: Index) -> Option<&'static str> {
         let now = turn.now;
         let (settled, taken) = (turn.settled_truth(), turn.sequencer.counter());
-        assert!(self.settled.0 <= settled, "what is settled does not fall: {settled}");
+        let before = &self.progress;
+        assert!(before.settled <= settled, "what is settled does not fall: {settled}");
         assert!(settled <= taken, "what is settled was taken before: {settled} of {taken}");
-        let (before, index, _) = self.settled;
         let is_all = settled == taken && followed == group.last_index();
-        if (settled, followed) != (before, index) || is_all {
-            self.settled = (settled, followed, now);
+        if (settled, followed) != (before.settled, before.followed) || is_all {
+            self.progress = Progress { settled, followed, at: now };
         }
         let timeouts = if self.nobody_is_faster() { SLOW_OTHERS_TIMEOUTS } else { 1 };
-        let is_late = now.since(self.settled.2) > Duration(timeouts * turn.settings.election_timeout.0);
+        let is_late = now.since(self.progress.at) > Duration(timeouts * turn.settings.election_timeout.0);
         // Who hears nobody is deposed by the check of the quorum, and is well as soon as it hears them again.
         match is_late && hears_most(group) {
             true => Some("what is written does not settle"),
@@ -258,7 +266,7 @@ impl GroupTimes {
 
     /// What stood still before now is no sign of anything.
     fn wakes(&mut self, turn: &Turn) {
-        self.settled.2 = turn.now;
+        self.progress.at = turn.now;
         self.turned.values_mut().for_each(|turned| turned.at = turn.now);
     }
 }
@@ -453,18 +461,13 @@ fn waits_for_others(turn: &Turn, local: &LocalShard, is_heard_by: impl Fn(Member
     let group = local.shard.group();
     let proposed = local.driving.ticked.min(group.last_index());
     let is_alone = || group.progress().all(|(_, matched, _)| matched < proposed);
-    let voters = &group.peers_at(group.applied()).voters;
-    let hears = |id: &RaftId| *id == group.own() || turn.member_of(*id).is_some_and(&is_heard_by);
-    let most_hear = || 2 * voters.iter().filter(|id| hears(id)).count() > voters.len();
+    let most_hear = || group.is_quorum(|id| turn.member_of(id).is_some_and(&is_heard_by));
     group.leads() && proposed > group.committed() && is_alone() && most_hear()
 }
 
 /// Whether a majority was heard of since the last check of the quorum.
 fn hears_most(group: &Group) -> bool {
-    let voters = &group.peers_at(group.applied()).voters;
-    let is_heard =
-        |id: &RaftId| *id == group.own() || group.progress().any(|(of, _, heard)| of == *id && heard);
-    2 * voters.iter().filter(|id| is_heard(id)).count() > voters.len()
+    group.is_quorum(|id| group.progress().any(|(of, _, heard)| of == id && heard))
 }
 
 fn stand(turn: &mut Turn, local: &mut LocalShard) {
