@@ -162,7 +162,7 @@ const WAYS_OF_SEVERAL: &[&str] = &[
 ];
 
 /// Those that only several members go, and too rarely to ask for them: some seeds in a hundred do.
-const RARE_WAYS: &[&str] = &["vote_outdated", "state_given_up"];
+const RARE_WAYS: &[&str] = &["state_given_up"];
 
 /// Those that every run goes in time, and that several members go otherwise than a lone one.
 const WAYS_OF_ALL: &[&str] = &["epoch_undone", "write_voided", "shown_by_coverage"];

@@ -59,7 +59,7 @@ pub(super) struct Turned {
 
 /// What is known to be settled, how far the control log is followed, and since when.
 #[derive(Debug, Default)]
-struct Progress {
+struct Headway {
     settled: Revision,
     followed: Index,
     at: Time,
@@ -84,7 +84,7 @@ pub(super) struct GroupTimes {
     lost_in: Term,
     turned: BTreeMap<ReactorId, Turned>,
     /// While this member leads.
-    progress: Progress,
+    headway: Headway,
     /// Until when this member does not stand, having given up.
     unwell_until: Time,
 }
@@ -117,15 +117,15 @@ impl GroupTimes {
     fn why_unwell(&mut self, turn: &Turn, group: &Group, followed: Index) -> Option<&'static str> {
         let now = turn.now;
         let (settled, taken) = (turn.settled_truth(), turn.sequencer.counter());
-        let before = &self.progress;
+        let before = &self.headway;
         assert!(before.settled <= settled, "what is settled does not fall: {settled}");
         assert!(settled <= taken, "what is settled was taken before: {settled} of {taken}");
         let is_all = settled == taken && followed == group.last_index();
         if (settled, followed) != (before.settled, before.followed) || is_all {
-            self.progress = Progress { settled, followed, at: now };
+            self.headway = Headway { settled, followed, at: now };
         }
         let timeouts = if self.nobody_is_faster() { SLOW_OTHERS_TIMEOUTS } else { 1 };
-        let is_late = now.since(self.progress.at) > Duration(timeouts * turn.settings.election_timeout.0);
+        let is_late = now.since(self.headway.at) > Duration(timeouts * turn.settings.election_timeout.0);
         // Who hears nobody is deposed by the check of the quorum, and is well as soon as it hears them again.
         match is_late && hears_most(group) {
             true => Some("what is written does not settle"),
@@ -266,7 +266,7 @@ impl GroupTimes {
 
     /// What stood still before now is no sign of anything.
     fn wakes(&mut self, turn: &Turn) {
-        self.progress.at = turn.now;
+        self.headway.at = turn.now;
         self.turned.values_mut().for_each(|turned| turned.at = turn.now);
     }
 }
