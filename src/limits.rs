@@ -41,6 +41,11 @@ pub const REACTORS_MAX: usize = 256;
 /// Members of one cluster: each is connected with every other one, and more than seven that vote make writes slower
 /// without making them safer.
 pub const MEMBERS_MAX: usize = 32;
+/// Learners that etcd lets a cluster have where nothing else is set: each is one more that the leader sends all to.
+pub const LEARNERS_DEFAULT: usize = 1;
+/// Peer URLs of one member, and bytes of each: all members with theirs fit into the list that one which joins reads.
+pub const MEMBER_URLS_MAX: usize = 16;
+pub const MEMBER_URL_BYTES_MAX: usize = 400;
 /// Shards of one cluster.
 pub const SHARDS_MAX: usize = 4096;
 
@@ -227,6 +232,12 @@ pub const APPEND_BYTES_MAX: usize = 256 << 10;
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(APPEND_BYTES_MAX <= HELD_BYTES_MAX);
 // reactor: a cluster
+/// Since when other members have to be connected before a change of the members is taken for safe (etcd's law).
+pub const MEMBER_HEALTHY_SECS: u64 = 5;
+/// How much of what a leader has a learner needs that is to vote (etcd's law).
+pub const IN_SYNC_PERCENT: u64 = 90;
+/// How long a member that was removed stays to answer what was asked before.
+pub const REMOVED_LINGER_MS: u64 = 50;
 /// Payload that a follower is given of a group from the log before another read begins. Two are on their way at most.
 pub const LAGGARD_BATCH_BYTES: usize = 1 << 20;
 const _: () = assert!(2 * LAGGARD_GROUPS_MAX * LAGGARD_BATCH_BYTES < PEER_QUEUED_BYTES_MAX);
@@ -460,6 +471,10 @@ pub const DIAL_MS_MAX: u64 = 2_000;
 /// long a list it reads: two or three hundred bytes a member, and names may be long.
 pub const MEMBERS_PAGE_MS_MAX: u64 = 1_000;
 pub const MEMBERS_PAGE_BYTES_MAX: u64 = 256 << 10;
+const _: () = {
+    let urls_bytes = MEMBERS_MAX * MEMBER_URLS_MAX * (MEMBER_URL_BYTES_MAX + 3);
+    assert!((urls_bytes as u64) < MEMBERS_PAGE_BYTES_MAX, "with quotes and commas, and room for names");
+};
 /// Addresses of one name that are asked for that list, one after the other: they share the time.
 pub const MEMBER_ADDRESSES_MAX: usize = 4;
 /// Names that are looked up at a time, each by a thread: one for each other member.

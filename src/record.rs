@@ -168,6 +168,11 @@ pub enum ControlEntry {
         member: u64,
         alarm: u8,
     },
+    /// Where other members reach this one from now on.
+    MemberUrls {
+        member: u64,
+        peer_urls: Vec<String>,
+    },
 }
 
 /// What a change of the members is to come to.
@@ -185,7 +190,7 @@ pub enum Intent {
 }
 
 /// Which of the intents.
-#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MemberChange {
     Adding,
     Promoting,

@@ -15,9 +15,9 @@ const HELP: &str = "\
 Runs the whole server in a simulated world: a seed draws the members, their clients and their faults, and
 decides every step of it. What clients saw must be what one etcd could have answered.
 
-    cargo sim -- run [--seeds A..B] [--minutes M] [--members N] [--reach-all]
-    cargo sim -- repeat SEED [--trace] [--members N] [--only I,J,...]
-    cargo sim -- shrink SEED [--members N]
+    cargo sim -- run [--seeds A..B] [--minutes M] [--members N [--changes]] [--reach-all]
+    cargo sim -- repeat SEED [--trace] [--members N [--changes]] [--only I,J,...]
+    cargo sim -- shrink SEED [--members N [--changes]]
 
   run      the seeds from A up to, not including, B     [0..1000]
            until one fails, all are done, or M minutes are over; with --reach-all they fail as well where
@@ -27,7 +27,8 @@ decides every step of it. What clients saw must be what one etcd could have answ
            nothing but those events of the plan, by their places from 0 on
   shrink   leaves events out of a failing seed for as long as it still fails, and says which are left
 
-A seed is a run of one member, unless --members says how many: that is another run.
+A seed is a run of one member, unless --members says how many: that is another run. With --changes so many
+members, or one, found a cluster, and members come and go: that is another run again.
 
 The exit code is 0 where every seed held, 1 where one failed, 2 where an argument is wrong. A seed that
 panics ends the process; the command that repeats it is printed before.";
@@ -49,18 +50,26 @@ enum Task {
     Shrink { seed: u64, members: Members },
 }
 
-/// How many members, if not one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Members(Option<usize>);
+/// How many members, if not one, and whether others come and go.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Members {
+    number: Option<usize>,
+    change: bool,
+}
 
 impl Members {
     fn plan(self, seed: u64) -> Plan {
-        self.0.map_or_else(|| Plan::draw(seed), |members| Plan::draw_for(seed, members))
+        match (self.number, self.change) {
+            (number, true) => Plan::draw_changing(seed, number.unwrap_or(1)),
+            (Some(number), false) => Plan::draw_for(seed, number),
+            (None, false) => Plan::draw(seed),
+        }
     }
 
     /// The words that give as many again.
     fn words(self) -> String {
-        self.0.map_or_else(String::new, |members| format!(" --members {members}"))
+        let number = self.number.map_or_else(String::new, |number| format!(" --members {number}"));
+        number + if self.change { " --changes" } else { "" }
     }
 }
 
@@ -102,7 +111,7 @@ fn parse(words: &[&str]) -> Result<Task, String> {
     if words.iter().any(|word| ["--help", "-h"].contains(word)) {
         return Ok(Task::Help);
     }
-    let drawn = Members(None);
+    let drawn = Members::default();
     let (task, mut rest) = match *words {
         ["run", ref rest @ ..] => {
             (Task::Run { seeds: 0..1000, minutes: None, members: drawn, reach_all: false }, rest.iter())
@@ -127,7 +136,11 @@ fn parse(words: &[&str]) -> Result<Task, String> {
             (
                 Task::Run { members, .. } | Task::Repeat { members, .. } | Task::Shrink { members, .. },
                 "--members",
-            ) => *members = Members(Some(several(value()?)?)),
+            ) => members.number = Some(several(value()?)?),
+            (
+                Task::Run { members, .. } | Task::Repeat { members, .. } | Task::Shrink { members, .. },
+                "--changes",
+            ) => members.change = true,
             (Task::Run { reach_all, .. }, "--reach-all") => *reach_all = true,
             (Task::Repeat { trace, .. }, "--trace") => *trace = true,
             (Task::Repeat { only, .. }, "--only") => *only = Some(places(value()?)?),
@@ -319,7 +332,7 @@ mod tests {
     #[test]
     fn a_task_is_read_whole_or_refused() {
         let read = |line: &str| parse(&line.split_whitespace().collect::<Vec<&str>>());
-        let drawn = Members(None);
+        let drawn = Members::default();
         let run = Task::Run { seeds: 0..1000, minutes: None, members: drawn, reach_all: false };
         assert_eq!(read("run"), Ok(run));
         let run = Task::Run { seeds: 5..9, minutes: Some(2), members: drawn, reach_all: true };
@@ -328,7 +341,13 @@ mod tests {
         let repeat = Task::Repeat { seed: 7, members: drawn, trace: true, only };
         assert_eq!(read("repeat 7 --trace --only 1,20,"), Ok(repeat));
         assert_eq!(read("shrink 7"), Ok(Task::Shrink { seed: 7, members: drawn }));
-        assert_eq!(read("shrink 7 --members 3"), Ok(Task::Shrink { seed: 7, members: Members(Some(3)) }));
+        let members = Members { number: Some(3), change: false };
+        assert_eq!(read("shrink 7 --members 3"), Ok(Task::Shrink { seed: 7, members }));
+        let members = Members { number: Some(3), change: true };
+        assert_eq!(read("shrink 7 --changes --members 3"), Ok(Task::Shrink { seed: 7, members }));
+        assert_eq!(members.words(), " --members 3 --changes");
+        let members = Members { number: None, change: true };
+        assert_eq!(read("shrink 7 --changes"), Ok(Task::Shrink { seed: 7, members }));
         assert_eq!(read("-- shrink 7"), read("shrink 7"));
         for help in ["--help", "-h", "-- -h", "run --help", "repeat -h"] {
             assert_eq!(read(help), Ok(Task::Help), "{help}");

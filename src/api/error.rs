@@ -115,6 +115,18 @@ errors! {
     /// A text that etcd's table of errors does not know.
     TransferTooLong = Unknown, "etcdserver: request timed out, leader transfer took too long";
     BadLeaderTransferee = FailedPrecondition, "etcdserver: bad leader transferee";
+    /// Too few members that vote are connected for what is asked.
+    Unhealthy = Unavailable, "etcdserver: unhealthy cluster";
+    /// etcd's client has FailedPrecondition for this text, its server does not.
+    NotEnoughStarted = Unknown, "etcdserver: re-configuration failed due to not enough started members";
+    BadMemberUrls = InvalidArgument, "etcdserver: given member URLs are invalid";
+    PeerUrlExists = FailedPrecondition, "etcdserver: Peer URLs already exists";
+    MemberNotFound = NotFound, "etcdserver: member not found";
+    TooManyLearners = FailedPrecondition, "etcdserver: too many learner members in cluster";
+    NotLearner = FailedPrecondition, "etcdserver: can only promote a learner member";
+    LearnerNotReady = FailedPrecondition,
+        "etcdserver: can only promote a learner member which is in sync with leader";
+    NotSupportedForLearner = FailedPrecondition, "etcdserver: rpc not supported for learner";
 }
 
 impl std::error::Error for Error {}

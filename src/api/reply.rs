@@ -29,8 +29,14 @@ pub enum Reply {
         revision: Revision,
         leases: Vec<LeaseId>,
     },
-    /// Its header's revision is 0 (etcd's law for all of Cluster).
+    /// The members there are, and after a change those there are then. Its header's revision is 0 (etcd's law for
+    /// all of Cluster).
     MemberList {
+        members: Vec<Member>,
+    },
+    MemberAdded {
+        member: Member,
+        /// All, with the one that was added.
         members: Vec<Member>,
     },
     Alarm {
@@ -93,6 +99,7 @@ impl Reply {
             | Reply::Hash { revision, .. }
             | Reply::HashKv { revision, .. } => *revision,
             Reply::MemberList { .. }
+            | Reply::MemberAdded { .. }
             | Reply::Defragment
             | Reply::MoveLeader
             | Reply::Encoded(_)

@@ -21,6 +21,23 @@ pub enum Request {
     MemberList {
         linearizable: bool,
     },
+    MemberAdd {
+        /// As the client sent them.
+        peer_urls: Vec<String>,
+        is_learner: bool,
+    },
+    MemberRemove {
+        member: MemberId,
+    },
+    MemberUpdate {
+        member: MemberId,
+        /// As the client sent them.
+        peer_urls: Vec<String>,
+    },
+    /// A learner is to vote.
+    MemberPromote {
+        member: MemberId,
+    },
     Alarm(AlarmRequest),
     /// A store without users and roles says so.
     AuthStatus,
@@ -217,6 +234,9 @@ impl Request {
                 Request::Put(put) => put.key.len() + put.value.len(),
                 Request::DeleteRange(delete) => delete.key.len() + delete.range_end.len(),
                 Request::Txn(txn) => txn.bytes(),
+                Request::MemberAdd { peer_urls, .. } | Request::MemberUpdate { peer_urls, .. } => {
+                    peer_urls.iter().map(|url| size_of::<String>() + url.len()).sum()
+                }
                 _ => 0,
             }
     }

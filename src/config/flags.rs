@@ -114,7 +114,6 @@ const NO_BBOLT: &str = "Braid does not store its data in bbolt";
 const OWN_PACE: &str = "Braid compacts in slices at a pace of its own";
 const NOT_COMPARED: &str = "members do not compare their data with each other yet";
 const SILENCE: &str = "a connection to a member that is silent for an election timeout is given up";
-const NO_CHANGES: &str = "members cannot be added or removed yet";
 const NO_TLS: &str = "there is no TLS yet";
 const NO_PASSWORDS: &str = "users and roles are not built yet";
 const NO_DISCOVERY: &str = "discovery is not built yet, and without it this says nothing";
@@ -157,16 +156,18 @@ pub(super) const FLAGS: &[Flag] = &[
     built("initial-advertise-peer-urls", Urls, "http://localhost:2380",
         "The peer URLs of this member that others are told. Read once, while the data directory is empty."),
     built("initial-cluster", Text, "default=http://localhost:2380",
-        "The members that begin the cluster, as name=url,name=url, with the peer URLs of each: alike at all of them. \
+        "The members that begin the cluster, or those of the one that is joined, as name=url,name=url, with the peer URLs of each: alike at all of them. \
          Read once, while the data directory is empty."),
     built("initial-cluster-state", Choice(&["new", "existing"]), "new",
-        "Whether to begin a cluster (new) or to join one (existing, which is not built yet). Read once, while the data directory is empty."),
+        "Whether to begin a cluster (new), or to join one that has this member added already (existing). Read once, while the data directory is empty."),
     built("initial-cluster-token", Text, "etcd-cluster",
         "Tells clusters of equal URLs apart; alike at all members. Read once, while the data directory is empty."),
     built("heartbeat-interval", Uint, "100", "Milliseconds between a leader's heartbeats to the other members; alike at all of them."),
     built("election-timeout", Uint, "1000",
         "Milliseconds without a leader before an election, and up to twice as long: at least 5 heartbeats, at most \
          50000; alike at all members."),
+    built("max-learners", Int, "1",
+        "Most learners in the cluster: the member that leads refuses to add one more. Alike at all members."),
     built("quota-backend-bytes", Int, "0",
         "Bytes of data past which writes raise the NOSPACE alarm; 0 means 2 GiB, less than 0 no quota."),
     built("max-request-bytes", Uint, "1572864", "Largest request in bytes; at most 32 MiB."),
@@ -208,6 +209,9 @@ pub(super) const FLAGS: &[Flag] = &[
          to the shards in turn. \\xNN is a byte, \\, a comma, \\\\ a backslash. Empty means cuts that suit \
          Kubernetes. Read once, at bootstrap."),
 
+    built("strict-reconfig-check", Bool, "true",
+        "Refuse changes of the members for which too few of them are started and connected."),
+
     // etcd's switches for parts that Braid solves otherwise.
     ignored("snapshot-count", Uint, "10000", OWN_LOG),
     ignored("snapshot-catchup-entries", Uint, "5000", OWN_LOG),
@@ -224,8 +228,6 @@ pub(super) const FLAGS: &[Flag] = &[
     ignored("enable-grpc-gateway", Bool, "true", "the JSON gateway is not built yet"),
     ignored("discovery-fallback", Choice(&["exit"]), "exit", "there is no v2 proxy to fall back to"),
     ignored("v2-deprecation", Text, "write-only", "Braid has no v2 store"),
-    ignored("strict-reconfig-check", Bool, "true", NO_CHANGES),
-    ignored("max-learners", Int, "1", NO_CHANGES),
     ignored("pre-vote", Bool, "true", "a member always asks the others before it stands for election"),
     ignored("initial-election-tick-advance", Bool, "true", "a member that starts disturbs no leader, as it asks before it stands for election"),
     ignored("corrupt-check-time", Span, "0s", NOT_COMPARED),

@@ -4,11 +4,13 @@
 //!
 //! ```text
 //! member id  = first 8 bytes, big-endian, of sha1(sorted peer URLs joined without a separator ++ token)
+//!              of one added later: sha1(sorted peer URLs ++ the seconds since 1970, in decimal)
 //! cluster id = first 8 bytes, big-endian, of sha1(sorted member ids, each as 8 bytes big-endian)
 //! ```
 
+use super::joining::{difference, texts};
 use super::url::Url;
-use super::{ClusterState, Config, ConfigError, InitialMember};
+use super::{Config, ConfigError, InitialMember, Joining};
 use crate::types::{ClusterId, MemberId};
 use sha1::{Digest, Sha1};
 use std::collections::BTreeMap;
@@ -30,11 +32,20 @@ pub struct BootstrapMember {
     pub peer_urls: Vec<Url>,
 }
 
-/// The identity of a member of the initial cluster. (One added later hashes the time too.)
+/// The identity of a member of the initial cluster.
 pub fn member_id(peer_urls: &[Url], token: &str) -> MemberId {
-    let mut texts: Vec<&str> = peer_urls.iter().map(Url::as_str).collect();
-    texts.sort_unstable();
-    MemberId(first_eight(&[texts.concat().as_bytes(), token.as_bytes()].concat()))
+    id_of(peer_urls, token)
+}
+
+/// The identity of a member that is added to a cluster at this time, in seconds since 1970.
+pub fn added_member_id(peer_urls: &[Url], wall_secs: u64) -> MemberId {
+    id_of(peer_urls, &wall_secs.to_string())
+}
+
+fn id_of(peer_urls: &[Url], salt: &str) -> MemberId {
+    let mut urls = texts(peer_urls);
+    urls.sort_unstable();
+    MemberId(first_eight(&[urls.concat().as_bytes(), salt.as_bytes()].concat()))
 }
 
 /// The identity of the cluster that begins with these members, in any order.
@@ -51,21 +62,31 @@ fn first_eight(bytes: &[u8]) -> u64 {
 }
 
 impl Config {
+    /// This member and all of them, as `--initial-cluster` names them.
+    fn named(&self) -> Result<(&InitialMember, &[InitialMember]), ConfigError> {
+        let initial_cluster = self.initial_cluster.as_ref().map_err(ConfigError::clone)?;
+        let own = initial_cluster.iter().find(|member| member.name == self.name);
+        let refusal = || ConfigError::error(not_named(&self.name, initial_cluster));
+        Ok((own.ok_or_else(refusal)?, initial_cluster))
+    }
+
+    /// The cluster to join where the data directory is empty.
+    ///
+    /// Refuses as [`Config::bootstrap`] does, and takes no notice of the URLs that are advertised (etcd's law): the
+    /// cluster has been told them.
+    pub fn joining(&self) -> Result<Joining, ConfigError> {
+        let (own, members) = self.named()?;
+        check_distinct(members)?;
+        Ok(Joining::new(own, members))
+    }
+
     /// The cluster to begin where the data directory is empty.
     ///
     /// Refuses, in etcd's words, an initial cluster that does not agree with this member's name and peer
     /// URLs. Call it only then: on a restart etcd ignores the `initial-*` flags, whatever they say. URLs are
     /// compared as text; etcd would also resolve names.
     pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
-        let initial_cluster = self.initial_cluster.as_ref().map_err(ConfigError::clone)?;
-        let Some(own) = initial_cluster.iter().find(|member| member.name == self.name) else {
-            return Err(ConfigError::error(not_named(&self.name, initial_cluster)));
-        };
-        if self.initial_cluster_state == ClusterState::Existing {
-            let message =
-                "--initial-cluster-state=existing: joining a cluster is not built yet; new begins one";
-            return Err(ConfigError::error(message.to_string()));
-        }
+        let (own, initial_cluster) = self.named()?;
         self.check_advertised(own)?;
         check_distinct(initial_cluster)?;
         let token = &self.initial_cluster_token;
@@ -91,7 +112,7 @@ impl Config {
             return Err(ConfigError::error(format!(
                 "--initial-cluster has {} but missing from --initial-advertise-peer-urls={list} ({})",
                 named(missing),
-                difference(advertised, &own.peer_urls)
+                difference(&texts(advertised), &texts(&own.peer_urls))
             )));
         }
         let missing: Vec<&Url> = advertised.iter().filter(|url| !own.peer_urls.contains(url)).collect();
@@ -115,17 +136,6 @@ fn not_named(name: &str, initial_cluster: &[InitialMember]) -> String {
             let names = names.join(" or ");
             format!("{refusal}: start with --name={names}, or name {name} in --initial-cluster")
         }
-    }
-}
-
-/// What etcd finds first where two lists of URLs differ, in the forms of Go's `%q`.
-fn difference(left: &[Url], right: &[Url]) -> String {
-    let list =
-        |urls: &[Url]| urls.iter().map(|url| format!("{:?}", url.as_str())).collect::<Vec<_>>().join(" ");
-    match left.iter().zip(right).find(|(left, right)| left != right) {
-        _ if left.len() != right.len() => format!("len([{}]) != len([{}])", list(left), list(right)),
-        Some((left, right)) => format!("resolved urls: {:?} != {:?}", left.as_str(), right.as_str()),
-        None => panic!("{left:?} has a URL that {right:?} has not"),
     }
 }
 
@@ -170,6 +180,16 @@ mod tests {
         let member = member_id(&urls("http://localhost:2380"), "etcd-cluster");
         assert_eq!(member, MemberId(0x8e9e_05c5_2164_694d));
         assert_eq!(cluster_id(&[member]), ClusterId(0xcdf8_1819_4e3a_8c32));
+    }
+
+    /// As etcd's own tests have it, of the same second.
+    #[test]
+    fn a_member_that_is_added_has_the_id_that_etcd_gives_it() {
+        let added = added_member_id(&urls("http://10.0.0.8:2379"), 472_662_245);
+        assert_eq!(added, MemberId(2_448_790_162_483_548_276));
+        let both = urls("http://10.0.0.8:2379,http://10.0.0.7:2379");
+        assert_ne!(added_member_id(&both, 472_662_245), added);
+        assert_ne!(added_member_id(&urls("http://10.0.0.8:2379"), 472_662_246), added);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod completion;
 mod flags;
 mod help;
 mod identity;
+mod joining;
 mod man;
 mod resolve;
 mod shards;
@@ -17,9 +18,10 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use identity::{Bootstrap, BootstrapMember, member_id};
+pub use identity::{Bootstrap, BootstrapMember, added_member_id, member_id};
+pub use joining::{Joining, ListedCluster, ListedMember};
 pub use shards::ShardMap;
-pub use url::Url;
+pub use url::{Url, UrlFault};
 
 use crate::types::Duration;
 use command_line::Arguments;
@@ -51,6 +53,9 @@ pub struct Config {
     /// The election timeout, which is at least five heartbeats.
     pub election_timeout: Duration,
 
+    /// Learners that the cluster may have while this member leads.
+    pub max_learners: usize,
+
     /// Bytes of data past which writes raise the NOSPACE alarm; none where there is no quota.
     pub quota_bytes: Option<u64>,
     pub request_bytes_max: usize,
@@ -71,6 +76,8 @@ pub struct Config {
     pub warning_apply: Duration,
     pub warning_unary: Duration,
     pub socket_reuse_port: bool,
+    /// Whether changes of the members are refused for which too few of them are there.
+    pub strict_reconfig_check: bool,
 
     pub log_level: LogLevel,
     pub log_format: LogFormat,

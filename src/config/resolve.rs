@@ -130,6 +130,8 @@ pub(super) fn config(
         },
         request_bytes_max: refusals
             .value_or_default(values.bounded("max-request-bytes", limits::REQUEST_BYTES_MAX)),
+        // Below 0 was refused, and more than there are members is as good as all of them.
+        max_learners: usize::try_from(values.int("max-learners").max(0)).unwrap_or(limits::MEMBERS_MAX),
         txn_ops_max: refusals.value_or_default(values.bounded("max-txn-ops", limits::TXN_OPS_MAX)),
         streams_max: streams(&values, warnings),
         auto_compaction: refusals.value_or(auto_compaction(&values), AutoCompaction::Off),
@@ -140,6 +142,7 @@ pub(super) fn config(
         warning_apply: values.span("warning-apply-duration"),
         warning_unary: values.span("warning-unary-request-duration"),
         socket_reuse_port: values.flag("socket-reuse-port"),
+        strict_reconfig_check: values.flag("strict-reconfig-check"),
         log_level: log_level(&values),
         log_format: match values.text("log-format").as_str() {
             "console" => LogFormat::Console,

@@ -338,8 +338,6 @@ fn what_has_no_effect_is_named_once() {
 #[test]
 fn what_has_no_effect_here_is_taken_and_named() {
     for arg in [
-        "--strict-reconfig-check=false",
-        "--max-learners=3",
         "--pre-vote=false",
         "--initial-election-tick-advance=false",
         "--socket-reuse-address",
@@ -394,8 +392,9 @@ fn older_names_reach_the_newer_flags() {
     assert!(persist.message.contains("LeaseCheckpointPersist"), "{persist}");
     let both = ["--experimental-initial-corrupt-check", "--feature-gates=InitialCorruptCheck=true"];
     assert!(refused(&both).message.contains("cannot specify both"));
-    let (_, warnings) = run_with(&["--experimental-max-learners=2"], &[]);
-    assert!(warnings[1].starts_with("--max-learners has no effect"), "{warnings:?}");
+    let (config, warnings) = run_with(&["--experimental-max-learners=2"], &[]);
+    assert!(config.max_learners == 2 && warnings[0].contains("use --max-learners"), "{warnings:?}");
+    assert_eq!((run(&[]).max_learners, run(&["--max-learners=0"]).max_learners), (1, 0));
     let (config, _) = run_with(&["--experimental-warning-apply-duration=1s"], &[]);
     assert_eq!(config.warning_apply, ms(1_000));
 }
@@ -588,7 +587,6 @@ fn a_bootstrap_that_contradicts_itself_is_refused_and_only_then() {
             "--initial-advertise-peer-urls has http://a:1 but missing from \
              --initial-cluster=default=http://a:1,default=http://localhost:2380",
         ),
-        (&["--initial-cluster-state=existing"], "joining a cluster is not built yet; new begins one"),
         (
             &["--initial-cluster=default=http://localhost:2380,default=http://b:1"],
             "--initial-cluster has default=http://b:1 but missing from \

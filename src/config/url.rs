@@ -1,5 +1,6 @@
 //! The URLs of members and clients, read as strictly as etcd reads them.
 
+use crate::limits::{MEMBER_URL_BYTES_MAX, MEMBER_URLS_MAX};
 use core::net::IpAddr;
 use std::fmt;
 
@@ -11,21 +12,47 @@ pub struct Url {
     port: u16,
 }
 
+/// Why a URL is not taken, in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UrlFault {
+    /// etcd takes it neither.
+    Wrong(String),
+    /// Braid cannot serve it yet.
+    NotBuilt(String),
+}
+
+impl UrlFault {
+    fn into_text(self) -> String {
+        match self {
+            UrlFault::Wrong(text) | UrlFault::NotBuilt(text) => text,
+        }
+    }
+}
+
 impl Url {
     /// Reads one URL. The error is etcd's sentence, or says that TLS or unix sockets are not built yet.
     pub fn parse(text: &str) -> Result<Url, String> {
+        Url::read(text).map_err(UrlFault::into_text)
+    }
+
+    fn read(text: &str) -> Result<Url, UrlFault> {
         let text = text.trim();
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(format!("URL scheme must be http, https, unix, or unixs: {text}"));
+        let scheme_fault =
+            || UrlFault::Wrong(format!("URL scheme must be http, https, unix, or unixs: {text}"));
+        let not_built = |what: &str| {
+            Err(UrlFault::NotBuilt(format!("{what} not built yet, only http can be served: {text}")))
         };
+        let (scheme, rest) = text.split_once("://").ok_or_else(scheme_fault)?;
         match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" => return Err(format!("TLS is not built yet, only http can be served: {text}")),
-            "unix" | "unixs" => {
-                return Err(format!("unix sockets are not built yet, only http can be served: {text}"));
-            }
-            _ => return Err(format!("URL scheme must be http, https, unix, or unixs: {text}")),
+            "http" => Url::read_http(text, rest).map_err(UrlFault::Wrong),
+            "https" => not_built("TLS is"),
+            "unix" | "unixs" => not_built("unix sockets are"),
+            _ => Err(scheme_fault()),
         }
+    }
+
+    /// Reads what stands behind the scheme of a whole text.
+    fn read_http(text: &str, rest: &str) -> Result<Url, String> {
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let parts = host_and_port(authority);
         let (host, port) =
@@ -44,6 +71,23 @@ impl Url {
         let mut urls = text.split(',').map(Url::parse).collect::<Result<Vec<Url>, String>>()?;
         urls.sort();
         urls.dedup();
+        Ok(urls)
+    }
+
+    /// The peer URLs of a member as a client gives them, sorted, and one that comes twice kept twice. The error says
+    /// what is wrong with them.
+    pub fn of_member(texts: &[String]) -> Result<Vec<Url>, UrlFault> {
+        let count = texts.len();
+        if !(1..=MEMBER_URLS_MAX).contains(&count) {
+            let text = format!("a member has from 1 to {MEMBER_URLS_MAX} peer URLs, and these are {count}");
+            return Err(UrlFault::Wrong(text));
+        }
+        if let Some(long) = texts.iter().map(String::len).find(|bytes| *bytes > MEMBER_URL_BYTES_MAX) {
+            let text = format!("a peer URL has at most {MEMBER_URL_BYTES_MAX} bytes, and one has {long}");
+            return Err(UrlFault::Wrong(text));
+        }
+        let mut urls = texts.iter().map(|text| Url::read(text)).collect::<Result<Vec<Url>, UrlFault>>()?;
+        urls.sort();
         Ok(urls)
     }
 
@@ -129,6 +173,32 @@ mod tests {
         let urls = Url::parse_list("http://b:1,http://a:1,http://b:1").unwrap();
         assert_eq!(urls.iter().map(Url::as_str).collect::<Vec<_>>(), ["http://a:1", "http://b:1"]);
         assert!(Url::parse_list("http://a:1,").is_err());
+    }
+
+    #[test]
+    fn a_member_has_the_urls_that_etcd_lets_it_have() {
+        let of = |texts: &[&str]| {
+            let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+            let urls = Url::of_member(&texts).map_err(UrlFault::into_text)?;
+            Ok::<_, String>(urls.iter().map(|url| url.as_str().to_owned()).collect::<Vec<_>>())
+        };
+        for (given, kept) in [
+            (&["http://:1"][..], &["http://:1"][..]),
+            (&["http://a:1 "], &["http://a:1"]),
+            (&["HTTP://a:1"], &["http://a:1"]),
+            (&["http://b:1", "http://a:1", "http://b:1"], &["http://a:1", "http://b:1", "http://b:1"]),
+        ] {
+            assert_eq!(of(given).unwrap(), kept);
+        }
+        for bad in ["foo", "", "http://127.0.0.1", "http://a:1/x", "http://a:1/", "ftp://a:1", "http://a:x"] {
+            assert!(of(&[bad]).is_err() && of(&["http://a:1", bad]).is_err(), "{bad}");
+        }
+        assert!(of(&[]).unwrap_err().contains("from 1 to 16"));
+        assert!(of(&["http://a:1"; MEMBER_URLS_MAX]).is_ok());
+        assert!(of(&["http://a:1"; MEMBER_URLS_MAX + 1]).unwrap_err().contains("these are 17"));
+        let long = |bytes: usize| format!("http://{}:1", "a".repeat(bytes - "http://:1".len()));
+        assert!(of(&[&long(MEMBER_URL_BYTES_MAX)]).is_ok());
+        assert!(of(&[&long(MEMBER_URL_BYTES_MAX + 1)]).unwrap_err().contains("one has 401"));
     }
 
     #[test]

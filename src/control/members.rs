@@ -21,10 +21,13 @@
 //!
 //! ```text
 //!                 Adding                       done
-//!   no member ──────────────▶ joining ────────────────────▶ member
+//!   no member ──────────────▶ joining ────────────────────▶ learner, or one that is to vote
 //!   learner   ── Promoting ─▶ voter, not yet everywhere ──▶ voter
 //!   any of these ─ Removing ▶ leaving ────────────────────▶ removed, for ever
 //! ```
+//!
+//! Who joins to vote joins as a learner in every group, and is promoted as soon as it has what the others have: until
+//! then no quorum counts it, though clients are told that it votes. So its promotion begins where its adding is done.
 //!
 //! Of one member one change is under way at a time; only leaving does not wait for the end of another, and takes
 //! its place. An entry that does not fit says nothing: what a leader decides may have been decided by the one
@@ -228,11 +231,38 @@ impl Members {
             return;
         }
         self.changes.remove(&id);
-        if change == MemberChange::Removing {
-            self.records.remove(&id);
-            assert!(self.removed.insert(id), "a member leaves once");
+        assert!(self.records.contains_key(&id), "a change that is under way is that of a member");
+        match change {
+            MemberChange::Adding if self.records.get(&id).is_some_and(|member| !member.is_learner) => {
+                self.changes.insert(id, MemberChange::Promoting);
+            }
+            MemberChange::Adding | MemberChange::Promoting => {}
+            MemberChange::Removing => {
+                self.records.remove(&id);
+                assert!(self.removed.insert(id), "a member leaves once");
+            }
         }
         self.check();
+    }
+
+    /// Another address of a member's.
+    pub fn update(&mut self, id: MemberId, peer_urls: &[String]) {
+        if let Some(member) = self.records.get_mut(&id) {
+            member.peer_urls = peer_urls.to_vec();
+        }
+    }
+
+    /// The changes under way, of each member one.
+    pub fn changes(&self) -> impl Iterator<Item = (MemberId, MemberChange)> + '_ {
+        self.changes.iter().map(|(id, change)| (*id, *change))
+    }
+
+    pub fn change_of(&self, id: MemberId) -> Option<MemberChange> {
+        self.changes.get(&id).copied()
+    }
+
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        self.removed.contains(&id)
     }
 
     /// Whose a raft id is.

@@ -17,7 +17,7 @@ pub use members::{first_raft_id, founder_raft_ids};
 use crate::api::{Alarm, AlarmType, Member};
 use crate::checkpoint::{AlarmRecord, ControlState, LeaseRecord};
 use crate::lease::{Granted, Leases};
-use crate::record::{self, FEATURE_LEVEL, MemberRecord};
+use crate::record::{self, FEATURE_LEVEL, MemberChange, MemberRecord};
 use crate::router::{BadMap, Router};
 use crate::types::{ClusterId, Duration, Index, LeaseId, MemberId, RaftId, Revision, StoreId};
 use members::{Attributes, Members};
@@ -195,6 +195,9 @@ impl Control {
             record::ControlEntry::AlarmOff { member, alarm } => {
                 self.alarms.remove(&(MemberId(*member), *alarm));
             }
+            record::ControlEntry::MemberUrls { member, peer_urls } => {
+                self.members.update(MemberId(*member), peer_urls);
+            }
         }
     }
 
@@ -265,6 +268,25 @@ impl Control {
     /// All that take part, also who joins or leaves.
     pub fn records(&self) -> impl Iterator<Item = &MemberRecord> {
         self.members.all()
+    }
+
+    /// The changes of members that are under way, of each member one.
+    pub fn member_changes(&self) -> impl Iterator<Item = (MemberId, MemberChange)> + '_ {
+        self.members.changes()
+    }
+
+    pub fn member_change_of(&self, id: MemberId) -> Option<MemberChange> {
+        self.members.change_of(id)
+    }
+
+    /// Whether the member is to be none: it neither stands nor is voted for any more.
+    pub fn leaves(&self, id: MemberId) -> bool {
+        self.members.change_of(id) == Some(MemberChange::Removing)
+    }
+
+    /// Whether the id was a member's that is none any more. It is nobody's again.
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        self.members.is_removed(id)
     }
 
     pub fn members(&self) -> Vec<Member> {

@@ -147,6 +147,28 @@ fn an_intent_opens_a_change_and_done_closes_it() {
     ]);
 }
 
+#[test]
+fn who_joins_to_vote_is_promoted_where_its_adding_is_done() {
+    use MemberChange::{Adding, Promoting};
+    follow(vec![
+        (adding(member(8)), (vec![7, 8], vec![(8, Adding)], vec![])),
+        (done(8, Promoting), (vec![7, 8], vec![(8, Adding)], vec![])),
+        (done(8, Adding), (vec![7, 8], vec![(8, Promoting)], vec![])),
+        (promoting(8), (vec![7, 8], vec![(8, Promoting)], vec![])),
+        (done(8, Promoting), (vec![7, 8], vec![], vec![])),
+    ]);
+}
+
+#[test]
+fn a_member_is_reached_where_it_was_updated_to_and_one_that_is_none_nowhere() {
+    let mut control = sample();
+    for member in [7, 8] {
+        apply(&mut control, ControlEntry::MemberUrls { member, peer_urls: vec!["http://new:1".into()] });
+    }
+    assert_eq!(control.members().len(), 1);
+    assert_eq!(control.members()[0].peer_urls, ["http://new:1"]);
+}
+
 /// A removal takes the place of what is under way, which may be said to be done all the same.
 #[test]
 fn done_closes_the_intent_that_it_names_and_no_other() {

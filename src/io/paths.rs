@@ -40,6 +40,18 @@ paths! {
     vote_outdated,
     /// A member that is far behind got no vote for the control shard's group.
     vote_of_laggard,
+    /// A member that leaves got no vote for it either.
+    vote_of_leaver,
+    /// A change of the members came to its end: one joined, one became a voter everywhere, one left; a leader handed over
+    /// since it leaves; a change was asked for while another one was under way; one was carried on by a later leader; and
+    /// members were heard of that the control state did not name yet.
+    member_added,
+    member_promoted,
+    member_removed,
+    leader_removed_itself,
+    member_change_waited,
+    intent_carried_on,
+    members_heard_of,
     /// A member stood as the connection to its leader broke.
     stood_for_lost_leader,
     /// A process had slept, and counted nothing of it.

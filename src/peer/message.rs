@@ -1,7 +1,7 @@
 //! What members say to each other.
 
 use crate::raft::{Message, MessageBody, Position};
-use crate::record::ControlEntry;
+use crate::record::{ControlEntry, MemberRecord};
 use crate::types::{
     ClockReading, ClusterId, Epoch, Index, MemberId, ReactorId, Revision, ShardId, StoreId, Term,
 };
@@ -154,7 +154,17 @@ pub enum PeerMessage {
     CallsOver {
         number: u64,
     },
+    /// Who the members are as of an entry of the control log: the receiver may be behind that.
+    Members {
+        as_of: Index,
+        members: Vec<MemberRecord>,
+    },
+    /// The receiver is a member no more.
+    Removed,
 }
+
+/// Why a link with a member is refused that was removed, in etcd's words. Who is told so ends.
+pub const REMOVED: &str = "the member has been permanently removed from the cluster";
 
 /// A call's end by an error: gRPC's code and the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,7 +206,9 @@ impl PeerMessage {
             | PeerMessage::Attributes(_)
             | PeerMessage::NoSpace
             | PeerMessage::CallsLost { .. }
-            | PeerMessage::CallsOver { .. } => false,
+            | PeerMessage::CallsOver { .. }
+            | PeerMessage::Members { .. }
+            | PeerMessage::Removed => false,
         }
     }
 }
@@ -214,12 +226,7 @@ impl Hello {
 
     /// Why the listener, being this one, does not take the link. Who is a member it has to know by itself.
     pub(super) fn refusal(&self, own: &Introduction) -> Option<String> {
-        let (theirs, ours) = (self.from.member, own.member);
-        let by_dialing = || {
-            let why = format!("member {} is to wait for member {} to dial", hex(theirs.0), hex(ours.0));
-            (theirs < ours).then_some(why)
-        };
-        self.unfit(own).or_else(by_dialing)
+        self.unfit(own)
     }
 
     /// What two ends of a link cannot differ in, or not be the same in.

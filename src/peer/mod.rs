@@ -27,5 +27,5 @@ mod tests;
 
 pub use frame::greets;
 pub use link::{Link, LinkError, LinkEvent, LinkTimes};
-pub use message::{CallFailure, Founding, Hello, Introduction, PeerMessage};
+pub use message::{CallFailure, Founding, Hello, Introduction, PeerMessage, REMOVED};
 pub use outgoing::NotSent;

@@ -8,7 +8,7 @@ use super::link::LinkError;
 use super::message::{CallFailure, Founding, Hello, Introduction, PeerMessage};
 use crate::limits::{RAFT_NUMBERS, REACTORS_MAX, REVISIONS, SHARDS_MAX};
 use crate::raft::{Content, GroupEntry, Message, MessageBody, Position, RoundId, VoteKind};
-use crate::record::{Chunk, ControlEntry, Payload};
+use crate::record::{Chunk, ControlEntry, MemberRecord, Payload};
 use crate::types::{
     ClockReading, ClusterId, Epoch, Index, MemberId, RaftId, ReactorId, Revision, ShardId, StoreId, Term,
     Time,
@@ -18,7 +18,7 @@ use rkyv::option::ArchivedOption;
 use rkyv::rancor::Error as Invalid;
 use rkyv::result::ArchivedResult;
 use rkyv::vec::ArchivedVec;
-use rkyv::{Archive, Serialize};
+use rkyv::{Archive, Deserialize, Serialize};
 
 /// gRPC's codes of errors.
 const CODES: std::ops::RangeInclusive<u8> = 1..=16;
@@ -123,6 +123,14 @@ enum MessageRecord {
     NoSpace,
     CallsLost(u64),
     CallsOver(u64),
+    Members(Box<MembersRecord>),
+    Removed,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct MembersRecord {
+    as_of: u64,
+    members: Vec<MemberRecord>,
 }
 
 #[derive(Archive, Serialize)]
@@ -192,6 +200,10 @@ impl PeerMessage {
             PeerMessage::Answer { outcome: Err(failure), .. } => failure.text.len(),
             PeerMessage::Attributes(entry) => {
                 rkyv::to_bytes::<Invalid>(entry).expect("archiving into memory has no way to fail").len()
+            }
+            PeerMessage::Members { members, .. } => {
+                let bytes = rkyv::to_bytes::<Invalid>(members);
+                bytes.expect("archiving into memory has no way to fail").len() + size_of::<u64>()
             }
             _ => 0,
         };
@@ -313,6 +325,10 @@ fn record(message: &PeerMessage) -> MessageRecord {
         PeerMessage::NoSpace => MessageRecord::NoSpace,
         PeerMessage::CallsLost { number } => MessageRecord::CallsLost(*number),
         PeerMessage::CallsOver { number } => MessageRecord::CallsOver(*number),
+        PeerMessage::Members { as_of, members } => {
+            MessageRecord::Members(Box::new(MembersRecord { as_of: as_of.0, members: members.clone() }))
+        }
+        PeerMessage::Removed => MessageRecord::Removed,
     }
 }
 
@@ -455,6 +471,8 @@ fn name(record: &ArchivedMessageRecord) -> &'static str {
         ArchivedMessageRecord::NoSpace => "a full disk",
         ArchivedMessageRecord::CallsLost(_) => "a question for lost calls",
         ArchivedMessageRecord::CallsOver(_) => "the end of lost calls",
+        ArchivedMessageRecord::Members(_) => "a list of members",
+        ArchivedMessageRecord::Removed => "a removal",
     }
 }
 
@@ -539,6 +557,8 @@ impl MessageReader<'_> {
             ArchivedMessageRecord::NoSpace => PeerMessage::NoSpace,
             ArchivedMessageRecord::CallsLost(number) => PeerMessage::CallsLost { number: number.to_native() },
             ArchivedMessageRecord::CallsOver(number) => PeerMessage::CallsOver { number: number.to_native() },
+            ArchivedMessageRecord::Members(of) => members(rkyv::deserialize(&**of))?,
+            ArchivedMessageRecord::Removed => PeerMessage::Removed,
         })
     }
 
@@ -671,6 +691,14 @@ fn attributes(entry: Result<ControlEntry, Invalid>) -> Result<PeerMessage, Why> 
         entry @ ControlEntry::MemberAttributes { .. } => Ok(PeerMessage::Attributes(entry)),
         _ => Err("it is another entry"),
     }
+}
+
+fn members(record: Result<MembersRecord, Invalid>) -> Result<PeerMessage, Why> {
+    let MembersRecord { as_of, members } = record.map_err(|_| "it cannot be read")?;
+    if members.iter().any(|member| member.raft_ids.iter().any(|of| of.id == 0)) {
+        return Err("it names nobody as a peer");
+    }
+    Ok(PeerMessage::Members { as_of: index(as_of)?, members })
 }
 
 fn read_commits(records: &ArchivedVec<ArchivedShardPositionRecord>) -> Result<Vec<(ShardId, Position)>, Why> {

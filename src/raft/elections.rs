@@ -253,6 +253,11 @@ impl Group {
         peers.learners.is_empty() && peers.voters == [self.own()]
     }
 
+    /// Whether no other peer votes. Some may learn.
+    pub fn votes_alone(&self) -> bool {
+        self.peers.newest().voters == [self.own()]
+    }
+
     /// Whether another peer lacks some of the leader's log, as far as it has answered.
     pub fn someone_lags(&self) -> bool {
         let last = self.last_index();

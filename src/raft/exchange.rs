@@ -63,9 +63,13 @@ pub struct EntriesWanted {
 }
 
 impl Group {
-    /// A message of another peer.
+    /// A message of another peer, which the owner knows to be a member's. It need not be a peer of the group as far as
+    /// changes have taken effect here: who lags hears of a change from a leader that came with it.
     pub fn step(&mut self, message: Message) -> Result<(), BadMessage> {
         self.check(&message)?;
+        if message.body.is_answer() && self.node.raft.prs().get(message.from.get()).is_none() {
+            return Ok(()); // It was asked while it was a peer.
+        }
         let mut raft = to_raft(&message);
         if let MessageBody::Append { after, entries, .. } = message.body {
             let (after, taken) = self.keep_entries(message.term, after, entries);

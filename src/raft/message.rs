@@ -51,6 +51,21 @@ pub enum MessageBody {
     TimeoutNow,
 }
 
+impl MessageBody {
+    /// Whether it answers another message.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            MessageBody::AppendAnswer { .. }
+            | MessageBody::VoteAnswer { .. }
+            | MessageBody::HeartbeatAnswer { .. } => true,
+            MessageBody::Append { .. }
+            | MessageBody::Vote { .. }
+            | MessageBody::Heartbeat { .. }
+            | MessageBody::TimeoutNow => false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VoteKind {
     /// Whether it would get votes: binds nobody.

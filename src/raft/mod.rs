@@ -39,17 +39,22 @@ pub use message::{Message, MessageBody, RoundId, VoteKind};
 pub use state::Installing;
 
 use crate::limits::HELD_BYTES_MAX;
-use crate::record::{ConfChange, Payload};
+use crate::record::{ConfChange, Entry, Payload};
 use crate::stdx::AsOf;
 use crate::types::{Index, Peers, RaftId, Term};
 use ::raft::eraftpb::{self, ConfState, EntryType};
 use ::raft::{Config, RawNode, ReadOnlyOption};
 use elections::ElectionTimer;
 use exchange::MessagesOut;
+use std::collections::VecDeque;
 use tail::Tail;
 
 /// The index and term a fresh group starts behind, as if from a snapshot.
 pub const FRESH_BASE: Position = Position { index: Index(1), term: Term(1) };
+
+/// What a peer begins with whose member has joined: nothing, not even what all groups begin behind. No leader's log goes
+/// back so far, so it is given the state.
+pub const NEWCOMER_BASE: Position = Position { index: Index(0), term: Term(0) };
 
 /// A place in a group's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,6 +117,9 @@ pub struct Writes {
     pub number: u64,
     pub entries: Vec<GroupEntry>,
     pub hard_state: Option<HardState>,
+    /// A change of peers is committed with it, which whoever is restarted has to go by. Any other commit an election
+    /// finds again.
+    pub commit_counts: bool,
 }
 
 /// The group does not lead (any more): the epoch ends.
@@ -135,6 +143,10 @@ pub struct Group {
     last_round: Option<RoundId>,
     /// Rounds that are confirmed and not taken.
     rounds: Vec<RoundId>,
+    /// Changes of peers in the log that are not known to be committed.
+    changes: VecDeque<Index>,
+    /// The entry of this term that was appended once the last change of peers had taken effect.
+    barrier: Option<Position>,
     /// Up to here the owner needs no payload; and for how many bytes of it followers may find it here all the same.
     released: Index,
     held_bytes_max: usize,
@@ -151,6 +163,10 @@ impl Group {
         if hard_state.term < last.term {
             (hard_state.term, hard_state.vote) = (last.term, None);
         }
+        let is_open = |entry: &&GroupEntry| {
+            matches!(entry.content, Content::ConfChange(_)) && entry.index > hard_state.commit
+        };
+        let changes = start.entries.iter().filter(is_open).map(|entry| entry.index).collect();
         let timer = ElectionTimer::of(start.elections);
         let by_time = timer.as_ref().map(ElectionTimer::ticks);
         let config = Config {
@@ -190,9 +206,12 @@ impl Group {
             seen: (Role::Follower, hard_state.term),
             last_round: None,
             rounds: vec![],
+            changes: VecDeque::new(),
+            barrier: None,
             released: start.base.index,
             held_bytes_max: HELD_BYTES_MAX,
         };
+        group.changes = changes;
         group.draw_timeout();
         assert!(group.hard_state() == hard_state, "a group starts from the state that it is given");
         assert!(group.last_index() == last.index, "a group starts with all its entries");
@@ -215,7 +234,12 @@ impl Group {
     /// The last entry, committed or not.
     pub fn last(&self) -> Position {
         let index = self.last_index();
-        Position { index, term: self.term_of(index).expect("the last entry is kept or the base") }
+        let term = self.term_of(index).unwrap_or_default();
+        assert!(
+            term > Term(0) || index == NEWCOMER_BASE.index,
+            "the last entry is kept or the base: {index}"
+        );
+        Position { index, term }
     }
 
     pub fn last_index(&self) -> Index {
@@ -257,6 +281,65 @@ impl Group {
         Ok(at)
     }
 
+    /// Proposes a change of peers, and says whether that stands in the log now. One at a time: not while another is
+    /// there that has not taken effect, or may be, as far as a new leader knows.
+    pub fn propose_peers(&mut self, change: ConfChange) -> bool {
+        if !self.leads() || self.has_pending_change() || self.is_transferring() {
+            return false;
+        }
+        let before = self.last_index();
+        let reference = self.node.mut_store().keep(Payload::of(&Entry::ConfChange(change)));
+        if self.node.propose_conf_change(reference.to_vec(), content::to_raft(change)).is_err() {
+            self.node.mut_store().take_back(reference);
+            return false;
+        }
+        assert!(self.last_index() == before.next(), "a change of peers is appended behind all else");
+        assert!(self.has_pending_change(), "raft has not emptied the change: none was pending");
+        true
+    }
+
+    /// Whether the leader's log may hold a change of peers that has not taken effect.
+    pub fn has_pending_change(&self) -> bool {
+        self.node.raft.has_pending_conf()
+    }
+
+    /// Appends an entry that says nothing behind the last change of peers, once in a term. Whoever acknowledges it knows
+    /// durably that the change is committed: it was told so with the entry. Until then who is restarted may go by the
+    /// peers of before, and need one that is none any more.
+    pub fn propose_barrier(&mut self) {
+        if !self.leads() || self.has_pending_change() || self.is_transferring() || self.has_barrier() {
+            return;
+        }
+        let before = self.last_index();
+        if self.node.propose(vec![], vec![]).is_ok() {
+            let at = Position { index: self.last_index(), term: self.term() };
+            assert!(at.index == before.next(), "a barrier is appended behind all else");
+            assert!(at.index > self.applied(), "what has just been appended has not taken effect: {at:?}");
+            self.barrier = Some(at);
+        }
+    }
+
+    pub fn has_barrier(&self) -> bool {
+        self.barrier.is_some_and(|at| at.term == self.term())
+    }
+
+    /// Whether a quorum of the peers as they are knows of that durably.
+    pub fn peers_are_sure(&self) -> bool {
+        let is_passed = |at: Position| at.term == self.term() && at.index <= self.committed();
+        let is_behind = |at: Position| at.term != self.term() || at.index <= self.last_index();
+        assert!(
+            self.barrier.is_none_or(is_behind),
+            "a barrier of this term is in its log: {:?}",
+            self.barrier
+        );
+        self.leads() && self.barrier.is_some_and(is_passed)
+    }
+
+    /// The peers as of the last change that has taken effect.
+    pub fn peers(&self) -> &Peers {
+        self.peers.newest()
+    }
+
     /// Whether [`Group::ready`] has something.
     pub fn has_ready(&self) -> bool {
         self.node.has_ready()
@@ -291,6 +374,7 @@ impl Group {
         }
         self.post(&mut ready);
         let entries = self.node.mut_store().append(ready.take_entries());
+        let commit_counts = self.note_changes(&entries);
         let (kept, last) = (self.node.store().last(), self.last_index());
         assert!(kept == last, "all of the group's entries are kept: up to {kept} of {last}");
         assert!(entries.last().is_none_or(|entry| entry.term <= self.term()), "no entry is of a later term");
@@ -312,7 +396,21 @@ impl Group {
         }
         self.taken = number;
         self.let_go();
-        Some(Writes { number, entries, hard_state })
+        let hard_state = if commit_counts { Some(self.hard_state) } else { hard_state };
+        Some(Writes { number, entries, hard_state, commit_counts })
+    }
+
+    /// Whether a change of peers in the log has come to be committed.
+    fn note_changes(&mut self, entries: &[GroupEntry]) -> bool {
+        for entry in entries {
+            while self.changes.pop_back_if(|last| *last >= entry.index).is_some() {}
+            if let Content::ConfChange(_) = entry.content {
+                self.changes.push_back(entry.index);
+            }
+        }
+        let (before, committed) = (self.changes.len(), self.committed());
+        while self.changes.pop_front_if(|first| *first <= committed).is_some() {}
+        self.changes.len() < before
     }
 
     /// A change of peers takes effect.
@@ -337,6 +435,7 @@ impl Group {
         peers.voters.sort_unstable();
         peers.learners.sort_unstable();
         self.peers.change(Index(entry.index), peers);
+        self.barrier = None;
     }
 
     /// The peers as of an index that was not released.

@@ -80,6 +80,8 @@ impl Reactor {
                 calls.on_leaving(turn, conn);
                 self.peers.on_leaving(turn, conn);
             }
+            PeerMessage::Members { as_of, members } => self.on_members(as_of, members),
+            PeerMessage::Removed => self.peers.on_removed(),
             PeerMessage::Group { .. } => unreachable!("it goes to its group"),
             PeerMessage::StateOffered { shard, after } => {
                 storage.on_state_offered(turn, shards, lane.member, shard, after);
@@ -160,6 +162,11 @@ impl Reactor {
             return Ok(());
         }
         let Some(local) = self.shards.get_mut(shard) else { return Ok(()) };
+        let is_vote_for_leader = votes && shard == ShardId::CONTROL;
+        if is_vote_for_leader && turn.control.leaves(from) {
+            turn.counters.paths.vote_of_leaver += 1;
+            return Ok(());
+        }
         if shard == ShardId::CONTROL && self.epochs.refuses_vote(turn, local.shard.group(), &message, entries)
         {
             turn.counters.paths.vote_of_laggard += 1;

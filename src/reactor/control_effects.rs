@@ -17,7 +17,7 @@ use super::epoch::Due;
 use super::leader::Decided;
 use super::turn::ReadOnly;
 use crate::io::{LeaderMail, MemberMail};
-use crate::record::{ArchivedChange, ArchivedEntry, ControlEntry, Entry, Payload};
+use crate::record::{ArchivedChange, ArchivedEntry, ControlEntry, Entry, Intent, MemberRecord, Payload};
 use crate::takeover::{LiveWrite, LogView, NextEffect};
 use crate::types::{ChangeNumber, Index, LeaseId, MemberId, ReactorId, Revision, StoreId};
 use std::collections::BTreeMap;
@@ -65,6 +65,7 @@ impl Reactor {
                 false => self.epochs.fence_all(&mut self.turn, &self.shards),
             };
         }
+        self.tell_of_joining(&change);
         let change = Arc::new(change);
         if self.turn.epoch_state.may_write() {
             self.announce(index, &change);
@@ -281,6 +282,15 @@ pub(super) fn directories_of(log: &LogView) -> BTreeMap<MemberId, StoreId> {
         }
     }
     directories
+}
+
+/// Those who are to join as far as a control log says so behind what has taken effect, committed or not.
+pub(super) fn joining_of(log: &LogView) -> Vec<MemberRecord> {
+    let joining = log.controls_ahead().map(control_of).filter_map(|control| match control {
+        ControlEntry::Intent(Intent::Adding(member)) => Some(*member),
+        _ => None,
+    });
+    joining.collect()
 }
 
 fn ends_of(write: &LiveWrite) -> impl Iterator<Item = ControlEntry> {

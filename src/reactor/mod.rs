@@ -7,6 +7,7 @@
 //! They are lent a `turn::Turn` and speak by mail, to each other as to other reactors. `Reactor` routes: it alone
 //! is handed the whole, and what takes more than one part stands here, in `effects`, `cluster`, `leaving` and `rest`.
 
+mod book;
 mod calls;
 mod cluster;
 mod control_effects;
@@ -16,6 +17,7 @@ mod epoch_state;
 mod gate;
 mod leader;
 mod leaving;
+mod members;
 mod pace;
 mod peers;
 mod picture;
@@ -74,6 +76,8 @@ pub struct Reactor {
     /// With which change the last compaction came here.
     compaction: ChangeNumber,
     leaving: Leaving,
+    /// When the process ends, where this member is none any more.
+    removed_at: Option<Time>,
     process: Option<ProcessFigures>,
     rng: Rng,
     /// When deadlines were looked at last.
@@ -123,7 +127,10 @@ impl Reactor {
             Input::Settled(settled) => self.on_settled(settled),
             Input::Deposed { shard } => self.on_deposed(shard),
             Input::Process(figures) => self.process = Some(figures),
-            Input::Wall { secs } => calls.front.wall(secs),
+            Input::Wall { secs } => {
+                turn.wall_secs = secs;
+                calls.front.wall(secs);
+            }
             Input::Stop => self.on_stop(),
         }
         self.take_peer_events();
@@ -154,6 +161,7 @@ impl Reactor {
         if let Some(leader) = &mut self.leader {
             leader.take_turn(&mut self.turn);
         }
+        self.drive_members();
         self.drop_late();
         self.run_and_evaluate();
         self.drive_rounds();
@@ -193,7 +201,8 @@ impl Reactor {
             self.storage.giving_wakes_at(),
             self.storage.taking_wakes_at(),
             self.calls.wake_at(),
-            self.peers.wake_at(),
+            self.peers.wake_at(&self.turn),
+            self.members_wake_at(),
             self.rounds.wake_at(),
             self.rest.wake_at(&self.turn, &self.storage),
             self.epochs.wake_at(&self.turn),
@@ -320,6 +329,8 @@ impl Reactor {
             Body::Member(MemberMail::PeerIs { member, reactors, boot }) => {
                 self.peers.on_peer_is(member, reactors, boot);
             }
+            Body::Member(MemberMail::Removed) => self.peers.on_removed(),
+            Body::Member(MemberMail::Book { as_of, members }) => self.on_book(as_of, members),
             Body::Member(MemberMail::MovedIn) => storage.on_moved_in(turn),
             Body::Member(MemberMail::HistoryDropped { upto }) => calls.on_history_dropped(turn, upto),
             Body::Member(MemberMail::Census { call }) => self.on_census(call),

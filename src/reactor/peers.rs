@@ -18,7 +18,9 @@
 use super::turn::{ToPeers, Turn};
 use crate::io::{Chunk, ConnectionState, DialId, Level, MemberMail, Output, PeerFigures, Value};
 use crate::limits::{DIAL_AGAIN_MS, DIAL_AGAIN_MS_MAX, DIAL_TOLD_SECS, PEER_PROBE_SECS};
-use crate::peer::{self, Founding, Hello, Introduction, Link, LinkEvent, LinkTimes, PeerMessage};
+use crate::peer::{
+    self, Founding, Hello, Introduction, Link, LinkError, LinkEvent, LinkTimes, PeerMessage, REMOVED,
+};
 use crate::raft::Position;
 use crate::record::FEATURE_LEVEL;
 use crate::router::{map_number, reactor_of};
@@ -127,7 +129,7 @@ pub(super) struct PeerLinks {
     /// yet.
     directories: BTreeMap<MemberId, StoreId>,
     /// As of which control state, or of none.
-    known_at: Option<Option<Index>>,
+    known_at: Option<(Option<Index>, Index)>,
     connections: BTreeMap<ConnId, PeerConnection>,
     lanes: BTreeMap<(MemberId, ReactorId), ConnId>,
     dials: BTreeMap<(MemberId, ReactorId), Dial>,
@@ -138,6 +140,12 @@ pub(super) struct PeerLinks {
     probe_at: Time,
     /// This process ends: it connects with nobody any more.
     leaves: bool,
+    /// Members that are none any more, and until when their lanes stay: they hear of it then.
+    gone: BTreeMap<MemberId, Time>,
+    /// Since when this member knows no leader.
+    leaderless_since: Option<Time>,
+    /// Another member says that this one is none any more.
+    is_removed: bool,
 }
 
 impl PeerLinks {
@@ -154,7 +162,20 @@ impl PeerLinks {
             figures: BTreeMap::new(),
             probe_at: Time::NEVER,
             leaves: false,
+            gone: BTreeMap::new(),
+            leaderless_since: None,
+            is_removed: false,
         }
+    }
+
+    /// Whether this member is none any more, as others have said.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed
+    }
+
+    /// Another member has said so, which is in this one's cluster.
+    pub fn on_removed(&mut self) {
+        self.is_removed = true;
     }
 
     /// This process begins, with what its log says of members' directories. Before it has found a leader it knows of no
@@ -183,7 +204,7 @@ impl PeerLinks {
             boot: turn.boot,
             reactors: turn.reactors,
             feature_level: FEATURE_LEVEL,
-            founding: (!turn.control.is_bootstrapped()).then(founding),
+            founding: (!turn.control.is_bootstrapped() && !settings.joins).then(founding),
         }
     }
 
@@ -221,7 +242,6 @@ impl PeerLinks {
             turn.out.push(Output::Close { conn });
             return self.insert(conn, PeerConnection { ends: true, ..PeerConnection::new(link, None) });
         };
-        assert!(to < turn.settings.member, "of two members the greater one dials");
         of.under_way = None;
         of.at = Time::NEVER; // until the connection ends
         let hello = Hello { from: self.introduction(turn), to, from_reactor: turn.id, to_reactor };
@@ -317,13 +337,15 @@ impl PeerLinks {
             }
         }
         if let Err(error) = received {
+            self.is_removed |= error == LinkError::Refused(REMOVED.to_owned());
             self.fail(turn, conn, &error.to_string());
         }
     }
 
     fn on_hello(&mut self, turn: &mut Turn, conn: ConnId, hello: Hello) {
-        let refusal = self.why_not(&hello);
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let Some(connection) = self.connections.get(&conn) else { return };
+        let refusal = self.why_not(turn, &hello, connection.dialed.is_some());
+        let connection = self.connections.get_mut(&conn).expect("just found");
         match (refusal, connection.dialed) {
             (Some(why), _) => {
                 if connection.dialed.is_none() {
@@ -338,11 +360,18 @@ impl PeerLinks {
     }
 
     /// Why a process is not believed to be a member's.
-    fn why_not(&self, hello: &Hello) -> Option<String> {
+    fn why_not(&self, turn: &Turn, hello: &Hello, is_dialer: bool) -> Option<String> {
         let (from, id) = (&hello.from, hello.from.member.hex());
+        if turn.control.is_removed(from.member) {
+            return Some(REMOVED.to_owned());
+        }
         let Some(known) = self.others.get(&from.member) else {
             return Some(format!("member {id} is none of this cluster"));
         };
+        let own = turn.settings.member;
+        if !is_dialer && from.member < own {
+            return Some(format!("member {id} is to wait for member {} to dial", own.hex()));
+        }
         if known.has_begun_elsewhere(from.directory) {
             return Some(begun_elsewhere(from.member));
         }
@@ -387,6 +416,13 @@ impl PeerLinks {
         }
         if lane.joins_first() {
             self.probe_at = turn.now;
+            let before = turn.connected.insert(member, turn.now);
+            assert!(before.is_none(), "the first reactors have one lane");
+            let members = turn.control.records().cloned().collect();
+            let said = PeerMessage::Members { as_of: turn.control.index, members };
+            if turn.control.is_bootstrapped() {
+                self.say(conn, said);
+            }
         }
         let Some(other) = self.others.get_mut(&member) else { return };
         let is_news = other.reactors != Some(reactors) || other.boot != hello.from.boot;
@@ -463,7 +499,7 @@ impl PeerLinks {
     }
 
     /// The lane has lost its connection, if it was this one.
-    fn go_down(&mut self, turn: &Turn, conn: ConnId) {
+    fn go_down(&mut self, turn: &mut Turn, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let lane = connection.lane.take();
         let dialed = connection.dialed.take();
@@ -471,6 +507,9 @@ impl PeerLinks {
             let removed = self.lanes.remove(&(lane.member, lane.theirs));
             assert!(removed == Some(conn), "a lane goes down with its own connection");
             self.figures.entry(lane.member).or_default().disconnects += u64::from(lane.joins_first());
+            if lane.joins_first() {
+                turn.connected.remove(&lane.member);
+            }
             self.events.push_back(PeerEvent::Down { lane, conn });
         }
         if let Some(dial) = dialed.and_then(|to| self.dials.get_mut(&to)) {
@@ -478,13 +517,17 @@ impl PeerLinks {
         }
     }
 
-    fn forget(&mut self, turn: &Turn, conn: ConnId) {
+    fn forget(&mut self, turn: &mut Turn, conn: ConnId) {
         self.go_down(turn, conn);
         self.connections.remove(&conn);
     }
 
     /// Looks who the members are, dials, and looks who is silent.
     pub fn take_turn(&mut self, turn: &mut Turn) {
+        match turn.epoch_state.knows_leader() {
+            true => self.leaderless_since = None,
+            false => _ = self.leaderless_since.get_or_insert(turn.now),
+        }
         self.know_others(turn);
         let silent: Vec<(ConnId, String)> = self
             .connections
@@ -501,7 +544,8 @@ impl PeerLinks {
         if self.leaves {
             return;
         }
-        let due = self.dials.iter_mut().filter(|(_, dial)| dial.under_way.is_none() && dial.at <= turn.now);
+        let is_due = |dial: &Dial| dial.under_way.is_none() && dial.at <= turn.now;
+        let due = self.dials.iter_mut().filter(|(_, dial)| is_due(dial));
         for ((member, _), dial) in due {
             let Some(other) = self.others.get(member).filter(|other| !other.urls.is_empty()) else {
                 continue;
@@ -540,11 +584,12 @@ impl PeerLinks {
 
     /// Whom this reactor is to be connected to follows from who the members are, and how many reactors they have.
     fn know_others(&mut self, turn: &mut Turn) {
-        let as_of = turn.control.is_bootstrapped().then_some(turn.control.index);
+        let as_of = (turn.control.is_bootstrapped().then_some(turn.control.index), turn.book.as_of());
         if self.known_at != Some(as_of) {
             self.known_at = Some(as_of);
             let now = turn.other_members();
             self.others.retain(|id, _| now.iter().any(|(known, ..)| known == id));
+            self.note_gone(turn);
             for (id, directory, urls) in now {
                 let other = self.others.entry(id).or_insert_with(Other::unheard);
                 let said = || self.directories.get(&id).copied().unwrap_or(StoreId(0));
@@ -552,16 +597,8 @@ impl PeerLinks {
                 (other.urls, other.directory) = (urls, directory);
             }
             self.end_begun_elsewhere(turn);
-            let gone: Vec<ConnId> = self
-                .lanes
-                .iter()
-                .filter(|((member, _), _)| !self.others.contains_key(member))
-                .map(|(_, conn)| *conn)
-                .collect();
-            for conn in gone {
-                self.end(turn, conn);
-            }
         }
+        self.end_gone(turn);
         let (own, id, reactors) = (turn.settings.member, turn.id, turn.reactors);
         let mut wanted = BTreeSet::new();
         for (member, other) in self.others.iter().filter(|(member, _)| **member < own) {
@@ -571,9 +608,48 @@ impl PeerLinks {
                 wanted.insert((*member, ReactorId(0)));
             }
         }
+        if turn.now >= self.asks_at(turn) {
+            let greater = self.others.keys().filter(|member| **member > own);
+            wanted.extend(greater.map(|member| (*member, ReactorId(0))));
+        }
         self.dials.retain(|to, _| wanted.contains(to));
         for to in wanted {
             self.dials.entry(to).or_default();
+        }
+    }
+
+    /// When the greater members are dialed as well: nobody looks for a member that was removed, and none of those that
+    /// have is a leader to it.
+    fn asks_at(&self, turn: &Turn) -> Time {
+        let patience = turn.settings.leader_patience();
+        let since = self.leaderless_since.filter(|_| turn.id == ReactorId(0) && !turn.is_alone());
+        since.map_or(Time::NEVER, |since| since + patience)
+    }
+
+    /// The lanes of those that are members no more stay for a moment: what was answered to their clients is on its way.
+    fn note_gone(&mut self, turn: &Turn) {
+        let until = turn.now + turn.settings.heartbeat;
+        assert!(until > turn.now, "a lane that is to end stays for a moment");
+        let members = self.lanes.keys().map(|(member, _)| *member);
+        let gone: BTreeSet<MemberId> = members.filter(|member| !self.others.contains_key(member)).collect();
+        self.gone.retain(|member, _| gone.contains(member));
+        for member in gone {
+            self.gone.entry(member).or_insert(until);
+        }
+    }
+
+    fn end_gone(&mut self, turn: &mut Turn) {
+        while let Some((member, _)) = self.gone.extract_if(.., |_, until| *until <= turn.now).next() {
+            assert!(!self.others.contains_key(&member), "who is gone is no member: {}", member.hex());
+            let is_removed = turn.control.is_removed(member);
+            let lanes = self.lanes.range((member, ReactorId(0))..=(member, ReactorId(u16::MAX)));
+            let conns: Vec<ConnId> = lanes.map(|(_, conn)| *conn).collect();
+            for conn in conns {
+                if is_removed {
+                    self.say(conn, PeerMessage::Removed);
+                }
+                self.end(turn, conn);
+            }
         }
     }
 
@@ -591,11 +667,13 @@ impl PeerLinks {
         }
     }
 
-    pub fn wake_at(&self) -> Time {
+    pub fn wake_at(&self, turn: &Turn) -> Time {
         let dials = self.dials.values().filter(|dial| dial.under_way.is_none() && !self.leaves);
         let dials = dials.map(|dial| dial.at);
         let links = self.connections.values().map(|connection| connection.link.wake_at());
-        dials.chain(links).chain([self.probe_at]).min().unwrap_or(Time::NEVER)
+        let asks_at = Some(self.asks_at(turn)).filter(|at| *at > turn.now);
+        let times = self.gone.values().copied().chain(asks_at).chain([self.probe_at]);
+        dials.chain(links).chain(times).min().unwrap_or(Time::NEVER)
     }
 
     /// Says something to members, by the lane of a shard's owners.

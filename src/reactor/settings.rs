@@ -22,13 +22,13 @@ use crate::lease::Attached;
 use crate::limits::{Bounds, HAND_OVER_MS_MAX};
 use crate::log::{self, Log};
 use crate::mvcc::{Budget, Store};
-use crate::raft::{Elections, FRESH_BASE, Group, GroupStart, HardState};
+use crate::raft::{Elections, FRESH_BASE, Group, GroupStart, HardState, NEWCOMER_BASE};
 use crate::recover::{MovingRecord, RecoveredShard};
 use crate::router::reactor_of;
 use crate::sequencer::Sequencer;
 use crate::shard::Shard;
 use crate::stdx::Rng;
-use crate::takeover::LogView;
+use crate::takeover::{LogView, Ruling};
 use crate::types::{ClusterId, Duration, MemberId, Peers, ReactorId, Revision, ShardId, StoreId, Time};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -43,8 +43,15 @@ pub struct Settings {
     pub name: String,
     pub token: String,
     pub peer_urls: Vec<String>,
-    /// Who begins a new cluster, this member included, in the order of their ids.
+    /// Who begins a new cluster, this member included, in the order of their ids. Of a member that joins, all that were
+    /// members when it asked, itself included.
     pub founders: Vec<Founder>,
+    /// Whether the member was added to a cluster that there was, and begins none.
+    pub joins: bool,
+    /// How many learners there may be; whoever leads refuses to add more.
+    pub max_learners: usize,
+    /// Whether a change of the members is refused for which too few of them are started and connected.
+    pub strict_reconfig_check: bool,
     pub client_urls: Vec<String>,
     /// Where the data shards of a new cluster start, and whether the operator has said so. Otherwise it is as whoever
     /// leads first has it.
@@ -76,7 +83,8 @@ pub struct Settings {
     pub observing: Observing,
 }
 
-/// A member of a new cluster, as the operators of all of them have named it.
+/// A member of a new cluster, as the operators of all of them have named it; of one that is joined, as another member
+/// has named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Founder {
     pub id: MemberId,
@@ -123,8 +131,12 @@ impl Settings {
 
     /// Who takes part in the groups of a new cluster.
     fn founding_peers(&self) -> Peers {
-        let voters = self.founders.iter().map(|founder| first_raft_id(self.cluster, founder.id));
-        Peers { voters: voters.collect(), learners: vec![] }
+        let id = |member| first_raft_id(self.cluster, member);
+        let votes = |founder: &&Founder| !self.joins || founder.id != self.member;
+        // Who joins votes for nothing by itself: what its groups' peers are it learns with the state.
+        let learners = if self.joins { vec![id(self.member)] } else { vec![] };
+        let voters = self.founders.iter().filter(votes).map(|founder| id(founder.id));
+        Peers { voters: voters.collect(), learners }
     }
 
     /// The quota as Status shows it.
@@ -219,6 +231,7 @@ impl Reactor {
             rounds: Rounds::new(process),
             rest: Rest::default(),
             leaving: Leaving::default(),
+            removed_at: None,
             epochs: Epochs::new(settled, rested),
             leader: None,
             coming: None,
@@ -274,6 +287,8 @@ impl Reactor {
         let log = self.shards.shard_mut(ShardId::CONTROL).log_view();
         let last = log.newest_epoch();
         self.peers.begin(directories_of(log));
+        self.note_joining();
+        self.tell_book();
         self.epochs.coordinate(self.turn.reactors, last);
         self.leader = Some(Leader::new(&self.turn.settings, self.rng.fork(), self.turn.now));
         if !self.turn.is_alone() {
@@ -287,21 +302,26 @@ impl Reactor {
         assert!(reactor_of(id, self.turn.reactors) == self.turn.id, "a shard is made where it lives");
         let settings = &self.turn.settings;
         let own = first_raft_id(settings.cluster, settings.member);
+        let base = if settings.joins { NEWCOMER_BASE } else { FRESH_BASE };
         let peers = settings.founding_peers();
-        let hard_state = HardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index };
+        assert!(
+            settings.joins != peers.voters.contains(&own),
+            "who joins has no vote before it is given one"
+        );
+        let hard_state = HardState { term: base.term, vote: None, commit: base.index };
         let elections = self.turn.settings.elections(id, self.rng.fork());
-        let (base, entries) = (FRESH_BASE, vec![]);
-        let start = GroupStart { own, peers: peers.clone(), base, hard_state, entries, elections };
+        let start = GroupStart { own, peers: peers.clone(), base, hard_state, entries: vec![], elections };
         let home = 0;
         let opening = log::Opening {
-            index: FRESH_BASE.index,
-            term: FRESH_BASE.term,
-            hard: log::StoredHardState { term: FRESH_BASE.term, vote: None, commit: FRESH_BASE.index },
+            index: base.index,
+            term: base.term,
+            hard: log::StoredHardState { term: base.term, vote: None, commit: base.index },
             own,
             peers,
         };
         self.storage.append(id, home, log::Record::Open(std::borrow::Cow::Owned(opening)));
-        let shard = Shard::new(id, home, Store::new(), Group::new(start), LogView::default());
+        let log_view = LogView::new(Revision::NONE, Ruling::default(), base);
+        let shard = Shard::new(id, home, Store::new(), Group::new(start), log_view);
         self.storage.take_in(id, shard.group().hard_state(), vec![]);
         let read_from = self.storage.log().id();
         self.own(shard, read_from, Attached::default());

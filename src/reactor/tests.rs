@@ -37,6 +37,7 @@ fn settings(shards: usize) -> Settings {
         name: "default".into(),
         token: "t".into(),
         peer_urls: vec!["http://localhost:2380".into()],
+        strict_reconfig_check: true,
         founders: vec![Founder {
             id: MemberId(7),
             name: "default".into(),
@@ -44,6 +45,8 @@ fn settings(shards: usize) -> Settings {
         }],
         client_urls: vec!["http://localhost:2379".into()],
         shards_are_set: true,
+        joins: false,
+        max_learners: crate::limits::LEARNERS_DEFAULT,
         shard_starts: crate::router::default_starts(shards),
         request_bytes_max: crate::limits::REQUEST_BYTES_DEFAULT,
         entry_bytes_max: crate::limits::ENTRY_BYTES_MAX,

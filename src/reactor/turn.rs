@@ -7,6 +7,7 @@
 //! Where the epoch stands, what is settled and what is decided is [`ReadOnly`] for them: only the router of
 //! messages ([`super::Reactor`]) and the epoch change it.
 
+use super::book::Book;
 use super::epoch_state::EpochState;
 use super::gate::{Gate, Needs};
 use super::pace::{About, Pace};
@@ -76,6 +77,12 @@ pub(super) struct Turn {
     pub settled: ReadOnly<Revision>,
     pub router: ReadOnly<Option<Router>>,
     pub control: ReadOnly<Control>,
+    /// Of members that the control state does not name yet.
+    pub book: Arc<Book>,
+    /// Since when each other member is connected, at the first reactor.
+    pub connected: BTreeMap<MemberId, Time>,
+    /// Unix time in whole seconds, as the world has said it last.
+    pub wall_secs: u64,
     /// Up to which change this reactor has it.
     pub changes: ReadOnly<ChangeNumber>,
     /// The compaction that has taken effect here: it waits until its revision is shown, and all reactors have it.
@@ -118,6 +125,9 @@ impl Turn {
             settled: ReadOnly { value: Revision::NONE },
             router: ReadOnly { value: None },
             control: ReadOnly { value: control },
+            book: Arc::new(Book::default()),
+            connected: BTreeMap::new(),
+            wall_secs: 0,
             changes: ReadOnly { value: ChangeNumber(0) },
             compacted: ReadOnly { value: Revision::NONE },
             allotment: Allotment::new(Generation::NONE),
@@ -195,19 +205,34 @@ impl Turn {
     pub fn member_of(&self, id: RaftId) -> Option<MemberId> {
         let is_its = |founder: &&Founder| first_raft_id(self.settings.cluster, founder.id) == id;
         let founder = || self.settings.founders.iter().find(is_its).map(|founder| founder.id);
-        if self.control.is_bootstrapped() { self.control.member_of(id) } else { founder() }
+        let known = if self.control.is_bootstrapped() { self.control.member_of(id) } else { founder() };
+        known.or_else(|| self.book.member_of(self.control.index, id))
     }
 
     /// The other members, each with its directory and peer URLs. Before a cluster has begun they are its founders.
     pub fn other_members(&self) -> Vec<(MemberId, StoreId, Vec<String>)> {
-        let own = self.settings.member;
         let founder = |of: &Founder| (of.id, StoreId(0), of.peer_urls.clone());
         let member = |of: &MemberRecord| (of.id(), StoreId(of.directory), of.peer_urls.clone());
-        let all: Vec<_> = match self.control.is_bootstrapped() {
+        let mut all: Vec<_> = match self.control.is_bootstrapped() {
             true => self.control.records().map(member).collect(),
             false => self.settings.founders.iter().map(founder).collect(),
         };
-        all.into_iter().filter(|(id, ..)| *id != own).collect()
+        for record in self.strangers() {
+            match all.iter_mut().find(|(id, ..)| *id == record.id()) {
+                // The control state knows where a member is, and nothing of that before the cluster has begun.
+                Some(of) if !self.control.is_bootstrapped() => *of = member(record),
+                Some(_) => {}
+                None => all.push(member(record)),
+            }
+        }
+        all.retain(|(id, ..)| *id != self.settings.member);
+        all
+    }
+
+    /// Those in the address book that were not removed.
+    fn strangers(&self) -> impl Iterator<Item = &MemberRecord> {
+        let members = self.book.members(self.control.index).iter();
+        members.filter(|member| !self.control.is_removed(member.id()))
     }
 
     pub fn has_local(&self) -> bool {
@@ -268,11 +293,11 @@ impl Turn {
 
     /// Whether this member is the only one, and so a majority by itself.
     pub fn is_alone(&self) -> bool {
-        if self.control.is_bootstrapped() {
-            self.control.is_of_one()
-        } else {
-            self.settings.founders.len() <= 1
-        }
+        let is_one = match self.control.is_bootstrapped() {
+            true => self.control.is_of_one(),
+            false => self.settings.founders.len() <= 1,
+        };
+        is_one && self.strangers().all(|member| member.id() == self.settings.member)
     }
 
     /// `settled` has risen: what waited for it leaves.

@@ -101,6 +101,10 @@ fn all() -> Vec<(&'static str, Entry)> {
         ("compact", control(ControlEntry::Compact { revision: 40 })),
         ("alarm_on", control(ControlEntry::AlarmOn { member: 5, alarm: 1 })),
         ("alarm_off", control(ControlEntry::AlarmOff { member: 5, alarm: 1 })),
+        (
+            "member_urls",
+            control(ControlEntry::MemberUrls { member: 6, peer_urls: vec!["http://a:1".into()] }),
+        ),
     ]
 }
 

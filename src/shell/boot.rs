@@ -36,9 +36,12 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
         name: config.name.clone(),
         token: identity.token.clone(),
         peer_urls: identity.own_peer_urls(),
+        strict_reconfig_check: config.strict_reconfig_check,
         founders: identity.founders.clone(),
         client_urls: texts(&config.advertise_client_urls),
         shards_are_set: config.shards_are_set,
+        joins: identity.joined,
+        max_learners: config.max_learners,
         shard_starts: match &config.shard_map {
             ShardMap::Default => default_starts(config.shards),
             ShardMap::Cuts(cuts) => {

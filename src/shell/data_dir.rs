@@ -1,9 +1,12 @@
 //! The data directory: which member's it is, and that no other process uses it.
 
+#[cfg(test)]
+mod tests;
+
 use super::files::{DIRECTORY_MODE, Files, sync_name};
-use super::founders;
 use super::kernel;
-use crate::config::{Bootstrap, BootstrapMember, Config};
+use super::members;
+use crate::config::{BootstrapMember, ClusterState, Config, ListedMember};
 use crate::log::Recovered;
 use crate::reactor::Founder;
 use crate::stdx::VersionMismatch;
@@ -15,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The format of everything below the data directory. A change that an older program would misread raises it.
-const FORMAT: u64 = 5;
+const FORMAT: u64 = 6;
 const IDENTITY: &str = "braid.json";
 const LOCK: &str = "lock";
 const STORE: &str = "store";
@@ -32,8 +35,11 @@ pub struct Identity {
     pub name: String,
     /// The value of `--initial-cluster-token`.
     pub token: String,
-    /// Who began the cluster with this member: what the flags say later does not count.
+    /// Who began the cluster with this member: what the flags say later does not count. Of one that joined, who were
+    /// members then.
     pub founders: Vec<Founder>,
+    /// Whether the member was added to a cluster that there was.
+    pub joined: bool,
     /// Whether something has been written to a log. An identity without a log has promised nothing, and is
     /// given up for another; from the first write on a store in which nothing stands is a loss.
     pub has_begun: bool,
@@ -59,17 +65,20 @@ impl DataDir {
         let path = config.data_dir.clone();
         let shown = path.display();
         refuse_etcds(&path)?;
-        let found = find(&path)?;
-        if found.is_none() {
-            founders::refuse_known(&bootstrap(config)?)?;
-        }
+        let beginning = match find(&path)? {
+            None => Some(Beginning::of(config)?),
+            Some(_) => None,
+        };
         make(&path).map_err(|error| format!("cannot create data directory {shown}: {error}"))?;
         let lock = lock(&path, "stop that one, or give this one its own --data-dir")?;
         let warning = check_mode(&path)?;
         // Once more, now that nobody else can change it.
         let (identity, is_new) = match find(&path)? {
             Some(identity) => (identity, false),
-            None => (begin(config, &path)?, true),
+            None => {
+                let beginning = beginning.map_or_else(|| Beginning::of(config), Ok)?;
+                (begin(config, beginning, &path)?, true)
+            }
         };
         Ok(DataDir { path, identity, is_new, warning, _lock: lock })
     }
@@ -186,22 +195,32 @@ fn check_mode(path: &Path) -> Result<Option<String>, String> {
     }))
 }
 
-fn bootstrap(config: &Config) -> Result<Bootstrap, String> {
-    config.bootstrap().map_err(|refusal| refusal.message)
+/// What a first start makes of the flags, and of what other members say.
+struct Beginning {
+    cluster: ClusterId,
+    member: MemberId,
+    founders: Vec<Founder>,
+    joined: bool,
 }
 
-fn new_identity(config: &Config) -> Result<Identity, String> {
-    let bootstrap = bootstrap(config)?;
-    let store = kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?;
-    Ok(Identity {
-        cluster: bootstrap.cluster,
-        member: bootstrap.member,
-        store: StoreId(store),
-        name: config.name.clone(),
-        token: config.initial_cluster_token.clone(),
-        founders: bootstrap.members.into_iter().map(founder).collect(),
-        has_begun: false,
-    })
+impl Beginning {
+    fn of(config: &Config) -> Result<Beginning, String> {
+        match config.initial_cluster_state {
+            ClusterState::New => {
+                let begun = config.bootstrap().map_err(|refusal| refusal.message)?;
+                members::refuse_known(&begun)?;
+                let founders = begun.members.into_iter().map(founder).collect();
+                Ok(Beginning { cluster: begun.cluster, member: begun.member, founders, joined: false })
+            }
+            ClusterState::Existing => {
+                let joining = config.joining().map_err(|refusal| refusal.message)?;
+                let (member, listed) = members::join(&joining)?;
+                let mut founders: Vec<Founder> = listed.members.into_iter().map(joined).collect();
+                founders.sort_by_key(|founder| founder.id);
+                Ok(Beginning { cluster: listed.id, member, founders, joined: true })
+            }
+        }
+    }
 }
 
 fn founder(member: BootstrapMember) -> Founder {
@@ -209,9 +228,25 @@ fn founder(member: BootstrapMember) -> Founder {
     Founder { id, name, peer_urls: peer_urls.iter().map(ToString::to_string).collect() }
 }
 
-fn begin(config: &Config, path: &Path) -> Result<Identity, String> {
+fn joined(member: ListedMember) -> Founder {
+    let ListedMember { id, name, peer_urls, .. } = member;
+    Founder { id, name, peer_urls }
+}
+
+fn begin(config: &Config, beginning: Beginning, path: &Path) -> Result<Identity, String> {
     let shown = path.display();
-    let identity = new_identity(config)?;
+    let Beginning { cluster, member, founders, joined } = beginning;
+    let store = kernel::random_u64().map_err(|error| format!("no random numbers: {error}"))?;
+    let identity = Identity {
+        cluster,
+        member,
+        store: StoreId(store),
+        name: config.name.clone(),
+        token: config.initial_cluster_token.clone(),
+        founders,
+        joined,
+        has_begun: false,
+    };
     let written = Files::replace(&path.join(IDENTITY), identity.text().as_bytes());
     written.map_err(|error| format!("cannot write to data directory {shown}: {error}"))?;
     Ok(identity)
@@ -281,6 +316,7 @@ impl Identity {
             "name": self.name,
             "initial_cluster_token": self.token,
             "founders": self.founders.iter().map(founder_json).collect::<Vec<_>>(),
+            "joined": self.joined,
             "store_id": format!("{:016x}", self.store.0),
             "store_has_begun": self.has_begun,
         });
@@ -298,6 +334,7 @@ impl Identity {
             name: text("name")?,
             token: text("initial_cluster_token")?,
             founders: value["founders"].as_array()?.iter().map(founder_of).collect::<Option<_>>()?,
+            joined: value["joined"].as_bool()?,
             has_begun: value["store_has_begun"].as_bool()?,
         })
     }
@@ -334,241 +371,4 @@ fn number(value: &Value) -> Option<u64> {
 
 fn text(value: &Value) -> Option<String> {
     Some(value.as_str()?.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Parsed, parse};
-
-    fn config(path: &Path, flags: &[&str]) -> Config {
-        let mut args = vec![format!("--data-dir={}", path.display())];
-        args.extend(flags.iter().map(|flag| flag.to_string()));
-        match parse(&args, &[], 1).unwrap() {
-            Parsed::Run(config, _) => *config,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    const SEGMENT: &str = "000-0000000000000001.log";
-
-    /// Makes a directory as a first start leaves it that has come as far as to write to a log.
-    fn begun(config: &Config) -> DataDir {
-        let first = DataDir::open(config).unwrap();
-        let files = first.files().unwrap();
-        fs::write(files.path(SEGMENT), b"").unwrap();
-        files.has_written().unwrap();
-        first
-    }
-
-    #[test]
-    fn an_identity_lasts_from_the_first_write_on() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("a/b");
-        let first = begun(&config(&path, &[]));
-        assert!(first.is_new && first.warning.is_none());
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        let identity = Identity { has_begun: true, ..first.identity.clone() };
-        drop(first);
-        let again = DataDir::open(&config(&path, &["--name=other"])).unwrap();
-        assert!(!again.is_new);
-        assert_eq!(again.identity, identity);
-    }
-
-    #[test]
-    fn a_first_start_that_came_to_nothing_leaves_no_identity() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("d");
-        let wrong = config(&path, &["--initial-advertise-peer-urls=http://a:1"]);
-        assert!(DataDir::open(&wrong).unwrap_err().contains("missing from --initial-advertise-peer-urls"));
-        assert!(!path.exists());
-        let first = DataDir::open(&config(&path, &["--name=a", "--initial-cluster-token=a"])).unwrap();
-        drop(first.files().unwrap());
-        drop(first);
-        let other = begun(&config(&path, &["--name=b", "--initial-cluster-token=b"]));
-        assert!(other.is_new && other.identity.name == "b" && other.identity.token == "b");
-    }
-
-    #[test]
-    fn a_killed_first_start_goes_on_with_the_log_that_it_left() {
-        let root = tempfile::tempdir().unwrap();
-        let first = DataDir::open(&config(root.path(), &[])).unwrap();
-        fs::write(first.files().unwrap().path(SEGMENT), b"").unwrap();
-        let identity = first.identity.clone();
-        drop(first);
-        let again = DataDir::open(&config(root.path(), &["--name=b"])).unwrap();
-        assert!(!again.is_new && again.identity == identity);
-    }
-
-    #[test]
-    fn a_store_that_has_begun_and_is_gone_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let config = config(root.path(), &[]);
-        drop(begun(&config));
-        let store = root.path().join(STORE);
-        fs::remove_file(store.join(SEGMENT)).unwrap();
-        let refused = || {
-            let errors =
-                [DataDir::open(&config).unwrap_err(), DataDir::open_to_read(root.path()).unwrap_err()];
-            assert!(errors.iter().all(|error| error.contains("is gone")), "{errors:?}");
-        };
-        refused();
-        fs::remove_dir(&store).unwrap();
-        refused();
-        assert!(!store.exists());
-    }
-
-    /// A disk may change any byte; what is no content (spaces) may change.
-    #[test]
-    fn a_changed_byte_of_the_identity_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let config = config(root.path(), &[]);
-        drop(begun(&config));
-        let text = fs::read(root.path().join(IDENTITY)).unwrap();
-        for (at, byte) in text.iter().enumerate().filter(|(_, byte)| !byte.is_ascii_whitespace()) {
-            for bit in [0, 2, 5] {
-                let mut changed = text.clone();
-                changed[at] = byte ^ 1 << bit;
-                fs::write(root.path().join(IDENTITY), &changed).unwrap();
-                let shown = String::from_utf8_lossy(&changed);
-                let error = DataDir::open(&config).map(|opened| opened.identity);
-                let error = error.expect_err(&shown);
-                assert!(error.contains(IDENTITY), "{error}");
-            }
-        }
-        fs::write(root.path().join(IDENTITY), [&text[..], b"\n"].concat()).unwrap();
-        assert!(DataDir::open(&config).is_ok());
-    }
-
-    #[test]
-    fn the_identity_is_written_as_ever() {
-        let root = tempfile::tempdir().unwrap();
-        let first = DataDir::open(&config(root.path(), &[])).unwrap();
-        let identity = Identity { store: StoreId(0x1234), has_begun: true, ..first.identity.clone() };
-        let golden = r#"{
-  "cluster_id": "cdf818194e3a8c32",
-  "crc32c": "40237f2e",
-  "format": 5,
-  "founders": [
-    {
-      "id": "8e9e05c52164694d",
-      "name": "default",
-      "peer_urls": [
-        "http://localhost:2380"
-      ]
-    }
-  ],
-  "initial_cluster_token": "etcd-cluster",
-  "member_id": "8e9e05c52164694d",
-  "name": "default",
-  "store_has_begun": true,
-  "store_id": "0000000000001234"
-}
-"#;
-        assert_eq!(identity.text(), golden);
-        fs::write(root.path().join(IDENTITY), golden).unwrap();
-        assert_eq!(read(root.path()), Ok(Some(identity)));
-    }
-
-    /// An identity of the format before this one.
-    const LAST_FORMAT: &str = r#"{
-  "cluster_id": "cdf818194e3a8c32",
-  "crc32c": "df37df76",
-  "format": 4,
-  "initial_cluster_token": "etcd-cluster",
-  "member_id": "8e9e05c52164694d",
-  "name": "default",
-  "store_has_begun": true,
-  "store_id": "0000000000001234"
-}
-"#;
-
-    #[test]
-    fn two_processes_do_not_share_a_directory() {
-        let root = tempfile::tempdir().unwrap();
-        let config = config(root.path(), &[]);
-        let _held = DataDir::open(&config).unwrap();
-        assert!(DataDir::open(&config).unwrap_err().contains("in use by another process"));
-    }
-
-    #[test]
-    fn what_is_not_ours_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let at = |name: &str| root.path().join(name);
-        let (etcd, newer, older, lost) = (at("e"), at("n"), at("o"), at("l"));
-        fs::create_dir_all(etcd.join("member/wal")).unwrap();
-        fs::create_dir_all(&newer).unwrap();
-        fs::write(newer.join(IDENTITY), r#"{"format": 6}"#).unwrap();
-        fs::create_dir_all(&older).unwrap();
-        fs::write(older.join(IDENTITY), LAST_FORMAT).unwrap();
-        fs::create_dir_all(lost.join(STORE)).unwrap();
-        for (path, words) in [
-            (etcd, "data of etcd"),
-            (newer, "braid.json was written by a newer program: it has format 6, and"),
-            (
-                older,
-                "braid.json has format 4, of a version before the first release, and this program reads \
-                         format 5: start the version that wrote it",
-            ),
-            (lost, "has lost its"),
-        ] {
-            let error = DataDir::open(&config(&path, &[])).unwrap_err();
-            assert!(error.contains(words), "{error}");
-        }
-    }
-
-    #[test]
-    fn damage_to_the_identity_is_refused_and_not_overwritten() {
-        let root = tempfile::tempdir().unwrap();
-        for text in ["", "{", "{}", r#"{"format": 5}"#, r#"{"format": 5, "cluster_id": "xyz"}"#] {
-            fs::write(root.path().join(IDENTITY), text).unwrap();
-            let error = DataDir::open(&config(root.path(), &[])).unwrap_err();
-            assert!(error.contains("is damaged"), "{error}");
-            assert_eq!(fs::read_to_string(root.path().join(IDENTITY)).unwrap(), text);
-        }
-    }
-
-    /// A founder that was killed before it had heard of the others knows them all the same.
-    #[test]
-    fn a_restart_knows_the_founders_whatever_the_flags_say() {
-        let root = tempfile::tempdir().unwrap();
-        let cluster = "--initial-cluster=default=http://localhost:2380,b=http://127.0.0.1:2";
-        let first = begun(&config(root.path(), &[cluster]));
-        let founders = first.identity.founders.clone();
-        let other = founders.iter().find(|founder| founder.name == "b").unwrap();
-        assert_eq!((founders.len(), &other.peer_urls[..]), (2, &["http://127.0.0.1:2".to_owned()][..]));
-        drop(first);
-        let other = "--initial-cluster=default=http://localhost:2380,c=http://10.0.0.3:2380";
-        assert_eq!(DataDir::open(&config(root.path(), &[other])).unwrap().identity.founders, founders);
-    }
-
-    /// A member whose address has changed comes back: who it is stands in the directory, and only there.
-    #[test]
-    fn a_restart_reads_nothing_of_a_bootstrap() {
-        let root = tempfile::tempdir().unwrap();
-        let first = begun(&config(root.path(), &["--initial-cluster-token=mine"]));
-        let identity = Identity { has_begun: true, ..first.identity.clone() };
-        drop(first);
-        for changed in [
-            &["--initial-cluster-token=other"][..],
-            &["--initial-cluster=default=http://127.0.0.1:1"],
-            &["--initial-cluster=default=http://127.0.0.1:1,other=http://127.0.0.1:2"],
-            &["--initial-cluster=nobody=http://127.0.0.1:1"],
-            &["--initial-cluster="],
-            &["--initial-cluster=default"],
-            &["--initial-advertise-peer-urls=http://127.0.0.1:1", "--listen-peer-urls=http://127.0.0.1:1"],
-            &["--initial-cluster-state=existing"],
-        ] {
-            let again = DataDir::open(&config(root.path(), changed)).unwrap();
-            assert_eq!(again.identity, identity, "{changed:?}");
-        }
-    }
-
-    #[test]
-    fn a_directory_open_to_others_is_used_with_a_warning() {
-        let root = tempfile::tempdir().unwrap();
-        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let opened = DataDir::open(&config(root.path(), &[])).unwrap();
-        assert!(opened.warning.unwrap().contains("recommended permission"));
-    }
 }

@@ -37,6 +37,23 @@ impl Identity {
             client_url: url(2379),
         }
     }
+
+    /// It may be reached at this one as well.
+    pub fn other_peer_url(&self) -> String {
+        self.peer_url.replace("localhost", "127.0.0.1")
+    }
+
+    pub fn listens_at(&self, peer_url: &str) -> bool {
+        self.peer_url == peer_url || self.other_peer_url() == peer_url
+    }
+}
+
+/// What an operator was told of a member that joins, and has told it.
+#[derive(Clone, Debug)]
+pub struct Joiner {
+    pub id: MemberId,
+    /// All members as they were then, this one among them, in the order of their ids.
+    pub members: Vec<Founder>,
 }
 
 /// The directory of the member at a place in the world's list.
@@ -44,21 +61,25 @@ fn store(member: usize) -> StoreId {
     StoreId(11 + member as u64)
 }
 
-pub fn settings(member: usize, shape: &Shape) -> Settings {
-    let Identity { id, name, peer_url, client_url } = Identity::of(member);
-    let founders = (0..shape.members.len()).map(Identity::of);
+/// What a member is started with: as a founder, or as one that joins.
+fn settings(member: usize, joiner: Option<&Joiner>, shape: &Shape) -> Settings {
+    let Identity { id, name, peer_url, client_url, .. } = Identity::of(member);
+    let founders = (0..shape.founders).map(Identity::of);
+    let founders =
+        founders.map(|Identity { id, name, peer_url, .. }| Founder { id, name, peer_urls: vec![peer_url] });
     Settings {
-        member: id,
+        member: joiner.map_or(id, |joiner| joiner.id),
         directory: store(member),
         cluster: CLUSTER,
         token: "t".into(),
-        founders: founders
-            .map(|Identity { id, name, peer_url, .. }| Founder { id, name, peer_urls: vec![peer_url] })
-            .collect(),
+        strict_reconfig_check: true,
+        founders: joiner.map_or_else(|| founders.collect(), |joiner| joiner.members.clone()),
+        joins: joiner.is_some(),
         name,
         peer_urls: vec![peer_url],
         client_urls: vec![client_url],
         shards_are_set: true,
+        max_learners: crate::limits::LEARNERS_DEFAULT,
         shard_starts: crate::router::default_starts(shape.shards),
         request_bytes_max: REQUEST_BYTES_DEFAULT,
         entry_bytes_max: shape.entry_bytes,
@@ -175,7 +196,7 @@ impl Starting {
         self,
         files: &mut Files,
         now: Time,
-        member: usize,
+        (member, joiner): (usize, Option<&Joiner>),
         shape: &Shape,
         rng: &mut Rng,
     ) -> Result<Process, String> {
@@ -184,7 +205,7 @@ impl Starting {
             files.disk.remove(&name).map_err(|fault| format!("{name}: {fault:?}"))?;
         }
         let sequencer = Arc::new(Sequencer::new(shape.ring));
-        let settings = Arc::new(settings(member, shape));
+        let settings = Arc::new(settings(member, joiner, shape));
         let clock = shape.members[member].clock.begun(now);
         let (reactors, settled, rested) = (plan.reactors.len() as u16, plan.settled, plan.rested);
         let (mut left_over, process) = (Some(left_over), rng.next_u64());

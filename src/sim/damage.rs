@@ -75,7 +75,7 @@ impl Run<'_> {
             self.fall_silent(member)?;
         }
         self.world.trace.line(self.world.now, || format!("m{member}: {damage:?}"));
-        if self.world.places().len() > 1 {
+        if self.world.serving.len() > 1 {
             return self.outlive_damage_of_one(member, &before, &mut rng);
         }
         let history = self.world.history.clone();
@@ -135,7 +135,8 @@ impl Run<'_> {
         if hit != Hit::DamageHarmless {
             self.world.die_for_good(member, Death::Kill);
         }
-        let others: Vec<usize> = self.world.places().filter(|other| *other != member).collect();
+        let others = self.world.serving.clone().into_iter();
+        let others: Vec<usize> = others.filter(|other| *other != member).collect();
         self.serve_again(&others, "after the damage of another member")?;
         // Who watches sees it as well.
         self.advance(self.world.now + Duration::from_secs(1))?;

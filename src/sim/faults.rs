@@ -199,7 +199,7 @@ impl World {
                 files.disk.power_loss(&mut files.rng);
                 self.count_death(at, death);
             }
-            Life::Down { .. } => {}
+            Life::Down { .. } | Life::Vacant | Life::Gone => {}
         }
     }
 

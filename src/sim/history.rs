@@ -4,7 +4,7 @@ use super::boot::Identity;
 use super::plan::OpKind;
 use crate::api::Error;
 use crate::front::{DROPPED, NOT_TAKEN};
-use crate::types::{ClusterId, Time};
+use crate::types::{ClusterId, MemberId, Time};
 use crate::wire::Method;
 use crate::wire::proto::{self, Message};
 use bytes::Bytes;
@@ -42,7 +42,7 @@ impl Op {
     pub fn is_unknown(&self) -> bool {
         match (&self.returned, self.status.0) {
             (None, _) => true,
-            (Some(_), _) if self.is_refused() || self.is_leaderless() => false,
+            (Some(_), _) if self.is_refused() || self.is_leaderless() || self.is_unchanged() => false,
             (Some(_), _) if [DROPPED, NOT_TAKEN].contains(&&self.status.1[..]) => true,
             // Deadlines, the end of an epoch, a connection that closes.
             (Some(_), code) => matches!(code, 1 | 2 | 4 | 13 | 14),
@@ -59,11 +59,18 @@ impl Op {
         self.returned.is_some() && self.status.1 == Error::NoLeader.to_string()
     }
 
+    /// Told that members are not changed as they are, which is looked at before anything is done.
+    pub fn is_unchanged(&self) -> bool {
+        let texts = [Error::Unhealthy, Error::NotEnoughStarted].map(|error| error.to_string());
+        self.returned.is_some() && texts.contains(&self.status.1)
+    }
+
     /// The revision of the answer's header, where it has one.
     pub fn revision(&self) -> Option<i64> {
         // etcd shows none with these.
         if !self.is_ok()
-            || matches!(self.method, Method::MemberList | Method::Defragment | Method::MoveLeader)
+            || matches!(self.method, Method::Defragment | Method::MoveLeader)
+            || is_of_members(self.method)
         {
             return None;
         }
@@ -106,8 +113,10 @@ pub struct Stream {
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub cluster: ClusterId,
-    /// In the order of their places.
+    /// In the order of their places. Who has not joined yet has no id.
     pub members: Vec<Identity>,
+    /// How many of them, the last ones, have not founded the cluster.
+    pub newcomers: usize,
     /// Members compact history of their own accord.
     pub compacts_itself: bool,
     /// Some limit is so small that honest clients are told to come again.
@@ -139,6 +148,13 @@ pub struct History {
     ticks: u64,
 }
 
+impl Known {
+    /// How many members have founded the cluster.
+    pub fn founders(&self) -> usize {
+        self.members.len() - self.newcomers
+    }
+}
+
 impl History {
     pub fn of(known: Known) -> History {
         History { known, ..History::default() }
@@ -154,6 +170,13 @@ impl History {
         self.ops.len()
     }
 
+    /// The members that somebody has asked to remove.
+    pub fn removals(&self) -> impl Iterator<Item = MemberId> {
+        let removals = self.ops.iter().filter(|op| op.method == Method::MemberRemove);
+        removals
+            .map(|op| MemberId(proto::MemberRemoveRequest::decode(op.request.clone()).map_or(0, |of| of.id)))
+    }
+
     pub fn invoke(&mut self, now: Time, client: usize, member: usize, method: Method, request: Bytes) {
         let invoked = self.moment(now);
         self.ops.push(Op {
@@ -167,6 +190,17 @@ impl History {
             status: (0, String::new()),
         });
     }
+}
+
+/// Whether it is about who the members are.
+pub fn is_of_members(method: Method) -> bool {
+    method == Method::MemberList || is_change(method)
+}
+
+/// Whether it changes who the members are.
+pub fn is_change(method: Method) -> bool {
+    use Method::{MemberAdd, MemberPromote, MemberRemove, MemberUpdate};
+    matches!(method, MemberAdd | MemberRemove | MemberUpdate | MemberPromote)
 }
 
 /// Which call a kind of operation makes.

@@ -74,10 +74,18 @@ pub enum Hit {
     LeaderOutOfReach,
     /// A process was told to end.
     Stopped,
+    /// The rest befalls only members that come and go. One was started that had been added; its process ended as it
+    /// was removed, and so did one that was started nevertheless; its machine went as soon as it was known.
+    Joined,
+    Left,
+    LeftAgain,
+    Wiped,
+    /// A change was asked for while another one was under way.
+    ChangesTogether,
 }
 
 impl Hit {
-    pub const ALL: [Hit; 45] = [
+    pub const ALL: [Hit; 50] = [
         Hit::Kill,
         Hit::KillInTurn,
         Hit::KillInStart,
@@ -123,11 +131,21 @@ impl Hit {
         Hit::LeaderStruck,
         Hit::LeaderOutOfReach,
         Hit::Stopped,
+        Hit::Joined,
+        Hit::Left,
+        Hit::LeftAgain,
+        Hit::Wiped,
+        Hit::ChangesTogether,
     ];
 
     /// Whether it befalls only several members.
     fn needs_several(self) -> bool {
-        self as usize >= Hit::SlowLink as usize
+        self as usize >= Hit::SlowLink as usize && !self.needs_changes()
+    }
+
+    /// Whether it befalls only members that come and go.
+    fn needs_changes(self) -> bool {
+        self as usize >= Hit::Joined as usize
     }
 }
 
@@ -161,8 +179,19 @@ const WAYS_OF_SEVERAL: &[&str] = &[
     "forwarded_lost",
 ];
 
+/// Those that only members go that come and go.
+const WAYS_OF_CHANGES: &[&str] = &[
+    "member_added",
+    "member_promoted",
+    "member_removed",
+    "leader_removed_itself",
+    "member_change_waited",
+    "intent_carried_on",
+    "members_heard_of",
+];
+
 /// Those that only several members go, and too rarely to ask for them: some seeds in a hundred do.
-const RARE_WAYS: &[&str] = &["state_given_up"];
+const RARE_WAYS: &[&str] = &["vote_of_leaver", "state_given_up"];
 
 /// Those that every run goes in time, and that several members go otherwise than a lone one.
 const WAYS_OF_ALL: &[&str] = &["epoch_undone", "write_voided", "shown_by_coverage"];
@@ -200,8 +229,9 @@ impl AddAssign for Hits {
 pub struct Tally {
     pub hits: Hits,
     pub paths: Paths,
-    /// Runs of several members.
+    /// Runs of several members, and those in which members come and go.
     pub clusters: u64,
+    pub changing: u64,
 }
 
 impl Tally {
@@ -215,7 +245,10 @@ impl Tally {
 
     /// The faults that never hit anything, of those that are asked for: a lone member's are left to runs of such.
     pub fn missing_faults(&self) -> Vec<String> {
-        let asked = Hit::ALL.iter().filter(|hit| hit.needs_several() == (self.clusters > 0));
+        let asked = Hit::ALL.iter().filter(|hit| match self.changing {
+            0 => hit.needs_several() == (self.clusters > 0) && !hit.needs_changes(),
+            _ => hit.needs_changes(),
+        });
         asked.filter(|hit| self.hits.of(**hit) == 0).map(|hit| format!("{hit:?}")).collect()
     }
 
@@ -224,6 +257,9 @@ impl Tally {
         let asked = |name: &String| {
             if RARE_WAYS.contains(&name.as_str()) {
                 return false;
+            }
+            if self.changing > 0 || WAYS_OF_CHANGES.contains(&name.as_str()) {
+                return self.changing > 0 && WAYS_OF_CHANGES.contains(&name.as_str());
             }
             let is_ours = WAYS_OF_SEVERAL.contains(&name.as_str()) == (self.clusters > 0);
             is_ours || WAYS_OF_ALL.contains(&name.as_str())
@@ -238,6 +274,7 @@ impl AddAssign for Tally {
         self.hits += more.hits;
         self.paths.add(&more.paths);
         self.clusters += more.clusters;
+        self.changing += more.changing;
     }
 }
 
@@ -249,11 +286,17 @@ mod tests {
     fn of_a_lone_member_is_asked_what_it_can_do_and_of_several_what_only_they_can() {
         let names = |clusters| Tally { clusters, ..Tally::default() }.missing();
         let (alone, several) = (names(0), names(1));
+        let changing = Tally { clusters: 1, changing: 1, ..Tally::default() }.missing();
+        let of_changes = Hit::ALL.iter().filter(|hit| hit.needs_changes()).map(|hit| format!("{hit:?}"));
+        let of_changes = of_changes.chain(WAYS_OF_CHANGES.iter().map(ToString::to_string));
+        assert_eq!(changing, of_changes.collect::<Vec<String>>());
         let all = Hit::ALL.map(|hit| format!("{hit:?}")).into_iter();
         let all: Vec<String> = all.chain(Paths::NAMES.iter().map(ToString::to_string)).collect();
-        let of_neither = |name: &&String| !alone.contains(name) && !several.contains(name);
+        let others = [&alone, &several, &changing];
+        let of_neither = |name: &&String| !others.iter().any(|asked| asked.contains(*name));
         assert_eq!(all.iter().filter(of_neither).collect::<Vec<_>>(), RARE_WAYS);
-        assert_eq!(alone.len() + several.len(), all.len() + WAYS_OF_ALL.len() - RARE_WAYS.len());
+        let asked = alone.len() + several.len() + changing.len();
+        assert_eq!(asked, all.len() + WAYS_OF_ALL.len() - RARE_WAYS.len());
         let faults = Hit::ALL.iter().filter(|hit| hit.needs_several()).map(|hit| format!("{hit:?}"));
         let ways = WAYS_OF_SEVERAL.iter().chain(WAYS_OF_ALL).map(ToString::to_string);
         let (mut expected, mut asked) = (faults.chain(ways).collect::<Vec<_>>(), several);

@@ -1,6 +1,6 @@
 //! Starts and ends of members.
 
-use super::boot;
+use super::boot::{self, Joiner};
 use super::hits::Hit;
 use super::member::{Death, Life};
 use super::world::{Failure, REFUSED, World};
@@ -49,13 +49,15 @@ impl World {
         let member = &mut self.members[at];
         let down = Life::Down { until: self.now };
         let Life::Starting(starting) = std::mem::replace(&mut member.life, down) else { return Ok(false) };
-        match starting.finish(&mut member.files, self.now, at, &self.shape, &mut member.boot_rng) {
+        let who = (at, member.joiner.as_ref());
+        match starting.finish(&mut member.files, self.now, who, &self.shape, &mut member.boot_rng) {
             Ok(process) => {
                 if member.full_until != Time::NEVER {
                     self.hits.count(Hit::FullStart);
                 }
                 member.files.disk.end_failing_reads();
                 member.life = Life::Up(Box::new(process));
+                member.dying = member.dies_after.take().map(|steps| (steps, Death::Kill));
             }
             Err(why) => self.refused(at, why)?,
         }
@@ -135,11 +137,65 @@ impl World {
 
     /// All members die at once, and come back.
     pub(super) fn all_die(&mut self, death: Death) {
-        self.places().for_each(|at| self.die(at, death));
+        let there: Vec<usize> = self.places().filter(|at| !self.members[*at].is_away()).collect();
+        there.into_iter().for_each(|at| self.die(at, death));
     }
 
     /// The power goes now, everywhere, and all members come back.
     pub fn lose_power(&mut self) {
         self.all_die(Death::PowerLoss);
+    }
+}
+
+/// Members that come and go.
+impl World {
+    /// A member that was added is started for the first time, with an empty disk.
+    pub(super) fn join(&mut self, at: usize, joiner: Joiner, after: Duration, dies_after: Option<u64>) {
+        let member = &mut self.members[at];
+        assert!(matches!(member.life, Life::Vacant), "m{at} was started before");
+        member.joiner = Some(joiner);
+        member.dies_after = dies_after;
+        member.life = Life::Down { until: self.now + after };
+        self.hits.count(Hit::Joined);
+    }
+
+    /// A process says that its member was removed, and ends. Some are started again, and end again.
+    pub(super) fn leave(&mut self, at: usize) -> Result<(), Failure> {
+        self.trace.line(self.now, || format!("m{at} was removed and ends"));
+        let id = self.identity(at).id;
+        if !self.history.removals().any(|removed| removed == id) {
+            return Err(Failure::new("halt", format!("m{at} ends as if it had been removed")));
+        }
+        self.die(at, Death::Kill);
+        let member = &mut self.members[at];
+        member.leaves += 1;
+        self.hits.count(if member.leaves == 1 { Hit::Left } else { Hit::LeftAgain });
+        if member.leaves > 1 || self.rng.chance(1, 2) {
+            self.members[at].life = Life::Gone;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody who is there now was known to the member when it was started first, so that it finds who
+    /// says that it was removed.
+    pub(super) fn is_told(&self, at: usize) -> bool {
+        let knows = |other: &usize| match &self.members[at].joiner {
+            Some(joiner) => joiner.members.iter().any(|known| known.id == self.identity(*other).id),
+            None => *other < self.shape.founders,
+        };
+        self.serving.iter().any(knows)
+    }
+
+    /// Its operator takes a member away.
+    pub(super) fn retire(&mut self, at: usize) {
+        self.die_for_good(at, Death::Kill);
+        self.members[at].life = Life::Gone;
+    }
+
+    /// A member's machine goes for ever, with its disk.
+    pub(super) fn wipe(&mut self, at: usize) {
+        self.die_for_good(at, Death::PowerLoss);
+        self.members[at].life = Life::Gone;
+        self.hits.count(Hit::Wiped);
     }
 }

@@ -1,6 +1,6 @@
 //! A member: its process, its disk, its clock, and what goes wrong with them.
 
-use super::boot::Starting;
+use super::boot::{Joiner, Starting};
 use super::disk::{Disk, Health};
 use super::files::{Files, Final};
 use super::plan::{MemberShape, Shape};
@@ -11,6 +11,10 @@ use crate::types::{Duration, Time};
 use std::collections::VecDeque;
 
 pub(super) enum Life {
+    /// It has never been started, and nobody has begun to.
+    Vacant,
+    /// It was removed, and is started no more.
+    Gone,
     Down {
         until: Time,
     },
@@ -41,6 +45,8 @@ pub(super) struct Member {
     pub at: usize,
     pub shape: MemberShape,
     pub life: Life,
+    /// Where it is no founder and was added.
+    pub joiner: Option<Joiner>,
     pub files: Files,
     pub boot_rng: Rng,
     pub starts: u64,
@@ -53,6 +59,10 @@ pub(super) struct Member {
     pub hung_until: Time,
     pub full_until: Time,
     pub dead_until: Time,
+    /// Its process dies after so many steps of its first life.
+    pub dies_after: Option<u64>,
+    /// Processes that have ended since the member was removed.
+    pub leaves: u64,
     /// The next start cannot read something.
     pub unreadable: bool,
     /// Files of logs as they were a while ago.
@@ -64,12 +74,14 @@ const CAPACITY_BYTES: u64 = 64 << 20;
 
 impl Member {
     pub fn new(at: usize, shape: &Shape, rng: &mut Rng) -> Member {
+        let life = if at < shape.founders { Life::Down { until: Time(0) } } else { Life::Vacant };
         let shape = shape.members[at];
         let disk = Disk::new(CAPACITY_BYTES, (Duration(0), shape.disk_latency));
         Member {
             at,
             shape,
-            life: Life::Down { until: Time(0) },
+            life,
+            joiner: None,
             files: Files::new(disk, rng.fork()),
             boot_rng: rng.fork(),
             starts: 0,
@@ -79,6 +91,8 @@ impl Member {
             hung_until: Time::NEVER,
             full_until: Time::NEVER,
             dead_until: Time::NEVER,
+            dies_after: None,
+            leaves: 0,
             unreadable: false,
             copies: vec![],
             slow_mail: None,
@@ -103,6 +117,15 @@ impl Member {
         self.process().is_some()
     }
 
+    /// Whether it is neither up nor will ever be, as things stand.
+    pub fn is_away(&self) -> bool {
+        matches!(self.life, Life::Vacant | Life::Gone)
+    }
+
+    pub fn is_vacant(&self) -> bool {
+        matches!(self.life, Life::Vacant)
+    }
+
     pub fn reactors(&self) -> usize {
         self.process().map_or(0, |process| process.seats.len())
     }
@@ -110,7 +133,7 @@ impl Member {
     pub fn wake_at(&self) -> Time {
         let life = match &self.life {
             Life::Down { until } => *until,
-            Life::Starting(_) | Life::Clearing(_) => Time::NEVER,
+            Life::Vacant | Life::Gone | Life::Starting(_) | Life::Clearing(_) => Time::NEVER,
             Life::Up(process) => process.wake_at(),
         };
         let faults = [self.slow_disk_until, self.hung_until, self.full_until, self.dead_until];
@@ -200,7 +223,7 @@ impl Member {
         match &mut self.life {
             Life::Down { until } => *until = now,
             Life::Up(process) => process.seats.iter_mut().for_each(|seat| seat.paused_until = now),
-            Life::Clearing(_) | Life::Starting(_) => {}
+            Life::Vacant | Life::Gone | Life::Clearing(_) | Life::Starting(_) => {}
         }
     }
 }

@@ -6,6 +6,9 @@
 //! nothing by itself: faults count where they hit something, and the program counts the ways it goes that few
 //! requests take; CI's seeds have to reach all of them, those of several members what only several do.
 //!
+//! In some worlds members come and go: operators ask for it as clients do, what they were told is judged as all answers
+//! are, and processes join with an empty disk, are removed, and end ([`plan::Plan::draw_changing`]).
+//!
 //! That the judgement bites is shown by bugs planted on purpose, each in a patch of `tests/mutants` that names
 //! a seed it turns red and the check that sees it, or the unit test that sees what no seed of the world can show:
 //! `tools/mutants` builds and runs them, and tells the score. A bug that the simulator has found stands there as
@@ -29,6 +32,8 @@ mod lives;
 mod member;
 pub mod model;
 mod network;
+mod newcomers;
+mod operator;
 mod peers;
 pub mod plan;
 mod probes;

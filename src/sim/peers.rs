@@ -1,6 +1,5 @@
 //! Members and their connections to each other: what reactors call them, and what they hear of them.
 
-use super::boot::Identity;
 use super::hits::Hit;
 use super::links::{Arrival, DIALER, Heard, LISTENER, PeerConnId};
 use super::member::Life;
@@ -78,7 +77,7 @@ impl Peers {
 
 impl World {
     pub(super) fn dial(&mut self, member: usize, reactor: usize, dial: DialId, url: &str) {
-        let listener = self.places().find(|at| Identity::of(*at).peer_url == url);
+        let listener = self.places().find(|at| self.identity(*at).listens_at(url));
         let Some(listener) = listener.filter(|listener| *listener != member) else {
             return self.deliver(member, reactor, Item::DialFailed(dial, format!("nobody is at {url}")));
         };

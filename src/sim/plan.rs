@@ -3,10 +3,12 @@
 //! Everything is drawn before anything runs, each event with a number of its own to draw from, so that
 //! leaving some out does not change the others: that is how a failing run is made small.
 
+mod changes;
 mod company;
 mod faults;
 mod shape;
 
+pub use changes::{Change, NEWCOMERS, OPERATORS, Start, Then, Who};
 pub use faults::{Fault, LinkFault, MemberFault, Off, SLOW_MAIL_MAX, Way};
 pub use shape::{DRIFT_PPM_MAX, MemberShape, Shape};
 
@@ -32,8 +34,16 @@ pub struct Event {
 
 #[derive(Clone, Debug)]
 pub enum What {
-    Ask { client: usize, op: OpKind },
+    Ask {
+        client: usize,
+        op: OpKind,
+    },
     Fault(Fault),
+    /// An operator wants this next.
+    Change {
+        operator: usize,
+        change: Change,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +104,27 @@ impl Plan {
     pub fn draw_for(seed: u64, members: usize) -> Plan {
         let mut rng = Rng::new(seed ^ 0x5EED);
         let shape = Shape::draw_for(seed, members, &mut rng);
+        Plan::draw_of(seed, shape, rng)
+    }
+
+    /// A run of a cluster that so many members found, and in which others come and go.
+    pub fn draw_changing(seed: u64, founders: usize) -> Plan {
+        let mut rng = Rng::new(seed ^ 0x5EED);
+        let mut shape = Shape::draw_for(seed, founders + NEWCOMERS, &mut rng);
+        shape.let_members_come(founders);
+        Plan::draw_of(seed, shape, rng)
+    }
+
+    fn draw_of(seed: u64, shape: Shape, mut rng: Rng) -> Plan {
+        let members = shape.members.len();
         let mut span_ms = 200 + rng.below(6000);
         if members > 1 {
             // Elections take their time.
             span_ms = 2000 + 2 * span_ms;
+        }
+        if shape.changes() {
+            // Who just came counts for a strict reconfiguration only after a while.
+            span_ms += 8000;
         }
         let mut events = vec![];
         for _ in 0..50 + rng.below(250) {
@@ -135,6 +162,11 @@ impl Plan {
             events.extend(company::moves(seed, &shape, span_ms));
             events.extend(company::company_of_moves(seed, &shape, &events));
             events.extend(company::stops(seed, &shape, span_ms));
+        }
+        if shape.changes() {
+            events.extend(changes::changes(seed, &shape, span_ms));
+        }
+        if members > 1 {
             // Some runs ask and suffer nothing before there is a leader.
             let begin = Duration::from_ms(*Rng::new(seed ^ 0xBE61).pick(&[0, 2500, 2500, 4000]));
             events.iter_mut().for_each(|event| event.at = event.at + begin);

@@ -1,7 +1,6 @@
 //! What must hold once nothing goes wrong any more: calls are answered, and in time; what was written is there
 //! after one more crash; limits are kept.
 
-use super::boot::Identity;
 use super::member::Death;
 use super::run::{PATIENCE, Run};
 use super::workload::KEYS;
@@ -89,13 +88,15 @@ impl Run<'_> {
 
     /// New calls to every member succeed.
     pub(super) fn probe_all(&mut self) -> Result<Vec<proto::HashKvResponse>, Failure> {
-        self.world.places().map(|member| self.probe(member)).collect()
+        self.world.serving.clone().into_iter().map(|member| self.probe(member)).collect()
     }
 
     /// Asks a member to disarm whoever has run out of space.
     fn disarm(&mut self, member: usize) -> Result<(), Failure> {
-        for full in self.world.places() {
-            let disarm = proto::AlarmRequest { action: 2, member_id: Identity::of(full).id.0, alarm: 1 };
+        let ids = self.world.history.known.members.iter().map(|member| member.id.0);
+        let ids: Vec<u64> = ids.filter(|id| *id != 0).collect();
+        for member_id in ids {
+            let disarm = proto::AlarmRequest { action: 2, member_id, alarm: 1 };
             self.must(member, Method::Alarm, disarm.encode_to_vec())?;
         }
         Ok(())
@@ -206,7 +207,7 @@ impl Run<'_> {
             self.world.all_die(death);
             self.world.calm();
             self.come_to_rest("on a full disk")?;
-            for (member, before) in before.iter().enumerate() {
+            for (member, before) in self.world.serving.clone().into_iter().zip(&before) {
                 let after = self.hash(member, before.hash_revision)?;
                 if after.hash != before.hash {
                     let what =
@@ -216,7 +217,7 @@ impl Run<'_> {
             }
             self.advance(self.world.now + Duration::from_secs(3))?;
         }
-        for member in self.world.places() {
+        for member in self.world.serving.clone() {
             let delete = proto::DeleteRangeRequest { key: Bytes::from(KEYS[0]), ..Default::default() };
             let deleted = self.must(member, Method::DeleteRange, delete.encode_to_vec())?;
             let revision = super::history::header(&deleted).map_or(0, |header| header.revision);
@@ -340,14 +341,23 @@ impl Run<'_> {
     }
 
     pub(super) fn hash_all(&mut self) -> Result<Vec<proto::HashKvResponse>, Failure> {
-        self.world.places().map(|member| self.hash(member, 0)).collect()
+        let serving = self.world.serving.clone();
+        let hashes: Vec<_> =
+            serving.iter().map(|member| self.hash(*member, 0)).collect::<Result<_, Failure>>()?;
+        let newest = hashes.iter().map(|hash| hash.hash_revision).max().unwrap_or_default();
+        // Who follows may be behind for a moment, and a compaction that it has not reached takes hold then.
+        let there = serving.into_iter().zip(hashes).map(|(member, hash)| match hash.hash_revision < newest {
+            true => self.hash_once_there(member, newest, "after all was asked"),
+            false => Ok(hash),
+        });
+        there.collect()
     }
 
     /// After a crash the state of each member is what it was.
     pub(super) fn probe_again(&mut self, before: &[proto::HashKvResponse]) -> Result<(), Failure> {
         // What members have compacted meanwhile the checks look at.
         let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
-        for (member, before) in before.iter().enumerate() {
+        for (member, before) in self.world.serving.clone().into_iter().zip(before) {
             let after = self.hash(member, if compacts_itself { 0 } else { before.hash_revision })?;
             let same = (after.hash, after.compact_revision) == (before.hash, before.compact_revision);
             if !same && !compacts_itself {

@@ -51,16 +51,17 @@ impl Run<'_> {
     pub(super) fn recover(&mut self, when: &str) -> Result<(), Failure> {
         self.world.calm();
         self.come_to_rest(when)?;
-        let all: Vec<usize> = self.world.places().collect();
+        let all = self.world.serving.clone();
         if all.len() > 1 { self.serve_again(&all, when) } else { Ok(()) }
     }
 
     /// How long members may take until all serve. Where nothing is held for who was away, that one is given the
-    /// state of each shard, one after the other, and on narrow links in many small messages.
+    /// state of each shard, as one that has just come is, one after the other, and on narrow links in many small messages.
     fn patience(&self) -> Duration {
         let shape = &self.plan.shape;
         let is_narrow = shape.bounds.peer.queued_messages_max < PEER_QUEUED_MESSAGES_MAX;
-        let states = if is_narrow && shape.bounds.held_bytes_max == 0 { shape.shards as u64 } else { 0 };
+        let is_given = shape.bounds.held_bytes_max == 0 || shape.changes();
+        let states = if is_narrow && is_given { shape.shards as u64 } else { 0 };
         Duration(PATIENCE.0 + Duration::from_secs(2 * states).0)
     }
 
@@ -109,10 +110,12 @@ impl Run<'_> {
 
     /// All members have the same history.
     pub(super) fn agree(&mut self, when: &str) -> Result<(), Failure> {
-        for member in self.world.places().skip(1) {
+        let serving = self.world.serving.clone();
+        let first_of_all = serving[0];
+        for member in serving.into_iter().skip(1) {
             let until = self.world.now + PATIENCE;
             loop {
-                let first = self.hash(0, 0)?;
+                let first = self.hash(first_of_all, 0)?;
                 let other = self.hash_once_there(member, first.hash_revision, when)?;
                 let same_compaction = first.compact_revision == other.compact_revision;
                 if same_compaction && first.hash == other.hash {
@@ -121,7 +124,7 @@ impl Run<'_> {
                 // What members compact by themselves takes effect at each in its time.
                 let compacts_itself = self.plan.shape.auto_compaction != AutoCompaction::Off;
                 if same_compaction || !compacts_itself || self.world.now > until {
-                    let what = format!("{when}: {first:?} at m0, {other:?} at m{member}");
+                    let what = format!("{when}: {first:?} at m{first_of_all}, {other:?} at m{member}");
                     return Err(Failure::new("equal state", what));
                 }
                 self.advance(self.world.now + Duration::from_ms(100))?;
@@ -131,7 +134,7 @@ impl Run<'_> {
     }
 
     /// What a member's history up to a revision comes to, once it has it.
-    fn hash_once_there(
+    pub(super) fn hash_once_there(
         &mut self,
         member: usize,
         revision: i64,
@@ -155,18 +158,19 @@ impl Run<'_> {
 
     /// A minority is unwell, the leader among it or not: the others serve again, and their term stands then.
     pub(super) fn outlive_minority(&mut self) -> Result<(), Failure> {
-        if self.world.places().len() < 3 {
+        let serving = self.world.serving.clone();
+        if serving.len() < 3 {
             return Ok(()); // of two, each is needed
         }
         let mut rng = Rng::new(self.plan.seed ^ 0x314_0217);
-        let members = self.world.places().len();
+        let members = serving.len();
         let mut unwell = vec![];
         if rng.chance(1, 2) {
             unwell.extend(self.world.leader());
         }
         let most = 1 + rng.below((members as u64 - 1) / 2) as usize;
         while unwell.len() < most {
-            let member = rng.below(members as u64) as usize;
+            let member = *rng.pick(&serving);
             if !unwell.contains(&member) {
                 unwell.push(member);
             }
@@ -174,7 +178,7 @@ impl Run<'_> {
         let malady = *rng.pick(&MALADIES);
         self.world.trace.line(self.world.now, || format!("{malady:?} befalls {unwell:?}"));
         self.befall(&unwell, malady, &mut rng);
-        let well: Vec<usize> = self.world.places().filter(|member| !unwell.contains(member)).collect();
+        let well: Vec<usize> = serving.into_iter().filter(|member| !unwell.contains(member)).collect();
         let when = format!("while {unwell:?} suffer {malady:?}");
         self.serve_again(&well, &when)?;
         if matches!(malady, Malady::HungDisk | Malady::HungReactor) {
@@ -240,17 +244,19 @@ impl Run<'_> {
     pub(super) fn outlive_the_leaders_absence(&mut self) -> Result<(), Failure> {
         let mut rng = Rng::new(self.plan.seed ^ 0xAB5E_4CE5);
         let Some(leader) = self.world.leader() else { return Ok(()) };
-        let members = self.world.places().len();
+        let serving = self.world.serving.clone();
+        let members = serving.len();
+        let Some(at) = serving.iter().position(|member| *member == leader) else { return Ok(()) };
         if members < 3 {
             return Ok(()); // who leads two leads nobody then
         }
-        let alone = (leader + 1 + rng.below(members as u64 - 1) as usize) % members;
+        let alone = serving[(at + 1 + rng.below(members as u64 - 1) as usize) % members];
         self.world.trace.line(self.world.now, || format!("m{alone} does not reach m{leader}, who leads"));
         self.world.hits.count(Hit::LeaderOutOfReach);
         let until = self.world.now + LONG;
         self.world.links.stall(leader, alone, until);
         self.world.links.stall(alone, leader, until);
-        let others: Vec<usize> = self.world.places().filter(|member| *member != alone).collect();
+        let others: Vec<usize> = serving.into_iter().filter(|member| *member != alone).collect();
         let when = format!("while m{alone} does not reach m{leader}, who leads");
         self.serve_again(&others, &when)?;
         self.ask_the_lonely(alone, false, &when)?;
@@ -262,10 +268,10 @@ impl Run<'_> {
     /// it says that it cannot.
     pub(super) fn outlive_majority(&mut self) -> Result<(), Failure> {
         let mut rng = Rng::new(self.plan.seed ^ 0x1A57_0E0E);
-        let last = self.plan.shape.draw_member(&mut rng);
+        let last = self.world.draw_member(&mut rng);
         let death = *rng.pick(&[Death::Kill, Death::PowerLoss]);
         self.world.trace.line(self.world.now, || format!("m{last} outlives the others' {death:?}"));
-        for member in self.world.places().filter(|member| *member != last) {
+        for member in self.world.serving.clone().into_iter().filter(|member| *member != last) {
             self.world.die_for_good(member, death);
         }
         self.ask_the_lonely(last, true, "where one member is left")?;

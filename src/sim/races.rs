@@ -63,13 +63,13 @@ impl Run<'_> {
         let span = Duration::from_us(300_000 + rng.below(60_000));
         self.world.fault(Fault::Member(member, MemberFault::FullDisk(span)), rng);
         self.advance(self.world.now + Duration::from_secs(1))?;
-        if self.world.places().len() > 1 {
+        if self.world.serving.len() > 1 {
             self.serve_again(&[member], "after a start on a full disk")?;
         }
         self.look_at_alarms(member)?;
         self.world.lose_power();
         self.world.calm();
-        if self.world.places().len() > 1 {
+        if self.world.serving.len() > 1 {
             self.serve_again(&[member], "after another power loss")?;
         }
         self.look_at_alarms(member)

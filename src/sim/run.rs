@@ -1,11 +1,11 @@
 //! One run: the plan's events, then calm, then what must hold, seen by clients alone.
 
-use super::boot::Identity;
 use super::checks;
 use super::history::{Moment, Op, method_of};
 use super::hits::{Hit, Tally};
 use super::member::Member;
-use super::plan::{OpKind, Plan, SLOW_MAIL_MAX, What};
+use super::operator::Operators;
+use super::plan::{OPERATORS, OpKind, Plan, SLOW_MAIL_MAX, What};
 use super::workload::{Asker, Knows};
 use super::world::{Failure, World};
 use crate::stdx::Rng;
@@ -73,6 +73,7 @@ pub(super) struct Run<'a> {
     /// Some observer has every revision up to this one, or what is compacted of it was another's.
     pub observed: i64,
     observers: Vec<Observer>,
+    pub operators: Operators,
 }
 
 /// A client that watches everything at one member.
@@ -84,18 +85,20 @@ struct Observer {
     stream: Option<usize>,
     /// Responses of the stream that it has read.
     read: usize,
+    /// It does not ask before: who learns lets nobody watch.
+    again_at: Time,
 }
 
 impl<'a> Run<'a> {
     pub fn of(world: &'a mut World, plan: &'a Plan) -> Run<'a> {
-        let observer = |member| Observer { member, upto: 1, stream: None, read: 0 };
+        let observer = |member| Observer { member, upto: 1, stream: None, read: 0, again_at: Time(0) };
         let observers = world.places().map(observer).collect();
-        Run { world, plan, observed: 1, observers }
+        let operators = Operators::new(world.clients.len() - OPERATORS, OPERATORS);
+        Run { world, plan, observed: 1, observers, operators }
     }
 
     fn whole(&mut self) -> Result<Summary, Failure> {
         self.go_through_events()?;
-        let several = self.world.places().len() > 1;
         // Mail that was slow may still bring news of a full disk, which no disarming before it ends.
         self.advance(self.world.now + SLOW_MAIL_MAX)?;
         let last = self.probe_all()?;
@@ -104,6 +107,8 @@ impl<'a> Run<'a> {
         let shown_upto = last.iter().map(|hash| hash.hash_revision).max();
         self.world.history.quiet = shown_upto.map(|revision| (moment, revision));
         self.probe_together()?;
+        self.outlive_changes()?;
+        let several = self.world.serving.len() > 1;
         if several {
             self.agree("after calm")?;
             self.outlive_minority()?;
@@ -128,8 +133,12 @@ impl<'a> Run<'a> {
             self.use_quota_up(member, quota)?;
             self.outlive_leases(member)?;
         }
-        let hit = self.outlive_damage(member)?;
-        self.world.hits.count(hit);
+        // Of two that have lost others, each is needed.
+        let hit = match self.world.serving.len() == 2 && self.plan.shape.changes() {
+            true => None,
+            false => Some(self.outlive_damage(member)?),
+        };
+        hit.into_iter().for_each(|hit| self.world.hits.count(hit));
         let history = &self.world.history;
         checks::check(history, self.plan.shape.clients)?;
         Ok(Summary {
@@ -137,7 +146,7 @@ impl<'a> Run<'a> {
             answered: history.ops.iter().filter(|op| op.returned.is_some()).count(),
             revisions: self.observed,
             starts: self.world.starts(),
-            refused: !matches!(hit, Hit::DamageHarmless | Hit::DamageUnknowable),
+            refused: hit.is_some_and(|hit| !matches!(hit, Hit::DamageHarmless | Hit::DamageUnknowable)),
             tally: self.world.end(),
         })
     }
@@ -167,9 +176,13 @@ impl<'a> Run<'a> {
             match &event.what {
                 What::Fault(fault) => self.world.fault(*fault, rng),
                 What::Ask { client, op } => self.ask(*client, *op, rng),
+                What::Change { operator, change } => self.operators.want(*operator, *change, rng),
             }
             self.follow_observers();
+            self.operators.follow(self.world);
         }
+        self.world.calm();
+        self.settle_members()?;
         self.recover("after calm")
     }
 
@@ -179,6 +192,7 @@ impl<'a> Run<'a> {
             let next = until.min(self.world.now + Duration::from_ms(50));
             self.world.advance(next)?;
             self.follow_observers();
+            self.operators.follow(self.world);
         }
         Ok(())
     }
@@ -194,7 +208,8 @@ impl<'a> Run<'a> {
         }
         self.world.connect(client);
         let world = &mut *self.world;
-        let members: Vec<MemberId> = world.places().map(|member| Identity::of(member).id).collect();
+        let all = world.history.known.members.iter().map(|member| member.id);
+        let members: Vec<MemberId> = all.filter(|id| *id != MemberId(0)).collect();
         let one = &world.clients[client];
         let Some(session) = &one.session else { return };
         if one.outstanding() >= OUTSTANDING_MAX {
@@ -206,7 +221,7 @@ impl<'a> Run<'a> {
             observed: self.observed,
             leases: &one.leases.clone(),
             value_bytes: self.plan.shape.value_bytes,
-            member: Identity::of(session.member).id.0,
+            member: world.identity(session.member).id.0,
             members: &members,
         };
         if matches!(kind, OpKind::Watch | OpKind::WatchMore) {
@@ -275,7 +290,8 @@ impl<'a> Run<'a> {
         let late = self.world.history.ops.iter().filter(|op| op.returned.is_none());
         let late: Vec<String> =
             late.map(|op| format!("{:?} of client {} to m{}", op.method, op.client, op.member)).collect();
-        let down: Vec<usize> = self.world.places().filter(|member| !self.world.is_up(*member)).collect();
+        let down = self.world.places().filter(|member| !self.world.is_up(*member));
+        let down: Vec<usize> = down.filter(|member| !self.world.members[*member].is_away()).collect();
         Err(Failure::new("liveness", format!("{when}, not answered: {late:?}, members down: {down:?}")))
     }
 }
@@ -301,6 +317,12 @@ impl Observer {
             return;
         }
         self.stream = None;
+        if world.now < self.again_at {
+            return;
+        }
+        if !world.serving.contains(&self.member) {
+            self.again_at = world.now + Duration::from_secs(1);
+        }
         world.connect_with(client, self.member);
         let now = world.now;
         let Some(stream) = world.clients[client].open_stream(now, &mut world.history) else { return };

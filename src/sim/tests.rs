@@ -9,7 +9,7 @@ use super::world::World;
 use crate::config::AutoCompaction;
 use crate::limits::Bounds;
 use crate::stdx::Rng;
-use crate::types::Duration;
+use crate::types::{Duration, Time};
 use crate::wire::Method;
 use crate::wire::proto::{self, Message};
 
@@ -20,6 +20,8 @@ fn the_same_seed_is_the_same_run() {
         let second = run(&Plan::draw_for(seed, members), false);
         assert_eq!(first.trace_hash, second.trace_hash, "seed {seed} of {members}");
     }
+    let changing = |seed| run(&Plan::draw_changing(seed, 1), false).trace_hash;
+    assert_eq!(changing(1), changing(1));
 }
 
 /// A cluster in which nothing goes wrong by itself, each member asked by a client of its own.
@@ -95,4 +97,60 @@ fn what_a_minority_suffers_is_not_the_clusters() {
     cluster.go_on(5000);
     assert_eq!(cluster.put(), [true; 3]);
     assert_eq!(cluster.0.members.iter().map(|member| member.starts).collect::<Vec<u64>>(), [1, 2, 1]);
+}
+
+/// One founder, places for others, and nothing that happens by itself.
+fn with_places_for_others() -> World {
+    let mut plan = Plan::draw_changing(1, 1);
+    plan.events.clear();
+    World::new(&plan, true)
+}
+
+#[test]
+fn nobody_is_started_who_was_not_added() {
+    let mut world = with_places_for_others();
+    world.advance(Time::from_ms(3000)).unwrap();
+    world.lose_power();
+    world.calm();
+    world.advance(Time::from_ms(6000)).unwrap();
+    assert_eq!(world.members.iter().map(|member| member.starts).collect::<Vec<u64>>(), [2, 0, 0, 0]);
+    assert!(world.all_up() && world.members[1].is_vacant());
+}
+
+#[test]
+fn who_ends_as_removed_was_to_be_and_ends_again_if_started() {
+    let mut world = with_places_for_others();
+    world.advance(Time::from_ms(3000)).unwrap();
+    let failure = world.leave(0).expect_err("nobody has asked for that");
+    assert_eq!(failure.check, "halt");
+    world.connect_with(0, 0);
+    let removal = proto::MemberRemoveRequest { id: world.identity(0).id.0 };
+    world.call(0, Method::MemberRemove, removal.encode_to_vec().into()).unwrap();
+    while !world.members[0].is_away() {
+        world.leave(0).unwrap();
+        world.calm();
+        world.advance(world.now + Duration::from_ms(3000)).unwrap();
+    }
+    assert!((1..=2).contains(&world.members[0].leaves));
+    world.calm();
+    world.advance(world.now + Duration::from_ms(3000)).unwrap();
+    assert!(world.members[0].is_away(), "it is started no more");
+}
+
+#[test]
+fn who_was_added_is_started_with_what_its_operator_was_told() {
+    let mut world = with_places_for_others();
+    let member = |at: usize| proto::Member {
+        id: 50 + at as u64,
+        peer_urls: vec![world.identity(at).peer_url.clone()],
+        ..Default::default()
+    };
+    let list: Vec<proto::Member> = (0..2).map(member).collect();
+    world.start_newcomer(1, &list, Duration(1), None);
+    assert!(world.members[1].is_vacant(), "nobody knows its id");
+    world.note_members(&list);
+    world.start_newcomer(1, &list, Duration(1), None);
+    let joiner = world.members[1].joiner.as_ref().unwrap();
+    assert_eq!((joiner.id.0, joiner.members.len()), (51, 2));
+    assert_eq!(world.identity(0).id.0, 7, "a founder's id is known");
 }

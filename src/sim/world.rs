@@ -8,13 +8,13 @@ use super::hits::{Hit, Hits, Tally};
 use super::links::Links;
 use super::member::{Death, Life, Member};
 use super::peers::Peers;
-use super::plan::{Plan, Shape};
+use super::plan::{OPERATORS, Plan, Shape};
 use super::process::{Item, Stepped};
 use super::trace::Trace;
 use crate::config::AutoCompaction;
 use crate::io::{BulkDone, Chunk, Output, Paths};
 use crate::stdx::Rng;
-use crate::types::{Duration, Time};
+use crate::types::{Duration, MemberId, Time};
 
 /// Why a run is red.
 #[derive(Clone, Debug)]
@@ -35,6 +35,9 @@ impl Failure {
     }
 }
 
+/// What a member says that is none any more.
+const REMOVED: &str = "the member has been permanently removed from the cluster";
+
 /// The check that fails where a member does not start.
 pub(super) const REFUSED: &str = "refused";
 
@@ -42,6 +45,8 @@ pub struct World {
     pub now: Time,
     pub(super) shape: Shape,
     pub(super) members: Vec<Member>,
+    /// The places of those that are members of the cluster, vote and were started, as far as is known for sure.
+    pub(super) serving: Vec<usize>,
     pub(super) links: Links,
     pub(super) peers: Peers,
     pub clients: Vec<Client>,
@@ -69,9 +74,14 @@ impl World {
             (0..shape.clients).map(|id| Client::new(id, shape.window_bytes)).collect();
         // And for each member one that observes.
         clients.extend((0..members.len()).map(|at| Client::new(shape.clients + at, 1 << 20)));
+        clients.extend((0..OPERATORS).map(|at| Client::new(shape.clients + members.len() + at, 1 << 20)));
+        // Others hear of their ids when they are added.
+        let places = 0..members.len();
+        let id_of = |at| if at < shape.founders { Identity::of(at).id } else { MemberId(0) };
         let known = Known {
             cluster: CLUSTER,
-            members: (0..members.len()).map(Identity::of).collect(),
+            members: places.clone().map(|at| Identity { id: id_of(at), ..Identity::of(at) }).collect(),
+            newcomers: members.len() - shape.founders,
             compacts_itself: shape.auto_compaction != AutoCompaction::Off,
             refuses: shape.refuses(),
             quota_bytes: shape.quota_bytes,
@@ -81,6 +91,7 @@ impl World {
             now: Time(0),
             links: Links::new(members.len(), shape.net_delay, Rng::new(plan.seed ^ 0x11_4B5)),
             peers: Peers::default(),
+            serving: (0..shape.founders).collect(),
             shape,
             members,
             clients,
@@ -99,17 +110,23 @@ impl World {
         0..self.members.len()
     }
 
+    /// Who a member is.
+    pub fn identity(&self, member: usize) -> &Identity {
+        &self.history.known.members[member]
+    }
+
     /// One of the members. Nothing is drawn where there is only one.
     pub fn draw_member(&self, rng: &mut Rng) -> usize {
-        self.shape.draw_member(rng)
+        if self.serving.len() == 1 { self.serving[0] } else { *rng.pick(&self.serving) }
     }
 
     pub fn is_up(&self, member: usize) -> bool {
         self.members[member].is_up()
     }
 
+    /// Whether all are up that can be.
     pub fn all_up(&self) -> bool {
-        self.members.iter().all(Member::is_up)
+        self.members.iter().all(|member| member.is_up() || member.is_away())
     }
 
     /// How many reactors a member has, if it is up.
@@ -266,6 +283,7 @@ impl World {
                 }
             }
             Output::Haste(_) | Output::LogWaits(_) | Output::LogLine(_) => {}
+            Output::Halt(why) if why.contains(REMOVED) => self.leave(at)?,
             // A start that has no room for its first file says so and ends.
             Output::Halt(why) if member.full_until != Time::NEVER => self.halt(at, &why)?,
             Output::Halt(why) => return Err(Failure::of_halt(why)),
@@ -280,7 +298,8 @@ impl World {
             self.members[at].life = Life::Down { until: Time::NEVER };
         }
         let clusters = u64::from(self.members.len() > 1);
-        Tally { hits: self.hits(), paths: self.paths, clusters }
+        let changing = u64::from(self.shape.changes());
+        Tally { hits: self.hits(), paths: self.paths, clusters, changing }
     }
 
     /// Starts of all members.

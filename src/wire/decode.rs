@@ -14,7 +14,7 @@ use crate::api::{
     DeleteRangeRequest, Error, LeaseGrantRequest, Op, PutRequest, RangeRequest, Request, TxnRequest,
     WatchCreate, WatchRequest,
 };
-use crate::limits::{TXN_DEPTH_MAX, TXN_OPS_DECODED_MIN};
+use crate::limits::{MEMBER_URLS_MAX, TXN_DEPTH_MAX, TXN_OPS_DECODED_MIN};
 use crate::types::{LeaseId, MemberId};
 use bytes::Bytes;
 
@@ -91,6 +91,10 @@ fn request(method: Method, fields: FieldReader, txn_ops_max: usize) -> Result<Re
         Method::LeaseTimeToLive => lease_time_to_live(fields)?,
         Method::Alarm => Request::Alarm(alarm(fields)?),
         Method::MemberList => Request::MemberList { linearizable: first_number(fields)? != 0 },
+        Method::MemberAdd => member_add(fields)?,
+        Method::MemberRemove => Request::MemberRemove { member: MemberId(first_number(fields)?) },
+        Method::MemberUpdate => member_update(fields)?,
+        Method::MemberPromote => Request::MemberPromote { member: MemberId(first_number(fields)?) },
         Method::MoveLeader => Request::MoveLeader { target: MemberId(first_number(fields)?) },
         Method::HashKv => Request::HashKv { revision: first_number(fields)? as i64 },
         Method::HealthCheck => Request::HealthCheck { service: health_service(fields)? },
@@ -331,6 +335,40 @@ fn alarm(mut fields: FieldReader) -> Result<AlarmRequest, Malformed> {
             other => AlarmType::Unknown(other),
         },
     })
+}
+
+fn member_add(mut fields: FieldReader) -> Result<Request, Malformed> {
+    let (mut peer_urls, mut is_learner) = (vec![], false);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Len(bytes)) => push_url(&mut peer_urls, bytes)?,
+            (2, Varint(n)) => is_learner = n != 0,
+            _ => {}
+        }
+    }
+    Ok(Request::MemberAdd { peer_urls, is_learner })
+}
+
+fn member_update(mut fields: FieldReader) -> Result<Request, Malformed> {
+    let (mut member, mut peer_urls) = (0, vec![]);
+    while let Some(field) = fields.next()? {
+        match field {
+            (1, Varint(n)) => member = n,
+            (2, Len(bytes)) => push_url(&mut peer_urls, bytes)?,
+            _ => {}
+        }
+    }
+    Ok(Request::MemberUpdate { member: MemberId(member), peer_urls })
+}
+
+/// A URL takes two bytes on the wire and more than ten times as much here. One too many is kept, for which the
+/// request is refused.
+fn push_url(urls: &mut Vec<String>, bytes: &[u8]) -> Result<(), Malformed> {
+    let url = std::str::from_utf8(bytes).map_err(|_| Malformed::Utf8)?;
+    if urls.len() <= MEMBER_URLS_MAX {
+        urls.push(url.to_owned());
+    }
+    Ok(())
 }
 
 /// Reads the number in field 1, which is all that several requests hold.

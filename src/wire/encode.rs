@@ -178,6 +178,11 @@ impl ProtoMessage for Outer<'_> {
                 sink.message(1, &header.at(Revision::NONE));
                 members.iter().for_each(|member| sink.message(2, member));
             }
+            Reply::MemberAdded { member, members } => {
+                sink.message(1, &header.at(Revision::NONE));
+                sink.message(2, member);
+                members.iter().for_each(|member| sink.message(3, member));
+            }
             Reply::Alarm { revision, alarms } => {
                 sink.message(1, &header.at(*revision));
                 alarms.iter().for_each(|alarm| sink.message(2, alarm));

@@ -24,7 +24,7 @@ impl CallKind {
 
 macro_rules! methods {
     ($($method:ident = $service:literal, $name:literal, $kind:ident;)*) => {
-        /// Every call this server answers.
+        /// Every call this server answers. Members tell each other a call by its number here, so a new one comes last.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Method {
             $($method,)*
@@ -89,6 +89,10 @@ methods! {
     HealthCheck = "grpc.health.v1.Health", "Check", Unary;
     HealthList = "grpc.health.v1.Health", "List", Unary;
     HealthWatch = "grpc.health.v1.Health", "Watch", ServerStream;
+    MemberAdd = "etcdserverpb.Cluster", "MemberAdd", Unary;
+    MemberRemove = "etcdserverpb.Cluster", "MemberRemove", Unary;
+    MemberUpdate = "etcdserverpb.Cluster", "MemberUpdate", Unary;
+    MemberPromote = "etcdserverpb.Cluster", "MemberPromote", Unary;
 }
 
 /// etcd's services without a method here. Calls to them are told of an unknown method, not of an unknown
@@ -126,6 +130,14 @@ mod tests {
         }
     }
 
+    /// What is forwarded, by a program of any version.
+    #[test]
+    fn a_method_keeps_its_number() {
+        let numbers =
+            [Method::Put, Method::LeaseTimeToLive, Method::Alarm, Method::MemberAdd, Method::MemberPromote];
+        assert_eq!(numbers.map(|method| method as u8), [0, 10, 16, 25, 28]);
+    }
+
     #[test]
     fn other_paths_are_refused_in_the_words_of_grpc_go() {
         let check = |path: &str, expected: &str| {
@@ -143,6 +155,6 @@ mod tests {
         check("/etcdserverpb.KV/range", "unknown method range for service etcdserverpb.KV");
         check("/etcdserverpb.Auth/AuthEnable", "unknown method AuthEnable for service etcdserverpb.Auth");
         check("/v3lockpb.Lock/Lock", "unknown method Lock for service v3lockpb.Lock");
-        check("/etcdserverpb.Cluster/MemberAdd", "unknown method MemberAdd for service etcdserverpb.Cluster");
+        check("/etcdserverpb.Cluster/Members", "unknown method Members for service etcdserverpb.Cluster");
     }
 }

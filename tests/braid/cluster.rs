@@ -3,9 +3,10 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 use super::client::Client;
-use super::process::{NEVER, Server, free_port};
+use super::process::{NEVER, Server, command, free_port};
 use braid::wire::{Method, proto};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The flags of each member of a new cluster.
@@ -118,6 +119,55 @@ fn three_members_serve_as_one_and_two_go_on_without_the_leader() {
         server.signal("-TERM");
         assert_eq!(server.end().0, Some(15));
     }
+}
+
+/// A second member joins, has everything, and goes on alone when the first one is removed.
+#[test]
+fn one_member_is_replaced_by_another() {
+    let root = tempfile::tempdir().unwrap();
+    let (old, new) = (root.path().join("m0"), root.path().join("m1"));
+    let mut flags = flags_of(2);
+    let [first, second] = [0, 1].map(|at| flags[at][2].replace("--listen-peer-urls=", ""));
+    flags[0][1] = format!("--initial-cluster=m0={first}");
+    flags[0].push("--strict-reconfig-check=false".to_owned());
+    flags[1].push("--initial-cluster-state=existing".to_owned());
+    let one = start(&old, &flags[0]);
+    for at in 0..20 {
+        put(&one, &format!("{at}"));
+    }
+    let add = proto::MemberAddRequest { peer_urls: vec![second], is_learner: false };
+    let added: proto::MemberAddResponse = Client::connect(one.address).call(Method::MemberAdd, &add);
+    assert_eq!((added.members.len(), put(&one, "unharmed")), (2, 22), "who does not run yet is not needed");
+    let other = start(&new, &flags[1]);
+    assert_eq!(count(&other), (22, 21));
+    assert_eq!(put(&other, "there"), 23);
+
+    let gone = added.members.iter().find(|member| Some(*member) != added.member.as_ref()).unwrap().id;
+    let remove = proto::MemberRemoveRequest { id: gone };
+    let removed: proto::MemberRemoveResponse =
+        Client::connect(other.address).call(Method::MemberRemove, &remove);
+    assert_eq!(removed.members.len(), 1);
+    let words = "the member has been permanently removed from the cluster";
+    let (signal, said) = one.end();
+    assert!(signal.is_none() && said.contains(words), "{signal:?}: {said}");
+    assert_eq!(put(&other, "alone"), 24);
+    assert_eq!(count(&other), (24, 23));
+    other.signal("-TERM");
+    assert_eq!(other.end().0, Some(15));
+
+    let alone = start(&new, &flags[1]);
+    assert_eq!(put(&alone, "again"), 25);
+    let mut late = command_of(&old, &flags[0]);
+    let ended = late.output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(1) && said.contains(words), "{said}");
+    alone.signal("-TERM");
+    assert_eq!(alone.end().0, Some(15));
+}
+
+fn command_of(data_dir: &Path, flags: &[String]) -> Command {
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    command(data_dir, &flags)
 }
 
 #[test]

@@ -92,6 +92,15 @@ pub enum CallMail {
     Watermarks {
         watermarks: Vec<(ShardId, Revision)>,
     },
+    /// What the call asks for is in the control log: it is answered though the epoch may end.
+    Outlives {
+        call: CallId,
+    },
+    /// The change of members that it has asked for is done, whoever leads by now.
+    Changed {
+        call: CallId,
+        answer: Answer,
+    },
     CensusIs {
         call: CallId,
         census: Box<Census>,
@@ -114,6 +123,7 @@ impl CallMail {
                 | CallMail::Watched { .. }
                 | CallMail::Watermarks { .. }
                 | CallMail::CensusIs { .. }
+                | CallMail::Changed { .. }
                 | CallMail::Defragmented { .. }
         )
     }

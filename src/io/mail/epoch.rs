@@ -1,10 +1,11 @@
 //! The steps of a takeover, and what the reactors answer.
 
 use crate::io::ControlCopy;
+use crate::record::MemberChange;
 use crate::sequencer::Generation;
 use crate::takeover::{Report, Step};
 use crate::types::{ChangeNumber, Epoch, MemberId, Revision, Term};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Takeovers: the coordinator's steps, and what the reactors answer.
@@ -52,6 +53,12 @@ pub enum EpochMail {
         /// How many entries the logs of its shards have had, and how many of those that it leads each member has.
         entries: u64,
         matched: BTreeMap<MemberId, u64>,
+        /// Who has nearly all of all of these.
+        in_sync: BTreeSet<MemberId>,
+    },
+    /// The sender's groups, but the control shard's, have the peers that these changes of members want.
+    Peered {
+        done: BTreeSet<(MemberId, MemberChange)>,
     },
     /// The sender's shards may show everything up to here, and nothing that is below what one of them holds ahead.
     Covered {

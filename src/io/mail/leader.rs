@@ -3,6 +3,7 @@
 use crate::api::Answer;
 use crate::io::{CallId, ControlRequest, Own};
 use crate::mvcc::Sizes;
+use crate::record::MemberChange;
 use crate::types::{ChangeNumber, Index, LeaseId, MemberId, Revision, ShardId, Time};
 
 /// What is asked of the leader, and what it has to hear: at the control shard's reactor.
@@ -55,6 +56,11 @@ pub enum LeaderMail {
     /// An evaluation found the quota exceeded; or, without a call, a disk is full, which is so in any epoch.
     NoSpace {
         call: Option<CallId>,
+    },
+    /// Every group has the peers that a change of a member wants.
+    Peered {
+        member: MemberId,
+        change: MemberChange,
     },
     /// The alarm, which stands here, keeps the call out. Not every reactor may know of it yet.
     KeptOut {

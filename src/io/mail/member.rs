@@ -2,7 +2,7 @@
 
 use crate::io::CallId;
 use crate::mvcc::Sizes;
-use crate::record::ControlEntry;
+use crate::record::{ControlEntry, MemberRecord};
 use crate::types::{ChangeNumber, ClockReading, Index, MemberId, Revision};
 use std::sync::Arc;
 
@@ -22,11 +22,18 @@ pub enum MemberMail {
     },
     /// Every reactor has them: more takes effect than at the receiver's last step.
     ControlShown,
+    /// Another member has said at the sender that this one is none any more.
+    Removed,
     /// Another member's process, which has so many reactors, is connected.
     PeerIs {
         member: MemberId,
         reactors: u16,
         boot: u64,
+    },
+    /// What others have said of the members, or this one's log, which the control state is behind.
+    Book {
+        as_of: Index,
+        members: Arc<Vec<MemberRecord>>,
     },
     /// What the clock of a member that leads shows.
     LeaderClock {
@@ -65,6 +72,7 @@ impl MemberMail {
             // in between in their order.
             MemberMail::ControlIs { .. } | MemberMail::ControlComes { .. } => true,
             MemberMail::ControlShown | MemberMail::PeerIs { .. } | MemberMail::LeaderClock { .. } => true,
+            MemberMail::Book { .. } | MemberMail::Removed => true,
             MemberMail::HistoryDropped { .. } | MemberMail::MovedIn => true,
             MemberMail::Census { .. } | MemberMail::Sizes { .. } | MemberMail::Defragment { .. } => true,
             MemberMail::Close | MemberMail::Closed | MemberMail::Leave => true,

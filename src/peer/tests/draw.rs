@@ -2,7 +2,7 @@
 
 use super::super::*;
 use crate::raft::{Content, GroupEntry, Message, MessageBody, Position, RoundId, VoteKind};
-use crate::record::{ConfChange, ControlEntry, Entry, Payload, RaftIdRecord};
+use crate::record::{ConfChange, ControlEntry, Entry, MemberRecord, Payload, RaftIdRecord};
 use crate::stdx::Rng;
 use crate::types::{ClockReading, Epoch, Index, RaftId, Revision, ShardId, Term, Time};
 use bytes::Bytes;
@@ -119,8 +119,20 @@ pub fn attributes(member: u64) -> ControlEntry {
     }
 }
 
+pub fn member(id: u64) -> MemberRecord {
+    MemberRecord {
+        id,
+        directory: 0xd0 + id,
+        raft_ids: vec![RaftIdRecord { log: 0, incarnation: 0, id: 0xf0 + id }],
+        name: "two".into(),
+        peer_urls: vec!["http://127.0.0.1:2380".into()],
+        client_urls: vec![],
+        is_learner: id == 2,
+    }
+}
+
 pub fn message(rng: &mut Rng) -> PeerMessage {
-    match rng.below(25) {
+    match rng.below(27) {
         0..=5 => PeerMessage::Group {
             shard: shard(rng),
             control_term: Term(number(rng, RAFT_LAST)),
@@ -178,6 +190,8 @@ pub fn message(rng: &mut Rng) -> PeerMessage {
         21 => PeerMessage::NoSpace,
         22 => PeerMessage::CallsLost { number: any(rng) },
         23 => PeerMessage::CallsOver { number: any(rng) },
+        24 => PeerMessage::Members { as_of: index(rng), members: (0..rng.below(4)).map(member).collect() },
+        25 => PeerMessage::Removed,
         _ => PeerMessage::Leaving,
     }
 }

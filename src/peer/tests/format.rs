@@ -133,6 +133,8 @@ fn beside_groups() -> Vec<(&'static str, PeerMessage)> {
         ("no_space", PeerMessage::NoSpace),
         ("calls_lost", PeerMessage::CallsLost { number: 3 }),
         ("calls_over", PeerMessage::CallsOver { number: 3 }),
+        ("members", PeerMessage::Members { as_of: Index(7), members: vec![draw::member(2)] }),
+        ("removed", PeerMessage::Removed),
     ]
 }
 

@@ -109,15 +109,6 @@ fn founders_of_whom_nothing_was_said_need_not_be_alike() {
 }
 
 #[test]
-fn the_member_of_the_greater_id_dials() {
-    let mut ours = Link::accept(Time(0), introduction(3), TIMES, PeerBounds::PRODUCTION);
-    let said = Hello { to: MemberId(3), ..hello() };
-    let mut theirs = Link::dial(Time(0), said, TIMES, PeerBounds::PRODUCTION);
-    let why = taken_in(&mut ours, Time(0), &handed_out(&mut theirs)).unwrap_err().to_string();
-    assert_eq!(why, "member 2 is to wait for member 3 to dial");
-}
-
-#[test]
 fn a_dialer_takes_the_answer_of_whom_it_looked_for_alone() {
     let answered = |change: fn(&mut Introduction), to_reactor| {
         let mut ours = dialer(PeerBounds::PRODUCTION);

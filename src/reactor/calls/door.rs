@@ -2,8 +2,8 @@
 //!
 //! **The question.** Who asks, and for what? May it be done here, and is it time?
 //!
-//! **The rule.** [`Calls::enter`] looks at a request in etcd's order: whether its caller requires a leader and
-//! there is none, whether the request makes sense, whether the log may take it. Such a request is refused with
+//! **The rule.** [`Calls::enter`] looks at a request in etcd's order: whether this member is a learner, which serves
+//! next to nothing ([`is_refused_at_learner`]), whether its caller requires a leader and there is none, whether the request makes sense, whether the log may take it. Such a request is refused with
 //! etcd's error, whatever else would become of it. Then: whether what it requires of this member is there, or it
 //! is parked until an epoch serves, in bounded number, bytes and time; and whether the calls under way leave room
 //! for it. What a request is checked for and what it requires stands in one place ([`rule`]), and a kind without a
@@ -14,7 +14,7 @@
 
 use super::parking::Awaits;
 use super::{Calls, ReplyTo, Turn};
-use crate::api::{Error, RangeRequest, Request, WatchRequest};
+use crate::api::{self, Error, RangeRequest, Request, WatchRequest};
 use crate::front::{Caller, Rpc};
 use crate::io::ControlRequest;
 use crate::limits::REQUEST_ENVELOPE_BYTES;
@@ -74,6 +74,15 @@ fn rule(turn: &Turn, request: &ClientRequest) -> Result<Requires, Error> {
         Request::Compact(_) | Request::LeaseGrant(_) | Request::LeaseRevoke(_) => Ok(Requires::Leader),
         // Etcd's log takes an alarm that is only asked for as well.
         Request::Alarm(_) | Request::LeaseTimeToLive { .. } => Ok(Requires::Leader),
+        Request::MemberAdd { peer_urls, .. } => {
+            api::peer_urls(peer_urls)?;
+            // Who knows no leader is connected with too few, to etcd at once.
+            let is_cut_off = !turn.is_alone() && !turn.epoch_state.knows_leader();
+            if is_cut_off { Err(Error::Unhealthy) } else { Ok(Requires::Leader) }
+        }
+        // Whether a URL may be is said by who knows whether the member is there.
+        Request::MemberRemove { .. } | Request::MemberUpdate { .. } => Ok(Requires::Leader),
+        Request::MemberPromote { .. } => Ok(Requires::Leader),
         Request::AuthStatus | Request::UserList | Request::RoleList => Ok(Requires::Leader),
         // Only who leads can hand over, and the others say so whoever is named.
         Request::MoveLeader { .. } if turn.epoch_state.leads() => Ok(Requires::Nothing),
@@ -98,6 +107,10 @@ impl Calls {
         request: ClientRequest,
         bytes: usize,
     ) -> Option<RangeRequest> {
+        if is_refused_at_learner(turn, &request) {
+            self.refuse_unchecked(turn, rpc, &request, Error::NotSupportedForLearner);
+            return None;
+        }
         if caller.requires_leader && !self.is_open(rpc, &request) {
             if self.refuses_leaderless(turn) {
                 self.refuse_unchecked(turn, rpc, &request, Error::NoLeader);
@@ -260,6 +273,26 @@ pub(super) fn shows_control(request: &ClientRequest) -> bool {
         request,
         ClientRequest::Call(Request::LeaseLeases | Request::MemberList { .. } | Request::Status)
     )
+}
+
+/// Whether this member has been added to learn, and was not promoted yet.
+pub(super) fn is_learner(turn: &Turn) -> bool {
+    turn.control.member(turn.settings.member).is_some_and(|member| member.is_learner)
+}
+
+/// What a learner does not serve: its clients are to ask another member (etcd's law, which knows a snapshot as the one
+/// stream that it does serve).
+pub(super) fn is_refused_at_learner(turn: &Turn, request: &ClientRequest) -> bool {
+    let is_served = match request {
+        ClientRequest::Call(Request::Range(range)) => range.serializable,
+        ClientRequest::Call(request) => matches!(request, Request::Status),
+        ClientRequest::Page(_) => true,
+        ClientRequest::RangeStream(_)
+        | ClientRequest::KeepAlive(_)
+        | ClientRequest::Watch(_)
+        | ClientRequest::HealthWatch(_) => false,
+    };
+    !is_served && is_learner(turn)
 }
 
 /// A range that need not be the newest is answered from what the member shows.

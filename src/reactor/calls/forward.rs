@@ -295,10 +295,28 @@ impl Calls {
         }
     }
 
+    /// This member is none any more, and does not get the entry that says so: whoever has asked for its removal is told by
+    /// the leader's answer. Other answers would show what is not shown here.
+    pub fn answer_removed(&mut self, turn: &mut Turn) {
+        for answer in std::mem::take(&mut self.unshown_answers) {
+            let asks = |of: &mut Forwarded| {
+                matches!(of.request, ClientRequest::Call(Request::MemberRemove { member })
+                    if member == turn.settings.member)
+            };
+            if self.forwarded(turn, answer.number).is_some_and(asks) {
+                self.tell(turn, answer.number, answer.outcome);
+            }
+        }
+    }
+
     fn finish_forwarded(&mut self, turn: &mut Turn, answer: ForwardedAnswer) {
         let ForwardedAnswer { number, shows, control, outcome } = answer;
         let is_shown = shows <= turn.shown() && control <= turn.control.index;
         assert!(is_shown, "an answer shows nothing that this member does not: {shows}, {control}");
+        self.tell(turn, number, outcome);
+    }
+
+    fn tell(&mut self, turn: &mut Turn, number: u64, outcome: Result<Bytes, CallFailure>) {
         let answer = outcome.map(Reply::Encoded).map_err(|CallFailure { code, text }| {
             let code = Code::ALL.get(usize::from(code)).copied().unwrap_or(Code::Unknown);
             Error::Other { code, text }
@@ -323,6 +341,12 @@ impl Calls {
         let numbers: Vec<u64> = lost.map(|(number, _)| number).collect();
         for number in numbers {
             turn.counters.paths.forwarded_lost += 1;
+            if self.forwarded(turn, number).is_some_and(|of| has_removed(turn, &of.request)) {
+                // Who leads no more has left by it, and cannot say so.
+                let members = turn.control.members();
+                self.finish(turn, CallId { reactor: turn.id, number }, Ok(Reply::MemberList { members }));
+                continue;
+            }
             self.count_failed(turn, number);
             self.finish(turn, CallId { reactor: turn.id, number }, Err(Error::Timeout));
         }
@@ -406,5 +430,13 @@ fn shard_of(turn: &Turn, request: &Request) -> ShardId {
         Request::DeleteRange(delete) => router.shard_of(&delete.key),
         Request::Txn(txn) => txn.first_key().map_or(ShardId::CONTROL, |key| router.shard_of(key)),
         _ => ShardId::CONTROL,
+    }
+}
+
+/// Whether the request asks for a removal that is done.
+fn has_removed(turn: &Turn, request: &ClientRequest) -> bool {
+    match request {
+        ClientRequest::Call(Request::MemberRemove { member }) => turn.control.is_removed(*member),
+        _ => false,
     }
 }

@@ -1,5 +1,6 @@
 //! Answers that every reactor has a share in: Status, metrics, the keys of a lease, Defragment.
 
+use super::door::is_learner;
 use super::{CallState, Calls, ReplyTo, Turn};
 use crate::api::{Alarm, AlarmType, Error, LeaseTimeToLiveReply, Reply, StatusReply};
 use crate::front::Rpc;
@@ -186,7 +187,7 @@ fn status(turn: &Turn, sum: &Census) -> StatusReply {
         raft_applied_index: sum.raft_applied_index,
         raft_term: turn.term().0,
         errors: no_leader.into_iter().chain(alarms.iter().map(alarm_text)).collect(),
-        is_learner: false,
+        is_learner: is_learner(turn),
     }
 }
 

@@ -19,6 +19,7 @@
 mod tests;
 
 use super::Turn;
+use super::door::is_learner;
 use crate::api::{Alarm, AlarmType, Code};
 use crate::io::{ApplyKind, Census, PeerFigures, ProcessFigures};
 use crate::stdx::Histogram;
@@ -40,6 +41,7 @@ struct Figures {
     member: MemberId,
     leads: bool,
     knows_leader: bool,
+    is_learner: bool,
     leader_changes: u64,
     settled: Revision,
     compacted: Revision,
@@ -56,6 +58,7 @@ pub fn page(turn: &Turn, rows: BTreeMap<ReactorId, Census>) -> Http1Response {
         member: turn.settings.member,
         leads: turn.epoch_state.leads(),
         knows_leader: turn.epoch_state.knows_leader(),
+        is_learner: is_learner(turn),
         leader_changes: turn.epoch_state.leader_changes(),
         settled: turn.shown(),
         compacted: *turn.compacted,
@@ -124,7 +127,7 @@ type Timed = (&'static str, &'static str, f64, fn(&Figures) -> &Histogram);
 const PLAIN: &[Plain<Figures>] = &[
     ("etcd_server_has_leader", Gauge, "Whether this member knows who leads.", |f| f.knows_leader.into()),
     ("etcd_server_is_leader", Gauge, "Whether this member leads.", |f| f.leads.into()),
-    ("etcd_server_is_learner", Gauge, "Whether this member is a learner.", |_| 0),
+    ("etcd_server_is_learner", Gauge, "Whether this member is a learner.", |f| f.is_learner.into()),
     ("etcd_server_leader_changes_seen_total", Counter, "How often it was found who leads.", |f| f.leader_changes),
     ("etcd_server_proposals_committed_total", Gauge, "Sum of all groups' commit indexes.", |f| f.sum.raft_index),
     ("etcd_server_proposals_applied_total", Gauge, "Sum of all groups' applied indexes.", |f| f.sum.raft_applied_index),

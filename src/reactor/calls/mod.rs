@@ -92,6 +92,8 @@ enum CallState {
     Forwarded(Box<Forwarded>),
     /// The leadership is to go to this member.
     HandingOver(MemberId),
+    /// A change of the members is under way, and carried on by whoever leads.
+    Changing,
 }
 
 impl CallState {
@@ -101,7 +103,7 @@ impl CallState {
             CallState::Gathering(gathering) => gathering.needs_no_leader(),
             // What a member answers for itself is settled, and what is read is.
             CallState::Hashing(_) | CallState::Reading(_) | CallState::LocalTxn(_) => true,
-            CallState::Forwarded(_) | CallState::HandingOver(_) => true,
+            CallState::Forwarded(_) | CallState::HandingOver(_) | CallState::Changing => true,
             CallState::Waiting | CallState::CrossShard(_) => false,
         }
     }
@@ -204,6 +206,8 @@ impl Calls {
             }
             CallMail::Watched { shard, message } => self.on_watch_news(turn, shard, message),
             CallMail::Watermarks { watermarks } => self.on_watermarks(watermarks),
+            CallMail::Changed { call, answer } => self.finish(turn, call, answer),
+            CallMail::Outlives { call } => self.under_way.outlives(call),
             CallMail::CensusIs { call, census } => self.on_census_is(turn, from, call, *census),
             CallMail::Defragmented { call, done } => self.on_defragmented(turn, from, call, done),
         }
@@ -351,7 +355,13 @@ impl Calls {
                     (turn.shown(), turn.control.leases.iter().map(|(id, _)| id).collect());
                 self.reply(turn, reply_to, Ok(Reply::LeaseLeases { revision, leases }));
             }
-            Request::LeaseTimeToLive { .. } | Request::LeaseLeases | Request::Alarm(_) => {
+            Request::LeaseTimeToLive { .. }
+            | Request::LeaseLeases
+            | Request::Alarm(_)
+            | Request::MemberAdd { .. }
+            | Request::MemberRemove { .. }
+            | Request::MemberUpdate { .. }
+            | Request::MemberPromote { .. } => {
                 self.ask_control(turn, reply_to, ControlRequest::Client(request), deadline);
             }
             Request::MemberList { .. } => {

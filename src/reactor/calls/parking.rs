@@ -4,7 +4,7 @@
 //! They wait in bounded number, bytes and time, whoever leads meanwhile: an epoch's end is nothing to a request that
 //! no evaluation has seen.
 
-use super::door::{ClientRequest, Requires, shows_control};
+use super::door::{ClientRequest, Requires, is_refused_at_learner, shows_control};
 use super::{Calls, ReplyTo, Turn};
 use crate::api::{Error, Request};
 use crate::front::Rpc;
@@ -92,6 +92,11 @@ impl Calls {
             if !self.front.waits(rpc) {
                 continue;
             }
+            // What it waited for may have been the news that this member is a learner.
+            if is_refused_at_learner(turn, &request) {
+                self.refuse(turn, rpc, &request, Error::NotSupportedForLearner);
+                continue;
+            }
             let range = match awaits {
                 Awaits::State(..) => self.admit_if_room(turn, rpc, request, deadline),
                 Awaits::Shown | Awaits::Leader | Awaits::Round(_) => {
@@ -168,6 +173,7 @@ impl Calls {
                 _ if turn.is_alone() => Error::Timeout,
                 (ClientRequest::KeepAlive(_), _) => Error::NoLeader,
                 (ClientRequest::Call(Request::LeaseTimeToLive { .. }), _) => Error::NoLeader,
+                (ClientRequest::Call(Request::MemberPromote { .. }), _) => Error::NoLeader,
                 // To etcd it is a read, which goes through no log.
                 (ClientRequest::Call(Request::Txn(txn)), _) if txn.is_read_only() => Error::Timeout,
                 (_, Requires::Leader) => Error::NotProposed,

@@ -1,7 +1,7 @@
 //! What the front asks, and the calls that answer with more than one message.
 
 use super::super::shards::Shards;
-use super::door::ClientRequest;
+use super::door::{ClientRequest, is_learner};
 use super::{Calls, ReplyTo, Turn};
 use crate::api::{Answer, Error, Member, RangeReply, RangeRequest, Reply, ServingStatus, WatchRequest};
 use crate::front::{Ask, Caller, ReaderLoss, Rpc};
@@ -150,7 +150,10 @@ impl Calls {
 
     pub(super) fn unpark_watches(&mut self, turn: &mut Turn) {
         for (rpc, request) in std::mem::take(&mut self.parked_watches) {
-            self.watch(turn, rpc, request);
+            match is_learner(turn) {
+                true => self.end_stream(turn, rpc, Error::NotSupportedForLearner),
+                false => self.watch(turn, rpc, request),
+            }
         }
     }
 
@@ -380,7 +383,7 @@ impl Calls {
         let facts = Facts {
             alarms: turn.control.alarms(crate::api::AlarmType::None),
             has_leader: turn.epoch_state.knows_leader(),
-            is_learner: false,
+            is_learner: is_learner(turn),
         };
         let reads = Reads {
             serializable: if turn.epoch_state.may_watch() { Ok(()) } else { latest.clone() },

@@ -120,6 +120,15 @@ impl CallTable {
         }
     }
 
+    /// What the call asks for goes on, whatever becomes of the epoch.
+    pub fn outlives(&mut self, call: CallId) {
+        if let Some(call) = self.get_mut(call)
+            && matches!(call.state, CallState::Waiting)
+        {
+            call.state = CallState::Changing;
+        }
+    }
+
     /// The call has no deadline: it ends by its answer, or with its epoch.
     pub fn keep(&mut self, call: CallId) {
         if let Some(call) = self.get_mut(call) {

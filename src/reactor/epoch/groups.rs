@@ -10,6 +10,7 @@ use super::super::shards::{LocalShard, Shards};
 use super::super::turn::{ToPeers, Turn};
 use super::Epochs;
 use super::hand_over::tell_clock;
+use super::peering::members_in_sync;
 use crate::io::{EpochMail, Level};
 use crate::limits::{
     CAMPAIGN_AGAIN_MS, SLOW_OTHERS_TIMEOUTS, STAND_AGAIN_MS, STANDS_FOR_LOST_LEADER,
@@ -154,11 +155,13 @@ impl GroupTimes {
         if group.is_alone() {
             return;
         }
-        if ticks && group.leads() {
+        // Where nobody else votes there is nobody to give it to.
+        if ticks && group.leads() && !group.votes_alone() {
             self.give_up_if_unwell(turn, group, followed);
         }
         // Who is not well follows, and stands for nothing.
-        let may_stand = group.leads() || turn.now >= self.unwell_until;
+        let leaves = turn.control.leaves(turn.settings.member);
+        let may_stand = group.leads() || (turn.now >= self.unwell_until && !leaves);
         if ticks && may_stand {
             group.tick();
         }
@@ -256,7 +259,7 @@ impl GroupTimes {
         assert!(group.leads(), "what is given is held");
         let has =
             |of: MemberId| self.turned.values().filter_map(|turned| turned.matched.get(&of)).sum::<u64>();
-        let others = group.progress().filter(|(.., is_active)| *is_active);
+        let others = group.progress().filter(|(id, _, is_active)| *is_active && may_lead(turn, group, *id));
         let next = others.max_by_key(|(id, matched, _)| (*matched, turn.member_of(*id).map(has), *id));
         let next = next.map(|(id, ..)| id);
         if !next.is_some_and(|next| group.transfer_leader(next)) {
@@ -296,7 +299,8 @@ impl Epochs {
             shards.all_mut().for_each(|local| local.driving.ticked = local.shard.group().last_index());
             let entries = shards.all().map(|local| local.shard.group().last_index().0).sum();
             let matched = matched(turn, shards);
-            turn.send(ReactorId(0), EpochMail::Turns { steps, waits_for_others, entries, matched });
+            let in_sync = members_in_sync(turn, shards);
+            turn.send(ReactorId(0), EpochMail::Turns { steps, waits_for_others, entries, matched, in_sync });
         }
         // Nobody takes a group from a lone member, and nobody lags; that one of its own is gone is told.
         if !ticks && turn.is_alone() && turn.epoch_state.stage() == EpochStage::Serving {
@@ -321,7 +325,7 @@ impl Epochs {
         let late =
             coordinator.is_taking_over() && turn.now >= self.clock.moved_at + self.clock.patience(turn);
         let group = shards.shard_mut(ShardId::CONTROL).group_mut();
-        if !late || group.is_alone() {
+        if !late || group.votes_alone() {
             return;
         }
         turn.counters.paths.takeover_given_up += 1;
@@ -400,6 +404,12 @@ pub(super) fn peer_of(turn: &Turn, group: &Group, member: MemberId) -> Option<Ra
     let peers = group.peers_at(group.applied());
     let ids = peers.voters.iter().chain(&peers.learners).copied();
     ids.into_iter().find(|id| turn.member_of(*id) == Some(member))
+}
+
+/// Whether a peer of the control shard's group may lead the cluster: it votes there, and so in every group, and stays.
+pub(super) fn may_lead(turn: &Turn, group: &Group, id: RaftId) -> bool {
+    let leaves = turn.member_of(id).is_none_or(|member| turn.control.leaves(member));
+    group.peers().voters.contains(&id) && !leaves
 }
 
 /// Stands in a group, fences it, and looks after who lags. Whether the epoch is lost with it.

@@ -17,7 +17,7 @@
 use super::super::shards::Shards;
 use super::super::turn::{ReadOnly, ToPeers, Turn};
 use super::Epochs;
-use super::groups::peer_of;
+use super::groups::{may_lead, peer_of};
 use crate::io::{EpochMail, Level};
 use crate::peer::PeerMessage;
 use crate::raft::Group;
@@ -145,7 +145,10 @@ impl Epochs {
         let ready = if is_idle && is_settled { handing.ready(turn.reactors) } else { BTreeSet::new() };
         let wanted = |member: &&MemberId| match handing.to {
             HandOverTo::Member(target) => **member == target,
-            HandOverTo::Anybody => is_connected(**member),
+            HandOverTo::Anybody => {
+                let may = peer_of(turn, group, **member).is_some_and(|id| may_lead(turn, group, id));
+                may && is_connected(**member)
+            }
         };
         // With the epoch what is under way would be lost, for somebody who has to wait for the same disks.
         let nobody_is_faster = self.clock.nobody_is_faster();
@@ -210,7 +213,8 @@ fn caught_up(turn: &Turn, shards: &Shards) -> Vec<MemberId> {
 /// Of those that can be reached the one that has most of the control shard's log.
 fn furthest(turn: &Turn, group: &Group, is_connected: impl Fn(MemberId) -> bool) -> Option<MemberId> {
     let members = group.progress().filter_map(|(id, matched, is_active)| {
-        turn.member_of(id).filter(|member| is_active && is_connected(*member)).map(|member| (matched, member))
+        let member = turn.member_of(id).filter(|member| is_active && is_connected(*member))?;
+        may_lead(turn, group, id).then_some((matched, member))
     });
     members.max().map(|(_, member)| member)
 }

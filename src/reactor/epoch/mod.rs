@@ -16,6 +16,7 @@
 mod following;
 mod groups;
 mod hand_over;
+mod peering;
 mod sharing;
 mod votes;
 
@@ -34,6 +35,7 @@ pub(super) use groups::Driving;
 use groups::{GroupTimes, Turned};
 pub(super) use hand_over::HandOverTo;
 use hand_over::{HandOver, tell_clock};
+use peering::Peering;
 pub(super) use sharing::Due;
 use sharing::Sharing;
 use std::sync::Arc;
@@ -50,6 +52,7 @@ pub(super) struct Epochs {
     clock: GroupTimes,
     known: Known,
     sharing: Sharing,
+    peering: Peering,
     /// What this reactor has said of the coverage of its shards, and of what is ahead.
     covered: Option<(Revision, Revision)>,
     /// The leadership is being handed over.
@@ -68,6 +71,7 @@ impl Epochs {
             clock: GroupTimes::default(),
             known: Known::default(),
             sharing: Sharing::default(),
+            peering: Peering::default(),
             covered: None,
             handing: None,
             drained: None,
@@ -89,7 +93,9 @@ impl Epochs {
             EpochMail::Stopped => self.on_stopped(from),
             EpochMail::Fenced { epoch, report } => self.on_fenced(turn, from, epoch, report),
             EpochMail::Lost => self.on_lost(turn, sent_in),
-            EpochMail::Turns { steps, waits_for_others, entries, matched } => {
+            EpochMail::Peered { done } => self.on_peered(turn, from, sent_in, done),
+            EpochMail::Turns { steps, waits_for_others, entries, matched, in_sync } => {
+                self.on_in_sync(from, in_sync);
                 let steps = if sent_in == turn.epoch() { steps } else { 0 };
                 self.clock.turns(from, Turned { at: turn.now, steps, waits_for_others, entries, matched });
             }
@@ -116,6 +122,7 @@ impl Epochs {
             self.drive_coordinator(turn, shards);
             self.follow_leader(turn, shards);
         }
+        self.drive_peers(turn, shards);
     }
 
     /// Whether the next turn gets further with a takeover though no input comes: a group that has nothing
@@ -123,10 +130,11 @@ impl Epochs {
     pub fn goes_on(&self, turn: &Turn, shards: &Shards) -> bool {
         let beginning = self.coordinator.as_ref().is_some_and(|coordinator| {
             let group = shards.get(ShardId::CONTROL).expect("it lives here").shard.group();
-            let may_stand = || group.is_alone() && group.is_persisted();
+            let may_stand = || group.votes_alone() && group.is_persisted();
             if self.keeps(group) { coordinator.may_begin() } else { may_stand() }
         });
-        beginning || (turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn, shards))
+        let fencing = || turn.epoch_state.stage() == EpochStage::Fencing && fencing_goes_on(turn, shards);
+        beginning || fencing() || self.peers_go_on(turn, shards)
     }
 
     /// When a turn is due for the groups though nothing comes in.
@@ -137,7 +145,7 @@ impl Epochs {
     fn drive_coordinator(&mut self, turn: &mut Turn, shards: &mut Shards) {
         let control = shards.shard_mut(ShardId::CONTROL);
         let group = control.group_mut();
-        if group.is_alone() {
+        if group.votes_alone() {
             group.campaign();
         }
         let term = group.term();
@@ -278,6 +286,7 @@ impl Epochs {
         turn.sequencer.start(self.generation, prefix);
         *ReadOnly::change(&mut turn.settled) = prefix;
         self.clock.serves(turn);
+        self.begin_peering();
         tell_clock(turn);
         let generation = self.generation;
         turn.send_to_all(|| EpochMail::Step { step, generation });

@@ -63,6 +63,13 @@ impl Leader {
                 Request::LeaseLeases => self.list_leases(turn, by.call),
                 Request::Compact(compact) => self.compact(turn, by, compact),
                 Request::Alarm(alarm) => self.alarm(turn, by, &alarm),
+                Request::MemberAdd { .. }
+                | Request::MemberRemove { .. }
+                | Request::MemberUpdate { .. }
+                | Request::MemberPromote { .. } => {
+                    let request = ControlRequest::Client(request);
+                    self.ask_member_change(turn, Asked { by, request });
+                }
                 _ => unreachable!("other requests are answered elsewhere"),
             },
         }
@@ -83,6 +90,7 @@ impl Leader {
         let now = turn.now;
         self.waiting.retain(|asked| asked.by.until > now);
         self.superseded.retain(|asked| asked.by.until > now);
+        self.drop_late_member_changes(now);
     }
 
     #[cfg(test)]
@@ -91,11 +99,16 @@ impl Leader {
     }
 
     pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty() || !self.superseded.is_empty()
+        !self.waiting.is_empty() || !self.superseded.is_empty() || self.has_member_changes()
     }
 
     /// An answer read from the control state: it shows, and waits for, the newest revision taken.
-    fn hold_read(&mut self, turn: &mut Turn, call: CallId, answer: impl FnOnce(Revision) -> Answer) {
+    pub(super) fn hold_read(
+        &mut self,
+        turn: &mut Turn,
+        call: CallId,
+        answer: impl FnOnce(Revision) -> Answer,
+    ) {
         let current = turn.sequencer.counter();
         self.hold_shown(turn, current, call, answer(current));
     }
@@ -286,7 +299,7 @@ impl Leader {
         self.decide_until(turn, control, call, Time::NEVER);
     }
 
-    fn decide_until(
+    pub(super) fn decide_until(
         &mut self,
         turn: &mut Turn,
         control: ControlEntry,

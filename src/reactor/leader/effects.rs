@@ -69,10 +69,11 @@ impl Leader {
             ControlEntry::Compact { .. } => ApplyKind::Compaction,
             ControlEntry::AlarmOn { .. } | ControlEntry::AlarmOff { .. } => ApplyKind::Alarm,
             ControlEntry::MemberAttributes { .. } => ApplyKind::MemberAttributes,
-            ControlEntry::Bootstrap { .. }
-            | ControlEntry::Intent(_)
-            | ControlEntry::IntentDone { .. }
-            | ControlEntry::FeatureLevel { .. } => return,
+            ControlEntry::Bootstrap { .. } => return,
+            ControlEntry::Intent(_) | ControlEntry::IntentDone { .. } | ControlEntry::MemberUrls { .. } => {
+                return self.note_member_change(turn, change);
+            }
+            ControlEntry::FeatureLevel { .. } => return,
         };
         turn.applied(kind, true, turn.now, About::default());
         if kind == ApplyKind::Compaction {

@@ -6,6 +6,7 @@
 
 mod controls;
 mod effects;
+mod members;
 mod revokes;
 
 use super::gate::Needs;
@@ -22,6 +23,7 @@ use crate::stdx::Rng;
 use crate::types::{Duration, Index, LeaseId, MemberId, ReactorId, Revision, ShardId, Time};
 pub use controls::Decided;
 use controls::{Asked, Asking};
+use members::MemberChanges;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A control entry that took effect here, until every reactor has it.
@@ -94,6 +96,7 @@ pub(super) struct Leader {
     /// When the member that leads is told next what this one is.
     publishes_at: Time,
     auto: Auto,
+    members: MemberChanges,
 }
 
 /// etcd's compactor: what revision was seen when.
@@ -139,6 +142,7 @@ impl Leader {
             over_quota_at: Revision::NONE,
             publishes_at: Time::NEVER,
             auto: Auto::new(settings.auto_compaction, settings.bounds.auto_compaction_revisions_ms, now),
+            members: MemberChanges::default(),
         }
     }
 
@@ -158,6 +162,7 @@ impl Leader {
         self.superseded.clear();
         self.raising_no_space = None;
         self.raising.clear();
+        self.end_member_changes();
     }
 }
 
@@ -246,6 +251,7 @@ impl Leader {
             LeaderMail::Compacted { revision, dropped, sizes } => {
                 self.on_compacted(turn, from, revision, dropped, sizes);
             }
+            LeaderMail::Peered { member, change } => self.on_peered(turn, member, change),
             LeaderMail::NoSpace { call } => self.on_no_space(turn, call),
             LeaderMail::KeptOut { call } => self.refuse(turn, call, Error::NoSpace),
         }
@@ -261,6 +267,7 @@ impl Leader {
         (self.looked_at, self.expires_after) = (now, None);
         let (epoch, revision) = (turn.epoch().to_string(), turn.settled.wire());
         turn.log_line(Level::Info, "serving", [("epoch", epoch.into()), ("revision", revision.into())]);
+        turn.counters.paths.intent_carried_on += turn.control.member_changes().count() as u64;
         self.publish_attributes(turn);
         if std::mem::take(&mut self.no_space_heard) {
             self.on_no_space(turn, None);

@@ -4,7 +4,7 @@ use super::super::storage::{FollowerFigures, HeldState, Source};
 use super::{LocalShard, Shards};
 use crate::log::Resident;
 use crate::mvcc::{Budget, History, PinId};
-use crate::raft::{EntriesWanted, GroupEntry, Installing, Position};
+use crate::raft::{EntriesWanted, GroupEntry, Installing, NEWCOMER_BASE, Position};
 use crate::recover::ArrivedState;
 use crate::takeover::InconsistentEntry;
 use crate::types::{At, Index, RaftId, Revision, ShardId};
@@ -105,7 +105,9 @@ impl Source for Shards {
     fn installing(&self, shard: ShardId, arrived: &ArrivedState) -> Installing {
         let shard = &self.of[&shard].shard;
         let (group, peers) = (shard.group(), arrived.peers());
-        let is_of_us = peers.voters.contains(&group.own()) || peers.learners.contains(&group.own());
+        let is_new = group.last() == NEWCOMER_BASE;
+        assert!(!is_new || group.committed() == NEWCOMER_BASE.index, "nothing is committed where nothing is");
+        let is_of_us = is_new || peers.voters.contains(&group.own()) || peers.learners.contains(&group.own());
         let goes_back = arrived.revision() < shard.log_view().held().max(shard.store.settled());
         if is_of_us && !goes_back { group.installing(arrived.at()) } else { Installing::Never }
     }

@@ -287,9 +287,10 @@ impl Storage {
         }
         let appended = self.appended;
         let stored = self.of.get_mut(&shard).expect("it was taken in");
-        // A commit index alone is not worth a write: an election finds it again. Terms and votes are.
+        // A commit index alone is not worth a write: an election finds it again. Terms and votes are, and the commit of a
+        // change of peers, on whom elections depend.
         if let Some(hard) = writes.hard_state
-            && (hard.term, hard.vote) != stored.voted
+            && (writes.commit_counts || (hard.term, hard.vote) != stored.voted)
         {
             stored.voted = (hard.term, hard.vote);
             let hard = crate::log::StoredHardState { term: hard.term, vote: hard.vote, commit: hard.commit };

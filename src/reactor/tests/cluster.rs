@@ -11,10 +11,12 @@ mod laggards;
 mod late;
 mod leading;
 mod local_txns;
+mod members;
 mod peers;
 mod restart;
 mod showing;
 mod unwell;
+mod urls;
 
 /// One end of a connection between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,8 +113,12 @@ impl Cluster {
             let Some(member) = &mut self.members[at] else { continue };
             self.now = self.now.max(member.now);
             member.now = self.now;
+            if member.halted.as_deref() == Some(crate::peer::REMOVED) {
+                continue; // Its process has ended.
+            }
             busy |= member.turn_all();
-            assert_eq!(member.halted, None, "member {at}");
+            let ended = member.halted.clone().filter(|why| why != crate::peer::REMOVED);
+            assert_eq!(ended, None, "member {at}");
             for (reactor, output) in std::mem::take(&mut member.network) {
                 busy = true;
                 self.carry_out(at, reactor, output);
@@ -174,8 +180,10 @@ impl Cluster {
     }
 
     fn dial(&mut self, at: usize, reactor: usize, dial: DialId, to: &str) {
-        let to = (0..self.members.len()).find(|member| url(*member) == to).expect("a member has the URL");
         let conn = self.conn(ReactorId(reactor as u16));
+        let Some(to) = (0..self.members.len()).find(|member| url(*member) == to) else {
+            return self.step(at, conn, Input::DialFailed { dial, why: "nobody is there".into() });
+        };
         if self.members[to].is_none() || !self.passes(at, to) {
             return self.step(at, conn, Input::DialFailed { dial, why: "refused".into() });
         }

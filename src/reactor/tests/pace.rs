@@ -10,7 +10,7 @@ impl Member {
     }
 
     /// The page of a path.
-    fn page(&mut self, path: &str) -> String {
+    pub(super) fn page(&mut self, path: &str) -> String {
         let conn = ConnId { slot: 9, ..self.conn };
         let at = usize::from(conn.reactor.0);
         self.reactors[at].step(self.now, Input::Opened { conn, port: Port::Client });

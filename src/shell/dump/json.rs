@@ -174,6 +174,9 @@ fn what(control: &ControlEntry) -> Value {
         ControlEntry::AlarmOff { member, alarm } => {
             json!({"what": "alarm_off", "member_id": member, "alarm": alarm})
         }
+        ControlEntry::MemberUrls { member, peer_urls } => {
+            json!({"what": "member_urls", "member_id": member, "peer_urls": peer_urls})
+        }
     }
 }
 

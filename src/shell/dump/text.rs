@@ -110,6 +110,9 @@ fn what(control: &ControlEntry) -> String {
         ControlEntry::AlarmOff { member, alarm } => {
             format!("alarm {} of member {member:x} is off", alarm_name(*alarm))
         }
+        ControlEntry::MemberUrls { member, peer_urls } => {
+            format!("member {member:x} is reached at {}", peer_urls.join(","))
+        }
     }
 }
 

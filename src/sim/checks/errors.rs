@@ -50,6 +50,9 @@ pub fn pending(evidence: &Evidence<'_>) -> Result<Vec<Pending>, Failure> {
         if evidence.history.known.members.len() > 1 && op.method == Method::MoveLeader && text == NOT_LEADER {
             continue;
         }
+        if super::members::may_be_refused(evidence.history, op) {
+            continue;
+        }
         if *text == Error::Compacted.to_string() {
             let asked = lowest_revision(op);
             if evidence.compacted_before(returned.tick) < asked {

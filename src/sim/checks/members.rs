@@ -1,9 +1,10 @@
 //! What members say of themselves: who they are, which term they are in, how they stand.
 
-use super::{Evidence, is_local};
+use super::{Evidence, is_local, request_of};
+use crate::api::{Error, Request};
 use crate::limits::QUOTA_BYTES_DEFAULT;
 use crate::sim::boot::Identity;
-use crate::sim::history::{Header, History, Moment, Op, Reign};
+use crate::sim::history::{Header, History, Moment, Op, Reign, is_change};
 use crate::sim::world::Failure;
 use crate::wire::Method;
 use crate::wire::proto::{self, Message};
@@ -13,11 +14,12 @@ pub fn check(evidence: &Evidence<'_>) -> Result<(), Failure> {
     check_headers(evidence.history)?;
     check_reigns(&evidence.history.known.reigns)?;
     let members = &evidence.history.known.members;
+    let founders = evidence.history.known.founders();
     let mut published = vec![vec![]; members.len()];
     for (call, op) in evidence.history.ops.iter().enumerate().filter(|(_, op)| op.is_ok()) {
         let checked = match op.method {
             Method::Status => check_status(evidence.history, op),
-            Method::MemberList => check_list(members, op, &mut published),
+            Method::MemberList => check_list(members, founders, op, &mut published),
             _ => Ok(()),
         };
         checked.map_err(|what| wrong(call, op, what))?;
@@ -127,12 +129,15 @@ fn check_header(history: &History, member: usize, header: &Header, asked: Moment
 }
 
 /// Each member is listed as what it is, in the order of their ids. It makes its clients' URLs known once there is a
-/// leader: from then on they are there, for all or for who asks the member that listed them.
-fn check_list(members: &[Identity], op: &Op, published: &mut [Vec<(Moment, usize)>]) -> Result<(), String> {
+/// leader, and its name with them where it is no founder: from then on they are there, for all or for who asks the
+/// member that listed them.
+fn check_list(
+    members: &[Identity],
+    founders: usize,
+    op: &Op,
+    published: &mut [Vec<(Moment, usize)>],
+) -> Result<(), String> {
     let reply = proto::MemberListResponse::decode(op.messages[0].clone()).expect("it is protobuf");
-    if reply.members.len() != members.len() {
-        return Err(format!("there are {}, not {:?}", members.len(), reply.members));
-    }
     if !reply.members.is_sorted_by(|one, other| one.id < other.id) {
         return Err(format!("not in the order of their ids: {:?}", reply.members));
     }
@@ -140,14 +145,13 @@ fn check_list(members: &[Identity], op: &Op, published: &mut [Vec<(Moment, usize
         let Some(at) = members.iter().position(|known| known.id.0 == member.id) else {
             return Err(format!("who is {member:?}"));
         };
-        let Identity { id, name, peer_url, client_url } = members[at].clone();
+        let Identity { name, client_url, .. } = &members[at];
         let published = &mut published[at];
         let lacks_urls = member.client_urls.is_empty();
-        let client_urls = if lacks_urls { vec![] } else { vec![client_url] };
-        let (id, peer_urls) = (id.0, vec![peer_url]);
-        let expected = proto::Member { id, name, peer_urls, client_urls, is_learner: false };
-        if member != expected {
-            return Err(format!("it is {expected:?}, not {member:?}"));
+        let name = if lacks_urls && at >= founders { "" } else { name };
+        let client_urls = if lacks_urls { &[][..] } else { std::slice::from_ref(client_url) };
+        if (&member.name[..], &member.client_urls[..]) != (name, client_urls) {
+            return Err(format!("it is {name:?} at {client_urls:?}, not {member:?}"));
         }
         let knows =
             |(before, by): &(Moment, usize)| *before < op.invoked && (*by == op.member || !is_local(op));
@@ -165,12 +169,76 @@ fn check_status(history: &History, op: &Op) -> Result<(), String> {
     let status = proto::StatusResponse::decode(op.messages[0].clone()).expect("it is protobuf");
     let quota = history.known.quota_bytes.map_or(QUOTA_BYTES_DEFAULT, u64::cast_signed);
     let no_leader = status.errors.iter().any(|error| error.contains("no leader"));
-    let is_member = history.known.members.iter().any(|member| member.id.0 == status.leader);
+    let is_member =
+        status.leader != 0 && history.known.members.iter().any(|member| member.id.0 == status.leader);
     let right = (if no_leader { status.leader == 0 } else { is_member })
-        && !status.is_learner
+        && (!status.is_learner || was_learner(history, op.member))
         && status.raft_applied_index <= status.raft_index
         && (0..=status.db_size).contains(&status.db_size_in_use)
         && status.db_size_quota == quota
         && status.raft_term == status.header.unwrap_or_default().raft_term;
     if right { Ok(()) } else { Err(format!("{status:?}")) }
+}
+
+/// Whether somebody has asked for the member as a learner.
+fn was_learner(history: &History, member: usize) -> bool {
+    let url = &history.known.members[member].peer_url;
+    changes(history).any(|(_, request)| {
+        matches!(request, Request::MemberAdd { peer_urls, is_learner: true } if peer_urls.contains(url))
+    })
+}
+
+/// What was asked to change of the members, and when.
+fn changes(history: &History) -> impl Iterator<Item = (&Op, Request)> {
+    let changes = history.ops.iter().filter(|op| is_change(op.method));
+    changes.map(|op| (op, request_of(op)))
+}
+
+/// Whether an error may be told since members come and go: it says whose doing that must have been before.
+pub fn may_be_refused(history: &History, op: &Op) -> bool {
+    if history.known.newcomers == 0 {
+        return false;
+    }
+    let is = |error: Error| op.status.1 == error.to_string();
+    if is(Error::NotSupportedForLearner) {
+        return was_learner(history, op.member);
+    }
+    if op.method == Method::MoveLeader {
+        return is(Error::BadLeaderTransferee);
+    }
+    if !is_change(op.method) {
+        return false;
+    }
+    let asked = request_of(op);
+    let before = || {
+        changes(history).filter(|(other, _)| other.invoked != op.invoked && Some(other.invoked) < op.returned)
+    };
+    match &asked {
+        Request::MemberAdd { peer_urls: urls, .. } | Request::MemberUpdate { peer_urls: urls, .. }
+            if is(Error::PeerUrlExists) =>
+        {
+            let names = |request: &Request| match request {
+                Request::MemberAdd { peer_urls, .. } | Request::MemberUpdate { peer_urls, .. } => {
+                    peer_urls == urls
+                }
+                _ => false,
+            };
+            before().any(|(_, request)| names(&request))
+        }
+        Request::MemberAdd { is_learner: true, .. } if is(Error::TooManyLearners) => {
+            before().any(|(_, request)| matches!(request, Request::MemberAdd { is_learner: true, .. }))
+        }
+        Request::MemberRemove { member: id }
+        | Request::MemberUpdate { member: id, .. }
+        | Request::MemberPromote { member: id }
+            if is(Error::MemberNotFound) =>
+        {
+            before().any(|(_, request)| matches!(request, Request::MemberRemove { member } if member == *id))
+        }
+        Request::MemberPromote { .. } if is(Error::NotLearner) => {
+            before().any(|(_, request)| request == asked)
+        }
+        Request::MemberPromote { .. } if is(Error::LearnerNotReady) => true,
+        _ => op.is_unchanged(),
+    }
 }

@@ -12,6 +12,7 @@ mod errors;
 mod hashes;
 mod late;
 mod leases;
+mod lists;
 pub(super) mod members;
 mod no_space;
 mod record;
@@ -53,6 +54,7 @@ pub fn check(history: &History, observers: usize) -> Result<(), Failure> {
     compactions::check(&evidence)?;
     no_space::check(&evidence)?;
     members::check(&evidence)?;
+    lists::check(history)?;
     let done = replay::replay(&evidence)?;
     evidence.causes(&done.writers)?;
     late::check(&evidence, &done.writers)?;

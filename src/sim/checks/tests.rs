@@ -179,3 +179,41 @@ fn what_observers_have_seen_other_watches_may_be_shown_later() {
     history.streams[0].ended = Some(shown);
     assert!(check_shown(&history, 1, 2).is_ok());
 }
+
+#[test]
+fn a_change_is_refused_for_what_somebody_has_done() {
+    let mut told = Told::new();
+    told.0.known.newcomers = 1;
+    let url = told.0.known.members[2].peer_url.clone();
+    let add = proto::MemberAddRequest { peer_urls: vec![url], is_learner: true };
+    let promote = proto::MemberPromoteRequest { id: 9 };
+    let remove = proto::MemberRemoveRequest { id: 9 };
+    let range = proto::RangeRequest::default();
+    let refused = |told: &mut Told, method, request: &dyn Fn() -> Vec<u8>, error: Error| {
+        told.0.invoke(Time(0), 0, 2, method, request().into());
+        let returned = told.0.moment(Time(0));
+        let op = told.0.ops.last_mut().unwrap();
+        (op.returned, op.status) = (Some(returned), (error.code() as u8, error.to_string()));
+        members::may_be_refused(&told.0, told.0.ops.last().unwrap())
+    };
+    let asked = [
+        (Method::MemberAdd, add.encode_to_vec(), Error::PeerUrlExists),
+        (Method::MemberAdd, add.encode_to_vec(), Error::TooManyLearners),
+        (Method::MemberPromote, promote.encode_to_vec(), Error::NotLearner),
+        (Method::MemberRemove, remove.encode_to_vec(), Error::MemberNotFound),
+    ];
+    for (method, request, error) in asked {
+        let mut told = Told(told.0.clone());
+        let request = || request.clone();
+        let by_whom = format!("{method:?} {error}");
+        assert!(!refused(&mut told, method, &request, error.clone()), "{by_whom}: nobody did that");
+        assert!(refused(&mut told, method, &request, error), "{by_whom}: the call before");
+    }
+    let range = || range.encode_to_vec();
+    assert!(!refused(&mut told, Method::Range, &range, Error::NotSupportedForLearner), "it is none");
+    told.call(0, Method::MemberAdd, &add, Err(Error::Unhealthy));
+    assert!(refused(&mut told, Method::Range, &range, Error::NotSupportedForLearner));
+    assert!(!refused(&mut told, Method::Range, &range, Error::MemberNotFound));
+    told.0.known.newcomers = 0;
+    assert!(!refused(&mut told, Method::Range, &range, Error::NotSupportedForLearner), "nobody comes");
+}

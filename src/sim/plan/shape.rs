@@ -13,7 +13,10 @@ use crate::types::Duration;
 /// The world's constants in one run.
 #[derive(Clone, Debug)]
 pub struct Shape {
+    /// Of all members that there may ever be, in the order of their places.
     pub members: Vec<MemberShape>,
+    /// How many of them found the cluster; the others may join it later.
+    pub founders: usize,
     pub shards: usize,
     pub clients: usize,
     pub segments: SegmentBytes,
@@ -79,6 +82,7 @@ impl Shape {
     pub(super) fn draw_for(seed: u64, members: usize, rng: &mut Rng) -> Shape {
         let mut shape = Shape::draw(rng);
         shape.draw_members(&mut Rng::new(seed ^ 0x3E3B_0725), members);
+        shape.founders = members;
         // More than the sequencer's ring tells apart.
         if Rng::new(seed ^ 0x0040).chance(1, 60) {
             shape.shards = 66;
@@ -146,6 +150,7 @@ impl Shape {
         let clock = Clock::default();
         Shape {
             members: vec![MemberShape { reactors, resizes, disk_latency, disk_reserve_bytes, clock }],
+            founders: 1,
             shards,
             clients,
             segments,
@@ -173,6 +178,19 @@ impl Shape {
         let plain = self.quota_bytes.is_none() && self.auto_compaction == AutoCompaction::Off;
         let resizes = self.members.iter().any(|member| member.resizes);
         self.segments.least >= 32 * BLOCK_BYTES && self.shards <= 6 && !resizes && plain
+    }
+
+    /// Whether members come and go.
+    pub fn changes(&self) -> bool {
+        self.founders < self.members.len()
+    }
+
+    /// So many have founded the cluster, and others come to it. They are given states, which must not take too long.
+    pub(super) fn let_members_come(&mut self, founders: usize) {
+        self.founders = founders;
+        if self.net_delay > Duration::from_ms(1) {
+            self.bounds.peer = Bounds::PRODUCTION.peer;
+        }
     }
 
     /// One of the members. Nothing is drawn where there is only one.

@@ -25,6 +25,10 @@ fn flag(rng: &mut Rng) -> bool {
     rng.chance(1, 2)
 }
 
+fn texts(rng: &mut Rng) -> Vec<String> {
+    (0..rng.below(4)).map(|_| "é1".repeat(rng.below(3) as usize)).collect()
+}
+
 fn some_range(rng: &mut Rng) -> proto::RangeRequest {
     proto::RangeRequest {
         key: bytes(rng),
@@ -257,6 +261,22 @@ fn by_prost(method: Method, message: &Bytes) -> Result<Request, prost::DecodeErr
             let proto::MemberListRequest { linearizable } = Message::decode(message)?;
             Request::MemberList { linearizable }
         }
+        Method::MemberAdd => {
+            let proto::MemberAddRequest { peer_urls, is_learner } = Message::decode(message)?;
+            Request::MemberAdd { peer_urls, is_learner }
+        }
+        Method::MemberRemove => {
+            let proto::MemberRemoveRequest { id } = Message::decode(message)?;
+            Request::MemberRemove { member: MemberId(id) }
+        }
+        Method::MemberUpdate => {
+            let proto::MemberUpdateRequest { id, peer_urls } = Message::decode(message)?;
+            Request::MemberUpdate { member: MemberId(id), peer_urls }
+        }
+        Method::MemberPromote => {
+            let proto::MemberPromoteRequest { id } = Message::decode(message)?;
+            Request::MemberPromote { member: MemberId(id) }
+        }
         Method::HashKv => Request::HashKv { revision: proto::HashKvRequest::decode(message)?.revision },
         Method::HealthCheck => {
             Request::HealthCheck { service: proto::HealthCheckRequest::decode(message)?.service }
@@ -298,6 +318,14 @@ fn sample(rng: &mut Rng, method: Method) -> Vec<u8> {
             let member_id = number(rng) as u64;
             proto::AlarmRequest { action: small(rng), member_id, alarm: small(rng) }.encode_to_vec()
         }
+        Method::MemberAdd => {
+            let peer_urls = texts(rng);
+            proto::MemberAddRequest { peer_urls, is_learner: flag(rng) }.encode_to_vec()
+        }
+        Method::MemberUpdate => {
+            let peer_urls = texts(rng);
+            proto::MemberUpdateRequest { id: number(rng) as u64, peer_urls }.encode_to_vec()
+        }
         Method::HealthCheck => proto::HealthCheckRequest { service: "etcd".into() }.encode_to_vec(),
         _ => proto::HashKvRequest { revision: number(rng) }.encode_to_vec(),
     }
@@ -305,6 +333,20 @@ fn sample(rng: &mut Rng, method: Method) -> Vec<u8> {
 
 fn unary_methods() -> impl Iterator<Item = Method> {
     Method::ALL.iter().copied().filter(|method| method.kind() == crate::wire::CallKind::Unary)
+}
+
+#[test]
+fn of_more_urls_than_a_member_may_have_one_too_many_is_kept() {
+    for (given, kept) in [(MEMBER_URLS_MAX, MEMBER_URLS_MAX), (1_000, MEMBER_URLS_MAX + 1)] {
+        let peer_urls = vec!["u".to_owned(); given];
+        let add = proto::MemberAddRequest { peer_urls: peer_urls.clone(), is_learner: true }.encode_to_vec();
+        let update = proto::MemberUpdateRequest { id: 1, peer_urls: peer_urls.clone() }.encode_to_vec();
+        let peer_urls = peer_urls[..kept].to_vec();
+        let added = Request::MemberAdd { peer_urls: peer_urls.clone(), is_learner: true };
+        assert_eq!(unary(Method::MemberAdd, add.into()), Ok(added));
+        let updated = Request::MemberUpdate { member: MemberId(1), peer_urls };
+        assert_eq!(unary(Method::MemberUpdate, update.into()), Ok(updated));
+    }
 }
 
 #[test]

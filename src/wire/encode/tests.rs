@@ -234,7 +234,12 @@ fn maintenance_and_cluster_replies_are_byte_for_byte_prosts() {
             client_urls: member.client_urls.clone(),
             is_learner: member.is_learner,
         };
-        let expected = proto::MemberListResponse { header: outer(Revision(0)), members: vec![expected] };
+        let header = outer(Revision(0));
+        let members = vec![expected.clone(), expected.clone()];
+        let added = proto::MemberAddResponse { header, member: Some(expected.clone()), members };
+        let members = vec![member.clone(), member.clone()];
+        check(&Reply::MemberAdded { member: member.clone(), members }, &added);
+        let expected = proto::MemberListResponse { header, members: vec![expected] };
         check(&Reply::MemberList { members: vec![member] }, &expected);
     }
     check(&Reply::Defragment, &proto::DefragmentResponse { header: None });

@@ -6,7 +6,8 @@ use super::paths::{Path, paths};
 use super::{module_of, sources};
 
 /// What all parts stand on.
-const GROUND: &[&str] = &["turn", "epoch_state", "gate", "pace", "requests", "sizes", "settings", "waiters"];
+const GROUND: &[&str] =
+    &["turn", "book", "epoch_state", "gate", "pace", "requests", "sizes", "settings", "waiters"];
 /// The parts, and what of another one each may name: a borrow that its signatures show, or a view of its own.
 const PARTS: &[(&str, &[&str])] = &[
     ("calls", &["shards::Shards"]),
@@ -19,7 +20,7 @@ const PARTS: &[(&str, &[&str])] = &[
 ];
 /// The files of the router, which alone has the whole.
 const ROUTER: &[&str] =
-    &["", "cluster", "control_effects", "effects", "leaving", "picture", "rest", "settings"];
+    &["", "cluster", "control_effects", "effects", "leaving", "members", "picture", "rest", "settings"];
 /// Who may change what is read-only for the others, beside the router.
 const CHANGES: &[&str] = &["turn", "epoch"];
 

@@ -49,7 +49,7 @@ impl Asked {
 }
 
 impl Cluster {
-    fn leader(&self) -> usize {
+    pub(super) fn leader(&self) -> usize {
         let [leader] = self.leaders()[..] else { panic!("one leads: {:?}", self.leaders()) };
         leader
     }

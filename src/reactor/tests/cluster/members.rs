@@ -1,0 +1,353 @@
+//! Members that come and go.
+
+use super::*;
+
+const ADD: &str = "/etcdserverpb.Cluster/MemberAdd";
+const REMOVE: &str = "/etcdserverpb.Cluster/MemberRemove";
+const PROMOTE: &str = "/etcdserverpb.Cluster/MemberPromote";
+
+impl Cluster {
+    /// As long as members have to be connected before one may be added.
+    fn heal(&mut self) {
+        self.pass(Duration::from_secs(6));
+    }
+
+    fn add(&mut self, asked: usize, is_learner: bool) -> proto::MemberAddResponse {
+        let at = self.members.len();
+        let request = proto::MemberAddRequest { peer_urls: vec![url(at)], is_learner };
+        let reply: proto::MemberAddResponse = self.call(asked, ADD, &request).unwrap();
+        self.members.push(None);
+        reply
+    }
+
+    /// Starts the member that was added last, as the answer names the members.
+    fn start(&mut self, reactors: u16, reply: &proto::MemberAddResponse) {
+        let at = self.members.len() - 1;
+        let mut founders: Vec<Founder> = reply.members.iter().map(founder).collect();
+        founders.sort_by_key(|founder| founder.id);
+        let settings = Settings {
+            member: MemberId(reply.member.as_ref().unwrap().id),
+            name: format!("m{at}"),
+            peer_urls: vec![url(at)],
+            founders,
+            joins: true,
+            directory: StoreId(100 + at as u64),
+            ..settings(1)
+        };
+        let member = Member::before_its_first_turn(false, reactors, settings);
+        self.members[at] = Some(member);
+    }
+
+    fn join(&mut self, asked: usize, reactors: u16) -> u64 {
+        let reply = self.add(asked, false);
+        self.start(reactors, &reply);
+        reply.member.unwrap().id
+    }
+
+    fn id(&self, at: usize) -> u64 {
+        self.members[at].as_ref().unwrap().reactors[0].turn.settings.member.0
+    }
+
+    /// Who leads, once somebody does.
+    fn serves(&mut self) -> usize {
+        self.until("one serves", serving);
+        self.leader()
+    }
+
+    /// No change is under way, as all members know.
+    fn is_at_rest(&self) -> bool {
+        let up = self.members.iter().flatten();
+        let mut controls = up.flat_map(|member| &member.reactors).map(|reactor| &reactor.turn.control);
+        controls.all(|control| control.is_bootstrapped() && control.member_changes().next().is_none())
+    }
+
+    /// Who votes and who learns in the groups of a member, which are alike.
+    fn peers(&self, at: usize) -> (usize, usize) {
+        let member = self.members[at].as_ref().unwrap();
+        let groups = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
+        let peers = groups.map(|local| {
+            let peers = local.shard.group().peers();
+            (peers.voters.len(), peers.learners.len())
+        });
+        let all: std::collections::BTreeSet<_> = peers.collect();
+        assert_eq!(all.len(), 1, "the groups of a member differ: {all:?}");
+        all.into_iter().next().unwrap()
+    }
+
+    fn list(&mut self, at: usize) -> Vec<(u64, bool)> {
+        let request = proto::MemberListRequest { linearizable: true };
+        let reply: proto::MemberListResponse =
+            self.call(at, "/etcdserverpb.Cluster/MemberList", &request).unwrap();
+        reply.members.iter().map(|member| (member.id, member.is_learner)).collect()
+    }
+
+    fn remove(&mut self, asked: usize, id: u64) -> Result<proto::MemberRemoveResponse, (u8, String)> {
+        self.call(asked, REMOVE, &proto::MemberRemoveRequest { id })
+    }
+
+    /// Whether a member has ended, since it is none any more. It is taken away then.
+    fn has_left(&mut self, at: usize) -> bool {
+        let halted = self.members[at].as_ref().and_then(|member| member.halted.clone());
+        if halted.is_some() {
+            self.kill(at);
+        }
+        halted.as_deref() == Some(crate::peer::REMOVED)
+    }
+}
+
+fn founder(of: &proto::Member) -> Founder {
+    Founder { id: MemberId(of.id), name: of.name.clone(), peer_urls: of.peer_urls.clone() }
+}
+
+#[test]
+fn one_member_grows_to_three_and_all_have_everything() {
+    let mut cluster = Cluster::new(&[2], 3);
+    cluster.serves();
+    for n in 0..30 {
+        cluster.put(0, &format!("{}k{n}", char::from((n * 7 % 128) as u8)));
+    }
+    let second = cluster.join(0, 1);
+    cluster.until("the second votes", |cluster| cluster.is_at_rest() && cluster.peers(0) == (2, 0));
+    cluster.until("both show it", |cluster| cluster.shown() == [31; 2]);
+    cluster.heal();
+    let third = cluster.join(1, 3);
+    cluster.until("the third votes", |cluster| cluster.is_at_rest() && cluster.peers(0) == (3, 0));
+    cluster.until("all show it", |cluster| cluster.shown() == [31; 3]);
+    let mut ids = vec![(7, false), (second, false), (third, false)];
+    ids.sort_unstable();
+    for at in 0..3 {
+        assert_eq!(cluster.list(at), ids);
+        assert_eq!(cluster.range(at, false), (31, 30));
+    }
+    cluster.kill(0);
+    let next = cluster.serves();
+    let request = proto::PutRequest { key: Bytes::from_static(b"after"), ..Default::default() };
+    let reply: proto::PutResponse = cluster.call(next, "/etcdserverpb.KV/Put", &request).unwrap();
+    assert_eq!(reply.header.unwrap().revision, 32);
+}
+
+fn grown(reactors: &[u16]) -> Cluster {
+    grown_of(reactors, true)
+}
+
+fn grown_of(reactors: &[u16], strict_reconfig_check: bool) -> Cluster {
+    let mut cluster =
+        Cluster::of(&reactors[..1], 3, |settings| Settings { strict_reconfig_check, ..settings });
+    cluster.serves();
+    for n in 0..20 {
+        cluster.put(0, &format!("{}k{n}", char::from((n * 7 % 128) as u8)));
+    }
+    for (count, more) in reactors.iter().enumerate().skip(1) {
+        if count > 1 {
+            cluster.heal();
+        }
+        cluster.join(0, *more);
+        let voters = count + 1;
+        cluster.until("it votes", |cluster| cluster.is_at_rest() && cluster.peers(0) == (voters, 0));
+    }
+    cluster.until("all show it", |cluster| cluster.shown() == vec![21; reactors.len()]);
+    cluster.heal();
+    cluster
+}
+
+#[test]
+fn a_voter_that_is_not_started_counts_in_no_quorum() {
+    let mut cluster = Cluster::new(&[2], 3);
+    cluster.serves();
+    let reply = cluster.add(0, false);
+    assert!(!reply.member.as_ref().unwrap().is_learner);
+    cluster.pass(Duration::from_secs(5));
+    assert_eq!(cluster.put(0, "/alone"), 2);
+    assert_eq!(cluster.peers(0), (1, 1));
+    let refused = cluster.call::<_, proto::MemberAddResponse>(
+        0,
+        ADD,
+        &proto::MemberAddRequest { peer_urls: vec![url(2)], is_learner: false },
+    );
+    let text = "etcdserver: re-configuration failed due to not enough started members";
+    assert_eq!(refused.unwrap_err(), (2, text.to_owned()));
+    cluster.start(1, &reply);
+    cluster.until("it votes", |cluster| cluster.is_at_rest() && cluster.peers(0) == (2, 0));
+    cluster.until("both show it", |cluster| cluster.shown() == [2; 2]);
+}
+
+#[test]
+fn a_learner_is_promoted_once_it_has_what_the_leader_has() {
+    let mut cluster = Cluster::new(&[1], 3);
+    cluster.serves();
+    let reply = cluster.add(0, true);
+    let id = reply.member.as_ref().unwrap().id;
+    let promote = proto::MemberPromoteRequest { id };
+    let early: Result<proto::MemberPromoteResponse, _> = cluster.call(0, PROMOTE, &promote);
+    let text = "etcdserver: can only promote a learner member which is in sync with leader";
+    assert_eq!(early.unwrap_err(), (9, text.to_owned()));
+    for n in 0..20 {
+        cluster.put(0, &format!("{}k{n}", char::from((n * 7 % 128) as u8)));
+    }
+    cluster.start(2, &reply);
+    cluster.until("it has all", |cluster| cluster.shown() == [21; 2]);
+    assert_eq!(cluster.peers(0), (1, 1));
+    assert_eq!(cluster.list(0), ids_of(&[(7, false), (id, true)]));
+    cluster.pass(Duration::from_ms(200));
+    let promoted: proto::MemberPromoteResponse = cluster.call(0, PROMOTE, &promote).unwrap();
+    assert_eq!(promoted.members.len(), 2);
+    assert_eq!(cluster.peers(0), (2, 0));
+    let again: Result<proto::MemberPromoteResponse, _> = cluster.call(0, PROMOTE, &promote);
+    assert_eq!(again.unwrap_err().1, "etcdserver: can only promote a learner member");
+}
+
+fn ids_of(ids: &[(u64, bool)]) -> Vec<(u64, bool)> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids
+}
+
+#[test]
+fn who_is_removed_ends_and_the_others_go_on_without_it() {
+    for reactors in [&[2, 1][..], &[1, 2, 1], &[1, 1, 2]] {
+        let mut cluster = grown(reactors);
+        let leader = cluster.serves();
+        let gone = (leader + 1) % reactors.len();
+        let id = cluster.id(gone);
+        let reply = cluster.remove(leader, id).unwrap();
+        assert_eq!(reply.members.len(), reactors.len() - 1);
+        assert_eq!(cluster.peers(leader), (reactors.len() - 1, 0));
+        cluster.until("it ends", |cluster| cluster.members[gone].as_ref().unwrap().halted.is_some());
+        assert!(cluster.has_left(gone));
+        assert_eq!(cluster.remove(leader, id).unwrap_err(), (5, "etcdserver: member not found".into()));
+        let request = proto::PutRequest { key: Bytes::from_static(b"after"), ..Default::default() };
+        let put: proto::PutResponse = cluster.call(leader, "/etcdserverpb.KV/Put", &request).unwrap();
+        assert_eq!(put.header.unwrap().revision, 22);
+    }
+}
+
+#[test]
+fn a_leader_is_removed_by_another_one_and_whoever_asked_hears_of_it() {
+    for (reactors, asks_itself) in [(&[2, 1][..], true), (&[1, 2, 1], true), (&[1, 1, 2], false)] {
+        let mut cluster = grown(reactors);
+        let leader = cluster.serves();
+        let asked = if asks_itself { leader } else { (leader + 1) % reactors.len() };
+        let id = cluster.id(leader);
+        let reply = cluster.remove(asked, id).unwrap();
+        assert_eq!(reply.members.len(), reactors.len() - 1);
+        cluster.until("it ends", |cluster| cluster.members[leader].as_ref().unwrap().halted.is_some());
+        assert!(cluster.has_left(leader));
+        let next = cluster.serves();
+        assert_eq!(cluster.peers(next), (reactors.len() - 1, 0));
+        let request = proto::PutRequest { key: Bytes::from_static(b"after"), ..Default::default() };
+        let put: proto::PutResponse = cluster.call(next, "/etcdserverpb.KV/Put", &request).unwrap();
+        assert_eq!(put.header.unwrap().revision, 22);
+    }
+}
+
+#[test]
+fn the_only_member_stays() {
+    let mut cluster = Cluster::new(&[1], 2);
+    cluster.serves();
+    let text = "etcdserver: re-configuration failed due to not enough started members";
+    assert_eq!(cluster.remove(0, 7).unwrap_err(), (2, text.to_owned()));
+    assert_eq!(cluster.put(0, "/still"), 2);
+}
+
+#[test]
+fn changes_that_are_asked_for_at_once_come_one_after_the_other() {
+    let mut cluster = grown(&[1, 1, 1]);
+    let leader = cluster.serves();
+    let urls = |at: usize| vec![format!("http://elsewhere{at}:2380")];
+    let asked: Vec<u32> = (0..3)
+        .map(|at| {
+            let request = proto::MemberUpdateRequest { id: cluster.id(at), peer_urls: urls(at) };
+            cluster.member(leader).ask("/etcdserverpb.Cluster/MemberUpdate", &request).number()
+        })
+        .collect();
+    for stream in asked {
+        let reply: proto::MemberUpdateResponse = cluster.answer(leader, stream).unwrap();
+        assert_eq!(reply.members.len(), 3);
+    }
+    let request = proto::MemberListRequest { linearizable: true };
+    let reply: proto::MemberListResponse =
+        cluster.call(leader, "/etcdserverpb.Cluster/MemberList", &request).unwrap();
+    assert!(reply.members.iter().all(|member| member.peer_urls[0].contains("elsewhere")), "{reply:?}");
+}
+
+/// It was away when a member joined that leads now.
+#[test]
+fn who_lags_behind_a_change_follows_a_leader_that_came_with_it() {
+    let mut cluster = grown_of(&[1, 1, 1], false);
+    cluster.pass(Duration::from_secs(1));
+    let leader = cluster.serves();
+    let lags = (leader + 1) % 3;
+    let other = 3 - leader - lags;
+    cluster.cut = vec![(lags, leader), (lags, other), (lags, 3)];
+    cluster.pass(Duration::from_secs(3));
+    let fourth = cluster.members.len();
+    let reply = cluster.add(leader, true);
+    cluster.start(1, &reply);
+    let id = reply.member.unwrap().id;
+    let leading = cluster.serves();
+    cluster.until("it has all", |cluster| cluster.shown()[fourth] == 21);
+    cluster.pass(Duration::from_secs(1));
+    let promote = proto::MemberPromoteRequest { id };
+    let _: proto::MemberPromoteResponse = cluster.call(leading, PROMOTE, &promote).unwrap();
+    let move_to = proto::MoveLeaderRequest { target_id: id };
+    let _: proto::MoveLeaderResponse =
+        cluster.call(leading, "/etcdserverpb.Maintenance/MoveLeader", &move_to).unwrap();
+    cluster.until("the new one leads", |cluster| cluster.leaders() == [fourth]);
+    cluster.cut.clear();
+    let request = proto::PutRequest { key: Bytes::from_static(b"after"), ..Default::default() };
+    let _: proto::PutResponse = cluster.call(fourth, "/etcdserverpb.KV/Put", &request).unwrap();
+    cluster.until("who was away has it", |cluster| cluster.shown() == [22; 4]);
+}
+
+/// It has the least id, so that the others would dial it, and look for it no more.
+#[test]
+fn a_member_that_was_removed_while_it_was_away_finds_out() {
+    let mut cluster = grown_of(&[1, 1, 1], false);
+    let least = (0..3).min_by_key(|at| cluster.id(*at)).unwrap();
+    let others = [(least + 1) % 3, (least + 2) % 3];
+    let id = cluster.id(least);
+    cluster.cut = others.map(|other| (least, other)).to_vec();
+    cluster.until("another one leads", |cluster| {
+        let mut leaders = cluster.leaders();
+        leaders.retain(|leader| *leader != least);
+        !leaders.is_empty()
+    });
+    let asked = others[0];
+    cluster.remove(asked, id).unwrap();
+    cluster.cut.clear();
+    cluster.until("it ends", |cluster| cluster.members[least].as_ref().unwrap().halted.is_some());
+    assert!(cluster.has_left(least));
+}
+
+/// As etcd's client is told (etcd's order of the checks).
+#[test]
+fn what_cannot_be_changed_is_refused() {
+    let mut cluster = Cluster::new(&[1, 1, 1], 2);
+    let leader = cluster.serves();
+    let add = |url: &str, is_learner| proto::MemberAddRequest { peer_urls: vec![url.into()], is_learner };
+    let refused = |cluster: &mut Cluster, request: &proto::MemberAddRequest| {
+        cluster.call::<_, proto::MemberAddResponse>(leader, ADD, request).unwrap_err()
+    };
+    let fresh = add("http://new:2380", false);
+    assert_eq!(refused(&mut cluster, &fresh), (14, "etcdserver: unhealthy cluster".into()));
+    cluster.heal();
+    let taken = add("http://m1:2380", false);
+    assert_eq!(refused(&mut cluster, &taken), (9, "etcdserver: Peer URLs already exists".into()));
+    let bad = add("foo", true);
+    assert_eq!(refused(&mut cluster, &bad), (3, "etcdserver: given member URLs are invalid".into()));
+    let _: proto::MemberAddResponse = cluster.call(leader, ADD, &add("http://l:2380", true)).unwrap();
+    let second = add("http://l2:2380", true);
+    assert_eq!(refused(&mut cluster, &second), (9, "etcdserver: too many learner members in cluster".into()));
+    let unknown = proto::MemberPromoteRequest { id: 5 };
+    let error = cluster.call::<_, proto::MemberPromoteResponse>(leader, PROMOTE, &unknown).unwrap_err();
+    assert_eq!(error, (5, "etcdserver: member not found".into()));
+    let voter = proto::MemberPromoteRequest { id: 7 };
+    let error = cluster.call::<_, proto::MemberPromoteResponse>(leader, PROMOTE, &voter).unwrap_err();
+    assert_eq!(error, (9, "etcdserver: can only promote a learner member".into()));
+    cluster.kill((leader + 1) % 3);
+    let up = (leader + 2) % 3;
+    let id = cluster.id(up);
+    assert_eq!(cluster.remove(leader, id).unwrap_err(), (14, "etcdserver: unhealthy cluster".into()));
+    let down = 7 + ((leader + 1) % 3) as u64;
+    assert_eq!(cluster.remove(leader, down).unwrap().members.len(), 3);
+}
