@@ -5,7 +5,8 @@
 //! clients' side, `shards` the owner's side, `storage` what is on disk, `leader` what only the leader has,
 //! `epoch` the takeover and who leads, `peers` the links to other members, `rounds` the asking who leads still.
 //! They are lent a `turn::Turn` and speak by mail, to each other as to other reactors. `Reactor` routes: it alone
-//! is handed the whole, and what takes more than one part stands here, in `effects`, `cluster`, `leaving` and `rest`.
+//! is handed the whole, and what takes more than one part stands here, in `effects`, `cluster`,
+//! `leaving`, `members` and `rest`.
 
 mod book;
 mod calls;

@@ -3,10 +3,10 @@
 //! **The question.** Who asks, and for what? May it be done here, and is it time?
 //!
 //! **The rule.** [`Calls::enter`] looks at a request in etcd's order: whether this member is a learner, which serves
-//! next to nothing ([`is_refused_at_learner`]), whether its caller requires a leader and there is none, whether the request makes sense, whether the log may take it. Such a request is refused with
-//! etcd's error, whatever else would become of it. Then: whether what it requires of this member is there, or it
-//! is parked until an epoch serves, in bounded number, bytes and time; and whether the calls under way leave room
-//! for it. What a request is checked for and what it requires stands in one place ([`rule`]), and a kind without a
+//! next to nothing ([`is_refused_at_learner`]), whether its caller requires a leader and there is none, whether the
+//! request makes sense, whether the log may take it. Such a request is refused with etcd's error, whatever else would
+//! become of it. Then: whether what it requires of this member is there, or it is parked until an epoch serves, in
+//! bounded number, bytes and time; and whether the calls under way leave room for it. What a request is checked for and what it requires stands in one place ([`rule`]), and a kind without a
 //! rule does not compile.
 //!
 //! **Why not otherwise.** A check beside every handler is one that the next handler lacks: a request that came in

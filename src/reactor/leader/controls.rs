@@ -99,7 +99,7 @@ impl Leader {
     }
 
     pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty() || !self.superseded.is_empty() || self.has_member_changes()
+        !self.waiting.is_empty() || !self.superseded.is_empty() || self.has_waiting_change()
     }
 
     /// An answer read from the control state: it shows, and waits for, the newest revision taken.

@@ -129,13 +129,13 @@ impl Leader {
         self.members.waiting.retain(|asked| asked.by.until > now);
     }
 
-    pub(super) fn has_member_changes(&self) -> bool {
+    pub(super) fn has_waiting_change(&self) -> bool {
         !self.members.waiting.is_empty()
     }
 
     /// Whether a change waits that could begin.
-    pub fn has_member_change(&self, turn: &Turn) -> bool {
-        let waits = !self.members.waiting.is_empty() && turn.epoch_state.takes_writes();
+    pub fn may_begin_change(&self, turn: &Turn) -> bool {
+        let waits = self.has_waiting_change() && turn.epoch_state.takes_writes();
         waits && self.members.under_way.is_none() && !has_open_change(turn)
     }
 
@@ -189,32 +189,40 @@ impl Leader {
 
     /// A change takes effect where this member leads, or does not.
     pub(super) fn note_member_change(&self, turn: &mut Turn, change: &ControlEntry) {
-        let (message, member) = match change {
-            ControlEntry::Intent(Intent::Adding(member)) => ("adding a member", member.id()),
-            ControlEntry::Intent(Intent::Promoting { member }) => ("promoting a member", MemberId(*member)),
-            ControlEntry::Intent(Intent::Removing { member }) => ("removing a member", MemberId(*member)),
+        let paths = &mut turn.counters.paths;
+        let its = ("member-id", "member-peer-urls");
+        // What is done has etcd's words and names.
+        let (message, (id, of), member) = match change {
+            ControlEntry::Intent(Intent::Adding(member)) => ("adding a member", its, member.id()),
+            ControlEntry::Intent(Intent::Promoting { member }) => {
+                ("promoting a member", its, MemberId(*member))
+            }
+            ControlEntry::Intent(Intent::Removing { member }) => {
+                ("removing a member", its, MemberId(*member))
+            }
             ControlEntry::IntentDone { member, change } => {
-                let paths = &mut turn.counters.paths;
-                let (message, count) = match change {
-                    MemberChange::Adding => ("added member", &mut paths.member_added),
-                    MemberChange::Promoting => ("promote member", &mut paths.member_promoted),
-                    MemberChange::Removing => ("removed member", &mut paths.member_removed),
+                let (message, names, count) = match change {
+                    MemberChange::Adding => {
+                        let names = ("added-peer-id", "added-peer-peer-urls");
+                        ("added member", names, &mut paths.member_added)
+                    }
+                    MemberChange::Promoting => ("promote member", its, &mut paths.member_promoted),
+                    MemberChange::Removing => {
+                        let names = ("removed-remote-peer-id", "removed-remote-peer-urls");
+                        ("removed member", names, &mut paths.member_removed)
+                    }
                 };
                 *count += u64::from(self.serves);
-                (message, MemberId(*member))
+                (message, names, MemberId(*member))
             }
-            ControlEntry::MemberUrls { member, .. } => ("updated member", MemberId(*member)),
+            ControlEntry::MemberUrls { member, .. } => {
+                let names = ("updated-remote-peer-id", "updated-remote-peer-urls");
+                ("updated member", names, MemberId(*member))
+            }
             _ => return,
         };
         let urls = turn.control.member(member).map(|record| record.peer_urls.join(",")).unwrap_or_default();
         let own = turn.settings.member.hex();
-        // etcd's names.
-        let (id, of) = match message {
-            "added member" => ("added-peer-id", "added-peer-peer-urls"),
-            "removed member" => ("removed-remote-peer-id", "removed-remote-peer-urls"),
-            "updated member" => ("updated-remote-peer-id", "updated-remote-peer-urls"),
-            _ => ("member-id", "member-peer-urls"),
-        };
         let fields = [("local-member-id", own.into()), (id, member.hex().into()), (of, urls.into())];
         turn.log_line(Level::Info, message, fields);
     }
@@ -316,7 +324,6 @@ fn decide_adding(turn: &Turn, peer_urls: &[String], is_learner: bool) -> Result<
     // An id is that of the second in which it was made.
     let mut ids = (turn.wall_secs..).map(|secs| added_member_id(&urls, secs));
     let id = ids.find(|id| !is_taken(id)).expect("some second's id is free");
-    assert!(id != turn.settings.member, "who decides is a member already");
     Ok(MemberRecord {
         id: id.0,
         directory: 0,
