@@ -3,11 +3,11 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 use super::client::Client;
-use super::process::{NEVER, Server, command, free_port};
+use super::process::{Server, command, free_port, until};
 use braid::wire::{Method, proto};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The flags of each member of a new cluster.
 fn flags_of(members: usize) -> Vec<Vec<String>> {
@@ -58,15 +58,6 @@ fn count_of(server: &Server, serializable: bool) -> (i64, i64) {
 
 fn leads(server: &Server) -> bool {
     server.get("/metrics").contains("\netcd_server_is_leader 1\n")
-}
-
-/// Looks again until it is so.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < NEVER, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// At once: none is ready before most are there.

@@ -16,7 +16,16 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Looks again until it is so.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < NEVER, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
 
 pub struct Server {
     pub child: Child,

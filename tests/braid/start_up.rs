@@ -3,7 +3,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
-use super::process::{Server, command, free_port};
+use super::process::{Server, command, free_port, until};
 use braid::config::{Url, member_id};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
@@ -134,6 +134,7 @@ fn a_member_that_was_not_added_does_not_join() {
         "--name=m1".to_owned(),
     ];
     let server = Server::start(root.path(), &flags.each_ref().map(String::as_str));
+    published(port);
     let begun = identity(root.path());
     let name = |name: &str| begun[name].as_str().unwrap().to_owned();
     let head = format!(
@@ -166,6 +167,16 @@ fn a_member_with_another_url_than_it_was_added_with_does_not_join() {
                  (resolved urls: \"http://a:1\" != \"http://x:1\")";
     assert!(ended == Some(1) && said.contains(words), "{said}");
     serve.join().unwrap();
+}
+
+/// The members, once the one that there is has published its clients' URLs: it serves a moment before.
+fn published(peer_port: u16) -> String {
+    let mut page = String::new();
+    until("it has published them", || {
+        page = get(peer_port, "/members");
+        page.contains("clientURLs")
+    });
+    page
 }
 
 /// Another member, which answers once.
@@ -336,7 +347,7 @@ fn operators_read_the_peer_port() {
     ];
     let server = Server::start(root.path(), &flags.each_ref().map(String::as_str));
     assert!(server.before.contains("serving peer traffic"), "{}", server.before);
-    let members = get(port, "/members");
+    let members = published(port);
     let cluster = identity(root.path())["cluster_id"].as_str().unwrap().to_owned();
     assert!(members.contains(&format!("\r\nX-Etcd-Cluster-Id: {cluster}\r\n")), "{members}");
     let id = u64::from_str_radix(identity(root.path())["member_id"].as_str().unwrap(), 16).unwrap();
