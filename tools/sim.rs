@@ -4,25 +4,28 @@
 
 use braid::sim::hits::Tally;
 use braid::sim::plan::Plan;
-use braid::sim::{Report, run};
+use braid::sim::{Failure, Report, Summary, run};
+use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 const HELP: &str = "\
 Runs the whole server in a simulated world: a seed draws the members, their clients and their faults, and
 decides every step of it. What clients saw must be what one etcd could have answered.
 
-    cargo sim -- run [--seeds A..B] [--minutes M] [--members N [--changes]] [--reach-all]
+    cargo sim -- run [--seeds A..B] [--minutes M] [--members N [--changes]] [--reach-all] [--jobs J]
     cargo sim -- repeat SEED [--trace] [--members N [--changes]] [--only I,J,...]
     cargo sim -- shrink SEED [--members N [--changes]]
 
   run      the seeds from A up to, not including, B     [0..1000]
            until one fails, all are done, or M minutes are over; with --reach-all they fail as well where
            some fault never hit anything, or some way through the program was never gone: with several
-           members, of those that only several have
+           members, of those that only several have; J seeds at once        [as many as cores may be used]
   repeat   one seed again: its plan, how it ends, and with --trace everything that happens; with --only
            nothing but those events of the plan, by their places from 0 on
   shrink   leaves events out of a failing seed for as long as it still fails, and says which are left
@@ -40,14 +43,36 @@ const PROGRESS_IN_FILE: Duration = Duration::from_secs(60);
 /// As many as etcd advises at most.
 const MEMBERS_MAX: usize = 7;
 
-static SEED: AtomicU64 = AtomicU64::new(0);
+/// More threads than any machine of ours has cores.
+const JOBS_MAX: usize = 1024;
+
+thread_local! {
+    /// The seed that this thread runs.
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
 
 #[derive(Debug, PartialEq)]
 enum Task {
     Help,
-    Run { seeds: Range<u64>, minutes: Option<u64>, members: Members, reach_all: bool },
+    Run(Runs),
     Repeat { seed: u64, members: Members, trace: bool, only: Option<Vec<usize>> },
     Shrink { seed: u64, members: Members },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Runs {
+    seeds: Range<u64>,
+    minutes: Option<u64>,
+    members: Members,
+    reach_all: bool,
+    /// How many seeds run at once, if not as many as there are cores.
+    jobs: Option<usize>,
+}
+
+impl Default for Runs {
+    fn default() -> Runs {
+        Runs { seeds: 0..1000, minutes: None, members: Members::default(), reach_all: false, jobs: None }
+    }
 }
 
 /// How many members, if not one, and whether others come and go.
@@ -85,12 +110,12 @@ fn main() -> ExitCode {
     };
     let words = match task {
         Task::Help => String::new(),
-        Task::Run { members, .. } | Task::Repeat { members, .. } | Task::Shrink { members, .. } => {
+        Task::Run(Runs { members, .. }) | Task::Repeat { members, .. } | Task::Shrink { members, .. } => {
             members.words()
         }
     };
     std::panic::set_hook(Box::new(move |info| {
-        let seed = SEED.load(Ordering::Relaxed);
+        let seed = SEED.get();
         println!("seed {seed} panics: {info}\nrepeat it with: cargo sim -- repeat {seed}{words}");
     }));
     match task {
@@ -98,7 +123,7 @@ fn main() -> ExitCode {
             println!("{HELP}");
             ExitCode::SUCCESS
         }
-        Task::Run { seeds, minutes, members, reach_all } => run_seeds(seeds, minutes, members, reach_all),
+        Task::Run(runs) => run_seeds(&runs),
         Task::Repeat { seed, members, trace, only } => repeat(seed, members, trace, only.as_deref()),
         Task::Shrink { seed, members } => shrink(seed, members),
     }
@@ -113,9 +138,7 @@ fn parse(words: &[&str]) -> Result<Task, String> {
     }
     let drawn = Members::default();
     let (task, mut rest) = match *words {
-        ["run", ref rest @ ..] => {
-            (Task::Run { seeds: 0..1000, minutes: None, members: drawn, reach_all: false }, rest.iter())
-        }
+        ["run", ref rest @ ..] => (Task::Run(Runs::default()), rest.iter()),
         ["repeat", seed, ref rest @ ..] => {
             let seed = number("SEED", seed)?;
             (Task::Repeat { seed, members: drawn, trace: false, only: None }, rest.iter())
@@ -131,17 +154,18 @@ fn parse(words: &[&str]) -> Result<Task, String> {
     while let Some(&name) = rest.next() {
         let mut value = || rest.next().copied().ok_or_else(|| format!("{name} lacks its value"));
         match (&mut task, name) {
-            (Task::Run { seeds, .. }, "--seeds") => *seeds = range(value()?)?,
-            (Task::Run { minutes, .. }, "--minutes") => *minutes = Some(number(name, value()?)?),
+            (Task::Run(runs), "--seeds") => runs.seeds = range(value()?)?,
+            (Task::Run(runs), "--minutes") => runs.minutes = Some(number(name, value()?)?),
+            (Task::Run(runs), "--jobs") => runs.jobs = Some(at_once(value()?)?),
             (
-                Task::Run { members, .. } | Task::Repeat { members, .. } | Task::Shrink { members, .. },
+                Task::Run(Runs { members, .. }) | Task::Repeat { members, .. } | Task::Shrink { members, .. },
                 "--members",
             ) => members.number = Some(several(value()?)?),
             (
-                Task::Run { members, .. } | Task::Repeat { members, .. } | Task::Shrink { members, .. },
+                Task::Run(Runs { members, .. }) | Task::Repeat { members, .. } | Task::Shrink { members, .. },
                 "--changes",
             ) => members.change = true,
-            (Task::Run { reach_all, .. }, "--reach-all") => *reach_all = true,
+            (Task::Run(runs), "--reach-all") => runs.reach_all = true,
             (Task::Repeat { trace, .. }, "--trace") => *trace = true,
             (Task::Repeat { only, .. }, "--only") => *only = Some(places(value()?)?),
             _ => return Err(format!("{} takes no {name:?}", words[0])),
@@ -157,6 +181,11 @@ fn number(name: &str, word: &str) -> Result<u64, String> {
 fn several(word: &str) -> Result<usize, String> {
     let members = word.parse().ok().filter(|members| (1..=MEMBERS_MAX).contains(members));
     members.ok_or_else(|| format!("--members is a number from 1 to {MEMBERS_MAX}, not {word:?}"))
+}
+
+fn at_once(word: &str) -> Result<usize, String> {
+    let jobs = word.parse().ok().filter(|jobs| (1..=JOBS_MAX).contains(jobs));
+    jobs.ok_or_else(|| format!("--jobs is a number from 1 to {JOBS_MAX}, not {word:?}"))
 }
 
 fn range(word: &str) -> Result<Range<u64>, String> {
@@ -204,31 +233,48 @@ impl Progress {
     }
 }
 
-fn run_seeds(seeds: Range<u64>, minutes: Option<u64>, members: Members, reach_all: bool) -> ExitCode {
-    let (began, mut progress) = (Instant::now(), Progress::begin());
-    let (mut done, mut calls, mut starts, mut tally) = (0_u64, 0, 0, Tally::default());
-    for seed in seeds.clone() {
-        if minutes.is_some_and(|minutes| began.elapsed().as_secs() / 60 >= minutes) {
-            break;
+/// A seed and how it ended.
+type Ended = (u64, Result<Summary, Failure>);
+
+fn run_seeds(runs: &Runs) -> ExitCode {
+    let Runs { seeds, minutes, members, reach_all, jobs } = runs;
+    let jobs = jobs.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+    let began = Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let total = std::thread::scope(|threads| {
+        let (ends, ended) = channel();
+        for _ in 0..jobs {
+            let (next, ends) = (&next, ends.clone());
+            threads.spawn(move || {
+                while !minutes.is_some_and(|minutes| began.elapsed().as_secs() / 60 >= minutes) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        break;
+                    }
+                    SEED.set(seed);
+                    // Nobody listens any more once a seed has failed.
+                    let failed_elsewhere =
+                        ends.send((seed, run(&members.plan(seed), false).outcome)).is_err();
+                    if failed_elsewhere {
+                        break;
+                    }
+                }
+            });
         }
-        progress.say(done, &seeds);
-        SEED.store(seed, Ordering::Relaxed);
-        match run(&members.plan(seed), false).outcome {
-            Ok(summary) => {
-                done += 1;
-                calls += summary.calls;
-                starts += summary.starts;
-                tally += summary.tally;
-            }
-            Err(failure) => {
-                progress.end();
-                println!("seed {seed} fails: {}: {}", failure.check, failure.what);
-                println!("repeat it with: cargo sim -- repeat {seed}{} --trace", members.words());
-                return ExitCode::FAILURE;
-            }
+        drop(ends);
+        let total = gather(&ended, seeds);
+        next.store(seeds.end, Ordering::Relaxed);
+        total
+    });
+    let total = match total {
+        Ok(total) => total,
+        Err((seed, failure)) => {
+            println!("seed {seed} fails: {}: {}", failure.check, failure.what);
+            println!("repeat it with: cargo sim -- repeat {seed}{} --trace", members.words());
+            return ExitCode::FAILURE;
         }
-    }
-    progress.end();
+    };
+    let Total { done, calls, starts, tally } = total;
     let per_minute = done as f64 * 60.0 / began.elapsed().as_secs_f64();
     println!("{done} seeds hold: {calls} calls, {starts} starts; {per_minute:.0} seeds a minute");
     let said = |counts: Vec<(String, u64)>| {
@@ -238,15 +284,49 @@ fn run_seeds(seeds: Range<u64>, minutes: Option<u64>, members: Members, reach_al
     println!("what went wrong: {}", said(tally.faults()));
     println!("the ways gone: {}", said(tally.ways()));
     let missing = tally.missing();
-    if reach_all && !missing.is_empty() {
+    if *reach_all && !missing.is_empty() {
         println!("these seeds never reach: {}", missing.join(", "));
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
 
+/// What seeds that held have come to.
+#[derive(Default)]
+struct Total {
+    done: u64,
+    calls: usize,
+    starts: u64,
+    tally: Tally,
+}
+
+/// Adds up how the seeds end until no thread has one left. The first that is heard to fail ends it.
+fn gather(ended: &Receiver<Ended>, seeds: &Range<u64>) -> Result<Total, (u64, Failure)> {
+    let (mut total, mut progress) = (Total::default(), Progress::begin());
+    loop {
+        progress.say(total.done, seeds);
+        match ended.recv_timeout(PROGRESS_ON_TERMINAL) {
+            Ok((_, Ok(summary))) => {
+                total.done += 1;
+                total.calls += summary.calls;
+                total.starts += summary.starts;
+                total.tally += summary.tally;
+            }
+            Ok((seed, Err(failure))) => {
+                progress.end();
+                return Err((seed, failure));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                progress.end();
+                return Ok(total);
+            }
+        }
+    }
+}
+
 fn repeat(seed: u64, members: Members, trace: bool, only: Option<&[usize]>) -> ExitCode {
-    SEED.store(seed, Ordering::Relaxed);
+    SEED.set(seed);
     let mut plan = members.plan(seed);
     let events = plan.events.len();
     if let Some(place) = only.unwrap_or_default().iter().find(|place| **place >= events) {
@@ -333,10 +413,9 @@ mod tests {
     fn a_task_is_read_whole_or_refused() {
         let read = |line: &str| parse(&line.split_whitespace().collect::<Vec<&str>>());
         let drawn = Members::default();
-        let run = Task::Run { seeds: 0..1000, minutes: None, members: drawn, reach_all: false };
-        assert_eq!(read("run"), Ok(run));
-        let run = Task::Run { seeds: 5..9, minutes: Some(2), members: drawn, reach_all: true };
-        assert_eq!(read("run --minutes 2 --reach-all --seeds 5..9"), Ok(run));
+        assert_eq!(read("run"), Ok(Task::Run(Runs::default())));
+        let runs = Runs { seeds: 5..9, minutes: Some(2), members: drawn, reach_all: true, jobs: Some(3) };
+        assert_eq!(read("run --minutes 2 --reach-all --jobs 3 --seeds 5..9"), Ok(Task::Run(runs)));
         let only = Some(vec![1, 20]);
         let repeat = Task::Repeat { seed: 7, members: drawn, trace: true, only };
         assert_eq!(read("repeat 7 --trace --only 1,20,"), Ok(repeat));
@@ -363,6 +442,8 @@ mod tests {
             "run --trace",
             "repeat 7 --reach-all",
             "run --minutes soon",
+            "run --jobs 0",
+            "repeat 7 --jobs 2",
             "run --members 0",
             "run --members 8",
             "repeat 7 --members",

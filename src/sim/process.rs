@@ -60,6 +60,8 @@ pub struct Seat {
     is_new: bool,
     /// Turns in a row that took nothing and gave nothing.
     empty_turns: u32,
+    /// What its reactor waits for since its last turn: a time of its clock, and what is settled.
+    waits: (Time, Option<Revision>),
 }
 
 /// Everything here is in the world's time, but what reactors are told and say of it, which is their clock's.
@@ -104,6 +106,7 @@ impl Process {
             epoch: (Epoch::default(), false),
             is_new: true,
             empty_turns: 0,
+            waits: (Time::NEVER, None),
         };
         let seats = reactors.into_iter().map(seat).collect();
         Process {
@@ -229,12 +232,13 @@ impl Process {
             return Stepped::Gave(output);
         }
         seat.turn = None;
+        seat.waits = (seat.reactor.wake_at(), seat.reactor.waits_for());
         seat.rest_until = now + Duration(1 + rng.below(20_000));
         seat.empty_turns += 1;
         if seat.empty_turns <= EMPTY_TURNS_MAX {
             return Stepped::Took;
         }
-        let (waits_for, wakes_at) = (seat.reactor.waits_for(), seat.reactor.wake_at());
+        let (wakes_at, waits_for) = seat.waits;
         Stepped::Spins(format!("it waits for {waits_for:?} of {settled:?}, or for {wakes_at:?} of {shown:?}"))
     }
 }
@@ -256,11 +260,12 @@ impl Seat {
         if self.turn.is_some() {
             return self.paused_until;
         }
-        if self.is_new || self.reactor.waits_for().is_some_and(|revision| revision <= settled) {
+        let (wakes_at, waits_for) = self.waits;
+        if self.is_new || waits_for.is_some_and(|revision| revision <= settled) {
             return floor;
         }
         let first = self.inbox.first_key_value().map_or(Time::NEVER, |((due, _), _)| *due);
-        match first.min(clock.reaches(self.reactor.wake_at())) {
+        match first.min(clock.reaches(wakes_at)) {
             Time::NEVER => Time::NEVER,
             due => due.max(floor),
         }
