@@ -7,7 +7,8 @@
 //! What is given is a checkpoint of what is settled here at the first question, held until the last block is written
 //! there: made slice by slice as for a file of this member's, but under the follower's name for it, and sent instead
 //! of written. A few blocks are made ahead, and are in memory until they are asked past; so a question that is asked
-//! again is answered again. Meanwhile the log keeps what comes behind the state, whatever it takes.
+//! again is answered again. Meanwhile the log keeps what comes behind the state, whatever it takes. Each member is given
+//! one state at a time, whatever the others are given: one whose disk hangs holds up nobody but itself.
 //!
 //! **Why not otherwise.** To send the files of the last checkpoint would read from the disk what is in memory, and
 //! would have to keep all the log since. To push blocks at the line's pace would pile them up where the disk is
@@ -24,9 +25,20 @@ use crate::reactor::turn::ToPeers;
 use crate::types::{At, Duration, Index, MemberId, ReactorId, ShardId, Time};
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::ops::Bound::{Excluded, Unbounded};
 
 /// The reactor of a follower that takes a state, one at a time.
 pub(super) type Taker = (MemberId, ReactorId);
+
+/// What a member is given.
+#[derive(Default)]
+pub(super) struct Lane {
+    giving: Option<Giving>,
+    /// The reactor that was refused while another was given to, and for how many offers it is waited for.
+    next_taker: Option<(ReactorId, u32)>,
+    /// The last that was given whole: of whom, behind which index, and when.
+    given: Option<(Resident, Index, Time)>,
+}
 
 /// A state on its way to a follower.
 pub(super) struct Giving {
@@ -60,33 +72,63 @@ impl Giving {
         self.writer.is_some() && self.blocks.len() < STATE_BLOCKS_AHEAD
     }
 
+    /// Whether a slice is to be made, or a block to be sent.
+    fn has_more(&self) -> bool {
+        self.goes_on() || self.sent < self.made().min(self.first + STATE_BLOCKS_AHEAD as u32)
+    }
+
     fn is_idle(&self, now: Time) -> bool {
         now >= self.asked_at + Duration::from_secs(STATE_PATIENCE_SECS)
+    }
+}
+
+impl Lane {
+    /// Of what the log is to keep though the follower is behind all of it.
+    fn kept(&self, now: Time) -> Option<(Resident, Index)> {
+        let given = self.given.filter(|(.., at)| now < *at + Duration::from_secs(STATE_PATIENCE_SECS));
+        let giving = self.giving.as_ref().map(|giving| (giving.of, giving.behind.next()));
+        giving.or(given.map(|(of, behind, _)| (of, behind.next())))
+    }
+
+    /// Who was refused while another was given to comes before that one's next.
+    fn is_turn_of(&mut self, reactor: ReactorId) -> bool {
+        if self.giving.is_some() {
+            self.next_taker.get_or_insert((reactor, STATE_OFFERS));
+            return false;
+        }
+        let offers = self.next_taker.map_or(0, |(_, offers)| offers);
+        assert!(offers <= STATE_OFFERS, "who is next is waited for a while: {offers}");
+        let is_next = self.next_taker.is_none_or(|(next, _)| next == reactor);
+        if is_next {
+            self.next_taker = None;
+        }
+        is_next
     }
 }
 
 impl Storage {
     /// Tells followers of groups that are led here which have to be given the state.
     pub(super) fn offer_states(&mut self, turn: &mut Turn, source: &impl Source) {
-        if self.giving.is_some() || !turn.epoch_state.may_write() {
+        if !turn.epoch_state.may_write() {
             return;
         }
-        let next = self.next_taker.map(|((member, _), _)| member);
-        self.next_taker = self.next_taker.and_then(|(next, offers)| Some((next, offers.checked_sub(1)?)));
+        for lane in self.lanes.values_mut().filter(|lane| lane.giving.is_none()) {
+            lane.next_taker = lane.next_taker.and_then(|(next, offers)| Some((next, offers.checked_sub(1)?)));
+        }
         for (shard, peer, after) in source.lacking_state() {
-            if let Some(member) =
-                turn.member_of(peer).filter(|member| next.is_none_or(|next| next == *member))
-            {
+            if let Some(member) = turn.member_of(peer).filter(|member| !self.gives_to(*member)) {
                 turn.tell(ToPeers::One(member), shard, PeerMessage::StateOffered { shard, after });
             }
         }
     }
 
+    fn gives_to(&self, member: MemberId) -> bool {
+        self.lanes.get(&member).is_some_and(|lane| lane.giving.is_some())
+    }
+
     /// Of what the log is to keep though followers are behind all of it.
-    pub(super) fn kept_for_state(&self, now: Time) -> Option<(Resident, Index)> {
-        let given = self.last_given.filter(|(.., at)| now < *at + Duration::from_secs(STATE_PATIENCE_SECS));
-        let giving = self.giving.as_ref().map(|giving| (giving.of, giving.behind.next()));
-        giving.or(given.map(|(of, behind, _)| (of, behind.next())))
+    pub(super) fn kept_for_states(&self, now: Time) -> impl Iterator<Item = (Resident, Index)> {
+        self.lanes.values().filter_map(move |lane| lane.kept(now))
     }
 
     /// A follower asks for a state, as that file, from a block on.
@@ -98,18 +140,18 @@ impl Storage {
         name: CheckpointName,
         from: u32,
     ) {
+        let lane = self.lanes.entry(to.0).or_default();
         let is_under_way = |giving: &Giving| giving.is_of(to, name);
-        if from == 0 && !self.giving.as_ref().is_some_and(is_under_way) {
+        if from == 0 && !lane.giving.as_ref().is_some_and(is_under_way) {
             // What it has asked for before it wants no more.
-            let is_over = |giving: &Giving| giving.to == to || giving.is_idle(turn.now);
-            if self.giving.as_ref().is_some_and(is_over) {
-                self.end_giving(source);
-            }
-            if self.is_its_turn(to) {
+            let is_over = |giving: &mut Giving| giving.to == to || giving.is_idle(turn.now);
+            end(source, lane.giving.take_if(is_over));
+            if lane.is_turn_of(to.1) {
                 self.begin_giving(turn, source, to, name);
             }
         }
-        let Some(giving) = self.giving.as_mut().filter(|giving| giving.is_of(to, name)) else {
+        let lane = self.lanes.get_mut(&to.0).expect("it has a lane");
+        let Some(giving) = lane.giving.as_mut().filter(|giving| giving.is_of(to, name)) else {
             let CheckpointName { shard, file, .. } = name;
             return turn.tell(ToPeers::One(to.0), shard, PeerMessage::StateGone { shard, file });
         };
@@ -124,28 +166,13 @@ impl Storage {
         giving.sent = giving.sent.max(giving.first);
         if giving.writer.is_none() && giving.blocks.is_empty() {
             turn.counters.paths.state_given += 1;
-            self.last_given = Some((giving.of, giving.behind, turn.now));
-            self.end_giving(source);
+            lane.given = Some((giving.of, giving.behind, turn.now));
+            end(source, lane.giving.take());
         }
-    }
-
-    /// Who was refused while another was given to comes before that one's next.
-    fn is_its_turn(&mut self, to: Taker) -> bool {
-        if self.giving.is_some() {
-            self.next_taker.get_or_insert((to, STATE_OFFERS));
-            return false;
-        }
-        let offers = self.next_taker.map_or(0, |(_, offers)| offers);
-        assert!(offers <= STATE_OFFERS, "who is next is waited for a while: {offers}");
-        let is_next = self.next_taker.is_none_or(|(next, _)| next == to);
-        if is_next {
-            self.next_taker = None;
-        }
-        is_next
     }
 
     fn begin_giving(&mut self, turn: &mut Turn, source: &mut impl Source, to: Taker, name: CheckpointName) {
-        assert!(self.giving.is_none(), "one state is given at a time");
+        assert!(!self.gives_to(to.0), "a member is given one state at a time");
         let shard = name.shard;
         if !turn.epoch_state.may_write() || source.stands(shard).is_none() {
             return;
@@ -157,7 +184,7 @@ impl Storage {
         let writer = Some(Writer::new(&meta, &mut blocks));
         let fields = vec![("shard", shard.to_string()), ("to", format!("{:x}", to.0.0))];
         turn.log_line(Level::Info, "giving a member the state: it lacks what the log has no more", fields);
-        self.giving = Some(Giving {
+        self.lanes.entry(to.0).or_default().giving = Some(Giving {
             to,
             name,
             of: Resident { shard, home: held.home },
@@ -172,25 +199,26 @@ impl Storage {
         });
     }
 
-    fn end_giving(&mut self, source: &mut impl Source) {
-        if let Some(giving) = self.giving.take() {
-            source.let_go(giving.name.shard, giving.pin);
-        }
-    }
-
     /// The shard's store is about to be another one, or its group is.
     pub(super) fn end_giving_of(&mut self, source: &mut impl Source, shard: ShardId) {
-        if self.giving.as_ref().is_some_and(|giving| giving.name.shard == shard) {
-            self.end_giving(source);
+        for lane in self.lanes.values_mut() {
+            end(source, lane.giving.take_if(|giving| giving.name.shard == shard));
         }
     }
 
-    /// One slice more of what is given, and what is made of it leaves.
+    /// One slice more of what is given, to one member after the other, and what is made of it leaves.
     pub(super) fn give_state(&mut self, turn: &mut Turn, source: &mut impl Source) {
-        if self.giving.as_ref().is_some_and(|giving| giving.is_idle(turn.now)) {
-            self.end_giving(source);
+        for lane in self.lanes.values_mut() {
+            end(source, lane.giving.take_if(|giving| giving.is_idle(turn.now)));
         }
-        let Some(giving) = &mut self.giving else { return };
+        let gives = |(of, lane): (&MemberId, &Lane)| {
+            lane.giving.as_ref().is_some_and(Giving::has_more).then_some(*of)
+        };
+        let mut behind = self.lanes.range((Excluded(self.served), Unbounded)).filter_map(gives);
+        let Some(next) = behind.next().or_else(|| self.lanes.iter().find_map(gives)) else { return };
+        drop(behind);
+        self.served = next;
+        let giving = self.lanes.get_mut(&next).and_then(|lane| lane.giving.as_mut()).expect("it has more");
         let shard = giving.name.shard;
         if giving.goes_on()
             && let Some(mut writer) = giving.writer.take()
@@ -222,13 +250,20 @@ impl Storage {
 
     /// Whether the next turn goes on with it though no input comes.
     pub(super) fn has_state_to_give(&self) -> bool {
-        self.giving.as_ref().is_some_and(Giving::goes_on)
+        self.lanes.values().any(|lane| lane.giving.as_ref().is_some_and(Giving::has_more))
     }
 
     /// When what nobody asks for is let go.
     pub fn giving_wakes_at(&self) -> Time {
-        let asked = self.giving.as_ref().map(|giving| giving.asked_at);
+        let asked = self.lanes.values().filter_map(|lane| Some(lane.giving.as_ref()?.asked_at)).min();
         asked.map_or(Time::NEVER, |asked| asked + Duration::from_secs(STATE_PATIENCE_SECS))
+    }
+}
+
+/// What was given is not given any more.
+fn end(source: &mut impl Source, giving: Option<Giving>) {
+    if let Some(giving) = giving {
+        source.let_go(giving.name.shard, giving.pin);
     }
 }
 

@@ -200,16 +200,17 @@ impl Storage {
             followers.iter().any(|follower| (follower.resident.shard, follower.peer) == (*shard, *peer))
         };
         laggards.followers.retain(|of, _| is_there(of));
-        let given = self.kept_for_state(turn.now);
-        if let Some((resident, from)) = given {
+        let mut gives = false;
+        for (resident, from) in self.kept_for_states(turn.now) {
             let least = kept.entry(resident).or_insert(from);
             *least = from.min(*least);
+            gives = true;
         }
         let is_short = self.log.is_short() || turn.control.no_space();
         let bytes_max = match is_short {
             true => 0,
             // What comes behind a state that is given away is worth more than the state.
-            false if given.is_some() => u64::MAX,
+            false if gives => u64::MAX,
             false => turn.settings.bounds.laggard_log_bytes_max,
         };
         self.log.keep_for_others(kept, bytes_max);

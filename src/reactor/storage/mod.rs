@@ -40,10 +40,10 @@ use crate::log::{
 };
 use crate::raft::{GroupEntry, HardState, Writes};
 use crate::record::Payload;
-use crate::types::{ConnId, Duration, Index, RaftId, ShardId, Term, Time};
+use crate::types::{ConnId, Duration, Index, MemberId, RaftId, ShardId, Term, Time};
 use checkpoints::{Checkpointing, Whole};
 use clearing::Clearing;
-use giving::{Giving, Taker};
+use giving::Lane;
 use laggards::Laggards;
 use std::collections::{BTreeMap, VecDeque};
 use taking::Taking;
@@ -113,11 +113,9 @@ pub(super) struct Storage {
     haste: bool,
     log_waits: bool,
     laggards: Laggards,
-    giving: Option<Giving>,
-    /// Whose turn it is then, and how often it alone is still offered what it lacks.
-    next_taker: Option<(Taker, u32)>,
-    /// The last state that was given whole, the index behind which its taker goes on, and when.
-    last_given: Option<(Resident, Index, Time)>,
+    /// What members are given, and who was given a slice last.
+    lanes: BTreeMap<MemberId, Lane>,
+    served: MemberId,
     taking: Option<Taking>,
     /// The connection that brought what is no state, and what is wrong with it.
     misgiven: Option<(ConnId, String)>,
@@ -171,9 +169,8 @@ impl Storage {
             haste: false,
             log_waits: false,
             laggards: Laggards::default(),
-            giving: None,
-            next_taker: None,
-            last_given: None,
+            lanes: BTreeMap::new(),
+            served: MemberId(0),
             taking: None,
             misgiven: None,
             installing: VecDeque::new(),

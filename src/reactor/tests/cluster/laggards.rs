@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::io::Paths;
+use crate::limits::STATE_PATIENCE_SECS;
 use crate::mvcc::Budget;
 use crate::types::KeyRange;
 
@@ -269,6 +270,45 @@ fn reactors_of_a_member_are_given_their_states_one_after_the_other() {
     let begun = cluster.member(leader).log_lines.iter().filter(begun).count() as u64;
     let installed = paths(cluster.member(away)).state_installed;
     assert!(installed > 1 && begun == installed, "nothing is thrown away: {begun} for {installed}");
+}
+
+#[test]
+fn a_member_whose_disk_hangs_while_it_takes_a_state_holds_up_no_other() {
+    let mut cluster = Cluster::of(&[1; 5], 3, |settings| {
+        let bounds = crate::limits::Bounds { laggard_log_bytes_max: 0, ..settings.bounds };
+        Settings { bounds, ..settings }
+    });
+    cluster.until("one serves", serving);
+    let [leader] = cluster.leaders()[..] else { panic!("one leads: {:?}", cluster.leaders()) };
+    let (hung, away) = ((leader + 1) % 5, (leader + 2) % 5);
+    let cut_off = |of: usize| (0..5).filter(move |other| *other != of).map(move |other| (of, other));
+    cluster.cut = cut_off(hung).chain(cut_off(away)).collect();
+    write_much(&mut cluster, leader, 300);
+    cluster.member(hung).lane_stands = true;
+    cluster.cut = cut_off(away).collect();
+    let gives = |member: &Member| {
+        member.log_lines.iter().any(|line| line.message.starts_with("giving a member the state"))
+    };
+    for _ in 0..1_000 {
+        cluster.pass(Duration::from_ms(10));
+        if gives(cluster.member(leader)) {
+            break;
+        }
+        cluster.member(hung).take_a_bulk_step(2); // its file is made
+    }
+    assert!(gives(cluster.member(leader)), "it is given a state");
+    cluster.cut.clear();
+    let since = cluster.now;
+    cluster.until("the other shows all", |cluster| cluster.shown()[away] == 301);
+    assert!(
+        cluster.now < since + Duration::from_secs(STATE_PATIENCE_SECS),
+        "{:?} since {since:?}",
+        cluster.now
+    );
+    assert!(cluster.shown()[hung] < 301, "its disk hangs");
+    cluster.member(hung).lane_stands = false;
+    while cluster.member(hung).take_a_bulk_step(2) {}
+    cluster.until("all show it", |cluster| cluster.shown() == [301; 5]);
 }
 
 #[test]
