@@ -82,13 +82,14 @@ impl Group {
         self.node.raft.promotable() && self.is_persisted() && !self.node.has_ready()
     }
 
-    /// A tick passes, in a group that elects by timeout.
-    pub fn tick(&mut self) {
+    /// A tick passes, in a group that elects by timeout. Who may not stand still finds that no leader is heard, and then
+    /// votes for others.
+    pub fn tick(&mut self, may_stand: bool) {
         assert!(self.timer.is_some(), "a group that its owner elects knows no time");
         let raft = &mut self.node.raft;
         let is_due = raft.election_elapsed + 1 >= raft.randomized_election_timeout();
-        if !self.leads() && is_due && !self.may_campaign() {
-            // The election comes with the first tick that finds the log durable.
+        if !self.leads() && is_due && !(may_stand && self.may_campaign()) {
+            // The election comes with the first tick that finds the log durable and that it may stand.
             self.node.raft.election_elapsed += 1;
             return;
         }

@@ -245,7 +245,7 @@ fn garbage_ends_no_process() {
                     let last: Writes = writes.drain(..=upto).next_back().unwrap();
                     group.persisted(last.number);
                 }
-                3 if group.timer.is_some() => group.tick(),
+                3 if group.timer.is_some() => group.tick(true),
                 4 => drop(group.campaign()),
                 5 => drop(group.propose(payload(1))),
                 6 if rng.chance(1, 4) => {

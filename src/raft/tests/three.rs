@@ -190,6 +190,26 @@ fn a_round_is_confirmed_by_a_quorum_and_dropped_with_the_term() {
     assert!(!net.group(1).begin_round(round(4)));
 }
 
+/// Who was told so with an entry behind the change has it in its log.
+#[test]
+fn peers_are_sure_once_a_quorum_knows_durably_that_their_change_is_committed() {
+    let mut net = Net::led_by(1);
+    assert!(net.group(1).propose_peers(ConfChange::Remove(3)));
+    net.settle(&[]);
+    assert!(!net.group(1).has_pending_change(), "it has taken effect");
+    assert!(!net.group(1).peers_are_sure(), "the others have not been told so");
+    net.group(1).propose_barrier();
+    assert!(net.group(1).has_barrier());
+    net.settle(&[2]);
+    assert!(!net.group(1).peers_are_sure(), "nobody has the entry but its leader");
+    net.group(1).ping();
+    net.settle(&[]);
+    assert!(net.group(1).peers_are_sure());
+    assert!(net.group(1).propose_peers(ConfChange::AddLearner(3)));
+    net.settle(&[]);
+    assert!(!net.group(1).peers_are_sure(), "of another change nobody knows");
+}
+
 #[test]
 fn a_lone_voter_confirms_its_rounds_itself() {
     let mut group = Group::new(fresh());
@@ -258,7 +278,7 @@ fn a_leader_is_elected_by_time_and_keeps_its_lease() {
     let mut net = Net::of(timed);
     let mut ticks = 0;
     while !net.groups.iter().any(Group::leads) {
-        net.groups.iter_mut().for_each(Group::tick);
+        net.groups.iter_mut().for_each(|group| group.tick(true));
         net.settle(&[]);
         ticks += 1;
     }
@@ -282,7 +302,7 @@ fn a_leader_is_elected_by_time_and_keeps_its_lease() {
     assert!(net.group(other).leads());
     // Who hears of no quorum gives up by itself.
     for _ in 0..20 {
-        net.group(leader).tick();
+        net.group(leader).tick(true);
         net.settle(&[leader]);
     }
     assert!(!net.group(leader).leads());
@@ -298,12 +318,12 @@ fn no_election_before_the_log_is_durable() {
     group.ready().unwrap();
     for _ in 0..50 {
         assert!(!group.campaign());
-        group.tick();
+        group.tick(true);
         assert_eq!(group.role(), Role::Follower);
     }
     group.persisted(first.number + 1);
     settle(&mut group);
-    group.tick();
+    group.tick(true);
     assert!(group.leads());
 }
 

@@ -162,8 +162,8 @@ impl GroupTimes {
         // Who is not well follows, and stands for nothing.
         let leaves = turn.control.leaves(turn.settings.member);
         let may_stand = group.leads() || (turn.now >= self.unwell_until && !leaves);
-        if ticks && may_stand {
-            group.tick();
+        if ticks {
+            group.tick(may_stand);
         }
         assert!(
             self.stands <= STANDS_FOR_LOST_LEADER,

@@ -355,7 +355,7 @@ impl World {
         let campaigns = self.rng.chance(1, 25);
         let Some(group) = &mut self.peers[at].group else { return };
         match (self.by_time, group.leads()) {
-            (true, _) => group.tick(),
+            (true, _) => group.tick(true),
             (false, true) => group.ping(),
             (false, false) if campaigns => {
                 group.campaign();
@@ -557,7 +557,7 @@ impl World {
         let Some(group) = &mut self.peers[at].group else { return };
         group.abort_transfer();
         if by_time {
-            group.tick();
+            group.tick(true);
         } else if group.leads() {
             group.ping();
         } else if !is_led && longest == Some(key(group)) && round.is_multiple_of(8) {

@@ -1,6 +1,7 @@
 //! Members that come and go.
 
 use super::*;
+use crate::raft::Role;
 
 const ADD: &str = "/etcdserverpb.Cluster/MemberAdd";
 const REMOVE: &str = "/etcdserverpb.Cluster/MemberRemove";
@@ -85,6 +86,19 @@ impl Cluster {
         self.call(asked, REMOVE, &proto::MemberRemoveRequest { id })
     }
 
+    /// Lets one turn after the other pass.
+    fn turn_until(&mut self, holds: impl Fn(&Cluster) -> bool) {
+        for _ in 0..10_000 {
+            if holds(self) {
+                return;
+            }
+            if !self.turn_all() {
+                self.now = self.now + Duration::from_ms(1);
+            }
+        }
+        panic!("it never comes to this\n{}", self.picture());
+    }
+
     /// Whether a member has ended, since it is none any more. It is taken away then.
     fn has_left(&mut self, at: usize) -> bool {
         let halted = self.members[at].as_ref().and_then(|member| member.halted.clone());
@@ -124,6 +138,41 @@ fn one_member_grows_to_three_and_all_have_everything() {
     let request = proto::PutRequest { key: Bytes::from_static(b"after"), ..Default::default() };
     let reply: proto::PutResponse = cluster.call(next, "/etcdserverpb.KV/Put", &request).unwrap();
     assert_eq!(reply.header.unwrap().revision, 32);
+}
+
+/// Whoever can be elected votes in every group.
+#[test]
+fn a_new_vote_counts_in_the_control_shards_group_last() {
+    let mut cluster = Cluster::new(&[2], 3);
+    cluster.serves();
+    for n in 0..100 {
+        cluster.put_value(0, &format!("{}k{n}", char::from((n * 7 % 128) as u8)), vec![n as u8; 20_000]);
+    }
+    cluster.join(0, 1);
+    let votes = |cluster: &Cluster| {
+        let member = cluster.members[0].as_ref().unwrap();
+        let groups = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
+        let voters = groups.map(|local| (local.shard.id, local.shard.group().peers().voters.len()));
+        let (control, data): (Vec<_>, Vec<_>) = voters.partition(|(shard, _)| *shard == ShardId::CONTROL);
+        (control[0].1, data.iter().map(|(_, voters)| *voters).min().unwrap())
+    };
+    cluster.turn_until(|cluster| {
+        let (control, data) = votes(cluster);
+        assert!(control <= data, "{control} vote in the control shard's group, {data} in another");
+        control == 2
+    });
+    cluster.until("no change is left", Cluster::is_at_rest);
+}
+
+#[test]
+fn a_change_that_nobody_waits_for_any_more_is_carried_on_by_whoever_leads_next() {
+    let mut cluster = grown(&[1, 2, 1]);
+    let first = cluster.serves();
+    let reply = cluster.add(first, false); // It votes once it has been started.
+    cluster.kill(first);
+    let next = cluster.serves();
+    cluster.start(1, &reply);
+    cluster.until("it votes", |cluster| cluster.is_at_rest() && cluster.peers(next) == (4, 0));
 }
 
 fn grown(reactors: &[u16]) -> Cluster {
@@ -237,6 +286,39 @@ fn a_leader_is_removed_by_another_one_and_whoever_asked_hears_of_it() {
         let request = proto::PutRequest { key: Bytes::from_static(b"after"), ..Default::default() };
         let put: proto::PutResponse = cluster.call(next, "/etcdserverpb.KV/Put", &request).unwrap();
         assert_eq!(put.header.unwrap().revision, 22);
+    }
+}
+
+#[test]
+fn who_leaves_votes_for_others_where_no_leader_is_heard_and_stands_for_nothing() {
+    for leaver in [1, 2] {
+        let mut cluster = grown(&[1, 1, 1]);
+        let leader = cluster.serves();
+        let leaver = (leader + leaver) % 3;
+        let id = cluster.id(leaver);
+        cluster.member(leader).ask(REMOVE, &proto::MemberRemoveRequest { id });
+        let control = |cluster: &Cluster, at: usize| {
+            let reactor = &cluster.members[at].as_ref().unwrap().reactors[0];
+            let role = reactor.shards.get(ShardId::CONTROL).unwrap().shard.group().role();
+            (reactor.turn.control.leaves(MemberId(id)), role)
+        };
+        cluster.turn_until(|cluster| control(cluster, leader).0);
+        // The others hear of the intent, and the leader does not hear that they have what comes behind it.
+        let others = [(leader + 1) % 3, (leader + 2) % 3];
+        cluster.held = others.map(|other| (other, leader)).into();
+        cluster.turn_until(|cluster| others.iter().all(|at| control(cluster, *at).0));
+        cluster.cut = others.map(|other| (leader, other)).into();
+        let next = others.into_iter().find(|at| *at != leaver).unwrap();
+        cluster.turn_until(|cluster| {
+            assert_eq!(control(cluster, leaver).1, Role::Follower, "it stands for nothing");
+            control(cluster, next).1 == Role::Leader
+        });
+        cluster.cut.clear();
+        cluster.release();
+        cluster.until("it ends", |cluster| cluster.members[leaver].as_ref().unwrap().halted.is_some());
+        assert!(cluster.has_left(leaver));
+        let next = cluster.serves();
+        assert_eq!(cluster.peers(next), (2, 0));
     }
 }
 
