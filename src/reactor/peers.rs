@@ -589,13 +589,13 @@ impl PeerLinks {
             self.known_at = Some(as_of);
             let now = turn.other_members();
             self.others.retain(|id, _| now.iter().any(|(known, ..)| known == id));
-            self.note_gone(turn);
             for (id, directory, urls) in now {
                 let other = self.others.entry(id).or_insert_with(Other::unheard);
                 let said = || self.directories.get(&id).copied().unwrap_or(StoreId(0));
                 let directory = if directory == StoreId(0) { said() } else { directory };
                 (other.urls, other.directory) = (urls, directory);
             }
+            self.note_gone(turn);
             self.end_begun_elsewhere(turn);
         }
         self.end_gone(turn);

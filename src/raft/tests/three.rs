@@ -308,6 +308,26 @@ fn a_leader_is_elected_by_time_and_keeps_its_lease() {
     assert!(!net.group(leader).leads());
 }
 
+#[test]
+fn who_may_not_stand_finds_that_no_leader_is_heard_and_votes_for_others() {
+    let mut net = Net::of(timed);
+    net.group(1).campaign();
+    net.settle(&[]);
+    assert!(net.group(1).leads());
+    let votes = |net: &mut Net| {
+        net.group(2).forget_leader();
+        net.group(2).campaign();
+        net.settle(&[1]);
+        net.group(2).leads()
+    };
+    assert!(!votes(&mut net), "it still believes in the leader");
+    for _ in 0..50 {
+        net.group(3).tick(false);
+        assert_eq!(net.group(3).role(), Role::Follower);
+    }
+    assert!(votes(&mut net));
+}
+
 /// With a write in flight nobody stands: who wins has all of its log durable.
 #[test]
 fn no_election_before_the_log_is_durable() {

@@ -1,7 +1,9 @@
 //! Members that come and go.
 
+use super::super::super::book::Book;
 use super::*;
 use crate::raft::Role;
+use crate::record::MemberRecord;
 
 const ADD: &str = "/etcdserverpb.Cluster/MemberAdd";
 const REMOVE: &str = "/etcdserverpb.Cluster/MemberRemove";
@@ -320,6 +322,40 @@ fn who_leaves_votes_for_others_where_no_leader_is_heard_and_stands_for_nothing()
         let next = cluster.serves();
         assert_eq!(cluster.peers(next), (2, 0));
     }
+}
+
+/// What a log says of those who join is taken back where another leader's log takes its place.
+#[test]
+fn who_is_heard_of_again_keeps_its_links() {
+    let mut cluster = Cluster::new(&[1], 3);
+    cluster.serves();
+    let joining = |id| proto::Member { id, peer_urls: vec![url(id as usize - 7)], ..Default::default() };
+    let record = MemberRecord {
+        id: 8,
+        directory: 0,
+        raft_ids: vec![],
+        name: String::new(),
+        peer_urls: vec![url(1)],
+        client_urls: vec![],
+        is_learner: true,
+    };
+    let hears = |cluster: &mut Cluster, as_of, members: Vec<MemberRecord>| {
+        cluster.member(0).reactors[0].turn.book = Arc::new(Book::new(Index(as_of), members));
+        cluster.settle();
+    };
+    let has_lane = |cluster: &Cluster| {
+        let figures = cluster.members[0].as_ref().unwrap().reactors[0].peers.figures();
+        figures.get(&MemberId(8)).is_some_and(|figures| figures.is_active)
+    };
+    hears(&mut cluster, 1_000, vec![record.clone()]);
+    cluster.members.push(None);
+    let members = vec![joining(7), joining(8)];
+    cluster.start(1, &proto::MemberAddResponse { header: None, member: Some(joining(8)), members });
+    cluster.until("they are connected", has_lane);
+    hears(&mut cluster, 1_001, vec![]);
+    hears(&mut cluster, 1_002, vec![record]);
+    cluster.pass(Duration::from_secs(1));
+    assert!(has_lane(&cluster));
 }
 
 #[test]
