@@ -2,14 +2,23 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
-use super::processes::{Disk, Fault, Judged, Network, Setup, Trial, in_a_network};
+use super::processes::{Disk, Fault, Judged, Network, PLACES_MAX, Setup, Trial, in_a_network};
 use std::io::Write;
 use std::path::Path;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_braid");
 
 pub fn setup(root: &Path, seed: u64) -> Setup<'_> {
-    Setup { program: Path::new(PROGRAM), root, members: 3, network: None, disk: None, controls: true, seed }
+    Setup {
+        program: Path::new(PROGRAM),
+        root,
+        members: 3,
+        spares: 0,
+        network: None,
+        disk: None,
+        controls: true,
+        seed,
+    }
 }
 
 /// A trial with these faults, which must hold.
@@ -44,6 +53,15 @@ fn members_that_are_killed_lose_nothing() {
 fn a_leader_that_was_stopped_answers_nothing_stale() {
     let root = tempfile::tempdir().unwrap();
     holds(&setup(root.path(), 2), &[Fault::Pause, Fault::Pause]);
+}
+
+#[test]
+fn members_that_are_replaced_one_after_the_other_lose_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    holds(
+        &Setup { spares: PLACES_MAX - 3, ..setup(root.path(), 9) },
+        &[Fault::Replace, Fault::ReplaceAndKill, Fault::Replace],
+    );
 }
 
 #[test]

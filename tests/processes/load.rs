@@ -58,10 +58,11 @@ struct Shared {
     begun: Instant,
     history: Mutex<History>,
     addresses: Vec<SocketAddr>,
-    members: Vec<MemberId>,
+    /// By place; 0 where none has joined.
+    members: Mutex<Vec<MemberId>>,
     /// The revision up to which the observer of each member has seen everything.
     observed: Vec<AtomicI64>,
-    /// Calls under way, by client.
+    /// Calls under way, by client. The last one is the operator, who is on no thread of its own.
     outstanding: Vec<AtomicUsize>,
     asks: AtomicBool,
     /// Where above 0, every client asks for the hash at this revision, and for nothing else.
@@ -81,26 +82,25 @@ impl Load {
         let more = more.into_iter().filter(|(wanted, _)| *wanted).flat_map(|(_, kinds)| kinds);
         let kinds: Vec<(OpKind, u64)> = KINDS.iter().chain(more).copied().collect();
         let known = known(members)?;
-        let count = members.places().len();
+        let count = members.all_places().len();
         let shared = Arc::new(Shared {
             begun: Instant::now(),
             addresses: members.clients(),
-            members: known.members.iter().map(|member| member.id).collect(),
+            members: Mutex::new(known.members.iter().map(|member| member.id).collect()),
             history: Mutex::new(History::of(known)),
-            observed: members.places().map(|_| AtomicI64::new(1)).collect(),
-            outstanding: (0..count * CLIENTS_PER_MEMBER).map(|_| AtomicUsize::new(0)).collect(),
+            observed: members.all_places().map(|_| AtomicI64::new(1)).collect(),
+            outstanding: (0..count * CLIENTS_PER_MEMBER + 1).map(|_| AtomicUsize::new(0)).collect(),
             asks: AtomicBool::new(true),
             hashes_at: AtomicI64::new(0),
             ends: AtomicBool::new(false),
         });
-        let clients = shared.outstanding.len();
-        let clients = (0..clients).map(|id| {
+        let clients = (0..count * CLIENTS_PER_MEMBER).map(|id| {
             let talker = Talker::new(&shared, id, id % count, rng.fork());
             let kinds = kinds.clone();
             std::thread::spawn(move || talker.ask_on(&kinds))
         });
         let mut threads: Vec<JoinHandle<()>> = clients.collect();
-        threads.extend(members.places().map(|member| {
+        threads.extend(members.all_places().map(|member| {
             let talker = Talker::new(&shared, shared.outstanding.len() + member, member, Rng::new(0));
             std::thread::spawn(move || talker.observe())
         }));
@@ -121,7 +121,24 @@ impl Load {
     }
 
     pub fn member(&self, at: usize) -> MemberId {
-        self.shared.members[at]
+        self.shared.member(at)
+    }
+
+    /// A member has joined at a place.
+    pub fn joined(&self, at: usize, id: MemberId) {
+        self.shared.members.lock().expect("no client has failed")[at] = id;
+        let now = self.now();
+        let mut history = self.history();
+        let moment = history.moment(now);
+        history.known.members[at].id = id;
+        // It has what the others had before it as a state.
+        history.took_states.insert(at, moment);
+    }
+
+    /// Has the operator make a call, and gives the answer or etcd's words.
+    pub fn operate(&self, at: usize, method: Method, request: &[u8]) -> Result<bytes::Bytes, String> {
+        let (shared, client) = (&self.shared, self.observers() - 1);
+        ask_once(&shared.history, || shared.now(), (client, at), shared.addresses[at], method, request)
     }
 
     /// Waits until so many calls were answered.
@@ -130,10 +147,10 @@ impl Load {
         until(|| format!("{} calls are answered", answered()), || answered() >= count)
     }
 
-    /// Waits until each member has answered such a call that was asked from now on.
-    pub fn await_answers(&self, method: Method) -> Result<(), String> {
+    /// Waits until each of these members has answered such a call that was asked from now on.
+    pub fn await_answers(&self, members: &[usize], method: Method) -> Result<(), String> {
         let from = self.history().next();
-        for member in 0..self.shared.addresses.len() {
+        for member in members.iter().copied() {
             let is_one = |op: &Op| op.member == member && op.method == method && op.is_ok();
             until(
                 || format!("m{member} answers no {method:?}"),
@@ -151,9 +168,9 @@ impl Load {
         Ok(self.history().ops.iter().filter_map(Op::revision).max().unwrap_or(1))
     }
 
-    pub fn await_observers(&self, revision: i64) -> Result<(), String> {
-        for (member, observed) in self.shared.observed.iter().enumerate() {
-            let shown = || observed.load(Ordering::SeqCst);
+    pub fn await_observers(&self, members: &[usize], revision: i64) -> Result<(), String> {
+        for member in members.iter().copied() {
+            let shown = || self.shared.observed[member].load(Ordering::SeqCst);
             let what = || format!("a watch at m{member} is shown {} of {revision} revisions", shown());
             until(what, || shown() >= revision)?;
         }
@@ -166,10 +183,10 @@ impl Load {
         until(|| shown().err().map_or_else(String::new, |failure| failure.what), || shown().is_ok())
     }
 
-    /// Has every member asked for its hash at a revision.
-    pub fn hash(&self, revision: i64) -> Result<(), String> {
+    /// Has these members asked for their hash at a revision.
+    pub fn hash(&self, members: &[usize], revision: i64) -> Result<(), String> {
         self.shared.hashes_at.store(revision, Ordering::SeqCst);
-        self.await_answers(Method::HashKv)
+        self.await_answers(members, Method::HashKv)
     }
 
     /// Ends the clients. Gives what they have seen.
@@ -201,8 +218,11 @@ fn known(members: &Members) -> Result<Known, String> {
     until(
         || format!("the members do not know each other; {}", members.last_words()),
         || {
-            let answer = ask_once(members.member(0).client, Method::MemberList, &request);
-            let Some(list) = answer.and_then(|answer| proto::MemberListResponse::decode(answer).ok()) else {
+            let (history, now) = (Mutex::default(), || Time(0));
+            let to = members.member(0).client;
+            let answer = ask_once(&history, now, (0, 0), to, Method::MemberList, &request);
+            let Some(list) = answer.ok().and_then(|answer| proto::MemberListResponse::decode(answer).ok())
+            else {
                 return false;
             };
             known.cluster = ClusterId(list.header.unwrap_or_default().cluster_id);
@@ -216,37 +236,69 @@ fn known(members: &Members) -> Result<Known, String> {
                     client_url: member.client_urls.first()?.clone(),
                 })
             };
-            known.members = members.places().filter_map(identity).collect();
+            known.members = members.places().into_iter().filter_map(identity).collect();
             known.members.len() == members.places().len()
         },
     )?;
+    let newcomers = members.all_places().skip(known.members.len()).map(|at| members.member(at));
+    let newcomers: Vec<Identity> = newcomers
+        .map(|member| Identity {
+            id: MemberId(0),
+            name: member.name.clone(),
+            peer_url: member.peer_url.clone(),
+            client_url: format!("http://{}", member.client),
+        })
+        .collect();
+    known.newcomers = newcomers.len();
+    known.members.extend(newcomers);
     Ok(known)
 }
 
-/// The answer to one call, if it is answered.
-fn ask_once(to: SocketAddr, method: Method, request: &[u8]) -> Option<bytes::Bytes> {
-    let mut history = History::default();
-    let (mut client, began) = (Client::new(0, WINDOW_BYTES), Instant::now());
-    let mut socket = TcpStream::connect_timeout(&to, CONNECT_WITHIN).ok()?;
-    socket.set_read_timeout(Some(READ_FOR)).ok()?;
-    client.connect(Time(0), 0, CONNECTION);
-    history.invoke(Time(0), 0, 0, method, request.to_vec().into());
-    client.call(method, 0, request);
+/// The answer to one call of a client to the member at a place. An error is etcd's words, or says that there are none.
+fn ask_once(
+    history: &Mutex<History>,
+    now: impl Fn() -> Time,
+    (client, member): (usize, usize),
+    to: SocketAddr,
+    method: Method,
+    request: &[u8],
+) -> Result<bytes::Bytes, String> {
+    let broken = |error: std::io::Error| error.to_string();
+    let history = || history.lock().expect("no client has failed");
+    let mut socket = TcpStream::connect_timeout(&to, CONNECT_WITHIN).map_err(broken)?;
+    socket.set_read_timeout(Some(READ_FOR)).map_err(broken)?;
+    let (mut client, began) = (Client::new(client, WINDOW_BYTES), Instant::now());
+    client.connect(now(), member, CONNECTION);
+    let op = {
+        let mut history = history();
+        let op = history.next();
+        client.call(method, op, request);
+        history.invoke(now(), client.id, member, method, request.to_vec().into());
+        op
+    };
     let mut buffer = vec![0; 64 << 10];
-    while history.ops[0].returned.is_none() && began.elapsed() < PATIENCE {
-        socket.write_all(&client.take_output()).ok()?;
-        match socket.read(&mut buffer) {
-            Ok(0) => return None,
-            Ok(len) => {
-                client.session.as_mut()?.coming.push_back((Time(0), buffer[..len].to_vec()));
-                client.read(Time(0), &mut history).ok()?;
-            }
+    while history().ops[op].returned.is_none() && began.elapsed() < PATIENCE {
+        let read = socket.write_all(&client.take_output()).and_then(|()| socket.read(&mut buffer));
+        match read {
             Err(error) if is_early(&error) => {}
-            Err(_) => return None,
+            Ok(0) | Err(_) => break,
+            Ok(len) => {
+                let session = client.session.as_mut().expect("it is connected");
+                session.coming.push_back((now(), buffer[..len].to_vec()));
+                if client.read(now(), &mut history()).is_err() {
+                    break;
+                }
+            }
         }
     }
-    let op = history.ops.pop()?;
-    op.is_ok().then(|| op.messages.first().cloned()).flatten()
+    client.disconnected(now(), &mut history());
+    let history = history();
+    let op = &history.ops[op];
+    match (op.returned, op.messages.first()) {
+        (Some(_), Some(answer)) if op.is_ok() => Ok(answer.clone()),
+        (Some(_), _) => Err(op.status.1.clone()),
+        (None, _) => Err("it is not answered".to_owned()),
+    }
 }
 
 /// The simulator numbers connections; here each has a socket instead.
@@ -264,6 +316,10 @@ impl Shared {
 
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("no client has failed")
+    }
+
+    fn member(&self, at: usize) -> MemberId {
+        self.members.lock().expect("no client has failed")[at]
     }
 
     fn ends(&self) -> bool {
@@ -318,6 +374,9 @@ impl Talker {
     fn disconnect(&mut self) {
         self.socket = None;
         self.client.disconnected(self.shared.now(), &mut self.shared.history());
+        if let Some(outstanding) = self.shared.outstanding.get(self.client.id) {
+            outstanding.store(self.client.outstanding(), Ordering::SeqCst);
+        }
     }
 
     /// Sends what there is to send, and reads what comes within a moment.
@@ -398,7 +457,8 @@ impl Talker {
             return;
         }
         let (rng, leases, revision) = (self.rng.fork(), self.client.leases.clone(), self.client.revision);
-        let member = shared.members[self.member].0;
+        let members = shared.members.lock().expect("no client has failed").clone();
+        let member = members[self.member].0;
         let knows = |op| Knows {
             op,
             revision,
@@ -406,7 +466,7 @@ impl Talker {
             leases: &leases,
             value_bytes: VALUE_BYTES_MAX,
             member,
-            members: &shared.members,
+            members: &members,
         };
         if matches!(kind, OpKind::Watch | OpKind::WatchMore) {
             let create = Asker::new(rng, knows(shared.history().next())).watch();

@@ -1,6 +1,7 @@
 //! Members of a cluster as processes: started, killed, stopped, started again.
 
 use super::network::Network;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -33,6 +34,7 @@ pub fn until(what: impl Fn() -> String, mut holds: impl FnMut() -> bool) -> Resu
 pub struct Member {
     pub name: String,
     pub client: SocketAddr,
+    pub peer_url: String,
     pub directory: PathBuf,
     log: PathBuf,
     words: Vec<String>,
@@ -40,31 +42,42 @@ pub struct Member {
     is_paused: bool,
 }
 
-/// The members of one cluster. Dropping it ends their processes.
-pub struct Members(Vec<Member>);
+/// The members of one cluster, and those that may join it. Dropping it ends their processes.
+pub struct Members {
+    all: Vec<Member>,
+    /// Who is one now, and how many have ever been.
+    present: BTreeSet<usize>,
+    ever: usize,
+}
+
+/// A cluster, with all that join it, has as many addresses.
+pub const PLACES_MAX: usize = 8;
 
 /// Addresses of the loopback that no other cluster of this machine has: a member keeps its ports while it is down.
 fn addresses(members: usize) -> Vec<Ipv4Addr> {
     static CLUSTERS: AtomicU8 = AtomicU8::new(0);
     let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
     let [.., high, low] = std::process::id().to_be_bytes();
-    let first = usize::from(cluster) * 8 % 248;
+    assert!(members <= PLACES_MAX, "{members} members have no addresses");
+    let first = usize::from(cluster) * PLACES_MAX % 248;
     // 127.0.0.0/24 is everybody's.
     (1..=members).map(|at| Ipv4Addr::new(127, high.max(1), low, (first + at) as u8)).collect()
 }
 
 impl Members {
-    /// None is started. Each keeps its data in a directory of `root`, which need not be there.
+    /// None is started. Each keeps its data in a directory of `root`, which need not be there. Behind the founders there
+    /// are so many that may join.
     pub fn new(
         program: &Path,
         root: &Path,
-        count: usize,
+        (founders, spares): (usize, usize),
         flags: &[&str],
         network: Option<&Network>,
     ) -> Members {
+        let count = founders + spares;
         let addresses = network.map_or_else(|| addresses(count), Network::addresses);
         let url = |at: usize, port| format!("http://{}", SocketAddr::from((addresses[at], port)));
-        let all: Vec<String> = (0..count).map(|at| format!("m{at}={}", url(at, PEERS))).collect();
+        let all: Vec<String> = (0..founders).map(|at| format!("m{at}={}", url(at, PEERS))).collect();
         let member = |at: usize| {
             let directory = root.join(format!("m{at}"));
             let mut words = network.map_or(vec![], |network| network.words(at));
@@ -83,47 +96,79 @@ impl Members {
             words.extend(flags.iter().map(ToString::to_string));
             let log = root.join(format!("m{at}.log"));
             let client = SocketAddr::from((addresses[at], CLIENTS));
-            Member { name: format!("m{at}"), client, directory, log, words, child: None, is_paused: false }
+            let (name, peer_url) = (format!("m{at}"), url(at, PEERS));
+            Member { name, client, peer_url, directory, log, words, child: None, is_paused: false }
         };
-        Members((0..count).map(member).collect())
+        let present = (0..founders).collect();
+        Members { all: (0..count).map(member).collect(), present, ever: founders }
     }
 
-    pub fn places(&self) -> std::ops::Range<usize> {
-        0..self.0.len()
+    /// Of those that are members now.
+    pub fn places(&self) -> Vec<usize> {
+        self.present.iter().copied().collect()
+    }
+
+    pub fn all_places(&self) -> std::ops::Range<usize> {
+        0..self.all.len()
+    }
+
+    /// Who may join next.
+    pub fn spare(&self) -> Option<usize> {
+        Some(self.ever).filter(|at| *at < self.all.len())
+    }
+
+    /// The next spare one was added: it starts as one of these, by name and URL.
+    pub fn join(&mut self, list: &[(String, String)]) {
+        let at = self.ever;
+        let all: Vec<String> = list.iter().map(|(name, url)| format!("{name}={url}")).collect();
+        let words = &mut self.all[at].words;
+        words.retain(|word| !word.starts_with("--initial-cluster"));
+        words.push(format!("--initial-cluster={}", all.join(",")));
+        words.push("--initial-cluster-state=existing".to_owned());
+        self.present.insert(at);
+        self.ever += 1;
+        self.start(at);
+    }
+
+    /// It was removed, and ends by itself.
+    pub fn retire(&mut self, at: usize) -> Result<(), String> {
+        self.present.remove(&at);
+        let member = &mut self.all[at];
+        until(|| "a member that was removed does not end".to_owned(), || !member.is_up())
     }
 
     pub fn member(&self, at: usize) -> &Member {
-        &self.0[at]
+        &self.all[at]
     }
 
     pub fn member_mut(&mut self, at: usize) -> &mut Member {
-        &mut self.0[at]
+        &mut self.all[at]
     }
 
     pub fn clients(&self) -> Vec<SocketAddr> {
-        self.0.iter().map(|member| member.client).collect()
+        self.all.iter().map(|member| member.client).collect()
     }
 
     pub fn start(&mut self, at: usize) {
-        self.0[at].start();
+        self.all[at].start();
     }
 
     pub fn start_all(&mut self) {
-        self.0.iter_mut().for_each(Member::start);
+        self.places().into_iter().for_each(|at| self.start(at));
     }
 
     /// Starts whoever has ended or was never started.
     pub fn start_those_down(&mut self) {
-        for member in &mut self.0 {
-            if !member.is_up() {
-                member.start();
+        for at in self.places() {
+            if !self.all[at].is_up() {
+                self.start(at);
             }
         }
     }
 
     /// The one that says it leads.
     pub fn leader(&self) -> Option<usize> {
-        self.places().find(|at| self.0[*at].leads())
+        self.places().into_iter().find(|at| self.all[*at].leads())
     }
 
     pub fn await_leader(&self) -> Result<usize, String> {
@@ -140,14 +185,14 @@ impl Members {
 
     /// Waits until every member serves.
     pub fn await_all(&self) -> Result<(), String> {
-        for member in &self.0 {
+        for member in self.places().into_iter().map(|at| &self.all[at]) {
             until(|| format!("{} does not serve; {}", member.name, self.last_words()), || member.serves())?;
         }
         Ok(())
     }
 
     pub fn last_words(&self) -> String {
-        self.0.iter().map(|member| format!("{}:\n{}\n", member.name, member.last_words())).collect()
+        self.all.iter().map(|member| format!("{}:\n{}\n", member.name, member.last_words())).collect()
     }
 }
 
@@ -251,7 +296,7 @@ impl Member {
         self.page("/metrics").is_some_and(|page| page.contains("\netcd_server_is_leader 1\n"))
     }
 
-    fn serves(&self) -> bool {
+    pub fn serves(&self) -> bool {
         self.page("/health").is_some_and(|page| page.starts_with("HTTP/1.1 200 "))
     }
 

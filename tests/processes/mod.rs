@@ -12,5 +12,6 @@ mod network;
 mod trial;
 
 pub use disk::Disk;
+pub use members::PLACES_MAX;
 pub use network::{Network, in_a_network};
 pub use trial::{Fault, Judged, Setup, Trial};

@@ -8,6 +8,7 @@ use super::network::Network;
 use braid::sim::history::{History, Op};
 use braid::sim::{Failure, check};
 use braid::stdx::Rng;
+use braid::types::MemberId;
 use braid::wire::Method;
 use braid::wire::proto::{self, Message};
 use std::fmt;
@@ -39,6 +40,10 @@ pub enum Fault {
     FailingDisk,
     /// A copy of a running member's directory is started beside it, which the others refuse.
     Copy,
+    /// A new member takes the place of another one.
+    Replace,
+    /// The same, and somebody is killed meanwhile.
+    ReplaceAndKill,
 }
 
 /// What a trial is made of.
@@ -47,6 +52,8 @@ pub struct Setup<'a> {
     /// An empty directory for data and logs.
     pub root: &'a Path,
     pub members: usize,
+    /// How many may join.
+    pub spares: usize,
     pub network: Option<&'a Network>,
     /// The first member's data are on it.
     pub disk: Option<&'a Disk>,
@@ -98,8 +105,13 @@ impl<'a> Trial<'a> {
     /// Errors say what never came to be.
     pub fn begin(setup: &Setup<'a>) -> Result<Trial<'a>, String> {
         let mut rng = Rng::new(setup.seed);
-        let mut members =
-            Members::new(setup.program, setup.root, setup.members, &["--shards=4"], setup.network);
+        let mut members = Members::new(
+            setup.program,
+            setup.root,
+            (setup.members, setup.spares),
+            &["--shards=4"],
+            setup.network,
+        );
         if let Some(disk) = setup.disk {
             members.member_mut(0).keep_data_in(disk.directory());
         }
@@ -112,7 +124,7 @@ impl<'a> Trial<'a> {
         let load = Load::begin(&members, setup.controls, setup.disk.is_some(), &mut rng)?;
         let root = setup.root.to_owned();
         let trial = Trial { members, load, network: setup.network, disk: setup.disk, rng, root };
-        trial.load.await_answers(Method::Put)?;
+        trial.load.await_answers(&trial.members.places(), Method::Put)?;
         trial.load.await_calls(CALLS_BEFORE)?;
         Ok(trial)
     }
@@ -124,7 +136,7 @@ impl<'a> Trial<'a> {
 
     /// The member that leads in three of four cases, else any.
     fn draw(&mut self) -> usize {
-        let any = self.rng.below(self.members.places().len() as u64) as usize;
+        let any = *self.rng.pick(&self.members.places());
         if self.rng.chance(3, 4) { self.members.leader().unwrap_or(any) } else { any }
     }
 
@@ -167,6 +179,8 @@ impl<'a> Trial<'a> {
             Fault::FullDisk => self.fill_disk(),
             Fault::FailingDisk => self.fail_disk()?,
             Fault::Copy => self.start_a_copy()?,
+            Fault::Replace => self.replace(false)?,
+            Fault::ReplaceAndKill => self.replace(true)?,
         }
         Ok(())
     }
@@ -175,7 +189,7 @@ impl<'a> Trial<'a> {
     fn part(&mut self, to: bool, from: bool) {
         let Some(network) = self.network else { panic!("there is no network to part") };
         let one = self.draw();
-        let others = self.members.places().filter(|other| *other != one);
+        let others = self.members.places().into_iter().filter(|other| *other != one);
         let pairs = others.flat_map(|other| [(to, one, other), (from, other, one)]);
         let pairs: Vec<(usize, usize)> =
             pairs.filter(|(cuts, ..)| *cuts).map(|(_, from, to)| (from, to)).collect();
@@ -187,7 +201,7 @@ impl<'a> Trial<'a> {
 
     fn start_a_copy(&mut self) -> Result<(), String> {
         // Of two members the one with the greater id dials: nobody would hear of another one's copy.
-        let places = self.members.places();
+        let places = self.members.places().into_iter();
         let one = places.max_by_key(|at| self.load.member(*at)).expect("there are members");
         let copied = self.root.join("copied");
         // Of one moment: what is written while files are copied one after the other is refused at the start.
@@ -198,7 +212,7 @@ impl<'a> Trial<'a> {
         let member = self.members.member(one);
         let mut process = member.start_beside(&copied);
         let refused = format!("member {:x} runs already, in another process", self.load.member(one).0);
-        let others: Vec<usize> = self.members.places().filter(|other| *other != one).collect();
+        let others: Vec<usize> = self.members.places().into_iter().filter(|other| *other != one).collect();
         let said = until(
             || format!("nobody says that {refused}; {}", self.members.last_words()),
             || others.iter().any(|other| self.members.member(*other).log().contains(&refused)),
@@ -209,6 +223,79 @@ impl<'a> Trial<'a> {
         std::fs::remove_dir_all(&copied).expect("nobody uses it any more");
         self.pass(1000);
         said
+    }
+
+    /// Adds a member, has it started, and removes another one.
+    fn replace(&mut self, kills: bool) -> Result<(), String> {
+        let Some(new) = self.members.spare() else {
+            self.pass(500);
+            return Ok(());
+        };
+        let url = self.members.member(new).peer_url.clone();
+        let add = proto::MemberAddRequest { peer_urls: vec![url.clone()], is_learner: false };
+        let is_new = |member: &&proto::Member| member.peer_urls.contains(&url);
+        let list = self.have_changed(Method::MemberAdd, &add.encode_to_vec(), |list| {
+            list.iter().any(|member| is_new(&member))
+        })?;
+        let id = list.iter().find(is_new).expect("it is listed").id;
+        self.load.joined(new, MemberId(id));
+        let name = |member: &proto::Member| match is_new(&member) {
+            true => self.members.member(new).name.clone(),
+            false => member.name.clone(),
+        };
+        let started: Vec<(String, String)> =
+            list.iter().map(|member| (name(member), member.peer_urls[0].clone())).collect();
+        self.members.join(&started);
+        if kills {
+            self.strike(Fault::Kill)?;
+        }
+        let member = self.members.member(new);
+        until(
+            || format!("{} does not serve; {}", member.name, self.members.last_words()),
+            || member.serves(),
+        )?;
+        let mut old = self.draw();
+        if old == new {
+            old = *self.members.places().first().expect("there are members");
+        }
+        let id = self.load.member(old).0;
+        let remove = proto::MemberRemoveRequest { id }.encode_to_vec();
+        self.have_changed(Method::MemberRemove, &remove, |list| list.iter().all(|member| member.id != id))?;
+        self.members.retire(old)?;
+        self.pass(1000);
+        Ok(())
+    }
+
+    /// Has the operator ask for a change of the members, of one after the other, until one lists that it is made.
+    fn have_changed(
+        &self,
+        method: Method,
+        request: &[u8],
+        is_made: impl Fn(&[proto::Member]) -> bool,
+    ) -> Result<Vec<proto::Member>, String> {
+        let (mut asked, mut said, mut list) =
+            (self.members.places().into_iter().cycle(), String::new(), vec![]);
+        let lists = proto::MemberListRequest { linearizable: true }.encode_to_vec();
+        let mut turns = 0;
+        until(
+            || format!("{method:?} does not come to be; {}", self.members.last_words()),
+            || {
+                let at = asked.next().expect("there are members");
+                turns += 1;
+                if turns % 2 == 1
+                    && let Err(words) = self.load.operate(at, method, request)
+                {
+                    said = words;
+                }
+                let listed = self.load.operate(at, Method::MemberList, &lists);
+                if let Some(of) = listed.ok().and_then(|of| proto::MemberListResponse::decode(of).ok()) {
+                    list = of.members;
+                }
+                is_made(&list)
+            },
+        )
+        .map_err(|why| format!("{why}; it was told last: {said}"))?;
+        Ok(list)
     }
 
     fn fill_disk(&mut self) {
@@ -244,9 +331,10 @@ impl<'a> Trial<'a> {
         self.members.start_those_down();
         self.members.await_leader()?;
         self.members.await_all()?;
-        self.load.await_answers(Method::Put)?;
+        let members = self.members.places();
+        self.load.await_answers(&members, Method::Put)?;
         let revision = self.load.rest()?;
-        self.load.await_observers(revision)?;
+        self.load.await_observers(&members, revision)?;
         self.load.await_watches(revision)?;
         let now = self.load.now();
         let mut history = self.load.history();
@@ -254,7 +342,7 @@ impl<'a> Trial<'a> {
         history.quiet = Some((moment, revision));
         let from = history.next();
         drop(history);
-        self.load.hash(revision)?;
+        self.load.hash(&members, revision)?;
         let observers = self.load.observers();
         let history = self.load.end();
         let judged = agree(&history.ops[from..]).and_then(|()| check(&history, observers));

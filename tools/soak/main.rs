@@ -56,9 +56,9 @@ fn soak(options: &Options) -> Result<()> {
         let root = directory.join(format!("{}-{seed}", std::process::id()));
         std::fs::create_dir_all(&root)?;
         let judged = match options.faults.iter().any(|fault| PARTITIONS.contains(fault)) {
-            true => {
-                in_a_network(options.members, |network| trial(options, &binary, &root, Some(network), seed))
-            }
+            true => in_a_network(options.members + options.spares(), |network| {
+                trial(options, &binary, &root, Some(network), seed)
+            }),
             false => Ok(trial(options, &binary, &root, None, seed)),
         };
         match judged.and_then(|judged| judged) {
@@ -84,7 +84,9 @@ fn trial(
     let wants_disk = options.faults.iter().any(|fault| DISKS.contains(fault));
     let disk = wants_disk.then(|| Disk::new(&root.join("disk"))).transpose()?;
     let (members, controls) = (options.members, options.controls);
-    let setup = Setup { program: binary, root, members, network, disk: disk.as_ref(), controls, seed };
+    let spares = options.spares();
+    let setup =
+        Setup { program: binary, root, members, spares, network, disk: disk.as_ref(), controls, seed };
     let (mut trial, mut rng, began) = (Trial::begin(&setup)?, Rng::new(!seed), Instant::now());
     while began.elapsed() < options.of_trial {
         let fault = *rng.pick(&options.faults);

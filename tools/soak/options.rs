@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::processes::Fault;
+use crate::processes::{Fault, PLACES_MAX};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +19,10 @@ the clients of a trial saw must be one history, as the simulator's checks judge 
                    kill-all   of all of them
                    pause      the one that leads is stopped by a signal, and goes on later
                    restart    one after the other is ended by a signal and started again
+                   replace    a new member takes the place of another one, as often as there are addresses: 8 for each
+                              cluster
+                   replace-and-kill
+                              the same, and one of them is killed meanwhile
                    copy       a copy of a running member's directory is started beside it, which the others refuse
                    partition  packets between one member and the others are dropped, in one direction or both;
                               needs ip (iproute2) and the right to make network namespaces
@@ -37,15 +41,20 @@ kept. The exit code is 0 where every trial held, 1 where one failed or could not
 const MEMBERS_MAX: usize = 7;
 
 /// What goes wrong, by its name.
-const FAULTS: [(&str, &[Fault]); 7] = [
+const FAULTS: [(&str, &[Fault]); 9] = [
     ("kill", &[Fault::Kill]),
     ("kill-all", &[Fault::KillAll]),
     ("pause", &[Fault::Pause]),
     ("restart", &[Fault::Restart]),
     ("copy", &[Fault::Copy]),
+    ("replace", &[Fault::Replace]),
+    ("replace-and-kill", &[Fault::ReplaceAndKill]),
     ("partition", &PARTITIONS),
     ("disk", &DISKS),
 ];
+
+/// What needs members that may join.
+const REPLACEMENTS: [Fault; 2] = [Fault::Replace, Fault::ReplaceAndKill];
 
 /// What needs a network, and what needs a disk.
 pub const PARTITIONS: [Fault; 3] = [Fault::CutOff, Fault::Mute, Fault::Deaf];
@@ -67,6 +76,17 @@ pub struct Options {
     pub seed: u64,
     pub binary: Option<PathBuf>,
     pub directory: Option<PathBuf>,
+}
+
+impl Options {
+    /// How many members may join in a trial.
+    pub fn spares(&self) -> usize {
+        if self.faults.iter().any(|fault| REPLACEMENTS.contains(fault)) {
+            PLACES_MAX - self.members
+        } else {
+            0
+        }
+    }
 }
 
 /// Errors are sentences for the user.
