@@ -236,6 +236,8 @@ const _: () = assert!(APPEND_BYTES_MAX <= HELD_BYTES_MAX);
 pub const MEMBER_HEALTHY_SECS: u64 = 5;
 /// How much of what a leader has a learner needs that is to vote (etcd's law).
 pub const IN_SYNC_PERCENT: u64 = 90;
+/// How long a member that is to be removed remains in all groups, so that its clients are answered and go elsewhere.
+pub const LEAVERS_MOMENT_MS: u64 = 100;
 /// How long a member that was removed stays to answer what was asked before.
 pub const REMOVED_LINGER_MS: u64 = 50;
 /// Payload that a follower is given of a group from the log before another read begins. Two are on their way at most.

@@ -1,6 +1,7 @@
 //! One client: a connection at a time, HTTP/2 in bytes, and what it learns.
 
-use super::history::{History, Stream};
+use super::history::{History, Stream, UNPROCESSED};
+use crate::api::Code;
 use crate::http2::client::Client as Http2;
 use crate::http2::{self, FieldName, Head, Http2Event, StreamId};
 use crate::types::{ConnId, Time};
@@ -200,7 +201,17 @@ impl Client {
                         end(history, now, call.place, None);
                     }
                 }
-                Http2Event::Headers { .. } | Http2Event::Writable { .. } | Http2Event::GoAway { .. } => {}
+                Http2Event::GoAway { last, .. } => {
+                    for (_, call) in session.calls.extract_if(last.saturating_add(1).., |_, _| true) {
+                        end(
+                            history,
+                            now,
+                            call.place,
+                            Some((Code::Unavailable as u8, UNPROCESSED.to_owned())),
+                        );
+                    }
+                }
+                Http2Event::Headers { .. } | Http2Event::Writable { .. } => {}
             }
         }
         Ok((bytes.len(), session.closing && session.coming.is_empty()))

@@ -42,11 +42,17 @@ impl Op {
     pub fn is_unknown(&self) -> bool {
         match (&self.returned, self.status.0) {
             (None, _) => true,
-            (Some(_), _) if self.is_refused() || self.is_leaderless() || self.is_unchanged() => false,
+            (Some(_), _) if self.is_unprocessed() || self.is_refused() => false,
+            (Some(_), _) if self.is_leaderless() || self.is_unchanged() => false,
             (Some(_), _) if [DROPPED, NOT_TAKEN].contains(&&self.status.1[..]) => true,
             // Deadlines, the end of an epoch, a connection that closes.
             (Some(_), code) => matches!(code, 1 | 2 | 4 | 13 | 14),
         }
+    }
+
+    /// Behind the last call that the server takes of a connection that it ends (RFC 9113, 6.8), and so never looked at.
+    pub fn is_unprocessed(&self) -> bool {
+        self.returned.is_some() && self.status.1 == UNPROCESSED
     }
 
     /// Told to come again, and so never looked at.
@@ -83,6 +89,9 @@ impl Op {
         Some(header(message)?.revision)
     }
 }
+
+/// What a client says of a call that its server has not taken before it ended the connection.
+pub const UNPROCESSED: &str = "the connection ends, and the call was not processed";
 
 pub use crate::wire::proto::ResponseHeader as Header;
 

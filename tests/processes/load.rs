@@ -334,6 +334,8 @@ struct Talker {
     /// The member that it is with.
     member: usize,
     socket: Option<TcpStream>,
+    /// Something has come by it.
+    is_greeted: bool,
     buffer: Vec<u8>,
     /// Since when it has waited for something.
     waits_since: Instant,
@@ -347,6 +349,7 @@ impl Talker {
             client: Client::new(id, WINDOW_BYTES),
             member,
             socket: None,
+            is_greeted: false,
             buffer: vec![0; 64 << 10],
             waits_since: Instant::now(),
             rng,
@@ -368,11 +371,18 @@ impl Talker {
         }
         self.client.connect(self.shared.now(), self.member, CONNECTION);
         (self.socket, self.waits_since) = (Some(socket), Instant::now());
-        true
+        // As gRPC's clients, it calls nothing before the member has said something: one that ends takes no connection.
+        while self.socket.is_some() && !self.is_greeted {
+            self.exchange();
+            if self.waits_since.elapsed() > CONNECT_WITHIN {
+                self.disconnect();
+            }
+        }
+        self.socket.is_some()
     }
 
     fn disconnect(&mut self) {
-        self.socket = None;
+        (self.socket, self.is_greeted) = (None, false);
         self.client.disconnected(self.shared.now(), &mut self.shared.history());
         if let Some(outstanding) = self.shared.outstanding.get(self.client.id) {
             outstanding.store(self.client.outstanding(), Ordering::SeqCst);
@@ -395,7 +405,7 @@ impl Talker {
     }
 
     fn take(&mut self, len: usize) {
-        self.waits_since = Instant::now();
+        (self.waits_since, self.is_greeted) = (Instant::now(), true);
         let (shared, now) = (self.shared.clone(), self.shared.now());
         let Some(session) = &mut self.client.session else { return };
         session.coming.push_back((now, self.buffer[..len].to_vec()));

@@ -139,7 +139,9 @@ impl Epochs {
 
     /// When a turn is due for the groups though nothing comes in.
     pub fn wake_at(&self, turn: &Turn) -> Time {
-        self.clock.wake_at(turn).min(self.hand_over_wakes_at(turn))
+        let times =
+            [self.clock.wake_at(turn), self.hand_over_wakes_at(turn), self.peering.wakes_at(turn.now)];
+        times.into_iter().min().expect("there are several")
     }
 
     fn drive_coordinator(&mut self, turn: &mut Turn, shards: &mut Shards) {

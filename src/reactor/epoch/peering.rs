@@ -7,7 +7,7 @@
 //! its groups' peers with that, and proposes what differs; a leader that comes later finds the rest. Who joins becomes a
 //! learner of every group, which no quorum counts. Who is to vote becomes a voter of a group once it has what that has,
 //! and of the control shard's group last of all: so whoever can be elected is a voter everywhere. Who leaves is taken out
-//! of all groups at once, since each may need it until then. When all groups are as wanted, and in each a quorum knows that
+//! of all groups at once, since each may need it until then; but first its clients are given a moment to go elsewhere. When all groups are as wanted, and in each a quorum knows that
 //! durably, the leader enters it: who leaves may go then, and whoever is restarted does not need it.
 //!
 //! **Why not otherwise.** A voter that is added before it runs, as in etcd, counts in every quorum: one member that adds a
@@ -18,11 +18,13 @@ use super::super::shards::{LocalShard, Shards};
 use super::super::turn::Turn;
 use super::Epochs;
 use crate::io::{EpochMail, LeaderMail};
-use crate::limits::IN_SYNC_PERCENT;
+use crate::limits::{IN_SYNC_PERCENT, LEAVERS_MOMENT_MS};
 use crate::raft::Group;
 use crate::record::{ConfChange, MemberChange, MemberRecord};
-use crate::types::{Epoch, MemberId, RaftId, ReactorId, ShardId};
+use crate::types::{Duration, Epoch, MemberId, RaftId, ReactorId, ShardId, Time};
 use std::collections::{BTreeMap, BTreeSet};
+
+const LEAVERS_MOMENT: Duration = Duration::from_ms(LEAVERS_MOMENT_MS);
 
 /// A change of one member: there is no other such one, ever.
 pub type Change = (MemberId, MemberChange);
@@ -34,6 +36,8 @@ pub(super) struct Peering {
     said: (Epoch, BTreeSet<Change>),
     /// What each reactor has said, at the control shard's.
     done_by: BTreeMap<ReactorId, BTreeSet<Change>>,
+    /// Since when changes are under way, as this epoch has seen.
+    since: BTreeMap<Change, Time>,
     /// Whom each reactor has said to be in sync in its groups.
     in_sync: BTreeMap<ReactorId, BTreeSet<MemberId>>,
 }
@@ -57,9 +61,12 @@ impl Epochs {
         }
         assert!(turn.epoch_state.may_write(), "peers change while the epoch serves");
         let changes: Vec<Change> = turn.control.member_changes().collect();
+        for change in &changes {
+            self.peering.since.entry(*change).or_insert(turn.now);
+        }
         for local in shards.all_mut() {
             for change in &changes {
-                let may_end = local.shard.id != ShardId::CONTROL || self.peering.all_say(turn, change);
+                let may_end = self.peering.may_end(turn, local.shard.id, change);
                 let group = local.shard.group_mut();
                 match lacks(turn, group, *change, may_end) {
                     Lacks::This(wanted) => _ = group.propose_peers(wanted),
@@ -130,7 +137,7 @@ impl Epochs {
         let changes: Vec<Change> = turn.control.member_changes().collect();
         let may_propose = |local: &LocalShard| {
             changes.iter().any(|change| {
-                let may_end = local.shard.id != ShardId::CONTROL || self.peering.all_say(turn, change);
+                let may_end = self.peering.may_end(turn, local.shard.id, change);
                 matches!(lacks(turn, local.shard.group(), *change, may_end), Lacks::This(_) | Lacks::Sureness)
             })
         };
@@ -139,6 +146,23 @@ impl Epochs {
 }
 
 impl Peering {
+    /// Whether a group may make a change: a vote in the control shard's comes last, and who leaves has a moment.
+    fn may_end(&self, turn: &Turn, shard: ShardId, change: &Change) -> bool {
+        match change.1 {
+            MemberChange::Removing => {
+                self.since.get(change).is_some_and(|since| turn.now >= *since + LEAVERS_MOMENT)
+            }
+            _ => shard != ShardId::CONTROL || self.all_say(turn, change),
+        }
+    }
+
+    /// When who leaves has had its moment.
+    pub fn wakes_at(&self, now: Time) -> Time {
+        let removals = self.since.iter().filter(|((_, change), _)| *change == MemberChange::Removing);
+        let ends = removals.map(|(_, since)| *since + LEAVERS_MOMENT);
+        ends.filter(|at| *at > now).min().unwrap_or(Time::NEVER)
+    }
+
     /// Whether a change is done in all groups of all reactors but the control shard's.
     fn all_say(&self, turn: &Turn, change: &Change) -> bool {
         let said = self.done_by.values().filter(|done| done.contains(change)).count();
@@ -156,7 +180,7 @@ fn done(turn: &Turn, shards: &Shards, changes: &[Change]) -> BTreeSet<Change> {
     changes.iter().filter(has).copied().collect()
 }
 
-/// What of a change is next in a group. In the control shard's a new vote comes last.
+/// What of a change is next in a group, which may make the last step of it or not.
 fn lacks(turn: &Turn, group: &Group, (member, change): Change, may_end: bool) -> Lacks {
     let Some(record) = turn.control.member(member) else { return Lacks::Time };
     let peers = group.peers();
@@ -174,7 +198,7 @@ fn lacks(turn: &Turn, group: &Group, (member, change): Change, may_end: bool) ->
         }
         MemberChange::Promoting if votes.is_none() => return Lacks::Time,
         // Who leads takes itself out of nothing: another one does it.
-        MemberChange::Removing if votes.or(learns).is_some() && member != turn.settings.member => {
+        MemberChange::Removing if votes.or(learns).is_some() && may_end && member != turn.settings.member => {
             ConfChange::Remove(id.get())
         }
         MemberChange::Removing if votes.or(learns).is_some() => return Lacks::Time,

@@ -35,6 +35,9 @@ pub fn pending(evidence: &Evidence<'_>) -> Result<Vec<Pending>, Failure> {
         if *text == Error::NoSpace.to_string() {
             continue; // it has a check of its own
         }
+        if op.is_unprocessed() {
+            continue;
+        }
         if op.is_refused() {
             if !evidence.history.known.refuses {
                 return wrong("nothing is that busy");
