@@ -2,6 +2,7 @@
 
 use super::super::super::book::Book;
 use super::*;
+use crate::limits::LEAVERS_MOMENT_MS;
 use crate::raft::Role;
 use crate::record::MemberRecord;
 
@@ -322,6 +323,29 @@ fn who_leaves_votes_for_others_where_no_leader_is_heard_and_stands_for_nothing()
         let next = cluster.serves();
         assert_eq!(cluster.peers(next), (2, 0));
     }
+}
+
+#[test]
+fn the_clients_of_who_leaves_are_answered_and_sent_elsewhere() {
+    let mut cluster = grown(&[1, 2, 1]);
+    let leader = cluster.serves();
+    let leaver = (leader + 1) % 3;
+    let id = cluster.id(leaver);
+    // What it says to the leader is on its way for a while.
+    cluster.held = vec![(leaver, leader)];
+    let put = proto::PutRequest { key: Bytes::from_static(b"before"), ..Default::default() };
+    let put = cluster.member(leaver).ask("/etcdserverpb.KV/Put", &put).number();
+    cluster.settle();
+    let removal = cluster.member(leader).ask(REMOVE, &proto::MemberRemoveRequest { id }).number();
+    cluster.pass(Duration::from_ms(LEAVERS_MOMENT_MS / 2));
+    let more = cluster.member(leaver).client.call("/etcdserverpb.Maintenance/Status", &[], &[]);
+    assert!(more.is_none(), "its clients have heard that the connection ends");
+    cluster.release();
+    let put: proto::PutResponse = cluster.answer(leaver, put).unwrap();
+    assert_eq!(put.header.unwrap().revision, 22);
+    let removal: proto::MemberRemoveResponse = cluster.answer(leader, removal).unwrap();
+    assert_eq!(removal.members.len(), 2);
+    cluster.until("it ends", |cluster| cluster.members[leaver].as_ref().unwrap().halted.is_some());
 }
 
 /// What a log says of those who join is taken back where another leader's log takes its place.
