@@ -461,6 +461,20 @@ fn a_member_that_was_removed_while_it_was_away_finds_out() {
     assert!(cluster.has_left(least));
 }
 
+/// Packets to it are dropped, so no connection breaks.
+#[test]
+fn a_member_that_answers_nothing_counts_as_gone_after_two_election_timeouts_at_most() {
+    let mut cluster = grown(&[1, 1, 1]);
+    let leader = cluster.serves();
+    let [silent, up] = [(leader + 1) % 3, (leader + 2) % 3];
+    cluster.cut = vec![(silent, leader), (silent, up)];
+    cluster.pass(Duration(2 * settings(1).election_timeout.0));
+    let id = cluster.id(up);
+    assert_eq!(cluster.remove(leader, id).unwrap_err(), (14, "etcdserver: unhealthy cluster".into()));
+    let id = cluster.id(silent);
+    assert_eq!(cluster.remove(leader, id).unwrap().members.len(), 2);
+}
+
 /// As etcd's client is told (etcd's order of the checks).
 #[test]
 fn what_cannot_be_changed_is_refused() {
