@@ -145,6 +145,9 @@ pub enum Output {
     /// Whether writes of the log wait for a segment's file: then it is made without a pause.
     LogWaits(bool),
     LogLine(LogLine),
+    /// This member, which was to go on alone, is the only one, durably: the next start need not do that again. Known
+    /// before anything that is asked for later is done.
+    StandsAlone,
     /// This process cannot go on, for this reason.
     Halt(String),
 }

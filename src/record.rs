@@ -173,6 +173,10 @@ pub enum ControlEntry {
         member: u64,
         peer_urls: Vec<String>,
     },
+    /// The member goes on alone: all others are removed, and no change of a member is under way any more.
+    StandAlone {
+        member: u64,
+    },
 }
 
 /// What a change of the members is to come to.

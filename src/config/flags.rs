@@ -211,6 +211,8 @@ pub(super) const FLAGS: &[Flag] = &[
 
     built("strict-reconfig-check", Bool, "true",
         "Refuse changes of the members for which too few of them are started and connected."),
+    built("force-new-cluster", Bool, "false",
+        "Where all other members are lost for ever: remove them, and go on alone with the data of this one."),
 
     // etcd's switches for parts that Braid solves otherwise.
     ignored("snapshot-count", Uint, "10000", OWN_LOG),
@@ -265,7 +267,6 @@ pub(super) const FLAGS: &[Flag] = &[
     removed("peer-heartbeat-interval"), removed("peer-election-timeout"), removed("retry-interval"),
     removed("snapshot"), removed("v"), removed("vv"), removed("test.coverprofile"), removed("test.outputdir"),
 
-    unbuilt("force-new-cluster", Bool, "false", "Begin a cluster of this member alone with the data it has."),
     unbuilt("config-file", Text, "", "Read the configuration from a YAML file."),
     unbuilt("wal-dir", Text, "", "A directory of its own for the log."),
     unbuilt("listen-client-http-urls", Text, "", "Serve HTTP/1 at URLs of its own."),

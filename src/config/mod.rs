@@ -78,6 +78,8 @@ pub struct Config {
     pub socket_reuse_port: bool,
     /// Whether changes of the members are refused for which too few of them are there.
     pub strict_reconfig_check: bool,
+    /// Whether all other members are to be removed, since they are lost for ever.
+    pub force_new_cluster: bool,
 
     pub log_level: LogLevel,
     pub log_format: LogFormat,

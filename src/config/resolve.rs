@@ -143,6 +143,7 @@ pub(super) fn config(
         warning_unary: values.span("warning-unary-request-duration"),
         socket_reuse_port: values.flag("socket-reuse-port"),
         strict_reconfig_check: values.flag("strict-reconfig-check"),
+        force_new_cluster: values.flag("force-new-cluster"),
         log_level: log_level(&values),
         log_format: match values.text("log-format").as_str() {
             "console" => LogFormat::Console,

@@ -29,6 +29,9 @@
 //! Who joins to vote joins as a learner in every group, and is promoted as soon as it has what the others have: until
 //! then no quorum counts it, though clients are told that it votes. So its promotion begins where its adding is done.
 //!
+//! Where all others are lost for ever, one entry ends it all: they are removed, no change is under way, and the one that
+//! is left votes.
+//!
 //! Of one member one change is under way at a time; only leaving does not wait for the end of another, and takes
 //! its place. An entry that does not fit says nothing: what a leader decides may have been decided by the one
 //! before, and an intent that has given way to a removal may still be said to be done.
@@ -243,6 +246,23 @@ impl Members {
             }
         }
         self.check();
+    }
+
+    /// All others are lost for ever, and what was to become of members with them. Who is no member itself is not made
+    /// one.
+    pub fn stand_alone(&mut self, id: MemberId) {
+        let Some(mut own) = self.records.remove(&id) else { return };
+        own.is_learner = false;
+        self.removed.extend(std::mem::take(&mut self.records).into_keys());
+        self.changes.clear();
+        self.records.insert(id, own);
+        assert!(self.stands_alone(id), "nobody is left beside {}", id.hex());
+        self.check();
+    }
+
+    pub fn stands_alone(&self, id: MemberId) -> bool {
+        let votes = self.records.get(&id).is_some_and(|member| !member.is_learner);
+        votes && self.records.len() == 1 && self.changes.is_empty()
     }
 
     /// Another address of a member's.

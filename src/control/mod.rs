@@ -198,6 +198,7 @@ impl Control {
             record::ControlEntry::MemberUrls { member, peer_urls } => {
                 self.members.update(MemberId(*member), peer_urls);
             }
+            record::ControlEntry::StandAlone { member } => self.members.stand_alone(MemberId(*member)),
         }
     }
 
@@ -263,6 +264,11 @@ impl Control {
     /// Whether there is one member.
     pub fn is_of_one(&self) -> bool {
         self.members.count() == 1
+    }
+
+    /// Whether the member is the only one, votes, and no change of it is under way.
+    pub fn stands_alone(&self, id: MemberId) -> bool {
+        self.members.stands_alone(id)
     }
 
     /// All that take part, also who joins or leaves.

@@ -274,3 +274,39 @@ fn the_feature_level_never_falls() {
 fn a_level_beyond_this_program_is_none_that_it_could_apply() {
     apply(&mut sample(), ControlEntry::FeatureLevel { level: FEATURE_LEVEL + 1 });
 }
+
+/// Others are lost for ever, whatever was to become of them.
+#[test]
+fn one_member_is_left_alone() {
+    let mut control = sample();
+    let learner = MemberRecord { is_learner: true, ..member(8) };
+    let changes = [
+        ControlEntry::Intent(Intent::Adding(Box::new(learner))),
+        ControlEntry::IntentDone { member: 8, change: MemberChange::Adding },
+        ControlEntry::Intent(Intent::Adding(Box::new(member(9)))),
+        ControlEntry::Intent(Intent::Removing { member: 7 }),
+        ControlEntry::StandAlone { member: 6 },
+    ];
+    let mut index = control.index;
+    let mut apply = |control: &mut Control, change: &ControlEntry| {
+        index = index.next();
+        control.apply(index, change);
+    };
+    changes.iter().for_each(|change| apply(&mut control, change));
+    assert_eq!(control.records().count(), 3, "who is no member is not left");
+    for own in [8, 7] {
+        let mut control = fresh_of(&control);
+        apply(&mut control, &ControlEntry::StandAlone { member: own });
+        assert!(control.stands_alone(MemberId(own)) && control.is_of_one());
+        let removed = (7..10).filter(|id| control.is_removed(MemberId(*id)));
+        assert_eq!(removed.collect::<Vec<_>>(), (7..10).filter(|id| *id != own).collect::<Vec<_>>());
+        apply(&mut control, &ControlEntry::IntentDone { member: 9, change: MemberChange::Adding });
+        assert!(control.stands_alone(MemberId(own)));
+    }
+}
+
+fn fresh_of(control: &Control) -> Control {
+    let mut copy = fresh();
+    copy.adopt(&control.to_state());
+    copy
+}

@@ -147,7 +147,7 @@ pub struct Recovered {
     /// What [`super::Log::new`] goes on from, once the directory and the files of `sync` are synced.
     pub start: LogStart,
     pub residents: BTreeMap<Resident, RecoveredResident>,
-    /// The highest settled revision that any frame carries.
+    /// The settled revision that the last frame carries.
     pub settled: Revision,
     /// None where nothing was ever written.
     pub(super) key: Option<u64>,
@@ -381,7 +381,8 @@ impl Recovery {
                 damage = damage.or(Some(self.damage(header.segment, header.offset, cause)));
                 break;
             }
-            settled = settled.max(Revision(header.settled));
+            // It never falls but where a member goes on alone, and is counted anew from there.
+            settled = Revision(header.settled);
         }
         let Replayed { recovered: residents, standings, senseless } = replay.finish();
         if senseless {

@@ -48,6 +48,11 @@ impl LogStart {
         self.log
     }
 
+    /// What the member has settled, as the frames of this log say until it settles more.
+    pub fn begin_at(&mut self, settled: Revision) {
+        self.settled = settled;
+    }
+
     /// Bytes of the files that are still needed.
     #[cfg(test)]
     pub fn held_bytes(&self) -> usize {

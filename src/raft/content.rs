@@ -61,7 +61,7 @@ impl Content {
     }
 
     /// The change of peers, if it is one.
-    pub(super) fn conf_change(&self) -> Option<ConfChange> {
+    pub fn conf_change(&self) -> Option<ConfChange> {
         let Content::ConfChange(payload) = self else { return None };
         match payload.entry().ok()? {
             ArchivedEntry::ConfChange(change) => Some(match change {

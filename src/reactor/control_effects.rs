@@ -121,6 +121,10 @@ impl Reactor {
                 self.shards.run_lease_waiting(&mut self.turn, LeaseId(lease));
                 self.calls.retry_cross_shard(&mut self.turn, LeaseId(lease));
             }
+            // Another one may stand in the log from a time before others joined.
+            ControlEntry::StandAlone { .. } if self.turn.epoch_state.may_write() => {
+                *ReadOnly::change(&mut self.turn.is_to_be_alone) = false;
+            }
             _ => {}
         }
     }

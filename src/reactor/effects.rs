@@ -297,6 +297,9 @@ impl Reactor {
         self.turn.allotment = Allotment::new(generation);
         ReadOnly::change(&mut self.turn.epoch_state).go(epoch, EpochStage::Serving);
         self.settle(prefix);
+        if self.turn.control.stands_alone(self.turn.settings.member) {
+            *ReadOnly::change(&mut self.turn.is_to_be_alone) = false;
+        }
         // Others may have served for a while: that news came before this reactor could take it.
         self.follow_settled();
         self.apply_compaction();

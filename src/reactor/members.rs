@@ -18,7 +18,7 @@ impl Reactor {
         self.end_if_removed();
         let Reactor { turn, epochs, leader, calls, .. } = self;
         // Its clients are answered as long as it is in all groups.
-        let leaves = turn.control.leaves(turn.settings.member);
+        let leaves = turn.control.leaves(turn.settings.member) && !*turn.is_to_be_alone;
         if leaves && !turn.epoch_state.leads() && !calls.front.is_stopping() {
             calls.front.stop();
         }
@@ -26,7 +26,7 @@ impl Reactor {
             let in_sync =
                 if leader.may_begin_change(turn) { epochs.in_sync(turn) } else { Default::default() };
             leader.drive_member_changes(turn, &in_sync);
-            // Who leaves and leads has another one take it out.
+            // Who leaves and leads has another one take it out, where there is one.
             if leaves && turn.epoch_state.takes_writes() && !epochs.hands_over() {
                 turn.counters.paths.leader_removed_itself += 1;
                 epochs.hand_over(turn, HandOverTo::Anybody);

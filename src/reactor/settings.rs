@@ -48,6 +48,8 @@ pub struct Settings {
     pub founders: Vec<Founder>,
     /// Whether the member was added to a cluster that there was, and begins none.
     pub joins: bool,
+    /// All other members are lost for ever, and this one goes on alone with what it has.
+    pub stands_alone: bool,
     /// How many learners there may be; whoever leads refuses to add more.
     pub max_learners: usize,
     /// Whether a change of the members is refused for which too few of them are started and connected.
@@ -135,8 +137,13 @@ impl Settings {
         let votes = |founder: &&Founder| !self.joins || founder.id != self.member;
         // Who joins votes for nothing by itself: what its groups' peers are it learns with the state.
         let learners = if self.joins { vec![id(self.member)] } else { vec![] };
-        let voters = self.founders.iter().filter(votes).map(|founder| id(founder.id));
+        let voters = self.beginners().filter(votes).map(|founder| id(founder.id));
         Peers { voters: voters.collect(), learners }
+    }
+
+    /// The founders that are not lost.
+    pub fn beginners(&self) -> impl Iterator<Item = &Founder> {
+        self.founders.iter().filter(|founder| !self.stands_alone || founder.id == self.member)
     }
 
     /// The quota as Status shows it.
@@ -256,7 +263,8 @@ impl Reactor {
         assert!(owner == self.turn.id, "shard {} lives on reactor {owner}", shard.id);
         let paths = &mut self.turn.counters.paths;
         paths.shard_of_deltas += u64::from(chain.len() > 1);
-        paths.shard_moved += u64::from(!moved_in.is_empty());
+        paths.shard_moved +=
+            u64::from(matches!(moved_in.first(), Some(MovingRecord::Plain(log::Record::Open(_)))));
         let before = self.storage.log().sealed();
         for record in &moved_in {
             let record = match record {

@@ -38,6 +38,7 @@ fn settings(shards: usize) -> Settings {
         token: "t".into(),
         peer_urls: vec!["http://localhost:2380".into()],
         strict_reconfig_check: true,
+        stands_alone: false,
         founders: vec![Founder {
             id: MemberId(7),
             name: "default".into(),
@@ -110,6 +111,8 @@ struct Member {
     /// Begun.
     checkpoints: usize,
     log_lines: Vec<LogLine>,
+    /// It has said that it is the only member, as it was to be.
+    has_stood_alone: bool,
     /// What came on connections that are not the client's.
     pages: Vec<u8>,
     /// What is for other members, by reactor.
@@ -205,6 +208,7 @@ impl Member {
             words: vec![],
             checkpoints: 0,
             log_lines: vec![],
+            has_stood_alone: false,
             pages: vec![],
             network: vec![],
             segments: Default::default(),
@@ -299,6 +303,7 @@ impl Member {
                     false => self.reactors[id].step(now, Input::Bulk { job, done }),
                 }
             }
+            Output::StandsAlone => self.has_stood_alone = true,
             Output::Halt(why) => self.halted = Some(why),
         }
     }

@@ -77,6 +77,8 @@ pub(super) struct Turn {
     pub settled: ReadOnly<Revision>,
     pub router: ReadOnly<Option<Router>>,
     pub control: ReadOnly<Control>,
+    /// All other members are lost for ever, and the control state does not say so yet.
+    pub is_to_be_alone: ReadOnly<bool>,
     /// Of members that the control state does not name yet.
     pub book: Arc<Book>,
     /// Since when each other member is connected, at the first reactor.
@@ -113,6 +115,7 @@ impl Turn {
         now: Time,
     ) -> Turn {
         assert!(id.0 < reactors, "reactors are numbered from 0");
+        let stands_alone = settings.stands_alone;
         Turn {
             id,
             reactors,
@@ -125,6 +128,7 @@ impl Turn {
             settled: ReadOnly { value: Revision::NONE },
             router: ReadOnly { value: None },
             control: ReadOnly { value: control },
+            is_to_be_alone: ReadOnly { value: stands_alone },
             book: Arc::new(Book::default()),
             connected: BTreeMap::new(),
             wall_secs: 0,
@@ -209,8 +213,12 @@ impl Turn {
         known.or_else(|| self.book.member_of(self.control.index, id))
     }
 
-    /// The other members, each with its directory and peer URLs. Before a cluster has begun they are its founders.
+    /// The other members, each with its directory and peer URLs. Before a cluster has begun they are its founders. Those
+    /// that are lost for ever are none.
     pub fn other_members(&self) -> Vec<(MemberId, StoreId, Vec<String>)> {
+        if *self.is_to_be_alone {
+            return vec![];
+        }
         let founder = |of: &Founder| (of.id, StoreId(0), of.peer_urls.clone());
         let member = |of: &MemberRecord| (of.id(), StoreId(of.directory), of.peer_urls.clone());
         let mut all: Vec<_> = match self.control.is_bootstrapped() {

@@ -105,6 +105,7 @@ fn all() -> Vec<(&'static str, Entry)> {
             "member_urls",
             control(ControlEntry::MemberUrls { member: 6, peer_urls: vec!["http://a:1".into()] }),
         ),
+        ("stand_alone", control(ControlEntry::StandAlone { member: 6 })),
     ]
 }
 

@@ -7,6 +7,7 @@
 //! that is whole counts, so a crash anywhere in between changes nothing.
 //! Checkpoint files stay as they are and are named by the stay in which they were written.
 
+mod alone;
 mod arriving;
 mod chain;
 pub mod dump;
@@ -55,6 +56,8 @@ pub struct ShardPlan {
     /// The stay begins now.
     moves_in: bool,
     chain: Option<Chain>,
+    /// The member is to go on alone, and so many entries at the end make it so, which no log holds yet.
+    new_entries: Option<usize>,
 }
 
 /// The whole member.
@@ -65,7 +68,8 @@ pub struct MemberPlan {
     pub dead_logs: Vec<LogId>,
     /// Checkpoint files that count; others are left over.
     pub checkpoints: Vec<CheckpointName>,
-    /// The highest revision that any log names as settled.
+    /// The highest revision that any log with a shard names as settled. What was named in one that is not used any
+    /// more may be lost for ever: see [`MemberPlan::stand_alone`].
     pub settled: Revision,
     /// Where the last that is said of each shard is how far it is covered: what may be shown though nobody leads.
     pub rested: Option<Revision>,
@@ -94,7 +98,8 @@ pub fn survey(
 ) -> (MemberPlan, Vec<String>) {
     let mut damage: Vec<String> = cross_examine(&logs).err().iter().map(ToString::to_string).collect();
     keep_words(&mut logs, reactors);
-    let settled = logs.iter().map(|log| log.settled).max().unwrap_or_default();
+    let named: BTreeMap<LogId, Revision> = logs.iter().map(|log| (log.start.log(), log.settled)).collect();
+    let mut settled = Revision::NONE;
     let mut starts: BTreeMap<LogId, LogStart> = BTreeMap::new();
     let mut stays: BTreeMap<ShardId, BTreeMap<u32, (LogId, RecoveredResident)>> = BTreeMap::new();
     for log in logs {
@@ -123,6 +128,7 @@ pub fn survey(
         let whole = stays.iter().rev().find(|(home, (_, stay))| **home == 0 || stay.moved_in);
         let Some(home) = whole.map(|(home, _)| *home) else { continue };
         let (log, resident) = stays.remove(&home).expect("just found");
+        settled = settled.max(named[&log]);
         let reactor = reactor_of(shard, reactors);
         let moves_in = log.0 != u32::from(reactor.0);
         for (stale, (log, _)) in &stays {
@@ -143,9 +149,10 @@ pub fn survey(
         };
         checkpoints.extend(chain.iter().flat_map(Chain::names));
         let home = if moves_in { newest + 1 } else { home };
-        let shard = ShardPlan { shard, home, log, resident, moves_in, chain };
+        let shard = ShardPlan { shard, home, log, resident, moves_in, chain, new_entries: None };
         plan[usize::from(reactor.0)].shards.push(shard);
     }
+    plan.iter_mut().for_each(|plan| plan.log.begin_at(settled));
     let rested = plan.iter().flat_map(|reactor| &reactor.shards).map(ShardPlan::rested);
     let rested =
         rested.reduce(|least, next| Some(least?.min(next?))).flatten().filter(|least| *least >= settled);
@@ -188,16 +195,12 @@ impl ShardPlan {
         let meta = self.chain.as_ref().map(Chain::meta);
         let control = meta.and_then(|meta| meta.control.clone());
         self.check_level(control.as_ref().map(|control| control.feature_level))?;
-        let (index, term) = self.resident.base();
-        let base = Position { index, term };
-        let (held, ruling) = meta.map(position_of).unwrap_or_default();
-        let mut log_view = LogView::new(held, ruling, base);
+        let (base, peers, mut log_view) = (self.base(), self.peers(), self.log_view());
         let entries = self.read_entries(&mut log_view)?;
-        let peers = match meta {
-            Some(meta) => meta.peers().expect("a checkpoint whose peers have no ids is not read"),
-            None => self.resident.opening.peers.clone(),
+        let moved_in = match self.moves_in {
+            true => self.moving_records(base, &peers, &entries),
+            false => self.alone_records(&entries),
         };
-        let moved_in = if self.moves_in { self.moving_records(base, &peers, &entries) } else { vec![] };
         let hard = self.resident.hard;
         // What is covered is committed, whatever came behind it.
         let covered = self.resident.coverage.map_or(Index(0), |coverage| coverage.index);
@@ -207,9 +210,32 @@ impl ShardPlan {
         let mut shard = Shard::new(self.shard, self.home, state.store, group, log_view);
         // What was known to be committed counts now, the rest once this member is elected again.
         shard.committed(&mut vec![]).map_err(|inconsistent| inconsistent.of_shard(self.shard))?;
+        if self.new_entries.is_some() {
+            shard.forget_named();
+        }
         let (read_from, attached, chain) = (self.log, state.attached, state.files);
         let shard = RecoveredShard { shard, read_from, attached, chain, moved_in };
         Ok(Loaded { shard, control })
+    }
+
+    /// The place before the first entry.
+    fn base(&self) -> Position {
+        let (index, term) = self.resident.base();
+        Position { index, term }
+    }
+
+    /// The peers as of there.
+    fn peers(&self) -> Peers {
+        match self.chain.as_ref().map(Chain::meta) {
+            Some(meta) => meta.peers().expect("a checkpoint whose peers have no ids is not read"),
+            None => self.resident.opening.peers.clone(),
+        }
+    }
+
+    /// What is known of the log there.
+    fn log_view(&self) -> LogView {
+        let (held, ruling) = self.chain.as_ref().map(Chain::meta).map(position_of).unwrap_or_default();
+        LogView::new(held, ruling, self.base())
     }
 
     /// All entries for the group, each of which stands in the meaning of its log as well.
@@ -278,12 +304,12 @@ pub struct RecoveredShard {
     pub attached: Attached,
     /// The files of its checkpoint, the base first.
     pub chain: Vec<LinkRecord>,
-    /// Records that a new home of the shard needs in this reactor's log before anything else; empty where
-    /// it stays at home.
+    /// Records that this reactor's log needs before anything else: all of a shard that has a new home, and of one that
+    /// stays at home what makes the member the only one.
     pub moved_in: Vec<MovingRecord>,
 }
 
-/// A record of a move: entries share their payloads with the group.
+/// A record of a move, or of going on alone: entries share their payloads with the group.
 #[derive(Debug)]
 pub enum MovingRecord {
     Plain(Record<'static>),

@@ -304,6 +304,11 @@ impl Shard {
         Ok(())
     }
 
+    /// This member goes on alone: what others have settled beyond what it has is lost for ever.
+    pub fn forget_named(&mut self) {
+        self.log_view.forget_named();
+    }
+
     /// Everything up to here stands for ever. What the control shard's log says of it takes effect entry by
     /// entry: see [`Shard::next_due`].
     pub fn settle(&mut self, upto: Revision) {

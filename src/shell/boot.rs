@@ -40,7 +40,8 @@ pub fn settings(config: &Config, identity: &Identity) -> Settings {
         founders: identity.founders.clone(),
         client_urls: texts(&config.advertise_client_urls),
         shards_are_set: config.shards_are_set,
-        joins: identity.joined,
+        joins: identity.joined && !identity.is_to_be_alone,
+        stands_alone: identity.is_to_be_alone,
         max_learners: config.max_learners,
         shard_starts: match &config.shard_map {
             ShardMap::Default => default_starts(config.shards),

@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The format of everything below the data directory. A change that an older program would misread raises it.
-const FORMAT: u64 = 6;
+const FORMAT: u64 = 7;
 const IDENTITY: &str = "braid.json";
 const LOCK: &str = "lock";
 const STORE: &str = "store";
@@ -43,6 +43,8 @@ pub struct Identity {
     /// Whether something has been written to a log. An identity without a log has promised nothing, and is
     /// given up for another; from the first write on a store in which nothing stands is a loss.
     pub has_begun: bool,
+    /// Whether all other members are lost for ever, and it is not done yet that this one is the only one.
+    pub is_to_be_alone: bool,
 }
 
 /// The directory, as long as this process has it for itself.
@@ -115,6 +117,21 @@ impl DataDir {
             files.note_the_first_write(self.path.join(IDENTITY), begun.text());
         }
         Ok(files)
+    }
+
+    /// Says durably that this member is to be the only one, before anything of that is written. What the identity is
+    /// once it is done is noted with the files.
+    pub fn begin_alone(&mut self, files: &Files) -> Result<(), String> {
+        let path = self.path.join(IDENTITY);
+        let done = Identity { has_begun: true, is_to_be_alone: false, ..self.identity.clone() };
+        let begun = Identity { is_to_be_alone: true, ..done.clone() };
+        // What was noted before would say nothing of it.
+        let noted = files.has_written();
+        let written = noted.and_then(|()| Files::replace(&path, begun.text().as_bytes()));
+        written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        files.note_alone(path, done.text());
+        self.identity = begun;
+        Ok(())
     }
 
     /// Checks that some log holds something, where the store has begun.
@@ -246,6 +263,7 @@ fn begin(config: &Config, beginning: Beginning, path: &Path) -> Result<Identity,
         founders,
         joined,
         has_begun: false,
+        is_to_be_alone: false,
     };
     let written = Files::replace(&path.join(IDENTITY), identity.text().as_bytes());
     written.map_err(|error| format!("cannot write to data directory {shown}: {error}"))?;
@@ -319,6 +337,7 @@ impl Identity {
             "joined": self.joined,
             "store_id": format!("{:016x}", self.store.0),
             "store_has_begun": self.has_begun,
+            "is_to_be_alone": self.is_to_be_alone,
         });
         value[CHECKSUM] = checksum_of(&value);
         format!("{value:#}\n")
@@ -336,6 +355,7 @@ impl Identity {
             founders: value["founders"].as_array()?.iter().map(founder_of).collect::<Option<_>>()?,
             joined: value["joined"].as_bool()?,
             has_begun: value["store_has_begun"].as_bool()?,
+            is_to_be_alone: value["is_to_be_alone"].as_bool()?,
         })
     }
 

@@ -482,6 +482,12 @@ impl Driver {
             }
             Output::Haste(haste) => self.shared.lane.hasten(self.id, haste),
             Output::LogWaits(waits) => self.shared.lane.log_waits(self.id, waits),
+            Output::StandsAlone => {
+                if let Err(error) = self.log.stands_alone() {
+                    let fields = vec![("error", error.to_string())];
+                    self.shared.logger.halt("cannot write that this member is the only one", fields);
+                }
+            }
             Output::LogLine(line) => self.say(line),
             Output::Halt(reason) => self.shared.logger.halt(&reason, vec![]),
         }

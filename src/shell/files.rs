@@ -42,6 +42,8 @@ pub struct Files {
     /// A file, and its content as it is to be from the first write to a log on.
     note: Mutex<Option<(PathBuf, String)>>,
     is_noted: AtomicBool,
+    /// As it is to be once this member is the only one.
+    alone: Mutex<Option<(PathBuf, String)>>,
     /// The log is told, at its lowest level, what is done to files: in which order things become durable.
     logger: Option<Logger>,
 }
@@ -120,6 +122,19 @@ impl Files {
     /// Replaces this file when something is written to a log for the first time.
     pub fn note_the_first_write(&mut self, path: PathBuf, content: String) {
         (self.note, self.is_noted) = (Mutex::new(Some((path, content))), AtomicBool::new(false));
+    }
+
+    /// Replaces this file once this member is the only one, as it is to be.
+    pub fn note_alone(&self, path: PathBuf, content: String) {
+        *self.alone.lock().unwrap_or_else(PoisonError::into_inner) = Some((path, content));
+    }
+
+    /// Writes what was noted of that.
+    pub fn is_alone(&self) -> io::Result<()> {
+        let noted = self.alone.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((path, content)) = noted else { return Ok(()) };
+        let written = Files::replace(&path, content.as_bytes());
+        written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     }
 
     /// Writes the noted file, if there is one. To be called after a write to a log is durable, and before it is
@@ -276,6 +291,7 @@ impl Files {
             direct: false,
             one_request: false,
             note: Mutex::new(None),
+            alone: Mutex::new(None),
             is_noted: AtomicBool::new(true),
             logger: None,
         }

@@ -97,6 +97,11 @@ impl LogFiles {
         Ok(self.in_flight[place as usize].take().map(|write| (write.id, write.buffer)))
     }
 
+    /// This member is the only one, as it was to be: durably, before what follows is written.
+    pub fn stands_alone(&self) -> io::Result<()> {
+        self.files.is_alone()
+    }
+
     /// Whether no write is under way.
     pub fn is_idle(&self) -> bool {
         self.in_flight.iter().all(Option::is_none)

@@ -27,12 +27,21 @@ pub struct Restart {
     pub settled: Revision,
     /// What may be shown though nobody leads.
     pub rested: Option<Revision>,
+    /// Where this member goes on alone, up to which revision it has everything.
+    pub alone_at: Option<Revision>,
     /// Bytes of the log's files.
     pub log_bytes: u64,
 }
 
 /// Reads everything there is of the directory's store. The error says what cannot be read, and what to do.
-pub fn restart(data_dir: &DataDir, files: &Files, reactors: usize) -> Result<Restart, String> {
+///
+/// `is_forced`: all other members, if there are any, are lost for ever.
+pub fn restart(
+    data_dir: &mut DataDir,
+    files: &Files,
+    reactors: usize,
+    is_forced: bool,
+) -> Result<Restart, String> {
     let unreadable = |error: io::Error| format!("cannot read the data directory: {error}");
     // What is seen of a name may so far be in memory alone, and what is written to the file goes with it.
     files.sync_names().map_err(|error| format!("cannot sync the data directory: {error}"))?;
@@ -51,7 +60,12 @@ pub fn restart(data_dir: &DataDir, files: &Files, reactors: usize) -> Result<Res
     }
     let mut fresh = |log: LogId| LogStart::fresh(log, store, keys[log.0 as usize], SegmentBytes::USUAL);
     let reactors = u16::try_from(reactors).expect("the configuration bounds the reactors");
-    let plan = place(logs, &listing.checkpoints, reactors, &mut fresh, &mut files.reader())?;
+    let mut plan = place(logs, &listing.checkpoints, reactors, &mut fresh, &mut files.reader())?;
+    let mut alone_at = None;
+    if data_dir.identity.is_to_be_alone || is_forced && !plan.is_alone() {
+        alone_at = Some(plan.stand_alone()?);
+        data_dir.begin_alone(files)?;
+    }
     let needed: BTreeSet<_> = plan.checkpoints.iter().collect();
     let checkpoints = listing.checkpoints.iter().filter(|name| !needed.contains(name));
     let segments = listing.segments.iter().filter(|name| plan.dead_logs.contains(&name.log));
@@ -61,6 +75,7 @@ pub fn restart(data_dir: &DataDir, files: &Files, reactors: usize) -> Result<Res
         log_bytes,
         settled: plan.settled,
         rested: plan.rested,
+        alone_at,
         reactors: plan.reactors,
     })
 }
@@ -186,20 +201,22 @@ mod tests {
 
     #[test]
     fn an_empty_store_gives_fresh_logs() {
-        let (_directory, data_dir) = data_dir();
-        let restart = restart(&data_dir, &data_dir.files().unwrap(), 2).unwrap();
+        let (_directory, mut data_dir) = data_dir();
+        let files = data_dir.files().unwrap();
+        let restart = restart(&mut data_dir, &files, 2, true).unwrap();
         assert_eq!(restart.reactors.len(), 2);
         assert_eq!((restart.last_file, restart.log_bytes, restart.left_over.len()), (0, 0, 0));
         assert!(restart.reactors.iter().all(|plan| plan.shards.is_empty()));
+        assert_eq!(restart.alone_at, None, "who begins has lost nobody");
     }
 
     #[test]
     fn files_that_nothing_names_are_left_over() {
-        let (_directory, data_dir) = data_dir();
+        let (_directory, mut data_dir) = data_dir();
         let files = data_dir.files().unwrap();
         let name = "0001-000-0000000000000003.checkpoint";
         fs::write(files.path(name), b"x").unwrap();
-        let restart = restart(&data_dir, &files, 1).unwrap();
+        let restart = restart(&mut data_dir, &files, 1, false).unwrap();
         assert_eq!((restart.last_file, restart.left_over), (3, vec![name.to_string()]));
     }
 }

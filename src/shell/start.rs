@@ -45,8 +45,8 @@ pub fn start(config: &Config, clock: Clock, logger: &Logger) -> Result<Started, 
     let lane_placement = placed.lane();
     let spawned = boot::spawn(placed, logger)?;
 
-    let (data_dir, files) = open_data_dir(config, logger)?;
-    let restart = restart::restart(&data_dir, &files, config.reactors)?;
+    let (mut data_dir, files) = open_data_dir(config, logger)?;
+    let restart = restart::restart(&mut data_dir, &files, config.reactors, config.force_new_cluster)?;
     announce_restart(logger, &data_dir, &restart);
     let failed = |error: std::io::Error| format!("cannot start: {error}");
     let wakers = Arc::new(Wakers::new(config.reactors).map_err(failed)?);
@@ -100,6 +100,10 @@ fn announce_restart(logger: &Logger, data_dir: &DataDir, restart: &restart::Rest
     if data_dir.is_new {
         logger.info("beginning a new cluster", fields);
         return;
+    }
+    if let Some(revision) = restart.alone_at {
+        let fields = [&fields[..2], &[("revision", revision.to_string())]].concat();
+        logger.warn("forcing restart member: all other members are removed", fields);
     }
     fields.push(("log-bytes", restart.log_bytes.to_string()));
     fields.push(("shards", restart.reactors.iter().map(|plan| plan.shards.len()).sum::<usize>().to_string()));

@@ -27,6 +27,7 @@ pub fn fields(config: &Config) -> Fields {
         ("initial-cluster", initial_cluster(config).into()),
         ("initial-cluster-state", state(config.initial_cluster_state).into()),
         ("initial-cluster-token", config.initial_cluster_token.clone().into()),
+        ("force-new-cluster", config.force_new_cluster.into()),
         ("quota-backend-bytes", config.quota_bytes.map_or(Value::Int(-1), Value::Uint)),
         ("max-request-bytes", count(config.request_bytes_max)),
         ("max-txn-ops", count(config.txn_ops_max)),

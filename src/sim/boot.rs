@@ -64,7 +64,7 @@ fn store(member: usize) -> StoreId {
 }
 
 /// What a member is started with: as a founder, or as one that joins.
-fn settings(member: usize, joiner: Option<&Joiner>, shape: &Shape) -> Settings {
+fn settings(member: usize, joiner: Option<&Joiner>, stands_alone: bool, shape: &Shape) -> Settings {
     let Identity { id, name, peer_url, client_url, .. } = Identity::of(member);
     let founders = (0..shape.founders).map(Identity::of);
     let founders =
@@ -76,7 +76,8 @@ fn settings(member: usize, joiner: Option<&Joiner>, shape: &Shape) -> Settings {
         token: "t".into(),
         strict_reconfig_check: true,
         founders: joiner.map_or_else(|| founders.collect(), |joiner| joiner.members.clone()),
-        joins: joiner.is_some(),
+        joins: joiner.is_some() && !stands_alone,
+        stands_alone,
         name,
         peer_urls: vec![peer_url],
         client_urls: vec![client_url],
@@ -109,6 +110,16 @@ pub struct Starting {
     last_file: u64,
     /// Files that nobody needs.
     remove: Vec<String>,
+    /// All other members are lost for ever: the identity says so.
+    pub stands_alone: bool,
+}
+
+/// What its operator and its identity say of a member's being alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Alone {
+    /// It is started with the flag.
+    pub is_forced: bool,
+    pub is_to_be: bool,
 }
 
 /// Removes what is left of logs that are marked dead, up to the next step that takes time. Whether that was
@@ -132,7 +143,7 @@ pub fn clear_dead(files: &mut Files, now: Time, steps: &mut VecDeque<AtStart>) -
 pub fn begin(
     files: &mut Files,
     now: Time,
-    member: usize,
+    (member, alone): (usize, Alone),
     shape: &Shape,
     reactors: u16,
     key: u64,
@@ -174,7 +185,11 @@ pub fn begin(
     sync.retain(|name| files.disk.files().any(|file| file == name));
     let mut fresh = |log: LogId| LogStart::fresh(log, store, key ^ u64::from(log.0), shape.segments);
     let mut read = |name: &str, offset: u64, len: usize| read_piece(files, name, offset, len);
-    let plan = recover::place(recovered, &checkpoints, reactors, &mut fresh, &mut read)?;
+    let mut plan = recover::place(recovered, &checkpoints, reactors, &mut fresh, &mut read)?;
+    let stands_alone = alone.is_to_be || alone.is_forced && !plan.is_alone();
+    if stands_alone {
+        plan.stand_alone()?;
+    }
     let unneeded = checkpoints.iter().filter(|name| !plan.checkpoints.contains(name));
     let mut left_over: Vec<String> = unneeded.map(CheckpointName::to_string).collect();
     for dead in &plan.dead_logs {
@@ -183,7 +198,7 @@ pub fn begin(
     left_over.retain(|name| !remove.contains(name));
     let last_file = checkpoints.iter().map(|name| name.file).max().unwrap_or(0);
     files.sync_for_start(now, sync).map_err(|fault| format!("{fault:?}"))?;
-    Ok(Starting { plan, left_over, last_file, remove })
+    Ok(Starting { plan, left_over, last_file, remove, stands_alone })
 }
 
 fn read_piece(files: &mut Files, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, String> {
@@ -202,12 +217,12 @@ impl Starting {
         shape: &Shape,
         rng: &mut Rng,
     ) -> Result<Process, String> {
-        let Starting { plan, left_over, last_file, remove } = self;
+        let Starting { plan, left_over, last_file, remove, stands_alone } = self;
         for name in remove {
             files.disk.remove(&name).map_err(|fault| format!("{name}: {fault:?}"))?;
         }
         let sequencer = Arc::new(Sequencer::new(shape.ring));
-        let settings = Arc::new(settings(member, joiner, shape));
+        let settings = Arc::new(settings(member, joiner, stands_alone, shape));
         let clock = shape.members[member].clock.begun(now);
         let (reactors, settled, rested) = (plan.reactors.len() as u16, plan.settled, plan.rested);
         let (mut left_over, process) = (Some(left_over), rng.next_u64());

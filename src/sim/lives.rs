@@ -38,8 +38,12 @@ impl World {
             let files = member.files.disk.files().count() as u64;
             member.files.disk.fail_read(member.boot_rng.below(1 + files));
         }
-        match boot::begin(&mut member.files, now, at, shape, reactors, key) {
-            Ok(starting) => member.life = Life::Starting(Box::new(starting)),
+        let who = (at, member.alone);
+        match boot::begin(&mut member.files, now, who, shape, reactors, key) {
+            Ok(starting) => {
+                member.alone.is_to_be = starting.stands_alone;
+                member.life = Life::Starting(Box::new(starting));
+            }
             Err(why) => self.refused(at, why)?,
         }
         Ok(true)

@@ -1,6 +1,6 @@
 //! A member: its process, its disk, its clock, and what goes wrong with them.
 
-use super::boot::{Joiner, Starting};
+use super::boot::{Alone, Joiner, Starting};
 use super::disk::{Disk, Health};
 use super::files::{Files, Final};
 use super::plan::{MemberShape, Shape};
@@ -47,6 +47,7 @@ pub(super) struct Member {
     pub life: Life,
     /// Where it is no founder and was added.
     pub joiner: Option<Joiner>,
+    pub alone: Alone,
     pub files: Files,
     pub boot_rng: Rng,
     pub starts: u64,
@@ -82,6 +83,7 @@ impl Member {
             shape,
             life,
             joiner: None,
+            alone: Alone::default(),
             files: Files::new(disk, rng.fork()),
             boot_rng: rng.fork(),
             starts: 0,

@@ -101,7 +101,8 @@ impl Trace {
             }
             Output::Bulk { job, .. } => self.mix(job.0),
             Output::Haste(presses) | Output::LogWaits(presses) => self.mix(u64::from(*presses)),
-            Output::Log(_) | Output::Close { .. } | Output::LogLine(_) | Output::Halt(_) => {}
+            Output::Log(_) | Output::Close { .. } | Output::LogLine(_) => {}
+            Output::StandsAlone | Output::Halt(_) => {}
         }
         let (member, reactor) = place;
         self.line(now, || {

@@ -282,6 +282,7 @@ impl World {
                     }
                 }
             }
+            Output::StandsAlone => member.alone.is_to_be = false,
             Output::Haste(_) | Output::LogWaits(_) | Output::LogLine(_) => {}
             Output::Halt(why) if why.contains(REMOVED) => self.leave(at)?,
             // A start that has no room for its first file says so and ends.

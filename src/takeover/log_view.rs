@@ -218,7 +218,7 @@ pub struct LogView {
     rulings: AsOf<Index, Ruling>,
     /// Writes up to this revision are in the state and are not kept here.
     held: Revision,
-    /// The highest `settled` that a batch or seal of this log names.
+    /// The highest `settled` that a batch names behind the last seal, or what that seal does.
     named_settled: Revision,
     live: VecDeque<LiveWrite>,
     /// Live control entries that have not taken effect, each with what was settled when it was proposed.
@@ -298,6 +298,11 @@ impl LogView {
     /// The highest revision that is known to be settled, by this log or by the state behind it.
     pub fn known_settled(&self) -> Revision {
         self.named_settled.max(self.held)
+    }
+
+    /// Those that have settled more than this member has are lost for ever: what they named is not to be found.
+    pub fn forget_named(&mut self) {
+        self.named_settled = self.held;
     }
 
     /// The state holds everything up to here.
@@ -493,7 +498,9 @@ impl LogView {
 
     fn sealed(&mut self, index: Index, seal: Seal) {
         self.rulings.change(index, Ruling { fence: self.fence(), seal });
-        self.named_settled = self.named_settled.max(seal.prefix);
+        // It says what is settled, and is behind what was named before only where that is lost for ever.
+        self.named_settled = seal.prefix.max(self.held);
+        self.controls.retain(|(_, needs, _)| *needs <= seal.prefix);
         while self.live.back().is_some_and(|write| write.revision > seal.prefix) {
             self.live.pop_back();
             self.voided += 1;

@@ -73,6 +73,25 @@ fn a_batch_of_another_epoch_than_the_last_seal_is_void() {
     assert_eq!(live(&[batch(1, 1, &[(2, 1)])]), [0u64; 0]);
 }
 
+/// Where others have settled more, and are lost for ever.
+#[test]
+fn a_seal_ends_what_was_named_and_decided_beyond_its_prefix() {
+    let control = |settled| {
+        let control = ControlEntry::LeaseEnd { lease: 1 };
+        Payload::of(&Entry::Control { epoch: epoch(1).into(), settled, control })
+    };
+    let mut log_view = LogView::default();
+    for entry in [seal(1, 1), batch(1, 1, &[(2, 1)]), control(2), batch(1, 6, &[(7, 1)]), control(7)] {
+        read(&mut log_view, &entry).unwrap();
+    }
+    assert_eq!(log_view.known_settled(), Revision(7));
+    read(&mut log_view, &seal(2, 2)).unwrap();
+    assert_eq!((log_view.known_settled(), revisions(&log_view)), (Revision(2), vec![2]));
+    assert_eq!(log_view.controls().collect::<Vec<_>>(), [Index(4)]);
+    log_view.forget_named();
+    assert_eq!(log_view.known_settled(), Revision::NONE);
+}
+
 /// A log whose state at revision 5 stands behind entry 8, in epoch 3.
 fn behind(prefix: u64) -> LogView {
     let base = Position { index: Index(8), term: Term(2) };

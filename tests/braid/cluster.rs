@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// The flags of each member of a new cluster.
-fn flags_of(members: usize) -> Vec<Vec<String>> {
+pub fn flags_of(members: usize) -> Vec<Vec<String>> {
     let urls: Vec<String> = (0..members).map(|_| format!("http://127.0.0.1:{}", free_port())).collect();
     let all: Vec<String> = urls.iter().enumerate().map(|(at, url)| format!("m{at}={url}")).collect();
     let of = |(at, url): (usize, &String)| {
@@ -27,23 +27,23 @@ fn flags_of(members: usize) -> Vec<Vec<String>> {
     urls.iter().enumerate().map(of).collect()
 }
 
-fn start(data_dir: &Path, flags: &[String]) -> Server {
+pub fn start(data_dir: &Path, flags: &[String]) -> Server {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     Server::start(data_dir, &flags)
 }
 
-fn put(server: &Server, key: &str) -> i64 {
+pub fn put(server: &Server, key: &str) -> i64 {
     let request = proto::PutRequest { key: key.to_owned().into(), ..Default::default() };
     let answer: proto::PutResponse = Client::connect(server.address).call(Method::Put, &request);
     answer.header.unwrap().revision
 }
 
 /// The revision, and how many keys there are, as the newest state says.
-fn count(server: &Server) -> (i64, i64) {
+pub fn count(server: &Server) -> (i64, i64) {
     count_of(server, false)
 }
 
-fn count_of(server: &Server, serializable: bool) -> (i64, i64) {
+pub fn count_of(server: &Server, serializable: bool) -> (i64, i64) {
     let everything: bytes::Bytes = vec![0].into();
     let range = proto::RangeRequest {
         key: everything.clone(),
@@ -61,7 +61,7 @@ fn leads(server: &Server) -> bool {
 }
 
 /// At once: none is ready before most are there.
-fn start_all(directories: &[PathBuf], flags: &[Vec<String>]) -> Vec<Server> {
+pub fn start_all(directories: &[PathBuf], flags: &[Vec<String>]) -> Vec<Server> {
     std::thread::scope(|scope| {
         let starts: Vec<_> =
             directories.iter().zip(flags).map(|(dir, flags)| scope.spawn(|| start(dir, flags))).collect();
@@ -156,7 +156,7 @@ fn one_member_is_replaced_by_another() {
     assert_eq!(alone.end().0, Some(15));
 }
 
-fn command_of(data_dir: &Path, flags: &[String]) -> Command {
+pub fn command_of(data_dir: &Path, flags: &[String]) -> Command {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     command(data_dir, &flags)
 }

@@ -294,13 +294,13 @@ fn what_cannot_be_dumped_is_refused_with_one_line_and_left_alone() {
     fs::create_dir_all(etcd.join("member/wal")).unwrap();
     fs::create_dir(&newer).unwrap();
     fs::create_dir(&older).unwrap();
-    fs::write(newer.join("braid.json"), r#"{"format": 7}"#).unwrap();
-    fs::write(older.join("braid.json"), r#"{"format": 5, "store_has_begun": true}"#).unwrap();
-    refused(&older, "has format 5, of a version before the first release, and this program reads format 6");
+    fs::write(newer.join("braid.json"), r#"{"format": 8}"#).unwrap();
+    fs::write(older.join("braid.json"), r#"{"format": 6, "store_has_begun": true}"#).unwrap();
+    refused(&older, "has format 6, of a version before the first release, and this program reads format 7");
     refused(&etcd, "holds the data of etcd");
     refused(
         &newer,
-        "was written by a newer program: it has format 7, and this program knows formats up to 6",
+        "was written by a newer program: it has format 8, and this program knows formats up to 7",
     );
     refused(&root.path().join("nowhere"), "cannot look at data directory");
     refused(root.path(), "is no data directory of Braid");

@@ -3,6 +3,7 @@
 // A test that cannot set its stage up fails where it stands.
 #![allow(clippy::unwrap_used)]
 
+mod alone;
 mod client;
 mod cluster;
 mod copies;

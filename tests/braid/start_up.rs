@@ -257,7 +257,6 @@ fn what_is_not_built_is_refused_by_its_name() {
         ),
         // etcd serves TLS.
         (&["--name=a", "--initial-cluster=a=https://127.0.0.1:23801", U1], 1, "TLS is not built yet"),
-        (&["--force-new-cluster"], 1, "--force-new-cluster is not built yet in Braid"),
     ]);
 }
 

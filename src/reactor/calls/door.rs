@@ -275,9 +275,9 @@ pub(super) fn shows_control(request: &ClientRequest) -> bool {
     )
 }
 
-/// Whether this member has been added to learn, and was not promoted yet.
+/// Whether this member has been added to learn, and was not promoted yet. One that goes on alone votes.
 pub(super) fn is_learner(turn: &Turn) -> bool {
-    turn.control.member(turn.settings.member).is_some_and(|member| member.is_learner)
+    !*turn.is_to_be_alone && turn.control.member(turn.settings.member).is_some_and(|member| member.is_learner)
 }
 
 /// What a learner does not serve: its clients are to ask another member (etcd's law, which knows a snapshot as the one

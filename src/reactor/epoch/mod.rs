@@ -313,7 +313,8 @@ impl Epochs {
         let never_shown = self.settled_before.max(turn.settled_truth()) == Revision::NONE;
         Arc::new(ControlCopy {
             state: turn.control.to_state(),
-            may_create: is_new || (!control.group().is_alone() && never_shown),
+            may_create: is_new
+                || (never_shown && (!control.group().is_alone() || turn.settings.stands_alone)),
         })
     }
 }
@@ -352,7 +353,7 @@ fn bootstrap_entry(turn: &Turn) -> ControlEntry {
     ControlEntry::Bootstrap {
         cluster: settings.cluster.0,
         token: settings.token.clone(),
-        members: settings.founders.iter().map(member).collect(),
+        members: settings.beginners().map(member).collect(),
         cuts: crate::router::cuts(&settings.shard_starts),
         feature_level: FEATURE_LEVEL,
     }

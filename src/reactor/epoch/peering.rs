@@ -56,7 +56,7 @@ enum Lacks {
 impl Epochs {
     /// Goes on with the changes of members that are under way.
     pub(super) fn drive_peers(&mut self, turn: &mut Turn, shards: &mut Shards) {
-        if turn.epoch_state.stage() != EpochStage::Serving || turn.control.member_changes().next().is_none() {
+        if !has_changes(turn) {
             return;
         }
         assert!(turn.epoch_state.may_write(), "peers change while the epoch serves");
@@ -131,7 +131,7 @@ impl Epochs {
 
     /// Whether the next turn goes on with a change of members though no input comes.
     pub(super) fn peers_go_on(&self, turn: &Turn, shards: &Shards) -> bool {
-        if turn.epoch_state.stage() != EpochStage::Serving || turn.control.member_changes().next().is_none() {
+        if !has_changes(turn) {
             return false;
         }
         let changes: Vec<Change> = turn.control.member_changes().collect();
@@ -169,6 +169,12 @@ impl Peering {
         assert!(said <= usize::from(turn.reactors), "each reactor says it of its groups: {said}");
         said == usize::from(turn.reactors)
     }
+}
+
+/// Whether the groups have changes to follow. Those of members that are lost for ever end as they are.
+fn has_changes(turn: &Turn) -> bool {
+    let serves = turn.epoch_state.stage() == EpochStage::Serving;
+    serves && !*turn.is_to_be_alone && turn.control.member_changes().next().is_some()
 }
 
 /// The changes that the groups of this reactor have, but for the control shard's.

@@ -70,9 +70,10 @@ impl Leader {
             ControlEntry::AlarmOn { .. } | ControlEntry::AlarmOff { .. } => ApplyKind::Alarm,
             ControlEntry::MemberAttributes { .. } => ApplyKind::MemberAttributes,
             ControlEntry::Bootstrap { .. } => return,
-            ControlEntry::Intent(_) | ControlEntry::IntentDone { .. } | ControlEntry::MemberUrls { .. } => {
-                return self.note_member_change(turn, change);
-            }
+            ControlEntry::Intent(_)
+            | ControlEntry::IntentDone { .. }
+            | ControlEntry::MemberUrls { .. }
+            | ControlEntry::StandAlone { .. } => return self.note_member_change(turn, change),
             ControlEntry::FeatureLevel { .. } => return,
         };
         turn.applied(kind, true, turn.now, About::default());

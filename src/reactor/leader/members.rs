@@ -15,7 +15,7 @@ use super::{Leader, Turn};
 use crate::api::{self, Answer, Code, Error, Member, Reply, Request};
 use crate::config::{Url, added_member_id};
 use crate::control::founder_raft_ids;
-use crate::io::{CallId, CallMail, ControlRequest, Level};
+use crate::io::{CallId, CallMail, ControlRequest, Level, Output};
 use crate::limits::{MEMBER_HEALTHY_SECS, MEMBERS_MAX};
 use crate::record::{ControlEntry, Intent, MemberChange, MemberRecord};
 use crate::types::{Duration, MemberId, Time};
@@ -27,6 +27,8 @@ pub(super) struct MemberChanges {
     under_way: Option<Changing>,
     /// What this epoch has decided to be done.
     ended: BTreeSet<(MemberId, MemberChange)>,
+    /// That this member, which was to go on alone, is the only one.
+    has_said_alone: bool,
 }
 
 /// A change that a client waits for.
@@ -103,8 +105,12 @@ impl Leader {
     /// Follows what is under way, and begins the next change. So many learners are in sync with this leader in all groups.
     pub fn drive_member_changes(&mut self, turn: &mut Turn, in_sync: &BTreeSet<MemberId>) {
         self.follow_member_change(turn);
-        if !turn.epoch_state.takes_writes() {
+        if !turn.epoch_state.takes_writes() || *turn.is_to_be_alone {
             return;
+        }
+        if turn.settings.stands_alone && !std::mem::replace(&mut self.members.has_said_alone, true) {
+            assert!(turn.control.member(turn.settings.member).is_some(), "who goes on alone is a member");
+            turn.out.push(Output::StandsAlone);
         }
         while self.members.under_way.is_none() && !has_open_change(turn) {
             let Some(asked) = self.members.waiting.pop_front() else { return };
@@ -135,7 +141,7 @@ impl Leader {
 
     /// Whether a change waits that could begin.
     pub fn may_begin_change(&self, turn: &Turn) -> bool {
-        let waits = self.has_waiting_change() && turn.epoch_state.takes_writes();
+        let waits = self.has_waiting_change() && turn.epoch_state.takes_writes() && !*turn.is_to_be_alone;
         waits && self.members.under_way.is_none() && !has_open_change(turn)
     }
 
@@ -175,6 +181,21 @@ impl Leader {
             }
             Err(error) => self.refuse(turn, by.call, error),
         }
+    }
+
+    /// Others are lost for ever: that this member is the only one goes before all changes that clients ask for.
+    pub(super) fn begin_alone(&mut self, turn: &mut Turn) {
+        let member = turn.settings.member;
+        if !*turn.is_to_be_alone {
+            return;
+        }
+        if turn.control.member(member).is_none() {
+            let own = member.hex();
+            return turn.halt(format!(
+                "--force-new-cluster: member {own} is none of the cluster that its data are of"
+            ));
+        }
+        self.decide_control(turn, ControlEntry::StandAlone { member: member.0 }, None);
     }
 
     /// Every group has the peers that a change wants: that is entered.
@@ -219,6 +240,7 @@ impl Leader {
                 let names = ("updated-remote-peer-id", "updated-remote-peer-urls");
                 ("updated member", names, MemberId(*member))
             }
+            ControlEntry::StandAlone { member } => ("removed all other members", its, MemberId(*member)),
             _ => return,
         };
         let urls = turn.control.member(member).map(|record| record.peer_urls.join(",")).unwrap_or_default();

@@ -268,6 +268,7 @@ impl Leader {
         let (epoch, revision) = (turn.epoch().to_string(), turn.settled.wire());
         turn.log_line(Level::Info, "serving", [("epoch", epoch.into()), ("revision", revision.into())]);
         turn.counters.paths.intent_carried_on += turn.control.member_changes().count() as u64;
+        self.begin_alone(turn);
         self.publish_attributes(turn);
         if std::mem::take(&mut self.no_space_heard) {
             self.on_no_space(turn, None);

@@ -5,6 +5,7 @@ use crate::io::DialId;
 use std::collections::BTreeMap;
 
 mod alarms;
+mod alone;
 mod following;
 mod hand_over;
 mod laggards;

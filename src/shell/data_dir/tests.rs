@@ -109,8 +109,8 @@ fn the_identity_is_written_as_ever() {
     let identity = Identity { store: StoreId(0x1234), has_begun: true, ..first.identity.clone() };
     let golden = r#"{
   "cluster_id": "cdf818194e3a8c32",
-  "crc32c": "e047499f",
-  "format": 6,
+  "crc32c": "92f886c4",
+  "format": 7,
   "founders": [
     {
       "id": "8e9e05c52164694d",
@@ -121,6 +121,7 @@ fn the_identity_is_written_as_ever() {
     }
   ],
   "initial_cluster_token": "etcd-cluster",
+  "is_to_be_alone": false,
   "joined": false,
   "member_id": "8e9e05c52164694d",
   "name": "default",
@@ -136,8 +137,8 @@ fn the_identity_is_written_as_ever() {
 /// An identity of the format before this one.
 const LAST_FORMAT: &str = r#"{
   "cluster_id": "cdf818194e3a8c32",
-  "crc32c": "40237f2e",
-  "format": 5,
+  "crc32c": "e047499f",
+  "format": 6,
   "founders": [
     {
       "id": "8e9e05c52164694d",
@@ -148,6 +149,7 @@ const LAST_FORMAT: &str = r#"{
     }
   ],
   "initial_cluster_token": "etcd-cluster",
+  "joined": false,
   "member_id": "8e9e05c52164694d",
   "name": "default",
   "store_has_begun": true,
@@ -170,17 +172,17 @@ fn what_is_not_ours_is_refused() {
     let (etcd, newer, older, lost) = (at("e"), at("n"), at("o"), at("l"));
     fs::create_dir_all(etcd.join("member/wal")).unwrap();
     fs::create_dir_all(&newer).unwrap();
-    fs::write(newer.join(IDENTITY), r#"{"format": 7}"#).unwrap();
+    fs::write(newer.join(IDENTITY), r#"{"format": 8}"#).unwrap();
     fs::create_dir_all(&older).unwrap();
     fs::write(older.join(IDENTITY), LAST_FORMAT).unwrap();
     fs::create_dir_all(lost.join(STORE)).unwrap();
     for (path, words) in [
         (etcd, "data of etcd"),
-        (newer, "braid.json was written by a newer program: it has format 7, and"),
+        (newer, "braid.json was written by a newer program: it has format 8, and"),
         (
             older,
-            "braid.json has format 5, of a version before the first release, and this program reads \
-                     format 6: start the version that wrote it",
+            "braid.json has format 6, of a version before the first release, and this program reads \
+                     format 7: start the version that wrote it",
         ),
         (lost, "has lost its"),
     ] {
@@ -192,7 +194,7 @@ fn what_is_not_ours_is_refused() {
 #[test]
 fn damage_to_the_identity_is_refused_and_not_overwritten() {
     let root = tempfile::tempdir().unwrap();
-    for text in ["", "{", "{}", r#"{"format": 6}"#, r#"{"format": 6, "cluster_id": "xyz"}"#] {
+    for text in ["", "{", "{}", r#"{"format": 7}"#, r#"{"format": 7, "cluster_id": "xyz"}"#] {
         fs::write(root.path().join(IDENTITY), text).unwrap();
         let error = DataDir::open(&config(root.path(), &[])).unwrap_err();
         assert!(error.contains("is damaged"), "{error}");

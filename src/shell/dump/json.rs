@@ -177,6 +177,7 @@ fn what(control: &ControlEntry) -> Value {
         ControlEntry::MemberUrls { member, peer_urls } => {
             json!({"what": "member_urls", "member_id": member, "peer_urls": peer_urls})
         }
+        ControlEntry::StandAlone { member } => json!({"what": "stand_alone", "member_id": member}),
     }
 }
 

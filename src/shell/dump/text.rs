@@ -113,6 +113,7 @@ fn what(control: &ControlEntry) -> String {
         ControlEntry::MemberUrls { member, peer_urls } => {
             format!("member {member:x} is reached at {}", peer_urls.join(","))
         }
+        ControlEntry::StandAlone { member } => format!("member {member:x} goes on alone"),
     }
 }
 

@@ -12,11 +12,11 @@ const PROMOTE: &str = "/etcdserverpb.Cluster/MemberPromote";
 
 impl Cluster {
     /// As long as members have to be connected before one may be added.
-    fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.pass(Duration::from_secs(6));
     }
 
-    fn add(&mut self, asked: usize, is_learner: bool) -> proto::MemberAddResponse {
+    pub(super) fn add(&mut self, asked: usize, is_learner: bool) -> proto::MemberAddResponse {
         let at = self.members.len();
         let request = proto::MemberAddRequest { peer_urls: vec![url(at)], is_learner };
         let reply: proto::MemberAddResponse = self.call(asked, ADD, &request).unwrap();
@@ -26,6 +26,10 @@ impl Cluster {
 
     /// Starts the member that was added last, as the answer names the members.
     fn start(&mut self, reactors: u16, reply: &proto::MemberAddResponse) {
+        self.start_in(StoreId(100 + self.members.len() as u64), reactors, reply);
+    }
+
+    pub(super) fn start_in(&mut self, directory: StoreId, reactors: u16, reply: &proto::MemberAddResponse) {
         let at = self.members.len() - 1;
         let mut founders: Vec<Founder> = reply.members.iter().map(founder).collect();
         founders.sort_by_key(|founder| founder.id);
@@ -35,7 +39,7 @@ impl Cluster {
             peer_urls: vec![url(at)],
             founders,
             joins: true,
-            directory: StoreId(100 + at as u64),
+            directory,
             ..settings(1)
         };
         let member = Member::before_its_first_turn(false, reactors, settings);
@@ -66,7 +70,7 @@ impl Cluster {
     }
 
     /// Who votes and who learns in the groups of a member, which are alike.
-    fn peers(&self, at: usize) -> (usize, usize) {
+    pub(super) fn peers(&self, at: usize) -> (usize, usize) {
         let member = self.members[at].as_ref().unwrap();
         let groups = member.reactors.iter().flat_map(|reactor| reactor.shards.all());
         let peers = groups.map(|local| {
@@ -78,7 +82,7 @@ impl Cluster {
         all.into_iter().next().unwrap()
     }
 
-    fn list(&mut self, at: usize) -> Vec<(u64, bool)> {
+    pub(super) fn list(&mut self, at: usize) -> Vec<(u64, bool)> {
         let request = proto::MemberListRequest { linearizable: true };
         let reply: proto::MemberListResponse =
             self.call(at, "/etcdserverpb.Cluster/MemberList", &request).unwrap();

@@ -3,22 +3,38 @@
 use super::super::recover::Disk;
 use super::*;
 
-impl Cluster {
-    /// A member's process dies, and the next one begins with what the disk has. It has written no checkpoint.
-    fn restart(&mut self, at: usize, shards: usize) {
-        let Some(before) = self.members[at].take() else { panic!("m{at} is up") };
-        assert_eq!(before.checkpoints, 0);
-        self.kill(at);
-        let (count, reactors) = (self.members.len(), before.reactors.len() as u16);
+impl Member {
+    /// What its disk has.
+    pub(super) fn disk(&self) -> Disk {
         let mut disk = Disk::default();
-        disk.segments = before.segments.clone();
+        disk.segments = self.segments.clone();
         // What a file is longer than what was written into it, it was made with.
         for file in disk.segments.values_mut() {
             file.resize(file.len().next_multiple_of(SEGMENT_BYTES), 0);
         }
-        let plan = disk.plan(reactors).unwrap();
-        let (settings, sequencer) =
-            (Arc::new(settings_of(at, count, shards)), Arc::new(Sequencer::new(1 << 10)));
+        disk
+    }
+}
+
+impl Cluster {
+    /// A member's process dies, and the next one begins with what the disk has. It has written no checkpoint.
+    pub(super) fn restart(&mut self, at: usize, shards: usize) {
+        self.restart_as(at, shards, false);
+    }
+
+    /// As [`Cluster::restart`]; or the member is told that all others are lost for ever.
+    pub(super) fn restart_as(&mut self, at: usize, shards: usize, stands_alone: bool) {
+        let Some(before) = self.members[at].take() else { panic!("m{at} is up") };
+        assert!(before.checkpoints == 0 || before.lane_stands, "none is done");
+        self.kill(at);
+        let (count, reactors) = (self.members.len(), before.reactors.len() as u16);
+        let disk = before.disk();
+        let mut plan = disk.plan(reactors).unwrap();
+        if stands_alone {
+            plan.stand_alone().unwrap();
+        }
+        let settings = Settings { stands_alone, ..settings_of(at, count, shards) };
+        let (settings, sequencer) = (Arc::new(settings), Arc::new(Sequencer::new(1 << 10)));
         let (settled, rested) = (plan.settled, plan.rested);
         let mut list = vec![];
         for (id, plan) in plan.reactors.into_iter().enumerate() {
@@ -49,12 +65,12 @@ impl Cluster {
         self.members[at] = Some(member);
     }
 
-    fn kill_all_but(&mut self, last: usize) {
+    pub(super) fn kill_all_but(&mut self, last: usize) {
         (0..self.members.len()).filter(|at| *at != last).for_each(|at| self.kill(at));
     }
 }
 
-fn put_five(cluster: &mut Cluster, leader: usize) {
+pub(super) fn put_five(cluster: &mut Cluster, leader: usize) {
     (0..5u8).for_each(|n| _ = cluster.put(leader, &format!("{}k", char::from(n * 20))));
 }
 
