@@ -134,6 +134,8 @@ pub struct Known {
     /// When a disk was full first.
     pub full_since: Option<Moment>,
     pub reigns: Vec<Reign>,
+    /// The member that goes on alone, and since when all others are lost for ever.
+    pub alone: Option<(MemberId, Moment)>,
 }
 
 /// An epoch that served.

@@ -82,10 +82,12 @@ pub enum Hit {
     Wiped,
     /// A change was asked for while another one was under way.
     ChangesTogether,
+    /// All others were lost for ever, and one went on alone.
+    WentAlone,
 }
 
 impl Hit {
-    pub const ALL: [Hit; 50] = [
+    pub const ALL: [Hit; 51] = [
         Hit::Kill,
         Hit::KillInTurn,
         Hit::KillInStart,
@@ -136,6 +138,7 @@ impl Hit {
         Hit::LeftAgain,
         Hit::Wiped,
         Hit::ChangesTogether,
+        Hit::WentAlone,
     ];
 
     /// Whether it befalls only several members.

@@ -17,6 +17,7 @@
 //! What clients of real processes have seen is judged by the same checks: [`client::Client`] speaks over bytes that
 //! may come from a socket as well, and writes the same [`history::History`].
 
+mod alone;
 mod boot;
 mod checks;
 pub mod client;

@@ -92,7 +92,7 @@ impl Run<'_> {
     }
 
     /// The members there are, as anybody says who can.
-    fn list_members(&mut self) -> Result<Vec<proto::Member>, Failure> {
+    pub(super) fn list_members(&mut self) -> Result<Vec<proto::Member>, Failure> {
         let until = self.world.now + PATIENCE;
         let request = proto::MemberListRequest { linearizable: true }.encode_to_vec();
         loop {

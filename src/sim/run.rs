@@ -114,6 +114,7 @@ impl<'a> Run<'a> {
             self.outlive_minority()?;
             self.outlive_the_leaders_absence()?;
             self.outlive_majority()?;
+            self.go_on_alone()?;
         }
         // What only one member can be asked, or suffers.
         let member = self.world.draw_member(&mut Rng::new(self.plan.seed ^ 0x3E3B));

@@ -23,10 +23,25 @@ type Members = BTreeMap<u64, (Vec<String>, bool)>;
 
 #[derive(Clone, Debug)]
 enum What {
-    Add { id: u64, peer_urls: Vec<String>, learns: bool },
-    Remove { id: u64 },
-    Update { id: u64, peer_urls: Vec<String> },
-    Promote { id: u64 },
+    Add {
+        id: u64,
+        peer_urls: Vec<String>,
+        learns: bool,
+    },
+    Remove {
+        id: u64,
+    },
+    Update {
+        id: u64,
+        peer_urls: Vec<String>,
+    },
+    Promote {
+        id: u64,
+    },
+    /// All others are lost for ever.
+    StandAlone {
+        id: u64,
+    },
 }
 
 struct Change {
@@ -107,6 +122,11 @@ impl Search {
                 let (asked, own) = (op.invoked, is_local(op));
                 shown.push(Shown { call, member: op.member, members, own, asked, upto, behind });
             }
+        }
+        // Nobody has called for it by the wire, and nobody is told when it is done.
+        if let Some((id, from)) = history.known.alone {
+            let what = What::StandAlone { id: id.0 };
+            changes.push(Change { call: history.ops.len(), what, from, upto: None });
         }
         Search { changes, shown, steps: 0, best: (0, String::new()) }
     }
@@ -249,6 +269,10 @@ impl What {
                 if !std::mem::replace(learns, false) {
                     return None;
                 }
+            }
+            What::StandAlone { id } => {
+                made.retain(|of, _| of == id);
+                made.get_mut(id)?.1 = false;
             }
         }
         Some(made)
