@@ -3,10 +3,11 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 use super::client::Client;
-use super::cluster::{command_of, count, count_of, flags_of, put, start, start_all};
+use super::cluster::{command_of, count, count_of, flags_of, leads, put, start, start_all};
 use super::process::{Server, until};
 use braid::wire::{Method, proto};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 const FORCED: &str = "forcing restart member: all other members are removed";
@@ -141,6 +142,50 @@ fn one_that_is_killed_on_the_way_comes_to_the_same() {
     let again = start(own, &flags[2]);
     assert_eq!((count(&again), list(&again).len()), ((32, 31), 1));
     stop(again);
+}
+
+/// All die at once, in the midst of writes, and each is taken for the one that is left. What the others have made
+/// durable for a leader may be lost with them.
+#[test]
+fn what_a_member_has_shown_is_there_and_no_revision_is_missing_before_what_is_lost() {
+    let root = tempfile::tempdir().unwrap();
+    let directories: Vec<_> = (0..3).map(|at| root.path().join(format!("m{at}"))).collect();
+    let flags = flags_of(3);
+    let servers = start_all(&directories, &flags);
+    let answered = [0, 1, 2].map(AtomicI64::new);
+    let mut led: Vec<usize> = vec![];
+    let who_leads = || (0..3).filter(|at| leads(&servers[*at]));
+    led.extend(who_leads());
+    std::thread::scope(|scope| {
+        let (servers, answered) = (&servers, &answered);
+        let write = move |at: usize| {
+            for number in 0.. {
+                answered[at].store(put(&servers[at], &format!("{at} {number}")), Ordering::Relaxed);
+            }
+        };
+        let writers = [0, 1, 2].map(|at| scope.spawn(move || write(at)));
+        until("all write", || answered.iter().all(|answered| answered.load(Ordering::Relaxed) > 100));
+        led.extend(who_leads());
+        servers.iter().for_each(|server| server.signal("-KILL"));
+        writers.into_iter().for_each(|writer| assert!(writer.join().is_err(), "its server is gone"));
+    });
+    drop(servers);
+    for (at, directory) in directories.iter().enumerate() {
+        let alone = start(directory, &with_force(&flags[at]));
+        let (revision, keys) = count(&alone);
+        assert_eq!(revision, keys + 1, "each has written a key of its own");
+        let answered = answered[at].load(Ordering::Relaxed);
+        assert!(
+            led.contains(&at) || revision >= answered,
+            "m{at} has answered {answered}, and has {revision}"
+        );
+        assert_eq!(put(&alone, "alone"), revision + 1);
+        until("it is done", || !is_to_be_alone(directory));
+        kill(alone);
+        let again = start(directory, &flags[at]);
+        assert_eq!((count(&again), list(&again).len()), ((revision + 1, keys + 1), 1));
+        stop(again);
+    }
 }
 
 /// As with etcd, whose flag says nothing of a directory that begins.

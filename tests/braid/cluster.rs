@@ -56,7 +56,7 @@ pub fn count_of(server: &Server, serializable: bool) -> (i64, i64) {
     (answer.header.unwrap().revision, answer.count)
 }
 
-fn leads(server: &Server) -> bool {
+pub fn leads(server: &Server) -> bool {
     server.get("/metrics").contains("\netcd_server_is_leader 1\n")
 }
 
