@@ -247,7 +247,8 @@
 //!    and what it holds (`log/replay.rs: frame, finish`).
 //! 5. The logs are heard about each other (`log/witness.rs: cross_examine`), and each shard gets its place:
 //!    where its whole stay with the highest number is, moved if its reactor has changed
-//!    (`recover/mod.rs: place, survey`).
+//!    (`recover/mod.rs: place, survey`). Where all other members are lost for ever this one is made the only one
+//!    (`recover/alone.rs: stand_alone`).
 //! 6. Each thread loads its own shards: the checkpoint's files, then the log behind them
 //!    (`shell/boot.rs: driver`, `recover/mod.rs: load`, `recover/chain.rs: restore`,
 //!    `takeover/log_view.rs: read`).
