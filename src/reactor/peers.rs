@@ -595,6 +595,7 @@ impl PeerLinks {
                 let directory = if directory == StoreId(0) { said() } else { directory };
                 (other.urls, other.directory) = (urls, directory);
             }
+            // Behind that: one that was gone a moment ago, by an older list, may be there again.
             self.note_gone(turn);
             self.end_begun_elsewhere(turn);
         }
