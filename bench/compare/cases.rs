@@ -28,13 +28,23 @@ pub enum Measure {
     PutsFailed,
     IdleCpu,
     IdlePackets,
+    CatchUpSeconds,
+    CatchUpCpu,
+    CatchUpWritten,
+    P50Before,
+    P99Before,
 }
 
 impl Measure {
     /// In the order of a case's rows.
-    pub const ALL: [Measure; 23] = [
+    pub const ALL: [Measure; 28] = [
+        Measure::CatchUpSeconds,
+        Measure::CatchUpCpu,
+        Measure::CatchUpWritten,
         Measure::OpsPerSecond,
+        Measure::P50Before,
         Measure::P50,
+        Measure::P99Before,
         Measure::P99,
         Measure::P999,
         Measure::ServerCpu,
@@ -83,6 +93,11 @@ impl Measure {
             Measure::PutsFailed => "puts refused by others",
             Measure::IdleCpu => "CPU of one member, % of a core",
             Measure::IdlePackets => "packets/s of all members",
+            Measure::CatchUpSeconds => "from its start to all the data, s",
+            Measure::CatchUpCpu => "CPU of the new member, s",
+            Measure::CatchUpWritten => "written by the new member, MiB",
+            Measure::P50Before => "p50 before, µs",
+            Measure::P99Before => "p99 before, µs",
         }
     }
 }
@@ -107,6 +122,11 @@ impl Measure {
             Measure::PutsFailed => "puts_failed",
             Measure::IdleCpu => "idle_cpu_percent",
             Measure::IdlePackets => "idle_packets_per_second",
+            Measure::CatchUpSeconds => "catch_up_s",
+            Measure::CatchUpCpu => "catch_up_cpu_s",
+            Measure::CatchUpWritten => "catch_up_written_mib",
+            Measure::P50Before => "p50_before_us",
+            Measure::P99Before => "p99_before_us",
             other => other.name(),
         }
     }
@@ -165,6 +185,8 @@ pub enum Course {
     Failover(Strike),
     /// Nobody asks for anything.
     Idle,
+    /// An empty member comes, while keys are put at the leader.
+    CatchUp,
 }
 
 /// Which members are asked.
@@ -196,12 +218,15 @@ pub struct Case {
 impl Case {
     /// Whether it takes minutes, so that it runs only where it is named.
     pub fn is_long(&self) -> bool {
-        matches!(self.course, Course::Aged { .. } | Course::Disk { .. } | Course::Restart { .. })
+        matches!(
+            self.course,
+            Course::Aged { .. } | Course::Disk { .. } | Course::Restart { .. } | Course::CatchUp
+        )
     }
 }
 
 /// The long cases' words for `--case`, each with what it runs.
-pub const LONG: [&str; 3] = ["aged", "disk", "restart"];
+pub const LONG: [&str; 4] = ["aged", "disk", "restart", "catch-up"];
 
 const PUTS: Workload = Workload {
     keys: 100_000,
@@ -303,7 +328,7 @@ const fn members(
 const WAIT_AIM: Aim = Aim { measure: Measure::LongestWait, over: Over::One, bound: Bound::AtMost(2_000.0) };
 
 /// What clusters are compared by.
-pub const CLUSTER_CASES: [Case; 12] = [
+pub const CLUSTER_CASES: [Case; 13] = [
     members(
         "put 12×64",
         Course::Members(Asked::All),
@@ -355,4 +380,17 @@ pub const CLUSTER_CASES: [Case; 12] = [
         PUTS,
         &[Aim { measure: Measure::IdleCpu, over: Over::One, bound: Bound::AtMost(1.0) }],
     ),
+    Case {
+        pace: Pace::Open { per_second: 1_000 },
+        ..members(
+            "catch-up",
+            Course::CatchUp,
+            (4, 64),
+            MILLION,
+            &[
+                aim(Measure::CatchUpSeconds, Bound::AtMost(0.5)),
+                Aim { measure: Measure::P99, over: Over::Own(Measure::P99Before), bound: Bound::AtMost(1.3) },
+            ],
+        )
+    },
 ];

@@ -2,7 +2,7 @@
 //! and ended.
 
 use crate::server::{free_ports, spawn};
-use braid::wire::proto::{PutRequest, PutResponse};
+use braid::wire::proto::{MemberAddRequest, MemberAddResponse, PutRequest, PutResponse};
 use bytes::Bytes;
 use generator::call::call;
 use std::io::{Error, Read, Result, Write};
@@ -54,13 +54,13 @@ impl Cluster {
         let mut cluster = Cluster { program: program.to_owned(), directory, place, members: Vec::new() };
         for at in 0..count {
             let (client, peer) = addresses[at];
-            let child = cluster.spawn(at, &addresses)?;
+            let child = cluster.spawn(at, &addresses, "new")?;
             cluster.members.push(Member { child, client, peer });
         }
         Ok(cluster)
     }
 
-    fn spawn(&self, at: usize, addresses: &[(SocketAddr, SocketAddr)]) -> Result<Child> {
+    fn spawn(&self, at: usize, addresses: &[(SocketAddr, SocketAddr)], state: &str) -> Result<Child> {
         let (client, peer) = addresses[at];
         let directory = self.directory.join(format!("m{at}"));
         std::fs::create_dir_all(&directory)?;
@@ -78,7 +78,7 @@ impl Cluster {
             .args(["--name", &format!("m{at}")])
             .args(["--initial-cluster", &all.join(",")])
             .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
-            .args(["--initial-cluster-state", "new"])
+            .args(["--initial-cluster-state", state])
             .args(&self.place.flags);
         spawn(command, &directory, client, peer)
     }
@@ -163,8 +163,29 @@ impl Cluster {
     pub fn start_again(&mut self, at: usize) -> Result<()> {
         self.members[at].child.wait()?;
         let addresses: Vec<_> = self.members.iter().map(|member| (member.client, member.peer)).collect();
-        self.members[at].child = self.spawn(at, &addresses)?;
+        self.members[at].child = self.spawn(at, &addresses, "new")?;
         self.await_put(at)
+    }
+
+    /// Starts an empty member more, as one that does not vote. Gives when it was started; it is not waited for.
+    pub fn join(&mut self, leader: SocketAddr) -> Result<Instant> {
+        let (client, peer) = free_ports()?;
+        let request = MemberAddRequest { peer_urls: vec![format!("http://{peer}")], is_learner: true };
+        let began = Instant::now();
+        let add =
+            || call::<MemberAddResponse>(leader, "/etcdserverpb.Cluster/MemberAdd", &request, ANSWER_WITHIN);
+        // Members have to be connected for a while before another may come.
+        while let Err(error) = add() {
+            if began.elapsed() > READY_WITHIN {
+                return Err(error);
+            }
+            thread::sleep(PAUSE);
+        }
+        let mut addresses: Vec<_> = self.members.iter().map(|member| (member.client, member.peer)).collect();
+        addresses.push((client, peer));
+        let child = self.spawn(addresses.len() - 1, &addresses, "existing")?;
+        self.members.push(Member { child, client, peer });
+        Ok(Instant::now())
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod beside;
 mod cases;
+mod catch_up;
 mod cluster;
 mod members;
 mod options;

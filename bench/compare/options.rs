@@ -35,6 +35,10 @@ The long cases run only where --case names them:
   restart          1,000,000 keys of 256 bytes, kill -9, the time to the first answered put, memory before
                    and after; once after a pause and once right after the last put
 
+  catch-up         with --members: 1,000,000 keys of 256 bytes are put into a cluster that lacks one member, then that
+                   one is added, empty and without a vote: the time until it shows what the leader showed at its
+                   start, and put 1,000/s at the leader for --seconds before and until then
+
   --window S       the window of `aged`             [60]
   --compact-every S    its interval                 [60]
   --settle S       the pause before disk and memory are measured, and before the kill

@@ -2,6 +2,7 @@
 
 use crate::beside::{Compactor, compact, revision};
 use crate::cases::{Case, Course, Measure};
+use crate::catch_up;
 use crate::members;
 use crate::options::Options;
 use crate::sample::Sample;
@@ -41,6 +42,7 @@ impl Run<'_> {
             Course::Members(_) | Course::Watches { .. } | Course::Failover(_) | Course::Idle => {
                 members::measure(self)?
             }
+            Course::CatchUp => catch_up::measure(self)?,
         };
         sample.json["who"] = self.who.into();
         sample.json["case"] = self.case.name.into();
@@ -182,7 +184,7 @@ impl Run<'_> {
         Ok(sample)
     }
 
-    fn settle(&self) {
+    pub fn settle(&self) {
         self.say(": pausing");
         thread::sleep(self.options.settle);
     }

@@ -52,6 +52,22 @@ impl Outcome {
         }
     }
 
+    /// Takes in what another window of the same load found.
+    pub fn add(&mut self, other: &Outcome) {
+        self.seconds += other.seconds;
+        self.answers += other.answers;
+        self.answers_drained += other.answers_drained;
+        self.latency_ns += &other.latency_ns;
+        self.late_ns += &other.late_ns;
+        self.errors += other.errors;
+        self.violations += other.violations;
+        self.fault = self.fault.take().or_else(|| other.fault.clone());
+        self.server = self.server.zip(other.server).map(|(sum, one)| sum.plus(one));
+        self.generator = self.generator.plus(other.generator);
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+    }
+
     pub(crate) fn record_latency(&mut self, ns: u64) {
         self.latency_ns.saturating_record(ns);
     }

@@ -48,14 +48,15 @@ impl Usage {
     /// The sum of several processes.
     pub fn of_all(pids: &[u32]) -> Result<Usage> {
         let none = Usage { written_bytes: Some(0), ..Usage::default() };
-        pids.iter().try_fold(none, |sum, &pid| {
-            let one = Usage::of(pid)?;
-            Ok(Usage {
-                threads_ns: sum.threads_ns + one.threads_ns,
-                process_ns: sum.process_ns + one.process_ns,
-                written_bytes: sum.written_bytes.zip(one.written_bytes).map(|(sum, one)| sum + one),
-            })
-        })
+        pids.iter().try_fold(none, |sum, &pid| Ok(sum.plus(Usage::of(pid)?)))
+    }
+
+    pub fn plus(self, other: Usage) -> Usage {
+        Usage {
+            threads_ns: self.threads_ns + other.threads_ns,
+            process_ns: self.process_ns + other.process_ns,
+            written_bytes: self.written_bytes.zip(other.written_bytes).map(|(one, other)| one + other),
+        }
     }
 
     pub fn since(self, earlier: Usage) -> Usage {
