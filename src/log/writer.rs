@@ -172,6 +172,8 @@ pub struct Log {
     /// files.
     kept: BTreeMap<Resident, Index>,
     kept_bytes_max: u64,
+    /// And from which on all are kept.
+    kept_whole: BTreeMap<Resident, Index>,
     /// The oldest segment that is being read.
     reads: Option<u64>,
     segments: Segments,
@@ -215,6 +217,7 @@ impl Log {
             retired_below: first,
             kept: BTreeMap::new(),
             kept_bytes_max: 0,
+            kept_whole: BTreeMap::new(),
             reads: None,
             segments: Segments::new(start.log, start.lengths, files, start.retired, end),
             buffers: Vec::new(),
@@ -680,11 +683,11 @@ impl Log {
         let oldest = |(of, from): (&Resident, &Index)| {
             self.residents.get(of)?.oldest_behind(Index(from.0.saturating_sub(1)))
         };
-        let kept = self.kept.iter().filter_map(oldest);
-        match kept.min() {
+        let bounded = match self.kept.iter().filter_map(oldest).min() {
             Some(kept) if kept < first => kept.max(self.segments.oldest_within(self.kept_bytes_max)),
             _ => first,
-        }
+        };
+        self.kept_whole.iter().filter_map(oldest).fold(bounded, u64::min)
     }
 
     /// From these indexes on entries are kept though checkpoints hold them, as long as files of no more than these
@@ -692,6 +695,14 @@ impl Log {
     pub fn keep_for_others(&mut self, kept: BTreeMap<Resident, Index>, bytes_max: u64) {
         if (&self.kept, self.kept_bytes_max) != (&kept, bytes_max) {
             (self.kept, self.kept_bytes_max) = (kept, bytes_max);
+            self.stale = true;
+        }
+    }
+
+    /// From these indexes on entries are kept, whatever they take.
+    pub fn keep_whole(&mut self, kept: BTreeMap<Resident, Index>) {
+        if self.kept_whole != kept {
+            self.kept_whole = kept;
             self.stale = true;
         }
     }
