@@ -264,6 +264,19 @@ pub const STATE_OFFERS: u32 = (STATE_RETRY_MS / LAGGARD_LOOK_MS) as u32;
 /// For how long a state is held that nobody asks for, and asked for where nothing comes: a connection that broke is
 /// back by then, and what is held costs history.
 pub const STATE_PATIENCE_SECS: u64 = 10;
+/// How long the log of a reactor is, with what is kept behind a state on its way, when its writes are paced by what is
+/// taken of that: what a log holds at most without, and nobody is slowed for a state that comes in time.
+pub const PACED_LOG_BYTES: u64 = CHECKPOINT_LOG_BYTES + LAGGARD_LOG_BYTES_MAX;
+/// What a reactor writes each second all the same: some thousand small values.
+pub const PACED_BYTES_PER_SEC: u64 = 4 << 20;
+/// How long they wait whatever else the log takes: a tenth of what a client notices.
+pub const PACED_WAIT_MS: u64 = 100;
+/// What it may write at once, of what was taken while it wrote little.
+pub const PACED_BYTES_MAX: usize = 1 << 20;
+/// For how long a link for states stays where none is taken: a shard is offered soon after the one before, and a member
+/// that was away lacks several.
+pub const STATE_LINK_IDLE_SECS: u64 = 10;
+const _: () = assert!(STATE_LINK_IDLE_SECS >= STATE_PATIENCE_SECS, "one that has broken is asked for again");
 /// When a member stands again in a group that it has not won: some round trips and log writes, a few of which pass
 /// before a busy peer has answered. Every second time the pause is doubled, up to half an election timeout: who stands
 /// again throws away the votes that are on their way.

@@ -79,6 +79,8 @@ paths! {
     state_given,
     state_installed,
     state_given_up,
+    /// Writes were paced, so that a member that comes back gets ahead of them.
+    log_paced,
     /// A request went to the leader; came too late there; went to another one, as it certainly was not taken; and had
     /// an outcome that nobody tells.
     forwarded,

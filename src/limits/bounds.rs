@@ -38,6 +38,10 @@ pub struct Bounds {
     pub held_bytes_max: usize,
     /// See [`LAGGARD_LOG_BYTES_MAX`].
     pub laggard_log_bytes_max: u64,
+    /// See [`PACED_LOG_BYTES`].
+    pub paced_log_bytes: u64,
+    /// See [`PACED_BYTES_PER_SEC`].
+    pub paced_bytes_per_sec: u64,
     /// See [`BEHIND_ENTRIES_MAX`].
     pub behind_entries_max: u64,
     /// See [`READS_BYTES_MAX`].
@@ -72,6 +76,8 @@ impl Bounds {
         checkpoint_chain_files_max: CHECKPOINT_CHAIN_FILES_MAX,
         held_bytes_max: HELD_BYTES_MAX,
         laggard_log_bytes_max: LAGGARD_LOG_BYTES_MAX,
+        paced_log_bytes: PACED_LOG_BYTES,
+        paced_bytes_per_sec: PACED_BYTES_PER_SEC,
         behind_entries_max: BEHIND_ENTRIES_MAX,
         reads_bytes_max: READS_BYTES_MAX,
         keep_alives_max: KEEP_ALIVES_MAX,
@@ -102,6 +108,8 @@ impl Bounds {
         checkpoint_chain_files_max: 3,
         held_bytes_max: 600,
         laggard_log_bytes_max: 4 * BLOCK_BYTES as u64,
+        paced_log_bytes: 4 * BLOCK_BYTES as u64,
+        paced_bytes_per_sec: 64 << 10,
         behind_entries_max: 8,
         reads_bytes_max: 300,
         keep_alives_max: 1,

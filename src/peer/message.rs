@@ -33,11 +33,21 @@ pub struct Founding {
     pub is_set: bool,
 }
 
-/// The first that each end of a link says: who it is, and which two reactors the link joins.
+/// What a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkKind {
+    /// All that members say to each other but states.
+    Groups,
+    /// States alone, from who was dialed to who has dialed: their blocks stand before no other message.
+    States,
+}
+
+/// The first that each end of a link says: who it is, what the link is for, and which two reactors it joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
     pub from: Introduction,
     pub to: MemberId,
+    pub kind: LinkKind,
     pub from_reactor: ReactorId,
     pub to_reactor: ReactorId,
 }
@@ -179,6 +189,16 @@ impl PeerMessage {
         matches!(self, PeerMessage::Answer { .. } | PeerMessage::CallRefused { .. })
     }
 
+    /// On which links it is said.
+    pub fn kind(&self) -> LinkKind {
+        match self {
+            PeerMessage::StateWanted { .. }
+            | PeerMessage::StateBlock { .. }
+            | PeerMessage::StateGone { .. } => LinkKind::States,
+            _ => LinkKind::Groups,
+        }
+    }
+
     /// Whether it passes the messages that wait: who leads is decided by it, or a read waits for nothing else. What
     /// counts behind entries sent before it keeps its place.
     pub fn goes_first(&self) -> bool {
@@ -219,6 +239,7 @@ impl Hello {
         Hello {
             from: own,
             to: self.from.member,
+            kind: self.kind,
             from_reactor: self.to_reactor,
             to_reactor: self.from_reactor,
         }
@@ -290,6 +311,9 @@ impl Hello {
                 "reactor {} was looked for by reactor {}, and reactor {} answers to reactor {}",
                 self.to_reactor, self.from_reactor, answer.from_reactor, answer.to_reactor
             ));
+        }
+        if answer.kind != self.kind {
+            return Some(format!("member {} answers as on another kind of link", hex(self.to.0)));
         }
         answer.unfit(&self.from)
     }

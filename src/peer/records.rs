@@ -5,7 +5,7 @@
 
 use super::frame::length;
 use super::link::LinkError;
-use super::message::{CallFailure, Founding, Hello, Introduction, PeerMessage};
+use super::message::{CallFailure, Founding, Hello, Introduction, LinkKind, PeerMessage};
 use crate::limits::{RAFT_NUMBERS, REACTORS_MAX, REVISIONS, SHARDS_MAX};
 use crate::raft::{Content, GroupEntry, Message, MessageBody, Position, RoundId, VoteKind};
 use crate::record::{Chunk, ControlEntry, MemberRecord, Payload};
@@ -35,6 +35,7 @@ struct HelloRecord {
     to: u64,
     from_reactor: u16,
     to_reactor: u16,
+    is_for_states: bool,
 }
 
 #[derive(Archive, Serialize)]
@@ -232,7 +233,7 @@ impl PeerMessage {
 
 /// Appends a hello to a frame's first piece.
 pub(super) fn write_hello(hello: &Hello, into: Vec<u8>) -> Vec<u8> {
-    let Hello { from, to, from_reactor, to_reactor } = hello;
+    let Hello { from, to, kind, from_reactor, to_reactor } = hello;
     let record = HelloRecord {
         cluster: from.cluster.0,
         member: from.member.0,
@@ -248,6 +249,7 @@ pub(super) fn write_hello(hello: &Hello, into: Vec<u8>) -> Vec<u8> {
         to: to.0,
         from_reactor: from_reactor.0,
         to_reactor: to_reactor.0,
+        is_for_states: *kind == LinkKind::States,
     };
     rkyv::api::high::to_bytes_in::<_, Invalid>(&record, into)
         .expect("archiving into memory has no way to fail")
@@ -406,6 +408,7 @@ fn hello(record: &ArchivedHelloRecord) -> Result<Hello, Why> {
     let hello = Hello {
         from,
         to: MemberId(named(record.to.to_native(), "it is for no member")?),
+        kind: if record.is_for_states { LinkKind::States } else { LinkKind::Groups },
         from_reactor: ReactorId(record.from_reactor.to_native()),
         to_reactor: ReactorId(record.to_reactor.to_native()),
     };

@@ -25,7 +25,8 @@ fn introduction(member: u64) -> Introduction {
 
 /// Member 2 dials member 1.
 fn hello() -> Hello {
-    Hello { from: introduction(2), to: MemberId(1), from_reactor: ReactorId(2), to_reactor: ReactorId(1) }
+    let (kind, from_reactor, to_reactor) = (LinkKind::Groups, ReactorId(2), ReactorId(1));
+    Hello { from: introduction(2), to: MemberId(1), kind, from_reactor, to_reactor }
 }
 
 fn dialer(bounds: PeerBounds) -> Link {

@@ -21,6 +21,9 @@ impl Reactor {
             match event {
                 PeerEvent::Up { lane, conn } => self.on_peer_up(lane, conn),
                 PeerEvent::Down { lane, conn } => self.on_peer_down(lane, conn),
+                PeerEvent::StatesUp { lane } => {
+                    self.storage.ask_for_state(&mut self.turn, (lane.member, lane.theirs()));
+                }
                 PeerEvent::Said { lane, conn, message } => match message {
                     PeerMessage::Group { shard, control_term, entries, message } => {
                         if matches!(message.body, MessageBody::AppendAnswer { .. }) {
@@ -84,7 +87,7 @@ impl Reactor {
             PeerMessage::Removed => self.peers.on_removed(),
             PeerMessage::Group { .. } => unreachable!("it goes to its group"),
             PeerMessage::StateOffered { shard, after } => {
-                storage.on_state_offered(turn, shards, lane.member, shard, after);
+                storage.on_state_offered(turn, shards, (lane.member, lane.theirs()), shard, after);
             }
             PeerMessage::StateHeld { shard, upto } => {
                 if let Some(local) = shards.get_mut(shard) {
@@ -93,7 +96,8 @@ impl Reactor {
             }
             PeerMessage::StateWanted { shard, home, file, from } => {
                 let name = CheckpointName { shard, home, file };
-                storage.on_state_wanted(turn, shards, (lane.member, lane.theirs()), name, from);
+                let taker = (lane.member, lane.theirs());
+                storage.on_state_wanted(turn, shards, (taker, conn), name, from);
             }
             PeerMessage::StateBlock { shard, file, number, is_last, block } => {
                 let place = (shard, file, number);

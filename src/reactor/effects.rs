@@ -41,7 +41,7 @@ impl Reactor {
         for shard in touched {
             self.follow_commits(shard);
         }
-        self.shards.log_is_behind = self.storage.log_is_behind(&self.turn);
+        self.shards.log_is_behind = self.storage.log_is_behind(&mut self.turn);
     }
 
     pub(super) fn follow_commits(&mut self, shard: ShardId) {

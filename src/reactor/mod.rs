@@ -145,9 +145,11 @@ impl Reactor {
         self.turn.began.get_or_insert(now);
         self.turn.counters.turns += 1;
         self.follow_shown();
+        self.peers.take_states_from(now, self.storage.takes_from());
         self.peers.take_turn(&mut self.turn);
         self.take_peer_events();
         self.calls.take_turn(&mut self.turn);
+        self.shards.log_is_behind = self.storage.log_is_behind(&mut self.turn);
         let Reactor { turn, shards, epochs, peers, .. } = self;
         epochs.drive(turn, shards, |member| peers.is_heard_by(member));
         self.share_due();
@@ -201,6 +203,7 @@ impl Reactor {
             self.storage.laggards_wake_at(self.turn.now),
             self.storage.giving_wakes_at(),
             self.storage.taking_wakes_at(),
+            self.storage.pace_wakes_at(),
             self.calls.wake_at(),
             self.peers.wake_at(&self.turn),
             self.members_wake_at(),

@@ -13,14 +13,22 @@
 //! beside one that is connected. In which directories members have begun is said by the control state and, after a
 //! restart, by this member's own log before that. A newer connection of the same process replaces the one before.
 //!
+//! A state goes by a link of its own, beside the lane of the two reactors: whoever takes it dials whoever has offered
+//! it, whichever has the greater id, and closes the link once it has taken nothing for a while. It is greeted and
+//! refused as a lane is, and a process that no lane has made known is not believed on it.
+//!
 //! **Why not otherwise.** Two connections of each pair, one for each direction as in etcd, would cost as many
-//! packets again for acknowledgements. A lane for each group would multiply connections by shards.
+//! packets again for acknowledgements. A lane for each group would multiply connections by shards. A state that shares
+//! a lane has each entry wait behind its blocks, where the line is slow.
 
 use super::turn::{ToPeers, Turn};
 use crate::io::{Chunk, ConnectionState, DialId, Level, MemberMail, Output, PeerFigures, Value};
-use crate::limits::{DIAL_AGAIN_MS, DIAL_AGAIN_MS_MAX, DIAL_TOLD_SECS, PEER_PROBE_SECS};
+use crate::limits::{
+    DIAL_AGAIN_MS, DIAL_AGAIN_MS_MAX, DIAL_TOLD_SECS, PEER_PROBE_SECS, STATE_LINK_IDLE_SECS,
+};
 use crate::peer::{
-    self, Founding, Hello, Introduction, Link, LinkError, LinkEvent, LinkTimes, PeerMessage, REMOVED,
+    self, Founding, Hello, Introduction, Link, LinkError, LinkEvent, LinkKind, LinkTimes, PeerMessage,
+    REMOVED,
 };
 use crate::raft::Position;
 use crate::record::FEATURE_LEVEL;
@@ -55,12 +63,13 @@ impl PeerLane {
     }
 }
 
-/// What comes of a link.
+/// What comes of a link. By one for states that is up, a state can be asked for.
 #[derive(Debug)]
 pub(super) enum PeerEvent {
     Up { lane: PeerLane, conn: ConnId },
     Down { lane: PeerLane, conn: ConnId },
     Said { lane: PeerLane, conn: ConnId, message: PeerMessage },
+    StatesUp { lane: PeerLane },
 }
 
 /// What has become of a connection's bytes.
@@ -85,9 +94,11 @@ struct PeerConnection {
     first: Vec<u8>,
     is_known: bool,
     /// At the end that dialed.
-    dialed: Option<(MemberId, ReactorId)>,
+    dialed: Option<DialTo>,
     lane: Option<PeerLane>,
-    /// Of the member at the other end, where it has a lane.
+    /// The reactors that it joins, where it is for states.
+    states: Option<PeerLane>,
+    /// Of the member at the other end, where it has come up.
     directory: StoreId,
     told: Told,
     /// It is closed once what it still has to say is handed out.
@@ -99,6 +110,16 @@ struct PeerConnection {
 struct Told {
     of: (Epoch, Revision),
     commits: BTreeMap<ShardId, Index>,
+}
+
+/// A reactor of another member, and what for.
+type DialTo = (MemberId, ReactorId, LinkKind);
+
+/// What this end of a link for states does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum StateRole {
+    Takes,
+    Gives,
 }
 
 /// A reactor that this one has to be connected to.
@@ -133,7 +154,10 @@ pub(super) struct PeerLinks {
     known_at: Option<(Option<Index>, Index)>,
     connections: BTreeMap<ConnId, PeerConnection>,
     lanes: BTreeMap<(MemberId, ReactorId), ConnId>,
-    dials: BTreeMap<(MemberId, ReactorId), Dial>,
+    state_links: BTreeMap<(MemberId, StateRole, ReactorId), ConnId>,
+    /// Who gives a state, and until when a link to it is kept.
+    giver: Option<((MemberId, ReactorId), Time)>,
+    dials: BTreeMap<DialTo, Dial>,
     dialed: u64,
     events: VecDeque<PeerEvent>,
     figures: BTreeMap<MemberId, PeerFigures>,
@@ -157,6 +181,8 @@ impl PeerLinks {
             known_at: None,
             connections: BTreeMap::new(),
             lanes: BTreeMap::new(),
+            state_links: BTreeMap::new(),
+            giver: None,
             dials: BTreeMap::new(),
             dialed: 0,
             events: VecDeque::new(),
@@ -237,7 +263,7 @@ impl PeerLinks {
     /// The connection that was asked for is made.
     pub fn on_dialed(&mut self, turn: &mut Turn, dial: DialId, conn: ConnId) {
         let found = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial));
-        let Some((&(to, to_reactor), of)) = found else {
+        let Some((&(to, to_reactor, kind), of)) = found else {
             let link = self.accept(turn);
             // Nobody wants it any more.
             turn.out.push(Output::Close { conn });
@@ -245,16 +271,16 @@ impl PeerLinks {
         };
         of.under_way = None;
         of.at = Time::NEVER; // until the connection ends
-        let hello = Hello { from: self.introduction(turn), to, from_reactor: turn.id, to_reactor };
+        let hello = Hello { from: self.introduction(turn), to, kind, from_reactor: turn.id, to_reactor };
         let link = Link::dial(turn.now, hello, PeerLinks::times(turn), turn.settings.bounds.peer);
         self.insert(
             conn,
-            PeerConnection { is_known: true, ..PeerConnection::new(link, Some((to, to_reactor))) },
+            PeerConnection { is_known: true, ..PeerConnection::new(link, Some((to, to_reactor, kind))) },
         );
     }
 
     pub fn on_dial_failed(&mut self, turn: &mut Turn, dial: DialId, why: &str) {
-        let Some((&(member, _), of)) = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial))
+        let Some((&(member, ..), of)) = self.dials.iter_mut().find(|(_, of)| of.under_way == Some(dial))
         else {
             return;
         };
@@ -330,16 +356,25 @@ impl PeerLinks {
                     let figures = member.map(|member| self.figures.entry(member).or_default());
                     figures.into_iter().for_each(|figures| figures.round_trips.observe(took.0));
                 }
-                LinkEvent::Message(message) => {
-                    let lane = self.connections.get(&conn).and_then(|connection| connection.lane);
-                    let said = lane.map(|lane| PeerEvent::Said { lane, conn, message });
-                    self.events.extend(said);
-                }
+                LinkEvent::Message(message) => self.on_message(turn, conn, message),
             }
         }
         if let Err(error) = received {
             self.is_removed |= error == LinkError::Refused(REMOVED.to_owned());
             self.fail(turn, conn, &error.to_string());
+        }
+    }
+
+    fn on_message(&mut self, turn: &mut Turn, conn: ConnId, message: PeerMessage) {
+        let Some(connection) = self.connections.get(&conn) else { return };
+        let joined = match message.kind() {
+            LinkKind::Groups => connection.lane,
+            LinkKind::States => connection.states,
+        };
+        match joined {
+            Some(lane) => self.events.push_back(PeerEvent::Said { lane, conn, message }),
+            // Elsewhere it would pass what is to come before it, or hold it up.
+            None => self.fail(turn, conn, "it says what is for another kind of link"),
         }
     }
 
@@ -370,11 +405,14 @@ impl PeerLinks {
             return Some(format!("member {id} is none of this cluster"));
         };
         let own = turn.settings.member;
-        if !is_dialer && from.member < own {
+        if !is_dialer && from.member < own && hello.kind == LinkKind::Groups {
             return Some(format!("member {id} is to wait for member {} to dial", own.hex()));
         }
         if known.has_begun_elsewhere(from.directory) {
             return Some(begun_elsewhere(from.member));
+        }
+        if hello.kind == LinkKind::States && known.boot != from.boot {
+            return Some(format!("member {id} is to be connected before a state is asked for"));
         }
         let is_connected = self.lanes.keys().any(|(member, _)| *member == from.member);
         (is_connected && known.boot != from.boot).then(|| {
@@ -403,6 +441,9 @@ impl PeerLinks {
         let (member, theirs, reactors) = (hello.from.member, hello.from_reactor, hello.from.reactors);
         let lane = PeerLane { member, own: turn.id, theirs, reactors };
         assert!(member != turn.settings.member, "nobody is connected to itself");
+        if hello.kind == LinkKind::States {
+            return self.come_up_for_states(turn, conn, lane, hello.from.directory);
+        }
         if let Some(before) = self.lanes.get(&(member, theirs)).copied() {
             self.end(turn, before);
         }
@@ -412,9 +453,7 @@ impl PeerLinks {
         let before = connection.lane.replace(lane);
         assert!(before.is_none(), "a connection comes up once");
         connection.directory = hello.from.directory;
-        if let Some(dial) = self.dials.get_mut(&(member, theirs)) {
-            (dial.pause, dial.told) = (Duration(0), None);
-        }
+        self.note_reached((member, theirs, LinkKind::Groups));
         if lane.joins_first() {
             self.probe_at = turn.now;
             let before = turn.connected.insert(member, turn.now);
@@ -435,6 +474,37 @@ impl PeerLinks {
         let fields = [("remote-peer-id", member.hex()), ("reactor", theirs.to_string())];
         turn.log_line(Level::Info, "peer is connected", fields.map(|(name, is)| (name, is.into())));
         self.events.push_back(PeerEvent::Up { lane, conn });
+    }
+
+    /// A link for states is there. The one before it was of the same process, and has broken.
+    fn come_up_for_states(&mut self, turn: &mut Turn, conn: ConnId, lane: PeerLane, directory: StoreId) {
+        let connection = self.connections.get_mut(&conn).expect("it is coming up");
+        assert!(lane.own == turn.id, "a link comes up at the reactor that it joins");
+        let role = if connection.dialed.is_some() { StateRole::Takes } else { StateRole::Gives };
+        let before = connection.states.replace(lane);
+        assert!(before.is_none() && connection.lane.is_none(), "a connection comes up once");
+        connection.directory = directory;
+        if let Some(before) = self.state_links.insert((lane.member, role, lane.theirs), conn) {
+            self.end(turn, before);
+        }
+        self.note_reached((lane.member, lane.theirs, LinkKind::States));
+        if role == StateRole::Takes {
+            self.events.push_back(PeerEvent::StatesUp { lane });
+        }
+    }
+
+    fn note_reached(&mut self, to: DialTo) {
+        if let Some(dial) = self.dials.get_mut(&to) {
+            (dial.pause, dial.told) = (Duration(0), None);
+        }
+    }
+
+    /// From whom this reactor takes a state now. A link to it is there until none was taken for a while.
+    pub fn take_states_from(&mut self, now: Time, giver: Option<(MemberId, ReactorId)>) {
+        if let Some(giver) = giver {
+            self.giver = Some((giver, now + Duration::from_secs(STATE_LINK_IDLE_SECS)));
+        }
+        self.giver = self.giver.filter(|(_, until)| now < *until);
     }
 
     /// Another reactor here has heard how many reactors a member has.
@@ -502,7 +572,7 @@ impl PeerLinks {
     /// The lane has lost its connection, if it was this one.
     fn go_down(&mut self, turn: &mut Turn, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let lane = connection.lane.take();
+        let (lane, states) = (connection.lane.take(), connection.states.take());
         let dialed = connection.dialed.take();
         if let Some(lane) = lane {
             let removed = self.lanes.remove(&(lane.member, lane.theirs));
@@ -512,6 +582,10 @@ impl PeerLinks {
                 turn.connected.remove(&lane.member);
             }
             self.events.push_back(PeerEvent::Down { lane, conn });
+        }
+        if states.is_some() {
+            // A newer one may have its place already.
+            self.state_links.retain(|_, of| *of != conn);
         }
         if let Some(dial) = dialed.and_then(|to| self.dials.get_mut(&to)) {
             dial.fail(turn.now);
@@ -546,7 +620,7 @@ impl PeerLinks {
             return;
         }
         let due = self.dials.iter_mut().filter(|(_, dial)| dial.under_way.is_none() && dial.at <= turn.now);
-        for ((member, _), dial) in due {
+        for ((member, ..), dial) in due {
             let Some(other) = self.others.get(member).filter(|other| !other.urls.is_empty()) else {
                 continue;
             };
@@ -604,18 +678,33 @@ impl PeerLinks {
         let mut wanted = BTreeSet::new();
         for (member, other) in self.others.iter().filter(|(member, _)| **member < own) {
             let theirs = other.reactors.map_or(vec![], |theirs| reactors_joined(id, reactors, theirs));
-            wanted.extend(theirs.into_iter().map(|theirs| (*member, theirs)));
+            wanted.extend(theirs.into_iter().map(|theirs| (*member, theirs, LinkKind::Groups)));
             if id == ReactorId(0) {
-                wanted.insert((*member, ReactorId(0)));
+                wanted.insert((*member, ReactorId(0), LinkKind::Groups));
             }
         }
         if turn.now >= self.asks_at(turn) {
             let greater = self.others.keys().filter(|member| **member > own);
-            wanted.extend(greater.map(|member| (*member, ReactorId(0))));
+            wanted.extend(greater.map(|member| (*member, ReactorId(0), LinkKind::Groups)));
         }
+        let giver = self.giver.map(|((member, reactor), _)| (member, reactor, LinkKind::States));
+        wanted.extend(giver.filter(|(member, ..)| self.others.contains_key(member)));
+        self.end_idle_state_links(turn, &wanted);
         self.dials.retain(|to, _| wanted.contains(to));
         for to in wanted {
             self.dials.entry(to).or_default();
+        }
+    }
+
+    /// Whoever has dialed for states that it takes no more closes the link.
+    fn end_idle_state_links(&mut self, turn: &mut Turn, wanted: &BTreeSet<DialTo>) {
+        let is_idle = |(member, role, theirs): &(MemberId, StateRole, ReactorId)| {
+            *role == StateRole::Takes && !wanted.contains(&(*member, *theirs, LinkKind::States))
+        };
+        let idle = self.state_links.iter().filter(|(of, _)| is_idle(of)).map(|(_, conn)| *conn);
+        for conn in idle.collect::<Vec<_>>() {
+            self.end(turn, conn);
+            assert!(!self.state_links.values().any(|of| *of == conn), "what has ended joins nobody");
         }
     }
 
@@ -630,7 +719,8 @@ impl PeerLinks {
     /// The lanes of those that are members no more stay for a moment: what was answered to their clients is on its way.
     fn note_gone(&mut self, turn: &Turn) {
         let until = turn.now + turn.settings.heartbeat;
-        let members = self.lanes.keys().map(|(member, _)| *member);
+        let lanes = self.lanes.keys().map(|(member, _)| *member);
+        let members = lanes.chain(self.state_links.keys().map(|(member, ..)| *member));
         let gone: BTreeSet<MemberId> = members.filter(|member| !self.others.contains_key(member)).collect();
         self.gone.retain(|member, _| gone.contains(member));
         for member in gone {
@@ -650,13 +740,19 @@ impl PeerLinks {
                 }
                 self.end(turn, conn);
             }
+            let links = self.state_links.iter().filter(|((of, ..), _)| *of == member).map(|(_, conn)| *conn);
+            for conn in links.collect::<Vec<_>>() {
+                self.end(turn, conn);
+            }
         }
     }
 
-    /// Ends the lanes of members that have greeted before it was known here in which directory they had begun.
+    /// Ends the links of members that have greeted before it was known here in which directory they had begun.
     fn end_begun_elsewhere(&mut self, turn: &mut Turn) {
         let mut strange = vec![];
-        for ((member, _), conn) in &self.lanes {
+        let lanes = self.lanes.iter().map(|((member, _), conn)| (member, conn));
+        let links = lanes.chain(self.state_links.iter().map(|((member, ..), conn)| (member, conn)));
+        for (member, conn) in links {
             let (other, connection) = (&self.others.get(member), &self.connections[conn]);
             if other.is_some_and(|other| other.has_begun_elsewhere(connection.directory)) {
                 strange.push((*conn, *member));
@@ -672,7 +768,8 @@ impl PeerLinks {
         let dials = dials.map(|dial| dial.at);
         let links = self.connections.values().map(|connection| connection.link.wake_at());
         let asks_at = Some(self.asks_at(turn)).filter(|at| *at > turn.now);
-        let times = self.gone.values().copied().chain(asks_at).chain([self.probe_at]);
+        let idle_at = self.giver.map(|(_, until)| until);
+        let times = self.gone.values().copied().chain(asks_at).chain(idle_at).chain([self.probe_at]);
         dials.chain(links).chain(times).min().unwrap_or(Time::NEVER)
     }
 
@@ -693,11 +790,20 @@ impl PeerLinks {
     }
 
     fn say_to(&mut self, member: MemberId, shard: ShardId, message: PeerMessage) -> Option<ConnId> {
+        if message.kind() == LinkKind::States {
+            return self.link_to_giver(member).filter(|conn| self.say(*conn, message));
+        }
         let said = self.lane_to(member, shard).filter(|conn| self.say(*conn, message));
         if said.is_none() {
             self.figures.entry(member).or_default().send_failures += 1;
         }
         said
+    }
+
+    /// By which connection a state is asked for, and comes.
+    pub fn link_to_giver(&self, member: MemberId) -> Option<ConnId> {
+        let ((_, reactor), _) = self.giver.filter(|((giver, _), _)| *giver == member)?;
+        self.state_links.get(&(member, StateRole::Takes, reactor)).copied()
     }
 
     fn lane_to(&self, member: MemberId, shard: ShardId) -> Option<ConnId> {
@@ -779,7 +885,8 @@ impl PeerLinks {
 
     /// Who is connected, and who is dialed.
     pub fn picture(&self) -> String {
-        format!("lanes {:?} dials {:?}", self.lanes.keys(), self.dials.keys())
+        let (lanes, states) = (self.lanes.keys(), self.state_links.keys());
+        format!("lanes {lanes:?} states {states:?} dials {:?}", self.dials.keys())
     }
 
     /// Hands out what waits.
@@ -795,15 +902,16 @@ impl PeerLinks {
 }
 
 impl PeerConnection {
-    fn new(link: Link, dialed: Option<(MemberId, ReactorId)>) -> PeerConnection {
+    fn new(link: Link, dialed: Option<DialTo>) -> PeerConnection {
         let (first, told) = (vec![], Told::default());
-        let (lane, directory) = (None, StoreId(0));
-        PeerConnection { link, first, is_known: false, dialed, lane, directory, told, ends: false }
+        let (lane, states, directory) = (None, None, StoreId(0));
+        PeerConnection { link, first, is_known: false, dialed, lane, states, directory, told, ends: false }
     }
 
     /// Whose it is, as far as that is known.
     fn member(&self) -> Option<MemberId> {
-        self.lane.map(|lane| lane.member).or(self.dialed.map(|(member, _)| member))
+        let joined = self.lane.or(self.states).map(|lane| lane.member);
+        joined.or(self.dialed.map(|(member, ..)| member))
     }
 }
 

@@ -176,6 +176,7 @@ const WAYS_OF_SEVERAL: &[&str] = &[
     "follower_caught_up",
     "state_given",
     "state_installed",
+    "log_paced",
     "forwarded",
     "forwarded_late",
     "forwarded_anew",

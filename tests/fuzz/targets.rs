@@ -21,7 +21,7 @@ use braid::http2::{Connection, Head, Http2Config, Http2Event};
 use braid::io::Port;
 use braid::limits::{FrontBounds, LOG_WRITE_BYTES_MAX, PeerBounds, TXN_OPS_DEFAULT};
 use braid::log::{Log, LogDamage, LogId, Recovered, Recovery, SegmentBytes, SegmentName};
-use braid::peer::{Founding, Hello, Introduction, Link, LinkEvent, LinkTimes, PeerMessage, greets};
+use braid::peer::{Founding, Hello, Introduction, Link, LinkEvent, LinkKind, LinkTimes, PeerMessage, greets};
 use braid::record::{Chunk, Payload};
 use braid::types::{ClusterId, ConnId, Duration, MemberId, ReactorId, StoreId, Time};
 use braid::wire::http1::Audience;
@@ -324,7 +324,8 @@ const TIMES: LinkTimes = LinkTimes { heartbeat: Duration::from_ms(100), election
 
 pub fn dialer(bounds: PeerBounds) -> Link {
     let (from_reactor, to_reactor) = (ReactorId(0), ReactorId(1));
-    let hello = Hello { from: introduction(2), to: MemberId(1), from_reactor, to_reactor };
+    let kind = LinkKind::Groups;
+    let hello = Hello { from: introduction(2), to: MemberId(1), kind, from_reactor, to_reactor };
     Link::dial(Time(0), hello, TIMES, bounds)
 }
 

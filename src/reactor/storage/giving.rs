@@ -7,14 +7,15 @@
 //! What is given is a checkpoint of what is settled here at the first question, held until the last block is written
 //! there: made slice by slice as for a file of this member's, but under the follower's name for it, and sent instead
 //! of written. A few blocks are made ahead, and are in memory until they are asked past; so a question that is asked
-//! again is answered again. Meanwhile the log keeps what comes behind the state, whatever it takes. Each member is given
-//! one state at a time, whatever the others are given: one whose disk hangs holds up nobody but itself.
+//! again is answered again. Meanwhile, and until the follower has taken that too, the log keeps what comes behind the
+//! state: `pace.rs` has the price. Each member is given one state at a time, whatever the others are given: one whose
+//! disk hangs holds up nobody but itself.
 //!
 //! **Why not otherwise.** To send the files of the last checkpoint would read from the disk what is in memory, and
 //! would have to keep all the log since. To push blocks at the line's pace would pile them up where the disk is
 //! slower.
 
-use super::{Source, Storage, Turn};
+use super::{FollowerFigures, Source, Storage, Turn};
 use crate::checkpoint::{CheckpointName, Writer};
 use crate::io::Level;
 use crate::limits::{CHECKPOINT_BLOCK_BYTES_MAX, STATE_BLOCKS_AHEAD, STATE_OFFERS, STATE_PATIENCE_SECS};
@@ -22,9 +23,9 @@ use crate::log::{Buffer, Resident};
 use crate::mvcc::{Budget, PinId};
 use crate::peer::PeerMessage;
 use crate::reactor::turn::ToPeers;
-use crate::types::{At, Duration, Index, MemberId, ReactorId, ShardId, Time};
+use crate::types::{At, ConnId, Duration, Index, MemberId, ReactorId, ShardId, Time};
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
 /// The reactor of a follower that takes a state, one at a time.
@@ -32,17 +33,28 @@ pub(super) type Taker = (MemberId, ReactorId);
 
 /// What a member is given.
 #[derive(Default)]
-pub(super) struct Lane {
+pub(super) struct StateLane {
     giving: Option<Giving>,
     /// The reactor that was refused while another was given to, and for how many offers it is waited for.
     next_taker: Option<(ReactorId, u32)>,
-    /// The last that was given whole: of whom, behind which index, and when.
-    given: Option<(Resident, Index, Time)>,
+    /// Those that were given whole, behind which the member takes the log now.
+    given: BTreeMap<Resident, GivenState>,
+}
+
+/// A state that is there.
+struct GivenState {
+    /// Up to here the follower has everything, once it has put the state in its place.
+    upto: Index,
+    /// Whether that is to come yet, or it lacks much of what follows; and when that was last seen to get less.
+    lags: bool,
+    moved_at: Time,
 }
 
 /// A state on its way to a follower.
 pub(super) struct Giving {
     to: Taker,
+    /// The connection on which it was asked for last.
+    by: ConnId,
     /// The follower's name for it.
     name: CheckpointName,
     /// This member's shard, and the index behind which the follower will go on.
@@ -82,12 +94,12 @@ impl Giving {
     }
 }
 
-impl Lane {
-    /// Of what the log is to keep though the follower is behind all of it.
-    fn kept(&self, now: Time) -> Option<(Resident, Index)> {
-        let given = self.given.filter(|(.., at)| now < *at + Duration::from_secs(STATE_PATIENCE_SECS));
+impl StateLane {
+    /// Of what the log is to keep whole.
+    fn kept(&self) -> impl Iterator<Item = (Resident, Index)> {
         let giving = self.giving.as_ref().map(|giving| (giving.of, giving.behind.next()));
-        giving.or(given.map(|(of, behind, _)| (of, behind.next())))
+        // Entries are given with the term of the one before the first.
+        giving.into_iter().chain(self.given.iter().map(|(of, given)| (*of, given.upto)))
     }
 
     /// Who was refused while another was given to comes before that one's next.
@@ -126,9 +138,47 @@ impl Storage {
         self.lanes.get(&member).is_some_and(|lane| lane.giving.is_some())
     }
 
-    /// Of what the log is to keep though followers are behind all of it.
-    pub(super) fn kept_for_states(&self, now: Time) -> impl Iterator<Item = (Resident, Index)> {
-        self.lanes.values().filter_map(move |lane| lane.kept(now))
+    /// Of what the log is to keep whole, for followers that are given states or have been.
+    pub(super) fn kept_for_states(&self) -> BTreeMap<Resident, Index> {
+        let mut kept = BTreeMap::new();
+        for (resident, from) in self.lanes.values().flat_map(StateLane::kept) {
+            let least = kept.entry(resident).or_insert(from);
+            *least = from.min(*least);
+        }
+        kept
+    }
+
+    /// Whether a follower takes a state, or what it needs behind one.
+    pub(super) fn anybody_returns(&self) -> bool {
+        let returns = |lane: &StateLane| lane.giving.is_some() || lane.given.values().any(|given| given.lags);
+        self.lanes.values().any(returns)
+    }
+
+    /// Takes note of how far the followers are that states were given to, until they lack nothing, or little for a
+    /// while, or take nothing.
+    pub(super) fn hear_of_given(&mut self, turn: &Turn, followers: &[FollowerFigures]) {
+        let little = turn.settings.bounds.behind_entries_max;
+        for follower in followers {
+            let lane = turn.member_of(follower.peer).and_then(|member| self.lanes.get_mut(&member));
+            let Some(lane) = lane else { continue };
+            let Some(given) = lane.given.get_mut(&follower.resident) else { continue };
+            if follower.matched < given.upto {
+                continue;
+            }
+            assert!(follower.matched <= follower.last, "a follower has nothing that its leader has not");
+            given.lags = follower.matched.0.saturating_add(little) < follower.last.0;
+            if given.lags && follower.matched > given.upto {
+                given.moved_at = turn.now;
+            }
+            given.upto = follower.matched;
+            if follower.matched == follower.last {
+                lane.given.remove(&follower.resident);
+            }
+        }
+        let patience = Duration::from_secs(STATE_PATIENCE_SECS);
+        for lane in self.lanes.values_mut() {
+            lane.given.retain(|_, given| turn.now < given.moved_at + patience);
+        }
     }
 
     /// A follower asks for a state, as that file, from a block on.
@@ -136,7 +186,7 @@ impl Storage {
         &mut self,
         turn: &mut Turn,
         source: &mut impl Source,
-        to: Taker,
+        (to, by): (Taker, ConnId),
         name: CheckpointName,
         from: u32,
     ) {
@@ -147,31 +197,40 @@ impl Storage {
             let is_over = |giving: &mut Giving| giving.to == to || giving.is_idle(turn.now);
             end(source, lane.giving.take_if(is_over));
             if lane.is_turn_of(to.1) {
-                self.begin_giving(turn, source, to, name);
+                self.begin_giving(turn, source, (to, by), name);
             }
         }
         let lane = self.lanes.get_mut(&to.0).expect("it has a lane");
         let Some(giving) = lane.giving.as_mut().filter(|giving| giving.is_of(to, name)) else {
             let CheckpointName { shard, file, .. } = name;
-            return turn.tell(ToPeers::One(to.0), shard, PeerMessage::StateGone { shard, file });
+            return turn.tell(ToPeers::Asker(by), shard, PeerMessage::StateGone { shard, file });
         };
-        giving.asked_at = turn.now;
+        (giving.asked_at, giving.by) = (turn.now, by);
         if from <= giving.first {
             // It has not come.
             giving.sent = giving.first;
         }
-        while giving.first < from && giving.blocks.pop_front().is_some() {
+        while giving.first < from
+            && let Some(block) = giving.blocks.pop_front()
+        {
             giving.first += 1;
+            self.pace.taken(block.len());
         }
         giving.sent = giving.sent.max(giving.first);
         if giving.writer.is_none() && giving.blocks.is_empty() {
             turn.counters.paths.state_given += 1;
-            lane.given = Some((giving.of, giving.behind, turn.now));
+            lane.given.insert(giving.of, GivenState { upto: giving.behind, lags: true, moved_at: turn.now });
             end(source, lane.giving.take());
         }
     }
 
-    fn begin_giving(&mut self, turn: &mut Turn, source: &mut impl Source, to: Taker, name: CheckpointName) {
+    fn begin_giving(
+        &mut self,
+        turn: &mut Turn,
+        source: &mut impl Source,
+        (to, by): (Taker, ConnId),
+        name: CheckpointName,
+    ) {
         assert!(!self.gives_to(to.0), "a member is given one state at a time");
         let shard = name.shard;
         if !turn.epoch_state.may_write() || source.stands(shard).is_none() {
@@ -186,6 +245,7 @@ impl Storage {
         turn.log_line(Level::Info, "giving a member the state: it lacks what the log has no more", fields);
         self.lanes.entry(to.0).or_default().giving = Some(Giving {
             to,
+            by,
             name,
             of: Resident { shard, home: held.home },
             behind: held.position.index,
@@ -211,7 +271,7 @@ impl Storage {
         for lane in self.lanes.values_mut() {
             end(source, lane.giving.take_if(|giving| giving.is_idle(turn.now)));
         }
-        let gives = |(of, lane): (&MemberId, &Lane)| {
+        let gives = |(of, lane): (&MemberId, &StateLane)| {
             lane.giving.as_ref().is_some_and(Giving::has_more).then_some(*of)
         };
         let mut behind = self.lanes.range((Excluded(self.served), Unbounded)).filter_map(gives);
@@ -243,7 +303,7 @@ impl Storage {
             let block = giving.blocks[(number - giving.first) as usize].clone();
             let is_last = giving.writer.is_none() && number + 1 == made;
             let message = PeerMessage::StateBlock { shard, file, number, is_last, block };
-            turn.tell(ToPeers::One(giving.to.0), shard, message);
+            turn.tell(ToPeers::Asker(giving.by), shard, message);
             giving.sent = number + 1;
         }
     }

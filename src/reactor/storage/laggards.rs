@@ -5,13 +5,15 @@
 //!
 //! **The rule.** The bulk lane reads, one piece at a time for all groups of a reactor; a turn takes a slice of what
 //! was read. A follower is given a batch, and the next once it has all but that one. The log keeps what followers
-//! lack, up to a bound and for as long as they may be back soon; on a full disk it keeps nothing for them. Who lacks
-//! what the log has let go of, or what the disk has lost, is left to its group, which does not ask again.
+//! lack, up to a bound and for as long as they may be back soon; on a full disk it keeps nothing for them. Behind a state
+//! that is given it keeps all (`pace.rs`). Who lacks what the log has let go of, or what the disk has lost, is left to its
+//! group, which does not ask again.
 //!
 //! **Why not otherwise.** To keep all that a follower lacks in memory would take as much as is written while it is
 //! away. To read for all of them at once would make each slower, and what is read of one group's log is in the same
 //! segments as the others'.
 
+use super::pace::WritePace;
 use super::{Source, Storage, Turn};
 use crate::io::{BulkDone, BulkStep, JobId, Level, Output};
 use crate::limits::{
@@ -150,6 +152,7 @@ impl Storage {
     /// Goes on reading for followers, or begins to where one wants it.
     pub(super) fn serve_laggards(&mut self, turn: &mut Turn, source: &mut impl Source) {
         if turn.is_alone() {
+            self.pace = WritePace::default();
             return;
         }
         self.keep_log_for_followers(turn, source);
@@ -163,6 +166,11 @@ impl Storage {
     /// Whether the next turn goes on though no input comes.
     pub(super) fn has_entries_to_give(&self) -> bool {
         self.laggards.gave || self.laggards.has_records()
+    }
+
+    /// What is kept for followers is looked at with the next turn.
+    pub(super) fn look_again_at_laggards(&mut self) {
+        self.laggards.looked_at = None;
     }
 
     /// When reading for followers has taken so long that it presses.
@@ -200,20 +208,17 @@ impl Storage {
             followers.iter().any(|follower| (follower.resident.shard, follower.peer) == (*shard, *peer))
         };
         laggards.followers.retain(|of, _| is_there(of));
-        let mut gives = false;
-        for (resident, from) in self.kept_for_states(turn.now) {
-            let least = kept.entry(resident).or_insert(from);
-            *least = from.min(*least);
-            gives = true;
-        }
+        self.hear_of_given(turn, &followers);
         let is_short = self.log.is_short() || turn.control.no_space();
-        let bytes_max = match is_short {
-            true => 0,
-            // What comes behind a state that is given away is worth more than the state.
-            false if gives => u64::MAX,
-            false => turn.settings.bounds.laggard_log_bytes_max,
-        };
+        let bounds = &turn.settings.bounds;
+        let bytes_max = if is_short { 0 } else { bounds.laggard_log_bytes_max };
         self.log.keep_for_others(kept, bytes_max);
+        // What comes behind a state that is given away is worth more than the state.
+        let behind_states = if is_short { BTreeMap::new() } else { self.kept_for_states() };
+        let is_long = self.log.held().written > bounds.paced_log_bytes;
+        let is_paced = is_long && !is_short && self.anybody_returns();
+        self.pace.set(turn.now, is_paced, bounds.paced_bytes_per_sec);
+        self.log.keep_whole(behind_states);
         self.offer_states(turn, source);
     }
 
@@ -297,8 +302,9 @@ impl Storage {
             Ok(None) => {}
             Ok(Some(found)) => match group_entries(&found) {
                 Some(entries) => {
-                    read.bytes +=
-                        found.entries.iter().map(|entry| entry.payload.bytes().len()).sum::<usize>();
+                    let bytes = found.entries.iter().map(|entry| entry.payload.bytes().len()).sum::<usize>();
+                    read.bytes += bytes;
+                    self.pace.taken(bytes);
                     self.laggards.note_given(turn.now, &read, &entries);
                     turn.counters.paths.follower_fell_behind += 1;
                     let (index, term) = found.after;

@@ -19,6 +19,7 @@ mod checkpoints;
 mod clearing;
 mod giving;
 mod laggards;
+mod pace;
 mod source;
 mod taking;
 mod witness;
@@ -43,8 +44,9 @@ use crate::record::Payload;
 use crate::types::{ConnId, Duration, Index, MemberId, RaftId, ShardId, Term, Time};
 use checkpoints::{Checkpointing, Whole};
 use clearing::Clearing;
-use giving::Lane;
+use giving::StateLane;
 use laggards::Laggards;
+use pace::WritePace;
 use std::collections::{BTreeMap, VecDeque};
 use taking::Taking;
 use witness::Heard;
@@ -114,8 +116,9 @@ pub(super) struct Storage {
     log_waits: bool,
     laggards: Laggards,
     /// What members are given, and who was given a slice last.
-    lanes: BTreeMap<MemberId, Lane>,
+    lanes: BTreeMap<MemberId, StateLane>,
     served: MemberId,
+    pace: WritePace,
     taking: Option<Taking>,
     /// The connection that brought what is no state, and what is wrong with it.
     misgiven: Option<(ConnId, String)>,
@@ -171,6 +174,7 @@ impl Storage {
             laggards: Laggards::default(),
             lanes: BTreeMap::new(),
             served: MemberId(0),
+            pace: WritePace::default(),
             taking: None,
             misgiven: None,
             installing: VecDeque::new(),
@@ -258,9 +262,16 @@ impl Storage {
         self.begin_clearing(turn);
     }
 
-    /// Whether so much waits for the disk that evaluations should wait too.
-    pub fn log_is_behind(&self, turn: &Turn) -> bool {
-        self.in_flight_bytes + self.log.queued_bytes() > turn.settings.bounds.log_behind_bytes_max
+    /// Whether so much waits for the disk that evaluations should wait too, or a member that comes back for them to.
+    pub fn log_is_behind(&mut self, turn: &mut Turn) -> bool {
+        let is_paced = self.pace.holds(turn.now);
+        turn.counters.paths.log_paced += u64::from(is_paced);
+        is_paced || self.in_flight_bytes + self.log.queued_bytes() > turn.settings.bounds.log_behind_bytes_max
+    }
+
+    /// When writes that are paced go on.
+    pub fn pace_wakes_at(&self) -> Time {
+        self.pace.wakes_at()
     }
 
     pub fn on_written(&mut self, turn: &mut Turn, write: WriteId, buffer: Buffer) {
@@ -341,6 +352,7 @@ impl Storage {
                 self.in_flight_bytes += bytes.len();
                 self.log_writes += 1;
                 self.log_bytes += bytes.len() as u64;
+                self.pace.written(turn.now, bytes.len());
             }
             turn.out.push(Output::Log(command));
         }
@@ -393,6 +405,10 @@ impl Storage {
         }
         // What the log holds may go first, where it is more than a checkpoint takes.
         let needed = self.log.needed();
+        if needed.closed < self.log.held().closed {
+            // What is kept for others goes before anybody hears of it.
+            return self.look_again_at_laggards();
+        }
         if needed.closed > 0 && needed.written > checkpoint_bytes_max(source) {
             return;
         }
@@ -507,7 +523,10 @@ impl Storage {
         let log_waits = is_long(self.log.held()) && is_long(self.log.needed());
         let history_waits = self.checkpoints_press_at() <= turn.now;
         let laggards_wait = self.laggards_press_at() <= turn.now;
-        let haste = !self.defragmenting.is_empty() || log_waits || history_waits || laggards_wait;
+        // What this member lacks it does not show.
+        let state_waits = self.taking.is_some();
+        let haste =
+            !self.defragmenting.is_empty() || log_waits || history_waits || laggards_wait || state_waits;
         if haste != self.haste {
             self.haste = haste;
             turn.out.push(Output::Haste(haste));

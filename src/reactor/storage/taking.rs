@@ -20,13 +20,16 @@ use crate::peer::PeerMessage;
 use crate::raft::Installing;
 use crate::reactor::turn::ToPeers;
 use crate::recover::{ArrivedState, Arriving};
-use crate::types::{ConnId, Duration, Index, MemberId, ShardId, Time};
+use crate::types::{ConnId, Duration, Index, MemberId, ReactorId, ShardId, Time};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
+/// The reactor of the leader that gives a state.
+type Giver = (MemberId, ReactorId);
+
 /// A state that comes.
 pub(super) struct Taking {
-    from: MemberId,
+    from: Giver,
     name: CheckpointName,
     job: JobId,
     doing: Doing,
@@ -55,7 +58,7 @@ enum Doing {
 
 impl Taking {
     fn is_of(&self, from: MemberId, shard: ShardId, file: u64) -> bool {
-        (self.from, self.name.shard, self.name.file) == (from, shard, file)
+        (self.from.0, self.name.shard, self.name.file) == (from, shard, file)
     }
 }
 
@@ -65,14 +68,14 @@ impl Storage {
         &mut self,
         turn: &mut Turn,
         source: &impl Source,
-        from: MemberId,
+        from: Giver,
         shard: ShardId,
         after: Index,
     ) {
         let Some((home, committed)) = source.stands(shard) else { return };
         if committed >= after {
             let upto = committed;
-            return turn.tell(ToPeers::One(from), shard, PeerMessage::StateHeld { shard, upto });
+            return turn.tell(ToPeers::One(from.0), shard, PeerMessage::StateHeld { shard, upto });
         }
         if self.taking.is_some() || turn.now < self.retry_at {
             return;
@@ -80,7 +83,7 @@ impl Storage {
         self.last_file += 1;
         let name = CheckpointName { shard, home, file: self.last_file };
         let (job, arriving) = (self.next_job(), Box::new(Arriving::new(name)));
-        let fields = vec![("shard", shard.to_string()), ("from", format!("{:x}", from.0))];
+        let fields = vec![("shard", shard.to_string()), ("from", format!("{:x}", from.0.0))];
         turn.log_line(Level::Info, "taking the state of a shard: no log has what is missing here", fields);
         self.taking = Some(Taking {
             from,
@@ -94,6 +97,22 @@ impl Storage {
             by: None,
         });
         turn.out.push(Output::Bulk { job, step: BulkStep::Create { name: name.unfinished() } });
+    }
+
+    /// Whoever gives what still has to come.
+    pub fn takes_from(&self) -> Option<(MemberId, ReactorId)> {
+        let comes = |taking: &&Taking| !matches!(taking.doing, Doing::Naming(_) | Doing::Done(_));
+        self.taking.as_ref().filter(comes).map(|taking| taking.from)
+    }
+
+    /// A link to a giver has come up: what was asked for before is lost.
+    pub fn ask_for_state(&mut self, turn: &mut Turn, giver: (MemberId, ReactorId)) {
+        let waits = |taking: &&mut Taking| taking.from == giver && matches!(taking.doing, Doing::Asking(_));
+        if let Some(taking) = self.taking.as_mut().filter(waits) {
+            assert!(!taking.come.contains_key(&taking.next), "what has come is not asked for again");
+            taking.asked_at = turn.now;
+            ask(turn, taking.from, taking.name, taking.next);
+        }
     }
 
     /// The member that gives has a block.
@@ -307,7 +326,7 @@ fn misfit(turn: &Turn, arrived: &ArrivedState) -> Option<&'static str> {
 }
 
 /// Asks for a file's next block: all before it are written.
-fn ask(turn: &mut Turn, giver: MemberId, name: CheckpointName, next: u32) {
+fn ask(turn: &mut Turn, (giver, _): Giver, name: CheckpointName, next: u32) {
     let CheckpointName { shard, home, file } = name;
     let message = PeerMessage::StateWanted { shard, home, file, from: next };
     turn.tell(ToPeers::One(giver), shard, message);

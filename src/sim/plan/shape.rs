@@ -116,6 +116,8 @@ impl Shape {
         let takes_long = shape.bounds.peer == Bounds::TINY.peer && shape.net_delay > Duration::from_ms(1);
         if members > 1 && !takes_long && Rng::new(seed ^ 0x1A66).chance(1, 3) {
             (shape.bounds.held_bytes_max, shape.bounds.laggard_log_bytes_max) = (0, 0);
+            shape.bounds.paced_log_bytes = Bounds::TINY.paced_log_bytes;
+            shape.bounds.paced_bytes_per_sec = Bounds::TINY.paced_bytes_per_sec;
         }
         shape.bounds.assert_fit();
         shape

@@ -5,7 +5,7 @@ use super::*;
 const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
 
 impl Cluster {
-    fn alarms(&mut self, at: usize) -> Vec<(u64, i32)> {
+    pub(super) fn alarms(&mut self, at: usize) -> Vec<(u64, i32)> {
         let request = proto::AlarmRequest::default();
         let reply: proto::AlarmResponse = self.call(at, ALARM, &request).unwrap();
         reply.alarms.iter().map(|alarm| (alarm.member_id, alarm.alarm)).collect()

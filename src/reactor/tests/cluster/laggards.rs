@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::io::Paths;
-use crate::limits::STATE_PATIENCE_SECS;
+use crate::limits::{STATE_LINK_IDLE_SECS, STATE_PATIENCE_SECS};
 use crate::mvcc::Budget;
+use crate::peer::PeerMessage;
+use crate::reactor::turn::ToPeers;
 use crate::types::KeyRange;
 
 /// A follower that is away while more is written than its groups keep in memory.
@@ -449,4 +451,138 @@ fn a_state_waits_for_the_step_of_the_shards_own_checkpoint_that_is_on_its_way() 
     while cluster.member(away).take_a_bulk_step(1) {}
     cluster.until("all show it", |cluster| cluster.shown() == [values + 301; 3]);
     assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
+}
+
+/// A member that takes a state, of which only so many steps of its disk are done.
+fn cluster_in_the_middle_of_a_state(
+    steps: usize,
+    settings: impl Fn(Settings) -> Settings,
+) -> (Cluster, usize, usize) {
+    let (mut cluster, leader, away) = cluster_with_a_laggard(|of| {
+        let bounds = crate::limits::Bounds { laggard_log_bytes_max: 0, ..of.bounds };
+        settings(Settings { bounds, ..of })
+    });
+    write_much(&mut cluster, leader, 300);
+    cluster.member(away).lane_stands = true;
+    cluster.cut.clear();
+    let mut done = 0;
+    for _ in 0..1_000 {
+        cluster.pass(Duration::from_ms(20));
+        let takes = link_to_giver(&mut cluster, away, leader).is_some();
+        if takes && done == steps {
+            return (cluster, leader, away);
+        }
+        done += usize::from(takes && cluster.member(away).take_a_bulk_step(2));
+    }
+    panic!("no state is taken\n{}", cluster.picture());
+}
+
+/// The connection by which a member takes a state.
+fn link_to_giver(cluster: &mut Cluster, away: usize, leader: usize) -> Option<End> {
+    let giver = MemberId(7 + leader as u64);
+    let mut links = cluster.member(away).reactors.iter().map(|reactor| reactor.peers.link_to_giver(giver));
+    links.find_map(|conn| Some(End { member: away, conn: conn? }))
+}
+
+fn states_begun(cluster: &mut Cluster, leader: usize) -> u64 {
+    let begins = |line: &&LogLine| line.message.starts_with("giving a member the state");
+    cluster.member(leader).log_lines.iter().filter(begins).count() as u64
+}
+
+#[test]
+fn a_state_has_a_connection_of_its_own_which_closes_when_none_is_taken() {
+    let (mut cluster, leader, away) = cluster_in_the_middle_of_a_state(2, |settings| settings);
+    let link = link_to_giver(&mut cluster, away, leader).expect("a state is taken");
+    assert_eq!(cluster.ends[&link].member, leader);
+    cluster.member(away).lane_stands = false;
+    while cluster.member(away).take_a_bulk_step(2) {}
+    cluster.until("all show it", |cluster| cluster.shown() == [301; 3]);
+    cluster.pass(Duration::from_secs(STATE_LINK_IDLE_SECS + 1));
+    assert_eq!(link_to_giver(&mut cluster, away, leader), None);
+    assert!(!cluster.ends.contains_key(&link), "it is closed");
+    assert!(cluster.picture().contains("states []"), "{}", cluster.picture());
+    cluster.put(away, "a");
+    cluster.until("all show it", |cluster| cluster.shown() == [302; 3]);
+}
+
+#[test]
+fn a_state_goes_on_where_it_was_when_its_connection_breaks() {
+    let (mut cluster, leader, away) = cluster_in_the_middle_of_a_state(4, |settings| settings);
+    for _ in 0..3 {
+        let link = link_to_giver(&mut cluster, away, leader).expect("a state is taken");
+        cluster.hang_up(link);
+        cluster.pass(Duration::from_ms(100));
+        assert!(link_to_giver(&mut cluster, away, leader).is_some_and(|now| now != link), "there is another");
+        cluster.member(away).take_a_bulk_step(2);
+        cluster.pass(Duration::from_ms(100));
+    }
+    cluster.member(away).lane_stands = false;
+    while cluster.member(away).take_a_bulk_step(2) {}
+    cluster.until("all show it", |cluster| cluster.shown() == [301; 3]);
+    let (begun, paths) = (states_begun(&mut cluster, leader), paths(cluster.member(away)));
+    assert_eq!((begun, paths.state_given_up), (paths.state_installed, 0), "none began anew");
+    assert_eq!(held(cluster.member(away)), held(cluster.member(leader)));
+}
+
+/// Else it would pass what was said before it, or hold up what comes behind.
+#[test]
+fn what_is_no_state_is_not_heard_on_the_connection_for_states() {
+    let (mut cluster, leader, away) = cluster_in_the_middle_of_a_state(2, |settings| settings);
+    let link = link_to_giver(&mut cluster, away, leader).expect("a state is taken");
+    let reactor = &mut cluster.member(away).reactors[usize::from(link.conn.reactor.0)];
+    let said = reactor.peers.tell(ToPeers::Asker(link.conn), ShardId::CONTROL, PeerMessage::NoSpace);
+    assert_eq!(said, Some(link.conn));
+    cluster.pass(Duration::from_ms(200));
+    assert!(!cluster.ends.contains_key(&link), "it ends");
+    let lines = &cluster.member(leader).log_lines;
+    assert!(lines.iter().any(|line| format!("{line:?}").contains("for another kind of link")), "{lines:?}");
+    cluster.member(away).lane_stands = false;
+    while cluster.member(away).take_a_bulk_step(2) {}
+    cluster.until("all show it", |cluster| cluster.shown() == [301; 3]);
+}
+
+#[test]
+fn writes_are_paced_by_what_is_taken_of_a_state_where_the_log_behind_it_is_long() {
+    let (mut cluster, leader, away) = cluster_in_the_middle_of_a_state(6, |settings| {
+        let bounds =
+            crate::limits::Bounds { paced_log_bytes: 0, paced_bytes_per_sec: 100_000, ..settings.bounds };
+        Settings { bounds, ..settings }
+    });
+    // Nothing more is taken: what was is written at once, and then some each second.
+    let begun = cluster.now;
+    (0..20).for_each(|n| _ = cluster.put_value(leader, &format!("/k{n}"), vec![1; 20_000]));
+    let took = cluster.now.since(begun);
+    assert!(took > Duration::from_ms(500), "{took:?}");
+    assert!(paths(cluster.member(leader)).log_paced > 0);
+    // What was taken is written at once.
+    cluster.member(away).take_a_bulk_step(2);
+    cluster.pass(Duration::from_ms(20));
+    cluster.member(away).take_a_bulk_step(2);
+    cluster.pass(Duration::from_ms(20));
+    let begun = cluster.now;
+    (0..2).for_each(|n| _ = cluster.put_value(leader, &format!("/k{n}"), vec![2; 20_000]));
+    assert!(cluster.now.since(begun) < Duration::from_ms(100), "{:?}", cluster.now.since(begun));
+    cluster.member(away).lane_stands = false;
+    while cluster.member(away).take_a_bulk_step(2) {}
+    cluster.until("all show it", |cluster| cluster.shown() == [323; 3]);
+    cluster.pass(Duration::from_secs(1));
+    let begun = cluster.now;
+    (0..50).for_each(|n| _ = cluster.put_value(leader, &format!("/k{n}"), vec![3; 20_000]));
+    assert!(cluster.now.since(begun) < Duration::from_secs(1), "nobody takes anything any more");
+    assert_eq!(states_begun(&mut cluster, leader), paths(cluster.member(away)).state_installed);
+}
+
+#[test]
+fn what_is_kept_for_followers_goes_before_a_full_disk_is_an_alarm() {
+    let (mut cluster, leader, _) = cluster_with_a_laggard(|settings| settings);
+    let before = log_begins(&mut cluster, leader);
+    write_much(&mut cluster, leader, 200);
+    assert_eq!(log_begins(&mut cluster, leader), before, "the follower lacks what stands there");
+    cluster.member(leader).no_new_segments = true;
+    write_much(&mut cluster, leader, 100);
+    assert!(log_begins(&mut cluster, leader) > before);
+    assert_eq!(cluster.alarms(leader), []);
+    cluster.member(leader).no_new_segments = false;
+    cluster.cut.clear();
+    cluster.until("all show it", |cluster| cluster.shown() == [301; 3]);
 }
