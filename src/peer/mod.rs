@@ -1,8 +1,9 @@
 //! What members say to each other on the wire, and one link between two of them.
 //!
 //! A link joins one reactor of a member to one of another, by one connection, both ways. While a state is on its way
-//! between the two there is a second one for that alone ([`LinkKind`]). The dialer says [`Hello`] first; the listener answers with its own, or refuses in words and closes. Behind it go frames
-//! (`frame.rs` draws them) with the messages of a turn each.
+//! between the two there is a second one for that alone ([`LinkKind`]). The dialer says [`Hello`] first; the listener
+//! answers with its own, or refuses in words and closes. Behind it go frames (`frame.rs` draws them) with the messages of
+//! a turn each.
 //!
 //! **What a link promises.** Messages arrive as they were sent or the link ends with a reason. Those that go first
 //! ([`PeerMessage::goes_first`]) pass the others, also between the parts of a long one; the others keep their order,

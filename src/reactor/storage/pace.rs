@@ -7,8 +7,8 @@
 //! **The rule.** As long as it takes something, the log keeps all that it will need, whatever the log's bound for others
 //! is; on a full disk nothing. Once the log is longer than clients should pay for with their disk, this reactor's
 //! writes are paced: for two bytes that are taken one may be written, some each second whoever takes nothing, and now and
-//! then a turn's whatever else was written, so that a slow disk elsewhere is no outage here. So what is still to be taken gets less, however fast clients would
-//! write, and the log is at most as long again as the state is when that has come.
+//! then a turn's whatever else was written, so that a slow disk elsewhere is no outage here. So what is still to be taken
+//! gets less, however fast clients would write, and the log is at most as long again as the state is when that has come.
 //!
 //! **Why not otherwise.** To let go of the log at a bound throws the transfer away, and the next one meets the same
 //! writes. To pace from the first byte on would make clients pay for a transfer that ends anyway.
