@@ -162,6 +162,10 @@ impl Run<'_> {
         if serving.len() < 3 {
             return Ok(()); // of two, each is needed
         }
+        if self.plan.shape.changes() {
+            // Who has joined serves before it votes, and until then it is no part of a majority.
+            self.advance(self.world.now + CALM)?;
+        }
         let mut rng = Rng::new(self.plan.seed ^ 0x314_0217);
         let members = serving.len();
         let mut unwell = vec![];
