@@ -3,7 +3,9 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used)]
 
 use super::client::Client;
-use super::cluster::{command_of, count, count_of, flags_of, leads, put, start, start_all};
+use super::cluster::{
+    command_of, count, count_of, flags_of, flags_of_one_that_is_joined, leads, put, start, start_all,
+};
 use super::process::{Server, until};
 use braid::wire::{Method, proto};
 use std::path::{Path, PathBuf};
@@ -94,10 +96,7 @@ fn one_of_three_goes_on_alone_and_the_others_are_removed() {
 fn a_learner_that_is_left_votes() {
     let root = tempfile::tempdir().unwrap();
     let (old, new) = (root.path().join("m0"), root.path().join("m1"));
-    let mut flags = flags_of(2);
-    let [first, second] = [0, 1].map(|at| flags[at][2].replace("--listen-peer-urls=", ""));
-    flags[0][1] = format!("--initial-cluster=m0={first}");
-    flags[1].push("--initial-cluster-state=existing".to_owned());
+    let (flags, second) = flags_of_one_that_is_joined();
     let one = start(&old, &flags[0]);
     for at in 0..20 {
         put(&one, &format!("{at}"));

@@ -27,6 +27,15 @@ pub fn flags_of(members: usize) -> Vec<Vec<String>> {
     urls.iter().enumerate().map(of).collect()
 }
 
+/// Those of a member that begins alone and of one that joins it, and the second one's peer URL.
+pub fn flags_of_one_that_is_joined() -> (Vec<Vec<String>>, String) {
+    let mut flags = flags_of(2);
+    let [first, second] = [0, 1].map(|at| flags[at][2].replace("--listen-peer-urls=", ""));
+    flags[0][1] = format!("--initial-cluster=m0={first}");
+    flags[1].push("--initial-cluster-state=existing".to_owned());
+    (flags, second)
+}
+
 pub fn start(data_dir: &Path, flags: &[String]) -> Server {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     Server::start(data_dir, &flags)
@@ -117,11 +126,8 @@ fn three_members_serve_as_one_and_two_go_on_without_the_leader() {
 fn one_member_is_replaced_by_another() {
     let root = tempfile::tempdir().unwrap();
     let (old, new) = (root.path().join("m0"), root.path().join("m1"));
-    let mut flags = flags_of(2);
-    let [first, second] = [0, 1].map(|at| flags[at][2].replace("--listen-peer-urls=", ""));
-    flags[0][1] = format!("--initial-cluster=m0={first}");
+    let (mut flags, second) = flags_of_one_that_is_joined();
     flags[0].push("--strict-reconfig-check=false".to_owned());
-    flags[1].push("--initial-cluster-state=existing".to_owned());
     let one = start(&old, &flags[0]);
     for at in 0..20 {
         put(&one, &format!("{at}"));

@@ -7,8 +7,9 @@
 //! its groups' peers with that, and proposes what differs; a leader that comes later finds the rest. Who joins becomes a
 //! learner of every group, which no quorum counts. Who is to vote becomes a voter of a group once it has what that has,
 //! and of the control shard's group last of all: so whoever can be elected is a voter everywhere. Who leaves is taken out
-//! of all groups at once, since each may need it until then; but first its clients are given a moment to go elsewhere. When all groups are as wanted, and in each a quorum knows that
-//! durably, the leader enters it: who leaves may go then, and whoever is restarted does not need it.
+//! of all groups at once, since each may need it until then; but first its clients are given a moment to go elsewhere.
+//! When all groups are as wanted, and in each a quorum knows that durably, the leader enters it: who leaves may go then,
+//! and whoever is restarted does not need it.
 //!
 //! **Why not otherwise.** A voter that is added before it runs, as in etcd, counts in every quorum: one member that adds a
 //! second can do nothing until that one has come up.
