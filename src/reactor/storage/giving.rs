@@ -179,6 +179,9 @@ impl Storage {
         for lane in self.lanes.values_mut() {
             lane.given.retain(|_, given| turn.now < given.moved_at + patience);
         }
+        // Members come and go, and each has another id.
+        self.lanes
+            .retain(|_, lane| lane.giving.is_some() || lane.next_taker.is_some() || !lane.given.is_empty());
     }
 
     /// A follower asks for a state, as that file, from a block on.
